@@ -1,0 +1,1 @@
+"""Runs builds: dependency graphs of infrastructure components, over NATS."""

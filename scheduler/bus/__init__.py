@@ -1,0 +1,93 @@
+"""The Bus port: what the rest of the package needs of a message broker.
+
+The one implementation for a real broker is `scheduler.bus.nats.open_bus`; tests use an in-memory twin.
+Handlers run inside the broker client's own callback, so they are synchronous and must not raise:
+they put what they got into a memory channel (``send_nowait``) or set an event.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Protocol, TypeAlias
+
+from attrs import field, frozen
+
+
+@frozen
+class Message:
+    """A message as it came in."""
+
+    subject: str
+    data: bytes = field(repr=False)
+    reply: str = ""
+    """The subject to answer on, or empty."""
+    headers: Mapping[str, str] | None = None
+
+    @property
+    def no_responders(self) -> bool:
+        """Whether this is the server's word that nobody subscribes to what was requested (503)."""
+        return self.headers is not None and not self.data and self.headers.get("Status") == "503"
+
+
+Handler: TypeAlias = Callable[[Message], None]
+
+
+class Outgoing(Protocol):
+    """A message that was handed to the bus to be published."""
+
+    def withdraw(self) -> bool:
+        """Take it back: True when it had not left and now never will, False when it is too late."""
+
+
+class Subscription(Protocol):
+    """An interest in a subject."""
+
+    async def unsubscribe(self) -> None:
+        """End it; what is already here may still be handled. Idempotent, and silent on a closed bus."""
+
+
+class Bus(Protocol):
+    """A connection to a broker that looks after itself: it reconnects and subscribes again."""
+
+    @property
+    def max_payload(self) -> int:
+        """The server's limit on a message, headers included, in bytes."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether the connection is up right now."""
+
+    @property
+    def generation(self) -> int:
+        """How often a connection was established: it grows with every reconnect."""
+
+    def publish(
+        self, subject: str, data: bytes, *, reply: str = "", headers: Mapping[str, str] | None = None
+    ) -> Outgoing:
+        """Queue a message to be published; synchronous, never blocks.
+
+        While the broker is away it stays queued, and leaves once, when the broker is back.
+
+        Raises:
+            InvalidSubject: the subject, reply subject or a header is not allowed.
+            MessageTooLarge: payload and headers are over ``max_payload``.
+            BusFull: the queue has no room.
+            BusClosed: the bus is closed.
+        """
+
+    async def request(
+        self, subject: str, data: bytes, *, headers: Mapping[str, str] | None = None
+    ) -> Message:
+        """Publish and await one answer; the caller owns the deadline (``trio.fail_after``).
+
+        Raises:
+            NoResponders: nobody subscribes to the subject.
+            BusError: as for ``publish``.
+        """
+
+    async def subscribe(self, subject: str, handler: Handler, *, queue: str = "") -> Subscription:
+        """Call ``handler`` with every message on ``subject``; effective at the server on return."""
+
+    async def flush(self) -> None:
+        """Wait until the server has processed everything published before; the caller owns the deadline."""
+
+    def on_refused(self, handler: Callable[[str], None]) -> None:
+        """Have ``handler(subject)`` called when the server refuses a publish for lack of permission."""

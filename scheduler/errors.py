@@ -1,0 +1,135 @@
+"""Everything this package raises on purpose.
+
+::
+
+    SchedulerError
+    ├── InvalidSettings          a flag or variable is wrong; the process exits with code 2
+    ├── InvalidJSON              bytes are not JSON that we accept
+    ├── InvalidBuild             a build is refused; carries every problem found
+    ├── TemplateError            a reference or expression cannot be used
+    │   └── Unresolved           ... because it refers to something absent or null
+    ├── BusError                 the message broker or our use of it
+    │   ├── BusClosed            used after it was closed
+    │   ├── BusFull              the bounded outgoing queue has no room
+    │   ├── InvalidSubject       a subject or header that must not reach the broker
+    │   ├── MessageTooLarge      over the server's max_payload
+    │   ├── NoResponders         nobody subscribes to a request's subject (503)
+    │   └── UnsupportedServer    the broker is too old or refuses our credentials
+    ├── StoreError               the store answered with an error
+    │   ├── StoreUnavailable     the store did not answer in time
+    │   └── BuildLost            the store no longer knows the build
+    ├── BrokerError              the embedded broker could not be started
+    └── PlanError                a bug in this package, never a user's mistake
+        ├── IllegalTransition    a component cannot go from that state to this one
+        └── Stuck                nothing is in flight, nothing can start, and it is not finished
+
+A component that fails is not an exception: it is data, in the component's state.
+This module imports nothing of the package.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+
+class SchedulerError(Exception):
+    """The root: catch this to catch everything the package raises on purpose."""
+
+
+class InvalidSettings(SchedulerError):
+    """A setting has a value that cannot be used; the message names the setting and the value."""
+
+
+class InvalidJSON(SchedulerError):
+    """Bytes that are not strict JSON within the limits; the message says what and where."""
+
+
+class Problem(NamedTuple):
+    """One thing wrong with a build: where, and what, with the cure where there is one."""
+
+    place: str
+    """Such as ``changes[3]._provider`` or ``edges[0].source``; empty for the build as a whole."""
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.message}" if self.place else self.message
+
+
+class InvalidBuild(SchedulerError):
+    """A build that is refused at intake, with *every* problem that was found."""
+
+    def __init__(self, code: str, problems: Sequence[Problem]) -> None:
+        self.code = code
+        """Machine-readable: ``invalid``, ``too_large``, ``running``, ``busy``, ``shutting_down``, ``store``."""
+        self.problems = tuple(problems)
+        first = str(self.problems[0]) if self.problems else code
+        more = len(self.problems) - 1
+        super().__init__(f"{first} (and {more} more)" if more > 0 else first)
+
+
+class TemplateError(SchedulerError):
+    """A reference or an expression that is not allowed, not readable, or too large."""
+
+
+class Unresolved(TemplateError):
+    """A reference to something that is absent or null."""
+
+
+class BusError(SchedulerError):
+    """Something about the message broker, or a message that must not be given to it."""
+
+
+class BusClosed(BusError):
+    """The bus was used after it was closed."""
+
+
+class BusFull(BusError):
+    """The bounded queue of outgoing messages has no room."""
+
+
+class InvalidSubject(BusError):
+    """A subject or a header that would break the protocol or forge a message."""
+
+
+class MessageTooLarge(BusError):
+    """A message over the server's limit."""
+
+    def __init__(self, what: str, size: int, limit: int) -> None:
+        self.size = size
+        self.limit = limit
+        super().__init__(f"{what} takes {size} bytes, over the server's max_payload of {limit} bytes")
+
+
+class NoResponders(BusError):
+    """Nobody subscribes to the subject of a request (the server's status 503)."""
+
+
+class UnsupportedServer(BusError):
+    """The server cannot be used: too old, or it refuses our credentials."""
+
+
+class StoreError(SchedulerError):
+    """The store answered, and the answer is an error or makes no sense."""
+
+
+class StoreUnavailable(StoreError):
+    """The store did not answer within its deadline."""
+
+
+class BuildLost(StoreError):
+    """The store does not know the build (any more)."""
+
+
+class BrokerError(SchedulerError):
+    """The embedded broker could not be started or did not become ready."""
+
+
+class PlanError(SchedulerError):
+    """A bug in this package: the plan was asked for something impossible."""
+
+
+class IllegalTransition(PlanError):
+    """A component cannot go from its state to the one asked for; nothing was changed."""
+
+
+class Stuck(PlanError):
+    """Nothing is in flight, nothing can start, and the build is not finished."""

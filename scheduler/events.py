@@ -1,0 +1,75 @@
+"""What happens to a build, as the store is told of it.
+
+A store takes several of these at a time, in order, and persists them before it returns.
+They are plain data; the objects inside are shared with the plan and must not be changed.
+"""
+
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+from attrs import field, frozen
+
+Document: TypeAlias = Mapping[str, Any]
+"""A JSON object, as a Python mapping."""
+
+
+@frozen
+class Accepted:
+    """The build was validated; it is now ours."""
+
+    document: Document = field(repr=False)
+    """The whole build, as it is to be kept."""
+
+
+@frozen
+class Started:
+    """A component's request is about to leave (write-ahead: this is persisted first)."""
+
+    component: str
+    attempt: str
+    fields: Document = field(repr=False)
+    """The change as submitted: its templates stay in it. Its ``_state`` is still the old one."""
+
+    @property
+    def body(self) -> Document:
+        """The change as it is to be kept: running."""
+        return {**self.fields, "_state": "running"}
+
+
+@frozen
+class Withdrawn:
+    """A started component's request never left, and will not leave."""
+
+    component: str
+    fields: Document = field(repr=False)
+
+    @property
+    def body(self) -> Document:
+        """The change as it is to be kept: waiting again."""
+        return {**self.fields, "_state": "waiting"}
+
+
+@frozen
+class Settled:
+    """A component has its terminal outcome.
+
+    ``upserts`` and ``deletes`` say what the outcome does to the build's ``components``; they are
+    to be persisted after the change itself and before anything that depends on it starts.
+    """
+
+    component: str
+    body: Document = field(repr=False)
+    """The change as it is to be kept, with its final ``_state``."""
+    upserts: tuple[Document, ...] = field(default=(), repr=False)
+    deletes: tuple[Document, ...] = field(default=(), repr=False)
+
+
+@frozen
+class Finished:
+    """Nothing is in flight any more and nothing will start: the build is over."""
+
+    error: str | None
+    """The first cause, or None where every change is completed."""
+
+
+Event: TypeAlias = Accepted | Started | Withdrawn | Settled | Finished
