@@ -7,6 +7,7 @@
     ├── InvalidJSON              bytes are not JSON that we accept
     ├── InvalidBuild             a build is refused; carries every problem found
     ├── TemplateError            a reference or expression cannot be used
+    │   ├── InvalidTemplate      ... as written; carries every problem of the component
     │   └── Unresolved           ... because it refers to something absent or null
     ├── BusError                 the message broker or our use of it
     │   ├── BusClosed            used after it was closed
@@ -59,7 +60,7 @@ class InvalidBuild(SchedulerError):
 
     def __init__(self, code: str, problems: Sequence[Problem]) -> None:
         self.code = code
-        """Machine-readable: ``invalid``, ``too_large``, ``running``, ``busy``, ``shutting_down``, ``store``."""
+        """For programs: ``invalid``, ``limit``, ``running``, ``busy``, ``shutting_down``, ``store``, ``internal``."""
         self.problems = tuple(problems)
         first = str(self.problems[0]) if self.problems else code
         more = len(self.problems) - 1
@@ -68,6 +69,15 @@ class InvalidBuild(SchedulerError):
 
 class TemplateError(SchedulerError):
     """A reference or an expression that is not allowed, not readable, or too large."""
+
+
+class InvalidTemplate(TemplateError):
+    """A component that is refused for what its strings say, with *every* problem that was found."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        more = len(self.problems) - 1
+        super().__init__(f"{self.problems[0]} (and {more} more)" if more else str(self.problems[0]))
 
 
 class Unresolved(TemplateError):

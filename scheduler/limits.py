@@ -8,6 +8,8 @@ class Limits:
     """Each one is a setting of the same name; what is over is refused with the name and the value."""
 
     max_changes: int = 10_000
+    max_components: int = 100_000
+    """What exists may be more than what a build changes; this bounds it all the same."""
     max_edges: int = 100_000
     max_depth: int = 64
     """Levels of nesting in any JSON that comes in."""

@@ -1,4 +1,4 @@
-"""The words of the domain as frozen data: a build, its components, its edges.
+"""The words of the domain as frozen data: a build, its components, its changes, its edges.
 
 The typed attributes are what the scheduler itself looks at. Everything else a user or connector put
 into a build or component stays in ``fields``, untouched and in its order, and is passed on.
@@ -10,9 +10,7 @@ from typing import Any
 
 from attrs import field, frozen
 
-START = "start"
-END = "end"
-PSEUDO_IDS = frozenset({START, END})
+PSEUDO_IDS = frozenset({"start", "end"})
 """Ids that occur in edges only, and stand for no component."""
 
 
@@ -38,18 +36,26 @@ class State(StrEnum):
 
 @frozen
 class Component:
-    """A vertex of the graph.
+    """A vertex of the graph: something that exists, or is to exist.
 
     ``fields`` is the whole object as submitted, the underscored fields included, so that writing a
     component back costs nothing and loses nothing.
     """
 
     id: str
+    fields: Mapping[str, Any] = field(repr=False)
+
+
+@frozen
+class Change(Component):
+    """A component as it is to become: a piece of this build's work."""
+
     type: str
     action: Action
     provider: str
     state: State
-    fields: Mapping[str, Any] = field(repr=False)
+    timeout: float | None = None
+    """Seconds that one attempt may take, from the component's ``_timeout``."""
 
 
 @frozen
@@ -70,7 +76,7 @@ class Build:
     """Becomes the subject of the report: ``build.create`` is reported on ``build.create.done``."""
     components: tuple[Component, ...] = field(repr=False)
     """What exists."""
-    changes: tuple[Component, ...] = field(repr=False)
+    changes: tuple[Change, ...] = field(repr=False)
     """What this build does; each is sent once."""
     edges: tuple[Edge, ...] = field(repr=False)
     fields: Mapping[str, Any] = field(repr=False)

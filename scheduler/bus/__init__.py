@@ -86,6 +86,9 @@ class Bus(Protocol):
     async def subscribe(self, subject: str, handler: Handler, *, queue: str = "") -> Subscription:
         """Call ``handler`` with every message on ``subject``; effective at the server on return."""
 
+    def new_inbox(self) -> str:
+        """Return a subject nobody else uses, to be answered on where several answers are expected."""
+
     async def flush(self) -> None:
         """Wait until the server has processed everything published before; the caller owns the deadline."""
 

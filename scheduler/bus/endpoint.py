@@ -1,0 +1,177 @@
+"""Our half of the bus: what is published, awaited and subscribed to, whatever carries it.
+
+`scheduler.bus.nats.NatsBus` adds a connection to a broker, the tests' ``FakeBus`` a broker in memory. Each of
+them empties the outbox while it is up, calls the handlers, and reports refusals.
+"""
+
+from collections.abc import Callable, Mapping
+
+import structlog
+import trio
+
+from scheduler.bus import Handler, Message, Outgoing, Subscription
+from scheduler.bus.inbox import Inbox
+from scheduler.bus.outbox import MAX_BYTES, MAX_MESSAGES, Barrier, Outbox
+from scheduler.bus.subjects import compose, encode_pattern, encode_queue
+from scheduler.errors import BusClosed, BusError
+
+log = structlog.get_logger(__name__)
+
+
+class Interest:
+    """A subscription; it outlives connections."""
+
+    def __init__(
+        self, endpoint: "Endpoint", *, sid: int, subject: str, queue: str, line: bytes, handler: Handler
+    ) -> None:
+        self.sid = sid
+        self.subject = subject
+        self.queue = queue
+        self.line = line
+        """The command that tells the server."""
+        self.handler = handler
+        self.refused = ""
+        """Why the server does not allow it, if so."""
+        self._endpoint = endpoint
+
+    async def unsubscribe(self) -> None:
+        """As in the port."""
+        self._endpoint.end(self)
+        await trio.lowlevel.checkpoint()
+
+
+class Endpoint:
+    """All of the Bus that needs no connection."""
+
+    def __init__(
+        self,
+        inbox_prefix: str,
+        max_payload: int = 0,
+        max_queued_messages: int = MAX_MESSAGES,
+        max_queued_bytes: int = MAX_BYTES,
+    ) -> None:
+        self.max_payload = max_payload
+        """The limit of the server that is, or was last, connected."""
+        self.generation = 0
+        """How often a connection was established."""
+        self.outbox = Outbox(max_queued_messages, max_queued_bytes)
+        self.interests: dict[int, Interest] = {}
+        """What is subscribed to, by subscription id."""
+        self.handlers: dict[int, Handler] = {}
+        """The same, as whoever reads from a connection needs it."""
+        self.inbox = Inbox(inbox_prefix)
+        self._sids = 0
+        self._on_refused: list[Callable[[str], None]] = []
+        self._closed = False
+        self._answers = self._begin(self.inbox.subject, "", self.inbox.handle)
+
+    @property
+    def connected(self) -> bool:
+        """Whether the connection is up and everything is subscribed."""
+        raise NotImplementedError
+
+    @property
+    def queued(self) -> int:
+        """How many messages wait to be sent."""
+        return len(self.outbox)
+
+    def publish(
+        self, subject: str, data: bytes, *, reply: str = "", headers: Mapping[str, str] | None = None
+    ) -> Outgoing:
+        """As in the port."""
+        if self._closed:
+            raise BusClosed(f"cannot publish on {subject!r}: the bus is closed")
+        head, size = compose(subject, data, reply, headers, self.max_payload)
+        return self.outbox.put(subject, head, data, size)
+
+    async def request(
+        self, subject: str, data: bytes, *, headers: Mapping[str, str] | None = None
+    ) -> Message:
+        """As in the port; one that is cancelled is withdrawn, if it has not left."""
+        with self.inbox.open() as ticket:
+            outgoing = self.publish(subject, data, reply=ticket.reply, headers=headers)
+            try:
+                return await ticket.answer(subject)
+            except trio.Cancelled:
+                outgoing.withdraw()
+                raise
+
+    def new_inbox(self) -> str:
+        """As in the port."""
+        return self.inbox.new()
+
+    async def subscribe(self, subject: str, handler: Handler, *, queue: str = "") -> Subscription:
+        """As in the port."""
+        self._check_open()
+        interest = self._begin(subject, queue, handler)
+        try:
+            if self.connected:
+                self.outbox.command(interest.line)
+            await self._reach(self.outbox.command_barrier())
+        except BaseException:
+            self.end(interest)
+            raise
+        if interest.refused:
+            self.end(interest)
+            raise BusError(
+                f"cannot subscribe to {subject!r}: {interest.refused}; allow it in the broker's permissions"
+            )
+        return interest
+
+    async def flush(self) -> None:
+        """As in the port."""
+        self._check_open()
+        await self._reach(self.outbox.put_barrier())
+
+    def on_refused(self, handler: Callable[[str], None]) -> None:
+        """As in the port."""
+        self._on_refused.append(handler)
+
+    def end(self, interest: Interest) -> None:
+        """End a subscription. Idempotent."""
+        if self.interests.pop(interest.sid, None) is not None:
+            del self.handlers[interest.sid]
+            if self.connected:
+                self.outbox.command(b"UNSUB %d\r\n" % interest.sid)
+
+    def refuse(self, what: str, subject: str, words: str) -> None:
+        """Take in that the server refuses a ``publish`` or ``subscription``."""
+        if what == "publish":
+            log.error("the broker refuses a message", subject=subject, reason=words)
+            for handler in self._on_refused:
+                try:
+                    handler(subject)
+                except Exception:
+                    log.exception("a handler of refused messages failed", subject=subject)
+            return
+        log.error("the broker refuses a subscription: nothing comes in on it", subject=subject, reason=words)
+        for interest in self.interests.values():
+            if interest.subject == subject:
+                interest.refused = words
+
+    def close(self) -> None:
+        """Refuse whatever is asked from now on; whoever waits gets BusClosed. Idempotent."""
+        self._closed = True
+        self.inbox.close()
+        for barrier in self.outbox.drain_barriers():
+            barrier.event.set()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise BusClosed("the bus is closed")
+
+    async def _reach(self, barrier: Barrier) -> None:
+        await barrier.event.wait()
+        self._check_open()
+
+    def _begin(self, subject: str, queue: str, handler: Handler) -> Interest:
+        to = encode_pattern(subject)
+        if queue:
+            to = b"%b %b" % (to, encode_queue(queue))
+        self._sids += 1
+        sid = self._sids
+        line = b"SUB %b %d\r\n" % (to, sid)
+        interest = Interest(self, sid=sid, subject=subject, queue=queue, line=line, handler=handler)
+        self.interests[sid] = interest
+        self.handlers[sid] = handler
+        return interest

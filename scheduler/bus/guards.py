@@ -1,0 +1,320 @@
+"""One connection of nats-py, used for what it does well, and kept from what it does not.
+
+nats-py does the handshake, authentication, TLS, keep-alive and parsing. It does not get to
+
+- buffer what we publish: its ``flush`` overtakes its own buffer, and a close writes that buffer to a dead
+  socket. Lines go straight to the transport, so that "given to nats-py" is "written".
+- reconnect or close: an unexpected ``-ERR`` closes it for good, a close waits for a stalled peer without
+  limit, a reconnect that fails in an unforeseen way leaves it reconnecting for ever. Whatever happens, the
+  connection is *lost*, once, with a reason; it is then aborted, and the bus opens another.
+- queue what comes in: its subscription queues drop messages when they are full, cancelling a receive loses
+  some. A handler is called as soon as a message is parsed, so a slow one slows the reading, and nothing else.
+
+This and ``scheduler.bus.nats`` are the only modules that know asyncio or nats. What is overridden here is
+private to nats-py 2.16; ``tests/test_nats_canaries.py`` tells when that changes.
+"""
+
+import asyncio
+import contextlib
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import structlog
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+from nats.protocol.parser import ERR_RE
+
+from scheduler.bus import Handler, Message
+from scheduler.bus.options import BusOptions
+from scheduler.bus.outbox import Barrier, Outbox
+from scheduler.errors import UnsupportedServer
+
+CONNECT_TIMEOUT = 2
+PING_INTERVAL = 5
+MAX_OUTSTANDING_PINGS = 2
+_OPEN_TIMEOUT = 10.0
+_ABORT_TIMEOUT = 0.25
+_OLDEST = (2, 2)
+_PING = b"PING\r\n"
+# A batch of lines for one write: large enough to be cheap, small enough to keep messages withdrawable.
+_BATCH_BYTES = 64 * 1024
+# Handlers called in a row before other tasks get a turn.
+_TURN = 256
+
+_REFUSED = re.compile(r'permissions violation for (\w+)[^"]*"([^"]*)"', re.IGNORECASE)
+
+log = structlog.get_logger(__name__)
+
+
+class Connection(Client):
+    """One connection from CONNECT to its loss. Use it once, from asyncio only."""
+
+    def __init__(
+        self,
+        handlers: Mapping[int, Handler],
+        on_lost: Callable[[], None],
+        on_refused: Callable[[str, str, str], None],
+    ) -> None:
+        """Prepare one.
+
+        Args:
+            handlers: called with what comes in, by subscription id; looked up at every message.
+            on_lost: called once when the connection can no longer be used; ``loss`` says why.
+            on_refused: called with ``publish`` or ``subscription``, the subject and the server's words.
+        """
+        super().__init__()
+        self.loss: str | None = None
+        self.barriers: dict[asyncio.Future[Any], Barrier] = {}
+        """What was asked of the server and not answered yet, oldest first."""
+        self._handlers = handlers
+        self._on_lost = on_lost
+        self._on_refused = on_refused
+        self._turn = 0
+        self._tls_wanted = False
+
+    @property
+    def version(self) -> str:
+        """The server's version."""
+        return str(self._server_info.get("version", ""))
+
+    @property
+    def discovered(self) -> list[str]:
+        """The ``host:port`` of each server of the cluster that this one told of."""
+        return [uri.netloc for uri in self.discovered_servers]
+
+    async def open(self, options: BusOptions, server: str, tls_hostname: str | None) -> None:
+        """Connect to one server, once.
+
+        Raises:
+            UnsupportedServer: it is too old, or offers no TLS where we insist on it.
+            OSError, nats.errors.Error, Exception: anything else; nothing is left behind.
+        """
+        self._tls_wanted = options.tls
+        try:
+            async with asyncio.timeout(_OPEN_TIMEOUT):
+                await self.connect(
+                    servers=[server],
+                    name=options.name,
+                    user=options.user,
+                    password=options.password,
+                    token=options.token,
+                    user_credentials=options.credentials,
+                    nkeys_seed=None if options.nkey is None else str(options.nkey),
+                    tls=options.ssl_context(),
+                    tls_hostname=tls_hostname,
+                    tls_handshake_first=options.tls_first,
+                    inbox_prefix=options.inbox_prefix,
+                    allow_reconnect=False,
+                    connect_timeout=CONNECT_TIMEOUT,
+                    ping_interval=PING_INTERVAL,
+                    max_outstanding_pings=MAX_OUTSTANDING_PINGS,
+                    flush_timeout=2,
+                    error_cb=self._note,
+                    disconnected_cb=self._ignore,
+                    closed_cb=self._ignore,
+                    reconnected_cb=self._ignore,
+                    discovered_server_cb=self._ignore,
+                    lame_duck_mode_cb=self._lame_duck,
+                )
+        except BaseException:
+            await self.abort()
+            raise
+        if not self.is_connected:
+            await self.abort()
+            raise NatsError(self.loss or "the server did not finish the handshake")
+
+    async def start(self, commands: Iterable[bytes]) -> None:
+        """Write the first commands and wait until the server has processed them.
+
+        Raises:
+            ConnectionError, TimeoutError: the connection was lost, or stalls.
+        """
+        done = asyncio.get_running_loop().create_future()
+        self._pongs.append(done)
+        self._write([*commands, _PING])
+        async with asyncio.timeout(_OPEN_TIMEOUT):
+            await self._drain()
+            await done
+
+    async def pump(self, outbox: Outbox) -> None:
+        """Write what is in the outbox as it comes, until cancelled or the connection is lost."""
+        loop = asyncio.get_running_loop()
+        idle: asyncio.Future[None] = loop.create_future()
+
+        def wake() -> None:
+            if not idle.done():
+                idle.set_result(None)
+
+        outbox.on_work = wake
+        try:
+            while self.is_connected:
+                lines = self._batch(outbox)
+                if lines:
+                    self._write(lines)
+                    # Waits while the socket's buffer is full: the rest stays withdrawable.
+                    await self._drain()
+                    await asyncio.sleep(0)
+                elif idle.done():
+                    idle = loop.create_future()
+                else:
+                    await idle
+        finally:
+            outbox.on_work = None
+
+    def _batch(self, outbox: Outbox) -> list[bytes]:
+        lines: list[bytes] = []
+        while (command := outbox.take_command()) is not None:
+            lines.append(self._ask(command) if isinstance(command, Barrier) else command)
+        size = 0
+        while size < _BATCH_BYTES and (item := outbox.take()) is not None:
+            if isinstance(item, Barrier):
+                lines.append(self._ask(item))
+            elif item.size > self._max_payload:
+                # Queued for a server with a larger limit; sent to this one it would cost the connection.
+                text = f"{item.size} bytes are over this server's max_payload of {self._max_payload}"
+                self._on_refused("publish", item.subject, text)
+            else:
+                lines += (item.head, item.data, b"\r\n")
+                size += item.size + 64
+        return lines
+
+    def _ask(self, barrier: Barrier) -> bytes:
+        done = asyncio.get_running_loop().create_future()
+        self.barriers[done] = barrier
+        self._pongs.append(done)
+        done.add_done_callback(self._answered)
+        return _PING
+
+    def _answered(self, done: asyncio.Future[Any]) -> None:
+        barrier = self.barriers.pop(done, None)
+        if barrier is not None and not done.cancelled():
+            barrier.event.set()
+
+    def _write(self, lines: list[bytes]) -> None:
+        assert self._transport is not None
+        self._transport.write(b"".join(lines))
+
+    async def _drain(self) -> None:
+        assert self._transport is not None
+        await self._transport.drain()  # type: ignore[no-untyped-call]
+
+    def lose(self, reason: str) -> None:
+        """Give the connection up; the first reason counts."""
+        if self.loss is None and self._status != Client.CLOSED:
+            self.loss = reason
+            self._status = Client.DISCONNECTED
+            self._on_lost()
+
+    async def abort(self) -> None:
+        """End it at once, whatever the peer does; every task of nats-py has ended on return. Idempotent.
+
+        Not nats-py's ``close()``, which waits for a stalled peer to read what is buffered.
+        """
+        self._status = Client.CLOSED
+        tasks = [self._reading_task, self._ping_interval_task, self._flusher_task]
+        running = [task for task in tasks if task is not None and not task.done()]
+        for task in running:
+            task.cancel()
+        transport: Any = self._transport
+        if transport is not None:
+            for writer in {transport._io_writer, transport._bare_io_writer} - {None}:  # noqa: SLF001
+                writer.transport.abort()
+            with contextlib.suppress(Exception):
+                await asyncio.wait_for(transport.wait_closed(), _ABORT_TIMEOUT)
+        if running:
+            await asyncio.wait(running, timeout=_ABORT_TIMEOUT)
+
+    # What nats-py calls.
+
+    async def _select_next_server(self) -> None:
+        # The original tries for ever, within one call; the bus has a backoff and a log of its own.
+        server = self._server_pool[0]
+        await self._connect_to_server(server)
+        self._current_server = server
+
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
+        if initial_connection:
+            # Before anything secret is sent.
+            check_server(info)
+            if self._tls_wanted and not self.options["tls_handshake_first"]:
+                if not (info.get("tls_required") or info.get("tls_available")):
+                    raise UnsupportedServer(
+                        "the server offers no TLS, which is asked for; nothing was sent to it"
+                    )
+                info["tls_required"] = True
+        await super()._process_info(info, initial_connection)
+
+    async def _process_msg(
+        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None
+    ) -> None:
+        handler = self._handlers.get(sid)
+        if handler is not None:
+            try:
+                fields = await self._process_headers(headers) if headers else None
+                handler(Message(subject.decode(), data, reply.decode(), fields))
+            except Exception:
+                # Here an exception would end the reading while the connection seems to be up.
+                log.exception("a message could not be handled", subject=subject.decode(errors="replace"))
+        self._turn += 1
+        if self._turn >= _TURN:
+            self._turn = 0
+            await asyncio.sleep(0)
+
+    async def _process_pong(self) -> None:
+        self._pongs_received += 1
+        self._pings_outstanding = 0
+        if self._pongs:
+            done = self._pongs.pop(0)
+            # One that was cancelled, or timed out, would raise and end the reading.
+            if not done.done():
+                done.set_result(True)
+
+    async def _process_err(self, err_msg: str) -> None:
+        # What is passed is in lower case; the parser still has the line as it came.
+        line = ERR_RE.match(self._ps.buf)
+        words = line.group(1).decode(errors="replace") if line is not None else err_msg
+        words = words.strip("' ")
+        refused = _REFUSED.search(words)
+        if refused is not None:
+            self._on_refused(refused.group(1).lower(), refused.group(2), words)
+        else:
+            self.lose(f"the server said: {words}")
+
+    async def _process_op_err(self, e: Exception) -> None:
+        self.lose(describe(e))
+
+    async def _read_loop(self) -> None:
+        # It ends on any unforeseen exception, and the client stays "connected" and deaf.
+        try:
+            await super()._read_loop()
+        finally:
+            self.lose("nothing reads from the connection any more")
+
+    async def _note(self, error: Exception) -> None:
+        log.debug("nats-py reports", error=describe(error))
+
+    async def _ignore(self) -> None:
+        """Every callback is set: the defaults log on their own."""
+
+    async def _lame_duck(self) -> None:
+        log.warning("the broker is about to shut down")
+
+
+def check_server(info: Mapping[str, Any]) -> None:
+    """Check that a server can be used, by the INFO it greets with.
+
+    Raises:
+        UnsupportedServer: it is too old, or headers are switched off.
+    """
+    version = str(info.get("version", "unknown"))
+    numbers = re.match(r"(\d+)\.(\d+)", version)
+    if numbers is None or (int(numbers[1]), int(numbers[2])) < _OLDEST:
+        raise UnsupportedServer(f"nats-server {version} is too old: 2.2 or newer is needed, for headers")
+    if not info.get("headers"):
+        raise UnsupportedServer(f"nats-server {version} has headers switched off (no_header_support)")
+
+
+def describe(error: BaseException) -> str:
+    """Put an exception into words; many of asyncio's and nats-py's have none of their own."""
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

@@ -1,0 +1,92 @@
+"""Requests that await their answer: one wildcard subscription and a table of tokens.
+
+Not nats-py's ``request``: a cancelled one leaves its answer, or its future, behind.
+"""
+
+import secrets
+from itertools import count
+from typing import Self
+
+import trio
+
+from scheduler.bus import Message
+from scheduler.errors import BusClosed, NoResponders
+
+
+class _Waiter:
+    __slots__ = ("event", "message")
+
+    def __init__(self) -> None:
+        self.event = trio.Event()
+        self.message: Message | None = None
+
+
+class Inbox:
+    """Where the answers to requests come in."""
+
+    def __init__(self, prefix: str) -> None:
+        self._base = f"{prefix}.{secrets.token_hex(11)}"
+        self._numbers = count(1)
+        self._waiters: dict[str, _Waiter] = {}
+
+    @property
+    def subject(self) -> str:
+        """What to subscribe to, with ``handle``."""
+        return f"{self._base}.r.*"
+
+    def __len__(self) -> int:
+        """How many requests await an answer."""
+        return len(self._waiters)
+
+    def new(self) -> str:
+        """Return a subject nobody else uses, for a subscription of its own."""
+        return f"{self._base}.{next(self._numbers)}"
+
+    def open(self) -> "Ticket":
+        """Return a context manager that holds a place for one answer."""
+        return Ticket(self._waiters, f"{self._base}.r.{next(self._numbers)}")
+
+    def handle(self, message: Message) -> None:
+        """Take an answer in; one that nobody awaits (any more), or a second one, is dropped."""
+        waiter = self._waiters.pop(message.subject, None)
+        if waiter is not None:
+            waiter.message = message
+            waiter.event.set()
+
+    def close(self) -> None:
+        """Have all that wait raise BusClosed."""
+        for waiter in self._waiters.values():
+            waiter.event.set()
+        self._waiters.clear()
+
+
+class Ticket:
+    """One awaited answer."""
+
+    def __init__(self, waiters: dict[str, _Waiter], reply: str) -> None:
+        self.reply = reply
+        """The subject to be answered on."""
+        self._waiters = waiters
+        self._waiter = _Waiter()
+
+    def __enter__(self) -> Self:
+        self._waiters[self.reply] = self._waiter
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._waiters.pop(self.reply, None)
+
+    async def answer(self, subject: str) -> Message:
+        """Wait for the answer to a request on ``subject``.
+
+        Raises:
+            NoResponders: nobody subscribes to it.
+            BusClosed: the bus was closed first.
+        """
+        await self._waiter.event.wait()
+        message = self._waiter.message
+        if message is None:
+            raise BusClosed(f"the bus was closed before {subject!r} was answered")
+        if message.no_responders:
+            raise NoResponders(f"nobody subscribes to {subject!r}")
+        return message

@@ -1,0 +1,93 @@
+"""Who subscribes to what, asked without publishing on it.
+
+Every nats-server answers ``$SYS.REQ.ACCOUNT.PING.CONNZ`` to clients of any account, with the connections of
+that account: it is a service that each account imports by itself. Seen with 2.15, with and without
+authorization. With permissions of its own a user needs to publish on it.
+"""
+
+import json
+import math
+from typing import Any
+
+import trio
+
+from scheduler.bus import Bus, Message
+from scheduler.errors import BusError
+
+SUBJECT = "$SYS.REQ.ACCOUNT.PING.CONNZ"
+_PAGE = 256
+
+
+async def subscribers(bus: Bus, *, deadline: float = 2.0, quiet: float = 0.2, page: int = _PAGE) -> list[str]:
+    """Return the subjects that other connections of our account subscribe to, sorted, each once.
+
+    Wildcards are given as they are (``scheduler.bus.subjects.matches`` tells what they get), and the ``>`` of
+    a monitor is among them. Our own connection is left out. Subscribers behind leaf nodes and gateways are
+    not known to it, so an absent subject is a reason for a warning, not for a refusal.
+
+    Args:
+        bus: a connected bus.
+        deadline: how many seconds the first answer may take.
+        quiet: how long to wait for one more server of a cluster to answer.
+        page: how many connections to ask for at a time.
+
+    Raises:
+        BusError: nobody answers, or we are not allowed to ask.
+    """
+    found: set[str] = set()
+    offset = 0
+    more = True
+    while more:
+        body = {"subscriptions": True, "offset": offset, "limit": page}
+        inbox, answers = await _ask(bus, json.dumps(body).encode(), deadline, quiet)
+        more = False
+        for data in answers:
+            connections = data.get("connections") or ()
+            for connection in connections:
+                subjects = connection.get("subscriptions_list") or ()
+                # Our own connection is the one that awaits this answer.
+                if inbox not in subjects:
+                    found.update(subjects)
+            more = more or int(data.get("total", 0)) > offset + len(connections) > offset
+        offset += page
+    return sorted(found)
+
+
+async def _ask(bus: Bus, body: bytes, deadline: float, quiet: float) -> tuple[str, list[dict[str, Any]]]:
+    """Ask all servers; give the subject they answered on, and the answers."""
+    inbox = bus.new_inbox()
+    send, receive = trio.open_memory_channel[Message](math.inf)
+    answers: list[Message] = []
+    subscription = await bus.subscribe(inbox, send.send_nowait)
+    try:
+        bus.publish(SUBJECT, body, reply=inbox)
+        patience = deadline
+        while True:
+            with trio.move_on_after(patience) as waiting:
+                answers.append(await receive.receive())
+            if waiting.cancelled_caught:
+                break
+            if answers[-1].no_responders:
+                raise BusError(f"the broker does not tell who subscribes: it has no service on {SUBJECT}")
+            patience = quiet
+    finally:
+        with trio.CancelScope(shield=True):
+            await subscription.unsubscribe()
+    if not answers:
+        raise BusError(
+            f"the broker does not tell who subscribes: no answer within {deadline:g} s;"
+            f" do the permissions let us publish on {SUBJECT}?"
+        )
+    return inbox, [_read(answer) for answer in answers]
+
+
+def _read(answer: Message) -> dict[str, Any]:
+    try:
+        document = json.loads(answer.data)
+        data = document["data"]
+    except (ValueError, LookupError, TypeError):
+        text = answer.data[:200].decode(errors="replace")
+        raise BusError(f"the broker does not tell who subscribes; it answered {text!r}") from None
+    if not isinstance(data, dict):
+        raise BusError(f"the broker does not tell who subscribes; it answered {type(data).__name__}")
+    return data

@@ -1,0 +1,309 @@
+"""The Bus over a real NATS server; `open_bus` is all there is to use.
+
+A connection is used once, from its handshake to its loss (`scheduler.bus.guards`); this module opens the next
+one, subscribes again, and lets the queued messages go. So every way to lose a connection, a restart of the
+broker, an error that makes it hang up, a stalled peer, is one and the same path.
+
+Delivery is at most once, and nothing is published twice: while no connection is up messages stay in the
+outbox, and leave once, when the next is up; what was written to a connection that is then lost may or may not
+have been processed, and is never written again. ``generation`` grows with every connection, which tells those
+who care to look again.
+"""
+
+import math
+import random
+import ssl
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+import structlog
+import trio
+import trio_asyncio  # type: ignore[import-untyped]
+
+from scheduler.bus.endpoint import Endpoint, Interest
+from scheduler.bus.guards import Connection, describe
+from scheduler.bus.options import BusOptions, safe_url
+from scheduler.bus.outbox import Barrier
+from scheduler.errors import BusError, UnsupportedServer
+
+FIRST_DELAY = 0.25
+LAST_DELAY = 5.0
+_GROWTH = 1.6
+# A connection that lived shorter than this counts as a failed attempt, so that a server that hangs up
+# at once is not called again and again without a pause.
+_STABLE_AFTER = 5.0
+_GOODBYE = 0.5
+_ABORT = 0.4
+
+log = structlog.get_logger(__name__)
+
+
+class NatsBus(Endpoint):
+    """The Bus over one connection at a time; made by `open_bus`."""
+
+    def __init__(self, options: BusOptions, on_status: Callable[[str], None] | None = None) -> None:
+        super().__init__(
+            options.inbox_prefix,
+            max_queued_messages=options.max_queued_messages,
+            max_queued_bytes=options.max_queued_bytes,
+        )
+        self.dropped = 0
+        """How often the server hung up on us for reading too slowly: messages were lost."""
+        self.server_version = ""
+        """The version of the server that is, or was last, connected."""
+        self.url = ""
+        """The server that is, or was last, connected; fit for logs."""
+        self.last_failure = ""
+        """Why the last attempt to connect failed."""
+        self._options = options
+        self._on_status = on_status
+        self._connection: Connection | None = None
+        self._lost = trio.Event()
+        self._unanswered: list[Barrier] = []
+        self._servers: dict[str, str | None] = dict.fromkeys(options.servers, options.tls_hostname)
+
+    @property
+    def connected(self) -> bool:
+        """Whether the connection is up and everything is subscribed."""
+        return self._connection is not None and self._connection.loss is None
+
+    def _say(self, status: str) -> None:
+        if self._on_status is not None:
+            self._on_status(status)
+
+    async def connect(self, *, first: bool = False, delay: float = FIRST_DELAY) -> None:
+        """Connect to whichever server answers, however long it takes.
+
+        Raises:
+            UnsupportedServer: only at ``first``, and where trying again cannot help.
+        """
+        while True:
+            for server, hostname in list(self._servers.items()):
+                if await self._try(server, hostname, first=first, delay=delay):
+                    return
+            # Jitter: after an outage not every client comes back in the same moment.
+            await trio.sleep(delay * random.uniform(0.8, 1.0))  # noqa: S311
+            delay = min(delay * _GROWTH, LAST_DELAY)
+
+    async def _try(self, server: str, hostname: str | None, *, first: bool, delay: float) -> bool:
+        lost = trio.Event()
+        connection = Connection(self.handlers, lost.set, self.refuse)
+        shown = safe_url(server)
+        sent = dict(self.interests)
+        try:
+            await trio_asyncio.aio_as_trio(connection.open)(self._options, server, hostname)
+            for interest in sent.values():
+                interest.refused = ""
+            await trio_asyncio.aio_as_trio(connection.start)([one.line for one in sent.values()])
+            self._check_answers()
+        except Exception as error:  # noqa: BLE001  (asyncio, ssl, nats-py and name look-ups raise their own)
+            await self._abort(connection)
+            reason = connection.loss or describe(error)
+            if first:
+                _raise_if_hopeless(error, reason, shown)
+            log.warning("cannot connect to the broker", url=shown, reason=reason, retry_in=round(delay, 2))
+            self._say(f"cannot connect to {shown}: {reason}")
+            self.last_failure = f"{shown}: {reason}"
+            return False
+        except BaseException:
+            await self._abort(connection)
+            raise
+        self._established(connection, lost, server, sent)
+        return True
+
+    def _check_answers(self) -> None:
+        refused = self._answers.refused
+        if refused:
+            raise UnsupportedServer(
+                f"the server does not let us receive answers: {refused}; allow it in its permissions"
+            )
+
+    def _established(
+        self, connection: Connection, lost: trio.Event, server: str, sent: dict[int, Interest]
+    ) -> None:
+        # What was subscribed or ended while the first commands were on their way.
+        now = self.interests
+        commands = [one.line for sid, one in now.items() if sid not in sent]
+        commands += [b"UNSUB %d\r\n" % sid for sid in sent if sid not in now]
+        self.outbox.restart(commands, self._unanswered)
+        self._unanswered = []
+        self._connection, self._lost = connection, lost
+        self.generation += 1
+        self.max_payload = connection.max_payload
+        self.server_version = connection.version
+        self.url = safe_url(server)
+        self._servers = _pool(self._options, server, self._servers[server], connection.discovered)
+        log.info(
+            "connected to the broker",
+            url=self.url,
+            server_version=self.server_version,
+            queued=len(self.outbox),
+        )
+        self._say(f"connected to {self.url}")
+
+    def check_connected(self, deadline: float | None) -> None:
+        """Raise BusError if there has been no connection yet."""
+        if not self.generation:
+            raise BusError(
+                f"no connection to a broker within {deadline} s: {self.last_failure or 'no answer'}"
+            )
+
+    async def run(self) -> None:
+        """Keep the connection up until cancelled; call it once ``connect`` has returned."""
+        delay = 0.0
+        while True:
+            since = trio.current_time()
+            await self._serve()
+            lived = trio.current_time() - since
+            delay = 0.0 if lived > _STABLE_AFTER else min(max(FIRST_DELAY, delay * _GROWTH), LAST_DELAY)
+            await trio.sleep(delay)
+            await self.connect(delay=max(delay, FIRST_DELAY))
+
+    async def _serve(self) -> None:
+        """Use the connection until it is lost, and clear it away."""
+        connection = self._connection
+        assert connection is not None
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._pump, connection)
+                await self._lost.wait()
+                nursery.cancel_scope.cancel()
+        finally:
+            self._connection = None
+            self._unanswered = list(connection.barriers.values())
+            await self._abort(connection)
+        reason = connection.loss or "unknown"
+        if "slow consumer" in reason.lower():
+            self.dropped += 1
+            log.error("messages were lost: we read more slowly than the broker sends", times=self.dropped)
+        log.warning("lost the connection to the broker", url=self.url, reason=reason, queued=len(self.outbox))
+        self._say(f"lost the connection to {self.url}: {reason}")
+
+    async def _pump(self, connection: Connection) -> None:
+        try:
+            await trio_asyncio.aio_as_trio(connection.pump)(self.outbox)
+        except Exception as error:
+            if not isinstance(error, OSError):
+                log.exception("the pump of outgoing messages failed; connecting anew")
+            connection.lose(describe(error))
+
+    async def _abort(self, connection: Connection) -> None:
+        with trio.move_on_after(_ABORT, shield=True):
+            await trio_asyncio.aio_as_trio(connection.abort)()
+
+    async def goodbye(self) -> None:
+        """Refuse new messages, give the queued ones half a second to leave, and close."""
+        if self.connected:
+            barrier = self.outbox.put_barrier()
+            self._closed = True
+            with trio.move_on_after(_GOODBYE, shield=True):
+                await barrier.event.wait()
+        if self.queued:
+            log.warning("closed with messages that never left", messages=self.queued, url=self.url)
+        self.close()
+
+    def close(self) -> None:
+        """As for any endpoint, and whoever waits for the connection's answer gets BusClosed, too."""
+        super().close()
+        asked = [] if self._connection is None else list(self._connection.barriers.values())
+        for barrier in (*asked, *self._unanswered):
+            barrier.event.set()
+
+
+def _raise_if_hopeless(error: Exception, reason: str, shown: str) -> None:
+    """At start, tell what no waiting cures; later the same may be a broker that is being reconfigured."""
+    lowered = reason.lower()
+    if isinstance(error, UnsupportedServer):
+        raise UnsupportedServer(f"{shown}: {error}") from error
+    if "authorization" in lowered or "authentication" in lowered:
+        raise UnsupportedServer(
+            f"{shown} refuses our credentials ({reason}); check user and password, token, credentials or nkey"
+        ) from error
+    if isinstance(error, ssl.SSLError):
+        raise UnsupportedServer(
+            f"{shown}: TLS failed ({reason}); check the scheme, tls_ca, tls_hostname and tls_certificate"
+        ) from error
+
+
+def _pool(
+    options: BusOptions, server: str, hostname: str | None, discovered: Iterable[str]
+) -> dict[str, str | None]:
+    """Return the servers to try, each with the name to expect in its certificate where that is not the URL's.
+
+    Those that the cluster told of come after those of the settings, with the login of the one that told.
+    """
+    pool: dict[str, str | None] = dict.fromkeys(options.servers, options.tls_hostname)
+    parts = urlsplit(server if "://" in server else f"nats://{server}")
+    user, at, _ = parts.netloc.rpartition("@")
+    known = {urlsplit(url if "://" in url else f"nats://{url}").netloc.rpartition("@")[2] for url in pool}
+    for address in discovered:
+        if address not in known:
+            pool[f"{parts.scheme}://{user}{at}{address}"] = options.tls_hostname or hostname or parts.hostname
+    return pool
+
+
+@asynccontextmanager
+async def open_bus(
+    options: BusOptions | None = None,
+    *,
+    connect_deadline: float | None = None,
+    on_status: Callable[[str], None] | None = None,
+) -> AsyncIterator[NatsBus]:
+    """Connect to the broker, and stay connected until the context is left.
+
+    A broker that is not there is waited for, with a backoff from 0.25 to 5 s; each failure is logged and told
+    to ``on_status``. Leaving takes a second at most, whatever the broker does: half of it for queued
+    messages to leave. An exception of the body comes out as it is, not wrapped in groups.
+
+    Open it outside the nurseries that use it, at the outermost place: it runs an asyncio loop, which a second
+    bus inside shares.
+
+    Args:
+        options: where to connect, and as whom.
+        connect_deadline: how many seconds the first connection may take; without it there is no limit.
+        on_status: called with a line of text whenever the connection comes or goes.
+
+    Raises:
+        UnsupportedServer: the first server that answers is too old, or refuses our credentials or
+            certificate.
+        BusError: ``connect_deadline`` has passed.
+    """
+    bus = NatsBus(options if options is not None else BusOptions(), on_status)
+    failure: Exception | None = None
+    async with _asyncio_loop():
+        try:
+            with trio.move_on_after(math.inf if connect_deadline is None else connect_deadline):
+                await bus.connect(first=True)
+            bus.check_connected(connect_deadline)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(bus.run, name="bus")
+                try:
+                    yield bus
+                except Exception as error:  # noqa: BLE001  (raised again below, outside the nurseries)
+                    failure = error
+                finally:
+                    await bus.goodbye()
+                    nursery.cancel_scope.cancel()
+        except BusError as error:
+            failure = error
+    if failure is not None:
+        raise failure
+
+
+@asynccontextmanager
+async def _asyncio_loop() -> AsyncIterator[None]:
+    """Run an asyncio loop, unless one runs in this context."""
+    if trio_asyncio.current_loop.get() is not None:
+        yield
+        return
+    async with trio_asyncio.open_loop() as loop:
+        # By default an exception in any asyncio task or callback ends the loop, and all builds with it.
+        loop.set_exception_handler(_log_asyncio)
+        yield
+
+
+def _log_asyncio(_: object, context: Mapping[str, Any]) -> None:
+    error = context.get("exception")
+    log.error("an asyncio task failed", problem=context.get("message"), exc_info=error)

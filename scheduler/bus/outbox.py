@@ -1,0 +1,166 @@
+"""What is to be sent and has not been given to the connection yet: a bounded queue of messages and barriers.
+
+Nothing here knows of a connection. While there is none, everything stays here, and can be withdrawn;
+what was taken out has left, once, and never comes back.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable
+
+import trio
+
+from scheduler.errors import BusFull
+
+MAX_MESSAGES = 200_000
+MAX_BYTES = 512 * 1024 * 1024
+
+# Withdrawn messages stay in the queue, emptied, until they are passed by or until they are too many.
+_MAX_WITHDRAWN = 1024
+
+
+class Queued:
+    """A message on its way out; what ``Bus.publish`` returns."""
+
+    __slots__ = ("_outbox", "data", "head", "size", "subject", "withdrawn")
+
+    def __init__(self, outbox: "Outbox", subject: str, head: bytes, data: bytes, size: int) -> None:
+        self._outbox: Outbox | None = outbox
+        self.subject = subject
+        self.head = head
+        """The control line and the headers."""
+        self.data = data
+        self.size = size
+        """What counts towards ``max_payload``."""
+        self.withdrawn = False
+
+    def withdraw(self) -> bool:
+        """Take it back: True when it had not left and now never will. Idempotent."""
+        if self._outbox is not None:
+            self._outbox.forget(self)
+            self._outbox = None
+            self.withdrawn = True
+            self.head = self.data = b""
+        return self.withdrawn
+
+    def left(self) -> None:
+        """Note that it was given to the connection: too late to withdraw it."""
+        self._outbox = None
+
+
+class Barrier:
+    """A place in the stream of what is sent; ``event`` is set when the server has got so far."""
+
+    __slots__ = ("event",)
+
+    def __init__(self) -> None:
+        self.event = trio.Event()
+
+
+class Outbox:
+    """The bounded queue; ``on_work``, where set, is called when there is something to take."""
+
+    def __init__(self, max_messages: int = MAX_MESSAGES, max_bytes: int = MAX_BYTES) -> None:
+        self.on_work: Callable[[], None] | None = None
+        self._max_messages = max_messages
+        self._max_bytes = max_bytes
+        self._queue: deque[Queued | Barrier] = deque()
+        self._urgent: deque[bytes | Barrier] = deque()
+        self._messages = 0
+        self._bytes = 0
+        self._withdrawn = 0
+
+    def __len__(self) -> int:
+        """How many messages wait."""
+        return self._messages
+
+    def put(self, subject: str, head: bytes, data: bytes, size: int) -> Queued:
+        """Queue a message.
+
+        Raises:
+            BusFull: there is no room, by number or by size.
+        """
+        total = self._bytes + size
+        if self._messages >= self._max_messages or total > self._max_bytes:
+            raise BusFull(
+                f"no room for a message on {subject!r}: {self._messages} messages of {self._bytes} bytes"
+                f" wait, at most {self._max_messages} and {self._max_bytes}; is the broker reachable?"
+            )
+        queued = Queued(self, subject, head, data, size)
+        self._messages += 1
+        self._bytes = total
+        self._queue.append(queued)
+        if self.on_work is not None:
+            self.on_work()
+        return queued
+
+    def put_barrier(self) -> Barrier:
+        """Queue a barrier behind every message that waits."""
+        barrier = Barrier()
+        self._queue.append(barrier)
+        self._work()
+        return barrier
+
+    def command(self, line: bytes) -> None:
+        """Queue a command of this connection, before all messages. It is dropped with the connection."""
+        self._urgent.append(line)
+        self._work()
+
+    def command_barrier(self) -> Barrier:
+        """Queue a barrier behind the commands, before all messages."""
+        barrier = Barrier()
+        self._urgent.append(barrier)
+        self._work()
+        return barrier
+
+    def _work(self) -> None:
+        if self.on_work is not None:
+            self.on_work()
+
+    def restart(self, commands: Iterable[bytes], unanswered: Iterable[Barrier]) -> None:
+        """Prepare for a new connection: its commands replace those of the old one.
+
+        The barriers that the old one did not answer are asked again.
+        """
+        kept = [item for item in self._urgent if isinstance(item, Barrier)]
+        self._urgent = deque([*commands, *unanswered, *kept])
+
+    def take_command(self) -> bytes | Barrier | None:
+        """Take the next command or its barrier, or None."""
+        return self._urgent.popleft() if self._urgent else None
+
+    def take(self) -> Queued | Barrier | None:
+        """Take the next message, which has left from now on, or barrier, or None."""
+        queue = self._queue
+        while queue:
+            item = queue.popleft()
+            if isinstance(item, Barrier):
+                return item
+            if item.withdrawn:
+                self._withdrawn -= 1
+                continue
+            item.left()
+            self._messages -= 1
+            self._bytes -= item.size
+            return item
+        return None
+
+    def forget(self, item: Queued) -> None:
+        """Give back the room of a message that is being withdrawn."""
+        self._messages -= 1
+        self._bytes -= item.size
+        self._withdrawn += 1
+        if self._withdrawn > _MAX_WITHDRAWN and self._withdrawn > self._messages:
+            # During a long outage retries come and go; without this their shells would fill the memory.
+            self._queue = deque(
+                other
+                for other in self._queue
+                if isinstance(other, Barrier) or not (other.withdrawn or other is item)
+            )
+            self._withdrawn = 0
+
+    def drain_barriers(self) -> list[Barrier]:
+        """Take every barrier out, for good: the bus closes."""
+        barriers = [item for item in (*self._urgent, *self._queue) if isinstance(item, Barrier)]
+        self._urgent.clear()
+        self._queue = deque(item for item in self._queue if not isinstance(item, Barrier))
+        return barriers

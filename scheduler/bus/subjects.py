@@ -1,0 +1,135 @@
+"""What may be a subject, a queue group or a header, and how a message looks on the wire.
+
+Shared by the real bus and its in-memory twin, so that a test is refused what the broker would be refused.
+nats-py lets some of it through, and the server then hangs up on everybody: an empty token, a control line
+over 4 KiB, a message whose headers take it over ``max_payload`` (nats-py counts the payload only).
+"""
+
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+
+from scheduler.errors import InvalidSubject, MessageTooLarge
+
+MAX_SUBJECT_BYTES = 512
+"""Far below the server's 4 KiB for a whole control line, which holds a subject, a reply subject and sizes."""
+
+_WORD = r"[^\x00-\x20\x7f-\xa0.*>\u2028\u2029]+"
+_SUBJECT = re.compile(rf"{_WORD}(?:\.{_WORD})*")
+_PATTERN = re.compile(rf"(?:{_WORD}|\*)(?:\.(?:{_WORD}|\*))*(?:\.>)?|>")
+_HEADER_KEY = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_HEADER_VALUE = re.compile(r"[\x20-\x7e]*")
+_HEADER_LINE = b"NATS/1.0\r\n"
+
+
+def encode_subject(subject: str, what: str = "subject") -> bytes:
+    """Return a subject one may publish on, as bytes.
+
+    Raises:
+        InvalidSubject: it is empty or too long, has an empty token, a wildcard, white space or a control
+            character.
+    """
+    return _encode(
+        _SUBJECT, subject, what, "dot-separated tokens without wildcards, spaces or control characters"
+    )
+
+
+def encode_pattern(subject: str) -> bytes:
+    """Return a subject one may subscribe to, as bytes: a whole token may be ``*``, the last one ``>``.
+
+    Raises:
+        InvalidSubject: as for ``encode_subject``, or a wildcard stands in the wrong place.
+    """
+    return _encode(
+        _PATTERN, subject, "subject", "dot-separated tokens, '*' as a whole token, '>' as the last one"
+    )
+
+
+def encode_queue(queue: str) -> bytes:
+    """Return the name of a queue group as bytes.
+
+    Raises:
+        InvalidSubject: as for ``encode_subject``.
+    """
+    return encode_subject(queue, "queue group")
+
+
+def _encode(rule: re.Pattern[str], subject: str, what: str, expected: str) -> bytes:
+    if rule.fullmatch(subject) is None:
+        raise InvalidSubject(f"{what} {_shorten(subject)} is not allowed: expected {expected}")
+    try:
+        encoded = subject.encode()
+    except UnicodeEncodeError:
+        raise InvalidSubject(f"{what} {_shorten(subject)} is not valid Unicode") from None
+    if len(encoded) > MAX_SUBJECT_BYTES:
+        raise InvalidSubject(
+            f"{what} {_shorten(subject)} takes {len(encoded)} bytes; at most {MAX_SUBJECT_BYTES} are allowed"
+        )
+    return encoded
+
+
+def _shorten(text: str) -> str:
+    return repr(text if len(text) <= 80 else f"{text[:77]}...")
+
+
+_known_subject = lru_cache(maxsize=8192)(encode_subject)
+
+
+def encode_headers(headers: Mapping[str, str]) -> bytes:
+    """Return a header block, ready to stand before the payload.
+
+    Raises:
+        InvalidSubject: a key is not a token of RFC 7230, or a value is not printable ASCII.
+    """
+    block = bytearray(_HEADER_LINE)
+    for key, value in headers.items():
+        if _HEADER_KEY.fullmatch(key) is None:
+            raise InvalidSubject(f"header {_shorten(key)} is not a token of printable ASCII")
+        if _HEADER_VALUE.fullmatch(value) is None:
+            raise InvalidSubject(f"the value of header {key!r} is not printable ASCII; percent-encode it")
+        block += b"%b: %b\r\n" % (key.encode(), value.encode())
+    block += b"\r\n"
+    return bytes(block)
+
+
+def compose(
+    subject: str, data: bytes, reply: str, headers: Mapping[str, str] | None, max_payload: int
+) -> tuple[bytes, int]:
+    """Check a message and return all that precedes its payload on the wire, and its size for ``max_payload``.
+
+    The payload and a CR LF are to follow. Subjects are remembered once checked; reply subjects, each of which
+    is used once, are not.
+
+    Raises:
+        InvalidSubject: the subject, the reply subject or a header is not allowed.
+        MessageTooLarge: payload and headers are over ``max_payload``.
+    """
+    to = _known_subject(subject)
+    if reply:
+        to = b"%b %b" % (to, encode_subject(reply, "reply subject"))
+    size = len(data)
+    if not headers:
+        if size > max_payload:
+            raise MessageTooLarge(f"a message on {subject!r}", size, max_payload)
+        return b"PUB %b %d\r\n" % (to, size), size
+    block = encode_headers(headers)
+    size += len(block)
+    if size > max_payload:
+        raise MessageTooLarge(f"a message on {subject!r} with its headers", size, max_payload)
+    return b"HPUB %b %d %d\r\n%b" % (to, len(block), size, block), size
+
+
+def matches(pattern: str, subject: str) -> bool:
+    """Say whether a subscription to ``pattern`` gets what is published on ``subject``."""
+    if pattern in (subject, ">"):
+        return True
+    wanted = pattern.split(".")
+    got = subject.split(".")
+    if wanted[-1] == ">":
+        wanted.pop()
+        if len(got) <= len(wanted):
+            return False
+        got = got[: len(wanted)]
+    elif len(got) != len(wanted):
+        return False
+    return all(want in ("*", token) for want, token in zip(wanted, got, strict=True))

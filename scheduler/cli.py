@@ -1,0 +1,116 @@
+"""The command line: finds the command, and turns what goes wrong into one line and an exit code.
+
+0 done; 1 a build errored or is invalid, or something that is needed is not there; 2 a wrong flag, variable
+or command; 128 and the signal's number after a signal.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from scheduler.errors import InvalidSettings, SchedulerError
+
+if TYPE_CHECKING:
+    from cyclopts import App
+
+OK, FAILED, USAGE = 0, 1, 2
+_LAZY = {
+    "run": """Submit a build, follow it live and print how it ends.
+
+With --embedded a broker and a scheduler run in this process, with --simulate
+connectors too: `scheduler run FILE --embedded --simulate` needs nothing else.""",
+    "validate": """List every problem of a build, each with its place.""",
+    "simulate": """Answer for connectors of any type and provider, with made-up results.
+
+Not beside real connectors: each request would be answered twice.""",
+    "demo": """Watch a build, with everything that it takes in this process.
+
+Nothing is asked of any cloud, and nothing is left behind.""",
+}
+"""The commands whose modules are loaded when they are called, with their help."""
+_COMMANDS = ("serve", *_LAZY)
+_EPILOGUE = (
+    "Every flag is also a variable, named beside it; where both are there, the flag counts. "
+    "Exit codes: 0 done, 1 errored or invalid, 2 wrong usage, 128 and the number after a signal."
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command that ``arguments`` name (those of the process by default) and return the exit code."""
+    tokens = list(sys.argv[1:] if arguments is None else arguments)
+    if tokens == ["--version"]:
+        # Answered without loading anything.
+        sys.stdout.write(f"{version()}\n")
+        return OK
+    try:
+        return _dispatch(tokens)
+    except InvalidSettings as error:
+        _complain(str(error))
+        return USAGE
+    except SchedulerError as error:
+        _complain(str(error))
+        return FAILED
+    except BrokenPipeError:
+        # Whoever read our output has gone; keep the interpreter from complaining of it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except KeyboardInterrupt:
+        return 130
+
+
+def _dispatch(tokens: Sequence[str]) -> int:
+    from cyclopts import CycloptsError  # noqa: PLC0415 - `--version` does without
+
+    try:
+        result = build_app()(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+    except CycloptsError as error:
+        first = next((token for token in tokens if not token.startswith("-")), None)
+        if first is not None and first == tokens[0] and first not in _COMMANDS:
+            raise InvalidSettings(
+                f"there is no command {first!r}: the commands are {', '.join(_COMMANDS)}"
+            ) from None
+        text = " ".join(str(error).split())
+        raise InvalidSettings(f"{text} See scheduler --help.") from None
+    return result if isinstance(result, int) else OK
+
+
+def build_app() -> "App":
+    """The commands; each one's module is loaded when it is called or asked for help."""
+    from cyclopts import App  # noqa: PLC0415 - `--version` does without
+
+    from scheduler.commands.serve import serve  # noqa: PLC0415
+
+    app = App(
+        name="scheduler",
+        help="Runs builds: dependency graphs of infrastructure components, over NATS.",
+        help_epilogue=_EPILOGUE,
+        help_format="plaintext",
+        version=version,
+    )
+    app.default(serve)
+    app.command(serve, name="serve", sort_key=1)
+    for key, (name, text) in enumerate(_LAZY.items(), 2):
+        app.command(f"scheduler.commands.{name}:{name}", name=name, help=text, sort_key=key)
+    return app
+
+
+def version() -> str:
+    """The version of this package, from where it is installed or else from the source tree."""
+    from importlib import metadata  # noqa: PLC0415 - only here needed
+
+    try:
+        return metadata.version("scheduler")
+    except metadata.PackageNotFoundError:
+        import tomllib  # noqa: PLC0415 - only in a source tree
+        from pathlib import Path  # noqa: PLC0415
+
+        project = Path(__file__).parent.parent / "pyproject.toml"
+        try:
+            return str(tomllib.loads(project.read_text("utf-8"))["project"]["version"])
+        except (OSError, KeyError, ValueError):
+            return "unknown"
+
+
+def _complain(text: str) -> None:
+    sys.stderr.write(f"scheduler: {text}\n")

@@ -1,0 +1,308 @@
+"""Documents to the model and back; everything wrong is named with its place.
+
+A document is decoded JSON. cattrs does the conversion, with one explicit pair of hooks a class: what we
+look at is checked and typed, and the object as a whole is handed on as ``fields``, so that whatever a
+user or a connector put into it is kept.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Any, TypeAlias, TypeVar
+
+from attrs import frozen
+from cattrs import Converter
+
+from scheduler.errors import InvalidBuild, InvalidJSON, Problem
+from scheduler.limits import DEFAULT_LIMITS, Limits
+from scheduler.model import PSEUDO_IDS, Action, Build, Change, Component, Edge, State
+from scheduler.strictjson import Raw, decode, kind, split_list, split_object
+
+Document: TypeAlias = dict[str, Any]
+_T = TypeVar("_T")
+
+_BUILD_ID = re.compile(r"[A-Za-z0-9._:@/-]{1,128}")
+_BUILD_ACTION = re.compile(r"[A-Za-z0-9_-]{1,64}(\.[A-Za-z0-9_-]{1,64}){0,7}")
+_UNSAFE_IN_TOKEN = re.compile(rb"[^A-Za-z0-9_-]")
+_ACTIONS = {action.value: action for action in Action}
+_STATES = {state.value: state for state in State} | {"": State.WAITING, None: State.WAITING}
+_MAX_TIMEOUT = 366 * 86_400.0
+
+
+def encode_token(text: str) -> str:
+    """``text`` as one subject token: every byte outside ``[A-Za-z0-9_-]`` becomes ``=XX``."""
+    return _UNSAFE_IN_TOKEN.sub(lambda match: b"=%02X" % match[0][0], text.encode()).decode("ascii")
+
+
+@frozen
+class Parsed:
+    """A build as far as it could be read, and everything wrong with it so far."""
+
+    build: Build
+    document: Document
+    """What was submitted, decoded; elements that are not JSON we take are left out."""
+    places: tuple[int, ...]
+    """For each of the build's changes, its position in the submitted list."""
+    edge_places: tuple[int, ...]
+    """For each of the build's edges, its position in the submitted list."""
+    problems: tuple[Problem, ...]
+
+
+class _Malformed(Exception):
+    """Everything wrong with one object, with places relative to it."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        super().__init__(problems)
+        self.problems = problems
+
+
+def parse_build(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Parsed:
+    """Read a submitted build; what is wrong with single elements is collected, not raised.
+
+    It is decoded piece by piece: a problem is then named with the component it is in, and no single call
+    into the decoder holds the interpreter for long, whatever the size of the build.
+
+    Raises:
+        InvalidBuild: it is not a JSON object, its id cannot be read, or a list is over its limit.
+            Whatever else is known to be wrong is named as well.
+    """
+    try:
+        members = split_object(data, limits)
+    except InvalidJSON as error:
+        raise InvalidBuild("invalid", [Problem("", f"a build is a JSON object: {error}")]) from None
+    reader = _Reader(limits)
+    document: Document = {}
+    for key, raw in members.items():
+        if key not in _LISTS:
+            document[key] = reader.read(key, raw, level=1)
+    build_id = reader.take("id", lambda: _build_id(document))
+    action = reader.take("action", lambda: _build_action(document))
+    components, _ = reader.elements("components", members, document, Component, limits.max_components)
+    changes, places = reader.elements("changes", members, document, Change, limits.max_changes)
+    edges, edge_places = reader.elements("edges", members, document, Edge, limits.max_edges)
+    if build_id is None or reader.over_limit:
+        raise InvalidBuild("limit" if reader.over_limit else "invalid", reader.problems)
+    fields = {key: value for key, value in document.items() if key not in _LISTS}
+    build = Build(build_id, action or "", components, changes, edges, fields)
+    return Parsed(build, document, places, edge_places, tuple(reader.problems))
+
+
+_LISTS = ("components", "changes", "edges")
+
+
+class _Reader:
+    """Collects problems while a build is read."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.problems: list[Problem] = []
+        self.over_limit = False
+
+    def read(self, place: str, raw: Raw, *, level: int) -> Any:
+        try:
+            return decode(raw, self.limits, level=level)
+        except InvalidJSON as error:
+            self.problems.append(Problem(place, str(error)))
+            return None
+
+    def take(self, place: str, read: Callable[[], _T]) -> _T | None:
+        try:
+            return read()
+        except _Malformed as error:
+            self.problems.extend(Problem(place, problem.message) for problem in error.problems)
+            return None
+
+    def elements(
+        self, name: str, members: dict[str, Raw], document: Document, cls: type[_T], most: int
+    ) -> tuple[tuple[_T, ...], tuple[int, ...]]:
+        """The elements of a list that could be read, each with its position."""
+        document[name] = read = []
+        raw_list = members.get(name)
+        if raw_list is None or bytes(raw_list) == b"null":
+            return (), ()
+        try:
+            raws = split_list(raw_list, self.limits)
+        except InvalidJSON as error:
+            self.problems.append(Problem(name, str(error)))
+            return (), ()
+        if len(raws) > most:
+            self.problems.append(Problem(name, f"{len(raws)} of them; max_{name} is {most}"))
+            self.over_limit = True
+            return (), ()
+        items: list[_T] = []
+        places: list[int] = []
+        for position, raw in enumerate(raws):
+            place = f"{name}[{position}]"
+            size = len(bytes(raw))
+            if size > self.limits.max_component_bytes:
+                limit_text = f"{size} bytes; max_component_bytes is {self.limits.max_component_bytes}"
+                self.problems.append(Problem(place, limit_text))
+                continue
+            try:
+                value = decode(raw, self.limits, level=2)
+                read.append(value)
+                items.append(_converter.structure(value, cls))
+            except InvalidJSON as error:
+                self.problems.append(Problem(place, str(error)))
+            except _Malformed as error:
+                self.problems.extend(
+                    Problem(f"{place}.{inner.place}" if inner.place else place, inner.message)
+                    for inner in error.problems
+                )
+            else:
+                places.append(position)
+        if cls is not Edge:
+            self._check_ids(name, items, places)
+        return tuple(items), tuple(places)
+
+    def _check_ids(self, name: str, items: list[Any], places: list[int]) -> None:
+        first: dict[str, int] = {}
+        for item, position in zip(items, places, strict=True):
+            place = f"{name}[{position}]._component_id"
+            if (size := len(item.id.encode())) > self.limits.max_id_bytes:
+                text = f"{size} bytes; max_id_bytes is {self.limits.max_id_bytes}"
+                self.problems.append(Problem(place, text))
+            elif item.id in first:
+                text = f"{item.id!r} is the id of {name}[{first[item.id]}] already"
+                self.problems.append(Problem(place, text))
+            first.setdefault(item.id, position)
+
+
+def _build_id(document: Document) -> str:
+    value = document.get("id")
+    if not isinstance(value, str) or not value:
+        found = "it is missing" if value in {None, ""} else f"it is {kind(value)}"
+        raise _Malformed([Problem("", f"a build needs an id; {found}")])
+    if not _BUILD_ID.fullmatch(value):
+        shown = value if len(value) <= 128 else f"{value[:128]}... ({len(value)} characters)"
+        raise _Malformed([Problem("", f"{shown!r} does not match [A-Za-z0-9._:@/-]{{1,128}}")])
+    return value
+
+
+def _build_action(document: Document) -> str:
+    value = document.get("action")
+    if not isinstance(value, str) or not _BUILD_ACTION.fullmatch(value):
+        found = repr(value[:128]) if isinstance(value, str) else kind(value)
+        text = f"such as 'build.create' (it becomes the subject of the report); it is {found}"
+        raise _Malformed([Problem("", text)])
+    return value
+
+
+def _object(value: Any) -> Document:
+    if type(value) is not dict:
+        raise _Malformed([Problem("", f"expected an object, got {kind(value)}")])
+    return value
+
+
+def _text(value: Document, key: str, problems: list[Problem]) -> str:
+    text = value.get(key)
+    if isinstance(text, str) and text:
+        return text
+    found = "missing" if key not in value else "empty" if text == "" else f"{kind(text)}, not a string"
+    problems.append(Problem(key, f"required, and it is {found}"))
+    return ""
+
+
+def _component_id(value: Document, problems: list[Problem]) -> str:
+    text = _text(value, "_component_id", problems)
+    if text in PSEUDO_IDS:
+        problems.append(Problem("_component_id", f"{text!r} is reserved: edges use it for no component"))
+    return text
+
+
+def _structure_component(value: Any, _: type[Component]) -> Component:
+    fields = _object(value)
+    problems: list[Problem] = []
+    component = Component(_component_id(fields, problems), fields)
+    if problems:
+        raise _Malformed(problems)
+    return component
+
+
+def _structure_change(value: Any, _: type[Change]) -> Change:
+    fields = _object(value)
+    problems: list[Problem] = []
+    component_id = _component_id(fields, problems)
+    kind_of = _text(fields, "_component", problems)
+    provider = _text(fields, "_provider", problems)
+    action_text = _text(fields, "_action", problems)
+    action = _ACTIONS.get(action_text)
+    if action is None and action_text:
+        allowed = ", ".join(_ACTIONS)
+        problems.append(Problem("_action", f"{action_text[:64]!r} is none of {allowed}"))
+    state_text = fields.get("_state")
+    state = _STATES.get(state_text) if isinstance(state_text, str | None) else None
+    if state is None:
+        shown = repr(state_text[:64]) if isinstance(state_text, str) else kind(state_text)
+        allowed = ", ".join(_STATES[name].value for name in _STATES if name)
+        problems.append(Problem("_state", f"{shown} is none of {allowed}"))
+    timeout = _timeout(fields, problems)
+    if problems or action is None or state is None:
+        raise _Malformed(problems)
+    return Change(component_id, fields, kind_of, action, provider, state, timeout)
+
+
+def _timeout(fields: Document, problems: list[Problem]) -> float | None:
+    value = fields.get("_timeout")
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= _MAX_TIMEOUT:
+        found = value if isinstance(value, int | float) and abs(value) < 1e15 else kind(value)
+        text = f"seconds, above 0 and at most {_MAX_TIMEOUT:.0f}; it is {found}"
+        problems.append(Problem("_timeout", text))
+        return None
+    return float(value)
+
+
+def _structure_edge(value: Any, _: type[Edge]) -> Edge:
+    fields = _object(value)
+    problems: list[Problem] = []
+    source = _text(fields, "source", problems)
+    destination = _text(fields, "destination", problems)
+    length = fields.get("length")
+    if length is not None and type(length) is not int:
+        problems.append(Problem("length", f"an integer; it is {kind(length)}"))
+    if problems:
+        raise _Malformed(problems)
+    return Edge(source, destination, length)
+
+
+def _unstructure_edge(edge: Edge) -> Document:
+    document: Document = {"source": edge.source, "destination": edge.destination}
+    if edge.length is not None:
+        document["length"] = edge.length
+    return document
+
+
+def _unstructure_build(build: Build) -> Document:
+    return {**build.fields, **{name: _converter.unstructure(getattr(build, name)) for name in _LISTS}}
+
+
+def _make_converter() -> Converter:
+    converter = Converter()
+    converter.register_structure_hook(Component, _structure_component)
+    converter.register_structure_hook(Change, _structure_change)
+    converter.register_structure_hook(Edge, _structure_edge)
+    converter.register_unstructure_hook(Component, lambda component: component.fields)
+    converter.register_unstructure_hook(Change, lambda change: change.fields)
+    converter.register_unstructure_hook(Edge, _unstructure_edge)
+    converter.register_unstructure_hook(Build, _unstructure_build)
+    return converter
+
+
+_converter = _make_converter()
+
+
+def to_document(item: Build | Component | Edge) -> Document:
+    """The JSON object that ``item`` stands for; shares its parts with ``item``."""
+    document: Document = _converter.unstructure(item)
+    return document
+
+
+def read_id(data: bytes) -> str | None:
+    """The id of a submitted build, where that can be read, whatever else is wrong with it."""
+    try:
+        raw = split_object(data).get("id")
+        value = decode(raw) if raw is not None else None
+    except InvalidJSON:
+        return None
+    return value if isinstance(value, str) and _BUILD_ID.fullmatch(value) else None

@@ -1,0 +1,64 @@
+"""``scheduler demo``: a build watched live, with everything it takes in one process."""
+
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Literal
+
+import attrs
+import msgspec
+
+from scheduler.commands.files import read_example
+from scheduler.commands.flags import (
+    QUIET_LOG_DEFAULTS,
+    SIMULATOR_DEFAULTS,
+    QuietLogFlags,
+    SimulatorFlags,
+    choice,
+    number,
+    settings_of,
+)
+from scheduler.commands.following import run_build
+from scheduler.commands.session import complain, run_async, say, until_signal, with_parts
+from scheduler.config import Range
+from scheduler.generate import generate
+from scheduler.limits import DEFAULT_LIMITS
+from scheduler.log import configure_logging
+from scheduler.text import count
+from scheduler.validation import read_build
+
+
+def demo(
+    *,
+    example: Annotated[
+        Literal["create", "delete"],
+        choice("example", Literal["create", "delete"], "Which of the shipped builds to run."),
+    ] = "create",
+    components: Annotated[
+        int,
+        number(
+            "components",
+            "Run a made-up build of this many components instead; 0 is the example.",
+            allowed=Range(0, DEFAULT_LIMITS.max_changes),
+        ),
+    ] = 0,
+    connectors: SimulatorFlags = SIMULATOR_DEFAULTS,
+    log: QuietLogFlags = QUIET_LOG_DEFAULTS,
+) -> int:
+    """Watch a build, with everything that it takes in this process."""
+    settings = settings_of(log)
+    behaviour = connectors.behaviour()
+    configure_logging(settings.log_level, settings.log_format)
+    if components:
+        data = msgspec.json.encode(generate(components))
+        what = f"a made-up build of {count(components, 'component')}"
+    else:
+        data = msgspec.json.format(read_example(example), indent=-1)
+        what = f"the example {example!r}"
+    prepared = read_build(data)
+    say(f"Running {what}, with a broker, the scheduler and simulated connectors in this process.\n")
+    with tempfile.TemporaryDirectory(prefix="scheduler-demo-", ignore_cleanup_errors=True) as folder:
+        settings = attrs.evolve(settings, embedded=True, data_dir=Path(folder))
+        job = partial(run_build, prepared=prepared, data=data)
+        main = partial(with_parts, settings, behaviour, job)
+        return run_async(partial(until_signal, main, lambda: complain("interrupted: the demo was stopped")))

@@ -1,0 +1,343 @@
+"""The settings as flags and environment variables, in groups that commands put together as they need.
+
+Each class is flattened into its command's flags. What a flag says is checked here or where it is put to use
+(`Settings`, `BusOptions`); whatever is wrong comes out as `InvalidSettings`, one line for a person.
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Protocol
+
+import attrs
+from cyclopts import Group, Parameter
+
+from scheduler.bus.options import BusOptions
+from scheduler.config import (
+    DEFAULT_SERVERS,
+    LogFormat,
+    LogLevel,
+    Range,
+    Settings,
+    StoreName,
+    check_choice,
+    flag_of,
+    invalid,
+    parse_number,
+    parse_servers,
+    parse_timeouts,
+    variables_of,
+)
+from scheduler.errors import InvalidSettings
+from scheduler.limits import DEFAULT_LIMITS, Limits
+from scheduler.simulator import Behaviour, ReplyTo, parse_output
+from scheduler.template import OnUnresolved, Templates
+
+OPTIONS = Group("Options", sort_key=1)
+BROKER = Group("Broker", sort_key=2)
+BUILDS = Group("Builds", sort_key=3)
+TIMES = Group("Times, in seconds", sort_key=4)
+LIMITS = Group("Limits", sort_key=5)
+SIMULATED = Group("Simulated connectors", sort_key=6)
+LOG = Group("Log", sort_key=7)
+
+_TRUE = {"1", "true", "yes", "on", "y", "t"}
+_FALSE = {"0", "false", "no", "off", "n", "f", ""}
+_NAMES = re.compile(r"\b(?:user(?! info)|password|token|credentials|nkey|tls_key|tls_certificate)\b")
+_LEADING_NAMES = re.compile(r"^(?:credentials|nkey|tls_[a-z]+)(?=[:,])|(?<=^tls_certificate, )tls_key(?=:)")
+
+
+class Token(Protocol):
+    """What cyclopts hands to a converter."""
+
+    value: str
+
+
+def number(name: str, text: str, group: Group | None = None, allowed: Range | None = None) -> Parameter:
+    """A flag for the number ``name``; its range is ``allowed``, or what `scheduler.config.RANGES` says."""
+
+    def convert(_hint: Any, tokens: Sequence[Token]) -> float:
+        return parse_number(name, tokens[0].value, allowed)
+
+    return _parameter(name, text, group, convert)
+
+
+def choice(name: str, choices: Any, text: str, group: Group | None = None) -> Parameter:
+    """A flag that takes one of ``choices``, a ``Literal`` or a ``StrEnum``."""
+
+    def convert(_hint: Any, tokens: Sequence[Token]) -> Any:
+        check_choice(name, tokens[0].value, choices)
+        return choices(tokens[0].value) if isinstance(choices, type) else tokens[0].value
+
+    return _parameter(name, text, group, convert)
+
+
+def switch(name: str, text: str, group: Group | None = None) -> Parameter:
+    """A flag that is there or not; its variable says ``true`` or ``false``."""
+
+    def convert(_hint: Any, tokens: Sequence[Token]) -> bool:
+        value = tokens[0].value.strip().lower()
+        if value not in _TRUE | _FALSE:
+            raise invalid(name, tokens[0].value, "is neither true nor false")
+        return value in _TRUE
+
+    return _parameter(name, text, group, convert, show_default=False)
+
+
+def text(name: str, explanation: str, group: Group | None = None) -> Parameter:
+    """A flag that takes any text."""
+    return _parameter(name, explanation, group, None, show_default=name == "nats_url")
+
+
+def _parameter(
+    name: str, explanation: str, group: Group | None, convert: Any, *, show_default: bool = True
+) -> Parameter:
+    return Parameter(
+        name=flag_of(name),
+        env_var=variables_of(name),
+        help=explanation,
+        group=group or OPTIONS,
+        converter=convert,
+        negative="",
+        show_default=show_default,
+    )
+
+
+@Parameter(name="*")
+@attrs.frozen
+class BrokerFlags:
+    """Where the broker is, and as whom to log in."""
+
+    nats_url: Annotated[
+        str, text("nats_url", "The broker; several, separated by commas, are tried in turn.", BROKER)
+    ] = DEFAULT_SERVERS[0]
+    user: Annotated[str | None, text("user", "Log in with this name and --password.", BROKER)] = None
+    password: Annotated[
+        str | None, text("password", "Better in the variable: flags are seen by others.", BROKER)
+    ] = None
+    token: Annotated[str | None, text("token", "Log in with a token; the same holds.", BROKER)] = None
+    credentials: Annotated[Path | None, text("credentials", "Log in with a .creds file.", BROKER)] = None
+    nkey: Annotated[Path | None, text("nkey", "Log in with the nkey seed in this file.", BROKER)] = None
+    tls_ca: Annotated[Path | None, text("tls_ca", "Certificates to trust, not the system's.", BROKER)] = None
+    tls_certificate: Annotated[Path | None, text("tls_certificate", "Our own certificate.", BROKER)] = None
+    tls_key: Annotated[Path | None, text("tls_key", "The key to it.", BROKER)] = None
+    tls_hostname: Annotated[
+        str | None, text("tls_hostname", "The name in the broker's certificate.", BROKER)
+    ] = None
+    tls_first: Annotated[bool, switch("tls_first", "Start TLS before the broker's greeting.", BROKER)] = False
+
+
+@Parameter(name="*")
+@attrs.frozen
+class EmbeddedFlags:
+    """A broker of our own."""
+
+    embedded: Annotated[
+        bool, switch("embedded", "Run a broker of our own on a free port; --nats-url is not used.", BROKER)
+    ] = False
+    data_dir: Annotated[
+        Path | None,
+        text("data_dir", "What the embedded broker keeps [default: your data directory].", BROKER),
+    ] = None
+
+
+_SETTINGS: Final = Settings()
+
+
+@Parameter(name="*")
+@attrs.frozen
+class BuildFlags:
+    """What a build may be."""
+
+    templates: Annotated[
+        Templates,
+        choice("templates", Templates, "all: $(...) and {{ }} in fields; ernest: $(...) only.", BUILDS),
+    ] = _SETTINGS.templates
+    unresolved: Annotated[
+        OnUnresolved,
+        choice(
+            "unresolved", OnUnresolved, "What a reference to nothing is: an error, or kept as text.", BUILDS
+        ),
+    ] = _SETTINGS.unresolved
+    max_changes: Annotated[int, number("max_changes", "Components a build may change.", LIMITS)] = (
+        DEFAULT_LIMITS.max_changes
+    )
+    max_edges: Annotated[int, number("max_edges", "Edges of a build.", LIMITS)] = DEFAULT_LIMITS.max_edges
+    max_depth: Annotated[int, number("max_depth", "Levels of nesting in JSON.", LIMITS)] = (
+        DEFAULT_LIMITS.max_depth
+    )
+    max_digits: Annotated[int, number("max_digits", "Digits of a whole number.", LIMITS)] = (
+        DEFAULT_LIMITS.max_digits
+    )
+    max_component_bytes: Annotated[
+        int, number("max_component_bytes", "Bytes of a submitted component.", LIMITS)
+    ] = DEFAULT_LIMITS.max_component_bytes
+    max_id_bytes: Annotated[int, number("max_id_bytes", "Bytes of a component's id.", LIMITS)] = (
+        DEFAULT_LIMITS.max_id_bytes
+    )
+    max_template_nodes: Annotated[
+        int, number("max_template_nodes", "Nodes of all expressions of a build.", LIMITS)
+    ] = DEFAULT_LIMITS.max_template_nodes
+    max_error_bytes: Annotated[
+        int, number("max_error_bytes", "Bytes at which error texts are cut.", LIMITS)
+    ] = DEFAULT_LIMITS.max_error_bytes
+
+
+@Parameter(name="*")
+@attrs.frozen
+class ServiceFlags:
+    """How the service works."""
+
+    store: Annotated[
+        Literal["memory", "ernest"],
+        choice("store", StoreName, "Where builds are kept; memory forgets them with the process.", BUILDS),
+    ] = _SETTINGS.store
+    name: Annotated[str | None, text("name", "This instance's name [default: the host's name].", BUILDS)] = (
+        None
+    )
+    attempt_timeout: Annotated[float, number("attempt_timeout", "For a connector to answer.", TIMES)] = (
+        _SETTINGS.attempt_timeout
+    )
+    timeouts: Annotated[
+        str, text("timeouts", "The same by subject: 'vpc.create.*=600, *.delete.*=300'.", TIMES)
+    ] = ""
+    start_timeout: Annotated[float, number("start_timeout", "For a connector to be there at all.", TIMES)] = (
+        _SETTINGS.start_timeout
+    )
+    store_timeout: Annotated[float, number("store_timeout", "For the store to answer.", TIMES)] = (
+        _SETTINGS.store_timeout
+    )
+    grace: Annotated[float, number("grace", "For what is in flight, after SIGTERM.", TIMES)] = _SETTINGS.grace
+    max_builds: Annotated[int, number("max_builds", "Builds at a time.", LIMITS)] = _SETTINGS.max_builds
+    max_in_flight: Annotated[int, number("max_in_flight", "Requests in flight, of all builds.", LIMITS)] = (
+        _SETTINGS.max_in_flight
+    )
+    max_in_flight_per_build: Annotated[
+        int, number("max_in_flight_per_build", "Requests in flight, of one build.", LIMITS)
+    ] = _SETTINGS.max_in_flight_per_build
+
+
+@Parameter(name="*")
+@attrs.frozen
+class LogFlags:
+    """What is logged, and how."""
+
+    log_level: Annotated[LogLevel, choice("log_level", LogLevel, "The least that is worth a line.", LOG)] = (
+        _SETTINGS.log_level
+    )
+    log_format: Annotated[
+        LogFormat, choice("log_format", LogFormat, "auto: readable in a terminal, else JSON.", LOG)
+    ] = _SETTINGS.log_format
+
+
+@Parameter(name="*")
+@attrs.frozen
+class QuietLogFlags:
+    """The same, for commands whose output is not their log."""
+
+    log_level: Annotated[LogLevel, choice("log_level", LogLevel, "The least that is worth a line.", LOG)] = (
+        "warning"
+    )
+    log_format: Annotated[
+        LogFormat, choice("log_format", LogFormat, "auto: readable in a terminal, else JSON.", LOG)
+    ] = "auto"
+
+
+_BEHAVIOUR: Final = Behaviour()
+
+
+@Parameter(name="*")
+@attrs.frozen
+class SimulatorFlags:
+    """How simulated connectors behave."""
+
+    latency: Annotated[
+        float, number("latency", "Seconds until an answer.", SIMULATED, Range(0.0, 3_600.0))
+    ] = _BEHAVIOUR.latency
+    jitter: Annotated[
+        float, number("jitter", "Seconds it may be off by, either way.", SIMULATED, Range(0.0, 3_600.0))
+    ] = _BEHAVIOUR.jitter
+    failure_rate: Annotated[
+        float, number("failure_rate", "The share of requests that fail.", SIMULATED, Range(0.0, 1.0))
+    ] = _BEHAVIOUR.failure_rate
+    seed: Annotated[
+        int, number("seed", "Decides who fails and how long it takes.", SIMULATED, Range(0, 2**63))
+    ] = _BEHAVIOUR.seed
+    reply_to: Annotated[
+        Literal["subject", "inbox", "both"],
+        choice("reply_to", ReplyTo, "Answer on <subject>.done, to the reply subject, or both.", SIMULATED),
+    ] = _BEHAVIOUR.reply_to
+    outputs: Annotated[
+        tuple[str, ...],
+        text("outputs", "Fields to set, as 'instance.create.*:public_ip=1.2.3.4'; repeatable.", SIMULATED),
+    ] = ()
+
+    def behaviour(self) -> Behaviour:
+        """These flags as the simulator takes them.
+
+        Raises:
+            InvalidSettings: an output is not of the form that it must have.
+        """
+        outputs = []
+        for output in self.outputs:
+            try:
+                outputs.append(parse_output(output))
+            except ValueError:
+                allowed = (
+                    "is not of the form PATTERN:FIELD=VALUE, such as instance.create.*:public_ip=1.2.3.4"
+                )
+                raise invalid("outputs", output, allowed) from None
+        return Behaviour(
+            latency=self.latency,
+            jitter=self.jitter,
+            failure_rate=self.failure_rate,
+            seed=self.seed,
+            reply_to=self.reply_to,
+            outputs=tuple(outputs),
+        )
+
+
+BROKER_DEFAULTS = BrokerFlags()
+EMBEDDED_DEFAULTS = EmbeddedFlags()
+BUILD_DEFAULTS = BuildFlags()
+SERVICE_DEFAULTS = ServiceFlags()
+LOG_DEFAULTS = LogFlags()
+QUIET_LOG_DEFAULTS = QuietLogFlags()
+SIMULATOR_DEFAULTS = SimulatorFlags()
+"""The flags of a command where none is given."""
+
+Flags = BrokerFlags | EmbeddedFlags | BuildFlags | ServiceFlags | LogFlags | QuietLogFlags
+
+
+def settings_of(*groups: Flags) -> Settings:
+    """The settings that these flags describe; everything they don't mention keeps its default.
+
+    Raises:
+        InvalidSettings: a value that cannot be used.
+    """
+    values: dict[str, Any] = {}
+    for group in groups:
+        values |= attrs.asdict(group, recurse=False)
+    limits = {name: values.pop(name) for name in attrs.fields_dict(Limits) if name in values}
+    broker = {name: values.pop(name) for name in attrs.fields_dict(BrokerFlags) if name in values}
+    # None is "not given", and what it stands for is made when it is needed.
+    values = {name: value for name, value in values.items() if value is not None}
+    if "timeouts" in values:
+        values["timeouts"] = parse_timeouts(values["timeouts"])
+    if broker and not values.get("embedded"):
+        values["bus"] = _bus_options(broker)
+    return Settings(limits=Limits(**limits), **values)
+
+
+def _bus_options(values: dict[str, Any]) -> BusOptions:
+    servers = parse_servers(values.pop("nats_url"))
+    try:
+        return BusOptions(servers=servers, **values)
+    except InvalidSettings as error:
+        # It speaks of its attributes, and people know the flags and variables.
+        names = _NAMES if "given" in str(error) else _LEADING_NAMES
+        raise InvalidSettings(names.sub(_spelled_out, str(error))) from None
+
+
+def _spelled_out(name: re.Match[str]) -> str:
+    return f"{flag_of(name[0])} ({variables_of(name[0])[0]})"

@@ -1,0 +1,81 @@
+"""Submitting a build and watching it to its end, for the commands that do."""
+
+import sys
+from collections.abc import Sequence
+
+import trio
+
+from scheduler.bus import Bus
+from scheduler.client import INTAKE_ACTIONS, open_following, show, submit
+from scheduler.commands.session import complain
+from scheduler.display import open_view
+from scheduler.errors import InvalidBuild, MessageTooLarge, NoResponders
+from scheduler.progress import Progress
+from scheduler.text import count, printable
+from scheduler.validation import Prepared
+
+SUBMIT_TIMEOUT = 60.0
+"""Seconds for the answer to a submitted build: it may be large, and its store slow."""
+
+
+def complain_of_build(name: str, error: InvalidBuild) -> None:
+    """Say everything that is wrong with a build, each with its place."""
+    complain_of_problems(name, [str(problem) for problem in error.problems] or [str(error)])
+
+
+def complain_of_problems(name: str, problems: Sequence[str]) -> None:
+    """The same, of problems that are text already."""
+    complain(f"{printable(name)} has {count(len(problems), 'problem')}:")
+    sys.stderr.write("".join(f"  {printable(problem)}\n" for problem in problems))
+    sys.stderr.flush()
+
+
+def check_action(name: str, action: str) -> bool:
+    """Whether a scheduler takes builds with this action; it says so where not."""
+    if action in INTAKE_ACTIONS:
+        return True
+    allowed = "build. or service. followed by create, delete, import, patch or sync"
+    complain(
+        f"{printable(name)}: action: {printable(action, 80)!r} cannot be submitted; it must be {allowed}"
+    )
+    return False
+
+
+async def run_build(bus: Bus, prepared: Prepared, data: bytes) -> int:
+    """Submit the build, show how it goes, and give the exit code: 0 where it is done."""
+    build = prepared.build
+    total = len(build.changes)
+    async with open_following(bus, build.id, build.action) as following:
+        progress = Progress(build.id, build.action, trio.current_time(), total=total)
+        try:
+            with trio.fail_after(SUBMIT_TIMEOUT):
+                answer = await submit(bus, build.action, data)
+        except NoResponders:
+            complain(
+                f"no scheduler answers on {build.action}: start one with `scheduler serve`, "
+                "or add --embedded to run one in this process"
+            )
+            return 1
+        except MessageTooLarge as error:
+            complain(
+                f"the build takes {error.size:,} bytes, over the broker's limit for a message of "
+                f"{error.limit:,} bytes: raise max_payload in the broker's configuration"
+            )
+            return 1
+        except trio.TooSlowError:
+            complain(f"no answer within {SUBMIT_TIMEOUT:g} s; the build may run nevertheless")
+            return 1
+        if not answer.accepted:
+            complain(
+                f"the scheduler rejected the build ({printable(answer.code)}): {printable(answer.message)}"
+            )
+            sys.stderr.write("".join(f"  {printable(detail)}\n" for detail in answer.details))
+            return 1
+        view = open_view(progress)
+        view.start()
+        try:
+            await show(bus, following, progress, view)
+        finally:
+            view.stop()
+        view.summary(trio.current_time())
+        return 0 if progress.error is None else 1

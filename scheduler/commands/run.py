@@ -1,0 +1,65 @@
+"""``scheduler run FILE``: one build, from submission to result."""
+
+from functools import partial
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from scheduler.commands.files import compact, read_file
+from scheduler.commands.flags import (
+    BROKER_DEFAULTS,
+    BUILD_DEFAULTS,
+    EMBEDDED_DEFAULTS,
+    QUIET_LOG_DEFAULTS,
+    SIMULATOR_DEFAULTS,
+    BrokerFlags,
+    BuildFlags,
+    EmbeddedFlags,
+    QuietLogFlags,
+    SimulatorFlags,
+    settings_of,
+    switch,
+)
+from scheduler.commands.following import check_action, complain_of_build, run_build
+from scheduler.commands.session import complain, run_async, until_signal, with_parts
+from scheduler.errors import InvalidBuild
+from scheduler.log import configure_logging
+from scheduler.validation import read_build
+
+
+def run(
+    file: Annotated[str, Parameter(help="A build as JSON; - is standard input.")],
+    /,
+    *,
+    simulate: Annotated[bool, switch("simulate", "Run simulated connectors too.")] = False,
+    embedded: EmbeddedFlags = EMBEDDED_DEFAULTS,
+    broker: BrokerFlags = BROKER_DEFAULTS,
+    build: BuildFlags = BUILD_DEFAULTS,
+    connectors: SimulatorFlags = SIMULATOR_DEFAULTS,
+    log: QuietLogFlags = QUIET_LOG_DEFAULTS,
+) -> int:
+    """Submit a build, follow it live and print how it ends."""
+    settings = settings_of(broker, embedded, build, log)
+    behaviour = connectors.behaviour() if simulate else None
+    configure_logging(settings.log_level, settings.log_format)
+    data = read_file(file)
+    if data is None:
+        return 1
+    try:
+        prepared = read_build(
+            data, limits=settings.limits, templates=settings.templates, unresolved=settings.unresolved
+        )
+    except InvalidBuild as error:
+        complain_of_build(file, error)
+        return 1
+    if not check_action(file, prepared.build.action):
+        return 1
+
+    def interrupted() -> None:
+        if settings.embedded:
+            complain(f"interrupted: {prepared.build.id} was stopped, with the scheduler in this process")
+        else:
+            complain(f"interrupted: no longer following {prepared.build.id}; it goes on without us")
+
+    job = partial(run_build, prepared=prepared, data=compact(data))
+    return run_async(partial(until_signal, partial(with_parts, settings, behaviour, job), interrupted))

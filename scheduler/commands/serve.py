@@ -1,0 +1,36 @@
+"""``scheduler serve``: the service."""
+
+from functools import partial
+
+from scheduler.commands.flags import (
+    BROKER_DEFAULTS,
+    BUILD_DEFAULTS,
+    EMBEDDED_DEFAULTS,
+    LOG_DEFAULTS,
+    SERVICE_DEFAULTS,
+    BrokerFlags,
+    BuildFlags,
+    EmbeddedFlags,
+    LogFlags,
+    ServiceFlags,
+    settings_of,
+)
+
+
+def serve(
+    *,
+    broker: BrokerFlags = BROKER_DEFAULTS,
+    embedded: EmbeddedFlags = EMBEDDED_DEFAULTS,
+    build: BuildFlags = BUILD_DEFAULTS,
+    service: ServiceFlags = SERVICE_DEFAULTS,
+    log: LogFlags = LOG_DEFAULTS,
+) -> int:
+    """Take builds from NATS and run them; so does no command at all."""
+    settings = settings_of(broker, embedded, build, service, log)
+
+    from scheduler.commands.session import run_async  # noqa: PLC0415 - a wrong flag is told without loading it
+    from scheduler.log import configure_logging  # noqa: PLC0415
+    from scheduler.process import run_service  # noqa: PLC0415
+
+    configure_logging(settings.log_level, settings.log_format)
+    return run_async(partial(run_service, settings))

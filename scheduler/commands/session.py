@@ -1,0 +1,123 @@
+"""What the commands share: running on Trio until done or interrupted, with the parts that they need.
+
+A command's own parts (an embedded broker, the service, simulated connectors) run in its process and end
+with it.
+"""
+
+import gc
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+
+import attrs
+import trio
+
+from scheduler.bus import Bus
+from scheduler.bus.nats import open_bus
+from scheduler.bus.options import BusOptions
+from scheduler.config import Settings
+from scheduler.errors import SchedulerError
+from scheduler.simulator import Behaviour, Simulator
+
+CONNECT_TIMEOUT = 10.0
+"""Seconds that a command waits for the broker; the service waits for ever."""
+_GC_THRESHOLDS = (50_000, 20, 50)
+"""A large build is many live objects: with the default thresholds they are walked again and again."""
+
+
+def complain(text: str) -> None:
+    """Say what is wrong, on standard error."""
+    sys.stderr.write(f"scheduler: {text}\n")
+    sys.stderr.flush()
+
+
+def say(text: str) -> None:
+    """Say something on standard output."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def run_async(main: Callable[[], Awaitable[int]]) -> int:
+    """Run ``main`` on Trio to its exit code.
+
+    Raises:
+        SchedulerError: what it raised, out of the groups that nurseries wrap it in.
+    """
+    gc.set_threshold(*_GC_THRESHOLDS)
+    try:
+        return trio.run(main)
+    except BaseExceptionGroup as group:
+        expected, bugs = group.split(SchedulerError)
+        if bugs is not None or expected is None:
+            raise
+        raise _first(expected) from None
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    found = group.exceptions[0]
+    return _first(found) if isinstance(found, BaseExceptionGroup) else found
+
+
+async def until_signal(main: Callable[[], Awaitable[int]], say_why: Callable[[], None]) -> int:
+    """Run ``main``; SIGINT or SIGTERM cancels it, and the exit code is then 128 and the signal.
+
+    Args:
+        main: what to run.
+        say_why: called after a signal has ended it.
+    """
+    codes: list[int] = []
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with trio.open_nursery() as nursery:
+
+            async def watch() -> None:
+                async for number in signals:
+                    codes.append(128 + number)
+                    nursery.cancel_scope.cancel()
+                    # A second one must not wait for anybody's goodbye.
+                    signal.signal(number, signal.SIG_DFL)
+                    return
+
+            nursery.start_soon(watch, name="signals")
+            code = await main()
+            codes.append(code)
+            nursery.cancel_scope.cancel()
+    if codes[0] > 128:
+        say_why()
+    return codes[0]
+
+
+async def with_parts(
+    settings: Settings, behaviour: Behaviour | None, job: Callable[[Bus], Awaitable[int]]
+) -> int:
+    """Run ``job`` on a bus, with an embedded broker and scheduler where the settings say so.
+
+    Args:
+        settings: how to reach the broker, or that one is embedded; the scheduler then is too.
+        behaviour: simulated connectors answer in this manner; none where it is None.
+        job: gets the bus, gives the exit code.
+
+    Raises:
+        BusError: there is no broker, or it does not take us.
+        BrokerError: the embedded broker does not start.
+    """
+    async with AsyncExitStack() as stack:
+        options = settings.bus
+        if settings.embedded:
+            from scheduler.broker import open_broker  # noqa: PLC0415 - only here needed
+
+            broker = await stack.enter_async_context(open_broker(settings.data_dir))
+            options = BusOptions(servers=(broker.url,), token=broker.token)
+        options = attrs.evolve(options, name=f"scheduler {sys.argv[1] if len(sys.argv) > 1 else ''}".strip())
+        bus = await stack.enter_async_context(open_bus(options, connect_deadline=CONNECT_TIMEOUT))
+        async with trio.open_nursery() as nursery:
+            if settings.embedded:
+                from scheduler.service import serve  # noqa: PLC0415 - only here needed
+                from scheduler.stores.memory import MemoryStore  # noqa: PLC0415 - only here needed
+
+                await nursery.start(serve, settings, bus, MemoryStore(), name="scheduler")
+            if behaviour is not None:
+                await nursery.start(Simulator(bus, behaviour).run, name="simulator")
+            code = await job(bus)
+            nursery.cancel_scope.cancel()
+    return code

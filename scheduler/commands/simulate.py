@@ -1,0 +1,81 @@
+"""``scheduler simulate``: connectors that answer for any type and provider."""
+
+import sys
+from functools import partial
+
+import trio
+
+from scheduler.bus import Bus
+from scheduler.commands.flags import (
+    BROKER_DEFAULTS,
+    QUIET_LOG_DEFAULTS,
+    SIMULATOR_DEFAULTS,
+    BrokerFlags,
+    QuietLogFlags,
+    SimulatorFlags,
+    settings_of,
+)
+from scheduler.commands.session import run_async, say, until_signal, with_parts
+from scheduler.log import configure_logging
+from scheduler.simulator import QUEUE, VERBS, Behaviour, Simulator
+from scheduler.text import seconds
+
+_INTERVAL = 1.0
+
+
+def simulate(
+    *,
+    connectors: SimulatorFlags = SIMULATOR_DEFAULTS,
+    broker: BrokerFlags = BROKER_DEFAULTS,
+    log: QuietLogFlags = QUIET_LOG_DEFAULTS,
+) -> int:
+    """Answer for connectors of any type and provider, with made-up results."""
+    settings = settings_of(broker, log)
+    behaviour = connectors.behaviour()
+    configure_logging(settings.log_level, settings.log_format)
+    job = partial(_simulate, behaviour)
+    return run_async(partial(until_signal, partial(with_parts, settings, None, job), lambda: None))
+
+
+async def _simulate(behaviour: Behaviour, bus: Bus) -> int:
+    simulator = Simulator(bus, behaviour)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(simulator.run, name="simulator")
+        say(f"answering on {' '.join(f'*.{verb}.*' for verb in VERBS)} (queue group {QUEUE})")
+        spread = f" ± {behaviour.jitter:g}" if behaviour.jitter else ""
+        say(f"after {behaviour.latency:g}{spread} s; {behaviour.failure_rate:.0%} fail; Ctrl-C ends it")
+        try:
+            await _report(simulator)
+        finally:
+            _line(simulator, 0.0, last=True)
+    return 0
+
+
+async def _report(simulator: Simulator) -> None:
+    """Every second one line that says what is going on; in a pipe only when something is."""
+    began, before = trio.current_time(), 0
+    while True:
+        await trio.sleep(_INTERVAL)
+        answered = simulator.counts.completed + simulator.counts.errored
+        rate = (answered - before) / _INTERVAL
+        if sys.stdout.isatty():
+            sys.stdout.write(f"\r\x1b[K{seconds(trio.current_time() - began):>7}  {_counts(simulator, rate)}")
+            sys.stdout.flush()
+        elif rate:
+            _line(simulator, rate)
+        before = answered
+
+
+def _line(simulator: Simulator, rate: float, *, last: bool = False) -> None:
+    start = "\r\x1b[K" if sys.stdout.isatty() else ""
+    say(start + ("answered " if last else "") + _counts(simulator, rate, last=last))
+
+
+def _counts(simulator: Simulator, rate: float, *, last: bool = False) -> str:
+    counts = simulator.counts
+    parts = [f"{counts.completed:,} done", f"{counts.errored:,} errored"]
+    if counts.ignored:
+        parts.append(f"{counts.ignored:,} ignored")
+    if not last:
+        parts += [f"{simulator.at_work:,} at work", f"{rate:,.0f}/s"]
+    return "  ".join(parts)

@@ -1,0 +1,87 @@
+"""``scheduler validate FILE``: everything that is wrong with a build, before anybody runs it."""
+
+from collections import Counter
+from functools import partial
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from scheduler.bus import Bus
+from scheduler.commands.files import read_file
+from scheduler.commands.flags import (
+    BROKER_DEFAULTS,
+    BUILD_DEFAULTS,
+    BrokerFlags,
+    BuildFlags,
+    settings_of,
+    switch,
+)
+from scheduler.errors import InvalidBuild
+from scheduler.model import Action, Build, State
+from scheduler.text import count, printable
+from scheduler.validation import Prepared, read_build
+
+
+def validate(
+    file: Annotated[str, Parameter(help="A build as JSON; - is standard input.")],
+    /,
+    *,
+    connectors: Annotated[
+        bool, switch("connectors", "Ask the broker which requests nobody would take.")
+    ] = False,
+    build: BuildFlags = BUILD_DEFAULTS,
+    broker: BrokerFlags = BROKER_DEFAULTS,
+) -> int:
+    """List every problem of a build, each with its place."""
+    from scheduler.commands.following import complain_of_build  # noqa: PLC0415 - only needed in bad news
+    from scheduler.commands.session import run_async, say, with_parts  # noqa: PLC0415
+
+    settings = settings_of(build, broker)
+    data = read_file(file)
+    if data is None:
+        return 1
+    try:
+        prepared = read_build(
+            data, limits=settings.limits, templates=settings.templates, unresolved=settings.unresolved
+        )
+    except InvalidBuild as error:
+        complain_of_build(file, error)
+        return 1
+    say(f"{printable(file)} is fine: {describe(prepared)}")
+    if not connectors:
+        return 0
+    return run_async(partial(with_parts, settings, None, partial(_ask_broker, prepared.build)))
+
+
+def describe(prepared: Prepared) -> str:
+    """The size of a build, in words."""
+    build = prepared.build
+    chain = len(prepared.graph.critical_path())
+    return (
+        f"{count(len(build.changes), 'component')}, {count(len(build.edges), 'edge')}, longest chain {chain}"
+    )
+
+
+async def _ask_broker(build: Build, bus: Bus) -> int:
+    from scheduler.bus.interest import subscribers  # noqa: PLC0415 - only with --connectors
+    from scheduler.bus.subjects import matches  # noqa: PLC0415
+    from scheduler.commands.session import say  # noqa: PLC0415
+
+    patterns = await subscribers(bus)
+    untaken: Counter[str] = Counter()
+    unknown: Counter[str] = Counter()
+    for change in build.changes:
+        if change.state is State.COMPLETED or change.action is Action.NONE:
+            continue
+        subject = f"{change.type}.{change.action}.{change.provider}"
+        if "$(" in subject or "{{" in subject:
+            unknown[subject] += 1
+        elif not any(matches(pattern, subject) for pattern in patterns):
+            untaken[subject] += 1
+    for subject, number in sorted(untaken.items()):
+        say(f"nobody takes {printable(subject)} ({count(number, 'component')})")
+    for subject, number in sorted(unknown.items()):
+        say(f"known only when it is due: {printable(subject)} ({count(number, 'component')})")
+    if not untaken:
+        say("every request has a connector" if not unknown else "every other request has a connector")
+    return 1 if untaken else 0

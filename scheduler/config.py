@@ -1,0 +1,270 @@
+"""Every setting of the service, as one frozen value; whoever holds one knows that it is valid.
+
+A setting has one name in three spellings: ``max_builds`` here, ``--max-builds`` on the command line and
+``SCHEDULER_MAX_BUILDS`` in the environment. `scheduler.commands.flags` reads the latter two.
+"""
+
+import math
+import platform
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal, NamedTuple, TypeAlias, get_args
+from urllib.parse import urlsplit
+
+import platformdirs
+from attrs import Factory, field, fields, frozen
+
+from scheduler.bus.options import BusOptions
+from scheduler.errors import InvalidSettings
+from scheduler.limits import DEFAULT_LIMITS, Limits
+from scheduler.template import OnUnresolved, Templates
+from scheduler.text import mask_url, printable
+
+StoreName: TypeAlias = Literal["memory", "ernest"]
+LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
+LogFormat: TypeAlias = Literal["auto", "json", "console"]
+Timeouts: TypeAlias = tuple[tuple[str, float], ...]
+"""Pairs of a subject pattern (``vpc.create.*``) and seconds; the first that matches counts."""
+
+DEFAULT_SERVERS = ("nats://127.0.0.1:4222",)
+SERVER_VARIABLES = ("NATS_URL", "NATS_URI")
+"""The variables for ``--nats-url``, the first that is set; the second is the one that Ernest sets."""
+
+_SECRETS = frozenset({"password", "token"})
+_SCHEMES = ("nats", "tls")
+_PATTERN_TOKEN = re.compile(r"\*|[A-Za-z0-9_-]{1,64}")
+_NAME = re.compile(r"[A-Za-z0-9._@:-]{1,128}")
+_DAY = 86_400.0
+_MEBIBYTE = 1024 * 1024
+_SHOWN = 100
+"""Characters of a wrong value that an error message repeats."""
+
+
+class Range(NamedTuple):
+    """What a number may be: both ends are allowed. Whole numbers are given as ``int``."""
+
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        kind = "a whole number" if self.whole else "a number"
+        return f"{kind} from {_plain(self.low)} to {_plain(self.high)}"
+
+    @property
+    def whole(self) -> bool:
+        """Whether only whole numbers are allowed."""
+        return isinstance(self.low, int)
+
+
+def _plain(number: float) -> str:
+    return f"{int(number):,}" if number == int(number) else str(number)
+
+
+RANGES = {
+    "attempt_timeout": Range(0.001, 30 * _DAY),
+    "start_timeout": Range(0.001, 3_600.0),
+    "store_timeout": Range(0.001, 3_600.0),
+    "grace": Range(0.0, 3_600.0),
+    "max_builds": Range(1, 1_000_000),
+    "max_in_flight": Range(1, 1_000_000),
+    "max_in_flight_per_build": Range(1, 1_000_000),
+    "max_changes": Range(1, 1_000_000),
+    "max_edges": Range(1, 10_000_000),
+    # A component stands three levels deep in its build; the parsers recurse, so the stack is the upper bound.
+    "max_depth": Range(4, 256),
+    # CPython refuses to read integers of more than 4,300 digits.
+    "max_digits": Range(20, 4_300),
+    "max_component_bytes": Range(1_024, 64 * _MEBIBYTE),
+    # Ids travel in a header, percent-encoded, thrice as long, beside which the body needs room.
+    "max_id_bytes": Range(16, 4_096),
+    "max_template_nodes": Range(1, 10_000_000),
+    "max_error_bytes": Range(128, 8 * _MEBIBYTE),
+}
+"""The numbers among the settings, those of `Limits` included."""
+
+
+def flag_of(name: str) -> str:
+    """The flag of the setting ``name``."""
+    return "--" + name.replace("_", "-")
+
+
+def variables_of(name: str) -> tuple[str, ...]:
+    """The environment variables of the setting ``name``; the first that is set counts."""
+    return SERVER_VARIABLES if name == "nats_url" else (f"SCHEDULER_{name.upper()}",)
+
+
+def invalid(name: str, value: object, allowed: str) -> InvalidSettings:
+    """The error for a setting with a wrong value: one line that names it, the value and what is allowed.
+
+    A value that is a secret, or None, is not shown.
+    """
+    shown = "the value" if name in _SECRETS or value is None else _brief(value)
+    return InvalidSettings(f"{flag_of(name)} ({', '.join(variables_of(name))}): {shown} {allowed}")
+
+
+def _brief(value: object) -> str:
+    if isinstance(value, str):
+        return f"'{printable(mask_url(value), _SHOWN)}'"
+    return str(value)[:_SHOWN]
+
+
+def parse_number(name: str, text: str, allowed: Range | None = None) -> float:
+    """``text`` as the number that ``name`` takes; an ``int`` where it takes whole numbers.
+
+    Args:
+        name: a setting, or another flag.
+        text: what was given.
+        allowed: the flag's range; that of the setting where it is None.
+
+    Raises:
+        InvalidSettings: it is none, is not finite, or is out of range.
+    """
+    allowed = allowed or RANGES[name]
+    kind: Callable[[str], float] = int if allowed.whole else float
+    try:
+        value = kind(text)
+    except ValueError:
+        raise invalid(name, text, f"is not {allowed}") from None
+    _check_range(name, value, allowed)
+    return value
+
+
+def _check_range(name: str, value: float, allowed: Range) -> None:
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if (allowed.whole and not whole) or not math.isfinite(value) or not allowed.low <= value <= allowed.high:
+        raise invalid(name, value, f"is not {allowed}")
+
+
+def parse_servers(text: str) -> tuple[str, ...]:
+    """Comma-separated broker addresses, ``nats://`` being added where a scheme is missing.
+
+    Raises:
+        InvalidSettings: one of them is no address, or there is none.
+    """
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not parts:
+        raise invalid("nats_url", text, "names no server, such as nats://127.0.0.1:4222")
+    urls = tuple(part if "://" in part else f"nats://{part}" for part in parts)
+    for part, url in zip(parts, urls, strict=True):
+        if not _is_server(url):
+            # What cannot be read as an address may be a part of somebody's password.
+            shown = None if "@" in text else part
+            raise invalid("nats_url", shown, f"is not a broker's address: {'|'.join(_SCHEMES)}://host:port")
+    return urls
+
+
+def _is_server(url: str) -> bool:
+    if not url.isascii() or not url.isprintable() or " " in url:
+        return False
+    try:
+        parts = urlsplit(url)
+        bare = parts.path in {"", "/"} and not parts.query and not parts.fragment
+        return bare and parts.scheme in _SCHEMES and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
+def parse_timeouts(text: str) -> Timeouts:
+    """``vpc.create.*=600, *.delete.*=300`` as pairs of a pattern and seconds.
+
+    Raises:
+        InvalidSettings: a part of it is not of this form, or its seconds are out of range.
+    """
+    pairs = []
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        pattern, equals, seconds = (piece.strip() for piece in part.partition("="))
+        try:
+            value = float(seconds)
+        except ValueError:
+            equals = ""
+        if not equals:
+            raise invalid("timeouts", part, "is not of the form PATTERN=SECONDS, such as vpc.create.*=600")
+        pairs.append((pattern, value))
+    _check_timeouts(tuple(pairs))
+    return tuple(pairs)
+
+
+def _check_timeouts(pairs: Timeouts) -> None:
+    allowed = RANGES["attempt_timeout"]
+    for pattern, seconds in pairs:
+        tokens = pattern.split(".")
+        if len(tokens) != 3 or not all(_PATTERN_TOKEN.fullmatch(token) for token in tokens):
+            raise invalid("timeouts", pattern, "is not a pattern of three words or *, as vpc.create.*")
+        if not math.isfinite(seconds) or not allowed.low <= seconds <= allowed.high:
+            raise invalid("timeouts", f"{pattern}={seconds:g}", f"has seconds that are not {allowed}")
+
+
+def _default_data_dir() -> Path:
+    return platformdirs.user_data_path("scheduler", appauthor=False)
+
+
+def _default_name() -> str:
+    node = re.sub(r"[^A-Za-z0-9._@:-]", "-", platform.node())[:128]
+    return node or "scheduler"
+
+
+@frozen
+class Settings:
+    """How the service is to behave.
+
+    Raises:
+        InvalidSettings: a value that cannot be used; the message is one line, for the person who set it.
+    """
+
+    bus: BusOptions = Factory(lambda: BusOptions(servers=DEFAULT_SERVERS))
+    """Where the broker is and how to log in; not looked at where ``embedded`` is set."""
+    embedded: bool = False
+    """Run a broker of our own, with its data in ``data_dir``."""
+    data_dir: Path = field(factory=_default_data_dir)
+    name: str = field(factory=_default_name)
+    """Names this instance in its log and in its answers to service discovery."""
+    store: StoreName = "memory"
+    templates: Templates = Templates.ALL
+    unresolved: OnUnresolved = OnUnresolved.ERROR
+    limits: Limits = DEFAULT_LIMITS
+    attempt_timeout: float = 3_600.0
+    """Seconds until a request without a reply has failed, where ``timeouts`` says nothing else."""
+    timeouts: Timeouts = ()
+    start_timeout: float = 10.0
+    """Seconds during which a request that nobody subscribes to is tried again."""
+    store_timeout: float = 30.0
+    grace: float = 25.0
+    """Seconds that a stop waits for what is in flight."""
+    max_builds: int = 10_000
+    max_in_flight: int = 2_000
+    max_in_flight_per_build: int = 500
+    log_level: LogLevel = "info"
+    log_format: LogFormat = "auto"
+
+    def __attrs_post_init__(self) -> None:
+        for holder in (self, self.limits):
+            for attribute in fields(type(holder)):
+                if attribute.name in RANGES:
+                    _check_range(attribute.name, getattr(holder, attribute.name), RANGES[attribute.name])
+        check_choice("store", self.store, StoreName)
+        check_choice("log_level", self.log_level, LogLevel)
+        check_choice("log_format", self.log_format, LogFormat)
+        _check_timeouts(self.timeouts)
+        if not _NAME.fullmatch(self.name):
+            raise invalid("name", self.name, "is not 1 to 128 of the characters A-Z a-z 0-9 . _ @ : -")
+
+    def timeout_for(self, subject: str) -> float:
+        """Seconds that a request on ``subject`` may take, before the component's own ``_timeout``."""
+        if self.timeouts:
+            tokens = subject.split(".")
+            for pattern, seconds in self.timeouts:
+                if all(p in {"*", token} for p, token in zip(pattern.split("."), tokens, strict=False)):
+                    return seconds
+        return self.attempt_timeout
+
+
+def check_choice(name: str, value: str, choices: object) -> None:
+    """Check that ``value`` is one of ``choices``, a ``Literal`` or a ``StrEnum``.
+
+    Raises:
+        InvalidSettings: it is none of them.
+    """
+    words = [str(word) for word in get_args(choices) or choices]  # type: ignore[attr-defined]
+    if value not in words:
+        raise invalid(name, value, f"is not one of: {', '.join(words)}")

@@ -1,0 +1,341 @@
+"""Sends components to whatever connector listens, and brings their replies back to whoever waits.
+
+A reply comes on ``<request subject>.done`` or ``.error``, where it is matched by build and component, or on
+the request's own reply subject, where that alone matches it. The first one counts. What comes late, twice or
+from elsewhere is counted, logged and dropped; it never reaches a build (WIRE: "Requests and replies").
+"""
+
+import random
+import secrets
+from collections import Counter
+from collections.abc import Callable
+from enum import Enum
+from typing import Final, TypeAlias
+
+import structlog
+import trio
+from attrs import field, frozen
+
+from scheduler.bus import Bus, Message, Outgoing, Subscription
+from scheduler.errors import BusError, InvalidJSON
+from scheduler.limits import DEFAULT_LIMITS, Limits
+from scheduler.outcome import Outcome, failure, read_head, read_reply
+from scheduler.plan import Request, attempt_header
+from scheduler.timers import Timer, Timers
+
+REPLY_SUBJECTS: Final = tuple(
+    f"*.{action}.*.{suffix}"
+    for action in ("create", "update", "delete", "get", "find")
+    for suffix in ("done", "error")
+)
+"""By verb and never ``>``: interest in everything would keep the server from saying 503."""
+
+_log = structlog.get_logger()
+
+
+class Signal(Enum):
+    """What can reach a waiter beside an outcome."""
+
+    NOBODY = "nobody subscribes to the subject"
+    WITHDRAWN = "the request never left"
+    LEFT = "we stop waiting; the reply may still come, to another process"
+
+
+Timeouts: TypeAlias = Callable[[str], float]
+"""Seconds that an attempt may take, by the subject of its request."""
+
+
+@frozen
+class Stray:
+    """A reply for a component that nobody here waits for."""
+
+    build: str
+    component: str
+    message: Message = field(repr=False)
+
+
+class Call:
+    """One attempt: a request that was handed to the bus, and the wait for its reply.
+
+    Made by `Connectors.send` and `Connectors.expect`; ends with `outcome`, or by `close`.
+    """
+
+    __slots__ = (
+        "_backing_off",
+        "_connectors",
+        "_outgoing",
+        "_receive",
+        "_send",
+        "_wanted",
+        "late",
+        "request",
+        "timer",
+        "token",
+    )
+
+    def __init__(self, connectors: "Connectors", request: Request, token: str) -> None:
+        self.request = request
+        self.token = token
+        self.timer: Timer | None = None
+        self.late: Callable[[Request, Outcome], None] | None = None
+        """Is told of what arrives after the attempt was given up."""
+        self._connectors = connectors
+        self._outgoing: Outgoing | None = None
+        # One place: the first reply fills it, and every later one finds it taken.
+        self._send, self._receive = trio.open_memory_channel[Outcome | Signal](1)
+        self._wanted = True
+        self._backing_off = False
+
+    async def outcome(self) -> Outcome | Signal:
+        """Await the end of the attempt.
+
+        A request that nobody listens to is published again with growing pauses, under the same attempt
+        id, until ``start_timeout`` has passed: nobody can have received it.
+
+        Returns:
+            The outcome; or `Signal.WITHDRAWN`: nobody received the request, and nobody will; or
+            `Signal.LEFT`, after `leave`.
+        """
+        unheard_since: float | None = None
+        generation = -1
+        pause = self._connectors.first_pause
+        while True:
+            answer = await self._receive.receive()
+            if answer is not Signal.NOBODY:
+                return answer
+            if not self._wanted:
+                return Signal.WITHDRAWN
+            bus, timers = self._connectors.bus, self._connectors.timers
+            # After a broker's restart the connectors are on their way back, too: the time begins anew.
+            if unheard_since is None or generation != bus.generation:
+                unheard_since, generation = timers.now(), bus.generation
+                pause = self._connectors.first_pause
+            left = unheard_since + self._connectors.start_timeout - timers.now()
+            if left <= 0:
+                return failure(f"no connector is subscribed to {self.request.subject}")
+            self._backing_off = True
+            with trio.move_on_after(min(pause * random.uniform(0.75, 1.25), left)):  # noqa: S311
+                answer = await self._receive.receive()
+                if answer is not Signal.NOBODY:
+                    return answer
+            self._backing_off = False
+            pause = min(pause * 2, 2.0)
+            self.publish()
+
+    def publish(self) -> None:
+        """Hand the request to the bus; what the bus refuses at once fails the component."""
+        request = self.request
+        try:
+            self._outgoing = self._connectors.bus.publish(
+                request.subject,
+                request.body,
+                reply=f"scheduler.reply.{self.token}",
+                headers={"Nats-Msg-Id": attempt_header(request.attempt)},
+            )
+        except BusError as error:
+            self.deliver(failure(f"the request cannot be sent: {error}"))
+
+    def deliver(self, answer: Outcome | Signal) -> bool:
+        """Give the waiter its answer; False where it has one already."""
+        try:
+            self._send.send_nowait(answer)
+        except (trio.WouldBlock, trio.BrokenResourceError):
+            return False
+        return True
+
+    def withdraw(self) -> None:
+        """Take the request back if nobody has it; otherwise its reply is still awaited."""
+        self._wanted = False
+        if self._backing_off or (self._outgoing is not None and self._outgoing.withdraw()):
+            self.deliver(Signal.WITHDRAWN)
+
+    def leave(self) -> None:
+        """Stop waiting, and say nothing of how it ended."""
+        self.deliver(Signal.LEFT)
+
+    def expire(self) -> None:
+        """Its time is over."""
+        if self._outgoing is not None and self._wanted and self._outgoing.withdraw():
+            # It stood in the queue all that time and never left. It has not had its time yet.
+            self.publish()
+            self._connectors.arm(self)
+        elif self.deliver(failure(f"timed out after {self._connectors.seconds(self.request):g} s")):
+            self._connectors.count("timed_out")
+
+    def close(self, late: Callable[[Request, Outcome], None] | None = None) -> None:
+        """Nobody awaits it any more; with ``late``, what arrives afterwards is told to it."""
+        self.late = late
+        self._connectors.close(self)
+        self._receive.close()
+
+
+class Connectors:
+    """The waiter table: everything in flight, over all builds of this process.
+
+    Args:
+        bus: what requests go out on and replies come in on.
+        timers: deadlines; `Timers.run` has to be running.
+        timeouts: seconds an attempt may take, by request subject; a component's own ``_timeout`` wins.
+        start_timeout: seconds for which a request that nobody listens to is tried again.
+        limits: on the JSON of replies.
+    """
+
+    first_pause = 0.05
+
+    def __init__(
+        self,
+        bus: Bus,
+        timers: Timers,
+        *,
+        timeouts: Timeouts = lambda _: 3_600.0,
+        start_timeout: float = 10.0,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> None:
+        self.bus = bus
+        self.timers = timers
+        self.start_timeout = start_timeout
+        self.dropped: Counter[str] = Counter()
+        """What was dropped, by reason."""
+        self.on_stray: Callable[[Stray], None] | None = None
+        """Is told of replies for builds that this process does not hold."""
+        self._timeouts = timeouts
+        self._limits = limits
+        self._by_token: dict[str, Call] = {}
+        self._by_component: dict[tuple[str, str], Call] = {}
+        self._tokens = secrets.token_hex(8)
+        self._number = 0
+        self._last_logged = -1.0
+        self._subscriptions: list[Subscription] = []
+
+    async def listen(self) -> None:
+        """Subscribe to replies; to be done before anything is sent."""
+        self._subscriptions.append(await self.bus.subscribe("scheduler.reply.*", self._on_reply))
+        for subject in REPLY_SUBJECTS:
+            self._subscriptions.append(await self.bus.subscribe(subject, self._on_verb))
+        self.bus.on_refused(self._on_refused)
+
+    def send(self, request: Request) -> Call:
+        """Publish a request, in this very breath, and register who waits for its reply."""
+        call = self.expect(request)
+        call.publish()
+        return call
+
+    def expect(self, request: Request) -> Call:
+        """Register who waits for the reply to a request that an earlier process sent."""
+        self._number += 1
+        call = Call(self, request, f"{self._tokens}{self._number:x}")
+        self._by_token[call.token] = call
+        self._by_component[request.build, request.component] = call
+        self.arm(call)
+        return call
+
+    def seconds(self, request: Request) -> float:
+        """How long an attempt may take."""
+        return request.timeout or self._timeouts(request.subject)
+
+    def arm(self, call: Call) -> None:
+        """Start the clock of an attempt."""
+        call.timer = self.timers.start(self.seconds(call.request), call.expire)
+
+    def close(self, call: Call) -> None:
+        """Forget a call, or keep it for what comes late."""
+        if call.timer is not None:
+            self.timers.cancel(call.timer)
+        if call.late is None:
+            self._by_token.pop(call.token, None)
+            key = (call.request.build, call.request.component)
+            if self._by_component.get(key) is call:
+                del self._by_component[key]
+
+    def count(self, reason: str, subject: str = "", **context: str) -> None:
+        """Count something that was dropped; logged, but not more than once a second."""
+        self.dropped[reason] += 1
+        now = trio.current_time()
+        if now - self._last_logged >= 1.0 or self._last_logged < 0:
+            self._last_logged = now
+            total = sum(self.dropped.values())
+            _log.warning("reply dropped", reason=reason, subject=subject, dropped_so_far=total, **context)
+
+    def _on_reply(self, message: Message) -> None:
+        token = message.subject[len("scheduler.reply.") :]
+        call = self._by_token.get(token)
+        if call is None:
+            # Another instance's replies come by here as well: theirs are none of our business.
+            if token.startswith(self._tokens):
+                self.count("late or duplicate", message.subject)
+            return
+        if message.no_responders:
+            call.deliver(Signal.NOBODY)
+            return
+        self._deliver(call, message, None)
+
+    def _on_verb(self, message: Message) -> None:
+        subject, _, suffix = message.subject.rpartition(".")
+        type_ = subject.partition(".")[0]
+        if type_ in {"build", "service", "environment", "scheduler"}:
+            return  # a report, not a reply
+        head = self._head(message)
+        if head is None:
+            return
+        build, component = head
+        call = self._by_component.get((build, component))
+        if call is None:
+            if self.on_stray is not None:
+                self.on_stray(Stray(build, component, message))
+            else:
+                self.count("for no running component", message.subject, build=build[:128])
+        elif call.request.subject != subject:
+            self.count("of another type, provider or action", message.subject, build=build[:128])
+        else:
+            self._deliver(call, message, suffix)
+
+    def redeliver(self, stray: Stray) -> bool:
+        """Look at a stray again, now that its build may be held; False where nobody waits for it."""
+        if (stray.build, stray.component) not in self._by_component:
+            return False
+        self._on_verb(stray.message)
+        return True
+
+    def _head(self, message: Message) -> tuple[str, str] | None:
+        try:
+            head = read_head(message.data)
+        except InvalidJSON:
+            self.count("not a component", message.subject)
+            return None
+        if head is None:
+            self.count("without service or _component_id", message.subject)
+        return head
+
+    def _deliver(self, call: Call, message: Message, suffix: str | None) -> None:
+        request = call.request
+        try:
+            outcome = self._read(request, message, suffix)
+        except InvalidJSON as error:
+            if suffix is not None:
+                self.count("not a component", message.subject, build=request.build, error=str(error))
+                return
+            outcome = failure(f"the reply cannot be read: {error}")
+        if call.late is not None:
+            call.late(request, outcome)
+            self.count("late", message.subject, build=request.build, component=request.component)
+        elif not call.deliver(outcome):
+            self.count("duplicate", message.subject, build=request.build, component=request.component)
+
+    def _read(self, request: Request, message: Message, suffix: str | None) -> Outcome:
+        if suffix is None and message.headers and "Nats-Service-Error" in message.headers:
+            code = message.headers.get("Nats-Service-Error-Code", "")
+            return failure(f"{message.headers['Nats-Service-Error']} {code}".strip())
+        outcome = read_reply(message.data, suffix, self._limits)
+        if outcome is None:
+            return failure("the reply does not say how it ended: its _state is neither completed nor errored")
+        body = outcome.body or {}
+        for key, mine in (("_component_id", request.component), ("service", request.build)):
+            other = body.get(key)
+            if suffix is None and isinstance(other, str) and other and other != mine:
+                return failure(f"the reply is about another component: its {key} is {other[:600]!r}")
+        return outcome
+
+    def _on_refused(self, subject: str) -> None:
+        for call in list(self._by_token.values()):
+            if call.request.subject == subject and call.late is None:
+                call.deliver(failure(f"the broker does not permit us to publish on {subject}"))

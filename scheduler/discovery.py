@@ -1,0 +1,123 @@
+"""Answers NATS's service discovery, so that ``nats micro ls`` shows the scheduler (ADR-32).
+
+Whoever is answered may send builds: it is switched on when that is true, and not before.
+"""
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import structlog
+from attrs import define, frozen
+
+from scheduler.bus import Bus, Message, Subscription
+from scheduler.errors import BusError
+from scheduler.strictjson import encode
+
+_log = structlog.get_logger()
+
+_TYPE = "io.nats.micro.v1"
+
+
+@define
+class Endpoint:
+    """A subject that is served, and its counters."""
+
+    name: str
+    subject: str
+    queue_group: str
+    requests: int = 0
+    errors: int = 0
+    last_error: str = ""
+    processing_ns: int = 0
+
+    def served(self, seconds: float, error: str = "") -> None:
+        """Count a request that took so long and was refused with ``error``, or was not."""
+        self.requests += 1
+        self.processing_ns += round(seconds * 1e9)
+        if error:
+            self.errors += 1
+            self.last_error = error[:200]
+
+
+@frozen
+class Identity:
+    """Who answers."""
+
+    name: str
+    id: str
+    version: str
+    description: str = ""
+
+
+class Discovery:
+    """The three questions of ADR-32, each for everybody, for our name, and for us alone."""
+
+    def __init__(self, bus: Bus, identity: Identity, endpoints: Sequence[Endpoint]) -> None:
+        self._bus = bus
+        self._identity = identity
+        self._endpoints = endpoints
+        self._started = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+        self._subscriptions: list[Subscription] = []
+
+    async def open(self) -> None:
+        """Begin to answer."""
+        answers = {"PING": self.ping, "INFO": self.info, "STATS": self.stats}
+        name, id_ = self._identity.name, self._identity.id
+        for verb, answer in answers.items():
+            handler = self._handler(answer)
+            for tail in ("", f".{name}", f".{name}.{id_}"):
+                self._subscriptions.append(await self._bus.subscribe(f"$SRV.{verb}{tail}", handler))
+
+    async def close(self) -> None:
+        """Answer no more."""
+        while self._subscriptions:
+            await self._subscriptions.pop().unsubscribe()
+
+    def ping(self) -> dict[str, Any]:
+        """The answer to PING."""
+        return self._answer("ping")
+
+    def info(self) -> dict[str, Any]:
+        """The answer to INFO."""
+        endpoints = [
+            {"name": one.name, "subject": one.subject, "queue_group": one.queue_group, "metadata": {}}
+            for one in self._endpoints
+        ]
+        return {**self._answer("info"), "description": self._identity.description, "endpoints": endpoints}
+
+    def stats(self) -> dict[str, Any]:
+        """The answer to STATS."""
+        endpoints = [
+            {
+                "name": one.name,
+                "subject": one.subject,
+                "queue_group": one.queue_group,
+                "num_requests": one.requests,
+                "num_errors": one.errors,
+                "last_error": one.last_error,
+                "processing_time": one.processing_ns,
+                "average_processing_time": one.processing_ns // one.requests if one.requests else 0,
+            }
+            for one in self._endpoints
+        ]
+        return {**self._answer("stats"), "started": self._started, "endpoints": endpoints}
+
+    def _answer(self, kind: str) -> dict[str, Any]:
+        return {
+            "type": f"{_TYPE}.{kind}_response",
+            "name": self._identity.name,
+            "id": self._identity.id,
+            "version": self._identity.version,
+            "metadata": {},
+        }
+
+    def _handler(self, answer: Callable[[], dict[str, Any]]) -> Callable[[Message], None]:
+        def handle(message: Message) -> None:
+            if message.reply:
+                try:
+                    self._bus.publish(message.reply, encode(answer()))
+                except BusError as error:
+                    _log.warning("discovery not answered", error=str(error))
+
+        return handle

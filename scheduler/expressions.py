@@ -1,0 +1,120 @@
+"""Expressions in ``{{ }}`` within a string (WIRE: "References", form 2): where they are, and what they are.
+
+Most expressions are nothing but a path. Those never reach Jinja2: they are read by one regular expression
+and followed by our own code, because component ids make nearly every one of them a different source text,
+and compiling it would take a thousand times as long (FACTS: "Jinja2").
+"""
+
+import re
+from typing import Any, NamedTuple
+
+from scheduler import sandbox
+from scheduler.errors import TemplateError, Unresolved
+from scheduler.sandbox import Lookup, Reader
+
+UNCLOSED = "'{{' without '}}'; name the field in _raw if it is meant literally"
+
+_ROOT = re.compile(r"\s*+(components|build|component)(?![A-Za-z0-9_])")
+_LINK = re.compile(
+    r"""\s*+ (?: \. \s*+ ([A-Za-z][A-Za-z0-9_]*+)(?![^\W_])
+    | \[ \s*+ (?: "([^"\\]*+)" | '([^'\\]*+)' | (-?[0-9]{1,9}+) ) \s*+ \] )""",
+    re.VERBOSE,
+)
+_REST = re.compile(r"\s*+\Z")
+_TOKEN = re.compile(r""" "(?:[^"\\]++|\\.)*+" | '(?:[^'\\]++|\\.)*+' | [{}"'] """, re.VERBOSE | re.DOTALL)
+
+
+class Expression(NamedTuple):
+    """One expression, ready to be evaluated."""
+
+    lookups: tuple[Lookup, ...]
+    guarded: tuple[bool, ...] = (False,)
+    """By look-up: whether the expression may have a value without it."""
+    nodes: int = 1
+    program: grammar.Program | None = None
+
+    def evaluate(self, reader: Reader) -> Any:
+        """Its value: JSON that is not null.
+
+        Raises:
+            Unresolved: It needs something that is absent or null.
+            TemplateError: It cannot be evaluated, or what it makes is too large.
+        """
+        if self.program is not None:
+            return sandbox.run(self.program, self.lookups, reader)
+        value = reader.lookup(self.lookups[0])
+        if value is None:
+            raise Unresolved("is null")
+        return value
+
+
+def compile_expression(source: str) -> Expression:
+    """What stands between ``{{`` and ``}}``.
+
+    Raises:
+        TemplateError: It cannot be read, uses what is not allowed, or is over a bound.
+    """
+    lookup = pure_path(source)
+    if lookup is not None:
+        if len(lookup.keys) > grammar.MAX_TREE:
+            raise TemplateError(f"an expression nested more than {grammar.MAX_TREE} deep")
+        return Expression((lookup,), nodes=1 + len(lookup.keys))
+    return Expression(*grammar.parse(source))
+
+
+def pure_path(source: str) -> Lookup | None:
+    """The look-up that ``source`` is, if it is nothing else; None leaves it to Jinja2's parser."""
+    found = _ROOT.match(source)
+    if found is None or len(source) > grammar.MAX_SOURCE:
+        return None
+    root = found[1]
+    keys: list[str | int] = []
+    end = found.end()
+    while (link := _LINK.match(source, end)) is not None:
+        name, double, single, index = link.groups()
+        keys.append(int(index) if index is not None else name or double or single or "")
+        end = link.end()
+    if _REST.match(source, end) is None or (root == "components" and not (keys and isinstance(keys[0], str))):
+        return None
+    return Lookup(root, tuple(keys))
+
+
+def split(text: str) -> list[str | Expression]:
+    """``text`` as plain parts and expressions, in turn; empty plain parts are left out.
+
+    Raises:
+        TemplateError: An expression does not end, or is none.
+    """
+    parts: list[str | Expression] = []
+    at = 0
+    while (start := text.find("{{", at)) >= 0:
+        if start > at:
+            parts.append(text[at:start])
+        end = _end(text, start + 2)
+        if end < 0:
+            raise TemplateError(UNCLOSED)
+        parts.append(compile_expression(text[start + 2 : end]))
+        at = end + 2
+    if at < len(text):
+        parts.append(text[at:])
+    return parts
+
+
+def _end(text: str, at: int) -> int:
+    """Where the ``}}`` is that ends the expression at ``at``; -1 if nowhere.
+
+    One within a string literal does not end it, nor do braces that belong to an object in it.
+    """
+    depth = 0
+    for found in _TOKEN.finditer(text, at):
+        token = found[0]
+        if token == "{":
+            depth += 1
+        elif token == "}":
+            if depth:
+                depth -= 1
+            elif text.startswith("}}", found.start()):
+                return found.start()
+        elif len(token) == 1:
+            return -1
+    return -1

@@ -1,0 +1,267 @@
+"""What an expression may say: an allow-list over the tree that Jinja2 parses, bounded in size and depth.
+
+What an expression reads of a build never runs in Jinja2: every chain of attributes and subscripts is taken
+out of the tree as one `Lookup`, which `sandbox.Reader` answers with plain JSON. Expressions that differ only
+in what they look up share one program.
+"""
+
+from collections.abc import Iterable
+from hashlib import blake2b
+from typing import NamedTuple, cast
+from weakref import WeakValueDictionary
+
+import jinja2
+from jinja2 import nodes
+from jinja2.parser import Parser
+
+from scheduler.errors import TemplateError
+
+MAX_SOURCE = 16 * 1024
+"""Characters of an expression."""
+MAX_NODES = 500
+"""Nodes of the expressions in one string."""
+MAX_TREE = 40
+"""Levels of nesting in an expression."""
+
+ROOTS = ("components", "build", "component")
+"""The names that there are."""
+
+
+class Lookup(NamedTuple):
+    """A chain of attributes and subscripts that begins with a name.
+
+    A key of None is computed when the expression is evaluated.
+    """
+
+    root: str
+    keys: tuple[str | int | None, ...]
+
+    @property
+    def id(self) -> str | None:
+        """The component it names by a constant."""
+        first = self.keys[0] if self.keys and self.root == "components" else None
+        return first if isinstance(first, str) else None
+
+
+class Program:
+    """An expression without what it looks up. Its code is made when it is first run, and not kept for ever."""
+
+    __slots__ = ("__weakref__", "source")
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+
+
+class Parsed(NamedTuple):
+    """An expression that may be run."""
+
+    lookups: tuple[Lookup, ...]
+    guarded: tuple[bool, ...]
+    """By look-up: whether the expression may do without it."""
+    nodes: int
+    program: Program | None
+    """None if the expression is nothing but its one look-up."""
+
+
+_OPERATIONS = (
+    nodes.Name,
+    nodes.Const,
+    nodes.Getattr,
+    nodes.Getitem,
+    nodes.Filter,
+    nodes.Test,
+    nodes.CondExpr,
+    nodes.Compare,
+    nodes.Operand,
+    nodes.And,
+    nodes.Or,
+    nodes.Not,
+    nodes.Concat,
+    nodes.Add,
+    nodes.Sub,
+    nodes.Neg,
+    nodes.List,
+    nodes.Dict,
+    nodes.Pair,
+    nodes.Tuple,
+    nodes.Slice,
+    nodes.Keyword,
+)
+TESTS = frozenset(
+    "defined undefined string number integer float boolean true false mapping sequence even odd in "
+    "eq equalto ne lt lessthan le gt greaterthan ge == != < <= > >=".split()
+)
+FILTERS = frozenset(
+    'default lower upper trim string int float length first last join tojson title capitalize abs round sort unique'.split()
+)
+# Names that no template can write: filters are held against the allow-list before these are put in.
+LOOKUP = " lookup"
+CONCAT = " concat"
+
+
+def parse(source: str) -> Parsed:
+    """Read an expression and hold it against what is allowed.
+
+    Raises:
+        TemplateError: It cannot be read, uses what is not allowed, or is over a bound.
+    """
+    tree, reading = read(source)
+    alone = isinstance(tree, nodes.Filter) and tree.name == LOOKUP and len(reading.lookups) == 1
+    alone = alone and None not in reading.lookups[0].keys
+    program = None if alone else _share(tree, source)
+    return Parsed(tuple(reading.lookups), tuple(reading.guarded), reading.count, program)
+
+
+# For its lexer and parser only: nothing is ever compiled or run in it.
+_parsing = jinja2.Environment()  # noqa: S701 - it renders nothing
+
+_shared: WeakValueDictionary[bytes, Program] = WeakValueDictionary()
+
+
+def _share(tree: nodes.Expr, source: str) -> Program:
+    key = blake2b(repr(tree).encode("utf-8", "surrogatepass"), digest_size=16).digest()
+    program = _shared.get(key)
+    if program is None:
+        program = _shared[key] = Program(source)
+    return program
+
+
+def read(source: str) -> "tuple[nodes.Expr, _Reading]":
+    if len(source) > MAX_SOURCE:
+        raise TemplateError(f"an expression of {len(source)} characters; the limit is {MAX_SOURCE}")
+    if source[:1] in {"-", "+"} or source[-1:] in {"-", "+"}:
+        raise TemplateError("'{{-' and '-}}' are not known here; put a space between")
+    try:
+        parser = Parser(_parsing, source, state="variable")
+        tree = parser.parse_expression()
+        if not parser.stream.eos:
+            raise TemplateError(f"cannot be read from '{parser.stream.current}' on")
+        reading = _Reading()
+        return reading.convert(tree, 1, guarded=False), reading
+    except jinja2.TemplateSyntaxError as error:
+        raise TemplateError(short(error)) from error
+    except RecursionError as error:
+        raise TemplateError("an expression nested too deep") from error
+    except ValueError as error:
+        # Python refuses to read integers of thousands of digits.
+        raise TemplateError(short(error)) from error
+
+
+class _Reading:
+    """One pass over a parsed expression: refuses, counts, and takes the look-ups out."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.lookups: list[Lookup] = []
+        self.guarded: list[bool] = []
+
+    def convert(self, node: nodes.Expr, depth: int, *, guarded: bool) -> nodes.Expr:
+        """The tree to run in the place of ``node``.
+
+        ``guarded`` says that the expression may have a value without this part of it: it stands under
+        ``default`` or ``is defined``, or it need not be evaluated at all.
+        """
+        self.admit(node, depth)
+        match node:
+            case nodes.Name() | nodes.Getattr() | nodes.Getitem():
+                lookup = self.lookup(node, depth, guarded=guarded)
+                if lookup is not None:
+                    return lookup
+            case nodes.CondExpr():
+                node.test = self.convert(node.test, depth + 1, guarded=guarded)
+                node.expr1 = self.convert(node.expr1, depth + 1, guarded=True)
+                node.expr2 = node.expr2 and self.convert(node.expr2, depth + 1, guarded=True)
+                return node
+            case nodes.And() | nodes.Or():
+                node.left = self.convert(node.left, depth + 1, guarded=guarded)
+                node.right = self.convert(node.right, depth + 1, guarded=True)
+                return node
+            case nodes.Filter(name="default") | nodes.Test(name="defined" | "undefined"):
+                guarded = True
+        for name, value in node.iter_fields():
+            if isinstance(value, nodes.Node):
+                setattr(node, name, self.convert(cast("nodes.Expr", value), depth + 1, guarded=guarded))
+            elif isinstance(value, list):
+                parts = [
+                    self.convert(part, depth + 1, guarded=guarded) if isinstance(part, nodes.Node) else part
+                    for part in value
+                ]
+                setattr(node, name, parts)
+        if isinstance(node, nodes.Concat):
+            return _call(CONCAT, nodes.List(node.nodes, lineno=1), [])
+        return node
+
+    def admit(self, node: nodes.Node, depth: int) -> None:
+        """Count ``node``, or refuse it."""
+        self.count += 1
+        if self.count > MAX_NODES:
+            raise TemplateError(f"more than {MAX_NODES} nodes in an expression")
+        if depth > MAX_TREE:
+            raise TemplateError(f"an expression nested more than {MAX_TREE} deep")
+        match node:
+            case nodes.Filter():
+                _admit_call("filter", node, FILTERS)
+            case nodes.Test():
+                _admit_call("test", node, TESTS)
+            case nodes.Getattr(attr=attr) if attr.startswith("_"):
+                raise TemplateError(
+                    f'".{attr}" is not allowed; a field whose name begins with _ is ["{attr}"]'
+                )
+            case nodes.Name(name=name) if name not in ROOTS:
+                raise TemplateError(f"there is no name '{name[:80]}' here; there are {', '.join(ROOTS)}")
+            case _ if not isinstance(node, _OPERATIONS):
+                raise TemplateError(f"{type(node).__name__} is not allowed in an expression")
+
+    def lookup(self, node: nodes.Expr, depth: int, *, guarded: bool) -> nodes.Expr | None:
+        """``node`` as one look-up, if it is a chain that begins with a name."""
+        links: list[nodes.Getattr | nodes.Getitem] = []
+        base: nodes.Node = node
+        while isinstance(base, nodes.Getattr | nodes.Getitem):
+            if isinstance(base, nodes.Getitem) and isinstance(base.arg, nodes.Slice):
+                return None
+            links.append(base)
+            base = base.node
+        if not isinstance(base, nodes.Name):
+            return None
+        keys: list[str | int | None] = []
+        computed: list[nodes.Expr] = []
+        for steps, link in enumerate(reversed(links), 1):
+            if link is not node:
+                self.admit(link, depth + steps)
+            key = link.attr if isinstance(link, nodes.Getattr) else _constant(link.arg)
+            if key is None:
+                arg = cast("nodes.Getitem", link).arg
+                computed.append(self.convert(arg, depth + 1, guarded=guarded))
+            keys.append(key)
+        if links:
+            self.admit(base, depth + 1)
+        if base.name == "components" and (not keys or isinstance(keys[0], int)):
+            raise TemplateError('components are named by their id: components["..."]')
+        self.lookups.append(Lookup(base.name, tuple(keys)))
+        self.guarded.append(guarded)
+        return _call(LOOKUP, nodes.List(computed, lineno=1), [nodes.Const(len(self.lookups) - 1, lineno=1)])
+
+
+def _constant(node: nodes.Node) -> str | int | None:
+    value = node.value if isinstance(node, nodes.Const) else None
+    return value if isinstance(value, str | int) and not isinstance(value, bool) else None
+
+
+def _call(name: str, value: nodes.Expr, args: list[nodes.Expr]) -> nodes.Filter:
+    return nodes.Filter(value, name, args, [], None, None, lineno=1)
+
+
+def _admit_call(kind: str, node: nodes.Filter | nodes.Test, known: Iterable[str]) -> None:
+    if node.name not in known:
+        raise TemplateError(f"the {kind} '{node.name[:80]}' is not allowed")
+    if node.dyn_args is not None or node.dyn_kwargs is not None:
+        raise TemplateError("* and ** are not allowed in an expression")
+
+
+
+
+def short(error: Exception) -> str:
+    text = str(error) or type(error).__name__
+    return text if len(text) <= 200 else f"{text[:200]}..."
+
+

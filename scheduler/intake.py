@@ -1,0 +1,90 @@
+"""Takes builds in: reads them, answers whoever sent them, and hands the good ones on.
+
+WIRE: "Intake". The answer to a build that was accepted is sent when it is persisted, not before.
+"""
+
+from typing import Any, Final
+
+import structlog
+
+from scheduler.bus import Bus, Message
+from scheduler.codec import read_id
+from scheduler.errors import BusError, InvalidBuild, InvalidJSON, MessageTooLarge
+from scheduler.strictjson import encode, split_object
+
+KINDS: Final = ("build", "service")
+VERBS: Final = ("create", "delete", "import", "patch", "sync")
+SUBJECTS: Final = tuple(f"{kind}.{verb}" for kind in KINDS for verb in VERBS)
+"""What builds come in on."""
+QUEUE_GROUP: Final = "scheduler"
+
+_MOST_DETAIL_BYTES = 256 * 1024
+
+_log = structlog.get_logger()
+
+
+def accept(bus: Bus, message: Message, build: str) -> None:
+    """Answer that the build is ours now."""
+    _answer(bus, message, {"id": build, "status": "accepted"})
+
+
+def reject(bus: Bus, message: Message, refusal: InvalidBuild, *, running: bool = False) -> None:
+    """Answer that the build is not taken, and why.
+
+    Where there is nobody to answer, a build whose id can be read is published, whole, on
+    ``<intake>.error``; not so a build that is running, for its store would take it for failed.
+    """
+    build = read_id(message.data)
+    problems = [str(problem) for problem in refusal.problems]
+    _log.warning(
+        "build rejected",
+        build=build,
+        subject=message.subject,
+        code=refusal.code,
+        problems=len(problems),
+        first=problems[0][:500] if problems else "",
+    )
+    if message.reply:
+        error = {"code": refusal.code, "message": str(refusal)[:2_000], "details": _fitting(problems)}
+        _answer(bus, message, {"id": build, "status": "rejected", "error": error})
+    elif build is not None and not running:
+        try:
+            _publish_error(bus, message, build, refusal)
+        except BusError as error:
+            _log.warning("rejection not published", build=build, error=str(error))
+
+
+def _fitting(problems: list[str]) -> list[str]:
+    """As many problems as an answer holds, and how many there are beside them."""
+    size = 0
+    for count, problem in enumerate(problems):
+        size += len(problem.encode()) + 4
+        if size > _MOST_DETAIL_BYTES:
+            return [*problems[:count], f"... and {len(problems) - count} more"]
+    return problems
+
+
+def _answer(bus: Bus, message: Message, answer: dict[str, Any]) -> None:
+    if message.reply:
+        try:
+            try:
+                bus.publish(message.reply, encode(answer))
+            except MessageTooLarge:
+                answer["error"].pop("details")
+                bus.publish(message.reply, encode(answer))
+        except BusError as error:
+            _log.warning("intake not answered", build=answer["id"], error=str(error))
+
+
+def _publish_error(bus: Bus, message: Message, build: str, refusal: InvalidBuild) -> None:
+    error = str(refusal)[:4_000]
+    subject = f"{message.subject}.error"
+    try:
+        members: dict[str, Any] = dict(split_object(message.data))
+    except InvalidJSON:
+        members = {"id": build}
+    try:
+        bus.publish(subject, encode({**members, "error": error}))
+    except MessageTooLarge:
+        kept = {key: members[key] for key in ("id", "name", "action") if key in members}
+        bus.publish(subject, encode({**kept, "error": error, "omitted": ["components", "changes", "edges"]}))

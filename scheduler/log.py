@@ -1,0 +1,134 @@
+"""The log: one event a line on standard error, as JSON where nobody watches, readable where somebody does.
+
+Modules log with ``structlog.get_logger()``; what is bound by `structlog.contextvars` (the build, the
+component) stands in every line of the task that bound it and of the tasks that it starts.
+"""
+
+import json
+import logging
+import os
+import re
+import sys
+from collections.abc import MutableMapping
+from typing import Any, TypeAlias
+
+import structlog
+
+from scheduler.text import mask_url, printable
+
+EventDict: TypeAlias = MutableMapping[str, Any]
+
+MASK = "***"
+_SECRET_KEY = re.compile(
+    r"passw|secret|token|credential|api_?key|access_?key|private|authorization|nkey|jwt", re.IGNORECASE
+)
+_MAX_DEPTH = 6
+"""Levels of a logged value that are looked through for secrets; what is deeper is not shown."""
+_LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+
+
+def configure_logging(level: str = "info", style: str = "auto") -> None:
+    """Send everything that is logged, by us and by the libraries, to standard error.
+
+    Args:
+        level: ``debug``, ``info``, ``warning`` or ``error``; the libraries' own logs count from ``warning``.
+        style: ``json``, ``console``, or ``auto``: ``console`` where standard error is a terminal.
+    """
+    terminal = sys.stderr.isatty()
+    readable = style == "console" or (style == "auto" and terminal)
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
+            structlog.processors.format_exc_info,
+            mask_secrets,
+            *(_readable(colors=terminal and not os.environ.get("NO_COLOR")) if readable else [_as_json]),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
+        logger_factory=_StderrLogger,
+        cache_logger_on_first_use=False,
+    )
+    logging.captureWarnings(capture=True)
+    logging.basicConfig(
+        level=_LEVELS[level] if level == "debug" else max(_LEVELS[level], logging.WARNING),
+        handlers=[_ToStructlog()],
+        force=True,
+    )
+
+
+def mask_secrets(_logger: object, _method: str, event: EventDict) -> EventDict:
+    """A structlog processor: no value under a telling key, no user information in a URL."""
+    for key, value in event.items():
+        event[key] = MASK if _SECRET_KEY.search(key) and value is not None else _masked(value, _MAX_DEPTH)
+    return event
+
+
+def _masked(value: Any, depth: int) -> Any:
+    if isinstance(value, str):
+        return mask_url(value)
+    if value is None or isinstance(value, int | float):
+        return value
+    if isinstance(value, dict | list | tuple | set | frozenset) and depth == 0:
+        return MASK
+    if isinstance(value, dict):
+        return {
+            str(key): MASK if _SECRET_KEY.search(str(key)) else _masked(item, depth - 1)
+            for key, item in value.items()
+        }
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_masked(item, depth - 1) for item in value]
+    return mask_url(str(value))
+
+
+def _as_json(_logger: object, _method: str, event: EventDict) -> str:
+    first = {key: event.pop(key) for key in ("time", "level", "event") if key in event}
+    return json.dumps({**first, **event}, default=str)
+
+
+def _readable(*, colors: bool) -> list[Any]:
+    # structlog's own choice of traceback shows local variables, and with them components and passwords.
+    renderer = structlog.dev.ConsoleRenderer(
+        colors=colors,
+        exception_formatter=structlog.dev.plain_traceback,
+        timestamp_key="time",
+        pad_event_to=0,
+    )
+    return [_printable_values, renderer]
+
+
+def _printable_values(_logger: object, _method: str, event: EventDict) -> EventDict:
+    for key, value in event.items():
+        if isinstance(value, str) and key != "exception":
+            event[key] = printable(value)
+    return event
+
+
+class _StderrLogger:
+    """Writes lines to whatever ``sys.stderr`` is now: the live display replaces it while it is up."""
+
+    def __init__(self, *_arguments: object) -> None:
+        pass
+
+    def msg(self, message: str) -> None:
+        try:
+            sys.stderr.write(message + "\n")
+            sys.stderr.flush()
+        except (OSError, ValueError):
+            # Nobody reads the log any more (a closed pipe): that is no reason to fail builds.
+            return
+
+    debug = info = warning = warn = error = critical = exception = log = msg
+
+
+class _ToStructlog(logging.Handler):
+    """Hands the records of the standard library's logging on to structlog."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            text = record.getMessage()
+        except (TypeError, ValueError):
+            text = str(record.msg)
+        level = min(max(record.levelno // 10 * 10, logging.DEBUG), logging.CRITICAL)
+        exception = record.exc_info if record.exc_info and record.exc_info[0] else None
+        structlog.get_logger().log(level, text, logger=record.name, exc_info=exception)

@@ -1,0 +1,422 @@
+"""The state machine of one build: what may start, what a reply changes, how it ends.
+
+The plan is the only place that decides. It is synchronous: between reading and changing it nothing else
+runs, so it needs no lock. It knows neither time nor network; whoever drives it (`scheduler.build`) asks,
+acts, and says what happened.
+
+A component that fails is data. What raises here is a bug of the driver (`errors.PlanError`).
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from enum import Enum
+from functools import lru_cache
+from typing import Any
+from urllib.parse import quote
+
+from attrs import field, frozen
+
+from scheduler.errors import IllegalTransition, Stuck, TemplateError
+from scheduler.events import Accepted, Finished, Settled, Started, Withdrawn
+from scheduler.graph import Vertex
+from scheduler.limits import DEFAULT_LIMITS, Limits
+from scheduler.model import Action, Change, State
+from scheduler.outcome import Outcome, cut, error_text, failure
+from scheduler.report import Report
+from scheduler.scope import Due, Returned, Submitted
+from scheduler.validation import Prepared
+
+
+class Phase(Enum):
+    """Where a change stands inside: `STARTING` is waiting and running at once, for others to see neither."""
+
+    WAITING = State.WAITING
+    STARTING = "starting"
+    """Its request is ready, and is being persisted."""
+    RUNNING = State.RUNNING
+    """Its request was handed to the bus."""
+    COMPLETED = State.COMPLETED
+    ERRORED = State.ERRORED
+
+
+_LEGAL = {
+    Phase.WAITING: {Phase.STARTING, Phase.COMPLETED, Phase.ERRORED},
+    Phase.STARTING: {Phase.RUNNING, Phase.WAITING},
+    Phase.RUNNING: {Phase.COMPLETED, Phase.ERRORED, Phase.WAITING},
+    Phase.COMPLETED: set[Phase](),
+    Phase.ERRORED: set[Phase](),
+}
+_IN_FLIGHT = {Phase.STARTING, Phase.RUNNING}
+_SETTLED = {Phase.COMPLETED, Phase.ERRORED}
+
+_TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_RESERVED_TYPES = frozenset({"build", "service", "environment", "scheduler"})
+_RESERVED_PROVIDERS = frozenset({"done", "error", "mapping", "definition", "validation"})
+
+
+@frozen
+class Request:
+    """What is to be sent for one component."""
+
+    vertex: Vertex
+    build: str
+    component: str
+    attempt: str
+    """``<build>/<component>/<n>``: a key by which a connector can know a request it had before."""
+    subject: str
+    type: str
+    provider: str
+    timeout: float | None
+    """Seconds, where the component names them."""
+    body: bytes = field(repr=False)
+    started: Started = field(repr=False)
+    """To be persisted before the request leaves."""
+
+
+class Plan:
+    """Drives one build from its acceptance to its report.
+
+    Args:
+        prepared: the build.
+        resumed: it was begun by an earlier process: what it says is `running` is in flight and is
+            awaited, and what it says is `errored` halts it. Otherwise both are to be done.
+        limits: for texts that come in on the way.
+    """
+
+    def __init__(self, prepared: Prepared, *, resumed: bool = False, limits: Limits = DEFAULT_LIMITS) -> None:
+        self.build = prepared.build
+        self.graph = prepared.graph
+        self.cause: str | None = None
+        """Why the build is halted; None while it is not."""
+        self.stopped = False
+        """Whether this process is to end; that halts the build, and is no failure of it."""
+        self.in_flight = 0
+        self.done = 0
+        """How many changes are settled."""
+        self._document = prepared.document
+        self._templates = prepared.templates
+        self._limits = limits
+        self._submitted = Submitted(prepared.build)
+        self._returned = Returned(self._submitted, prepared.graph)
+        self._existing: dict[str, Mapping[str, Any]] = {
+            component.id: component.fields for component in prepared.build.components
+        }
+        self._final: dict[Vertex, Mapping[str, Any]] = {}
+        self._adopted: list[Settled] = []
+        self._phases = [Phase.WAITING] * len(self.build.changes)
+        for vertex, change in enumerate(self.build.changes):
+            if change.state is State.COMPLETED or (resumed and change.state is State.ERRORED):
+                self._phases[vertex] = Phase(change.state)
+                self._final[vertex] = change.fields
+                self.done += 1
+            elif resumed and change.state is State.RUNNING:
+                self._phases[vertex] = Phase.RUNNING
+                self.in_flight += 1
+            if resumed and change.state is State.ERRORED:
+                why = error_text(change.fields.get("error"), limits) or "failed before a restart"
+                self.halt(f"{change.id}: {why}")
+
+    @property
+    def halted(self) -> bool:
+        """Whether nothing new may be sent any more."""
+        return self.stopped or self.cause is not None
+
+    @property
+    def over(self) -> bool:
+        """Whether the build has come to its end: nothing is in flight, and nothing is left to be done."""
+        return not self.in_flight and (self.cause is not None or self.done == len(self._phases))
+
+    @property
+    def accepted(self) -> Accepted:
+        """The first event of the build."""
+        return Accepted(self._document)
+
+    def phase(self, vertex: Vertex) -> Phase:
+        """Where a change stands."""
+        return self._phases[vertex]
+
+    def unsettled(self) -> list[Vertex]:
+        """The changes that have no outcome yet."""
+        return [vertex for vertex, phase in enumerate(self._phases) if phase not in _SETTLED]
+
+    def halt(self, cause: str) -> None:
+        """From now on nothing new is sent. The first cause is kept: it is the one reported."""
+        if self.cause is None:
+            self.cause = cause
+
+    def stop(self) -> None:
+        """From now on nothing new is sent, because this process is to end."""
+        self.stopped = True
+
+    def is_in_flight(self, vertex: Vertex) -> bool:
+        """Whether a change is in flight; at the beginning only what an earlier process sent is."""
+        return self._phases[vertex] in _IN_FLIGHT
+
+    def is_instant(self, vertex: Vertex) -> bool:
+        """Whether a change completes without being sent."""
+        return self.build.changes[vertex].action is Action.NONE
+
+    def begin(self, vertex: Vertex) -> Request | Settled | None:
+        """Whether a change whose dependencies are settled may start, and with what.
+
+        Returns:
+            None where the plan is halted; the outcome where it has one without being sent (action
+            ``none``, or a reference that cannot be resolved); otherwise the request: persist its
+            ``started``, then call `sent` or `withdraw`.
+
+        Raises:
+            IllegalTransition: the change began before, or a dependency is not completed.
+        """
+        if self.halted:
+            return None
+        change = self.build.changes[vertex]
+        phases = self._phases
+        for dependency in self.graph.dependencies[vertex]:
+            if phases[dependency] is not Phase.COMPLETED:
+                msg = f"{change.id} cannot begin before {self.graph.ids[dependency]} is completed"
+                raise IllegalTransition(msg)
+        if change.action is Action.NONE:
+            self._move(vertex, Phase.COMPLETED)
+            return self._keep(vertex, Settled(change.id, {**change.fields, "_state": "completed"}))
+        try:
+            request = self._request(vertex, change)
+        except TemplateError as error:
+            text = str(error).removeprefix(f"{change.id}.")
+            return self._fail(vertex, text)
+        self._move(vertex, Phase.STARTING)
+        return request
+
+    def _request(self, vertex: Vertex, change: Change) -> Request:
+        rendered = self._templates[vertex].render(Due(self._returned, vertex))
+        subject = request_subject(rendered.type, change.action.value, rendered.provider)
+        attempt = f"{self.build.id}/{change.id}/1"
+        return Request(
+            vertex,
+            self.build.id,
+            change.id,
+            attempt,
+            subject,
+            rendered.type,
+            rendered.provider,
+            change.timeout,
+            rendered.body,
+            Started(change.id, attempt, change.fields),
+        )
+
+    def sent(self, vertex: Vertex) -> None:
+        """The request goes out now; to be called in the same breath as handing it to the bus.
+
+        Raises:
+            IllegalTransition: it did not begin, or the plan is halted.
+        """
+        if self.halted:
+            msg = f"{self.graph.ids[vertex]} must not be sent: the build is halted ({self.cause})"
+            raise IllegalTransition(msg)
+        self._move(vertex, Phase.RUNNING)
+
+    def resume(self, vertex: Vertex) -> Request | Settled:
+        """A change that an earlier process sent: in flight, to be awaited and not to be sent.
+
+        Returns:
+            The request that it must have been; or the outcome, where that can no longer be told.
+        """
+        change = self.build.changes[vertex]
+        try:
+            return self._request(vertex, change)
+        except TemplateError as error:
+            return self._fail(vertex, f"sent before a restart, and its request cannot be told again: {error}")
+
+    def withdraw(self, vertex: Vertex) -> Withdrawn:
+        """The request did not leave, and never will: the change is waiting again.
+
+        Raises:
+            IllegalTransition: it is not in flight.
+        """
+        self._move(vertex, Phase.WAITING)
+        change = self.build.changes[vertex]
+        return Withdrawn(change.id, change.fields)
+
+    def settle(self, request: Request, outcome: Outcome) -> Settled:
+        """The attempt ended (WIRE: "What a completion changes"). An error halts the build.
+
+        Raises:
+            IllegalTransition: the change is not in flight.
+        """
+        vertex = request.vertex
+        change = self.build.changes[vertex]
+        if outcome.completed and change.action is Action.FIND and outcome.body is not None:
+            outcome = self._checked_find(outcome.body)
+        if not outcome.completed:
+            return self._fail(vertex, outcome.error or "failed", request, outcome.body)
+        self._move(vertex, Phase.COMPLETED)
+        body = self._identified(request, outcome.body or change.fields, State.COMPLETED)
+        match change.action:
+            case Action.DELETE:
+                return self._keep(vertex, Settled(change.id, body, deletes=(body,)))
+            case Action.FIND:
+                elements = [{**element, "service": self.build.id} for element in body.get("components") or ()]
+                self._returned.bodies[vertex] = body
+                for element in elements:
+                    self._returned.found.setdefault(element["_component_id"], {})[vertex] = element
+                return self._keep(vertex, Settled(change.id, body, upserts=tuple(elements)))
+            case _:
+                self._returned.bodies[vertex] = body
+                return self._keep(vertex, Settled(change.id, body, upserts=(body,)))
+
+    def adopt(self, request: Request, outcome: Outcome) -> bool:
+        """A success that came after the attempt was given up: kept beside the error as ``adoptable``.
+
+        Returns:
+            Whether it was kept: only a success is, and only the first.
+        """
+        body = self._final.get(request.vertex)
+        if self._phases[request.vertex] is not Phase.ERRORED or not outcome.completed or body is None:
+            return False
+        if "adoptable" in body or outcome.body is None:
+            return False
+        adoptable = self._identified(request, outcome.body, State.COMPLETED)
+        kept = Settled(request.component, {**body, "adoptable": adoptable})
+        self._final[request.vertex] = kept.body
+        self._adopted.append(kept)
+        return True
+
+    def adopted(self) -> list[Settled]:
+        """What `adopt` kept since the last time this was asked, to be persisted."""
+        kept, self._adopted = self._adopted, []
+        return kept
+
+    def abandon(self, why: str) -> list[Settled]:
+        """Give up on whatever is in flight: it fails, its outcome unknown. The build is halted."""
+        settled = []
+        for vertex, phase in enumerate(self._phases):
+            if phase is Phase.STARTING:
+                self._move(vertex, Phase.WAITING)
+            elif phase is Phase.RUNNING:
+                settled.append(self._fail(vertex, why))
+        self.halt(why)
+        return settled
+
+    def finish(self) -> Finished:
+        """The end of the build.
+
+        Raises:
+            Stuck: something is in flight, or nothing is, and nothing explains why not all is completed.
+        """
+        if self.in_flight:
+            msg = f"{self.in_flight} changes are in flight at the end of build {self.build.id}"
+            raise Stuck(msg)
+        if self.cause is None and self.done < len(self._phases):
+            waiting = [self.graph.ids[vertex] for vertex in self.unsettled()[:5]]
+            msg = f"build {self.build.id} is not halted, has nothing in flight, and {waiting} never began"
+            raise Stuck(msg)
+        return Finished(self.cause)
+
+    def report(self) -> Report:
+        """The report as things stand: complete once `finish` has returned."""
+        return Report(
+            self.build.action,
+            self.cause,
+            {key: value for key, value in self._document.items() if key not in {"components", "changes"}},
+            list(self._existing.values()),
+            [self._shown(vertex) for vertex in range(len(self._phases))],
+        )
+
+    def in_flight_ids(self) -> Iterator[str]:
+        """The ids of the changes that are in flight."""
+        return (self.graph.ids[vertex] for vertex, phase in enumerate(self._phases) if phase in _IN_FLIGHT)
+
+    def _shown(self, vertex: Vertex) -> Mapping[str, Any]:
+        final = self._final.get(vertex)
+        if final is not None:
+            return final
+        fields = self.build.changes[vertex].fields
+        state = "waiting" if self._phases[vertex] is Phase.WAITING else "running"
+        return fields if fields.get("_state") == state else {**fields, "_state": state}
+
+    def _fail(
+        self,
+        vertex: Vertex,
+        error: str,
+        request: Request | None = None,
+        body: Mapping[str, Any] | None = None,
+    ) -> Settled:
+        self._move(vertex, Phase.ERRORED)
+        change = self.build.changes[vertex]
+        error = cut(error, self._limits.max_error_bytes)
+        self.halt(f"{change.id}: {error}")
+        kept = self._identified(request, body, State.ERRORED) if request and body else change.fields
+        return self._keep(vertex, Settled(change.id, {**kept, "_state": "errored", "error": error}))
+
+    def _keep(self, vertex: Vertex, settled: Settled) -> Settled:
+        self._final[vertex] = settled.body
+        for document in settled.upserts:
+            self._existing[document["_component_id"]] = document
+        for document in settled.deletes:
+            self._existing.pop(document["_component_id"], None)
+        return settled
+
+    def _identified(self, request: Request, body: Mapping[str, Any], state: State) -> dict[str, Any]:
+        """``body`` as ours to keep: connectors built on typed structs drop fields they don't know."""
+        return {
+            **body,
+            "_component_id": request.component,
+            "_component": request.type,
+            "_action": self.build.changes[request.vertex].action.value,
+            "_provider": request.provider,
+            "_state": state.value,
+            "service": self.build.id,
+        }
+
+    def _checked_find(self, body: Mapping[str, Any]) -> Outcome:
+        elements = body.get("components")
+        if elements is not None and not isinstance(elements, list):
+            return failure("the reply's components are not a list")
+        for position, element in enumerate(elements or ()):
+            identity = element.get("_component_id") if isinstance(element, dict) else None
+            if not isinstance(identity, str) or not identity:
+                return failure(f"the reply's components[{position}] is no component with a _component_id")
+            if len(identity.encode()) > self._limits.max_id_bytes:
+                return failure(
+                    f"the reply's components[{position}]._component_id is longer than "
+                    f"max_id_bytes {self._limits.max_id_bytes}"
+                )
+        return Outcome(completed=True, body=dict(body))
+
+    def _move(self, vertex: Vertex, phase: Phase) -> None:
+        before = self._phases[vertex]
+        if phase not in _LEGAL[before]:
+            msg = f"{self.graph.ids[vertex]} cannot go from {before.name} to {phase.name}"
+            raise IllegalTransition(msg)
+        self._phases[vertex] = phase
+        self.in_flight += (phase in _IN_FLIGHT) - (before in _IN_FLIGHT)
+        self.done += phase in _SETTLED
+
+
+@lru_cache(maxsize=4_096)
+def request_subject(type_: str, action: str, provider: str) -> str:
+    """The subject of a request, formed of checked tokens.
+
+    A token that is not what it should be could forge a message of the system: a `build.create.done` of
+    another build, or a call into the broker's own interface.
+
+    Raises:
+        TemplateError: naming the field.
+    """
+    for name, token, reserved in (
+        ("_component", type_, _RESERVED_TYPES),
+        ("_provider", provider, _RESERVED_PROVIDERS),
+    ):
+        if not _TOKEN.fullmatch(token):
+            msg = f"{name}: {token[:80]!r} does not match [A-Za-z0-9_-]{{1,64}}"
+            raise TemplateError(msg)
+        if token in reserved or (name == "_component" and token.startswith("_")):
+            msg = f"{name}: {token!r} is reserved: its subject would be a message of the system"
+            raise TemplateError(msg)
+    return f"{type_}.{action}.{provider}"
+
+
+def attempt_header(attempt: str) -> str:
+    """An attempt id as a header value: percent-encoded where it is not printable ASCII."""
+    if attempt.isascii() and attempt.isprintable() and " " not in attempt:
+        return attempt
+    return quote(attempt, safe="!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~")

@@ -1,0 +1,112 @@
+"""The service as a process: its signals, its broker, its store, and its exit code."""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import attrs
+import structlog
+import trio
+
+from scheduler.broker import open_broker
+from scheduler.bus import Bus
+from scheduler.bus.nats import open_bus
+from scheduler.bus.options import BusOptions
+from scheduler.config import Settings
+from scheduler.errors import BrokerError
+from scheduler.service import Service
+from scheduler.stores import Store
+from scheduler.stores.ernest import ErnestStore
+from scheduler.stores.memory import MemoryStore
+
+_log = structlog.get_logger()
+
+_HARD_EXIT_AFTER = 0.8
+"""Seconds from the second signal until the process ends, whatever still holds on to it."""
+_SWITCH_INTERVAL = 0.0005
+"""Large builds are read in threads; the loop must not wait 5 ms for its turn each time."""
+
+
+def open_store(settings: Settings, bus: Bus) -> Store:
+    """The store that the settings name."""
+    if settings.store == "ernest":
+        return ErnestStore(bus, store_timeout=settings.store_timeout)
+    return MemoryStore()
+
+
+async def run_service(settings: Settings) -> int:
+    """Serve until SIGTERM or SIGINT.
+
+    The first signal ends the service in order: within ``grace`` and two seconds. A second one cancels
+    everything at once.
+
+    Returns:
+        The exit code: 0, or 128 and the number of the second signal.
+
+    Raises:
+        BrokerError: the embedded broker does not start, or died.
+        BusError: the broker refuses us.
+    """
+    sys.setswitchinterval(_SWITCH_INTERVAL)
+    stopping = _Stopping()
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stopping.watch, signals, nursery.cancel_scope)
+            async with _open_bus(settings) as bus:
+                service = Service(settings, bus, open_store(settings, bus))
+                stopping.service = service
+                await service.run()
+            nursery.cancel_scope.cancel()
+    return stopping.code
+
+
+class _Stopping:
+    """What the signals do."""
+
+    def __init__(self) -> None:
+        self.service: Service | None = None
+        self.code = 0
+
+    async def watch(self, signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
+        first = await anext(signals)
+        if self.service is None:
+            # There is nothing yet that could be ended in order.
+            _log.info("stopped before the broker was reached", signal=signal.Signals(first).name)
+            scope.cancel()
+        else:
+            _log.info("stopping", signal=signal.Signals(first).name)
+            self.service.stop()
+        second = await anext(signals)
+        _log.warning("stopping at once", signal=signal.Signals(second).name)
+        self.code = 128 + second
+        # A thread that reads a large build cannot be cancelled, and must not keep anybody waiting.
+        timer = threading.Timer(_HARD_EXIT_AFTER, os._exit, (self.code,))
+        timer.daemon = True
+        timer.start()
+        scope.cancel()
+
+
+@asynccontextmanager
+async def _open_bus(settings: Settings) -> AsyncIterator[Bus]:
+    """The bus that the settings name, with a broker of our own where they say so."""
+    async with AsyncExitStack() as stack:
+        options = attrs.evolve(settings.bus, name=f"scheduler {settings.name}")
+        if settings.embedded:
+            broker = await stack.enter_async_context(open_broker(settings.data_dir))
+            options = BusOptions(servers=(broker.url,), token=broker.token, name=options.name)
+            # With its token: this is how connectors on this machine learn where to go.
+            sys.stdout.write(f"broker: {broker.url_with_token}\n")
+            sys.stdout.flush()
+            nursery = await stack.enter_async_context(trio.open_nursery())
+            nursery.start_soon(_fail_when_dead, broker.died)
+            stack.callback(nursery.cancel_scope.cancel)
+        yield await stack.enter_async_context(open_bus(options))
+
+
+async def _fail_when_dead(died: trio.Event) -> None:
+    await died.wait()
+    msg = "the embedded broker died; its log in the data directory says why"
+    raise BrokerError(msg)

@@ -1,0 +1,187 @@
+"""What one string of a component is: plain text, a path in ``$( )``, or text with expressions in ``{{ }}``.
+
+A string is read once; components that say the same thing share what was read (WIRE: "References").
+"""
+
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias
+
+from scheduler import expressions, paths, sandbox
+from scheduler.errors import TemplateError, Unresolved
+from scheduler.expressions import Expression
+from scheduler.jsonparts import MAX_STRING, bounded, gjson_text, text_of
+from scheduler.sandbox import Lookup
+
+_SHARED: Final = 1024
+"""Characters up to which a string is worth keeping for the next component that says the same."""
+_SHOWN: Final = 200
+"""Characters of a reference in a message."""
+
+
+class Syntax(NamedTuple):
+    """Which references there are, and what becomes of those that lead to nothing."""
+
+    expressions: bool = True
+    """Whether ``{{ }}`` is special."""
+    keep: bool = False
+    """Whether a ``$(path)`` that leads to nothing, or is no path, stays as it stands."""
+
+
+class Reader(sandbox.Reader, Protocol):
+    """Answers the references of a string."""
+
+    def follow(self, id: str | None, path: paths.Path) -> object:  # noqa: A002 - the word of the model
+        """What ``path`` leads to from the component with this id, or from the build if it is None.
+
+        Raises:
+            Unresolved: It leads to nothing, or to null.
+            TemplateError: It cannot be followed.
+        """
+        ...
+
+
+class Target(NamedTuple):
+    """What one reference names."""
+
+    root: str
+    id: str | None
+    """The component it names by a constant."""
+    keys: tuple[str | int, ...]
+    """How it goes on from there, as far as that is constant."""
+    guarded: bool
+    text: str
+    """As it is written, cut."""
+
+
+class PathText:
+    """``$(path)``, the whole string: its value becomes text."""
+
+    __slots__ = ("id", "path", "source")
+
+    def __init__(self, source: str, path: paths.Path) -> None:
+        self.source = source
+        self.id: str | None = None
+        self.path = path
+        if len(path) > 1 and path[0] == "components" and isinstance(path[1], paths.Query):
+            query = path[1]
+            if query.path == ("_component_id",) and query.operator == "=" and not query.every:
+                self.id = query.value
+                self.path = path[2:]
+
+    @property
+    def nodes(self) -> int:
+        """For the budget of a build."""
+        return 1 + paths.cost(self.path)
+
+    def value(self, reader: Reader, syntax: Syntax) -> str:
+        """The text to put in its place. Raises what `Reader.follow` raises."""
+        try:
+            return bounded(gjson_text(reader.follow(self.id, self.path)))
+        except Unresolved:
+            if syntax.keep:
+                return self.source
+            raise
+
+    def targets(self) -> Iterator[Target]:
+        """What it names."""
+        keys: list[str | int] = []
+        for segment in self.path:
+            if not isinstance(segment, str):
+                break
+            keys.append(segment)
+        root = "components" if self.id is not None else "path"
+        yield Target(root, self.id, tuple(keys), guarded=False, text=self.source[:_SHOWN])
+
+
+class ExpressionText:
+    """Text with expressions in it; a string that is nothing but one keeps the type of its value."""
+
+    __slots__ = ("parts", "source")
+
+    def __init__(self, source: str, parts: tuple[str | Expression, ...]) -> None:
+        self.source = source
+        self.parts = parts
+
+    @property
+    def nodes(self) -> int:
+        """For the budget of a build."""
+        return sum(part.nodes for part in self.parts if isinstance(part, Expression))
+
+    def value(self, reader: Reader, _: Syntax) -> Any:
+        """The value to put in its place. Raises what `Expression.evaluate` raises."""
+        if len(self.parts) == 1:
+            only = self.parts[0]
+            value = only.evaluate(reader) if isinstance(only, Expression) else only
+            return bounded(value) if isinstance(value, str) else value
+        size = 0
+        texts = []
+        for part in self.parts:
+            text = part if isinstance(part, str) else text_of(part.evaluate(reader))
+            size += len(text)
+            if size > MAX_STRING:
+                raise TemplateError(f"holds more than {MAX_STRING} bytes, the limit of a rendered string")
+            texts.append(text)
+        return bounded("".join(texts))
+
+    def targets(self) -> Iterator[Target]:
+        """What it names."""
+        text = self.source[:_SHOWN]
+        for part in self.parts:
+            if isinstance(part, Expression):
+                for lookup, guarded in zip(part.lookups, part.guarded, strict=True):
+                    yield Target(lookup.root, lookup.id, _constant_keys(lookup), guarded, text)
+
+
+Text: TypeAlias = PathText | ExpressionText
+
+
+def _constant_keys(lookup: Lookup) -> tuple[str | int, ...]:
+    keys: list[str | int] = []
+    for key in lookup.keys[lookup.root == "components" :]:
+        if key is None:
+            break
+        keys.append(key)
+    return tuple(keys)
+
+
+def may_refer(text: str) -> bool:
+    """Whether ``text`` could hold a reference: a quick look, that is never wrong about a no."""
+    return "{{" in text or text.startswith("$(")
+
+
+def read(text: str, syntax: Syntax) -> Text | None:
+    """What ``text`` refers to; None if it is plain text.
+
+    ``$()`` is plain text, and so is a string that holds ``$(`` again further on: it is not wholly of the form.
+
+    Raises:
+        TemplateError: It is neither plain text nor a reference that can be read, or is over a bound.
+    """
+    return _shared_read(text, syntax) if len(text) <= _SHARED else _read(text, syntax)
+
+
+def _read(text: str, syntax: Syntax) -> Text | None:
+    if text.startswith("$(") and text.endswith(")") and len(text) > 3 and text.find("$(", 2) < 0:
+        try:
+            return PathText(text, paths.parse(text[2:-1]))
+        except TemplateError:
+            if syntax.keep:
+                return None
+            raise
+    if not syntax.expressions or "{{" not in text:
+        return None
+    parts = tuple(expressions.split(text))
+    written = sum(len(part) for part in parts if isinstance(part, str))
+    if written > MAX_STRING:
+        raise TemplateError(
+            f"a text of {written} characters with expressions in it; the limit of a rendered string is "
+            f"{MAX_STRING} bytes: name the field in _raw if its braces are meant literally"
+        )
+    found = ExpressionText(text, parts)
+    if found.nodes > grammar.MAX_NODES:
+        raise TemplateError(f"{found.nodes} nodes in its expressions; the limit is {grammar.MAX_NODES}")
+    return found
+
+
+_shared_read = lru_cache(maxsize=4096)(_read)

@@ -1,0 +1,66 @@
+"""The report of a build: the whole build, once, on ``<action>.done`` or ``<action>.error``."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from attrs import field, frozen
+
+from scheduler.strictjson import encode
+
+_SLICE = 200
+"""Components encoded at a time: about a millisecond."""
+
+
+@frozen
+class Report:
+    """The whole build as it stands at its end (WIRE: "The report")."""
+
+    action: str
+    error: str | None
+    """The first cause; None where every change is completed."""
+    fields: Mapping[str, Any] = field(repr=False)
+    """The build's own fields, its edges among them."""
+    components: Sequence[Mapping[str, Any]] = field(repr=False)
+    changes: Sequence[Mapping[str, Any]] = field(repr=False)
+
+    @property
+    def subject(self) -> str:
+        """Where it is published."""
+        return f"{self.action}.{'done' if self.error is None else 'error'}"
+
+    def document(self) -> dict[str, Any]:
+        """The report as one JSON object."""
+        lists = {"components": list(self.components), "changes": list(self.changes)}
+        return {**self._head(), **lists}
+
+    def chunks(self) -> Iterator[bytes]:
+        """The report as JSON text in pieces, each made quickly: together they may be tens of megabytes."""
+        yield encode(self._head())[:-1]
+        for name, items in (("components", self.components), ("changes", self.changes)):
+            yield b',"%b":[' % name.encode()
+            for start in range(0, len(items), _SLICE):
+                text = encode(items[start : start + _SLICE])[1:-1]
+                yield b"," + text if start else text
+            yield b"]"
+        yield b"}"
+
+    def reduced(self, size: int, limit: int) -> bytes:
+        """What is reported instead when the report cannot be published: the lists are left out.
+
+        Args:
+            size: bytes of the whole report.
+            limit: the server's ``max_payload``, in bytes.
+        """
+        text = f"the report takes {size} bytes, over the server's max_payload of {limit} bytes"
+        states: dict[str, int] = {}
+        for change in self.changes:
+            state = str(change.get("_state"))
+            states[state] = states.get(state, 0) + 1
+        head = {key: self.fields[key] for key in ("id", "name", "action") if key in self.fields}
+        error = text if self.error is None else f"{self.error[:4_000]}; {text}"
+        omitted = ["components", "changes", "edges"]
+        return encode({**head, "error": error, "omitted": omitted, "states": states})
+
+    def _head(self) -> dict[str, Any]:
+        head = {key: value for key, value in self.fields.items() if key != "error"}
+        return head if self.error is None else {**head, "error": self.error}

@@ -1,0 +1,252 @@
+"""The closed part of Jinja2 that expressions may use, and what runs them.
+
+The sandbox of Jinja2 keeps an expression away from Python, but not from all the memory and time there is
+(FACTS: "Jinja2"). So there are three walls. The parsed tree is held against an allow-list and bounded in size
+and depth. Whatever can make a value larger is a filter of this module that looks at the size before it makes
+it, concatenation and ``+`` included. And what reads a build does not run in Jinja2 at all: every chain of
+attributes and subscripts becomes one `Lookup`, which the caller answers with plain JSON.
+
+Expressions that differ only in what they look up share one compiled program.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache, partial
+from typing import Any, Protocol
+
+import jinja2
+from jinja2 import filters, nodes
+from jinja2.environment import TemplateExpression
+from jinja2.runtime import Context
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.tests import TESTS
+from jinja2.utils import pass_context
+
+from scheduler import grammar
+from scheduler.errors import SchedulerError, TemplateError, Unresolved
+from scheduler.grammar import Lookup, Program
+from scheduler.jsonparts import bounded, encode, measure, text_of
+
+MAX_PRECISION = 30
+"""Digits to which ``round`` rounds; Python would compute ten to any power asked for."""
+
+
+class Reader(Protocol):
+    """Answers the look-ups of an expression, and counts the work that it causes."""
+
+    max_digits: int
+
+    def lookup(self, lookup: Lookup, computed: Sequence[object] = ()) -> object:
+        """What ``lookup`` leads to, as plain JSON. None if to null.
+
+        Raises:
+            Unresolved: It leads to nothing.
+            TemplateError: It cannot be followed.
+        """
+        ...
+
+    def spend(self, work: int) -> None:
+        """Account for work. Raises `TemplateError` when there was too much of it."""
+        ...
+
+
+def run(program: Program, lookups: tuple[Lookup, ...], reader: Reader) -> Any:
+    """The value of an expression: JSON, measured and bounded.
+
+    Raises:
+        Unresolved: It needs something that is absent or null.
+        TemplateError: It cannot be evaluated, or what it makes is too large.
+    """
+    try:
+        value = _code(program)(reader=reader, lookups=lookups)
+        if isinstance(value, jinja2.Undefined) or value is None:
+            raise Unresolved(_why(value))
+        reader.spend(measure(value, reader.max_digits))
+    except SchedulerError:
+        raise
+    except jinja2.UndefinedError as error:
+        raise Unresolved(str(error)) from error
+    except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError) as error:
+        raise TemplateError(grammar.short(error)) from error
+    except RecursionError as error:
+        raise TemplateError("is nested too deep to evaluate") from error
+    except Exception as error:  # noqa: BLE001 - the boundary to code that runs what strangers wrote:
+        # whatever else comes out of it is this one component's failure, and nobody else's.
+        raise TemplateError(f"{type(error).__name__}: {grammar.short(error)}") from error
+    return value
+
+
+@lru_cache(maxsize=256)
+def _code(program: Program) -> TemplateExpression:
+    tree, _ = grammar.read(program.source)
+    body: list[nodes.Node] = [nodes.Assign(nodes.Name("result", "store"), tree, lineno=1)]
+    template = nodes.Template(body, lineno=1).set_environment(_environment)
+    return TemplateExpression(
+        _environment.from_string(cast("nodes.Template", template)), undefined_to_none=False
+    )
+
+
+# Running
+
+
+def _why(value: object) -> str:
+    if not isinstance(value, jinja2.Undefined):
+        return "is null"
+    try:
+        str(value)
+    except jinja2.UndefinedError as error:
+        return str(error)
+    return "is undefined"
+
+
+def _text(value: object) -> str:
+    """``value`` within text."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, jinja2.Undefined) or value is None:
+        raise Unresolved(_why(value))
+    return text_of(value)
+
+
+def _joined(context: Context, parts: Iterable[object], separator: str = "") -> str:
+    """The text of ``parts``, looked at as it grows: it is never made if it is too large."""
+    reader: Reader = context["reader"]
+    texts: list[str] = []
+    for part in parts:
+        if not isinstance(part, str | jinja2.Undefined | None):
+            reader.spend(measure(part, reader.max_digits))
+        texts.append(_text(part))
+        reader.spend(len(texts[-1]) + len(separator) + 1)
+    return bounded(separator.join(texts))
+
+
+@pass_context
+def _look_up(context: Context, computed: list[object], number: int) -> object:
+    """The value of a look-up; undefined, if it leads to nothing, so that ``default`` may step in."""
+    reader: Reader = context["reader"]
+    for key in computed:
+        if isinstance(key, jinja2.Undefined):
+            return key
+    try:
+        return reader.lookup(context["lookups"][number], computed)
+    except Unresolved as error:
+        return _environment.undefined(hint=str(error))
+
+
+@pass_context
+def _concatenate(context: Context, parts: list[object]) -> str:
+    return _joined(context, parts)
+
+
+@pass_context
+def _join(context: Context, value: Any, d: str = "", attribute: str | int | None = None) -> str:
+    if attribute is not None:
+        value = map(filters.make_attrgetter(context.environment, attribute), value)
+    return _joined(context, value, _text(d))
+
+
+@pass_context
+def _to_json(context: Context, value: object) -> str:
+    reader: Reader = context["reader"]
+    reader.spend(measure(value, reader.max_digits))
+    return bounded(encode(value).decode())
+
+
+@pass_context
+def _round(_: Context, value: float, precision: int = 0, method: Any = "common") -> float:
+    if not isinstance(precision, int) or abs(precision) > MAX_PRECISION:
+        raise TemplateError(f"round takes a precision of at most {MAX_PRECISION}")
+    return filters.do_round(value, precision, method)
+
+
+@pass_context
+def _unique(context: Context, value: Any, *args: Any, **kwargs: Any) -> list[Any]:
+    return list(filters.sync_do_unique(context.environment, value, *args, **kwargs))
+
+
+def _counted(function: Callable[..., Any], context: Context, value: Any, *args: Any, **kwargs: Any) -> Any:
+    """Run a filter, having paid for the size of what it works on."""
+    reader: Reader = context["reader"]
+    reader.spend(16 + (8 * len(value) if isinstance(value, str | list | tuple | dict) else 0))
+    if getattr(function, "jinja_pass_arg", None) is not None:
+        result = function(context, value, *args, **kwargs)
+    else:
+        result = function(value, *args, **kwargs)
+    return bounded(result) if isinstance(result, str) else result
+
+
+def _in_environment(function: Callable[..., Any]) -> Callable[..., Any]:
+    @pass_context
+    def with_environment(context: Context, *args: Any, **kwargs: Any) -> Any:
+        return function(context.environment, *args, **kwargs)
+
+    return with_environment
+
+
+FILTERS: Mapping[str, Callable[..., Any]] = {
+    "default": filters.do_default,
+    "lower": filters.do_lower,
+    "upper": filters.do_upper,
+    "trim": filters.do_trim,
+    "string": _text,
+    "int": filters.do_int,
+    "float": filters.do_float,
+    "length": len,
+    "first": _in_environment(filters.sync_do_first),
+    "last": _in_environment(filters.do_last),
+    "join": _join,
+    "tojson": _to_json,
+    "title": filters.do_title,
+    "capitalize": filters.do_capitalize,
+    "abs": abs,
+    "round": _round,
+    "sort": _in_environment(filters.do_sort),
+    "unique": _unique,
+}
+"""The filters there are, by name."""
+
+
+class _Environment(ImmutableSandboxedEnvironment):
+    """The sandbox, with data that is looked up and nothing else: no methods, no globals, no loader."""
+
+    intercepted_binops = frozenset({"+", "-"})
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        return self.getitem(obj, attribute)
+
+    def getitem(self, obj: Any, argument: Any) -> Any:
+        """A field of an object or an element of an array, and never what Python has under that name."""
+        if isinstance(obj, jinja2.Undefined):
+            return obj
+        found = element(obj, argument)
+        return self.undefined(hint=f"there is no {argument!r:.80}") if found is None else found
+
+    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:  # noqa: A002
+        """``+`` and ``-``; the size of a sum is looked at before it is made."""
+        if operator == "+" and isinstance(left, str | list | tuple) and type(left) is type(right):
+            reader: Reader = context["reader"]
+            reader.spend(8 * (len(left) + len(right)))
+            return bounded(left + right) if isinstance(left, str) else left + right
+        return super().call_binop(context, operator, left, right)
+
+
+def element(value: object, key: object) -> Any:
+    """What stands under ``key`` in JSON ``value``; None if nothing does, or null."""
+    if isinstance(value, dict):
+        return value.get(key) if isinstance(key, str) else None
+    if isinstance(value, list | tuple | str) and isinstance(key, int) and not isinstance(key, bool):
+        return value[key] if -len(value) <= key < len(value) else None
+    return None
+
+
+def _make_environment() -> _Environment:
+    # Not optimized: the optimizer would evaluate constant parts, and that while compiling.
+    environment = _Environment(undefined=jinja2.StrictUndefined, loader=None, optimized=False, cache_size=0)
+    environment.globals.clear()
+    environment.tests = {name: test for name, test in TESTS.items() if name in grammar.TESTS}
+    environment.filters = {grammar.LOOKUP: _look_up, grammar.CONCAT: _concatenate}
+    for name, function in FILTERS.items():
+        environment.filters[name] = pass_context(partial(_counted, function))
+    return environment
+
+
+_environment = _make_environment()

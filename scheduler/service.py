@@ -1,0 +1,235 @@
+"""The service: takes builds in, runs each beside the others, and ends in order.
+
+Its phases are nested. While it is open it takes builds; when it is stopped it refuses them and awaits
+what is in flight; when its grace is over it stops waiting, and closes.
+"""
+
+import secrets
+from importlib.metadata import version
+
+import structlog
+import trio
+
+from scheduler import intake
+from scheduler.bus import Bus, Message
+from scheduler.config import Settings
+from scheduler.connector import Connectors
+from scheduler.discovery import Discovery, Endpoint, Identity
+from scheduler.errors import BusError, InvalidBuild, NoResponders, Problem
+from scheduler.feed import Feed
+from scheduler.slots import Slots
+from scheduler.stores import Store
+from scheduler.supervisor import Supervisor
+from scheduler.takeup import TakeUp
+from scheduler.timers import Timers
+from scheduler.validation import Prepared, read_build
+
+_log = structlog.get_logger()
+
+NAME = "scheduler"
+_SMALL = 32 * 1024
+"""Bytes of a build that is read on the spot; a larger one is read in a thread."""
+_INTAKE_QUEUE = 10_000
+_TAKEN_AT_ONCE = 500
+"""Builds that are being read and persisted at the same time."""
+_STANDBY_PERIOD = 2.0
+_SLOW = 60.0
+"""Seconds after which a wait is worth a line in the log, and between two looks for such waits."""
+_GOODBYE = 0.3
+"""Seconds for the last messages to reach the server."""
+
+
+class Service:
+    """Everything one process does with builds.
+
+    Args:
+        settings: bounds and timeouts.
+        bus: connected.
+        store: where builds are persisted.
+    """
+
+    def __init__(self, settings: Settings, bus: Bus, store: Store) -> None:
+        self._settings = settings
+        self._bus = bus
+        self._store = store
+        self._timers = Timers(bus)
+        self._feed = Feed(bus)
+        self._connectors = Connectors(
+            bus,
+            self._timers,
+            timeouts=settings.timeout_for,
+            start_timeout=settings.start_timeout,
+            limits=settings.limits,
+        )
+        slots = Slots(per_instance=settings.max_in_flight, per_build=settings.max_in_flight_per_build)
+        self._supervisor = Supervisor(
+            bus,
+            store,
+            self._connectors,
+            slots,
+            self._feed,
+            limits=settings.limits,
+            max_builds=settings.max_builds,
+        )
+        self._endpoints = {
+            subject: Endpoint(subject.replace(".", "-"), subject, intake.QUEUE_GROUP)
+            for subject in intake.SUBJECTS
+        }
+        self._stopping = trio.Event()
+        self._threads = trio.CapacityLimiter(2)
+        self._takers = trio.Semaphore(_TAKEN_AT_ONCE)
+
+    def stop(self) -> None:
+        """Take no more builds, let what is in flight finish, and return from `run`."""
+        self._stopping.set()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve until stopped; ``started`` when builds are taken.
+
+        Raises:
+            BusError: a subscription could not be made.
+        """
+        if not self._store.resumable:
+            _log.warning("builds live in this process only and end with it", store=self._store.name)
+        elif not await self._stand_by():
+            task_status.started()
+            return
+        async with trio.open_nursery() as background:
+            await background.start(self._timers.run)
+            background.start_soon(self._feed.run)
+            background.start_soon(self._watch)
+            await background.start(self._supervisor.run)
+            if self._store.resumable:
+                take_up = TakeUp(self._store, self._supervisor, self._connectors, self._read)
+                self._connectors.on_stray = take_up.on_stray
+                background.start_soon(take_up.run)
+            await self._connectors.listen()
+            await background.start(self._take_in)
+            _log.info("ready", store=self._store.name, version=version(NAME))
+            task_status.started()
+            await self._stopping.wait()
+            self._supervisor.refuse_new()
+            await self._supervisor.drain(self._settings.grace)
+            with trio.move_on_after(_GOODBYE):
+                await self._bus.flush()
+            background.cancel_scope.cancel()
+        _log.info("stopped")
+
+    async def _take_in(self, *, task_status: trio.TaskStatus[None]) -> None:
+        """Take builds in until cancelled; while the service stops they are refused."""
+        send, receive = trio.open_memory_channel[Message](_INTAKE_QUEUE)
+
+        def on_build(message: Message) -> None:
+            try:
+                send.send_nowait(message)
+            except trio.WouldBlock:
+                text = "more builds come in than can be read; try again later"
+                intake.reject(self._bus, message, InvalidBuild("busy", [Problem("", text)]))
+
+        for subject in intake.SUBJECTS:
+            await self._bus.subscribe(subject, on_build, queue=intake.QUEUE_GROUP)
+        identity = Identity(NAME, secrets.token_hex(11), version(NAME), "Runs builds of infrastructure")
+        await Discovery(self._bus, identity, list(self._endpoints.values())).open()
+        async with trio.open_nursery() as nursery:
+            task_status.started()
+            async for message in receive:
+                await self._takers.acquire()
+                nursery.start_soon(self._take, message)
+
+    async def _take(self, message: Message) -> None:
+        began = trio.current_time()
+        error = ""
+        try:
+            prepared = await self._read(message.data)
+            await self._supervisor.submit(prepared)
+            intake.accept(self._bus, message, prepared.build.id)
+        except InvalidBuild as refusal:
+            error = str(refusal)
+            intake.reject(self._bus, message, refusal, running=refusal.code == "running")
+        except Exception as fault:  # noqa: BLE001 - a bug of ours, set off by this message, must cost no other
+            _log.exception("a build was not taken by a fault of the scheduler", subject=message.subject)
+            error = f"a fault in the scheduler ({type(fault).__name__}); see its log"
+            intake.reject(self._bus, message, InvalidBuild("internal", [Problem("", error)]))
+        finally:
+            self._takers.release()
+            self._endpoints[message.subject].served(trio.current_time() - began, error)
+
+    async def _read(self, data: bytes) -> Prepared:
+        settings = self._settings
+
+        def read() -> Prepared:
+            return read_build(
+                data,
+                limits=settings.limits,
+                templates=settings.templates,
+                unresolved=settings.unresolved,
+            )
+
+        if len(data) <= _SMALL:
+            await trio.lowlevel.checkpoint()
+            return read()
+        return await trio.to_thread.run_sync(read, limiter=self._threads)
+
+    async def _watch(self) -> None:
+        """Say in the log which builds wait long, and for what."""
+        while True:
+            await trio.sleep(_SLOW)
+            for build, component, wait in self._supervisor.long_waits(_SLOW)[:20]:
+                _log.info("still waiting for a reply", build=build, component=component, seconds=round(wait))
+
+    async def _stand_by(self) -> bool:
+        """Wait until no other scheduler answers; False where we are stopped first.
+
+        The store has no compare-and-set: two schedulers on it would do everything twice. The second look
+        after a random pause keeps two that start together from seeing each other's absence.
+        """
+        announced = False
+        quiet = 0
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_cancel_when, self._stopping, nursery.cancel_scope)
+            while quiet < 2:
+                if await self._other_answers():
+                    quiet = 0
+                    if not announced:
+                        _log.warning("standing by: another scheduler answers, and this store allows one only")
+                        announced = True
+                    await trio.sleep(_STANDBY_PERIOD)
+                else:
+                    quiet += 1
+                    await trio.sleep(0.05 + 0.2 * secrets.randbelow(1_000) / 1_000)
+            nursery.cancel_scope.cancel()
+        if self._stopping.is_set():
+            return False
+        if announced:
+            _log.info("taking over: no other scheduler answers any more")
+        return True
+
+    async def _other_answers(self) -> bool:
+        try:
+            with trio.fail_after(1.0):
+                await self._bus.request(f"$SRV.PING.{NAME}", b"")
+        except (NoResponders, trio.TooSlowError):
+            return False
+        except BusError as error:
+            _log.warning("cannot ask for other schedulers", error=str(error))
+            return True
+        return True
+
+
+async def _cancel_when(event: trio.Event, scope: trio.CancelScope) -> None:
+    await event.wait()
+    scope.cancel()
+
+
+async def serve(
+    settings: Settings,
+    bus: Bus,
+    store: Store,
+    *,
+    task_status: trio.TaskStatus[Service] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Run a `Service` until it is stopped; ``started`` with it when builds are taken."""
+    service = Service(settings, bus, store)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(service.run)
+        task_status.started(service)

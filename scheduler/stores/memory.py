@@ -1,0 +1,28 @@
+"""The store that keeps nothing: for tests and runs that may be thrown away."""
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from scheduler.events import Event
+
+
+class MemoryStore:
+    """Nothing outlives the process: what the plan holds is all there is.
+
+    Appending does nothing at all, not even a checkpoint, so that it costs a bare call.
+    """
+
+    name = "memory"
+    resumable = False
+
+    async def append(self, build: str, events: Sequence[Event]) -> None:
+        """Forget ``events``: the plan in memory has them already. Never raises."""
+
+    async def load(self, build: str) -> dict[str, Any] | None:
+        """None: no build was kept."""
+
+    async def unfinished(self) -> AsyncIterator[str]:
+        """Nothing: an earlier process left nothing."""
+        nothing: tuple[str, ...] = ()
+        for build in nothing:
+            yield build

@@ -1,0 +1,136 @@
+"""JSON as we take it and as we write it.
+
+msgspec refuses what the grammar refuses (NaN, lone surrogates, control characters) and keeps every digit
+of an integer, where other fast libraries round beyond 64 bits. What it leaves open is bounded here:
+how deep things nest and how long an integer may be (WIRE: "Limits").
+"""
+
+import re
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+
+from scheduler.errors import InvalidJSON
+from scheduler.limits import DEFAULT_LIMITS, Limits
+
+Raw = msgspec.Raw
+"""A piece of JSON text that was not decoded yet."""
+
+_decode = msgspec.json.Decoder().decode
+_decode_raw_object = msgspec.json.Decoder(dict[str, Raw]).decode
+_decode_raw_list = msgspec.json.Decoder(list[Raw]).decode
+
+encode = msgspec.json.Encoder().encode
+"""A value as compact JSON bytes."""
+encode_sorted = msgspec.json.Encoder(order="sorted").encode
+"""A value as compact JSON bytes with sorted keys: equal content gives equal bytes."""
+
+
+def decode(data: bytes | Raw, limits: Limits = DEFAULT_LIMITS, *, level: int = 0) -> Any:
+    """Decode strict JSON; ``level`` is how deep ``data`` already stands in something larger.
+
+    Raises:
+        InvalidJSON: with what is wrong, and at which byte where that is known.
+    """
+    value = _call(_decode, data, limits)
+    _check_bounds(bytes(data), value, limits, level)
+    return value
+
+
+def decode_object(data: bytes, limits: Limits = DEFAULT_LIMITS) -> dict[str, Any]:
+    """Decode strict JSON that is an object.
+
+    Raises:
+        InvalidJSON: as `decode`, or because it is something else than an object.
+    """
+    value = decode(data, limits)
+    if type(value) is not dict:
+        msg = f"expected an object, got {kind(value)}"
+        raise InvalidJSON(msg)
+    return value
+
+
+def split_object(data: bytes, limits: Limits = DEFAULT_LIMITS) -> dict[str, Raw]:
+    """The members of an object, their values not yet decoded.
+
+    Raises:
+        InvalidJSON: it is not JSON, or not an object.
+    """
+    members: dict[str, Raw] = _call(_decode_raw_object, data, limits)
+    return members
+
+
+def split_list(data: Raw, limits: Limits = DEFAULT_LIMITS) -> list[Raw]:
+    """The elements of a list, not yet decoded.
+
+    Raises:
+        InvalidJSON: it is not a list.
+    """
+    elements: list[Raw] = _call(_decode_raw_list, data, limits)
+    return elements
+
+
+def kind(value: object) -> str:
+    """What a value is called in JSON, with its article."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    names = {dict: "an object", list: "a list", str: "a string", int: "a number", float: "a number"}
+    return names.get(type(value), type(value).__name__)
+
+
+def _call(decoder: Any, data: bytes | Raw, limits: Limits) -> Any:
+    try:
+        return decoder(data)
+    except RecursionError:
+        msg = f"nested deeper than max_depth {limits.max_depth}"
+    except UnicodeDecodeError as error:
+        msg = f"not UTF-8: byte 0x{error.object[error.start]:02x}, {error.reason}"
+    except msgspec.DecodeError as error:
+        msg = _readable(str(error), limits)
+    raise InvalidJSON(msg)
+
+
+def _readable(text: str, limits: Limits) -> str:
+    if text.startswith("Integer value out of range"):
+        return f"an integer of more digits than max_digits {limits.max_digits}"
+    if text.startswith("Number out of range"):
+        return "a number beyond what a double holds"
+    text = text.partition(" - at `$")[0]
+    return text.replace("`", "").replace("Expected", "expected").replace("array", "list")
+
+
+@lru_cache(maxsize=8)
+def _long_run(digits: int) -> re.Pattern[bytes]:
+    return re.compile(rb"[0-9]{%d}" % (digits + 1))
+
+
+def _check_bounds(data: bytes, value: Any, limits: Limits, level: int) -> None:
+    # Most messages have fewer brackets than the depth allows and no long run of digits: they are done
+    # after these two questions, which cost far less than a walk through the value.
+    deep = data.count(b"{") + data.count(b"[") + level > limits.max_depth
+    long = len(data) > limits.max_digits and _long_run(limits.max_digits).search(data) is not None
+    if not deep and not long:
+        return
+    beyond = 10**limits.max_digits
+    layer = [value]
+    while layer:
+        inner: list[Any] = []
+        containers = False
+        for item in layer:
+            if isinstance(item, dict):
+                containers = True
+                inner.extend(item.values())
+            elif isinstance(item, list):
+                containers = True
+                inner.extend(item)
+            elif type(item) is int and not -beyond < item < beyond:
+                msg = f"an integer of more digits than max_digits {limits.max_digits}"
+                raise InvalidJSON(msg)
+        level += containers
+        if level > limits.max_depth:
+            msg = f"nested deeper than max_depth {limits.max_depth}"
+            raise InvalidJSON(msg)
+        layer = inner

@@ -1,0 +1,228 @@
+"""Holds the builds of this process: begins each, runs it beside the others, reports it once.
+
+One build's trouble never reaches another: whatever a build raises ends here.
+"""
+
+import structlog
+import trio
+from attrs import define, field
+
+from scheduler.build import Walk
+from scheduler.bus import Bus
+from scheduler.connector import Connectors
+from scheduler.errors import InvalidBuild, MessageTooLarge, Problem, StoreError
+from scheduler.feed import Feed, Track
+from scheduler.limits import Limits
+from scheduler.model import State
+from scheduler.plan import Plan
+from scheduler.report import Report
+from scheduler.slots import Slots
+from scheduler.stores import Store
+from scheduler.validation import Prepared
+
+_log = structlog.get_logger()
+
+_CLOSING = 0.5
+"""Seconds for what is being persisted when the grace is over."""
+
+
+@define(eq=False)
+class _Held:
+    """A build that this process holds."""
+
+    digest: bytes
+    decided: trio.Event = field(factory=trio.Event)
+    """Set once it is known whether the build is taken."""
+    refusal: InvalidBuild | None = None
+    walk: Walk | None = None
+
+
+class Supervisor:
+    """All builds of this process.
+
+    Args:
+        bus: what reports go out on.
+        store: where builds are persisted.
+        connectors, slots, feed: shared by all builds.
+        limits: on texts that come in on the way.
+        max_builds: more at a time are refused as ``busy``.
+    """
+
+    def __init__(
+        self,
+        bus: Bus,
+        store: Store,
+        connectors: Connectors,
+        slots: Slots,
+        feed: Feed,
+        *,
+        limits: Limits,
+        max_builds: int,
+    ) -> None:
+        self._bus = bus
+        self._store = store
+        self._connectors = connectors
+        self._slots = slots
+        self._feed = feed
+        self._limits = limits
+        self._max_builds = max_builds
+        self._held: dict[str, _Held] = {}
+        self._nursery: trio.Nursery | None = None
+        self._stopping = False
+        self._idle = trio.Event()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Keep the nursery that builds run in open; never returns."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            task_status.started()
+            await trio.sleep_forever()
+
+    def holds(self, build: str) -> bool:
+        """Whether the build is ours, or about to be."""
+        return build in self._held
+
+    async def submit(self, prepared: Prepared) -> None:
+        """Take a build: persist it, and begin it.
+
+        The same content again, while it runs, is taken already and changes nothing.
+
+        Raises:
+            InvalidBuild: ``running``, ``busy``, ``shutting_down`` or ``store``.
+        """
+        build = prepared.build.id
+        held = self._held.get(build)
+        if held is not None:
+            await held.decided.wait()
+            if held.refusal is not None:
+                raise held.refusal
+            if held.digest != prepared.digest:
+                raise _refused("running", f"build {build} is running, with other content")
+            return
+        self._check_room()
+        held = self._held[build] = _Held(prepared.digest)
+        try:
+            plan = Plan(prepared, limits=self._limits)
+            await self._store.append(build, [plan.accepted])
+        except StoreError as error:
+            held.refusal = _refused("store", f"store: {error}")
+            raise held.refusal from None
+        except BaseException:
+            held.refusal = _refused("internal", "it could not be taken; see the scheduler's log")
+            raise
+        finally:
+            if held.refusal is not None:
+                self._release(build)
+            held.decided.set()
+        self._launch(plan, held)
+
+    def take_up(self, prepared: Prepared) -> Walk | None:
+        """Go on with a build that an earlier process left unfinished.
+
+        Returns:
+            Its walk; or None where it is held already: then nothing is changed.
+
+        Raises:
+            InvalidBuild: ``busy`` or ``shutting_down``.
+        """
+        build = prepared.build.id
+        if build in self._held:
+            return None
+        self._check_room()
+        plan = Plan(prepared, resumed=True, limits=self._limits)
+        held = self._held[build] = _Held(prepared.digest)
+        held.decided.set()
+        _log.info("build taken up", build=build, in_flight=plan.in_flight, settled=plan.done)
+        return self._launch(plan, held)
+
+    def refuse_new(self) -> None:
+        """Take no more builds; send nothing more for those that run."""
+        self._stopping = True
+        for walk in self._walks():
+            walk.stop()
+
+    async def drain(self, grace: float) -> None:
+        """After `refuse_new`: await what is in flight for ``grace`` seconds, then stop waiting for it."""
+        with trio.move_on_after(grace):
+            await self._until_idle()
+            return
+        _log.warning("grace is over", builds=len(self._held), seconds=grace)
+        for walk in self._walks():
+            walk.give_up(_CLOSING)
+        with trio.move_on_after(_CLOSING + 0.2):
+            await self._until_idle()
+
+    def long_waits(self, seconds: float) -> list[tuple[str, str, float]]:
+        """Builds whose oldest request is unanswered for longer: build, component, seconds."""
+        now = trio.current_time()
+        waits = ((walk.id, walk.longest_wait()) for walk in self._walks())
+        return [(build, wait[0], now - wait[1]) for build, wait in waits if wait and now - wait[1] > seconds]
+
+    def _walks(self) -> list[Walk]:
+        return [held.walk for held in self._held.values() if held.walk is not None]
+
+    async def _until_idle(self) -> None:
+        while self._held:
+            self._idle = trio.Event()
+            await self._idle.wait()
+
+    def _check_room(self) -> None:
+        if self._stopping:
+            raise _refused("shutting_down", "the scheduler is shutting down")
+        if len(self._held) >= self._max_builds:
+            raise _refused("busy", f"{len(self._held)} builds are running; max_builds is {self._max_builds}")
+
+    def _release(self, build: str) -> None:
+        del self._held[build]
+        if not self._held:
+            self._idle.set()
+
+    def _launch(self, plan: Plan, held: _Held) -> Walk:
+        completed = sum(change.state is State.COMPLETED for change in plan.build.changes)
+        track = self._feed.follow(plan.build.id, len(plan.build.changes), completed)
+        walk = held.walk = Walk(plan, self._connectors, self._store, self._slots, track.note)
+        if self._stopping:
+            walk.stop()
+        assert self._nursery is not None, "the supervisor does not run"
+        self._nursery.start_soon(self._run, walk, track, name=f"build {walk.id}")
+        return walk
+
+    async def _run(self, walk: Walk, track: Track) -> None:
+        log = _log.bind(build=walk.id)
+        began = trio.current_time()
+        total = len(walk.plan.build.changes)
+        log.info("build started", action=walk.plan.build.action, changes=total)
+        try:
+            report = await walk.run()
+            self._feed.close(track)
+            if report is None:
+                log.info("build left for the next process", settled=walk.plan.done, changes=total)
+                return
+            await self._publish(report)
+            seconds = round(trio.current_time() - began, 3)
+            if report.error is None:
+                log.info("build done", changes=total, seconds=seconds)
+            else:
+                log.warning("build failed", error=report.error[:1_000], seconds=seconds)
+        except Exception:
+            # A bug of ours, outside what the walk itself survives: all that can be done is to say so, once.
+            log.exception("the build ends without a report by a fault of the scheduler")
+        finally:
+            self._release(walk.id)
+
+    async def _publish(self, report: Report) -> None:
+        parts: list[bytes] = []
+        for part in report.chunks():
+            parts.append(part)
+            if not len(parts) % 4:
+                await trio.lowlevel.checkpoint()
+        try:
+            self._bus.publish(report.subject, b"".join(parts))
+        except MessageTooLarge as error:
+            build = report.fields.get("id")
+            _log.error("the report is too large", build=build, error=str(error))
+            self._bus.publish(report.subject, report.reduced(error.size, error.limit))
+
+
+def _refused(code: str, text: str) -> InvalidBuild:
+    return InvalidBuild(code, [Problem("", text)])

@@ -1,0 +1,124 @@
+"""Takes up what an earlier process left: at start, and when a reply comes for a build that nobody holds.
+
+WIRE: "The Ernest store". A store without this (memory) never needs it.
+"""
+
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias
+
+import structlog
+import trio
+
+from scheduler.build import Walk
+from scheduler.connector import Connectors, Stray
+from scheduler.errors import InvalidBuild, StoreError
+from scheduler.model import State
+from scheduler.stores import Store
+from scheduler.strictjson import encode
+from scheduler.supervisor import Supervisor
+from scheduler.validation import Prepared
+
+_log = structlog.get_logger()
+
+_ASK_AGAIN_AFTER = 10.0
+"""Seconds for which a no of the store is remembered."""
+_MOST_UNKNOWN = 10_000
+_MOST_STRAYS = 1_000
+"""Replies kept while the store is asked about their build."""
+
+Reader: TypeAlias = Callable[[bytes], Awaitable[Prepared]]
+"""Reads and checks a build."""
+
+
+class TakeUp:
+    """Finds builds that the store holds and this process does not."""
+
+    def __init__(self, store: Store, supervisor: Supervisor, connectors: Connectors, read: Reader) -> None:
+        self._store = store
+        self._supervisor = supervisor
+        self._connectors = connectors
+        self._read = read
+        self._strays: deque[Stray] = deque(maxlen=_MOST_STRAYS)
+        self._wake = trio.Event()
+        self._asking: dict[str, deque[Stray]] = {}
+        self._unknown: dict[str, float] = {}
+
+    def on_stray(self, stray: Stray) -> None:
+        """A reply came for a component that nobody here waits for. Synchronous: it only notes it."""
+        build = stray.build
+        if self._supervisor.holds(build):
+            self._drop(stray)
+        elif build in self._asking:
+            self._asking[build].append(stray)
+        elif self._unknown.get(build, -1.0) > trio.current_time() or len(self._strays) == _MOST_STRAYS:
+            self._drop(stray)
+        else:
+            self._strays.append(stray)
+            self._wake.set()
+
+    async def run(self) -> None:
+        """Take up what is unfinished, then whatever replies point to; never returns."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._at_start, nursery)
+            while True:
+                await self._wake.wait()
+                self._wake = trio.Event()
+                while self._strays:
+                    stray = self._strays.popleft()
+                    if stray.build in self._asking:
+                        self._asking[stray.build].append(stray)
+                    else:
+                        self._asking[stray.build] = deque([stray], maxlen=_MOST_STRAYS)
+                        nursery.start_soon(self._ask, stray.build, False)
+
+    async def _at_start(self, nursery: trio.Nursery) -> None:
+        try:
+            async for build in self._store.unfinished():
+                if build not in self._asking and not self._supervisor.holds(build):
+                    self._asking[build] = deque(maxlen=_MOST_STRAYS)
+                    nursery.start_soon(self._ask, build, True)
+        except StoreError as error:
+            _log.warning("the store does not say which builds are unfinished", error=str(error))
+
+    async def _ask(self, build: str, unfinished: bool) -> None:
+        """Ask the store about one build; ``unfinished`` if it said by itself that there is work left."""
+        walk: Walk | None = None
+        try:
+            walk = await self._take_up(build, unfinished)
+        except (StoreError, InvalidBuild) as error:
+            _log.warning("build not taken up", build=build, error=str(error)[:1_000])
+        except Exception:  # a bug of ours, set off by this build, must cost no other
+            _log.exception("build not taken up by a fault of the scheduler", build=build)
+        finally:
+            strays = self._asking.pop(build)
+        if walk is None:
+            self._remember_no(build)
+        else:
+            await walk.listening.wait()
+        for stray in strays:
+            if not self._connectors.redeliver(stray):
+                self._drop(stray)
+
+    async def _take_up(self, build: str, unfinished: bool) -> Walk | None:
+        document = await self._store.load(build)
+        if document is None:
+            return None
+        prepared = await self._read(await trio.to_thread.run_sync(encode, document))
+        if prepared.build.id != build:
+            _log.warning("build not taken up: the store gave another", build=build, got=prepared.build.id)
+            return None
+        running = {change.id for change in prepared.build.changes if change.state is State.RUNNING}
+        if not unfinished and running.isdisjoint(stray.component for stray in self._asking[build]):
+            return None
+        return self._supervisor.take_up(prepared)
+
+    def _remember_no(self, build: str) -> None:
+        now = trio.current_time()
+        if len(self._unknown) >= _MOST_UNKNOWN:
+            self._unknown = {name: until for name, until in self._unknown.items() if until > now}
+        if len(self._unknown) < _MOST_UNKNOWN:
+            self._unknown[build] = now + _ASK_AGAIN_AFTER
+
+    def _drop(self, stray: Stray) -> None:
+        self._connectors.count("for no running component", stray.message.subject, build=stray.build[:128])

@@ -1,0 +1,48 @@
+"""Text on its way to a person: secrets taken out, control characters made harmless, numbers readable."""
+
+import re
+
+_USER_INFORMATION = re.compile(r"(?<=://)[^\s\"']*@")
+_CUT = "..."
+
+
+def mask_url(text: str) -> str:
+    """``text`` with the user information of every URL in it replaced by ``***``.
+
+    A password may hold slashes and commas, so everything up to the last ``@`` goes: rather too much.
+    """
+    return _USER_INFORMATION.sub("***@", text) if "://" in text else text
+
+
+def printable(text: str, limit: int = 0) -> str:
+    """``text`` on one line, with nothing in it that a terminal would obey; cut to ``limit`` characters.
+
+    Ids and error texts come from elsewhere: an escape sequence among them could rewrite the screen.
+    """
+    if limit and len(text) > limit:
+        text = text[: limit - len(_CUT)] + _CUT
+    if text.isprintable():
+        return text
+    return "".join(_harmless(character) for character in text)
+
+
+def _harmless(character: str) -> str:
+    if character.isprintable():
+        return character
+    return " " if character.isspace() else character.encode("unicode_escape").decode("ascii")
+
+
+def seconds(value: float) -> str:
+    """A duration as people read it: ``0.4s``, ``12.3s``, ``4m05s``, ``2h03m``."""
+    value = max(0.0, value)
+    if value < 60:
+        return f"{value:.1f}s"
+    minutes, rest = divmod(int(value), 60)
+    if minutes < 60:
+        return f"{minutes}m{rest:02}s"
+    return f"{minutes // 60}h{minutes % 60:02}m"
+
+
+def count(number: int, noun: str) -> str:
+    """``1 component``, ``1,234 components``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

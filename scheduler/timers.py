@@ -1,0 +1,93 @@
+"""Deadlines of attempts: one task for all of them, on a clock that stands still while the broker is away."""
+
+import heapq
+from collections.abc import Callable
+from itertools import count
+
+import trio
+
+from scheduler.bus import Bus
+
+_TICK = 1.0
+"""Seconds between two looks at the connection; an outage is known this exactly."""
+
+
+class Timer:
+    """One deadline; see `Timers.start`."""
+
+    __slots__ = ("cancelled", "expire")
+
+    def __init__(self, expire: Callable[[], None]) -> None:
+        self.expire = expire
+        self.cancelled = False
+
+
+class Timers:
+    """Calls back when a time has passed during which the broker was there.
+
+    A task and a cancel scope per attempt would cost more than everything else an attempt does; a heap
+    costs a push. Cancelled timers stay in it until they are due or are more than half of it.
+    """
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+        self._heap: list[tuple[float, int, Timer]] = []
+        self._cancelled = 0
+        self._number = count()
+        self._wake = trio.Event()
+        self._seen = 0.0
+        """What Trio's clock said at the last look."""
+        self._passed = 0.0
+        """How much of that time the broker was there."""
+        self._up = True
+
+    def start(self, seconds: float, expire: Callable[[], None]) -> Timer:
+        """Call ``expire`` once, ``seconds`` from now; it must not block or raise."""
+        timer = Timer(expire)
+        due = self.now() + seconds
+        if not self._heap or due < self._heap[0][0]:
+            self._wake.set()
+        heapq.heappush(self._heap, (due, next(self._number), timer))
+        return timer
+
+    def cancel(self, timer: Timer) -> None:
+        """Forget a timer; harmless where it is over."""
+        if timer.cancelled:
+            return
+        timer.cancelled = True
+        self._cancelled += 1
+        if self._cancelled > 1_000 and self._cancelled * 2 > len(self._heap):
+            self._heap = [entry for entry in self._heap if not entry[2].cancelled]
+            heapq.heapify(self._heap)
+            self._cancelled = 0
+
+    def now(self) -> float:
+        """Seconds during which the broker was there, since the first look."""
+        now = trio.current_time()
+        if self._up:
+            self._passed += now - self._seen
+        self._seen = now
+        return self._passed
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Watch the clock; never returns."""
+        self._seen = trio.current_time()
+        task_status.started()
+        while True:
+            now = self.now()
+            self._up = self._bus.connected
+            while self._heap and (self._heap[0][0] <= now or self._heap[0][2].cancelled):
+                _, _, timer = heapq.heappop(self._heap)
+                if timer.cancelled:
+                    self._cancelled -= 1
+                else:
+                    timer.cancelled = True
+                    timer.expire()
+            self._wake = trio.Event()
+            nap = _TICK
+            if not self._heap:
+                nap = float("inf")
+            elif self._up:
+                nap = min(nap, max(self._heap[0][0] - self.now(), 0.0))
+            with trio.move_on_after(nap):
+                await self._wake.wait()

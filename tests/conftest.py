@@ -1,0 +1,52 @@
+"""Fixtures for every test."""
+
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+from brokers import NatsServer
+from brokers import nats_server as run_nats_server
+from fake_bus import FakeBus
+
+ServerFactory = Callable[..., NatsServer]
+
+
+@pytest.fixture
+def nats_server() -> Iterator[NatsServer]:
+    """A fresh nats-server without any settings, on a free port."""
+    with run_nats_server() as server:
+        yield server
+
+
+@pytest.fixture
+def jetstream_server() -> Iterator[NatsServer]:
+    """A fresh nats-server with JetStream on disk (``sync_interval: always``)."""
+    with run_nats_server(jetstream=True) as server:
+        yield server
+
+
+@pytest.fixture
+def start_nats_server() -> Iterator[ServerFactory]:
+    """Start servers with settings: ``start_nats_server({"max_payload": 1024}, jetstream=True)``."""
+    with ExitStack() as stack:
+
+        def start(config: dict[str, Any] | None = None, *, jetstream: bool = False) -> NatsServer:
+            return stack.enter_context(run_nats_server(config, jetstream=jetstream))
+
+        yield start
+
+
+@pytest.fixture
+def fake_bus() -> FakeBus:
+    """An in-memory bus."""
+    return FakeBus()
+
+
+@pytest.fixture(autouse=True)
+def _leftovers(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Have what an integration test left behind (sockets, tasks, coroutines) warn in that very test."""
+    yield
+    if request.node.get_closest_marker("integration") is not None:
+        gc.collect()

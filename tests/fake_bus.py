@@ -1,0 +1,150 @@
+"""The in-memory twin of the bus: same checks, same queue, same answers, no broker.
+
+What is published is delivered a little later (`TrioToken.run_sync_soon`), in order, never inside the call to
+``publish``: as with a real broker, and deterministic under an autojump clock.
+"""
+
+from collections import deque
+from collections.abc import Callable, Mapping
+
+import structlog
+import trio
+from attrs import field, frozen
+
+from scheduler.bus import Message
+from scheduler.bus.endpoint import Endpoint, Interest
+from scheduler.bus.outbox import MAX_BYTES, MAX_MESSAGES, Barrier, Queued
+from scheduler.bus.subjects import matches
+
+log = structlog.get_logger(__name__)
+
+
+@frozen
+class Published:
+    """A message that reached the broker."""
+
+    subject: str
+    data: bytes = field(repr=False)
+    reply: str
+    headers: Mapping[str, str] | None
+
+
+class FakeBus(Endpoint):
+    """A Bus and its broker in one."""
+
+    def __init__(
+        self,
+        *,
+        max_payload: int = 1024 * 1024,
+        max_queued_messages: int = MAX_MESSAGES,
+        max_queued_bytes: int = MAX_BYTES,
+    ) -> None:
+        super().__init__("_INBOX.fake", max_payload, max_queued_messages, max_queued_bytes)
+        self.generation = 1
+        self.published: list[Published] = []
+        """Everything that reached the broker, in order."""
+        self.forbidden: set[str] = set()
+        """Patterns of subjects one may neither publish nor subscribe on."""
+        self.lose: Callable[[Published], bool] = lambda _: False
+        """Says of each message whether the broker loses it; it is in ``published`` all the same."""
+        self._up = True
+        self._turns: dict[str, int] = {}
+        self._others: deque[Published] = deque()
+        self.outbox.on_work = self._work
+
+    @property
+    def connected(self) -> bool:
+        return self._up
+
+    def disconnect(self) -> None:
+        """Have the broker go away: what is published stays queued."""
+        self._up = False
+
+    def reconnect(self) -> None:
+        """Have it come back, with all subscriptions, and take what is queued."""
+        self._up = True
+        self.generation += 1
+        self.outbox.restart((), ())
+        self._work()
+
+    def deliver(
+        self, subject: str, data: bytes, *, reply: str = "", headers: Mapping[str, str] | None = None
+    ) -> None:
+        """Have somebody else publish: it comes in unless disconnected, and is not in ``published``."""
+        if self._up:
+            self._others.append(Published(subject, data, reply, headers))
+            self._work()
+
+    @property
+    def subjects(self) -> list[str]:
+        """What is subscribed to, in order; the bus's own inbox is not in it."""
+        return [one.subject for one in self.interests.values() if one.subject != self.inbox.subject]
+
+    def _work(self) -> None:
+        trio.lowlevel.current_trio_token().run_sync_soon(self._pump, idempotent=True)
+
+    def _pump(self) -> None:
+        while self._up and (command := self.outbox.take_command()) is not None:
+            if isinstance(command, Barrier):
+                command.event.set()
+            elif command.startswith(b"SUB "):
+                self._judge(command.split()[1].decode())
+        while self._others:
+            self._dispatch(self._others.popleft())
+        while self._up and (item := self.outbox.take()) is not None:
+            if isinstance(item, Barrier):
+                item.event.set()
+            else:
+                self._accept(item)
+
+    def _judge(self, subject: str) -> None:
+        if any(matches(pattern, subject) for pattern in self.forbidden):
+            self.refuse("subscription", subject, "forbidden")
+
+    def _accept(self, item: Queued) -> None:
+        message = _parse(item)
+        if item.size > self.max_payload:
+            self.refuse("publish", item.subject, f"{item.size} bytes are over max_payload")
+            return
+        if any(matches(pattern, item.subject) for pattern in self.forbidden):
+            self.refuse("publish", item.subject, "forbidden")
+            return
+        self.published.append(message)
+        if not self.lose(message) and not self._dispatch(message) and message.reply:
+            self._dispatch(Published(message.reply, b"", "", {"Status": "503"}))
+
+    def _dispatch(self, message: Published) -> bool:
+        """Hand a message to whom it concerns, one of each queue group; say whether there was anybody."""
+        groups: dict[str, list[Interest]] = {}
+        chosen: list[Interest] = []
+        for interest in self.interests.values():
+            if matches(interest.subject, message.subject):
+                if interest.queue:
+                    groups.setdefault(interest.queue, []).append(interest)
+                else:
+                    chosen.append(interest)
+        for queue, members in groups.items():
+            turn = self._turns.get(queue, 0)
+            self._turns[queue] = turn + 1
+            chosen.append(members[turn % len(members)])
+        for interest in chosen:
+            try:
+                interest.handler(Message(message.subject, message.data, message.reply, message.headers))
+            except Exception:
+                log.exception("a message could not be handled", subject=message.subject)
+        return bool(chosen)
+
+
+def _parse(item: Queued) -> Published:
+    """Read a message back from its wire form, so that the form is tested as well."""
+    line, _, block = item.head.partition(b"\r\n")
+    operation, subject, *rest = line.decode().split(" ")
+    sizes = 2 if operation == "HPUB" else 1
+    headers = None
+    if operation == "HPUB":
+        fields = [field.decode().partition(": ") for field in block.split(b"\r\n")[1:] if field]
+        headers = {key: value.strip() for key, _, value in fields}
+        assert int(rest[-2]) == len(block)
+    assert int(rest[-1]) == len(block) + len(item.data) == item.size
+    assert subject == item.subject
+    return Published(subject, item.data, " ".join(rest[:-sizes]), headers)
