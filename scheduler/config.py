@@ -70,6 +70,7 @@ RANGES = {
     "max_in_flight": Range(1, 1_000_000),
     "max_in_flight_per_build": Range(1, 1_000_000),
     "max_changes": Range(1, 1_000_000),
+    "max_components": Range(1, 1_000_000),
     "max_edges": Range(1, 10_000_000),
     # A component stands three levels deep in its build; the parsers recurse, so the stack is the upper bound.
     "max_depth": Range(4, 256),

@@ -8,9 +8,10 @@ and compiling it would take a thousand times as long (FACTS: "Jinja2").
 import re
 from typing import Any, NamedTuple
 
-from scheduler import sandbox
+from scheduler import grammar, sandbox
 from scheduler.errors import TemplateError, Unresolved
-from scheduler.sandbox import Lookup, Reader
+from scheduler.grammar import Lookup
+from scheduler.sandbox import Reader
 
 UNCLOSED = "'{{' without '}}'; name the field in _raw if it is meant literally"
 
@@ -107,14 +108,14 @@ def _end(text: str, at: int) -> int:
     """
     depth = 0
     for found in _TOKEN.finditer(text, at):
-        token = found[0]
-        if token == "{":
+        mark = found[0]
+        if mark == "{":
             depth += 1
-        elif token == "}":
+        elif mark == "}":
             if depth:
                 depth -= 1
             elif text.startswith("}}", found.start()):
                 return found.start()
-        elif len(token) == 1:
+        elif len(mark) == 1:
             return -1
     return -1

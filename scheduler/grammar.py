@@ -7,7 +7,7 @@ in what they look up share one program.
 
 from collections.abc import Iterable
 from hashlib import blake2b
-from typing import NamedTuple, cast
+from typing import NamedTuple, TypeVar, cast
 from weakref import WeakValueDictionary
 
 import jinja2
@@ -44,7 +44,7 @@ class Lookup(NamedTuple):
 
 
 class Program:
-    """An expression without what it looks up. Its code is made when it is first run, and not kept for ever."""
+    """An expression without what it looks up. Its code is made when it is first run."""
 
     __slots__ = ("__weakref__", "source")
 
@@ -63,37 +63,22 @@ class Parsed(NamedTuple):
     """None if the expression is nothing but its one look-up."""
 
 
+# fmt: off
 _OPERATIONS = (
-    nodes.Name,
-    nodes.Const,
-    nodes.Getattr,
-    nodes.Getitem,
-    nodes.Filter,
-    nodes.Test,
-    nodes.CondExpr,
-    nodes.Compare,
-    nodes.Operand,
-    nodes.And,
-    nodes.Or,
-    nodes.Not,
-    nodes.Concat,
-    nodes.Add,
-    nodes.Sub,
-    nodes.Neg,
-    nodes.List,
-    nodes.Dict,
-    nodes.Pair,
-    nodes.Tuple,
-    nodes.Slice,
-    nodes.Keyword,
+    nodes.Name, nodes.Const, nodes.Getattr, nodes.Getitem, nodes.Slice, nodes.Filter, nodes.Test,
+    nodes.Keyword, nodes.CondExpr, nodes.Compare, nodes.Operand, nodes.And, nodes.Or, nodes.Not, nodes.Concat,
+    nodes.Add, nodes.Sub, nodes.Neg, nodes.List, nodes.Dict, nodes.Pair, nodes.Tuple,
 )
-TESTS = frozenset(
-    "defined undefined string number integer float boolean true false mapping sequence even odd in "
-    "eq equalto ne lt lessthan le gt greaterthan ge == != < <= > >=".split()
-)
-FILTERS = frozenset(
-    'default lower upper trim string int float length first last join tojson title capitalize abs round sort unique'.split()
-)
+TESTS = frozenset({
+    "defined", "undefined", "string", "number", "integer", "float", "boolean", "true", "false", "mapping",
+    "sequence", "even", "odd", "in", "eq", "equalto", "ne", "lt", "lessthan", "le", "gt", "greaterthan", "ge",
+    "==", "!=", "<", "<=", ">", ">=",
+})
+FILTERS = frozenset({
+    "default", "lower", "upper", "trim", "string", "int", "float", "length", "first", "last", "join",
+    "tojson", "title", "capitalize", "abs", "round", "sort", "unique",
+})
+# fmt: on
 # Names that no template can write: filters are held against the allow-list before these are put in.
 LOOKUP = " lookup"
 CONCAT = " concat"
@@ -127,24 +112,34 @@ def _share(tree: nodes.Expr, source: str) -> Program:
 
 
 def read(source: str) -> "tuple[nodes.Expr, _Reading]":
+    """The tree to run for an expression, and what else was found in it.
+
+    Raises:
+        TemplateError: It cannot be read, uses what is not allowed, or is over a bound.
+    """
     if len(source) > MAX_SOURCE:
         raise TemplateError(f"an expression of {len(source)} characters; the limit is {MAX_SOURCE}")
     if source[:1] in {"-", "+"} or source[-1:] in {"-", "+"}:
         raise TemplateError("'{{-' and '-}}' are not known here; put a space between")
     try:
-        parser = Parser(_parsing, source, state="variable")
-        tree = parser.parse_expression()
-        if not parser.stream.eos:
-            raise TemplateError(f"cannot be read from '{parser.stream.current}' on")
         reading = _Reading()
-        return reading.convert(tree, 1, guarded=False), reading
-    except jinja2.TemplateSyntaxError as error:
-        raise TemplateError(short(error)) from error
+        return reading.convert(_parse(source), 1, guarded=False), reading
     except RecursionError as error:
         raise TemplateError("an expression nested too deep") from error
-    except ValueError as error:
-        # Python refuses to read integers of thousands of digits.
+    except (jinja2.TemplateSyntaxError, ValueError) as error:
+        # A ValueError is Python's, which does not read integers of thousands of digits.
         raise TemplateError(short(error)) from error
+
+
+def _parse(source: str) -> nodes.Expr:
+    parser = Parser(_parsing, source, state="variable")
+    tree = parser.parse_expression()
+    if not parser.stream.eos:
+        raise TemplateError(f"cannot be read from '{str(parser.stream.current)[:80]}' on")
+    return tree
+
+
+_Node = TypeVar("_Node", bound=nodes.Node)
 
 
 class _Reading:
@@ -155,7 +150,7 @@ class _Reading:
         self.lookups: list[Lookup] = []
         self.guarded: list[bool] = []
 
-    def convert(self, node: nodes.Expr, depth: int, *, guarded: bool) -> nodes.Expr:
+    def convert(self, node: _Node, depth: int, *, guarded: bool) -> _Node:
         """The tree to run in the place of ``node``.
 
         ``guarded`` says that the expression may have a value without this part of it: it stands under
@@ -166,11 +161,12 @@ class _Reading:
             case nodes.Name() | nodes.Getattr() | nodes.Getitem():
                 lookup = self.lookup(node, depth, guarded=guarded)
                 if lookup is not None:
-                    return lookup
+                    return cast("_Node", lookup)
             case nodes.CondExpr():
                 node.test = self.convert(node.test, depth + 1, guarded=guarded)
                 node.expr1 = self.convert(node.expr1, depth + 1, guarded=True)
-                node.expr2 = node.expr2 and self.convert(node.expr2, depth + 1, guarded=True)
+                if node.expr2 is not None:
+                    node.expr2 = self.convert(node.expr2, depth + 1, guarded=True)
                 return node
             case nodes.And() | nodes.Or():
                 node.left = self.convert(node.left, depth + 1, guarded=guarded)
@@ -180,7 +176,7 @@ class _Reading:
                 guarded = True
         for name, value in node.iter_fields():
             if isinstance(value, nodes.Node):
-                setattr(node, name, self.convert(cast("nodes.Expr", value), depth + 1, guarded=guarded))
+                setattr(node, name, self.convert(value, depth + 1, guarded=guarded))
             elif isinstance(value, list):
                 parts = [
                     self.convert(part, depth + 1, guarded=guarded) if isinstance(part, nodes.Node) else part
@@ -188,7 +184,7 @@ class _Reading:
                 ]
                 setattr(node, name, parts)
         if isinstance(node, nodes.Concat):
-            return _call(CONCAT, nodes.List(node.nodes, lineno=1), [])
+            return cast("_Node", _call(CONCAT, nodes.List(node.nodes, lineno=1), []))
         return node
 
     def admit(self, node: nodes.Node, depth: int) -> None:
@@ -212,7 +208,7 @@ class _Reading:
             case _ if not isinstance(node, _OPERATIONS):
                 raise TemplateError(f"{type(node).__name__} is not allowed in an expression")
 
-    def lookup(self, node: nodes.Expr, depth: int, *, guarded: bool) -> nodes.Expr | None:
+    def lookup(self, node: nodes.Node, depth: int, *, guarded: bool) -> nodes.Expr | None:
         """``node`` as one look-up, if it is a chain that begins with a name."""
         links: list[nodes.Getattr | nodes.Getitem] = []
         base: nodes.Node = node
@@ -258,10 +254,7 @@ def _admit_call(kind: str, node: nodes.Filter | nodes.Test, known: Iterable[str]
         raise TemplateError("* and ** are not allowed in an expression")
 
 
-
-
 def short(error: Exception) -> str:
+    """The message of an error from below, cut."""
     text = str(error) or type(error).__name__
     return text if len(text) <= 200 else f"{text[:200]}..."
-
-

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
-from scheduler import expressions, paths, sandbox
+from scheduler import expressions, grammar, paths, sandbox
 from scheduler.errors import TemplateError, Unresolved
 from scheduler.expressions import Expression
+from scheduler.grammar import Lookup
 from scheduler.jsonparts import MAX_STRING, bounded, gjson_text, text_of
-from scheduler.sandbox import Lookup
 
 _SHARED: Final = 1024
 """Characters up to which a string is worth keeping for the next component that says the same."""
@@ -153,7 +153,7 @@ def may_refer(text: str) -> bool:
 def read(text: str, syntax: Syntax) -> Text | None:
     """What ``text`` refers to; None if it is plain text.
 
-    ``$()`` is plain text, and so is a string that holds ``$(`` again further on: it is not wholly of the form.
+    ``$()`` is plain text, and so is what holds ``$(`` again further on: it is not wholly of the form.
 
     Raises:
         TemplateError: It is neither plain text nor a reference that can be read, or is over a bound.

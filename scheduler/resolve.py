@@ -13,10 +13,11 @@ from attrs import frozen
 
 from scheduler import references
 from scheduler.errors import TemplateError, Unresolved
+from scheduler.grammar import Lookup
 from scheduler.jsonparts import measure
 from scheduler.paths import MISSING, Elements, Path, Walker
 from scheduler.references import Syntax, Text
-from scheduler.sandbox import Lookup, element
+from scheduler.sandbox import element
 
 IDENTITY = frozenset({"_component_id", "_action", "_state", "service", "_raw"})
 """Fields that say what a component is. They are never rendered."""

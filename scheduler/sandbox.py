@@ -57,10 +57,7 @@ def run(program: Program, lookups: tuple[Lookup, ...], reader: Reader) -> Any:
         TemplateError: It cannot be evaluated, or what it makes is too large.
     """
     try:
-        value = _code(program)(reader=reader, lookups=lookups)
-        if isinstance(value, jinja2.Undefined) or value is None:
-            raise Unresolved(_why(value))
-        reader.spend(measure(value, reader.max_digits))
+        return _run(program, lookups, reader)
     except SchedulerError:
         raise
     except jinja2.UndefinedError as error:
@@ -69,9 +66,17 @@ def run(program: Program, lookups: tuple[Lookup, ...], reader: Reader) -> Any:
         raise TemplateError(grammar.short(error)) from error
     except RecursionError as error:
         raise TemplateError("is nested too deep to evaluate") from error
-    except Exception as error:  # noqa: BLE001 - the boundary to code that runs what strangers wrote:
-        # whatever else comes out of it is this one component's failure, and nobody else's.
+    except Exception as error:
+        # The boundary to code that runs what strangers wrote: whatever else comes out of it is the failure
+        # of this one component. The type is named, so that a bug of ours is found in the report.
         raise TemplateError(f"{type(error).__name__}: {grammar.short(error)}") from error
+
+
+def _run(program: Program, lookups: tuple[Lookup, ...], reader: Reader) -> Any:
+    value = _code(program)(reader=reader, lookups=lookups)
+    if isinstance(value, jinja2.Undefined) or value is None:
+        raise Unresolved(_why(value))
+    reader.spend(measure(value, reader.max_digits))
     return value
 
 
@@ -79,13 +84,9 @@ def run(program: Program, lookups: tuple[Lookup, ...], reader: Reader) -> Any:
 def _code(program: Program) -> TemplateExpression:
     tree, _ = grammar.read(program.source)
     body: list[nodes.Node] = [nodes.Assign(nodes.Name("result", "store"), tree, lineno=1)]
-    template = nodes.Template(body, lineno=1).set_environment(_environment)
-    return TemplateExpression(
-        _environment.from_string(cast("nodes.Template", template)), undefined_to_none=False
-    )
-
-
-# Running
+    template = nodes.Template(body, lineno=1)
+    template.set_environment(_environment)
+    return TemplateExpression(_environment.from_string(template), undefined_to_none=False)
 
 
 def _why(value: object) -> str:
@@ -107,12 +108,12 @@ def _text(value: object) -> str:
     return text_of(value)
 
 
-def _joined(context: Context, parts: Iterable[object], separator: str = "") -> str:
+def _joined(context: Context, parts: Iterable[Any], separator: str = "") -> str:
     """The text of ``parts``, looked at as it grows: it is never made if it is too large."""
     reader: Reader = context["reader"]
     texts: list[str] = []
     for part in parts:
-        if not isinstance(part, str | jinja2.Undefined | None):
+        if not (part is None or isinstance(part, str | jinja2.Undefined)):
             reader.spend(measure(part, reader.max_digits))
         texts.append(_text(part))
         reader.spend(len(texts[-1]) + len(separator) + 1)
@@ -182,7 +183,7 @@ def _in_environment(function: Callable[..., Any]) -> Callable[..., Any]:
     return with_environment
 
 
-FILTERS: Mapping[str, Callable[..., Any]] = {
+_FILTERS: Mapping[str, Callable[..., Any]] = {
     "default": filters.do_default,
     "lower": filters.do_lower,
     "upper": filters.do_upper,
@@ -202,7 +203,7 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "sort": _in_environment(filters.do_sort),
     "unique": _unique,
 }
-"""The filters there are, by name."""
+assert frozenset(_FILTERS) == grammar.FILTERS
 
 
 class _Environment(ImmutableSandboxedEnvironment):
@@ -220,13 +221,13 @@ class _Environment(ImmutableSandboxedEnvironment):
         found = element(obj, argument)
         return self.undefined(hint=f"there is no {argument!r:.80}") if found is None else found
 
-    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:  # noqa: A002
+    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         """``+`` and ``-``; the size of a sum is looked at before it is made."""
-        if operator == "+" and isinstance(left, str | list | tuple) and type(left) is type(right):
+        if operator == "+" and isinstance(left, str | list | tuple) and isinstance(right, type(left)):
             reader: Reader = context["reader"]
             reader.spend(8 * (len(left) + len(right)))
-            return bounded(left + right) if isinstance(left, str) else left + right
-        return super().call_binop(context, operator, left, right)
+        result = super().call_binop(context, operator, left, right)
+        return bounded(result) if isinstance(result, str) else result
 
 
 def element(value: object, key: object) -> Any:
@@ -244,7 +245,7 @@ def _make_environment() -> _Environment:
     environment.globals.clear()
     environment.tests = {name: test for name, test in TESTS.items() if name in grammar.TESTS}
     environment.filters = {grammar.LOOKUP: _look_up, grammar.CONCAT: _concatenate}
-    for name, function in FILTERS.items():
+    for name, function in _FILTERS.items():
         environment.filters[name] = pass_context(partial(_counted, function))
     return environment
 

@@ -5,12 +5,11 @@ what is in flight; when its grace is over it stops waiting, and closes.
 """
 
 import secrets
-from importlib.metadata import version
 
 import structlog
 import trio
 
-from scheduler import intake
+from scheduler import __version__, intake
 from scheduler.bus import Bus, Message
 from scheduler.config import Settings
 from scheduler.connector import Connectors
@@ -105,7 +104,7 @@ class Service:
                 background.start_soon(take_up.run)
             await self._connectors.listen()
             await background.start(self._take_in)
-            _log.info("ready", store=self._store.name, version=version(NAME))
+            _log.info("ready", store=self._store.name, version=__version__)
             task_status.started()
             await self._stopping.wait()
             self._supervisor.refuse_new()
@@ -128,7 +127,7 @@ class Service:
 
         for subject in intake.SUBJECTS:
             await self._bus.subscribe(subject, on_build, queue=intake.QUEUE_GROUP)
-        identity = Identity(NAME, secrets.token_hex(11), version(NAME), "Runs builds of infrastructure")
+        identity = Identity(NAME, secrets.token_hex(11), __version__, "Runs builds of infrastructure")
         await Discovery(self._bus, identity, list(self._endpoints.values())).open()
         async with trio.open_nursery() as nursery:
             task_status.started()

@@ -7,22 +7,22 @@ between them. When it is due the slots are filled, from what its dependencies re
                                     ->  render()             when due
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from difflib import get_close_matches
+from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
-from itertools import islice
 from typing import Any
 
 import msgspec
 from attrs import frozen
 
 from scheduler import references
+from scheduler.cutting import cut_fields
 from scheduler.errors import InvalidTemplate, Problem, SchedulerError, TemplateError, Unresolved
-from scheduler.jsonparts import MAX_RENDERED, encode, unwritable
+from scheduler.jsonparts import MAX_RENDERED, encode
 from scheduler.limits import Limits
 from scheduler.model import Change
-from scheduler.references import PathText, Syntax, Target, Text
-from scheduler.resolve import Found, Owner, Place, Raw, Resolver, Scope, join_place, raw_fields
+from scheduler.needs import needed, suggestion
+from scheduler.references import PathText, Syntax, Text
+from scheduler.resolve import Found, Owner, Raw, Resolver, Scope
 
 __all__ = [
     "Found",
@@ -92,13 +92,11 @@ class _Known:
         self._open_ended = open_ended
         self.build = scope.build
 
-    def find(self, id: str) -> Found | None:  # noqa: A002 - the word of the model
-        if self._supplied(id):
+    def find(self, id: str) -> Found | None:  # noqa: A002 - the port's name
+        # What a `find` returns may take the place of a component that exists.
+        if self._open_ended or self._supplied(id):
             raise _UnknownError
-        found = self._scope.find(id)
-        if found is None and self._open_ended:
-            raise _UnknownError
-        return found
+        return self._scope.find(id)
 
     def all(self) -> Sequence[Found]:
         raise _UnknownError
@@ -116,7 +114,8 @@ class Template:
         self,
         change: Change,
         runs: tuple[bytes, ...],
-        slots: "tuple[tuple[str, Text], ...]",
+        slots: tuple[tuple[str, Text], ...],
+        *,
         syntax: Syntax,
         raw: Raw,
         limits: Limits,
@@ -165,8 +164,7 @@ class Template:
                         resolver = self._resolver(scope)
                     chunk = encode(resolver.evaluate(text, resolver.owner, place))
                 size += len(chunk) + len(run)
-                if size > MAX_RENDERED:
-                    raise TemplateError(f"the component would be over {MAX_RENDERED} bytes, the limit")  # noqa: TRY301
+                _refuse_over(size)
                 if place == "_component":
                     type_ = _token(chunk)
                 elif place == "_provider":
@@ -210,7 +208,7 @@ class Template:
                 elif scope.find(target.id) is None:
                     judged = False
                     if not open_ended:
-                        cure = _suggestion(target.id, scope.ids()) if suggest else ""
+                        cure = suggestion(target.id, scope.ids()) if suggest else ""
                         problem = Problem(f"{self._change.id}.{place}", f"there is no '{target.id}'{cure}")
                         if problem not in problems:
                             problems.append(problem)
@@ -232,32 +230,11 @@ class Template:
         Args:
             scope: What was submitted.
         """
-        ids: set[str] = set()
         # Of the component itself all strings are slots already: nothing need be followed to find them.
-        todo = [target for _, text in self._slots for target in text.targets() if target.root != "component"]
-        seen: set[tuple[int, str]] = set()
-        while todo:
-            target = todo.pop()
-            if target.id is None:
-                continue
-            ids.add(target.id)
-            found = scope.find(target.id)
-            if found is not None and found.definition:
-                todo.extend(self._behind(Owner(found.document), target.keys, seen))
-        return frozenset(ids)
-
-    def _behind(
-        self, owner: Owner, keys: tuple[str | int, ...], seen: set[tuple[int, str]]
-    ) -> "Iterable[Target]":
-        """The references in what ``keys`` lead to within a definition, its own fields followed."""
-        todo = [keys]
-        while todo:
-            for text in _texts_below(owner, todo.pop(), self._syntax, seen):
-                for target in text.targets():
-                    if target.root == "component":
-                        todo.append(target.keys)
-                    else:
-                        yield target
+        targets = (
+            target for _, text in self._slots for target in text.targets() if target.root != "component"
+        )
+        return needed(targets, scope, self._syntax)
 
     def _resolver(self, scope: Scope) -> Resolver:
         owner = Owner(self._change.fields, self._raw)
@@ -281,106 +258,17 @@ def compile_change(
             limit, text that cannot be written. Each names its place.
     """
     syntax = Syntax(templates is Templates.ALL, unresolved is OnUnresolved.KEEP)
-    cutter = _Cutter(component.id, syntax)
-    fields: Mapping[str, Any] = {**component.fields, "_state": "running", "service": build}
-    try:
-        body = encode(fields)
-    except TemplateError:
-        # Where the surrogate is: slow, and only ever done once for a build that is refused.
-        cutter.find_unwritable(fields, "")
-        raise InvalidTemplate(cutter.problems) from None
-    raw = cutter.raw(component.fields)
-    if b"{{" in body or b'"$(' in body:
-        fields = cutter.cut(fields, "", raw)
-    if cutter.problems:
-        raise InvalidTemplate(cutter.problems)
-    runs = tuple(encode(fields).split(_HOLE)) if cutter.slots else (body,)
-    template = Template(component, runs, tuple(cutter.slots), syntax, raw, limits)
+    fields = {**component.fields, "_state": "running", "service": build}
+    cut = cut_fields(component.id, fields, syntax)
+    template = Template(component, cut.runs, cut.slots, syntax=syntax, raw=cut.raw, limits=limits)
     if template.nodes > limits.max_template_nodes:
         message = f"{template.nodes} template nodes; max_template_nodes is {limits.max_template_nodes}"
         raise InvalidTemplate([Problem(component.id, message)])
     return template
 
 
-# A slot is encoded as one zero byte, which JSON cannot hold: that is where the constant runs are cut apart.
-_HOLE = b"\0"
-_SLOT = msgspec.Raw(_HOLE)
-
-
-class _Cutter:
-    """Takes the references out of a component's fields."""
-
-    def __init__(self, id: str, syntax: Syntax) -> None:  # noqa: A002 - the word of the model
-        self.id = id
-        self.syntax = syntax
-        self.slots: list[tuple[str, Text]] = []
-        self.problems: list[Problem] = []
-
-    def refuse(self, place: str, message: str) -> None:
-        self.problems.append(Problem(f"{self.id}.{place}" if place else self.id, message))
-
-    def raw(self, fields: Mapping[str, Any]) -> Raw:
-        try:
-            return raw_fields(fields)
-        except TemplateError as error:
-            self.refuse("_raw", str(error))
-            return {}
-
-    def cut(self, value: Any, place: str, raw: Raw | None) -> Any:
-        """``value`` with a hole where a reference stands; ``value`` itself if there is none."""
-        if isinstance(value, str):
-            return self.cut_text(value, place) if references.may_refer(value) else value
-        items: Iterable[tuple[Any, Any]]
-        if isinstance(value, dict):
-            items = value.items()
-        elif isinstance(value, list):
-            items = enumerate(value)
-        else:
-            return value
-        copy: Any = None
-        for key, item in items:
-            if not isinstance(item, str | dict | list):
-                continue
-            below = None if raw is None else raw.get(str(key))
-            if below is not None and not below:
-                continue
-            if isinstance(item, str) and not references.may_refer(item):
-                continue
-            changed = self.cut(item, join_place(place, key), below)
-            if changed is not item:
-                if copy is None:
-                    copy = value.copy()
-                copy[key] = changed
-        return value if copy is None else copy
-
-    def cut_text(self, value: str, place: str) -> Any:
-        try:
-            text = references.read(value, self.syntax)
-        except TemplateError as error:
-            self.refuse(place, str(error))
-            return value
-        if text is None:
-            return value
-        self.slots.append((place, text))
-        return _SLOT
-
-    def find_unwritable(self, value: Any, place: str) -> None:
-        """Report every string in ``value`` that has no UTF-8."""
-        match value:
-            case str():
-                try:
-                    value.encode()
-                except UnicodeEncodeError as error:
-                    self.refuse(place, unwritable(error))
-            case dict():
-                for key, item in value.items():
-                    name = key.encode("utf-8", "backslashreplace").decode()
-                    if name != key:
-                        self.refuse(join_place(place, name), "the name holds a lone surrogate")
-                    self.find_unwritable(item, join_place(place, name))
-            case list():
-                for index, item in enumerate(value):
-                    self.find_unwritable(item, join_place(place, index))
+_SHORT = 4096
+"""Characters up to which text found is surely within every bound."""
 
 
 def _quick(text: Text, scope: Scope) -> bytes | None:
@@ -419,7 +307,11 @@ def _quick(text: Text, scope: Scope) -> bytes | None:
     return encode(value)
 
 
-_SHORT = 4096
+def _refuse_over(size: int) -> None:
+    if size > MAX_RENDERED:
+        raise TemplateError(
+            f"the component would be over {MAX_RENDERED} bytes, the limit"
+        )
 
 
 def _token(chunk: bytes) -> str:
@@ -427,57 +319,3 @@ def _token(chunk: bytes) -> str:
     if not isinstance(value, str):
         raise TemplateError("is a part of the subject, and must be text")
     return value
-
-
-def _texts_below(
-    owner: Owner, keys: tuple[str | int, ...], syntax: Syntax, seen: set[tuple[int, str]]
-) -> Iterable[Text]:
-    """The templates that are met on the way along ``keys``, or within what they lead to."""
-    value: Any = owner.document
-    where: Place | None = Place(owner, "", owner.raw)
-    for key in keys:
-        if where is None:
-            return
-        if isinstance(value, dict) and key in value:
-            value = value[key]
-        elif isinstance(value, list) and str(key).isdecimal() and int(key) < len(value):
-            value = value[int(key)]
-        else:
-            break
-        where = where.child(key)
-    todo: list[tuple[Any, Place | None]] = [(value, where)]
-    while todo:
-        value, where = todo.pop()
-        if where is None:
-            continue
-        if isinstance(value, dict):
-            todo.extend((item, where.child(key)) for key, item in value.items() if not _is_plain(item))
-        elif isinstance(value, list):
-            todo.extend((item, where.child(index)) for index, item in enumerate(value) if not _is_plain(item))
-        elif isinstance(value, str) and references.may_refer(value):
-            place = (id(owner.document), where.text)
-            if place in seen:
-                continue
-            seen.add(place)
-            try:
-                text = references.read(value, syntax)
-            except TemplateError:
-                continue  # `check` says so, if it matters
-            if text is not None:
-                yield text
-
-
-def _is_plain(value: object) -> bool:
-    return not isinstance(value, dict | list) and not (isinstance(value, str) and references.may_refer(value))
-
-
-_CANDIDATES = 500
-"""Ids that a mistyped one is compared with: some milliseconds."""
-
-
-def _suggestion(id: str, ids: Iterable[str]) -> str:  # noqa: A002 - the word of the model
-    """``; did you mean 'x'?``, if there is something like it."""
-    kind = id[:3]
-    like = (one for one in ids if abs(len(one) - len(id)) <= 4 and one[:3] == kind)
-    found = get_close_matches(id, islice(like, _CANDIDATES), n=1, cutoff=0.75)
-    return f"; did you mean '{found[0]}'?" if found else ""

@@ -34,10 +34,10 @@ def _harmless(character: str) -> str:
 
 def seconds(value: float) -> str:
     """A duration as people read it: ``0.4s``, ``12.3s``, ``4m05s``, ``2h03m``."""
-    value = max(0.0, value)
-    if value < 60:
-        return f"{value:.1f}s"
-    minutes, rest = divmod(int(value), 60)
+    tenths = round(max(0.0, value), 1)
+    if tenths < 60:
+        return f"{tenths:.1f}s"
+    minutes, rest = divmod(int(tenths), 60)
     if minutes < 60:
         return f"{minutes}m{rest:02}s"
     return f"{minutes // 60}h{minutes % 60:02}m"

@@ -162,6 +162,9 @@ class BuildFlags:
     max_changes: Annotated[int, number("max_changes", "Components a build may change.", LIMITS)] = (
         DEFAULT_LIMITS.max_changes
     )
+    max_components: Annotated[int, number("max_components", "Components that exist already.", LIMITS)] = (
+        DEFAULT_LIMITS.max_components
+    )
     max_edges: Annotated[int, number("max_edges", "Edges of a build.", LIMITS)] = DEFAULT_LIMITS.max_edges
     max_depth: Annotated[int, number("max_depth", "Levels of nesting in JSON.", LIMITS)] = (
         DEFAULT_LIMITS.max_depth

@@ -108,6 +108,9 @@ async def with_parts(
 
             broker = await stack.enter_async_context(open_broker(settings.data_dir))
             options = BusOptions(servers=(broker.url,), token=broker.token)
+            if behaviour is None:
+                # The one secret that is ever shown: without it nobody's connectors could join.
+                say(f"connectors can join at {broker.url_with_token}")
         options = attrs.evolve(options, name=f"scheduler {sys.argv[1] if len(sys.argv) > 1 else ''}".strip())
         bus = await stack.enter_async_context(open_bus(options, connect_deadline=CONNECT_TIMEOUT))
         async with trio.open_nursery() as nursery:

@@ -1,0 +1,124 @@
+"""A change's JSON cut apart where references stand: constant runs of bytes, with slots between them."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+
+from scheduler import references
+from scheduler.errors import InvalidTemplate, Problem, TemplateError
+from scheduler.jsonparts import encode, unwritable
+from scheduler.references import Syntax, Text
+from scheduler.resolve import Raw, join_place, raw_fields
+
+# A slot is encoded as one zero byte, which JSON cannot hold: that is where the constant runs are cut apart.
+_HOLE = b"\0"
+_SLOT = msgspec.Raw(_HOLE)
+
+
+class Cut(NamedTuple):
+    """A change, cut apart."""
+
+    runs: tuple[bytes, ...]
+    """What stands before, between and after the slots: one more than there are slots."""
+    slots: tuple[tuple[str, Text], ...]
+    """By place, in the order of the JSON."""
+    raw: Raw
+    """What is never rendered."""
+
+
+def cut_fields(name: str, fields: Mapping[str, Any], syntax: Syntax) -> Cut:
+    """Cut the JSON of ``fields``, those of the component with this id.
+
+    Raises:
+        InvalidTemplate: With every problem there is.
+    """
+    cutter = _Cutter(name, syntax)
+    try:
+        body = encode(fields)
+    except TemplateError as error:
+        # Where the surrogate is: slow, and only ever done for a build that is refused.
+        cutter.find_unwritable(fields, "")
+        raise InvalidTemplate(cutter.problems or [Problem(name, str(error))]) from None
+    raw = cutter.raw(fields)
+    holed = cutter.cut(fields, "", raw) if b"{{" in body or b'"$(' in body else fields
+    if cutter.problems:
+        raise InvalidTemplate(cutter.problems)
+    runs = tuple(encode(holed).split(_HOLE)) if cutter.slots else (body,)
+    return Cut(runs, tuple(cutter.slots), raw)
+
+
+class _Cutter:
+    """Takes the references out of a component's fields."""
+
+    def __init__(self, name: str, syntax: Syntax) -> None:
+        self.id = name
+        self.syntax = syntax
+        self.slots: list[tuple[str, Text]] = []
+        self.problems: list[Problem] = []
+
+    def refuse(self, place: str, message: str) -> None:
+        self.problems.append(Problem(f"{self.id}.{place}" if place else self.id, message))
+
+    def raw(self, fields: Mapping[str, Any]) -> Raw:
+        try:
+            return raw_fields(fields)
+        except TemplateError as error:
+            self.refuse("_raw", str(error))
+            return {}
+
+    def cut(self, value: Any, place: str, raw: Raw | None) -> Any:
+        """``value`` with a hole where a reference stands; ``value`` itself if there is none."""
+        if isinstance(value, str):
+            return self.cut_text(value, place) if references.may_refer(value) else value
+        items: Iterable[tuple[Any, Any]]
+        if isinstance(value, dict):
+            items = value.items()
+        elif isinstance(value, list):
+            items = enumerate(value)
+        else:
+            return value
+        copy: Any = None
+        for key, item in items:
+            if not isinstance(item, str | dict | list):
+                continue
+            below = None if raw is None else raw.get(str(key))
+            if below is not None and not below:
+                continue
+            if isinstance(item, str) and not references.may_refer(item):
+                continue
+            changed = self.cut(item, join_place(place, key), below)
+            if changed is not item:
+                if copy is None:
+                    copy = value.copy()
+                copy[key] = changed
+        return value if copy is None else copy
+
+    def cut_text(self, value: str, place: str) -> Any:
+        try:
+            text = references.read(value, self.syntax)
+        except TemplateError as error:
+            self.refuse(place, str(error))
+            return value
+        if text is None:
+            return value
+        self.slots.append((place, text))
+        return _SLOT
+
+    def find_unwritable(self, value: Any, place: str) -> None:
+        """Report every string in ``value`` that has no UTF-8."""
+        match value:
+            case str():
+                try:
+                    value.encode()
+                except UnicodeEncodeError as error:
+                    self.refuse(place, unwritable(error))
+            case dict():
+                for key, item in value.items():
+                    name = key.encode("utf-8", "backslashreplace").decode()
+                    if name != key:
+                        self.refuse(join_place(place, name), "the name holds a lone surrogate")
+                    self.find_unwritable(item, join_place(place, name))
+            case list():
+                for index, item in enumerate(value):
+                    self.find_unwritable(item, join_place(place, index))

@@ -1,0 +1,389 @@
+"""Settings, the flags and variables they come from, and the log."""
+
+import json
+import logging
+import math
+import sys
+from collections.abc import Callable, Iterator
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+import structlog
+
+from scheduler.bus.options import BusOptions
+from scheduler.commands.flags import (
+    BrokerFlags,
+    BuildFlags,
+    EmbeddedFlags,
+    LogFlags,
+    QuietLogFlags,
+    ServiceFlags,
+    SimulatorFlags,
+    settings_of,
+)
+from scheduler.config import (
+    DEFAULT_SERVERS,
+    RANGES,
+    Settings,
+    flag_of,
+    parse_number,
+    parse_servers,
+    parse_timeouts,
+    variables_of,
+)
+from scheduler.errors import InvalidSettings
+from scheduler.limits import DEFAULT_LIMITS, Limits
+from scheduler.log import MASK, configure_logging, mask_secrets
+from scheduler.text import mask_url, printable, seconds
+
+
+def test_the_defaults_are_those_of_the_specification() -> None:
+    """Without flags and variables the service has the documented defaults."""
+    settings = Settings()
+    assert settings.store == "memory"
+    assert settings.bus.servers == DEFAULT_SERVERS
+    assert settings.limits == DEFAULT_LIMITS
+    assert (settings.attempt_timeout, settings.start_timeout, settings.store_timeout) == (3600.0, 10.0, 30.0)
+    assert (settings.grace, settings.max_builds) == (25.0, 10_000)
+    assert (settings.max_in_flight, settings.max_in_flight_per_build) == (2_000, 500)
+    assert (settings.templates, settings.unresolved) == ("all", "error")
+    assert not settings.embedded
+    assert settings.data_dir.is_absolute()
+
+
+def test_the_flags_have_the_defaults_of_the_settings() -> None:
+    """Flags that nobody gives make the settings that nobody changes."""
+    given = settings_of(BrokerFlags(), EmbeddedFlags(), BuildFlags(), ServiceFlags(), LogFlags())
+    assert given == Settings()
+
+
+def test_every_setting_has_a_flag() -> None:
+    """There is no setting that only a programmer can reach."""
+    flags = {
+        name
+        for group in (BrokerFlags, EmbeddedFlags, BuildFlags, ServiceFlags, LogFlags)
+        for name in attrs.fields_dict(group)
+    }
+    settings = set(attrs.fields_dict(Settings)) - {"bus", "limits"}
+    broker = set(attrs.fields_dict(BusOptions))
+    broker -= {"servers", "name", "inbox_prefix", "max_queued_messages", "max_queued_bytes"}
+    assert flags == settings | set(attrs.fields_dict(Limits)) | broker | {"nats_url"}
+
+
+@pytest.mark.parametrize(
+    "group", [BrokerFlags, EmbeddedFlags, BuildFlags, ServiceFlags, LogFlags, SimulatorFlags]
+)
+def test_every_flag_has_its_variable(group: type) -> None:
+    """A flag is named after its setting, and so is its variable."""
+    for field in attrs.fields(group):
+        parameter = field.type.__metadata__[0]
+        assert parameter.name == (flag_of(field.name),)
+        assert parameter.env_var == variables_of(field.name)
+        assert parameter.help
+
+
+def test_numbers_have_ranges_everywhere() -> None:
+    """Every number among the settings and limits is held to a range."""
+    numbers = {
+        field.name
+        for holder in (Settings(), DEFAULT_LIMITS)
+        for field in attrs.fields(type(holder))
+        if type(getattr(holder, field.name)) in {int, float}
+    }
+    assert numbers == set(RANGES)
+
+
+@pytest.mark.parametrize("name", sorted(RANGES))
+def test_the_ends_of_a_range_are_allowed_and_what_is_beyond_is_not(name: str) -> None:
+    """Both ends of a range are good values, one step further is none, and the message says the range."""
+    allowed = RANGES[name]
+    step = 1 if allowed.whole else 0.5
+
+    def make(value: float) -> object:
+        given: dict[str, Any] = {name: value}
+        return Settings(limits=Limits(**given)) if name in attrs.fields_dict(Limits) else Settings(**given)
+
+    make(allowed.low)
+    make(allowed.high)
+    for value in (allowed.low - step, allowed.high + step):
+        with pytest.raises(InvalidSettings) as caught:
+            make(value)
+        assert flag_of(name) in str(caught.value)
+        assert variables_of(name)[0] in str(caught.value)
+        assert str(allowed) in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "-inf", "1e400", "", "five", "-1", "3600.1"])
+def test_what_is_no_number_of_seconds_is_refused(text: str) -> None:
+    """A number that is not finite, not in range or not a number is refused, with the value."""
+    with pytest.raises(
+        InvalidSettings, match=r"^--grace \(SCHEDULER_GRACE\): .* is not a number from 0 to 3,600$"
+    ):
+        parse_number("grace", text)
+
+
+@pytest.mark.parametrize("text", ["1.5", "1e3", "0", "1000001", "٣x", "True"])
+def test_what_is_no_whole_number_is_refused(text: str) -> None:
+    """Where a count is wanted, fractions and texts are refused."""
+    with pytest.raises(InvalidSettings, match="is not a whole number from 1 to 1,000,000"):
+        parse_number("max_builds", text)
+
+
+def test_a_truth_value_is_no_number() -> None:
+    """Python's True is 1, but it is no count of builds."""
+    with pytest.raises(InvalidSettings):
+        Settings(max_builds=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "servers"),
+    [
+        ("nats://a:4222", ("nats://a:4222",)),
+        ("a", ("nats://a",)),
+        ("a:1, tls://b:2 ,", ("nats://a:1", "tls://b:2")),
+        ("nats://u:p@h:4222/", ("nats://u:p@h:4222/",)),
+        ("nats://[::1]:4222", ("nats://[::1]:4222",)),
+    ],
+)
+def test_servers_may_be_several_and_without_a_scheme(text: str, servers: tuple[str, ...]) -> None:
+    """Addresses are separated by commas, and nats:// is what a bare one means."""
+    assert parse_servers(text) == servers
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        " , ",
+        "http://h",
+        "nats://",
+        "nats://h:0",
+        "nats://h:99999",
+        "nats://h:x",
+        "h/path",
+        "nats://h?q",
+        "nats://a b",
+    ],
+)
+def test_what_is_no_server_is_refused(text: str) -> None:
+    """An address that no broker can have is refused, naming flag and both variables."""
+    with pytest.raises(InvalidSettings, match=r"^--nats-url \(NATS_URL, NATS_URI\): "):
+        parse_servers(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["nats://joe:hunter2@h:0", "joe:hunter2@h:x", "nats://joe:hun,ter2@h", "nats://joe:a/hunter2@h:x"]
+)
+def test_a_password_in_a_wrong_address_is_not_shown(text: str) -> None:
+    """What is wrong with an address is said without its user and password."""
+    with pytest.raises(InvalidSettings) as caught:
+        parse_servers(text)
+    assert not any(part in str(caught.value) for part in ("joe", "hun", "ter2"))
+
+
+def test_timeouts_keep_their_order() -> None:
+    """Timeouts by subject are read in the order in which they are written."""
+    assert parse_timeouts("vpc.create.*=600, *.delete.*=300,") == (
+        ("vpc.create.*", 600.0),
+        ("*.delete.*", 300.0),
+    )
+    assert parse_timeouts(" ") == ()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["vpc", "vpc.create.*", "vpc.create=5", "vpc.create.>=5", "a..b=5", "a.b.c=", "a.b.c=x", "a.b.c=nan",
+     "a.b.c=0", "a.b.c=-1", "a.b.c=inf", "a b.c.d=5", "a.b.c.d=5", "=5", "a*.b.c=5"],
+)  # fmt: skip
+def test_what_is_no_timeout_is_refused(text: str) -> None:
+    """A pattern or number of seconds that cannot be meant is refused."""
+    with pytest.raises(InvalidSettings, match=r"^--timeouts \(SCHEDULER_TIMEOUTS\): "):
+        parse_timeouts(text)
+
+
+def test_the_first_pattern_that_matches_gives_the_timeout() -> None:
+    """A request's timeout is that of the first matching pattern, otherwise the general one."""
+    settings = Settings(timeouts=parse_timeouts("vpc.*.aws=1,*.create.*=2,*.*.fake=3"), attempt_timeout=9.0)
+    subjects = ("vpc.create.aws", "vpc.create.azure", "net.delete.fake", "net.delete.aws")
+    assert [settings.timeout_for(subject) for subject in subjects] == [1.0, 2.0, 3.0, 9.0]
+
+
+@pytest.mark.parametrize("name", ["store", "log_level", "log_format"])
+def test_a_choice_that_does_not_exist_is_refused_with_those_that_do(name: str) -> None:
+    """A wrong word is answered with the right ones."""
+    given: dict[str, Any] = {name: "x"}
+    with pytest.raises(InvalidSettings, match=rf"^{flag_of(name)} \(.*\): 'x' is not one of: \w+, "):
+        Settings(**given)
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a\n", "x" * 129, "é"])
+def test_an_instance_name_is_plain(name: str) -> None:
+    """An instance's name can be used in subjects, logs and JSON alike."""
+    with pytest.raises(InvalidSettings, match="--name"):
+        Settings(name=name)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"user": "joe"}, "--user (SCHEDULER_USER) is given without --password (SCHEDULER_PASSWORD)"),
+        ({"password": "p"}, "--password (SCHEDULER_PASSWORD) is given without --user (SCHEDULER_USER)"),
+        (
+            {"credentials": Path("/no/where")},
+            "--credentials (SCHEDULER_CREDENTIALS): cannot read '/no/where'",
+        ),
+        ({"tls_ca": Path("/dev/null")}, "--tls-ca (SCHEDULER_TLS_CA): "),
+        (
+            {"token": "sesame", "nats_url": "nats://u:p@h"},
+            "--token (SCHEDULER_TOKEN) and user information in a server's URL; choose one",
+        ),
+    ],
+)
+def test_contradictions_about_the_login_name_the_flags(flags: dict[str, Any], message: str) -> None:
+    """What cannot be right about the login is said in terms of flags and variables, without secrets."""
+    with pytest.raises(InvalidSettings) as caught:
+        settings_of(BrokerFlags(**flags))
+    assert message in str(caught.value)
+    assert "sesame" not in str(caught.value)
+
+
+def test_the_embedded_broker_is_not_asked_for_a_login() -> None:
+    """With a broker of our own, what is set for another one does not matter."""
+    assert settings_of(BrokerFlags(nats_url="!!"), EmbeddedFlags(embedded=True)).embedded
+
+
+def test_a_setting_never_shows_a_password() -> None:
+    """Settings in a traceback or a log line hold no secret."""
+    settings = settings_of(BrokerFlags(nats_url="nats://joe:hunter2@h"))
+    assert "hunter2" not in repr(settings)
+    assert "hunter2" not in repr(settings_of(BrokerFlags(user="joe", password="hunter2")))
+
+
+def test_commands_that_print_results_log_less() -> None:
+    """A command whose output is a result logs from warnings on, the service from information on."""
+    assert (settings_of(QuietLogFlags()).log_level, Settings().log_level) == ("warning", "info")
+
+
+# Text for people.
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("nats://u:p@h:1,tls://x", "nats://***@h:1,tls://x"),
+        ("nats://u:p/w@h", "nats://***@h"),
+        ("a@b", "a@b"),
+        ("see nats://t@h and http://x/y", "see nats://***@h and http://x/y"),
+    ],
+)
+def test_user_information_is_masked(text: str, shown: str) -> None:
+    """Whatever stands before the @ of a URL is not shown."""
+    assert mask_url(text) == shown
+
+
+def test_nothing_that_is_shown_can_drive_a_terminal() -> None:
+    """Escape sequences, new lines and direction marks come out as harmless text."""
+    assert printable("a\x1b[2Jb\r\nc\u202ed\x00") == "a\\x1b[2Jb  c\\u202ed\\x00"
+    assert printable("\ud800") == "\\ud800"
+    assert printable("x" * 50, 10) == "xxxxxxx..."
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(-1, "0.0s"), (0.44, "0.4s"), (59.94, "59.9s"), (59.97, "1m00s"), (245, "4m05s"), (7384, "2h03m")],
+)
+def test_durations_are_readable(value: float, shown: str) -> None:
+    """Seconds are given in the unit that people would use."""
+    assert seconds(value) == shown
+
+
+# The log.
+
+
+@pytest.fixture
+def stderr(capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[[], str]]:
+    """What standard error has got; the log is as it was afterwards."""
+    root = logging.getLogger()
+    level, handlers = root.level, list(root.handlers)
+    structlog.contextvars.clear_contextvars()
+    yield lambda: capsys.readouterr().err
+    structlog.contextvars.clear_contextvars()
+    structlog.reset_defaults()
+    logging.captureWarnings(capture=False)
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+def test_the_log_is_json_where_nobody_watches(stderr: Callable[[], str]) -> None:
+    """In a pipe each event is a JSON object on a line, with UTC time, level and what is bound."""
+    configure_logging()
+    with structlog.contextvars.bound_contextvars(build="b", component="c"):
+        structlog.get_logger().info("sent", number=1)
+    structlog.get_logger().debug("too fine")
+    (line,) = stderr().splitlines()
+    event = json.loads(line)
+    assert list(event)[:3] == ["time", "level", "event"]
+    assert event["time"].endswith("Z")
+    del event["time"]
+    assert event == {"level": "info", "event": "sent", "build": "b", "component": "c", "number": 1}
+
+
+def test_the_log_never_holds_secrets(stderr: Callable[[], str]) -> None:
+    """Values under telling names and users in URLs are masked, at any depth."""
+    configure_logging()
+    log = structlog.get_logger()
+    log.info(
+        "connected to nats://u:hunter2@h",
+        password="hunter2",
+        options={"Token": "hunter2", "l": [{"api_key": "hunter2"}]},
+    )
+    try:
+        int("nats://u:hunter2@h")
+    except ValueError:
+        log.exception("failed", aws_secret_access_key="hunter2")
+    logging.getLogger("nats").error("lost %s", "nats://u:hunter2@h")
+    text = stderr()
+    assert "hunter2" not in text
+    assert len(text.splitlines()) == 3
+
+
+def test_values_nested_too_deep_to_check_are_not_logged() -> None:
+    """What is too deep to be looked through is masked as a whole."""
+    value: object = "deep"
+    for _ in range(20):
+        value = [value]
+    assert "deep" not in str(mask_secrets(None, "", {"value": value}))
+    assert mask_secrets(None, "", {"token": None, "n": math.pi}) == {"token": None, "n": math.pi}
+    assert mask_secrets(None, "", {"password": "x"}) == {"password": MASK}
+
+
+def test_the_readable_log_has_no_local_variables_and_no_escapes(stderr: Callable[[], str]) -> None:
+    """A traceback for people shows no variables, and a hostile value cannot drive the terminal."""
+    configure_logging(style="console")
+    hidden = "hunter" + "2"
+    try:
+        int(hidden, base=2)
+    except ValueError as error:
+        structlog.get_logger().error(
+            "failed", exc_info=error.with_traceback(error.__traceback__), id="a\x1b[2Jb"
+        )
+    text = stderr().replace("invalid literal for int() with base 2: 'hunter2'", "")
+    assert "Traceback" in text
+    assert "hunter2" not in text
+    assert "\x1b[2J" not in text
+
+
+def test_a_log_that_nobody_reads_any_more_fails_nobody(
+    monkeypatch: pytest.MonkeyPatch, stderr: Callable[[], str]
+) -> None:
+    """A closed standard error does not raise into the code that logs."""
+    configure_logging()
+    closed = StringIO()
+    closed.close()
+    monkeypatch.setattr(sys, "stderr", closed)
+    structlog.get_logger().error("lost")
+    monkeypatch.undo()
+    assert not stderr()
