@@ -153,7 +153,7 @@ def _to_json(context: Context, value: object) -> str:
 
 
 @pass_context
-def _round(_: Context, value: float, precision: int = 0, method: Any = "common") -> float:
+def _round(_: Context, value: float, precision: Any = 0, method: Any = "common") -> float:
     if not isinstance(precision, int) or abs(precision) > MAX_PRECISION:
         raise TemplateError(f"round takes a precision of at most {MAX_PRECISION}")
     return filters.do_round(value, precision, method)

@@ -15,11 +15,13 @@ progress from then on; not with ``--strict``.
 
 import argparse
 import asyncio
+import contextlib
 import json
 import signal
+import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -242,6 +244,44 @@ class Process:
         line = {"n": len(self.store.requests), "subject": subject, "body": body, "answer": text}
         self.record.write(json.dumps(line) + "\n")
         self.record.flush()
+
+
+class Spawned:
+    """The fake as a process of its own, for tests."""
+
+    def __init__(self, process: subprocess.Popen[str], record: Path) -> None:
+        self.process = process
+        self._record = record
+
+    def records(self) -> list[JSON]:
+        """What it has written to its record so far."""
+        lines = self._record.read_text().splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    def stop(self) -> None:
+        """End it, in order if it can. Idempotent."""
+        self.process.terminate()
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait(10)
+
+
+@contextlib.contextmanager
+def spawn(url: str, record: Path, *arguments: str) -> Iterator[Spawned]:
+    """Run the process for as long as the context lasts; it is subscribed when this yields."""
+    command = [sys.executable, __file__, url, "--record", str(record), *arguments]
+    record.touch()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        spawned = Spawned(process, record)
+        try:
+            assert process.stdout is not None
+            # Where it hangs or ends before it is ready, the test's own timeout or the missing line says so.
+            assert process.stdout.readline() == "ready\n", "the service-store did not start"
+            yield spawned
+        finally:
+            spawned.stop()
 
 
 def main() -> None:

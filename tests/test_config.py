@@ -263,8 +263,8 @@ def test_a_setting_never_shows_a_password() -> None:
 
 
 def test_commands_that_print_results_log_less() -> None:
-    """A command whose output is a result logs from warnings on, the service from information on."""
-    assert (settings_of(QuietLogFlags()).log_level, Settings().log_level) == ("warning", "info")
+    """A command whose output is a result logs errors, the service from information on."""
+    assert (settings_of(QuietLogFlags()).log_level, Settings().log_level) == ("error", "info")
 
 
 # Text for people.

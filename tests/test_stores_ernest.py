@@ -1,3 +1,6 @@
+# A clock works by being asked for.
+# ruff: noqa: ARG001
+
 import inspect
 import json
 from collections import Counter
@@ -11,6 +14,7 @@ import trio
 from attrs import define, field, frozen
 from ernest_service_store import ServiceStore
 from fake_bus import FakeBus
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from scheduler.bus import Message
 from scheduler.errors import BuildLost, StoreError, StoreUnavailable
@@ -18,8 +22,6 @@ from scheduler.events import Accepted, Event, Finished, Settled, Started, Withdr
 from scheduler.stores import Store, ernest
 from scheduler.stores.asking import Backoff
 from scheduler.stores.ernest import ErnestStore
-
-pytestmark = pytest.mark.usefixtures("autojump_clock")
 
 JSON: TypeAlias = dict[str, Any]
 
@@ -141,7 +143,7 @@ async def _unfinished(store: Store) -> list[str]:
 # What is asked, in which order.
 
 
-async def test_satisfies_the_port(store: ErnestStore) -> None:
+async def test_satisfies_the_port(store: ErnestStore, autojump_clock: MockClock) -> None:
     """It is a Store that a later process can go on from."""
     port: Store = store
     assert (port.name, port.resumable) == ("ernest", True)
@@ -195,14 +197,20 @@ async def test_satisfies_the_port(store: ErnestStore) -> None:
     ids=["accepted", "started", "withdrawn", "create", "delete", "find", "errored", "finished", "failed"],
 )
 async def test_asks_for_each_event_what_the_wire_says(
-    store: ErnestStore, script: Script, event: Event, expected: list[tuple[str, JSON]]
+    store: ErnestStore,
+    script: Script,
+    event: Event,
+    expected: list[tuple[str, JSON]],
+    autojump_clock: MockClock,
 ) -> None:
     """An event becomes these requests, in this order, each component with the build's id as its service."""
     await store.append("b", [event])
     assert [(request.subject, request.body) for request in script.requests] == expected
 
 
-async def test_keeps_the_order_of_events(store: ErnestStore, script: Script) -> None:
+async def test_keeps_the_order_of_events(
+    store: ErnestStore, script: Script, autojump_clock: MockClock
+) -> None:
     """Several events of one append are carried out one after the other; no event asks nothing."""
     done = Settled("vpc::a", _change("vpc::a"), upserts=(_change("vpc::a"),), deletes=(_change("vpc::z"),))
     await store.append("b", [Accepted(_build([])), _started(), done, _started("network::n"), Finished(None)])
@@ -210,7 +218,7 @@ async def test_keeps_the_order_of_events(store: ErnestStore, script: Script) -> 
     assert script.subjects == ["build.set.mapping", CHANGE, CHANGE, COMPONENT, DELETE, CHANGE]
 
 
-async def test_a_large_build_arrives_whole(nursery: trio.Nursery) -> None:
+async def test_a_large_build_arrives_whole(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
     """A mapping of megabytes, written in slices, is the same at the other end."""
     bus = FakeBus(max_payload=8 * 1024 * 1024)
     script = Script(bus, nursery)
@@ -220,7 +228,9 @@ async def test_a_large_build_arrives_whole(nursery: trio.Nursery) -> None:
     assert script.requests[0].body == {"id": "b", "mapping": build}
 
 
-async def test_the_service_holds_what_was_appended(store: ErnestStore, service: ServiceStore) -> None:
+async def test_the_service_holds_what_was_appended(
+    store: ErnestStore, service: ServiceStore, autojump_clock: MockClock
+) -> None:
     """What the plan says of components and changes is what the service answers afterwards."""
     await store.append("b", [_started()])
     assert service.mapping("b")["changes"][0]["_state"] == "running"
@@ -236,7 +246,7 @@ async def test_the_service_holds_what_was_appended(store: ErnestStore, service: 
 
 
 async def test_the_report_ends_the_build_in_the_service(
-    store: ErnestStore, service: ServiceStore, fake_bus: FakeBus
+    store: ErnestStore, service: ServiceStore, fake_bus: FakeBus, autojump_clock: MockClock
 ) -> None:
     """After its report a build is not in progress any more, though Finished asks nothing."""
     await store.append("b", [Finished(None)])
@@ -248,7 +258,9 @@ async def test_the_report_ends_the_build_in_the_service(
 # Pace.
 
 
-async def test_one_request_of_a_build_at_a_time(store: ErnestStore, script: Script) -> None:
+async def test_one_request_of_a_build_at_a_time(
+    store: ErnestStore, script: Script, autojump_clock: MockClock
+) -> None:
     """Appends made side by side are carried out in the order they were made, one request in flight."""
     script.delay = 1
     expected = []
@@ -257,7 +269,7 @@ async def test_one_request_of_a_build_at_a_time(store: ErnestStore, script: Scri
             settled = Settled("x", _change(f"vpc::{n}"), upserts=(_change(f"vpc::{n}"),))
             expected += [f"vpc::{n}"] * 2
             nursery.start_soon(store.append, "b", [settled])
-            await trio.testing.wait_all_tasks_blocked()
+            await wait_all_tasks_blocked()
     assert script.components == expected
     assert script.subjects == [CHANGE, COMPONENT] * 10
     assert script.most["b"] == 1
@@ -265,7 +277,9 @@ async def test_one_request_of_a_build_at_a_time(store: ErnestStore, script: Scri
 
 
 @pytest.mark.parametrize("limit", [1, 4, 7])
-async def test_a_few_requests_at_a_time_of_all_builds(fake_bus: FakeBus, script: Script, limit: int) -> None:
+async def test_a_few_requests_at_a_time_of_all_builds(
+    fake_bus: FakeBus, script: Script, limit: int, autojump_clock: MockClock
+) -> None:
     """Of all builds together never more than ``per_instance`` requests are in flight, and that many are."""
     store = ErnestStore(fake_bus, per_instance=limit)
     script.delay = 1
@@ -282,33 +296,39 @@ def test_four_by_default() -> None:
     assert (defaults["timeout"], defaults["store_timeout"], defaults["per_instance"]) == (5, 30, 4)
 
 
-async def test_a_build_with_many_appends_does_not_delay_others(fake_bus: FakeBus, script: Script) -> None:
+async def test_a_build_with_many_appends_does_not_delay_others(
+    fake_bus: FakeBus, script: Script, autojump_clock: MockClock
+) -> None:
     """With one slot, and 500 appends of one build before it, another build's append is second or third."""
     store = ErnestStore(fake_bus, per_instance=1)
     script.delay = 1
     async with trio.open_nursery() as nursery:
         for n in range(500):
             nursery.start_soon(store.append, "huge", [_started(f"vpc::{n}")])
-        await trio.testing.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         nursery.start_soon(store.append, "small", [_started("small::1"), _started("small::2")])
     positions = [n for n, id_ in enumerate(script.components) if id_.startswith("small")]
     assert positions[0] <= 2
     assert positions[1] == positions[0] + 2
 
 
-async def test_many_requests_of_one_append_do_not_delay_others(fake_bus: FakeBus, script: Script) -> None:
+async def test_many_requests_of_one_append_do_not_delay_others(
+    fake_bus: FakeBus, script: Script, autojump_clock: MockClock
+) -> None:
     """A find that returns 500 components takes its turn for each of them."""
     store = ErnestStore(fake_bus, per_instance=1)
     script.delay = 1
     found = Settled("x", _change("vpc::x"), upserts=tuple(_change(f"vpc::{n}") for n in range(500)))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(store.append, "huge", [found])
-        await trio.testing.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         nursery.start_soon(store.append, "small", [_started("small::1")])
     assert script.components.index("small::1") <= 2
 
 
-async def test_a_build_that_pauses_leaves_its_place(fake_bus: FakeBus, script: Script) -> None:
+async def test_a_build_that_pauses_leaves_its_place(
+    fake_bus: FakeBus, script: Script, autojump_clock: MockClock
+) -> None:
     """Between two attempts a build holds no slot, so another one gets it."""
     store = ErnestStore(fake_bus, per_instance=1, backoff=Backoff(first=2, jitter=0))
     script.answer = lambda request: (
@@ -316,12 +336,14 @@ async def test_a_build_that_pauses_leaves_its_place(fake_bus: FakeBus, script: S
     )
     async with trio.open_nursery() as nursery:
         nursery.start_soon(store.append, "a", [_started("a::1")])
-        await trio.testing.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         nursery.start_soon(store.append, "b", [_started("b::1")])
     assert script.components == ["a::1", "b::1", "a::1"]
 
 
-async def test_forgets_builds_that_ask_nothing(store: ErnestStore, script: Script) -> None:
+async def test_forgets_builds_that_ask_nothing(
+    store: ErnestStore, script: Script, autojump_clock: MockClock
+) -> None:
     """Nothing is kept of a build once its calls are over, however they ended."""
     script.answer = lambda request: b'{"_error":"no"}' if request.body["service"] == "bad" else b""
     await store.append("good", [_started()])
@@ -333,7 +355,9 @@ async def test_forgets_builds_that_ask_nothing(store: ErnestStore, script: Scrip
 # Deadlines and attempts.
 
 
-async def test_the_timeout_counts_from_sending(fake_bus: FakeBus, script: Script) -> None:
+async def test_the_timeout_counts_from_sending(
+    fake_bus: FakeBus, script: Script, autojump_clock: MockClock
+) -> None:
     """A request that queued for 40 s has its 5 s all the same, and no request is sent twice."""
     store = ErnestStore(fake_bus, per_instance=1)
     script.delay = 4
@@ -345,7 +369,7 @@ async def test_the_timeout_counts_from_sending(fake_bus: FakeBus, script: Script
 
 
 async def test_a_silent_store_is_asked_until_the_deadline(
-    store: ErnestStore, script: Script, fake_bus: FakeBus
+    store: ErnestStore, script: Script, fake_bus: FakeBus, autojump_clock: MockClock
 ) -> None:
     """Each attempt has 5 s, the pauses grow, and after 30 s from the first sending it is StoreUnavailable."""
     script.answer = lambda _: None
@@ -362,7 +386,7 @@ def _pairs(requests: list[Request]) -> list[tuple[Request, Request]]:
 
 
 async def test_nobody_subscribed_is_asked_again_with_growing_pauses(
-    store: ErnestStore, fake_bus: FakeBus
+    store: ErnestStore, fake_bus: FakeBus, autojump_clock: MockClock
 ) -> None:
     """503 comes at once, so the pauses alone space the attempts: 0.1 s, doubled up to 2 s."""
     times = []
@@ -382,7 +406,7 @@ async def test_nobody_subscribed_is_asked_again_with_growing_pauses(
     assert len(times) < 25
 
 
-async def test_chance_shortens_the_pauses() -> None:
+async def test_chance_shortens_the_pauses(autojump_clock: MockClock) -> None:
     """Jitter takes away up to its part of a delay and never adds to it, however often it is asked."""
     delays = Backoff(first=1, factor=2, most=8, jitter=0.5).delays()
     taken = [next(delays) for _ in range(5000)]
@@ -390,7 +414,9 @@ async def test_chance_shortens_the_pauses() -> None:
     assert len(set(taken)) > 4900
 
 
-async def test_a_store_that_comes_back_is_enough(store: ErnestStore, script: Script) -> None:
+async def test_a_store_that_comes_back_is_enough(
+    store: ErnestStore, script: Script, autojump_clock: MockClock
+) -> None:
     """When the store answers within the deadline the append succeeds, and goes on with what is left."""
     script.answer = lambda request: None if request.time < 20 else b""
     event = Settled("vpc::a", _change("vpc::a"), upserts=(_change("vpc::a"),))
@@ -398,14 +424,18 @@ async def test_a_store_that_comes_back_is_enough(store: ErnestStore, script: Scr
     assert script.subjects == [CHANGE] * 5 + [COMPONENT]
 
 
-async def test_each_request_has_a_deadline_of_its_own(store: ErnestStore, script: Script) -> None:
+async def test_each_request_has_a_deadline_of_its_own(
+    store: ErnestStore, script: Script, autojump_clock: MockClock
+) -> None:
     """An append of several requests may take longer than ``store_timeout``, a request may not."""
     script.delay = 4
     await store.append("b", [_started() for _ in range(20)])
     assert script.requests[-1].time - script.requests[0].time == 76
 
 
-async def test_a_late_answer_is_harmless(store: ErnestStore, script: Script) -> None:
+async def test_a_late_answer_is_harmless(
+    store: ErnestStore, script: Script, autojump_clock: MockClock
+) -> None:
     """The answer to an attempt that timed out is nobody's, not that of the next request."""
     script.answer = lambda request: (
         b'{"_error":"too late"}' if request.time == script.requests[0].time else b""
@@ -419,7 +449,9 @@ async def test_a_late_answer_is_harmless(store: ErnestStore, script: Script) -> 
     assert script.components == ["vpc::a", "vpc::a", "network::n"]
 
 
-async def test_appends_queued_behind_a_failed_one_fail_with_it(store: ErnestStore, script: Script) -> None:
+async def test_appends_queued_behind_a_failed_one_fail_with_it(
+    store: ErnestStore, script: Script, autojump_clock: MockClock
+) -> None:
     """They say the same, at once; a call made afterwards asks the store again."""
     script.answer = lambda _: None
     ends: list[tuple[str, float]] = []
@@ -438,17 +470,21 @@ async def test_appends_queued_behind_a_failed_one_fail_with_it(store: ErnestStor
     assert script.components[-1] == "vpc::later"
 
 
-async def test_an_error_answer_leaves_the_queue_alone(store: ErnestStore, script: Script) -> None:
+async def test_an_error_answer_leaves_the_queue_alone(
+    store: ErnestStore, script: Script, autojump_clock: MockClock
+) -> None:
     """What is queued behind an append that was answered with an error is carried out."""
     script.answer = lambda request: b'{"_error":"no"}' if request.body["_component_id"] == "vpc::0" else b""
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_failure, lambda: store.append("b", [_started("vpc::0")]))
-        await trio.testing.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         nursery.start_soon(store.append, "b", [_started("vpc::1")])
     assert script.components == ["vpc::0", "vpc::1"]
 
 
-async def test_a_silent_store_ends_every_wait(fake_bus: FakeBus, script: Script) -> None:
+async def test_a_silent_store_ends_every_wait(
+    fake_bus: FakeBus, script: Script, autojump_clock: MockClock
+) -> None:
     """200 builds in the queue of a store that is silent towards all do not wait for their turns to fail."""
     store = ErnestStore(fake_bus, backoff=STEADY)
     script.answer = lambda _: None
@@ -470,7 +506,9 @@ async def test_a_silent_store_ends_every_wait(fake_bus: FakeBus, script: Script)
     assert 0 < sent < 200
 
 
-async def test_a_young_wait_survives_the_silence_of_others(fake_bus: FakeBus, script: Script) -> None:
+async def test_a_young_wait_survives_the_silence_of_others(
+    fake_bus: FakeBus, script: Script, autojump_clock: MockClock
+) -> None:
     """Whoever waits shorter than ``store_timeout`` when the store is declared silent gets its turn."""
     store = ErnestStore(fake_bus, backoff=STEADY, per_instance=1)
     script.answer = lambda request: None if request.time < 31 else b""
@@ -481,14 +519,16 @@ async def test_a_young_wait_survives_the_silence_of_others(fake_bus: FakeBus, sc
     assert script.requests[-1].body["service"] == "young"
 
 
-async def test_a_slow_store_ends_no_wait(fake_bus: FakeBus, script: Script) -> None:
+async def test_a_slow_store_ends_no_wait(
+    fake_bus: FakeBus, script: Script, autojump_clock: MockClock
+) -> None:
     """While anybody is answered a build waits for its turn, for minutes where it must."""
     store = ErnestStore(fake_bus, backoff=STEADY, per_instance=1)
     script.delay = 4
     script.answer = lambda request: None if request.body["service"] == "unlucky" else b""
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_failure, lambda: store.append("unlucky", [_started()]), StoreUnavailable)
-        await trio.testing.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         for n in range(50):
             nursery.start_soon(store.append, f"b{n}", [_started()])
     assert len({request.body["service"] for request in script.requests}) == 51
@@ -499,7 +539,7 @@ async def test_a_slow_store_ends_no_wait(fake_bus: FakeBus, script: Script) -> N
 
 
 async def test_a_broker_that_is_away_fails_no_build(
-    store: ErnestStore, script: Script, fake_bus: FakeBus
+    store: ErnestStore, script: Script, fake_bus: FakeBus, autojump_clock: MockClock
 ) -> None:
     """While the broker is away nothing is sent, for as long as it takes; when it is back it goes on."""
     fake_bus.disconnect()
@@ -515,7 +555,7 @@ async def test_a_broker_that_is_away_fails_no_build(
 
 
 async def test_a_restart_while_asking_does_not_count(
-    store: ErnestStore, script: Script, fake_bus: FakeBus
+    store: ErnestStore, script: Script, fake_bus: FakeBus, autojump_clock: MockClock
 ) -> None:
     """Attempts during which the connection was lost are not held against the store."""
     script.answer = lambda _: None
@@ -534,7 +574,7 @@ async def test_a_restart_while_asking_does_not_count(
 
 
 async def test_a_restart_within_an_attempt_is_noticed(
-    store: ErnestStore, script: Script, fake_bus: FakeBus
+    store: ErnestStore, script: Script, fake_bus: FakeBus, autojump_clock: MockClock
 ) -> None:
     """A broker that was away for a moment between two looks has another generation: that attempt is free."""
     script.answer = lambda _: None
@@ -550,7 +590,9 @@ async def test_a_restart_within_an_attempt_is_noticed(
         fake_bus.reconnect()
 
 
-async def test_a_lost_request_is_repeated(store: ErnestStore, script: Script, fake_bus: FakeBus) -> None:
+async def test_a_lost_request_is_repeated(
+    store: ErnestStore, script: Script, fake_bus: FakeBus, autojump_clock: MockClock
+) -> None:
     """What the broker lost is sent again after the timeout."""
     fake_bus.lose = lambda message: message.subject == CHANGE and trio.current_time() < 1
     await store.append("b", [_started()])
@@ -561,7 +603,9 @@ async def test_a_lost_request_is_repeated(store: ErnestStore, script: Script, fa
 
 
 @pytest.mark.parametrize("answer", [b"", b"{}", b'{"status":"ok"}'])
-async def test_empty_is_success(store: ErnestStore, script: Script, answer: bytes) -> None:
+async def test_empty_is_success(
+    store: ErnestStore, script: Script, answer: bytes, autojump_clock: MockClock
+) -> None:
     """An empty answer, or an object without ``_error``, means that it was carried out."""
     script.answer = lambda _: answer
     await store.append("b", [_started()])
@@ -569,7 +613,9 @@ async def test_empty_is_success(store: ErnestStore, script: Script, answer: byte
 
 
 @pytest.mark.parametrize("text", ["record not found", "pg: record not found!", "build not found"])
-async def test_an_unknown_build_is_lost(store: ErnestStore, script: Script, text: str) -> None:
+async def test_an_unknown_build_is_lost(
+    store: ErnestStore, script: Script, text: str, autojump_clock: MockClock
+) -> None:
     """Where the store has no record of the build it is BuildLost, at once."""
     script.answer = lambda _: json.dumps({"_error": text}).encode()
     message, seconds = await _failure(lambda: store.append("b", [Accepted(_build([]))]), BuildLost)
@@ -587,7 +633,7 @@ async def test_an_unknown_build_is_lost(store: ErnestStore, script: Script, text
     ],
 )
 async def test_an_error_answer_is_an_error(
-    store: ErnestStore, script: Script, answer: bytes, text: str
+    store: ErnestStore, script: Script, answer: bytes, text: str, autojump_clock: MockClock
 ) -> None:
     """``_error`` is never ignored, whatever it holds: nothing is asked again, or after it."""
     script.answer = lambda _: answer
@@ -596,7 +642,7 @@ async def test_an_error_answer_is_an_error(
     assert len(script.requests) == 1
 
 
-async def test_a_long_error_is_cut(store: ErnestStore, script: Script) -> None:
+async def test_a_long_error_is_cut(store: ErnestStore, script: Script, autojump_clock: MockClock) -> None:
     """A store that says megabytes does not have them repeated, and what matters in them is found."""
     script.answer = lambda _: json.dumps({"_error": "x" * 100_000}).encode()
     message, _ = await _failure(lambda: store.append("b", [_started()]))
@@ -610,7 +656,9 @@ async def test_a_long_error_is_cut(store: ErnestStore, script: Script) -> None:
     "answer",
     [b"oops", b"[]", b"null", b'"ok"', b"5", b'{"a":', b"\xff", b" ", b'{"_error":NaN}', b"[" * 5000],
 )
-async def test_nonsense_is_an_error(store: ErnestStore, script: Script, answer: bytes) -> None:
+async def test_nonsense_is_an_error(
+    store: ErnestStore, script: Script, answer: bytes, autojump_clock: MockClock
+) -> None:
     """An answer that is neither empty nor an object is a StoreError, at once."""
     script.answer = lambda _: answer
     message, seconds = await _failure(lambda: store.append("b", [_started()]))
@@ -618,7 +666,9 @@ async def test_nonsense_is_an_error(store: ErnestStore, script: Script, answer: 
     assert seconds == 0
 
 
-async def test_could_not_serialize_is_repeated(store: ErnestStore, script: Script) -> None:
+async def test_could_not_serialize_is_repeated(
+    store: ErnestStore, script: Script, autojump_clock: MockClock
+) -> None:
     """The store's own conflict is repeated like silence, with pauses, until it is carried out."""
     conflict = b'{"_error":"pq: could not serialize access due to concurrent update"}'
     script.answer = lambda _: conflict if len(script.requests) < 4 else b""
@@ -627,7 +677,9 @@ async def test_could_not_serialize_is_repeated(store: ErnestStore, script: Scrip
     assert gaps == pytest.approx([0.1, 0.2, 0.4])
 
 
-async def test_could_not_serialize_for_ever_is_unavailable(store: ErnestStore, script: Script) -> None:
+async def test_could_not_serialize_for_ever_is_unavailable(
+    store: ErnestStore, script: Script, autojump_clock: MockClock
+) -> None:
     """Past the deadline the message says what the store said."""
     script.answer = lambda _: b'{"_error":"could not serialize access"}'
     message, seconds = await _failure(lambda: store.append("b", [_started()]), StoreUnavailable)
@@ -637,7 +689,9 @@ async def test_could_not_serialize_for_ever_is_unavailable(store: ErnestStore, s
     assert seconds == pytest.approx(30, abs=0.02)
 
 
-async def test_a_build_that_mentions_serialization_is_loaded(store: ErnestStore, script: Script) -> None:
+async def test_a_build_that_mentions_serialization_is_loaded(
+    store: ErnestStore, script: Script, autojump_clock: MockClock
+) -> None:
     """Only the store's own error counts, not a component's."""
     build = _build([_change("db::d", error="could not serialize")])
     script.answer = lambda request: json.dumps(build if "id" in request.body else [build]).encode()
@@ -645,7 +699,7 @@ async def test_a_build_that_mentions_serialization_is_loaded(store: ErnestStore,
     assert await _unfinished(store) == ["b"]
 
 
-async def test_too_large_for_the_broker() -> None:
+async def test_too_large_for_the_broker(autojump_clock: MockClock) -> None:
     """A build beyond ``max_payload`` is a StoreError that names both sizes; nothing is sent."""
     store = ErnestStore(FakeBus(max_payload=1000))
     message, _ = await _failure(lambda: store.append("b", [Accepted(_build([_change("v", x="y" * 2000)]))]))
@@ -653,17 +707,16 @@ async def test_too_large_for_the_broker() -> None:
     assert "max_payload of 1000 bytes" in message
 
 
-async def test_a_full_queue() -> None:
+async def test_a_full_queue(autojump_clock: MockClock) -> None:
     """No room in the outgoing queue is a StoreError that says so, and the slot is free again."""
-    bus = FakeBus(max_queued_messages=1)
+    bus = FakeBus(max_queued_bytes=50)
     store = ErnestStore(bus, per_instance=1)
-    bus.publish("x", b"")
     message, _ = await _failure(lambda: store.append("b", [_started()]))
     assert message.startswith("store: build.set.mapping.change: ")
     assert store._asker._slots.borrowed_tokens == 0
 
 
-async def test_a_closed_bus(store: ErnestStore, fake_bus: FakeBus) -> None:
+async def test_a_closed_bus(store: ErnestStore, fake_bus: FakeBus, autojump_clock: MockClock) -> None:
     """After the bus was closed every call is a StoreError."""
     fake_bus.close()
     await _failure(lambda: store.append("b", [_started()]))
@@ -674,7 +727,9 @@ async def test_a_closed_bus(store: ErnestStore, fake_bus: FakeBus) -> None:
 
 
 @pytest.mark.parametrize("sent", [True, False], ids=["in flight", "queued"])
-async def test_a_cancelled_append_gives_up_its_turn(store: ErnestStore, script: Script, sent: bool) -> None:
+async def test_a_cancelled_append_gives_up_its_turn(
+    store: ErnestStore, script: Script, sent: bool, autojump_clock: MockClock
+) -> None:
     """The next append of the build goes on, in order, and nothing more is sent of the cancelled one."""
     script.delay = 3
     async with trio.open_nursery() as nursery:
@@ -687,7 +742,7 @@ async def test_a_cancelled_append_gives_up_its_turn(store: ErnestStore, script: 
 
         for n in range(4):
             nursery.start_soon(append, n)
-            await trio.testing.wait_all_tasks_blocked()
+            await wait_all_tasks_blocked()
         await trio.sleep(1)
         scopes[0 if sent else 1].cancel()
     one = ["vpc::0"] if sent else ["vpc::0", "vpc::0"]
@@ -697,13 +752,15 @@ async def test_a_cancelled_append_gives_up_its_turn(store: ErnestStore, script: 
     assert store._asker._slots.borrowed_tokens == 0
 
 
-async def test_a_cancelled_wait_for_a_slot_leaves_nothing(fake_bus: FakeBus, script: Script) -> None:
+async def test_a_cancelled_wait_for_a_slot_leaves_nothing(
+    fake_bus: FakeBus, script: Script, autojump_clock: MockClock
+) -> None:
     """Builds that are cancelled while they queue for a slot take none with them."""
     store = ErnestStore(fake_bus, per_instance=1)
     script.delay = 1
     async with trio.open_nursery() as nursery:
         nursery.start_soon(store.append, "a", [_started()])
-        await trio.testing.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         with trio.move_on_after(0.5):
             await store.append("b", [_started()])
         nursery.start_soon(store.append, "c", [_started()])
@@ -711,7 +768,9 @@ async def test_a_cancelled_wait_for_a_slot_leaves_nothing(fake_bus: FakeBus, scr
     assert not store._asker._waiting
 
 
-async def test_cancelled_between_attempts(store: ErnestStore, script: Script) -> None:
+async def test_cancelled_between_attempts(
+    store: ErnestStore, script: Script, autojump_clock: MockClock
+) -> None:
     """An append cancelled in its pause, or while the broker is away, ends and frees its build."""
     script.answer = lambda _: b'{"_error":"could not serialize"}'
     with trio.move_on_after(0.05) as scope:
@@ -731,7 +790,9 @@ async def test_cancelled_between_attempts(store: ErnestStore, script: Script) ->
 @pytest.mark.parametrize(
     "answer", [b"", b"null", b"{}", b'{"_error":"record not found"}', b'{"_error":"build not found"}']
 )
-async def test_no_such_build(store: ErnestStore, script: Script, answer: bytes) -> None:
+async def test_no_such_build(
+    store: ErnestStore, script: Script, answer: bytes, autojump_clock: MockClock
+) -> None:
     """A build that the store does not have, or has no mapping of, is None."""
     script.answer = lambda _: answer
     assert await store.load("b") is None
@@ -740,13 +801,13 @@ async def test_no_such_build(store: ErnestStore, script: Script, answer: bytes) 
     ]
 
 
-async def test_loads_large_builds(nursery: trio.Nursery) -> None:
+async def test_loads_large_builds(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
     """A build of megabytes is read in slices, and is the same."""
     bus = FakeBus(max_payload=8 * 1024 * 1024)
     script = Script(bus, nursery)
     await bus.subscribe("build.>", script.handle)
     build = _build([_change(f"vpc::{n}", big=2**80, text="é" * 200) for n in range(10_000)])
-    script.answer = lambda _: json.dumps(build).encode()
+    script.answer = lambda _: json.dumps(build, ensure_ascii=False).encode()
     assert await ErnestStore(bus).load("b") == build
 
 
@@ -761,12 +822,14 @@ async def test_loads_large_builds(nursery: trio.Nursery) -> None:
         (b'{"id":"b","changes":[NaN]}', "store: build.get.mapping was answered with bad JSON: "),
         (b'{"id":"b","x":"\xff"}', "store: build.get.mapping was answered with bad JSON: "),
         (
-            b'{"id":"b","x":' + b"[" * 900 + b"]" * 900 + b"}",
+            b'{"id":"b","x":' + b"[" * 5000 + b"]" * 5000 + b"}",
             "store: build.get.mapping was answered with bad JSON: ",
         ),
     ],
 )
-async def test_loads_nothing_doubtful(store: ErnestStore, script: Script, answer: bytes, text: str) -> None:
+async def test_loads_nothing_doubtful(
+    store: ErnestStore, script: Script, answer: bytes, text: str, autojump_clock: MockClock
+) -> None:
     """Errors, other builds and bad JSON are StoreErrors."""
     script.answer = lambda _: answer
     message, seconds = await _failure(lambda: store.load("b"))
@@ -774,18 +837,20 @@ async def test_loads_nothing_doubtful(store: ErnestStore, script: Script, answer
     assert seconds == 0
 
 
-async def test_load_fails_without_a_store(store: ErnestStore) -> None:
+async def test_load_fails_without_a_store(store: ErnestStore, autojump_clock: MockClock) -> None:
     """Nobody there is StoreUnavailable after the deadline: it is not the same as no such build."""
     message, _ = await _failure(lambda: store.load("b"), StoreUnavailable)
     assert message == "store: build.get.mapping was not answered within 30 s: nobody is subscribed to it"
 
 
-async def test_load_sees_the_appends_before_it(store: ErnestStore, script: Script) -> None:
+async def test_load_sees_the_appends_before_it(
+    store: ErnestStore, script: Script, autojump_clock: MockClock
+) -> None:
     """It waits for its turn among the build's calls."""
     script.delay = 1
     async with trio.open_nursery() as nursery:
         nursery.start_soon(store.append, "b", [_started(), _started()])
-        await trio.testing.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         await store.load("b")
     assert script.subjects == [CHANGE, CHANGE, "build.get.mapping"]
 
@@ -793,7 +858,9 @@ async def test_load_sees_the_appends_before_it(store: ErnestStore, script: Scrip
 # unfinished
 
 
-async def test_finds_what_is_in_progress(store: ErnestStore, script: Script) -> None:
+async def test_finds_what_is_in_progress(
+    store: ErnestStore, script: Script, autojump_clock: MockClock
+) -> None:
     """It asks once for builds in progress, and yields each id once, in the store's order."""
     rows: list[JSON] = [
         {"id": "z", "status": "in_progress", "type": "apply", "mapping": {"id": "z", "changes": [1]}},
@@ -808,7 +875,9 @@ async def test_finds_what_is_in_progress(store: ErnestStore, script: Script) -> 
     ]
 
 
-async def test_leaves_out_what_is_no_build(store: ErnestStore, script: Script) -> None:
+async def test_leaves_out_what_is_no_build(
+    store: ErnestStore, script: Script, autojump_clock: MockClock
+) -> None:
     """Entries of a wrong shape are counted in the log and left out; the others are found."""
     rows: list[Any] = [
         None,
@@ -830,14 +899,18 @@ async def test_leaves_out_what_is_no_build(store: ErnestStore, script: Script) -
 
 
 @pytest.mark.parametrize("answer", [b"", b"null", b"[]", b" [ ] "])
-async def test_nothing_is_in_progress(store: ErnestStore, script: Script, answer: bytes) -> None:
+async def test_nothing_is_in_progress(
+    store: ErnestStore, script: Script, answer: bytes, autojump_clock: MockClock
+) -> None:
     """An empty list, in whatever way Go writes it, yields nothing."""
     script.answer = lambda _: answer
     assert await _unfinished(store) == []
 
 
 @pytest.mark.parametrize("silent", [True, False], ids=["silent", "nobody"])
-async def test_nobody_to_find_anything(store: ErnestStore, fake_bus: FakeBus, silent: bool) -> None:
+async def test_nobody_to_find_anything(
+    store: ErnestStore, fake_bus: FakeBus, silent: bool, autojump_clock: MockClock
+) -> None:
     """Without a store nothing is left unfinished: that is logged, and no error."""
     if silent:
         await fake_bus.subscribe(">", lambda _: None)
@@ -847,7 +920,9 @@ async def test_nobody_to_find_anything(store: ErnestStore, fake_bus: FakeBus, si
     assert trio.current_time() == pytest.approx(30, abs=0.02)
 
 
-async def test_a_store_that_starts_later_is_found(store: ErnestStore, fake_bus: FakeBus) -> None:
+async def test_a_store_that_starts_later_is_found(
+    store: ErnestStore, fake_bus: FakeBus, autojump_clock: MockClock
+) -> None:
     """A store that comes up while it is asked for gets the question."""
     service = ServiceStore()
     service.handle("build.set", b'{"id":"b"}')
@@ -864,7 +939,9 @@ async def test_a_store_that_starts_later_is_found(store: ErnestStore, fake_bus: 
 
 
 @pytest.mark.parametrize("answer", [b"oops", b"{}", b'{"_error":"no"}', b"5", b"[1,", b"[NaN]", b"[" * 5000])
-async def test_a_find_answered_with_nonsense(store: ErnestStore, script: Script, answer: bytes) -> None:
+async def test_a_find_answered_with_nonsense(
+    store: ErnestStore, script: Script, answer: bytes, autojump_clock: MockClock
+) -> None:
     """An answer that is not a list is a StoreError."""
     script.answer = lambda _: answer
     message, _ = await _failure(lambda: _unfinished(store))
@@ -872,7 +949,7 @@ async def test_a_find_answered_with_nonsense(store: ErnestStore, script: Script,
 
 
 async def test_finds_a_bounded_number(
-    store: ErnestStore, script: Script, monkeypatch: pytest.MonkeyPatch
+    store: ErnestStore, script: Script, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
 ) -> None:
     """Beyond the bound the rest is left out, and that is logged."""
     monkeypatch.setattr(ernest, "MAX_UNFINISHED", 3)

@@ -56,7 +56,8 @@ def demo(
         data = msgspec.json.format(read_example(example), indent=-1)
         what = f"the example {example!r}"
     prepared = read_build(data)
-    say(f"Running {what}, with a broker, the scheduler and simulated connectors in this process.\n")
+    say(f"Running {what}. The broker, the scheduler and")
+    say("simulated connectors are in this process; no cloud is asked for anything.\n")
     with tempfile.TemporaryDirectory(prefix="scheduler-demo-", ignore_cleanup_errors=True) as folder:
         settings = attrs.evolve(settings, embedded=True, data_dir=Path(folder))
         job = partial(run_build, prepared=prepared, data=data)

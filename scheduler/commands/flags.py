@@ -239,7 +239,7 @@ class QuietLogFlags:
     """The same, for commands whose output is not their log."""
 
     log_level: Annotated[LogLevel, choice("log_level", LogLevel, "The least that is worth a line.", LOG)] = (
-        "warning"
+        "error"
     )
     log_format: Annotated[
         LogFormat, choice("log_format", LogFormat, "auto: readable in a terminal, else JSON.", LOG)

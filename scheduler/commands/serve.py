@@ -28,7 +28,8 @@ def serve(
     """Take builds from NATS and run them; so does no command at all."""
     settings = settings_of(broker, embedded, build, service, log)
 
-    from scheduler.commands.session import run_async  # noqa: PLC0415 - a wrong flag is told without loading it
+    # A wrong flag is told without loading these.
+    from scheduler.commands.session import run_async  # noqa: PLC0415
     from scheduler.log import configure_logging  # noqa: PLC0415
     from scheduler.process import run_service  # noqa: PLC0415
 

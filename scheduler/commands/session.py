@@ -17,7 +17,7 @@ from scheduler.bus import Bus
 from scheduler.bus.nats import open_bus
 from scheduler.bus.options import BusOptions
 from scheduler.config import Settings
-from scheduler.errors import SchedulerError
+from scheduler.errors import BrokerError, SchedulerError
 from scheduler.simulator import Behaviour, Simulator
 
 CONNECT_TIMEOUT = 10.0
@@ -87,6 +87,18 @@ async def until_signal(main: Callable[[], Awaitable[int]], say_why: Callable[[],
     return codes[0]
 
 
+class _Waiting:
+    """Says once why a command does not get on, while the broker cannot be reached."""
+
+    def __init__(self) -> None:
+        self._said = False
+
+    def hear(self, status: str) -> None:
+        if not self._said and not status.startswith("connected"):
+            complain(f"{status}; waiting for it up to {CONNECT_TIMEOUT:g} s")
+        self._said = True
+
+
 async def with_parts(
     settings: Settings, behaviour: Behaviour | None, job: Callable[[Bus], Awaitable[int]]
 ) -> int:
@@ -103,18 +115,23 @@ async def with_parts(
     """
     async with AsyncExitStack() as stack:
         options = settings.bus
+        died: trio.Event | None = None
         if settings.embedded:
             from scheduler.broker import open_broker  # noqa: PLC0415 - only here needed
 
             broker = await stack.enter_async_context(open_broker(settings.data_dir))
             options = BusOptions(servers=(broker.url,), token=broker.token)
+            died = broker.died
             if behaviour is None:
                 # The one secret that is ever shown: without it nobody's connectors could join.
                 say(f"connectors can join at {broker.url_with_token}")
         options = attrs.evolve(options, name=f"scheduler {sys.argv[1] if len(sys.argv) > 1 else ''}".strip())
-        bus = await stack.enter_async_context(open_bus(options, connect_deadline=CONNECT_TIMEOUT))
+        bus = await stack.enter_async_context(
+            open_bus(options, connect_deadline=CONNECT_TIMEOUT, on_status=_Waiting().hear)
+        )
         async with trio.open_nursery() as nursery:
-            if settings.embedded:
+            if died is not None:
+                nursery.start_soon(_fail_when, died)
                 from scheduler.service import serve  # noqa: PLC0415 - only here needed
                 from scheduler.stores.memory import MemoryStore  # noqa: PLC0415 - only here needed
 
@@ -124,3 +141,9 @@ async def with_parts(
             code = await job(bus)
             nursery.cancel_scope.cancel()
     return code
+
+
+async def _fail_when(died: trio.Event) -> None:
+    await died.wait()
+    msg = "the embedded broker died; its log in the data directory says why"
+    raise BrokerError(msg)

@@ -34,7 +34,9 @@ def simulate(
     behaviour = connectors.behaviour()
     configure_logging(settings.log_level, settings.log_format)
     job = partial(_simulate, behaviour)
-    return run_async(partial(until_signal, partial(with_parts, settings, None, job), lambda: None))
+    code = run_async(partial(until_signal, partial(with_parts, settings, None, job), lambda: None))
+    # It has no other end than a signal.
+    return 0 if code > 128 else code
 
 
 async def _simulate(behaviour: Behaviour, bus: Bus) -> int:

@@ -11,12 +11,15 @@ from scheduler.commands.files import read_file
 from scheduler.commands.flags import (
     BROKER_DEFAULTS,
     BUILD_DEFAULTS,
+    QUIET_LOG_DEFAULTS,
     BrokerFlags,
     BuildFlags,
+    QuietLogFlags,
     settings_of,
     switch,
 )
 from scheduler.errors import InvalidBuild
+from scheduler.log import configure_logging
 from scheduler.model import Action, Build, State
 from scheduler.text import count, printable
 from scheduler.validation import Prepared, read_build
@@ -31,12 +34,13 @@ def validate(
     ] = False,
     build: BuildFlags = BUILD_DEFAULTS,
     broker: BrokerFlags = BROKER_DEFAULTS,
+    log: QuietLogFlags = QUIET_LOG_DEFAULTS,
 ) -> int:
     """List every problem of a build, each with its place."""
     from scheduler.commands.following import complain_of_build  # noqa: PLC0415 - only needed in bad news
     from scheduler.commands.session import run_async, say, with_parts  # noqa: PLC0415
 
-    settings = settings_of(build, broker)
+    settings = settings_of(build, broker, log)
     data = read_file(file)
     if data is None:
         return 1
@@ -50,6 +54,7 @@ def validate(
     say(f"{printable(file)} is fine: {describe(prepared)}")
     if not connectors:
         return 0
+    configure_logging(settings.log_level, settings.log_format)
     return run_async(partial(with_parts, settings, None, partial(_ask_broker, prepared.build)))
 
 
