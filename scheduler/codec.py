@@ -170,7 +170,7 @@ class _Reader:
 def _build_id(document: Document) -> str:
     value = document.get("id")
     if not isinstance(value, str) or not value:
-        found = "it is missing" if value in {None, ""} else f"it is {kind(value)}"
+        found = f"it is {kind(value)}" if value else "it is missing"
         raise _Malformed([Problem("", f"a build needs an id; {found}")])
     if not _BUILD_ID.fullmatch(value):
         shown = value if len(value) <= 128 else f"{value[:128]}... ({len(value)} characters)"

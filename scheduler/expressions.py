@@ -94,6 +94,8 @@ def split(text: str) -> list[str | Expression]:
         end = _end(text, start + 2)
         if end < 0:
             raise TemplateError(UNCLOSED)
+        if text[start + 2] in "-+" or text[end - 1] in "-+":
+            raise TemplateError("'{{-' and '-}}' are not known here; put a space between")
         parts.append(compile_expression(text[start + 2 : end]))
         at = end + 2
     if at < len(text):

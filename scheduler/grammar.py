@@ -119,8 +119,6 @@ def read(source: str) -> "tuple[nodes.Expr, _Reading]":
     """
     if len(source) > MAX_SOURCE:
         raise TemplateError(f"an expression of {len(source)} characters; the limit is {MAX_SOURCE}")
-    if source[:1] in {"-", "+"} or source[-1:] in {"-", "+"}:
-        raise TemplateError("'{{-' and '-}}' are not known here; put a space between")
     try:
         reading = _Reading()
         return reading.convert(_parse(source), 1, guarded=False), reading
@@ -239,6 +237,9 @@ class _Reading:
 
 
 def _constant(node: nodes.Node) -> str | int | None:
+    if isinstance(node, nodes.Neg):
+        value = _constant(node.node)
+        return -value if isinstance(value, int) else None
     value = node.value if isinstance(node, nodes.Const) else None
     return value if isinstance(value, str | int) and not isinstance(value, bool) else None
 

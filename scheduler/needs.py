@@ -23,11 +23,7 @@ def needed(targets: Iterable[Target], scope: Scope, syntax: Syntax) -> frozenset
         ids.add(target.id)
         found = scope.find(target.id)
         if found is not None and found.definition:
-            try:
-                owner = Owner(found.document)
-            except TemplateError:
-                continue  # Its `_raw` cannot be read: whoever renders it is told so.
-            todo.extend(_behind(owner, target.keys, syntax, seen))
+            todo.extend(_behind(Owner(found.document), target.keys, syntax, seen))
     return frozenset(ids)
 
 

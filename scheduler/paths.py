@@ -19,11 +19,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
 from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
 
-from scheduler.errors import TemplateError, Unresolved
+from scheduler.errors import TemplateError
 
 MAX_PATH = 2048
 """Characters in a path: four of the longest ids."""
 MAX_SEGMENTS = 64
+
+
+class AbortedError(TemplateError):
+    """The whole walk must end, whatever it was about to pass over: a circle, or too much work."""
 
 
 class Mark(Enum):
@@ -282,7 +286,9 @@ class Walker:
                 )
                 if found_place is not None and isinstance(found, str):
                     found = self.settle(found, found_place)
-            except Unresolved:
+            except AbortedError:
+                raise
+            except TemplateError:
                 # The element's own template is at fault, and not the reference that looks at it in passing.
                 continue
             if isinstance(found, str):

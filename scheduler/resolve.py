@@ -15,7 +15,7 @@ from scheduler import references
 from scheduler.errors import TemplateError, Unresolved
 from scheduler.grammar import Lookup
 from scheduler.jsonparts import measure
-from scheduler.paths import MISSING, Elements, Path, Walker
+from scheduler.paths import MISSING, AbortedError, Elements, Path, Walker
 from scheduler.references import Syntax, Text
 from scheduler.sandbox import element
 
@@ -56,10 +56,6 @@ class Scope(Protocol):
     def ids(self) -> Iterable[str]:
         """Every id that there is, of components and of changes."""
         ...
-
-
-class _CircularError(TemplateError):
-    """A string that refers to itself; the message names all that are part of it."""
 
 
 Raw = dict[str, Any]
@@ -104,16 +100,19 @@ def raw_fields(document: Mapping[str, Any]) -> Raw:
 class Owner:
     """A submitted component that is being looked at."""
 
-    __slots__ = ("document", "id", "raw")
+    __slots__ = ("document", "fault", "id", "raw")
 
     def __init__(self, document: Mapping[str, Any], raw: Raw | None = None) -> None:
         self.document = document
         self.id = str(document.get("_component_id"))
+        self.fault = ""
+        """Why nothing of it can be rendered. Its plain fields can be read all the same."""
         if raw is None:
             try:
                 raw = raw_fields(document)
             except TemplateError as error:
-                raise TemplateError(f"{self.id}: {error}") from error
+                self.fault = str(error)
+                raw = _NONE_RAW
         self.raw = raw
 
 
@@ -161,7 +160,7 @@ class Resolver(Walker):
         """Account for work in bytes of JSON. Raises `TemplateError` when it is all spent."""
         self._left -= work
         if self._left < 0:
-            raise TemplateError(
+            raise AbortedError(
                 f"takes more work than rendering {MAX_WORK} bytes does, the limit of a component"
             )
 
@@ -245,10 +244,12 @@ class Resolver(Walker):
         if not references.may_refer(value):
             return value
         place: Place = where
+        if place.owner.fault:
+            raise TemplateError(f"{place.owner.id}: {place.owner.fault}")
         try:
             text = references.read(value, self.syntax)
             return value if text is None else self.evaluate(text, place.owner, place.text)
-        except _CircularError:
+        except AbortedError:
             raise
         except TemplateError as error:
             kind = Unresolved if isinstance(error, Unresolved) else TemplateError
@@ -267,7 +268,7 @@ class Resolver(Walker):
         if key in self._open:
             names = list(self._open.values())
             circle = [*names[list(self._open).index(key) :], self._open[key]]
-            raise _CircularError(_cut(f"refers to itself: {' -> '.join(circle)}"))
+            raise AbortedError(_cut(f"refers to itself: {' -> '.join(circle)}"))
         if len(self._open) >= MAX_CHAIN:
             raise TemplateError(
                 f"refers to definitions that refer to definitions, more than {MAX_CHAIN} deep"

@@ -10,7 +10,7 @@ from attrs import define, field
 from scheduler.build import Walk
 from scheduler.bus import Bus
 from scheduler.connector import Connectors
-from scheduler.errors import InvalidBuild, MessageTooLarge, Problem, StoreError
+from scheduler.errors import BusFull, InvalidBuild, MessageTooLarge, Problem, StoreError
 from scheduler.feed import Feed, Track
 from scheduler.limits import Limits
 from scheduler.model import State
@@ -216,8 +216,16 @@ class Supervisor:
             parts.append(part)
             if not len(parts) % 4:
                 await trio.lowlevel.checkpoint()
+        body = b"".join(parts)
         try:
-            self._bus.publish(report.subject, b"".join(parts))
+            while True:
+                try:
+                    self._bus.publish(report.subject, body)
+                except BusFull:
+                    # The broker is away, and much waits for it. A report is not to be lost over that.
+                    await trio.sleep(1.0)
+                else:
+                    return
         except MessageTooLarge as error:
             build = report.fields.get("id")
             _log.error("the report is too large", build=build, error=str(error))

@@ -309,9 +309,7 @@ def _quick(text: Text, scope: Scope) -> bytes | None:
 
 def _refuse_over(size: int) -> None:
     if size > MAX_RENDERED:
-        raise TemplateError(
-            f"the component would be over {MAX_RENDERED} bytes, the limit"
-        )
+        raise TemplateError(f"the component would be over {MAX_RENDERED} bytes, the limit")
 
 
 def _token(chunk: bytes) -> str:

@@ -33,7 +33,7 @@ LAST_DELAY = 5.0
 _GROWTH = 1.6
 # A connection that lived shorter than this counts as a failed attempt, so that a server that hangs up
 # at once is not called again and again without a pause.
-_STABLE_AFTER = 5.0
+_STABLE_AFTER = 1.0
 _GOODBYE = 0.5
 _ABORT = 0.4
 

@@ -1,0 +1,63 @@
+"""What everything is compared with: nats-py publishing and receiving, and nothing else.
+
+The *bare loop*: this process publishes the requests of a build, with the subjects and the bodies that the
+scheduler would send (without headers and reply subject), to the same connector process over the same
+nats-server, and counts the replies on ``<subject>.done``. `WINDOW` requests are in flight at a time, as many
+as the scheduler has. One connection with nats-py's defaults, one callback subscription per subject; the bodies
+are made beforehand; no reply is decoded or matched. The time is that from the first publish to the last reply.
+"""
+
+import asyncio
+from time import perf_counter
+
+from nats.aio.msg import Msg
+
+from benchmarks import builds, connector
+from benchmarks.client import DEADLINE, Client
+
+WINDOW = 500
+
+
+async def run_loop(client: Client, requests: list[tuple[str, bytes]]) -> float:
+    """Messages a second: each a request out and a reply in."""
+    nats = client.nats
+    received = 0
+    progress = asyncio.Event()
+
+    async def on_reply(_: Msg) -> None:
+        nonlocal received
+        received += 1
+        progress.set()
+
+    subscriptions = [await nats.subscribe(f"{subject}.done", cb=on_reply) for subject in builds.SUBJECTS]
+    await nats.flush()
+    began = perf_counter()
+    async with asyncio.timeout(DEADLINE):
+        for sent, (subject, body) in enumerate(requests):
+            while sent - received >= WINDOW:
+                progress.clear()
+                await progress.wait()
+            await nats.publish(subject, body)
+        while received < len(requests):
+            progress.clear()
+            await progress.wait()
+    seconds = perf_counter() - began
+    for subscription in subscriptions:
+        await subscription.unsubscribe()
+    return len(requests) / seconds
+
+
+async def round_trips(client: Client, count: int, body: bytes) -> list[float]:
+    """Seconds from a message out of the connector to the answer that this process gives at once.
+
+    It is measured where the latency from a reply to the next request is, and the same way.
+    """
+
+    async def on_echo(message: Msg) -> None:
+        await client.nats.publish(f"{message.subject}.done", message.data)
+
+    subscription = await client.nats.subscribe(connector.ECHO, cb=on_echo)
+    await client.nats.flush()
+    found: list[float] = await client.order("round trips", count=count, body=body.decode())
+    await subscription.unsubscribe()
+    return found

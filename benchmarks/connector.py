@@ -1,0 +1,110 @@
+"""The connector of every measurement: a bare nats-py loop, in a process of its own.
+
+It answers each request on ``<subject>.done`` right away, whoever sent it: the scheduler or the bare loop. On
+`CONTROL` it takes orders: to hold replies back, to note the times of what comes and goes, to measure a bare
+round trip.
+"""
+
+import asyncio
+import sys
+from time import perf_counter
+from typing import Any
+
+import msgspec
+import nats
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from benchmarks import builds
+
+CONTROL = "bench.control"
+ECHO = "bench.echo"
+"""The bare round trip: the benchmark process answers here on ``.done``, as the connector does elsewhere."""
+READY = "ready"
+
+
+class Connector:
+    """Answers requests."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        self.hold = b""
+        """Replies to requests that hold this are kept back."""
+        self.held: list[Msg] = []
+        self.tracing = False
+        self.came: list[float] = []
+        self.went: list[float] = []
+
+    async def on_request(self, message: Msg) -> None:
+        """Answer, unless told otherwise."""
+        if self.tracing:
+            self.came.append(perf_counter())
+        if self.hold and self.hold in message.data:
+            self.held.append(message)
+            return
+        await self.answer(message)
+        if self.tracing:
+            self.went.append(perf_counter())
+
+    async def answer(self, message: Msg) -> None:
+        """Reply with what the component became."""
+        await self.client.publish(f"{message.subject}.done", builds.answer(message.data))
+
+    async def on_order(self, message: Msg) -> None:
+        """Do as told, and say so."""
+        order = msgspec.json.decode(message.data)
+        result: Any = None
+        match order["do"]:
+            case "hold":
+                self.hold = order["text"].encode()
+            case "release":
+                self.hold = b""
+                for held in self.held:
+                    await self.answer(held)
+                self.held.clear()
+            case "held":
+                result = len(self.held)
+            case "trace":
+                self.came, self.went, self.tracing = [], [], True
+            case "latencies":
+                # In one chain each reply but the last is followed by one request.
+                self.tracing = False
+                result = [came - went for went, came in zip(self.went, self.came[1:], strict=False)]
+            case "round trips":
+                # Not in the callback of this subscription's own queue: the answer takes its time.
+                result = await self.round_trips(order["count"], order["body"].encode())
+        await message.respond(msgspec.json.encode(result))
+
+    async def round_trips(self, times: int, body: bytes) -> list[float]:
+        """Seconds from a message's way out to its answer, one after another."""
+        came: asyncio.Queue[float] = asyncio.Queue()
+
+        async def on_answer(_: Msg) -> None:
+            came.put_nowait(perf_counter())
+
+        subscription = await self.client.subscribe(f"{ECHO}.done", cb=on_answer)
+        found = []
+        for _ in range(times):
+            await self.client.publish(ECHO, body)
+            went = perf_counter()
+            found.append(await came.get() - went)
+        await subscription.unsubscribe()
+        return found
+
+
+async def main(url: str) -> None:
+    """Serve until standard input ends: so it never outlives whoever started it."""
+    client = await nats.connect(url)
+    connector = Connector(client)
+    for subject in builds.SUBJECTS:
+        await client.subscribe(subject, cb=connector.on_request)
+    await client.subscribe(CONTROL, cb=connector.on_order)
+    await client.flush()
+    sys.stdout.write(f"{READY}\n")
+    sys.stdout.flush()
+    await asyncio.to_thread(sys.stdin.read)
+    await client.close()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1]))

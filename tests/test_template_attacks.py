@@ -1,0 +1,264 @@
+"""Templates meant to exhaust or to escape: each is refused or fails, at once and in bounded memory."""
+
+import time
+import tracemalloc
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from scheduler import sandbox
+from scheduler.errors import TemplateError
+from scheduler.limits import DEFAULT_LIMITS
+from scheduler.model import Action, Change, State
+from scheduler.template import Found, OnUnresolved, Templates, compile_change
+
+SECONDS = 1.0
+"""Generous: each takes milliseconds, and what these would take without bounds is minutes and gigabytes."""
+BYTES = 32 * 1024 * 1024
+
+
+class World:
+    build: Mapping[str, Any] = {"id": "b1", "x": "x" * 60_000, "list": list(range(1000)), "n": 10**299}
+
+    def __init__(
+        self, defined: Mapping[str, Any] | None = None, data: Mapping[str, Any] | None = None
+    ) -> None:
+        found = {name: Found(value, definition=True) for name, value in (defined or {}).items()}
+        self.found = {
+            **found,
+            **{name: Found(value, definition=False) for name, value in (data or {}).items()},
+        }
+
+    def find(self, id: str) -> Found | None:  # noqa: A002 - the port's name
+        return self.found.get(id)
+
+    def all(self) -> Sequence[Found]:
+        return list(self.found.values())
+
+    def ids(self) -> Iterable[str]:
+        return self.found
+
+
+def render(text: Any, world: World | None = None) -> bytes:
+    fields = {"_component_id": "a", "x": text}
+    change = Change(id="a", type="t", action=Action.CREATE, provider="p", state=State.WAITING, fields=fields)
+    template = compile_change(
+        change, "b1", templates=Templates.ALL, unresolved=OnUnresolved.ERROR, limits=DEFAULT_LIMITS
+    )
+    return template.render(world or World()).body
+
+
+def attack(text: Any, world: World | None = None) -> str:
+    """The message with which ``text`` fails; or an empty one, if it gets away with something harmless."""
+    message = ""
+    tracemalloc.start()
+    before = time.perf_counter()
+    try:
+        assert len(render(text, world)) <= 1024 * 1024 + 100
+    except TemplateError as error:
+        message = str(error)
+        assert message.startswith("a.x")
+        assert len(message) < 1000
+    spent = time.perf_counter() - before
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # Tracing memory makes all of this several times slower than it is.
+    assert spent < SECONDS * 5
+    assert peak < BYTES
+    return message
+
+
+def doubling(times: int) -> str:
+    text = "build.x"
+    for _ in range(times):
+        text = f"({text}~{text})"
+    return text
+
+
+REFUSED = {
+    "multiply text": "{{ 'a' * 1000000000 }}",
+    "multiply a list": "{{ [0] * 1000000000 }}",
+    "power": "{{ 9 ** 9 ** 9 }}",
+    "range": "{{ range(1000000000) | join }}",
+    "nested range": "{% for a in range(99999) %}{{ range(99999) | list }}{% endfor %}",
+    "format": "{{ '{:>1000000000}'.format(1) }}",
+    "old format": "{{ '%1000000000d' % 1 }}",
+    "format filter": "{{ '%1000000000d' | format(1) }}",
+    "center": "{{ 'a' | center(1000000000) }}",
+    "indent": "{{ 'a\\nb' | indent(1000000000) }}",
+    "batch": "{{ [1] | batch(1000000000, 0) | list }}",
+    "slice filter": "{{ [1] | slice(1000000000) | list }}",
+    "wordwrap": "{{ 'a b' | wordwrap(1, wrapstring='x') }}",
+    "replace": "{{ 'aaaa' | replace('a', 'aaaaaaaaaa') }}",
+    "repeat by ljust": "{{ 'a'.ljust(1000000000) }}",
+    "lipsum": "{{ lipsum(n=1000000) }}",
+    "cycler": "{{ cycler(1) }}",
+    "namespace": "{{ namespace(a=1) }}",
+    "map": "{{ [1] | map('string') | list }}",
+    "attr": "{{ 'a' | attr('__class__') }}",
+    "class": "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+    "class of a look-up": "{{ build.__class__ }}",
+    "class of self": "{{ self.__init__.__globals__ }}",
+    "call": "{{ build.x() }}",
+    "call of a filter's result": "{{ (build.x | upper)() }}",
+    "include": "{{ include('x') }}",
+    "tojson of doubling": f"{{{{ [{doubling(5)}, {doubling(4)}] | tojson }}}}",
+    "doubling": f"{{{{ {doubling(6)} }}}}",
+    "doubling of text": "{{ " + "(" * 30 + "'aaaaaaaa'" + " ~ build.x)" * 30 + " }}",
+    "adding": "{{ build.x + build.x }}",
+    "adding lists": "{{ " + " + ".join(["(build.list)"] * 39) + " + build.x }}",
+    "join": "{{ build.list | join(build.x) }}",
+    "join of lists": "{{ [build.list, build.list] | join(build.x) }}",
+    "list of texts": "{{ [" + ", ".join(["build.x"] * 100) + "] }}",
+    "text of many": "{{ build.x }}" * 100,
+    "deep list": "{{ " + "[" * 5000 + "]" * 5000 + " }}",
+    "deep parentheses": "{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}",
+    "deep not": "{{ " + "not " * 3000 + "1 }}",
+    "deep minus": "{{ " + "- " * 3000 + "1 }}",
+    "deep conditions": "{{ " + "1 if 1 else " * 1000 + "1 }}",
+    "deep attributes": "{{ build" + ".a" * 5000 + " }}",
+    "deep subscripts": "{{ build" + "[build" * 2000 + "]" * 2000 + " }}",
+    "many filters": "{{ build.x" + " | upper" * 600 + " }}",
+    "many operands": "{{ " + " and ".join(["1"] * 1000) + " }}",
+    "many comparisons": "{{ " + " < ".join(["1"] * 1000) + " }}",
+    "huge integer": "{{ " + "9" * 15000 + " }}",
+    "huge hexadecimal": "{{ 0x" + "f" * 15000 + " }}",
+    "huge text": "{{ '" + "a" * 20000 + "' }}",
+    "huge float": "{{ 1e999 }}",
+    "integer beyond the digits": "{{ build.n + build.n + build.n + build.n + build.n + build.n + build.n ~ 1 "
+    "if 0 else (build.n + build.n + build.n) + (build.n + build.n + build.n) + (build.n + build.n + build.n)"
+    " + (build.n + build.n) }}",
+    "rounding up": "{{ 5 | round(-1000000000) }}",
+    "rounding down": "{{ 5.5 | round(1000000000, 'floor') }}",
+    "round method": "{{ 5 | round(0, 'factorial') }}",
+    "sort of mixed": "{{ [1, 'a', none] | sort }}",
+    "unhashable": "{{ [[1], [1]] | unique | list }}",
+    "unpacking": "{{ 'a' | default(*build.list) }}",
+    "keywords": "{{ 'a' | default(**build) }}",
+    "not JSON": "{{ {1: 1} }}",
+    "long path": "$(" + "a." * 5000 + "a)",
+    "long query": "$(a.#[" + "b" * 5000 + "=1].c)",
+    "unclosed many": "{{" * 5000,
+    "unclosed quotes": "{{ " + "'a\" " * 5000,
+    "braces": "{{ " + "{" * 5000 + "}" * 5000 + " }}",
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_attack(name: str) -> None:
+    """It is refused, or it fails, in no time and little memory."""
+    assert attack(REFUSED[name])
+
+
+def test_allowed_filters_are_the_only_ones() -> None:
+    """Nothing is in the environment but what is allowed, and nothing global."""
+    environment = sandbox._environment
+    assert environment.globals == {}
+    assert {name.strip() for name in environment.filters} == {*sandbox._FILTERS, "lookup", "concat"}
+    assert "callable" not in environment.tests
+    assert environment.loader is None
+
+
+@pytest.mark.parametrize("name", [" lookup", " concat", "lookup", "concat"])
+def test_own_filters_cannot_be_named(name: str) -> None:
+    """The filters that stand for look-ups and joining are out of a template's reach."""
+    assert attack(f"{{{{ [] | {name}(0) }}}}")
+
+
+@pytest.mark.parametrize(
+    "name", ["items", "keys", "get", "pop", "copy", "append", "upper", "format", "__len__", "real"]
+)
+def test_no_method_is_reachable(name: str) -> None:
+    """Attributes and subscripts find keys, and never what Python has under that name."""
+    world = World(data={"d": {"o": {"a": 1}, "l": [1], "s": "s", "n": 1, "has": {name: "key"}}})
+    subscripts = [f"['{name}']"] if name.startswith("_") else [f"['{name}']", f".{name}"]
+    for access in subscripts:
+        for base in (
+            "components['d'].o",
+            "components['d'].l",
+            "components['d'].s",
+            "components['d'].n",
+            "build",
+        ):
+            assert "has no" in attack(f"{{{{ {base}{access} }}}}", world)
+        for base in (
+            "[1]",
+            "{'a': 1}",
+            "'s'",
+            "(1)",
+            "1.5",
+            "(components['d'].l | first)",
+            "components['d'].l[0:1]",
+        ):
+            assert attack(f"{{{{ ({base}){access} }}}}", world)
+        assert b'"x":"key"' in render(f"{{{{ components['d'].has{access} }}}}", world)
+        assert b'"x":"key"' in render(f"{{{{ ({{'{name}': 'key'}}){access} }}}}", world)
+
+
+def test_objects_of_objects_do_not_multiply() -> None:
+    """Ten lists of ten lists of ... take no memory, and would take for ever to write."""
+    names = {str(n): {"v": [f"{{{{ components['{n + 1}'].v }}}}"] * 10} for n in range(20)}
+    assert "limit" in attack("{{ components['0'].v }}", World(names, {"20": {"v": "x"}}))
+    assert "limit" in attack('$(components.#[_component_id="0"].v)', World(names, {"20": {"v": "x"}}))
+    text = "[" + ", ".join(["components['0'].v"] * 50) + "]"
+    assert "limit" in attack(f"{{{{ {text} }}}}", World(data={"0": {"v": ["x" * 1000] * 100}}))
+
+
+def test_queries_that_look_at_everything_again_and_again_end() -> None:
+    """The work for one component is bounded, however many references it has."""
+    data = {str(n): {"name": f"n{n}", "list": [{"a": 1}] * 10} for n in range(2000)}
+    assert "work" in attack(
+        ["$(components.#[name=nope" + str(n) + "].v)" for n in range(20)]
+        and [
+            "$(components.#[name!=n].#[name=x])",
+            *["{{ components['1'].name }}"] * 10,
+            *["$(components.#.list.#.a)"] * 2000,
+        ],
+        World(data=data),
+    )
+
+
+def test_large_values_cannot_be_processed_without_end() -> None:
+    """Sorting the same large list again and again is paid for."""
+    world = World(data={"d": {"l": ["abcdefgh"] * 50_000}})
+    assert "work" in attack("{{ components['d'].l" + " | sort" * 35 + " | first }}", world)
+    assert "work" in attack("{{ " + " ~ ".join(["(components['d'].l | sort | first)"] * 30) + " }}", world)
+
+
+def test_patterns_do_not_backtrack() -> None:
+    """A pattern of many stars against a text that nearly fits takes time in proportion to the text."""
+    stars = "a*" * 60 + "b"
+    world = World(data={"d": {"a" * 30_000: 1, "rows": [{"k": "a" * 30_000}]}})
+    assert "has no" in attack(f'$(components.#[_component_id="d"].{stars})', world)
+    assert "has no" in attack(f'$(components.#[_component_id="d"].rows.#[k%"{stars}"].k)', world)
+
+
+def test_strings_that_nearly_refer_are_read_in_linear_time() -> None:
+    """Reading a string of any size takes time in proportion to it."""
+    for text in (
+        "{{ '" * 60_000,
+        "$(" * 100_000 + ")",
+        "{{ a" + " " * 200_000,
+        "{" * 250_000,
+        "{{}}" * 50_000,
+    ):
+        try:
+            before = time.perf_counter()
+            render(text)
+        except TemplateError:
+            pass
+        assert time.perf_counter() - before < SECONDS
+
+
+def test_programs_are_not_kept_without_end() -> None:
+    """Compiled expressions live in a bounded cache, and the rest of them goes with its component."""
+    for n in range(sandbox._code.cache_info().maxsize or 0):
+        render(f"{{{{ build.id ~ {n} }}}}")
+    assert b"b1x" in render("{{ build.id ~ 'x' }}")
+    assert sandbox._code.cache_info().currsize <= 256
+
+
+def test_many_slots_of_large_text_stop_early() -> None:
+    """A component is given up as soon as it is too large, and not when all of it was made."""
+    assert "1048576" in attack(["{{ build.x }}"] * 10_000)
