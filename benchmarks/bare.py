@@ -2,9 +2,10 @@
 
 The *bare loop*: this process publishes the requests of a build, with the subjects and the bodies that the
 scheduler would send (without headers and reply subject), to the same connector process over the same
-nats-server, and counts the replies on ``<subject>.done``. `WINDOW` requests are in flight at a time, as many
-as the scheduler has. One connection with nats-py's defaults, one callback subscription per subject; the bodies
-are made beforehand; no reply is decoded or matched. The time is that from the first publish to the last reply.
+nats-server, and counts the replies on ``<subject>.done``. `WINDOW` requests are in flight at a time, as
+many as the scheduler has. One connection with nats-py's defaults, one callback subscription per subject;
+the bodies are made beforehand; no reply is decoded or matched. The time is that from the first publish to
+the last reply.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """The builds that are measured, and what the connector makes of their components.
 
-The builds are those of ``scheduler demo`` (`scheduler.generate`): about 450 bytes a component, two references in
-each that depends on something, once as ``$(...)`` and once as ``{{ }}``.
+The builds are those of ``scheduler demo`` (`scheduler.generate`): about 450 bytes a component, and two
+references in each that depends on something, once as ``$(...)`` and once as ``{{ }}``.
 """
 
 from collections.abc import Iterator

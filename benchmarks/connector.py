@@ -31,6 +31,7 @@ class Connector:
         self.hold = b""
         """Replies to requests that hold this are kept back."""
         self.held: list[Msg] = []
+        self.kept = asyncio.Event()
         self.tracing = False
         self.came: list[float] = []
         self.went: list[float] = []
@@ -41,6 +42,7 @@ class Connector:
             self.came.append(perf_counter())
         if self.hold and self.hold in message.data:
             self.held.append(message)
+            self.kept.set()
             return
         await self.answer(message)
         if self.tracing:
@@ -62,8 +64,10 @@ class Connector:
                 for held in self.held:
                     await self.answer(held)
                 self.held.clear()
-            case "held":
-                result = len(self.held)
+            case "await held":
+                while len(self.held) < order["count"]:
+                    self.kept.clear()
+                    await self.kept.wait()
             case "trace":
                 self.came, self.went, self.tracing = [], [], True
             case "latencies":

@@ -103,7 +103,17 @@ def nats_server(folder: Path) -> Iterator[str]:
     """A nats-server on a free port, without JetStream; gives its URL."""
     config = folder / "nats.conf"
     config.write_text(json.dumps({"max_payload": MAX_PAYLOAD, "max_pending": 4 * MAX_PAYLOAD}))
-    command = [nats_binary(), "-c", str(config), "-a", "127.0.0.1", "-p", "-1", "--ports_file_dir", str(folder)]
+    command = [
+        nats_binary(),
+        "-c",
+        str(config),
+        "-a",
+        "127.0.0.1",
+        "-p",
+        "-1",
+        "--ports_file_dir",
+        str(folder),
+    ]
     with running(command, log=folder / "nats.log") as process:
         ports = folder / f"nats-server_{process.pid}.ports"
         deadline = time.monotonic() + _READY

@@ -21,7 +21,8 @@ Document: TypeAlias = dict[str, Any]
 _T = TypeVar("_T")
 
 _BUILD_ID = re.compile(r"[A-Za-z0-9._:@/-]{1,128}")
-_BUILD_ACTION = re.compile(r"[A-Za-z0-9_-]{1,64}(\.[A-Za-z0-9_-]{1,64}){0,7}")
+# Not just any subject: a report on `vpc.create.aws.done` would be a reply to another build's component.
+_BUILD_ACTION = re.compile(r"(build|service|environment)(\.[A-Za-z0-9_-]{1,64}){1,7}")
 _UNSAFE_IN_TOKEN = re.compile(rb"[^A-Za-z0-9_-]")
 _ACTIONS = {action.value: action for action in Action}
 _STATES = {state.value: state for state in State} | {"": State.WAITING, None: State.WAITING}
@@ -62,8 +63,8 @@ def parse_build(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Parsed:
     into the decoder holds the interpreter for long, whatever the size of the build.
 
     Raises:
-        InvalidBuild: it is not a JSON object, its id cannot be read, or a list is over its limit.
-            Whatever else is known to be wrong is named as well.
+        InvalidBuild: it is not a JSON object, or a list is over its limit. Whatever else is known to be
+            wrong is named as well.
     """
     try:
         members = split_object(data, limits)
@@ -74,15 +75,15 @@ def parse_build(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Parsed:
     for key, raw in members.items():
         if key not in _LISTS:
             document[key] = reader.read(key, raw, level=1)
-    build_id = reader.take("id", lambda: _build_id(document))
-    action = reader.take("action", lambda: _build_action(document))
+    build_id = reader.take("id", lambda: _build_id(document)) or ""
+    action = reader.take("action", lambda: _build_action(document)) or ""
     components, _ = reader.elements("components", members, document, Component, limits.max_components)
     changes, places = reader.elements("changes", members, document, Change, limits.max_changes)
     edges, edge_places = reader.elements("edges", members, document, Edge, limits.max_edges)
-    if build_id is None or reader.over_limit:
-        raise InvalidBuild("limit" if reader.over_limit else "invalid", reader.problems)
+    if reader.over_limit:
+        raise InvalidBuild("limit", reader.problems)
     fields = {key: value for key, value in document.items() if key not in _LISTS}
-    build = Build(build_id, action or "", components, changes, edges, fields)
+    build = Build(build_id, action, components, changes, edges, fields)
     return Parsed(build, document, places, edge_places, tuple(reader.problems))
 
 
@@ -130,6 +131,7 @@ class _Reader:
             return (), ()
         items: list[_T] = []
         places: list[int] = []
+        ids: list[tuple[int, str]] = []
         for position, raw in enumerate(raws):
             place = f"{name}[{position}]"
             size = len(bytes(raw))
@@ -140,6 +142,12 @@ class _Reader:
             try:
                 value = decode(raw, self.limits, level=2)
                 read.append(value)
+                if (
+                    cls is not Edge
+                    and isinstance(value, dict)
+                    and isinstance(value.get("_component_id"), str)
+                ):
+                    ids.append((position, value["_component_id"]))
                 items.append(_converter.structure(value, cls))
             except InvalidJSON as error:
                 self.problems.append(Problem(place, str(error)))
@@ -150,21 +158,19 @@ class _Reader:
                 )
             else:
                 places.append(position)
-        if cls is not Edge:
-            self._check_ids(name, items, places)
+        self._check_ids(name, ids)
         return tuple(items), tuple(places)
 
-    def _check_ids(self, name: str, items: list[Any], places: list[int]) -> None:
+    def _check_ids(self, name: str, ids: list[tuple[int, str]]) -> None:
         first: dict[str, int] = {}
-        for item, position in zip(items, places, strict=True):
+        for position, one in ids:
             place = f"{name}[{position}]._component_id"
-            if (size := len(item.id.encode())) > self.limits.max_id_bytes:
+            if (size := len(one.encode())) > self.limits.max_id_bytes:
                 text = f"{size} bytes; max_id_bytes is {self.limits.max_id_bytes}"
                 self.problems.append(Problem(place, text))
-            elif item.id in first:
-                text = f"{item.id!r} is the id of {name}[{first[item.id]}] already"
+            elif one and first.setdefault(one, position) != position:
+                text = f"{one!r} is the id of {name}[{first[one]}] already"
                 self.problems.append(Problem(place, text))
-            first.setdefault(item.id, position)
 
 
 def _build_id(document: Document) -> str:

@@ -20,6 +20,8 @@ MAX_SOURCE = 16 * 1024
 """Characters of an expression."""
 MAX_NODES = 500
 """Nodes of the expressions in one string."""
+MAX_BITS = 1024
+"""Of an integer written in an expression: beyond 300 digits, and far below what Python refuses to write."""
 MAX_TREE = 40
 """Levels of nesting in an expression."""
 
@@ -193,6 +195,8 @@ class _Reading:
         if depth > MAX_TREE:
             raise TemplateError(f"an expression nested more than {MAX_TREE} deep")
         match node:
+            case nodes.Const(value=int() as value) if value.bit_length() > MAX_BITS:
+                raise TemplateError(f"an integer of {value.bit_length()} bits; the limit is {MAX_BITS}")
             case nodes.Filter():
                 _admit_call("filter", node, FILTERS)
             case nodes.Test():

@@ -4,7 +4,8 @@ Vertices are positions in the build's ``changes``; ids are looked up once, here.
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import TypeAlias
 
 from attrs import field, frozen
@@ -13,6 +14,8 @@ Vertex: TypeAlias = int
 
 _MOST_CYCLES = 100
 """How many cycles are named; a build with more has been told enough."""
+_SMALL_KNOT = 100
+"""Vertices up to which all elementary cycles of a knot are looked for."""
 
 
 @frozen
@@ -90,22 +93,81 @@ class Graph:
         return found
 
     def cycles(self) -> list[list[Vertex]]:
-        """Cycles that together show every edge that closes one; each a path that ends where it began.
+        """Every elementary cycle, each a path that ends where it began.
 
-        All elementary cycles can be exponentially many. For every edge inside a strongly connected
-        component the shortest cycle through it is found instead, so that nobody who breaks all that is
-        reported is told of another. At most 100, and one at least for every component.
+        There can be exponentially many. Where a knot holds more than can be named, the shortest cycle through
+        each of its edges is, as far as no cycle named before goes through it: at most 100 in all, and one at
+        least for every knot.
         """
-        found: dict[tuple[Vertex, ...], None] = {}
-        for group in self._knots():
-            members = set(group)
-            for vertex in group:
-                for dependent in self.dependents[vertex]:
-                    if dependent in members and (len(found) < _MOST_CYCLES or vertex == group[0]):
-                        path = self._path(dependent, vertex, members)
-                        turn = path.index(min(path))
-                        found[tuple(path[turn:] + path[:turn])] = None
+        found: list[list[Vertex]] = []
+        for knot in self._knots(range(len(self.ids))):
+            most = max(1, _MOST_CYCLES - len(found))
+            every = list(islice(self._elementary(knot), most + 1)) if len(knot) <= _SMALL_KNOT else []
+            found.extend(every if 0 < len(every) <= most else islice(self._covering(knot), most))
         return [[*cycle, cycle[0]] for cycle in found]
+
+    def _elementary(self, knot: list[Vertex]) -> Iterator[list[Vertex]]:
+        """All elementary cycles of a knot (Johnson's algorithm, without recursion)."""
+        knots = [knot]
+        while knots:
+            members = set(knots.pop())
+            start = min(members)
+            yield from self._through(start, members)
+            members.discard(start)
+            knots.extend(self._knots(members))
+
+    def _through(self, start: Vertex, members: set[Vertex]) -> Iterator[list[Vertex]]:
+        """The elementary cycles through ``start``; ``members`` all lie on cycles with it.
+
+        A vertex that led back to the path only stays blocked until one of those it leads to is free again.
+        """
+        path: list[Vertex] = []
+        trail: list[tuple[Vertex, Iterator[Vertex]]] = []
+        blocked: set[Vertex] = set()
+        frees: dict[Vertex, set[Vertex]] = {}
+        closing: set[Vertex] = set()
+
+        def enter(vertex: Vertex) -> None:
+            path.append(vertex)
+            trail.append((vertex, iter(self.dependents[vertex])))
+            blocked.add(vertex)
+            closing.discard(vertex)
+
+        enter(start)
+        while trail:
+            vertex, rest = trail[-1]
+            for dependent in rest:
+                if dependent == start:
+                    yield path.copy()
+                    closing.update(path)
+                elif dependent in members and dependent not in blocked:
+                    enter(dependent)
+                    break
+            else:
+                trail.pop()
+                path.pop()
+                if vertex in closing:
+                    todo = [vertex]
+                    while todo:
+                        free = todo.pop()
+                        if free in blocked:
+                            blocked.discard(free)
+                            todo.extend(frees.pop(free, ()))
+                else:
+                    for dependent in self.dependents[vertex]:
+                        frees.setdefault(dependent, set()).add(vertex)
+
+    def _covering(self, knot: list[Vertex]) -> Iterator[list[Vertex]]:
+        """Cycles that together go through every edge of a knot."""
+        members = set(knot)
+        covered: set[tuple[Vertex, Vertex]] = set()
+        for vertex in knot:
+            for dependent in self.dependents[vertex]:
+                if dependent in members and (vertex, dependent) not in covered:
+                    path = self._path(dependent, vertex, members)
+                    covered.update(zip(path, [*path[1:], path[0]], strict=True))
+                    turn = path.index(min(path))
+                    yield path[turn:] + path[:turn]
 
     def _path(self, start: Vertex, goal: Vertex, members: set[Vertex]) -> list[Vertex]:
         """The shortest way from ``start`` to ``goal`` along edges inside ``members``."""
@@ -122,13 +184,13 @@ class Graph:
             path.append(came_from[path[-1]])
         return path[::-1]
 
-    def _knots(self) -> Iterator[list[Vertex]]:
-        """The strongly connected components that hold a cycle (Tarjan's algorithm, without recursion)."""
+    def _knots(self, members: Collection[Vertex]) -> Iterator[list[Vertex]]:
+        """The strongly connected parts of ``members`` that hold a cycle (Tarjan, without recursion)."""
         order: dict[Vertex, int] = {}
         low: dict[Vertex, int] = {}
         stack: list[Vertex] = []
         on_stack: set[Vertex] = set()
-        for root in range(len(self.ids)):
+        for root in members:
             if root in order:
                 continue
             trail = [(root, iter(self.dependents[root]))]
@@ -138,6 +200,8 @@ class Graph:
             while trail:
                 vertex, rest = trail[-1]
                 for dependent in rest:
+                    if dependent not in members:
+                        continue
                     if dependent not in order:
                         order[dependent] = low[dependent] = len(order)
                         stack.append(dependent)

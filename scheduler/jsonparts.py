@@ -16,6 +16,10 @@ MAX_STRING = 64 * 1024
 """Bytes of UTF-8 in one rendered string."""
 MAX_RENDERED = 1024 * 1024
 """Bytes of JSON in one rendered component, and so in any value that goes into one."""
+MAX_VALUES = 200_000
+"""Values in what goes into a rendered component: the smallest take far more time than their bytes say."""
+WORK_PER_VALUE = 16
+"""Looking at one value takes as long as writing this many bytes, or longer."""
 MAX_DEPTH = 64
 """Levels of nesting in a rendered value: what the other side accepts (WIRE: "Limits")."""
 
@@ -56,58 +60,83 @@ def bounded(text: str) -> str:
     return text
 
 
-def measure(value: object, max_digits: int, limit: int = MAX_RENDERED, depth: int = 0) -> int:
-    """About how many bytes of JSON ``value`` takes: never more than it really does.
+def measure(value: object, max_digits: int) -> int:
+    """Hold what an expression made against every bound, and say how much work it is to write it.
 
-    The work is bounded by ``limit`` and not by the value: lists that hold one another many times over
-    would take for ever to write, while they take no memory.
+    The work of doing so is bounded, and does not depend on the value: lists that hold one another many times
+    over would take for ever to write, while they take no memory.
 
     Args:
-        value: What an expression made: JSON, or something that cannot be written as JSON.
+        value: JSON, or something that cannot be written as JSON.
         max_digits: The most digits of an integer (`limits.Limits.max_digits`).
-        limit: Bytes from which on it is too large.
-        depth: Levels of nesting above it.
+
+    Returns:
+        About as many bytes as could be written in the time that this value takes.
 
     Raises:
-        TemplateError: It is larger than ``limit``, or it cannot be written as JSON.
+        TemplateError: It is over a bound, or it cannot be written as JSON.
     """
-    match value:
-        case str():
-            size = len(bounded(value)) + 2
-        case None | bool():
-            size = 4
-        case int():
-            size = value.bit_length() * 3 // 10 + 1
-            if size > max_digits:
-                raise TemplateError(f"is an integer of about {size} digits; max_digits is {max_digits}")
-        case float():
-            if not math.isfinite(value):
-                raise TemplateError(f"is {value}, which JSON cannot say")
-            size = 3
-        case dict() | list() | tuple():
-            size = _measure_all(value, max_digits, limit, depth + 1)
-        case _:
-            raise TemplateError(f"is of type {type(value).__name__}, which JSON cannot say")
-    if size > limit:
-        raise TemplateError(f"holds more than {MAX_RENDERED} bytes, the limit of a rendered component")
-    return size
+    meter = _Meter(max_digits)
+    meter.add(value, 1)
+    return meter.size + WORK_PER_VALUE * meter.values
 
 
-def _measure_all(
-    value: dict[Any, Any] | list[Any] | tuple[Any, ...], max_digits: int, limit: int, depth: int
-) -> int:
-    if depth > MAX_DEPTH:
-        raise TemplateError(f"is nested more than {MAX_DEPTH} deep")
-    size = 2 + len(value)
-    if isinstance(value, dict):
-        for key, item in value.items():
-            if not isinstance(key, str):
-                raise TemplateError(f"has a key of type {type(key).__name__}; keys are text")
-            size += len(key) + 3 + measure(item, max_digits, limit - size, depth)
-    else:
-        for item in value:
-            size += measure(item, max_digits, limit - size, depth)
-    return size
+class _Meter:
+    __slots__ = ("max_digits", "size", "values")
+
+    def __init__(self, max_digits: int) -> None:
+        self.max_digits = max_digits
+        self.size = 0
+        self.values = 0
+
+    def add(self, value: object, depth: int) -> None:
+        """Count ``value``, as never larger than its JSON really is."""
+        self.values += 1
+        if self.values > MAX_VALUES:
+            raise TemplateError(f"holds more than {MAX_VALUES} values, the limit of a rendered component")
+        match value:
+            case str():
+                self.grow(len(bounded(value)) + 2)
+            case None | bool():
+                self.grow(4)
+            case int():
+                digits = value.bit_length() * 3 // 10 + 1
+                if digits > self.max_digits or (
+                    digits > self.max_digits - 10 and abs(value) >= 10**self.max_digits
+                ):
+                    raise TemplateError(
+                        f"is an integer of about {digits} digits; max_digits is {self.max_digits}"
+                    )
+                self.grow(digits)
+            case float():
+                if not math.isfinite(value):
+                    raise TemplateError(f"is {value}, which JSON cannot say")
+                self.grow(3)
+            case dict() | list() | tuple():
+                self.add_all(value, depth)
+            case _:
+                raise TemplateError(f"is of type {type(value).__name__}, which JSON cannot say")
+
+    def add_all(self, value: dict[Any, Any] | list[Any] | tuple[Any, ...], depth: int) -> None:
+        """Count what is in ``value``, too."""
+        if depth > MAX_DEPTH:
+            raise TemplateError(f"is nested more than {MAX_DEPTH} deep")
+        self.grow(1 + len(value))
+        if isinstance(value, dict):
+            for key, item in value.items():
+                if not isinstance(key, str):
+                    raise TemplateError(f"has a key of type {type(key).__name__}; keys are text")
+                self.grow(len(key) + 3)
+                self.add(item, depth + 1)
+        else:
+            for item in value:
+                self.add(item, depth + 1)
+
+    def grow(self, size: int) -> None:
+        """Count ``size`` bytes."""
+        self.size += size
+        if self.size > MAX_RENDERED:
+            raise TemplateError(f"holds more than {MAX_RENDERED} bytes, the limit of a rendered component")
 
 
 def text_of(value: object) -> str:

@@ -44,9 +44,12 @@ def read_reply(data: bytes, suffix: str | None, limits: Limits = DEFAULT_LIMITS)
     Raises:
         InvalidJSON: the body is not an object that we take.
     """
+    if not data:
+        msg = "the body is empty"
+        raise InvalidJSON(msg)
     value = decode(data, limits)
     if type(value) is not dict:
-        msg = f"expected a component, got {kind(value)}" if data else "the body is empty"
+        msg = f"expected a component, got {kind(value)}"
         raise InvalidJSON(msg)
     state = value.get("_state")
     # Some connectors publish on `.error` with the state still `running`: the suffix wins.
@@ -96,4 +99,4 @@ def cut(text: str, most: int) -> str:
     if len(text) * 4 <= most or len(data := text.encode()) <= most:
         return text
     mark = f" ... (cut: {len(data)} bytes)"
-    return data[: most - len(mark)].decode(errors="ignore") + mark
+    return data[: max(0, most - len(mark))].decode(errors="ignore") + mark

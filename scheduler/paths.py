@@ -20,10 +20,16 @@ from enum import Enum
 from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from scheduler.errors import TemplateError
+from scheduler.patterns import Pattern
 
 MAX_PATH = 2048
 """Characters in a path: four of the longest ids."""
 MAX_SEGMENTS = 64
+
+_PER_ELEMENT = 32
+"""Work for each element that is looked at, in bytes that could be written meanwhile."""
+_PER_CHARACTER = 8
+"""Work for each character that is held against a pattern."""
 
 
 class AbortedError(TemplateError):
@@ -39,51 +45,6 @@ class Mark(Enum):
 
 EACH: Final = Mark.EACH
 MISSING: Final = Mark.MISSING
-
-
-class Pattern:
-    """A pattern with ``*`` for any characters and ``?`` for one, matched in linear time.
-
-    All ways to match are followed at once: bit ``i`` of the state says that the first ``i`` parts of the
-    pattern fit what was read so far. There is nothing to go back to, so no text makes it slow.
-    """
-
-    __slots__ = ("_any", "_end", "_loops", "_masks", "text")
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-        self._masks: dict[str, int] = {}
-        self._any = 0
-        self._loops = 0
-        bit = 1
-        characters = iter(text)
-        for character in characters:
-            if character == "*":
-                self._loops |= bit
-                continue
-            if character == "?":
-                self._any |= bit
-            else:
-                literal = next(characters, "\\") if character == "\\" else character
-                self._masks[literal] = self._masks.get(literal, 0) | bit
-            bit <<= 1
-        self._end = bit
-
-    def matches(self, text: str) -> bool:
-        """Whether the whole of ``text`` fits."""
-        state = 1
-        masks, wild, loops = self._masks, self._any, self._loops
-        for character in text:
-            state = (state & (masks.get(character, 0) | wild)) << 1 | state & loops
-            if not state:
-                return False
-        return bool(state & self._end)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Pattern) and other.text == self.text
-
-    def __hash__(self) -> int:
-        return hash(self.text)
 
 
 class Query(NamedTuple):
@@ -238,7 +199,7 @@ class Walker:
         self, pattern: Pattern, rest: Path, value: Mapping[str, Any], where: Where | None
     ) -> Place:
         for key, item in value.items():
-            self.spend(32 + len(key))
+            self.spend(_PER_ELEMENT + _PER_CHARACTER * len(key))
             if pattern.matches(key):
                 found = self.walk(rest, item, where and where.child(key))
                 if found[0] is not MISSING:
@@ -268,7 +229,7 @@ class Walker:
     def _collect(self, rest: Path, pairs: Iterator[Place]) -> list[Any]:
         collected = []
         for item, place in pairs:
-            self.spend(32)
+            self.spend(_PER_ELEMENT)
             found, found_place = self.walk(rest, item, place)
             if found is not MISSING:
                 collected.append(self.whole(found, found_place))
@@ -276,7 +237,7 @@ class Walker:
 
     def _select(self, query: Query, pairs: Iterator[Place]) -> Iterator[Place]:
         for value, where in pairs:
-            self.spend(32)
+            self.spend(_PER_ELEMENT)
             item, place = value, where
             try:
                 if place is not None and isinstance(item, str):
@@ -292,7 +253,7 @@ class Walker:
                 # The element's own template is at fault, and not the reference that looks at it in passing.
                 continue
             if isinstance(found, str):
-                self.spend(len(found))
+                self.spend(len(found) if query.pattern is None else _PER_CHARACTER * len(found))
             if holds(query, found):
                 yield item, place
 

@@ -7,23 +7,22 @@ acts, and says what happened.
 A component that fails is data. What raises here is a bug of the driver (`errors.PlanError`).
 """
 
-import re
 from collections.abc import Iterator, Mapping
 from enum import Enum
-from functools import lru_cache
 from typing import Any
 from urllib.parse import quote
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from scheduler.errors import IllegalTransition, Stuck, TemplateError
 from scheduler.events import Accepted, Finished, Settled, Started, Withdrawn
 from scheduler.graph import Vertex
 from scheduler.limits import DEFAULT_LIMITS, Limits
-from scheduler.model import Action, Change, State
+from scheduler.model import PSEUDO_IDS, Action, Change, State
 from scheduler.outcome import Outcome, cut, error_text, failure
 from scheduler.report import Report
-from scheduler.scope import Due, Returned, Submitted
+from scheduler.scope import Due, Returned, Submitted, elements_of
+from scheduler.subjects import request_subject
 from scheduler.validation import Prepared
 
 
@@ -46,12 +45,10 @@ _LEGAL = {
     Phase.COMPLETED: set[Phase](),
     Phase.ERRORED: set[Phase](),
 }
+_OURS = ("_raw", "_timeout")
+"""What a change says to the scheduler: a connector has no say in it."""
 _IN_FLIGHT = {Phase.STARTING, Phase.RUNNING}
 _SETTLED = {Phase.COMPLETED, Phase.ERRORED}
-
-_TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_RESERVED_TYPES = frozenset({"build", "service", "environment", "scheduler"})
-_RESERVED_PROVIDERS = frozenset({"done", "error", "mapping", "definition", "validation"})
 
 
 @frozen
@@ -102,19 +99,23 @@ class Plan:
             component.id: component.fields for component in prepared.build.components
         }
         self._final: dict[Vertex, Mapping[str, Any]] = {}
-        self._adopted: list[Settled] = []
+        self._adoptable: set[Vertex] = set()
+        self._unpersisted: list[Settled] = []
         self._phases = [Phase.WAITING] * len(self.build.changes)
         for vertex, change in enumerate(self.build.changes):
-            if change.state is State.COMPLETED or (resumed and change.state is State.ERRORED):
-                self._phases[vertex] = Phase(change.state)
+            if change.state is State.COMPLETED:
+                self._move(vertex, Phase.COMPLETED)
                 self._final[vertex] = change.fields
-                self.done += 1
-            elif resumed and change.state is State.RUNNING:
-                self._phases[vertex] = Phase.RUNNING
-                self.in_flight += 1
-            if resumed and change.state is State.ERRORED:
+                if resumed:
+                    self._catch_up(vertex, change)
+            elif resumed and change.state is State.ERRORED:
+                self._move(vertex, Phase.ERRORED)
+                self._final[vertex] = change.fields
                 why = error_text(change.fields.get("error"), limits) or "failed before a restart"
                 self.halt(f"{change.id}: {why}")
+            elif resumed and change.state is State.RUNNING and change.action is not Action.NONE:
+                self._move(vertex, Phase.STARTING)
+                self._move(vertex, Phase.RUNNING)
 
     @property
     def halted(self) -> bool:
@@ -128,8 +129,12 @@ class Plan:
 
     @property
     def accepted(self) -> Accepted:
-        """The first event of the build."""
-        return Accepted(self._document)
+        """The first event of the build.
+
+        What is to be done is kept as `waiting`, whatever was submitted: an earlier run's `running` or
+        `errored` would be taken for this one's after a restart.
+        """
+        return Accepted({**self._document, "changes": self._changes()})
 
     def phase(self, vertex: Vertex) -> Phase:
         """Where a change stands."""
@@ -177,7 +182,8 @@ class Plan:
                 raise IllegalTransition(msg)
         if change.action is Action.NONE:
             self._move(vertex, Phase.COMPLETED)
-            return self._keep(vertex, Settled(change.id, {**change.fields, "_state": "completed"}))
+            body = {**change.fields, "_state": "completed"}
+            return self._keep(vertex, self._completed(vertex, change, body))
         try:
             request = self._request(vertex, change)
         except TemplateError as error:
@@ -210,7 +216,8 @@ class Plan:
             IllegalTransition: it did not begin, or the plan is halted.
         """
         if self.halted:
-            msg = f"{self.graph.ids[vertex]} must not be sent: the build is halted ({self.cause})"
+            why = self.cause or "the scheduler is to stop"
+            msg = f"{self.graph.ids[vertex]} must not be sent: the build is halted ({why})"
             raise IllegalTransition(msg)
         self._move(vertex, Phase.RUNNING)
 
@@ -219,7 +226,11 @@ class Plan:
 
         Returns:
             The request that it must have been; or the outcome, where that can no longer be told.
+
+        Raises:
+            IllegalTransition: it is not in flight.
         """
+        self._must_be_running(vertex)
         change = self.build.changes[vertex]
         try:
             return self._request(vertex, change)
@@ -243,6 +254,7 @@ class Plan:
             IllegalTransition: the change is not in flight.
         """
         vertex = request.vertex
+        self._must_be_running(vertex)
         change = self.build.changes[vertex]
         if outcome.completed and change.action is Action.FIND and outcome.body is not None:
             outcome = self._checked_find(outcome.body)
@@ -250,18 +262,7 @@ class Plan:
             return self._fail(vertex, outcome.error or "failed", request, outcome.body)
         self._move(vertex, Phase.COMPLETED)
         body = self._identified(request, outcome.body or change.fields, State.COMPLETED)
-        match change.action:
-            case Action.DELETE:
-                return self._keep(vertex, Settled(change.id, body, deletes=(body,)))
-            case Action.FIND:
-                elements = [{**element, "service": self.build.id} for element in body.get("components") or ()]
-                self._returned.bodies[vertex] = body
-                for element in elements:
-                    self._returned.found.setdefault(element["_component_id"], {})[vertex] = element
-                return self._keep(vertex, Settled(change.id, body, upserts=tuple(elements)))
-            case _:
-                self._returned.bodies[vertex] = body
-                return self._keep(vertex, Settled(change.id, body, upserts=(body,)))
+        return self._keep(vertex, self._completed(vertex, change, body))
 
     def adopt(self, request: Request, outcome: Outcome) -> bool:
         """A success that came after the attempt was given up: kept beside the error as ``adoptable``.
@@ -270,19 +271,23 @@ class Plan:
             Whether it was kept: only a success is, and only the first.
         """
         body = self._final.get(request.vertex)
-        if self._phases[request.vertex] is not Phase.ERRORED or not outcome.completed or body is None:
+        if self._phases[request.vertex] is not Phase.ERRORED or body is None:
             return False
-        if "adoptable" in body or outcome.body is None:
+        if not outcome.completed or outcome.body is None or request.vertex in self._adoptable:
             return False
+        self._adoptable.add(request.vertex)
         adoptable = self._identified(request, outcome.body, State.COMPLETED)
         kept = Settled(request.component, {**body, "adoptable": adoptable})
         self._final[request.vertex] = kept.body
-        self._adopted.append(kept)
+        self._unpersisted.append(kept)
         return True
 
     def adopted(self) -> list[Settled]:
-        """What `adopt` kept since the last time this was asked, to be persisted."""
-        kept, self._adopted = self._adopted, []
+        """What is to be persisted beside the outcomes themselves, since the last time this was asked.
+
+        That is what `adopt` kept, and what an earlier process did not get round to.
+        """
+        kept, self._unpersisted = self._unpersisted, []
         return kept
 
     def abandon(self, why: str) -> list[Settled]:
@@ -318,12 +323,15 @@ class Plan:
             self.cause,
             {key: value for key, value in self._document.items() if key not in {"components", "changes"}},
             list(self._existing.values()),
-            [self._shown(vertex) for vertex in range(len(self._phases))],
+            self._changes(),
         )
 
     def in_flight_ids(self) -> Iterator[str]:
         """The ids of the changes that are in flight."""
         return (self.graph.ids[vertex] for vertex, phase in enumerate(self._phases) if phase in _IN_FLIGHT)
+
+    def _changes(self) -> list[Mapping[str, Any]]:
+        return [self._shown(vertex) for vertex in range(len(self._phases))]
 
     def _shown(self, vertex: Vertex) -> Mapping[str, Any]:
         final = self._final.get(vertex)
@@ -347,6 +355,40 @@ class Plan:
         kept = self._identified(request, body, State.ERRORED) if request and body else change.fields
         return self._keep(vertex, Settled(change.id, {**kept, "_state": "errored", "error": error}))
 
+    def _completed(self, vertex: Vertex, change: Change, body: Mapping[str, Any]) -> Settled:
+        """What a completed change does to the build, and to what its dependents see."""
+        match change.action:
+            case Action.NONE:
+                return Settled(change.id, body)
+            case Action.DELETE:
+                return Settled(change.id, body, deletes=(body,))
+            case Action.FIND:
+                elements = {
+                    identity: {**element, "service": self.build.id} for identity, element in elements_of(body)
+                }
+                for identity, element in elements.items():
+                    self._returned.found.setdefault(identity, {})[vertex] = element
+                settled = Settled(change.id, body, upserts=tuple(elements.values()))
+            case _:
+                settled = Settled(change.id, body, upserts=(body,))
+        self._returned.bodies[vertex] = body
+        return settled
+
+    def _catch_up(self, vertex: Vertex, change: Change) -> None:
+        """Do what an earlier process may not have come to after it persisted a completed change."""
+        settled = self._completed(vertex, change, change.fields)
+        upserts = tuple(
+            document
+            for document in settled.upserts
+            if self._existing.get(document["_component_id"]) != document
+        )
+        deletes = tuple(
+            document for document in settled.deletes if document["_component_id"] in self._existing
+        )
+        self._keep(vertex, settled)
+        if upserts or deletes:
+            self._unpersisted.append(evolve(settled, upserts=upserts, deletes=deletes))
+
     def _keep(self, vertex: Vertex, settled: Settled) -> Settled:
         self._final[vertex] = settled.body
         for document in settled.upserts:
@@ -357,11 +399,20 @@ class Plan:
 
     def _identified(self, request: Request, body: Mapping[str, Any], state: State) -> dict[str, Any]:
         """``body`` as ours to keep: connectors built on typed structs drop fields they don't know."""
+        change = self.build.changes[request.vertex]
+        kept = dict(body)
+        for name in _OURS:
+            if name in change.fields:
+                kept[name] = change.fields[name]
+            else:
+                kept.pop(name, None)
+        if state is State.COMPLETED and isinstance(kept.get("error"), str):
+            kept["error"] = cut(kept["error"], self._limits.max_error_bytes)
         return {
-            **body,
+            **kept,
             "_component_id": request.component,
             "_component": request.type,
-            "_action": self.build.changes[request.vertex].action.value,
+            "_action": change.action.value,
             "_provider": request.provider,
             "_state": state.value,
             "service": self.build.id,
@@ -375,12 +426,20 @@ class Plan:
             identity = element.get("_component_id") if isinstance(element, dict) else None
             if not isinstance(identity, str) or not identity:
                 return failure(f"the reply's components[{position}] is no component with a _component_id")
+            if identity in PSEUDO_IDS:
+                return failure(f"the reply's components[{position}]._component_id {identity!r} is reserved")
             if len(identity.encode()) > self._limits.max_id_bytes:
                 return failure(
                     f"the reply's components[{position}]._component_id is longer than "
                     f"max_id_bytes {self._limits.max_id_bytes}"
                 )
         return Outcome(completed=True, body=dict(body))
+
+    def _must_be_running(self, vertex: Vertex) -> None:
+        phase = self._phases[vertex]
+        if phase is not Phase.RUNNING:
+            msg = f"{self.graph.ids[vertex]} is {phase.name}, and was not sent"
+            raise IllegalTransition(msg)
 
     def _move(self, vertex: Vertex, phase: Phase) -> None:
         before = self._phases[vertex]
@@ -390,29 +449,6 @@ class Plan:
         self._phases[vertex] = phase
         self.in_flight += (phase in _IN_FLIGHT) - (before in _IN_FLIGHT)
         self.done += phase in _SETTLED
-
-
-@lru_cache(maxsize=4_096)
-def request_subject(type_: str, action: str, provider: str) -> str:
-    """The subject of a request, formed of checked tokens.
-
-    A token that is not what it should be could forge a message of the system: a `build.create.done` of
-    another build, or a call into the broker's own interface.
-
-    Raises:
-        TemplateError: naming the field.
-    """
-    for name, token, reserved in (
-        ("_component", type_, _RESERVED_TYPES),
-        ("_provider", provider, _RESERVED_PROVIDERS),
-    ):
-        if not _TOKEN.fullmatch(token):
-            msg = f"{name}: {token[:80]!r} does not match [A-Za-z0-9_-]{{1,64}}"
-            raise TemplateError(msg)
-        if token in reserved or (name == "_component" and token.startswith("_")):
-            msg = f"{name}: {token!r} is reserved: its subject would be a message of the system"
-            raise TemplateError(msg)
-    return f"{type_}.{action}.{provider}"
 
 
 def attempt_header(attempt: str) -> str:

@@ -15,7 +15,8 @@ from scheduler import references
 from scheduler.errors import TemplateError, Unresolved
 from scheduler.grammar import Lookup
 from scheduler.jsonparts import measure
-from scheduler.paths import MISSING, AbortedError, Elements, Path, Walker
+from scheduler.paths import MISSING, AbortedError, Elements, Path, Query, Segment, Walker
+from scheduler.patterns import Pattern
 from scheduler.references import Syntax, Text
 from scheduler.sandbox import element
 
@@ -24,8 +25,8 @@ IDENTITY = frozenset({"_component_id", "_action", "_state", "service", "_raw"})
 
 MAX_CHAIN = 40
 """Definitions that refer to one another in turn."""
-MAX_WORK = 4 * 1024 * 1024
-"""Work for one component, in bytes of JSON looked at: about 100 ms at the very worst."""
+MAX_WORK = 2 * 1024 * 1024
+"""Work for one component, in bytes of JSON that could be written meanwhile: 50 ms at the very worst."""
 
 
 @frozen
@@ -116,6 +117,25 @@ class Owner:
         self.raw = raw
 
 
+class ExhaustedError(AbortedError):
+    """There was more work to do than is allowed."""
+
+
+class Work:
+    """How much may still be done, in bytes of JSON that could be written meanwhile."""
+
+    __slots__ = ("left",)
+
+    def __init__(self, left: int = MAX_WORK) -> None:
+        self.left = left
+
+    def spend(self, work: int) -> None:
+        """Take ``work`` off. Raises `ExhaustedError` when there is not so much left."""
+        self.left -= work
+        if self.left < 0:
+            raise ExhaustedError(f"takes more work than writing {MAX_WORK} bytes does, which is the limit")
+
+
 class Place:
     """Where a value of a submitted component stands."""
 
@@ -144,12 +164,12 @@ def join_place(place: str, key: str | int) -> str:
 class Resolver(Walker):
     """Answers the references of one component, in one scope, and counts the work."""
 
-    def __init__(self, scope: Scope, owner: Owner, syntax: Syntax, max_digits: int) -> None:
+    def __init__(self, scope: Scope, owner: Owner, syntax: Syntax, max_digits: int, work: Work) -> None:
         self.scope = scope
         self.owner = owner
         self.syntax = syntax
         self.max_digits = max_digits
-        self._left = MAX_WORK
+        self._work = work
         self._owners: dict[int, Owner] = {id(owner.document): owner}
         self._elements: Elements | None = None
         # By the identity of a document, which lives as long as the scope does, and the place in it.
@@ -157,12 +177,8 @@ class Resolver(Walker):
         self._open: dict[tuple[int, str], str] = {}
 
     def spend(self, work: int) -> None:
-        """Account for work in bytes of JSON. Raises `TemplateError` when it is all spent."""
-        self._left -= work
-        if self._left < 0:
-            raise AbortedError(
-                f"takes more work than rendering {MAX_WORK} bytes does, the limit of a component"
-            )
+        """Account for work (`sandbox.Reader`, `paths.Walker`)."""
+        self._work.spend(work)
 
     def lookup(self, lookup: Lookup, computed: Sequence[object] = ()) -> object:
         """What an expression looks up (`sandbox.Reader`)."""
@@ -273,10 +289,10 @@ class Resolver(Walker):
             raise TemplateError(
                 f"refers to definitions that refer to definitions, more than {MAX_CHAIN} deep"
             )
+        self.spend(64)
         before = self.owner
         self.owner = owner
         self._open[key] = f"{owner.id}.{place}"
-        self.spend(64)
         try:
             value = self._values[key] = text.value(self, self.syntax)
         finally:
@@ -314,10 +330,15 @@ def _shown(path: Path) -> str:
     return _cut(".".join(_segment(part) for part in path))
 
 
-def _segment(part: object) -> str:
-    if isinstance(part, str):
-        return part
-    return str(getattr(part, "text", None) or getattr(part, "value", "#"))
+def _segment(part: Segment) -> str:
+    match part:
+        case str():
+            return part
+        case Pattern():
+            return part.text
+        case Query():
+            return f'#[{_shown(part.path)}{part.operator}"{part.value}"]{"#" if part.every else ""}'
+    return "#"
 
 
 def _cut(text: str) -> str:

@@ -29,6 +29,9 @@ from scheduler.jsonparts import bounded, encode, measure, text_of
 MAX_PRECISION = 30
 """Digits to which ``round`` rounds; Python would compute ten to any power asked for."""
 
+_PER_ELEMENT = 32
+"""Work for each element that a filter looks at: sorting is the slowest of them."""
+
 
 class Reader(Protocol):
     """Answers the look-ups of an expression, and counts the work that it causes."""
@@ -167,7 +170,7 @@ def _unique(context: Context, value: Any, *args: Any, **kwargs: Any) -> list[Any
 def _counted(function: Callable[..., Any], context: Context, value: Any, *args: Any, **kwargs: Any) -> Any:
     """Run a filter, having paid for the size of what it works on."""
     reader: Reader = context["reader"]
-    reader.spend(16 + (8 * len(value) if isinstance(value, str | list | tuple | dict) else 0))
+    reader.spend(16 + (_PER_ELEMENT * len(value) if isinstance(value, str | list | tuple | dict) else 0))
     if getattr(function, "jinja_pass_arg", None) is not None:
         result = function(context, value, *args, **kwargs)
     else:
@@ -225,7 +228,7 @@ class _Environment(ImmutableSandboxedEnvironment):
         """``+`` and ``-``; the size of a sum is looked at before it is made."""
         if operator == "+" and isinstance(left, str | list | tuple) and isinstance(right, type(left)):
             reader: Reader = context["reader"]
-            reader.spend(8 * (len(left) + len(right)))
+            reader.spend(_PER_ELEMENT * (len(left) + len(right)))
         result = super().call_binop(context, operator, left, right)
         return bounded(result) if isinstance(result, str) else result
 

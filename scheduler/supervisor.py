@@ -217,19 +217,18 @@ class Supervisor:
             if not len(parts) % 4:
                 await trio.lowlevel.checkpoint()
         body = b"".join(parts)
-        try:
-            while True:
-                try:
-                    self._bus.publish(report.subject, body)
-                except BusFull:
-                    # The broker is away, and much waits for it. A report is not to be lost over that.
-                    await trio.sleep(1.0)
-                else:
-                    return
-        except MessageTooLarge as error:
-            build = report.fields.get("id")
-            _log.error("the report is too large", build=build, error=str(error))
-            self._bus.publish(report.subject, report.reduced(error.size, error.limit))
+        while True:
+            try:
+                self._bus.publish(report.subject, body)
+            except MessageTooLarge as error:
+                build = report.fields.get("id")
+                _log.error("the report is too large", build=build, error=str(error))
+                body = report.reduced(error.size, error.limit)
+            except BusFull:
+                # The broker is away, and much waits for it. A report is not to be lost over that.
+                await trio.sleep(1.0)
+            else:
+                return
 
 
 def _refused(code: str, text: str) -> InvalidBuild:

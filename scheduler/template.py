@@ -22,7 +22,7 @@ from scheduler.limits import Limits
 from scheduler.model import Change
 from scheduler.needs import needed, suggestion
 from scheduler.references import PathText, Syntax, Text
-from scheduler.resolve import Found, Owner, Raw, Resolver, Scope
+from scheduler.resolve import ExhaustedError, Found, Owner, Raw, Resolver, Scope, Work
 
 __all__ = [
     "Found",
@@ -33,8 +33,12 @@ __all__ = [
     "Scope",
     "Template",
     "Templates",
+    "Work",
     "compile_change",
 ]
+
+CHECK_WORK = 256 * 1024
+"""Work for one component at intake, if nothing else is said: some milliseconds."""
 
 
 class Templates(StrEnum):
@@ -161,7 +165,7 @@ class Template:
                 chunk = _quick(text, scope)
                 if chunk is None:
                     if resolver is None:
-                        resolver = self._resolver(scope)
+                        resolver = self._resolver(scope, Work())
                     chunk = encode(resolver.evaluate(text, resolver.owner, place))
                 size += len(chunk) + len(run)
                 _refuse_over(size)
@@ -183,6 +187,7 @@ class Template:
         *,
         open_ended: bool = False,
         suggest: bool = True,
+        work: Work | None = None,
     ) -> list[Problem]:
         """What is known at intake to resolve to nothing, or not at all.
 
@@ -192,6 +197,8 @@ class Template:
                 be said about its fields.
             open_ended: Whether a ``find`` among the dependencies may return components of any id.
             suggest: Whether to look for the id that was meant, which takes a moment with many ids.
+            work: What may be spent on it, to be shared by the components of a build. What would take more is
+                left until it is due.
         """
         problems: list[Problem] = []
         known = _Known(scope, supplied, open_ended=open_ended)
@@ -215,10 +222,10 @@ class Template:
             if not judged:
                 continue
             if resolver is None:
-                resolver = self._resolver(known)
+                resolver = self._resolver(known, Work(CHECK_WORK) if work is None else work)
             try:
                 encode(resolver.evaluate(text, resolver.owner, place))
-            except _UnknownError:
+            except (_UnknownError, ExhaustedError):
                 continue
             except TemplateError as error:
                 problems.append(Problem(f"{self._change.id}.{place}", str(error)))
@@ -236,9 +243,9 @@ class Template:
         )
         return needed(targets, scope, self._syntax)
 
-    def _resolver(self, scope: Scope) -> Resolver:
+    def _resolver(self, scope: Scope, work: Work) -> Resolver:
         owner = Owner(self._change.fields, self._raw)
-        return Resolver(scope, owner, self._syntax, self._limits.max_digits)
+        return Resolver(scope, owner, self._syntax, self._limits.max_digits, work)
 
 
 def compile_change(

@@ -3,25 +3,29 @@
 All of it is synchronous and made of short steps, so that it can run in a thread beside the event loop.
 """
 
-import difflib
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from itertools import pairwise
 from typing import Any
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from scheduler.codec import Parsed, parse_build
-from scheduler.errors import InvalidBuild, Problem, TemplateError
+from scheduler.errors import InvalidBuild, InvalidTemplate, Problem
 from scheduler.graph import Graph
 from scheduler.limits import DEFAULT_LIMITS, Limits
-from scheduler.model import PSEUDO_IDS, Action, Build
+from scheduler.model import PSEUDO_IDS, Action, Build, State
+from scheduler.needs import suggestion
 from scheduler.scope import Submitted, is_supplied
 from scheduler.strictjson import encode_sorted
+from scheduler.subjects import token_problem
 from scheduler.template import OnUnresolved, Template, Templates, compile_change
 
 _LONGEST_PATH_SHOWN = 24
 _MOST_SUGGESTIONS = 20
+_LEVELS_ABOVE_A_COMPONENT = 2
+"""The build, and the list in it: a reply may be as deep as a build, and stands in one afterwards."""
 
 
 @frozen
@@ -45,20 +49,47 @@ def read_build(
     limits: Limits = DEFAULT_LIMITS,
     templates: Templates = Templates.ALL,
     unresolved: OnUnresolved = OnUnresolved.ERROR,
+    resumed: bool = False,
 ) -> Prepared:
     """Read and check a submitted build (WIRE: "Intake").
+
+    Args:
+        data: its JSON.
+        limits: bounds on what it may hold.
+        templates: which forms of references there are.
+        unresolved: what becomes of a ``$(path)`` that leads to nothing.
+        resumed: it comes from the store, where an earlier process put it: what connectors returned
+            stands in it, which may be larger than what is submitted, and is never rendered.
 
     Raises:
         InvalidBuild: with every problem that was found, each with its place.
     """
+    if resumed:
+        depth = limits.max_depth + _LEVELS_ABOVE_A_COMPONENT
+        limits = evolve(limits, max_component_bytes=sys.maxsize, max_depth=depth)
     parsed = parse_build(data, limits)
+    if not resumed:
+        parsed = evolve(parsed, build=_anew(parsed.build))
     check = _Check(parsed, limits)
     check.edges()
-    compiled = check.templates(templates, unresolved)
+    check.tokens(templates)
+    compiled = check.templates(templates, unresolved, resumed=resumed)
     graph = check.graph(compiled)
     if check.problems:
         raise InvalidBuild("invalid", check.problems)
-    return Prepared(parsed.build, parsed.document, graph, tuple(compiled), digest_of(parsed.document))
+    every = tuple(template for template in compiled if template is not None)
+    return Prepared(parsed.build, parsed.document, graph, every, digest_of(parsed.document))
+
+
+def _anew(build: Build) -> Build:
+    """``build`` without what an earlier run said of the changes that are now to be done again."""
+    changes = tuple(
+        evolve(change, fields={key: value for key, value in change.fields.items() if key != "error"})
+        if change.state is State.ERRORED
+        else change
+        for change in build.changes
+    )
+    return evolve(build, changes=changes)
 
 
 def digest_of(document: Mapping[str, Any]) -> bytes:
@@ -67,9 +98,12 @@ def digest_of(document: Mapping[str, Any]) -> bytes:
     for key in sorted(document):
         digest.update(encode_sorted(key))
         value = document[key]
-        for part in value if isinstance(value, list) else [value]:
-            digest.update(encode_sorted(part))
-            digest.update(b",")
+        if isinstance(value, list):
+            for part in value:
+                digest.update(encode_sorted(part))
+                digest.update(b",")
+        else:
+            digest.update(encode_sorted(value))
         digest.update(b";")
     return digest.digest()
 
@@ -109,22 +143,35 @@ class _Check:
         if not self.suggestions or len(wrong) > 200:
             return ""
         self.suggestions -= 1
-        near = [name for name in self.known if abs(len(name) - len(wrong)) <= 4]
-        close = difflib.get_close_matches(wrong, near[:5_000], n=1, cutoff=0.75)
-        return f"; did you mean {close[0]!r}?" if close else ""
+        return suggestion(wrong, self.known)
 
-    def templates(self, mode: Templates, unresolved: OnUnresolved) -> list[Template]:
-        """Every reference and expression can be read, within the limits."""
-        compiled: list[Template] = []
+    def tokens(self, mode: Templates) -> None:
+        """No request is bound to fail for its subject; what a reference supplies is judged when due."""
+        for change, position in zip(self.build.changes, self.parsed.places, strict=True):
+            if change.action is Action.NONE or change.state is State.COMPLETED:
+                continue
+            for name, token in (("_component", change.type), ("_provider", change.provider)):
+                if token.startswith("$(") or (mode is Templates.ALL and "{{" in token):
+                    continue
+                text = token_problem(name, token)
+                if text is not None:
+                    self.problems.append(Problem(f"changes[{position}].{name}", text))
+
+    def templates(self, mode: Templates, unresolved: OnUnresolved, *, resumed: bool) -> list[Template | None]:
+        """Every reference and expression can be read, within the limits; None for a change where not."""
+        compiled: list[Template | None] = []
         nodes = 0
+        data = {State.COMPLETED, State.ERRORED} if resumed else {State.COMPLETED}
         for change in self.build.changes:
+            # What a connector returned is data.
+            source = evolve(change, fields={}) if change.state in data else change
             try:
                 template = compile_change(
-                    change, self.build.id, templates=mode, unresolved=unresolved, limits=self.limits
+                    source, self.build.id, templates=mode, unresolved=unresolved, limits=self.limits
                 )
-            except TemplateError as error:
-                found = getattr(error, "problems", None) or [Problem(change.id, str(error))]
-                self.problems.extend(found)
+            except InvalidTemplate as error:
+                self.problems.extend(error.problems)
+                compiled.append(None)
                 continue
             nodes += template.nodes
             compiled.append(template)
@@ -133,30 +180,37 @@ class _Check:
             self.problems.append(Problem("changes", f"{nodes} template nodes in all; {limit}"))
         return compiled
 
-    def graph(self, compiled: list[Template]) -> Graph:
+    def graph(self, compiled: Sequence[Template | None]) -> Graph:
         """There is no cycle, and nothing refers to nothing."""
         changes = self.build.changes
         ids = list(dict.fromkeys(change.id for change in changes))
         pairs = ((edge.source, edge.destination) for edge in self.build.edges)
         edges = [pair for pair in pairs if pair[0] != pair[1]]
         explicit = Graph.of(ids, edges)
-        self.cycles(explicit, set())
-        if len(compiled) != len(changes) or len(ids) != len(changes):
-            return explicit
-        implied = set(self.implied(compiled)) - set(edges)
+        self.cycles(explicit, ())
+        known = set(edges)
+        implied = dict.fromkeys(pair for pair in self.implied(compiled) if pair not in known)
         graph = Graph.of(ids, [*edges, *implied]) if implied else explicit
         if implied:
-            self.cycles(graph, implied)
+            self.cycles(graph, implied.keys())
         finders = self.behind_a_find(graph)
-        for vertex, template in enumerate(compiled):
-            if not template.constant:
-                self.problems.extend(template.check(self.scope, self.supplied, open_ended=vertex in finders))
+        for change, template in zip(changes, compiled, strict=True):
+            if template is None or template.constant:
+                continue
+            found = template.check(
+                self.scope,
+                self.supplied,
+                open_ended=graph.index[change.id] in finders,
+                suggest=self.suggestions > 0,
+            )
+            self.suggestions = max(0, self.suggestions - len(found))
+            self.problems.extend(found)
         return graph
 
-    def implied(self, compiled: list[Template]) -> Iterator[tuple[str, str]]:
+    def implied(self, compiled: Sequence[Template | None]) -> Iterator[tuple[str, str]]:
         """Edges that references imply: to a change that only this build can supply."""
         for change, template in zip(self.build.changes, compiled, strict=True):
-            if template.constant:
+            if template is None or template.constant:
                 continue
             for needed in template.needs(self.scope):
                 source = self.scope.changes.get(needed)
@@ -171,15 +225,18 @@ class _Check:
     def supplied(self, id: str) -> bool:  # noqa: A002 - as in the port
         """Whether what is known under this id can change before it is looked at."""
         change = self.scope.changes.get(id)
-        return change is not None and is_supplied(change)
+        if change is None:
+            # Of an element that is wrong otherwise nothing more is said.
+            return id in self.known and id not in self.scope.existing
+        return is_supplied(change)
 
     def behind_a_find(self, graph: Graph) -> set[int]:
         """The changes that have a ``find`` among their dependencies, direct or not."""
         todo = [
             dependent
-            for vertex, change in enumerate(self.build.changes)
+            for change in self.build.changes
             if change.action is Action.FIND
-            for dependent in graph.dependents[vertex]
+            for dependent in graph.dependents[graph.index[change.id]]
         ]
         found: set[int] = set()
         while todo:
@@ -189,7 +246,7 @@ class _Check:
                 todo.extend(graph.dependents[vertex])
         return found
 
-    def cycles(self, graph: Graph, implied: set[tuple[str, str]]) -> None:
+    def cycles(self, graph: Graph, implied: Collection[tuple[str, str]]) -> None:
         """Name each cycle as a path; with ``implied``, only those that a reference closes."""
         for cycle in graph.cycles():
             names = [graph.ids[vertex] for vertex in cycle]

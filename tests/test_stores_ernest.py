@@ -5,6 +5,7 @@ import inspect
 import json
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from functools import partial
 from itertools import pairwise
 from typing import Any, TypeAlias
 
@@ -156,9 +157,12 @@ async def test_satisfies_the_port(store: ErnestStore, autojump_clock: MockClock)
             Accepted(_build([_change("vpc::a")])),
             [("build.set.mapping", {"id": "b", "mapping": _build([_change("vpc::a")])})],
         ),
-        (_started(x=2**70), [(CHANGE, _change("vpc::a", _state="running", x=2**70, service="b"))]),
         (
-            Withdrawn("vpc::a", _change("vpc::a", _state="running")),
+            _started(x=2**70, service="of-another"),
+            [(CHANGE, _change("vpc::a", _state="running", x=2**70, service="b"))],
+        ),
+        (
+            Withdrawn("vpc::a", _change("vpc::a", _state="running", service="of-another")),
             [(CHANGE, _change("vpc::a", service="b"))],
         ),
         # create, update and get look the same from here
@@ -274,6 +278,19 @@ async def test_one_request_of_a_build_at_a_time(
     assert script.subjects == [CHANGE, COMPONENT] * 10
     assert script.most["b"] == 1
     assert trio.current_time() - script.requests[0].time == 20
+
+
+async def test_late_comers_queue_as_well(
+    store: ErnestStore, script: Script, autojump_clock: MockClock
+) -> None:
+    """An append made while others of its build come and go waits for them too."""
+    script.delay = 2
+    async with trio.open_nursery() as nursery:
+        for n in range(6):
+            nursery.start_soon(store.append, "b", [_started(f"vpc::{n}")])
+            await trio.sleep(1.5)
+    assert script.components == [f"vpc::{n}" for n in range(6)]
+    assert script.most["b"] == 1
 
 
 @pytest.mark.parametrize("limit", [1, 4, 7])
@@ -470,10 +487,26 @@ async def test_appends_queued_behind_a_failed_one_fail_with_it(
     assert script.components[-1] == "vpc::later"
 
 
+async def test_a_failure_is_not_held_against_later_appends(
+    store: ErnestStore, script: Script, autojump_clock: MockClock
+) -> None:
+    """An append made after a failure is carried out, even while what was queued then is still under way."""
+    script.answer = lambda request: b"" if request.time > 29.9 else None
+    script.delay = 1
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_failure, lambda: store.append("b", [_started()]), StoreUnavailable)
+        await wait_all_tasks_blocked()
+        nursery.start_soon(store.load, "b")
+        await trio.sleep(30.5)
+        nursery.start_soon(store.append, "b", [_started("vpc::later")])
+    assert script.subjects[-2:] == ["build.get.mapping", CHANGE]
+
+
 async def test_an_error_answer_leaves_the_queue_alone(
     store: ErnestStore, script: Script, autojump_clock: MockClock
 ) -> None:
     """What is queued behind an append that was answered with an error is carried out."""
+    script.delay = 1
     script.answer = lambda request: b'{"_error":"no"}' if request.body["_component_id"] == "vpc::0" else b""
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_failure, lambda: store.append("b", [_started("vpc::0")]))
@@ -487,6 +520,8 @@ async def test_a_silent_store_ends_every_wait(
 ) -> None:
     """200 builds in the queue of a store that is silent towards all do not wait for their turns to fail."""
     store = ErnestStore(fake_bus, backoff=STEADY)
+    await store.append("before", [_started()])
+    script.requests.clear()
     script.answer = lambda _: None
     texts: Counter[str] = Counter()
 
@@ -513,7 +548,11 @@ async def test_a_young_wait_survives_the_silence_of_others(
     store = ErnestStore(fake_bus, backoff=STEADY, per_instance=1)
     script.answer = lambda request: None if request.time < 31 else b""
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_failure, lambda: store.append("a", [_started()]), StoreUnavailable)
+        # These take turns of 5 s; the first two have given up on the store before it answers.
+        for n in range(5):
+            append = partial(store.append, f"old{n}", [_started()])
+            nursery.start_soon(*([_failure, append, StoreUnavailable] if n < 2 else [append]))
+            await wait_all_tasks_blocked()
         await trio.sleep(29)
         nursery.start_soon(store.append, "young", [_started()])
     assert script.requests[-1].body["service"] == "young"
@@ -938,14 +977,27 @@ async def test_a_store_that_starts_later_is_found(
     assert found == ["b"]
 
 
-@pytest.mark.parametrize("answer", [b"oops", b"{}", b'{"_error":"no"}', b"5", b"[1,", b"[NaN]", b"[" * 5000])
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [
+        (b'{"_error":"no"}', "store: build.find: no"),
+        (b'{"_error":"record not found"}', "store: build.find: record not found"),
+        (b"{}", "store: build.find was answered with an object, not with a list"),
+        (b"oops", "store: build.find was answered with bad JSON: "),
+        (b"5", "store: build.find was answered with bad JSON: "),
+        (b"[1,", "store: build.find was answered with bad JSON: "),
+        (b"[NaN]", "store: build.find was answered with bad JSON: "),
+        (b"[" * 5000, "store: build.find was answered with bad JSON: "),
+    ],
+)
 async def test_a_find_answered_with_nonsense(
-    store: ErnestStore, script: Script, answer: bytes, autojump_clock: MockClock
+    store: ErnestStore, script: Script, answer: bytes, text: str, autojump_clock: MockClock
 ) -> None:
     """An answer that is not a list is a StoreError."""
     script.answer = lambda _: answer
-    message, _ = await _failure(lambda: _unfinished(store))
-    assert message.startswith("store: build.find")
+    with pytest.raises(StoreError) as caught:
+        await _unfinished(store)
+    assert str(caught.value).startswith(text)
 
 
 async def test_finds_a_bounded_number(

@@ -11,7 +11,7 @@ from scheduler import sandbox
 from scheduler.errors import TemplateError
 from scheduler.limits import DEFAULT_LIMITS
 from scheduler.model import Action, Change, State
-from scheduler.template import Found, OnUnresolved, Templates, compile_change
+from scheduler.template import Found, OnUnresolved, Templates, Work, compile_change
 
 SECONDS = 1.0
 """Generous: each takes milliseconds, and what these would take without bounds is minutes and gigabytes."""
@@ -208,15 +208,13 @@ def test_objects_of_objects_do_not_multiply() -> None:
 def test_queries_that_look_at_everything_again_and_again_end() -> None:
     """The work for one component is bounded, however many references it has."""
     data = {str(n): {"name": f"n{n}", "list": [{"a": 1}] * 10} for n in range(2000)}
-    assert "work" in attack(
-        ["$(components.#[name=nope" + str(n) + "].v)" for n in range(20)]
-        and [
-            "$(components.#[name!=n].#[name=x])",
-            *["{{ components['1'].name }}"] * 10,
-            *["$(components.#.list.#.a)"] * 2000,
-        ],
-        World(data=data),
-    )
+    world = World(data=data)
+    assert "work" in attack(["$(components.#.list.#.a)"] * 20, world)
+    found_nothing = [f"{{{{ components['1'].n{n} | default('') }}}}" for n in range(10)]
+    queries = [f'$(components.#[name%"*n{n}"].name)' for n in range(1000, 1300)]
+    assert "work" in attack([*found_nothing, *queries], world)
+    text = "{{ [" + ", ".join(["components['l'].v | length"] * 9) + "] }}"
+    assert "work" in attack(text, World(data={"l": {"v": ["x"] * 60_000}}))
 
 
 def test_large_values_cannot_be_processed_without_end() -> None:
@@ -224,6 +222,20 @@ def test_large_values_cannot_be_processed_without_end() -> None:
     world = World(data={"d": {"l": ["abcdefgh"] * 50_000}})
     assert "work" in attack("{{ components['d'].l" + " | sort" * 35 + " | first }}", world)
     assert "work" in attack("{{ " + " ~ ".join(["(components['d'].l | sort | first)"] * 30) + " }}", world)
+
+
+def test_what_takes_too_much_work_is_not_judged_at_intake() -> None:
+    """Many expensive components share what may be spent on checking them; the rest fails when due."""
+    world = World(data={"d": {"l": ["abcdefgh"] * 5000}})
+    fields = {"_component_id": "a", "x": ["{{ components['d'].l | sort | first ~ build.nope }}"] * 100}
+    change = Change(id="a", type="t", action=Action.CREATE, provider="p", state=State.WAITING, fields=fields)
+    template = compile_change(
+        change, "b1", templates=Templates.ALL, unresolved=OnUnresolved.ERROR, limits=DEFAULT_LIMITS
+    )
+    work = Work(1024 * 1024)
+    assert 1 <= len(template.check(world, lambda _: False, work=work)) < 10
+    assert work.left < 0
+    assert template.check(world, lambda _: False, work=work) == []
 
 
 def test_patterns_do_not_backtrack() -> None:

@@ -61,6 +61,7 @@ class NatsBus(Endpoint):
         self._on_status = on_status
         self._connection: Connection | None = None
         self._lost = trio.Event()
+        self._running = trio.CancelScope(shield=True)
         self._unanswered: list[Barrier] = []
         self._servers: dict[str, str | None] = dict.fromkeys(options.servers, options.tls_hostname)
 
@@ -151,15 +152,23 @@ class NatsBus(Endpoint):
             )
 
     async def run(self) -> None:
-        """Keep the connection up until cancelled; call it once ``connect`` has returned."""
+        """Keep the connection up until ``stop``; call it once ``connect`` has returned.
+
+        It is shielded: when everything around is cancelled, last words must still get out.
+        """
         delay = 0.0
-        while True:
-            since = trio.current_time()
-            await self._serve()
-            lived = trio.current_time() - since
-            delay = 0.0 if lived > _STABLE_AFTER else min(max(FIRST_DELAY, delay * _GROWTH), LAST_DELAY)
-            await trio.sleep(delay)
-            await self.connect(delay=max(delay, FIRST_DELAY))
+        with self._running:
+            while True:
+                since = trio.current_time()
+                await self._serve()
+                lived = trio.current_time() - since
+                delay = 0.0 if lived > _STABLE_AFTER else min(max(FIRST_DELAY, delay * _GROWTH), LAST_DELAY)
+                await trio.sleep(delay)
+                await self.connect(delay=max(delay, FIRST_DELAY))
+
+    def stop(self) -> None:
+        """Have ``run`` return, with the connection cleared away. Idempotent."""
+        self._running.cancel()
 
     async def _serve(self) -> None:
         """Use the connection until it is lost, and clear it away."""
@@ -285,7 +294,7 @@ async def open_bus(
                     failure = error
                 finally:
                     await bus.goodbye()
-                    nursery.cancel_scope.cancel()
+                    bus.stop()
         except BusError as error:
             failure = error
     if failure is not None:

@@ -1,5 +1,6 @@
 """How to reach the broker, and as whom."""
 
+import re
 import ssl
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
@@ -37,9 +38,9 @@ def _split(url: str) -> SplitResult:
 
 def safe_url(url: str) -> str:
     """Return a server's URL with whatever stands before ``@`` masked, fit for logs and messages."""
-    scheme, separator, rest = url.rpartition("://")
-    user, at, host = rest.rpartition("@")
-    return f"{scheme}{separator}{'***' if user else ''}{at}{host}"
+    before, at, host = url.rpartition("@")
+    scheme = re.match(r"\w+://", before)
+    return f"{scheme[0] if scheme else ''}***@{host}" if at else url
 
 
 def _checked_servers(_: object, __: "Attribute[tuple[str, ...]]", servers: tuple[str, ...]) -> None:

@@ -10,11 +10,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import IO, Any, Generic, TypeVar
 
 from nats.aio.client import Client as NatsClient
 from nats.aio.msg import Msg
+from nats.errors import NoRespondersError
 
 ROOT = Path(__file__).parents[2]
 DEADLINE = 40.0
@@ -233,11 +235,15 @@ class Connectors(Process):
     def __init__(self, url: str, *subjects: str) -> None:
         script = str(Path(__file__).with_name("connectors.py"))
         super().__init__(sys.executable, script, url, *(subjects or ALL_OF_AWS))
+        self._barriers = 0
         self.await_event("connected")
 
     @property
     def records(self) -> list[JSON]:
-        """Everything it saw and did, in order."""
+        """Everything it saw and did so far, in order."""
+        # What it printed may be on its way to us, later than what it published: its answer comes behind it.
+        self._barriers += 1
+        self.release(f"barrier {self._barriers}")
         return [json.loads(line) for line in self.out]
 
     def requests(self, build: str | None = None) -> list[JSON]:
@@ -281,7 +287,7 @@ class Message:
         self.data = message.data
         self.headers = dict(message.headers or {})
 
-    @property
+    @cached_property
     def json(self) -> Any:
         return json.loads(self.data)
 
@@ -357,6 +363,17 @@ class Client:
         message = self._call(self._client.request(subject, data, timeout=deadline), deadline + 5)
         answer: JSON = json.loads(message.data)
         return answer
+
+    def ping(self, service: str, deadline: float = DEADLINE) -> None:
+        """Wait until a service answers discovery."""
+        until = time.monotonic() + deadline
+        while True:
+            try:
+                self.request(f"$SRV.PING.{service}", b"")
+            except NoRespondersError:
+                assert time.monotonic() < until, f"{service} does not answer"
+            else:
+                return
 
     def request_many(self, subject: str, number: int) -> list[JSON]:
         """So many answers to one request."""

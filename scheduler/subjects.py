@@ -1,0 +1,47 @@
+"""The subject of a request, formed of checked tokens (WIRE: "Requests and replies").
+
+A token that is not what it should be could forge a message of the system: a `build.create.done` of another
+build, or a call into the broker's own interface.
+"""
+
+import re
+from functools import lru_cache
+from typing import Final
+
+from scheduler.errors import TemplateError
+
+RESERVED_TYPES: Final = frozenset({"build", "service", "environment", "scheduler"})
+RESERVED_PROVIDERS: Final = frozenset({"done", "error", "mapping", "definition", "validation"})
+
+_TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+def token_problem(name: str, token: str) -> str | None:
+    """Why ``token`` cannot be part of a request's subject; None if it can.
+
+    Args:
+        name: the field that it comes from: ``_component`` or ``_provider``.
+        token: its value.
+    """
+    if not _TOKEN.fullmatch(token):
+        return f"{token[:80]!r} does not match [A-Za-z0-9_-]{{1,64}}"
+    if name == "_component":
+        reserved = token in RESERVED_TYPES or token.startswith("_")
+    else:
+        reserved = token in RESERVED_PROVIDERS
+    return f"{token!r} is reserved: its subject would be a message of the system" if reserved else None
+
+
+@lru_cache(maxsize=4_096)
+def request_subject(type_: str, action: str, provider: str) -> str:
+    """The subject of a request.
+
+    Raises:
+        TemplateError: a token must not be part of it; the message names the field.
+    """
+    for name, token in (("_component", type_), ("_provider", provider)):
+        problem = token_problem(name, token)
+        if problem is not None:
+            msg = f"{name}: {problem}"
+            raise TemplateError(msg)
+    return f"{type_}.{action}.{provider}"

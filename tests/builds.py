@@ -1,0 +1,171 @@
+"""Builds for tests, and a synchronous driver that walks one through its plan."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pytest
+from scheduler.errors import InvalidBuild
+from scheduler.events import Settled
+from scheduler.graph import Vertex
+from scheduler.limits import DEFAULT_LIMITS, Limits
+from scheduler.outcome import Outcome, failure, read_reply
+from scheduler.plan import Plan, Request
+from scheduler.strictjson import decode, encode
+from scheduler.template import OnUnresolved, Templates
+from scheduler.validation import Prepared, read_build
+
+Document = dict[str, Any]
+
+
+def change(name: str, action: str = "create", **fields: Any) -> Document:
+    """A change as it is submitted; ``None`` as a value takes a field out."""
+    document = {
+        "_component_id": name,
+        "_component": name.partition("::")[0] if "::" in name else "box",
+        "_action": action,
+        "_provider": "fake",
+        "_state": "waiting",
+        **fields,
+    }
+    return {key: value for key, value in document.items() if value is not None}
+
+
+def build(
+    *changes: Document,
+    components: Iterable[Document] = (),
+    edges: Iterable[tuple[str, str]] = (),
+    **fields: Any,
+) -> Document:
+    """A build as it is submitted."""
+    return {
+        "id": "b-1",
+        "name": "test",
+        "user_id": 1,
+        "username": "somebody",
+        "action": "build.create",
+        "options": {},
+        "components": list(components),
+        "changes": list(changes),
+        "edges": [{"source": source, "destination": end, "length": 1} for source, end in edges],
+        **fields,
+    }
+
+
+def prepare(
+    document: Document,
+    *,
+    limits: Limits = DEFAULT_LIMITS,
+    templates: Templates = Templates.ALL,
+    unresolved: OnUnresolved = OnUnresolved.ERROR,
+    resumed: bool = False,
+) -> Prepared:
+    """The build, read from its JSON."""
+    data = encode(document)
+    return read_build(data, limits=limits, templates=templates, unresolved=unresolved, resumed=resumed)
+
+
+def problems_of(document: Document | bytes, limits: Limits = DEFAULT_LIMITS) -> list[str]:
+    """What a build is refused for; it fails the test if it is not."""
+    data = document if isinstance(document, bytes) else encode(document)
+    with pytest.raises(InvalidBuild) as caught:
+        read_build(data, limits=limits)
+    return [str(problem) for problem in caught.value.problems]
+
+
+class Run:
+    """Drives the plan of one build by the ids of its components."""
+
+    def __init__(
+        self,
+        document: Document,
+        *,
+        resumed: bool = False,
+        templates: Templates = Templates.ALL,
+        unresolved: OnUnresolved = OnUnresolved.ERROR,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> None:
+        prepared = prepare(
+            document, templates=templates, unresolved=unresolved, limits=limits, resumed=resumed
+        )
+        self.plan = Plan(prepared, resumed=resumed, limits=limits)
+        self.requests: dict[str, Request] = {}
+
+    def vertex(self, name: str) -> Vertex:
+        """The vertex with this id."""
+        return self.plan.graph.index[name]
+
+    def begin(self, name: str) -> Request | Settled | None:
+        """Ask whether it may start; a request is kept, and not sent."""
+        step = self.plan.begin(self.vertex(name))
+        if isinstance(step, Request):
+            self.requests[name] = step
+        return step
+
+    def send(self, name: str) -> Document:
+        """Begin and send it; the body of its request."""
+        step = self.begin(name)
+        assert isinstance(step, Request), step
+        self.plan.sent(step.vertex)
+        body = decode(step.body)
+        assert isinstance(body, dict)
+        return body
+
+    def refused(self, name: str) -> str:
+        """Begin what cannot be sent; the text of its error."""
+        step = self.begin(name)
+        assert isinstance(step, Settled), step
+        assert step.body["_state"] == "errored"
+        text = step.body["error"]
+        assert isinstance(text, str)
+        return text
+
+    def resume(self, name: str) -> Request | Settled:
+        """Take up what an earlier process sent."""
+        step = self.plan.resume(self.vertex(name))
+        if isinstance(step, Request):
+            self.requests[name] = step
+        return step
+
+    def reply(self, name: str, suffix: str | None = "done", /, **fields: Any) -> Settled:
+        """The connector's reply: the request with these fields."""
+        body = {**decode(self.requests[name].body), **fields}
+        return self.answer(name, body, suffix)
+
+    def answer(self, name: str, body: Document, suffix: str | None = "done") -> Settled:
+        """A reply with exactly this body."""
+        outcome = read_reply(encode(body), suffix)
+        assert outcome is not None
+        return self.settle(name, outcome)
+
+    def settle(self, name: str, outcome: Outcome) -> Settled:
+        """End the attempt."""
+        return self.plan.settle(self.requests[name], outcome)
+
+    def fail(self, name: str, error: str = "broken") -> Settled:
+        """End the attempt without a reply."""
+        return self.settle(name, failure(error))
+
+    def do(self, *names: str, **fields: Any) -> None:
+        """Send each and have it completed with these fields."""
+        for name in names:
+            self.send(name)
+            self.reply(name, **fields)
+
+    def report(self) -> Document:
+        """The final report, as it goes out."""
+        self.plan.finish()
+        report = self.plan.report()
+        document = decode(b"".join(report.chunks()))
+        assert document == decode(encode(report.document()))
+        assert isinstance(document, dict)
+        return document
+
+    def states(self) -> dict[str, str]:
+        """The states of the changes, as they would be reported now."""
+        changes: list[Mapping[str, Any]] = self.plan.report().document()["changes"]
+        return {one["_component_id"]: one["_state"] for one in changes}
+
+    def existing(self) -> dict[str, Document]:
+        """The components as they would be reported now, by id."""
+        components: list[Document] = self.plan.report().document()["components"]
+        return {one["_component_id"]: one for one in components}

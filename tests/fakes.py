@@ -1,0 +1,326 @@
+"""What the tests of the concurrent part share: builds, a store with gates, connectors that do as told."""
+
+import json
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, TypeAlias
+
+import trio
+from attrs import define, field, frozen
+from fake_bus import FakeBus, Published
+
+from scheduler.bus import Message
+from scheduler.connector import REPLY_SUBJECTS, Connectors
+from scheduler.errors import BuildLost
+from scheduler.events import Accepted, Event, Finished, Settled, Started, Withdrawn
+from scheduler.plan import Plan
+from scheduler.slots import Slots
+from scheduler.stores import Store
+from scheduler.timers import Timers
+from scheduler.validation import Prepared, read_build
+
+JSON: TypeAlias = dict[str, Any]
+
+REQUEST_SUBJECTS = tuple(f"*.{action}.*" for action in ("create", "update", "delete", "get", "find"))
+SYSTEM = {"build", "service", "environment", "scheduler"}
+
+
+def change(
+    name: str, *, action: str = "create", kind: str = "vpc", provider: str = "aws", **fields: Any
+) -> JSON:
+    """A change to be done."""
+    return {
+        "_component_id": name,
+        "_component": kind,
+        "_action": action,
+        "_provider": provider,
+        "_state": "waiting",
+        **fields,
+    }
+
+
+def document(
+    changes: Iterable[str | JSON],
+    edges: Iterable[tuple[str, str]] = (),
+    *,
+    build: str = "b1",
+    action: str = "build.create",
+    **fields: Any,
+) -> JSON:
+    """A build; changes that are given by their id are to be created."""
+    return {
+        "id": build,
+        "name": "test",
+        "action": action,
+        "components": [],
+        "changes": [change(one) if isinstance(one, str) else one for one in changes],
+        "edges": [{"source": source, "destination": destination} for source, destination in edges],
+        **fields,
+    }
+
+
+def encode(value: Any) -> bytes:
+    return json.dumps(value).encode()
+
+
+def prepare(value: JSON) -> Prepared:
+    return read_build(encode(value))
+
+
+Match: TypeAlias = Callable[[Event], bool]
+
+
+def accepted(event: Event) -> bool:
+    return isinstance(event, Accepted)
+
+
+def finished(event: Event) -> bool:
+    return isinstance(event, Finished)
+
+
+def started(name: str) -> Match:
+    """Matches the event that a component starts."""
+    return lambda event: isinstance(event, Started) and event.component == name
+
+
+def settled(name: str) -> Match:
+    """Matches the outcome of a component."""
+    return lambda event: isinstance(event, Settled) and event.component == name
+
+
+def withdrawn(name: str) -> Match:
+    """Matches that a component is waiting again."""
+    return lambda event: isinstance(event, Withdrawn) and event.component == name
+
+
+class Gate:
+    """Holds appends back until it is opened."""
+
+    def __init__(self) -> None:
+        self.reached = trio.Event()
+        """Set once an append waits here."""
+        self._open = trio.Event()
+
+    def open(self) -> None:
+        self._open.set()
+
+    async def passed(self) -> None:
+        self.reached.set()
+        await self._open.wait()
+
+
+class FakeStore:
+    """A store in memory that can be slow, fail, or wait at a gate; each append is a checkpoint."""
+
+    def __init__(self, *, resumable: bool = False) -> None:
+        self.name = "fake"
+        self.resumable = resumable
+        self.events: list[tuple[str, Event]] = []
+        """What was persisted, in order."""
+        self.documents: dict[str, JSON] = {}
+        """What `load` finds."""
+        self.unfinished_ids: list[str] = []
+        self.loads: list[str] = []
+        """What `load` was asked for, in order."""
+        self.loading: Callable[[str], Any] | None = None
+        """An async function that is awaited before `load` answers."""
+        self.after: Callable[[str, Event], None] | None = None
+        """Is told of each event once it is persisted."""
+        self._gates: list[tuple[Match, Gate]] = []
+        self._failures: list[tuple[Match, Exception]] = []
+
+    def hold(self, match: Match) -> Gate:
+        """Have appends with such an event wait."""
+        gate = Gate()
+        self._gates.append((match, gate))
+        return gate
+
+    def fail(self, match: Match, error: Exception) -> None:
+        """Have appends with such an event raise."""
+        self._failures.append((match, error))
+
+    def recover(self) -> None:
+        """Fail no more."""
+        self._failures.clear()
+
+    def of(self, build: str) -> list[Event]:
+        """What was persisted of one build."""
+        return [event for name, event in self.events if name == build]
+
+    async def append(self, build: str, events: Sequence[Event]) -> None:
+        await trio.lowlevel.checkpoint()
+        for event in events:
+            for match, gate in self._gates:
+                if match(event):
+                    await gate.passed()
+        for event in events:
+            for match, error in self._failures:
+                if match(event):
+                    raise error
+        for event in events:
+            self.events.append((build, event))
+            if self.after is not None:
+                self.after(build, event)
+
+    async def load(self, build: str) -> JSON | None:
+        self.loads.append(build)
+        await trio.lowlevel.checkpoint()
+        if self.loading is not None:
+            await self.loading(build)
+        return self.documents.get(build)
+
+    async def unfinished(self) -> AsyncIterator[str]:
+        for build in self.unfinished_ids:
+            await trio.lowlevel.checkpoint()
+            yield build
+
+
+LOST = BuildLost("record not found")
+
+
+@frozen
+class Reply:
+    """What a connector says to a request."""
+
+    state: str | None = "completed"
+    after: float | None = None
+    """Seconds; None: at once, in the same breath as the request."""
+    via: str = "subject"
+    """``subject``, ``reply`` (the NATS reply subject) or ``both``."""
+    fields: JSON = field(factory=dict)
+    drop: tuple[str, ...] = ()
+    """Fields that this connector does not know."""
+
+
+Script: TypeAlias = Callable[[JSON], Sequence[Reply]]
+
+
+def succeed(_component: JSON) -> Sequence[Reply]:
+    """Answers every request with success."""
+    return [Reply()]
+
+
+def ignore(_component: JSON) -> Sequence[Reply]:
+    """Takes every request and answers none."""
+    return []
+
+
+@define(eq=False)
+class Cloud:
+    """Connectors for everything: they answer each request as the script says."""
+
+    bus: FakeBus
+    script: Script
+    requests: list[tuple[Message, JSON]] = field(factory=list)
+    """What came in, in order."""
+    nursery: trio.Nursery | None = None
+
+    @property
+    def asked(self) -> list[str]:
+        """The ids of the components that were asked for, in order."""
+        return [component["_component_id"] for _, component in self.requests]
+
+    @property
+    def counts(self) -> Counter[tuple[str, str]]:
+        """How often each component of each build was asked for."""
+        return Counter((component["service"], component["_component_id"]) for _, component in self.requests)
+
+    async def open(self, nursery: trio.Nursery) -> None:
+        self.nursery = nursery
+        for subject in REQUEST_SUBJECTS:
+            await self.bus.subscribe(subject, self._on_request)
+
+    def _on_request(self, message: Message) -> None:
+        if message.subject.partition(".")[0] in SYSTEM:
+            return
+        component = json.loads(message.data)
+        self.requests.append((message, component))
+        for reply in self.script(component):
+            if reply.after is None:
+                self.say(message, component, reply)
+            else:
+                assert self.nursery is not None
+                self.nursery.start_soon(self._later, message, component, reply)
+
+    async def _later(self, message: Message, component: JSON, reply: Reply) -> None:
+        assert reply.after is not None
+        await trio.sleep(reply.after)
+        self.say(message, component, reply)
+
+    def say(self, message: Message, component: JSON, reply: Reply) -> None:
+        """Answer a request."""
+        body = {key: value for key, value in component.items() if key not in reply.drop}
+        if reply.state is not None:
+            body["_state"] = reply.state
+        body |= reply.fields
+        suffix = "error" if reply.state == "errored" else "done"
+        if reply.via in {"subject", "both"}:
+            self.bus.deliver(f"{message.subject}.{suffix}", encode(body))
+        if reply.via in {"reply", "both"}:
+            self.bus.deliver(message.reply, encode(body))
+
+    def answer(self, name: str, reply: Reply | None = None) -> None:
+        """Answer the latest request for a component now."""
+        for message, component in reversed(self.requests):
+            if component["_component_id"] == name:
+                self.say(message, component, reply or Reply())
+                return
+        raise AssertionError(f"{name} was not asked for")
+
+
+class World:
+    """Everything a build runs on, in memory."""
+
+    def __init__(
+        self,
+        *,
+        script: Script = succeed,
+        store: Store | None = None,
+        slots: Slots | None = None,
+        bus: FakeBus | None = None,
+        timeout: float = 3_600.0,
+        start_timeout: float = 10.0,
+    ) -> None:
+        self.bus = bus or FakeBus()
+        self.fake_store = FakeStore()
+        self.store: Store = store or self.fake_store
+        if isinstance(store, FakeStore):
+            self.fake_store = store
+        self.slots = slots or Slots()
+        self.timers = Timers(self.bus)
+        self.connectors = Connectors(
+            self.bus, self.timers, timeouts=lambda _: timeout, start_timeout=start_timeout
+        )
+        self.cloud = Cloud(self.bus, script)
+
+    @property
+    def sent(self) -> list[Published]:
+        """The requests that reached the broker, in order."""
+        return [one for one in self.bus.published if one.reply.startswith("scheduler.reply.")]
+
+    def plan(self, value: JSON, *, resumed: bool = False) -> Plan:
+        return Plan(prepare(value), resumed=resumed)
+
+
+@asynccontextmanager
+async def open_world(*, cloud: bool = True, **options: Any) -> AsyncIterator[World]:
+    """A world whose clocks run and whose subscriptions stand; without ``cloud`` nobody takes requests."""
+    world = World(**options)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(world.timers.run)
+        await world.connectors.listen()
+        if cloud:
+            await world.cloud.open(nursery)
+        yield world
+        nursery.cancel_scope.cancel()
+
+
+def states(report: JSON) -> dict[str, str]:
+    """The state of each change in a report."""
+    return {one["_component_id"]: one["_state"] for one in report["changes"]}
+
+
+def is_reply_subject(subject: str) -> bool:
+    """Whether connectors' replies come in on this subscription."""
+    return subject in REPLY_SUBJECTS or subject.startswith("scheduler.reply.")

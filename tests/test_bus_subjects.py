@@ -1,0 +1,128 @@
+"""Subjects, headers and the queue of outgoing messages."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scheduler.bus.outbox import Barrier, Outbox
+from scheduler.bus.subjects import compose, encode_headers, encode_pattern, encode_subject, matches
+from scheduler.errors import InvalidSubject
+
+tokens = st.sampled_from(["a", "b", "vpc", "create"])
+subjects = st.lists(tokens, min_size=1, max_size=4)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "subject", "expected"),
+    [
+        ("a", "a", True),
+        ("a", "b", False),
+        ("a", "a.b", False),
+        ("*", "a", True),
+        ("*", "a.b", False),
+        (">", "a", True),
+        (">", "a.b.c", True),
+        ("a.>", "a", False),
+        ("a.>", "a.b", True),
+        ("a.>", "a.b.c", True),
+        ("b.>", "a.b.c", False),
+        ("*.create.*.done", "vpc.create.aws.done", True),
+        ("*.create.*.done", "vpc.create.aws.error", False),
+        ("*.create.*.done", "vpc.create.aws.x.done", False),
+        ("*.>", "a", False),
+        ("*.>", "a.b", True),
+        ("a.*.>", "a.b", False),
+        ("a.*.>", "a.b.c", True),
+    ],
+)
+def test_matches(pattern: str, subject: str, expected: bool) -> None:
+    """A star is exactly one token, a closing angle bracket at least one."""
+    assert matches(pattern, subject) is expected
+
+
+@given(subjects, st.data())
+def test_a_subject_matches_what_it_is_generalised_to(subject: list[str], data: st.DataObject) -> None:
+    """Stars for tokens, an angle bracket for a tail: it still matches; with one token more it does not."""
+    pattern = [data.draw(st.sampled_from([token, "*"])) for token in subject]
+    text = ".".join(subject)
+    assert matches(".".join(pattern), text)
+    assert not matches(".".join(pattern), f"{text}.more")
+    cut = data.draw(st.integers(0, len(subject) - 1))
+    assert matches(".".join([*pattern[:cut], ">"]), text)
+    encode_pattern(".".join([*pattern[:cut], ">"]))
+
+
+@given(st.text())
+def test_no_subject_breaks_the_protocol(text: str) -> None:
+    """Whatever is accepted is one word without wildcards and empty tokens, at most 512 bytes long."""
+    try:
+        encoded = encode_subject(text)
+    except InvalidSubject:
+        return
+    assert encoded.split() == [encoded]
+    assert all(encoded.split(b"."))
+    assert not set(encoded) & set(b"*>\x00\r\n\t ")
+    assert 0 < len(encoded) <= 512
+
+
+@given(st.dictionaries(st.text(), st.text(), min_size=1))
+def test_no_header_breaks_the_protocol(headers: dict[str, str]) -> None:
+    """Whatever is accepted has one line for each header."""
+    try:
+        block = encode_headers(headers)
+    except InvalidSubject:
+        return
+    assert block.count(b"\r\n") == len(headers) + 2
+    assert block.endswith(b"\r\n\r\n")
+    assert block.isascii()
+
+
+@given(st.binary(max_size=50), st.dictionaries(st.sampled_from(["A", "B-c"]), st.text("xyz ", max_size=5)))
+def test_sizes_are_right(data: bytes, headers: dict[str, str]) -> None:
+    """The sizes in the control line are those of what follows it."""
+    head, size = compose("s", data, "r", headers, 10_000)
+    line, _, block = head.partition(b"\r\n")
+    words = line.split()
+    assert words[:3] == [b"HPUB" if headers else b"PUB", b"s", b"r"]
+    assert int(words[-1]) == size == len(block) + len(data)
+    if headers:
+        assert int(words[-2]) == len(block)
+
+
+def test_the_outbox_keeps_its_books() -> None:
+    """Through any mix of putting, taking and withdrawing its counts are right and its order kept."""
+    outbox = Outbox(max_messages=10_000, max_bytes=10_000_000)
+    queued = [outbox.put("s", b"h", b"%d" % i, 10) for i in range(5000)]
+    barrier = outbox.put_barrier()
+    queued += [outbox.put("s", b"h", b"%d" % i, 10) for i in range(5000, 6000)]
+    for i in range(0, 6000, 2):
+        assert queued[i].withdraw()
+    for i in range(1, 5000, 4):
+        assert queued[i].withdraw()
+    expected = [b"%d" % i for i in range(6000) if i % 2 and not (i < 5000 and i % 4 == 1)]
+    assert len(outbox) == len(expected)
+    assert outbox._bytes == 10 * len(expected)
+    got: list[bytes] = []
+    position = None
+    while (item := outbox.take()) is not None:
+        if isinstance(item, Barrier):
+            assert item is barrier
+            position = len(got)
+        else:
+            got.append(item.data)
+            assert not item.withdraw()
+    assert got == expected
+    assert position == len([body for body in expected if int(body) < 5000])
+    assert (len(outbox), outbox._bytes, outbox._withdrawn) == (0, 0, 0)
+
+
+def test_commands_come_first_and_die_with_their_connection() -> None:
+    """Their barriers do not."""
+    outbox = Outbox()
+    outbox.put("s", b"h", b"", 0)
+    outbox.command(b"SUB old 1\r\n")
+    kept = outbox.command_barrier()
+    asked = Barrier()
+    outbox.restart([b"SUB new 2\r\n"], [asked])
+    assert [outbox.take_command() for _ in range(4)] == [b"SUB new 2\r\n", asked, kept, None]
+    assert len(outbox) == 1

@@ -1,0 +1,181 @@
+"""Deadlines of attempts: when they are called, and when time stands still."""
+
+import gc
+import weakref
+
+import pytest
+import trio
+from fake_bus import FakeBus
+from hypothesis import given
+from hypothesis import strategies as st
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from scheduler.timers import Timer, Timers
+
+pytestmark = pytest.mark.usefixtures("autojump_clock")
+
+
+class Log:
+    """Notes at what time of Trio's clock each timer was called."""
+
+    def __init__(self, timers: Timers) -> None:
+        self.timers = timers
+        self.calls: list[tuple[str, float]] = []
+
+    def start(self, name: str, seconds: float) -> Timer:
+        return self.timers.start(
+            seconds, lambda: self.calls.append((name, round(trio.current_time() - self.began, 3)))
+        )
+
+    def begin(self) -> None:
+        self.began = trio.current_time()
+
+
+@pytest.fixture
+async def log(fake_bus: FakeBus, nursery: trio.Nursery) -> Log:
+    timers = Timers(fake_bus)
+    await nursery.start(timers.run)
+    log = Log(timers)
+    log.begin()
+    return log
+
+
+async def test_each_is_called_once_when_its_time_has_passed(log: Log) -> None:
+    """Timers are called in the order in which they are due, whatever the order they were started in."""
+    for name, seconds in (("c", 30.5), ("a", 0.25), ("b", 7.0)):
+        log.start(name, seconds)
+    await trio.sleep(100)
+    assert log.calls == [("a", 0.25), ("b", 7.0), ("c", 30.5)]
+
+
+async def test_one_that_is_due_earlier_than_all_others_wakes_the_clock(log: Log) -> None:
+    """A short timer that is started while the clock sleeps for a long one is called in its time."""
+    log.start("long", 50.0)
+    await trio.sleep(0.3)
+    log.start("short", 0.2)
+    await trio.sleep(0.3)
+    assert log.calls == [("short", 0.5)]
+
+
+async def test_a_cancelled_one_is_not_called(log: Log) -> None:
+    """What was cancelled is forgotten; cancelling it again, or after it was called, changes nothing."""
+    gone = log.start("gone", 1.0)
+    kept = log.start("kept", 2.0)
+    log.timers.cancel(gone)
+    log.timers.cancel(gone)
+    await trio.sleep(5)
+    log.timers.cancel(kept)
+    assert log.calls == [("kept", 2.0)]
+    assert log.timers._cancelled == 0
+
+
+async def test_one_may_start_another_when_it_is_called(log: Log) -> None:
+    """A timer that is started by a timer's call is called in its turn."""
+    log.timers.start(1.0, lambda: log.start("second", 1.0) and None)
+    await trio.sleep(5)
+    assert log.calls == [("second", 2.0)]
+
+
+async def test_one_may_cancel_another_that_is_due_at_the_same_time(log: Log) -> None:
+    """A timer that is cancelled by an earlier one in the same moment is not called."""
+    timers: list[Timer] = []
+    log.timers.start(1.0, lambda: log.timers.cancel(timers[0]))
+    timers.append(log.start("late", 1.0))
+    await trio.sleep(5)
+    assert log.calls == []
+
+
+async def test_cancelled_ones_do_not_pile_up(log: Log) -> None:
+    """When most of what is kept was cancelled, it is thrown away, and the rest is still called."""
+    log.start("rest", 5_000.0)
+    references = []
+    for _ in range(5_000):
+        timer = log.timers.start(3_600.0, lambda: None)
+        references.append(weakref.ref(timer.expire))
+        log.timers.cancel(timer)
+    del timer
+    gc.collect()
+    assert len(log.timers._heap) < 2_100
+    await trio.sleep(6_000)
+    assert log.calls == [("rest", 5_000.0)]
+    assert not log.timers._heap
+
+
+async def test_time_stands_still_while_the_broker_is_away(log: Log, fake_bus: FakeBus) -> None:
+    """An outage does not count, up to the second in which it is noticed."""
+    log.start("one", 10.0)
+    await trio.sleep(5)
+    fake_bus.disconnect()
+    await trio.sleep(1_000)
+    assert log.calls == []
+    fake_bus.reconnect()
+    await trio.sleep(100)
+    [(_, at)] = log.calls
+    assert 1_009 <= at <= 1_011.5
+
+
+async def test_an_outage_while_nothing_is_timed_is_noticed_when_something_is(
+    log: Log, fake_bus: FakeBus
+) -> None:
+    """A timer that is started while the broker is away waits for it, though the clock slept until then."""
+    await trio.sleep(50)
+    fake_bus.disconnect()
+    await trio.sleep(50)
+    log.start("one", 3.0)
+    await trio.sleep(50)
+    assert log.calls == []
+    fake_bus.reconnect()
+    await trio.sleep(50)
+    [(_, at)] = log.calls
+    assert 153 <= at <= 154.5
+
+
+async def test_it_sleeps_while_there_is_nothing_to_do(log: Log) -> None:
+    """Without timers the clock is not looked at: nothing is scheduled for ever and a day."""
+    log.start("one", 1.0)
+    await trio.sleep(10)
+    await wait_all_tasks_blocked()
+    assert trio.lowlevel.current_statistics().seconds_to_next_deadline == float("inf")
+
+
+async def test_many_are_called_each_in_its_time(log: Log) -> None:
+    """Ten thousand timers, half of them cancelled, are called exactly as they were started."""
+    kept = []
+    for number in range(10_000):
+        timer = log.start(str(number), 1 + number * 0.01)
+        if number % 2:
+            log.timers.cancel(timer)
+        else:
+            kept.append((str(number), round(1 + number * 0.01, 3)))
+    await trio.sleep(1_000)
+    assert log.calls == kept
+
+
+@given(st.lists(st.floats(0.001, 1e6, allow_nan=False), min_size=1, max_size=8), st.floats(0, 1e6))
+def test_no_rounding_keeps_a_timer_from_being_called(delays: list[float], since: float) -> None:
+    """Whatever the numbers, the clock is not looked at again and again without end."""
+
+    async def main() -> None:
+        timers = Timers(FakeBus())
+        calls: list[float] = []
+        looks = 0
+        look = timers.now
+
+        def count() -> float:
+            nonlocal looks
+            looks += 1
+            assert looks < 1_000, "the clock is looked at without end"
+            return look()
+
+        async with trio.open_nursery() as nursery:
+            await trio.sleep(since)
+            await nursery.start(timers.run)
+            timers._passed = since / 3
+            for delay in delays:
+                timers.start(delay % 100, lambda: calls.append(0.0))
+            timers.now = count  # type: ignore[method-assign]
+            await trio.sleep(200)
+            nursery.cancel_scope.cancel()
+        assert len(calls) == len(delays)
+
+    trio.run(main, clock=MockClock(autojump_threshold=0))
