@@ -99,13 +99,16 @@ class Walk:
             stranded = list(self.plan.in_flight_ids())
             log.exception("the build failed by a fault of the scheduler", in_flight=stranded[:20])
             await self._give_up_on_the_rest("a fault in the scheduler; see its log. The outcome is unknown")
-        for call in self._given_up:
-            call.close()
+        finally:
+            self.listening.set()
+            for call in self._given_up:
+                call.close()
         if not self.plan.over and self.plan.stopped and self._store.resumable:
+            await self._persist_at_the_end(*self.plan.adopted())
             return None
         if not self.plan.over:
             await self._give_up_on_the_rest("the scheduler was shut down before there was a reply")
-        await self._persist(*self.plan.adopted(), self.plan.finish())
+        await self._persist_at_the_end(*self.plan.adopted(), self.plan.finish())
         return self.plan.report()
 
     def halt(self, cause: str) -> None:
@@ -238,10 +241,20 @@ class Walk:
         try:
             await self._store.append(self.id, events)
         except StoreError as error:
-            _log.error("the store failed", build=self.id, error=str(error))
-            self.halt(f"store: {error}")
+            cause = store_failure(error)
+            _log.error("the store failed", build=self.id, error=cause)
+            self.halt(cause)
             return False
         return True
+
+    async def _persist_at_the_end(self, *events: Event) -> bool:
+        """As `_persist`; not even a bug of the store may cost the report now."""
+        try:
+            return not events or await self._persist(*events)
+        except Exception:  # noqa: BLE001 - a bug, as above
+            _log.exception("the store failed by a fault of the scheduler", build=self.id)
+            self.halt("a fault in the scheduler's store; see its log")
+            return False
 
     def _recall(self) -> None:
         """After a halt: take back what has not left, and let go who waits for a slot."""
@@ -253,5 +266,10 @@ class Walk:
     async def _give_up_on_the_rest(self, why: str) -> None:
         for settled in self.plan.abandon(why):
             self._observe(settled.component, State.ERRORED, why)
-            if not await self._persist(settled):
+            if not await self._persist_at_the_end(settled):
                 return
+
+
+def store_failure(error: StoreError) -> str:
+    """What is reported where the store failed; some of its errors begin like this by themselves."""
+    return f"store: {str(error).removeprefix('store: ')}"

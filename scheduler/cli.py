@@ -4,11 +4,13 @@
 or command; 128 and the signal's number after a signal.
 """
 
+import io
 import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from scheduler import __version__
 from scheduler.errors import InvalidSettings, SchedulerError
 
 if TYPE_CHECKING:
@@ -41,8 +43,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     tokens = list(sys.argv[1:] if arguments is None else arguments)
     if tokens == ["--version"]:
         # Answered without loading anything.
-        sys.stdout.write(f"{version()}\n")
+        sys.stdout.write(f"{__version__}\n")
         return OK
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # An id that the terminal's encoding does not have is shown escaped; it must not end the command.
+            stream.reconfigure(errors="backslashreplace")
     try:
         return _dispatch(tokens)
     except InvalidSettings as error:
@@ -86,30 +92,13 @@ def build_app() -> "App":
         help="Runs builds: dependency graphs of infrastructure components, over NATS.",
         help_epilogue=_EPILOGUE,
         help_format="plaintext",
-        version=version,
+        version=__version__,
     )
     app.default(serve)
     app.command(serve, name="serve", sort_key=1)
     for key, (name, text) in enumerate(_LAZY.items(), 2):
         app.command(f"scheduler.commands.{name}:{name}", name=name, help=text, sort_key=key)
     return app
-
-
-def version() -> str:
-    """The version of this package, from where it is installed or else from the source tree."""
-    from importlib import metadata  # noqa: PLC0415 - only here needed
-
-    try:
-        return metadata.version("scheduler")
-    except metadata.PackageNotFoundError:
-        import tomllib  # noqa: PLC0415 - only in a source tree
-        from pathlib import Path  # noqa: PLC0415
-
-        project = Path(__file__).parent.parent / "pyproject.toml"
-        try:
-            return str(tomllib.loads(project.read_text("utf-8"))["project"]["version"])
-        except (OSError, KeyError, ValueError):
-            return "unknown"
 
 
 def _complain(text: str) -> None:

@@ -120,7 +120,9 @@ class Call:
                     return answer
             self._backing_off = False
             pause = min(pause * 2, 2.0)
-            self.publish()
+            # What came in the moment in which the pause ended counts: it may say that we are to stop.
+            if not self._receive.statistics().current_buffer_used:
+                self.publish()
 
     def publish(self) -> None:
         """Hand the request to the bus; what the bus refuses at once fails the component."""
@@ -134,6 +136,11 @@ class Call:
             )
         except BusError as error:
             self.deliver(failure(f"the request cannot be sent: {error}"))
+
+    @property
+    def published(self) -> bool:
+        """Whether this process published the request: not where an earlier one did."""
+        return self._outgoing is not None
 
     def deliver(self, answer: Outcome | Signal) -> bool:
         """Give the waiter its answer; False where it has one already."""
@@ -337,5 +344,5 @@ class Connectors:
 
     def _on_refused(self, subject: str) -> None:
         for call in list(self._by_token.values()):
-            if call.request.subject == subject and call.late is None:
+            if call.request.subject == subject and call.published:
                 call.deliver(failure(f"the broker does not permit us to publish on {subject}"))

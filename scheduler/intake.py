@@ -3,6 +3,7 @@
 WIRE: "Intake". The answer to a build that was accepted is sent when it is persisted, not before.
 """
 
+from collections.abc import Callable
 from typing import Any, Final
 
 import structlog
@@ -10,7 +11,7 @@ import structlog
 from scheduler.bus import Bus, Message
 from scheduler.codec import read_id
 from scheduler.errors import BusError, InvalidBuild, InvalidJSON, MessageTooLarge
-from scheduler.strictjson import encode, split_object
+from scheduler.strictjson import Raw, encode, split_object
 
 KINDS: Final = ("build", "service")
 VERBS: Final = ("create", "delete", "import", "patch", "sync")
@@ -19,6 +20,8 @@ SUBJECTS: Final = tuple(f"{kind}.{verb}" for kind in KINDS for verb in VERBS)
 QUEUE_GROUP: Final = "scheduler"
 
 _MOST_DETAIL_BYTES = 256 * 1024
+_MOST_KEPT_BYTES = 1_000
+"""Of each field, where a rejected build is too large to be published whole."""
 
 _log = structlog.get_logger()
 
@@ -28,11 +31,12 @@ def accept(bus: Bus, message: Message, build: str) -> None:
     _answer(bus, message, {"id": build, "status": "accepted"})
 
 
-def reject(bus: Bus, message: Message, refusal: InvalidBuild, *, running: bool = False) -> None:
+def reject(bus: Bus, message: Message, refusal: InvalidBuild, holds: Callable[[str], bool]) -> None:
     """Answer that the build is not taken, and why.
 
     Where there is nobody to answer, a build whose id can be read is published, whole, on
-    ``<intake>.error``; not so a build that is running, for its store would take it for failed.
+    ``<intake>.error``; not so where one with this id is running (``holds`` says so), whatever is wrong
+    with this one: the store would take the running one for failed.
     """
     build = read_id(message.data)
     problems = [str(problem) for problem in refusal.problems]
@@ -45,21 +49,22 @@ def reject(bus: Bus, message: Message, refusal: InvalidBuild, *, running: bool =
         first=problems[0][:500] if problems else "",
     )
     if message.reply:
-        error = {"code": refusal.code, "message": str(refusal)[:2_000], "details": _fitting(problems)}
+        details = _fitting(problems, bus.max_payload // 2)
+        error = {"code": refusal.code, "message": str(refusal)[:2_000], "details": details}
         _answer(bus, message, {"id": build, "status": "rejected", "error": error})
-    elif build is not None and not running:
+    elif build is not None and refusal.code != "running" and not holds(build):
         try:
             _publish_error(bus, message, build, refusal)
         except BusError as error:
             _log.warning("rejection not published", build=build, error=str(error))
 
 
-def _fitting(problems: list[str]) -> list[str]:
+def _fitting(problems: list[str], most: int) -> list[str]:
     """As many problems as an answer holds, and how many there are beside them."""
     size = 0
     for count, problem in enumerate(problems):
-        size += len(problem.encode()) + 4
-        if size > _MOST_DETAIL_BYTES:
+        size += len(encode(problem)) + 1
+        if size > min(most, _MOST_DETAIL_BYTES):
             return [*problems[:count], f"... and {len(problems) - count} more"]
     return problems
 
@@ -70,7 +75,7 @@ def _answer(bus: Bus, message: Message, answer: dict[str, Any]) -> None:
             try:
                 bus.publish(message.reply, encode(answer))
             except MessageTooLarge:
-                answer["error"].pop("details")
+                answer.get("error", {}).pop("details", None)
                 bus.publish(message.reply, encode(answer))
         except BusError as error:
             _log.warning("intake not answered", build=answer["id"], error=str(error))
@@ -80,11 +85,15 @@ def _publish_error(bus: Bus, message: Message, build: str, refusal: InvalidBuild
     error = str(refusal)[:4_000]
     subject = f"{message.subject}.error"
     try:
-        members: dict[str, Any] = dict(split_object(message.data))
+        members = split_object(message.data)
     except InvalidJSON:
-        members = {"id": build}
+        members = {"id": Raw(encode(build))}
     try:
         bus.publish(subject, encode({**members, "error": error}))
     except MessageTooLarge:
-        kept = {key: members[key] for key in ("id", "name", "action") if key in members}
+        kept = {
+            key: value
+            for key, value in members.items()
+            if key in {"id", "name", "action"} and len(bytes(value)) <= _MOST_KEPT_BYTES
+        }
         bus.publish(subject, encode({**kept, "error": error, "omitted": ["components", "changes", "edges"]}))

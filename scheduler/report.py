@@ -9,6 +9,9 @@ from scheduler.strictjson import encode
 
 _SLICE = 200
 """Components encoded at a time: about a millisecond."""
+_HEAD = ("id", "name", "action")
+_SHORT = 1_000
+"""Characters of a field that a reduced report keeps: it has to be small, whatever the build says."""
 
 
 @frozen
@@ -56,7 +59,7 @@ class Report:
         for change in self.changes:
             state = str(change.get("_state"))
             states[state] = states.get(state, 0) + 1
-        head = {key: self.fields[key] for key in ("id", "name", "action") if key in self.fields}
+        head = {key: value[:_SHORT] for key in _HEAD if isinstance(value := self.fields.get(key), str)}
         error = text if self.error is None else f"{self.error[:4_000]}; {text}"
         omitted = ["components", "changes", "edges"]
         return encode({**head, "error": error, "omitted": omitted, "states": states})

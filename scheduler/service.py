@@ -6,6 +6,7 @@ what is in flight; when its grace is over it stops waiting, and closes.
 
 import secrets
 
+import attrs
 import structlog
 import trio
 
@@ -16,6 +17,7 @@ from scheduler.connector import Connectors
 from scheduler.discovery import Discovery, Endpoint, Identity
 from scheduler.errors import BusError, InvalidBuild, NoResponders, Problem
 from scheduler.feed import Feed
+from scheduler.limits import Limits
 from scheduler.slots import Slots
 from scheduler.stores import Store
 from scheduler.supervisor import Supervisor
@@ -32,10 +34,16 @@ _INTAKE_QUEUE = 10_000
 _TAKEN_AT_ONCE = 500
 """Builds that are being read and persisted at the same time."""
 _STANDBY_PERIOD = 2.0
+_MOST_RETURNED = 64 * 1024 * 1024
+"""Bytes of one component that comes back from the store; more than any server lets through."""
+_RETURNED_DEEPER = 4
+"""Levels by which a reply stands deeper in the stored build than in its own message."""
 _SLOW = 60.0
 """Seconds after which a wait is worth a line in the log, and between two looks for such waits."""
 _GOODBYE = 0.3
-"""Seconds for the last messages to reach the server."""
+"""Seconds for the server to say that it has all that we sent, and we all that it sent."""
+_LAST_ANSWERS = 1.0
+"""Seconds to answer whatever build came in by then."""
 
 
 class Service:
@@ -75,12 +83,19 @@ class Service:
             for subject in intake.SUBJECTS
         }
         self._stopping = trio.Event()
+        self._answered = trio.Event()
+        """Set when every build that came in has its answer, and no more are taken in."""
+        self._reads: set[trio.CancelScope] = set()
+        self._intake, self._taken_in = trio.open_memory_channel[Message](_INTAKE_QUEUE)
         self._threads = trio.CapacityLimiter(2)
         self._takers = trio.Semaphore(_TAKEN_AT_ONCE)
 
     def stop(self) -> None:
         """Take no more builds, let what is in flight finish, and return from `run`."""
         self._stopping.set()
+        # Large builds take seconds to be read, and would only be refused then.
+        for scope in self._reads:
+            scope.cancel()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until stopped; ``started`` when builds are taken.
@@ -98,32 +113,34 @@ class Service:
             background.start_soon(self._feed.run)
             background.start_soon(self._watch)
             await background.start(self._supervisor.run)
+            # Before anything is sent, and so before anything is taken up: a reply must find us listening.
+            await self._connectors.listen()
             if self._store.resumable:
-                take_up = TakeUp(self._store, self._supervisor, self._connectors, self._read)
+                take_up = TakeUp(self._store, self._supervisor, self._connectors, self._read_back)
                 self._connectors.on_stray = take_up.on_stray
                 background.start_soon(take_up.run)
-            await self._connectors.listen()
             await background.start(self._take_in)
             _log.info("ready", store=self._store.name, version=__version__)
             task_status.started()
             await self._stopping.wait()
             self._supervisor.refuse_new()
             await self._supervisor.drain(self._settings.grace)
-            with trio.move_on_after(_GOODBYE):
-                await self._bus.flush()
+            await self._say_goodbye()
             background.cancel_scope.cancel()
         _log.info("stopped")
 
     async def _take_in(self, *, task_status: trio.TaskStatus[None]) -> None:
-        """Take builds in until cancelled; while the service stops they are refused."""
-        send, receive = trio.open_memory_channel[Message](_INTAKE_QUEUE)
+        """Take builds in; while the service stops they are refused, until the intake is closed."""
+        holds = self._supervisor.holds
 
         def on_build(message: Message) -> None:
             try:
-                send.send_nowait(message)
+                self._intake.send_nowait(message)
+            except trio.ClosedResourceError:
+                intake.reject(self._bus, message, _shutting_down(), holds)
             except trio.WouldBlock:
                 text = "more builds come in than can be read; try again later"
-                intake.reject(self._bus, message, InvalidBuild("busy", [Problem("", text)]))
+                intake.reject(self._bus, message, InvalidBuild("busy", [Problem("", text)]), holds)
 
         for subject in intake.SUBJECTS:
             await self._bus.subscribe(subject, on_build, queue=intake.QUEUE_GROUP)
@@ -131,35 +148,68 @@ class Service:
         await Discovery(self._bus, identity, list(self._endpoints.values())).open()
         async with trio.open_nursery() as nursery:
             task_status.started()
-            async for message in receive:
+            async for message in self._taken_in:
                 await self._takers.acquire()
                 nursery.start_soon(self._take, message)
+        self._answered.set()
+
+    async def _say_goodbye(self) -> None:
+        """Have every build that reached us answered, and every message of ours reach the server."""
+        with trio.move_on_after(_GOODBYE) as silent:
+            await self._bus.flush()
+        self._intake.close()
+        with trio.move_on_after(_LAST_ANSWERS):
+            await self._answered.wait()
+        if not silent.cancelled_caught:
+            with trio.move_on_after(_GOODBYE):
+                await self._bus.flush()
 
     async def _take(self, message: Message) -> None:
         began = trio.current_time()
         error = ""
         try:
-            prepared = await self._read(message.data)
+            prepared = await self._read_unless_stopped(message.data)
             await self._supervisor.submit(prepared)
             intake.accept(self._bus, message, prepared.build.id)
         except InvalidBuild as refusal:
             error = str(refusal)
-            intake.reject(self._bus, message, refusal, running=refusal.code == "running")
+            intake.reject(self._bus, message, refusal, self._supervisor.holds)
         except Exception as fault:  # noqa: BLE001 - a bug of ours, set off by this message, must cost no other
             _log.exception("a build was not taken by a fault of the scheduler", subject=message.subject)
             error = f"a fault in the scheduler ({type(fault).__name__}); see its log"
-            intake.reject(self._bus, message, InvalidBuild("internal", [Problem("", error)]))
+            internal = InvalidBuild("internal", [Problem("", error)])
+            intake.reject(self._bus, message, internal, self._supervisor.holds)
         finally:
             self._takers.release()
             self._endpoints[message.subject].served(trio.current_time() - began, error)
 
-    async def _read(self, data: bytes) -> Prepared:
+    async def _read_unless_stopped(self, data: bytes) -> Prepared:
+        with trio.CancelScope() as scope:
+            self._reads.add(scope)
+            try:
+                if not self._stopping.is_set():
+                    return await self._read(data)
+            finally:
+                self._reads.discard(scope)
+        raise _shutting_down()
+
+    async def _read_back(self, data: bytes) -> Prepared:
+        """Read a build that is ours already: what connectors return may be larger than what users submit."""
+        limits = self._settings.limits
+        return await self._read(
+            data,
+            attrs.evolve(
+                limits, max_component_bytes=_MOST_RETURNED, max_depth=limits.max_depth + _RETURNED_DEEPER
+            ),
+        )
+
+    async def _read(self, data: bytes, limits: Limits | None = None) -> Prepared:
         settings = self._settings
 
         def read() -> Prepared:
             return read_build(
                 data,
-                limits=settings.limits,
+                limits=limits or settings.limits,
                 templates=settings.templates,
                 unresolved=settings.unresolved,
             )
@@ -167,7 +217,7 @@ class Service:
         if len(data) <= _SMALL:
             await trio.lowlevel.checkpoint()
             return read()
-        return await trio.to_thread.run_sync(read, limiter=self._threads)
+        return await trio.to_thread.run_sync(read, limiter=self._threads, abandon_on_cancel=True)
 
     async def _watch(self) -> None:
         """Say in the log which builds wait long, and for what."""
@@ -184,14 +234,17 @@ class Service:
         """
         announced = False
         quiet = 0
+        generation = self._bus.generation
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_cancel_when, self._stopping, nursery.cancel_scope)
             while quiet < 2:
-                if await self._other_answers():
-                    quiet = 0
-                    if not announced:
-                        _log.warning("standing by: another scheduler answers, and this store allows one only")
-                        announced = True
+                answers = await self._other_answers()
+                if answers and not announced:
+                    _log.warning("standing by: another scheduler answers, and this store allows one only")
+                    announced = True
+                # After a restart of the broker the other one is on its way back, as we are: not yet quiet.
+                if answers is not False or generation != self._bus.generation:
+                    quiet, generation = 0, self._bus.generation
                     await trio.sleep(_STANDBY_PERIOD)
                 else:
                     quiet += 1
@@ -203,16 +256,24 @@ class Service:
             _log.info("taking over: no other scheduler answers any more")
         return True
 
-    async def _other_answers(self) -> bool:
+    async def _other_answers(self) -> bool | None:
+        """Whether another scheduler answers; None where that cannot be told."""
         try:
             with trio.fail_after(1.0):
                 await self._bus.request(f"$SRV.PING.{NAME}", b"")
-        except (NoResponders, trio.TooSlowError):
+        except NoResponders:
             return False
+        except trio.TooSlowError:
+            # Where something listens to everything nobody says that there is nobody.
+            return False if self._bus.connected else None
         except BusError as error:
             _log.warning("cannot ask for other schedulers", error=str(error))
-            return True
+            return None
         return True
+
+
+def _shutting_down() -> InvalidBuild:
+    return InvalidBuild("shutting_down", [Problem("", "the scheduler is shutting down")])
 
 
 async def _cancel_when(event: trio.Event, scope: trio.CancelScope) -> None:

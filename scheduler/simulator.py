@@ -28,6 +28,8 @@ _SYSTEM_PROVIDERS = frozenset({"done", "error", "mapping", "definition", "valida
 _BATCH = 200
 """Answers in a row before other tasks have a turn."""
 _BACKOFF = 0.05
+_SETTLING = 3.0
+"""Seconds of silence after a reconnect: an answer that leaves before its scheduler is back is lost to it."""
 _PATTERN_TOKEN = re.compile(r"\*|[A-Za-z0-9_-]{1,64}")
 
 _AWS_IDS = {
@@ -124,6 +126,7 @@ class Simulator:
     _due: list[tuple[float, int, str, str, dict[str, Any], bool]] = field(factory=list)
     _number: "count[int]" = field(factory=count)
     _news: trio.Event = field(factory=trio.Event)
+    _generation: int = 0
 
     @property
     def at_work(self) -> int:
@@ -133,6 +136,7 @@ class Simulator:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Answer until cancelled; started once the server knows of the subscriptions."""
         subscriptions = []
+        self._generation = self.bus.generation
         try:
             for verb in VERBS:
                 subscription = await self.bus.subscribe(f"*.{verb}.*", self._take, queue=QUEUE)
@@ -172,6 +176,7 @@ class Simulator:
             with trio.move_on_at(self._due[0][0]):
                 # Something sooner may come in while we wait for the soonest.
                 await self._news.wait()
+            await self._be_connected()
             answered = 0
             while self._due and self._due[0][0] <= trio.current_time():
                 if not self._answer(*self._due[0][2:]):
@@ -181,6 +186,14 @@ class Simulator:
                 answered += 1
                 if answered % _BATCH == 0:
                     await trio.lowlevel.checkpoint()
+
+    async def _be_connected(self) -> None:
+        while not self.bus.connected or self.bus.generation != self._generation:
+            if self.bus.connected:
+                self._generation = self.bus.generation
+                await trio.sleep(_SETTLING)
+            else:
+                await trio.sleep(_BACKOFF)
 
     def _answer(self, subject: str, inbox: str, component: dict[str, Any], fails: bool) -> bool:
         """Publish the answer; False where the bus has no room for it at the moment."""

@@ -3,6 +3,8 @@
 One build's trouble never reaches another: whatever a build raises ends here.
 """
 
+from collections import OrderedDict
+
 import structlog
 import trio
 from attrs import define, field
@@ -22,6 +24,8 @@ from scheduler.validation import Prepared
 
 _log = structlog.get_logger()
 
+_MOST_REPORTED = 10_000
+"""Builds whose end is remembered."""
 _CLOSING = 0.5
 """Seconds for what is being persisted when the grace is over."""
 
@@ -67,6 +71,7 @@ class Supervisor:
         self._limits = limits
         self._max_builds = max_builds
         self._held: dict[str, _Held] = {}
+        self._reported: OrderedDict[str, None] = OrderedDict()
         self._nursery: trio.Nursery | None = None
         self._stopping = False
         self._idle = trio.Event()
@@ -81,6 +86,10 @@ class Supervisor:
     def holds(self, build: str) -> bool:
         """Whether the build is ours, or about to be."""
         return build in self._held
+
+    def has_reported(self, build: str) -> bool:
+        """Whether the last run of this build ended here: a reply that comes now must not revive it."""
+        return build in self._reported
 
     async def submit(self, prepared: Prepared) -> None:
         """Take a build: persist it, and begin it.
@@ -101,6 +110,7 @@ class Supervisor:
             return
         self._check_room()
         held = self._held[build] = _Held(prepared.digest)
+        self._reported.pop(build, None)
         try:
             plan = Plan(prepared, limits=self._limits)
             await self._store.append(build, [plan.accepted])
@@ -199,6 +209,9 @@ class Supervisor:
                 log.info("build left for the next process", settled=walk.plan.done, changes=total)
                 return
             await self._publish(report)
+            self._reported[walk.id] = None
+            if len(self._reported) > _MOST_REPORTED:
+                self._reported.popitem(last=False)
             seconds = round(trio.current_time() - began, 3)
             if report.error is None:
                 log.info("build done", changes=total, seconds=seconds)
@@ -217,10 +230,14 @@ class Supervisor:
             if not len(parts) % 4:
                 await trio.lowlevel.checkpoint()
         body = b"".join(parts)
+        reduced = False
         while True:
             try:
                 self._bus.publish(report.subject, body)
             except MessageTooLarge as error:
+                if reduced:
+                    raise
+                reduced = True
                 build = report.fields.get("id")
                 _log.error("the report is too large", build=build, error=str(error))
                 body = report.reduced(error.size, error.limit)

@@ -25,7 +25,9 @@ _ASK_AGAIN_AFTER = 10.0
 """Seconds for which a no of the store is remembered."""
 _MOST_UNKNOWN = 10_000
 _MOST_STRAYS = 1_000
-"""Replies kept while the store is asked about their build."""
+"""Replies kept of one build while the store is asked about it."""
+_MOST_ASKED = 1_000
+"""Builds that the store is asked about at a time because of replies."""
 
 Reader: TypeAlias = Callable[[bytes], Awaitable[Prepared]]
 """Reads and checks a build."""
@@ -47,7 +49,7 @@ class TakeUp:
     def on_stray(self, stray: Stray) -> None:
         """A reply came for a component that nobody here waits for. Synchronous: it only notes it."""
         build = stray.build
-        if self._supervisor.holds(build):
+        if self._supervisor.holds(build) or self._supervisor.has_reported(build):
             self._drop(stray)
         elif build in self._asking:
             self._asking[build].append(stray)
@@ -68,6 +70,8 @@ class TakeUp:
                     stray = self._strays.popleft()
                     if stray.build in self._asking:
                         self._asking[stray.build].append(stray)
+                    elif len(self._asking) >= _MOST_ASKED:
+                        self._drop(stray)
                     else:
                         self._asking[stray.build] = deque([stray], maxlen=_MOST_STRAYS)
                         nursery.start_soon(self._ask, stray.build, False)
@@ -88,7 +92,7 @@ class TakeUp:
             walk = await self._take_up(build, unfinished)
         except (StoreError, InvalidBuild) as error:
             _log.warning("build not taken up", build=build, error=str(error)[:1_000])
-        except Exception:  # a bug of ours, set off by this build, must cost no other
+        except Exception:  # noqa: BLE001 - a bug of ours, set off by this build, must cost no other
             _log.exception("build not taken up by a fault of the scheduler", build=build)
         finally:
             strays = self._asking.pop(build)

@@ -10,6 +10,8 @@ from scheduler.bus import Bus
 
 _TICK = 1.0
 """Seconds between two looks at the connection; an outage is known this exactly."""
+_GRAIN = 1e-6
+"""Seconds within which a timer counts as due: sums of times are rounded, and must not have us spin."""
 
 
 class Timer:
@@ -76,7 +78,7 @@ class Timers:
         while True:
             now = self.now()
             self._up = self._bus.connected
-            while self._heap and (self._heap[0][0] <= now or self._heap[0][2].cancelled):
+            while self._heap and (self._heap[0][0] <= now + _GRAIN or self._heap[0][2].cancelled):
                 _, _, timer = heapq.heappop(self._heap)
                 if timer.cancelled:
                     self._cancelled -= 1

@@ -1,9 +1,10 @@
 """Builds for tests, and a synchronous driver that walks one through its plan."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
+
 from scheduler.errors import InvalidBuild
 from scheduler.events import Settled
 from scheduler.graph import Vertex
@@ -17,7 +18,7 @@ from scheduler.validation import Prepared, read_build
 Document = dict[str, Any]
 
 
-def change(name: str, action: str = "create", **fields: Any) -> Document:
+def change(name: str, action: str = "create", /, **fields: Any) -> Document:
     """A change as it is submitted; ``None`` as a value takes a field out."""
     document = {
         "_component_id": name,
@@ -31,12 +32,12 @@ def change(name: str, action: str = "create", **fields: Any) -> Document:
 
 
 def build(
-    *changes: Document,
-    components: Iterable[Document] = (),
-    edges: Iterable[tuple[str, str]] = (),
+    *changes: Any,
+    components: Any = (),
+    edges: Any = (),
     **fields: Any,
 ) -> Document:
-    """A build as it is submitted."""
+    """A build as it is submitted; pairs among the edges become edges."""
     return {
         "id": "b-1",
         "name": "test",
@@ -44,11 +45,19 @@ def build(
         "username": "somebody",
         "action": "build.create",
         "options": {},
-        "components": list(components),
+        "components": list(components) if isinstance(components, tuple) else components,
         "changes": list(changes),
-        "edges": [{"source": source, "destination": end, "length": 1} for source, end in edges],
+        "edges": [_edge(edge) for edge in edges] if isinstance(edges, list | tuple) else edges,
         **fields,
     }
+
+
+def _edge(edge: Any) -> Any:
+    return (
+        dict(zip(("source", "destination", "length"), (*edge, 1), strict=True))
+        if type(edge) is tuple
+        else edge
+    )
 
 
 def prepare(

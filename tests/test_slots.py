@@ -309,12 +309,12 @@ async def _agree(per_instance: int, per_build: int, operations: list[tuple[str, 
                 scope.cancel()
                 model.leave(build, one)
             elif operation == "race" and holders and one is not None:
-                # A slot is given back in the very moment in which somebody who waits is cancelled.
+                # A slot is given back before somebody who is cancelled has left the queue: it may be handed to them.
                 back, _ = holders.pop(choice % len(holders))
+                scopes[one][1].cancel()
                 slots.release(back)
                 lucky = model.release(back)
-                build, scope = scopes.pop(one)
-                scope.cancel()
+                build, _ = scopes.pop(one)
                 if one in lucky:
                     expect(model.release(build))
                 else:

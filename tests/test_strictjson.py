@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from scheduler.errors import InvalidJSON
 from scheduler.limits import Limits
 from scheduler.strictjson import decode, decode_object, encode, encode_sorted, kind, split_list, split_object
@@ -44,8 +45,8 @@ def nested(levels: int) -> bytes:
         (b'"\xff"', "not UTF-8: byte 0xff"),
         (b'{"\xc3": 1}', "not UTF-8"),
         (b'"\xed\xa0\x80"', "not UTF-8"),
-        (b'"\\ud800"', ""),
-        (b'["\\udc00", 1]', ""),
+        (b'"\\ud800"', "truncated|malformed"),
+        (b'["\\udc00", 1]', "truncated|malformed"),
     ],
 )
 def test_what_is_no_strict_json_is_refused(data: bytes, says: str) -> None:
@@ -81,11 +82,9 @@ def test_long_runs_of_digits_are_fine_elsewhere() -> None:
 @pytest.mark.parametrize("levels", [65, 100, 5_000, 200_000])
 def test_deeper_nesting_is_refused_by_name(levels: int) -> None:
     """Nesting beyond 64 is refused, with the limit's name and value, however deep it goes."""
-    for data in (nested(levels), b'{"a":' * levels + b"1" + b"}" * levels, b"[" * levels):
-        with pytest.raises(InvalidJSON, match="nested deeper than max_depth 64|truncated"):
+    for data in (nested(levels), b'{"a":' * levels + b"1" + b"}" * levels):
+        with pytest.raises(InvalidJSON, match="nested deeper than max_depth 64"):
             decode(data)
-    with pytest.raises(InvalidJSON, match="nested deeper than max_depth 64"):
-        decode(nested(levels))
 
 
 def test_the_deepest_nesting_is_accepted() -> None:

@@ -12,8 +12,6 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from scheduler.timers import Timer, Timers
 
-pytestmark = pytest.mark.usefixtures("autojump_clock")
-
 
 class Log:
     """Notes at what time of Trio's clock each timer was called."""
@@ -40,7 +38,7 @@ async def log(fake_bus: FakeBus, nursery: trio.Nursery) -> Log:
     return log
 
 
-async def test_each_is_called_once_when_its_time_has_passed(log: Log) -> None:
+async def test_each_is_called_once_when_its_time_has_passed(log: Log, autojump_clock: MockClock) -> None:
     """Timers are called in the order in which they are due, whatever the order they were started in."""
     for name, seconds in (("c", 30.5), ("a", 0.25), ("b", 7.0)):
         log.start(name, seconds)
@@ -48,7 +46,9 @@ async def test_each_is_called_once_when_its_time_has_passed(log: Log) -> None:
     assert log.calls == [("a", 0.25), ("b", 7.0), ("c", 30.5)]
 
 
-async def test_one_that_is_due_earlier_than_all_others_wakes_the_clock(log: Log) -> None:
+async def test_one_that_is_due_earlier_than_all_others_wakes_the_clock(
+    log: Log, autojump_clock: MockClock
+) -> None:
     """A short timer that is started while the clock sleeps for a long one is called in its time."""
     log.start("long", 50.0)
     await trio.sleep(0.3)
@@ -57,7 +57,7 @@ async def test_one_that_is_due_earlier_than_all_others_wakes_the_clock(log: Log)
     assert log.calls == [("short", 0.5)]
 
 
-async def test_a_cancelled_one_is_not_called(log: Log) -> None:
+async def test_a_cancelled_one_is_not_called(log: Log, autojump_clock: MockClock) -> None:
     """What was cancelled is forgotten; cancelling it again, or after it was called, changes nothing."""
     gone = log.start("gone", 1.0)
     kept = log.start("kept", 2.0)
@@ -69,14 +69,16 @@ async def test_a_cancelled_one_is_not_called(log: Log) -> None:
     assert log.timers._cancelled == 0
 
 
-async def test_one_may_start_another_when_it_is_called(log: Log) -> None:
+async def test_one_may_start_another_when_it_is_called(log: Log, autojump_clock: MockClock) -> None:
     """A timer that is started by a timer's call is called in its turn."""
     log.timers.start(1.0, lambda: log.start("second", 1.0) and None)
     await trio.sleep(5)
     assert log.calls == [("second", 2.0)]
 
 
-async def test_one_may_cancel_another_that_is_due_at_the_same_time(log: Log) -> None:
+async def test_one_may_cancel_another_that_is_due_at_the_same_time(
+    log: Log, autojump_clock: MockClock
+) -> None:
     """A timer that is cancelled by an earlier one in the same moment is not called."""
     timers: list[Timer] = []
     log.timers.start(1.0, lambda: log.timers.cancel(timers[0]))
@@ -85,7 +87,7 @@ async def test_one_may_cancel_another_that_is_due_at_the_same_time(log: Log) -> 
     assert log.calls == []
 
 
-async def test_cancelled_ones_do_not_pile_up(log: Log) -> None:
+async def test_cancelled_ones_do_not_pile_up(log: Log, autojump_clock: MockClock) -> None:
     """When most of what is kept was cancelled, it is thrown away, and the rest is still called."""
     log.start("rest", 5_000.0)
     references = []
@@ -101,7 +103,9 @@ async def test_cancelled_ones_do_not_pile_up(log: Log) -> None:
     assert not log.timers._heap
 
 
-async def test_time_stands_still_while_the_broker_is_away(log: Log, fake_bus: FakeBus) -> None:
+async def test_time_stands_still_while_the_broker_is_away(
+    log: Log, fake_bus: FakeBus, autojump_clock: MockClock
+) -> None:
     """An outage does not count, up to the second in which it is noticed."""
     log.start("one", 10.0)
     await trio.sleep(5)
@@ -115,7 +119,7 @@ async def test_time_stands_still_while_the_broker_is_away(log: Log, fake_bus: Fa
 
 
 async def test_an_outage_while_nothing_is_timed_is_noticed_when_something_is(
-    log: Log, fake_bus: FakeBus
+    log: Log, fake_bus: FakeBus, autojump_clock: MockClock
 ) -> None:
     """A timer that is started while the broker is away waits for it, though the clock slept until then."""
     await trio.sleep(50)
@@ -130,7 +134,7 @@ async def test_an_outage_while_nothing_is_timed_is_noticed_when_something_is(
     assert 153 <= at <= 154.5
 
 
-async def test_it_sleeps_while_there_is_nothing_to_do(log: Log) -> None:
+async def test_it_sleeps_while_there_is_nothing_to_do(log: Log, autojump_clock: MockClock) -> None:
     """Without timers the clock is not looked at: nothing is scheduled for ever and a day."""
     log.start("one", 1.0)
     await trio.sleep(10)
@@ -138,7 +142,7 @@ async def test_it_sleeps_while_there_is_nothing_to_do(log: Log) -> None:
     assert trio.lowlevel.current_statistics().seconds_to_next_deadline == float("inf")
 
 
-async def test_many_are_called_each_in_its_time(log: Log) -> None:
+async def test_many_are_called_each_in_its_time(log: Log, autojump_clock: MockClock) -> None:
     """Ten thousand timers, half of them cancelled, are called exactly as they were started."""
     kept = []
     for number in range(10_000):

@@ -18,9 +18,11 @@ import asyncio
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
+from urllib.parse import ParseResult
 
 import structlog
 from nats.aio.client import Client
+from nats.aio.transport import TcpTransport
 from nats.errors import Error as NatsError
 from nats.protocol.parser import ERR_RE
 
@@ -38,12 +40,32 @@ _OLDEST = (2, 2)
 _PING = b"PING\r\n"
 # A batch of lines for one write: large enough to be cheap, small enough to keep messages withdrawable.
 _BATCH_BYTES = 64 * 1024
+_READ_BYTES = 1024 * 1024
 # Handlers called in a row before other tasks get a turn.
 _TURN = 256
 
 _REFUSED = re.compile(r'permissions violation for (\w+)[^"]*"([^"]*)"', re.IGNORECASE)
 
 log = structlog.get_logger(__name__)
+
+
+class _Transport(TcpTransport):
+    """Reads in large pieces.
+
+    With nats-py's 32 KiB the socket is paused and resumed all the time, and the server hangs up on us during
+    a burst of large messages.
+    """
+
+    def __bool__(self) -> bool:
+        # Otherwise the client replaces one that is not connected yet by its own.
+        return True
+
+    async def connect(self, uri: ParseResult, buffer_size: int, connect_timeout: int) -> None:  # noqa: ARG002
+        await super().connect(uri, _READ_BYTES, connect_timeout)
+
+    async def read(self, buffer_size: int) -> bytes:  # noqa: ARG002
+        data: bytes = await super().read(_READ_BYTES)
+        return data
 
 
 class Connection(Client):
@@ -71,6 +93,7 @@ class Connection(Client):
         self._on_refused = on_refused
         self._turn = 0
         self._tls_wanted = False
+        self._transport = _Transport()  # type: ignore[no-untyped-call]
 
     @property
     def version(self) -> str:

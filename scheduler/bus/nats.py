@@ -303,10 +303,7 @@ async def open_bus(
 
 @asynccontextmanager
 async def _asyncio_loop() -> AsyncIterator[None]:
-    """Run an asyncio loop, unless one runs in this context."""
-    if trio_asyncio.current_loop.get() is not None:
-        yield
-        return
+    """Run an asyncio loop of our own: one that is shared would end with whoever opened it."""
     async with trio_asyncio.open_loop() as loop:
         # By default an exception in any asyncio task or callback ends the loop, and all builds with it.
         loop.set_exception_handler(_log_asyncio)

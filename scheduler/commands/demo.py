@@ -1,8 +1,6 @@
 """``scheduler demo``: a build watched live, with everything it takes in one process."""
 
-import tempfile
 from functools import partial
-from pathlib import Path
 from typing import Annotated, Literal
 
 import attrs
@@ -19,7 +17,7 @@ from scheduler.commands.flags import (
     settings_of,
 )
 from scheduler.commands.following import run_build
-from scheduler.commands.session import complain, run_async, say, until_signal, with_parts
+from scheduler.commands.session import complain, run_async, say, throwaway, until_signal, with_parts
 from scheduler.config import Range
 from scheduler.generate import generate
 from scheduler.limits import DEFAULT_LIMITS
@@ -58,8 +56,6 @@ def demo(
     prepared = read_build(data)
     say(f"Running {what}. The broker, the scheduler and")
     say("simulated connectors are in this process; no cloud is asked for anything.\n")
-    with tempfile.TemporaryDirectory(prefix="scheduler-demo-", ignore_cleanup_errors=True) as folder:
-        settings = attrs.evolve(settings, embedded=True, data_dir=Path(folder))
-        job = partial(run_build, prepared=prepared, data=data)
-        main = partial(with_parts, settings, behaviour, job)
+    with throwaway(attrs.evolve(settings, embedded=True)) as settings:
+        main = partial(with_parts, settings, behaviour, partial(run_build, prepared=prepared, data=data))
         return run_async(partial(until_signal, main, lambda: complain("interrupted: the demo was stopped")))

@@ -3,16 +3,29 @@
 import sys
 from importlib import resources
 from pathlib import Path
+from typing import Annotated, TypeAlias
 
 import msgspec
+from cyclopts import Parameter
 
 from scheduler.commands.session import complain
+from scheduler.errors import InvalidSettings
 
 STANDARD_INPUT = "-"
+# A lone dash would otherwise be taken for a flag.
+BuildFile: TypeAlias = Annotated[
+    str, Parameter(help="A build as JSON; - is standard input.", allow_leading_hyphen=True)
+]
 
 
 def read_file(name: str) -> bytes | None:
-    """What the file holds, or standard input for ``-``; None, and a complaint, if it can't be read."""
+    """What the file holds, or standard input for ``-``; None, and a complaint, if it can't be read.
+
+    Raises:
+        InvalidSettings: it is a mistyped flag.
+    """
+    if name.startswith("-") and name != STANDARD_INPUT:
+        raise InvalidSettings(f"there is no flag {name!r}; a file of this name would be './{name}'")
     try:
         return sys.stdin.buffer.read() if name == STANDARD_INPUT else Path(name).read_bytes()
     except (OSError, ValueError) as error:

@@ -137,7 +137,11 @@ class EmbeddedFlags:
     ] = False
     data_dir: Annotated[
         Path | None,
-        text("data_dir", "What the embedded broker keeps [default: your data directory].", BROKER),
+        text(
+            "data_dir",
+            "What the embedded broker keeps [default: your data directory; for `run` a temporary one].",
+            BROKER,
+        ),
     ] = None
 
 

@@ -1,11 +1,10 @@
 """``scheduler run FILE``: one build, from submission to result."""
 
+from contextlib import nullcontext
 from functools import partial
 from typing import Annotated
 
-from cyclopts import Parameter
-
-from scheduler.commands.files import compact, read_file
+from scheduler.commands.files import BuildFile, compact, read_file
 from scheduler.commands.flags import (
     BROKER_DEFAULTS,
     BUILD_DEFAULTS,
@@ -21,14 +20,14 @@ from scheduler.commands.flags import (
     switch,
 )
 from scheduler.commands.following import check_action, complain_of_build, run_build
-from scheduler.commands.session import complain, run_async, until_signal, with_parts
+from scheduler.commands.session import complain, run_async, throwaway, until_signal, with_parts
 from scheduler.errors import InvalidBuild
 from scheduler.log import configure_logging
 from scheduler.validation import read_build
 
 
 def run(
-    file: Annotated[str, Parameter(help="A build as JSON; - is standard input.")],
+    file: BuildFile,
     /,
     *,
     simulate: Annotated[bool, switch("simulate", "Run simulated connectors too.")] = False,
@@ -62,4 +61,6 @@ def run(
             complain(f"interrupted: no longer following {prepared.build.id}; it goes on without us")
 
     job = partial(run_build, prepared=prepared, data=compact(data))
-    return run_async(partial(until_signal, partial(with_parts, settings, behaviour, job), interrupted))
+    own_folder = settings.embedded and embedded.data_dir is None
+    with throwaway(settings) if own_folder else nullcontext(settings) as settings:
+        return run_async(partial(until_signal, partial(with_parts, settings, behaviour, job), interrupted))

@@ -7,8 +7,10 @@ with it.
 import gc
 import signal
 import sys
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+import tempfile
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager
+from pathlib import Path
 
 import attrs
 import trio
@@ -85,6 +87,13 @@ async def until_signal(main: Callable[[], Awaitable[int]], say_why: Callable[[],
     if codes[0] > 128:
         say_why()
     return codes[0]
+
+
+@contextmanager
+def throwaway(settings: Settings) -> Iterator[Settings]:
+    """The settings with a data directory that is gone afterwards, so that no other broker is in the way."""
+    with tempfile.TemporaryDirectory(prefix="scheduler-", ignore_cleanup_errors=True) as folder:
+        yield attrs.evolve(settings, data_dir=Path(folder))
 
 
 class _Waiting:

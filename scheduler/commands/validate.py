@@ -4,10 +4,8 @@ from collections import Counter
 from functools import partial
 from typing import Annotated
 
-from cyclopts import Parameter
-
 from scheduler.bus import Bus
-from scheduler.commands.files import read_file
+from scheduler.commands.files import BuildFile, read_file
 from scheduler.commands.flags import (
     BROKER_DEFAULTS,
     BUILD_DEFAULTS,
@@ -26,7 +24,7 @@ from scheduler.validation import Prepared, read_build
 
 
 def validate(
-    file: Annotated[str, Parameter(help="A build as JSON; - is standard input.")],
+    file: BuildFile,
     /,
     *,
     connectors: Annotated[

@@ -148,11 +148,13 @@ def test_a_second_signal_ends_it_while_large_builds_are_read(start_world: Any) -
 
 
 def test_one_signal_while_large_builds_are_read(start_world: Any) -> None:
-    """It ends within two seconds; every build is answered or was not accepted."""
+    """It ends within two seconds, and every build is refused."""
     world: World = start_world({"max_payload": 8 << 20})
     scheduler, submitter = world.scheduler(), world.submitter()
-    submitter.client.publish_all(large_builds(4))
+    answers = submitter.client.listen("answers")
+    submitter.client.publish_all([(subject, body, "answers") for subject, body, _ in large_builds(4)])
     code, seconds = scheduler.stop()
+    assert {answer.json["error"]["code"] for answer in answers.count(4)} == {"shutting_down"}
     assert code == 0
     assert seconds < 2
     scheduler.check_log()
@@ -193,8 +195,8 @@ def test_in_a_flood_of_builds_each_is_answered_and_each_that_was_accepted_is_rep
             assert answer.json["error"]["code"] == "shutting_down"
     reported = [message.json["id"] for message in submitter.reports]
     assert sorted(reported) == sorted(by_status["accepted"])
+    assert len(by_status["accepted"]) >= 200
     assert len(by_status["accepted"]) + len(by_status["rejected"]) + unheard == len(builds)
-    assert len(set(map(str, connectors.ids()))) <= 2
     scheduler.check_log()
     _check_each_once(connectors.requests())
 

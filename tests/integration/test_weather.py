@@ -99,15 +99,17 @@ def test_whatever_the_moment_of_a_restart_nothing_is_requested_twice(world: Worl
     """Replies may be lost on the way, and then time out; every build ends all the same, once."""
     parts = Parts(world, "--attempt-timeout", "3")
     randomness = random.Random(4)
-    builds = [layered(randomness, size=60, failures=0, latency=0.1) for _ in range(10)]
-    client = parts.submitter.client
-    client.publish_all([(one["action"], json.dumps(one).encode(), "") for one in builds])
-    for one in builds:
-        parts.scheduler.await_log("build started", build=one["id"])
-    for number in range(1, 4):
-        parts.connectors.await_event("request", times=100 * number)
+    builds = []
+    for _ in range(3):
+        before = len(parts.connectors.requests())
+        more = [layered(randomness, size=60, failures=0, latency=0.1) for _ in range(5)]
+        parts.submitter.client.publish_all([(one["action"], json.dumps(one).encode(), "") for one in more])
+        for one in more:
+            parts.scheduler.await_log("build started", build=one["id"])
+        parts.connectors.await_event("request", times=before + 40)
         parts.lose_broker("kill")
         parts.regain_broker()
+        builds += more
     for one in builds:
         log = parts.scheduler.err.first(
             lambda line, id=one["id"]: json.loads(line)["event"] in {"build done", "build failed"}

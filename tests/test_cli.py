@@ -1,0 +1,408 @@
+"""The command line: what it takes, what it says, and how it exits."""
+
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scheduler import __version__, cli
+from scheduler.commands.files import read_example
+from scheduler.config import Settings
+from scheduler.generate import generate
+
+COMMANDS = ("serve", "run", "validate", "simulate", "demo")
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(autouse=True)
+def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No variable of the machine reaches a test."""
+    for name in list(os.environ):
+        if name.startswith(("SCHEDULER_", "NATS_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("NO_COLOR", "1")
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
+    """The settings with which the service would have run."""
+    seen: list[Settings] = []
+
+    class Session:
+        @staticmethod
+        def run_async(main: Any) -> int:
+            (settings,) = main.args
+            seen.append(settings)
+            return 0
+
+    monkeypatch.setitem(sys.modules, "scheduler.commands.session", Session)
+    monkeypatch.setattr("scheduler.log.configure_logging", lambda *_: None)
+    return seen
+
+
+@pytest.mark.parametrize("tokens", [[], ["serve"]])
+def test_serving_is_what_happens_without_a_command(served: list[Settings], tokens: list[str]) -> None:
+    """Neither a command nor a flag: the service runs with its defaults."""
+    assert cli.main(tokens) == 0
+    assert served == [Settings()]
+
+
+@pytest.mark.parametrize("tokens", [[], ["serve"]])
+def test_flags_reach_the_service(served: list[Settings], tokens: list[str]) -> None:
+    """Flags count with and without the command's name, and before their variables."""
+    flags = [
+        "--store",
+        "ernest",
+        "--grace",
+        "3",
+        "--max-changes",
+        "7",
+        "--timeouts",
+        "*.create.*=5",
+        "--embedded",
+    ]
+    assert cli.main([*tokens, *flags]) == 0
+    (settings,) = served
+    assert (settings.store, settings.grace, settings.limits.max_changes) == ("ernest", 3.0, 7)
+    assert settings.timeouts == (("*.create.*", 5.0),)
+    assert settings.embedded
+
+
+@pytest.mark.parametrize(
+    ("variable", "attribute", "expected"),
+    [
+        ("SCHEDULER_STORE=ernest", "store", "ernest"),
+        ("SCHEDULER_GRACE=1.5", "grace", 1.5),
+        ("SCHEDULER_TEMPLATES=ernest", "templates", "ernest"),
+        ("SCHEDULER_UNRESOLVED=keep", "unresolved", "keep"),
+        ("SCHEDULER_MAX_BUILDS=5", "max_builds", 5),
+        ("SCHEDULER_EMBEDDED=true", "embedded", True),
+        ("SCHEDULER_EMBEDDED=0", "embedded", False),
+        ("SCHEDULER_LOG_FORMAT=json", "log_format", "json"),
+        ("SCHEDULER_DATA_DIR=/data", "data_dir", Path("/data")),
+        ("SCHEDULER_NAME=one", "name", "one"),
+    ],
+)
+def test_every_flag_is_a_variable(
+    served: list[Settings], monkeypatch: pytest.MonkeyPatch, variable: str, attribute: str, expected: object
+) -> None:
+    """A variable does what its flag does."""
+    monkeypatch.setenv(*variable.split("="))
+    assert cli.main([]) == 0
+    assert getattr(served[0], attribute) == expected
+
+
+def test_a_flag_counts_before_its_variable(served: list[Settings], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where both are given the flag wins."""
+    monkeypatch.setenv("SCHEDULER_GRACE", "1")
+    cli.main(["--grace", "2"])
+    assert served[0].grace == 2.0
+
+
+def test_where_the_broker_is(served: list[Settings], monkeypatch: pytest.MonkeyPatch) -> None:
+    """NATS_URI, as Ernest sets it, counts where there is no NATS_URL; both may name several servers."""
+    monkeypatch.setenv("NATS_URI", "nats://uri:1")
+    cli.main([])
+    monkeypatch.setenv("NATS_URL", "nats://url:1,tls://url:2")
+    cli.main([])
+    cli.main(["--nats-url", "flag"])
+    assert [settings.bus.servers for settings in served] == [
+        ("nats://uri:1",),
+        ("nats://url:1", "tls://url:2"),
+        ("nats://flag",),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("tokens", "parts"),
+    [
+        (["--grace", "soon"], ["--grace", "SCHEDULER_GRACE", "'soon'", "a number from 0 to 3,600"]),
+        (["--grace", "nan"], ["--grace", "nan"]),
+        (["--max-builds", "0"], ["--max-builds", "SCHEDULER_MAX_BUILDS", "0"]),
+        (["--store", "redis"], ["--store", "SCHEDULER_STORE", "'redis'", "memory, ernest"]),
+        (["--templates", "some"], ["--templates", "'some'", "all, ernest"]),
+        (["--timeouts", "often"], ["--timeouts", "'often'", "PATTERN=SECONDS"]),
+        (["--nats-url", "http://x"], ["--nats-url", "NATS_URL", "NATS_URI", "'http://x'"]),
+        (["--nkey", "/no/where"], ["--nkey (SCHEDULER_NKEY)", "/no/where"]),
+        (["--wat"], ["--wat"]),
+        (["--grace"], ["--grace"]),
+        (["wat"], ["'wat'", "serve, run, validate, simulate, demo"]),
+        (["run"], ["FILE"]),
+        (["run", "--wat"], ["'--wat'"]),
+        (["validate", "x", "--wat"], ["--wat"]),
+        (["run", "a", "b"], ["b"]),
+        (["simulate", "--failure-rate", "2"], ["--failure-rate", "SCHEDULER_FAILURE_RATE", "2.0", "0 to 1"]),
+        (["simulate", "--reply-to", "x"], ["--reply-to", "subject, inbox, both"]),
+        (["simulate", "--outputs", "x"], ["--outputs", "'x'", "PATTERN:FIELD=VALUE"]),
+        (["demo", "--components", "10001"], ["--components", "10001", "0 to 10,000"]),
+        (["demo", "--example", "x"], ["--example", "create, delete"]),
+        (["validate", "--max-depth", "1", "x"], ["--max-depth", "SCHEDULER_MAX_DEPTH"]),
+    ],
+)
+def test_a_wrong_value_is_one_clear_line(
+    capsys: pytest.CaptureFixture[str], tokens: list[str], parts: list[str]
+) -> None:
+    """What is wrong with the command line is one line on standard error, and exit code 2."""
+    assert cli.main(tokens) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert len(err.splitlines()) == 1
+    assert err.startswith("scheduler: ")
+    assert all(part in err for part in parts), err
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("SCHEDULER_GRACE", "soon"), ("SCHEDULER_EMBEDDED", "maybe"), ("NATS_URI", "::"), ("NATS_URL", "")],
+)
+def test_a_wrong_variable_is_one_clear_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    """A variable's value is checked as a flag's is."""
+    monkeypatch.setenv(name, value)
+    assert cli.main([]) == 2
+    err = capsys.readouterr().err
+    assert len(err.splitlines()) == 1
+    assert name in err
+
+
+def test_secrets_stay_secret_in_complaints(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No complaint repeats a password."""
+    monkeypatch.setenv("SCHEDULER_PASSWORD", "hunter2")
+    cli.main([])
+    monkeypatch.setenv("NATS_URL", "nats://joe:hunter2@h:x")
+    cli.main([])
+    assert "hunter2" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("tokens", [["--help"], *([command, "--help"] for command in COMMANDS)])
+def test_help_fits_80_columns(capsys: pytest.CaptureFixture[str], tokens: list[str]) -> None:
+    """Help is for every command, no wider than a terminal, and names every variable in full."""
+    assert cli.main(tokens) == 0
+    text = capsys.readouterr().out
+    assert max(len(line.rstrip()) for line in text.splitlines()) <= 80
+    assert "Usage: scheduler" in text
+    whole = re.sub(r"[│\s]+", " ", text)
+    for flag in set(re.findall(r"--([a-z-]+)", whole)) - {"help", "version", "embedded", "simulate"}:
+        variable = (
+            "NATS_URL, NATS_URI" if flag == "nats-url" else f"SCHEDULER_{flag.upper().replace('-', '_')}"
+        )
+        assert variable in whole, flag
+
+
+def test_help_names_every_command_with_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """The first help that people read says what there is."""
+    cli.main(["--help"])
+    text = capsys.readouterr().out
+    assert all(re.search(rf"│ {command} +\S", text) for command in COMMANDS)
+
+
+def test_the_version_is_that_of_the_project(capsys: pytest.CaptureFixture[str]) -> None:
+    """--version prints the version and nothing else."""
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"{__version__}\n"
+
+
+def test_the_version_loads_nothing() -> None:
+    """--version answers without importing what serving takes."""
+    code = (
+        "import sys; from scheduler.cli import main; main(['--version']);"
+        "print([m for m in ('trio', 'nats', 'rich', 'cyclopts', 'jinja2') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_the_module_runs() -> None:
+    """`python -m scheduler` is the command line, exit codes included."""
+    tokens = [sys.executable, "-m", "scheduler", "--grace", "soon"]
+    done = subprocess.run(tokens, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert len(done.stderr.splitlines()) == 1
+
+
+# validate, and the local part of run.
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Any:
+    """Write a build to a file and give its name."""
+
+    def write(document: Any) -> str:
+        path = tmp_path / "build.json"
+        path.write_bytes(document if isinstance(document, bytes) else json.dumps(document).encode())
+        return str(path)
+
+    return write
+
+
+def test_a_valid_build_is_described(capsys: pytest.CaptureFixture[str], write: Any) -> None:
+    """Of a valid build its size is told."""
+    assert cli.main(["validate", write(read_example("create"))]) == 0
+    assert "is fine: 7 components, 11 edges, longest chain 5" in capsys.readouterr().out
+
+
+def broken() -> dict[str, Any]:
+    document = generate(10)
+    document["changes"][3]["_action"] = "explode"
+    document["edges"].append({"source": "nobody::home", "destination": "vpc::node-00000"})
+    return document
+
+
+@pytest.mark.parametrize("command", ["validate", "run"])
+def test_every_problem_is_listed_with_its_place(
+    capsys: pytest.CaptureFixture[str], write: Any, command: str
+) -> None:
+    """An invalid build is refused with all that is wrong before anything is connected to."""
+    assert cli.main([command, write(broken())]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "2 problems" in err.splitlines()[0]
+    assert "changes[3]._action" in err
+    assert "nobody::home" in err
+
+
+@pytest.mark.parametrize("command", ["validate", "run"])
+@pytest.mark.parametrize("data", [b"", b"{", b"\xff", b"[]", b"\x00", b"[" * 100_000])
+def test_what_is_no_build_is_said_clearly(
+    capsys: pytest.CaptureFixture[str], write: Any, command: str, data: bytes
+) -> None:
+    """A file of another kind is a problem like others, never a traceback."""
+    assert cli.main([command, write(data)]) == 1
+    assert "has 1 problem" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["validate", "run"])
+def test_a_file_that_cannot_be_read_is_said_clearly(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, command: str
+) -> None:
+    """No file, or a folder: one line that names it."""
+    assert cli.main([command, str(tmp_path / "none")]) == 1
+    assert cli.main([command, str(tmp_path)]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2
+    assert all(line.startswith(f"scheduler: cannot read '{tmp_path}") for line in lines)
+
+
+def test_a_dash_is_standard_input(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A build can be piped in."""
+    stdin = io.TextIOWrapper(io.BytesIO(read_example("delete")))
+    monkeypatch.setattr(sys, "stdin", stdin)
+    assert cli.main(["validate", "-"]) == 0
+    assert "- is fine" in capsys.readouterr().out
+
+
+def test_limits_are_those_of_the_flags(capsys: pytest.CaptureFixture[str], write: Any) -> None:
+    """A build that a limit forbids is refused with the limit's name."""
+    assert cli.main(["validate", "--max-changes", "9", write(generate(10))]) == 1
+    assert "max_changes" in capsys.readouterr().err
+
+
+def test_an_action_that_nobody_takes_is_refused(capsys: pytest.CaptureFixture[str], write: Any) -> None:
+    """run submits only what is an intake subject."""
+    assert cli.main(["run", write(generate(1) | {"action": "build.explode"})]) == 1
+    assert "'build.explode'" in capsys.readouterr().err
+
+
+def test_an_unreachable_broker_is_said_and_waited_for(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, write: Any
+) -> None:
+    """With nobody at the broker's address, it says so at once, gives up in the end, and exits with 1."""
+    monkeypatch.setattr("scheduler.commands.session.CONNECT_TIMEOUT", 0.6)
+    assert cli.main(["run", write(generate(1)), "--nats-url", "nats://127.0.0.1:1"]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2
+    assert "cannot connect to nats://127.0.0.1:1" in lines[0]
+    assert "no connection to a broker within 0.6 s" in lines[1]
+
+
+# With a real broker.
+
+
+@pytest.mark.integration
+def test_one_command_runs_everything(capsys: pytest.CaptureFixture[str], tmp_path: Path, write: Any) -> None:
+    """run --embedded --simulate needs nothing else, and exits with 0 when the build is done."""
+    name = write(read_example("create"))
+    flags = [
+        "--embedded",
+        "--simulate",
+        "--latency",
+        "0.05",
+        "--jitter",
+        "0",
+        "--data-dir",
+        str(tmp_path / "d"),
+    ]
+    assert cli.main(["run", name, *flags]) == 0
+    out = capsys.readouterr().out
+    assert "done    elb::test-elb" in out
+    assert "done  7 components in" in out
+
+
+@pytest.mark.integration
+def test_a_failing_build_exits_with_1(capsys: pytest.CaptureFixture[str], tmp_path: Path, write: Any) -> None:
+    """When a component fails, its error is shown and the exit code is 1."""
+    flags = [
+        "--embedded",
+        "--simulate",
+        "--failure-rate",
+        "1",
+        "--latency",
+        "0",
+        "--data-dir",
+        str(tmp_path / "d"),
+    ]
+    assert cli.main(["run", write(read_example("create")), *flags]) == 1
+    out = capsys.readouterr().out
+    assert "error   vpc::test-vpc: simulated failure" in out
+    assert "errored after" in out
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("tokens", [["--example", "delete"], ["--components", "200"]])
+def test_the_demo_ends_well(capsys: pytest.CaptureFixture[str], tokens: list[str]) -> None:
+    """The demo of either kind exits with 0."""
+    assert cli.main(["demo", "--latency", "0.01", "--jitter", "0", *tokens]) == 0
+    assert "\ndone  " in capsys.readouterr().out
+
+
+@pytest.mark.integration
+def test_no_scheduler_is_said_with_the_cure(
+    capsys: pytest.CaptureFixture[str], nats_server: Any, write: Any
+) -> None:
+    """With a broker but no scheduler the answer comes at once, and says what to do."""
+    assert cli.main(["run", write(generate(1)), "--nats-url", nats_server.url]) == 1
+    err = capsys.readouterr().err
+    assert "no scheduler answers on build.create" in err
+    assert "scheduler serve" in err
+
+
+@pytest.mark.integration
+def test_a_build_too_large_for_the_broker_is_said_with_the_limit(
+    capsys: pytest.CaptureFixture[str], start_nats_server: Any, write: Any
+) -> None:
+    """A build over max_payload is refused with both sizes."""
+    server = start_nats_server({"max_payload": 4096})
+    assert cli.main(["run", write(generate(100)), "--nats-url", server.url]) == 1
+    assert re.search(r"takes [\d,]+ bytes, .* 4,096 bytes: raise max_payload", capsys.readouterr().err)
+
+
+@pytest.mark.integration
+def test_validate_asks_which_requests_nobody_takes(
+    capsys: pytest.CaptureFixture[str], nats_server: Any, write: Any
+) -> None:
+    """validate --connectors lists the requests without a connector, with how many components each."""
+    name = write(generate(8))
+    assert cli.main(["validate", name, "--connectors", "--nats-url", nats_server.url]) == 1
+    assert "nobody takes vpc.create.aws (2 components)" in capsys.readouterr().out

@@ -1,0 +1,655 @@
+"""Requests and replies (WIRE: "Requests and replies"): what ends an attempt, how, and what is dropped."""
+
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import trio
+from fake_bus import FakeBus, Published
+from fakes import JSON, World, change, document, encode, open_world, prepare
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from scheduler.bus import Message
+from scheduler.config import Settings
+from scheduler.connector import REPLY_SUBJECTS, Call, Connectors, Signal, Stray
+from scheduler.outcome import UNEXPLAINED, Outcome
+from scheduler.plan import Plan, Request
+
+SUBJECT = "vpc.create.aws"
+
+
+def request(name: str = "a", *, build: str = "b1", **fields: Any) -> Request:
+    """The request for a build's only component."""
+    step = Plan(prepare(document([change(name, **fields)], build=build))).begin(0)
+    assert isinstance(step, Request)
+    return step
+
+
+class Attempt:
+    """A call, and how it ended."""
+
+    def __init__(self, call: Call) -> None:
+        self.call = call
+        self.ended: list[Outcome | Signal] = []
+
+    async def run(self) -> None:
+        self.ended.append(await self.call.outcome())
+
+    @property
+    def outcome(self) -> Outcome:
+        """The one outcome that there is."""
+        [outcome] = self.ended
+        assert isinstance(outcome, Outcome)
+        return outcome
+
+    @property
+    def failed(self) -> str:
+        """Why it failed, as it did."""
+        outcome = self.outcome
+        assert not outcome.completed
+        assert outcome.error
+        return outcome.error
+
+
+class Bench:
+    """A waiter table on a bus on which requests are taken, and nobody answers by himself."""
+
+    def __init__(self, world: World, nursery: trio.Nursery) -> None:
+        self.world = world
+        self.bus = world.bus
+        self.connectors = world.connectors
+        self.nursery = nursery
+
+    async def send(self, one: Request | None = None) -> Attempt:
+        """Send a request and wait until it got as far as it gets."""
+        return await self.watch(self.connectors.send(one or request()))
+
+    async def watch(self, call: Call) -> Attempt:
+        attempt = Attempt(call)
+        self.nursery.start_soon(attempt.run)
+        await wait_all_tasks_blocked()
+        return attempt
+
+    async def say(self, subject: str, body: Any, headers: dict[str, str] | None = None) -> None:
+        """Have somebody publish."""
+        data = body if isinstance(body, bytes) else encode(body)
+        self.bus.deliver(subject, data, headers=headers)
+        await wait_all_tasks_blocked()
+
+    async def take_requests(self, subject: str = SUBJECT) -> None:
+        """Have somebody subscribe, who never answers."""
+        await self.bus.subscribe(subject, lambda _: None)
+
+    @property
+    def requests(self) -> list[Published]:
+        return self.world.sent
+
+
+@asynccontextmanager
+async def open_bench(*, listening: bool = True, **options: Any) -> AsyncIterator[Bench]:
+    async with open_world(cloud=False, **options) as world, trio.open_nursery() as nursery:
+        bench = Bench(world, nursery)
+        if listening:
+            await bench.take_requests()
+        yield bench
+        nursery.cancel_scope.cancel()
+
+
+@pytest.fixture
+async def bench() -> AsyncIterator[Bench]:
+    async with open_bench() as bench:
+        yield bench
+
+
+def reply(**fields: Any) -> JSON:
+    """A reply to the request for component a of build b1."""
+    return {**change("a"), "service": "b1", "_state": "running", **fields}
+
+
+async def test_replies_are_listened_to_by_verb(bench: Bench) -> None:
+    """Nothing is subscribed to that would keep the server from saying that nobody listens."""
+    ours = set(bench.bus.subjects) - {SUBJECT}
+    assert ours == {"scheduler.reply.*", *REPLY_SUBJECTS}
+    verbs = {subject.split(".")[1] for subject in REPLY_SUBJECTS}
+    assert verbs == {"create", "update", "delete", "get", "find"}
+
+
+async def test_a_request_carries_the_component_the_attempt_and_a_reply_subject(bench: Bench) -> None:
+    """A request is what the plan made of it, with the attempt id as header and a subject to answer on."""
+    await bench.send(request(cidr="10.0.0.0/16"))
+    [sent] = bench.requests
+    assert sent.subject == SUBJECT
+    assert json.loads(sent.data) == reply(cidr="10.0.0.0/16")
+    assert sent.headers == {"Nats-Msg-Id": "b1/a/1"}
+    assert sent.reply.removeprefix("scheduler.reply.").isalnum()
+
+
+@pytest.mark.parametrize(
+    ("name", "header"),
+    [
+        ("vpc::test-vpc", "b1/vpc::test-vpc/1"),
+        ("a b", "b1/a%20b/1"),
+        ("é\r\nX: y", "b1/%C3%A9%0D%0AX:%20y/1"),
+        ("100%", "b1/100%/1"),
+    ],
+)
+async def test_an_attempt_id_is_percent_encoded_where_a_header_cannot_hold_it(
+    bench: Bench, name: str, header: str
+) -> None:
+    """The attempt id is a header value of printable ASCII, whatever the component is called."""
+    await bench.send(request(name))
+    [sent] = bench.requests
+    assert sent.headers == {"Nats-Msg-Id": header}
+
+
+async def test_no_two_requests_share_a_reply_subject(bench: Bench) -> None:
+    """Each request is answered on a subject of its own."""
+    for number in range(20):
+        await bench.send(request(f"c{number}"))
+    assert len({sent.reply for sent in bench.requests}) == 20
+
+
+@pytest.mark.parametrize(
+    ("suffix", "state", "completed"),
+    [
+        ("done", "completed", True),
+        ("done", "running", True),
+        ("done", "", True),
+        ("done", None, True),
+        ("done", "errored", False),
+        ("error", "errored", False),
+        ("error", "running", False),
+        ("error", "completed", False),
+        (None, "completed", True),
+        (None, "errored", False),
+    ],
+)
+async def test_suffix_and_state_tell_the_outcome(
+    bench: Bench, suffix: str | None, state: str | None, completed: bool
+) -> None:
+    """Errored by suffix or state counts first, then done by suffix or state, on either way of replying."""
+    attempt = await bench.send()
+    subject = f"{SUBJECT}.{suffix}" if suffix else bench.requests[0].reply
+    body = reply(_state=state, error="no", vpc_aws_id="vpc-1")
+    await bench.say(subject, body)
+    assert attempt.outcome.completed is completed
+    assert attempt.outcome.error == (None if completed else "no")
+    assert attempt.outcome.body == body
+
+
+async def test_an_error_without_a_text_says_that_there_is_none(bench: Bench) -> None:
+    """A connector that does not say why it failed leaves a clear text all the same."""
+    attempt = await bench.send()
+    await bench.say(f"{SUBJECT}.error", reply())
+    assert attempt.failed == UNEXPLAINED
+
+
+async def test_on_the_reply_subject_ids_may_be_missing(bench: Bench) -> None:
+    """What comes on the request's own reply subject is matched by that alone."""
+    attempt = await bench.send()
+    await bench.say(bench.requests[0].reply, {"_state": "completed", "vpc_aws_id": "vpc-1"})
+    assert attempt.outcome.completed
+
+
+@pytest.mark.parametrize(("field", "value"), [("service", "b2"), ("_component_id", "z")])
+async def test_on_the_reply_subject_another_id_fails_the_component(
+    bench: Bench, field: str, value: str
+) -> None:
+    """A connector that answers with another component's reply fails this one, and says which it was."""
+    attempt = await bench.send()
+    await bench.say(bench.requests[0].reply, reply(_state="completed", **{field: value}))
+    assert attempt.failed == f"the reply is about another component: its {field} is '{value}'"
+
+
+async def test_the_first_reply_counts_and_the_others_are_dropped(bench: Bench) -> None:
+    """Answering both ways, twice, and contradicting oneself changes nothing after the first reply."""
+    attempt = await bench.send()
+    to = bench.requests[0].reply
+    for subject, state in ((to, "completed"), (to, "errored"), (f"{SUBJECT}.error", "errored")):
+        bench.bus.deliver(subject, encode(reply(_state=state)))
+    await wait_all_tasks_blocked()
+    assert attempt.outcome.completed
+    assert bench.connectors.dropped == {"duplicate": 2}
+
+
+async def test_what_comes_after_the_end_is_counted_and_dropped(bench: Bench) -> None:
+    """A reply to what nobody awaits any more goes nowhere, whichever way it comes."""
+    attempt = await bench.send()
+    await bench.say(f"{SUBJECT}.done", reply())
+    attempt.call.close()
+    await bench.say(bench.requests[0].reply, reply(_state="completed"))
+    await bench.say(f"{SUBJECT}.done", reply())
+    assert len(attempt.ended) == 1
+    assert bench.connectors.dropped == {"late or duplicate": 1, "for no running component": 1}
+
+
+DEEP = b'{"service":"b1","_component_id":"a","x":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+
+
+@pytest.mark.parametrize(
+    ("reason", "subject", "body"),
+    [
+        ("for no running component", f"{SUBJECT}.done", reply(service="b2")),
+        ("for no running component", f"{SUBJECT}.done", reply(_component_id="z")),
+        ("of another type, provider or action", "network.create.aws.done", reply()),
+        ("of another type, provider or action", "vpc.create.gcp.done", reply()),
+        ("of another type, provider or action", "vpc.delete.aws.done", reply()),
+        ("without service or _component_id", f"{SUBJECT}.done", {}),
+        ("without service or _component_id", f"{SUBJECT}.done", reply(service=None)),
+        ("without service or _component_id", f"{SUBJECT}.done", reply(service=["b1"])),
+        ("without service or _component_id", f"{SUBJECT}.done", reply(_component_id=7)),
+        ("without service or _component_id", f"{SUBJECT}.done", {"_component_id": "a"}),
+        ("not a component", f"{SUBJECT}.done", [reply()]),
+        ("not a component", f"{SUBJECT}.done", None),
+        ("not a component", f"{SUBJECT}.done", b""),
+        ("not a component", f"{SUBJECT}.done", b"no JSON"),
+        ("not a component", f"{SUBJECT}.done", b'{"service":"b1","_component_id":"a"'),
+        ("not a component", f"{SUBJECT}.done", b'{"service":"b1","_component_id":"\xff"}'),
+        ("not a component", f"{SUBJECT}.done", b'{"service":"b1","_component_id":"a","x":"\xff"}'),
+        ("not a component", f"{SUBJECT}.done", b'{"service":"b1","_component_id":"a","x":NaN}'),
+        ("not a component", f"{SUBJECT}.done", DEEP),
+    ],
+)
+async def test_what_is_foreign_or_unreadable_on_a_shared_subject_is_dropped(
+    bench: Bench, reason: str, subject: str, body: Any
+) -> None:
+    """Whatever comes by that is not a reply to us is counted, and the component goes on waiting for its own."""
+    attempt = await bench.send()
+    await bench.say(subject, body)
+    assert attempt.ended == []
+    assert bench.connectors.dropped == {reason: 1}
+    await bench.say(f"{SUBJECT}.done", reply())
+    assert attempt.outcome.completed
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        (b"", "the reply cannot be read: the body is empty"),
+        (b"no JSON", "the reply cannot be read: JSON is malformed"),
+        (b'"\xff"', "the reply cannot be read: not UTF-8"),
+        (b"[]", "the reply cannot be read: expected a component, got a list"),
+        (b"null", "the reply cannot be read: expected a component, got null"),
+        (DEEP, "the reply cannot be read: nested deeper than max_depth 64"),
+        (b'{"_state":"completed","n":%b}' % (b"9" * 301), "more digits than max_digits 300"),
+        (b"{}", "the reply does not say how it ended"),
+        (encode(reply()), "the reply does not say how it ended"),
+        (b'{"_state":["completed"]}', "the reply does not say how it ended"),
+    ],
+)
+async def test_an_unreadable_or_stateless_body_on_the_reply_subject_fails_at_once(
+    bench: Bench, body: bytes, why: str
+) -> None:
+    """What comes on the reply subject was meant for this component: if it says nothing, that is its failure."""
+    attempt = await bench.send()
+    await bench.say(bench.requests[0].reply, body)
+    assert why in attempt.failed
+
+
+@pytest.mark.parametrize("body", [b"", encode(reply(_state="completed"))])
+async def test_an_error_header_fails_at_once(bench: Bench, body: bytes) -> None:
+    """A NATS service that answers with an error header has failed, whatever its body says."""
+    attempt = await bench.send()
+    headers = {"Nats-Service-Error": "quota exceeded", "Nats-Service-Error-Code": "429"}
+    await bench.say(bench.requests[0].reply, body, headers)
+    assert attempt.failed == "quota exceeded 429"
+
+
+@pytest.mark.parametrize(
+    "subject",
+    ["build.create.done", "service.delete.error", "build.create.aws.done", "service.delete.x.error"],
+)
+async def test_a_message_of_the_system_is_never_a_reply(bench: Bench, subject: str) -> None:
+    """A report of a build, even one that names a running component, ends no attempt."""
+    strays: list[Stray] = []
+    bench.connectors.on_stray = strays.append
+    attempt = await bench.send()
+    await bench.say(subject, reply(_state="completed"))
+    await bench.say(subject, reply(_state="completed", service="other"))
+    assert attempt.ended == []
+    assert strays == []
+
+
+async def test_replies_of_another_instance_are_none_of_our_business(bench: Bench) -> None:
+    """A reply subject that another scheduler made up is passed over without a count."""
+    await bench.send()
+    await bench.say("scheduler.reply.0123456789abcdef1", reply(_state="completed"))
+    assert bench.connectors.dropped == {}
+
+
+async def test_a_reply_for_a_build_that_nobody_holds_is_a_stray(bench: Bench) -> None:
+    """Where somebody wants to know of strays they are told, and can have them looked at again."""
+    strays: list[Stray] = []
+    bench.connectors.on_stray = strays.append
+    await bench.say(f"{SUBJECT}.done", reply())
+    [stray] = strays
+    assert (stray.build, stray.component) == ("b1", "a")
+    assert not bench.connectors.redeliver(stray)
+    attempt = await bench.watch(bench.connectors.expect(request()))
+    assert bench.connectors.redeliver(stray)
+    await wait_all_tasks_blocked()
+    assert attempt.outcome.completed
+    assert bench.requests == []
+
+
+async def test_many_bad_replies_are_logged_once_a_second(
+    bench: Bench, autojump_clock: MockClock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A flood of rubbish is counted in full and logged a line a second."""
+    await trio.sleep(10)
+    for _ in range(500):
+        bench.bus.deliver(f"{SUBJECT}.done", b"rubbish")
+    await trio.sleep(2)
+    await bench.say(f"{SUBJECT}.done", b"rubbish")
+    assert bench.connectors.dropped["not a component"] == 501
+    captured = capsys.readouterr()
+    assert (captured.out + captured.err).count("reply dropped") == 2
+
+
+# ---- nobody listens
+
+
+async def test_without_a_connector_the_request_is_repeated_and_then_fails(
+    autojump_clock: MockClock,
+) -> None:
+    """A request that nobody takes is sent again under the same attempt id until `start_timeout` is over."""
+    async with open_bench(listening=False) as bench:
+        began = trio.current_time()
+        attempt = await bench.send()
+        while not attempt.ended:
+            await trio.sleep(0.01)
+        assert 9.9 <= trio.current_time() - began <= 10.6
+        assert attempt.failed == "no connector is subscribed to vpc.create.aws"
+        assert {str(sent.headers) for sent in bench.requests} == {"{'Nats-Msg-Id': 'b1/a/1'}"}
+        assert len({sent.data for sent in bench.requests}) == 1
+        assert 7 <= len(bench.requests) <= 15
+
+
+async def test_a_connector_that_comes_up_in_time_gets_the_request_once(autojump_clock: MockClock) -> None:
+    """A connector that subscribes before `start_timeout` is over gets what waits for it."""
+    got: list[Message] = []
+    async with open_bench(listening=False) as bench:
+        attempt = await bench.send()
+        await trio.sleep(5)
+        await bench.bus.subscribe(SUBJECT, got.append)
+        await trio.sleep(60)
+        assert attempt.ended == []
+        [message] = got
+        await bench.say(message.reply, reply(_state="completed"))
+        assert attempt.outcome.completed
+
+
+async def test_after_a_reconnect_the_time_to_find_a_connector_begins_anew(autojump_clock: MockClock) -> None:
+    """Connectors come back after a restart of the broker as we do: they get the whole time again."""
+    async with open_bench(listening=False) as bench:
+        attempt = await bench.send()
+        await trio.sleep(8)
+        bench.bus.disconnect()
+        bench.bus.reconnect()
+        await trio.sleep(8)
+        assert attempt.ended == []
+        await trio.sleep(5)
+        assert attempt.failed == "no connector is subscribed to vpc.create.aws"
+
+
+async def test_the_time_to_find_a_connector_stands_still_while_the_broker_is_away(
+    autojump_clock: MockClock,
+) -> None:
+    """An outage longer than `start_timeout` fails nothing, and the request leaves once it is over."""
+    async with open_bench(listening=False) as bench:
+        attempt = await bench.send()
+        await trio.sleep(3)
+        bench.bus.disconnect()
+        await trio.sleep(1_000)
+        assert attempt.ended == []
+        await bench.take_requests()
+        before = len(bench.requests)
+        bench.bus.reconnect()
+        await trio.sleep(100)
+        assert len(bench.requests) == before + 1
+        assert attempt.ended == []
+
+
+# ---- time
+
+
+async def test_an_attempt_without_a_reply_times_out(autojump_clock: MockClock) -> None:
+    """After `attempt_timeout` the component fails, and the text says after how long."""
+    async with open_bench(timeout=3_600.0) as bench:
+        attempt = await bench.send()
+        await trio.sleep(3_599)
+        assert attempt.ended == []
+        await trio.sleep(2)
+        assert attempt.failed == "timed out after 3600 s"
+        assert bench.connectors.dropped == {"timed_out": 1}
+        assert len(bench.requests) == 1
+
+
+async def test_a_component_names_its_own_timeout(autojump_clock: MockClock) -> None:
+    """A component's `_timeout` wins over the setting, shorter or longer."""
+    async with open_bench(timeout=100.0) as bench:
+        short = await bench.send(request("a", _timeout=1.5))
+        long = await bench.send(request("z", _timeout=200))
+        await trio.sleep(2)
+        assert short.failed == "timed out after 1.5 s"
+        await trio.sleep(150)
+        assert long.ended == []
+        await trio.sleep(100)
+        assert long.failed == "timed out after 200 s"
+
+
+async def test_timeouts_go_by_subject_pattern(fake_bus: FakeBus) -> None:
+    """The first pattern that matches a request's subject says how long it may take."""
+    settings = Settings(
+        timeouts=(("vpc.create.aws", 5.0), ("vpc.*.*", 6.0), ("*.create.*", 7.0)), attempt_timeout=8.0
+    )
+    connectors = Connectors(fake_bus, World(bus=fake_bus).timers, timeouts=settings.timeout_for)
+    seconds = [
+        connectors.seconds(request(kind=kind, action=action, provider=provider))
+        for kind, action, provider in (
+            ("vpc", "create", "aws"),
+            ("vpc", "create", "gcp"),
+            ("network", "create", "aws"),
+            ("network", "delete", "aws"),
+        )
+    ]
+    assert seconds == [5.0, 6.0, 7.0, 8.0]
+
+
+async def test_time_does_not_pass_while_the_broker_is_away(autojump_clock: MockClock) -> None:
+    """An outage does not count towards an attempt's timeout."""
+    async with open_bench(timeout=10.0) as bench:
+        attempt = await bench.send()
+        await trio.sleep(5)
+        bench.bus.disconnect()
+        await trio.sleep(1_000)
+        bench.bus.reconnect()
+        await trio.sleep(3)
+        assert attempt.ended == []
+        await trio.sleep(10)
+        assert attempt.failed == "timed out after 10 s"
+
+
+async def test_a_request_that_never_left_has_its_time_yet_to_come(autojump_clock: MockClock) -> None:
+    """What stood in the queue for a whole timeout is queued anew, once, and does not fail."""
+    async with open_bench(timeout=10.0) as bench:
+        bench.bus.disconnect()
+        attempt = await bench.send()
+        attempt.call.expire()
+        assert attempt.ended == []
+        assert bench.bus.queued == 1
+        bench.bus.reconnect()
+        await trio.sleep(8)
+        assert attempt.ended == []
+        assert len(bench.requests) == 1
+        await trio.sleep(5)
+        assert attempt.failed == "timed out after 10 s"
+
+
+async def test_a_late_success_is_told_to_whoever_asked_for_it(autojump_clock: MockClock) -> None:
+    """After a timeout the table remembers the attempt: what comes late is handed over, and counted."""
+    late: list[tuple[str, bool]] = []
+    async with open_bench(timeout=10.0) as bench:
+        attempt = await bench.send()
+        await trio.sleep(20)
+        attempt.call.close(lambda one, outcome: late.append((one.component, outcome.completed)))
+        await bench.say(f"{SUBJECT}.done", reply())
+        await bench.say(bench.requests[0].reply, reply(_state="errored"))
+        assert late == [("a", True), ("a", False)]
+        assert bench.connectors.dropped["late"] == 2
+        attempt.call.close()
+        await bench.say(f"{SUBJECT}.done", reply())
+        assert len(late) == 2
+        assert bench.connectors._by_token == {}
+        assert bench.connectors._by_component == {}
+
+
+# ---- what the bus refuses
+
+
+@pytest.mark.parametrize(
+    ("bus", "fields", "why"),
+    [
+        (
+            lambda: FakeBus(max_payload=400),
+            {"x": "y" * 400},
+            "the request cannot be sent: a message on 'vpc.create.aws' with its headers takes ",
+        ),
+        (lambda: FakeBus(max_queued_messages=0), {}, "the request cannot be sent: no room for a message"),
+    ],
+)
+async def test_what_the_bus_refuses_fails_that_component(
+    bus: Callable[[], FakeBus], fields: JSON, why: str
+) -> None:
+    """A request that is too large, or that has no room, fails its component and says why."""
+    async with open_bench(bus=bus()) as bench:
+        attempt = await bench.send(request(**fields))
+        assert attempt.failed.startswith(why)
+        assert bench.requests == []
+        attempt.call.close()
+        assert bench.connectors._by_token == {}
+
+
+async def test_a_closed_bus_fails_the_component(bench: Bench) -> None:
+    """A bus that was closed fails the request, and raises nothing."""
+    bench.bus.close()
+    attempt = await bench.send()
+    assert attempt.failed.startswith("the request cannot be sent: ")
+
+
+async def test_an_id_that_no_header_holds_fails_only_its_component(bench: Bench) -> None:
+    """An attempt id that is too long for the message fails its component with the limit."""
+    async with open_bench(bus=FakeBus(max_payload=1_500)) as small:
+        long = await small.send(request("ü" * 250))
+        assert "over the server's max_payload of 1500 bytes" in long.failed
+        other = await small.send(request())
+        assert other.ended == []
+
+
+async def test_a_forbidden_subject_fails_its_components_now(bench: Bench) -> None:
+    """Where the broker forbids a subject, what was sent on it fails at once, and nothing else does."""
+    bench.bus.forbidden.add("network.create.aws")
+    resumed = await bench.watch(bench.connectors.expect(request("r", kind="network")))
+    other = await bench.send()
+    attempt = await bench.send(request("n", kind="network"))
+    assert attempt.failed == "the broker does not permit us to publish on network.create.aws"
+    assert other.ended == []
+    assert resumed.ended == [], "an earlier process sent it, who was permitted to"
+
+
+# ---- taking it back
+
+
+async def test_a_request_that_stands_in_the_queue_can_be_withdrawn(bench: Bench) -> None:
+    """While the broker is away a request can be taken back, and then never leaves."""
+    bench.bus.disconnect()
+    attempt = await bench.send()
+    attempt.call.withdraw()
+    await wait_all_tasks_blocked()
+    assert attempt.ended == [Signal.WITHDRAWN]
+    bench.bus.reconnect()
+    await wait_all_tasks_blocked()
+    assert bench.requests == []
+
+
+async def test_a_request_that_left_cannot_be_withdrawn(bench: Bench) -> None:
+    """A request that somebody has is awaited all the same."""
+    attempt = await bench.send()
+    attempt.call.withdraw()
+    await wait_all_tasks_blocked()
+    assert attempt.ended == []
+    await bench.say(f"{SUBJECT}.done", reply())
+    assert attempt.outcome.completed
+
+
+async def test_a_request_that_nobody_takes_can_be_withdrawn_between_two_tries(
+    autojump_clock: MockClock,
+) -> None:
+    """While a request waits to be repeated it can be taken back, and is not repeated."""
+    async with open_bench(listening=False) as bench:
+        attempt = await bench.send()
+        count = len(bench.requests)
+        attempt.call.withdraw()
+        await wait_all_tasks_blocked()
+        assert attempt.ended == [Signal.WITHDRAWN]
+        await trio.sleep(100)
+        assert len(bench.requests) == count
+
+
+async def test_withdrawn_before_nobody_is_heard_of_it_is_not_repeated(autojump_clock: MockClock) -> None:
+    """A request that left is not repeated when it then turns out that nobody took it."""
+    async with open_bench(listening=False) as bench:
+        call = bench.connectors.send(request())
+        call._outgoing.left()  # type: ignore[union-attr]
+        call.withdraw()
+        attempt = await bench.watch(call)
+        assert attempt.ended == [Signal.WITHDRAWN]
+
+
+@pytest.mark.parametrize("what", ["withdraw", "expire", "leave"])
+async def test_ended_in_the_very_moment_of_its_next_try_it_is_not_repeated(
+    autojump_clock: MockClock, what: str
+) -> None:
+    """An end that comes in the same moment as the end of a pause between two tries wins: nothing is sent."""
+    async with open_bench(listening=False) as bench:
+        call = bench.connectors.send(request())
+        attempt = Attempt(call)
+        publish = call.publish
+        published: list[float] = []
+
+        def note() -> None:
+            published.append(trio.current_time())
+            publish()
+
+        call.publish = note  # type: ignore[method-assign]
+        bench.nursery.start_soon(attempt.run)
+        await wait_all_tasks_blocked()
+        # As a task that was woken by the same tick of the clock, and runs first, would do it.
+        receive = call._receive
+        scope_over = trio.current_time() + 1_000
+
+        class Racing:
+            def __getattr__(self, name: str) -> Any:
+                return getattr(receive, name)
+
+            async def receive(self) -> Outcome | Signal:
+                try:
+                    return await receive.receive()
+                except trio.Cancelled:
+                    if what == "leave":
+                        call.leave()
+                    elif what == "expire":
+                        call._wanted = False
+                        call.expire()
+                    else:
+                        call.withdraw()
+                    raise
+
+        call._receive = Racing()  # type: ignore[assignment]
+        before = len(published)
+        while not attempt.ended and trio.current_time() < scope_over:
+            await trio.sleep(1)
+        assert len(attempt.ended) == 1
+        assert len(published) - before <= 1
