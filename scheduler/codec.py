@@ -129,36 +129,33 @@ class _Reader:
             self.problems.append(Problem(name, f"{len(raws)} of them; max_{name} is {most}"))
             self.over_limit = True
             return (), ()
+        structure = _converter.get_structure_hook(cls)
         items: list[_T] = []
         places: list[int] = []
         ids: list[tuple[int, str]] = []
         for position, raw in enumerate(raws):
-            place = f"{name}[{position}]"
-            size = len(bytes(raw))
-            if size > self.limits.max_component_bytes:
-                limit_text = f"{size} bytes; max_component_bytes is {self.limits.max_component_bytes}"
-                self.problems.append(Problem(place, limit_text))
+            data = bytes(raw)
+            if len(data) > self.limits.max_component_bytes:
+                text = f"{len(data)} bytes; max_component_bytes is {self.limits.max_component_bytes}"
+                self.problems.append(Problem(f"{name}[{position}]", text))
                 continue
             try:
-                value = decode(raw, self.limits, level=2)
+                value = decode(data, self.limits, level=2)
                 read.append(value)
-                if (
-                    cls is not Edge
-                    and isinstance(value, dict)
-                    and isinstance(value.get("_component_id"), str)
-                ):
-                    ids.append((position, value["_component_id"]))
-                items.append(_converter.structure(value, cls))
+                if type(value) is dict and type(one := value.get("_component_id")) is str:
+                    ids.append((position, one))
+                items.append(structure(value, cls))
             except InvalidJSON as error:
-                self.problems.append(Problem(place, str(error)))
+                self.problems.append(Problem(f"{name}[{position}]", str(error)))
             except _Malformed as error:
                 self.problems.extend(
-                    Problem(f"{place}.{inner.place}" if inner.place else place, inner.message)
+                    Problem(f"{name}[{position}]{inner.place and '.'}{inner.place}", inner.message)
                     for inner in error.problems
                 )
             else:
                 places.append(position)
-        self._check_ids(name, ids)
+        if cls is not Edge:
+            self._check_ids(name, ids)
         return tuple(items), tuple(places)
 
     def _check_ids(self, name: str, ids: list[tuple[int, str]]) -> None:

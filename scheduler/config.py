@@ -4,7 +4,6 @@ A setting has one name in three spellings: ``max_builds`` here, ``--max-builds``
 ``SCHEDULER_MAX_BUILDS`` in the environment. `scheduler.commands.flags` reads the latter two.
 """
 
-import math
 import platform
 import re
 from collections.abc import Callable
@@ -132,8 +131,9 @@ def parse_number(name: str, text: str, allowed: Range | None = None) -> float:
 
 
 def _check_range(name: str, value: float, allowed: Range) -> None:
+    # Not a number is in no range: every comparison with it is false.
     whole = isinstance(value, int) and not isinstance(value, bool)
-    if (allowed.whole and not whole) or not math.isfinite(value) or not allowed.low <= value <= allowed.high:
+    if (allowed.whole and not whole) or not allowed.low <= value <= allowed.high:
         raise invalid(name, value, f"is not {allowed}")
 
 
@@ -192,7 +192,7 @@ def _check_timeouts(pairs: Timeouts) -> None:
         tokens = pattern.split(".")
         if len(tokens) != 3 or not all(_PATTERN_TOKEN.fullmatch(token) for token in tokens):
             raise invalid("timeouts", pattern, "is not a pattern of three words or *, as vpc.create.*")
-        if not math.isfinite(seconds) or not allowed.low <= seconds <= allowed.high:
+        if not allowed.low <= seconds <= allowed.high:
             raise invalid("timeouts", f"{pattern}={seconds:g}", f"has seconds that are not {allowed}")
 
 

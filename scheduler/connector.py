@@ -63,6 +63,7 @@ class Call:
     __slots__ = (
         "_backing_off",
         "_connectors",
+        "_ended",
         "_outgoing",
         "_receive",
         "_send",
@@ -81,8 +82,9 @@ class Call:
         """Is told of what arrives after the attempt was given up."""
         self._connectors = connectors
         self._outgoing: Outgoing | None = None
-        # One place: the first reply fills it, and every later one finds it taken.
+        # One place is enough: after what ends the attempt nothing is put in any more.
         self._send, self._receive = trio.open_memory_channel[Outcome | Signal](1)
+        self._ended = False
         self._wanted = True
         self._backing_off = False
 
@@ -121,7 +123,7 @@ class Call:
             self._backing_off = False
             pause = min(pause * 2, 2.0)
             # What came in the moment in which the pause ended counts: it may say that we are to stop.
-            if not self._receive.statistics().current_buffer_used:
+            if not self._ended:
                 self.publish()
 
     def publish(self) -> None:
@@ -144,10 +146,13 @@ class Call:
 
     def deliver(self, answer: Outcome | Signal) -> bool:
         """Give the waiter its answer; False where it has one already."""
+        if self._ended:
+            return False
         try:
             self._send.send_nowait(answer)
         except (trio.WouldBlock, trio.BrokenResourceError):
             return False
+        self._ended = answer is not Signal.NOBODY
         return True
 
     def withdraw(self) -> None:

@@ -25,9 +25,16 @@ _ERROR_WIDTH = 400
 _ID_WIDTH = 200
 
 
+class _Console(Console):
+    """Standard output; a reader that is gone is an exception, where rich would end the process."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 def open_view(progress: Progress, console: Console | None = None) -> View:
     """The view that suits where standard output goes."""
-    console = console or Console(highlight=False)
+    console = console or _Console(highlight=False)
     return TerminalView(progress, console) if console.is_terminal else PlainView(progress, console)
 
 

@@ -41,6 +41,7 @@ def configure_logging(level: str = "info", style: str = "auto") -> None:
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
+            # As text already here: the renderer for people would show local variables, and with them passwords.
             structlog.processors.format_exc_info,
             mask_secrets,
             *(_readable(colors=terminal and not os.environ.get("NO_COLOR")) if readable else [_as_json]),
@@ -87,10 +88,8 @@ def _as_json(_logger: object, _method: str, event: EventDict) -> str:
 
 
 def _readable(*, colors: bool) -> list[Any]:
-    # structlog's own choice of traceback shows local variables, and with them components and passwords.
     renderer = structlog.dev.ConsoleRenderer(
         colors=colors,
-        exception_formatter=structlog.dev.plain_traceback,
         timestamp_key="time",
         pad_event_to=0,
     )

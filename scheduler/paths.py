@@ -139,6 +139,22 @@ def cost(path: Path) -> int:
     return sum(1 + cost(part.path) if isinstance(part, Query) else 1 for part in path)
 
 
+def shown(path: Path) -> str:
+    """``path`` for a message, much as it was written."""
+    return ".".join(_shown(part) for part in path)
+
+
+def _shown(part: Segment) -> str:
+    match part:
+        case str():
+            return part
+        case Pattern():
+            return part.text
+        case Query():
+            return f'#[{shown(part.path)}{part.operator}"{part.value}"]{"#" if part.every else ""}'
+    return "#"
+
+
 class Where(Protocol):
     """Where a value stands, if strings below it may be templates."""
 

@@ -106,8 +106,6 @@ class Plan:
             if change.state is State.COMPLETED:
                 self._move(vertex, Phase.COMPLETED)
                 self._final[vertex] = change.fields
-                if resumed:
-                    self._catch_up(vertex, change)
             elif resumed and change.state is State.ERRORED:
                 self._move(vertex, Phase.ERRORED)
                 self._final[vertex] = change.fields
@@ -116,6 +114,11 @@ class Plan:
             elif resumed and change.state is State.RUNNING and change.action is not Action.NONE:
                 self._move(vertex, Phase.STARTING)
                 self._move(vertex, Phase.RUNNING)
+        if resumed:
+            for layer in self.graph.layers():
+                for vertex in layer:
+                    if self._phases[vertex] is Phase.COMPLETED:
+                        self._catch_up(vertex, self.build.changes[vertex])
 
     @property
     def halted(self) -> bool:

@@ -14,9 +14,8 @@ from attrs import frozen
 from scheduler import references
 from scheduler.errors import TemplateError, Unresolved
 from scheduler.grammar import Lookup
-from scheduler.jsonparts import measure
-from scheduler.paths import MISSING, AbortedError, Elements, Path, Query, Segment, Walker
-from scheduler.patterns import Pattern
+from scheduler.jsonparts import encode, measure
+from scheduler.paths import MISSING, AbortedError, Elements, Path, Walker, shown
 from scheduler.references import Syntax, Text
 from scheduler.sandbox import element
 
@@ -176,6 +175,19 @@ class Resolver(Walker):
         self._values: dict[tuple[int, str], Any] = {}
         self._open: dict[tuple[int, str], str] = {}
 
+    def written(self, text: Text, place: str) -> bytes:
+        """The JSON of the string at ``place`` of the component that is due.
+
+        Raises:
+            Unresolved: It needs something that is absent or null.
+            TemplateError: It refers to itself, cannot be evaluated, or is over a bound.
+        """
+        try:
+            return encode(self.evaluate(text, self.owner, place))
+        except RecursionError as error:
+            # Definitions that are nested deep, each within the bounds, in a chain that is.
+            raise TemplateError("refers to what is nested too deep") from error
+
     def spend(self, work: int) -> None:
         """Account for work (`sandbox.Reader`, `paths.Walker`)."""
         self._work.spend(work)
@@ -222,7 +234,7 @@ class Resolver(Walker):
         value = None if value is MISSING else self._measured(self.whole(value, place))
         if value is None:
             subject = f"'{id}'" if id is not None else "the build"
-            raise Unresolved(f"{subject} has no '{_shown(path)}'")
+            raise Unresolved(f"{subject} has no '{_cut(shown(path))}'")
         return value
 
     def _measured(self, value: Any) -> Any:
@@ -324,21 +336,6 @@ def _nothing(lookup: Lookup, keys: Sequence[object]) -> str:
     else:
         subject = f"the {lookup.root}"
     return _cut(f"{subject} has no '{path}'")
-
-
-def _shown(path: Path) -> str:
-    return _cut(".".join(_segment(part) for part in path))
-
-
-def _segment(part: Segment) -> str:
-    match part:
-        case str():
-            return part
-        case Pattern():
-            return part.text
-        case Query():
-            return f'#[{_shown(part.path)}{part.operator}"{part.value}"]{"#" if part.every else ""}'
-    return "#"
 
 
 def _cut(text: str) -> str:

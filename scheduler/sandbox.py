@@ -167,10 +167,17 @@ def _unique(context: Context, value: Any, *args: Any, **kwargs: Any) -> list[Any
     return list(filters.sync_do_unique(context.environment, value, *args, **kwargs))
 
 
+def _weight(value: object) -> int:
+    """The work of looking at all of ``value``, but not within its elements."""
+    if isinstance(value, list | tuple | dict):
+        return _PER_ELEMENT * len(value)
+    return 16 + (len(value) if isinstance(value, str) else 0)
+
+
 def _counted(function: Callable[..., Any], context: Context, value: Any, *args: Any, **kwargs: Any) -> Any:
     """Run a filter, having paid for the size of what it works on."""
     reader: Reader = context["reader"]
-    reader.spend(16 + (_PER_ELEMENT * len(value) if isinstance(value, str | list | tuple | dict) else 0))
+    reader.spend(_weight(value))
     if getattr(function, "jinja_pass_arg", None) is not None:
         result = function(context, value, *args, **kwargs)
     else:
@@ -228,7 +235,7 @@ class _Environment(ImmutableSandboxedEnvironment):
         """``+`` and ``-``; the size of a sum is looked at before it is made."""
         if operator == "+" and isinstance(left, str | list | tuple) and isinstance(right, type(left)):
             reader: Reader = context["reader"]
-            reader.spend(_PER_ELEMENT * (len(left) + len(right)))
+            reader.spend(_weight(left) + _weight(right))
         result = super().call_binop(context, operator, left, right)
         return bounded(result) if isinstance(result, str) else result
 

@@ -6,7 +6,6 @@ what is in flight; when its grace is over it stops waiting, and closes.
 
 import secrets
 
-import attrs
 import structlog
 import trio
 
@@ -17,7 +16,6 @@ from scheduler.connector import Connectors
 from scheduler.discovery import Discovery, Endpoint, Identity
 from scheduler.errors import BusError, InvalidBuild, NoResponders, Problem
 from scheduler.feed import Feed
-from scheduler.limits import Limits
 from scheduler.slots import Slots
 from scheduler.stores import Store
 from scheduler.supervisor import Supervisor
@@ -34,10 +32,6 @@ _INTAKE_QUEUE = 10_000
 _TAKEN_AT_ONCE = 500
 """Builds that are being read and persisted at the same time."""
 _STANDBY_PERIOD = 2.0
-_MOST_RETURNED = 64 * 1024 * 1024
-"""Bytes of one component that comes back from the store; more than any server lets through."""
-_RETURNED_DEEPER = 4
-"""Levels by which a reply stands deeper in the stored build than in its own message."""
 _SLOW = 60.0
 """Seconds after which a wait is worth a line in the log, and between two looks for such waits."""
 _GOODBYE = 0.3
@@ -194,24 +188,19 @@ class Service:
         raise _shutting_down()
 
     async def _read_back(self, data: bytes) -> Prepared:
-        """Read a build that is ours already: what connectors return may be larger than what users submit."""
-        limits = self._settings.limits
-        return await self._read(
-            data,
-            attrs.evolve(
-                limits, max_component_bytes=_MOST_RETURNED, max_depth=limits.max_depth + _RETURNED_DEEPER
-            ),
-        )
+        """Read a build that is ours already: what connectors returned stands in it."""
+        return await self._read(data, resumed=True)
 
-    async def _read(self, data: bytes, limits: Limits | None = None) -> Prepared:
+    async def _read(self, data: bytes, *, resumed: bool = False) -> Prepared:
         settings = self._settings
 
         def read() -> Prepared:
             return read_build(
                 data,
-                limits=limits or settings.limits,
+                limits=settings.limits,
                 templates=settings.templates,
                 unresolved=settings.unresolved,
+                resumed=resumed,
             )
 
         if len(data) <= _SMALL:

@@ -166,7 +166,7 @@ class Template:
                 if chunk is None:
                     if resolver is None:
                         resolver = self._resolver(scope, Work())
-                    chunk = encode(resolver.evaluate(text, resolver.owner, place))
+                    chunk = resolver.written(text, place)
                 size += len(chunk) + len(run)
                 _refuse_over(size)
                 if place == "_component":
@@ -224,7 +224,7 @@ class Template:
             if resolver is None:
                 resolver = self._resolver(known, Work(CHECK_WORK) if work is None else work)
             try:
-                encode(resolver.evaluate(text, resolver.owner, place))
+                resolver.written(text, place)
             except (_UnknownError, ExhaustedError):
                 continue
             except TemplateError as error:
@@ -237,11 +237,8 @@ class Template:
         Args:
             scope: What was submitted.
         """
-        # Of the component itself all strings are slots already: nothing need be followed to find them.
-        targets = (
-            target for _, text in self._slots for target in text.targets() if target.root != "component"
-        )
-        return needed(targets, scope, self._syntax)
+        # Of the component itself all strings are slots already: `component` need not be followed.
+        return needed((target for _, text in self._slots for target in text.targets()), scope, self._syntax)
 
     def _resolver(self, scope: Scope, work: Work) -> Resolver:
         owner = Owner(self._change.fields, self._raw)

@@ -58,8 +58,9 @@ def read_build(
         limits: bounds on what it may hold.
         templates: which forms of references there are.
         unresolved: what becomes of a ``$(path)`` that leads to nothing.
-        resumed: it comes from the store, where an earlier process put it: what connectors returned
-            stands in it, which may be larger than what is submitted, and is never rendered.
+        resumed: it comes from the store, where an earlier process put it. What connectors returned
+            stands in it, which may be larger than what is submitted, and is never rendered; what can be
+            judged when a component is due is left until then, since it was accepted once.
 
     Raises:
         InvalidBuild: with every problem that was found, each with its place.
@@ -72,9 +73,11 @@ def read_build(
         parsed = evolve(parsed, build=_anew(parsed.build))
     check = _Check(parsed, limits)
     check.edges()
-    check.tokens(templates)
     compiled = check.templates(templates, unresolved, resumed=resumed)
     graph = check.graph(compiled)
+    if not resumed:
+        check.tokens(templates)
+        check.references(graph, compiled)
     if check.problems:
         raise InvalidBuild("invalid", check.problems)
     every = tuple(template for template in compiled if template is not None)
@@ -181,7 +184,7 @@ class _Check:
         return compiled
 
     def graph(self, compiled: Sequence[Template | None]) -> Graph:
-        """There is no cycle, and nothing refers to nothing."""
+        """There is no cycle, not with the implied edges either."""
         changes = self.build.changes
         ids = list(dict.fromkeys(change.id for change in changes))
         pairs = ((edge.source, edge.destination) for edge in self.build.edges)
@@ -193,8 +196,12 @@ class _Check:
         graph = Graph.of(ids, [*edges, *implied]) if implied else explicit
         if implied:
             self.cycles(graph, implied.keys())
+        return graph
+
+    def references(self, graph: Graph, compiled: Sequence[Template | None]) -> None:
+        """Nothing refers to nothing, as far as that can be known."""
         finders = self.behind_a_find(graph)
-        for change, template in zip(changes, compiled, strict=True):
+        for change, template in zip(self.build.changes, compiled, strict=True):
             if template is None or template.constant:
                 continue
             found = template.check(
@@ -205,7 +212,6 @@ class _Check:
             )
             self.suggestions = max(0, self.suggestions - len(found))
             self.problems.extend(found)
-        return graph
 
     def implied(self, compiled: Sequence[Template | None]) -> Iterator[tuple[str, str]]:
         """Edges that references imply: to a change that only this build can supply."""

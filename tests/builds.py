@@ -169,6 +169,10 @@ class Run:
         assert isinstance(document, dict)
         return document
 
+    def over(self) -> bool:
+        """Whether the build has come to its end."""
+        return self.plan.over
+
     def states(self) -> dict[str, str]:
         """The states of the changes, as they would be reported now."""
         changes: list[Mapping[str, Any]] = self.plan.report().document()["changes"]

@@ -64,8 +64,8 @@ def encode(value: Any) -> bytes:
     return json.dumps(value).encode()
 
 
-def prepare(value: JSON) -> Prepared:
-    return read_build(encode(value))
+def prepare(value: JSON, *, resumed: bool = False) -> Prepared:
+    return read_build(encode(value), resumed=resumed)
 
 
 Match: TypeAlias = Callable[[Event], bool]
@@ -300,7 +300,7 @@ class World:
         return [one for one in self.bus.published if one.reply.startswith("scheduler.reply.")]
 
     def plan(self, value: JSON, *, resumed: bool = False) -> Plan:
-        return Plan(prepare(value), resumed=resumed)
+        return Plan(prepare(value, resumed=resumed), resumed=resumed)
 
 
 @asynccontextmanager

@@ -387,6 +387,16 @@ async def test_a_pump_that_fails_is_replaced(
     assert any("pump" in entry["event"] for entry in logs)
 
 
+async def test_a_bug_at_start_is_not_retried_for_ever(
+    nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What no connection fails with comes out of the start as it is."""
+    monkeypatch.setattr("scheduler.bus.guards.Connection.start", lambda *_: 1 / 0)
+    with trio.fail_after(5), pytest.raises(ZeroDivisionError):
+        async with open_bus(options(nats_server)):
+            pass
+
+
 # Leaving.
 
 

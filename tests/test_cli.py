@@ -4,6 +4,7 @@ import io
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -375,6 +376,50 @@ def test_the_demo_ends_well(capsys: pytest.CaptureFixture[str], tokens: list[str
     """The demo of either kind exits with 0."""
     assert cli.main(["demo", "--latency", "0.01", "--jitter", "0", *tokens]) == 0
     assert "\ndone  " in capsys.readouterr().out
+
+
+@pytest.mark.integration
+def test_a_reader_that_goes_away_ends_it_quietly() -> None:
+    """`demo | head -1` leaves no traceback behind."""
+    tokens = [sys.executable, "-m", "scheduler", "demo", "--components", "2000", "--failure-rate", "0.5"]
+    with subprocess.Popen(
+        tokens, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout
+        assert process.stderr
+        assert process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == ""
+        assert process.wait(timeout=30) == 1
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_an_embedded_run(tmp_path: Path, number: signal.Signals) -> None:
+    """Interrupted, a run with its own scheduler says that the build was stopped, and exits accordingly."""
+    path = tmp_path / "build.json"
+    path.write_bytes(read_example("create"))
+    tokens = [
+        sys.executable,
+        "-m",
+        "scheduler",
+        "run",
+        str(path),
+        "--embedded",
+        "--simulate",
+        "--jitter",
+        "0",
+    ]
+    with subprocess.Popen(
+        tokens, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout
+        assert process.stderr
+        assert "vpc::test-vpc" in process.stdout.readline()
+        process.send_signal(number)
+        assert process.wait(timeout=30) == 128 + number
+        (line,) = process.stderr.read().splitlines()
+        assert line.startswith("scheduler: interrupted: demo-create was stopped")
 
 
 @pytest.mark.integration

@@ -252,7 +252,7 @@ def test_contradictions_about_the_login_name_the_flags(flags: dict[str, Any], me
 
 def test_the_embedded_broker_is_not_asked_for_a_login() -> None:
     """With a broker of our own, what is set for another one does not matter."""
-    assert settings_of(BrokerFlags(nats_url="!!"), EmbeddedFlags(embedded=True)).embedded
+    assert settings_of(BrokerFlags(nats_url="http://x"), EmbeddedFlags(embedded=True)).embedded
 
 
 def test_a_setting_never_shows_a_password() -> None:

@@ -157,8 +157,17 @@ class Counting(Walker):
         self.work += work
 
 
+def test_first_match_that_leads_somewhere() -> None:
+    """A key that matches and leads nowhere is passed by."""
+    assert get("*.x", {"a": {}, "b": 1, "c": {"x": 2}, "d": {"x": 3}}) == 2
+
+
 def test_work_is_accounted_for() -> None:
-    """Every element that a query looks at is paid for."""
+    """Every element that a path looks at is paid for."""
+    for path in ("a.#.k", "a.#.*"):
+        walker = Counting()
+        walker.walk(parse(path), {"a": [{"k": 1}] * 100})
+        assert walker.work >= 100 * 32
     walker = Counting()
     walker.walk(parse("a.#[k=x]"), {"a": [{"k": "y" * 10}] * 100})
     assert walker.work >= 100 * 42

@@ -179,8 +179,12 @@ def test_transitions(asked: str, phase: Phase) -> None:
 def test_nothing_begins_before_its_dependencies() -> None:
     """Beginning before a dependency is completed is a bug of the driver, and raises."""
     run = Run(build(change("a"), change("b"), edges=[("a", "b")]))
-    for step in (lambda: None, lambda: run.begin("a"), lambda: run.plan.sent(0)):
-        step()
+    for phase in (Phase.WAITING, Phase.STARTING, Phase.RUNNING):
+        if phase is Phase.STARTING:
+            run.begin("a")
+        elif phase is Phase.RUNNING:
+            run.plan.sent(0)
+        assert run.plan.phase(0) is phase
         with pytest.raises(IllegalTransition, match="b cannot begin before a is completed"):
             run.begin("b")
     run.reply("a")
@@ -200,7 +204,7 @@ def test_nothing_is_sent_once_it_is_halted() -> None:
     assert withdrawn == Withdrawn("a", run.plan.build.changes[0].fields)
     assert withdrawn.body["_state"] == "waiting"
     assert run.states() == {"a": "waiting", "b": "waiting"}
-    assert run.plan.over
+    assert run.over()
 
 
 def test_what_is_in_flight_is_shown_running() -> None:
@@ -268,7 +272,7 @@ def test_what_was_deleted_still_answers() -> None:
 
 
 def test_a_find_brings_in_its_elements() -> None:
-    """Each element of a find's reply replaces or is appended, with service set; the find itself is a change."""
+    """Each element of a find's reply replaces or is appended, with service set; the find itself is not."""
     run = Run(build(change("f", "find", tags={"a": 1}), components=[change("x", v=0), change("y", v=0)]))
     run.send("f")
     elements = [{"_component_id": "new", "v": 1}, {"_component_id": "x", "v": BIG, "service": "other"}]
@@ -328,6 +332,18 @@ def test_a_find_with_elements_that_cannot_be(components: Any, says: str) -> None
     assert run.existing() == {"x": change("x")}
 
 
+def test_components_in_another_reply_are_a_field_like_any() -> None:
+    """Only a find that completes has elements: what else is called components is kept as it is."""
+    run = Run(build(change("a"), change("f", "find")))
+    run.send("a")
+    run.send("f")
+    settled = run.reply("a", components="x")
+    assert settled.upserts == (settled.body,)
+    assert settled.body["components"] == "x"
+    assert run.reply("f", "error", components="x", error="broken").body["error"] == "broken"
+    assert set(run.existing()) == {"a"}
+
+
 def test_none_completes_without_being_sent() -> None:
     """A change with action none completes as it was submitted, in its turn."""
     run = Run(build(change("a"), change("n", "none", x=1), edges=[("a", "n")]))
@@ -339,7 +355,7 @@ def test_none_completes_without_being_sent() -> None:
     settled = run.begin("n")
     body = change("n", "none", x=1, _state="completed")
     assert settled == Settled("n", body)
-    assert run.plan.over
+    assert run.over()
     assert run.report()["changes"][1] == body
     assert [one["_component_id"] for one in run.report()["components"]] == ["a"]
 
@@ -414,9 +430,9 @@ def test_the_first_cause_is_reported() -> None:
         run.send(name)
     run.fail("b", "first")
     run.reply("a")
-    assert not run.plan.over
+    assert not run.over()
     run.reply("c", "error", error="second")
-    assert run.plan.over
+    assert run.over()
     report = run.report()
     assert report["error"] == "b: first"
     assert [one.get("error") for one in report["changes"]] == [None, "first", "second"]
@@ -475,7 +491,7 @@ def test_giving_up() -> None:
     assert [one.component for one in settled] == ["b"]
     assert settled[0].body["error"] == "the outcome is unknown"
     assert run.states() == {"a": "completed", "b": "errored", "c": "waiting", "d": "waiting"}
-    assert run.plan.over
+    assert run.over()
     assert run.report()["error"] == "b: the outcome is unknown"
     assert run.plan.abandon("again") == []
 
@@ -494,7 +510,7 @@ def test_giving_up_with_nothing_in_flight() -> None:
 def test_no_changes_are_done_at_once() -> None:
     """A build without changes is over before it begins, and done."""
     run = Run(build(components=[change("x")], extra=BIG))
-    assert run.plan.over
+    assert run.over()
     assert run.plan.finish() == Finished(None)
     assert run.report() == build(components=[change("x")], extra=BIG)
     assert run.plan.report().subject == "build.create.done"
@@ -503,7 +519,7 @@ def test_no_changes_are_done_at_once() -> None:
 def test_what_is_completed_is_not_done_again() -> None:
     """Changes submitted as completed count as done; with nothing else the build is over."""
     run = Run(build(change("a", _state="completed", x="{{ data")))
-    assert run.plan.over
+    assert run.over()
     assert run.plan.done == 1
     with pytest.raises(IllegalTransition):
         run.begin("a")
@@ -518,7 +534,7 @@ def test_what_is_to_be_done(state: str | None) -> None:
     if state == "errored":
         one["error"] = "of an earlier run"
     run = Run(build(one, extra=1))
-    assert not run.plan.over
+    assert not run.over()
     assert run.plan.unsettled() == [0]
     assert run.plan.accepted.document == build(change("a", x=1), extra=1)
     assert run.states() == {"a": "waiting"}
@@ -550,14 +566,14 @@ def test_halting_and_stopping() -> None:
     assert run.plan.halted
     assert run.plan.cause is None
     assert run.begin("b") is None
-    assert not run.plan.over
+    assert not run.over()
     run.reply("a")
-    assert not run.plan.over
+    assert not run.over()
     with pytest.raises(Stuck):
         run.plan.finish()
     run.plan.halt("first")
     run.plan.halt("second")
-    assert run.plan.over
+    assert run.over()
     assert run.plan.finish() == Finished("first")
 
 
@@ -567,7 +583,7 @@ def test_a_stop_after_the_last_one_changes_nothing() -> None:
     run.send("a")
     run.plan.stop()
     run.reply("a")
-    assert run.plan.over
+    assert run.over()
     assert run.plan.finish() == Finished(None)
 
 
@@ -713,15 +729,22 @@ def test_what_is_unresolved_when_due_fails() -> None:
     assert report["changes"][1]["tags"] == {"x": [reference("a", "id")]}
 
 
-@pytest.mark.parametrize(("value", "resolved"), [("", True), (None, False), (0, True), (False, True)])
-def test_empty_is_a_value_and_null_is_none(value: Any, resolved: bool) -> None:
-    """Present but empty resolves to the empty string; null is unresolved."""
+@pytest.mark.parametrize(
+    ("value", "text"), [("", ""), (0, "0"), (False, "false"), ([], "[]"), (1.0, "1"), (BIG, str(BIG))]
+)
+def test_present_is_a_value(value: Any, text: str) -> None:
+    """What is present resolves, however little it is; a path makes text of it."""
     run = Run(build(change("a"), change("b", x=reference("a", "v"))))
     run.do("a", v=value)
-    if resolved:
-        assert run.send("b")["x"] == {"": "", 0: "0", False: "false"}[value] if value else True
-    else:
-        assert "has no 'v'" in run.refused("b")
+    assert run.send("b")["x"] == text
+
+
+@pytest.mark.parametrize("fields", [{}, {"v": None}])
+def test_absent_and_null_are_unresolved(fields: Document) -> None:
+    """Absent or null is unresolved."""
+    run = Run(build(change("a"), change("b", x=reference("a", "v"))))
+    run.do("a", **fields)
+    assert "has no 'v'" in run.refused("b")
 
 
 def test_what_is_unresolved_can_be_kept() -> None:
@@ -807,10 +830,10 @@ def test_a_resumed_build_with_an_error_is_halted() -> None:
     )
     assert run.plan.cause == "b: no {{ quota"
     assert run.begin("d") is None
-    assert not run.plan.over
+    assert not run.over()
     run.resume("a")
     run.reply("a")
-    assert run.plan.over
+    assert run.over()
     report = run.report()
     assert report["error"] == "b: no {{ quota"
     assert [one["_state"] for one in report["changes"]] == ["completed", "errored", "errored", "waiting"]
@@ -827,7 +850,7 @@ def test_what_was_never_sent_is_not_awaited() -> None:
     run = stored(change("n", "none", _state="running"))
     assert run.plan.in_flight == 0
     assert isinstance(run.begin("n"), Settled)
-    assert run.plan.over
+    assert run.over()
 
 
 def test_a_request_that_can_no_longer_be_told_fails() -> None:
@@ -840,7 +863,7 @@ def test_a_request_that_can_no_longer_be_told_fails() -> None:
     settled = run.resume("a")
     assert isinstance(settled, Settled)
     assert settled.body["error"].startswith("sent before a restart, and its request cannot be told again: ")
-    assert run.plan.over
+    assert run.over()
 
 
 def test_what_an_earlier_process_did_not_get_round_to() -> None:
@@ -874,6 +897,18 @@ def test_what_an_earlier_process_did_not_get_round_to() -> None:
     assert list(run.existing().values())[:4] == [updated, same, new, found]
 
 
+def test_the_last_to_complete_has_the_last_word() -> None:
+    """Of two completions of one component the later in the graph counts after a restart, too."""
+    element = {"_component_id": "a", "x": "newest", "service": "b-1"}
+    run = stored(
+        change("f", "find", _state="completed", components=[element]),
+        change("a", x="older", _state="completed"),
+        components=[element],
+        edges=[("a", "f")],
+    )
+    assert run.existing() == {"a": element}
+
+
 def test_a_submitted_build_is_not_taken_for_a_resumed_one() -> None:
     """A completed change that is submitted says nothing of what exists."""
     run = Run(build(change("gone", "delete", _state="completed"), components=[change("gone", x=1)]))
@@ -893,9 +928,10 @@ def test_what_is_accepted_can_be_resumed() -> None:
 
 def test_limits_are_settings() -> None:
     """Other limits hold for error texts and for what a find returns."""
-    limits = Limits(max_error_bytes=60, max_id_bytes=4)
-    run = Run(build(change("f", "find")), limits=limits)
+    run = Run(build(change("f", "find"), change("a")), limits=Limits(max_error_bytes=60, max_id_bytes=4))
     run.send("f")
+    run.send("a")
     settled = run.reply("f", components=[{"_component_id": "12345"}])
-    assert "max_id_bytes 4" in settled.body["error"] or settled.body["error"].endswith(" bytes)")
-    assert len(settled.body["error"]) <= 60
+    assert settled.body["error"].startswith("the reply's components[0]._compo")
+    assert settled.body["error"].endswith(" ... (cut: 69 bytes)")
+    assert len(run.fail("a", "x" * 61).body["error"]) == 60

@@ -309,7 +309,7 @@ async def _agree(per_instance: int, per_build: int, operations: list[tuple[str, 
                 scope.cancel()
                 model.leave(build, one)
             elif operation == "race" and holders and one is not None:
-                # A slot is given back before somebody who is cancelled has left the queue: it may be handed to them.
+                # A slot may be handed to somebody who is cancelled and has not left the queue yet.
                 back, _ = holders.pop(choice % len(holders))
                 scopes[one][1].cancel()
                 slots.release(back)

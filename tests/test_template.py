@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from scheduler.errors import InvalidTemplate, TemplateError, Unresolved
+from scheduler.jsonparts import measure
 from scheduler.limits import DEFAULT_LIMITS, Limits
 from scheduler.model import Action, Change, State
 from scheduler.template import (
@@ -237,6 +238,7 @@ def test_identity_is_never_rendered(field: str) -> None:
         ("$(components.3.aws_id)", "vpc-1"),
         ("$(components.0.full)", "net/env"),
         ("$(components.#[full=net/env].name)", "net"),
+        ("$(components.#.full)", '["net/env"]'),
         ('$(components.#[_component_id="net::a"].vpc)', "vpc-1"),
         ('$(components.#[_component_id="net::a"].tags.of)', "net/env"),
         ('$(components.#[_component_id="net::a"].whole.1)', '{"a":null}'),
@@ -434,6 +436,13 @@ def test_trouble_in_what_a_query_passes_by_is_no_trouble() -> None:
     assert value("$(components.#[name=x].v)", world) == "1"
 
 
+def test_circle_through_a_query_is_refused() -> None:
+    """A query that looks at the very string it stands in is a circle, and not a string to pass by."""
+    world = World(defined={"a": {"x": "$(components.#[x=1].y)"}})
+    with pytest.raises(TemplateError, match=r"refers to itself: a\.x -> a\.x"):
+        value("{{ components['a'].x }}", world)
+
+
 def test_long_chain_of_definitions() -> None:
     """Definitions may refer to one another in turn; without end is refused and does not exhaust the stack."""
 
@@ -442,8 +451,24 @@ def test_long_chain_of_definitions() -> None:
         return World({str(length): {"v": "end"}}, defined=names)
 
     assert value("{{ components['0'].v }}", chain(30)) == "end"
+    for length in (50, 500):
+        with pytest.raises(TemplateError, match="more than 40 deep"):
+            value("{{ components['0'].v }}", chain(length))
+
+
+def test_chain_of_deep_definitions_does_not_exhaust_the_stack() -> None:
+    """Definitions deep within, in a long chain, are refused: no other exception comes out."""
+    names: dict[str, Any] = {}
+    for n in range(38):
+        nested: Any = f"{{{{ components['{n + 1}'].v }}}}"
+        for _ in range(60):
+            nested = [nested]
+        names[str(n)] = {"v": nested}
+    world = World({"38": {"v": "end"}}, defined=names)
+    template = compiled(x="{{ components['0'].v }}")
     with pytest.raises(TemplateError, match="deep"):
-        value("{{ components['0'].v }}", chain(500))
+        template.render(world)
+    assert "deep" in template.check(world, lambda _: False)[0].message
 
 
 def test_definition_is_evaluated_once() -> None:
@@ -539,6 +564,19 @@ def test_nodes_are_counted_and_bounded() -> None:
         compiled(x=["{{ build.id }}"] * 10, limits=Limits(max_template_nodes=19))
     with pytest.raises(InvalidTemplate, match="500"):
         compiled(x="{{ build.id }}" * 251)
+
+
+def test_measure() -> None:
+    """The bounds of a rendered value are exact where it matters, whatever it is made of."""
+    assert measure([{"a": "x" * 60_000}] * 17, 300) > 17 * 60_000
+    for over in (["x" * 60_000] * 18, {"x" * 1024 * 1024: 1}, [0] * 200_000):
+        with pytest.raises(TemplateError, match="holds more than"):
+            measure(over, 300)
+    for number in (10**300 - 1, 1 - 10**300):
+        measure(number, 300)
+    for number in (10**300, -(10**300), 10**310):
+        with pytest.raises(TemplateError, match="max_digits is 300"):
+            measure(number, 300)
 
 
 def test_integer_beyond_the_limit_is_refused() -> None:

@@ -19,7 +19,13 @@ BYTES = 32 * 1024 * 1024
 
 
 class World:
-    build: Mapping[str, Any] = {"id": "b1", "x": "x" * 60_000, "list": list(range(1000)), "n": 10**299}
+    build: Mapping[str, Any] = {
+        "id": "b1",
+        "x": "x" * 60_000,
+        "grows": "\u0390" * 20_000,
+        "list": list(range(1000)),
+        "n": 10**299,
+    }
 
     def __init__(
         self, defined: Mapping[str, Any] | None = None, data: Mapping[str, Any] | None = None
@@ -107,6 +113,9 @@ REFUSED = {
     "doubling": f"{{{{ {doubling(6)} }}}}",
     "doubling of text": "{{ " + "(" * 30 + "'aaaaaaaa'" + " ~ build.x)" * 30 + " }}",
     "adding": "{{ build.x + build.x }}",
+    "adding on the way": "{{ (build.x + build.x) | length }}",
+    "joining on the way": "{{ (build.x ~ build.x) | length }}",
+    "growing on the way": "{{ (build.grows | upper) | length }}",
     "adding lists": "{{ " + " + ".join(["(build.list)"] * 39) + " + build.x }}",
     "join": "{{ build.list | join(build.x) }}",
     "join of lists": "{{ [build.list, build.list] | join(build.x) }}",
@@ -149,6 +158,12 @@ REFUSED = {
 def test_attack(name: str) -> None:
     """It is refused, or it fails, in no time and little memory."""
     assert attack(REFUSED[name])
+
+
+@pytest.mark.parametrize("name", [name for name in REFUSED if "on the way" in name])
+def test_text_is_bounded_on_the_way(name: str) -> None:
+    """The bound holds for every text on the way, and not only for the one that goes out."""
+    assert "limit of a rendered string" in attack(REFUSED[name])
 
 
 def test_allowed_filters_are_the_only_ones() -> None:

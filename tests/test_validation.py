@@ -349,7 +349,17 @@ def test_stored_builds_may_hold_what_connectors_returned() -> None:
     )
     prepared = prepare(document, resumed=True)
     assert prepared.build.changes[1].fields["error"] == "{{ broken"
-    assert len(problems_of(document)) >= 3
+    places = [problem.partition(":")[0] for problem in problems_of(document)]
+    assert places == ["components[0]", "changes[0]", "b.x"]
+
+
+def test_what_was_accepted_once_is_judged_when_due() -> None:
+    """A stored build is not refused for a token or a reference, which its component fails for when due."""
+    document = build(change("a", _provider="a b"), change("b", x=REFERENCE.format("gone")))
+    assert len(problems_of(document)) == 2
+    prepare(document, resumed=True)
+    with pytest.raises(InvalidBuild, match="cycle"):
+        prepare(build(change("a"), change("b"), edges=ring("a", "b")), resumed=True)
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ from nats.protocol.parser import ERR_RE
 from scheduler.bus import Handler, Message
 from scheduler.bus.options import BusOptions
 from scheduler.bus.outbox import Barrier, Outbox
-from scheduler.errors import UnsupportedServer
+from scheduler.errors import BusError, UnsupportedServer
 
 CONNECT_TIMEOUT = 2
 PING_INTERVAL = 5
@@ -40,7 +40,8 @@ _OLDEST = (2, 2)
 _PING = b"PING\r\n"
 # A batch of lines for one write: large enough to be cheap, small enough to keep messages withdrawable.
 _BATCH_BYTES = 64 * 1024
-_READ_BYTES = 1024 * 1024
+_READ_AHEAD = 1024 * 1024
+_READ_BYTES = 64 * 1024
 # Handlers called in a row before other tasks get a turn.
 _TURN = 256
 
@@ -50,10 +51,10 @@ log = structlog.get_logger(__name__)
 
 
 class _Transport(TcpTransport):
-    """Reads in large pieces.
+    """Reads further ahead than nats-py does.
 
-    With nats-py's 32 KiB the socket is paused and resumed all the time, and the server hangs up on us during
-    a burst of large messages.
+    With its 32 KiB the socket is paused and resumed all the time, each of which costs trio-asyncio a task,
+    and a server hangs up on who reads slowly.
     """
 
     def __bool__(self) -> bool:
@@ -61,7 +62,7 @@ class _Transport(TcpTransport):
         return True
 
     async def connect(self, uri: ParseResult, buffer_size: int, connect_timeout: int) -> None:  # noqa: ARG002
-        await super().connect(uri, _READ_BYTES, connect_timeout)
+        await super().connect(uri, _READ_AHEAD, connect_timeout)
 
     async def read(self, buffer_size: int) -> bytes:  # noqa: ARG002
         data: bytes = await super().read(_READ_BYTES)
@@ -123,7 +124,8 @@ class Connection(Client):
                     token=options.token,
                     user_credentials=options.credentials,
                     nkeys_seed=None if options.nkey is None else str(options.nkey),
-                    tls=options.ssl_context(),
+                    # Without settings for TLS nats-py makes a context itself, where the server asks for it.
+                    tls=options.ssl_context if options.tls else None,
                     tls_hostname=tls_hostname,
                     tls_handshake_first=options.tls_first,
                     inbox_prefix=options.inbox_prefix,
@@ -337,6 +339,11 @@ def check_server(info: Mapping[str, Any]) -> None:
         raise UnsupportedServer(f"nats-server {version} is too old: 2.2 or newer is needed, for headers")
     if not info.get("headers"):
         raise UnsupportedServer(f"nats-server {version} has headers switched off (no_header_support)")
+
+
+def is_expected(error: Exception) -> bool:
+    """Say whether it is one of the errors a connection may fail with, and not a bug."""
+    return isinstance(error, (OSError, NatsError, BusError))
 
 
 def describe(error: BaseException) -> str:

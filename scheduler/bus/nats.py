@@ -23,7 +23,7 @@ import trio
 import trio_asyncio  # type: ignore[import-untyped]
 
 from scheduler.bus.endpoint import Endpoint, Interest
-from scheduler.bus.guards import Connection, describe
+from scheduler.bus.guards import Connection, describe, is_expected
 from scheduler.bus.options import BusOptions, safe_url
 from scheduler.bus.outbox import Barrier
 from scheduler.errors import BusError, UnsupportedServer
@@ -99,11 +99,15 @@ class NatsBus(Endpoint):
                 interest.refused = ""
             await trio_asyncio.aio_as_trio(connection.start)([one.line for one in sent.values()])
             self._check_answers()
-        except Exception as error:  # noqa: BLE001  (asyncio, ssl, nats-py and name look-ups raise their own)
+        except Exception as error:
             await self._abort(connection)
             reason = connection.loss or describe(error)
             if first:
                 _raise_if_hopeless(error, reason, shown)
+            if not is_expected(error):
+                log.exception("connecting failed in an unforeseen way", url=shown)
+                if first:
+                    raise
             log.warning("cannot connect to the broker", url=shown, reason=reason, retry_in=round(delay, 2))
             self._say(f"cannot connect to {shown}: {reason}")
             self.last_failure = f"{shown}: {reason}"
@@ -295,7 +299,7 @@ async def open_bus(
                 finally:
                     await bus.goodbye()
                     bus.stop()
-        except BusError as error:
+        except Exception as error:  # noqa: BLE001  (the same)
             failure = error
     if failure is not None:
         raise failure

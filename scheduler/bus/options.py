@@ -2,6 +2,7 @@
 
 import re
 import ssl
+from functools import cached_property
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
@@ -114,7 +115,7 @@ class BusOptions:
         if self.tls_key is not None and self.tls_certificate is None:
             raise InvalidSettings("tls_key is given without tls_certificate")
         if self.tls:
-            self.ssl_context()
+            _ = self.ssl_context
 
     @property
     def tls(self) -> bool:
@@ -125,8 +126,9 @@ class BusOptions:
             or any((self.tls_ca, self.tls_certificate, self.tls_hostname))
         )
 
+    @cached_property
     def ssl_context(self) -> ssl.SSLContext:
-        """Return what to use for TLS, asked for by us or by the server.
+        """What to use for TLS; made once, as reading the system's certificates takes 20 ms.
 
         Raises:
             InvalidSettings: a certificate or key file cannot be used.

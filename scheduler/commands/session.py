@@ -45,12 +45,13 @@ def run_async(main: Callable[[], Awaitable[int]]) -> int:
 
     Raises:
         SchedulerError: what it raised, out of the groups that nurseries wrap it in.
+        BrokenPipeError: nobody reads our output any more.
     """
     gc.set_threshold(*_GC_THRESHOLDS)
     try:
         return trio.run(main)
     except BaseExceptionGroup as group:
-        expected, bugs = group.split(SchedulerError)
+        expected, bugs = group.split((SchedulerError, BrokenPipeError))
         if bugs is not None or expected is None:
             raise
         raise _first(expected) from None

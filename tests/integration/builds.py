@@ -1,7 +1,7 @@
 """Builds for integration tests."""
 
 import random
-from itertools import count
+from itertools import count, pairwise
 from typing import Any
 
 from integration.harness import CANARY
@@ -11,7 +11,7 @@ JSON = dict[str, Any]
 _numbers = count(1)
 
 
-def component(name: str, *replies: JSON, action: str = "create", **fields: Any) -> JSON:
+def component(name: str, /, *replies: JSON, action: str = "create", **fields: Any) -> JSON:
     """A change ``<type>::<name>``; its connector answers with ``replies``, or simply completes it."""
     behaviour = {"behaviour": {"replies": list(replies)}} if replies else {}
     return {
@@ -26,7 +26,7 @@ def component(name: str, *replies: JSON, action: str = "create", **fields: Any) 
     }
 
 
-def silent(name: str, **fields: Any) -> JSON:
+def silent(name: str, /, **fields: Any) -> JSON:
     """A change whose connector never answers."""
     return component(name, **fields) | {"behaviour": {"replies": []}}
 
@@ -36,7 +36,7 @@ def build(*changes: JSON, edges: str = "", action: str = "build.create", **field
     pairs = []
     for chain in edges.split(","):
         ids = chain.split()
-        pairs += [{"source": a, "destination": b, "length": 1} for a, b in zip(ids, ids[1:], strict=False)]
+        pairs += [{"source": a, "destination": b, "length": 1} for a, b in pairwise(ids)]
     document = {
         "id": f"build-{next(_numbers)}",
         "name": "test",
@@ -54,12 +54,12 @@ def chain(*changes: JSON, **fields: Any) -> JSON:
     return build(*changes, edges=" ".join(change["_component_id"] for change in changes), **fields)
 
 
-def held(name: str, gate: str, **fields: Any) -> JSON:
+def held(name: str, gate: str, /, **fields: Any) -> JSON:
     """A change whose connector answers once ``gate`` is opened."""
     return component(name, {"hold": gate}, **fields)
 
 
-def failing(name: str, error: str = "no more quota", **fields: Any) -> JSON:
+def failing(name: str, error: str = "no more quota", /, **fields: Any) -> JSON:
     """A change whose connector reports an error."""
     return component(name, {"state": "errored", "set": {"error": error}}, **fields)
 

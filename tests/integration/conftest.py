@@ -74,7 +74,7 @@ class Site:
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[Site]:
-    """A complete world that the tests of a module share; at the end the service is there and its log is clean."""
+    """A complete world that the tests of a module share; at the end the service's log is clean."""
     with ExitStack() as stack:
         site = Site(World(stack, stack.enter_context(nats_server())), "--start-timeout", "1")
         yield site

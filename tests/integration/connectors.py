@@ -4,12 +4,12 @@
 
     python tests/integration/connectors.py nats://127.0.0.1:4222 '*.create.aws' '*.find.aws' ...
 
-They print one JSON line for everything they see and do: ``{"event": "connected" | "request" | "reply" | ...}``;
+They print one JSON line for everything they see and do: ``{"event": "connected" | "request" | "reply" ...}``;
 a reply's line stands before its message leaves. Commands come as JSON lines on standard input:
 ``{"release": GATE}`` opens a gate for good, and is answered by a line as well. They end with that input.
 
-A component may hold ``"behaviour": {"replies": [REPLY, ...]}``; without it there is one reply ``{}``, and with an
-empty list none. Of a REPLY each key is optional:
+A component may hold ``"behaviour": {"replies": [REPLY, ...]}``; without it there is one reply ``{}``, and with
+an empty list none. Of a REPLY each key is optional:
 
 - ``hold``: a gate, awaited before it; ``latency``: seconds, awaited before it.
 - ``on``: ``subject`` (``<request subject>.<suffix>``), ``inbox`` (the request's reply subject) or ``both``.
@@ -54,7 +54,7 @@ class Connectors:
             url,
             name="connectors",
             max_reconnect_attempts=-1,
-            reconnect_time_wait=0.05,
+            reconnect_time_wait=0.05,  # type: ignore[arg-type]  # it sleeps that long
             reconnected_cb=reconnected,
             disconnected_cb=disconnected,
             error_cb=failed,

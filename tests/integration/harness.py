@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any, Generic, TypeVar
+from typing import IO, Any, Generic, Self, TypeVar
 
 from nats.aio.client import Client as NatsClient
 from nats.aio.msg import Msg
@@ -74,7 +74,9 @@ class Feed(Generic[T]):
         """Wait for the first item that passes ``test``."""
         return self.wait(lambda items: next((item for item in items if test(item)), None), deadline, what)
 
-    def count(self, number: int, test: Callable[[T], bool] | None = None, deadline: float = DEADLINE) -> list[T]:
+    def count(
+        self, number: int, test: Callable[[T], bool] | None = None, deadline: float = DEADLINE
+    ) -> list[T]:
         """Wait for so many items (that pass ``test``) at least; returns them."""
 
         def look(items: list[T]) -> list[T] | None:
@@ -88,7 +90,9 @@ class Process:
     """A child process whose output is read as it comes; use it as a context, which kills what is left."""
 
     def __init__(self, *command: str, env: dict[str, str] | None = None, cwd: Path | None = None) -> None:
-        variables = {key: value for key, value in os.environ.items() if not key.startswith(("NATS_", "SCHEDULER_"))}
+        variables = {
+            key: value for key, value in os.environ.items() if not key.startswith(("NATS_", "SCHEDULER_"))
+        }
         variables |= {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **(env or {})}
         self.out: Feed[str] = Feed()
         self.err: Feed[str] = Feed()
@@ -108,7 +112,7 @@ class Process:
         for thread in self._threads:
             thread.start()
 
-    def __enter__(self) -> "Process":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -249,7 +253,9 @@ class Connectors(Process):
     def requests(self, build: str | None = None) -> list[JSON]:
         """The requests that came, in order."""
         return [
-            one for one in self.records if one["event"] == "request" and (build is None or one["build"] == build)
+            one
+            for one in self.records
+            if one["event"] == "request" and (build is None or one["build"] == build)
         ]
 
     def ids(self, build: str | None = None) -> list[str]:
@@ -305,7 +311,9 @@ class Client:
         self._client = NatsClient()
         self.reconnects: Feed[str] = Feed()
         options = {"max_reconnect_attempts": -1, "reconnect_time_wait": 0.05, "name": "test", **options}
-        self._call(self._client.connect(url, error_cb=self._ignore, reconnected_cb=self._reconnected, **options))
+        self._call(
+            self._client.connect(url, error_cb=self._ignore, reconnected_cb=self._reconnected, **options)
+        )
 
     async def _ignore(self, _: Exception) -> None:
         pass
@@ -419,7 +427,9 @@ class Submitter:
 
     def report(self, build: str, deadline: float = DEADLINE) -> Message:
         """Wait for the report of a build."""
-        return self.reports.first(lambda message: message.json.get("id") == build, deadline, f"report of {build}")
+        return self.reports.first(
+            lambda message: message.json.get("id") == build, deadline, f"report of {build}"
+        )
 
     def reports_of(self, build: str) -> list[Message]:
         """What was reported of a build so far."""

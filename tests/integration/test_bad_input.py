@@ -2,10 +2,12 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import ExitStack
 from copy import deepcopy
 from typing import Any
 
 import pytest
+from brokers import nats_server
 
 from integration.builds import build, chain, component, held
 from integration.conftest import Site, World
@@ -66,16 +68,19 @@ UNREADABLE: dict[str, tuple[bytes, str]] = {
     "an id of 129 characters": (json.dumps({**VALUE, "id": "x" * 129}).encode(), "id"),
     "deep nesting all over": (b"[" * 100_000, "JSON"),
     "not UTF-8 in a key": (b'{"\xff": 1}', "UTF-8"),
+    "NaN": (text_of(VALUE, '"HERE"', "NaN"), "JSON is malformed"),
+    "infinity": (text_of(VALUE, '"HERE"', "-Infinity"), "JSON is malformed"),
+    "a lone surrogate": (text_of(VALUE, '"HERE"', '"\\ud800"'), "JSON is malformed"),
 }
 RAW: dict[str, tuple[bytes, str]] = {
     "not UTF-8": (text_of(VALUE, '"HERE"', '"\xff"'), "UTF-8"),
-    "NaN": (text_of(VALUE, '"HERE"', "NaN"), "changes[0]"),
-    "infinity": (text_of(VALUE, '"HERE"', "-Infinity"), "changes[0]"),
-    "a lone surrogate": (text_of(VALUE, '"HERE"', '"\\ud800"'), "changes[0]"),
     "beyond a double": (text_of(VALUE, '"HERE"', "1e999"), "changes[0]"),
     "1,000 digits": (text_of(VALUE, '"HERE"', "1" * 1_000), "max_digits 300"),
     "5,000 digits": (text_of(VALUE, '"HERE"', "1" * 5_000), "max_digits 300"),
-    "1,000 digits outside of a component": (text_of({**VALUE, "n": "X"}, '"X"', "1" * 1_000), "max_digits 300"),
+    "1,000 digits outside of a component": (
+        text_of({**VALUE, "n": "X"}, '"X"', "1" * 1_000),
+        "max_digits 300",
+    ),
 }
 TOKENS = ["a b", "aws\r\nPUB build.create.done 2\r\n{}", "a\0b", "*", ">", "a.b", "$SYS", "", "é", "x" * 65]
 REFUSED: dict[str, tuple[JSON, str]] = {
@@ -103,10 +108,7 @@ REFUSED: dict[str, tuple[JSON, str]] = {
         build(component("network::dmz"), component("vm::1", net='{{ components["network::dmzz"].id }}')),
         "vm::1.net: there is no 'network::dmzz'; did you mean 'network::dmz'?",
     ),
-    "a reference to itself": (
-        with_fields(value='$(components.#[_component_id="vpc::1"].value)'),
-        "vpc::1.value",
-    ),
+    "a reference to itself": (with_fields(value="{{ component.value }}"), "vpc::1.value: refers to itself"),
     "references in a circle": (
         build(
             component("vpc::1", v='{{ components["net::1"].out }}'),
@@ -147,7 +149,7 @@ def check_alive(site: Site, beside: JSON) -> None:
 
 
 @pytest.mark.parametrize("name", UNREADABLE)
-def test_what_is_no_build_with_an_id_is_answered_and_nothing_else(site: Site, beside: JSON, name: str) -> None:
+def test_what_has_no_id_is_answered_and_nothing_else(site: Site, beside: JSON, name: str) -> None:
     """Whoever asked is told; without a reply subject there is nobody to tell but the log."""
     data, expected = UNREADABLE[name]
     check_refusal(site, data, expected)
@@ -243,11 +245,23 @@ def test_what_only_turns_out_when_due_fails_that_component(site: Site, beside: J
         assert states(report) == {"vpc::1": "completed", "net::1": "errored"}, number
         assert "_provider" in errors(report)["net::1"]
     site.client.flush()
-    seen = {message.subject for message in wire if not message.subject.startswith(("_INBOX", "scheduler.", "_R_"))}
+    seen = {
+        message.subject for message in wire if not message.subject.startswith(("_INBOX", "scheduler.", "_R_"))
+    }
     assert {subject for subject in seen if "create.aws" not in subject} <= {
         "build.create",
         "build.create.error",
     }
+    check_alive(site, beside)
+
+
+def test_a_template_that_refers_to_itself_fails_its_component(site: Site, beside: JSON) -> None:
+    """However it says so, and without being sent."""
+    for value in ('$(components.#[_component_id="vpc::1"].value)', '{{ components["vpc::1"].value }}'):
+        document = with_fields(value=value)
+        site.submitter.accepted(document)
+        assert "value" in errors(site.submitter.failed(document))["vpc::1"]
+        assert not site.connectors.requests(document["id"])
     check_alive(site, beside)
 
 
@@ -292,12 +306,10 @@ def at_limit(name: str, number: int) -> JSON:
 @pytest.fixture(scope="module")
 def narrow() -> Iterator[Site]:
     """A site whose limits are low."""
-    from contextlib import ExitStack  # noqa: PLC0415
-
-    from brokers import nats_server  # noqa: PLC0415
-
     with ExitStack() as stack:
-        flags = [text for name, value in LIMITS.items() for text in (f"--{name.replace('_', '-')}", str(value))]
+        flags = [
+            text for name, value in LIMITS.items() for text in (f"--{name.replace('_', '-')}", str(value))
+        ]
         world = World(stack, stack.enter_context(nats_server({"max_payload": LIMIT})))
         site = Site(world, *flags, "--max-builds", "2")
         yield site
@@ -349,7 +361,8 @@ def test_the_limits_of_the_specification(start_world: Any, list_name: str, most:
     scheduler, submitter = world.scheduler(), world.submitter()
     size = most if list_name == "changes" else 1_000
     changes = [
-        {"_component_id": f"a::{n}", "_component": "a", "_provider": "aws", "_action": "none"} for n in range(size)
+        {"_component_id": f"a::{n}", "_component": "a", "_provider": "aws", "_action": "none"}
+        for n in range(size)
     ]
     document = build(*changes)
     if list_name == "edges":

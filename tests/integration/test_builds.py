@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from integration.builds import build, chain, component, failing, layered
+from integration.builds import build, chain, component, failing, held, layered
 from integration.conftest import Site, World
 from integration.harness import CANARY, Connectors, Submitter, errors, states
 
@@ -94,7 +94,9 @@ def test_references_of_both_forms_are_filled_and_order_the_walk(site: Site) -> N
         _raw=["script"],
         script="{{ not ours }}",
     )
-    net = component("net::1", {"set": {"zones": ["a", "b"], "big": 123456789012345678901234567890}}, net_aws_id="")
+    net = component(
+        "net::1", {"set": {"zones": ["a", "b"], "big": 123456789012345678901234567890}}, net_aws_id=""
+    )
     document = build(vm, net)  # in the wrong order, and without an edge
     report = site.submitter.run(document)
     assert site.connectors.ids(document["id"]) == ["net::1", "vm::1"]
@@ -105,7 +107,7 @@ def test_references_of_both_forms_are_filled_and_order_the_walk(site: Site) -> N
     assert body["literal"] == "$() and {% this %}"
     assert body["script"] == "{{ not ours }}"
     assert report["edges"] == []
-    assert report["changes"][1]["big"] == 123456789012345678901234567890
+    assert report["changes"][1]["big"] == big
 
 
 def test_a_request_names_its_attempt_and_where_to_reply(site: Site) -> None:
@@ -130,7 +132,9 @@ def test_every_action_changes_what_exists_as_it_should(site: Site) -> None:
         component("note::1", action="none"),
         component("past::1") | {"_state": "completed"},
     ]
-    before = [{"_component_id": name, "_component": name.split("::")[0]} for name in ("net::1", "vm::1", "old::1")]
+    before = [
+        {"_component_id": name, "_component": name.split("::")[0]} for name in ("net::1", "vm::1", "old::1")
+    ]
     document = chain(*changes, components=before)
     report = site.submitter.run(document)
     assert site.connectors.ids(document["id"]) == ["vpc::1", "net::1", "vm::1", "img::q", "disk::1"]
@@ -194,7 +198,8 @@ def check_against_records(site: Site, document: JSON) -> bool:
     replies = {one["id"]: one["state"] for one in sort_by_reply(site.connectors, document["id"])}
     assert sorted(replies) == sorted(requested), "something was still in flight at the report"
     assert states(report) == {
-        change["_component_id"]: replies.get(change["_component_id"], "waiting") for change in document["changes"]
+        change["_component_id"]: replies.get(change["_component_id"], "waiting")
+        for change in document["changes"]
     }
     completed = [name for name, state in replies.items() if state == "completed"]
     assert sorted(one["_component_id"] for one in report["components"]) == sorted(completed)
@@ -207,9 +212,7 @@ def check_against_records(site: Site, document: JSON) -> bool:
 
 
 def test_the_same_build_again_while_it_runs(site: Site) -> None:
-    """The same content is accepted and changes nothing; other content is refused, without a message on .error."""
-    from integration.builds import held  # noqa: PLC0415
-
+    """The same content is accepted and changes nothing; other content is refused, and nothing published."""
     document = build(held("vpc::1", "again"))
     site.submitter.accepted(document)
     site.connectors.await_requests(document["id"], "vpc::1")
@@ -254,7 +257,7 @@ def submitter_ready(submitter: Submitter) -> None:
 
 
 def test_discovery(site: Site) -> None:
-    """PING, INFO and STATS are answered for everybody, by name and by id, with the endpoints and their counts."""
+    """PING, INFO and STATS are answered for everybody, by name and by id, with the endpoints' counts."""
     (ping,) = site.client.request_many("$SRV.PING", 1)
     assert ping["type"] == "io.nats.micro.v1.ping_response"
     assert ping["name"] == "scheduler"
@@ -263,7 +266,9 @@ def test_discovery(site: Site) -> None:
     info = site.client.request("$SRV.INFO.scheduler", b"")
     assert info["type"] == "io.nats.micro.v1.info_response"
     assert {endpoint["subject"] for endpoint in info["endpoints"]} == {
-        f"{kind}.{verb}" for kind in ("build", "service") for verb in ("create", "delete", "import", "patch", "sync")
+        f"{kind}.{verb}"
+        for kind in ("build", "service")
+        for verb in ("create", "delete", "import", "patch", "sync")
     }
     assert {endpoint["queue_group"] for endpoint in info["endpoints"]} == {"scheduler"}
     before = patches(site)

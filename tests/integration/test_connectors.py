@@ -155,7 +155,7 @@ def test_a_connector_that_comes_late_is_waited_for(world: World) -> None:
 
 
 def test_foreign_replies_from_outside_do_no_harm(site: Site) -> None:
-    """Whatever is published on replies' subjects, for builds that are there or not: the build takes its own."""
+    """Whatever is published on replies' subjects, for builds that are there or not."""
     document = chain(held("vpc::1", "foreign"), component("net::1"))
     site.submitter.accepted(document)
     site.connectors.await_requests(document["id"], "vpc::1")
@@ -196,8 +196,8 @@ def test_two_schedulers_share_the_work(world: World) -> None:
     assert len(connectors.requests()) == 100
     taken = [sum(entry["event"] == "build started" for entry in one.log) for one in schedulers]
     assert sum(taken) == 50
-    for one in schedulers:
-        one.end()
+    for scheduler in schedulers:
+        scheduler.end()
 
 
 def test_a_connector_that_listens_to_everything_hides_that_nobody_does(world: World) -> None:

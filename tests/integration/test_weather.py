@@ -2,6 +2,7 @@
 
 import json
 import random
+from functools import partial
 from typing import Any
 
 import pytest
@@ -112,8 +113,10 @@ def test_whatever_the_moment_of_a_restart_nothing_is_requested_twice(world: Worl
         builds += more
     for one in builds:
         log = parts.scheduler.err.first(
-            lambda line, id=one["id"]: json.loads(line)["event"] in {"build done", "build failed"}
-            and json.loads(line)["build"] == id
+            lambda line, id=one["id"]: (
+                json.loads(line)["event"] in {"build done", "build failed"}
+                and json.loads(line)["build"] == id
+            )
         )
         assert "timed out after 3 s" in log or '"build done"' in log
         check_order(one, parts.connectors)
@@ -121,6 +124,12 @@ def test_whatever_the_moment_of_a_restart_nothing_is_requested_twice(world: Worl
     for one in builds:
         assert len(parts.submitter.reports_of(one["id"])) <= 1
     parts.scheduler.end()
+
+
+def is_end(name: str, line: str) -> bool:
+    """Whether a line of the log says that a build has ended."""
+    entry = json.loads(line)
+    return entry["event"] in {"build done", "build failed"} and entry["build"] == name
 
 
 def test_a_broker_that_is_not_there_at_start_is_waited_for(world: World) -> None:
