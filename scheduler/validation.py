@@ -16,14 +16,16 @@ from scheduler.errors import InvalidBuild, InvalidTemplate, Problem
 from scheduler.graph import Graph
 from scheduler.limits import DEFAULT_LIMITS, Limits
 from scheduler.model import PSEUDO_IDS, Action, Build, State
-from scheduler.needs import suggestion
 from scheduler.scope import Submitted, is_supplied
 from scheduler.strictjson import encode_sorted
 from scheduler.subjects import token_problem
-from scheduler.template import OnUnresolved, Template, Templates, compile_change
+from scheduler.template import OnUnresolved, Template, Templates, Work, compile_change
+from scheduler.template.needs import suggestion
 
 _LONGEST_PATH_SHOWN = 24
 _MOST_SUGGESTIONS = 20
+_MOST_WORK = 32 * 1024 * 1024
+"""Bytes that evaluating references at intake may amount to; what is beyond is judged when it is due."""
 _LEVELS_ABOVE_A_COMPONENT = 2
 """The build, and the list in it: a reply may be as deep as a build, and stands in one afterwards."""
 
@@ -128,6 +130,7 @@ class _Check:
             if isinstance(value, dict) and isinstance(name := value.get("_component_id"), str)
         }
         self.suggestions = _MOST_SUGGESTIONS
+        self.work = Work(_MOST_WORK)
 
     def edges(self) -> None:
         """Both ends of an edge are known, and are two."""
@@ -209,6 +212,7 @@ class _Check:
                 self.supplied,
                 open_ended=graph.index[change.id] in finders,
                 suggest=self.suggestions > 0,
+                work=self.work,
             )
             self.suggestions = max(0, self.suggestions - len(found))
             self.problems.extend(found)

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from scheduler.errors import TemplateError, Unresolved
-from scheduler.expressions import Expression, compile_expression, pure_path, split
-from scheduler.grammar import Lookup
-from scheduler.sandbox import element
+from scheduler.template.expressions import Expression, compile_expression, pure_path, split
+from scheduler.template.grammar import Lookup
+from scheduler.template.sandbox import element
 
 BUILD = {
     "id": "b1",

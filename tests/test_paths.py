@@ -3,9 +3,9 @@
 import pytest
 
 from scheduler.errors import TemplateError
-from scheduler.jsonparts import gjson_text
-from scheduler.paths import MAX_PATH, MAX_SEGMENTS, MISSING, Walker, parse
-from scheduler.patterns import Pattern
+from scheduler.template.jsonparts import gjson_text
+from scheduler.template.paths import MAX_PATH, MAX_SEGMENTS, MISSING, Walker, parse
+from scheduler.template.patterns import Pattern
 
 DOCUMENT = {
     "name": {"first": "Tom", "last": "Anderson", "full.name": "Tom Anderson", "st*r": "literal"},

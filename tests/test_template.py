@@ -8,7 +8,6 @@ import msgspec
 import pytest
 
 from scheduler.errors import InvalidTemplate, TemplateError, Unresolved
-from scheduler.jsonparts import measure
 from scheduler.limits import DEFAULT_LIMITS, Limits
 from scheduler.model import Action, Change, State
 from scheduler.template import (
@@ -21,6 +20,7 @@ from scheduler.template import (
     Templates,
     compile_change,
 )
+from scheduler.template.jsonparts import measure
 
 BUILD: Mapping[str, Any] = {
     "id": "b1",

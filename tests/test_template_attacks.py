@@ -7,11 +7,10 @@ from typing import Any
 
 import pytest
 
-from scheduler import sandbox
 from scheduler.errors import TemplateError
 from scheduler.limits import DEFAULT_LIMITS
 from scheduler.model import Action, Change, State
-from scheduler.template import Found, OnUnresolved, Templates, Work, compile_change
+from scheduler.template import Found, OnUnresolved, Templates, Work, compile_change, sandbox
 
 SECONDS = 1.0
 """Generous: each takes milliseconds, and what these would take without bounds is minutes and gigabytes."""

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from scheduler.errors import TemplateError
 from scheduler.limits import DEFAULT_LIMITS
 from scheduler.model import Action, Change, State
-from scheduler.paths import MISSING, Walker, parse
-from scheduler.patterns import Pattern
 from scheduler.template import Found, OnUnresolved, Templates, compile_change
+from scheduler.template.paths import MISSING, Walker, parse
+from scheduler.template.patterns import Pattern
 
 keys = st.sampled_from(["a", "b", "ab", "0", "1", "x.y", "*", "#", ""])
 scalars = st.one_of(

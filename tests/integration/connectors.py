@@ -8,8 +8,8 @@ They print one JSON line for everything they see and do: ``{"event": "connected"
 a reply's line stands before its message leaves. Commands come as JSON lines on standard input:
 ``{"release": GATE}`` opens a gate for good, and is answered by a line as well. They end with that input.
 
-A component may hold ``"behaviour": {"replies": [REPLY, ...]}``; without it there is one reply ``{}``, and with
-an empty list none. Of a REPLY each key is optional:
+A component may hold ``"behaviour": {"replies": [REPLY, ...]}``; without it there is one reply ``{}``, and
+with an empty list none. Of a REPLY each key is optional:
 
 - ``hold``: a gate, awaited before it; ``latency``: seconds, awaited before it.
 - ``on``: ``subject`` (``<request subject>.<suffix>``), ``inbox`` (the request's reply subject) or ``both``.

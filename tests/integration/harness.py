@@ -193,13 +193,13 @@ class Scheduler(Process):
     @property
     def log(self) -> list[JSON]:
         """Its log so far."""
-        return [json.loads(line) for line in self.err]
+        return [_entry(line) for line in self.err]
 
     def await_log(self, event: str, deadline: float = DEADLINE, *, times: int = 1, **values: Any) -> JSON:
         """Wait for a line of the log, for the nth of its kind; of ``values`` texts need to be a part only."""
 
         def fits(line: str) -> bool:
-            entry = json.loads(line)
+            entry = _entry(line)
             return entry["event"] == event and all(
                 value in entry.get(key, "") if isinstance(value, str) else entry.get(key) == value
                 for key, value in values.items()
@@ -214,6 +214,7 @@ class Scheduler(Process):
         assert "Traceback" not in text, text
         assert CANARY not in text, text
         for entry in self.log:
+            assert entry["event"] != NO_LOG, entry
             assert "exception" not in entry, entry
             assert len(json.dumps(entry)) < 8_000, entry
 
@@ -222,6 +223,17 @@ class Scheduler(Process):
         code, _ = self.stop()
         self.check_log()
         assert code == 0, self.errors
+
+
+NO_LOG = "this is no line of a log"
+
+
+def _entry(line: str) -> JSON:
+    try:
+        entry: JSON = json.loads(line)
+    except ValueError:
+        return {"event": NO_LOG, "line": line}
+    return entry
 
 
 def _nth(lines: list[str], fits: Callable[[str], bool], number: int) -> str | None:

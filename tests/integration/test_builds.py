@@ -94,9 +94,8 @@ def test_references_of_both_forms_are_filled_and_order_the_walk(site: Site) -> N
         _raw=["script"],
         script="{{ not ours }}",
     )
-    net = component(
-        "net::1", {"set": {"zones": ["a", "b"], "big": 123456789012345678901234567890}}, net_aws_id=""
-    )
+    big = 123456789012345678901234567890
+    net = component("net::1", {"set": {"zones": ["a", "b"], "big": big}}, net_aws_id="")
     document = build(vm, net)  # in the wrong order, and without an edge
     report = site.submitter.run(document)
     assert site.connectors.ids(document["id"]) == ["net::1", "vm::1"]

@@ -112,12 +112,7 @@ def test_whatever_the_moment_of_a_restart_nothing_is_requested_twice(world: Worl
         parts.regain_broker()
         builds += more
     for one in builds:
-        log = parts.scheduler.err.first(
-            lambda line, id=one["id"]: (
-                json.loads(line)["event"] in {"build done", "build failed"}
-                and json.loads(line)["build"] == id
-            )
-        )
+        log = parts.scheduler.err.first(partial(is_end, one["id"]))
         assert "timed out after 3 s" in log or '"build done"' in log
         check_order(one, parts.connectors)
     parts.submitter.run(build(component("vpc::1")))

@@ -5,11 +5,11 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from scheduler import references
 from scheduler.errors import InvalidTemplate, Problem, TemplateError
-from scheduler.jsonparts import encode, unwritable
-from scheduler.references import Syntax, Text
-from scheduler.resolve import Raw, join_place, raw_fields
+from scheduler.template import references
+from scheduler.template.jsonparts import encode, unwritable
+from scheduler.template.references import Syntax, Text
+from scheduler.template.resolve import Raw, join_place, raw_fields
 
 # A slot is encoded as one zero byte, which JSON cannot hold: that is where the constant runs are cut apart.
 _HOLE = b"\0"

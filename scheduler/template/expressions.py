@@ -8,10 +8,10 @@ and compiling it would take a thousand times as long (FACTS: "Jinja2").
 import re
 from typing import Any, NamedTuple
 
-from scheduler import grammar, sandbox
 from scheduler.errors import TemplateError, Unresolved
-from scheduler.grammar import Lookup
-from scheduler.sandbox import Reader
+from scheduler.template import grammar, sandbox
+from scheduler.template.grammar import Lookup
+from scheduler.template.sandbox import Reader
 
 UNCLOSED = "'{{' without '}}'; name the field in _raw if it is meant literally"
 

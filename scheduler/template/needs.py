@@ -5,10 +5,10 @@ from difflib import get_close_matches
 from itertools import islice
 from typing import Any
 
-from scheduler import references
 from scheduler.errors import TemplateError
-from scheduler.references import Syntax, Target, Text
-from scheduler.resolve import Owner, Place, Scope
+from scheduler.template import references
+from scheduler.template.references import Syntax, Target, Text
+from scheduler.template.resolve import Owner, Place, Scope
 
 
 def needed(targets: Iterable[Target], scope: Scope, syntax: Syntax) -> frozenset[str]:

@@ -11,13 +11,13 @@ from typing import Any, Protocol
 
 from attrs import frozen
 
-from scheduler import references
 from scheduler.errors import TemplateError, Unresolved
-from scheduler.grammar import Lookup
-from scheduler.jsonparts import encode, measure
-from scheduler.paths import MISSING, AbortedError, Elements, Path, Walker, shown
-from scheduler.references import Syntax, Text
-from scheduler.sandbox import element
+from scheduler.template import references
+from scheduler.template.grammar import Lookup
+from scheduler.template.jsonparts import encode, measure
+from scheduler.template.paths import MISSING, AbortedError, Elements, Path, Walker, shown
+from scheduler.template.references import Syntax, Text
+from scheduler.template.sandbox import element
 
 IDENTITY = frozenset({"_component_id", "_action", "_state", "service", "_raw"})
 """Fields that say what a component is. They are never rendered."""

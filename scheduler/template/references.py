@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
-from scheduler import expressions, grammar, paths, sandbox
 from scheduler.errors import TemplateError, Unresolved
-from scheduler.expressions import Expression
-from scheduler.grammar import Lookup
-from scheduler.jsonparts import MAX_STRING, bounded, gjson_text, text_of
+from scheduler.template import expressions, grammar, paths, sandbox
+from scheduler.template.expressions import Expression
+from scheduler.template.grammar import Lookup
+from scheduler.template.jsonparts import MAX_STRING, bounded, gjson_text, text_of
 
 _SHARED: Final = 1024
 """Characters up to which a string is worth keeping for the next component that says the same."""

@@ -14,28 +14,15 @@ from typing import Any
 import msgspec
 from attrs import frozen
 
-from scheduler import references
-from scheduler.cutting import cut_fields
 from scheduler.errors import InvalidTemplate, Problem, SchedulerError, TemplateError, Unresolved
-from scheduler.jsonparts import MAX_RENDERED, encode
 from scheduler.limits import Limits
 from scheduler.model import Change
-from scheduler.needs import needed, suggestion
-from scheduler.references import PathText, Syntax, Text
-from scheduler.resolve import ExhaustedError, Found, Owner, Raw, Resolver, Scope, Work
-
-__all__ = [
-    "Found",
-    "InvalidTemplate",
-    "OnUnresolved",
-    "Reference",
-    "Rendered",
-    "Scope",
-    "Template",
-    "Templates",
-    "Work",
-    "compile_change",
-]
+from scheduler.template import references
+from scheduler.template.cutting import cut_fields
+from scheduler.template.jsonparts import MAX_RENDERED, encode
+from scheduler.template.needs import needed, suggestion
+from scheduler.template.references import PathText, Syntax, Text
+from scheduler.template.resolve import ExhaustedError, Found, Owner, Raw, Resolver, Scope, Work
 
 CHECK_WORK = 256 * 1024
 """Work for one component at intake, if nothing else is said: some milliseconds."""

@@ -21,10 +21,10 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.tests import TESTS
 from jinja2.utils import pass_context
 
-from scheduler import grammar
 from scheduler.errors import SchedulerError, TemplateError, Unresolved
-from scheduler.grammar import Lookup, Program
-from scheduler.jsonparts import bounded, encode, measure, text_of
+from scheduler.template import grammar
+from scheduler.template.grammar import Lookup, Program
+from scheduler.template.jsonparts import bounded, encode, measure, text_of
 
 MAX_PRECISION = 30
 """Digits to which ``round`` rounds; Python would compute ten to any power asked for."""

@@ -20,7 +20,7 @@ from enum import Enum
 from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from scheduler.errors import TemplateError
-from scheduler.patterns import Pattern
+from scheduler.template.patterns import Pattern
 
 MAX_PATH = 2048
 """Characters in a path: four of the longest ids."""
