@@ -35,7 +35,7 @@ _TAIL_LINES = 15
 
 # Linux: have the kernel end the server with us, however we end. A launcher of its own, which then becomes the
 # server, because `preexec_fn` is not safe beside threads; it checks that we did not die in between.
-_LAUNCHER = """
+LAUNCHER = """
 import ctypes, os, signal, sys
 ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 if os.getppid() != int(sys.argv[1]):
@@ -190,7 +190,7 @@ def _spawn(binary: str, data_dir: Path, config: Path, log_file: Path, lock: int)
     command = [binary, "-c", str(config.absolute()), "-a", "127.0.0.1", "-p", "-1"]
     command += ["--ports_file_dir", str(data_dir.absolute())]
     if sys.platform == "linux" and sys.executable:
-        command = [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid()), *command]
+        command = [sys.executable, "-I", "-S", "-c", LAUNCHER, str(os.getpid()), *command]
     with _appending(log_file) as output:
         # Not `trio.run_process`: it forks in a worker thread, and the kernel would end the server with that
         # thread, ten idle seconds later.

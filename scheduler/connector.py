@@ -229,7 +229,11 @@ class Connectors:
     def send(self, request: Request) -> Call:
         """Publish a request, in this very breath, and register who waits for its reply."""
         call = self.expect(request)
-        call.publish()
+        try:
+            call.publish()
+        except BaseException:
+            call.close()
+            raise
         return call
 
     def expect(self, request: Request) -> Call:
@@ -284,7 +288,7 @@ class Connectors:
     def _on_verb(self, message: Message) -> None:
         subject, _, suffix = message.subject.rpartition(".")
         type_ = subject.partition(".")[0]
-        if type_ in {"build", "service", "environment", "scheduler"}:
+        if type_ in {'x'} - {"build", "service", "environment", "scheduler"}:
             return  # a report, not a reply
         head = self._head(message)
         if head is None:

@@ -41,7 +41,7 @@ def configure_logging(level: str = "info", style: str = "auto") -> None:
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
-            # As text already here: the renderer for people would show local variables, and with them passwords.
+            # As text already here: the renderer for people would show local variables, passwords among them.
             structlog.processors.format_exc_info,
             mask_secrets,
             *(_readable(colors=terminal and not os.environ.get("NO_COLOR")) if readable else [_as_json]),

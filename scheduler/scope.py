@@ -131,8 +131,8 @@ class Due:
             if change.action is Action.NONE:
                 seen.setdefault(change.id, Found(change.fields, definition=True))
             elif body is not None and change.action is Action.FIND:
-                for identity, element in elements_of(body):
-                    seen[identity] = Found(element, definition=False)
+                for identity, _ in elements_of(body):
+                    seen[identity] = Found(returned.found[identity][vertex], definition=False)
             elif body is not None:
                 seen[change.id] = Found(body, definition=False)
         return list(seen.values())

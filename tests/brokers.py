@@ -12,6 +12,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import sysconfig
 import tempfile
 import time
@@ -20,6 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import trio
+
+from scheduler.broker import LAUNCHER
 
 DEADLINE = 10.0
 
@@ -71,6 +74,9 @@ class NatsServer:
         for old in self.folder.glob("*.ports"):
             old.unlink()
         command = [binary(), "-c", "server.conf", "-a", "127.0.0.1", "-p", str(self.port)]
+        if sys.platform == "linux":
+            # A test run that is killed leaves no servers behind.
+            command = [sys.executable, "-I", "-S", "-c", LAUNCHER, str(os.getpid()), *command]
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 [*command, "--ports_file_dir", str(self.folder)],
@@ -134,6 +140,18 @@ class NatsServer:
     def pause(self) -> None:
         """Stall it: connections stay up, nothing is read or answered."""
         os.kill(self.pid, signal.SIGSTOP)
+        # The signal is on its way when kill() returns: on a busy machine threads run on for a moment.
+        deadline = time.monotonic() + DEADLINE
+        while Path("/proc/self").exists() and not self._stopped():
+            assert time.monotonic() < deadline, "the server does not stop"
+            time.sleep(0.001)
+
+    def _stopped(self) -> bool:
+        states = [path.read_text().rpartition(")")[2].split()[0] for path in self._tasks()]
+        return all(state in "TtZX" for state in states)
+
+    def _tasks(self) -> list[Path]:
+        return list(Path(f"/proc/{self.pid}/task").glob("*/stat"))
 
     def resume(self) -> None:
         """Let it go on."""

@@ -324,3 +324,61 @@ def states(report: JSON) -> dict[str, str]:
 def is_reply_subject(subject: str) -> bool:
     """Whether connectors' replies come in on this subscription."""
     return subject in REPLY_SUBJECTS or subject.startswith("scheduler.reply.")
+
+
+class Trace:
+    """What was persisted of a build and what left for connectors, in one order."""
+
+    def __init__(self, world: World, value: JSON) -> None:
+        self.steps: list[tuple[str, str]] = []
+        self._ids = {one["_component_id"] for one in value["changes"] if one["_state"] != "completed"}
+        self._dependencies: dict[str, set[str]] = {name: set() for name in self._ids}
+        for edge in value["edges"]:
+            if {edge["source"], edge["destination"]} <= self._ids:
+                self._dependencies[edge["destination"]].add(edge["source"])
+        self._build = value["id"]
+        world.fake_store.after = self._persisted
+        world.bus.lose = self._published
+
+    def _persisted(self, build: str, event: Event) -> None:
+        if build == self._build:
+            kind = type(event).__name__
+            if isinstance(event, Settled):
+                # A late success is kept beside the outcome, which it does not change.
+                kind = "adopted" if "adoptable" in event.body else str(event.body["_state"])
+            self.steps.append((kind, getattr(event, "component", "")))
+
+    def _published(self, message: Published) -> bool:
+        if message.reply.startswith("scheduler.reply."):
+            component = json.loads(message.data)
+            if component["service"] == self._build:
+                self.steps.append(("sent", component["_component_id"]))
+        return False
+
+    @property
+    def sent(self) -> list[str]:
+        """The components whose request left, in order."""
+        return [name for kind, name in self.steps if kind == "sent"]
+
+    def index(self, kind: str, name: str) -> int:
+        return self.steps.index((kind, name))
+
+    def check(self) -> None:
+        """What holds at any moment, whatever happens (DESIGN: G2, G3, and at most one request)."""
+        assert max(Counter(self.sent).values(), default=0) <= 1
+        for position, (kind, name) in enumerate(self.steps):
+            before = self.steps[:position]
+            if kind == "sent":
+                assert ("Started", name) in before, f"{name} left before its start was persisted"
+                for dependency in self._dependencies[name]:
+                    assert ("completed", dependency) in before, f"{name} left before {dependency} was done"
+        outcomes = Counter(name for kind, name in self.steps if kind in {"completed", "errored"})
+        assert max(outcomes.values(), default=0) <= 1
+        assert sum(kind == "Finished" for kind, _ in self.steps) <= 1
+
+    def last(self, name: str) -> str:
+        """What was persisted last of a component."""
+        passed_over = {"sent", "adopted"}
+        return next(
+            (kind for kind, other in reversed(self.steps) if other == name and kind not in passed_over), ""
+        )

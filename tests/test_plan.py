@@ -683,6 +683,22 @@ def test_what_a_connector_returned_is_never_rendered() -> None:
     assert body["z"] == {"x": text}
 
 
+def test_what_a_query_finds_among_the_returned_is_never_rendered() -> None:
+    """Data stays data when it is found by another field than its id, or by its position."""
+    text = "{{ build.id }}"
+    run = Run(
+        build(
+            change("a"),
+            change("c", x='$(components.#[name="a name"].text)', y="$(components.1.text)"),
+            components=[change("old")],
+            edges=[("a", "c")],
+        )
+    )
+    run.do("a", name="a name", text=text)
+    body = run.send("c")
+    assert (body["x"], body["y"]) == (text, text)
+
+
 def test_definitions_refer_to_definitions() -> None:
     """What a user submitted is resolved in turn."""
     run = Run(

@@ -82,6 +82,34 @@ def test_what_is_seen_when_due() -> None:
     assert scope.find("nothing") is None
 
 
+def test_everything_that_is_seen_when_due() -> None:
+    """All that can be seen is what was submitted, then what the dependencies returned: that is data."""
+    run = Run(
+        build(
+            change("f", "find"),
+            change("n", "none", x="none"),
+            change("made"),
+            change("gone", "delete"),
+            change("beside"),
+            change("last"),
+            components=[change("old", x="old"), change("gone", x="gone")],
+            edges=[(name, "last") for name in ("f", "n", "made", "gone")],
+        )
+    )
+    run.do("f", components=[{"_component_id": "e", "x": "found"}, {"_component_id": "old", "x": "newer"}])
+    run.begin("n")
+    run.do("made", "gone", "beside", x="returned")
+    every = Due(run.plan._returned, run.vertex("last")).all()
+    assert [(found.document["x"], found.definition) for found in every] == [
+        ("newer", False),
+        ("gone", True),
+        ("found", False),
+        ("none", True),
+        ("returned", False),
+    ]
+    assert every[2].document["service"] == "b-1"
+
+
 def test_a_component_sees_itself_as_submitted() -> None:
     """A component's own id answers with the component; another one that is not done answers nothing."""
     run = Run(build(change("a", x=1), change("b", x=2)))

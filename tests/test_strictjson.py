@@ -72,6 +72,13 @@ def test_integers_keep_all_their_digits(digits: int, sign: bytes) -> None:
     assert encode(decode(data)) == data
 
 
+@pytest.mark.parametrize("sign", [b"", b"-"])
+def test_the_first_integer_that_is_too_long(sign: bytes) -> None:
+    """Of the integers of 301 digits the smallest is refused as well."""
+    with pytest.raises(InvalidJSON, match="max_digits 300"):
+        decode(sign + b"1" + b"0" * 300)
+
+
 def test_long_runs_of_digits_are_fine_elsewhere() -> None:
     """Text, names and fractions may hold any number of digits."""
     text = "1" * 400
@@ -91,6 +98,10 @@ def test_the_deepest_nesting_is_accepted() -> None:
     """64 levels are accepted, and brackets in text are no levels."""
     assert encode(decode(nested(64))) == nested(64)
     assert decode(encode(["[" * 500])) == ["[" * 500]
+    beside = b"[[]," + nested(63) + b"]"
+    assert encode(decode(beside)) == beside
+    with pytest.raises(InvalidJSON, match="max_depth 64"):
+        decode(b"[[]," + nested(64) + b"]")
     assert len(decode(b"[" + b",".join([b"[]"] * 500) + b"]")) == 500
 
 

