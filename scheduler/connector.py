@@ -288,7 +288,7 @@ class Connectors:
     def _on_verb(self, message: Message) -> None:
         subject, _, suffix = message.subject.rpartition(".")
         type_ = subject.partition(".")[0]
-        if type_ in {'x'} - {"build", "service", "environment", "scheduler"}:
+        if type_ in {"build", "service", "environment", "scheduler"}:
             return  # a report, not a reply
         head = self._head(message)
         if head is None:

@@ -33,6 +33,7 @@ from scheduler.build import Walk
 from scheduler.errors import StoreError, StoreUnavailable
 from scheduler.events import Event, Finished, Settled, Started, Withdrawn
 from scheduler.model import State
+from scheduler.outcome import failure
 from scheduler.plan import Request
 from scheduler.slots import Slots
 
@@ -239,6 +240,21 @@ async def test_after_an_error_those_who_wait_for_a_slot_are_not_sent() -> None:
         run.check_end()
 
 
+async def test_a_failed_build_does_not_wait_for_the_slots_of_others() -> None:
+    """After an error a build is reported, though others hold all the slots that it queued for."""
+    async with open_world(script=ignore, slots=Slots(per_instance=2, per_build=2)) as world:
+        assert world.slots.try_take("another build")
+        async with trio.open_nursery() as nursery:
+            run = Run(world, document("abc"))
+            await run.start(nursery)
+            [name] = world.cloud.asked
+            world.cloud.answer(name, Reply("errored"))
+            await wait_all_tasks_blocked()
+            assert run.ends == 1
+        assert sorted(states(run.done).values()) == ["errored", "waiting", "waiting"]
+        assert world.slots.taken == 1
+
+
 # ---- failures
 
 
@@ -337,6 +353,25 @@ async def test_a_queued_request_is_withdrawn_and_persisted_as_waiting() -> None:
         world.bus.reconnect()
         await wait_all_tasks_blocked()
         assert world.sent == []
+
+
+async def test_what_never_left_is_taken_back_when_another_fails() -> None:
+    """When a component fails while the broker is away, what stands in the queue never leaves."""
+    async with open_world(script=ignore) as world, trio.open_nursery() as nursery:
+        gate = world.fake_store.hold(started("b"))
+        run = Run(world, document("ab"))
+        await run.start(nursery)
+        world.bus.disconnect()
+        gate.open()
+        await wait_all_tasks_blocked()
+        assert world.bus.queued == 1
+        [first, _] = run.walk._calls
+        first.deliver(failure("no"))
+        await wait_all_tasks_blocked()
+        world.bus.reconnect()
+        await wait_all_tasks_blocked()
+        assert states(run.done) == {"a": "errored", "b": "waiting"}
+        assert world.cloud.asked == ["a"]
 
 
 async def test_a_broker_that_comes_back_gets_each_request_once(autojump_clock: MockClock) -> None:
@@ -597,6 +632,8 @@ async def test_given_up_with_a_store_that_can_resume_it_what_is_in_flight_stays_
             await run.start(nursery)
             run.walk.stop()
             run.walk.give_up(0.5)
+            await wait_all_tasks_blocked()
+            assert run.ends == 1, "at once, without the time that is there for the store"
         assert run.report is None
         assert [type(event) for event in run.events] == [Started]
         assert world.connectors._by_token == {}
