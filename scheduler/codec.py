@@ -7,6 +7,7 @@ user or a connector put into it is kept.
 
 import re
 from collections.abc import Callable
+from hashlib import blake2b
 from typing import Any, TypeAlias, TypeVar
 
 from attrs import frozen
@@ -15,7 +16,7 @@ from cattrs import Converter
 from scheduler.errors import InvalidBuild, InvalidJSON, Problem
 from scheduler.limits import DEFAULT_LIMITS, Limits
 from scheduler.model import PSEUDO_IDS, Action, Build, Change, Component, Edge, State
-from scheduler.strictjson import Raw, decode, kind, split_list, split_object
+from scheduler.strictjson import Raw, decode, encode, encode_sorted, kind, split_list, split_object
 
 Document: TypeAlias = dict[str, Any]
 _T = TypeVar("_T")
@@ -27,6 +28,8 @@ _UNSAFE_IN_TOKEN = re.compile(rb"[^A-Za-z0-9_-]")
 _ACTIONS = {action.value: action for action in Action}
 _STATES = {state.value: state for state in State} | {"": State.WAITING, None: State.WAITING}
 _MAX_TIMEOUT = 366 * 86_400.0
+_EDGE_KEYS = {"source", "destination", "length"}
+_NONE: Document = {}
 
 
 def encode_token(text: str) -> str:
@@ -39,8 +42,10 @@ class Parsed:
     """A build as far as it could be read, and everything wrong with it so far."""
 
     build: Build
-    document: Document
-    """What was submitted, decoded; elements that are not JSON we take are left out."""
+    digest: bytes
+    """Equal for equal content, whatever the order of keys and the white space."""
+    known: frozenset[str]
+    """Every component id that could be read, also of elements that are wrong otherwise."""
     places: tuple[int, ...]
     """For each of the build's changes, its position in the submitted list."""
     edge_places: tuple[int, ...]
@@ -71,23 +76,23 @@ def parse_build(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Parsed:
     except InvalidJSON as error:
         raise InvalidBuild("invalid", [Problem("", f"a build is a JSON object: {error}")]) from None
     reader = _Reader(limits)
-    document: Document = {}
-    for key, raw in members.items():
-        if key not in _LISTS:
-            document[key] = reader.read(key, raw, level=1)
-    build_id = reader.take("id", lambda: _build_id(document)) or ""
-    action = reader.take("action", lambda: _build_action(document)) or ""
-    components, _ = reader.elements("components", members, document, Component, limits.max_components)
-    changes, places = reader.elements("changes", members, document, Change, limits.max_changes)
-    edges, edge_places = reader.elements("edges", members, document, Edge, limits.max_edges)
+    fields = {key: reader.read(key, raw, level=1) for key, raw in members.items() if key not in _LISTS}
+    build_id = reader.take("id", lambda: _build_id(fields)) or ""
+    action = reader.take("action", lambda: _build_action(fields)) or ""
+    components, _ = reader.elements("components", members, Component, limits.max_components)
+    changes, places = reader.elements("changes", members, Change, limits.max_changes)
+    edges, edge_places = reader.elements("edges", members, Edge, limits.max_edges)
     if reader.over_limit:
         raise InvalidBuild("limit", reader.problems)
-    fields = {key: value for key, value in document.items() if key not in _LISTS}
     build = Build(build_id, action, components, changes, edges, fields)
-    return Parsed(build, document, places, edge_places, tuple(reader.problems))
+    return Parsed(
+        build, reader.digest(), frozenset(reader.known), places, edge_places, tuple(reader.problems)
+    )
 
 
 _LISTS = ("components", "changes", "edges")
+_SHARED = ("_component_id", "_component", "_provider", "source", "destination")
+_SETTINGS = ("_raw", "_timeout")
 
 
 class _Reader:
@@ -97,13 +102,26 @@ class _Reader:
         self.limits = limits
         self.problems: list[Problem] = []
         self.over_limit = False
+        self.known: set[str] = set()
+        self._digests: dict[str, bytes] = {}
+        # The same few words stand in every component, and its id in every edge to it: kept once.
+        self._words: dict[str, str] = {}
 
     def read(self, place: str, raw: Raw, *, level: int) -> Any:
         try:
-            return decode(raw, self.limits, level=level)
+            value = decode(raw, self.limits, level=level)
         except InvalidJSON as error:
             self.problems.append(Problem(place, str(error)))
             return None
+        self._digests[place] = blake2b(encode_sorted(value)).digest()
+        return value
+
+    def digest(self) -> bytes:
+        """A fingerprint of everything that was read: 16 bytes."""
+        whole = blake2b(digest_size=16)
+        for key in sorted(self._digests):
+            whole.update(encode_sorted(key) + self._digests[key])
+        return whole.digest()
 
     def take(self, place: str, read: Callable[[], _T]) -> _T | None:
         try:
@@ -113,10 +131,15 @@ class _Reader:
             return None
 
     def elements(
-        self, name: str, members: dict[str, Raw], document: Document, cls: type[_T], most: int
+        self, name: str, members: dict[str, Raw], cls: type[_T], most: int
     ) -> tuple[tuple[_T, ...], tuple[int, ...]]:
-        """The elements of a list that could be read, each with its position."""
-        document[name] = read = []
+        """The elements of a list that could be read, each with its position.
+
+        One after another they are decoded, taken apart and let go: together, as Python objects, they would
+        take many times the room that their JSON does.
+        """
+        digest = blake2b()
+        self._digests[name] = digest.digest()
         raw_list = members.get(name)
         if raw_list is None or bytes(raw_list) == b"null":
             return (), ()
@@ -141,9 +164,11 @@ class _Reader:
                 continue
             try:
                 value = decode(data, self.limits, level=2)
-                read.append(value)
-                if type(value) is dict and type(one := value.get("_component_id")) is str:
-                    ids.append((position, one))
+                digest.update(encode_sorted(value) + b",")
+                if type(value) is dict:
+                    self._share(value)
+                    if type(one := value.get("_component_id")) is str:
+                        ids.append((position, one))
                 items.append(structure(value, cls))
             except InvalidJSON as error:
                 self.problems.append(Problem(f"{name}[{position}]", str(error)))
@@ -156,7 +181,16 @@ class _Reader:
                 places.append(position)
         if cls is not Edge:
             self._check_ids(name, ids)
+            self.known.update(one for _, one in ids)
+        self._digests[name] = digest.digest()
         return tuple(items), tuple(places)
+
+    def _share(self, value: Document) -> None:
+        words = self._words
+        for key in _SHARED:
+            word = value.get(key)
+            if type(word) is str:
+                value[key] = words.setdefault(word, word)
 
     def _check_ids(self, name: str, ids: list[tuple[int, str]]) -> None:
         first: dict[str, int] = {}
@@ -241,7 +275,10 @@ def _structure_change(value: Any, _: type[Change]) -> Change:
     timeout = _timeout(fields, problems)
     if problems or action is None or state is None:
         raise _Malformed(problems)
-    return Change(component_id, fields, kind_of, action, provider, state, timeout)
+    if state_text != state.value:
+        fields = {**fields, "_state": state.value}
+    settings = {name: fields[name] for name in _SETTINGS if name in fields}
+    return Change(component_id, kind_of, action, provider, state, encode(fields), timeout, settings or _NONE)
 
 
 def _timeout(fields: Document, problems: list[Problem]) -> float | None:
@@ -266,14 +303,15 @@ def _structure_edge(value: Any, _: type[Edge]) -> Edge:
         problems.append(Problem("length", f"an integer; it is {kind(length)}"))
     if problems:
         raise _Malformed(problems)
-    return Edge(source, destination, length)
+    extra = {key: fields[key] for key in fields.keys() - _EDGE_KEYS}
+    return Edge(source, destination, length, extra or None)
 
 
 def _unstructure_edge(edge: Edge) -> Document:
     document: Document = {"source": edge.source, "destination": edge.destination}
     if edge.length is not None:
         document["length"] = edge.length
-    return document
+    return document if edge.extra is None else {**document, **edge.extra}
 
 
 def _unstructure_build(build: Build) -> Document:
@@ -295,8 +333,8 @@ def _make_converter() -> Converter:
 _converter = _make_converter()
 
 
-def to_document(item: Build | Component | Edge) -> Document:
-    """The JSON object that ``item`` stands for; shares its parts with ``item``."""
+def to_document(item: Build | Component | Change | Edge) -> Document:
+    """The JSON object that ``item`` stands for; may share its parts with ``item``."""
     document: Document = _converter.unstructure(item)
     return document
 

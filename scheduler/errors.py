@@ -60,7 +60,7 @@ class InvalidBuild(SchedulerError):
 
     def __init__(self, code: str, problems: Sequence[Problem]) -> None:
         self.code = code
-        """For programs: ``invalid``, ``limit``, ``running``, ``busy``, ``shutting_down``, ``store``, ``internal``."""
+        """For programs: ``invalid``, ``limit``, ``running``, ``busy``, ``shutting_down``, ``store``."""
         self.problems = tuple(problems)
         first = str(self.problems[0]) if self.problems else code
         more = len(self.problems) - 1

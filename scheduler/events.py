@@ -7,6 +7,7 @@ They are plain data; the objects inside are shared with the plan and must not be
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
+import msgspec
 from attrs import field, frozen
 
 Document: TypeAlias = Mapping[str, Any]
@@ -18,7 +19,7 @@ class Accepted:
     """The build was validated; it is now ours."""
 
     document: Document = field(repr=False)
-    """The whole build, as it is to be kept."""
+    """The whole build, as it is to be kept; parts of it may be JSON text (`msgspec.Raw`)."""
 
 
 @frozen
@@ -27,13 +28,13 @@ class Started:
 
     component: str
     attempt: str
-    fields: Document = field(repr=False)
-    """The change as submitted: its templates stay in it. Its ``_state`` is still the old one."""
+    raw: bytes = field(repr=False)
+    """The change as submitted, as JSON: its templates stay in it. Its ``_state`` is still the old one."""
 
     @property
     def body(self) -> Document:
         """The change as it is to be kept: running."""
-        return {**self.fields, "_state": "running"}
+        return {**msgspec.json.decode(self.raw), "_state": "running"}
 
 
 @frozen
@@ -41,12 +42,13 @@ class Withdrawn:
     """A started component's request never left, and will not leave."""
 
     component: str
-    fields: Document = field(repr=False)
+    raw: bytes = field(repr=False)
+    """The change as submitted, as JSON."""
 
     @property
     def body(self) -> Document:
         """The change as it is to be kept: waiting again."""
-        return {**self.fields, "_state": "waiting"}
+        return {**msgspec.json.decode(self.raw), "_state": "waiting"}
 
 
 @frozen

@@ -2,12 +2,16 @@
 
 The typed attributes are what the scheduler itself looks at. Everything else a user or connector put
 into a build or component stays in ``fields``, untouched and in its order, and is passed on.
+
+A change keeps its fields as JSON text: a build of thousands waits for most of its life, and as Python
+objects its changes would take five times the memory, and be looked at in every garbage collection.
 """
 
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
 
+import msgspec
 from attrs import field, frozen
 
 PSEUDO_IDS = frozenset({"start", "end"})
@@ -36,26 +40,34 @@ class State(StrEnum):
 
 @frozen
 class Component:
-    """A vertex of the graph: something that exists, or is to exist.
-
-    ``fields`` is the whole object as submitted, the underscored fields included, so that writing a
-    component back costs nothing and loses nothing.
-    """
+    """Something that exists."""
 
     id: str
     fields: Mapping[str, Any] = field(repr=False)
+    """The whole object as submitted, the underscored fields included."""
 
 
 @frozen
-class Change(Component):
-    """A component as it is to become: a piece of this build's work."""
+class Change:
+    """A vertex of the graph: a component as it is to become, a piece of this build's work."""
 
+    id: str
     type: str
     action: Action
     provider: str
     state: State
+    raw: bytes = field(repr=False)
+    """The whole object as submitted, as compact JSON; its ``_state`` says what ``state`` does."""
     timeout: float | None = None
     """Seconds that one attempt may take, from the component's ``_timeout``."""
+    settings: Mapping[str, Any] = field(factory=dict, repr=False)
+    """Its fields that speak to the scheduler (``_raw``, ``_timeout``); a connector has no say in them."""
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The whole object as submitted; decoded anew each time."""
+        decoded: dict[str, Any] = msgspec.json.decode(self.raw)
+        return decoded
 
 
 @frozen
@@ -65,6 +77,8 @@ class Edge:
     source: str
     destination: str
     length: int | None = None
+    extra: Mapping[str, Any] | None = field(default=None, repr=False)
+    """Its other fields, where it has any."""
 
 
 @frozen

@@ -7,6 +7,7 @@ acts, and says what happened.
 A component that fails is data. What raises here is a bug of the driver (`errors.PlanError`).
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from enum import Enum
 from typing import Any
@@ -22,6 +23,7 @@ from scheduler.model import PSEUDO_IDS, Action, Change, State
 from scheduler.outcome import Outcome, cut, error_text, failure
 from scheduler.report import Report
 from scheduler.scope import Due, Returned, Submitted, elements_of
+from scheduler.strictjson import Raw
 from scheduler.subjects import request_subject
 from scheduler.validation import Prepared
 
@@ -45,8 +47,7 @@ _LEGAL = {
     Phase.COMPLETED: set[Phase](),
     Phase.ERRORED: set[Phase](),
 }
-_OURS = ("_raw", "_timeout")
-"""What a change says to the scheduler: a connector has no say in it."""
+_SETTINGS = {"_raw", "_timeout"}
 _IN_FLIGHT = {Phase.STARTING, Phase.RUNNING}
 _SETTLED = {Phase.COMPLETED, Phase.ERRORED}
 
@@ -90,7 +91,6 @@ class Plan:
         self.in_flight = 0
         self.done = 0
         """How many changes are settled."""
-        self._document = prepared.document
         self._templates = prepared.templates
         self._limits = limits
         self._submitted = Submitted(prepared.build)
@@ -105,10 +105,8 @@ class Plan:
         for vertex, change in enumerate(self.build.changes):
             if change.state is State.COMPLETED:
                 self._move(vertex, Phase.COMPLETED)
-                self._final[vertex] = change.fields
             elif resumed and change.state is State.ERRORED:
                 self._move(vertex, Phase.ERRORED)
-                self._final[vertex] = change.fields
                 why = error_text(change.fields.get("error"), limits) or "failed before a restart"
                 self.halt(f"{change.id}: {why}")
             elif resumed and change.state is State.RUNNING and change.action is not Action.NONE:
@@ -132,12 +130,8 @@ class Plan:
 
     @property
     def accepted(self) -> Accepted:
-        """The first event of the build.
-
-        What is to be done is kept as `waiting`, whatever was submitted: an earlier run's `running` or
-        `errored` would be taken for this one's after a restart.
-        """
-        return Accepted({**self._document, "changes": self._changes()})
+        """The first event of the build."""
+        return Accepted({**self.build.fields, **self.report().lists()})
 
     def phase(self, vertex: Vertex) -> Phase:
         """Where a change stands."""
@@ -209,7 +203,7 @@ class Plan:
             rendered.provider,
             change.timeout,
             rendered.body,
-            Started(change.id, attempt, change.fields),
+            Started(change.id, attempt, change.raw),
         )
 
     def sent(self, vertex: Vertex) -> None:
@@ -248,7 +242,7 @@ class Plan:
         """
         self._move(vertex, Phase.WAITING)
         change = self.build.changes[vertex]
-        return Withdrawn(change.id, change.fields)
+        return Withdrawn(change.id, change.raw)
 
     def settle(self, request: Request, outcome: Outcome) -> Settled:
         """The attempt ended (WIRE: "What a completion changes"). An error halts the build.
@@ -324,25 +318,25 @@ class Plan:
         return Report(
             self.build.action,
             self.cause,
-            {key: value for key, value in self._document.items() if key not in {"components", "changes"}},
+            self.build.fields,
             list(self._existing.values()),
-            self._changes(),
+            [self._shown(vertex) for vertex in range(len(self._phases))],
+            self.build.edges,
+            Counter(phase.value for phase in self._phases),
         )
 
     def in_flight_ids(self) -> Iterator[str]:
         """The ids of the changes that are in flight."""
         return (self.graph.ids[vertex] for vertex, phase in enumerate(self._phases) if phase in _IN_FLIGHT)
 
-    def _changes(self) -> list[Mapping[str, Any]]:
-        return [self._shown(vertex) for vertex in range(len(self._phases))]
-
-    def _shown(self, vertex: Vertex) -> Mapping[str, Any]:
+    def _shown(self, vertex: Vertex) -> Mapping[str, Any] | Raw:
         final = self._final.get(vertex)
         if final is not None:
             return final
-        fields = self.build.changes[vertex].fields
-        state = "waiting" if self._phases[vertex] is Phase.WAITING else "running"
-        return fields if fields.get("_state") == state else {**fields, "_state": state}
+        change = self.build.changes[vertex]
+        phase = self._phases[vertex]
+        state = State.RUNNING if phase is Phase.STARTING else State(phase.value)
+        return Raw(change.raw) if change.state is state else {**change.fields, "_state": state.value}
 
     def _fail(
         self,
@@ -403,12 +397,7 @@ class Plan:
     def _identified(self, request: Request, body: Mapping[str, Any], state: State) -> dict[str, Any]:
         """``body`` as ours to keep: connectors built on typed structs drop fields they don't know."""
         change = self.build.changes[request.vertex]
-        kept = dict(body)
-        for name in _OURS:
-            if name in change.fields:
-                kept[name] = change.fields[name]
-            else:
-                kept.pop(name, None)
+        kept = {**{key: value for key, value in body.items() if key not in _SETTINGS}, **change.settings}
         if state is State.COMPLETED and isinstance(kept.get("error"), str):
             kept["error"] = cut(kept["error"], self._limits.max_error_bytes)
         return {

@@ -5,10 +5,13 @@ from typing import Any
 
 from attrs import field, frozen
 
-from scheduler.strictjson import encode
+from scheduler.codec import to_document
+from scheduler.model import Edge
+from scheduler.strictjson import Raw, encode
 
 _SLICE = 200
 """Components encoded at a time: about a millisecond."""
+_LISTS = ("components", "changes", "edges")
 _HEAD = ("id", "name", "action")
 _SHORT = 1_000
 """Characters of a field that a reduced report keeps: it has to be small, whatever the build says."""
@@ -22,27 +25,32 @@ class Report:
     error: str | None
     """The first cause; None where every change is completed."""
     fields: Mapping[str, Any] = field(repr=False)
-    """The build's own fields, its edges among them."""
+    """The build's own fields."""
     components: Sequence[Mapping[str, Any]] = field(repr=False)
-    changes: Sequence[Mapping[str, Any]] = field(repr=False)
+    changes: Sequence[Mapping[str, Any] | Raw] = field(repr=False)
+    edges: Sequence[Edge] = field(repr=False)
+    states: Mapping[str, int]
+    """How many changes are in which state."""
 
     @property
     def subject(self) -> str:
         """Where it is published."""
         return f"{self.action}.{'done' if self.error is None else 'error'}"
 
-    def document(self) -> dict[str, Any]:
-        """The report as one JSON object."""
-        lists = {"components": list(self.components), "changes": list(self.changes)}
-        return {**self._head(), **lists}
+    def lists(self) -> dict[str, list[Any]]:
+        """The lists as they are written; changes that nothing was done with are JSON text in them."""
+        edges = [to_document(edge) for edge in self.edges]
+        return {"components": list(self.components), "changes": list(self.changes), "edges": edges}
 
     def chunks(self) -> Iterator[bytes]:
         """The report as JSON text in pieces, each made quickly: together they may be tens of megabytes."""
         yield encode(self._head())[:-1]
-        for name, items in (("components", self.components), ("changes", self.changes)):
+        for name in _LISTS:
+            items = getattr(self, name)
             yield b',"%b":[' % name.encode()
             for start in range(0, len(items), _SLICE):
-                text = encode(items[start : start + _SLICE])[1:-1]
+                part = items[start : start + _SLICE]
+                text = encode([to_document(edge) for edge in part] if name == "edges" else part)[1:-1]
                 yield b"," + text if start else text
             yield b"]"
         yield b"}"
@@ -55,14 +63,9 @@ class Report:
             limit: the server's ``max_payload``, in bytes.
         """
         text = f"the report takes {size} bytes, over the server's max_payload of {limit} bytes"
-        states: dict[str, int] = {}
-        for change in self.changes:
-            state = str(change.get("_state"))
-            states[state] = states.get(state, 0) + 1
         head = {key: value[:_SHORT] for key in _HEAD if isinstance(value := self.fields.get(key), str)}
         error = text if self.error is None else f"{self.error[:4_000]}; {text}"
-        omitted = ["components", "changes", "edges"]
-        return encode({**head, "error": error, "omitted": omitted, "states": states})
+        return encode({**head, "error": error, "omitted": _LISTS, "states": dict(self.states)})
 
     def _head(self) -> dict[str, Any]:
         head = {key: value for key, value in self.fields.items() if key != "error"}

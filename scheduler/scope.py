@@ -22,6 +22,7 @@ class Submitted:
         self.changes = {change.id: change for change in build.changes}
         # What a connector returned in an earlier process stands in the submitted build like a definition,
         # but it is data: it must never be rendered.
+        self._decoded: dict[str, Mapping[str, Any]] = {}
         self._returned = {change.id for change in build.changes if change.state is State.COMPLETED}
         for change in build.changes:
             if change.state is State.COMPLETED and change.action is Action.FIND:
@@ -39,7 +40,14 @@ class Submitted:
         change = self.changes.get(id)
         if change is None or is_supplied(change):
             return None
-        return Found(change.fields, definition=id not in self._returned)
+        return Found(self.fields_of(change), definition=id not in self._returned)
+
+    def fields_of(self, change: Change) -> Mapping[str, Any]:
+        """The fields of a change that is looked into: decoded once, and always the same object."""
+        fields = self._decoded.get(change.id)
+        if fields is None:
+            fields = self._decoded[change.id] = change.fields
+        return fields
 
     def all(self) -> Sequence[Found]:
         """Everything that exists, in submission order."""
@@ -118,7 +126,7 @@ class Due:
         if vertex == self._vertex or (
             change.action is Action.NONE and returned.depends(self._vertex, vertex)
         ):
-            return Found(change.fields, definition=True)
+            return Found(returned.submitted.fields_of(change), definition=True)
         return None
 
     def all(self) -> Sequence[Found]:
@@ -129,7 +137,8 @@ class Due:
             change = returned.submitted.changes[returned.graph.ids[vertex]]
             body = returned.bodies.get(vertex)
             if change.action is Action.NONE:
-                seen.setdefault(change.id, Found(change.fields, definition=True))
+                fields = returned.submitted.fields_of(change)
+                seen.setdefault(change.id, Found(fields, definition=True))
             elif body is not None and change.action is Action.FIND:
                 for identity, _ in elements_of(body):
                     seen[identity] = Found(returned.found[identity][vertex], definition=False)

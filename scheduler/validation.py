@@ -4,10 +4,8 @@ All of it is synchronous and made of short steps, so that it can run in a thread
 """
 
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from hashlib import blake2b
+from collections.abc import Collection, Iterator, Sequence
 from itertools import pairwise
-from typing import Any
 
 from attrs import evolve, field, frozen
 
@@ -15,9 +13,9 @@ from scheduler.codec import Parsed, parse_build
 from scheduler.errors import InvalidBuild, InvalidTemplate, Problem
 from scheduler.graph import Graph
 from scheduler.limits import DEFAULT_LIMITS, Limits
-from scheduler.model import PSEUDO_IDS, Action, Build, State
+from scheduler.model import PSEUDO_IDS, Action, Build, Change, State
 from scheduler.scope import Submitted, is_supplied
-from scheduler.strictjson import encode_sorted
+from scheduler.strictjson import encode
 from scheduler.subjects import token_problem
 from scheduler.template import OnUnresolved, Template, Templates, Work, compile_change
 from scheduler.template.needs import suggestion
@@ -35,8 +33,6 @@ class Prepared:
     """A build that was found valid, with everything its run needs."""
 
     build: Build
-    document: Mapping[str, Any] = field(repr=False)
-    """The whole build as submitted."""
     graph: Graph = field(repr=False)
     """With the implied edges."""
     templates: tuple[Template, ...] = field(repr=False)
@@ -83,34 +79,23 @@ def read_build(
     if check.problems:
         raise InvalidBuild("invalid", check.problems)
     every = tuple(template for template in compiled if template is not None)
-    return Prepared(parsed.build, parsed.document, graph, every, digest_of(parsed.document))
+    return Prepared(parsed.build, graph, every, parsed.digest)
 
 
 def _anew(build: Build) -> Build:
-    """``build`` without what an earlier run said of the changes that are now to be done again."""
-    changes = tuple(
-        evolve(change, fields={key: value for key, value in change.fields.items() if key != "error"})
-        if change.state is State.ERRORED
-        else change
-        for change in build.changes
-    )
-    return evolve(build, changes=changes)
+    """``build`` without what an earlier run said of the changes that are now to be done.
+
+    Its `running` or `errored` would be taken for this run's after a restart.
+    """
+    return evolve(build, changes=tuple(map(_to_be_done, build.changes)))
 
 
-def digest_of(document: Mapping[str, Any]) -> bytes:
-    """A fingerprint of a build's content: 16 bytes, piece by piece so that no step is long."""
-    digest = blake2b(digest_size=16)
-    for key in sorted(document):
-        digest.update(encode_sorted(key))
-        value = document[key]
-        if isinstance(value, list):
-            for part in value:
-                digest.update(encode_sorted(part))
-                digest.update(b",")
-        else:
-            digest.update(encode_sorted(value))
-        digest.update(b";")
-    return digest.digest()
+def _to_be_done(change: Change) -> Change:
+    if change.state in {State.WAITING, State.COMPLETED}:
+        return change
+    fields = {**change.fields, "_state": State.WAITING.value}
+    fields.pop("error", None)
+    return evolve(change, state=State.WAITING, raw=encode(fields))
 
 
 class _Check:
@@ -122,13 +107,8 @@ class _Check:
         self.limits = limits
         self.problems = list(parsed.problems)
         self.scope = Submitted(parsed.build)
-        # Ids of elements that are wrong otherwise count as known, so that one mistake is told once.
-        self.known = {
-            name
-            for listed in ("components", "changes")
-            for value in parsed.document.get(listed) or ()
-            if isinstance(value, dict) and isinstance(name := value.get("_component_id"), str)
-        }
+        # With the ids of elements that are wrong otherwise, so that one mistake is told once.
+        self.known = parsed.known
         self.suggestions = _MOST_SUGGESTIONS
         self.work = Work(_MOST_WORK)
 
@@ -170,7 +150,7 @@ class _Check:
         data = {State.COMPLETED, State.ERRORED} if resumed else {State.COMPLETED}
         for change in self.build.changes:
             # What a connector returned is data.
-            source = evolve(change, fields={}) if change.state in data else change
+            source = evolve(change, raw=b"{}") if change.state in data else change
             try:
                 template = compile_change(
                     source, self.build.id, templates=mode, unresolved=unresolved, limits=self.limits

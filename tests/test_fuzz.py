@@ -203,7 +203,7 @@ def attempt_template(source: random.Random) -> None:
         "tags": {text[:20]: [text]},
         "_raw": source.choice([None, [], [text]]),
     }
-    change = Change("x", fields, "vpc", Action.CREATE, "aws", State.WAITING)
+    change = Change("x", "vpc", Action.CREATE, "aws", State.WAITING, msgspec.json.encode(fields))
     scope = Everything()
     try:
         template = compile_change(

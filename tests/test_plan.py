@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from builds import Document, Run, build, change, prepare
+from builds import Document, Run, accepted_document, build, change, prepare, report_document
 
 from scheduler.errors import IllegalTransition, Stuck
 from scheduler.events import Finished, Settled, Withdrawn
@@ -140,7 +140,7 @@ def snapshot(run: Run) -> object:
         plan.done,
         plan.cause,
         plan.stopped,
-        encode(plan.report().document()),
+        encode(report_document(plan)),
     )
 
 
@@ -201,7 +201,7 @@ def test_nothing_is_sent_once_it_is_halted() -> None:
     assert run.plan.phase(0) is Phase.STARTING
     assert run.begin("b") is None
     withdrawn = run.plan.withdraw(0)
-    assert withdrawn == Withdrawn("a", run.plan.build.changes[0].fields)
+    assert withdrawn == Withdrawn("a", run.plan.build.changes[0].raw)
     assert withdrawn.body["_state"] == "waiting"
     assert run.states() == {"a": "waiting", "b": "waiting"}
     assert run.over()
@@ -536,7 +536,7 @@ def test_what_is_to_be_done(state: str | None) -> None:
     run = Run(build(one, extra=1))
     assert not run.over()
     assert run.plan.unsettled() == [0]
-    assert run.plan.accepted.document == build(change("a", x=1), extra=1)
+    assert accepted_document(run.plan) == build(change("a", x=1), extra=1)
     assert run.states() == {"a": "waiting"}
     assert "error" not in run.send("a")
     run.reply("a")
@@ -661,7 +661,7 @@ def test_an_implied_edge_orders() -> None:
         run.begin("b")
     run.do("a", id=7)
     assert run.send("b")["x"] == 7
-    assert run.plan.accepted.document["edges"] == []
+    assert accepted_document(run.plan)["edges"] == []
 
 
 def test_what_a_connector_returned_is_never_rendered() -> None:
@@ -935,7 +935,7 @@ def test_a_submitted_build_is_not_taken_for_a_resumed_one() -> None:
 def test_what_is_accepted_can_be_resumed() -> None:
     """What was accepted and persisted goes on after a restart as if nothing of it had begun."""
     first = Plan(prepare(build(change("a", _state="errored", error="x"), change("b", _state="running"))))
-    again = prepare(dict(first.accepted.document), resumed=True)
+    again = prepare(accepted_document(first), resumed=True)
     plan = Plan(again, resumed=True)
     assert not plan.halted
     assert plan.in_flight == 0

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from attrs import field, frozen, mutable
-from builds import Document, Run, build, change
+from builds import Document, Run, build, change, report_document
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
@@ -227,7 +227,7 @@ def test_a_restart_loses_and_repeats_nothing(case: Case, cut: int) -> None:
     for choice in case.order[:cut]:
         if not watch.step(choice):
             break
-    document = {**watch.run.plan.report().document(), "action": "build.create"}
+    document = {**report_document(watch.run.plan), "action": "build.create"}
     document.pop("error", None)
     again = Run(document, resumed=True)
     assert again.plan.in_flight == len(watch.flying)

@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
+from scheduler.model import Edge
 from scheduler.report import Report
-from scheduler.strictjson import decode, encode
+from scheduler.strictjson import Raw, decode, encode
 
 FIELDS = {
     "zeta": 1,
@@ -13,17 +14,23 @@ FIELDS = {
     "name": "n",
     "action": "build.create",
     "error": "old",
-    "edges": [{"x": 10**40}],
 }
+EDGES = [Edge("a", "b", 1), Edge("b", "end"), Edge("b", "c", None, {"x": 10**40})]
 
 
 def made(error: str | None, components: int = 0, changes: int = 0) -> Report:
     def item(number: int) -> dict[str, Any]:
         return {"_component_id": f"ü{number}", "_state": "completed", "n": 10**40 + number}
 
-    return Report(
-        "build.create", error, FIELDS, [*map(item, range(components))], [*map(item, range(changes))]
-    )
+    existing, done = [*map(item, range(components))], [*map(item, range(changes))]
+    states = {"completed": changes} if changes else {}
+    return Report("build.create", error, FIELDS, existing, done, EDGES, states)
+
+
+def document(report: Report) -> dict[str, Any]:
+    """A report as whoever receives it reads it."""
+    read: dict[str, Any] = decode(b"".join(report.chunks()))
+    return read
 
 
 @pytest.mark.parametrize("error", [None, "a: broken", 'quotes " and\nlines'])
@@ -34,10 +41,22 @@ def test_the_chunks_are_the_document(error: str | None, components: int, changes
     """The pieces together are the report as one JSON object, with every digit."""
     report = made(error, components, changes)
     text = b"".join(report.chunks())
-    assert decode(text) == report.document()
-    assert text == encode(report.document())
-    assert len(report.document()["components"]) == components
-    assert len(report.document()["changes"]) == changes
+    read = decode(text)
+    assert text == encode(read)
+    assert read["components"] == report.components
+    assert read["changes"] == report.changes
+    assert read["edges"] == [
+        {"source": "a", "destination": "b", "length": 1},
+        {"source": "b", "destination": "end"},
+        {"source": "b", "destination": "c", "x": 10**40},
+    ]
+
+
+def test_what_was_not_touched_is_copied() -> None:
+    """A change that nothing was done with is JSON text already, and stands in the report as it is."""
+    text = b'{"_component_id":"a","n":1.0}'
+    report = Report("build.create", "x", FIELDS, [], [Raw(text)], [], {"waiting": 1})
+    assert text in b"".join(report.chunks())
 
 
 def test_where_it_goes() -> None:
@@ -48,10 +67,10 @@ def test_where_it_goes() -> None:
 
 def test_an_error_that_was_submitted_is_not_reported() -> None:
     """The top-level error is that of this run, or there is none; other fields are kept in order."""
-    assert "error" not in made(None).document()
-    assert made("new").document()["error"] == "new"
-    expected = ["zeta", "id", "name", "action", "edges", "components", "changes"]
-    assert list(made(None).document()) == expected
+    assert "error" not in document(made(None))
+    assert document(made("new"))["error"] == "new"
+    expected = ["zeta", "id", "name", "action", "components", "changes", "edges"]
+    assert list(document(made(None))) == expected
 
 
 @pytest.mark.parametrize("error", [None, "a: broken"])
@@ -60,9 +79,9 @@ def test_the_reduced_report(error: str | None) -> None:
     report = made(error, 1_000, 1_000)
     reduced = report.reduced(5_000_000, 1_048_576)
     assert len(reduced) < 1_000
-    document = decode(reduced)
+    read = decode(reduced)
     text = "the report takes 5000000 bytes, over the server's max_payload of 1048576 bytes"
-    assert document == {
+    assert read == {
         "id": "b",
         "name": "n",
         "action": "build.create",
@@ -76,5 +95,5 @@ def test_the_reduced_report_is_small_whatever_the_build() -> None:
     """A long error and a long name are cut in the reduced report; a name that is no text is left out."""
     assert len(made("x" * 65_536).reduced(1, 1)) < 5_000
     for name in ("x" * 65_536, ["x"] * 65_536):
-        report = Report("build.create", None, {**FIELDS, "name": name}, [], [])
+        report = Report("build.create", None, {**FIELDS, "name": name}, [], [], [], {})
         assert len(report.reduced(1, 1)) < 2_000

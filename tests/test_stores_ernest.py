@@ -23,6 +23,7 @@ from scheduler.events import Accepted, Event, Finished, Settled, Started, Withdr
 from scheduler.stores import Store, ernest
 from scheduler.stores.asking import Backoff
 from scheduler.stores.ernest import ErnestStore
+from scheduler.strictjson import encode
 
 JSON: TypeAlias = dict[str, Any]
 
@@ -123,7 +124,7 @@ def _build(changes: list[JSON], id_: str = "b") -> JSON:
 
 
 def _started(id_: str = "vpc::a", **fields: Any) -> Started:
-    return Started(id_, f"b/{id_}/1", _change(id_, **fields))
+    return Started(id_, f"b/{id_}/1", encode(_change(id_, **fields)))
 
 
 async def _failure(
@@ -162,7 +163,7 @@ async def test_satisfies_the_port(store: ErnestStore, autojump_clock: MockClock)
             [(CHANGE, _change("vpc::a", _state="running", x=2**70, service="b"))],
         ),
         (
-            Withdrawn("vpc::a", _change("vpc::a", _state="running", service="of-another")),
+            Withdrawn("vpc::a", encode(_change("vpc::a", _state="running", service="of-another"))),
             [(CHANGE, _change("vpc::a", service="b"))],
         ),
         # create, update and get look the same from here

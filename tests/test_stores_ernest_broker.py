@@ -13,6 +13,7 @@ from scheduler.bus.options import BusOptions
 from scheduler.errors import BuildLost, StoreError, StoreUnavailable
 from scheduler.events import Accepted, Finished, Settled, Started
 from scheduler.stores.ernest import ErnestStore
+from scheduler.strictjson import encode
 
 pytestmark = pytest.mark.integration
 
@@ -34,7 +35,7 @@ async def test_a_build_from_intake_to_report(nats_server: NatsServer, tmp_path: 
             change = _change("vpc::0", service="b")
             done = {**change, "_state": "completed", "n": 2**70}
             await store.append("b", [Accepted(_build("b", 2))])
-            await store.append("b", [Started("vpc::0", "b/vpc::0/1", change)])
+            await store.append("b", [Started("vpc::0", "b/vpc::0/1", encode(change))])
             assert [build async for build in store.unfinished()] == ["b"]
             await store.append("b", [Settled("vpc::0", done, upserts=(done,), deletes=(_change("vpc::x"),))])
             loaded = await store.load("b")
@@ -45,9 +46,9 @@ async def test_a_build_from_intake_to_report(nats_server: NatsServer, tmp_path: 
             assert [build async for build in store.unfinished()] == []
             assert await store.load("unknown") is None
             with pytest.raises(BuildLost, match="record not found"):
-                await store.append("unknown", [Started("vpc::0", "", change)])
+                await store.append("unknown", [Started("vpc::0", "", encode(change))])
             with pytest.raises(StoreError, match="change not found"):
-                await store.append("b", [Started("vpc::9", "", _change("vpc::9"))])
+                await store.append("b", [Started("vpc::9", "", encode(_change("vpc::9")))])
     subjects = [record["subject"].removeprefix("build.") for record in service.records()]
     change_set, component_set = "set.mapping.change", "set.mapping.component"
     assert subjects[:6] == [
@@ -81,7 +82,7 @@ async def test_nothing_is_lost_over_a_restart_of_the_broker(nats_server: NatsSer
             async def run(build: str) -> None:
                 await store.append(build, [Accepted(_build(build, 40))])
                 for n in range(40):
-                    await store.append(build, [Started(f"vpc::{n}", "", _change(f"vpc::{n}"))])
+                    await store.append(build, [Started(f"vpc::{n}", "", encode(_change(f"vpc::{n}")))])
 
             async with trio.open_nursery() as nursery:
                 for n in range(6):

@@ -5,6 +5,7 @@ import tracemalloc
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import msgspec
 import pytest
 
 from scheduler.errors import TemplateError
@@ -47,7 +48,14 @@ class World:
 
 def render(text: Any, world: World | None = None) -> bytes:
     fields = {"_component_id": "a", "x": text}
-    change = Change(id="a", type="t", action=Action.CREATE, provider="p", state=State.WAITING, fields=fields)
+    change = Change(
+        id="a",
+        type="t",
+        action=Action.CREATE,
+        provider="p",
+        state=State.WAITING,
+        raw=msgspec.json.encode(fields),
+    )
     template = compile_change(
         change, "b1", templates=Templates.ALL, unresolved=OnUnresolved.ERROR, limits=DEFAULT_LIMITS
     )
@@ -242,7 +250,14 @@ def test_what_takes_too_much_work_is_not_judged_at_intake() -> None:
     """Many expensive components share what may be spent on checking them; the rest fails when due."""
     world = World(data={"d": {"l": ["abcdefgh"] * 5000}})
     fields = {"_component_id": "a", "x": ["{{ components['d'].l | sort | first ~ build.nope }}"] * 100}
-    change = Change(id="a", type="t", action=Action.CREATE, provider="p", state=State.WAITING, fields=fields)
+    change = Change(
+        id="a",
+        type="t",
+        action=Action.CREATE,
+        provider="p",
+        state=State.WAITING,
+        raw=msgspec.json.encode(fields),
+    )
     template = compile_change(
         change, "b1", templates=Templates.ALL, unresolved=OnUnresolved.ERROR, limits=DEFAULT_LIMITS
     )

@@ -52,7 +52,7 @@ class Backoff:
 DEFAULT_BACKOFF = Backoff()
 
 
-class _Retry(Exception):  # noqa: N818 (never leaves this module)
+class _Retry(Exception):
     """An attempt came to nothing that is final."""
 
     def __init__(self, outcome: str, reason: str = "") -> None:

@@ -7,7 +7,7 @@ import msgspec
 
 from scheduler.errors import InvalidTemplate, Problem, TemplateError
 from scheduler.template import references
-from scheduler.template.jsonparts import encode, unwritable
+from scheduler.template.jsonparts import encode
 from scheduler.template.references import Syntax, Text
 from scheduler.template.resolve import Raw, join_place, raw_fields
 
@@ -34,12 +34,7 @@ def cut_fields(name: str, fields: Mapping[str, Any], syntax: Syntax) -> Cut:
         InvalidTemplate: With every problem there is.
     """
     cutter = _Cutter(name, syntax)
-    try:
-        body = encode(fields)
-    except TemplateError as error:
-        # Where the surrogate is: slow, and only ever done for a build that is refused.
-        cutter.find_unwritable(fields, "")
-        raise InvalidTemplate(cutter.problems or [Problem(name, str(error))]) from None
+    body = encode(fields)
     raw = cutter.raw(fields)
     holed = cutter.cut(fields, "", raw) if b"{{" in body or b'"$(' in body else fields
     if cutter.problems:
@@ -104,21 +99,3 @@ class _Cutter:
             return value
         self.slots.append((place, text))
         return _SLOT
-
-    def find_unwritable(self, value: Any, place: str) -> None:
-        """Report every string in ``value`` that has no UTF-8."""
-        match value:
-            case str():
-                try:
-                    value.encode()
-                except UnicodeEncodeError as error:
-                    self.refuse(place, unwritable(error))
-            case dict():
-                for key, item in value.items():
-                    name = key.encode("utf-8", "backslashreplace").decode()
-                    if name != key:
-                        self.refuse(join_place(place, name), "the name holds a lone surrogate")
-                    self.find_unwritable(item, join_place(place, name))
-            case list():
-                for index, item in enumerate(value):
-                    self.find_unwritable(item, join_place(place, index))

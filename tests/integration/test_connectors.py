@@ -12,19 +12,21 @@ from integration.harness import Submitter, errors, states
 pytestmark = pytest.mark.integration
 
 JSON = dict[str, Any]
+WRONG = {"wrong": True}
+"""Stands in replies that must not count."""
 DONE: dict[str, list[JSON]] = {
-    "twice": [{}, {}],
+    "twice": [{}, {"set": WRONG}],
     "on both ways": [{"on": "both"}],
-    "done and then an error": [{}, {"state": "errored"}],
-    "for another build, then right": [{"set": {"service": "build-of-another"}}, {}],
-    "with another id, then right": [{"set": {"_component_id": "vpc::9"}}, {}],
-    "for another type, then right": [{"subject": "disk.create.aws.done"}, {}],
-    "for another provider, then right": [{"subject": "vpc.create.gcp.done"}, {}],
-    "for another action, then right": [{"subject": "vpc.delete.aws.done"}, {}],
+    "done and then an error": [{}, {"state": "errored", "set": WRONG}],
+    "for another build, then right": [{"set": {"service": "build-of-another", **WRONG}}, {}],
+    "with another id, then right": [{"set": {"_component_id": "vpc::9", **WRONG}}, {}],
+    "for another type, then right": [{"subject": "disk.create.aws.done", "set": WRONG}, {}],
+    "for another provider, then right": [{"subject": "vpc.create.gcp.done", "set": WRONG}, {}],
+    "for another action, then right": [{"subject": "vpc.delete.aws.done", "set": WRONG}, {}],
     "with a list, then right": [{"raw": "[1, 2]"}, {}],
     "with nothing, then right": [{"raw": ""}, {}],
     "with text, then right": [{"raw": "done!"}, {}],
-    "with nulls, then right": [{"set": {"service": None, "_component_id": None}}, {}],
+    "with nulls, then right": [{"set": {"service": None, "_component_id": None, **WRONG}}, {}],
     "with deep nesting, then right": [{"raw": "[" * 10_000}, {}],
     "from a typed struct": [{"drop": ["behaviour", "secret_field", "_action", "_provider", "_component"]}],
     "without a state": [{"drop": ["_state"]}],
@@ -65,6 +67,7 @@ def test_one_reply_counts(site: Site, name: str, *, on_verb: bool) -> None:
     vpc = report["changes"][-2]
     assert (vpc["_component"], vpc["_action"], vpc["_provider"]) == ("vpc", "create", "aws")
     assert (vpc["_component_id"], vpc["service"]) == ("vpc::1", document["id"])
+    assert "wrong" not in vpc
     site.client.flush()
     assert len(site.submitter.reports_of(document["id"])) == 1
 
