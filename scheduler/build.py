@@ -78,7 +78,10 @@ class Walk:
         self.listening = trio.Event()
         """Set once the replies to what an earlier process sent are waited for."""
         self._resumed: dict[Vertex, Call | Settled] = {}
-        self._settled: list[trio.Event | None] = []
+        self._settled = bytearray(b"\1" * len(plan.graph.ids))
+        """By vertex: whether nobody has to wait for it (any more)."""
+        self._awaited: dict[Vertex, trio.Event] = {}
+        """The settled events of those that somebody waits for: most are never needed."""
         self._calls: dict[Call, float] = {}
         self._given_up: list[Call] = []
 
@@ -139,26 +142,23 @@ class Walk:
     async def _components(self) -> None:
         plan = self.plan
         unsettled = plan.unsettled()
-        self._settled = [None] * len(plan.graph.ids)
         for vertex in unsettled:
-            self._settled[vertex] = trio.Event()
-        for vertex in unsettled:
+            self._settled[vertex] = False
             if plan.is_in_flight(vertex):
                 step = plan.resume(vertex)
                 self._resumed[vertex] = step if isinstance(step, Settled) else self._connectors.expect(step)
         self.listening.set()
         async with trio.open_nursery() as nursery:
             for count, vertex in enumerate(unsettled, 1):
-                nursery.start_soon(self._component, vertex, name=f"{self.id}/{plan.graph.ids[vertex]}")
+                nursery.start_soon(self._component, vertex, name=plan.graph.ids[vertex])
                 if not count % _SPAWNED_AT_ONCE:
                     await trio.lowlevel.checkpoint()
 
     async def _component(self, vertex: Vertex) -> None:
         try:
             for dependency in self.plan.graph.dependencies[vertex]:
-                event = self._settled[dependency]
-                if event is not None and not event.is_set():
-                    await event.wait()
+                if not self._settled[dependency]:
+                    await self._settled_event(dependency).wait()
             resumed = self._resumed.pop(vertex, None)
             if resumed is not None:
                 await self._resume(resumed)
@@ -172,9 +172,16 @@ class Walk:
                 finally:
                     self._slots.release(self)
         finally:
-            event = self._settled[vertex]
+            self._settled[vertex] = True
+            event = self._awaited.pop(vertex, None)
             if event is not None:
                 event.set()
+
+    def _settled_event(self, vertex: Vertex) -> trio.Event:
+        event = self._awaited.get(vertex)
+        if event is None:
+            event = self._awaited[vertex] = trio.Event()
+        return event
 
     async def _begin(self, vertex: Vertex) -> None:
         step = self.plan.begin(vertex)

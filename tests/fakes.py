@@ -127,6 +127,8 @@ class FakeStore:
         """An async function that is awaited before `load` answers."""
         self.after: Callable[[str, Event], None] | None = None
         """Is told of each event once it is persisted."""
+        self.delay: Callable[[], float] | None = None
+        """Says of each append how many seconds it takes."""
         self._gates: list[tuple[Match, Gate]] = []
         self._failures: list[tuple[Match, Exception]] = []
 
@@ -150,6 +152,8 @@ class FakeStore:
 
     async def append(self, build: str, events: Sequence[Event]) -> None:
         await trio.lowlevel.checkpoint()
+        if self.delay is not None:
+            await trio.sleep(self.delay())
         for event in events:
             for match, gate in self._gates:
                 if match(event):

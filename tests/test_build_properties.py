@@ -15,6 +15,7 @@ from test_build import Run
 from trio.testing import MockClock
 
 from scheduler.slots import Slots
+from scheduler.stores import Store
 from scheduler.stores.memory import MemoryStore
 
 WAYS = ("subject", "reply", "both")
@@ -134,7 +135,10 @@ def run(case: Case, *, slots: Slots, persisted: bool) -> Run:
     """Run a case on a clock that jumps; checks what holds for every build."""
 
     async def main() -> Run:
-        store = FakeStore() if persisted else MemoryStore()
+        store: Store = MemoryStore()
+        if persisted:
+            store = FakeStore()
+            store.delay = case.chance("store").random
         async with open_world(script=case.script, slots=slots, store=store) as world:
             trace = Trace(world, case.document())
             one = Run(world, case.document())

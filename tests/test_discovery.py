@@ -109,7 +109,7 @@ async def test_stats_count_requests_errors_and_time(
 async def test_a_question_without_an_address_to_answer_is_passed_over(
     fake_bus: FakeBus, discovery: Discovery
 ) -> None:
-    """Whoever asks without a reply subject, or with one that is not allowed, gets nothing and hurts nobody."""
+    """Whoever asks without a reply subject, or with one that is not allowed, gets nothing."""
     await discovery.open()
     fake_bus.deliver("$SRV.PING", b"")
     fake_bus.deliver("$SRV.PING", b"", reply="not allowed.*")
