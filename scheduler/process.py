@@ -26,8 +26,6 @@ _log = structlog.get_logger()
 
 _HARD_EXIT_AFTER = 0.8
 """Seconds from the second signal until the process ends, whatever still holds on to it."""
-_SWITCH_INTERVAL = 0.0005
-"""Large builds are read in threads; the loop must not wait 5 ms for its turn each time."""
 
 
 def open_store(settings: Settings, bus: Bus) -> Store:
@@ -50,7 +48,6 @@ async def run_service(settings: Settings) -> int:
         BrokerError: the embedded broker does not start, or died.
         BusError: the broker refuses us.
     """
-    sys.setswitchinterval(_SWITCH_INTERVAL)
     stopping = _Stopping()
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with trio.open_nursery() as nursery:

@@ -49,10 +49,10 @@ class TakeUp:
     def on_stray(self, stray: Stray) -> None:
         """A reply came for a component that nobody here waits for. Synchronous: it only notes it."""
         build = stray.build
-        if self._supervisor.holds(build) or self._supervisor.has_reported(build):
-            self._drop(stray)
-        elif build in self._asking:
+        if build in self._asking:
             self._asking[build].append(stray)
+        elif self._supervisor.holds(build) or self._supervisor.has_reported(build):
+            self._drop(stray)
         elif self._unknown.get(build, -1.0) > trio.current_time() or len(self._strays) == _MOST_STRAYS:
             self._drop(stray)
         else:
@@ -90,6 +90,8 @@ class TakeUp:
         walk: Walk | None = None
         try:
             walk = await self._take_up(build, unfinished)
+            if walk is not None:
+                await walk.listening.wait()
         except (StoreError, InvalidBuild) as error:
             _log.warning("build not taken up", build=build, error=str(error)[:1_000])
         except Exception:  # noqa: BLE001 - a bug of ours, set off by this build, must cost no other
@@ -98,8 +100,6 @@ class TakeUp:
             strays = self._asking.pop(build)
         if walk is None:
             self._remember_no(build)
-        else:
-            await walk.listening.wait()
         for stray in strays:
             if not self._connectors.redeliver(stray):
                 self._drop(stray)

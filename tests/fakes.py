@@ -9,14 +9,18 @@ from typing import Any, TypeAlias
 import trio
 from attrs import define, field, frozen
 from fake_bus import FakeBus, Published
+from trio.testing import wait_all_tasks_blocked
 
 from scheduler.bus import Message
+from scheduler.config import Settings
 from scheduler.connector import REPLY_SUBJECTS, Connectors
 from scheduler.errors import BuildLost
 from scheduler.events import Accepted, Event, Finished, Settled, Started, Withdrawn
 from scheduler.plan import Plan
+from scheduler.service import Service
 from scheduler.slots import Slots
 from scheduler.stores import Store
+from scheduler.stores.memory import MemoryStore
 from scheduler.timers import Timers
 from scheduler.validation import Prepared, read_build
 
@@ -386,3 +390,68 @@ class Trace:
         return next(
             (kind for kind, other in reversed(self.steps) if other == name and kind not in passed_over), ""
         )
+
+
+class Site:
+    """A service on a bus in memory, and what one sees of it from outside."""
+
+    def __init__(self, bus: FakeBus, service: Service, cloud: Cloud, nursery: trio.Nursery) -> None:
+        self.bus = bus
+        self.service = service
+        self.cloud = cloud
+        self.nursery = nursery
+
+    async def submit(self, value: JSON | bytes, subject: str = "build.create") -> JSON:
+        """Hand a build in, and return the answer."""
+        data = value if isinstance(value, bytes) else encode(value)
+        inbox = self.bus.new_inbox()
+        answers: list[bytes] = []
+        answered = trio.Event()
+
+        def take(message: Message) -> None:
+            answers.append(message.data)
+            answered.set()
+
+        subscription = await self.bus.subscribe(inbox, take)
+        self.bus.deliver(subject, data, reply=inbox)
+        await answered.wait()
+        await subscription.unsubscribe()
+        [answer] = answers
+        decoded: JSON = json.loads(answer)
+        return decoded
+
+    async def publish(self, value: JSON | bytes, subject: str = "build.create") -> None:
+        """Publish a build as Ernest does, without waiting for an answer."""
+        self.bus.deliver(subject, value if isinstance(value, bytes) else encode(value))
+        await wait_all_tasks_blocked()
+
+    @property
+    def reports(self) -> list[tuple[str, JSON]]:
+        """What was published on ``build.*.done`` and the like, in order."""
+        return [
+            (one.subject, json.loads(one.data))
+            for one in self.bus.published
+            if one.subject.split(".")[0] in {"build", "service"}
+            and one.subject.split(".")[-1] in {"done", "error"}
+        ]
+
+    @property
+    def report(self) -> tuple[str, JSON]:
+        """The one report."""
+        [report] = self.reports
+        return report
+
+
+@asynccontextmanager
+async def open_service(
+    *, script: Script = succeed, store: Store | None = None, bus: FakeBus | None = None, **settings: Any
+) -> AsyncIterator[Site]:
+    """A service that is ready, with connectors that do as told."""
+    bus = bus or FakeBus()
+    cloud = Cloud(bus, script)
+    service = Service(Settings(**settings), bus, store or MemoryStore())
+    async with trio.open_nursery() as nursery:
+        await cloud.open(nursery)
+        await nursery.start(service.run)
+        yield Site(bus, service, cloud, nursery)
+        nursery.cancel_scope.cancel()

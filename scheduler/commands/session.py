@@ -4,7 +4,6 @@ A command's own parts (an embedded broker, the service, simulated connectors) ru
 with it.
 """
 
-import gc
 import signal
 import sys
 import tempfile
@@ -21,11 +20,10 @@ from scheduler.bus.options import BusOptions
 from scheduler.config import Settings
 from scheduler.errors import BrokerError, SchedulerError
 from scheduler.simulator import Behaviour, Simulator
+from scheduler.tuning import tune_interpreter
 
 CONNECT_TIMEOUT = 10.0
 """Seconds that a command waits for the broker; the service waits for ever."""
-_GC_THRESHOLDS = (50_000, 20, 50)
-"""A large build is many live objects: with the default thresholds they are walked again and again."""
 
 
 def complain(text: str) -> None:
@@ -47,7 +45,7 @@ def run_async(main: Callable[[], Awaitable[int]]) -> int:
         SchedulerError: what it raised, out of the groups that nurseries wrap it in.
         BrokenPipeError: nobody reads our output any more.
     """
-    gc.set_threshold(*_GC_THRESHOLDS)
+    tune_interpreter()
     try:
         return trio.run(main)
     except BaseExceptionGroup as group:

@@ -184,4 +184,4 @@ def _read(text: str, syntax: Syntax) -> Text | None:
     return found
 
 
-_shared_read = lru_cache(maxsize=4096)(_read)
+_shared_read = lru_cache(maxsize=512)(_read)

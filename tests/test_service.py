@@ -1,0 +1,632 @@
+"""The service on a bus in memory: taking builds, reporting them, keeping them apart, ending in order."""
+
+# ruff: noqa: ARG001 - pytest-trio takes a clock from a test's own arguments only
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import structlog
+import trio
+from fake_bus import FakeBus, Published
+from fakes import (
+    JSON,
+    LOST,
+    FakeStore,
+    Reply,
+    accepted,
+    change,
+    document,
+    encode,
+    ignore,
+    open_service,
+    settled,
+    started,
+    states,
+)
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from scheduler.bus import Outgoing
+from scheduler.config import Settings
+from scheduler.errors import BusFull
+from scheduler.intake import SUBJECTS
+from scheduler.limits import Limits
+from scheduler.service import Service
+from scheduler.stores.memory import MemoryStore
+
+# ---- taking builds
+
+
+async def test_a_build_is_accepted_run_and_reported() -> None:
+    """From the intake over the connectors to the report, on the subjects of the wire."""
+    async with open_service() as site:
+        assert await site.submit(document("ab", [("a", "b")])) == {"id": "b1", "status": "accepted"}
+        await wait_all_tasks_blocked()
+        subject, report = site.report
+        assert subject == "build.create.done"
+        assert states(report) == {"a": "completed", "b": "completed"}
+        assert "error" not in report
+        assert report["edges"] == [{"source": "a", "destination": "b"}]
+
+
+@pytest.mark.parametrize("subject", SUBJECTS)
+async def test_every_intake_subject_takes_builds_and_the_action_names_the_report(subject: str) -> None:
+    """Whatever it came in on, the report goes out on the build's action."""
+    async with open_service() as site:
+        await site.submit(document("a", action="service.import"), subject)
+        await wait_all_tasks_blocked()
+        assert site.report[0] == "service.import.done"
+
+
+async def test_intake_is_shared_in_the_queue_group(fake_bus: FakeBus) -> None:
+    """Of two schedulers one takes each build."""
+    async with open_service(bus=fake_bus), open_service(bus=fake_bus):
+        queues = {one.queue for one in fake_bus.interests.values() if one.subject in SUBJECTS}
+        assert queues == {"scheduler"}
+
+
+async def test_a_build_is_accepted_when_it_is_persisted_and_not_before() -> None:
+    """While the store takes its time there is no answer, and nothing is sent."""
+    store = FakeStore()
+    gate = store.hold(accepted)
+    async with open_service(store=store) as site, trio.open_nursery() as nursery:
+        answers: list[JSON] = []
+
+        async def submit() -> None:
+            answers.append(await site.submit(document("a")))
+
+        nursery.start_soon(submit)
+        await gate.reached.wait()
+        await wait_all_tasks_blocked()
+        assert answers == []
+        assert site.cloud.asked == []
+        gate.open()
+        await wait_all_tasks_blocked()
+        assert answers == [{"id": "b1", "status": "accepted"}]
+        assert site.cloud.asked == ["a"]
+
+
+async def test_the_answer_leaves_before_the_report() -> None:
+    """Whoever submits hears that the build is accepted before hearing that it is done."""
+    async with open_service() as site:
+        await site.submit(document([]))
+        await wait_all_tasks_blocked()
+        subjects = [one.subject for one in site.bus.published if not one.subject.startswith("scheduler.")]
+        assert subjects[0].startswith("_INBOX")
+        assert subjects[1] == "build.create.done"
+
+
+async def test_a_build_that_is_wrong_is_rejected_with_every_problem() -> None:
+    """All that is wrong is told, each with its place, and nothing runs."""
+    async with open_service() as site:
+        value = document(["a", "a", change("b", action="explode")], [("a", "zzz"), ("b", "b")])
+        answer = await site.submit(value)
+        assert answer["status"] == "rejected"
+        assert answer["error"]["code"] == "invalid"
+        places = {detail.partition(":")[0] for detail in answer["error"]["details"]}
+        assert places == {
+            "changes[1]._component_id",
+            "changes[2]._action",
+            "edges[0].destination",
+            "edges[1]",
+        }
+        await wait_all_tasks_blocked()
+        assert site.cloud.asked == []
+        assert site.reports == []
+
+
+async def test_without_a_reply_subject_a_wrong_build_is_published_as_failed() -> None:
+    """Ernest publishes and forgets: its store learns from `.error` that the build was not taken."""
+    async with open_service() as site:
+        value = document("ab", [("a", "b"), ("b", "a")])
+        await site.publish(value)
+        subject, report = site.report
+        assert subject == "build.create.error"
+        assert report.pop("error").startswith("edges: cycle: ")
+        assert report == value
+
+
+async def test_a_store_that_fails_at_intake_rejects_the_build() -> None:
+    """A build that cannot be persisted is not ours: it is rejected, and can be submitted again."""
+    store = FakeStore()
+    store.fail(accepted, LOST)
+    async with open_service(store=store) as site:
+        answer = await site.submit(document("a"))
+        assert answer["error"]["code"] == "store"
+        assert answer["error"]["message"] == "store: record not found"
+        await site.publish(document("a"))
+        assert site.report[0] == "build.create.error"
+        store.recover()
+        assert (await site.submit(document("a")))["status"] == "accepted"
+
+
+# ---- the same id again
+
+
+async def test_the_same_content_while_it_runs_is_accepted_and_changes_nothing() -> None:
+    """A build that is submitted again is the same build: other white space and key order are no difference."""
+    async with open_service(script=ignore) as site:
+        value = document("a")
+        await site.submit(value)
+        again = json.dumps(dict(reversed(value.items())), indent=3).encode()
+        assert await site.submit(again) == {"id": "b1", "status": "accepted"}
+        await site.publish(value)
+        assert site.cloud.asked == ["a"]
+        site.cloud.answer("a")
+        await wait_all_tasks_blocked()
+        assert [subject for subject, _ in site.reports] == ["build.create.done"]
+
+
+async def test_other_content_while_it_runs_is_rejected_and_no_error_is_published() -> None:
+    """The running build goes on, and nobody who listens takes it for failed."""
+    async with open_service(script=ignore) as site:
+        await site.submit(document("a"))
+        answer = await site.submit(document("ab"))
+        assert answer["error"]["code"] == "running"
+        for wrong in (document("ab"), document("aa"), document("a", [("a", "a")]), {"id": "b1"}):
+            await site.publish(wrong)
+        assert site.reports == []
+        site.cloud.answer("a")
+        await wait_all_tasks_blocked()
+        assert site.report[0] == "build.create.done"
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_simultaneous_duplicates_have_one_outcome(fails: bool) -> None:
+    """Those who come while the first is being persisted wait, and are told what became of it."""
+    store = FakeStore()
+    gate = store.hold(accepted)
+    if fails:
+        store.fail(accepted, LOST)
+    answers: dict[str, JSON] = {}
+    async with open_service(store=store, script=ignore) as site, trio.open_nursery() as nursery:
+
+        async def submit(name: str, value: JSON) -> None:
+            answers[name] = await site.submit(value)
+
+        nursery.start_soon(submit, "first", document("a"))
+        await gate.reached.wait()
+        nursery.start_soon(submit, "same", document("a"))
+        nursery.start_soon(submit, "other", document("ab"))
+        await wait_all_tasks_blocked()
+        assert answers == {}
+        gate.open()
+        await wait_all_tasks_blocked()
+        outcome = {name: answer.get("error", {}).get("code", "accepted") for name, answer in answers.items()}
+        if fails:
+            assert outcome == dict.fromkeys(("first", "same", "other"), "store")
+        else:
+            assert outcome == {"first": "accepted", "same": "accepted", "other": "running"}
+            assert len(store.of("b1")) == 2, "accepted once, and a's start"
+
+
+async def test_a_finished_build_can_be_run_again() -> None:
+    """The same id after its end is a new run, with a report of its own."""
+    fails = ["a"]
+
+    def script(component: JSON) -> Sequence[Reply]:
+        name = component["_component_id"]
+        if name in fails:
+            fails.remove(name)
+            return [Reply("errored", fields={"error": "no"})]
+        return [Reply()]
+
+    async with open_service(script=script) as site:
+        value = document("ab", [("a", "b")])
+        await site.submit(value)
+        await wait_all_tasks_blocked()
+        [(subject, failed)] = site.reports
+        assert subject == "build.create.error"
+        assert (await site.submit(failed))["status"] == "accepted"
+        await wait_all_tasks_blocked()
+        subject, report = site.reports[1]
+        assert subject == "build.create.done"
+        assert states(report) == {"a": "completed", "b": "completed"}
+        assert "error" not in report
+        assert site.cloud.asked == ["a", "a", "b"]
+
+
+# ---- limits
+
+
+async def test_one_build_more_than_there_may_be_is_busy() -> None:
+    """At `max_builds` the next one is rejected as busy, and taken once another ended."""
+    async with open_service(script=ignore, max_builds=2) as site:
+        for build in ("b1", "b2"):
+            assert (await site.submit(document([f"of-{build}"], build=build)))["status"] == "accepted"
+        answer = await site.submit(document("a", build="b3"))
+        assert answer["error"]["code"] == "busy"
+        assert "max_builds is 2" in answer["error"]["message"]
+        site.cloud.answer("of-b1")
+        await wait_all_tasks_blocked()
+        assert (await site.submit(document("a", build="b3")))["status"] == "accepted"
+
+
+async def test_builds_share_the_slots_of_the_instance() -> None:
+    """A build of one component beside a large one gets its slot in its turn."""
+    async with open_service(script=ignore, max_in_flight=2, max_in_flight_per_build=2) as site:
+        await site.submit(document([f"c{number}" for number in range(50)], build="large"))
+        await wait_all_tasks_blocked()
+        await site.submit(document("a", build="small"))
+        await wait_all_tasks_blocked()
+        assert len(site.cloud.asked) == 2
+        for _ in range(2):
+            site.cloud.answer(site.cloud.asked[0] if len(site.cloud.asked) == 2 else site.cloud.asked[1])
+            await wait_all_tasks_blocked()
+        assert "a" in site.cloud.asked
+
+
+async def test_a_report_over_the_limit_is_reduced_and_names_it() -> None:
+    """What the broker would not take is reported without its lists, with the size and the limit."""
+    bus = FakeBus(max_payload=4_000)
+    script = lambda _: [Reply(fields={"blob": "x" * 1_500})]  # noqa: E731
+    async with open_service(bus=bus, script=script) as site:
+        await site.submit(document("abc"))
+        await wait_all_tasks_blocked()
+        subject, report = site.report
+        assert subject == "build.create.done"
+        assert "over the server's max_payload of 4000 bytes" in report["error"]
+        assert report["omitted"] == ["components", "changes", "edges"]
+        assert report["states"] == {"completed": 3}
+
+
+async def test_a_request_over_the_limit_fails_its_component() -> None:
+    """What a connector could not be sent fails, and the report names the limit."""
+    bus = FakeBus(max_payload=4_000)
+    script = lambda _: [Reply(fields={"blob": "x" * 3_600})]  # noqa: E731
+    value = document(["a", change("b", blob="{{ components['a'].blob }}{{ components['a'].blob }}")])
+    async with open_service(bus=bus, script=script) as site:
+        await site.submit(value)
+        await wait_all_tasks_blocked()
+        assert site.report[0] == "build.create.error"
+        assert "b: the request cannot be sent" in site.report[1]["error"]
+        assert "max_payload of 4000 bytes" in site.report[1]["error"]
+
+
+class FullBus(FakeBus):
+    """Has no room for reports until told otherwise."""
+
+    full = True
+
+    def publish(self, subject: str, data: bytes, **options: Any) -> Outgoing:
+        if self.full and subject.startswith("build."):
+            raise BusFull("no room")
+        return super().publish(subject, data, **options)
+
+
+async def test_a_report_waits_for_room(autojump_clock: MockClock) -> None:
+    """While the outgoing queue is full a report is kept, and its build with it."""
+    bus = FullBus()
+    async with open_service(bus=bus) as site:
+        await site.submit(document("a"))
+        await trio.sleep(60)
+        assert site.reports == []
+        bus.full = False
+        await trio.sleep(5)
+        assert site.report[0] == "build.create.done"
+
+
+async def test_a_limit_is_named_with_its_value() -> None:
+    """A build over a limit is rejected with code `limit`, the limit's name and the value."""
+    async with open_service(limits=Limits(max_changes=3)) as site:
+        assert (await site.submit(document("abc")))["status"] == "accepted"
+        answer = await site.submit(document("abcd", build="b2"))
+        assert answer["error"]["code"] == "limit"
+        assert "max_changes is 3" in answer["error"]["message"]
+
+
+async def test_a_flood_is_refused_as_busy_and_what_was_taken_is_answered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """When more comes in than the queue holds, the rest is told to come again."""
+    monkeypatch.setattr("scheduler.service._INTAKE_QUEUE", 5)
+    async with open_service() as site:
+        codes: list[str] = []
+        await site.bus.subscribe("answers", lambda message: codes.append(json.loads(message.data)["status"]))
+        for number in range(20):
+            site.bus.deliver("build.create", encode(document("a", build=f"b{number}")), reply="answers")
+        await wait_all_tasks_blocked()
+        assert len(codes) == 20
+        assert codes.count("accepted") >= 5
+        assert codes.count("rejected") >= 5
+
+
+# ---- bugs
+
+
+async def test_a_bug_in_one_build_touches_no_other_build() -> None:
+    """A store that breaks over one build: that one is reported as failed, the others run."""
+    store = FakeStore()
+    store.fail(started("bad"), RuntimeError("a bug"))
+    async with open_service(store=store) as site:
+        for name in ("bad", "good"):
+            await site.submit(document([name], build=f"build-{name}"))
+        await wait_all_tasks_blocked()
+        reports = {report["id"]: (subject, report) for subject, report in site.reports}
+        assert reports["build-good"][0] == "build.create.done"
+        assert reports["build-bad"][0] == "build.create.error"
+        assert "a fault in the scheduler" in reports["build-bad"][1]["error"]
+        assert (await site.submit(document("a", build="b3")))["status"] == "accepted"
+
+
+async def test_a_bug_at_intake_is_answered_and_touches_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A message that sets off a bug is rejected as internal, and the next one is read."""
+    read = Service._read
+
+    async def broken(self: Service, data: bytes, **options: Any) -> Any:
+        if b"poison" in data:
+            raise RecursionError("a bug")
+        return await read(self, data, **options)
+
+    monkeypatch.setattr(Service, "_read", broken)
+    async with open_service() as site:
+        with structlog.testing.capture_logs() as logs:
+            answer = await site.submit(document(["poison"]))
+        assert answer["error"]["code"] == "internal"
+        assert any("fault" in line["event"] for line in logs)
+        assert (await site.submit(document("a")))["status"] == "accepted"
+
+
+async def test_a_bug_at_intake_of_the_store_is_answered_and_the_id_is_free_again() -> None:
+    """A store that raises what nobody foresaw rejects the build, and holds nothing back."""
+    store = FakeStore()
+    store.fail(accepted, RuntimeError("a bug"))
+    async with open_service(store=store) as site:
+        with structlog.testing.capture_logs():
+            assert (await site.submit(document("a")))["error"]["code"] == "internal"
+        store.recover()
+        assert (await site.submit(document("a")))["status"] == "accepted"
+
+
+async def test_a_report_that_cannot_be_written_costs_no_other_build(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bug after the walk is logged, and the id is free again."""
+    from scheduler.report import Report  # noqa: PLC0415
+
+    def broken(_self: Report) -> Any:
+        raise RuntimeError("a bug")
+
+    async with open_service() as site:
+        with monkeypatch.context() as patch, structlog.testing.capture_logs() as logs:
+            patch.setattr(Report, "chunks", broken)
+            await site.submit(document("a"))
+            await wait_all_tasks_blocked()
+        assert any("without a report" in line["event"] for line in logs)
+        assert (await site.submit(document("a")))["status"] == "accepted"
+        await wait_all_tasks_blocked()
+        assert site.report[0] == "build.create.done"
+
+
+# ---- progress and discovery
+
+
+async def test_progress_is_published_before_the_report(autojump_clock: MockClock) -> None:
+    """Every state of every component is told, and all of it before the report."""
+    async with open_service(script=lambda _: [Reply(after=0.25)]) as site:
+        await site.submit(document("ab", [("a", "b")]))
+        await trio.sleep(10)
+        subjects = [one.subject for one in site.bus.published]
+        progress = [index for index, one in enumerate(subjects) if one == "scheduler.event.b1"]
+        assert max(progress) < subjects.index("build.create.done")
+        told = [
+            (event["component"], event["state"])
+            for index in progress
+            for event in json.loads(site.bus.published[index].data)["events"]
+        ]
+        assert told == [("a", "running"), ("a", "completed"), ("b", "running"), ("b", "completed")]
+
+
+async def test_the_first_ping_is_answered_when_builds_are_taken() -> None:
+    """Whoever gets an answer to PING can submit: before, nobody answers."""
+
+    class Watching(FakeBus):
+        pinged_too_early = False
+
+        async def subscribe(self, subject: str, handler: Any, *, queue: str = "") -> Any:
+            missing = set(SUBJECTS) - {one.subject for one in self.interests.values()}
+            self.pinged_too_early |= subject.startswith("$SRV.") and bool(missing)
+            return await super().subscribe(subject, handler, queue=queue)
+
+    bus = Watching()
+    async with open_service(bus=bus) as site:
+        assert not bus.pinged_too_early
+        ping = json.loads((await bus.request("$SRV.PING.scheduler", b"")).data)
+        assert ping["name"] == "scheduler"
+        await site.submit(document("a"))
+        await site.submit(b"rubbish")
+        stats = json.loads((await bus.request(f"$SRV.STATS.scheduler.{ping['id']}", b"")).data)
+        [create] = [one for one in stats["endpoints"] if one["subject"] == "build.create"]
+        assert (create["num_requests"], create["num_errors"]) == (2, 1)
+
+
+# ---- the end
+
+
+class Stopped:
+    """A service that is run to its end."""
+
+    def __init__(self, bus: FakeBus, store: Any, **settings: Any) -> None:
+        self.service = Service(Settings(**settings), bus, store)
+        self.ended_at: float | None = None
+
+    async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
+        await self.service.run(task_status=task_status)
+        self.ended_at = trio.current_time()
+
+
+async def test_while_it_stops_builds_are_refused(autojump_clock: MockClock, fake_bus: FakeBus) -> None:
+    """After a stop a build is answered with `shutting_down`, or published on `.error`; duplicates are not."""
+    async with open_service(script=ignore, bus=fake_bus) as site:
+        await site.submit(document("a"))
+        await wait_all_tasks_blocked()
+        site.service.stop()
+        await wait_all_tasks_blocked()
+        answer = await site.submit(document("a", build="b2"))
+        assert answer["error"]["code"] == "shutting_down"
+        await site.publish(document("a", build="b3"))
+        [(subject, refused)] = site.reports
+        assert (subject, refused["id"]) == ("build.create.error", "b3")
+        await site.publish(document("a"))
+        assert len(site.reports) == 1, "b1 runs"
+
+
+async def test_what_is_in_flight_is_awaited_and_then_the_service_ends(
+    autojump_clock: MockClock, fake_bus: FakeBus
+) -> None:
+    """Within the grace what was sent is answered and reported; nothing more is sent."""
+    async with open_service(script=lambda _: [Reply(after=10.0)], bus=fake_bus, grace=25.0) as site:
+        await site.submit(document("ab", [("a", "b")]))
+        await trio.sleep(1)
+        site.service.stop()
+        await trio.sleep(20)
+        subject, report = site.report
+        assert subject == "build.create.error"
+        assert states(report) == {"a": "completed", "b": "waiting"}
+        assert report["error"] == "the scheduler was shut down before there was a reply"
+
+
+@pytest.mark.parametrize("resumable", [False, True])
+async def test_when_the_grace_is_over_it_ends_within_two_seconds(
+    autojump_clock: MockClock, fake_bus: FakeBus, resumable: bool
+) -> None:
+    """Memory: reported as an error. A store that can resume it: not reported, and left as running."""
+    store = FakeStore(resumable=resumable)
+    async with trio.open_nursery() as nursery:
+        stopped = Stopped(fake_bus, store, grace=5.0)
+        await fake_bus.subscribe("vpc.create.aws", lambda _: None)
+        await nursery.start(stopped.run)
+        fake_bus.deliver("build.create", encode(document("ab", [("a", "b")])))
+        await trio.sleep(1)
+        began = trio.current_time()
+        stopped.service.stop()
+        await trio.sleep(60)
+        assert stopped.ended_at is not None
+        assert 5 <= stopped.ended_at - began <= 7
+        reports = [one for one in fake_bus.published if one.subject.startswith("build.")]
+        if resumable:
+            assert reports == []
+            assert [type(event).__name__ for event in store.of("b1")] == ["Accepted", "Started"]
+        else:
+            [report] = reports
+            assert report.subject == "build.create.error"
+            assert states(json.loads(report.data)) == {"a": "errored", "b": "waiting"}
+
+
+@pytest.mark.parametrize("resumable", [False, True])
+async def test_idle_it_ends_at_once(autojump_clock: MockClock, fake_bus: FakeBus, resumable: bool) -> None:
+    """Where nothing runs a stop waits for nothing."""
+    async with trio.open_nursery() as nursery:
+        stopped = Stopped(fake_bus, FakeStore(resumable=resumable))
+        await nursery.start(stopped.run)
+        began = trio.current_time()
+        stopped.service.stop()
+        await trio.sleep(60)
+        assert stopped.ended_at is not None
+        assert stopped.ended_at - began < 0.5
+
+
+async def test_a_store_that_hangs_does_not_hold_up_the_end(
+    autojump_clock: MockClock, fake_bus: FakeBus
+) -> None:
+    """What is being persisted has half a second when the grace is over."""
+    store = FakeStore()
+    store.hold(settled("a"))
+    async with trio.open_nursery() as nursery:
+        stopped = Stopped(fake_bus, store, grace=5.0)
+        await fake_bus.subscribe("vpc.create.aws", lambda _: None)
+        await nursery.start(stopped.run)
+        fake_bus.deliver("build.create", encode(document("a")))
+        await trio.sleep(1)
+        fake_bus.deliver("vpc.create.aws.done", encode({"service": "b1", "_component_id": "a"}))
+        await trio.sleep(1)
+        began = trio.current_time()
+        stopped.service.stop()
+        await trio.sleep(60)
+        assert stopped.ended_at is not None
+        assert stopped.ended_at - began <= 7
+
+
+async def test_a_build_that_is_being_persisted_when_the_stop_comes_is_answered(
+    autojump_clock: MockClock, fake_bus: FakeBus
+) -> None:
+    """Accepted is accepted: it is reported as cut short, and nothing of it is sent."""
+    store = FakeStore()
+    gate = store.hold(accepted)
+    async with open_service(store=store, bus=fake_bus) as site, trio.open_nursery() as nursery:
+        answers: list[JSON] = []
+
+        async def submit() -> None:
+            answers.append(await site.submit(document("a")))
+
+        nursery.start_soon(submit)
+        await gate.reached.wait()
+        site.service.stop()
+        await wait_all_tasks_blocked()
+        gate.open()
+        await wait_all_tasks_blocked()
+        assert answers == [{"id": "b1", "status": "accepted"}]
+        assert site.cloud.asked == []
+        assert site.report[0] == "build.create.error"
+        assert states(site.report[1]) == {"a": "waiting"}
+
+
+async def test_a_long_wait_is_told_in_the_log(autojump_clock: MockClock, fake_bus: FakeBus) -> None:
+    """Once a minute the log says which build waits for which component, and for how long."""
+    async with open_service(script=ignore, bus=fake_bus) as site:
+        await site.submit(document("a"))
+        with structlog.testing.capture_logs() as logs:
+            await trio.sleep(200)
+        lines = [line for line in logs if line["event"] == "still waiting for a reply"]
+        assert 2 <= len(lines) <= 3
+        assert (lines[0]["build"], lines[0]["component"]) == ("b1", "a")
+
+
+# ---- bad weather
+
+
+async def test_a_broker_that_comes_and_goes_costs_nothing(
+    autojump_clock: MockClock, fake_bus: FakeBus
+) -> None:
+    """Builds go through outages without a repeated request, a lost report or a failed component."""
+    async with open_service(script=lambda _: [Reply(after=2.5)], bus=fake_bus) as site:
+        for number in range(5):
+            names = [f"c{number}-{step}" for step in range(6)]
+            value = document(names, list(zip(names, names[1:], strict=False)), build=f"b{number}")
+            assert (await site.submit(value))["status"] == "accepted"
+        for _ in range(6):
+            # Away between two replies: those that a connector sends meanwhile would be lost.
+            await trio.sleep(1.2)
+            fake_bus.disconnect()
+            await trio.sleep(0.1)
+            fake_bus.reconnect()
+            await trio.sleep(1.2)
+        await trio.sleep(100)
+        assert [subject for subject, _ in site.reports] == ["build.create.done"] * 5
+        assert set(site.cloud.counts.values()) == {1}
+
+
+async def test_a_report_leaves_when_the_broker_is_back(fake_bus: FakeBus) -> None:
+    """A build that ends while the broker is away is reported afterwards, once."""
+    async with open_service(bus=fake_bus, script=ignore) as site:
+        await site.submit(document("a"))
+        await wait_all_tasks_blocked()
+        fake_bus.disconnect()
+        calls = list(site.service._connectors._by_token.values())
+        site.service._connectors._deliver(calls[0], _reply(site.cloud.requests[0][0].reply), None)
+        await wait_all_tasks_blocked()
+        assert site.reports == []
+        fake_bus.reconnect()
+        await wait_all_tasks_blocked()
+        assert site.report[0] == "build.create.done"
+
+
+def _reply(subject: str) -> Any:
+    return Published(subject, b'{"_state":"completed"}', "", None)
+
+
+async def test_the_memory_store_says_that_builds_end_with_the_process(fake_bus: FakeBus) -> None:
+    """Without a store that lasts, the log says so at the start."""
+    with structlog.testing.capture_logs() as logs:
+        async with open_service(bus=fake_bus, store=MemoryStore()):
+            pass
+    assert any("live in this process only" in line["event"] for line in logs)
