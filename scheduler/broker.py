@@ -101,7 +101,7 @@ async def open_broker(
                     failure = error
                 nursery.cancel_scope.cancel()
         finally:
-            await _stop(process)
+            await _stop(process)  # noqa: ASYNC102 - it shields itself, with deadlines
     if failure is not None:
         raise failure
 

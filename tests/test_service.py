@@ -4,6 +4,7 @@
 
 import json
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -145,7 +146,7 @@ async def test_a_store_that_fails_at_intake_rejects_the_build() -> None:
 
 
 async def test_the_same_content_while_it_runs_is_accepted_and_changes_nothing() -> None:
-    """A build that is submitted again is the same build: other white space and key order are no difference."""
+    """White space and the order of keys make no other build of it."""
     async with open_service(script=ignore) as site:
         value = document("a")
         await site.submit(value)
@@ -591,7 +592,7 @@ async def test_a_broker_that_comes_and_goes_costs_nothing(
     async with open_service(script=lambda _: [Reply(after=2.5)], bus=fake_bus) as site:
         for number in range(5):
             names = [f"c{number}-{step}" for step in range(6)]
-            value = document(names, list(zip(names, names[1:], strict=False)), build=f"b{number}")
+            value = document(names, pairwise(names), build=f"b{number}")
             assert (await site.submit(value))["status"] == "accepted"
         for _ in range(6):
             # Away between two replies: those that a connector sends meanwhile would be lost.

@@ -100,7 +100,7 @@ class NatsBus(Endpoint):
             await trio_asyncio.aio_as_trio(connection.start)([one.line for one in sent.values()])
             self._check_answers()
         except Exception as error:
-            await self._abort(connection)
+            await self._abort(connection)  # noqa: ASYNC120 - it shields itself, with a deadline
             reason = connection.loss or describe(error)
             if first:
                 _raise_if_hopeless(error, reason, shown)
@@ -113,7 +113,7 @@ class NatsBus(Endpoint):
             self.last_failure = f"{shown}: {reason}"
             return False
         except BaseException:
-            await self._abort(connection)
+            await self._abort(connection)  # noqa: ASYNC102 - as above
             raise
         self._established(connection, lost, server, sent)
         return True
@@ -186,7 +186,7 @@ class NatsBus(Endpoint):
         finally:
             self._connection = None
             self._unanswered = list(connection.barriers.values())
-            await self._abort(connection)
+            await self._abort(connection)  # noqa: ASYNC102 - as above
         reason = connection.loss or "unknown"
         if "slow consumer" in reason.lower():
             self.dropped += 1
@@ -297,7 +297,7 @@ async def open_bus(
                 except Exception as error:  # noqa: BLE001  (raised again below, outside the nurseries)
                     failure = error
                 finally:
-                    await bus.goodbye()
+                    await bus.goodbye()  # noqa: ASYNC102 - as above
                     bus.stop()
         except Exception as error:  # noqa: BLE001  (the same)
             failure = error

@@ -20,7 +20,7 @@ def component(name: str, /, *replies: JSON, action: str = "create", **fields: An
         "_action": action,
         "_provider": "aws",
         "_state": "waiting",
-        "secret_field": CANARY,
+        "user_data": CANARY,
         **behaviour,
         **fields,
     }

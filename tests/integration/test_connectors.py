@@ -28,7 +28,7 @@ DONE: dict[str, list[JSON]] = {
     "with text, then right": [{"raw": "done!"}, {}],
     "with nulls, then right": [{"set": {"service": None, "_component_id": None, **WRONG}}, {}],
     "with deep nesting, then right": [{"raw": "[" * 10_000}, {}],
-    "from a typed struct": [{"drop": ["behaviour", "secret_field", "_action", "_provider", "_component"]}],
+    "from a typed struct": [{"drop": ["behaviour", "user_data", "_action", "_provider", "_component"]}],
     "without a state": [{"drop": ["_state"]}],
     "saying waiting": [{"state": "waiting"}],
     "from a typed struct, to the inbox": [{"on": "inbox", "drop": ["service", "_component_id", "_action"]}],
