@@ -31,6 +31,9 @@ from scheduler.errors import BusError, UnsupportedServer
 FIRST_DELAY = 0.25
 LAST_DELAY = 5.0
 _GROWTH = 1.6
+# After a loss the first delay is kept for so long. Connectors wait two seconds by default before they try
+# again: whoever comes back before us may answer before we listen, and core NATS keeps nothing.
+_EAGER = 10.0
 # A connection that lived shorter than this counts as a failed attempt, so that a server that hangs up
 # at once is not called again and again without a pause.
 _STABLE_AFTER = 1.0
@@ -80,13 +83,15 @@ class NatsBus(Endpoint):
         Raises:
             UnsupportedServer: only at ``first``, and where trying again cannot help.
         """
+        eager_until = -math.inf if first else trio.current_time() + _EAGER
         while True:
             for server, hostname in list(self._servers.items()):
                 if await self._try(server, hostname, first=first, delay=delay):
                     return
             # Jitter: after an outage not every client comes back in the same moment.
             await trio.sleep(delay * random.uniform(0.8, 1.0))  # noqa: S311
-            delay = min(delay * _GROWTH, LAST_DELAY)
+            if trio.current_time() > eager_until:
+                delay = min(delay * _GROWTH, LAST_DELAY)
 
     async def _try(self, server: str, hostname: str | None, *, first: bool, delay: float) -> bool:
         lost = trio.Event()
@@ -108,9 +113,13 @@ class NatsBus(Endpoint):
                 log.exception("connecting failed in an unforeseen way", url=shown)
                 if first:
                     raise
-            log.warning("cannot connect to the broker", url=shown, reason=reason, retry_in=round(delay, 2))
-            self._say(f"cannot connect to {shown}: {reason}")
-            self.last_failure = f"{shown}: {reason}"
+            failure = f"{shown}: {reason}"
+            if failure != self.last_failure or delay > FIRST_DELAY:
+                log.warning(
+                    "cannot connect to the broker", url=shown, reason=reason, retry_in=round(delay, 2)
+                )
+                self._say(f"cannot connect to {shown}: {reason}")
+            self.last_failure = failure
             return False
         except BaseException:
             await self._abort(connection)  # noqa: ASYNC102 - as above
@@ -139,6 +148,7 @@ class NatsBus(Endpoint):
         self.max_payload = connection.max_payload
         self.server_version = connection.version
         self.url = safe_url(server)
+        self.last_failure = ""
         self._servers = _pool(self._options, server, self._servers[server], connection.discovered)
         log.info(
             "connected to the broker",

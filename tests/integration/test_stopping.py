@@ -228,10 +228,37 @@ def test_in_a_flood_each_build_is_answered_and_each_accepted_one_reported(world:
         by_status[answer.json["status"]].append(answer.json["id"])
         assert answer.json["status"] == "accepted" or answer.json["error"]["code"] == "shutting_down"
     assert len(by_status["accepted"]) >= 200
-    assert sorted(sum(by_status.values(), [])) == sorted(one["id"] for one in builds)
+    assert sorted(by_status["accepted"] + by_status["rejected"]) == sorted(one["id"] for one in builds)
     assert sorted(message.json["id"] for message in submitter.reports) == sorted(by_status["accepted"])
     scheduler.check_log()
     _check_each_once(connectors.requests())
+
+
+@pytest.mark.xfail(
+    strict=False,
+    reason="between its last look at the intake and its last word to the broker it hears, and does not answer;"
+    " it takes an unsubscribe that still handles what the server sent before it knew",
+)
+def test_who_asks_while_it_closes_is_answered_or_told_that_nobody_listens(world: World) -> None:
+    """No build is swallowed between the last answer and the end."""
+    scheduler, client = world.scheduler(), world.client()
+    answers = client.listen("answers.*")
+    messages = [
+        (one["action"], json.dumps(one).encode(), f"answers.{one['id']}")
+        for one in (build(component("note::1", action="none")) for _ in range(4_000))
+    ]
+    client.publish_all(messages[:10])
+    answers.count(10)
+    scheduler.send(SIGTERM)
+    sent = 10
+    while scheduler.running:
+        client.publish_all(messages[sent : sent + 5])
+        sent = min(sent + 5, len(messages) - 5)
+    assert scheduler.wait() == 0
+    client.flush()
+    unanswered = {reply for _, _, reply in messages[:sent]} - {answer.subject for answer in answers}
+    assert not unanswered
+    assert any(answer.headers.get("Status") == "503" for answer in answers)
 
 
 def _check_each_once(requests: list[JSON]) -> None:
