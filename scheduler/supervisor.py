@@ -9,7 +9,7 @@ import structlog
 import trio
 from attrs import define, field
 
-from scheduler.build import Walk
+from scheduler.build import Walk, store_failure
 from scheduler.bus import Bus
 from scheduler.connector import Connectors
 from scheduler.errors import BusFull, InvalidBuild, MessageTooLarge, Problem, StoreError
@@ -115,7 +115,7 @@ class Supervisor:
             plan = Plan(prepared, limits=self._limits)
             await self._store.append(build, [plan.accepted])
         except StoreError as error:
-            held.refusal = _refused("store", f"store: {error}")
+            held.refusal = _refused("store", store_failure(error))
             raise held.refusal from None
         except BaseException:
             held.refusal = _refused("internal", "it could not be taken; see the scheduler's log")

@@ -333,6 +333,15 @@ async def test_a_flood_is_refused_as_busy_and_what_was_taken_is_answered(
         assert codes.count("rejected") >= 5
 
 
+async def test_however_few_are_read_at_once_all_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Builds that come in together are read in their turn, whatever became of those before."""
+    monkeypatch.setattr("scheduler.service._TAKEN_AT_ONCE", 1)
+    async with open_service() as site:
+        for number in range(5):
+            assert (await site.submit(document("a", build=f"b{number}")))["status"] == "accepted"
+            assert (await site.submit(b"rubbish"))["status"] == "rejected"
+
+
 # ---- bugs
 
 

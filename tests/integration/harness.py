@@ -205,6 +205,8 @@ class Scheduler(Process):
         """Wait for a line of the log, for the nth of its kind; of ``values`` texts need to be a part only."""
 
         def fits(line: str) -> bool:
+            if event not in line:  # which costs less than to read it
+                return False
             entry = _entry(line)
             return entry["event"] == event and all(
                 value in entry.get(key, "") if isinstance(value, str) else entry.get(key) == value
@@ -284,6 +286,8 @@ class Connectors(Process):
         """Wait for the nth line of its kind."""
 
         def fits(line: str) -> bool:
+            if f'"{event}"' not in line:
+                return False
             entry = json.loads(line)
             return bool(
                 entry["event"] == event and all(entry.get(key) == value for key, value in values.items())

@@ -22,14 +22,11 @@ TOKEN = {"authorization": {"token": PASSWORD}}
     ("config", "arguments", "variables"),
     [
         (USER, ["--user=me", f"--password={PASSWORD}"], {}),
-        (USER, [], {"SCHEDULER_USER": "me", "SCHEDULER_PASSWORD": PASSWORD}),
-        (USER, [], {"NATS_URL": f"nats://me:{PASSWORD}@HOST"}),
         (USER, [], {"NATS_URI": f"nats://me:{PASSWORD}@HOST"}),
-        (TOKEN, [f"--token={PASSWORD}"], {}),
         (TOKEN, [], {"SCHEDULER_TOKEN": PASSWORD}),
         (TOKEN, [], {"NATS_URL": f"nats://{PASSWORD}@HOST"}),
     ],
-    ids=["flags", "variables", "url", "uri", "token", "token variable", "token url"],
+    ids=["flags", "uri", "token variable", "token url"],
 )
 def test_a_secret(start_world: Any, config: Any, arguments: list[str], variables: dict[str, str]) -> None:
     """The service logs in and serves; the secret is not in its log, nor in a report."""

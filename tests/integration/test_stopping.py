@@ -124,9 +124,7 @@ def stop_twice(world: World, first: Signals, second: Signals, *, stalled: bool =
     within(1, stop)
 
 
-@pytest.mark.parametrize(
-    ("first", "second"), [(SIGTERM, SIGTERM), (SIGTERM, SIGINT), (SIGINT, SIGINT), (SIGINT, SIGTERM)]
-)
+@pytest.mark.parametrize(("first", "second"), [(SIGTERM, SIGTERM), (SIGTERM, SIGINT), (SIGINT, SIGINT)])
 def test_a_second_signal_ends_it_at_once(world: World, first: Signals, second: Signals) -> None:
     """Within a second, with 128 and the signal's number, without a traceback."""
     stop_twice(world, first, second)
@@ -236,7 +234,7 @@ def test_in_a_flood_each_build_is_answered_and_each_accepted_one_reported(world:
 
 @pytest.mark.xfail(
     strict=False,
-    reason="between its last look at the intake and its last word to the broker it hears, and does not answer;"
+    reason="between its last look at the intake and its last word to the broker it hears, and answers not;"
     " it takes an unsubscribe that still handles what the server sent before it knew",
 )
 def test_who_asks_while_it_closes_is_answered_or_told_that_nobody_listens(world: World) -> None:
