@@ -51,13 +51,16 @@ class TakeUp:
         build = stray.build
         if build in self._asking:
             self._asking[build].append(stray)
-        elif self._supervisor.holds(build) or self._supervisor.has_reported(build):
-            self._drop(stray)
-        elif self._unknown.get(build, -1.0) > trio.current_time() or len(self._strays) == _MOST_STRAYS:
-            self._drop(stray)
-        else:
+        elif self._is_worth_asking(build) and len(self._strays) < _MOST_STRAYS:
             self._strays.append(stray)
             self._wake.set()
+        else:
+            self._drop(stray)
+
+    def _is_worth_asking(self, build: str) -> bool:
+        if self._supervisor.holds(build) or self._supervisor.has_reported(build):
+            return False
+        return self._unknown.get(build, -1.0) <= trio.current_time()
 
     async def run(self) -> None:
         """Take up what is unfinished, then whatever replies point to; never returns."""

@@ -173,7 +173,9 @@ class _Check:
         pairs = ((edge.source, edge.destination) for edge in self.build.edges)
         edges = [pair for pair in pairs if pair[0] != pair[1]]
         explicit = Graph.of(ids, edges)
-        self.cycles(explicit, ())
+        # What is wrong otherwise can still be on a cycle.
+        unread = sorted(self.known - self.scope.existing.keys() - set(ids))
+        self.cycles(Graph.of([*ids, *unread], edges) if unread else explicit, ())
         known = set(edges)
         implied = dict.fromkeys(pair for pair in self.implied(compiled) if pair not in known)
         graph = Graph.of(ids, [*edges, *implied]) if implied else explicit

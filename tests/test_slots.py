@@ -38,7 +38,7 @@ class Takers:
             (self.got if await self.slots.take(build) else self.refused).append(name)
 
 
-async def test_a_build_gets_no_more_than_its_limit() -> None:
+def test_a_build_gets_no_more_than_its_limit() -> None:
     """The slot after the last one of a build is not there, while another build still gets one."""
     slots = Slots(per_instance=10, per_build=2)
     assert [slots.try_take("a") for _ in range(3)] == [True, True, False]
@@ -46,7 +46,7 @@ async def test_a_build_gets_no_more_than_its_limit() -> None:
     assert slots.taken == 3
 
 
-async def test_all_builds_together_get_no_more_than_the_instance_has() -> None:
+def test_all_builds_together_get_no_more_than_the_instance_has() -> None:
     """The limit of the instance holds over all builds."""
     slots = Slots(per_instance=2, per_build=2)
     assert [slots.try_take(build) for build in ("a", "b", "c")] == [True, True, False]
@@ -191,14 +191,14 @@ async def test_dismissed_and_cancelled_at_once_it_gives_back_nothing() -> None:
     assert slots._dismissed == set()
 
 
-async def test_to_dismiss_a_build_without_waiters_changes_nothing() -> None:
+def test_to_dismiss_a_build_without_waiters_changes_nothing() -> None:
     """A build that nobody of waits for can be dismissed any time, and take slots afterwards."""
     slots = Slots(per_instance=1, per_build=1)
     slots.dismiss("a")
     assert slots.try_take("a")
 
 
-async def test_a_slot_that_was_never_taken_cannot_be_given_back() -> None:
+def test_a_slot_that_was_never_taken_cannot_be_given_back() -> None:
     """Giving back what was not taken is a bug, and says so."""
     slots = Slots(per_instance=1, per_build=1)
     with pytest.raises(KeyError):
