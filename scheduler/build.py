@@ -271,9 +271,10 @@ class Walk:
             self._slots.dismiss(self)
 
     async def _give_up_on_the_rest(self, why: str) -> None:
-        for settled in self.plan.abandon(why):
-            self._observe(settled.component, State.ERRORED, why)
-            if not await self._persist_at_the_end(settled):
+        for event in self.plan.abandon(why):
+            if isinstance(event, Settled):
+                self._observe(event.component, State.ERRORED, why)
+            if not await self._persist_at_the_end(event):
                 return
 
 

@@ -49,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             # An id that the terminal's encoding does not have is shown escaped; it must not end the command.
             stream.reconfigure(errors="backslashreplace")
+    _forget_empty_variables()
     try:
         return _dispatch(tokens)
     except InvalidSettings as error:
@@ -63,6 +64,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return FAILED
     except KeyboardInterrupt:
         return 130
+
+
+def _forget_empty_variables() -> None:
+    """A variable that is set to nothing is one that is not set: compose files and unit files write those."""
+    for name, value in list(os.environ.items()):
+        if not value and name.startswith(("SCHEDULER_", "NATS_UR")):
+            del os.environ[name]
 
 
 def _dispatch(tokens: Sequence[str]) -> int:

@@ -24,6 +24,7 @@ _T = TypeVar("_T")
 _BUILD_ID = re.compile(r"[A-Za-z0-9._:@/-]{1,128}")
 # Not just any subject: a report on `vpc.create.aws.done` would be a reply to another build's component.
 _BUILD_ACTION = re.compile(r"(build|service|environment)(\.[A-Za-z0-9_-]{1,64}){1,7}")
+_LONGEST_ACTION = 256
 _UNSAFE_IN_TOKEN = re.compile(rb"[^A-Za-z0-9_-]")
 _ACTIONS = {action.value: action for action in Action}
 _STATES = {state.value: state for state in State} | {"": State.WAITING, None: State.WAITING}
@@ -217,7 +218,7 @@ def _build_id(document: Document) -> str:
 
 def _build_action(document: Document) -> str:
     value = document.get("action")
-    if not isinstance(value, str) or not _BUILD_ACTION.fullmatch(value):
+    if not isinstance(value, str) or len(value) > _LONGEST_ACTION or not _BUILD_ACTION.fullmatch(value):
         found = repr(value[:128]) if isinstance(value, str) else kind(value)
         text = f"such as 'build.create' (it becomes the subject of the report); it is {found}"
         raise _Malformed([Problem("", text)])

@@ -17,7 +17,7 @@ import trio
 from attrs import field, frozen
 
 from scheduler.bus import Bus, Message, Outgoing, Subscription
-from scheduler.errors import BusError, InvalidJSON
+from scheduler.errors import BusError, InvalidJSON, OverLimit
 from scheduler.limits import DEFAULT_LIMITS, Limits
 from scheduler.outcome import Outcome, failure, read_head, read_reply
 from scheduler.plan import Request, attempt_header
@@ -327,7 +327,9 @@ class Connectors:
         try:
             outcome = self._read(request, message, suffix)
         except InvalidJSON as error:
-            if suffix is not None:
+            # Somebody's noise is dropped; a reply that we may not take is one all the same, and waiting on
+            # would not bring a better one.
+            if suffix is not None and not isinstance(error, OverLimit):
                 self.count("not a component", message.subject, build=request.build, error=str(error))
                 return
             outcome = failure(f"the reply cannot be read: {error}")

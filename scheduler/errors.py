@@ -5,6 +5,7 @@
     SchedulerError
     ├── InvalidSettings          a flag or variable is wrong; the process exits with code 2
     ├── InvalidJSON              bytes are not JSON that we accept
+    │   └── OverLimit            ... although they are JSON: it is too deep, or a number too long
     ├── InvalidBuild             a build is refused; carries every problem found
     ├── TemplateError            a reference or expression cannot be used
     │   ├── InvalidTemplate      ... as written; carries every problem of the component
@@ -42,6 +43,10 @@ class InvalidSettings(SchedulerError):
 
 class InvalidJSON(SchedulerError):
     """Bytes that are not strict JSON within the limits; the message says what and where."""
+
+
+class OverLimit(InvalidJSON):
+    """JSON that nests too deep, or has a number that is too long."""
 
 
 class Problem(NamedTuple):

@@ -287,16 +287,16 @@ class Plan:
         kept, self._unpersisted = self._unpersisted, []
         return kept
 
-    def abandon(self, why: str) -> list[Settled]:
+    def abandon(self, why: str) -> list[Settled | Withdrawn]:
         """Give up on whatever is in flight: it fails, its outcome unknown. The build is halted."""
-        settled = []
+        ended: list[Settled | Withdrawn] = []
         for vertex, phase in enumerate(self._phases):
             if phase is Phase.STARTING:
-                self._move(vertex, Phase.WAITING)
+                ended.append(self.withdraw(vertex))
             elif phase is Phase.RUNNING:
-                settled.append(self._fail(vertex, why))
+                ended.append(self._fail(vertex, why))
         self.halt(why)
-        return settled
+        return ended
 
     def finish(self) -> Finished:
         """The end of the build.
@@ -445,6 +445,6 @@ class Plan:
 
 def attempt_header(attempt: str) -> str:
     """An attempt id as a header value: percent-encoded where it is not printable ASCII."""
-    if attempt.isascii() and attempt.isprintable() and " " not in attempt:
+    if attempt.isascii() and attempt.isprintable():
         return attempt
-    return quote(attempt, safe="!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~")
+    return quote(attempt, safe=" !\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~")

@@ -69,9 +69,9 @@ class _Stopping:
 
     async def watch(self, signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
         first = await anext(signals)
-        if self.service is None:
-            # There is nothing yet that could be ended in order.
-            _log.info("stopped before the broker was reached", signal=signal.Signals(first).name)
+        if self.service is None or not self.service.ready:
+            # There is nothing yet that would have to be ended in order.
+            _log.info("stopped before it was ready", signal=signal.Signals(first).name)
             scope.cancel()
         else:
             _log.info("stopping", signal=signal.Signals(first).name)

@@ -10,7 +10,7 @@ import structlog
 import trio
 
 from scheduler import __version__, intake
-from scheduler.bus import Bus, Message
+from scheduler.bus import Bus, Message, Subscription
 from scheduler.config import Settings
 from scheduler.connector import Connectors
 from scheduler.discovery import Discovery, Endpoint, Identity
@@ -29,6 +29,8 @@ NAME = "scheduler"
 _SMALL = 32 * 1024
 """Bytes of a build that is read on the spot; a larger one is read in a thread."""
 _INTAKE_QUEUE = 10_000
+_INTAKE_BYTES = 1024 * 1024 * 1024
+"""Bytes of builds that have come in and are not taken yet."""
 _TAKEN_AT_ONCE = 500
 """Builds that are being read and persisted at the same time."""
 _STANDBY_PERIOD = 2.0
@@ -79,6 +81,10 @@ class Service:
         self._stopping = trio.Event()
         self._answered = trio.Event()
         """Set when every build that came in has its answer, and no more are taken in."""
+        self.ready = False
+        """Whether builds are taken; before that there is nothing that would have to be ended in order."""
+        self._interests: list[Subscription] = []
+        self._queued_bytes = 0
         self._reads: set[trio.CancelScope] = set()
         self._intake, self._taken_in = trio.open_memory_channel[Message](_INTAKE_QUEUE)
         self._threads = trio.CapacityLimiter(2)
@@ -115,6 +121,7 @@ class Service:
                 background.start_soon(take_up.run)
             await background.start(self._take_in)
             _log.info("ready", store=self._store.name, version=__version__)
+            self.ready = True
             task_status.started()
             await self._stopping.wait()
             self._supervisor.refuse_new()
@@ -129,7 +136,10 @@ class Service:
 
         def on_build(message: Message) -> None:
             try:
+                if self._queued_bytes + len(message.data) > _INTAKE_BYTES:
+                    raise trio.WouldBlock  # noqa: TRY301 - full is full, by number or by size
                 self._intake.send_nowait(message)
+                self._queued_bytes += len(message.data)
             except trio.ClosedResourceError:
                 intake.reject(self._bus, message, _shutting_down(), holds)
             except trio.WouldBlock:
@@ -137,7 +147,8 @@ class Service:
                 intake.reject(self._bus, message, InvalidBuild("busy", [Problem("", text)]), holds)
 
         for subject in intake.SUBJECTS:
-            await self._bus.subscribe(subject, on_build, queue=intake.QUEUE_GROUP)
+            interest = await self._bus.subscribe(subject, on_build, queue=intake.QUEUE_GROUP)
+            self._interests.append(interest)
         identity = Identity(NAME, secrets.token_hex(11), __version__, "Runs builds of infrastructure")
         await Discovery(self._bus, identity, list(self._endpoints.values())).open()
         async with trio.open_nursery() as nursery:
@@ -150,7 +161,8 @@ class Service:
     async def _say_goodbye(self) -> None:
         """Have every build that reached us answered, and every message of ours reach the server."""
         with trio.move_on_after(_GOODBYE) as silent:
-            await self._bus.flush()
+            for interest in self._interests:
+                await interest.unsubscribe()
         self._intake.close()
         with trio.move_on_after(_LAST_ANSWERS):
             await self._answered.wait()
@@ -175,6 +187,7 @@ class Service:
             intake.reject(self._bus, message, internal, self._supervisor.holds)
         finally:
             self._takers.release()
+            self._queued_bytes -= len(message.data)
             self._endpoints[message.subject].served(trio.current_time() - began, error)
 
     async def _read_unless_stopped(self, data: bytes) -> Prepared:

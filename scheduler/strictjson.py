@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from scheduler.errors import InvalidJSON
+from scheduler.errors import InvalidJSON, OverLimit
 from scheduler.limits import DEFAULT_LIMITS, Limits
 
 Raw = msgspec.Raw
@@ -85,19 +85,20 @@ def _call(decoder: Any, data: bytes | Raw, limits: Limits) -> Any:
     try:
         return decoder(data)
     except RecursionError:
-        msg = f"nested deeper than max_depth {limits.max_depth}"
+        raise OverLimit(f"nested deeper than max_depth {limits.max_depth}") from None
     except UnicodeDecodeError as error:
         msg = f"not UTF-8: byte 0x{error.object[error.start]:02x}, {error.reason}"
     except msgspec.DecodeError as error:
-        msg = _readable(str(error), limits)
+        text = str(error)
+        if text.startswith("Integer value out of range"):
+            raise OverLimit(f"an integer of more digits than max_digits {limits.max_digits}") from None
+        if text.startswith("Number out of range"):
+            raise OverLimit("a number beyond what a double holds") from None
+        msg = _readable(text)
     raise InvalidJSON(msg)
 
 
-def _readable(text: str, limits: Limits) -> str:
-    if text.startswith("Integer value out of range"):
-        return f"an integer of more digits than max_digits {limits.max_digits}"
-    if text.startswith("Number out of range"):
-        return "a number beyond what a double holds"
+def _readable(text: str) -> str:
     text = text.partition(" - at `$")[0]
     return text.replace("`", "").replace("Expected", "expected").replace("array", "list")
 
@@ -128,9 +129,9 @@ def _check_bounds(data: bytes, value: Any, limits: Limits, level: int) -> None:
                 inner.extend(item)
             elif type(item) is int and not -beyond < item < beyond:
                 msg = f"an integer of more digits than max_digits {limits.max_digits}"
-                raise InvalidJSON(msg)
+                raise OverLimit(msg)
         level += containers
         if level > limits.max_depth:
             msg = f"nested deeper than max_depth {limits.max_depth}"
-            raise InvalidJSON(msg)
+            raise OverLimit(msg)
         layer = inner

@@ -80,13 +80,18 @@ class TakeUp:
                         nursery.start_soon(self._ask, stray.build, False)
 
     async def _at_start(self, nursery: trio.Nursery) -> None:
-        try:
-            async for build in self._store.unfinished():
-                if build not in self._asking and not self._supervisor.holds(build):
-                    self._asking[build] = deque(maxlen=_MOST_STRAYS)
-                    nursery.start_soon(self._ask, build, True)
-        except StoreError as error:
-            _log.warning("the store does not say which builds are unfinished", error=str(error))
+        """Ask which builds are unfinished, until the store has said it: it may start later than we do."""
+        while True:
+            try:
+                async for build in self._store.unfinished():
+                    if build not in self._asking and not self._supervisor.holds(build):
+                        self._asking[build] = deque(maxlen=_MOST_STRAYS)
+                        nursery.start_soon(self._ask, build, True)
+            except StoreError as error:
+                _log.warning("the store does not say which builds are unfinished", error=str(error))
+                await trio.sleep(_ASK_AGAIN_AFTER)
+            else:
+                return
 
     async def _ask(self, build: str, unfinished: bool) -> None:
         """Ask the store about one build; ``unfinished`` if it said by itself that there is work left."""

@@ -198,6 +198,14 @@ class _Check:
             )
             self.suggestions = max(0, self.suggestions - len(found))
             self.problems.extend(found)
+            if self.supplied(change.id) and change.id not in self.scope.existing:
+                self.problems.extend(
+                    Problem(f"{change.id}.{reference.place}", "refers to itself, before it exists")
+                    for reference in template.references
+                    if reference.id == change.id
+                    and not reference.guarded
+                    and not (template.keeps_paths and reference.text.startswith("$("))
+                )
 
     def implied(self, compiled: Sequence[Template | None]) -> Iterator[tuple[str, str]]:
         """Edges that references imply: to a change that only this build can supply."""

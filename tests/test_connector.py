@@ -132,8 +132,8 @@ async def test_a_request_carries_the_component_the_attempt_and_a_reply_subject(b
     ("name", "header"),
     [
         ("vpc::test-vpc", "b1/vpc::test-vpc/1"),
-        ("a b", "b1/a%20b/1"),
-        ("é\r\nX: y", "b1/%C3%A9%0D%0AX:%20y/1"),
+        ("a b", "b1/a b/1"),
+        ("é\r\nX: y", "b1/%C3%A9%0D%0AX: y/1"),
         ("100%", "b1/100%/1"),
     ],
 )
@@ -264,6 +264,21 @@ async def test_what_is_foreign_or_unreadable_on_a_shared_subject_is_dropped(
     assert bench.connectors.dropped == {reason: 1}
     await bench.say(f"{SUBJECT}.done", reply())
     assert attempt.outcome.completed
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        (b"[" * 64 + b"]" * 64, "nested deeper than max_depth 64"),
+        (b"9" * 301, "more digits than max_digits 300"),
+        (b"1e400", "a number beyond what a double holds"),
+    ],
+)
+async def test_a_reply_that_is_over_a_limit_fails_at_once(bench: Bench, value: bytes, why: str) -> None:
+    """A reply to a running component that we may not take is no noise: it fails, and nobody waits on."""
+    attempt = await bench.send()
+    await bench.say(f"{SUBJECT}.done", encode(reply())[:-1] + b',"n":' + value + b"}")
+    assert why in attempt.failed
 
 
 @pytest.mark.parametrize(

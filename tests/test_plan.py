@@ -488,8 +488,9 @@ def test_giving_up() -> None:
     run.send("b")
     run.begin("c")
     settled = run.plan.abandon("the outcome is unknown")
-    assert [one.component for one in settled] == ["b"]
+    assert [(type(one), one.component) for one in settled] == [(Settled, "b"), (Withdrawn, "c")]
     assert settled[0].body["error"] == "the outcome is unknown"
+    assert settled[1].body["_state"] == "waiting"
     assert run.states() == {"a": "completed", "b": "errored", "c": "waiting", "d": "waiting"}
     assert run.over()
     assert run.report()["error"] == "b: the outcome is unknown"

@@ -105,6 +105,27 @@ async def test_a_store_that_cannot_say_what_is_unfinished_is_no_reason_not_to_se
     assert any("does not say which builds" in line["event"] for line in logs)
 
 
+async def test_a_store_that_starts_later_is_asked_again(autojump_clock: MockClock) -> None:
+    """What is unfinished is taken up as soon as the store can say it, however late that is."""
+
+    class Late(FakeStore):
+        asked = 0
+
+        async def unfinished(self) -> AsyncIterator[str]:
+            self.asked += 1
+            if self.asked < 4:
+                raise StoreUnavailable("silent")
+            for build in self.documents:
+                yield build
+
+    store = Late(resumable=True)
+    store.documents = store_with(document("a")).documents
+    async with open_service(store=store) as site:
+        await trio.sleep(60)
+        assert site.report[0] == "build.create.done"
+    assert store.asked == 4
+
+
 async def test_a_build_that_is_submitted_meanwhile_is_not_taken_up_as_well(
     autojump_clock: MockClock,
 ) -> None:

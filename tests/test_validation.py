@@ -397,3 +397,14 @@ def test_the_digest_is_of_what_was_submitted() -> None:
     assert parse_build(same).digest == prepare(document).digest
     document["changes"][0]["error"] = "two"
     assert parse_build(same).digest != prepare(document).digest
+
+
+@pytest.mark.parametrize(
+    "text", [REFERENCE.format("a"), '{{ components["a"].x }}', "v {{ components['a'].x }}"]
+)
+def test_a_change_that_refers_to_itself_is_refused(text: str) -> None:
+    """What only this change can supply cannot be in its own request."""
+    assert problems(build(change("a", y=[text]))) == ["a.y[0]: refers to itself, before it exists"]
+    prepare(build(change("a", y=text, x=1), components=[change("a", x=1)]))
+    prepare(build(change("a", y="{{ components['a'].x | default('none') }}")))
+    prepare(build(change("a", y=REFERENCE.format("a"))), unresolved=OnUnresolved.KEEP)

@@ -41,7 +41,10 @@ class Subscription(Protocol):
     """An interest in a subject."""
 
     async def unsubscribe(self) -> None:
-        """End it; what is already here may still be handled. Idempotent, and silent on a closed bus."""
+        """End it; on return the server knows, and everything that it had sent before was handled.
+
+        While the broker is away it ends at once. Idempotent, and silent on a closed bus.
+        """
 
 
 class Bus(Protocol):

@@ -36,8 +36,7 @@ class Interest:
 
     async def unsubscribe(self) -> None:
         """As in the port."""
-        self._endpoint.end(self)
-        await trio.lowlevel.checkpoint()
+        await self._endpoint.unsubscribe(self)
 
 
 class Endpoint:
@@ -127,8 +126,23 @@ class Endpoint:
         """As in the port."""
         self._on_refused.append(handler)
 
+    async def unsubscribe(self, interest: Interest) -> None:
+        """End a subscription once the server knows: until then it sends us messages, and they are handled.
+
+        Cancelled, it has ended at once.
+        """
+        known = self.interests.pop(interest.sid, None) is not None
+        try:
+            if known and self.connected and not self._closed:
+                self.outbox.command(b"UNSUB %d\r\n" % interest.sid)
+                await self.outbox.command_barrier().event.wait()
+            else:
+                await trio.lowlevel.checkpoint()
+        finally:
+            self.handlers.pop(interest.sid, None)
+
     def end(self, interest: Interest) -> None:
-        """End a subscription. Idempotent."""
+        """End a subscription at once. Idempotent."""
         if self.interests.pop(interest.sid, None) is not None:
             del self.handlers[interest.sid]
             if self.connected:

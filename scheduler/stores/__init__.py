@@ -41,5 +41,6 @@ class Store(Protocol):
         """The ids of the builds that an earlier process left unfinished.
 
         Raises:
-            StoreError: as for ``append``; a store that nobody serves is not an error, and yields nothing.
+            StoreUnavailable: nobody answered; to be asked again later.
+            StoreError: as for ``append``.
         """

@@ -185,19 +185,14 @@ class ErnestStore:
     async def unfinished(self) -> AsyncIterator[str]:
         """The ids of the builds that the store calls in progress, each once, at most `MAX_UNFINISHED`.
 
-        Entries that are not objects with a textual ``id`` are logged and left out. A store that nobody
-        serves is asked for ``store_timeout`` (it may be starting, as we are) and then yields nothing.
+        Entries that are not objects with a textual ``id`` are logged and left out.
 
         Raises:
+            StoreUnavailable: nobody answered within ``store_timeout``; to be asked again later.
             StoreError: the store answered with an error or with something other than a list.
         """
-        try:
-            data = await self._asker.ask(FIND, await slices.encode({"status": IN_PROGRESS}), build="")
-        except StoreUnavailable as error:
-            _log.warning("unfinished builds are not known", reason=str(error))
-            return
-        ids = await _found(data)
-        for build in ids:
+        data = await self._asker.ask(FIND, await slices.encode({"status": IN_PROGRESS}), build="")
+        for build in await _found(data):
             yield build
 
     @contextmanager

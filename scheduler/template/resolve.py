@@ -19,7 +19,7 @@ from scheduler.template.paths import MISSING, AbortedError, Elements, Path, Walk
 from scheduler.template.references import Syntax, Text
 from scheduler.template.sandbox import element
 
-IDENTITY = frozenset({"_component_id", "_action", "_state", "service", "_raw"})
+IDENTITY = frozenset({"_component_id", "_action", "_state", "service", "_raw", "adoptable"})
 """Fields that say what a component is. They are never rendered."""
 
 MAX_CHAIN = 40
