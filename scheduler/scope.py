@@ -61,6 +61,24 @@ class Submitted:
         return {**self.existing, **self.changes}
 
 
+class SeenByItself:
+    """A build as it was submitted, as one of its changes sees it: its own id is its definition."""
+
+    def __init__(self, submitted: Submitted, change: Change) -> None:
+        self.build = submitted.build
+        self.all = submitted.all
+        self.ids = submitted.ids
+        self._submitted = submitted
+        self._change = change
+
+    def find(self, id: str) -> Found | None:  # noqa: A002 - the port's name
+        """As `Submitted.find`."""
+        found = self._submitted.find(id)
+        if found is None and id == self._change.id:
+            return Found(self._submitted.fields_of(self._change), definition=True)
+        return found
+
+
 class Returned:
     """What the changes of one build returned so far. The plan writes it; scopes read it."""
 

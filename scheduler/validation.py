@@ -5,6 +5,7 @@ All of it is synchronous and made of short steps, so that it can run in a thread
 
 import sys
 from collections.abc import Collection, Iterator, Sequence
+from functools import partial
 from itertools import pairwise
 
 from attrs import evolve, field, frozen
@@ -14,7 +15,7 @@ from scheduler.errors import InvalidBuild, InvalidTemplate, Problem
 from scheduler.graph import Graph
 from scheduler.limits import DEFAULT_LIMITS, Limits
 from scheduler.model import PSEUDO_IDS, Action, Build, Change, State
-from scheduler.scope import Submitted, is_supplied
+from scheduler.scope import SeenByItself, Submitted, is_supplied
 from scheduler.strictjson import encode
 from scheduler.subjects import token_problem
 from scheduler.template import OnUnresolved, Template, Templates, Work, compile_change
@@ -189,23 +190,16 @@ class _Check:
         for change, template in zip(self.build.changes, compiled, strict=True):
             if template is None or template.constant:
                 continue
+            own = any(reference.id == change.id for reference in template.references)
             found = template.check(
-                self.scope,
-                self.supplied,
+                SeenByItself(self.scope, change) if own else self.scope,
+                partial(self.supplied_to, change.id) if own else self.supplied,
                 open_ended=graph.index[change.id] in finders,
                 suggest=self.suggestions > 0,
                 work=self.work,
             )
             self.suggestions = max(0, self.suggestions - len(found))
             self.problems.extend(found)
-            if self.supplied(change.id) and change.id not in self.scope.existing:
-                self.problems.extend(
-                    Problem(f"{change.id}.{reference.place}", "refers to itself, before it exists")
-                    for reference in template.references
-                    if reference.id == change.id
-                    and not reference.guarded
-                    and not (template.keeps_paths and reference.text.startswith("$("))
-                )
 
     def implied(self, compiled: Sequence[Template | None]) -> Iterator[tuple[str, str]]:
         """Edges that references imply: to a change that only this build can supply."""
@@ -229,6 +223,10 @@ class _Check:
             # Of an element that is wrong otherwise nothing more is said.
             return id in self.known and id not in self.scope.existing
         return is_supplied(change)
+
+    def supplied_to(self, own: str, id: str) -> bool:  # noqa: A002 - as in the port
+        """The same, as seen by a change of its own id: that stands there as submitted."""
+        return id != own and self.supplied(id)
 
     def behind_a_find(self, graph: Graph) -> set[int]:
         """The changes that have a ``find`` among their dependencies, direct or not."""

@@ -159,9 +159,19 @@ def test_a_wrong_value_is_one_clear_line(
     assert all(part in err for part in parts), err
 
 
+def test_an_empty_variable_is_not_set(served: list[Settings], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variable that is there and empty changes nothing; the next one that says the same counts."""
+    for name in ("NATS_URL", "SCHEDULER_GRACE", "SCHEDULER_STORE", "SCHEDULER_NKEY"):
+        monkeypatch.setenv(name, "")
+    monkeypatch.setenv("NATS_URI", "nats://ernest")
+    assert cli.main([]) == 0
+    assert served[0].bus.servers == ("nats://ernest",)
+    assert (served[0].grace, served[0].store, served[0].bus.nkey) == (25.0, "memory", None)
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("SCHEDULER_GRACE", "soon"), ("SCHEDULER_EMBEDDED", "maybe"), ("NATS_URI", "::"), ("NATS_URL", "")],
+    [("SCHEDULER_GRACE", "soon"), ("SCHEDULER_EMBEDDED", "maybe"), ("NATS_URI", "::")],
 )
 def test_a_wrong_variable_is_one_clear_line(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, name: str, value: str

@@ -93,7 +93,7 @@ def test_rendered_tokens_that_are_fine() -> None:
         ("b/vpc::a/1", "b/vpc::a/1"),
         ("b/a%20/1", "b/a%20/1"),
         ("b/ü/1", "b/%C3%BC/1"),
-        ("b/a\r\nX: y/1", "b/a%0D%0AX:%20y/1"),
+        ("b/a\r\nX: y/1", "b/a%0D%0AX: y/1"),
         ("b/\0\x7f/1", "b/%00%7F/1"),
     ],
 )

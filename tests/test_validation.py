@@ -400,11 +400,18 @@ def test_the_digest_is_of_what_was_submitted() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", [REFERENCE.format("a"), '{{ components["a"].x }}', "v {{ components['a'].x }}"]
+    ("text", "problem"),
+    [
+        ('{{ components["a"].x }}', "a.x: refers to itself"),
+        ('$(components.#[_component_id="a"].x)', "a.x: refers to itself"),
+        ("v {{ components['a'].x }}", "a.x: refers to itself"),
+        ("{{ component.x }}", "a.x: refers to itself"),
+        ('{{ components["a"].z }}', "a.x: 'a' has no 'z'"),
+    ],
 )
-def test_a_change_that_refers_to_itself_is_refused(text: str) -> None:
-    """What only this change can supply cannot be in its own request."""
-    assert problems(build(change("a", y=[text]))) == ["a.y[0]: refers to itself, before it exists"]
-    prepare(build(change("a", y=text, x=1), components=[change("a", x=1)]))
-    prepare(build(change("a", y="{{ components['a'].x | default('none') }}")))
-    prepare(build(change("a", y=REFERENCE.format("a"))), unresolved=OnUnresolved.KEEP)
+def test_a_change_that_refers_to_what_it_lacks_itself_is_refused(text: str, problem: str) -> None:
+    """Of its own id a change can use what was submitted, and nothing else."""
+    assert [one.startswith(problem) for one in problems_of(build(change("a", x=text)))] == [True]
+    prepare(build(change("a", y="{{ components['a'].z | default('none') }}")))
+    if text.startswith("$"):
+        prepare(build(change("a", x=text)), unresolved=OnUnresolved.KEEP)

@@ -126,11 +126,6 @@ class Template:
         return not self._slots
 
     @property
-    def keeps_paths(self) -> bool:
-        """Whether a ``$(path)`` that leads to nothing goes out as it stands."""
-        return self._syntax.keep
-
-    @property
     def references(self) -> tuple[Reference, ...]:
         """Every reference in it."""
         return tuple(

@@ -109,6 +109,14 @@ REFUSED: dict[str, tuple[JSON, str]] = {
         "vm::1.net: there is no 'network::dmzz'; did you mean 'network::dmz'?",
     ),
     "a reference to itself": (with_fields(value="{{ component.value }}"), "vpc::1.value: refers to itself"),
+    "a reference to its own id": (
+        with_fields(value='$(components.#[_component_id="vpc::1"].value)'),
+        "vpc::1.value: refers to itself",
+    ),
+    "an expression of its own id": (
+        with_fields(value='{{ components["vpc::1"].value }}'),
+        "vpc::1.value: refers to itself",
+    ),
     "references in a circle": (
         build(
             component("vpc::1", v='{{ components["net::1"].out }}'),
@@ -252,16 +260,6 @@ def test_what_only_turns_out_when_due_fails_that_component(site: Site, beside: J
         "build.create",
         "build.create.error",
     }
-    check_alive(site, beside)
-
-
-def test_a_template_that_refers_to_itself_fails_its_component(site: Site, beside: JSON) -> None:
-    """However it says so, and without being sent."""
-    for value in ('$(components.#[_component_id="vpc::1"].value)', '{{ components["vpc::1"].value }}'):
-        document = with_fields(value=value)
-        site.submitter.accepted(document)
-        assert "value" in errors(site.submitter.failed(document))["vpc::1"]
-        assert not site.connectors.requests(document["id"])
     check_alive(site, beside)
 
 

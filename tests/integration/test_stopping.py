@@ -232,11 +232,6 @@ def test_in_a_flood_each_build_is_answered_and_each_accepted_one_reported(world:
     _check_each_once(connectors.requests())
 
 
-@pytest.mark.xfail(
-    strict=False,
-    reason="between its last look at the intake and its last word to the broker it hears, and answers not;"
-    " it takes an unsubscribe that still handles what the server sent before it knew",
-)
 def test_who_asks_while_it_closes_is_answered_or_told_that_nobody_listens(world: World) -> None:
     """No build is swallowed between the last answer and the end."""
     scheduler, client = world.scheduler(), world.client()
