@@ -327,7 +327,8 @@ class Client:
     """A client of the broker on plain nats-py, in a thread of its own, to be used from plain functions."""
 
     def __init__(self, url: str, **options: Any) -> None:
-        self._loop = asyncio.new_event_loop()
+        # Not `new_event_loop`: where trio-asyncio is imported, that is a loop bound to its thread.
+        self._loop: asyncio.AbstractEventLoop = asyncio.SelectorEventLoop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
         self._client = NatsClient()

@@ -116,7 +116,7 @@ def test_a_request_names_its_attempt_and_where_to_reply(site: Site) -> None:
     (request,) = site.connectors.requests(document["id"])
     assert request["subject"] == "vpc.create.aws"
     assert request["inbox"].startswith("scheduler.reply.")
-    assert request["headers"] == {"Nats-Msg-Id": f"{document['id']}/vpc::%C3%BC%201/1"}
+    assert request["headers"] == {"Nats-Msg-Id": f"{document['id']}/vpc::%C3%BC 1/1"}
 
 
 def test_every_action_changes_what_exists_as_it_should(site: Site) -> None:
