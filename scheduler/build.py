@@ -28,8 +28,10 @@ from scheduler.stores import Store
 
 _log = structlog.get_logger()
 
-_SPAWNED_AT_ONCE = 100
-"""Tasks started between two looks at everything else: about two milliseconds."""
+_SPAWNED_AT_ONCE = 25
+"""Tasks started between two looks at everything else: a millisecond or two, where they begin at once."""
+_WOKEN_AT_ONCE = 50
+"""Dependents that go on between two looks at everything else."""
 
 Observer: TypeAlias = Callable[[str, State, str | None], None]
 """Is told of a component's new state, with the error where it has one."""
@@ -80,8 +82,9 @@ class Walk:
         self._resumed: dict[Vertex, Call | Settled] = {}
         self._settled = bytearray(b"\1" * len(plan.graph.ids))
         """By vertex: whether nobody has to wait for it (any more)."""
-        self._awaited: dict[Vertex, trio.Event] = {}
+        self._awaited: dict[Vertex, list[trio.Event]] = {}
         """The settled events of those that somebody waits for: most are never needed."""
+        self._nursery: trio.Nursery | None = None
         self._calls: dict[Call, float] = {}
         self._given_up: list[Call] = []
 
@@ -149,6 +152,7 @@ class Walk:
                 self._resumed[vertex] = step if isinstance(step, Settled) else self._connectors.expect(step)
         self.listening.set()
         async with trio.open_nursery() as nursery:
+            self._nursery = nursery
             for count, vertex in enumerate(unsettled, 1):
                 nursery.start_soon(self._component, vertex, name=plan.graph.ids[vertex])
                 if not count % _SPAWNED_AT_ONCE:
@@ -158,7 +162,7 @@ class Walk:
         try:
             for dependency in self.plan.graph.dependencies[vertex]:
                 if not self._settled[dependency]:
-                    await self._settled_event(dependency).wait()
+                    await self._settled_event(dependency, vertex).wait()
             resumed = self._resumed.pop(vertex, None)
             if resumed is not None:
                 await self._resume(resumed)
@@ -172,16 +176,34 @@ class Walk:
                 finally:
                     self._slots.release(self)
         finally:
-            self._settled[vertex] = True
-            event = self._awaited.pop(vertex, None)
-            if event is not None:
-                event.set()
+            self._settle(vertex)
 
-    def _settled_event(self, vertex: Vertex) -> trio.Event:
-        event = self._awaited.get(vertex)
-        if event is None:
-            event = self._awaited[vertex] = trio.Event()
-        return event
+    def _settled_event(self, dependency: Vertex, dependent: Vertex) -> trio.Event:
+        """What ``dependent`` waits for: one event for about `_WOKEN_AT_ONCE` of those that wait."""
+        events = self._awaited.get(dependency)
+        if events is None:
+            turns = -(-len(self.plan.graph.dependents[dependency]) // _WOKEN_AT_ONCE)
+            events = self._awaited[dependency] = [trio.Event() for _ in range(turns)]
+        return events[dependent % len(events)]
+
+    def _settle(self, vertex: Vertex) -> None:
+        self._settled[vertex] = True
+        events = self._awaited.pop(vertex, None)
+        if events:
+            events.pop().set()
+        if events:
+            assert self._nursery is not None, "whoever waits does so in it"
+            self._nursery.start_soon(self._wake, events, name="wake")
+
+    async def _wake(self, events: list[trio.Event]) -> None:
+        """Let thousands of dependents go on little by little: other builds have their turn between them."""
+        try:
+            for event in events:
+                await trio.lowlevel.checkpoint()
+                event.set()
+        finally:
+            for event in events:
+                event.set()
 
     async def _begin(self, vertex: Vertex) -> None:
         step = self.plan.begin(vertex)

@@ -10,6 +10,7 @@ import secrets
 from collections import Counter
 from collections.abc import Callable
 from enum import Enum
+from functools import partial
 from typing import Final, TypeAlias
 
 import structlog
@@ -22,6 +23,7 @@ from scheduler.limits import DEFAULT_LIMITS, Limits
 from scheduler.outcome import Outcome, failure, read_head, read_reply
 from scheduler.plan import Request, attempt_header
 from scheduler.timers import Timer, Timers
+from scheduler.turns import Turns
 
 REPLY_SUBJECTS: Final = tuple(
     f"*.{action}.*.{suffix}"
@@ -214,6 +216,8 @@ class Connectors:
         self._limits = limits
         self._by_token: dict[str, Call] = {}
         self._by_component: dict[tuple[str, str], Call] = {}
+        self.turns = Turns()
+        """Shares the work on replies between builds; `Turns.run` has to be running."""
         self._tokens = secrets.token_hex(8)
         self._number = 0
         self._last_logged = -1.0
@@ -283,7 +287,7 @@ class Connectors:
         if message.no_responders:
             call.deliver(Signal.NOBODY)
             return
-        self._deliver(call, message, None)
+        self.turns.take(call.request.build, partial(self._deliver, call, message, None))
 
     def _on_verb(self, message: Message) -> None:
         subject, _, suffix = message.subject.rpartition(".")
@@ -303,7 +307,7 @@ class Connectors:
         elif call.request.subject != subject:
             self.count("of another type, provider or action", message.subject, build=build[:128])
         else:
-            self._deliver(call, message, suffix)
+            self.turns.take(build, partial(self._deliver, call, message, suffix))
 
     def redeliver(self, stray: Stray) -> bool:
         """Look at a stray again, now that its build may be held; False where nobody waits for it."""

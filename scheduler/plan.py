@@ -325,6 +325,10 @@ class Plan:
             Counter(phase.value for phase in self._phases),
         )
 
+    def parts(self) -> list[object]:
+        """Everything large in it, for whoever lets go of it piece by piece."""
+        return [*self.build.changes, *self._templates, *self._final.values()]
+
     def in_flight_ids(self) -> Iterator[str]:
         """The ids of the changes that are in flight."""
         return (self.graph.ids[vertex] for vertex, phase in enumerate(self._phases) if phase in _IN_FLIGHT)

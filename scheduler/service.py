@@ -110,6 +110,7 @@ class Service:
             return
         async with trio.open_nursery() as background:
             await background.start(self._timers.run)
+            background.start_soon(self._connectors.turns.run)
             background.start_soon(self._feed.run)
             background.start_soon(self._watch)
             await background.start(self._supervisor.run)
@@ -156,6 +157,8 @@ class Service:
             async for message in self._taken_in:
                 await self._takers.acquire()
                 nursery.start_soon(self._take, message)
+                # It may be tens of megabytes, and the next one may be long in coming.
+                del message
         self._answered.set()
 
     async def _say_goodbye(self) -> None:

@@ -14,6 +14,10 @@ _GRAIN = 1e-6
 """Seconds within which a timer counts as due: sums of times are rounded, and must not have us spin."""
 
 
+def _nothing() -> None:
+    """What a timer that is over would call: it keeps nobody alive who waited for it."""
+
+
 class Timer:
     """One deadline; see `Timers.start`."""
 
@@ -57,6 +61,7 @@ class Timers:
         if timer.cancelled:
             return
         timer.cancelled = True
+        timer.expire = _nothing
         self._cancelled += 1
         if self._cancelled > 1_000 and self._cancelled * 2 > len(self._heap):
             self._heap = [entry for entry in self._heap if not entry[2].cancelled]
@@ -84,7 +89,8 @@ class Timers:
                     self._cancelled -= 1
                 else:
                     timer.cancelled = True
-                    timer.expire()
+                    expire, timer.expire = timer.expire, _nothing
+                    expire()
             self._wake = trio.Event()
             nap = _TICK
             if not self._heap:

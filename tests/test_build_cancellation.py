@@ -135,7 +135,7 @@ async def play(at: int, act: str, *, resumable: bool, resumed: bool) -> bool:
         if act != "cancel":
             scene.check_report()
         nursery.cancel_scope.cancel()
-        return disturbance.steps >= at
+    return disturbance.steps >= at
 
 
 async def _answer_what_runs(bus: FakeBus) -> None:

@@ -44,7 +44,7 @@ def raw(url: str, run: Callable[[Client, list[Exception]], Awaitable[None]], **o
             if transport is not None and transport._io_writer is not None:
                 transport._io_writer.transport.abort()
             with contextlib.suppress(Exception):
-                await asyncio.wait_for(client.close(), 1)
+                await asyncio.wait_for(client.close(), 1)  # noqa: ASYNC102 - asyncio, with a deadline
 
     asyncio.run(main())
 
@@ -225,7 +225,7 @@ def test_p6_raw_cancellation_is_swallowed(nats_server: NatsServer) -> None:
             enough = True
             task.cancel()
             nats_server.resume()
-            await asyncio.wait([task], timeout=5)
+            await asyncio.wait([task], timeout=5)  # noqa: ASYNC102 - asyncio, with a deadline
 
     raw(nats_server.url, run, pending_size=500_000)
 
@@ -264,7 +264,7 @@ def test_p7_raw_close_hangs(nats_server: NatsServer) -> None:
                 await client.publish("a", b"x" * 100_000)
             await asyncio.sleep(0.05)
             with pytest.raises(TimeoutError):
-                await asyncio.wait_for(client.close(), 1)
+                await asyncio.wait_for(client.close(), 1)  # noqa: ASYNC102 - asyncio, with a deadline
         finally:
             nats_server.resume()
 

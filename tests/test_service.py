@@ -459,7 +459,7 @@ class Stopped:
         self.service = Service(Settings(**settings), bus, store)
         self.ended_at: float | None = None
 
-    async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
+    async def run(self, *, task_status: trio.TaskStatus[None]) -> None:  # noqa: ASYNC128 - passed on
         await self.service.run(task_status=task_status)
         self.ended_at = trio.current_time()
 

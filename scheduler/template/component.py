@@ -263,24 +263,30 @@ _SHORT = 4096
 
 
 def _quick(text: Text, scope: Scope) -> bytes | None:
-    """The JSON for the reference that is by far the most common: one field of one component, plain text.
+    """The JSON for what is by far the most common: fields of components that are plain text.
 
     None if it is anything else, or if anything at all about it needs a closer look.
     """
-    keys: Sequence[object]
     if isinstance(text, PathText):
-        if text.id is None:
+        value = None if text.id is None else _plain(text.id, text.path, scope)
+        return None if value is None else encode(value)
+    whole = ""
+    for part in text.parts:
+        if isinstance(part, str):
+            whole += part
+            continue
+        if part.program is not None or part.lookups[0].root != "components":
             return None
-        name: object = text.id
-        keys = text.path
-    else:
-        only = text.parts[0]
-        if len(text.parts) > 1 or isinstance(only, str) or only.program is not None:
+        lookup = part.lookups[0]
+        value = _plain(lookup.keys[0], lookup.keys[1:], scope)
+        if value is None:
             return None
-        lookup = only.lookups[0]
-        if lookup.root != "components":
-            return None
-        name, keys = lookup.keys[0], lookup.keys[1:]
+        whole += value
+    return encode(whole) if len(whole) <= _SHORT else None
+
+
+def _plain(name: object, keys: Sequence[object], scope: Scope) -> str | None:
+    """The text that stands under ``keys`` of a component; None if it is not short, plain text."""
     found = scope.find(name) if isinstance(name, str) else None
     if found is None:
         return None
@@ -289,13 +295,9 @@ def _quick(text: Text, scope: Scope) -> bytes | None:
         if not isinstance(value, dict) or not isinstance(key, str):
             return None
         value = value.get(key)
-    if (
-        not isinstance(value, str)
-        or len(value) > _SHORT
-        or (found.definition and references.may_refer(value))
-    ):
+    if not isinstance(value, str) or len(value) > _SHORT:
         return None
-    return encode(value)
+    return None if found.definition and references.may_refer(value) else value
 
 
 def _refuse_over(size: int) -> None:

@@ -75,12 +75,13 @@ class _Cutter:
             return value
         copy: Any = None
         for key, item in items:
-            if not isinstance(item, str | dict | list):
+            if isinstance(item, str):
+                if not references.may_refer(item):
+                    continue
+            elif not isinstance(item, dict | list):
                 continue
             below = None if raw is None else raw.get(str(key))
             if below is not None and not below:
-                continue
-            if isinstance(item, str) and not references.may_refer(item):
                 continue
             changed = self.cut(item, join_place(place, key), below)
             if changed is not item:

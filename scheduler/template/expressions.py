@@ -6,6 +6,7 @@ and compiling it would take a thousand times as long (FACTS: "Jinja2").
 """
 
 import re
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from scheduler.errors import TemplateError, Unresolved
@@ -63,6 +64,7 @@ def compile_expression(source: str) -> Expression:
     return Expression(*grammar.parse(source))
 
 
+@lru_cache(maxsize=4_096)
 def pure_path(source: str) -> Lookup | None:
     """The look-up that ``source`` is, if it is nothing else; None leaves it to Jinja2's parser."""
     found = _ROOT.match(source)
