@@ -190,7 +190,7 @@ class _Check:
         for change, template in zip(self.build.changes, compiled, strict=True):
             if template is None or template.constant:
                 continue
-            own = any(reference.id == change.id for reference in template.references)
+            own = template.names(change.id)
             found = template.check(
                 SeenByItself(self.scope, change) if own else self.scope,
                 partial(self.supplied_to, change.id) if own else self.supplied,

@@ -134,6 +134,10 @@ class Template:
             for target in text.targets()
         )
 
+    def names(self, id: str) -> bool:  # noqa: A002 - as in the port
+        """Whether a reference names the component with this id by a constant."""
+        return any(target.id == id for _, text in self._slots for target in text.targets())
+
     def render(self, scope: Scope) -> Rendered:
         """The component as it is to be sent.
 
