@@ -224,14 +224,19 @@ def test_a_build_with_an_error_is_taken_up_halted(ernest: Ernest) -> None:
     first = ernest.scheduler()
     broken = {"error": "no more quota", "script": "{{ not ours }} {{"}
     document = build(
-        component("vpc::1", {"state": "errored", "set": broken, "pad": 300_000}, _raw=["behaviour"]),
+        component(
+            "vpc::1",
+            {"hold": "both sent", "state": "errored", "set": broken, "pad": 300_000},
+            _raw=["behaviour"],
+        ),
         held("net::1", "halted"),
         component("vm::1"),
         edges="net::1 vm::1",
     )
     ernest.submitter.accepted(document)
+    ernest.connectors.await_requests(document["id"], "vpc::1", "net::1")
+    ernest.connectors.release("both sent")
     first.await_log("component failed", build=document["id"])
-    ernest.connectors.await_requests(document["id"], "net::1")
     await_stored(ernest, document, {"vpc::1": "errored", "net::1": "running", "vm::1": "waiting"})
     first.kill()
     second = ernest.scheduler()
