@@ -10,6 +10,7 @@ from collections.abc import Callable
 from hashlib import blake2b
 from typing import Any, TypeAlias, TypeVar
 
+import msgspec
 from attrs import frozen
 from cattrs import Converter
 
@@ -159,6 +160,11 @@ class _Reader:
         ids: list[tuple[int, str]] = []
         for position, raw in enumerate(raws):
             data = bytes(raw)
+            if cls is Edge and (edge := self._plain_edge(data)) is not None:
+                digest.update(_digest_text(edge))
+                items.append(edge)
+                places.append(position)
+                continue
             if len(data) > self.limits.max_component_bytes:
                 text = f"{len(data)} bytes; max_component_bytes is {self.limits.max_component_bytes}"
                 self.problems.append(Problem(f"{name}[{position}]", text))
@@ -186,6 +192,21 @@ class _Reader:
         self._digests[name] = digest.digest()
         return tuple(items), tuple(places)
 
+    def _plain_edge(self, data: bytes) -> Any:
+        """An edge that is nothing but its two ends and its length, as nearly all are; None for any other.
+
+        A build has more edges than components, and this costs a fifth of the general way.
+        """
+        try:
+            edge = _decode_plain_edge(data)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return None
+        if not edge.source or not edge.destination or not -_SMALL < edge.length < _SMALL:
+            return None
+        words = self._words
+        source = words.setdefault(edge.source, edge.source)
+        return Edge(source, words.setdefault(edge.destination, edge.destination), edge.length)
+
     def _share(self, value: Document) -> None:
         words = self._words
         for key in _SHARED:
@@ -203,6 +224,21 @@ class _Reader:
             elif one and first.setdefault(one, position) != position:
                 text = f"{one!r} is the id of {name}[{first[one]}] already"
                 self.problems.append(Problem(place, text))
+
+
+class _PlainEdge(msgspec.Struct, forbid_unknown_fields=True):
+    source: str
+    destination: str
+    length: int
+
+
+_decode_plain_edge = msgspec.json.Decoder(_PlainEdge).decode
+_SMALL = 2**53
+
+
+def _digest_text(edge: Edge) -> bytes:
+    """A plain edge's part of the digest: always the same, since an edge is plain or is not."""
+    return encode([edge.destination, edge.length, edge.source]) + b","
 
 
 def _build_id(document: Document) -> str:
