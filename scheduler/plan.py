@@ -13,16 +13,16 @@ from enum import Enum
 from typing import Any
 from urllib.parse import quote
 
-from attrs import evolve, field, frozen
+from attrs import field, frozen
 
 from scheduler.errors import IllegalTransition, Stuck, TemplateError
 from scheduler.events import Accepted, Finished, Settled, Started, Withdrawn
 from scheduler.graph import Vertex
+from scheduler.ledger import Ledger
 from scheduler.limits import DEFAULT_LIMITS, Limits
-from scheduler.model import PSEUDO_IDS, Action, Change, State
-from scheduler.outcome import Outcome, cut, error_text, failure
+from scheduler.model import Action, Change, State
+from scheduler.outcome import Outcome, cut, error_text
 from scheduler.report import Report
-from scheduler.scope import Due, Returned, Submitted, elements_of
 from scheduler.strictjson import Raw
 from scheduler.subjects import request_subject
 from scheduler.validation import Prepared
@@ -47,7 +47,6 @@ _LEGAL = {
     Phase.COMPLETED: set[Phase](),
     Phase.ERRORED: set[Phase](),
 }
-_SETTINGS = {"_raw", "_timeout"}
 _IN_FLIGHT = {Phase.STARTING, Phase.RUNNING}
 _SETTLED = {Phase.COMPLETED, Phase.ERRORED}
 
@@ -93,12 +92,7 @@ class Plan:
         """How many changes are settled."""
         self._templates = prepared.templates
         self._limits = limits
-        self._submitted = Submitted(prepared.build)
-        self._returned = Returned(self._submitted, prepared.graph)
-        self._existing: dict[str, Mapping[str, Any]] = {
-            component.id: component.fields for component in prepared.build.components
-        }
-        self._final: dict[Vertex, Mapping[str, Any]] = {}
+        self._ledger = Ledger(prepared.build, prepared.graph, limits)
         self._adoptable: set[Vertex] = set()
         self._unpersisted: list[Settled] = []
         self._phases = [Phase.WAITING] * len(self.build.changes)
@@ -115,8 +109,8 @@ class Plan:
         if resumed:
             for layer in self.graph.layers():
                 for vertex in layer:
-                    if self._phases[vertex] is Phase.COMPLETED:
-                        self._catch_up(vertex, self.build.changes[vertex])
+                    if self._phases[vertex] is Phase.COMPLETED and (missing := self._ledger.catch_up(vertex)):
+                        self._unpersisted.append(missing)
 
     @property
     def halted(self) -> bool:
@@ -179,8 +173,7 @@ class Plan:
                 raise IllegalTransition(msg)
         if change.action is Action.NONE:
             self._move(vertex, Phase.COMPLETED)
-            body = {**change.fields, "_state": "completed"}
-            return self._keep(vertex, self._completed(vertex, change, body))
+            return self._ledger.complete(vertex, {**change.fields, "_state": "completed"})
         try:
             request = self._request(vertex, change)
         except TemplateError as error:
@@ -190,7 +183,7 @@ class Plan:
         return request
 
     def _request(self, vertex: Vertex, change: Change) -> Request:
-        rendered = self._templates[vertex].render(Due(self._returned, vertex))
+        rendered = self._templates[vertex].render(self._ledger.scope(vertex))
         subject = request_subject(rendered.type, change.action.value, rendered.provider)
         attempt = f"{self.build.id}/{change.id}/1"
         return Request(
@@ -254,12 +247,12 @@ class Plan:
         self._must_be_running(vertex)
         change = self.build.changes[vertex]
         if outcome.completed and change.action is Action.FIND and outcome.body is not None:
-            outcome = self._checked_find(outcome.body)
+            outcome = self._ledger.checked_find(outcome.body)
         if not outcome.completed:
             return self._fail(vertex, outcome.error or "failed", request, outcome.body)
         self._move(vertex, Phase.COMPLETED)
         body = self._identified(request, outcome.body or change.fields, State.COMPLETED)
-        return self._keep(vertex, self._completed(vertex, change, body))
+        return self._ledger.complete(vertex, body)
 
     def adopt(self, request: Request, outcome: Outcome) -> bool:
         """A success that came after the attempt was given up: kept beside the error as ``adoptable``.
@@ -267,16 +260,14 @@ class Plan:
         Returns:
             Whether it was kept: only a success is, and only the first.
         """
-        body = self._final.get(request.vertex)
-        if self._phases[request.vertex] is not Phase.ERRORED or body is None:
+        vertex = request.vertex
+        if self._phases[vertex] is not Phase.ERRORED or vertex not in self._ledger.final:
             return False
-        if not outcome.completed or outcome.body is None or request.vertex in self._adoptable:
+        if not outcome.completed or outcome.body is None or vertex in self._adoptable:
             return False
-        self._adoptable.add(request.vertex)
+        self._adoptable.add(vertex)
         adoptable = self._identified(request, outcome.body, State.COMPLETED)
-        kept = Settled(request.component, {**body, "adoptable": adoptable})
-        self._final[request.vertex] = kept.body
-        self._unpersisted.append(kept)
+        self._unpersisted.append(self._ledger.adopt(vertex, adoptable))
         return True
 
     def adopted(self) -> list[Settled]:
@@ -319,7 +310,7 @@ class Plan:
             self.build.action,
             self.cause,
             self.build.fields,
-            list(self._existing.values()),
+            list(self._ledger.existing.values()),
             [self._shown(vertex) for vertex in range(len(self._phases))],
             self.build.edges,
             Counter(phase.value for phase in self._phases),
@@ -327,20 +318,15 @@ class Plan:
 
     def parts(self) -> list[object]:
         """Everything large in it, for whoever lets go of it piece by piece."""
-        return [*self.build.changes, *self._templates, *self._final.values()]
+        return [*self.build.changes, *self._templates, *self._ledger.final.values()]
 
     def in_flight_ids(self) -> Iterator[str]:
         """The ids of the changes that are in flight."""
         return (self.graph.ids[vertex] for vertex, phase in enumerate(self._phases) if phase in _IN_FLIGHT)
 
     def _shown(self, vertex: Vertex) -> Mapping[str, Any] | Raw:
-        final = self._final.get(vertex)
-        if final is not None:
-            return final
-        change = self.build.changes[vertex]
         phase = self._phases[vertex]
-        state = State.RUNNING if phase is Phase.STARTING else State(phase.value)
-        return Raw(change.raw) if change.state is state else {**change.fields, "_state": state.value}
+        return self._ledger.shown(vertex, State.RUNNING if phase is Phase.STARTING else State(phase.value))
 
     def _fail(
         self,
@@ -350,86 +336,15 @@ class Plan:
         body: Mapping[str, Any] | None = None,
     ) -> Settled:
         self._move(vertex, Phase.ERRORED)
-        change = self.build.changes[vertex]
         error = cut(error, self._limits.max_error_bytes)
-        self.halt(f"{change.id}: {error}")
-        kept = self._identified(request, body, State.ERRORED) if request and body else change.fields
-        return self._keep(vertex, Settled(change.id, {**kept, "_state": "errored", "error": error}))
-
-    def _completed(self, vertex: Vertex, change: Change, body: Mapping[str, Any]) -> Settled:
-        """What a completed change does to the build, and to what its dependents see."""
-        match change.action:
-            case Action.NONE:
-                return Settled(change.id, body)
-            case Action.DELETE:
-                return Settled(change.id, body, deletes=(body,))
-            case Action.FIND:
-                elements = {
-                    identity: {**element, "service": self.build.id} for identity, element in elements_of(body)
-                }
-                for identity, element in elements.items():
-                    self._returned.found.setdefault(identity, {})[vertex] = element
-                settled = Settled(change.id, body, upserts=tuple(elements.values()))
-            case _:
-                settled = Settled(change.id, body, upserts=(body,))
-        self._returned.bodies[vertex] = body
-        return settled
-
-    def _catch_up(self, vertex: Vertex, change: Change) -> None:
-        """Do what an earlier process may not have come to after it persisted a completed change."""
-        settled = self._completed(vertex, change, change.fields)
-        upserts = tuple(
-            document
-            for document in settled.upserts
-            if self._existing.get(document["_component_id"]) != document
-        )
-        deletes = tuple(
-            document for document in settled.deletes if document["_component_id"] in self._existing
-        )
-        self._keep(vertex, settled)
-        if upserts or deletes:
-            self._unpersisted.append(evolve(settled, upserts=upserts, deletes=deletes))
-
-    def _keep(self, vertex: Vertex, settled: Settled) -> Settled:
-        self._final[vertex] = settled.body
-        for document in settled.upserts:
-            self._existing[document["_component_id"]] = document
-        for document in settled.deletes:
-            self._existing.pop(document["_component_id"], None)
-        return settled
+        self.halt(f"{self.graph.ids[vertex]}: {error}")
+        kept = self._identified(request, body, State.ERRORED) if request and body else None
+        return self._ledger.fail(vertex, error, kept)
 
     def _identified(self, request: Request, body: Mapping[str, Any], state: State) -> dict[str, Any]:
-        """``body`` as ours to keep: connectors built on typed structs drop fields they don't know."""
-        change = self.build.changes[request.vertex]
-        kept = {**{key: value for key, value in body.items() if key not in _SETTINGS}, **change.settings}
-        if state is State.COMPLETED and isinstance(kept.get("error"), str):
-            kept["error"] = cut(kept["error"], self._limits.max_error_bytes)
-        return {
-            **kept,
-            "_component_id": request.component,
-            "_component": request.type,
-            "_action": change.action.value,
-            "_provider": request.provider,
-            "_state": state.value,
-            "service": self.build.id,
-        }
-
-    def _checked_find(self, body: Mapping[str, Any]) -> Outcome:
-        elements = body.get("components")
-        if elements is not None and not isinstance(elements, list):
-            return failure("the reply's components are not a list")
-        for position, element in enumerate(elements or ()):
-            identity = element.get("_component_id") if isinstance(element, dict) else None
-            if not isinstance(identity, str) or not identity:
-                return failure(f"the reply's components[{position}] is no component with a _component_id")
-            if identity in PSEUDO_IDS:
-                return failure(f"the reply's components[{position}]._component_id {identity!r} is reserved")
-            if len(identity.encode()) > self._limits.max_id_bytes:
-                return failure(
-                    f"the reply's components[{position}]._component_id is longer than "
-                    f"max_id_bytes {self._limits.max_id_bytes}"
-                )
-        return Outcome(completed=True, body=dict(body))
+        return self._ledger.identified(
+            request.vertex, body, state, type_=request.type, provider=request.provider
+        )
 
     def _must_be_running(self, vertex: Vertex) -> None:
         phase = self._phases[vertex]
