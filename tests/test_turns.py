@@ -1,0 +1,83 @@
+"""Replies in turns: order within a build, fairness between builds."""
+
+from functools import partial
+from itertools import pairwise
+
+import pytest
+import structlog
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from scheduler import turns
+from scheduler.turns import Turns
+
+
+async def test_while_there_is_little_to_do_it_is_done_at_once() -> None:
+    """A reply that comes alone is passed on in the same breath."""
+    seen: list[int] = []
+    Turns().take("b", partial(seen.append, 1))
+    assert seen == [1]
+
+
+async def test_a_small_build_is_not_behind_a_large_one() -> None:
+    """What comes in for another build has its turn while hundreds wait; each build keeps its order."""
+    seen: list[tuple[str, int]] = []
+    work = Turns()
+    for number in range(500):
+        work.take("large", partial(seen.append, ("large", number)))
+    work.take("small", partial(seen.append, ("small", 0)))
+    assert len(seen) == turns._AT_ONCE
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(work.run)
+        await wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert seen.index(("small", 0)) < 3 * turns._AT_ONCE
+    assert [number for build, number in seen if build == "large"] == list(range(500))
+
+
+async def test_between_turns_others_run() -> None:
+    """A task that is ready gets to run every few replies, not after all of them."""
+    seen: list[int] = []
+    work = Turns()
+    for number in range(20 * turns._AT_ONCE):
+        work.take("large", partial(seen.append, number))
+    looks: list[int] = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(work.run)
+        while len(seen) < 20 * turns._AT_ONCE:
+            await trio.lowlevel.checkpoint()
+            looks.append(len(seen))
+        nursery.cancel_scope.cancel()
+    assert max(after - before for before, after in pairwise(looks)) <= 2 * turns._AT_ONCE
+
+
+async def test_a_reply_that_cannot_be_handled_costs_no_other() -> None:
+    """A fault is logged, at once and in its turn, and the next reply is passed on."""
+    seen: list[int] = []
+    work = Turns()
+
+    def broken() -> None:
+        raise RuntimeError("broken")
+
+    with structlog.testing.capture_logs() as logs:
+        for number in range(turns._AT_ONCE):
+            work.take("b", broken if number == 0 else partial(seen.append, number))
+        work.take("b", broken)
+        work.take("b", partial(seen.append, -1))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(work.run)
+            await wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+    assert seen == [*range(1, turns._AT_ONCE), -1]
+    assert len(logs) == 2
+
+
+async def test_the_queue_of_a_build_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More than can be in flight is mostly duplicates: it is dealt with on the spot, and nothing is lost."""
+    monkeypatch.setattr(turns, "_MOST", 5)
+    seen: list[int] = []
+    work = Turns()
+    for number in range(turns._AT_ONCE + 10):
+        work.take("b", partial(seen.append, number))
+    # The first of a queue opens it, whatever its bound.
+    assert len(seen) == turns._AT_ONCE + 5
