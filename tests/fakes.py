@@ -373,7 +373,7 @@ class Trace:
         return self.steps.index((kind, name))
 
     def check(self) -> None:
-        """What holds at any moment, whatever happens (DESIGN: G2, G3, and at most one request)."""
+        """What holds at any moment, whatever happens (order, one outcome, at most one request)."""
         assert max(Counter(self.sent).values(), default=0) <= 1
         for position, (kind, name) in enumerate(self.steps):
             before = self.steps[:position]

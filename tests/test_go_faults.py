@@ -1,4 +1,4 @@
-"""What the Go scheduler does wrong (FACTS, at the end), each as a test that this one does it right."""
+"""What the Go scheduler does wrong (ErnestIO's, measured), each as a test that this one does it right."""
 
 # ruff: noqa: ARG001 - pytest-trio takes a clock from a test's own arguments only
 

@@ -1,7 +1,8 @@
 """The defects of nats-py 2.16 that can reach us: each is shown on the raw client, and absent from our bus.
 
 A test of the raw client that fails after an upgrade is good news: the workaround in `scheduler.bus.guards`
-may go. P9 and P12 (key-value buckets, ordered consumers) are not here: the bus uses neither.
+may go. The numbers P1 to P14 are our own count of them; P9 and P12 (key-value buckets, ordered consumers)
+are not here: the bus uses neither.
 """
 
 import asyncio

@@ -2,7 +2,7 @@
 
 Most expressions are nothing but a path. Those never reach Jinja2: they are read by one regular expression
 and followed by our own code, because component ids make nearly every one of them a different source text,
-and compiling it would take a thousand times as long (FACTS: "Jinja2").
+and compiling it would take a thousand times as long (0.3 to 0.5 ms for a short one, Jinja2 3.1.6).
 """
 
 import re

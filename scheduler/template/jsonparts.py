@@ -1,7 +1,7 @@
 """JSON text in parts: how large a value would be, why it cannot be written, and as what text it stands.
 
-What is rendered is written by msgspec, which keeps every digit of an integer. The bounds are those of the
-sandbox (FACTS: "Jinja2"): 64 KiB a rendered string, 1 MiB a rendered component.
+What is rendered is written by msgspec, which keeps every digit of an integer. The bounds are those
+of the sandbox: 64 KiB a rendered string, 1 MiB a rendered component.
 """
 
 import math
