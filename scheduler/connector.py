@@ -21,7 +21,8 @@ from scheduler.bus import Bus, Message, Outgoing, Subscription
 from scheduler.errors import BusError, InvalidJSON, OverLimit
 from scheduler.limits import DEFAULT_LIMITS, Limits
 from scheduler.outcome import Outcome, failure, read_head, read_reply
-from scheduler.plan import Request, attempt_header
+from scheduler.plan import Request
+from scheduler.subjects import attempt_header
 from scheduler.timers import Timer, Timers
 from scheduler.turns import Turns
 

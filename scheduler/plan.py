@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from enum import Enum
 from typing import Any
-from urllib.parse import quote
 
 from attrs import field, frozen
 
@@ -360,10 +359,3 @@ class Plan:
         self._phases[vertex] = phase
         self.in_flight += (phase in _IN_FLIGHT) - (before in _IN_FLIGHT)
         self.done += phase in _SETTLED
-
-
-def attempt_header(attempt: str) -> str:
-    """An attempt id as a header value: percent-encoded where it is not printable ASCII."""
-    if attempt.isascii() and attempt.isprintable():
-        return attempt
-    return quote(attempt, safe=" !\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~")

@@ -109,7 +109,6 @@ def _fraction(data: bytes) -> float:
 class Counts:
     """What the simulated connectors have done so far."""
 
-    received: int = 0
     completed: int = 0
     errored: int = 0
     ignored: int = 0
@@ -154,7 +153,6 @@ class Simulator:
         if len(tokens) != 3 or tokens[0] in _SYSTEM_TYPES or tokens[2] in _SYSTEM_PROVIDERS:
             # The verbs' subjects catch `build.create.done` and `build.get.mapping` as well: not ours.
             return
-        self.counts.received += 1
         try:
             component = msgspec.json.decode(message.data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError):

@@ -38,19 +38,6 @@ def decode(data: bytes | Raw, limits: Limits = DEFAULT_LIMITS, *, level: int = 0
     return value
 
 
-def decode_object(data: bytes, limits: Limits = DEFAULT_LIMITS) -> dict[str, Any]:
-    """Decode strict JSON that is an object.
-
-    Raises:
-        InvalidJSON: as `decode`, or because it is something else than an object.
-    """
-    value = decode(data, limits)
-    if type(value) is not dict:
-        msg = f"expected an object, got {kind(value)}"
-        raise InvalidJSON(msg)
-    return value
-
-
 def split_object(data: bytes, limits: Limits = DEFAULT_LIMITS) -> dict[str, Raw]:
     """The members of an object, their values not yet decoded.
 

@@ -1,4 +1,4 @@
-"""The subject of a request, formed of checked tokens (WIRE: "Requests and replies").
+"""The subject of a request, formed of checked tokens, and its header (WIRE: "Requests and replies").
 
 A token that is not what it should be could forge a message of the system: a `build.create.done` of another
 build, or a call into the broker's own interface.
@@ -7,6 +7,7 @@ build, or a call into the broker's own interface.
 import re
 from functools import lru_cache
 from typing import Final
+from urllib.parse import quote
 
 from scheduler.errors import TemplateError
 
@@ -45,3 +46,10 @@ def request_subject(type_: str, action: str, provider: str) -> str:
             msg = f"{name}: {problem}"
             raise TemplateError(msg)
     return f"{type_}.{action}.{provider}"
+
+
+def attempt_header(attempt: str) -> str:
+    """An attempt id as a header value: percent-encoded where it is not printable ASCII."""
+    if attempt.isascii() and attempt.isprintable():
+        return attempt
+    return quote(attempt, safe=" !\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~")

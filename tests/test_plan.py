@@ -10,8 +10,9 @@ from scheduler.errors import IllegalTransition, Stuck
 from scheduler.events import Finished, Settled, Withdrawn
 from scheduler.limits import Limits
 from scheduler.outcome import Outcome, failure
-from scheduler.plan import Phase, Plan, Request, attempt_header
+from scheduler.plan import Phase, Plan, Request
 from scheduler.strictjson import decode, encode
+from scheduler.subjects import attempt_header
 from scheduler.template import OnUnresolved, Templates
 
 BIG = int("1234567890" * 4)

@@ -4,6 +4,7 @@
 them empties the outbox while it is up, calls the handlers, and reports refusals.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 
 import structlog
@@ -39,7 +40,7 @@ class Interest:
         await self._endpoint.unsubscribe(self)
 
 
-class Endpoint:
+class Endpoint(ABC):
     """All of the Bus that needs no connection."""
 
     def __init__(
@@ -65,9 +66,9 @@ class Endpoint:
         self._answers = self._begin(self.inbox.subject, "", self.inbox.handle)
 
     @property
+    @abstractmethod
     def connected(self) -> bool:
         """Whether the connection is up and everything is subscribed."""
-        raise NotImplementedError
 
     @property
     def queued(self) -> int:

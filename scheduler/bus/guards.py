@@ -61,10 +61,10 @@ class _Transport(TcpTransport):
         # Otherwise the client replaces one that is not connected yet by its own.
         return True
 
-    async def connect(self, uri: ParseResult, buffer_size: int, connect_timeout: int) -> None:  # noqa: ARG002
+    async def connect(self, uri: ParseResult, buffer_size: int, connect_timeout: int) -> None:  # noqa: ARG002 - theirs
         await super().connect(uri, _READ_AHEAD, connect_timeout)
 
-    async def read(self, buffer_size: int) -> bytes:  # noqa: ARG002
+    async def read(self, buffer_size: int) -> bytes:  # noqa: ARG002 - theirs
         data: bytes = await super().read(_READ_BYTES)
         return data
 

@@ -7,15 +7,32 @@ import trio
 
 from scheduler.bus import Bus
 from scheduler.client import INTAKE_ACTIONS, open_following, show, submit
+from scheduler.commands.files import read_file
 from scheduler.commands.session import complain
+from scheduler.config import Settings
 from scheduler.display import open_view
 from scheduler.errors import InvalidBuild, MessageTooLarge, NoResponders
 from scheduler.progress import Progress
 from scheduler.text import count, printable
-from scheduler.validation import Prepared
+from scheduler.validation import Prepared, read_build
 
 SUBMIT_TIMEOUT = 60.0
 """Seconds for the answer to a submitted build: it may be large, and its store slow."""
+
+
+def read_checked(file: str, settings: Settings) -> tuple[bytes, Prepared] | None:
+    """A build from a file (``-``: standard input); None where it is none, and everything wrong was said."""
+    data = read_file(file)
+    if data is None:
+        return None
+    try:
+        prepared = read_build(
+            data, limits=settings.limits, templates=settings.templates, unresolved=settings.unresolved
+        )
+    except InvalidBuild as error:
+        complain_of_build(file, error)
+        return None
+    return data, prepared
 
 
 def complain_of_build(name: str, error: InvalidBuild) -> None:

@@ -4,7 +4,7 @@ from contextlib import nullcontext
 from functools import partial
 from typing import Annotated
 
-from scheduler.commands.files import BuildFile, compact, read_file
+from scheduler.commands.files import BuildFile, compact
 from scheduler.commands.flags import (
     BROKER_DEFAULTS,
     BUILD_DEFAULTS,
@@ -19,11 +19,9 @@ from scheduler.commands.flags import (
     settings_of,
     switch,
 )
-from scheduler.commands.following import check_action, complain_of_build, run_build
+from scheduler.commands.following import check_action, read_checked, run_build
 from scheduler.commands.session import complain, run_async, throwaway, until_signal, with_parts
-from scheduler.errors import InvalidBuild
 from scheduler.log import configure_logging
-from scheduler.validation import read_build
 
 
 def run(
@@ -41,16 +39,10 @@ def run(
     settings = settings_of(broker, embedded, build, log)
     behaviour = connectors.behaviour() if simulate else None
     configure_logging(settings.log_level, settings.log_format)
-    data = read_file(file)
-    if data is None:
+    checked = read_checked(file, settings)
+    if checked is None:
         return 1
-    try:
-        prepared = read_build(
-            data, limits=settings.limits, templates=settings.templates, unresolved=settings.unresolved
-        )
-    except InvalidBuild as error:
-        complain_of_build(file, error)
-        return 1
+    data, prepared = checked
     if not check_action(file, prepared.build.action):
         return 1
 

@@ -5,7 +5,7 @@ from functools import partial
 from typing import Annotated
 
 from scheduler.bus import Bus
-from scheduler.commands.files import BuildFile, read_file
+from scheduler.commands.files import BuildFile
 from scheduler.commands.flags import (
     BROKER_DEFAULTS,
     BUILD_DEFAULTS,
@@ -16,11 +16,10 @@ from scheduler.commands.flags import (
     settings_of,
     switch,
 )
-from scheduler.errors import InvalidBuild
 from scheduler.log import configure_logging
 from scheduler.model import Action, Build, State
 from scheduler.text import count, printable
-from scheduler.validation import Prepared, read_build
+from scheduler.validation import Prepared
 
 
 def validate(
@@ -35,20 +34,14 @@ def validate(
     log: QuietLogFlags = QUIET_LOG_DEFAULTS,
 ) -> int:
     """List every problem of a build, each with its place."""
-    from scheduler.commands.following import complain_of_build  # noqa: PLC0415 - only needed in bad news
+    from scheduler.commands.following import read_checked  # noqa: PLC0415 - a wrong flag is told without it
     from scheduler.commands.session import run_async, say, with_parts  # noqa: PLC0415
 
     settings = settings_of(build, broker, log)
-    data = read_file(file)
-    if data is None:
+    checked = read_checked(file, settings)
+    if checked is None:
         return 1
-    try:
-        prepared = read_build(
-            data, limits=settings.limits, templates=settings.templates, unresolved=settings.unresolved
-        )
-    except InvalidBuild as error:
-        complain_of_build(file, error)
-        return 1
+    _, prepared = checked
     say(f"{printable(file)} is fine: {describe(prepared)}")
     if not connectors:
         return 0
