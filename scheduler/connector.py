@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable
 from enum import Enum
 from functools import partial
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
 import structlog
 import trio
@@ -22,16 +22,9 @@ from scheduler.errors import BusError, InvalidJSON, OverLimit
 from scheduler.limits import DEFAULT_LIMITS, Limits
 from scheduler.outcome import Outcome, failure, read_head, read_reply
 from scheduler.plan import Request
-from scheduler.subjects import attempt_header
+from scheduler.subjects import REPLY_SUBJECTS, attempt_header
 from scheduler.timers import Timer, Timers
 from scheduler.turns import Turns
-
-REPLY_SUBJECTS: Final = tuple(
-    f"*.{action}.*.{suffix}"
-    for action in ("create", "update", "delete", "get", "find")
-    for suffix in ("done", "error")
-)
-"""By verb and never ``>``: interest in everything would keep the server from saying 503."""
 
 _log = structlog.get_logger()
 

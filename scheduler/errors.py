@@ -16,10 +16,18 @@
     │   ├── InvalidSubject       a subject or header that must not reach the broker
     │   ├── MessageTooLarge      over the server's max_payload
     │   ├── NoResponders         nobody subscribes to a request's subject (503)
-    │   └── UnsupportedServer    the broker is too old or refuses our credentials
+    │   ├── UnsupportedServer    the broker is too old or refuses our credentials
+    │   ├── JetStreamUnavailable JetStream did not answer, or cannot work right now: to be asked again
+    │   └── JetStreamError       JetStream answered with an error
+    │       ├── StreamNotFound   ... there is no such stream
+    │       └── WrongLastSequence  ... somebody else wrote to the subject (compare-and-set)
     ├── StoreError               the store answered with an error
     │   ├── StoreUnavailable     the store did not answer in time
-    │   └── BuildLost            the store no longer knows the build
+    │   ├── BuildLost            the store no longer knows the build
+    │   ├── AlreadyLogged        the build's id has a log already
+    │   ├── Fenced               another process writes the build's log: it is no longer ours
+    │   ├── LogMissing           the log of all builds is gone
+    │   └── UnreadableLog        a build's log cannot be understood
     ├── BrokerError              the embedded broker could not be started
     └── PlanError                a bug in this package, never a user's mistake
         ├── IllegalTransition    a component cannot go from that state to this one
@@ -122,6 +130,32 @@ class UnsupportedServer(BusError):
     """The server cannot be used: too old, or it refuses our credentials."""
 
 
+class JetStreamUnavailable(BusError):
+    """JetStream did not answer in time, or cannot work right now: no leader, no quorum, no room.
+
+    What was to be published may or may not have been stored.
+    """
+
+
+class JetStreamError(BusError):
+    """JetStream answered a request or a publish with an error."""
+
+    def __init__(self, message: str, *, code: int = 0, err_code: int = 0) -> None:
+        self.code = code
+        """As in HTTP: 400, 404, 503."""
+        self.err_code = err_code
+        """The server's own number, such as 10071."""
+        super().__init__(message)
+
+
+class StreamNotFound(JetStreamError):
+    """There is no stream of that name."""
+
+
+class WrongLastSequence(JetStreamError):
+    """A publish expected another last message on its subject: it was not stored."""
+
+
 class StoreError(SchedulerError):
     """The store answered, and the answer is an error or makes no sense."""
 
@@ -132,6 +166,22 @@ class StoreUnavailable(StoreError):
 
 class BuildLost(StoreError):
     """The store does not know the build (any more)."""
+
+
+class AlreadyLogged(StoreError):
+    """A build is to begin under an id that has a log already."""
+
+
+class Fenced(StoreError):
+    """Another process has written to the build's log: nothing more may be written or sent for it here."""
+
+
+class LogMissing(StoreError):
+    """The log of all builds is gone, although there was one: nothing can be accepted or gone on with."""
+
+
+class UnreadableLog(StoreError):
+    """A build's log, or a record of it, cannot be understood by this version."""
 
 
 class BrokerError(SchedulerError):

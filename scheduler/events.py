@@ -20,6 +20,14 @@ class Accepted:
 
     document: Document = field(repr=False)
     """The whole build, as it is to be kept; parts of it may be JSON text (`msgspec.Raw`)."""
+    digest: str = ""
+    """Equal for equal content: tells whether what comes under the same id again is the same."""
+    key: str = field(default="", repr=False)
+    """A random text that reply subjects begin with: the next process knows them by it, and nobody else."""
+    templates: str = "all"
+    """Which forms of references it was accepted with."""
+    unresolved: str = "error"
+    """What a reference to nothing was when it was accepted."""
 
 
 @frozen
@@ -35,6 +43,14 @@ class Started:
     def body(self) -> Document:
         """The change as it is to be kept: running."""
         return {**msgspec.json.decode(self.raw), "_state": "running"}
+
+
+@frozen
+class Sent:
+    """A started component's request has reached the broker: it is known to have left."""
+
+    component: str
+    attempt: str
 
 
 @frozen
@@ -67,6 +83,18 @@ class Settled:
 
 
 @frozen
+class Suspended:
+    """The broker, or what keeps the log, was away; told when it is back, together with `Resumed`."""
+
+
+@frozen
+class Resumed:
+    """It is back: the deadlines of what is in flight move by as much."""
+
+    seconds: float
+
+
+@frozen
 class Finished:
     """Nothing is in flight any more and nothing will start: the build is over."""
 
@@ -74,4 +102,33 @@ class Finished:
     """The first cause, or None where every change is completed."""
 
 
-Event: TypeAlias = Accepted | Started | Withdrawn | Settled | Finished
+@frozen
+class Reported:
+    """The report is out: nothing is left to be done."""
+
+    run: int
+
+
+@frozen
+class Loading:
+    """A process is about to take the build up. One that dies of it leaves this as its last word."""
+
+
+@frozen
+class Released:
+    """A person wants the build to be taken up again, whatever became of earlier attempts."""
+
+
+Event: TypeAlias = (
+    Accepted
+    | Started
+    | Sent
+    | Withdrawn
+    | Settled
+    | Suspended
+    | Resumed
+    | Finished
+    | Reported
+    | Loading
+    | Released
+)

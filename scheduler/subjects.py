@@ -5,6 +5,7 @@ build, or a call into the broker's own interface.
 """
 
 import re
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final
 from urllib.parse import quote
@@ -13,6 +14,22 @@ from scheduler.errors import TemplateError
 
 RESERVED_TYPES: Final = frozenset({"build", "service", "environment", "scheduler"})
 RESERVED_PROVIDERS: Final = frozenset({"done", "error", "mapping", "definition", "validation"})
+
+_VERBS: Final = ("create", "update", "delete", "get", "find")
+
+
+def reply_subjects(types: Iterable[str] = ("*",)) -> tuple[str, ...]:
+    """What replies come in on, for components of these types.
+
+    By verb and never ``>``: interest in everything would keep the server from saying 503.
+    """
+    return tuple(
+        f"{type_}.{verb}.*.{suffix}" for type_ in types for verb in _VERBS for suffix in ("done", "error")
+    )
+
+
+REPLY_SUBJECTS: Final = reply_subjects()
+"""What replies come in on, whatever the type."""
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 

@@ -13,7 +13,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from scheduler.bus import Message
 from scheduler.config import Settings
-from scheduler.connector import REPLY_SUBJECTS, Connectors
+from scheduler.connector import Connectors
 from scheduler.errors import BuildLost
 from scheduler.events import Accepted, Event, Finished, Settled, Started, Withdrawn
 from scheduler.plan import Plan
@@ -21,6 +21,7 @@ from scheduler.service import Service
 from scheduler.slots import Slots
 from scheduler.stores import Store
 from scheduler.stores.memory import MemoryStore
+from scheduler.subjects import REPLY_SUBJECTS
 from scheduler.timers import Timers
 from scheduler.validation import Prepared, read_build
 

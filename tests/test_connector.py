@@ -15,9 +15,10 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from scheduler.bus import Message
 from scheduler.config import Settings
-from scheduler.connector import REPLY_SUBJECTS, Call, Connectors, Signal, Stray
+from scheduler.connector import Call, Connectors, Signal, Stray
 from scheduler.outcome import UNEXPLAINED, Outcome, failure
 from scheduler.plan import Plan, Request
+from scheduler.subjects import REPLY_SUBJECTS
 
 SUBJECT = "vpc.create.aws"
 

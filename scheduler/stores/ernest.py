@@ -27,7 +27,7 @@ from attrs import define, field
 
 from scheduler.bus import Bus
 from scheduler.errors import BuildLost, StoreError, StoreUnavailable
-from scheduler.events import Accepted, Document, Event, Finished, Settled, Started, Withdrawn
+from scheduler.events import Accepted, Document, Event, Settled, Started, Withdrawn
 from scheduler.stores import slices
 from scheduler.stores.asking import DEFAULT_BACKOFF, Asker, Backoff
 
@@ -220,7 +220,7 @@ def _requests(build: str, event: Event) -> list[_Request]:
                 *((SET_COMPONENT, {**component, "service": build}) for component in upserts),
                 *((DELETE_COMPONENT, {**component, "service": build}) for component in deletes),
             ]
-        case Finished():
+        case _:
             return []
 
 
