@@ -9,17 +9,18 @@ this module only carries them out, in the order that the promises need:
 - a component's settled event is set whatever happens, so that nobody waits for ever.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol, TypeAlias
 
 import structlog
 import trio
+from attrs import frozen
 
 from scheduler.connector import Call, Signal
-from scheduler.errors import StoreError
-from scheduler.events import Event, Settled
+from scheduler.errors import Fenced, StoreError
+from scheduler.events import Event, Sent, Settled
 from scheduler.graph import Vertex
-from scheduler.model import State
+from scheduler.model import Resend, State
 from scheduler.outcome import Outcome, failure
 from scheduler.plan import Plan, Request
 from scheduler.report import Report
@@ -33,6 +34,15 @@ _SPAWNED_AT_ONCE = 25
 _WOKEN_AT_ONCE = 50
 """Dependents that go on between two looks at everything else."""
 
+_UNKNOWN = (
+    "outcome unknown: the scheduler was stopped when its request may have left, and it is not to be sent "
+    "again. Look whether it exists; then submit what is left to be done as a new build"
+)
+_UNKNOWN_AND_HALTED = (
+    "outcome unknown: the scheduler was stopped when its request may have left, and the build had failed "
+    "already, so it was not sent again. Look whether it exists"
+)
+
 Observer: TypeAlias = Callable[[str, State, str | None], None]
 """Is told of a component's new state, with the error where it has one."""
 
@@ -44,11 +54,35 @@ def _nobody(_component: str, _state: State, _error: str | None) -> None:
 class Sender(Protocol):
     """What a walk needs of `connector.Connectors`."""
 
-    def send(self, request: Request) -> Call:
+    def send(
+        self, request: Request, token: str = "", departing: Callable[[Call], None] | None = None
+    ) -> Call:
         """Publish a request and register the wait for its reply; synchronous."""
 
-    def expect(self, request: Request) -> Call:
+    def expect(self, request: Request, token: str = "", after: int = 0) -> Call:
         """Register the wait for the reply to a request that was sent before."""
+
+    def arm(self, call: Call, seconds: float | None = None) -> None:
+        """Start the clock of an attempt that is expected."""
+
+    def seconds(self, request: Request) -> float:
+        """How long an attempt may take."""
+
+
+Resending: TypeAlias = Callable[[str], Resend]
+"""What becomes of a request without a reply when it may have been lost, by its subject."""
+
+
+@frozen
+class Journey:
+    """How a build that an earlier process began is gone on with, where its log says what was done."""
+
+    caught_up: trio.Event
+    """Set when the replies that came in the meantime were read."""
+    after: int
+    """Captured replies up to this time (nanoseconds since 1970) were dealt with."""
+    ages: Mapping[Vertex, float]
+    """For each change in flight, how many seconds of its time have passed."""
 
 
 class Walk:
@@ -60,6 +94,10 @@ class Walk:
         store: is told of every step before the next one.
         slots: how many requests may be in flight.
         observer: is told of every new state; must not block or raise.
+        key: what the reply subjects of this build begin with, so that a later process knows them; where it
+            is empty, they are known to this process only.
+        journey: an earlier process began the build, and the plan was replayed from its log.
+        resending: when a request without a reply is sent again.
     """
 
     def __init__(
@@ -69,6 +107,10 @@ class Walk:
         store: Store,
         slots: Slots,
         observer: Observer = _nobody,
+        *,
+        key: str = "",
+        journey: Journey | None = None,
+        resending: Resending = lambda _: Resend.UNSENT,
     ) -> None:
         self.plan = plan
         self.id = plan.build.id
@@ -76,7 +118,13 @@ class Walk:
         self._store = store
         self._slots = slots
         self._observe = observer
+        self._key = key
+        self._journey = journey
+        self._resending = resending
+        self.fenced = False
+        """Whether another process has the build now."""
         self._scope = trio.CancelScope()
+        self._departing = self._note_departure if store.in_order else None
         self.listening = trio.Event()
         """Set once the replies to what an earlier process sent are waited for."""
         self._resumed: dict[Vertex, Call | Settled] = {}
@@ -85,6 +133,7 @@ class Walk:
         self._awaited: dict[Vertex, list[trio.Event]] = {}
         """The settled events of those that somebody waits for: most are never needed."""
         self._nursery: trio.Nursery | None = None
+        self._tasks: list[Vertex] = []
         self._calls: dict[Call, float] = {}
         self._given_up: list[Call] = []
 
@@ -102,20 +151,23 @@ class Walk:
             if not self.plan.over and not self.plan.halted:
                 self.plan.finish()  # raises, and says what is stuck
         except* Exception:  # a bug of ours: it costs this build, and no other
-            stranded = list(self.plan.in_flight_ids())
+            stranded = [] if self.fenced else list(self.plan.in_flight_ids())
             log.exception("the build failed by a fault of the scheduler", in_flight=stranded[:20])
             await self._give_up_on_the_rest("a fault in the scheduler; see its log. The outcome is unknown")
         finally:
             self.listening.set()
             for call in self._given_up:
                 call.close()
+        return None if self.fenced else await self._end()
+
+    async def _end(self) -> Report | None:
         if not self.plan.over and self.plan.stopped and self._store.resumable:
             await self._persist_at_the_end(*self.plan.adopted())
             return None
         if not self.plan.over:
             await self._give_up_on_the_rest("the scheduler was shut down before there was a reply")
         await self._persist_at_the_end(*self.plan.adopted(), self.plan.finish())
-        return self.plan.report()
+        return None if self.fenced else self.plan.report()
 
     def halt(self, cause: str) -> None:
         """Send nothing more for this build; what is in flight is awaited."""
@@ -142,19 +194,33 @@ class Walk:
             return call.request.component, since
         return None
 
-    async def _components(self) -> None:
+    def prepare(self) -> None:
+        """Register who waits for replies to what an earlier process sent. Synchronous; idempotent.
+
+        Raises:
+            PlanError: the plan does not know how to go on.
+        """
+        if self.listening.is_set():
+            return
         plan = self.plan
-        unsettled = plan.unsettled()
-        for vertex in unsettled:
+        self._tasks = plan.unsettled()
+        for vertex in self._tasks:
             self._settled[vertex] = False
             if plan.is_in_flight(vertex):
                 step = plan.resume(vertex)
-                self._resumed[vertex] = step if isinstance(step, Settled) else self._connectors.expect(step)
+                if not isinstance(step, Settled):
+                    after = 0 if self._journey is None else self._journey.after
+                    self._resumed[vertex] = self._connectors.expect(step, self._token(vertex), after)
+                else:
+                    self._resumed[vertex] = step
         self.listening.set()
+
+    async def _components(self) -> None:
+        self.prepare()
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
-            for count, vertex in enumerate(unsettled, 1):
-                nursery.start_soon(self._component, vertex, name=plan.graph.ids[vertex])
+            for count, vertex in enumerate(self._tasks, 1):
+                nursery.start_soon(self._component, vertex, name=self.plan.graph.ids[vertex])
                 if not count % _SPAWNED_AT_ONCE:
                     await trio.lowlevel.checkpoint()
 
@@ -165,7 +231,7 @@ class Walk:
                     await self._settled_event(dependency, vertex).wait()
             resumed = self._resumed.pop(vertex, None)
             if resumed is not None:
-                await self._resume(resumed)
+                await self._resume(vertex, resumed)
             elif self.plan.halted:
                 return
             elif self.plan.is_instant(vertex):
@@ -219,17 +285,74 @@ class Walk:
             await self._persist(self.plan.withdraw(vertex))
             return
         self.plan.sent(vertex)
-        call = self._connectors.send(step)
+        call = self._connectors.send(step, self._token(vertex), self._departing)
         self._observe(step.component, State.RUNNING, None)
         await self._await_reply(call)
 
-    async def _resume(self, resumed: Call | Settled) -> None:
+    def _token(self, vertex: Vertex) -> str:
+        return f"{self._key}-{vertex:x}" if self._key else ""
+
+    def _note_departure(self, call: Call) -> None:
+        request = call.request
+        self._store.note_sent(self.id, Sent(request.component, request.attempt), call)
+
+    async def _resume(self, vertex: Vertex, resumed: Call | Settled) -> None:
         if isinstance(resumed, Settled):
             await self._keep(resumed)
             return
         self._observe(resumed.request.component, State.RUNNING, None)
         # It was sent before the limits were ours to keep; it takes no slot.
+        if self._journey is None:
+            self._connectors.arm(resumed)
+        else:
+            self._calls[resumed] = trio.current_time()
+            await self._journey.caught_up.wait()
+            if not self._go_on(vertex, resumed, self._journey):
+                del self._calls[resumed]
+                resumed.close()
+                return
         await self._await_reply(resumed)
+
+    def _go_on(self, vertex: Vertex, call: Call, journey: Journey) -> bool:
+        """What becomes of a request that an earlier process may have sent, now that we know its replies.
+
+        Returns:
+            Whether its end is to be awaited.
+        """
+        plan, request = self.plan, call.request
+        unsent = plan.is_starting(vertex)
+        resend = self._resending(request.subject)
+        if call.answered:
+            if unsent:
+                plan.departed(vertex)
+            return True
+        if unsent and plan.stopped:
+            return False
+        call.departing = self._departing
+        if unsent and (plan.halted or resend is Resend.NEVER):
+            plan.departed(vertex)
+            call.deliver(failure(_UNKNOWN if resend is Resend.NEVER else _UNKNOWN_AND_HALTED))
+        elif unsent:
+            plan.sent(vertex)
+            self._connectors.arm(call)
+            call.publish()
+        else:
+            self._connectors.arm(call, max(0.0, self._connectors.seconds(request) - journey.ages[vertex]))
+            if resend is Resend.ALWAYS:
+                call.publish()
+        return True
+
+    def send_again(self) -> None:
+        """After a loss of the connection: what may have been lost with it goes out again, if it is to.
+
+        What is known to have reached the broker is sent again only where the operator wants that.
+        """
+        for call in [call for call in self._calls if call.lost]:
+            resend = self._resending(call.request.subject)
+            unsure = resend is Resend.UNSENT and not call.reached and not self.plan.halted
+            if resend is Resend.ALWAYS or unsure:
+                _log.info("request sent again", build=self.id, component=call.request.component)
+                call.publish()
 
     async def _await_reply(self, call: Call) -> None:
         request = call.request
@@ -256,6 +379,8 @@ class Walk:
     def _adopt(self, request: Request, outcome: Outcome) -> None:
         if self.plan.adopt(request, outcome):
             _log.info("late success kept", build=self.id, component=request.component)
+            if self._store.in_order:
+                self._store.note(self.id, *self.plan.adopted())
 
     async def _keep(self, settled: Settled) -> None:
         """Persist an outcome; an error halts the build first."""
@@ -264,11 +389,26 @@ class Walk:
         if error is not None:
             _log.warning("component failed", build=self.id, component=settled.component, error=error[:1_000])
             self._recall()
-        await self._persist(settled)
+        if self._store.in_order:
+            # What begins because of it is persisted after it, or together with it.
+            self._store.note(self.id, settled)
+        else:
+            await self._persist(settled)
 
     async def _persist(self, *events: Event) -> bool:
         try:
             await self._store.append(self.id, events)
+        except Fenced as error:
+            if not self.fenced:
+                _log.error(
+                    "another process has taken the build over: nothing more is done here",
+                    build=self.id,
+                    error=str(error),
+                )
+                self.fenced = True
+                self.plan.stop()
+                self._scope.cancel()
+            return False
         except StoreError as error:
             cause = store_failure(error)
             _log.error("the store failed", build=self.id, error=cause)

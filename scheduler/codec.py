@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable
 from hashlib import blake2b
 from typing import Any, TypeAlias, TypeVar
+from urllib.parse import unquote
 
 import msgspec
 from attrs import frozen
@@ -37,6 +38,11 @@ _NONE: Document = {}
 def encode_token(text: str) -> str:
     """``text`` as one subject token: every byte outside ``[A-Za-z0-9_-]`` becomes ``=XX``."""
     return _UNSAFE_IN_TOKEN.sub(lambda match: b"=%02X" % match[0][0], text.encode()).decode("ascii")
+
+
+def decode_token(token: str) -> str:
+    """The text that `encode_token` made ``token`` of; what it did not make may come out as anything."""
+    return unquote(token.replace("=", "%"))
 
 
 @frozen

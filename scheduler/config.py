@@ -6,9 +6,9 @@ A setting has one name in three spellings: ``max_builds`` here, ``--max-builds``
 
 import platform
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeAlias, get_args
+from typing import Literal, NamedTuple, TypeAlias, TypeVar, get_args
 from urllib.parse import urlsplit
 
 import platformdirs
@@ -17,14 +17,19 @@ from attrs import Factory, field, fields, frozen
 from scheduler.bus.options import BusOptions
 from scheduler.errors import InvalidSettings
 from scheduler.limits import DEFAULT_LIMITS, Limits
+from scheduler.model import Resend
+from scheduler.subjects import token_problem
 from scheduler.template import OnUnresolved, Templates
 from scheduler.text import mask_url, printable
 
-StoreName: TypeAlias = Literal["memory", "ernest"]
+StoreName: TypeAlias = Literal["auto", "jetstream", "ernest", "memory"]
 LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
 LogFormat: TypeAlias = Literal["auto", "json", "console"]
 Timeouts: TypeAlias = tuple[tuple[str, float], ...]
 """Pairs of a subject pattern (``vpc.create.*``) and seconds; the first that matches counts."""
+Resends: TypeAlias = tuple[tuple[str, Resend], ...]
+"""Pairs of a subject pattern and what to do; the first that matches counts."""
+_T = TypeVar("_T")
 
 DEFAULT_SERVERS = ("nats://127.0.0.1:4222",)
 SERVER_VARIABLES = ("NATS_URL", "NATS_URI")
@@ -33,9 +38,11 @@ SERVER_VARIABLES = ("NATS_URL", "NATS_URI")
 _SECRETS = frozenset({"password", "token"})
 _SCHEMES = ("nats", "tls")
 _PATTERN_TOKEN = re.compile(r"\*|[A-Za-z0-9_-]{1,64}")
+_EVERY = "*.*.*"
 _NAME = re.compile(r"[A-Za-z0-9._@:-]{1,128}")
 _DAY = 86_400.0
 _MEBIBYTE = 1024 * 1024
+_GIBIBYTE = 1024 * _MEBIBYTE
 _SHOWN = 100
 """Characters of a wrong value that an error message repeats."""
 
@@ -65,6 +72,11 @@ RANGES = {
     "start_timeout": Range(0.001, 3_600.0),
     "store_timeout": Range(0.001, 3_600.0),
     "grace": Range(0.0, 3_600.0),
+    "broker_grace": Range(0.0, 30 * _DAY),
+    "keep": Range(0.0, 3_650 * _DAY),
+    # JetStream has no more.
+    "replicas": Range(1, 5),
+    "reply_bytes": Range(16 * _MEBIBYTE, 1_024 * _GIBIBYTE),
     "max_builds": Range(1, 1_000_000),
     "max_in_flight": Range(1, 1_000_000),
     "max_in_flight_per_build": Range(1, 1_000_000),
@@ -76,6 +88,7 @@ RANGES = {
     # CPython refuses to read integers of more than 4,300 digits.
     "max_digits": Range(20, 4_300),
     "max_component_bytes": Range(1_024, 64 * _MEBIBYTE),
+    "max_definition_bytes": Range(1_024, 1_024 * _MEBIBYTE),
     # Ids travel in a header, percent-encoded, thrice as long, beside which the body needs room.
     "max_id_bytes": Range(16, 4_096),
     "max_template_nodes": Range(1, 10_000_000),
@@ -189,11 +202,65 @@ def parse_timeouts(text: str) -> Timeouts:
 def _check_timeouts(pairs: Timeouts) -> None:
     allowed = RANGES["attempt_timeout"]
     for pattern, seconds in pairs:
-        tokens = pattern.split(".")
-        if len(tokens) != 3 or not all(_PATTERN_TOKEN.fullmatch(token) for token in tokens):
-            raise invalid("timeouts", pattern, "is not a pattern of three words or *, as vpc.create.*")
+        _check_pattern("timeouts", pattern)
         if not allowed.low <= seconds <= allowed.high:
             raise invalid("timeouts", f"{pattern}={seconds:g}", f"has seconds that are not {allowed}")
+
+
+def _check_pattern(name: str, pattern: str) -> None:
+    tokens = pattern.split(".")
+    if len(tokens) != 3 or not all(_PATTERN_TOKEN.fullmatch(token) for token in tokens):
+        raise invalid(name, pattern, "is not a pattern of three words or *, as vpc.create.*")
+
+
+def _first_match(pairs: Iterable[tuple[str, _T]], subject: str, otherwise: _T) -> _T:
+    tokens = subject.split(".")
+    for pattern, value in pairs:
+        if all(p in {"*", token} for p, token in zip(pattern.split("."), tokens, strict=False)):
+            return value
+    return otherwise
+
+
+def parse_resend(text: str) -> Resends:
+    """``never, vpc.create.*=always`` as pairs of a pattern and what to do; a bare word is for all the rest.
+
+    Raises:
+        InvalidSettings: a part of it is not of this form, or there are two bare words.
+    """
+    pairs: list[tuple[str, Resend]] = []
+    rest: list[tuple[str, Resend]] = []
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        pattern, equals, word = (piece.strip() for piece in part.rpartition("="))
+        if word not in list(Resend) or (equals and not pattern):
+            allowed = f"is neither one of {', '.join(Resend)}, nor PATTERN=WORD, such as vpc.create.*=always"
+            raise invalid("resend", part, allowed)
+        (pairs if equals else rest).append((pattern or _EVERY, Resend(word)))
+    if len(rest) > 1:
+        raise invalid("resend", text, "has more than one word that is for all the rest")
+    _check_resend(tuple(pairs))
+    return (*pairs, *rest)
+
+
+def _check_resend(pairs: Resends) -> None:
+    for pattern, _ in pairs:
+        _check_pattern("resend", pattern)
+
+
+def parse_capture(text: str) -> tuple[str, ...]:
+    """Comma-separated component types, each once.
+
+    Raises:
+        InvalidSettings: one of them cannot be a component's type.
+    """
+    types = tuple(dict.fromkeys(filter(None, (part.strip() for part in text.split(",")))))
+    _check_capture(types)
+    return types
+
+
+def _check_capture(types: tuple[str, ...]) -> None:
+    for type_ in types:
+        if token_problem("_component", type_) is not None:
+            raise invalid("capture", type_, "is no component type, such as vpc")
 
 
 def _default_data_dir() -> Path:
@@ -220,7 +287,19 @@ class Settings:
     data_dir: Path = field(factory=_default_data_dir)
     name: str = field(factory=_default_name)
     """Names this instance in its log and in its answers to service discovery."""
-    store: StoreName = "memory"
+    store: StoreName = "auto"
+    """``auto`` is ``jetstream`` where the broker has it; where it has not, the service does not start."""
+    replicas: int = 1
+    """Servers that keep a copy of each stream of ours."""
+    capture: tuple[str, ...] = ()
+    """Component types whose replies are captured while nobody listens; of every type where it is empty."""
+    reply_bytes: int = _GIBIBYTE
+    """What captured replies may take; the oldest go first."""
+    resend: Resends = ()
+    keep: float = 7 * _DAY
+    """Seconds that the log of a build is kept after its end."""
+    broker_grace: float = 600.0
+    """Seconds without the broker, or its quorum, after which that is said loudly."""
     templates: Templates = Templates.ALL
     unresolved: OnUnresolved = OnUnresolved.ERROR
     limits: Limits = DEFAULT_LIMITS
@@ -247,17 +326,18 @@ class Settings:
         check_choice("log_level", self.log_level, LogLevel)
         check_choice("log_format", self.log_format, LogFormat)
         _check_timeouts(self.timeouts)
+        _check_resend(self.resend)
+        _check_capture(self.capture)
         if not _NAME.fullmatch(self.name):
             raise invalid("name", self.name, "is not 1 to 128 of the characters A-Z a-z 0-9 . _ @ : -")
 
     def timeout_for(self, subject: str) -> float:
         """Seconds that a request on ``subject`` may take, before the component's own ``_timeout``."""
-        if self.timeouts:
-            tokens = subject.split(".")
-            for pattern, seconds in self.timeouts:
-                if all(p in {"*", token} for p, token in zip(pattern.split("."), tokens, strict=False)):
-                    return seconds
-        return self.attempt_timeout
+        return _first_match(self.timeouts, subject, self.attempt_timeout)
+
+    def resend_for(self, subject: str) -> Resend:
+        """What to do with a request on ``subject`` that may have left."""
+        return _first_match(self.resend, subject, Resend.UNSENT)
 
 
 def check_choice(name: str, value: str, choices: object) -> None:

@@ -18,15 +18,19 @@ import trio
 from attrs import field, frozen
 
 from scheduler.bus import Bus, Message, Outgoing, Subscription
+from scheduler.captured import Captured
 from scheduler.errors import BusError, InvalidJSON, OverLimit
 from scheduler.limits import DEFAULT_LIMITS, Limits
 from scheduler.outcome import Outcome, failure, read_head, read_reply
 from scheduler.plan import Request
+from scheduler.records import Position
 from scheduler.subjects import REPLY_SUBJECTS, attempt_header
 from scheduler.timers import Timer, Timers
 from scheduler.turns import Turns
 
 _log = structlog.get_logger()
+
+_REPLY = "scheduler.reply."
 
 
 class Signal(Enum):
@@ -60,24 +64,43 @@ class Call:
         "_backing_off",
         "_connectors",
         "_ended",
-        "_outgoing",
         "_receive",
         "_send",
         "_wanted",
+        "after",
+        "closed",
+        "departing",
+        "held",
         "late",
+        "outgoing",
+        "reached",
         "request",
         "timer",
         "token",
+        "unheard",
     )
 
     def __init__(self, connectors: "Connectors", request: Request, token: str) -> None:
         self.request = request
         self.token = token
         self.timer: Timer | None = None
+        self.outgoing: Outgoing | None = None
+        """The request as it was last handed to the bus; None where an earlier process did that."""
+        self.departing: Callable[[Call], None] | None = None
+        """Is told each time that the request is handed to the bus."""
+        self.unheard = False
+        """Whether the broker said of the last one that nobody received it."""
+        self.reached = False
+        """Whether it is known that the broker had it; whoever finds out notes it here."""
+        self.closed = False
+        """Whether nobody awaits it any more."""
+        self.held: list[int] = []
+        """Where the replies to it stand in the stream that captures them, until it is closed."""
+        self.after = 0
+        """Captured replies up to this time (nanoseconds since 1970) were dealt with by an earlier process."""
         self.late: Callable[[Request, Outcome], None] | None = None
         """Is told of what arrives after the attempt was given up."""
         self._connectors = connectors
-        self._outgoing: Outgoing | None = None
         # One place is enough: after what ends the attempt nothing is put in any more.
         self._send, self._receive = trio.open_memory_channel[Outcome | Signal](1)
         self._ended = False
@@ -125,25 +148,38 @@ class Call:
     def publish(self) -> None:
         """Hand the request to the bus; what the bus refuses at once fails the component."""
         request = self.request
+        self.unheard = False
         try:
-            self._outgoing = self._connectors.bus.publish(
+            self.outgoing = self._connectors.bus.publish(
                 request.subject,
                 request.body,
-                reply=f"scheduler.reply.{self.token}",
+                reply=f"{_REPLY}{self.token}",
                 headers={"Nats-Msg-Id": attempt_header(request.attempt)},
             )
         except BusError as error:
             self.deliver(failure(f"the request cannot be sent: {error}"))
+        else:
+            if self.departing is not None:
+                self.departing(self)
 
     @property
-    def published(self) -> bool:
-        """Whether this process published the request: not where an earlier one did."""
-        return self._outgoing is not None
+    def answered(self) -> bool:
+        """Whether its end is known, whether or not anybody has looked at it yet."""
+        return self._ended
+
+    @property
+    def lost(self) -> bool:
+        """Whether the request was given to a connection that is gone, and has no answer."""
+        if self._ended or self._backing_off or self.outgoing is None:
+            return False
+        return 0 < self.outgoing.generation < self._connectors.bus.generation
 
     def deliver(self, answer: Outcome | Signal) -> bool:
         """Give the waiter its answer; False where it has one already."""
         if self._ended:
             return False
+        if answer is Signal.NOBODY:
+            self.unheard = True
         try:
             self._send.send_nowait(answer)
         except (trio.WouldBlock, trio.BrokenResourceError):
@@ -154,7 +190,7 @@ class Call:
     def withdraw(self) -> None:
         """Take the request back if nobody has it; otherwise its reply is still awaited."""
         self._wanted = False
-        if self._backing_off or (self._outgoing is not None and self._outgoing.withdraw()):
+        if self._backing_off or (self.outgoing is not None and self.outgoing.withdraw()):
             self.deliver(Signal.WITHDRAWN)
 
     def leave(self) -> None:
@@ -163,7 +199,7 @@ class Call:
 
     def expire(self) -> None:
         """Its time is over."""
-        if self._outgoing is not None and self._wanted and self._outgoing.withdraw():
+        if self.outgoing is not None and self._wanted and self.outgoing.withdraw():
             # It stood in the queue all that time and never left. It has not had its time yet.
             self.publish()
             self._connectors.arm(self)
@@ -173,6 +209,7 @@ class Call:
     def close(self, late: Callable[[Request, Outcome], None] | None = None) -> None:
         """Nobody awaits it any more; with ``late``, what arrives afterwards is told to it."""
         self.late = late
+        self.closed = True
         self._connectors.close(self)
         self._receive.close()
 
@@ -216,6 +253,8 @@ class Connectors:
         self._number = 0
         self._last_logged = -1.0
         self._subscriptions: list[Subscription] = []
+        self.captured = Captured()
+        """How far the replies that a stream captured were dealt with, where one does."""
 
     async def listen(self) -> None:
         """Subscribe to replies; to be done before anything is sent."""
@@ -224,37 +263,58 @@ class Connectors:
             self._subscriptions.append(await self.bus.subscribe(subject, self._on_verb))
         self.bus.on_refused(self._on_refused)
 
-    def send(self, request: Request) -> Call:
-        """Publish a request, in this very breath, and register who waits for its reply."""
-        call = self.expect(request)
+    def send(
+        self, request: Request, token: str = "", departing: Callable[[Call], None] | None = None
+    ) -> Call:
+        """Publish a request, in this very breath, and register who waits for its reply.
+
+        Args:
+            request: what is to be sent.
+            token: what its reply subject ends with; one of this process where it is empty.
+            departing: is told each time that it is handed to the bus.
+        """
+        call = self.expect(request, token)
+        call.departing = departing
         try:
+            self.arm(call)
             call.publish()
         except BaseException:
             call.close()
             raise
         return call
 
-    def expect(self, request: Request) -> Call:
-        """Register who waits for the reply to a request that an earlier process sent."""
+    def expect(self, request: Request, token: str = "", after: int = 0) -> Call:
+        """Register who waits for the reply to a request that an earlier process sent; `arm` starts its clock.
+
+        Args:
+            request: what was sent.
+            token: what its reply subject ends with, where that is known.
+            after: captured replies up to this time (nanoseconds since 1970) are none to it.
+        """
         self._number += 1
-        call = Call(self, request, f"{self._tokens}{self._number:x}")
+        call = Call(self, request, token or f"{self._tokens}{self._number:x}")
+        call.after = after
         self._by_token[call.token] = call
         self._by_component[request.build, request.component] = call
-        self.arm(call)
         return call
 
     def seconds(self, request: Request) -> float:
         """How long an attempt may take."""
         return request.timeout or self._timeouts(request.subject)
 
-    def arm(self, call: Call) -> None:
-        """Start the clock of an attempt."""
-        call.timer = self.timers.start(self.seconds(call.request), call.expire)
+    def arm(self, call: Call, seconds: float | None = None) -> None:
+        """Start the clock of an attempt: all of its time, or ``seconds``."""
+        call.timer = self.timers.start(
+            self.seconds(call.request) if seconds is None else seconds, call.expire
+        )
 
     def close(self, call: Call) -> None:
         """Forget a call, or keep it for what comes late."""
         if call.timer is not None:
             self.timers.cancel(call.timer)
+        for sequence in call.held:
+            self.captured.release(call.request.build, sequence)
+        call.held.clear()
         if call.late is None:
             self._by_token.pop(call.token, None)
             key = (call.request.build, call.request.component)
@@ -271,7 +331,7 @@ class Connectors:
             _log.warning("reply dropped", reason=reason, subject=subject, dropped_so_far=total, **context)
 
     def _on_reply(self, message: Message) -> None:
-        token = message.subject[len("scheduler.reply.") :]
+        token = message.subject[len(_REPLY) :]
         call = self._by_token.get(token)
         if call is None:
             # Another instance's replies come by here as well: theirs are none of our business.
@@ -302,6 +362,42 @@ class Connectors:
             self.count("of another type, provider or action", message.subject, build=build[:128])
         else:
             self.turns.take(build, partial(self._deliver, call, message, suffix))
+
+    def on_captured(self, message: Message, place: Position) -> None:
+        """Look at a reply that a stream captured at ``place``: it may have reached us before, or never.
+
+        What is of no use is not counted here: it is, where it comes in directly.
+        """
+        suffix: str | None = None
+        if message.subject.startswith(_REPLY):
+            call = self._by_token.get(message.subject[len(_REPLY) :])
+        else:
+            subject, _, suffix = message.subject.rpartition(".")
+            try:
+                head = read_head(message.data)
+            except InvalidJSON:
+                head = None
+            call = None if head is None else self._by_component.get(head)
+            if call is not None and call.request.subject != subject:
+                call = None
+        if call is not None and place.time > call.after:
+            build = call.request.build
+            self.captured.hold(build, place.sequence)
+            if call.closed or not call.answered:
+                self.turns.take(build, partial(self._deliver_captured, call, message, suffix, place.sequence))
+            else:
+                call.held.append(place.sequence)
+        self.captured.seen = place
+
+    def _deliver_captured(self, call: Call, message: Message, suffix: str | None, sequence: int) -> None:
+        try:
+            if not call.answered or call.late is not None:
+                self._deliver(call, message, suffix)
+        finally:
+            if call.closed:
+                self.captured.release(call.request.build, sequence)
+            else:
+                call.held.append(sequence)
 
     def redeliver(self, stray: Stray) -> bool:
         """Look at a stray again, now that its build may be held; False where nobody waits for it."""
@@ -353,5 +449,5 @@ class Connectors:
 
     def _on_refused(self, subject: str) -> None:
         for call in list(self._by_token.values()):
-            if call.request.subject == subject and call.published:
+            if call.request.subject == subject and call.outgoing is not None:
                 call.deliver(failure(f"the broker does not permit us to publish on {subject}"))

@@ -171,6 +171,13 @@ class BuildLost(StoreError):
 class AlreadyLogged(StoreError):
     """A build is to begin under an id that has a log already."""
 
+    def __init__(self, message: str, *, digest: str = "", status: str = "") -> None:
+        self.digest = digest
+        """Of the content that stands there."""
+        self.status = status
+        """How far it is: ``open``, ``finished`` or ``reported``."""
+        super().__init__(message)
+
 
 class Fenced(StoreError):
     """Another process has written to the build's log: nothing more may be written or sent for it here."""

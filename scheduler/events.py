@@ -116,7 +116,7 @@ class Loading:
 
 @frozen
 class Released:
-    """A person wants the build to be taken up again, whatever became of earlier attempts."""
+    """The loadings before it are not counted any more: they did no harm, or a person wants another one."""
 
 
 Event: TypeAlias = (

@@ -1,1 +1,202 @@
-"""Folds the records of a build's log into what stands in it."""
+"""Folds the records of a build's log into what a restart needs to know.
+
+What the components became is the plan's business (`plan.Plan.replay`). Here stands what the plan has no
+words for (records, clocks, processes), and whether the events can have happened in this order at all: a
+log that says otherwise is not gone on with.
+"""
+
+from attrs import mutable
+
+from scheduler.errors import UnreadableLog
+from scheduler.events import (
+    Accepted,
+    Event,
+    Finished,
+    Loading,
+    Released,
+    Reported,
+    Resumed,
+    Sent,
+    Settled,
+    Started,
+    Suspended,
+    Withdrawn,
+)
+from scheduler.model import State
+from scheduler.records import Elsewhere, Position, Record, Status
+
+_LONGEST_NAME = 256
+_TERMINAL = (State.COMPLETED.value, State.ERRORED.value)
+_NO_STEPS = (Suspended, Resumed, Loading, Released)
+_IN_WORDS = {Status.OPEN: "not finished", Status.FINISHED: "finished", Status.REPORTED: "reported"}
+_OPEN, _UNREPORTED, _ALWAYS = {Status.OPEN}, {Status.OPEN, Status.FINISHED}, set(Status)
+_PLACES: dict[type[Event], set[Status]] = {
+    Accepted: _OPEN,
+    Started: _OPEN,
+    Sent: _OPEN,
+    Withdrawn: _OPEN,
+    Settled: _OPEN,
+    Suspended: _UNREPORTED,
+    Resumed: _UNREPORTED,
+    Finished: _OPEN,
+    Reported: {Status.FINISHED},
+    Loading: _ALWAYS,
+    Released: _ALWAYS,
+}
+"""How far a build may be when such an event comes."""
+
+
+@mutable
+class Flight:
+    """A component whose outcome is not in the log yet."""
+
+    attempt: str
+    since: float
+    """When it was sent, as far as the log tells, in milliseconds since 1970; moved by outages."""
+    sent: bool = False
+    """Whether its request is known to have left."""
+
+
+class History:
+    """What stands in the log of one build, as far as its records were added.
+
+    After an error it is of no more use.
+    """
+
+    def __init__(self) -> None:
+        self.accepted: Accepted | None = None
+        """The first event: set once there is a record."""
+        self.steps: list[Event] = []
+        """What happened to the build, in order; without what happened to the processes that had it
+        (`Loading`, `Released`) and to the broker (`Suspended`, `Resumed`)."""
+        self.n = 0
+        """The number of the last record."""
+        self.epoch = 0
+        self.position = Position()
+        """Every reply up to here was dealt with."""
+        self.status = Status.OPEN
+        self.run = 1
+        """Which run of the build is the last one."""
+        self.finished: Finished | None = None
+        self.loads = 0
+        """How many `Loading` in a row stand at the end: processes that took the build up, and did nothing."""
+        self.in_flight: dict[str, Flight] = {}
+        """By component, in the order in which they started."""
+        # Every component that is settled, and whether a late success may still be kept beside its error.
+        self._adopts: dict[str, bool] = {}
+
+    def add(self, record: Record) -> None:
+        """Add the next record, with the events that were too large for it put in their places.
+
+        Raises:
+            UnreadableLog: it cannot follow, or something in it cannot have happened.
+        """
+        if record.n != self.n + 1:
+            raise _wrong(record.n, f"it stands where record {self.n + 1} is due")
+        if record.epoch < self.epoch:
+            raise _wrong(record.n, f"it is of epoch {record.epoch}, after one of epoch {self.epoch}")
+        self.n = record.n
+        self.epoch = record.epoch
+        self.position = record.position
+        if not record.events:
+            self.loads = 0
+        for event in record.events:
+            if isinstance(event, Elsewhere):
+                raise _wrong(record.n, f"the object {_shown(event.object)} is missing")
+            self._add(record, event)
+        if self.accepted is None:
+            raise _wrong(record.n, "it holds no event, where the build is to be accepted")
+
+    def _add(self, record: Record, event: Event) -> None:
+        n = record.n
+        if isinstance(event, Accepted) is not (self.accepted is None):
+            when = "before the build is accepted" if self.accepted is None else "a second time"
+            raise _wrong(n, f"{_name(event)} comes {when}")
+        if self.status not in _PLACES[type(event)]:
+            raise _wrong(n, f"{_name(event)} comes when the build is {_IN_WORDS[self.status]}")
+        match event:
+            case Started():
+                self._start(record, event)
+            case Sent():
+                self._send(record, event)
+            case Settled():
+                self._settle(n, event)
+            case Withdrawn():
+                self._withdraw(n, event)
+            case Resumed():
+                self._move(record.at, event.seconds * 1_000)
+            case Accepted():
+                self.accepted = event
+            case Finished():
+                self._finish(n, event)
+            case Reported():
+                self.run = event.run
+                self.status = Status.REPORTED
+            case _:
+                pass
+        self.loads = self.loads + 1 if isinstance(event, Loading) else 0
+        if not isinstance(event, _NO_STEPS):
+            self.steps.append(event)
+
+    def _start(self, record: Record, event: Started) -> None:
+        component = event.component
+        if component in self.in_flight:
+            raise _wrong(record.n, f"{_shown(component)} is started, and it is in flight already")
+        if component in self._adopts:
+            raise _wrong(record.n, f"{_shown(component)} is started, and it is settled already")
+        self.in_flight[component] = Flight(event.attempt, record.at)
+
+    def _send(self, record: Record, event: Sent) -> None:
+        flight = self.in_flight.get(event.component)
+        if flight is None or flight.attempt != event.attempt:
+            text = f"{_shown(event.component)} is sent as {_shown(event.attempt)}, which was not started"
+            raise _wrong(record.n, text)
+        # A request may go out again under its attempt; the time to answer it began with the first one.
+        if not flight.sent:
+            flight.sent = True
+            flight.since = record.at
+
+    def _withdraw(self, n: int, event: Withdrawn) -> None:
+        flight = self.in_flight.pop(event.component, None)
+        if flight is None or flight.sent:
+            why = "not in flight" if flight is None else "sent already"
+            raise _wrong(n, f"{_shown(event.component)} is withdrawn, and it is {why}")
+
+    def _settle(self, n: int, event: Settled) -> None:
+        component, state = event.component, event.body.get("_state")
+        if state not in _TERMINAL:
+            raise _wrong(n, f"{_shown(component)} is settled, and its _state is {_shown(state)}")
+        errored = state == State.ERRORED
+        # It may settle without having begun: there may have been nothing to send.
+        self.in_flight.pop(component, None)
+        if component not in self._adopts:
+            self._adopts[component] = errored
+        elif self._adopts[component] and errored and "adoptable" in event.body:
+            self._adopts[component] = False
+        else:
+            raise _wrong(n, f"{_shown(component)} is settled a second time")
+
+    def _move(self, at: int, outage: float) -> None:
+        """An outage of so many milliseconds ended ``at``: it counts for nobody's time to answer."""
+        began = at - outage
+        for flight in self.in_flight.values():
+            flight.since += max(0.0, at - max(flight.since, began))
+
+    def _finish(self, n: int, event: Finished) -> None:
+        if self.in_flight:
+            first = _shown(next(iter(self.in_flight)))
+            raise _wrong(n, f"the build is finished, and {first} is in flight")
+        self.finished = event
+        self.status = Status.FINISHED
+
+
+def _wrong(n: int, text: str) -> UnreadableLog:
+    return UnreadableLog(f"record {n}: {text}; the build is left as it is")
+
+
+def _name(event: Event) -> str:
+    return repr(type(event).__name__.lower())
+
+
+def _shown(name: object) -> str:
+    return repr(str(name)[:_LONGEST_NAME])

@@ -62,6 +62,10 @@ class Ledger:
         kept = change.fields if body is None else body
         return self._keep(vertex, Settled(change.id, {**kept, "_state": "errored", "error": error}))
 
+    def keep(self, vertex: Vertex, body: Mapping[str, Any]) -> None:
+        """Book an errored change as an earlier process kept it."""
+        self.final[vertex] = body
+
     def adopt(self, vertex: Vertex, adoptable: Mapping[str, Any]) -> Settled:
         """Keep a late success beside the error of a change."""
         change = self._build.changes[vertex]

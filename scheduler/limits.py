@@ -17,6 +17,8 @@ class Limits:
     """Digits of an integer in any JSON that comes in."""
     max_component_bytes: int = 256 * 1024
     """A submitted component; what a connector returns may be larger."""
+    max_definition_bytes: int = 64 * 1024 * 1024
+    """A build that is submitted by way of the object store; the broker bounds all others."""
     max_id_bytes: int = 512
     max_template_nodes: int = 50_000
     """Nodes of parsed expressions and references in one build."""

@@ -38,6 +38,17 @@ class State(StrEnum):
     ERRORED = "errored"
 
 
+class Resend(StrEnum):
+    """What becomes of a request that may have left, when a process or the broker comes back."""
+
+    UNSENT = "unsent"
+    """It goes out again unless it is known to have reached the broker; then its reply is awaited."""
+    ALWAYS = "always"
+    """It goes out again, under the same attempt id, until it is answered."""
+    NEVER = "never"
+    """It is not sent again: unless it is known to have reached the broker, its outcome is unknown."""
+
+
 @frozen
 class Component:
     """Something that exists."""

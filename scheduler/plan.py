@@ -15,7 +15,7 @@ from typing import Any
 from attrs import field, frozen
 
 from scheduler.errors import IllegalTransition, Stuck, TemplateError
-from scheduler.events import Accepted, Finished, Settled, Started, Withdrawn
+from scheduler.events import Accepted, Event, Finished, Sent, Settled, Started, Withdrawn
 from scheduler.graph import Vertex
 from scheduler.ledger import Ledger
 from scheduler.limits import DEFAULT_LIMITS, Limits
@@ -81,6 +81,8 @@ class Plan:
 
     def __init__(self, prepared: Prepared, *, resumed: bool = False, limits: Limits = DEFAULT_LIMITS) -> None:
         self.build = prepared.build
+        self.digest = prepared.digest.hex()
+        """Equal for equal content."""
         self.graph = prepared.graph
         self.cause: str | None = None
         """Why the build is halted; None while it is not."""
@@ -124,7 +126,12 @@ class Plan:
     @property
     def accepted(self) -> Accepted:
         """The first event of the build."""
-        return Accepted({**self.build.fields, **self.report().lists()})
+        return Accepted({**self.build.fields, **self.report().lists()}, self.digest)
+
+    @property
+    def completed(self) -> int:
+        """How many changes are completed."""
+        return self._phases.count(Phase.COMPLETED)
 
     def phase(self, vertex: Vertex) -> Phase:
         """Where a change stands."""
@@ -146,6 +153,10 @@ class Plan:
     def is_in_flight(self, vertex: Vertex) -> bool:
         """Whether a change is in flight; at the beginning only what an earlier process sent is."""
         return self._phases[vertex] in _IN_FLIGHT
+
+    def is_starting(self, vertex: Vertex) -> bool:
+        """Whether a change is about to be sent, as far as is known."""
+        return self._phases[vertex] is Phase.STARTING
 
     def is_instant(self, vertex: Vertex) -> bool:
         """Whether a change completes without being sent."""
@@ -210,8 +221,45 @@ class Plan:
             raise IllegalTransition(msg)
         self._move(vertex, Phase.RUNNING)
 
+    def replay(self, event: Event) -> None:
+        """Take in what the log of an earlier process says; to be done in order, before anything else.
+
+        Raises:
+            IllegalTransition: it cannot have happened.
+        """
+        match event:
+            case Started(component=component):
+                self._move(self.graph.index[component], Phase.STARTING)
+            case Sent(component=component):
+                self.departed(self.graph.index[component])
+            case Withdrawn(component=component):
+                self._move(self.graph.index[component], Phase.WAITING)
+            case Settled(component=component, body=body):
+                self._replay_outcome(self.graph.index[component], body)
+            case Finished(error=error) if error is not None:
+                self.halt(error)
+            case _:
+                pass
+
+    def _replay_outcome(self, vertex: Vertex, body: Mapping[str, Any]) -> None:
+        phase = self._phases[vertex]
+        completed = body["_state"] == State.COMPLETED
+        if phase is Phase.ERRORED and not completed and "adoptable" in body:
+            self._adoptable.add(vertex)
+            self._ledger.keep(vertex, body)
+            return
+        if phase is Phase.STARTING:
+            self._move(vertex, Phase.RUNNING)
+        if completed:
+            self._move(vertex, Phase.COMPLETED)
+            self._ledger.complete(vertex, body)
+        else:
+            self._move(vertex, Phase.ERRORED)
+            self.halt(f"{self.graph.ids[vertex]}: {body.get('error')}")
+            self._ledger.keep(vertex, body)
+
     def resume(self, vertex: Vertex) -> Request | Settled:
-        """A change that an earlier process sent: in flight, to be awaited and not to be sent.
+        """A change that an earlier process began to send.
 
         Returns:
             The request that it must have been; or the outcome, where that can no longer be told.
@@ -219,12 +267,24 @@ class Plan:
         Raises:
             IllegalTransition: it is not in flight.
         """
-        self._must_be_running(vertex)
         change = self.build.changes[vertex]
+        if self._phases[vertex] not in _IN_FLIGHT:
+            msg = f"{change.id} is {self._phases[vertex].name}, and was not sent"
+            raise IllegalTransition(msg)
         try:
             return self._request(vertex, change)
         except TemplateError as error:
+            self.departed(vertex)
             return self._fail(vertex, f"sent before a restart, and its request cannot be told again: {error}")
+
+    def departed(self, vertex: Vertex) -> None:
+        """The request of a change that began to be sent has left, or may have: it is in flight.
+
+        Raises:
+            IllegalTransition: it is neither about to be sent nor sent.
+        """
+        if self._phases[vertex] is not Phase.RUNNING:
+            self._move(vertex, Phase.RUNNING)
 
     def withdraw(self, vertex: Vertex) -> Withdrawn:
         """The request did not leave, and never will: the change is waiting again.

@@ -1,6 +1,7 @@
 """The service as a process: its signals, its broker, its store, and its exit code."""
 
 import os
+import secrets
 import signal
 import sys
 import threading
@@ -17,10 +18,13 @@ from scheduler.bus.nats import open_bus
 from scheduler.bus.options import BusOptions
 from scheduler.config import Settings
 from scheduler.errors import BrokerError
+from scheduler.jetstream.streams import Layout, set_up
 from scheduler.service import Service
 from scheduler.stores import Store
 from scheduler.stores.ernest import ErnestStore
+from scheduler.stores.jetstream import JetStreamStore
 from scheduler.stores.memory import MemoryStore
+from scheduler.stores.presence import await_jetstream
 
 _log = structlog.get_logger()
 
@@ -28,11 +32,32 @@ _HARD_EXIT_AFTER = 0.8
 """Seconds from the second signal until the process ends, whatever still holds on to it."""
 
 
-def open_store(settings: Settings, bus: Bus) -> Store:
-    """The store that the settings name."""
+async def open_store(settings: Settings, bus: Bus) -> Store:
+    """The store that the settings name.
+
+    JetStream's is for ``auto`` as well as for ``jetstream``. While JetStream is there and does not answer, or
+    has no leader, it is waited for, without limit.
+
+    Raises:
+        UnsupportedServer: it takes JetStream, and there is none; the message names the choices.
+        BusError: the bus was closed.
+    """
     if settings.store == "ernest":
         return ErnestStore(bus, store_timeout=settings.store_timeout)
-    return MemoryStore()
+    if settings.store == "memory":
+        return MemoryStore()
+    await await_jetstream(bus)
+    return await _jetstream_store(settings, bus)
+
+
+async def _jetstream_store(settings: Settings, bus: Bus) -> Store:
+    store = JetStreamStore(
+        bus, instance=f"{settings.name}-{secrets.token_hex(4)}", grace=settings.broker_grace
+    )
+    layout = Layout(replicas=settings.replicas, capture=settings.capture, reply_bytes=settings.reply_bytes)
+    for deviation in await set_up(store.js, layout):
+        _log.warning("a stream is not as it should be", deviation=deviation)
+    return store
 
 
 async def run_service(settings: Settings) -> int:
@@ -46,14 +71,14 @@ async def run_service(settings: Settings) -> int:
 
     Raises:
         BrokerError: the embedded broker does not start, or died.
-        BusError: the broker refuses us.
+        BusError: the broker refuses us, or has not what the store takes.
     """
     stopping = _Stopping()
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(stopping.watch, signals, nursery.cancel_scope)
             async with _open_bus(settings) as bus:
-                service = Service(settings, bus, open_store(settings, bus))
+                service = Service(settings, bus, await open_store(settings, bus))
                 stopping.service = service
                 await service.run()
             nursery.cancel_scope.cancel()

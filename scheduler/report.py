@@ -55,17 +55,25 @@ class Report:
             yield b"]"
         yield b"}"
 
-    def reduced(self, size: int, limit: int) -> bytes:
+    def reduced(self, size: int, limit: int, name: str = "") -> bytes:
         """What is reported instead when the report cannot be published: the lists are left out.
 
         Args:
             size: bytes of the whole report.
             limit: the server's ``max_payload``, in bytes.
+            name: of the object that holds the whole report; empty where it is lost.
         """
+        if name:
+            return encode(
+                {**self._short(), "object": name, "omitted": _LISTS, "states": dict(self.states)}
+                | ({} if self.error is None else {"error": self.error[:4_000]})
+            )
         text = f"the report takes {size} bytes, over the server's max_payload of {limit} bytes"
-        head = {key: value[:_SHORT] for key in _HEAD if isinstance(value := self.fields.get(key), str)}
         error = text if self.error is None else f"{self.error[:4_000]}; {text}"
-        return encode({**head, "error": error, "omitted": _LISTS, "states": dict(self.states)})
+        return encode({**self._short(), "error": error, "omitted": _LISTS, "states": dict(self.states)})
+
+    def _short(self) -> dict[str, str]:
+        return {key: value[:_SHORT] for key in _HEAD if isinstance(value := self.fields.get(key), str)}
 
     def _head(self) -> dict[str, Any]:
         head = {key: value for key, value in self.fields.items() if key != "error"}

@@ -16,18 +16,21 @@ from scheduler.connector import Connectors
 from scheduler.discovery import Discovery, Endpoint, Identity
 from scheduler.errors import BusError, InvalidBuild, NoResponders, Problem
 from scheduler.feed import Feed
+from scheduler.reader import BuildReader
+from scheduler.reporting import Publisher, Recorder
+from scheduler.restart import Restart
+from scheduler.retention import Retention
 from scheduler.slots import Slots
 from scheduler.stores import Store
+from scheduler.stores.jetstream import JetStreamStore
 from scheduler.supervisor import Supervisor
 from scheduler.takeup import TakeUp
 from scheduler.timers import Timers
-from scheduler.validation import Prepared, read_build
+from scheduler.validation import Prepared
 
 _log = structlog.get_logger()
 
 NAME = "scheduler"
-_SMALL = 32 * 1024
-"""Bytes of a build that is read on the spot; a larger one is read in a thread."""
 _INTAKE_QUEUE = 10_000
 _INTAKE_BYTES = 1024 * 1024 * 1024
 """Bytes of builds that have come in and are not taken yet."""
@@ -55,7 +58,7 @@ class Service:
         self._settings = settings
         self._bus = bus
         self._store = store
-        self._timers = Timers(bus)
+        self._timers = Timers(bus, lambda: store.available)
         self._feed = Feed(bus)
         self._connectors = Connectors(
             bus,
@@ -65,15 +68,21 @@ class Service:
             limits=settings.limits,
         )
         slots = Slots(per_instance=settings.max_in_flight, per_build=settings.max_in_flight_per_build)
+        self._durable = store if isinstance(store, JetStreamStore) else None
+        self._recorder = None if self._durable is None else Recorder(bus, self._durable)
         self._supervisor = Supervisor(
-            bus,
             store,
             self._connectors,
             slots,
             self._feed,
+            self._recorder or Publisher(bus),
             limits=settings.limits,
             max_builds=settings.max_builds,
+            templates=settings.templates.value,
+            unresolved=settings.unresolved.value,
+            resending=settings.resend_for,
         )
+        self._timers.on_resumed = self._supervisor.note_outage
         self._endpoints = {
             subject: Endpoint(subject.replace(".", "-"), subject, intake.QUEUE_GROUP)
             for subject in intake.SUBJECTS
@@ -87,7 +96,7 @@ class Service:
         self._queued_bytes = 0
         self._reads: set[trio.CancelScope] = set()
         self._intake, self._taken_in = trio.open_memory_channel[Message](_INTAKE_QUEUE)
-        self._threads = trio.CapacityLimiter(2)
+        self._reader = BuildReader(settings, None if self._durable is None else self._durable.objects)
         self._takers = trio.Semaphore(_TAKEN_AT_ONCE)
 
     def stop(self) -> None:
@@ -113,11 +122,25 @@ class Service:
             background.start_soon(self._connectors.turns.run)
             background.start_soon(self._feed.run)
             background.start_soon(self._watch)
+            if self._durable is not None:
+                await background.start(self._durable.run)
             await background.start(self._supervisor.run)
             # Before anything is sent, and so before anything is taken up: a reply must find us listening.
             await self._connectors.listen()
-            if self._store.resumable:
-                take_up = TakeUp(self._store, self._supervisor, self._connectors, self._read_back)
+            if self._durable is not None and self._recorder is not None:
+                restart = Restart(
+                    self._bus,
+                    self._durable,
+                    supervisor=self._supervisor,
+                    connectors=self._connectors,
+                    recorder=self._recorder,
+                    read=self._reader.read_accepted,
+                )
+                await restart.prepare()
+                background.start_soon(restart.run)
+                background.start_soon(Retention(self._durable, self._settings.keep).run)
+            elif self._store.resumable:
+                take_up = TakeUp(self._store, self._supervisor, self._connectors, self._reader.read_back)
                 self._connectors.on_stray = take_up.on_stray
                 background.start_soon(take_up.run)
             await background.start(self._take_in)
@@ -198,31 +221,10 @@ class Service:
             self._reads.add(scope)
             try:
                 if not self._stopping.is_set():
-                    return await self._read(data)
+                    return await self._reader.read_submitted(data)
             finally:
                 self._reads.discard(scope)
         raise _shutting_down()
-
-    async def _read_back(self, data: bytes) -> Prepared:
-        """Read a build that is ours already: what connectors returned stands in it."""
-        return await self._read(data, resumed=True)
-
-    async def _read(self, data: bytes, *, resumed: bool = False) -> Prepared:
-        settings = self._settings
-
-        def read() -> Prepared:
-            return read_build(
-                data,
-                limits=settings.limits,
-                templates=settings.templates,
-                unresolved=settings.unresolved,
-                resumed=resumed,
-            )
-
-        if len(data) <= _SMALL:
-            await trio.lowlevel.checkpoint()
-            return read()
-        return await trio.to_thread.run_sync(read, limiter=self._threads, abandon_on_cancel=True)
 
     async def _watch(self) -> None:
         """Say in the log which builds wait long, and for what."""

@@ -3,21 +3,23 @@
 One build's trouble never reaches another: whatever a build raises ends here.
 """
 
+import secrets
 from collections import OrderedDict
 
 import structlog
 import trio
-from attrs import define, field
+from attrs import define, evolve, field
 
-from scheduler.build import Walk, store_failure
-from scheduler.bus import Bus
+from scheduler.build import Journey, Resending, Walk, store_failure
 from scheduler.connector import Connectors
-from scheduler.errors import BusFull, InvalidBuild, MessageTooLarge, Problem, StoreError
+from scheduler.errors import AlreadyLogged, Fenced, InvalidBuild, Problem, StoreError
+from scheduler.events import Resumed, Suspended
 from scheduler.feed import Feed, Track
 from scheduler.limits import Limits
-from scheduler.model import State
+from scheduler.model import Resend
 from scheduler.plan import Plan
-from scheduler.report import Report
+from scheduler.records import Status
+from scheduler.reporting import Reporter
 from scheduler.slots import Slots
 from scheduler.stores import Store
 from scheduler.validation import Prepared
@@ -47,30 +49,40 @@ class Supervisor:
     """All builds of this process.
 
     Args:
-        bus: what reports go out on.
         store: where builds are persisted.
         connectors, slots, feed: shared by all builds.
+        reporter: where reports go.
         limits: on texts that come in on the way.
         max_builds: more at a time are refused as ``busy``.
+        templates, unresolved: what builds are read with, to be kept with them.
+        resending: when a request without a reply is sent again.
     """
 
     def __init__(
         self,
-        bus: Bus,
         store: Store,
         connectors: Connectors,
         slots: Slots,
         feed: Feed,
+        reporter: Reporter,
         *,
         limits: Limits,
         max_builds: int,
+        templates: str = "all",
+        unresolved: str = "error",
+        resending: Resending = lambda _: Resend.UNSENT,
     ) -> None:
-        self._bus = bus
+        self.quarantined: dict[str, str] = {}
+        """Builds that are not gone on with, and why."""
         self._store = store
+        self._reporter = reporter
+        self._templates = templates
+        self._unresolved = unresolved
+        self._resending = resending
         self._connectors = connectors
         self._slots = slots
         self._feed = feed
-        self._limits = limits
+        self.limits = limits
         self._max_builds = max_builds
         self._held: dict[str, _Held] = {}
         self._reported: OrderedDict[str, None] = OrderedDict()
@@ -99,7 +111,8 @@ class Supervisor:
         The same content again, while it runs, is taken already and changes nothing.
 
         Raises:
-            InvalidBuild: ``running``, ``busy``, ``shutting_down`` or ``store``.
+            InvalidBuild: ``running``, ``finished``, ``quarantined``, ``busy``, ``shutting_down`` or
+                ``store``.
         """
         build = prepared.build.id
         held = self._held.get(build)
@@ -113,9 +126,17 @@ class Supervisor:
         self._check_room()
         held = self._held[build] = _Held(prepared.digest)
         self._reported.pop(build, None)
+        key = secrets.token_hex(8) if self._store.in_order else ""
+        anew = True
         try:
-            plan = Plan(prepared, limits=self._limits)
-            await self._store.append(build, [plan.accepted])
+            plan = Plan(prepared, limits=self.limits)
+            accepted = evolve(plan.accepted, key=key, templates=self._templates, unresolved=self._unresolved)
+            await self._store.append(build, [accepted])
+        except AlreadyLogged as known:
+            anew = False
+            if known.digest != prepared.digest.hex() or build in self.quarantined:
+                held.refusal = self._known(build, known)
+                raise held.refusal from None
         except StoreError as error:
             held.refusal = _refused("store", store_failure(error))
             raise held.refusal from None
@@ -123,10 +144,35 @@ class Supervisor:
             held.refusal = _refused("internal", "it could not be taken; see the scheduler's log")
             raise
         finally:
-            if held.refusal is not None:
+            if held.refusal is not None or not anew:
                 self._release(build)
             held.decided.set()
-        self._launch(plan, held)
+        if anew:
+            self._launch(plan, held, key=key)
+
+    def _known(self, build: str, known: AlreadyLogged) -> InvalidBuild:
+        """Why a build is refused whose id has a log."""
+        if build in self.quarantined:
+            text = f"build {build} is quarantined: {self.quarantined[build]}"
+            return _refused("quarantined", text)
+        if known.status == Status.REPORTED:
+            text = f"a build {build} with other content has finished; give this one an id of its own"
+            return _refused("finished", text)
+        return _refused("running", f"build {build} is running, with other content")
+
+    def go_on(self, plan: Plan, key: str, journey: Journey) -> Walk:
+        """Go on with a build that an earlier process left, whose plan was replayed from its log.
+
+        Raises:
+            PlanError: the plan does not know how to go on.
+        """
+        held = _Held(bytes.fromhex(plan.digest))
+        held.decided.set()
+        walk = self._new_walk(plan, key=key, journey=journey)
+        walk[0].prepare()
+        self._held[plan.build.id] = held
+        _log.info("build taken up", build=plan.build.id, in_flight=plan.in_flight, settled=plan.done)
+        return self._begin(held, *walk)
 
     def take_up(self, prepared: Prepared) -> Walk | None:
         """Go on with a build that an earlier process left unfinished.
@@ -141,7 +187,7 @@ class Supervisor:
         if build in self._held:
             return None
         self._check_room()
-        plan = Plan(prepared, resumed=True, limits=self._limits)
+        plan = Plan(prepared, resumed=True, limits=self.limits)
         held = self._held[build] = _Held(prepared.digest)
         held.decided.set()
         _log.info("build taken up", build=build, in_flight=plan.in_flight, settled=plan.done)
@@ -163,6 +209,18 @@ class Supervisor:
             walk.give_up(_CLOSING)
         with trio.move_on_after(_CLOSING + 0.2):
             await self._until_idle()
+
+    def send_again(self) -> None:
+        """Requests that were lost with a connection go out again, where they are to."""
+        for walk in self._walks():
+            walk.send_again()
+
+    def note_outage(self, seconds: float) -> None:
+        """Nothing could be done for so long, and now it can: deadlines have moved by that."""
+        if self._store.in_order:
+            for walk in self._walks():
+                if walk.plan.in_flight:
+                    self._store.note(walk.id, Suspended(), Resumed(seconds))
 
     def long_waits(self, seconds: float) -> list[tuple[str, str, float]]:
         """Builds whose oldest request is unanswered for longer: build, component, seconds."""
@@ -189,10 +247,25 @@ class Supervisor:
         if not self._held:
             self._idle.set()
 
-    def _launch(self, plan: Plan, held: _Held) -> Walk:
-        completed = sum(change.state is State.COMPLETED for change in plan.build.changes)
-        track = self._feed.follow(plan.build.id, len(plan.build.changes), completed)
-        walk = held.walk = Walk(plan, self._connectors, self._store, self._slots, track.note)
+    def _launch(self, plan: Plan, held: _Held, *, key: str = "") -> Walk:
+        return self._begin(held, *self._new_walk(plan, key=key, journey=None))
+
+    def _new_walk(self, plan: Plan, *, key: str, journey: Journey | None) -> tuple[Walk, Track]:
+        track = self._feed.follow(plan.build.id, len(plan.build.changes), plan.completed)
+        walk = Walk(
+            plan,
+            self._connectors,
+            self._store,
+            self._slots,
+            track.note,
+            key=key,
+            journey=journey,
+            resending=self._resending,
+        )
+        return walk, track
+
+    def _begin(self, held: _Held, walk: Walk, track: Track) -> Walk:
+        held.walk = walk
         if self._stopping:
             walk.stop()
         assert self._nursery is not None, "the supervisor does not run"
@@ -203,6 +276,7 @@ class Supervisor:
         try:
             await self._run_to_report(walk, track)
         finally:
+            self._store.close(walk.id)
             self._release(walk.id)
         # Freed at once, hundreds of thousands of objects would keep the other builds waiting.
         parts = walk.plan.parts()
@@ -222,7 +296,7 @@ class Supervisor:
             if report is None:
                 log.info("build left for the next process", settled=walk.plan.done, changes=total)
                 return
-            await self._publish(report)
+            await self._reporter.report(walk.id, report)
             self._reported[walk.id] = None
             if len(self._reported) > _MOST_REPORTED:
                 self._reported.popitem(last=False)
@@ -231,33 +305,11 @@ class Supervisor:
                 log.info("build done", changes=total, seconds=seconds)
             else:
                 log.warning("build failed", error=report.error[:1_000], seconds=seconds)
+        except Fenced as error:
+            log.warning("another process has taken the build over: it reports", error=str(error))
         except Exception:
             # A bug of ours, outside what the walk itself survives: all that can be done is to say so, once.
             log.exception("the build ends without a report by a fault of the scheduler")
-
-    async def _publish(self, report: Report) -> None:
-        parts: list[bytes] = []
-        for part in report.chunks():
-            parts.append(part)
-            if not len(parts) % 4:
-                await trio.lowlevel.checkpoint()
-        body = b"".join(parts)
-        reduced = False
-        while True:
-            try:
-                self._bus.publish(report.subject, body)
-            except MessageTooLarge as error:
-                if reduced:
-                    raise
-                reduced = True
-                build = report.fields.get("id")
-                _log.error("the report is too large", build=build, error=str(error))
-                body = report.reduced(error.size, error.limit)
-            except BusFull:
-                # The broker is away, and much waits for it. A report is not to be lost over that.
-                await trio.sleep(1.0)
-            else:
-                return
 
 
 def _refused(code: str, text: str) -> InvalidBuild:

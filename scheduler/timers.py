@@ -33,10 +33,17 @@ class Timers:
 
     A task and a cancel scope per attempt would cost more than everything else an attempt does; a heap
     costs a push. Cancelled timers stay in it until they are due or are more than half of it.
+
+    Args:
+        bus: time passes while it is connected
+        available: and while this is true.
     """
 
-    def __init__(self, bus: Bus) -> None:
+    def __init__(self, bus: Bus, available: Callable[[], bool] = lambda: True) -> None:
+        self.on_resumed: Callable[[float], None] = lambda _: None
+        """Is told of the seconds for which the clock stood still, when it goes on."""
         self._bus = bus
+        self._available = available
         self._heap: list[tuple[float, int, Timer]] = []
         self._cancelled = 0
         self._number = count()
@@ -46,6 +53,7 @@ class Timers:
         self._passed = 0.0
         """How much of that time the broker was there."""
         self._up = True
+        self._down_since = 0.0
 
     def start(self, seconds: float, expire: Callable[[], None]) -> Timer:
         """Call ``expire`` once, ``seconds`` from now; it must not block or raise."""
@@ -76,13 +84,22 @@ class Timers:
         self._seen = now
         return self._passed
 
+    def _look(self) -> None:
+        """See whether time is to pass from now on."""
+        up = self._bus.connected and self._available()
+        if self._up and not up:
+            self._down_since = trio.current_time()
+        elif up and not self._up:
+            self.on_resumed(trio.current_time() - self._down_since)
+        self._up = up
+
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Watch the clock; never returns."""
         self._seen = trio.current_time()
         task_status.started()
         while True:
             now = self.now()
-            self._up = self._bus.connected
+            self._look()
             while self._heap and (self._heap[0][0] <= now + _GRAIN or self._heap[0][2].cancelled):
                 _, _, timer = heapq.heappop(self._heap)
                 if timer.cancelled:

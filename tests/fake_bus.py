@@ -47,6 +47,8 @@ class FakeBus(Endpoint):
         """Patterns of subjects one may neither publish nor subscribe on."""
         self.lose: Callable[[Published], bool] = lambda _: False
         """Says of each message whether the broker loses it; it is in ``published`` all the same."""
+        self.taps: list[Callable[[Published], bool]] = []
+        """Are shown every message that the broker has, ours and others', and say whether it is for them."""
         self._up = True
         self._turns: dict[str, int] = {}
         self._others: deque[Published] = deque()
@@ -65,6 +67,7 @@ class FakeBus(Endpoint):
         self._up = True
         self.generation += 1
         self.outbox.restart((), ())
+        self.tell_connected()
         self._work()
 
     def deliver(
@@ -90,7 +93,7 @@ class FakeBus(Endpoint):
             elif command.startswith(b"SUB "):
                 self._judge(command.split()[1].decode())
         while self._others:
-            self._dispatch(self._others.popleft())
+            self._hand_out(self._others.popleft())
         while self._up and (item := self.outbox.take()) is not None:
             if isinstance(item, Barrier):
                 item.event.set()
@@ -110,15 +113,23 @@ class FakeBus(Endpoint):
             self.refuse("publish", item.subject, "forbidden")
             return
         self.published.append(message)
-        if not self.lose(message) and not self._dispatch(message) and message.reply:
-            self._dispatch(Published(message.reply, b"", "", {"Status": "503"}))
+        if not self.lose(message) and not self._hand_out(message) and message.reply:
+            self.dispatch(Published(message.reply, b"", "", {"Status": "503"}))
 
-    def _dispatch(self, message: Published) -> bool:
-        """Hand a message to whom it concerns, one of each queue group; say whether there was anybody."""
+    def _hand_out(self, message: Published) -> bool:
+        # All of them, and nobody is left out where an earlier one takes it.
+        return any([*[tap(message) for tap in self.taps], self.dispatch(message)])
+
+    def dispatch(self, message: Published, to: str = "") -> bool:
+        """Hand a message to whom it concerns, one of each queue group; say whether there was anybody.
+
+        With ``to``, it concerns those who subscribe to that, whatever its own subject is.
+        """
+        to = to or message.subject
         groups: dict[str, list[Interest]] = {}
         chosen: list[Interest] = []
         for interest in self.interests.values():
-            if matches(interest.subject, message.subject):
+            if matches(interest.subject, to):
                 if interest.queue:
                     groups.setdefault(interest.queue, []).append(interest)
                 else:

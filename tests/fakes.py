@@ -15,11 +15,11 @@ from scheduler.bus import Message
 from scheduler.config import Settings
 from scheduler.connector import Connectors
 from scheduler.errors import BuildLost
-from scheduler.events import Accepted, Event, Finished, Settled, Started, Withdrawn
+from scheduler.events import Accepted, Event, Finished, Sent, Settled, Started, Withdrawn
 from scheduler.plan import Plan
 from scheduler.service import Service
 from scheduler.slots import Slots
-from scheduler.stores import Store
+from scheduler.stores import Departure, Store
 from scheduler.stores.memory import MemoryStore
 from scheduler.subjects import REPLY_SUBJECTS
 from scheduler.timers import Timers
@@ -121,6 +121,8 @@ class FakeStore:
     def __init__(self, *, resumable: bool = False) -> None:
         self.name = "fake"
         self.resumable = resumable
+        self.in_order = False
+        self.available = True
         self.events: list[tuple[str, Event]] = []
         """What was persisted, in order."""
         self.documents: dict[str, JSON] = {}
@@ -136,6 +138,15 @@ class FakeStore:
         """Says of each append how many seconds it takes."""
         self._gates: list[tuple[Match, Gate]] = []
         self._failures: list[tuple[Match, Exception]] = []
+
+    def note(self, build: str, *events: Event) -> None:
+        raise AssertionError("this store is told step by step")
+
+    def note_sent(self, build: str, event: Sent, departure: Departure) -> None:
+        raise AssertionError("this store is told step by step")
+
+    def close(self, build: str) -> None:
+        pass
 
     def hold(self, match: Match) -> Gate:
         """Have appends with such an event wait."""

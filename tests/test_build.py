@@ -500,10 +500,10 @@ async def test_a_bug_while_sending_fails_what_is_in_flight() -> None:
         def __init__(self, world: World) -> None:
             self._world = world
 
-        def send(self, request: Request) -> Any:
+        def send(self, request: Request, token: str = "", departing: Any = None) -> Any:
             if request.component == "b":
                 raise RuntimeError("a bug")
-            return self._world.connectors.send(request)
+            return self._world.connectors.send(request, token, departing)
 
         def expect(self, request: Request) -> Any:
             return self._world.connectors.expect(request)

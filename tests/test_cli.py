@@ -80,6 +80,11 @@ def test_flags_reach_the_service(served: list[Settings], tokens: list[str]) -> N
     ("variable", "attribute", "expected"),
     [
         ("SCHEDULER_STORE=ernest", "store", "ernest"),
+        ("SCHEDULER_REPLICAS=3", "replicas", 3),
+        ("SCHEDULER_CAPTURE=vpc,network", "capture", ("vpc", "network")),
+        ("SCHEDULER_REPLY_BYTES=20000000", "reply_bytes", 20_000_000),
+        ("SCHEDULER_KEEP=604800", "keep", 604_800.0),
+        ("SCHEDULER_BROKER_GRACE=60", "broker_grace", 60.0),
         ("SCHEDULER_GRACE=1.5", "grace", 1.5),
         ("SCHEDULER_TEMPLATES=ernest", "templates", "ernest"),
         ("SCHEDULER_UNRESOLVED=keep", "unresolved", "keep"),
@@ -89,13 +94,14 @@ def test_flags_reach_the_service(served: list[Settings], tokens: list[str]) -> N
         ("SCHEDULER_LOG_FORMAT=json", "log_format", "json"),
         ("SCHEDULER_DATA_DIR=/data", "data_dir", Path("/data")),
         ("SCHEDULER_NAME=one", "name", "one"),
+        ("SCHEDULER_RESEND=never, a.b.c=always", "resend", (("a.b.c", "always"), ("*.*.*", "never"))),
     ],
 )
 def test_every_flag_is_a_variable(
     served: list[Settings], monkeypatch: pytest.MonkeyPatch, variable: str, attribute: str, expected: object
 ) -> None:
     """A variable does what its flag does."""
-    monkeypatch.setenv(*variable.split("="))
+    monkeypatch.setenv(*variable.split("=", 1))
     assert cli.main([]) == 0
     assert getattr(served[0], attribute) == expected
 
@@ -127,8 +133,13 @@ def test_where_the_broker_is(served: list[Settings], monkeypatch: pytest.MonkeyP
         (["--grace", "soon"], ["--grace", "SCHEDULER_GRACE", "'soon'", "a number from 0 to 3,600"]),
         (["--grace", "nan"], ["--grace", "nan"]),
         (["--max-builds", "0"], ["--max-builds", "SCHEDULER_MAX_BUILDS", "0"]),
-        (["--store", "redis"], ["--store", "SCHEDULER_STORE", "'redis'", "memory, ernest"]),
+        (["--store", "redis"], ["--store", "SCHEDULER_STORE", "'redis'", "auto, jetstream, ernest, memory"]),
         (["--templates", "some"], ["--templates", "'some'", "all, ernest"]),
+        (["--replicas", "6"], ["--replicas", "SCHEDULER_REPLICAS", "6", "from 1 to 5"]),
+        (["--keep", "-1"], ["--keep", "SCHEDULER_KEEP", "-1"]),
+        (["--capture", "*"], ["--capture", "SCHEDULER_CAPTURE", "'*'"]),
+        (["--resend", "often"], ["--resend", "SCHEDULER_RESEND", "'often'", "unsent, always, never"]),
+        (["--max-definition-bytes", "1"], ["--max-definition-bytes", "SCHEDULER_MAX_DEFINITION_BYTES"]),
         (["--timeouts", "often"], ["--timeouts", "'often'", "PATTERN=SECONDS"]),
         (["--nats-url", "http://x"], ["--nats-url", "NATS_URL", "NATS_URI", "'http://x'"]),
         (["--nkey", "/no/where"], ["--nkey (SCHEDULER_NKEY)", "/no/where"]),
@@ -166,7 +177,7 @@ def test_an_empty_variable_is_not_set(served: list[Settings], monkeypatch: pytes
     monkeypatch.setenv("NATS_URI", "nats://ernest")
     assert cli.main([]) == 0
     assert served[0].bus.servers == ("nats://ernest",)
-    assert (served[0].grace, served[0].store, served[0].bus.nkey) == (25.0, "memory", None)
+    assert (served[0].grace, served[0].store, served[0].bus.nkey) == (25.0, "auto", None)
 
 
 @pytest.mark.parametrize(

@@ -22,14 +22,18 @@ from scheduler.commands.flags import (
     QuietLogFlags,
     ServiceFlags,
     SimulatorFlags,
+    StoreFlags,
     settings_of,
 )
 from scheduler.config import (
     DEFAULT_SERVERS,
     RANGES,
+    Resend,
     Settings,
     flag_of,
+    parse_capture,
     parse_number,
+    parse_resend,
     parse_servers,
     parse_timeouts,
     variables_of,
@@ -43,7 +47,10 @@ from scheduler.text import mask_url, printable, seconds
 def test_the_defaults_are_those_of_the_specification() -> None:
     """Without flags and variables the service has the documented defaults."""
     settings = Settings()
-    assert settings.store == "memory"
+    assert (settings.store, settings.replicas, settings.capture) == ("auto", 1, ())
+    assert (settings.reply_bytes, settings.keep, settings.broker_grace) == (1 << 30, 604_800.0, 600.0)
+    assert settings.resend_for("vpc.create.aws") is Resend.UNSENT
+    assert settings.limits.max_definition_bytes == 64 << 20
     assert settings.bus.servers == DEFAULT_SERVERS
     assert settings.limits == DEFAULT_LIMITS
     assert (settings.attempt_timeout, settings.start_timeout, settings.store_timeout) == (3600.0, 10.0, 30.0)
@@ -56,7 +63,9 @@ def test_the_defaults_are_those_of_the_specification() -> None:
 
 def test_the_flags_have_the_defaults_of_the_settings() -> None:
     """Flags that nobody gives make the settings that nobody changes."""
-    given = settings_of(BrokerFlags(), EmbeddedFlags(), BuildFlags(), ServiceFlags(), LogFlags())
+    given = settings_of(
+        BrokerFlags(), EmbeddedFlags(), StoreFlags(), BuildFlags(), ServiceFlags(), LogFlags()
+    )
     assert given == Settings()
 
 
@@ -64,7 +73,7 @@ def test_every_setting_has_a_flag() -> None:
     """There is no setting that only a programmer can reach."""
     flags = {
         name
-        for group in (BrokerFlags, EmbeddedFlags, BuildFlags, ServiceFlags, LogFlags)
+        for group in (BrokerFlags, EmbeddedFlags, StoreFlags, BuildFlags, ServiceFlags, LogFlags)
         for name in attrs.fields_dict(group)
     }
     settings = set(attrs.fields_dict(Settings)) - {"bus", "limits"}
@@ -74,7 +83,7 @@ def test_every_setting_has_a_flag() -> None:
 
 
 @pytest.mark.parametrize(
-    "group", [BrokerFlags, EmbeddedFlags, BuildFlags, ServiceFlags, LogFlags, SimulatorFlags]
+    "group", [BrokerFlags, EmbeddedFlags, StoreFlags, BuildFlags, ServiceFlags, LogFlags, SimulatorFlags]
 )
 def test_every_flag_has_its_variable(group: type) -> None:
     """A flag is named after its setting, and so is its variable."""
@@ -209,6 +218,47 @@ def test_the_first_pattern_that_matches_gives_the_timeout() -> None:
     settings = Settings(timeouts=parse_timeouts("vpc.*.aws=1,*.create.*=2,*.*.fake=3"), attempt_timeout=9.0)
     subjects = ("vpc.create.aws", "vpc.create.azure", "net.delete.fake", "net.delete.aws")
     assert [settings.timeout_for(subject) for subject in subjects] == [1.0, 2.0, 3.0, 9.0]
+
+
+def test_what_is_sent_again_is_said_by_subject() -> None:
+    """The first pattern that matches a request decides; a bare word, wherever it stands, all the rest."""
+    settings = Settings(resend=parse_resend("never, vpc.create.* = always, vpc.*.*=unsent,"))
+    subjects = ("vpc.create.aws", "vpc.delete.aws", "network.create.aws")
+    assert [settings.resend_for(subject) for subject in subjects] == ["always", "unsent", "never"]
+    assert Settings(resend=parse_resend("vpc.create.*=always")).resend_for("vpc.delete.aws") == "unsent"
+    assert parse_resend(" ") == ()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["sometimes", "vpc.create.*", "vpc.create.*=", "vpc.create.*=sometimes", "=always", "always=never",
+     "vpc.create=always", "vpc.create.>=always", "a b.c.d=always", "always, never", "always, always"],
+)  # fmt: skip
+def test_what_is_no_rule_for_sending_again_is_refused(text: str) -> None:
+    """A word, a pattern or a mixture that cannot be meant is refused."""
+    with pytest.raises(InvalidSettings, match=r"^--resend \(SCHEDULER_RESEND\): "):
+        parse_resend(text)
+
+
+def test_rules_for_sending_again_are_checked_wherever_they_come_from() -> None:
+    """A program that makes settings is held to the same patterns."""
+    with pytest.raises(InvalidSettings, match="--resend"):
+        Settings(resend=(("vpc", Resend.ALWAYS),))
+
+
+def test_captured_types_are_named_once() -> None:
+    """Types are separated by commas; what is named twice counts once."""
+    assert parse_capture("vpc, network,vpc,") == ("vpc", "network")
+    assert parse_capture("") == ()
+
+
+@pytest.mark.parametrize("text", ["*", ">", "vpc.create", "a b", "x" * 65, "build", "service", "_vpc", "é"])
+def test_what_is_no_type_to_capture_is_refused(text: str) -> None:
+    """Neither wildcards nor what could never be a component's type."""
+    with pytest.raises(InvalidSettings, match=r"^--capture \(SCHEDULER_CAPTURE\): "):
+        parse_capture(text)
+    with pytest.raises(InvalidSettings, match="--capture"):
+        Settings(capture=(text,))
 
 
 @pytest.mark.parametrize("name", ["store", "log_level", "log_format"])

@@ -620,7 +620,7 @@ async def test_withdrawn_before_nobody_is_heard_of_it_is_not_repeated(autojump_c
     """A request that left is not repeated when it then turns out that nobody took it."""
     async with open_bench(listening=False) as bench:
         call = bench.connectors.send(request())
-        call._outgoing.left()  # type: ignore[union-attr]
+        call.outgoing.left(1)  # type: ignore[union-attr]
         call.withdraw()
         attempt = await bench.watch(call)
         assert attempt.ended == [Signal.WITHDRAWN]

@@ -113,6 +113,7 @@ LEGAL = {
     ("complete", Phase.RUNNING): Phase.COMPLETED,
     ("fail", Phase.RUNNING): Phase.ERRORED,
     ("resume", Phase.RUNNING): Phase.RUNNING,
+    ("resume", Phase.STARTING): Phase.STARTING,
 }
 
 

@@ -33,6 +33,7 @@ from scheduler.config import Settings
 from scheduler.errors import BusFull
 from scheduler.intake import SUBJECTS
 from scheduler.limits import Limits
+from scheduler.reader import BuildReader
 from scheduler.service import Service
 from scheduler.stores.memory import MemoryStore
 
@@ -362,14 +363,14 @@ async def test_a_bug_in_one_build_touches_no_other_build() -> None:
 
 async def test_a_bug_at_intake_is_answered_and_touches_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """A message that sets off a bug is rejected as internal, and the next one is read."""
-    read = Service._read
+    read = BuildReader.read_submitted
 
-    async def broken(self: Service, data: bytes, **options: Any) -> Any:
+    async def broken(self: BuildReader, data: bytes) -> Any:
         if b"poison" in data:
             raise RecursionError("a bug")
-        return await read(self, data, **options)
+        return await read(self, data)
 
-    monkeypatch.setattr(Service, "_read", broken)
+    monkeypatch.setattr(BuildReader, "read_submitted", broken)
     async with open_service() as site:
         with structlog.testing.capture_logs() as logs:
             answer = await site.submit(document(["poison"]))

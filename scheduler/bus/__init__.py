@@ -33,6 +33,10 @@ Handler: TypeAlias = Callable[[Message], None]
 class Outgoing(Protocol):
     """A message that was handed to the bus to be published."""
 
+    @property
+    def generation(self) -> int:
+        """The connection that it was given to (`Bus.generation` at that time); 0 while it waits."""
+
     def withdraw(self) -> bool:
         """Take it back: True when it had not left and now never will, False when it is too late."""
 
@@ -94,6 +98,9 @@ class Bus(Protocol):
 
     async def flush(self) -> None:
         """Wait until the server has processed everything published before; the caller owns the deadline."""
+
+    def on_connected(self, handler: Callable[[], None]) -> None:
+        """Have ``handler()`` called whenever a connection was established; it must not block or raise."""
 
     def on_refused(self, handler: Callable[[str], None]) -> None:
         """Have ``handler(subject)`` called when the server refuses a publish for lack of permission."""

@@ -52,8 +52,6 @@ class Endpoint(ABC):
     ) -> None:
         self.max_payload = max_payload
         """The limit of the server that is, or was last, connected."""
-        self.generation = 0
-        """How often a connection was established."""
         self.outbox = Outbox(max_queued_messages, max_queued_bytes)
         self.interests: dict[int, Interest] = {}
         """What is subscribed to, by subscription id."""
@@ -62,6 +60,7 @@ class Endpoint(ABC):
         self.inbox = Inbox(inbox_prefix)
         self._sids = 0
         self._on_refused: list[Callable[[str], None]] = []
+        self._on_connected: list[Callable[[], None]] = []
         self._closed = False
         self._answers = self._begin(self.inbox.subject, "", self.inbox.handle)
 
@@ -69,6 +68,15 @@ class Endpoint(ABC):
     @abstractmethod
     def connected(self) -> bool:
         """Whether the connection is up and everything is subscribed."""
+
+    @property
+    def generation(self) -> int:
+        """How often a connection was established."""
+        return self.outbox.generation
+
+    @generation.setter
+    def generation(self, generation: int) -> None:
+        self.outbox.generation = generation
 
     @property
     def queued(self) -> int:
@@ -126,6 +134,18 @@ class Endpoint(ABC):
     def on_refused(self, handler: Callable[[str], None]) -> None:
         """As in the port."""
         self._on_refused.append(handler)
+
+    def on_connected(self, handler: Callable[[], None]) -> None:
+        """As in the port."""
+        self._on_connected.append(handler)
+
+    def tell_connected(self) -> None:
+        """Tell those who asked that there is a connection again."""
+        for handler in self._on_connected:
+            try:
+                handler()
+            except Exception:
+                log.exception("a handler of new connections failed")
 
     async def unsubscribe(self, interest: Interest) -> None:
         """End a subscription once the server knows: until then it sends us messages, and they are handled.

@@ -157,6 +157,7 @@ class NatsBus(Endpoint):
             queued=len(self.outbox),
         )
         self._say(f"connected to {self.url}")
+        self.tell_connected()
 
     def check_connected(self, deadline: float | None) -> None:
         """Raise BusError if there has been no connection yet."""

@@ -21,7 +21,7 @@ _MAX_WITHDRAWN = 1024
 class Queued:
     """A message on its way out; what ``Bus.publish`` returns."""
 
-    __slots__ = ("_outbox", "data", "head", "size", "subject", "withdrawn")
+    __slots__ = ("_outbox", "data", "generation", "head", "size", "subject", "withdrawn")
 
     def __init__(self, outbox: "Outbox", subject: str, head: bytes, data: bytes, size: int) -> None:
         self._outbox: Outbox | None = outbox
@@ -32,6 +32,8 @@ class Queued:
         self.size = size
         """What counts towards ``max_payload``."""
         self.withdrawn = False
+        self.generation = 0
+        """The connection that it was given to; 0 where it was not."""
 
     def withdraw(self) -> bool:
         """Take it back: True when it had not left and now never will. Idempotent."""
@@ -42,9 +44,10 @@ class Queued:
             self.head = self.data = b""
         return self.withdrawn
 
-    def left(self) -> None:
-        """Note that it was given to the connection: too late to withdraw it."""
+    def left(self, generation: int) -> None:
+        """Note that it was given to the connection ``generation``: too late to withdraw it."""
         self._outbox = None
+        self.generation = generation
 
 
 class Barrier:
@@ -61,6 +64,8 @@ class Outbox:
 
     def __init__(self, max_messages: int = MAX_MESSAGES, max_bytes: int = MAX_BYTES) -> None:
         self.on_work: Callable[[], None] | None = None
+        self.generation = 0
+        """How often a connection was established; messages leave on the last one."""
         self._max_messages = max_messages
         self._max_bytes = max_bytes
         self._queue: deque[Queued | Barrier] = deque()
@@ -138,7 +143,7 @@ class Outbox:
             if item.withdrawn:
                 self._withdrawn -= 1
                 continue
-            item.left()
+            item.left(self.generation)
             self._messages -= 1
             self._bytes -= item.size
             return item

@@ -12,11 +12,10 @@ from scheduler.commands.flags import (
     SIMULATOR_DEFAULTS,
     QuietLogFlags,
     SimulatorFlags,
-    choice,
-    number,
     settings_of,
 )
 from scheduler.commands.following import run_build
+from scheduler.commands.parameters import choice, number
 from scheduler.commands.session import complain, run_async, say, throwaway, until_signal, with_parts
 from scheduler.config import Range
 from scheduler.generate import generate

@@ -5,14 +5,26 @@ Each class is flattened into its command's flags. What a flag says is checked he
 """
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Protocol
+from typing import Annotated, Any, Final, Literal
 
 import attrs
-from cyclopts import Group, Parameter
+from cyclopts import Parameter
 
 from scheduler.bus.options import BusOptions
+from scheduler.commands.parameters import (
+    BROKER,
+    BUILDS,
+    LIMITS,
+    LOG,
+    SIMULATED,
+    STORE,
+    TIMES,
+    choice,
+    number,
+    switch,
+    text,
+)
 from scheduler.config import (
     DEFAULT_SERVERS,
     LogFormat,
@@ -20,10 +32,10 @@ from scheduler.config import (
     Range,
     Settings,
     StoreName,
-    check_choice,
     flag_of,
     invalid,
-    parse_number,
+    parse_capture,
+    parse_resend,
     parse_servers,
     parse_timeouts,
     variables_of,
@@ -33,74 +45,8 @@ from scheduler.limits import DEFAULT_LIMITS, Limits
 from scheduler.simulator import Behaviour, ReplyTo, parse_output
 from scheduler.template import OnUnresolved, Templates
 
-OPTIONS = Group("Options", sort_key=1)
-BROKER = Group("Broker", sort_key=2)
-BUILDS = Group("Builds", sort_key=3)
-TIMES = Group("Times, in seconds", sort_key=4)
-LIMITS = Group("Limits", sort_key=5)
-SIMULATED = Group("Simulated connectors", sort_key=6)
-LOG = Group("Log", sort_key=7)
-
-_TRUE = {"1", "true", "yes", "on", "y", "t"}
-_FALSE = {"0", "false", "no", "off", "n", "f", ""}
 _NAMES = re.compile(r"\b(?:user(?! info)|password|token|credentials|nkey|tls_key|tls_certificate)\b")
 _LEADING_NAMES = re.compile(r"^(?:credentials|nkey|tls_[a-z]+)(?=[:,])|(?<=^tls_certificate, )tls_key(?=:)")
-
-
-class Token(Protocol):
-    """What cyclopts hands to a converter."""
-
-    value: str
-
-
-def number(name: str, text: str, group: Group | None = None, allowed: Range | None = None) -> Parameter:
-    """A flag for the number ``name``; its range is ``allowed``, or what `scheduler.config.RANGES` says."""
-
-    def convert(_hint: Any, tokens: Sequence[Token]) -> float:
-        return parse_number(name, tokens[0].value, allowed)
-
-    return _parameter(name, text, group, convert)
-
-
-def choice(name: str, choices: Any, text: str, group: Group | None = None) -> Parameter:
-    """A flag that takes one of ``choices``, a ``Literal`` or a ``StrEnum``."""
-
-    def convert(_hint: Any, tokens: Sequence[Token]) -> Any:
-        check_choice(name, tokens[0].value, choices)
-        return choices(tokens[0].value) if isinstance(choices, type) else tokens[0].value
-
-    return _parameter(name, text, group, convert)
-
-
-def switch(name: str, text: str, group: Group | None = None) -> Parameter:
-    """A flag that is there or not; its variable says ``true`` or ``false``."""
-
-    def convert(_hint: Any, tokens: Sequence[Token]) -> bool:
-        value = tokens[0].value.strip().lower()
-        if value not in _TRUE | _FALSE:
-            raise invalid(name, tokens[0].value, "is neither true nor false")
-        return value in _TRUE
-
-    return _parameter(name, text, group, convert, show_default=False)
-
-
-def text(name: str, explanation: str, group: Group | None = None) -> Parameter:
-    """A flag that takes any text."""
-    return _parameter(name, explanation, group, None, show_default=name == "nats_url")
-
-
-def _parameter(
-    name: str, explanation: str, group: Group | None, convert: Any, *, show_default: bool = True
-) -> Parameter:
-    return Parameter(
-        name=flag_of(name),
-        env_var=variables_of(name),
-        help=explanation,
-        group=group or OPTIONS,
-        converter=convert,
-        negative="",
-        show_default=show_default,
-    )
 
 
 @Parameter(name="*")
@@ -179,6 +125,9 @@ class BuildFlags:
     max_component_bytes: Annotated[
         int, number("max_component_bytes", "Bytes of a submitted component.", LIMITS)
     ] = DEFAULT_LIMITS.max_component_bytes
+    max_definition_bytes: Annotated[
+        int, number("max_definition_bytes", "Bytes of a build from the object store.", LIMITS)
+    ] = DEFAULT_LIMITS.max_definition_bytes
     max_id_bytes: Annotated[int, number("max_id_bytes", "Bytes of a component's id.", LIMITS)] = (
         DEFAULT_LIMITS.max_id_bytes
     )
@@ -192,13 +141,45 @@ class BuildFlags:
 
 @Parameter(name="*")
 @attrs.frozen
+class StoreFlags:
+    """Where builds are kept."""
+
+    store: Annotated[
+        Literal["auto", "jetstream", "ernest", "memory"],
+        choice(
+            "store",
+            StoreName,
+            "Where builds are kept. auto: in the broker's JetStream; ernest: in an Ernest"
+            " service-store; memory: nowhere, they end with the process.",
+            STORE,
+        ),
+    ] = _SETTINGS.store
+    replicas: Annotated[
+        int, number("replicas", "Brokers that keep a copy; 3 survive the loss of one.", STORE)
+    ] = _SETTINGS.replicas
+    capture: Annotated[
+        str, text("capture", "Types whose replies are captured: 'vpc,network' [default: all].", STORE)
+    ] = ""
+    reply_bytes: Annotated[
+        int, number("reply_bytes", "Bytes of captured replies; the oldest go first.", STORE)
+    ] = _SETTINGS.reply_bytes
+
+
+@Parameter(name="*")
+@attrs.frozen
 class ServiceFlags:
     """How the service works."""
 
-    store: Annotated[
-        Literal["memory", "ernest"],
-        choice("store", StoreName, "Where builds are kept; memory forgets them with the process.", BUILDS),
-    ] = _SETTINGS.store
+    resend: Annotated[
+        str,
+        text(
+            "resend",
+            "What becomes of requests in flight after a restart. unsent: again, if not known to"
+            " have left; always: again; never: an error. By subject: 'never, vpc.create.*=always'"
+            " [default: unsent].",
+            BUILDS,
+        ),
+    ] = ""
     name: Annotated[str | None, text("name", "This instance's name [default: the host's name].", BUILDS)] = (
         None
     )
@@ -215,6 +196,12 @@ class ServiceFlags:
         _SETTINGS.store_timeout
     )
     grace: Annotated[float, number("grace", "For what is in flight, after SIGTERM.", TIMES)] = _SETTINGS.grace
+    broker_grace: Annotated[
+        float, number("broker_grace", "For the broker to be back, before alarm is raised.", TIMES)
+    ] = _SETTINGS.broker_grace
+    keep: Annotated[
+        float, number("keep", "That a build's log is kept after its end; 0: not at all.", TIMES)
+    ] = _SETTINGS.keep
     max_builds: Annotated[int, number("max_builds", "Builds at a time.", LIMITS)] = _SETTINGS.max_builds
     max_in_flight: Annotated[int, number("max_in_flight", "Requests in flight, of all builds.", LIMITS)] = (
         _SETTINGS.max_in_flight
@@ -307,13 +294,16 @@ class SimulatorFlags:
 BROKER_DEFAULTS = BrokerFlags()
 EMBEDDED_DEFAULTS = EmbeddedFlags()
 BUILD_DEFAULTS = BuildFlags()
+STORE_DEFAULTS = StoreFlags()
 SERVICE_DEFAULTS = ServiceFlags()
 LOG_DEFAULTS = LogFlags()
 QUIET_LOG_DEFAULTS = QuietLogFlags()
 SIMULATOR_DEFAULTS = SimulatorFlags()
 """The flags of a command where none is given."""
 
-Flags = BrokerFlags | EmbeddedFlags | BuildFlags | ServiceFlags | LogFlags | QuietLogFlags
+Flags = BrokerFlags | EmbeddedFlags | BuildFlags | StoreFlags | ServiceFlags | LogFlags | QuietLogFlags
+_PARSED: Final = {"timeouts": parse_timeouts, "resend": parse_resend, "capture": parse_capture}
+"""Settings that are written as one text and kept as several values."""
 
 
 def settings_of(*groups: Flags) -> Settings:
@@ -329,8 +319,7 @@ def settings_of(*groups: Flags) -> Settings:
     broker = {name: values.pop(name) for name in attrs.fields_dict(BrokerFlags) if name in values}
     # None is "not given", and what it stands for is made when it is needed.
     values = {name: value for name, value in values.items() if value is not None}
-    if "timeouts" in values:
-        values["timeouts"] = parse_timeouts(values["timeouts"])
+    values |= {name: parse(values[name]) for name, parse in _PARSED.items() if name in values}
     if broker and not values.get("embedded"):
         values["bus"] = _bus_options(broker)
     return Settings(limits=Limits(**limits), **values)

@@ -17,9 +17,9 @@ from scheduler.commands.flags import (
     QuietLogFlags,
     SimulatorFlags,
     settings_of,
-    switch,
 )
 from scheduler.commands.following import check_action, read_checked, run_build
+from scheduler.commands.parameters import switch
 from scheduler.commands.session import complain, run_async, throwaway, until_signal, with_parts
 from scheduler.log import configure_logging
 

@@ -8,11 +8,13 @@ from scheduler.commands.flags import (
     EMBEDDED_DEFAULTS,
     LOG_DEFAULTS,
     SERVICE_DEFAULTS,
+    STORE_DEFAULTS,
     BrokerFlags,
     BuildFlags,
     EmbeddedFlags,
     LogFlags,
     ServiceFlags,
+    StoreFlags,
     settings_of,
 )
 
@@ -21,12 +23,13 @@ def serve(
     *,
     broker: BrokerFlags = BROKER_DEFAULTS,
     embedded: EmbeddedFlags = EMBEDDED_DEFAULTS,
+    store: StoreFlags = STORE_DEFAULTS,
     build: BuildFlags = BUILD_DEFAULTS,
     service: ServiceFlags = SERVICE_DEFAULTS,
     log: LogFlags = LOG_DEFAULTS,
 ) -> int:
     """Take builds from NATS and run them; so does no command at all."""
-    settings = settings_of(broker, embedded, build, service, log)
+    settings = settings_of(broker, embedded, store, build, service, log)
 
     # A wrong flag is told without loading these.
     from scheduler.commands.session import run_async  # noqa: PLC0415

@@ -140,10 +140,11 @@ async def with_parts(
         async with trio.open_nursery() as nursery:
             if died is not None:
                 nursery.start_soon(_fail_when, died)
+                from scheduler.process import open_store  # noqa: PLC0415 - only here needed
                 from scheduler.service import serve  # noqa: PLC0415 - only here needed
-                from scheduler.stores.memory import MemoryStore  # noqa: PLC0415 - only here needed
 
-                await nursery.start(serve, settings, bus, MemoryStore(), name="scheduler")
+                store = await open_store(settings, bus)
+                await nursery.start(serve, settings, bus, store, name="scheduler")
             if behaviour is not None:
                 await nursery.start(Simulator(bus, behaviour).run, name="simulator")
             code = await job(bus)

@@ -14,8 +14,8 @@ from scheduler.commands.flags import (
     BuildFlags,
     QuietLogFlags,
     settings_of,
-    switch,
 )
+from scheduler.commands.parameters import switch
 from scheduler.log import configure_logging
 from scheduler.model import Action, Build, State
 from scheduler.text import count, printable

@@ -6,7 +6,17 @@ A store is told of *events*, several at a time, and gives builds back. It never 
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Protocol
 
-from scheduler.events import Event
+from scheduler.bus import Outgoing
+from scheduler.events import Event, Sent
+
+
+class Departure(Protocol):
+    """A request on its way out, as `connector.Call` is one."""
+
+    outgoing: Outgoing | None
+    unheard: bool
+    closed: bool
+    reached: bool
 
 
 class Store(Protocol):
@@ -17,6 +27,17 @@ class Store(Protocol):
 
     resumable: bool
     """Whether a later process can go on with what this one left unfinished."""
+
+    in_order: bool
+    """Whether what is told later is never persisted before what is told earlier, and may be told at once.
+
+    Then an outcome is *noted*, and the start of what depends on it can be persisted together with it.
+    Otherwise each step is awaited before the next one.
+    """
+
+    @property
+    def available(self) -> bool:
+        """Whether it works right now, as far as it knows; deadlines stand still while it does not."""
 
     async def append(self, build: str, events: Sequence[Event]) -> None:
         """Persist ``events`` of the build with the id ``build``, in order.
@@ -29,6 +50,21 @@ class Store(Protocol):
             BuildLost: the store does not know the build.
             StoreError: the store answered with an error.
         """
+
+    def note(self, build: str, *events: Event) -> None:
+        """Have ``events`` persisted soon, in order; a failure shows at the next `append`.
+
+        Only where `in_order`.
+        """
+
+    def note_sent(self, build: str, event: Sent, departure: Departure) -> None:
+        """Have ``event`` persisted some time after the broker is known to have the request, if still of use.
+
+        Only where `in_order`.
+        """
+
+    def close(self, build: str) -> None:
+        """Nothing more will be told of this build by this process. Idempotent."""
 
     async def load(self, build: str) -> dict[str, Any] | None:
         """The build with the id ``build`` as a JSON document, or None where there is no such build.

@@ -27,8 +27,8 @@ from attrs import define, field
 
 from scheduler.bus import Bus
 from scheduler.errors import BuildLost, StoreError, StoreUnavailable
-from scheduler.events import Accepted, Document, Event, Settled, Started, Withdrawn
-from scheduler.stores import slices
+from scheduler.events import Accepted, Document, Event, Sent, Settled, Started, Withdrawn
+from scheduler.stores import Departure, slices
 from scheduler.stores.asking import DEFAULT_BACKOFF, Asker, Backoff
 
 SET_MAPPING = "build.set.mapping"
@@ -93,6 +93,8 @@ class ErnestStore:
 
     name = "ernest"
     resumable = True
+    in_order = False
+    available = True
 
     def __init__(
         self,
@@ -151,6 +153,15 @@ class ErnestStore:
                     lane.failures += 1
                     lane.error = str(error)
                     raise
+
+    def note(self, build: str, *events: Event) -> None:
+        """Nothing: this store is told step by step."""
+
+    def note_sent(self, build: str, event: Sent, departure: Departure) -> None:
+        """Nothing: it has no word for this."""
+
+    def close(self, build: str) -> None:
+        """Nothing: its queue is gone when nobody waits in it."""
 
     async def load(self, build: str) -> dict[str, Any] | None:
         """The build as the store has it, or None where it has no such build, or no mapping for it.

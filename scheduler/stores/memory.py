@@ -3,7 +3,8 @@
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-from scheduler.events import Event
+from scheduler.events import Event, Sent
+from scheduler.stores import Departure
 
 
 class MemoryStore:
@@ -14,9 +15,20 @@ class MemoryStore:
 
     name = "memory"
     resumable = False
+    in_order = False
+    available = True
 
     async def append(self, build: str, events: Sequence[Event]) -> None:
         """Forget ``events``: the plan in memory has them already. Never raises."""
+
+    def note(self, build: str, *events: Event) -> None:
+        """Forget ``events``."""
+
+    def note_sent(self, build: str, event: Sent, departure: Departure) -> None:
+        """Forget ``event``."""
+
+    def close(self, build: str) -> None:
+        """Nothing: there is nothing to let go of."""
 
     async def load(self, build: str) -> dict[str, Any] | None:
         """None: no build was kept."""

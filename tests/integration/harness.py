@@ -191,10 +191,11 @@ def _read(pipe: IO[bytes], feed: Feed[str]) -> None:
 
 
 class Scheduler(Process):
-    """``python -m scheduler`` with arguments."""
+    """``python -m scheduler`` with arguments; with the memory store, where a test does not say otherwise."""
 
     def __init__(self, *arguments: str, env: dict[str, str] | None = None, cwd: Path | None = None) -> None:
-        super().__init__(sys.executable, "-m", "scheduler", *arguments, env=env, cwd=cwd)
+        variables = {"SCHEDULER_STORE": "memory", **(env or {})}
+        super().__init__(sys.executable, "-m", "scheduler", *arguments, env=variables, cwd=cwd)
 
     @property
     def log(self) -> list[JSON]:
@@ -373,6 +374,10 @@ class Client:
     def publish(self, subject: str, body: JSON | list[Any] | bytes, reply: str = "") -> None:
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         self._call(self._client.publish(subject, data, reply))
+
+    def publish_with(self, subject: str, data: bytes, reply: str, headers: dict[str, str]) -> None:
+        """Publish with headers."""
+        self._call(self._client.publish(subject, data, reply, headers))
 
     def publish_all(self, messages: Sequence[tuple[str, bytes, str]]) -> None:
         """Publish subject, body and reply subject of each, and flush."""

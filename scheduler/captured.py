@@ -1,0 +1,46 @@
+"""How far the captured replies have been dealt with, for each build.
+
+The log of a build keeps a position in the stream of replies: every reply up to it is in the log, or is none
+of this build's. A reply that was handed to a component and whose outcome is not in the log's queue yet
+*holds* the position of its build.
+"""
+
+from scheduler.records import Position
+
+
+class Captured:
+    """The position of every build, in one process. Pure bookkeeping."""
+
+    def __init__(self) -> None:
+        self.seen = Position()
+        """The last reply that was looked at, whoever it was for."""
+        self._held: dict[str, dict[int, Position]] = {}
+        self._behind: dict[str, Position] = {}
+
+    def position(self, build: str) -> Position:
+        """Up to where every reply for ``build`` has been dealt with."""
+        behind = self._behind.get(build)
+        if behind is not None:
+            return behind
+        held = self._held.get(build)
+        return next(iter(held.values())) if held else self.seen
+
+    def hold(self, build: str, sequence: int) -> None:
+        """The reply at ``sequence``, the next after `seen`, waits to be dealt with."""
+        self._held.setdefault(build, {})[sequence] = self.seen
+
+    def release(self, build: str, sequence: int) -> None:
+        """It was dealt with. Idempotent."""
+        held = self._held.get(build)
+        if held is not None:
+            held.pop(sequence, None)
+            if not held:
+                del self._held[build]
+
+    def keep_behind(self, build: str, position: Position) -> None:
+        """The build was taken up where it stood at ``position``: what came since is still to be read."""
+        self._behind[build] = position
+
+    def catch_up(self) -> None:
+        """What had come in meanwhile for the builds that were behind was read."""
+        self._behind.clear()

@@ -1,0 +1,283 @@
+"""JetStream's request/reply API and publishing with an acknowledgement, over the Bus.
+
+State is read from a stream's leader (``STREAM.MSG.GET``), never by direct get, which a replica may answer with
+what is old. The server's errors are translated in one place: `_error`.
+"""
+
+import base64
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Any, Final
+
+import msgspec
+import trio
+from attrs import field, frozen
+
+from scheduler.bus import Bus, Handler
+from scheduler.errors import (
+    BusError,
+    BusFull,
+    JetStreamError,
+    JetStreamUnavailable,
+    NoResponders,
+    StreamNotFound,
+    WrongLastSequence,
+)
+
+NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
+
+_NO_MESSAGE = 10037
+_GOODBYE = 1.0
+
+_ERRORS: Final[Mapping[int, type[JetStreamError]]] = {
+    10059: StreamNotFound,
+    10071: WrongLastSequence,
+    10164: WrongLastSequence,
+}
+
+# What passes, beside everything with code 503: no leader (yet), no resources, a stream or consumer whose
+# server is away.
+_PASSING: Final = frozenset({10008, 10009, 10023, 10028, 10077, 10118, 10119})
+
+
+@frozen
+class Ack:
+    """The server's word that it has stored a message."""
+
+    stream: str
+    sequence: int
+    duplicate: bool = False
+    """It had stored one of the same ``Nats-Msg-Id`` a moment ago: ``sequence`` is that one's."""
+
+
+@frozen
+class Stored:
+    """A message in a stream."""
+
+    subject: str
+    sequence: int
+    time: int
+    """When it was stored, in nanoseconds since 1970, by the server's clock."""
+    data: bytes = field(repr=False)
+    headers: Mapping[str, str] = NO_HEADERS
+
+
+@frozen
+class StreamInfo:
+    """A stream's configuration, as the server has it, and its state."""
+
+    config: Mapping[str, Any]
+    messages: int
+    bytes: int
+    first_sequence: int
+    """Of the oldest message; one more than ``last_sequence`` where all were removed, 0 where none ever was."""
+    last_sequence: int
+    """The last one given out, whether or not that message is still there."""
+
+
+class JetStream:
+    """The API of the server that a bus is connected to.
+
+    Each method has a deadline of its own, ``timeout``, and raises nothing but BusError:
+
+    - JetStreamUnavailable where it was not answered in time, or cannot be served now: worth asking again.
+      Whether what was asked for has been done is then unknown.
+    - JetStreamError where the server answered with another error; StreamNotFound is one.
+    - BusError where the message cannot be sent at all: too large, an invalid subject, a closed bus.
+    """
+
+    def __init__(self, bus: Bus, *, timeout: float = 5.0) -> None:
+        self.bus = bus
+        self.timeout = timeout
+        """Seconds for one question and its answer."""
+
+    async def call(self, endpoint: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Ask ``$JS.API.<endpoint>`` and return the answer, which is no error."""
+        data = b"" if body is None else msgspec.json.encode(body)
+        return await self._ask(f"$JS.API.{endpoint}", data, None, self.timeout)
+
+    async def publish(
+        self,
+        subject: str,
+        data: bytes,
+        *,
+        expected: int | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+    ) -> Ack:
+        """Publish a message and wait until the stream has stored it.
+
+        Args:
+            subject: where to; a stream must have it among its subjects, and must not be ``no_ack``.
+            data: the payload.
+            expected: store it only if this is the sequence of the last message on ``subject``; 0 for none.
+            headers: in addition.
+            timeout: seconds, instead of ``self.timeout``. A message that has not left by then never will.
+
+        Raises:
+            WrongLastSequence: ``expected`` does not hold; nothing was stored.
+            BusError: as for the class.
+        """
+        if expected is not None:
+            headers = {**(headers or {}), "Nats-Expected-Last-Subject-Sequence": str(expected)}
+        answer = await self._ask(subject, data, headers, self.timeout if timeout is None else timeout)
+        return read_ack(subject, answer)
+
+    async def last(self, stream: str, subject: str) -> Stored | None:
+        """The last message of a stream on ``subject``, which may have wildcards; None where there is none."""
+        return await self._message(stream, {"last_by_subj": subject})
+
+    async def get(self, stream: str, sequence: int) -> Stored | None:
+        """The message of that number, from 1; None where there is none (any more)."""
+        return await self._message(stream, {"seq": sequence})
+
+    async def first(self, stream: str, subject: str, *, from_sequence: int = 1) -> Stored | None:
+        """The first message on ``subject`` that is ``from_sequence`` or later; None where there is none."""
+        return await self._message(stream, {"seq": from_sequence, "next_by_subj": subject})
+
+    async def info(self, stream: str) -> StreamInfo:
+        """What the server says of a stream.
+
+        Raises:
+            StreamNotFound: there is no such stream.
+            BusError: as for the class.
+        """
+        answer = await self.call(f"STREAM.INFO.{stream}")
+        state = answer["state"]
+        return StreamInfo(
+            answer["config"], state["messages"], state["bytes"], state["first_seq"], state["last_seq"]
+        )
+
+    async def account(self) -> dict[str, Any]:
+        """What the server says of our account: ``limits``, use, ``domain``.
+
+        Raises:
+            JetStreamUnavailable: there is no JetStream for us (or not yet: the server has just started).
+            BusError: as for the class.
+        """
+        return await self.call("INFO")
+
+    async def purge(self, stream: str, subject: str) -> int:
+        """Remove all messages on ``subject``, which may have wildcards; returns how many there were."""
+        answer = await self.call(f"STREAM.PURGE.{stream}", {"filter": subject})
+        return int(answer.get("purged", 0))
+
+    async def _message(self, stream: str, body: Mapping[str, Any]) -> Stored | None:
+        try:
+            answer = await self.call(f"STREAM.MSG.GET.{stream}", body)
+        except JetStreamError as error:
+            if error.err_code == _NO_MESSAGE:
+                return None
+            raise
+        message = answer["message"]
+        return Stored(
+            message["subject"],
+            message["seq"],
+            parse_time(message["time"]),
+            base64.b64decode(message.get("data", "")),
+            _parse_headers(base64.b64decode(message.get("hdrs", ""))),
+        )
+
+    async def _ask(
+        self, subject: str, data: bytes, headers: Mapping[str, str] | None, timeout: float
+    ) -> dict[str, Any]:
+        try:
+            with trio.fail_after(timeout):
+                message = await self.bus.request(subject, data, headers=headers)
+        except trio.TooSlowError:
+            raise JetStreamUnavailable(f"{subject} was not answered within {timeout:g} s") from None
+        except NoResponders:
+            raise JetStreamUnavailable(
+                f"{subject}: no stream takes it"
+                if not subject.startswith("$JS.")
+                else f"{subject}: nobody answers: the server's JetStream is off, or not ready yet"
+            ) from None
+        except BusFull as error:
+            raise JetStreamUnavailable(f"{subject} was not sent: {error}") from error
+        return read_answer(subject, message.data)
+
+
+@asynccontextmanager
+async def open_inbox(js: JetStream, handler: Handler) -> AsyncIterator[str]:
+    """A subject that nobody else uses, for as long as the context lasts; ``handler`` gets what comes on it.
+
+    Raises:
+        JetStreamUnavailable: the broker is away.
+        BusError: as for `JetStream`.
+    """
+    inbox = js.bus.new_inbox()
+    try:
+        with trio.fail_after(js.timeout):
+            subscription = await js.bus.subscribe(inbox, handler)
+    except trio.TooSlowError:
+        raise JetStreamUnavailable(f"cannot subscribe to an inbox within {js.timeout:g} s") from None
+    try:
+        yield inbox
+    finally:
+        with trio.move_on_after(_GOODBYE, shield=True):
+            await subscription.unsubscribe()
+
+
+def read_answer(subject: str, data: bytes) -> dict[str, Any]:
+    """Read the answer to a request on ``subject``.
+
+    Raises:
+        JetStreamUnavailable: it says: not now.
+        JetStreamError: it says: no, or makes no sense.
+    """
+    try:
+        answer = msgspec.json.decode(data, type=dict[str, Any])
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        raise JetStreamError(f"{subject}: the answer is not JetStream's: {data[:80]!r}") from None
+    error = answer.get("error")
+    if error is not None:
+        raise _error(subject, error)
+    return answer
+
+
+def read_ack(subject: str, answer: Mapping[str, Any]) -> Ack:
+    """Read the answer to a message published on ``subject``.
+
+    Raises:
+        JetStreamError: it is none of a stream: somebody else answers on that subject.
+    """
+    try:
+        return msgspec.convert(
+            {
+                "stream": answer["stream"],
+                "sequence": answer["seq"],
+                "duplicate": answer.get("duplicate", False),
+            },
+            Ack,
+        )
+    except (KeyError, msgspec.ValidationError):
+        raise JetStreamError(f"{subject}: the answer is no stream's: {answer!r:.80}") from None
+
+
+def _error(subject: str, error: Mapping[str, Any]) -> BusError:
+    code, err_code = error.get("code", 0), error.get("err_code", 0)
+    text = f"{subject}: {error.get('description', 'no reason given')} ({err_code})"
+    if code == 503 or err_code in _PASSING:
+        return JetStreamUnavailable(text)
+    return _ERRORS.get(err_code, JetStreamError)(text, code=code, err_code=err_code)
+
+
+def parse_time(text: str) -> int:
+    """Read the server's form of a time (RFC 3339, UTC, up to nine decimals) as nanoseconds since 1970."""
+    whole, _, fraction = text.removesuffix("Z").partition(".")
+    seconds = int(datetime.fromisoformat(f"{whole}+00:00").timestamp())
+    return seconds * 1_000_000_000 + int(fraction.ljust(9, "0"))
+
+
+def format_time(nanoseconds: int) -> str:
+    """The reverse of ``parse_time``."""
+    seconds, fraction = divmod(nanoseconds, 1_000_000_000)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{fraction:09d}Z"
+
+
+def _parse_headers(block: bytes) -> Mapping[str, str]:
+    lines = block.decode(errors="replace").split("\r\n")[1:]
+    pairs = (line.partition(":") for line in lines if line)
+    return {key: value.strip() for key, _, value in pairs} or NO_HEADERS

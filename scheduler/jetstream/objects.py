@@ -1,0 +1,308 @@
+"""An object store bucket: data beyond the payload limit, in chunks, as the NATS command line and clients keep it.
+
+The chunks of an object are messages on ``$O.<bucket>.C.<nuid>``, where each version has a nuid of its own. Its
+metadata is the one message on ``$O.<bucket>.M.<name, base64>``: written last, it makes the object visible,
+replaced by compare-and-set, it makes the next version visible, and only then are the old chunks removed.
+"""
+
+import base64
+import hashlib
+import secrets
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any, Final
+
+import msgspec
+import structlog
+import trio
+from attrs import frozen
+
+from scheduler.bus import Message, Outgoing
+from scheduler.errors import BusError, JetStreamError, JetStreamUnavailable, WrongLastSequence
+from scheduler.jetstream.api import JetStream, open_inbox, read_ack, read_answer
+from scheduler.jetstream.reading import read
+from scheduler.jetstream.streams import BUCKET
+
+CHUNK: Final = 128 * 1024
+"""Bytes of a chunk, the other clients' default."""
+
+# Chunks on their way at a time.
+_WINDOW = 16
+_DIGEST = "SHA-256="
+_ATTEMPTS = 3
+_GOODBYE = 2.0
+# From here on chunks are joined in a thread, which lets go of the interpreter's lock meanwhile.
+_LARGE = 1024 * 1024
+
+log = structlog.get_logger(__name__)
+
+
+@frozen
+class ObjectInfo:
+    """What a bucket says of an object."""
+
+    name: str
+    size: int
+    """In bytes."""
+    time: int
+    """When it was put, in nanoseconds since 1970, by the server's clock."""
+
+
+class _Meta(msgspec.Struct, frozen=True):
+    """The metadata of one version of an object; other fields are not ours to know."""
+
+    name: str
+    nuid: str = ""
+    size: int = 0
+    digest: str = ""
+    deleted: bool = False
+    options: dict[str, Any] | None = None
+
+
+class Objects:
+    """The objects of one bucket. All methods raise BusError as `JetStream` does."""
+
+    def __init__(self, js: JetStream, bucket: str = BUCKET) -> None:
+        self._js = js
+        self._bucket = bucket
+        self._stream = f"OBJ_{bucket}"
+
+    async def put(self, name: str, data: bytes) -> None:
+        """Store an object, instead of an older one of its name; visible all at once, in the end.
+
+        Where it raises JetStreamUnavailable, whether it is visible is unknown.
+        """
+        nuid = secrets.token_hex(11)
+        chunk_bytes = min(CHUNK, self._js.bus.max_payload)
+        digest = hashlib.sha256()
+        try:
+            for at in range(0, len(data), _LARGE):
+                digest.update(data[at : at + _LARGE])
+                await trio.lowlevel.checkpoint()
+            await self._send(self._chunks(nuid), data, chunk_bytes)
+        except BaseException:
+            await self._discard(nuid)  # noqa: ASYNC102, ASYNC120 - it shields itself, with a deadline
+            raise
+        meta = msgspec.json.encode(
+            {
+                "name": name,
+                "bucket": self._bucket,
+                "nuid": nuid,
+                "size": len(data),
+                "chunks": -(-len(data) // chunk_bytes),
+                "digest": _DIGEST + base64.urlsafe_b64encode(digest.digest()).decode(),
+                "options": {"max_chunk_size": chunk_bytes},
+            }
+        )
+        older = await self._publish(name, meta, nuid)
+        if older:
+            await self._discard(older)
+
+    async def get(self, name: str, *, most: int) -> bytes | None:
+        """The data of an object, complete and checked against its digest; None where there is none.
+
+        Args:
+            name: its name.
+            most: the size in bytes from which on it is refused, before anything is fetched.
+
+        Raises:
+            JetStreamError: it is larger than ``most``, or damaged.
+        """
+        damaged: str | None = None
+        for _ in range(_ATTEMPTS):
+            meta = await self._meta(name)
+            if meta is None:
+                return None
+            if meta.size > most:
+                raise JetStreamError(f"object {name!r} takes {meta.size} bytes, over the limit of {most} bytes")
+            if meta.nuid == damaged:
+                break
+            data = await self._fetch(meta)
+            if data is not None:
+                return data
+            # Unless it was replaced meanwhile.
+            damaged = meta.nuid
+        raise JetStreamError(f"object {name!r} of bucket {self._bucket} is damaged: its chunks are not as its digest")
+
+    async def delete(self, name: str) -> None:
+        """Remove an object and its chunks; it is no error where there is none."""
+        subject = self._meta_subject(name)
+        stored = await self._js.last(self._stream, subject)
+        if stored is None:
+            return
+        await self._js.purge(self._stream, subject)
+        nuid = _nuid(stored.data)
+        if nuid:
+            await self._js.purge(self._stream, self._chunks(nuid))
+
+    async def names(self, prefix: str = "") -> AsyncIterator[ObjectInfo]:
+        """The objects whose names begin with ``prefix``, oldest first."""
+        async with aclosing(read(self._js, self._stream, subjects=[self._subject("M", ">")])) as batches:
+            async for batch in batches:
+                for one in batch:
+                    try:
+                        meta = _decode(one.data)
+                    except JetStreamError:
+                        log.warning("an object's metadata cannot be read", subject=one.subject)
+                        continue
+                    if meta.name.startswith(prefix) and not meta.deleted:
+                        yield ObjectInfo(meta.name, meta.size, one.time)
+
+    async def sweep(self, before: int) -> int:
+        """Remove the chunks that no object has: what was left by processes that were killed.
+
+        Args:
+            before: only those stored before this time, in nanoseconds since 1970; younger ones may be part of
+                an object that is being put.
+
+        Returns:
+            how many versions of objects they were part of.
+        """
+        chunks = self._subject("C", ">")
+        options = {"last_per_subject": True, "headers_only": True}
+        old: set[str] = set()
+        async for batch in read(self._js, self._stream, subjects=[chunks], **options):
+            old |= {one.subject.rpartition(".")[2] for one in batch if one.time < before}
+        if old:
+            async for batch in read(self._js, self._stream, subjects=[self._subject("M", ">")]):
+                old -= {_nuid(one.data) for one in batch}
+        for nuid in old:
+            await self._js.purge(self._stream, self._chunks(nuid))
+        return len(old)
+
+    def _subject(self, kind: str, rest: str) -> str:
+        return f"$O.{self._bucket}.{kind}.{rest}"
+
+    def _chunks(self, nuid: str) -> str:
+        return self._subject("C", nuid)
+
+    def _meta_subject(self, name: str) -> str:
+        return self._subject("M", base64.urlsafe_b64encode(name.encode()).decode())
+
+    async def _meta(self, name: str) -> _Meta | None:
+        stored = await self._js.last(self._stream, self._meta_subject(name))
+        if stored is None:
+            return None
+        meta = _decode(stored.data)
+        if meta.options is not None and meta.options.get("link"):
+            raise JetStreamError(f"object {name!r} of bucket {self._bucket} is a link, which is not followed")
+        return None if meta.deleted else meta
+
+    async def _publish(self, name: str, meta: bytes, nuid: str) -> str:
+        """Make a version the object of that name; returns the nuid of the one it replaces, if any."""
+        subject = self._meta_subject(name)
+        while True:
+            older = await self._js.last(self._stream, subject)
+            expected = 0 if older is None else older.sequence
+            try:
+                await self._js.publish(subject, meta, expected=expected, headers={"Nats-Rollup": "sub"})
+            except WrongLastSequence:
+                # Somebody else's put was first: its version is the one to replace.
+                continue
+            except JetStreamError:
+                await self._discard(nuid)  # noqa: ASYNC120 - it shields itself, with a deadline
+                raise
+            return "" if older is None else _nuid(older.data)
+
+    async def _send(self, subject: str, data: bytes, chunk_bytes: int) -> None:
+        window = _Window()
+        bus = self._js.bus
+        async with open_inbox(self._js, window.receive) as inbox:
+            try:
+                for at in range(0, len(data), chunk_bytes):
+                    await window.room(_WINDOW, self._js.timeout)
+                    window.sent(bus.publish(subject, data[at : at + chunk_bytes], reply=inbox))
+                await window.room(1, self._js.timeout)
+            finally:
+                window.withdraw()
+
+    async def _fetch(self, meta: _Meta) -> bytes | None:
+        """The data of a version; None where it is not (or no longer) what its metadata says."""
+        chunks: list[bytes] = []
+        size = 0
+        digest = hashlib.sha256()
+        async with aclosing(read(self._js, self._stream, subjects=[self._chunks(meta.nuid)])) as batches:
+            async for batch in batches:
+                for one in batch:
+                    chunks.append(one.data)
+                    size += len(one.data)
+                    digest.update(one.data)
+                    await trio.lowlevel.checkpoint()
+                if size > meta.size:
+                    return None
+        if size != meta.size or meta.digest != _DIGEST + base64.urlsafe_b64encode(digest.digest()).decode():
+            return None
+        if size < _LARGE:
+            return b"".join(chunks)
+        return await trio.to_thread.run_sync(b"".join, chunks)
+
+    async def _discard(self, nuid: str) -> None:
+        """Remove the chunks of a version that nobody can see, if that is possible; else `sweep` will."""
+        with trio.move_on_after(_GOODBYE, shield=True) as scope:
+            try:
+                await self._js.purge(self._stream, self._chunks(nuid))
+            except BusError as error:
+                log.warning("chunks of an object are left behind", nuid=nuid, reason=str(error))
+        if scope.cancelled_caught:
+            log.warning("chunks of an object are left behind", nuid=nuid, reason="the broker does not answer")
+
+
+class _Window:
+    """Messages that are published one after another, and acknowledged a little later."""
+
+    def __init__(self) -> None:
+        self._unacknowledged: deque[Outgoing] = deque()
+        self._failure: BusError | None = None
+        self._changed = trio.Event()
+
+    def sent(self, outgoing: Outgoing) -> None:
+        self._unacknowledged.append(outgoing)
+
+    def receive(self, message: Message) -> None:
+        """Take in an acknowledgement; they come in the order of the messages."""
+        try:
+            if message.no_responders:
+                raise JetStreamUnavailable("no stream takes the object's chunks")
+            read_ack("an object's chunk", read_answer("an object's chunk", message.data))
+            self._unacknowledged.popleft()
+        except BusError as error:
+            self._failure = self._failure or error
+        self._changed.set()
+
+    async def room(self, size: int, timeout: float) -> None:
+        """Wait until fewer than ``size`` are unacknowledged.
+
+        Raises:
+            JetStreamUnavailable: for ``timeout`` seconds no acknowledgement came.
+            BusError: as for `JetStream`, for any of the messages.
+        """
+        await trio.lowlevel.checkpoint()
+        while len(self._unacknowledged) >= size and self._failure is None:
+            self._changed = trio.Event()
+            with trio.move_on_after(timeout) as scope:
+                await self._changed.wait()
+            if scope.cancelled_caught:
+                raise JetStreamUnavailable(f"an object's chunks were not acknowledged within {timeout:g} s")
+        if self._failure is not None:
+            raise self._failure
+
+    def withdraw(self) -> None:
+        """Have what has not left never leave."""
+        for outgoing in self._unacknowledged:
+            outgoing.withdraw()
+
+
+def _decode(data: bytes) -> _Meta:
+    try:
+        return msgspec.json.decode(data, type=_Meta)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise JetStreamError(f"an object's metadata cannot be read: {error}") from None
+
+
+def _nuid(data: bytes) -> str:
+    """The nuid in an object's metadata; empty where there is none to be read."""
+    try:
+        return _decode(data).nuid
+    except JetStreamError:
+        return ""

@@ -1,0 +1,251 @@
+"""The streams that durable builds rest on: what they are called, how they are set up, and whether they still are.
+
+| stream | holds |
+|---|---|
+| `LOG` | a log for each build: the truth |
+| `REPLIES` | what connectors answered, whether or not anybody listened |
+| `REPORTS` | the report of each run |
+| `OBJECTS` | an object store: graphs and reports beyond the payload limit |
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from attrs import frozen
+
+from scheduler.codec import encode_token
+from scheduler.errors import JetStreamError, LogMissing, StoreError, StreamNotFound
+from scheduler.jetstream.api import JetStream, StreamInfo
+from scheduler.subjects import reply_subjects
+
+LOG: Final = "SCHEDULER_LOG"
+REPLIES: Final = "SCHEDULER_REPLIES"
+REPORTS: Final = "SCHEDULER_REPORTS"
+BUCKET: Final = "SCHEDULER_OBJECTS"
+OBJECTS: Final = f"OBJ_{BUCKET}"
+
+_REPLY_AGE: Final = 72 * 3600 * 1_000_000_000
+
+_NAME_IN_USE = 10058
+_OVERLAP = 10065
+_TOO_MANY_REPLICAS = frozenset({10005, 10074})
+_NO_ROOM = frozenset({10002, 10028, 10047})
+
+# The flag of `nats stream edit` for each setting that can be changed on a live stream.
+_FLAGS: Final[Mapping[str, str]] = {
+    "subjects": "subjects",
+    "num_replicas": "replicas",
+    "max_age": "max-age",
+    "max_bytes": "max-bytes",
+    "max_msgs": "max-msgs",
+    "max_msgs_per_subject": "max-msgs-per-subject",
+    "max_msg_size": "max-msg-size",
+    "discard": "discard",
+    "allow_direct": "allow-direct",
+    "allow_rollup_hdrs": "allow-rollup",
+}
+
+
+@frozen
+class Layout:
+    """What is up to the operator."""
+
+    replicas: int = 1
+    """Copies of each stream: 1, 3 or 5."""
+    capture: tuple[str, ...] = ()
+    """The component types whose replies are captured; all where empty."""
+    reply_bytes: int = 1024**3
+    """How many bytes of replies are kept."""
+
+
+def log_subject(build: str) -> str:
+    """Where the log of the build with this id is."""
+    return f"scheduler.log.{encode_token(build)}"
+
+
+def report_subject(build: str, run: int) -> str:
+    """Where the report of one run of a build is."""
+    return f"scheduler.report.{encode_token(build)}.{run}"
+
+
+def configs(layout: Layout) -> list[dict[str, Any]]:
+    """The streams' configurations, in the server's words, in the order in which they are made."""
+    common: dict[str, Any] = {
+        "storage": "file",
+        "retention": "limits",
+        "discard": "new",
+        "num_replicas": layout.replicas,
+        "max_age": 0,
+        "max_bytes": -1,
+        "max_msgs": -1,
+        "max_msgs_per_subject": -1,
+        "max_msg_size": -1,
+        "allow_direct": False,
+        "deny_delete": False,
+        "deny_purge": False,
+    }
+    replies: dict[str, Any] = {
+        **common,
+        "name": REPLIES,
+        "subjects": [*reply_subjects(layout.capture or ("*",)), "scheduler.reply.*"],
+        # Connectors await no answer; and only so may a stream's subjects begin with a wildcard.
+        "no_ack": True,
+        "discard": "old",
+        "max_age": _REPLY_AGE,
+        "max_bytes": layout.reply_bytes,
+    }
+    if layout.replicas == 1:
+        replies["persist_mode"] = "async"
+    return [
+        replies,
+        {**common, "name": LOG, "subjects": ["scheduler.log.*"]},
+        {**common, "name": REPORTS, "subjects": ["scheduler.report.*.*"]},
+        {
+            **common,
+            "name": OBJECTS,
+            "subjects": [f"$O.{BUCKET}.C.>", f"$O.{BUCKET}.M.>"],
+            "allow_rollup_hdrs": True,
+            # As other clients make a bucket, and may read it. We do not read by direct get.
+            "allow_direct": True,
+        },
+    ]
+
+
+async def set_up(js: JetStream, layout: Layout) -> list[str]:
+    """Make the streams that are missing, and check those that are there; any number of processes may at once.
+
+    Returns:
+        A line for people on each thing that is not as it should be, with its cure. Nothing is changed.
+
+    Raises:
+        LogMissing: there is no log, but there are streams that are made after it: there was one.
+        StoreError: it cannot work as it is; the message has the cure.
+        JetStreamUnavailable: the server cannot say or do it now.
+        BusError: as for `JetStream`.
+    """
+    wanted = configs(layout)
+    # The last one first: whoever finds one finds those made before it, even while they are being made.
+    found = {config["name"]: await _info(js, config["name"]) for config in reversed(wanted)}
+    log = found[LOG]
+    if log is None and (orphans := [name for name in (REPORTS, OBJECTS) if found[name] is not None]):
+        raise LogMissing(
+            f"stream {LOG} is missing, although there is {' and '.join(orphans)}: the log of all builds is lost."
+            f" Restore it from a backup (nats stream restore); to begin without it, and forget every build,"
+            f" remove what is left of the others (nats stream rm {' and '.join(orphans)})"
+        )
+    lines: list[str] = []
+    for config in wanted:
+        name = config["name"]
+        have = found[name]
+        if have is not None:
+            lines += _compare(config, have.config)
+            continue
+        lines += _compare(config, await _create(js, config))
+        if log is not None and log.messages:
+            lines.append(
+                f"stream {name} was missing beside {LOG}: it was made anew, and what it held is lost"
+            )
+    return lines
+
+
+async def _info(js: JetStream, stream: str) -> StreamInfo | None:
+    try:
+        return await js.info(stream)
+    except StreamNotFound:
+        return None
+
+
+async def _create(js: JetStream, config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Make a stream, or find that somebody else just did; returns its configuration.
+
+    Raises:
+        StoreError: as for ``set_up``.
+    """
+    name = config["name"]
+    try:
+        answer = await js.call(f"STREAM.CREATE.{name}", config)
+    except JetStreamError as error:
+        if error.err_code == _NAME_IN_USE:
+            return (await js.info(name)).config
+        raise StoreError(f"cannot make stream {name}: {await _explain(js, config, error)}") from error
+    made: dict[str, Any] = answer["config"]
+    return made
+
+
+async def _explain(js: JetStream, config: Mapping[str, Any], error: JetStreamError) -> str:
+    if error.err_code == _OVERLAP:
+        cure = "give the scheduler an account of its own on the server"
+        if config["name"] == REPLIES:
+            cure += ", or have it capture only your components' types (SCHEDULER_CAPTURE=vpc,network)"
+        return f"{await _overlap(js, config)}; {cure}"
+    if error.err_code in _TOO_MANY_REPLICAS:
+        count = config["num_replicas"]
+        return (
+            f"the broker cannot keep {count} copies of it ({error}); have {count} servers with JetStream in a"
+            " cluster, or ask for fewer replicas"
+        )
+    if error.err_code in _NO_ROOM:
+        return (
+            f"the broker has no room for it ({error}); raise its limits (max_file_store, or the account's),"
+            f" or lower the bytes of replies to keep ({config['max_bytes']} are asked for)"
+        )
+    return f"the broker refuses: {error}"
+
+
+async def _overlap(js: JetStream, config: Mapping[str, Any]) -> str:
+    for subject in config["subjects"]:
+        answer = await js.call("STREAM.NAMES", {"subject": subject})
+        for other in answer.get("streams") or ():
+            if other != config["name"]:
+                have = await _info(js, other)
+                theirs = ", ".join(have.config.get("subjects", ())) if have is not None else "gone by now"
+                return f"its subject {subject} overlaps with stream {other} ({theirs})"
+    return "its subjects overlap with another stream's"
+
+
+def _compare(want: Mapping[str, Any], have: Mapping[str, Any]) -> list[str]:
+    """What is different, a line each.
+
+    Raises:
+        StoreError: it lacks subjects that we need.
+    """
+    name = want["name"]
+    lines = []
+    for key, value in want.items():
+        other = have.get(key)
+        if key == "subjects":
+            needed, taken = set(value), set(other or ())
+            if needed - taken:
+                raise StoreError(
+                    f"stream {name} does not take {_show(key, needed - taken)}; {_cure(name, key, value)}"
+                )
+            if taken - needed:
+                lines.append(
+                    f"stream {name} takes {_show(key, taken - needed)} too; {_cure(name, key, value)}"
+                )
+        # The server leaves out what is false.
+        elif (other or None) != (value or None):
+            lines.append(
+                f"stream {name}: {key} is {_show(key, other)}, expected {_show(key, value)};"
+                f" {_cure(name, key, value)}"
+            )
+    return lines
+
+
+def _cure(name: str, key: str, value: Any) -> str:
+    if key in _FLAGS:
+        on = "" if value else "no-"
+        text = f"={_show(key, value).replace(' ', '')}"
+        flag = f"{on}{_FLAGS[key]}" if isinstance(value, bool) else f"{_FLAGS[key]}{text}"
+        return f"change it: nats stream edit {name} '--{flag}'"
+    if name == REPLIES:
+        return f"this cannot be changed: when no build runs, stop the scheduler, nats stream rm {name}, and start"
+    return f"this cannot be changed: nats stream backup {name}, and restore it with a corrected configuration"
+
+
+def _show(key: str, value: Any) -> str:
+    if key == "subjects":
+        return ", ".join(sorted(value))
+    if key == "max_age":
+        return f"{(value or 0) // 1_000_000_000} s"
+    return "off" if value in (None, False, "") else "on" if value is True else str(value)

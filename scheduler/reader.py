@@ -1,0 +1,113 @@
+"""Reads builds: small ones on the spot, large ones in a thread, those in the object store fetched first."""
+
+from typing import Final
+
+import trio
+
+from scheduler.config import Settings
+from scheduler.errors import BusError, InvalidBuild, InvalidJSON, JetStreamUnavailable, Problem
+from scheduler.events import Accepted
+from scheduler.jetstream.objects import Objects
+from scheduler.strictjson import decode, split_object
+from scheduler.template import OnUnresolved, Templates
+from scheduler.validation import Prepared, read_build
+
+_SMALL: Final = 32 * 1024
+"""Bytes of a build that is read on the spot."""
+_LONGEST_NAME: Final = 512
+_THREADS: Final = 2
+_BUILD_MEMBERS: Final = frozenset({"action", "components", "changes", "edges"})
+_FETCH_DEADLINE: Final = 120.0
+
+
+class BuildReader:
+    """Everything that makes a `Prepared` of bytes.
+
+    Args:
+        settings: bounds, and how references are read.
+        objects: where definitions may be that are too large for a message; None where there is no such place.
+    """
+
+    def __init__(self, settings: Settings, objects: Objects | None) -> None:
+        self._settings = settings
+        self._objects = objects
+        self._threads = trio.CapacityLimiter(_THREADS)
+        # As many definitions as are read at a time are held in memory at a time.
+        self._fetches = trio.CapacityLimiter(_THREADS)
+
+    async def read_submitted(self, data: bytes) -> Prepared:
+        """Read a build that comes in, or one that is in the object store as what comes in says.
+
+        Raises:
+            InvalidBuild: with every problem that was found; ``store`` where it could not be fetched.
+        """
+        name = object_name(data)
+        if name is None:
+            return await self._read(data)
+        async with self._fetches:
+            return await self._read(await self._fetch(name))
+
+    async def read_back(self, data: bytes) -> Prepared:
+        """Read a build that is ours already: what connectors returned stands in it."""
+        return await self._read(data, resumed=True)
+
+    async def read_accepted(self, data: bytes, accepted: Accepted) -> Prepared:
+        """Read a build as it was accepted, whatever the settings are now."""
+        templates, unresolved = Templates(accepted.templates), OnUnresolved(accepted.unresolved)
+        return await self._read(data, resumed=True, templates=templates, unresolved=unresolved)
+
+    async def _fetch(self, name: str) -> bytes:
+        if self._objects is None:
+            text = "definitions in an object store take the JetStream store, and this scheduler has another"
+            raise InvalidBuild("invalid", [Problem("object", text)])
+        most = self._settings.limits.max_definition_bytes
+        try:
+            with trio.fail_after(_FETCH_DEADLINE):
+                data = await self._objects.get(name, most=most)
+        except (JetStreamUnavailable, trio.TooSlowError) as error:
+            text = f"{name!r} cannot be fetched now: {error}"
+            raise InvalidBuild("store", [Problem("object", text)]) from None
+        except BusError as error:
+            text = f"{name!r} cannot be taken: {error}; max_definition_bytes is {most}"
+            raise InvalidBuild("invalid", [Problem("object", text)]) from None
+        if data is None:
+            raise InvalidBuild("invalid", [Problem("object", f"there is no object {name!r}")])
+        return data
+
+    async def _read(
+        self,
+        data: bytes,
+        *,
+        resumed: bool = False,
+        templates: Templates | None = None,
+        unresolved: OnUnresolved | None = None,
+    ) -> Prepared:
+        settings = self._settings
+
+        def read() -> Prepared:
+            return read_build(
+                data,
+                limits=settings.limits,
+                templates=templates or settings.templates,
+                unresolved=unresolved or settings.unresolved,
+                resumed=resumed,
+            )
+
+        if len(data) <= _SMALL:
+            await trio.lowlevel.checkpoint()
+            return read()
+        return await trio.to_thread.run_sync(read, limiter=self._threads, abandon_on_cancel=True)
+
+
+def object_name(data: bytes) -> str | None:
+    """The name of the object that a submitted message refers to; None where it is a build itself."""
+    if len(data) > 4 * _LONGEST_NAME or b'"object"' not in data:
+        return None
+    try:
+        members = split_object(data)
+        name = decode(members["object"]) if "object" in members else None
+    except InvalidJSON:
+        return None
+    if not isinstance(name, str) or not name or len(name) > _LONGEST_NAME:
+        return None
+    return None if _BUILD_MEMBERS & members.keys() else name

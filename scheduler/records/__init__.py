@@ -1,0 +1,47 @@
+"""The format of a build's log: what stands in a record, as JSON, and what its headers say.
+
+A record is everything that became true since the one before it::
+
+    {"v":1, "n":7, "epoch":2, "instance":"host-1", "record_id":"...", "at":1700000000000,
+     "reply_position":[815,1700000000000000000], "events":[{"event":"sent", ...}, ...]}
+
+Reading is strict. What this version does not know is an `errors.UnreadableLog`, never passed over: a build
+that is gone on with from half of its log does things twice. Whoever changes the format counts `VERSION` up
+and goes on reading what earlier versions wrote.
+
+`record` is where to begin reading; `wire` has the events, `headers` what can be told without the record.
+"""
+
+from scheduler.records.headers import (
+    DIGEST_HEADER,
+    LOADS_HEADER,
+    RECORD_HEADER,
+    STATUS_HEADER,
+    Headings,
+    Status,
+    headers_of,
+    read_headers,
+)
+from scheduler.records.record import VERSION, Position, Record, compose, decode_record
+from scheduler.records.wire import Elsewhere, accepted_chunks, decode_event, document_chunks, encode_event
+
+__all__ = [
+    "DIGEST_HEADER",
+    "LOADS_HEADER",
+    "RECORD_HEADER",
+    "STATUS_HEADER",
+    "VERSION",
+    "Elsewhere",
+    "Headings",
+    "Position",
+    "Record",
+    "Status",
+    "accepted_chunks",
+    "compose",
+    "decode_event",
+    "decode_record",
+    "document_chunks",
+    "encode_event",
+    "headers_of",
+    "read_headers",
+]

@@ -1,0 +1,217 @@
+"""The events of a log as JSON: ``{"event": <name>, ...}``, in a record or in an object of their own."""
+
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any, TypeAlias
+
+import msgspec
+from attrs import evolve, frozen
+
+from scheduler.events import (
+    Accepted,
+    Document,
+    Event,
+    Finished,
+    Loading,
+    Released,
+    Reported,
+    Resumed,
+    Sent,
+    Settled,
+    Started,
+    Suspended,
+    Withdrawn,
+)
+from scheduler.records.strict import left, read, shown, strange_field
+from scheduler.strictjson import Raw, encode
+
+_SLICE = 8
+"""Elements of a list encoded at a time: a component may take 256 KiB."""
+_PIECE = 1 << 20
+"""Bytes of JSON text passed on at a time."""
+
+
+@frozen
+class Elsewhere:
+    """An event that is too large for a record."""
+
+    object: str
+    """The name under which the object store has it, as `encode_event` wrote it."""
+
+
+class _Wire(msgspec.Struct, tag_field="event", forbid_unknown_fields=True):
+    """An event as it is written: its name as ``event``, then its fields in their order."""
+
+
+class _Accepted(_Wire, tag="accepted"):
+    digest: str
+    key: str
+    templates: str
+    unresolved: str
+    # The last one, so that it can be written in pieces.
+    document: dict[str, Raw]
+
+
+class _Started(_Wire, tag="started"):
+    component: str
+    attempt: str
+
+
+class _Sent(_Wire, tag="sent"):
+    component: str
+    attempt: str
+
+
+class _Withdrawn(_Wire, tag="withdrawn"):
+    component: str
+
+
+class _Settled(_Wire, tag="settled"):
+    component: str
+    body: dict[str, Any]
+
+
+class _Suspended(_Wire, tag="suspended"):
+    pass
+
+
+class _Resumed(_Wire, tag="resumed"):
+    seconds: Annotated[float, msgspec.Meta(ge=0)]
+
+
+class _Finished(_Wire, tag="finished"):
+    error: str | None
+
+
+class _Reported(_Wire, tag="reported"):
+    run: Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
+
+
+class _Loading(_Wire, tag="loading"):
+    pass
+
+
+class _Released(_Wire, tag="released"):
+    pass
+
+
+class _Elsewhere(_Wire, tag="elsewhere"):
+    object: str
+
+
+_AnyWire: TypeAlias = (
+    _Accepted
+    | _Started
+    | _Sent
+    | _Withdrawn
+    | _Settled
+    | _Suspended
+    | _Resumed
+    | _Finished
+    | _Reported
+    | _Loading
+    | _Released
+    | _Elsewhere
+)
+
+_TO_WIRE: dict[type[Event | Elsewhere], Callable[[Any], _Wire]] = {
+    Accepted: lambda event: _Accepted(
+        event.digest, event.key, event.templates, event.unresolved, event.document
+    ),
+    Started: lambda event: _Started(event.component, event.attempt),
+    Sent: lambda event: _Sent(event.component, event.attempt),
+    Withdrawn: lambda event: _Withdrawn(event.component),
+    Settled: lambda event: _Settled(event.component, event.body),
+    Suspended: lambda _: _Suspended(),
+    Resumed: lambda event: _Resumed(event.seconds),
+    Finished: lambda event: _Finished(event.error),
+    Reported: lambda event: _Reported(event.run),
+    Loading: lambda _: _Loading(),
+    Released: lambda _: _Released(),
+    Elsewhere: lambda event: _Elsewhere(event.object),
+}
+_FROM_WIRE: dict[type[_Wire], Callable[[Any], Event | Elsewhere]] = {
+    _Accepted: lambda wire: Accepted(
+        wire.document, wire.digest, wire.key, templates=wire.templates, unresolved=wire.unresolved
+    ),
+    _Started: lambda wire: Started(wire.component, wire.attempt, b""),
+    _Sent: lambda wire: Sent(wire.component, wire.attempt),
+    _Withdrawn: lambda wire: Withdrawn(wire.component, b""),
+    _Settled: lambda wire: Settled(wire.component, wire.body),
+    _Suspended: lambda _: Suspended(),
+    _Resumed: lambda wire: Resumed(wire.seconds),
+    _Finished: lambda wire: Finished(wire.error),
+    _Reported: lambda wire: Reported(wire.run),
+    _Loading: lambda _: Loading(),
+    _Released: lambda _: Released(),
+    _Elsewhere: lambda wire: Elsewhere(wire.object),
+}
+_FIELDS = {wire.__struct_config__.tag: frozenset({"event", *wire.__struct_fields__}) for wire in _FROM_WIRE}
+
+_decode = msgspec.json.Decoder(_AnyWire).decode
+
+
+def encode_event(event: Event | Elsewhere) -> bytes:
+    """An event as it stands in a record, or in an object of its own; all in one call.
+
+    What other stores are told of is left out: the text of a started or withdrawn component is in the
+    build as accepted, and what an outcome does to ``components`` follows from its body.
+    """
+    return encode(_TO_WIRE[type(event)](event))
+
+
+def accepted_chunks(event: Accepted) -> Iterator[bytes]:
+    """`encode_event` in pieces, each made within a few milliseconds, however many components there are."""
+    yield encode_event(evolve(event, document={})).removesuffix(b"{}}")
+    yield from document_chunks(event.document)
+    yield b"}"
+
+
+def document_chunks(document: Document) -> Iterator[bytes]:
+    """A build's document as JSON text, in pieces as those of `accepted_chunks`."""
+    mark = b"{"
+    for key, member in document.items():
+        yield mark + encode(key) + b":"
+        mark = b","
+        if isinstance(member, Raw):
+            view = memoryview(member)
+            yield from (bytes(view[start : start + _PIECE]) for start in range(0, len(view), _PIECE))
+        elif isinstance(member, list | tuple) and len(member) > _SLICE:
+            for start in range(0, len(member), _SLICE):
+                yield (b"," if start else b"[") + encode(member[start : start + _SLICE])[1:-1]
+            yield b"]"
+        else:
+            yield encode(member)
+    yield b"}" if document else b"{}"
+
+
+def decode_event(data: bytes) -> Event:
+    """Read an event that was too large for a record.
+
+    Not everything that `encode_event` was given comes back: a started or withdrawn component has no
+    ``raw``, and an outcome no ``upserts`` and ``deletes``. The members of a build's document are JSON text
+    (`msgspec.Raw`); the body of an outcome is a dict, and its integers have all their digits.
+
+    Raises:
+        UnreadableLog: this version does not know it, or it is not what `encode_event` makes.
+    """
+    event = read_event(data, "an event in an object")
+    if isinstance(event, Elsewhere):
+        raise left(f"an event in an object is said to be in another one, {shown(event.object)}")
+    return event
+
+
+def read_event(data: bytes | Raw, place: str) -> Event | Elsewhere:
+    """As `decode_event`, for an event of a record; ``place`` says in an error where it stands."""
+    wire = read(_decode, data, place, _unknown)
+    return _FROM_WIRE[type(wire)](wire)
+
+
+def _unknown(value: Any) -> str:
+    name = value.get("event") if isinstance(value, dict) else None
+    if not isinstance(name, str):
+        return ""
+    fields = _FIELDS.get(name)
+    if fields is None:
+        return f"the event {shown(name)}"
+    strange = strange_field(value, fields)
+    return strange and f"{strange} of the event {name!r}"

@@ -1,0 +1,296 @@
+"""The durable store: each build's log in a JetStream stream is the truth about it.
+
+`scheduler.stores.log` writes one build's log, `scheduler.records` is the format of its records, and
+`scheduler.history` folds them. Here stands what all logs of a process share, and how they are found again.
+
+While the broker, its quorum or its disk is away nothing fails: appends wait, and with them everything that
+would follow from them. What makes the process end is a stream that is gone although it was there.
+"""
+
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
+
+import trio
+from attrs import evolve, frozen
+
+from scheduler.bus import Bus
+from scheduler.errors import AlreadyLogged, BusError, JetStreamUnavailable, StoreError, UnreadableLog
+from scheduler.events import Accepted, Event, Finished, Reported, Sent
+from scheduler.history import History
+from scheduler.jetstream.api import JetStream
+from scheduler.jetstream.objects import Objects
+from scheduler.jetstream.reading import Delivered, read
+from scheduler.jetstream.streams import LOG, log_subject
+from scheduler.records import (
+    DIGEST_HEADER,
+    Elsewhere,
+    Headings,
+    Position,
+    Status,
+    accepted_chunks,
+    decode_event,
+    decode_record,
+    encode_event,
+    read_headers,
+)
+from scheduler.stores import Departure
+from scheduler.stores.log import BuildLog, Desk
+from scheduler.stores.weather import Weather
+
+_LULL = 0.25
+"""Seconds for which what can wait for company waits."""
+_MOST_RECORD_BYTES = 1024 * 1024
+_ROOM = 8 * 1024
+"""Bytes of a message beside the events of its record."""
+_MOST_EVENT_BYTES = 512 * 1024 * 1024
+_SMALL = 32 * 1024
+
+
+@frozen
+class Entry:
+    """A log as the stream has it, without its content."""
+
+    subject: str
+    sequence: int
+    """Of the last record."""
+    time: int
+    """Of the last record, in nanoseconds since 1970."""
+    headings: Headings | UnreadableLog
+
+
+class JetStreamStore:
+    """Keeps builds as logs in JetStream; `run` has to be running.
+
+    Args:
+        bus: the connection to the broker; it stays the caller's to close.
+        instance: names this process in the records that it writes; unlike any other's.
+        position: up to where the captured replies of a build were dealt with.
+        grace: seconds without a commit after which that is said loudly.
+        wall_clock: seconds since 1970.
+    """
+
+    name = "jetstream"
+    resumable = True
+    in_order = True
+
+    def __init__(
+        self,
+        bus: Bus,
+        *,
+        instance: str,
+        position: Callable[[str], Position] = lambda _: Position(),
+        grace: float = 600.0,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.js = JetStream(bus)
+        self.objects = Objects(self.js)
+        self.weather = Weather(grace)
+        self.wall_clock = wall_clock
+        self._bus = bus
+        self._desk = Desk(
+            bus=bus,
+            js=self.js,
+            objects=self.objects,
+            weather=self.weather,
+            instance=instance,
+            position=position,
+            wall_clock=wall_clock,
+            record_bytes=min(_MOST_RECORD_BYTES, bus.max_payload - _ROOM),
+            start=self._start,
+        )
+        self._logs: dict[str, BuildLog] = {}
+        self._nursery: trio.Nursery | None = None
+        bus.on_connected(self._desk.reconnected)
+
+    @property
+    def available(self) -> bool:
+        """Whether commits go through, as far as is known."""
+        return self.weather.fine
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Write what is told; never returns.
+
+        Raises:
+            LogMissing: the stream of all logs is gone.
+        """
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            nursery.start_soon(self.weather.watch)
+            task_status.started()
+            while True:
+                await trio.sleep(_LULL)
+                if self._desk.waiting:
+                    await self._end_the_wait()
+
+    def follow_positions(self, position: Callable[[str], Position]) -> None:
+        """Ask ``position`` from now on up to where the captured replies of a build were dealt with."""
+        self._desk.position = position
+
+    async def append(self, build: str, events: Sequence[Event]) -> None:
+        """Commit ``events``; see `Store.append`. It waits for as long as the broker needs.
+
+        Raises:
+            AlreadyLogged: the build begins with them, and its id has a log; with what that one says.
+            Fenced: another process has the build now.
+            StoreError: the build has no log here; or a fault of ours.
+        """
+        if events and isinstance(events[0], Accepted):
+            await self._begin(build, events[0])
+            events = events[1:]
+        log = self._log(build)
+        for event in events:
+            if isinstance(event, Finished):
+                log.status = Status.FINISHED
+            elif isinstance(event, Reported):
+                log.status = Status.REPORTED
+        log.put(map(encode_event, events))
+        await log.commit()
+
+    def note(self, build: str, *events: Event) -> None:
+        """Have ``events`` committed soon, in order."""
+        log = self._logs.get(build)
+        if log is not None and log.failure is None:
+            log.put(map(encode_event, events))
+
+    def note_sent(self, build: str, event: Sent, departure: Departure) -> None:
+        """Have ``event`` committed some time after the broker is known to have the request."""
+        log = self._logs.get(build)
+        if log is not None:
+            log.note_sent(event, departure)
+
+    async def load(self, build: str) -> dict[str, Any] | None:
+        """None: a log is not a document; see `history`."""
+
+    async def unfinished(self) -> AsyncIterator[str]:
+        """Nothing; see `entries`."""
+        nothing: tuple[str, ...] = ()
+        for build in nothing:
+            yield build
+
+    def open(self, build: str, *, sequence: int, n: int, epoch: int) -> BuildLog:
+        """Write on in the log of a build that an earlier process began."""
+        log = self._logs[build] = BuildLog(build, self._desk, sequence=sequence, n=n, epoch=epoch)
+        return log
+
+    def close(self, build: str) -> None:
+        """Nothing more is to be written for this build. Idempotent."""
+        log = self._logs.pop(build, None)
+        if log is not None:
+            self._desk.waiting.discard(log)
+
+    async def entries(self) -> AsyncIterator[list[Entry]]:
+        """Every log that there is, each by its last record.
+
+        Raises:
+            JetStreamUnavailable: to be asked again.
+            JetStreamError: the server answered with an error.
+        """
+        async for batch in read(self.js, LOG, last_per_subject=True, headers_only=True):
+            yield [_entry(delivered) for delivered in batch]
+
+    async def history(self, subject: str) -> History:
+        """Everything that stands in the log on ``subject``.
+
+        Raises:
+            UnreadableLog: this version cannot understand it, or a part of it is gone.
+            JetStreamUnavailable, JetStreamError: as `entries`.
+        """
+        history = History()
+        async for batch in read(self.js, LOG, subjects=[subject]):
+            for delivered in batch:
+                if len(delivered.data) <= _SMALL:
+                    record = decode_record(delivered.data)
+                    await trio.lowlevel.checkpoint()
+                else:
+                    record = await trio.to_thread.run_sync(decode_record, delivered.data)
+                if record.objects:
+                    record = evolve(
+                        record, events=tuple([await self._event(event) for event in record.events])
+                    )
+                history.add(record)
+        return history
+
+    async def _event(self, event: Event | Elsewhere) -> Event:
+        if not isinstance(event, Elsewhere):
+            return event
+        data = await self.objects.get(event.object, most=_MOST_EVENT_BYTES)
+        if data is None:
+            raise UnreadableLog(f"the object {event.object!r}, which holds an event, is gone")
+        return await trio.to_thread.run_sync(decode_event, data)
+
+    async def _begin(self, build: str, event: Accepted) -> None:
+        if build in self._logs:
+            raise await self._explained(build, f"build {build} has begun already")
+        parts = []
+        for part in accepted_chunks(event):
+            parts.append(part)
+            if not len(parts) % 16:
+                await trio.lowlevel.checkpoint()
+        log = self._logs[build] = BuildLog(build, self._desk)
+        log.digest = event.digest
+        try:
+            log.put([b"".join(parts)])
+            await log.commit()
+        except AlreadyLogged as error:
+            self.close(build)
+            raise await self._explained(build, str(error)) from None
+        except BaseException:
+            self.close(build)
+            raise
+
+    async def _explained(self, build: str, text: str) -> AlreadyLogged:
+        """What stands under the id of a build that was to begin."""
+        subject = log_subject(build)
+        while True:
+            try:
+                first = await self.js.first(LOG, subject)
+                last = await self.js.last(LOG, subject)
+            except JetStreamUnavailable as error:
+                self.weather.bad(str(error))
+                await trio.sleep(1.0)
+            else:
+                break
+        if first is None or last is None:
+            return AlreadyLogged(text)
+        try:
+            status = read_headers(last.headers).status.value
+        except UnreadableLog:
+            status = "unreadable"
+        return AlreadyLogged(text, digest=first.headers.get(DIGEST_HEADER, ""), status=status)
+
+    def _log(self, build: str) -> BuildLog:
+        log = self._logs.get(build)
+        if log is None:
+            raise StoreError(f"build {build} is not written here")
+        return log
+
+    def _start(self, log: BuildLog) -> None:
+        assert self._nursery is not None, "the store does not run"
+        self._nursery.start_soon(log.write, name=f"log of {log.build}")
+
+    async def _end_the_wait(self) -> None:
+        """Find out whether what was sent has arrived, and commit what has no company."""
+        bus = self._bus
+        logs, generation = list(self._desk.waiting), bus.generation
+        counts = [log.departures for log in logs]
+        with trio.move_on_after(self.js.timeout):
+            try:
+                await bus.flush()
+            except BusError:
+                return
+            if bus.generation == generation:
+                for log, count in zip(logs, counts, strict=True):
+                    log.arrived(generation, count)
+        for log in logs:
+            if not log.flush():
+                self._desk.waiting.discard(log)
+
+
+def _entry(delivered: Delivered) -> Entry:
+    headings: Headings | UnreadableLog
+    try:
+        headings = read_headers(delivered.headers)
+    except UnreadableLog as error:
+        headings = error
+    return Entry(delivered.subject, delivered.sequence, delivered.time, headings)

@@ -1,0 +1,1 @@
+"""Builds that outlive whatever is killed: real processes, the JetStream store, the public surface alone."""

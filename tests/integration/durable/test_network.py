@@ -1,0 +1,156 @@
+"""A broker that stalls, and a network that is bad: slow, deaf one way or both, cut in the middle of things.
+
+Most of it is waiting, for deadlines of half a minute. So all of these run side by side, each in a thread and
+with processes of its own, from when the first of them is asked for.
+"""
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from integration.durable.proxy import Proxy, Way
+from integration.durable.scene import SEED, Scene, passed, pause
+from integration.durable.shapes import SHAPES, shaped
+from integration.durable.test_kills import request_lines
+
+pytestmark = pytest.mark.integration
+
+JSON = dict[str, Any]
+Story = Callable[[Scene, random.Random], None]
+
+FEW = ("--max-in-flight", "6", "--start-timeout", "30")
+LATENCY = [0.05, 0.2]
+DEAF = 20.0
+"""Seconds: longer than it takes the service to find out (15)."""
+BACK = 3.0
+"""Seconds in which work is to go on when the broker is back, and the half of what a noisy machine gets."""
+
+
+def proxy_of(scene: Scene) -> Proxy:
+    assert scene.proxy is not None
+    return scene.proxy
+
+
+def progress(scene: Scene, number: int, deadline: float = 20) -> None:
+    """Wait for so many further requests."""
+    assert passed(scene.recorder.out, number, request_lines, deadline), "nothing goes on"
+
+
+def goes_on(scene: Scene, what: str) -> None:
+    """Work goes on soon."""
+    began = time.monotonic()
+    progress(scene, 1)
+    took = time.monotonic() - began
+    print(f"{what}: goes on after {took:.2f} s")
+    assert took < 2 * BACK, f"{what}: went on after {took} s"
+
+
+def stalled(scene: Scene, randomness: random.Random) -> None:
+    """The broker is stopped, for less than it takes to notice, and for longer."""
+    for seconds in (3.0, DEAF):
+        progress(scene, 10)
+        pause(randomness, 0.1)
+        scene.outages += 1
+        scene.server.pause()
+        time.sleep(seconds)
+        scene.server.resume()
+        goes_on(scene, f"stalled for {seconds:g} s")
+
+
+def deaf(*ways: Way, cut: bool = False) -> Story:
+    """Nothing gets through, some ways or both; then it does again, what was held included, or all is cut."""
+
+    def story(scene: Scene, randomness: random.Random) -> None:
+        progress(scene, 10)
+        pause(randomness, 0.1)
+        scene.outages += 1
+        proxy_of(scene).hold(*ways)
+        time.sleep(DEAF)
+        if cut:
+            proxy_of(scene).cut()
+        proxy_of(scene).heal()
+        goes_on(scene, f"{[way.value for way in ways]} held, {cut=}")
+
+    return story
+
+
+def believed(scene: Scene, randomness: random.Random) -> None:
+    """What the broker says is taken from it and lost, for long; then the connection is reset."""
+    progress(scene, 10)
+    pause(randomness, 0.1)
+    scene.outages += 1
+    proxy_of(scene).swallow(Way.DOWN)
+    time.sleep(DEAF)
+    proxy_of(scene).heal()
+    goes_on(scene, "swallowed")
+
+
+def shaky(scene: Scene, randomness: random.Random) -> None:
+    """Slow, and cut at any moment, also in the middle of messages of either side."""
+    for number in range(12):
+        proxy_of(scene).slow(
+            randomness.choice([0, 0.02, 0.1]), *randomness.choice([(Way.UP,), (Way.DOWN,), ()])
+        )
+        progress(scene, randomness.randint(1, 8))
+        pause(randomness, 0.1)
+        scene.outages += 1
+        if number % 3:
+            proxy_of(scene).cut_after(randomness.randint(1, 4_000), randomness.choice(list(Way)))
+        else:
+            proxy_of(scene).cut()
+    proxy_of(scene).heal()
+
+
+STORIES: dict[str, tuple[Story, str]] = {
+    "stalled, always": (stalled, "always"),
+    "stalled, unsent": (stalled, "unsent"),
+    "deaf both ways, healed": (deaf(Way.UP, Way.DOWN), "always"),
+    "deaf both ways, cut": (deaf(Way.UP, Way.DOWN, cut=True), "always"),
+    "deaf upwards, healed": (deaf(Way.UP), "unsent"),
+    "deaf downwards, cut": (deaf(Way.DOWN, cut=True), "always"),
+    "believed": (believed, "unsent"),
+    "shaky, always": (shaky, "always"),
+    "shaky, unsent": (shaky, "unsent"),
+}
+
+
+def play(name: str, folder: Path) -> None:
+    """Have a story happen to some builds, and look at what has become of them."""
+    story, resend = STORIES[name]
+    randomness = random.Random(f"{name} {SEED}")
+    options: JSON = {"latency": LATENCY, "on": "mixed", "idempotent": resend == "always"}
+    with ExitStack() as stack:
+        scene = Scene(stack, folder, options, env={"SCHEDULER_RESEND": resend}, proxied=True)
+        # With `unsent` what is lost on the way has to time out: nobody can tell whether it was received.
+        scene.start(*FEW, "--attempt-timeout", "8" if resend == "unsent" else "3600")
+        scene.submit(*(shaped(f"{shape}/1", shape, 40, randomness) for shape in list(SHAPES)[:4]))
+        story(scene, randomness)
+        scene.settle(60)
+        scene.check(excuses=["timed out after 8 s"] if resend == "unsent" else [])
+        scene.end()
+
+
+@pytest.fixture(scope="module")
+def plays(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, "Future[None]"]]:
+    """The stories that are asked for, under way."""
+    names = [
+        str(item.callspec.params["name"])
+        for item in request.session.items
+        if isinstance(item, pytest.Function) and item.path == request.path and hasattr(item, "callspec")
+    ]
+    with ThreadPoolExecutor(len(names)) as threads:
+        yield {name: threads.submit(play, name, tmp_path_factory.mktemp("story")) for name in names}
+
+
+@pytest.mark.parametrize("name", STORIES)
+def test_every_build_ends_once(name: str, plays: dict[str, "Future[None]"]) -> None:
+    """Nothing is sent twice with ``unsent``, nothing lost with ``always``, and work goes on when it can."""
+    plays[name].result(100)

@@ -1,0 +1,115 @@
+"""Runs an async function so that a seed decides everything: the clock, the schedule, every random number."""
+
+import random
+import secrets
+import signal
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from types import FrameType
+from typing import Any, TypeVar
+from unittest import mock
+
+import structlog
+import trio
+import trio._core._run as trio_run
+from fake_jetstream import DAY_ZERO, SECOND
+from trio.testing import MockClock
+
+T = TypeVar("T")
+
+SKEW: ContextVar[float] = ContextVar("SKEW", default=0.0)
+"""By how many seconds the wall clock of the process that a task belongs to is wrong."""
+_LONGEST = 30
+"""Seconds of real time that a run may take: what takes longer goes round in circles."""
+
+
+class Stuck(Exception):
+    """A run does not come to its end, in real time."""
+
+
+def run(seed: int, main: Callable[[], Awaitable[T]], log: Callable[[str, dict[str, Any]], None]) -> T:
+    """Run ``main`` under Trio, on a mock clock that begins at 0 and jumps.
+
+    Args:
+        seed: decides in what order tasks run, and what the package gets of ``random`` and ``secrets``.
+        main: what to run.
+        log: is told of what the package logs as an error, with its level in it.
+
+    Raises:
+        Stuck: it took too long.
+    """
+    source = random.Random(f"package {seed}")
+    before = random.getstate()
+    random.seed(source.random())
+    trio_run._r.seed(seed)
+    try:
+        with _patched(source), _logging(log), _alarm(seed):
+            return trio.run(main, clock=MockClock(autojump_threshold=0))
+    finally:
+        random.setstate(before)
+
+
+@contextmanager
+def _patched(source: random.Random) -> Iterator[None]:
+    patches = [
+        mock.patch.object(trio_run, "_ALLOW_DETERMINISTIC_SCHEDULING", new=True),
+        mock.patch.object(secrets, "token_hex", lambda size=32: source.randbytes(size).hex()),
+        mock.patch.object(secrets, "token_bytes", lambda size=32: source.randbytes(size)),
+        mock.patch.object(secrets, "randbelow", source.randrange),
+        mock.patch.object(time, "time", _wall_clock),
+        mock.patch.object(time, "time_ns", lambda: round(_wall_clock() * SECOND)),
+        mock.patch.object(time, "monotonic", trio.current_time),
+        # How long our own code takes is no part of the simulation: it takes no time at all.
+        mock.patch.object(time, "perf_counter", trio.current_time),
+        mock.patch.object(trio.to_thread, "run_sync", _in_place),
+    ]
+    clock = time.perf_counter
+    for patch in patches:
+        patch.start()
+    try:
+        # Trio's own clock reads it once, before there is a run.
+        with mock.patch.object(MockClock.__init__.__globals__["time"], "perf_counter", clock):
+            yield
+    finally:
+        for patch in reversed(patches):
+            patch.stop()
+
+
+def _wall_clock() -> float:
+    return DAY_ZERO / SECOND + trio.current_time() + SKEW.get()
+
+
+async def _in_place(work: Callable[..., T], *args: Any, **_: Any) -> T:
+    """A thread would be as fast as it is in this run; so there is none."""
+    await trio.lowlevel.checkpoint()
+    return work(*args)
+
+
+@contextmanager
+def _logging(log: Callable[[str, dict[str, Any]], None]) -> Iterator[None]:
+    def tell(_: Any, level: str, event: dict[str, Any]) -> Any:
+        log(level, event)
+        raise structlog.DropEvent
+
+    before = structlog.get_config()
+    structlog.configure(processors=[tell], wrapper_class=structlog.make_filtering_bound_logger(40))
+    try:
+        yield
+    finally:
+        structlog.configure(**before)
+
+
+@contextmanager
+def _alarm(seed: int) -> Iterator[None]:
+    def ring(_: int, __: FrameType | None) -> None:
+        raise Stuck(f"seed {seed} does not end within {_LONGEST} s")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, _LONGEST)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
