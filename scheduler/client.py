@@ -3,9 +3,10 @@
 Nothing here knows the service: it speaks the wire only, to whichever scheduler answers.
 """
 
+import secrets
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import msgspec
@@ -14,6 +15,10 @@ from attrs import define, field, frozen
 
 from scheduler.bus import Bus, Message
 from scheduler.codec import encode_token
+from scheduler.errors import BusError, JetStreamError, JetStreamUnavailable, MessageTooLarge
+from scheduler.jetstream.api import JetStream
+from scheduler.jetstream.objects import Objects
+from scheduler.jetstream.streams import REPORTS, SUBJECT_HEADER, UPLOADS, report_subject
 from scheduler.progress import News, Progress, View
 
 INTAKE_ACTIONS = frozenset(
@@ -28,6 +33,10 @@ FRAME = 0.1
 _MISSED_AFTER = 5.0
 """Seconds after which a build that is over, but whose report did not come, counts as reported unseen."""
 _SILENT_AFTER = 30.0
+_LOOK = 2.0
+"""Seconds between two looks for a stored report, and for each of them."""
+_GOODBYE = 5.0
+_MOST_REPORT = 1024 * 1024 * 1024
 
 
 @frozen
@@ -35,6 +44,8 @@ class Answer:
     """What the scheduler says to a submitted build."""
 
     accepted: bool
+    finished: bool = False
+    """Whether it was taken before and is over: it does not run again, and its report was published then."""
     code: str = ""
     message: str = ""
     details: tuple[str, ...] = ()
@@ -46,15 +57,27 @@ class _Head(msgspec.Struct):
     id: str = ""
 
 
-async def submit(bus: Bus, action: str, data: bytes) -> Answer:
+async def submit(bus: Bus, action: str, data: bytes, build: str = "") -> Answer:
     """Hand a build in on the intake subject ``action``; the caller owns the deadline.
+
+    One that is over the server's ``max_payload`` goes into the object store first, for as long as it takes
+    to be accepted.
+
+    Args:
+        bus: the connection.
+        action: the build's action.
+        data: the build.
+        build: its id.
 
     Raises:
         NoResponders: no scheduler listens.
-        MessageTooLarge: the build is over the server's ``max_payload``.
+        MessageTooLarge: the build is over ``max_payload``, and there is no object store.
         BusError: the bus cannot be used.
     """
-    message = await bus.request(action, data)
+    try:
+        message = await bus.request(action, data)
+    except MessageTooLarge as error:
+        message = await _submit_by_object(bus, action, data, build, error)
     try:
         answer = msgspec.json.decode(message.data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -62,16 +85,61 @@ async def submit(bus: Bus, action: str, data: bytes) -> Answer:
     if not isinstance(answer, dict) or answer.get("status") not in {"accepted", "rejected"}:
         return Answer(accepted=False, code="unreadable", message="what answered is not a scheduler")
     if answer["status"] == "accepted":
-        return Answer(accepted=True)
-    error = answer.get("error")
-    error = error if isinstance(error, dict) else {}
-    details = error.get("details")
+        return Answer(accepted=True, finished=answer.get("finished") is True)
+    said = answer.get("error")
+    said = said if isinstance(said, dict) else {}
+    details = said.get("details")
     return Answer(
         accepted=False,
-        code=str(error.get("code", "")),
-        message=str(error.get("message", "")),
+        code=str(said.get("code", "")),
+        message=str(said.get("message", "")),
         details=tuple(_detail(item) for item in details) if isinstance(details, list) else (),
     )
+
+
+async def _submit_by_object(
+    bus: Bus, action: str, data: bytes, build: str, too_large: MessageTooLarge
+) -> Message:
+    objects = Objects(JetStream(bus))
+    name = f"{UPLOADS}{secrets.token_hex(8)}.json"
+    try:
+        await objects.put(name, data)
+    except (JetStreamUnavailable, JetStreamError):
+        raise too_large from None
+    try:
+        return await bus.request(action, msgspec.json.encode({"id": build, "object": name}))
+    finally:
+        # The scheduler has its own copy by now, or does not want one.
+        with trio.move_on_after(_GOODBYE, shield=True), suppress(BusError):
+            await objects.delete(name)
+
+
+async def stored_report(bus: Bus, build: str) -> tuple[dict[str, Any], bool] | None:
+    """The report of a build as the scheduler stored it, and whether it failed; None where there is none yet.
+
+    Raises:
+        BusError: the bus cannot be used.
+    """
+    try:
+        stored = await JetStream(bus, timeout=_LOOK).last(REPORTS, report_subject(build, 1))
+    except (JetStreamUnavailable, JetStreamError):
+        return None
+    if stored is None:
+        return None
+    failed = not stored.headers.get(SUBJECT_HEADER, "").endswith(".done")
+    return await _whole(bus, _decode(stored.data) or {}), failed
+
+
+async def _whole(bus: Bus, report: dict[str, Any]) -> dict[str, Any]:
+    """The report itself, where what came only names the object that it is in."""
+    name = report.get("object")
+    if not isinstance(name, str):
+        return report
+    try:
+        data = await Objects(JetStream(bus)).get(name, most=_MOST_REPORT)
+    except (JetStreamUnavailable, JetStreamError):
+        return report
+    return report if data is None else _decode(data) or report
 
 
 def _detail(item: Any) -> str:
@@ -91,6 +159,12 @@ class Following:
     failed: bool = False
     ended: trio.Event = field(factory=trio.Event)
 
+    def end(self, report: Mapping[str, Any], *, failed: bool) -> None:
+        """The build is over, with this report."""
+        self.report = report
+        self.failed = failed
+        self.ended.set()
+
     def _take_event(self, message: Message) -> None:
         document = _decode(message.data)
         if document is not None and document.get("build") == self.build:
@@ -105,9 +179,7 @@ class Following:
                 return
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return
-        self.report = _decode(message.data) or {}
-        self.failed = failed
-        self.ended.set()
+        self.end(_decode(message.data) or {}, failed=failed)
 
 
 def _decode(data: bytes) -> dict[str, Any] | None:
@@ -149,7 +221,7 @@ async def show(bus: Bus, following: Following, progress: Progress, view: View) -
     is over, a report that does not come is not waited for; where it doesn't, the person is told.
     """
     generation, connected = bus.generation, True
-    heard = trio.current_time()
+    heard = looked = trio.current_time()
     interrupted = told = False
     while not following.ended.is_set():
         with trio.move_on_after(FRAME):
@@ -164,6 +236,12 @@ async def show(bus: Bus, following: Following, progress: Progress, view: View) -
             heard = now
         view.update(_drain(following, progress, now), now)
         if interrupted and not following.ended.is_set():
+            if connected and now - looked > _LOOK:
+                looked = now
+                found = await stored_report(bus, following.build)
+                if found is not None:
+                    following.end(found[0], failed=found[1])
+                    continue
             if now - heard > _MISSED_AFTER and _is_over(progress):
                 view.note("the report was missed while the broker was away")
                 progress.finish({"error": _first_error(progress)}, now, failed=bool(progress.errors))
@@ -173,9 +251,10 @@ async def show(bus: Bus, following: Following, progress: Progress, view: View) -
                 view.note(
                     "no news since the broker came back; if the build has ended meanwhile, its report is lost"
                 )
+    report = await _whole(bus, dict(following.report or {}))
     now = trio.current_time()
     news = _drain(following, progress, now)
-    news += progress.finish(following.report or {}, now, failed=following.failed)
+    news += progress.finish(report, now, failed=following.failed)
     view.update(news, now)
 
 

@@ -26,9 +26,10 @@ _MOST_KEPT_BYTES = 1_000
 _log = structlog.get_logger()
 
 
-def accept(bus: Bus, message: Message, build: str) -> None:
-    """Answer that the build is ours now."""
-    _answer(bus, message, {"id": build, "status": "accepted"})
+def accept(bus: Bus, message: Message, build: str, *, finished: bool = False) -> None:
+    """Answer that the build is ours now, or was taken before and is ``finished``."""
+    answer: dict[str, Any] = {"id": build, "status": "accepted"}
+    _answer(bus, message, answer | {"finished": True} if finished else answer)
 
 
 def reject(bus: Bus, message: Message, refusal: InvalidBuild, holds: Callable[[str], bool]) -> None:

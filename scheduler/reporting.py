@@ -10,14 +10,12 @@ from scheduler.bus import Bus
 from scheduler.errors import BusClosed, BusError, BusFull, MessageTooLarge, WrongLastSequence
 from scheduler.events import Reported
 from scheduler.jetstream.api import Stored
-from scheduler.jetstream.streams import REPORTS, report_subject
+from scheduler.jetstream.streams import REPORTS, SUBJECT_HEADER, report_subject
 from scheduler.report import Report
 from scheduler.stores.jetstream import JetStreamStore
 
 _log = structlog.get_logger()
 
-SUBJECT_HEADER = "Scheduler-Subject"
-"""Of a stored report: where it is published."""
 _FIRST_PAUSE = 0.1
 _LAST_PAUSE = 1.0
 _FULL_PAUSE = 1.0

@@ -4,14 +4,12 @@ import structlog
 import trio
 
 from scheduler.errors import BusError, UnreadableLog
-from scheduler.jetstream.streams import LOG, REPORTS
+from scheduler.jetstream.streams import LOG, REPORTS, UPLOADS
 from scheduler.records import Status
 from scheduler.stores.jetstream import Entry, JetStreamStore
 
 _log = structlog.get_logger()
 
-UPLOADS = "upload/"
-"""What the names of objects begin with that are handed in as builds."""
 _LONGEST_PERIOD = 3_600.0
 _SHORTEST_PERIOD = 10.0
 _UPLOADS_KEPT = 86_400.0

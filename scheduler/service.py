@@ -201,8 +201,8 @@ class Service:
         error = ""
         try:
             prepared = await self._read_unless_stopped(message.data)
-            await self._supervisor.submit(prepared)
-            intake.accept(self._bus, message, prepared.build.id)
+            over = await self._supervisor.submit(prepared)
+            intake.accept(self._bus, message, prepared.build.id, finished=over)
         except InvalidBuild as refusal:
             error = str(refusal)
             intake.reject(self._bus, message, refusal, self._supervisor.holds)

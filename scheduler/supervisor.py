@@ -105,10 +105,13 @@ class Supervisor:
         """Whether the last run of this build ended here: a reply that comes now must not revive it."""
         return build in self._reported
 
-    async def submit(self, prepared: Prepared) -> None:
+    async def submit(self, prepared: Prepared) -> bool:
         """Take a build: persist it, and begin it.
 
-        The same content again, while it runs, is taken already and changes nothing.
+        The same content again is taken already, and changes nothing.
+
+        Returns:
+            Whether it is over already: it was taken before, and has been reported.
 
         Raises:
             InvalidBuild: ``running``, ``finished``, ``quarantined``, ``busy``, ``shutting_down`` or
@@ -122,18 +125,18 @@ class Supervisor:
                 raise held.refusal
             if held.digest != prepared.digest:
                 raise _refused("running", f"build {build} is running, with other content")
-            return
+            return False
         self._check_room()
         held = self._held[build] = _Held(prepared.digest)
         self._reported.pop(build, None)
         key = secrets.token_hex(8) if self._store.in_order else ""
-        anew = True
+        anew, over = True, False
         try:
             plan = Plan(prepared, limits=self.limits)
             accepted = evolve(plan.accepted, key=key, templates=self._templates, unresolved=self._unresolved)
             await self._store.append(build, [accepted])
         except AlreadyLogged as known:
-            anew = False
+            anew, over = False, known.status == Status.REPORTED
             if known.digest != prepared.digest.hex() or build in self.quarantined:
                 held.refusal = self._known(build, known)
                 raise held.refusal from None
@@ -149,6 +152,7 @@ class Supervisor:
             held.decided.set()
         if anew:
             self._launch(plan, held, key=key)
+        return over
 
     def _known(self, build: str, known: AlreadyLogged) -> InvalidBuild:
         """Why a build is refused whose id has a log."""

@@ -2,10 +2,10 @@
 
 import random
 from collections.abc import Iterator
-from copy import deepcopy
+from copy import copy
 from typing import Any
 
-from builds import Run, prepare, report_document
+from builds import prepare, report_document
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from logs import NOW, fold, kept, record, reread
@@ -14,14 +14,12 @@ from test_plan_properties import Case, Watch, cases
 from scheduler.errors import UnreadableLog
 from scheduler.events import (
     Event,
-    Finished,
     Loading,
     Released,
     Reported,
     Resumed,
     Sent,
     Settled,
-    Started,
     Suspended,
     Withdrawn,
 )
@@ -42,8 +40,7 @@ class Noted(Plan):
     def __init__(self, *args: Any, chance: random.Random, **more: Any) -> None:
         super().__init__(*args, **more)
         self.events: list[Event] = [self.accepted]
-        self.late: list[str] = []
-        self._chance = chance
+        self.chance = chance
         self._attempts: dict[Vertex, str] = {}
 
     def begin(self, vertex: Vertex) -> Request | Settled | None:
@@ -57,7 +54,7 @@ class Noted(Plan):
 
     def sent(self, vertex: Vertex) -> None:
         super().sent(vertex)
-        if self._chance.random() < 0.7:
+        if self.chance.random() < 0.7:
             self.events.append(Sent(self.graph.ids[vertex], self._attempts[vertex]))
 
     def withdraw(self, vertex: Vertex) -> Withdrawn:
@@ -68,9 +65,8 @@ class Noted(Plan):
     def settle(self, request: Request, outcome: Outcome) -> Settled:
         step = super().settle(request, outcome)
         self.events.append(step)
-        if not outcome.completed and self._chance.random() < 0.5:
+        if not outcome.completed and self.chance.random() < 0.5:
             assert self.adopt(request, Outcome(completed=True, body={"late": True}))
-            self.late.append(request.component)
             self.events += self.adopted()
         return step
 
@@ -189,13 +185,26 @@ def test_events_in_disorder(case: Case, seed: int, place: int) -> None:
     assert list(map(kept, history.steps)) == list(map(kept, events))
 
 
-def replayed(history: History) -> Noted:
+def replayed(history: History, chance: random.Random) -> Noted:
     """The plan of the next process."""
     assert history.accepted is not None
-    plan = Noted(prepare(decode(encode(history.accepted.document))), chance=random.Random(1))
+    plan = Noted(prepare(decode(encode(history.accepted.document))), chance=chance)
     for step in history.steps:
         plan.replay(step)
     return plan
+
+
+def beside(watch: Watch, plan: Noted) -> Watch:
+    """Another watch that has seen what ``watch`` has, over a replayed plan: it resumes what flies."""
+    other = Watch(watch.case)
+    other.run.plan = plan
+    for name in ("sent", "completed", "failed", "flying", "halted"):
+        setattr(other, name, copy(getattr(watch, name)))
+    for name in other.flying:
+        request = other.run.resume(name)
+        assert request == watch.run.requests[name]
+        plan.departed(other.run.vertex(name))
+    return other
 
 
 def text(plan: Plan) -> bytes:
@@ -206,28 +215,39 @@ def text(plan: Plan) -> bytes:
 @given(cases(), st.integers(0, 40), st.integers(0, 10**6))
 @FEW
 def test_a_replayed_plan_goes_on_as_the_first_one(case: Case, cut: int, seed: int) -> None:
-    """Wherever a process ends, the next one's plan stands where the log does, and ends the same."""
+    """Wherever a process ends, the next one's plan stands where the log does, and comes to the same end."""
     watch, plan = watch_noted(case, seed)
     walk(watch, case.order[:cut])
-    again = replayed(fold(reread(in_records(plan.events, seed))))
-    assert again.cause == plan.cause
-    assert (again.in_flight, again.done) == (plan.in_flight, plan.done)
+    again = replayed(fold(reread(in_records(plan.events, seed))), copy(plan.chance))
     noted = noted_in_flight(plan)
     for vertex, name in enumerate(plan.graph.ids):
-        phase = plan.phase(vertex)
-        surely = phase if noted.get(name, True) else Phase.STARTING
-        assert again.phase(vertex) is surely
-    # Whatever may have left is in flight; it is shown as what it was noted to be.
-    for vertex, name in enumerate(plan.graph.ids):
-        if plan.is_in_flight(vertex):
-            request = again.resume(vertex)
-            assert isinstance(request, Request)
-            assert request == evolved(watch.run.requests[name], vertex)
-            again.departed(vertex)
+        # What is not known to have left may have, and may not.
+        expected = plan.phase(vertex) if noted.get(name, True) else Phase.STARTING
+        assert again.phase(vertex) is expected
+        assert again.is_in_flight(vertex) == plan.is_in_flight(vertex)
+    assert (again.cause, again.in_flight, again.done) == (plan.cause, plan.in_flight, plan.done)
+    assert again.over == plan.over
+    other = beside(watch, again)
     assert text(again) == text(plan)
-    other = deepcopy_of(watch, again)
     walk(watch, case.order)
     walk(other, case.order)
-    assert (watch.sent, watch.completed, watch.failed) == (other.sent, other.completed, other.failed)
-    assert plan.finish() == again.finish()
+    assert other.sent == watch.sent
+    assert again.finish() == plan.finish()
+    assert text(again) == text(plan)
+
+
+@given(cases(), st.integers(0, 20), st.integers(0, 10**6))
+@FEW
+def test_the_report_of_a_finished_build_is_in_its_log(case: Case, halt_at: int, seed: int) -> None:
+    """However a build ended, its log gives the same report again."""
+    watch, plan = watch_noted(case, seed)
+    walk(watch, case.order[:halt_at])
+    if seed % 2:
+        plan.halt("somebody stopped it")
+        watch.halted = True
+    walk(watch, case.order)
+    plan.events.append(plan.finish())
+    again = replayed(fold(reread(in_records(plan.events, seed))), plan.chance)
+    assert again.over
+    assert again.cause == plan.cause
     assert text(again) == text(plan)

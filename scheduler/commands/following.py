@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import trio
 
 from scheduler.bus import Bus
-from scheduler.client import INTAKE_ACTIONS, open_following, show, submit
+from scheduler.client import INTAKE_ACTIONS, open_following, show, stored_report, submit
 from scheduler.commands.files import read_file
 from scheduler.commands.session import complain
 from scheduler.config import Settings
@@ -66,7 +66,7 @@ async def run_build(bus: Bus, prepared: Prepared, data: bytes) -> int:
         progress = Progress(build.id, build.action, trio.current_time(), total=total)
         try:
             with trio.fail_after(SUBMIT_TIMEOUT):
-                answer = await submit(bus, build.action, data)
+                answer = await submit(bus, build.action, data, build.id)
         except NoResponders:
             complain(
                 f"no scheduler answers on {build.action}: start one with `scheduler serve`, "
@@ -76,7 +76,7 @@ async def run_build(bus: Bus, prepared: Prepared, data: bytes) -> int:
         except MessageTooLarge as error:
             complain(
                 f"the build takes {error.size:,} bytes, over the broker's limit for a message of "
-                f"{error.limit:,} bytes: raise max_payload in the broker's configuration"
+                f"{error.limit:,} bytes: raise max_payload in the broker's configuration, or enable JetStream"
             )
             return 1
         except trio.TooSlowError:
@@ -88,6 +88,9 @@ async def run_build(bus: Bus, prepared: Prepared, data: bytes) -> int:
             )
             sys.stderr.write("".join(f"  {printable(detail)}\n" for detail in answer.details))
             return 1
+        if answer.finished and (found := await stored_report(bus, build.id)) is not None:
+            complain(f"{printable(build.id)} was submitted before, and is over; it does not run again")
+            following.end(found[0], failed=found[1])
         view = open_view(progress)
         view.start()
         try:

@@ -4,12 +4,11 @@ State is read from a stream's leader (``STREAM.MSG.GET``), never by direct get, 
 what is old. The server's errors are translated in one place: `_error`.
 """
 
-import base64
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 import trio
@@ -30,6 +29,8 @@ NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 
 _NO_MESSAGE = 10037
 _GOODBYE = 1.0
+
+_Form = TypeVar("_Form", bound=msgspec.Struct)
 
 _ERRORS: Final[Mapping[int, type[JetStreamError]]] = {
     10059: StreamNotFound,
@@ -75,6 +76,37 @@ class StreamInfo:
     """Of the oldest message; one more than ``last_sequence`` where all were removed, 0 where none ever was."""
     last_sequence: int
     """The last one given out, whether or not that message is still there."""
+
+
+class _State(msgspec.Struct):
+    messages: int
+    bytes: int
+    first_seq: int
+    last_seq: int
+
+
+class _InfoAnswer(msgspec.Struct):
+    config: dict[str, Any]
+    state: _State
+
+
+class _Message(msgspec.Struct):
+    subject: str
+    seq: int
+    time: str
+    data: bytes = b""
+    """In base64, as ``hdrs``; msgspec sees to that."""
+    hdrs: bytes = b""
+
+
+class _MessageAnswer(msgspec.Struct):
+    message: _Message
+
+
+class _PublishAnswer(msgspec.Struct):
+    stream: str
+    seq: int
+    duplicate: bool = False
 
 
 class JetStream:
@@ -144,11 +176,10 @@ class JetStream:
             StreamNotFound: there is no such stream.
             BusError: as for the class.
         """
-        answer = await self.call(f"STREAM.INFO.{stream}")
-        state = answer["state"]
-        return StreamInfo(
-            answer["config"], state["messages"], state["bytes"], state["first_seq"], state["last_seq"]
-        )
+        endpoint = f"STREAM.INFO.{stream}"
+        answer = _understand(endpoint, await self.call(endpoint), _InfoAnswer)
+        state = answer.state
+        return StreamInfo(answer.config, state.messages, state.bytes, state.first_seq, state.last_seq)
 
     async def account(self) -> dict[str, Any]:
         """What the server says of our account: ``limits``, use, ``domain``.
@@ -165,20 +196,15 @@ class JetStream:
         return int(answer.get("purged", 0))
 
     async def _message(self, stream: str, body: Mapping[str, Any]) -> Stored | None:
+        endpoint = f"STREAM.MSG.GET.{stream}"
         try:
-            answer = await self.call(f"STREAM.MSG.GET.{stream}", body)
+            message = _understand(endpoint, await self.call(endpoint, body), _MessageAnswer).message
         except JetStreamError as error:
             if error.err_code == _NO_MESSAGE:
                 return None
             raise
-        message = answer["message"]
-        return Stored(
-            message["subject"],
-            message["seq"],
-            parse_time(message["time"]),
-            base64.b64decode(message.get("data", "")),
-            _parse_headers(base64.b64decode(message.get("hdrs", ""))),
-        )
+        time, headers = parse_time(message.time), _parse_headers(message.hdrs)
+        return Stored(message.subject, message.seq, time, message.data, headers)
 
     async def _ask(
         self, subject: str, data: bytes, headers: Mapping[str, str] | None, timeout: float
@@ -190,9 +216,7 @@ class JetStream:
             raise JetStreamUnavailable(f"{subject} was not answered within {timeout:g} s") from None
         except NoResponders:
             raise JetStreamUnavailable(
-                f"{subject}: no stream takes it"
-                if not subject.startswith("$JS.")
-                else f"{subject}: nobody answers: the server's JetStream is off, or not ready yet"
+                f"nobody answers {subject}: JetStream is off or not ready yet, or has no such stream or subject"
             ) from None
         except BusFull as error:
             raise JetStreamUnavailable(f"{subject} was not sent: {error}") from error
@@ -243,17 +267,15 @@ def read_ack(subject: str, answer: Mapping[str, Any]) -> Ack:
     Raises:
         JetStreamError: it is none of a stream: somebody else answers on that subject.
     """
+    ack = _understand(subject, answer, _PublishAnswer)
+    return Ack(ack.stream, ack.seq, ack.duplicate)
+
+
+def _understand(subject: str, answer: Mapping[str, Any], form: type[_Form]) -> _Form:
     try:
-        return msgspec.convert(
-            {
-                "stream": answer["stream"],
-                "sequence": answer["seq"],
-                "duplicate": answer.get("duplicate", False),
-            },
-            Ack,
-        )
-    except (KeyError, msgspec.ValidationError):
-        raise JetStreamError(f"{subject}: the answer is no stream's: {answer!r:.80}") from None
+        return msgspec.convert(answer, form)
+    except msgspec.ValidationError as error:
+        raise JetStreamError(f"{subject}: the answer is not JetStream's: {error}") from None
 
 
 def _error(subject: str, error: Mapping[str, Any]) -> BusError:

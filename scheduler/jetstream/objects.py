@@ -7,6 +7,7 @@ replaced by compare-and-set, it makes the next version visible, and only then ar
 
 import base64
 import hashlib
+import re
 import secrets
 from collections import deque
 from collections.abc import AsyncIterator
@@ -30,6 +31,7 @@ CHUNK: Final = 128 * 1024
 # Chunks on their way at a time.
 _WINDOW = 16
 _DIGEST = "SHA-256="
+_NUID = re.compile(r"[A-Za-z0-9_-]*")
 _ATTEMPTS = 3
 _GOODBYE = 2.0
 # From here on chunks are joined in a thread, which lets go of the interpreter's lock meanwhile.
@@ -115,7 +117,9 @@ class Objects:
             if meta is None:
                 return None
             if meta.size > most:
-                raise JetStreamError(f"object {name!r} takes {meta.size} bytes, over the limit of {most} bytes")
+                raise JetStreamError(
+                    f"object {name!r} takes {meta.size} bytes, over the limit of {most} bytes"
+                )
             if meta.nuid == damaged:
                 break
             data = await self._fetch(meta)
@@ -123,7 +127,9 @@ class Objects:
                 return data
             # Unless it was replaced meanwhile.
             damaged = meta.nuid
-        raise JetStreamError(f"object {name!r} of bucket {self._bucket} is damaged: its chunks are not as its digest")
+        raise JetStreamError(
+            f"object {name!r} of bucket {self._bucket} is damaged: its chunks are not as its digest"
+        )
 
     async def delete(self, name: str) -> None:
         """Remove an object and its chunks; it is no error where there is none."""
@@ -295,9 +301,13 @@ class _Window:
 
 def _decode(data: bytes) -> _Meta:
     try:
-        return msgspec.json.decode(data, type=_Meta)
+        meta = msgspec.json.decode(data, type=_Meta)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise JetStreamError(f"an object's metadata cannot be read: {error}") from None
+    if not _NUID.fullmatch(meta.nuid):
+        # It becomes part of a subject that is purged: a wildcard would take every object with it.
+        raise JetStreamError(f"an object's metadata has an invalid nuid: {meta.nuid[:80]!r}")
+    return meta
 
 
 def _nuid(data: bytes) -> str:

@@ -117,6 +117,7 @@ class Consumer:
         """
         deadline = trio.current_time() + silence
         while self._outstanding and not self.lost:
+            self._changed = trio.Event()
             with trio.move_on_after(_LOOK):
                 await self._changed.wait()
             if not self.lost and not self.alive:
@@ -126,7 +127,6 @@ class Consumer:
                 deadline = trio.current_time() + silence
             elif trio.current_time() >= deadline:
                 self._lose(f"nothing was heard of it for {silence:g} s")
-        self._changed = trio.Event()
         return self.lost
 
     def forget(self) -> None:
@@ -259,7 +259,8 @@ async def read(
         stream: which stream.
         subjects: only messages on these, which may have wildcards but must not overlap.
         start: the first sequence of interest.
-        last_per_subject: of each subject only the last message.
+        last_per_subject: of each subject only the last message; one that is followed by another meanwhile may
+            come as well, before it.
         headers_only: without payload; its size is in the header ``Nats-Msg-Size``.
 
     Raises:
@@ -309,6 +310,9 @@ async def read(
 
 
 async def _last_sequence(js: JetStream, stream: str, subjects: Sequence[str]) -> int:
+    if _EVERYTHING in subjects:
+        # The server finds no last one on `>` itself where the very last one was removed.
+        subjects = (await js.info(stream)).config["subjects"]
     found = [await js.last(stream, subject) for subject in subjects]
     return max((one.sequence for one in found if one is not None), default=0)
 
@@ -358,36 +362,40 @@ class Follower:
         self._sequence, self._time = start.sequence, start.time
         started = failing = False
         while True:
+            reason = ""
             try:
+                config = _after(self.seen)
                 async with open_consumer(
-                    self._js, self._stream, self._take, _after(self.seen), low=BATCH // 2
+                    self._js, self._stream, self._take, config, low=BATCH // 2
                 ) as consumer:
-                    # With the consumer alive, what is found now was so when it began: were the server killed in
-                    # between, the consumer would be gone.
+                    # Whoever holds the consumer held the stream all the while: had it been killed since, the
+                    # consumer would be gone. So what is found now has been so from the consumer's beginning.
                     if self._sequence and not await self._is_there(self.seen):
-                        self._start_by_time()
+                        self._go_by_time()
                         continue
                     self._consumer = consumer
                     self._signal()
+                    if failing:
+                        log.info("a stream is followed again", stream=self._stream, after=self._sequence)
                     failing = False
                     if not started:
                         started = True
                         task_status.started()
-                    while not consumer.lost:
+                    while not reason:
                         consumer.pull(expires=_EXPIRES)
-                        await consumer.settle(_SILENCE)
-                    reason = consumer.lost
+                        reason = await consumer.settle(_SILENCE)
             except JetStreamUnavailable as error:
                 reason = str(error)
             except JetStreamError as error:
                 if not started:
                     raise
                 reason = str(error)
+                log.error("a stream cannot be followed", stream=self._stream, reason=reason)
             finally:
                 self._consumer = None
-            tell = log.debug if failing else log.warning
-            tell("a stream is not followed for the moment", stream=self._stream, reason=reason)
-            failing = True
+            if not failing:
+                log.warning("a stream is not followed for the moment", stream=self._stream, reason=reason)
+                failing = True
             await self._away()
 
     async def caught_up(self) -> None:
@@ -398,16 +406,22 @@ class Follower:
         """
         while True:
             try:
-                last = await self._js.last(self._stream, _EVERYTHING)
+                goal = await self._end()
             except JetStreamUnavailable:
                 await self._away()
                 continue
-            goal = Position() if last is None else Position(last.sequence, last.time)
             with trio.move_on_after(_ASK_AGAIN):
                 while not self._has(goal):
                     self._moved = self._moved or trio.Event()
                     await self._moved.wait()
                 return
+
+    async def _end(self) -> Position:
+        """The last message of the stream, or where it was."""
+        # Not the last one on `>`: the server finds none where the very last one was removed.
+        last = (await self._js.info(self._stream)).last_sequence
+        stored = await self._js.get(self._stream, last) if last else None
+        return Position(last, 0 if stored is None else stored.time)
 
     def _has(self, goal: Position) -> bool:
         if self._consumer is None or not self._consumer.alive:
@@ -429,7 +443,7 @@ class Follower:
         info = await self._js.info(self._stream)
         return info.first_sequence > position.sequence
 
-    def _start_by_time(self) -> None:
+    def _go_by_time(self) -> None:
         log.warning(
             "a stream has lost its end: messages may be lost, and some come again",
             stream=self._stream,

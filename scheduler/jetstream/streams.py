@@ -24,6 +24,11 @@ REPORTS: Final = "SCHEDULER_REPORTS"
 BUCKET: Final = "SCHEDULER_OBJECTS"
 OBJECTS: Final = f"OBJ_{BUCKET}"
 
+SUBJECT_HEADER: Final = "Scheduler-Subject"
+"""Of a stored report: where it is published."""
+UPLOADS: Final = "upload/"
+"""What the names of objects begin with that are handed in as builds."""
+
 _REPLY_AGE: Final = 72 * 3600 * 1_000_000_000
 
 _NAME_IN_USE = 10058

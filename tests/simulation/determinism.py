@@ -44,9 +44,10 @@ def run(seed: int, main: Callable[[], Awaitable[T]], log: Callable[[str, dict[st
     before = random.getstate()
     random.seed(source.random())
     trio_run._r.seed(seed)
+    clock = MockClock(autojump_threshold=0)
     try:
         with _patched(source), _logging(log), _alarm(seed):
-            return trio.run(main, clock=MockClock(autojump_threshold=0))
+            return trio.run(main, clock=clock)
     finally:
         random.setstate(before)
 
@@ -65,13 +66,10 @@ def _patched(source: random.Random) -> Iterator[None]:
         mock.patch.object(time, "perf_counter", trio.current_time),
         mock.patch.object(trio.to_thread, "run_sync", _in_place),
     ]
-    clock = time.perf_counter
     for patch in patches:
         patch.start()
     try:
-        # Trio's own clock reads it once, before there is a run.
-        with mock.patch.object(MockClock.__init__.__globals__["time"], "perf_counter", clock):
-            yield
+        yield
     finally:
         for patch in reversed(patches):
             patch.stop()

@@ -1,0 +1,158 @@
+"""JetStream as a place to keep builds in: whether it is there, what it has room for, and how our streams stand."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from scheduler.bus import Bus
+from scheduler.config import Settings
+from scheduler.diagnosis import Diagnosis, size
+from scheduler.errors import BusError, JetStreamError, LogMissing, StoreError, StreamNotFound
+from scheduler.jetstream.api import JetStream
+from scheduler.jetstream.streams import LOG, OBJECTS, REPLIES, REPORTS, Layout, set_up
+from scheduler.stores.presence import jetstream_problem
+
+_OVERLAP = 10065
+_NEARLY_FULL = 0.8
+OURS = (LOG, REPLIES, REPORTS, OBJECTS)
+
+
+class Rehearsal(JetStream):
+    """The API, as `set_up` uses it, with the difference that nothing is made."""
+
+    def __init__(self, bus: Bus) -> None:
+        super().__init__(bus)
+        self.missing: list[str] = []
+        """The streams that would have been made."""
+
+    async def call(self, endpoint: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """As `JetStream.call`; what would make a stream finds out whether its subjects are free."""
+        if body is None or not endpoint.startswith("STREAM.CREATE."):
+            return await super().call(endpoint, body)
+        for subject in body["subjects"]:
+            if (await super().call("STREAM.NAMES", {"subject": subject})).get("streams"):
+                text = f"{endpoint}: its subjects overlap with another stream's"
+                raise JetStreamError(text, code=400, err_code=_OVERLAP)
+        self.missing.append(body["name"])
+        return {"config": dict(body)}
+
+
+async def check_jetstream(diagnosis: Diagnosis, bus: Bus, settings: Settings) -> bool:
+    """Say whether there is a JetStream, what limits it has, and what of ours is in it.
+
+    Returns:
+        Whether it can be used at all.
+
+    Raises:
+        BusError: the bus cannot be used.
+    """
+    needed = settings.store in {"auto", "jetstream"}
+    problem = await jetstream_problem(bus)
+    if problem is not None:
+        if needed:
+            diagnosis.fail("jetstream", problem.text, problem.cure)
+        else:
+            diagnosis.note("jetstream", f"{problem.text} (--store {settings.store} does without)")
+        return False
+    account = await JetStream(bus).account()
+    diagnosis.facts["jetstream"] = {key: value for key, value in account.items() if key != "type"}
+    if not needed:
+        diagnosis.ok("jetstream", f"is there (--store {settings.store} does without)")
+        return True
+    missing = await _check_streams(diagnosis, bus, settings)
+    _check_limits(diagnosis, account, settings, missing)
+    return True
+
+
+async def _check_streams(diagnosis: Diagnosis, bus: Bus, settings: Settings) -> list[str]:
+    """Rehearse what the service does at its start; returns the streams that it would make."""
+    rehearsal = Rehearsal(bus)
+    layout = Layout(replicas=settings.replicas, capture=settings.capture, reply_bytes=settings.reply_bytes)
+    try:
+        deviations = await set_up(rehearsal, layout)
+    except LogMissing as error:
+        text, _, cure = str(error).partition(". ")
+        diagnosis.fail("streams", text, cure)
+        return []
+    except StoreError as error:
+        text, _, cure = str(error).partition("; ")
+        diagnosis.fail("streams", text, cure or "see the broker's configuration")
+        return []
+    except BusError as error:
+        diagnosis.fail("streams", f"cannot be looked at: {error}", "see permissions, and the broker's log")
+        return []
+    for deviation in deviations:
+        text, _, cure = deviation.partition("; ")
+        diagnosis.warn("streams", text, cure or "see the broker's log")
+    missing = rehearsal.missing
+    if len(missing) == len(OURS):
+        diagnosis.ok("streams", "none of ours are there yet: the service makes them at its first start")
+    elif missing:
+        diagnosis.note("streams", f"{', '.join(missing)}: not there; the service makes what is missing")
+    elif not deviations:
+        diagnosis.ok("streams", f"{await _contents(bus)}, all set up as they should be")
+    return missing
+
+
+async def _contents(bus: Bus) -> str:
+    js = JetStream(bus)
+    parts = []
+    for stream in OURS:
+        try:
+            info = await js.info(stream)
+        except StreamNotFound:
+            continue
+        parts.append(f"{stream} ({size(info.bytes)})")
+    return ", ".join(parts)
+
+
+def _check_limits(
+    diagnosis: Diagnosis, account: Mapping[str, Any], settings: Settings, missing: list[str]
+) -> None:
+    tiers = account.get("tiers")
+    used: Mapping[str, Any] = account
+    if isinstance(tiers, dict) and tiers:
+        tier = f"R{settings.replicas}"
+        if tier not in tiers:
+            text = f"the account has nothing for {settings.replicas} replicas, only {', '.join(sorted(tiers))}"
+            diagnosis.fail("jetstream", text, f"give the account a tier {tier}, or set --replicas")
+            return
+        used = tiers[tier]
+    limits = used.get("limits") or {}
+    stored = max(used.get("storage", 0), used.get("reserved_storage", 0))
+    most = _bound(limits.get("max_storage"))
+    streams = _bound(limits.get("max_streams"))
+    before = len(diagnosis.findings)
+    if limits.get("max_bytes_required"):
+        diagnosis.fail(
+            "jetstream",
+            "the account takes only streams with a size limit, and the log has none: it must never drop a record",
+            "max_bytes_required: false, for the account",
+        )
+    if streams is not None and used.get("streams", 0) + len(missing) > streams:
+        diagnosis.fail(
+            "jetstream",
+            f"the account may have {streams} streams, and has {used.get('streams', 0)}: {len(missing)} more are needed",
+            "raise the account's max_streams",
+        )
+    if most is not None:
+        reserve = settings.reply_bytes if REPLIES in missing else 0
+        if stored + reserve > most:
+            diagnosis.fail(
+                "jetstream",
+                f"the account may store {size(most)}, and {size(stored)} are taken: there is no room for"
+                f" {size(reserve)} of captured replies",
+                "raise the account's max_file, or lower --reply-bytes",
+            )
+        elif stored > _NEARLY_FULL * most:
+            diagnosis.warn(
+                "jetstream",
+                f"{size(stored)} of {size(most)} are taken: when it is full, builds are suspended",
+                "raise the account's max_file, or lower --keep",
+            )
+    if len(diagnosis.findings) == before:
+        room = "without a limit of the account" if most is None else f"of {size(most)}"
+        diagnosis.ok("jetstream", f"is there; {size(stored)} taken, {room}")
+
+
+def _bound(limit: Any) -> int | None:
+    return limit if isinstance(limit, int) and limit >= 0 else None

@@ -1,0 +1,210 @@
+"""Tries whether the broker lets us publish and subscribe on all that the service needs.
+
+A publish is tried with a message that the server traces instead of delivering it (``Nats-Trace-Only``): nobody
+receives it, no stream stores it, no API carries it out. A subscription is made for a moment, and what comes in
+on it is ignored; it is in no queue group, so that it takes nothing from anybody.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import trio
+from attrs import field, frozen
+
+from scheduler import intake
+from scheduler.bus import Bus, Message
+from scheduler.diagnosis import Diagnosis, Level
+from scheduler.diagnosis.versions import TRACES, parse
+from scheduler.errors import BusError
+from scheduler.jetstream.streams import BUCKET, LOG, OBJECTS, REPLIES, REPORTS
+from scheduler.subjects import REPLY_SUBJECTS
+
+DOCTOR: Final = "SCHEDULER_DOCTOR"
+"""Our own throw-away stream."""
+DOCTOR_SUBJECT: Final = "scheduler.doctor.commits"
+_VERBS: Final = ("create", "update", "delete", "get", "find")
+_CURE: Final = "add to its permissions ({side}, allow): {lines}; `scheduler permissions` prints them all"
+_DEADLINE = 10.0
+
+
+@frozen
+class Need:
+    """Something that the service publishes."""
+
+    line: str
+    """What stands in the broker's configuration to allow it."""
+    why: str
+    level: Level = Level.FAILURE
+    """What it is if it is refused."""
+    samples: tuple[str, ...] = field(default=())
+    """Subjects to try; ``line`` itself where there are none."""
+
+    @property
+    def subjects(self) -> tuple[str, ...]:
+        """The subjects to try."""
+        return self.samples or (self.line,)
+
+
+def _core() -> list[Need]:
+    requests = [
+        Need(f"*.{verb}.*", "requests to connectors of any type", Level.WARNING, (f"doctor.{verb}.doctor",))
+        for verb in _VERBS
+    ]
+    reports = [
+        Need(
+            f"{prefix}.*.{suffix}",
+            "reports and refusals",
+            samples=tuple(f"{subject}.{suffix}" for subject in intake.SUBJECTS if subject.startswith(prefix)),
+        )
+        for prefix in ("build", "service")
+        for suffix in ("done", "error")
+    ]
+    return [
+        *requests,
+        *reports,
+        Need("_INBOX.>", "answers to those who submit", Level.WARNING, ("_INBOX.doctor.1",)),
+        Need("$SRV.PING.scheduler", "the question for another scheduler"),
+        Need("scheduler.event.*", "progress", Level.WARNING, ("scheduler.event.doctor",)),
+    ]
+
+
+def _ernest() -> list[Need]:
+    words = ("set.mapping", "get.mapping", "set.mapping.change", "set.mapping.component", "del.mapping.component")
+    return [Need(f"build.{word}", "the Ernest store") for word in (*words, "find")]
+
+
+def _jetstream() -> list[Need]:
+    needs = [
+        Need("scheduler.log.*", "the log", samples=("scheduler.log.doctor",)),
+        Need("scheduler.report.*.*", "stored reports", samples=("scheduler.report.doctor.1",)),
+        Need(
+            f"$O.{BUCKET}.>",
+            "what is too large for a message",
+            samples=(f"$O.{BUCKET}.C.doctor", f"$O.{BUCKET}.M.doctor"),
+        ),
+        Need("$JS.API.INFO", "whether there is a JetStream"),
+        Need("$JS.API.STREAM.NAMES", "whose streams overlap with ours", Level.WARNING),
+        Need(
+            "$JS.API.STREAM.INFO.*",
+            "how our streams are set up",
+            samples=tuple(f"$JS.API.STREAM.INFO.{stream}" for stream in (LOG, REPLIES, REPORTS, OBJECTS)),
+        ),
+    ]
+    for stream in (LOG, REPLIES, REPORTS, OBJECTS):
+        api = "$JS.API"
+        needs += [
+            Need(f"{api}.STREAM.CREATE.{stream}", f"to make {stream}"),
+            Need(f"{api}.STREAM.MSG.GET.{stream}", f"to read {stream}"),
+            Need(f"{api}.CONSUMER.CREATE.{stream}.>", f"to read {stream}", samples=(f"{api}.CONSUMER.CREATE.{stream}.doctor",)),
+            Need(f"{api}.CONSUMER.MSG.NEXT.{stream}.*", f"to read {stream}", samples=(f"{api}.CONSUMER.MSG.NEXT.{stream}.doctor",)),
+            Need(f"{api}.CONSUMER.DELETE.{stream}.*", f"to read {stream}", Level.WARNING, (f"{api}.CONSUMER.DELETE.{stream}.doctor",)),
+        ]
+        if stream != REPLIES:
+            needs.append(Need(f"{api}.STREAM.PURGE.{stream}", f"to remove what is not kept from {stream}"))
+    return needs
+
+
+def _own() -> list[Need]:
+    why = "this diagnosis, not the service"
+    return [
+        Need("scheduler.doctor.*", why, Level.NOTE, (DOCTOR_SUBJECT,)),
+        *(Need(f"$JS.API.STREAM.{verb}.{DOCTOR}", why, Level.NOTE) for verb in ("CREATE", "DELETE", "MSG.GET")),
+    ]
+
+
+def publishes(store: str) -> list[Need]:
+    """What a service with this store publishes."""
+    match store:
+        case "memory":
+            return _core()
+        case "ernest":
+            return [*_core(), *_ernest()]
+        case _:
+            return [*_core(), *_jetstream(), *_own()]
+
+
+SUBSCRIPTIONS: Final = (
+    *intake.SUBJECTS,
+    *REPLY_SUBJECTS,
+    "scheduler.reply.*",
+    *(f"$SRV.{verb}{tail}" for verb in ("PING", "INFO", "STATS") for tail in ("", ".scheduler", ".scheduler.doctor")),
+)
+"""What the service subscribes to, beside its inbox, without which there is no connection."""
+
+
+async def check_permissions(diagnosis: Diagnosis, bus: Bus, store: str) -> None:
+    """Try all that a service with this store needs.
+
+    Raises:
+        BusError: the bus cannot be used.
+    """
+    unheard = await refused_subscriptions(bus, SUBSCRIPTIONS)
+    if unheard:
+        lines = ", ".join(f'"{subject}"' for subject in unheard)
+        diagnosis.fail(
+            "permissions",
+            f"may not subscribe to {', '.join(unheard)}",
+            _CURE.format(side="subscribe", lines=lines),
+        )
+    version = parse(diagnosis.version)
+    if version is None or version < TRACES:
+        what = "may subscribe to all that it has to; " if not unheard else ""
+        diagnosis.note("permissions", f"{what}what it may publish is not tried: that takes nats-server 2.11")
+        return
+    needs = publishes(store)
+    refused = await refused_publishes(bus, [subject for need in needs for subject in need.subjects])
+    if refused is None:
+        diagnosis.warn(
+            "permissions",
+            "what we may publish cannot be tried: we may not publish on our own inbox",
+            _CURE.format(side="publish", lines='"_INBOX.>"'),
+        )
+        return
+    denied = [need for need in needs if refused.intersection(need.subjects)]
+    for level in (Level.FAILURE, Level.WARNING, Level.NOTE):
+        _tell(diagnosis, level, [need for need in denied if need.level is level])
+    if not denied and not unheard:
+        diagnosis.ok("permissions", "may publish and subscribe on all that it has to")
+
+
+def _tell(diagnosis: Diagnosis, level: Level, needs: Sequence[Need]) -> None:
+    reasons: dict[str, list[str]] = {}
+    for need in needs:
+        reasons.setdefault(need.why, []).append(f'"{need.line}"')
+    for why, lines in reasons.items():
+        add = {Level.FAILURE: diagnosis.fail, Level.WARNING: diagnosis.warn, Level.NOTE: diagnosis.note}[level]
+        allowed = ", ".join(lines)
+        add("permissions", f"may not publish on {allowed} ({why})", _CURE.format(side="publish", lines=allowed))
+
+
+async def refused_subscriptions(bus: Bus, subjects: Iterable[str]) -> list[str]:
+    """The subjects that the broker does not let us subscribe to."""
+    refused = []
+    for subject in subjects:
+        try:
+            with trio.fail_after(_DEADLINE):
+                subscription = await bus.subscribe(subject, _ignore)
+                await subscription.unsubscribe()
+        except BusError:
+            refused.append(subject)
+    return refused
+
+
+async def refused_publishes(bus: Bus, subjects: Iterable[str]) -> set[str] | None:
+    """The subjects that the broker does not let us publish on; None where that cannot be found out.
+
+    It takes a server that traces messages: an older one would deliver them.
+    """
+    inbox = bus.new_inbox()
+    refused: set[str] = set()
+    bus.on_refused(refused.add)
+    headers = {"Nats-Trace-Dest": inbox, "Nats-Trace-Only": "true"}
+    for subject in subjects:
+        bus.publish(subject, b"", headers=headers)
+    with trio.fail_after(_DEADLINE):
+        await bus.flush()
+    return None if inbox in refused else refused
+
+
+def _ignore(_: Message) -> None:
+    """It was a copy."""

@@ -1,0 +1,129 @@
+"""Simulated connectors: they take requests, answer them or not, and keep a record of their own."""
+
+import json
+from typing import Any, TypeAlias
+
+from attrs import define, field, frozen
+from simulation.world import SimBus, World
+
+from scheduler.bus import Message
+
+JSON: TypeAlias = dict[str, Any]
+
+TYPES = ("vpc", "network", "instance")
+PROVIDERS = ("aws", "gcp")
+_STRANGERS = ("components", "_timeout", "note")
+"""Fields that a connector which is built on typed structs does not know."""
+
+
+@frozen
+class Manners:
+    """How a connector behaves."""
+
+    failing: float = 0.08
+    """The share of requests that fail."""
+    mute: float = 0.03
+    """The share of requests that are never answered."""
+    slow: float = 0.05
+    """The share of requests that take very long."""
+    again: float = 0.1
+    """The share of answers that are given twice, or are followed by one that contradicts them."""
+    foreign: float = 0.03
+    """The share of answers that come with one about something else."""
+    typed: bool = False
+    """Whether it drops fields that it does not know."""
+    remembers: bool = True
+    """Whether it gives the same answer to the same attempt, and does the work once."""
+    via: str = "subject"
+    """``subject``, ``reply`` or ``both``."""
+
+
+@define(eq=False)
+class Connector:
+    """One connector process for one type of component."""
+
+    world: World
+    name: str
+    type: str
+    manners: Manners
+    bus: SimBus = field(init=False)
+    answers: dict[str, JSON] = field(factory=dict)
+    """What it said to which attempt."""
+    life: int = 0
+    """How often it was started."""
+
+    def __attrs_post_init__(self) -> None:
+        self.bus = SimBus(self.world, self.name)
+
+    async def start(self) -> None:
+        """Connect and take requests."""
+        await self.bus.connect()
+        await self.bus.subscribe(f"{self.type}.*.*", self._take, queue=f"{self.type} connectors")
+        self.life += 1
+
+    def _take(self, message: Message) -> None:
+        if message.subject.count(".") != 2 or message.subject.endswith((".done", ".error")):
+            return
+        rng, manners = self.world.rng, self.manners
+        component: JSON = json.loads(message.data)
+        attempt = (message.headers or {}).get("Nats-Msg-Id", "")
+        self.world.trace.add("taken", self.name, component["service"], component["_component_id"], attempt)
+        if rng.random() < manners.mute:
+            return
+        seconds = rng.uniform(0.01, 2.0)
+        if rng.random() < manners.slow:
+            seconds = rng.uniform(2.0, 30.0)
+        life = self.life
+        self.world.later.after(seconds, lambda: self._done(message, component, attempt, life))
+
+    def _done(self, message: Message, component: JSON, attempt: str, life: int) -> None:
+        if life != self.life:
+            return  # it died over it
+        rng, manners = self.world.rng, self.manners
+        answer = self.answers.get(attempt) if manners.remembers else None
+        if answer is None:
+            state = "errored" if rng.random() < manners.failing else "completed"
+            answer = self.answers[attempt] = self._answer(component, state)
+        self._say(message, answer)
+        if rng.random() < manners.again:
+            if rng.random() < 0.5:
+                other = "completed" if answer["_state"] == "errored" else "errored"
+                answer = self._answer(component, other)
+            self.world.later.after(rng.expovariate(1.0), lambda: self._say(message, answer))
+        if rng.random() < manners.foreign:
+            stranger = {**self._answer(component, "completed"), "_component_id": "nobody"}
+            self._say(message, stranger, "subject")
+
+    def _answer(self, component: JSON, state: str) -> JSON:
+        fields = {key: value for key, value in component.items() if not self._strange(key)}
+        fields["serial"] = f"{self.name}-{self.world.rng.randrange(1 << 32):x}"
+        fields["_state"] = state
+        if state == "errored":
+            fields["error"] = f"{self.name} cannot"
+        elif component["_action"] == "find":
+            found = {"_component_id": f"found-{component['_component_id']}", "_component": self.type}
+            fields["components"] = [{**found, "_provider": "aws", "_action": "none", "_state": "completed"}]
+        return fields
+
+    def _strange(self, key: str) -> bool:
+        return self.manners.typed and key in _STRANGERS
+
+    def _say(self, message: Message, answer: JSON, via: str = "") -> None:
+        via = via or self.manners.via
+        if self.bus.dead:
+            return
+        detail = (answer["_state"], answer["serial"], via)
+        self.world.trace.add("answers", self.name, answer["service"], answer["_component_id"], detail)
+        body = json.dumps(answer).encode()
+        suffix = "error" if answer["_state"] == "errored" else "done"
+        if via in {"subject", "both"}:
+            self.bus.publish(f"{message.subject}.{suffix}", body)
+        if via in {"reply", "both"}:
+            self.bus.publish(message.reply, body)
+
+    def die(self) -> None:
+        """It ends at once, and forgets what it was at; `start` begins anew, with what it had done."""
+        self.life += 1
+        self.bus.die(self.world.rng.randrange(3))
+        self.world.trace.add("dies", self.name)
+        self.bus = SimBus(self.world, self.name)

@@ -1,0 +1,169 @@
+"""Logs as earlier versions wrote them: every later version has to read them, and to go on from them.
+
+The files in `golden/` are never changed. A version that writes another format adds its own beside them, and
+goes on passing these tests.
+"""
+
+from pathlib import Path
+
+import pytest
+from attrs import evolve
+from builds import prepare, report_document
+from logs import fold
+
+from scheduler.errors import UnreadableLog
+from scheduler.events import Accepted, Event
+from scheduler.history import History
+from scheduler.plan import Plan
+from scheduler.records import Elsewhere, Position, Record, Status, decode_event, decode_record, encode_event
+from scheduler.strictjson import decode, encode
+
+GOLDEN = Path(__file__).parent / "golden"
+EVERY_EVENT = {one.__name__ for one in Event.__args__} | {"Elsewhere"}
+
+
+def lines() -> list[bytes]:
+    """The records of a build, each as it stood on the wire."""
+    # Not `splitlines` of the text: there are other ends of lines in it.
+    return (GOLDEN / "log-v1.jsonl").read_bytes().removesuffix(b"\n").split(b"\n")
+
+
+def whole(record: Record) -> Record:
+    """The record with the event that was too large for it, as whoever reads a log puts it in its place."""
+    large = decode_event((GOLDEN / "log-v1-elsewhere.json").read_bytes())
+    return evolve(record, events=tuple(large if isinstance(one, Elsewhere) else one for one in record.events))
+
+
+def records() -> list[Record]:
+    return [whole(decode_record(line)) for line in lines()]
+
+
+def replay(history: History) -> Plan:
+    assert history.accepted is not None
+    plan = Plan(prepare(decode(encode(history.accepted.document))))
+    for step in history.steps:
+        plan.replay(step)
+    return plan
+
+
+def test_it_has_everything_in_it() -> None:
+    """There is an event of every kind in the log."""
+    events = [event for line in lines() for event in decode_record(line).events]
+    assert {type(event).__name__ for event in events} == EVERY_EVENT
+    assert [one.objects for one in map(decode_record, lines()) if one.objects] == [
+        ("scheduler.log.prod=2Feu-1=3A42/1-4-0",)
+    ]
+
+
+def test_each_event_is_written_as_it_was() -> None:
+    """What is read of it and written again is the same, to the byte."""
+    for line in lines():
+        again = b",".join(map(encode_event, decode_record(line).events))
+        assert line.endswith(b'"events":[%b]}' % again)
+    large = (GOLDEN / "log-v1-elsewhere.json").read_bytes()
+    assert encode_event(decode_event(large)) == large
+
+
+def test_what_its_head_says() -> None:
+    """A record says who wrote it and when, and up to where replies were seen."""
+    one = decode_record(lines()[12])
+    assert (one.n, one.epoch, one.instance, one.record_id) == (13, 3, "höst-2", "höst-2-3-13")
+    assert (one.at, one.position) == (1_700_000_321_000, Position(31, 1_700_000_320_990_123_456))
+
+
+def test_how_the_build_was_accepted() -> None:
+    """The build and how it was read stand at the beginning."""
+    accepted = records()[0].events[0]
+    assert isinstance(accepted, Accepted)
+    assert accepted.digest == "9a82d5998fa6d2a1e43ed4ca76b4e254"
+    assert (accepted.key, accepted.templates, accepted.unresolved) == ("k3q8d0zv7m1x", "all", "error")
+    document = decode(encode(accepted.document))
+    assert document["name"] == 'Straße 日本 \u2028 "1"'
+    assert document["user_id"] == 2**63 + 11
+    assert document["options"]["big"] == 12345678901234567890123456789
+
+
+def test_what_it_says_in_the_end() -> None:
+    """Folded, it is a build that failed and was reported, with nothing in flight."""
+    history = fold(records())
+    assert (history.n, history.epoch, history.run, history.loads) == (16, 3, 1, 0)
+    assert history.position == Position(32, 1_700_001_230_900_123_456)
+    assert history.status is Status.REPORTED
+    assert history.finished is not None
+    assert history.finished.error == "instance::web-2: timed out after 600 s"
+    assert history.in_flight == {}
+    report = report_document(replay(history))
+    assert {one["_component_id"]: one["_state"] for one in report["changes"]} == {
+        "vpc::main": "completed",
+        "network::dmz": "completed",
+        "image::debian": "completed",
+        "instance::web-1": "completed",
+        "instance::web-2": "errored",
+        "instance::web-3": "waiting",
+        "dns::web": "waiting",
+        "network::old": "completed",
+        "marker::begun": "completed",
+    }
+    assert report["error"] == "instance::web-2: timed out after 600 s"
+    existing = {one["_component_id"]: one for one in report["components"]}
+    assert set(existing) == {
+        "ami::debian-12",
+        "ami::debian-11",
+        "vpc::main",
+        "network::dmz",
+        "instance::web-1",
+    }
+    assert existing["vpc::main"]["quota"] == 10**40
+    assert existing["ami::debian-11"]["size"] == 2**70
+    assert existing["network::dmz"]["tags"] == {"Größe": "klein", "場所": "東京"}
+    assert existing["instance::web-1"]["nested"] == {"a": [1, {"b": None, "c": True}], "d": -5e-8}
+    failed = next(one for one in report["changes"] if one["_component_id"] == "instance::web-2")
+    assert failed["adoptable"]["instance_aws_id"] == "i-2"
+
+
+def test_what_it_says_on_the_way() -> None:
+    """Where it breaks off after the outage, two components are known to have left, and one may have."""
+    history = fold(records()[:12])
+    assert history.status is Status.OPEN
+    flights = history.in_flight
+    assert {name: flight.sent for name, flight in flights.items()} == {
+        "instance::web-1": True,
+        "instance::web-2": True,
+        "instance::web-3": False,
+    }
+    assert flights["instance::web-1"].attempt == "prod/eu-1:42/instance::web-1/1"
+    assert flights["instance::web-1"].since == 1_700_000_002_600 + 300_250
+    assert flights["instance::web-3"].since == 1_700_000_002_500 + 300_250
+    plan = replay(history)
+    assert set(plan.in_flight_ids()) == set(flights)
+    assert not plan.halted
+    request = plan.resume(plan.graph.index["instance::web-1"])
+    assert b'"image":"ami-1"' in getattr(request, "body", b"")
+    assert fold(records()[:11]).loads == 1
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        (b'"v":1', b'"v":2', "a record: version 2 is not known here"),
+        (
+            b'"event":"suspended"',
+            b'"event":"frozen"',
+            r"record 12, events\[0\]: the event 'frozen' is not known",
+        ),
+        (
+            b'"seconds":',
+            b'"minutes":5,"seconds":',
+            r"record 12, .* the field 'minutes' of the event 'resumed'",
+        ),
+        (b'"n":12', b'"n":12,"lane":1', "a record: the field 'lane' is not known here"),
+    ],
+)
+def test_what_a_later_version_wrote_into_it(old: bytes, new: bytes, says: str) -> None:
+    """A log with anything in it that this version does not know is not read at all."""
+    line = lines()[11]
+    assert line.count(old) == 1
+    with pytest.raises(
+        UnreadableLog, match=f"^{says}.*; the build is left as it is for a version that knows it$"
+    ):
+        decode_record(line.replace(old, new))
