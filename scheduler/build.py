@@ -217,6 +217,9 @@ class Walk:
 
     async def _components(self) -> None:
         self.prepare()
+        if self._journey is not None:
+            # What was answered while nobody listened counts before anything that we do.
+            await self._journey.caught_up.wait()
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             for count, vertex in enumerate(self._tasks, 1):
@@ -304,13 +307,9 @@ class Walk:
         # It was sent before the limits were ours to keep; it takes no slot.
         if self._journey is None:
             self._connectors.arm(resumed)
-        else:
-            self._calls[resumed] = trio.current_time()
-            await self._journey.caught_up.wait()
-            if not self._go_on(vertex, resumed, self._journey):
-                del self._calls[resumed]
-                resumed.close()
-                return
+        elif not self._go_on(vertex, resumed, self._journey):
+            resumed.close()
+            return
         await self._await_reply(resumed)
 
     def _go_on(self, vertex: Vertex, call: Call, journey: Journey) -> bool:

@@ -29,6 +29,14 @@ Not beside real connectors: each request would be answered twice.""",
     "demo": """Watch a build, with everything that it takes in this process.
 
 Nothing is asked of any cloud, and nothing is left behind.""",
+    "doctor": """Look at a broker: would a service run well on it, and what if not?
+
+It tries what a service does: version, permissions, limits, streams, clocks, and
+200 commits to a stream of its own, which is gone afterwards. Exit code 1 if a
+service could not run.""",
+    "permissions": """Print a broker's configuration with the least permissions.
+
+For the scheduler, connectors, and those who submit builds; it says how to use it.""",
 }
 """The commands whose modules are loaded when they are called, with their help."""
 _COMMANDS = ("serve", *_LAZY)

@@ -7,7 +7,7 @@ from elsewhere is counted, logged and dropped; it never reaches a build (WIRE: "
 
 import random
 import secrets
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from enum import Enum
 from functools import partial
@@ -31,6 +31,7 @@ from scheduler.turns import Turns
 _log = structlog.get_logger()
 
 _REPLY = "scheduler.reply."
+_MOST_COPIES = 10_000
 
 
 class Signal(Enum):
@@ -68,6 +69,7 @@ class Call:
         "_send",
         "_wanted",
         "after",
+        "by_capture",
         "closed",
         "departing",
         "held",
@@ -96,6 +98,8 @@ class Call:
         """Whether nobody awaits it any more."""
         self.held: list[int] = []
         """Where the replies to it stand in the stream that captures them, until it is closed."""
+        self.by_capture = False
+        """Whether its answer was read from the stream, so that the same one is still to come directly."""
         self.after = 0
         """Captured replies up to this time (nanoseconds since 1970) were dealt with by an earlier process."""
         self.late: Callable[[Request, Outcome], None] | None = None
@@ -253,6 +257,8 @@ class Connectors:
         self._number = 0
         self._last_logged = -1.0
         self._subscriptions: list[Subscription] = []
+        self._copies: OrderedDict[tuple[str, str], None] = OrderedDict()
+        """Whose answers were read from the stream, and may still come directly."""
         self.captured = Captured()
         """How far the replies that a stream captured were dealt with, where one does."""
 
@@ -318,6 +324,10 @@ class Connectors:
         if call.late is None:
             self._by_token.pop(call.token, None)
             key = (call.request.build, call.request.component)
+            if call.by_capture:
+                self._copies[key] = None
+                if len(self._copies) > _MOST_COPIES:
+                    self._copies.popitem(last=False)
             if self._by_component.get(key) is call:
                 del self._by_component[key]
 
@@ -354,7 +364,9 @@ class Connectors:
         build, component = head
         call = self._by_component.get((build, component))
         if call is None:
-            if self.on_stray is not None:
+            if (build, component) in self._copies:
+                del self._copies[build, component]
+            elif self.on_stray is not None:
                 self.on_stray(Stray(build, component, message))
             else:
                 self.count("for no running component", message.subject, build=build[:128])
@@ -391,8 +403,11 @@ class Connectors:
 
     def _deliver_captured(self, call: Call, message: Message, suffix: str | None, sequence: int) -> None:
         try:
-            if not call.answered or call.late is not None:
+            if call.late is not None:
                 self._deliver(call, message, suffix)
+            elif not call.answered:
+                self._deliver(call, message, suffix)
+                call.by_capture = call.answered
         finally:
             if call.closed:
                 self.captured.release(call.request.build, sequence)
@@ -431,7 +446,10 @@ class Connectors:
             call.late(request, outcome)
             self.count("late", message.subject, build=request.build, component=request.component)
         elif not call.deliver(outcome):
-            self.count("duplicate", message.subject, build=request.build, component=request.component)
+            if call.by_capture:
+                call.by_capture = False
+            else:
+                self.count("duplicate", message.subject, build=request.build, component=request.component)
 
     def _read(self, request: Request, message: Message, suffix: str | None) -> Outcome:
         if suffix is None and message.headers and "Nats-Service-Error" in message.headers:

@@ -153,9 +153,9 @@ class Restart:
 
     async def _load(self, entry: Entry, nursery: trio.Nursery, loading: trio.CapacityLimiter) -> None:
         build = decode_token(entry.subject.rpartition(".")[2])
-        if self._supervisor.holds(build):
-            return  # accepted by this process, since it began to look
         async with loading:
+            if self._supervisor.holds(build):
+                return  # accepted by this process, since it began to look
             while True:
                 try:
                     if await self._take_up(build, entry):
@@ -220,6 +220,8 @@ class Restart:
         if last is None:
             raise Fenced("its log was removed meanwhile")
         record = decode_record(last.data)
+        # What was captured since is still to be read, whatever this process has seen for other builds.
+        self._connectors.captured.keep_behind(build, record.position)
         log = self._store.open(build, sequence=entry.sequence, n=record.n, epoch=record.epoch + 1)
         log.status, log.loads = headings.status, headings.loads + 1
         await log.append(Loading())
@@ -254,7 +256,6 @@ class Restart:
             for component, flight in history.in_flight.items()
         }
         journey = Journey(self._caught_up, history.position.time, ages)
-        self._connectors.captured.keep_behind(build, history.position)
         self._positions.append(history.position)
         self._taken_up.append(build)
         return self._supervisor.go_on(plan, accepted.key, journey)

@@ -12,15 +12,15 @@ _log = structlog.get_logger()
 
 _LONGEST_PERIOD = 3_600.0
 _SHORTEST_PERIOD = 10.0
-_UPLOADS_KEPT = 86_400.0
-"""Seconds for which an upload is kept that nobody removed: whoever sent it has died."""
+_LOOSE_KEPT = 86_400.0
+"""Seconds for which an object is kept that belongs to nothing: whoever put it there has died."""
 
 
 class Retention:
-    """Looks from time to time for logs of builds that were reported ``keep`` seconds ago, and removes them.
+    """Looks from time to time for builds that were reported ``keep`` seconds ago, and removes what is there.
 
-    A build's log goes last: with it goes the knowledge that there is something to be removed, and from then on
-    its id can be used again.
+    A build's log goes last: with it goes the knowledge that there is something to be removed, and from then
+    on its id can be used again.
 
     Args:
         store: has the logs.
@@ -49,13 +49,20 @@ class Retention:
         """
         now = self._store.wall_clock()
         due: list[Entry] = []
+        logs: set[str] = set()
         async for entries in self._store.entries():
             due += [entry for entry in entries if self._is_due(entry, now)]
+            logs.update(entry.subject for entry in entries)
         for entry in due:
             await self._remove(entry)
-        async for upload in self._store.objects.names(UPLOADS):
-            if now - upload.time / 1e9 > _UPLOADS_KEPT:
-                await self._store.objects.delete(upload.name)
+        loose = [
+            found.name
+            async for found in self._store.objects.names()
+            if now - found.time / 1e9 > _LOOSE_KEPT
+            and (found.name.startswith(UPLOADS) or _log_of(found.name, logs) is None)
+        ]
+        for name in loose:
+            await self._store.objects.delete(name)
         if due:
             _log.info("finished builds were removed", builds=len(due))
         return len(due)
@@ -74,3 +81,17 @@ class Retention:
                 await self._store.objects.delete(found.name)
         await self._store.js.purge(REPORTS, f"{reports}.*")
         await self._store.js.purge(LOG, entry.subject)
+
+
+def _log_of(name: str, logs: set[str]) -> str | None:
+    """The log that an object belongs to; None where it belongs to one that is gone, or never was.
+
+    What has a name that we do not give is somebody else's, and its own log.
+    """
+    if name.startswith("scheduler.report."):
+        subject = f"scheduler.log.{name.split('.')[2]}"
+    elif name.startswith("scheduler.log."):
+        subject = name.partition("/")[0]
+    else:
+        return name
+    return subject if subject in logs else None

@@ -209,6 +209,9 @@ class Supervisor:
             await self._until_idle()
             return
         _log.warning("grace is over", builds=len(self._held), seconds=grace)
+        # What is known to have left must not be sent again by the next process.
+        with trio.move_on_after(_CLOSING):
+            await self._store.settle()
         for walk in self._walks():
             walk.give_up(_CLOSING)
         with trio.move_on_after(_CLOSING + 0.2):

@@ -111,7 +111,7 @@ class Timers:
             self._wake = trio.Event()
             nap = _TICK
             if not self._heap:
-                nap = float("inf")
+                nap = float("inf") if self._up else _TICK
             elif self._up:
                 nap = min(nap, max(self._heap[0][0] - self.now(), 0.0))
             with trio.move_on_after(nap):

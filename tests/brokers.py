@@ -43,6 +43,8 @@ class NatsServer:
         self.folder = folder
         self.config: dict[str, Any] = dict(config or {})
         """Settings of the server's configuration file, as JSON; may be changed between starts."""
+        self.text = ""
+        """The whole file instead, where it is not empty."""
         if jetstream:
             self.config["jetstream"] = {"store_dir": str(folder / "store"), "sync_interval": "always"}
         self.port = -1
@@ -70,7 +72,7 @@ class NatsServer:
         """Start it; it accepts connections on return."""
         assert self.process is None
         # JSON is valid in the server's configuration language.
-        (self.folder / "server.conf").write_text(json.dumps(self.config))
+        (self.folder / "server.conf").write_text(self.text or json.dumps(self.config))
         for old in self.folder.glob("*.ports"):
             old.unlink()
         command = [binary(), "-c", "server.conf", "-a", "127.0.0.1", "-p", str(self.port)]

@@ -145,6 +145,9 @@ class FakeStore:
     def note_sent(self, build: str, event: Sent, departure: Departure) -> None:
         raise AssertionError("this store is told step by step")
 
+    async def settle(self) -> None:
+        pass
+
     def close(self, build: str) -> None:
         pass
 

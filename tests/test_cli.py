@@ -17,7 +17,7 @@ from scheduler.commands.files import read_example
 from scheduler.config import Settings
 from scheduler.generate import generate
 
-COMMANDS = ("serve", "run", "validate", "simulate", "demo")
+COMMANDS = ("serve", "run", "validate", "simulate", "demo", "doctor", "permissions")
 ROOT = Path(__file__).parent.parent
 
 
@@ -145,7 +145,7 @@ def test_where_the_broker_is(served: list[Settings], monkeypatch: pytest.MonkeyP
         (["--nkey", "/no/where"], ["--nkey (SCHEDULER_NKEY)", "/no/where"]),
         (["--wat"], ["--wat"]),
         (["--grace"], ["--grace"]),
-        (["wat"], ["'wat'", "serve, run, validate, simulate, demo"]),
+        (["wat"], ["'wat'", "serve, run, validate, simulate, demo, doctor, permissions"]),
         (["run"], ["FILE"]),
         (["run", "--wat"], ["'--wat'"]),
         (["validate", "x", "--wat"], ["--wat"]),

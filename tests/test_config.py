@@ -28,7 +28,6 @@ from scheduler.commands.flags import (
 from scheduler.config import (
     DEFAULT_SERVERS,
     RANGES,
-    Resend,
     Settings,
     flag_of,
     parse_capture,
@@ -41,6 +40,7 @@ from scheduler.config import (
 from scheduler.errors import InvalidSettings
 from scheduler.limits import DEFAULT_LIMITS, Limits
 from scheduler.log import MASK, configure_logging, mask_secrets
+from scheduler.model import Resend
 from scheduler.text import mask_url, printable, seconds
 
 
@@ -78,7 +78,7 @@ def test_every_setting_has_a_flag() -> None:
     }
     settings = set(attrs.fields_dict(Settings)) - {"bus", "limits"}
     broker = set(attrs.fields_dict(BusOptions))
-    broker -= {"servers", "name", "inbox_prefix", "max_queued_messages", "max_queued_bytes"}
+    broker -= {"servers", "name", "max_queued_messages", "max_queued_bytes"}
     assert flags == settings | set(attrs.fields_dict(Limits)) | broker | {"nats_url"}
 
 
@@ -285,6 +285,7 @@ def test_an_instance_name_is_plain(name: str) -> None:
             {"credentials": Path("/no/where")},
             "--credentials (SCHEDULER_CREDENTIALS): cannot read '/no/where'",
         ),
+        ({"inbox_prefix": "a b"}, "--inbox-prefix (SCHEDULER_INBOX_PREFIX): "),
         ({"tls_ca": Path("/dev/null")}, "--tls-ca (SCHEDULER_TLS_CA): "),
         (
             {"token": "sesame", "nats_url": "nats://u:p@h"},

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from attrs import evolve
 from builds import prepare, report_document
-from logs import fold
+from logs import fold, written
 
 from scheduler.errors import UnreadableLog
 from scheduler.events import Accepted, Event
@@ -58,8 +58,7 @@ def test_it_has_everything_in_it() -> None:
 def test_each_event_is_written_as_it_was() -> None:
     """What is read of it and written again is the same, to the byte."""
     for line in lines():
-        again = b",".join(map(encode_event, decode_record(line).events))
-        assert line.endswith(b'"events":[%b]}' % again)
+        assert written(decode_record(line)) == line
     large = (GOLDEN / "log-v1-elsewhere.json").read_bytes()
     assert encode_event(decode_event(large)) == large
 

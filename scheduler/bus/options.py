@@ -13,6 +13,7 @@ from scheduler.bus.subjects import encode_subject
 from scheduler.errors import InvalidSettings, InvalidSubject
 
 DEFAULT_SERVER = "nats://127.0.0.1:4222"
+DEFAULT_INBOX = "_INBOX.scheduler"
 _SCHEMES = ("nats", "tls")
 
 
@@ -97,7 +98,7 @@ class BusOptions:
     """Start TLS before the server has said anything (its ``handshake_first``)."""
     name: str = field(default="scheduler", kw_only=True)
     """What the server's monitoring shows for this connection."""
-    inbox_prefix: str = field(default="_INBOX.scheduler", validator=_inbox_prefix, kw_only=True)
+    inbox_prefix: str = field(default=DEFAULT_INBOX, validator=_inbox_prefix, kw_only=True)
     """Answers to our requests come in on ``<inbox_prefix>.<random>.>``."""
     max_queued_messages: int = field(default=MAX_MESSAGES, kw_only=True)
     max_queued_bytes: int = field(default=MAX_BYTES, kw_only=True)

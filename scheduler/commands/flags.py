@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, Literal
 import attrs
 from cyclopts import Parameter
 
-from scheduler.bus.options import BusOptions
+from scheduler.bus.options import DEFAULT_INBOX, BusOptions
 from scheduler.commands.parameters import (
     BROKER,
     BUILDS,
@@ -46,7 +46,9 @@ from scheduler.simulator import Behaviour, ReplyTo, parse_output
 from scheduler.template import OnUnresolved, Templates
 
 _NAMES = re.compile(r"\b(?:user(?! info)|password|token|credentials|nkey|tls_key|tls_certificate)\b")
-_LEADING_NAMES = re.compile(r"^(?:credentials|nkey|tls_[a-z]+)(?=[:,])|(?<=^tls_certificate, )tls_key(?=:)")
+_LEADING_NAMES = re.compile(
+    r"^(?:credentials|nkey|inbox_prefix|tls_[a-z]+)(?=[:,])|(?<=^tls_certificate, )tls_key(?=:)"
+)
 
 
 @Parameter(name="*")
@@ -64,6 +66,9 @@ class BrokerFlags:
     token: Annotated[str | None, text("token", "Log in with a token; the same holds.", BROKER)] = None
     credentials: Annotated[Path | None, text("credentials", "Log in with a .creds file.", BROKER)] = None
     nkey: Annotated[Path | None, text("nkey", "Log in with the nkey seed in this file.", BROKER)] = None
+    inbox_prefix: Annotated[
+        str, text("inbox_prefix", "What answers to us come in on; no other user's.", BROKER)
+    ] = DEFAULT_INBOX
     tls_ca: Annotated[Path | None, text("tls_ca", "Certificates to trust, not the system's.", BROKER)] = None
     tls_certificate: Annotated[Path | None, text("tls_certificate", "Our own certificate.", BROKER)] = None
     tls_key: Annotated[Path | None, text("tls_key", "The key to it.", BROKER)] = None

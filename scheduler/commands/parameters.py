@@ -59,7 +59,7 @@ def switch(name: str, text: str, group: Group | None = None) -> Parameter:
 
 def text(name: str, explanation: str, group: Group | None = None) -> Parameter:
     """A flag that takes any text."""
-    return _parameter(name, explanation, group, None, show_default=name == "nats_url")
+    return _parameter(name, explanation, group, None, show_default=name in {"nats_url", "inbox_prefix"})
 
 
 def _parameter(

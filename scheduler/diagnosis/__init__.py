@@ -4,6 +4,7 @@ Each module looks at one side and adds findings to a `Diagnosis`; whatever one o
 removes. Nothing here prints.
 """
 
+import math
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
@@ -27,8 +28,8 @@ class Finding:
     """One thing that was found out."""
 
     check: str
-    """What was looked at: ``server``, ``messages``, ``permissions``, ``jetstream``, ``streams``, ``replicas``,
-    ``clock``, ``commits`` or ``disk``."""
+    """What was looked at: ``connection``, ``server``, ``messages``, ``permissions``, ``jetstream``,
+    ``streams``, ``replicas``, ``commits``, ``disk`` or ``clock``."""
     level: Level
     text: str
     cure: str = ""
@@ -71,11 +72,12 @@ class Diagnosis:
         return not self.count(Level.FAILURE)
 
     def document(self) -> Mapping[str, Any]:
-        """As JSON: ``{"v": 1, "url", "version", "healthy", "findings": [{"check", "level", "text", "cure"}], "facts"}``.
+        """As JSON: ``{"v": 1, "url", "version", "healthy", "findings", "facts"}``.
 
-        ``facts``, as far as they were found out: ``max_payload`` (bytes), ``jetstream`` (the account, in the
-        server's words), ``clock`` (``difference_ms``, the server's minus ours, and ``error_ms``), and
-        ``commits`` (``count``, ``replicas``, ``p50_ms``, ``p99_ms``, ``per_second``, ``memory_p50_ms``).
+        A finding is ``{"check", "level", "text", "cure"}``. ``facts``, as far as they were found out:
+        ``max_payload`` (bytes); ``jetstream`` (our account, in the server's words); ``commits`` (``count``,
+        ``replicas``, ``p50_ms``, ``p99_ms``, ``per_second``, ``memory_p50_ms``); ``clock``
+        (``difference_ms``, the broker's minus ours, and ``error_ms``).
         """
         return {
             "v": 1,
@@ -91,10 +93,6 @@ def size(number: float) -> str:
     """A number of bytes as people read it: ``512 bytes``, ``1 MiB``, ``3.2 GiB``."""
     if number < 1024:
         return f"{number:.0f} bytes"
-    for unit in ("KiB", "MiB", "GiB"):
-        number /= 1024
-        if number < 1024:
-            break
-    else:
-        number, unit = number / 1024, "TiB"
-    return f"{number:.1f}".removesuffix(".0") + f" {unit}"
+    units = ("KiB", "MiB", "GiB", "TiB")
+    power = min(int(math.log(number, 1024)), len(units))
+    return f"{number / 1024**power:.1f}".removesuffix(".0") + f" {units[power - 1]}"

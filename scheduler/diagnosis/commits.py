@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import trio
 from attrs import frozen
@@ -68,10 +68,8 @@ async def _throwaway(js: JetStream, storage: str, replicas: int) -> AsyncIterato
 
 
 async def _remove(js: JetStream) -> None:
-    try:
+    with suppress(StreamNotFound):
         await js.call(f"STREAM.DELETE.{DOCTOR}")
-    except StreamNotFound:
-        pass
 
 
 async def _measure(js: JetStream, count: int) -> Timing:
@@ -106,7 +104,7 @@ async def check_commits(diagnosis: Diagnosis, js: JetStream, replicas: int) -> N
         if error.err_code in _TOO_MANY_REPLICAS:
             diagnosis.fail(
                 "replicas",
-                f"the broker cannot keep {replicas} replicas ({error})",
+                f"the broker cannot keep {replicas} replicas of a stream",
                 f"have {replicas} servers with JetStream in a cluster, or set --replicas 1",
             )
         else:
@@ -139,12 +137,16 @@ def _tell_replicas(diagnosis: Diagnosis, cluster: str, replicas: int) -> None:
     elif cluster:
         diagnosis.warn(
             "replicas",
-            f"one server alone keeps what is stored, although there is a cluster ({cluster!r}): builds wait while"
-            " it is down, and are lost with its disk",
-            "--replicas 3 before the first start; later for each stream: nats stream edit NAME --replicas=3",
+            f"one server alone keeps what is stored, although there is a cluster, {cluster!r}: builds wait"
+            " while it is down, and are lost with its disk",
+            "--replicas 3; for streams that are there already as well: nats stream edit NAME --replicas=3",
         )
     else:
-        diagnosis.note("replicas", "one server keeps what is stored: builds are lost with its disk")
+        diagnosis.note(
+            "replicas",
+            "one server keeps what is stored: builds are lost with its disk",
+            "where that matters: a cluster of three, and --replicas 3",
+        )
 
 
 def _tell_commits(diagnosis: Diagnosis, timing: Timing, memory: Timing | None, replicas: int) -> None:
@@ -157,8 +159,8 @@ def _tell_commits(diagnosis: Diagnosis, timing: Timing, memory: Timing | None, r
         "memory_p50_ms": None if memory is None else round(memory.at(0.5) * 1e3, 3),
     }
     text = (
-        f"p50 {timing.at(0.5) * 1e3:.2f} ms, p99 {timing.at(0.99) * 1e3:.2f} ms, {timing.rate:,.0f}/s one after"
-        f" the other ({len(timing.seconds)} tried): a step of a chain costs one"
+        f"p50 {timing.at(0.5) * 1e3:.2f} ms, p99 {timing.at(0.99) * 1e3:.2f} ms; one after the other"
+        f" {timing.rate:,.0f}/s, of {len(timing.seconds)}. Each step of a chain costs one"
     )
     if timing.at(0.5) > _SLOW:
         diagnosis.warn("commits", text, "a faster disk, or servers that are nearer to each other")
@@ -174,12 +176,14 @@ def _tell_disk(diagnosis: Diagnosis, ratio: float) -> None:
     elif ratio <= _UNSYNCED:
         diagnosis.warn(
             "disk",
-            f"{text}: it seems to be acknowledged before it is on the disk, and a power failure may take two minutes"
-            " of acknowledged records with it",
+            f"{text}: it seems to be acknowledged before it is on the disk. A power failure may then take two"
+            " minutes of acknowledged records with it",
             cure,
         )
     else:
-        diagnosis.note("disk", f"{text}: whether it is on the disk before it is acknowledged cannot be told", cure)
+        diagnosis.note(
+            "disk", f"{text}: whether it is on the disk before it is acknowledged cannot be told", cure
+        )
 
 
 def _tell_clock(diagnosis: Diagnosis, timing: Timing) -> None:

@@ -56,7 +56,7 @@ def _check_messages(diagnosis: Diagnosis, most: int, settings: Settings, *, jets
     if most < component + _ROOM:
         diagnosis.warn(
             "messages",
-            f"a message holds {size(most)}, and a component may have {size(component)}: one that large would fail",
+            f"a message holds {size(most)}, a component up to {size(component)}: one that large would fail",
             f"{cure}; or lower --max-component-bytes",
         )
     elif most > _RECOMMENDED:

@@ -1,4 +1,4 @@
-"""JetStream as a place to keep builds in: whether it is there, what it has room for, and how our streams stand."""
+"""JetStream as a place to keep builds in: whether it is there, how much room it has, how its streams are."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +9,7 @@ from scheduler.diagnosis import Diagnosis, size
 from scheduler.errors import BusError, JetStreamError, LogMissing, StoreError, StreamNotFound
 from scheduler.jetstream.api import JetStream
 from scheduler.jetstream.streams import LOG, OBJECTS, REPLIES, REPORTS, Layout, set_up
-from scheduler.stores.presence import jetstream_problem
+from scheduler.stores.presence import Presence
 
 _OVERLAP = 10065
 _NEARLY_FULL = 0.8
@@ -46,20 +46,22 @@ async def check_jetstream(diagnosis: Diagnosis, bus: Bus, settings: Settings) ->
         BusError: the bus cannot be used.
     """
     needed = settings.store in {"auto", "jetstream"}
-    problem = await jetstream_problem(bus)
-    if problem is not None:
+    absence = await Presence(bus).absence()
+    if absence is not None:
         if needed:
-            diagnosis.fail("jetstream", problem.text, problem.cure)
+            diagnosis.fail("jetstream", absence.text, absence.cure)
         else:
-            diagnosis.note("jetstream", f"{problem.text} (--store {settings.store} does without)")
+            diagnosis.note("jetstream", f"cannot be used (--store {settings.store} does without)")
         return False
     account = await JetStream(bus).account()
     diagnosis.facts["jetstream"] = {key: value for key, value in account.items() if key != "type"}
     if not needed:
         diagnosis.ok("jetstream", f"is there (--store {settings.store} does without)")
         return True
-    missing = await _check_streams(diagnosis, bus, settings)
+    streams = Diagnosis()
+    missing = await _check_streams(streams, bus, settings)
     _check_limits(diagnosis, account, settings, missing)
+    diagnosis.findings += streams.findings
     return True
 
 
@@ -113,7 +115,9 @@ def _check_limits(
     if isinstance(tiers, dict) and tiers:
         tier = f"R{settings.replicas}"
         if tier not in tiers:
-            text = f"the account has nothing for {settings.replicas} replicas, only {', '.join(sorted(tiers))}"
+            text = (
+                f"the account has nothing for {settings.replicas} replicas, only {', '.join(sorted(tiers))}"
+            )
             diagnosis.fail("jetstream", text, f"give the account a tier {tier}, or set --replicas")
             return
         used = tiers[tier]
@@ -125,13 +129,14 @@ def _check_limits(
     if limits.get("max_bytes_required"):
         diagnosis.fail(
             "jetstream",
-            "the account takes only streams with a size limit, and the log has none: it must never drop a record",
+            "the account takes only streams with a size limit; the log has none, as it drops no record",
             "max_bytes_required: false, for the account",
         )
-    if streams is not None and used.get("streams", 0) + len(missing) > streams:
+    have = used.get("streams", 0)
+    if streams is not None and have + len(missing) > streams:
         diagnosis.fail(
             "jetstream",
-            f"the account may have {streams} streams, and has {used.get('streams', 0)}: {len(missing)} more are needed",
+            f"the account may have {streams} streams, has {have}, and needs {len(missing)} more",
             "raise the account's max_streams",
         )
     if most is not None:

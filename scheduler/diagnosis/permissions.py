@@ -1,11 +1,11 @@
 """Tries whether the broker lets us publish and subscribe on all that the service needs.
 
-A publish is tried with a message that the server traces instead of delivering it (``Nats-Trace-Only``): nobody
-receives it, no stream stores it, no API carries it out. A subscription is made for a moment, and what comes in
-on it is ignored; it is in no queue group, so that it takes nothing from anybody.
+A publish is tried with a message that the server traces instead of delivering it (``Nats-Trace-Only``):
+nobody receives it, no stream stores it, no API carries it out. A subscription is made for a moment, and what
+comes in on it is ignored; it is in no queue group, so that it takes nothing from anybody.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Final
 
 import trio
@@ -23,7 +23,7 @@ DOCTOR: Final = "SCHEDULER_DOCTOR"
 """Our own throw-away stream."""
 DOCTOR_SUBJECT: Final = "scheduler.doctor.commits"
 _VERBS: Final = ("create", "update", "delete", "get", "find")
-_CURE: Final = "add to its permissions ({side}, allow): {lines}; `scheduler permissions` prints them all"
+_CURE: Final = "let it {verb} {lines} (`scheduler permissions` prints all that it takes)"
 _DEADLINE = 10.0
 
 
@@ -47,7 +47,7 @@ class Need:
 
 def _core() -> list[Need]:
     requests = [
-        Need(f"*.{verb}.*", "requests to connectors of any type", Level.WARNING, (f"doctor.{verb}.doctor",))
+        Need(f"*.{verb}.*", "requests to connectors of every type", Level.WARNING, (f"doctor.{verb}.doctor",))
         for verb in _VERBS
     ]
     reports = [
@@ -63,14 +63,20 @@ def _core() -> list[Need]:
         *requests,
         *reports,
         Need("_INBOX.>", "answers to those who submit", Level.WARNING, ("_INBOX.doctor.1",)),
-        Need("$SRV.PING.scheduler", "the question for another scheduler"),
+        Need("$SRV.PING.scheduler", "the question whether another scheduler is there"),
         Need("scheduler.event.*", "progress", Level.WARNING, ("scheduler.event.doctor",)),
     ]
 
 
 def _ernest() -> list[Need]:
-    words = ("set.mapping", "get.mapping", "set.mapping.change", "set.mapping.component", "del.mapping.component")
-    return [Need(f"build.{word}", "the Ernest store") for word in (*words, "find")]
+    words = (
+        "set.mapping",
+        "get.mapping",
+        "set.mapping.change",
+        "set.mapping.component",
+        "del.mapping.component",
+    )
+    return [Need(f"build.{word}", "questions to the Ernest store") for word in (*words, "find")]
 
 
 def _jetstream() -> list[Need]:
@@ -82,33 +88,49 @@ def _jetstream() -> list[Need]:
             "what is too large for a message",
             samples=(f"$O.{BUCKET}.C.doctor", f"$O.{BUCKET}.M.doctor"),
         ),
-        Need("$JS.API.INFO", "whether there is a JetStream"),
-        Need("$JS.API.STREAM.NAMES", "whose streams overlap with ours", Level.WARNING),
+        Need("$JS.API.INFO", "the question for JetStream"),
+        Need("$JS.API.STREAM.NAMES", "the question whose streams overlap with ours", Level.WARNING),
         Need(
             "$JS.API.STREAM.INFO.*",
-            "how our streams are set up",
+            "the question how its streams are set up",
             samples=tuple(f"$JS.API.STREAM.INFO.{stream}" for stream in (LOG, REPLIES, REPORTS, OBJECTS)),
         ),
     ]
     for stream in (LOG, REPLIES, REPORTS, OBJECTS):
         api = "$JS.API"
         needs += [
-            Need(f"{api}.STREAM.CREATE.{stream}", f"to make {stream}"),
-            Need(f"{api}.STREAM.MSG.GET.{stream}", f"to read {stream}"),
-            Need(f"{api}.CONSUMER.CREATE.{stream}.>", f"to read {stream}", samples=(f"{api}.CONSUMER.CREATE.{stream}.doctor",)),
-            Need(f"{api}.CONSUMER.MSG.NEXT.{stream}.*", f"to read {stream}", samples=(f"{api}.CONSUMER.MSG.NEXT.{stream}.doctor",)),
-            Need(f"{api}.CONSUMER.DELETE.{stream}.*", f"to read {stream}", Level.WARNING, (f"{api}.CONSUMER.DELETE.{stream}.doctor",)),
+            Need(f"{api}.STREAM.CREATE.{stream}", f"the making of {stream}"),
+            Need(f"{api}.STREAM.MSG.GET.{stream}", f"the reading of {stream}"),
+            Need(
+                f"{api}.CONSUMER.CREATE.{stream}.>",
+                f"the reading of {stream}",
+                samples=(f"{api}.CONSUMER.CREATE.{stream}.doctor",),
+            ),
+            Need(
+                f"{api}.CONSUMER.MSG.NEXT.{stream}.*",
+                f"the reading of {stream}",
+                samples=(f"{api}.CONSUMER.MSG.NEXT.{stream}.doctor",),
+            ),
+            Need(
+                f"{api}.CONSUMER.DELETE.{stream}.*",
+                f"the end of reading {stream}",
+                Level.WARNING,
+                (f"{api}.CONSUMER.DELETE.{stream}.doctor",),
+            ),
         ]
         if stream != REPLIES:
-            needs.append(Need(f"{api}.STREAM.PURGE.{stream}", f"to remove what is not kept from {stream}"))
+            needs.append(Need(f"{api}.STREAM.PURGE.{stream}", f"the removal of what is not kept in {stream}"))
     return needs
 
 
 def _own() -> list[Need]:
-    why = "this diagnosis, not the service"
+    why = "what this diagnosis tries, and a service does not"
     return [
         Need("scheduler.doctor.*", why, Level.NOTE, (DOCTOR_SUBJECT,)),
-        *(Need(f"$JS.API.STREAM.{verb}.{DOCTOR}", why, Level.NOTE) for verb in ("CREATE", "DELETE", "MSG.GET")),
+        *(
+            Need(f"$JS.API.STREAM.{verb}.{DOCTOR}", why, Level.NOTE)
+            for verb in ("CREATE", "DELETE", "MSG.GET")
+        ),
     ]
 
 
@@ -127,7 +149,11 @@ SUBSCRIPTIONS: Final = (
     *intake.SUBJECTS,
     *REPLY_SUBJECTS,
     "scheduler.reply.*",
-    *(f"$SRV.{verb}{tail}" for verb in ("PING", "INFO", "STATS") for tail in ("", ".scheduler", ".scheduler.doctor")),
+    *(
+        f"$SRV.{verb}{tail}"
+        for verb in ("PING", "INFO", "STATS")
+        for tail in ("", ".scheduler", ".scheduler.doctor")
+    ),
 )
 """What the service subscribes to, beside its inbox, without which there is no connection."""
 
@@ -141,11 +167,8 @@ async def check_permissions(diagnosis: Diagnosis, bus: Bus, store: str) -> None:
     unheard = await refused_subscriptions(bus, SUBSCRIPTIONS)
     if unheard:
         lines = ", ".join(f'"{subject}"' for subject in unheard)
-        diagnosis.fail(
-            "permissions",
-            f"may not subscribe to {', '.join(unheard)}",
-            _CURE.format(side="subscribe", lines=lines),
-        )
+        text = f"{len(unheard)} of the {len(SUBSCRIPTIONS)} subscriptions that it needs are refused"
+        diagnosis.fail("permissions", text, _CURE.format(verb="subscribe to", lines=lines))
     version = parse(diagnosis.version)
     if version is None or version < TRACES:
         what = "may subscribe to all that it has to; " if not unheard else ""
@@ -157,24 +180,22 @@ async def check_permissions(diagnosis: Diagnosis, bus: Bus, store: str) -> None:
         diagnosis.warn(
             "permissions",
             "what we may publish cannot be tried: we may not publish on our own inbox",
-            _CURE.format(side="publish", lines='"_INBOX.>"'),
+            _CURE.format(verb="publish on", lines='"_INBOX.>"'),
         )
         return
     denied = [need for need in needs if refused.intersection(need.subjects)]
-    for level in (Level.FAILURE, Level.WARNING, Level.NOTE):
-        _tell(diagnosis, level, [need for need in denied if need.level is level])
+    for level, add in (
+        (Level.FAILURE, diagnosis.fail),
+        (Level.WARNING, diagnosis.warn),
+        (Level.NOTE, diagnosis.note),
+    ):
+        these = [need for need in denied if need.level is level]
+        if these:
+            reasons = ", ".join(dict.fromkeys(need.why for need in these))
+            lines = ", ".join(f'"{need.line}"' for need in these)
+            add("permissions", f"may not publish: {reasons}", _CURE.format(verb="publish on", lines=lines))
     if not denied and not unheard:
         diagnosis.ok("permissions", "may publish and subscribe on all that it has to")
-
-
-def _tell(diagnosis: Diagnosis, level: Level, needs: Sequence[Need]) -> None:
-    reasons: dict[str, list[str]] = {}
-    for need in needs:
-        reasons.setdefault(need.why, []).append(f'"{need.line}"')
-    for why, lines in reasons.items():
-        add = {Level.FAILURE: diagnosis.fail, Level.WARNING: diagnosis.warn, Level.NOTE: diagnosis.note}[level]
-        allowed = ", ".join(lines)
-        add("permissions", f"may not publish on {allowed} ({why})", _CURE.format(side="publish", lines=allowed))
 
 
 async def refused_subscriptions(bus: Bus, subjects: Iterable[str]) -> list[str]:

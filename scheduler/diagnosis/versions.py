@@ -42,8 +42,8 @@ HOLES = (
         (2, 10, 0),
         (2, 10, 23),
         Level.WARNING,
-        "in a cluster, servers that are killed may lose a whole stream (Jepsen; 2.10.20 to 2.10.22), and replicas"
-        " may disagree on what compare-and-set let in (before 2.10.19)",
+        "servers of a cluster that are killed may lose a whole stream (Jepsen, of 2.10.20 to 2.10.22), and"
+        " replicas may disagree on what compare-and-set let in (before 2.10.19)",
         replicated=True,
     ),
     Hole(
@@ -87,7 +87,7 @@ HOLES = (
         (2, 2, 0),
         (2, 12, 0),
         Level.NOTE,
-        "knows no `persist_mode`: with `sync_interval: always` each reply is captured at the speed of the disk",
+        "knows no `persist_mode`: with `sync_interval: always`, replies are captured at the disk's speed",
     ),
 )
 
@@ -122,11 +122,13 @@ def check_version(diagnosis: Diagnosis, *, replicas: int, jetstream: bool) -> No
     ]
     if not known:
         tested = version[:2] == TESTED
-        diagnosis.ok("server", f"{name}, of which nothing bad is known" if tested else name)
+        diagnosis.ok("server", f"{name}: no hole is known that concerns us" if tested else name)
     for hole in known:
         if hole.level is Level.WARNING:
             diagnosis.warn("server", f"{name}: {hole.text}", upgrade)
         else:
             diagnosis.note("server", f"{name} {hole.text}", upgrade)
     if version[:2] > TESTED:
-        diagnosis.note("server", f"{name} is newer than what this scheduler was tested with ({TESTED[0]}.{TESTED[1]})")
+        diagnosis.note(
+            "server", f"{name} is newer than what this scheduler was tested with ({TESTED[0]}.{TESTED[1]})"
+        )

@@ -1,11 +1,11 @@
 """JetStream's request/reply API and publishing with an acknowledgement, over the Bus.
 
-State is read from a stream's leader (``STREAM.MSG.GET``), never by direct get, which a replica may answer with
-what is old. The server's errors are translated in one place: `_error`.
+State is read from a stream's leader (``STREAM.MSG.GET``), never by direct get, which a replica may answer
+with what is old. The server's errors are translated in one place: `_error`.
 """
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, Final, TypeVar
@@ -14,7 +14,7 @@ import msgspec
 import trio
 from attrs import field, frozen
 
-from scheduler.bus import Bus, Handler
+from scheduler.bus import Bus, Handler, Subscription
 from scheduler.errors import (
     BusError,
     BusFull,
@@ -28,7 +28,6 @@ from scheduler.errors import (
 NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 
 _NO_MESSAGE = 10037
-_GOODBYE = 1.0
 
 _Form = TypeVar("_Form", bound=msgspec.Struct)
 
@@ -73,7 +72,7 @@ class StreamInfo:
     messages: int
     bytes: int
     first_sequence: int
-    """Of the oldest message; one more than ``last_sequence`` where all were removed, 0 where none ever was."""
+    """Of the oldest message; ``last_sequence + 1`` where all were removed, 0 where there never was one."""
     last_sequence: int
     """The last one given out, whether or not that message is still there."""
 
@@ -137,7 +136,7 @@ class JetStream:
         *,
         expected: int | None = None,
         headers: Mapping[str, str] | None = None,
-        timeout: float | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - in place of the class's own
     ) -> Ack:
         """Publish a message and wait until the stream has stored it.
 
@@ -159,7 +158,12 @@ class JetStream:
 
     async def last(self, stream: str, subject: str) -> Stored | None:
         """The last message of a stream on ``subject``, which may have wildcards; None where there is none."""
-        return await self._message(stream, {"last_by_subj": subject})
+        found = await self._message(stream, {"last_by_subj": subject})
+        if found is None and subject == ">":
+            # Then the server has only looked for its last number, whose message may have been removed.
+            others = [await self._message(stream, {"last_by_subj": all_}) for all_ in ("*", "*.>")]
+            found = max((one for one in others if one), key=lambda one: one.sequence, default=None)
+        return found
 
     async def get(self, stream: str, sequence: int) -> Stored | None:
         """The message of that number, from 1; None where there is none (any more)."""
@@ -195,6 +199,11 @@ class JetStream:
         answer = await self.call(f"STREAM.PURGE.{stream}", {"filter": subject})
         return int(answer.get("purged", 0))
 
+    async def subscribe(self, subject: str, handler: Handler) -> Subscription:
+        """As `Bus.subscribe`, with the deadline of this class; raises BusError as the class does."""
+        with _within(self.timeout, f"cannot subscribe to {subject}"):
+            return await self.bus.subscribe(subject, handler)
+
     async def _message(self, stream: str, body: Mapping[str, Any]) -> Stored | None:
         endpoint = f"STREAM.MSG.GET.{stream}"
         try:
@@ -207,41 +216,27 @@ class JetStream:
         return Stored(message.subject, message.seq, time, message.data, headers)
 
     async def _ask(
-        self, subject: str, data: bytes, headers: Mapping[str, str] | None, timeout: float
+        self, subject: str, data: bytes, headers: Mapping[str, str] | None, seconds: float
     ) -> dict[str, Any]:
         try:
-            with trio.fail_after(timeout):
+            with _within(seconds, f"{subject} was not answered"):
                 message = await self.bus.request(subject, data, headers=headers)
-        except trio.TooSlowError:
-            raise JetStreamUnavailable(f"{subject} was not answered within {timeout:g} s") from None
         except NoResponders:
             raise JetStreamUnavailable(
-                f"nobody answers {subject}: JetStream is off or not ready yet, or has no such stream or subject"
+                f"nobody answers {subject}: no stream has it, or JetStream is off or not ready yet"
             ) from None
         except BusFull as error:
             raise JetStreamUnavailable(f"{subject} was not sent: {error}") from error
         return read_answer(subject, message.data)
 
 
-@asynccontextmanager
-async def open_inbox(js: JetStream, handler: Handler) -> AsyncIterator[str]:
-    """A subject that nobody else uses, for as long as the context lasts; ``handler`` gets what comes on it.
-
-    Raises:
-        JetStreamUnavailable: the broker is away.
-        BusError: as for `JetStream`.
-    """
-    inbox = js.bus.new_inbox()
+@contextmanager
+def _within(seconds: float, problem: str) -> Iterator[None]:
     try:
-        with trio.fail_after(js.timeout):
-            subscription = await js.bus.subscribe(inbox, handler)
+        with trio.fail_after(seconds):
+            yield
     except trio.TooSlowError:
-        raise JetStreamUnavailable(f"cannot subscribe to an inbox within {js.timeout:g} s") from None
-    try:
-        yield inbox
-    finally:
-        with trio.move_on_after(_GOODBYE, shield=True):
-            await subscription.unsubscribe()
+        raise JetStreamUnavailable(f"{problem} within {seconds:g} s") from None
 
 
 def read_answer(subject: str, data: bytes) -> dict[str, Any]:

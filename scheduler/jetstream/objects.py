@@ -1,8 +1,8 @@
-"""An object store bucket: data beyond the payload limit, in chunks, as the NATS command line and clients keep it.
+"""An object store bucket: data beyond the payload limit, in chunks, as other NATS clients keep it.
 
-The chunks of an object are messages on ``$O.<bucket>.C.<nuid>``, where each version has a nuid of its own. Its
-metadata is the one message on ``$O.<bucket>.M.<name, base64>``: written last, it makes the object visible,
-replaced by compare-and-set, it makes the next version visible, and only then are the old chunks removed.
+The chunks of an object are messages on ``$O.<bucket>.C.<nuid>``, where each version has a nuid of its own.
+Its metadata is the one message on ``$O.<bucket>.M.<name, base64>``. Written last, it makes the object
+visible; replaced by compare-and-set, the next version. Only then are the old chunks removed.
 """
 
 import base64
@@ -21,7 +21,7 @@ from attrs import frozen
 
 from scheduler.bus import Message, Outgoing
 from scheduler.errors import BusError, JetStreamError, JetStreamUnavailable, WrongLastSequence
-from scheduler.jetstream.api import JetStream, open_inbox, read_ack, read_answer
+from scheduler.jetstream.api import JetStream, read_ack, read_answer
 from scheduler.jetstream.reading import read
 from scheduler.jetstream.streams import BUCKET
 
@@ -144,16 +144,17 @@ class Objects:
 
     async def names(self, prefix: str = "") -> AsyncIterator[ObjectInfo]:
         """The objects whose names begin with ``prefix``, oldest first."""
-        async with aclosing(read(self._js, self._stream, subjects=[self._subject("M", ">")])) as batches:
+        batches = read(self._js, self._stream, subjects=[self._subject("M", ">")])
+        try:
             async for batch in batches:
                 for one in batch:
-                    try:
-                        meta = _decode(one.data)
-                    except JetStreamError:
+                    meta = _decode_or_none(one.data)
+                    if meta is None:
                         log.warning("an object's metadata cannot be read", subject=one.subject)
-                        continue
-                    if meta.name.startswith(prefix) and not meta.deleted:
+                    elif meta.name.startswith(prefix) and not meta.deleted:
                         yield ObjectInfo(meta.name, meta.size, one.time)
+        finally:
+            await batches.aclose()  # noqa: ASYNC102 - it shields itself, with a deadline
 
     async def sweep(self, before: int) -> int:
         """Remove the chunks that no object has: what was left by processes that were killed.
@@ -212,16 +213,19 @@ class Objects:
             return "" if older is None else _nuid(older.data)
 
     async def _send(self, subject: str, data: bytes, chunk_bytes: int) -> None:
-        window = _Window()
+        window = _Window(self._js.timeout)
         bus = self._js.bus
-        async with open_inbox(self._js, window.receive) as inbox:
-            try:
-                for at in range(0, len(data), chunk_bytes):
-                    await window.room(_WINDOW, self._js.timeout)
-                    window.sent(bus.publish(subject, data[at : at + chunk_bytes], reply=inbox))
-                await window.room(1, self._js.timeout)
-            finally:
-                window.withdraw()
+        inbox = bus.new_inbox()
+        subscription = await self._js.subscribe(inbox, window.receive)
+        try:
+            for at in range(0, len(data), chunk_bytes):
+                await window.room(_WINDOW)
+                window.sent(bus.publish(subject, data[at : at + chunk_bytes], reply=inbox))
+            await window.room(1)
+        finally:
+            window.withdraw()
+            with trio.move_on_after(_GOODBYE, shield=True):
+                await subscription.unsubscribe()
 
     async def _fetch(self, meta: _Meta) -> bytes | None:
         """The data of a version; None where it is not (or no longer) what its metadata says."""
@@ -257,7 +261,8 @@ class Objects:
 class _Window:
     """Messages that are published one after another, and acknowledged a little later."""
 
-    def __init__(self) -> None:
+    def __init__(self, patience: float) -> None:
+        self._patience = patience
         self._unacknowledged: deque[Outgoing] = deque()
         self._failure: BusError | None = None
         self._changed = trio.Event()
@@ -276,20 +281,22 @@ class _Window:
             self._failure = self._failure or error
         self._changed.set()
 
-    async def room(self, size: int, timeout: float) -> None:
+    async def room(self, size: int) -> None:
         """Wait until fewer than ``size`` are unacknowledged.
 
         Raises:
-            JetStreamUnavailable: for ``timeout`` seconds no acknowledgement came.
+            JetStreamUnavailable: no acknowledgement came for ``patience`` seconds.
             BusError: as for `JetStream`, for any of the messages.
         """
         await trio.lowlevel.checkpoint()
         while len(self._unacknowledged) >= size and self._failure is None:
             self._changed = trio.Event()
-            with trio.move_on_after(timeout) as scope:
+            with trio.move_on_after(self._patience) as scope:
                 await self._changed.wait()
             if scope.cancelled_caught:
-                raise JetStreamUnavailable(f"an object's chunks were not acknowledged within {timeout:g} s")
+                raise JetStreamUnavailable(
+                    f"an object's chunks were not acknowledged within {self._patience:g} s"
+                )
         if self._failure is not None:
             raise self._failure
 
@@ -310,9 +317,14 @@ def _decode(data: bytes) -> _Meta:
     return meta
 
 
+def _decode_or_none(data: bytes) -> _Meta | None:
+    try:
+        return _decode(data)
+    except JetStreamError:
+        return None
+
+
 def _nuid(data: bytes) -> str:
     """The nuid in an object's metadata; empty where there is none to be read."""
-    try:
-        return _decode(data).nuid
-    except JetStreamError:
-        return ""
+    meta = _decode_or_none(data)
+    return "" if meta is None else meta.nuid

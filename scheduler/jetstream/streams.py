@@ -1,4 +1,4 @@
-"""The streams that durable builds rest on: what they are called, how they are set up, and whether they still are.
+"""The streams that durable builds rest on: their names, their settings, and whether they still have those.
 
 | stream | holds |
 |---|---|
@@ -134,9 +134,9 @@ async def set_up(js: JetStream, layout: Layout) -> list[str]:
     log = found[LOG]
     if log is None and (orphans := [name for name in (REPORTS, OBJECTS) if found[name] is not None]):
         raise LogMissing(
-            f"stream {LOG} is missing, although there is {' and '.join(orphans)}: the log of all builds is lost."
-            f" Restore it from a backup (nats stream restore); to begin without it, and forget every build,"
-            f" remove what is left of the others (nats stream rm {' and '.join(orphans)})"
+            f"stream {LOG} is missing, although there is {' and '.join(orphans)}: all builds' logs are gone."
+            " Restore it from a backup (nats stream restore); or, to forget all builds and begin anew, remove"
+            f" the others as well (nats stream rm {orphans[0]}, and so on)"
         )
     lines: list[str] = []
     for config in wanted:
@@ -170,11 +170,13 @@ async def _create(js: JetStream, config: Mapping[str, Any]) -> Mapping[str, Any]
     try:
         answer = await js.call(f"STREAM.CREATE.{name}", config)
     except JetStreamError as error:
-        if error.err_code == _NAME_IN_USE:
-            return (await js.info(name)).config
-        raise StoreError(f"cannot make stream {name}: {await _explain(js, config, error)}") from error
-    made: dict[str, Any] = answer["config"]
-    return made
+        refusal = error
+    else:
+        made: dict[str, Any] = answer["config"]
+        return made
+    if refusal.err_code == _NAME_IN_USE:
+        return (await js.info(name)).config
+    raise StoreError(f"cannot make stream {name}: {await _explain(js, config, refusal)}") from refusal
 
 
 async def _explain(js: JetStream, config: Mapping[str, Any], error: JetStreamError) -> str:
@@ -244,7 +246,7 @@ def _cure(name: str, key: str, value: Any) -> str:
         flag = f"{on}{_FLAGS[key]}" if isinstance(value, bool) else f"{_FLAGS[key]}{text}"
         return f"change it: nats stream edit {name} '--{flag}'"
     if name == REPLIES:
-        return f"this cannot be changed: when no build runs, stop the scheduler, nats stream rm {name}, and start"
+        return f"this cannot be changed: while no build runs, nats stream rm {name}, then start again"
     return f"this cannot be changed: nats stream backup {name}, and restore it with a corrected configuration"
 
 

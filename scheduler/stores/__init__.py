@@ -63,6 +63,9 @@ class Store(Protocol):
         Only where `in_order`.
         """
 
+    async def settle(self) -> None:
+        """Persist everything that was noted; the caller owns the deadline. Where not `in_order`: nothing."""
+
     def close(self, build: str) -> None:
         """Nothing more will be told of this build by this process. Idempotent."""
 

@@ -160,6 +160,9 @@ class ErnestStore:
     def note_sent(self, build: str, event: Sent, departure: Departure) -> None:
         """Nothing: it has no word for this."""
 
+    async def settle(self) -> None:
+        """Nothing: nothing was only noted."""
+
     def close(self, build: str) -> None:
         """Nothing: its queue is gone when nobody waits in it."""
 

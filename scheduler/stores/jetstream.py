@@ -9,6 +9,7 @@ would follow from them. What makes the process end is a stream that is gone alth
 
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import trio
@@ -40,6 +41,7 @@ from scheduler.stores.weather import Weather
 
 _LULL = 0.25
 """Seconds for which what can wait for company waits."""
+_LEAST_RECORD_BYTES = 1024
 _MOST_RECORD_BYTES = 1024 * 1024
 _ROOM = 8 * 1024
 """Bytes of a message beside the events of its record."""
@@ -96,7 +98,7 @@ class JetStreamStore:
             instance=instance,
             position=position,
             wall_clock=wall_clock,
-            record_bytes=min(_MOST_RECORD_BYTES, bus.max_payload - _ROOM),
+            record_bytes=max(_LEAST_RECORD_BYTES, min(_MOST_RECORD_BYTES, bus.max_payload - _ROOM)),
             start=self._start,
         )
         self._logs: dict[str, BuildLog] = {}
@@ -168,6 +170,13 @@ class JetStreamStore:
         for build in nothing:
             yield build
 
+    async def settle(self) -> None:
+        """Commit everything that was told, what waits for company included; the caller owns the deadline."""
+        await self._end_the_wait()
+        for log in list(self._logs.values()):
+            with suppress(StoreError):
+                await log.commit_all()
+
     def open(self, build: str, *, sequence: int, n: int, epoch: int) -> BuildLog:
         """Write on in the log of a build that an earlier process began."""
         log = self._logs[build] = BuildLog(build, self._desk, sequence=sequence, n=n, epoch=epoch)
@@ -234,6 +243,9 @@ class JetStreamStore:
             await log.commit()
         except AlreadyLogged as error:
             self.close(build)
+            for name in log.loose:
+                with suppress(BusError):  # retention will find it
+                    await self.objects.delete(name)
             raise await self._explained(build, str(error)) from None
         except BaseException:
             self.close(build)

@@ -13,6 +13,7 @@ else's: fenced. De-duplication by message id would not do: a copy that comes aft
 """
 
 import math
+import secrets
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
@@ -142,6 +143,8 @@ class BuildLog:
         self._waiters: deque[tuple[int, trio.Event]] = deque()
         self._writing = False
         self._leaving: list[_Leaving] = []
+        self.loose: list[str] = []
+        """Objects with events whose record is not committed."""
         self.departures = 0
         """How many requests were noted as handed to the bus."""
 
@@ -173,6 +176,13 @@ class BuildLog:
             await done.wait()
             if self.failure is not None:
                 raise self.failure
+
+    async def commit_all(self) -> None:
+        """As `commit`, with what waits for company."""
+        if self._lazy:
+            self.put(self._lazy)
+            self._lazy = []
+        await self.commit()
 
     def note_sent(self, event: Sent, departure: Departure) -> None:
         """Put ``event`` once the broker is known to have got the request; nobody waits for that."""
@@ -272,6 +282,7 @@ class BuildLog:
         at_once = await self._store(data, headers, record_id)
         self.n += 1
         self._committed += taken
+        self.loose.clear()
         if at_once and desk.bus.generation == generation:
             # It went out behind the requests before it, over the same connection, and has arrived.
             self.arrived(generation, departures)
@@ -299,7 +310,8 @@ class BuildLog:
         return events, taken
 
     async def _put_elsewhere(self, event: bytes) -> bytes:
-        name = f"{self._subject}/{self.epoch}-{self.n + 1}-{self._committed}"
+        # Unlike any other's: whoever loses the race for this record must not have replaced the winner's.
+        name = f"{self._subject}/{self._desk.instance}-{self.epoch}-{self._put}-{secrets.token_hex(4)}"
         pause = _FIRST_PAUSE
         while True:
             try:
@@ -309,6 +321,7 @@ class BuildLog:
                 await trio.sleep(pause)
                 pause = min(2 * pause, _LAST_PAUSE)
             else:
+                self.loose.append(name)
                 return encode_event(Elsewhere(name))
 
     async def _store(self, data: bytes, headers: Mapping[str, str], record_id: str) -> bool:

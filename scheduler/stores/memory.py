@@ -27,6 +27,9 @@ class MemoryStore:
     def note_sent(self, build: str, event: Sent, departure: Departure) -> None:
         """Forget ``event``."""
 
+    async def settle(self) -> None:
+        """Nothing: nothing was only noted."""
+
     def close(self, build: str) -> None:
         """Nothing: there is nothing to let go of."""
 

@@ -3,6 +3,7 @@
 import msgspec
 import structlog
 import trio
+from attrs import frozen
 
 from scheduler.bus import Bus
 from scheduler.bus.server import server_info
@@ -10,17 +11,75 @@ from scheduler.errors import NoResponders, UnsupportedServer
 
 _log = structlog.get_logger(__name__)
 
-NO_JETSTREAM = (
-    "the broker has no JetStream, where builds are kept by default: enable it (`jetstream {}` in the broker's"
-    " configuration, and for the account), or choose --store ernest (an Ernest service-store), --store memory"
-    " (builds end with the process), or --embedded (a broker of our own, which has it)"
-)
-_CURE_OF_REFUSAL = "let it publish on $JS.API.INFO (`scheduler permissions` prints all that it needs)"
 _QUESTION = "$JS.API.INFO"
 _NOT_ENABLED = frozenset({10039, 10076})
 """The server's errors for an account without JetStream, and for none at all."""
 _TIMEOUT = 2.0
 _PERIOD = 1.0
+_CLUSTER = "in a cluster, most of its servers have to be up for it to have a leader; see their logs"
+
+
+@frozen
+class Absence:
+    """Why JetStream cannot be used."""
+
+    text: str
+    cure: str = ""
+    passing: bool = False
+    """Whether it is worth asking again."""
+
+
+NONE = Absence(
+    "the broker has no JetStream, where builds are kept by default",
+    "enable it (`jetstream {}` in the broker's configuration, and for the account), or choose --store ernest"
+    " (an Ernest service-store), --store memory (builds end with the process), or --embedded (a broker of our"
+    " own, which has it)",
+)
+REFUSED = Absence(
+    "the broker does not permit us to ask for JetStream",
+    "let us publish on $JS.API.INFO (`scheduler permissions` prints all that it takes)",
+)
+
+
+class Presence:
+    """Asks for JetStream, as often as one likes."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+        self._refused = False
+        bus.on_refused(self._on_refused)
+
+    def _on_refused(self, subject: str) -> None:
+        self._refused = self._refused or subject == _QUESTION
+
+    async def absence(self) -> Absence | None:
+        """Why JetStream cannot be used right now; None where it can.
+
+        Raises:
+            BusError: the bus cannot be used.
+        """
+        try:
+            with trio.fail_after(_TIMEOUT):
+                answer = msgspec.json.decode((await self._bus.request(_QUESTION, b"")).data)
+        except NoResponders:
+            return NONE
+        except trio.TooSlowError:
+            return REFUSED if self._refused else await self._silence()
+        except msgspec.DecodeError:
+            return Absence("what answers for JetStream cannot be read", passing=True)
+        error = answer.get("error") if isinstance(answer, dict) else None
+        if not isinstance(error, dict):
+            return None
+        if error.get("err_code") in _NOT_ENABLED:
+            return NONE
+        return Absence(f"JetStream cannot work: {error.get('description')}", _CLUSTER, passing=True)
+
+    async def _silence(self) -> Absence:
+        # Where something listens to everything, nobody says that there is none.
+        info = await server_info(self._bus) if self._bus.connected else None
+        if info is not None and not info.jetstream and not info.cluster:
+            return NONE
+        return Absence("JetStream does not answer", _CLUSTER, passing=True)
 
 
 async def await_jetstream(bus: Bus) -> None:
@@ -30,43 +89,12 @@ async def await_jetstream(bus: Bus) -> None:
         UnsupportedServer: the broker has no JetStream for us; the message names the choices.
         BusError: the bus was closed.
     """
-    refused = trio.Event()
-    bus.on_refused(lambda subject: refused.set() if subject == _QUESTION else None)
+    presence = Presence(bus)
     said = False
-    while True:
-        problem = await _problem(bus)
-        if refused.is_set():
-            raise UnsupportedServer(f"the broker does not permit us to ask for JetStream: {_CURE_OF_REFUSAL}")
-        if problem is None:
-            return
+    while (absence := await presence.absence()) is not None:
+        if not absence.passing:
+            raise UnsupportedServer(f"{absence.text}: {absence.cure}")
         if not said:
-            _log.warning("waiting for JetStream", reason=problem)
+            _log.warning("waiting for JetStream", reason=absence.text, cure=absence.cure)
             said = True
         await trio.sleep(_PERIOD)
-
-
-async def _problem(bus: Bus) -> str | None:
-    """Why JetStream cannot be used yet; None where it can.
-
-    Raises:
-        UnsupportedServer: there is none.
-    """
-    try:
-        with trio.fail_after(_TIMEOUT):
-            answer = msgspec.json.decode((await bus.request(_QUESTION, b"")).data)
-    except NoResponders:
-        raise UnsupportedServer(NO_JETSTREAM) from None
-    except trio.TooSlowError:
-        # Where something listens to everything, nobody says that there is none.
-        info = await server_info(bus) if bus.connected else None
-        if info is not None and not info.jetstream and not info.cluster:
-            raise UnsupportedServer(NO_JETSTREAM) from None
-        return "it does not answer"
-    except msgspec.DecodeError:
-        return "its answer cannot be read"
-    error = answer.get("error") if isinstance(answer, dict) else None
-    if not isinstance(error, dict):
-        return None
-    if error.get("err_code") in _NOT_ENABLED:
-        raise UnsupportedServer(NO_JETSTREAM)
-    return str(error.get("description"))

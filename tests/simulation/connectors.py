@@ -58,7 +58,7 @@ class Connector:
     async def start(self) -> None:
         """Connect and take requests."""
         await self.bus.connect()
-        await self.bus.subscribe(f"{self.type}.*.*", self._take, queue=f"{self.type} connectors")
+        await self.bus.subscribe(f"{self.type}.*.*", self._take, queue=f"{self.type}-connectors")
         self.life += 1
 
     def _take(self, message: Message) -> None:
@@ -67,7 +67,9 @@ class Connector:
         rng, manners = self.world.rng, self.manners
         component: JSON = json.loads(message.data)
         attempt = (message.headers or {}).get("Nats-Msg-Id", "")
-        self.world.trace.add("taken", self.name, component["service"], component["_component_id"], attempt)
+        references = tuple((key[5:], component[key]) for key in component if key.startswith("from-"))
+        detail = (attempt, references)
+        self.world.trace.add("taken", self.name, component["service"], component["_component_id"], detail)
         if rng.random() < manners.mute:
             return
         seconds = rng.uniform(0.01, 2.0)
@@ -91,6 +93,7 @@ class Connector:
                 answer = self._answer(component, other)
             self.world.later.after(rng.expovariate(1.0), lambda: self._say(message, answer))
         if rng.random() < manners.foreign:
+            # One about a component that nobody asked for, which has to change nothing.
             stranger = {**self._answer(component, "completed"), "_component_id": "nobody"}
             self._say(message, stranger, "subject")
 

@@ -59,8 +59,8 @@ def _patched(source: random.Random) -> Iterator[None]:
         mock.patch.object(secrets, "token_hex", lambda size=32: source.randbytes(size).hex()),
         mock.patch.object(secrets, "token_bytes", lambda size=32: source.randbytes(size)),
         mock.patch.object(secrets, "randbelow", source.randrange),
-        mock.patch.object(time, "time", _wall_clock),
-        mock.patch.object(time, "time_ns", lambda: round(_wall_clock() * SECOND)),
+        mock.patch.object(time, "time", wall_clock),
+        mock.patch.object(time, "time_ns", lambda: round(wall_clock() * SECOND)),
         mock.patch.object(time, "monotonic", trio.current_time),
         # How long our own code takes is no part of the simulation: it takes no time at all.
         mock.patch.object(time, "perf_counter", trio.current_time),
@@ -75,7 +75,8 @@ def _patched(source: random.Random) -> Iterator[None]:
             patch.stop()
 
 
-def _wall_clock() -> float:
+def wall_clock() -> float:
+    """Seconds since 1970, as the process sees it that the task belongs to."""
     return DAY_ZERO / SECOND + trio.current_time() + SKEW.get()
 
 

@@ -437,6 +437,8 @@ class World:
 
     def left(self, who: str, message: Published) -> None:
         """A process writes a message to its connection."""
+        if message.subject.startswith("_INBOX.client") and b'"status":"accepted"' in message.data:
+            self.trace.add("accepted left", who, json.loads(message.data)["id"])
         self._note("left", who, message)
 
     def arrived(self, who: str, message: Published) -> None:

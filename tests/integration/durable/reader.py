@@ -54,15 +54,15 @@ def build_of(text: str) -> str:
 class Reader(Client):
     """A client with JetStream, to be used from plain functions."""
 
-    def messages(self, stream: str, subject: str | None = None) -> list[InStream]:
+    def messages(self, stream: str, subject: str = "") -> list[InStream]:
         """Everything that a stream holds, in order."""
         found: list[InStream] = self._call(self._messages(stream, subject))
         return found
 
-    async def _messages(self, stream: str, subject: str | None) -> list[InStream]:
+    async def _messages(self, stream: str, subject: str) -> list[InStream]:
         context = self._client.jetstream()
-        config = ConsumerConfig(ack_policy=AckPolicy.NONE, filter_subject=subject, inactive_threshold=30)
-        subscription = await context.pull_subscribe("", stream=stream, config=config)
+        config = ConsumerConfig(ack_policy=AckPolicy.NONE, inactive_threshold=30)
+        subscription = await context.pull_subscribe(subject, stream=stream, config=config)
         info = await subscription.consumer_info()
         left = info.num_pending or 0
         found: list[InStream] = []

@@ -20,7 +20,7 @@ Moment = Callable[[Scene], None]
 
 BUILDS = 12
 LATENCY = [0.02, 0.1]
-FEW = ("--max-in-flight", "10")
+FEW = ("--max-in-flight", "4")
 """Requests at a time, so that builds of this size last for all the kills."""
 WAIT = 3.0
 """Seconds that a moment may keep everybody waiting: what it waits for may not come any more."""
@@ -136,7 +136,7 @@ def test_the_service_is_killed_again_and_again(start_scene: SceneFactory) -> Non
     """Every build ends once, and nothing is sent twice but what may not have left."""
     randomness = random.Random(f"service {SEED}")
     scene = start_scene({"latency": LATENCY, "on": "mixed"})
-    builds = some_builds(randomness, 40, 100)
+    builds = some_builds(randomness, 60, 100)
     scene.start(*FEW)
     scene.submit(*builds)
     counted = kill_all_along(scene, randomness, 30, [lambda: restart(scene)])

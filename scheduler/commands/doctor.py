@@ -1,0 +1,60 @@
+"""``scheduler doctor``: would a service run well on this broker, and what is to be done about it if not."""
+
+import logging
+from functools import partial
+from typing import Annotated, Any
+
+import msgspec
+import structlog
+
+from scheduler.commands.flags import (
+    BROKER_DEFAULTS,
+    STORE_DEFAULTS,
+    BrokerFlags,
+    StoreFlags,
+    settings_of,
+)
+from scheduler.commands.parameters import switch
+
+
+def doctor(
+    *,
+    json: Annotated[bool, switch("json", "Print one JSON object instead of text.")] = False,
+    store: StoreFlags = STORE_DEFAULTS,
+    broker: BrokerFlags = BROKER_DEFAULTS,
+) -> int:
+    """Look at a broker, and say what to do about it."""
+    settings = settings_of(broker, store)
+
+    # A wrong flag is told without loading these.
+    from scheduler.commands.session import complain, run_async, say, until_signal, with_parts  # noqa: PLC0415
+    from scheduler.diagnosis import Diagnosis  # noqa: PLC0415
+    from scheduler.diagnosis.examination import examine  # noqa: PLC0415
+    from scheduler.diagnosis.output import Output, show  # noqa: PLC0415
+    from scheduler.errors import BusError  # noqa: PLC0415
+
+    # What the broker refuses is a finding here, and no line in a log.
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    found: list[Diagnosis] = []
+
+    async def job(bus: Any) -> int:
+        found.append(await examine(bus, settings))
+        return 0
+
+    def stopped() -> None:
+        complain("interrupted: nothing is left behind on the broker")
+
+    try:
+        code = run_async(partial(until_signal, partial(with_parts, settings, None, job), stopped))
+    except BusError as error:
+        found.append(Diagnosis())
+        found[0].fail("connection", str(error), "see --nats-url and how to log in, and the broker's log")
+        code = 0
+    if code:
+        return code
+    (diagnosis,) = found
+    if json:
+        say(msgspec.json.format(msgspec.json.encode(diagnosis.document()), indent=2).decode())
+    else:
+        show(diagnosis, Output(highlight=False))
+    return 0 if diagnosis.healthy else 1

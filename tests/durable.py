@@ -1,0 +1,294 @@
+"""Durable builds without a broker: a JetStream in memory, processes that begin and die beside it, and its logs."""
+
+import json
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from enum import Enum
+from typing import Any, TypeAlias
+
+import trio
+from attrs import define, evolve, field
+from fake_bus import FakeBus, Published
+from fake_jetstream import DAY_ZERO, SECOND, FakeJetStream, _FakeBroker
+from fakes import JSON, Cloud, Reply, Script, Site, encode, succeed
+
+from scheduler.bus.subjects import matches
+from scheduler.codec import encode_token
+from scheduler.config import Settings
+from scheduler.events import Event
+from scheduler.jetstream.api import JetStream
+from scheduler.jetstream.objects import Objects
+from scheduler.jetstream.streams import LOG, OBJECTS, REPLIES, REPORTS, Layout, set_up
+from scheduler.records import Elsewhere, Position, Record, compose, decode_record, encode_event, headers_of
+from scheduler.service import Service
+from scheduler.stores.jetstream import JetStreamStore
+
+LOGS = "scheduler.log.*"
+API = "$JS.API.>"
+Clock: TypeAlias = Callable[[], float]
+
+
+def wall_clock() -> float:
+    """What the broker's clock says, in seconds since 1970."""
+    return DAY_ZERO / SECOND + trio.current_time()
+
+
+class Fate(Enum):
+    """What becomes of a message that leaves for JetStream."""
+
+    PASS = "it arrives, and is answered"
+    LOSE = "it never arrives"
+    MUTE = "it arrives, and the answer is lost"
+    HOLD = "it is under way until it is let go"
+
+
+class Line:
+    """What is between a bus and JetStream: messages may be lost on it, or their answers, or come late."""
+
+    def __init__(self, jetstream: FakeJetStream) -> None:
+        self.jetstream = jetstream
+        self.held: list[Published] = []
+        """What is under way, in order."""
+        self.passed: list[Published] = []
+        """What arrived, in order."""
+        self._fates: list[tuple[str, deque[Fate]]] = []
+
+    def plan(self, subject: str, *fates: Fate) -> None:
+        """The next messages on a subject (a pattern) fare so, one after another."""
+        self._fates.append((subject, deque(fates)))
+
+    def take(self, message: Published) -> bool:
+        """As `FakeJetStream.take`."""
+        fate = Fate.PASS
+        for pattern, fates in self._fates:
+            if fates and matches(pattern, message.subject):
+                fate = fates.popleft()
+                break
+        match fate:
+            case Fate.LOSE:
+                return True
+            case Fate.HOLD:
+                self.held.append(message)
+                return True
+            case Fate.MUTE:
+                message = evolve(message, reply="")
+        self.passed.append(message)
+        return self.jetstream.take(message)
+
+    def release(self, *, answered: bool = True) -> None:
+        """What is under way arrives; its answers come in if ``answered``, or are lost."""
+        held, self.held = self.held, []
+        for message in held:
+            arrived = message if answered else evolve(message, reply="")
+            self.passed.append(arrived)
+            self.jetstream.take(arrived)
+
+
+@define
+class Broker:
+    """A JetStream that outlives its clients; one bus at a time is connected to it."""
+
+    bus: FakeBus = field(factory=FakeBus)
+    jetstream: FakeJetStream = field(init=False)
+    line: Line = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.jetstream = FakeJetStream(_FakeBroker(self.bus))
+        self.line = Line(self.jetstream)
+        self.bus.taps.append(self.line.take)
+
+    def plug(self, bus: FakeBus | None = None) -> FakeBus:
+        """Connect another bus instead: what the last one says arrives no more."""
+        self.bus.disconnect()
+        self.bus = bus or FakeBus()
+        self.jetstream._broker = _FakeBroker(self.bus)
+        self.jetstream.restart()
+        self.bus.taps.append(self.line.take)
+        return self.bus
+
+    async def set_up(self) -> None:
+        """Make the streams."""
+        assert await set_up(JetStream(self.bus), Layout()) == []
+
+    def publish(self, subject: str, data: bytes, headers: Mapping[str, str] | None = None) -> None:
+        """Have somebody else publish, whether or not a bus is connected."""
+        if not self.bus.connected:
+            self.jetstream.take(Published(subject, data, "", headers))
+        else:
+            # On a bus in memory what others say does not pass by JetStream.
+            self.jetstream.take(Published(subject, data, "", headers))
+            self.bus.deliver(subject, data, headers=headers)
+
+    # What stands in it.
+
+    def messages(self, stream: str, subject: str = ">") -> list[Any]:
+        """What a stream keeps on a subject, in order."""
+        kept = self.jetstream.streams[stream].messages.values()
+        return [one for one in kept if matches(subject, one.subject)]
+
+    def records(self, build: str = "b1") -> list[Record]:
+        """The log of a build."""
+        return [decode_record(one.data) for one in self.messages(LOG, log_of(build))]
+
+    def told(self, build: str = "b1") -> list[list[str]]:
+        """The log of a build in words, by record: ``started a``."""
+        return [[word(event) for event in record.events] for record in self.records(build)]
+
+    def headers(self, build: str = "b1") -> list[Mapping[str, str]]:
+        """The headers of a build's records."""
+        return [one.headers or {} for one in self.messages(LOG, log_of(build))]
+
+    def positions(self, build: str = "b1") -> list[int]:
+        """Of each record, up to which reply it says that all were dealt with."""
+        return [record.position.sequence for record in self.records(build)]
+
+    def reports(self, build: str = "b1") -> list[JSON]:
+        """The reports of a build that are stored."""
+        subject = f"scheduler.report.{encode_token(build)}.*"
+        return [json.loads(one.data) for one in self.messages(REPORTS, subject)]
+
+    @property
+    def replies(self) -> int:
+        """How many replies were captured, ever."""
+        return self.jetstream.streams[REPLIES].last
+
+    @property
+    def objects(self) -> list[str]:
+        """The names of the objects that are visible."""
+        metas = [json.loads(one.data) for one in self.messages(OBJECTS, "$O.*.M.>")]
+        return [meta["name"] for meta in metas if not meta.get("deleted")]
+
+    def write(
+        self,
+        *events: Event | Elsewhere,
+        build: str = "b1",
+        epoch: int = 1,
+        status: str = "open",
+        loads: int = 0,
+        at: float | None = None,
+        position: Position | None = None,
+        **headers: str,
+    ) -> None:
+        """Append a record to a log, as another process would."""
+        n = len(self.messages(LOG, log_of(build))) + 1
+        record_id = f"other-{epoch}-{n}"
+        data = compose(
+            n=n,
+            epoch=epoch,
+            instance="other",
+            record_id=record_id,
+            at=int((wall_clock() if at is None else at) * 1_000),
+            position=position or Position(),
+            events=[encode_event(event) for event in events],
+        )
+        said = {**headers_of(record_id, status, loads), **headers}
+        self.jetstream.take(Published(log_of(build), data, "", said))
+
+
+def log_of(build: str) -> str:
+    """Where the log of a build is."""
+    return f"scheduler.log.{encode_token(build)}"
+
+
+def word(event: Event | Elsewhere) -> str:
+    """An event in a word or two."""
+    name = type(event).__name__.lower()
+    component = getattr(event, "component", "")
+    return f"{name} {component}" if component else name
+
+
+def flat(told: Iterable[list[str]]) -> list[str]:
+    """What a log says, whichever records it is in."""
+    return [one for record in told for one in record]
+
+
+@asynccontextmanager
+async def open_store(broker: Broker, **options: Any) -> AsyncIterator[JetStreamStore]:
+    """A store that runs; at the end its process dies."""
+    if LOG not in broker.jetstream.streams:
+        await broker.set_up()
+    options = {"instance": "me", "wall_clock": wall_clock, **options}
+    store = JetStreamStore(broker.bus, **options)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(store.run)
+        yield store
+        nursery.cancel_scope.cancel()
+
+
+class Process(Site):
+    """A service with a durable store, until it dies."""
+
+    store: JetStreamStore
+
+    @property
+    def requests(self) -> list[str]:
+        """Which components were asked for by this process, in order."""
+        return [
+            json.loads(one.data)["_component_id"]
+            for one in self.bus.published
+            if one.reply.startswith("scheduler.reply.")
+        ]
+
+
+class Plant:
+    """A broker, and schedulers that are started beside it one after another.
+
+    Args:
+        script: what connectors say; they are there while a process is.
+    """
+
+    def __init__(self, script: Script = succeed, **settings: Any) -> None:
+        self.broker = Broker()
+        self.script = script
+        self.settings = settings
+        self.started = 0
+        self.requests: list[tuple[str, JSON, str]] = []
+        """What connectors were asked by all processes: subject, component, reply subject."""
+
+    def answer(self, name: str, reply: Reply | None = None) -> None:
+        """Have a connector answer its last request for a component, whoever listens."""
+        reply = reply or Reply()
+        for subject, component, to in reversed(self.requests):
+            if component["_component_id"] == name:
+                body = encode({**component, "_state": reply.state, **reply.fields})
+                suffix = "error" if reply.state == "errored" else "done"
+                self.broker.publish(to if reply.via == "reply" else f"{subject}.{suffix}", body)
+                return
+        raise AssertionError(f"{name} was not asked for")
+
+    @asynccontextmanager
+    async def run(
+        self, *, script: Script | None = None, connectors: bool = True, ready: bool = True, **settings: Any
+    ) -> AsyncIterator[Process]:
+        """A process, which dies at the end without another word."""
+        self.started += 1
+        bus = self.broker.plug() if self.started > 1 else self.broker.bus
+        if LOG not in self.broker.jetstream.streams:
+            await self.broker.set_up()
+        store = JetStreamStore(bus, instance=f"p{self.started}", wall_clock=wall_clock)
+        cloud = Cloud(bus, self._answering(script or self.script))
+        service = Service(Settings(**{**self.settings, **settings}), bus, store)
+        async with trio.open_nursery() as nursery:
+            if connectors:
+                await cloud.open(nursery)
+            if ready:
+                await nursery.start(service.run)
+            else:
+                nursery.start_soon(service.run)
+            process = Process(bus, service, cloud, nursery)
+            process.store = store
+            try:
+                yield process
+            finally:
+                bus.disconnect()
+                nursery.cancel_scope.cancel()
+
+    def _answering(self, script: Script) -> Script:
+        """What connectors say passes by JetStream, as what we say does."""
+        raise NotImplementedError
+
+
+async def stored(broker: Broker, name: str) -> bytes | None:
+    """The content of an object."""
+    return await Objects(JetStream(broker.bus)).get(name, most=1 << 40)

@@ -1,0 +1,417 @@
+"""Judges a trace by what the service promises: the log is what the stream has, not what the process says.
+
+Each rule raises no exception; it adds a line to what is wrong. The letters are those of the promises: G1 durable
+acceptance, G2 order, G3 one outcome, G4 at least once, G5 stop on error, G6 one report, G7 fencing.
+"""
+
+import json
+from collections.abc import Callable, Iterable
+from typing import Any, TypeAlias
+
+from attrs import define, field, frozen
+from simulation.scenario import Scenario, dependencies
+from simulation.trace import Step
+
+from scheduler.errors import UnreadableLog
+from scheduler.events import Accepted, Finished, Loading, Reported, Sent, Settled, Started, Withdrawn
+from scheduler.history import History
+from scheduler.records import Elsewhere, Status, decode_record
+
+JSON: TypeAlias = dict[str, Any]
+
+_TICK = 1.1
+"""Seconds by which the service may be wrong about the length of an outage."""
+
+
+@frozen
+class Reply:
+    """An answer of a connector that the stream captured."""
+
+    sequence: int
+    time: float
+    state: str
+
+
+@define(eq=False)
+class Component:
+    """What happened to one component of one build."""
+
+    started: str = ""
+    """The attempt, once its start is committed."""
+    sent: bool = False
+    settled: JSON | None = None
+    attempts: set[str] = field(factory=set)
+    """All attempt ids it was sent under."""
+    departures: list[tuple[float, str]] = field(factory=list)
+    """When it left, and which process sent it."""
+    replies: list[Reply] = field(factory=list)
+    answers: dict[str, str] = field(factory=dict)
+    """Serial and state of whatever connectors said of it."""
+    unheard: bool = False
+    """Whether the broker said of the last departure that nobody received it."""
+
+
+@define(eq=False)
+class Build:
+    """What happened to one build."""
+
+    document: JSON
+    needed: dict[str, set[str]]
+    components: dict[str, Component]
+    history: History = field(factory=History)
+    instances: list[str] = field(factory=list)
+    """Which process wrote each record."""
+    loaded: dict[str, int] = field(factory=dict)
+    """Of each process that took it up or accepted it: at which record."""
+    error_at: int = 0
+    """The first record with an error."""
+    settled_at: dict[str, int] = field(factory=dict)
+    sent_at: dict[str, int] = field(factory=dict)
+    reported_at: int = 0
+    fenced: set[str] = field(factory=set)
+    report: bytes | None = None
+    published: int = 0
+    accepted_said: bool = False
+
+
+class Checker:
+    """Goes through a trace once; `problems` is empty where all promises were kept."""
+
+    def __init__(self, scenario: Scenario) -> None:
+        self.problems: list[str] = []
+        self._scenario = scenario
+        self._builds: dict[str, Build] = {}
+        for document in scenario.builds:
+            needed = dependencies(document)
+            components = {name: Component() for name in needed}
+            self._builds[document["id"]] = Build(document, needed, components)
+        self._tokens: dict[str, tuple[str, str]] = {}
+        self._interruptions: dict[str, list[tuple[float, str]]] = {}
+        self._rules: dict[str, Callable[[Step], None]] = {
+            "kept": self._kept,
+            "request left": self._request_left,
+            "unheard": self._unheard,
+            "request unheard": self._unheard,
+            "append left": self._append_left,
+            "read back": self._read_back,
+            "report left": self._report_left,
+            "report arrived": self._report_arrived,
+            "answers": self._answers,
+            "taken": self._taken,
+            "replies lost": self._replies_lost,
+            "accepted left": self._accepted_left,
+            "answered": self._answered,
+            "fails": self._fails,
+            "fault": self._fails,
+            "connected": self._interrupted,
+            "lost": self._interrupted,
+            "killed": self._interrupted,
+            "ends": self._interrupted,
+        }
+        self._now = 0.0
+
+    def _wrong(self, text: str) -> None:
+        self.problems.append(f"{self._now:.4f} {text}")
+
+    def check(self, steps: Iterable[Step], *, stuck: bool) -> list[str]:
+        """All that is wrong, each with the time at which it shows."""
+        for step in steps:
+            self._now = step.time
+            rule = self._rules.get(step.kind)
+            if rule is not None:
+                rule(step)
+        for name, build in self._builds.items():
+            self._at_the_end(name, build, stuck=stuck)
+        return self.problems
+
+    # What the log says.
+
+    def _kept(self, step: Step) -> None:
+        subject, sequence, data, headers = step.detail
+        match step.who:
+            case "SCHEDULER_LOG":
+                self._record(subject.rpartition(".")[2], data, dict(headers))
+            case "SCHEDULER_REPLIES":
+                self._captured(subject, sequence, data)
+            case "SCHEDULER_REPORTS":
+                self._report_kept(subject.split(".")[2], data)
+
+    def _record(self, name: str, data: bytes, headers: dict[str, str]) -> None:
+        build = self._builds[name]
+        try:
+            record = decode_record(data)
+            build.history.add(record)
+        except UnreadableLog as error:
+            self._wrong(f"{name}: the log does not fold: {error}")
+            return
+        n, who = record.n, record.instance.rpartition("-")[0]
+        build.instances.append(who)
+        if headers.get("Scheduler-Status") != build.history.status.value:
+            self._wrong(f"{name}: record {n} says {headers.get('Scheduler-Status')}")
+        for event in record.events:
+            assert not isinstance(event, Elsewhere)
+            self._event(name, build, n, who, event)
+
+    def _event(self, name: str, build: Build, n: int, who: str, event: Any) -> None:
+        match event:
+            case Accepted():
+                build.loaded[who] = n
+            case Loading():
+                build.loaded[who] = n
+                build.fenced.discard(who)
+            case Started(component=component, attempt=attempt):
+                one = build.components[component]
+                if one.started not in {"", attempt}:
+                    self._wrong(f"G4 {name}: {component} is started as {attempt}, after {one.started}")
+                one.started = attempt
+                if missing := self._incomplete(build, component):
+                    self._wrong(f"G2 {name}: {component} is started before {missing} is completed")
+            case Sent(component=component):
+                build.components[component].sent = True
+                build.sent_at.setdefault(component, n)
+                if not build.components[component].departures:
+                    self._wrong(f"G4 {name}: {component} is said to be sent, and never left")
+            case Withdrawn(component=component):
+                build.components[component].started = ""
+            case Settled(component=component, body=body):
+                self._settled(name, build, n, component, body)
+            case Finished():
+                pass
+            case Reported():
+                build.reported_at = n
+                if not build.published:
+                    self._wrong(f"G6 {name}: it is said to be reported, and no report has arrived")
+
+    def _settled(self, name: str, build: Build, n: int, component: str, body: JSON) -> None:
+        one = build.components[component]
+        if one.settled is not None:
+            if "adoptable" not in body or body["_state"] != one.settled["_state"]:
+                self._wrong(f"G3 {name}: {component} has a second outcome, {body['_state']}")
+            one.settled = body
+            return
+        one.settled = body
+        build.settled_at[component] = n
+        if body["_state"] == "errored":
+            build.error_at = build.error_at or n
+            self._failed(name, build, component, one, body)
+        elif build.document["changes"][self._place(build, component)]["_action"] != "none":
+            if one.answers.get(body.get("serial", "")) != "completed":
+                self._wrong(f"G3 {name}: {component} is completed, and no connector said so")
+
+    @staticmethod
+    def _place(build: Build, component: str) -> int:
+        changes = build.document["changes"]
+        return next(at for at, one in enumerate(changes) if one["_component_id"] == component)
+
+    def _failed(self, name: str, build: Build, component: str, one: Component, body: JSON) -> None:
+        """Whether there is a reason for a failure that is none of our own making."""
+        text = body.get("error", "")
+        if body.get("serial") in one.answers and "cannot" in text:
+            return
+        first = one.departures[0][0] if one.departures else None
+        kept = [reply for reply in one.replies if first is not None and reply.time >= first]
+        if text.startswith("timed out after"):
+            seconds = float(text.split()[3])
+            if first is None:
+                self._wrong(f"{name}: {component} timed out and never left")
+                return
+            if any(reply.time < first + seconds - 0.001 for reply in kept):
+                self._wrong(f"{name}: {component} timed out, and its reply was captured in time")
+            self._too_early(name, component, one, seconds)
+        elif text.startswith("no connector is subscribed"):
+            if not one.unheard:
+                self._wrong(f"{name}: {component} fails for want of a connector, and was heard")
+        elif "unknown" in text and "restart" in text:
+            if kept:
+                self._wrong(f"{name}: the outcome of {component} is unknown, and its reply was captured")
+            if len(build.loaded) < 2:
+                self._wrong(f"{name}: the outcome of {component} is unknown without a restart")
+        else:
+            self._wrong(f"{name}: {component} fails by a fault of ours: {text[:200]}")
+
+    def _too_early(self, name: str, component: str, one: Component, seconds: float) -> None:
+        """An outage counts for nobody's time, where one process saw all of it."""
+        first, who = one.departures[0]
+        lost: float | None = None
+        outage = 0.0
+        for when, kind in self._interruptions.get(who, ()):
+            if when < first:
+                continue
+            if kind == "lost":
+                lost = when
+            elif kind == "connected" and lost is not None:
+                outage += max(0.0, when - lost - _TICK)
+                lost = None
+            elif kind in {"killed", "ends"}:
+                outage, lost = 0.0, None
+                break
+        if len({sender for _, sender in one.departures}) == 1 and self._now < first + seconds + outage - 0.05:
+            self._wrong(f"{name}: {component} timed out {self._now - first:.2f} s after it left")
+
+    def _incomplete(self, build: Build, component: str) -> str:
+        for other in sorted(build.needed[component]):
+            settled = build.components[other].settled
+            if settled is None or settled["_state"] != "completed":
+                return other
+        return ""
+
+    # What processes do.
+
+    def _interrupted(self, step: Step) -> None:
+        self._interruptions.setdefault(step.who, []).append((step.time, step.kind))
+
+    def _knows(self, build: Build, who: str, n: int) -> bool:
+        """Whether a process has to know of a record: it wrote it, or took the build up after it."""
+        return 0 < n and (build.instances[n - 1] == who or build.loaded.get(who, 0) > n)
+
+    def _request_left(self, step: Step) -> None:
+        name, component, who = step.build, step.component, step.who
+        build = self._builds[name]
+        one = build.components[component]
+        attempt, subject, reply = step.detail
+        self._tokens[reply] = (name, component)
+        if one.started != attempt and component not in build.settled_at:
+            self._wrong(f"G2 {name}: {component} leaves before its start is committed")
+        if missing := self._incomplete(build, component):
+            self._wrong(f"G2 {name}: {component} leaves before {missing} is completed")
+        one.attempts.add(attempt)
+        if len(one.attempts) > 1:
+            self._wrong(f"G4 {name}: {component} is sent as {sorted(one.attempts)}")
+        if who in build.fenced:
+            self._wrong(f"G7 {name}: {component} is sent by {who}, which is fenced")
+        if self._knows(build, who, build.settled_at.get(component, 0)):
+            self._wrong(f"G3 {name}: {component} is sent after its outcome")
+        if not one.departures and self._knows(build, who, build.error_at):
+            self._wrong(f"G5 {name}: {component} is sent for the first time after an error")
+        if one.departures:
+            self._sent_again(name, build, component, one, who)
+        one.departures.append((step.time, who))
+        one.unheard = False
+
+    def _sent_again(self, name: str, build: Build, component: str, one: Component, who: str) -> None:
+        if one.unheard:
+            return
+        resend = self._scenario.resend
+        if resend != "always" and self._knows(build, who, build.sent_at.get(component, 0)):
+            self._wrong(f"G4 {name}: {component} is sent again, and was known to have left")
+        when, before = one.departures[-1]
+        if before != who:
+            return  # who takes a build over cannot know
+        if resend == "never":
+            self._wrong(f"G4 {name}: {component} is sent again, which it never should be")
+        lost = [at for at, kind in self._interruptions.get(who, ()) if kind == "lost" and at >= when]
+        if not lost:
+            self._wrong(f"G4 {name}: {component} is sent again over the same connection")
+
+    def _unheard(self, step: Step) -> None:
+        self._builds[step.build].components[step.component].unheard = True
+
+    def _append_left(self, step: Step) -> None:
+        if step.who in self._builds[step.build].fenced:
+            self._wrong(f"G7 {step.build}: {step.who} is fenced, and writes {step.detail}")
+
+    def _read_back(self, step: Step) -> None:
+        """A process sees the last record of a log: where it is another's and later than its own, that is it."""
+        build = self._builds[step.build]
+        who = step.detail.rpartition("-")[0].rpartition("-")[0].rpartition("-")[0]
+        mine = [n for n, instance in enumerate(build.instances, 1) if instance == step.who]
+        number = int(step.detail.rpartition("-")[2])
+        if who != step.who and mine and number > mine[-1] and step.who in build.loaded:
+            build.fenced.add(step.who)
+
+    # Replies.
+
+    def _answers(self, step: Step) -> None:
+        one = self._builds[step.build].components.get(step.component)
+        if one is not None:
+            state, serial, _ = step.detail
+            one.answers[serial] = state
+
+    def _taken(self, step: Step) -> None:
+        build = self._builds[step.build]
+        attempt, references = step.detail
+        if attempt not in build.components[step.component].attempts:
+            self._wrong(f"{step.build}: {step.component} reaches a connector as {attempt}, which never left")
+        for key, value in references:
+            other = build.components[key].settled
+            if other is None or other.get("serial") != value:
+                self._wrong(f"G2 {step.build}: {step.component} refers to what {key} did not return: {value}")
+
+    def _captured(self, subject: str, sequence: int, data: bytes) -> None:
+        body = json.loads(data)
+        name, component = self._tokens.get(subject, (body.get("service"), body.get("_component_id")))
+        build = self._builds.get(name)
+        one = build.components.get(component) if build is not None else None
+        if one is not None:
+            one.replies.append(Reply(sequence, self._now, body["_state"]))
+
+    def _replies_lost(self, step: Step) -> None:
+        for build in self._builds.values():
+            for one in build.components.values():
+                one.replies = [reply for reply in one.replies if reply.sequence not in step.detail]
+
+    # Reports, and what clients hear.
+
+    def _report_kept(self, name: str, data: bytes) -> None:
+        build = self._builds[name]
+        if build.report is not None:
+            self._wrong(f"G6 {name}: a second report is stored")
+        build.report = data
+        if build.history.status is not Status.FINISHED or build.history.in_flight:
+            self._wrong(f"G6 {name}: it is reported before it is over")
+        report = json.loads(data)
+        said = {one["_component_id"]: one["_state"] for one in report["changes"]}
+        for component, one in build.components.items():
+            mine = "waiting" if one.settled is None else one.settled["_state"]
+            if said[component] != mine:
+                self._wrong(f"G3 {name}: {component} is {mine} in the log, {said[component]} in the report")
+        failed = [component for component, state in said.items() if state != "completed"]
+        if bool(failed) != bool(report.get("error")):
+            self._wrong(f"{name}: the report says {report.get('error')!r}, and {failed} are not completed")
+
+    def _report_left(self, step: Step) -> None:
+        build = self._builds[step.build]
+        subject, identity, data = step.detail
+        if data != build.report:
+            self._wrong(f"G6 {step.build}: a report is published that was not stored")
+            return
+        if identity != f"scheduler.report.{step.build}.1":
+            self._wrong(f"G6 {step.build}: a report is published as {identity}")
+        suffix = "error" if json.loads(data).get("error") else "done"
+        if subject != f"{build.document['action']}.{suffix}":
+            self._wrong(f"G6 {step.build}: the report is published on {subject}")
+        if self._knows(build, step.who, build.reported_at):
+            self._wrong(f"G6 {step.build}: the report is published again, although that was noted")
+
+    def _report_arrived(self, step: Step) -> None:
+        self._builds[step.build].published += 1
+
+    def _accepted_left(self, step: Step) -> None:
+        if self._builds[step.build].history.accepted is None:
+            self._wrong(f"G1 {step.build}: a caller is told that it is accepted, and the log does not have it")
+
+    def _answered(self, step: Step) -> None:
+        status, code, altered = step.detail
+        build = self._builds[step.build]
+        accepted = build.history.accepted
+        document = accepted.document if accepted is not None else {}
+        other = bytes(document["name"]) == b'"other content"' if accepted is not None else False
+        if status == "accepted" and other is not altered:
+            self._wrong(f"G1 {step.build}: accepted, and the log has other content")
+        if status != "accepted" and code not in {"running", "finished", "shutting_down"}:
+            self._wrong(f"G1 {step.build}: refused as {code}")
+        if code in {"running", "finished"} and (accepted is None or other is altered):
+            self._wrong(f"G1 {step.build}: refused as {code}, and its content is the one in the log")
+
+    def _fails(self, step: Step) -> None:
+        self._wrong(f"{step.who} fails: {step.detail}")
+
+    def _at_the_end(self, name: str, build: Build, *, stuck: bool) -> None:
+        if build.history.accepted is None:
+            if stuck:
+                self._wrong(f"G1 {name}: it is never accepted")
+            return
+        if build.history.status is not Status.REPORTED:
+            self._wrong(f"G1 {name}: it is not over: {build.history.status.value}")
+        elif not build.published:
+            self._wrong(f"G6 {name}: its report never arrived")

@@ -1,0 +1,185 @@
+"""What is to happen in one run: builds, when they are handed in, what goes wrong and when. All from a seed."""
+
+import random
+from typing import Any, TypeAlias
+
+from attrs import field, frozen
+from simulation.connectors import PROVIDERS, TYPES, Manners
+
+JSON: TypeAlias = dict[str, Any]
+
+_ACTIONS = ("create", "create", "create", "create", "update", "get", "delete", "find", "none")
+_SUPPLIES = {"create", "update", "get"}
+"""Actions whose reply can be referred to afterwards."""
+FAULTS = (
+    "crash",
+    "crash",
+    "crash",
+    "crash at",
+    "crash at",
+    "drain",
+    "second",
+    "cut",
+    "cut",
+    "silence",
+    "slow reader",
+    "cut connector",
+    "connector dies",
+    "broker",
+    "broker",
+    "quorum",
+    "refusal",
+    "full",
+    "consumers",
+    "cut client",
+)
+MOMENTS = (
+    "append left",
+    "append arrived",
+    "request left",
+    "request arrived",
+    "taken",
+    "answers",
+    "report left",
+    "kept",
+)
+"""Where a crash can be aimed at: the step of the trace after which it comes."""
+
+
+@frozen
+class Submission:
+    """A build is handed in."""
+
+    at: float
+    build: int
+    altered: bool = False
+    """Whether with another content than the first time."""
+
+
+@frozen
+class Fault:
+    """Something goes wrong."""
+
+    at: float
+    kind: str
+    seconds: float
+    """How long it lasts; for a crash, until the next process starts."""
+    number: int
+    """Chooses among several of the kind: which connector, how much is lost, which moment."""
+
+
+@frozen
+class Scenario:
+    """One run."""
+
+    seed: int
+    builds: tuple[JSON, ...] = field(repr=False)
+    submissions: tuple[Submission, ...]
+    faults: tuple[Fault, ...]
+    heals_at: float
+    attempt_timeout: float
+    start_timeout: float
+    resend: str
+    grace: float
+    manners: tuple[Manners, ...]
+    """Of the connector of each type."""
+
+
+def imagine(seed: int) -> Scenario:
+    """The scenario of a seed."""
+    rng = random.Random(f"scenario {seed}")
+    number = rng.choice((1, 1, 2, 3))
+    builds = tuple(_build(rng, f"b{position}") for position in range(number))
+    submissions = []
+    for position in range(number):
+        first = rng.uniform(0.0, 3.0)
+        submissions.append(Submission(first, position))
+        if rng.random() < 0.3:
+            submissions.append(Submission(first + rng.expovariate(1.0), position))
+        if rng.random() < 0.2:
+            submissions.append(Submission(first + rng.expovariate(0.5), position, altered=True))
+    faults = []
+    heals_at = rng.uniform(3.0, 18.0)
+    for _ in range(rng.choice((0, 1, 1, 2, 2, 3, 4, 6))):
+        # Most of it happens early: builds are short.
+        at = min(heals_at, rng.choice((rng.uniform(0.3, 6.0), rng.uniform(0.3, heals_at))))
+        seconds = rng.choice((rng.uniform(0.01, 1.0), rng.uniform(0.5, 5.0), rng.uniform(2.0, 20.0)))
+        faults.append(Fault(at, rng.choice(FAULTS), seconds, rng.randrange(1000)))
+    calm = Manners(failing=0.0, mute=0.0, slow=0.0, again=0.0, foreign=0.0)
+    return Scenario(
+        seed=seed,
+        builds=builds,
+        submissions=tuple(sorted(submissions, key=lambda one: one.at)),
+        faults=tuple(sorted(faults, key=lambda one: one.at)),
+        heals_at=heals_at,
+        attempt_timeout=rng.choice((6.0, 15.0, 40.0)),
+        start_timeout=rng.choice((3.0, 10.0)),
+        resend=rng.choice(("unsent", "unsent", "unsent", "always", "never")),
+        grace=rng.choice((0.0, 1.0, 10.0)),
+        manners=tuple(calm if rng.random() < 0.4 else _manners(rng) for _ in TYPES),
+    )
+
+
+def _manners(rng: random.Random) -> Manners:
+    return Manners(
+        failing=rng.choice((0.0, 0.05, 0.2)),
+        mute=rng.choice((0.0, 0.0, 0.1)),
+        typed=rng.random() < 0.3,
+        remembers=rng.random() < 0.5,
+        via=rng.choice(("subject", "subject", "reply", "both")),
+    )
+
+
+def _build(rng: random.Random, name: str) -> JSON:
+    size = rng.choice((1, 2, 3, 4, 5, 6, 8, 12))
+    changes: list[JSON] = []
+    edges: list[JSON] = []
+    components: list[JSON] = []
+    for number in range(size):
+        action = rng.choice(_ACTIONS)
+        change: JSON = {
+            "_component_id": f"c{number}",
+            "_component": rng.choice(TYPES),
+            "_action": action,
+            "_provider": rng.choice(PROVIDERS),
+            "_state": rng.choice(("waiting", "waiting", "waiting", "", "running")),
+            "note": f"{name} {number}",
+        }
+        if action in {"update", "delete"}:
+            components.append({**change, "_state": "completed", "serial": "old"})
+        if rng.random() < 0.05:
+            change["_timeout"] = rng.choice((2, 5))
+        for other in rng.sample(range(number), min(number, rng.choice((0, 1, 1, 2)))):
+            _connect(rng, changes[other], change, edges)
+        changes.append(change)
+    rng.shuffle(changes)
+    return {
+        "id": name,
+        "name": f"build {name}",
+        "action": rng.choice(("build.create", "build.create", "service.patch")),
+        "components": components,
+        "changes": changes,
+        "edges": edges,
+    }
+
+
+def _connect(rng: random.Random, source: JSON, destination: JSON, edges: list[JSON]) -> None:
+    """Let one change depend on another: by an edge, or by a reference to what it returns."""
+    mine, theirs = destination["_component_id"], source["_component_id"]
+    if source["_action"] == "create" and rng.random() < 0.5:
+        form = rng.choice(
+            (f'$(components.#[_component_id="{theirs}"].serial)', f'{{{{ components["{theirs}"].serial }}}}')
+        )
+        destination[f"from-{theirs}"] = form
+    else:
+        edges.append({"source": theirs, "destination": mine, "length": 1})
+
+
+def dependencies(build: JSON) -> dict[str, set[str]]:
+    """What has to be completed before each change."""
+    needed: dict[str, set[str]] = {change["_component_id"]: set() for change in build["changes"]}
+    for edge in build["edges"]:
+        needed[edge["destination"]].add(edge["source"])
+    for change in build["changes"]:
+        needed[change["_component_id"]] |= {key[5:] for key in change if key.startswith("from-")}
+    return needed
