@@ -34,6 +34,10 @@ Nothing is asked of any cloud, and nothing is left behind.""",
 It tries what a service does: version, permissions, limits, streams, clocks, and
 200 commits to a stream of its own, which is gone afterwards. Exit code 1 if a
 service could not run.""",
+    "release": """Have a build taken up again that schedulers died of.
+
+Three in a row that ended while they took it up, and it is left alone, so that
+it cannot keep the service from starting.""",
     "permissions": """Print a broker's configuration with the least permissions.
 
 For the scheduler, connectors, and those who submit builds; it says how to use it.""",

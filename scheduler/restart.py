@@ -7,6 +7,8 @@ A build that cannot be folded, or that three processes in a row died of, is *qua
 log is left as it is, and no other build notices.
 """
 
+import secrets
+import time
 from collections.abc import Awaitable, Callable
 
 import structlog
@@ -19,11 +21,20 @@ from scheduler.connector import Connectors
 from scheduler.errors import BusError, Fenced, JetStreamUnavailable, StoreError, UnreadableLog
 from scheduler.events import Accepted, Loading, Released
 from scheduler.history import History
-from scheduler.jetstream.api import Stored
+from scheduler.jetstream.api import JetStream, Stored
 from scheduler.jetstream.reading import Delivered, Follower
-from scheduler.jetstream.streams import LOG, REPLIES
+from scheduler.jetstream.streams import LOG, REPLIES, log_subject
 from scheduler.plan import Plan
-from scheduler.records import Headings, Position, Status, decode_record
+from scheduler.records import (
+    Headings,
+    Position,
+    Status,
+    compose,
+    decode_record,
+    encode_event,
+    headers_of,
+    read_headers,
+)
 from scheduler.reporting import Recorder
 from scheduler.stores.jetstream import Entry, JetStreamStore
 from scheduler.stores.slices import encode as encode_in_slices
@@ -104,7 +115,8 @@ class Restart:
                 for entry in unfinished:
                     loads.start_soon(self._load, entry, nursery, loading)
             captured = self._connectors.captured
-            start = min([captured.seen, *self._positions], key=lambda position: position.sequence)
+            # By time: a stream that lost its end gives the same numbers out again.
+            start = min([captured.seen, *self._positions], key=lambda place: (place.time, place.sequence))
             captured.seen = start
             await nursery.start(self._follower.run, start)
             await self._follower.caught_up()
@@ -263,3 +275,31 @@ class Restart:
 
 def _is_over(entry: Entry) -> bool:
     return not isinstance(entry.headings, UnreadableLog) and entry.headings.status is Status.REPORTED
+
+
+async def forget_loads(js: JetStream, build: str) -> None:
+    """Write into the log of a build that processes died of that the next one may try again.
+
+    Raises:
+        StoreError: there is no such build, or it is none of those: somebody may be writing to its log.
+        UnreadableLog: its last record cannot be read.
+        BusError: JetStream could not be asked.
+    """
+    subject = log_subject(build)
+    last = await js.last(LOG, subject)
+    if last is None:
+        raise StoreError(f"there is no build {build!r} in the log")
+    headings, record = read_headers(last.headers), decode_record(last.data)
+    if headings.loads < MOST_LOADS:
+        raise StoreError(f"{build} is not one that schedulers died of: it needs no release")
+    record_id = f"release-{secrets.token_hex(8)}"
+    data = compose(
+        n=record.n + 1,
+        epoch=record.epoch,
+        instance="release",
+        record_id=record_id,
+        at=int(time.time() * 1_000),
+        position=record.position,
+        events=[encode_event(Released())],
+    )
+    await js.publish(subject, data, expected=last.sequence, headers=headers_of(record_id, headings.status, 0))

@@ -2,10 +2,10 @@
 
 import json
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from enum import Enum
-from typing import Any, TypeAlias
+from typing import Any
 
 import trio
 from attrs import define, evolve, field
@@ -13,6 +13,7 @@ from fake_bus import FakeBus, Published
 from fake_jetstream import DAY_ZERO, SECOND, FakeJetStream, _FakeBroker
 from fakes import JSON, Cloud, Reply, Script, Site, encode, succeed
 
+from scheduler.bus import Message
 from scheduler.bus.subjects import matches
 from scheduler.codec import encode_token
 from scheduler.config import Settings
@@ -25,8 +26,6 @@ from scheduler.service import Service
 from scheduler.stores.jetstream import JetStreamStore
 
 LOGS = "scheduler.log.*"
-API = "$JS.API.>"
-Clock: TypeAlias = Callable[[], float]
 
 
 def wall_clock() -> float:
@@ -113,12 +112,10 @@ class Broker:
 
     def publish(self, subject: str, data: bytes, headers: Mapping[str, str] | None = None) -> None:
         """Have somebody else publish, whether or not a bus is connected."""
-        if not self.bus.connected:
-            self.jetstream.take(Published(subject, data, "", headers))
-        else:
-            # On a bus in memory what others say does not pass by JetStream.
-            self.jetstream.take(Published(subject, data, "", headers))
+        if self.bus.connected:
             self.bus.deliver(subject, data, headers=headers)
+        else:
+            self.jetstream.take(Published(subject, data, "", headers))
 
     # What stands in it.
 
@@ -219,23 +216,25 @@ async def open_store(broker: Broker, **options: Any) -> AsyncIterator[JetStreamS
 class Process(Site):
     """A service with a durable store, until it dies."""
 
-    store: JetStreamStore
+    def __init__(
+        self, bus: FakeBus, service: Service, cloud: Cloud, nursery: trio.Nursery, store: JetStreamStore
+    ) -> None:
+        super().__init__(bus, service, cloud, nursery)
+        self.store = store
 
     @property
     def requests(self) -> list[str]:
-        """Which components were asked for by this process, in order."""
-        return [
-            json.loads(one.data)["_component_id"]
-            for one in self.bus.published
-            if one.reply.startswith("scheduler.reply.")
-        ]
+        """The components that this process sent requests for, in order."""
+        sent = [one for one in self.bus.published if one.reply.startswith("scheduler.reply.")]
+        return [json.loads(one.data)["_component_id"] for one in sent]
 
 
 class Plant:
-    """A broker, and schedulers that are started beside it one after another.
+    """A broker and connectors, and schedulers that are started beside them one after another.
 
     Args:
-        script: what connectors say; they are there while a process is.
+        script: what connectors say; they take requests while a process is there.
+        settings: of all processes.
     """
 
     def __init__(self, script: Script = succeed, **settings: Any) -> None:
@@ -243,50 +242,42 @@ class Plant:
         self.script = script
         self.settings = settings
         self.started = 0
-        self.requests: list[tuple[str, JSON, str]] = []
-        """What connectors were asked by all processes: subject, component, reply subject."""
+        self.requests: list[tuple[Message, JSON]] = []
+        """What connectors were asked by all processes, in order."""
 
     def answer(self, name: str, reply: Reply | None = None) -> None:
-        """Have a connector answer its last request for a component, whoever listens."""
+        """Have a connector answer the last request for a component, whether or not anybody listens."""
         reply = reply or Reply()
-        for subject, component, to in reversed(self.requests):
+        for message, component in reversed(self.requests):
             if component["_component_id"] == name:
                 body = encode({**component, "_state": reply.state, **reply.fields})
                 suffix = "error" if reply.state == "errored" else "done"
-                self.broker.publish(to if reply.via == "reply" else f"{subject}.{suffix}", body)
+                to = message.reply if reply.via == "reply" else f"{message.subject}.{suffix}"
+                self.broker.publish(to, body)
                 return
         raise AssertionError(f"{name} was not asked for")
 
     @asynccontextmanager
     async def run(
-        self, *, script: Script | None = None, connectors: bool = True, ready: bool = True, **settings: Any
+        self, script: Script | None = None, *, connectors: bool = True, **settings: Any
     ) -> AsyncIterator[Process]:
-        """A process, which dies at the end without another word."""
+        """A process that is ready; at the end it dies without another word."""
         self.started += 1
         bus = self.broker.plug() if self.started > 1 else self.broker.bus
         if LOG not in self.broker.jetstream.streams:
             await self.broker.set_up()
         store = JetStreamStore(bus, instance=f"p{self.started}", wall_clock=wall_clock)
-        cloud = Cloud(bus, self._answering(script or self.script))
+        cloud = Cloud(bus, script or self.script, self.requests)
         service = Service(Settings(**{**self.settings, **settings}), bus, store)
         async with trio.open_nursery() as nursery:
             if connectors:
                 await cloud.open(nursery)
-            if ready:
-                await nursery.start(service.run)
-            else:
-                nursery.start_soon(service.run)
-            process = Process(bus, service, cloud, nursery)
-            process.store = store
+            await nursery.start(service.run)
             try:
-                yield process
+                yield Process(bus, service, cloud, nursery, store)
             finally:
                 bus.disconnect()
                 nursery.cancel_scope.cancel()
-
-    def _answering(self, script: Script) -> Script:
-        """What connectors say passes by JetStream, as what we say does."""
-        raise NotImplementedError
 
 
 async def stored(broker: Broker, name: str) -> bytes | None:

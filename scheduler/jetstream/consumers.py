@@ -83,6 +83,8 @@ class Consumer:
         self._outstanding = 0
         self._delivered = 0
         self._heard = False
+        self._unknown = False
+        self._pauses = [0.5, 0.2, 0.1, 0.05, 0.02]
         self._changed = trio.Event()
 
     @property
@@ -137,12 +139,16 @@ class Consumer:
             expires: seconds to wait for them; with 0, only what is there.
         """
         self._expires = expires
+        self._outstanding += BATCH
+        self._ask()
+
+    def _ask(self) -> None:
         question: dict[str, Any] = {
             "batch": BATCH,
             "max_bytes": max(BATCH_BYTES, 2 * self._bus.max_payload + 1),
         }
-        if expires:
-            question |= {"expires": expires * _SECOND, "idle_heartbeat": _HEARTBEAT * _SECOND}
+        if self._expires:
+            question |= {"expires": self._expires * _SECOND, "idle_heartbeat": _HEARTBEAT * _SECOND}
         else:
             question["no_wait"] = True
         try:
@@ -153,8 +159,6 @@ class Consumer:
             )
         except BusError as error:
             self.lose(str(error))
-        else:
-            self._outstanding += BATCH
 
     async def settle(self, silence: float) -> str:
         """Wait until all that was asked for has come, or will not come.
@@ -172,12 +176,23 @@ class Consumer:
                 await self._changed.wait()
             if not self.alive:
                 self.lose("the connection was lost")
+            elif self._unknown:
+                self._unknown = False
+                await self._ask_again()
             if self._heard:
                 self._heard = False
                 deadline = trio.current_time() + silence
             elif trio.current_time() >= deadline:
                 self.lose(f"nothing was heard of it for {silence:g} s")
         return self.lost
+
+    async def _ask_again(self) -> None:
+        """In a cluster, our server may not know yet of a consumer that another one has made a moment ago."""
+        if self._delivered or not self._pauses:
+            self.lose("it does not exist any more")
+        else:
+            await trio.sleep(self._pauses.pop())
+            self._ask()
 
     def lose(self, reason: str) -> None:
         """Give it up; the first reason counts."""
@@ -216,8 +231,11 @@ class Consumer:
             if status == "409" and unused == BATCH:
                 self.lose("the next message is larger than what may be in flight")
             self._use_up(unused)
+        elif status == "503":
+            self._unknown = True
+            self._changed.set()
         else:
-            self.lose("it does not exist any more" if status == "503" else f"{status} {reason}")
+            self.lose(f"{status} {reason}")
 
     def _use_up(self, count: int) -> None:
         self._outstanding -= count

@@ -127,7 +127,7 @@ class Follower:
         self._sequence = 0
         self._time = 0
         self._consumer: Consumer | None = None
-        self._moved: trio.Event | None = None
+        self._moved = trio.lowlevel.ParkingLot()
         self._connected = trio.Event()
         js.bus.on_connected(self._on_connected)
 
@@ -168,7 +168,7 @@ class Follower:
                     log.info("a stream is followed again", stream=self._stream, after=self._sequence)
                 failures = 0
                 self._consumer = consumer
-                self._signal()
+                self._moved.unpark_all()
                 task_status.started()
                 task_status = trio.TASK_STATUS_IGNORED
                 while not consumer.lost:
@@ -203,8 +203,7 @@ class Follower:
                 continue
             with trio.move_on_after(_ASK_AGAIN):
                 while not self._has(Position() if last is None else Position(last.sequence, last.time)):
-                    self._moved = self._moved or trio.Event()
-                    await self._moved.wait()
+                    await self._moved.park()
                 return
 
     def _has(self, goal: Position) -> bool:
@@ -212,6 +211,7 @@ class Follower:
             return False
         if not self._sequence:
             return not goal.sequence or goal.time < self._time
+        # The time as well: where a stream has just lost its end, the number says nothing.
         return self._sequence >= goal.sequence and self._time >= goal.time
 
     async def _connection(self) -> None:
@@ -251,13 +251,8 @@ class Follower:
             )
         self._sequence, self._time = message.sequence, message.time
         self._handler(message)
-        if self._moved is not None:
-            self._signal()
-
-    def _signal(self) -> None:
-        if self._moved is not None:
-            self._moved.set()
-            self._moved = None
+        if self._moved:
+            self._moved.unpark_all()
 
 
 def _after(position: Position) -> dict[str, Any]:

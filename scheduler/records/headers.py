@@ -13,7 +13,7 @@ STATUS_HEADER = "Scheduler-Status"
 LOADS_HEADER = "Scheduler-Loads"
 DIGEST_HEADER = "Scheduler-Digest"
 
-_COUNT = re.compile(r"[0-9]{1,9}", re.ASCII)
+_COUNT = re.compile(r"[0-9]{1,9}")
 
 
 class Status(StrEnum):

@@ -221,7 +221,7 @@ class Checker:
         elif text.startswith("no connector is subscribed"):
             if not one.unheard:
                 self._wrong(f"{name}: {component} fails for want of a connector, and was heard")
-        elif "unknown" in text and "restart" in text:
+        elif text.startswith("outcome unknown"):
             if kept:
                 self._wrong(f"{name}: the outcome of {component} is unknown, and its reply was captured")
             if len(build.loaded) < 2:

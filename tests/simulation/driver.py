@@ -4,6 +4,7 @@ import json
 import random
 from collections.abc import Callable
 from contextlib import suppress
+from contextvars import ContextVar
 from functools import partial
 from typing import Any, TypeAlias
 from unittest import mock
@@ -51,6 +52,7 @@ class Process:
 
     async def run(self) -> None:
         """What `scheduler serve` does, over the simulated bus."""
+        WHO.set(self)
         trace = self.driver.trace
         trace.add("starts", self.name)
         settings = attrs.evolve(self.driver.settings, name=self.name)
@@ -84,6 +86,10 @@ class Process:
     def alive(self) -> bool:
         """Whether it is there."""
         return not self.ended and not self.bus.dead
+
+
+WHO: ContextVar[Process | None] = ContextVar("WHO", default=None)
+"""The process that a task belongs to."""
 
 
 def _unwrapped(error: BaseException) -> str:
@@ -123,7 +129,9 @@ class Driver:
 
     def log(self, level: str, event: JSON) -> None:
         """Note what the package logs as an error."""
-        if self._nursery is not None:
+        process = WHO.get()
+        # What a killed process would have logged nobody ever reads.
+        if self._nursery is not None and (process is None or not process.bus.dead):
             self.trace.add("logs", level, detail=f"{event.get('event')}: {event.get('error', '')}"[:300])
             if event.get("exc_info"):
                 self.trace.add("fault", level, detail=str(event.get("event")))

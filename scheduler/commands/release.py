@@ -1,0 +1,50 @@
+"""``scheduler release BUILD``: have a build taken up again that processes died of."""
+
+from functools import partial
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from scheduler.commands.flags import (
+    BROKER_DEFAULTS,
+    QUIET_LOG_DEFAULTS,
+    BrokerFlags,
+    QuietLogFlags,
+    settings_of,
+)
+
+Build = Annotated[str, Parameter(help="The build's id.")]
+
+
+def release(
+    build: Build,
+    /,
+    *,
+    broker: BrokerFlags = BROKER_DEFAULTS,
+    log: QuietLogFlags = QUIET_LOG_DEFAULTS,
+) -> int:
+    """Have the next scheduler that starts take a build up again."""
+    settings = settings_of(broker, log)
+
+    # A wrong flag is told without loading these.
+    from scheduler.commands.session import complain, run_async, say, until_signal, with_parts  # noqa: PLC0415
+    from scheduler.errors import BusError, StoreError  # noqa: PLC0415
+    from scheduler.jetstream.api import JetStream  # noqa: PLC0415
+    from scheduler.log import configure_logging  # noqa: PLC0415
+    from scheduler.restart import forget_loads  # noqa: PLC0415
+
+    configure_logging(settings.log_level, settings.log_format)
+
+    async def job(bus: Any) -> int:
+        try:
+            await forget_loads(JetStream(bus), build)
+        except (BusError, StoreError) as error:
+            complain(str(error))
+            return 1
+        say(f"{build} is released: the next scheduler that starts takes it up")
+        return 0
+
+    def stopped() -> None:
+        complain("interrupted: whether it is released is not known")
+
+    return run_async(partial(until_signal, partial(with_parts, settings, None, job), stopped))
