@@ -10,13 +10,17 @@ from pathlib import Path
 
 import attrs
 
-from benchmarks import measure, plot
-from benchmarks.processes import scratch
-from benchmarks.results import Machine, Point, Results
+from benchmarks import durable, measure, plot
+from benchmarks.processes import Store, scratch
+from benchmarks.results import Growth, Machine, Point, Results
+from benchmarks.stage import stage
+from benchmarks.table import table
 from scheduler.generate import Shape
 
 _OUTPUT = Path(__file__).parent / "results" / "results.json"
-_PARTS = ("throughput", "latency", "memory", "start-up")
+_PARTS = ("throughput", "latency", "memory", "start-up", "durable")
+_LARGE = "large"
+"""Beside them: it takes minutes, and is measured where it is asked for."""
 
 
 def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -24,8 +28,15 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="builds of 100 and 1,000, once each")
     parser.add_argument("--sizes", type=int, nargs="+", metavar="N", help="components (100 1000 10000)")
     parser.add_argument("--shapes", type=Shape, nargs="+", default=list(Shape), help="layered wide chains")
+    parser.add_argument("--stores", type=Store, nargs="+", default=list(Store), help="memory jetstream")
     parser.add_argument("--repeat", type=int, metavar="N", help="rounds of each (3); medians are shown")
-    parser.add_argument("--only", nargs="+", choices=_PARTS, default=_PARTS, help="parts to measure")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=(*_PARTS, _LARGE),
+        default=_PARTS,
+        help="parts to measure; large, 100,000 in one build, only if it is named",
+    )
     parser.add_argument("--output", type=Path, default=_OUTPUT, help="the JSON file; the plot goes beside it")
     parser.add_argument("--check", action="store_true", help="exit code 1 where a target is not met")
     found = parser.parse_args(arguments)
@@ -36,32 +47,52 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 async def _measure(arguments: argparse.Namespace) -> Results:
     results = Results(Machine.this())
-    largest, only = arguments.sizes[-1], arguments.only
-    if "throughput" in only or "latency" in only:
+    largest, only, repeat = arguments.sizes[-1], arguments.only, arguments.repeat
+    if "throughput" in only:
+        points = [point for store in arguments.stores for point in await _throughput(arguments, store)]
+        results = attrs.evolve(results, points=tuple(points))
+    if "latency" in only:
+        _progress("latencies")
         with scratch() as folder:
-            async with measure.stage(folder) as on:
-                points: list[Point] = []
-                for shape in arguments.shapes if "throughput" in only else ():
-                    for size in arguments.sizes:
-                        _progress(f"{shape} {size:,}")
-                        points.append(await measure.throughput(on, shape, size, arguments.repeat))
-                results = attrs.evolve(results, points=tuple(points))
-                if "latency" in only:
-                    _progress("latencies")
-                    results = attrs.evolve(
-                        results, latencies=await measure.latencies(on, largest, arguments.repeat)
-                    )
+            async with stage(folder) as on:
+                results = attrs.evolve(results, latencies=await measure.latencies(on, largest, repeat))
     if "memory" in only:
         _progress("memory")
         # In processes of its own: what a large build left behind would be used again, and not counted.
         with scratch() as folder:
-            async with measure.stage(folder) as on:
+            async with stage(folder) as on:
                 results = attrs.evolve(results, memory=await measure.memory(on, largest))
     if "start-up" in only:
         _progress("start-up")
         with scratch() as folder:
-            results = attrs.evolve(results, start_up=await measure.start_up(folder, arguments.repeat))
+            results = attrs.evolve(results, start_up=await measure.start_up(folder, repeat))
+    if "durable" in only and Store.JETSTREAM in arguments.stores:
+        _progress("the durable store")
+        sizes = [size for size in arguments.sizes if size >= durable.LEAST]
+        with scratch() as folder:
+            results = attrs.evolve(results, durable=await durable.measure(folder, repeat, sizes))
+    if _LARGE in only:
+        grown = [await _growth(store, shape) for store in arguments.stores for shape in arguments.shapes]
+        results = attrs.evolve(results, growth=tuple(grown))
     return results
+
+
+async def _throughput(arguments: argparse.Namespace, store: Store) -> list[Point]:
+    points = []
+    with scratch() as folder:
+        async with stage(folder, store) as on:
+            for shape in arguments.shapes:
+                for size in arguments.sizes:
+                    _progress(f"{store}, {shape} {size:,}")
+                    points.append(await measure.throughput(on, shape, size, arguments.repeat))
+    return points
+
+
+async def _growth(store: Store, shape: Shape) -> Growth:
+    _progress(f"{store}, {shape} {measure.LARGE:,}")
+    with scratch() as folder:
+        async with stage(folder, store, measure.LARGE_LIMITS) as on:
+            return await measure.growth(on, shape)
 
 
 def _progress(what: str) -> None:
@@ -85,7 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     found = _arguments(arguments)
     results = asyncio.run(_measure(found))
     _write(results, found.output)
-    sys.stdout.write(f"{results.table()}\n\nwritten: {found.output}\n")
+    sys.stdout.write(f"{table(results)}\n\nwritten: {found.output}\n")
     return int(found.check and not all(target.met for target in results.targets()))
 
 

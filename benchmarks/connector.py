@@ -1,7 +1,7 @@
 """The connector of every measurement: a bare nats-py loop, in a process of its own.
 
 It answers each request on ``<subject>.done`` right away, whoever sent it: the scheduler or the bare loop. On
-`CONTROL` it takes orders: to hold replies back, to note the times of what comes and goes, to measure a bare
+`CONTROL` it takes orders: to keep replies back, to note the times of what comes and goes, to measure a bare
 round trip.
 """
 
@@ -30,8 +30,11 @@ class Connector:
         self.client = client
         self.hold = b""
         """Replies to requests that hold this are kept back."""
+        self.answers: int | None = None
+        """How many requests are answered before all others are kept back; None without such a limit."""
         self.held: list[Msg] = []
         self.kept = asyncio.Event()
+        self.arrived = asyncio.Event()
         self.tracing = False
         self.came: list[float] = []
         self.went: list[float] = []
@@ -40,10 +43,13 @@ class Connector:
         """Answer, unless told otherwise."""
         if self.tracing:
             self.came.append(perf_counter())
-        if self.hold and self.hold in message.data:
+            self.arrived.set()
+        if self.answers == 0 or (self.hold and self.hold in message.data):
             self.held.append(message)
             self.kept.set()
             return
+        if self.answers is not None:
+            self.answers -= 1
         await self.answer(message)
         if self.tracing:
             self.went.append(perf_counter())
@@ -59,8 +65,10 @@ class Connector:
         match order["do"]:
             case "hold":
                 self.hold = order["text"].encode()
+            case "answer":
+                self.answers = order["count"]
             case "release":
-                self.hold = b""
+                self.hold, self.answers = b"", None
                 for held in self.held:
                     await self.answer(held)
                 self.held.clear()
@@ -70,6 +78,12 @@ class Connector:
                     await self.kept.wait()
             case "trace":
                 self.came, self.went, self.tracing = [], [], True
+                self.arrived.clear()
+            case "first request":
+                # By the machine's clock.
+                await self.arrived.wait()
+                self.tracing = False
+                result = self.came[0]
             case "latencies":
                 # In one chain each reply but the last is followed by one request.
                 self.tracing = False

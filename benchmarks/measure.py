@@ -1,22 +1,22 @@
 """The measurements, each on processes that are ready."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import asynccontextmanager
 from itertools import cycle, islice
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import mean, median
 from time import perf_counter
+from typing import Any
 
 import psutil  # type: ignore[import-untyped]
-from attrs import frozen
 
-from benchmarks import bare, builds
+from benchmarks import bare, builds, logs
 from benchmarks.client import Client, Times, connect, run_elsewhere
-from benchmarks.processes import NotReadyError, connectors, embedded_service, nats_server, service
-from benchmarks.results import Latencies, Memory, Point, Round, Spread, StartUp
+from benchmarks.processes import NotReadyError, Store, embedded_service, nats_server, service
+from benchmarks.results import Growth, Latencies, Memory, Point, Round, Spread, StartUp
+from benchmarks.stage import Stage, cpu_time, until_idle
 from scheduler.generate import Shape
 
 _BLOCK = 10_000
@@ -27,83 +27,91 @@ _MOST_LARGE_BUILDS = 20
 _CHAIN = 500
 
 
-@frozen
-class Stage:
-    """Everything that runs while something is measured."""
-
-    url: str
-    client: Client
-    service: psutil.Process
-    connector: psutil.Process
-
-
-@asynccontextmanager
-async def stage(folder: Path) -> AsyncIterator[Stage]:
-    """A fresh nats-server, connector and service, warmed up by a small build of each shape."""
-    with nats_server(folder) as url, connectors(url, folder) as connector, service(url, folder) as scheduler:
-        async with connect(url) as client:
-            await client.listen()
-            await client.await_service()
-            for shape in Shape:
-                await client.run(builds.make(shape, 100))
-            yield Stage(url, client, psutil.Process(scheduler), psutil.Process(connector))
-
-
-def _cpu(process: psutil.Process) -> float:
-    times = process.cpu_times()
-    return float(times.user + times.system)
+LARGE = 100_000
+"""Components of a very large build."""
+_AGAINST = 10_000
+_AGAINST_BUILDS = 3
+LARGE_LIMITS = {"max_changes": "100000", "max_edges": "1000000", "max_template_nodes": "1000000"}
+"""Settings of a service that takes builds of `LARGE`."""
+_LOOK = 0.05
+"""Seconds between two looks at how much memory a process has."""
 
 
 async def throughput(on: Stage, shape: Shape, size: int, repeat: int) -> Point:
     """Blocks of builds and the bare loop in turn."""
-    return Point(shape, size, tuple([await _round(on, shape, size) for _ in range(repeat)]))
+    return Point(shape, size, tuple([await _round(on, shape, size) for _ in range(repeat)]), on.store)
 
 
 async def _round(on: Stage, shape: Shape, size: int) -> Round:
     requests = list(islice(cycle(builds.requests(builds.make(shape, size))), 2 * _BLOCK))
-    connector, began = _cpu(on.connector), perf_counter()
-    rate = await bare.run_loop(on.client, requests)
-    bare_connector = (_cpu(on.connector) - connector) / (perf_counter() - began)
+    connector, began = cpu_time(on.bare.connector), perf_counter()
+    rate = await bare.run_loop(on.bare.client, requests)
+    bare_connector = (cpu_time(on.bare.connector) - connector) / (perf_counter() - began)
 
     made = [builds.make(shape, size) for _ in range(min(_MOST_BUILDS, max(1, _BLOCK // size)))]
-    cpu, connector, began = _cpu(on.service), _cpu(on.connector), perf_counter()
-    times = [await on.client.run(build) for build in made]
-    connector_share = (_cpu(on.connector) - connector) / (perf_counter() - began)
-    # What follows a report (releasing the build's memory) is a part of the build's cost.
-    await _until_idle(on.service)
+    connector, began = cpu_time(on.connector), perf_counter()
+    times, cpu = await _run(on, made)
+    connector_share = (cpu_time(on.connector) - connector) / (perf_counter() - began)
     components = size * len(made)
+    walk = sum(one.walk for one in times)
+    written = [await logs.measure(on.client, build["id"]) for build in made if on.store is Store.JETSTREAM]
+    records = sum(log.records for log in written)
     return Round(
         bare=rate,
-        walk=components / sum(one.walk for one in times),
+        walk=components / walk,
         total=components / sum(one.total for one in times),
-        cpu=(_cpu(on.service) - cpu) / components,
+        cpu=cpu / components,
         accept=mean(one.accept for one in times),
         connector=connector_share,
         bare_connector=bare_connector,
+        commits=records / walk,
+        events=sum(log.events for log in written) / records if records else 0.0,
     )
 
 
-async def _until_idle(process: psutil.Process) -> None:
-    """Wait until a process has had nothing to do for a quarter of a second, but not for ever."""
-    deadline = perf_counter() + 10
-    before, now = -1.0, _cpu(process)
-    while before != now and perf_counter() < deadline:
-        await asyncio.sleep(0.25)
-        before, now = now, _cpu(process)
+async def _run(on: Stage, made: Sequence[dict[str, Any]]) -> tuple[list[Times], float]:
+    """Builds, one after another; and how many seconds of CPU time the service took for all of them."""
+    cpu = cpu_time(on.service)
+    times = [await on.client.run(build) for build in made]
+    # What follows a report (releasing the build's memory) is a part of the build's cost.
+    await until_idle(on.service)
+    return times, cpu_time(on.service) - cpu
+
+
+async def growth(on: Stage, shape: Shape) -> Growth:
+    """What a component costs in a very large build, against a large one; see `LARGE_LIMITS`."""
+    before = [(await _run(on, [builds.make(shape, _AGAINST)]))[1] for _ in range(_AGAINST_BUILDS)]
+    build = builds.make(shape, LARGE)
+    watching = asyncio.create_task(_peak(on.service))
+    (times,), cpu = await _run(on, [build])
+    watching.cancel()
+    return Growth(
+        shape,
+        on.store,
+        LARGE,
+        walk=LARGE / times.walk,
+        accept=times.accept,
+        cpu=cpu / LARGE,
+        against=median(before) / _AGAINST,
+        peak=await watching,
+    )
+
+
+async def _peak(process: psutil.Process) -> int:
+    """The most bytes of memory that a process has, until cancelled."""
+    most = 0
+    try:
+        while True:
+            most = max(most, process.memory_info().rss)
+            await asyncio.sleep(_LOOK)
+    except asyncio.CancelledError:
+        return most
 
 
 async def latencies(on: Stage, size: int, repeat: int) -> Latencies:
     """Waits along a chain, and of a small build alone and beside a large one."""
-    chain = builds.make_chain(_CHAIN)
-    body = max((body for _, body in builds.requests(chain)), key=len)
-    dependent: list[float] = []
-    round_trip: list[float] = []
-    for _ in range(repeat):
-        round_trip += await bare.round_trips(on.client, _CHAIN, body)
-        await on.client.order("trace")
-        await on.client.run({**chain, "id": builds.make(Shape.WIDE, 1)["id"]})
-        dependent += await on.client.order("latencies")
-    alone = [await _probe(on.client) for _ in range(_PROBES)]
+    dependent, round_trip = await along_a_chain(on.client, repeat)
+    alone = await small_builds(on.client)
     beside: list[Times] = []
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as elsewhere:
         for number in range(_MOST_LARGE_BUILDS):
@@ -117,6 +125,25 @@ async def latencies(on: Stage, size: int, repeat: int) -> Latencies:
         Spread.of([one.total for one in beside]),
         size,
     )
+
+
+async def along_a_chain(client: Client, repeat: int) -> tuple[list[float], list[float]]:
+    """Seconds from a dependency's reply to its dependent's request; and of the bare round trip."""
+    chain = builds.make_chain(_CHAIN)
+    body = max((body for _, body in builds.requests(chain)), key=len)
+    dependent: list[float] = []
+    round_trip: list[float] = []
+    for _ in range(repeat):
+        round_trip += await bare.round_trips(client, _CHAIN, body)
+        await client.order("trace")
+        await client.run({**chain, "id": builds.make(Shape.WIDE, 1)["id"]})
+        dependent += await client.order("latencies")
+    return dependent, round_trip
+
+
+async def small_builds(client: Client) -> list[Times]:
+    """Builds of one component, one after another."""
+    return [await _probe(client) for _ in range(_PROBES)]
 
 
 async def _probe(client: Client) -> Times:
@@ -145,7 +172,7 @@ async def memory(on: Stage, size: int) -> Memory:
     for number, build in enumerate(held, 1):
         waiting.append(await on.client.submit(build["id"], build["action"], builds.encode(build)))
         await on.client.order("await held", count=number)
-        await _until_idle(on.service)
+        await until_idle(on.service)
         grown.append(on.service.memory_info().rss)
     await on.client.order("release")
     for one in waiting:

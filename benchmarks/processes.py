@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import json
+import os
 import selectors
 import shutil
 import signal
@@ -11,17 +12,26 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import IO
 
 from benchmarks import connector
 
 MAX_PAYLOAD = 64 * 1024 * 1024
+NO_SETTINGS: Mapping[str, str] = {}
 _READY = 20.0
 _GOODBYE = 10.0
 _ROOT = Path(__file__).parent.parent
 _PR_SET_PDEATHSIG = 1
+
+
+class Store(StrEnum):
+    """Where the service keeps its builds; as its ``--store``."""
+
+    MEMORY = "memory"
+    JETSTREAM = "jetstream"
 
 
 class NotReadyError(Exception):
@@ -33,7 +43,9 @@ def _die_with_parent() -> None:
 
 
 @contextlib.contextmanager
-def running(command: Sequence[str], *, log: Path, piped: bool = False) -> Iterator["subprocess.Popen[bytes]"]:
+def running(
+    command: Sequence[str], *, log: Path, piped: bool = False, variables: Mapping[str, str] = NO_SETTINGS
+) -> Iterator["subprocess.Popen[bytes]"]:
     """Run a command for as long as the context lasts; with ``piped`` we hold its input and output.
 
     Its log is kept in ``log``. It ends with us on Linux, however we end.
@@ -44,6 +56,7 @@ def running(command: Sequence[str], *, log: Path, piped: bool = False) -> Iterat
             stdin=subprocess.PIPE if piped else subprocess.DEVNULL,
             stdout=subprocess.PIPE if piped else output,
             stderr=output,
+            env={**os.environ, **variables},
             cwd=_ROOT,
             start_new_session=True,
             preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509 - no threads yet
@@ -99,10 +112,17 @@ def scratch() -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def nats_server(folder: Path) -> Iterator[str]:
-    """A nats-server on a free port, without JetStream; gives its URL."""
+def nats_server(folder: Path, *, jetstream: bool = False) -> Iterator[str]:
+    """A nats-server on a free port; gives its URL.
+
+    With ``jetstream`` it has that, and every write reaches the disk before it is acknowledged.
+    """
+    folder.mkdir(exist_ok=True)
+    settings: dict[str, object] = {"max_payload": MAX_PAYLOAD, "max_pending": 4 * MAX_PAYLOAD}
+    if jetstream:
+        settings["jetstream"] = {"store_dir": str(folder / "jetstream"), "sync_interval": "always"}
     config = folder / "nats.conf"
-    config.write_text(json.dumps({"max_payload": MAX_PAYLOAD, "max_pending": 4 * MAX_PAYLOAD}))
+    config.write_text(json.dumps(settings))
     command = [
         nats_binary(),
         "-c",
@@ -116,14 +136,17 @@ def nats_server(folder: Path) -> Iterator[str]:
     ]
     with running(command, log=folder / "nats.log") as process:
         ports = folder / f"nats-server_{process.pid}.ports"
-        deadline = time.monotonic() + _READY
-        while time.monotonic() < deadline:
-            # It may be half written.
-            with contextlib.suppress(OSError, ValueError, LookupError):
-                yield str(json.loads(ports.read_text())["nats"][0])
-                return
-            time.sleep(0.01)
-        raise NotReadyError("nats-server does not start")
+        yield _await_url(ports)
+
+
+def _await_url(ports: Path) -> str:
+    deadline = time.monotonic() + _READY
+    while time.monotonic() < deadline:
+        # It may be half written.
+        with contextlib.suppress(OSError, ValueError, LookupError):
+            return str(json.loads(ports.read_text())["nats"][0])
+        time.sleep(0.01)
+    raise NotReadyError("nats-server does not start")
 
 
 @contextlib.contextmanager
@@ -137,10 +160,16 @@ def connectors(url: str, folder: Path) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def service(url: str, folder: Path) -> Iterator[int]:
-    """The scheduler's process with the memory store; gives its id, at once."""
-    command = [sys.executable, "-m", "scheduler", "--nats-url", url, "--store", "memory"]
-    with running(command, log=folder / "scheduler.log") as process:
+def service(
+    url: str, folder: Path, *, store: Store = Store.MEMORY, settings: Mapping[str, str] = NO_SETTINGS
+) -> Iterator[int]:
+    """The scheduler's process; gives its id, at once.
+
+    ``settings`` are those beside the store, by their names.
+    """
+    command = [sys.executable, "-m", "scheduler", "--nats-url", url, "--store", store]
+    variables = {f"SCHEDULER_{name.upper()}": value for name, value in settings.items()}
+    with running(command, log=folder / "scheduler.log", variables=variables) as process:
         yield process.pid
 
 

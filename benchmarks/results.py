@@ -1,9 +1,8 @@
-"""What was measured, the issue's targets, and both as a table and as JSON."""
+"""What was measured, and what it is to be at least."""
 
 import os
 import platform
 import subprocess
-import textwrap
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -12,11 +11,9 @@ from statistics import median, quantiles
 
 from attrs import field, frozen
 
-from benchmarks.processes import nats_binary
+from benchmarks.processes import Store, nats_binary
 from scheduler import __version__
 from scheduler.generate import Shape
-
-_WIDTH = 100
 
 
 @frozen
@@ -37,6 +34,10 @@ class Round:
     """The part of one core that the connector took during our builds."""
     bare_connector: float
     """The part of one core that the connector took during the bare loop."""
+    commits: float = 0.0
+    """Commits a second from the acceptance of the build to its report, where the store has any."""
+    events: float = 0.0
+    """Events in one commit."""
 
 
 @frozen
@@ -46,6 +47,7 @@ class Point:
     shape: Shape
     size: int
     rounds: tuple[Round, ...]
+    store: Store = Store.MEMORY
 
     def median(self, name: str) -> float:
         """The median of one figure of the rounds."""
@@ -114,6 +116,56 @@ class StartUp:
 
 
 @frozen
+class Growth:
+    """A very large build against a large one."""
+
+    shape: Shape
+    store: Store
+    size: int
+    walk: float
+    """Components a second, from the acceptance of the build to its report."""
+    accept: float
+    """Seconds from the submission to the answer."""
+    cpu: float
+    """Seconds of CPU time that the service takes for a component."""
+    against: float
+    """The same in a build of 10,000."""
+    peak: int
+    """The most bytes of memory that the service had."""
+
+    @property
+    def ratio(self) -> float:
+        """How many times as much a component costs."""
+        return self.cpu / self.against
+
+
+@frozen
+class Restart:
+    """Seconds from the start of a process after one that was killed in the middle of a build."""
+
+    size: int
+    ready: float
+    """To its first answer to a ping."""
+    request: float
+    """To the first request that it sends for that build."""
+    report: float
+    """To the build's report."""
+
+
+@frozen
+class Durable:
+    """What the durable store costs beside throughput, and what it is for."""
+
+    dependent: Spread
+    """From a dependency's reply to its dependent's request, nothing else going on."""
+    alone: Spread
+    """A build of one component, from submission to report."""
+    idle: float
+    """The part of one core that a service takes that has nothing to do."""
+    restarts: tuple[Restart, ...]
+
+
+@frozen
 class Machine:
     """What it was measured on."""
 
@@ -158,7 +210,7 @@ def _cpu_model() -> str:
 
 @frozen
 class Target:
-    """A number of the issue, and whether it is met."""
+    """A number that is asked for, and whether it is met."""
 
     name: str
     value: float
@@ -171,6 +223,17 @@ class Target:
         return self.value >= self.limit if self.at_least else self.value <= self.limit
 
 
+_FLOORS = {
+    (Store.MEMORY, Shape.LAYERED): 0.10,
+    (Store.MEMORY, Shape.WIDE): 0.10,
+    (Store.MEMORY, Shape.CHAINS): 0.06,
+    (Store.JETSTREAM, Shape.LAYERED): 0.06,
+    (Store.JETSTREAM, Shape.WIDE): 0.06,
+    (Store.JETSTREAM, Shape.CHAINS): 0.04,
+}
+_RESTARTS = {1_000: 2.0, 10_000: 5.0}
+
+
 @frozen
 class Results:
     """All of one run."""
@@ -180,71 +243,33 @@ class Results:
     latencies: Latencies | None = None
     memory: Memory | None = None
     start_up: StartUp | None = None
+    durable: Durable | None = None
+    growth: tuple[Growth, ...] = field(factory=tuple)
 
     def targets(self) -> list[Target]:
-        """The issue's numbers, as far as their sizes were measured."""
+        """The numbers that are asked for, as far as their sizes were measured."""
         return list(self._targets())
 
     def _targets(self) -> Iterator[Target]:
-        points = {(point.shape, point.size): point for point in self.points}
-        for shape, floor in ((Shape.LAYERED, 0.10), (Shape.WIDE, 0.10), (Shape.CHAINS, 0.06)):
-            large, small = points.get((shape, 10_000)), points.get((shape, 1_000))
+        points = {(point.store, point.shape, point.size): point for point in self.points}
+        for (store, shape), floor in _FLOORS.items():
+            large, small = points.get((store, shape, 10_000)), points.get((store, shape, 1_000))
             if large is None:
                 continue
-            yield Target(f"{shape}: of the bare loop", large.ratio, floor, at_least=True)
-            if small is not None:
+            yield Target(f"{store}, {shape}: of the bare loop", large.ratio, floor, at_least=True)
+            if small is not None and store is Store.MEMORY:
                 growth = large.median("cpu") / small.median("cpu")
-                yield Target(f"{shape}: cost at 10,000 / at 1,000", growth, 1.2, at_least=False)
+                yield Target(f"{store}, {shape}: cost at 10,000 / at 1,000", growth, 1.2, at_least=False)
+        for grown in self.growth:
+            name = f"{grown.store}, {grown.shape}: cost at {grown.size:,} / at 10,000"
+            yield Target(name, grown.ratio, 1.3, at_least=False)
+        for restart in self.durable.restarts if self.durable is not None else ():
+            if restart.size in _RESTARTS:
+                name = f"s from start to first request, build of {restart.size:,}"
+                yield Target(name, restart.request, _RESTARTS[restart.size], at_least=False)
         if self.memory is not None and self.memory.size == 10_000:
             name = "bytes a waiting component, beyond its JSON"
             yield Target(name, self.memory.first, 5_000, at_least=False)
         if self.latencies is not None and self.latencies.beside_size == 10_000:
             name = "ms of a one-component build beside 10,000, worst"
             yield Target(name, self.latencies.beside.max * 1_000, 100, at_least=False)
-
-    def table(self) -> str:
-        """Everything, for a person, in lines of 100 characters at most."""
-        return "\n".join(line.rstrip() for line in self._lines())
-
-    def _lines(self) -> Iterator[str]:
-        machine = self.machine
-        yield f"{machine.cpu}, {machine.cores} cores, {machine.system}, load {machine.load:.2f}"
-        named = ", ".join(f"{name} {number}" for name, number in machine.versions.items())
-        yield from textwrap.wrap(f"Python {machine.python}, {named}", _WIDTH)
-        if self.points:
-            yield ""
-            yield "                components/s from   bare loop    ratio from   CPU us a  accept  connector"
-            yield "shape      size  acceptance  submit        /s  accept. submit component      ms       busy"
-        for point in self.points:
-            rates = f"{point.median('walk'):>11,.0f} {point.median('total'):>7,.0f}"
-            ratios = f"{point.median('bare'):>9,.0f} {point.ratio:>8.3f} {point.total_ratio:>6.3f}"
-            costs = f"{point.median('cpu') * 1e6:>9.0f} {point.median('accept') * 1e3:>7.0f}"
-            busy = f"{point.median('connector'):>10.0%}"
-            yield f"{point.shape:<8} {point.size:>6,} {rates} {ratios} {costs} {busy}"
-        if self.latencies is not None:
-            yield ""
-            yield "latency, ms                                             count     p50     p99     max"
-            rows = {
-                "a dependency's reply to its dependent's request": self.latencies.dependent,
-                "the bare round trip, measured alike": self.latencies.round_trip,
-                "a one-component build, alone": self.latencies.alone,
-                f"the same beside a build of {self.latencies.beside_size:,}": self.latencies.beside,
-            }
-            for name, spread in rows.items():
-                figures = " ".join(f"{value * 1e3:>7.2f}" for value in (spread.p50, spread.p99, spread.max))
-                yield f"{name:<55} {spread.count:>5} {figures}"
-        yield ""
-        if self.memory is not None:
-            yield (
-                f"memory of a waiting component beyond its JSON, {self.memory.size:,} of them:"
-                f" {self.memory.first:,.0f} bytes; in further builds {self.memory.further:,.0f}"
-            )
-        if self.start_up is not None:
-            embedded = self.start_up.embedded
-            shown = "failed" if embedded is None else f"{embedded:.2f} s"
-            yield f"start-up: {self.start_up.service:.2f} s; with the embedded broker {shown}"
-        for target in self.targets():
-            sign = ">=" if target.at_least else "<="
-            verdict = "met" if target.met else "NOT MET"
-            value = f"{target.value:,.2f}" if target.limit < 50 else f"{target.value:,.0f}"
-            yield f"{target.name:<55} {value:>8}  ({sign} {target.limit:,g})  {verdict}"

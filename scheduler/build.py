@@ -166,7 +166,8 @@ class Walk:
             return None
         if not self.plan.over:
             await self._give_up_on_the_rest("the scheduler was shut down before there was a reply")
-        await self._persist_at_the_end(*self.plan.adopted(), self.plan.finish())
+        if not self.plan.finished:
+            await self._persist_at_the_end(*self.plan.adopted(), self.plan.finish())
         return None if self.fenced else self.plan.report()
 
     def halt(self, cause: str) -> None:

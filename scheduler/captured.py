@@ -5,6 +5,8 @@ of this build's. A reply that was handed to a component and whose outcome is not
 *holds* the position of its build.
 """
 
+from collections.abc import Iterable
+
 from scheduler.records import Position
 
 
@@ -41,6 +43,7 @@ class Captured:
         """The build was taken up where it stood at ``position``: what came since is still to be read."""
         self._behind[build] = position
 
-    def catch_up(self) -> None:
-        """What had come in meanwhile for the builds that were behind was read."""
-        self._behind.clear()
+    def catch_up(self, builds: Iterable[str]) -> None:
+        """What had come in meanwhile for builds that were behind was read."""
+        for build in builds:
+            self._behind.pop(build, None)

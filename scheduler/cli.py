@@ -38,6 +38,10 @@ service could not run.""",
 
 Three in a row that ended while they took it up, and it is left alone, so that
 it cannot keep the service from starting.""",
+    "export": """Print a build's log as JSON lines.
+
+Each record that was written, with its number and time in the stream, in order.
+It holds whole builds, credentials that are in them included.""",
     "permissions": """Print a broker's configuration with the least permissions.
 
 For the scheduler, connectors, and those who submit builds; it says how to use it.""",

@@ -207,7 +207,14 @@ class Call:
             # It stood in the queue all that time and never left. It has not had its time yet.
             self.publish()
             self._connectors.arm(self)
-        elif self.deliver(failure(f"timed out after {self._connectors.seconds(self.request):g} s")):
+        elif self._connectors.on_expired is not None:
+            self._connectors.on_expired(self)
+        else:
+            self.time_out()
+
+    def time_out(self) -> None:
+        """There is no reply, and its time is over."""
+        if self.deliver(failure(f"timed out after {self._connectors.seconds(self.request):g} s")):
             self._connectors.count("timed_out")
 
     def close(self, late: Callable[[Request, Outcome], None] | None = None) -> None:
@@ -247,6 +254,9 @@ class Connectors:
         """What was dropped, by reason."""
         self.on_stray: Callable[[Stray], None] | None = None
         """Is told of replies for builds that this process does not hold."""
+        self.on_expired: Callable[[Call], None] | None = None
+        """Is told of attempts whose time is over, instead of their being timed out at once: where replies are
+        captured, one of them may be there and not have reached us yet."""
         self._timeouts = timeouts
         self._limits = limits
         self._by_token: dict[str, Call] = {}
@@ -376,7 +386,12 @@ class Connectors:
             self.turns.take(build, partial(self._deliver, call, message, suffix))
 
     def on_captured(self, message: Message, place: Position) -> None:
-        """Look at a reply that a stream captured at ``place``: it may have reached us before, or never.
+        """Look at the next reply that a stream captured, at ``place``."""
+        self.look_at_captured(message, place)
+        self.captured.seen = place
+
+    def look_at_captured(self, message: Message, place: Position) -> None:
+        """Look at a reply that a stream captured: it may have reached us before, or never.
 
         What is of no use is not counted here: it is, where it comes in directly.
         """
@@ -399,7 +414,6 @@ class Connectors:
                 self.turns.take(build, partial(self._deliver_captured, call, message, suffix, place.sequence))
             else:
                 call.held.append(place.sequence)
-        self.captured.seen = place
 
     def _deliver_captured(self, call: Call, message: Message, suffix: str | None, sequence: int) -> None:
         try:

@@ -88,6 +88,8 @@ class Plan:
         """Why the build is halted; None while it is not."""
         self.stopped = False
         """Whether this process is to end; that halts the build, and is no failure of it."""
+        self.finished = False
+        """Whether an earlier process persisted the end of the build."""
         self.in_flight = 0
         self.done = 0
         """How many changes are settled."""
@@ -236,8 +238,10 @@ class Plan:
                 self._move(self.graph.index[component], Phase.WAITING)
             case Settled(component=component, body=body):
                 self._replay_outcome(self.graph.index[component], body)
-            case Finished(error=error) if error is not None:
-                self.halt(error)
+            case Finished(error=error):
+                self.finished = True
+                if error is not None:
+                    self.halt(error)
             case _:
                 pass
 

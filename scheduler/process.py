@@ -17,7 +17,7 @@ from scheduler.bus import Bus
 from scheduler.bus.nats import open_bus
 from scheduler.bus.options import BusOptions
 from scheduler.config import Settings
-from scheduler.errors import BrokerError
+from scheduler.errors import BrokerError, JetStreamUnavailable
 from scheduler.jetstream.streams import Layout, set_up
 from scheduler.service import Service
 from scheduler.stores import Store
@@ -28,6 +28,7 @@ from scheduler.stores.presence import await_jetstream
 
 _log = structlog.get_logger()
 
+_PAUSE = 1.0
 _HARD_EXIT_AFTER = 0.8
 """Seconds from the second signal until the process ends, whatever still holds on to it."""
 
@@ -55,7 +56,15 @@ async def _jetstream_store(settings: Settings, bus: Bus) -> Store:
         bus, instance=f"{settings.name}-{secrets.token_hex(4)}", grace=settings.broker_grace
     )
     layout = Layout(replicas=settings.replicas, capture=settings.capture, reply_bytes=settings.reply_bytes)
-    for deviation in await set_up(store.js, layout):
+    while True:
+        try:
+            deviations = await set_up(store.js, layout)
+        except JetStreamUnavailable as error:
+            _log.warning("the streams cannot be set up yet", reason=str(error))
+            await trio.sleep(_PAUSE)
+        else:
+            break
+    for deviation in deviations:
         _log.warning("a stream is not as it should be", deviation=deviation)
     return store
 

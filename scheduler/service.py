@@ -14,8 +14,10 @@ from scheduler.bus import Bus, Message, Subscription
 from scheduler.config import Settings
 from scheduler.connector import Connectors
 from scheduler.discovery import Discovery, Endpoint, Identity
-from scheduler.errors import BusError, InvalidBuild, NoResponders, Problem
+from scheduler.errors import InvalidBuild, Problem
 from scheduler.feed import Feed
+from scheduler.loading import Loader
+from scheduler.peers import Peers
 from scheduler.reader import BuildReader
 from scheduler.reporting import Publisher, Recorder
 from scheduler.restart import Restart
@@ -36,7 +38,6 @@ _INTAKE_BYTES = 1024 * 1024 * 1024
 """Bytes of builds that have come in and are not taken yet."""
 _TAKEN_AT_ONCE = 500
 """Builds that are being read and persisted at the same time."""
-_STANDBY_PERIOD = 2.0
 _SLOW = 60.0
 """Seconds after which a wait is worth a line in the log, and between two looks for such waits."""
 _GOODBYE = 0.3
@@ -82,6 +83,8 @@ class Service:
             unresolved=settings.unresolved.value,
             resending=settings.resend_for,
         )
+        self._id = secrets.token_hex(11) if self._durable is None else self._durable.instance
+        self._peers = Peers(bus, NAME, self._id)
         self._timers.on_resumed = self._supervisor.note_outage
         self._endpoints = {
             subject: Endpoint(subject.replace(".", "-"), subject, intake.QUEUE_GROUP)
@@ -128,16 +131,23 @@ class Service:
             # Before anything is sent, and so before anything is taken up: a reply must find us listening.
             await self._connectors.listen()
             if self._durable is not None and self._recorder is not None:
-                restart = Restart(
-                    self._bus,
+                loader = Loader(
                     self._durable,
                     supervisor=self._supervisor,
                     connectors=self._connectors,
                     recorder=self._recorder,
                     read=self._reader.read_accepted,
                 )
+                restart = Restart(
+                    self._bus,
+                    self._durable,
+                    loader,
+                    supervisor=self._supervisor,
+                    connectors=self._connectors,
+                )
                 await restart.prepare()
                 background.start_soon(restart.run)
+                background.start_soon(self._peers.watch, restart.adopt)
                 background.start_soon(Retention(self._durable, self._settings.keep).run)
             elif self._store.resumable:
                 take_up = TakeUp(self._store, self._supervisor, self._connectors, self._reader.read_back)
@@ -173,7 +183,7 @@ class Service:
         for subject in intake.SUBJECTS:
             interest = await self._bus.subscribe(subject, on_build, queue=intake.QUEUE_GROUP)
             self._interests.append(interest)
-        identity = Identity(NAME, secrets.token_hex(11), __version__, "Runs builds of infrastructure")
+        identity = Identity(NAME, self._id, __version__, "Runs builds of infrastructure")
         await Discovery(self._bus, identity, list(self._endpoints.values())).open()
         async with trio.open_nursery() as nursery:
             task_status.started()
@@ -234,49 +244,12 @@ class Service:
                 _log.info("still waiting for a reply", build=build, component=component, seconds=round(wait))
 
     async def _stand_by(self) -> bool:
-        """Wait until no other scheduler answers; False where we are stopped first.
-
-        The store has no compare-and-set: two schedulers on it would do everything twice. The second look
-        after a random pause keeps two that start together from seeing each other's absence.
-        """
-        announced = False
-        quiet = 0
-        generation = self._bus.generation
+        """Wait until this process is to work; False where we are stopped first."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_cancel_when, self._stopping, nursery.cancel_scope)
-            while quiet < 2:
-                answers = await self._other_answers()
-                if answers and not announced:
-                    _log.warning("standing by: another scheduler answers, and this store allows one only")
-                    announced = True
-                # After a restart of the broker the other one is on its way back, as we are: not yet quiet.
-                if answers is not False or generation != self._bus.generation:
-                    quiet, generation = 0, self._bus.generation
-                    await trio.sleep(_STANDBY_PERIOD)
-                else:
-                    quiet += 1
-                    await trio.sleep(0.05 + 0.2 * secrets.randbelow(1_000) / 1_000)
+            await self._peers.stand_by()
             nursery.cancel_scope.cancel()
-        if self._stopping.is_set():
-            return False
-        if announced:
-            _log.info("taking over: no other scheduler answers any more")
-        return True
-
-    async def _other_answers(self) -> bool | None:
-        """Whether another scheduler answers; None where that cannot be told."""
-        try:
-            with trio.fail_after(1.0):
-                await self._bus.request(f"$SRV.PING.{NAME}", b"")
-        except NoResponders:
-            return False
-        except trio.TooSlowError:
-            # Where something listens to everything nobody says that there is nobody.
-            return False if self._bus.connected else None
-        except BusError as error:
-            _log.warning("cannot ask for other schedulers", error=str(error))
-            return None
-        return True
+        return not self._stopping.is_set()
 
 
 def _shutting_down() -> InvalidBuild:

@@ -13,7 +13,7 @@ from attrs import define, evolve, field
 from scheduler.build import Journey, Resending, Walk, store_failure
 from scheduler.connector import Connectors
 from scheduler.errors import AlreadyLogged, Fenced, InvalidBuild, Problem, StoreError
-from scheduler.events import Resumed, Suspended
+from scheduler.events import Accepted, Resumed, Suspended
 from scheduler.feed import Feed, Track
 from scheduler.limits import Limits
 from scheduler.model import Resend
@@ -164,15 +164,21 @@ class Supervisor:
             return _refused("finished", text)
         return _refused("running", f"build {build} is running, with other content")
 
-    def go_on(self, plan: Plan, key: str, journey: Journey) -> Walk:
+    def go_on(self, plan: Plan, accepted: Accepted, journey: Journey) -> Walk:
         """Go on with a build that an earlier process left, whose plan was replayed from its log.
+
+        Args:
+            plan: as the log says.
+            accepted: the first word of the log.
+            journey: what else the log says.
 
         Raises:
             PlanError: the plan does not know how to go on.
         """
-        held = _Held(bytes.fromhex(plan.digest))
+        # Of what was submitted: what was kept of it differs, if only in its states.
+        held = _Held(bytes.fromhex(accepted.digest))
         held.decided.set()
-        walk = self._new_walk(plan, key=key, journey=journey)
+        walk = self._new_walk(plan, key=accepted.key, journey=journey)
         walk[0].prepare()
         self._held[plan.build.id] = held
         _log.info("build taken up", build=plan.build.id, in_flight=plan.in_flight, settled=plan.done)

@@ -75,13 +75,24 @@ class Line:
         self.passed.append(message)
         return self.jetstream.take(message)
 
-    def release(self, *, answered: bool = True) -> None:
+    def release(self, subject: str = ">", *, answered: bool = True) -> None:
         """What is under way arrives; its answers come in if ``answered``, or are lost."""
-        held, self.held = self.held, []
+        held = [message for message in self.held if matches(subject, message.subject)]
+        self.held = [message for message in self.held if not matches(subject, message.subject)]
         for message in held:
             arrived = message if answered else evolve(message, reply="")
             self.passed.append(arrived)
             self.jetstream.take(arrived)
+
+    async def reached(self, subject: str) -> None:
+        """Wait until a message on a subject (a pattern) is held."""
+        while not any(matches(subject, message.subject) for message in self.held):
+            await trio.sleep(0.001)
+
+    def clear(self) -> None:
+        """From now on all is well."""
+        self._fates.clear()
+        self.release()
 
 
 @define

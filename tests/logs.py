@@ -107,6 +107,11 @@ def reread(records: Iterable[Record]) -> Iterator[Record]:
     return (decode_record(written(one)) for one in records)
 
 
+def started(component: str) -> Started:
+    """A request that is about to leave."""
+    return Started(component, f"b-1/{component}/1", b"")
+
+
 def settled(component: str, state: str = "completed", **fields: Any) -> Settled:
     """An outcome."""
     return Settled(component, {"_component_id": component, "_state": state, **fields})

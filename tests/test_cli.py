@@ -7,17 +7,21 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
 from scheduler import __version__, cli
 from scheduler.commands.files import read_example
 from scheduler.config import Settings
 from scheduler.generate import generate
 
-COMMANDS = ("serve", "run", "validate", "simulate", "demo", "doctor", "permissions")
+COMMANDS = (
+    "serve", "run", "validate", "simulate", "demo", "doctor", "release", "export", "permissions"
+)  # fmt: skip
 ROOT = Path(__file__).parent.parent
 
 
@@ -29,6 +33,13 @@ def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("NO_COLOR", "1")
+
+
+@pytest.fixture
+def _log_as_it_was() -> Iterator[None]:
+    """What a command does to the log stays with it."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture
@@ -145,7 +156,7 @@ def test_where_the_broker_is(served: list[Settings], monkeypatch: pytest.MonkeyP
         (["--nkey", "/no/where"], ["--nkey (SCHEDULER_NKEY)", "/no/where"]),
         (["--wat"], ["--wat"]),
         (["--grace"], ["--grace"]),
-        (["wat"], ["'wat'", "serve, run, validate, simulate, demo, doctor, permissions"]),
+        (["wat"], ["'wat'", ", ".join(COMMANDS)]),
         (["run"], ["FILE"]),
         (["run", "--wat"], ["'--wat'"]),
         (["validate", "x", "--wat"], ["--wat"]),
@@ -347,6 +358,32 @@ def test_an_unreachable_broker_is_said_and_waited_for(
     assert len(lines) == 2
     assert "cannot connect to nats://127.0.0.1:1" in lines[0]
     assert "no connection to a broker within 0.6 s" in lines[1]
+
+
+@pytest.mark.usefixtures("_log_as_it_was")
+@pytest.mark.parametrize("json_wanted", [False, True])
+def test_a_broker_that_the_doctor_cannot_reach_is_a_finding(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    json_wanted: bool,
+) -> None:
+    """It is told on standard output, as everything that the doctor finds, and the exit code is 1."""
+    monkeypatch.setattr("scheduler.commands.session.CONNECT_TIMEOUT", 0.6)
+    flags = ["--json"] if json_wanted else []
+    assert cli.main(["doctor", "--nats-url", "nats://127.0.0.1:1", *flags]) == 1
+    out = capsys.readouterr().out
+    assert "no connection to a broker within 0.6 s" in " ".join(out.split())
+    if json_wanted:
+        (finding,) = json.loads(out)["findings"]
+        assert (finding["check"], finding["level"]) == ("connection", "failure")
+
+
+def test_the_permissions_are_printed_as_they_are_shipped(capsys: pytest.CaptureFixture[str]) -> None:
+    """What is printed can be written to a file, and given to nats-server."""
+    assert cli.main(["permissions"]) == 0
+    shipped = ROOT / "scheduler" / "permissions" / "nats-server.conf"
+    assert capsys.readouterr().out == shipped.read_text()
 
 
 # With a real broker.

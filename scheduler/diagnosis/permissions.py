@@ -63,6 +63,7 @@ def _core() -> list[Need]:
         *requests,
         *reports,
         Need("_INBOX.>", "answers to those who submit", Level.WARNING, ("_INBOX.doctor.1",)),
+        Need("_R_.>", "answers to those who submit from another account", Level.NOTE, ("_R_.doctor",)),
         Need("$SRV.PING.scheduler", "the question whether another scheduler is there"),
         Need("scheduler.event.*", "progress", Level.WARNING, ("scheduler.event.doctor",)),
     ]

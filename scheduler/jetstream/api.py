@@ -123,11 +123,30 @@ class JetStream:
         self.bus = bus
         self.timeout = timeout
         """Seconds for one question and its answer."""
+        self._in_flight: set[trio.CancelScope] = set()
+        bus.on_connected(self._on_connected)
+
+    def _on_connected(self) -> None:
+        for scope in self._in_flight:
+            scope.cancel()
+
+    @contextmanager
+    def in_flight(self) -> Iterator[trio.CancelScope]:
+        """Cancel the body when a connection is established: no answer will come over the one before it."""
+        with trio.CancelScope() as scope:
+            self._in_flight.add(scope)
+            try:
+                yield scope
+            finally:
+                self._in_flight.discard(scope)
 
     async def call(self, endpoint: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Ask ``$JS.API.<endpoint>`` and return the answer, which is no error."""
+        """Ask ``$JS.API.<endpoint>`` and return the answer, which is no error.
+
+        Where the connection is lost meanwhile, it is asked again: what is asked for twice is done once.
+        """
         data = b"" if body is None else msgspec.json.encode(body)
-        return await self._ask(f"$JS.API.{endpoint}", data, None, self.timeout)
+        return await self._ask(f"$JS.API.{endpoint}", data, None, self.timeout, again=True)
 
     async def publish(
         self,
@@ -216,11 +235,23 @@ class JetStream:
         return Stored(message.subject, message.seq, time, message.data, headers)
 
     async def _ask(
-        self, subject: str, data: bytes, headers: Mapping[str, str] | None, seconds: float
+        self,
+        subject: str,
+        data: bytes,
+        headers: Mapping[str, str] | None,
+        seconds: float,
+        *,
+        again: bool = False,
     ) -> dict[str, Any]:
         try:
             with _within(seconds, f"{subject} was not answered"):
-                message = await self.bus.request(subject, data, headers=headers)
+                while True:
+                    with self.in_flight() as scope:
+                        message = await self.bus.request(subject, data, headers=headers)
+                    if not scope.cancelled_caught:
+                        break
+                    if not again:
+                        raise JetStreamUnavailable(f"{subject} was not answered: the connection was lost")
         except NoResponders:
             raise JetStreamUnavailable(
                 f"nobody answers {subject}: no stream has it, or JetStream is off or not ready yet"

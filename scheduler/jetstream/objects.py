@@ -218,10 +218,13 @@ class Objects:
         inbox = bus.new_inbox()
         subscription = await self._js.subscribe(inbox, window.receive)
         try:
-            for at in range(0, len(data), chunk_bytes):
-                await window.room(_WINDOW)
-                window.sent(bus.publish(subject, data[at : at + chunk_bytes], reply=inbox))
-            await window.room(1)
+            with self._js.in_flight() as scope:
+                for at in range(0, len(data), chunk_bytes):
+                    await window.room(_WINDOW)
+                    window.sent(bus.publish(subject, data[at : at + chunk_bytes], reply=inbox))
+                await window.room(1)
+            if scope.cancelled_caught:
+                raise JetStreamUnavailable("an object was not stored: the connection was lost")
         finally:
             window.withdraw()
             with trio.move_on_after(_GOODBYE, shield=True):

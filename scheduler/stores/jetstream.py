@@ -89,6 +89,7 @@ class JetStreamStore:
         self.objects = Objects(self.js)
         self.weather = Weather(grace)
         self.wall_clock = wall_clock
+        self.instance = instance
         self._bus = bus
         self._desk = Desk(
             bus=bus,

@@ -1,5 +1,6 @@
 """Runs an async function so that a seed decides everything: the clock, the schedule, every random number."""
 
+import heapq
 import random
 import secrets
 import signal
@@ -15,29 +16,63 @@ from unittest import mock
 import structlog
 import trio
 import trio._core._run as trio_run
-from fake_jetstream import DAY_ZERO, SECOND
+from fake_jetstream import DAY_ZERO, SECOND, Later
 from trio.testing import MockClock
 
 from scheduler.stores.log import BuildLog
+from scheduler.template.component import Template
 
 T = TypeVar("T")
 
 SKEW: ContextVar[float] = ContextVar("SKEW", default=0.0)
 """By how many seconds the wall clock of the process that a task belongs to is wrong."""
+_needs = Template.needs
+_NEVER = 1e9
 _LONGEST = 30
 """Seconds of real time that a run may take: what takes longer goes round in circles."""
+
+
+class Clockwork(Later):
+    """The clock of a run: what happens in the world happens between two turns of Trio's tasks.
+
+    It moves on when no task can run, as Trio's mock clock does by itself; what is due in the world is then done
+    right here. A task of its own, which wakes up for every message, would cost half of the whole run.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock = MockClock(autojump_threshold=0)
+        # Of its own accord it would jump to Trio's next deadline.
+        self.clock._autojump = self._move_on  # type: ignore[method-assign]
+
+    def at(self, when: float, job: Callable[[], None]) -> None:
+        """As there; no task is needed."""
+        heapq.heappush(self._heap, (when, next(self._number), job))
+
+    def _move_on(self) -> None:
+        runner = trio_run.GLOBAL_RUN_CONTEXT.runner
+        heap, clock = self._heap, self.clock
+        while not runner.runq:
+            deadline = runner.deadlines.next_deadline()
+            if not heap or deadline <= heap[0][0]:
+                clock._virtual_base = max(clock._virtual_base, min(deadline, _NEVER))
+                return
+            when, _, job = heapq.heappop(heap)
+            # Set, not moved by a difference: what is due at a time is to see exactly that time.
+            clock._virtual_base = max(clock._virtual_base, when)
+            job()
 
 
 class Stuck(Exception):
     """A run does not come to its end, in real time."""
 
 
-def run(seed: int, main: Callable[[], Awaitable[T]], log: Callable[[str, dict[str, Any]], None]) -> T:
+def run(seed: int, main: Callable[[Later], Awaitable[T]], log: Callable[[str, dict[str, Any]], None]) -> T:
     """Run ``main`` under Trio, on a mock clock that begins at 0 and jumps.
 
     Args:
         seed: decides in what order tasks run, and what the package gets of ``random`` and ``secrets``.
-        main: what to run.
+        main: what to run; it is given what calls functions at their times.
         log: is told of what the package logs as an error, with its level in it.
 
     Raises:
@@ -47,10 +82,10 @@ def run(seed: int, main: Callable[[], Awaitable[T]], log: Callable[[str, dict[st
     before = random.getstate()
     random.seed(source.random())
     trio_run._r.seed(seed)
-    clock = MockClock(autojump_threshold=0)
+    work = Clockwork()
     try:
         with _patched(source), _logging(log), _alarm(seed):
-            return trio.run(main, clock=clock)
+            return trio.run(main, work, clock=work.clock)
     finally:
         random.setstate(before)
 
@@ -68,8 +103,9 @@ def _patched(source: random.Random) -> Iterator[None]:
         # How long our own code takes is no part of the simulation: it takes no time at all.
         mock.patch.object(time, "perf_counter", trio.current_time),
         mock.patch.object(trio.to_thread, "run_sync", _in_place),
-        # Sets of these are iterated over; by default a hash is an address.
+        # Sets of these are iterated over: a hash is an address, or differs from process to process.
         mock.patch.object(BuildLog, "__hash__", lambda log: zlib.crc32(log.build.encode())),
+        mock.patch.object(Template, "needs", lambda template, scope: sorted(_needs(template, scope))),
     ]
     for patch in patches:
         patch.start()

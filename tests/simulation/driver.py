@@ -12,6 +12,7 @@ from unittest import mock
 import attrs
 import trio
 from attrs import define, field
+from fake_jetstream import Later
 from simulation import determinism
 from simulation.connectors import TYPES, Connector
 from simulation.scenario import MOMENTS, Fault, Scenario, Submission, imagine
@@ -101,12 +102,12 @@ def _unwrapped(error: BaseException) -> str:
 class Driver:
     """One run of one scenario."""
 
-    def __init__(self, scenario: Scenario, *, reraise: bool = False) -> None:
+    def __init__(self, scenario: Scenario, later: Later, *, reraise: bool = False) -> None:
         self.scenario = scenario
         self.reraise = reraise
         self.trace = Trace()
         self.rng = random.Random(f"driver {scenario.seed}")
-        self.world = World(random.Random(f"world {scenario.seed}"), self.trace)
+        self.world = World(random.Random(f"world {scenario.seed}"), self.trace, later)
         self.settings = Settings(
             store="jetstream",
             attempt_timeout=scenario.attempt_timeout,
@@ -265,12 +266,9 @@ class Driver:
                 seen += 1
                 if seen > which:
                     reached.set()
-                    self.world.later.after(0.0, kill)
-
-        def kill() -> None:
-            victim = self._victim(fault.number)
-            if victim is not None:
-                victim.kill()
+                    victim = self._victim(fault.number)
+                    if victim is not None:
+                        victim.kill()
 
         self.trace.add = watch  # type: ignore[method-assign]
         with trio.move_on_at(self.scenario.heals_at):
@@ -376,8 +374,8 @@ def simulate(seed: int, *, prepare: Callable[[Driver], None] = lambda _: None, r
     """Run the scenario of a seed, and give the driver with its trace."""
     drivers: list[Driver] = []
 
-    async def main() -> None:
-        driver = Driver(imagine(seed), reraise=reraise)
+    async def main(later: Later) -> None:
+        driver = Driver(imagine(seed), later, reraise=reraise)
         drivers.append(driver)
         prepare(driver)
         await driver.run()

@@ -340,7 +340,8 @@ class SimBus(Endpoint):
                     link.up.send(("UNSUB", sid))
                 else:
                     link.up.send(("SUB", sid, rest[0], rest[1] if len(rest) == 3 else ""))
-        while (item := self.outbox.take()) is not None:
+        # Whoever is killed in the middle of it writes no more.
+        while not self.dead and (item := self.outbox.take()) is not None:
             if isinstance(item, Barrier):
                 self._ask(link, item)
             else:
@@ -359,13 +360,13 @@ class World:
     Args:
         rng: decides latencies and fates.
         trace: where everything is noted.
+        later: calls functions at their times.
     """
 
-    def __init__(self, rng: random.Random, trace: Trace) -> None:
+    def __init__(self, rng: random.Random, trace: Trace, later: Later) -> None:
         self.rng = rng
         self.trace = trace
-        self.later = Later()
-        self.slowness = 1.0
+        self.later = later
         self.broker = Broker(self)
         self.broker.jetstream.kept = self.kept
 
@@ -373,8 +374,8 @@ class World:
         """Seconds that a message takes: mostly a few milliseconds, sometimes much more."""
         random_part = self.rng.random()
         if random_part > 0.98:
-            return self.slowness * self.rng.uniform(0.01, 0.3)
-        return self.slowness * (0.0005 + 0.005 * random_part)
+            return self.rng.uniform(0.01, 0.3)
+        return 0.0005 + 0.005 * random_part
 
     # What can go wrong with a connection.
 

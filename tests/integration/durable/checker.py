@@ -6,6 +6,7 @@ client what was reported. None of the package's own code is used to read them.
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from math import inf
 from typing import Any
 
 from attrs import define, field, frozen
@@ -61,8 +62,8 @@ class Evidence:
     """None where nobody was there all the time to see it."""
     kills: Sequence[float] = ()
     """When a service was dead."""
-    outages: int = 0
-    """How often a service lost its broker, at most."""
+    outages: Sequence[tuple[float, float]] = ()
+    """From when to when a service may have lost its connection, once each time."""
     resend: str = "unsent"
     excuses: Sequence[str] = ()
     """Texts of errors that may stand in a component without a connector having said so."""
@@ -74,7 +75,8 @@ class Component:
 
     attempts: dict[str, float] = field(factory=dict)
     """When each attempt was logged as started."""
-    sent: set[str] = field(factory=set)
+    sent: dict[str, float] = field(factory=dict)
+    """When each was logged as known to have left."""
     settled: float | None = None
     body: JSON | None = None
     record: int = 0
@@ -98,15 +100,15 @@ class Story:
     """``finished`` and ``reported``, as they came."""
     faults: list[str] = field(factory=list)
 
-    def unsent(self) -> set[str]:
-        """Attempts that may or may not have left, as far as the log says."""
-        return {
-            attempt
-            for component in self.components.values()
-            if component.body is None
-            for attempt in component.attempts
-            if attempt not in component.sent
-        }
+    def unsure(self, begin: float, end: float) -> set[str]:
+        """Attempts that may or may not have left, as far as the log said at some moment of that time."""
+        found = set()
+        for component in self.components.values():
+            for attempt, started in component.attempts.items():
+                sent, settled = component.sent.get(attempt, inf), component.settled or inf
+                if started <= end and min(sent, settled) > begin:
+                    found.add(attempt)
+        return found
 
 
 def read(build: str, log: Iterable[Logged]) -> Story:
@@ -137,7 +139,7 @@ def _tell(story: Story, event: JSON, logged: Logged) -> None:
             story.faults.append(f"{place}: {event['attempt']} starts twice")
         component.attempts.setdefault(event["attempt"], logged.time)
     elif kind == "sent":
-        story.components[event["component"]].sent.add(event["attempt"])
+        story.components[event["component"]].sent.setdefault(event["attempt"], logged.time)
     elif kind == "withdrawn":
         story.components[event["component"]].attempts.clear()
     elif kind == "settled":
@@ -155,12 +157,11 @@ def _tell(story: Story, event: JSON, logged: Logged) -> None:
         story.endings.append(kind)
 
 
-def stories(evidence: Evidence, until: float = float("inf")) -> dict[str, Story]:
-    """All builds' logs, of what was stored up to a moment."""
+def stories(evidence: Evidence) -> dict[str, Story]:
+    """All builds' logs."""
     logs: dict[str, list[Logged]] = defaultdict(list)
     for logged in evidence.log:
-        if logged.time <= until:
-            logs[logged.build].append(logged)
+        logs[logged.build].append(logged)
     return {build: read(build, logs.get(build, ())) for build in {*evidence.submitted, *logs}}
 
 
@@ -174,7 +175,7 @@ def violations(evidence: Evidence) -> list[str]:
         *check_contents(evidence, told),
         *check_connectors(evidence, told),
         *check_order(evidence, told),
-        *check_repeats(evidence),
+        *check_repeats(evidence, told),
     ]
 
 
@@ -211,7 +212,7 @@ def check_reports(evidence: Evidence) -> Iterator[str]:
             yield f"{build}: its report was never published"
         if len({one.key for one in published[build]}) > 1 or not all(one.key for one in published[build]):
             yield f"{build}: was published under the message ids {[one.key for one in published[build]]}"
-        if len(published[build]) > 1 + len(evidence.kills) + evidence.outages:
+        if len(published[build]) > 1 + len(evidence.kills) + len(evidence.outages):
             yield f"{build}: was published {len(published[build])} times"
         for one in published[build]:
             suffix = "error" if "error" in one.body else "done"
@@ -366,20 +367,22 @@ def check_order(evidence: Evidence, told: Mapping[str, Story]) -> Iterator[str]:
                 yield f"{build}: {name} was requested with another {source} than was logged"
 
 
-def check_repeats(evidence: Evidence) -> Iterator[str]:
+def check_repeats(evidence: Evidence, told: Mapping[str, Story]) -> Iterator[str]:
     """No request comes again but for a reason.
 
-    With ``unsent`` an attempt may come once more for each kill at which the log had it as started and
-    neither as sent nor as settled: whether it had left could not be known then. With ``always`` once more
-    for each kill and each outage; with ``never`` not at all.
+    With ``unsent`` an attempt may come once more for each kill, and for each lost connection, at which the
+    log had it as started and neither as sent nor as settled: whether it had left could not be known then.
+    With ``always`` once more for each kill and each lost connection; with ``never`` not at all.
     """
     came = Counter(record["attempt"] for record in evidence.records if record["event"] == "request")
     allowed: Counter[str] = Counter()
     if evidence.resend == "unsent":
-        for kill in evidence.kills:
-            for story in stories(evidence, until=kill + SETTLING).values():
-                allowed.update(story.unsent())
+        times = [(kill + SETTLING, kill + SETTLING) for kill in evidence.kills]
+        for begin, end in [*times, *evidence.outages]:
+            for story in told.values():
+                allowed.update(story.unsure(begin, end))
+    always = len(evidence.kills) + len(evidence.outages)
     for attempt, number in came.items():
-        most = len(evidence.kills) + evidence.outages if evidence.resend == "always" else allowed[attempt]
+        most = always if evidence.resend == "always" else allowed[attempt]
         if number - 1 > most:
             yield f"{attempt} was requested {number} times, and {most} repetitions can be explained"

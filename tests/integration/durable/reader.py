@@ -193,12 +193,11 @@ class Reader(Client):
     def delete_stream(self, name: str) -> None:
         self._call(self._client.jetstream().delete_stream(name))
 
-    def append(self, subject: str, body: JSON, headers: dict[str, str] | None = None) -> int:
+    def append(self, subject: str, data: bytes, headers: dict[str, str] | None = None) -> int:
         """Publish into a stream; returns the sequence."""
 
         async def publish() -> int:
-            ack = await self._client.jetstream().publish(subject, json.dumps(body).encode(), headers=headers)
-            return ack.seq
+            return (await self._client.jetstream().publish(subject, data, headers=headers)).seq
 
         sequence: int = self._call(publish())
         return sequence

@@ -5,8 +5,8 @@ import os
 import random
 import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from integration.harness import ALL_OF_AWS, CANARY, DEADLINE, Feed, Message, Pro
 
 JSON = dict[str, Any]
 
+NOTICED = 2.0
+"""Seconds after the broker is back in which a service finds out that its connection was lost."""
 SEED = int(os.environ.get("DURABLE_SEED", "1"))
 """What decides the moments; another one makes another test of it."""
 
@@ -105,7 +107,9 @@ class Scene:
         proxied: bool = False,
     ) -> None:
         self.stack = stack
-        self.server: NatsServer = stack.enter_context(nats_server(config, jetstream=True))
+        given = dict(config or {})
+        given["jetstream"] = {"store_dir": "store", "sync_interval": "always", **given.get("jetstream", {})}
+        self.server: NatsServer = stack.enter_context(nats_server(given))
         self.proxy: Proxy | None = stack.enter_context(Proxy(self.server.port)) if proxied else None
         url = self.proxy.url if self.proxy else self.server.url
         self.env = {"NATS_URL": url, "SCHEDULER_STORE": "auto", **(env or {})}
@@ -118,7 +122,7 @@ class Scene:
         """Records as they are published, which is before anybody knows whether they are stored."""
         self.submitted: dict[str, JSON] = {}
         self.kills: list[float] = []
-        self.outages = 0
+        self.outages: list[tuple[float, float]] = []
         self.services: list[Scheduler] = []
 
     @property
@@ -149,8 +153,15 @@ class Scene:
 
     def restart_broker(self) -> None:
         """Kill the broker and start it again, with its port and its data."""
-        self.outages += 1
-        self.server.restart()
+        with self.outage():
+            self.server.restart()
+
+    @contextmanager
+    def outage(self) -> Iterator[None]:
+        """While this lasts, and until it is noticed, the service may lose its connection once."""
+        began = time.time()
+        yield
+        self.outages.append((began, time.time() + NOTICED))
 
     def submit(self, *builds: JSON) -> None:
         """Hand builds in; each is accepted."""

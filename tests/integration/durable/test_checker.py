@@ -330,6 +330,18 @@ def test_the_cause_of_a_failure_is_reported() -> None:
 
 def test_with_always_each_kill_and_outage_explains_one_repetition() -> None:
     """As many as there were, and no more."""
-    story = attrs.evolve(true_story(), resend="always", outages=1)
+    story = attrs.evolve(true_story(), resend="always", outages=[(0.0, 1.0)])
     assert violations(again(story, "old::1")) == []
     assert any("requested 4 times" in one for one in violations(again(again(story, "old::1"), "old::1")))
+
+
+@pytest.mark.parametrize(
+    ("outage", "explained"), [((0.0, 100.0), 0), ((102.0, 104.0), 1), ((107.0, 2_000.0), 0)]
+)
+def test_with_unsent_a_lost_connection_explains_what_was_unsure_then(
+    outage: tuple[float, float], explained: int
+) -> None:
+    """A request that was started then and not known to be sent; not one of before or after."""
+    story = attrs.evolve(again(true_story(), "vpc::1"), outages=[outage])
+    found = [one for one in violations(story) if "repetitions" in one]
+    assert len(found) == 1 - explained, found

@@ -8,7 +8,7 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -56,10 +56,11 @@ def stalled(scene: Scene, randomness: random.Random) -> None:
     for seconds in (3.0, DEAF):
         progress(scene, 10)
         pause(randomness, 0.1)
-        scene.outages += 1
-        scene.server.pause()
-        time.sleep(seconds)
-        scene.server.resume()
+        # The shorter one breaks no connection, and so explains nothing.
+        with scene.outage() if seconds == DEAF else nullcontext():
+            scene.server.pause()
+            time.sleep(seconds)
+            scene.server.resume()
         goes_on(scene, f"stalled for {seconds:g} s")
 
 
@@ -69,12 +70,12 @@ def deaf(*ways: Way, cut: bool = False) -> Story:
     def story(scene: Scene, randomness: random.Random) -> None:
         progress(scene, 10)
         pause(randomness, 0.1)
-        scene.outages += 1
-        proxy_of(scene).hold(*ways)
-        time.sleep(DEAF)
-        if cut:
-            proxy_of(scene).cut()
-        proxy_of(scene).heal()
+        with scene.outage():
+            proxy_of(scene).hold(*ways)
+            time.sleep(DEAF)
+            if cut:
+                proxy_of(scene).cut()
+            proxy_of(scene).heal()
         goes_on(scene, f"{[way.value for way in ways]} held, {cut=}")
 
     return story
@@ -84,10 +85,10 @@ def believed(scene: Scene, randomness: random.Random) -> None:
     """What the broker says is taken from it and lost, for long; then the connection is reset."""
     progress(scene, 10)
     pause(randomness, 0.1)
-    scene.outages += 1
-    proxy_of(scene).swallow(Way.DOWN)
-    time.sleep(DEAF)
-    proxy_of(scene).heal()
+    with scene.outage():
+        proxy_of(scene).swallow(Way.DOWN)
+        time.sleep(DEAF)
+        proxy_of(scene).heal()
     goes_on(scene, "swallowed")
 
 
@@ -99,11 +100,13 @@ def shaky(scene: Scene, randomness: random.Random) -> None:
         )
         progress(scene, randomness.randint(1, 8))
         pause(randomness, 0.1)
-        scene.outages += 1
-        if number % 3:
-            proxy_of(scene).cut_after(randomness.randint(1, 4_000), randomness.choice(list(Way)))
-        else:
-            proxy_of(scene).cut()
+        accepted = proxy_of(scene).accepted
+        with scene.outage():
+            if number % 3:
+                proxy_of(scene).cut_after(randomness.randint(1, 4_000), randomness.choice(list(Way)))
+            else:
+                proxy_of(scene).cut()
+            scene.until(lambda: proxy_of(scene).accepted > accepted, 20, "a new connection")
     proxy_of(scene).heal()
 
 

@@ -87,9 +87,9 @@ def test_a_full_stream_suspends_builds_until_there_is_room(start_scene: SceneFac
 def test_a_full_store_suspends_builds_until_there_is_room(start_scene: SceneFactory) -> None:
     """The broker has less room than the builds need, and is given more."""
     # Captured replies have room of their own put by, all of it from the beginning.
-    jetstream: JSON = {"sync_interval": "always", "max_file_store": 18 * MEBIBYTE}
+    jetstream: JSON = {"max_file_store": 18 * MEBIBYTE}
     scene = start_scene(
-        {"latency": 0.02, "pad": 20_000},
+        {"latency": 0.02, "pad": 60_000},
         config={"jetstream": jetstream},
         env={"SCHEDULER_REPLY_BYTES": str(16 * MEBIBYTE)},
     )
@@ -98,15 +98,15 @@ def test_a_full_store_suspends_builds_until_there_is_room(start_scene: SceneFact
     scene.submit(document)
 
     def enlarge() -> None:
-        scene.outages += 1
-        scene.server.stop()
-        scene.server.config["jetstream"]["max_file_store"] = 512 * MEBIBYTE
-        scene.server.start()
+        with scene.outage():
+            scene.server.stop()
+            scene.server.config["jetstream"]["max_file_store"] = 512 * MEBIBYTE
+            scene.server.start()
 
     goes_on_when(scene, document, enlarge)
 
 
-def forged(n: int, *events: JSON) -> tuple[JSON, dict[str, str]]:
+def forged(n: int, *events: JSON) -> tuple[bytes, dict[str, str]]:
     """A record as the service writes them, and its headers."""
     record = {
         "v": 1,
@@ -118,7 +118,8 @@ def forged(n: int, *events: JSON) -> tuple[JSON, dict[str, str]]:
         "reply_position": [0, 0],
         "events": list(events),
     }
-    return record, {"Scheduler-Record": "forged", "Scheduler-Status": "open", "Scheduler-Loads": "0"}
+    headers = {"Scheduler-Record": "forged", "Scheduler-Status": "open", "Scheduler-Loads": "0"}
+    return json.dumps(record, separators=(",", ":")).encode(), headers
 
 
 def test_a_build_whose_log_is_not_understood_is_left_alone(start_scene: SceneFactory) -> None:

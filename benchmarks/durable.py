@@ -1,0 +1,82 @@
+"""What the durable store is for, and what it costs beside throughput."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from time import perf_counter
+
+import psutil  # type: ignore[import-untyped]
+
+from benchmarks import builds
+from benchmarks.client import Submitted
+from benchmarks.measure import along_a_chain, small_builds
+from benchmarks.processes import Store, service
+from benchmarks.results import Durable, Restart, Spread
+from benchmarks.stage import Ground, Stage, cpu_time, ground, stage, until_idle
+from scheduler.generate import Shape
+
+_IN_FLIGHT = 500
+"""Requests of one build that a service has in flight by default."""
+_IDLE = 10.0
+LEAST = 1_000
+"""Components of the smallest build that a restart is measured with."""
+
+
+async def latencies(on: Stage, repeat: int) -> tuple[Spread, Spread]:
+    """From a dependency's reply to its dependent's request, and of a build of one component."""
+    dependent, _ = await along_a_chain(on.client, repeat)
+    alone = await small_builds(on.client)
+    return Spread.of(dependent), Spread.of([one.total for one in alone])
+
+
+async def idle(on: Stage) -> float:
+    """Which part of a core a service takes that has nothing to do."""
+    await until_idle(on.service)
+    cpu = cpu_time(on.service)
+    await asyncio.sleep(_IDLE)
+    return (cpu_time(on.service) - cpu) / _IDLE
+
+
+async def restart(folder: Path, size: int) -> Restart:
+    """Kill a service in the middle of a build, and see how long the next one takes to go on with it.
+
+    A quarter of the components is done, as many requests as there may be are in flight, and the others wait.
+    The replies come while nobody listens. The next process has to find the build, to read its log, its definition and those
+    replies, and to persist what follows from them, before its first request leaves.
+    """
+    async with ground(folder, Store.JETSTREAM) as on:
+        await on.client.order("answer", count=size // 4)
+        build = builds.make(Shape.WIDE, size)
+        with service(on.url, folder, store=Store.JETSTREAM) as killed:
+            await on.client.await_service()
+            submitted = await on.client.submit(build["id"], build["action"], builds.encode(build))
+            await on.client.order("await held", count=_IN_FLIGHT)
+            await until_idle(psutil.Process(killed))
+            os.kill(killed, signal.SIGKILL)
+        await on.client.order("release")
+        await on.client.order("trace")
+        return await _go_on(on, size, submitted)
+
+
+async def _go_on(on: Ground, size: int, submitted: Submitted) -> Restart:
+    began = perf_counter()
+    with service(on.url, on.folder, store=Store.JETSTREAM):
+        ready = await on.client.await_service() - began
+        first = await on.client.order("first request") - began
+        # All of it is done in the end.
+        times = await submitted.report()
+        return Restart(size, ready, first, times.reported - began)
+
+
+async def measure(folder: Path, repeat: int, sizes: Sequence[int]) -> Durable:
+    """All of it, on processes of its own."""
+    async with stage(folder / "stage", Store.JETSTREAM) as on:
+        dependent, alone = await latencies(on, repeat)
+        resting = await idle(on)
+    restarts = []
+    for size in sizes:
+        found = [await restart(folder / f"restart-{size}-{number}", size) for number in range(repeat)]
+        restarts.append(sorted(found, key=lambda one: one.request)[len(found) // 2])
+    return Durable(dependent, alone, resting, tuple(restarts))

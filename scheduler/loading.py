@@ -1,0 +1,253 @@
+"""Takes up builds that an earlier process left: folds their logs, and hands them to the supervisor.
+
+A build that cannot be folded, or that three processes in a row died of, is *quarantined*: that is said, the
+log is left as it is, and no other build notices.
+"""
+
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Iterable
+
+import structlog
+import trio
+from attrs import define, field
+
+from scheduler.build import Journey
+from scheduler.codec import decode_token
+from scheduler.connector import Connectors
+from scheduler.errors import Fenced, JetStreamUnavailable, StoreError, UnreadableLog
+from scheduler.events import Accepted, Loading, Released
+from scheduler.history import History
+from scheduler.jetstream.api import JetStream
+from scheduler.jetstream.streams import LOG, log_subject
+from scheduler.plan import Plan
+from scheduler.records import (
+    Headings,
+    Position,
+    Status,
+    compose,
+    decode_record,
+    encode_event,
+    headers_of,
+    read_headers,
+)
+from scheduler.reporting import Recorder
+from scheduler.stores.jetstream import Entry, JetStreamStore
+from scheduler.stores.slices import encode as encode_in_slices
+from scheduler.supervisor import Supervisor
+from scheduler.validation import Prepared
+
+_log = structlog.get_logger()
+
+MOST_LOADS = 3
+"""Processes in a row that may die of a build before it is left alone."""
+_LOADED_AT_ONCE = 4
+_REPLAYED_AT_ONCE = 100
+"""Events replayed between two looks at everything else: about a millisecond."""
+_PAUSE = 1.0
+
+Reader = Callable[[bytes, Accepted], Awaitable[Prepared]]
+"""Reads and checks a build as it was accepted."""
+
+
+@define(eq=False)
+class Loaded:
+    """Builds that were taken up together, and wait for what was captured meanwhile."""
+
+    caught_up: trio.Event = field(factory=trio.Event)
+    """To be set when that was read."""
+    builds: list[str] = field(factory=list)
+    positions: list[Position] = field(factory=list)
+
+
+class Loader:
+    """Takes builds up.
+
+    Args:
+        store: has the logs.
+        supervisor: runs what is gone on with.
+        connectors: keeps the positions in the captured replies.
+        recorder: publishes reports that were stored and perhaps not published.
+        read: reads a build as it was accepted.
+    """
+
+    def __init__(
+        self,
+        store: JetStreamStore,
+        *,
+        supervisor: Supervisor,
+        connectors: Connectors,
+        recorder: Recorder,
+        read: Reader,
+    ) -> None:
+        self._store = store
+        self._supervisor = supervisor
+        self._captured = connectors.captured
+        self._recorder = recorder
+        self._read = read
+
+    async def load(
+        self, entries: Iterable[Entry], nursery: trio.Nursery, live: frozenset[str] = frozenset()
+    ) -> Loaded:
+        """Take up all of these that can be.
+
+        Args:
+            entries: the logs.
+            nursery: for what goes on afterwards: the publishing of stored reports.
+            live: instances whose builds are left to them.
+        """
+        loaded = Loaded()
+        limiter = trio.CapacityLimiter(_LOADED_AT_ONCE)
+        async with trio.open_nursery() as loads:
+            for entry in entries:
+                loads.start_soon(self._load, entry, nursery, limiter, live, loaded)
+        return loaded
+
+    async def _load(
+        self,
+        entry: Entry,
+        nursery: trio.Nursery,
+        limiter: trio.CapacityLimiter,
+        live: frozenset[str],
+        loaded: Loaded,
+    ) -> None:
+        build = decode_token(entry.subject.rpartition(".")[2])
+        async with limiter:
+            if self._supervisor.holds(build) or build in self._supervisor.quarantined:
+                return
+            while True:
+                try:
+                    if await self._take_up(build, entry, live, loaded):
+                        nursery.start_soon(self._publish_stored, build)
+                except JetStreamUnavailable as error:
+                    _log.warning("the log of a build cannot be read yet", build=build, error=str(error))
+                    await trio.sleep(_PAUSE)
+                    continue
+                except Fenced as error:
+                    _log.error("build not taken up: another process has it", build=build, error=str(error))
+                    self._store.close(build)
+                except Exception as error:  # noqa: BLE001 - whatever a log sets off must cost no other build
+                    await self._quarantine(build, error)
+                return
+
+    async def _quarantine(self, build: str, error: Exception) -> None:
+        reason = f"{type(error).__name__}: {error}" if not isinstance(error, StoreError) else str(error)
+        _log.error(
+            "build quarantined: it is left in the log as it is, and not gone on with",
+            build=build,
+            reason=reason[:2_000],
+            exc_info=None if isinstance(error, StoreError) else error,
+        )
+        self._supervisor.quarantined[build] = reason[:1_000]
+        try:
+            # It was no crash: the next process, perhaps of another version, may try again.
+            await self._store.append(build, [Released()])
+        except StoreError:
+            _log.info("nothing was written to its log", build=build)
+        self._store.close(build)
+
+    async def _take_up(self, build: str, entry: Entry, live: frozenset[str], loaded: Loaded) -> bool:
+        """Go on with one build.
+
+        Returns:
+            Whether all that is left to be done is to publish its report.
+
+        Raises:
+            Fenced: another process has it.
+            StoreError: it is to be quarantined.
+            BusError: something could not be asked.
+        """
+        headings = entry.headings
+        if isinstance(headings, UnreadableLog):
+            raise headings
+        if headings.loads >= MOST_LOADS:
+            msg = (
+                f"{headings.loads} processes in a row ended while they took it up; "
+                f"`scheduler release {build}` has the next one try again"
+            )
+            raise UnreadableLog(msg)
+        if not await self._mark(build, entry, headings, live):
+            return False
+        history = await self._store.history(entry.subject)
+        if history.status is Status.FINISHED and await self._recorder.is_stored(build):
+            return True
+        await self._begin(build, history, loaded)
+        return False
+
+    async def _mark(self, build: str, entry: Entry, headings: Headings, live: frozenset[str]) -> bool:
+        """Make the log ours: from now on nobody else can write to it without our knowing.
+
+        Returns:
+            Whether it is: not where it is that of somebody who is still there.
+        """
+        last = await self._store.js.get(LOG, entry.sequence)
+        if last is None:
+            raise Fenced("its log was removed meanwhile")
+        record = decode_record(last.data)
+        if record.instance in live:
+            return False
+        # What was captured since is still to be read, whatever this process has seen for other builds.
+        self._captured.keep_behind(build, record.position)
+        log = self._store.open(build, sequence=entry.sequence, n=record.n, epoch=record.epoch + 1)
+        log.status, log.loads = headings.status, headings.loads + 1
+        await log.append(Loading())
+        log.loads = 0
+        return True
+
+    async def _publish_stored(self, build: str) -> None:
+        try:
+            await self._recorder.publish_stored(build)
+            _log.info("the report of an earlier process was published", build=build)
+        except StoreError as error:
+            _log.error("the report of an earlier process was not published", build=build, error=str(error))
+        finally:
+            self._store.close(build)
+
+    async def _begin(self, build: str, history: History, loaded: Loaded) -> None:
+        accepted = history.accepted
+        if accepted is None:
+            msg = "its log is empty"
+            raise UnreadableLog(msg)
+        prepared = await self._read(await encode_in_slices(accepted.document), accepted)
+        plan = Plan(prepared, limits=self._supervisor.limits)
+        for count, step in enumerate(history.steps, 1):
+            plan.replay(step)
+            if not count % _REPLAYED_AT_ONCE:
+                await trio.lowlevel.checkpoint()
+        now = self._store.wall_clock() * 1_000
+        ages = {
+            prepared.graph.index[component]: max(0.0, (now - flight.since) / 1_000)
+            for component, flight in history.in_flight.items()
+        }
+        journey = Journey(loaded.caught_up, history.position.time, ages)
+        self._supervisor.go_on(plan, accepted, journey)
+        loaded.positions.append(history.position)
+        loaded.builds.append(build)
+
+
+async def forget_loads(js: JetStream, build: str) -> None:
+    """Write into the log of a build that processes died of that the next one may try again.
+
+    Raises:
+        StoreError: there is no such build, or it is none of those: somebody may be writing to its log.
+        UnreadableLog: its last record cannot be read.
+        BusError: JetStream could not be asked.
+    """
+    subject = log_subject(build)
+    last = await js.last(LOG, subject)
+    if last is None:
+        raise StoreError(f"there is no build {build!r} in the log")
+    headings, record = read_headers(last.headers), decode_record(last.data)
+    if headings.loads < MOST_LOADS:
+        raise StoreError(f"{build} is not one that schedulers died of: it needs no release")
+    record_id = f"release-{secrets.token_hex(8)}"
+    data = compose(
+        n=record.n + 1,
+        epoch=record.epoch,
+        instance="release",
+        record_id=record_id,
+        at=int(time.time() * 1_000),
+        position=record.position,
+        events=[encode_event(Released())],
+    )
+    await js.publish(subject, data, expected=last.sequence, headers=headers_of(record_id, headings.status, 0))

@@ -1,0 +1,323 @@
+"""The shipped permissions, on a real broker: everybody can do their part, and nothing else."""
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from brokers import NatsServer
+
+from integration.builds import build, chain, component, failing, held
+from integration.harness import Client, Connectors, Feed, Scheduler, Submitter, states
+from scheduler.commands.permissions import read_permissions
+from scheduler.diagnosis.permissions import SUBSCRIPTIONS, publishes
+
+pytestmark = pytest.mark.integration
+
+PASSWORDS = {user: f"{user}-password" for user in ("scheduler", "connector", "uploader", "submitter")}
+
+
+class Recorder(Client):
+    """A client that keeps what the broker holds against it."""
+
+    def __init__(self, url: str, **options: Any) -> None:
+        self.violations: Feed[str] = Feed()
+        super().__init__(url, **options)
+
+    async def _ignore(self, error: Exception) -> None:
+        self.violations.append(str(error))
+
+
+class Guarded:
+    """A broker with the shipped configuration."""
+
+    def __init__(self, stack: ExitStack, folder: Path) -> None:
+        variables = {f"{user.upper()}_PASSWORD": password for user, password in PASSWORDS.items()}
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        for name, value in {**variables, "NATS_STORE_DIR": str(folder / "store")}.items():
+            patch.setenv(name, value)
+        self._stack = stack
+        self.server = NatsServer(folder)
+        # The one line that a test cannot use: its port is the system's choice.
+        text, number = re.subn(r"(?m)^listen: .*$", "", read_permissions())
+        assert number == 1
+        self.server.text = text
+        self.server.start()
+        stack.callback(self.server.kill)
+
+    def url(self, user: str) -> str:
+        return f"nats://{user}:{PASSWORDS[user]}@127.0.0.1:{self.server.port}"
+
+    def scheduler(
+        self, *arguments: str, user: str = "scheduler", ready: bool = True, **more: str
+    ) -> Scheduler:
+        scheduler = Scheduler(*arguments, env={"NATS_URL": self.url(user), "SCHEDULER_STORE": "", **more})
+        self._stack.callback(scheduler.close)
+        if ready:
+            scheduler.await_log("ready", store="jetstream")
+        return scheduler
+
+    def command(self, user: str, *arguments: str, **variables: str) -> Scheduler:
+        """Run a command to its end."""
+        command = self.scheduler(*arguments, user=user, ready=False, **variables)
+        command.wait()
+        return command
+
+    def connectors(self) -> Connectors:
+        connectors = Connectors(self.url("connector"))
+        self._stack.callback(connectors.close)
+        return connectors
+
+    def client(self, user: str) -> Recorder:
+        client = Recorder(self.url(user), inbox_prefix=f"_INBOX.{user}".encode())
+        self._stack.callback(client.close)
+        return client
+
+    def check_log(self) -> None:
+        """Nobody has tried what they may not."""
+        assert not [line for line in self.server.log.splitlines() if "iolation" in line]
+
+
+@pytest.fixture
+def guarded(tmp_path: Path) -> Iterator[Guarded]:
+    """A broker of the test's own."""
+    with ExitStack() as stack:
+        yield Guarded(stack, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    """One for all who are refused, with a scheduler and a finished build."""
+    with ExitStack() as stack:
+        guarded = Guarded(stack, tmp_path_factory.mktemp("guarded"))
+        guarded.scheduler()
+        guarded.connectors()
+        Submitter(guarded.client("submitter")).run(build(component("vpc::1"), id="finished"))
+        yield guarded
+
+
+def test_everybody_can_do_their_part(guarded: Guarded) -> None:
+    """Builds, errors, replies of either kind, also while the scheduler is away, events: nothing is refused."""
+    scheduler, connectors = guarded.scheduler(), guarded.connectors()
+    client = guarded.client("submitter")
+    submitter, events = Submitter(client), client.listen("scheduler.event.*")
+    first = chain(
+        component("vpc::1"), component("net::1", {"on": "inbox"}), component("vm::1", action="find")
+    )
+    assert set(states(submitter.run(first)).values()) == {"completed"}
+    document = build(failing("vpc::1"), action="build.delete")
+    submitter.accepted(document)
+    submitter.failed(document)
+    events.first(lambda message: message.json["build"] == first["id"])
+    client.ping("scheduler")
+    assert len(client.request_many("$SRV.INFO", 1)) == 1
+    broken = build(component("vpc::1", _action="explode"))
+    assert submitter.submit(broken)["status"] == "rejected"
+    submitter.publish(broken)
+    submitter.reports.first(lambda message: message.subject == "build.create.error", what="the refusal")
+    # A reply while no scheduler is there, and a request that follows from it.
+    cut = chain(held("vpc::2", "gate"), component("net::2"))
+    submitter.accepted(cut)
+    connectors.await_requests(cut["id"], "vpc::2")
+    scheduler.kill()
+    connectors.release("gate")
+    connectors.await_event("reply", build=cut["id"], id="vpc::2")
+    scheduler = guarded.scheduler()
+    assert set(states(submitter.done(cut)).values()) == {"completed"}
+    scheduler.end()
+    assert not list(client.violations)
+    guarded.check_log()
+
+
+def test_so_they_can_where_the_broker_restarts(guarded: Guarded) -> None:
+    """Everything is subscribed and followed anew, without a violation."""
+    scheduler, connectors = guarded.scheduler(), guarded.connectors()
+    client = guarded.client("submitter")
+    submitter = Submitter(client)
+    submitter.run(build(component("vpc::1")))
+    guarded.server.restart()
+    client.reconnects.count(1)
+    connectors.await_event("reconnected")
+    scheduler.await_log("connected to the broker", times=2)
+    submitter.run(build(component("vpc::1")))
+    guarded.check_log()
+
+
+def test_a_large_build_takes_an_uploader(guarded: Guarded, tmp_path: Path) -> None:
+    """Through the object store there and back; a submitter is told that it is too large."""
+    guarded.server.text = guarded.server.text.replace("max_payload: 8MB", "max_payload: 400KB")
+    guarded.server.restart()
+    guarded.scheduler()
+    guarded.connectors()
+    document = build(*(component(f"vpc::{number}", text="x" * 5_000) for number in range(200)))
+    path = tmp_path / "large.json"
+    path.write_bytes(json.dumps(document).encode())
+    run = guarded.command("uploader", "run", str(path), SCHEDULER_INBOX_PREFIX="_INBOX.uploader")
+    assert run.code == 0, run.errors
+    assert run.errors == ""
+    guarded.check_log()
+    refused = guarded.command("submitter", "run", str(path))
+    assert refused.code == 1
+    assert "over the broker's limit" in refused.errors
+
+
+def test_commands_do_with_it(guarded: Guarded, tmp_path: Path) -> None:
+    """run as a submitter; as the scheduler export, and doctor, before the service's first start and beside it."""
+    doctor = guarded.command("scheduler", "doctor")
+    assert doctor.code == 0, doctor.output
+    assert "may publish and subscribe on all that it has to" in doctor.output
+    guarded.scheduler()
+    guarded.connectors()
+    path = tmp_path / "small.json"
+    path.write_text(json.dumps(build(component("vpc::1"), id="small")))
+    run = guarded.command("submitter", "run", str(path))
+    assert (run.code, run.errors) == (0, "")
+    doctor = guarded.command("scheduler", "doctor")
+    assert doctor.code == 0, doctor.output
+    assert "all set up as they should be" in doctor.output
+    export = guarded.command("scheduler", "export", "small")
+    assert (export.code, export.errors) == (0, "")
+    assert '"accepted"' in export.output
+    guarded.check_log()
+
+
+PUBLISHES = {
+    "connector": [
+        "build.create",  # submits a build
+        "build.create.done",  # forges a report
+        "vpc.create.aws",  # sends a request
+        "vpc.create.azure.done",  # answers for another provider
+        "scheduler.event.b",
+        "scheduler.log.finished",
+        "scheduler.report.finished.1",
+        "$JS.API.STREAM.MSG.GET.SCHEDULER_LOG",  # reads the log
+        "$JS.API.CONSUMER.CREATE.SCHEDULER_LOG.mine",
+        "$JS.API.STREAM.PURGE.SCHEDULER_LOG",
+        "$JS.API.STREAM.DELETE.SCHEDULER_REPLIES",
+        "$JS.API.STREAM.CREATE.MINE",
+        "$O.SCHEDULER_OBJECTS.M.x",
+        "_INBOX.scheduler.x",  # forges the broker's answer to the scheduler
+        "$SRV.PING.scheduler",
+    ],
+    "submitter": [
+        "vpc.create.aws",
+        "vpc.create.aws.done",  # answers a request
+        "scheduler.reply.x",
+        "build.create.done",
+        "scheduler.event.finished",
+        "scheduler.log.finished",
+        "$JS.API.STREAM.MSG.GET.SCHEDULER_LOG",
+        "$JS.API.STREAM.PURGE.SCHEDULER_LOG",
+        "$JS.API.CONSUMER.CREATE.OBJ_SCHEDULER_OBJECTS.mine",
+        "$O.SCHEDULER_OBJECTS.C.x",
+    ],
+    "uploader": [
+        "vpc.create.aws.done",
+        "scheduler.reply.x",
+        "scheduler.log.finished",
+        "$JS.API.STREAM.MSG.GET.SCHEDULER_LOG",
+        "$JS.API.STREAM.PURGE.SCHEDULER_LOG",
+        "$JS.API.STREAM.DELETE.OBJ_SCHEDULER_OBJECTS",
+    ],
+    "scheduler": [
+        "build.create",
+        "vpc.create.aws.done",
+        "scheduler.reply.x",
+        "$JS.API.STREAM.DELETE.SCHEDULER_LOG",
+        "$JS.API.STREAM.UPDATE.SCHEDULER_LOG",
+        "$JS.API.STREAM.RESTORE.SCHEDULER_LOG",
+        "$JS.API.STREAM.PURGE.SCHEDULER_REPLIES",
+        "$JS.API.STREAM.DELETE.OTHERS",
+        "$JS.API.ACCOUNT.PURGE.SCHEDULER",
+    ],
+}
+SUBSCRIBES = {
+    "connector": [
+        "vpc.create.azure",  # another connector's requests
+        "*.create.*",
+        ">",
+        "vpc.create.aws.done",  # another connector's replies
+        "scheduler.reply.*",
+        "build.create",
+        "build.*.done",
+        "scheduler.log.*",
+        "_INBOX.>",
+        "_INBOX.scheduler.>",
+        "$JS.API.>",
+    ],
+    "submitter": [
+        "vpc.create.aws",
+        "*.create.*.done",
+        "scheduler.reply.*",
+        "build.create",
+        "scheduler.log.*",
+        ">",
+    ],
+    "uploader": ["vpc.create.aws", "scheduler.reply.*", "_INBOX.>", "_INBOX.scheduler.>", "$O.>"],
+    "scheduler": [">", "_INBOX.submitter.>", "vpc.create.aws"],
+}
+
+
+@pytest.mark.parametrize("user", PUBLISHES)
+def test_nobody_publishes_what_is_not_theirs(shared: Guarded, user: str) -> None:
+    """Each attempt is a violation; none reaches anybody, not even with an answer asked for."""
+    client = shared.client(user)
+    for subject in PUBLISHES[user]:
+        client.publish(subject, b"{}", reply=f"_INBOX.{user}.answer")
+    client.flush()
+    expected = [f'nats: permissions violation for publish to "{one.lower()}"' for one in PUBLISHES[user]]
+    assert list(client.violations) == expected
+
+
+@pytest.mark.parametrize("user", SUBSCRIBES)
+def test_nobody_hears_what_is_not_for_them(shared: Guarded, user: str) -> None:
+    """Each attempt is a violation, in a queue group as well."""
+    client = shared.client(user)
+    for subject in SUBSCRIBES[user]:
+        client.listen(subject)
+    expected = [
+        f'nats: permissions violation for subscription to "{one.lower()}"' for one in SUBSCRIBES[user]
+    ]
+    assert list(client.violations) == expected
+
+
+def test_answers_cannot_be_sent_into_the_log(shared: Guarded) -> None:
+    """Who asks names where the answer goes: a submitter's question names no subject of the scheduler's."""
+    submitter, scheduler = shared.client("submitter"), shared.client("scheduler")
+    last = {"last_by_subj": "scheduler.log.*"}
+    before = scheduler.request("$JS.API.STREAM.MSG.GET.SCHEDULER_LOG", last)["message"]
+    for subject in ("build.create", "build.delete", "$SRV.PING", "$SRV.INFO.scheduler"):
+        submitter.publish(subject, b"{}", reply="scheduler.log.finished")
+        submitter.publish(subject, b"{}", reply="scheduler.log.made-up")
+    # The scheduler has seen to all of them when it has answered this.
+    submitter.ping("scheduler")
+    submitter.request("build.create", b"{}")
+    assert scheduler.request("$JS.API.STREAM.MSG.GET.SCHEDULER_LOG", last)["message"] == before
+
+
+def test_nobody_gets_in_without_a_password(shared: Guarded) -> None:
+    """There is no user for those who give none."""
+    command = Scheduler("doctor", env={"NATS_URL": f"nats://127.0.0.1:{shared.server.port}"})
+    with command:
+        assert command.wait() == 1
+        assert "refuses our credentials" in command.output
+
+
+def test_the_file_allows_what_the_doctor_asks_for() -> None:
+    """Neither knows of a permission that the other does not."""
+    text = read_permissions().partition("user: connector")[0]
+    lines = set(re.findall(r'^ *(?:"[^"]+",? *)+$', text, re.MULTILINE))
+    publish, subscribe = text.split("subscribe {")
+    allowed = [
+        set(re.findall(r'"([^"]+)"', "\n".join(line for line in part.splitlines() if "#" not in line)))
+        for part in (publish, subscribe)
+    ]
+    assert lines
+    assert allowed[0] - {"$SYS.REQ.USER.INFO", "0.0.0.0:4222"} == {
+        need.line for need in publishes("jetstream")
+    }
+    shorter = {re.sub(r"^\$SRV\.[A-Z]+", "$SRV.*", one).replace(".doctor", ".*") for one in SUBSCRIPTIONS}
+    assert allowed[1] - {"_INBOX.scheduler.>"} == shorter
