@@ -23,6 +23,7 @@ from scheduler.graph import Vertex
 from scheduler.model import Resend, State
 from scheduler.outcome import Outcome, failure
 from scheduler.plan import Plan, Request
+from scheduler.records import Position
 from scheduler.report import Report
 from scheduler.slots import Slots
 from scheduler.stores import Store
@@ -59,8 +60,11 @@ class Sender(Protocol):
     ) -> Call:
         """Publish a request and register the wait for its reply; synchronous."""
 
-    def expect(self, request: Request, token: str = "", after: int = 0) -> Call:
+    def expect(self, request: Request, token: str = "", after: Position | None = None) -> Call:
         """Register the wait for the reply to a request that was sent before."""
+
+    def leave(self, build: str) -> None:
+        """Replies that come from now on are left to the next process."""
 
     def arm(self, call: Call, seconds: float | None = None) -> None:
         """Start the clock of an attempt that is expected."""
@@ -79,8 +83,8 @@ class Journey:
 
     caught_up: trio.Event
     """Set when the replies that came in the meantime were read."""
-    after: int
-    """Captured replies up to this time (nanoseconds since 1970) were dealt with."""
+    after: Position
+    """Captured replies up to here were dealt with."""
     ages: Mapping[Vertex, float]
     """For each change in flight, how many seconds of its time have passed."""
 
@@ -166,9 +170,14 @@ class Walk:
             return None
         if not self.plan.over:
             await self._give_up_on_the_rest("the scheduler was shut down before there was a reply")
-        if not self.plan.finished:
-            await self._persist_at_the_end(*self.plan.adopted(), self.plan.finish())
-        return None if self.fenced else self.plan.report()
+        kept = self.plan.finished or await self._persist_at_the_end(*self.plan.adopted(), self.plan.finish())
+        if not kept and self._store.in_order:
+            # The log is the truth: what it does not say to be over is gone on with by the next process.
+            _log.error(
+                "the end of the build could not be committed: it is left to the next process", build=self.id
+            )
+            return None
+        return self.plan.report()
 
     def halt(self, cause: str) -> None:
         """Send nothing more for this build; what is in flight is awaited."""
@@ -183,11 +192,27 @@ class Walk:
     def give_up(self, within: float) -> None:
         """Stop waiting for replies; what is being persisted has ``within`` seconds to be done."""
         self._scope.deadline = trio.current_time() + within
+        if self._store.in_order:
+            self._connectors.leave(self.id)
         for call in list(self._calls):
             if self._store.resumable:
                 call.leave()
             else:
                 call.deliver(failure("the scheduler was shut down before there was a reply: outcome unknown"))
+
+    def lose(self, error: StoreError) -> None:
+        """Nothing more can be persisted: send nothing more, and where another process has the build, stop."""
+        if not isinstance(error, Fenced):
+            cause = store_failure(error)
+            _log.error("the store failed", build=self.id, error=cause)
+            self.halt(cause)
+        elif not self.fenced:
+            _log.error(
+                "another process has the build: nothing more is done here", build=self.id, why=str(error)
+            )
+            self.fenced = True
+            self.plan.stop()
+            self._scope.cancel()
 
     def longest_wait(self) -> tuple[str, float] | None:
         """The request that is in flight for longest: its component, and since when (Trio's clock)."""
@@ -210,7 +235,7 @@ class Walk:
             if plan.is_in_flight(vertex):
                 step = plan.resume(vertex)
                 if not isinstance(step, Settled):
-                    after = 0 if self._journey is None else self._journey.after
+                    after = None if self._journey is None else self._journey.after
                     self._resumed[vertex] = self._connectors.expect(step, self._token(vertex), after)
                 else:
                     self._resumed[vertex] = step
@@ -221,12 +246,22 @@ class Walk:
         if self._journey is not None:
             # What was answered while nobody listened counts before anything that we do.
             await self._journey.caught_up.wait()
+            await self._settle_what_is_answered()
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             for count, vertex in enumerate(self._tasks, 1):
                 nursery.start_soon(self._component, vertex, name=self.plan.graph.ids[vertex])
                 if not count % _SPAWNED_AT_ONCE:
                     await trio.lowlevel.checkpoint()
+
+    async def _settle_what_is_answered(self) -> None:
+        """Book the answers that came before we did: after an error among them nothing else starts."""
+        for vertex, call in list(self._resumed.items()):
+            if isinstance(call, Settled) or call.answered:
+                del self._resumed[vertex]
+                await self._resume(vertex, call)
+                self._settle(vertex)
+        self._tasks = [vertex for vertex in self._tasks if not self._settled[vertex]]
 
     async def _component(self, vertex: Vertex) -> None:
         try:
@@ -327,6 +362,7 @@ class Walk:
                 plan.departed(vertex)
             return True
         if unsent and plan.stopped:
+            self._connectors.leave(self.id)
             return False
         call.departing = self._departing
         if unsent and (plan.halted or resend is Resend.NEVER):
@@ -398,21 +434,8 @@ class Walk:
     async def _persist(self, *events: Event) -> bool:
         try:
             await self._store.append(self.id, events)
-        except Fenced as error:
-            if not self.fenced:
-                _log.error(
-                    "another process has taken the build over: nothing more is done here",
-                    build=self.id,
-                    error=str(error),
-                )
-                self.fenced = True
-                self.plan.stop()
-                self._scope.cancel()
-            return False
         except StoreError as error:
-            cause = store_failure(error)
-            _log.error("the store failed", build=self.id, error=cause)
-            self.halt(cause)
+            self.lose(error)
             return False
         return True
 

@@ -18,18 +18,19 @@ class Captured:
         """The last reply that was looked at, whoever it was for."""
         self._held: dict[str, dict[int, Position]] = {}
         self._behind: dict[str, Position] = {}
+        self._frozen: dict[str, Position] = {}
 
     def position(self, build: str) -> Position:
         """Up to where every reply for ``build`` has been dealt with."""
-        behind = self._behind.get(build)
-        if behind is not None:
-            return behind
+        stuck = self._frozen.get(build) or self._behind.get(build)
+        if stuck is not None:
+            return stuck
         held = self._held.get(build)
-        return next(iter(held.values())) if held else self.seen
+        return held[min(held)] if held else self.seen
 
-    def hold(self, build: str, sequence: int) -> None:
-        """The reply at ``sequence``, the next after `seen`, waits to be dealt with."""
-        self._held.setdefault(build, {})[sequence] = self.seen
+    def hold(self, build: str, sequence: int, before: Position) -> None:
+        """The reply at ``sequence``, the next after ``before``, waits to be dealt with."""
+        self._held.setdefault(build, {})[sequence] = before
 
     def release(self, build: str, sequence: int) -> None:
         """It was dealt with. Idempotent."""
@@ -42,6 +43,16 @@ class Captured:
     def keep_behind(self, build: str, position: Position) -> None:
         """The build was taken up where it stood at ``position``: what came since is still to be read."""
         self._behind[build] = position
+
+    def freeze(self, build: str) -> None:
+        """What comes from now on is not dealt with by this process."""
+        self._frozen.setdefault(build, self.position(build))
+
+    def forget(self, build: str) -> None:
+        """The build is not held by this process any more. Idempotent."""
+        self._behind.pop(build, None)
+        self._frozen.pop(build, None)
+        self._held.pop(build, None)
 
     def catch_up(self, builds: Iterable[str]) -> None:
         """What had come in meanwhile for builds that were behind was read."""

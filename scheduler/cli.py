@@ -29,7 +29,7 @@ Not beside real connectors: each request would be answered twice.""",
     "demo": """Watch a build, with everything that it takes in this process.
 
 Nothing is asked of any cloud, and nothing is left behind.""",
-    "doctor": """Look at a broker: would a service run well on it, and what if not?
+    "doctor": """Look at a broker, and say what to do before a service relies on it.
 
 It tries what a service does: version, permissions, limits, streams, clocks, and
 200 commits to a stream of its own, which is gone afterwards. Exit code 1 if a

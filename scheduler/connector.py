@@ -74,6 +74,7 @@ class Call:
         "departing",
         "held",
         "late",
+        "maybe_out",
         "outgoing",
         "reached",
         "request",
@@ -92,6 +93,9 @@ class Call:
         """Is told each time that the request is handed to the bus."""
         self.unheard = False
         """Whether the broker said of the last one that nobody received it."""
+        self.maybe_out = False
+        """Whether somebody may have the request although the last copy of it was not received: it was sent
+        before, by this process or an earlier one."""
         self.reached = False
         """Whether it is known that the broker had it; whoever finds out notes it here."""
         self.closed = False
@@ -100,8 +104,8 @@ class Call:
         """Where the replies to it stand in the stream that captures them, until it is closed."""
         self.by_capture = False
         """Whether its answer was read from the stream, so that the same one is still to come directly."""
-        self.after = 0
-        """Captured replies up to this time (nanoseconds since 1970) were dealt with by an earlier process."""
+        self.after = Position()
+        """Captured replies up to here were dealt with by an earlier process."""
         self.late: Callable[[Request, Outcome], None] | None = None
         """Is told of what arrives after the attempt was given up."""
         self._connectors = connectors
@@ -128,30 +132,38 @@ class Call:
             answer = await self._receive.receive()
             if answer is not Signal.NOBODY:
                 return answer
-            if not self._wanted:
+            if not self._wanted and not self.maybe_out:
                 return Signal.WITHDRAWN
+            if not self._wanted:
+                continue
             bus, timers = self._connectors.bus, self._connectors.timers
             # After a broker's restart the connectors are on their way back, too: the time begins anew.
             if unheard_since is None or generation != bus.generation:
                 unheard_since, generation = timers.now(), bus.generation
                 pause = self._connectors.first_pause
             left = unheard_since + self._connectors.start_timeout - timers.now()
-            if left <= 0:
+            if left <= 0 and not self.maybe_out:
                 return failure(f"no connector is subscribed to {self.request.subject}")
             self._backing_off = True
-            with trio.move_on_after(min(pause * random.uniform(0.75, 1.25), left)):  # noqa: S311
+            nap = pause * random.uniform(0.75, 1.25)  # noqa: S311
+            with trio.move_on_after(nap if self.maybe_out else min(nap, left)):
                 answer = await self._receive.receive()
                 if answer is not Signal.NOBODY:
                     return answer
             self._backing_off = False
             pause = min(pause * 2, 2.0)
             # What came in the moment in which the pause ended counts: it may say that we are to stop.
-            if not self._ended:
+            if self._is_to_be_published():
                 self.publish()
+
+    def _is_to_be_published(self) -> bool:
+        return not self._ended and (self._wanted or not self.maybe_out)
 
     def publish(self) -> None:
         """Hand the request to the bus; what the bus refuses at once fails the component."""
         request = self.request
+        if self.outgoing is not None and self.outgoing.generation and not self.unheard:
+            self.maybe_out = True
         self.unheard = False
         try:
             self.outgoing = self._connectors.bus.publish(
@@ -194,7 +206,11 @@ class Call:
     def withdraw(self) -> None:
         """Take the request back if nobody has it; otherwise its reply is still awaited."""
         self._wanted = False
-        if self._backing_off or (self.outgoing is not None and self.outgoing.withdraw()):
+        if self.maybe_out:
+            # One copy less; but somebody may have another one, and its reply is awaited.
+            if self.outgoing is not None:
+                self.outgoing.withdraw()
+        elif self._backing_off or (self.outgoing is not None and self.outgoing.withdraw()):
             self.deliver(Signal.WITHDRAWN)
 
     def leave(self) -> None:
@@ -203,7 +219,7 @@ class Call:
 
     def expire(self) -> None:
         """Its time is over."""
-        if self.outgoing is not None and self._wanted and self.outgoing.withdraw():
+        if self.outgoing is not None and self._wanted and not self.maybe_out and self.outgoing.withdraw():
             # It stood in the queue all that time and never left. It has not had its time yet.
             self.publish()
             self._connectors.arm(self)
@@ -290,6 +306,7 @@ class Connectors:
             departing: is told each time that it is handed to the bus.
         """
         call = self.expect(request, token)
+        call.maybe_out = False
         call.departing = departing
         try:
             self.arm(call)
@@ -299,17 +316,19 @@ class Connectors:
             raise
         return call
 
-    def expect(self, request: Request, token: str = "", after: int = 0) -> Call:
+    def expect(self, request: Request, token: str = "", after: Position | None = None) -> Call:
         """Register who waits for the reply to a request that an earlier process sent; `arm` starts its clock.
 
         Args:
             request: what was sent.
             token: what its reply subject ends with, where that is known.
-            after: captured replies up to this time (nanoseconds since 1970) are none to it.
+            after: captured replies up to here are none to it.
         """
         self._number += 1
         call = Call(self, request, token or f"{self._tokens}{self._number:x}")
-        call.after = after
+        if after is not None:
+            call.after = after
+        call.maybe_out = True
         self._by_token[call.token] = call
         self._by_component[request.build, request.component] = call
         return call
@@ -340,6 +359,10 @@ class Connectors:
                     self._copies.popitem(last=False)
             if self._by_component.get(key) is call:
                 del self._by_component[key]
+
+    def leave(self, build: str) -> None:
+        """No more replies for ``build`` are dealt with here: what comes is left to the next process."""
+        self.captured.freeze(build)
 
     def count(self, reason: str, subject: str = "", **context: str) -> None:
         """Count something that was dropped; logged, but not more than once a second."""
@@ -387,11 +410,13 @@ class Connectors:
 
     def on_captured(self, message: Message, place: Position) -> None:
         """Look at the next reply that a stream captured, at ``place``."""
-        self.look_at_captured(message, place)
+        self.look_at_captured(message, place, self.captured.seen)
         self.captured.seen = place
 
-    def look_at_captured(self, message: Message, place: Position) -> None:
-        """Look at a reply that a stream captured: it may have reached us before, or never.
+    def look_at_captured(self, message: Message, place: Position, before: Position) -> None:
+        """Look at a reply that a stream captured at ``place``, next after ``before``.
+
+        It may have reached us before, or never.
 
         What is of no use is not counted here: it is, where it comes in directly.
         """
@@ -407,9 +432,10 @@ class Connectors:
             call = None if head is None else self._by_component.get(head)
             if call is not None and call.request.subject != subject:
                 call = None
-        if call is not None and place.time > call.after:
+        # Both: clocks may be set back, and a stream that lost its end gives its numbers out again.
+        if call is not None and (place.sequence > call.after.sequence or place.time > call.after.time):
             build = call.request.build
-            self.captured.hold(build, place.sequence)
+            self.captured.hold(build, place.sequence, before)
             if call.closed or not call.answered:
                 self.turns.take(build, partial(self._deliver_captured, call, message, suffix, place.sequence))
             else:

@@ -15,7 +15,7 @@ from attrs import define, field
 from scheduler.build import Journey
 from scheduler.codec import decode_token
 from scheduler.connector import Connectors
-from scheduler.errors import Fenced, JetStreamUnavailable, StoreError, UnreadableLog
+from scheduler.errors import BusError, Fenced, JetStreamUnavailable, StoreError, UnreadableLog
 from scheduler.events import Accepted, Loading, Released
 from scheduler.history import History
 from scheduler.jetstream.api import JetStream
@@ -34,7 +34,7 @@ from scheduler.records import (
 from scheduler.reporting import Recorder
 from scheduler.stores.jetstream import Entry, JetStreamStore
 from scheduler.stores.slices import encode as encode_in_slices
-from scheduler.supervisor import Supervisor
+from scheduler.supervisor import Held, Supervisor
 from scheduler.validation import Prepared
 
 _log = structlog.get_logger()
@@ -45,6 +45,8 @@ _LOADED_AT_ONCE = 4
 _REPLAYED_AT_ONCE = 100
 """Events replayed between two looks at everything else: about a millisecond."""
 _PAUSE = 1.0
+_MOST_REFUSALS = 5
+"""Errors of the server, other than that it cannot answer now, after which they are taken for the build's."""
 
 Reader = Callable[[bytes, Accepted], Awaitable[Prepared]]
 """Reads and checks a build as it was accepted."""
@@ -54,6 +56,8 @@ Reader = Callable[[bytes, Accepted], Awaitable[Prepared]]
 class Loaded:
     """Builds that were taken up together, and wait for what was captured meanwhile."""
 
+    live: frozenset[str]
+    """Instances whose builds are left to them."""
     caught_up: trio.Event = field(factory=trio.Event)
     """To be set when that was read."""
     builds: list[str] = field(factory=list)
@@ -96,39 +100,58 @@ class Loader:
             nursery: for what goes on afterwards: the publishing of stored reports.
             live: instances whose builds are left to them.
         """
-        loaded = Loaded()
+        loaded = Loaded(live)
+        held = []
+        for entry in entries:
+            build = decode_token(entry.subject.rpartition(".")[2])
+            # From now on whoever submits it again waits until it is known what becomes of it.
+            if build not in self._supervisor.quarantined and (one := await self._supervisor.reserve(build)):
+                held.append((one, entry))
+        # Those that an earlier process may have died of come last, and one by one: if we die, of that one.
+        held.sort(key=lambda pair: _loads(pair[1]))
+        innocent = sum(not _loads(entry) for _, entry in held)
         limiter = trio.CapacityLimiter(_LOADED_AT_ONCE)
         async with trio.open_nursery() as loads:
-            for entry in entries:
-                loads.start_soon(self._load, entry, nursery, limiter, live, loaded)
+            for one, entry in held[:innocent]:
+                loads.start_soon(self._load, one, entry, loaded, nursery, limiter)
+        for one, entry in held[innocent:]:
+            await self._load(one, entry, loaded, nursery, limiter)
         return loaded
 
     async def _load(
         self,
+        held: Held,
         entry: Entry,
+        loaded: Loaded,
         nursery: trio.Nursery,
         limiter: trio.CapacityLimiter,
-        live: frozenset[str],
-        loaded: Loaded,
     ) -> None:
-        build = decode_token(entry.subject.rpartition(".")[2])
+        build = held.build
+        publishing = False
+        refusals = 0
         async with limiter:
-            if self._supervisor.holds(build) or build in self._supervisor.quarantined:
-                return
             while True:
                 try:
-                    if await self._take_up(build, entry, live, loaded):
-                        nursery.start_soon(self._publish_stored, build)
-                except JetStreamUnavailable as error:
-                    _log.warning("the log of a build cannot be read yet", build=build, error=str(error))
-                    await trio.sleep(_PAUSE)
-                    continue
+                    publishing = await self._take_up(held, entry, loaded)
+                except (BusError, trio.TooSlowError) as error:
+                    refusals += not isinstance(error, JetStreamUnavailable)
+                    if refusals < _MOST_REFUSALS:
+                        _log.warning("the log of a build cannot be read yet", build=build, error=str(error))
+                        self._store.close(build)
+                        await trio.sleep(_PAUSE)
+                        continue
+                    await self._quarantine(build, error)
                 except Fenced as error:
-                    _log.error("build not taken up: another process has it", build=build, error=str(error))
-                    self._store.close(build)
+                    # Of two processes that both find it unfinished one is faster.
+                    _log.warning("build not taken up: another process has it", build=build, why=str(error))
                 except Exception as error:  # noqa: BLE001 - whatever a log sets off must cost no other build
                     await self._quarantine(build, error)
-                return
+                break
+        if publishing:
+            nursery.start_soon(self._publish_stored, held)
+        elif held.walk is None:
+            self._store.close(build)
+            self._supervisor.let_go(held)
 
     async def _quarantine(self, build: str, error: Exception) -> None:
         reason = f"{type(error).__name__}: {error}" if not isinstance(error, StoreError) else str(error)
@@ -144,9 +167,8 @@ class Loader:
             await self._store.append(build, [Released()])
         except StoreError:
             _log.info("nothing was written to its log", build=build)
-        self._store.close(build)
 
-    async def _take_up(self, build: str, entry: Entry, live: frozenset[str], loaded: Loaded) -> bool:
+    async def _take_up(self, held: Held, entry: Entry, loaded: Loaded) -> bool:
         """Go on with one build.
 
         Returns:
@@ -157,7 +179,7 @@ class Loader:
             StoreError: it is to be quarantined.
             BusError: something could not be asked.
         """
-        headings = entry.headings
+        build, headings = held.build, entry.headings
         if isinstance(headings, UnreadableLog):
             raise headings
         if headings.loads >= MOST_LOADS:
@@ -166,12 +188,12 @@ class Loader:
                 f"`scheduler release {build}` has the next one try again"
             )
             raise UnreadableLog(msg)
-        if not await self._mark(build, entry, headings, live):
+        if not await self._mark(build, entry, headings, loaded.live):
             return False
         history = await self._store.history(entry.subject)
         if history.status is Status.FINISHED and await self._recorder.is_stored(build):
             return True
-        await self._begin(build, history, loaded)
+        await self._begin(held, history, loaded)
         return False
 
     async def _mark(self, build: str, entry: Entry, headings: Headings, live: frozenset[str]) -> bool:
@@ -194,16 +216,20 @@ class Loader:
         log.loads = 0
         return True
 
-    async def _publish_stored(self, build: str) -> None:
+    async def _publish_stored(self, held: Held) -> None:
+        build = held.build
         try:
             await self._recorder.publish_stored(build)
             _log.info("the report of an earlier process was published", build=build)
         except StoreError as error:
-            _log.error("the report of an earlier process was not published", build=build, error=str(error))
+            _log.warning("the report of an earlier process was not published", build=build, error=str(error))
+        except Exception:  # noqa: BLE001 - a bug of ours costs this build, and no other
+            _log.exception("the report of an earlier process was not published", build=build)
         finally:
             self._store.close(build)
+            self._supervisor.let_go(held)
 
-    async def _begin(self, build: str, history: History, loaded: Loaded) -> None:
+    async def _begin(self, held: Held, history: History, loaded: Loaded) -> None:
         accepted = history.accepted
         if accepted is None:
             msg = "its log is empty"
@@ -219,10 +245,16 @@ class Loader:
             prepared.graph.index[component]: max(0.0, (now - flight.since) / 1_000)
             for component, flight in history.in_flight.items()
         }
-        journey = Journey(loaded.caught_up, history.position.time, ages)
-        self._supervisor.go_on(plan, accepted, journey)
+        journey = Journey(loaded.caught_up, history.position, ages)
+        self._supervisor.go_on(held, plan, accepted, journey)
         loaded.positions.append(history.position)
-        loaded.builds.append(build)
+        loaded.builds.append(held.build)
+        # Whoever would have died of it has not.
+        await self._store.append(held.build, [Released()])
+
+
+def _loads(entry: Entry) -> int:
+    return 0 if isinstance(entry.headings, UnreadableLog) else entry.headings.loads
 
 
 async def forget_loads(js: JetStream, build: str) -> None:

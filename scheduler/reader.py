@@ -4,10 +4,12 @@ from typing import Final
 
 import trio
 
+from scheduler.codec import read_id
 from scheduler.config import Settings
 from scheduler.errors import BusError, InvalidBuild, InvalidJSON, JetStreamUnavailable, Problem
 from scheduler.events import Accepted
 from scheduler.jetstream.objects import Objects
+from scheduler.jetstream.streams import UPLOADS
 from scheduler.strictjson import decode, split_object
 from scheduler.template import OnUnresolved, Templates
 from scheduler.validation import Prepared, read_build
@@ -45,7 +47,12 @@ class BuildReader:
         if name is None:
             return await self._read(data)
         async with self._fetches:
-            return await self._read(await self._fetch(name))
+            prepared = await self._read(await self._fetch(name))
+        build = read_id(data)
+        if build is not None and build != prepared.build.id:
+            text = f"the build in {name!r} is {prepared.build.id!r}, not {build!r}"
+            raise InvalidBuild("invalid", [Problem("id", text)])
+        return prepared
 
     async def read_back(self, data: bytes) -> Prepared:
         """Read a build that is ours already: what connectors returned stands in it."""
@@ -57,6 +64,9 @@ class BuildReader:
         return await self._read(data, resumed=True, templates=templates, unresolved=unresolved)
 
     async def _fetch(self, name: str) -> bytes:
+        if not name.startswith(UPLOADS):
+            # What is stored under other names is another build's.
+            raise InvalidBuild("invalid", [Problem("object", f"{name!r} does not begin with {UPLOADS!r}")])
         if self._objects is None:
             text = "definitions in an object store take the JetStream store, and this scheduler has another"
             raise InvalidBuild("invalid", [Problem("object", text)])

@@ -1,23 +1,26 @@
 """How a report leaves: published once, or stored first and then published until it is known to have left."""
 
-from collections.abc import Awaitable, Callable
-from typing import Protocol
+import secrets
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Protocol, TypeVar
 
 import structlog
 import trio
 
 from scheduler.bus import Bus
-from scheduler.errors import BusClosed, BusError, BusFull, MessageTooLarge, WrongLastSequence
+from scheduler.errors import BusClosed, BusError, BusFull, MessageTooLarge, StoreError, WrongLastSequence
 from scheduler.events import Reported
 from scheduler.jetstream.api import Stored
-from scheduler.jetstream.streams import REPORTS, SUBJECT_HEADER, report_subject
+from scheduler.jetstream.streams import REPORT_HEADER, REPORTS, SUBJECT_HEADER, report_subject
 from scheduler.report import Report
 from scheduler.stores.jetstream import JetStreamStore
+from scheduler.stores.weather import patiently
+from scheduler.strictjson import encode, split_object
+from scheduler.subjects import attempt_header
 
 _log = structlog.get_logger()
 
-_FIRST_PAUSE = 0.1
-_LAST_PAUSE = 1.0
+_T = TypeVar("_T")
 _FULL_PAUSE = 1.0
 _FLUSH_DEADLINE = 5.0
 _ROOM = 1024
@@ -79,34 +82,28 @@ class Recorder:
         body = await whole(report)
         size, limit = len(body) + _ROOM, self._bus.max_payload
         if size > limit:
-            name = f"{report_subject(build, run)}.json"
+            name = object_of(build, run)
             await self._patiently(lambda: self._store.objects.put(name, body))
             body = report.reduced(size, limit, name)
-        headers = {"Nats-Msg-Id": report_subject(build, run), SUBJECT_HEADER: report.subject}
+        # By this people's own streams may tell a second copy; not so ours, which would take the report of a
+        # later build of the same id for one.
+        headers = {
+            REPORT_HEADER: f"{build}/{run}/{secrets.token_hex(8)}",
+            SUBJECT_HEADER: report.subject,
+        }
         subject = report_subject(build, run)
-
-        async def keep() -> None:
-            try:
-                await self._store.js.publish(subject, body, expected=0, headers=headers)
-            except WrongLastSequence:
-                _log.info("the report was stored before", build=build)
-
-        await self._patiently(keep)
+        try:
+            await self._patiently(
+                lambda: self._store.js.publish(subject, body, expected=0, headers=headers), WrongLastSequence
+            )
+        except WrongLastSequence:
+            _log.info("the report was stored before", build=build)
         if not await self.publish_stored(build):
-            _log.error("the report was stored and is gone", build=build)
+            raise StoreError(f"the report of {build} was stored, and is gone")
 
     async def is_stored(self, build: str) -> bool:
         """Whether an earlier process stored the report."""
         return await self._stored(build, 1) is not None
-
-    async def _stored(self, build: str, run: int) -> Stored | None:
-        found: list[Stored | None] = []
-
-        async def look() -> None:
-            found.append(await self._store.js.last(REPORTS, report_subject(build, run)))
-
-        await self._patiently(look)
-        return found[0]
 
     async def publish_stored(self, build: str) -> bool:
         """Publish the report that was stored, and note that.
@@ -121,41 +118,53 @@ class Recorder:
         stored = await self._stored(build, run)
         if stored is None:
             return False
-        subject = stored.headers[SUBJECT_HEADER]
-        while True:
-            generation = self._bus.generation
-            try:
-                self._bus.publish(
-                    subject, stored.data, headers={"Nats-Msg-Id": stored.headers["Nats-Msg-Id"]}
-                )
-                with trio.fail_after(_FLUSH_DEADLINE):
-                    await self._bus.flush()
-            except BusClosed:
-                raise
-            except (BusFull, trio.TooSlowError):
-                await trio.sleep(_FULL_PAUSE)
-            else:
-                # What was written to a connection that was then lost may not have arrived.
-                if generation == self._bus.generation:
-                    break
+        subject, id_ = stored.headers.get(SUBJECT_HEADER), stored.headers.get(REPORT_HEADER)
+        if not subject or not id_:
+            raise StoreError(f"what is stored as the report of {build} is none of ours")
+        headers = {"Nats-Msg-Id": attempt_header(id_)}
+        try:
+            await self._publish(subject, stored.data, headers)
+        except MessageTooLarge as error:
+            # It was stored when the broker took larger messages.
+            name = object_of(build, run)
+            await self._patiently(lambda: self._store.objects.put(name, stored.data))
+            await self._publish(subject, reduced(stored.data, name), headers)
+            _log.warning(
+                "the report is too large now, and was published by name", build=build, error=str(error)
+            )
         await self._store.append(build, [Reported(run)])
         return True
 
-    async def _patiently(self, job: Callable[[], Awaitable[None]]) -> None:
-        """Do something with JetStream until it works."""
-        pause = _FIRST_PAUSE
+    async def _stored(self, build: str, run: int) -> Stored | None:
+        return await self._patiently(lambda: self._store.js.last(REPORTS, report_subject(build, run)))
+
+    async def _publish(self, subject: str, body: bytes, headers: Mapping[str, str]) -> None:
+        """Publish it until a connection on which it left is known to have brought it to the broker."""
         while True:
             try:
-                await job()
-            except BusClosed:
-                raise
-            except BusError as error:
-                self._store.weather.bad(str(error))
-                await trio.sleep(pause)
-                pause = min(2 * pause, _LAST_PAUSE)
-            else:
-                self._store.weather.good()
+                outgoing = self._bus.publish(subject, body, headers=headers)
+            except BusFull:
+                await trio.sleep(_FULL_PAUSE)
+                continue
+            while True:
+                with trio.move_on_after(_FLUSH_DEADLINE) as slow:
+                    await self._bus.flush()
+                if not slow.cancelled_caught:
+                    break
+                # It waits in our queue, or is under way: in both cases a second copy would be one too many.
+            if outgoing.generation == self._bus.generation:
                 return
+
+    async def _patiently(self, ask: Callable[[], Awaitable[_T]], *answers: type[BusError]) -> _T:
+        try:
+            return await patiently(self._store.weather, ask, *answers)
+        except (BusClosed, MessageTooLarge) as error:
+            raise StoreError(str(error)) from error
+
+
+def object_of(build: str, run: int) -> str:
+    """The name of the object that holds a report which is too large for a message."""
+    return f"{report_subject(build, run)}.json"
 
 
 async def whole(report: Report) -> bytes:
@@ -166,3 +175,10 @@ async def whole(report: Report) -> bytes:
         if not len(parts) % 4:
             await trio.lowlevel.checkpoint()
     return b"".join(parts)
+
+
+def reduced(data: bytes, name: str) -> bytes:
+    """A report that was written down, without its lists, and with the name of the object that has them."""
+    members = split_object(data)
+    head = {key: value for key, value in members.items() if key in {"id", "name", "action", "error"}}
+    return encode({**head, "object": name, "omitted": ["components", "changes", "edges"]})

@@ -4,25 +4,32 @@ In order: what is unfinished is found and folded; the replies that came while no
 then is anything sent, awaited against its deadline, or given up.
 """
 
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from functools import partial
+from typing import TypeVar
+
 import structlog
 import trio
 
 from scheduler.bus import Bus, Message
 from scheduler.connector import Call, Connectors
-from scheduler.errors import BusError, JetStreamUnavailable, UnreadableLog
-from scheduler.events import Released
+from scheduler.errors import BusError, UnreadableLog
 from scheduler.jetstream.reading import Delivered, Follower, read
 from scheduler.jetstream.streams import REPLIES
 from scheduler.loading import Loaded, Loader
 from scheduler.records import Position, Status
 from scheduler.stores.jetstream import Entry, JetStreamStore
+from scheduler.stores.weather import patiently
 from scheduler.supervisor import Supervisor
 
 _log = structlog.get_logger()
 
+_T = TypeVar("_T")
+
 _PAUSE = 1.0
-_PROBATION = 1.0
-"""Seconds after which a build that was taken up no longer counts as one that a process may die of."""
+_MARGIN = 1_000_000_000
+"""Nanoseconds by which two clocks of a broker may differ."""
 
 
 class Restart:
@@ -61,16 +68,9 @@ class Restart:
 
     async def prepare(self) -> None:
         """Note where the stream of replies ends: builds that are accepted later have none before that."""
-        while True:
-            try:
-                info = await self._store.js.info(REPLIES)
-                last = await self._store.js.get(REPLIES, info.last_sequence) if info.last_sequence else None
-            except JetStreamUnavailable as error:
-                _log.warning("cannot look at the captured replies", error=str(error))
-                await trio.sleep(_PAUSE)
-            else:
-                self._connectors.captured.seen = Position(info.last_sequence, last.time if last else 0)
-                return
+        info = await self._insist(lambda: self._store.js.info(REPLIES))
+        last = await self._insist(lambda: self._store.js.get(REPLIES, max(1, info.last_sequence)))
+        self._connectors.captured.seen = Position(info.last_sequence, last.time if last else 0)
 
     async def run(self) -> None:
         """Go on with what is unfinished, then follow the replies; never returns."""
@@ -80,11 +80,9 @@ class Restart:
             nursery.start_soon(self._resend_what_was_lost)
             nursery.start_soon(self._time_out)
             loaded = await self._loader.load(await self._unfinished(), nursery)
-            # By time: a stream that lost its end gives the same numbers out again.
-            start = min([captured.seen, *loaded.positions], key=_age)
-            captured.seen = start
-            await nursery.start(self._follower.run, start)
-            await self._follower.caught_up()
+            start = captured.seen = _earliest([captured.seen, *loaded.positions])
+            await self._insist(partial(nursery.start, self._follower.run, start))
+            await self._insist(self._follower.caught_up)
             self._caught_up.set()
             await self._go_on(loaded)
 
@@ -99,31 +97,30 @@ class Restart:
         loaded = await self._loader.load(await self._unfinished(), self._nursery, live)
         if loaded.builds:
             try:
-                await self._read_again(min(loaded.positions, key=_age))
+                await self._read_again(_earliest(loaded.positions))
             except BusError as error:
                 _log.error("captured replies could not be read again", error=str(error))
             await self._go_on(loaded)
 
     async def _go_on(self, loaded: Loaded) -> None:
         """Let builds go on: the replies that came meanwhile have been read."""
+        await self._connectors.turns.done_with(loaded.builds)
         self._connectors.captured.catch_up(loaded.builds)
         loaded.caught_up.set()
         if loaded.builds:
             _log.info("unfinished builds go on", builds=len(loaded.builds))
-        # Whoever dies of a build does so at once: what is still held has come through.
-        await trio.sleep(_PROBATION)
-        for build in loaded.builds:
-            if self._supervisor.holds(build):
-                self._store.note(build, Released())
 
     async def _read_again(self, after: Position) -> None:
         """Look at what was captured after a position, up to what is followed."""
         known = await self._store.js.get(REPLIES, after.sequence) if after.sequence else None
         start = after.sequence + 1 if known is not None and known.time == after.time else 1
-        async for batch in read(self._store.js, REPLIES, start=start):
-            for delivered in batch:
-                self._connectors.look_at_captured(_message(delivered), _place(delivered))
-            await trio.lowlevel.checkpoint()
+        async with aclosing(read(self._store.js, REPLIES, start=start)) as batches:
+            async for batch in batches:
+                for delivered in batch:
+                    place = _place(delivered)
+                    self._connectors.look_at_captured(_message(delivered), place, after)
+                    after = place
+                await trio.lowlevel.checkpoint()
 
     def _on_captured(self, delivered: Delivered) -> None:
         self._connectors.on_captured(_message(delivered), _place(delivered))
@@ -164,20 +161,26 @@ class Restart:
 
     async def _unfinished(self) -> list[Entry]:
         """The logs that are not over."""
-        while True:
-            found: list[Entry] = []
-            try:
-                async for entries in self._store.entries():
-                    found += [entry for entry in entries if not _is_over(entry)]
-            except JetStreamUnavailable as error:
-                _log.warning("the logs of unfinished builds cannot be read yet", error=str(error))
-                await trio.sleep(_PAUSE)
-            else:
-                return found
+
+        async def look() -> list[Entry]:
+            async with aclosing(self._store.entries()) as batches:
+                return [entry async for entries in batches for entry in entries if not _is_over(entry)]
+
+        return await self._insist(look)
+
+    async def _insist(self, ask: Callable[[], Awaitable[_T]]) -> _T:
+        """Ask until there is an answer: nothing can begin without it."""
+        return await patiently(self._store.weather, ask)
 
 
-def _age(position: Position) -> tuple[int, int]:
-    return position.time, position.sequence
+def _earliest(positions: list[Position]) -> Position:
+    """Where everything is read that is after any of these.
+
+    A stream that lost its end gives the same numbers out again: then it is told by the time alone.
+    """
+    first = min(positions, key=lambda place: place.sequence)
+    oldest = min(place.time for place in positions)
+    return first if first.time == oldest else Position(0, max(0, oldest - _MARGIN))
 
 
 def _message(delivered: Delivered) -> Message:

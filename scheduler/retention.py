@@ -1,5 +1,7 @@
 """Removes what finished builds leave behind, when they have been kept for long enough."""
 
+from contextlib import aclosing
+
 import structlog
 import trio
 
@@ -10,6 +12,7 @@ from scheduler.stores.jetstream import Entry, JetStreamStore
 
 _log = structlog.get_logger()
 
+_OUR_NAMES = (UPLOADS, "scheduler.log.", "scheduler.report.")
 _LONGEST_PERIOD = 3_600.0
 _SHORTEST_PERIOD = 10.0
 _LOOSE_KEPT = 86_400.0
@@ -50,19 +53,20 @@ class Retention:
         now = self._store.wall_clock()
         due: list[Entry] = []
         logs: set[str] = set()
-        async for entries in self._store.entries():
-            due += [entry for entry in entries if self._is_due(entry, now)]
-            logs.update(entry.subject for entry in entries)
+        async with aclosing(self._store.entries()) as batches:
+            async for entries in batches:
+                due += [entry for entry in entries if self._is_due(entry, now)]
+                logs.update(entry.subject for entry in entries)
+        objects = [found async for found in self._store.objects.names()]
+        gone = {entry.subject for entry in due}
+        for found in objects:
+            log = _log_of(found.name)
+            old = now - found.time / 1e9 > _LOOSE_KEPT and found.name.startswith(_OUR_NAMES)
+            if log in gone or (old and log not in logs):
+                await self._store.objects.delete(found.name)
         for entry in due:
             await self._remove(entry)
-        loose = [
-            found.name
-            async for found in self._store.objects.names()
-            if now - found.time / 1e9 > _LOOSE_KEPT
-            and (found.name.startswith(UPLOADS) or _log_of(found.name, logs) is None)
-        ]
-        for name in loose:
-            await self._store.objects.delete(name)
+        await self._store.objects.sweep(int((now - _LOOSE_KEPT) * 1e9))
         if due:
             _log.info("finished builds were removed", builds=len(due))
         return len(due)
@@ -75,23 +79,13 @@ class Retention:
 
     async def _remove(self, entry: Entry) -> None:
         token = entry.subject.rpartition(".")[2]
-        reports = f"scheduler.report.{token}"
-        for prefix in (f"{entry.subject}/", f"{reports}."):
-            async for found in self._store.objects.names(prefix):
-                await self._store.objects.delete(found.name)
-        await self._store.js.purge(REPORTS, f"{reports}.*")
-        await self._store.js.purge(LOG, entry.subject)
+        await self._store.js.purge(REPORTS, f"scheduler.report.{token}.*")
+        # Not what stands there by now: another process may have removed it, and the id be in use again.
+        await self._store.js.purge(LOG, entry.subject, before=entry.sequence + 1)
 
 
-def _log_of(name: str, logs: set[str]) -> str | None:
-    """The log that an object belongs to; None where it belongs to one that is gone, or never was.
-
-    What has a name that we do not give is somebody else's, and its own log.
-    """
+def _log_of(name: str) -> str:
+    """The subject of the log that an object belongs to; where it is none of a log, its own name."""
     if name.startswith("scheduler.report."):
-        subject = f"scheduler.log.{name.split('.')[2]}"
-    elif name.startswith("scheduler.log."):
-        subject = name.partition("/")[0]
-    else:
-        return name
-    return subject if subject in logs else None
+        return f"scheduler.log.{name.split('.')[2]}"
+    return name.partition("/")[0] if name.startswith("scheduler.log.") else name

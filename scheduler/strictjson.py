@@ -90,17 +90,27 @@ def _readable(text: str) -> str:
     return text.replace("`", "").replace("Expected", "expected").replace("array", "list")
 
 
+_ANY_DIGIT = re.compile(rb"[0-9]")
+
+
 @lru_cache(maxsize=8)
 def _long_run(digits: int) -> re.Pattern[bytes]:
     return re.compile(rb"[0-9]{%d}" % (digits + 1))
+
+
+def _has_long_run(data: bytes, digits: int) -> bool:
+    """Whether there are more than so many decimal digits in a row."""
+    # Such a run holds one of every so many bytes: where none of those is a digit, there is none.
+    if _ANY_DIGIT.search(data[digits :: digits + 1]) is None:
+        return False
+    return _long_run(digits).search(data) is not None
 
 
 def _check_bounds(data: bytes, value: Any, limits: Limits, level: int) -> None:
     # Most messages have fewer brackets than the depth allows and no long run of digits: they are done
     # after these two questions, which cost far less than a walk through the value.
     deep = data.count(b"{") + data.count(b"[") + level > limits.max_depth
-    long = len(data) > limits.max_digits and _long_run(limits.max_digits).search(data) is not None
-    if not deep and not long:
+    if not deep and not _has_long_run(data, limits.max_digits):
         return
     beyond = 10**limits.max_digits
     layer = [value]

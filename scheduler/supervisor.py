@@ -35,10 +35,13 @@ _CLOSING = 0.5
 
 
 @define(eq=False)
-class _Held:
-    """A build that this process holds."""
+class Held:
+    """A build that this process holds, or is about to, or has kept the id of."""
 
-    digest: bytes
+    build: str
+    digest: bytes = b""
+    reserved: bool = False
+    """Whether it is only being found out what stands in its log."""
     decided: trio.Event = field(factory=trio.Event)
     """Set once it is known whether the build is taken."""
     refusal: InvalidBuild | None = None
@@ -84,7 +87,7 @@ class Supervisor:
         self._feed = feed
         self.limits = limits
         self._max_builds = max_builds
-        self._held: dict[str, _Held] = {}
+        self._held: dict[str, Held] = {}
         self._reported: OrderedDict[str, None] = OrderedDict()
         self._nursery: trio.Nursery | None = None
         self._stopping = False
@@ -118,16 +121,16 @@ class Supervisor:
                 ``store``.
         """
         build = prepared.build.id
-        held = self._held.get(build)
-        if held is not None:
-            await held.decided.wait()
-            if held.refusal is not None:
-                raise held.refusal
-            if held.digest != prepared.digest:
-                raise _refused("running", f"build {build} is running, with other content")
-            return False
+        while (holder := self._held.get(build)) is not None:
+            await holder.decided.wait()
+            if holder.refusal is not None:
+                raise holder.refusal
+            if holder.walk is not None:
+                if holder.digest != prepared.digest:
+                    raise _refused("running", f"build {build} is running, with other content")
+                return False
         self._check_room()
-        held = self._held[build] = _Held(prepared.digest)
+        held = self._held[build] = Held(build, prepared.digest)
         self._reported.pop(build, None)
         key = secrets.token_hex(8) if self._store.in_order else ""
         anew, over = True, False
@@ -148,10 +151,9 @@ class Supervisor:
             raise
         finally:
             if held.refusal is not None or not anew:
-                self._release(build)
-            held.decided.set()
+                self.let_go(held)
         if anew:
-            self._launch(plan, held, key=key)
+            self._begin(held, *self._new_walk(plan, key=key, journey=None))
         return over
 
     def _known(self, build: str, known: AlreadyLogged) -> InvalidBuild:
@@ -164,10 +166,24 @@ class Supervisor:
             return _refused("finished", text)
         return _refused("running", f"build {build} is running, with other content")
 
-    def go_on(self, plan: Plan, accepted: Accepted, journey: Journey) -> Walk:
+    async def reserve(self, build: str) -> Held | None:
+        """Keep the id of a build for whoever finds out what stands in its log; see `go_on` and `let_go`.
+
+        Returns:
+            None where the build runs here.
+        """
+        while (known := self._held.get(build)) is not None:
+            await known.decided.wait()
+            if known.walk is not None:
+                return None
+        held = self._held[build] = Held(build, reserved=True)
+        return held
+
+    def go_on(self, held: Held, plan: Plan, accepted: Accepted, journey: Journey) -> None:
         """Go on with a build that an earlier process left, whose plan was replayed from its log.
 
         Args:
+            held: from `reserve`.
             plan: as the log says.
             accepted: the first word of the log.
             journey: what else the log says.
@@ -175,14 +191,23 @@ class Supervisor:
         Raises:
             PlanError: the plan does not know how to go on.
         """
+        walk, track = self._new_walk(plan, key=accepted.key, journey=journey)
+        walk.prepare()
         # Of what was submitted: what was kept of it differs, if only in its states.
-        held = _Held(bytes.fromhex(accepted.digest))
+        held.digest = bytes.fromhex(accepted.digest)
+        held.reserved = False
+        _log.info("build taken up", build=held.build, in_flight=plan.in_flight, settled=plan.done)
+        self._begin(held, walk, track)
+
+    def let_go(self, held: Held) -> None:
+        """The build does not run here (any more). Idempotent."""
         held.decided.set()
-        walk = self._new_walk(plan, key=accepted.key, journey=journey)
-        walk[0].prepare()
-        self._held[plan.build.id] = held
-        _log.info("build taken up", build=plan.build.id, in_flight=plan.in_flight, settled=plan.done)
-        return self._begin(held, *walk)
+        held.walk = None
+        if self._held.get(held.build) is held:
+            del self._held[held.build]
+            self._connectors.captured.forget(held.build)
+            if not self._busy:
+                self._idle.set()
 
     def take_up(self, prepared: Prepared) -> Walk | None:
         """Go on with a build that an earlier process left unfinished.
@@ -198,10 +223,11 @@ class Supervisor:
             return None
         self._check_room()
         plan = Plan(prepared, resumed=True, limits=self.limits)
-        held = self._held[build] = _Held(prepared.digest)
-        held.decided.set()
+        held = self._held[build] = Held(build, prepared.digest)
         _log.info("build taken up", build=build, in_flight=plan.in_flight, settled=plan.done)
-        return self._launch(plan, held)
+        walk, track = self._new_walk(plan, key="", journey=None)
+        self._begin(held, walk, track)
+        return walk
 
     def refuse_new(self) -> None:
         """Take no more builds; send nothing more for those that run."""
@@ -244,8 +270,12 @@ class Supervisor:
     def _walks(self) -> list[Walk]:
         return [held.walk for held in self._held.values() if held.walk is not None]
 
+    @property
+    def _busy(self) -> bool:
+        return any(not held.reserved for held in self._held.values())
+
     async def _until_idle(self) -> None:
-        while self._held:
+        while self._busy:
             self._idle = trio.Event()
             await self._idle.wait()
 
@@ -254,14 +284,6 @@ class Supervisor:
             raise _refused("shutting_down", "the scheduler is shutting down")
         if len(self._held) >= self._max_builds:
             raise _refused("busy", f"{len(self._held)} builds are running; max_builds is {self._max_builds}")
-
-    def _release(self, build: str) -> None:
-        del self._held[build]
-        if not self._held:
-            self._idle.set()
-
-    def _launch(self, plan: Plan, held: _Held, *, key: str = "") -> Walk:
-        return self._begin(held, *self._new_walk(plan, key=key, journey=None))
 
     def _new_walk(self, plan: Plan, *, key: str, journey: Journey | None) -> tuple[Walk, Track]:
         track = self._feed.follow(plan.build.id, len(plan.build.changes), plan.completed)
@@ -277,20 +299,21 @@ class Supervisor:
         )
         return walk, track
 
-    def _begin(self, held: _Held, walk: Walk, track: Track) -> Walk:
+    def _begin(self, held: Held, walk: Walk, track: Track) -> None:
         held.walk = walk
+        held.decided.set()
+        self._store.on_failure(walk.id, walk.lose)
         if self._stopping:
             walk.stop()
         assert self._nursery is not None, "the supervisor does not run"
-        self._nursery.start_soon(self._run, walk, track, name=f"build {walk.id}")
-        return walk
+        self._nursery.start_soon(self._run, held, walk, track, name=f"build {walk.id}")
 
-    async def _run(self, walk: Walk, track: Track) -> None:
+    async def _run(self, held: Held, walk: Walk, track: Track) -> None:
         try:
             await self._run_to_report(walk, track)
         finally:
             self._store.close(walk.id)
-            self._release(walk.id)
+            self.let_go(held)
         # Freed at once, hundreds of thousands of objects would keep the other builds waiting.
         parts = walk.plan.parts()
         del walk, track
@@ -308,6 +331,10 @@ class Supervisor:
             self._feed.close(track)
             if report is None:
                 log.info("build left for the next process", settled=walk.plan.done, changes=total)
+                if not walk.fenced and not self._stopping:
+                    self.quarantined[walk.id] = (
+                        "its log could not be written; the next process goes on with it"
+                    )
                 return
             await self._reporter.report(walk.id, report)
             self._reported[walk.id] = None

@@ -6,7 +6,7 @@ build, and not in the connection, where the next build would stand behind all of
 """
 
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import structlog
 import trio
@@ -26,6 +26,14 @@ class Turns:
         self._left = _AT_ONCE
         self._queues: OrderedDict[str, deque[Callable[[], None]]] = OrderedDict()
         self._wake = trio.Event()
+        self._moved = trio.Event()
+
+    async def done_with(self, builds: Iterable[str]) -> None:
+        """Wait until nothing waits for its turn that was there for one of ``builds`` by now."""
+        waiting = {build for build in builds if build in self._queues}
+        while waiting:
+            await self._moved.wait()
+            waiting.intersection_update(self._queues)
 
     def take(self, build: str, job: Callable[[], None]) -> None:
         """Call ``job`` now or soon, in the order of asking within a build; it must not block."""
@@ -58,6 +66,8 @@ class Turns:
                     self._queues[build] = queue
             if self._queues:
                 self._wake.set()
+            moved, self._moved = self._moved, trio.Event()
+            moved.set()
 
 
 def _do(job: Callable[[], None]) -> None:

@@ -25,8 +25,23 @@ _LONGEST_PATH_SHOWN = 24
 _MOST_SUGGESTIONS = 20
 _MOST_WORK = 32 * 1024 * 1024
 """Bytes that evaluating references at intake may amount to; what is beyond is judged when it is due."""
+_DEEPEST = 256
+"""The highest that ``max_depth`` may be set to."""
+_LONGEST_NUMBER = 4_300
+"""Digits that CPython reads."""
 _LEVELS_ABOVE_A_COMPONENT = 2
 """The build, and the list in it: a reply may be as deep as a build, and stands in one afterwards."""
+_ACCEPTED_ONCE = Limits(
+    max_changes=sys.maxsize,
+    max_components=sys.maxsize,
+    max_edges=sys.maxsize,
+    max_depth=_DEEPEST + _LEVELS_ABOVE_A_COMPONENT,
+    max_digits=_LONGEST_NUMBER,
+    max_component_bytes=sys.maxsize,
+    max_id_bytes=sys.maxsize,
+    max_template_nodes=sys.maxsize,
+)
+"""What was within limits when it was accepted is gone on with, whatever they are now."""
 
 
 @frozen
@@ -65,8 +80,7 @@ def read_build(
         InvalidBuild: with every problem that was found, each with its place.
     """
     if resumed:
-        depth = limits.max_depth + _LEVELS_ABOVE_A_COMPONENT
-        limits = evolve(limits, max_component_bytes=sys.maxsize, max_depth=depth)
+        limits = _ACCEPTED_ONCE
     parsed = parse_build(data, limits)
     if not resumed:
         parsed = evolve(parsed, build=_anew(parsed.build))
@@ -206,7 +220,7 @@ class _Check:
         for change, template in zip(self.build.changes, compiled, strict=True):
             if template is None or template.constant:
                 continue
-            for needed in template.needs(self.scope):
+            for needed in sorted(template.needs(self.scope)):
                 source = self.scope.changes.get(needed)
                 if (
                     source is not None

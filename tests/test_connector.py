@@ -18,6 +18,7 @@ from scheduler.config import Settings
 from scheduler.connector import Call, Connectors, Signal, Stray
 from scheduler.outcome import UNEXPLAINED, Outcome, failure
 from scheduler.plan import Plan, Request
+from scheduler.records import Position
 from scheduler.subjects import REPLY_SUBJECTS
 
 SUBJECT = "vpc.create.aws"
@@ -650,3 +651,320 @@ async def test_ended_in_the_very_moment_of_its_next_try_it_is_not_repeated(
             assert len(bench.requests) == before
             if end is Call.withdraw and attempt.ended == [Signal.WITHDRAWN]:
                 assert before == 1
+
+
+# ---- replies that a stream captured
+
+
+KEY = "0123456789abcdef-0"
+
+
+def place(sequence: int) -> Position:
+    return Position(sequence, sequence * 10)
+
+
+def capture(bench: Bench, subject: str, body: JSON, sequence: int) -> None:
+    """Have the stream's next message be this reply."""
+    bench.connectors.on_captured(Message(subject, encode(body)), place(sequence))
+
+
+def dealt_with(bench: Bench, build: str = "b1") -> int:
+    """Up to which captured reply a record of a build may say that all were dealt with."""
+    return bench.connectors.captured.position(build).sequence
+
+
+@pytest.mark.parametrize("way", ["subject", "reply"])
+async def test_a_captured_reply_ends_an_attempt_as_a_direct_one_does(bench: Bench, way: str) -> None:
+    """Whichever way the connector answered."""
+    attempt = await bench.send()
+    subject = f"{SUBJECT}.done" if way == "subject" else bench.requests[0].reply
+    capture(bench, subject, reply(_state="completed", vpc_aws_id="vpc-1"), 1)
+    await wait_all_tasks_blocked()
+    assert attempt.outcome.completed
+    assert (attempt.outcome.body or {})["vpc_aws_id"] == "vpc-1"
+
+
+@pytest.mark.parametrize("captured_first", [True, False])
+async def test_of_a_reply_that_comes_both_ways_one_counts(bench: Bench, captured_first: bool) -> None:
+    """The other one is no duplicate of a connector's, and is not counted as one."""
+    attempt = await bench.send()
+    if captured_first:
+        capture(bench, f"{SUBJECT}.done", reply(), 1)
+        await wait_all_tasks_blocked()
+        attempt.call.close()
+        await bench.say(f"{SUBJECT}.done", reply())
+    else:
+        await bench.say(f"{SUBJECT}.done", reply())
+        attempt.call.close()
+        capture(bench, f"{SUBJECT}.done", reply(), 1)
+        await wait_all_tasks_blocked()
+    assert len(attempt.ended) == 1
+    assert bench.connectors.dropped == {}
+    assert dealt_with(bench) == 1
+
+
+@pytest.mark.parametrize(
+    ("subject", "body"),
+    [
+        ("network.create.aws.done", reply()),
+        (f"{SUBJECT}.done", reply(service="b2")),
+        (f"{SUBJECT}.done", reply(_component_id="z")),
+        (f"{SUBJECT}.done", {}),
+        ("scheduler.reply.of-somebody-else", reply(_state="completed")),
+        ("build.create.done", reply(_state="completed")),
+    ],
+)
+async def test_what_is_captured_for_nobody_here_is_dealt_with(bench: Bench, subject: str, body: JSON) -> None:
+    """It ends nothing, is not counted a second time, and holds up no build."""
+    strays: list[Stray] = []
+    bench.connectors.on_stray = strays.append
+    attempt = await bench.send()
+    capture(bench, subject, body, 1)
+    await wait_all_tasks_blocked()
+    assert (attempt.ended, strays, bench.connectors.dropped) == ([], [], {})
+    assert dealt_with(bench) == 1
+
+
+async def test_captured_rubbish_is_passed_over(bench: Bench) -> None:
+    """What is no JSON is none of our replies, and holds up no build."""
+    attempt = await bench.send()
+    bench.connectors.on_captured(Message(f"{SUBJECT}.done", b"\xff rubbish"), place(1))
+    await wait_all_tasks_blocked()
+    assert attempt.ended == []
+    assert dealt_with(bench) == 1
+
+
+async def test_what_an_earlier_process_dealt_with_is_no_reply(bench: Bench) -> None:
+    """A request that was sent before has its own time in the stream, and what is older is none to it."""
+    attempt = await bench.watch(bench.connectors.expect(request(), KEY, after=place(5)))
+    capture(bench, f"{SUBJECT}.error", reply(_state="errored"), 5)
+    await wait_all_tasks_blocked()
+    assert attempt.ended == []
+    capture(bench, f"scheduler.reply.{KEY}", {"_state": "completed"}, 6)
+    await wait_all_tasks_blocked()
+    assert attempt.outcome.completed
+
+
+async def test_numbers_that_are_given_out_again_are_told_apart_by_time(bench: Bench) -> None:
+    """A stream that lost its end counts anew: a later reply counts although its number is lower."""
+    attempt = await bench.watch(bench.connectors.expect(request(), KEY, after=Position(9, 1_000)))
+    bench.connectors.on_captured(Message(f"{SUBJECT}.done", encode(reply())), Position(3, 1_001))
+    await wait_all_tasks_blocked()
+    assert attempt.outcome.completed
+
+
+@pytest.mark.parametrize("direct", [True, False])
+async def test_a_reply_that_is_not_dealt_with_holds_the_position(bench: Bench, direct: bool) -> None:
+    """Until its attempt is closed, which is when its outcome is told, whichever copy was the one that counted."""
+    call = bench.connectors.send(request())
+    other = bench.connectors.send(request("z", build="b2"))
+    await wait_all_tasks_blocked()
+    if direct:
+        await bench.say(f"{SUBJECT}.done", reply())
+    capture(bench, f"{SUBJECT}.done", reply(), 1)
+    capture(bench, "nobody.create.aws.done", reply(service="b9"), 2)
+    await wait_all_tasks_blocked()
+    assert call.answered
+    assert (dealt_with(bench), dealt_with(bench, "b2")) == (0, 2)
+    assert await call.outcome()
+    assert dealt_with(bench) == 0
+    call.close()
+    assert dealt_with(bench) == 2
+    other.close()
+
+
+async def test_replies_that_wait_for_their_turn_hold_the_position(
+    bench: Bench, autojump_clock: MockClock
+) -> None:
+    """Of hundreds that are captured at once not one is claimed before it was looked at."""
+    calls = [bench.connectors.send(request(f"c{number}")) for number in range(100)]
+    await wait_all_tasks_blocked()
+    for number in range(100):
+        capture(bench, f"{SUBJECT}.done", reply(_component_id=f"c{number}"), number + 1)
+    answered = [number for number, call in enumerate(calls) if call.answered]
+    assert 0 < len(answered) < 100
+    for number in answered:
+        calls[number].close()
+    assert dealt_with(bench) == min(set(range(100)) - set(answered))
+    await wait_all_tasks_blocked()
+    for call in calls:
+        assert call.answered
+        call.close()
+    assert dealt_with(bench) == 100
+
+
+async def test_a_captured_reply_that_comes_late_is_told_first_and_claimed_then(bench: Bench) -> None:
+    """A success after the attempt was given up is kept before the position passes it."""
+    told: list[tuple[bool, int]] = []
+    call = bench.connectors.send(request())
+    await wait_all_tasks_blocked()
+    call.close(late=lambda _, outcome: told.append((outcome.completed, dealt_with(bench))))
+    capture(bench, f"{SUBJECT}.done", reply(), 1)
+    await wait_all_tasks_blocked()
+    assert told == [(True, 0)]
+    assert dealt_with(bench) == 1
+
+
+async def test_a_reply_that_is_read_again_holds_the_position_before_it(bench: Bench) -> None:
+    """For a build that is adopted the stream is read again from further back, however far it was read."""
+    capture(bench, "nobody.create.aws.done", reply(service="b9"), 1_000)
+    bench.connectors.captured.keep_behind("b1", place(40))
+    calls = [bench.connectors.expect(request(f"c{number}"), f"k-{number:x}") for number in range(50)]
+    for number in range(50):
+        message = Message(f"{SUBJECT}.done", encode(reply(_component_id=f"c{number}")))
+        bench.connectors.look_at_captured(message, place(50 + number))
+    bench.connectors.captured.catch_up(["b1"])
+    assert dealt_with(bench) < 50
+    await wait_all_tasks_blocked()
+    for call in calls:
+        call.close()
+    assert dealt_with(bench) == 1_000
+
+
+async def test_an_answer_that_is_there_already_is_not_left(bench: Bench) -> None:
+    """To stop waiting takes back nothing that has come."""
+    call = bench.connectors.send(request())
+    await bench.say(f"{SUBJECT}.done", reply())
+    call.leave()
+    outcome = await call.outcome()
+    assert isinstance(outcome, Outcome)
+    assert outcome.completed
+
+
+# ---- what an earlier process sent, and what may be lost
+
+
+async def test_what_is_expected_is_known_by_the_subject_that_it_was_sent_with(bench: Bench) -> None:
+    """The next process makes the same reply subject of the build's key, and sends nothing for that."""
+    attempt = await bench.watch(bench.connectors.expect(request(), KEY))
+    await bench.say(f"scheduler.reply.{KEY}", {"_state": "completed"})
+    assert attempt.outcome.completed
+    assert bench.requests == []
+
+
+async def test_what_is_expected_has_the_time_that_it_is_given(autojump_clock: MockClock) -> None:
+    """Its clock starts when it is told to, with what is left."""
+    async with open_bench(timeout=100) as bench:
+        call = bench.connectors.expect(request(), KEY)
+        attempt = await bench.watch(call)
+        await trio.sleep(500)
+        assert attempt.ended == []
+        bench.connectors.arm(call, 30)
+        await trio.sleep(29.5)
+        assert attempt.ended == []
+        await trio.sleep(1)
+        assert attempt.failed == "timed out after 100 s"
+
+
+async def test_a_request_with_a_token_is_answered_under_it(bench: Bench) -> None:
+    """What the reply subject ends with is the caller's to say."""
+    bench.connectors.send(request(), KEY)
+    await wait_all_tasks_blocked()
+    assert bench.requests[0].reply == f"scheduler.reply.{KEY}"
+
+
+async def test_each_departure_is_told(autojump_clock: MockClock) -> None:
+    """Whoever wants to know is told each time that the request is handed to the bus, and by what."""
+    told: list[Any] = []
+    async with open_bench(listening=False) as bench:
+        call = bench.connectors.send(request(), departing=lambda call: told.append(call.outgoing))
+        await bench.watch(call)
+        await trio.sleep(5)
+        assert len(told) == len(bench.requests) > 1
+        assert len(set(map(id, told))) == len(told)
+        assert call.outgoing is told[-1]
+
+
+async def test_what_the_bus_refuses_does_not_depart(bench: Bench) -> None:
+    """A request that never stood in the queue is not told of."""
+    told: list[Call] = []
+    bench.bus.max_payload = 10
+    attempt = await bench.watch(bench.connectors.send(request(), departing=told.append))
+    assert "max_payload" in attempt.failed
+    assert told == []
+
+
+async def test_a_request_that_nobody_heard_says_so_until_it_goes_out_again(autojump_clock: MockClock) -> None:
+    """That is how whoever notes what has left knows that this one has not."""
+    async with open_bench(listening=False) as bench:
+        heard: list[bool] = []
+        call = bench.connectors.send(request(), departing=lambda call: heard.append(call.unheard))
+        await bench.watch(call)
+        assert call.unheard
+        await trio.sleep(5)
+        assert not any(heard)
+        assert call.unheard
+
+
+async def test_a_request_is_lost_with_the_connection_that_it_left_over(bench: Bench) -> None:
+    """As long as there is no answer to it."""
+    call = bench.connectors.send(request())
+    answered = bench.connectors.send(request("z"))
+    assert not call.lost
+    await bench.say(f"{SUBJECT}.done", reply(_component_id="z"))
+    bench.bus.disconnect()
+    waiting = bench.connectors.send(request("y"))
+    assert not call.lost
+    bench.bus.reconnect()
+    await wait_all_tasks_blocked()
+    assert [one.lost for one in (call, answered, waiting)] == [True, False, False]
+    call.publish()
+    await wait_all_tasks_blocked()
+    assert not call.lost
+
+
+async def test_what_another_process_sent_is_not_lost_with_our_connection(bench: Bench) -> None:
+    """We never gave it to one."""
+    call = bench.connectors.expect(request(), KEY)
+    bench.bus.disconnect()
+    bench.bus.reconnect()
+    await wait_all_tasks_blocked()
+    assert not call.lost
+
+
+async def test_a_request_between_two_tries_is_not_lost(autojump_clock: MockClock) -> None:
+    """It goes out again by itself."""
+    async with open_bench(listening=False) as bench:
+        call = bench.connectors.send(request())
+        await bench.watch(call)
+        bench.bus.disconnect()
+        bench.bus.reconnect()
+        assert not call.lost
+
+
+async def test_a_reply_right_behind_the_word_that_nobody_listens_counts(bench: Bench) -> None:
+    """A repetition that nobody heard does not cost the answer to the first copy, in one breath with it."""
+    attempt = await bench.send()
+    to = bench.requests[0].reply
+    bench.bus.deliver(to, b"", headers={"Status": "503"})
+    bench.bus.deliver(f"{SUBJECT}.done", encode(reply()))
+    await wait_all_tasks_blocked()
+    assert attempt.outcome.completed
+
+
+async def test_somebody_else_may_decide_what_has_timed_out(autojump_clock: MockClock) -> None:
+    """Where replies are captured whoever reads them is asked first: one may be under way."""
+    async with open_bench(timeout=100) as bench:
+        expired: list[Call] = []
+        bench.connectors.on_expired = expired.append
+        attempt = await bench.send()
+        await trio.sleep(200)
+        assert attempt.ended == []
+        assert expired == [attempt.call]
+        expired[0].time_out()
+        await wait_all_tasks_blocked()
+        assert attempt.failed == "timed out after 100 s"
+
+
+async def test_a_reply_before_the_decision_wins_over_the_deadline(autojump_clock: MockClock) -> None:
+    """What is found in the stream counts, and the attempt is not timed out any more."""
+    async with open_bench(timeout=100) as bench:
+        expired: list[Call] = []
+        bench.connectors.on_expired = expired.append
+        attempt = await bench.send()
+        await trio.sleep(200)
+        capture(bench, f"{SUBJECT}.done", reply(), 1)
+        expired[0].time_out()
+        await wait_all_tasks_blocked()
+        assert attempt.outcome.completed
+        assert bench.connectors.dropped == {}

@@ -126,6 +126,30 @@ async def test_a_stalled_server_is_unavailable(jetstream_server: NatsServer) -> 
 
 
 @pytest.mark.integration
+async def test_what_was_asked_over_a_lost_connection(jetstream_server: NatsServer) -> None:
+    """A question is asked again over the next one at once; a publish ends: nobody knows what became of it."""
+    async with open_js(jetstream_server, patience=30) as js:
+        await create(js)
+        answers: list[Any] = []
+
+        async def ask() -> None:
+            answers.append(await js.info("S"))
+
+        async def publish() -> None:
+            with pytest.raises(JetStreamUnavailable, match=r"s\.a was not answered: the connection was lost"):
+                await js.publish("s.a", b"")
+
+        with trio.fail_after(5):
+            async with trio.open_nursery() as nursery:
+                jetstream_server.pause()
+                nursery.start_soon(ask)
+                nursery.start_soon(publish)
+                await trio.sleep(0.1)
+                jetstream_server.restart()
+        assert len(answers) == 1
+
+
+@pytest.mark.integration
 async def test_a_full_stream_is_unavailable(js: JetStream) -> None:
     """There may be room again: nothing is wrong with the message."""
     await create(js, max_bytes=1000, discard="new")

@@ -205,7 +205,9 @@ async def test_bytes_in_flight_are_bounded(js: JetStream) -> None:
     """Large messages come a few at a time, and one of the size of a message's limit comes as well."""
     payload = bytes(js.bus.max_payload - 100)
     await store(js, [("s.a", payload)] * 20)
-    sizes = [sum(len(one.data) for one in batch) async for batch in read(js, "S")]
+    with capture_logs() as logs:
+        sizes = [sum(len(one.data) for one in batch) async for batch in read(js, "S")]
+    assert logs == []
     assert sum(sizes) == 20 * len(payload)
     assert max(sizes) <= BATCH_BYTES
 
@@ -226,18 +228,18 @@ async def test_nothing_is_left_on_the_server(js: JetStream) -> None:
 @integration
 @pytest.mark.parametrize("last_per_subject", [False, True])
 @pytest.mark.parametrize(
-    ("lost", "reason"), [(1500, "its message 1501 did not come"), (1999, "it ends before message 2000")]
+    ("lost", "reason"), [(1500, "its message 1501 did not come"), (1799, "it ends before message 1800")]
 )
 async def test_a_lost_message_is_read_again(
     js: JetStream, *, last_per_subject: bool, lost: int, reason: str
 ) -> None:
     """The gap is seen, and reading goes on in front of it; nothing comes twice."""
     meddler = Meddler(js)
-    await store(js, [(f"s.{number}", b"%d" % number) for number in range(2 * BATCH)])
+    await store(js, [(f"s.{number}", b"%d" % number) for number in range(1800)])
     meddler.lose_once(b"%d" % lost)
     with capture_logs() as logs:
         messages = await read_all(js, last_per_subject=last_per_subject)
-    assert numbers(messages) == list(range(2 * BATCH))
+    assert numbers(messages) == list(range(1800))
     assert [entry["reason"] for entry in logs] == [reason]
 
 
@@ -258,14 +260,49 @@ async def test_reading_outlives_the_server(jetstream_server: NatsServer) -> None
 
 @integration
 async def test_reading_outlives_its_consumer(js: JetStream) -> None:
-    """Somebody removed it, or it was not used for too long: the same."""
-    await fill(js, 1, 3 * BATCH)
+    """Somebody removed it, or it was not used for too long: the same, however often that happens.
+
+    Each message comes once, and none that was stored since the call.
+    """
+    meddler = Meddler(js)
+    came: list[str] = []
+
+    def note(message: Message) -> bool:
+        came.append(message.subject)
+        return False
+
+    await fill(js, 1, 5 * BATCH)
+    meddler.lose = note
     messages = []
     async for batch in read(js, "S"):
         messages += batch
         names = (await js.call("CONSUMER.NAMES.S"))["consumers"]
         await js.call(f"CONSUMER.DELETE.S.{names[0]}")
-    assert numbers(messages) == list(range(1, 3 * BATCH + 1))
+        await fill(js, 1, BATCH)
+    assert numbers(messages) == list(range(1, 5 * BATCH + 1))
+    assert len([subject for subject in came if subject.startswith("s.")]) == 5 * BATCH
+
+
+@integration
+@pytest.mark.parametrize("failures", [2, 3])
+async def test_reading_outlives_questions_without_answer(js: JetStream, failures: int) -> None:
+    """A few in a row: it gives up in the end, with the reason."""
+    await fill(js, 1, 10)
+    call, left = js.call, failures
+
+    async def fail(endpoint: str, body: Any = None) -> dict[str, Any]:
+        nonlocal left
+        if left and endpoint.startswith("CONSUMER.CREATE."):
+            left -= 1
+            raise JetStreamUnavailable("not now")
+        return await call(endpoint, body)
+
+    js.call = fail  # type: ignore[method-assign]
+    if failures == 3:
+        with pytest.raises(JetStreamUnavailable, match="S cannot be read after 0: not now"):
+            await read_all(js)
+    else:
+        assert numbers(await read_all(js)) == list(range(1, 11))
 
 
 @integration
@@ -308,16 +345,30 @@ async def test_a_stream_is_followed(js: JetStream) -> None:
 
 
 @integration
+async def test_the_next_question_is_asked_before_the_last_is_used_up(js: JetStream) -> None:
+    """While messages come there is always room for half a batch."""
+    meddler = Meddler(js)
+    async with following(js, []) as follower:
+        for last in (BATCH // 2, BATCH // 2 + 1):
+            await fill(js, (await js.info("S")).messages + 1, last)
+            await follower.caught_up()
+            questions = [one for one in meddler.published if ".MSG.NEXT." in one]
+            assert len(questions) == (1 if last == BATCH // 2 else 2)
+
+
+@integration
 async def test_large_messages_are_followed(js: JetStream) -> None:
     """Questions end early when they have no room for more bytes; others take their place."""
     got: list[int] = []
     payload = bytes(js.bus.max_payload - 100)
     await store(js, [("s.a", payload)] * 40)
     follower = Follower(js, "S", lambda message: got.append(len(message.data)))
-    async with trio.open_nursery() as nursery:
-        await nursery.start(follower.run, Position())
-        await follower.caught_up()
-        nursery.cancel_scope.cancel()
+    with capture_logs() as logs:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(follower.run, Position())
+            await follower.caught_up()
+            nursery.cancel_scope.cancel()
+    assert logs == []
     assert got == [len(payload)] * 40
 
 
@@ -691,4 +742,5 @@ async def test_a_consumer_unknown_at_first_is_asked_again(fake_bus: FakeBus) -> 
     # Once it has delivered something it is known.
     consumer.pull()
     assert await consumer.settle(5) == "it does not exist any more"
+    assert len(asked) == 4
     await consumer.close()

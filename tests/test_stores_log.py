@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import trio
-from attrs import define, field
+from attrs import define
 from durable import LOGS, Broker, Fate, flat, log_of, stored, wall_clock, word
 from fake_jetstream import UNAVAILABLE
 from trio.testing import MockClock, wait_all_tasks_blocked
@@ -21,9 +21,12 @@ from scheduler.jetstream.objects import Objects
 from scheduler.jetstream.streams import LOG, OBJECTS
 from scheduler.records import Elsewhere, Position, Status, decode_event, encode_event
 from scheduler.stores.log import BuildLog, Desk
+from scheduler.stores.weather import Weather
 
 ACCEPTED = Accepted({"id": "b1"}, "d1")
 LAST = "$JS.API.STREAM.MSG.GET.SCHEDULER_LOG"
+ROOM = 8 * 1024
+"""Of a message, what is not for the events of its record."""
 
 
 def start(name: str) -> Started:
@@ -48,23 +51,6 @@ class Departing:
     reached: bool = False
 
 
-@define
-class Weather:
-    """Notes what it is told."""
-
-    told: list[str] = field(factory=list)
-    error: LogMissing | None = None
-
-    def good(self) -> None:
-        self.told.append("good")
-
-    def bad(self, reason: str) -> None:
-        self.told.append("bad")
-
-    def missing(self, error: LogMissing) -> None:
-        self.error = error
-
-
 class Bench:
     """One log on a JetStream in memory."""
 
@@ -73,7 +59,8 @@ class Bench:
         self.line = broker.line
         self.bus = broker.bus
         self.nursery = nursery
-        self.weather = Weather()
+        self.bus.max_payload = record_bytes + ROOM
+        self.weather = Weather(600)
         self.position = Position()
         self.writing = 0
         """How many tasks write."""
@@ -86,10 +73,8 @@ class Bench:
             instance="me",
             position=lambda _: self.position,
             wall_clock=wall_clock,
-            record_bytes=record_bytes,
             start=self._start,
         )
-        self.bus.on_connected(self.desk.reconnected)
         self.log = BuildLog("b1", self.desk)
         self.log.digest = "d1"
 
@@ -435,15 +420,14 @@ async def test_without_a_quorum_or_room_it_tries_again(autojump_clock: MockClock
     async with open_bench() as bench:
         await bench.log.append(ACCEPTED)
         setattr(bench.broker.jetstream, trouble, UNAVAILABLE if trouble == "refusal" else True)
-        bench.weather.told.clear()
         ends = bench.watch(lambda: bench.log.append(start("a")))
         await trio.sleep(100)
         assert ends == []
-        assert set(bench.weather.told) == {"bad"}
+        assert not bench.weather.fine
         setattr(bench.broker.jetstream, trouble, None if trouble == "refusal" else False)
         await trio.sleep(3 if trouble != "silent" else 6)
         assert ends == ["done"]
-        assert bench.weather.told[-1] == "good"
+        assert bench.weather.fine
         assert bench.told == [["accepted"], ["started a"]]
 
 
@@ -484,9 +468,22 @@ async def test_a_foreign_record_fences(begun: Bench) -> None:
         await begun.log.append(start("c"))
     begun.depart("d")
     assert not begun.log.flush()
+    begun.log.keep_up(0)
+    with pytest.raises(Fenced):
+        await begun.log.commit_all()
     await wait_all_tasks_blocked()
     assert [one.subject for one in begun.line.passed[before:]] == ["vpc.create.d"]
     assert begun.told == [["accepted"], ["loading"]]
+
+
+async def test_who_wants_to_know_is_told_of_a_failure(begun: Bench) -> None:
+    """What is only noted has nobody who waits, and its failure must not wait for the next who does."""
+    told: list[str] = []
+    begun.log.on_failure = lambda error: told.append(type(error).__name__)
+    begun.broker.write(Loading(), epoch=2)
+    begun.put(settle("a"))
+    await wait_all_tasks_blocked()
+    assert told == ["Fenced"]
 
 
 async def test_everybody_who_waits_hears_of_a_fence(begun: Bench) -> None:
@@ -559,17 +556,17 @@ async def test_a_log_that_was_removed_and_begun_anew_fences(begun: Bench) -> Non
     assert begun.told == [["accepted"]]
 
 
-async def test_a_stream_that_is_gone_is_reported_as_missing(autojump_clock: MockClock) -> None:
-    """Where the server knows no such stream for seconds, that is fatal; the append never returns."""
+async def test_a_stream_that_is_gone_is_fatal(autojump_clock: MockClock) -> None:
+    """Where the server knows no such stream for seconds, that ends the process, and not just this build."""
     async with open_bench() as bench:
         await bench.log.append(ACCEPTED)
         await bench.desk.js.call(f"STREAM.DELETE.{LOG}")
-        ends = bench.watch(lambda: bench.log.append(start("a")))
-        await trio.sleep(2)
-        assert bench.weather.error is None
-        await trio.sleep(10)
-        assert isinstance(bench.weather.error, LogMissing)
-        assert ends == []
+        bench.put(start("a"))
+        with trio.fail_after(3), pytest.raises(trio.TooSlowError):
+            with trio.fail_after(2):
+                await bench.weather.watch()
+        with trio.fail_after(10), pytest.raises(LogMissing):
+            await bench.weather.watch()
 
 
 async def test_a_stream_that_comes_late_is_not_missing(autojump_clock: MockClock) -> None:
@@ -581,8 +578,9 @@ async def test_a_stream_that_comes_late_is_not_missing(autojump_clock: MockClock
         await trio.sleep(2.5)
         bench.broker.jetstream.streams[LOG] = stream
         await trio.sleep(3)
-        assert bench.weather.error is None
         assert ends == ["done"]
+        with trio.move_on_after(5):
+            await bench.weather.watch()
 
 
 # ---- large things
@@ -635,7 +633,7 @@ async def test_an_object_that_cannot_be_put_yet_is_waited_for(autojump_clock: Mo
         await trio.sleep(60)
         assert ends == []
         assert bench.told == [["accepted"]]
-        assert "bad" in bench.weather.told
+        assert not bench.weather.fine
         bench.broker.jetstream.no_room = False
         await trio.sleep(8)
         assert flat(bench.told) == ["accepted", "elsewhere", "settled b"]
@@ -706,6 +704,21 @@ async def test_a_record_is_not_ahead_of_what_is_told_while_it_is_under_way(begun
     begun.line.release()
     await wait_all_tasks_blocked()
     assert begun.broker.positions() == [0, 3, 9]
+
+
+async def test_a_log_that_falls_behind_notes_the_position_alone(begun: Bench) -> None:
+    """A build that waits long has the next process read no more than it must."""
+    begun.position = Position(500, 5_000)
+    begun.log.keep_up(500)
+    await wait_all_tasks_blocked()
+    assert begun.told == [["accepted"]]
+    begun.log.keep_up(499)
+    await wait_all_tasks_blocked()
+    assert begun.told == [["accepted"], []]
+    assert begun.broker.positions() == [0, 500]
+    begun.log.keep_up(499)
+    await wait_all_tasks_blocked()
+    assert len(begun.told) == 2
 
 
 async def test_a_position_is_not_newer_than_a_long_upload(autojump_clock: MockClock) -> None:

@@ -79,6 +79,15 @@ def test_the_first_integer_that_is_too_long(sign: bytes) -> None:
         decode(sign + b"1" + b"0" * 300)
 
 
+@pytest.mark.parametrize("spaces", range(13))
+def test_a_long_integer_is_found_wherever_it_begins(spaces: int) -> None:
+    """Of an integer with one digit too many no place in a document escapes."""
+    limits = Limits(max_digits=5)
+    with pytest.raises(InvalidJSON, match="max_digits 5"):
+        decode(b"[" + spaces * b" " + b"123456" + 20 * b" " + b"]", limits)
+    assert decode(b"[" + spaces * b" " + b"12345,12345]", limits) == [12_345, 12_345]
+
+
 def test_long_runs_of_digits_are_fine_elsewhere() -> None:
     """Text, names and fractions may hold any number of digits."""
     text = "1" * 400

@@ -23,7 +23,7 @@ def doctor(
     store: StoreFlags = STORE_DEFAULTS,
     broker: BrokerFlags = BROKER_DEFAULTS,
 ) -> int:
-    """Look at a broker, and say what to do about it."""
+    """Look at a broker, and say what to do before a service relies on it."""
     settings = settings_of(broker, store)
 
     # A wrong flag is told without loading these.

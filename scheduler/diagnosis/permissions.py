@@ -17,6 +17,7 @@ from scheduler.diagnosis import Diagnosis, Level
 from scheduler.diagnosis.versions import TRACES, parse
 from scheduler.errors import BusError
 from scheduler.jetstream.streams import BUCKET, LOG, OBJECTS, REPLIES, REPORTS
+from scheduler.peers import CANDIDATES
 from scheduler.subjects import REPLY_SUBJECTS
 
 DOCTOR: Final = "SCHEDULER_DOCTOR"
@@ -65,6 +66,7 @@ def _core() -> list[Need]:
         Need("_INBOX.>", "answers to those who submit", Level.WARNING, ("_INBOX.doctor.1",)),
         Need("_R_.>", "answers to those who submit from another account", Level.NOTE, ("_R_.doctor",)),
         Need("$SRV.PING.scheduler", "the question whether another scheduler is there"),
+        Need(CANDIDATES, "the question whether another scheduler is about to begin"),
         Need("scheduler.event.*", "progress", Level.WARNING, ("scheduler.event.doctor",)),
     ]
 
@@ -150,6 +152,7 @@ SUBSCRIPTIONS: Final = (
     *intake.SUBJECTS,
     *REPLY_SUBJECTS,
     "scheduler.reply.*",
+    CANDIDATES,
     *(
         f"$SRV.{verb}{tail}"
         for verb in ("PING", "INFO", "STATS")

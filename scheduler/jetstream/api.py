@@ -213,9 +213,18 @@ class JetStream:
         """
         return await self.call("INFO")
 
-    async def purge(self, stream: str, subject: str) -> int:
-        """Remove all messages on ``subject``, which may have wildcards; returns how many there were."""
-        answer = await self.call(f"STREAM.PURGE.{stream}", {"filter": subject})
+    async def purge(self, stream: str, subject: str, *, before: int | None = None) -> int:
+        """Remove the messages on ``subject``, which may have wildcards; returns how many there were.
+
+        Args:
+            stream: which stream.
+            subject: on what.
+            before: only those with a smaller sequence than this.
+        """
+        body: dict[str, Any] = {"filter": subject}
+        if before is not None:
+            body["seq"] = before
+        answer = await self.call(f"STREAM.PURGE.{stream}", body)
         return int(answer.get("purged", 0))
 
     async def subscribe(self, subject: str, handler: Handler) -> Subscription:

@@ -207,7 +207,10 @@ class Objects:
             except WrongLastSequence:
                 # Somebody else's put was first: its version is the one to replace.
                 continue
-            except JetStreamError:
+            except JetStreamUnavailable:
+                # It may yet be stored, and would need its chunks.
+                raise
+            except BusError:
                 await self._discard(nuid)  # noqa: ASYNC120 - it shields itself, with a deadline
                 raise
             return "" if older is None else _nuid(older.data)

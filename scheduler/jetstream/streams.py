@@ -26,6 +26,8 @@ OBJECTS: Final = f"OBJ_{BUCKET}"
 
 SUBJECT_HEADER: Final = "Scheduler-Subject"
 """Of a stored report: where it is published."""
+REPORT_HEADER: Final = "Scheduler-Report"
+"""Of a stored report: the message id that it is published with."""
 UPLOADS: Final = "upload/"
 """What the names of objects begin with that are handed in as builds."""
 

@@ -3,10 +3,11 @@
 A store is told of *events*, several at a time, and gives builds back. It never decides anything.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Protocol
 
 from scheduler.bus import Outgoing
+from scheduler.errors import StoreError
 from scheduler.events import Event, Sent
 
 
@@ -53,6 +54,12 @@ class Store(Protocol):
 
     def note(self, build: str, *events: Event) -> None:
         """Have ``events`` persisted soon, in order; a failure shows at the next `append`.
+
+        Only where `in_order`.
+        """
+
+    def on_failure(self, build: str, handler: Callable[[StoreError], None]) -> None:
+        """Have ``handler`` called once if what was noted for ``build`` cannot be persisted.
 
         Only where `in_order`.
         """

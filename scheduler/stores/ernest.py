@@ -16,7 +16,7 @@ a restarted scheduler would await and not send again.
 Deadlines, and what waits while the store is silent: see `scheduler.stores.asking`.
 """
 
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
@@ -156,6 +156,9 @@ class ErnestStore:
 
     def note(self, build: str, *events: Event) -> None:
         """Nothing: this store is told step by step."""
+
+    def on_failure(self, build: str, handler: Callable[[StoreError], None]) -> None:
+        """Nothing: nothing is noted."""
 
     def note_sent(self, build: str, event: Sent, departure: Departure) -> None:
         """Nothing: it has no word for this."""

@@ -8,15 +8,15 @@ would follow from them. What makes the process end is a stream that is gone alth
 """
 
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import suppress
-from typing import Any
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing, suppress
+from typing import Any, Final
 
 import trio
 from attrs import evolve, frozen
 
 from scheduler.bus import Bus
-from scheduler.errors import AlreadyLogged, BusError, JetStreamUnavailable, StoreError, UnreadableLog
+from scheduler.errors import AlreadyLogged, BusError, StoreError, UnreadableLog
 from scheduler.events import Accepted, Event, Finished, Reported, Sent
 from scheduler.history import History
 from scheduler.jetstream.api import JetStream
@@ -28,6 +28,7 @@ from scheduler.records import (
     Elsewhere,
     Headings,
     Position,
+    Record,
     Status,
     accepted_chunks,
     decode_event,
@@ -37,16 +38,18 @@ from scheduler.records import (
 )
 from scheduler.stores import Departure
 from scheduler.stores.log import BuildLog, Desk
-from scheduler.stores.weather import Weather
+from scheduler.stores.weather import Weather, patiently
 
+_STATUS: Final[Mapping[type[Event], Status]] = {Finished: Status.FINISHED, Reported: Status.REPORTED}
+"""What a log is with an event of this kind in it."""
 _LULL = 0.25
 """Seconds for which what can wait for company waits."""
-_LEAST_RECORD_BYTES = 1024
-_MOST_RECORD_BYTES = 1024 * 1024
-_ROOM = 8 * 1024
-"""Bytes of a message beside the events of its record."""
+_KEEP_UP_PERIOD = 10.0
+_MOST_BEHIND = 20_000
+"""Replies that a restart may have to read for a build: half a second of them."""
 _MOST_EVENT_BYTES = 512 * 1024 * 1024
 _SMALL = 32 * 1024
+_LOOKED_AT_AT_ONCE = 500
 
 
 @frozen
@@ -87,7 +90,7 @@ class JetStreamStore:
     ) -> None:
         self.js = JetStream(bus)
         self.objects = Objects(self.js)
-        self.weather = Weather(grace)
+        self.weather = Weather(grace, lambda: bus.connected)
         self.wall_clock = wall_clock
         self.instance = instance
         self._bus = bus
@@ -99,12 +102,10 @@ class JetStreamStore:
             instance=instance,
             position=position,
             wall_clock=wall_clock,
-            record_bytes=max(_LEAST_RECORD_BYTES, min(_MOST_RECORD_BYTES, bus.max_payload - _ROOM)),
             start=self._start,
         )
         self._logs: dict[str, BuildLog] = {}
         self._nursery: trio.Nursery | None = None
-        bus.on_connected(self._desk.reconnected)
 
     @property
     def available(self) -> bool:
@@ -121,10 +122,19 @@ class JetStreamStore:
             self._nursery = nursery
             nursery.start_soon(self.weather.watch)
             task_status.started()
+            nursery.start_soon(self._keep_up)
             while True:
                 await trio.sleep(_LULL)
                 if self._desk.waiting:
                     await self._end_the_wait()
+
+    async def _keep_up(self) -> None:
+        while True:
+            await trio.sleep(_KEEP_UP_PERIOD)
+            for count, log in enumerate(list(self._logs.values()), 1):
+                log.keep_up(_MOST_BEHIND)
+                if not count % _LOOKED_AT_AT_ONCE:
+                    await trio.lowlevel.checkpoint()
 
     def follow_positions(self, position: Callable[[str], Position]) -> None:
         """Ask ``position`` from now on up to where the captured replies of a build were dealt with."""
@@ -143,11 +153,7 @@ class JetStreamStore:
             events = events[1:]
         log = self._log(build)
         for event in events:
-            if isinstance(event, Finished):
-                log.status = Status.FINISHED
-            elif isinstance(event, Reported):
-                log.status = Status.REPORTED
-        log.put(map(encode_event, events))
+            log.put([encode_event(event)], _STATUS.get(type(event)))
         await log.commit()
 
     def note(self, build: str, *events: Event) -> None:
@@ -155,6 +161,12 @@ class JetStreamStore:
         log = self._logs.get(build)
         if log is not None and log.failure is None:
             log.put(map(encode_event, events))
+
+    def on_failure(self, build: str, handler: Callable[[StoreError], None]) -> None:
+        """Have ``handler`` told when nothing more can be written for the build."""
+        log = self._logs.get(build)
+        if log is not None:
+            log.on_failure = handler
 
     def note_sent(self, build: str, event: Sent, departure: Departure) -> None:
         """Have ``event`` committed some time after the broker is known to have the request."""
@@ -187,17 +199,19 @@ class JetStreamStore:
         """Nothing more is to be written for this build. Idempotent."""
         log = self._logs.pop(build, None)
         if log is not None:
-            self._desk.waiting.discard(log)
+            self._desk.waiting.pop(log, None)
 
-    async def entries(self) -> AsyncIterator[list[Entry]]:
+    async def entries(self) -> AsyncGenerator[list[Entry], None]:
         """Every log that there is, each by its last record.
 
         Raises:
             JetStreamUnavailable: to be asked again.
             JetStreamError: the server answered with an error.
         """
-        async for batch in read(self.js, LOG, last_per_subject=True, headers_only=True):
-            yield [_entry(delivered) for delivered in batch]
+        batches = read(self.js, LOG, last_per_subject=True, headers_only=True)
+        async with aclosing(batches):
+            async for batch in batches:
+                yield [_entry(delivered) for delivered in batch]
 
     async def history(self, subject: str) -> History:
         """Everything that stands in the log on ``subject``.
@@ -207,19 +221,21 @@ class JetStreamStore:
             JetStreamUnavailable, JetStreamError: as `entries`.
         """
         history = History()
-        async for batch in read(self.js, LOG, subjects=[subject]):
-            for delivered in batch:
-                if len(delivered.data) <= _SMALL:
-                    record = decode_record(delivered.data)
-                    await trio.lowlevel.checkpoint()
-                else:
-                    record = await trio.to_thread.run_sync(decode_record, delivered.data)
-                if record.objects:
-                    record = evolve(
-                        record, events=tuple([await self._event(event) for event in record.events])
-                    )
-                history.add(record)
+        async with aclosing(read(self.js, LOG, subjects=[subject])) as batches:
+            async for batch in batches:
+                for delivered in batch:
+                    history.add(await self._record(delivered.data))
         return history
+
+    async def _record(self, data: bytes) -> Record:
+        if len(data) <= _SMALL:
+            await trio.lowlevel.checkpoint()
+            record = decode_record(data)
+        else:
+            record = await trio.to_thread.run_sync(decode_record, data)
+        if not record.objects:
+            return record
+        return evolve(record, events=tuple([await self._event(event) for event in record.events]))
 
     async def _event(self, event: Event | Elsewhere) -> Event:
         if not isinstance(event, Elsewhere):
@@ -237,10 +253,18 @@ class JetStreamStore:
             parts.append(part)
             if not len(parts) % 16:
                 await trio.lowlevel.checkpoint()
-        log = self._logs[build] = BuildLog(build, self._desk)
+        data = b"".join(parts)
+        if len(data) > self._desk.record_bytes:
+            subject = log_subject(build)
+            if await patiently(self.weather, lambda: self.js.last(LOG, subject)) is not None:
+                # Found out now, not after all of it has been put into the object store.
+                raise await self._explained(build, f"there is a log of {build} already")
+        log = BuildLog(build, self._desk)
+        if self._logs.setdefault(build, log) is not log:
+            raise await self._explained(build, f"build {build} has begun already")
         log.digest = event.digest
         try:
-            log.put([b"".join(parts)])
+            log.put([data])
             await log.commit()
         except AlreadyLogged as error:
             self.close(build)
@@ -255,15 +279,8 @@ class JetStreamStore:
     async def _explained(self, build: str, text: str) -> AlreadyLogged:
         """What stands under the id of a build that was to begin."""
         subject = log_subject(build)
-        while True:
-            try:
-                first = await self.js.first(LOG, subject)
-                last = await self.js.last(LOG, subject)
-            except JetStreamUnavailable as error:
-                self.weather.bad(str(error))
-                await trio.sleep(1.0)
-            else:
-                break
+        first = await patiently(self.weather, lambda: self.js.first(LOG, subject))
+        last = await patiently(self.weather, lambda: self.js.last(LOG, subject))
         if first is None or last is None:
             return AlreadyLogged(text)
         try:
@@ -297,7 +314,7 @@ class JetStreamStore:
                     log.arrived(generation, count)
         for log in logs:
             if not log.flush():
-                self._desk.waiting.discard(log)
+                self._desk.waiting.pop(log, None)
 
 
 def _entry(delivered: Delivered) -> Entry:

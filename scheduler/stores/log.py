@@ -12,11 +12,9 @@ are sent again, with the same expected sequence, so that of all copies one at mo
 else's: fenced. De-duplication by message id would not do: a copy that comes after its window is stored again.
 """
 
-import math
 import secrets
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from typing import Protocol
 
 import structlog
 import trio
@@ -29,9 +27,9 @@ from scheduler.errors import (
     BusError,
     Fenced,
     LogMissing,
+    MessageTooLarge,
     StoreError,
     StreamNotFound,
-    WrongLastSequence,
 )
 from scheduler.events import Event, Sent
 from scheduler.jetstream.api import JetStream, Stored
@@ -48,26 +46,16 @@ from scheduler.records import (
     headers_of,
 )
 from scheduler.stores import Departure
+from scheduler.stores.weather import Weather, patiently
 
 _log = structlog.get_logger(__name__)
 
-_FIRST_PAUSE = 0.05
-_LAST_PAUSE = 1.0
+_LEAST_RECORD_BYTES = 1024
+_MOST_RECORD_BYTES = 1024 * 1024
+_ROOM = 8 * 1024
+"""Bytes of a message beside the events of its record."""
 _SURELY_GONE = 5
 """Looks for a stream, a second apart, after which it is missing and not just late in coming back."""
-
-
-class Weather(Protocol):
-    """Whether commits go through, for all builds together."""
-
-    def good(self) -> None:
-        """A commit went through."""
-
-    def bad(self, reason: str) -> None:
-        """A commit did not go through, and is tried again."""
-
-    def missing(self, error: LogMissing) -> None:
-        """The stream is gone: the process has to end."""
 
 
 @define(eq=False)
@@ -83,19 +71,15 @@ class Desk:
     """Up to where the captured replies of a build were dealt with."""
     wall_clock: Callable[[], float]
     """Seconds since 1970."""
-    record_bytes: int
-    """The most that the events of a record take together; an event beyond it is put elsewhere."""
     start: Callable[["BuildLog"], None]
     """Runs the log's `BuildLog.write` beside everything else."""
-    waiting: set["BuildLog"] = field(factory=set)
+    waiting: dict["BuildLog", None] = field(factory=dict)
     """Logs with something to say that can wait for company."""
-    attempts: set[trio.CancelScope] = field(factory=set)
-    """Appends that are being waited for."""
 
-    def reconnected(self) -> None:
-        """What was asked over the connection that was lost will have no answer."""
-        for scope in self.attempts:
-            scope.cancel()
+    @property
+    def record_bytes(self) -> int:
+        """The most that the events of a record take together; an event beyond it is put elsewhere."""
+        return max(_LEAST_RECORD_BYTES, min(_MOST_RECORD_BYTES, self.bus.max_payload - _ROOM))
 
 
 @define(eq=False)
@@ -130,18 +114,25 @@ class BuildLog:
         """Of the content; written beside the first record."""
         self.failure: StoreError | None = None
         """Why nothing more can be written."""
+        self.on_failure: Callable[[StoreError], None] = lambda _: None
+        """Is told of it."""
         self._desk = desk
         self._subject = log_subject(build)
         self._sequence = sequence
         self._position = Position()
         self._queue: deque[bytes] = deque()
-        self._lazy: list[bytes] = []
+        self._lazy: deque[bytes] = deque()
         """What rides with the next record, and does not ask for one."""
         self._put = 0
         """How many events were ever queued."""
         self._committed = 0
+        self._statuses: deque[tuple[int, Status]] = deque()
         self._waiters: deque[tuple[int, trio.Event]] = deque()
         self._writing = False
+        self._forced = False
+        """Whether a record is to be written although there is nothing to say in it but the position."""
+        self._round = trio.Event()
+        """Set when a record was written, or will not be."""
         self._leaving: list[_Leaving] = []
         self.loose: list[str] = []
         """Objects with events whose record is not committed."""
@@ -159,11 +150,13 @@ class BuildLog:
         self.put(map(encode_event, events))
         await self.commit()
 
-    def put(self, events: Iterable[bytes]) -> None:
-        """Queue encoded events, and have them committed soon."""
+    def put(self, events: Iterable[bytes], status: Status | None = None) -> None:
+        """Queue encoded events, and have them committed soon; ``status`` is that of the log with them."""
         for event in events:
             self._queue.append(event)
             self._put += 1
+        if status is not None:
+            self._statuses.append((self._put, status))
         self._begin_to_write()
 
     async def commit(self) -> None:
@@ -179,10 +172,11 @@ class BuildLog:
 
     async def commit_all(self) -> None:
         """As `commit`, with what waits for company."""
-        if self._lazy:
-            self.put(self._lazy)
-            self._lazy = []
-        await self.commit()
+        while self._lazy or self._queue or self._writing:
+            if self.failure is not None:
+                raise self.failure
+            self._begin_to_write()
+            await self._round.wait()
 
     def note_sent(self, event: Sent, departure: Departure) -> None:
         """Put ``event`` once the broker is known to have got the request; nobody waits for that."""
@@ -190,7 +184,7 @@ class BuildLog:
         if self.failure is None and outgoing is not None:
             self._leaving.append(_Leaving(self.departures, event, departure, outgoing))
             self.departures += 1
-            self._desk.waiting.add(self)
+            self._desk.waiting[self] = None
 
     def arrived(self, generation: int, departures: int) -> None:
         """The broker has got everything that went out over the connection ``generation`` up to a moment.
@@ -227,6 +221,15 @@ class BuildLog:
             self._begin_to_write()
         return bool(self._lazy or self._leaving)
 
+    def keep_up(self, behind: int) -> None:
+        """Write a record if the position has moved by more than ``behind`` replies since the last one.
+
+        Otherwise a build that waits long would have the next process read everything again since then.
+        """
+        if self._desk.position(self.build).sequence - self._position.sequence > behind:
+            self._forced = True
+            self._begin_to_write()
+
     def _begin_to_write(self) -> None:
         if not self._writing and self.failure is None:
             self._writing = True
@@ -235,7 +238,7 @@ class BuildLog:
     async def write(self) -> None:
         """Commit until there is nothing left; there is one of these at a time."""
         try:
-            while self._queue or self._lazy:
+            while self._queue or self._lazy or self._forced:
                 # Whoever was woken in this moment may have something to put as well.
                 await trio.lowlevel.checkpoint()
                 await self._write_record()
@@ -251,20 +254,25 @@ class BuildLog:
 
     def _fail(self, error: StoreError) -> None:
         self.failure = error
+        self._round.set()
         self._queue.clear()
         self._lazy.clear()
         self._leaving.clear()
-        self._desk.waiting.discard(self)
+        self._desk.waiting.pop(self, None)
         while self._waiters:
             self._waiters.popleft()[1].set()
+        self.on_failure(error)
 
     async def _write_record(self) -> None:
         desk = self._desk
+        self._forced = False
         # Every reply up to here was dealt with, and what came of it is queued by now, or committed.
         position, target = desk.position(self.build), self._put
         events, taken = await self._take()
         if self._committed + taken >= target:
             self._position = position
+        while self._statuses and self._statuses[0][0] <= self._committed + taken:
+            self.status = self._statuses.popleft()[1]
         departures, generation = self.departures, desk.bus.generation
         record_id = f"{desk.instance}-{self.epoch}-{self.n + 1}"
         data = compose(
@@ -288,20 +296,25 @@ class BuildLog:
             self.arrived(generation, departures)
         while self._waiters and self._waiters[0][0] <= self._committed:
             self._waiters.popleft()[1].set()
+        done, self._round = self._round, trio.Event()
+        done.set()
 
     async def _take(self) -> tuple[list[bytes], int]:
-        """As many of the queued events as fit into a record, and how many those are without the lazy ones."""
+        """As many of the events as fit into a record, and how many those are without the lazy ones."""
         most = self._desk.record_bytes
-        events, self._lazy = self._lazy, []
-        size = sum(map(len, events))
-        taken = 0
+        events: list[bytes] = []
+        size = taken = 0
+        while self._lazy and size < most // 2:
+            event = self._lazy.popleft()
+            events.append(event)
+            size += len(event) + 1
         while self._queue:
             event = self._queue[0]
             if len(event) > most:
-                if taken:
+                if events:
                     break
                 event = await self._put_elsewhere(event)
-            elif taken and size + len(event) > most:
+            elif events and size + len(event) > most:
                 break
             self._queue.popleft()
             events.append(event)
@@ -312,17 +325,9 @@ class BuildLog:
     async def _put_elsewhere(self, event: bytes) -> bytes:
         # Unlike any other's: whoever loses the race for this record must not have replaced the winner's.
         name = f"{self._subject}/{self._desk.instance}-{self.epoch}-{self._put}-{secrets.token_hex(4)}"
-        pause = _FIRST_PAUSE
-        while True:
-            try:
-                await self._desk.objects.put(name, event)
-            except BusError as error:
-                self._desk.weather.bad(str(error))
-                await trio.sleep(pause)
-                pause = min(2 * pause, _LAST_PAUSE)
-            else:
-                self.loose.append(name)
-                return encode_event(Elsewhere(name))
+        self.loose.append(name)
+        await patiently(self._desk.weather, lambda: self._desk.objects.put(name, event))
+        return encode_event(Elsewhere(name))
 
     async def _store(self, data: bytes, headers: Mapping[str, str], record_id: str) -> bool:
         """Have a record stored, however long that takes.
@@ -331,33 +336,26 @@ class BuildLog:
             Whether the first attempt's answer said so.
         """
         desk = self._desk
-        pause = _FIRST_PAUSE
         at_once = True
-        while True:
-            reason = "the connection was lost"
-            with trio.CancelScope() as scope:
-                desk.attempts.add(scope)
-                try:
-                    ack = await desk.js.publish(self._subject, data, expected=self._sequence, headers=headers)
-                except WrongLastSequence as error:
-                    reason = str(error)
-                except BusClosed as error:
-                    raise StoreError(str(error)) from error
-                except BusError as error:
-                    reason = str(error)
-                    desk.weather.bad(reason)
-                else:
-                    self._sequence = ack.sequence
-                    desk.weather.good()
-                    return at_once
-                finally:
-                    desk.attempts.discard(scope)
-            at_once = False
-            if await self._is_stored(record_id, reason):
-                desk.weather.good()
-                return False
-            await trio.sleep(pause)
-            pause = min(2 * pause, _LAST_PAUSE)
+
+        async def attempt() -> None:
+            nonlocal at_once
+            try:
+                ack = await desk.js.publish(self._subject, data, expected=self._sequence, headers=headers)
+            except (BusClosed, MessageTooLarge):
+                raise
+            except BusError as error:
+                at_once = False
+                if not await self._is_stored(record_id, str(error)):
+                    raise
+            else:
+                self._sequence = ack.sequence
+
+        try:
+            await patiently(desk.weather, attempt)
+        except (BusClosed, MessageTooLarge) as error:
+            raise StoreError(f"the log of {self.build} cannot be written: {error}") from error
+        return at_once
 
     async def _is_stored(self, record_id: str, reason: str) -> bool:
         """Read back what became of an append.
@@ -382,20 +380,16 @@ class BuildLog:
     async def _last(self) -> Stored | None:
         """The last record in the stream, asked for until there is an answer."""
         desk = self._desk
-        pause, gone = _FIRST_PAUSE, 0
+        looks, generation = 0, desk.bus.generation
         while True:
-            generation = desk.bus.generation
             try:
-                return await desk.js.last(LOG, self._subject)
+                return await patiently(desk.weather, lambda: desk.js.last(LOG, self._subject), StreamNotFound)
             except StreamNotFound:
                 # A server that has just started may not know its streams yet.
-                gone = gone + 1 if generation == desk.bus.generation else 0
-                if gone >= _SURELY_GONE:
-                    error = LogMissing(f"the stream {LOG} is gone: no build can be accepted or gone on with")
-                    desk.weather.missing(error)
-                    await trio.sleep(math.inf)
-                await trio.sleep(1.0)
-            except BusError as error:
-                desk.weather.bad(str(error))
-                await trio.sleep(pause)
-                pause = min(2 * pause, _LAST_PAUSE)
+                looks = looks + 1 if generation == desk.bus.generation else 0
+                generation = desk.bus.generation
+            if looks >= _SURELY_GONE:
+                error = LogMissing(f"the stream {LOG} is gone: no build can be accepted or gone on with")
+                desk.weather.missing(error)
+                raise error
+            await trio.sleep(1.0)

@@ -1,8 +1,9 @@
 """The store that keeps nothing: for tests and runs that may be thrown away."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
+from scheduler.errors import StoreError
 from scheduler.events import Event, Sent
 from scheduler.stores import Departure
 
@@ -23,6 +24,9 @@ class MemoryStore:
 
     def note(self, build: str, *events: Event) -> None:
         """Forget ``events``."""
+
+    def on_failure(self, build: str, handler: Callable[[StoreError], None]) -> None:
+        """Nothing: nothing is noted."""
 
     def note_sent(self, build: str, event: Sent, departure: Departure) -> None:
         """Forget ``event``."""

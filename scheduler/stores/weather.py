@@ -1,72 +1,82 @@
 """Whether commits go through: what the builds of a process do while they don't is to wait."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Self, TypeVar
 
 import structlog
 import trio
 
-from scheduler.errors import LogMissing
+from scheduler.errors import BusClosed, BusError, JetStreamUnavailable, LogMissing, MessageTooLarge
 
 _log = structlog.get_logger(__name__)
 
+_T = TypeVar("_T")
 _SOON = 2.0
 """Seconds of trouble that are worth a line: less is a server's leader that changes, or a slow disk."""
+_FIRST_PAUSE = 0.05
+_LAST_PAUSE = 1.0
+_REPEAT = 60.0
+"""Seconds between two lines about the same refusal."""
+
+
+class Trouble:
+    """Somebody who may be in trouble, as a context: leaving it, they are not any more."""
+
+    def __init__(self, weather: "Weather") -> None:
+        self._weather = weather
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._weather.leave(self)
+
+    def say(self, reason: str) -> None:
+        """What was tried did not work, and is tried again."""
+        self._weather.enter(self, reason)
 
 
 class Weather:
-    """Notes when commits begin to fail and when they work again, and says so.
+    """Notes who is in trouble, and says so when it lasts.
 
     Args:
         grace: seconds of trouble after which it is said loudly, and again each time that it has doubled.
+        connected: whether there is a connection to the broker at all.
     """
 
-    def __init__(self, grace: float) -> None:
+    def __init__(self, grace: float, connected: Callable[[], bool] = lambda: True) -> None:
         self.grace = grace
-        self.lost = trio.Event()
-        """Set when the log of all builds is gone."""
-        self.on_cleared: Callable[[float], None] = lambda _: None
-        """Is told of the seconds of trouble when it is over."""
+        self._connected = connected
+        self._lost = trio.Event()
         self._error: LogMissing | None = None
-        self._since: float | None = None
-        self._said = False
+        self._troubled: set[Trouble] = set()
         self._reason = ""
-        self._louder = grace
 
     @property
     def fine(self) -> bool:
         """Whether commits go through, as far as is known."""
-        return self._since is None
+        return not self._troubled
 
-    @property
-    def seconds(self) -> float:
-        """For how long they have not."""
-        return 0.0 if self._since is None else trio.current_time() - self._since
+    def trouble(self) -> Trouble:
+        """Somebody begins with what may not work."""
+        return Trouble(self)
 
-    def good(self) -> None:
-        """A commit went through."""
-        if self._since is None:
-            return
-        seconds = self.seconds
-        self._since = None
-        if self._said:
-            _log.warning("commits go through again: builds go on", seconds=round(seconds, 1))
-        self._said = False
-        self.on_cleared(seconds)
-
-    def bad(self, reason: str) -> None:
-        """A commit did not go through, and is tried again."""
-        if self._since is None:
-            self._since = trio.current_time()
-            self._louder = self.grace
+    def enter(self, trouble: Trouble, reason: str) -> None:
+        """As `Trouble.say`."""
+        self._troubled.add(trouble)
         self._reason = reason
-        if not self._said and self.seconds >= _SOON:
-            self._said = True
-            _log.warning("builds are suspended: nothing can be committed", reason=reason[:1_000])
+
+    def leave(self, trouble: Trouble) -> None:
+        """As leaving the context."""
+        self._troubled.discard(trouble)
 
     def missing(self, error: LogMissing) -> None:
         """The log of all builds is gone: there is nothing to wait for."""
         self._error = error
-        self.lost.set()
+        self._lost.set()
 
     async def watch(self) -> None:
         """Speak up when trouble lasts; returns only by raising.
@@ -74,16 +84,62 @@ class Weather:
         Raises:
             LogMissing: the log is gone.
         """
+        since: float | None = None
+        said, louder = False, self.grace
         while True:
             with trio.move_on_after(1.0):
-                await self.lost.wait()
+                await self._lost.wait()
             if self._error is not None:
                 raise self._error
-            if self.seconds >= self._louder:
+            now = trio.current_time()
+            connected = self._connected()
+            if connected and self.fine:
+                if said and since is not None:
+                    _log.warning("commits go through again: builds go on", seconds=round(now - since, 1))
+                since, said, louder = None, False, self.grace
+                continue
+            since = now if since is None else since
+            reason = self._reason[:1_000] if connected else "there is no connection to the broker"
+            if not said and now - since >= _SOON:
+                said = True
+                _log.warning("builds are suspended: nothing can be committed", reason=reason)
+            if now - since >= louder:
+                louder *= 2
                 _log.error(
                     "builds have been suspended for long: nothing is lost, and nothing goes on until commits "
                     "go through; look after the broker",
-                    seconds=round(self.seconds),
-                    reason=self._reason[:1_000],
+                    seconds=round(now - since),
+                    reason=reason,
                 )
-                self._louder *= 2
+
+
+async def patiently(weather: Weather, ask: Callable[[], Awaitable[_T]], *answers: type[BusError]) -> _T:
+    """Ask JetStream until it answers, however long that takes.
+
+    Args:
+        weather: is told while it does not.
+        ask: asks once.
+        answers: errors that are an answer, and are raised.
+
+    Raises:
+        BusClosed, MessageTooLarge: what no waiting cures.
+    """
+    final = (BusClosed, MessageTooLarge, *answers)
+    pause = _FIRST_PAUSE
+    said = -_REPEAT
+    with weather.trouble() as trouble:
+        while True:
+            try:
+                return await ask()
+            except BusError as error:
+                if isinstance(error, final):
+                    raise
+                if isinstance(error, JetStreamUnavailable):
+                    trouble.say(str(error))
+                elif trio.current_time() - said >= _REPEAT:
+                    said = trio.current_time()
+                    _log.error(
+                        "JetStream refuses what it should not; it is asked again", reason=str(error)[:1_000]
+                    )
+            await trio.sleep(pause)
+            pause = min(2 * pause, _LAST_PAUSE)

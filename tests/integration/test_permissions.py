@@ -100,7 +100,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
 
 
 def test_everybody_can_do_their_part(guarded: Guarded) -> None:
-    """Builds, errors, replies of either kind, also while the scheduler is away, events: nothing is refused."""
+    """Builds, errors, replies of either kind, also while no scheduler is there, events: all is allowed."""
     scheduler, connectors = guarded.scheduler(), guarded.connectors()
     client = guarded.client("submitter")
     submitter, events = Submitter(client), client.listen("scheduler.event.*")
@@ -165,7 +165,7 @@ def test_a_large_build_takes_an_uploader(guarded: Guarded, tmp_path: Path) -> No
 
 
 def test_commands_do_with_it(guarded: Guarded, tmp_path: Path) -> None:
-    """run as a submitter; as the scheduler export, and doctor, before the service's first start and beside it."""
+    """run as a submitter; as the scheduler export, and doctor, before the service's first start and after."""
     doctor = guarded.command("scheduler", "doctor")
     assert doctor.code == 0, doctor.output
     assert "may publish and subscribe on all that it has to" in doctor.output

@@ -72,7 +72,7 @@ def test_so_does_a_question_that_is_not_permitted(start: WorldFactory) -> None:
     world.server.user_info = "me:secret"
     scheduler = serve(world, ready=False)
     assert scheduler.wait() == 1
-    assert "let it publish on $JS.API.INFO" in list(scheduler.err)[-1]
+    assert "let us publish on $JS.API.INFO" in list(scheduler.err)[-1]
 
 
 def test_jetstream_is_taken_where_there_is_one(start: WorldFactory) -> None:

@@ -47,8 +47,12 @@ class Component:
     replies: list[Reply] = field(factory=list)
     answers: dict[str, str] = field(factory=dict)
     """Serial and state of whatever connectors said of it."""
+    arrived: bool = False
+    """Whether a request reached the broker, and somebody there."""
     unheard: bool = False
     """Whether the broker said of the last departure that nobody received it."""
+    ever_unheard: bool = False
+    """Whether it said so of any."""
 
 
 @define(eq=False)
@@ -63,6 +67,8 @@ class Build:
     """Which process wrote each record."""
     loaded: dict[str, int] = field(factory=dict)
     """Of each process that took it up or accepted it: at which record."""
+    loaded_at: dict[str, float] = field(factory=dict)
+    """The same: when."""
     error_at: int = 0
     """The first record with an error."""
     settled_at: dict[str, int] = field(factory=dict)
@@ -90,7 +96,7 @@ class Checker:
         self._rules: dict[str, Callable[[Step], None]] = {
             "kept": self._kept,
             "request left": self._request_left,
-            "unheard": self._unheard,
+            "request arrived": self._request_arrived,
             "request unheard": self._unheard,
             "append left": self._append_left,
             "read back": self._read_back,
@@ -158,6 +164,7 @@ class Checker:
                 build.loaded[who] = n
             case Loading():
                 build.loaded[who] = n
+                build.loaded_at[who] = self._now
                 build.fenced.discard(who)
             case Started(component=component, attempt=attempt):
                 one = build.components[component]
@@ -169,8 +176,8 @@ class Checker:
             case Sent(component=component):
                 build.components[component].sent = True
                 build.sent_at.setdefault(component, n)
-                if not build.components[component].departures:
-                    self._wrong(f"G4 {name}: {component} is said to be sent, and never left")
+                if not build.components[component].arrived:
+                    self._wrong(f"G4 {name}: {component} is said to be sent, and never arrived")
             case Withdrawn(component=component):
                 build.components[component].started = ""
             case Settled(component=component, body=body):
@@ -217,9 +224,11 @@ class Checker:
                 return
             if any(reply.time < first + seconds - 0.001 for reply in kept):
                 self._wrong(f"{name}: {component} timed out, and its reply was captured in time")
+            if not one.arrived and not one.ever_unheard and self._scenario.resend != "never":
+                self._wrong(f"G4 {name}: {component} timed out, and never reached the broker")
             self._too_early(name, component, one, seconds)
         elif text.startswith("no connector is subscribed"):
-            if not one.unheard:
+            if not one.ever_unheard:
                 self._wrong(f"{name}: {component} fails for want of a connector, and was heard")
         elif text.startswith("outcome unknown"):
             if kept:
@@ -295,6 +304,8 @@ class Checker:
         if resend != "always" and self._knows(build, who, build.sent_at.get(component, 0)):
             self._wrong(f"G4 {name}: {component} is sent again, and was known to have left")
         when, before = one.departures[-1]
+        if any(reply.time < build.loaded_at.get(who, 0.0) for reply in one.replies):
+            self._wrong(f"G4 {name}: {component} is sent again, and its reply had been captured")
         if before != who:
             return  # who takes a build over cannot know
         if resend == "never":
@@ -303,11 +314,17 @@ class Checker:
         if not lost:
             self._wrong(f"G4 {name}: {component} is sent again over the same connection")
 
+    def _request_arrived(self, step: Step) -> None:
+        self._builds[step.build].components[step.component].arrived = True
+
     def _unheard(self, step: Step) -> None:
-        self._builds[step.build].components[step.component].unheard = True
+        one = self._builds[step.build].components[step.component]
+        one.unheard = one.ever_unheard = True
+        one.arrived = False
 
     def _append_left(self, step: Step) -> None:
-        if step.who in self._builds[step.build].fenced:
+        # One that would be the first of a log is how a second submission is settled: it is refused.
+        if step.who in self._builds[step.build].fenced and not step.detail.endswith("-1-1"):
             self._wrong(f"G7 {step.build}: {step.who} is fenced, and writes {step.detail}")
 
     def _read_back(self, step: Step) -> None:

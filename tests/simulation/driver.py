@@ -12,7 +12,7 @@ from unittest import mock
 import attrs
 import trio
 from attrs import define, field
-from fake_jetstream import Later
+from fake_jetstream import NO_ROOM, UNAVAILABLE, Kept, Later, Stream
 from simulation import determinism
 from simulation.connectors import TYPES, Connector
 from simulation.scenario import MOMENTS, Fault, Scenario, Submission, imagine
@@ -170,7 +170,7 @@ class Driver:
             with trio.move_on_after(1.0):
                 await self._progress.wait()
 
-    def _kept(self, stream: Any, kept: Any) -> None:
+    def _kept(self, stream: Stream, kept: Kept) -> None:
         self.world.kept(stream, kept)
         if stream.name == LOG and (kept.headers or {}).get("Scheduler-Status") == "reported":
             self.over.add(kept.subject.rpartition(".")[2])
@@ -237,6 +237,7 @@ class Driver:
             broker.regain_quorum()
         broker.jetstream.refusal = None
         broker.jetstream.no_room = False
+        broker.slow_disk = 0.0
         self.trace.add("healed")
         if not self._living():
             self._start()
@@ -253,6 +254,16 @@ class Driver:
 
     async def _crash_at(self, fault: Fault, _: float) -> None:
         """Kill it right after a step of the trace: the moments that matter are few and short."""
+        await self._moment(fault, lambda victim: victim.kill())
+        await self._restart_later(fault.seconds)
+
+    async def _cut_at(self, fault: Fault, _: float) -> None:
+        """Cut its connection there: what it has just written is lost, or comes much later."""
+        late = fault.seconds if fault.number % 2 else 0.0
+        await self._moment(fault, lambda victim: self.world.cut_off(victim.bus, late))
+
+    async def _moment(self, fault: Fault, strike: Callable[[Process], None]) -> None:
+        """Wait for the step of the trace that a fault is aimed at, and do it there."""
         moment = MOMENTS[fault.number % len(MOMENTS)]
         which = fault.number // len(MOMENTS) % 7
         reached = trio.Event()
@@ -268,13 +279,12 @@ class Driver:
                     reached.set()
                     victim = self._victim(fault.number)
                     if victim is not None:
-                        victim.kill()
+                        strike(victim)
 
         self.trace.add = watch  # type: ignore[method-assign]
         with trio.move_on_at(self.scenario.heals_at):
             await reached.wait()
         reached.set()
-        await self._restart_later(fault.seconds)
 
     async def _restart_later(self, seconds: float) -> None:
         await trio.sleep(min(seconds, 5.0))
@@ -352,8 +362,6 @@ class Driver:
         self.trace.add("quorum is back")
 
     async def _refusal(self, fault: Fault, until: float) -> None:
-        from fake_jetstream import NO_ROOM, UNAVAILABLE  # noqa: PLC0415
-
         jetstream = self.world.broker.jetstream
         jetstream.refusal = (UNAVAILABLE, NO_ROOM)[fault.number % 2]
         await trio.sleep(until)
@@ -364,6 +372,11 @@ class Driver:
         jetstream.no_room = True
         await trio.sleep(until)
         jetstream.no_room = False
+
+    async def _slow_disk(self, fault: Fault, until: float) -> None:
+        self.world.broker.slow_disk = (0.2, 1.0, 6.0)[fault.number % 3]
+        await trio.sleep(until)
+        self.world.broker.slow_disk = 0.0
 
     async def _consumers(self, _: Fault, __: float) -> None:
         """Consumers in memory are gone, as after a change of leader."""

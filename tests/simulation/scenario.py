@@ -17,6 +17,8 @@ FAULTS = (
     "crash",
     "crash at",
     "crash at",
+    "cut at",
+    "cut at",
     "drain",
     "second",
     "cut",
@@ -30,6 +32,8 @@ FAULTS = (
     "quorum",
     "refusal",
     "full",
+    "slow disk",
+    "slow disk",
     "consumers",
     "cut client",
 )
@@ -41,9 +45,10 @@ MOMENTS = (
     "taken",
     "answers",
     "report left",
+    "report arrived",
     "kept",
 )
-"""Where a crash can be aimed at: the step of the trace after which it comes."""
+"""What a fault can be aimed at: the step of the trace after which it comes."""
 
 
 @frozen

@@ -44,10 +44,10 @@ class Lane:
         self.stalled = False
         self._closed = False
 
-    def send(self, item: Item) -> None:
-        """Put something in; nothing comes of it once the lane is closed."""
+    def send(self, item: Item, seconds: float = 0.0) -> None:
+        """Put something in, which takes so much longer; nothing comes of it once the lane is closed."""
         if not self._closed:
-            self._put(item, self._world.latency())
+            self._put(item, seconds + self._world.latency())
 
     def _put(self, item: Item, latency: float) -> None:
         self._last = max(self._last + 1e-6 * self._world.rng.random(), trio.current_time() + latency)
@@ -103,6 +103,9 @@ class Broker:
         self._literal: dict[str, list[tuple[Link, int, str]]] = {}
         self._wild: dict[int, list[tuple[str, Link, int, str]]] = {}
         self._postponed: list[Published] = []
+        self.slow_disk = 0.0
+        """Seconds that storing a message may take."""
+        self._disk = Lane(world, self.jetstream.take)
 
     def when_up(self, job: Callable[[], None]) -> None:
         """Call ``job`` once when the broker is there again."""
@@ -117,6 +120,7 @@ class Broker:
             self.world.later.after(self.world.latency(), lambda link=link: link.bus.lose(link))
         self.jetstream.restart()
         self._postponed.clear()
+        self._disk = Lane(self.world, self.jetstream.take)
 
     def restart(self) -> None:
         """Be there again."""
@@ -165,7 +169,7 @@ class Broker:
         self.world.arrived(link.bus.name, message)
         if self.jetstream.silent and not message.subject.startswith("$JS.") and self.world.rng.random() < 0.3:
             self._postponed.append(message)
-        heard = self.jetstream.take(message)
+        heard = self._store(message)
         heard = self.route(message.subject, message) or heard
         if not heard and message.reply:
             for sid, (pattern, _) in link.interests.items():
@@ -173,6 +177,14 @@ class Broker:
                     link.down.send((sid, Message(message.reply, b"", "", {"Status": "503"})))
                     break
             self.world.unheard(link.bus.name, message)
+
+    def _store(self, message: Published) -> bool:
+        """Show a message to the streams, in the order in which they come."""
+        takes = (self.slow_disk or len(self._disk)) and not message.subject.startswith("$JS.")
+        if takes and any(stream.takes(message.subject) for stream in self.jetstream.streams.values()):
+            self._disk.send(message, self.world.rng.uniform(0.0, self.slow_disk))
+            return True
+        return self.jetstream.take(message)
 
     def _subscribe(self, link: Link, sid: int, pattern: str, queue: str) -> None:
         link.interests[sid] = (pattern, queue)
@@ -390,6 +402,18 @@ class World:
         late = self.rng.choice([0.0, self.rng.uniform(0.0, 10.0)])
         self.later.after(delay + late + 0.05, lambda: self.broker.forget(link))
         self.later.after(self.latency(), lambda: bus.lose(link))
+
+    def cut_off(self, bus: SimBus, late: float) -> None:
+        """Break the connection: nothing that is under way arrives, or all of it, so much later."""
+        link = bus.link
+        if link is not None:
+            # What was written in this very moment is on its way by then.
+            self.later.after(0.0, lambda: self._cut_off(link, late))
+
+    def _cut_off(self, link: Link, late: float) -> None:
+        link.up.close(len(link.up) if late else 0, late)
+        self.later.after(late + 0.05, lambda: self.broker.forget(link))
+        self.later.after(self.latency(), lambda: link.bus.lose(link))
 
     def silence(self, bus: SimBus, seconds: float) -> None:
         """Nothing arrives for so long, in one direction or both; the client gives it up after 10 to 15 s."""

@@ -22,7 +22,7 @@ BUILDS = 12
 LATENCY = [0.02, 0.1]
 FEW = ("--max-in-flight", "4")
 """Requests at a time, so that builds of this size last for all the kills."""
-WAIT = 1.5
+WAIT = 3.0
 """Seconds that a moment may keep everybody waiting: what it waits for may not come any more."""
 
 

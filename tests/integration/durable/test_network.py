@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ pytestmark = pytest.mark.integration
 JSON = dict[str, Any]
 Story = Callable[[Scene, random.Random], None]
 
-FEW = ("--max-in-flight", "6", "--start-timeout", "30")
+MOST = 6
+"""Requests in flight at a time."""
 LATENCY = [0.05, 0.2]
 DEAF = 20.0
 """Seconds: longer than it takes the service to find out (15)."""
@@ -43,9 +45,9 @@ def progress(scene: Scene, number: int, deadline: float = 20) -> None:
 
 
 def goes_on(scene: Scene, what: str) -> None:
-    """Work goes on soon."""
+    """Work goes on soon: more is requested than can have been on its way before."""
     began = time.monotonic()
-    progress(scene, 1)
+    progress(scene, 2 * MOST)
     took = time.monotonic() - began
     print(f"{what}: goes on after {took:.2f} s")
     assert took < 2 * BACK, f"{what}: went on after {took} s"
@@ -92,6 +94,11 @@ def believed(scene: Scene, randomness: random.Random) -> None:
     goes_on(scene, "swallowed")
 
 
+def has_links(scene: Scene, number: int) -> bool:
+    """Whether the service has connected so often by now."""
+    return proxy_of(scene).accepted >= number
+
+
 def shaky(scene: Scene, randomness: random.Random) -> None:
     """Slow, and cut at any moment, also in the middle of messages of either side."""
     for number in range(12):
@@ -100,13 +107,13 @@ def shaky(scene: Scene, randomness: random.Random) -> None:
         )
         progress(scene, randomness.randint(1, 8))
         pause(randomness, 0.1)
-        accepted = proxy_of(scene).accepted
+        links = proxy_of(scene).accepted
         with scene.outage():
             if number % 3:
                 proxy_of(scene).cut_after(randomness.randint(1, 4_000), randomness.choice(list(Way)))
             else:
                 proxy_of(scene).cut()
-            scene.until(lambda: proxy_of(scene).accepted > accepted, 20, "a new connection")
+            scene.until(partial(has_links, scene, links + 1), 20, "a new connection")
     proxy_of(scene).heal()
 
 
@@ -131,9 +138,11 @@ def play(name: str, folder: Path) -> None:
     with ExitStack() as stack:
         scene = Scene(stack, folder, options, env={"SCHEDULER_RESEND": resend}, proxied=True)
         # With `unsent` what is lost on the way has to time out: nobody can tell whether it was received.
-        scene.start(*FEW, "--attempt-timeout", "8" if resend == "unsent" else "3600")
-        scene.submit(*(shaped(f"{shape}/1", shape, 40, randomness) for shape in list(SHAPES)[:4]))
+        timeout = "8" if resend == "unsent" else "3600"
+        scene.start("--max-in-flight", str(MOST), "--start-timeout", "30", "--attempt-timeout", timeout)
+        scene.submit(*(shaped(f"{shape}/1", shape, 60, randomness) for shape in SHAPES))
         story(scene, randomness)
+        print(f"{name}: {len(scene.recorder.requests())} requests by now")
         scene.settle(60)
         scene.check(excuses=["timed out after 8 s"] if resend == "unsent" else [])
         scene.end()

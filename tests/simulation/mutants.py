@@ -1,0 +1,335 @@
+"""Deliberate faults of the package, each made by changing it in memory: the checker has to catch every one.
+
+A checker that finds nothing proves nothing until it is known what it finds.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, TypeAlias, cast
+from unittest import mock
+
+import trio
+
+from scheduler.build import Walk
+from scheduler.bus import Bus
+from scheduler.captured import Captured
+from scheduler.config import Resend, Settings
+from scheduler.connector import Connectors
+from scheduler.errors import BusError, WrongLastSequence
+from scheduler.events import Accepted, Event, Sent, Settled, Started, Withdrawn
+from scheduler.history import History
+from scheduler.jetstream.api import Ack, JetStream
+from scheduler.jetstream.streams import report_subject
+from scheduler.loading import Loaded, Loader
+from scheduler.plan import Plan
+from scheduler.records import Position, encode_event
+from scheduler.report import Report
+from scheduler.reporting import Recorder, whole
+from scheduler.stores import Departure
+from scheduler.stores.jetstream import JetStreamStore
+from scheduler.stores.log import BuildLog
+from scheduler.timers import Timers
+
+Patch: TypeAlias = tuple[object, str, object]
+"""Whose attribute is replaced, its name, and by what."""
+
+
+def _no_write_ahead() -> list[Patch]:
+    """A request leaves while its start is still being persisted."""
+    append = JetStreamStore.append
+
+    async def hasty(store: JetStreamStore, build: str, events: Sequence[Event]) -> None:
+        if events and isinstance(events[0], Started):
+            store.note(build, *events)
+            await trio.lowlevel.checkpoint()
+        else:
+            await append(store, build, events)
+
+    return [(JetStreamStore, "append", hasty)]
+
+
+def _accepted_too_early() -> list[Patch]:
+    """A caller hears "accepted" before that is persisted."""
+    append = JetStreamStore.append
+
+    async def hasty(store: JetStreamStore, build: str, events: Sequence[Event]) -> None:
+        if not events or not isinstance(events[0], Accepted):
+            await append(store, build, events)
+        elif build not in store._logs:
+            log = store._logs[build] = BuildLog(build, store._desk)
+            log.digest = events[0].digest
+            log.put(map(encode_event, events))
+
+    return [(JetStreamStore, "append", hasty)]
+
+
+def _taken_for_stored() -> list[Patch]:
+    """An append without an answer is taken for stored; it is not read back."""
+
+    async def is_stored(log: BuildLog, record_id: str, reason: str) -> bool:
+        await trio.lowlevel.checkpoint()
+        return True
+
+    return [(BuildLog, "_is_stored", is_stored)]
+
+
+def _blind_retry() -> list[Patch]:
+    """An append without an answer is taken for lost, and is made again after whatever is there now."""
+
+    async def is_stored(log: BuildLog, record_id: str, reason: str) -> bool:
+        last = await log._last()
+        log._sequence = last.sequence if last is not None else 0
+        return False
+
+    return [(BuildLog, "_is_stored", is_stored)]
+
+
+def _no_compare_and_set() -> list[Patch]:
+    """Appends say nothing of what they follow."""
+    publish = JetStream.publish
+
+    async def careless(js: JetStream, subject: str, data: bytes, **options: Any) -> Ack:
+        return await publish(js, subject, data, **{**options, "expected": None})
+
+    return [(JetStream, "publish", careless)]
+
+
+def _no_fencing() -> list[Patch]:
+    """Who is overtaken by another writer goes on behind it."""
+    is_stored = BuildLog._is_stored
+
+    async def stubborn(log: BuildLog, record_id: str, reason: str) -> bool:
+        try:
+            return await is_stored(log, record_id, reason)
+        except Exception:  # noqa: BLE001 - whatever it says
+            last = await log._last()
+            log._sequence = last.sequence if last is not None else 0
+            return False
+
+    return [(BuildLog, "_is_stored", stubborn)]
+
+
+def _sending_after_an_error() -> list[Patch]:
+    """What is due is sent, whatever failed."""
+
+    def halted(plan: Plan) -> bool:
+        return plan.stopped
+
+    return [(Plan, "halted", property(halted))]
+
+
+def _starts_that_are_not_withdrawn() -> list[Patch]:
+    """A component whose start was persisted when another failed is not put back."""
+    append = JetStreamStore.append
+
+    async def forgetful(store: JetStreamStore, build: str, events: Sequence[Event]) -> None:
+        await append(store, build, [event for event in events if not isinstance(event, Withdrawn)])
+
+    return [(JetStreamStore, "append", forgetful)]
+
+
+def _a_lost_outcome() -> list[Patch]:
+    """Every fifth outcome is not told to the store."""
+    note = JetStreamStore.note
+    count = 0
+
+    def forgetful(store: JetStreamStore, build: str, *events: Event) -> None:
+        nonlocal count
+        count += any(isinstance(event, Settled) for event in events)
+        if count % 5:
+            note(store, build, *events)
+
+    return [(JetStreamStore, "note", forgetful)]
+
+
+def _a_lost_wake_up() -> list[Patch]:
+    """Whoever waits for a component that had to be awaited is not woken."""
+    settle = Walk._settle
+
+    def silent(walk: Walk, vertex: int) -> None:
+        walk._awaited.pop(vertex, None)
+        settle(walk, vertex)
+
+    return [(Walk, "_settle", silent)]
+
+
+def _dependents_that_do_not_wait() -> list[Patch]:
+    """What an outcome allows is persisted before the outcome is."""
+    note = JetStreamStore.note
+
+    def late(store: JetStreamStore, build: str, *events: Event) -> None:
+        settled = [event for event in events if isinstance(event, Settled)]
+        note(store, build, *[event for event in events if event not in settled])
+        if settled:
+            task = store._nursery
+            assert task is not None
+            task.start_soon(later, store, build, settled)
+
+    async def later(store: JetStreamStore, build: str, events: Sequence[Event]) -> None:
+        await trio.sleep(0.2)
+        note(store, build, *events)
+
+    return [(JetStreamStore, "note", late)]
+
+
+def _replies_not_followed() -> list[Patch]:
+    """Nobody looks at what the stream captured."""
+
+    def ignore(connectors: Connectors, message: object, place: Position) -> None:
+        connectors.captured.seen = place
+
+    return [(Connectors, "on_captured", ignore)]
+
+
+def _position_too_far() -> list[Patch]:
+    """The log says of replies that they were dealt with as soon as they were looked at."""
+    return [(Captured, "position", lambda captured, _: captured.seen)]
+
+
+def _sent_again_although_sent() -> list[Patch]:
+    """A restart and a reconnect send everything again, whatever is known."""
+    return [(Settings, "resend_for", lambda *_: Resend.ALWAYS)]
+
+
+def _sent_without_knowing() -> list[Patch]:
+    """A request is said to have left as soon as it is queued."""
+
+    def hasty(log: BuildLog, event: Sent, departure: Departure) -> None:
+        departure.reached = True
+        log.put([encode_event(event)])
+
+    return [(BuildLog, "note_sent", hasty)]
+
+
+def _never_sent_again() -> list[Patch]:
+    """What was lost with a connection is not sent again."""
+    return [(Walk, "send_again", lambda _: None)]
+
+
+def _deadlines_before_replies() -> list[Patch]:
+    """A build that is taken up goes on before the captured replies are read."""
+    begin = Loader._begin
+
+    async def impatient(loader: Loader, build: str, history: History, loaded: Loaded) -> None:
+        loaded.caught_up.set()
+        await begin(loader, build, history, loaded)
+
+    return [(Loader, "_begin", impatient)]
+
+
+def _outages_that_count() -> list[Patch]:
+    """Time passes while the broker is away."""
+    init = Timers.__init__
+
+    class Always:
+        connected = True
+
+    def running(timers: Timers, bus: object, available: object = None) -> None:
+        init(timers, cast("Bus", Always()))
+
+    return [(Timers, "__init__", running)]
+
+
+def _report_not_stored() -> list[Patch]:
+    """The report is published without being stored first."""
+
+    async def report(recorder: Recorder, build: str, report: Report) -> None:
+        body = await whole(report)
+        recorder._bus.publish(report.subject, body, headers={"Nats-Msg-Id": report_subject(build, 1)})
+        await recorder._store.append(build, [])
+
+    return [(Recorder, "report", report)]
+
+
+def _report_stored_again() -> list[Patch]:
+    """Whoever comes after a crash stores a report of its own."""
+    publish = JetStream.publish
+
+    async def careless(js: JetStream, subject: str, data: bytes, **options: Any) -> Ack:
+        if subject.startswith("scheduler.report."):
+            # The message id as well: the server remembers those of the last two minutes.
+            identity = f"{subject}.{trio.current_time()}"
+            options |= {"expected": None, "headers": {**options["headers"], "Nats-Msg-Id": identity}}
+        return await publish(js, subject, data, **options)
+
+    async def never(*_: object) -> bool:
+        await trio.lowlevel.checkpoint()
+        return False
+
+    return [(JetStream, "publish", careless), (Recorder, "is_stored", never)]
+
+
+class _HastyBus:
+    """A bus that takes for processed what is only queued."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._bus, name)
+
+    async def flush(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+
+def _reported_without_knowing() -> list[Patch]:
+    """A report counts as published as soon as it is queued."""
+    init = Recorder.__init__
+
+    def hasty(recorder: Recorder, bus: Bus, store: JetStreamStore) -> None:
+        init(recorder, cast("Bus", _HastyBus(bus)), store)
+
+    return [(Recorder, "__init__", hasty)]
+
+
+def _unknown_appends_fail_the_build() -> list[Patch]:
+    """A broker that does not answer fails the build."""
+    publish = JetStream.publish
+
+    async def brittle(js: JetStream, subject: str, data: bytes, **options: Any) -> Ack:
+        try:
+            return await publish(js, subject, data, **options)
+        except WrongLastSequence:
+            raise
+        except BusError as error:
+            raise RuntimeError(str(error)) from error
+
+    return [(JetStream, "publish", brittle)]
+
+
+_MAKERS: tuple[Callable[[], list[Patch]], ...] = (
+    _no_write_ahead,
+    _accepted_too_early,
+    _taken_for_stored,
+    _blind_retry,
+    _no_compare_and_set,
+    _no_fencing,
+    _sending_after_an_error,
+    _starts_that_are_not_withdrawn,
+    _a_lost_outcome,
+    _a_lost_wake_up,
+    _dependents_that_do_not_wait,
+    _replies_not_followed,
+    _position_too_far,
+    _sent_again_although_sent,
+    _sent_without_knowing,
+    _never_sent_again,
+    _deadlines_before_replies,
+    _outages_that_count,
+    _report_not_stored,
+    _report_stored_again,
+    _reported_without_knowing,
+    _unknown_appends_fail_the_build,
+)
+MUTANTS: Mapping[str, Callable[[], list[Patch]]] = {
+    maker.__name__.strip("_").replace("_", " "): maker for maker in _MAKERS
+}
+
+
+@contextmanager
+def mutated(name: str) -> Iterator[None]:
+    """Have the package be wrong in this way."""
+    with ExitStack() as stack:
+        for holder, attribute, wrong in MUTANTS[name]():
+            stack.enter_context(mock.patch.object(holder, attribute, wrong))
+        yield

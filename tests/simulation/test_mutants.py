@@ -1,0 +1,14 @@
+"""The simulation finds faults: each of those that are put into the package on purpose is caught."""
+
+import pytest
+from simulation.judging import judge_all
+from simulation.mutants import MUTANTS, mutated
+
+SEEDS = range(400)
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_mutant_is_caught(name: str) -> None:
+    """A package with this one fault breaks a promise in some run."""
+    with mutated(name):
+        assert next(judge_all(SEEDS), None) is not None
