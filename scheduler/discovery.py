@@ -13,6 +13,7 @@ from attrs import define, frozen
 from scheduler.bus import Bus, Message, Subscription
 from scheduler.errors import BusError
 from scheduler.strictjson import encode
+from scheduler.subjects import may_be_answered
 
 _log = structlog.get_logger()
 
@@ -114,7 +115,7 @@ class Discovery:
 
     def _handler(self, answer: Callable[[], dict[str, Any]]) -> Callable[[Message], None]:
         def handle(message: Message) -> None:
-            if message.reply:
+            if may_be_answered(message.reply):
                 try:
                     self._bus.publish(message.reply, encode(answer()))
                 except BusError as error:

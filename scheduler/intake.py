@@ -12,6 +12,7 @@ from scheduler.bus import Bus, Message
 from scheduler.codec import read_id
 from scheduler.errors import BusError, InvalidBuild, InvalidJSON, MessageTooLarge
 from scheduler.strictjson import Raw, encode, split_object
+from scheduler.subjects import may_be_answered
 
 KINDS: Final = ("build", "service")
 VERBS: Final = ("create", "delete", "import", "patch", "sync")
@@ -71,7 +72,9 @@ def _fitting(problems: list[str], most: int) -> list[str]:
 
 
 def _answer(bus: Bus, message: Message, answer: dict[str, Any]) -> None:
-    if message.reply:
+    if message.reply and not may_be_answered(message.reply):
+        _log.warning("intake not answered: the reply subject is a message of the system", reply=message.reply)
+    elif message.reply:
         try:
             try:
                 bus.publish(message.reply, encode(answer))

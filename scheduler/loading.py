@@ -62,6 +62,8 @@ class Loaded:
     """To be set when that was read."""
     builds: list[str] = field(factory=list)
     positions: list[Position] = field(factory=list)
+    contested: bool = False
+    """Whether somebody else wrote to one of the logs meanwhile: perhaps its last word."""
 
 
 class Loader:
@@ -144,6 +146,7 @@ class Loader:
                 except Fenced as error:
                     # Of two processes that both find it unfinished one is faster.
                     _log.warning("build not taken up: another process has it", build=build, why=str(error))
+                    loaded.contested = True
                 except Exception as error:  # noqa: BLE001 - whatever a log sets off must cost no other build
                     await self._quarantine(build, error)
                 break

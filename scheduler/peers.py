@@ -8,7 +8,7 @@ A partition can make two of them work at the same time. Where the store has comp
 each build being one's only; but when one of the two then goes, the other has to look after its builds.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 import msgspec
 import structlog
@@ -17,6 +17,7 @@ import trio
 from scheduler.bus import Bus, Message
 from scheduler.errors import BusError, NoResponders
 from scheduler.strictjson import encode
+from scheduler.subjects import may_be_answered
 
 _log = structlog.get_logger()
 
@@ -81,11 +82,18 @@ class Peers:
         if announced:
             _log.info("taking over: no other scheduler answers any more")
 
-    async def watch(self, on_gone: Callable[[frozenset[str]], Awaitable[None]]) -> None:
+    async def look(self) -> frozenset[str]:
+        """The ids of those that work, our own included; where they cannot be asked, those known last."""
+        answers = await self._ask(self._ping, b"", _ANSWERS)
+        if answers is not None:
+            self.live = frozenset({self._id, *(one.id for one in answers if one.id)})
+        return self.live
+
+    async def watch(self, on_gone: Callable[[], None]) -> None:
         """Look for others that work, from time to time; never returns.
 
         Args:
-            on_gone: awaited when one has gone, with the ids of those that are left, our own included.
+            on_gone: called when one has gone.
         """
         missed: dict[str, int] = {}
         while True:
@@ -102,12 +110,12 @@ class Peers:
             self.live = frozenset({self._id, *missed} - gone)
             if gone:
                 _log.warning("another scheduler has gone: its builds are looked after", others=sorted(gone))
-                await on_gone(self.live)
+                on_gone()
                 missed = {other: rounds for other, rounds in missed.items() if other not in gone}
 
     def _on_candidate(self, message: Message) -> None:
         words = _read(message)
-        if words is not None and words.id != self._id and message.reply:
+        if words is not None and words.id != self._id and may_be_answered(message.reply):
             try:
                 self._bus.publish(message.reply, encode({"id": self._id, "decided": self._decided}))
             except BusError as error:

@@ -239,9 +239,8 @@ class Plan:
             case Settled(component=component, body=body):
                 self._replay_outcome(self.graph.index[component], body)
             case Finished(error=error):
-                self.finished = True
-                if error is not None:
-                    self.halt(error)
+                # The first cause may be one that no event tells: somebody stopped it, the store failed.
+                self.finished, self.cause = True, error
             case _:
                 pass
 

@@ -7,6 +7,7 @@ then is anything sent, awaited against its deadline, or given up.
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from functools import partial
+from itertools import chain, repeat
 from typing import TypeVar
 
 import structlog
@@ -28,6 +29,9 @@ _log = structlog.get_logger()
 _T = TypeVar("_T")
 
 _PAUSE = 1.0
+_FIRST_LOOKS = (5.0, 30.0)
+_LOOK_PERIOD = 600.0
+"""Seconds between looks for builds that nobody works on, the first two and then."""
 _MARGIN = 1_000_000_000
 """Nanoseconds by which two clocks of a broker may differ."""
 
@@ -41,6 +45,7 @@ class Restart:
         loader: takes builds up.
         supervisor: runs them.
         connectors: is told of captured replies.
+        live: says which instances work right now, this one included; their builds are left to them.
     """
 
     def __init__(
@@ -51,12 +56,15 @@ class Restart:
         *,
         supervisor: Supervisor,
         connectors: Connectors,
+        live: Callable[[], Awaitable[frozenset[str]]],
     ) -> None:
         self._store = store
         self._loader = loader
         self._supervisor = supervisor
         self._connectors = connectors
         self._follower = Follower(store.js, REPLIES, self._on_captured)
+        self._live = live
+        self._again = trio.Event()
         self._caught_up = trio.Event()
         self._reconnected = trio.Event()
         self._expired: list[Call] = []
@@ -85,22 +93,37 @@ class Restart:
             await self._insist(self._follower.caught_up)
             self._caught_up.set()
             await self._go_on(loaded)
+            if loaded.contested:
+                self.look_again()
+            await self._adopt_what_is_left()
 
-    async def adopt(self, live: frozenset[str]) -> None:
-        """Go on with the builds of another process that has gone.
+    def look_again(self) -> None:
+        """There may be builds that nobody works on; synchronous."""
+        self._again.set()
 
-        Args:
-            live: the instances that are there; their builds are left to them.
+    async def _adopt_what_is_left(self) -> None:
+        """Look for builds that were not there, or somebody else's, when it was looked at the start.
+
+        A process that was killed may have had a record under way that is stored after that; and one that works
+        beside us, since a partition say, may go.
         """
-        if self._nursery is None or not self._caught_up.is_set():
-            return  # it is just being found out what there is to be done
-        loaded = await self._loader.load(await self._unfinished(), self._nursery, live)
-        if loaded.builds:
-            try:
-                await self._read_again(_earliest(loaded.positions))
-            except BusError as error:
-                _log.error("captured replies could not be read again", error=str(error))
-            await self._go_on(loaded)
+        pauses = chain(_FIRST_LOOKS, repeat(_LOOK_PERIOD))
+        while True:
+            with trio.move_on_after(next(pauses)):
+                await self._again.wait()
+            self._again = trio.Event()
+            live = await self._live()
+            assert self._nursery is not None, "it runs"
+            loaded = await self._loader.load(await self._unfinished(), self._nursery, live)
+            if loaded.contested:
+                self.look_again()
+            if loaded.builds:
+                try:
+                    await self._read_again(_earliest(loaded.positions))
+                except BusError as error:
+                    _log.error("captured replies could not be read again", error=str(error))
+                await self._go_on(loaded)
+            await trio.sleep(_PAUSE)
 
     async def _go_on(self, loaded: Loaded) -> None:
         """Let builds go on: the replies that came meanwhile have been read."""

@@ -144,10 +144,12 @@ class Service:
                     loader,
                     supervisor=self._supervisor,
                     connectors=self._connectors,
+                    live=self._peers.look,
                 )
                 await restart.prepare()
                 background.start_soon(restart.run)
-                background.start_soon(self._peers.watch, restart.adopt)
+                background.start_soon(self._peers.watch, restart.look_again)
+                self._supervisor.on_orphan = restart.look_again
                 background.start_soon(Retention(self._durable, self._settings.keep).run)
             elif self._store.resumable:
                 take_up = TakeUp(self._store, self._supervisor, self._connectors, self._reader.read_back)

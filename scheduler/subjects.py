@@ -65,6 +65,20 @@ def request_subject(type_: str, action: str, provider: str) -> str:
     return f"{type_}.{action}.{provider}"
 
 
+def may_be_answered(reply: str) -> bool:
+    """Whether what somebody wants to be answered on is a subject of their own.
+
+    Any name can be asked for: what the broker does not let somebody publish on, a log of ours or its own API,
+    they must not have us publish on.
+    """
+    first = reply.partition(".")[0]
+    if not first:
+        return False
+    return (
+        first not in RESERVED_TYPES and not first.startswith("$") and not reply.endswith((".done", ".error"))
+    )
+
+
 def attempt_header(attempt: str) -> str:
     """An attempt id as a header value: percent-encoded where it is not printable ASCII."""
     if attempt.isascii() and attempt.isprintable():

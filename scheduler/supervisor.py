@@ -5,6 +5,7 @@ One build's trouble never reaches another: whatever a build raises ends here.
 
 import secrets
 from collections import OrderedDict
+from collections.abc import Callable
 
 import structlog
 import trio
@@ -75,6 +76,8 @@ class Supervisor:
         unresolved: str = "error",
         resending: Resending = lambda _: Resend.UNSENT,
     ) -> None:
+        self.on_orphan: Callable[[], None] = lambda: None
+        """Is told when somebody submits a build that has a log and is held by nobody here."""
         self.quarantined: dict[str, str] = {}
         """Builds that are not gone on with, and why."""
         self._store = store
@@ -143,6 +146,8 @@ class Supervisor:
             if known.digest != prepared.digest.hex() or build in self.quarantined:
                 held.refusal = self._known(build, known)
                 raise held.refusal from None
+            if not over:
+                self.on_orphan()
         except StoreError as error:
             held.refusal = _refused("store", store_failure(error))
             raise held.refusal from None

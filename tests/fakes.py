@@ -14,7 +14,7 @@ from trio.testing import wait_all_tasks_blocked
 from scheduler.bus import Message
 from scheduler.config import Settings
 from scheduler.connector import Connectors
-from scheduler.errors import BuildLost
+from scheduler.errors import BuildLost, StoreError
 from scheduler.events import Accepted, Event, Finished, Sent, Settled, Started, Withdrawn
 from scheduler.plan import Plan
 from scheduler.service import Service
@@ -141,6 +141,9 @@ class FakeStore:
 
     def note(self, build: str, *events: Event) -> None:
         raise AssertionError("this store is told step by step")
+
+    def on_failure(self, build: str, handler: Callable[[StoreError], None]) -> None:
+        pass
 
     def note_sent(self, build: str, event: Sent, departure: Departure) -> None:
         raise AssertionError("this store is told step by step")

@@ -429,6 +429,18 @@ async def test_catching_up_waits_for_what_was_there_at_the_call(js: JetStream) -
 
 
 @integration
+async def test_catching_up_does_not_wait_for_what_has_gone_meanwhile(js: JetStream) -> None:
+    """The message that it waits for may leave the stream before it comes."""
+    meddler = Meddler(js)
+    await fill(js, 1, 10)
+    meddler.lose = lambda message: message.subject.startswith("s.")
+    async with following(js, []) as follower, trio.open_nursery() as nursery:
+        nursery.start_soon(follower.caught_up)
+        await trio.sleep(0.2)
+        await js.purge("S", "s.*")
+
+
+@integration
 async def test_messages_that_aged_are_told_and_passed_over(js: JetStream) -> None:
     """What the stream has removed since cannot be had any more: it goes on with the first that is left."""
     await fill(js, 1, 10)
@@ -478,6 +490,17 @@ async def test_a_stream_that_was_made_anew_is_followed_from_its_beginning(js: Je
             await follower.caught_up()
     assert numbers(got) == list(range(101, 141))
     assert [entry["known_until"] for entry in logs if "known_until" in entry] == [10]
+
+
+@integration
+async def test_clocks_that_differ(js: JetStream) -> None:
+    """Where a stream lost its end, another server's clock may have been ahead by half a second."""
+    await fill(js, 1, 10)
+    known = await position_of(js, 10)
+    got: list[Delivered] = []
+    async with following(js, got, Position(10, known.time + 500_000_000)) as follower:
+        await follower.caught_up()
+    assert numbers(got) == list(range(1, 11))
 
 
 @integration
@@ -552,8 +575,12 @@ async def test_a_server_that_is_killed_while_it_stores(jetstream_server: NatsSer
 
 
 @integration
-async def test_following_outlives_the_server(jetstream_server: NatsServer) -> None:
+async def test_following_outlives_the_server(
+    jetstream_server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its consumer is gone; a new one begins behind the last message, as soon as there is a connection."""
+    # Not because it looks whether there is one.
+    monkeypatch.setattr("scheduler.jetstream.consumers._LOOK", 30)
     async with open_js(jetstream_server) as js:
         await create(js)
         got: list[Delivered] = []

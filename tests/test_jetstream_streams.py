@@ -12,7 +12,7 @@ from conftest import ServerFactory
 from scheduler.bus import Message
 from scheduler.bus.nats import open_bus
 from scheduler.bus.options import BusOptions
-from scheduler.errors import JetStreamUnavailable, LogMissing, NoResponders, StoreError
+from scheduler.errors import JetStreamError, JetStreamUnavailable, LogMissing, NoResponders, StoreError
 from scheduler.jetstream.api import JetStream
 from scheduler.jetstream.streams import (
     LOG,
@@ -20,6 +20,7 @@ from scheduler.jetstream.streams import (
     REPLIES,
     REPORTS,
     Layout,
+    _compare,
     configs,
     log_subject,
     report_subject,
@@ -99,6 +100,30 @@ async def test_setting_up_again_changes_nothing(js: JetStream) -> None:
     await js.publish(log_subject("b"), b"1")
     assert await set_up(js, Layout()) == []
     assert (await js.info(LOG)).messages == 1
+
+
+@integration
+@pytest.mark.parametrize("questions", [1, 2, 3, 4])
+async def test_another_process_makes_them_between_two_questions(js: JetStream, questions: int) -> None:
+    """Whoever finds what is made after the log finds the log as well: nothing looks lost."""
+    call, asked = js.call, 0
+
+    async def slow(endpoint: str, body: Any = None) -> dict[str, Any]:
+        nonlocal asked
+        problem: JetStreamError | None = None
+        try:
+            answer = await call(endpoint, body)
+        except JetStreamError as error:
+            problem = error
+        asked += 1
+        if asked == questions:
+            await set_up(JetStream(js.bus), Layout())
+        if problem is not None:
+            raise problem
+        return answer
+
+    js.call = slow  # type: ignore[method-assign]
+    assert await set_up(js, Layout()) == []
 
 
 @integration
@@ -285,6 +310,12 @@ async def test_a_deviation_is_told_with_its_cure(
     lines = await set_up(js, Layout())
     assert lines == [f"stream {stream}{text}; change it: nats stream edit {stream} '--{flag}'"]
     assert (await js.info(stream)).config == before.config
+
+
+def test_what_a_server_leaves_out_is_off() -> None:
+    """That is no deviation from what shall be off."""
+    want = wanted(LOG)
+    assert _compare(want, {key: value for key, value in want.items() if value}) == []
 
 
 @integration

@@ -7,7 +7,18 @@ import pytest
 from builds import Document, Run, accepted_document, build, change, prepare, report_document
 
 from scheduler.errors import IllegalTransition, Stuck
-from scheduler.events import Finished, Settled, Withdrawn
+from scheduler.events import (
+    Event,
+    Finished,
+    Loading,
+    Released,
+    Resumed,
+    Sent,
+    Settled,
+    Started,
+    Suspended,
+    Withdrawn,
+)
 from scheduler.limits import Limits
 from scheduler.outcome import Outcome, failure
 from scheduler.plan import Phase, Plan, Request
@@ -954,3 +965,211 @@ def test_limits_are_settings() -> None:
     assert settled.body["error"].startswith("the reply's components[0]._compo")
     assert settled.body["error"].endswith(" ... (cut: 69 bytes)")
     assert len(run.fail("a", "x" * 61).body["error"]) == 60
+
+
+# --- going on from a log
+
+
+def replayed(document: Document, *events: Event) -> Run:
+    """The plan of a build whose log says this, beside that it was accepted."""
+    run = Run(document)
+    run.plan.replay(run.plan.accepted)
+    for event in events:
+        run.plan.replay(event)
+    return run
+
+
+def started(name: str) -> Started:
+    return Started(name, f"b-1/{name}/1", b"")
+
+
+def sent(name: str) -> Sent:
+    return Sent(name, f"b-1/{name}/1")
+
+
+def outcome(name: str, state: str = "completed", **fields: Any) -> Settled:
+    """As it is read back: what it does to the components is not in it."""
+    return Settled(name, {**change(name, **fields), "_state": state, "service": "b-1"})
+
+
+TWO = build(change("a"), change("b"), edges=[("a", "b")])
+
+
+@pytest.mark.parametrize(
+    ("events", "phase", "in_flight"),
+    [
+        ([], Phase.WAITING, 0),
+        ([started("a")], Phase.STARTING, 1),
+        ([started("a"), sent("a")], Phase.RUNNING, 1),
+        ([started("a"), sent("a"), sent("a")], Phase.RUNNING, 1),
+        ([started("a"), Withdrawn("a", b"")], Phase.WAITING, 0),
+        ([started("a"), Withdrawn("a", b""), started("a")], Phase.STARTING, 1),
+        ([started("a"), sent("a"), outcome("a")], Phase.COMPLETED, 0),
+        ([started("a"), outcome("a")], Phase.COMPLETED, 0),
+        ([started("a"), outcome("a", "errored", error="x")], Phase.ERRORED, 0),
+        ([outcome("a", "errored", error="x")], Phase.ERRORED, 0),
+        ([started("a"), Suspended(), Resumed(5.0), Loading(), Released()], Phase.STARTING, 1),
+    ],
+)
+def test_what_a_log_says_of_a_component(events: list[Event], phase: Phase, in_flight: int) -> None:
+    """A component stands where its last event leaves it."""
+    run = replayed(TWO, *events)
+    assert run.plan.phase(run.vertex("a")) is phase
+    assert run.plan.in_flight == in_flight
+    assert run.plan.is_starting(run.vertex("a")) is (phase is Phase.STARTING)
+    assert run.plan.phase(run.vertex("b")) is Phase.WAITING
+
+
+def test_what_needs_no_request_settles_without_one() -> None:
+    """An action ``none`` has an outcome, and never started."""
+    run = replayed(build(change("a", "none"), change("b"), edges=[("a", "b")]), outcome("a"))
+    assert run.states()["a"] == "completed"
+    assert run.send("b")
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [started("a"), started("a")],
+        [sent("a")],
+        [Withdrawn("a", b"")],
+        [outcome("a")],
+        [started("a"), outcome("a"), outcome("a")],
+        [started("a"), outcome("a"), started("a")],
+        [started("a"), outcome("a", "errored", error="x"), outcome("a")],
+        [started("a"), outcome("a", "errored", error="x"), outcome("a", "errored", error="y")],
+        [started("a"), outcome("a"), Withdrawn("a", b"")],
+    ],
+)
+def test_a_log_that_cannot_have_happened_is_refused(events: list[Event]) -> None:
+    """Rather than gone on with from half of it; only the last event is wrong."""
+    *before, last = events
+    if events == [outcome("a")]:
+        # It may be one that needs no request; an action that has one does.
+        assert replayed(TWO, last).states()["a"] == "completed"
+        return
+    run = replayed(TWO, *before)
+    with pytest.raises(IllegalTransition):
+        run.plan.replay(last)
+
+
+def test_a_log_about_a_component_that_is_not_there() -> None:
+    """That is a fault of whoever wrote it."""
+    with pytest.raises(KeyError):
+        replayed(TWO, started("zzz"))
+
+
+def test_a_replayed_plan_goes_on_as_the_first_one_would() -> None:
+    """References see what was returned then, and the report holds it."""
+    document = build(
+        change("a"),
+        change("f", "find"),
+        change("gone", "delete"),
+        change("b", x=reference("a"), y=reference("e")),
+        components=[change("gone", x=1), change("old")],
+        edges=[("a", "b"), ("f", "b"), ("gone", "b")],
+    )
+    first = Run(document)
+    for name in ("a", "f", "gone"):
+        first.send(name)
+    told = [
+        first.reply("a", x="returned"),
+        first.reply("f", components=[{"_component_id": "e", "x": "found"}]),
+        first.reply("gone"),
+    ]
+    events: list[Event] = [started(name) for name in ("a", "f", "gone")]
+    again = replayed(document, *events, *(Settled(one.component, one.body) for one in told))
+    assert again.states() == first.states()
+    assert again.existing() == first.existing()
+    assert set(again.existing()) == {"a", "e", "old"}
+    assert again.plan.adopted() == []
+    assert again.send("b") == first.send("b")
+
+
+def test_a_replayed_error_halts_with_the_first_cause() -> None:
+    """Nothing is sent any more, and the report names what failed first."""
+    run = replayed(
+        build(change("a"), change("b"), change("c")),
+        *map(started, "ab"),
+        outcome("b", "errored", error="quota"),
+        outcome("a", "errored", error="later"),
+    )
+    assert run.begin("c") is None
+    assert run.over()
+    assert run.report()["error"] == "b: quota"
+    assert run.states() == {"a": "errored", "b": "errored", "c": "waiting"}
+
+
+@pytest.mark.parametrize("error", [None, "store: no answer"])
+def test_a_replayed_end_is_the_end(error: str | None) -> None:
+    """With its cause, which may be no component's."""
+    run = replayed(build(change("a")), started("a"), outcome("a"), Finished(error))
+    assert run.plan.finished
+    assert run.over()
+    assert run.report().get("error") == error
+
+
+def test_a_replayed_late_success_stays_beside_the_error() -> None:
+    """It is in the report, it is told to nobody a second time, and no other one replaces it."""
+    body = {**change("a"), "_state": "errored", "error": "timed out"}
+    late = Settled("a", {**body, "adoptable": {"x": 1}})
+    run = replayed(build(change("a")), started("a"), Settled("a", body), late)
+    assert run.report()["changes"] == [late.body]
+    assert run.plan.adopted() == []
+    run.requests["a"] = request_of(build(change("a")), "a")
+    assert not run.plan.adopt(run.requests["a"], Outcome(completed=True, body={"x": 2}))
+
+
+def request_of(document: Document, name: str) -> Request:
+    step = Run(document).begin(name)
+    assert isinstance(step, Request)
+    return step
+
+
+def test_a_request_is_told_again_as_it_was() -> None:
+    """Under the same attempt id, with the same body, whether or not it is known to have left."""
+    document = build(change("a"), change("b", x=reference("a")), edges=[("a", "b")])
+    first = Run(document)
+    first.do("a", x="returned")
+    original = first.begin("b")
+    for events in ([started("b")], [started("b"), sent("b")]):
+        run = replayed(document, started("a"), outcome("a", x="returned"), *events)
+        again = run.resume("b")
+        assert isinstance(again, Request)
+        assert isinstance(original, Request)
+        assert (again.attempt, again.subject, again.body) == (
+            original.attempt,
+            original.subject,
+            original.body,
+        )
+
+
+def test_what_was_not_sent_cannot_be_resumed() -> None:
+    """Nor what is settled."""
+    run = replayed(TWO, started("a"), outcome("a"))
+    for name in "ab":
+        with pytest.raises(IllegalTransition):
+            run.resume(name)
+
+
+def test_what_departed_is_running() -> None:
+    """However often that is said; what was never about to be sent cannot have left."""
+    run = replayed(TWO, started("a"))
+    for _ in range(2):
+        run.plan.departed(run.vertex("a"))
+        assert run.plan.phase(run.vertex("a")) is Phase.RUNNING
+    with pytest.raises(IllegalTransition):
+        run.plan.departed(run.vertex("b"))
+
+
+def test_what_is_taken_up_again_settles_like_any_other() -> None:
+    """With its reply, or without one."""
+    document = build(change("a"), change("b"))
+    run = replayed(document, *map(started, "ab"), sent("a"))
+    for name in "ab":
+        run.resume(name)
+        run.plan.departed(run.vertex(name))
+    run.reply("a", x=7)
+    run.fail("b", "outcome unknown")
+    assert run.report()["error"] == "b: outcome unknown"
+    assert run.existing()["a"]["x"] == 7

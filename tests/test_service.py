@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import structlog
 import trio
+from durable import Plant, flat
 from fake_bus import FakeBus, Published
 from fakes import (
     JSON,
@@ -22,6 +23,7 @@ from fakes import (
     encode,
     ignore,
     open_service,
+    prepare,
     settled,
     started,
     states,
@@ -30,8 +32,10 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from scheduler.bus import Outgoing
 from scheduler.config import Settings
-from scheduler.errors import BusFull
+from scheduler.errors import BusFull, LogMissing
+from scheduler.events import Accepted, Resumed, Started
 from scheduler.intake import SUBJECTS
+from scheduler.jetstream.streams import LOG
 from scheduler.limits import Limits
 from scheduler.reader import BuildReader
 from scheduler.service import Service
@@ -641,3 +645,214 @@ async def test_the_memory_store_says_that_builds_end_with_the_process(fake_bus: 
         async with open_service(bus=fake_bus, store=MemoryStore()):
             pass
     assert any("live in this process only" in line["event"] for line in logs)
+
+
+# ---- a build that is submitted again, where builds are kept
+
+
+CHAIN = document("ab", [("a", "b")])
+OTHER = document("abc", [("a", "b")])
+ACCEPTED = {"id": "b1", "status": "accepted"}
+
+
+def code(answer: JSON) -> str:
+    """Why a build was rejected."""
+    assert answer["status"] == "rejected"
+    refused: str = answer["error"]["code"]
+    return refused
+
+
+async def test_the_same_build_again_changes_nothing(autojump_clock: MockClock) -> None:
+    """While it runs it is accepted, whatever its white space and the order of its fields."""
+    plant = Plant(ignore)
+    async with plant.run() as process:
+        assert await process.submit(CHAIN) == ACCEPTED
+        await trio.sleep(1)
+        before = plant.broker.told()
+        again = json.dumps(dict(reversed(CHAIN.items())), indent=3).encode()
+        assert await process.submit(again) == ACCEPTED
+        await trio.sleep(1)
+        assert plant.broker.told() == before
+        assert process.requests == ["a"]
+
+
+async def test_another_build_under_the_id_of_a_running_one_is_rejected(autojump_clock: MockClock) -> None:
+    """It is told, the running one is not disturbed, and no error is published that would seem to be its."""
+    plant = Plant(ignore)
+    async with plant.run() as process:
+        await process.submit(CHAIN)
+        assert code(await process.submit(OTHER)) == "running"
+        await process.publish(OTHER)
+        await trio.sleep(1)
+        assert process.reports == []
+        assert process.requests == ["a"]
+
+
+async def test_many_that_submit_the_same_at_once(autojump_clock: MockClock) -> None:
+    """All are accepted, and there is one build; of two contents the first one wins."""
+    plant = Plant(ignore)
+    async with plant.run() as process, trio.open_nursery() as nursery:
+        answers: list[str] = []
+
+        async def submit(value: JSON) -> None:
+            answer = await process.submit(value)
+            answers.append(answer["status"] if answer["status"] == "accepted" else code(answer))
+
+        for number in range(10):
+            nursery.start_soon(submit, OTHER if number % 2 else CHAIN)
+        await trio.sleep(1)
+        assert sorted(answers) == ["accepted"] * 5 + ["running"] * 5
+        assert len(process.requests) == len(set(process.requests))
+        assert flat(plant.broker.told()).count("accepted") == 1
+
+
+async def test_the_same_build_again_when_it_is_over(autojump_clock: MockClock) -> None:
+    """It is accepted, with the word that it is over, and does not run again, in whichever process."""
+    plant = Plant()
+    for _ in range(2):
+        async with plant.run() as process:
+            answers = [await process.submit(CHAIN)]
+            await trio.sleep(2)
+            answers.append(await process.submit(CHAIN))
+            assert answers[-1] == {**ACCEPTED, "finished": True}
+            await trio.sleep(2)
+    assert len(plant.requests) == 2
+    assert flat(plant.broker.told()).count("accepted") == 1
+
+
+async def test_another_build_under_the_id_of_one_that_is_over_is_rejected(autojump_clock: MockClock) -> None:
+    """As long as its log is kept, in whichever process."""
+    plant = Plant()
+    for number in range(2):
+        async with plant.run() as process:
+            if not number:
+                await process.submit(CHAIN)
+            await trio.sleep(2)
+            assert code(await process.submit(OTHER)) == "finished"
+    assert len(plant.requests) == 2
+
+
+async def test_submitted_again_after_a_restart(autojump_clock: MockClock) -> None:
+    """The log settles it: the same content goes on, another one is rejected."""
+    plant = Plant(ignore)
+    # Its states are kept otherwise than they were submitted.
+    value = document([change("a", _state=""), change("b", _state="errored", error="x"), "c"], [("a", "b")])
+    async with plant.run() as process:
+        await process.submit(value)
+        await trio.sleep(1)
+    async with plant.run() as process:
+        await trio.sleep(3)
+        assert await process.submit(value) == ACCEPTED
+        assert code(await process.submit(OTHER)) == "running"
+        assert process.requests == []
+
+
+async def test_submitted_again_to_somebody_else(autojump_clock: MockClock) -> None:
+    """A scheduler that finds the log of another one's build says of it what the log says."""
+    plant = Plant(ignore)
+    async with plant.run() as process:
+        plant.broker.write(Accepted(CHAIN, "00" * 16), **{"Scheduler-Digest": "00" * 16})
+        assert code(await process.submit(CHAIN)) == "running"
+        digest = prepare(document("x", build="b2")).digest.hex()
+        plant.broker.write(
+            Accepted(document("x"), digest), build="b2", **{"Scheduler-Digest": digest}
+        )
+        assert (await process.submit(document("x", build="b2")))["status"] == "accepted"
+        await trio.sleep(1)
+        assert process.requests == []
+        assert not process.service._supervisor.holds("b2")
+
+
+async def test_a_quarantined_build_is_rejected_with_the_reason(autojump_clock: MockClock) -> None:
+    """Whatever its content: it does not run, and nobody is to believe that it does."""
+    plant = Plant()
+    digest = prepare(CHAIN).digest.hex()
+    await plant.broker.set_up()
+    plant.broker.write(Accepted(CHAIN, digest), **{"Scheduler-Digest": digest})
+    plant.broker.write(Started("zzz", "b1/zzz/1", b""))
+    async with plant.run() as process:
+        await trio.sleep(3)
+        for value in (CHAIN, OTHER):
+            answer = await process.submit(value)
+            assert code(answer) == "quarantined"
+            assert "zzz" in answer["error"]["message"]
+        assert process.requests == []
+
+
+async def test_an_id_that_was_refused_is_free(autojump_clock: MockClock) -> None:
+    """A build that was never accepted leaves no log."""
+    plant = Plant()
+    async with plant.run() as process:
+        assert code(await process.submit(document("aa"))) == "invalid"
+        assert await process.submit(CHAIN) == ACCEPTED
+        await trio.sleep(2)
+        assert process.report[0] == "build.create.done"
+
+
+# ---- outages, where builds are kept
+
+
+async def test_an_outage_is_written_down_for_what_is_in_flight(autojump_clock: MockClock) -> None:
+    """So that the next process moves deadlines by as much; builds that wait for nothing are left alone."""
+    plant = Plant(ignore)
+    async with plant.run() as process:
+        await process.submit(CHAIN)
+        await trio.sleep(10)
+        process.bus.disconnect()
+        await trio.sleep(100)
+        process.bus.reconnect()
+        await trio.sleep(5)
+        assert plant.broker.told()[-1] == ["suspended", "resumed"]
+        [resumed] = [
+            event for record in plant.broker.records() for event in record.events if isinstance(event, Resumed)
+        ]
+        assert resumed.seconds == pytest.approx(100, abs=1.01)
+
+
+@pytest.mark.parametrize("trouble", ["no_room", "silent"])
+async def test_without_commits_nothing_is_sent_and_nothing_fails(
+    autojump_clock: MockClock, trouble: str
+) -> None:
+    """However long: builds wait, new ones are neither accepted nor rejected, and all goes on afterwards."""
+    plant = Plant(ignore, attempt_timeout=100)
+    async with plant.run() as process, trio.open_nursery() as nursery:
+        await process.submit(document("abc", [("a", "b")]))
+        await trio.sleep(10)
+        setattr(plant.broker.jetstream, trouble, True)
+        process.bus.dispatch(_captured_elsewhere(plant))
+        answers: list[JSON] = []
+
+        async def submit() -> None:
+            answers.append(await process.submit(document("z", build="b2")))
+
+        nursery.start_soon(submit)
+        await trio.sleep(250)
+        assert sorted(process.requests) == ["a", "c"]
+        assert (process.reports, answers) == ([], [])
+        setattr(plant.broker.jetstream, trouble, False)
+        await trio.sleep(6)
+        assert sorted(process.requests) == ["a", "b", "c", "z"]
+        assert answers[0]["status"] == "accepted"
+        for name in "bcz":
+            plant.answer(name)
+        await trio.sleep(3)
+        assert [subject for subject, _ in process.reports] == ["build.create.done"] * 2
+
+
+def _captured_elsewhere(plant: Plant) -> Published:
+    """The reply to the request for a, as it comes in directly."""
+    message, component = next(one for one in plant.requests if one[1]["_component_id"] == "a")
+    return Published(f"{message.subject}.done", encode({**component, "_state": "completed"}), "", None)
+
+
+async def test_a_log_that_is_gone_ends_the_service(autojump_clock: MockClock) -> None:
+    """Loudly: to go on would be to forget every build."""
+    plant = Plant(ignore)
+    with pytest.RaisesGroup(LogMissing, flatten_subgroups=True):
+        async with plant.run() as process:
+            await process.submit(CHAIN)
+            await trio.sleep(1)
+            del plant.broker.jetstream.streams[LOG]
+            plant.answer("a")
+            await trio.sleep(60)
+    assert LOG not in plant.broker.jetstream.streams

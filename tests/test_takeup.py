@@ -256,15 +256,14 @@ async def test_a_reply_between_the_taking_up_and_the_listening_is_not_lost(
     store = store_with(document([change("a", _state="running"), change("z", _state="running")]))
     async with open_service(store=store) as site:
         connectors, supervisor = site.service._connectors, site.service._supervisor
-        launch = supervisor._launch
+        launch = supervisor._begin
 
-        def launch_and_hear(*arguments: Any) -> Any:
-            walk = launch(*arguments)
+        def launch_and_hear(*arguments: Any) -> None:
+            launch(*arguments)
             body = encode({"service": "b1", "_component_id": "z"})
             connectors._on_verb(_message("vpc.create.aws.done", body))
-            return walk
 
-        monkeypatch.setattr(supervisor, "_launch", launch_and_hear)
+        monkeypatch.setattr(supervisor, "_begin", launch_and_hear)
         await reply(site, "a")
         assert states(site.report[1]) == {"a": "completed", "z": "completed"}
 
@@ -463,7 +462,7 @@ async def test_it_stands_by_silent_while_another_answers_and_takes_over(
             await trio.sleep(100)
             assert standby.steps == []
             assert store.loads == []
-            assert fake_bus.subjects == ["$SRV.PING.scheduler"]
+            assert fake_bus.subjects == ["$SRV.PING.scheduler", "scheduler.candidate"]
             await other.unsubscribe()
             await trio.sleep(10)
             assert standby.steps == ["ready"]
@@ -483,7 +482,7 @@ async def test_stopped_while_it_stands_by_it_ends(autojump_clock: MockClock, fak
         standby.service.stop()
         await wait_all_tasks_blocked()
         assert standby.steps == ["ready", "ended"]
-        assert fake_bus.subjects == ["$SRV.PING.scheduler"]
+        assert fake_bus.subjects == ["$SRV.PING.scheduler", "scheduler.candidate"]
 
 
 async def test_while_the_broker_is_away_nobody_takes_over(

@@ -190,3 +190,141 @@ def test_no_rounding_keeps_a_timer_from_being_called(delays: list[float], since:
         assert len(calls) == len(delays)
 
     trio.run(main, clock=MockClock(autojump_threshold=0))
+
+
+# ---- outages that are told
+
+
+class Watch:
+    """A clock, what may stop it, and what it tells of outages."""
+
+    def __init__(self, bus: FakeBus) -> None:
+        self.bus = bus
+        self.available = True
+        self.outages: list[tuple[float, float]] = []
+        """When each was over, and how many seconds it took."""
+        self.timers = Timers(bus, lambda: self.available)
+        self.timers.on_resumed = lambda seconds: self.outages.append((trio.current_time(), seconds))
+        self.log = Log(self.timers)
+
+    def stop(self, why: str) -> None:
+        if why == "bus":
+            self.bus.disconnect()
+        else:
+            self.available = False
+
+    def resume(self, why: str) -> None:
+        if why == "bus":
+            self.bus.reconnect()
+        else:
+            self.available = True
+
+
+@pytest.fixture
+async def watch(fake_bus: FakeBus, nursery: trio.Nursery) -> Watch:
+    watch = Watch(fake_bus)
+    await nursery.start(watch.timers.run)
+    watch.log.begin()
+    return watch
+
+
+WHY = pytest.mark.parametrize("why", ["bus", "store"])
+
+
+@WHY
+async def test_time_stands_still_while_nothing_can_be_persisted(
+    watch: Watch, autojump_clock: MockClock, why: str
+) -> None:
+    """Whether the broker is away or does not commit: what is in flight has all of its time."""
+    watch.log.start("a", 100.0)
+    await trio.sleep(50)
+    watch.stop(why)
+    await trio.sleep(1_000)
+    watch.resume(why)
+    await trio.sleep(45)
+    assert watch.log.calls == []
+    await trio.sleep(10)
+    assert [name for name, _ in watch.log.calls] == ["a"]
+
+
+@WHY
+async def test_the_end_of_an_outage_is_told_with_its_length(
+    watch: Watch, autojump_clock: MockClock, why: str
+) -> None:
+    """Within a second, so that deadlines that are written down can be moved by as much as those in memory."""
+    watch.log.start("a", 5_000.0)
+    for length in (10.0, 300.0):
+        await trio.sleep(20.25)
+        watch.stop(why)
+        await trio.sleep(length)
+        assert len(watch.outages) < 2
+        watch.resume(why)
+        back = trio.current_time()
+        await trio.sleep(5)
+        when, seconds = watch.outages[-1]
+        assert when - back <= 1.0
+        assert seconds == pytest.approx(length, abs=1.01)
+    assert len(watch.outages) == 2
+    await trio.sleep(6_000)
+    [(_, due)] = watch.log.calls
+    assert due == pytest.approx(5_000.0 + sum(seconds for _, seconds in watch.outages), abs=0.01)
+
+
+async def test_two_reasons_are_one_outage(watch: Watch, autojump_clock: MockClock) -> None:
+    """It lasts until neither holds any more."""
+    watch.log.start("a", 1_000.0)
+    await trio.sleep(10)
+    watch.stop("bus")
+    await trio.sleep(10)
+    watch.stop("store")
+    watch.resume("bus")
+    await trio.sleep(10)
+    assert watch.outages == []
+    watch.resume("store")
+    await trio.sleep(10)
+    [(_, seconds)] = watch.outages
+    assert seconds == pytest.approx(20.0, abs=1.01)
+
+
+async def test_an_outage_that_outlasts_every_timer_is_told(watch: Watch, autojump_clock: MockClock) -> None:
+    """The clock watches on although nothing is in flight any more."""
+    timer = watch.log.start("a", 1_000.0)
+    await trio.sleep(10)
+    watch.stop("bus")
+    await trio.sleep(10)
+    watch.timers.cancel(timer)
+    await trio.sleep(2_000)
+    watch.resume("bus")
+    await trio.sleep(10)
+    [(_, seconds)] = watch.outages
+    assert seconds == pytest.approx(2_010.0, abs=1.01)
+
+
+@WHY
+@pytest.mark.parametrize("alone", [True, False])
+async def test_a_timer_that_starts_during_an_outage_begins_after_it(
+    watch: Watch, autojump_clock: MockClock, why: str, alone: bool
+) -> None:
+    """Nothing of its time passes before, whether or not the clock had anything to watch."""
+    if not alone:
+        watch.log.start("first", 500.0)
+    await trio.sleep(10)
+    watch.stop(why)
+    await trio.sleep(10)
+    watch.log.start("second", 20.0)
+    await trio.sleep(1_000)
+    watch.resume(why)
+    back = trio.current_time()
+    await trio.sleep(18.9)
+    assert watch.log.calls == []
+    await trio.sleep(3)
+    [(name, when)] = watch.log.calls
+    assert name == "second"
+    assert when + watch.log.began - back == pytest.approx(20, abs=1.01)
+
+
+async def test_without_an_outage_nothing_is_told(watch: Watch, autojump_clock: MockClock) -> None:
+    """However long the clock runs."""
+    watch.log.start("a", 100.0)
+    await trio.sleep(1_000)
+    assert watch.outages == []

@@ -207,8 +207,6 @@ class Follower:
                 return
 
     def _has(self, goal: Position) -> bool:
-        if self._consumer is None or not self._consumer.alive:
-            return False
         if not self._sequence:
             return not goal.sequence or goal.time < self._time
         # The time as well: where a stream has just lost its end, the number says nothing.

@@ -76,6 +76,8 @@ class Build:
     reported_at: int = 0
     fenced: set[str] = field(factory=set)
     report: bytes | None = None
+    report_id: str = ""
+    """The message id under which it is published."""
     published: int = 0
     accepted_said: bool = False
 
@@ -392,8 +394,9 @@ class Checker:
         if data != build.report:
             self._wrong(f"G6 {step.build}: a report is published that was not stored")
             return
-        if identity != f"scheduler.report.{step.build}.1":
-            self._wrong(f"G6 {step.build}: a report is published as {identity}")
+        build.report_id = build.report_id or identity
+        if not identity or identity != build.report_id:
+            self._wrong(f"G6 {step.build}: the report is published as {identity!r}, not {build.report_id!r}")
         suffix = "error" if json.loads(data).get("error") else "done"
         if subject != f"{build.document['action']}.{suffix}":
             self._wrong(f"G6 {step.build}: the report is published on {subject}")

@@ -38,6 +38,17 @@ class InStream:
     headers: JSON
 
 
+@frozen
+class LastWord:
+    """The headers of the last record of a log, and its time in seconds; empty where there is none."""
+
+    status: str = ""
+    """``open``, ``finished`` or ``reported``."""
+    loads: str = ""
+    """How many processes began to take the build up, one after another, and have not written since."""
+    time: float = 0.0
+
+
 def token(build: str) -> str:
     """A build's id as it stands in subjects."""
     return "".join(
@@ -135,26 +146,24 @@ class Reader(Client):
         found: JSON = json.loads(self.object(report["object"])) if "object" in report else report
         return found
 
-    def last_headers(self, builds: Sequence[str]) -> dict[str, JSON]:
-        """The headers of the last record of each build's log; nothing at all where that cannot be read now.
+    def last_words(self, builds: Sequence[str]) -> dict[str, LastWord]:
+        """What the last record of each build's log says; nothing at all where that cannot be read now."""
 
-        ``Scheduler-Status`` is ``open``, ``finished`` or ``reported``; ``Scheduler-Loads`` counts processes
-        that began to take the build up, one after another, and have not written anything since.
-        """
-
-        async def ask(context: JetStreamContext, build: str) -> JSON:
+        async def ask(context: JetStreamContext, build: str) -> LastWord:
             try:
                 last = await context.get_last_msg(LOG, f"scheduler.log.{token(build)}")
             except NotFoundError:
-                return {}
-            return dict(last.headers or {})
+                return LastWord()
+            headers = last.headers or {}
+            time = last.time.timestamp() if last.time else 0.0
+            return LastWord(headers.get("Scheduler-Status", ""), headers.get("Scheduler-Loads", ""), time)
 
-        async def all_of_them() -> dict[str, JSON]:
+        async def all_of_them() -> dict[str, LastWord]:
             context = self._client.jetstream(timeout=2)
             return {build: await ask(context, build) for build in builds}
 
         try:
-            found: dict[str, JSON] = self._call(all_of_them())
+            found: dict[str, LastWord] = self._call(all_of_them())
         except (NatsError, TimeoutError):
             return {}
         return found

@@ -14,7 +14,7 @@ from brokers import NatsServer, nats_server
 
 from integration.durable.checker import Evidence, Published, violations
 from integration.durable.proxy import Proxy
-from integration.durable.reader import Reader
+from integration.durable.reader import LastWord, Reader
 from integration.harness import ALL_OF_AWS, CANARY, DEADLINE, Feed, Message, Process, Scheduler, Submitter
 
 JSON = dict[str, Any]
@@ -121,6 +121,8 @@ class Scene:
         self.appends: Feed[Message] = self.reader.listen("scheduler.log.*")
         """Records as they are published, which is before anybody knows whether they are stored."""
         self.submitted: dict[str, JSON] = {}
+        self.began = 0.0
+        """When the last service was started."""
         self.kills: list[float] = []
         self.outages: list[tuple[float, float]] = []
         self.services: list[Scheduler] = []
@@ -132,6 +134,7 @@ class Scene:
 
     def start(self, *arguments: str, ready: bool = True, env: dict[str, str] | None = None) -> Scheduler:
         """Start a service; it takes builds on return, where ``ready`` is to be awaited."""
+        self.began = time.time()
         service = Scheduler(*arguments, env={**self.env, **(env or {})})
         self.stack.callback(service.close)
         self.services.append(service)
@@ -170,11 +173,11 @@ class Scene:
             self.submitted[build["id"]] = build
 
     @property
-    def unfinished(self) -> dict[str, JSON]:
-        """The builds that are not reported, as far as their logs say, with the headers of the last record."""
-        headers = self.reader.last_headers(list(self.submitted))
-        found = {build: headers.get(build, {}) for build in self.submitted}
-        return {build: last for build, last in found.items() if last.get("Scheduler-Status") != "reported"}
+    def unfinished(self) -> dict[str, LastWord]:
+        """The builds that are not reported, as far as their logs say, with the last word of those."""
+        words = self.reader.last_words(list(self.submitted))
+        found = {build: words.get(build, LastWord()) for build in self.submitted}
+        return {build: word for build, word in found.items() if word.status != "reported"}
 
     def settle(self, deadline: float = DEADLINE) -> None:
         """Wait until every build that was submitted is reported, and the log says so."""
@@ -188,7 +191,7 @@ class Scene:
         """
 
         def took_hold() -> bool:
-            return all(last.get("Scheduler-Loads") == "0" for last in self.unfinished.values())
+            return all(word.loads == "0" and word.time > self.began for word in self.unfinished.values())
 
         self.until(took_hold, deadline, "a commit to every build that was taken up")
 
