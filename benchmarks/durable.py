@@ -9,9 +9,9 @@ from time import perf_counter
 
 import psutil  # type: ignore[import-untyped]
 
-from benchmarks import builds
+from benchmarks import builds, logs
 from benchmarks.client import Submitted
-from benchmarks.measure import along_a_chain, small_builds
+from benchmarks.measure import CHAIN, along_a_chain, small_builds
 from benchmarks.processes import Store, service
 from benchmarks.results import Durable, Restart, Spread
 from benchmarks.stage import Ground, Stage, cpu_time, ground, stage, until_idle
@@ -31,6 +31,13 @@ async def latencies(on: Stage, repeat: int) -> tuple[Spread, Spread]:
     return Spread.of(dependent), Spread.of([one.total for one in alone])
 
 
+async def commits_a_step(on: Stage) -> float:
+    """How many commits a component takes that waits for the one before it."""
+    chain = builds.make_chain(CHAIN)
+    await on.client.run(chain)
+    return (await logs.measure(on.client, chain["id"])).records / CHAIN
+
+
 async def idle(on: Stage) -> float:
     """Which part of a core a service takes that has nothing to do."""
     await until_idle(on.service)
@@ -43,7 +50,7 @@ async def restart(folder: Path, size: int) -> Restart:
     """Kill a service in the middle of a build, and see how long the next one takes to go on with it.
 
     A quarter of the components is done, as many requests as there may be are in flight, and the others wait.
-    The replies come while nobody listens. The next process has to find the build, to read its log, its definition and those
+    The replies come while nobody listens. The next process has to find the build, to read its log and those
     replies, and to persist what follows from them, before its first request leaves.
     """
     async with ground(folder, Store.JETSTREAM) as on:
@@ -74,9 +81,10 @@ async def measure(folder: Path, repeat: int, sizes: Sequence[int]) -> Durable:
     """All of it, on processes of its own."""
     async with stage(folder / "stage", Store.JETSTREAM) as on:
         dependent, alone = await latencies(on, repeat)
+        commits = await commits_a_step(on)
         resting = await idle(on)
     restarts = []
     for size in sizes:
         found = [await restart(folder / f"restart-{size}-{number}", size) for number in range(repeat)]
         restarts.append(sorted(found, key=lambda one: one.request)[len(found) // 2])
-    return Durable(dependent, alone, resting, tuple(restarts))
+    return Durable(dependent, alone, commits, resting, tuple(restarts))

@@ -24,7 +24,8 @@ _BLOCK = 10_000
 _MOST_BUILDS = 20
 _PROBES = 60
 _MOST_LARGE_BUILDS = 20
-_CHAIN = 500
+CHAIN = 500
+"""Components of the chain that latencies are measured along."""
 
 
 LARGE = 100_000
@@ -129,12 +130,12 @@ async def latencies(on: Stage, size: int, repeat: int) -> Latencies:
 
 async def along_a_chain(client: Client, repeat: int) -> tuple[list[float], list[float]]:
     """Seconds from a dependency's reply to its dependent's request; and of the bare round trip."""
-    chain = builds.make_chain(_CHAIN)
+    chain = builds.make_chain(CHAIN)
     body = max((body for _, body in builds.requests(chain)), key=len)
     dependent: list[float] = []
     round_trip: list[float] = []
     for _ in range(repeat):
-        round_trip += await bare.round_trips(client, _CHAIN, body)
+        round_trip += await bare.round_trips(client, CHAIN, body)
         await client.order("trace")
         await client.run({**chain, "id": builds.make(Shape.WIDE, 1)["id"]})
         dependent += await client.order("latencies")

@@ -160,6 +160,8 @@ class Durable:
     """From a dependency's reply to its dependent's request, nothing else going on."""
     alone: Spread
     """A build of one component, from submission to report."""
+    commits: float
+    """Commits for each component of a chain."""
     idle: float
     """The part of one core that a service takes that has nothing to do."""
     restarts: tuple[Restart, ...]

@@ -89,7 +89,7 @@ def _durable(durable: Durable) -> Iterator[str]:
             "a one-component build, alone": durable.alone,
         }
     )
-    yield f"an idle service takes {durable.idle:.2%} of a core"
+    yield f"a chain takes {durable.commits:.2f} commits a step; an idle service {durable.idle:.2%} of a core"
     for restart in durable.restarts:
         yield (
             f"killed in a build of {restart.size:,}: the next one is ready after {restart.ready:.2f} s, sends"

@@ -127,6 +127,9 @@ class Walk:
         self._resending = resending
         self.fenced = False
         """Whether another process has the build now."""
+        self.stuck = False
+        """Whether it could not even begin to go on."""
+        self._acted = False
         self._scope = trio.CancelScope()
         self._departing = self._note_departure if store.in_order else None
         self.listening = trio.Event()
@@ -155,18 +158,33 @@ class Walk:
             if not self.plan.over and not self.plan.halted:
                 self.plan.finish()  # raises, and says what is stuck
         except* Exception:  # a bug of ours: it costs this build, and no other
-            stranded = [] if self.fenced else list(self.plan.in_flight_ids())
-            log.exception("the build failed by a fault of the scheduler", in_flight=stranded[:20])
-            await self._give_up_on_the_rest("a fault in the scheduler; see its log. The outcome is unknown")
+            if self._journey is not None and not self._acted:
+                # As the next version may do better: the log has it as it was.
+                log.exception("the build cannot be gone on with by a fault of the scheduler")
+                self.stuck = True
+            else:
+                stranded = list(self.plan.in_flight_ids())
+                log.exception("the build failed by a fault of the scheduler", in_flight=stranded[:20])
+                await self._give_up_on_the_rest(
+                    "a fault in the scheduler; see its log. The outcome is unknown"
+                )
         finally:
             self.listening.set()
+            for step in self._resumed.values():
+                if isinstance(step, Call):
+                    step.close()
             for call in self._given_up:
                 call.close()
-        return None if self.fenced else await self._end()
+        return None if self.fenced or self.stuck else await self._end()
 
     async def _end(self) -> Report | None:
         if not self.plan.over and self.plan.stopped and self._store.resumable:
-            await self._persist_at_the_end(*self.plan.adopted())
+            adopted = self.plan.adopted()
+            if self._store.in_order:
+                # What was noted has to be in the log before anything else makes its position move.
+                await self._persist(*adopted)
+            else:
+                await self._persist_at_the_end(*adopted)
             return None
         if not self.plan.over:
             await self._give_up_on_the_rest("the scheduler was shut down before there was a reply")
@@ -383,12 +401,15 @@ class Walk:
 
         What is known to have reached the broker is sent again only where the operator wants that.
         """
+        again = []
         for call in [call for call in self._calls if call.lost]:
             resend = self._resending(call.request.subject)
             unsure = resend is Resend.UNSENT and not call.reached and not self.plan.halted
             if resend is Resend.ALWAYS or unsure:
-                _log.info("request sent again", build=self.id, component=call.request.component)
+                again.append(call.request.component)
                 call.publish()
+        if again:
+            _log.info("requests sent again", build=self.id, requests=len(again), first=again[0])
 
     async def _await_reply(self, call: Call) -> None:
         request = call.request
@@ -425,6 +446,7 @@ class Walk:
         if error is not None:
             _log.warning("component failed", build=self.id, component=settled.component, error=error[:1_000])
             self._recall()
+        self._acted = True
         if self._store.in_order:
             # What begins because of it is persisted after it, or together with it.
             self._store.note(self.id, settled)
@@ -432,6 +454,7 @@ class Walk:
             await self._persist(settled)
 
     async def _persist(self, *events: Event) -> bool:
+        self._acted = True
         try:
             await self._store.append(self.id, events)
         except StoreError as error:

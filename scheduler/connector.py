@@ -449,7 +449,7 @@ class Connectors:
                 self._deliver(call, message, suffix)
                 call.by_capture = call.answered
         finally:
-            if call.closed:
+            if call.closed or not call.answered:
                 self.captured.release(call.request.build, sequence)
             else:
                 call.held.append(sequence)

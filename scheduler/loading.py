@@ -13,7 +13,7 @@ import trio
 from attrs import define, field
 
 from scheduler.build import Journey
-from scheduler.codec import decode_token
+from scheduler.codec import decode_token, encode_token
 from scheduler.connector import Connectors
 from scheduler.errors import BusError, Fenced, JetStreamUnavailable, StoreError, UnreadableLog
 from scheduler.events import Accepted, Loading, Released
@@ -132,7 +132,7 @@ class Loader:
         publishing = False
         refusals = 0
         async with limiter:
-            while True:
+            while not self._supervisor.stopping:
                 try:
                     publishing = await self._take_up(held, entry, loaded)
                 except (BusError, trio.TooSlowError) as error:
@@ -205,15 +205,19 @@ class Loader:
         Returns:
             Whether it is: not where it is that of somebody who is still there.
         """
-        last = await self._store.js.get(LOG, entry.sequence)
+        last = await self._store.js.last(LOG, entry.subject)
         if last is None:
             raise Fenced("its log was removed meanwhile")
         record = decode_record(last.data)
-        if record.instance in live:
-            return False
+        # What we wrote ourselves is a mark of ours, whose reading then met an obstacle.
+        if record.instance != self._store.instance:
+            if encode_token(record.instance) in live:
+                return False
+            if last.sequence != entry.sequence:
+                raise Fenced(f"{record.instance} has written to its log meanwhile")
         # What was captured since is still to be read, whatever this process has seen for other builds.
         self._captured.keep_behind(build, record.position)
-        log = self._store.open(build, sequence=entry.sequence, n=record.n, epoch=record.epoch + 1)
+        log = self._store.open(build, sequence=last.sequence, n=record.n, epoch=record.epoch + 1)
         log.status, log.loads = headings.status, headings.loads + 1
         await log.append(Loading())
         log.loads = 0

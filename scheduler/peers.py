@@ -54,6 +54,8 @@ class Peers:
         self._ping = f"$SRV.PING.{name}"
         self._id = id
         self._decided = False
+        self._outbid = False
+        """Whether a candidate that goes first has asked, since we began to look."""
         self.live: frozenset[str] = frozenset({id})
         """Who worked when it was looked last, this process included."""
 
@@ -67,10 +69,13 @@ class Peers:
         await self._bus.subscribe(CANDIDATES, self._on_candidate)
         while True:
             generation = self._bus.generation
+            self._outbid = False
             if (
                 await self._another_works() is False
                 and await self._is_first()
-                and (await self._another_works() is False and generation == self._bus.generation)
+                and await self._another_works() is False
+                and generation == self._bus.generation
+                and not self._is_outbid()
             ):
                 break
             if not announced:
@@ -116,10 +121,14 @@ class Peers:
     def _on_candidate(self, message: Message) -> None:
         words = _read(message)
         if words is not None and words.id != self._id and may_be_answered(message.reply):
+            self._outbid = self._outbid or words.id < self._id
             try:
                 self._bus.publish(message.reply, encode({"id": self._id, "decided": self._decided}))
             except BusError as error:
                 _log.warning("another candidate was not answered", error=str(error))
+
+    def _is_outbid(self) -> bool:
+        return self._outbid
 
     async def _is_first(self) -> bool:
         """Whether no other candidate goes first."""

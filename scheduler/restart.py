@@ -104,8 +104,8 @@ class Restart:
     async def _adopt_what_is_left(self) -> None:
         """Look for builds that were not there, or somebody else's, when it was looked at the start.
 
-        A process that was killed may have had a record under way that is stored after that; and one that works
-        beside us, since a partition say, may go.
+        A process that was killed may have had a record under way that is stored after that; and one that
+        works beside us, since a partition say, may go.
         """
         pauses = chain(_FIRST_LOOKS, repeat(_LOOK_PERIOD))
         while True:
@@ -118,10 +118,7 @@ class Restart:
             if loaded.contested:
                 self.look_again()
             if loaded.builds:
-                try:
-                    await self._read_again(_earliest(loaded.positions))
-                except BusError as error:
-                    _log.error("captured replies could not be read again", error=str(error))
+                await self._insist(partial(self._read_again, _earliest(loaded.positions)))
                 await self._go_on(loaded)
             await trio.sleep(_PAUSE)
 
@@ -161,10 +158,11 @@ class Restart:
             await self._something_expired.wait()
             self._something_expired = trio.Event()
             calls, self._expired = self._expired, []
-            try:
-                await self._follower.caught_up()
-            except BusError as error:
-                _log.error("cannot look at the captured replies", error=str(error))
+            with trio.move_on_after(self._store.weather.grace):
+                try:
+                    await self._follower.caught_up()
+                except BusError as error:
+                    _log.error("cannot look at the captured replies", error=str(error))
             for call in calls:
                 # Behind the replies of its build that wait for their turn.
                 self._connectors.turns.take(call.request.build, call.time_out)

@@ -58,11 +58,11 @@ class Retention:
                 due += [entry for entry in entries if self._is_due(entry, now)]
                 logs.update(entry.subject for entry in entries)
         objects = [found async for found in self._store.objects.names()]
-        gone = {entry.subject for entry in due}
+        gone = {entry.subject: entry.time for entry in due}
         for found in objects:
             log = _log_of(found.name)
             old = now - found.time / 1e9 > _LOOSE_KEPT and found.name.startswith(_OUR_NAMES)
-            if log in gone or (old and log not in logs):
+            if found.time <= gone.get(log, -1) or (old and log not in logs):
                 await self._store.objects.delete(found.name)
         for entry in due:
             await self._remove(entry)

@@ -11,6 +11,7 @@ import trio
 
 from scheduler import __version__, intake
 from scheduler.bus import Bus, Message, Subscription
+from scheduler.codec import encode_token
 from scheduler.config import Settings
 from scheduler.connector import Connectors
 from scheduler.discovery import Discovery, Endpoint, Identity
@@ -83,7 +84,7 @@ class Service:
             unresolved=settings.unresolved.value,
             resending=settings.resend_for,
         )
-        self._id = secrets.token_hex(11) if self._durable is None else self._durable.instance
+        self._id = secrets.token_hex(11) if self._durable is None else encode_token(self._durable.instance)
         self._peers = Peers(bus, NAME, self._id)
         self._timers.on_resumed = self._supervisor.note_outage
         self._endpoints = {

@@ -31,6 +31,8 @@ _MOST_REPORTED = 10_000
 """Builds whose end is remembered."""
 _FREED_AT_ONCE = 500
 """Parts of a build that is over, freed between two looks at everything else: a millisecond or two."""
+_WORTH_NOTING = 1.0
+"""Seconds of an outage that move deadlines also for the next process."""
 _CLOSING = 0.5
 """Seconds for what is being persisted when the grace is over."""
 
@@ -126,7 +128,7 @@ class Supervisor:
         build = prepared.build.id
         while (holder := self._held.get(build)) is not None:
             await holder.decided.wait()
-            if holder.refusal is not None:
+            if holder.refusal is not None and holder.digest == prepared.digest:
                 raise holder.refusal
             if holder.walk is not None:
                 if holder.digest != prepared.digest:
@@ -261,16 +263,21 @@ class Supervisor:
 
     def note_outage(self, seconds: float) -> None:
         """Nothing could be done for so long, and now it can: deadlines have moved by that."""
-        if self._store.in_order:
+        if self._store.in_order and seconds >= _WORTH_NOTING:
             for walk in self._walks():
                 if walk.plan.in_flight:
-                    self._store.note(walk.id, Suspended(), Resumed(seconds))
+                    self._store.note(walk.id, Suspended(), Resumed(seconds), lazily=True)
 
     def long_waits(self, seconds: float) -> list[tuple[str, str, float]]:
         """Builds whose oldest request is unanswered for longer: build, component, seconds."""
         now = trio.current_time()
         waits = ((walk.id, walk.longest_wait()) for walk in self._walks())
         return [(build, wait[0], now - wait[1]) for build, wait in waits if wait and now - wait[1] > seconds]
+
+    @property
+    def stopping(self) -> bool:
+        """Whether no more builds are taken, or taken up."""
+        return self._stopping
 
     def _walks(self) -> list[Walk]:
         return [held.walk for held in self._held.values() if held.walk is not None]
@@ -336,7 +343,9 @@ class Supervisor:
             self._feed.close(track)
             if report is None:
                 log.info("build left for the next process", settled=walk.plan.done, changes=total)
-                if not walk.fenced and not self._stopping:
+                if walk.stuck:
+                    self.quarantined[walk.id] = "a fault of the scheduler; see its log"
+                elif not walk.fenced and not self._stopping:
                     self.quarantined[walk.id] = (
                         "its log could not be written; the next process goes on with it"
                     )

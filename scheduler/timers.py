@@ -10,6 +10,7 @@ from scheduler.bus import Bus
 
 _TICK = 1.0
 """Seconds between two looks at the connection; an outage is known this exactly."""
+_LONGEST_LOOK = 5 * _TICK
 _GRAIN = 1e-6
 """Seconds within which a timer counts as due: sums of times are rounded, and must not have us spin."""
 
@@ -80,7 +81,8 @@ class Timers:
         """Seconds during which the broker was there, since the first look."""
         now = trio.current_time()
         if self._up:
-            self._passed += now - self._seen
+            # More than that between two looks, and it was us that stood still: a stopped process, say.
+            self._passed += min(now - self._seen, _LONGEST_LOOK)
         self._seen = now
         return self._passed
 

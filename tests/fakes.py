@@ -139,7 +139,7 @@ class FakeStore:
         self._gates: list[tuple[Match, Gate]] = []
         self._failures: list[tuple[Match, Exception]] = []
 
-    def note(self, build: str, *events: Event) -> None:
+    def note(self, build: str, *events: Event, lazily: bool = False) -> None:
         raise AssertionError("this store is told step by step")
 
     def on_failure(self, build: str, handler: Callable[[StoreError], None]) -> None:

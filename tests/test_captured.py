@@ -14,7 +14,7 @@ def at(sequence: int) -> Position:
 def see(captured: Captured, sequence: int, *, hold: str = "") -> None:
     """The next reply was looked at; it is for a component of ``hold``, or for nobody."""
     if hold:
-        captured.hold(hold, sequence)
+        captured.hold(hold, sequence, captured.seen)
     captured.seen = at(sequence)
 
 
@@ -93,6 +93,46 @@ def test_one_that_has_caught_up_is_still_held_by_its_replies() -> None:
     see(captured, 6)
     captured.catch_up(["b1"])
     assert captured.position("b1") == at(4)
+
+
+def test_what_is_read_again_counts_as_well() -> None:
+    """A reply from further back, which is looked at later, holds the position before itself."""
+    captured = Captured()
+    captured.seen = at(100)
+    captured.keep_behind("b1", at(40))
+    see(captured, 101, hold="b1")
+    captured.hold("b1", 50, at(49))
+    captured.catch_up(["b1"])
+    assert captured.position("b1") == at(49)
+    captured.release("b1", 50)
+    assert captured.position("b1") == at(100)
+
+
+def test_a_build_that_is_left_stays_where_it_is() -> None:
+    """What comes in and is let go of afterwards was not dealt with."""
+    captured = Captured()
+    see(captured, 5)
+    see(captured, 6, hold="b1")
+    see(captured, 7)
+    captured.freeze("b1")
+    captured.release("b1", 6)
+    see(captured, 8)
+    captured.freeze("b1")
+    assert (captured.position("b1"), captured.position("b2")) == (at(5), at(8))
+
+
+def test_a_build_that_is_forgotten_holds_nothing() -> None:
+    """Nothing of it is kept; under the same id another one may begin."""
+    captured = Captured()
+    for build in ("b1", "b2", "b3"):
+        see(captured, captured.seen.sequence + 1, hold=build)
+    captured.freeze("b1")
+    captured.keep_behind("b2", at(1))
+    for build in ("b1", "b2", "b3", "never seen"):
+        captured.forget(build)
+        assert captured.position(build) == at(3)
+    captured.release("b3", 3)
+    assert captured.position("b3") == at(3)
 
 
 @given(

@@ -812,13 +812,28 @@ async def test_a_reply_that_is_read_again_holds_the_position_before_it(bench: Be
     calls = [bench.connectors.expect(request(f"c{number}"), f"k-{number:x}") for number in range(50)]
     for number in range(50):
         message = Message(f"{SUBJECT}.done", encode(reply(_component_id=f"c{number}")))
-        bench.connectors.look_at_captured(message, place(50 + number))
+        bench.connectors.look_at_captured(message, place(50 + number), place(49 + number))
     bench.connectors.captured.catch_up(["b1"])
     assert dealt_with(bench) < 50
     await wait_all_tasks_blocked()
     for call in calls:
         call.close()
     assert dealt_with(bench) == 1_000
+
+
+async def test_a_build_that_is_left_claims_nothing_more(bench: Bench) -> None:
+    """Whoever stops waiting has not dealt with what comes then: it is for another process to read."""
+    attempt = await bench.send()
+    capture(bench, "nobody.create.aws.done", reply(service="b9"), 1)
+    bench.connectors.leave("b1")
+    attempt.call.leave()
+    capture(bench, f"{SUBJECT}.done", reply(), 2)
+    await wait_all_tasks_blocked()
+    assert attempt.ended == [Signal.LEFT]
+    attempt.call.close()
+    capture(bench, f"{SUBJECT}.done", reply(), 3)
+    await wait_all_tasks_blocked()
+    assert (dealt_with(bench), dealt_with(bench, "b9")) == (1, 3)
 
 
 async def test_an_answer_that_is_there_already_is_not_left(bench: Bench) -> None:

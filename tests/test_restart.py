@@ -15,10 +15,11 @@ import trio
 from durable import LOGS, Fate, Plant, Process, flat, log_of
 from fake_bus import Published
 from fake_jetstream import UNAVAILABLE
-from fakes import JSON, Reply, change, document, ignore, states, succeed
+from fakes import JSON, Reply, change, document, encode, ignore, states, succeed
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from scheduler.build import Walk
+from scheduler.bus import Message
 from scheduler.errors import IllegalTransition
 from scheduler.events import (
     Accepted,
@@ -942,19 +943,62 @@ async def test_replies_that_an_earlier_process_dealt_with_are_not_replies_again(
 # ---- somebody else
 
 
+class Peer:
+    """Another scheduler on the same broker, as far as it is seen from here."""
+
+    def __init__(self, process: Process, name: str = "other") -> None:
+        self._bus = process.bus
+        self._name = name
+        self.there = True
+
+    async def open(self) -> None:
+        await self._bus.subscribe("$SRV.PING.scheduler", self._answer)
+
+    def _answer(self, message: Message) -> None:
+        if self.there:
+            self._bus.deliver(message.reply, encode({"name": "scheduler", "id": self._name}))
+
+
 async def test_a_build_that_another_process_takes_meanwhile_is_left_to_it(autojump_clock: MockClock) -> None:
-    """Of two that take a build up one is fenced, and does nothing for it any more."""
+    """Of two that work one is fenced, and does nothing for the build while the other one is there."""
     plant = Plant(ignore)
     await abandon(plant)
     async with plant.run() as process:
+        await Peer(process).open()
         await trio.sleep(3)
         write(plant, Loading(), epoch=9)
         plant.answer("a")
-        await trio.sleep(60)
+        await trio.sleep(100)
         assert process.requests == []
         assert process.reports == []
         assert not process.service._supervisor.holds("b1")
     assert flat(plant.broker.told())[-1] == "loading"
+
+
+async def test_the_builds_of_a_process_that_has_gone_are_adopted(autojump_clock: MockClock) -> None:
+    """An active process that sees another one go takes its builds over, with the replies that came meanwhile."""
+    plant = Plant(ignore)
+    value = document("ab", [("a", "b")])
+    async with plant.run() as process:
+        peer = Peer(process)
+        await peer.open()
+        await process.submit(document("z", build="b2"))
+        await trio.sleep(30)
+        digest = "00" * 16
+        write(plant, accept(value, digest), **{"Scheduler-Digest": digest})
+        write(plant, start("a"), sent("a"), position=Position(plant.broker.replies))
+        body = {**outcome("a").body, "_state": "completed"}
+        plant.broker.publish("vpc.create.aws.done", encode(body))
+        plant.answer("z")
+        await trio.sleep(30)
+        assert "b" not in process.requests
+        assert [report["id"] for _, report in process.reports] == ["b2"]
+        peer.there = False
+        await trio.sleep(60)
+        assert process.requests == ["z", "b"]
+        plant.answer("b")
+        await trio.sleep(3)
+        assert [report["id"] for _, report in process.reports] == ["b2", "b1"]
 
 
 READ = f"$JS.API.CONSUMER.CREATE.{LOG}.*"

@@ -8,7 +8,6 @@ import pytest
 import trio
 from attrs import define
 from durable import LOGS, Broker, Fate, flat, log_of, open_store, wall_clock
-from fake_bus import Published
 from fake_jetstream import UNAVAILABLE
 from fakes import document
 from trio.testing import MockClock, wait_all_tasks_blocked
@@ -602,8 +601,7 @@ async def test_no_history(store: JetStreamStore) -> None:
 async def test_what_cannot_be_decoded_leaves_nothing_open(broker: Broker, store: JetStreamStore) -> None:
     """Whoever gives up on a log has stopped reading it."""
     await store.append("b1", [accept()])
-    headers = broker.headers()[0]
-    broker.jetstream.take(Published(log_of("b1"), b"{}", "", headers))
+    broker.publish(log_of("b1"), b"{}")
     before = len(broker.bus.subjects)
     with pytest.raises(UnreadableLog):
         await store.history(log_of("b1"))

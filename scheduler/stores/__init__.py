@@ -52,8 +52,10 @@ class Store(Protocol):
             StoreError: the store answered with an error.
         """
 
-    def note(self, build: str, *events: Event) -> None:
-        """Have ``events`` persisted soon, in order; a failure shows at the next `append`.
+    def note(self, build: str, *events: Event, lazily: bool = False) -> None:
+        """Have ``events`` persisted soon, in order; ``lazily``: together with others, if any come soon.
+
+        A failure is told to whom `on_failure` names, and shows at the next `append`.
 
         Only where `in_order`.
         """

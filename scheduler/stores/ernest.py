@@ -154,7 +154,7 @@ class ErnestStore:
                     lane.error = str(error)
                     raise
 
-    def note(self, build: str, *events: Event) -> None:
+    def note(self, build: str, *events: Event, lazily: bool = False) -> None:
         """Nothing: this store is told step by step."""
 
     def on_failure(self, build: str, handler: Callable[[StoreError], None]) -> None:

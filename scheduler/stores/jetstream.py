@@ -50,6 +50,7 @@ _MOST_BEHIND = 20_000
 _MOST_EVENT_BYTES = 512 * 1024 * 1024
 _SMALL = 32 * 1024
 _LOOKED_AT_AT_ONCE = 500
+_FLUSHED_AT_ONCE = 50
 
 
 @frozen
@@ -156,10 +157,14 @@ class JetStreamStore:
             log.put([encode_event(event)], _STATUS.get(type(event)))
         await log.commit()
 
-    def note(self, build: str, *events: Event) -> None:
-        """Have ``events`` committed soon, in order."""
+    def note(self, build: str, *events: Event, lazily: bool = False) -> None:
+        """Have ``events`` committed soon, in order; ``lazily``, with whatever comes soon."""
         log = self._logs.get(build)
-        if log is not None and log.failure is None:
+        if log is None or log.failure is not None:
+            return
+        if lazily:
+            log.put_lazily(map(encode_event, events))
+        else:
             log.put(map(encode_event, events))
 
     def on_failure(self, build: str, handler: Callable[[StoreError], None]) -> None:
@@ -297,7 +302,8 @@ class JetStreamStore:
 
     def _start(self, log: BuildLog) -> None:
         assert self._nursery is not None, "the store does not run"
-        self._nursery.start_soon(log.write, name=f"log of {log.build}")
+        if not self._nursery.cancel_scope.cancel_called:
+            self._nursery.start_soon(log.write, name=f"log of {log.build}")
 
     async def _end_the_wait(self) -> None:
         """Find out whether what was sent has arrived, and commit what has no company."""
@@ -312,9 +318,11 @@ class JetStreamStore:
             if bus.generation == generation:
                 for log, count in zip(logs, counts, strict=True):
                     log.arrived(generation, count)
-        for log in logs:
+        for count, log in enumerate(logs, 1):
             if not log.flush():
                 self._desk.waiting.pop(log, None)
+            if not count % _FLUSHED_AT_ONCE:
+                await trio.lowlevel.checkpoint()
 
 
 def _entry(delivered: Delivered) -> Entry:

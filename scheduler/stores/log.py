@@ -54,6 +54,7 @@ _LEAST_RECORD_BYTES = 1024
 _MOST_RECORD_BYTES = 1024 * 1024
 _ROOM = 8 * 1024
 """Bytes of a message beside the events of its record."""
+_APPENDS_AT_ONCE = 128
 _SURELY_GONE = 5
 """Looks for a stream, a second apart, after which it is missing and not just late in coming back."""
 
@@ -73,6 +74,8 @@ class Desk:
     """Seconds since 1970."""
     start: Callable[["BuildLog"], None]
     """Runs the log's `BuildLog.write` beside everything else."""
+    lane: trio.CapacityLimiter = field(factory=lambda: trio.CapacityLimiter(_APPENDS_AT_ONCE))
+    """Of thousands of builds only so many append at a time: the others' deadlines have not begun."""
     waiting: dict["BuildLog", None] = field(factory=dict)
     """Logs with something to say that can wait for company."""
 
@@ -158,6 +161,11 @@ class BuildLog:
         if status is not None:
             self._statuses.append((self._put, status))
         self._begin_to_write()
+
+    def put_lazily(self, events: Iterable[bytes]) -> None:
+        """Queue events that can wait for company."""
+        self._lazy.extend(events)
+        self._desk.waiting[self] = None
 
     async def commit(self) -> None:
         """Wait until everything that was put so far is committed; raises as `append`."""
@@ -251,6 +259,7 @@ class BuildLog:
             self._fail(StoreError("a fault in the scheduler; see its log"))
         finally:
             self._writing = False
+            self._round.set()
 
     def _fail(self, error: StoreError) -> None:
         self.failure = error
@@ -341,7 +350,8 @@ class BuildLog:
         async def attempt() -> None:
             nonlocal at_once
             try:
-                ack = await desk.js.publish(self._subject, data, expected=self._sequence, headers=headers)
+                async with desk.lane:
+                    ack = await desk.js.publish(self._subject, data, expected=self._sequence, headers=headers)
             except (BusClosed, MessageTooLarge):
                 raise
             except BusError as error:
@@ -383,7 +393,7 @@ class BuildLog:
         looks, generation = 0, desk.bus.generation
         while True:
             try:
-                return await patiently(desk.weather, lambda: desk.js.last(LOG, self._subject), StreamNotFound)
+                return await patiently(desk.weather, self._ask_for_the_last, StreamNotFound)
             except StreamNotFound:
                 # A server that has just started may not know its streams yet.
                 looks = looks + 1 if generation == desk.bus.generation else 0
@@ -391,5 +401,10 @@ class BuildLog:
             if looks >= _SURELY_GONE:
                 error = LogMissing(f"the stream {LOG} is gone: no build can be accepted or gone on with")
                 desk.weather.missing(error)
-                raise error
+                # The process ends by that; no build is to say anything of its own.
+                await trio.sleep_forever()
             await trio.sleep(1.0)
+
+    async def _ask_for_the_last(self) -> Stored | None:
+        async with self._desk.lane:
+            return await self._desk.js.last(LOG, self._subject)

@@ -22,7 +22,7 @@ class MemoryStore:
     async def append(self, build: str, events: Sequence[Event]) -> None:
         """Forget ``events``: the plan in memory has them already. Never raises."""
 
-    def note(self, build: str, *events: Event) -> None:
+    def note(self, build: str, *events: Event, lazily: bool = False) -> None:
         """Forget ``events``."""
 
     def on_failure(self, build: str, handler: Callable[[StoreError], None]) -> None:

@@ -7,7 +7,14 @@ from typing import Self, TypeVar
 import structlog
 import trio
 
-from scheduler.errors import BusClosed, BusError, JetStreamUnavailable, LogMissing, MessageTooLarge
+from scheduler.errors import (
+    BusClosed,
+    BusError,
+    JetStreamError,
+    JetStreamUnavailable,
+    LogMissing,
+    MessageTooLarge,
+)
 
 _log = structlog.get_logger(__name__)
 
@@ -16,6 +23,8 @@ _SOON = 2.0
 """Seconds of trouble that are worth a line: less is a server's leader that changes, or a slow disk."""
 _FIRST_PAUSE = 0.05
 _LAST_PAUSE = 1.0
+_FULL = frozenset({10002, 10047})
+"""The server's numbers for an account that may not store more: nothing fails by that, as by a full disk."""
 _REPEAT = 60.0
 """Seconds between two lines about the same refusal."""
 
@@ -134,7 +143,8 @@ async def patiently(weather: Weather, ask: Callable[[], Awaitable[_T]], *answers
             except BusError as error:
                 if isinstance(error, final):
                     raise
-                if isinstance(error, JetStreamUnavailable):
+                full = isinstance(error, JetStreamError) and error.err_code in _FULL
+                if full or isinstance(error, JetStreamUnavailable):
                     trouble.say(str(error))
                 elif trio.current_time() - said >= _REPEAT:
                     said = trio.current_time()
