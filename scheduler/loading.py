@@ -44,6 +44,7 @@ MOST_LOADS = 3
 _LOADED_AT_ONCE = 4
 _REPLAYED_AT_ONCE = 100
 """Events replayed between two looks at everything else: about a millisecond."""
+_ACQUITTED_AT_ONCE = 100
 _PAUSE = 1.0
 _MOST_REFUSALS = 5
 """Errors of the server, other than that it cannot answer now, after which they are taken for the build's."""
@@ -62,6 +63,8 @@ class Loaded:
     """To be set when that was read."""
     builds: list[str] = field(factory=list)
     positions: list[Position] = field(factory=list)
+    suspects: list[tuple[Held, Entry]] = field(factory=list)
+    """Those that processes have died of, as far as can be told: to be taken up last, and one by one."""
     contested: bool = False
     """Whether somebody else wrote to one of the logs meanwhile: perhaps its last word."""
 
@@ -109,16 +112,31 @@ class Loader:
             # From now on whoever submits it again waits until it is known what becomes of it.
             if build not in self._supervisor.quarantined and (one := await self._supervisor.reserve(build)):
                 held.append((one, entry))
-        # Those that an earlier process may have died of come last, and one by one: if we die, of that one.
-        held.sort(key=lambda pair: _loads(pair[1]))
-        innocent = sum(not _loads(entry) for _, entry in held)
         limiter = trio.CapacityLimiter(_LOADED_AT_ONCE)
         async with trio.open_nursery() as loads:
-            for one, entry in held[:innocent]:
-                loads.start_soon(self._load, one, entry, loaded, nursery, limiter)
-        for one, entry in held[innocent:]:
-            await self._load(one, entry, loaded, nursery, limiter)
+            for one, entry in held:
+                if _loads(entry) == MOST_LOADS - 1:
+                    loaded.suspects.append((one, entry))
+                else:
+                    loads.start_soon(self._load, one, entry, loaded, nursery, limiter)
         return loaded
+
+    async def load_suspect(
+        self, suspect: tuple[Held, Entry], nursery: trio.Nursery, live: frozenset[str]
+    ) -> Loaded:
+        """Take up one of `Loaded.suspects`: if we die now, it is of that one."""
+        loaded = Loaded(live)
+        held, entry = suspect
+        await self._load(held, entry, loaded, nursery, trio.CapacityLimiter(1))
+        return loaded
+
+    async def acquit(self, builds: Iterable[str]) -> None:
+        """Nobody has died of these: their loadings are not counted any more."""
+        for count, build in enumerate(builds, 1):
+            if self._supervisor.holds(build):
+                self._store.note(build, Released(), lazily=True)
+            if not count % _ACQUITTED_AT_ONCE:
+                await trio.lowlevel.checkpoint()
 
     async def _load(
         self,
@@ -256,8 +274,6 @@ class Loader:
         self._supervisor.go_on(held, plan, accepted, journey)
         loaded.positions.append(history.position)
         loaded.builds.append(held.build)
-        # Whoever would have died of it has not.
-        await self._store.append(held.build, [Released()])
 
 
 def _loads(entry: Entry) -> int:

@@ -29,6 +29,8 @@ _log = structlog.get_logger()
 _T = TypeVar("_T")
 
 _PAUSE = 1.0
+_PROBATION = 0.5
+"""Seconds after which a build that was taken up no longer counts as one that a process may die of."""
 _FIRST_LOOKS = (5.0, 30.0)
 _LOOK_PERIOD = 600.0
 """Seconds between looks for builds that nobody works on, the first two and then."""
@@ -65,6 +67,7 @@ class Restart:
         self._follower = Follower(store.js, REPLIES, self._on_captured)
         self._live = live
         self._again = trio.Event()
+        self._on_probation: list[str] = []
         self._caught_up = trio.Event()
         self._reconnected = trio.Event()
         self._expired: list[Call] = []
@@ -93,6 +96,7 @@ class Restart:
             await self._insist(self._follower.caught_up)
             self._caught_up.set()
             await self._go_on(loaded)
+            await self._take_up_suspects(loaded, nursery)
             if loaded.contested:
                 self.look_again()
             await self._adopt_what_is_left()
@@ -117,10 +121,18 @@ class Restart:
             loaded = await self._loader.load(await self._unfinished(), self._nursery, live)
             if loaded.contested:
                 self.look_again()
-            if loaded.builds:
-                await self._insist(partial(self._read_again, _earliest(loaded.positions)))
-                await self._go_on(loaded)
+            await self._catch_up_and_go_on(loaded)
+            await self._take_up_suspects(loaded, self._nursery)
             await trio.sleep(_PAUSE)
+
+    async def _take_up_suspects(self, loaded: Loaded, nursery: trio.Nursery) -> None:
+        for suspect in loaded.suspects:
+            await self._catch_up_and_go_on(await self._loader.load_suspect(suspect, nursery, loaded.live))
+
+    async def _catch_up_and_go_on(self, loaded: Loaded) -> None:
+        if loaded.builds:
+            await self._insist(partial(self._read_again, _earliest(loaded.positions)))
+            await self._go_on(loaded)
 
     async def _go_on(self, loaded: Loaded) -> None:
         """Let builds go on: the replies that came meanwhile have been read."""
@@ -129,6 +141,14 @@ class Restart:
         loaded.caught_up.set()
         if loaded.builds:
             _log.info("unfinished builds go on", builds=len(loaded.builds))
+            self._on_probation += loaded.builds
+            await trio.sleep(_PROBATION)
+            await self.acquit()
+
+    async def acquit(self) -> None:
+        """Whoever dies of a build does so at once, and we have not; or we end in order."""
+        builds, self._on_probation = self._on_probation, []
+        await self._loader.acquit(builds)
 
     async def _read_again(self, after: Position) -> None:
         """Look at what was captured after a position, up to what is followed."""
@@ -177,6 +197,7 @@ class Restart:
                 await self._follower.caught_up()
             except BusError as error:
                 _log.error("cannot look at the captured replies", error=str(error))
+            await self._connectors.turns.through()
             if not self._reconnected.is_set():
                 self._supervisor.send_again()
 

@@ -91,6 +91,7 @@ class Service:
             subject: Endpoint(subject.replace(".", "-"), subject, intake.QUEUE_GROUP)
             for subject in intake.SUBJECTS
         }
+        self._restart: Restart | None = None
         self._stopping = trio.Event()
         self._answered = trio.Event()
         """Set when every build that came in has its answer, and no more are taken in."""
@@ -139,7 +140,7 @@ class Service:
                     recorder=self._recorder,
                     read=self._reader.read_accepted,
                 )
-                restart = Restart(
+                restart = self._restart = Restart(
                     self._bus,
                     self._durable,
                     loader,
@@ -162,6 +163,8 @@ class Service:
             task_status.started()
             await self._stopping.wait()
             self._supervisor.refuse_new()
+            if self._restart is not None:
+                await self._restart.acquit()
             await self._supervisor.drain(self._settings.grace)
             await self._say_goodbye()
             background.cancel_scope.cancel()

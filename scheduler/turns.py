@@ -35,6 +35,10 @@ class Turns:
             await self._moved.wait()
             waiting.intersection_update(self._queues)
 
+    async def through(self) -> None:
+        """Wait until nothing waits for its turn that was there by now."""
+        await self.done_with(list(self._queues))
+
     def take(self, build: str, job: Callable[[], None]) -> None:
         """Call ``job`` now or soon, in the order of asking within a build; it must not block."""
         queue = self._queues.get(build)

@@ -1,5 +1,6 @@
 """What JetStream does as this package uses it: a real server, and its twin in memory."""
 
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, TypeAlias
@@ -58,10 +59,12 @@ class World:
         inbox = self.bus.new_inbox()
         send, receive = trio.open_memory_channel[Message](100)
         subscription = await self.bus.subscribe(inbox, send.send_nowait)
+        endpoint = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"
+        self.bus.publish(endpoint, _encode(body), reply=inbox)
+        got: list[Message] = []
         with trio.fail_after(5):
-            endpoint = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"
-            self.bus.publish(endpoint, _encode(body), reply=inbox)
-            got = [await receive.receive() for _ in range(count)]
+            while len(got) < count:
+                got.append(await receive.receive())
         await subscription.unsubscribe()
         return got
 
@@ -97,8 +100,6 @@ def open_world(request: pytest.FixtureRequest) -> OpenWorld:
 
 
 def _encode(body: dict[str, Any]) -> bytes:
-    import json  # noqa: PLC0415
-
     return json.dumps(body).encode()
 
 
@@ -314,7 +315,7 @@ async def test_a_rollup_replaces_its_subject(open_world: OpenWorld) -> None:
 
 
 async def test_a_full_stream_refuses_or_forgets(open_world: OpenWorld) -> None:
-    """With ``discard: new`` what is too much is refused, as something to be tried again; else the old goes."""
+    """With ``discard: new`` what is too much is refused, to be tried again; otherwise the old goes."""
     async with open_world() as world:
         await world.create(discard="new", max_bytes=100)
         await world.create("T", subjects=["t.*"], max_bytes=100)
@@ -378,7 +379,7 @@ async def test_headers_only_and_the_last_of_each(open_world: OpenWorld) -> None:
             await world.js.publish(subject, b"body", headers={"H": str(number)})
         with pytest.raises(JetStreamError, match="optional filter subject is not set"):
             await world.consume("c", deliver_policy="last_per_subject")
-        chosen = {"deliver_policy": "last_per_subject", "filter_subjects": [">"]}
+        chosen: dict[str, Any] = {"deliver_policy": "last_per_subject", "filter_subjects": [">"]}
         await world.consume("c", **chosen, headers_only=True)
         got = await world.pull("c", 3, batch=10, no_wait=True)
         await world.js.publish("s.1", b"longer body")
@@ -416,7 +417,7 @@ async def test_a_waiting_pull_shows_signs_of_life(open_world: OpenWorld) -> None
         await world.create()
         await world.consume("c")
         await world.js.publish("s.1", b"x")
-        body = {"batch": 5, "expires": SECOND, "idle_heartbeat": 3 * SECOND // 10}
+        body: dict[str, Any] = {"batch": 5, "expires": SECOND, "idle_heartbeat": 3 * SECOND // 10}
         got = await world.pull("c", 5, **body)
         [late] = await world.pull("c", 1, **{**body, "idle_heartbeat": SECOND})
     assert place(got[0]) == [1, 1, 0]
@@ -533,7 +534,8 @@ async def test_the_twin_without_a_quorum(mock_clock: MockClock) -> None:
         assert (await world.js.publish("s.1", b"")).sequence == 1
 
 
-async def test_the_twin_forgets_a_tail(autojump_clock: MockClock) -> None:
+@pytest.mark.usefixtures("autojump_clock")
+async def test_the_twin_forgets_a_tail() -> None:
     """Messages that an asynchronous stream lost give their numbers back, and what is old goes by itself."""
     async with twin_world() as world:
         assert world.twin is not None
@@ -548,7 +550,8 @@ async def test_the_twin_forgets_a_tail(autojump_clock: MockClock) -> None:
     assert (info.messages, info.first_sequence, info.last_sequence) == (0, 4, 3)
 
 
-async def test_the_twin_ends_idle_consumers(autojump_clock: MockClock) -> None:
+@pytest.mark.usefixtures("autojump_clock")
+async def test_the_twin_ends_idle_consumers() -> None:
     """A consumer that nobody pulls from for its time ends; a request that waits keeps it."""
     async with twin_world() as world:
         assert world.twin is not None
@@ -562,7 +565,8 @@ async def test_the_twin_ends_idle_consumers(autojump_clock: MockClock) -> None:
         assert "c" not in world.twin.streams["S"].consumers
 
 
-async def test_later_is_in_order(autojump_clock: MockClock) -> None:
+@pytest.mark.usefixtures("autojump_clock")
+async def test_later_is_in_order() -> None:
     """Jobs run at their times, in order, whatever the order of asking."""
     later = Later()
     done: list[str] = []

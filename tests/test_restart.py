@@ -35,6 +35,7 @@ from scheduler.events import (
 )
 from scheduler.jetstream.streams import LOG, REPLIES, REPORTS
 from scheduler.model import Resend
+from scheduler.plan import Plan
 from scheduler.records import Elsewhere, Position
 from scheduler.template import OnUnresolved, Templates
 
@@ -834,6 +835,34 @@ async def test_three_deaths_in_a_row_quarantine(
         assert [report["id"] for _, report in process.reports] == ["b2"]
 
 
+async def test_a_build_that_kills_with_its_first_step_is_quarantined(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where it is read without harm, and what it does then is what a process dies of; the others go on."""
+    plant = Plant(ignore)
+    await abandon(plant, document("ab", [("a", "b")], build="b2"), document("x"))
+    original = Plan.is_starting
+
+    def fatal(plan: Plan, vertex: int) -> bool:
+        if plan.build.id == "b1":
+            raise Death
+        return original(plan, vertex)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Plan, "is_starting", fatal)
+        for _ in range(3):
+            with pytest.raises(BaseExceptionGroup) as caught:
+                async with plant.run():
+                    await trio.sleep(30)
+            assert caught.group_contains(Death)
+        async with plant.run() as process:
+            await trio.sleep(30)
+            assert list(process.service._supervisor.quarantined) == ["b1"]
+            plant.answer("a")
+            await trio.sleep(1)
+            assert process.requests == ["b"]
+
+
 async def test_two_deaths_in_a_row_do_not(autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch) -> None:
     """The third process goes on, and with its first commit nobody counts any more."""
     plant = Plant(ignore)
@@ -1151,6 +1180,37 @@ async def test_what_is_answered_while_a_process_leaves_is_not_lost(autojump_cloc
         await trio.sleep(3)
         assert [report["id"] for _, report in process.reports] == ["b2"]
         assert "a" not in process.requests
+
+
+async def test_what_is_still_written_of_a_build_that_was_left_claims_nothing(
+    autojump_clock: MockClock,
+) -> None:
+    """Outcomes that are committed after waiting has ended say nothing of replies that came after that."""
+    plant = Plant(ignore, grace=0)
+    async with plant.run() as process:
+        await process.submit(document("xc", [("x", "c")]))
+        await process.submit(document("axyd", [("a", "d")], build="b2"))
+        await trio.sleep(1)
+        for build in ("b1", "b2"):
+            plant.broker.line.plan(log_of(build), Fate.HOLD)
+        for message, component in list(plant.requests):
+            if (component["service"], component["_component_id"]) in {("b1", "x"), ("b2", "y")}:
+                plant.broker.publish(f"{message.subject}.done", encode({**component, "_state": "completed"}))
+        await wait_all_tasks_blocked()
+        # The next record of b2, which waits for the one that is under way.
+        plant.answer("x")
+        await wait_all_tasks_blocked()
+        process.service.stop()
+        await trio.sleep(0.6)
+        plant.answer("a")
+        await trio.sleep(0.05)
+        plant.broker.line.release(log_of("b2"))
+        await trio.sleep(5)
+    assert flat(plant.broker.told("b2"))[-1] == "settled x"
+    async with plant.run(succeed) as process:
+        await trio.sleep(3)
+        assert "a" not in process.requests
+        assert "b2" in [report["id"] for _, report in process.reports]
 
 
 async def test_a_stop_during_the_restart_loses_nothing(autojump_clock: MockClock) -> None:

@@ -11,7 +11,7 @@ import re
 import secrets
 from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any, Final
 
 import msgspec
@@ -229,7 +229,8 @@ class Objects:
             if scope.cancelled_caught:
                 raise JetStreamUnavailable("an object was not stored: the connection was lost")
         finally:
-            window.withdraw()
+            with trio.move_on_after(_GOODBYE, shield=True):
+                await window.end(bus.generation)
             with trio.move_on_after(_GOODBYE, shield=True):
                 await subscription.unsubscribe()
 
@@ -294,7 +295,6 @@ class _Window:
             JetStreamUnavailable: no acknowledgement came for ``patience`` seconds.
             BusError: as for `JetStream`, for any of the messages.
         """
-        await trio.lowlevel.checkpoint()
         while len(self._unacknowledged) >= size and self._failure is None:
             self._changed = trio.Event()
             with trio.move_on_after(self._patience) as scope:
@@ -306,10 +306,16 @@ class _Window:
         if self._failure is not None:
             raise self._failure
 
-    def withdraw(self) -> None:
-        """Have what has not left never leave."""
-        for outgoing in self._unacknowledged:
-            outgoing.withdraw()
+    async def end(self, generation: int) -> None:
+        """Have what has not left never leave, and wait for the rest: it may be stored behind a purge.
+
+        What left over another connection than this ``generation`` was stored long ago, or is lost.
+        """
+        self._unacknowledged = deque(
+            one for one in self._unacknowledged if not one.withdraw() and one.generation == generation
+        )
+        with suppress(BusError):
+            await self.room(1)
 
 
 def _decode(data: bytes) -> _Meta:

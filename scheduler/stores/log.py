@@ -241,6 +241,7 @@ class BuildLog:
     def _begin_to_write(self) -> None:
         if not self._writing and self.failure is None:
             self._writing = True
+            self._round = trio.Event()
             self._desk.start(self)
 
     async def write(self) -> None:

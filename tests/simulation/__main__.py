@@ -18,7 +18,9 @@ def _line(step: Step) -> str:
     document = json.loads(data)
     if step.who == "SCHEDULER_LOG":
         events = [_event(event) for event in document["events"]]
-        shown = f"n={document['n']} {document['record_id']} {document['reply_position'][0]} {', '.join(events)}"
+        shown = (
+            f"n={document['n']} {document['record_id']} {document['reply_position'][0]} {', '.join(events)}"
+        )
     else:
         keys = ("service", "_component_id", "_state", "serial", "error")
         shown = " ".join(f"{key}={document[key]}" for key in keys if key in document)

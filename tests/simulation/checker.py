@@ -1,21 +1,22 @@
 """Judges a trace by what the service promises: the log is what the stream has, not what the process says.
 
-Each rule raises no exception; it adds a line to what is wrong. The letters are those of the promises: G1 durable
-acceptance, G2 order, G3 one outcome, G4 at least once, G5 stop on error, G6 one report, G7 fencing.
+A rule that is broken raises nothing; it adds a line to what is wrong. The letters are those of the promises:
+G1 durable acceptance, G2 order, G3 one outcome, G4 at least once and known by its attempt, G5 stop on error,
+G6 one report, G7 fencing.
 """
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias
 
 from attrs import define, field, frozen
-from simulation.scenario import Scenario, dependencies
-from simulation.trace import Step
 
 from scheduler.errors import UnreadableLog
 from scheduler.events import Accepted, Finished, Loading, Reported, Sent, Settled, Started, Withdrawn
 from scheduler.history import History
 from scheduler.records import Elsewhere, Status, decode_record
+from simulation.scenario import Scenario, dependencies
+from simulation.trace import Step
 
 JSON: TypeAlias = dict[str, Any]
 
@@ -39,7 +40,7 @@ class Component:
     started: str = ""
     """The attempt, once its start is committed."""
     sent: bool = False
-    settled: JSON | None = None
+    settled: Mapping[str, Any] | None = None
     attempts: set[str] = field(factory=set)
     """All attempt ids it was sent under."""
     departures: list[tuple[float, str]] = field(factory=list)
@@ -191,7 +192,7 @@ class Checker:
                 if not build.published:
                     self._wrong(f"G6 {name}: it is said to be reported, and no report has arrived")
 
-    def _settled(self, name: str, build: Build, n: int, component: str, body: JSON) -> None:
+    def _settled(self, name: str, build: Build, n: int, component: str, body: Mapping[str, Any]) -> None:
         one = build.components[component]
         if one.settled is not None:
             if "adoptable" not in body or body["_state"] != one.settled["_state"]:
@@ -203,16 +204,12 @@ class Checker:
         if body["_state"] == "errored":
             build.error_at = build.error_at or n
             self._failed(name, build, component, one, body)
-        elif build.document["changes"][self._place(build, component)]["_action"] != "none":
-            if one.answers.get(body.get("serial", "")) != "completed":
-                self._wrong(f"G3 {name}: {component} is completed, and no connector said so")
+        elif body["_action"] != "none" and one.answers.get(body.get("serial", "")) != "completed":
+            self._wrong(f"G3 {name}: {component} is completed, and no connector said so")
 
-    @staticmethod
-    def _place(build: Build, component: str) -> int:
-        changes = build.document["changes"]
-        return next(at for at, one in enumerate(changes) if one["_component_id"] == component)
-
-    def _failed(self, name: str, build: Build, component: str, one: Component, body: JSON) -> None:
+    def _failed(
+        self, name: str, build: Build, component: str, one: Component, body: Mapping[str, Any]
+    ) -> None:
         """Whether there is a reason for a failure that is none of our own making."""
         text = body.get("error", "")
         if body.get("serial") in one.answers and "cannot" in text:
@@ -233,7 +230,8 @@ class Checker:
             if not one.ever_unheard:
                 self._wrong(f"{name}: {component} fails for want of a connector, and was heard")
         elif text.startswith("outcome unknown"):
-            if kept:
+            taken_up = max(build.loaded_at.values(), default=0.0)
+            if any(reply.time < taken_up for reply in kept):
                 self._wrong(f"{name}: the outcome of {component} is unknown, and its reply was captured")
             if len(build.loaded) < 2:
                 self._wrong(f"{name}: the outcome of {component} is unknown without a restart")
@@ -273,13 +271,13 @@ class Checker:
 
     def _knows(self, build: Build, who: str, n: int) -> bool:
         """Whether a process has to know of a record: it wrote it, or took the build up after it."""
-        return 0 < n and (build.instances[n - 1] == who or build.loaded.get(who, 0) > n)
+        return n > 0 and (build.instances[n - 1] == who or build.loaded.get(who, 0) > n)
 
     def _request_left(self, step: Step) -> None:
         name, component, who = step.build, step.component, step.who
         build = self._builds[name]
         one = build.components[component]
-        attempt, subject, reply = step.detail
+        attempt, _, reply = step.detail
         self._tokens[reply] = (name, component)
         if one.started != attempt and component not in build.settled_at:
             self._wrong(f"G2 {name}: {component} leaves before its start is committed")
@@ -330,7 +328,7 @@ class Checker:
             self._wrong(f"G7 {step.build}: {step.who} is fenced, and writes {step.detail}")
 
     def _read_back(self, step: Step) -> None:
-        """A process sees the last record of a log: where it is another's and later than its own, that is it."""
+        """A process sees the last record of a log: one that is another's, after its own, fences it."""
         build = self._builds[step.build]
         who = step.detail.rpartition("-")[0].rpartition("-")[0].rpartition("-")[0]
         mine = [n for n, instance in enumerate(build.instances, 1) if instance == step.who]
@@ -408,7 +406,9 @@ class Checker:
 
     def _accepted_left(self, step: Step) -> None:
         if self._builds[step.build].history.accepted is None:
-            self._wrong(f"G1 {step.build}: a caller is told that it is accepted, and the log does not have it")
+            self._wrong(
+                f"G1 {step.build}: a caller is told that it is accepted, and the log does not have it"
+            )
 
     def _answered(self, step: Step) -> None:
         status, code, altered = step.detail

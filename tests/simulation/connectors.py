@@ -4,9 +4,9 @@ import json
 from typing import Any, TypeAlias
 
 from attrs import define, field, frozen
-from simulation.world import SimBus, World
 
 from scheduler.bus import Message
+from simulation.world import SimBus, World
 
 JSON: TypeAlias = dict[str, Any]
 

@@ -6,7 +6,7 @@ import secrets
 import signal
 import time
 import zlib
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import FrameType
@@ -35,8 +35,8 @@ _LONGEST = 30
 class Clockwork(Later):
     """The clock of a run: what happens in the world happens between two turns of Trio's tasks.
 
-    It moves on when no task can run, as Trio's mock clock does by itself; what is due in the world is then done
-    right here. A task of its own, which wakes up for every message, would cost half of the whole run.
+    It moves on when no task can run, as Trio's mock clock does by itself; what is due in the world is then
+    done right here. A task of its own, which wakes up for every message, would cost half of the whole run.
     """
 
     def __init__(self) -> None:
@@ -92,13 +92,13 @@ def run(seed: int, main: Callable[[Later], Awaitable[T]], log: Callable[[str, di
 
 @contextmanager
 def _patched(source: random.Random) -> Iterator[None]:
-    patches = [
+    patches: list[Any] = [
         mock.patch.object(trio_run, "_ALLOW_DETERMINISTIC_SCHEDULING", new=True),
         mock.patch.object(secrets, "token_hex", lambda size=32: source.randbytes(size).hex()),
         mock.patch.object(secrets, "token_bytes", lambda size=32: source.randbytes(size)),
         mock.patch.object(secrets, "randbelow", source.randrange),
         mock.patch.object(time, "time", wall_clock),
-        mock.patch.object(time, "time_ns", lambda: round(wall_clock() * SECOND)),
+        mock.patch.object(time, "time_ns", _wall_clock_ns),
         mock.patch.object(time, "monotonic", trio.current_time),
         # How long our own code takes is no part of the simulation: it takes no time at all.
         mock.patch.object(time, "perf_counter", trio.current_time),
@@ -121,6 +121,10 @@ def wall_clock() -> float:
     return DAY_ZERO / SECOND + trio.current_time() + SKEW.get()
 
 
+def _wall_clock_ns() -> int:
+    return round(wall_clock() * SECOND)
+
+
 async def _in_place(work: Callable[..., T], *args: Any, **_: Any) -> T:
     """A thread would be as fast as it is in this run; so there is none."""
     await trio.lowlevel.checkpoint()
@@ -129,8 +133,8 @@ async def _in_place(work: Callable[..., T], *args: Any, **_: Any) -> T:
 
 @contextmanager
 def _logging(log: Callable[[str, dict[str, Any]], None]) -> Iterator[None]:
-    def tell(_: Any, level: str, event: dict[str, Any]) -> Any:
-        log(level, event)
+    def tell(_: Any, level: str, event: MutableMapping[str, Any]) -> str:
+        log(level, dict(event))
         raise structlog.DropEvent
 
     before = structlog.get_config()

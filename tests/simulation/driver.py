@@ -13,11 +13,6 @@ import attrs
 import trio
 from attrs import define, field
 from fake_jetstream import NO_ROOM, UNAVAILABLE, Kept, Later, Stream
-from simulation import determinism
-from simulation.connectors import TYPES, Connector
-from simulation.scenario import MOMENTS, Fault, Scenario, Submission, imagine
-from simulation.trace import Step, Trace
-from simulation.world import SimBus, World
 
 import scheduler.process
 from scheduler.config import Settings, parse_resend
@@ -25,6 +20,11 @@ from scheduler.errors import NoResponders
 from scheduler.process import open_store
 from scheduler.service import Service
 from scheduler.stores.jetstream import JetStreamStore
+from simulation import determinism
+from simulation.connectors import TYPES, Connector
+from simulation.scenario import MOMENTS, Fault, Scenario, Submission, imagine
+from simulation.trace import Trace
+from simulation.world import SimBus, World
 
 JSON: TypeAlias = dict[str, Any]
 
@@ -46,7 +46,7 @@ class Process:
     bus: SimBus = field(init=False)
     service: Service | None = None
     scope: trio.CancelScope = field(factory=trio.CancelScope)
-    ended: bool = False
+    over: trio.Event = field(factory=trio.Event)
 
     def __attrs_post_init__(self) -> None:
         self.bus = SimBus(self.driver.world, self.name)
@@ -63,14 +63,12 @@ class Process:
                 store = await open_store(settings, self.bus)
                 self.service = Service(settings, self.bus, store)
                 await self.service.run()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - it is what the process ends with
             # What comes out of a killed process is nobody's business: it could not say so.
             if not self.bus.dead:
                 trace.add("fails", self.name, detail=_unwrapped(error))
-                if self.driver.reraise:
-                    raise
         finally:
-            self.ended = True
+            self.over.set()
             if not self.bus.dead:
                 trace.add("ends", self.name)
                 self.bus.die(keep=1_000_000)
@@ -78,7 +76,7 @@ class Process:
 
     def kill(self) -> None:
         """kill -9: in this very moment, wherever it is."""
-        if not self.ended and not self.bus.dead:
+        if self.alive:
             self.driver.trace.add("killed", self.name)
             self.bus.die(keep=self.driver.world.rng.choice((0, 1, 1_000_000)))
             self.scope.cancel()
@@ -86,7 +84,7 @@ class Process:
     @property
     def alive(self) -> bool:
         """Whether it is there."""
-        return not self.ended and not self.bus.dead
+        return not self.over.is_set() and not self.bus.dead
 
 
 WHO: ContextVar[Process | None] = ContextVar("WHO", default=None)
@@ -102,9 +100,8 @@ def _unwrapped(error: BaseException) -> str:
 class Driver:
     """One run of one scenario."""
 
-    def __init__(self, scenario: Scenario, later: Later, *, reraise: bool = False) -> None:
+    def __init__(self, scenario: Scenario, later: Later) -> None:
         self.scenario = scenario
-        self.reraise = reraise
         self.trace = Trace()
         self.rng = random.Random(f"driver {scenario.seed}")
         self.world = World(random.Random(f"world {scenario.seed}"), self.trace, later)
@@ -299,8 +296,7 @@ class Driver:
             victim.kill()
         else:
             victim.service.stop()
-            while not victim.ended:
-                await trio.sleep(0.1)
+            await victim.over.wait()
         await self._restart_later(fault.seconds)
 
     async def _second(self, fault: Fault, _: float) -> None:
@@ -349,7 +345,7 @@ class Driver:
             lost = replies.lose_tail(fault.number // 2 % 4)
             self.trace.add("replies lost", detail=[kept.sequence for kept in lost])
         await trio.sleep(until)
-        if not broker.up:
+        if not self.world.broker.up:
             broker.restart()
             self.trace.add("broker is back")
 
@@ -383,15 +379,13 @@ class Driver:
         self.world.broker.jetstream.restart()
 
 
-def simulate(seed: int, *, prepare: Callable[[Driver], None] = lambda _: None, reraise: bool = False) -> Driver:
+def simulate(seed: int) -> Driver:
     """Run the scenario of a seed, and give the driver with its trace."""
     drivers: list[Driver] = []
 
     async def main(later: Later) -> None:
-        driver = Driver(imagine(seed), later, reraise=reraise)
-        drivers.append(driver)
-        prepare(driver)
-        await driver.run()
+        drivers.append(Driver(imagine(seed), later))
+        await drivers[0].run()
 
     def log(level: str, event: JSON) -> None:
         if drivers:
@@ -402,8 +396,3 @@ def simulate(seed: int, *, prepare: Callable[[Driver], None] = lambda _: None, r
     with mock.patch.object(scheduler.process, "JetStreamStore", told):
         determinism.run(seed, main, log)
     return drivers[0]
-
-
-def shown(steps: list[Step]) -> str:
-    """Steps for people."""
-    return "\n".join(map(str, steps))

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterable, Iterator
 
 from attrs import field, frozen
+
 from simulation.checker import Checker
 from simulation.driver import simulate
 from simulation.scenario import Scenario
@@ -26,7 +27,8 @@ class Verdict:
 
     def __str__(self) -> str:
         lines = "\n".join(f"  {problem}" for problem in self.problems[:10])
-        return f"seed {self.seed}:\n{lines}\n  to see all of it: PYTHONPATH=tests python -m simulation {self.seed}"
+        replay = f"PYTHONPATH=tests python -m simulation {self.seed}"
+        return f"seed {self.seed}:\n{lines}\n  to see all of it: {replay}"
 
 
 def judge(seed: int) -> Verdict:

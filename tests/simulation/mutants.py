@@ -13,14 +13,14 @@ import trio
 from scheduler.build import Walk
 from scheduler.bus import Bus
 from scheduler.captured import Captured
-from scheduler.config import Resend, Settings
+from scheduler.config import Settings
 from scheduler.connector import Connectors
 from scheduler.errors import BusError, WrongLastSequence
 from scheduler.events import Accepted, Event, Sent, Settled, Started, Withdrawn
-from scheduler.history import History
 from scheduler.jetstream.api import Ack, JetStream
 from scheduler.jetstream.streams import report_subject
 from scheduler.loading import Loaded, Loader
+from scheduler.model import Resend
 from scheduler.plan import Plan
 from scheduler.records import Position, encode_event
 from scheduler.report import Report
@@ -66,7 +66,7 @@ def _accepted_too_early() -> list[Patch]:
 def _taken_for_stored() -> list[Patch]:
     """An append without an answer is taken for stored; it is not read back."""
 
-    async def is_stored(log: BuildLog, record_id: str, reason: str) -> bool:
+    async def is_stored(*_: object) -> bool:
         await trio.lowlevel.checkpoint()
         return True
 
@@ -76,7 +76,7 @@ def _taken_for_stored() -> list[Patch]:
 def _blind_retry() -> list[Patch]:
     """An append without an answer is taken for lost, and is made again after whatever is there now."""
 
-    async def is_stored(log: BuildLog, record_id: str, reason: str) -> bool:
+    async def is_stored(log: BuildLog, *_: object) -> bool:
         last = await log._last()
         log._sequence = last.sequence if last is not None else 0
         return False
@@ -175,7 +175,7 @@ def _dependents_that_do_not_wait() -> list[Patch]:
 def _replies_not_followed() -> list[Patch]:
     """Nobody looks at what the stream captured."""
 
-    def ignore(connectors: Connectors, message: object, place: Position) -> None:
+    def ignore(connectors: Connectors, _: object, place: Position) -> None:
         connectors.captured.seen = place
 
     return [(Connectors, "on_captured", ignore)]
@@ -210,9 +210,11 @@ def _deadlines_before_replies() -> list[Patch]:
     """A build that is taken up goes on before the captured replies are read."""
     begin = Loader._begin
 
-    async def impatient(loader: Loader, build: str, history: History, loaded: Loaded) -> None:
-        loaded.caught_up.set()
-        await begin(loader, build, history, loaded)
+    async def impatient(loader: Loader, *args: Any) -> None:
+        for loaded in args:
+            if isinstance(loaded, Loaded):
+                loaded.caught_up.set()
+        await begin(loader, *args)
 
     return [(Loader, "_begin", impatient)]
 
@@ -224,7 +226,7 @@ def _outages_that_count() -> list[Patch]:
     class Always:
         connected = True
 
-    def running(timers: Timers, bus: object, available: object = None) -> None:
+    def running(timers: Timers, *_: object) -> None:
         init(timers, cast("Bus", Always()))
 
     return [(Timers, "__init__", running)]

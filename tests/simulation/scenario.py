@@ -1,9 +1,10 @@
-"""What is to happen in one run: builds, when they are handed in, what goes wrong and when. All from a seed."""
+"""What is to happen in one run: builds, when they are handed in, what goes wrong and when; all by a seed."""
 
 import random
 from typing import Any, TypeAlias
 
 from attrs import field, frozen
+
 from simulation.connectors import PROVIDERS, TYPES, Manners
 
 JSON: TypeAlias = dict[str, Any]

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from simulation.driver import simulate
 from simulation.judging import chosen
 

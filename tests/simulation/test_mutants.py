@@ -1,6 +1,7 @@
 """The simulation finds faults: each of those that are put into the package on purpose is caught."""
 
 import pytest
+
 from simulation.judging import judge_all
 from simulation.mutants import MUTANTS, mutated
 

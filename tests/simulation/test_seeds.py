@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import pytest
+
 from simulation.judging import chosen, judge_all
 
 _SHARE = 100
@@ -15,6 +16,6 @@ def _shares() -> list[Sequence[int]]:
 
 @pytest.mark.parametrize("seeds", _shares(), ids=lambda seeds: f"{seeds[0]}-{seeds[-1]}")
 def test_the_promises_hold(seeds: Sequence[int]) -> None:
-    """Every accepted build ends, with one outcome a component and one report, and nothing is sent that must not be."""
+    """Every accepted build ends, with one outcome a component, one report, and nothing sent in vain."""
     verdicts = list(judge_all(seeds))
     assert not verdicts, "\n\n".join(["", *map(str, verdicts[:5]), f"{len(verdicts)} of {len(seeds)} seeds"])

@@ -1,8 +1,8 @@
 """The simulated world: a broker with JetStream that outlives its clients, and the connections to it.
 
-A connection has a lane in each direction, in which messages keep their order and take their time. It can be cut
-(some of what is under way arrives, the rest is lost), or go silent for a while; what was written to it may
-then still arrive long after its client has given it up.
+A connection has a lane in each direction, in which messages keep their order and take their time. It can be
+cut (some of what is under way arrives, the rest is lost), or go silent for a while; what was written to it
+may then still arrive long after its client has given it up.
 """
 
 import base64
@@ -10,17 +10,18 @@ import json
 import random
 from collections import deque
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, TypeAlias
 
 import trio
 from fake_bus import Published, _parse
 from fake_jetstream import FakeJetStream, Kept, Later, Stream
-from simulation.trace import Trace
 
 from scheduler.bus import Message
 from scheduler.bus.endpoint import Endpoint
 from scheduler.bus.outbox import Barrier
 from scheduler.bus.subjects import matches
+from simulation.trace import Trace
 
 MAX_PAYLOAD = 1024 * 1024
 _FIRST_DELAY = 0.25
@@ -36,7 +37,7 @@ Noted: TypeAlias = Callable[[str, Published], None]
 class Lane:
     """One direction of a connection: in order, and never at two equal times."""
 
-    def __init__(self, world: "World", arrive: Callable[[Item], None]) -> None:
+    def __init__(self, world: "World", arrive: Callable[[Item], object]) -> None:
         self._world = world
         self._arrive = arrive
         self._queue: deque[tuple[float, Item]] = deque()
@@ -117,7 +118,7 @@ class Broker:
         for link in list(self.links):
             link.up.close()
             self.forget(link)
-            self.world.later.after(self.world.latency(), lambda link=link: link.bus.lose(link))
+            self.world.later.after(self.world.latency(), partial(link.bus.lose, link))
         self.jetstream.restart()
         self._postponed.clear()
         self._disk = Lane(self.world, self.jetstream.take)
@@ -275,7 +276,7 @@ class SimBus(Endpoint):
             link.up.send(("SUB", interest.sid, interest.subject, interest.queue))
         link.up.send(("PING", None))
 
-    def _established(self, link: Link) -> None:
+    def _established(self) -> None:
         now = self.interests
         commands = [one.line for sid, one in now.items() if sid not in self._known]
         commands += [b"UNSUB %d\r\n" % sid for sid in self._known if sid not in now]
@@ -322,7 +323,7 @@ class SimBus(Endpoint):
         kind, payload = item
         if kind == "PONG":
             if payload is None:
-                self._established(link)
+                self._established()
             else:
                 self._asked.pop(payload, None)
                 payload.event.set()
