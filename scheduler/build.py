@@ -16,7 +16,7 @@ import structlog
 import trio
 from attrs import frozen
 
-from scheduler.connector import Call, Signal
+from scheduler.call import Call, Signal
 from scheduler.errors import Fenced, StoreError
 from scheduler.events import Event, Sent, Settled
 from scheduler.graph import Vertex

@@ -14,7 +14,8 @@ import structlog
 import trio
 
 from scheduler.bus import Bus, Message
-from scheduler.connector import Call, Connectors
+from scheduler.call import Call
+from scheduler.connector import Connectors
 from scheduler.errors import BusError, UnreadableLog
 from scheduler.jetstream.reading import Delivered, Follower, read
 from scheduler.jetstream.streams import REPLIES

@@ -14,8 +14,9 @@ from fakes import JSON, World, change, document, encode, open_world, prepare
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from scheduler.bus import Message
+from scheduler.call import FIRST_PAUSE, Call, Signal
 from scheduler.config import Settings
-from scheduler.connector import Call, Connectors, Signal, Stray
+from scheduler.connector import Connectors, Stray
 from scheduler.outcome import UNEXPLAINED, Outcome, failure
 from scheduler.plan import Plan, Request
 from scheduler.records import Position
@@ -635,7 +636,7 @@ async def test_ended_in_the_very_moment_of_its_next_try_it_is_not_repeated(
     monkeypatch.setattr("random.uniform", lambda _low, _high: 1.0)
 
     async def end_when_the_pause_ends(call: Call) -> None:
-        await trio.sleep(Connectors.first_pause)
+        await trio.sleep(FIRST_PAUSE)
         end(call)
 
     # Which of the two tasks runs first is left to chance.
@@ -643,7 +644,7 @@ async def test_ended_in_the_very_moment_of_its_next_try_it_is_not_repeated(
         async with open_bench(listening=False) as bench:
             attempt = await bench.send()
             bench.nursery.start_soon(end_when_the_pause_ends, attempt.call)
-            await trio.sleep(Connectors.first_pause)
+            await trio.sleep(FIRST_PAUSE)
             await wait_all_tasks_blocked()
             before = len(bench.requests)
             await trio.sleep(100)

@@ -71,9 +71,9 @@ async def open_attic(keep: float = 7 * DAY) -> AsyncIterator[Attic]:
 async def test_what_was_reported_long_ago_is_removed(autojump_clock: MockClock) -> None:
     """Log, report and objects; how many builds that were is said."""
     async with open_attic(keep=DAY) as attic:
+        await attic.put("scheduler.log.b1/large", "scheduler.report.b2.1.json")
         attic.log("b1", objects=True)
         attic.log("b2")
-        await attic.put("scheduler.log.b1/large", "scheduler.report.b2.1.json")
         await trio.sleep(DAY + 1)
         assert await attic.retention.sweep() == 2
         assert (attic.logs, attic.reports, attic.broker.objects) == (set(), set(), [])
@@ -147,8 +147,8 @@ async def test_it_is_looked_after_from_time_to_time(autojump_clock: MockClock) -
 async def test_the_log_goes_last(autojump_clock: MockClock) -> None:
     """Who dies in the middle leaves to the next what says that there is something to be removed."""
     async with open_attic(keep=0) as attic:
-        attic.log("b1", objects=True)
         await attic.put("scheduler.log.b1/large", "scheduler.report.b1.1.json")
+        attic.log("b1", objects=True)
         order: list[str] = []
         original = attic.broker.line.take
 
@@ -168,8 +168,8 @@ async def test_the_log_goes_last(autojump_clock: MockClock) -> None:
 async def test_what_was_left_in_the_middle_is_finished_later(autojump_clock: MockClock, stream: str) -> None:
     """Wherever it stopped."""
     async with open_attic(keep=0) as attic:
-        attic.log("b1", objects=True)
         await attic.put("scheduler.log.b1/large", "scheduler.report.b1.1.json")
+        attic.log("b1", objects=True)
         attic.broker.line.plan(f"$JS.API.STREAM.PURGE.{stream}", Fate.LOSE)
         with pytest.raises(BusError):
             await attic.retention.sweep()
@@ -181,8 +181,8 @@ async def test_what_was_left_in_the_middle_is_finished_later(autojump_clock: Moc
 async def test_builds_with_similar_names_are_told_apart(autojump_clock: MockClock) -> None:
     """What one build leaves is removed, and nothing of those whose ids begin alike."""
     async with open_attic(keep=0) as attic:
-        attic.log("b1", objects=True)
         await attic.put("scheduler.log.b1/large")
+        attic.log("b1", objects=True)
         for other in ("b10", "b1=2Ex", "b"):
             attic.log(other.replace("=2E", "."), end="finished")
             attic.broker.publish(f"scheduler.report.{other}.1", b"{}")
@@ -203,6 +203,18 @@ async def test_an_id_that_is_in_use_again_is_left_alone(autojump_clock: MockCloc
         attic.log("b1", end="open")
         attic.broker.line.release()
     assert attic.logs == {"b1"}
+
+
+async def test_what_a_build_puts_there_under_an_id_that_was_used_before_stays(
+    autojump_clock: MockClock,
+) -> None:
+    """What is younger than the log that is removed belongs to another one."""
+    async with open_attic(keep=0) as attic:
+        await attic.put("scheduler.log.b1/old")
+        attic.log("b1", objects=True)
+        await attic.put("scheduler.log.b1/new")
+        await attic.retention.sweep()
+        assert attic.broker.objects == ["scheduler.log.b1/new"]
 
 
 async def test_an_id_can_be_used_again(autojump_clock: MockClock) -> None:

@@ -2,52 +2,30 @@
 
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from itertools import cycle
 from typing import Any
 
 import pytest
+from nats.errors import NoRespondersError
 
 from integration.durable.conftest import SceneFactory
 from integration.durable.scene import SEED, Scene, passed, pause
 from integration.durable.shapes import SHAPES, shaped
-from integration.harness import Message
 
 pytestmark = pytest.mark.integration
 
 JSON = dict[str, Any]
-Moment = Callable[[Scene], None]
-Pace = tuple[str, ...]
-"""Arguments of the next process."""
-Target = Callable[[Pace], None]
+Target = Callable[[], object]
 """Kills something, and starts it again."""
 
 BUILDS = 12
+"""So many run at any time."""
 LATENCY = [0.02, 0.1]
-FEW = ("--max-in-flight", "2")
-SOME = ("--max-in-flight", "6")
-"""Requests at a time, so that builds of this size last for all the kills."""
-WAIT = 3.0
+PACE = ("--max-in-flight", "12")
+WAIT = 2.0
 """Seconds that a moment may keep everybody waiting: what it waits for may not come any more."""
-
-
-def some_builds(randomness: random.Random, least: int, most: int) -> list[JSON]:
-    """Builds of every shape, half of them with all actions; some components fail in two of them."""
-    builds = []
-    for number, shape in zip(range(BUILDS), cycle(SHAPES), strict=False):
-        size = randomness.randint(least, most)
-        failing = {"instance::23": {"errors": 1}, "instance::31": {"errors": 1}} if number in {4, 9} else {}
-        builds.append(
-            shaped(
-                f"{shape}/{number}:a@b.c",
-                shape,
-                size,
-                randomness,
-                mixed=number % 2 == 1,
-                behaviours=failing,
-            )
-        )
-    return builds
 
 
 def request_lines(line: str) -> bool:
@@ -58,96 +36,102 @@ def answer_lines(line: str) -> bool:
     return '"event": "answer"' in line
 
 
-def requests(number: int) -> Moment:
-    """So many requests further."""
-    return lambda scene: _wait(scene.recorder.out, number, request_lines)
+class Siege:
+    """Kills things while builds run, of which there are always enough."""
 
+    def __init__(self, scene: Scene, randomness: random.Random, sizes: tuple[int, int]) -> None:
+        self.scene = scene
+        self.randomness = randomness
+        self.failing: list[str] = []
+        """The builds that are to fail."""
+        self._sizes = sizes
+        self._shapes = cycle(SHAPES)
+        self._count = 0
+        self._unheard: list[JSON] = []
+        """Builds that were handed in, and perhaps killed before the answer."""
 
-def answers(number: int) -> Moment:
-    """So many answers further."""
-    return lambda scene: _wait(scene.recorder.out, number, answer_lines)
+    def build(self) -> JSON:
+        """Another build: every second one has all actions, every sixth one a component that fails."""
+        self._count += 1
+        shape = next(self._shapes)
+        name = f"{shape}/{self._count}:a@b.c"
+        size = self.randomness.randint(*self._sizes)
+        behaviours: dict[str, JSON] = {}
+        if self._count % 6 == 4:
+            behaviours["instance::23"] = {"errors": 1}
+            self.failing.append(name)
+        mixed = self._count % 2 == 1
+        return shaped(name, shape, size, self.randomness, mixed=mixed, behaviours=behaviours)
 
+    def top_up(self) -> None:
+        """Hand in as many builds as are missing, beginning with those whose answer may have been lost."""
+        with suppress(NoRespondersError, TimeoutError):
+            while self._unheard or len(self.scene.unfinished) < BUILDS:
+                if not self._unheard:
+                    self._unheard.append(self.build())
+                self.scene.submit(self._unheard[0], deadline=3)
+                del self._unheard[0]
 
-def record(event: str) -> Moment:
-    """In the breath in which a record with such an event is on its way into the log."""
-    mark = f'"event":"{event}"'.encode()
+    def run(self, kills: int, targets: Sequence[Target]) -> None:
+        """Kill one of the ``targets``, so many times."""
+        for number in range(1, kills + 1):
+            self.top_up()
+            if number % 3 == 0:
+                self.scene.take_hold()
+            name = self.await_moment()
+            pause(self.randomness, 0.02)
+            print(f"kill {number}: {name}, {len(self.scene.recorder.records)} records")
+            self.randomness.choice(targets)()
 
-    def is_such(message: Message) -> bool:
-        return mark in message.data
+    def end(self, **options: Any) -> None:
+        """Let everything come to its end, and look at it."""
+        self.scene.service.await_log("ready")
+        while self._unheard:
+            self.top_up()
+        self.scene.settle(60)
+        evidence = self.scene.check(**options)
+        failed = [stored.build for stored in evidence.reports if "error" in stored.body]
+        assert sorted(failed) == sorted(self.failing)
+        self.scene.end()
 
-    return lambda scene: _wait(scene.appends, 1, is_such)
-
-
-def report() -> Moment:
-    """In the breath in which a report goes by."""
-    return lambda scene: _wait(scene.submitter.reports, 1, lambda _: True)
-
-
-def start(seconds: float) -> Moment:
-    """So long after the service was started: it may be connecting, reading logs, sending again."""
-    return lambda _: time.sleep(seconds)
-
-
-def _wait(feed: Any, number: int, test: Callable[[Any], bool]) -> None:
-    passed(feed, number, test, WAIT)
-
-
-def moments(randomness: random.Random, number: int) -> Iterator[tuple[str, Moment]]:
-    """Random moments, with a name each."""
-    events = ["started", "sent", "settled", "finished", "reported", "loading"]
-    for _ in range(number):
-        many, event, seconds = (
-            randomness.randint(1, 25),
-            randomness.choice(events),
-            randomness.uniform(0.2, 1),
-        )
-        choices = {
-            f"{many} requests": requests(many),
-            f"{many} answers": answers(many),
-            f"record: {event}": record(event),
-            "report": report(),
-            f"{seconds:.2f} s": start(seconds),
-        }
-        yield randomness.choices(list(choices.items()), weights=[3, 3, 4, 1, 2])[0]
-
-
-def kill_all_along(scene: Scene, randomness: random.Random, kills: int, targets: list[Target]) -> int:
-    """Kill at random moments; returns how often there was something left to be interrupted."""
-    counted = 0
-    for number, (name, moment) in enumerate(moments(randomness, kills)):
-        if number % 3 == 0:
-            scene.take_hold()
-        moment(scene)
-        pause(randomness, 0.02)
-        left = len(scene.unfinished)
-        counted += left > 0
-        print(f"kill {number + 1}: {name}, {len(scene.recorder.records)} records, {left} builds left")
-        # Where the next process is given time to take hold, it must not get through with everything.
-        randomness.choice(targets)(FEW if (number + 1) % 3 == 0 else SOME)
-    return counted
-
-
-def check_all_ended(scene: Scene, builds: list[JSON], **options: Any) -> None:
-    """Every build has ended as it should: two of them failed."""
-    scene.settle(60)
-    evidence = scene.check(**options)
-    failed = [stored.build for stored in evidence.reports if "error" in stored.body]
-    assert sorted(failed) == sorted([builds[4]["id"], builds[9]["id"]])
-    scene.end()
+    def await_moment(self) -> str:
+        """Wait for a moment of one kind or another; says which."""
+        randomness, scene = self.randomness, self.scene
+        many, seconds = randomness.randint(1, 25), randomness.uniform(0.2, 1)
+        event = randomness.choice(["started", "sent", "settled", "finished", "reported", "loading"])
+        mark = f'"event":"{event}"'.encode()
+        match randomness.choices(range(6), weights=[3, 3, 4, 1, 2, 2])[0]:
+            case 0:
+                passed(scene.recorder.out, many, request_lines, WAIT)
+                return f"{many} requests"
+            case 1:
+                passed(scene.recorder.out, many, answer_lines, WAIT)
+                return f"{many} answers"
+            case 2:
+                # Records are seen as they are published: nobody knows yet whether they are stored.
+                passed(scene.appends, 1, lambda message: mark in message.data, WAIT)
+                return f"a record with {event}"
+            case 3:
+                passed(scene.submitter.reports, 1, lambda _: True, WAIT)
+                return "a report"
+            case 4:
+                # It may be connecting, reading logs, sending again.
+                time.sleep(seconds)
+                return f"{seconds:.2f} s"
+            case _:
+                self._unheard.append(self.build())
+                scene.submitter.publish(self._unheard[-1])
+                return "a build that is handed in"
 
 
 def test_the_service_is_killed_again_and_again(start_scene: SceneFactory) -> None:
     """Every build ends once, and nothing is sent twice but what may not have left."""
     randomness = random.Random(f"service {SEED}")
     scene = start_scene({"latency": LATENCY, "on": "mixed"})
-    builds = some_builds(randomness, 40, 100)
-    scene.start(*SOME)
-    scene.submit(*builds)
-    counted = kill_all_along(scene, randomness, 29, [lambda pace: scene.restart(*pace, ready=False)])
-    # The last time it is let loose.
-    scene.restart()
-    assert counted >= 25, "the builds ended too soon"
-    check_all_ended(scene, builds)
+    siege = Siege(scene, randomness, (40, 100))
+    scene.start(*PACE)
+    siege.run(30, [lambda: scene.restart(*PACE, ready=False)])
+    siege.end()
 
 
 def test_the_broker_is_killed_again_and_again(start_scene: SceneFactory) -> None:
@@ -156,12 +140,10 @@ def test_the_broker_is_killed_again_and_again(start_scene: SceneFactory) -> None
     scene = start_scene(
         {"latency": LATENCY, "on": "mixed", "idempotent": True}, env={"SCHEDULER_RESEND": "always"}
     )
-    builds = some_builds(randomness, 40, 60)
-    scene.start(*SOME)
-    scene.submit(*builds)
-    counted = kill_all_along(scene, randomness, 10, [lambda _: scene.restart_broker()])
-    assert counted >= 8, "the builds ended too soon"
-    check_all_ended(scene, builds, watched=False)
+    siege = Siege(scene, randomness, (40, 60))
+    scene.start(*PACE)
+    siege.run(10, [scene.restart_broker])
+    siege.end(watched=False)
 
 
 def test_both_are_killed_again_and_again(start_scene: SceneFactory) -> None:
@@ -170,23 +152,18 @@ def test_both_are_killed_again_and_again(start_scene: SceneFactory) -> None:
     scene = start_scene(
         {"latency": LATENCY, "on": "mixed", "idempotent": True}, env={"SCHEDULER_RESEND": "always"}
     )
-    builds = some_builds(randomness, 40, 60)
-    scene.start(*SOME)
-    scene.submit(*builds)
+    siege = Siege(scene, randomness, (40, 60))
+    scene.start(*PACE)
 
-    def service(pace: Pace) -> None:
-        scene.restart(*pace, ready=False)
+    def service() -> None:
+        scene.restart(*PACE, ready=False)
 
-    def broker(_: Pace) -> None:
-        scene.restart_broker()
-
-    def both(pace: Pace) -> None:
+    def both() -> None:
         with scene.outage():
             scene.server.kill()
             scene.kill()
             scene.server.start()
-        scene.start(*pace, ready=False)
+        scene.start(*PACE, ready=False)
 
-    counted = kill_all_along(scene, randomness, 12, [service, broker, both])
-    assert counted >= 10, "the builds ended too soon"
-    check_all_ended(scene, builds, watched=False)
+    siege.run(12, [service, scene.restart_broker, both])
+    siege.end(watched=False)

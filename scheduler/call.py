@@ -1,0 +1,243 @@
+"""One attempt: a request that goes out, and the wait for its reply.
+
+Of a request there may be several copies: one that is published again because nobody received it, because it
+may have been lost with a connection, or because an earlier process may or may not have sent it. All of them
+carry the same attempt id. That a request was *withdrawn*, or that *no connector is there*, may only be said
+where no copy can be in anybody's hands.
+"""
+
+import random
+from collections.abc import Callable
+from enum import Enum
+from typing import Final, Protocol
+
+import trio
+
+from scheduler.bus import Bus, Outgoing
+from scheduler.errors import BusError
+from scheduler.outcome import Outcome, failure
+from scheduler.plan import Request
+from scheduler.records import Position
+from scheduler.subjects import attempt_header
+from scheduler.timers import Timer, Timers
+
+REPLY: Final = "scheduler.reply."
+"""What reply subjects begin with."""
+FIRST_PAUSE: Final = 0.05
+"""Seconds until a request that nobody received goes out again, the first time; then longer."""
+_LAST_PAUSE = 2.0
+
+
+class Signal(Enum):
+    """What can reach a waiter beside an outcome."""
+
+    NOBODY = "nobody subscribes to the subject"
+    WITHDRAWN = "the request never left"
+    LEFT = "we stop waiting; the reply may still come, to another process"
+
+
+class Exchange(Protocol):
+    """What an attempt needs of `connector.Connectors`."""
+
+    bus: Bus
+    timers: Timers
+    start_timeout: float
+    on_expired: "Callable[[Call], None] | None"
+
+    def seconds(self, request: Request) -> float:
+        """How long an attempt may take."""
+
+    def arm(self, call: "Call", seconds: float | None = None) -> None:
+        """Start its clock."""
+
+    def close(self, call: "Call") -> None:
+        """Nobody awaits it any more."""
+
+    def count(self, reason: str) -> None:
+        """Count what was dropped."""
+
+
+class Call:
+    """One attempt: a request that was handed to the bus, and the wait for its reply.
+
+    Made by `Connectors.send` and `Connectors.expect`; ends with `outcome`, or by `close`.
+    """
+
+    __slots__ = (
+        "_backing_off",
+        "_ended",
+        "_exchange",
+        "_receive",
+        "_send",
+        "_wanted",
+        "after",
+        "by_capture",
+        "closed",
+        "departing",
+        "held",
+        "late",
+        "maybe_out",
+        "outgoing",
+        "reached",
+        "request",
+        "timer",
+        "token",
+        "unheard",
+    )
+
+    def __init__(self, exchange: Exchange, request: Request, token: str) -> None:
+        self.request = request
+        self.token = token
+        self.timer: Timer | None = None
+        self.outgoing: Outgoing | None = None
+        """The request as it was last handed to the bus; None where an earlier process did that."""
+        self.departing: Callable[[Call], None] | None = None
+        """Is told each time that the request is handed to the bus."""
+        self.unheard = False
+        """Whether the broker said of the last one that nobody received it."""
+        self.maybe_out = False
+        """Whether somebody may have the request although the last copy of it was not received: it was sent
+        before, by this process or an earlier one."""
+        self.reached = False
+        """Whether it is known that the broker had it; whoever finds out notes it here."""
+        self.closed = False
+        """Whether nobody awaits it any more."""
+        self.held: list[int] = []
+        """Where the replies to it stand in the stream that captures them, until it is closed."""
+        self.by_capture = False
+        """Whether its answer was read from the stream, so that the same one is still to come directly."""
+        self.after = Position()
+        """Captured replies up to here were dealt with by an earlier process."""
+        self.late: Callable[[Request, Outcome], None] | None = None
+        """Is told of what arrives after the attempt was given up."""
+        self._exchange = exchange
+        # One place is enough: after what ends the attempt nothing is put in any more.
+        self._send, self._receive = trio.open_memory_channel[Outcome | Signal](1)
+        self._ended = False
+        self._wanted = True
+        self._backing_off = False
+
+    async def outcome(self) -> Outcome | Signal:
+        """Await the end of the attempt.
+
+        A request that nobody listens to is published again with growing pauses, under the same attempt
+        id, until ``start_timeout`` has passed: nobody can have received it.
+
+        Returns:
+            The outcome; or `Signal.WITHDRAWN`: nobody received the request, and nobody will; or
+            `Signal.LEFT`, after `leave`.
+        """
+        unheard_since: float | None = None
+        generation = -1
+        pause = FIRST_PAUSE
+        while True:
+            answer = await self._receive.receive()
+            if answer is not Signal.NOBODY:
+                return answer
+            if not self._wanted and not self.maybe_out:
+                return Signal.WITHDRAWN
+            if not self._wanted:
+                continue
+            bus, timers = self._exchange.bus, self._exchange.timers
+            # After a broker's restart the connectors are on their way back, too: the time begins anew.
+            if unheard_since is None or generation != bus.generation:
+                unheard_since, generation = timers.now(), bus.generation
+                pause = FIRST_PAUSE
+            left = unheard_since + self._exchange.start_timeout - timers.now()
+            if left <= 0 and not self.maybe_out:
+                return failure(f"no connector is subscribed to {self.request.subject}")
+            self._backing_off = True
+            nap = pause * random.uniform(0.75, 1.25)  # noqa: S311
+            with trio.move_on_after(nap if self.maybe_out else min(nap, left)):
+                answer = await self._receive.receive()
+                if answer is not Signal.NOBODY:
+                    return answer
+            self._backing_off = False
+            pause = min(pause * 2, _LAST_PAUSE)
+            # What came in the moment in which the pause ended counts: it may say that we are to stop.
+            if self._is_to_be_published():
+                self.publish()
+
+    def _is_to_be_published(self) -> bool:
+        return not self._ended and (self._wanted or not self.maybe_out)
+
+    def publish(self) -> None:
+        """Hand the request to the bus; what the bus refuses at once fails the component."""
+        request = self.request
+        if self.outgoing is not None and self.outgoing.generation and not self.unheard:
+            self.maybe_out = True
+        self.unheard = False
+        try:
+            self.outgoing = self._exchange.bus.publish(
+                request.subject,
+                request.body,
+                reply=f"{REPLY}{self.token}",
+                headers={"Nats-Msg-Id": attempt_header(request.attempt)},
+            )
+        except BusError as error:
+            self.deliver(failure(f"the request cannot be sent: {error}"))
+        else:
+            if self.departing is not None:
+                self.departing(self)
+
+    @property
+    def answered(self) -> bool:
+        """Whether its end is known, whether or not anybody has looked at it yet."""
+        return self._ended
+
+    @property
+    def lost(self) -> bool:
+        """Whether the request was given to a connection that is gone, and has no answer."""
+        if self._ended or self._backing_off or self.outgoing is None:
+            return False
+        return 0 < self.outgoing.generation < self._exchange.bus.generation
+
+    def deliver(self, answer: Outcome | Signal) -> bool:
+        """Give the waiter its answer; False where it has one already."""
+        if self._ended:
+            return False
+        if answer is Signal.NOBODY:
+            self.unheard = True
+        try:
+            self._send.send_nowait(answer)
+        except (trio.WouldBlock, trio.BrokenResourceError):
+            return False
+        self._ended = answer is not Signal.NOBODY
+        return True
+
+    def withdraw(self) -> None:
+        """Take the request back if nobody has it; otherwise its reply is still awaited."""
+        self._wanted = False
+        if self.maybe_out:
+            # One copy less; but somebody may have another one, and its reply is awaited.
+            if self.outgoing is not None:
+                self.outgoing.withdraw()
+        elif self._backing_off or (self.outgoing is not None and self.outgoing.withdraw()):
+            self.deliver(Signal.WITHDRAWN)
+
+    def leave(self) -> None:
+        """Stop waiting, and say nothing of how it ended."""
+        self.deliver(Signal.LEFT)
+
+    def expire(self) -> None:
+        """Its time is over."""
+        if self.outgoing is not None and self._wanted and not self.maybe_out and self.outgoing.withdraw():
+            # It stood in the queue all that time and never left. It has not had its time yet.
+            self.publish()
+            self._exchange.arm(self)
+        elif self._exchange.on_expired is not None:
+            self._exchange.on_expired(self)
+        else:
+            self.time_out()
+
+    def time_out(self) -> None:
+        """There is no reply, and its time is over."""
+        if self.deliver(failure(f"timed out after {self._exchange.seconds(self.request):g} s")):
+            self._exchange.count("timed_out")
+
+    def close(self, late: Callable[[Request, Outcome], None] | None = None) -> None:
+        """Nobody awaits it any more; with ``late``, what arrives afterwards is told to it."""
+        self.late = late
+        self.closed = True
+        self._exchange.close(self)
+        self._receive.close()
