@@ -32,6 +32,8 @@ _T = TypeVar("_T")
 _PAUSE = 1.0
 _PROBATION = 0.5
 """Seconds after which a build that was taken up no longer counts as one that a process may die of."""
+_PROBATION_ALONE = 0.1
+"""The same for one that is taken up alone, while others wait."""
 _FIRST_LOOKS = (5.0, 30.0)
 _LOOK_PERIOD = 600.0
 """Seconds between looks for builds that nobody works on, the first two and then."""
@@ -128,14 +130,15 @@ class Restart:
 
     async def _take_up_suspects(self, loaded: Loaded, nursery: trio.Nursery) -> None:
         for suspect in loaded.suspects:
-            await self._catch_up_and_go_on(await self._loader.load_suspect(suspect, nursery, loaded.live))
+            alone = await self._loader.load_suspect(suspect, nursery, loaded.live)
+            await self._catch_up_and_go_on(alone, _PROBATION_ALONE)
 
-    async def _catch_up_and_go_on(self, loaded: Loaded) -> None:
+    async def _catch_up_and_go_on(self, loaded: Loaded, probation: float = _PROBATION) -> None:
         if loaded.builds:
             await self._insist(partial(self._read_again, _earliest(loaded.positions)))
-            await self._go_on(loaded)
+            await self._go_on(loaded, probation)
 
-    async def _go_on(self, loaded: Loaded) -> None:
+    async def _go_on(self, loaded: Loaded, probation: float = _PROBATION) -> None:
         """Let builds go on: the replies that came meanwhile have been read."""
         await self._connectors.turns.done_with(loaded.builds)
         self._connectors.captured.catch_up(loaded.builds)
@@ -143,7 +146,7 @@ class Restart:
         if loaded.builds:
             _log.info("unfinished builds go on", builds=len(loaded.builds))
             self._on_probation += loaded.builds
-            await trio.sleep(_PROBATION)
+            await trio.sleep(probation)
             await self.acquit()
 
     async def acquit(self) -> None:

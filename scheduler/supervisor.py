@@ -343,9 +343,12 @@ class Supervisor:
             self._feed.close(track)
             if report is None:
                 log.info("build left for the next process", settled=walk.plan.done, changes=total)
-                if walk.stuck:
+                if walk.fenced:
+                    # Whoever took it may be gone again by now.
+                    self.on_orphan()
+                elif walk.stuck:
                     self.quarantined[walk.id] = "a fault of the scheduler; see its log"
-                elif not walk.fenced and not self._stopping:
+                elif not self._stopping:
                     self.quarantined[walk.id] = (
                         "its log could not be written; the next process goes on with it"
                     )
