@@ -32,6 +32,8 @@ _log = structlog.get_logger()
 
 _SPAWNED_AT_ONCE = 25
 """Tasks started between two looks at everything else: a millisecond or two, where they begin at once."""
+_LARGE = 2_000
+"""Changes from which on a report is made beside the loop: it would take milliseconds of it."""
 _WOKEN_AT_ONCE = 50
 """Dependents that go on between two looks at everything else."""
 
@@ -131,7 +133,6 @@ class Walk:
         """Whether it could not even begin to go on."""
         self._acted = False
         self._scope = trio.CancelScope()
-        self._departing = self._note_departure if store.in_order else None
         self.listening = trio.Event()
         """Set once the replies to what an earlier process sent are waited for."""
         self._resumed: dict[Vertex, Call | Settled] = {}
@@ -195,7 +196,9 @@ class Walk:
                 "the end of the build could not be committed: it is left to the next process", build=self.id
             )
             return None
-        return self.plan.report()
+        if len(self._tasks) < _LARGE:
+            return self.plan.report()
+        return await trio.to_thread.run_sync(self.plan.report)
 
     def halt(self, cause: str) -> None:
         """Send nothing more for this build; what is in flight is awaited."""
@@ -250,7 +253,7 @@ class Walk:
         self._tasks = plan.unsettled()
         for vertex in self._tasks:
             self._settled[vertex] = False
-            if plan.is_in_flight(vertex):
+            if plan.in_flight and plan.is_in_flight(vertex):
                 step = plan.resume(vertex)
                 if not isinstance(step, Settled):
                     after = None if self._journey is None else self._journey.after
@@ -342,12 +345,16 @@ class Walk:
             await self._persist(self.plan.withdraw(vertex))
             return
         self.plan.sent(vertex)
-        call = self._connectors.send(step, self._token(vertex), self._departing)
+        call = self._connectors.send(step, self._token(vertex), self._departing())
         self._observe(step.component, State.RUNNING, None)
         await self._await_reply(call)
 
     def _token(self, vertex: Vertex) -> str:
         return f"{self._key}-{vertex:x}" if self._key else ""
+
+    def _departing(self) -> Callable[[Call], None] | None:
+        # Not kept: a walk that refers to itself would outlive its build until the next full collection.
+        return self._note_departure if self._store.in_order else None
 
     def _note_departure(self, call: Call) -> None:
         request = call.request
@@ -382,7 +389,7 @@ class Walk:
         if unsent and plan.stopped:
             self._connectors.leave(self.id)
             return False
-        call.departing = self._departing
+        call.departing = self._departing()
         if unsent and (plan.halted or resend is Resend.NEVER):
             plan.departed(vertex)
             call.deliver(failure(_UNKNOWN if resend is Resend.NEVER else _UNKNOWN_AND_HALTED))

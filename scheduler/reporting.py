@@ -22,6 +22,8 @@ _log = structlog.get_logger()
 
 _T = TypeVar("_T")
 _FULL_PAUSE = 1.0
+_JOINED_HERE = 4 * 1024 * 1024
+"""Bytes that are put together within a millisecond."""
 _FLUSH_DEADLINE = 5.0
 _ROOM = 1024
 """Bytes of a message beside its body: its headers, and those that the store adds."""
@@ -174,7 +176,10 @@ async def whole(report: Report) -> bytes:
         parts.append(part)
         if not len(parts) % 4:
             await trio.lowlevel.checkpoint()
-    return b"".join(parts)
+    if sum(map(len, parts)) < _JOINED_HERE:
+        return b"".join(parts)
+    # Of a megabyte and more it lets other threads go on meanwhile.
+    return await trio.to_thread.run_sync(b"".join, parts)
 
 
 def reduced(data: bytes, name: str) -> bytes:

@@ -6,6 +6,8 @@ One build's trouble never reaches another: whatever a build raises ends here.
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
 
 import structlog
 import trio
@@ -27,10 +29,14 @@ from scheduler.validation import Prepared
 
 _log = structlog.get_logger()
 
+_T = TypeVar("_T")
+
 _MOST_REPORTED = 10_000
 """Builds whose end is remembered."""
 _FREED_AT_ONCE = 500
 """Parts of a build that is over, freed between two looks at everything else: a millisecond or two."""
+_LARGE = 3_000
+"""Changes, edges and components of a build about which all at once takes longer than a few milliseconds."""
 _WORTH_NOTING = 1.0
 """Seconds of an outage that move deadlines also for the next process."""
 _CLOSING = 0.5
@@ -140,8 +146,7 @@ class Supervisor:
         key = secrets.token_hex(8) if self._store.in_order else ""
         anew, over = True, False
         try:
-            plan = Plan(prepared, limits=self.limits)
-            accepted = evolve(plan.accepted, key=key, templates=self._templates, unresolved=self._unresolved)
+            plan, accepted = await _beside(prepared, partial(self._planned, prepared, key))
             await self._store.append(build, [accepted])
         except AlreadyLogged as known:
             anew, over = False, known.status == Status.REPORTED
@@ -162,6 +167,11 @@ class Supervisor:
         if anew:
             self._begin(held, *self._new_walk(plan, key=key, journey=None))
         return over
+
+    def _planned(self, prepared: Prepared, key: str) -> tuple[Plan, Accepted]:
+        plan = Plan(prepared, limits=self.limits)
+        accepted = plan.accepted
+        return plan, evolve(accepted, key=key, templates=self._templates, unresolved=self._unresolved)
 
     def _known(self, build: str, known: AlreadyLogged) -> InvalidBuild:
         """Why a build is refused whose id has a log."""
@@ -367,6 +377,12 @@ class Supervisor:
         except Exception:
             # A bug of ours, outside what the walk itself survives: all that can be done is to say so, once.
             log.exception("the build ends without a report by a fault of the scheduler")
+
+
+async def _beside(prepared: Prepared, job: Callable[[], _T]) -> _T:
+    """Do something with a whole build: a large one beside the loop, where it keeps nobody waiting."""
+    size = len(prepared.build.changes) + len(prepared.build.edges) + len(prepared.build.components)
+    return job() if size < _LARGE else await trio.to_thread.run_sync(job)
 
 
 def _refused(code: str, text: str) -> InvalidBuild:

@@ -280,6 +280,22 @@ async def test_a_put_that_is_cancelled_leaves_the_older(objects: Objects) -> Non
     assert await objects.get("name", most=PLENTY) == b"older"
 
 
+@pytest.mark.parametrize("refused", [False, True])
+async def test_a_put_whose_metadata_is_not_stored(
+    objects: Objects, monkeypatch: pytest.MonkeyPatch, *, refused: bool
+) -> None:
+    """Its chunks are kept where it may yet be stored, and removed where it is known not to be."""
+    error = JetStreamError("no") if refused else JetStreamUnavailable("not now")
+
+    async def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(objects._js, "publish", fail)
+    with pytest.raises(type(error)):
+        await objects.put("name", some(2 * CHUNK))
+    assert list((await kept(objects)).values()) == ([] if refused else [2])
+
+
 async def test_the_server_dies_during_a_put(jetstream_server: NatsServer) -> None:
     """The put ends with the next connection, and can be done again; nothing of it is visible before."""
     async with open_objects(jetstream_server) as objects:

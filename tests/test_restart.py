@@ -840,7 +840,8 @@ async def test_a_build_that_kills_with_its_first_step_is_quarantined(
 ) -> None:
     """Also where it is read without harm, and what it does then is what a process dies of; the others go on."""
     plant = Plant(ignore)
-    await abandon(plant, document("ab", [("a", "b")], build="b2"), document("x"))
+    others = [document("ab", [("a", "b")], build=f"b{number}") for number in range(2, 8)]
+    await abandon(plant, *others[:3], document("x"), *others[3:])
     original = Plan.is_starting
 
     def fatal(plan: Plan, vertex: int) -> bool:
@@ -861,6 +862,7 @@ async def test_a_build_that_kills_with_its_first_step_is_quarantined(
             plant.answer("a")
             await trio.sleep(1)
             assert process.requests == ["b"]
+            assert len(process.service._supervisor._held) == len(others)
 
 
 async def test_two_deaths_in_a_row_do_not(autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ from attrs import frozen
 
 from scheduler.bus import Message, Outgoing
 from scheduler.errors import BusError, JetStreamError, JetStreamUnavailable, WrongLastSequence
-from scheduler.jetstream.api import JetStream, read_ack, read_answer
+from scheduler.jetstream.api import JetStream, Stored, read_ack, read_answer
 from scheduler.jetstream.reading import read
 from scheduler.jetstream.streams import BUCKET
 
@@ -83,6 +83,7 @@ class Objects:
                 digest.update(data[at : at + _LARGE])
                 await trio.lowlevel.checkpoint()
             await self._send(self._chunks(nuid), data, chunk_bytes)
+            older = await self._js.last(self._stream, self._meta_subject(name))
         except BaseException:
             await self._discard(nuid)  # noqa: ASYNC102, ASYNC120 - it shields itself, with a deadline
             raise
@@ -97,16 +98,16 @@ class Objects:
                 "options": {"max_chunk_size": chunk_bytes},
             }
         )
-        older = await self._publish(name, meta, nuid)
-        if older:
-            await self._discard(older)
+        replaced = await self._publish(name, meta, older, nuid)
+        if replaced:
+            await self._discard(replaced)
 
     async def get(self, name: str, *, most: int) -> bytes | None:
         """The data of an object, complete and checked against its digest; None where there is none.
 
         Args:
             name: its name.
-            most: the size in bytes from which on it is refused, before anything is fetched.
+            most: bytes; a larger one is refused before anything of it is fetched.
 
         Raises:
             JetStreamError: it is larger than ``most``, or damaged.
@@ -196,24 +197,24 @@ class Objects:
             raise JetStreamError(f"object {name!r} of bucket {self._bucket} is a link, which is not followed")
         return None if meta.deleted else meta
 
-    async def _publish(self, name: str, meta: bytes, nuid: str) -> str:
+    async def _publish(self, name: str, meta: bytes, older: Stored | None, nuid: str) -> str:
         """Make a version the object of that name; returns the nuid of the one it replaces, if any."""
         subject = self._meta_subject(name)
         while True:
-            older = await self._js.last(self._stream, subject)
             expected = 0 if older is None else older.sequence
             try:
                 await self._js.publish(subject, meta, expected=expected, headers={"Nats-Rollup": "sub"})
             except WrongLastSequence:
                 # Somebody else's put was first: its version is the one to replace.
-                continue
+                older = await self._js.last(self._stream, subject)
             except JetStreamUnavailable:
                 # It may yet be stored, and would need its chunks.
                 raise
             except BusError:
                 await self._discard(nuid)  # noqa: ASYNC120 - it shields itself, with a deadline
                 raise
-            return "" if older is None else _nuid(older.data)
+            else:
+                return "" if older is None else _nuid(older.data)
 
     async def _send(self, subject: str, data: bytes, chunk_bytes: int) -> None:
         window = _Window(self._js.timeout)
