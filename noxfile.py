@@ -54,6 +54,13 @@ def integration(session: nox.Session) -> None:
 
 
 @nox.session
+def simulation(session: nox.Session) -> None:
+    """Twenty thousand seeds of a simulated world, where `tests` runs fifteen hundred."""
+    install(session, "test")
+    session.run("pytest", "tests/simulation", *session.posargs, env={"SIMULATION_SEEDS": "0:20000"})
+
+
+@nox.session
 def fuzz(session: nox.Session) -> None:
     """A minute of random input for intake, reply and template."""
     install(session, "test")

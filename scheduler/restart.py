@@ -132,6 +132,8 @@ class Restart:
         for suspect in loaded.suspects:
             alone = await self._loader.load_suspect(suspect, nursery, loaded.live)
             await self._catch_up_and_go_on(alone, _PROBATION_ALONE)
+            # Known to be innocent before the next one may kill.
+            await self._store.settle()
 
     async def _catch_up_and_go_on(self, loaded: Loaded, probation: float = _PROBATION) -> None:
         if loaded.builds:

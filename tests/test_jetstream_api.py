@@ -346,6 +346,7 @@ async def test_subscribing_has_a_deadline(jetstream_server: NatsServer) -> None:
         (503, 10039, JetStreamUnavailable),
         (503, 10077, JetStreamUnavailable),
         (500, 10118, JetStreamUnavailable),
+        (429, 10167, JetStreamUnavailable),
         (503, 99999, JetStreamUnavailable),
         (400, 10065, JetStreamError),
         (500, 10047, JetStreamError),

@@ -37,9 +37,9 @@ _ERRORS: Final[Mapping[int, type[JetStreamError]]] = {
     10164: WrongLastSequence,
 }
 
-# What passes, beside everything with code 503: no leader (yet), no resources, a stream or consumer whose
-# server is away.
-_PASSING: Final = frozenset({10008, 10009, 10023, 10028, 10077, 10118, 10119})
+# What passes, beside everything with code 503: no leader (yet), no resources, too much at once, a stream or
+# consumer whose server is away.
+_PASSING: Final = frozenset({10008, 10009, 10023, 10028, 10077, 10118, 10119, 10167})
 
 
 @frozen
