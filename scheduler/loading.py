@@ -233,6 +233,10 @@ class Loader:
                 return False
             if last.sequence != entry.sequence:
                 raise Fenced(f"{record.instance} has written to its log meanwhile")
+        # As it is by now: we may have finished it ourselves since the logs were listed.
+        headings = read_headers(last.headers)
+        if headings.status is Status.REPORTED:
+            return False
         # What was captured since is still to be read, whatever this process has seen for other builds.
         self._captured.keep_behind(build, record.position)
         log = self._store.open(build, sequence=last.sequence, n=record.n, epoch=record.epoch + 1)

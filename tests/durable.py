@@ -1,8 +1,8 @@
-"""Durable builds without a broker: a JetStream in memory, processes that begin and die beside it, and its logs."""
+"""Durable builds without a broker: a JetStream in memory, and processes that begin and die beside it."""
 
 import json
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from enum import Enum
 from typing import Any
@@ -21,7 +21,16 @@ from scheduler.events import Event
 from scheduler.jetstream.api import JetStream
 from scheduler.jetstream.objects import Objects
 from scheduler.jetstream.streams import LOG, OBJECTS, REPLIES, REPORTS, Layout, set_up
-from scheduler.records import Elsewhere, Position, Record, compose, decode_record, encode_event, headers_of
+from scheduler.records import (
+    DIGEST_HEADER,
+    Elsewhere,
+    Position,
+    Record,
+    compose,
+    decode_record,
+    encode_event,
+    headers_of,
+)
 from scheduler.service import Service
 from scheduler.stores.jetstream import JetStreamStore
 
@@ -31,6 +40,15 @@ LOGS = "scheduler.log.*"
 def wall_clock() -> float:
     """What the broker's clock says, in seconds since 1970."""
     return DAY_ZERO / SECOND + trio.current_time()
+
+
+async def until(holds: Callable[[], object], seconds: float = 10_000.0) -> float:
+    """Let time pass (of a mock clock) until something holds; the seconds that it took."""
+    began = trio.current_time()
+    while not holds():
+        assert trio.current_time() - began < seconds
+        await trio.sleep(0.01)
+    return trio.current_time() - began
 
 
 class Fate(Enum):
@@ -86,8 +104,7 @@ class Line:
 
     async def reached(self, subject: str) -> None:
         """Wait until a message on a subject (a pattern) is held."""
-        while not any(matches(subject, message.subject) for message in self.held):
-            await trio.sleep(0.001)
+        await until(lambda: any(matches(subject, message.subject) for message in self.held))
 
     def clear(self) -> None:
         """From now on all is well."""
@@ -176,7 +193,7 @@ class Broker:
         loads: int = 0,
         at: float | None = None,
         position: Position | None = None,
-        **headers: str,
+        digest: str = "",
     ) -> None:
         """Append a record to a log, as another process would."""
         n = len(self.messages(LOG, log_of(build))) + 1
@@ -190,7 +207,9 @@ class Broker:
             position=position or Position(),
             events=[encode_event(event) for event in events],
         )
-        said = {**headers_of(record_id, status, loads), **headers}
+        said = headers_of(record_id, status, loads)
+        if digest:
+            said[DIGEST_HEADER] = digest
         self.jetstream.take(Published(log_of(build), data, "", said))
 
 

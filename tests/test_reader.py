@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 from attrs import evolve
-from durable import Broker, Fate, Plant, stored
+from durable import Broker, Fate, Plant, stored, until
 from fake_jetstream import UNAVAILABLE
 from fakes import JSON, change, document, encode, states
 from trio.testing import MockClock
@@ -289,8 +289,7 @@ async def test_a_report_beyond_a_message_names_its_object(autojump_clock: MockCl
     async with plant.run() as process:
         await process.store.objects.put("upload/1.json", encode(value))
         assert (await process.submit({"id": "b1", "object": "upload/1.json"}))["status"] == "accepted"
-        while not process.reports:
-            await trio.sleep(0.5)
+        await until(lambda: process.reports)
         subject, report = process.report
         assert subject == "build.create.done"
         whole = json.loads(await stored(plant.broker, report["object"]) or b"{}")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import structlog
 import trio
-from durable import LOGS, Fate, Plant, Process, flat, log_of
+from durable import LOGS, Fate, Plant, Process, flat, log_of, until
 from fake_bus import Published
 from fake_jetstream import UNAVAILABLE
 from fakes import JSON, Reply, change, document, encode, ignore, states, succeed
@@ -115,8 +115,7 @@ async def test_the_next_process_goes_on_at_once(autojump_clock: MockClock) -> No
     plant.answer("a")
     began = trio.current_time()
     async with plant.run() as process:
-        while not process.reports:
-            await trio.sleep(0.01)
+        await until(lambda: process.reports)
         assert trio.current_time() - began < 2.0
 
 
@@ -218,8 +217,7 @@ async def test_a_large_build_goes_on(autojump_clock: MockClock) -> None:
     plant.answer("a")
     async with plant.run() as process:
         # It is decoded in a thread, which takes no time of this clock.
-        while not process.requests:
-            await trio.sleep(0.5)
+        await until(lambda: process.requests)
         assert json.loads(wire(process)[0].data)["text"] == "y" * 9_000
 
 
@@ -320,8 +318,7 @@ async def test_the_time_of_what_left_goes_on(autojump_clock: MockClock) -> None:
     await abandon(plant, document("a"), seconds=10)
     await trio.sleep(50)
     async with plant.run() as process:
-        while not process.reports:
-            await trio.sleep(0.5)
+        await until(lambda: process.reports)
         assert 100 <= trio.current_time() - began <= 103
         assert process.report[1]["error"] == "a: timed out after 100 s"
 
@@ -332,10 +329,7 @@ async def test_what_is_sent_again_has_all_of_its_time(autojump_clock: MockClock)
     await abandon_at_once(plant, document("a"))
     await trio.sleep(90)
     async with plant.run() as process:
-        began = trio.current_time()
-        while not process.reports:
-            await trio.sleep(0.5)
-        assert 98 <= trio.current_time() - began <= 103
+        assert 98 <= await until(lambda: process.reports) <= 103
 
 
 async def test_an_outage_moves_the_time_of_what_left(autojump_clock: MockClock) -> None:
@@ -351,8 +345,7 @@ async def test_an_outage_moves_the_time_of_what_left(autojump_clock: MockClock) 
         await trio.sleep(10)
     assert flat(plant.broker.told())[-2:] == ["suspended", "resumed"]
     async with plant.run() as process:
-        while not process.reports:
-            await trio.sleep(0.5)
+        await until(lambda: process.reports)
         assert 1_097 <= trio.current_time() - began <= 1_104
 
 
@@ -377,7 +370,8 @@ async def test_every_captured_reply_comes_before_every_deadline(
     plant = Plant(attempt_timeout=100)
     async with plant.run(ignore) as process:
         await process.submit(document(names))
-        await (trio.sleep(seconds) if seconds else wait_all_tasks_blocked())
+        await wait_all_tasks_blocked()
+        await trio.sleep(seconds)
     for name in names:
         plant.answer(name)
     await trio.sleep(5_000)
@@ -403,7 +397,7 @@ async def test_every_captured_reply_comes_before_every_deadline(
 async def test_what_is_sent_again_is_a_setting(
     autojump_clock: MockClock, resend: str, left: bool, again: bool
 ) -> None:
-    """By default what is not known to have left, with ``always`` whatever is unanswered; once, and awaited."""
+    """By default what is not known to have left, with ``always`` whatever is unanswered; once."""
     plant = Plant(ignore)
     await (abandon if left else abandon_at_once)(plant, document("a"))
     async with plant.run(resend=(("*.*.*", Resend(resend)),)) as process:
@@ -485,7 +479,7 @@ async def test_what_may_be_lost_with_a_connection_is_sent_again(autojump_clock: 
 async def test_what_arrived_is_sent_again_after_a_reconnect_only_on_demand(
     autojump_clock: MockClock, resend: str, again: bool
 ) -> None:
-    """What the broker is known to have had is awaited, unless connectors are said to know an attempt again."""
+    """What the broker is known to have had is awaited, unless connectors know an attempt again."""
     plant = Plant(ignore, resend=(("*.*.*", Resend(resend)),))
     async with plant.run() as process:
         await trio.sleep(2)
@@ -544,7 +538,8 @@ async def test_a_second_copy_that_nobody_hears_takes_nothing_back(
     async with plant.run() as process:
         await trio.sleep(2)
         await process.submit(document("ab"))
-        await (trio.sleep(2) if resend == "always" else wait_all_tasks_blocked())
+        await wait_all_tasks_blocked()
+        await trio.sleep(2 if resend == "always" else 0)
         close_connectors(process)
         process.bus.disconnect()
         process.bus.reconnect()
@@ -576,7 +571,7 @@ async def test_what_an_earlier_process_may_have_sent_is_not_withdrawn(autojump_c
 
 
 async def test_a_build_that_had_finished_is_reported(autojump_clock: MockClock) -> None:
-    """A process that dies before the report is stored leaves it to the next one; the build is finished once."""
+    """A process that dies before the report is stored leaves it to the next; it is finished once."""
     plant = Plant()
     async with plant.run() as process:
         plant.broker.line.plan("scheduler.report.*.*", *[Fate.LOSE] * 100)
@@ -723,9 +718,7 @@ async def test_a_part_that_is_gone_is_quarantined(autojump_clock: MockClock, poi
 
 
 @pytest.mark.parametrize("token", ["=ZZ", "=FF", "=", "a=00b"])
-async def test_a_log_of_no_build_is_no_matter(
-    autojump_clock: MockClock, poisoned: Plant, token: str
-) -> None:
+async def test_a_log_of_no_build_is_no_matter(autojump_clock: MockClock, poisoned: Plant, token: str) -> None:
     """Whatever somebody publishes under a name that is none of a build's stops nothing."""
     await prepare(poisoned)
     poisoned.broker.publish(f"scheduler.log.{token}", b"{}")
@@ -838,7 +831,7 @@ async def test_three_deaths_in_a_row_quarantine(
 async def test_a_build_that_kills_with_its_first_step_is_quarantined(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also where it is read without harm, and what it does then is what a process dies of; the others go on."""
+    """Also where it is read without harm, and a process dies of what it does then; the others go on."""
     plant = Plant(ignore)
     others = [document("ab", [("a", "b")], build=f"b{number}") for number in range(2, 8)]
     await abandon(plant, *others[:3], document("x"), *others[3:])
@@ -1007,7 +1000,7 @@ async def test_a_build_that_another_process_takes_meanwhile_is_left_to_it(autoju
 
 
 async def test_the_builds_of_a_process_that_has_gone_are_adopted(autojump_clock: MockClock) -> None:
-    """An active process that sees another one go takes its builds over, with the replies that came meanwhile."""
+    """Who sees another process go takes its builds over, with the replies that came meanwhile."""
     plant = Plant(ignore)
     value = document("ab", [("a", "b")])
     async with plant.run() as process:
@@ -1016,7 +1009,7 @@ async def test_the_builds_of_a_process_that_has_gone_are_adopted(autojump_clock:
         await process.submit(document("z", build="b2"))
         await trio.sleep(30)
         digest = "00" * 16
-        write(plant, accept(value, digest), **{"Scheduler-Digest": digest})
+        write(plant, accept(value, digest), digest=digest)
         write(plant, start("a"), sent("a"), position=Position(plant.broker.replies))
         body = {**outcome("a").body, "_state": "completed"}
         plant.broker.publish("vpc.create.aws.done", encode(body))

@@ -751,12 +751,10 @@ async def test_submitted_again_to_somebody_else(autojump_clock: MockClock) -> No
     """A scheduler that finds the log of another one's build says of it what the log says."""
     plant = Plant(ignore)
     async with plant.run() as process:
-        plant.broker.write(Accepted(CHAIN, "00" * 16), **{"Scheduler-Digest": "00" * 16})
+        plant.broker.write(Accepted(CHAIN, "00" * 16), digest="00" * 16)
         assert code(await process.submit(CHAIN)) == "running"
         digest = prepare(document("x", build="b2")).digest.hex()
-        plant.broker.write(
-            Accepted(document("x"), digest), build="b2", **{"Scheduler-Digest": digest}
-        )
+        plant.broker.write(Accepted(document("x"), digest), build="b2", digest=digest)
         assert (await process.submit(document("x", build="b2")))["status"] == "accepted"
         await trio.sleep(1)
         assert process.requests == []
@@ -768,7 +766,7 @@ async def test_a_quarantined_build_is_rejected_with_the_reason(autojump_clock: M
     plant = Plant()
     digest = prepare(CHAIN).digest.hex()
     await plant.broker.set_up()
-    plant.broker.write(Accepted(CHAIN, digest), **{"Scheduler-Digest": digest})
+    plant.broker.write(Accepted(CHAIN, digest), digest=digest)
     plant.broker.write(Started("zzz", "b1/zzz/1", b""))
     async with plant.run() as process:
         await trio.sleep(3)
@@ -803,9 +801,8 @@ async def test_an_outage_is_written_down_for_what_is_in_flight(autojump_clock: M
         process.bus.reconnect()
         await trio.sleep(5)
         assert plant.broker.told()[-1] == ["suspended", "resumed"]
-        [resumed] = [
-            event for record in plant.broker.records() for event in record.events if isinstance(event, Resumed)
-        ]
+        events = [event for record in plant.broker.records() for event in record.events]
+        [resumed] = [event for event in events if isinstance(event, Resumed)]
         assert resumed.seconds == pytest.approx(100, abs=1.01)
 
 

@@ -1,13 +1,14 @@
-"""The durable store as a whole: builds that begin, what rides along, what is found again, and what ends it."""
+"""The durable store as a whole: how builds begin, what rides along, what is found again, what ends it."""
 
 # ruff: noqa: ARG001 - pytest-trio takes a clock from a test's own arguments only
 
+import json
 from collections.abc import AsyncIterator
 
 import pytest
 import trio
 from attrs import define
-from durable import LOGS, Broker, Fate, flat, log_of, open_store, wall_clock
+from durable import LOGS, Broker, Fate, flat, log_of, open_store, until, wall_clock
 from fake_jetstream import UNAVAILABLE
 from fakes import document
 from trio.testing import MockClock, wait_all_tasks_blocked
@@ -64,6 +65,11 @@ class Departing:
     reached: bool = False
 
 
+def available(store: JetStreamStore) -> bool:
+    """As things are now."""
+    return store.available
+
+
 @pytest.fixture
 async def broker() -> Broker:
     broker = Broker()
@@ -110,7 +116,8 @@ async def test_what_is_kept_is_what_a_restart_needs(broker: Broker, store: JetSt
     """What can be told from the accepted build or the outcome itself is not written down again."""
     await store.append("b1", [accept()])
     body = {"_component_id": "a", "_state": "completed"}
-    await store.append("b1", [start("a"), Withdrawn("b", b'{"secret":1}'), Settled("a", body, upserts=(body,))])
+    withdrawn, settled = Withdrawn("b", b'{"secret":1}'), Settled("a", body, upserts=(body,))
+    await store.append("b1", [start("a"), withdrawn, settled])
     data = broker.messages(LOG)[1].data
     assert b"secret" not in data
     assert data.count(b'"_state"') == 1
@@ -186,7 +193,7 @@ async def test_an_id_that_has_a_log_says_what_stands_there(
     broker: Broker, store: JetStreamStore, end: list[Finished], status: str
 ) -> None:
     """The digest of its content, and how far it is; nothing is written."""
-    broker.write(accept(), **{"Scheduler-Digest": "d7"})
+    broker.write(accept(), digest="d7")
     broker.write(*end, Loading(), status=status)
     with pytest.raises(AlreadyLogged) as caught:
         await store.append("b1", [accept()])
@@ -300,10 +307,7 @@ async def test_a_moment_is_at_most_a_second(autojump_clock: MockClock, broker: B
         await store.append("b1", [accept()])
         await trio.sleep(0.1)
         await depart(broker, store, "a")
-        began = trio.current_time()
-        while len(broker.told()) < 2:
-            await trio.sleep(0.01)
-        assert trio.current_time() - began < 1.0
+        assert await until(lambda: len(broker.told()) > 1) < 1.0
 
 
 async def test_what_nobody_heard_is_not_noted(autojump_clock: MockClock, broker: Broker) -> None:
@@ -398,14 +402,14 @@ async def test_it_is_available_while_commits_go_through(autojump_clock: MockCloc
     """While an append is tried again and again it is not; it is once all have gone through."""
     async with open_store(broker) as store:
         await store.append("b1", [accept()])
-        assert store.available
+        assert available(store)
         broker.jetstream.no_room = True
         store.note("b1", settle("a"))
         await trio.sleep(30)
-        assert not store.available
+        assert not available(store)
         broker.jetstream.no_room = False
         await trio.sleep(3)
-        assert store.available
+        assert available(store)
         assert flat(broker.told()) == ["accepted", "settled a"]
 
 
@@ -420,14 +424,14 @@ async def test_a_fence_after_trouble_is_no_trouble(autojump_clock: MockClock, br
         await trio.sleep(30)
         with pytest.raises(Fenced):
             await store.append("b1", [start("b")])
-        assert store.available
+        assert available(store)
 
 
 async def test_a_question_that_was_answered_in_the_end_is_no_trouble(
     autojump_clock: MockClock, broker: Broker
 ) -> None:
     """A second submission during trouble leaves none behind."""
-    broker.write(accept(), **{"Scheduler-Digest": "d7"})
+    broker.write(accept(), digest="d7")
     async with open_store(broker) as store, trio.open_nursery() as nursery:
         broker.jetstream.refusal = UNAVAILABLE
 
@@ -437,10 +441,10 @@ async def test_a_question_that_was_answered_in_the_end_is_no_trouble(
 
         nursery.start_soon(begin)
         await trio.sleep(5)
-        assert not store.available
+        assert not available(store)
         broker.jetstream.refusal = None
         await trio.sleep(5)
-        assert store.available
+        assert available(store)
 
 
 async def test_a_missing_stream_ends_the_store(autojump_clock: MockClock, broker: Broker) -> None:
@@ -470,7 +474,7 @@ async def test_a_failure_of_what_was_noted_is_told(broker: Broker, store: JetStr
     told: list[str] = []
     await store.append("b1", [accept()])
     store.on_failure("b1", lambda error: told.append(type(error).__name__))
-    store.on_failure("b9", lambda error: told.append("never"))
+    store.on_failure("b9", lambda _: told.append("never"))
     broker.write(Loading(), epoch=2)
     store.note("b1", settle("a"))
     await wait_all_tasks_blocked()
@@ -505,7 +509,10 @@ async def test_every_log_is_found_by_its_last_record(broker: Broker, store: JetS
         await store.append(f"b{number}", [accept(f"b{number}")])
     await store.append("b1", [settle("a"), Finished(None)])
     broker.publish("scheduler.log.strange", b"rubbish")
+    assert sum([len(batch) async for batch in store.entries()]) == 4
     found = await entries(store)
+    [*_, create] = [one for one in broker.line.passed if ".CONSUMER.CREATE." in one.subject]
+    assert json.loads(create.data)["config"]["headers_only"]
     assert set(found) == {log_of("b0"), log_of("b1"), log_of("b2"), "scheduler.log.strange"}
     headings = found[log_of("b1")].headings
     assert not isinstance(headings, UnreadableLog)
@@ -539,7 +546,12 @@ async def test_a_history_is_what_was_told(broker: Broker, store: JetStreamStore)
     await store.append("b1", [start("a"), start("b")])
     await store.append("b1", [sent("a"), settle("a")])
     history = await store.history(log_of("b1"))
-    assert [type(step).__name__ for step in history.steps] == ["Accepted", *["Started"] * 2, "Sent", "Settled"]
+    assert [type(step).__name__ for step in history.steps] == [
+        "Accepted",
+        *["Started"] * 2,
+        "Sent",
+        "Settled",
+    ]
     assert list(history.in_flight) == ["b"]
     assert (history.n, history.status) == (3, Status.OPEN)
 

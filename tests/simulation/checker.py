@@ -75,6 +75,8 @@ class Build:
     settled_at: dict[str, int] = field(factory=dict)
     sent_at: dict[str, int] = field(factory=dict)
     reported_at: int = 0
+    asked: dict[str, int] = field(factory=dict)
+    """Of each process: the number of the record that it wanted to append last."""
     fenced: set[str] = field(factory=set)
     report: bytes | None = None
     report_id: str = ""
@@ -323,17 +325,21 @@ class Checker:
         one.arrived = False
 
     def _append_left(self, step: Step) -> None:
+        build = self._builds[step.build]
+        record, takes_up = step.detail
+        build.asked[step.who] = int(record.rpartition("-")[2])
         # One that would be the first of a log is how a second submission is settled: it is refused.
-        if step.who in self._builds[step.build].fenced and not step.detail.endswith("-1-1"):
-            self._wrong(f"G7 {step.build}: {step.who} is fenced, and writes {step.detail}")
+        if step.who in build.fenced and not takes_up and not record.endswith("-1-1"):
+            self._wrong(f"G7 {step.build}: {step.who} is fenced, and writes {record}")
 
     def _read_back(self, step: Step) -> None:
-        """A process sees the last record of a log: one that is another's, after its own, fences it."""
+        """A process whose append was refused sees another's record after its own: it is fenced."""
         build = self._builds[step.build]
         who = step.detail.rpartition("-")[0].rpartition("-")[0].rpartition("-")[0]
         mine = [n for n, instance in enumerate(build.instances, 1) if instance == step.who]
         number = int(step.detail.rpartition("-")[2])
-        if who != step.who and mine and number > mine[-1] and step.who in build.loaded:
+        refused = mine and build.asked.get(step.who, 0) > mine[-1]
+        if who != step.who and refused and number > mine[-1] and step.who in build.loaded:
             build.fenced.add(step.who)
 
     # Replies.

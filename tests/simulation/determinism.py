@@ -28,8 +28,10 @@ SKEW: ContextVar[float] = ContextVar("SKEW", default=0.0)
 """By how many seconds the wall clock of the process that a task belongs to is wrong."""
 _needs = Template.needs
 _NEVER = 1e9
-_LONGEST = 30
-"""Seconds of real time that a run may take: what takes longer goes round in circles."""
+_MOST_STEPS = 5_000
+"""Steps that tasks may make at one time: who makes more goes round in circles."""
+_LONGEST = 60
+"""Seconds of real time that a run may take."""
 
 
 class Clockwork(Later):
@@ -67,6 +69,33 @@ class Stuck(Exception):
     """A run does not come to its end, in real time."""
 
 
+class _Watch(trio.abc.Instrument):
+    """Ends a run in which tasks run and run, and time does not pass."""
+
+    def __init__(self, clock: MockClock) -> None:
+        self.scope = trio.CancelScope()
+        self.busy = ""
+        """Who ran last, where that was so."""
+        self._clock = clock
+        self._time = -1.0
+        self._steps = 0
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        now = self._clock._virtual_base
+        if now != self._time:
+            self._time, self._steps = now, 0
+        self._steps += 1
+        if self._steps > _MOST_STEPS and not self.busy:
+            self.busy = f"{task.name}, in {_place(task)}"
+            self.scope.cancel()
+
+
+def _place(task: trio.lowlevel.Task) -> str:
+    """The functions that a task is in, the innermost last."""
+    frames = [frame for frame, _ in task.iter_await_frames()]
+    return " > ".join(f"{frame.f_code.co_qualname}:{frame.f_lineno}" for frame in frames)
+
+
 def run(seed: int, main: Callable[[Later], Awaitable[T]], log: Callable[[str, dict[str, Any]], None]) -> T:
     """Run ``main`` under Trio, on a mock clock that begins at 0 and jumps.
 
@@ -83,9 +112,17 @@ def run(seed: int, main: Callable[[Later], Awaitable[T]], log: Callable[[str, di
     random.seed(source.random())
     trio_run._r.seed(seed)
     work = Clockwork()
+    watch = _Watch(work.clock)
+
+    async def watched() -> T:
+        with watch.scope:
+            return await main(work)
+        msg = f"seed {seed} does not get beyond {trio.current_time():.4f} s: {watch.busy}"
+        raise Stuck(msg)
+
     try:
         with _patched(source), _logging(log), _alarm(seed):
-            return trio.run(main, work, clock=work.clock)
+            return trio.run(watched, clock=work.clock, instruments=[watch])
     finally:
         random.setstate(before)
 

@@ -4,6 +4,7 @@ from collections import Counter
 
 import pytest
 
+from scheduler.events import Settled
 from scheduler.records import decode_record
 from simulation.driver import simulate
 from simulation.scenario import FAULTS
@@ -16,15 +17,16 @@ def _of_a_log(step: Step) -> Counter[str]:
     """What a record of a log shows."""
     record = decode_record(step.detail[2])
     met = Counter(type(event).__name__ for event in record.events)
+    met["several events in a record"] += len(record.events) > 1
+    met["taken up a second time"] += record.epoch > 2
     for event in record.events:
-        error = str(getattr(event, "body", {}).get("error", ""))
-        met["several events in a record"] += len(record.events) > 1
-        met["taken up a second time"] += record.epoch > 2
+        body = event.body if isinstance(event, Settled) else {}
+        error = str(body.get("error", ""))
         met["timed out"] += error.startswith("timed out")
         met["failed by a connector"] += error.endswith("cannot")
         met["nobody listened"] += error.startswith("no connector")
         met["outcome unknown"] += error.startswith("outcome unknown")
-        met["late success kept"] += "adoptable" in getattr(event, "body", {})
+        met["late success kept"] += "adoptable" in body
     return met
 
 

@@ -484,7 +484,8 @@ class World:
             self.trace.add(f"request {kind}", who, body["service"], body["_component_id"], detail)
         elif subject.startswith("scheduler.log.") and kind != "unheard":
             record = (message.headers or {}).get("Scheduler-Record", "")
-            self.trace.add(f"append {kind}", who, subject[len("scheduler.log.") :], detail=record)
+            takes_up = b'"event":"loading"' in message.data
+            self.trace.add(f"append {kind}", who, subject[len("scheduler.log.") :], detail=(record, takes_up))
         elif subject.split(".")[0] in {"build", "service"} and subject.split(".")[-1] in {"done", "error"}:
             identity = (message.headers or {}).get("Nats-Msg-Id", "")
             build = json.loads(message.data).get("id", "")

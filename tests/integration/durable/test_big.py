@@ -57,15 +57,15 @@ def test_an_object_can_be_submitted_by_name(start_scene: SceneFactory) -> None:
     scene = start_scene()
     scene.start()
     document = build(component("vm::1", padding=PADDING), id="named")
-    scene.reader.put_object("uploads/named", json.dumps(document).encode())
-    scene.reader.put_object("uploads/nonsense", b"[]")
-    answer = scene.reader.request("build.create", {"id": "named", "object": "uploads/nothing"})
+    scene.reader.put_object("upload/named", json.dumps(document).encode())
+    scene.reader.put_object("upload/nonsense", b"[]")
+    answer = scene.reader.request("build.create", {"id": "named", "object": "upload/nothing"})
     assert answer["status"] == "rejected", answer
-    answer = scene.reader.request("build.create", {"id": "named", "object": "uploads/nonsense"})
+    answer = scene.reader.request("build.create", {"id": "named", "object": "upload/nonsense"})
     assert answer["status"] == "rejected", answer
-    answer = scene.reader.request("build.create", {"id": "other", "object": "uploads/named"})
+    answer = scene.reader.request("build.create", {"id": "other", "object": "upload/named"})
     assert answer["status"] == "rejected", answer
-    answer = scene.reader.request("build.create", {"id": "named", "object": "uploads/named"})
+    answer = scene.reader.request("build.create", {"id": "named", "object": "upload/named"})
     assert answer == {"id": "named", "status": "accepted"}
     scene.submitted["named"] = document
     scene.settle()
