@@ -83,9 +83,10 @@ async def growth(on: Stage, shape: Shape) -> Growth:
     """What a component costs in a very large build, against a large one; see `LARGE_LIMITS`."""
     before = [(await _run(on, [builds.make(shape, _AGAINST)]))[1] for _ in range(_AGAINST_BUILDS)]
     build = builds.make(shape, LARGE)
-    watching = asyncio.create_task(_peak(on.service))
+    over = asyncio.Event()
+    watching = asyncio.create_task(_peak(on.service, over))
     (times,), cpu = await _run(on, [build])
-    watching.cancel()
+    over.set()
     return Growth(
         shape,
         on.store,
@@ -98,15 +99,13 @@ async def growth(on: Stage, shape: Shape) -> Growth:
     )
 
 
-async def _peak(process: psutil.Process) -> int:
-    """The most bytes of memory that a process has, until cancelled."""
+async def _peak(process: psutil.Process, over: asyncio.Event) -> int:
+    """The most bytes of memory that a process has until something is over."""
     most = 0
-    try:
-        while True:
-            most = max(most, process.memory_info().rss)
-            await asyncio.sleep(_LOOK)
-    except asyncio.CancelledError:
-        return most
+    while not over.is_set():
+        most = max(most, process.memory_info().rss)
+        await asyncio.sleep(_LOOK)
+    return most
 
 
 async def latencies(on: Stage, size: int, repeat: int) -> Latencies:

@@ -310,6 +310,22 @@ class Plant:
                 nursery.cancel_scope.cancel()
 
 
+class Peer:
+    """Another scheduler on the same broker, as far as it is seen from here."""
+
+    def __init__(self, process: Process, name: str = "other") -> None:
+        self._bus = process.bus
+        self._name = name
+        self.there = True
+
+    async def open(self) -> None:
+        await self._bus.subscribe("$SRV.PING.scheduler", self._answer)
+
+    def _answer(self, message: Message) -> None:
+        if self.there:
+            self._bus.deliver(message.reply, encode({"name": "scheduler", "id": self._name}))
+
+
 async def stored(broker: Broker, name: str) -> bytes | None:
     """The content of an object."""
     return await Objects(JetStream(broker.bus)).get(name, most=1 << 40)

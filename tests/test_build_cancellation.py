@@ -43,7 +43,7 @@ class Disturbance(Instrument):
         self.steps = 0
         self.act: Callable[[], object] | None = None
 
-    def before_task_step(self, task: trio.lowlevel.Task) -> None:  # noqa: ARG002
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
         if self.act is None:
             return
         self.steps += 1

@@ -1,6 +1,6 @@
 """Submitting a build and following it to its report."""
 
-# ruff: noqa: ARG001, ARG002 - a test asks for the clock by naming it; a fake needs no argument
+# ruff: noqa: ARG001 - a test asks for the clock by naming it
 
 import json
 from collections.abc import Callable

@@ -226,6 +226,8 @@ async def test_an_id_can_be_used_again(autojump_clock: MockClock) -> None:
             assert answer == {"id": "b1", "status": "accepted"}
             await trio.sleep(60)
         reports: list[JSON] = [report for _, report in process.reports]
+        out = [one for one in process.bus.published if one.subject == "build.create.done"]
+        assert len({(one.headers or {})["Nats-Msg-Id"] for one in out}) == 2
         assert [[one["_component_id"] for one in report["changes"]] for report in reports] == [["a"], ["z"]]
 
 

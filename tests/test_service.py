@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import structlog
 import trio
-from durable import Plant, flat
+from durable import Peer, Plant, flat
 from fake_bus import FakeBus, Published
 from fakes import (
     JSON,
@@ -751,12 +751,13 @@ async def test_submitted_again_to_somebody_else(autojump_clock: MockClock) -> No
     """A scheduler that finds the log of another one's build says of it what the log says."""
     plant = Plant(ignore)
     async with plant.run() as process:
+        await Peer(process).open()
         plant.broker.write(Accepted(CHAIN, "00" * 16), digest="00" * 16)
         assert code(await process.submit(CHAIN)) == "running"
         digest = prepare(document("x", build="b2")).digest.hex()
         plant.broker.write(Accepted(document("x"), digest), build="b2", digest=digest)
         assert (await process.submit(document("x", build="b2")))["status"] == "accepted"
-        await trio.sleep(1)
+        await trio.sleep(100)
         assert process.requests == []
         assert not process.service._supervisor.holds("b2")
 

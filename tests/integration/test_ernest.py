@@ -302,7 +302,7 @@ def test_a_second_scheduler_stands_by_and_takes_over(ernest: Ernest) -> None:
     """Silent while the first answers; then it takes up what is left and takes builds."""
     first = ernest.scheduler()
     second = ernest.scheduler(ready=False)
-    second.await_log("standing by: another scheduler answers, and this store allows one only")
+    second.await_log("standing by: another scheduler is there")
     (_,) = ernest.submitter.client.request_many("$SRV.PING.scheduler", 1)
     document = chain(component("vpc::1"), held("net::1", "over"), component("vm::1"))
     ernest.submitter.accepted(document)
@@ -325,7 +325,7 @@ def test_one_that_stands_by_ends_at_once(ernest: Ernest) -> None:
 
     def stop() -> float:
         second = ernest.scheduler(ready=False)
-        second.await_log("standing by: another scheduler answers, and this store allows one only")
+        second.await_log("standing by: another scheduler is there")
         code, seconds = second.stop()
         assert code == 0
         second.check_log()

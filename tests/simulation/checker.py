@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias
 
 from attrs import define, field, frozen
+from fake_jetstream import DAY_ZERO, SECOND
 
 from scheduler.errors import UnreadableLog
 from scheduler.events import Accepted, Finished, Loading, Reported, Sent, Settled, Started, Withdrawn
 from scheduler.history import History
-from scheduler.records import Elsewhere, Status, decode_record
+from scheduler.records import Elsewhere, Position, Status, decode_record
 from simulation.scenario import Scenario, dependencies
 from simulation.trace import Step
 
@@ -162,6 +163,20 @@ class Checker:
         for event in record.events:
             assert not isinstance(event, Elsewhere)
             self._event(name, build, n, who, event)
+        self._position(name, build, record.position)
+
+    def _position(self, name: str, build: Build, position: Position) -> None:
+        """Every reply up to the position is in the log, or nobody waits for it."""
+        until = (position.time - DAY_ZERO) / SECOND + 1e-6
+        for component, one in build.components.items():
+            if not one.started or one.settled is not None or not one.departures:
+                continue
+            first = one.departures[0][0]
+            for reply in one.replies:
+                if first <= reply.time <= until and reply.sequence <= position.sequence:
+                    self._wrong(
+                        f"G1 {name}: the position is {position.sequence}, behind a reply to {component}"
+                    )
 
     def _event(self, name: str, build: Build, n: int, who: str, event: Any) -> None:
         match event:
@@ -225,7 +240,9 @@ class Checker:
                 return
             if any(reply.time < first + seconds - 0.001 for reply in kept):
                 self._wrong(f"{name}: {component} timed out, and its reply was captured in time")
-            if not one.arrived and not one.ever_unheard and self._scenario.resend != "never":
+            # What may have left before another one failed is not sent again.
+            lost = not one.arrived and not one.ever_unheard
+            if lost and build.error_at == build.history.n and self._scenario.resend != "never":
                 self._wrong(f"G4 {name}: {component} timed out, and never reached the broker")
             self._too_early(name, component, one, seconds)
         elif text.startswith("no connector is subscribed"):

@@ -102,7 +102,8 @@ class Broker:
         self.links: dict[Link, None] = {}
         self._returned: list[Callable[[], None]] = []
         self._literal: dict[str, list[tuple[Link, int, str]]] = {}
-        self._wild: dict[int, list[tuple[str, Link, int, str]]] = {}
+        self._wild: dict[int, list[tuple[list[str], Link, int, str]]] = {}
+        """By the number of tokens, 0 for those that end with ``>``."""
         self._postponed: list[Published] = []
         self.slow_disk = 0.0
         """Seconds that storing a message may take."""
@@ -190,27 +191,33 @@ class Broker:
     def _subscribe(self, link: Link, sid: int, pattern: str, queue: str) -> None:
         link.interests[sid] = (pattern, queue)
         if "*" in pattern or ">" in pattern:
-            length = 0 if pattern.endswith(">") else pattern.count(".") + 1
-            self._wild.setdefault(length, []).append((pattern, link, sid, queue))
+            tokens = pattern.split(".")
+            length = 0 if tokens[-1] == ">" else len(tokens)
+            self._wild.setdefault(length, []).append((tokens, link, sid, queue))
         else:
             self._literal.setdefault(pattern, []).append((link, sid, queue))
 
     def _unsubscribe(self, link: Link, sid: int) -> None:
         pattern, queue = link.interests.pop(sid, ("", ""))
         if "*" in pattern or ">" in pattern:
-            length = 0 if pattern.endswith(">") else pattern.count(".") + 1
-            self._wild[length].remove((pattern, link, sid, queue))
+            tokens = pattern.split(".")
+            self._wild[0 if tokens[-1] == ">" else len(tokens)].remove((tokens, link, sid, queue))
         elif pattern:
             self._literal[pattern].remove((link, sid, queue))
 
     def _listeners(self, subject: str) -> list[tuple[Link, int, str]]:
         found = list(self._literal.get(subject, ()))
-        for length in (subject.count(".") + 1, 0):
-            found += [
-                (link, sid, queue)
-                for pattern, link, sid, queue in self._wild.get(length, ())
-                if matches(pattern, subject)
-            ]
+        got = subject.split(".")
+        for tokens, link, sid, queue in self._wild.get(len(got), ()):
+            # Not `matches`: this is what a run does most.
+            for want, token in zip(tokens, got, strict=True):
+                if want not in ("*", token):
+                    break
+            else:
+                found.append((link, sid, queue))
+        for tokens, link, sid, queue in self._wild.get(0, ()):
+            if matches(".".join(tokens), subject):
+                found.append((link, sid, queue))
         return found
 
     def interested(self, to: str) -> bool:

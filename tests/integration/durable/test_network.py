@@ -15,10 +15,13 @@ from typing import Any
 
 import pytest
 
+from integration.builds import build, component
+from integration.durable.conftest import SceneFactory
 from integration.durable.proxy import Proxy, Way
 from integration.durable.scene import SEED, Scene, passed, pause
 from integration.durable.shapes import SHAPES, shaped
 from integration.durable.test_kills import request_lines
+from integration.durable.test_restart import await_event, held
 
 pytestmark = pytest.mark.integration
 
@@ -156,7 +159,7 @@ def plays(
     names = [
         str(item.callspec.params["name"])
         for item in request.session.items
-        if isinstance(item, pytest.Function) and item.path == request.path and hasattr(item, "callspec")
+        if isinstance(item, pytest.Function) and item.path == request.path and "plays" in item.fixturenames
     ]
     with ThreadPoolExecutor(len(names)) as threads:
         yield {name: threads.submit(play, name, tmp_path_factory.mktemp("story")) for name in names}
@@ -166,3 +169,28 @@ def plays(
 def test_every_build_ends_once(name: str, plays: dict[str, "Future[None]"]) -> None:
     """Nothing is sent twice with ``unsent``, nothing lost with ``always``, and work goes on when it can."""
     plays[name].result(100)
+
+
+@pytest.mark.parametrize(("resend", "times"), [("unsent", 1), ("always", 2)])
+def test_what_is_known_to_have_left_is_sent_again_only_with_always(
+    start_scene: SceneFactory, resend: str, times: int
+) -> None:
+    """The connection is lost while its connector is at work."""
+    scene = start_scene({"idempotent": True}, env={"SCHEDULER_RESEND": resend}, proxied=True)
+    document = build(held("vpc::1", "go"), id="left")
+    after = build(component("vpc::1"), id="after")
+    service = scene.start()
+    scene.submit(document)
+    await_event(scene, "left", "sent", "vpc::1")
+    with scene.outage():
+        proxy_of(scene).cut()
+        service.await_log("connected to the broker", times=2)
+    scene.recorder.await_request("left", "vpc::1", times=times)
+    scene.submit(after)
+    scene.submitter.done(after)
+    scene.recorder.release("go")
+    scene.submitter.done(document)
+    assert len(scene.recorder.requests("left")) == times
+    scene.settle()
+    scene.check()
+    scene.end()
