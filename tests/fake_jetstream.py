@@ -62,7 +62,9 @@ class FakeJetStream:
         """The disk is full: nothing is stored."""
         self.kept: Callable[[Stream, Kept], None] | None = None
         """Is told of every message that a stream takes."""
-        self._api = Api(self.streams, self.now, self._end, self._watch_inactivity)
+        self._api = Api(
+            self.streams, self.now, self._end, self._watch_inactivity, lambda *asked: self._account(*asked)
+        )
         self._broker = broker
         self._later = later or Later()
         self._last = 0
@@ -270,6 +272,16 @@ class FakeJetStream:
 
         if threshold:
             self._later.at(consumer.active + threshold, look)
+
+    def _account(self, _: list[str], __: JSON) -> JSON:
+        return {
+            "memory": 0,
+            "storage": sum(stream.bytes for stream in self.streams.values()),
+            "streams": len(self.streams),
+            "consumers": sum(len(stream.consumers) for stream in self.streams.values()),
+            "limits": {"max_memory": -1, "max_storage": -1, "max_streams": -1, "max_consumers": -1},
+            "api": {"level": 5, "total": 0, "errors": 0},
+        }
 
     def _ask(self, message: Published) -> bool:
         if message.subject.startswith("$JS.ACK."):

@@ -357,7 +357,7 @@ class BuildLog:
                 raise
             except BusError as error:
                 at_once = False
-                if not await self._is_stored(record_id, str(error)):
+                if not await self._is_stored(record_id, str(error)):  # noqa: ASYNC120 - cancelled, it is all the same
                     raise
             else:
                 self._sequence = ack.sequence
