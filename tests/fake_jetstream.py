@@ -63,7 +63,11 @@ class FakeJetStream:
         self.kept: Callable[[Stream, Kept], None] | None = None
         """Is told of every message that a stream takes."""
         self._api = Api(
-            self.streams, self.now, self._end, self._watch_inactivity, lambda *asked: self._account(*asked)
+            self.streams,
+            self.now,
+            self._end,
+            self._watch_inactivity,
+            lambda *asked: self._account(*asked),  # noqa: PLW0108 - a test may replace it
         )
         self._broker = broker
         self._later = later or Later()

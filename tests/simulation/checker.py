@@ -21,6 +21,8 @@ from simulation.trace import Step
 
 JSON: TypeAlias = dict[str, Any]
 
+_LONG_ENOUGH = 5.0
+"""Seconds within which processes that are there know of each other."""
 _TICK = 1.1
 """Seconds by which the service may be wrong about the length of an outage."""
 
@@ -116,6 +118,8 @@ class Checker:
             "fails": self._fails,
             "fault": self._fails,
             "connected": self._interrupted,
+            "silent": self._interrupted,
+            "heard": self._interrupted,
             "lost": self._interrupted,
             "killed": self._interrupted,
             "ends": self._interrupted,
@@ -165,6 +169,17 @@ class Checker:
             self._event(name, build, n, who, event)
         self._position(name, build, record.position)
 
+    def _taken_up(self, name: str, build: Build, n: int, who: str) -> None:
+        """A build is not taken away from a process that works, as far as the two can know of each other."""
+        before = build.instances[n - 2]
+        if who != before and self._is_there(before) and self._is_there(who):
+            self._wrong(f"G7 {name}: {who} takes it away from {before}, which works")
+
+    def _is_there(self, who: str) -> bool:
+        """Whether nothing has kept a process from others for a while."""
+        time, kind = self._interruptions[who][-1]
+        return kind in {"connected", "heard"} and time < self._now - _LONG_ENOUGH
+
     def _position(self, name: str, build: Build, position: Position) -> None:
         """Every reply up to the position is in the log, or nobody waits for it."""
         until = (position.time - DAY_ZERO) / SECOND + 1e-6
@@ -183,6 +198,7 @@ class Checker:
             case Accepted():
                 build.loaded[who] = n
             case Loading():
+                self._taken_up(name, build, n, who)
                 build.loaded[who] = n
                 build.loaded_at[who] = self._now
                 build.fenced.discard(who)

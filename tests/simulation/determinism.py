@@ -5,10 +5,8 @@ import random
 import secrets
 import signal
 import time
-import zlib
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from contextlib import contextmanager
-from contextvars import ContextVar
 from types import FrameType
 from typing import Any, TypeVar
 from unittest import mock
@@ -19,14 +17,8 @@ import trio._core._run as trio_run
 from fake_jetstream import DAY_ZERO, SECOND, Later
 from trio.testing import MockClock
 
-from scheduler.stores.log import BuildLog
-from scheduler.template.component import Template
-
 T = TypeVar("T")
 
-SKEW: ContextVar[float] = ContextVar("SKEW", default=0.0)
-"""By how many seconds the wall clock of the process that a task belongs to is wrong."""
-_needs = Template.needs
 _NEVER = 1e9
 _MOST_STEPS = 5_000
 """Steps that tasks may make at one time: who makes more goes round in circles."""
@@ -140,9 +132,6 @@ def _patched(source: random.Random) -> Iterator[None]:
         # How long our own code takes is no part of the simulation: it takes no time at all.
         mock.patch.object(time, "perf_counter", trio.current_time),
         mock.patch.object(trio.to_thread, "run_sync", _in_place),
-        # Sets of these are iterated over: a hash is an address, or differs from process to process.
-        mock.patch.object(BuildLog, "__hash__", lambda log: zlib.crc32(log.build.encode())),
-        mock.patch.object(Template, "needs", lambda template, scope: sorted(_needs(template, scope))),
     ]
     for patch in patches:
         patch.start()
@@ -154,8 +143,8 @@ def _patched(source: random.Random) -> Iterator[None]:
 
 
 def wall_clock() -> float:
-    """Seconds since 1970, as the process sees it that the task belongs to."""
-    return DAY_ZERO / SECOND + trio.current_time() + SKEW.get()
+    """Seconds since 1970."""
+    return DAY_ZERO / SECOND + trio.current_time()
 
 
 def _wall_clock_ns() -> int:

@@ -431,9 +431,12 @@ class World:
         lanes = self.rng.choice([(link.up, link.down), (link.up,), (link.down,)])
         for lane in lanes:
             lane.stalled = True
+        self.trace.add("silent", bus.name)
         patience = self.rng.uniform(10.0, 15.0)
 
         def end() -> None:
+            if bus.link is link:
+                self.trace.add("heard", bus.name)
             for lane in lanes:
                 if lane.stalled:
                     lane.resume()
