@@ -6,7 +6,8 @@ from typing import Any, TypeAlias
 from attrs import define, field, frozen
 
 from scheduler.bus import Message
-from simulation.world import SimBus, World
+from simulation.network import SimBus
+from simulation.world import World
 
 JSON: TypeAlias = dict[str, Any]
 

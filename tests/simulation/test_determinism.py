@@ -10,7 +10,7 @@ import pytest
 from simulation.driver import simulate
 from simulation.judging import chosen
 
-SEEDS = range(20)
+SEEDS = range(12)
 
 
 def test_a_seed_gives_one_trace_in_every_process() -> None:

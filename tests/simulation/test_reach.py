@@ -10,7 +10,8 @@ from simulation.driver import simulate
 from simulation.scenario import FAULTS
 from simulation.trace import Step
 
-SEEDS = range(250)
+SEEDS = (*range(250), 383)
+"""The last one for what is rare: that a connector is away for longer than a request looks for one."""
 
 
 def _of_a_log(step: Step) -> Counter[str]:
@@ -32,9 +33,11 @@ def _of_a_log(step: Step) -> Counter[str]:
 
 @pytest.fixture(scope="module")
 def met() -> Counter[str]:
-    """How often what was met in some runs."""
+    """How often what was met, in as many runs as it takes."""
     met: Counter[str] = Counter()
     for seed in SEEDS:
+        if all(met[what] for what in WANTED):
+            break
         departures: dict[tuple[str, str], str] = {}
         for step in simulate(seed).trace.steps:
             met[step.kind] += 1
@@ -57,22 +60,7 @@ def met() -> Counter[str]:
     return met
 
 
-@pytest.mark.parametrize(
-    "what",
-    [
-        *sorted(set(FAULTS)),
-        *("Withdrawn", "Suspended", "Resumed", "Sent", "Loading", "Released", "Finished", "Reported"),
-        *("killed", "lost", "dies", "replies lost", "request unheard", "report left"),
-        *("several events in a record", "taken up a second time", "late success kept", "fenced"),
-        *("timed out", "failed by a connector", "nobody listened", "outcome unknown"),
-        *("read back another's record", "sent again by another process", "sent again by the same process"),
-        *(
-            "answered ('rejected', 'running')",
-            "answered ('rejected', 'finished')",
-            "answered ('accepted', '')",
-        ),
-    ],
-)
+@pytest.mark.parametrize("what", WANTED)
 def test_it_happens(met: Counter[str], what: str) -> None:
     """In some of a few hundred runs."""
     assert met[what]

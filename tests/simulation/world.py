@@ -1,95 +1,20 @@
-"""The simulated world: a broker with JetStream that outlives its clients, and the connections to it.
-
-A connection has a lane in each direction, in which messages keep their order and take their time. It can be
-cut (some of what is under way arrives, the rest is lost), or go silent for a while; what was written to it
-may then still arrive long after its client has given it up.
-"""
+"""The simulated world: a broker with JetStream that outlives its clients, and what can befall connections."""
 
 import base64
 import json
 import random
-from collections import deque
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, TypeAlias
 
-import trio
-from fake_bus import Published, _parse
+from fake_bus import Published
 from fake_jetstream import FakeJetStream, Kept, Later, Stream
 
 from scheduler.bus import Message
-from scheduler.bus.endpoint import Endpoint
-from scheduler.bus.outbox import Barrier
 from scheduler.bus.subjects import matches
+from simulation.network import Item, Lane, Link, SimBus
 from simulation.trace import Trace
 
-MAX_PAYLOAD = 1024 * 1024
-_FIRST_DELAY = 0.25
-_LAST_DELAY = 5.0
-
 _READ_BACK = b'{"type": "io.nats.jetstream.api.v1.stream_msg_get_response"'
-
-Item: TypeAlias = Any
-"""What travels in a lane."""
-Noted: TypeAlias = Callable[[str, Published], None]
-
-
-class Lane:
-    """One direction of a connection: in order, and never at two equal times."""
-
-    def __init__(self, world: "World", arrive: Callable[[Item], object]) -> None:
-        self._world = world
-        self._arrive = arrive
-        self._queue: deque[tuple[float, Item]] = deque()
-        self._last = 0.0
-        self.stalled = False
-        self._closed = False
-
-    def send(self, item: Item, seconds: float = 0.0) -> None:
-        """Put something in, which takes so much longer; nothing comes of it once the lane is closed."""
-        if not self._closed:
-            self._put(item, seconds + self._world.latency())
-
-    def _put(self, item: Item, latency: float) -> None:
-        self._last = max(self._last + 1e-6 * self._world.rng.random(), trio.current_time() + latency)
-        self._queue.append((self._last, item))
-        self._world.later.at(self._last, self._look)
-
-    def _look(self) -> None:
-        now = trio.current_time()
-        while self._queue and not self.stalled and self._queue[0][0] <= now:
-            self._arrive(self._queue.popleft()[1])
-
-    def resume(self) -> None:
-        """Go on after a stall."""
-        self.stalled = False
-        self._world.later.after(self._world.latency(), self._look)
-
-    def close(self, keep: int = 0, delay: float = 0.0) -> None:
-        """Take nothing more; of what is under way the first ``keep`` still arrive, so much later. Once."""
-        if self._closed:
-            return
-        self._closed = True
-        self.stalled = False
-        under_way = [item for _, item in self._queue][:keep]
-        self._queue.clear()
-        self._last += delay
-        for item in under_way:
-            self._put(item, delay)
-
-    def __len__(self) -> int:
-        return len(self._queue)
-
-
-class Link:
-    """One connection, from its handshake until both ends have given it up."""
-
-    def __init__(self, broker: "Broker", bus: "SimBus") -> None:
-        self.bus = bus
-        self.up = Lane(broker.world, lambda item: broker.receive(self, item))
-        self.down = Lane(broker.world, lambda item: bus.receive(self, item))
-        self.interests: dict[int, tuple[str, str]] = {}
-        """By subscription id: the pattern and the queue group."""
 
 
 class Broker:
@@ -238,140 +163,6 @@ class Broker:
             link, sid = self.world.rng.choice(members)
             link.down.send((sid, shown))
         return bool(listeners)
-
-
-class SimBus(Endpoint):
-    """The Bus of one process, over simulated connections to the broker."""
-
-    def __init__(self, world: "World", name: str) -> None:
-        super().__init__(f"_INBOX.{name}", MAX_PAYLOAD)
-        self.name = name
-        self.dead = False
-        """Whether the process is gone: nothing of it leaves any more."""
-        self.link: Link | None = None
-        self._world = world
-        self._greeted = False
-        self._known: set[int] = set()
-        self._asked: dict[Barrier, None] = {}
-        self._delay = _FIRST_DELAY
-        self._came_up = trio.Event()
-        self._pumping = False
-        self.outbox.on_work = self._work
-
-    @property
-    def connected(self) -> bool:
-        return self._greeted
-
-    async def connect(self) -> None:
-        """Connect, however long it takes."""
-        self._connect()
-        await self._came_up.wait()
-
-    def _connect(self) -> None:
-        broker = self._world.broker
-        if self.dead or self.link is not None:
-            return
-        if not broker.up:
-            pause = self._world.rng.uniform(0, self._delay)
-            self._delay = min(2 * self._delay, _LAST_DELAY)
-            broker.when_up(lambda: self._world.later.after(pause, self._connect))
-            return
-        link = self.link = Link(broker, self)
-        broker.accept(link)
-        self._known = set(self.interests)
-        for interest in self.interests.values():
-            link.up.send(("SUB", interest.sid, interest.subject, interest.queue))
-        link.up.send(("PING", None))
-
-    def _established(self) -> None:
-        now = self.interests
-        commands = [one.line for sid, one in now.items() if sid not in self._known]
-        commands += [b"UNSUB %d\r\n" % sid for sid in self._known if sid not in now]
-        self.outbox.restart(commands, list(self._asked))
-        self._asked.clear()
-        self._greeted = True
-        self._delay = _FIRST_DELAY
-        self.generation += 1
-        self._world.trace.add("connected", self.name, detail=self.generation)
-        self._came_up.set()
-        self.tell_connected()
-        self._work()
-
-    def lose(self, link: Link) -> None:
-        """The client notices that its connection is gone, and makes another one."""
-        if link is not self.link:
-            return
-        link.up.close()
-        link.down.close()
-        if self._greeted:
-            self._world.trace.add("lost", self.name, detail=self.generation)
-        self.link = None
-        self._greeted = False
-        self._world.later.after(self._world.rng.uniform(0.0, 2 * self._delay), self._connect)
-
-    def die(self, keep: int) -> None:
-        """The process is killed: of what it has written ``keep`` messages still arrive, and nothing else."""
-        self.dead = True
-        self._greeted = False
-        link, self.link = self.link, None
-        if link is not None:
-            link.down.close()
-            link.up.close(keep)
-            # The system closes its sockets; the broker reads what was in them first.
-            self._world.later.after(0.05, lambda: self._world.broker.forget(link))
-        for barrier in self._asked:
-            barrier.event.set()
-        self.close()
-
-    def receive(self, link: Link, item: Item) -> None:
-        """Something arrives from the broker."""
-        if link is not self.link:
-            return
-        kind, payload = item
-        if kind == "PONG":
-            if payload is None:
-                self._established()
-            else:
-                self._asked.pop(payload, None)
-                payload.event.set()
-            return
-        handler = self.handlers.get(kind)
-        if handler is not None:
-            self._world.delivered(self.name, payload)
-            handler(payload)
-
-    def _work(self) -> None:
-        if self._greeted and not self._pumping:
-            self._pumping = True
-            self._world.later.after(0.0, self._pump)
-
-    def _pump(self) -> None:
-        self._pumping = False
-        link = self.link
-        if link is None or not self._greeted:
-            return
-        while (command := self.outbox.take_command()) is not None:
-            if isinstance(command, Barrier):
-                self._ask(link, command)
-            else:
-                word, *rest = command.decode().split()
-                sid = int(rest[-1])
-                if word == "UNSUB":
-                    link.up.send(("UNSUB", sid))
-                else:
-                    link.up.send(("SUB", sid, rest[0], rest[1] if len(rest) == 3 else ""))
-        # Whoever is killed in the middle of it writes no more.
-        while not self.dead and (item := self.outbox.take()) is not None:
-            if isinstance(item, Barrier):
-                self._ask(link, item)
-            else:
-                message = _parse(item)
-                self._world.left(self.name, message)
-                link.up.send(("PUB", message))
-
-    def _ask(self, link: Link, barrier: Barrier) -> None:
-        self._asked[barrier] = None
-        link.up.send(("PING", barrier))
 
 
 class World:

@@ -1,0 +1,182 @@
+"""What goes wrong in a simulated world, and how it ends."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import trio
+from fake_jetstream import NO_ROOM, UNAVAILABLE
+
+from simulation.processes import Process
+from simulation.scenario import MOMENTS, Fault
+
+if TYPE_CHECKING:
+    from simulation.driver import Driver
+
+
+class Faults:
+    """Causes the faults of a scenario; a fault of the kind ``some thing`` is the method ``_some_thing``."""
+
+    def __init__(self, driver: "Driver") -> None:
+        self._driver = driver
+        self._world = driver.world
+        self._trace = driver.trace
+
+    async def cause(self, fault: Fault) -> None:
+        """Have it happen when it is due; returns when it is over."""
+        await trio.sleep_until(fault.at)
+        self._trace.add("fault begins", detail=(fault.kind, round(fault.seconds, 3), fault.number))
+        name = f"_{fault.kind.replace(' ', '_')}"
+        until = min(fault.seconds, max(0.01, self._driver.scenario.heals_at - trio.current_time()))
+        await getattr(self, name)(fault, until)
+
+    def heal(self) -> None:
+        """End whatever still goes on; from now on all is well."""
+        broker = self._world.broker
+        if not broker.up:
+            broker.restart()
+        if broker.jetstream.silent:
+            broker.regain_quorum()
+        broker.jetstream.refusal = None
+        broker.jetstream.no_room = False
+        broker.slow_disk = 0.0
+        self._trace.add("healed")
+        self._driver.start_another()
+
+    def _victim(self, number: int) -> Process | None:
+        living = self._driver.living()
+        return living[number % len(living)] if living else None
+
+    async def _crash(self, fault: Fault, _: float) -> None:
+        victim = self._victim(fault.number)
+        if victim is not None:
+            victim.kill()
+        await self._restart_later(fault.seconds)
+
+    async def _crash_at(self, fault: Fault, _: float) -> None:
+        """Kill it right after a step of the trace: the moments that matter are few and short."""
+        await self._moment(fault, lambda victim: victim.kill())
+        await self._restart_later(fault.seconds)
+
+    async def _cut_at(self, fault: Fault, _: float) -> None:
+        """Cut its connection there: what it has just written is lost, or comes much later."""
+        late = fault.seconds if fault.number % 2 else 0.0
+        await self._moment(fault, lambda victim: self._world.cut_off(victim.bus, late))
+
+    async def _moment(self, fault: Fault, strike: Callable[[Process], None]) -> None:
+        """Wait for the step of the trace that a fault is aimed at, and do it there."""
+        moment = MOMENTS[fault.number % len(MOMENTS)]
+        which = fault.number // len(MOMENTS) % 7
+        reached = trio.Event()
+        add = self._trace.add
+        seen = 0
+
+        def watch(kind: str, *args: Any, **more: Any) -> None:
+            nonlocal seen
+            add(kind, *args, **more)
+            if kind == moment and not reached.is_set():
+                seen += 1
+                if seen > which:
+                    reached.set()
+                    victim = self._victim(fault.number)
+                    if victim is not None:
+                        strike(victim)
+
+        self._trace.add = watch  # type: ignore[method-assign]
+        with trio.move_on_at(self._driver.scenario.heals_at):
+            await reached.wait()
+        reached.set()
+
+    async def _restart_later(self, seconds: float) -> None:
+        await trio.sleep(min(seconds, 5.0))
+        self._driver.start_another()
+
+    async def _drain(self, fault: Fault, _: float) -> None:
+        victim = self._victim(fault.number)
+        if victim is None:
+            return
+        self._trace.add("stopping", victim.name)
+        if victim.service is None or not victim.service.ready:
+            victim.kill()
+        else:
+            victim.service.stop()
+            await victim.over.wait()
+        await self._restart_later(fault.seconds)
+
+    async def _second(self, fault: Fault, _: float) -> None:
+        """Another instance starts; the first one may go silent, and come back."""
+        first = self._victim(fault.number)
+        self._driver.start()
+        if first is not None and fault.number % 3:
+            self._world.silence(first.bus, min(fault.seconds, 9.0))
+
+    async def _cut(self, fault: Fault, _: float) -> None:
+        victim = self._victim(fault.number)
+        if victim is not None:
+            self._world.cut(victim.bus)
+
+    async def _silence(self, fault: Fault, until: float) -> None:
+        victim = self._victim(fault.number)
+        if victim is not None:
+            self._world.silence(victim.bus, until)
+
+    async def _slow_reader(self, fault: Fault, _: float) -> None:
+        victim = self._victim(fault.number)
+        if victim is not None:
+            self._world.drop_slow(victim.bus)
+
+    async def _cut_connector(self, fault: Fault, _: float) -> None:
+        self._world.cut(self._driver.connectors[fault.number % len(self._driver.connectors)].bus)
+
+    async def _connector_dies(self, fault: Fault, until: float) -> None:
+        connector = self._driver.connectors[fault.number % len(self._driver.connectors)]
+        connector.die()
+        await trio.sleep(until)
+        await connector.start()
+
+    async def _cut_client(self, _: Fault, __: float) -> None:
+        self._world.cut(self._driver.client)
+
+    async def _broker(self, fault: Fault, until: float) -> None:
+        broker = self._world.broker
+        if not broker.up:
+            return
+        broker.crash()
+        self._trace.add("broker dies")
+        replies = broker.jetstream.streams.get("SCHEDULER_REPLIES")
+        if replies is not None and fault.number % 2:
+            # What an asynchronous stream had not written yet is gone.
+            lost = replies.lose_tail(fault.number // 2 % 4)
+            self._trace.add("replies lost", detail=[kept.sequence for kept in lost])
+        await trio.sleep(until)
+        if not self._world.broker.up:
+            broker.restart()
+            self._trace.add("broker is back")
+
+    async def _quorum(self, _: Fault, until: float) -> None:
+        broker = self._world.broker
+        broker.lose_quorum()
+        await trio.sleep(until)
+        if broker.jetstream.silent:
+            broker.regain_quorum()
+        self._trace.add("quorum is back")
+
+    async def _refusal(self, fault: Fault, until: float) -> None:
+        jetstream = self._world.broker.jetstream
+        jetstream.refusal = (UNAVAILABLE, NO_ROOM)[fault.number % 2]
+        await trio.sleep(until)
+        jetstream.refusal = None
+
+    async def _full(self, _: Fault, until: float) -> None:
+        jetstream = self._world.broker.jetstream
+        jetstream.no_room = True
+        await trio.sleep(until)
+        jetstream.no_room = False
+
+    async def _slow_disk(self, fault: Fault, until: float) -> None:
+        self._world.broker.slow_disk = (0.2, 1.0, 6.0)[fault.number % 3]
+        await trio.sleep(until)
+        self._world.broker.slow_disk = 0.0
+
+    async def _consumers(self, _: Fault, __: float) -> None:
+        """Consumers in memory are gone, as after a change of leader."""
+        self._world.broker.jetstream.restart()

@@ -1,0 +1,75 @@
+"""The processes of the service: each on a connection of its own, to be killed at any moment."""
+
+from contextvars import ContextVar
+from typing import TYPE_CHECKING
+
+import attrs
+import trio
+from attrs import define, field
+
+from scheduler.process import open_store
+from scheduler.service import Service
+from simulation.network import SimBus
+
+if TYPE_CHECKING:
+    from simulation.driver import Driver
+
+
+@define(eq=False)
+class Process:
+    """One process of the service."""
+
+    driver: "Driver"
+    name: str
+    bus: SimBus = field(init=False)
+    service: Service | None = None
+    scope: trio.CancelScope = field(factory=trio.CancelScope)
+    over: trio.Event = field(factory=trio.Event)
+
+    def __attrs_post_init__(self) -> None:
+        self.bus = SimBus(self.driver.world, self.name)
+
+    async def run(self) -> None:
+        """What `scheduler serve` does, over the simulated bus."""
+        WHO.set(self)
+        trace = self.driver.trace
+        trace.add("starts", self.name)
+        settings = attrs.evolve(self.driver.settings, name=self.name)
+        try:
+            with self.scope:
+                await self.bus.connect()
+                store = await open_store(settings, self.bus)
+                self.service = Service(settings, self.bus, store)
+                await self.service.run()
+        except Exception as error:  # noqa: BLE001 - it is what the process ends with
+            # What comes out of a killed process is nobody's business: it could not say so.
+            if not self.bus.dead:
+                trace.add("fails", self.name, detail=_unwrapped(error))
+        finally:
+            self.over.set()
+            if not self.bus.dead:
+                trace.add("ends", self.name)
+                self.bus.die(keep=1_000_000)
+                self.driver.ended()
+
+    def kill(self) -> None:
+        """kill -9: in this very moment, wherever it is."""
+        if self.alive:
+            self.driver.trace.add("killed", self.name)
+            self.bus.die(keep=self.driver.world.rng.choice((0, 1, 1_000_000)))
+            self.scope.cancel()
+
+    @property
+    def alive(self) -> bool:
+        """Whether it is there."""
+        return not self.over.is_set() and not self.bus.dead
+
+
+WHO: ContextVar[Process | None] = ContextVar("WHO", default=None)
+"""The process that a task belongs to."""
+
+
+def _unwrapped(error: BaseException) -> str:
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return repr(error)
