@@ -36,8 +36,8 @@ It tries what a service does: version, permissions, limits, streams, clocks, and
 service could not run.""",
     "release": """Have a build taken up again that schedulers died of.
 
-Three in a row that ended while they took it up, and it is left alone, so that
-it cannot keep the service from starting.""",
+A build that one after another ended of while they took it up is left alone, so
+that it cannot keep the service from starting.""",
     "export": """Print a build's log as JSON lines.
 
 Each record that was written, with its number and time in the stream, in order.

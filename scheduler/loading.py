@@ -1,6 +1,6 @@
 """Takes up builds that an earlier process left: folds their logs, and hands them to the supervisor.
 
-A build that cannot be folded, or that three processes in a row died of, is *quarantined*: that is said, the
+A build that cannot be folded, or that processes die of again and again, is *quarantined*: that is said, the
 log is left as it is, and no other build notices.
 """
 
@@ -39,8 +39,11 @@ from scheduler.validation import Prepared
 
 _log = structlog.get_logger()
 
-MOST_LOADS = 3
-"""Processes in a row that may die of a build before it is left alone."""
+SUSPECT_LOADS = 2
+"""Processes in a row that may die while they take up several builds; then each of those is taken up alone."""
+MOST_LOADS = SUSPECT_LOADS + 3
+"""... and then three that may die of that build alone, before it is left as it is. Whoever kills processes at
+random will hardly hit the same build three times; what it cannot survive, it does."""
 _LOADED_AT_ONCE = 4
 _REPLAYED_AT_ONCE = 100
 """Events replayed between two looks at everything else: about a millisecond."""
@@ -115,10 +118,12 @@ class Loader:
         limiter = trio.CapacityLimiter(_LOADED_AT_ONCE)
         async with trio.open_nursery() as loads:
             for one, entry in held:
-                if _loads(entry) == MOST_LOADS - 1:
+                if SUSPECT_LOADS <= _loads(entry) < MOST_LOADS:
                     loaded.suspects.append((one, entry))
                 else:
                     loads.start_soon(self._load, one, entry, loaded, nursery, limiter)
+        # Who is the most likely to kill comes last.
+        loaded.suspects.sort(key=lambda suspect: _loads(suspect[1]))
         return loaded
 
     async def load_suspect(

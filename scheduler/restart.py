@@ -30,9 +30,9 @@ _log = structlog.get_logger()
 _T = TypeVar("_T")
 
 _PAUSE = 1.0
-_PROBATION = 0.5
+_PROBATION = 0.3
 """Seconds after which a build that was taken up no longer counts as one that a process may die of."""
-_PROBATION_ALONE = 0.1
+_PROBATION_ALONE = 0.05
 """The same for one that is taken up alone, while others wait."""
 _FIRST_LOOKS = (5.0, 30.0)
 _LOOK_PERIOD = 600.0

@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
+import structlog
 from brokers import NatsServer
 from brokers import nats_server as run_nats_server
 from fake_bus import FakeBus
@@ -42,6 +43,13 @@ def start_nats_server() -> Iterator[ServerFactory]:
 def fake_bus() -> FakeBus:
     """An in-memory bus."""
     return FakeBus()
+
+
+@pytest.fixture(autouse=True)
+def _log_as_it_was() -> Iterator[None]:
+    """Have what a command of a test did to the log end with that test."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(autouse=True)

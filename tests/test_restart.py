@@ -33,6 +33,7 @@ from scheduler.events import (
     Suspended,
 )
 from scheduler.jetstream.streams import LOG, REPLIES, REPORTS
+from scheduler.loading import MOST_LOADS
 from scheduler.model import Resend
 from scheduler.plan import Plan
 from scheduler.records import Elsewhere, Position
@@ -873,20 +874,23 @@ async def die_while_loading(plant: Plant, monkeypatch: pytest.MonkeyPatch, times
             assert caught.group_contains(Death)
 
 
-async def test_three_deaths_in_a_row_quarantine(
+async def test_three_deaths_of_one_build_alone_quarantine_it(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A build that three processes died of while they took it up is left alone, and the others go on."""
+    """Two deaths single out who may have been the cause, three more leave it alone; the others go on."""
     plant = Plant()
     await abandon(plant, document("ab", [("a", "b")], build="b2"), document("x"))
     plant.answer("a")
-    await die_while_loading(plant, monkeypatch, 3)
-    assert plant.broker.told()[-3:] == [["loading"]] * 3
-    assert [one["Scheduler-Loads"] for one in plant.broker.headers()][-3:] == ["1", "2", "3"]
+    await die_while_loading(plant, monkeypatch, MOST_LOADS - 1)
+    async with plant.run() as process:
+        await trio.sleep(3)
+        assert process.service._supervisor.quarantined == {}
+        assert plant.broker.told("b2")[-1] == ["reported"]
+    await abandon(plant, document("y", build="b3"))
+    await die_while_loading(plant, monkeypatch, MOST_LOADS)
     async with plant.run() as process:
         await trio.sleep(3)
         assert list(process.service._supervisor.quarantined) == ["b1"]
-    assert plant.broker.told("b2")[-1] == ["reported"]
 
 
 async def test_a_build_that_kills_with_its_first_step_is_quarantined(
@@ -905,7 +909,7 @@ async def test_a_build_that_kills_with_its_first_step_is_quarantined(
 
     with monkeypatch.context() as patch:
         patch.setattr(Plan, "is_starting", fatal)
-        for _ in range(3):
+        for _ in range(MOST_LOADS):
             with pytest.raises(BaseExceptionGroup) as caught:
                 async with plant.run():
                     await trio.sleep(30)

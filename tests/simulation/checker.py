@@ -36,6 +36,8 @@ class Checker:
             components = {name: Component() for name in needed}
             self._builds[document["id"]] = Build(document, needed, components)
         self._tokens: dict[str, tuple[str, str]] = {}
+        self._worked: dict[str, float] = {}
+        """Since when a process has had builds."""
         self._interruptions: dict[str, list[tuple[float, str]]] = {}
         self._rules: dict[str, Callable[[Step], None]] = {
             "kept": self._kept,
@@ -108,7 +110,9 @@ class Checker:
     def _taken_up(self, name: str, build: Build, n: int, who: str) -> None:
         """A build is not taken away from a process that works, as far as the two can know of each other."""
         before = build.instances[n - 2]
-        if who != before and self._is_there(before) and self._is_there(who):
+        # What one decided when it began may be long in coming: only who has been at work knows the others.
+        at_work = self._worked.setdefault(who, self._now) < self._now - _LONG_ENOUGH
+        if who != before and at_work and self._is_there(before) and self._is_there(who):
             self._wrong(f"G7 {name}: {who} takes it away from {before}, which works")
 
     def _is_there(self, who: str) -> bool:
@@ -132,6 +136,7 @@ class Checker:
     def _event(self, name: str, build: Build, n: int, who: str, event: Any) -> None:
         match event:
             case Accepted():
+                self._worked.setdefault(who, self._now)
                 build.loaded[who] = n
             case Loading():
                 self._taken_up(name, build, n, who)
