@@ -121,15 +121,15 @@ class Recorder:
             refs={key: value for key, value in component.items() if key.startswith("ref")},
         )
         self._came[attempt] += 1
-        task = asyncio.create_task(self.answer(message, component, attempt))
+        task = asyncio.create_task(self.answer(message, component, attempt, self._came[attempt]))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def answer(self, message: Msg, component: JSON, attempt: str) -> None:
-        """Do what is asked, and say how it went, once."""
+    async def answer(self, message: Msg, component: JSON, attempt: str, number: int) -> None:
+        """Do what is asked for the ``number``-th time, and say how it went, once."""
         options = {**self.options, **component.get("behaviour", {})}
         silent = options.get("silent", False)
-        if silent is True or self._came[attempt] <= silent:
+        if silent is True or number <= silent:
             return
         known = self._results.get(attempt) if options.get("idempotent") else None
         if known is None:
