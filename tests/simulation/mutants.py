@@ -278,8 +278,8 @@ def _reported_without_knowing() -> list[Patch]:
     """A report counts as published as soon as it is queued."""
     init = Recorder.__init__
 
-    def hasty(recorder: Recorder, bus: Bus, store: JetStreamStore) -> None:
-        init(recorder, cast("Bus", _HastyBus(bus)), store)
+    def hasty(recorder: Recorder, bus: Bus, *args: Any, **options: Any) -> None:
+        init(recorder, cast("Bus", _HastyBus(bus)), *args, **options)
 
     return [(Recorder, "__init__", hasty)]
 
