@@ -110,7 +110,8 @@ class Loader:
         """
         loaded = Loaded(live)
         held = []
-        for entry in entries:
+        # A log that was written to while it was listed may stand there twice: the last one counts.
+        for entry in {entry.subject: entry for entry in entries}.values():
             build = decode_token(entry.subject.rpartition(".")[2])
             # From now on whoever submits it again waits until it is known what becomes of it.
             if build not in self._supervisor.quarantined and (one := await self._supervisor.reserve(build)):

@@ -201,7 +201,7 @@ class Checker:
             lost = not one.arrived and not one.ever_unheard
             if lost and build.error_at == build.history.n and self._scenario.resend != "never":
                 self._wrong(f"G4 {name}: {component} timed out, and never reached the broker")
-            self._too_early(name, component, one, seconds)
+            self._too_early(name, build, component, one, seconds)
         elif text.startswith("no connector is subscribed"):
             if not one.ever_unheard:
                 self._wrong(f"{name}: {component} fails for want of a connector, and was heard")
@@ -214,7 +214,7 @@ class Checker:
         else:
             self._wrong(f"{name}: {component} fails by a fault of ours: {text[:200]}")
 
-    def _too_early(self, name: str, component: str, one: Component, seconds: float) -> None:
+    def _too_early(self, name: str, build: Build, component: str, one: Component, seconds: float) -> None:
         """An outage counts for nobody's time, where one process saw all of it."""
         first, who = one.departures[0]
         lost: float | None = None
@@ -230,7 +230,8 @@ class Checker:
             elif kind in {"killed", "ends"}:
                 outage, lost = 0.0, None
                 break
-        if len({sender for _, sender in one.departures}) == 1 and self._now < first + seconds + outage - 0.05:
+        alone = len(build.loaded) == 1 and len({sender for _, sender in one.departures}) == 1
+        if alone and self._now < first + seconds + outage - 0.05:
             self._wrong(f"{name}: {component} timed out {self._now - first:.2f} s after it left")
 
     def _incomplete(self, build: Build, component: str) -> str:
@@ -291,12 +292,12 @@ class Checker:
             self._wrong(f"G4 {name}: {component} is sent again over the same connection")
 
     def _request_arrived(self, step: Step) -> None:
-        self._builds[step.build].components[step.component].arrived = True
+        self._builds[step.build].components[step.component].arrived += 1
 
     def _unheard(self, step: Step) -> None:
         one = self._builds[step.build].components[step.component]
         one.unheard = one.ever_unheard = True
-        one.arrived = False
+        one.arrived -= 1
 
     def _append_left(self, step: Step) -> None:
         build = self._builds[step.build]

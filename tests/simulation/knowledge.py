@@ -34,8 +34,8 @@ class Component:
     replies: list[Reply] = field(factory=list)
     answers: dict[str, str] = field(factory=dict)
     """Serial and state of whatever connectors said of it."""
-    arrived: bool = False
-    """Whether a request reached the broker, and somebody there."""
+    arrived: int = 0
+    """How many copies of the request reached the broker, and somebody there."""
     unheard: bool = False
     """Whether the broker said of the last departure that nobody received it."""
     ever_unheard: bool = False

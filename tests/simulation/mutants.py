@@ -5,6 +5,7 @@ A checker that finds nothing proves nothing until it is known what it finds.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from types import SimpleNamespace
 from typing import Any, TypeAlias, cast
 from unittest import mock
 
@@ -269,6 +270,10 @@ class _HastyBus:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._bus, name)
+
+    def publish(self, subject: str, data: bytes, **options: Any) -> SimpleNamespace:
+        self._bus.publish(subject, data, **options)
+        return SimpleNamespace(generation=self._bus.generation)
 
     async def flush(self) -> None:
         await trio.lowlevel.checkpoint()

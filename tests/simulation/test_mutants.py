@@ -10,7 +10,7 @@ SEEDS = range(400)
 
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_mutant_is_caught(name: str) -> None:
-    """A package with this one fault breaks a promise in some run; that it ends with an error is not enough."""
+    """A package with this one fault breaks a promise in some run; to end with an error is not enough."""
     with mutated(name):
         verdicts = judge_all(SEEDS)
         assert any(" fails: " not in problem for verdict in verdicts for problem in verdict.problems)
