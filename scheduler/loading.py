@@ -233,8 +233,9 @@ class Loader:
         if last is None:
             raise Fenced("its log was removed meanwhile")
         record = decode_record(last.data)
-        # What we wrote ourselves is a mark of ours, whose reading then met an obstacle.
-        if record.instance != self._store.instance:
+        # What we wrote ourselves is our own mark, whose reading met an obstacle: no death lies between.
+        anew = record.instance != self._store.instance
+        if anew:
             if encode_token(record.instance) in live:
                 return False
             if last.sequence != entry.sequence:
@@ -246,7 +247,7 @@ class Loader:
         # What was captured since is still to be read, whatever this process has seen for other builds.
         self._captured.keep_behind(build, record.position)
         log = self._store.open(build, sequence=last.sequence, n=record.n, epoch=record.epoch + 1)
-        log.status, log.loads = headings.status, headings.loads + 1
+        log.status, log.loads = headings.status, headings.loads + anew
         await log.append(Loading())
         log.loads = 0
         return True

@@ -19,7 +19,7 @@ from fakes import JSON, Reply, change, document, encode, ignore, prepare, states
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from scheduler.build import Walk
-from scheduler.errors import IllegalTransition
+from scheduler.errors import IllegalTransition, JetStreamUnavailable, StoreError
 from scheduler.events import (
     Accepted,
     Event,
@@ -32,11 +32,14 @@ from scheduler.events import (
     Started,
     Suspended,
 )
+from scheduler.history import History
+from scheduler.jetstream.api import JetStream
 from scheduler.jetstream.streams import LOG, REPLIES, REPORTS
-from scheduler.loading import MOST_LOADS
+from scheduler.loading import MOST_LOADS, forget_loads
 from scheduler.model import Resend
 from scheduler.plan import Plan
 from scheduler.records import Elsewhere, Position
+from scheduler.stores.jetstream import JetStreamStore
 from scheduler.template import OnUnresolved, Templates
 
 CHAIN = document("ab", [("a", "b")])
@@ -989,6 +992,50 @@ async def test_a_log_that_cannot_be_read_for_a_while_is_read_later(autojump_cloc
         plant.broker.line.plan(f"$JS.API.CONSUMER.CREATE.{LOG}.*", Fate.PASS, *[Fate.LOSE] * 4)
         await trio.sleep(60)
         assert [subject for subject, _ in process.reports] == ["build.create.done"]
+
+
+async def test_one_process_counts_once_however_often_it_begins_anew(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trouble between the mark and the reading of a log is no death, and is not counted as several."""
+    plant = Plant()
+    await abandon(plant)
+    plant.answer("a")
+    history, looks = JetStreamStore.history, 0
+
+    async def shaky(store: JetStreamStore, subject: str) -> History:
+        nonlocal looks
+        looks += 1
+        if looks <= 2 * MOST_LOADS:
+            raise JetStreamUnavailable("the log is away")
+        return await history(store, subject)
+
+    monkeypatch.setattr(JetStreamStore, "history", shaky)
+    async with plant.run() as process:
+        await trio.sleep(60)
+        assert [subject for subject, _ in process.reports] == ["build.create.done"]
+    assert plant.broker.told().count(["loading"]) == looks
+    assert {one["Scheduler-Loads"] for one in plant.broker.headers()} == {"0", "1"}
+
+
+async def test_a_released_build_is_taken_up_again(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What processes died of goes on once a person has said so; what is in no such state is left alone."""
+    plant = Plant(ignore)
+    await abandon(plant, document("x"))
+    with pytest.raises(StoreError, match="needs no release"):
+        await forget_loads(JetStream(plant.broker.plug()), "b1")
+    with pytest.raises(StoreError, match="no build 'b9'"):
+        await forget_loads(JetStream(plant.broker.plug()), "b9")
+    await die_while_loading(plant, monkeypatch, MOST_LOADS)
+    async with plant.run() as process:
+        await trio.sleep(3)
+        assert list(process.service._supervisor.quarantined) == ["b1"]
+    await forget_loads(JetStream(plant.broker.plug()), "b1")
+    plant.answer("x")
+    async with plant.run() as process:
+        assert states(await ended(process)) == {"x": "completed"}
 
 
 async def test_a_stream_of_replies_that_lost_its_end_is_read_by_time(autojump_clock: MockClock) -> None:
