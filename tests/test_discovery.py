@@ -47,6 +47,14 @@ async def test_each_question_is_answered_for_all_for_our_name_and_for_us(
     assert answer["metadata"] == {}
 
 
+async def test_no_answer_goes_to_a_subject_of_the_system(fake_bus: FakeBus, discovery: Discovery) -> None:
+    """A question cannot have us write into a log."""
+    await discovery.open()
+    fake_bus.deliver("$SRV.PING", b"", reply="scheduler.log.b1")
+    await wait_all_tasks_blocked()
+    assert fake_bus.published == []
+
+
 async def test_nobody_answers_for_another_service_or_instance(
     fake_bus: FakeBus, discovery: Discovery
 ) -> None:

@@ -48,6 +48,17 @@ async def test_an_accepted_build_is_answered_with_its_id(fake_bus: FakeBus) -> N
     assert json.loads(answer.data) == {"id": "b1", "status": "accepted"}
 
 
+@pytest.mark.parametrize(
+    "reply",
+    ["scheduler.log.b2", "$JS.API.STREAM.DELETE.SCHEDULER_LOG", "build.create.done", "vpc.create.aws.done"],
+)
+async def test_nobody_has_us_publish_on_a_subject_of_the_system(fake_bus: FakeBus, reply: str) -> None:
+    """An answer goes to no log, no API, and is no report or reply, whatever subject was asked for it."""
+    intake.accept(fake_bus, message(document("a"), reply=reply), "b1")
+    intake.reject(fake_bus, message(document("a"), reply=reply), NO_ROOM, holds_nothing)
+    assert await published(fake_bus) == []
+
+
 async def test_a_rejected_build_is_answered_with_every_problem(fake_bus: FakeBus) -> None:
     """Whoever asked is told the code, the first problem, and all of them with their places."""
     problems = [Problem("changes[3]._provider", "required, and it is missing"), Problem("", "no good")]
