@@ -38,9 +38,11 @@ async def js(jetstream_server: NatsServer) -> AsyncIterator[JetStream]:
         yield js
 
 
-async def create(js: JetStream) -> None:
+async def create(js: JetStream, *, synced: bool = False) -> None:
+    """Make the stream; where it is not ``synced``, a server that is killed may lose its end."""
     # Not a sync to disk for each of some thousand messages.
-    await js.call("STREAM.CREATE.S", {"name": "S", "subjects": ["s.*"], "persist_mode": "async"})
+    mode = "default" if synced else "async"
+    await js.call("STREAM.CREATE.S", {"name": "S", "subjects": ["s.*"], "persist_mode": mode})
 
 
 async def fill(js: JetStream, first: int, last: int) -> None:
@@ -247,7 +249,7 @@ async def test_a_lost_message_is_read_again(
 async def test_reading_outlives_the_server(jetstream_server: NatsServer) -> None:
     """Consumers in memory are gone with it, and a new one goes on behind the last message."""
     async with open_js(jetstream_server) as js:
-        await create(js)
+        await create(js, synced=True)
         await fill(js, 1, 3 * BATCH)
         messages = []
         async for batch in read(js, "S"):
@@ -582,7 +584,7 @@ async def test_following_outlives_the_server(
     # Not because it looks whether there is one.
     monkeypatch.setattr("scheduler.jetstream.consumers._LOOK", 30)
     async with open_js(jetstream_server) as js:
-        await create(js)
+        await create(js, synced=True)
         got: list[Delivered] = []
         await fill(js, 1, 10)
         async with following(js, got) as follower:
