@@ -4,6 +4,7 @@
 
     SchedulerError
     ├── InvalidSettings          a flag or variable is wrong; the process exits with code 2
+    ├── InvalidRule              a limit, a retry or a failure policy cannot be read
     ├── InvalidJSON              bytes are not JSON that we accept
     │   └── OverLimit            ... although they are JSON: it is too deep, or a number too long
     ├── InvalidBuild             a build is refused; carries every problem found
@@ -47,6 +48,10 @@ class SchedulerError(Exception):
 
 class InvalidSettings(SchedulerError):
     """A setting has a value that cannot be used; the message names the setting and the value."""
+
+
+class InvalidRule(SchedulerError):
+    """A rule cannot be read; the message says what it is not, to be put behind what was written."""
 
 
 class InvalidJSON(SchedulerError):

@@ -1,0 +1,38 @@
+"""Patterns of request subjects, as settings and builds name them: ``vpc.create.*``, ``*.*.aws``, ``*``.
+
+Three words, as a subject has: the component's type, the action, the provider. ``*`` stands for any word;
+alone it stands for every subject.
+"""
+
+import re
+from collections.abc import Iterable
+from typing import Final, TypeVar
+
+_T = TypeVar("_T")
+
+EVERY: Final = "*.*.*"
+"""Matches every subject."""
+FORM: Final = "is not a pattern of three words or *, as vpc.create.*"
+"""What is wrong with a text that is no pattern."""
+
+_WORD = re.compile(r"\*|[A-Za-z0-9_-]{1,64}")
+
+
+def read_pattern(text: str) -> str | None:
+    """The pattern that ``text`` writes, in its full form; None where it is none."""
+    if text == "*":
+        return EVERY
+    words = text.split(".")
+    return text if len(words) == 3 and all(map(_WORD.fullmatch, words)) else None
+
+
+def matches(pattern: str, subject: str) -> bool:
+    """Whether a request on ``subject`` is meant; both have three words."""
+    return pattern == EVERY or all(
+        wanted in {"*", word} for wanted, word in zip(pattern.split("."), subject.split("."), strict=False)
+    )
+
+
+def first_match(pairs: Iterable[tuple[str, _T]], subject: str, otherwise: _T) -> _T:
+    """What stands beside the first pattern that matches."""
+    return next((value for pattern, value in pairs if matches(pattern, subject)), otherwise)
