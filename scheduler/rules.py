@@ -263,7 +263,8 @@ def _seconds(value: Mapping[str, Any], name: str, otherwise: float) -> float:
     number = not isinstance(given, bool) and isinstance(given, int | float)
     if not number or not 0 <= given <= _LONGEST:
         raise InvalidRule(f"{name}: seconds, from 0 to {_LONGEST:.0f}")
-    return float(given)
+    seconds: float = given
+    return seconds
 
 
 def _read_on_error(value: Any) -> OnError:
