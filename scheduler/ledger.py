@@ -12,12 +12,10 @@ from attrs import evolve
 from scheduler.events import Settled
 from scheduler.graph import Graph, Vertex
 from scheduler.limits import Limits
-from scheduler.model import PSEUDO_IDS, Action, Build, State
+from scheduler.model import PSEUDO_IDS, SETTINGS, Action, Build, State
 from scheduler.outcome import Outcome, cut, failure
 from scheduler.scope import Due, Returned, Submitted, elements_of
 from scheduler.strictjson import Raw
-
-_SETTINGS = {"_raw", "_timeout"}
 
 
 class Ledger:
@@ -94,7 +92,7 @@ class Ledger:
     ) -> dict[str, Any]:
         """A reply as ours to keep: connectors built on typed structs drop fields that they don't know."""
         change = self._build.changes[vertex]
-        kept = {**{key: value for key, value in body.items() if key not in _SETTINGS}, **change.settings}
+        kept = {**{key: value for key, value in body.items() if key not in SETTINGS}, **change.settings}
         if state is State.COMPLETED and isinstance(kept.get("error"), str):
             kept["error"] = cut(kept["error"], self._limits.max_error_bytes)
         return {
