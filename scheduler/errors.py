@@ -22,6 +22,7 @@
     │   └── JetStreamError       JetStream answered with an error
     │       ├── StreamNotFound   ... there is no such stream
     │       └── WrongLastSequence  ... somebody else wrote to the subject (compare-and-set)
+    ├── Refused                  what an operator asks for makes no sense, or cannot be done now
     ├── StoreError               the store answered with an error
     │   ├── StoreUnavailable     the store did not answer in time
     │   ├── BuildLost            the store no longer knows the build
@@ -159,6 +160,15 @@ class StreamNotFound(JetStreamError):
 
 class WrongLastSequence(JetStreamError):
     """A publish expected another last message on its subject: it was not stored."""
+
+
+class Refused(SchedulerError):
+    """An operator asks for something that makes no sense, or cannot be done now; the message says why."""
+
+    def __init__(self, code: str, message: str) -> None:
+        self.code = code
+        """For programs: ``invalid``, ``unknown``, ``conflict``, ``unavailable``, ``internal``."""
+        super().__init__(message)
 
 
 class StoreError(SchedulerError):

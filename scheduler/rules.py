@@ -129,6 +129,8 @@ class Policy:
         return cls(retry, limits or (), most), problems
 
 
+DEFAULT_POLICY: Final = Policy()
+"""Of a build that says nothing."""
 Retries: TypeAlias = Sequence[tuple[str, Retry]]
 """Pairs of a subject pattern and a rule; the first that matches counts."""
 

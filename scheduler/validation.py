@@ -15,6 +15,7 @@ from scheduler.errors import InvalidBuild, InvalidTemplate, Problem
 from scheduler.graph import Graph
 from scheduler.limits import DEFAULT_LIMITS, Limits
 from scheduler.model import PSEUDO_IDS, Action, Build, Change, State
+from scheduler.rules import DEFAULT_POLICY, Policy
 from scheduler.scope import SeenByItself, Submitted, is_supplied
 from scheduler.strictjson import encode
 from scheduler.subjects import token_problem
@@ -55,6 +56,8 @@ class Prepared:
     """One for each of the build's changes."""
     digest: bytes = field(repr=False)
     """Equal for equal content, whatever the order of keys and the white space."""
+    policy: Policy = DEFAULT_POLICY
+    """What its options say of how it is to be run."""
 
 
 def read_build(
@@ -91,10 +94,13 @@ def read_build(
     if not resumed:
         check.tokens(templates)
         check.references(graph, compiled)
+    policy, problems = Policy.of(parsed.build.fields.get("options"), len(parsed.build.changes))
+    if not resumed:
+        check.problems += problems
     if check.problems:
         raise InvalidBuild("invalid", check.problems)
     every = tuple(template for template in compiled if template is not None)
-    return Prepared(parsed.build, graph, every, parsed.digest)
+    return Prepared(parsed.build, graph, every, parsed.digest, policy)
 
 
 def _anew(build: Build) -> Build:
