@@ -121,7 +121,7 @@ async def stored_report(bus: Bus, build: str) -> tuple[dict[str, Any], bool] | N
         BusError: the bus cannot be used.
     """
     try:
-        stored = await JetStream(bus, timeout=_LOOK).last(REPORTS, report_subject(build, 1))
+        stored = await JetStream(bus, timeout=_LOOK).last(REPORTS, report_subject(build, "*"))
     except (JetStreamUnavailable, JetStreamError):
         return None
     if stored is None:

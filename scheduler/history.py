@@ -7,7 +7,7 @@ log that says otherwise is not gone on with.
 
 from enum import Enum
 
-from attrs import frozen, mutable
+from attrs import mutable
 
 from scheduler.errors import UnreadableLog
 from scheduler.events import (
@@ -84,14 +84,6 @@ class _Ending(Enum):
     ADOPTABLE = "errored, with a late success kept beside the error"
 
 
-@frozen
-class Pause:
-    """A component whose attempt has failed, and that waits for its next one."""
-
-    until: float
-    """In milliseconds since 1970."""
-
-
 class History:
     """What stands in the log of one build, as far as its records were added.
 
@@ -117,8 +109,8 @@ class History:
         """How many `Loading` in a row stand at the end: processes that took the build up, and did nothing."""
         self.in_flight: dict[str, Flight] = {}
         """By component, in the order in which they started."""
-        self.pauses: dict[str, Pause] = {}
-        """By component."""
+        self.pauses: dict[str, float] = {}
+        """Until when the components wait whose attempt has failed, in milliseconds since 1970."""
         self.began: dict[str, float] = {}
         """When the first attempt of each component was started that is not settled, in milliseconds since
         1970; the first since an operator had it sent again, where one did."""
@@ -237,7 +229,7 @@ class History:
         if flight is None or flight.attempt != event.attempt:
             text = f"{_shown(component)} failed as {_shown(event.attempt)}, which was not started"
             raise _wrong(record.n, text)
-        self.pauses[component] = Pause(record.at + event.pause * 1_000)
+        self.pauses[component] = record.at + event.pause * 1_000
 
     def _reopen(self, n: int, event: Retried) -> None:
         for component in event.components:

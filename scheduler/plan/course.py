@@ -1,6 +1,6 @@
 """The run of a build by itself: what may start, what a reply changes, how it ends."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -82,6 +82,8 @@ class Course:
         """Counts the runs of the build: one, and one more each time that it is gone on with after its end."""
         self.rules: tuple[LimitRule, ...] = prepared.policy.limits
         """The build's own limits."""
+        self.priorities: Sequence[float] = ()
+        """By vertex: what the rest of the build waits for most is the highest."""
         self._policy = prepared.policy
         self._retries = retries
         self._halted = False
@@ -159,6 +161,18 @@ class Course:
         """How many changes are completed."""
         return self.phases.counts[Phase.COMPLETED]
 
+    def counts(self) -> dict[str, int]:
+        """How many changes are in each state, as people are told: what is about to be sent is running."""
+        counts = self.phases.counts
+        return {
+            "waiting": counts[Phase.WAITING],
+            "running": self.phases.in_flight,
+            "retrying": counts[Phase.RETRYING],
+            "completed": counts[Phase.COMPLETED],
+            "errored": counts[Phase.ERRORED],
+            "skipped": counts[Phase.SKIPPED],
+        }
+
     def phase(self, vertex: Vertex) -> Phase:
         """Where a change stands."""
         return self.phases[vertex]
@@ -184,6 +198,14 @@ class Course:
     def is_starting(self, vertex: Vertex) -> bool:
         """Whether a change is about to be sent, as far as is known."""
         return self.phases[vertex] is Phase.STARTING
+
+    def is_due(self, vertex: Vertex) -> bool:
+        """Whether a change whose dependencies are settled is to be tried, as soon as nothing holds it up."""
+        return not self.halted and self.phases[vertex] in {Phase.WAITING, Phase.RETRYING}
+
+    def is_to_be_given_up(self, vertex: Vertex) -> bool:
+        """Whether a change waits for another attempt that there will not be."""
+        return self._halted and self.phases[vertex] is Phase.RETRYING
 
     def is_instant(self, vertex: Vertex) -> bool:
         """Whether a change completes without being sent."""
@@ -383,25 +405,32 @@ class Course:
             raise IllegalTransition(msg)
         return self._fail(vertex, f"{self._last_errors[vertex]} (not tried again: the build was halted)")
 
-    def adopt(self, request: Request, outcome: Outcome) -> Settled | None:
-        """A success that came after the attempt was given up.
+    def rescue(self, request: Request, outcome: Outcome) -> Settled | None:
+        """A reply came to an attempt that had been given up, and the change waits for another one.
 
         Returns:
-            The outcome, where the change waits for another attempt: it needs none. Otherwise None: it is kept
-            beside the error as ``adoptable`` (see `adopted`), if it is a success, and the first.
+            The outcome, where it is a success: no other attempt is needed. Otherwise None.
         """
         vertex = request.vertex
-        if not outcome.completed or outcome.body is None:
+        if self.phases[vertex] is not Phase.RETRYING or not outcome.completed or outcome.body is None:
             return None
-        adoptable = self._identified(request, outcome.body, State.COMPLETED)
-        if self.phases[vertex] is Phase.RETRYING:
-            self._move(vertex, Phase.COMPLETED)
-            return self._ledger.complete(vertex, adoptable)
-        errored = self.phases[vertex] is Phase.ERRORED and vertex in self._ledger.final
-        if errored and vertex not in self._adoptable:
-            self._adoptable[vertex] = adoptable
-            self._unpersisted.append(self._ledger.adopt(vertex, adoptable))
-        return None
+        self._move(vertex, Phase.COMPLETED)
+        return self._ledger.complete(vertex, self._identified(request, outcome.body, State.COMPLETED))
+
+    def adopt(self, request: Request, outcome: Outcome) -> bool:
+        """A success that came after the change had failed: kept beside the error as ``adoptable``.
+
+        Returns:
+            Whether it was kept: only a success is, and only the first.
+        """
+        vertex = request.vertex
+        if self.phases[vertex] is not Phase.ERRORED or vertex not in self._ledger.final:
+            return False
+        if not outcome.completed or outcome.body is None or vertex in self._adoptable:
+            return False
+        adoptable = self._adoptable[vertex] = self._identified(request, outcome.body, State.COMPLETED)
+        self._unpersisted.append(self._ledger.adopt(vertex, adoptable))
+        return True
 
     def adopted(self) -> list[Settled]:
         """What is to be persisted beside the outcomes themselves, since the last time this was asked.
@@ -454,7 +483,8 @@ class Course:
             list(self._ledger.existing.values()),
             [self._shown(vertex) for vertex in range(len(self.phases))],
             self.build.edges,
-            {phase.value: count for phase, count in self.phases.counts.items() if count},
+            {state: count for state, count in self.counts().items() if count},
+            self.run,
         )
 
     def error(self, vertex: Vertex) -> str | None:
