@@ -296,13 +296,17 @@ class Walk:
                 return
             elif self.plan.is_instant(vertex):
                 await self._begin(vertex)
-            elif self._slots.try_take(self) or await self._slots.take(self):
+            elif await self._slots.take(self, subject := self._subject(vertex)):
                 try:
                     await self._begin(vertex)
                 finally:
-                    self._slots.release(self)
+                    self._slots.release(self, subject)
         finally:
             self._settle(vertex)
+
+    def _subject(self, vertex: Vertex) -> str:
+        change = self.plan.build.changes[vertex]
+        return f"{change.type}.{change.action}.{change.provider}"
 
     def _settled_event(self, dependency: Vertex, dependent: Vertex) -> trio.Event:
         """What ``dependent`` waits for: one event for about `_WOKEN_AT_ONCE` of those that wait."""
