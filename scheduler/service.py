@@ -69,7 +69,11 @@ class Service:
             start_timeout=settings.start_timeout,
             limits=settings.limits,
         )
-        slots = Slots(per_instance=settings.max_in_flight, per_build=settings.max_in_flight_per_build)
+        slots = Slots(
+            settings.rules,
+            per_instance=settings.max_in_flight,
+            per_build=settings.max_in_flight_per_build,
+        )
         self._durable = store if isinstance(store, JetStreamStore) else None
         self._recorder = None if self._durable is None else Recorder(bus, self._durable)
         self._supervisor = Supervisor(
