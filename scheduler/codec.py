@@ -18,6 +18,7 @@ from cattrs import Converter
 from scheduler.errors import InvalidBuild, InvalidJSON, Problem
 from scheduler.limits import DEFAULT_LIMITS, Limits
 from scheduler.model import PSEUDO_IDS, Action, Build, Change, Component, Edge, State
+from scheduler.secretnames import has_secret_names
 from scheduler.strictjson import Raw, decode, encode, encode_sorted, kind, split_list, split_object
 
 Document: TypeAlias = dict[str, Any]
@@ -100,7 +101,7 @@ def parse_build(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Parsed:
 
 _LISTS = ("components", "changes", "edges")
 _SHARED = ("_component_id", "_component", "_provider", "source", "destination")
-_SETTINGS = ("_raw", "_timeout")
+_SETTINGS = ("_raw", "_secret", "_timeout")
 
 
 class _Reader:
@@ -321,7 +322,10 @@ def _structure_change(value: Any, _: type[Change]) -> Change:
     if state_text != state.value:
         fields = {**fields, "_state": state.value}
     settings = {name: fields[name] for name in _SETTINGS if name in fields}
-    return Change(component_id, kind_of, action, provider, state, encode(fields), timeout, settings or _NONE)
+    sensitive = has_secret_names(fields)
+    return Change(
+        component_id, kind_of, action, provider, state, encode(fields), timeout, settings or _NONE, sensitive
+    )
 
 
 def _timeout(fields: Document, problems: list[Problem]) -> float | None:

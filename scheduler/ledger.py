@@ -17,7 +17,7 @@ from scheduler.outcome import Outcome, cut, failure
 from scheduler.scope import Due, Returned, Submitted, elements_of
 from scheduler.strictjson import Raw
 
-_SETTINGS = {"_raw", "_timeout"}
+_SETTINGS = {"_raw", "_secret", "_timeout"}
 
 
 class Ledger:

@@ -73,6 +73,8 @@ class Change:
     """Seconds that one attempt may take, from the component's ``_timeout``."""
     settings: Mapping[str, Any] = field(factory=dict, repr=False)
     """Its fields that speak to the scheduler (``_raw``, ``_timeout``); a connector has no say in them."""
+    sensitive: bool = True
+    """Whether a field of it may be secret; False is certain."""
 
     @property
     def fields(self) -> dict[str, Any]:
