@@ -19,6 +19,7 @@ from scheduler.errors import InvalidBuild, InvalidJSON, InvalidRule, Problem
 from scheduler.limits import DEFAULT_LIMITS, Limits
 from scheduler.model import ATTEMPTS, PSEUDO_IDS, SETTINGS, Action, Build, Change, Component, Edge, State
 from scheduler.rules import Retry, read_retry
+from scheduler.secretnames import has_secret_names
 from scheduler.strictjson import Raw, decode, encode, encode_sorted, kind, split_list, split_object
 
 Document: TypeAlias = dict[str, Any]
@@ -323,6 +324,7 @@ def _structure_change(value: Any, _: type[Change]) -> Change:
     if state_text != state.value:
         fields = {**fields, "_state": state.value}
     settings = {name: fields[name] for name in SETTINGS if name in fields}
+    sensitive = has_secret_names(fields)
     return Change(
         component_id,
         kind_of,
@@ -334,6 +336,7 @@ def _structure_change(value: Any, _: type[Change]) -> Change:
         retry,
         _attempts(fields),
         settings or _NONE,
+        sensitive,
     )
 
 

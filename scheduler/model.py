@@ -16,7 +16,7 @@ from attrs import field, frozen
 
 from scheduler.rules import Retry
 
-SETTINGS = ("_raw", "_retry", "_timeout")
+SETTINGS = ("_raw", "_retry", "_secret", "_timeout")
 """Fields of a change that speak to the scheduler."""
 ATTEMPTS = "_attempts"
 """The field in which a store without a log keeps how many attempts have failed."""
@@ -83,6 +83,8 @@ class Change:
     """How many attempts have failed, from ``_attempts``, where a store keeps them that has no log."""
     settings: Mapping[str, Any] = field(factory=dict, repr=False)
     """Its fields that speak to the scheduler (`SETTINGS`); a connector has no say in them."""
+    sensitive: bool = True
+    """Whether a field of it may be secret; False is certain."""
 
     @property
     def fields(self) -> dict[str, Any]:

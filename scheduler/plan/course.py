@@ -91,6 +91,7 @@ class Course:
         """Failures that an operator knew of and went on with."""
         self._templates = prepared.templates
         self._limits = limits
+        self._secrets = prepared.secrets
         self._ledger = Ledger(prepared.build, prepared.graph, limits)
         self._attempts = Attempts()
         self._last_errors: dict[Vertex, str] = {}
@@ -505,7 +506,7 @@ class Course:
         return self._ledger.shown(vertex, self.phases[vertex].state)
 
     def _text(self, error: str) -> str:
-        return cut(error, self._limits.max_error_bytes)
+        return cut(self._secrets.mask(error), self._limits.max_error_bytes)
 
     def _fail(
         self,
