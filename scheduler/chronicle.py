@@ -1,6 +1,5 @@
 """When what happened to the components of a build: for whoever asks, and for predictions."""
 
-import time
 from array import array
 from collections.abc import Callable
 
@@ -18,9 +17,9 @@ class Chronicle:
         clock: seconds since 1970.
     """
 
-    def __init__(self, count: int, accepted: float = 0.0, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, count: int, accepted: float, clock: Callable[[], float]) -> None:
         self.clock = clock
-        self.accepted = accepted or clock()
+        self.accepted = accepted
         """When the build was accepted; of a further run, when that began."""
         self.over: float | None = None
         """When it had come to its end."""
@@ -29,9 +28,9 @@ class Chronicle:
         self._ended = array("d", bytes(8 * count))
 
     @classmethod
-    def recall(cls, graph: Graph, history: History) -> "Chronicle":
+    def recall(cls, graph: Graph, history: History, clock: Callable[[], float]) -> "Chronicle":
         """What a log says: to the millisecond, and as late as things were written down."""
-        chronicle = cls(len(graph.ids), history.times[0] / 1_000)
+        chronicle = cls(len(graph.ids), history.times[0] / 1_000, clock)
         run = 1
         for step, time_ in zip(history.steps, history.times, strict=True):
             at = time_ / 1_000

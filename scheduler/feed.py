@@ -1,9 +1,10 @@
 """Tells whoever wants to follow a build what happens in it, on ``scheduler.event.<build>``.
 
 What happened within a tenth of a second travels in one message, so that following a build of thousands
-costs it next to nothing. The feed is a courtesy: nothing depends on it, and the report is the truth. Every
-event has a number; who joins late, or misses some, asks for how things stand (`scheduler.control`), and is told
-up to which event that is so.
+costs it next to nothing. The feed is a courtesy: nothing depends on it, and the report is the truth.
+
+Every event has a number; who joins late, or misses some, asks for how things stand (`scheduler.control`), and
+is told up to which event that is so.
 """
 
 from collections.abc import Callable, Sequence

@@ -340,7 +340,7 @@ class Loader:
             if last is None:
                 raise Refused("unknown", f"there is no build {build}")
             if read_headers(last.headers).status is not Status.REPORTED:
-                raise Refused("unavailable", f"{build} is not over, and nobody works on it here: ask again soon")
+                raise Refused("unavailable", f"{build} is not over, and not held here: ask again soon")
             history = await self._store.history(log_subject(build))
             plan, accepted = await self._replayed(history)
             events = decide(plan)

@@ -5,6 +5,7 @@ what is in flight; when its grace is over it stops waiting, and closes.
 """
 
 import secrets
+import time
 
 import structlog
 import trio
@@ -87,6 +88,8 @@ class Service:
             templates=settings.templates.value,
             unresolved=settings.unresolved.value,
             resending=settings.resend_for,
+            retries=settings.retries,
+            wall_clock=time.time if self._durable is None else self._durable.wall_clock,
         )
         self._id = secrets.token_hex(11) if self._durable is None else encode_token(self._durable.instance)
         self._peers = Peers(bus, NAME, self._id)

@@ -4,6 +4,7 @@ One build's trouble never reaches another: whatever a build raises ends here.
 """
 
 import secrets
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
@@ -14,13 +15,12 @@ import trio
 from attrs import define, evolve, field
 
 from scheduler.build import Journey, Resending, Walk, store_failure
+from scheduler.chronicle import Chronicle
 from scheduler.connector import Connectors
+from scheduler.durations import Durations, expectation
 from scheduler.errors import AlreadyLogged, Fenced, InvalidBuild, Problem, StoreError
 from scheduler.events import Accepted, Resumed, Suspended
-from scheduler.chronicle import Chronicle
-from scheduler.durations import Durations
 from scheduler.feed import Feed, Track
-from scheduler.forecast import remaining
 from scheduler.history import History
 from scheduler.limits import Limits
 from scheduler.model import Resend
@@ -78,6 +78,7 @@ class Supervisor:
         retries: the operator's rules for what fails.
         durations: how long requests take, as far as is known: said for each that was completed, and asked
             for when a build begins.
+        wall_clock: seconds since 1970.
     """
 
     def __init__(
@@ -95,6 +96,7 @@ class Supervisor:
         resending: Resending = lambda _: Resend.UNSENT,
         retries: Retries = (),
         durations: Durations | None = None,
+        wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self.on_orphan: Callable[[], None] = lambda: None
         """Is told when somebody submits a build that has a log and is held by nobody here."""
@@ -106,6 +108,7 @@ class Supervisor:
         self._unresolved = unresolved
         self._resending = resending
         self._retries = retries
+        self._wall_clock = wall_clock
         self.durations = durations or Durations()
         self._connectors = connectors
         self._slots = slots
@@ -193,9 +196,9 @@ class Supervisor:
 
     def _new_plan(self, prepared: Prepared, *, resumed: bool = False) -> Plan:
         plan = Plan(prepared, resumed=resumed, limits=self.limits, retries=self._retries)
-        expected = self.durations.expected
+        expected = expectation(self.durations)
         seconds = [expected(plan.subject(vertex)) for vertex in range(len(plan.phases))]
-        plan.priorities = remaining(plan.graph, seconds)
+        plan.priorities = plan.graph.remaining(seconds)
         return plan
 
     def _known(self, build: str, known: AlreadyLogged) -> InvalidBuild:
@@ -221,9 +224,7 @@ class Supervisor:
         held = self._held[build] = Held(build, reserved=True)
         return held
 
-    def go_on(
-        self, held: Held, plan: Plan, accepted: Accepted, journey: Journey, history: History
-    ) -> Walk:
+    def go_on(self, held: Held, plan: Plan, accepted: Accepted, journey: Journey, history: History) -> Walk:
         """Go on with a build that an earlier process left, whose plan was replayed from its log.
 
         Args:
@@ -236,7 +237,7 @@ class Supervisor:
         Raises:
             PlanError: the plan does not know how to go on.
         """
-        chronicle = Chronicle.recall(plan.graph, history)
+        chronicle = Chronicle.recall(plan.graph, history, self._wall_clock)
         walk, track = self._new_walk(plan, key=accepted.key, journey=journey, chronicle=chronicle)
         # Whoever has followed it so far has seen less than this.
         track.sequence = 2 * len(history.steps)
@@ -342,7 +343,7 @@ class Supervisor:
     def _new_walk(
         self, plan: Plan, *, key: str, journey: Journey | None, chronicle: Chronicle | None = None
     ) -> tuple[Walk, Track]:
-        chronicle = chronicle or Chronicle(len(plan.build.changes))
+        chronicle = chronicle or Chronicle(len(plan.build.changes), self._wall_clock(), self._wall_clock)
         track = Track(self._feed, plan, chronicle, self.durations.record)
         walk = Walk(
             plan,

@@ -9,7 +9,7 @@
 """
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from attrs import frozen
 
