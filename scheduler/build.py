@@ -18,7 +18,7 @@ import trio
 from attrs import evolve, field, frozen
 
 from scheduler.call import Call, Signal
-from scheduler.errors import Fenced, StoreError
+from scheduler.errors import Fenced, StoreError, Stuck
 from scheduler.events import Event, Retrying, Sent, Settled
 from scheduler.graph import Vertex
 from scheduler.model import Resend
@@ -467,6 +467,9 @@ class Walk:
     async def _begin(self, vertex: Vertex) -> None:
         plan = self.plan
         step = plan.begin(vertex)
+        if step is None and not plan.held:
+            msg = f"{plan.graph.ids[vertex]} is due, nothing holds it up, and it does not begin"
+            raise Stuck(msg)
         if step is None:
             return
         if isinstance(step, Settled):

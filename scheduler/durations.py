@@ -48,7 +48,7 @@ class Durations:
         self.changed = True
 
     def known(self, subject: str) -> tuple[float, str] | None:
-        """Seconds that a request takes, and where that is from: ``given`` or ``recorded``; None if unknown."""
+        """Seconds that a request takes, and where from: ``given`` or ``recorded``; None if unknown."""
         given = first_match(self._given, subject, math.nan)
         if not math.isnan(given):
             return given, "given"

@@ -13,6 +13,7 @@ import trio
 from fakes import (
     JSON,
     LOST,
+    Diary,
     FakeStore,
     Match,
     Reply,
@@ -47,7 +48,7 @@ class Run:
         self.observed: list[tuple[str, State, str | None]] = []
         self.plan = world.plan(value, resumed=resumed)
         self.walk = Walk(
-            self.plan, world.connectors, world.store, world.slots, lambda *news: self.observed.append(news)
+            self.plan, world.connectors, world.store, world.slots, Diary(self.plan.graph.ids, self.observed)
         )
         self.ends = 0
         self.report: JSON | None = None

@@ -469,7 +469,7 @@ class Course:
         if self.in_flight:
             msg = f"{self.in_flight} changes are in flight at the end of build {self.build.id}"
             raise Stuck(msg)
-        if not self._halted and (left := self.unsettled()):
+        if not self._halted and (left := self.phases.within(Phase.WAITING, Phase.RETRYING)):
             waiting = [self.graph.ids[vertex] for vertex in left[:5]]
             msg = f"build {self.build.id} is not halted, has nothing in flight, and {waiting} never began"
             raise Stuck(msg)
