@@ -224,12 +224,15 @@ def test_braces_that_a_connector_returned_are_secret() -> None:
     assert secrets.mask("got {{ odd password }}") == "got ***"
 
 
-def test_a_connector_cannot_unmark_a_secret() -> None:
+def test_a_connector_has_no_say_in_what_is_secret() -> None:
     """A reply's own ``_secret`` is not taken over."""
     run = Run(build(change("a", "update", x=CANARY, _secret=["x"])))
     assert run.send("a")["_secret"] == ["x"]
     settled = run.answer("a", {"x": CANARY, "_secret": []})
     assert settled.body["_secret"] == ["x"]
+    run = Run(build(change("a")))
+    run.send("a")
+    assert "_secret" not in run.answer("a", {"x": 1, "_secret": 5}).body
 
 
 def prepare_secrets(*changes: Document) -> Secrets:
