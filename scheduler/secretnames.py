@@ -76,19 +76,20 @@ def is_credentials(text: object) -> bool:
 def has_secret_names(document: Mapping[str, Any]) -> bool:
     """Whether anything in a component, or in another JSON object, may be secret for where it stands.
 
-    Nearly always it is asked in vain: 1 us for a component of 15 fields.
+    Nearly always it is asked in vain: 2 us for a component of 15 fields and four lists or objects.
     """
     todo: list[Any] = [document]
-    while todo:
-        value = todo.pop()
-        if isinstance(value, dict):
+    for value in todo:
+        items = value
+        if value.__class__ is dict:
             if not _plain.issuperset(value) and any(map(_tells, value)):
                 return True
-            type_ = value.get("_component")
-            if type_ is not None and is_credentials(type_):
+            if "_component" in value and is_credentials(value["_component"]):
                 return True
-            value = value.values()
-        todo += [item for item in value if item.__class__ is dict or item.__class__ is list]
+            items = value.values()
+        for item in items:
+            if item.__class__ is dict or item.__class__ is list:
+                todo.append(item)  # noqa: PERF401 - twice as fast as a list for each
     return False
 
 

@@ -7,7 +7,7 @@ import urllib.parse
 from typing import Any
 
 import pytest
-from builds import Document, build, change, prepare, problems_of
+from builds import Document, Run, build, change, prepare, problems_of
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
@@ -218,6 +218,23 @@ def test_references_are_no_secrets(value: str) -> None:
     assert not prepare_secrets(change("a", password=value))
 
 
+def test_braces_that_a_connector_returned_are_secret() -> None:
+    """What looks like a reference in a completed change is what its connector made."""
+    secrets = prepare(build(change("a", password="{{ odd password }}", _state="completed"))).secrets
+    assert secrets.mask("got {{ odd password }}") == "got ***"
+
+
+def test_a_connector_has_no_say_in_what_is_secret() -> None:
+    """A reply's own ``_secret`` is not taken over."""
+    run = Run(build(change("a", "update", x=CANARY, _secret=["x"])))
+    assert run.send("a")["_secret"] == ["x"]
+    settled = run.answer("a", {"x": CANARY, "_secret": []})
+    assert settled.body["_secret"] == ["x"]
+    run = Run(build(change("a")))
+    run.send("a")
+    assert "_secret" not in run.answer("a", {"x": 1, "_secret": 5}).body
+
+
 def prepare_secrets(*changes: Document) -> Secrets:
     """Those of a build with these changes, whatever else is wrong with it."""
     from scheduler.codec import parse_build  # noqa: PLC0415 - here only
@@ -362,6 +379,7 @@ def test_the_longest_secret_goes_as_one() -> None:
     """A secret that another one begins with is not left with its end showing."""
     assert secrets_of("abcd", "abcdefghi", "abcdefg").mask("x abcdefghi abcdefgh") == "x *** ***h"
     assert secrets_of("abcdefgh", "efghijkl").mask("-abcdefghijkl-") == "-***-"
+    assert secrets_of("abcdefghijkl", "cdef").mask("-abcdefghijkl-") == "-***-"
 
 
 def test_lines_of_a_secret_joined() -> None:
