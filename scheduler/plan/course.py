@@ -289,6 +289,8 @@ class Course:
 
     def _request(self, vertex: Vertex, change: Change) -> Request:
         rendered = self._templates[vertex].render(self._ledger.scope(vertex))
+        if change.sensitive:
+            self._secrets.add_json(rendered.body)
         subject = request_subject(rendered.type, change.action.value, rendered.provider)
         failed = self._attempts.failed(vertex)
         attempt = f"{self.build.id}/{change.id}/{failed + 1}"
@@ -376,6 +378,8 @@ class Course:
         vertex = request.vertex
         self._must_be_running(vertex)
         change = self.build.changes[vertex]
+        if outcome.body is not None:
+            self._secrets.add(outcome.body)
         if outcome.completed and change.action is Action.FIND and outcome.body is not None:
             outcome = self._ledger.checked_find(outcome.body)
         if outcome.completed:
@@ -504,6 +508,10 @@ class Course:
 
     def _shown(self, vertex: Vertex) -> Mapping[str, Any] | Raw:
         return self._ledger.shown(vertex, self.phases[vertex].state)
+
+    def masked(self, text: str) -> str:
+        """A text without the secrets of the build, for people to see."""
+        return self._secrets.mask(text)
 
     def _text(self, error: str) -> str:
         return cut(self._secrets.mask(error), self._limits.max_error_bytes)

@@ -73,6 +73,7 @@ class Plan(Steered):
         phase = self.phases[vertex]
         completed = body["_state"] == State.COMPLETED
         self._outputs.pop(vertex, None)
+        self._secrets.add(body)
         if phase is Phase.ERRORED and not completed and "adoptable" in body:
             self._adoptable[vertex] = body["adoptable"]
             self._ledger.keep(vertex, body)

@@ -93,6 +93,7 @@ class Steered(Course):
         name = self.graph.ids[vertex]
         if phase is Phase.COMPLETED:
             raise Refused("conflict", f"{name} is completed already")
+        self._secrets.add(output)
         events: list[Event] = []
         if self.finished:
             events.append(self._reopen([vertex] if phase is Phase.ERRORED else []))
