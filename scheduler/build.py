@@ -18,7 +18,7 @@ import trio
 from attrs import evolve, field, frozen
 
 from scheduler.call import Call, Signal
-from scheduler.errors import Fenced, StoreError, Stuck
+from scheduler.errors import Fenced, Refused, StoreError, Stuck
 from scheduler.events import Event, Retrying, Sent, Settled
 from scheduler.graph import Vertex
 from scheduler.model import Resend
@@ -248,12 +248,35 @@ class Walk:
     def halt(self, cause: str) -> None:
         """Send nothing more for this build; what is in flight is awaited."""
         self.plan.halt(cause)
-        self._recall()
+        self.recall()
 
     def stop(self) -> None:
         """Send nothing more, because this process is to end; what is in flight is awaited."""
         self.plan.stop()
-        self._recall()
+        self.recall()
+
+    async def persist(self, *events: Event) -> None:
+        """Persist what an operator did, before it is acknowledged.
+
+        Raises:
+            Refused: it could not be persisted, and the build is halted by that.
+        """
+        if not await self._persist(*events):
+            raise Refused("unavailable", f"it could not be persisted: {self.plan.cause}")
+
+    def tell(self, what: str, vertex: Vertex | None = None) -> None:
+        """Let who follows the build know what an operator did."""
+        self._observer.happened(what, vertex)
+
+    def told_to_wait(self, vertices: Iterable[Vertex]) -> None:
+        """These had an outcome, or would have been left out, and wait again."""
+        for vertex in vertices:
+            self._observer.waits(vertex)
+
+    def give_up_on_replies(self, why: str) -> None:
+        """Await nothing more: what is in flight fails, its outcome unknown."""
+        for call in list(self._calls):
+            call.deliver(failure(f"outcome unknown: {why}", retryable=False))
 
     def give_up(self, within: float) -> None:
         """Stop waiting for replies; what is being persisted has ``within`` seconds to be done."""
@@ -358,6 +381,11 @@ class Walk:
             stirred.set()
         for call in [call for call in self._calls if call.request.vertex == vertex]:
             call.leave()
+
+    def end(self, vertex: Vertex) -> None:
+        """An operator has said what became of a component."""
+        self._observer.settled(vertex, self.plan.attempt(vertex), None)
+        self.stir(vertex)
 
     def call_of(self, vertex: Vertex) -> Call | None:
         """The attempt of a component that is in flight, where one is."""
@@ -654,7 +682,7 @@ class Walk:
         self._observer.settled(vertex, self.plan.attempt(vertex), error)
         if error is not None:
             _log.warning("component failed", build=self.id, component=settled.component, error=error[:1_000])
-            self._recall()
+            self.recall()
             if skips := self.plan.skips():
                 self._observer.skipped(skips)
         await self._record(settled)
@@ -685,7 +713,7 @@ class Walk:
             self.halt("a fault in the scheduler's store; see its log")
             return False
 
-    def _recall(self) -> None:
+    def recall(self) -> None:
         """After a halt: take back what has not left, and let go who waits for anything but a reply."""
         if self.plan.halted:
             for call in list(self._calls):

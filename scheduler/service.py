@@ -15,6 +15,7 @@ from scheduler.bus import Bus, Message, Subscription
 from scheduler.codec import encode_token
 from scheduler.config import Settings
 from scheduler.connector import Connectors
+from scheduler.control import Control
 from scheduler.discovery import Discovery, Endpoint, Identity
 from scheduler.errors import InvalidBuild, Problem
 from scheduler.feed import Feed
@@ -70,7 +71,7 @@ class Service:
             start_timeout=settings.start_timeout,
             limits=settings.limits,
         )
-        slots = Slots(
+        self._slots = Slots(
             settings.rules,
             per_instance=settings.max_in_flight,
             per_build=settings.max_in_flight_per_build,
@@ -80,7 +81,7 @@ class Service:
         self._supervisor = Supervisor(
             store,
             self._connectors,
-            slots,
+            self._slots,
             self._feed,
             self._recorder or Publisher(bus),
             limits=settings.limits,
@@ -99,6 +100,7 @@ class Service:
             for subject in intake.SUBJECTS
         }
         self._restart: Restart | None = None
+        self._loader: Loader | None = None
         self._stopping = trio.Event()
         self._answered = trio.Event()
         """Set when every build that came in has its answer, and no more are taken in."""
@@ -133,6 +135,7 @@ class Service:
             await background.start(self._timers.run)
             background.start_soon(self._connectors.turns.run)
             background.start_soon(self._feed.run)
+            background.start_soon(self._slots.run)
             background.start_soon(self._watch)
             if self._durable is not None:
                 await background.start(self._durable.run)
@@ -140,7 +143,7 @@ class Service:
             # Before anything is sent, and so before anything is taken up: a reply must find us listening.
             await self._connectors.listen()
             if self._durable is not None and self._recorder is not None:
-                loader = Loader(
+                loader = self._loader = Loader(
                     self._durable,
                     supervisor=self._supervisor,
                     connectors=self._connectors,
@@ -164,7 +167,9 @@ class Service:
                 take_up = TakeUp(self._store, self._supervisor, self._connectors, self._reader.read_back)
                 self._connectors.on_stray = take_up.on_stray
                 background.start_soon(take_up.run)
-            await background.start(self._take_in)
+            control = Control(self._bus, self._supervisor, self._slots, self._store, self._loader)
+            await background.start(control.run)
+            await background.start(self._take_in, control)
             _log.info("ready", store=self._store.name, version=__version__)
             self.ready = True
             task_status.started()
@@ -177,7 +182,7 @@ class Service:
             background.cancel_scope.cancel()
         _log.info("stopped")
 
-    async def _take_in(self, *, task_status: trio.TaskStatus[None]) -> None:
+    async def _take_in(self, control: Control, *, task_status: trio.TaskStatus[None]) -> None:
         """Take builds in; while the service stops they are refused, until the intake is closed."""
         holds = self._supervisor.holds
 
@@ -197,7 +202,8 @@ class Service:
             interest = await self._bus.subscribe(subject, on_build, queue=intake.QUEUE_GROUP)
             self._interests.append(interest)
         identity = Identity(NAME, self._id, __version__, "Runs builds of infrastructure")
-        await Discovery(self._bus, identity, list(self._endpoints.values())).open()
+        endpoints = [*self._endpoints.values(), *control.endpoints.values()]
+        await Discovery(self._bus, identity, endpoints).open()
         async with trio.open_nursery() as nursery:
             task_status.started()
             async for message in self._taken_in:

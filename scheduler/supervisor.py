@@ -30,6 +30,7 @@ from scheduler.reporting import Reporter
 from scheduler.rules import Retries
 from scheduler.slots import Slots
 from scheduler.stores import Store
+from scheduler.survey import Seen
 from scheduler.validation import Prepared
 
 _log = structlog.get_logger()
@@ -127,6 +128,27 @@ class Supervisor:
             self._nursery = nursery
             task_status.started()
             await trio.sleep_forever()
+
+    @property
+    def connectors(self) -> Connectors:
+        """What requests go out by."""
+        return self._connectors
+
+    def see(self, build: str) -> Seen | None:
+        """A build that runs here, to be looked at; None where none of this id does."""
+        held = self._held.get(build)
+        if held is None or held.walk is None or held.track is None:
+            return None
+        return Seen(held.walk.plan, held.track.chronicle, held.walk, held.track.sequence)
+
+    def seen(self) -> list[Seen]:
+        """Every build that runs here."""
+        return [seen for build in list(self._held) if (seen := self.see(build)) is not None]
+
+    def recalled(self, plan: Plan, history: History) -> Seen:
+        """A build as its log says that it stood."""
+        chronicle = Chronicle.recall(plan.graph, history, self._wall_clock)
+        return Seen(plan, chronicle, None, 2 * len(history.steps))
 
     def holds(self, build: str) -> bool:
         """Whether the build is ours, or about to be."""
