@@ -1,8 +1,8 @@
-"""The scheduler as a NATS micro service (ADR-32): what operators ask of builds, on ``scheduler.build.<verb>``.
+"""The scheduler as a NATS micro service (ADR-32): what operators ask of builds, on ``scheduler.build.VERB``.
 
 JSON in, JSON out. What is refused is answered with the service error headers of ADR-32, and with
-``{"id", "error": {"code", "message"}}``. Questions are answered in the order in which they come in, several at
-a time; what changes a build is answered when it is persisted.
+``{"id", "error": {"code", "message"}}``. Several questions are answered at a time; what changes a build is
+answered when it is persisted.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -331,10 +331,9 @@ class Control:
         if seen is not None and seen.walk is not None:
             return Helm(seen.walk, self._supervisor.connectors, self._slots), seen
         if self._loader is not None and (found := await self._loader.look(build)) is not None:
-            status = self._supervisor.recalled(*found).status
-            raise Refused(
-                "conflict", f"{build} is over ({status})" if found[0].finished else _elsewhere(build)
-            )
+            if not found[0].finished:
+                raise Refused("unavailable", _elsewhere(build))
+            raise Refused("conflict", f"{build} is over ({self._supervisor.recalled(*found).status})")
         raise Refused("unknown", f"there is no build {build!r} that runs here")
 
     async def _reopen(self, build: str, decide: Callable[[Plan], Any]) -> Seen:
