@@ -257,9 +257,9 @@ def read_retry(value: Any) -> Retry:
 
 
 def _seconds(value: Mapping[str, Any], name: str, otherwise: float) -> float:
-    given = value.get(name, otherwise)
-    if given is otherwise:
+    if name not in value:
         return otherwise
+    given = value[name]
     number = not isinstance(given, bool) and isinstance(given, int | float)
     if not number or not 0 <= given <= _LONGEST:
         raise InvalidRule(f"{name}: seconds, from 0 to {_LONGEST:.0f}")
