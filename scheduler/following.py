@@ -18,6 +18,7 @@ from scheduler.codec import encode_token
 from scheduler.errors import BusError, SteeringError
 from scheduler.progress import News, Progress, View
 from scheduler.steering import Document, get_build, get_summary
+from scheduler.timeline import OVER
 
 FRAME = 0.25
 """Seconds between two looks at what is new."""
@@ -25,7 +26,6 @@ ASK = 2.0
 """Seconds between two questions how far the build is, and for the answer to each; also for the last one."""
 _CATCH_UP = 10.0
 """Seconds for a whole build, in pages."""
-_OVER = frozenset({"done", "errored"})
 _MISSED_AFTER = 5.0
 """Seconds after which a build that is over, but whose report did not come, counts as reported unseen."""
 _SILENT_AFTER = 30.0
@@ -43,8 +43,8 @@ class Following:
 
     build: str
     events: deque[Mapping[str, Any]] = field(factory=deque)
-    snapshots: deque[Document] = field(factory=deque)
-    """Answers with every component; they go before the events."""
+    snapshots: deque[tuple[Document, float]] = field(factory=deque)
+    """Answers with every component, and when they came; they go before the events."""
     catching_up: bool = False
     """Whether such an answer is awaited: events are kept until it is there."""
     over_since: float | None = None
@@ -61,7 +61,7 @@ class Following:
 
     def hear(self, answer: Mapping[str, Any]) -> None:
         """Take in whether a scheduler says that the build is over."""
-        if answer.get("status") not in _OVER:
+        if answer.get("status") not in OVER:
             self.over_since = None
         elif self.over_since is None:
             self.over_since = trio.current_time()
@@ -153,8 +153,10 @@ async def _catch_up(bus: Bus, following: Following) -> None:
     following.catching_up = True
     try:
         with trio.move_on_after(_CATCH_UP):
+            # Its times are those of its first page.
+            asked = trio.current_time()
             answer = await get_build(bus, following.build)
-            following.snapshots.append(answer)
+            following.snapshots.append((answer, asked))
             following.hear(answer)
     except (SteeringError, BusError):
         # Asked again a little later; until then what comes counts as it comes.
@@ -212,7 +214,7 @@ def _drain(following: Following, progress: Progress, now: float) -> list[News]:
     if following.catching_up:
         return news
     while following.snapshots:
-        news += progress.snapshot(following.snapshots.popleft(), now)
+        news += progress.snapshot(*following.snapshots.popleft())
     while following.events:
         news += progress.apply(following.events.popleft(), now)
     return news

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from attrs import define, field, frozen
 
 from scheduler.loose import number, objects, text, whole
-from scheduler.timeline import Span, read_timeline
+from scheduler.timeline import OVER, Span, read_timeline
 
 SLOWEST = 10
 """How many of the slowest components are remembered."""
@@ -272,7 +272,7 @@ class Progress:
             self.began = now - max(0.0, their_now - accepted)
         # One that is tried again has ended no longer.
         self.ended = None
-        if ended is not None and their_now is not None and self.status in {"done", "errored"}:
+        if ended is not None and their_now is not None and self.status in OVER:
             self.ended = now - max(0.0, their_now - ended)
         self.error = (text(error) or "the build failed") if self.status == "errored" else None
         self.ends = None if eta is None else now + eta
@@ -320,7 +320,7 @@ class Progress:
 
     def explain(self, answer: Mapping[str, Any]) -> None:
         """Take in the answer to ``get`` with its graph, after the end: the critical path and the slowest."""
-        timeline = read_timeline(objects(answer.get("components")), number(answer.get("now")) or 0.0)
+        timeline = read_timeline(answer)
         if timeline.spans:
             self.path = timeline.path
             self._slowest = [(span.working, span.component) for span in timeline.slowest(SLOWEST)]

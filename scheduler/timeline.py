@@ -11,10 +11,12 @@ from typing import Any
 
 from attrs import frozen
 
-from scheduler.loose import number, text, texts, whole
+from scheduler.loose import number, objects, text, texts, whole
 
 SETTLED = frozenset({"completed", "errored", "skipped"})
 """States in which a component stays."""
+OVER = frozenset({"done", "errored"})
+"""What a build is called that has ended."""
 _MICROSECONDS = 1_000_000
 
 
@@ -86,25 +88,27 @@ class Timeline:
         return len(pack([(span.sent, span.ended) for span in self.spans if span.ended > span.sent])[1])
 
 
-def read_timeline(components: Iterable[Mapping[str, Any]], now: float) -> Timeline:
-    """The timeline of a build whose components came with their graph.
+def read_timeline(answer: Mapping[str, Any]) -> Timeline:
+    """The timeline of a build, from the answer to ``get`` with its graph.
+
+    While the build runs, what is not settled has lasted until the answer; once it is over, what never settled
+    has no time of its own.
 
     Times that contradict each other (clocks are set, processes follow one another) are moved as little as
     makes them fit: nothing is sent before it is due, or ends before it was sent.
-
-    Args:
-        components: as a scheduler's ``get`` answers.
-        now: when it answered; what is not settled has lasted until then.
     """
-    spans = [span for one in components if (span := _read_span(one, now)) is not None]
+    now = number(answer.get("now"))
+    until = None if answer.get("status") in OVER else now
+    components = objects(answer.get("components"))
+    spans = [span for one in components if (span := _read_span(one, until)) is not None]
     spans.sort(key=lambda span: (span.due, span.ended, span.component))
     if not spans:
-        return Timeline((), now, now, ())
+        return Timeline((), now or 0.0, now or 0.0, ())
     began, ended = spans[0].due, max(span.ended for span in spans)
     return Timeline(tuple(spans), began, ended, critical_path(spans))
 
 
-def _read_span(one: Mapping[str, Any], now: float) -> Span | None:
+def _read_span(one: Mapping[str, Any], now: float | None) -> Span | None:
     component, state, due = one.get("id"), one.get("state"), number(one.get("due"))
     if not isinstance(component, str) or not isinstance(state, str):
         return None
@@ -112,9 +116,11 @@ def _read_span(one: Mapping[str, Any], now: float) -> Span | None:
     if due is None:
         # Not due yet, or skipped, or an older scheduler that has no word for it.
         due = sent if sent is not None else ended if state == "completed" else None
-    if due is None or (ended is None and state in SETTLED):
+    if ended is None and state not in SETTLED:
+        ended = now
+    if due is None or ended is None:
         return None
-    ended = max(due, now if ended is None else ended)
+    ended = max(due, ended)
     sent = ended if sent is None else min(max(sent, due), ended)
     return Span(
         component=component,

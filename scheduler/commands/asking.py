@@ -35,7 +35,12 @@ def option(text: str) -> Parameter:
 
 
 def run_asking(
-    broker: BrokerFlags, log: QuietLogFlags, job: Callable[[Bus], Awaitable[int]], *, json: bool
+    broker: BrokerFlags,
+    log: QuietLogFlags,
+    job: Callable[[Bus], Awaitable[int]],
+    *,
+    json: bool,
+    interrupted: str = "interrupted",
 ) -> int:
     """Connect, run ``job``, and give its exit code; where a scheduler refuses, say why and give 1.
 
@@ -44,6 +49,7 @@ def run_asking(
         log: what is logged.
         job: gets the bus.
         json: whether a refusal is an answer as well, as JSON on standard output.
+        interrupted: what is said when a signal ends it.
 
     Raises:
         InvalidSettings: a flag is wrong.
@@ -61,7 +67,9 @@ def run_asking(
             complain(printable(str(error)) + _CURES.get(error.code, ""))
             return 1
 
-    return run_async(partial(until_signal, partial(with_parts, settings, None, asking), _interrupted))
+    return run_async(
+        partial(until_signal, partial(with_parts, settings, None, asking), partial(complain, interrupted))
+    )
 
 
 _CURES = {
@@ -69,10 +77,6 @@ _CURES = {
     "unavailable": "; try again in a moment",
     "internal": "; the scheduler's log says more",
 }
-
-
-def _interrupted() -> None:
-    complain("interrupted")
 
 
 async def in_time(question: Awaitable[_T], limit: float = ANSWER_TIMEOUT) -> _T:

@@ -1,6 +1,5 @@
 """``scheduler timeline BUILD``: who ran when, and why it took as long as it did."""
 
-import time
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,7 +12,7 @@ from scheduler.commands.flags import BROKER_DEFAULTS, QUIET_LOG_DEFAULTS, Broker
 from scheduler.commands.session import complain
 from scheduler.display import Output
 from scheduler.display.timeline import show_timeline
-from scheduler.loose import number, objects, text
+from scheduler.loose import text
 from scheduler.steering import get_build
 from scheduler.timeline import Span, Timeline, read_timeline
 from scheduler.timeline import trace as trace_of
@@ -38,7 +37,7 @@ def timeline(
 
 async def _timeline(build: str, trace: Path | None, json: bool, bus: Bus) -> int:
     answer = await in_time(get_build(bus, build, graph=True), WHOLE_TIMEOUT)
-    found = read_timeline(objects(answer.get("components")), number(answer.get("now")) or time.time())
+    found = read_timeline(answer)
     status = text(answer.get("status"))
     if trace is not None and not _write(trace, found, build):
         return 1

@@ -12,8 +12,8 @@ from scheduler.following import explain, open_following, show
 from scheduler.loose import text
 from scheduler.progress import Progress
 from scheduler.steering import get_summary
-
-_OVER = {"done", "errored"}
+from scheduler.text import printable
+from scheduler.timeline import OVER
 
 
 def watch(
@@ -25,7 +25,8 @@ def watch(
     log: QuietLogFlags = QUIET_LOG_DEFAULTS,
 ) -> int:
     """Follow a build live and print how it ends."""
-    return run_asking(broker, log, partial(watch_build, build, json), json=json)
+    said = f"interrupted: no longer following {printable(build)}; it goes on without us"
+    return run_asking(broker, log, partial(watch_build, build, json), json=json, interrupted=said)
 
 
 async def watch_build(build: str, json: bool, bus: Bus) -> int:
@@ -40,7 +41,7 @@ async def watch_build(build: str, json: bool, bus: Bus) -> int:
     progress = Progress(build, text(summary.get("action")), now)
     progress.refresh(summary, now)
     view = open_view(progress, json=json)
-    if summary.get("status") in _OVER:
+    if summary.get("status") in OVER:
         await explain(bus, progress)
         view.summary(trio.current_time())
         return 0 if progress.error is None else 1

@@ -13,12 +13,12 @@ from scheduler.display.lines import STATE_STYLES, Line, as_text, bar, columns, c
 from scheduler.loose import number, objects, text, whole
 from scheduler.progress import STATES, Progress
 from scheduler.text import count, printable, seconds
+from scheduler.timeline import OVER
 
 _SHOWN = 10
 """Components of each kind on a page that does not list all."""
 _LONG = 1 << 20
 """Cells of a line in a pipe: as many as it takes."""
-_OVER = {"done", "errored"}
 
 Answer = Mapping[str, Any]
 """What a scheduler answers."""
@@ -104,7 +104,7 @@ def show_status(console: Console, answer: Answer, progress: Progress, now: float
 
 def _since(answer: Answer, progress: Progress, now: float) -> str:
     took = seconds(progress.elapsed(now))
-    over = progress.status in _OVER
+    over = progress.status in OVER
     line = f"took {took}" if over else f"accepted {took} ago"
     left = progress.left(now)
     if left is not None:
