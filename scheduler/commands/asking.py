@@ -79,17 +79,18 @@ _CURES = {
 }
 
 
-async def in_time(question: Awaitable[_T], limit: float = ANSWER_TIMEOUT) -> _T:
-    """The answer to a question.
+async def in_time(question: Awaitable[_T], *, pages: bool = False) -> _T:
+    """The answer to a question; it may take longer where it comes in ``pages``.
 
     Raises:
-        SteeringError: there is none within ``limit`` seconds, code ``silent``; or the scheduler refuses.
+        SteeringError: there is none in time, with code ``silent``; or the scheduler refuses.
     """
+    limit = WHOLE_TIMEOUT if pages else ANSWER_TIMEOUT
     try:
         with trio.fail_after(limit):
             return await question
     except trio.TooSlowError:
-        text = f"the scheduler did not answer within {limit:g} s; what it was told may be done nevertheless"
+        text = f"no answer from the scheduler within {limit:g} s; an order may be carried out nevertheless"
         raise SteeringError("silent", text) from None
 
 

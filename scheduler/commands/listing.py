@@ -7,7 +7,7 @@ from typing import Annotated
 import trio
 
 from scheduler.bus import Bus
-from scheduler.commands.asking import WHOLE_TIMEOUT, BuildId, Json, in_time, option, run_asking, say_json
+from scheduler.commands.asking import BuildId, Json, in_time, option, run_asking, say_json
 from scheduler.commands.flags import BROKER_DEFAULTS, QUIET_LOG_DEFAULTS, BrokerFlags, QuietLogFlags
 from scheduler.commands.session import say
 from scheduler.display import Output
@@ -29,7 +29,7 @@ def list_(
 
 
 async def _list(finished: bool, json: bool, bus: Bus) -> int:
-    builds = await in_time(list_builds(bus, finished=finished), WHOLE_TIMEOUT)
+    builds = await in_time(list_builds(bus, finished=finished), pages=True)
     if json:
         say_json({"builds": builds})
     elif builds:
@@ -53,7 +53,7 @@ def status(
 
 
 async def _status(build: str, components: bool, json: bool, bus: Bus) -> int:
-    answer = await in_time(get_build(bus, build), WHOLE_TIMEOUT)
+    answer = await in_time(get_build(bus, build), pages=True)
     if json:
         answer.pop("next", None)
         if not components:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import msgspec
 
 from scheduler.bus import Bus
-from scheduler.commands.asking import WHOLE_TIMEOUT, BuildId, Json, in_time, option, run_asking, say_json
+from scheduler.commands.asking import BuildId, Json, in_time, option, run_asking, say_json
 from scheduler.commands.flags import BROKER_DEFAULTS, QUIET_LOG_DEFAULTS, BrokerFlags, QuietLogFlags
 from scheduler.commands.session import complain
 from scheduler.display import Output
@@ -36,7 +36,7 @@ def timeline(
 
 
 async def _timeline(build: str, trace: Path | None, json: bool, bus: Bus) -> int:
-    answer = await in_time(get_build(bus, build, graph=True), WHOLE_TIMEOUT)
+    answer = await in_time(get_build(bus, build, graph=True), pages=True)
     found = read_timeline(answer)
     status = text(answer.get("status"))
     if trace is not None and not _write(trace, found, build):

@@ -69,16 +69,12 @@ def _header(progress: Progress, now: float, width: int) -> Line:
     right = seconds(progress.elapsed(now))
     if left is not None:
         right += f", about {seconds(max(1.0, left))} left"
-    status = _STATUS.get(progress.status, "")
-    action = fit(progress.action, 20)
-    room = width - len(right) - 2 - len(action) - 2
-    name = fit(progress.build, room - (len(status) + 2 if status else 0) if room > len(status) + 12 else room)
-    line = [(action, "bold"), (f"  {name}", "")]
-    if status:
-        status = fit(status, room - cell_len(name) - 2)
-        line.append((f"  {status}", "yellow"))
-    used = sum(cell_len(text) for text, _ in line)
-    return [*line, (" " * max(1, width - used - len(right)) + right, "bold")]
+    room = width - len(right) - 2
+    status = fit(_STATUS.get(progress.status, ""), room // 2)
+    name = _cut([(fit(progress.action, 20), "bold"), (f"  {progress.build}", "")], room - len(status))
+    line = [*name, (f"  {status}" if status else "", "yellow")]
+    filled = sum(cell_len(text) for text, _ in line)
+    return _cut([*line, (" " * (width - filled - len(right)) + right, "bold")], width)
 
 
 def _bar(progress: Progress, width: int) -> Line:
@@ -92,7 +88,7 @@ def _cut(line: Line, width: int) -> Line:
     for text, style in line:
         if width > 0:
             cut.append((fit(text, width), style))
-        width -= len(text)
+            width -= cell_len(cut[-1][0])
     return cut
 
 

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from scheduler.display.lines import STATE_STYLES, Line, as_text, bar, columns, counts, fit, plain
 from scheduler.loose import number, objects, text, whole
-from scheduler.progress import STATES, Progress
+from scheduler.progress import Progress
 from scheduler.text import count, printable, seconds
 from scheduler.timeline import OVER
 
@@ -34,7 +34,7 @@ def put(console: Console, line: Line) -> None:
     if console.is_terminal:
         console.print(as_text(line))
     else:
-        console.out(plain(line), highlight=False)
+        console.out(plain(line).rstrip(), highlight=False)
 
 
 def show_builds(console: Console, builds: Sequence[Answer], now: float) -> None:
@@ -172,7 +172,8 @@ def show_components(console: Console, answer: Answer, now: float) -> None:
         answer: the whole build.
         now: by the scheduler's clock; for durations that have not ended.
     """
-    order = {state: place for place, state in enumerate(("errored", "retrying", "running", *STATES))}
+    first = ("errored", "retrying", "running", "waiting", "skipped", "completed")
+    order = {state: place for place, state in enumerate(first)}
     found = sorted(objects(answer.get("components")), key=lambda one: order.get(text(one.get("state")), 9))
     rows = [["COMPONENT", "STATE", "TRIES", "WAITED", "WORKED", "ERROR"]]
     rows += [_component_row(one, now) for one in found]

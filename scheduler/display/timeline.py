@@ -50,7 +50,7 @@ def show_timeline(console: Console, timeline: Timeline, build: str, status: str)
     path = timeline.path
     hidden = len(path) - _LONGEST_PATH
     shown = path if hidden <= 0 else path[: _LONGEST_PATH // 2] + path[-_LONGEST_PATH // 2 :]
-    without = f", {hidden:,} in the middle not shown" if hidden > 0 else ""
+    without = f", {hidden:,} not shown" if hidden > 0 else ""
     put(console, [])
     _critical(console, timeline, without)
     _bars(console, timeline, shown, width)
@@ -77,7 +77,7 @@ def _critical(console: Console, timeline: Timeline, more: str = "") -> None:
     waiting = sum(span.waiting for span in path)
     working = sum(span.working for span in path)
     took = f"{seconds(working)} working, {seconds(waiting)} waiting"
-    put(console, [(f"critical path: {count(len(path), 'component')}, {took}{more}", "bold")])
+    put(console, [(f"critical path: {count(len(path), 'component')}, {took}", "bold"), (more, "dim")])
 
 
 def _part(console: Console, timeline: Timeline, title: str, spans: Sequence[Span], width: int) -> None:

@@ -6,6 +6,7 @@ All of them cost what changed, never the size of the build.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich.cells import cell_len, chop_cells
 from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
@@ -25,7 +26,9 @@ _PLAIN_INTERVAL = 2.0
 """Seconds between two lines of progress about a larger build."""
 _ERROR_WIDTH = 400
 _ID_WIDTH = 200
-_SETTLED = {"completed": "done", "errored": "error", "skipped": "skipped", "retrying": "retry"}
+_WORD = 6
+"""Cells for the word that a line begins with, in a terminal."""
+_SETTLED = {"completed": "done", "errored": "error", "skipped": "skip", "retrying": "retry"}
 _STYLES = {"completed": "green", "errored": "bold red", "skipped": "magenta", "retrying": "yellow"}
 
 
@@ -84,18 +87,18 @@ def _settled_line(item: News, width: int) -> Text:
     """What happened, on one line; an error may take two."""
     if not item.component:
         return Text(fit(_of_the_build(item), width), style="yellow", no_wrap=True)
-    text = Text(overflow="fold")
-    text.append(f"{_SETTLED[item.state]} ".ljust(6), style=_STYLES[item.state])
-    room = width - 6
-    if item.state == "errored":
-        error = printable(item.error, _ERROR_WIDTH) or "failed"
-        name = fit(item.component, max(room // 2, room - len(error) - 2))
-        text.append(name, style="bold")
-        text.append(": " + fit(error, 2 * room - len(name) - 2))
-        return text
-    more = _details(item)
-    text.append(fit(item.component, max(room // 2, room - len(more))))
-    text.append(fit(more, room // 2), style="dim")
+    failed = item.state == "errored"
+    text = Text(no_wrap=True)
+    text.append(f"{_SETTLED[item.state]} ".ljust(_WORD), style=_STYLES[item.state])
+    room = width - _WORD
+    more = f": {printable(item.error, _ERROR_WIDTH) or 'failed'}" if failed else _details(item)
+    name = fit(item.component, max(room // 2, room - cell_len(more)))
+    if not failed:
+        return text.append(name).append(fit(more, room - cell_len(name)), style="dim")
+    first, *rest = chop_cells(name + more, room)
+    text.append(first[: len(name)], style="bold").append(first[len(name) :])
+    if rest:
+        text.append("\n" + " " * _WORD + fit("".join(rest), room))
     return text
 
 
