@@ -31,6 +31,7 @@
     │   ├── LogMissing           the log of all builds is gone
     │   └── UnreadableLog        a build's log cannot be understood
     ├── BrokerError              the embedded broker could not be started
+    ├── SteeringError            a running scheduler refuses what it was asked, or nobody answers
     └── PlanError                a bug in this package, never a user's mistake
         ├── IllegalTransition    a component cannot go from that state to this one
         └── Stuck                nothing is in flight, nothing can start, and it is not finished
@@ -208,6 +209,16 @@ class UnreadableLog(StoreError):
 
 class BrokerError(SchedulerError):
     """The embedded broker could not be started or did not become ready."""
+
+
+class SteeringError(SchedulerError):
+    """A scheduler refuses what it was asked about a build, or none answers; the message is for a person."""
+
+    def __init__(self, code: str, message: str) -> None:
+        self.code = code
+        """The scheduler's (``invalid``, ``unknown``, ``conflict``, ``unavailable``, ``internal``), or ours:
+        ``nobody`` answers, or what does is ``unreadable``."""
+        super().__init__(message)
 
 
 class PlanError(SchedulerError):
