@@ -78,6 +78,7 @@ class Durations:
                 number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
                 if number and 0 <= seconds < math.inf and subject not in self._recorded:
                     self.record(subject, float(seconds))
+            self.changed = False
 
 
 def expectation(durations: Durations) -> Callable[[str], float]:

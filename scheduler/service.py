@@ -18,6 +18,7 @@ from scheduler.connector import Connectors
 from scheduler.control import Control
 from scheduler.discovery import Discovery, Endpoint, Identity
 from scheduler.errors import InvalidBuild, Problem
+from scheduler.experience import Experience
 from scheduler.feed import Feed
 from scheduler.loading import Loader
 from scheduler.peers import Peers
@@ -131,6 +132,7 @@ class Service:
         elif not await self._stand_by():
             task_status.started()
             return
+        experience: Experience | None = None
         async with trio.open_nursery() as background:
             await background.start(self._timers.run)
             background.start_soon(self._connectors.turns.run)
@@ -163,6 +165,8 @@ class Service:
                 background.start_soon(self._peers.watch, restart.look_again)
                 self._supervisor.on_orphan = restart.look_again
                 background.start_soon(Retention(self._durable, self._settings.keep).run)
+                experience = Experience(self._durable, self._supervisor.durations)
+                background.start_soon(experience.run)
             elif self._store.resumable:
                 take_up = TakeUp(self._store, self._supervisor, self._connectors, self._reader.read_back)
                 self._connectors.on_stray = take_up.on_stray
@@ -178,6 +182,9 @@ class Service:
             if self._restart is not None:
                 await self._restart.acquit()
             await self._supervisor.drain(self._settings.grace)
+            if experience is not None:
+                with trio.move_on_after(_GOODBYE):
+                    await experience.keep()
             await self._say_goodbye()
             background.cancel_scope.cancel()
         _log.info("stopped")
