@@ -138,6 +138,12 @@ class Walk:
         self._resumed: dict[Vertex, Call | Settled] = {}
         self._settled = bytearray(b"\1" * len(plan.graph.ids))
         """By vertex: whether nobody has to wait for it (any more)."""
+        self._left = [0] * len(plan.graph.ids)
+        for layer in reversed(plan.graph.layers()):
+            for vertex in layer:
+                self._left[vertex] = 1 + max(
+                    (self._left[d] for d in plan.graph.dependents[vertex]), default=0
+                )
         self._awaited: dict[Vertex, list[trio.Event]] = {}
         """The settled events of those that somebody waits for: most are never needed."""
         self._nursery: trio.Nursery | None = None
@@ -296,7 +302,7 @@ class Walk:
                 return
             elif self.plan.is_instant(vertex):
                 await self._begin(vertex)
-            elif await self._slots.take(self, subject := self._subject(vertex)):
+            elif await self._slots.take(self, subject := self._subject(vertex), self._left[vertex]):
                 try:
                     await self._begin(vertex)
                 finally:
