@@ -346,6 +346,9 @@ class Walk:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             self._alive.update(self._tasks)
+            if self._priorities:
+                # Of those that can begin at once, who begins first has what the limits allow.
+                self._tasks.sort(key=self._priorities.__getitem__, reverse=True)
             await self._spawn(self._tasks)
 
     async def _spawn(self, vertices: Iterable[Vertex]) -> None:

@@ -27,7 +27,7 @@ from scheduler.slots import Slots
 from scheduler.stores import Store
 from scheduler.stores.jetstream import JetStreamStore
 from scheduler.strictjson import decode, encode
-from scheduler.subjects import may_be_answered
+from scheduler.subjects import CONTROL, may_be_answered
 from scheduler.supervisor import Supervisor
 from scheduler.survey import Doctor, Seen, component, summary
 
@@ -35,8 +35,6 @@ _log = structlog.get_logger()
 
 Document = dict[str, Any]
 
-PREFIX: Final = "scheduler.build."
-"""What the subjects of the endpoints begin with."""
 QUEUE_GROUP: Final = "scheduler"
 _NUMBERS: Final = {"invalid": 400, "unknown": 404, "conflict": 409, "internal": 500, "unavailable": 503}
 """The codes as in HTTP, for the header."""
@@ -82,7 +80,7 @@ class Control:
             "limit": self._limit,
         }
         self.endpoints = {
-            verb: Endpoint(f"build-{verb}", f"{PREFIX}{verb}", QUEUE_GROUP, metadata=SCHEMAS[verb])
+            verb: Endpoint(f"build-{verb}", f"{CONTROL}{verb}", QUEUE_GROUP, metadata=SCHEMAS[verb])
             for verb in self._verbs
         }
         """What service discovery shows."""
@@ -94,7 +92,7 @@ class Control:
             for _ in range(_AT_ONCE):
                 nursery.start_soon(self._work)
             for verb in self._verbs:
-                await self._bus.subscribe(f"{PREFIX}{verb}", self._taker(verb), queue=QUEUE_GROUP)
+                await self._bus.subscribe(f"{CONTROL}{verb}", self._taker(verb), queue=QUEUE_GROUP)
             task_status.started()
 
     def _taker(self, verb: str) -> Callable[[Message], None]:
