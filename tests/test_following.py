@@ -347,3 +347,24 @@ async def test_the_path_is_asked_for_at_the_end(
 
     progress, _ = await follow(fake_bus, script)
     assert [span.component for span in progress.path] == ["vpc::a"]
+
+
+async def test_a_build_that_waits_after_an_error_is_not_over(
+    fake_bus: FakeBus, told: Told, autojump_clock: trio.abc.Clock
+) -> None:
+    """After a reconnect a scheduler's word counts: with an error and nothing running the build may go on."""
+    asked = Asked(fake_bus, told)
+    await asked.open()
+
+    async def script() -> None:
+        publish(fake_bus, SUBJECT, told.message(event("vpc::a", "errored", 0, error="boom")))
+        await trio.sleep(3)
+        fake_bus.disconnect()
+        await trio.sleep(1)
+        fake_bus.reconnect()
+        await trio.sleep(100)
+        publish(fake_bus, "build.create.done", {"id": BUILD})
+
+    progress, notes = await follow(fake_bus, script)
+    assert progress.error is None
+    assert not any("missed" in note for note in notes.notes)
