@@ -1,8 +1,8 @@
 """What watching costs: ``python -m benchmarks.board`` measures ``scheduler watch`` in a terminal.
 
 A made-up scheduler tells of a build of 10,000 components that lasts 20 seconds: each of them starts and is
-completed, about a hundred run at a time, some are tried again, some fail. The board is a process of its own, on
-a pseudo-terminal of 80 by 24, as in use.
+completed, about a hundred run at a time, some are tried again, some fail. The board is a process of its own,
+on a pseudo-terminal of 80 by 24, as in use.
 """
 
 import argparse
