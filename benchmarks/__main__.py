@@ -10,15 +10,15 @@ from pathlib import Path
 
 import attrs
 
-from benchmarks import durable, measure, plot
+from benchmarks import durable, makespan, measure, plot
 from benchmarks.processes import Store, scratch
-from benchmarks.results import Growth, Machine, Point, Results
+from benchmarks.results import Growth, Machine, Makespan, Point, Results
 from benchmarks.stage import stage
 from benchmarks.table import table
 from scheduler.generate import Shape
 
 _OUTPUT = Path(__file__).parent / "results" / "results.json"
-_PARTS = ("throughput", "latency", "memory", "start-up", "durable")
+_PARTS = ("throughput", "latency", "memory", "start-up", "durable", "makespan")
 _LARGE = "large"
 """Beside them: it takes minutes, and is measured where it is asked for."""
 
@@ -71,6 +71,11 @@ async def _measure(arguments: argparse.Namespace) -> Results:
         sizes = [size for size in arguments.sizes if size >= durable.LEAST]
         with scratch() as folder:
             results = attrs.evolve(results, durable=await durable.measure(folder, repeat, sizes))
+    if "makespan" in only:
+        results = attrs.evolve(results, makespans=await _makespans(repeat))
+        _progress("a small build beside a large one")
+        with scratch() as folder:
+            results = attrs.evolve(results, beside=await makespan.beside(folder, largest))
     if _LARGE in only:
         grown = [await _growth(store, shape) for store in arguments.stores for shape in arguments.shapes]
         results = attrs.evolve(results, growth=tuple(grown))
@@ -86,6 +91,16 @@ async def _throughput(arguments: argparse.Namespace, store: Store) -> list[Point
                     _progress(f"{store}, {shape} {size:,}")
                     points.append(await measure.throughput(on, shape, size, arguments.repeat))
     return points
+
+
+async def _makespans(repeat: int) -> tuple[Makespan, ...]:
+    found = []
+    for make in makespan.CASES:
+        case = make()
+        _progress(f"makespan, {case.name} {len(case.vertices):,}")
+        with scratch() as folder:
+            found.append(await makespan.makespan(folder, case, repeat))
+    return tuple(found)
 
 
 async def _growth(store: Store, shape: Shape) -> Growth:

@@ -1,8 +1,8 @@
 """The connector of every measurement: a bare nats-py loop, in a process of its own.
 
 It answers each request on ``<subject>.done`` right away, whoever sent it: the scheduler or the bare loop. On
-`CONTROL` it takes orders: to keep replies back, to note the times of what comes and goes, to measure a bare
-round trip.
+`CONTROL` it takes orders: to keep replies back or to take its time, to note the times of what comes and goes,
+to measure a bare round trip.
 """
 
 import asyncio
@@ -23,6 +23,10 @@ ECHO = "bench.echo"
 READY = "ready"
 
 
+class _Asked(msgspec.Struct):
+    bench_seconds: float | None = None
+
+
 class Connector:
     """Answers requests."""
 
@@ -32,6 +36,9 @@ class Connector:
         """Replies to requests that hold this are kept back."""
         self.answers: int | None = None
         """How many requests are answered before all others are kept back; None without such a limit."""
+        self.delay: float | None = None
+        """Seconds until an answer, where the request does not say it; None: at once, and nobody looks."""
+        self.answering: set[asyncio.Task[None]] = set()
         self.held: list[Msg] = []
         self.kept = asyncio.Event()
         self.arrived = asyncio.Event()
@@ -50,9 +57,20 @@ class Connector:
             return
         if self.answers is not None:
             self.answers -= 1
+        if self.delay is not None:
+            asked = msgspec.json.decode(message.data, type=_Asked)
+            seconds = self.delay if asked.bench_seconds is None else asked.bench_seconds
+            asyncio.get_running_loop().call_later(seconds, self.begin_answer, message)
+            return
         await self.answer(message)
         if self.tracing:
             self.went.append(perf_counter())
+
+    def begin_answer(self, message: Msg) -> None:
+        """Answer in a task of its own."""
+        task = asyncio.ensure_future(self.answer(message))
+        self.answering.add(task)
+        task.add_done_callback(self.answering.discard)
 
     async def answer(self, message: Msg) -> None:
         """Reply with what the component became."""
@@ -65,6 +83,8 @@ class Connector:
         match order["do"]:
             case "hold":
                 self.hold = order["text"].encode()
+            case "delay":
+                self.delay = order["seconds"]
             case "answer":
                 self.answers = order["count"]
             case "release":

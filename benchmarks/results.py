@@ -168,6 +168,41 @@ class Durable:
 
 
 @frozen
+class Makespan:
+    """Builds of one shape with connectors that take half a second and more."""
+
+    shape: str
+    size: int
+    limits: str
+    """As in ``SCHEDULER_LIMITS``."""
+    bound: float
+    """Seconds: the critical path, or the work under a limit over the limit."""
+    seconds: tuple[float, ...]
+    """From the acceptance of each build to its report."""
+
+    @property
+    def ratio(self) -> float:
+        """The median over the bound."""
+        return median(self.seconds) / self.bound
+
+
+@frozen
+class Beside:
+    """A small build with connectors that take half a second, from submission to report."""
+
+    alone: Spread
+    beside: Spread
+    """While a large build has all the slots that there are."""
+    size: int
+    beside_size: int
+
+    @property
+    def ratio(self) -> float:
+        """How many times as long it takes, at the 99th percentile."""
+        return self.beside.p99 / self.alone.p99
+
+
+@frozen
 class Machine:
     """What it was measured on."""
 
@@ -247,6 +282,8 @@ class Results:
     start_up: StartUp | None = None
     durable: Durable | None = None
     growth: tuple[Growth, ...] = field(factory=tuple)
+    makespans: tuple[Makespan, ...] = field(factory=tuple)
+    beside: Beside | None = None
 
     def targets(self) -> list[Target]:
         """The numbers that are asked for, as far as their sizes were measured."""
@@ -269,6 +306,11 @@ class Results:
             if restart.size in _RESTARTS:
                 name = f"s from start to first request, build of {restart.size:,}"
                 yield Target(name, restart.request, _RESTARTS[restart.size], at_least=False)
+        for one in self.makespans:
+            yield Target(f"{one.shape}: makespan over its lower bound", one.ratio, 1.02, at_least=False)
+        if self.beside is not None:
+            name = f"p99 of {self.beside.size} components beside {self.beside.beside_size:,} over alone"
+            yield Target(name, self.beside.ratio, 1.5, at_least=False)
         if self.memory is not None and self.memory.size == 10_000:
             name = "bytes a waiting component, beyond its JSON"
             yield Target(name, self.memory.first, 5_000, at_least=False)

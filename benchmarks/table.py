@@ -1,10 +1,11 @@
 """The results as a table for people."""
 
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from statistics import median
 
 from benchmarks.processes import Store
-from benchmarks.results import Durable, Latencies, Machine, Point, Results, Spread, Target
+from benchmarks.results import Beside, Durable, Latencies, Machine, Makespan, Point, Results, Spread, Target
 
 _WIDTH = 100
 
@@ -49,6 +50,10 @@ def _lines(results: Results) -> Iterator[str]:
             f"{grown.store}, {grown.shape}, {grown.size:,} components: accepted after {grown.accept:.1f} s,"
             f" {grown.walk:,.0f}/s, {grown.cpu * 1e6:.0f} us each, {grown.peak / 2**20:,.0f} MiB at most"
         )
+    if results.makespans:
+        yield from _makespans(results.makespans)
+    if results.beside is not None:
+        yield from _beside(results.beside)
     for target in results.targets():
         yield _target(target)
 
@@ -95,6 +100,25 @@ def _durable(durable: Durable) -> Iterator[str]:
             f"killed in a build of {restart.size:,}: the next one is ready after {restart.ready:.2f} s, sends"
             f" after {restart.request:.2f} s, reports after {restart.report:.2f} s"
         )
+
+
+def _makespans(makespans: Sequence[Makespan]) -> Iterator[str]:
+    yield ""
+    yield "makespan, s, connectors taking 0.5 and more    bound  median   worst   ratio  limits"
+    for one in makespans:
+        figures = f"{one.bound:>8.2f} {median(one.seconds):>7.2f} {max(one.seconds):>7.2f} {one.ratio:>7.3f}"
+        yield f"{one.shape:<35} {one.size:>8,}{figures}  {one.limits or '-'}"
+
+
+def _beside(beside: Beside) -> Iterator[str]:
+    yield ""
+    yield "connectors taking 0.5 s, ms                             count     p50     p99     max"
+    yield from _spreads(
+        {
+            f"a build of {beside.size} components, alone": beside.alone,
+            f"the same beside a build of {beside.beside_size:,} that takes all slots": beside.beside,
+        }
+    )
 
 
 def _spreads(rows: Mapping[str, Spread]) -> Iterator[str]:

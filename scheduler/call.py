@@ -74,6 +74,7 @@ class Call:
         "by_capture",
         "closed",
         "departing",
+        "extended",
         "held",
         "late",
         "maybe_out",
@@ -104,6 +105,8 @@ class Call:
         """Whether nobody awaits it any more."""
         self.held: list[int] = []
         """Where the replies to it stand in the stream that captures them, until it is closed."""
+        self.extended = 0.0
+        """Seconds that were added to its time."""
         self.by_capture = False
         """Whether its answer was read from the stream, so that the same one is still to come directly."""
         self.after = Position()
@@ -175,10 +178,15 @@ class Call:
                 headers={"Nats-Msg-Id": attempt_header(request.attempt)},
             )
         except BusError as error:
-            self.deliver(failure(f"the request cannot be sent: {error}"))
+            self.deliver(failure(f"the request cannot be sent: {error}", retryable=False))
         else:
             if self.departing is not None:
                 self.departing(self)
+
+    @property
+    def unheard_of(self) -> bool:
+        """Whether nobody listens to its subject, as far as is known: it goes out again and again."""
+        return self._backing_off or self.unheard
 
     @property
     def answered(self) -> bool:
@@ -232,7 +240,8 @@ class Call:
 
     def time_out(self) -> None:
         """There is no reply, and its time is over."""
-        if self.deliver(failure(f"timed out after {self._exchange.seconds(self.request):g} s")):
+        seconds = self._exchange.seconds(self.request) + self.extended
+        if self.deliver(failure(f"timed out after {seconds:g} s")):
             self._exchange.count("timed_out")
 
     def close(self, late: Callable[[Request, Outcome], None] | None = None) -> None:

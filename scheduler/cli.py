@@ -1,6 +1,7 @@
 """The command line: finds the command, and turns what goes wrong into one line and an exit code.
 
-0 done; 1 a build errored or is invalid, or something that is needed is not there; 2 a wrong flag, variable
+0 done; 1 a build errored or is invalid, is unknown, or the scheduler refuses, or something that is needed is
+not there; 2 a wrong flag, variable
 or command; 128 and the signal's number after a signal.
 """
 
@@ -26,6 +27,36 @@ connectors too: `scheduler run FILE --embedded --simulate` needs nothing else.""
     "simulate": """Answer for connectors of any type and provider, with made-up results.
 
 Not beside real connectors: each request would be answered twice.""",
+    "list": """List the builds that a scheduler has.
+
+Those that run; with --all those that are over too.""",
+    "status": """Show how a build stands.
+
+How far it is, what runs, what failed and why, which limits are reached.""",
+    "watch": """Follow a build live and print how it ends.
+
+Exit code 0 if it is done, 1 if it errored. An interrupt leaves the build alone.""",
+    "why": """Say what a build, or one of its components, waits for.
+
+Since when, for which components, limit or connector, and what can be done.""",
+    "timeline": """Show who ran when, and why it took as long as it did.
+
+The critical path, waiting against working time, the slowest ten.""",
+    "cancel": """Stop a build: nothing new starts, what is in flight is awaited.
+
+It ends with an error, and can be retried.""",
+    "pause": """Have nothing new start in a build, until it is resumed.""",
+    "resume": """Let a paused build go on.""",
+    "retry": """Try again what failed in a build, all of it or one component.
+
+Also in a build that is over: it then runs once more, from where it stood.""",
+    "skip": """Go on as if a component were done.
+
+What depends on it may need what its connector would have returned: --output.""",
+    "extend": """Give a component that runs more seconds until its timeout.""",
+    "limit": """Change how many requests of a build run at a time, or start in a period.
+
+For patterns of subjects: 'vpc.create.*=5' or '*.create.aws=20/s'.""",
     "demo": """Watch a build, with everything that it takes in this process.
 
 Nothing is asked of any cloud, and nothing is left behind.""",
@@ -47,10 +78,16 @@ It holds whole builds, credentials that are in them included.""",
 For the scheduler, connectors, and those who submit builds; it says how to use it.""",
 }
 """The commands whose modules are loaded when they are called, with their help."""
+_HOMES = {
+    "list": "listing:list_",
+    "status": "listing:status",
+    **{name: f"control:{name}" for name in ("cancel", "pause", "resume", "retry", "skip", "extend", "limit")},
+}
+"""Where those are that share a module; any other has one of its own name."""
 _COMMANDS = ("serve", *_LAZY)
 _EPILOGUE = (
-    "Every flag is also a variable, named beside it; where both are there, the flag counts. "
-    "Exit codes: 0 done, 1 errored or invalid, 2 wrong usage, 128 and the number after a signal."
+    "Flags are also variables, named beside them; where both are there, the flag counts. "
+    "Exit codes: 0 done, 1 errored, invalid or refused, 2 wrong usage, 128 and the number after a signal."
 )
 
 
@@ -121,7 +158,8 @@ def build_app() -> "App":
     app.default(serve)
     app.command(serve, name="serve", sort_key=1)
     for key, (name, text) in enumerate(_LAZY.items(), 2):
-        app.command(f"scheduler.commands.{name}:{name}", name=name, help=text, sort_key=key)
+        home = _HOMES.get(name, f"{name}:{name}")
+        app.command(f"scheduler.commands.{home}", name=name, help=text, sort_key=key)
     return app
 
 

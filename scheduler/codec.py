@@ -15,9 +15,11 @@ import msgspec
 from attrs import frozen
 from cattrs import Converter
 
-from scheduler.errors import InvalidBuild, InvalidJSON, Problem
+from scheduler.errors import InvalidBuild, InvalidJSON, InvalidRule, Problem
 from scheduler.limits import DEFAULT_LIMITS, Limits
-from scheduler.model import PSEUDO_IDS, Action, Build, Change, Component, Edge, State
+from scheduler.model import ATTEMPTS, PSEUDO_IDS, SETTINGS, Action, Build, Change, Component, Edge, State
+from scheduler.rules import Retry, read_retry
+from scheduler.secretnames import has_secret_names
 from scheduler.strictjson import Raw, decode, encode, encode_sorted, kind, split_list, split_object
 
 Document: TypeAlias = dict[str, Any]
@@ -33,6 +35,7 @@ _STATES = {state.value: state for state in State} | {"": State.WAITING, None: St
 _MAX_TIMEOUT = 366 * 86_400.0
 _EDGE_KEYS = {"source", "destination", "length"}
 _NONE: Document = {}
+_MOST_ATTEMPTS = 1_000_000
 
 
 def encode_token(text: str) -> str:
@@ -100,7 +103,6 @@ def parse_build(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Parsed:
 
 _LISTS = ("components", "changes", "edges")
 _SHARED = ("_component_id", "_component", "_provider", "source", "destination")
-_SETTINGS = ("_raw", "_timeout")
 
 
 class _Reader:
@@ -316,12 +318,26 @@ def _structure_change(value: Any, _: type[Change]) -> Change:
         allowed = ", ".join(_STATES[name].value for name in _STATES if name)
         problems.append(Problem("_state", f"{shown} is none of {allowed}"))
     timeout = _timeout(fields, problems)
+    retry = _retry(fields, problems)
     if problems or action is None or state is None:
         raise _Malformed(problems)
     if state_text != state.value:
         fields = {**fields, "_state": state.value}
-    settings = {name: fields[name] for name in _SETTINGS if name in fields}
-    return Change(component_id, kind_of, action, provider, state, encode(fields), timeout, settings or _NONE)
+    settings = {name: fields[name] for name in SETTINGS if name in fields}
+    sensitive = has_secret_names(fields)
+    return Change(
+        component_id,
+        kind_of,
+        action,
+        provider,
+        state,
+        encode(fields),
+        timeout,
+        retry,
+        _attempts(fields),
+        settings or _NONE,
+        sensitive,
+    )
 
 
 def _timeout(fields: Document, problems: list[Problem]) -> float | None:
@@ -334,6 +350,22 @@ def _timeout(fields: Document, problems: list[Problem]) -> float | None:
         problems.append(Problem("_timeout", text))
         return None
     return float(value)
+
+
+def _retry(fields: Document, problems: list[Problem]) -> Retry | None:
+    value = fields.get("_retry")
+    if value is None:
+        return None
+    try:
+        return read_retry(value)
+    except InvalidRule as error:
+        problems.append(Problem("_retry", str(error)))
+        return None
+
+
+def _attempts(fields: Document) -> int:
+    value = fields.get(ATTEMPTS)
+    return value if type(value) is int and 0 <= value < _MOST_ATTEMPTS else 0
 
 
 def _structure_edge(value: Any, _: type[Edge]) -> Edge:

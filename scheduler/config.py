@@ -6,18 +6,20 @@ A setting has one name in three spellings: ``max_builds`` here, ``--max-builds``
 
 import platform
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeAlias, TypeVar, get_args
+from typing import Final, Literal, NamedTuple, TypeAlias, get_args
 from urllib.parse import urlsplit
 
 import platformdirs
 from attrs import Factory, field, fields, frozen
 
 from scheduler.bus.options import BusOptions
-from scheduler.errors import InvalidSettings
+from scheduler.errors import InvalidRule, InvalidSettings
 from scheduler.limits import DEFAULT_LIMITS, Limits
 from scheduler.model import Resend
+from scheduler.patterns import EVERY, FORM, first_match, read_pattern
+from scheduler.rules import LimitRule, Retry, parse_limits, parse_retries, retry_for
 from scheduler.subjects import token_problem
 from scheduler.template import OnUnresolved, Templates
 from scheduler.text import mask_url, printable
@@ -29,7 +31,8 @@ Timeouts: TypeAlias = tuple[tuple[str, float], ...]
 """Pairs of a subject pattern (``vpc.create.*``) and seconds; the first that matches counts."""
 Resends: TypeAlias = tuple[tuple[str, Resend], ...]
 """Pairs of a subject pattern and what to do; the first that matches counts."""
-_T = TypeVar("_T")
+Retries: TypeAlias = tuple[tuple[str, Retry], ...]
+"""Pairs of a subject pattern and a rule; the first that matches counts."""
 
 DEFAULT_SERVERS = ("nats://127.0.0.1:4222",)
 SERVER_VARIABLES = ("NATS_URL", "NATS_URI")
@@ -37,12 +40,12 @@ SERVER_VARIABLES = ("NATS_URL", "NATS_URI")
 
 _SECRETS = frozenset({"password", "token"})
 _SCHEMES = ("nats", "tls")
-_PATTERN_TOKEN = re.compile(r"\*|[A-Za-z0-9_-]{1,64}")
-_EVERY = "*.*.*"
 _NAME = re.compile(r"[A-Za-z0-9._@:-]{1,128}")
 _DAY = 86_400.0
 _MEBIBYTE = 1024 * 1024
 _GIBIBYTE = 1024 * _MEBIBYTE
+_SPELLED: Final = {"rules": "limits"}
+"""Settings whose flag has another name: `Settings.limits` were the bounds of a build first."""
 _SHOWN = 100
 """Characters of a wrong value that an error message repeats."""
 
@@ -99,12 +102,14 @@ RANGES = {
 
 def flag_of(name: str) -> str:
     """The flag of the setting ``name``."""
-    return "--" + name.replace("_", "-")
+    return "--" + _SPELLED.get(name, name).replace("_", "-")
 
 
 def variables_of(name: str) -> tuple[str, ...]:
     """The environment variables of the setting ``name``; the first that is set counts."""
-    return SERVER_VARIABLES if name == "nats_url" else (f"SCHEDULER_{name.upper()}",)
+    if name == "nats_url":
+        return SERVER_VARIABLES
+    return (f"SCHEDULER_{_SPELLED.get(name, name).upper()}",)
 
 
 def invalid(name: str, value: object, allowed: str) -> InvalidSettings:
@@ -113,7 +118,11 @@ def invalid(name: str, value: object, allowed: str) -> InvalidSettings:
     A value that is a secret, or None, is not shown.
     """
     shown = "the value" if name in _SECRETS or value is None else _brief(value)
-    return InvalidSettings(f"{flag_of(name)} ({', '.join(variables_of(name))}): {shown} {allowed}")
+    return _invalid(name, f"{shown} {allowed}")
+
+
+def _invalid(name: str, problem: object) -> InvalidSettings:
+    return InvalidSettings(f"{flag_of(name)} ({', '.join(variables_of(name))}): {problem}")
 
 
 def _brief(value: object) -> str:
@@ -194,7 +203,7 @@ def parse_timeouts(text: str) -> Timeouts:
             equals = ""
         if not equals:
             raise invalid("timeouts", part, "is not of the form PATTERN=SECONDS, such as vpc.create.*=600")
-        pairs.append((pattern, value))
+        pairs.append((_pattern("timeouts", pattern), value))
     _check_timeouts(tuple(pairs))
     return tuple(pairs)
 
@@ -202,23 +211,16 @@ def parse_timeouts(text: str) -> Timeouts:
 def _check_timeouts(pairs: Timeouts) -> None:
     allowed = RANGES["attempt_timeout"]
     for pattern, seconds in pairs:
-        _check_pattern("timeouts", pattern)
+        _pattern("timeouts", pattern)
         if not allowed.low <= seconds <= allowed.high:
             raise invalid("timeouts", f"{pattern}={seconds:g}", f"has seconds that are not {allowed}")
 
 
-def _check_pattern(name: str, pattern: str) -> None:
-    tokens = pattern.split(".")
-    if len(tokens) != 3 or not all(_PATTERN_TOKEN.fullmatch(token) for token in tokens):
-        raise invalid(name, pattern, "is not a pattern of three words or *, as vpc.create.*")
-
-
-def _first_match(pairs: Iterable[tuple[str, _T]], subject: str, otherwise: _T) -> _T:
-    tokens = subject.split(".")
-    for pattern, value in pairs:
-        if all(p in {"*", token} for p, token in zip(pattern.split("."), tokens, strict=False)):
-            return value
-    return otherwise
+def _pattern(name: str, text: str) -> str:
+    pattern = read_pattern(text)
+    if pattern is None:
+        raise invalid(name, text, FORM)
+    return pattern
 
 
 def parse_resend(text: str) -> Resends:
@@ -234,16 +236,37 @@ def parse_resend(text: str) -> Resends:
         if word not in list(Resend) or (equals and not pattern):
             allowed = f"is neither one of {', '.join(Resend)}, nor PATTERN=WORD, such as vpc.create.*=always"
             raise invalid("resend", part, allowed)
-        (pairs if equals else rest).append((pattern or _EVERY, Resend(word)))
+        if equals:
+            pairs.append((_pattern("resend", pattern), Resend(word)))
+        else:
+            rest.append((EVERY, Resend(word)))
     if len(rest) > 1:
         raise invalid("resend", text, "has more than one word that is for all the rest")
-    _check_resend(tuple(pairs))
     return (*pairs, *rest)
 
 
-def _check_resend(pairs: Resends) -> None:
-    for pattern, _ in pairs:
-        _check_pattern("resend", pattern)
+def parse_rules(text: str) -> tuple[LimitRule, ...]:
+    """The limits on requests, as `scheduler.rules.parse_limits` reads them.
+
+    Raises:
+        InvalidSettings: one of them is none.
+    """
+    try:
+        return parse_limits(text)
+    except InvalidRule as error:
+        raise _invalid("rules", error) from None
+
+
+def parse_retry_rules(text: str) -> Retries:
+    """When what failed is sent again, as `scheduler.rules.parse_retries` reads it.
+
+    Raises:
+        InvalidSettings: a part of it is no such rule.
+    """
+    try:
+        return parse_retries(text)
+    except InvalidRule as error:
+        raise _invalid("retries", error) from None
 
 
 def parse_capture(text: str) -> tuple[str, ...]:
@@ -314,6 +337,10 @@ class Settings:
     max_builds: int = 10_000
     max_in_flight: int = 2_000
     max_in_flight_per_build: int = 500
+    rules: tuple[LimitRule, ...] = ()
+    """How many requests may be in flight, and begin, by subject, over all builds."""
+    retries: Retries = ()
+    """When what failed is sent again, where its build says nothing else."""
     log_level: LogLevel = "info"
     log_format: LogFormat = "auto"
 
@@ -326,18 +353,26 @@ class Settings:
         check_choice("log_level", self.log_level, LogLevel)
         check_choice("log_format", self.log_format, LogFormat)
         _check_timeouts(self.timeouts)
-        _check_resend(self.resend)
+        for name, pairs in (("resend", self.resend), ("retries", self.retries)):
+            for pattern, _ in pairs:
+                _pattern(name, pattern)
+        for rule in self.rules:
+            _pattern("rules", rule.pattern)
         _check_capture(self.capture)
         if not _NAME.fullmatch(self.name):
             raise invalid("name", self.name, "is not 1 to 128 of the characters A-Z a-z 0-9 . _ @ : -")
 
     def timeout_for(self, subject: str) -> float:
         """Seconds that a request on ``subject`` may take, before the component's own ``_timeout``."""
-        return _first_match(self.timeouts, subject, self.attempt_timeout)
+        return first_match(self.timeouts, subject, self.attempt_timeout)
 
     def resend_for(self, subject: str) -> Resend:
         """What to do with a request on ``subject`` that may have left."""
-        return _first_match(self.resend, subject, Resend.UNSENT)
+        return first_match(self.resend, subject, Resend.UNSENT)
+
+    def retry_for(self, subject: str) -> Retry:
+        """When a request on ``subject`` that failed is sent again, where its build says nothing else."""
+        return retry_for(self.retries, subject)
 
 
 def check_choice(name: str, value: str, choices: object) -> None:

@@ -145,6 +145,15 @@ class Connectors:
             self.seconds(call.request) if seconds is None else seconds, call.expire
         )
 
+    def extend(self, call: Call, seconds: float) -> None:
+        """Give an attempt more time."""
+        left = 0.0
+        if call.timer is not None:
+            left = max(0.0, call.timer.due - self.timers.now())
+            self.timers.cancel(call.timer)
+        call.extended += seconds
+        self.arm(call, left + seconds)
+
     def close(self, call: Call) -> None:
         """Forget a call, or keep it for what comes late."""
         if call.timer is not None:
@@ -310,4 +319,5 @@ class Connectors:
     def _on_refused(self, subject: str) -> None:
         for call in list(self._by_token.values()):
             if call.request.subject == subject and call.outgoing is not None:
-                call.deliver(failure(f"the broker does not permit us to publish on {subject}"))
+                text = f"the broker does not permit us to publish on {subject}"
+                call.deliver(failure(text, retryable=False))

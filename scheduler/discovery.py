@@ -3,12 +3,12 @@
 Whoever is answered may send builds: it is switched on when that is true, and not before.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import structlog
-from attrs import define, frozen
+from attrs import define, field, frozen
 
 from scheduler.bus import Bus, Message, Subscription
 from scheduler.errors import BusError
@@ -31,6 +31,7 @@ class Endpoint:
     errors: int = 0
     last_error: str = ""
     processing_ns: int = 0
+    metadata: Mapping[str, str] = field(factory=dict)
 
     def served(self, seconds: float, error: str = "") -> None:
         """Count a request that took so long and was refused with ``error``, or was not."""
@@ -82,7 +83,12 @@ class Discovery:
     def info(self) -> dict[str, Any]:
         """The answer to INFO."""
         endpoints = [
-            {"name": one.name, "subject": one.subject, "queue_group": one.queue_group, "metadata": {}}
+            {
+                "name": one.name,
+                "subject": one.subject,
+                "queue_group": one.queue_group,
+                "metadata": one.metadata,
+            }
             for one in self._endpoints
         ]
         return {**self._answer("info"), "description": self._identity.description, "endpoints": endpoints}

@@ -22,6 +22,7 @@
     │   └── JetStreamError       JetStream answered with an error
     │       ├── StreamNotFound   ... there is no such stream
     │       └── WrongLastSequence  ... somebody else wrote to the subject (compare-and-set)
+    ├── Refused                  what an operator asks for makes no sense, or cannot be done now
     ├── StoreError               the store answered with an error
     │   ├── StoreUnavailable     the store did not answer in time
     │   ├── BuildLost            the store no longer knows the build
@@ -30,6 +31,7 @@
     │   ├── LogMissing           the log of all builds is gone
     │   └── UnreadableLog        a build's log cannot be understood
     ├── BrokerError              the embedded broker could not be started
+    ├── SteeringError            a running scheduler refuses what it was asked, or nobody answers
     └── PlanError                a bug in this package, never a user's mistake
         ├── IllegalTransition    a component cannot go from that state to this one
         └── Stuck                nothing is in flight, nothing can start, and it is not finished
@@ -161,6 +163,15 @@ class WrongLastSequence(JetStreamError):
     """A publish expected another last message on its subject: it was not stored."""
 
 
+class Refused(SchedulerError):
+    """An operator asks for something that makes no sense, or cannot be done now; the message says why."""
+
+    def __init__(self, code: str, message: str) -> None:
+        self.code = code
+        """For programs: ``invalid``, ``unknown``, ``conflict``, ``unavailable``, ``internal``."""
+        super().__init__(message)
+
+
 class StoreError(SchedulerError):
     """The store answered, and the answer is an error or makes no sense."""
 
@@ -198,6 +209,16 @@ class UnreadableLog(StoreError):
 
 class BrokerError(SchedulerError):
     """The embedded broker could not be started or did not become ready."""
+
+
+class SteeringError(SchedulerError):
+    """A scheduler refuses what it was asked about a build, or none answers; the message is for a person."""
+
+    def __init__(self, code: str, message: str) -> None:
+        self.code = code
+        """The scheduler's (``invalid``, ``unknown``, ``conflict``, ``unavailable``, ``internal``), or ours:
+        ``nobody`` answers, or what does is ``unreadable``."""
+        super().__init__(message)
 
 
 class PlanError(SchedulerError):

@@ -10,6 +10,8 @@ from typing import Any, TypeAlias
 import msgspec
 from attrs import field, frozen
 
+from scheduler.model import ATTEMPTS
+
 Document: TypeAlias = Mapping[str, Any]
 """A JSON object, as a Python mapping."""
 
@@ -38,11 +40,13 @@ class Started:
     attempt: str
     raw: bytes = field(repr=False)
     """The change as submitted, as JSON: its templates stay in it. Its ``_state`` is still the old one."""
+    failed: int = 0
+    """How many attempts have failed before this one."""
 
     @property
     def body(self) -> Document:
         """The change as it is to be kept: running."""
-        return {**msgspec.json.decode(self.raw), "_state": "running"}
+        return _kept(self.raw, "running", self.failed)
 
 
 @frozen
@@ -60,11 +64,34 @@ class Withdrawn:
     component: str
     raw: bytes = field(repr=False)
     """The change as submitted, as JSON."""
+    failed: int = 0
+    """How many attempts have failed."""
 
     @property
     def body(self) -> Document:
         """The change as it is to be kept: waiting again."""
-        return {**msgspec.json.decode(self.raw), "_state": "waiting"}
+        return _kept(self.raw, "waiting", self.failed)
+
+
+@frozen
+class Retrying:
+    """An attempt has failed, and there will be another one."""
+
+    component: str
+    attempt: str
+    """The one that failed."""
+    error: str
+    pause: float
+    """Seconds until the next one."""
+    raw: bytes = field(default=b"", repr=False)
+    """The change as submitted, as JSON."""
+    failed: int = 1
+    """How many attempts have failed."""
+
+    @property
+    def body(self) -> Document:
+        """The change as it is to be kept: waiting again."""
+        return _kept(self.raw, "waiting", self.failed)
 
 
 @frozen
@@ -119,6 +146,55 @@ class Released:
     """The loadings before it are not counted any more: they did no harm, or a person wants another one."""
 
 
+@frozen
+class Cancelled:
+    """An operator has ended the build: nothing new is sent."""
+
+    cause: str
+    """What is reported as its error."""
+
+
+@frozen
+class Paused:
+    """An operator wants nothing new to be sent, for now."""
+
+
+@frozen
+class Unpaused:
+    """What was paused goes on."""
+
+
+@frozen
+class Retried:
+    """An operator has components sent again that had failed; after the end of the build, in a new run."""
+
+    components: tuple[str, ...]
+    run: int
+
+
+@frozen
+class Supplied:
+    """An operator says what became of a component: it completes with this output, and is not sent (again)."""
+
+    component: str
+    output: Document = field(repr=False)
+
+
+@frozen
+class Extended:
+    """An operator gives a component that is in flight more time."""
+
+    component: str
+    seconds: float
+
+
+@frozen
+class Limited:
+    """The build's own limits are others from now on."""
+
+    limits: Mapping[str, int | str]
+
+
 Event: TypeAlias = (
     Accepted
     | Started
@@ -131,4 +207,18 @@ Event: TypeAlias = (
     | Reported
     | Loading
     | Released
+    | Retrying
+    | Cancelled
+    | Paused
+    | Unpaused
+    | Retried
+    | Supplied
+    | Extended
+    | Limited
 )
+
+
+def _kept(raw: bytes, state: str, failed: int) -> Document:
+    """A change as it is to be kept in a store that has nothing else to say how often it has failed."""
+    document = {**msgspec.json.decode(raw), "_state": state}
+    return {**document, ATTEMPTS: failed} if failed else document

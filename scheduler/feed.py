@@ -2,22 +2,30 @@
 
 What happened within a tenth of a second travels in one message, so that following a build of thousands
 costs it next to nothing. The feed is a courtesy: nothing depends on it, and the report is the truth.
+
+Every event has a number; who joins late, or misses some, asks for how things stand (`scheduler.control`), and
+is told up to which event that is so.
 """
 
-import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import structlog
 import trio
 
+from scheduler.build import Observer
 from scheduler.bus import Bus
+from scheduler.chronicle import Chronicle
 from scheduler.codec import encode_token
 from scheduler.errors import BusError
-from scheduler.model import State
+from scheduler.graph import Vertex
+from scheduler.plan import Plan
 from scheduler.strictjson import encode
 
 _log = structlog.get_logger()
 
+VERSION = 2
+"""Of the messages."""
 _PERIOD = 0.1
 """Seconds between two messages about one build."""
 _MOST = 1_000
@@ -26,47 +34,112 @@ _ERROR_SHOWN = 1_000
 """Characters of an error's text; all of it is in the report."""
 
 
-class Track:
-    """What is to be told of one build; its `note` is a `build.Observer`."""
+class Track(Observer):
+    """What is to be told of one build, and when it happened.
 
-    def __init__(self, feed: "Feed", build: str, total: int, done: int) -> None:
-        self.build = build
-        self.total = total
-        self.done = done
-        """How many changes are completed."""
+    Args:
+        feed: publishes it.
+        plan: of the build.
+        chronicle: keeps the times.
+        completed: is told the subject of each component that was completed, and the seconds that it took.
+    """
+
+    def __init__(
+        self, feed: "Feed", plan: Plan, chronicle: Chronicle, completed: Callable[[str, float], None]
+    ) -> None:
+        self.chronicle = chronicle
         self.sequence = 0
-        self.events: list[dict[str, Any]] = []
+        """Of the last event."""
+        self._plan = plan
         self._feed = feed
-        self._subject = f"scheduler.event.{encode_token(build)}"
+        self._completed = completed
+        self._events: list[dict[str, Any]] = []
+        self._subject = f"scheduler.event.{encode_token(plan.build.id)}"
 
-    def note(self, component: str, state: State, error: str | None) -> None:
-        """A component has a new state."""
-        if not self.events:
-            self._feed.stir(self)
-        event: dict[str, Any] = {"component": component, "state": state.value, "time": time.time()}
+    def due(self, vertex: Vertex) -> None:
+        """As `Observer.due`."""
+        self.chronicle.note_due(vertex, self.chronicle.clock())
+
+    def sent(self, vertex: Vertex, attempt: int) -> None:
+        """As `Observer.sent`."""
+        now = self.chronicle.clock()
+        self.chronicle.note_sent(vertex, now)
+        event = self._event(vertex, "running", now)
+        event["attempt"] = attempt
+        due = self.chronicle.due(vertex)
+        if due is not None:
+            event["waited"] = round(max(0.0, now - due), 6)
+
+    def waits(self, vertex: Vertex) -> None:
+        """As `Observer.waits`."""
+        self._event(vertex, "waiting", self.chronicle.clock())
+
+    def retries(self, vertex: Vertex, attempt: int, error: str, pause: float) -> None:
+        """As `Observer.retries`."""
+        event = self._end(vertex, "retrying", attempt)
+        event |= {"error": error[:_ERROR_SHOWN], "retry_in": round(pause, 3)}
+
+    def settled(self, vertex: Vertex, attempt: int, error: str | None) -> None:
+        """As `Observer.settled`."""
+        event = self._end(vertex, "completed" if error is None else "errored", attempt)
+        self.chronicle.note_ended(vertex, event["time"])
         if error is not None:
             event["error"] = error[:_ERROR_SHOWN]
-        self.done += state is State.COMPLETED
-        self.events.append(event)
+        elif "seconds" in event:
+            self._completed(self._plan.subject(vertex), event["seconds"])
+
+    def skipped(self, vertices: Sequence[Vertex]) -> None:
+        """As `Observer.skipped`."""
+        now = self.chronicle.clock()
+        for vertex in vertices:
+            self._event(vertex, "skipped", now)
+
+    def happened(self, what: str, vertex: Vertex | None = None) -> None:
+        """As `Observer.happened`."""
+        event = self._add(self.chronicle.clock(), {"event": what})
+        if vertex is not None:
+            event["component"] = self._plan.graph.ids[vertex]
+
+    def _end(self, vertex: Vertex, state: str, attempt: int) -> dict[str, Any]:
+        now = self.chronicle.clock()
+        event = self._event(vertex, state, now)
+        event["attempt"] = attempt
+        sent = self.chronicle.sent(vertex)
+        if sent is not None:
+            event["seconds"] = round(max(0.0, now - sent), 6)
+        return event
+
+    def _event(self, vertex: Vertex, state: str, at: float) -> dict[str, Any]:
+        return self._add(at, {"component": self._plan.graph.ids[vertex], "state": state})
+
+    def _add(self, at: float, event: dict[str, Any]) -> dict[str, Any]:
+        if not self._events:
+            self._feed.stir(self)
+        self.sequence += 1
+        event |= {"seq": self.sequence, "time": at}
+        self._events.append(event)
+        return event
 
     def flush(self, bus: Bus) -> None:
         """Publish what was noted."""
-        events, self.events = self.events, []
+        events, self._events = self._events, []
         for start in range(0, len(events), _MOST):
-            self.sequence += 1
+            part = events[start : start + _MOST]
+            counts = self._plan.counts()
             message = {
-                "v": 1,
-                "build": self.build,
-                "seq": self.sequence,
-                "time": time.time(),
-                "total": self.total,
-                "done": self.done,
-                "events": events[start : start + _MOST],
+                "v": VERSION,
+                "build": self._plan.build.id,
+                "seq": part[-1]["seq"],
+                "time": self.chronicle.clock(),
+                "total": len(self._plan.build.changes),
+                "done": counts["completed"],
+                "counts": counts,
+                "events": part,
             }
             try:
                 bus.publish(self._subject, encode(message))
             except BusError as error:
-                _log.debug("progress not published", build=self.build, error=str(error))
+                _log.debug("progress not published", build=self._plan.build.id, error=str(error))
 
 
 class Feed:
@@ -76,10 +149,6 @@ class Feed:
         self._bus = bus
         self._stirred: dict[Track, None] = {}
         self._wake = trio.Event()
-
-    def follow(self, build: str, total: int, done: int) -> Track:
-        """Begin to tell of a build."""
-        return Track(self, build, total, done)
 
     def stir(self, track: Track) -> None:
         """Something of this build is to be published soon."""

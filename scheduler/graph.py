@@ -81,6 +81,19 @@ class Graph:
             last = previous.get(last)
         return path[::-1]
 
+    def remaining(self, cost: Sequence[float]) -> list[float]:
+        """For every vertex the cost of the most expensive chain from it to an end, itself included.
+
+        Only for graphs without cycles.
+        """
+        total = list(cost)
+        for layer in reversed(self.layers()):
+            for vertex in layer:
+                dependents = self.dependents[vertex]
+                if dependents:
+                    total[vertex] += max([total[dependent] for dependent in dependents])
+        return total
+
     def ancestors(self, vertex: Vertex) -> set[Vertex]:
         """Every dependency of ``vertex``, direct or not."""
         found: set[Vertex] = set()

@@ -5,21 +5,31 @@ words for (records, clocks, processes), and whether the events can have happened
 log that says otherwise is not gone on with.
 """
 
+from enum import Enum
+
 from attrs import mutable
 
 from scheduler.errors import UnreadableLog
 from scheduler.events import (
     Accepted,
+    Cancelled,
     Event,
+    Extended,
     Finished,
+    Limited,
     Loading,
+    Paused,
     Released,
     Reported,
     Resumed,
+    Retried,
+    Retrying,
     Sent,
     Settled,
     Started,
+    Supplied,
     Suspended,
+    Unpaused,
     Withdrawn,
 )
 from scheduler.model import State
@@ -42,6 +52,15 @@ _PLACES: dict[type[Event], set[Status]] = {
     Reported: {Status.FINISHED},
     Loading: _ALWAYS,
     Released: _ALWAYS,
+    Retrying: _OPEN,
+    Cancelled: _OPEN,
+    Paused: _OPEN,
+    Unpaused: _OPEN,
+    # After the end it begins a new run.
+    Retried: {Status.OPEN, Status.REPORTED},
+    Supplied: _OPEN,
+    Extended: _OPEN,
+    Limited: _OPEN,
 }
 """How far a build may be when such an event comes."""
 
@@ -55,6 +74,14 @@ class Flight:
     """When it was sent, as far as the log tells, in milliseconds since 1970; moved by outages."""
     sent: bool = False
     """Whether its request is known to have left."""
+
+
+class _Ending(Enum):
+    """How a component was settled."""
+
+    COMPLETED = "completed"
+    ERRORED = "errored"
+    ADOPTABLE = "errored, with a late success kept beside the error"
 
 
 class History:
@@ -82,8 +109,14 @@ class History:
         """How many `Loading` in a row stand at the end: processes that took the build up, and did nothing."""
         self.in_flight: dict[str, Flight] = {}
         """By component, in the order in which they started."""
-        # Every component that is settled, and whether a late success may still be kept beside its error.
-        self._adopts: dict[str, bool] = {}
+        self.pauses: dict[str, float] = {}
+        """Until when the components wait whose attempt has failed, in milliseconds since 1970."""
+        self.began: dict[str, float] = {}
+        """When the first attempt of each component was started that is not settled, in milliseconds since
+        1970; the first since an operator had it sent again, where one did."""
+        self.times: list[int] = []
+        """When each of ``steps`` was written down, in milliseconds since 1970."""
+        self._settled: dict[str, _Ending] = {}
 
     def add(self, record: Record) -> None:
         """Add the next record, with the events that were too large for it put in their places.
@@ -123,6 +156,14 @@ class History:
                 self._settle(n, event)
             case Withdrawn():
                 self._withdraw(n, event)
+            case Retrying():
+                self._retry(record, event)
+            case Retried():
+                self._reopen(n, event)
+            case Supplied():
+                self._supply(n, event)
+            case Extended():
+                self._extend(n, event)
             case Resumed():
                 self._move(record.at, event.seconds * 1_000)
             case Accepted():
@@ -137,14 +178,17 @@ class History:
         self.loads = self.loads + 1 if isinstance(event, Loading) else 0
         if not isinstance(event, _NO_STEPS):
             self.steps.append(event)
+            self.times.append(record.at)
 
     def _start(self, record: Record, event: Started) -> None:
         component = event.component
         if component in self.in_flight:
             raise _wrong(record.n, f"{_shown(component)} is started, and it is in flight already")
-        if component in self._adopts:
+        if component in self._settled:
             raise _wrong(record.n, f"{_shown(component)} is started, and it is settled already")
         self.in_flight[component] = Flight(event.attempt, record.at)
+        self.began.setdefault(component, record.at)
+        self.pauses.pop(component, None)
 
     def _send(self, record: Record, event: Sent) -> None:
         flight = self.in_flight.get(event.component)
@@ -169,12 +213,45 @@ class History:
         errored = state == State.ERRORED
         # It may settle without having begun: there may have been nothing to send.
         self.in_flight.pop(component, None)
-        if component not in self._adopts:
-            self._adopts[component] = errored
-        elif self._adopts[component] and errored and "adoptable" in event.body:
-            self._adopts[component] = False
+        self.pauses.pop(component, None)
+        self.began.pop(component, None)
+        ending = self._settled.get(component)
+        if ending is None:
+            self._settled[component] = _Ending.ERRORED if errored else _Ending.COMPLETED
+        elif ending is _Ending.ERRORED and errored and "adoptable" in event.body:
+            self._settled[component] = _Ending.ADOPTABLE
         else:
             raise _wrong(n, f"{_shown(component)} is settled a second time")
+
+    def _retry(self, record: Record, event: Retrying) -> None:
+        component = event.component
+        flight = self.in_flight.pop(component, None)
+        if flight is None or flight.attempt != event.attempt:
+            text = f"{_shown(component)} failed as {_shown(event.attempt)}, which was not started"
+            raise _wrong(record.n, text)
+        self.pauses[component] = record.at + event.pause * 1_000
+
+    def _reopen(self, n: int, event: Retried) -> None:
+        for component in event.components:
+            if self._settled.pop(component, _Ending.COMPLETED) is _Ending.COMPLETED:
+                raise _wrong(n, f"{_shown(component)} is to be sent again, and it has not failed")
+        if self.status is Status.OPEN and event.run != self.run:
+            raise _wrong(n, f"run {event.run} begins, and run {self.run} is not over")
+        if self.status is Status.REPORTED and event.run != self.run + 1:
+            raise _wrong(n, f"run {event.run} begins, after run {self.run}")
+        self.run = event.run
+        self.status, self.finished = Status.OPEN, None
+
+    def _supply(self, n: int, event: Supplied) -> None:
+        # What had failed can be settled once more.
+        if self._settled.pop(event.component, None) is _Ending.COMPLETED:
+            raise _wrong(n, f"{_shown(event.component)} is supplied, and it is completed already")
+
+    def _extend(self, n: int, event: Extended) -> None:
+        flight = self.in_flight.get(event.component)
+        if flight is None:
+            raise _wrong(n, f"{_shown(event.component)} is given more time, and it is not in flight")
+        flight.since += event.seconds * 1_000
 
     def _move(self, at: int, outage: float) -> None:
         """An outage of so many milliseconds ended ``at``: it counts for nobody's time to answer."""

@@ -12,12 +12,10 @@ from attrs import evolve
 from scheduler.events import Settled
 from scheduler.graph import Graph, Vertex
 from scheduler.limits import Limits
-from scheduler.model import PSEUDO_IDS, Action, Build, State
-from scheduler.outcome import Outcome, cut, failure
+from scheduler.model import PSEUDO_IDS, SETTINGS, Action, Build, State
+from scheduler.outcome import Outcome, cut, error_text, failure
 from scheduler.scope import Due, Returned, Submitted, elements_of
 from scheduler.strictjson import Raw
-
-_SETTINGS = {"_raw", "_timeout"}
 
 
 class Ledger:
@@ -62,6 +60,16 @@ class Ledger:
         kept = change.fields if body is None else body
         return self._keep(vertex, Settled(change.id, {**kept, "_state": "errored", "error": error}))
 
+    def reopen(self, vertex: Vertex) -> None:
+        """A change that had failed is to be done after all."""
+        self.final.pop(vertex, None)
+
+    def error(self, vertex: Vertex) -> str | None:
+        """Why a change has failed."""
+        final = self.final.get(vertex)
+        found = (self._build.changes[vertex].fields if final is None else final).get("error")
+        return None if found is None else error_text(found, self._limits)
+
     def keep(self, vertex: Vertex, body: Mapping[str, Any]) -> None:
         """Book an errored change as an earlier process kept it."""
         self.final[vertex] = body
@@ -94,7 +102,7 @@ class Ledger:
     ) -> dict[str, Any]:
         """A reply as ours to keep: connectors built on typed structs drop fields that they don't know."""
         change = self._build.changes[vertex]
-        kept = {**{key: value for key, value in body.items() if key not in _SETTINGS}, **change.settings}
+        kept = {**{key: value for key, value in body.items() if key not in SETTINGS}, **change.settings}
         if state is State.COMPLETED and isinstance(kept.get("error"), str):
             kept["error"] = cut(kept["error"], self._limits.max_error_bytes)
         return {

@@ -6,17 +6,17 @@ log is left as it is, and no other build notices.
 
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 import structlog
 import trio
 from attrs import define, field
 
-from scheduler.build import Journey
+from scheduler.build import Journey, Walk
 from scheduler.codec import decode_token, encode_token
 from scheduler.connector import Connectors
-from scheduler.errors import BusError, Fenced, JetStreamUnavailable, StoreError, UnreadableLog
-from scheduler.events import Accepted, Loading, Released
+from scheduler.errors import BusError, Fenced, JetStreamUnavailable, Refused, StoreError, UnreadableLog
+from scheduler.events import Accepted, Event, Loading, Released
 from scheduler.history import History
 from scheduler.jetstream.api import JetStream
 from scheduler.jetstream.streams import LOG, log_subject
@@ -153,7 +153,7 @@ class Loader:
         limiter: trio.CapacityLimiter,
     ) -> None:
         build = held.build
-        publishing = False
+        publishing = 0
         refusals = 0
         async with limiter:
             while not self._supervisor.stopping:
@@ -175,7 +175,7 @@ class Loader:
                     await self._quarantine(build, error)
                 break
         if publishing:
-            nursery.start_soon(self._publish_stored, held)
+            nursery.start_soon(self._publish_stored, held, publishing)
         elif held.walk is None:
             self._store.close(build)
             self._supervisor.let_go(held)
@@ -195,11 +195,11 @@ class Loader:
         except StoreError:
             _log.info("nothing was written to its log", build=build)
 
-    async def _take_up(self, held: Held, entry: Entry, loaded: Loaded) -> bool:
+    async def _take_up(self, held: Held, entry: Entry, loaded: Loaded) -> int:
         """Go on with one build.
 
         Returns:
-            Whether all that is left to be done is to publish its report.
+            The run whose report is stored, and has only to be published; 0 where there is more to be done.
 
         Raises:
             Fenced: another process has it.
@@ -216,12 +216,12 @@ class Loader:
             )
             raise UnreadableLog(msg)
         if not await self._mark(build, entry, headings, loaded.live):
-            return False
+            return 0
         history = await self._store.history(entry.subject)
-        if history.status is Status.FINISHED and await self._recorder.is_stored(build):
-            return True
+        if history.status is Status.FINISHED and await self._recorder.is_stored(build, history.run):
+            return history.run
         await self._begin(held, history, loaded)
-        return False
+        return 0
 
     async def _mark(self, build: str, entry: Entry, headings: Headings, live: frozenset[str]) -> bool:
         """Make the log ours: from now on nobody else can write to it without our knowing.
@@ -252,10 +252,10 @@ class Loader:
         log.loads = 0
         return True
 
-    async def _publish_stored(self, held: Held) -> None:
+    async def _publish_stored(self, held: Held, run: int) -> None:
         build = held.build
         try:
-            await self._recorder.publish_stored(build)
+            await self._recorder.publish_stored(build, run)
             _log.info("the report of an earlier process was published", build=build)
         except StoreError as error:
             _log.warning("the report of an earlier process was not published", build=build, error=str(error))
@@ -266,25 +266,94 @@ class Loader:
             self._supervisor.let_go(held)
 
     async def _begin(self, held: Held, history: History, loaded: Loaded) -> None:
+        plan, accepted = await self._replayed(history)
+        journey = self._journey(plan, history, loaded.caught_up, history.position)
+        self._supervisor.go_on(held, plan, accepted, journey, history)
+        loaded.positions.append(history.position)
+        loaded.builds.append(held.build)
+
+    async def _replayed(self, history: History) -> tuple[Plan, Accepted]:
+        """The plan as a log says that it stood, and the first word of the log."""
         accepted = history.accepted
         if accepted is None:
             msg = "its log is empty"
             raise UnreadableLog(msg)
         prepared = await self._read(await encode_in_slices(accepted.document), accepted)
-        plan = Plan(prepared, limits=self._supervisor.limits)
+        plan = await self._supervisor.plan_of(prepared)
         for count, step in enumerate(history.steps, 1):
             plan.replay(step)
             if not count % _REPLAYED_AT_ONCE:
                 await trio.lowlevel.checkpoint()
+        return plan, accepted
+
+    def _journey(self, plan: Plan, history: History, caught_up: trio.Event, after: Position) -> Journey:
         now = self._store.wall_clock() * 1_000
-        ages = {
-            prepared.graph.index[component]: max(0.0, (now - flight.since) / 1_000)
-            for component, flight in history.in_flight.items()
-        }
-        journey = Journey(loaded.caught_up, history.position, ages)
-        self._supervisor.go_on(held, plan, accepted, journey)
-        loaded.positions.append(history.position)
-        loaded.builds.append(held.build)
+        index = plan.graph.index
+
+        def ago(at: float) -> float:
+            return max(0.0, (now - at) / 1_000)
+
+        return Journey(
+            caught_up,
+            after,
+            {index[component]: ago(flight.since) for component, flight in history.in_flight.items()},
+            {
+                index[component]: max(0.0, (until - now) / 1_000)
+                for component, until in history.pauses.items()
+            },
+            {index[component]: ago(began) for component, began in history.began.items()},
+        )
+
+    async def look(self, build: str) -> tuple[Plan, History] | None:
+        """What the log of a build says, without taking it up; None where there is none.
+
+        Raises:
+            UnreadableLog: this version cannot understand it.
+            BusError: JetStream could not be asked.
+        """
+        subject = log_subject(build)
+        if await self._store.js.last(LOG, subject) is None:
+            return None
+        history = await self._store.history(subject)
+        plan, _ = await self._replayed(history)
+        return plan, history
+
+    async def reopen(self, build: str, decide: Callable[[Plan], Sequence[Event]]) -> Walk | None:
+        """Begin a new run of a build that is over.
+
+        Args:
+            build: its id.
+            decide: changes the plan, and says what is to be persisted of that.
+
+        Returns:
+            The walk; None where the build runs here already.
+
+        Raises:
+            Refused: there is no such build, it is not over, or ``decide`` says so.
+            UnreadableLog, Fenced, BusError, StoreError: its log cannot be read, or not be written.
+        """
+        held = await self._supervisor.reserve(build)
+        if held is None:
+            return None
+        try:
+            last = await self._store.js.last(LOG, log_subject(build))
+            if last is None:
+                raise Refused("unknown", f"there is no build {build}")
+            if read_headers(last.headers).status is not Status.REPORTED:
+                raise Refused("unavailable", f"{build} is not over, and not held here: ask again soon")
+            history = await self._store.history(log_subject(build))
+            plan, accepted = await self._replayed(history)
+            events = decide(plan)
+            log = self._store.open(build, sequence=last.sequence, n=history.n, epoch=history.epoch + 1)
+            await log.append(*events)
+            caught_up = trio.Event()
+            caught_up.set()
+            journey = self._journey(plan, history, caught_up, self._captured.seen)
+            return self._supervisor.go_on(held, plan, accepted, journey, history)
+        finally:
+            if held.walk is None:
+                self._store.close(build)
+                self._supervisor.let_go(held)
 
 
 def _loads(entry: Entry) -> int:

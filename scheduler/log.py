@@ -7,21 +7,17 @@ component) stands in every line of the task that bound it and of the tasks that 
 import json
 import logging
 import os
-import re
 import sys
 from collections.abc import MutableMapping
 from typing import Any, TypeAlias
 
 import structlog
 
+from scheduler.secretnames import MASK, is_secret_name, mask_named
 from scheduler.text import mask_url, printable
 
 EventDict: TypeAlias = MutableMapping[str, Any]
 
-MASK = "***"
-_SECRET_KEY = re.compile(
-    r"passw|secret|token|credential|api_?key|access_?key|private|authorization|nkey|jwt", re.IGNORECASE
-)
 _MAX_DEPTH = 6
 """Levels of a logged value that are looked through for secrets; what is deeper is not shown."""
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
@@ -59,27 +55,27 @@ def configure_logging(level: str = "info", style: str = "auto") -> None:
 
 
 def mask_secrets(_logger: object, _method: str, event: EventDict) -> EventDict:
-    """A structlog processor: no value under a telling key, no user information in a URL."""
+    """A structlog processor: no value under a secret name, nor behind one in a text, no user in a URL."""
     for key, value in event.items():
-        event[key] = MASK if _SECRET_KEY.search(key) and value is not None else _masked(value, _MAX_DEPTH)
+        event[key] = MASK if is_secret_name(key) and value is not None else _masked(value, _MAX_DEPTH)
     return event
 
 
 def _masked(value: Any, depth: int) -> Any:
     if isinstance(value, str):
-        return mask_url(value)
+        return mask_url(mask_named(value))
     if value is None or isinstance(value, int | float):
         return value
     if isinstance(value, dict | list | tuple | set | frozenset) and depth == 0:
         return MASK
     if isinstance(value, dict):
         return {
-            str(key): MASK if _SECRET_KEY.search(str(key)) else _masked(item, depth - 1)
+            str(key): MASK if is_secret_name(str(key)) else _masked(item, depth - 1)
             for key, item in value.items()
         }
     if isinstance(value, list | tuple | set | frozenset):
         return [_masked(item, depth - 1) for item in value]
-    return mask_url(str(value))
+    return mask_url(mask_named(str(value)))
 
 
 def _as_json(_logger: object, _method: str, event: EventDict) -> str:

@@ -14,6 +14,12 @@ from typing import Any
 import msgspec
 from attrs import field, frozen
 
+from scheduler.rules import Retry
+
+SETTINGS = ("_raw", "_retry", "_secret", "_timeout")
+"""Fields of a change that speak to the scheduler."""
+ATTEMPTS = "_attempts"
+"""The field in which a store without a log keeps how many attempts have failed."""
 PSEUDO_IDS = frozenset({"start", "end"})
 """Ids that occur in edges only, and stand for no component."""
 
@@ -71,8 +77,14 @@ class Change:
     """The whole object as submitted, as compact JSON; its ``_state`` says what ``state`` does."""
     timeout: float | None = None
     """Seconds that one attempt may take, from the component's ``_timeout``."""
+    retry: Retry | None = None
+    """How often it is sent again when it fails, from the component's ``_retry``."""
+    attempts: int = 0
+    """How many attempts have failed, from ``_attempts``, where a store keeps them that has no log."""
     settings: Mapping[str, Any] = field(factory=dict, repr=False)
-    """Its fields that speak to the scheduler (``_raw``, ``_timeout``); a connector has no say in them."""
+    """Its fields that speak to the scheduler (`SETTINGS`); a connector has no say in them."""
+    sensitive: bool = True
+    """Whether a field of it may be secret; False is certain."""
 
     @property
     def fields(self) -> dict[str, Any]:

@@ -10,6 +10,8 @@ from scheduler.limits import DEFAULT_LIMITS, Limits
 from scheduler.model import State
 from scheduler.strictjson import decode, encode, kind
 
+_LONGEST_PAUSE = 86_400.0
+"""Seconds that a connector may ask to be left alone."""
 UNEXPLAINED = "the connector reported an error and did not say why"
 
 
@@ -22,11 +24,15 @@ class Outcome:
     """The component as the connector returned it; None where it returned nothing that can be kept."""
     error: str | None = None
     """Why it failed; set where it did."""
+    retryable: bool = True
+    """Whether another attempt may do better; the connector can say that it will not."""
+    retry_after: float | None = None
+    """Seconds before which another attempt is of no use, as the connector says."""
 
 
-def failure(error: str) -> Outcome:
+def failure(error: str, *, retryable: bool = True) -> Outcome:
     """An attempt that failed without a reply worth keeping."""
-    return Outcome(completed=False, error=error)
+    return Outcome(completed=False, error=error, retryable=retryable)
 
 
 def read_reply(data: bytes, suffix: str | None, limits: Limits = DEFAULT_LIMITS) -> Outcome | None:
@@ -55,10 +61,22 @@ def read_reply(data: bytes, suffix: str | None, limits: Limits = DEFAULT_LIMITS)
     # Some connectors publish on `.error` with the state still `running`: the suffix wins.
     if suffix == "error" or state == State.ERRORED:
         error = error_text(value.get("error"), limits) or UNEXPLAINED
-        return Outcome(completed=False, body=value, error=error)
+        return Outcome(
+            completed=False,
+            body=value,
+            error=error,
+            retryable=value.get("retryable") is not False,
+            retry_after=_seconds(value.get("retry_after")),
+        )
     if suffix == "done" or state == State.COMPLETED:
         return Outcome(completed=True, body=value)
     return None
+
+
+def _seconds(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _LONGEST_PAUSE:
+        return None
+    return float(value)
 
 
 class _Head(msgspec.Struct):

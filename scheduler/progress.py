@@ -1,4 +1,8 @@
-"""How far a build is, learnt from what the scheduler publishes about it. Pure: no terminal, no clock."""
+"""How far a build is, from what the scheduler publishes and answers about it. No terminal, no clock.
+
+Events come on ``scheduler.event.<build>`` (README "Progress"), numbered from 1 for each build. Whoever comes
+late, or misses one, takes a *snapshot*, the answer to ``get``, and goes on with the events beyond its number.
+"""
 
 import heapq
 from collections.abc import Iterator, Mapping, Sequence
@@ -6,8 +10,13 @@ from typing import Any, Protocol
 
 from attrs import define, field, frozen
 
-SLOWEST = 5
+from scheduler.loose import number, objects, text, whole
+from scheduler.timeline import OVER, Span, read_timeline
+
+SLOWEST = 10
 """How many of the slowest components are remembered."""
+STATES = ("waiting", "running", "retrying", "completed", "errored", "skipped")
+"""The states of a component, as events and answers name them."""
 
 
 @frozen
@@ -20,43 +29,87 @@ class Running:
 
 
 @frozen
+class Retrying:
+    """A component that failed and is to be sent again."""
+
+    component: str
+    attempt: int
+    """The one that failed."""
+    at: float | None
+    """When it is sent again, by our own clock."""
+    error: str
+
+
+@frozen
 class News:
     """Something that happened and may deserve a line."""
 
     component: str
+    """Empty for what concerns the build as a whole."""
     state: str
+    """Of the component, or what happened: ``paused``, ``resumed``, ``cancelled``, ``retried``, ..."""
     took: float | None = None
-    """Seconds from being sent to being answered, where we saw both."""
+    """Seconds that the attempt took."""
     error: str = ""
+    """Its text, for an event of the build what else there is to say."""
+    attempt: int = 1
+    retry_in: float | None = None
+    event: Mapping[str, Any] | None = None
+    """As it was published; None for what a snapshot tells, or the report."""
 
 
 @define
 class Progress:
-    """How far a build is, from what the scheduler published about it.
+    """How far a build is.
 
-    Messages may be lost: the scheduler's own totals count, and what we did not see is missing at most
-    from the list of what runs.
+    The counts are always the scheduler's own, and what we did not see is missing at most from the list of
+    what runs, until the next snapshot.
     """
 
     build: str
     action: str
     began: float
-    """When we started to follow, by our own clock."""
+    """When it was accepted, or we started to follow, by our own clock."""
     total: int = 0
-    done: int = 0
+    counts: dict[str, int] = field(factory=dict)
+    """Of each of `STATES`; one that is not there is 0."""
+    status: str = "running"
+    run: int = 1
+    """How often the build was begun; a retry of one that was over begins it again."""
     running: dict[str, Running] = field(factory=dict)
     """In the order in which they were sent: the longest running first."""
+    retrying: dict[str, Retrying] = field(factory=dict)
     errors: dict[str, str] = field(factory=dict)
+    limits: tuple[tuple[str, int], ...] = ()
+    """The limits that are reached, and how many components wait for each."""
+    ends: float | None = None
+    """When it is expected to end, by our own clock."""
     ended: float | None = None
     error: str | None = None
     """The first cause, once the build has ended with an error."""
-    _sent: dict[str, float] = field(factory=dict)
+    path: tuple[Span, ...] = ()
+    """The critical path, where it was told."""
+    sequence: int = 0
+    """The number of the last event that is known of."""
+    behind: bool = False
+    """Whether something was missed, so that a snapshot is to be taken."""
+    _as_of: float = float("-inf")
+    """The time of that event or of the snapshot, by the scheduler's clock."""
+    _expected: int = 0
+    """The number that the last summary told; by the next one we should have heard of it."""
+    _states: dict[str, str] = field(factory=dict)
     _slowest: list[tuple[float, str]] = field(factory=list)
 
+    def count(self, state: str) -> int:
+        """How many components are in a state."""
+        if self.counts or state != "waiting":
+            return self.counts.get(state, 0)
+        return self.total
+
     @property
-    def waiting(self) -> int:
-        """The components that are neither running nor settled."""
-        return max(0, self.total - self.done - len(self.running) - len(self.errors))
+    def done(self) -> int:
+        """How many are completed."""
+        return self.count("completed")
 
     @property
     def slowest(self) -> list[tuple[float, str]]:
@@ -64,52 +117,86 @@ class Progress:
         return sorted(self._slowest, key=lambda pair: (-pair[0], pair[1]))
 
     def elapsed(self, now: float) -> float:
-        """Seconds since we started to follow, up to the end."""
+        """Seconds since the beginning, up to the end."""
         return (now if self.ended is None else self.ended) - self.began
+
+    def left(self, now: float) -> float | None:
+        """Seconds until the expected end; None where nothing is expected, or it is overdue."""
+        return self.ends - now if self.ends is not None and self.ends > now and self.ended is None else None
+
+    # Events.
 
     def apply(self, message: Mapping[str, Any], now: float) -> list[News]:
         """Take in one message of ``scheduler.event.<build>`` and say what is new in it.
 
-        What cannot be read is passed over: a display is no place to fail.
+        Events that are known already are passed over. One that does not follow the last known one says that
+        something was missed: it counts all the same, and ``behind`` is set. What cannot be read is passed
+        over too: a display is no place to fail.
         """
-        at = _number(message.get("time"))
-        self.total = max(self.total, int(_number(message.get("total")) or 0))
+        at = number(message.get("time"))
+        known = self.sequence
         news: list[News] = []
         events = message.get("events")
         for event in events if isinstance(events, list) else ():
-            if isinstance(event, Mapping) and isinstance(event.get("component"), str):
+            if isinstance(event, Mapping) and self._is_next(event):
                 news.extend(self._apply(event, at, now))
-        # Theirs counts those as well that we missed, and those that were completed from the start.
-        self.done = max(self.done, min(self.total, int(_number(message.get("done")) or 0)))
+        if self.sequence > known:
+            self._take_counts(message)
         return news
 
+    def _is_next(self, event: Mapping[str, Any]) -> bool:
+        sequence, time = event.get("seq"), number(event.get("time"))
+        if type(sequence) is not int:
+            return False
+        if sequence <= self.sequence:
+            # Known; unless it is younger than what we know: another process counts anew.
+            self.behind |= time is not None and time > self._as_of
+            return False
+        self.behind |= sequence > self.sequence + 1
+        self.sequence = sequence
+        if time is not None:
+            self._as_of = max(self._as_of, time)
+        return True
+
     def _apply(self, event: Mapping[str, Any], at: float | None, now: float) -> Iterator[News]:
-        component, state = event["component"], event.get("state")
-        time = _number(event.get("time"))
+        component, state, time = event.get("component"), event.get("state"), number(event.get("time"))
+        if isinstance(event.get("event"), str):
+            yield self._apply_to_build(event)
+            return
+        if not isinstance(component, str) or not isinstance(state, str):
+            return
+        # Their clock may be off: what counts is how old the event was when its message was written.
+        moment = now - max(0.0, at - time) if at is not None and time is not None else now
+        error = text(event.get("error"))
+        attempt, retry_in = whole(event.get("attempt"), 1), number(event.get("retry_in"))
+        took = number(event.get("seconds"))
+        self._move(component, state, moment, error)
+        if state == "retrying":
+            again = None if retry_in is None else moment + retry_in
+            self.retrying[component] = Retrying(component, attempt, again, error)
+        if took is not None and state in {"completed", "errored"}:
+            self._remember(max(0.0, took), component)
+        yield News(component, state, took, error, attempt, retry_in, event)
+
+    def _apply_to_build(self, event: Mapping[str, Any]) -> News:
+        what = str(event["event"])
+        self.status = {"paused": "paused", "cancelled": "halted", "halted": "halted"}.get(what, self.status)
+        if what in {"resumed", "retried"}:
+            self.status = "running"
+        said = (event.get(name) for name in ("component", "text", "reason", "error"))
+        parts = [part for part in said if isinstance(part, str) and part]
+        return News("", what, error=": ".join(parts), event=event)
+
+    def _move(self, component: str, state: str, moment: float, error: str) -> None:
+        self._states[component] = state
+        self.running.pop(component, None)
+        self.retrying.pop(component, None)
         if state == "running":
+            self.running[component] = Running(component, moment)
+        if state == "errored":
+            self.errors[component] = error or "failed"
+        else:
             self.errors.pop(component, None)
-            # Their clock may be off: what counts is how old the event was when its message was written.
-            age = at - time if at is not None and time is not None else 0.0
-            self.running[component] = Running(component, now - max(0.0, age))
-            if time is not None:
-                self._sent[component] = time
-        elif state == "waiting":
-            self.running.pop(component, None)
-            self._sent.pop(component, None)
-        elif state in {"completed", "errored"}:
-            self.running.pop(component, None)
-            sent = self._sent.pop(component, None)
-            took = max(0.0, time - sent) if sent is not None and time is not None else None
-            if took is not None:
-                self._remember(took, component)
-            if state == "completed":
-                self.done += 1
-                yield News(component, state, took)
-            else:
-                text = event.get("error")
-                text = text if isinstance(text, str) and text else "failed"
-                self.errors[component] = text
-                yield News(component, state, took, text)
 
     def _remember(self, took: float, component: str) -> None:
         if len(self._slowest) < SLOWEST:
@@ -117,30 +204,126 @@ class Progress:
         else:
             heapq.heappushpop(self._slowest, (took, component))
 
+    # Answers.
+
+    def snapshot(self, answer: Mapping[str, Any], now: float) -> list[News]:
+        """Take in the whole answer to ``get``, components and all; from here on its number counts.
+
+        Returns:
+            What it says of components that we did not know, in no order.
+        """
+        self.behind = False
+        self.sequence = self._expected = whole(answer.get("seq"), 0)
+        their_now = number(answer.get("now"))
+        self._as_of = float("-inf") if their_now is None else their_now
+        self._take_summary(answer, now)
+        before = self._states
+        self._states, self.running, self.retrying, self.errors = {}, {}, {}, {}
+        self._slowest = []
+        news = []
+        components = answer.get("components")
+        for one in sorted(objects(components), key=lambda one: number(one.get("sent")) or 0.0):
+            item = self._take_component(one, their_now, now)
+            if item is not None and before.get(item.component) != item.state and item.state != "waiting":
+                news.append(item)
+        return news
+
+    def _take_component(self, one: Mapping[str, Any], their_now: float | None, now: float) -> News | None:
+        component, state = one.get("id"), one.get("state")
+        if not isinstance(component, str) or not isinstance(state, str):
+            return None
+
+        def ours(time: float | None) -> float:
+            return now if time is None or their_now is None else now - (their_now - time)
+
+        sent, ended, again = (number(one.get(name)) for name in ("sent", "ended", "retry_at"))
+        error, attempt = text(one.get("error")), whole(one.get("attempt"), 1)
+        self._move(component, state, min(now, ours(sent)), error)
+        if state == "retrying":
+            at = None if again is None else ours(again)
+            self.retrying[component] = Retrying(component, attempt, at, error)
+        took = max(0.0, ended - sent) if sent is not None and ended is not None else None
+        if took is not None and state in {"completed", "errored"}:
+            self._remember(took, component)
+        else:
+            took = None
+        return News(component, state, took, error, attempt)
+
+    def refresh(self, answer: Mapping[str, Any] | None, now: float) -> None:
+        """Take in the answer to ``get`` without components; None says that nobody answered."""
+        if answer is None:
+            self.limits, self.ends = (), None
+            return
+        # What was published before the last question has come in by now, or never will.
+        self.behind |= self.sequence < self._expected
+        self._expected = whole(answer.get("seq"), 0)
+        self._take_summary(answer, now)
+
+    def _take_summary(self, answer: Mapping[str, Any], now: float) -> None:
+        status, action, error = (answer.get(name) for name in ("status", "action", "error"))
+        self.status = status if isinstance(status, str) else self.status
+        self.action = action if isinstance(action, str) and action else self.action
+        self.run = whole(answer.get("run"), self.run)
+        if whole(answer.get("seq"), 0) >= self.sequence:
+            self._take_counts(answer)
+        their_now, eta = number(answer.get("now")), number(answer.get("eta"))
+        accepted, ended = number(answer.get("accepted")), number(answer.get("ended"))
+        if accepted is not None and their_now is not None:
+            self.began = now - max(0.0, their_now - accepted)
+        # One that is tried again has ended no longer.
+        self.ended = None
+        if ended is not None and their_now is not None and self.status in OVER:
+            self.ended = now - max(0.0, their_now - ended)
+        self.error = (text(error) or "the build failed") if self.status == "errored" else None
+        self.ends = None if eta is None else now + eta
+        self.limits = tuple(
+            (one["limit"], whole(one.get("waiting"), 0))
+            for one in objects(answer.get("limits"))
+            if isinstance(one.get("limit"), str)
+        )
+
+    def _take_counts(self, answer: Mapping[str, Any]) -> None:
+        counts = answer.get("counts")
+        if isinstance(counts, Mapping):
+            self.counts = {state: max(0, whole(counts.get(state), 0)) for state in STATES}
+        self.total = max(whole(answer.get("total"), 0), sum(self.counts.values())) or self.total
+
+    # The end.
+
     def finish(self, report: Mapping[str, Any], now: float, *, failed: bool) -> list[News]:
         """Take in the report; what it says of the components counts, where it says anything."""
-        self.ended = now
+        self.ended = now if self.ended is None else self.ended
+        self.status = "errored" if failed else "done"
         self.running.clear()
+        self.retrying.clear()
         news = []
-        changes = report.get("changes")
-        if isinstance(changes, list):
-            changes = [change for change in changes if isinstance(change, Mapping)]
+        changes = objects(report.get("changes"))
+        if isinstance(report.get("changes"), list):
             self.total = len(changes)
-            self.done = sum(change.get("_state") == "completed" for change in changes)
+            completed = sum(change.get("_state") == "completed" for change in changes)
+            errored = sum(change.get("_state") == "errored" for change in changes)
+            # A report knows no such state: what was skipped says waiting there.
+            skipped = min(self.count("skipped"), self.total - completed - errored)
+            waiting = self.total - completed - errored - skipped
+            self.counts = dict.fromkeys(STATES, 0) | {
+                "waiting": waiting, "completed": completed, "errored": errored, "skipped": skipped
+            }  # fmt: skip
             for change in changes:
                 component = str(change.get("_component_id"))
                 if change.get("_state") == "errored" and component not in self.errors:
-                    self.errors[component] = str(change.get("error") or "failed")
+                    self.errors[component] = text(change.get("error")) or "failed"
                     news.append(News(component, "errored", None, self.errors[component]))
-        elif not failed:
-            self.done = self.total
-        if failed:
-            self.error = str(report.get("error") or "the build failed")
+        elif not failed and self.done + self.count("skipped") < self.total:
+            self.counts = dict.fromkeys(STATES, 0) | {"completed": self.total}
+        self.error = (text(report.get("error")) or "the build failed") if failed else None
         return news
 
-
-def _number(value: Any) -> float | None:
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+    def explain(self, answer: Mapping[str, Any]) -> None:
+        """Take in the answer to ``get`` with its graph, after the end: the critical path and the slowest."""
+        timeline = read_timeline(answer)
+        if timeline.spans:
+            self.path = timeline.path
+            self._slowest = [(span.working, span.component) for span in timeline.slowest(SLOWEST)]
 
 
 class View(Protocol):

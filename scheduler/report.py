@@ -31,6 +31,8 @@ class Report:
     edges: Sequence[Edge] = field(repr=False)
     states: Mapping[str, int]
     """How many changes are in which state."""
+    run: int = 1
+    """Which run of the build it is of."""
 
     @property
     def subject(self) -> str:

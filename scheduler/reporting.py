@@ -80,7 +80,7 @@ class Recorder:
             Fenced: another process has the build now; it reports.
             StoreError: the build's log cannot be written.
         """
-        run = 1
+        run = report.run
         body = await whole(report)
         size, limit = len(body) + _ROOM, self._bus.max_payload
         if size > limit:
@@ -100,15 +100,15 @@ class Recorder:
             )
         except WrongLastSequence:
             _log.info("the report was stored before", build=build)
-        if not await self.publish_stored(build):
+        if not await self.publish_stored(build, run):
             raise StoreError(f"the report of {build} was stored, and is gone")
 
-    async def is_stored(self, build: str) -> bool:
-        """Whether an earlier process stored the report."""
-        return await self._stored(build, 1) is not None
+    async def is_stored(self, build: str, run: int) -> bool:
+        """Whether an earlier process stored the report of a run."""
+        return await self._stored(build, run) is not None
 
-    async def publish_stored(self, build: str) -> bool:
-        """Publish the report that was stored, and note that.
+    async def publish_stored(self, build: str, run: int) -> bool:
+        """Publish the report of a run that was stored, and note that.
 
         Returns:
             Whether there is one.
@@ -116,7 +116,6 @@ class Recorder:
         Raises:
             Fenced, StoreError: as `report`.
         """
-        run = 1
         stored = await self._stored(build, run)
         if stored is None:
             return False

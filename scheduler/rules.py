@@ -129,6 +129,8 @@ class Policy:
         return cls(retry, limits or (), most), problems
 
 
+DEFAULT_POLICY: Final = Policy()
+"""Of a build that says nothing."""
 Retries: TypeAlias = Sequence[tuple[str, Retry]]
 """Pairs of a subject pattern and a rule; the first that matches counts."""
 
@@ -257,14 +259,12 @@ def read_retry(value: Any) -> Retry:
 
 
 def _seconds(value: Mapping[str, Any], name: str, otherwise: float) -> float:
-    given = value.get(name, otherwise)
-    if given is otherwise:
+    if name not in value:
         return otherwise
-    number = not isinstance(given, bool) and isinstance(given, int | float)
-    if not number or not 0 <= given <= _LONGEST:
+    given = value[name]
+    if isinstance(given, bool) or not isinstance(given, int | float) or not 0 <= given <= _LONGEST:
         raise InvalidRule(f"{name}: seconds, from 0 to {_LONGEST:.0f}")
-    seconds: float = given
-    return seconds
+    return float(given)
 
 
 def _read_on_error(value: Any) -> OnError:

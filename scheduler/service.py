@@ -5,6 +5,7 @@ what is in flight; when its grace is over it stops waiting, and closes.
 """
 
 import secrets
+import time
 
 import structlog
 import trio
@@ -14,8 +15,10 @@ from scheduler.bus import Bus, Message, Subscription
 from scheduler.codec import encode_token
 from scheduler.config import Settings
 from scheduler.connector import Connectors
+from scheduler.control import Control
 from scheduler.discovery import Discovery, Endpoint, Identity
 from scheduler.errors import InvalidBuild, Problem
+from scheduler.experience import Experience
 from scheduler.feed import Feed
 from scheduler.loading import Loader
 from scheduler.peers import Peers
@@ -69,13 +72,17 @@ class Service:
             start_timeout=settings.start_timeout,
             limits=settings.limits,
         )
-        slots = Slots(per_instance=settings.max_in_flight, per_build=settings.max_in_flight_per_build)
+        self._slots = Slots(
+            settings.rules,
+            per_instance=settings.max_in_flight,
+            per_build=settings.max_in_flight_per_build,
+        )
         self._durable = store if isinstance(store, JetStreamStore) else None
         self._recorder = None if self._durable is None else Recorder(bus, self._durable)
         self._supervisor = Supervisor(
             store,
             self._connectors,
-            slots,
+            self._slots,
             self._feed,
             self._recorder or Publisher(bus),
             limits=settings.limits,
@@ -83,6 +90,8 @@ class Service:
             templates=settings.templates.value,
             unresolved=settings.unresolved.value,
             resending=settings.resend_for,
+            retries=settings.retries,
+            wall_clock=time.time if self._durable is None else self._durable.wall_clock,
         )
         self._id = secrets.token_hex(11) if self._durable is None else encode_token(self._durable.instance)
         self._peers = Peers(bus, NAME, self._id)
@@ -92,6 +101,7 @@ class Service:
             for subject in intake.SUBJECTS
         }
         self._restart: Restart | None = None
+        self._loader: Loader | None = None
         self._stopping = trio.Event()
         self._answered = trio.Event()
         """Set when every build that came in has its answer, and no more are taken in."""
@@ -122,10 +132,12 @@ class Service:
         elif not await self._stand_by():
             task_status.started()
             return
+        experience: Experience | None = None
         async with trio.open_nursery() as background:
             await background.start(self._timers.run)
             background.start_soon(self._connectors.turns.run)
             background.start_soon(self._feed.run)
+            background.start_soon(self._slots.run)
             background.start_soon(self._watch)
             if self._durable is not None:
                 await background.start(self._durable.run)
@@ -133,7 +145,7 @@ class Service:
             # Before anything is sent, and so before anything is taken up: a reply must find us listening.
             await self._connectors.listen()
             if self._durable is not None and self._recorder is not None:
-                loader = Loader(
+                loader = self._loader = Loader(
                     self._durable,
                     supervisor=self._supervisor,
                     connectors=self._connectors,
@@ -153,11 +165,15 @@ class Service:
                 background.start_soon(self._peers.watch, restart.look_again)
                 self._supervisor.on_orphan = restart.look_again
                 background.start_soon(Retention(self._durable, self._settings.keep).run)
+                experience = Experience(self._durable, self._supervisor.durations)
+                background.start_soon(experience.run)
             elif self._store.resumable:
                 take_up = TakeUp(self._store, self._supervisor, self._connectors, self._reader.read_back)
                 self._connectors.on_stray = take_up.on_stray
                 background.start_soon(take_up.run)
-            await background.start(self._take_in)
+            control = Control(self._bus, self._supervisor, self._slots, self._store, self._loader)
+            await background.start(control.run)
+            await background.start(self._take_in, control)
             _log.info("ready", store=self._store.name, version=__version__)
             self.ready = True
             task_status.started()
@@ -166,11 +182,14 @@ class Service:
             if self._restart is not None:
                 await self._restart.acquit()
             await self._supervisor.drain(self._settings.grace)
+            if experience is not None:
+                with trio.move_on_after(_GOODBYE):
+                    await experience.keep()
             await self._say_goodbye()
             background.cancel_scope.cancel()
         _log.info("stopped")
 
-    async def _take_in(self, *, task_status: trio.TaskStatus[None]) -> None:
+    async def _take_in(self, control: Control, *, task_status: trio.TaskStatus[None]) -> None:
         """Take builds in; while the service stops they are refused, until the intake is closed."""
         holds = self._supervisor.holds
 
@@ -190,7 +209,8 @@ class Service:
             interest = await self._bus.subscribe(subject, on_build, queue=intake.QUEUE_GROUP)
             self._interests.append(interest)
         identity = Identity(NAME, self._id, __version__, "Runs builds of infrastructure")
-        await Discovery(self._bus, identity, list(self._endpoints.values())).open()
+        endpoints = [*self._endpoints.values(), *control.endpoints.values()]
+        await Discovery(self._bus, identity, endpoints).open()
         async with trio.open_nursery() as nursery:
             task_status.started()
             async for message in self._taken_in:

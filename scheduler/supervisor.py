@@ -4,6 +4,7 @@ One build's trouble never reaches another: whatever a build raises ends here.
 """
 
 import secrets
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
@@ -14,17 +15,22 @@ import trio
 from attrs import define, evolve, field
 
 from scheduler.build import Journey, Resending, Walk, store_failure
+from scheduler.chronicle import Chronicle
 from scheduler.connector import Connectors
+from scheduler.durations import Durations, expectation
 from scheduler.errors import AlreadyLogged, Fenced, InvalidBuild, Problem, StoreError
 from scheduler.events import Accepted, Resumed, Suspended
 from scheduler.feed import Feed, Track
+from scheduler.history import History
 from scheduler.limits import Limits
 from scheduler.model import Resend
 from scheduler.plan import Plan
 from scheduler.records import Status
 from scheduler.reporting import Reporter
+from scheduler.rules import Retries
 from scheduler.slots import Slots
 from scheduler.stores import Store
+from scheduler.survey import Seen
 from scheduler.validation import Prepared
 
 _log = structlog.get_logger()
@@ -55,6 +61,8 @@ class Held:
     """Set once it is known whether the build is taken."""
     refusal: InvalidBuild | None = None
     walk: Walk | None = None
+    track: Track | None = None
+    """Its times; there where ``walk`` is."""
 
 
 class Supervisor:
@@ -68,6 +76,10 @@ class Supervisor:
         max_builds: more at a time are refused as ``busy``.
         templates, unresolved: what builds are read with, to be kept with them.
         resending: when a request without a reply is sent again.
+        retries: the operator's rules for what fails.
+        durations: how long requests take, as far as is known: said for each that was completed, and asked
+            for when a build begins.
+        wall_clock: seconds since 1970.
     """
 
     def __init__(
@@ -83,6 +95,9 @@ class Supervisor:
         templates: str = "all",
         unresolved: str = "error",
         resending: Resending = lambda _: Resend.UNSENT,
+        retries: Retries = (),
+        durations: Durations | None = None,
+        wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self.on_orphan: Callable[[], None] = lambda: None
         """Is told when somebody submits a build that has a log and is held by nobody here."""
@@ -93,6 +108,9 @@ class Supervisor:
         self._templates = templates
         self._unresolved = unresolved
         self._resending = resending
+        self._retries = retries
+        self._wall_clock = wall_clock
+        self.durations = durations or Durations()
         self._connectors = connectors
         self._slots = slots
         self._feed = feed
@@ -110,6 +128,27 @@ class Supervisor:
             self._nursery = nursery
             task_status.started()
             await trio.sleep_forever()
+
+    @property
+    def connectors(self) -> Connectors:
+        """What requests go out by."""
+        return self._connectors
+
+    def see(self, build: str) -> Seen | None:
+        """A build that runs here, to be looked at; None where none of this id does."""
+        held = self._held.get(build)
+        if held is None or held.walk is None or held.track is None:
+            return None
+        return Seen(held.walk.plan, held.track.chronicle, held.walk, held.track.sequence)
+
+    def seen(self) -> list[Seen]:
+        """Every build that runs here."""
+        return [seen for build in list(self._held) if (seen := self.see(build)) is not None]
+
+    def recalled(self, plan: Plan, history: History) -> Seen:
+        """A build as its log says that it stood."""
+        chronicle = Chronicle.recall(plan.graph, history, self._wall_clock)
+        return Seen(plan, chronicle, None, 2 * len(history.steps))
 
     def holds(self, build: str) -> bool:
         """Whether the build is ours, or about to be."""
@@ -169,9 +208,20 @@ class Supervisor:
         return over
 
     def _planned(self, prepared: Prepared, key: str) -> tuple[Plan, Accepted]:
-        plan = Plan(prepared, limits=self.limits)
+        plan = self._new_plan(prepared)
         accepted = plan.accepted
         return plan, evolve(accepted, key=key, templates=self._templates, unresolved=self._unresolved)
+
+    async def plan_of(self, prepared: Prepared) -> Plan:
+        """The plan of a build as this process would run it; a large one is made beside the loop."""
+        return await _beside(prepared, partial(self._new_plan, prepared))
+
+    def _new_plan(self, prepared: Prepared, *, resumed: bool = False) -> Plan:
+        plan = Plan(prepared, resumed=resumed, limits=self.limits, retries=self._retries)
+        expected = expectation(self.durations)
+        seconds = [expected(plan.subject(vertex)) for vertex in range(len(plan.phases))]
+        plan.priorities = plan.graph.remaining(seconds)
+        return plan
 
     def _known(self, build: str, known: AlreadyLogged) -> InvalidBuild:
         """Why a build is refused whose id has a log."""
@@ -196,7 +246,7 @@ class Supervisor:
         held = self._held[build] = Held(build, reserved=True)
         return held
 
-    def go_on(self, held: Held, plan: Plan, accepted: Accepted, journey: Journey) -> None:
+    def go_on(self, held: Held, plan: Plan, accepted: Accepted, journey: Journey, history: History) -> Walk:
         """Go on with a build that an earlier process left, whose plan was replayed from its log.
 
         Args:
@@ -204,22 +254,27 @@ class Supervisor:
             plan: as the log says.
             accepted: the first word of the log.
             journey: what else the log says.
+            history: all that it says.
 
         Raises:
             PlanError: the plan does not know how to go on.
         """
-        walk, track = self._new_walk(plan, key=accepted.key, journey=journey)
+        chronicle = Chronicle.recall(plan.graph, history, self._wall_clock)
+        walk, track = self._new_walk(plan, key=accepted.key, journey=journey, chronicle=chronicle)
+        # Whoever has followed it so far has seen less than this.
+        track.sequence = 2 * len(history.steps)
         walk.prepare()
         # Of what was submitted: what was kept of it differs, if only in its states.
         held.digest = bytes.fromhex(accepted.digest)
         held.reserved = False
         _log.info("build taken up", build=held.build, in_flight=plan.in_flight, settled=plan.done)
         self._begin(held, walk, track)
+        return walk
 
     def let_go(self, held: Held) -> None:
         """The build does not run here (any more). Idempotent."""
         held.decided.set()
-        held.walk = None
+        held.walk = held.track = None
         if self._held.get(held.build) is held:
             del self._held[held.build]
             self._connectors.captured.forget(held.build)
@@ -239,7 +294,7 @@ class Supervisor:
         if build in self._held:
             return None
         self._check_room()
-        plan = Plan(prepared, resumed=True, limits=self.limits)
+        plan = self._new_plan(prepared, resumed=True)
         held = self._held[build] = Held(build, prepared.digest)
         _log.info("build taken up", build=build, in_flight=plan.in_flight, settled=plan.done)
         walk, track = self._new_walk(plan, key="", journey=None)
@@ -307,23 +362,28 @@ class Supervisor:
         if len(self._held) >= self._max_builds:
             raise _refused("busy", f"{len(self._held)} builds are running; max_builds is {self._max_builds}")
 
-    def _new_walk(self, plan: Plan, *, key: str, journey: Journey | None) -> tuple[Walk, Track]:
-        track = self._feed.follow(plan.build.id, len(plan.build.changes), plan.completed)
+    def _new_walk(
+        self, plan: Plan, *, key: str, journey: Journey | None, chronicle: Chronicle | None = None
+    ) -> tuple[Walk, Track]:
+        chronicle = chronicle or Chronicle(len(plan.build.changes), self._wall_clock(), self._wall_clock)
+        track = Track(self._feed, plan, chronicle, self.durations.record)
         walk = Walk(
             plan,
             self._connectors,
             self._store,
             self._slots,
-            track.note,
+            track,
             key=key,
+            priorities=plan.priorities,
             journey=journey,
             resending=self._resending,
         )
         return walk, track
 
     def _begin(self, held: Held, walk: Walk, track: Track) -> None:
-        held.walk = walk
+        held.walk, held.track = walk, track
         held.decided.set()
+        self._slots.open(walk, walk.plan.rules)
         self._store.on_failure(walk.id, walk.lose)
         if self._stopping:
             walk.stop()
@@ -335,6 +395,7 @@ class Supervisor:
             await self._run_to_report(walk, track)
         finally:
             self._store.close(walk.id)
+            self._slots.close(walk)
             self.let_go(held)
         # Freed at once, hundreds of thousands of objects would keep the other builds waiting.
         parts = walk.plan.parts()

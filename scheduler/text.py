@@ -2,7 +2,7 @@
 
 import re
 
-_USER_INFORMATION = re.compile(r"(?<=://)[^\s\"']*@")
+_UNBROKEN = re.compile(r"[^\s\"']+")
 _CUT = "..."
 
 
@@ -11,7 +11,13 @@ def mask_url(text: str) -> str:
 
     A password may hold slashes and commas, so everything up to the last ``@`` goes: rather too much.
     """
-    return _USER_INFORMATION.sub("***@", text) if "://" in text else text
+    return _UNBROKEN.sub(_without_user, text) if "://" in text and "@" in text else text
+
+
+def _without_user(match: re.Match[str]) -> str:
+    before, separator, rest = match[0].partition("://")
+    _, at, host = rest.rpartition("@")
+    return f"{before}{separator}***@{host}" if at else match[0]
 
 
 def printable(text: str, limit: int = 0) -> str:

@@ -22,10 +22,12 @@ def _nothing() -> None:
 class Timer:
     """One deadline; see `Timers.start`."""
 
-    __slots__ = ("cancelled", "expire")
+    __slots__ = ("cancelled", "due", "expire")
 
-    def __init__(self, expire: Callable[[], None]) -> None:
+    def __init__(self, expire: Callable[[], None], due: float) -> None:
         self.expire = expire
+        self.due = due
+        """When it expires, by `Timers.now`."""
         self.cancelled = False
 
 
@@ -58,8 +60,8 @@ class Timers:
 
     def start(self, seconds: float, expire: Callable[[], None]) -> Timer:
         """Call ``expire`` once, ``seconds`` from now; it must not block or raise."""
-        timer = Timer(expire)
         due = self.now() + seconds
+        timer = Timer(expire, due)
         if not self._heap or due < self._heap[0][0]:
             self._wake.set()
         heapq.heappush(self._heap, (due, next(self._number), timer))

@@ -11,15 +11,18 @@ from itertools import pairwise
 from attrs import evolve, field, frozen
 
 from scheduler.codec import Parsed, parse_build
-from scheduler.errors import InvalidBuild, InvalidTemplate, Problem
+from scheduler.errors import InvalidBuild, InvalidTemplate, Problem, TemplateError
 from scheduler.graph import Graph
 from scheduler.limits import DEFAULT_LIMITS, Limits
+from scheduler.masking import Secrets, conceal
 from scheduler.model import PSEUDO_IDS, Action, Build, Change, State
+from scheduler.rules import DEFAULT_POLICY, Policy
 from scheduler.scope import SeenByItself, Submitted, is_supplied
 from scheduler.strictjson import encode
 from scheduler.subjects import token_problem
 from scheduler.template import OnUnresolved, Template, Templates, Work, compile_change
 from scheduler.template.needs import suggestion
+from scheduler.template.resolve import named_fields
 
 _LONGEST_PATH_SHOWN = 24
 _MOST_SUGGESTIONS = 20
@@ -55,6 +58,10 @@ class Prepared:
     """One for each of the build's changes."""
     digest: bytes = field(repr=False)
     """Equal for equal content, whatever the order of keys and the white space."""
+    policy: Policy = DEFAULT_POLICY
+    """What its options say of how it is to be run."""
+    secrets: Secrets = field(factory=Secrets, repr=False, eq=False)
+    """What of it must not be shown."""
 
 
 def read_build(
@@ -91,10 +98,15 @@ def read_build(
     if not resumed:
         check.tokens(templates)
         check.references(graph, compiled)
+        check.secrets()
+    secrets = Secrets.of(parsed.build)
+    policy, problems = Policy.of(parsed.build.fields.get("options"), len(parsed.build.changes))
+    if not resumed:
+        check.problems += problems
     if check.problems:
-        raise InvalidBuild("invalid", check.problems)
+        raise InvalidBuild("invalid", [secrets.mask_problem(problem) for problem in check.problems])
     every = tuple(template for template in compiled if template is not None)
-    return Prepared(parsed.build, graph, every, parsed.digest)
+    return Prepared(parsed.build, graph, every, parsed.digest, policy, secrets)
 
 
 def _anew(build: Build) -> Build:
@@ -171,7 +183,7 @@ class _Check:
                     source, self.build.id, templates=mode, unresolved=unresolved, limits=self.limits
                 )
             except InvalidTemplate as error:
-                self.problems.extend(error.problems)
+                self.problems.extend(conceal(problem, change) for problem in error.problems)
                 compiled.append(None)
                 continue
             nodes += template.nodes
@@ -214,6 +226,18 @@ class _Check:
             )
             self.suggestions = max(0, self.suggestions - len(found))
             self.problems.extend(found)
+
+    def secrets(self) -> None:
+        """What a component says of its own secrets can be followed."""
+        settings = [(component.id, component.fields) for component in self.build.components]
+        settings += [(change.id, change.settings) for change in self.build.changes if change.settings]
+        for id_, fields in settings:
+            if "_secret" not in fields:
+                continue
+            try:
+                named_fields(fields, "_secret")
+            except TemplateError as error:
+                self.problems.append(Problem(f"{id_}._secret", str(error)))
 
     def implied(self, compiled: Sequence[Template | None]) -> Iterator[tuple[str, str]]:
         """Edges that references imply: to a change that only this build can supply."""

@@ -11,11 +11,13 @@ from attrs import define, field, frozen
 from fake_bus import FakeBus, Published
 from trio.testing import wait_all_tasks_blocked
 
+from scheduler.build import Observer
 from scheduler.bus import Message
 from scheduler.config import Settings
 from scheduler.connector import Connectors
 from scheduler.errors import BuildLost, StoreError
 from scheduler.events import Accepted, Event, Finished, Sent, Settled, Started, Withdrawn
+from scheduler.model import State
 from scheduler.plan import Plan
 from scheduler.service import Service
 from scheduler.slots import Slots
@@ -474,3 +476,21 @@ async def open_service(
         await nursery.start(service.run)
         yield Site(bus, service, cloud, nursery)
         nursery.cancel_scope.cancel()
+
+
+class Diary(Observer):
+    """Notes what a walk tells of its components."""
+
+    def __init__(self, ids: Sequence[str], entries: list[tuple[str, State, str | None]]) -> None:
+        self.ids = ids
+        self.entries = entries
+
+    def sent(self, vertex: int, attempt: int) -> None:
+        self.entries.append((self.ids[vertex], State.RUNNING, None))
+
+    def waits(self, vertex: int) -> None:
+        self.entries.append((self.ids[vertex], State.WAITING, None))
+
+    def settled(self, vertex: int, attempt: int, error: str | None) -> None:
+        state = State.COMPLETED if error is None else State.ERRORED
+        self.entries.append((self.ids[vertex], state, error))

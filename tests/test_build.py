@@ -13,6 +13,7 @@ import trio
 from fakes import (
     JSON,
     LOST,
+    Diary,
     FakeStore,
     Match,
     Reply,
@@ -47,7 +48,7 @@ class Run:
         self.observed: list[tuple[str, State, str | None]] = []
         self.plan = world.plan(value, resumed=resumed)
         self.walk = Walk(
-            self.plan, world.connectors, world.store, world.slots, lambda *news: self.observed.append(news)
+            self.plan, world.connectors, world.store, world.slots, Diary(self.plan.graph.ids, self.observed)
         )
         self.ends = 0
         self.report: JSON | None = None
@@ -77,7 +78,7 @@ class Run:
         """What holds at the end of every walk."""
         assert self.plan.in_flight == 0
         assert self.world.slots.taken == 0
-        assert not self.world.slots._queues
+        assert self.world.slots.waiters == 0
         assert self.world.connectors._by_component == {}
         assert self.world.connectors._by_token == {}
 
@@ -171,7 +172,7 @@ async def test_an_instant_completes_without_being_sent_and_without_a_slot() -> N
     assert run.world.cloud.asked == ["a", "z"]
     assert states(run.done) == dict.fromkeys("anz", "completed")
     async with open_world(slots=Slots(per_instance=1, per_build=1)) as world:
-        assert world.slots.try_take("somebody else")
+        assert world.slots.try_take("somebody else", "vpc.create.fake")
         one = Run(world, document([change("n", action="none")]))
         await one.go()
         assert states(one.done) == {"n": "completed"}
@@ -244,7 +245,7 @@ async def test_after_an_error_those_who_wait_for_a_slot_are_not_sent() -> None:
 async def test_a_halted_build_does_not_wait_for_the_slots_of_others() -> None:
     """A build that is halted is reported, though others hold all the slots that it queued for."""
     async with open_world(slots=Slots(per_instance=1, per_build=1)) as world:
-        assert world.slots.try_take("another build")
+        assert world.slots.try_take("another build", "vpc.create.fake")
         async with trio.open_nursery() as nursery:
             run = Run(world, document("abc"))
             await run.start(nursery)

@@ -94,8 +94,7 @@ class Scene:
         """What holds at the end, however it came."""
         self.trace.check()
         assert self.world.slots.taken == 0
-        assert not self.world.slots._queues
-        assert not self.world.slots._dismissed
+        assert self.world.slots.waiters == 0
         assert self.world.connectors._by_token == {}
         assert self.world.connectors._by_component == {}
         if self.sent_before is not None:

@@ -18,9 +18,11 @@ from scheduler import __version__, cli
 from scheduler.commands.files import read_example
 from scheduler.config import Settings
 from scheduler.generate import generate
+from scheduler.rules import LimitRule, Retry
 
 COMMANDS = (
-    "serve", "run", "validate", "simulate", "demo", "doctor", "release", "export", "permissions"
+    "serve", "run", "validate", "simulate", "list", "status", "watch", "why", "timeline", "cancel", "pause",
+    "resume", "retry", "skip", "extend", "limit", "demo", "doctor", "release", "export", "permissions",
 )  # fmt: skip
 ROOT = Path(__file__).parent.parent
 
@@ -106,6 +108,8 @@ def test_flags_reach_the_service(served: list[Settings], tokens: list[str]) -> N
         ("SCHEDULER_DATA_DIR=/data", "data_dir", Path("/data")),
         ("SCHEDULER_NAME=one", "name", "one"),
         ("SCHEDULER_RESEND=never, a.b.c=always", "resend", (("a.b.c", "always"), ("*.*.*", "never"))),
+        ("SCHEDULER_LIMITS=*=500, a.b.c=5", "rules", (LimitRule("*.*.*", 500), LimitRule("a.b.c", 5))),
+        ("SCHEDULER_RETRIES=a.b.c=5:2", "retries", (("a.b.c", Retry(5, 2)),)),
     ],
 )
 def test_every_flag_is_a_variable(
@@ -152,6 +156,8 @@ def test_where_the_broker_is(served: list[Settings], monkeypatch: pytest.MonkeyP
         (["--resend", "often"], ["--resend", "SCHEDULER_RESEND", "'often'", "unsent, always, never"]),
         (["--max-definition-bytes", "1"], ["--max-definition-bytes", "SCHEDULER_MAX_DEFINITION_BYTES"]),
         (["--timeouts", "often"], ["--timeouts", "'often'", "PATTERN=SECONDS"]),
+        (["--limits", "vpc=5"], ["--limits (SCHEDULER_LIMITS)", "'vpc=5'", "vpc.create.*"]),
+        (["--retries", "*=often"], ["--retries (SCHEDULER_RETRIES)", "'*=often'", "vpc.create.*=5:1:60"]),
         (["--nats-url", "http://x"], ["--nats-url", "NATS_URL", "NATS_URI", "'http://x'"]),
         (["--nkey", "/no/where"], ["--nkey (SCHEDULER_NKEY)", "/no/where"]),
         (["--wat"], ["--wat"]),
@@ -225,7 +231,12 @@ def test_help_fits_80_columns(capsys: pytest.CaptureFixture[str], tokens: list[s
     assert max(len(line.rstrip()) for line in text.splitlines()) <= 80
     assert "Usage: scheduler" in text
     whole = re.sub(r"[│\s]+", " ", text)
-    for flag in set(re.findall(r"--([a-z-]+)", whole)) - {"help", "version", "embedded", "simulate"}:
+    # No variable says, for every call, what is asked or ordered once.
+    asking = tokens[0] in {"list", "status", "cancel", "skip", "timeline"}
+    this_once = {"all", "components", "now", "reason", "output", "trace"} if asking else set()
+    for flag in (
+        set(re.findall(r"--([a-z-]+)", whole)) - {"help", "version", "embedded", "simulate"} - this_once
+    ):
         variable = (
             "NATS_URL, NATS_URI" if flag == "nats-url" else f"SCHEDULER_{flag.upper().replace('-', '_')}"
         )

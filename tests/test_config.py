@@ -33,6 +33,8 @@ from scheduler.config import (
     parse_capture,
     parse_number,
     parse_resend,
+    parse_retry_rules,
+    parse_rules,
     parse_servers,
     parse_timeouts,
     variables_of,
@@ -41,6 +43,7 @@ from scheduler.errors import InvalidSettings
 from scheduler.limits import DEFAULT_LIMITS, Limits
 from scheduler.log import MASK, configure_logging, mask_secrets
 from scheduler.model import Resend
+from scheduler.rules import LimitRule, Retry
 from scheduler.text import mask_url, printable, seconds
 
 
@@ -244,6 +247,49 @@ def test_rules_for_sending_again_are_checked_wherever_they_come_from() -> None:
     """A program that makes settings is held to the same patterns."""
     with pytest.raises(InvalidSettings, match="--resend"):
         Settings(resend=(("vpc", Resend.ALWAYS),))
+
+
+def test_a_star_alone_is_every_subject() -> None:
+    """Where a pattern of three words may stand, ``*`` may."""
+    assert parse_timeouts("vpc.create.*=1, *=2") == (("vpc.create.*", 1.0), ("*.*.*", 2.0))
+    assert parse_resend("*=always, never") == (("*.*.*", Resend.ALWAYS), ("*.*.*", Resend.NEVER))
+
+
+def test_limits_on_requests_are_read() -> None:
+    """What is in flight and what begins, by subject."""
+    settings = Settings(rules=parse_rules("*=500, *.create.aws=20/s"))
+    assert settings.rules == (LimitRule("*.*.*", 500), LimitRule("*.create.aws", 20, 1.0))
+    assert Settings().rules == parse_rules("") == ()
+
+
+@pytest.mark.parametrize("text", ["vpc", "vpc=5", "vpc.create.*=0", "*=5/d", "*=many"])
+def test_what_is_no_limit_is_refused(text: str) -> None:
+    """The message names the flag, the variable and the part that is wrong."""
+    with pytest.raises(InvalidSettings, match=r"^--limits \(SCHEDULER_LIMITS\): '"):
+        parse_rules(text)
+
+
+def test_retries_are_said_by_subject() -> None:
+    """The first pattern that matches decides; without any nothing is sent a second time."""
+    settings = Settings(retries=parse_retry_rules("vpc.create.*=5:2:30:600, *=2"))
+    assert settings.retry_for("vpc.create.aws") == Retry(5, 2, 30, 600)
+    assert settings.retry_for("vpc.delete.aws") == Retry(2)
+    assert Settings().retry_for("vpc.create.aws") == Retry(1)
+
+
+@pytest.mark.parametrize("text", ["5", "vpc=5", "*=0", "*=1:2:3:4:5", "*=5:x"])
+def test_what_is_no_rule_for_retries_is_refused(text: str) -> None:
+    """The message names the flag, the variable and the part that is wrong."""
+    with pytest.raises(InvalidSettings, match=r"^--retries \(SCHEDULER_RETRIES\): '"):
+        parse_retry_rules(text)
+
+
+def test_patterns_of_limits_and_retries_are_checked_wherever_they_come_from() -> None:
+    """A program that makes settings is held to the same patterns."""
+    with pytest.raises(InvalidSettings, match="--limits"):
+        Settings(rules=(LimitRule("vpc", 5),))
+    with pytest.raises(InvalidSettings, match="--retries"):
+        Settings(retries=(("vpc", Retry(2)),))
 
 
 def test_captured_types_are_named_once() -> None:

@@ -104,7 +104,7 @@ async def test_every_copy_has_the_same_message_id(autojump_clock: MockClock) -> 
     """By it others can tell that it is one report; of two builds it is not the same."""
     async with open_desk() as desk:
         await desk.recorder.report("b1", finished())
-        await desk.recorder.publish_stored("b1")
+        await desk.recorder.publish_stored("b1", 1)
         await desk.store.append("b2", [Accepted({"id": "b2"}, "d1")])
         await desk.store.append("b2", [Finished(None)])
         await desk.recorder.report("b2", finished(name="b2"))
@@ -143,11 +143,11 @@ async def test_storing_it_may_take_several_tries(autojump_clock: MockClock, fate
 async def test_whether_it_is_stored_can_be_asked(autojump_clock: MockClock) -> None:
     """Also while JetStream takes its time to say so."""
     async with open_desk() as desk:
-        assert not await desk.recorder.is_stored("b1")
-        assert not await desk.recorder.publish_stored("b1")
+        assert not await desk.recorder.is_stored("b1", 1)
+        assert not await desk.recorder.publish_stored("b1", 1)
         await desk.recorder.report("b1", finished())
         desk.broker.line.plan(f"$JS.API.STREAM.MSG.GET.{REPORTS}", Fate.LOSE)
-        assert await desk.recorder.is_stored("b1")
+        assert await desk.recorder.is_stored("b1", 1)
 
 
 # ---- known to have left
@@ -279,7 +279,7 @@ async def test_a_stored_report_that_is_none_of_ours_is_not_published(desk: Desk)
     """Whoever put it there: it is said, as an error of this build."""
     desk.broker.publish("scheduler.report.b1.1", b"{}")
     with pytest.raises(StoreError, match="b1"):
-        await desk.recorder.publish_stored("b1")
+        await desk.recorder.publish_stored("b1", 1)
     with pytest.raises(StoreError, match="b1"):
         await desk.recorder.report("b1", finished())
     assert desk.out == []
@@ -331,7 +331,7 @@ async def test_a_stored_report_that_has_become_too_large_goes_out_by_name(autoju
     async with open_desk() as desk:
         await desk.recorder.report("b1", finished(size=80_000))
         desk.bus.max_payload = 50_000
-        assert await desk.recorder.publish_stored("b1")
+        assert await desk.recorder.publish_stored("b1", 1)
         reduced: JSON = json.loads(desk.out[-1].data)
         assert reduced["id"] == "b1"
         assert await stored(desk.broker, reduced["object"]) == desk.out[0].data

@@ -36,6 +36,8 @@ from scheduler.config import (
     invalid,
     parse_capture,
     parse_resend,
+    parse_retry_rules,
+    parse_rules,
     parse_servers,
     parse_timeouts,
     variables_of,
@@ -214,6 +216,23 @@ class ServiceFlags:
     max_in_flight_per_build: Annotated[
         int, number("max_in_flight_per_build", "Requests in flight, of one build.", LIMITS)
     ] = _SETTINGS.max_in_flight_per_build
+    rules: Annotated[
+        str,
+        text(
+            "rules",
+            "Requests in flight, or begun in a period, by subject: 'vpc.create.*=5, *.create.aws=20/s'.",
+            LIMITS,
+        ),
+    ] = ""
+    retries: Annotated[
+        str,
+        text(
+            "retries",
+            "Attempts by subject, then seconds of pause, of the longest pause, and in all:"
+            " 'vpc.create.*=5:1:60:600' [default: one].",
+            BUILDS,
+        ),
+    ] = ""
 
 
 @Parameter(name="*")
@@ -307,7 +326,13 @@ SIMULATOR_DEFAULTS = SimulatorFlags()
 """The flags of a command where none is given."""
 
 Flags = BrokerFlags | EmbeddedFlags | BuildFlags | StoreFlags | ServiceFlags | LogFlags | QuietLogFlags
-_PARSED: Final = {"timeouts": parse_timeouts, "resend": parse_resend, "capture": parse_capture}
+_PARSED: Final = {
+    "timeouts": parse_timeouts,
+    "resend": parse_resend,
+    "capture": parse_capture,
+    "rules": parse_rules,
+    "retries": parse_retry_rules,
+}
 """Settings that are written as one text and kept as several values."""
 
 

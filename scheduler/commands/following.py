@@ -6,12 +6,13 @@ from collections.abc import Sequence
 import trio
 
 from scheduler.bus import Bus
-from scheduler.client import INTAKE_ACTIONS, open_following, show, stored_report, submit
+from scheduler.client import INTAKE_ACTIONS, stored_report, submit
 from scheduler.commands.files import read_file
 from scheduler.commands.session import complain
 from scheduler.config import Settings
 from scheduler.display import open_view
 from scheduler.errors import InvalidBuild, MessageTooLarge, NoResponders
+from scheduler.following import open_following, show
 from scheduler.progress import Progress
 from scheduler.text import count, printable
 from scheduler.validation import Prepared, read_build
@@ -58,8 +59,15 @@ def check_action(name: str, action: str) -> bool:
     return False
 
 
-async def run_build(bus: Bus, prepared: Prepared, data: bytes) -> int:
-    """Submit the build, show how it goes, and give the exit code: 0 where it is done."""
+async def run_build(bus: Bus, prepared: Prepared, data: bytes, *, json: bool = False) -> int:
+    """Submit the build, show how it goes, and give the exit code: 0 where it is done.
+
+    Args:
+        bus: the connection.
+        prepared: the build.
+        data: the same, as it is submitted.
+        json: whether it is shown as JSON lines.
+    """
     build = prepared.build
     total = len(build.changes)
     async with open_following(bus, build.id, build.action) as following:
@@ -91,7 +99,7 @@ async def run_build(bus: Bus, prepared: Prepared, data: bytes) -> int:
         if answer.finished and (found := await stored_report(bus, build.id)) is not None:
             complain(f"{printable(build.id)} was submitted before, and is over; it does not run again")
             following.end(found[0], failed=found[1])
-        view = open_view(progress)
+        view = open_view(progress, json=json)
         view.start()
         try:
             await show(bus, following, progress, view)

@@ -29,6 +29,7 @@ def run(
     /,
     *,
     simulate: Annotated[bool, switch("simulate", "Run simulated connectors too.")] = False,
+    json: Annotated[bool, switch("json", "Print JSON lines instead of a board.")] = False,
     embedded: EmbeddedFlags = EMBEDDED_DEFAULTS,
     broker: BrokerFlags = BROKER_DEFAULTS,
     build: BuildFlags = BUILD_DEFAULTS,
@@ -52,7 +53,7 @@ def run(
         else:
             complain(f"interrupted: no longer following {prepared.build.id}; it goes on without us")
 
-    job = partial(run_build, prepared=prepared, data=compact(data))
+    job = partial(run_build, prepared=prepared, data=compact(data), json=json)
     own_folder = settings.embedded and embedded.data_dir is None
     with throwaway(settings) if own_folder else nullcontext(settings) as settings:
         return run_async(partial(until_signal, partial(with_parts, settings, behaviour, job), interrupted))

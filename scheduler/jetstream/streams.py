@@ -9,7 +9,7 @@
 """
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from attrs import frozen
 
@@ -70,8 +70,8 @@ def log_subject(build: str) -> str:
     return f"scheduler.log.{encode_token(build)}"
 
 
-def report_subject(build: str, run: int) -> str:
-    """Where the report of one run of a build is."""
+def report_subject(build: str, run: int | Literal["*"]) -> str:
+    """Where the report of one run of a build is, or those of all its runs."""
     return f"scheduler.report.{encode_token(build)}.{run}"
 
 

@@ -8,17 +8,25 @@ from attrs import evolve, frozen
 
 from scheduler.events import (
     Accepted,
+    Cancelled,
     Document,
     Event,
+    Extended,
     Finished,
+    Limited,
     Loading,
+    Paused,
     Released,
     Reported,
     Resumed,
+    Retried,
+    Retrying,
     Sent,
     Settled,
     Started,
+    Supplied,
     Suspended,
+    Unpaused,
     Withdrawn,
 )
 from scheduler.records.strict import left, read, shown, strange_field
@@ -94,6 +102,44 @@ class _Released(_Wire, tag="released"):
     pass
 
 
+class _Retrying(_Wire, tag="retrying"):
+    component: str
+    attempt: str
+    error: str
+    pause: Annotated[float, msgspec.Meta(ge=0)]
+
+
+class _Cancelled(_Wire, tag="cancelled"):
+    cause: str
+
+
+class _Paused(_Wire, tag="paused"):
+    pass
+
+
+class _Unpaused(_Wire, tag="unpaused"):
+    pass
+
+
+class _Retried(_Wire, tag="retried"):
+    components: list[str]
+    run: Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
+
+
+class _Supplied(_Wire, tag="supplied"):
+    component: str
+    output: dict[str, Any]
+
+
+class _Extended(_Wire, tag="extended"):
+    component: str
+    seconds: Annotated[float, msgspec.Meta(ge=0)]
+
+
+class _Limited(_Wire, tag="limited"):
+    limits: dict[str, int | str]
+
+
 class _Elsewhere(_Wire, tag="elsewhere"):
     object: str
 
@@ -110,6 +156,14 @@ _AnyWire: TypeAlias = (
     | _Reported
     | _Loading
     | _Released
+    | _Retrying
+    | _Cancelled
+    | _Paused
+    | _Unpaused
+    | _Retried
+    | _Supplied
+    | _Extended
+    | _Limited
     | _Elsewhere
 )
 
@@ -127,6 +181,14 @@ _TO_WIRE: dict[type[Event | Elsewhere], Callable[[Any], _Wire]] = {
     Reported: lambda event: _Reported(event.run),
     Loading: lambda _: _Loading(),
     Released: lambda _: _Released(),
+    Retrying: lambda event: _Retrying(event.component, event.attempt, event.error, event.pause),
+    Cancelled: lambda event: _Cancelled(event.cause),
+    Paused: lambda _: _Paused(),
+    Unpaused: lambda _: _Unpaused(),
+    Retried: lambda event: _Retried(list(event.components), event.run),
+    Supplied: lambda event: _Supplied(event.component, dict(event.output)),
+    Extended: lambda event: _Extended(event.component, event.seconds),
+    Limited: lambda event: _Limited(dict(event.limits)),
     Elsewhere: lambda event: _Elsewhere(event.object),
 }
 _FROM_WIRE: dict[type[_Wire], Callable[[Any], Event | Elsewhere]] = {
@@ -143,6 +205,14 @@ _FROM_WIRE: dict[type[_Wire], Callable[[Any], Event | Elsewhere]] = {
     _Reported: lambda wire: Reported(wire.run),
     _Loading: lambda _: Loading(),
     _Released: lambda _: Released(),
+    _Retrying: lambda wire: Retrying(wire.component, wire.attempt, wire.error, wire.pause),
+    _Cancelled: lambda wire: Cancelled(wire.cause),
+    _Paused: lambda _: Paused(),
+    _Unpaused: lambda _: Unpaused(),
+    _Retried: lambda wire: Retried(tuple(wire.components), wire.run),
+    _Supplied: lambda wire: Supplied(wire.component, wire.output),
+    _Extended: lambda wire: Extended(wire.component, wire.seconds),
+    _Limited: lambda wire: Limited(wire.limits),
     _Elsewhere: lambda wire: Elsewhere(wire.object),
 }
 _FIELDS = {wire.__struct_config__.tag: frozenset({"event", *wire.__struct_fields__}) for wire in _FROM_WIRE}

@@ -19,7 +19,7 @@ from scheduler.template.paths import MISSING, AbortedError, Elements, Path, Walk
 from scheduler.template.references import Syntax, Text
 from scheduler.template.sandbox import element
 
-IDENTITY = frozenset({"_component_id", "_action", "_state", "service", "_raw", "adoptable"})
+IDENTITY = frozenset({"_component_id", "_action", "_state", "service", "_raw", "_secret", "adoptable"})
 """Fields that say what a component is. They are never rendered."""
 
 MAX_CHAIN = 40
@@ -69,17 +69,26 @@ _NONE_RAW: Raw = {name: {} for name in IDENTITY}
 def raw_fields(document: Mapping[str, Any]) -> Raw:
     """What of a component is never rendered: who it is, and what its ``_raw`` names.
 
+    Raises:
+        TemplateError: ``_raw`` is not a list of names.
+    """
+    return {**named_fields(document, "_raw"), **_NONE_RAW} if "_raw" in document else _NONE_RAW
+
+
+def named_fields(document: Mapping[str, Any], setting: str) -> Raw:
+    """The fields that a component names in a ``setting`` of its own, ``_raw`` or ``_secret``.
+
     Names are paths of keys, as in ``tags.x`` or ``rules[0].script``; a dot within a key follows a backslash.
 
     Raises:
-        TemplateError: ``_raw`` is not a list of such names.
+        TemplateError: it is not a list of such names.
     """
-    names = document.get("_raw")
+    names = document.get(setting)
     if names is None:
-        return _NONE_RAW
+        return {}
     if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
-        raise TemplateError('_raw is a list of names of fields, such as ["user_data", "tags.x"]')
-    tree: Raw = {name: {} for name in IDENTITY}
+        raise TemplateError(f'{setting} is a list of names of fields, such as ["user_data", "tags.x"]')
+    tree: Raw = {}
     for name in names:
         if name in document:
             tree[name] = {}

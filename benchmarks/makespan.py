@@ -1,0 +1,208 @@
+"""How long builds take against how long they have to, with connectors that take their time.
+
+A build cannot be over before its critical path is, nor before the work under a limit is done by as many as
+the limit lets. The larger of the two is the lower bound; what is beyond it is the scheduler's.
+"""
+
+import asyncio
+import random
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from itertools import count
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, Final
+
+from attrs import frozen
+
+from benchmarks import builds
+from benchmarks.client import Client, Times, run_elsewhere
+from benchmarks.processes import Store
+from benchmarks.results import Beside, Makespan, Spread
+from benchmarks.stage import stage
+from scheduler.generate import KINDS, PROVIDER, Shape
+from scheduler.rules import parse_limits
+
+_LATENCY: Final = 0.5
+"""Seconds that a component takes where nothing else is said."""
+_SMALL: Final = 20
+"""Components of a small build."""
+LARGE: Final = 10_000
+"""Components of the build beside which a small one runs."""
+_PROBES: Final = 100
+_AT_ONCE: Final = 8
+"""Small builds at a time: few beside a large one, so that they wait for it and not for each other."""
+_FULL: Final = "*=500"
+"""As many as the large build may have in flight: it takes all there is."""
+_numbers = count(1)
+
+
+@frozen
+class Vertex:
+    """A component to be made up."""
+
+    kind: str
+    seconds: float
+    needs: tuple[int, ...] = ()
+    """Numbers of those it depends on, all of them smaller than its own."""
+
+
+@frozen
+class Case:
+    """A shape, and the limits that it runs under, as `SCHEDULER_LIMITS` has them."""
+
+    name: str
+    vertices: tuple[Vertex, ...]
+    limits: str = ""
+
+    @property
+    def bound(self) -> float:
+        """Seconds that it takes at least."""
+        ends: list[float] = []
+        for vertex in self.vertices:
+            ends.append(vertex.seconds + max((ends[need] for need in vertex.needs), default=0.0))
+        work = [
+            sum(one.seconds for one in self.vertices if rule.matches(f"{one.kind}.create.{PROVIDER}"))
+            / rule.count
+            for rule in parse_limits(self.limits)
+            if rule.period is None
+        ]
+        return max(*ends, *work)
+
+    def build(self) -> dict[str, Any]:
+        """A build of this shape, with an id of its own."""
+        ids = [f"{vertex.kind}::{number:05}" for number, vertex in enumerate(self.vertices)]
+        edges = []
+        for id_, vertex in zip(ids, self.vertices, strict=True):
+            edges += [{"source": ids[need], "destination": id_} for need in vertex.needs]
+        changes = [
+            {
+                "_component": vertex.kind,
+                "_component_id": id_,
+                "_action": "create",
+                "_provider": PROVIDER,
+                "_state": "waiting",
+                "bench_seconds": vertex.seconds,
+            }
+            for id_, vertex in zip(ids, self.vertices, strict=True)
+        ]
+        return {
+            "id": f"makespan-{self.name.replace(' ', '-')}-{next(_numbers)}",
+            "action": builds.ACTION,
+            "components": [],
+            "changes": changes,
+            "edges": edges,
+        }
+
+
+def _kind(number: int) -> str:
+    return KINDS[number % len(KINDS)]
+
+
+def _chains() -> Case:
+    """Twenty chains side by side."""
+    return Case(
+        "chains",
+        tuple(Vertex(_kind(n), _LATENCY, (n - 20,) if n >= 20 else ()) for n in range(20 * 20)),
+    )
+
+
+def _wide() -> Case:
+    """Nothing depends on anything, and fifty may go at a time."""
+    return Case("wide", tuple(Vertex(_kind(n), _LATENCY) for n in range(1_000)), "*=50")
+
+
+def _layered() -> Case:
+    """Twenty layers; each component depends on three of the layer before."""
+    rng, width = random.Random(1), 50
+    vertices = []
+    for number in range(20 * width):
+        start = number // width * width
+        before = range(max(0, start - width), start)
+        vertices.append(Vertex(_kind(number), _LATENCY, tuple(rng.sample(before, min(3, len(before))))))
+    return Case("layered", tuple(vertices))
+
+
+def _diamonds() -> Case:
+    """One, then a hundred that depend on it, then one that depends on all of them, and so on."""
+    vertices = [Vertex("vpc", _LATENCY)]
+    for _ in range(10):
+        top = len(vertices) - 1
+        vertices += [Vertex("network", _LATENCY, (top,))] * 100
+        vertices.append(Vertex("vpc", _LATENCY, tuple(range(top + 1, top + 101))))
+    return Case("diamonds", tuple(vertices))
+
+
+def _random() -> Case:
+    """Up to three dependencies among the three hundred before, and up to three times the latency."""
+    rng = random.Random(2)
+    vertices = []
+    for number in range(1_000):
+        before = range(max(0, number - 300), number)
+        needs = tuple(rng.sample(before, min(rng.randint(0, 3), len(before))))
+        vertices.append(Vertex(_kind(number), _LATENCY * (1 + 2 * rng.random()), needs))
+    return Case("random", tuple(vertices))
+
+
+def _skewed() -> Case:
+    """A few chains of slow ones under a narrow limit, among many that are quick: both limits have to be full.
+
+    Whoever lets the quick ones go first is left with the slow ones in the end.
+    """
+    quick = [Vertex("network", _LATENCY)] * 1_024
+    slow = [
+        Vertex("vpc", 4 * _LATENCY, (len(quick) + number - 16,) if number >= 16 else ())
+        for number in range(64)
+    ]
+    return Case("skewed", (*quick, *slow), "*=40, vpc.create.*=8")
+
+
+CASES: Final[Sequence[Callable[[], Case]]] = (_chains, _wide, _layered, _diamonds, _random, _skewed)
+
+
+async def makespan(folder: Path, case: Case, repeat: int) -> Makespan:
+    """Builds of one shape, one after another, on a service of their own."""
+    settings = {"limits": case.limits} if case.limits else {}
+    async with stage(folder, Store.JETSTREAM, settings) as on:
+        await on.client.order("delay", seconds=_LATENCY)
+        times = [await on.client.run(case.build()) for _ in range(repeat)]
+    seconds = tuple(one.walk for one in times)
+    return Makespan(case.name, len(case.vertices), case.limits, case.bound, seconds)
+
+
+async def beside(folder: Path, size: int = LARGE) -> Beside:
+    """Small builds alone, and beside one that takes every slot that there is."""
+    async with stage(folder, Store.JETSTREAM, {"limits": _FULL}) as on:
+        await on.client.order("delay", seconds=_LATENCY)
+        alone = await _probes(on.client, _PROBES)
+        busy: list[Times] = []
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as elsewhere:
+            while len(busy) < _PROBES:
+                large = builds.make(Shape.WIDE, size, action=builds.BIG_ACTION)
+                future = asyncio.wrap_future(elsewhere.submit(run_elsewhere, on.url, large))
+                probes: list[Times] = []
+                while not future.done():
+                    probes += await _probes(on.client, _AT_ONCE)
+                times = await future
+                # The clock is the machine's: times of two processes compare.
+                busy += [
+                    one for one in probes if one.submitted > times.accepted and one.reported < times.reported
+                ]
+    return Beside(
+        Spread.of([one.total for one in alone]), Spread.of([one.total for one in busy]), _SMALL, size
+    )
+
+
+async def _probes(client: Client, times: int) -> list[Times]:
+    """Small builds, a few at a time, none of them in step with another."""
+    found: list[Times] = []
+    left = iter(range(times))
+
+    async def run(pause: float) -> None:
+        await asyncio.sleep(pause)
+        found.extend([await client.run(builds.make(Shape.LAYERED, _SMALL)) for _ in left])
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(_AT_ONCE):
+            group.create_task(run(number * _LATENCY / _AT_ONCE))
+    return found

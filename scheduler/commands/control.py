@@ -1,0 +1,170 @@
+"""The commands that steer a running build: each is one order, and prints what the scheduler says to it."""
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from scheduler.bus import Bus
+from scheduler.commands.asking import BuildId, ComponentId, Json, in_time, option, run_asking, say_json
+from scheduler.commands.flags import BROKER_DEFAULTS, QUIET_LOG_DEFAULTS, BrokerFlags, QuietLogFlags
+from scheduler.commands.session import say
+from scheduler.errors import InvalidJSON, InvalidRule, InvalidSettings
+from scheduler.loose import text
+from scheduler.rules import parse_limits
+from scheduler.steering import Document, ask
+from scheduler.strictjson import decode, kind
+from scheduler.text import printable
+
+_LONGEST = 30 * 86_400.0
+"""Seconds by which a timeout can be extended at once."""
+
+
+def cancel(
+    build: BuildId,
+    /,
+    *,
+    now: Annotated[bool, option("Do not wait for what is in flight; its outcome is then unknown.")] = False,
+    reason: Annotated[str, option("Why; it stands in the report and in the log.")] = "",
+    json: Json = False,
+    broker: BrokerFlags = BROKER_DEFAULTS,
+    log: QuietLogFlags = QUIET_LOG_DEFAULTS,
+) -> int:
+    """Stop a build."""
+    order: Document = {"id": build, "now": now}
+    if reason:
+        order["reason"] = reason
+    return _give("cancel", order, broker, log, json=json)
+
+
+def pause(
+    build: BuildId,
+    /,
+    *,
+    json: Json = False,
+    broker: BrokerFlags = BROKER_DEFAULTS,
+    log: QuietLogFlags = QUIET_LOG_DEFAULTS,
+) -> int:
+    """Have nothing new start."""
+    return _give("pause", {"id": build}, broker, log, json=json)
+
+
+def resume(
+    build: BuildId,
+    /,
+    *,
+    json: Json = False,
+    broker: BrokerFlags = BROKER_DEFAULTS,
+    log: QuietLogFlags = QUIET_LOG_DEFAULTS,
+) -> int:
+    """Let a paused build go on."""
+    return _give("resume", {"id": build}, broker, log, json=json)
+
+
+def retry(
+    build: BuildId,
+    component: ComponentId | None = None,
+    /,
+    *,
+    json: Json = False,
+    broker: BrokerFlags = BROKER_DEFAULTS,
+    log: QuietLogFlags = QUIET_LOG_DEFAULTS,
+) -> int:
+    """Try again what failed."""
+    order: Document = {"id": build}
+    if component is not None:
+        order["component"] = component
+    return _give("retry", order, broker, log, json=json)
+
+
+def skip(
+    build: BuildId,
+    component: ComponentId,
+    /,
+    *,
+    output: Annotated[
+        str, option("What its connector would have returned, a JSON object; @FILE reads it from there.")
+    ] = "",
+    json: Json = False,
+    broker: BrokerFlags = BROKER_DEFAULTS,
+    log: QuietLogFlags = QUIET_LOG_DEFAULTS,
+) -> int:
+    """Go on as if a component were done."""
+    order: Document = {"id": build, "component": component}
+    if output:
+        order["output"] = _read_output(output)
+    return _give("skip", order, broker, log, json=json)
+
+
+def _read_output(given: str) -> dict[str, Any]:
+    data = given.encode()
+    if given.startswith("@"):
+        try:
+            data = Path(given[1:]).read_bytes()
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise InvalidSettings(f"--output: cannot read {given[1:]!r}: {reason}") from None
+    try:
+        value = decode(data)
+    except InvalidJSON as error:
+        raise InvalidSettings(f"--output is not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise InvalidSettings(
+            f'--output must be a JSON object, such as \'{{"vpc_aws_id": "vpc-1"}}\'; it is {kind(value)}'
+        )
+    return value
+
+
+def extend(
+    build: BuildId,
+    component: ComponentId,
+    seconds: Annotated[float, Parameter(help="By how many.")],
+    /,
+    *,
+    json: Json = False,
+    broker: BrokerFlags = BROKER_DEFAULTS,
+    log: QuietLogFlags = QUIET_LOG_DEFAULTS,
+) -> int:
+    """Give a component more time."""
+    if not 0 < seconds <= _LONGEST:
+        raise InvalidSettings(f"SECONDS: {seconds:g} is not a number above 0 and up to {_LONGEST:,.0f}")
+    return _give("extend", {"id": build, "component": component, "seconds": seconds}, broker, log, json=json)
+
+
+def limit(
+    build: BuildId,
+    limits: Annotated[str, Parameter(help="As 'vpc.create.*=5, *.create.aws=20/s'.")],
+    /,
+    *,
+    json: Json = False,
+    broker: BrokerFlags = BROKER_DEFAULTS,
+    log: QuietLogFlags = QUIET_LOG_DEFAULTS,
+) -> int:
+    """Change a build's limits."""
+    try:
+        rules = parse_limits(limits)
+    except InvalidRule as error:
+        raise InvalidSettings(f"LIMITS: {error}") from None
+    if not rules:
+        raise InvalidSettings("LIMITS: there is none in it; such as 'vpc.create.*=5, *.create.aws=20/s'")
+    wanted = {
+        rule.pattern: rule.count if rule.period is None else str(rule).partition("=")[2] for rule in rules
+    }
+    return _give("limit", {"id": build, "limits": wanted}, broker, log, json=json)
+
+
+def _give(verb: str, order: Document, broker: BrokerFlags, log: QuietLogFlags, *, json: bool) -> int:
+    return run_asking(broker, log, partial(_order, verb, order, json), json=json)
+
+
+async def _order(verb: str, order: Document, json: bool, bus: Bus) -> int:
+    answer = await in_time(ask(bus, verb, order))
+    if json:
+        say_json(answer)
+    else:
+        say(
+            printable(text(answer.get("text")))
+            or f"{verb}: {printable(text(answer.get('status'))) or 'done'}"
+        )
+    return 0

@@ -1,0 +1,71 @@
+"""``scheduler list`` and ``scheduler status BUILD``: all builds, and how one stands."""
+
+import time
+from functools import partial
+from typing import Annotated
+
+import trio
+
+from scheduler.bus import Bus
+from scheduler.commands.asking import BuildId, Json, in_time, option, run_asking, say_json
+from scheduler.commands.flags import BROKER_DEFAULTS, QUIET_LOG_DEFAULTS, BrokerFlags, QuietLogFlags
+from scheduler.commands.session import say
+from scheduler.display import Output
+from scheduler.display.tables import show_builds, show_components, show_status
+from scheduler.loose import number
+from scheduler.progress import Progress
+from scheduler.steering import get_build, list_builds
+
+
+def list_(
+    *,
+    all_: Annotated[bool, option("Those that are over too, as long as their logs are kept.")] = False,
+    json: Json = False,
+    broker: BrokerFlags = BROKER_DEFAULTS,
+    log: QuietLogFlags = QUIET_LOG_DEFAULTS,
+) -> int:
+    """List the builds that a scheduler has."""
+    return run_asking(broker, log, partial(_list, all_, json), json=json)
+
+
+async def _list(finished: bool, json: bool, bus: Bus) -> int:
+    builds = await in_time(list_builds(bus, finished=finished), pages=True)
+    if json:
+        say_json({"builds": builds})
+    elif builds:
+        show_builds(Output(), builds, time.time())
+    else:
+        say("no builds" if finished else "no builds are running; --all lists those that are over too")
+    return 0
+
+
+def status(
+    build: BuildId,
+    /,
+    *,
+    components: Annotated[bool, option("List all of its components.")] = False,
+    json: Json = False,
+    broker: BrokerFlags = BROKER_DEFAULTS,
+    log: QuietLogFlags = QUIET_LOG_DEFAULTS,
+) -> int:
+    """Show how a build stands."""
+    return run_asking(broker, log, partial(_status, build, components, json), json=json)
+
+
+async def _status(build: str, components: bool, json: bool, bus: Bus) -> int:
+    answer = await in_time(get_build(bus, build), pages=True)
+    if json:
+        answer.pop("next", None)
+        if not components:
+            answer.pop("components", None)
+        say_json(answer)
+        return 0
+    console = Output()
+    if components:
+        show_components(console, answer, number(answer.get("now")) or time.time())
+        return 0
+    now = trio.current_time()
+    progress = Progress(build, "", now)
+    progress.snapshot(answer, now)
+    show_status(console, answer, progress, now)
+    return 0

@@ -1,0 +1,86 @@
+"""``scheduler timeline BUILD``: who ran when, and why it took as long as it did."""
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+
+from scheduler.bus import Bus
+from scheduler.commands.asking import BuildId, Json, in_time, option, run_asking, say_json
+from scheduler.commands.flags import BROKER_DEFAULTS, QUIET_LOG_DEFAULTS, BrokerFlags, QuietLogFlags
+from scheduler.commands.session import complain
+from scheduler.display import Output
+from scheduler.display.timeline import show_timeline
+from scheduler.loose import text
+from scheduler.steering import get_build
+from scheduler.timeline import Span, Timeline, read_timeline
+from scheduler.timeline import trace as trace_of
+
+_SLOWEST = 10
+
+
+def timeline(
+    build: BuildId,
+    /,
+    *,
+    trace: Annotated[
+        Path | None, option("Write a trace there that Perfetto (ui.perfetto.dev) opens.")
+    ] = None,
+    json: Json = False,
+    broker: BrokerFlags = BROKER_DEFAULTS,
+    log: QuietLogFlags = QUIET_LOG_DEFAULTS,
+) -> int:
+    """Show who ran when."""
+    return run_asking(broker, log, partial(_timeline, build, trace, json), json=json)
+
+
+async def _timeline(build: str, trace: Path | None, json: bool, bus: Bus) -> int:
+    answer = await in_time(get_build(bus, build, graph=True), pages=True)
+    found = read_timeline(answer)
+    status = text(answer.get("status"))
+    if trace is not None and not _write(trace, found, build):
+        return 1
+    if json:
+        say_json(_document(found, build, status))
+        return 0
+    show_timeline(Output(), found, build, status)
+    return 0
+
+
+def _write(path: Path, found: Timeline, build: str) -> bool:
+    try:
+        path.write_bytes(msgspec.json.encode(trace_of(found, build)))
+    except OSError as error:
+        complain(f"cannot write {str(path)!r}: {error.strerror}")
+        return False
+    complain(f"written: {path}; https://ui.perfetto.dev opens it")
+    return True
+
+
+def _document(found: Timeline, build: str, status: str) -> dict[str, Any]:
+    return {
+        "id": build,
+        "status": status,
+        "began": found.began,
+        "ended": found.ended,
+        "seconds": found.seconds,
+        "waiting": found.waiting,
+        "working": found.working,
+        "most_at_a_time": found.most,
+        "critical_path": [span.component for span in found.path],
+        "slowest": [span.component for span in found.slowest(_SLOWEST)],
+        "components": [_span(span) for span in found.spans],
+    }
+
+
+def _span(span: Span) -> dict[str, Any]:
+    return {
+        "id": span.component,
+        "state": span.state,
+        "due": span.due,
+        "sent": span.sent,
+        "ended": span.ended,
+        "waited": span.waiting,
+        "worked": span.working,
+    }

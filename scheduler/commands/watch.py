@@ -1,0 +1,56 @@
+"""``scheduler watch BUILD``: the board of a build that runs already."""
+
+from functools import partial
+
+import trio
+
+from scheduler.bus import Bus
+from scheduler.commands.asking import BuildId, Json, in_time, run_asking
+from scheduler.commands.flags import BROKER_DEFAULTS, QUIET_LOG_DEFAULTS, BrokerFlags, QuietLogFlags
+from scheduler.display import open_view
+from scheduler.following import explain, open_following, show
+from scheduler.loose import text
+from scheduler.progress import Progress
+from scheduler.steering import get_summary
+from scheduler.text import printable
+from scheduler.timeline import OVER
+
+
+def watch(
+    build: BuildId,
+    /,
+    *,
+    json: Json = False,
+    broker: BrokerFlags = BROKER_DEFAULTS,
+    log: QuietLogFlags = QUIET_LOG_DEFAULTS,
+) -> int:
+    """Follow a build live and print how it ends."""
+    said = f"interrupted: no longer following {printable(build)}; it goes on without us"
+    return run_asking(broker, log, partial(watch_build, build, json), json=json, interrupted=said)
+
+
+async def watch_build(build: str, json: bool, bus: Bus) -> int:
+    """Follow it to its end; 0 where it is done, 1 where it errored.
+
+    Raises:
+        SteeringError: nobody knows it, or nobody answers.
+    """
+    # Whoever knows its action knows where its report goes; everything that counts is asked afterwards again.
+    summary = await in_time(get_summary(bus, build))
+    now = trio.current_time()
+    progress = Progress(build, text(summary.get("action")), now)
+    progress.refresh(summary, now)
+    view = open_view(progress, json=json)
+    if summary.get("status") in OVER:
+        await explain(bus, progress)
+        view.summary(trio.current_time())
+        return 0 if progress.error is None else 1
+    async with open_following(bus, build, progress.action) as following:
+        progress.behind = True
+        view.start()
+        try:
+            await show(bus, following, progress, view)
+        finally:
+            view.stop()
+    view.summary(trio.current_time())
+    return 0 if progress.error is None else 1

@@ -1,0 +1,35 @@
+"""``scheduler why BUILD [COMPONENT]``: what it waits for, since when, and what can be done about it."""
+
+from functools import partial
+
+from scheduler.bus import Bus
+from scheduler.commands.asking import BuildId, ComponentId, Json, in_time, run_asking, say_json
+from scheduler.commands.flags import BROKER_DEFAULTS, QUIET_LOG_DEFAULTS, BrokerFlags, QuietLogFlags
+from scheduler.display import Output
+from scheduler.display.tables import show_reasons
+from scheduler.steering import Document, ask
+
+
+def why(
+    build: BuildId,
+    component: ComponentId | None = None,
+    /,
+    *,
+    json: Json = False,
+    broker: BrokerFlags = BROKER_DEFAULTS,
+    log: QuietLogFlags = QUIET_LOG_DEFAULTS,
+) -> int:
+    """Say what a build waits for."""
+    question: Document = {"id": build}
+    if component is not None:
+        question["component"] = component
+    return run_asking(broker, log, partial(_why, question, json), json=json)
+
+
+async def _why(question: Document, json: bool, bus: Bus) -> int:
+    answer = await in_time(ask(bus, "why", question))
+    if json:
+        say_json(answer)
+    else:
+        show_reasons(Output(), answer)
+    return 0

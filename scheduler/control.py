@@ -1,0 +1,401 @@
+"""The scheduler as a NATS micro service (ADR-32): what operators ask of builds, on ``scheduler.build.VERB``.
+
+JSON in, JSON out. What is refused is answered with the service error headers of ADR-32, and with
+``{"id", "error": {"code", "message"}}``. Several questions are answered at a time; what changes a build is
+answered when it is persisted.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import aclosing
+from typing import Any, Final
+
+import structlog
+import trio
+
+from scheduler.bus import Bus, Message
+from scheduler.codec import decode_token
+from scheduler.discovery import Endpoint
+from scheduler.errors import BusError, Fenced, InvalidJSON, MessageTooLarge, Refused, StoreError
+from scheduler.graph import Vertex
+from scheduler.helm import Helm, retried, supplied
+from scheduler.jetstream.reading import read
+from scheduler.jetstream.streams import REPORTS, SUBJECT_HEADER
+from scheduler.loading import Loader
+from scheduler.plan import Plan
+from scheduler.schemas import SCHEMAS
+from scheduler.slots import Slots
+from scheduler.stores import Store
+from scheduler.stores.jetstream import JetStreamStore
+from scheduler.strictjson import decode, encode
+from scheduler.subjects import may_be_answered
+from scheduler.supervisor import Supervisor
+from scheduler.survey import Doctor, Seen, component, summary
+
+_log = structlog.get_logger()
+
+Document = dict[str, Any]
+
+PREFIX: Final = "scheduler.build."
+"""What the subjects of the endpoints begin with."""
+QUEUE_GROUP: Final = "scheduler"
+_NUMBERS: Final = {"invalid": 400, "unknown": 404, "conflict": 409, "internal": 500, "unavailable": 503}
+"""The codes as in HTTP, for the header."""
+_MOST_WAITING = 1_000
+"""Questions that have come in and are not answered yet; more are refused."""
+_AT_ONCE = 20
+_DEADLINE = 30.0
+"""Seconds for one question; what takes longer is the store or the broker."""
+_PAGE = 1_000
+"""Builds or components in one answer."""
+_BUILT_AT_ONCE = 100
+"""... put together between two looks at everything else."""
+
+
+class Control:
+    """Answers operators.
+
+    Args:
+        bus: what questions come in on.
+        supervisor: holds the builds.
+        slots, store: of the supervisor.
+        loader: knows the builds that are over; None where the store keeps none.
+    """
+
+    def __init__(
+        self, bus: Bus, supervisor: Supervisor, slots: Slots, store: Store, loader: Loader | None
+    ) -> None:
+        self._bus = bus
+        self._supervisor = supervisor
+        self._slots = slots
+        self._store = store
+        self._loader = loader
+        self._verbs: Mapping[str, Callable[[Document], Awaitable[Document]]] = {
+            "list": self._list,
+            "get": self._get,
+            "why": self._why,
+            "cancel": self._cancel,
+            "pause": self._pause,
+            "resume": self._resume,
+            "retry": self._retry,
+            "skip": self._skip,
+            "extend": self._extend,
+            "limit": self._limit,
+        }
+        self.endpoints = {
+            verb: Endpoint(f"build-{verb}", f"{PREFIX}{verb}", QUEUE_GROUP, metadata=SCHEMAS[verb])
+            for verb in self._verbs
+        }
+        """What service discovery shows."""
+        self._questions, self._asked = trio.open_memory_channel[tuple[str, Message]](_MOST_WAITING)
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Answer, until cancelled; started when questions are taken."""
+        async with trio.open_nursery() as nursery:
+            for _ in range(_AT_ONCE):
+                nursery.start_soon(self._work)
+            for verb in self._verbs:
+                await self._bus.subscribe(f"{PREFIX}{verb}", self._taker(verb), queue=QUEUE_GROUP)
+            task_status.started()
+
+    def _taker(self, verb: str) -> Callable[[Message], None]:
+        def take(message: Message) -> None:
+            try:
+                self._questions.send_nowait((verb, message))
+            except trio.WouldBlock:
+                self._refuse(message, None, Refused("unavailable", "too many questions at a time: ask again"))
+
+        return take
+
+    async def _work(self) -> None:
+        async for verb, message in self._asked:
+            await self._answer(verb, message)
+
+    async def _answer(self, verb: str, message: Message) -> None:
+        began = trio.current_time()
+        build: str | None = None
+        error = ""
+        try:
+            document = _read(message.data)
+            build = document.get("id") if isinstance(document.get("id"), str) else None
+            with trio.fail_after(_DEADLINE):
+                answer = await self._verbs[verb](document)
+            self._reply(message, answer)
+        except Refused as refusal:
+            error = str(refusal)
+            self._refuse(message, build, refusal)
+        except trio.TooSlowError:
+            error = f"not done within {_DEADLINE:g} s; it may be done yet"
+            self._refuse(message, build, Refused("unavailable", error))
+        except (StoreError, BusError) as trouble:
+            error = str(trouble)
+            code = "conflict" if isinstance(trouble, Fenced) else "unavailable"
+            self._refuse(message, build, Refused(code, error))
+        except Exception as fault:  # noqa: BLE001 - a bug of ours, set off by this question, costs no other
+            _log.exception("an operator was not answered by a fault of the scheduler", verb=verb)
+            error = f"a fault in the scheduler ({type(fault).__name__}); see its log"
+            self._refuse(message, build, Refused("internal", error))
+        finally:
+            self.endpoints[verb].served(trio.current_time() - began, error)
+
+    def _reply(self, message: Message, answer: Document) -> None:
+        if not message.reply or not may_be_answered(message.reply):
+            return
+        try:
+            self._bus.publish(message.reply, encode(answer))
+        except MessageTooLarge as error:
+            text = f"{error}; ask for less at a time (limit)"
+            self._refuse(message, answer.get("id"), Refused("invalid", text))
+        except BusError as error:
+            _log.warning("an operator was not answered", error=str(error))
+
+    def _refuse(self, message: Message, build: str | None, refusal: Refused) -> None:
+        text = str(refusal)[:4_000]
+        _log.info(
+            "an operator was refused", subject=message.subject, build=build, code=refusal.code, why=text
+        )
+        if not message.reply or not may_be_answered(message.reply):
+            return
+        headers = {
+            "Nats-Service-Error": "".join(c if c.isascii() and c.isprintable() else "?" for c in text[:500]),
+            "Nats-Service-Error-Code": str(_NUMBERS[refusal.code]),
+        }
+        body = encode({"id": build, "error": {"code": refusal.code, "message": text}})
+        try:
+            self._bus.publish(message.reply, body, headers=headers)
+        except BusError as error:
+            _log.warning("an operator was not answered", error=str(error))
+
+    # What is asked.
+
+    async def _list(self, document: Document) -> Document:
+        most = _whole(document, "limit", _PAGE, low=1, high=_PAGE)
+        after = _text(document, "after", optional=True)
+        found = [summary(seen) for seen in self._supervisor.seen()]
+        known = {one["id"] for one in found}
+        found += [
+            {"id": build, "action": "", "status": "quarantined", "error": why}
+            for build, why in self._supervisor.quarantined.items()
+            if build not in known
+        ]
+        if _flag(document, "all"):
+            found += [one for one in await self._over() if one["id"] not in known]
+        found = sorted((one for one in found if one["id"] > after), key=lambda one: str(one["id"]))
+        return {
+            "builds": found[:most],
+            "next": found[most - 1]["id"] if len(found) > most else None,
+        }
+
+    async def _over(self) -> list[Document]:
+        """The builds that are over and still kept, by their reports: only those say how they ended."""
+        if not isinstance(self._store, JetStreamStore):
+            return []
+        found: dict[str, Document] = {}
+        reports = read(self._store.js, REPORTS, last_per_subject=True, headers_only=True)
+        async with aclosing(reports) as batches:
+            async for batch in batches:
+                for report in batch:
+                    _, _, token, run = report.subject.split(".")
+                    action, _, how = report.headers.get(SUBJECT_HEADER, "").rpartition(".")
+                    build = decode_token(token)
+                    document = {
+                        "id": build,
+                        "action": action,
+                        "status": "done" if how == "done" else "errored",
+                        "run": int(run),
+                        "ended": report.time / 1e9,
+                    }
+                    if int(run) >= found.get(build, document)["run"]:
+                        found[build] = document
+        return list(found.values())
+
+    async def _get(self, document: Document) -> Document:
+        seen = await self._seen(document)
+        answer = summary(seen)
+        answer |= {
+            "seq": seen.sequence,
+            "now": seen.chronicle.clock(),
+            "eta": None,
+            "paused": seen.plan.paused,
+            "limits": self._limits_of(seen),
+            "components": [],
+            "next": None,
+        }
+        if _flag(document, "components", otherwise=True):
+            total = len(seen.plan.phases)
+            start = _whole(document, "from", 0, low=0, high=max(0, total))
+            end = min(total, start + _whole(document, "limit", _PAGE, low=1, high=_PAGE))
+            graph = _flag(document, "graph")
+            for vertex in range(start, end):
+                answer["components"].append(component(seen, vertex, graph=graph))
+                if not vertex % _BUILT_AT_ONCE:
+                    await trio.lowlevel.checkpoint()
+            answer["next"] = end if end < total else None
+        return answer
+
+    def _limits_of(self, seen: Seen) -> list[Document]:
+        if seen.walk is None:
+            return []
+        waiting = self._slots.waiting(seen.walk)
+        return [{"limit": limit, "waiting": number} for limit, number in waiting.items()]
+
+    async def _why(self, document: Document) -> Document:
+        seen = await self._seen(document)
+        doctor = Doctor(seen, self._slots, self._store)
+        if document.get("component") is None:
+            reasons, more = doctor.build()
+        else:
+            reasons, more = [doctor.component(_vertex(seen.plan, document))], 0
+        return {"id": seen.plan.build.id, "status": seen.status, "reasons": reasons, "more": more}
+
+    async def _seen(self, document: Document) -> Seen:
+        build = _text(document, "id")
+        seen = self._supervisor.see(build)
+        if seen is None and self._loader is not None:
+            found = await self._loader.look(build)
+            seen = None if found is None else self._supervisor.recalled(*found)
+        if seen is None:
+            raise Refused("unknown", f"there is no build {build!r} here")
+        return seen
+
+    # What is to be done.
+
+    async def _cancel(self, document: Document) -> Document:
+        reason = _text(document, "reason", optional=True)
+        helm, seen = await self._helm(document)
+        return _done(seen, await helm.cancel(now=_flag(document, "now"), reason=reason[:1_000]))
+
+    async def _pause(self, document: Document) -> Document:
+        helm, seen = await self._helm(document)
+        return _done(seen, await helm.pause())
+
+    async def _resume(self, document: Document) -> Document:
+        helm, seen = await self._helm(document)
+        return _done(seen, await helm.resume())
+
+    async def _extend(self, document: Document) -> Document:
+        given = document.get("seconds")
+        if isinstance(given, bool) or not isinstance(given, int | float):
+            raise Refused("invalid", "seconds: a number is required")
+        helm, seen = await self._helm(document)
+        return _done(seen, await helm.extend(_vertex(seen.plan, document), float(given)), 1)
+
+    async def _limit(self, document: Document) -> Document:
+        limits = document.get("limits")
+        if not isinstance(limits, dict):
+            raise Refused("invalid", "limits: an object such as {'vpc.create.*': 5} is required")
+        helm, seen = await self._helm(document)
+        return _done(seen, await helm.limit(limits))
+
+    async def _retry(self, document: Document) -> Document:
+        build = _text(document, "id")
+        one = _text(document, "component", optional=True)
+        if self._supervisor.see(build) is not None:
+            helm, seen = await self._helm(document)
+            vertex = _vertex(seen.plan, document) if one else None
+            text, components = await helm.retry(vertex)
+            return _done(seen, text, components)
+        said: list[tuple[str, int]] = []
+
+        def decide(plan: Plan) -> Any:
+            events = plan.retry(_vertex(plan, document) if one else None)
+            said.append(retried(events))
+            return events
+
+        seen = await self._reopen(build, decide)
+        text, components = said[0]
+        return _done(seen, f"run {seen.plan.run} begins: {text}", components)
+
+    async def _skip(self, document: Document) -> Document:
+        build = _text(document, "id")
+        _text(document, "component")
+        output = document.get("output")
+        if not isinstance(output, dict | None):
+            raise Refused("invalid", "output: an object, which is merged into the component")
+        if self._supervisor.see(build) is not None:
+            helm, seen = await self._helm(document)
+            return _done(seen, await helm.supply(_vertex(seen.plan, document), output or {}), 1)
+        said: list[str] = []
+
+        def decide(plan: Plan) -> Any:
+            vertex = _vertex(plan, document)
+            events = plan.supply(vertex, output or {})
+            said.append(supplied(plan, vertex))
+            return events
+
+        seen = await self._reopen(build, decide)
+        return _done(seen, f"run {seen.plan.run} begins: {said[0]}", 1)
+
+    async def _helm(self, document: Document) -> tuple[Helm, Seen]:
+        build = _text(document, "id")
+        seen = self._supervisor.see(build)
+        if seen is not None and seen.walk is not None:
+            return Helm(seen.walk, self._supervisor.connectors, self._slots), seen
+        if self._loader is not None and (found := await self._loader.look(build)) is not None:
+            if not found[0].finished:
+                raise Refused("unavailable", _elsewhere(build))
+            raise Refused("conflict", f"{build} is over ({self._supervisor.recalled(*found).status})")
+        raise Refused("unknown", f"there is no build {build!r} that runs here")
+
+    async def _reopen(self, build: str, decide: Callable[[Plan], Any]) -> Seen:
+        if self._supervisor.stopping:
+            raise Refused("unavailable", "the scheduler is shutting down")
+        if self._loader is None:
+            text = f"no build {build!r} runs here, and the store {self._store.name} keeps none that is over"
+            raise Refused("unknown", f"{text}: submit what is left to be done as a build of its own")
+        await self._loader.reopen(build, decide)
+        seen = self._supervisor.see(build)
+        if seen is None:
+            raise Refused("unavailable", f"{build} is just being begun or ended: ask again soon")
+        return seen
+
+
+def _elsewhere(build: str) -> str:
+    return f"{build} is not over, and not held here: it may be taken up soon, or be quarantined"
+
+
+def _done(seen: Seen, text: str, components: int | None = None) -> Document:
+    answer: Document = {"id": seen.plan.build.id, "status": seen.status, "text": text}
+    return answer if components is None else {**answer, "components": components}
+
+
+def _read(data: bytes) -> Document:
+    if not data:
+        return {}
+    try:
+        document = decode(data)
+    except InvalidJSON as error:
+        raise Refused("invalid", f"not JSON: {error}") from None
+    if not isinstance(document, dict):
+        raise Refused("invalid", "a JSON object is required")
+    return document
+
+
+def _text(document: Document, name: str, *, optional: bool = False) -> str:
+    value = document.get(name)
+    if value is None and optional:
+        return ""
+    if not isinstance(value, str) or not value:
+        raise Refused("invalid", f"{name}: a text is required")
+    return value
+
+
+def _flag(document: Document, name: str, *, otherwise: bool = False) -> bool:
+    value = document.get(name, otherwise)
+    if not isinstance(value, bool):
+        raise Refused("invalid", f"{name}: true or false")
+    return value
+
+
+def _whole(document: Document, name: str, otherwise: int, *, low: int, high: int) -> int:
+    value = document.get(name, otherwise)
+    if type(value) is not int or value < low:
+        raise Refused("invalid", f"{name}: a whole number from {low}")
+    return min(value, high)
+
+
+def _vertex(plan: Plan, document: Document) -> Vertex:
+    name = _text(document, "component")
+    vertex = plan.graph.index.get(name)
+    if vertex is None:
+        raise Refused("unknown", f"{plan.build.id} has no component {name!r}")
+    return vertex

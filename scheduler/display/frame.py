@@ -1,0 +1,134 @@
+"""One picture of a running build, never larger than the terminal."""
+
+from itertools import islice
+
+from attrs import frozen
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderResult
+
+from scheduler.display.lines import STATE_STYLES, Line, bar, counts, fit, segments
+from scheduler.progress import Progress
+from scheduler.text import seconds
+
+_RETRYING = 3
+"""Components that are to be tried again and have a line of their own."""
+_ABOVE = 4
+"""Lines that are left above the picture for errors, so that the latest can be seen."""
+_TWO_COLUMNS = 76
+_TIME = 7
+"""Cells that a duration takes."""
+_STATUS = {
+    "paused": "paused: nothing new starts",
+    "halted": "stopping: nothing new starts, what runs is awaited",
+}
+
+
+@frozen
+class Frame:
+    """The picture, for rich."""
+
+    progress: Progress
+    now: float
+
+    def __rich_console__(self, _console: Console, options: ConsoleOptions) -> RenderResult:
+        """Draw it; called by rich."""
+        yield from segments(frame_lines(self.progress, self.now, options.max_width, options.size.height))
+
+
+def frame_lines(progress: Progress, now: float, width: int, height: int) -> list[Line]:
+    """The picture's lines, as many as fit with the cursor's own.
+
+    Args:
+        progress: the build.
+        now: by the clock of ``progress``.
+        width: cells of the terminal.
+        height: lines of it.
+    """
+    lines: list[Line] = [
+        [],
+        _header(progress, now, width),
+        _bar(progress, width),
+        _cut(counts(progress), width),
+    ]
+    if progress.limits:
+        lines.append(_limits(progress, width))
+    retrying = _retrying(progress, now, width)
+    # An empty line before each part, "more", and the cursor's.
+    room = (
+        height - len(lines) - (len(retrying) + 1 if retrying else 0) - 3 - min(len(progress.errors), _ABOVE)
+    )
+    if progress.running and room > 0:
+        lines += [[], *_running(progress, now, width, room)]
+    if retrying:
+        lines += [[], *retrying]
+    return lines[: max(1, height - 1)]
+
+
+def _header(progress: Progress, now: float, width: int) -> Line:
+    left = progress.left(now)
+    right = seconds(progress.elapsed(now))
+    if left is not None:
+        right += f", about {seconds(max(1.0, left))} left"
+    room = width - len(right) - 2
+    status = fit(_STATUS.get(progress.status, ""), room // 2)
+    name = _cut([(fit(progress.action, 20), "bold"), (f"  {progress.build}", "")], room - len(status))
+    line = [*name, (f"  {status}" if status else "", "yellow")]
+    filled = sum(cell_len(text) for text, _ in line)
+    return _cut([*line, (" " * (width - filled - len(right)) + right, "bold")], width)
+
+
+def _bar(progress: Progress, width: int) -> Line:
+    figures = f"  {progress.done:,} of {progress.total:,}"
+    style = "red" if progress.errors else "green"
+    return [*bar(progress.done, progress.total, max(1, width - len(figures)), style), (figures, "")]
+
+
+def _cut(line: Line, width: int) -> Line:
+    cut: Line = []
+    for text, style in line:
+        if width > 0:
+            cut.append((fit(text, width), style))
+            width -= cell_len(cut[-1][0])
+    return cut
+
+
+def _limits(progress: Progress, width: int) -> Line:
+    reached = ", ".join(f"{limit} ({waiting:,} wait)" for limit, waiting in progress.limits)
+    return [("limits reached: ", "yellow"), (fit(reached, width - 16), "")]
+
+
+def _running(progress: Progress, now: float, width: int, room: int) -> list[Line]:
+    running = progress.running
+    across = 2 if width >= _TWO_COLUMNS and len(running) > room else 1
+    each = (width - 2 * (across - 1)) // across
+    shown = list(islice(running.values(), room * across))
+    rows = -(-len(shown) // across)
+    lines: list[Line] = []
+    for row in range(rows):
+        line: Line = []
+        for item in shown[row::rows]:
+            name = fit(item.component, each - 2 - _TIME, pad=True)
+            line += [
+                (f"{'  ' if line else ''}  {name}", STATE_STYLES["running"]),
+                (seconds(now - item.since).rjust(_TIME), "dim"),
+            ]
+        lines.append(line)
+    more = max(progress.count("running"), len(running)) - len(shown)
+    if more > 0:
+        lines.append([(f"  +{more:,} more", "dim")])
+    return lines
+
+
+def _retrying(progress: Progress, now: float, width: int) -> list[Line]:
+    lines: list[Line] = []
+    for item in islice(progress.retrying.values(), _RETRYING):
+        when = "soon" if item.at is None or item.at <= now else f"in {seconds(item.at - now)}"
+        head = f"  again {when}".ljust(18)
+        room = width - len(head) - 2
+        name = fit(item.component, max(room // 2, room - len(item.error) - 2))
+        error = fit(f": {item.error}" if item.error else "", room - cell_len(name))
+        lines.append([(head, STATE_STYLES["retrying"]), (name, ""), (error, "dim")])
+    more = max(progress.count("retrying"), len(progress.retrying)) - len(lines)
+    if lines and more > 0:
+        lines.append([(f"  +{more:,} more to be tried again", "dim")])
+    return lines

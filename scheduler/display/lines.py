@@ -1,0 +1,131 @@
+"""Pieces of a line: what fits into so many cells of a terminal, bars, counts.
+
+A line is a list of texts with their styles, and no more: a board is drawn several times a second, and rich's
+own tables and texts take more time for it than all the rest.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import TypeAlias
+
+from rich.cells import cell_len, set_cell_size
+from rich.segment import Segment
+from rich.style import Style
+from rich.text import Text
+
+from scheduler.progress import Progress
+from scheduler.text import printable
+
+Line: TypeAlias = list[tuple[str, str]]
+"""Texts, each with the name of its style; empty for none."""
+
+STATE_STYLES = {
+    "completed": "green",
+    "done": "green",
+    "running": "cyan",
+    "retrying": "yellow",
+    "skipped": "magenta",
+    "errored": "bold red",
+    "halted": "yellow",
+    "paused": "yellow",
+    "quarantined": "bold red",
+}
+_WORDS = (
+    ("completed", "done"),
+    ("running", "running"),
+    ("waiting", "waiting"),
+    ("retrying", "retrying"),
+    ("skipped", "skipped"),
+    ("errored", "errored"),
+)
+_ALWAYS = 3
+"""Of those, how many are there also when they are 0."""
+
+
+def fit(text: str, width: int, *, pad: bool = False) -> str:
+    """``text`` in at most so many cells, cut with a mark where it has more; with ``pad`` in exactly as many.
+
+    What a terminal would obey is made harmless first.
+    """
+    if width <= 0:
+        return ""
+    # A character takes two cells at most, so that long ids need not be measured whole.
+    text = printable(text[: 2 * width + 2])
+    size = len(text) if text.isascii() else cell_len(text)
+    if size > width:
+        return set_cell_size(text, width - 1) + "…"
+    return text + " " * (width - size) if pad else text
+
+
+def segments(lines: Iterable[Line]) -> Iterator[Segment]:
+    """Lines as rich writes them."""
+    end = Segment.line()
+    for line in lines:
+        for text, style in line:
+            yield Segment(text, Style.parse(style) if style else None)
+        yield end
+
+
+def as_text(line: Line) -> Text:
+    """A line as rich's own text, for what is printed once."""
+    return Text.assemble(*line, no_wrap=True, overflow="ellipsis")
+
+
+def bar(done: int, total: int, width: int, style: str) -> Line:
+    """How much is done, as a bar; it can be read without colours too."""
+    filled = min(width, width * done // max(1, total))
+    return [("━" * filled, style), ("╌" * (width - filled), "dim")]
+
+
+def counts(progress: Progress) -> Line:
+    """How many components are in which state."""
+    line: Line = []
+    for index, (state, word) in enumerate(_WORDS):
+        number = progress.count(state)
+        if number or index < _ALWAYS:
+            style = STATE_STYLES.get(state, "") if number else "dim"
+            line.append((f"{'  ' if line else ''}{number:,} {word}", style))
+    return line
+
+
+def plain(line: Line) -> str:
+    """A line without its styles."""
+    return "".join(text for text, _ in line)
+
+
+def columns(
+    rows: list[list[str]],
+    *,
+    width: int | None,
+    flexible: tuple[int, ...],
+    right: tuple[int, ...] = (),
+) -> list[list[str]]:
+    """Rows of equally many cells, made equally wide column by column; two blanks belong between them.
+
+    Args:
+        rows: the cells; the first row may be a heading.
+        width: the cells of a terminal that all columns share; None cuts nothing, for pipes.
+        flexible: the columns that give way where there is not enough room, those that give least first.
+        right: the columns with numbers.
+    """
+    if not rows:
+        return []
+    widths = [max(cell_len(row[index]) for row in rows) for index in range(len(rows[0]))]
+    if width is not None:
+        for index in reversed(flexible):
+            over = sum(widths) + 2 * (len(widths) - 1) - width
+            if over > 0:
+                widths[index] = max(_LEAST, widths[index] - over)
+    shaped = []
+    for row in rows:
+        cells = []
+        for index, (cell, size) in enumerate(zip(row, widths, strict=True)):
+            if index in right:
+                cells.append(" " * (size - cell_len(cell)) + cell)
+            else:
+                cells.append(fit(cell, size, pad=index < len(row) - 1))
+        shaped.append(cells)
+    return shaped
+
+
+_LEAST = 8
+"""Cells that a column keeps, however narrow the terminal is."""

@@ -1,0 +1,246 @@
+"""Builds and components as tables, and as one page about a build.
+
+In a terminal they fit; in a pipe nothing is cut.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from scheduler.display.lines import STATE_STYLES, Line, as_text, bar, columns, counts, fit, plain
+from scheduler.loose import number, objects, text, whole
+from scheduler.progress import Progress
+from scheduler.text import count, printable, seconds
+from scheduler.timeline import OVER
+
+_SHOWN = 10
+"""Components of each kind on a page that does not list all."""
+_LONG = 1 << 20
+"""Cells of a line in a pipe: as many as it takes."""
+
+Answer = Mapping[str, Any]
+"""What a scheduler answers."""
+
+
+def width_of(console: Console) -> int | None:
+    """The cells that a line may take; None where nobody's terminal is in the way."""
+    return console.width if console.is_terminal else None
+
+
+def put(console: Console, line: Line) -> None:
+    """Write a line, with styles where they can be shown; it was made to fit before."""
+    if console.is_terminal:
+        console.print(as_text(line))
+    else:
+        console.out(plain(line).rstrip(), highlight=False)
+
+
+def show_builds(console: Console, builds: Sequence[Answer], now: float) -> None:
+    """A line for each build.
+
+    Args:
+        console: where to.
+        builds: summaries.
+        now: seconds since 1970, by our own clock.
+    """
+    rows = [["ID", "ACTION", "STATUS", "DONE", "AGE", "ERROR"], *(_build_row(build, now) for build in builds)]
+    if not any(row[5] for row in rows[1:]):
+        rows = [row[:5] for row in rows]
+    flexible = (0, 5) if len(rows[0]) > 5 else (0,)
+    shaped = columns(rows, width=width_of(console), flexible=flexible, right=(3, 4))
+    for index, row in enumerate(shaped):
+        style = STATE_STYLES.get(row[2].strip(), "")
+        line: Line = [(f"{row[0]}  {row[1]}  ", ""), (row[2], style), ("  " + "  ".join(row[3:]), "")]
+        put(console, [("  ".join(row).rstrip(), "dim")] if index == 0 else line)
+
+
+def _build_row(build: Answer, now: float) -> list[str]:
+    tally, total = build.get("counts"), build.get("total")
+    done = whole(tally.get("completed")) if isinstance(tally, Mapping) else None
+    accepted = number(build.get("accepted"))
+    figures = f"{done:,}/{total:,}" if done is not None and isinstance(total, int) else "-"
+    age = "-" if accepted is None else seconds(now - accepted)
+    names = [printable(text(build.get(name))) for name in ("id", "action", "status")]
+    return [*names, figures, age, printable(text(build.get("error")))]
+
+
+def show_status(console: Console, answer: Answer, progress: Progress, now: float) -> None:
+    """One build: how far it is, what runs, what failed, which limits are reached.
+
+    Args:
+        console: where to.
+        answer: the whole build.
+        progress: the same, taken in.
+        now: by the clock of ``progress``.
+    """
+    width = width_of(console) or _LONG
+    name = text(answer.get("name"))
+    head = fit(progress.build + (f" ({name})" if name and name != progress.build else ""), width // 2)
+    status = fit(progress.status, 20)
+    put(
+        console,
+        [(head, "bold"), (f"  {fit(progress.action, 20)}  ", ""), (status, STATE_STYLES.get(status, ""))],
+    )
+    put(console, [(_since(answer, progress, now), "dim")])
+    if progress.total:
+        figures = f"  {progress.done:,} of {progress.total:,}"
+        style = "red" if progress.errors else "green"
+        put(
+            console,
+            [*bar(progress.done, progress.total, min(width, 80) - len(figures), style), (figures, "")],
+        )
+        put(console, counts(progress))
+    if progress.limits:
+        reached = ", ".join(f"{limit} ({waiting:,} wait)" for limit, waiting in progress.limits)
+        put(console, [("limits reached: ", "yellow"), (fit(reached, width - 16), "")])
+    if progress.error is not None:
+        put(console, [("error: ", "bold red"), (fit(progress.error, width * 3 - 7), "")])
+    _running(console, progress, now, width)
+    _failing(console, progress, now, width)
+    _next_step(console, progress)
+
+
+def _since(answer: Answer, progress: Progress, now: float) -> str:
+    took = seconds(progress.elapsed(now))
+    over = progress.status in OVER
+    line = f"took {took}" if over else f"accepted {took} ago"
+    left = progress.left(now)
+    if left is not None:
+        line += f", about {seconds(max(1.0, left))} left"
+    return line + (f", run {progress.run}" if whole(answer.get("run"), 1) > 1 else "")
+
+
+def _running(console: Console, progress: Progress, now: float, width: int) -> None:
+    if not progress.running:
+        return
+    put(console, [])
+    put(console, [("running, the longest first:", "dim")])
+    for item in list(progress.running.values())[:_SHOWN]:
+        took = seconds(now - item.since)
+        put(console, [(f"  {took:>7}  ", "dim"), (fit(item.component, width - 11), STATE_STYLES["running"])])
+    _more(console, len(progress.running))
+
+
+def _failing(console: Console, progress: Progress, now: float, width: int) -> None:
+    if progress.retrying:
+        put(console, [])
+        put(console, [("to be tried again:", "dim")])
+        for again in list(progress.retrying.values())[:_SHOWN]:
+            when = "soon" if again.at is None or again.at <= now else f"in {seconds(again.at - now)}"
+            said = fit(f"{again.component}: attempt {again.attempt}: {again.error}", width - 13)
+            put(console, [(f"  {when:<10} ", "dim"), (said, STATE_STYLES["retrying"])])
+        _more(console, len(progress.retrying))
+    if progress.errors:
+        put(console, [])
+        put(console, [("errored:", "dim")])
+        for component, error in list(progress.errors.items())[:_SHOWN]:
+            if console.is_terminal:
+                # A text may be long, and what it says is what one is here for.
+                name = fit(component, max(20, width // 2))
+                console.print(Text.assemble(("  " + name, "bold red"), ": " + printable(error, 600)))
+            else:
+                put(console, [(f"  {printable(component)}: {printable(error)}", "")])
+        _more(console, len(progress.errors))
+
+
+def _more(console: Console, number_of: int) -> None:
+    if number_of > _SHOWN:
+        put(console, [(f"  +{number_of - _SHOWN:,} more: --components lists all", "dim")])
+
+
+def _next_step(console: Console, progress: Progress) -> None:
+    name = printable(progress.build)
+    step = {
+        "paused": f"`scheduler resume {name}` lets it go on",
+        "errored": f"`scheduler retry {name}` tries again what failed",
+        "quarantined": f"`scheduler release {name}` and a restart take it up again",
+    }.get(progress.status)
+    if step is None and progress.status == "running" and progress.count("waiting") and not progress.running:
+        step = f"`scheduler why {name}` says what it waits for"
+    if step is not None:
+        put(console, [])
+        put(console, [(step, "dim")])
+
+
+def show_components(console: Console, answer: Answer, now: float) -> None:
+    """A line for each component: errored ones first, then what runs, then the others.
+
+    Args:
+        console: where to.
+        answer: the whole build.
+        now: by the scheduler's clock; for durations that have not ended.
+    """
+    first = ("errored", "retrying", "running", "waiting", "skipped", "completed")
+    order = {state: place for place, state in enumerate(first)}
+    found = sorted(objects(answer.get("components")), key=lambda one: order.get(text(one.get("state")), 9))
+    rows = [["COMPONENT", "STATE", "TRIES", "WAITED", "WORKED", "ERROR"]]
+    rows += [_component_row(one, now) for one in found]
+    if not any(row[5] for row in rows[1:]):
+        rows = [row[:5] for row in rows]
+    flexible = (0, 5) if len(rows[0]) > 5 else (0,)
+    for index, row in enumerate(columns(rows, width=width_of(console), flexible=flexible, right=(2, 3, 4))):
+        style = STATE_STYLES.get(row[1].strip(), "")
+        line: Line = [(f"{row[0]}  ", ""), (row[1], style), ("  " + "  ".join(row[2:]), "")]
+        put(console, [("  ".join(row).rstrip(), "dim")] if index == 0 else line)
+    if not found:
+        put(console, [("it has no components", "")])
+
+
+def _component_row(one: Answer, now: float) -> list[str]:
+    due, sent, ended = (number(one.get(name)) for name in ("due", "sent", "ended"))
+    until = sent if sent is not None else ended if ended is not None else now
+    waited = "-" if due is None else seconds(until - due)
+    worked = "-" if sent is None else seconds((now if ended is None else ended) - sent)
+    attempt = whole(one.get("attempt"))
+    names = [printable(text(one.get(name))) for name in ("id", "state")]
+    return [*names, str(attempt) if attempt else "-", waited, worked, printable(text(one.get("error")))]
+
+
+def show_reasons(console: Console, answer: Answer) -> None:
+    """What a build, or one of its components, waits for, as sentences."""
+    build, status = printable(text(answer.get("id"))), printable(text(answer.get("status")))
+    reasons = objects(answer.get("reasons"))
+    console.print(Text.assemble((build, "bold"), " is ", (status, STATE_STYLES.get(status, ""))))
+    if not reasons:
+        console.print(Text("Nothing waits."))
+    for reason in reasons:
+        console.print(_reason(reason), soft_wrap=not console.is_terminal)
+    more = whole(answer.get("more"))
+    if more:
+        console.print(
+            Text(
+                f"{count(more, 'reason')} more; `scheduler why {build} COMPONENT` asks about one.",
+                style="dim",
+            )
+        )
+
+
+def _reason(reason: Answer) -> Text:
+    component, said = printable(text(reason.get("component"))), printable(text(reason.get("text")))
+    lasts = number(reason.get("seconds"))
+    line = Text()
+    if component:
+        state = printable(text(reason.get("state")))
+        line.append(component, style="bold")
+        beside = [part for part in (state, "" if lasts is None else f"for {seconds(lasts)}") if part]
+        line.append(f" ({' '.join(beside)}): " if beside else ": ", style="dim")
+    line.append(said)
+    if not component and lasts is not None:
+        line.append(f" (for {seconds(lasts)})", style="dim")
+    cure = _cure(reason)
+    if cure:
+        line.append(f"; {cure}", style="yellow")
+    return line
+
+
+def _cure(reason: Answer) -> str:
+    """What to do about it, where the scheduler's words are the observation only."""
+    subject = printable(text(reason.get("subject")))
+    of = f" of {subject}" if subject else ""
+    if reason.get("connector") == "none":
+        return f"start a connector{of}"
+    if reason.get("connector") == "silent":
+        return f"look at the connector{of}, or `scheduler extend` its time"
+    return ""

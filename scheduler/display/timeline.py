@@ -1,0 +1,110 @@
+"""A build's timeline in 80 columns: how many worked at a time, the critical path, the slowest."""
+
+from collections.abc import Iterable, Sequence
+
+from rich.cells import cell_len
+from rich.console import Console
+
+from scheduler.display.lines import STATE_STYLES, Line, fit
+from scheduler.display.tables import put
+from scheduler.text import count, printable, seconds
+from scheduler.timeline import Span, Timeline, histogram
+
+_WIDTH = 80
+"""Cells, also in a pipe."""
+_BLOCKS = " ▁▂▃▄▅▆▇█"
+_SMALL = 20
+"""A build of up to so many components is shown whole."""
+_SLOWEST = 10
+_LONGEST_PATH = 16
+"""Components of the critical path; of a longer one its middle is left out."""
+
+
+def show_timeline(console: Console, timeline: Timeline, build: str, status: str) -> None:
+    """Print it.
+
+    Args:
+        console: where to; in a terminal as wide as that, in a pipe 80 columns.
+        timeline: what happened.
+        build: its id.
+        status: how the build stands.
+    """
+    width = max(40, console.width) if console.is_terminal else _WIDTH
+    took = seconds(timeline.seconds)
+    style = STATE_STYLES.get(status, "")
+    put(console, [(fit(build, width - 40), "bold"), ("  ", ""), (fit(status, 12), style), (f"  {took}", "")])
+    if not timeline.spans:
+        put(console, [("nothing has been due yet", "")])
+        return
+    _concurrency(console, timeline, width)
+    if len(timeline.spans) <= _SMALL:
+        _part(
+            console,
+            timeline,
+            "every component (░ waiting, █ working, * critical path):",
+            timeline.spans,
+            width,
+        )
+        _critical(console, timeline)
+        return
+    path = timeline.path
+    hidden = len(path) - _LONGEST_PATH
+    shown = path if hidden <= 0 else path[: _LONGEST_PATH // 2] + path[-_LONGEST_PATH // 2 :]
+    without = f", {hidden:,} not shown" if hidden > 0 else ""
+    put(console, [])
+    _critical(console, timeline, without)
+    _bars(console, timeline, shown, width)
+    _part(console, timeline, "slowest:", timeline.slowest(_SLOWEST), width)
+
+
+def _concurrency(console: Console, timeline: Timeline, width: int) -> None:
+    heights = histogram(timeline.spans, timeline.began, timeline.ended, width)
+    most = timeline.most
+    put(console, [])
+    top = max(1.0, *heights)
+    blocks = "".join(_BLOCKS[-(-round(height / top * 80) // 10)] for height in heights)
+    put(console, [(blocks, STATE_STYLES["running"])])
+    end = seconds(timeline.seconds)
+    middle = f"working at a time, at most {most:,}"
+    put(console, [(f"0s{middle.center(width - 2 - len(end))}{end}", "dim")])
+    share = count(len(timeline.spans), "component")
+    waited, worked = seconds(timeline.waiting), seconds(timeline.working)
+    put(console, [(f"{share}: {worked} of work, {waited} of waiting for slots and limits", "")])
+
+
+def _critical(console: Console, timeline: Timeline, more: str = "") -> None:
+    path = timeline.path
+    waiting = sum(span.waiting for span in path)
+    working = sum(span.working for span in path)
+    took = f"{seconds(working)} working, {seconds(waiting)} waiting"
+    put(console, [(f"critical path: {count(len(path), 'component')}, {took}", "bold"), (more, "dim")])
+
+
+def _part(console: Console, timeline: Timeline, title: str, spans: Sequence[Span], width: int) -> None:
+    put(console, [])
+    put(console, [(title, "dim")])
+    _bars(console, timeline, spans, width)
+
+
+def _bars(console: Console, timeline: Timeline, spans: Iterable[Span], width: int) -> None:
+    spans = list(spans)
+    on_path = {span.component for span in timeline.path}
+    names = min(max(cell_len(printable(span.component)) for span in spans), width * 2 // 5)
+    room = width - names - 2 - 2 - 18
+    for span in spans:
+        mark = "*" if span.component in on_path else " "
+        waited = f"+{seconds(span.waiting)}" if span.waiting >= 0.05 else ""
+        style = STATE_STYLES.get(span.state, "")
+        line: Line = [(f"{mark} ", "bold"), (fit(span.component, names, pad=True) + "  ", "")]
+        line += _bar(span, timeline, room, style)
+        line.append((f" {seconds(span.working):>8}{waited:>9}", "dim"))
+        put(console, line)
+
+
+def _bar(span: Span, timeline: Timeline, room: int, style: str) -> Line:
+    """Where in time it was; what took any time at all has a cell."""
+    scale = room / timeline.seconds if timeline.seconds > 0 else 0.0
+    due = min(room - 1, int((span.due - timeline.began) * scale))
+    sent = min(room - 1, max(due, int((span.sent - timeline.began) * scale)))
+    ended = min(room, max(sent + 1, round((span.ended - timeline.began) * scale)))
+    return [(" " * due + "░" * (sent - due), "yellow"), ("█" * (ended - sent) + " " * (room - ended), style)]

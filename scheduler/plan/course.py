@@ -1,0 +1,562 @@
+"""The run of a build by itself: what may start, what a reply changes, how it ends."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+from attrs import field, frozen
+
+from scheduler.errors import IllegalTransition, Stuck, TemplateError
+from scheduler.events import Accepted, Finished, Retrying, Settled, Started, Withdrawn
+from scheduler.graph import Vertex
+from scheduler.ledger import Ledger
+from scheduler.limits import DEFAULT_LIMITS, Limits
+from scheduler.model import Action, Change, State
+from scheduler.outcome import Outcome, cut, error_text
+from scheduler.plan.attempts import Attempts
+from scheduler.plan.phases import IN_FLIGHT, Phase, Phases
+from scheduler.report import Report
+from scheduler.rules import LimitRule, Retries, Retry, retry_for
+from scheduler.strictjson import Raw
+from scheduler.subjects import request_subject
+from scheduler.validation import Prepared
+
+
+@frozen
+class Request:
+    """What is to be sent for one component."""
+
+    vertex: Vertex
+    build: str
+    component: str
+    attempt: str
+    """``<build>/<component>/<n>``: a key by which a connector can know a request it had before."""
+    subject: str
+    type: str
+    provider: str
+    timeout: float | None
+    """Seconds, where the component names them."""
+    retry: Retry
+    """What follows when it fails."""
+    body: bytes = field(repr=False)
+    started: Started = field(repr=False)
+    """To be persisted before the request leaves."""
+
+
+class Course:
+    """The course of one build, from its acceptance to its report, if nobody interferes.
+
+    Args:
+        prepared: the build.
+        resumed: it was begun by an earlier process: what it says is `running` is in flight and is
+            awaited, and what it says is `errored` has failed. Otherwise both are to be done.
+        limits: for texts that come in on the way.
+        retries: the operator's rules, for what neither the component nor the build has a rule.
+    """
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        *,
+        resumed: bool = False,
+        limits: Limits = DEFAULT_LIMITS,
+        retries: Retries = (),
+    ) -> None:
+        self.build = prepared.build
+        self.digest = prepared.digest.hex()
+        """Equal for equal content."""
+        self.graph = prepared.graph
+        self.phases = Phases(prepared.graph.ids)
+        """Where each change stands."""
+        self.cause: str | None = None
+        """What is to be reported as the build's error; None while there is none."""
+        self.stopped = False
+        """Whether this process is to end; that halts the build, and is no failure of it."""
+        self.paused = False
+        """Whether an operator wants nothing new to be sent, for now."""
+        self.cancelled = False
+        """Whether an operator has ended it."""
+        self.finished = False
+        """Whether the end of the run was persisted by an earlier process."""
+        self.run = 1
+        """Counts the runs of the build: one, and one more each time that it is gone on with after its end."""
+        self.rules: tuple[LimitRule, ...] = prepared.policy.limits
+        """The build's own limits."""
+        self.priorities: Sequence[float] = ()
+        """By vertex: what the rest of the build waits for most is the highest."""
+        self._policy = prepared.policy
+        self._retries = retries
+        self._halted = False
+        self._forgiven = 0
+        """Failures that an operator knew of and went on with."""
+        self._templates = prepared.templates
+        self._limits = limits
+        self._secrets = prepared.secrets
+        self._ledger = Ledger(prepared.build, prepared.graph, limits)
+        self._attempts = Attempts()
+        self._last_errors: dict[Vertex, str] = {}
+        """Of those whose last attempt failed, and that are tried again."""
+        self._outputs: dict[Vertex, Mapping[str, Any]] = {}
+        """What an operator supplied for changes that are not due yet."""
+        self._adoptable: dict[Vertex, Mapping[str, Any]] = {}
+        self._unpersisted: list[Settled] = []
+        self._skips: list[Vertex] = []
+        for vertex, change in enumerate(self.build.changes):
+            if change.state is State.COMPLETED:
+                self._move(vertex, Phase.COMPLETED)
+            elif resumed and change.state is State.ERRORED:
+                self._move(vertex, Phase.ERRORED)
+            elif resumed and change.state is State.RUNNING and change.action is not Action.NONE:
+                self._move(vertex, Phase.STARTING)
+                self._move(vertex, Phase.RUNNING)
+        if resumed:
+            self._take_over()
+
+    def _take_over(self) -> None:
+        """What a store that has no log says of an earlier process."""
+        for vertex, change in enumerate(self.build.changes):
+            self._attempts.start_at(vertex, change.attempts)
+            if self.phases[vertex] is Phase.ERRORED:
+                why = error_text(change.fields.get("error"), self._limits) or "failed before a restart"
+                self._reckon(vertex, why)
+        for layer in self.graph.layers():
+            for vertex in layer:
+                if self.phases[vertex] is Phase.COMPLETED and (missing := self._ledger.catch_up(vertex)):
+                    self._unpersisted.append(missing)
+
+    @property
+    def halted(self) -> bool:
+        """Whether nothing new may be sent any more."""
+        return self.stopped or self._halted
+
+    @property
+    def held(self) -> bool:
+        """Whether nothing new may be sent now."""
+        return self.halted or self.paused
+
+    @property
+    def in_flight(self) -> int:
+        """How many changes are in flight."""
+        return self.phases.in_flight
+
+    @property
+    def done(self) -> int:
+        """How many changes are settled."""
+        return self.phases.settled
+
+    @property
+    def over(self) -> bool:
+        """Whether the build has come to its end: nothing is in flight, and nothing is left to be done."""
+        counts = self.phases.counts
+        if self.phases.in_flight or counts[Phase.RETRYING]:
+            return False
+        return self._halted or not counts[Phase.WAITING]
+
+    @property
+    def accepted(self) -> Accepted:
+        """The first event of the build."""
+        return Accepted({**self.build.fields, **self.report().lists()}, self.digest)
+
+    @property
+    def completed(self) -> int:
+        """How many changes are completed."""
+        return self.phases.counts[Phase.COMPLETED]
+
+    def counts(self) -> dict[str, int]:
+        """How many changes are in each state, as people are told: what is about to be sent is running."""
+        counts = self.phases.counts
+        return {
+            "waiting": counts[Phase.WAITING],
+            "running": self.phases.in_flight,
+            "retrying": counts[Phase.RETRYING],
+            "completed": counts[Phase.COMPLETED],
+            "errored": counts[Phase.ERRORED],
+            "skipped": counts[Phase.SKIPPED],
+        }
+
+    def phase(self, vertex: Vertex) -> Phase:
+        """Where a change stands."""
+        return self.phases[vertex]
+
+    def unsettled(self) -> list[Vertex]:
+        """The changes that have no outcome yet, and may get one."""
+        return self.phases.within(Phase.WAITING, Phase.STARTING, Phase.RUNNING, Phase.RETRYING)
+
+    def halt(self, cause: str) -> None:
+        """From now on nothing new is sent. The first cause is kept: it is the one reported."""
+        self._halted = True
+        if self.cause is None:
+            self.cause = cause
+
+    def stop(self) -> None:
+        """From now on nothing new is sent, because this process is to end."""
+        self.stopped = True
+
+    def is_in_flight(self, vertex: Vertex) -> bool:
+        """Whether a change is in flight; at the beginning only what an earlier process sent is."""
+        return self.phases[vertex] in IN_FLIGHT
+
+    def is_starting(self, vertex: Vertex) -> bool:
+        """Whether a change is about to be sent, as far as is known."""
+        return self.phases[vertex] is Phase.STARTING
+
+    def is_due(self, vertex: Vertex) -> bool:
+        """Whether a change whose dependencies are settled is to be tried, as soon as nothing holds it up."""
+        return not self.halted and self.phases[vertex] in {Phase.WAITING, Phase.RETRYING}
+
+    def is_to_be_given_up(self, vertex: Vertex) -> bool:
+        """Whether a change waits for another attempt that there will not be."""
+        return self._halted and self.phases[vertex] is Phase.RETRYING
+
+    def is_instant(self, vertex: Vertex) -> bool:
+        """Whether a change completes without being sent."""
+        return self.build.changes[vertex].action is Action.NONE or vertex in self._outputs
+
+    def attempt(self, vertex: Vertex) -> int:
+        """The number of the attempt that is in flight, or was the last one; 1 before the first."""
+        failed = self._attempts.failed(vertex)
+        return max(1, failed if self.phases[vertex] in {Phase.RETRYING, Phase.ERRORED} else failed + 1)
+
+    def subject(self, vertex: Vertex) -> str:
+        """What the request of a change goes out on, as far as that can be told before it is rendered."""
+        change = self.build.changes[vertex]
+        return f"{change.type}.{change.action.value}.{change.provider}"
+
+    def due_subject(self, vertex: Vertex) -> str:
+        """The same of a change that is due, rendered where it must be; a guess where that fails."""
+        change = self.build.changes[vertex]
+        if "{" not in change.type + change.provider and "$" not in change.type + change.provider:
+            return self.subject(vertex)
+        try:
+            return self._request(vertex, change).subject
+        except TemplateError:
+            return self.subject(vertex)
+
+    def begin(self, vertex: Vertex) -> Request | Settled | None:
+        """Whether a change whose dependencies are settled may start, and with what.
+
+        Returns:
+            None where the plan is held; the outcome where it has one without being sent (action
+            ``none``, an operator's word, or a reference that cannot be resolved); otherwise the request:
+            persist its ``started``, then call `sent` or `withdraw`.
+
+        Raises:
+            IllegalTransition: the change began before, or a dependency is not completed.
+        """
+        if self.held:
+            return None
+        change = self.build.changes[vertex]
+        phases = self.phases
+        for dependency in self.graph.dependencies[vertex]:
+            if phases[dependency] is not Phase.COMPLETED:
+                msg = f"{change.id} cannot begin before {self.graph.ids[dependency]} is completed"
+                raise IllegalTransition(msg)
+        if vertex in self._outputs:
+            return self._complete_with(vertex, self._outputs.pop(vertex))
+        if change.action is Action.NONE:
+            self._move(vertex, Phase.COMPLETED)
+            return self._ledger.complete(vertex, {**change.fields, "_state": "completed"})
+        try:
+            request = self._request(vertex, change)
+        except TemplateError as error:
+            text = str(error).removeprefix(f"{change.id}.")
+            return self._fail(vertex, text)
+        self._move(vertex, Phase.STARTING)
+        return request
+
+    def _complete_with(self, vertex: Vertex, output: Mapping[str, Any]) -> Settled:
+        change = self.build.changes[vertex]
+        body, type_, provider = change.fields, change.type, change.provider
+        try:
+            rendered = self._templates[vertex].render(self._ledger.scope(vertex))
+        except TemplateError:
+            # It may be supplied for this very reason.
+            pass
+        else:
+            body = msgspec.json.decode(rendered.body)
+            type_, provider = rendered.type, rendered.provider
+        if self.phases[vertex] is Phase.SKIPPED:
+            self.phases.reopen(vertex)
+        self._move(vertex, Phase.COMPLETED)
+        for dependent in self.phases.within(Phase.SKIPPED):
+            self.phases.reopen(dependent)
+        for errored in self.phases.within(Phase.ERRORED):
+            self._skip_behind(errored)
+        kept = self._ledger.identified(
+            vertex, {**body, **output}, State.COMPLETED, type_=type_, provider=provider
+        )
+        return self._ledger.complete(vertex, kept)
+
+    def _request(self, vertex: Vertex, change: Change) -> Request:
+        rendered = self._templates[vertex].render(self._ledger.scope(vertex))
+        if change.sensitive:
+            self._secrets.add_json(rendered.body)
+        subject = request_subject(rendered.type, change.action.value, rendered.provider)
+        failed = self._attempts.failed(vertex)
+        attempt = f"{self.build.id}/{change.id}/{failed + 1}"
+        return Request(
+            vertex,
+            self.build.id,
+            change.id,
+            attempt,
+            subject,
+            rendered.type,
+            rendered.provider,
+            change.timeout,
+            change.retry or self._policy.retry or retry_for(self._retries, subject),
+            rendered.body,
+            Started(change.id, attempt, change.raw, failed),
+        )
+
+    def sent(self, vertex: Vertex) -> None:
+        """The request goes out now; to be called in the same breath as handing it to the bus.
+
+        Raises:
+            IllegalTransition: it did not begin, or the plan is held.
+        """
+        if self.held:
+            why = self.cause or ("the scheduler is to stop" if self.stopped else "it is paused")
+            msg = f"{self.graph.ids[vertex]} must not be sent: the build is halted ({why})"
+            raise IllegalTransition(msg)
+        self._move(vertex, Phase.RUNNING)
+
+    def resume(self, vertex: Vertex) -> Request | Settled:
+        """A change that an earlier process began to send.
+
+        Returns:
+            The request that it must have been; or the outcome, where that can no longer be told.
+
+        Raises:
+            IllegalTransition: it is not in flight.
+        """
+        change = self.build.changes[vertex]
+        if self.phases[vertex] not in IN_FLIGHT:
+            msg = f"{change.id} is {self.phases[vertex].name}, and was not sent"
+            raise IllegalTransition(msg)
+        try:
+            return self._request(vertex, change)
+        except TemplateError as error:
+            self.departed(vertex)
+            return self._fail(vertex, f"sent before a restart, and its request cannot be told again: {error}")
+
+    def departed(self, vertex: Vertex) -> None:
+        """The request of a change that began to be sent has left, or may have: it is in flight.
+
+        Raises:
+            IllegalTransition: it is neither about to be sent nor sent.
+        """
+        if self.phases[vertex] is not Phase.RUNNING:
+            self._move(vertex, Phase.RUNNING)
+
+    def withdraw(self, vertex: Vertex) -> Withdrawn:
+        """The request did not leave, and never will: the change is waiting again.
+
+        Raises:
+            IllegalTransition: it is not in flight.
+        """
+        self._move(vertex, Phase.WAITING)
+        change = self.build.changes[vertex]
+        return Withdrawn(change.id, change.raw, self._attempts.failed(vertex))
+
+    def settle(
+        self, request: Request, outcome: Outcome, *, luck: float = 1.0, elapsed: float = 0.0
+    ) -> Settled | Retrying:
+        """The attempt ended (WIRE: "What a completion changes"). An error may halt the build.
+
+        Args:
+            request: of the attempt.
+            outcome: how it ended.
+            luck: from 0 to 1, random: how much of the longest pause passes before another attempt.
+            elapsed: seconds since the first attempt.
+
+        Returns:
+            What became of the change; or that there will be another attempt.
+
+        Raises:
+            IllegalTransition: the change is not in flight.
+        """
+        vertex = request.vertex
+        self._must_be_running(vertex)
+        change = self.build.changes[vertex]
+        if outcome.body is not None:
+            self._secrets.add(outcome.body)
+        if outcome.completed and change.action is Action.FIND and outcome.body is not None:
+            outcome = self._ledger.checked_find(outcome.body)
+        if outcome.completed:
+            self._move(vertex, Phase.COMPLETED)
+            body = self._identified(request, outcome.body or change.fields, State.COMPLETED)
+            return self._ledger.complete(vertex, body)
+        failed = self._attempts.fail(vertex)
+        again = self._attempts.again(vertex, request.retry, outcome, luck, elapsed)
+        error = self._text(outcome.error or "failed")
+        if isinstance(again, str):
+            return self._fail(vertex, error + again, request, outcome.body)
+        if self._halted:
+            return self._fail(
+                vertex, f"{error} (not tried again: the build was halted)", request, outcome.body
+            )
+        self._move(vertex, Phase.RETRYING)
+        self._last_errors[vertex] = error
+        return Retrying(change.id, request.attempt, error, again.pause, change.raw, failed)
+
+    def give_up_retrying(self, vertex: Vertex) -> Settled:
+        """There will be no other attempt of a change whose last one has failed: the build was halted.
+
+        Raises:
+            IllegalTransition: it does not wait for another attempt.
+        """
+        if self.phases[vertex] is not Phase.RETRYING:
+            msg = f"{self.graph.ids[vertex]} is {self.phases[vertex].name}, and not to be tried again"
+            raise IllegalTransition(msg)
+        return self._fail(vertex, f"{self._last_errors[vertex]} (not tried again: the build was halted)")
+
+    def rescue(self, request: Request, outcome: Outcome) -> Settled | None:
+        """A reply came to an attempt that had been given up, and the change waits for another one.
+
+        Returns:
+            The outcome, where it is a success: no other attempt is needed. Otherwise None.
+        """
+        vertex = request.vertex
+        if self.phases[vertex] is not Phase.RETRYING or not outcome.completed or outcome.body is None:
+            return None
+        self._move(vertex, Phase.COMPLETED)
+        return self._ledger.complete(vertex, self._identified(request, outcome.body, State.COMPLETED))
+
+    def adopt(self, request: Request, outcome: Outcome) -> bool:
+        """A success that came after the change had failed: kept beside the error as ``adoptable``.
+
+        Returns:
+            Whether it was kept: only a success is, and only the first.
+        """
+        vertex = request.vertex
+        if self.phases[vertex] is not Phase.ERRORED or vertex not in self._ledger.final:
+            return False
+        if not outcome.completed or outcome.body is None or vertex in self._adoptable:
+            return False
+        adoptable = self._adoptable[vertex] = self._identified(request, outcome.body, State.COMPLETED)
+        self._unpersisted.append(self._ledger.adopt(vertex, adoptable))
+        return True
+
+    def adopted(self) -> list[Settled]:
+        """What is to be persisted beside the outcomes themselves, since the last time this was asked.
+
+        That is what `adopt` kept, and what an earlier process did not get round to.
+        """
+        kept, self._unpersisted = self._unpersisted, []
+        return kept
+
+    def skips(self) -> list[Vertex]:
+        """What will not be sent because something before it has failed, since this was last asked."""
+        skips, self._skips = self._skips, []
+        return skips
+
+    def abandon(self, why: str) -> list[Settled | Withdrawn]:
+        """Give up on whatever is in flight: it fails, its outcome unknown. The build is halted."""
+        ended: list[Settled | Withdrawn] = []
+        for vertex in range(len(self.phases)):
+            phase = self.phases[vertex]
+            if phase is Phase.STARTING:
+                ended.append(self.withdraw(vertex))
+            elif phase is Phase.RUNNING:
+                ended.append(self._fail(vertex, why))
+            elif phase is Phase.RETRYING:
+                ended.append(self._fail(vertex, f"{self._last_errors[vertex]} (not tried again: {why})"))
+        self.halt(why)
+        return ended
+
+    def finish(self) -> Finished:
+        """The end of the build.
+
+        Raises:
+            Stuck: something is in flight, or nothing is, and nothing explains why not all is completed.
+        """
+        if self.in_flight:
+            msg = f"{self.in_flight} changes are in flight at the end of build {self.build.id}"
+            raise Stuck(msg)
+        if not self._halted and (left := self.phases.within(Phase.WAITING, Phase.RETRYING)):
+            waiting = [self.graph.ids[vertex] for vertex in left[:5]]
+            msg = f"build {self.build.id} is not halted, has nothing in flight, and {waiting} never began"
+            raise Stuck(msg)
+        return Finished(self.cause)
+
+    def report(self) -> Report:
+        """The report as things stand: complete once `finish` has returned."""
+        return Report(
+            self.build.action,
+            self.cause,
+            self.build.fields,
+            list(self._ledger.existing.values()),
+            [self._shown(vertex) for vertex in range(len(self.phases))],
+            self.build.edges,
+            {state: count for state, count in self.counts().items() if count},
+            self.run,
+        )
+
+    def error(self, vertex: Vertex) -> str | None:
+        """Why a change has failed, or its last attempt has; None where nothing did."""
+        if self.phases[vertex] is Phase.RETRYING:
+            return self._last_errors[vertex]
+        return self._ledger.error(vertex) if self.phases[vertex] is Phase.ERRORED else None
+
+    def parts(self) -> list[object]:
+        """Everything large in it, for whoever lets go of it piece by piece."""
+        return [*self.build.changes, *self._templates, *self._ledger.final.values()]
+
+    def in_flight_ids(self) -> Iterator[str]:
+        """The ids of the changes that are in flight."""
+        return (self.graph.ids[vertex] for vertex in self.phases.within(*IN_FLIGHT))
+
+    def _shown(self, vertex: Vertex) -> Mapping[str, Any] | Raw:
+        return self._ledger.shown(vertex, self.phases[vertex].state)
+
+    def masked(self, text: str) -> str:
+        """A text without the secrets of the build, for people to see."""
+        return self._secrets.mask(text)
+
+    def _text(self, error: str) -> str:
+        return cut(self._secrets.mask(error), self._limits.max_error_bytes)
+
+    def _fail(
+        self,
+        vertex: Vertex,
+        error: str,
+        request: Request | None = None,
+        body: Mapping[str, Any] | None = None,
+    ) -> Settled:
+        self._move(vertex, Phase.ERRORED)
+        error = self._text(error)
+        self._reckon(vertex, error)
+        kept = self._identified(request, body, State.ERRORED) if request and body else None
+        return self._ledger.fail(vertex, error, kept)
+
+    def _reckon(self, vertex: Vertex, error: str) -> None:
+        """A change has failed: the build is halted by that, or goes on without what depends on it."""
+        if self.cause is None:
+            self.cause = f"{self.graph.ids[vertex]}: {error}"
+        if self.phases.counts[Phase.ERRORED] > self._forgiven + self._policy.most_failures:
+            self._halted = True
+        else:
+            self._skip_behind(vertex)
+
+    def _skip_behind(self, vertex: Vertex) -> None:
+        todo = [vertex]
+        while todo:
+            for dependent in self.graph.dependents[todo.pop()]:
+                if self.phases[dependent] is Phase.WAITING:
+                    self._move(dependent, Phase.SKIPPED)
+                    self._skips.append(dependent)
+                    todo.append(dependent)
+
+    def _identified(self, request: Request, body: Mapping[str, Any], state: State) -> dict[str, Any]:
+        return self._ledger.identified(
+            request.vertex, body, state, type_=request.type, provider=request.provider
+        )
+
+    def _must_be_running(self, vertex: Vertex) -> None:
+        phase = self.phases[vertex]
+        if phase is not Phase.RUNNING:
+            msg = f"{self.graph.ids[vertex]} is {phase.name}, and was not sent"
+            raise IllegalTransition(msg)
+
+    def _move(self, vertex: Vertex, phase: Phase) -> None:
+        self.phases.move(vertex, phase)

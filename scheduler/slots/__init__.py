@@ -1,0 +1,289 @@
+"""How many requests may be in flight and begin: by subject, per build and for the instance, shared fairly."""
+
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from itertools import count
+from typing import Final, NoReturn
+
+import trio
+
+from scheduler.rules import LimitRule
+from scheduler.slots.accounts import Account, Accounts
+from scheduler.slots.alarms import Alarms
+from scheduler.slots.lines import Fate, Line, Ring, Seat, Waiter
+from scheduler.slots.pools import Pool
+
+_MOST_COMPARED: Final = 16
+"""Rings that a build's most urgent component is looked for in when it has a turn."""
+
+
+class Slots:
+    """Counts requests, and queues those beyond the limits.
+
+    A request takes a slot of every limit that it falls under, or none: nobody waits with a slot in hand, so
+    that there is no deadlock. Whoever waits stands in a `Ring`, with all that fall under the same limits of
+    the instance; no ring holds up another one. When there is room again,
+
+    - builds take turns, one slot a turn: the one that was served longest ago has it, and who comes anew goes
+      before the one that had the last;
+    - within a build the most urgent component goes first, and of equal ones who asked first.
+
+    Args:
+        rules: limits over all builds, by subject.
+        per_instance: at most this many slots are taken at a time.
+        per_build: at most this many of them by one build.
+    """
+
+    def __init__(
+        self, rules: Sequence[LimitRule] = (), *, per_instance: int = 2_000, per_build: int = 500
+    ) -> None:
+        self.per_instance = per_instance
+        self.per_build = per_build
+        self.waiters = 0
+        """How many wait for a slot."""
+        self._accounts = Accounts(rules, per_instance, per_build)
+        self._alarms = Alarms()
+        self._turn = 0
+        self._numbers = count()
+
+    @property
+    def taken(self) -> int:
+        """How many requests are in flight."""
+        return self._accounts.all.taken
+
+    def open(self, build: Hashable, rules: Sequence[LimitRule] = ()) -> None:
+        """A build begins, with limits of its own."""
+        self._accounts.make(build).opened = True
+        self.change(build, rules)
+
+    def change(self, build: Hashable, rules: Sequence[LimitRule]) -> None:
+        """Give a build other limits of its own from now on; what is in flight stays, and counts."""
+        account = self._accounts.get(build)
+        if account is not None and account.rules != tuple(rules):
+            self._accounts.change(account, rules)
+            if account.waiting:
+                self._serve(self._back_in_turn(account))
+
+    def close(self, build: Hashable) -> None:
+        """Forget a build: who waits goes on without a slot, what it holds is given back. Idempotent."""
+        account = self._accounts.get(build)
+        if account is None:
+            return
+        self.dismiss(build)
+        account.opened = False
+        for subject in [subject for subject, times in account.flying.items() for _ in range(times)]:
+            self.release(build, subject)
+        self._accounts.forget(build)
+
+    def try_take(self, build: Hashable, subject: str, priority: float = 0.0) -> bool:  # noqa: ARG002
+        """Take the slots for a request if all are there and nobody waits for the same; never waits.
+
+        Args:
+            build: whose it is.
+            subject: its subject.
+            priority: as in `take`; without a meaning for who does not wait.
+        """
+        account = self._accounts.get(build) or self._accounts.make(build)
+        line = account.line_of.get(subject) or self._accounts.line(account, subject)
+        # With room for it nobody waits for the same: they would have been served. But for rates, whose time
+        # comes by itself.
+        if line.rates:
+            return self._try_rated(account, line, subject)
+        for pool in line.counted:
+            if pool.taken >= pool.count:
+                self._accounts.drop_if_empty(account)
+                return False
+        for pool in line.counted:
+            pool.taken += 1
+        account.flying[subject] = account.flying.get(subject, 0) + 1
+        return True
+
+    async def take(self, build: Hashable, subject: str, priority: float = 0.0) -> bool:
+        """Take the slots for a request, waiting for them; cancelled while waiting, it takes none.
+
+        Args:
+            build: whose it is.
+            subject: its subject.
+            priority: the higher the more urgent; compared within the build.
+
+        Returns:
+            Whether they were taken: not where the build was dismissed meanwhile.
+        """
+        if self.try_take(build, subject):
+            return True
+        account = self._accounts.make(build)
+        waiter = self._queue(account, subject, priority)
+        try:
+            await waiter.event.wait()
+        except trio.Cancelled:
+            if waiter.fate is Fate.SERVED:
+                self.release(build, subject)
+            elif waiter.fate is Fate.WAITS:
+                waiter.fate = Fate.LEFT
+                waiter.line.one_less()
+                self.waiters -= 1
+                self._accounts.drop_if_empty(account)
+            raise
+        return waiter.fate is Fate.SERVED
+
+    def occupy(self, build: Hashable, subject: str) -> None:
+        """Count a request that is in flight already, be there room or not; it is no start for a rate."""
+        account = self._accounts.make(build)
+        for pool in self._accounts.line(account, subject).counted:
+            pool.taken += 1
+        account.flying[subject] = account.flying.get(subject, 0) + 1
+
+    def release(self, build: Hashable, subject: str) -> None:
+        """Give the slots of a request back; they go to the next in turn at once.
+
+        Of a build that was closed there is nothing to be given back any more. A rate's slot is not given
+        back: it has begun.
+
+        Raises:
+            KeyError: the build has no request on ``subject`` in flight.
+        """
+        account = self._accounts.get(build)
+        if account is None:
+            return
+        flying = account.flying
+        left = flying[subject] - 1
+        if left:
+            flying[subject] = left
+        else:
+            del flying[subject]
+        line = account.line_of.get(subject) or self._accounts.line(account, subject)
+        for pool in line.counted:
+            pool.taken -= 1
+        if self.waiters:
+            self._refill(account, line)
+        if not account.opened:
+            self._accounts.drop_if_empty(account)
+
+    def dismiss(self, build: Hashable) -> None:
+        """Nobody of this build needs a slot any more: those who wait go on without one."""
+        account = self._accounts.get(build)
+        if account is None:
+            return
+        for seat in account.waiting:
+            for line in list(seat.lines):
+                for waiter in line.clear():
+                    self.waiters -= 1
+                    waiter.end(Fate.DISMISSED)
+        self._accounts.drop_if_empty(account)
+
+    def blocking(self, build: Hashable, subject: str) -> list[str]:
+        """The limits that would keep such a request waiting now, as their settings write them."""
+        account = self._accounts.make(build)
+        now = trio.current_time()
+        found = [pool.label for pool in self._accounts.line(account, subject).pools if not pool.room(now)]
+        self._accounts.drop_if_empty(account)
+        return found
+
+    def waiting(self, build: Hashable) -> Mapping[str, int]:
+        """By limit, how many components of this build wait and are kept by it."""
+        found: dict[str, int] = {}
+        account = self._accounts.get(build)
+        if account is not None and account.waiting:
+            now = trio.current_time()
+            for line in (line for seat in account.waiting for line in seat.lines):
+                for pool in line.pools:
+                    if not pool.room(now):
+                        found[pool.label] = found.get(pool.label, 0) + line.length
+        return found
+
+    async def run(self) -> NoReturn:
+        """Wake those who wait for a rate; where there are no rates there is nothing to do."""
+        while True:
+            await self._alarms.wait()
+            await trio.lowlevel.checkpoint()
+            self._follow_alarms(trio.current_time())
+
+    # ---- handing out
+
+    def _try_rated(self, account: Account, line: Line, subject: str) -> bool:
+        """As `try_take`, where a rate has a say: who waits for one that has room now goes first."""
+        now = trio.current_time()
+        self._follow_alarms(now)
+        if not all(pool.room(now) for pool in line.pools):
+            self._accounts.drop_if_empty(account)
+            return False
+        self._take(account, line, subject, now)
+        return True
+
+    @staticmethod
+    def _take(account: Account, line: Line, subject: str, now: float) -> None:
+        for pool in line.pools:
+            pool.take(now)
+        account.flying[subject] = account.flying.get(subject, 0) + 1
+
+    def _queue(self, account: Account, subject: str, priority: float) -> Waiter:
+        line = self._accounts.line(account, subject)
+        seat = line.seat
+        if not seat.lines:
+            seat.served = max(seat.served, self._turn - 0.5)
+        waiter = Waiter(line, subject, (-priority, next(self._numbers)))
+        line.push(waiter)
+        self.waiters += 1
+        seat.ring.push(seat)
+        # It waits for a reason: if that is a rate, this sets the alarm.
+        self._serve((seat.ring,))
+        return waiter
+
+    def _refill(self, account: Account, line: Line) -> None:
+        """Hand out what was given back by a request of ``line``."""
+        rings: dict[Ring, None] = {}
+        if any(pool.taken == pool.count - 1 for pool in line.own if isinstance(pool, Pool)):
+            rings |= self._back_in_turn(account)
+        for pool in line.seat.ring.pools:
+            # With room before, it kept nobody.
+            if isinstance(pool, Pool) and pool.taken == pool.count - 1:
+                rings |= pool.rings
+        if rings:
+            self._serve(rings)
+
+    @staticmethod
+    def _back_in_turn(account: Account) -> dict[Ring, None]:
+        """A limit of the build itself has room: it waits for its turn again."""
+        seats = account.waiting
+        for seat in seats:
+            seat.ring.push(seat)
+        return dict.fromkeys(seat.ring for seat in seats)
+
+    def _follow_alarms(self, now: float) -> None:
+        for rate in self._alarms.pop_due(now):
+            self._serve(dict(rate.rings) if rate.owner is None else self._back_in_turn(rate.owner))
+
+    def _serve(self, rings: Iterable[Ring]) -> None:
+        """Serve who waits in these rings, as long as there is room for somebody."""
+        now = trio.current_time()
+        while True:
+            next_one: Seat | None = None
+            for ring in rings:
+                if not ring or ring.blocked(now, self._alarms):
+                    continue
+                seat = ring.head(now, self._alarms)
+                if seat is not None and (next_one is None or seat.served < next_one.served):
+                    next_one = seat
+            if next_one is None:
+                return
+            self._serve_one(next_one, now)
+
+    def _serve_one(self, seat: Seat, now: float) -> None:
+        """It is the turn of this build: serve its most urgent component, whatever limits it falls under."""
+        self._turn += 1
+        account = seat.account
+        best: Line | None = None
+        rivals = account.waiting
+        for rival in rivals if len(rivals) <= _MOST_COMPARED else (seat,):
+            if rival is not seat and rival.ring.blocked(now, self._alarms):
+                continue
+            line = rival.best(now, self._alarms)
+            if line is not None:
+                # It could have had this turn, so it counts as its own: many rings give no more turns.
+                rival.served = self._turn
+                if best is None or line.order < best.order:
+                    best = line
+        assert best is not None, "its ring found somebody to be served"
+        waiter = best.pop()
+        self.waiters -= 1
+        self._take(account, best, waiter.subject, now)
+        waiter.end(Fate.SERVED)

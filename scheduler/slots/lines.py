@@ -1,0 +1,176 @@
+"""Who waits for a slot, and in which order they are to have one.
+
+::
+
+    Ring      requests that fall under the same limits of the instance
+      Seat    a build in it: builds take turns, and who was served longest ago is next
+        Line  those of its components that fall under the same limits of the build: the most urgent first
+"""
+
+import heapq
+from enum import Enum
+from itertools import count
+from typing import TYPE_CHECKING, TypeAlias
+
+import trio
+
+from scheduler.slots.alarms import Alarms
+from scheduler.slots.pools import AnyPool, Pool, Rate
+
+if TYPE_CHECKING:
+    from scheduler.slots.accounts import Account
+
+Order: TypeAlias = tuple[float, int]
+"""By urgency, then by when it was asked: the smallest goes first."""
+
+
+class Fate(Enum):
+    """What became of somebody who waits."""
+
+    WAITS = 0
+    SERVED = 1
+    DISMISSED = 2
+    """Goes on without a slot."""
+    LEFT = 3
+
+
+class Waiter:
+    """A component that waits for its slots."""
+
+    __slots__ = ("event", "fate", "line", "order", "subject")
+
+    def __init__(self, line: "Line", subject: str, order: Order) -> None:
+        self.line = line
+        self.subject = subject
+        self.order = order
+        self.event = trio.Event()
+        self.fate = Fate.WAITS
+
+    def end(self, fate: Fate) -> None:
+        """Let it go on."""
+        self.fate = fate
+        self.event.set()
+
+
+class Line:
+    """The components of one build that fall under the same limits."""
+
+    __slots__ = ("_heap", "counted", "length", "own", "pools", "rates", "seat")
+
+    def __init__(self, seat: "Seat", own: tuple[AnyPool, ...]) -> None:
+        self.seat = seat
+        self.own = own
+        """The limits of the build that they fall under."""
+        self.pools = (*own, *seat.ring.pools)
+        """All limits that they fall under."""
+        self.counted = tuple(pool for pool in self.pools if isinstance(pool, Pool))
+        self.rates = tuple(pool for pool in self.pools if isinstance(pool, Rate))
+        self.length = 0
+        """How many wait."""
+        self._heap: list[tuple[float, int, Waiter]] = []
+
+    def push(self, waiter: Waiter) -> None:
+        """One more waits."""
+        waiter.line = self
+        heapq.heappush(self._heap, (*waiter.order, waiter))
+        self.length += 1
+        self.seat.lines[self] = None
+
+    @property
+    def order(self) -> Order:
+        """That of the most urgent one who waits."""
+        while self._heap[0][2].fate is not Fate.WAITS:
+            heapq.heappop(self._heap)
+        return self._heap[0][2].order
+
+    def pop(self) -> Waiter:
+        """Take out the most urgent one."""
+        while True:
+            waiter = heapq.heappop(self._heap)[2]
+            if waiter.fate is Fate.WAITS:
+                self.one_less()
+                return waiter
+
+    def one_less(self) -> None:
+        """Somebody left: its place in the heap is found empty later on."""
+        self.length -= 1
+        if not self.length:
+            self._heap.clear()
+            self.seat.lines.pop(self, None)
+
+    def clear(self) -> list[Waiter]:
+        """Take out all."""
+        waiters = [waiter for _, _, waiter in self._heap if waiter.fate is Fate.WAITS]
+        self._heap.clear()
+        self.length = 0
+        self.seat.lines.pop(self, None)
+        return waiters
+
+
+class Seat:
+    """A build in a ring."""
+
+    __slots__ = ("account", "lines", "queued", "ring", "served")
+
+    def __init__(self, account: "Account", ring: "Ring") -> None:
+        self.account = account
+        self.ring = ring
+        self.lines: dict[Line, None] = {}
+        """Where somebody waits."""
+        self.served = 0.0
+        """The number of the turn in which it was served last."""
+        self.queued = False
+        """Whether it waits for its turn: not while limits of its own keep it."""
+
+    def best(self, now: float, alarms: Alarms) -> Line | None:
+        """The line with the most urgent component that the limits of its build let through."""
+        best: Line | None = None
+        for line in self.lines:
+            if any(alarms.blocked(pool, now) for pool in line.own):
+                continue
+            if best is None or line.order < best.order:
+                best = line
+        return best
+
+
+class Ring:
+    """Builds that wait with requests that fall under the same limits of the instance."""
+
+    __slots__ = ("_heap", "_numbers", "pools")
+
+    def __init__(self, pools: tuple[AnyPool, ...]) -> None:
+        self.pools = pools
+        self._heap: list[tuple[float, int, Seat]] = []
+        self._numbers = count()
+
+    def __bool__(self) -> bool:
+        """Whether somebody may be waiting here."""
+        return bool(self._heap)
+
+    def push(self, seat: Seat) -> None:
+        """A build waits for its turn."""
+        if not seat.queued:
+            seat.queued = True
+            heapq.heappush(self._heap, (seat.served, next(self._numbers), seat))
+            for pool in self.pools:
+                pool.rings[self] = None
+
+    def head(self, now: float, alarms: Alarms) -> Seat | None:
+        """The build whose turn it is; those that limits of their own keep are taken out."""
+        while self._heap:
+            served, number, seat = self._heap[0]
+            if seat.lines and served != seat.served:
+                # Served in another ring meanwhile: it moves back.
+                heapq.heapreplace(self._heap, (seat.served, number, seat))
+            elif seat.lines and seat.best(now, alarms) is not None:
+                return seat
+            else:
+                heapq.heappop(self._heap)
+                seat.queued = False
+        for pool in self.pools:
+            pool.rings.pop(self, None)
+        return None
+
+    def blocked(self, now: float, alarms: Alarms) -> bool:
+        """Whether a limit of the instance keeps all of them."""
+        return any(alarms.blocked(pool, now) for pool in self.pools)

@@ -1,0 +1,254 @@
+"""What is told of builds: how they stand, and why they do not get on. It only looks."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from attrs import define, frozen
+
+from scheduler.build import Walk
+from scheduler.chronicle import Chronicle
+from scheduler.graph import Vertex
+from scheduler.plan import Phase, Plan
+from scheduler.slots import Slots
+from scheduler.stores import Store
+from scheduler.text import count, seconds
+
+Document = dict[str, Any]
+
+_SHOWN = 20
+"""Ids in a list that a person reads, and reasons why a build does not get on."""
+_MOST_NEEDS = 1_000
+
+
+@define
+class Seen:
+    """A build as it can be seen: one that runs here, or one as its log says."""
+
+    plan: Plan
+    chronicle: Chronicle
+    walk: Walk | None = None
+    sequence: int = 0
+    """Of the last event that was published."""
+
+    @property
+    def status(self) -> str:
+        """``running``, ``paused``, ``halted``, ``done`` or ``errored``."""
+        plan = self.plan
+        if plan.finished:
+            return "done" if plan.cause is None else "errored"
+        if plan.halted:
+            return "halted"
+        return "paused" if plan.paused else "running"
+
+
+def summary(seen: Seen) -> Document:
+    """A build in a few words."""
+    plan, chronicle = seen.plan, seen.chronicle
+    name = plan.build.fields.get("name")
+    document = {
+        "id": plan.build.id,
+        "name": name if isinstance(name, str) else "",
+        "action": plan.build.action,
+        "status": seen.status,
+        "run": plan.run,
+        "total": len(plan.phases),
+        "counts": plan.counts(),
+        "accepted": chronicle.accepted,
+    }
+    if plan.finished and chronicle.over is not None:
+        document["ended"] = chronicle.over
+    if plan.cause is not None:
+        document["error"] = plan.cause
+    return document
+
+
+def component(seen: Seen, vertex: Vertex, *, graph: bool = False) -> Document:
+    """How one component stands."""
+    plan, chronicle = seen.plan, seen.chronicle
+    phase = plan.phase(vertex)
+    document: Document = {
+        "id": plan.graph.ids[vertex],
+        "subject": plan.subject(vertex),
+        "state": "running" if phase is Phase.STARTING else phase.value,
+        "attempt": plan.attempt(vertex),
+    }
+    times = {"due": chronicle.due(vertex), "sent": chronicle.sent(vertex), "ended": chronicle.ended(vertex)}
+    document |= {name: at for name, at in times.items() if at is not None}
+    if seen.walk is not None and (left := seen.walk.retry_in(vertex)) is not None:
+        document["retry_at"] = chronicle.clock() + left
+    error = plan.error(vertex)
+    if error is not None:
+        document["error"] = plan.masked(error)[:1_000]
+    if graph:
+        document["needs"] = [
+            plan.graph.ids[dependency] for dependency in plan.graph.dependencies[vertex][:_MOST_NEEDS]
+        ]
+    return document
+
+
+@frozen
+class Reason:
+    """Why something does not get on."""
+
+    text: str
+    since: float | None = None
+    """Seconds since 1970."""
+    more: Mapping[str, Any] = {}
+
+
+class Doctor:
+    """Says why the components of one build are where they are.
+
+    Args:
+        seen: the build.
+        slots: know who waits for which limit.
+        store: may be what all wait for.
+    """
+
+    def __init__(self, seen: Seen, slots: Slots, store: Store) -> None:
+        self._seen = seen
+        self._plan = seen.plan
+        self._slots = slots
+        self._store = store
+
+    def component(self, vertex: Vertex) -> Document:
+        """Why one component is where it is."""
+        return self._document(self._reason(vertex), vertex)
+
+    def build(self) -> tuple[list[Document], int]:
+        """What keeps the build from getting on, the weightiest first; and how many reasons more there are."""
+        reasons = [self._document(reason) for reason in self._general()]
+        plan = self._plan
+        vertices = [
+            *self._in_flight(),
+            *plan.phases.within(Phase.RETRYING),
+            *plan.phases.within(Phase.ERRORED),
+        ]
+        reasons += [self.component(vertex) for vertex in vertices[: _SHOWN - len(reasons)]]
+        return reasons, max(0, len(vertices) - _SHOWN)
+
+    def _in_flight(self) -> list[Vertex]:
+        if self._seen.walk is None:
+            return []
+        calls = [call.request.vertex for call in self._seen.walk.calls()]
+        return calls + [vertex for vertex in self._plan.phases.within(Phase.STARTING) if vertex not in calls]
+
+    def _general(self) -> Iterator[Reason]:
+        plan = self._plan
+        if plan.finished:
+            yield Reason("it is over" if plan.cause is None else f"it is over: {plan.cause}")
+            return
+        if not self._store.available:
+            yield Reason("nothing can be persisted at the moment, so nothing new is sent")
+        if plan.stopped:
+            yield Reason("the scheduler is shutting down")
+        elif plan.halted:
+            yield Reason(f"nothing new is sent any more: {plan.cause}")
+        elif plan.paused:
+            yield Reason("it is paused: resume it to go on")
+        if self._seen.walk is not None:
+            for limit, waiting in self._slots.waiting(self._seen.walk).items():
+                yield Reason(
+                    f"{count(waiting, 'component')} wait for the limit {limit}", None, {"limit": limit}
+                )
+
+    def _reason(self, vertex: Vertex) -> Reason:
+        plan, chronicle = self._plan, self._seen.chronicle
+        match plan.phase(vertex):
+            case Phase.COMPLETED:
+                return Reason("it is completed", chronicle.ended(vertex))
+            case Phase.ERRORED:
+                return Reason(
+                    f"it has failed: {plan.masked(plan.error(vertex) or '')}", chronicle.ended(vertex)
+                )
+            case Phase.SKIPPED:
+                return self._skipped(vertex)
+            case Phase.STARTING:
+                return Reason("its start is being persisted", chronicle.due(vertex))
+            case Phase.RUNNING:
+                return self._running(vertex)
+            case Phase.RETRYING:
+                return self._retrying(vertex)
+            case _:
+                return self._waiting(vertex)
+
+    def _skipped(self, vertex: Vertex) -> Reason:
+        failed = [
+            self._plan.graph.ids[one]
+            for one in self._plan.graph.ancestors(vertex)
+            if self._plan.phase(one) is Phase.ERRORED
+        ]
+        shown = sorted(failed)[:_SHOWN]
+        return Reason(
+            f"it is left out, since {_listed(shown, len(failed))} failed", None, {"waits_for": shown}
+        )
+
+    def _running(self, vertex: Vertex) -> Reason:
+        walk, chronicle = self._seen.walk, self._seen.chronicle
+        sent = chronicle.sent(vertex)
+        call = None if walk is None else walk.call_of(vertex)
+        subject = self._plan.subject(vertex) if call is None else call.request.subject
+        more = {"subject": subject, "attempt": self._plan.attempt(vertex)}
+        if call is not None and call.unheard_of:
+            text = f"no connector is subscribed to {subject}: start one"
+            return Reason(text, sent, {**more, "connector": "none"})
+        waited = "" if sent is None else f" for {seconds(chronicle.clock() - sent)}"
+        if call is not None and call.outgoing is not None and not call.outgoing.generation:
+            return Reason("its request waits for the connection to the broker", sent, more)
+        text = f"it was sent on {subject}, and its connector has been silent{waited}"
+        return Reason(text, sent, {**more, "connector": "silent"})
+
+    def _retrying(self, vertex: Vertex) -> Reason:
+        walk, chronicle = self._seen.walk, self._seen.chronicle
+        left = None if walk is None else walk.retry_in(vertex)
+        when = "soon" if left is None else f"in {seconds(left)}"
+        attempt = self._plan.attempt(vertex)
+        text = f"attempt {attempt} failed, the next one follows {when}: {self._plan.error(vertex)}"
+        if self._plan.paused:
+            text = f"the build is paused; {text}"
+        return Reason(text, chronicle.sent(vertex), {"subject": self._plan.subject(vertex)})
+
+    def _waiting(self, vertex: Vertex) -> Reason:
+        plan, chronicle = self._plan, self._seen.chronicle
+        missing = [one for one in plan.graph.dependencies[vertex] if plan.phase(one) is not Phase.COMPLETED]
+        due = chronicle.due(vertex)
+        if plan.halted:
+            return Reason(f"it will not be sent: {plan.cause or 'the scheduler is shutting down'}", due)
+        if missing:
+            ids = [plan.graph.ids[one] for one in missing[:_SHOWN]]
+            states = [f"{plan.graph.ids[one]} ({_called(plan.phase(one))})" for one in missing[:_SHOWN]]
+            text = f"it waits for {_listed(states, len(missing))}"
+            return Reason(text, chronicle.accepted, {"waits_for": ids})
+        if plan.paused:
+            return Reason("it is due, and the build is paused", due)
+        walk = self._seen.walk
+        subject = plan.due_subject(vertex)
+        limits = [] if walk is None else self._slots.blocking(walk, subject)
+        if limits:
+            text = f"it is due, and waits for the limit {_listed(limits, len(limits))}"
+            return Reason(text, due, {"limit": limits[0], "subject": subject})
+        if not self._store.available:
+            return Reason("it is due, and nothing can be persisted at the moment", due)
+        return Reason("it is about to be sent", due, {"subject": subject})
+
+    def _document(self, reason: Reason, vertex: Vertex | None = None) -> Document:
+        document: Document = {"text": reason.text[:4_000]}
+        if vertex is not None:
+            phase = self._plan.phase(vertex)
+            document["component"] = self._plan.graph.ids[vertex]
+            document["state"] = _called(phase)
+        if reason.since is not None:
+            now = self._seen.chronicle.clock()
+            document |= {"since": reason.since, "seconds": round(max(0.0, now - reason.since), 3)}
+        return document | dict(reason.more)
+
+
+def _called(phase: Phase) -> str:
+    return "running" if phase is Phase.STARTING else phase.value
+
+
+def _listed(names: list[str], total: int) -> str:
+    if not names:
+        return "something"
+    more = f" and {total - len(names)} more" if total > len(names) else ""
+    return ", ".join(names) + more

@@ -1,0 +1,519 @@
+"""Secrets stay out of what people see: canaries in every kind of place, and nothing else is touched."""
+
+import base64
+import json
+import re
+import urllib.parse
+from typing import Any
+
+import pytest
+from builds import Document, Run, build, change, prepare, problems_of
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
+
+from scheduler import masking, secretnames
+from scheduler.log import mask_secrets
+from scheduler.masking import Secrets
+from scheduler.model import Build
+from scheduler.secretnames import has_secret_names, is_secret_name, mask_named
+from scheduler.text import mask_url
+
+CANARY = "c4nary-bird"
+
+
+def secrets_of(*values: Any, **fields: Any) -> Secrets:
+    """What is learnt from a document with these fields, and from each of ``values`` as a password."""
+    secrets = Secrets()
+    secrets.add({**fields, "passwords": list(values)})
+    return secrets
+
+
+# Names.
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "password",
+            "Password",
+            "DB_PASSWORD",
+            "dbPassword",
+            "master-user-password",
+            "passwd",
+            "passphrase",
+        ),
+        *("db_pass", "pwd", "secret", "client_secret", "secretKey", "awsSecretAccessKey", "secrets"),
+        *(
+            "token",
+            "authToken",
+            "tokens",
+            "session-token",
+            "credentials",
+            "aws_credentials",
+            "apikey",
+            "api_key",
+        ),
+        *(
+            "API-Key",
+            "apiKey",
+            "X-Api-Key",
+            "APIKEY",
+            "access_key",
+            "access_key_id",
+            "AccessKeyId",
+            "privateKey",
+        ),
+        *("private_key_pem", "Authorization", "nkey", "nkey_seed", "jwt", "bearer", "psk", "shared_key"),
+        *("connection_string", "kubeconfig", "secret_id", "password2", "_password", "encryption_key"),
+    ],
+)
+def test_secret_names(name: str) -> None:
+    """The usual names of secrets are known, however their words are joined."""
+    assert is_secret_name(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "_component",
+            "_component_id",
+            "_secret",
+            "_raw",
+            "name",
+            "key",
+            "key_name",
+            "key_pair",
+            "public_key",
+        ),
+        *(
+            "keys",
+            "monkey",
+            "partition_key",
+            "tokenizer",
+            "token_count",
+            "max_tokens",
+            "token_type",
+            "secretary",
+        ),
+        *(
+            "password_policy",
+            "secret_name",
+            "secret_arn",
+            "credentials_file",
+            "private_ip",
+            "bypass",
+            "compass",
+        ),
+        *(
+            "passes",
+            "author",
+            "authorization_type",
+            "has_password",
+            "private_key_path",
+            "encryption_key_id",
+            "",
+        ),
+        *("token_ttl", "secret_version", "sort_key", "kms_key_id", "secretKeyRef", "min_password_length"),
+    ],
+)
+def test_other_names(name: str) -> None:
+    """What is known of a secret, or only sounds like one, is none."""
+    assert not is_secret_name(name)
+
+
+@given(st.text(max_size=30), st.sampled_from(["password", "apiKey", "client-secret", "AUTH_TOKEN"]))
+def test_a_secret_name_is_not_missed_at_a_first_glance(around: str, name: str) -> None:
+    """The quick look at a component sees every name that the long one does."""
+    for key in (name, f"{name}_{around}", f"{around}-{name}"):
+        assert has_secret_names({"x": [{"y": {key: 1}}]}) or not is_secret_name(key)
+
+
+def test_names_that_are_kept_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hostile build's names fill no memory, and are judged all the same."""
+    monkeypatch.setattr(secretnames, "_MOST_KEPT", 10)
+    for number in range(100):
+        assert is_secret_name(f"password_x{number}")
+        assert not has_secret_names({f"x{number}": 1})
+    assert is_secret_name("password_" + "x" * 10_000)
+    assert len(secretnames._names) <= 10
+    assert len(secretnames._plain) <= 10
+
+
+# Where secrets stand.
+
+
+PLACES: dict[str, Document] = {
+    "change": build(change("a", db_password=CANARY)),
+    "deep": build(change("a", x=[{"y": {"apiKey": CANARY}}])),
+    "below a secret name": build(change("a", secrets=[{"x": ["short", CANARY]}])),
+    "component": build(components=[change("a", token=CANARY)]),
+    "options": build(options={"client_secret": CANARY}),
+    "datacenters": build(datacenters={"items": [{"name": "dc", "secret_access_key": CANARY}]}),
+    "credentials component": build(components=[change("credentials::x", username=CANARY)]),
+    "credentials change": build(change("aws_credentials::x", nested={"what": [CANARY]})),
+    "credentials field": build(change("a", credentials={"region": "eu-west-1", "user": CANARY})),
+    "found credentials": build(components=[{**change("a"), "x": [change("credentials::y", login=CANARY)]}]),
+    "_secret": build(change("a", user_data=CANARY, _secret=["user_data"])),
+    "_secret path": build(change("a", tags={"x": CANARY, "y": "plain-value"}, _secret=["tags.x"])),
+    "_secret index": build(change("a", r=[{}, {"x": CANARY}], _secret=["r[1].x"])),
+    "_secret object": build(components=[change("a", r={"deep": [CANARY]}, _secret=["r"])]),
+    "completed": build(change("a", password=CANARY, _state="completed")),
+    "with white space": build(change("a", password=f" {CANARY}\n")),
+    "between references": build(change("a", password=f"{{{{ build.id }}}}:{CANARY}:{{{{ build.id }}}}")),
+    "as number": build(change("a", password=123456789)),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_build_knows_its_secrets(place: str) -> None:
+    """Wherever in a build a secret stands, no text shows it."""
+    secrets = prepare(PLACES[place]).secrets
+    shown = secrets.mask(f"{CANARY} was refused ({CANARY}x, 123456789)")
+    assert CANARY not in shown if place != "as number" else "123456789" not in shown
+    assert "was refused" in shown
+    assert "eu-west-1" in secrets.mask("in eu-west-1: plain-value")
+    assert "plain-value" in secrets.mask("in eu-west-1: plain-value")
+    assert CANARY not in repr(secrets)
+
+
+@pytest.mark.parametrize("place", sorted(PLACES.keys() - {"between references"}))
+def test_a_document_is_shown_without_its_secrets(place: str) -> None:
+    """A document for people has no secret, even if nobody told of them before, and all the rest."""
+    shown = json.dumps(Secrets().mask_document(PLACES[place]))
+    assert CANARY not in shown
+    assert "123456789" not in shown
+    assert "***" in shown
+    assert '"username": "somebody"' in shown
+
+
+def test_a_document_is_masked_in_its_texts_and_keys_too() -> None:
+    """A known secret is masked wherever it comes up again; what has another type stays."""
+    document = {"error": f"bad {CANARY}", CANARY: [1, None, True, 1.5], "password": None, "token": True}
+    shown = secrets_of(CANARY).mask_document(document)
+    assert shown == {"error": "bad ***", "***": [1, None, True, 1.5], "password": None, "token": True}
+
+
+def test_a_document_nested_without_end_is_shown_up_to_a_depth() -> None:
+    """Nesting beyond what JSON may have raises nothing."""
+    document: Any = CANARY
+    for _ in range(300):
+        document = [document]
+    assert CANARY not in json.dumps(Secrets().mask_document(document))
+
+
+def test_a_connector_adds_secrets() -> None:
+    """What a connector returned under a secret name is known from then on; braces in it are text."""
+    secrets = Secrets()
+    secrets.add({"name": "plain-name", "generated": {"admin_password": "{{ " + CANARY}})
+    secrets.add_json(b'{"token": "t0ken-value"}')
+    assert secrets.mask("plain-name {{ " + CANARY + " t0ken-value") == "plain-name *** ***"
+    assert len(secrets) == 2
+
+
+@pytest.mark.parametrize("value", ["$(components.x.password)", "{{ components['x'].password }}", " {{ a }} "])
+def test_references_are_no_secrets(value: str) -> None:
+    """A secret field that wholly refers to another one has nothing to hide."""
+    assert not prepare_secrets(change("a", password=value))
+
+
+def test_braces_that_a_connector_returned_are_secret() -> None:
+    """What looks like a reference in a completed change is what its connector made."""
+    secrets = prepare(build(change("a", password="{{ odd password }}", _state="completed"))).secrets
+    assert secrets.mask("got {{ odd password }}") == "got ***"
+
+
+def test_a_connector_has_no_say_in_what_is_secret() -> None:
+    """A reply's own ``_secret`` is not taken over."""
+    run = Run(build(change("a", "update", x=CANARY, _secret=["x"])))
+    assert run.send("a")["_secret"] == ["x"]
+    settled = run.answer("a", {"x": CANARY, "_secret": []})
+    assert settled.body["_secret"] == ["x"]
+    run = Run(build(change("a")))
+    run.send("a")
+    assert "_secret" not in run.answer("a", {"x": 1, "_secret": 5}).body
+
+
+def prepare_secrets(*changes: Document) -> Secrets:
+    """Those of a build with these changes, whatever else is wrong with it."""
+    from scheduler.codec import parse_build  # noqa: PLC0415 - here only
+
+    found: Build = parse_build(json.dumps(build(*changes)).encode()).build
+    return Secrets.of(found)
+
+
+@pytest.mark.parametrize(
+    "value", ["", "abc", "true", "null", "None", "12345", "****", "   ", 5, True, None, 1.5]
+)
+def test_trivial_values_are_not_looked_for(value: Any) -> None:
+    """A value that stands everywhere would mask everything."""
+    assert not secrets_of(value)
+
+
+def test_what_a_credentials_component_is_called_stays() -> None:
+    """Name, region, type, provider and the like of credentials can be read."""
+    fields = {"name": "prod-aws", "region": "eu-west-1", "datacenter_name": "dc-one", "service": "b-1234"}
+    secrets = prepare(build(components=[change("credentials::a", **fields, key="k3y-value")])).secrets
+    text = "prod-aws eu-west-1 dc-one b-1234 credentials::a fake"
+    assert secrets.mask(f"{text} k3y-value") == f"{text} ***"
+
+
+# Refusals.
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"password": "x{{ " + CANARY.replace("-", "_") + " }}"},
+        {"password": "{{ 'a' | " + CANARY.replace("-", "_") + " }}"},
+        {"x": {"api_key": "{{ 1 " + CANARY.replace("-", "_") + "}}"}},
+        {"_component": "credentials", "login": "{{" + CANARY.replace("-", "_") + "}}"},
+        {"_secret": ["x"], "x": ["{{" + CANARY.replace("-", "_") + "}}"]},
+        {"password": CANARY, "_action": "delete", "_provider": CANARY + "!"},
+    ],
+)
+def test_a_refusal_repeats_no_secret(fields: Document) -> None:
+    """What is wrong with a build is said without the secrets in it, or parts of them."""
+    (problem,) = problems_of(build(change("a", **fields)))
+    assert "nary" not in problem
+    assert "c4" not in problem
+
+
+def test_a_refusal_of_a_plain_field_says_what_is_wrong() -> None:
+    """Where nothing is secret, the text at fault is quoted; so is a reference in a secret field."""
+    assert "nobody" in problems_of(build(change("a", x="{{ nobody }}")))[0]
+    text = '{{ components["nobody"].password }}'
+    assert problems_of(build(change("a", password=text))) == ["a.password: there is no 'nobody'"]
+
+
+@pytest.mark.parametrize("wrong", [5, "x", ["x", 5], [""], {"x": 1}])
+def test_a_wrong_list_of_secrets_is_named(wrong: Any) -> None:
+    """``_secret`` that cannot be followed is refused with its place, on components as on changes."""
+    message = '_secret: _secret is a list of names of fields, such as ["user_data", "tags.x"]'
+    assert problems_of(build(change("a", _secret=wrong))) == [f"a.{message}"]
+    assert problems_of(build(components=[change("b", _secret=wrong)])) == [f"b.{message}"]
+    assert prepare(build(change("a", _secret=wrong)), resumed=True).build.changes
+
+
+def test_a_list_of_secrets_is_never_rendered() -> None:
+    """Braces in ``_secret`` are part of a name, and a connector has no say in it."""
+    prepared = prepare(build(change("a", _secret=["{{ nobody }}"])))
+    assert prepared.build.changes[0].settings == {"_secret": ["{{ nobody }}"]}
+
+
+# Texts.
+
+
+def written(value: str) -> list[str]:
+    """Ways in which a value turns up in the texts of programs."""
+    quoted = json.dumps(value, ensure_ascii=False)[1:-1]
+    ascii_ = json.dumps(value)[1:-1]
+    return [
+        value,
+        quoted,
+        ascii_,
+        json.dumps(quoted)[1:-1],
+        json.dumps(ascii_)[1:-1],
+        json.dumps({"error": json.dumps([value])}),
+        ascii_.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"),
+        ascii_.replace("/", "\\/"),
+        repr(value),
+        repr([value, "'"]),
+        repr(value + "'")[1:-2] if '"' not in value else repr(value),
+        ascii(value),
+        json.dumps(repr(value)),
+        urllib.parse.quote(value),
+        urllib.parse.quote(value, safe=""),
+        re.sub("%..", lambda code: code[0].lower(), urllib.parse.quote(value, safe="")),
+        urllib.parse.quote(value, safe="!*'()"),
+        urllib.parse.quote(value, safe="/!*'()$&+=:@"),
+        urllib.parse.quote_plus(value),
+    ]
+
+
+texts = st.text(max_size=20)
+values = st.text(st.characters(codec="utf-8", exclude_characters="*"), min_size=8, max_size=24).filter(
+    lambda value: len(value.strip()) >= 8 and "\x00" not in value
+)
+
+
+@given(values, texts, texts)
+@example("pa\"ss'w\\o/r<d>&\n\u2028\U0001f511", "\\", '"')
+@example("\nleading-break", "", "")
+def test_no_secret_survives(value: str, before: str, after: str) -> None:
+    """A secret is masked in whatever way it is written, whatever stands around it."""
+    value = value.strip()
+    secrets = secrets_of(value)
+    assume(len(secrets) == 1)
+    for form in written(value):
+        shown = secrets.mask(before + form + after)
+        for inner in written(value):
+            if inner not in before and inner not in after:
+                assert inner not in shown
+
+
+@given(st.lists(values, max_size=5), st.text(max_size=60))
+def test_texts_without_secrets_are_left_alone(known: list[str], text: str) -> None:
+    """Nothing is replaced in a text that holds no secret."""
+    secrets = secrets_of(*known)
+    assume(not any(form in text for value in known for form in masking._forms(value.strip())))
+    assert secrets._without_values(text) == text
+
+
+@given(st.lists(st.text("ab", min_size=4, max_size=12), max_size=8), st.text("ab", max_size=40))
+def test_exactly_the_secrets_go(known: list[str], text: str) -> None:
+    """Every character of a secret is masked, overlapping ones in one, and every other one stays."""
+    covered = [" "] * len(text)
+    for value in known:
+        for at in range(len(text)):
+            if text.startswith(value, at):
+                covered[at : at + len(value)] = ["*"] * len(value)
+    left = "".join("*" if mark == "*" else character for mark, character in zip(covered, text, strict=True))
+    shown = secrets_of(*known).mask(text)
+    assert shown.replace("*", "") == left.replace("*", "")
+    assert not any(value in shown for value in known)
+
+
+def test_the_longest_secret_goes_as_one() -> None:
+    """A secret that another one begins with is not left with its end showing."""
+    assert secrets_of("abcd", "abcdefghi", "abcdefg").mask("x abcdefghi abcdefgh") == "x *** ***h"
+    assert secrets_of("abcdefgh", "efghijkl").mask("-abcdefghijkl-") == "-***-"
+    assert secrets_of("abcdefghijkl", "cdef").mask("-abcdefghijkl-") == "-***-"
+
+
+def test_lines_of_a_secret_joined() -> None:
+    """A secret of several lines is also known on one, as terminals show it."""
+    assert secrets_of("first line\nsecond line").mask("x first line second line y") == "x *** y"
+
+
+class _Counted(dict[str, list[str]]):
+    """Counts the comparisons that a search asks for."""
+
+    tries = 0
+
+    def get(self, key: str, default: Any = None) -> Any:
+        for form in super().get(key, default):
+            type(self).tries += 1
+            yield form
+
+
+@pytest.mark.parametrize(
+    ("known", "text"),
+    [
+        (["a" * 80 + f"{number:05}" for number in range(20_000)], "a" * 65_536),
+        (["a" * number + "b" for number in range(4, 1_500)], "a" * 65_536),
+        (["a" * number for number in range(4, 600)], "ab" * 32_768),
+        ([f"{number:08}x" for number in range(50_000)], "0" * 65_536),
+    ],
+    ids=["one start", "staircase", "near", "digits"],
+)
+def test_the_work_for_a_text_is_bounded(known: list[str], text: str) -> None:
+    """However many secrets begin alike, a text takes work in proportion to its length."""
+    secrets = secrets_of(*known)
+    secrets._by_start = {length: _Counted(starts) for length, starts in secrets._by_start.items()}
+    _Counted.tries = 0
+    shown = secrets.mask(text)
+    most = masking._MOST_TRIES + len(text)
+    assert _Counted.tries <= most + 2
+    assert len(shown) <= len(text)
+    assert not any(value in shown for value in known[-10:])
+
+
+def test_a_text_that_takes_too_long_is_masked_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rather too much is masked than too little when the work runs out."""
+    monkeypatch.setattr(masking, "_MOST_TRIES", -30)
+    secrets = secrets_of(*("abcd" * 16 + str(number) for number in range(99)))
+    assert secrets.mask("good " + "abcd" * 17 + " bad") == "good ***"
+
+
+# What stands behind secret names in texts.
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("password=hunter2", "password=***"),
+        ("a --db-password=hunter2 b", "a --db-password=*** b"),
+        ("error:password=hunter2", "error:password=***"),
+        ("https://x/?token=abc&page=2", "https://x/?token=***&page=2"),
+        ('{"password": "hun\\"ter2", "a": "b"}', '{"password": "***", "a": "b"}'),
+        ("{'api_key': 'hunter2', 'a': 1}", "{'api_key': '***', 'a': 1}"),
+        (r'"{\"apiKey\": \"hunter2\", \"a\": 1}"', r'"{\"apiKey\": \"***\", \"a\": 1}"'),
+        ("Authorization: Bearer abc.def", "Authorization: Bearer ***"),
+        ("authorization: Basic dXNlcjpwYXNz;", "authorization: Basic ***;"),
+        ("X-Api-Key: 0123456789ab, x", "X-Api-Key: ***, x"),
+        ("secret => hunter2", "secret => ***"),
+        ('password="not closed', 'password="***'),
+        ("key AKIAABCDEFGHIJKLMNOP is", "key *** is"),
+        ("got eyJhbGciOiJI.eyJzdWIiOiIx.abc-_ back", "got *** back"),
+        ("Bearer 0123456789abcdef sent", "Bearer *** sent"),
+        ("-----BEGIN RSA PRIVATE KEY-----\nMII\n-----END RSA PRIVATE KEY----- x", "*** x"),
+        ("-----BEGIN PRIVATE KEY-----\nMII", "***"),
+        ("nats://u:p@h password=x", "nats://***@h password=***"),
+    ],
+)
+def test_values_behind_secret_names(text: str, shown: str) -> None:
+    """What APIs echo is masked, although nobody knew the value."""
+    assert Secrets().mask(text) == shown
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "token: expected a string",
+        "a.password: required, and it is missing",
+        "credentials::aws: timed out after 3600 s",
+        "secret::db-1 failed; token::x1234567 too",
+        "arn:aws:secretsmanager:eu-west-1:123456789012:secret:db-1",
+        "key_name=prod, public_key: 'ssh-rsa AAAA', max_tokens=100",
+        "Bearer authentication-is-required",
+        "the password is wrong",
+        "invalid token",
+        "x = 5, y: 'z'",
+    ],
+)
+def test_prose_stays(text: str) -> None:
+    """Messages about secrets can be read."""
+    assert Secrets().mask(text) == text
+
+
+@given(st.text("aA1-_=:\"'\\ \n{}.@/", max_size=80))
+@example('secret=\\"')
+def test_masking_of_texts_never_fails(text: str) -> None:
+    """Whatever a text is made of, it comes out masked, and masking it once more changes nothing."""
+    once = mask_named("password" + text)
+    assert mask_named(once) == once
+
+
+@pytest.mark.parametrize(
+    "part", ["://", "x://u", "a-", "secret='", 'token=\\"', "password : ", "eyJ", "pwd=Basic "]
+)
+def test_long_texts_of_one_part(part: str) -> None:
+    """Repeated parts of what is searched for make nothing slow: a megabyte goes within the test's time."""
+    Secrets().mask(part * (1_000_000 // len(part)))
+
+
+def test_user_information_up_to_the_last_at() -> None:
+    """A password may hold an @ of its own."""
+    assert mask_url("x://a@b@c y://d z@") == "x://***@c y://d z@"
+
+
+def test_basic_credentials_in_a_header() -> None:
+    """A login that is sent as base64 is masked in its header."""
+    login = base64.b64encode(b"user:" + CANARY.encode()).decode()
+    assert login not in Secrets().mask(f'headers {{"Authorization": "Basic {login}"}}')
+
+
+# The log.
+
+
+def test_the_log_has_no_secret() -> None:
+    """Secret names are the same in the log, also within what is logged."""
+    event = {"db_password": CANARY, "x": [{"apiKey": CANARY, "private_ip": "10.0.0.1"}], "token_count": 5}
+    shown = mask_secrets(
+        None, "info", {**event, "event": f"got password={CANARY}", "error": f"Token: '{CANARY}'"}
+    )
+    assert CANARY not in json.dumps(shown)
+    assert "10.0.0.1" in json.dumps(shown)
+    assert shown["token_count"] == 5
