@@ -58,7 +58,11 @@ def tests(session: nox.Session) -> None:
 def integration(session: nox.Session) -> None:
     """The real thing: a nats-server on a free port, processes that are killed."""
     install(session, "test")
-    session.run("pytest", "-m", "integration", *session.posargs)
+    if session.posargs:
+        session.run("pytest", "-m", "integration", *session.posargs)
+        return
+    session.run("pytest", "-n", "2", "--dist", "worksteal", "-m", "integration and not alone")
+    session.run("pytest", "-m", "integration and alone")
 
 
 @nox.session

@@ -24,7 +24,7 @@ from scheduler.generate import KINDS, PROVIDER, Shape
 from scheduler.rules import parse_limits
 
 _LATENCY: Final = 0.5
-"""Seconds that a component takes where nothing else is said."""
+"""Seconds that a component takes at least."""
 _SMALL: Final = 20
 """Components of a small build."""
 LARGE: Final = 10_000
@@ -95,21 +95,26 @@ class Case:
         }
 
 
+def _seconds(rng: random.Random) -> float:
+    return _LATENCY * (1 + 2 * rng.random())
+
+
 def _kind(number: int) -> str:
     return KINDS[number % len(KINDS)]
 
 
 def _chains() -> Case:
     """Twenty chains side by side."""
+    rng = random.Random(0)
     return Case(
         "chains",
-        tuple(Vertex(_kind(n), _LATENCY, (n - 20,) if n >= 20 else ()) for n in range(20 * 20)),
+        tuple(Vertex(_kind(n), _seconds(rng), (n - 20,) if n >= 20 else ()) for n in range(20 * 20)),
     )
 
 
 def _wide() -> Case:
-    """Nothing depends on anything, and fifty may go at a time."""
-    return Case("wide", tuple(Vertex(_kind(n), _LATENCY) for n in range(1_000)), "*=50")
+    """Nothing depends on anything, and fifty may go at a time, all in step."""
+    return Case("wide", tuple(Vertex(_kind(n), 3 * _LATENCY) for n in range(500)), "*=50")
 
 
 def _layered() -> Case:
@@ -119,28 +124,29 @@ def _layered() -> Case:
     for number in range(20 * width):
         start = number // width * width
         before = range(max(0, start - width), start)
-        vertices.append(Vertex(_kind(number), _LATENCY, tuple(rng.sample(before, min(3, len(before))))))
+        needs = tuple(rng.sample(before, min(3, len(before))))
+        vertices.append(Vertex(_kind(number), _seconds(rng), needs))
     return Case("layered", tuple(vertices))
 
 
 def _diamonds() -> Case:
     """One, then a hundred that depend on it, then one that depends on all of them, and so on."""
-    vertices = [Vertex("vpc", _LATENCY)]
+    rng, vertices = random.Random(3), [Vertex("vpc", _LATENCY)]
     for _ in range(10):
         top = len(vertices) - 1
-        vertices += [Vertex("network", _LATENCY, (top,))] * 100
+        vertices += [Vertex("network", _seconds(rng), (top,)) for _ in range(100)]
         vertices.append(Vertex("vpc", _LATENCY, tuple(range(top + 1, top + 101))))
     return Case("diamonds", tuple(vertices))
 
 
 def _random() -> Case:
-    """Up to three dependencies among the three hundred before, and up to three times the latency."""
+    """Up to three dependencies among the three hundred before."""
     rng = random.Random(2)
     vertices = []
     for number in range(1_000):
         before = range(max(0, number - 300), number)
         needs = tuple(rng.sample(before, min(rng.randint(0, 3), len(before))))
-        vertices.append(Vertex(_kind(number), _LATENCY * (1 + 2 * rng.random()), needs))
+        vertices.append(Vertex(_kind(number), _seconds(rng), needs))
     return Case("random", tuple(vertices))
 
 
@@ -149,12 +155,9 @@ def _skewed() -> Case:
 
     Whoever lets the quick ones go first is left with the slow ones in the end.
     """
-    quick = [Vertex("network", _LATENCY)] * 1_024
-    slow = [
-        Vertex("vpc", 4 * _LATENCY, (len(quick) + number - 16,) if number >= 16 else ())
-        for number in range(64)
-    ]
-    return Case("skewed", (*quick, *slow), "*=40, vpc.create.*=8")
+    slow = [Vertex("vpc", 12 * _LATENCY, (number - 16,) if number >= 16 else ()) for number in range(32)]
+    quick = [Vertex("network", 3 * _LATENCY)] * 512
+    return Case("skewed", (*slow, *quick), "*=40, vpc.create.*=8")
 
 
 CASES: Final[Sequence[Callable[[], Case]]] = (_chains, _wide, _layered, _diamonds, _random, _skewed)

@@ -27,7 +27,7 @@ from scheduler.slots import Slots
 from scheduler.stores import Store
 from scheduler.stores.jetstream import JetStreamStore
 from scheduler.strictjson import decode, encode
-from scheduler.subjects import may_be_answered
+from scheduler.subjects import CONTROL, may_be_answered
 from scheduler.supervisor import Supervisor
 from scheduler.survey import Doctor, Seen, component, summary
 
@@ -35,8 +35,6 @@ _log = structlog.get_logger()
 
 Document = dict[str, Any]
 
-PREFIX: Final = "scheduler.build."
-"""What the subjects of the endpoints begin with."""
 QUEUE_GROUP: Final = "scheduler"
 _NUMBERS: Final = {"invalid": 400, "unknown": 404, "conflict": 409, "internal": 500, "unavailable": 503}
 """The codes as in HTTP, for the header."""
@@ -45,6 +43,8 @@ _MOST_WAITING = 1_000
 _AT_ONCE = 20
 _DEADLINE = 30.0
 """Seconds for one question; what takes longer is the store or the broker."""
+_ENDING = 5.0
+"""Seconds that a build may take from its report to its end."""
 _PAGE = 1_000
 """Builds or components in one answer."""
 _BUILT_AT_ONCE = 100
@@ -82,7 +82,7 @@ class Control:
             "limit": self._limit,
         }
         self.endpoints = {
-            verb: Endpoint(f"build-{verb}", f"{PREFIX}{verb}", QUEUE_GROUP, metadata=SCHEMAS[verb])
+            verb: Endpoint(f"build-{verb}", f"{CONTROL}{verb}", QUEUE_GROUP, metadata=SCHEMAS[verb])
             for verb in self._verbs
         }
         """What service discovery shows."""
@@ -94,7 +94,7 @@ class Control:
             for _ in range(_AT_ONCE):
                 nursery.start_soon(self._work)
             for verb in self._verbs:
-                await self._bus.subscribe(f"{PREFIX}{verb}", self._taker(verb), queue=QUEUE_GROUP)
+                await self._bus.subscribe(f"{CONTROL}{verb}", self._taker(verb), queue=QUEUE_GROUP)
             task_status.started()
 
     def _taker(self, verb: str) -> Callable[[Message], None]:
@@ -289,7 +289,7 @@ class Control:
     async def _retry(self, document: Document) -> Document:
         build = _text(document, "id")
         one = _text(document, "component", optional=True)
-        if self._supervisor.see(build) is not None:
+        if await self._runs(build):
             helm, seen = await self._helm(document)
             vertex = _vertex(seen.plan, document) if one else None
             text, components = await helm.retry(vertex)
@@ -311,7 +311,7 @@ class Control:
         output = document.get("output")
         if not isinstance(output, dict | None):
             raise Refused("invalid", "output: an object, which is merged into the component")
-        if self._supervisor.see(build) is not None:
+        if await self._runs(build):
             helm, seen = await self._helm(document)
             return _done(seen, await helm.supply(_vertex(seen.plan, document), output or {}), 1)
         said: list[str] = []
@@ -324,6 +324,15 @@ class Control:
 
         seen = await self._reopen(build, decide)
         return _done(seen, f"run {seen.plan.run} begins: {said[0]}", 1)
+
+    async def _runs(self, build: str) -> bool:
+        """Whether a build runs here; one whose report is just on its way is waited for."""
+        seen = self._supervisor.see(build)
+        if seen is None or not seen.over:
+            return seen is not None
+        with trio.move_on_after(_ENDING):
+            await self._supervisor.until_gone(build)
+        return self._supervisor.see(build) is not None
 
     async def _helm(self, document: Document) -> tuple[Helm, Seen]:
         build = _text(document, "id")

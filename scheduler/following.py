@@ -24,8 +24,8 @@ FRAME = 0.25
 """Seconds between two looks at what is new."""
 ASK = 2.0
 """Seconds between two questions how far the build is, and for the answer to each; also for the last one."""
-_CATCH_UP = 10.0
-"""Seconds for a whole build, in pages."""
+_CATCH_UP = 5.0
+"""Seconds for a whole build, in pages; meanwhile the picture stands still."""
 _MISSED_AFTER = 5.0
 """Seconds after which a build that is over, but whose report did not come, counts as reported unseen."""
 _SILENT_AFTER = 30.0
@@ -42,11 +42,14 @@ class Following:
     """What has come in about one build and was not looked at yet."""
 
     build: str
-    events: deque[Mapping[str, Any]] = field(factory=deque)
+    events: deque[tuple[Mapping[str, Any], float]] = field(factory=deque)
+    """Messages, and when they came: how long something runs counts from there."""
     snapshots: deque[tuple[Document, float]] = field(factory=deque)
     """Answers with every component, and when they came; they go before the events."""
     catching_up: bool = False
     """Whether such an answer is awaited: events are kept until it is there."""
+    answering: bool = False
+    """Whether a scheduler answered the last question: it then knows better whether the build is over."""
     over_since: float | None = None
     """When a scheduler first said that the build is over."""
     report: Mapping[str, Any] | None = None
@@ -69,7 +72,7 @@ class Following:
     def _take_event(self, message: Message) -> None:
         document = decode_object(message.data)
         if document is not None and document.get("build") == self.build:
-            self.events.append(document)
+            self.events.append((document, trio.current_time()))
 
     def _take_report(self, message: Message, *, failed: bool) -> None:
         if self.ended.is_set():
@@ -145,6 +148,7 @@ async def _ask_again_and_again(bus: Bus, following: Following, progress: Progres
             except (SteeringError, BusError):
                 answer = None
         progress.refresh(answer, trio.current_time())
+        following.answering = answer is not None
         if answer is not None:
             following.hear(answer)
 
@@ -181,7 +185,7 @@ async def _show(bus: Bus, following: Following, progress: Progress, view: View) 
             progress.behind = True
         if following.events:
             heard = now
-        view.update(_drain(following, progress, now), now)
+        view.update(_drain(following, progress), now)
         if following.ended.is_set():
             break
         over = following.over_since is not None and now - following.over_since > ASK
@@ -191,7 +195,8 @@ async def _show(bus: Bus, following: Following, progress: Progress, view: View) 
             if found is not None:
                 following.end(found[0], failed=found[1])
                 continue
-        if over or (interrupted and now - heard > _MISSED_AFTER and _is_over(progress)):
+        guessed = interrupted and not following.answering and now - heard > _MISSED_AFTER
+        if over or (guessed and _is_over(progress)):
             failed = progress.status == "errored" or bool(progress.errors)
             view.note("its report was missed; this is what was heard of it")
             progress.finish({"error": progress.error or _first_error(progress)}, now, failed=failed)
@@ -204,25 +209,25 @@ async def _show(bus: Bus, following: Following, progress: Progress, view: View) 
     report = await whole_report(bus, dict(following.report or {}))
     following.catching_up = False
     now = trio.current_time()
-    news = _drain(following, progress, now)
+    news = _drain(following, progress)
     news += progress.finish(report, now, failed=following.failed)
     view.update(news, now)
 
 
-def _drain(following: Following, progress: Progress, now: float) -> list[News]:
+def _drain(following: Following, progress: Progress) -> list[News]:
     news: list[News] = []
     if following.catching_up:
         return news
     while following.snapshots:
         news += progress.snapshot(*following.snapshots.popleft())
     while following.events:
-        news += progress.apply(following.events.popleft(), now)
+        news += progress.apply(*following.events.popleft())
     return news
 
 
 def _is_over(progress: Progress) -> bool:
     if progress.errors:
-        return not progress.running
+        return not progress.running and not progress.retrying
     return 0 < progress.total <= progress.done
 
 

@@ -6,7 +6,10 @@ from typing import Any
 
 def number(value: Any) -> float | None:
     """A number, or None."""
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+    if type(value) is float:
+        # By far the most frequent: a board takes in thousands of them a second.
+        return value
+    return value if type(value) is int else None
 
 
 def whole(value: Any, otherwise: int = 0) -> int:

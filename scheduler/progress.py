@@ -5,7 +5,7 @@ late, or misses one, takes a *snapshot*, the answer to ``get``, and goes on with
 """
 
 import heapq
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from attrs import define, field, frozen
@@ -138,8 +138,11 @@ class Progress:
         news: list[News] = []
         events = message.get("events")
         for event in events if isinstance(events, list) else ():
-            if isinstance(event, Mapping) and self._is_next(event):
-                news.extend(self._apply(event, at, now))
+            # JSON gives dicts; asking for a Mapping would take as long as all the rest.
+            if type(event) is dict and self._is_next(event):
+                item = self._apply(event, at, now)
+                if item is not None:
+                    news.append(item)
         if self.sequence > known:
             self._take_counts(message)
         return news
@@ -158,13 +161,12 @@ class Progress:
             self._as_of = max(self._as_of, time)
         return True
 
-    def _apply(self, event: Mapping[str, Any], at: float | None, now: float) -> Iterator[News]:
+    def _apply(self, event: Mapping[str, Any], at: float | None, now: float) -> News | None:
         component, state, time = event.get("component"), event.get("state"), number(event.get("time"))
         if isinstance(event.get("event"), str):
-            yield self._apply_to_build(event)
-            return
+            return self._apply_to_build(event)
         if not isinstance(component, str) or not isinstance(state, str):
-            return
+            return None
         # Their clock may be off: what counts is how old the event was when its message was written.
         moment = now - max(0.0, at - time) if at is not None and time is not None else now
         error = text(event.get("error"))
@@ -176,7 +178,7 @@ class Progress:
             self.retrying[component] = Retrying(component, attempt, again, error)
         if took is not None and state in {"completed", "errored"}:
             self._remember(max(0.0, took), component)
-        yield News(component, state, took, error, attempt, retry_in, event)
+        return News(component, state, took, error, attempt, retry_in, event)
 
     def _apply_to_build(self, event: Mapping[str, Any]) -> News:
         what = str(event["event"])

@@ -13,6 +13,7 @@ from scheduler.bus import Bus
 from scheduler.errors import NoResponders, SteeringError
 from scheduler.loose import objects
 from scheduler.strictjson import encode
+from scheduler.subjects import CONTROL
 
 PAGE = 1_000
 """Builds, or components, in one answer."""
@@ -25,7 +26,7 @@ Document: TypeAlias = dict[str, Any]
 
 def subject_of(verb: str) -> str:
     """The subject on which a scheduler is asked."""
-    return f"scheduler.build.{verb}"
+    return f"{CONTROL}{verb}"
 
 
 async def ask(bus: Bus, verb: str, document: Mapping[str, Any]) -> Document:

@@ -12,6 +12,8 @@ from urllib.parse import quote
 
 from scheduler.errors import TemplateError
 
+CONTROL: Final = "scheduler.build."
+"""What the subjects begin with on which operators ask and steer."""
 RESERVED_TYPES: Final = frozenset({"build", "service", "environment", "scheduler"})
 RESERVED_PROVIDERS: Final = frozenset({"done", "error", "mapping", "definition", "validation"})
 

@@ -63,6 +63,8 @@ class Held:
     walk: Walk | None = None
     track: Track | None = None
     """Its times; there where ``walk`` is."""
+    gone: trio.Event = field(factory=trio.Event)
+    """Set once it is not held any more."""
 
 
 class Supervisor:
@@ -144,6 +146,12 @@ class Supervisor:
     def seen(self) -> list[Seen]:
         """Every build that runs here."""
         return [seen for build in list(self._held) if (seen := self.see(build)) is not None]
+
+    async def until_gone(self, build: str) -> None:
+        """Wait until a build that has come to its end is not held any more; the caller owns the deadline."""
+        held = self._held.get(build)
+        if held is not None:
+            await held.gone.wait()
 
     def recalled(self, plan: Plan, history: History) -> Seen:
         """A build as its log says that it stood."""
@@ -274,6 +282,7 @@ class Supervisor:
     def let_go(self, held: Held) -> None:
         """The build does not run here (any more). Idempotent."""
         held.decided.set()
+        held.gone.set()
         held.walk = held.track = None
         if self._held.get(held.build) is held:
             del self._held[held.build]

@@ -31,10 +31,15 @@ class Seen:
     """Of the last event that was published."""
 
     @property
+    def over(self) -> bool:
+        """Whether it has come to its end, although its report may still be on its way."""
+        return self.plan.finished or (self.plan.over and not self.plan.stopped)
+
+    @property
     def status(self) -> str:
         """``running``, ``paused``, ``halted``, ``done`` or ``errored``."""
         plan = self.plan
-        if plan.finished:
+        if self.over:
             return "done" if plan.cause is None else "errored"
         if plan.halted:
             return "halted"
@@ -135,7 +140,7 @@ class Doctor:
 
     def _general(self) -> Iterator[Reason]:
         plan = self._plan
-        if plan.finished:
+        if self._seen.over:
             yield Reason("it is over" if plan.cause is None else f"it is over: {plan.cause}")
             return
         if not self._store.available:

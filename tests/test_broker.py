@@ -55,6 +55,7 @@ def data_dir(tmp_path: Path) -> Path:
     return tmp_path / "deep" / "broker data"
 
 
+@pytest.mark.alone
 async def test_it_runs_while_the_context_lasts(data_dir: Path) -> None:
     """Ready in a second, with a token of its own, JetStream, and the largest payload; then it is gone."""
     started = time.monotonic()

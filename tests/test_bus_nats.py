@@ -69,6 +69,7 @@ async def test_the_first_connection_may_have_a_deadline(nats_server: NatsServer)
             pass
 
 
+@pytest.mark.alone
 async def test_silence_counts_as_no_broker(nats_server: NatsServer) -> None:
     """A server that accepts and says nothing does not hold us for ever, nor does leaving wait for it."""
     nats_server.pause()
@@ -214,6 +215,7 @@ async def test_a_client_certificate(start_nats_server: ServerFactory, tls: Path)
 # Losing the connection.
 
 
+@pytest.mark.alone
 async def test_restarts_under_load_send_nothing_twice(nats_server: NatsServer) -> None:
     """Through five restarts: no duplicate, order kept, and what was queued while it was away all arrives."""
     got: list[int] = []

@@ -96,6 +96,7 @@ async def counting_turns() -> AsyncIterator[Callable[[], int]]:
         nursery.cancel_scope.cancel()
 
 
+@pytest.mark.alone
 async def test_64_megabytes(objects: Objects) -> None:
     """They are got about as fast as they are put, and everybody else has a turn at every megabyte."""
     data = some(64 * MEGABYTE)

@@ -231,6 +231,7 @@ def test_p6_raw_cancellation_is_swallowed(nats_server: NatsServer) -> None:
     raw(nats_server.url, run, pending_size=500_000)
 
 
+@pytest.mark.alone
 async def test_p6_ours_is_cancelled_at_once(nats_server: NatsServer) -> None:
     """With a stalled server whoever waits for it can be cancelled, and the rest can be withdrawn."""
     async with open_bus(options(nats_server)) as bus:
@@ -272,6 +273,7 @@ def test_p7_raw_close_hangs(nats_server: NatsServer) -> None:
     raw(nats_server.url, run, flush_timeout=0.01)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("how", ["stalled", "stalled and full", "killed", "well"])
 async def test_p7_we_leave_within_a_second(nats_server: NatsServer, how: str) -> None:
     """Whatever the server does, with nothing left behind."""

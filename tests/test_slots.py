@@ -327,6 +327,22 @@ async def test_within_a_build_the_most_urgent_goes_first() -> None:
     assert takers.got == ["high", "also high", "middle", "low"]
 
 
+async def test_of_equally_urgent_ones_those_under_the_narrowest_limit_go_first() -> None:
+    """A narrow limit is kept full, though others asked earlier: what it keeps waiting is left in the end."""
+    slots = Slots(parse_limits("*=2, vpc.*.*=1"))
+    assert slots.try_take("a", NETWORK)
+    assert slots.try_take("a", NETWORK)
+    async with trio.open_nursery() as nursery:
+        takers = Takers(slots, nursery)
+        await takers.take_all("a", "network", subject=NETWORK)
+        await takers.take_all("a", "vpc")
+        slots.release("a", NETWORK)
+        await wait_all_tasks_blocked()
+        assert takers.got == ["vpc"]
+        slots.release("a", NETWORK)
+    assert takers.got == ["vpc", "network"]
+
+
 async def test_urgency_does_not_count_between_builds() -> None:
     """Builds take turns, however urgent their components are."""
     slots = Slots(parse_limits("*=1"))

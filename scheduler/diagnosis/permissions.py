@@ -18,7 +18,7 @@ from scheduler.diagnosis.versions import TRACES, parse
 from scheduler.errors import BusError
 from scheduler.jetstream.streams import BUCKET, LOG, OBJECTS, REPLIES, REPORTS
 from scheduler.peers import CANDIDATES
-from scheduler.subjects import REPLY_SUBJECTS
+from scheduler.subjects import CONTROL, REPLY_SUBJECTS
 
 DOCTOR: Final = "SCHEDULER_DOCTOR"
 """Our own throw-away stream."""
@@ -153,6 +153,7 @@ SUBSCRIPTIONS: Final = (
     *REPLY_SUBJECTS,
     "scheduler.reply.*",
     CANDIDATES,
+    f"{CONTROL}*",
     *(
         f"$SRV.{verb}{tail}"
         for verb in ("PING", "INFO", "STATS")

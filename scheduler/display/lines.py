@@ -104,7 +104,7 @@ def columns(
     Args:
         rows: the cells; the first row may be a heading.
         width: the cells of a terminal that all columns share; None cuts nothing, for pipes.
-        flexible: the columns that give way where there is not enough room, those that give least first.
+        flexible: the columns that give way where there is not enough room, the last of them first.
         right: the columns with numbers.
     """
     if not rows:

@@ -25,7 +25,8 @@ class Slots:
 
     - builds take turns, one slot a turn: the one that was served longest ago has it, and who comes anew goes
       before the one that had the last;
-    - within a build the most urgent component goes first, and of equal ones who asked first.
+    - within a build the most urgent component goes first, of equal ones that under the narrowest limit, and
+      of these who asked first.
 
     Args:
         rules: limits over all builds, by subject.

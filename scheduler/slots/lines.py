@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from scheduler.slots.accounts import Account
 
 Order: TypeAlias = tuple[float, int]
-"""By urgency, then by when it was asked: the smallest goes first."""
+"""By urgency, then by when it was asked: the smallest goes first in its line."""
 
 
 class Fate(Enum):
@@ -55,7 +55,7 @@ class Waiter:
 class Line:
     """The components of one build that fall under the same limits."""
 
-    __slots__ = ("_heap", "counted", "length", "own", "pools", "rates", "seat")
+    __slots__ = ("_heap", "counted", "length", "own", "pools", "rates", "seat", "width")
 
     def __init__(self, seat: "Seat", own: tuple[AnyPool, ...]) -> None:
         self.seat = seat
@@ -65,6 +65,8 @@ class Line:
         """All limits that they fall under."""
         self.counted = tuple(pool for pool in self.pools if isinstance(pool, Pool))
         self.rates = tuple(pool for pool in self.pools if isinstance(pool, Rate))
+        self.width = min(pool.count for pool in self.counted)
+        """How many of them may be in flight at most."""
         self.length = 0
         """How many wait."""
         self._heap: list[tuple[float, int, Waiter]] = []
@@ -77,11 +79,15 @@ class Line:
         self.seat.lines[self] = None
 
     @property
-    def order(self) -> Order:
-        """That of the most urgent one who waits."""
+    def order(self) -> tuple[float, int, int]:
+        """That of the most urgent one who waits, to be compared with other lines of its build.
+
+        Of equally urgent ones those under the narrowest limit go first: it is to be full all the time.
+        """
         while self._heap[0][2].fate is not Fate.WAITS:
             heapq.heappop(self._heap)
-        return self._heap[0][2].order
+        urgency, number = self._heap[0][2].order
+        return urgency, self.width, number
 
     def pop(self) -> Waiter:
         """Take out the most urgent one."""

@@ -228,6 +228,7 @@ def test_the_same_build_again_while_it_runs(site: Site) -> None:
     assert site.connectors.ids(document["id"]) == ["vpc::1"]
 
 
+@pytest.mark.alone
 def test_thousands_of_builds_at_a_time(world: World) -> None:
     """Two thousand, handed in at once, while two run: each is accepted, and reported once."""
     scheduler = world.scheduler("--log-level", "warning", ready=False)

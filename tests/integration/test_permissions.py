@@ -17,7 +17,7 @@ from scheduler.diagnosis.permissions import SUBSCRIPTIONS, publishes
 
 pytestmark = pytest.mark.integration
 
-PASSWORDS = {user: f"{user}-password" for user in ("scheduler", "connector", "uploader", "submitter")}
+PASSWORDS = {user: f"{user}-password" for user in ("scheduler", "connector", "uploader", "submitter", "operator")}
 
 
 class Recorder(Client):
@@ -127,8 +127,16 @@ def test_everybody_can_do_their_part(guarded: Guarded) -> None:
     connectors.await_event("reply", build=cut["id"], id="vpc::2")
     scheduler = guarded.scheduler()
     assert set(states(submitter.done(cut)).values()) == {"completed"}
+    # A look at it, which submitters have too, and a new run, which takes an operator.
+    operator = guarded.client("operator")
+    broken = build(failing("vpc::3"))
+    submitter.accepted(broken)
+    submitter.failed(broken)
+    assert client.request("scheduler.build.get", {"id": broken["id"]})["status"] == "errored"
+    assert operator.request("scheduler.build.retry", {"id": broken["id"]})["components"] == 1
     scheduler.end()
     assert not list(client.violations)
+    assert not list(operator.violations)
     guarded.check_log()
 
 
@@ -193,6 +201,8 @@ PUBLISHES = {
         "scheduler.event.b",
         "scheduler.log.finished",
         "scheduler.report.finished.1",
+        "scheduler.build.cancel",
+        "scheduler.build.get",
         "$JS.API.STREAM.MSG.GET.SCHEDULER_LOG",  # reads the log
         "$JS.API.CONSUMER.CREATE.SCHEDULER_LOG.mine",
         "$JS.API.STREAM.PURGE.SCHEDULER_LOG",
@@ -208,14 +218,18 @@ PUBLISHES = {
         "scheduler.reply.x",
         "build.create.done",
         "scheduler.event.finished",
+        "scheduler.build.cancel",  # steers a build
+        "scheduler.build.skip",
         "scheduler.log.finished",
         "$JS.API.STREAM.MSG.GET.SCHEDULER_LOG",
         "$JS.API.STREAM.PURGE.SCHEDULER_LOG",
         "$JS.API.CONSUMER.CREATE.OBJ_SCHEDULER_OBJECTS.mine",
         "$O.SCHEDULER_OBJECTS.C.x",
     ],
+    "operator": ["vpc.create.aws.done", "scheduler.reply.x", "scheduler.log.finished"],
     "uploader": [
         "vpc.create.aws.done",
+        "scheduler.build.cancel",
         "scheduler.reply.x",
         "scheduler.log.finished",
         "$JS.API.STREAM.MSG.GET.SCHEDULER_LOG",

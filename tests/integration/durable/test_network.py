@@ -165,6 +165,7 @@ def plays(
         yield {name: threads.submit(play, name, tmp_path_factory.mktemp("story")) for name in names}
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("name", STORIES)
 def test_every_build_ends_once(name: str, plays: dict[str, "Future[None]"]) -> None:
     """Nothing is sent twice with ``unsent``, nothing lost with ``always``, and work goes on when it can."""

@@ -81,6 +81,7 @@ def test_a_stop_lets_what_waits_go_on_later(start_scene: SceneFactory) -> None:
     scene.end()
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(("size", "limit"), [(1_000, 2.0), (10_000, 5.0)])
 def test_an_unfinished_build_goes_on_soon(start_scene: SceneFactory, size: int, limit: float) -> None:
     """From the start of the process to the first request of something new, answers captured in between."""
@@ -225,6 +226,7 @@ def test_a_second_instance_takes_over_when_the_first_is_killed(start_scene: Scen
     scene.end()
 
 
+@pytest.mark.alone
 def test_idle_it_is_ready_soon(start_scene: SceneFactory) -> None:
     """The first start makes the streams, and the next ones find them."""
     scene = start_scene()

@@ -1,0 +1,103 @@
+"""Tables and pages in a terminal of 80 columns: whatever stands in them, they fit."""
+
+import io
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from feeds import JSON, T, Told, event
+from rich.cells import cell_len
+from rich.console import Console
+
+from scheduler.display.lines import columns
+from scheduler.display.tables import show_builds, show_components, show_reasons, show_status
+from scheduler.display.timeline import show_timeline
+from scheduler.progress import Progress
+from scheduler.timeline import read_timeline
+
+LONG = "x" * 500
+WIDE = "网络" * 200
+HOSTILE = "a\x1b[2J\r\nb"
+NAMES = ("vpc::main", LONG, WIDE, HOSTILE)
+
+
+def shown(show: Callable[[Console], None], *, colours: bool = False) -> list[str]:
+    """What is printed in a terminal, line by line."""
+    out = io.StringIO()
+    terminal = Console(
+        file=out,
+        width=80,
+        height=24,
+        force_terminal=True,
+        color_system="standard" if colours else None,
+        highlight=False,
+    )
+    show(terminal)
+    return out.getvalue().splitlines()
+
+
+def answer() -> JSON:
+    """A build of many components with names and errors of all kinds."""
+    told = Told(*(f"{number}{name}" for number in range(15) for name in NAMES), build=LONG)
+    events: list[JSON] = []
+    for number, name in enumerate(told.states):
+        state = ("running", "errored", "retrying", "completed")[number // 4 % 4]
+        events.append(event(name, "running", 0))
+        events.append(event(name, state, 5, error=NAMES[number % 4] if state != "completed" else None))
+    told.message(*events)
+    limits = [{"limit": LONG, "waiting": 10**9}]
+    return told.answer(60.0, name=WIDE, eta=1e6, limits=limits, error=HOSTILE + LONG)
+
+
+def status(console: Console) -> None:
+    progress = Progress(LONG, "", 0.0)
+    progress.snapshot(answer(), 0.0)
+    show_status(console, answer(), progress, 0.0)
+
+
+def builds(console: Console) -> None:
+    fields: Any = {"status": "errored", "action": WIDE, "accepted": T, "error": LONG}
+    show_builds(console, [{"id": name, **fields} for name in NAMES], T + 1e8)
+
+
+def reasons(console: Console) -> None:
+    said = [{"component": name, "state": "waiting", "seconds": 1e6, "text": name} for name in NAMES]
+    show_reasons(console, {"id": HOSTILE, "status": WIDE, "reasons": said, "more": 5})
+
+
+def timeline(console: Console) -> None:
+    components = [
+        {"id": f"{number}{name}", "state": "completed", "due": T, "sent": T + number, "ended": T + 1e6}
+        for number in range(10)
+        for name in NAMES
+    ]
+    found = read_timeline({"status": "done", "now": T, "components": components})
+    show_timeline(console, found, LONG, WIDE)
+
+
+@pytest.mark.parametrize(
+    "show", [status, builds, reasons, timeline, lambda console: show_components(console, answer(), T + 60)]
+)
+def test_everything_fits_80_columns(show: Callable[[Console], None]) -> None:
+    """Long, wide and hostile names are cut or folded, and drive nothing."""
+    lines = shown(show)
+    assert lines
+    assert max(map(cell_len, lines)) <= 80
+    assert not any(character in line for line in lines for character in "\r\x9b")
+    assert not any(re.search(r"\x1b(?!\[[0-9;]*m)", line) for line in lines)
+
+
+def test_colours_are_for_terminals(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal that has colours gets them."""
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert any("\x1b[1;31m" in line for line in shown(builds, colours=True))
+
+
+def test_columns_give_way_from_the_last_to_the_first() -> None:
+    """Where there is not enough room the last flexible column is cut first, the others only then."""
+    rows = [["a" * 20, "b", "c" * 30]]
+    assert [len(cell) for cell in columns(rows, width=None, flexible=(0, 2))[0]] == [20, 1, 30]
+    assert [len(cell) for cell in columns(rows, width=40, flexible=(0, 2))[0]] == [20, 1, 15]
+    assert [len(cell) for cell in columns(rows, width=24, flexible=(0, 2))[0]] == [11, 1, 8]
+    assert columns([], width=80, flexible=()) == []
