@@ -7,7 +7,7 @@ between them. When it is due the slots are filled, from what its dependencies re
                                     ->  render()             when due
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -21,7 +21,7 @@ from scheduler.template import references
 from scheduler.template.cutting import cut_fields
 from scheduler.template.jsonparts import MAX_RENDERED, encode
 from scheduler.template.needs import needed, suggestion
-from scheduler.template.references import PathText, Syntax, Text
+from scheduler.template.references import PathText, Syntax, Target, Text
 from scheduler.template.resolve import ExhaustedError, Found, Owner, Raw, Resolver, Scope, Work
 
 CHECK_WORK = 256 * 1024
@@ -124,6 +124,12 @@ class Template:
     def constant(self) -> bool:
         """Whether there is nothing to render."""
         return not self._slots
+
+    def targets(self) -> Iterator[tuple[str, Target]]:
+        """Every reference in it as it was read, with the place where it stands."""
+        for place, text in self._slots:
+            for target in text.targets():
+                yield place, target
 
     @property
     def references(self) -> tuple[Reference, ...]:
