@@ -22,6 +22,7 @@ from scheduler.jetstream.reading import read
 from scheduler.jetstream.streams import REPORTS, SUBJECT_HEADER
 from scheduler.loading import Loader
 from scheduler.plan import Plan
+from scheduler.prospects import Prospects
 from scheduler.schemas import SCHEMAS
 from scheduler.slots import Slots
 from scheduler.stores import Store
@@ -58,16 +59,24 @@ class Control:
         bus: what questions come in on.
         supervisor: holds the builds.
         slots, store: of the supervisor.
+        prospects: know when a build will be over.
         loader: knows the builds that are over; None where the store keeps none.
     """
 
     def __init__(
-        self, bus: Bus, supervisor: Supervisor, slots: Slots, store: Store, loader: Loader | None
+        self,
+        bus: Bus,
+        supervisor: Supervisor,
+        slots: Slots,
+        store: Store,
+        prospects: Prospects,
+        loader: Loader | None,
     ) -> None:
         self._bus = bus
         self._supervisor = supervisor
         self._slots = slots
         self._store = store
+        self._prospects = prospects
         self._loader = loader
         self._verbs: Mapping[str, Callable[[Document], Awaitable[Document]]] = {
             "list": self._list,
@@ -214,7 +223,7 @@ class Control:
         answer |= {
             "seq": seen.sequence,
             "now": seen.chronicle.clock(),
-            "eta": None,
+            "eta": await self._prospects.eta(seen),
             "paused": seen.plan.paused,
             "limits": self._limits_of(seen),
             "components": [],

@@ -376,7 +376,7 @@ class _Simulation:
             pool = self.blame.get(last)
             waited = 0.0 if pool is None else start - self.ready[last]
             path.append(Step(last, ends[last] - start, waited, None if pool is None else pool.label))
-            before = [one for one in self.graph.dependencies[last] if 0.0 < ends[one]]
+            before = [one for one in self.graph.dependencies[last] if ends[one] > 0.0]
             last = max(before, key=ends.__getitem__, default=None)
         return path[::-1]
 

@@ -250,7 +250,9 @@ class _References:
         if not is_supplied(change) or change.action is Action.NONE or not keys:
             return None
         key = str(keys[0])
-        return None if key in self._keys_of(change) else f"its definition has no {key!r}: a reply must bring it"
+        return (
+            None if key in self._keys_of(change) else f"its definition has no {key!r}: a reply must bring it"
+        )
 
     def _keys_of(self, change: Change) -> frozenset[str]:
         found = self._keys.get(change.id)
