@@ -24,8 +24,6 @@ from scheduler.loading import Loader
 from scheduler.plan import Plan
 from scheduler.prospects import Prospects
 from scheduler.schemas import SCHEMAS
-from scheduler.slots import Slots
-from scheduler.stores import Store
 from scheduler.stores.jetstream import JetStreamStore
 from scheduler.strictjson import decode, encode
 from scheduler.subjects import CONTROL, may_be_answered
@@ -58,7 +56,6 @@ class Control:
     Args:
         bus: what questions come in on.
         supervisor: holds the builds.
-        slots, store: of the supervisor.
         prospects: know when a build will be over.
         loader: knows the builds that are over; None where the store keeps none.
     """
@@ -67,15 +64,13 @@ class Control:
         self,
         bus: Bus,
         supervisor: Supervisor,
-        slots: Slots,
-        store: Store,
         prospects: Prospects,
         loader: Loader | None,
     ) -> None:
         self._bus = bus
         self._supervisor = supervisor
-        self._slots = slots
-        self._store = store
+        self._slots = supervisor.slots
+        self._store = supervisor.store
         self._prospects = prospects
         self._loader = loader
         self._verbs: Mapping[str, Callable[[Document], Awaitable[Document]]] = {
