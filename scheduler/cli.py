@@ -24,6 +24,13 @@ _LAZY = {
 With --embedded a broker and a scheduler run in this process, with --simulate
 connectors too: `scheduler run FILE --embedded --simulate` needs nothing else.""",
     "validate": """List every problem of a build, each with its place.""",
+    "plan": """Show what a build will do, without running it.
+
+Its waves, its critical path, the time that it takes under the limits, which
+references can only be judged when due. Nothing is asked of any broker.""",
+    "graph": """Draw a build as DOT, Mermaid or SVG.
+
+A file: what it is to do; a build by its id: how it stands.""",
     "simulate": """Answer for connectors of any type and provider, with made-up results.
 
 Not beside real connectors: each request would be answered twice.""",

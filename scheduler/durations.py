@@ -5,13 +5,16 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from scheduler.patterns import first_match
+from scheduler.errors import InvalidRule
+from scheduler.patterns import FORM, first_match, read_pattern
 
 Given = Sequence[tuple[str, float]]
 """Pairs of a subject pattern and seconds; the first that matches counts."""
 
 OTHERWISE: Final = 1.0
 """Seconds, where nothing at all is known."""
+_LONGEST: Final = 30 * 86_400.0
+"""Seconds that may be given."""
 _WEIGHT: Final = 0.2
 """Of the newest value: what was long ago is forgotten, and one that was odd does little."""
 _MOST: Final = 10_000
@@ -92,3 +95,27 @@ def expectation(durations: Durations) -> Callable[[str], float]:
         return seconds
 
     return expected
+
+
+def parse_durations(text: str) -> tuple[tuple[str, float], ...]:
+    """``vpc.create.*=30, *=5`` as pairs of a pattern and seconds.
+
+    Raises:
+        InvalidRule: a part of it is not of this form; the message begins with that part.
+    """
+    pairs = []
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        pattern, equals, number = (piece.strip() for piece in part.partition("="))
+        try:
+            seconds = float(number)
+        except ValueError:
+            equals = ""
+        if not equals:
+            raise InvalidRule(f"{part[:80]!r} is not of the form PATTERN=SECONDS, such as vpc.create.*=30")
+        read = read_pattern(pattern)
+        if read is None:
+            raise InvalidRule(f"{part[:80]!r} has a pattern that {FORM}")
+        if not 0.0 <= seconds <= _LONGEST:
+            raise InvalidRule(f"{part[:80]!r} has seconds that are not from 0 to {_LONGEST:.0f}")
+        pairs.append((read, seconds))
+    return tuple(pairs)

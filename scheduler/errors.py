@@ -5,6 +5,7 @@
     SchedulerError
     ├── InvalidSettings          a flag or variable is wrong; the process exits with code 2
     ├── InvalidRule              a limit, a retry or a failure policy cannot be read
+    ├── InvalidDrawing           a graph cannot be made a picture
     ├── InvalidJSON              bytes are not JSON that we accept
     │   └── OverLimit            ... although they are JSON: it is too deep, or a number too long
     ├── InvalidBuild             a build is refused; carries every problem found
@@ -54,6 +55,10 @@ class InvalidSettings(SchedulerError):
 
 class InvalidRule(SchedulerError):
     """A rule cannot be read; the message says what it is not, to be put behind what was written."""
+
+
+class InvalidDrawing(SchedulerError):
+    """A graph that is too large for a picture; the message says what is possible."""
 
 
 class InvalidJSON(SchedulerError):

@@ -24,22 +24,6 @@ _LATE: Final = 0.1
 """What has taken longer than it should is taken to need another tenth of the time that it has taken."""
 
 
-def remaining(graph: Graph, seconds: Sequence[float]) -> list[float]:
-    """For every vertex the length of the longest path from it to an end, itself included.
-
-    Args:
-        graph: without cycles.
-        seconds: how long each vertex takes.
-    """
-    found = list(seconds)
-    dependents = graph.dependents
-    for layer in reversed(graph.layers()):
-        for vertex in layer:
-            if dependents[vertex]:
-                found[vertex] += max([found[one] for one in dependents[vertex]])
-    return found
-
-
 @frozen
 class Standing:
     """Where a build stands; the default is: at its beginning."""
@@ -227,7 +211,7 @@ class _Simulation:
         self.starts = [NEVER] * size
         self.ends = [NEVER] * size
         self.blame: dict[Vertex, _Pool] = {}
-        self.remaining = remaining(graph, self.left)
+        self.remaining = graph.remaining(self.left)
         self.events: list[tuple[float, int, int]] = []
         """When, which rate (-1: none), which vertex: a negative one minus one is to be sent again."""
         self.offers: list[tuple[float, int, int, _Pool | None]] = []

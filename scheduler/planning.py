@@ -1,13 +1,14 @@
-"""What a build will do, told before it runs: its waves, its critical path, its time, and what may go wrong."""
+"""What a build will do, told before it runs: its waves, critical path and time, and what may go wrong."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from enum import StrEnum
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from attrs import field, frozen
 
-from scheduler.durations import Durations, Estimate, Source
+from scheduler.durations import Durations
 from scheduler.forecast import Forecast, forecast
 from scheduler.graph import Graph, Vertex
 from scheduler.model import Action, Build, Change, State
@@ -21,6 +22,26 @@ _UNKNOWN: Final = "?"
 """A word of a subject that a reference supplies; of all patterns only ``*`` matches it."""
 _MOST_WORK: Final = 4 * 1024 * 1024
 """Bytes that evaluating references may amount to here."""
+
+
+class Source(StrEnum):
+    """Where a duration comes from."""
+
+    GIVEN = "given"
+    RECORDED = "recorded"
+    DEFAULT = "default"
+    """The mean of those that are known; 1 s where none is."""
+    NONE = "none"
+    """It takes no time: nothing is sent."""
+
+
+class Estimate(NamedTuple):
+    """How long a request is expected to take."""
+
+    seconds: float
+    source: Source
+
+
 _NOTHING: Final = Estimate(0.0, Source.NONE)
 
 
@@ -150,14 +171,14 @@ def preview(
     """Look ahead at a build.
 
     Args:
-        prepared: the build.
+        prepared: the build; the limits that it has of its own count too.
         durations: how long requests take.
-        rules: the limits that it will run under.
+        rules: the limits of the service.
         cap: how many of its requests may be in flight in all.
     """
     build, graph = prepared.build, prepared.graph
     subjects = [_subject(change) for change in build.changes]
-    known = {subject: durations.expected(subject) for subject in set(subjects) if subject is not None}
+    known = {subject: _estimate(durations, subject) for subject in set(subjects) if subject is not None}
     estimates = [_NOTHING if subject is None else known[subject] for subject in subjects]
     done = [vertex for vertex, change in enumerate(build.changes) if change.state is State.COMPLETED]
     seconds = [estimate.seconds for estimate in estimates]
@@ -167,10 +188,17 @@ def preview(
         _waves(graph, set(done)),
         estimates,
         subjects,
-        forecast(graph, seconds, subjects, rules, cap=cap),
+        forecast(graph, seconds, subjects, [*rules, *prepared.policy.limits], cap=cap),
         list(references.questions()),
         list(references.unreachable()),
         len(build.components) - sum(one.id in graph.index for one in build.components),
+    )
+
+
+def _estimate(durations: Durations, subject: str) -> Estimate:
+    known = durations.known(subject)
+    return (
+        Estimate(durations.typical, Source.DEFAULT) if known is None else Estimate(known[0], Source(known[1]))
     )
 
 

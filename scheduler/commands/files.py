@@ -8,7 +8,6 @@ from typing import Annotated, TypeAlias
 import msgspec
 from cyclopts import Parameter
 
-from scheduler.commands.session import complain
 from scheduler.errors import InvalidSettings
 
 STANDARD_INPUT = "-"
@@ -29,6 +28,8 @@ def read_file(name: str) -> bytes | None:
     try:
         return sys.stdin.buffer.read() if name == STANDARD_INPUT else Path(name).read_bytes()
     except (OSError, ValueError) as error:
+        from scheduler.commands.session import complain  # noqa: PLC0415 - it comes with all of Trio
+
         reason = error.strerror if isinstance(error, OSError) else error
         complain(f"cannot read {name!r}: {reason}")
         return None

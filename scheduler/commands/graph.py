@@ -1,0 +1,114 @@
+"""``scheduler graph FILE|BUILD``: a build's graph as a picture, or as text that others make one of."""
+
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Literal, TypeAlias
+
+from cyclopts import Parameter
+
+from scheduler.bus import Bus
+from scheduler.commands.asking import in_time, option, run_asking
+from scheduler.commands.files import STANDARD_INPUT
+from scheduler.commands.flags import (
+    BROKER_DEFAULTS,
+    BUILD_DEFAULTS,
+    QUIET_LOG_DEFAULTS,
+    BrokerFlags,
+    BuildFlags,
+    QuietLogFlags,
+    settings_of,
+)
+from scheduler.commands.following import read_checked
+from scheduler.commands.session import complain
+from scheduler.drawing import Drawing, collapsed, dot, drawing_of, drawing_of_build, mermaid, svg
+from scheduler.drawing.mermaid import MOST_EDGES as MERMAID_EDGES
+from scheduler.drawing.mermaid import MOST_NODES as MERMAID_NODES
+from scheduler.drawing.model import around as part_around
+from scheduler.drawing.svg import MOST_EDGES, MOST_NODES
+from scheduler.errors import InvalidDrawing, InvalidSettings
+from scheduler.loose import objects
+from scheduler.steering import get_build
+from scheduler.text import count, printable
+
+Format: TypeAlias = Literal["dot", "mermaid", "svg"]
+_WRITERS = {"dot": dot, "mermaid": mermaid, "svg": svg}
+_BOUNDS = {"mermaid": (MERMAID_NODES, MERMAID_EDGES), "svg": (MOST_NODES, MOST_EDGES)}
+"""Nodes and edges that there may be; what reads DOT knows its own."""
+
+
+def graph(
+    build: Annotated[
+        str,
+        Parameter(
+            help="A build as JSON in a file, - is standard input; or a build's id.", allow_leading_hyphen=True
+        ),
+    ],
+    /,
+    *,
+    format: Annotated[Format, option("dot, mermaid or svg [default: dot].")] = "dot",  # noqa: A002
+    output: Annotated[Path | None, option("Write it to this file.")] = None,
+    around: Annotated[str | None, option("Draw only what is near the component with this id.")] = None,
+    depth: Annotated[int, option("How many edges away from it [default: 2].")] = 2,
+    limits: BuildFlags = BUILD_DEFAULTS,
+    broker: BrokerFlags = BROKER_DEFAULTS,
+    log: QuietLogFlags = QUIET_LOG_DEFAULTS,
+) -> int:
+    """Draw a build."""
+    if not 0 <= depth <= _DEEPEST:
+        raise InvalidSettings(f"--depth: {depth} is not a whole number from 0 to {_DEEPEST:,}")
+    show = partial(_show, format=format, output=output, component=around, depth=depth)
+    if is_file(build):
+        checked = read_checked(build, settings_of(limits))
+        return 1 if checked is None else show(drawing_of_build(checked[1]))
+
+    async def ask(bus: Bus) -> int:
+        answer = await in_time(get_build(bus, build, graph=True), pages=True)
+        return show(drawing_of(answer, objects(answer.get("components"))))
+
+    return run_asking(broker, log, ask, json=False)
+
+
+_DEEPEST = 10_000
+
+
+def is_file(name: str) -> bool:
+    """Whether this is a file, or looks so much like one that it cannot be meant as a build's id."""
+    if name.startswith("-") or name == STANDARD_INPUT:
+        return True
+    return name.endswith(".json") or "/" in name or Path(name).is_file()
+
+
+def _show(drawing: Drawing, *, format: Format, output: Path | None, component: str | None, depth: int) -> int:  # noqa: A002
+    if component is not None:
+        part = part_around(drawing, component, depth)
+        if part is None:
+            complain(f"{printable(component)} is none of its {count(len(drawing.nodes), 'component')}")
+            return 1
+        drawing = part
+    if format in _BOUNDS:
+        nodes, edges = _BOUNDS[format]
+        smaller = collapsed(drawing, nodes=nodes, edges=edges)
+        if smaller is None:
+            complain(
+                f"{count(len(drawing.nodes), 'component')} cannot be drawn as at most {nodes:,} nodes: draw a"
+                " part with --around COMPONENT, or take --format dot"
+            )
+            return 1
+        if smaller is not drawing:
+            complain(smaller.note)
+        drawing = smaller
+    try:
+        written = _WRITERS[format](drawing)
+    except InvalidDrawing as error:
+        complain(f"{error}; --format dot has no such limit")
+        return 1
+    if output is None:
+        sys.stdout.write(written)
+        return 0
+    try:
+        output.write_text(written, encoding="utf-8")
+    except OSError as error:
+        complain(f"cannot write {str(output)!r}: {error.strerror}")
+        return 1
+    return 0

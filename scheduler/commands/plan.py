@@ -1,0 +1,79 @@
+"""``scheduler plan FILE``: what a build will do, and how long that takes, before anybody runs it."""
+
+import gc
+import sys
+from typing import Annotated, Final
+
+import msgspec
+
+from scheduler.commands.files import BuildFile, read_file
+from scheduler.commands.flags import BUILD_DEFAULTS, BuildFlags, settings_of
+from scheduler.commands.parameters import LIMITS, number, switch, text
+from scheduler.config import Settings, invalid, parse_rules
+from scheduler.durations import Durations, Given, parse_durations
+from scheduler.errors import InvalidBuild, InvalidRule
+from scheduler.planning import Preview, preview
+from scheduler.rules import LimitRule
+from scheduler.validation import read_build
+
+_SETTINGS: Final = Settings()
+
+
+def plan(
+    file: BuildFile,
+    /,
+    *,
+    durations: Annotated[
+        str, text("durations", "Seconds that requests take, by subject: 'vpc.create.*=30, *=5'.")
+    ] = "",
+    rules: Annotated[
+        str, text("rules", "The service's limits by subject: 'vpc.create.*=5, *.create.aws=20/s'.", LIMITS)
+    ] = "",
+    max_in_flight_per_build: Annotated[
+        int, number("max_in_flight_per_build", "Requests in flight, of one build.", LIMITS)
+    ] = _SETTINGS.max_in_flight_per_build,
+    json: Annotated[bool, switch("json", "Print JSON instead of text.")] = False,
+    build: BuildFlags = BUILD_DEFAULTS,
+) -> int:
+    """Show what a build will do."""
+    settings = settings_of(build)
+    given, limits = _given(durations), parse_rules(rules)
+    data = read_file(file)
+    if data is None:
+        return 1
+    # A large build is many objects, none of which is garbage before it is shown.
+    gc.disable()
+    try:
+        found = _preview(data, settings, given, limits, max_in_flight_per_build)
+    except InvalidBuild as error:
+        from scheduler.commands.following import complain_of_build  # noqa: PLC0415 - it comes with all of Trio
+
+        complain_of_build(file, error)
+        return 1
+    finally:
+        gc.enable()
+    if json:
+        line = msgspec.json.format(msgspec.json.encode(found.document()), indent=2)
+        sys.stdout.write(line.decode() + "\n")
+        return 0
+    from scheduler.display import Output  # noqa: PLC0415 - JSON does without
+    from scheduler.display.preview import show_preview  # noqa: PLC0415
+
+    show_preview(Output(), found)
+    return 0
+
+
+def _given(durations: str) -> Given:
+    try:
+        return parse_durations(durations)
+    except InvalidRule as error:
+        raise invalid("durations", durations[:80], f"cannot be used: {error}") from None
+
+
+def _preview(
+    data: bytes, settings: Settings, given: Given, rules: tuple[LimitRule, ...], cap: int
+) -> Preview:
+    prepared = read_build(
+        data, limits=settings.limits, templates=settings.templates, unresolved=settings.unresolved
+    )
+    return preview(prepared, Durations(given), rules, cap=cap)
