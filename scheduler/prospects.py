@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Final
+from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 import trio
@@ -12,8 +12,10 @@ from attrs import frozen
 from scheduler.durations import Durations, expectation
 from scheduler.forecast import Standing, forecast
 from scheduler.plan import Phase, Plan
+from scheduler.planning import preview
 from scheduler.rules import LimitRule
 from scheduler.survey import Seen
+from scheduler.validation import Prepared
 
 _FRESH: Final = 1.0
 """Seconds for which a prediction is good at least."""
@@ -62,6 +64,13 @@ class Prospects:
             known = _Prospect(now, now + max(_FRESH, cost / _SHARE), seconds)
             self._known[plan] = known
         return None if known.seconds is None else max(0.0, known.seconds - (now - known.at))
+
+    async def preview(self, prepared: Prepared) -> dict[str, Any]:
+        """What a build will do, from its beginning, as `planning.Preview.document` says it."""
+        job = partial(preview, prepared, self._durations, self._rules, cap=self._cap)
+        if len(prepared.build.changes) <= _ON_THE_SPOT:
+            return job().document()
+        return await trio.to_thread.run_sync(lambda: job().document())
 
     def _job(self, seen: Seen) -> Callable[[], float | None]:
         """The prediction, to be made anywhere: nothing that it looks at changes any more."""

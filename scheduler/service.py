@@ -175,7 +175,7 @@ class Service:
             prospects = Prospects(
                 self._supervisor.durations, self._settings.rules, self._settings.max_in_flight_per_build
             )
-            control = Control(self._bus, self._supervisor, prospects, self._loader)
+            control = Control(self._bus, self._supervisor, prospects, self._reader, self._loader)
             await background.start(control.run)
             await background.start(self._take_in, control)
             _log.info("ready", store=self._store.name, version=__version__)
