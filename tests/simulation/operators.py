@@ -49,7 +49,7 @@ class Operator:
 
     async def _carry_out(self, order: Order) -> None:
         await trio.sleep_until(order.at)
-        if order.after:
+        if order.after and not (order.after == "over" and order.build in self._driver.over):
             with trio.move_on_at(self._driver.scenario.heals_at + _WAITS_UNTIL):
                 await self._happens(order)
         await trio.sleep(order.pause)
