@@ -35,6 +35,7 @@ _REOPENED_WITHIN = 20.0
 """Seconds after the last fault within which what an operator asked for may still begin a new run."""
 _MOST_STEPS = 60_000
 LOG = "SCHEDULER_LOG"
+_FAILURES = (b'"_state":"errored"', b'"event":"retrying"')
 
 
 class Driver:
@@ -124,7 +125,7 @@ class Driver:
         if stream.name != LOG:
             return
         build = kept.subject.rpartition(".")[2]
-        if b'"_state":"errored"' in kept.data or b'"event":"retrying"' in kept.data:
+        if any(word in kept.data for word in _FAILURES):
             self.trace.add("failed", build=build)
         if (kept.headers or {}).get("Scheduler-Status") == "reported":
             self.over.add(build)

@@ -4,6 +4,7 @@ It draws from numbers of its own: what else happens with a seed does not depend 
 """
 
 import random
+from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 from attrs import evolve, field, frozen
@@ -13,7 +14,7 @@ from simulation.connectors import Manners
 JSON: TypeAlias = dict[str, Any]
 
 _VERBS = ("pause", "pause", "cancel", "retry", "retry", "retry", "skip", "skip", "extend", "limit")
-_TRIGGERS = ("", "", "request left", "taken", "answers", "failed", "failed", "over", "over")
+_TRIGGERS = ("", "request left", "taken", "answers", "answers", "failed", "failed")
 ORDER_MOMENTS = ("order left", "order arrived", "told left", "append left", "kept")
 """What a crash can be aimed at beside an order."""
 _PATTERNS = ("*", "vpc.*.*", "*.create.*", "*.*.aws", "network.create.*", "instance.*.gcp")
@@ -27,9 +28,13 @@ class Order:
     verb: str
     build: str
     document: JSON = field(repr=False)
-    """The whole question."""
+    """The question; without a component where that is chosen when it is asked."""
+    state: str = ""
+    """In which state the component is to be."""
     after: str = ""
     """What has to happen to the build first, from ``at`` on: a kind of step of the trace."""
+    times: int = 1
+    """How often."""
     pause: float = 0.0
     """Seconds from then until it is asked."""
 
@@ -47,8 +52,15 @@ class Operating:
     """Aimed at orders: from when, at which step, how many seconds until the next process, a number."""
 
 
-def operate(seed: int, builds: tuple[JSON, ...], heals_at: float) -> Operating:
-    """Decide it for a seed, and put into the builds what they say of it themselves."""
+def operate(seed: int, builds: tuple[JSON, ...], begin: Mapping[str, float], heals_at: float) -> Operating:
+    """Decide it for a seed, and put into the builds what they say of it themselves.
+
+    Args:
+        seed: decides.
+        builds: as they are submitted.
+        begin: when, by id.
+        heals_at: when everything is well again.
+    """
     rng = random.Random(f"operating {seed}")
     if rng.random() < 0.4:
         return Operating()
@@ -57,8 +69,10 @@ def operate(seed: int, builds: tuple[JSON, ...], heals_at: float) -> Operating:
     retries = rng.choice(("", "", "*.create.*=3:0.2:2", "*=2:0.5", "vpc.*.*=4:0.1:1"))
     rules = "" if rng.random() < 0.7 else ", ".join(f"{name}={most}" for name, most in _limits(rng).items())
     orders: list[Order] = []
-    for _ in range(rng.choice((0, 1, 1, 2, 3, 5))):
-        orders += _orders(rng, rng.choice(builds), heals_at)
+    largest = max(builds, key=lambda build: len(build["changes"]))
+    for _ in range(rng.choice((0, 1, 1, 2, 3, 5, 7))):
+        build = largest if rng.random() < 0.6 else rng.choice(builds)
+        orders += _orders(rng, build, min(heals_at, begin[build["id"]] + rng.uniform(0.0, 2.0)))
     crashes = tuple(
         (max(0.0, order.at - 0.5), rng.choice(ORDER_MOMENTS), rng.uniform(0.01, 3.0), rng.randrange(1000))
         for order in orders
@@ -114,33 +128,31 @@ def _limits(rng: random.Random) -> JSON:
     }
 
 
-def _orders(rng: random.Random, build: JSON, heals_at: float) -> list[Order]:
+def _orders(rng: random.Random, build: JSON, at: float) -> list[Order]:
     verb = rng.choice(_VERBS)
-    at = min(heals_at, rng.choice((rng.uniform(0.3, 5.0), rng.uniform(0.3, heals_at))))
-    after = rng.choice(_TRIGGERS)
+    after, times = rng.choice(_TRIGGERS), rng.choice((1, 1, 2, 3, 5))
     pause = rng.choice((0.0, rng.uniform(0.0, 0.02), rng.uniform(0.0, 3.0)))
     document: JSON = {"id": build["id"]}
-    component = rng.choice(build["changes"])["_component_id"]
+    state = ""
     match verb:
         case "cancel":
             document |= {"now": rng.random() < 0.4, "reason": "as the operator says"}
         case "retry":
-            after = rng.choice(("failed", "failed", "over", "over", "over"))
-            if rng.random() < 0.3:
-                document["component"] = component
+            after, times = rng.choice(("failed", "failed", "over", "over", "over")), 1
+            state = rng.choice(("", "", "errored"))
         case "skip":
-            document |= {"component": component, "output": {"serial": f"supplied-{rng.randrange(1 << 32):x}"}}
+            document["output"] = {"serial": f"supplied-{rng.randrange(1 << 32):x}"}
+            state = rng.choice(("waiting", "waiting", "skipped", "skipped", "errored", "running", "retrying"))
+            if state in {"skipped", "errored", "retrying"}:
+                after, times = rng.choice(("failed", "failed", "over")), 1
         case "extend":
-            document |= {"component": component, "seconds": rng.uniform(1.0, 10.0)}
-            after = rng.choice(("request left", "taken"))
+            document["seconds"] = rng.uniform(1.0, 10.0)
+            after, state = rng.choice(("request left", "taken")), "running"
         case "limit":
             document["limits"] = _limits(rng)
-        case _:
-            after = "" if after == "over" else after
-    orders = [Order(at, verb, build["id"], document, after, pause)]
+    orders = [Order(at, verb, build["id"], document, state, after, times, pause)]
     if verb == "pause":
-        later = at + pause + rng.choice((rng.uniform(0.0, 1.0), rng.uniform(0.0, 8.0)))
-        orders.append(Order(later, "resume", build["id"], {"id": build["id"]}))
+        seconds = rng.choice((rng.uniform(0.0, 1.0), rng.uniform(0.0, 8.0)))
+        resume = {"id": build["id"]}
+        orders.append(Order(at, "resume", build["id"], resume, "", after, times, pause + seconds))
     return orders
-
-

@@ -53,20 +53,37 @@ class Operator:
             with trio.move_on_at(self._driver.scenario.heals_at + _WAITS_UNTIL):
                 await self._happens(order)
         await trio.sleep(order.pause)
+        document = await self._completed(order)
         for _ in range(_MOST_QUESTIONS):
-            code = await self.ask(order.verb, order.document)
-            if code is not None and code != "unavailable":
+            answer = await self.ask(order.verb, document)
+            if answer is not None and answer.get("error", {}).get("code") != "unavailable":
                 break
             await trio.sleep(self._rng.uniform(0.1, 2.0))
         self.pending -= 1
         self._driver.look()
 
+    async def _completed(self, order: Order) -> JSON:
+        """The question, with a component in it that is in the wanted state, if any is."""
+        if not order.state:
+            return order.document
+        seen = await self.ask("get", {"id": order.build}) or {}
+        components = seen.get("components", [])
+        wanted = [one["id"] for one in components if one["state"] == order.state]
+        if not wanted:
+            build = next(one for one in self._driver.scenario.builds if one["id"] == order.build)
+            wanted = [change["_component_id"] for change in build["changes"]]
+        return {**order.document, "component": self._rng.choice(wanted)}
+
     async def _happens(self, order: Order) -> None:
         happened = trio.Event()
+        left = order.times
 
         def watch(step: Step) -> None:
+            nonlocal left
             if step.kind == order.after and step.build == order.build:
-                happened.set()
+                left -= 1
+                if not left:
+                    happened.set()
 
         listeners = self._driver.trace.listeners
         listeners.append(watch)
@@ -82,14 +99,13 @@ class Operator:
                 if build["id"] not in self._driver.over:
                     await self.ask("resume", {"id": build["id"]})
 
-    async def ask(self, verb: str, document: JSON) -> str | None:
-        """Ask once; returns the code of a refusal, empty where it is done, None where nobody answers."""
+    async def ask(self, verb: str, document: JSON) -> JSON | None:
+        """Ask once; returns the answer, None where there is none."""
         with trio.move_on_after(_PATIENCE), suppress(NoResponders):
             message = await self.bus.request(f"scheduler.build.{verb}", json.dumps(document).encode())
             answer: JSON = json.loads(message.data)
-            code: str = answer.get("error", {}).get("code", "")
-            said = answer.get("error", answer)
-            detail = (verb, code, said.get("text") or said.get("message"))
+            error = answer.get("error", {}) if verb != "get" else {}
+            detail = (verb, error.get("code", ""), error.get("message") or answer.get("text"))
             self._driver.trace.add("told", NAME, document["id"], document.get("component", ""), detail)
-            return code
+            return answer
         return None

@@ -119,7 +119,8 @@ def imagine(seed: int) -> Scenario:
         faults.append(Fault(at, rng.choice(FAULTS), seconds, rng.randrange(1000)))
     calm = Manners(failing=0.0, mute=0.0, slow=0.0, again=0.0, foreign=0.0)
     manners = tuple(calm if rng.random() < 0.4 else _manners(rng) for _ in TYPES)
-    operating = operate(seed, builds, heals_at)
+    begin = {builds[one.build]["id"]: one.at for one in reversed(submissions) if not one.altered}
+    operating = operate(seed, builds, begin, heals_at)
     if operating.orders or any("options" in build for build in builds):
         manners = tuple(spoil(seed, one) for one in manners)
     faults += [Fault(at, "crash at", *rest, moment) for at, moment, *rest in operating.crashes]

@@ -293,7 +293,7 @@ class World:
             self.trace.add(f"order {kind}", who, document["id"], document.get("component", ""), detail)
         elif subject.startswith("_INBOX.operator") and kind == "left":
             told = json.loads(message.data)
-            self.trace.add("told left", who, told["id"] or "", detail=(subject, "error" not in told))
+            self.trace.add("told left", who, told["id"] or "", detail=(subject, message.headers is None))
         elif subject.split(".")[0] in {"build", "service"} and subject.split(".")[-1] in {"done", "error"}:
             identity = (message.headers or {}).get("Nats-Msg-Id", "")
             build = json.loads(message.data).get("id", "")
