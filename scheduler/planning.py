@@ -225,6 +225,9 @@ def _waves(graph: Graph, done: set[Vertex]) -> list[list[Vertex]]:
                 waves[depth].append(vertex)
                 depth += 1
             depths[vertex] = depth
+    for wave in waves:
+        # As submitted.
+        wave.sort()
     return waves
 
 

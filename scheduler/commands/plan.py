@@ -9,9 +9,9 @@ import msgspec
 from scheduler.commands.files import BuildFile, read_file
 from scheduler.commands.flags import BUILD_DEFAULTS, BuildFlags, settings_of
 from scheduler.commands.parameters import LIMITS, number, switch, text
-from scheduler.config import Settings, invalid, parse_rules
+from scheduler.config import Settings, flag_of, parse_rules, variables_of
 from scheduler.durations import Durations, Given, parse_durations
-from scheduler.errors import InvalidBuild, InvalidRule
+from scheduler.errors import InvalidBuild, InvalidRule, InvalidSettings
 from scheduler.planning import Preview, preview
 from scheduler.rules import LimitRule
 from scheduler.validation import read_build
@@ -67,7 +67,8 @@ def _given(durations: str) -> Given:
     try:
         return parse_durations(durations)
     except InvalidRule as error:
-        raise invalid("durations", durations[:80], f"cannot be used: {error}") from None
+        flag, variable = flag_of("durations"), variables_of("durations")[0]
+        raise InvalidSettings(f"{flag} ({variable}): {error}") from None
 
 
 def _preview(
