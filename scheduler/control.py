@@ -359,6 +359,8 @@ class Control:
     async def _helm(self, document: Document) -> tuple[Helm, Seen]:
         build = _text(document, "id")
         seen = self._supervisor.see(build)
+        if seen is not None and seen.over:
+            raise Refused("conflict", f"{build} is over ({seen.status})")
         if seen is not None and seen.walk is not None:
             return Helm(seen.walk, self._supervisor.connectors, self._slots), seen
         if self._loader is not None and (found := await self._loader.look(build)) is not None:
