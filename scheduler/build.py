@@ -167,6 +167,8 @@ class Walk:
         self.listening = trio.Event()
         """Set once the replies to what an earlier process sent are waited for."""
         self._resumed: dict[Vertex, Call | Settled] = {}
+        self._held_back: list[Call] = []
+        """Requests that an earlier process may have sent, of a build that is paused."""
         self._settled = bytearray(b"\1" * len(plan.graph.ids))
         """By vertex: whether nobody has to wait for it (any more)."""
         self._awaited: dict[Vertex, list[trio.Event]] = {}
@@ -339,6 +341,10 @@ class Walk:
 
     async def _components(self) -> None:
         self.prepare()
+        for resumed in self._resumed.values():
+            if isinstance(resumed, Call):
+                # It is in flight, whether or not there would be a slot for it now; and before anything new.
+                self._slots.occupy(self, resumed.request.subject)
         if self._journey is not None:
             # What was answered while nobody listened counts before anything that we do.
             await self._journey.caught_up.wait()
@@ -373,7 +379,18 @@ class Walk:
             self._nursery.start_soon(self._spawn, missing, name="spawn")
 
     def unpause(self) -> None:
-        """Let go on who waits for the end of a pause."""
+        """Let go on who waits for the end of a pause, or of the build."""
+        held_back, self._held_back = self._held_back, []
+        for call in held_back:
+            if self.plan.stopped:
+                self._connectors.leave(self.id)
+                call.leave()
+            elif self.plan.halted:
+                call.deliver(failure(_UNKNOWN_AND_HALTED, retryable=False))
+            elif not call.answered:
+                if call.timer is None:
+                    self._connectors.arm(call)
+                call.publish()
         self._unpaused.set()
         self._unpaused = trio.Event()
 
@@ -555,9 +572,6 @@ class Walk:
             await self._keep(resumed)
             return
         self._observer.sent(vertex, self.plan.attempt(vertex))
-        # It is in flight, whether or not there would be a slot for it now.
-        subject = resumed.request.subject
-        self._slots.occupy(self, subject)
         try:
             if self._journey is None:
                 self._connectors.arm(resumed)
@@ -566,7 +580,7 @@ class Walk:
                 return
             await self._await_reply(resumed)
         finally:
-            self._slots.release(self, subject)
+            self._slots.release(self, resumed.request.subject)
 
     def _go_on(self, vertex: Vertex, call: Call, journey: Journey) -> bool:
         """What becomes of a request that an earlier process may have sent, now that we know its replies.
@@ -589,6 +603,10 @@ class Walk:
             plan.departed(vertex)
             unknown = _UNKNOWN if resend is Resend.NEVER else _UNKNOWN_AND_HALTED
             call.deliver(failure(unknown, retryable=False))
+        elif unsent and plan.paused:
+            # It may have left: then there will be a reply. If not, it leaves when the pause is over.
+            plan.departed(vertex)
+            self._held_back.append(call)
         elif unsent:
             plan.sent(vertex)
             self._connectors.arm(call)
