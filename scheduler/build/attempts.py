@@ -83,6 +83,8 @@ class Attempts(ABC):
         """Late successes of an attempt that came while the next one was about to be sent."""
         self._rescued: dict[Vertex, Settled] = {}
         """Outcomes by late successes of components that waited for another attempt, to be persisted."""
+        self._held_back: list[Call] = []
+        """Requests that an earlier process may have sent, of a build that is paused."""
         self._calls: dict[Call, float] = {}
         """Everything in flight, and since when, by Trio's clock."""
         self._given_up: list[Call] = []
@@ -97,7 +99,18 @@ class Attempts(ABC):
         self.recall()
 
     def unpause(self) -> None:
-        """Let go on who waits for the end of a pause."""
+        """Let go on who waits for the end of a pause, or of the build."""
+        held_back, self._held_back = self._held_back, []
+        for call in held_back:
+            if self.plan.stopped:
+                self._connectors.leave(self.id)
+                call.leave()
+            elif self.plan.halted:
+                call.deliver(failure(_UNKNOWN_AND_HALTED, retryable=False))
+            elif not call.answered:
+                if call.timer is None:
+                    self._connectors.arm(call)
+                call.publish()
         self._unpaused.set()
         self._unpaused = trio.Event()
 
@@ -182,9 +195,6 @@ class Attempts(ABC):
             await self._keep(resumed)
             return
         self._observer.sent(vertex, self.plan.attempt(vertex))
-        # It is in flight, whether or not there would be a slot for it now.
-        subject = resumed.request.subject
-        self._slots.occupy(self, subject)
         try:
             if self._journey is None:
                 self._connectors.arm(resumed)
@@ -193,7 +203,7 @@ class Attempts(ABC):
                 return
             await self._await_reply(resumed)
         finally:
-            self._slots.release(self, subject)
+            self._slots.release(self, resumed.request.subject)
 
     def _go_on(self, vertex: Vertex, call: Call, journey: Journey) -> bool:
         """What becomes of a request that an earlier process may have sent, now that we know its replies.
@@ -216,6 +226,10 @@ class Attempts(ABC):
             plan.departed(vertex)
             unknown = _UNKNOWN if resend is Resend.NEVER else _UNKNOWN_AND_HALTED
             call.deliver(failure(unknown, retryable=False))
+        elif unsent and plan.paused:
+            # It may have left: then there will be a reply. If not, it leaves when the pause is over.
+            plan.departed(vertex)
+            self._held_back.append(call)
         elif unsent:
             plan.sent(vertex)
             self._connectors.arm(call)

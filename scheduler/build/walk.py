@@ -231,6 +231,10 @@ class Walk(Attempts):
 
     async def _components(self) -> None:
         self.prepare()
+        for resumed in self._resumed.values():
+            if isinstance(resumed, Call):
+                # It is in flight, whether or not there would be a slot for it now; and before anything new.
+                self._slots.occupy(self, resumed.request.subject)
         if self._journey is not None:
             # What was answered while nobody listened counts before anything that we do.
             await self._journey.caught_up.wait()

@@ -280,10 +280,7 @@ class Course:
         if self.phases[vertex] is Phase.SKIPPED:
             self.phases.reopen(vertex)
         self._move(vertex, Phase.COMPLETED)
-        for dependent in self.phases.within(Phase.SKIPPED):
-            self.phases.reopen(dependent)
-        for errored in self.phases.within(Phase.ERRORED):
-            self._skip_behind(errored)
+        self._skip_anew()
         kept = self._ledger.identified(
             vertex, {**body, **output}, State.COMPLETED, type_=type_, provider=provider
         )
@@ -541,6 +538,13 @@ class Course:
             self._halted = True
         else:
             self._skip_behind(vertex)
+
+    def _skip_anew(self) -> None:
+        """Something is completed after all: what was skipped behind it may be due."""
+        for dependent in self.phases.within(Phase.SKIPPED):
+            self.phases.reopen(dependent)
+        for errored in self.phases.within(Phase.ERRORED):
+            self._skip_behind(errored)
 
     def _skip_behind(self, vertex: Vertex) -> None:
         todo = [vertex]

@@ -72,7 +72,7 @@ class Plan(Steered):
     def _replay_outcome(self, vertex: Vertex, body: Mapping[str, Any]) -> None:
         phase = self.phases[vertex]
         completed = body["_state"] == State.COMPLETED
-        self._outputs.pop(vertex, None)
+        supplied = self._outputs.pop(vertex, None) is not None
         self._secrets.add(body)
         if phase is Phase.ERRORED and not completed and "adoptable" in body:
             self._adoptable[vertex] = body["adoptable"]
@@ -85,6 +85,8 @@ class Plan(Steered):
             self._attempts.fail(vertex)
         if completed:
             self._move(vertex, Phase.COMPLETED)
+            if supplied:
+                self._skip_anew()
             self._ledger.complete(vertex, body)
         else:
             self._move(vertex, Phase.ERRORED)

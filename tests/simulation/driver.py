@@ -2,6 +2,8 @@
 
 import json
 import random
+import sys
+import traceback
 from contextlib import suppress
 from functools import partial
 from typing import Any, TypeAlias
@@ -76,7 +78,8 @@ class Driver:
         if self._nursery is not None and (process is None or not process.bus.dead):
             self.trace.add("logs", level, detail=f"{event.get('event')}: {event.get('error', '')}"[:300])
             if event.get("exc_info"):
-                self.trace.add("fault", level, detail=str(event.get("event")))
+                detail = f"{event.get('event')}: {_place(sys.exc_info()[1])}"
+                self.trace.add("fault", level, detail=detail)
 
     async def run(self) -> Trace:
         """Run it to its end."""
@@ -183,6 +186,16 @@ class Driver:
             await trio.sleep(self.rng.uniform(0.1, 1.0))
         self._submitting -= 1
         self._progress.set()
+
+
+def _place(error: BaseException | None) -> str:
+    """What was raised, and where."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    if error is None:
+        return "?"
+    frames = traceback.extract_tb(error.__traceback__)[-4:]
+    return f"{error!r} in {' > '.join(f'{frame.name}:{frame.lineno}' for frame in frames)}"
 
 
 def simulate(seed: int) -> Driver:
