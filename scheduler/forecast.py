@@ -228,8 +228,7 @@ class _Simulation:
         for vertex, elapsed in standing.running.items():
             self._resume(vertex, elapsed)
         for vertex, pause in standing.retrying.items():
-            if vertex not in self.never:
-                heappush(events, (pause, -1, -vertex - 1))
+            heappush(events, (pause, -1, -vertex - 1))
         for vertex, count in enumerate(missing):
             if not count and vertex not in busy:
                 self._queue(vertex, 0.0)
@@ -365,11 +364,7 @@ class _Simulation:
         return path[::-1]
 
     def _chain(self) -> float:
-        paused = [
-            pause + self.remaining[vertex]
-            for vertex, pause in self.standing.retrying.items()
-            if vertex not in self.never
-        ]
+        paused = [pause + self.remaining[vertex] for vertex, pause in self.standing.retrying.items()]
         return max([0.0, *self.remaining, *paused])
 
     def _bounds(self) -> Iterator[tuple[str, float]]:
