@@ -169,6 +169,14 @@ def test_the_longest_way_to_the_end_goes_first() -> None:
     assert list(seen.starts) == [6.0, 0.0, 1.0]
 
 
+def test_the_most_urgent_goes_first_whatever_limits_it_falls_under() -> None:
+    """Of those that share a limit, not of those alone that fall under all the same ones."""
+    graph = Graph.of(["a", "b", "c"], [])
+    subjects = ["vpc.create.x", "net.create.x", "vpc.create.x"]
+    seen = forecast(graph, [1.0, 5.0, 9.0], subjects, parse_limits("*=1, vpc.*.*=2"))
+    assert list(seen.starts) == [14.0, 9.0, 0.0]
+
+
 def test_who_waits_for_one_limit_does_not_hold_up_others() -> None:
     """A queue before a limit that is used up leaves room under the others to whoever is next."""
     graph = Graph.of(["a", "b", "c"], [])

@@ -162,6 +162,48 @@ def test_a_plan_of_thousands_is_a_page() -> None:
     assert "     ... 8 more waves ..." in lines
 
 
+def test_plan_can_ask_the_scheduler_what_it_knows(
+    scheduler: FakeScheduler, capsys: Captured, write: Write
+) -> None:
+    """Its durations and its limits count; it is told the subjects, and nothing else of the build."""
+    scheduler.say(
+        "plan",
+        {
+            "durations": {
+                "vpc.create.fake": {"seconds": 10.0, "source": "recorded"},
+                "net.create.fake": {"seconds": 4.0, "source": "default"},
+            },
+            "limits": [{"limit": "vpc.*.*=1"}, {"limit": "max_in_flight_per_build=7"}],
+        },
+    )
+    document = build(
+        change("vpc::a", password="x"), change("vpc::b"), change("net::a"), change("net::b", "none")
+    )
+    assert cli.main(["plan", write(document), "--ask", "--json"]) == 0
+    seen = json.loads(capsys.readouterr().out)
+    assert (seen["total"], seen["seconds"]) == (4, 20.0)
+    assert seen["durations"] == {
+        "vpc.create.fake": {"seconds": 10.0, "source": "recorded"},
+        "net.create.fake": {"seconds": 4.0, "source": "default"},
+    }
+    assert [one["limit"] for one in seen["limits"]] == ["vpc.*.*=1", "max_in_flight_per_build=7"]
+    ((verb, question),) = scheduler.asked
+    assert verb == "plan"
+    assert [one["_component"] for one in question["build"]["changes"]] == ["net", "vpc"]
+    assert "password" not in json.dumps(question)
+
+
+def test_plan_without_a_scheduler_to_ask_says_so(
+    scheduler: FakeScheduler, capsys: Captured, write: Write
+) -> None:
+    """Nothing is guessed in its place."""
+    scheduler.there = False
+    assert cli.main(["plan", write(generate(3)), "--ask"]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "no scheduler answers" in err
+
+
 def test_graph_writes_dot(capsys: Captured, write: Write) -> None:
     """To standard output, if nothing else is said."""
     assert cli.main(["graph", write(read_example("create"))]) == 0
