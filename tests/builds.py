@@ -6,11 +6,12 @@ from typing import Any
 import pytest
 
 from scheduler.errors import InvalidBuild
-from scheduler.events import Settled
+from scheduler.events import Retrying, Settled
 from scheduler.graph import Vertex
 from scheduler.limits import DEFAULT_LIMITS, Limits
 from scheduler.outcome import Outcome, failure, read_reply
 from scheduler.plan import Plan, Request
+from scheduler.rules import Retries
 from scheduler.strictjson import decode, encode
 from scheduler.template import OnUnresolved, Templates
 from scheduler.validation import Prepared, read_build
@@ -92,11 +93,12 @@ class Run:
         templates: Templates = Templates.ALL,
         unresolved: OnUnresolved = OnUnresolved.ERROR,
         limits: Limits = DEFAULT_LIMITS,
+        retries: Retries = (),
     ) -> None:
         prepared = prepare(
             document, templates=templates, unresolved=unresolved, limits=limits, resumed=resumed
         )
-        self.plan = Plan(prepared, resumed=resumed, limits=limits)
+        self.plan = Plan(prepared, resumed=resumed, limits=limits, retries=retries)
         self.requests: dict[str, Request] = {}
 
     def vertex(self, name: str) -> Vertex:
@@ -147,8 +149,21 @@ class Run:
         return self.settle(name, outcome)
 
     def settle(self, name: str, outcome: Outcome) -> Settled:
-        """End the attempt."""
-        return self.plan.settle(self.requests[name], outcome)
+        """End the last attempt."""
+        step = self.plan.settle(self.requests[name], outcome)
+        assert isinstance(step, Settled), step
+        return step
+
+    def retry(self, name: str, outcome: Outcome | str = "broken", **more: float) -> Retrying:
+        """End an attempt that is not the last one."""
+        outcome = failure(outcome) if isinstance(outcome, str) else outcome
+        step = self.plan.settle(self.requests[name], outcome, **more)
+        assert isinstance(step, Retrying), step
+        return step
+
+    def phases(self) -> dict[str, str]:
+        """Where each change stands."""
+        return {name: self.plan.phase(vertex).value for vertex, name in enumerate(self.plan.graph.ids)}
 
     def fail(self, name: str, error: str = "broken") -> Settled:
         """End the attempt without a reply."""

@@ -8,16 +8,24 @@ from hypothesis import strategies as st
 
 from scheduler.events import (
     Accepted,
+    Cancelled,
     Event,
+    Extended,
     Finished,
+    Limited,
     Loading,
+    Paused,
     Released,
     Reported,
     Resumed,
+    Retried,
+    Retrying,
     Sent,
     Settled,
     Started,
+    Supplied,
     Suspended,
+    Unpaused,
     Withdrawn,
 )
 from scheduler.history import History
@@ -50,6 +58,14 @@ EVENTS: st.SearchStrategy[Event] = st.one_of(
     st.builds(Reported, st.integers(1, 2**31)),
     st.builds(Loading),
     st.builds(Released),
+    st.builds(Retrying, st.text(), st.text(), st.text(), st.floats(0, 1e9), st.just(b"{}"), st.just(3)),
+    st.builds(Cancelled, st.text()),
+    st.builds(Paused),
+    st.builds(Unpaused),
+    st.builds(Retried, st.lists(st.text(), max_size=3).map(tuple), st.integers(1, 2**31)),
+    st.builds(Supplied, st.text(), OBJECTS),
+    st.builds(Extended, st.text(), st.floats(0, 1e9)),
+    st.builds(Limited, st.dictionaries(st.text(), st.integers(-(2**63), 2**63 - 1) | st.text(), max_size=3)),
 )
 
 
@@ -82,8 +98,12 @@ def kept(event: Event | Elsewhere) -> Event | Elsewhere:
     match event:
         case Accepted():
             return evolve(event, document=decode(encode(event.document)))
-        case Started() | Withdrawn():
-            return evolve(event, raw=b"")
+        case Started():
+            return evolve(event, raw=b"", failed=0)
+        case Withdrawn():
+            return evolve(event, raw=b"", failed=0)
+        case Retrying():
+            return evolve(event, raw=b"", failed=1)
         case Settled():
             return evolve(event, upserts=(), deletes=())
     return event

@@ -18,6 +18,7 @@ from scheduler.events import (
     Released,
     Reported,
     Resumed,
+    Retrying,
     Sent,
     Settled,
     Suspended,
@@ -41,12 +42,12 @@ class Noted(Plan):
         super().__init__(*args, **more)
         self.events: list[Event] = [self.accepted]
         self.chance = chance
-        self._attempts: dict[Vertex, str] = {}
+        self._named: dict[Vertex, str] = {}
 
     def begin(self, vertex: Vertex) -> Request | Settled | None:
         step = super().begin(vertex)
         if isinstance(step, Request):
-            self._attempts[vertex] = step.attempt
+            self._named[vertex] = step.attempt
             self.events.append(step.started)
         elif step is not None:
             self.events.append(step)
@@ -55,15 +56,17 @@ class Noted(Plan):
     def sent(self, vertex: Vertex) -> None:
         super().sent(vertex)
         if self.chance.random() < 0.7:
-            self.events.append(Sent(self.graph.ids[vertex], self._attempts[vertex]))
+            self.events.append(Sent(self.graph.ids[vertex], self._named[vertex]))
 
     def withdraw(self, vertex: Vertex) -> Withdrawn:
         step = super().withdraw(vertex)
         self.events.append(step)
         return step
 
-    def settle(self, request: Request, outcome: Outcome) -> Settled:
-        step = super().settle(request, outcome)
+    def settle(
+        self, request: Request, outcome: Outcome, *, luck: float = 1.0, elapsed: float = 0.0
+    ) -> Settled | Retrying:
+        step = super().settle(request, outcome, luck=luck, elapsed=elapsed)
         self.events.append(step)
         if not outcome.completed and self.chance.random() < 0.5:
             assert self.adopt(request, Outcome(completed=True, body={"late": True}))

@@ -125,12 +125,21 @@ LEGAL = {
     ("fail", Phase.RUNNING): Phase.ERRORED,
     ("resume", Phase.RUNNING): Phase.RUNNING,
     ("resume", Phase.STARTING): Phase.STARTING,
+    ("begin", Phase.RETRYING): Phase.STARTING,
+    ("give up", Phase.RETRYING): Phase.ERRORED,
 }
 
 
 def in_phase(phase: Phase) -> Run:
     """A build whose `a` is in this phase, and which is not halted unless that comes with it."""
-    run = Run(build(change("a"), change("b")))
+    options = {"on_error": "continue"} if phase is Phase.SKIPPED else {}
+    before = [("b", "a")] if phase is Phase.SKIPPED else []
+    retry = {"attempts": 2} if phase is Phase.RETRYING else None
+    run = Run(build(change("a", _retry=retry), change("b"), edges=before, options=options))
+    if phase is Phase.SKIPPED:
+        run.send("b")
+        run.fail("b")
+        return run
     if phase is Phase.WAITING:
         run.begin("a")
         run.plan.withdraw(0)
@@ -142,6 +151,8 @@ def in_phase(phase: Phase) -> Run:
         run.reply("a")
     elif phase is Phase.ERRORED:
         run.fail("a")
+    elif phase is Phase.RETRYING:
+        run.retry("a")
     return run
 
 
@@ -153,17 +164,25 @@ def snapshot(run: Run) -> object:
         plan.done,
         plan.cause,
         plan.stopped,
+        plan.counts(),
+        plan.attempt(0),
         encode(report_document(plan)),
     )
+
+
+def asked_of(run: Run) -> Request:
+    """The request of `a`; what was skipped never had one."""
+    return run.requests.get("a") or request_of(build(change("a")), "a")
 
 
 ASKED: dict[str, Callable[[Run], object]] = {
     "begin": lambda run: run.plan.begin(0),
     "sent": lambda run: run.plan.sent(0),
     "withdraw": lambda run: run.plan.withdraw(0),
-    "complete": lambda run: run.reply("a"),
-    "fail": lambda run: run.fail("a"),
+    "complete": lambda run: run.plan.settle(asked_of(run), Outcome(completed=True, body={})),
+    "fail": lambda run: run.plan.settle(asked_of(run), failure("broken")),
     "resume": lambda run: run.resume("a"),
+    "give up": lambda run: run.plan.give_up_retrying(0),
 }
 
 
@@ -187,6 +206,7 @@ def test_transitions(asked: str, phase: Phase) -> None:
         assert run.plan.phase(0) is following
         assert run.plan.in_flight == (following in {Phase.STARTING, Phase.RUNNING})
         assert run.plan.done == (following in {Phase.COMPLETED, Phase.ERRORED})
+        assert run.plan.counts()["retrying"] == 0
 
 
 def test_nothing_begins_before_its_dependencies() -> None:
