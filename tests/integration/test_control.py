@@ -31,7 +31,7 @@ class Desk:
         return self.submitter.client.request(f"scheduler.build.{verb}", {"id": id_, **document})
 
     def state(self, build: JSON, component: str) -> str:
-        found = {one["id"]: one["state"] for one in self.ask("get", build)["components"]}
+        found: dict[str, str] = {one["id"]: one["state"] for one in self.ask("get", build)["components"]}
         return found[component]
 
     def await_state(self, build: JSON, component: str, state: str) -> None:
@@ -230,7 +230,7 @@ def test_rates_are_kept_as_the_connector_sees_them(open_desk: Callable[..., Desk
     one_by_one = build(*(held(f"net::{number}", f"net {number}") for number in range(3)))
     desk.submitter.accepted(one_by_one)
     for number in range(3):
-        eventually(lambda least=number + 1: len(desk.connectors.ids(one_by_one["id"])) >= least)
+        desk.connectors.await_event("request", build=one_by_one["id"], times=number + 1)
         assert len(desk.connectors.ids(one_by_one["id"])) == number + 1
         for gate in range(3):
             if f"net::{gate}" in desk.connectors.ids(one_by_one["id"]):
