@@ -15,16 +15,16 @@ import trio
 from scheduler.bus import Bus, Message
 from scheduler.codec import decode_token
 from scheduler.discovery import Endpoint
-from scheduler.errors import BusError, Fenced, InvalidJSON, MessageTooLarge, Refused, StoreError
+from scheduler.errors import BusError, Fenced, InvalidBuild, InvalidJSON, MessageTooLarge, Refused, StoreError
 from scheduler.graph import Vertex
 from scheduler.helm import Helm, retried, supplied
 from scheduler.jetstream.reading import read
 from scheduler.jetstream.streams import REPORTS, SUBJECT_HEADER
 from scheduler.loading import Loader
 from scheduler.plan import Plan
+from scheduler.prospects import Prospects
+from scheduler.reader import BuildReader
 from scheduler.schemas import SCHEMAS
-from scheduler.slots import Slots
-from scheduler.stores import Store
 from scheduler.stores.jetstream import JetStreamStore
 from scheduler.strictjson import decode, encode
 from scheduler.subjects import CONTROL, may_be_answered
@@ -57,22 +57,31 @@ class Control:
     Args:
         bus: what questions come in on.
         supervisor: holds the builds.
-        slots, store: of the supervisor.
+        prospects: know when a build will be over.
+        reader: reads builds that are asked about before they are submitted.
         loader: knows the builds that are over; None where the store keeps none.
     """
 
     def __init__(
-        self, bus: Bus, supervisor: Supervisor, slots: Slots, store: Store, loader: Loader | None
+        self,
+        bus: Bus,
+        supervisor: Supervisor,
+        prospects: Prospects,
+        reader: BuildReader,
+        loader: Loader | None,
     ) -> None:
         self._bus = bus
         self._supervisor = supervisor
-        self._slots = slots
-        self._store = store
+        self._slots = supervisor.slots
+        self._store = supervisor.store
+        self._prospects = prospects
+        self._reader = reader
         self._loader = loader
         self._verbs: Mapping[str, Callable[[Document], Awaitable[Document]]] = {
             "list": self._list,
             "get": self._get,
             "why": self._why,
+            "plan": self._plan,
             "cancel": self._cancel,
             "pause": self._pause,
             "resume": self._resume,
@@ -214,7 +223,7 @@ class Control:
         answer |= {
             "seq": seen.sequence,
             "now": seen.chronicle.clock(),
-            "eta": None,
+            "eta": await self._prospects.eta(seen),
             "paused": seen.plan.paused,
             "limits": self._limits_of(seen),
             "components": [],
@@ -246,6 +255,19 @@ class Control:
         else:
             reasons, more = [doctor.component(_vertex(seen.plan, document))], 0
         return {"id": seen.plan.build.id, "status": seen.status, "reasons": reasons, "more": more}
+
+    async def _plan(self, document: Document) -> Document:
+        definition = document.get("build")
+        if definition is None:
+            return await self._prospects.preview((await self._seen(document)).plan.prepared)
+        if not isinstance(definition, dict):
+            raise Refused("invalid", "build: the build itself, an object; or id: that of one that is here")
+        try:
+            prepared = await self._reader.read_submitted(encode(definition))
+        except InvalidBuild as error:
+            text = "; ".join(str(problem) for problem in error.problems)
+            raise Refused("invalid", f"build: {text}") from None
+        return await self._prospects.preview(prepared)
 
     async def _seen(self, document: Document) -> Seen:
         build = _text(document, "id")

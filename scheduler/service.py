@@ -22,6 +22,7 @@ from scheduler.experience import Experience
 from scheduler.feed import Feed
 from scheduler.loading import Loader
 from scheduler.peers import Peers
+from scheduler.prospects import Prospects
 from scheduler.reader import BuildReader
 from scheduler.reporting import Publisher, Recorder
 from scheduler.restart import Restart
@@ -171,7 +172,10 @@ class Service:
                 take_up = TakeUp(self._store, self._supervisor, self._connectors, self._reader.read_back)
                 self._connectors.on_stray = take_up.on_stray
                 background.start_soon(take_up.run)
-            control = Control(self._bus, self._supervisor, self._slots, self._store, self._loader)
+            prospects = Prospects(
+                self._supervisor.durations, self._settings.rules, self._settings.max_in_flight_per_build
+            )
+            control = Control(self._bus, self._supervisor, prospects, self._reader, self._loader)
             await background.start(control.run)
             await background.start(self._take_in, control)
             _log.info("ready", store=self._store.name, version=__version__)

@@ -132,6 +132,16 @@ class Supervisor:
             await trio.sleep_forever()
 
     @property
+    def store(self) -> Store:
+        """Where builds are persisted."""
+        return self._store
+
+    @property
+    def slots(self) -> Slots:
+        """How many requests may be in flight."""
+        return self._slots
+
+    @property
     def connectors(self) -> Connectors:
         """What requests go out by."""
         return self._connectors

@@ -121,22 +121,32 @@ class Doctor:
         return self._document(self._reason(vertex), vertex)
 
     def build(self) -> tuple[list[Document], int]:
-        """What keeps the build from getting on, the weightiest first; and how many reasons more there are."""
+        """What keeps the build from getting on, the weightiest first; and how many reasons more there are.
+
+        What runs is told by subject: of thousands of components nobody reads a line each.
+        """
         reasons = [self._document(reason) for reason in self._general()]
         plan = self._plan
-        vertices = [
-            *self._in_flight(),
-            *plan.phases.within(Phase.RETRYING),
-            *plan.phases.within(Phase.ERRORED),
-        ]
-        reasons += [self.component(vertex) for vertex in vertices[: _SHOWN - len(reasons)]]
-        return reasons, max(0, len(vertices) - _SHOWN)
+        failed = [*plan.phases.within(Phase.ERRORED), *plan.phases.within(Phase.RETRYING)]
+        running = self._by_subject()
+        reasons += [self.component(vertex) for vertex in failed[: _SHOWN // 2]]
+        reasons += [self._group(subject, vertices) for subject, vertices in running[: _SHOWN // 2]]
+        return reasons, max(0, len(failed) - _SHOWN // 2) + max(0, len(running) - _SHOWN // 2)
 
-    def _in_flight(self) -> list[Vertex]:
-        if self._seen.walk is None:
-            return []
-        calls = [call.request.vertex for call in self._seen.walk.calls()]
-        return calls + [vertex for vertex in self._plan.phases.within(Phase.STARTING) if vertex not in calls]
+    def _by_subject(self) -> list[tuple[str, list[Vertex]]]:
+        """What is in flight, the longest first, by what it was sent on."""
+        groups: dict[str, list[Vertex]] = {}
+        if self._seen.walk is not None:
+            for call in self._seen.walk.calls():
+                groups.setdefault(call.request.subject, []).append(call.request.vertex)
+        return list(groups.items())
+
+    def _group(self, subject: str, vertices: list[Vertex]) -> Document:
+        oldest = self.component(vertices[0])
+        if len(vertices) == 1:
+            return oldest
+        others = f"so do {len(vertices) - 1} more on {subject}, sent later"
+        return {**oldest, "text": f"{oldest['text']}; {others}", "components": len(vertices)}
 
     def _general(self) -> Iterator[Reason]:
         plan = self._plan
@@ -195,12 +205,11 @@ class Doctor:
         subject = self._plan.subject(vertex) if call is None else call.request.subject
         more = {"subject": subject, "attempt": self._plan.attempt(vertex)}
         if call is not None and call.unheard_of:
-            text = f"no connector is subscribed to {subject}: start one"
+            text = f"no connector is subscribed to {subject}"
             return Reason(text, sent, {**more, "connector": "none"})
-        waited = "" if sent is None else f" for {seconds(chronicle.clock() - sent)}"
         if call is not None and call.outgoing is not None and not call.outgoing.generation:
             return Reason("its request waits for the connection to the broker", sent, more)
-        text = f"it was sent on {subject}, and its connector has been silent{waited}"
+        text = f"it waits for its connector to answer on {subject}"
         return Reason(text, sent, {**more, "connector": "silent"})
 
     def _retrying(self, vertex: Vertex) -> Reason:

@@ -132,7 +132,8 @@ async def with_parts(
             died = broker.died
             if behaviour is None:
                 # The one secret that is ever shown: without it nobody's connectors could join.
-                say(f"connectors can join at {broker.url_with_token}")
+                # Beside the output, which may be JSON.
+                sys.stderr.write(f"connectors can join at {broker.url_with_token}\n")
         options = attrs.evolve(options, name=f"scheduler {sys.argv[1] if len(sys.argv) > 1 else ''}".strip())
         bus = await stack.enter_async_context(
             open_bus(options, connect_deadline=CONNECT_TIMEOUT, on_status=_Waiting().hear)

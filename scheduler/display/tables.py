@@ -59,9 +59,10 @@ def show_builds(console: Console, builds: Sequence[Answer], now: float) -> None:
 def _build_row(build: Answer, now: float) -> list[str]:
     tally, total = build.get("counts"), build.get("total")
     done = whole(tally.get("completed")) if isinstance(tally, Mapping) else None
-    accepted = number(build.get("accepted"))
+    # Of builds that are over no more than their end is listed.
+    began = number(build.get("accepted", build.get("ended")))
     figures = f"{done:,}/{total:,}" if done is not None and isinstance(total, int) else "-"
-    age = "-" if accepted is None else seconds(now - accepted)
+    age = "-" if began is None else seconds(now - began)
     names = [printable(text(build.get(name))) for name in ("id", "action", "status")]
     return [*names, figures, age, printable(text(build.get("error")))]
 

@@ -62,6 +62,8 @@ class Course:
         limits: Limits = DEFAULT_LIMITS,
         retries: Retries = (),
     ) -> None:
+        self.prepared = prepared
+        """The build as it was found valid."""
         self.build = prepared.build
         self.digest = prepared.digest.hex()
         """Equal for equal content."""

@@ -17,7 +17,8 @@ from scheduler.diagnosis.permissions import SUBSCRIPTIONS, publishes
 
 pytestmark = pytest.mark.integration
 
-PASSWORDS = {user: f"{user}-password" for user in ("scheduler", "connector", "uploader", "submitter", "operator")}
+USERS = ("scheduler", "connector", "uploader", "submitter", "operator")
+PASSWORDS = {user: f"{user}-password" for user in USERS}
 
 
 class Recorder(Client):
