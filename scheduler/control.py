@@ -373,9 +373,10 @@ class Control:
         if self._loader is None:
             text = f"no build {build!r} runs here, and the store {self._store.name} keeps none that is over"
             raise Refused("unknown", f"{text}: submit what is left to be done as a build of its own")
-        await self._loader.reopen(build, decide)
+        walk = await self._loader.reopen(build, decide)
         seen = self._supervisor.see(build)
-        if seen is None:
+        if walk is None or seen is None:
+            # Somebody else has begun another run in this very moment; or this one is over already.
             raise Refused("unavailable", f"{build} is just being begun or ended: ask again soon")
         return seen
 

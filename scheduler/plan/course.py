@@ -339,6 +339,7 @@ class Course:
             return self._request(vertex, change)
         except TemplateError as error:
             self.departed(vertex)
+            self._attempts.fail(vertex)
             return self._fail(vertex, f"sent before a restart, and its request cannot be told again: {error}")
 
     def departed(self, vertex: Vertex) -> None:
@@ -460,6 +461,7 @@ class Course:
             if phase is Phase.STARTING:
                 ended.append(self.withdraw(vertex))
             elif phase is Phase.RUNNING:
+                self._attempts.fail(vertex)
                 ended.append(self._fail(vertex, why))
             elif phase is Phase.RETRYING:
                 ended.append(self._fail(vertex, f"{self._last_errors[vertex]} (not tried again: {why})"))

@@ -20,7 +20,7 @@ from scheduler.events import (
 )
 from scheduler.graph import Vertex
 from scheduler.model import State
-from scheduler.plan.phases import Phase
+from scheduler.plan.phases import IN_FLIGHT, Phase
 from scheduler.plan.steering import Steered
 from scheduler.rules import read_limits
 
@@ -80,6 +80,9 @@ class Plan(Steered):
             return
         if phase is Phase.STARTING:
             self._move(vertex, Phase.RUNNING)
+        if phase in IN_FLIGHT and not completed:
+            # Its number is used up: where it is sent again in another run, that is another attempt.
+            self._attempts.fail(vertex)
         if completed:
             self._move(vertex, Phase.COMPLETED)
             self._ledger.complete(vertex, body)
