@@ -93,8 +93,8 @@ def slowly(
 
     def room(vertex: int, now: float) -> bool:
         subject = subjects[vertex]
-        for limit in limits if subject is not None else ():
-            if not limit.matches(subject):
+        for limit in limits:
+            if subject is None or not limit.matches(subject):
                 continue
             under = [
                 one
