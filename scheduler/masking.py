@@ -229,14 +229,19 @@ def conceal(problem: Problem, change: Change) -> Problem:
 
     Such a message quotes parts of the text, which nobody could find as the secret that they come from.
     """
-    keys = _PATH.split(problem.place.removeprefix(f"{change.id}."))
+    secret = is_secret_place(problem.place.removeprefix(f"{change.id}."), change)
+    return Problem(problem.place, _CONCEALED) if secret else problem
+
+
+def is_secret_place(place: str, change: Change) -> bool:
+    """Whether what stands at ``place`` in ``change`` (``tags.x``, ``rules[0].ip``) is secret."""
+    keys = _PATH.split(place)
     if keys[0] in {"_raw", "_secret"}:
-        return problem
+        return False
     level = _CREDENTIALS if is_credentials(change.type) else _NOT_SECRET
     for key in keys:
         level = _level(key, level)
-    secret = level != _NOT_SECRET or keys[0] in (_named(change.settings) if change.settings else ())
-    return Problem(problem.place, _CONCEALED) if secret else problem
+    return level != _NOT_SECRET or keys[0] in (_named(change.settings) if change.settings else ())
 
 
 def _named(document: Mapping[str, Any]) -> Raw:

@@ -9,11 +9,14 @@ from typing import Any, Final, NamedTuple
 from attrs import field, frozen
 
 from scheduler.durations import Durations
+from scheduler.errors import Problem
 from scheduler.forecast import Forecast, forecast
 from scheduler.graph import Graph, Vertex
+from scheduler.masking import is_secret_place
 from scheduler.model import Action, Build, Change, State
 from scheduler.rules import LimitRule
 from scheduler.scope import SeenByItself, Submitted, is_supplied
+from scheduler.secretnames import MASK
 from scheduler.template import Found, Template
 from scheduler.template.resolve import Work
 from scheduler.validation import Prepared
@@ -22,6 +25,8 @@ UNKNOWN: Final = "?"
 """A word of a subject that a reference supplies; of all patterns only ``*`` matches it."""
 _MOST_WORK: Final = 4 * 1024 * 1024
 """Bytes that evaluating references may amount to here."""
+_SHOWN: Final = 200
+"""Characters of a reference."""
 
 
 class Source(StrEnum):
@@ -52,7 +57,7 @@ class Question:
     component: str
     place: str
     text: str
-    """As it is written, cut."""
+    """As it is written, without secrets, cut."""
     why: str
 
 
@@ -253,6 +258,7 @@ class _References:
         self.graph = prepared.graph
         self.changes = prepared.build.changes
         self.scope = _Definitions(prepared.build)
+        self.secrets = prepared.secrets
         self._open: set[Vertex] | None = None
         self._keys: dict[str, frozenset[str]] = {}
 
@@ -264,7 +270,14 @@ class _References:
                     continue
                 why = self._doubt(target.root, target.id, target.keys)
                 if why is not None:
-                    yield Question(change.id, place, target.text, why)
+                    yield self._question(change, place, target.text, why)
+
+    def _question(self, change: Change, place: str, text: str, why: str) -> Question:
+        if is_secret_place(place, change):
+            # What stands there is secret wherever no reference is, and within one too.
+            return Question(change.id, place, MASK, "what it refers to may not be there when it is due")
+        masked = self.secrets.mask_problem(Problem(place, why))
+        return Question(change.id, masked.place, self.secrets.mask(text)[:_SHOWN], masked.message)
 
     def _doubt(self, root: str, name: str | None, keys: tuple[str | int, ...]) -> str | None:
         if name is None:
@@ -313,8 +326,14 @@ class _References:
             )
             if problems:
                 seen.add(vertex)
-                yield Unreachable(change.id, str(problems[0]).removeprefix(f"{change.id}."), None)
+                yield Unreachable(change.id, self._said(problems[0], change), None)
                 yield from self._behind(vertex, seen)
+
+    def _said(self, problem: Problem, change: Change) -> str:
+        place = problem.place.removeprefix(f"{change.id}.")
+        secret = is_secret_place(place, change)
+        message = "what it refers to will not be there" if secret else problem.message
+        return str(self.secrets.mask_problem(Problem(place, message)))
 
     def _behind(self, vertex: Vertex, seen: set[Vertex]) -> Iterator[Unreachable]:
         name, todo = self.graph.ids[vertex], [vertex]

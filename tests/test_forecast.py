@@ -217,6 +217,23 @@ def test_starts_of_a_moment_ago_count_for_a_rate() -> None:
     assert seen.starts[1] == 40.0
 
 
+@pytest.mark.parametrize("running", [{0: 20.0, 1: 50.0}, {1: 50.0, 0: 20.0}])
+def test_a_rate_counts_its_newest_starts(running: dict[int, float]) -> None:
+    """More of them than it allows, as after it was lowered, in whatever order they are told."""
+    graph = Graph.of(["a", "b", "c"], [])
+    standing = Standing(running=running)
+    seen = forecast(graph, [90.0] * 3, ["a.create.x"] * 3, parse_limits("*=1/m"), standing=standing)
+    assert seen.starts[2] == 40.0
+
+
+def test_what_runs_beyond_a_limit_is_in_no_bound() -> None:
+    """After a limit was lowered more may run than it allows: no bound is above what it takes then."""
+    graph = Graph.of(["a", "b", "c"], [])
+    standing = Standing(running=dict.fromkeys(range(3), 1.0))
+    seen = forecast(graph, [4.0] * 3, ["a.create.x"] * 3, parse_limits("*=1"), standing=standing)
+    assert seen.lower_bound == seen.seconds == 3.0
+
+
 def test_a_pause_before_another_attempt_is_waited_for() -> None:
     """What is to be sent again starts when its pause is over, and counts in the longest chain."""
     seen = forecast(line("a", "b"), [1.0, 1.0], standing=Standing(retrying={0: 30.0}))

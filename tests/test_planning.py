@@ -178,3 +178,29 @@ def test_what_a_none_has_can_be_referred_to() -> None:
         change("cfg::a", "none", cidr="10/8"), change("net::a", x="{{ components['cfg::a'].cidr }}")
     )
     assert previewed(document).document()["unreachable"] == []
+
+
+CANARY = "canary-Xy7-secret"
+
+
+@pytest.mark.parametrize(
+    ("field", "text"),
+    [
+        ("password", "{{ components['vpc::a'].arn ~ '" + CANARY + "' }}"),
+        ("password", '$(components.#[name="' + CANARY + '"].id)'),
+        ("password", "{{ components['cfg::a']['" + CANARY + "'] }}"),
+        ("x", "{{ components['vpc::a']['" + CANARY + "'] }}"),
+        ("x", "{{ components['cfg::a'].list[component.token] }}"),
+        ("x", "x" * 190 + CANARY + "{{ components['vpc::a'].arn }}"),
+    ],
+)
+def test_a_plan_tells_no_secrets(field: str, text: str) -> None:
+    """Neither a known one nor what stands under a secret name, and no part of one where a text is cut."""
+    document = build(
+        change("vpc::a", id="", token=CANARY),
+        change("cfg::a", "none", list={"k": 1}),
+        change("net::a", **{"token": CANARY, field: text}),
+    )
+    seen = previewed(document).document()
+    assert seen["unresolved"] or seen["unreachable"]
+    assert CANARY[:6] not in str(seen)

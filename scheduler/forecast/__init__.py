@@ -146,7 +146,8 @@ class _Simulation:
             for dependent in graph.dependents[vertex]:
                 missing[dependent] -= 1
         busy = {*standing.done, *self.never, *standing.running, *standing.retrying}
-        for vertex, elapsed in standing.running.items():
+        # A rate keeps its newest starts: in the order of time.
+        for vertex, elapsed in sorted(standing.running.items(), key=lambda one: -one[1]):
             self._resume(vertex, elapsed)
         for vertex, pause in standing.retrying.items():
             heappush(events, (pause, -1, -vertex - 1))
@@ -188,8 +189,6 @@ class _Simulation:
         for pool in queue.pools if queue is not None else ():
             if pool.period is None or elapsed < pool.period:
                 pool.take(-elapsed)
-                if pool.period is not None:
-                    pool.starts = deque(sorted(pool.starts), maxlen=pool.count)
 
     def _queue(self, vertex: Vertex, now: float) -> None:
         """Everything that it depends on is completed."""
@@ -301,11 +300,15 @@ class _Simulation:
                 if pool in queue.pools
                 for vertex in members.get(queue.number, ())
             ]
-            if pool.period is None:
-                yield pool.label, sum(self.left[vertex] for vertex in mine) / pool.count
-                continue
+            running = [self.left[vertex] for vertex in mine if vertex in self.standing.running]
             new = [self.left[vertex] for vertex in mine if vertex not in self.standing.running]
-            yield pool.label, (math.ceil(len(new) / pool.count) - 1) * pool.period + min(new) if new else 0.0
+            if pool.period is None:
+                # More may run than there is room for, after the limit was lowered: those beyond it are extra.
+                running = sorted(running, reverse=True)[: pool.count]
+                yield pool.label, (sum(running) + sum(new)) / pool.count
+            else:
+                bound = (math.ceil(len(new) / pool.count) - 1) * pool.period + min(new) if new else 0.0
+                yield pool.label, bound
 
 
 def _behind(graph: Graph, never: Collection[Vertex]) -> set[Vertex]:

@@ -135,7 +135,7 @@ class Template:
     def references(self) -> tuple[Reference, ...]:
         """Every reference in it."""
         return tuple(
-            Reference(place, target.text, target.id, target.guarded)
+            Reference(place, target.text[:_SHOWN], target.id, target.guarded)
             for place, text in self._slots
             for target in text.targets()
         )
@@ -268,6 +268,7 @@ def compile_change(
     return template
 
 
+_SHOWN = 200
 _SHORT = 4096
 """Characters up to which text found is surely within every bound."""
 

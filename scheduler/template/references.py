@@ -15,8 +15,6 @@ from scheduler.template.jsonparts import MAX_STRING, bounded, gjson_text, text_o
 
 _SHARED: Final = 1024
 """Characters up to which a string is worth keeping for the next component that says the same."""
-_SHOWN: Final = 200
-"""Characters of a reference in a message."""
 
 
 class Syntax(NamedTuple):
@@ -51,7 +49,7 @@ class Target(NamedTuple):
     """How it goes on from there, as far as that is constant."""
     guarded: bool
     text: str
-    """As it is written, cut."""
+    """As it is written, all of it: to be cut when secrets were taken out."""
 
 
 class PathText:
@@ -91,7 +89,7 @@ class PathText:
                 break
             keys.append(segment)
         root = "components" if self.id is not None else "path"
-        yield Target(root, self.id, tuple(keys), guarded=False, text=self.source[:_SHOWN])
+        yield Target(root, self.id, tuple(keys), guarded=False, text=self.source)
 
 
 class ExpressionText:
@@ -126,7 +124,7 @@ class ExpressionText:
 
     def targets(self) -> Iterator[Target]:
         """What it names."""
-        text = self.source[:_SHOWN]
+        text = self.source
         for part in self.parts:
             if isinstance(part, Expression):
                 for lookup, guarded in zip(part.lookups, part.guarded, strict=True):
