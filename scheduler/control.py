@@ -102,9 +102,13 @@ class Control:
         async with trio.open_nursery() as nursery:
             for _ in range(_AT_ONCE):
                 nursery.start_soon(self._work)
-            for verb in self._verbs:
-                await self._bus.subscribe(f"{CONTROL}{verb}", self._taker(verb), queue=QUEUE_GROUP)
+            async with trio.open_nursery() as subscriptions:
+                for verb in self._verbs:
+                    subscriptions.start_soon(self._listen, verb)
             task_status.started()
+
+    async def _listen(self, verb: str) -> None:
+        await self._bus.subscribe(f"{CONTROL}{verb}", self._taker(verb), queue=QUEUE_GROUP)
 
     def _taker(self, verb: str) -> Callable[[Message], None]:
         def take(message: Message) -> None:
