@@ -280,10 +280,7 @@ class Course:
         if self.phases[vertex] is Phase.SKIPPED:
             self.phases.reopen(vertex)
         self._move(vertex, Phase.COMPLETED)
-        for dependent in self.phases.within(Phase.SKIPPED):
-            self.phases.reopen(dependent)
-        for errored in self.phases.within(Phase.ERRORED):
-            self._skip_behind(errored)
+        self._skip_anew()
         kept = self._ledger.identified(
             vertex, {**body, **output}, State.COMPLETED, type_=type_, provider=provider
         )
@@ -339,6 +336,7 @@ class Course:
             return self._request(vertex, change)
         except TemplateError as error:
             self.departed(vertex)
+            self._attempts.fail(vertex)
             return self._fail(vertex, f"sent before a restart, and its request cannot be told again: {error}")
 
     def departed(self, vertex: Vertex) -> None:
@@ -380,10 +378,7 @@ class Course:
         vertex = request.vertex
         self._must_be_running(vertex)
         change = self.build.changes[vertex]
-        if outcome.body is not None:
-            self._secrets.add(outcome.body)
-        if outcome.completed and change.action is Action.FIND and outcome.body is not None:
-            outcome = self._ledger.checked_find(outcome.body)
+        outcome = self._looked_at(request, outcome)
         if outcome.completed:
             self._move(vertex, Phase.COMPLETED)
             body = self._identified(request, outcome.body or change.fields, State.COMPLETED)
@@ -419,7 +414,10 @@ class Course:
             The outcome, where it is a success: no other attempt is needed. Otherwise None.
         """
         vertex = request.vertex
-        if self.phases[vertex] is not Phase.RETRYING or not outcome.completed or outcome.body is None:
+        if self.phases[vertex] is not Phase.RETRYING:
+            return None
+        outcome = self._looked_at(request, outcome)
+        if not outcome.completed or outcome.body is None:
             return None
         self._move(vertex, Phase.COMPLETED)
         return self._ledger.complete(vertex, self._identified(request, outcome.body, State.COMPLETED))
@@ -433,6 +431,7 @@ class Course:
         vertex = request.vertex
         if self.phases[vertex] is not Phase.ERRORED or vertex not in self._ledger.final:
             return False
+        outcome = self._looked_at(request, outcome)
         if not outcome.completed or outcome.body is None or vertex in self._adoptable:
             return False
         adoptable = self._adoptable[vertex] = self._identified(request, outcome.body, State.COMPLETED)
@@ -460,6 +459,7 @@ class Course:
             if phase is Phase.STARTING:
                 ended.append(self.withdraw(vertex))
             elif phase is Phase.RUNNING:
+                self._attempts.fail(vertex)
                 ended.append(self._fail(vertex, why))
             elif phase is Phase.RETRYING:
                 ended.append(self._fail(vertex, f"{self._last_errors[vertex]} (not tried again: {why})"))
@@ -540,6 +540,13 @@ class Course:
         else:
             self._skip_behind(vertex)
 
+    def _skip_anew(self) -> None:
+        """What was skipped behind one that is completed after all waits again, if nothing else has failed."""
+        for skipped in self.phases.within(Phase.SKIPPED):
+            self.phases.reopen(skipped)
+        for errored in self.phases.within(Phase.ERRORED):
+            self._skip_behind(errored)
+
     def _skip_behind(self, vertex: Vertex) -> None:
         todo = [vertex]
         while todo:
@@ -548,6 +555,16 @@ class Course:
                     self._move(dependent, Phase.SKIPPED)
                     self._skips.append(dependent)
                     todo.append(dependent)
+
+    def _looked_at(self, request: Request, outcome: Outcome) -> Outcome:
+        """A reply whose secrets are known from now on; a failure where it is no reply to such a request."""
+        if outcome.body is None:
+            return outcome
+        # As it is kept: what a connector leaves out says what is secret (`_secret`, the type), too.
+        self._secrets.add(self._identified(request, outcome.body, State.COMPLETED))
+        if outcome.completed and self.build.changes[request.vertex].action is Action.FIND:
+            return self._ledger.checked_find(outcome.body)
+        return outcome
 
     def _identified(self, request: Request, body: Mapping[str, Any], state: State) -> dict[str, Any]:
         return self._ledger.identified(

@@ -20,7 +20,7 @@ from scheduler.events import (
 )
 from scheduler.graph import Vertex
 from scheduler.model import State
-from scheduler.plan.phases import Phase
+from scheduler.plan.phases import IN_FLIGHT, Phase
 from scheduler.plan.steering import Steered
 from scheduler.rules import read_limits
 
@@ -72,7 +72,7 @@ class Plan(Steered):
     def _replay_outcome(self, vertex: Vertex, body: Mapping[str, Any]) -> None:
         phase = self.phases[vertex]
         completed = body["_state"] == State.COMPLETED
-        self._outputs.pop(vertex, None)
+        supplied = self._outputs.pop(vertex, None) is not None
         self._secrets.add(body)
         if phase is Phase.ERRORED and not completed and "adoptable" in body:
             self._adoptable[vertex] = body["adoptable"]
@@ -82,8 +82,13 @@ class Plan(Steered):
             self._move(vertex, Phase.RUNNING)
         if completed:
             self._move(vertex, Phase.COMPLETED)
+            if supplied:
+                self._skip_anew()
             self._ledger.complete(vertex, body)
         else:
+            if phase in IN_FLIGHT:
+                # The next attempt, if an operator wants one, has the next number.
+                self._attempts.fail(vertex)
             self._move(vertex, Phase.ERRORED)
             self._ledger.keep(vertex, body)
             self._reckon(vertex, str(body.get("error")))

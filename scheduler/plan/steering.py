@@ -87,16 +87,21 @@ class Steered(Course):
             What is to be persisted, in this order.
 
         Raises:
-            Refused: it is completed.
+            Refused: it is completed; or it has failed in a build that is cancelled, and not over yet.
         """
         phase = self.phases[vertex]
         name = self.graph.ids[vertex]
         if phase is Phase.COMPLETED:
             raise Refused("conflict", f"{name} is completed already")
+        if phase is Phase.ERRORED and self.cancelled and not self.finished:
+            raise Refused("conflict", "it was cancelled; try again when what is in flight has ended")
         self._secrets.add(output)
         events: list[Event] = []
         if self.finished:
             events.append(self._reopen([vertex] if phase is Phase.ERRORED else []))
+            if phase is Phase.WAITING:
+                # In this run the build goes on without what is behind a failure.
+                phase = self.phases[vertex]
         elif phase is Phase.ERRORED:
             self._reopen([vertex])
         events.append(Supplied(name, output))
@@ -120,7 +125,8 @@ class Steered(Course):
         chosen = list(chosen)
         if self.finished:
             self.run += 1
-        self.finished = self.cancelled = self.paused = self._halted = False
+            self.cancelled = self.paused = False
+        self.finished = self._halted = False
         for vertex in chosen:
             self.phases.reopen(vertex)
             self._attempts.forgive(vertex)
