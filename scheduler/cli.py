@@ -27,7 +27,8 @@ connectors too: `scheduler run FILE --embedded --simulate` needs nothing else.""
     "plan": """Show what a build will do, without running it.
 
 Its waves, its critical path, the time that it takes under the limits, which
-references can only be judged when due. Nothing is asked of any broker.""",
+references can only be judged when due. Nothing is asked of any broker, but with
+--ask.""",
     "graph": """Draw a build as DOT, Mermaid or SVG.
 
 A file: what it is to do; a build by its id: how it stands.""",

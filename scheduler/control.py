@@ -359,6 +359,8 @@ class Control:
     async def _helm(self, document: Document) -> tuple[Helm, Seen]:
         build = _text(document, "id")
         seen = self._supervisor.see(build)
+        if seen is not None and seen.over:
+            raise Refused("conflict", f"{build} is over ({seen.status})")
         if seen is not None and seen.walk is not None:
             return Helm(seen.walk, self._supervisor.connectors, self._slots), seen
         if self._loader is not None and (found := await self._loader.look(build)) is not None:
@@ -373,9 +375,10 @@ class Control:
         if self._loader is None:
             text = f"no build {build!r} runs here, and the store {self._store.name} keeps none that is over"
             raise Refused("unknown", f"{text}: submit what is left to be done as a build of its own")
-        await self._loader.reopen(build, decide)
+        walk = await self._loader.reopen(build, decide)
         seen = self._supervisor.see(build)
-        if seen is None:
+        if walk is None or seen is None:
+            # Somebody else has begun another run in this very moment; or this one is over already.
             raise Refused("unavailable", f"{build} is just being begun or ended: ask again soon")
         return seen
 

@@ -18,7 +18,7 @@ from scheduler.template import Found, Template
 from scheduler.template.resolve import Work
 from scheduler.validation import Prepared
 
-_UNKNOWN: Final = "?"
+UNKNOWN: Final = "?"
 """A word of a subject that a reference supplies; of all patterns only ``*`` matches it."""
 _MOST_WORK: Final = 4 * 1024 * 1024
 """Bytes that evaluating references may amount to here."""
@@ -177,7 +177,7 @@ def preview(
         cap: how many of its requests may be in flight in all.
     """
     build, graph = prepared.build, prepared.graph
-    subjects = [_subject(change) for change in build.changes]
+    subjects = [subject_of(change) for change in build.changes]
     known = {subject: _estimate(durations, subject) for subject in set(subjects) if subject is not None}
     estimates = [_NOTHING if subject is None else known[subject] for subject in subjects]
     done = [vertex for vertex, change in enumerate(build.changes) if change.state is State.COMPLETED]
@@ -202,7 +202,7 @@ def _estimate(durations: Durations, subject: str) -> Estimate:
     )
 
 
-def _subject(change: Change) -> str | None:
+def subject_of(change: Change) -> str | None:
     """The subject of its request; None where nothing is sent."""
     if change.action is Action.NONE or change.state is State.COMPLETED:
         return None
@@ -210,7 +210,7 @@ def _subject(change: Change) -> str | None:
 
 
 def _word(token: str) -> str:
-    return _UNKNOWN if token.startswith("$(") or "{{" in token else token
+    return UNKNOWN if token.startswith("$(") or "{{" in token else token
 
 
 def _waves(graph: Graph, done: set[Vertex]) -> list[list[Vertex]]:
@@ -225,6 +225,9 @@ def _waves(graph: Graph, done: set[Vertex]) -> list[list[Vertex]]:
                 waves[depth].append(vertex)
                 depth += 1
             depths[vertex] = depth
+    for wave in waves:
+        # As submitted.
+        wave.sort()
     return waves
 
 

@@ -21,8 +21,9 @@ from scheduler.generate import generate
 from scheduler.rules import LimitRule, Retry
 
 COMMANDS = (
-    "serve", "run", "validate", "simulate", "list", "status", "watch", "why", "timeline", "cancel", "pause",
-    "resume", "retry", "skip", "extend", "limit", "demo", "doctor", "release", "export", "permissions",
+    "serve", "run", "validate", "plan", "graph", "simulate", "list", "status", "watch", "why", "timeline",
+    "cancel", "pause", "resume", "retry", "skip", "extend", "limit", "demo", "doctor", "release",
+    "export", "permissions",
 )  # fmt: skip
 ROOT = Path(__file__).parent.parent
 
@@ -172,6 +173,11 @@ def test_where_the_broker_is(served: list[Settings], monkeypatch: pytest.MonkeyP
         (["simulate", "--outputs", "x"], ["--outputs", "'x'", "PATTERN:FIELD=VALUE"]),
         (["demo", "--components", "10001"], ["--components", "10001", "0 to 10,000"]),
         (["demo", "--example", "x"], ["--example", "create, delete"]),
+        (["plan"], ["FILE"]),
+        (["plan", "x", "--durations", "*=soon"], ["--durations", "SCHEDULER_DURATIONS", "'*=soon'"]),
+        (["plan", "x", "--limits", "vpc=1"], ["--limits", "SCHEDULER_LIMITS", "'vpc=1'"]),
+        (["graph", "x", "--format", "pdf"], ["--format", "dot", "mermaid", "svg"]),
+        (["graph", "x", "--depth", "-1"], ["--depth", "-1"]),
         (["validate", "--max-depth", "1", "x"], ["--max-depth", "SCHEDULER_MAX_DEPTH"]),
     ],
 )
@@ -232,8 +238,9 @@ def test_help_fits_80_columns(capsys: pytest.CaptureFixture[str], tokens: list[s
     assert "Usage: scheduler" in text
     whole = re.sub(r"[│\s]+", " ", text)
     # No variable says, for every call, what is asked or ordered once.
-    asking = tokens[0] in {"list", "status", "cancel", "skip", "timeline"}
-    this_once = {"all", "components", "now", "reason", "output", "trace"} if asking else set()
+    asking = tokens[0] in {"list", "status", "cancel", "skip", "timeline", "graph", "plan"}
+    once = {"all", "components", "now", "reason", "output", "trace", "format", "around", "depth", "ask"}
+    this_once = once if asking else set()
     for flag in (
         set(re.findall(r"--([a-z-]+)", whole)) - {"help", "version", "embedded", "simulate"} - this_once
     ):

@@ -5,15 +5,23 @@ import sys
 from typing import Annotated, Final
 
 import msgspec
+from cyclopts import Parameter
 
 from scheduler.commands.files import BuildFile, read_file
-from scheduler.commands.flags import BUILD_DEFAULTS, BuildFlags, settings_of
-from scheduler.commands.parameters import LIMITS, number, switch, text
-from scheduler.config import Settings, invalid, parse_rules
+from scheduler.commands.flags import (
+    BROKER_DEFAULTS,
+    BUILD_DEFAULTS,
+    QUIET_LOG_DEFAULTS,
+    BrokerFlags,
+    BuildFlags,
+    QuietLogFlags,
+    settings_of,
+)
+from scheduler.commands.parameters import LIMITS, OPTIONS, number, switch, text
+from scheduler.config import Settings, flag_of, parse_rules, variables_of
 from scheduler.durations import Durations, Given, parse_durations
-from scheduler.errors import InvalidBuild, InvalidRule
-from scheduler.planning import Preview, preview
-from scheduler.rules import LimitRule
+from scheduler.errors import InvalidBuild, InvalidRule, InvalidSettings
+from scheduler.planning import preview, subject_of
 from scheduler.validation import read_build
 
 _SETTINGS: Final = Settings()
@@ -32,8 +40,13 @@ def plan(
     max_in_flight_per_build: Annotated[
         int, number("max_in_flight_per_build", "Requests in flight, of one build.", LIMITS)
     ] = _SETTINGS.max_in_flight_per_build,
+    ask: Annotated[
+        bool, Parameter(help="Take durations and limits from the scheduler.", negative="", group=OPTIONS)
+    ] = False,
     json: Annotated[bool, switch("json", "Print JSON instead of text.")] = False,
     build: BuildFlags = BUILD_DEFAULTS,
+    broker: BrokerFlags = BROKER_DEFAULTS,
+    log: QuietLogFlags = QUIET_LOG_DEFAULTS,
 ) -> int:
     """Show what a build will do."""
     settings = settings_of(build)
@@ -44,9 +57,21 @@ def plan(
     # A large build is many objects, none of which is garbage before it is shown.
     gc.disable()
     try:
-        found = _preview(data, settings, given, limits, max_in_flight_per_build)
+        prepared = read_build(
+            data, limits=settings.limits, templates=settings.templates, unresolved=settings.unresolved
+        )
+        known, cap = Durations(given), max_in_flight_per_build
+        if ask:
+            from scheduler.commands.consulting import consult  # noqa: PLC0415 - it comes with all of Trio
+
+            subjects = {subject for change in prepared.build.changes if (subject := subject_of(change))}
+            answer = consult(subjects, given, broker, log)
+            if isinstance(answer, int):
+                return answer
+            known, limits, cap = answer.durations, answer.rules, answer.cap or cap
+        found = preview(prepared, known, limits, cap=cap)
     except InvalidBuild as error:
-        from scheduler.commands.following import complain_of_build  # noqa: PLC0415 - it comes with all of Trio
+        from scheduler.commands.following import complain_of_build  # noqa: PLC0415 - as above
 
         complain_of_build(file, error)
         return 1
@@ -67,13 +92,5 @@ def _given(durations: str) -> Given:
     try:
         return parse_durations(durations)
     except InvalidRule as error:
-        raise invalid("durations", durations[:80], f"cannot be used: {error}") from None
-
-
-def _preview(
-    data: bytes, settings: Settings, given: Given, rules: tuple[LimitRule, ...], cap: int
-) -> Preview:
-    prepared = read_build(
-        data, limits=settings.limits, templates=settings.templates, unresolved=settings.unresolved
-    )
-    return preview(prepared, Durations(given), rules, cap=cap)
+        flag, variable = flag_of("durations"), variables_of("durations")[0]
+        raise InvalidSettings(f"{flag} ({variable}): {error}") from None

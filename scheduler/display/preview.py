@@ -104,7 +104,7 @@ def _step(preview: Preview, step: Step) -> Line:
     if source is not Source.NONE:
         line.append((f"  {_SOURCES[source]}", "dim"))
     if step.limit is not None:
-        line.append((f", {seconds(step.waited)} after its turn for {step.limit}", "yellow"))
+        line.append((f", after waiting {seconds(step.waited)} for {step.limit}", "yellow"))
     return line
 
 
@@ -140,8 +140,9 @@ def _limits(preview: Preview) -> Iterator[Line]:
         return
     yield [("limits", "bold"), ("  that something waits for", "dim")]
     for limit, number in reached.items():
-        lost = seconds(seen.lost.get(limit, 0.0))
-        text = f"  {count(number, 'component')}, {lost} on the critical path"
+        lost = seen.lost.get(limit, 0.0)
+        cost = f"{seconds(lost)} on the critical path" if lost else "none of which makes it longer"
+        text = f"  {count(number, 'component')}, {cost}"
         yield [(f"  {limit}", "yellow"), (text, "")]
         yield [(f"      what falls under it takes {seconds(seen.bounds[limit])} at least", "dim")]
 

@@ -541,9 +541,9 @@ class Course:
             self._skip_behind(vertex)
 
     def _skip_anew(self) -> None:
-        """What was skipped behind one that is completed after all waits again, if nothing else has failed."""
-        for skipped in self.phases.within(Phase.SKIPPED):
-            self.phases.reopen(skipped)
+        """Something is completed after all: what was skipped behind it may be due."""
+        for dependent in self.phases.within(Phase.SKIPPED):
+            self.phases.reopen(dependent)
         for errored in self.phases.within(Phase.ERRORED):
             self._skip_behind(errored)
 

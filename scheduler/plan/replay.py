@@ -80,15 +80,15 @@ class Plan(Steered):
             return
         if phase is Phase.STARTING:
             self._move(vertex, Phase.RUNNING)
+        if phase in IN_FLIGHT and not completed:
+            # Its number is used up: where it is sent again in another run, that is another attempt.
+            self._attempts.fail(vertex)
         if completed:
             self._move(vertex, Phase.COMPLETED)
             if supplied:
                 self._skip_anew()
             self._ledger.complete(vertex, body)
         else:
-            if phase in IN_FLIGHT:
-                # The next attempt, if an operator wants one, has the next number.
-                self._attempts.fail(vertex)
             self._move(vertex, Phase.ERRORED)
             self._ledger.keep(vertex, body)
             self._reckon(vertex, str(body.get("error")))

@@ -125,8 +125,9 @@ class Steered(Course):
         chosen = list(chosen)
         if self.finished:
             self.run += 1
-            self.cancelled = self.paused = False
-        self.finished = self._halted = False
+            # A pause is for the run in which somebody asked for it; but for all of that.
+            self.paused = False
+        self.finished = self.cancelled = self._halted = False
         for vertex in chosen:
             self.phases.reopen(vertex)
             self._attempts.forgive(vertex)

@@ -9,7 +9,8 @@ a reply's line stands before its message leaves. Commands come as JSON lines on 
 ``{"release": GATE}`` opens a gate for good, and is answered by a line as well. They end with that input.
 
 A component may hold ``"behaviour": {"replies": [REPLY, ...]}``; without it there is one reply ``{}``, and
-with an empty list none. Of a REPLY each key is optional:
+with an empty list none; or ``{"attempts": [[REPLY, ...], ...]}``, a list for the first attempt, one for the
+second, ... and the last for all that follow. Of a REPLY each key is optional:
 
 - ``hold``: a gate, awaited before it; ``latency``: seconds, awaited before it.
 - ``on``: ``subject`` (``<request subject>.<suffix>``), ``inbox`` (the request's reply subject) or ``both``.
@@ -21,6 +22,7 @@ with an empty list none. Of a REPLY each key is optional:
 import asyncio
 import json
 import sys
+import time
 from collections import defaultdict
 from typing import Any
 
@@ -91,6 +93,7 @@ class Connectors:
             id=component["_component_id"],
             build=component["service"],
             inbox=message.reply,
+            time=time.time(),
             headers=dict(message.headers or {}),
             body=component,
         )
@@ -100,7 +103,7 @@ class Connectors:
 
     async def answer(self, message: Msg, component: JSON) -> None:
         """Send all the replies that a component asks for."""
-        for reply in component.get("behaviour", {}).get("replies", [{}]):
+        for reply in replies_to(message, component):
             if "hold" in reply:
                 await self.gates[reply["hold"]].wait()
             if "latency" in reply:
@@ -116,6 +119,16 @@ class Connectors:
                     state=state,
                 )
                 await self.client.publish(subject, body, headers=reply.get("headers"))
+
+
+def replies_to(message: Msg, component: JSON) -> list[JSON]:
+    """What a request gets: by the number of its attempt, where the component says so."""
+    behaviour = component.get("behaviour", {})
+    if "attempts" in behaviour:
+        number = int((message.headers or {})["Nats-Msg-Id"].rpartition("/")[2])
+        replies: list[JSON] = behaviour["attempts"][min(number, len(behaviour["attempts"])) - 1]
+        return replies
+    return list(behaviour.get("replies", [{}]))
 
 
 def targets(message: Msg, reply: JSON, state: str) -> list[str]:

@@ -485,6 +485,14 @@ class Submitter:
         return self.done(build)
 
 
+def eventually(predicate: Callable[[], bool], what: str = "", deadline: float = DEADLINE) -> None:
+    """Wait until something is true that has to be asked for."""
+    until = time.monotonic() + deadline
+    while not predicate():
+        assert time.monotonic() < until, f"not within {deadline} s: {what}"
+        time.sleep(0.01)
+
+
 def within(seconds: float, attempt: Callable[[], float]) -> None:
     """Have something take less than so many seconds: a noisy machine may spoil two attempts, not three."""
     took: list[float] = []

@@ -2,7 +2,7 @@
 
 A rule that is broken raises nothing; it adds a line to what is wrong. The letters are those of the promises:
 G1 durable acceptance, G2 order, G3 one outcome, G4 at least once and known by its attempt, G5 stop on error,
-G6 one report, G7 fencing.
+G6 one report, G7 fencing, G8 what operators were told.
 """
 
 import json
@@ -12,9 +12,27 @@ from typing import Any
 from fake_jetstream import DAY_ZERO, SECOND
 
 from scheduler.errors import UnreadableLog
-from scheduler.events import Accepted, Finished, Loading, Reported, Sent, Settled, Started, Withdrawn
+from scheduler.events import (
+    Accepted,
+    Cancelled,
+    Extended,
+    Limited,
+    Loading,
+    Paused,
+    Reported,
+    Retried,
+    Retrying,
+    Sent,
+    Settled,
+    Started,
+    Supplied,
+    Unpaused,
+    Withdrawn,
+)
 from scheduler.records import Elsewhere, Position, Status, decode_record
-from simulation.knowledge import Build, Component, Reply
+from simulation.gauges import Gauges
+from simulation.knowledge import Attempt, Build, Component, Reply
+from simulation.rulebook import Rulebook
 from simulation.scenario import Scenario, dependencies
 from simulation.trace import Step
 
@@ -22,6 +40,16 @@ _LONG_ENOUGH = 5.0
 """Seconds within which processes that are there know of each other."""
 _TICK = 1.1
 """Seconds by which the service may be wrong about the length of an outage."""
+_DEEDS = {
+    "cancel": "Cancelled",
+    "pause": "Paused",
+    "resume": "Unpaused",
+    "retry": "Retried",
+    "skip": "Supplied",
+    "extend": "Extended",
+    "limit": "Limited",
+}
+"""What the log has to say when an operator is told that something was done."""
 
 
 class Checker:
@@ -30,12 +58,17 @@ class Checker:
     def __init__(self, scenario: Scenario) -> None:
         self.problems: list[str] = []
         self._scenario = scenario
+        self._rulebook = Rulebook(scenario)
+        self._gauges = Gauges(scenario, self._rulebook, self._wrong)
         self._builds: dict[str, Build] = {}
         for document in scenario.builds:
             needed = dependencies(document)
-            components = {name: Component() for name in needed}
-            self._builds[document["id"]] = Build(document, needed, components)
-        self._tokens: dict[str, tuple[str, str]] = {}
+            components = {change["_component_id"]: Component(change) for change in document["changes"]}
+            build = self._builds[document["id"]] = Build(document, needed, components)
+            build.most_failures = self._rulebook.most_failures(document)
+        self._tokens: dict[str, tuple[str, str, str]] = {}
+        self._orders: dict[str, tuple[float, str, str, str]] = {}
+        """By where it is answered: when something was asked, the verb, the build, the component."""
         self._worked: dict[str, float] = {}
         """Since when a process has had builds."""
         self._interruptions: dict[str, list[tuple[float, str]]] = {}
@@ -51,6 +84,8 @@ class Checker:
             "answers": self._answers,
             "taken": self._taken,
             "replies lost": self._replies_lost,
+            "order left": self._order_left,
+            "told left": self._told_left,
             "accepted left": self._accepted_left,
             "answered": self._answered,
             "fails": self._fails,
@@ -88,7 +123,8 @@ class Checker:
             case "SCHEDULER_REPLIES":
                 self._captured(subject, sequence, data)
             case "SCHEDULER_REPORTS":
-                self._report_kept(subject.split(".")[2], data)
+                _, _, name, run = subject.split(".")
+                self._report_kept(name, int(run), data)
 
     def _record(self, name: str, data: bytes, headers: dict[str, str]) -> None:
         build = self._builds[name]
@@ -124,10 +160,10 @@ class Checker:
         """Every reply up to the position is in the log, or nobody waits for it."""
         until = (position.time - DAY_ZERO) / SECOND + 1e-6
         for component, one in build.components.items():
-            if not one.started or one.settled is not None or not one.departures:
+            if one.current is None or one.settled is not None or not one.current.departures:
                 continue
-            first = one.departures[0][0]
-            for reply in one.replies:
+            first = one.current.departures[0][0]
+            for reply in one.current.replies:
                 if first <= reply.time <= until and reply.sequence <= position.sequence:
                     self._wrong(
                         f"G1 {name}: the position is {position.sequence}, behind a reply to {component}"
@@ -140,31 +176,118 @@ class Checker:
                 build.loaded[who] = n
             case Loading():
                 self._taken_up(name, build, n, who)
-                build.loaded[who] = n
-                build.loaded_at[who] = self._now
-                build.fenced.discard(who)
+                self._load(build, n, who)
+                self._gauges.taken_up(name, who)
             case Started(component=component, attempt=attempt):
-                one = build.components[component]
-                if one.started not in {"", attempt}:
-                    self._wrong(f"G4 {name}: {component} is started as {attempt}, after {one.started}")
-                one.started = attempt
-                if missing := self._incomplete(build, component):
-                    self._wrong(f"G2 {name}: {component} is started before {missing} is completed")
-            case Sent(component=component):
-                build.components[component].sent = True
-                build.sent_at.setdefault(component, n)
-                if not build.components[component].arrived:
-                    self._wrong(f"G4 {name}: {component} is said to be sent, and never arrived")
+                self._started(name, build, n, component, attempt)
+            case Sent(component=component, attempt=attempt):
+                one = build.components[component].attempt(attempt)
+                one.sent_at = one.sent_at or n
+                if not one.arrived:
+                    self._wrong(f"G4 {name}: {attempt} is said to be sent, and never arrived")
             case Withdrawn(component=component):
-                build.components[component].started = ""
+                self._end(build.components[component], 0)
+                self._gauges.ended(name, component)
+            case Retrying(component=component):
+                self._retrying(name, build, n, component, event)
             case Settled(component=component, body=body):
                 self._settled(name, build, n, component, body)
-            case Finished():
-                pass
-            case Reported():
-                build.reported_at = n
-                if not build.published:
+            case Reported(run=run):
+                build.run(run).reported_at = n
+                if not build.run(run).published:
                     self._wrong(f"G6 {name}: it is said to be reported, and no report has arrived")
+            case Cancelled() | Paused() | Unpaused() | Retried() | Supplied() | Extended() | Limited():
+                self._steered(build, n, who, event)
+            case _:
+                pass
+
+    def _load(self, build: Build, n: int, who: str) -> None:
+        build.loaded[who] = n
+        build.loaded_at[who] = self._now
+        build.fenced.discard(who)
+
+    def _end(self, one: Component, n: int) -> None:
+        """The current attempt is over; with ``n`` 0, it never left."""
+        if one.current is not None:
+            one.current.ended_at = n
+            if not n:
+                one.current.started_at = 0
+                one.tries -= 1
+            one.current = None
+
+    def _started(self, name: str, build: Build, n: int, component: str, identity: str) -> None:
+        one = build.components[component]
+        attempt = one.attempt(identity)
+        if one.current is not None:
+            self._wrong(f"G4 {name}: {component} is started as {identity}, after {one.current.id}")
+        if attempt.ended_at:
+            self._wrong(f"G4 {name}: {component} is started as {identity}, which was used before")
+        attempt.started_at = n
+        one.current = attempt
+        one.tries += 1
+        most = self._rulebook.retry(build.document, one.change).attempts
+        if one.tries > most:
+            self._wrong(f"G4 {name}: {component} is started {one.tries} times, and {most} are allowed")
+        if missing := self._incomplete(build, component):
+            self._wrong(f"G2 {name}: {component} is started before {missing} is completed")
+
+    def _retrying(self, name: str, build: Build, n: int, component: str, event: Retrying) -> None:
+        one = build.components[component]
+        if "cannot, ever" in event.error:
+            self._wrong(f"{name}: {component} is tried again, and its connector said that it is of no use")
+        if "cannot, for" in event.error and event.pause < float(event.error.split()[-2]):
+            self._wrong(f"{name}: {component} is tried again in {event.pause} s: {event.error}")
+        if event.error.startswith("outcome unknown"):
+            self._wrong(f"G4 {name}: {component} is tried again, its outcome unknown")
+        self._has_a_reason(name, build, component, one, event.error)
+        self._end(one, n)
+        self._gauges.ended(name, component)
+
+    def _steered(self, build: Build, n: int, who: str, event: Any) -> None:
+        """An operator did something, as the log says."""
+        build.deeds.append((self._now, type(event).__name__, getattr(event, "component", "")))
+        match event:
+            case Cancelled():
+                build.halted_at = build.halted_at or n
+                build.cancelled, build.paused_at = True, 0
+            case Paused():
+                build.paused_at = n
+            case Unpaused():
+                build.paused_at = 0
+            case Retried(components=components, run=run):
+                if run > build.last_run:
+                    build.last_run, build.paused_at = run, 0
+                    self._load(build, n, who)
+                for component in components:
+                    self._reopen(build, component)
+                self._forgive(build)
+            case Supplied(component=component, output=output):
+                failed = build.components[component].settled is not None
+                self._reopen(build, component)
+                build.components[component].supplied = output
+                build.components[component].supplied_at = n
+                if failed:
+                    self._forgive(build)
+            case Limited(limits=limits):
+                self._gauges.limited(build.document["id"], n, dict(limits))
+
+    def _reopen(self, build: Build, component: str) -> None:
+        one = build.components[component]
+        if one.settled is not None:
+            one.settled = None
+            one.tries = 0
+            build.settled_at.pop(component, None)
+
+    def _forgive(self, build: Build) -> None:
+        """Whoever has something sent again knows of the other failures."""
+        build.forgiven = self._failures(build)
+        build.halted_at, build.cancelled = 0, False
+
+    def _failures(self, build: Build) -> int:
+        return sum(
+            one.settled is not None and one.settled["_state"] == "errored"
+            for one in build.components.values()
+        )
 
     def _settled(self, name: str, build: Build, n: int, component: str, body: Mapping[str, Any]) -> None:
         one = build.components[component]
@@ -176,10 +299,16 @@ class Checker:
         one.settled = body
         build.settled_at[component] = n
         if body["_state"] == "errored":
-            build.error_at = build.error_at or n
             self._failed(name, build, component, one, body)
+            build.error_at = build.error_at or n
+            if self._failures(build) > build.forgiven + build.most_failures:
+                build.halted_at = build.halted_at or n
+        elif one.supplied is not None and {**body, **one.supplied} == body:
+            pass
         elif body["_action"] != "none" and one.answers.get(body.get("serial", "")) != "completed":
             self._wrong(f"G3 {name}: {component} is completed, and no connector said so")
+        self._end(one, n)
+        self._gauges.ended(name, component)
 
     def _failed(
         self, name: str, build: Build, component: str, one: Component, body: Mapping[str, Any]
@@ -188,23 +317,36 @@ class Checker:
         text = body.get("error", "")
         if body.get("serial") in one.answers and "cannot" in text:
             return
-        first = one.departures[0][0] if one.departures else None
-        kept = [reply for reply in one.replies if first is not None and reply.time >= first]
-        if text.startswith("timed out after"):
+        self._has_a_reason(name, build, component, one, text)
+
+    def _has_a_reason(self, name: str, build: Build, component: str, one: Component, text: str) -> None:
+        attempt = one.current
+        first = attempt.departures[0][0] if attempt is not None and attempt.departures else None
+        kept = [reply for reply in attempt.replies if reply.time >= first] if attempt and first else []
+        if text.endswith("(not tried again: the build was halted)") and attempt is None:
+            if not build.halted_at:
+                self._wrong(f"{name}: {component} is not tried again, and the build was not halted")
+        elif "cannot" in text:
+            if "errored" not in one.answers.values():
+                self._wrong(f"{name}: {component} fails, and no connector said so")
+        elif text.startswith("timed out after"):
             seconds = float(text.split()[3])
-            if first is None:
+            if attempt is None or first is None:
                 self._wrong(f"{name}: {component} timed out and never left")
                 return
             if any(reply.time < first + seconds - 0.001 for reply in kept):
                 self._wrong(f"{name}: {component} timed out, and its reply was captured in time")
             # What may have left before another one failed is not sent again.
-            lost = not one.arrived and not one.ever_unheard
-            if lost and build.error_at == build.history.n and self._scenario.resend != "never":
+            lost = not attempt.arrived and not one.ever_unheard and not build.error_at
+            if lost and not build.halted_at and self._scenario.resend != "never":
                 self._wrong(f"G4 {name}: {component} timed out, and never reached the broker")
-            self._too_early(name, build, component, one, seconds)
+            self._too_early(name, build, component, attempt, seconds)
         elif text.startswith("no connector is subscribed"):
             if not one.ever_unheard:
                 self._wrong(f"{name}: {component} fails for want of a connector, and was heard")
+        elif text.startswith("outcome unknown: given up by an operator"):
+            if not any(verb == "cancel" and asked == name for _, verb, asked, _ in self._orders.values()):
+                self._wrong(f"{name}: {component} was given up, and nobody asked for that")
         elif text.startswith("outcome unknown"):
             taken_up = max(build.loaded_at.values(), default=0.0)
             if any(reply.time < taken_up for reply in kept):
@@ -214,7 +356,9 @@ class Checker:
         else:
             self._wrong(f"{name}: {component} fails by a fault of ours: {text[:200]}")
 
-    def _too_early(self, name: str, build: Build, component: str, one: Component, seconds: float) -> None:
+    def _too_early(
+        self, name: str, build: Build, component: str, one: Attempt, seconds: float
+    ) -> None:
         """An outage counts for nobody's time, where one process saw all of it."""
         first, who = one.departures[0]
         lost: float | None = None
@@ -245,40 +389,45 @@ class Checker:
 
     def _interrupted(self, step: Step) -> None:
         self._interruptions.setdefault(step.who, []).append((step.time, step.kind))
-
-    def _knows(self, build: Build, who: str, n: int) -> bool:
-        """Whether a process has to know of a record: it wrote it, or took the build up after it."""
-        return n > 0 and (build.instances[n - 1] == who or build.loaded.get(who, 0) > n)
+        if step.kind in {"killed", "ends"}:
+            self._gauges.gone(step.who)
 
     def _request_left(self, step: Step) -> None:
         name, component, who = step.build, step.component, step.who
         build = self._builds[name]
         one = build.components[component]
-        attempt, _, reply = step.detail
-        self._tokens[reply] = (name, component)
-        if one.started != attempt and component not in build.settled_at:
-            self._wrong(f"G2 {name}: {component} leaves before its start is committed")
+        identity, subject, reply = step.detail
+        attempt = one.attempt(identity)
+        self._tokens[reply] = (name, component, identity)
+        if not attempt.started_at:
+            self._wrong(f"G2 {name}: {identity} leaves before its start is committed")
         if missing := self._incomplete(build, component):
             self._wrong(f"G2 {name}: {component} leaves before {missing} is completed")
-        one.attempts.add(attempt)
-        if len(one.attempts) > 1:
-            self._wrong(f"G4 {name}: {component} is sent as {sorted(one.attempts)}")
         if who in build.fenced:
             self._wrong(f"G7 {name}: {component} is sent by {who}, which is fenced")
-        if self._knows(build, who, build.settled_at.get(component, 0)):
+        if build.knows(who, build.settled_at.get(component, 0)):
             self._wrong(f"G3 {name}: {component} is sent after its outcome")
-        if not one.departures and self._knows(build, who, build.error_at):
-            self._wrong(f"G5 {name}: {component} is sent for the first time after an error")
-        if one.departures:
-            self._sent_again(name, build, component, one, who)
-        one.departures.append((step.time, who))
-        one.unheard = False
+        if build.knows(who, attempt.ended_at):
+            self._wrong(f"G4 {name}: {identity} is sent after its end")
+        if build.knows(who, one.supplied_at):
+            self._wrong(f"G8 {name}: {component} is sent, and an operator has supplied its output")
+        if not attempt.departures:
+            if build.knows(who, build.halted_at):
+                self._wrong(f"G5 {name}: {identity} is sent for the first time, and the build is halted")
+            if build.knows(who, build.paused_at):
+                self._wrong(f"G8 {name}: {identity} is sent for the first time, and the build is paused")
+            counts = attempt.started_at > build.loaded.get(who, 0)
+            self._gauges.sent(build, who, attempt, one.change, subject, counts=counts, now=self._now)
+        else:
+            self._sent_again(name, build, component, attempt, who)
+        attempt.departures.append((step.time, who))
+        attempt.unheard = False
 
-    def _sent_again(self, name: str, build: Build, component: str, one: Component, who: str) -> None:
+    def _sent_again(self, name: str, build: Build, component: str, one: Attempt, who: str) -> None:
         if one.unheard:
             return
         resend = self._scenario.resend
-        if resend != "always" and self._knows(build, who, build.sent_at.get(component, 0)):
+        if resend != "always" and build.knows(who, one.sent_at):
             self._wrong(f"G4 {name}: {component} is sent again, and was known to have left")
         when, before = one.departures[-1]
         if any(reply.time < build.loaded_at.get(who, 0.0) for reply in one.replies):
@@ -292,12 +441,14 @@ class Checker:
             self._wrong(f"G4 {name}: {component} is sent again over the same connection")
 
     def _request_arrived(self, step: Step) -> None:
-        self._builds[step.build].components[step.component].arrived += 1
+        self._builds[step.build].components[step.component].attempt(step.detail[0]).arrived += 1
 
     def _unheard(self, step: Step) -> None:
         one = self._builds[step.build].components[step.component]
-        one.unheard = one.ever_unheard = True
-        one.arrived -= 1
+        attempt = one.attempt(step.detail[0])
+        attempt.unheard = one.ever_unheard = True
+        attempt.arrived -= 1
+        self._gauges.answered(attempt.id)
 
     def _append_left(self, step: Step) -> None:
         build = self._builds[step.build]
@@ -322,8 +473,9 @@ class Checker:
     def _answers(self, step: Step) -> None:
         one = self._builds[step.build].components.get(step.component)
         if one is not None:
-            state, serial, _ = step.detail
+            state, serial, _, attempt = step.detail
             one.answers[serial] = state
+            self._gauges.answered(attempt)
 
     def _taken(self, step: Step) -> None:
         build = self._builds[step.build]
@@ -337,24 +489,57 @@ class Checker:
 
     def _captured(self, subject: str, sequence: int, data: bytes) -> None:
         body = json.loads(data)
-        name, component = self._tokens.get(subject, (body.get("service"), body.get("_component_id")))
+        names = body.get("service"), body.get("_component_id"), ""
+        name, component, identity = self._tokens.get(subject, names)
         build = self._builds.get(name)
         one = build.components.get(component) if build is not None else None
-        if one is not None:
-            one.replies.append(Reply(sequence, self._now, body["_state"]))
+        if one is None:
+            return
+        # On a shared subject it does not say which attempt it is about: it is taken for the last one.
+        attempt = one.attempt(identity) if identity else one.current
+        if attempt is not None:
+            attempt.replies.append(Reply(sequence, self._now, body["_state"]))
 
     def _replies_lost(self, step: Step) -> None:
         for build in self._builds.values():
             for one in build.components.values():
-                one.replies = [reply for reply in one.replies if reply.sequence not in step.detail]
+                for attempt in one.attempts.values():
+                    attempt.replies = [
+                        reply for reply in attempt.replies if reply.sequence not in step.detail
+                    ]
+
+    # What operators ask for, and are told.
+
+    def _order_left(self, step: Step) -> None:
+        verb, reply, document = step.detail
+        self._orders[reply] = (self._now, verb, step.build, step.component)
+        if verb == "skip" or document.get("now"):
+            self._gauges.dropped(step.build)
+
+    def _told_left(self, step: Step) -> None:
+        """Whoever is told that something was done finds it in the log."""
+        subject, done = step.detail
+        asked, verb, name, component = self._orders[subject]
+        if not done or verb not in _DEEDS:
+            return
+        build = self._builds[name]
+        kind = _DEEDS[verb]
+        if verb == "cancel" and build.cancelled:
+            return
+        found = (deed for deed in build.deeds if deed[0] >= asked and deed[1] == kind)
+        if not any(verb == "retry" or deed[2] == component for deed in found):
+            self._wrong(f"G8 {name}: an operator is told that {verb} is done, and the log does not have it")
 
     # Reports, and what clients hear.
 
-    def _report_kept(self, name: str, data: bytes) -> None:
+    def _report_kept(self, name: str, number: int, data: bytes) -> None:
         build = self._builds[name]
-        if build.report is not None:
-            self._wrong(f"G6 {name}: a second report is stored")
-        build.report = data
+        run = build.run(number)
+        if run.report is not None:
+            self._wrong(f"G6 {name}: a second report of run {number} is stored")
+        if number != build.last_run:
+            self._wrong(f"G6 {name}: a report of run {number} is stored in run {build.last_run}")
+        run.report = data
         if build.history.status is not Status.FINISHED or build.history.in_flight:
             self._wrong(f"G6 {name}: it is reported before it is over")
         report = json.loads(data)
@@ -364,26 +549,30 @@ class Checker:
             if said[component] != mine:
                 self._wrong(f"G3 {name}: {component} is {mine} in the log, {said[component]} in the report")
         failed = [component for component, state in said.items() if state != "completed"]
-        if bool(failed) != bool(report.get("error")):
+        # Who cancels it is told so, although what was in flight may have been all that was left.
+        if bool(failed) != bool(report.get("error")) and not (build.cancelled and not failed):
             self._wrong(f"{name}: the report says {report.get('error')!r}, and {failed} are not completed")
 
     def _report_left(self, step: Step) -> None:
         build = self._builds[step.build]
         subject, identity, data = step.detail
-        if data != build.report:
-            self._wrong(f"G6 {step.build}: a report is published that was not stored")
+        run = build.runs.get(int(identity.split("/")[1])) if identity.count("/") == 2 else None
+        if run is None or data != run.report:
+            self._wrong(f"G6 {step.build}: a report is published that was not stored, as {identity!r}")
             return
-        build.report_id = build.report_id or identity
-        if not identity or identity != build.report_id:
-            self._wrong(f"G6 {step.build}: the report is published as {identity!r}, not {build.report_id!r}")
+        run.report_id = run.report_id or identity
+        if identity != run.report_id:
+            self._wrong(f"G6 {step.build}: the report is published as {identity!r}, not {run.report_id!r}")
         suffix = "error" if json.loads(data).get("error") else "done"
         if subject != f"{build.document['action']}.{suffix}":
             self._wrong(f"G6 {step.build}: the report is published on {subject}")
-        if self._knows(build, step.who, build.reported_at):
+        if build.knows(step.who, run.reported_at):
             self._wrong(f"G6 {step.build}: the report is published again, although that was noted")
 
     def _report_arrived(self, step: Step) -> None:
-        self._builds[step.build].published += 1
+        identity = step.detail[1]
+        if identity.count("/") == 2:
+            self._builds[step.build].run(int(identity.split("/")[1])).published += 1
 
     def _accepted_left(self, step: Step) -> None:
         if self._builds[step.build].history.accepted is None:
@@ -414,5 +603,6 @@ class Checker:
             return
         if build.history.status is not Status.REPORTED:
             self._wrong(f"G1 {name}: it is not over: {build.history.status.value}")
-        elif not build.published:
-            self._wrong(f"G6 {name}: its report never arrived")
+        for number in range(1, build.last_run + 1):
+            if build.history.status is Status.REPORTED and not build.run(number).published:
+                self._wrong(f"G6 {name}: its report of run {number} never arrived")

@@ -37,6 +37,10 @@ class Manners:
     """Whether it gives the same answer to the same attempt, and does the work once."""
     via: str = "subject"
     """``subject``, ``reply`` or ``both``."""
+    final: float = 0.0
+    """The share of failures that another attempt cannot mend, as it says."""
+    later: float = 0.0
+    """The share of failures before which it wants to be left alone for a while."""
 
 
 @define(eq=False)
@@ -87,36 +91,48 @@ class Connector:
         if answer is None:
             state = "errored" if rng.random() < manners.failing else "completed"
             answer = self.answers[attempt] = self._answer(component, state)
-        self._say(message, answer)
+        self._say(message, answer, attempt=attempt)
         if rng.random() < manners.again:
             if rng.random() < 0.5:
                 other = "completed" if answer["_state"] == "errored" else "errored"
                 answer = self._answer(component, other)
-            self.world.later.after(rng.expovariate(1.0), lambda: self._say(message, answer))
+            again = answer
+            self.world.later.after(
+                rng.expovariate(1.0), lambda: self._say(message, again, attempt=attempt)
+            )
         if rng.random() < manners.foreign:
             # One about a component that nobody asked for, which has to change nothing.
             stranger = {**self._answer(component, "completed"), "_component_id": "nobody"}
-            self._say(message, stranger, "subject")
+            self._say(message, stranger, "subject", attempt)
 
     def _answer(self, component: JSON, state: str) -> JSON:
         fields = {key: value for key, value in component.items() if not self._strange(key)}
         fields["serial"] = f"{self.name}-{self.world.rng.randrange(1 << 32):x}"
         fields["_state"] = state
         if state == "errored":
-            fields["error"] = f"{self.name} cannot"
+            fields |= self._failure()
         elif component["_action"] == "find":
             found = {"_component_id": f"found-{component['_component_id']}", "_component": self.type}
             fields["components"] = [{**found, "_provider": "aws", "_action": "none", "_state": "completed"}]
         return fields
 
+    def _failure(self) -> JSON:
+        rng, manners = self.world.rng, self.manners
+        if manners.final and rng.random() < manners.final:
+            return {"error": f"{self.name} cannot, ever", "retryable": False}
+        if manners.later and rng.random() < manners.later:
+            seconds = round(rng.uniform(0.5, 5.0), 3)
+            return {"error": f"{self.name} cannot, for {seconds} s", "retry_after": seconds}
+        return {"error": f"{self.name} cannot"}
+
     def _strange(self, key: str) -> bool:
         return self.manners.typed and key in _STRANGERS
 
-    def _say(self, message: Message, answer: JSON, via: str = "") -> None:
+    def _say(self, message: Message, answer: JSON, via: str = "", attempt: str = "") -> None:
         via = via or self.manners.via
         if self.bus.dead:
             return
-        detail = (answer["_state"], answer["serial"], via)
+        detail = (answer["_state"], answer["serial"], via, attempt)
         self.world.trace.add("answers", self.name, answer["service"], answer["_component_id"], detail)
         body = json.dumps(answer).encode()
         suffix = "error" if answer["_state"] == "errored" else "done"

@@ -2,6 +2,8 @@
 
 import json
 import random
+import sys
+import traceback
 from contextlib import suppress
 from functools import partial
 from typing import Any, TypeAlias
@@ -11,13 +13,14 @@ import trio
 from fake_jetstream import Kept, Later, Stream
 
 import scheduler.process
-from scheduler.config import Settings, parse_resend
+from scheduler.config import Settings, parse_resend, parse_retry_rules, parse_rules
 from scheduler.errors import NoResponders
 from scheduler.stores.jetstream import JetStreamStore
 from simulation import determinism
 from simulation.connectors import TYPES, Connector
 from simulation.faults import Faults
 from simulation.network import SimBus
+from simulation.operators import Operator
 from simulation.processes import WHO, Process
 from simulation.scenario import Scenario, Submission, imagine
 from simulation.trace import Trace
@@ -25,13 +28,16 @@ from simulation.world import World
 
 JSON: TypeAlias = dict[str, Any]
 
-LONGEST = 150.0
+LONGEST = 400.0
 """Seconds after the last fault within which every build has to be over."""
 _ASK_AGAIN_AFTER = 2.0
 _AFTERMATH = 1.0
 """Seconds that the world goes on after that: nothing more may happen to the builds."""
+_REOPENED_WITHIN = 20.0
+"""Seconds after the last fault within which what an operator asked for may still begin a new run."""
 _MOST_STEPS = 60_000
 LOG = "SCHEDULER_LOG"
+_FAILURES = (b'"_state":"errored"', b'"event":"retrying"')
 
 
 class Driver:
@@ -48,6 +54,8 @@ class Driver:
             start_timeout=scenario.start_timeout,
             resend=parse_resend(scenario.resend),
             grace=scenario.grace,
+            rules=parse_rules(scenario.operating.rules),
+            retries=parse_retry_rules(scenario.operating.retries),
         )
         self.processes: list[Process] = []
         self.connectors = [
@@ -55,6 +63,7 @@ class Driver:
             for kind, manners in zip(TYPES, scenario.manners, strict=True)
         ]
         self.client = SimBus(self.world, "client")
+        self.operator = Operator(self)
         self.over: set[str] = set()
         self.stuck = False
         """Whether the run did not come to its end."""
@@ -69,7 +78,8 @@ class Driver:
         if self._nursery is not None and (process is None or not process.bus.dead):
             self.trace.add("logs", level, detail=f"{event.get('event')}: {event.get('error', '')}"[:300])
             if event.get("exc_info"):
-                self.trace.add("fault", level, detail=str(event.get("event")))
+                detail = f"{event.get('event')}: {_place(sys.exc_info()[1])}"
+                self.trace.add("fault", level, detail=detail)
 
     async def run(self) -> Trace:
         """Run it to its end."""
@@ -85,6 +95,7 @@ class Driver:
             for submission in self.scenario.submissions:
                 self._submitting += 1
                 nursery.start_soon(self._submit, submission)
+            await self.operator.start(nursery)
             for fault in self.scenario.faults:
                 nursery.start_soon(faults.cause, fault)
             await trio.sleep_until(self.scenario.heals_at)
@@ -99,17 +110,36 @@ class Driver:
         return self.trace
 
     async def _all_over(self) -> None:
-        while self._submitting or len(self.over) < len(self.scenario.builds):
+        while not self._is_over():
             assert len(self.trace.steps) < _MOST_STEPS, "it goes round in circles"
             self._progress = trio.Event()
             with trio.move_on_after(1.0):
                 await self._progress.wait()
 
+    def _is_over(self) -> bool:
+        if self._submitting or self.operator.pending or len(self.over) < len(self.scenario.builds):
+            return False
+        # What was asked before may still come, and begin a new run.
+        reopens = any(order.verb in {"retry", "skip"} for order in self.scenario.operating.orders)
+        return not reopens or trio.current_time() >= self.scenario.heals_at + _REOPENED_WITHIN
+
     def _kept(self, stream: Stream, kept: Kept) -> None:
         self.world.kept(stream, kept)
-        if stream.name == LOG and (kept.headers or {}).get("Scheduler-Status") == "reported":
-            self.over.add(kept.subject.rpartition(".")[2])
-            self._progress.set()
+        if stream.name != LOG:
+            return
+        build = kept.subject.rpartition(".")[2]
+        if any(word in kept.data for word in _FAILURES):
+            self.trace.add("failed", build=build)
+        if (kept.headers or {}).get("Scheduler-Status") == "reported":
+            self.over.add(build)
+            self.trace.add("over", build=build)
+            self.look()
+        else:
+            self.over.discard(build)
+
+    def look(self) -> None:
+        """Something has changed: it may be over."""
+        self._progress.set()
 
     # Processes.
 
@@ -156,6 +186,16 @@ class Driver:
             await trio.sleep(self.rng.uniform(0.1, 1.0))
         self._submitting -= 1
         self._progress.set()
+
+
+def _place(error: BaseException | None) -> str:
+    """What was raised, and where."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    if error is None:
+        return "?"
+    frames = traceback.extract_tb(error.__traceback__)[-4:]
+    return f"{error!r} in {' > '.join(f'{frame.name}:{frame.lineno}' for frame in frames)}"
 
 
 def simulate(seed: int) -> Driver:

@@ -20,26 +20,59 @@ class Reply:
 
 
 @define(eq=False)
-class Component:
-    """What happened to one component of one build."""
+class Attempt:
+    """What happened to one attempt of a component."""
 
-    started: str = ""
-    """The attempt, once its start is committed."""
-    sent: bool = False
-    settled: Mapping[str, Any] | None = None
-    attempts: set[str] = field(factory=set)
-    """All attempt ids it was sent under."""
+    id: str
+    started_at: int = 0
+    """The record with its start, once that is committed and as long as it is not withdrawn."""
+    sent_at: int = 0
+    """The first record that says that it has left."""
+    ended_at: int = 0
+    """The record that says how it ended."""
     departures: list[tuple[float, str]] = field(factory=list)
     """When it left, and which process sent it."""
     replies: list[Reply] = field(factory=list)
-    answers: dict[str, str] = field(factory=dict)
-    """Serial and state of whatever connectors said of it."""
     arrived: int = 0
     """How many copies of the request reached the broker, and somebody there."""
     unheard: bool = False
     """Whether the broker said of the last departure that nobody received it."""
+
+
+@define(eq=False)
+class Component:
+    """What happened to one component of one build."""
+
+    change: JSON
+    """As submitted."""
+    attempts: dict[str, Attempt] = field(factory=dict)
+    current: Attempt | None = None
+    """The one that was started and has not ended."""
+    tries: int = 0
+    """Attempts that were started, since an operator had it sent again where one did."""
+    settled: Mapping[str, Any] | None = None
+    answers: dict[str, str] = field(factory=dict)
+    """Serial and state of whatever connectors said of it."""
+    supplied: Mapping[str, Any] | None = None
+    """What an operator supplied for it."""
+    supplied_at: int = 0
     ever_unheard: bool = False
-    """Whether it said so of any."""
+    """Whether the broker said of any departure that nobody received it."""
+
+    def attempt(self, identity: str) -> Attempt:
+        """What is known of an attempt; nothing yet, where it is new."""
+        return self.attempts.setdefault(identity, Attempt(identity))
+
+
+@define(eq=False)
+class Run:
+    """What happened to the report of one run of a build."""
+
+    report: bytes | None = None
+    report_id: str = ""
+    """The message id under which it is published."""
+    published: int = 0
+    reported_at: int = 0
 
 
 @define(eq=False)
@@ -56,16 +89,30 @@ class Build:
     """Of each process that took it up or accepted it: at which record."""
     loaded_at: dict[str, float] = field(factory=dict)
     """The same: when."""
+    most_failures: float = 0
+    """Failed components that it goes on with."""
+    forgiven: int = 0
+    """Failures that an operator went on with."""
     error_at: int = 0
     """The first record with an error."""
+    halted_at: int = 0
+    """The record after which nothing new is sent."""
+    cancelled: bool = False
+    last_run: int = 1
+    paused_at: int = 0
+    """The record after which nothing new is sent for now; 0 while it is not paused."""
     settled_at: dict[str, int] = field(factory=dict)
-    sent_at: dict[str, int] = field(factory=dict)
-    reported_at: int = 0
+    deeds: list[tuple[float, str, str]] = field(factory=list)
+    """What operators did, as the log says: when, what, and to which component."""
     asked: dict[str, int] = field(factory=dict)
     """Of each process: the number of the record that it wanted to append last."""
     fenced: set[str] = field(factory=set)
-    report: bytes | None = None
-    report_id: str = ""
-    """The message id under which it is published."""
-    published: int = 0
-    accepted_said: bool = False
+    runs: dict[int, Run] = field(factory=dict)
+
+    def run(self, number: int) -> Run:
+        """What is known of a run."""
+        return self.runs.setdefault(number, Run())
+
+    def knows(self, who: str, n: int) -> bool:
+        """Whether a process has to know of a record: it wrote it, or took the build up after it."""
+        return n > 0 and (self.instances[n - 1] == who or self.loaded.get(who, 0) > n)

@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 from attrs import field, frozen
 
 from simulation.connectors import PROVIDERS, TYPES, Manners
+from simulation.operating import Operating, operate, spoil
 
 JSON: TypeAlias = dict[str, Any]
 
@@ -73,6 +74,8 @@ class Fault:
     """How long it lasts; for a crash, until the next process starts."""
     number: int
     """Chooses among several of the kind: which connector, how much is lost, which moment."""
+    moment: str = ""
+    """The step of the trace that it is aimed at, where the number does not choose it."""
 
 
 @frozen
@@ -90,6 +93,8 @@ class Scenario:
     grace: float
     manners: tuple[Manners, ...]
     """Of the connector of each type."""
+    operating: Operating = Operating()
+    """How builds are to be run, and what operators ask for."""
 
 
 def imagine(seed: int) -> Scenario:
@@ -113,6 +118,12 @@ def imagine(seed: int) -> Scenario:
         seconds = rng.choice((rng.uniform(0.01, 1.0), rng.uniform(0.5, 5.0), rng.uniform(2.0, 20.0)))
         faults.append(Fault(at, rng.choice(FAULTS), seconds, rng.randrange(1000)))
     calm = Manners(failing=0.0, mute=0.0, slow=0.0, again=0.0, foreign=0.0)
+    manners = tuple(calm if rng.random() < 0.4 else _manners(rng) for _ in TYPES)
+    begin = {builds[one.build]["id"]: one.at for one in reversed(submissions) if not one.altered}
+    operating = operate(seed, builds, begin, heals_at)
+    if operating.orders or any("options" in build for build in builds):
+        manners = tuple(spoil(seed, one) for one in manners)
+    faults += [Fault(at, "crash at", *rest, moment) for at, moment, *rest in operating.crashes]
     return Scenario(
         seed=seed,
         builds=builds,
@@ -123,7 +134,8 @@ def imagine(seed: int) -> Scenario:
         start_timeout=rng.choice((3.0, 10.0)),
         resend=rng.choice(("unsent", "unsent", "unsent", "always", "never")),
         grace=rng.choice((0.0, 1.0, 10.0)),
-        manners=tuple(calm if rng.random() < 0.4 else _manners(rng) for _ in TYPES),
+        manners=manners,
+        operating=operating,
     )
 
 

@@ -1,6 +1,7 @@
 """What happened in a simulated world, in one order: what the checker judges by."""
 
 import hashlib
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import trio
@@ -31,10 +32,15 @@ class Trace:
 
     def __init__(self) -> None:
         self.steps: list[Step] = []
+        self.listeners: list[Callable[[Step], None]] = []
+        """Are told of each step; they may not block."""
 
     def add(self, kind: str, who: str = "", build: str = "", component: str = "", detail: Any = None) -> None:
         """Note that something happens now."""
-        self.steps.append(Step(trio.current_time(), kind, who, build, component, detail))
+        step = Step(trio.current_time(), kind, who, build, component, detail)
+        self.steps.append(step)
+        for listener in list(self.listeners):
+            listener(step)
 
     def digest(self) -> str:
         """Equal for equal traces."""

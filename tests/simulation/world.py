@@ -285,8 +285,15 @@ class World:
             self.trace.add(f"request {kind}", who, body["service"], body["_component_id"], detail)
         elif subject.startswith("scheduler.log.") and kind != "unheard":
             record = (message.headers or {}).get("Scheduler-Record", "")
-            takes_up = b'"event":"loading"' in message.data
+            takes_up = b'"event":"loading"' in message.data or b'"event":"retried"' in message.data
             self.trace.add(f"append {kind}", who, subject[len("scheduler.log.") :], detail=(record, takes_up))
+        elif subject.startswith("scheduler.build.") and who == "operator":
+            document = json.loads(message.data)
+            detail = (subject[len("scheduler.build.") :], message.reply, document)
+            self.trace.add(f"order {kind}", who, document["id"], document.get("component", ""), detail)
+        elif subject.startswith("_INBOX.operator") and kind == "left":
+            told = json.loads(message.data)
+            self.trace.add("told left", who, told["id"] or "", detail=(subject, message.headers is None))
         elif subject.split(".")[0] in {"build", "service"} and subject.split(".")[-1] in {"done", "error"}:
             identity = (message.headers or {}).get("Nats-Msg-Id", "")
             build = json.loads(message.data).get("id", "")

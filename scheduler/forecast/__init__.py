@@ -15,8 +15,11 @@ from typing import Final, NamedTuple
 
 from attrs import field, frozen
 
+from scheduler.forecast.queues import Pool, Queue, Queues, cap_label
 from scheduler.graph import Graph, Vertex
 from scheduler.rules import LimitRule
+
+__all__ = ["NEVER", "Forecast", "Standing", "Step", "cap_label", "forecast"]
 
 NEVER: Final = math.inf
 """The start and end of what will not start."""
@@ -104,97 +107,15 @@ def forecast(
         standing: from where to begin.
     """
     standing = Standing() if standing is None else standing
-    simulation = _Simulation(graph, seconds, standing, _Queues(subjects, rules, cap, len(graph.ids)))
+    simulation = _Simulation(graph, seconds, standing, Queues(subjects, rules, cap, len(graph.ids)))
     simulation.run()
     return simulation.result()
-
-
-def cap_label(cap: int) -> str:
-    """How the limit on what is in flight of one build is called."""
-    return f"max_in_flight_per_build={cap}"
-
-
-class _Pool:
-    """A limit, and the queues that found it used up. ``starts`` only where it is a rate."""
-
-    __slots__ = ("alarmed", "count", "label", "parked", "period", "queued", "starts", "taken")
-
-    def __init__(self, label: str, count: int, period: float | None) -> None:
-        self.label = label
-        self.count = count
-        self.period = period
-        self.taken = 0
-        self.starts: deque[float] = deque(maxlen=count)
-        self.parked: list[tuple[float, int, int]] = []
-        self.alarmed = False
-        self.queued = 0
-
-    def room(self, now: float) -> bool:
-        if self.period is None:
-            return self.taken < self.count
-        return len(self.starts) < self.count or self.due <= now
-
-    @property
-    def due(self) -> float:
-        """When a rate that is used up lets one more begin."""
-        assert self.period is not None
-        return self.starts[0] + self.period
-
-    def take(self, now: float) -> None:
-        if self.period is None:
-            self.taken += 1
-        else:
-            self.starts.append(now)
-
-
-class _Queue:
-    """The vertices that fall under the same limits and wait, the most urgent first."""
-
-    __slots__ = ("blocked", "number", "pools", "serial", "waiting")
-
-    def __init__(self, number: int, pools: tuple[_Pool, ...]) -> None:
-        self.number = number
-        self.pools = pools
-        self.waiting: list[tuple[float, Vertex]] = []
-        self.serial = 0
-        """Counts its moves: what a heap says of it holds if it is of the last."""
-        self.blocked: _Pool | None = None
-        """What it found used up last."""
-
-
-class _Queues:
-    """Which vertices fall under which limits."""
-
-    def __init__(
-        self, subjects: Sequence[str | None], rules: Sequence[LimitRule], cap: int | None, vertices: int
-    ) -> None:
-        self.pools = [_Pool(str(rule), rule.count, rule.period) for rule in rules]
-        if cap is not None:
-            self.pools.append(_Pool(cap_label(cap), cap, None))
-        self.all: list[_Queue] = []
-        self.of: list[_Queue | None] = [None] * vertices
-        if not self.pools:
-            return
-        by_pools: dict[tuple[int, ...], _Queue | None] = {(): None}
-        by_subject: dict[str | None, _Queue | None] = {None: None}
-        for vertex, subject in enumerate(subjects):
-            if subject not in by_subject:
-                assert subject is not None
-                key = tuple(index for index, rule in enumerate(rules) if rule.matches(subject))
-                if cap is not None:
-                    key += (len(rules),)
-                if key not in by_pools:
-                    queue = _Queue(len(self.all), tuple(self.pools[index] for index in key))
-                    self.all.append(queue)
-                    by_pools[key] = queue
-                by_subject[subject] = by_pools[key]
-            self.of[vertex] = by_subject[subject]
 
 
 class _Simulation:
     """One run. A queue whose most urgent vertex finds a limit used up is parked there until it has room."""
 
-    def __init__(self, graph: Graph, seconds: Sequence[float], standing: Standing, queues: _Queues) -> None:
+    def __init__(self, graph: Graph, seconds: Sequence[float], standing: Standing, queues: Queues) -> None:
         self.graph = graph
         self.standing = standing
         self.queues = queues
@@ -210,11 +131,11 @@ class _Simulation:
         self.ready = [0.0] * size
         self.starts = [NEVER] * size
         self.ends = [NEVER] * size
-        self.blame: dict[Vertex, _Pool] = {}
+        self.blame: dict[Vertex, Pool] = {}
         self.remaining = graph.remaining(self.left)
         self.events: list[tuple[float, int, int]] = []
         """When, which rate (-1: none), which vertex: a negative one minus one is to be sent again."""
-        self.offers: list[tuple[float, int, int, _Pool | None]] = []
+        self.offers: list[tuple[float, int, int, Pool | None]] = []
 
     def run(self) -> None:
         """Go from event to event."""
@@ -228,8 +149,7 @@ class _Simulation:
         for vertex, elapsed in standing.running.items():
             self._resume(vertex, elapsed)
         for vertex, pause in standing.retrying.items():
-            if vertex not in self.never:
-                heappush(events, (pause, -1, -vertex - 1))
+            heappush(events, (pause, -1, -vertex - 1))
         for vertex, count in enumerate(missing):
             if not count and vertex not in busy:
                 self._queue(vertex, 0.0)
@@ -284,7 +204,7 @@ class _Simulation:
         if queue.waiting[0] is entry:
             self._offer(queue, None)
 
-    def _offer(self, queue: _Queue, origin: _Pool | None) -> None:
+    def _offer(self, queue: Queue, origin: Pool | None) -> None:
         queue.serial += 1
         heappush(self.offers, (queue.waiting[0][0], queue.number, queue.serial, origin))
 
@@ -314,13 +234,13 @@ class _Simulation:
                 # Whatever became of the one that was woken, there may be room for the next.
                 self._wake(origin, now)
 
-    def _park(self, queue: _Queue, pool: _Pool) -> None:
+    def _park(self, queue: Queue, pool: Pool) -> None:
         queue.serial += 1
         queue.blocked = pool
         heappush(pool.parked, (queue.waiting[0][0], queue.number, queue.serial))
         self._set_alarm(pool)
 
-    def _wake(self, pool: _Pool, now: float) -> None:
+    def _wake(self, pool: Pool, now: float) -> None:
         """Offer the most urgent of the queues that are parked here, if there is room for it."""
         if not pool.room(now):
             if pool.parked:
@@ -333,7 +253,7 @@ class _Simulation:
                 self._offer(queue, pool)
                 return
 
-    def _set_alarm(self, pool: _Pool) -> None:
+    def _set_alarm(self, pool: Pool) -> None:
         if pool.period is not None and not pool.alarmed:
             pool.alarmed = True
             heappush(self.events, (pool.due, self.queues.pools.index(pool), 0))
@@ -365,11 +285,7 @@ class _Simulation:
         return path[::-1]
 
     def _chain(self) -> float:
-        paused = [
-            pause + self.remaining[vertex]
-            for vertex, pause in self.standing.retrying.items()
-            if vertex not in self.never
-        ]
+        paused = [pause + self.remaining[vertex] for vertex, pause in self.standing.retrying.items()]
         return max([0.0, *self.remaining, *paused])
 
     def _bounds(self) -> Iterator[tuple[str, float]]:

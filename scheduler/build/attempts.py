@@ -1,0 +1,373 @@
+"""One component after another: begun, sent, awaited, booked, and perhaps tried again."""
+
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+
+import structlog
+import trio
+from attrs import evolve
+
+from scheduler.build.ports import Journey, Observer, Resending, Sender
+from scheduler.call import Call, Signal
+from scheduler.errors import StoreError, Stuck
+from scheduler.events import Event, Retrying, Sent, Settled
+from scheduler.graph import Vertex
+from scheduler.model import Resend
+from scheduler.outcome import Outcome, failure
+from scheduler.plan import Phase, Plan, Request
+from scheduler.slots import Slots
+from scheduler.stores import Store
+
+_log = structlog.get_logger()
+
+_LEAST_TIME = 0.001
+"""Seconds that an attempt has at least."""
+_UNKNOWN = (
+    "outcome unknown: the scheduler was stopped when its request may have left, and it is not to be sent "
+    "again. Look whether it exists; then submit what is left to be done as a new build"
+)
+_UNKNOWN_AND_HALTED = (
+    "outcome unknown: the scheduler was stopped when its request may have left, and the build had failed "
+    "already, so it was not sent again. Look whether it exists"
+)
+
+
+class Attempts(ABC):
+    """The attempts of one build's components: each begun, sent, awaited and booked.
+
+    Args:
+        plan: decides.
+        connectors: takes requests, gives replies.
+        store: is told of every step before the next one.
+        slots: how many requests may be in flight.
+        observer: is told of everything.
+        key: what the reply subjects of this build begin with, so that a later process knows them; where it
+            is empty, they are known to this process only.
+        journey: an earlier process began the build, and the plan was replayed from its log.
+        resending: when a request without a reply is sent again.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        connectors: Sender,
+        store: Store,
+        slots: Slots,
+        observer: Observer | None,
+        *,
+        key: str,
+        journey: Journey | None,
+        resending: Resending,
+    ) -> None:
+        self.plan = plan
+        self.id = plan.build.id
+        self._connectors = connectors
+        self._store = store
+        self._slots = slots
+        self._observer = observer or Observer()
+        self._key = key
+        self._journey = journey
+        self._resending = resending
+        self._acted = False
+        """Whether anything was done that is worth persisting."""
+        self._retry_at: dict[Vertex, float] = {}
+        """When those that wait for another attempt are due, by Trio's clock."""
+        self._first_sent: dict[Vertex, float] = {}
+        """When those were sent for the first time that may be sent again."""
+        self._stirred: dict[Vertex, trio.Event] = {}
+        """Wakes those that wait for another attempt before their time."""
+        self._unpaused = trio.Event()
+        """Replaced at each pause; wakes those that wait for its end."""
+        self._early: dict[Vertex, tuple[Request, Outcome]] = {}
+        """Late successes of an attempt that came while the next one was about to be sent."""
+        self._rescued: dict[Vertex, Settled] = {}
+        """Outcomes by late successes of components that waited for another attempt, to be persisted."""
+        self._held_back: list[Call] = []
+        """Requests that an earlier process may have sent, of a build that is paused."""
+        self._calls: dict[Call, float] = {}
+        """Everything in flight, and since when, by Trio's clock."""
+        self._given_up: list[Call] = []
+
+    @abstractmethod
+    def lose(self, error: StoreError) -> None:
+        """Nothing more can be persisted: send nothing more."""
+
+    def halt(self, cause: str) -> None:
+        """Send nothing more for this build; what is in flight is awaited."""
+        self.plan.halt(cause)
+        self.recall()
+
+    def unpause(self) -> None:
+        """Let go on who waits for the end of a pause, or of the build."""
+        held_back, self._held_back = self._held_back, []
+        for call in held_back:
+            if self.plan.stopped:
+                self._connectors.leave(self.id)
+                call.leave()
+            elif self.plan.halted:
+                call.deliver(failure(_UNKNOWN_AND_HALTED, retryable=False))
+            elif not call.answered:
+                if call.timer is None:
+                    self._connectors.arm(call)
+                call.publish()
+        self._unpaused.set()
+        self._unpaused = trio.Event()
+
+    def stir(self, vertex: Vertex) -> None:
+        """Look at a component again: there is news of it, whatever it waits for."""
+        stirred = self._stirred.get(vertex)
+        if stirred is not None:
+            stirred.set()
+        for call in [call for call in self._calls if call.request.vertex == vertex]:
+            call.leave()
+
+    def call_of(self, vertex: Vertex) -> Call | None:
+        """The attempt of a component that is in flight, where one is."""
+        return next((call for call in self._calls if call.request.vertex == vertex), None)
+
+    def calls(self) -> Mapping[Call, float]:
+        """Everything in flight, the oldest first, and since when (Trio's clock)."""
+        return self._calls
+
+    def retry_in(self, vertex: Vertex) -> float | None:
+        """Seconds until the next attempt of a component; None where it does not wait for one."""
+        at = self._retry_at.get(vertex)
+        return None if at is None else max(0.0, at - trio.current_time())
+
+    async def _begin(self, vertex: Vertex) -> None:
+        plan = self.plan
+        step = plan.begin(vertex)
+        if step is None and not plan.held:
+            msg = f"{plan.graph.ids[vertex]} is due, nothing holds it up, and it does not begin"
+            raise Stuck(msg)
+        if step is None:
+            return
+        if isinstance(step, Settled):
+            await self._keep(step)
+            return
+        kept = await self._persist(step.started)
+        if not plan.is_starting(vertex):
+            # An operator has said meanwhile what becomes of it.
+            return
+        if vertex in self._early:
+            plan.departed(vertex)
+            await self._end_attempt(*self._early.pop(vertex))
+        elif not kept:
+            plan.withdraw(vertex)
+        elif plan.held:
+            await self._persist(plan.withdraw(vertex))
+        else:
+            plan.sent(vertex)
+            request = self._in_time(step)
+            call = self._connectors.send(request, self._token(request), self._departing())
+            self._observer.sent(vertex, plan.attempt(vertex))
+            await self._await_reply(call)
+
+    def _in_time(self, request: Request) -> Request:
+        """A request with no more time than is left for all attempts of its component together."""
+        if request.retry.attempts == 1:
+            return request
+        now = trio.current_time()
+        began = self._first_sent.setdefault(request.vertex, now)
+        if request.retry.total is None:
+            return request
+        left = max(_LEAST_TIME, began + request.retry.total - now)
+        return evolve(request, timeout=min(left, self._connectors.seconds(request)))
+
+    def _token(self, request: Request) -> str:
+        if not self._key:
+            return ""
+        failed = request.started.failed
+        # Each attempt has its own: only so a late reply to one can be told from that to the next.
+        return f"{self._key}-{request.vertex:x}" + (f"-{failed:x}" if failed else "")
+
+    def _departing(self) -> Callable[[Call], None] | None:
+        # Not kept: a walk that refers to itself would outlive its build until the next full collection.
+        return self._note_departure if self._store.in_order else None
+
+    def _note_departure(self, call: Call) -> None:
+        request = call.request
+        self._store.note_sent(self.id, Sent(request.component, request.attempt), call)
+
+    async def _resume(self, vertex: Vertex, resumed: Call | Settled) -> None:
+        if isinstance(resumed, Settled):
+            await self._keep(resumed)
+            return
+        self._observer.sent(vertex, self.plan.attempt(vertex))
+        try:
+            if self._journey is None:
+                self._connectors.arm(resumed)
+            elif not self._go_on(vertex, resumed, self._journey):
+                resumed.close()
+                return
+            await self._await_reply(resumed)
+        finally:
+            self._slots.release(self, resumed.request.subject)
+
+    def _go_on(self, vertex: Vertex, call: Call, journey: Journey) -> bool:
+        """What becomes of a request that an earlier process may have sent, now that we know its replies.
+
+        Returns:
+            Whether its end is to be awaited.
+        """
+        plan, request = self.plan, call.request
+        unsent = plan.is_starting(vertex)
+        resend = self._resending(request.subject)
+        if call.answered:
+            if unsent:
+                plan.departed(vertex)
+            return True
+        if unsent and plan.stopped:
+            self._connectors.leave(self.id)
+            return False
+        call.departing = self._departing()
+        if unsent and (plan.halted or resend is Resend.NEVER):
+            plan.departed(vertex)
+            unknown = _UNKNOWN if resend is Resend.NEVER else _UNKNOWN_AND_HALTED
+            call.deliver(failure(unknown, retryable=False))
+        elif unsent and plan.paused:
+            # It may have left: then there will be a reply. If not, it leaves when the pause is over.
+            plan.departed(vertex)
+            self._held_back.append(call)
+        elif unsent:
+            plan.sent(vertex)
+            self._connectors.arm(call)
+            call.publish()
+        else:
+            self._connectors.arm(call, max(0.0, self._connectors.seconds(request) - journey.ages[vertex]))
+            if resend is Resend.ALWAYS:
+                call.publish()
+        return True
+
+    def send_again(self) -> None:
+        """After a loss of the connection: what may have been lost with it goes out again, if it is to.
+
+        What is known to have reached the broker is sent again only where the operator wants that.
+        """
+        again = []
+        for call in [call for call in self._calls if call.lost]:
+            resend = self._resending(call.request.subject)
+            unsure = resend is Resend.UNSENT and not call.reached and not self.plan.halted
+            if resend is Resend.ALWAYS or unsure:
+                again.append(call.request.component)
+                call.publish()
+        if again:
+            _log.info("requests sent again", build=self.id, requests=len(again), first=again[0])
+
+    async def _await_reply(self, call: Call) -> None:
+        request = call.request
+        self._calls[call] = trio.current_time()
+        late = False
+        try:
+            outcome = await call.outcome()
+            # Without a reply there may still be one: a late success is worth keeping.
+            late = isinstance(outcome, Outcome) and not outcome.completed and outcome.body is None
+        finally:
+            del self._calls[call]
+            if late:
+                self._given_up.append(call)
+            call.close(self._adopt if late else None)
+        if outcome is Signal.LEFT or self.plan.phase(request.vertex) is not Phase.RUNNING:
+            return
+        if isinstance(outcome, Outcome):
+            await self._end_attempt(request, outcome)
+        else:
+            withdrawn = self.plan.withdraw(request.vertex)
+            self._observer.waits(request.vertex)
+            await self._persist(withdrawn)
+
+    async def _end_attempt(self, request: Request, outcome: Outcome) -> None:
+        """Book how an attempt ended; there may be another one."""
+        vertex = request.vertex
+        now = trio.current_time()
+        elapsed = now - self._first_sent.get(vertex, now)
+        step = self.plan.settle(request, outcome, luck=random.random(), elapsed=elapsed)  # noqa: S311
+        if isinstance(step, Settled):
+            await self._keep(step)
+            return
+        self._retry_at[vertex] = now + step.pause
+        self._observer.retries(vertex, self.plan.attempt(vertex), step.error, step.pause)
+        _log.info(
+            "component is tried again",
+            build=self.id,
+            component=step.component,
+            attempt=self.plan.attempt(vertex) + 1,
+            pause=round(step.pause, 3),
+            error=step.error[:1_000],
+        )
+        await self._record(step)
+
+    def _adopt(self, request: Request, outcome: Outcome) -> None:
+        """A reply came to an attempt that had been given up."""
+        vertex = request.vertex
+        call = self.call_of(vertex)
+        if not outcome.completed:
+            # Of an attempt that counts as failed already.
+            return
+        if call is not None:
+            # Another attempt is in flight: what the first one has made is there, and that is what counts.
+            call.deliver(outcome)
+        elif self.plan.is_starting(vertex):
+            self._early[vertex] = request, outcome
+        elif (settled := self.plan.rescue(request, outcome)) is not None:
+            _log.info("late success taken", build=self.id, component=request.component)
+            self._rescued[vertex] = settled
+            self.stir(vertex)
+        elif self.plan.adopt(request, outcome):
+            _log.info("late success kept", build=self.id, component=request.component)
+            if self._store.in_order:
+                self._store.note(self.id, *self.plan.adopted())
+
+    async def _keep(self, settled: Settled) -> None:
+        """Persist an outcome; an error may halt the build first."""
+        error = settled.body.get("error") if settled.body["_state"] == "errored" else None
+        vertex = self.plan.graph.index[settled.component]
+        self._observer.settled(vertex, self.plan.attempt(vertex), error)
+        if error is not None:
+            _log.warning("component failed", build=self.id, component=settled.component, error=error[:1_000])
+            self.recall()
+            if skips := self.plan.skips():
+                self._observer.skipped(skips)
+        await self._record(settled)
+
+    async def _record(self, event: Settled | Retrying) -> None:
+        """Persist it before anything that follows from it, or together with that."""
+        self._acted = True
+        if self._store.in_order:
+            self._store.note(self.id, event)
+        else:
+            await self._persist(event)
+
+    async def _persist(self, *events: Event) -> bool:
+        self._acted = True
+        try:
+            await self._store.append(self.id, events)
+        except StoreError as error:
+            self.lose(error)
+            return False
+        return True
+
+    async def _persist_at_the_end(self, *events: Event) -> bool:
+        """As `_persist`; not even a bug of the store may cost the report now."""
+        try:
+            return not events or await self._persist(*events)
+        except Exception:  # noqa: BLE001 - a bug, as above
+            _log.exception("the store failed by a fault of the scheduler", build=self.id)
+            self.halt("a fault in the scheduler's store; see its log")
+            return False
+
+    def recall(self) -> None:
+        """After a halt: take back what has not left, and let go who waits for anything but a reply."""
+        if self.plan.halted:
+            for call in list(self._calls):
+                call.withdraw()
+            self._slots.dismiss(self)
+            self.unpause()
+            for stirred in self._stirred.values():
+                stirred.set()
+
+
+def store_failure(error: StoreError) -> str:
+    """What is reported where the store failed; some of its errors begin like this by themselves."""
+    return f"store: {str(error).removeprefix('store: ')}"

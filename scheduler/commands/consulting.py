@@ -1,0 +1,107 @@
+"""What a running scheduler knows that a prediction needs: how long requests take, and its limits."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from attrs import frozen
+
+from scheduler.bus import Bus
+from scheduler.commands.asking import in_time, run_asking
+from scheduler.commands.flags import BrokerFlags, QuietLogFlags
+from scheduler.durations import Durations, Given
+from scheduler.errors import InvalidRule, SteeringError
+from scheduler.forecast import cap_label
+from scheduler.loose import number, objects, text
+from scheduler.planning import UNKNOWN, Source
+from scheduler.rules import LimitRule, parse_limits
+from scheduler.steering import ask
+
+
+@frozen
+class Known:
+    """What it said."""
+
+    durations: Durations
+    rules: tuple[LimitRule, ...]
+    cap: int | None
+
+
+class _Recorded(Durations):
+    """Durations of another process, with what it takes for those of which nothing is known."""
+
+    def __init__(self, given: Given, answer: Mapping[str, Any]) -> None:
+        super().__init__(given)
+        self._typical: float | None = None
+        durations = answer.get("durations")
+        for subject, one in durations.items() if isinstance(durations, Mapping) else ():
+            seconds = number(one.get("seconds")) if isinstance(one, Mapping) else None
+            if seconds is None or seconds < 0:
+                continue
+            if one.get("source") == Source.DEFAULT:
+                self._typical = seconds
+            else:
+                self.record(subject, seconds)
+
+    @property
+    def typical(self) -> float:
+        """Seconds that a request takes of which nothing is known."""
+        return super().typical if self._typical is None else self._typical
+
+
+def consult(subjects: Iterable[str], given: Given, broker: BrokerFlags, log: QuietLogFlags) -> Known | int:
+    """Ask the scheduler; where it cannot be asked, say why, and give the exit code.
+
+    Args:
+        subjects: what requests it is about.
+        given: durations that somebody says; they go before what the scheduler recorded.
+        broker: where the broker is.
+        log: what is logged.
+
+    Raises:
+        SchedulerError: the broker is not there, or the like.
+    """
+    found: list[Known] = []
+
+    async def job(bus: Bus) -> int:
+        answer = await in_time(ask(bus, "plan", {"build": _skeleton(subjects)}))
+        found.append(_known(answer, given))
+        return 0
+
+    code = run_asking(broker, log, job, json=False)
+    return found[0] if found else code
+
+
+def _skeleton(subjects: Iterable[str]) -> dict[str, Any]:
+    """A build with a component for each subject and nothing else: small, whatever the real one takes."""
+    changes = []
+    for index, subject in enumerate(sorted(subjects)):
+        type_, action, provider = subject.split(".")
+        if UNKNOWN not in {type_, provider}:
+            changes.append(
+                {
+                    "_component_id": f"{type_}::{index}",
+                    "_component": type_,
+                    "_action": action,
+                    "_provider": provider,
+                    "_state": "waiting",
+                }
+            )
+    return {"id": "plan", "action": "build.create", "components": [], "changes": changes, "edges": []}
+
+
+def _known(answer: Mapping[str, Any], given: Given) -> Known:
+    rules: list[LimitRule] = []
+    cap = None
+    for one in objects(answer.get("limits")):
+        label = text(one.get("limit"))
+        value = label.rpartition("=")[2]
+        if value.isascii() and value.isdigit() and len(value) < 10 and label == cap_label(int(value)):
+            cap = int(value)
+            continue
+        try:
+            rules += parse_limits(label)
+        except InvalidRule as error:
+            raise SteeringError(
+                "unreadable", f"the scheduler has a limit that cannot be read: {error}"
+            ) from None
+    return Known(_Recorded(given, answer), tuple(rules), cap)

@@ -1,0 +1,117 @@
+"""How many requests are in flight and begin, as the world sees it, against the limits.
+
+A request counts from when it leaves until it is answered, or may have been given up: never longer than the
+service counts it, so that what is wrong here is wrong.
+"""
+
+from collections.abc import Callable
+
+from attrs import define
+
+from scheduler.rules import LimitRule, read_limits
+from simulation.knowledge import Attempt, Build
+from simulation.operating import JSON
+from simulation.rulebook import Rulebook
+from simulation.scenario import Scenario
+
+_QUIET = {"connector dies", "cut connector", "cut client", "consumers"}
+"""Faults that keep no request from leaving soon after it has its slot."""
+_UNDER_WAY = 3.0
+"""Seconds that may lie between the slot of a request and its departure, where all is well."""
+_RECORDS = 2
+"""Records after new limits in which components may be started that had their slots before."""
+
+
+@define(eq=False)
+class _Flight:
+    build: str
+    component: str
+    subject: str
+    who: str
+    until: float
+    """When it may have been given up."""
+
+
+@define(eq=False)
+class _Own:
+    """The limits of a build."""
+
+    rules: tuple[LimitRule, ...]
+    since: int = 0
+    """The record that set them."""
+
+
+class Gauges:
+    """Counts for every process."""
+
+    def __init__(self, scenario: Scenario, rulebook: Rulebook, wrong: Callable[[str], None]) -> None:
+        self._rulebook = rulebook
+        self._wrong = wrong
+        self._flights: dict[str, _Flight] = {}
+        """By attempt."""
+        self._own = {build["id"]: _Own(rulebook.own_limits(build)) for build in scenario.builds}
+        self._quiet = all(fault.kind in _QUIET for fault in scenario.faults)
+        self._starts: dict[tuple[str, str, LimitRule], list[float]] = {}
+        """By process, build (of its own limits) and rate: when requests left."""
+
+    def sent(
+        self, build: Build, who: str, attempt: Attempt, change: JSON, subject: str, *, counts: bool, now: float
+    ) -> None:
+        """An attempt leaves for the first time; it must have had slots where it ``counts``."""
+        name = build.document["id"]
+        until = now + self._rulebook.shortest(build.document, change)
+        self._flights[attempt.id] = _Flight(name, change["_component_id"], subject, who, until)
+        if not counts:
+            return
+        for rule in self._rulebook.limits:
+            self._check(rule, "", who, subject, now)
+        own = self._own[name]
+        if own.since and attempt.started_at < own.since + _RECORDS:
+            return
+        for rule in own.rules:
+            self._check(rule, name, who, subject, now)
+
+    def _check(self, rule: LimitRule, name: str, who: str, subject: str, now: float) -> None:
+        if not rule.matches(subject):
+            return
+        if rule.period is None:
+            flying = sum(
+                rule.matches(one.subject) and one.who == who and one.until > now and name in {"", one.build}
+                for one in self._flights.values()
+            )
+            if flying > rule.count:
+                self._wrong(f"G8 {name}: {who} has {flying} in flight, and {rule} is a limit")
+            return
+        starts = self._starts.setdefault((who, name, rule), [])
+        starts.append(now)
+        window = rule.period - _UNDER_WAY
+        if self._quiet and sum(start > now - window for start in starts) > rule.count:
+            self._wrong(f"G8 {name}: {who} begins more than {rule}")
+
+    def limited(self, name: str, n: int, limits: JSON) -> None:
+        """A build has other limits of its own from a record on."""
+        self._own[name] = _Own(read_limits(limits), n)
+
+    def answered(self, attempt: str) -> None:
+        """It has its answer, or nobody received it."""
+        self._flights.pop(attempt, None)
+
+    def ended(self, name: str, component: str) -> None:
+        """The log says that the attempt of a component is over."""
+        self._drop(lambda one: one.build == name and one.component == component)
+
+    def dropped(self, name: str) -> None:
+        """An operator wants what is in flight of a build to be given up."""
+        self._drop(lambda one: one.build == name)
+
+    def taken_up(self, name: str, who: str) -> None:
+        """A process has taken a build up: nobody else has it."""
+        self._drop(lambda one: one.build == name and one.who != who)
+
+    def gone(self, who: str) -> None:
+        """A process has ended."""
+        self._drop(lambda one: one.who == who)
+
+    def _drop(self, which: Callable[[_Flight], bool]) -> None:
+        for attempt in [attempt for attempt, one in self._flights.items() if which(one)]:
+            del self._flights[attempt]

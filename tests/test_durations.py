@@ -1,0 +1,47 @@
+"""How long requests take: what is given, recorded, guessed, and brought over a restart."""
+
+import pytest
+
+from scheduler.durations import Durations, parse_durations
+from scheduler.errors import InvalidRule
+
+
+def test_what_is_given_goes_before_what_was_recorded() -> None:
+    """The first pattern that matches counts, whatever was seen."""
+    durations = Durations([("vpc.*.*", 30.0), ("*.*.*", 5.0)])
+    durations.record("vpc.create.aws", 1.0)
+    assert durations.known("vpc.create.aws") == (30.0, "given")
+    assert durations.expected("net.create.aws") == 5.0
+
+
+def test_what_was_recorded_follows_what_is_seen() -> None:
+    """A figure moves towards the newest, and one that was odd does little."""
+    durations = Durations()
+    durations.record("vpc.create.aws", 10.0)
+    durations.record("vpc.create.aws", 20.0)
+    assert durations.known("vpc.create.aws") == (12.0, "recorded")
+
+
+def test_what_nobody_knows_takes_as_long_as_others() -> None:
+    """The mean of what was recorded; a second where nothing is known at all."""
+    durations = Durations()
+    assert durations.expected("a.create.x") == 1.0
+    durations.record("b.create.x", 2.0)
+    durations.record("c.create.x", 4.0)
+    assert durations.known("a.create.x") is None
+    assert durations.expected("a.create.x") == 3.0
+
+
+def test_a_prediction_reads_what_operators_write() -> None:
+    """Patterns with seconds, ``*`` for all."""
+    assert parse_durations("vpc.create.*=30, *=0.5,") == (("vpc.create.*", 30.0), ("*.*.*", 0.5))
+
+
+@pytest.mark.parametrize(
+    "text", ["30", "vpc=30", "vpc.create.*=soon", "*=-1", "*=nan", "*=inf", "vpc.create.*=30=40"]
+)
+def test_what_is_no_duration_is_refused_by_name(text: str) -> None:
+    """The message begins with the part that is wrong."""
+    with pytest.raises(InvalidRule) as caught:
+        parse_durations(f"*.*.*=1, {text}")
+    assert str(caught.value).startswith(repr(text))
