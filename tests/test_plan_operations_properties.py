@@ -347,7 +347,9 @@ def test_the_random_builds_have_everything_in_them() -> None:
         seen["run 2"] += drive.plan.run > 1
         seen["adoptable"] += any(isinstance(e, Settled) and "adoptable" in e.body for e in drive.events)
         seen["rescued"] += any(
-            isinstance(one, Retrying) and isinstance(two, Settled) and two.component == one.component
+            isinstance(one, Retrying)
+            and isinstance(two, Settled)
+            and two.component == one.component
             and two.body["_state"] == "completed"
             for one, two in zip(drive.events, drive.events[1:], strict=False)
         )
