@@ -189,7 +189,7 @@ OPERATOR = [("box.create.*", Retry(4)), ("*.*.*", Retry(2))]
 
 
 def test_whose_rule_counts() -> None:
-    """A component's rule goes before its build's, and that before the operator's, whose first match counts."""
+    """A component's rule goes before its build's, and that before the first that matches of the operator's."""
     changes = [change("a", _retry={"attempts": 9}), change("b"), change("c::d", "delete")]
     options = {"retry": {"attempts": 5}}
     run = Run(build(*changes, options=options), retries=OPERATOR)
