@@ -323,6 +323,10 @@ def _structure_change(value: Any, _: type[Change]) -> Change:
         raise _Malformed(problems)
     if state_text != state.value:
         fields = {**fields, "_state": state.value}
+    attempts = _attempts(fields)
+    if ATTEMPTS in fields:
+        # Ours: a connector, or whoever reads the report, has nothing to do with it.
+        fields = {name: value for name, value in fields.items() if name != ATTEMPTS}
     settings = {name: fields[name] for name in SETTINGS if name in fields}
     sensitive = has_secret_names(fields)
     return Change(
@@ -334,7 +338,7 @@ def _structure_change(value: Any, _: type[Change]) -> Change:
         encode(fields),
         timeout,
         retry,
-        _attempts(fields),
+        attempts,
         settings or _NONE,
         sensitive,
     )

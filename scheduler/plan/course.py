@@ -378,10 +378,7 @@ class Course:
         vertex = request.vertex
         self._must_be_running(vertex)
         change = self.build.changes[vertex]
-        if outcome.body is not None:
-            self._secrets.add(outcome.body)
-        if outcome.completed and change.action is Action.FIND and outcome.body is not None:
-            outcome = self._ledger.checked_find(outcome.body)
+        outcome = self._looked_at(request, outcome)
         if outcome.completed:
             self._move(vertex, Phase.COMPLETED)
             body = self._identified(request, outcome.body or change.fields, State.COMPLETED)
@@ -417,7 +414,10 @@ class Course:
             The outcome, where it is a success: no other attempt is needed. Otherwise None.
         """
         vertex = request.vertex
-        if self.phases[vertex] is not Phase.RETRYING or not outcome.completed or outcome.body is None:
+        if self.phases[vertex] is not Phase.RETRYING:
+            return None
+        outcome = self._looked_at(request, outcome)
+        if not outcome.completed or outcome.body is None:
             return None
         self._move(vertex, Phase.COMPLETED)
         return self._ledger.complete(vertex, self._identified(request, outcome.body, State.COMPLETED))
@@ -431,6 +431,7 @@ class Course:
         vertex = request.vertex
         if self.phases[vertex] is not Phase.ERRORED or vertex not in self._ledger.final:
             return False
+        outcome = self._looked_at(request, outcome)
         if not outcome.completed or outcome.body is None or vertex in self._adoptable:
             return False
         adoptable = self._adoptable[vertex] = self._identified(request, outcome.body, State.COMPLETED)
@@ -554,6 +555,16 @@ class Course:
                     self._move(dependent, Phase.SKIPPED)
                     self._skips.append(dependent)
                     todo.append(dependent)
+
+    def _looked_at(self, request: Request, outcome: Outcome) -> Outcome:
+        """A reply whose secrets are known from now on; a failure where it is no reply to such a request."""
+        if outcome.body is None:
+            return outcome
+        # As it is kept: what a connector leaves out says what is secret (`_secret`, the type), too.
+        self._secrets.add(self._identified(request, outcome.body, State.COMPLETED))
+        if outcome.completed and self.build.changes[request.vertex].action is Action.FIND:
+            return self._ledger.checked_find(outcome.body)
+        return outcome
 
     def _identified(self, request: Request, body: Mapping[str, Any], state: State) -> dict[str, Any]:
         return self._ledger.identified(

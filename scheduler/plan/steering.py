@@ -87,16 +87,21 @@ class Steered(Course):
             What is to be persisted, in this order.
 
         Raises:
-            Refused: it is completed.
+            Refused: it is completed; or it has failed in a build that is cancelled, and not over yet.
         """
         phase = self.phases[vertex]
         name = self.graph.ids[vertex]
         if phase is Phase.COMPLETED:
             raise Refused("conflict", f"{name} is completed already")
+        if phase is Phase.ERRORED and self.cancelled and not self.finished:
+            raise Refused("conflict", "it was cancelled; try again when what is in flight has ended")
         self._secrets.add(output)
         events: list[Event] = []
         if self.finished:
             events.append(self._reopen([vertex] if phase is Phase.ERRORED else []))
+            if phase is Phase.WAITING:
+                # In this run the build goes on without what is behind a failure.
+                phase = self.phases[vertex]
         elif phase is Phase.ERRORED:
             self._reopen([vertex])
         events.append(Supplied(name, output))
