@@ -379,7 +379,7 @@ def _supplied_in_memory_only() -> list[Patch]:
 def _supplied_and_sent() -> list[Patch]:
     """What an operator supplies for a component that waits is not looked at when that is due."""
     return [
-        (Plan, "is_instant", lambda plan, vertex: False),
+        (Plan, "is_instant", lambda *_: False),
         (Plan, "begin", _beginning(Plan.begin, lambda plan, vertex: plan._outputs.pop(vertex, None))),
     ]
 
