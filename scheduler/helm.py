@@ -68,8 +68,11 @@ class Helm:
         """Go on after a pause."""
         events = self._plan.pause(on=False)
         self._walk.tell("resumed")
-        self._walk.unpause()
-        await self._walk.persist(*events)
+        try:
+            await self._walk.persist(*events)
+        finally:
+            # What may have been sent before a restart goes out at once: not before the log says so.
+            self._walk.unpause()
         return "resumed"
 
     async def retry(self, vertex: Vertex | None) -> tuple[str, int]:

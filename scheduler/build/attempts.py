@@ -102,7 +102,10 @@ class Attempts(ABC):
         """Let go on who waits for the end of a pause, or of the build."""
         held_back, self._held_back = self._held_back, []
         for call in held_back:
-            if self.plan.stopped:
+            if not self.plan.halted and self.plan.paused:
+                # Paused again in the meantime.
+                self._held_back.append(call)
+            elif self.plan.stopped:
                 self._connectors.leave(self.id)
                 call.leave()
             elif self.plan.halted:

@@ -248,7 +248,7 @@ class Checker:
         build.deeds.append((self._now, type(event).__name__, getattr(event, "component", "")))
         match event:
             case Cancelled():
-                build.halted_at = build.halted_at or n
+                self._halt(build, n)
                 build.cancelled, build.paused_at = True, 0
             case Paused():
                 build.paused_at = n
@@ -270,6 +270,10 @@ class Checker:
                     self._forgive(build)
             case Limited(limits=limits):
                 self._gauges.limited(build.document["id"], n, dict(limits))
+
+    def _halt(self, build: Build, n: int) -> None:
+        build.halted_at = build.halted_at or n
+        build.ever_halted = True
 
     def _reopen(self, build: Build, component: str) -> None:
         one = build.components[component]
@@ -300,9 +304,8 @@ class Checker:
         build.settled_at[component] = n
         if body["_state"] == "errored":
             self._failed(name, build, component, one, body)
-            build.error_at = build.error_at or n
             if self._failures(build) > build.forgiven + build.most_failures:
-                build.halted_at = build.halted_at or n
+                self._halt(build, n)
         elif one.supplied is not None and {**body, **one.supplied} == body:
             pass
         elif body["_action"] != "none" and one.answers.get(body.get("serial", "")) != "completed":
@@ -336,9 +339,9 @@ class Checker:
                 return
             if any(reply.time < first + seconds - 0.001 for reply in kept):
                 self._wrong(f"{name}: {component} timed out, and its reply was captured in time")
-            # What may have left before another one failed is not sent again.
-            lost = not attempt.arrived and not one.ever_unheard and not build.error_at
-            if lost and not build.halted_at and self._scenario.resend != "never":
+            # What may have left before the build was halted is not sent again.
+            lost = not attempt.arrived and not one.ever_unheard and not build.ever_halted
+            if lost and self._scenario.resend != "never":
                 self._wrong(f"G4 {name}: {component} timed out, and never reached the broker")
             self._too_early(name, build, component, attempt, seconds)
         elif text.startswith("no connector is subscribed"):
@@ -356,9 +359,7 @@ class Checker:
         else:
             self._wrong(f"{name}: {component} fails by a fault of ours: {text[:200]}")
 
-    def _too_early(
-        self, name: str, build: Build, component: str, one: Attempt, seconds: float
-    ) -> None:
+    def _too_early(self, name: str, build: Build, component: str, one: Attempt, seconds: float) -> None:
         """An outage counts for nobody's time, where one process saw all of it."""
         first, who = one.departures[0]
         lost: float | None = None

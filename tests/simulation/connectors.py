@@ -97,9 +97,7 @@ class Connector:
                 other = "completed" if answer["_state"] == "errored" else "errored"
                 answer = self._answer(component, other)
             again = answer
-            self.world.later.after(
-                rng.expovariate(1.0), lambda: self._say(message, again, attempt=attempt)
-            )
+            self.world.later.after(rng.expovariate(1.0), lambda: self._say(message, again, attempt=attempt))
         if rng.random() < manners.foreign:
             # One about a component that nobody asked for, which has to change nothing.
             stranger = {**self._answer(component, "completed"), "_component_id": "nobody"}

@@ -65,7 +65,7 @@ class Faults:
     async def _moment(self, fault: Fault, strike: Callable[[Process], None]) -> None:
         """Wait for the step of the trace that a fault is aimed at, and do it there."""
         moment = fault.moment or MOMENTS[fault.number % len(MOMENTS)]
-        which = fault.number // len(MOMENTS) % (3 if fault.moment else 7)
+        which = fault.number // len(MOMENTS) % (4 if fault.moment else 7)
         reached = trio.Event()
         add = self._trace.add
         seen = 0

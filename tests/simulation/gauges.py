@@ -55,7 +55,15 @@ class Gauges:
         """By process, build (of its own limits) and rate: when requests left."""
 
     def sent(
-        self, build: Build, who: str, attempt: Attempt, change: JSON, subject: str, *, counts: bool, now: float
+        self,
+        build: Build,
+        who: str,
+        attempt: Attempt,
+        change: JSON,
+        subject: str,
+        *,
+        counts: bool,
+        now: float,
     ) -> None:
         """An attempt leaves for the first time; it must have had slots where it ``counts``."""
         name = build.document["id"]

@@ -93,10 +93,9 @@ class Build:
     """Failed components that it goes on with."""
     forgiven: int = 0
     """Failures that an operator went on with."""
-    error_at: int = 0
-    """The first record with an error."""
     halted_at: int = 0
     """The record after which nothing new is sent."""
+    ever_halted: bool = False
     cancelled: bool = False
     last_run: int = 1
     paused_at: int = 0

@@ -10,22 +10,27 @@ from typing import Any, TypeAlias, cast
 from unittest import mock
 
 import trio
+from attrs import evolve
 
 from scheduler.build import Walk
 from scheduler.bus import Bus
 from scheduler.captured import Captured
 from scheduler.config import Settings
 from scheduler.connector import Connectors
-from scheduler.errors import BusError, WrongLastSequence
-from scheduler.events import Accepted, Event, Sent, Settled, Started, Withdrawn
+from scheduler.errors import BusError, TemplateError, WrongLastSequence
+from scheduler.events import Accepted, Cancelled, Event, Paused, Sent, Settled, Started, Supplied, Withdrawn
 from scheduler.jetstream.api import Ack, JetStream
 from scheduler.jetstream.streams import report_subject
 from scheduler.loading import Loaded, Loader
 from scheduler.model import Resend
-from scheduler.plan import Plan
+from scheduler.outcome import Outcome
+from scheduler.plan import Phase, Plan, Request
+from scheduler.plan.attempts import Again, Attempts
 from scheduler.records import Position, encode_event
 from scheduler.report import Report
 from scheduler.reporting import Recorder, whole
+from scheduler.rules import Retry
+from scheduler.slots import Slots
 from scheduler.stores import Departure
 from scheduler.stores.jetstream import JetStreamStore
 from scheduler.stores.log import BuildLog
@@ -304,6 +309,141 @@ def _unknown_appends_fail_the_build() -> list[Patch]:
     return [(JetStream, "publish", brittle)]
 
 
+def _one_id_for_all_attempts() -> list[Patch]:
+    """What is sent again is sent under the id of the attempt before."""
+    make = Plan._request
+
+    def same(plan: Plan, vertex: int, change: Any) -> Request:
+        request = make(plan, vertex, change)
+        attempt = f"{request.build}/{request.component}/1"
+        return evolve(request, attempt=attempt, started=evolve(request.started, attempt=attempt))
+
+    return [(Plan, "_request", same)]
+
+
+def _retries_without_bound() -> list[Patch]:
+    """What is tried again is tried again until it succeeds."""
+    again = Attempts.again
+
+    def stubborn(attempts: Attempts, vertex: int, rule: Retry, *args: Any) -> Again | str:
+        return again(attempts, vertex, rule if rule.attempts == 1 else evolve(rule, attempts=1_000), *args)
+
+    return [(Attempts, "again", stubborn)]
+
+
+def _retried_against_advice() -> list[Patch]:
+    """What a connector says of other attempts is not heard."""
+    again = Attempts.again
+
+    def deaf(attempts: Attempts, vertex: int, rule: Retry, outcome: Outcome, *args: Any) -> Again | str:
+        return again(attempts, vertex, rule, evolve(outcome, retryable=True, retry_after=None), *args)
+
+    return [(Attempts, "again", deaf)]
+
+
+def _pauses_that_do_not_hold() -> list[Patch]:
+    """A build that is paused goes on."""
+    return [(Plan, "held", Plan.halted), (Plan, "paused", property(lambda _: False, lambda *_: None))]
+
+
+def _pauses_that_end_with_the_process() -> list[Patch]:
+    """The next process goes on with a build that is paused."""
+    replay = Plan.replay
+
+    def forgetful(plan: Plan, event: Event) -> None:
+        if not isinstance(event, Paused):
+            replay(plan, event)
+
+    return [(Plan, "replay", forgetful)]
+
+
+def _forgetful_of(kind: type[Event]) -> list[Patch]:
+    append = JetStreamStore.append
+
+    async def forgetful(store: JetStreamStore, build: str, events: Sequence[Event]) -> None:
+        await append(store, build, [] if any(isinstance(event, kind) for event in events) else events)
+
+    return [(JetStreamStore, "append", forgetful)]
+
+
+def _cancelled_in_memory_only() -> list[Patch]:
+    """That a build was cancelled is acknowledged, and not persisted."""
+    return _forgetful_of(Cancelled)
+
+
+def _supplied_in_memory_only() -> list[Patch]:
+    """What an operator supplies is acknowledged, and not persisted."""
+    return _forgetful_of(Supplied)
+
+
+def _supplied_and_sent() -> list[Patch]:
+    """What an operator supplies for a component that waits is not looked at when that is due."""
+    return [
+        (Plan, "is_instant", lambda *_: False),
+        (Plan, "begin", _beginning(Plan.begin, lambda plan, vertex: plan._outputs.pop(vertex, None))),
+    ]
+
+
+def _beginning(begin: Callable[..., Any], before: Callable[[Plan, int], object]) -> Callable[..., Any]:
+    def changed(plan: Plan, vertex: int) -> Any:
+        before(plan, vertex)
+        return begin(plan, vertex)
+
+    return changed
+
+
+def _slots_given_back_twice() -> list[Patch]:
+    """What a request gives back of its limits is given back twice."""
+    release = Slots.release
+
+    def generous(slots: Slots, build: Any, subject: str) -> None:
+        release(slots, build, subject)
+        account = slots._accounts.get(build)
+        if account is not None and account.flying.get(subject):
+            release(slots, build, subject)
+            account.flying[subject] = account.flying.get(subject, 0) + 1
+
+    return [(Slots, "release", generous)]
+
+
+def _limits_of_builds_not_read() -> list[Patch]:
+    """The limits that a build has of its own do not count."""
+
+    def careless(slots: Slots, build: Any, *_: object) -> None:
+        slots._accounts.make(build).opened = True
+
+    return [(Slots, "open", careless), (Slots, "change", lambda *_: None)]
+
+
+def _what_is_in_flight_has_no_slot() -> list[Patch]:
+    """What an earlier process sent does not count for the limits."""
+
+    def release(slots: Slots, build: Any, subject: str) -> None:
+        account = slots._accounts.get(build)
+        if account is not None and account.flying.get(subject):
+            give_back(slots, build, subject)
+
+    give_back = Slots.release
+    return [(Slots, "occupy", lambda *_: None), (Slots, "release", release)]
+
+
+def _dependents_of_what_failed() -> list[Patch]:
+    """A build that goes on after an error goes on with what depends on it as well."""
+    begin = Plan.begin
+
+    def careless(plan: Plan, vertex: int) -> Any:
+        if plan.held or plan.is_instant(vertex):
+            return begin(plan, vertex)
+        try:
+            request = plan._request(vertex, plan.build.changes[vertex])
+        except TemplateError as error:
+            return plan._fail(vertex, str(error))
+        plan._move(vertex, Phase.STARTING)
+        return request
+
+    return [(Plan, "begin", careless), (Plan, "_skip_behind", lambda *_: None)]
+
+
 _MAKERS: tuple[Callable[[], list[Patch]], ...] = (
     _no_write_ahead,
     _accepted_too_early,
@@ -327,6 +467,18 @@ _MAKERS: tuple[Callable[[], list[Patch]], ...] = (
     _report_stored_again,
     _reported_without_knowing,
     _unknown_appends_fail_the_build,
+    _one_id_for_all_attempts,
+    _retries_without_bound,
+    _retried_against_advice,
+    _pauses_that_do_not_hold,
+    _pauses_that_end_with_the_process,
+    _cancelled_in_memory_only,
+    _supplied_in_memory_only,
+    _supplied_and_sent,
+    _slots_given_back_twice,
+    _limits_of_builds_not_read,
+    _what_is_in_flight_has_no_slot,
+    _dependents_of_what_failed,
 )
 MUTANTS: Mapping[str, Callable[[], list[Patch]]] = {
     maker.__name__.strip("_").replace("_", " "): maker for maker in _MAKERS
@@ -338,5 +490,6 @@ def mutated(name: str) -> Iterator[None]:
     """Have the package be wrong in this way."""
     with ExitStack() as stack:
         for holder, attribute, wrong in MUTANTS[name]():
-            stack.enter_context(mock.patch.object(holder, attribute, wrong))
+            new = not hasattr(holder, attribute)
+            stack.enter_context(mock.patch.object(holder, attribute, wrong, create=new))
         yield

@@ -48,8 +48,19 @@ class Operating:
     retries: str = ""
     """The operator's rules for what fails, as in the setting."""
     orders: tuple[Order, ...] = ()
-    crashes: tuple[tuple[float, str, float, int], ...] = ()
-    """Aimed at orders: from when, at which step, how many seconds until the next process, a number."""
+    strikes: tuple["Strike", ...] = ()
+
+
+@frozen
+class Strike:
+    """A fault that is aimed at one step of the trace."""
+
+    at: float
+    """From when on."""
+    kind: str
+    moment: str
+    """The step."""
+    seconds: float
 
 
 def operate(seed: int, builds: tuple[JSON, ...], begin: Mapping[str, float], heals_at: float) -> Operating:
@@ -73,12 +84,14 @@ def operate(seed: int, builds: tuple[JSON, ...], begin: Mapping[str, float], hea
     for _ in range(rng.choice((0, 1, 1, 2, 3, 5, 7))):
         build = largest if rng.random() < 0.6 else rng.choice(builds)
         orders += _orders(rng, build, min(heals_at, begin[build["id"]] + rng.uniform(0.0, 2.0)))
-    crashes = tuple(
-        (max(0.0, order.at - 0.5), rng.choice(ORDER_MOMENTS), rng.uniform(0.01, 3.0), rng.randrange(1000))
+    strikes = [
+        Strike(max(0.0, order.at - 0.5), "crash at", rng.choice(ORDER_MOMENTS), rng.uniform(0.01, 3.0))
         for order in orders
         if rng.random() < 0.25
-    )
-    return Operating(rules, retries, tuple(orders), crashes)
+    ]
+    if rng.random() < 0.3:
+        strikes.append(Strike(min(begin.values()), "cut at", "request left", rng.uniform(0.01, 5.0)))
+    return Operating(rules, retries, tuple(orders), tuple(strikes))
 
 
 def spoil(seed: int, manners: Manners) -> Manners:

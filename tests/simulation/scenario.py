@@ -93,7 +93,7 @@ class Scenario:
     grace: float
     manners: tuple[Manners, ...]
     """Of the connector of each type."""
-    operating: Operating = Operating()
+    operating: Operating
     """How builds are to be run, and what operators ask for."""
 
 
@@ -123,7 +123,9 @@ def imagine(seed: int) -> Scenario:
     operating = operate(seed, builds, begin, heals_at)
     if operating.orders or any("options" in build for build in builds):
         manners = tuple(spoil(seed, one) for one in manners)
-    faults += [Fault(at, "crash at", *rest, moment) for at, moment, *rest in operating.crashes]
+    for number, strike in enumerate(operating.strikes):
+        which = (seed + number) * 3
+        faults.append(Fault(strike.at, strike.kind, strike.seconds, which, strike.moment))
     return Scenario(
         seed=seed,
         builds=builds,

@@ -4,8 +4,17 @@ from collections import Counter
 
 import pytest
 
-from scheduler.events import Settled
-from scheduler.records import decode_record
+from scheduler.events import (
+    Cancelled,
+    Loading,
+    Paused,
+    Retried,
+    Retrying,
+    Settled,
+    Started,
+    Unpaused,
+)
+from scheduler.records import Record, decode_record
 from simulation.driver import simulate
 from simulation.scenario import FAULTS
 from simulation.trace import Step
@@ -22,12 +31,25 @@ WANTED = (
     "answered ('accepted', '')",
     "answered ('rejected', 'running')",
     "answered ('rejected', 'finished')",
+    *("Retrying", "Cancelled", "Paused", "Unpaused", "Retried", "Supplied", "Extended", "Limited"),
+    *(f"told {verb}" for verb in ("get", "cancel", "pause", "resume", "retry", "skip", "extend", "limit")),
+    *(f"refused {verb}" for verb in ("cancel", "pause", "resume", "retry", "skip", "extend", "limit")),
+    *("refused as conflict", "refused as unknown", "refused as unavailable", "not answered"),
+    *("tried again after a time-out", "tried again after a while", "tried once, by its connector's word"),
+    *(
+        "a third attempt",
+        "out of attempts",
+        "a retry that the build's end prevents",
+        "gone on after an error",
+    ),
+    *("a second run", "a third run", "a late success adopted", "a late success before the next attempt"),
+    *("taken up while paused", "taken up while cancelled", "taken up while it waits for another attempt"),
+    *("killed when an order has left", "killed before an operator is told", "told by a process that dies"),
 )
 
 
-def _of_a_log(step: Step) -> Counter[str]:
+def _of_a_log(record: Record) -> Counter[str]:
     """What a record of a log shows."""
-    record = decode_record(step.detail[2])
     met = Counter(type(event).__name__ for event in record.events)
     met["several events in a record"] += len(record.events) > 1
     met["taken up a second time"] += record.epoch > 2
@@ -39,7 +61,94 @@ def _of_a_log(step: Step) -> Counter[str]:
         met["nobody listened"] += error.startswith("no connector")
         met["outcome unknown"] += error.startswith("outcome unknown")
         met["late success kept"] += "adoptable" in body
+        met["tried once, by its connector's word"] += error.endswith("not retryable)")
+        met["out of attempts"] += " (after " in error and error.endswith(" attempts)")
+        met["a retry that the build's end prevents"] += error.endswith("the build was halted)")
+        if isinstance(event, Retrying):
+            met["tried again after a time-out"] += event.error.startswith("timed out")
+            met["tried again after a while"] += "cannot, for" in event.error
+            met["a third attempt"] += int(event.attempt.rpartition("/")[2]) > 1
+        if isinstance(event, Retried):
+            met["a second run"] += event.run == 2
+            met["a third run"] += event.run == 3
+            met["a late success adopted"] += any(
+                isinstance(other, Settled) and other.component in event.components for other in record.events
+            )
     return met
+
+
+class _Follower:
+    """Tells what is met from what came before it."""
+
+    def __init__(self) -> None:
+        self.met: Counter[str] = Counter()
+        self._departures: dict[tuple[str, str], str] = {}
+        self._state: dict[str, str] = {}
+        """Of a build: what an operator has made of it."""
+        self._retrying: set[tuple[str, str]] = set()
+        self._failed: set[str] = set()
+        self._last = ""
+        self._told: set[str] = set()
+
+    def see(self, step: Step) -> None:
+        """One step more."""
+        met = self.met
+        met[step.kind] += 1
+        match step.kind:
+            case "fault begins":
+                met[step.detail[0]] += 1
+            case "kept" if step.who == "SCHEDULER_LOG":
+                self._record(step.detail[0].rpartition(".")[2], decode_record(step.detail[2]))
+            case "read back":
+                met["read back another's record"] += not step.detail.startswith(f"{step.who}-")
+            case "request left":
+                before = self._departures.get((step.build, step.component))
+                met["sent again by another process"] += before not in {None, step.who}
+                met["sent again by the same process"] += before == step.who
+                self._departures[step.build, step.component] = step.who
+            case "logs":
+                met["fenced"] += "another process has the build" in step.detail
+            case "answered":
+                met[f"answered {step.detail[:2]}"] += 1
+            case "order unheard":
+                met["not answered"] += 1
+            case "told":
+                verb, code, _ = step.detail
+                met[f"refused {verb}" if code else f"told {verb}"] += 1
+                met[f"refused as {code}"] += 1
+            case "told left":
+                self._told.add(step.who)
+            case "killed":
+                met["killed when an order has left"] += self._last in {"order left", "order arrived"}
+                met["killed before an operator is told"] += self._last == "append left"
+                met["told by a process that dies"] += step.who in self._told
+        self._last = step.kind
+
+    def _record(self, build: str, record: Record) -> None:
+        self.met += _of_a_log(record)
+        for event in record.events:
+            match event:
+                case Paused() | Cancelled():
+                    self._state[build] = type(event).__name__.lower()
+                case Unpaused() | Retried():
+                    self._state.pop(build, None)
+                case Retrying(component=component):
+                    self._retrying.add((build, component))
+                case Loading():
+                    self.met[f"taken up while {self._state.get(build)}"] += 1
+                    waits = any(name == build for name, _ in self._retrying)
+                    self.met["taken up while it waits for another attempt"] += waits
+                case Started(component=component):
+                    self._retrying.discard((build, component))
+                    self.met["gone on after an error"] += build in self._failed
+                case Settled(component=component, body=body):
+                    late = (build, component) in self._retrying and body["_state"] == "completed"
+                    self.met["a late success before the next attempt"] += late
+                    self._retrying.discard((build, component))
+                    if body["_state"] == "errored":
+                        self._failed.add(build)
+                case _:
+                    pass
 
 
 @pytest.fixture(scope="module")
@@ -49,25 +158,10 @@ def met() -> Counter[str]:
     for seed in SEEDS:
         if all(met[what] for what in WANTED):
             break
-        departures: dict[tuple[str, str], str] = {}
+        follower = _Follower()
         for step in simulate(seed).trace.steps:
-            met[step.kind] += 1
-            match step.kind:
-                case "fault begins":
-                    met[step.detail[0]] += 1
-                case "kept" if step.who == "SCHEDULER_LOG":
-                    met += _of_a_log(step)
-                case "read back":
-                    met["read back another's record"] += not step.detail.startswith(f"{step.who}-")
-                case "request left":
-                    before = departures.get((step.build, step.component))
-                    met["sent again by another process"] += before not in {None, step.who}
-                    met["sent again by the same process"] += before == step.who
-                    departures[step.build, step.component] = step.who
-                case "logs":
-                    met["fenced"] += "another process has the build" in step.detail
-                case "answered":
-                    met[f"answered {step.detail[:2]}"] += 1
+            follower.see(step)
+        met += follower.met
     return met
 
 
