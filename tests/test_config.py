@@ -41,7 +41,8 @@ from scheduler.config import (
 )
 from scheduler.errors import InvalidSettings
 from scheduler.limits import DEFAULT_LIMITS, Limits
-from scheduler.log import MASK, configure_logging, mask_secrets
+from scheduler.log import configure_logging, mask_secrets
+from scheduler.secretnames import MASK
 from scheduler.model import Resend
 from scheduler.rules import LimitRule, Retry
 from scheduler.text import mask_url, printable, seconds

@@ -8,7 +8,6 @@ Seconds are counted from now on: what began before has a start below zero.
 """
 
 import math
-from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from heapq import heappop, heappush
 from typing import Final, NamedTuple
