@@ -378,11 +378,11 @@ class Course:
         vertex = request.vertex
         self._must_be_running(vertex)
         change = self.build.changes[vertex]
-        outcome = self._looked_at(request, outcome)
+        outcome, kept = self._looked_at(request, outcome)
         if outcome.completed:
             self._move(vertex, Phase.COMPLETED)
-            body = self._identified(request, outcome.body or change.fields, State.COMPLETED)
-            return self._ledger.complete(vertex, body)
+            kept = kept or self._identified(request, change.fields, State.COMPLETED)
+            return self._ledger.complete(vertex, kept)
         failed = self._attempts.fail(vertex)
         again = self._attempts.again(vertex, request.retry, outcome, luck, elapsed)
         error = self._text(outcome.error or "failed")
@@ -416,11 +416,11 @@ class Course:
         vertex = request.vertex
         if self.phases[vertex] is not Phase.RETRYING:
             return None
-        outcome = self._looked_at(request, outcome)
-        if not outcome.completed or outcome.body is None:
+        outcome, kept = self._looked_at(request, outcome)
+        if not outcome.completed or kept is None:
             return None
         self._move(vertex, Phase.COMPLETED)
-        return self._ledger.complete(vertex, self._identified(request, outcome.body, State.COMPLETED))
+        return self._ledger.complete(vertex, kept)
 
     def adopt(self, request: Request, outcome: Outcome) -> bool:
         """A success that came after the change had failed: kept beside the error as ``adoptable``.
@@ -431,11 +431,11 @@ class Course:
         vertex = request.vertex
         if self.phases[vertex] is not Phase.ERRORED or vertex not in self._ledger.final:
             return False
-        outcome = self._looked_at(request, outcome)
-        if not outcome.completed or outcome.body is None or vertex in self._adoptable:
+        outcome, kept = self._looked_at(request, outcome)
+        if not outcome.completed or kept is None or vertex in self._adoptable:
             return False
-        adoptable = self._adoptable[vertex] = self._identified(request, outcome.body, State.COMPLETED)
-        self._unpersisted.append(self._ledger.adopt(vertex, adoptable))
+        self._adoptable[vertex] = kept
+        self._unpersisted.append(self._ledger.adopt(vertex, kept))
         return True
 
     def adopted(self) -> list[Settled]:
@@ -556,15 +556,19 @@ class Course:
                     self._skips.append(dependent)
                     todo.append(dependent)
 
-    def _looked_at(self, request: Request, outcome: Outcome) -> Outcome:
-        """A reply whose secrets are known from now on; a failure where it is no reply to such a request."""
+    def _looked_at(self, request: Request, outcome: Outcome) -> tuple[Outcome, dict[str, Any] | None]:
+        """A reply whose secrets are known from now on, and what is kept of it where it is a success.
+
+        It is a failure where it is no reply to such a request.
+        """
         if outcome.body is None:
-            return outcome
+            return outcome, None
         # As it is kept: what a connector leaves out says what is secret (`_secret`, the type), too.
-        self._secrets.add(self._identified(request, outcome.body, State.COMPLETED))
+        kept = self._identified(request, outcome.body, State.COMPLETED)
+        self._secrets.add(kept)
         if outcome.completed and self.build.changes[request.vertex].action is Action.FIND:
-            return self._ledger.checked_find(outcome.body)
-        return outcome
+            return self._ledger.checked_find(outcome.body), kept
+        return outcome, kept
 
     def _identified(self, request: Request, body: Mapping[str, Any], state: State) -> dict[str, Any]:
         return self._ledger.identified(
