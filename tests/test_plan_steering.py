@@ -39,7 +39,7 @@ def finished(run: Run, *events: Event) -> Run:
     """The build after its end, as whoever wants another run of it has it: from its log."""
     plan = run.plan
     log = [plan.accepted, *events, plan.finish(), Reported(plan.run)]
-    run.plan = Plan(prepare(decode(encode(plan.accepted.document | {"changes": run_changes(run)}))))
+    run.plan = Plan(prepare(decode(encode({**plan.accepted.document, "changes": run_changes(run)}))))
     history = fold(reread([record(n, one, at=NOW) for n, one in enumerate(log, 1)]))
     for step in history.steps:
         run.plan.replay(step)
