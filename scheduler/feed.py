@@ -53,6 +53,8 @@ class Track(Observer):
         self._plan = plan
         self._feed = feed
         self._completed = completed
+        self._supplied: set[Vertex] = set()
+        """Of which an operator says what became: how long that took is nothing to learn from."""
         self._events: list[dict[str, Any]] = []
         self._subject = f"scheduler.event.{encode_token(plan.build.id)}"
 
@@ -72,6 +74,7 @@ class Track(Observer):
 
     def waits(self, vertex: Vertex) -> None:
         """As `Observer.waits`."""
+        self.chronicle.note_waiting(vertex)
         self._event(vertex, "waiting", self.chronicle.clock())
 
     def retries(self, vertex: Vertex, attempt: int, error: str, pause: float) -> None:
@@ -81,11 +84,15 @@ class Track(Observer):
 
     def settled(self, vertex: Vertex, attempt: int, error: str | None) -> None:
         """As `Observer.settled`."""
+        if self.chronicle.ended(vertex) is not None:
+            # An operator has said so after it had failed: what its attempt took is told already.
+            self.chronicle.forget(vertex)
+            self.chronicle.note_due(vertex, self.chronicle.clock())
         event = self._end(vertex, "completed" if error is None else "errored", attempt)
         self.chronicle.note_ended(vertex, event["time"])
         if error is not None:
             event["error"] = error[:_ERROR_SHOWN]
-        elif "seconds" in event:
+        elif "seconds" in event and vertex not in self._supplied:
             self._completed(self._plan.subject(vertex), event["seconds"])
 
     def skipped(self, vertices: Sequence[Vertex]) -> None:
@@ -98,6 +105,8 @@ class Track(Observer):
         """As `Observer.happened`."""
         event = self._add(self.chronicle.clock(), {"event": what})
         if vertex is not None:
+            if what == "skipped":
+                self._supplied.add(vertex)
             event["component"] = self._plan.graph.ids[vertex]
 
     def _end(self, vertex: Vertex, state: str, attempt: int) -> dict[str, Any]:

@@ -165,7 +165,7 @@ class Supervisor:
 
     def recalled(self, plan: Plan, history: History) -> Seen:
         """A build as its log says that it stood."""
-        chronicle = Chronicle.recall(plan.graph, history, self._wall_clock)
+        chronicle = Chronicle.recall(plan.build, plan.graph, history, self._wall_clock)
         return Seen(plan, chronicle, None, 2 * len(history.steps))
 
     def holds(self, build: str) -> bool:
@@ -277,7 +277,9 @@ class Supervisor:
         Raises:
             PlanError: the plan does not know how to go on.
         """
-        chronicle = Chronicle.recall(plan.graph, history, self._wall_clock)
+        chronicle = Chronicle.recall(plan.build, plan.graph, history, self._wall_clock)
+        if plan.run != history.run:
+            chronicle.begin_anew(plan.unsettled())
         walk, track = self._new_walk(plan, key=accepted.key, journey=journey, chronicle=chronicle)
         # Whoever has followed it so far has seen less than this.
         track.sequence = 2 * len(history.steps)

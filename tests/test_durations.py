@@ -32,6 +32,30 @@ def test_what_nobody_knows_takes_as_long_as_others() -> None:
     assert durations.expected("a.create.x") == 3.0
 
 
+def test_not_endlessly_many_are_remembered() -> None:
+    """Of too many subjects the one that was not used for longest is forgotten, also in the mean."""
+    durations = Durations()
+    durations.record("old.create.x", 1_000.0)
+    durations.record("kept.create.x", 1.0)
+    for number in range(9_998):
+        durations.record(f"c{number}.create.x", 1.0)
+    durations.record("kept.create.x", 1.0)
+    durations.record("new.create.x", 1.0)
+    assert len(durations) == 10_000
+    assert durations.known("old.create.x") is None
+    assert durations.known("kept.create.x") == (1.0, "recorded")
+    assert durations.typical == pytest.approx(1.0)
+
+
+def test_what_was_seen_here_goes_before_what_is_recalled() -> None:
+    """Recalling takes in what is not known yet, and is nothing new."""
+    durations = Durations()
+    durations.record("a.create.x", 1.0)
+    durations.recall({"a.create.x": 9.0, "b.create.x": 2, "c": "3", "d": True, "e": -1, "f": None})
+    assert dict(durations.recorded()) == {"a.create.x": 1.0, "b.create.x": 2.0}
+    assert not durations.changed
+
+
 def test_a_prediction_reads_what_operators_write() -> None:
     """Patterns with seconds, ``*`` for all."""
     assert parse_durations("vpc.create.*=30, *=0.5,") == (("vpc.create.*", 30.0), ("*.*.*", 0.5))

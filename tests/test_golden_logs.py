@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from attrs import evolve
 from builds import prepare, report_document
-from logs import fold, written
+from logs import fold, kept, written
 
 from scheduler.errors import UnreadableLog
 from scheduler.events import Accepted, Event
@@ -20,12 +20,24 @@ from scheduler.strictjson import decode, encode
 
 GOLDEN = Path(__file__).parent / "golden"
 EVERY_EVENT = {one.__name__ for one in Event.__args__} | {"Elsewhere"}
+OPERATED = "log-v1-operated.jsonl"
+"""A build that was tried again, operated, and gone on with in a second run."""
+OF_OPERATIONS = {
+    "Retrying",
+    "Cancelled",
+    "Paused",
+    "Unpaused",
+    "Retried",
+    "Supplied",
+    "Extended",
+    "Limited",
+}
 
 
-def lines() -> list[bytes]:
+def lines(name: str = "log-v1.jsonl") -> list[bytes]:
     """The records of a build, each as it stood on the wire."""
     # Not `splitlines` of the text: there are other ends of lines in it.
-    return (GOLDEN / "log-v1.jsonl").read_bytes().removesuffix(b"\n").split(b"\n")
+    return (GOLDEN / name).read_bytes().removesuffix(b"\n").split(b"\n")
 
 
 def whole(record: Record) -> Record:
@@ -38,6 +50,10 @@ def records() -> list[Record]:
     return [whole(decode_record(line)) for line in lines()]
 
 
+def operated() -> list[Record]:
+    return list(map(decode_record, lines(OPERATED)))
+
+
 def replay(history: History) -> Plan:
     assert history.accepted is not None
     plan = Plan(prepare(decode(encode(history.accepted.document))))
@@ -47,9 +63,11 @@ def replay(history: History) -> Plan:
 
 
 def test_it_has_everything_in_it() -> None:
-    """There is an event of every kind in the log."""
+    """There is an event of every kind in the logs: in each, of those that its version had."""
     events = [event for line in lines() for event in decode_record(line).events]
-    assert {type(event).__name__ for event in events} == EVERY_EVENT
+    assert {type(event).__name__ for event in events} == EVERY_EVENT - OF_OPERATIONS
+    later = {type(event).__name__ for one in operated() for event in one.events}
+    assert later >= OF_OPERATIONS
     assert [one.objects for one in map(decode_record, lines()) if one.objects] == [
         ("scheduler.log.prod=2Feu-1=3A42/1-4-0",)
     ]
@@ -57,7 +75,7 @@ def test_it_has_everything_in_it() -> None:
 
 def test_each_event_is_written_as_it_was() -> None:
     """What is read of it and written again is the same, to the byte."""
-    for line in lines():
+    for line in [*lines(), *lines(OPERATED)]:
         assert written(decode_record(line)) == line
     large = (GOLDEN / "log-v1-elsewhere.json").read_bytes()
     assert encode_event(decode_event(large)) == large
@@ -166,3 +184,73 @@ def test_what_a_later_version_wrote_into_it(old: bytes, new: bytes, says: str) -
         UnreadableLog, match=f"^{says}.*; the build is left as it is for a version that knows it$"
     ):
         decode_record(line.replace(old, new))
+
+
+def test_what_an_operated_build_says_in_the_end() -> None:
+    """Folded, it is a build that was cancelled, gone on with in a second run, and is done."""
+    history = fold(operated())
+    assert (history.n, history.epoch, history.run, history.status) == (31, 2, 2, Status.REPORTED)
+    assert (history.in_flight, history.pauses, history.began) == ({}, {}, {})
+    assert history.finished is not None
+    assert history.finished.error is None
+    plan = replay(history)
+    assert (plan.cause, plan.run, plan.finished, plan.cancelled, plan.paused) == (None, 2, True, False, False)
+    assert list(map(str, plan.rules)) == ["vpc.create.*=2", "*.*.aws=20/s"]
+    report = report_document(plan)
+    assert {one["_state"] for one in report["changes"]} == {"completed"}
+    existing = {one["_component_id"]: one for one in report["components"]}
+    assert existing["network::b"]["network_id"] == "n-late"
+    assert existing["instance::b"]["network"] == "n-late"
+    assert (existing["instance::a"]["instance_id"], existing["instance::a"]["größe"]) == ("i-by-hand", 2**70)
+    assert "error" not in report
+
+
+def test_what_an_operated_build_says_at_the_end_of_its_first_run() -> None:
+    """It was cancelled, after two components had failed and one that had been skipped was supplied."""
+    history = fold(operated()[:24])
+    assert (history.run, history.status) == (1, Status.REPORTED)
+    plan = replay(history)
+    assert plan.cause == "network::a: quota exceeded (after 2 attempts)"
+    assert plan.cancelled
+    assert {name: plan.phase(vertex).value for name, vertex in plan.graph.index.items()} == {
+        "vpc::main": "completed",
+        "network::a": "errored",
+        "network::b": "errored",
+        "instance::a": "completed",
+        "instance::b": "skipped",
+        "dns::zone": "completed",
+    }
+    failed = next(one for one in report_document(plan)["changes"] if one["_component_id"] == "network::b")
+    assert failed["adoptable"]["network_id"] == "n-late"
+    assert plan.attempt(plan.graph.index["network::a"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("records", "retrying", "paused", "since"),
+    [(4, {"vpc::main": 1_800_000_003_005}, False, {"dns::zone": 1_800_000_001_005}), (9, {}, True, None)],
+)
+def test_what_an_operated_build_says_on_the_way(
+    records: int, retrying: dict[str, float], paused: bool, since: dict[str, float] | None
+) -> None:
+    """Where it breaks off, a component waits for its second attempt, or the build was paused."""
+    history = fold(operated()[:records])
+    assert history.pauses == retrying
+    plan = replay(history)
+    assert plan.paused is paused
+    if since is not None:
+        assert {name: flight.since for name, flight in history.in_flight.items()} == since
+        assert plan.counts()["retrying"] == 1
+    else:
+        # More time was given to it, and its first attempt counts for all of them.
+        assert history.in_flight["dns::zone"].since == 1_800_000_001_005 + 300_500
+        assert history.in_flight["vpc::main"].attempt == "prod:77/vpc::main/2"
+        assert history.began["vpc::main"] == 1_800_000_001_000
+
+
+def test_an_operated_build_goes_on_after_its_first_run() -> None:
+    """The second run takes the late success, and sends what failed under its next number."""
+    plan = replay(fold(operated()[:24]))
+    events = plan.retry()
+    assert list(map(kept, events)) == list(operated()[24].events)
+    request = plan.begin(plan.graph.index["network::a"])
+    assert getattr(request, "attempt", "") == "prod:77/network::a/3"

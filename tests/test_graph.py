@@ -116,6 +116,30 @@ def test_the_critical_path_costs_most(graph: tuple[int, Edges], costs: list[int]
     assert len(one.critical_path()) == max(map(len, every), default=0)
 
 
+@given(graphs(acyclic=True), st.lists(st.floats(0, 9), min_size=8, max_size=8))
+def test_what_remains_is_the_most_expensive_way_to_an_end(
+    graph: tuple[int, Edges], costs: list[float]
+) -> None:
+    """Of every vertex: its own cost, and that of the most expensive chain behind it."""
+    size, edges = graph
+    cost = costs[:size]
+
+    def way(vertex: int) -> float:
+        return cost[vertex] + max((way(after) for one, after in edges if one == vertex), default=0.0)
+
+    remaining = made(size, edges).remaining(cost)
+    assert remaining == pytest.approx([way(vertex) for vertex in range(size)])
+    assert cost == costs[:size]
+
+
+@given(graphs(acyclic=True), st.lists(st.integers(0, 9), min_size=8, max_size=8))
+def test_what_remains_at_most_is_the_critical_path(graph: tuple[int, Edges], costs: list[int]) -> None:
+    """The most expensive way of all is the critical path."""
+    made_graph, cost = made(*graph), costs[: graph[0]]
+    path = made_graph.critical_path(cost)
+    assert max(made_graph.remaining(cost), default=0) == sum(cost[vertex] for vertex in path)
+
+
 @given(graphs(most=5))
 def test_cycles_are_all_the_elementary_ones(graph: tuple[int, Edges]) -> None:
     """Every elementary cycle is found once, as a path that ends where it began, and nothing else."""

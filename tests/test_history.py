@@ -9,16 +9,24 @@ from logs import ACCEPTED, EVENTS, NOW, fold, fold_events, record, settled
 
 from scheduler.errors import UnreadableLog
 from scheduler.events import (
+    Cancelled,
     Event,
+    Extended,
     Finished,
+    Limited,
     Loading,
+    Paused,
     Released,
     Reported,
     Resumed,
+    Retried,
+    Retrying,
     Sent,
     Settled,
     Started,
+    Supplied,
     Suspended,
+    Unpaused,
     Withdrawn,
 )
 from scheduler.history import Flight, History
@@ -37,6 +45,14 @@ def sent(component: str, attempt: str = "") -> Sent:
 
 def withdrawn(component: str) -> Withdrawn:
     return Withdrawn(component, b"")
+
+
+def retrying(component: str, attempt: str = "", pause: float = 2.0) -> Retrying:
+    return Retrying(component, attempt or f"b-1/{component}/1", "503", pause)
+
+
+FAILED = settled("a", "errored", error="broken")
+OVER: list[Event] = [Finished("a: broken"), Reported(1)]
 
 
 def test_an_empty_log() -> None:
@@ -191,6 +207,82 @@ def test_a_submitted_adoptable_does_not_count_as_one() -> None:
     assert len(history.steps) == 4
 
 
+def test_what_waits_for_another_attempt() -> None:
+    """It is not in flight, and is due so long after its attempt was known to have failed."""
+    history = fold([record(1, ACCEPTED, started("a")), record(2, retrying("a", pause=2.5), at=NOW + 1_000)])
+    assert (history.in_flight, history.pauses, history.began) == ({}, {"a": NOW + 3_500}, {"a": NOW})
+
+
+def test_another_attempt_is_in_flight() -> None:
+    """Its time to answer is its own; that of all attempts together began with the first one."""
+    history = fold(
+        [
+            record(1, ACCEPTED, started("a")),
+            record(2, retrying("a"), at=NOW + 1_000),
+            record(3, started("a", "b-1/a/2"), at=NOW + 3_000),
+        ]
+    )
+    assert history.in_flight == {"a": Flight("b-1/a/2", NOW + 3_000)}
+    assert (history.pauses, history.began) == ({}, {"a": NOW})
+
+
+@pytest.mark.parametrize("outcome", [settled("a"), FAILED])
+def test_a_component_may_settle_while_it_waits_for_another_attempt(outcome: Event) -> None:
+    """A late success may come, or the build be halted: nothing of it is awaited any more."""
+    history = fold_events(started("a"), retrying("a"), outcome)
+    assert (history.in_flight, history.pauses, history.began) == ({}, {}, {})
+
+
+def test_what_is_sent_again_by_an_operator_begins_anew() -> None:
+    """It may start and settle once more, and all of its time begins with that."""
+    history = fold(
+        [
+            record(1, ACCEPTED, started("a"), FAILED),
+            record(2, Retried(("a",), 1), at=NOW + 1_000),
+            record(3, started("a", "b-1/a/2"), at=NOW + 2_000),
+        ]
+    )
+    assert (history.began, history.run) == ({"a": NOW + 2_000}, 1)
+    history.add(record(4, settled("a")))
+    assert history.in_flight == {}
+
+
+def test_a_further_run() -> None:
+    """After its report a build may be gone on with: it is open again, and is finished and reported again."""
+    history = fold_events(FAILED, *OVER, Retried(("a",), 2))
+    assert (history.status, history.run, history.finished) == (Status.OPEN, 2, None)
+    then: list[Event] = [settled("a"), Finished(None), Reported(2)]
+    for n, event in enumerate(then, history.n + 1):
+        history.add(record(n, event))
+    assert (history.status, history.run, history.finished) == (Status.REPORTED, 2, Finished(None))
+
+
+@pytest.mark.parametrize("before", [[], [FAILED], [started("a")], [started("a"), retrying("a")]])
+def test_what_an_operator_supplies_may_settle(before: list[Event]) -> None:
+    """Whether it had not begun, had failed, or is in flight."""
+    history = fold_events(*before, Supplied("a", {"x": 1}), settled("a"))
+    assert (history.in_flight, history.pauses) == ({}, {})
+
+
+def test_more_time_moves_a_deadline() -> None:
+    """What is in flight has so much more time to answer."""
+    history = fold_events(started("a"), Extended("a", 60.5))
+    assert history.in_flight == {"a": Flight("b-1/a/1", NOW + 60_500)}
+
+
+def test_each_step_has_its_time() -> None:
+    """The times of the records stand beside the steps."""
+    history = fold(
+        [
+            record(1, ACCEPTED, started("a")),
+            record(2, Loading(), Suspended(), Resumed(0.0), Paused(), at=NOW + 5),
+            record(3, Unpaused(), Limited({}), at=NOW + 9),
+        ]
+    )
+    assert history.steps == [ACCEPTED, started("a"), Paused(), Unpaused(), Limited({})]
+    assert history.times == [NOW, NOW, NOW + 5, NOW + 9, NOW + 9]
+
+
 def test_an_event_that_is_elsewhere() -> None:
     """What was too large for its record has to be put in its place first."""
     with pytest.raises(UnreadableLog, match=r"^record 1: the object 'b-1/1' is missing; the build is left"):
@@ -263,6 +355,29 @@ A, B = "'a'", "'b-1/a/2'"
         ([Finished(None), Reported(1), Reported(1)], "'reported' comes when the build is reported"),
         ([Finished(None), Reported(1), started("a")], "'started' comes when the build is reported"),
         ([Finished(None), Reported(1), Suspended()], "'suspended' comes when the build is reported"),
+        ([retrying("a")], f"{A} failed as 'b-1/a/1', which was not started"),
+        ([started("a"), retrying("a", "b-1/a/2")], f"{A} failed as {B}, which was not started"),
+        ([started("a"), retrying("a"), retrying("a")], f"{A} failed as 'b-1/a/1', which was not started"),
+        ([started("a"), retrying("a"), sent("a")], f"{A} is sent as 'b-1/a/1', which was not started"),
+        ([started("a"), retrying("a"), withdrawn("a")], f"{A} is withdrawn, and it is not in flight"),
+        ([started("a"), settled("a"), retrying("a")], f"{A} failed as"),
+        ([Retried(("a",), 1)], f"{A} is to be sent again, and it has not failed"),
+        ([started("a"), Retried(("a",), 1)], f"{A} is to be sent again, and it has not failed"),
+        ([settled("a"), Retried(("a",), 1)], f"{A} is to be sent again, and it has not failed"),
+        ([FAILED, Retried(("a", "a"), 1)], f"{A} is to be sent again, and it has not failed"),
+        ([FAILED, Retried(("a",), 2)], "run 2 begins, and run 1 is not over"),
+        ([FAILED, Finished(None), Retried(("a",), 2)], "'retried' comes when the build is finished"),
+        ([FAILED, *OVER, Retried(("a",), 1)], "run 1 begins, after run 1"),
+        ([FAILED, *OVER, Retried(("a",), 3)], "run 3 begins, after run 1"),
+        ([FAILED, *OVER, Retried((), 2), settled("a")], f"{A} is settled a second time"),
+        ([settled("a"), Supplied("a", {})], f"{A} is supplied, and it is completed already"),
+        ([FAILED, *OVER, Supplied("a", {})], "'supplied' comes when the build is reported"),
+        ([Extended("a", 1.0)], f"{A} is given more time, and it is not in flight"),
+        ([started("a"), retrying("a"), Extended("a", 1.0)], f"{A} is given more time, and it is not in"),
+        ([Finished(None), Cancelled("cancelled")], "'cancelled' comes when the build is finished"),
+        ([Finished(None), Paused()], "'paused' comes when the build is finished"),
+        ([Finished(None), Unpaused()], "'unpaused' comes when the build is finished"),
+        ([Finished(None), Reported(1), Limited({})], "'limited' comes when the build is reported"),
         ([started("a" * 10_000), started("a" * 10_000)], "'a{256}' is started, and"),
     ],
 )

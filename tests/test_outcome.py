@@ -162,3 +162,36 @@ def test_heads_that_cannot_be_read(data: bytes) -> None:
     """What is no JSON object has no head, and raises."""
     with pytest.raises(InvalidJSON):
         read_head(data)
+
+
+@pytest.mark.parametrize(
+    ("fields", "retryable", "after"),
+    [
+        ({}, True, None),
+        ({"retryable": False}, False, None),
+        ({"retryable": True, "retry_after": 5}, True, 5.0),
+        ({"retryable": None, "retry_after": 0}, True, 0.0),
+        ({"retryable": 0, "retry_after": 86_400}, True, 86_400.0),
+        ({"retry_after": 86_400.5}, True, None),
+        ({"retry_after": -0.5}, True, None),
+        ({"retry_after": "5"}, True, None),
+        ({"retry_after": True}, True, None),
+        ({"retry_after": None}, True, None),
+        ({"retry_after": 10**200}, True, None),
+    ],
+)
+def test_what_a_failure_says_of_another_attempt(
+    fields: dict[str, Any], retryable: bool, after: float | None
+) -> None:
+    """It may say that there is no use, or not before so many seconds; anything else says nothing."""
+    outcome = read_reply(encode({"_state": "errored", "error": "no", **fields}), "error")
+    assert outcome is not None
+    assert (outcome.retryable, outcome.retry_after) == (retryable, after)
+
+
+def test_a_success_says_nothing_of_another_attempt() -> None:
+    """These fields of a completed component are its own."""
+    outcome = read_reply(encode({"_state": "completed", "retryable": False, "retry_after": 5}), "done")
+    assert outcome is not None
+    assert (outcome.completed, outcome.retryable, outcome.retry_after) == (True, True, None)
+    assert outcome.body == {"_state": "completed", "retryable": False, "retry_after": 5}

@@ -189,7 +189,7 @@ OPERATOR = [("box.create.*", Retry(4)), ("*.*.*", Retry(2))]
 
 
 def test_whose_rule_counts() -> None:
-    """A component's rule goes before its build's, and that before the first that matches of the operator's."""
+    """A component's rule goes before its build's, and that before the operator's first that matches."""
     changes = [change("a", _retry={"attempts": 9}), change("b"), change("c::d", "delete")]
     options = {"retry": {"attempts": 5}}
     run = Run(build(*changes, options=options), retries=OPERATOR)
@@ -238,10 +238,10 @@ def test_what_waits_for_another_attempt_is_given_up_by_a_halt() -> None:
     run.plan.halt("enough")
     assert run.plan.is_to_be_given_up(0)
     assert not run.plan.is_due(0)
-    assert not run.plan.over
+    assert not run.over()
     step = run.plan.give_up_retrying(0)
     assert step.body["error"] == "503 (not tried again: the build was halted)"
-    assert run.plan.over
+    assert run.over()
     assert run.report()["error"] == "enough"
 
 
@@ -365,3 +365,73 @@ def test_what_is_reported_while_it_is_tried_again() -> None:
     run.retry("a")
     (shown,) = report_document(run.plan)["changes"]
     assert shown == change("a", _retry=THRICE)
+
+
+# --- secrets
+
+
+CANARY = "canary-4711-ä"
+
+
+def test_no_secret_is_in_the_error_of_an_attempt() -> None:
+    """Neither while it is tried again, nor in the end, nor in the build's cause."""
+    run = Run(build(change("a", _retry={"attempts": 2}, password=CANARY)))
+    run.send("a")
+    step = run.retry("a", f"cannot log in with {CANARY}")
+    assert step.error == run.plan.error(0) == "cannot log in with ***"
+    run.send("a")
+    body = run.fail("a", f"cannot log in with {CANARY}").body
+    assert body["error"] == "cannot log in with *** (after 2 attempts)"
+    assert CANARY not in str(run.plan.cause)
+
+
+def test_no_secret_is_in_the_error_of_what_is_given_up() -> None:
+    """What an attempt said is masked once and for all; so is why everything is given up."""
+    run = Run(build(change("a", _retry={"attempts": 2}, password=CANARY), change("b")))
+    run.send("a")
+    run.retry("a", f"no {CANARY}")
+    run.send("b")
+    texts = [str(getattr(step, "body", {}).get("error")) for step in run.plan.abandon(f"a fault: {CANARY}")]
+    assert [text for text in texts if CANARY in text] == []
+    assert len(texts) == 2
+
+
+def test_a_secret_that_a_connector_returns_is_known_from_then_on() -> None:
+    """Also where only the build says that it is one, and the connector leaves that out of its reply."""
+    first = change("a", _secret=["blob"])
+    run = Run(build(first, change("b", data='{{ components["a"].blob }}')))
+    run.send("a")
+    run.answer("a", {"_component_id": "a", "blob": CANARY})
+    assert run.send("b")["data"] == CANARY
+    assert run.fail("b", f"bad data: {CANARY}").body["error"] == "bad data: ***"
+
+
+def test_a_late_reply_tells_its_secrets_as_well() -> None:
+    """What came too late to be kept as an outcome may be quoted by somebody all the same."""
+    run = Run(build(change("a"), change("b")))
+    run.send("a")
+    run.send("b")
+    run.fail("a", "timed out")
+    run.plan.adopt(run.requests["a"], success(password=CANARY))
+    assert run.fail("b", f"what is {CANARY}?").body["error"] == "what is ***?"
+
+
+def test_a_supplied_secret_is_known_from_then_on() -> None:
+    """By its name, by the component's type, and by what the component itself names."""
+    for fields, output in (
+        ({}, {"password": CANARY}),
+        ({"_component": "credentials"}, {"key": CANARY}),
+        ({"_secret": ["blob"]}, {"blob": CANARY}),
+    ):
+        run = Run(build(change("a", **fields), change("b")))
+        run.send("a")
+        run.send("b")
+        run.plan.supply(0, output)
+        assert run.fail("b", f"what is {CANARY}?").body["error"] == "what is ***?", fields
+
+
+def test_no_secret_is_in_the_reason_of_a_cancellation() -> None:
+    """An operator may quote one."""
+    run = Run(build(change("a", password=CANARY)))
+    run.plan.cancel(f"{CANARY} has leaked")
+    assert run.plan.cause == "cancelled: *** has leaked"

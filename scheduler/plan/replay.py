@@ -98,4 +98,5 @@ class Plan(Steered):
             self._reopen([vertex])
         elif self.phases[vertex] is Phase.SKIPPED:
             self.phases.reopen(vertex)
+        self._learn_secrets(vertex, output)
         self._outputs[vertex] = output

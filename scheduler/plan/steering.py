@@ -6,6 +6,7 @@ from typing import Any
 from scheduler.errors import Refused
 from scheduler.events import Cancelled, Event, Limited, Paused, Retried, Supplied, Unpaused
 from scheduler.graph import Vertex
+from scheduler.model import State
 from scheduler.plan.course import Course
 from scheduler.plan.phases import Phase
 from scheduler.rules import read_limits
@@ -95,7 +96,7 @@ class Steered(Course):
             raise Refused("conflict", f"{name} is completed already")
         if phase is Phase.ERRORED and self.cancelled and not self.finished:
             raise Refused("conflict", "it was cancelled; try again when what is in flight has ended")
-        self._secrets.add(output)
+        self._learn_secrets(vertex, output)
         events: list[Event] = []
         if self.finished:
             events.append(self._reopen([vertex] if phase is Phase.ERRORED else []))
@@ -119,6 +120,15 @@ class Steered(Course):
         """
         self.rules = read_limits(limits)
         return [Limited(limits)]
+
+    def _learn_secrets(self, vertex: Vertex, output: Mapping[str, Any]) -> None:
+        change = self.build.changes[vertex]
+        # As it is kept: the type and `_secret` say what is secret, too.
+        self._secrets.add(
+            self._ledger.identified(
+                vertex, output, State.COMPLETED, type_=change.type, provider=change.provider
+            )
+        )
 
     def _reopen(self, chosen: Iterable[Vertex]) -> Retried:
         """Have changes that failed wait again, and let the build go on with whatever else failed."""
