@@ -42,9 +42,9 @@ from scheduler.config import (
 from scheduler.errors import InvalidSettings
 from scheduler.limits import DEFAULT_LIMITS, Limits
 from scheduler.log import configure_logging, mask_secrets
-from scheduler.secretnames import MASK
 from scheduler.model import Resend
 from scheduler.rules import LimitRule, Retry
+from scheduler.secretnames import MASK
 from scheduler.text import mask_url, printable, seconds
 
 
