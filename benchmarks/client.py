@@ -94,6 +94,13 @@ class Client:
         """
         return await (await self.submit(build["id"], build["action"], builds.encode(build))).report()
 
+    async def eta(self, build_id: str) -> float | None:
+        """Seconds until a build is over, as the scheduler says; None where it says nothing."""
+        question = msgspec.json.encode({"id": build_id, "components": False})
+        answer = await self.nats.request("scheduler.build.get", question, timeout=DEADLINE)
+        eta = msgspec.json.decode(answer.data).get("eta")
+        return eta if isinstance(eta, float | int) else None
+
     async def order(self, do: str, **details: Any) -> Any:
         """Have the connector do something."""
         order = msgspec.json.encode({"do": do, **details})

@@ -11,6 +11,7 @@ from concurrent.futures import ProcessPoolExecutor
 from itertools import count
 from multiprocessing import get_context
 from pathlib import Path
+from time import perf_counter
 from typing import Any, Final
 
 from attrs import frozen
@@ -25,6 +26,8 @@ from scheduler.rules import parse_limits
 
 _LATENCY: Final = 0.5
 """Seconds that a component takes at least."""
+_LOOK: Final = 0.5
+"""Seconds between two questions for the time left."""
 _SMALL: Final = 20
 """Components of a small build."""
 LARGE: Final = 10_000
@@ -168,9 +171,25 @@ async def makespan(folder: Path, case: Case, repeat: int) -> Makespan:
     settings = {"limits": case.limits} if case.limits else {}
     async with stage(folder, Store.JETSTREAM, settings) as on:
         await on.client.order("delay", seconds=_LATENCY)
-        times = [await on.client.run(case.build()) for _ in range(repeat)]
-    seconds = tuple(one.walk for one in times)
-    return Makespan(case.name, len(case.vertices), case.limits, case.bound, seconds)
+        # The first one teaches it how long requests take.
+        await on.client.run(case.build())
+        runs = [await _watched(on.client, case.build()) for _ in range(repeat)]
+    seconds = tuple(times.walk for times, _ in runs)
+    eta = tuple(error for _, errors in runs for error in errors)
+    return Makespan(case.name, len(case.vertices), case.limits, case.bound, seconds, eta)
+
+
+async def _watched(client: Client, build: dict[str, Any]) -> tuple[Times, list[float]]:
+    """A build that is asked from time to time when it will be over, and how far off the answers were."""
+    submitted = await client.submit(build["id"], build["action"], builds.encode(build))
+    said: list[tuple[float, float]] = []
+    while not submitted.over:
+        eta = await client.eta(build["id"])
+        if eta is not None:
+            said.append((perf_counter(), eta))
+        await asyncio.sleep(_LOOK)
+    times = await submitted.report()
+    return times, [abs(at + eta - times.reported) / times.walk for at, eta in said]
 
 
 async def beside(folder: Path, size: int = LARGE) -> Beside:

@@ -179,6 +179,8 @@ class Makespan:
     """Seconds: the critical path, or the work under a limit over the limit."""
     seconds: tuple[float, ...]
     """From the acceptance of each build to its report."""
+    eta: tuple[float, ...]
+    """How far the times left that were asked for on the way were off, as shares of the whole duration."""
 
     @property
     def ratio(self) -> float:

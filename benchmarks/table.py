@@ -104,10 +104,12 @@ def _durable(durable: Durable) -> Iterator[str]:
 
 def _makespans(makespans: Sequence[Makespan]) -> Iterator[str]:
     yield ""
-    yield "makespan, s, connectors taking 0.5 and more    bound  median   worst   ratio  limits"
+    yield "makespan, s, connectors taking 0.5 and more                             time left off by"
+    yield "                         bound  median   worst   ratio   median   worst  limits"
     for one in makespans:
         figures = f"{one.bound:>8.2f} {median(one.seconds):>7.2f} {max(one.seconds):>7.2f} {one.ratio:>7.3f}"
-        yield f"{one.shape:<35} {one.size:>8,}{figures}  {one.limits or '-'}"
+        off = f"{median(one.eta):>8.1%} {max(one.eta):>7.1%}" if one.eta else " " * 16
+        yield f"{one.shape:<14} {one.size:>7,}{figures} {off}  {one.limits or '-'}"
 
 
 def _beside(beside: Beside) -> Iterator[str]:
