@@ -83,6 +83,8 @@ class Attempts(ABC):
         """Late successes of an attempt that came while the next one was about to be sent."""
         self._rescued: dict[Vertex, Settled] = {}
         """Outcomes by late successes of components that waited for another attempt, to be persisted."""
+        self._order: trio.Event | None = None
+        """Set once what an operator did last is persisted: before that nothing leaves because of it."""
         self._held_back: list[Call] = []
         """Requests that an earlier process may have sent, of a build that is paused."""
         self._calls: dict[Call, float] = {}
@@ -150,6 +152,8 @@ class Attempts(ABC):
             await self._keep(step)
             return
         kept = await self._persist(step.started)
+        if self._order is not None:
+            await self._order.wait()
         if not plan.is_starting(vertex):
             # An operator has said meanwhile what becomes of it.
             return

@@ -155,7 +155,12 @@ class Walk(Attempts):
         Raises:
             Refused: it could not be persisted, and the build is halted by that.
         """
-        if not await self._persist(*events):
+        order = self._order = trio.Event()
+        try:
+            kept = await self._persist(*events)
+        finally:
+            order.set()
+        if not kept:
             raise Refused("unavailable", f"it could not be persisted: {self.plan.cause}")
 
     def tell(self, what: str, vertex: Vertex | None = None) -> None:

@@ -265,7 +265,8 @@ def test_discovery(site: Site) -> None:
     assert site.client.request(f"$SRV.PING.scheduler.{ping['id']}", b"") == ping
     info = site.client.request("$SRV.INFO.scheduler", b"")
     assert info["type"] == "io.nats.micro.v1.info_response"
-    assert {endpoint["subject"] for endpoint in info["endpoints"]} == {
+    subjects = {endpoint["subject"] for endpoint in info["endpoints"]}
+    assert {subject for subject in subjects if not subject.startswith("scheduler.build.")} == {
         f"{kind}.{verb}"
         for kind in ("build", "service")
         for verb in ("create", "delete", "import", "patch", "sync")
