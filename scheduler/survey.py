@@ -217,7 +217,8 @@ class Doctor:
         left = None if walk is None else walk.retry_in(vertex)
         when = "soon" if left is None else f"in {seconds(left)}"
         attempt = self._plan.attempt(vertex)
-        text = f"attempt {attempt} failed, the next one follows {when}: {self._plan.error(vertex)}"
+        error = self._plan.masked(self._plan.error(vertex) or "")
+        text = f"attempt {attempt} failed, the next one follows {when}: {error}"
         if self._plan.paused:
             text = f"the build is paused; {text}"
         return Reason(text, chronicle.sent(vertex), {"subject": self._plan.subject(vertex)})

@@ -19,7 +19,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from scheduler.bus import Message
 from scheduler.errors import BuildLost, StoreError, StoreUnavailable
-from scheduler.events import Accepted, Event, Finished, Settled, Started, Withdrawn
+from scheduler.events import Accepted, Event, Finished, Retrying, Settled, Started, Withdrawn
 from scheduler.stores import Store, ernest
 from scheduler.stores.asking import Backoff
 from scheduler.stores.ernest import ErnestStore
@@ -166,6 +166,18 @@ async def test_satisfies_the_port(store: ErnestStore, autojump_clock: MockClock)
             Withdrawn("vpc::a", encode(_change("vpc::a", _state="running", service="of-another"))),
             [(CHANGE, _change("vpc::a", service="b"))],
         ),
+        (
+            Retrying("vpc::a", "b/vpc::a/2", "busy", 5.0, encode(_change("vpc::a")), 2),
+            [(CHANGE, _change("vpc::a", _attempts=2, service="b"))],
+        ),
+        (
+            Started("vpc::a", "b/vpc::a/3", encode(_change("vpc::a")), 2),
+            [(CHANGE, _change("vpc::a", _state="running", _attempts=2, service="b"))],
+        ),
+        (
+            Withdrawn("vpc::a", encode(_change("vpc::a", _state="running")), 2),
+            [(CHANGE, _change("vpc::a", _attempts=2, service="b"))],
+        ),
         # create, update and get look the same from here
         (
             Settled("vpc::a", _change("vpc::a", _state="completed"), upserts=(_change("vpc::a", v=1),)),
@@ -199,7 +211,20 @@ async def test_satisfies_the_port(store: ErnestStore, autojump_clock: MockClock)
         (Finished(None), []),
         (Finished("vpc::a: no"), []),
     ],
-    ids=["accepted", "started", "withdrawn", "create", "delete", "find", "errored", "finished", "failed"],
+    ids=[
+        "accepted",
+        "started",
+        "withdrawn",
+        "retrying",
+        "again",
+        "withdrawn again",
+        "create",
+        "delete",
+        "find",
+        "errored",
+        "finished",
+        "failed",
+    ],
 )
 async def test_asks_for_each_event_what_the_wire_says(
     store: ErnestStore,

@@ -10,7 +10,7 @@ import structlog
 import trio
 from ernest_service_store import ServiceStore
 from fake_bus import FakeBus
-from fakes import JSON, FakeStore, Site, change, document, encode, ignore, open_service, states
+from fakes import JSON, FakeStore, Reply, Site, change, document, encode, ignore, open_service, states
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from scheduler.config import Settings
@@ -418,6 +418,68 @@ async def test_a_scheduler_that_dies_is_followed_by_one_that_goes_on(
         assert subject == "build.create.done"
         assert set(states(report).values()) == {"completed"}
         assert ernest.rows["b1"].status == "done"
+
+
+def leave_service(bus: FakeBus) -> None:
+    """Of all who listened only the store is left."""
+    kept = {"build.>", bus.inbox.subject}
+    bus.interests = {sid: one for sid, one in bus.interests.items() if one.subject in kept}
+
+
+def attempts(site: Site) -> list[str]:
+    """The attempt ids that connectors were asked under, in order."""
+    return [(message.headers or {})["Nats-Msg-Id"] for message, _ in site.cloud.requests]
+
+
+async def test_attempts_are_counted_on_by_the_next_scheduler(
+    autojump_clock: MockClock, fake_bus: FakeBus
+) -> None:
+    """Over Ernest's store: what waits for its third attempt is sent as that, and there is no fourth."""
+    busy = Reply("errored", fields={"error": "busy", "retry_after": 60})
+    ernest = ServiceStore()
+    await ernest.attach(fake_bus)
+    async with open_service(store=ErnestStore(fake_bus), bus=fake_bus, script=ignore) as first:
+        await first.submit(document([change("a", _retry={"attempts": 3, "max_backoff": 60})]))
+        await trio.sleep(1)
+        first.cloud.answer("a", busy)
+        await trio.sleep(61)
+        first.cloud.answer("a", busy)
+        await trio.sleep(1)
+        assert attempts(first) == ["b1/a/1", "b1/a/2"]
+    [kept] = ernest.mapping("b1")["changes"]
+    assert (kept["_state"], kept["_attempts"]) == ("waiting", 2)
+    leave_service(fake_bus)
+    async with open_service(store=ErnestStore(fake_bus), bus=fake_bus, script=ignore) as second:
+        await trio.sleep(1)
+        assert attempts(second) == ["b1/a/3"]
+        [kept] = ernest.mapping("b1")["changes"]
+        assert (kept["_state"], kept["_attempts"]) == ("running", 2)
+        second.cloud.answer("a", busy)
+        await trio.sleep(100)
+        assert attempts(second) == ["b1/a/3"]
+        assert second.report[1]["error"] == "a: busy (after 3 attempts)"
+
+
+async def test_an_attempt_in_flight_is_awaited_by_the_next_scheduler(
+    autojump_clock: MockClock, fake_bus: FakeBus
+) -> None:
+    """Over Ernest's store: the second attempt was sent, and its reply counts; nothing is sent again."""
+    ernest = ServiceStore()
+    await ernest.attach(fake_bus)
+    async with open_service(store=ErnestStore(fake_bus), bus=fake_bus, script=ignore) as first:
+        await first.submit(document([change("a", _retry={"attempts": 3, "backoff": 0}), "b"], [("a", "b")]))
+        await trio.sleep(1)
+        first.cloud.answer("a", Reply("errored", fields={"error": "busy"}))
+        await trio.sleep(1)
+        assert attempts(first) == ["b1/a/1", "b1/a/2"]
+    leave_service(fake_bus)
+    async with open_service(store=ErnestStore(fake_bus), bus=fake_bus) as second:
+        await trio.sleep(1)
+        assert attempts(second) == []
+        await reply(second, "a")
+        await trio.sleep(1)
+        assert attempts(second) == ["b1/b/1"]
+        assert set(states(second.report[1]).values()) == {"completed"}
 
 
 # ---- standing by

@@ -27,7 +27,7 @@ from attrs import define, field
 
 from scheduler.bus import Bus
 from scheduler.errors import BuildLost, StoreError, StoreUnavailable
-from scheduler.events import Accepted, Document, Event, Sent, Settled, Started, Withdrawn
+from scheduler.events import Accepted, Document, Event, Retrying, Sent, Settled, Started, Withdrawn
 from scheduler.stores import Departure, slices
 from scheduler.stores.asking import DEFAULT_BACKOFF, Asker, Backoff
 
@@ -229,7 +229,7 @@ def _requests(build: str, event: Event) -> list[_Request]:
     match event:
         case Accepted(document=document):
             return [(SET_MAPPING, {"id": build, "mapping": document})]
-        case Started() | Withdrawn():
+        case Started() | Withdrawn() | Retrying():
             return [(SET_CHANGE, {**event.body, "service": build})]
         case Settled(body=body, upserts=upserts, deletes=deletes):
             return [
