@@ -51,7 +51,9 @@ def types(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Everything that needs no broker, on all cores."""
     install(session, "test")
-    session.run("pytest", "-n", "auto", "-m", "not integration and not fuzz", *session.posargs)
+    session.run(
+        "pytest", "-n", "auto", "--dist", "loadgroup", "-m", "not integration and not fuzz", *session.posargs
+    )
 
 
 @nox.session

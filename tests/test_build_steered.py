@@ -41,6 +41,7 @@ from scheduler.events import (
 )
 from scheduler.helm import Helm
 from scheduler.plan import Phase
+from scheduler.rules import parse_limits
 from scheduler.slots import Slots
 
 
@@ -201,7 +202,7 @@ async def test_what_does_not_depend_on_a_failure_goes_on(autojump_clock: MockClo
 async def test_the_longest_way_goes_first_when_slots_are_scarce(autojump_clock: MockClock) -> None:
     """Of ten that are due, the one that most depends on is begun first, whatever its place."""
     edges = [("h", "x"), ("x", "y"), ("y", "z")]
-    slots = Slots(per_instance=1, per_build=1)
+    slots = Slots(parse_limits("*=1"))
     async with open_world(script=succeed, slots=slots) as world:
         run = Run(world, document("abcdefghijxyz", edges))
         run.walk._priorities = run.plan.graph.remaining([1.0] * 13)

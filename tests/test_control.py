@@ -319,7 +319,7 @@ async def test_tried_again_while_the_build_drains() -> None:
             "components": 1,
         }
         await wait_all_tasks_blocked()
-        assert site.cloud.asked == ["a", "b", "a"]
+        assert (set(site.cloud.asked[:2]), site.cloud.asked[2:]) == ({"a", "b"}, ["a"])
         assert await refused(site, "retry") == ("conflict", "no component has failed")
 
 

@@ -32,7 +32,7 @@ _log = structlog.get_logger()
 _SPAWNED_AT_ONCE = 25
 """Tasks started between two looks at everything else: a millisecond or two, where they begin at once."""
 _IN_ORDER = 100
-"""Tasks that begin one after another: under a limit the first ones have all there is."""
+"""Tasks that begin one after another where there are limits: the first ones may take all there is."""
 _LARGE = 2_000
 """Changes from which on a report is made beside the loop: it would take milliseconds of it."""
 _WOKEN_AT_ONCE = 50
@@ -256,11 +256,12 @@ class Walk(Attempts):
 
     async def _spawn(self, vertices: Iterable[Vertex]) -> None:
         assert self._nursery is not None, "the walk has begun"
+        in_order = _IN_ORDER if self._slots.ruled(self) else 0
         for count, vertex in enumerate(vertices, 1):
             self._nursery.start_soon(self._component, vertex, name=self.plan.graph.ids[vertex])
             if not count % _SPAWNED_AT_ONCE:
                 await trio.lowlevel.checkpoint()
-            elif count <= _IN_ORDER:
+            elif count <= in_order:
                 # Of two tasks that are spawned together Trio may run the second one first.
                 await trio.lowlevel.checkpoint()
                 await trio.lowlevel.checkpoint()

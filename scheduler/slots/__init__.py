@@ -64,6 +64,10 @@ class Slots:
             if account.waiting:
                 self._serve(self._back_in_turn(account))
 
+    def ruled(self, build: Hashable) -> bool:
+        """Whether there are limits by subject for a build: then it matters who asks first."""
+        return self._accounts.ruled(build)
+
     def close(self, build: Hashable) -> None:
         """Forget a build: who waits goes on without a slot, what it holds is given back. Idempotent."""
         account = self._accounts.get(build)

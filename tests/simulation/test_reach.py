@@ -19,6 +19,9 @@ from simulation.driver import simulate
 from simulation.scenario import FAULTS
 from simulation.trace import Step
 
+# What was met is found out once, by one process.
+pytestmark = pytest.mark.xdist_group("reach")
+
 SEEDS = range(500)
 """As many of them are run as it takes."""
 WANTED = (
