@@ -79,6 +79,7 @@ class Helm:
         """Have what has failed sent again; returns a sentence, and how many components that are."""
         before = self._settled()
         events = self._plan.retry(vertex)
+        self._walk.tell("retried", vertex)
         await self._carry_out(events, before)
         return retried(events)
 

@@ -138,7 +138,9 @@ class Attempts(ABC):
     def retry_in(self, vertex: Vertex) -> float | None:
         """Seconds until the next attempt of a component; None where it does not wait for one."""
         at = self._retry_at.get(vertex)
-        return None if at is None else max(0.0, at - trio.current_time())
+        if at is None or self.plan.phase(vertex) is not Phase.RETRYING:
+            return None
+        return max(0.0, at - trio.current_time())
 
     async def _begin(self, vertex: Vertex) -> None:
         plan = self.plan

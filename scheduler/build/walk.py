@@ -170,6 +170,9 @@ class Walk(Attempts):
     def told_to_wait(self, vertices: Iterable[Vertex]) -> None:
         """These had an outcome, or would have been left out, and wait again."""
         for vertex in vertices:
+            # Neither a pause nor the time of its attempts so far is of any meaning now.
+            self._retry_at.pop(vertex, None)
+            self._first_sent.pop(vertex, None)
             self._observer.waits(vertex)
 
     def give_up_on_replies(self, why: str) -> None:
@@ -303,15 +306,24 @@ class Walk(Attempts):
                 await self._resume(vertex, resumed)
             elif self.plan.phase(vertex) is Phase.WAITING and not self.plan.halted:
                 self._observer.due(vertex)
-            while self.plan.is_due(vertex):
-                await self._try(vertex)
-            if self.plan.is_to_be_given_up(vertex):
-                await self._keep(self.plan.give_up_retrying(vertex))
-            elif vertex in self._rescued:
-                await self._keep(self._rescued.pop(vertex))
+            # While its end is persisted an operator may have it done again.
+            while await self._go_further(vertex):
+                pass
         finally:
             self._alive.discard(vertex)
             self._settle(vertex)
+
+    async def _go_further(self, vertex: Vertex) -> bool:
+        """One step of a component whose dependencies are settled; whether there was one to be made."""
+        if self.plan.is_due(vertex):
+            await self._try(vertex)
+        elif self.plan.is_to_be_given_up(vertex):
+            await self._keep(self.plan.give_up_retrying(vertex))
+        elif vertex in self._rescued:
+            await self._keep(self._rescued.pop(vertex))
+        else:
+            return False
+        return True
 
     async def _dependencies(self, vertex: Vertex) -> None:
         """Wait until all are settled at once: an operator may have had one of them done again."""
@@ -345,10 +357,13 @@ class Walk(Attempts):
                 self._slots.release(self, subject)
 
     async def _back_off(self, vertex: Vertex) -> None:
-        stirred = self._stirred[vertex] = trio.Event()
-        with trio.move_on_at(self._retry_at[vertex]):
+        stirred, at = trio.Event(), self._retry_at[vertex]
+        self._stirred[vertex] = stirred
+        with trio.move_on_at(at):
             await stirred.wait()
-        del self._stirred[vertex], self._retry_at[vertex]
+        del self._stirred[vertex]
+        if trio.current_time() >= at:
+            self._retry_at.pop(vertex, None)
 
     def _settled_event(self, dependency: Vertex, dependent: Vertex) -> trio.Event:
         """What ``dependent`` waits for: one event for about `_WOKEN_AT_ONCE` of those that wait."""
