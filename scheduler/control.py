@@ -191,6 +191,7 @@ class Control:
             if build not in known
         ]
         if _flag(document, "all"):
+            known |= self._supervisor.quarantined.keys()
             found += [one for one in await self._over() if one["id"] not in known]
         found = sorted((one for one in found if one["id"] > after), key=lambda one: str(one["id"]))
         return {

@@ -762,6 +762,18 @@ async def test_a_list_of_all_has_what_is_over(autojump_clock: MockClock) -> None
         assert ([one["id"] for one in page["builds"]], page["next"]) == (["b2"], None)
 
 
+async def test_a_build_is_listed_once(autojump_clock: MockClock) -> None:
+    """One whose second run is quarantined has the report of the first: what counts is how it stands."""
+    plant = Plant(fail("a"))
+    async with plant.run() as process:
+        await process.submit(CHAIN)
+        await until(lambda: process.reports)
+        await trio.sleep(1)
+        process.service._supervisor.quarantined["b1"] = "it cannot be read"
+        [one] = (await ask(process, "list", all=True))["builds"]
+        assert (one["id"], one["status"], one["error"]) == ("b1", "quarantined", "it cannot be read")
+
+
 async def test_a_new_run_survives_the_process(autojump_clock: MockClock) -> None:
     """The next one goes on with it, and reports it as the second."""
     plant = Plant(flaky("a", 1))
