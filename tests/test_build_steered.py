@@ -215,7 +215,7 @@ async def test_the_longest_way_goes_first_when_slots_are_scarce(autojump_clock: 
 
 async def test_a_pause_holds_what_was_not_sent(autojump_clock: MockClock) -> None:
     """What is due, what waits for a slot and what is being persisted: nothing leaves until it is resumed."""
-    slots = Slots(per_instance=2, per_build=2)
+    slots = Slots(parse_limits("*=2"))  # with a limit by subject the first two begin first
     async with open_world(script=ignore, slots=slots) as world, trio.open_nursery() as nursery:
         gate = world.fake_store.hold(started("b"))
         run = Run(world, document("abc"))
