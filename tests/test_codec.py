@@ -439,3 +439,11 @@ def test_white_space_is_no_content() -> None:
 def test_text_becomes_one_token(text: str, token: str) -> None:
     """Every byte outside the safe ones is written as its number."""
     assert encode_token(text) == token
+
+
+def test_how_often_a_component_has_failed_is_no_field_of_it() -> None:
+    """It is read apart from the fields, so that no connector sees it; what is no count is none."""
+    for value, attempts in ((3, 3), (0, 0), (-1, 0), (True, 0), ("3", 0), (1_000_000, 0)):
+        (one,) = parse_build(encode(build(change("a", _attempts=value)))).build.changes
+        assert one.attempts == attempts
+        assert one.fields == change("a")
