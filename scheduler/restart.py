@@ -120,7 +120,7 @@ class Restart:
                 await self._again.wait()
             self._again = trio.Event()
             unfinished = await self._unfinished()
-            # Asked last: after a partition the logs may be long in coming; by then it is known whose they are.
+            # Asked last: after a partition the logs may be long in coming; then it is known whose they are.
             live = await self._live()
             assert self._nursery is not None, "it runs"
             loaded = await self._loader.load(unfinished, self._nursery, live)
