@@ -119,9 +119,11 @@ class Restart:
             with trio.move_on_after(next(pauses)):
                 await self._again.wait()
             self._again = trio.Event()
+            unfinished = await self._unfinished()
+            # Asked last: after a partition the logs may be long in coming; then it is known whose they are.
             live = await self._live()
             assert self._nursery is not None, "it runs"
-            loaded = await self._loader.load(await self._unfinished(), self._nursery, live)
+            loaded = await self._loader.load(unfinished, self._nursery, live)
             if loaded.contested:
                 self.look_again()
             await self._catch_up_and_go_on(loaded)

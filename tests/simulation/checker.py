@@ -258,6 +258,7 @@ class Checker:
                 if run > build.last_run:
                     build.last_run, build.paused_at = run, 0
                     self._load(build, n, who)
+                    self._gauges.reopened(build.document["id"])
                 for component in components:
                     self._reopen(build, component)
                 self._forgive(build)

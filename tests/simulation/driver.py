@@ -33,7 +33,7 @@ LONGEST = 400.0
 _ASK_AGAIN_AFTER = 2.0
 _AFTERMATH = 1.0
 """Seconds that the world goes on after that: nothing more may happen to the builds."""
-_REOPENED_WITHIN = 20.0
+_REOPENED_WITHIN = 10.0
 """Seconds after the last fault within which what an operator asked for may still begin a new run."""
 _MOST_STEPS = 60_000
 LOG = "SCHEDULER_LOG"

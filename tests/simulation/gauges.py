@@ -52,7 +52,7 @@ class Gauges:
         self._own = {build["id"]: _Own(rulebook.own_limits(build)) for build in scenario.builds}
         self._quiet = all(fault.kind in _QUIET for fault in scenario.faults)
         self._starts: dict[tuple[str, str, LimitRule], list[float]] = {}
-        """By process, build (of its own limits) and rate: when requests left."""
+        """By process, build (of its own limits; anew in each run) and rate: when requests left."""
 
     def sent(
         self,
@@ -99,6 +99,11 @@ class Gauges:
     def limited(self, name: str, n: int, limits: JSON) -> None:
         """A build has other limits of its own from a record on."""
         self._own[name] = _Own(read_limits(limits), n)
+
+    def reopened(self, name: str) -> None:
+        """A new run of a build begins: it does not know what was begun in the one before."""
+        for key in [key for key in self._starts if key[1] == name]:
+            del self._starts[key]
 
     def answered(self, attempt: str) -> None:
         """It has its answer, or nobody received it."""

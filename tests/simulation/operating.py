@@ -91,6 +91,13 @@ def operate(seed: int, builds: tuple[JSON, ...], begin: Mapping[str, float], hea
     ]
     if rng.random() < 0.3:
         strikes.append(Strike(min(begin.values()), "cut at", "request left", rng.uniform(0.01, 5.0)))
+    if (rules or any("limits" in build.get("options", {}) for build in builds)) and rng.random() < 0.5:
+        # What is in flight then counts for the next process.
+        at, moment = (
+            min(begin.values()) + rng.uniform(0.0, 2.0),
+            rng.choice(("request left", "taken", "kept")),
+        )
+        strikes.append(Strike(at, "crash at", moment, rng.uniform(0.01, 1.0)))
     return Operating(rules, retries, tuple(orders), tuple(strikes))
 
 

@@ -49,7 +49,7 @@ class Operator:
 
     async def _carry_out(self, order: Order) -> None:
         await trio.sleep_until(order.at)
-        if order.after and not (order.after == "over" and order.build in self._driver.over):
+        if order.after and order.build not in self._driver.over:
             with trio.move_on_at(self._driver.scenario.heals_at + _WAITS_UNTIL):
                 await self._happens(order)
         await trio.sleep(order.pause)
@@ -82,8 +82,9 @@ class Operator:
             nonlocal left
             if step.kind == order.after and step.build == order.build:
                 left -= 1
-                if not left:
-                    happened.set()
+            # What did not happen by the end of the build will not.
+            if not left or (step.kind == "over" and step.build == order.build):
+                happened.set()
 
         listeners = self._driver.trace.listeners
         listeners.append(watch)
