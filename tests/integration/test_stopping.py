@@ -206,6 +206,7 @@ def test_while_connecting_it_ends_at_once(world: World, number: Signals) -> None
     within(2, stop)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("action", ["create", "none"])
 def test_in_a_flood_each_build_is_answered_and_each_accepted_one_reported(world: World, action: str) -> None:
     """Whatever the moment, no build is lost before its answer, nor between acceptance and report."""
