@@ -416,7 +416,8 @@ class Checker:
         if not attempt.departures:
             if build.knows(who, build.halted_at):
                 self._wrong(f"G5 {name}: {identity} is sent for the first time, and the build is halted")
-            if build.knows(who, build.paused_at):
+            # A resumption counts from when it is decided; that comes before the log says so.
+            if build.knows(who, build.paused_at) and not build.resuming:
                 self._wrong(f"G8 {name}: {identity} is sent for the first time, and the build is paused")
             counts = attempt.started_at > build.loaded.get(who, 0)
             self._gauges.sent(build, who, attempt, one.change, subject, counts=counts, now=self._now)
@@ -515,6 +516,8 @@ class Checker:
     def _order_left(self, step: Step) -> None:
         verb, reply, document = step.detail
         self._orders[reply] = (self._now, verb, step.build, step.component)
+        if verb in {"pause", "resume"}:
+            self._builds[step.build].resuming = verb == "resume"
         if verb == "skip" or document.get("now"):
             self._gauges.dropped(step.build)
 
@@ -522,9 +525,11 @@ class Checker:
         """Whoever is told that something was done finds it in the log."""
         subject, done = step.detail
         asked, verb, name, component = self._orders[subject]
+        build = self._builds[name]
+        if verb == "resume" and not done:
+            build.resuming = False
         if not done or verb not in _DEEDS:
             return
-        build = self._builds[name]
         kind = _DEEDS[verb]
         if verb == "cancel" and build.cancelled:
             return

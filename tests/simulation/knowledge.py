@@ -100,6 +100,8 @@ class Build:
     last_run: int = 1
     paused_at: int = 0
     """The record after which nothing new is sent for now; 0 while it is not paused."""
+    resuming: bool = False
+    """Whether an operator has asked for the end of the pause, and was not refused."""
     settled_at: dict[str, int] = field(factory=dict)
     deeds: list[tuple[float, str, str]] = field(factory=list)
     """What operators did, as the log says: when, what, and to which component."""
