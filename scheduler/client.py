@@ -5,7 +5,7 @@ Nothing here knows the service: it speaks the wire only, to whichever scheduler 
 
 import secrets
 from contextlib import suppress
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import trio
@@ -99,8 +99,10 @@ async def _submit_by_object(
             await objects.delete(name)
 
 
-async def stored_report(bus: Bus, build: str, run: int = 1) -> tuple[dict[str, Any], bool] | None:
-    """The report of one run of a build as the scheduler stored it, and whether it failed.
+async def stored_report(
+    bus: Bus, build: str, run: int | Literal["*"] = "*"
+) -> tuple[dict[str, Any], bool] | None:
+    """The report of one run of a build, or of its last one, as it was stored; and whether it failed.
 
     None where there is none yet.
 

@@ -18,6 +18,7 @@ from attrs import field, frozen
 from scheduler.bus import Bus, Message, Subscription
 from scheduler.call import REPLY, Call, Signal
 from scheduler.captured import Captured
+from scheduler.echoes import Echoes, Way
 from scheduler.errors import InvalidJSON, OverLimit
 from scheduler.limits import DEFAULT_LIMITS, Limits
 from scheduler.outcome import Outcome, failure, read_head, read_reply
@@ -87,6 +88,8 @@ class Connectors:
         self._subscriptions: list[Subscription] = []
         self._copies: OrderedDict[tuple[str, str], None] = OrderedDict()
         """Whose answers were read from the stream, and may still come directly."""
+        self._echoes = Echoes()
+        """Failures that ended an attempt, and may still come on the other way."""
         self.captured = Captured()
         """How far the replies that a stream captured were dealt with, where one does."""
 
@@ -107,7 +110,7 @@ class Connectors:
             token: what its reply subject ends with; one of this process where it is empty.
             departing: is told each time that it is handed to the bus.
         """
-        call = self.expect(request, token)
+        call = self.expect(request, token, self.captured.seen)
         call.maybe_out = False
         call.departing = departing
         try:
@@ -206,6 +209,8 @@ class Connectors:
         if head is None:
             return
         build, component = head
+        if self._echoes and self._echoes.take(Way.DIRECT, build, component, message.subject, message.data):
+            return
         call = self._by_component.get((build, component))
         if call is None:
             if (build, component) in self._copies:
@@ -246,18 +251,31 @@ class Connectors:
         # Both: clocks may be set back, and a stream that lost its end gives its numbers out again.
         if call is not None and (place.sequence > call.after.sequence or place.time > call.after.time):
             build = call.request.build
+            if suffix is not None and self._is_echo(call, message):
+                return
             self.captured.hold(build, place.sequence, before)
             if call.closed or not call.answered:
                 self.turns.take(build, partial(self._deliver_captured, call, message, suffix, place.sequence))
             else:
                 call.held.append(place.sequence)
 
+    def _is_echo(self, call: Call, message: Message) -> bool:
+        """Whether a captured reply has ended an earlier attempt of the component that ``call`` is one of."""
+        request = call.request
+        if not self._echoes:
+            return False
+        echo = self._echoes.take(
+            Way.CAPTURED, request.build, request.component, message.subject, message.data
+        )
+        # While the attempt that it ended is not booked yet, it holds the position as any reply does.
+        return echo and (call.closed or not call.answered)
+
     def _deliver_captured(self, call: Call, message: Message, suffix: str | None, sequence: int) -> None:
         try:
             if call.late is not None:
                 self._deliver(call, message, suffix)
             elif not call.answered:
-                self._deliver(call, message, suffix)
+                self._deliver(call, message, suffix, Way.CAPTURED)
                 call.by_capture = call.answered
         finally:
             if call.closed or not call.answered:
@@ -282,7 +300,7 @@ class Connectors:
             self.count("without service or _component_id", message.subject)
         return head
 
-    def _deliver(self, call: Call, message: Message, suffix: str | None) -> None:
+    def _deliver(self, call: Call, message: Message, suffix: str | None, way: Way = Way.DIRECT) -> None:
         request = call.request
         try:
             outcome = self._read(request, message, suffix)
@@ -296,11 +314,14 @@ class Connectors:
         if call.late is not None:
             call.late(request, outcome)
             self.count("late", message.subject, build=request.build, component=request.component)
-        elif not call.deliver(outcome):
-            if call.by_capture:
-                call.by_capture = False
-            else:
-                self.count("duplicate", message.subject, build=request.build, component=request.component)
+        elif call.deliver(outcome):
+            if suffix is not None and not outcome.completed:
+                other = Way.CAPTURED if way is Way.DIRECT else Way.DIRECT
+                self._echoes.expect(other, request.build, request.component, message.subject, message.data)
+        elif call.by_capture:
+            call.by_capture = False
+        else:
+            self.count("duplicate", message.subject, build=request.build, component=request.component)
 
     def _read(self, request: Request, message: Message, suffix: str | None) -> Outcome:
         if suffix is None and message.headers and "Nats-Service-Error" in message.headers:

@@ -7,20 +7,33 @@ log is left as it is, and no other build notices.
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import aclosing
 
 import structlog
 import trio
 from attrs import define, field
 
 from scheduler.build import Journey, Walk
+from scheduler.call import REPLY
 from scheduler.codec import decode_token, encode_token
 from scheduler.connector import Connectors
-from scheduler.errors import BusError, Fenced, JetStreamUnavailable, Refused, StoreError, UnreadableLog
+from scheduler.errors import (
+    BusError,
+    Fenced,
+    InvalidJSON,
+    JetStreamUnavailable,
+    Refused,
+    StoreError,
+    TemplateError,
+    UnreadableLog,
+)
 from scheduler.events import Accepted, Event, Loading, Released
 from scheduler.history import History
 from scheduler.jetstream.api import JetStream
-from scheduler.jetstream.streams import LOG, log_subject
-from scheduler.plan import Plan
+from scheduler.jetstream.reading import Delivered, read
+from scheduler.jetstream.streams import LOG, REPLIES, log_subject
+from scheduler.outcome import read_head, read_reply
+from scheduler.plan import Phase, Plan
 from scheduler.records import (
     Headings,
     Position,
@@ -49,6 +62,8 @@ _REPLAYED_AT_ONCE = 100
 """Events replayed between two looks at everything else: about a millisecond."""
 _ACQUITTED_AT_ONCE = 100
 _PAUSE = 1.0
+_LATE = 10.0
+"""Seconds for looking at what was captured since a build was over."""
 _MOST_REFUSALS = 5
 """Errors of the server, other than that it cannot answer now, after which they are taken for the build's."""
 
@@ -343,7 +358,12 @@ class Loader:
                 raise Refused("unavailable", f"{build} is not over, and not held here: ask again soon")
             history = await self._store.history(log_subject(build))
             plan, accepted = await self._replayed(history)
-            events = decide(plan)
+            await self._adopt_what_came_late(plan, history, accepted.key)
+            adopted = plan.adopted()
+            events = [
+                *decide(plan),
+                *(one for one in adopted if plan.phase(plan.graph.index[one.component]) is Phase.ERRORED),
+            ]
             log = self._store.open(build, sequence=last.sequence, n=history.n, epoch=history.epoch + 1)
             await log.append(*events)
             caught_up = trio.Event()
@@ -354,6 +374,47 @@ class Loader:
             if held.walk is None:
                 self._store.close(build)
                 self._supervisor.let_go(held)
+                # What was to be written may be under way, and then nobody works on the build.
+                self._supervisor.on_orphan()
+
+    async def _adopt_what_came_late(self, plan: Plan, history: History, key: str) -> None:
+        """Successes of attempts that had been given up, captured since: what was made need not be made twice."""
+        js, position = self._store.js, history.position
+        if not plan.phases.within(Phase.ERRORED):
+            return
+        known = await js.get(REPLIES, position.sequence) if position.sequence else None
+        there = known is not None and known.time == position.time
+        with trio.move_on_after(_LATE) as late:
+            replies = read(js, REPLIES, start=position.sequence + 1 if there else 1)
+            async with aclosing(replies) as batches:
+                async for batch in batches:
+                    for reply in batch:
+                        self._adopt(plan, key, reply)
+                    await trio.lowlevel.checkpoint()
+        if late.cancelled_caught:
+            _log.warning("not all captured replies were looked at for late successes", build=plan.build.id)
+
+    def _adopt(self, plan: Plan, key: str, reply: Delivered) -> None:
+        suffix: str | None = None
+        try:
+            if reply.subject.startswith(REPLY):
+                prefix, _, rest = reply.subject.removeprefix(REPLY).partition("-")
+                if not key or prefix != key:
+                    return
+                vertex = int(rest.partition("-")[0], 16)
+            else:
+                head = read_head(reply.data)
+                if head is None or head[0] != plan.build.id or head[1] not in plan.graph.index:
+                    return
+                vertex, suffix = plan.graph.index[head[1]], reply.subject.rpartition(".")[2]
+            if vertex >= len(plan.phases) or plan.phase(vertex) is not Phase.ERRORED:
+                return
+            outcome = read_reply(reply.data, suffix, self._supervisor.limits)
+            request = plan.request(vertex)
+        except (InvalidJSON, TemplateError, ValueError):
+            return
+        if outcome is not None and (suffix is None or reply.subject.startswith(f"{request.subject}.")):
+            plan.adopt(request, outcome)
 
 
 def _loads(entry: Entry) -> int:

@@ -22,7 +22,7 @@ from scheduler.jetstream.streams import REPLIES
 from scheduler.loading import Loaded, Loader
 from scheduler.records import Position, Status
 from scheduler.stores.jetstream import Entry, JetStreamStore
-from scheduler.stores.weather import patiently
+from scheduler.stores.weather import ask_the_log, patiently
 from scheduler.supervisor import Supervisor
 
 _log = structlog.get_logger()
@@ -63,6 +63,7 @@ class Restart:
         connectors: Connectors,
         live: Callable[[], Awaitable[frozenset[str]]],
     ) -> None:
+        self._bus = bus
         self._store = store
         self._loader = loader
         self._supervisor = supervisor
@@ -216,7 +217,7 @@ class Restart:
             async with aclosing(self._store.entries()) as batches:
                 return [entry async for entries in batches for entry in entries if not _is_over(entry)]
 
-        return await self._insist(look)
+        return await ask_the_log(self._store.weather, self._bus, look)
 
     async def _insist(self, ask: Callable[[], Awaitable[_T]]) -> _T:
         """Ask until there is an answer: nothing can begin without it."""

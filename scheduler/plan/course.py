@@ -286,6 +286,14 @@ class Course:
         )
         return self._ledger.complete(vertex, kept)
 
+    def request(self, vertex: Vertex) -> Request:
+        """The request of a change as it would be now.
+
+        Raises:
+            TemplateError: a reference in it cannot be resolved.
+        """
+        return self._request(vertex, self.build.changes[vertex])
+
     def _request(self, vertex: Vertex, change: Change) -> Request:
         rendered = self._templates[vertex].render(self._ledger.scope(vertex))
         if change.sensitive:
@@ -408,13 +416,13 @@ class Course:
         return self._fail(vertex, f"{self._last_errors[vertex]} (not tried again: the build was halted)")
 
     def rescue(self, request: Request, outcome: Outcome) -> Settled | None:
-        """A reply came to an attempt that had been given up, and the change waits for another one.
+        """A reply came to an attempt that had been given up, and the change waits for another one, or its turn.
 
         Returns:
             The outcome, where it is a success: no other attempt is needed. Otherwise None.
         """
         vertex = request.vertex
-        if self.phases[vertex] is not Phase.RETRYING:
+        if self.phases[vertex] not in {Phase.RETRYING, Phase.WAITING} or not self._attempts.failed(vertex):
             return None
         outcome, kept = self._looked_at(request, outcome)
         if not outcome.completed or kept is None:

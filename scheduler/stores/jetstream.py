@@ -38,7 +38,7 @@ from scheduler.records import (
 )
 from scheduler.stores import Departure
 from scheduler.stores.log import BuildLog, Desk
-from scheduler.stores.weather import Weather, patiently
+from scheduler.stores.weather import Weather, ask_the_log
 
 _STATUS: Final[Mapping[type[Event], Status]] = {Finished: Status.FINISHED, Reported: Status.REPORTED}
 """What a log is with an event of this kind in it."""
@@ -261,7 +261,7 @@ class JetStreamStore:
         data = b"".join(parts)
         if len(data) > self._desk.record_bytes:
             subject = log_subject(build)
-            if await patiently(self.weather, lambda: self.js.last(LOG, subject)) is not None:
+            if await ask_the_log(self.weather, self._bus, lambda: self.js.last(LOG, subject)) is not None:
                 # Found out now, not after all of it has been put into the object store.
                 raise await self._explained(build, f"there is a log of {build} already")
         log = BuildLog(build, self._desk)
@@ -284,8 +284,8 @@ class JetStreamStore:
     async def _explained(self, build: str, text: str) -> AlreadyLogged:
         """What stands under the id of a build that was to begin."""
         subject = log_subject(build)
-        first = await patiently(self.weather, lambda: self.js.first(LOG, subject))
-        last = await patiently(self.weather, lambda: self.js.last(LOG, subject))
+        first = await ask_the_log(self.weather, self._bus, lambda: self.js.first(LOG, subject))
+        last = await ask_the_log(self.weather, self._bus, lambda: self.js.last(LOG, subject))
         if first is None or last is None:
             return AlreadyLogged(text)
         try:

@@ -26,10 +26,8 @@ from scheduler.errors import (
     BusClosed,
     BusError,
     Fenced,
-    LogMissing,
     MessageTooLarge,
     StoreError,
-    StreamNotFound,
 )
 from scheduler.events import Event, Sent
 from scheduler.jetstream.api import JetStream, Stored
@@ -46,7 +44,7 @@ from scheduler.records import (
     headers_of,
 )
 from scheduler.stores import Departure
-from scheduler.stores.weather import Weather, patiently
+from scheduler.stores.weather import Weather, ask_the_log, patiently
 
 _log = structlog.get_logger(__name__)
 
@@ -55,8 +53,6 @@ _MOST_RECORD_BYTES = 1024 * 1024
 _ROOM = 8 * 1024
 """Bytes of a message beside the events of its record."""
 _APPENDS_AT_ONCE = 128
-_SURELY_GONE = 5
-"""Looks for a stream, a second apart, after which it is missing and not just late in coming back."""
 
 
 @define(eq=False)
@@ -284,7 +280,8 @@ class BuildLog:
         while self._statuses and self._statuses[0][0] <= self._committed + taken:
             self.status = self._statuses.popleft()[1]
         departures, generation = self.departures, desk.bus.generation
-        record_id = f"{desk.instance}-{self.epoch}-{self.n + 1}"
+        # Unlike any other's, of this process as well: one that was given up may be under way.
+        record_id = f"{desk.instance}-{self.epoch}-{self.n + 1}-{secrets.token_hex(4)}"
         data = compose(
             n=self.n + 1,
             epoch=self.epoch,
@@ -318,6 +315,9 @@ class BuildLog:
             event = self._lazy.popleft()
             events.append(event)
             size += len(event) + 1
+        if self._lazy:
+            # An outcome must not overtake the word that its request had left.
+            return events, 0
         while self._queue:
             event = self._queue[0]
             if len(event) > most:
@@ -390,21 +390,7 @@ class BuildLog:
 
     async def _last(self) -> Stored | None:
         """The last record in the stream, asked for until there is an answer."""
-        desk = self._desk
-        looks, generation = 0, desk.bus.generation
-        while True:
-            try:
-                return await patiently(desk.weather, self._ask_for_the_last, StreamNotFound)
-            except StreamNotFound:
-                # A server that has just started may not know its streams yet.
-                looks = looks + 1 if generation == desk.bus.generation else 0
-                generation = desk.bus.generation
-            if looks >= _SURELY_GONE:
-                error = LogMissing(f"the stream {LOG} is gone: no build can be accepted or gone on with")
-                desk.weather.missing(error)
-                # The process ends by that; no build is to say anything of its own.
-                await trio.sleep_forever()
-            await trio.sleep(1.0)
+        return await ask_the_log(self._desk.weather, self._desk.bus, self._ask_for_the_last)
 
     async def _ask_for_the_last(self) -> Stored | None:
         async with self._desk.lane:

@@ -7,6 +7,7 @@ from typing import Self, TypeVar
 import structlog
 import trio
 
+from scheduler.bus import Bus
 from scheduler.errors import (
     BusClosed,
     BusError,
@@ -14,6 +15,7 @@ from scheduler.errors import (
     JetStreamUnavailable,
     LogMissing,
     MessageTooLarge,
+    StreamNotFound,
 )
 
 _log = structlog.get_logger(__name__)
@@ -25,6 +27,8 @@ _FIRST_PAUSE = 0.05
 _LAST_PAUSE = 1.0
 _FULL = frozenset({10002, 10047})
 """The server's numbers for an account that may not store more: nothing fails by that, as by a full disk."""
+_SURELY_GONE = 5
+"""Looks for a stream, a second apart, after which it is missing and not just late in coming back."""
 _REPEAT = 60.0
 """Seconds between two lines about the same refusal."""
 
@@ -120,6 +124,36 @@ class Weather:
                     seconds=round(now - since),
                     reason=reason,
                 )
+
+
+async def ask_the_log(weather: Weather, bus: Bus, ask: Callable[[], Awaitable[_T]]) -> _T:
+    """Ask something of the stream of all logs until there is an answer.
+
+    That the stream is gone is told to ``weather``, by which the process ends; this does not return then.
+
+    Args:
+        weather: is told while there is no answer.
+        bus: tells of new connections.
+        ask: asks once.
+
+    Raises:
+        BusClosed, MessageTooLarge: as `patiently`.
+    """
+    looks, generation = 0, bus.generation
+    while True:
+        try:
+            return await patiently(weather, ask, StreamNotFound)
+        except StreamNotFound:
+            # A server that has just started may not know its streams yet.
+            looks = looks + 1 if generation == bus.generation else 0
+            generation = bus.generation
+        if looks >= _SURELY_GONE:
+            weather.missing(
+                LogMissing("the stream of all logs is gone: nothing can be accepted or gone on with")
+            )
+            # No build is to say anything of its own.
+            await trio.sleep_forever()
+        await trio.sleep(1.0)
 
 
 async def patiently(weather: Weather, ask: Callable[[], Awaitable[_T]], *answers: type[BusError]) -> _T:
