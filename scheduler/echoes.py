@@ -1,7 +1,7 @@
 """Replies that come twice: directly, and from the stream that captures them. The second coming is an echo.
 
-For most it does not matter which one is first. But a reply that ends an attempt which another one follows must
-not end that one as well, and a reply on a shared subject does not say which attempt it is of.
+For most it does not matter which one is first. But a reply that ends an attempt which another one follows
+must not end that one as well, and a reply on a shared subject does not say which attempt it is of.
 """
 
 from collections import OrderedDict

@@ -378,7 +378,7 @@ class Loader:
                 self._supervisor.on_orphan()
 
     async def _adopt_what_came_late(self, plan: Plan, history: History, key: str) -> None:
-        """Successes of attempts that had been given up, captured since: what was made need not be made twice."""
+        """Successes that were captured since, of attempts given up: what was made need not be made twice."""
         js, position = self._store.js, history.position
         if not plan.phases.within(Phase.ERRORED):
             return

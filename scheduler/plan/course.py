@@ -416,7 +416,7 @@ class Course:
         return self._fail(vertex, f"{self._last_errors[vertex]} (not tried again: the build was halted)")
 
     def rescue(self, request: Request, outcome: Outcome) -> Settled | None:
-        """A reply came to an attempt that had been given up, and the change waits for another one, or its turn.
+        """A reply came to an attempt that had been given up, and the change waits for another one.
 
         Returns:
             The outcome, where it is a success: no other attempt is needed. Otherwise None.

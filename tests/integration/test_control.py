@@ -138,6 +138,42 @@ def test_a_failed_build_is_gone_on_with_in_a_new_run(desk: Desk) -> None:
     assert desk.ask("get", document)["run"] == 2
 
 
+def test_a_success_that_came_after_the_end_is_not_made_twice(desk: Desk) -> None:
+    """It timed out, was reported, and answered then: another run takes that answer instead of asking again."""
+    document = chain(held("vpc::1", "late", _timeout=0.5), component("net::1"))
+    desk.submitter.accepted(document)
+    assert states(desk.submitter.failed(document))["vpc::1"] == "errored"
+    desk.connectors.release("late")
+    desk.connectors.await_event("reply", build=document["id"], id="vpc::1")
+    answer = desk.ask("retry", document)
+    assert "late success" in answer["text"]
+    assert set(states(desk.second_report(document)).values()) == {"completed"}
+    assert desk.connectors.ids(document["id"]) == ["vpc::1", "net::1"]
+
+
+def test_a_success_that_comes_while_the_next_attempt_waits_is_not_made_twice(desk: Desk) -> None:
+    """Sent again by an operator, held up by a pause: what the first attempt made counts."""
+    document = build(held("vpc::1", "first", _timeout=0.5), held("net::1", "second"))
+    desk.submitter.accepted(document)
+    desk.await_state(document, "vpc::1", "errored")
+    desk.ask("retry", document)
+    desk.connectors.await_event("request", build=document["id"], id="vpc::1", times=2)
+    other = chain(held("vpc::1", "third", _timeout=0.5), options={"on_error": "continue"}) | {}
+    other["changes"].append(held("net::1", "fourth") | {"service": other["id"]})
+    desk.submitter.accepted(other)
+    desk.await_state(other, "vpc::1", "errored")
+    desk.ask("pause", other)
+    desk.ask("retry", other)
+    desk.connectors.release("third")
+    desk.await_state(other, "vpc::1", "completed")
+    desk.ask("resume", other)
+    for gate in ("first", "second", "fourth"):
+        desk.connectors.release(gate)
+    desk.submitter.done(other)
+    assert desk.connectors.ids(other["id"]).count("vpc::1") == 1
+    desk.submitter.done(document)
+
+
 def test_a_skipped_component_has_the_output_that_others_refer_to(desk: Desk) -> None:
     """It is never sent; what depends on it is, filled with what was supplied."""
     document = chain(
