@@ -117,6 +117,8 @@ class History:
         self.times: list[int] = []
         """When each of ``steps`` was written down, in milliseconds since 1970."""
         self._settled: dict[str, _Ending] = {}
+        self._failed_at: dict[str, Position] = {}
+        """Up to where replies had been dealt with when each component failed that has."""
 
     def add(self, record: Record) -> None:
         """Add the next record, with the events that were too large for it put in their places.
@@ -139,6 +141,11 @@ class History:
             self._add(record, event)
         if self.accepted is None:
             raise _wrong(record.n, "it holds no event, where the build is to be accepted")
+
+    @property
+    def since_failures(self) -> Position:
+        """Up to where replies were dealt with when the first component failed of those that have."""
+        return min(self._failed_at.values(), key=lambda place: place.sequence, default=self.position)
 
     def _add(self, record: Record, event: Event) -> None:
         n = record.n
@@ -215,6 +222,8 @@ class History:
         self.in_flight.pop(component, None)
         self.pauses.pop(component, None)
         self.began.pop(component, None)
+        if errored:
+            self._failed_at.setdefault(component, self.position)
         ending = self._settled.get(component)
         if ending is None:
             self._settled[component] = _Ending.ERRORED if errored else _Ending.COMPLETED
@@ -233,6 +242,7 @@ class History:
 
     def _reopen(self, n: int, event: Retried) -> None:
         for component in event.components:
+            self._failed_at.pop(component, None)
             if self._settled.pop(component, _Ending.COMPLETED) is _Ending.COMPLETED:
                 raise _wrong(n, f"{_shown(component)} is to be sent again, and it has not failed")
         if self.status is Status.OPEN and event.run != self.run:
@@ -244,6 +254,7 @@ class History:
 
     def _supply(self, n: int, event: Supplied) -> None:
         # What had failed can be settled once more.
+        self._failed_at.pop(event.component, None)
         if self._settled.pop(event.component, None) is _Ending.COMPLETED:
             raise _wrong(n, f"{_shown(event.component)} is supplied, and it is completed already")
 

@@ -379,7 +379,7 @@ class Loader:
 
     async def _adopt_what_came_late(self, plan: Plan, history: History, key: str) -> None:
         """Successes that were captured since, of attempts given up: what was made need not be made twice."""
-        js, position = self._store.js, history.position
+        js, position = self._store.js, history.since_failures
         if not plan.phases.within(Phase.ERRORED):
             return
         known = await js.get(REPLIES, position.sequence) if position.sequence else None
