@@ -10,7 +10,7 @@ from typing import Any
 from scheduler.build import Walk
 from scheduler.connector import Connectors
 from scheduler.errors import InvalidRule, Refused
-from scheduler.events import Event, Extended, Settled
+from scheduler.events import Event, Extended, Settled, Supplied
 from scheduler.graph import Vertex
 from scheduler.plan import Phase, Plan
 from scheduler.slots import Slots
@@ -100,6 +100,8 @@ class Helm:
         for event in events:
             if isinstance(event, Settled):
                 walk.end(plan.graph.index[event.component])
+            elif isinstance(event, Supplied):
+                walk.stir(plan.graph.index[event.component])
         walk.respawn()
         await walk.persist(*events)
 
@@ -112,6 +114,9 @@ class Helm:
         if call is None:
             phase = self._plan.phase(vertex).value
             raise Refused("conflict", f"{name} is {phase}: only what is in flight can be given more time")
+        if call.answered:
+            # Behind the outcome the log has no place for it.
+            raise Refused("conflict", f"{name} has just been answered: it needs no more time")
         self._connectors.extend(call, seconds)
         self._walk.tell("extended", vertex)
         await self._walk.persist(Extended(name, seconds))

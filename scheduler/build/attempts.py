@@ -75,8 +75,8 @@ class Attempts(ABC):
         """When those that wait for another attempt are due, by Trio's clock."""
         self._first_sent: dict[Vertex, float] = {}
         """When those were sent for the first time that may be sent again."""
-        self._stirred: dict[Vertex, trio.Event] = {}
-        """Wakes those that wait for another attempt before their time."""
+        self._waits: dict[Vertex, trio.CancelScope] = {}
+        """Of those that wait before they begin: for another attempt, the end of a pause, or a slot."""
         self._unpaused = trio.Event()
         """Replaced at each pause; wakes those that wait for its end."""
         self._early: dict[Vertex, tuple[Request, Outcome]] = {}
@@ -121,9 +121,9 @@ class Attempts(ABC):
 
     def stir(self, vertex: Vertex) -> None:
         """Look at a component again: there is news of it, whatever it waits for."""
-        stirred = self._stirred.get(vertex)
-        if stirred is not None:
-            stirred.set()
+        wait = self._waits.get(vertex)
+        if wait is not None:
+            wait.cancel()
         for call in [call for call in self._calls if call.request.vertex == vertex]:
             call.leave()
 
@@ -373,8 +373,8 @@ class Attempts(ABC):
                 call.withdraw()
             self._slots.dismiss(self)
             self.unpause()
-            for stirred in self._stirred.values():
-                stirred.set()
+            for wait in self._waits.values():
+                wait.cancel()
 
 
 def store_failure(error: StoreError) -> str:

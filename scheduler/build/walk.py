@@ -9,7 +9,8 @@ this module only carries them out, in the order that the promises need:
 - a component's settled event is set whatever happens, so that nobody waits for ever.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import structlog
 import trio
@@ -345,11 +346,16 @@ class Walk(Attempts):
             await self._back_off(vertex)
             return
         if plan.paused:
-            await self._unpaused.wait()
+            with self._wait(vertex):
+                await self._unpaused.wait()
             return
         subject = plan.due_subject(vertex)
         priority = self._priorities[vertex] if self._priorities else 0.0
-        if self._slots.try_take(self, subject, priority) or await self._slots.take(self, subject, priority):
+        taken = self._slots.try_take(self, subject, priority)
+        if not taken:
+            with self._wait(vertex):
+                taken = await self._slots.take(self, subject, priority)
+        if taken:
             try:
                 if plan.is_due(vertex):
                     await self._begin(vertex)
@@ -357,13 +363,21 @@ class Walk(Attempts):
                 self._slots.release(self, subject)
 
     async def _back_off(self, vertex: Vertex) -> None:
-        stirred, at = trio.Event(), self._retry_at[vertex]
-        self._stirred[vertex] = stirred
-        with trio.move_on_at(at):
-            await stirred.wait()
-        del self._stirred[vertex]
+        at = self._retry_at[vertex]
+        with self._wait(vertex):
+            await trio.sleep_until(at)
         if trio.current_time() >= at:
             self._retry_at.pop(vertex, None)
+
+    @contextmanager
+    def _wait(self, vertex: Vertex) -> Iterator[None]:
+        """What is awaited in here ends when there is news of the component."""
+        wait = self._waits[vertex] = trio.CancelScope()
+        try:
+            with wait:
+                yield
+        finally:
+            del self._waits[vertex]
 
     def _settled_event(self, dependency: Vertex, dependent: Vertex) -> trio.Event:
         """What ``dependent`` waits for: one event for about `_WOKEN_AT_ONCE` of those that wait."""

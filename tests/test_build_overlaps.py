@@ -1,0 +1,259 @@
+"""Orders that come together, with one another and with whatever else happens in the same moment."""
+
+# ruff: noqa: ARG001 - pytest-trio takes a clock from a test's own arguments only
+
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+import pytest
+import structlog
+import trio
+from attrs import frozen
+from fakes import JSON, FakeStore, Reply, change, document, ignore, open_world, prepare
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from logs import record
+from test_build import Run
+from test_build_steered import ORDERS, attempts_of, helm, steer, tick
+from trio.testing import MockClock
+
+from scheduler.errors import Refused, StoreError
+from scheduler.events import Event, Extended, Sent
+from scheduler.history import History
+from scheduler.outcome import failure
+from scheduler.plan import Plan
+from scheduler.rules import parse_limits
+from scheduler.slots import Slots
+from scheduler.stores import Departure
+
+SECONDS = (0.0, 1.0, 2.0)
+"""All that takes time takes one of these: much happens in the same moment."""
+
+_LATENCY = 0.001
+"""Seconds that a broker needs at least: no answer comes in the moment of the question."""
+
+
+class Log(FakeStore):
+    """A store that keeps what it is told in the order of a build's log, and only that."""
+
+    def __init__(self, luck: random.Random) -> None:
+        super().__init__(resumable=True)
+        self.in_order = True
+        self.records: list[list[Event]] = []
+        self._luck = luck
+        self._queue: list[Event] = []
+        self._lazy: list[Event] = []
+        self._leaving: list[tuple[Sent, Departure]] = []
+        self._put = self._committed = 0
+        self._lane = trio.Lock()
+
+    def note(self, build: str, *events: Event, lazily: bool = False) -> None:
+        self._queue += events
+        self._put += len(events)
+
+    def note_sent(self, build: str, event: Sent, departure: Departure) -> None:
+        self._leaving.append((event, departure))
+
+    def on_failure(self, build: str, handler: Callable[[StoreError], None]) -> None:
+        pass
+
+    async def append(self, build: str, events: Sequence[Event]) -> None:
+        self.note(build, *events)
+        put = self._put
+        async with self._lane:
+            if self._committed >= put:
+                return
+            taken, self._queue = self._queue, []
+            self.records.append([*self._lazy, *taken])
+            self._lazy, leaving = [], self._leaving
+            await trio.sleep(self._luck.choice((_LATENCY, _LATENCY, 1.0)))
+            self._committed += len(taken)
+            # As `stores.log` does it: what went out before, and still waits, has arrived.
+            self._leaving = self._leaving[len(leaving) :] if self._leaving is not leaving else []
+            for event, departure in leaving:
+                if not (departure.closed or departure.unheard or departure.reached):
+                    departure.reached = True
+                    self._lazy.append(event)
+
+
+@frozen
+class Case:
+    """A build, and orders by the second in which they come."""
+
+    value: JSON
+    orders: tuple[tuple[int, tuple[tuple[str, int], ...]], ...]
+    seed: int
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> Case:
+    size = draw(st.integers(1, 6))
+    names = [f"c{number}" for number in range(size)]
+    pairs = [(one, other) for other in names for one in names if one < other]
+    edges = draw(st.lists(st.sampled_from(pairs), max_size=6, unique=True)) if pairs else []
+    options: JSON = {}
+    if draw(st.booleans()):
+        options["on_error"] = "continue"
+    if draw(st.booleans()):
+        options["limits"] = {"vpc.*.*": draw(st.integers(1, 2))}
+    changes = [
+        change(name, _retry={"attempts": draw(st.integers(1, 3)), "backoff": 0}, _timeout=2.0)
+        for name in names
+    ]
+    order = st.tuples(st.sampled_from(ORDERS), st.integers(0, size - 1))
+    together = st.lists(order, min_size=1, max_size=3).map(tuple)
+    orders = draw(st.lists(st.tuples(st.integers(0, 8), together), max_size=6))
+    return Case(
+        document(changes, edges, options=options),
+        tuple(sorted(orders, key=lambda one: one[0])),
+        draw(st.integers(0, 2**32)),
+    )
+
+
+def replayed(value: JSON, live: Plan, records: list[list[Event]]) -> Plan:
+    """The plan as the next process makes it of the log."""
+    history = History()
+    history.add(record(1, live.accepted))
+    for n, events in enumerate(records, 2):
+        history.add(record(n, *events))
+    plan = Plan(prepare(value))
+    for step in history.steps:
+        plan.replay(step)
+    return plan
+
+
+def luck_of(seed: int) -> Callable[[JSON], Sequence[Reply]]:
+    randomness = random.Random(seed)
+
+    def script(_component: JSON) -> Sequence[Reply]:
+        luck = randomness.random()
+        after = randomness.choice(SECONDS)
+        if luck < 0.2:
+            # Silent; or late by as much, when another attempt is on its way.
+            return [] if luck < 0.1 else [Reply(after=2.0 + after, via="reply")]
+        if luck < 0.5:
+            busy: JSON = {"error": "busy", "retry_after": randomness.choice(SECONDS)}
+            return [Reply("errored", after=after, fields=busy)]
+        return [Reply(after=after)]
+
+    return script
+
+
+@given(cases())
+@settings(max_examples=200, deadline=None)
+def test_what_is_persisted_of_orders_that_overlap_can_be_gone_on_from(case: Case) -> None:
+    """The log is one that the next process understands, and it says where the build stands; one report."""
+
+    async def main() -> None:
+        store = Log(random.Random(case.seed))
+        async with (
+            open_world(script=luck_of(case.seed), store=store) as world,
+            trio.open_nursery() as nursery,
+        ):
+            run = Run(world, case.value)
+            run.walk._key = "0123456789abcdef"
+            world.slots.open(run.walk, run.plan.rules)
+            nursery.start_soon(run.go)
+            for at, orders in case.orders:
+                await trio.sleep_until(began + at)
+                for order, vertex in orders:
+                    nursery.start_soon(steer, run, order, vertex)
+                await trio.lowlevel.checkpoint()
+            await trio.sleep(10)
+            with trio.fail_after(1_000):
+                while not run.ends:
+                    if run.plan.paused and not run.plan.over:
+                        await steer(run, "resume", 0)
+                    await trio.sleep(1)
+            run.check_end()
+            assert run.report is not None
+            assert max(Counter(attempts_of(world)).values(), default=1) == 1
+            plan = replayed(case.value, run.plan, store.records)
+            vertices = range(len(plan.phases))
+            assert [plan.phase(one) for one in vertices] == [run.plan.phase(one) for one in vertices]
+            assert (plan.cause, plan.finished, plan.rules) == (run.plan.cause, True, run.plan.rules)
+
+    clock = MockClock(autojump_threshold=0)
+    began = clock.current_time()
+    with structlog.testing.capture_logs():
+        trio.run(main, clock=clock)
+
+
+# ---- what a component waits for, and news of it meanwhile
+
+
+async def test_a_late_success_ends_the_wait_for_the_end_of_a_pause(autojump_clock: MockClock) -> None:
+    """Nothing has to be sent for it: where it was the last one the build is over, paused or not."""
+    value = document([change("a", _timeout=5, _retry={"attempts": 2, "backoff": 0})])
+    async with open_world(script=ignore) as world, trio.open_nursery() as nursery:
+        run = Run(world, value)
+        await run.start(nursery)
+        await helm(run).pause()
+        await tick(6)
+        world.cloud.answer("a", Reply(via="reply"))
+        await tick()
+        assert run.done["changes"][0]["_state"] == "completed"
+        assert len(world.cloud.requests) == 1
+        run.check_end()
+
+
+async def test_what_is_supplied_waits_for_no_end_of_a_pause(autojump_clock: MockClock) -> None:
+    """It has failed once, and nothing has to be sent for it any more."""
+    value = document([change("a", _timeout=5, _retry={"attempts": 2, "backoff": 0})])
+    async with open_world(script=ignore) as world, trio.open_nursery() as nursery:
+        run = Run(world, value)
+        await run.start(nursery)
+        await helm(run).pause()
+        await tick(6)
+        await helm(run).supply(0, {"out": 1})
+        await tick()
+        assert run.done["changes"][0]["out"] == 1
+        run.check_end()
+
+
+async def test_what_is_supplied_waits_for_no_slot(autojump_clock: MockClock) -> None:
+    """Another build has the only one: what need not be sent is completed all the same."""
+    value = document(["a", change("n", action="none")], [("a", "n")], build="b2")
+    slots = Slots(parse_limits("*=1"))
+    async with open_world(script=ignore, slots=slots) as world, trio.open_nursery() as nursery:
+        await Run(world, document("x")).start(nursery)
+        run = Run(world, value)
+        await run.start(nursery)
+        await helm(run).supply(0, {})
+        await tick()
+        assert {one["_state"] for one in run.done["changes"]} == {"completed"}
+        assert slots.waiters == 0
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_late_success_ends_the_wait_for_a_slot(autojump_clock: MockClock) -> None:
+    """Another build took the only one during the pause between two attempts."""
+    value = document([change("a", _timeout=5, _retry={"attempts": 2, "backoff": 0})], build="b1")
+    slots = Slots(parse_limits("*=1"))
+    async with open_world(script=ignore, slots=slots) as world, trio.open_nursery() as nursery:
+        run = Run(world, value)
+        await run.start(nursery)
+        await Run(world, document("x", build="b2")).start(nursery)
+        await tick(6)
+        assert world.cloud.asked == ["a", "x"]
+        world.cloud.say(*world.cloud.requests[0], Reply(via="reply"))
+        await tick()
+        assert run.done["changes"][0]["_state"] == "completed"
+        assert slots.taken == 1
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_has_just_been_answered_needs_no_more_time(autojump_clock: MockClock) -> None:
+    """Behind its outcome the log has no place for that: the next process would not understand it."""
+    async with open_world(script=ignore) as world, trio.open_nursery() as nursery:
+        run = Run(world, document("a"))
+        await run.start(nursery)
+        call = run.walk.call_of(0)
+        assert call is not None
+        call.deliver(failure("broken"))
+        with pytest.raises(Refused, match="a has just been answered"):
+            await helm(run).extend(0, 5)
+        await tick()
+        assert Extended("a", 5) not in run.events
+        run.check_end()
