@@ -144,18 +144,16 @@ class Connectors:
 
     def arm(self, call: Call, seconds: float | None = None) -> None:
         """Start the clock of an attempt: all of its time, or ``seconds``."""
-        call.timer = self.timers.start(
-            self.seconds(call.request) if seconds is None else seconds, call.expire
-        )
+        whole = self.seconds(call.request) + call.extended
+        call.timer = self.timers.start(whole if seconds is None else seconds, call.expire)
 
     def extend(self, call: Call, seconds: float) -> None:
-        """Give an attempt more time."""
-        left = 0.0
+        """Give an attempt more time, whether or not its clock runs yet."""
+        call.extended += seconds
         if call.timer is not None:
             left = max(0.0, call.timer.due - self.timers.now())
             self.timers.cancel(call.timer)
-        call.extended += seconds
-        self.arm(call, left + seconds)
+            self.arm(call, left + seconds)
 
     def close(self, call: Call) -> None:
         """Forget a call, or keep it for what comes late."""

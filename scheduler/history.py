@@ -74,6 +74,8 @@ class Flight:
     """When it was sent, as far as the log tells, in milliseconds since 1970; moved by outages."""
     sent: bool = False
     """Whether its request is known to have left."""
+    extended: float = 0.0
+    """Milliseconds that operators added to its time."""
 
 
 class _Ending(Enum):
@@ -262,7 +264,7 @@ class History:
         flight = self.in_flight.get(event.component)
         if flight is None:
             raise _wrong(n, f"{_shown(event.component)} is given more time, and it is not in flight")
-        flight.since += event.seconds * 1_000
+        flight.extended += event.seconds * 1_000
 
     def _move(self, at: int, outage: float) -> None:
         """An outage of so many milliseconds ended ``at``: it counts for nobody's time to answer."""

@@ -308,15 +308,17 @@ class Loader:
         def ago(at: float) -> float:
             return max(0.0, (now - at) / 1_000)
 
+        flights = {index[component]: flight for component, flight in history.in_flight.items()}
         return Journey(
             caught_up,
             after,
-            {index[component]: ago(flight.since) for component, flight in history.in_flight.items()},
-            {
+            {vertex: ago(flight.since) for vertex, flight in flights.items()},
+            pauses={
                 index[component]: max(0.0, (until - now) / 1_000)
                 for component, until in history.pauses.items()
             },
-            {index[component]: ago(began) for component, began in history.began.items()},
+            extended={v: flight.extended / 1_000 for v, flight in flights.items() if flight.extended},
+            begun={index[component]: ago(began) for component, began in history.began.items()},
         )
 
     async def look(self, build: str) -> tuple[Plan, History] | None:

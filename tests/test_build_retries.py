@@ -583,3 +583,52 @@ async def test_cancelled_before_a_restart_it_is_not_tried_again(autojump_clock: 
         assert process.report[1]["error"] == "cancelled: enough"
         assert states(process.report[1]) == {"a": "errored", "b": "errored"}
         assert sorted(names(plant)) == ["b1/a/1", "b1/b/1"]
+
+
+async def test_in_flight_over_a_restart_it_has_what_is_left_of_the_total_time(
+    autojump_clock: MockClock,
+) -> None:
+    """The time that has passed counts once: against that of the attempt, and that of all together."""
+    rule = {"attempts": 2, "backoff": 0, "total_timeout": 100}
+    plant = Plant(ignore)
+    async with plant.run() as process:
+        await process.submit(document([change("a", _timeout=200, _retry=rule)]))
+        began = trio.current_time()
+        await trio.sleep(40)
+    async with plant.run() as process:
+        await until(lambda: process.reports)
+        assert trio.current_time() - began == pytest.approx(100, abs=3)
+        assert names(plant) == ["b1/a/1"]
+
+
+async def test_an_extension_holds_in_the_next_process(autojump_clock: MockClock) -> None:
+    """However much longer it is than what had passed of the time."""
+    plant = Plant(ignore)
+    async with plant.run() as process:
+        await process.submit(document([change("a", _timeout=10)]))
+        began = trio.current_time()
+        await trio.sleep(2)
+        await ask(process, "extend", component="a", seconds=100)
+        await trio.sleep(2)
+    async with plant.run() as process:
+        await until(lambda: process.reports)
+        assert trio.current_time() - began == pytest.approx(110, abs=3)
+        assert process.report[1]["error"] == "a: timed out after 110 s"
+
+
+async def test_what_a_pause_holds_back_over_a_restart_can_be_extended(autojump_clock: MockClock) -> None:
+    """It may have left, or not: all its time, and what was added, begin when the pause is over."""
+    plant = Plant(ignore)
+    async with plant.run() as process:
+        await process.submit(document([change("a", _timeout=10)]))
+        await ask(process, "pause")
+    async with plant.run() as process:
+        await trio.sleep(3)
+        await ask(process, "extend", component="a", seconds=30)
+        await trio.sleep(100)
+        assert process.reports == []
+        began = trio.current_time()
+        await ask(process, "resume")
+        await until(lambda: process.reports)
+        assert trio.current_time() - began == pytest.approx(40, abs=1)
+        assert names(plant) == ["b1/a/1"]

@@ -267,7 +267,7 @@ def test_what_an_operator_supplies_may_settle(before: list[Event]) -> None:
 def test_more_time_moves_a_deadline() -> None:
     """What is in flight has so much more time to answer."""
     history = fold_events(started("a"), Extended("a", 60.5))
-    assert history.in_flight == {"a": Flight("b-1/a/1", NOW + 60_500)}
+    assert history.in_flight == {"a": Flight("b-1/a/1", NOW, extended=60_500)}
 
 
 def test_each_step_has_its_time() -> None:

@@ -173,15 +173,18 @@ class Attempts(ABC):
             self._observer.sent(vertex, plan.attempt(vertex))
             await self._await_reply(call)
 
-    def _in_time(self, request: Request) -> Request:
-        """A request with no more time than is left for all attempts of its component together."""
+    def _in_time(self, request: Request, passed: float = 0.0) -> Request:
+        """A request with no more time than is left for all attempts of its component together.
+
+        Of its own time so many seconds have ``passed``.
+        """
         if request.retry.attempts == 1:
             return request
         now = trio.current_time()
         began = self._first_sent.setdefault(request.vertex, now)
         if request.retry.total is None:
             return request
-        left = max(_LEAST_TIME, began + request.retry.total - now)
+        left = passed + max(_LEAST_TIME, began + request.retry.total - now)
         return evolve(request, timeout=min(left, self._connectors.seconds(request)))
 
     def _token(self, request: Request) -> str:
@@ -244,7 +247,8 @@ class Attempts(ABC):
             self._connectors.arm(call)
             call.publish()
         else:
-            self._connectors.arm(call, max(0.0, self._connectors.seconds(request) - journey.ages[vertex]))
+            seconds = self._connectors.seconds(request) + call.extended
+            self._connectors.arm(call, max(0.0, seconds - journey.ages[vertex]))
             if resend is Resend.ALWAYS:
                 call.publish()
         return True

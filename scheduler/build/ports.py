@@ -78,5 +78,7 @@ class Journey:
     """For each change in flight, how many seconds of its time have passed."""
     pauses: Mapping[Vertex, float] = field(factory=dict)
     """For each change that waits for another attempt, how many seconds from now."""
+    extended: Mapping[Vertex, float] = field(factory=dict)
+    """For changes in flight, how many seconds were added to their time."""
     begun: Mapping[Vertex, float] = field(factory=dict)
     """For each change that was tried, how many seconds ago that was the first time."""

@@ -23,7 +23,7 @@ from scheduler.events import Event, Settled
 from scheduler.graph import Vertex
 from scheduler.model import Resend
 from scheduler.outcome import failure
-from scheduler.plan import Phase, Plan
+from scheduler.plan import Phase, Plan, Request
 from scheduler.report import Report
 from scheduler.slots import Slots
 from scheduler.stores import Store
@@ -231,14 +231,19 @@ class Walk(Attempts):
             self._settled[vertex] = False
             if plan.in_flight and plan.is_in_flight(vertex):
                 step = plan.resume(vertex)
-                if not isinstance(step, Settled):
-                    after = None if journey is None else journey.after
-                    self._resumed[vertex] = self._connectors.expect(
-                        self._in_time(step), self._token(step), after
-                    )
-                else:
-                    self._resumed[vertex] = step
+                self._resumed[vertex] = step if isinstance(step, Settled) else self._expect(step)
         self.listening.set()
+
+    def _expect(self, request: Request) -> Call:
+        vertex, journey = request.vertex, self._journey
+        if journey is None:
+            return self._connectors.expect(self._in_time(request), self._token(request))
+        # What is not known to have left has all its time before it.
+        passed = 0.0 if self.plan.is_starting(vertex) else journey.ages[vertex]
+        request = self._in_time(request, passed)
+        call = self._connectors.expect(request, self._token(request), journey.after)
+        call.extended = journey.extended.get(vertex, 0.0)
+        return call
 
     async def _components(self) -> None:
         self.prepare()
