@@ -4,13 +4,14 @@
 
 import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 
 import pytest
 import structlog
 import trio
 from attrs import frozen
-from fakes import JSON, FakeStore, Reply, change, document, ignore, open_world, prepare
+from fakes import JSON, FakeStore, Reply, change, document, encode, ignore, open_world, prepare
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from logs import record
@@ -21,8 +22,9 @@ from trio.testing import MockClock
 from scheduler.errors import Refused, StoreError
 from scheduler.events import Event, Extended, Sent
 from scheduler.history import History
+from scheduler.model import State
 from scheduler.outcome import failure
-from scheduler.plan import Plan
+from scheduler.plan import Phase, Plan
 from scheduler.rules import parse_limits
 from scheduler.slots import Slots
 from scheduler.stores import Departure
@@ -257,3 +259,63 @@ async def test_what_has_just_been_answered_needs_no_more_time(autojump_clock: Mo
         await tick()
         assert Extended("a", 5) not in run.events
         run.check_end()
+
+
+# ---- what an earlier process sent, before its task has begun
+
+
+MANY = [f"c{number:02}" for number in range(60)]
+"""More than begin in one moment."""
+
+
+@asynccontextmanager
+async def just_resumed() -> AsyncIterator[Run]:
+    """A build whose components are all in flight, and which can just be steered."""
+    value = document([change(name, _state="running") for name in MANY])
+    async with open_world(script=ignore, timeout=1_000) as world, trio.open_nursery() as nursery:
+        run = Run(world, value, resumed=True)
+        nursery.start_soon(run.go)
+        while not run.walk.steerable:
+            await trio.lowlevel.checkpoint()
+        assert len(run.walk.calls()) < len(MANY)
+        yield run
+
+
+def answer_all_but_the_last(run: Run) -> None:
+    for name in MANY[:-1]:
+        body = {**change(name), "_state": "completed", "service": "b1"}
+        run.world.bus.deliver("vpc.create.aws.done", encode(body))
+
+
+async def test_what_was_resumed_is_supplied_at_once(autojump_clock: MockClock) -> None:
+    """Nobody waits for a reply to it until its time is over."""
+    async with just_resumed() as run:
+        last = len(MANY) - 1
+        await helm(run).supply(last, {"out": 1})
+        answer_all_but_the_last(run)
+        await tick()
+        assert run.done["changes"][last]["out"] == 1
+        told = [state for name, state, _ in run.observed if name == MANY[last]]
+        assert told == [State.COMPLETED]
+        run.check_end()
+
+
+async def test_what_was_resumed_is_given_up_at_once(autojump_clock: MockClock) -> None:
+    """All of it, whether or not its task has begun to wait."""
+    async with just_resumed() as run:
+        await helm(run).cancel(now=True, reason="")
+        await tick()
+        assert {one["_state"] for one in run.done["changes"]} == {"errored"}
+        run.check_end()
+
+
+async def test_what_was_resumed_is_extended_at_once(autojump_clock: MockClock) -> None:
+    """Before its clock runs as well as later."""
+    async with just_resumed() as run:
+        last = len(MANY) - 1
+        await helm(run).extend(last, 50)
+        await tick(1_020)
+        assert run.plan.phase(0) is Phase.ERRORED
+        assert run.plan.phase(last) is Phase.RUNNING
+        await tick(40)
+        assert run.done["changes"][last]["error"] == "timed out after 1050 s"

@@ -20,7 +20,7 @@ from scheduler.events import (
     Supplied,
     Unpaused,
 )
-from scheduler.outcome import Outcome
+from scheduler.outcome import Outcome, read_reply
 from scheduler.plan import Plan
 from scheduler.strictjson import decode, encode
 
@@ -448,3 +448,17 @@ def test_the_end_of_a_further_run() -> None:
     run.fail("a")
     assert run.plan.finish() == Finished("a: broken")
     assert log == [Retried(("a",), 2)]
+
+
+def test_a_late_success_that_was_taken_is_kept_beside_no_error_any_more() -> None:
+    """A store that is told of it at the end only would have the error stand behind the outcome."""
+    run = Run(build(change("a"), change("b")))
+    run.send("a")
+    run.send("b")
+    run.fail("a", "timed out")
+    outcome = read_reply(encode({**change("a"), "_state": "completed"}), "done")
+    assert outcome is not None
+    assert run.plan.adopt(run.requests["a"], outcome)
+    run.plan.retry(run.vertex("a"))
+    assert run.phases()["a"] == "completed"
+    assert run.plan.adopted() == []

@@ -89,6 +89,8 @@ class Attempts(ABC):
         """Requests that an earlier process may have sent, of a build that is paused."""
         self._calls: dict[Call, float] = {}
         """Everything in flight, and since when, by Trio's clock."""
+        self._resumed: dict[Vertex, Call | Settled] = {}
+        """What an earlier process sent, until the task of its component looks at it."""
         self._given_up: list[Call] = []
 
     @abstractmethod
@@ -124,11 +126,15 @@ class Attempts(ABC):
         wait = self._waits.get(vertex)
         if wait is not None:
             wait.cancel()
-        for call in [call for call in self._calls if call.request.vertex == vertex]:
+        call = self.call_of(vertex)
+        if call is not None:
             call.leave()
 
     def call_of(self, vertex: Vertex) -> Call | None:
         """The attempt of a component that is in flight, where one is."""
+        resumed = self._resumed.get(vertex)
+        if isinstance(resumed, Call):
+            return resumed
         return next((call for call in self._calls if call.request.vertex == vertex), None)
 
     def calls(self) -> Mapping[Call, float]:
@@ -206,7 +212,9 @@ class Attempts(ABC):
         if isinstance(resumed, Settled):
             await self._keep(resumed)
             return
-        self._observer.sent(vertex, self.plan.attempt(vertex))
+        if self.plan.is_in_flight(vertex):
+            # Or an operator has said meanwhile what becomes of it.
+            self._observer.sent(vertex, self.plan.attempt(vertex))
         try:
             if self._journey is None:
                 self._connectors.arm(resumed)

@@ -80,7 +80,6 @@ class Walk(Attempts):
         self._scope = trio.CancelScope()
         self.listening = trio.Event()
         """Set once the replies to what an earlier process sent are waited for."""
-        self._resumed: dict[Vertex, Call | Settled] = {}
         self._settled = bytearray(b"\1" * len(plan.graph.ids))
         """By vertex: whether nobody has to wait for it (any more)."""
         self._awaited: dict[Vertex, list[trio.Event]] = {}
@@ -178,7 +177,8 @@ class Walk(Attempts):
 
     def give_up_on_replies(self, why: str) -> None:
         """Await nothing more: what is in flight fails, its outcome unknown."""
-        for call in list(self._calls):
+        resumed = [call for call in self._resumed.values() if isinstance(call, Call)]
+        for call in [*self._calls, *resumed]:
             call.deliver(failure(f"outcome unknown: {why}", retryable=False))
 
     def give_up(self, within: float) -> None:

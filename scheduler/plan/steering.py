@@ -133,6 +133,9 @@ class Steered(Course):
     def _reopen(self, chosen: Iterable[Vertex]) -> Retried:
         """Have changes that failed wait again, and let the build go on with whatever else failed."""
         chosen = list(chosen)
+        # What is not persisted yet of a late success must not come behind what becomes of it now.
+        names = {self.graph.ids[vertex] for vertex in chosen}
+        self._unpersisted = [event for event in self._unpersisted if event.component not in names]
         if self.finished:
             self.run += 1
             # A pause is for the run in which somebody asked for it; but for all of that.
