@@ -6,25 +6,30 @@ import random
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import structlog
 import trio
 from attrs import frozen
-from fakes import JSON, FakeStore, Reply, change, document, encode, ignore, open_world, prepare
+from fakes import JSON, Diary, FakeStore, Reply, World, change, document, encode, ignore, open_world, prepare
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from logs import record
+from logs import NOW, record
 from test_build import Run
 from test_build_steered import ORDERS, attempts_of, helm, steer, tick
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
+from scheduler.build import Journey, Walk
 from scheduler.errors import Refused, StoreError
 from scheduler.events import Event, Extended, Sent
 from scheduler.history import History
+from scheduler.loading import Loader
 from scheduler.model import State
 from scheduler.outcome import failure
 from scheduler.plan import Phase, Plan
+from scheduler.records import Position
 from scheduler.rules import parse_limits
 from scheduler.slots import Slots
 from scheduler.stores import Departure
@@ -42,7 +47,8 @@ class Log(FakeStore):
     def __init__(self, luck: random.Random) -> None:
         super().__init__(resumable=True)
         self.in_order = True
-        self.records: list[list[Event]] = []
+        self.records: list[tuple[int, list[Event]]] = []
+        """What is kept, by record, and when that was written."""
         self._luck = luck
         self._queue: list[Event] = []
         self._lazy: list[Event] = []
@@ -57,6 +63,16 @@ class Log(FakeStore):
     def note_sent(self, build: str, event: Sent, departure: Departure) -> None:
         self._leaving.append((event, departure))
 
+    @property
+    def now(self) -> int:
+        """What is written as the time of a record."""
+        return NOW + int(trio.current_time() * 1_000)
+
+    def forget(self) -> None:
+        """The process has died: what is not kept is gone."""
+        self._queue, self._lazy, self._leaving = [], [], []
+        self._committed = self._put
+
     def on_failure(self, build: str, handler: Callable[[StoreError], None]) -> None:
         pass
 
@@ -67,12 +83,16 @@ class Log(FakeStore):
             if self._committed >= put:
                 return
             taken, self._queue = self._queue, []
-            self.records.append([*self._lazy, *taken])
-            self._lazy, leaving = [], self._leaving
-            await trio.sleep(self._luck.choice((_LATENCY, _LATENCY, 1.0)))
+            events, at = [*self._lazy, *taken], self.now
+            self._lazy, leaving = [], list(self._leaving)
+            arrives = self._luck.choice((0.0, 1.0)) * (seconds := self._luck.choice((_LATENCY, 1.0)))
+            await trio.sleep(arrives)
+            # Whether or not the answer comes: it is kept now.
+            self.records.append((at, events))
+            await trio.sleep(seconds - arrives + _LATENCY)
             self._committed += len(taken)
             # As `stores.log` does it: what went out before, and still waits, has arrived.
-            self._leaving = self._leaving[len(leaving) :] if self._leaving is not leaving else []
+            del self._leaving[: len(leaving)]
             for event, departure in leaving:
                 if not (departure.closed or departure.unheard or departure.reached):
                     departure.reached = True
@@ -113,16 +133,56 @@ def cases(draw: st.DrawFn) -> Case:
     )
 
 
-def replayed(value: JSON, live: Plan, records: list[list[Event]]) -> Plan:
-    """The plan as the next process makes it of the log."""
-    history = History()
-    history.add(record(1, live.accepted))
-    for n, events in enumerate(records, 2):
-        history.add(record(n, *events))
-    plan = Plan(prepare(value))
-    for step in history.steps:
-        plan.replay(step)
-    return plan
+class Process:
+    """Has the build from its submission or from its log on, until it dies."""
+
+    def __init__(self, world: World, case: Case, log: Log) -> None:
+        self._world = world
+        self._case = case
+        self._log = log
+        self._scope = trio.CancelScope()
+        self.run = Run(world, case.value)
+        journey: Journey | None = None
+        if log.records:
+            history, self.run.plan = self.replayed()
+            caught_up = trio.Event()
+            caught_up.set()
+            # As `Loader` has it of the real log.
+            clock: Any = SimpleNamespace(_store=SimpleNamespace(wall_clock=lambda: log.now / 1_000))
+            journey = Loader._journey(clock, self.run.plan, history, caught_up, Position())
+        self.run.walk = Walk(
+            self.run.plan,
+            world.connectors,
+            log,
+            world.slots,
+            Diary(self.run.plan.graph.ids, self.run.observed),
+            key="0123456789abcdef",
+            journey=journey,
+        )
+
+    def replayed(self) -> tuple[History, Plan]:
+        """The plan as the next process makes it of the log: it must be able to."""
+        plan, history = Plan(prepare(self._case.value)), History()
+        history.add(record(1, plan.accepted))
+        for n, (at, events) in enumerate(self._log.records, 2):
+            history.add(record(n, *events, at=at))
+        for step in history.steps:
+            plan.replay(step)
+        return history, plan
+
+    async def go(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        self._world.slots.open(self.run.walk, self.run.plan.rules)
+        with self._scope:
+            async with trio.open_nursery() as self.nursery:
+                task_status.started()
+                await self.run.go()
+
+    async def die(self) -> None:
+        """Nothing that was not kept is left of it."""
+        self._scope.cancel()
+        await wait_all_tasks_blocked()
+        self._log.forget()
+        self._world.slots.close(self.run.walk)
 
 
 def luck_of(seed: int) -> Callable[[JSON], Sequence[Reply]]:
@@ -142,26 +202,30 @@ def luck_of(seed: int) -> Callable[[JSON], Sequence[Reply]]:
     return script
 
 
-@given(cases())
+@given(cases(), st.lists(st.integers(0, 8), max_size=2))
 @settings(max_examples=200, deadline=None)
-def test_what_is_persisted_of_orders_that_overlap_can_be_gone_on_from(case: Case) -> None:
-    """The log is one that the next process understands, and it says where the build stands; one report."""
+def test_whatever_is_asked_at_a_time_the_next_process_can_go_on(case: Case, deaths: list[int]) -> None:
+    """At any moment the log is understood, and says where the build stands; there is one report."""
 
     async def main() -> None:
-        store = Log(random.Random(case.seed))
+        log = Log(random.Random(case.seed))
         async with (
-            open_world(script=luck_of(case.seed), store=store) as world,
+            open_world(script=luck_of(case.seed), store=log) as world,
             trio.open_nursery() as nursery,
         ):
-            run = Run(world, case.value)
-            run.walk._key = "0123456789abcdef"
-            world.slots.open(run.walk, run.plan.rules)
-            nursery.start_soon(run.go)
-            for at, orders in case.orders:
+            process = Process(world, case, log)
+            await nursery.start(process.go)
+            moments = [*case.orders, *((at, ()) for at in deaths)]
+            for at, orders in sorted(moments, key=lambda moment: moment[0]):
                 await trio.sleep_until(began + at)
-                for order, vertex in orders:
-                    nursery.start_soon(steer, run, order, vertex)
+                for order, vertex in orders if not process.run.ends else ():
+                    process.nursery.start_soon(steer, process.run, order, vertex)
                 await trio.lowlevel.checkpoint()
+                if not orders and not process.run.ends:
+                    await process.die()
+                    process = Process(world, case, log)
+                    await nursery.start(process.go)
+            run = process.run
             await trio.sleep(10)
             with trio.fail_after(1_000):
                 while not run.ends:
@@ -170,8 +234,9 @@ def test_what_is_persisted_of_orders_that_overlap_can_be_gone_on_from(case: Case
                     await trio.sleep(1)
             run.check_end()
             assert run.report is not None
-            assert max(Counter(attempts_of(world)).values(), default=1) == 1
-            plan = replayed(case.value, run.plan, store.records)
+            # What was under way when a process died goes out again, under the same id.
+            assert max(Counter(attempts_of(world)).values(), default=1) <= 1 + len(deaths)
+            _, plan = process.replayed()
             vertices = range(len(plan.phases))
             assert [plan.phase(one) for one in vertices] == [run.plan.phase(one) for one in vertices]
             assert (plan.cause, plan.finished, plan.rules) == (run.plan.cause, True, run.plan.rules)
