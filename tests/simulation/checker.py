@@ -456,6 +456,8 @@ class Checker:
     def _append_left(self, step: Step) -> None:
         build = self._builds[step.build]
         record, takes_up = step.detail
+        # Behind the instance, the epoch and the number stands what makes it unlike any other.
+        record = record.rpartition("-")[0]
         build.asked[step.who] = int(record.rpartition("-")[2])
         # One that would be the first of a log is how a second submission is settled: it is refused.
         if step.who in build.fenced and not takes_up and not record.endswith("-1-1"):
@@ -464,11 +466,11 @@ class Checker:
     def _read_back(self, step: Step) -> None:
         """A process whose append was refused sees another's record after its own: it is fenced."""
         build = self._builds[step.build]
-        who = step.detail.rpartition("-")[0].rpartition("-")[0].rpartition("-")[0]
+        instance, _, number, _ = step.detail.rsplit("-", 3)
+        who = instance.rpartition("-")[0]
         mine = [n for n, instance in enumerate(build.instances, 1) if instance == step.who]
-        number = int(step.detail.rpartition("-")[2])
         refused = mine and build.asked.get(step.who, 0) > mine[-1]
-        if who != step.who and refused and number > mine[-1] and step.who in build.loaded:
+        if who != step.who and refused and int(number) > mine[-1] and step.who in build.loaded:
             build.fenced.add(step.who)
 
     # Replies.
