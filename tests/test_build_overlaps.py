@@ -344,7 +344,9 @@ async def just_resumed() -> AsyncIterator[Run]:
     async with open_world(script=ignore, timeout=1_000) as world, trio.open_nursery() as nursery:
         run = Run(world, value, resumed=True)
         nursery.start_soon(run.go)
-        while not run.walk.steerable:
+        for _ in range(100):
+            if run.walk.steerable:
+                break
             await trio.lowlevel.checkpoint()
         assert len(run.walk.calls()) < len(MANY)
         yield run

@@ -248,7 +248,9 @@ def test_limits_of_a_build_are_kept_and_changed(desk: Desk) -> None:
     document = build(*(held(name, "limited") for name in names), options={"limits": {"vpc.create.*": 2}})
     desk.submitter.accepted(document)
     waiting = {"limit": "options.limits vpc.create.*=2", "waiting": 4}
-    eventually(lambda: waiting in desk.ask("get", document)["limits"], what="two in flight")
+    eventually(lambda: waiting in desk.ask("get", document)["limits"], what="two that have slots")
+    # Who has a slot leaves when that is persisted.
+    desk.connectors.await_event("request", build=document["id"], times=2)
     assert len(desk.connectors.ids(document["id"])) == 2
     desk.ask("limit", document, limits={"vpc.create.*": 5})
     eventually(lambda: len(desk.connectors.ids(document["id"])) == 5, what="five in flight")
