@@ -17,6 +17,7 @@ from scheduler.errors import (
     MessageTooLarge,
     StreamNotFound,
 )
+from scheduler.jetstream.streams import LOG
 
 _log = structlog.get_logger(__name__)
 
@@ -148,9 +149,7 @@ async def ask_the_log(weather: Weather, bus: Bus, ask: Callable[[], Awaitable[_T
             looks = looks + 1 if generation == bus.generation else 0
             generation = bus.generation
         if looks >= _SURELY_GONE:
-            weather.missing(
-                LogMissing("the stream of all logs is gone: nothing can be accepted or gone on with")
-            )
+            weather.missing(LogMissing(f"the stream {LOG} is gone: no build can be accepted or gone on with"))
             # No build is to say anything of its own.
             await trio.sleep_forever()
         await trio.sleep(1.0)
