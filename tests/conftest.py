@@ -11,6 +11,8 @@ from brokers import NatsServer
 from brokers import nats_server as run_nats_server
 from fake_bus import FakeBus
 
+pytest_plugins = ["hangs"]
+
 ServerFactory = Callable[..., NatsServer]
 
 

@@ -113,7 +113,7 @@ def run(seed: int, main: Callable[[Later], Awaitable[T]], log: Callable[[str, di
         raise Stuck(msg)
 
     try:
-        with _patched(source), _logging(log), _alarm(seed):
+        with _alarm(seed), _patched(source), _logging(log):
             return trio.run(watched, clock=work.clock, instruments=[watch])
     finally:
         random.setstate(before)
@@ -176,10 +176,14 @@ def _alarm(seed: int) -> Iterator[None]:
     def ring(_: int, __: FrameType | None) -> None:
         raise Stuck(f"seed {seed} does not end within {_LONGEST} s")
 
+    # There is one such timer in a process, and the test that the run is part of may have set it.
     before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, _LONGEST)
+    left, interval = signal.setitimer(signal.ITIMER_REAL, _LONGEST)
+    began = time.monotonic()
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+        if left:
+            signal.setitimer(signal.ITIMER_REAL, max(0.001, left - time.monotonic() + began), interval)
