@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from builds import Document, build, change, prepare
 from fake_bus import FakeBus
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from logs import NOW, fold, record, reread, settled
 
@@ -214,7 +214,6 @@ class Live:
 
 
 @given(st.integers(0, 10**6), st.integers(0, 40))
-@settings(deadline=None)
 def test_a_log_says_the_times_that_were_told(seed: int, steps: int) -> None:
     """Recalled from the log, the times of a build are those that whoever followed it has heard."""
     names = ["a", "b", "c", "d", "e"]
