@@ -177,6 +177,11 @@ class Faults:
         await trio.sleep(until)
         self._world.broker.slow_disk = 0.0
 
+    async def _clock(self, fault: Fault, _: float) -> None:
+        victim = self._victim(fault.number)
+        if victim is not None:
+            self._driver.clocks.set(victim, fault.seconds)
+
     async def _consumers(self, _: Fault, __: float) -> None:
         """Consumers in memory are gone, as after a change of leader."""
         self._world.broker.jetstream.restart()

@@ -7,6 +7,7 @@ may then still arrive long after its client has given it up.
 
 from collections import deque
 from collections.abc import Callable
+from contextvars import Token
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import trio
@@ -87,13 +88,15 @@ class Link:
 class SimBus(Endpoint):
     """The Bus of one process, over simulated connections to the broker."""
 
-    def __init__(self, world: "World", name: str) -> None:
+    def __init__(self, world: "World", name: str, enter: Callable[[], Token[Any]] | None = None) -> None:
         super().__init__(f"_INBOX.{name}", MAX_PAYLOAD)
         self.name = name
         self.dead = False
         """Whether the process is gone: nothing of it leaves any more."""
         self.link: Link | None = None
         self._world = world
+        self._enter = enter
+        """Says whose code runs from now on, where that is to be known."""
         self._greeted = False
         self._known: set[int] = set()
         self._asked: dict[Barrier, None] = {}
@@ -182,7 +185,10 @@ class SimBus(Endpoint):
         handler = self.handlers.get(kind)
         if handler is not None:
             self._world.delivered(self.name, payload)
+            token = self._enter() if self._enter is not None else None
             handler(payload)
+            if token is not None:
+                token.var.reset(token)
 
     def _work(self) -> None:
         if self._greeted and not self._pumping:

@@ -1,6 +1,7 @@
 """The processes of the service: each on a connection of its own, to be killed at any moment."""
 
 from contextvars import ContextVar
+from functools import partial
 from typing import TYPE_CHECKING
 
 import attrs
@@ -27,7 +28,7 @@ class Process:
     over: trio.Event = field(factory=trio.Event)
 
     def __attrs_post_init__(self) -> None:
-        self.bus = SimBus(self.driver.world, self.name)
+        self.bus = SimBus(self.driver.world, self.name, partial(WHO.set, self))
 
     async def run(self) -> None:
         """What `scheduler serve` does, over the simulated bus."""

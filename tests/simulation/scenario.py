@@ -5,6 +5,7 @@ from typing import Any, TypeAlias
 
 from attrs import field, frozen
 
+from simulation.clocks import Disorder, disorder
 from simulation.connectors import PROVIDERS, TYPES, Manners
 from simulation.operating import Operating, operate, spoil
 
@@ -71,7 +72,7 @@ class Fault:
     at: float
     kind: str
     seconds: float
-    """How long it lasts; for a crash, until the next process starts."""
+    """How long it lasts; for a crash, until the next process starts; for a clock, by how much it is set."""
     number: int
     """Chooses among several of the kind: which connector, how much is lost, which moment."""
     moment: str = ""
@@ -93,6 +94,8 @@ class Scenario:
     grace: float
     manners: tuple[Manners, ...]
     """Of the connector of each type."""
+    clocks: Disorder
+    """What is wrong with the clocks of processes."""
     operating: Operating
     """How builds are to be run, and what operators ask for."""
 
@@ -126,6 +129,8 @@ def imagine(seed: int) -> Scenario:
     for number, strike in enumerate(operating.strikes):
         which = (seed + number) * 3
         faults.append(Fault(strike.at, strike.kind, strike.seconds, which, strike.moment))
+    clocks = disorder(seed, min(begin.values()), heals_at)
+    faults += [Fault(one.at, "clock", one.seconds, one.number) for one in clocks.settings]
     return Scenario(
         seed=seed,
         builds=builds,
@@ -137,6 +142,7 @@ def imagine(seed: int) -> Scenario:
         resend=rng.choice(("unsent", "unsent", "unsent", "always", "never")),
         grace=rng.choice((0.0, 1.0, 10.0)),
         manners=manners,
+        clocks=clocks,
         operating=operating,
     )
 

@@ -287,6 +287,9 @@ class World:
             record = (message.headers or {}).get("Scheduler-Record", "")
             takes_up = b'"event":"loading"' in message.data or b'"event":"retried"' in message.data
             self.trace.add(f"append {kind}", who, subject[len("scheduler.log.") :], detail=(record, takes_up))
+        elif subject.startswith("scheduler.event.") and kind == "left":
+            told = json.loads(message.data)
+            self.trace.add("progress left", who, told["build"], detail=json.dumps(told["events"]))
         elif subject.startswith("scheduler.build.") and who == "operator":
             document = json.loads(message.data)
             detail = (subject[len("scheduler.build.") :], message.reply, document)
