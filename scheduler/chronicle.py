@@ -65,7 +65,7 @@ class Chronicle:
 
     @classmethod
     def recall(cls, build: Build, graph: Graph, history: History, clock: Callable[[], float]) -> "Chronicle":
-        """What a log says: of its events with a time as they were told, of the others as they were written."""
+        """What a log says: when its events happened, where it has that, otherwise when they were written."""
         chronicle = cls(len(graph.ids), history.times[0] / 1_000, clock)
         chronicle._outages.extend((begin / 1_000, end / 1_000) for begin, end in history.outages)
         memory = _Memory(chronicle, build, graph)
@@ -211,7 +211,9 @@ class _Memory:
     def _send(self, component: str, sent: float | None, latest: float | None = None) -> None:
         if sent is not None and component not in self._departed:
             self._departed.add(component)
-            self._chronicle.note_sent(self._graph.index[component], sent if latest is None else min(sent, latest))
+            self._chronicle.note_sent(
+                self._graph.index[component], sent if latest is None else min(sent, latest)
+            )
 
     def _settle(self, step: Settled, at: float) -> None:
         chronicle, vertex = self._chronicle, self._graph.index[step.component]

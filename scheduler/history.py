@@ -94,8 +94,8 @@ class History:
 
     def __init__(self) -> None:
         self.latest = 0
-        """The last time in the log, in milliseconds since 1970. All times here are as if they never went back,
-        which they do in logs of earlier versions, where a clock was set or two processes' clocks differed."""
+        """The last time in the log, in milliseconds since 1970. All times here are as if they never went
+        back; in logs of earlier versions they do: a clock was set, or those of two processes differed."""
         self.accepted: Accepted | None = None
         """The first event: set once there is a record."""
         self.steps: list[Event] = []

@@ -552,7 +552,7 @@ async def test_the_total_time_goes_on_over_a_restart(autojump_clock: MockClock) 
 
 
 async def test_the_total_time_stands_still_while_the_build_is_paused(autojump_clock: MockClock) -> None:
-    """Waiting for another attempt, a component loses nothing by an operator's pause; in flight, it goes on."""
+    """Waiting for another attempt, a component loses nothing by a pause; in flight, it goes on."""
     rule = {"attempts": 9, "backoff": 0, "total_timeout": 60}
     async with open_world(script=ignore) as world, trio.open_nursery() as nursery:
         run = Run(world, document([change("a", _timeout=40, _retry=rule)]))

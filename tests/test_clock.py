@@ -49,7 +49,7 @@ async def test_a_clock_that_is_set_does_not_move_a_builds_time(autojump_clock: M
 
 
 async def test_a_builds_time_is_never_behind_what_has_been(autojump_clock: MockClock) -> None:
-    """Where the wall clock is behind, it goes on from the time that is known; where it is ahead, from its own."""
+    """Where the wall clock is behind, it goes on from what is known; where it is ahead, from that."""
     now = wall_clock()
     assert BuildClock(wall_clock, now + DAY)() == pytest.approx(now + DAY)
     assert BuildClock(wall_clock, now - DAY)() == pytest.approx(now)
@@ -111,9 +111,7 @@ async def test_of_a_pause_no_more_is_left_than_the_pause(autojump_clock: MockClo
 
 
 @pytest.mark.parametrize("off", [-DAY, 0.0, DAY])
-async def test_of_a_deadline_no_more_is_left_than_the_deadline(
-    autojump_clock: MockClock, off: float
-) -> None:
+async def test_of_a_deadline_no_more_is_left_than_the_deadline(autojump_clock: MockClock, off: float) -> None:
     """An attempt, and all attempts together, end when they have to at the latest, and never in the past."""
     plant, clock = Plant(ignore), Clock()
     plant.wall_clock = clock
@@ -168,7 +166,7 @@ async def test_a_builds_time_never_goes_back_over_a_restart(
 
 
 async def test_the_log_says_when_things_happened(autojump_clock: MockClock) -> None:
-    """Not when it was written down: a request left before its confirmation was, an outcome before its record."""
+    """Not when it was written down: the word that a request has left waits for company."""
     plant = Plant(ignore)
     async with plant.run() as process:
         await process.submit(document([change("a"), change("b")], [("a", "b")]))
@@ -182,7 +180,9 @@ async def test_the_log_says_when_things_happened(autojump_clock: MockClock) -> N
         history = await process.store.history(log_of("b1"))
         sent = {one.component: one.time for one in history.steps if isinstance(one, Sent)}
         assert sent == {"a": pytest.approx(left, abs=0.02)}
-        settled = {one.component: (one.sent, one.time) for one in history.steps if isinstance(one, Settled)}
+        settled: dict[str, Any] = {
+            one.component: (one.sent, one.time) for one in history.steps if isinstance(one, Settled)
+        }
         assert settled == {
             "a": (None, pytest.approx(left + 3, abs=0.02)),
             # Answered before its departure was worth a word.

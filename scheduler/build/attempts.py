@@ -74,8 +74,8 @@ class Attempts(ABC):
         self._retry_at: dict[Vertex, float] = {}
         """When those that wait for another attempt are due, by Trio's clock."""
         self._first_sent: dict[Vertex, float] = {}
-        """When those were sent for the first time that may be sent again, by Trio's clock; later by as long as
-        the build was paused while they waited for another attempt: that counts for no ``total_timeout``."""
+        """When those were first sent that may be sent again, by Trio's clock; later by the pauses
+        of the build in which they waited for another attempt: those count for no ``total_timeout``."""
         self._held_since: dict[Vertex, float] = {}
         """Since when time stands still for those that wait for another attempt, as the build is paused."""
         self._waits: dict[Vertex, trio.CancelScope] = {}

@@ -34,7 +34,6 @@ from scheduler.records import (
     accepted_chunks,
     decode_event,
     decode_record,
-    encode_event,
     read_headers,
 )
 from scheduler.stores import Departure
