@@ -81,6 +81,8 @@ def component(seen: Seen, vertex: Vertex, *, graph: bool = False) -> Document:
     document |= {name: at for name, at in times.items() if at is not None}
     if seen.walk is not None and (left := seen.walk.retry_in(vertex)) is not None:
         document["retry_at"] = chronicle.clock() + left
+    if failed := chronicle.failed(vertex):
+        document["failed"] = [attempt._asdict() for attempt in failed]
     error = plan.error(vertex)
     if error is not None:
         document["error"] = plan.masked(error)[:1_000]
@@ -89,6 +91,17 @@ def component(seen: Seen, vertex: Vertex, *, graph: bool = False) -> Document:
             plan.graph.ids[dependency] for dependency in plan.graph.dependencies[vertex][:_MOST_NEEDS]
         ]
     return document
+
+
+def interruptions(seen: Seen) -> Document:
+    """When nothing new could be sent: an operator's pauses, and the outages of the broker."""
+    pauses, outages = seen.chronicle.pauses, seen.chronicle.outages
+    return {
+        "pauses": [
+            {"began": begin} if end is None else {"began": begin, "ended": end} for begin, end in pauses
+        ],
+        "outages": [{"began": begin, "ended": end} for begin, end in outages],
+    }
 
 
 @frozen
@@ -221,7 +234,8 @@ class Doctor:
         text = f"attempt {attempt} failed, the next one follows {when}: {error}"
         if self._plan.paused:
             text = f"the build is paused; {text}"
-        return Reason(text, chronicle.sent(vertex), {"subject": self._plan.subject(vertex)})
+        failed = chronicle.failed(vertex)
+        return Reason(text, failed[-1].failed if failed else None, {"subject": self._plan.subject(vertex)})
 
     def _waiting(self, vertex: Vertex) -> Reason:
         plan, chronicle = self._plan, self._seen.chronicle
