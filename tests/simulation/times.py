@@ -16,7 +16,7 @@ from simulation.scenario import Scenario
 _EXACT = 1.0
 """Seconds by which what is reported may be wrong."""
 _EVEN = SHORTEST / 2
-"""Seconds that a message may come later than another one which was on its way as long: the broker was away."""
+"""Seconds by which a message may be later than another one that took as long: the broker was away."""
 _PATIENCE = SHORTEST * 0.75
 """Seconds after everything is well within which what is due is done."""
 
