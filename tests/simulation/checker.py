@@ -139,6 +139,7 @@ class Checker:
             return
         n, who = record.n, record.instance.rpartition("-")[0]
         build.instances.append(who)
+        self._times.written(name, record.at)
         if headers.get("Scheduler-Status") != build.history.status.value:
             self._wrong(f"{name}: record {n} says {headers.get('Scheduler-Status')}")
         for event in record.events:

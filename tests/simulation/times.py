@@ -40,6 +40,8 @@ class Times:
     """By process and build."""
     _taken: dict[str, int] = field(factory=dict)
     """How often each build was taken up, or accepted."""
+    _written: dict[str, int] = field(factory=dict)
+    """The time of each build's last record, in milliseconds since 1970."""
     _orderly: bool = False
     """Whether nothing but time keeps a component from being tried again."""
 
@@ -54,6 +56,13 @@ class Times:
         """A process has a build from now on."""
         self._tellings[who, name] = _Telling(now)
         self._taken[name] = self._taken.get(name, 0) + 1
+
+    def written(self, name: str, at: int) -> None:
+        """A record was written at a time, in milliseconds since 1970."""
+        back = self._written.get(name, at) - at
+        if back > _EXACT * 1_000:
+            self.wrong(f"{name}: in its log the time goes back by {back / 1_000:.0f} s")
+        self._written[name] = at
 
     def told(self, name: str, build: Build, who: str, events: list[JSON], now: float) -> None:
         """A process tells of what happened."""
