@@ -206,6 +206,11 @@ class Call:
         return 0 < self.outgoing.generation < self._exchange.bus.generation
 
     @property
+    def expired(self) -> bool:
+        """Whether its time is over, and it was not given any since."""
+        return self.timer is not None and self.timer.cancelled
+
+    @property
     def maybe_missed(self) -> bool:
         """Whether its reply may have come while nobody here could hear it."""
         outgoing = self.outgoing

@@ -294,6 +294,8 @@ class Attempts(ABC):
             unsure = resend is Resend.UNSENT and not call.reached and not self.plan.halted
             if resend is Resend.ALWAYS or unsure:
                 again.append(call.request.component)
+                if call.expired:
+                    self._connectors.arm(call)
                 call.publish()
         if again:
             _log.info("requests sent again", build=self.id, requests=len(again), first=again[0])
