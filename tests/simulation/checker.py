@@ -32,6 +32,7 @@ from scheduler.events import (
 from scheduler.records import Elsewhere, Position, Status, decode_record
 from simulation.gauges import Gauges
 from simulation.knowledge import Attempt, Build, Component, Reply
+from simulation.replies import Replies
 from simulation.rulebook import Rulebook
 from simulation.scenario import Scenario, dependencies
 from simulation.times import Times
@@ -62,6 +63,7 @@ class Checker:
         self._rulebook = Rulebook(scenario)
         self._gauges = Gauges(scenario, self._rulebook, self._wrong)
         self._times = Times(scenario, self._wrong)
+        self._replies = Replies(scenario, self._wrong)
         self._builds: dict[str, Build] = {}
         for document in scenario.builds:
             needed = dependencies(document)
@@ -85,6 +87,9 @@ class Checker:
             "report arrived": self._report_arrived,
             "answers": self._answers,
             "progress left": self._progress,
+            "reply arrived": lambda step: self._replies.arrived(step.detail, step.time),
+            "starts": lambda step: self._replies.started(step.who, step.time),
+            "server gone": lambda step: self._replies.gone(step.time),
             "taken": self._taken,
             "replies lost": self._replies_lost,
             "order left": self._order_left,
@@ -353,6 +358,7 @@ class Checker:
             if lost and self._scenario.resend != "never":
                 self._wrong(f"G4 {name}: {component} timed out, and never reached the broker")
             self._too_early(name, build, component, attempt, seconds)
+            self._replies.timed_out(name, build, attempt, seconds)
             self._times.timed_out(name, build, attempt, seconds, self._now)
         elif text.startswith("no connector is subscribed"):
             if not one.ever_unheard:
@@ -492,6 +498,7 @@ class Checker:
         if one is not None:
             state, serial, _, attempt = step.detail
             one.answers[serial] = state
+            self._replies.said(serial, attempt)
             current = one.attempts.get(attempt)
             if current is not None and current.answered is None:
                 current.answered = self._now

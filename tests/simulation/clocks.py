@@ -38,6 +38,8 @@ class Disorder:
     errors: tuple[float, ...] = (0.0,)
     """By how many seconds each process's clock is wrong when it starts, in turn."""
     settings: tuple[Setting, ...] = ()
+    change_after_failure: bool = False
+    """Whether a process is killed when something has just failed, and the next one has another clock."""
 
 
 def disorder(seed: int, begin: float, heals_at: float) -> Disorder:
@@ -56,7 +58,7 @@ def disorder(seed: int, begin: float, heals_at: float) -> Disorder:
         Setting(min(heals_at, begin + rng.uniform(0.0, 8.0)), rng.choice(_ERRORS), rng.randrange(1000))
         for _ in range(rng.choice((0, 1, 1, 2)))
     )
-    return Disorder(errors, tuple(settings))
+    return Disorder(errors, tuple(settings), change_after_failure=rng.random() < 0.4)
 
 
 @define(eq=False)

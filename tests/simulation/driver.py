@@ -58,6 +58,7 @@ class Driver:
             rules=parse_rules(scenario.operating.rules),
             retries=parse_retry_rules(scenario.operating.retries),
         )
+        self.world.broker.size = scenario.cluster.servers
         self.clocks = Clocks(scenario.clocks)
         self.processes: list[Process] = []
         self.connectors = [

@@ -21,6 +21,7 @@ from scheduler.config import Settings
 from scheduler.connector import Connectors
 from scheduler.errors import BusError, TemplateError, WrongLastSequence
 from scheduler.events import Accepted, Cancelled, Event, Paused, Sent, Settled, Started, Supplied, Withdrawn
+from scheduler.history import History
 from scheduler.jetstream.api import Ack, JetStream
 from scheduler.jetstream.streams import report_subject
 from scheduler.loading import Loaded, Loader
@@ -461,6 +462,30 @@ def _clocks_that_begin_anew() -> list[Patch]:
     return [(BuildClock, "__init__", forgetful), (BuildClock, "go_on_after", lambda *_: None)]
 
 
+def _no_second_listener() -> list[Patch]:
+    """Replies come in on one connection."""
+    init = Connectors.__init__
+
+    def deaf(connectors: Connectors, *args: Any, **options: Any) -> None:
+        init(connectors, *args, **{**options, "listener": None})
+
+    return [(Connectors, "__init__", deaf)]
+
+
+def _pauses_by_the_clock_of_the_next_process() -> list[Patch]:
+    """What is left of a pause is what the clock says, however far it is behind the log."""
+    journey = Loader._journey
+
+    def credulous(loader: Loader, plan: Plan, history: History, *args: Any) -> Any:
+        latest, history.latest = history.latest, 0
+        try:
+            return journey(loader, plan, history, *args)
+        finally:
+            history.latest = latest
+
+    return [(Loader, "_journey", credulous)]
+
+
 _MAKERS: tuple[Callable[[], list[Patch]], ...] = (
     _no_write_ahead,
     _accepted_too_early,
@@ -498,6 +523,8 @@ _MAKERS: tuple[Callable[[], list[Patch]], ...] = (
     _dependents_of_what_failed,
     _durations_by_the_wall_clock,
     _clocks_that_begin_anew,
+    _pauses_by_the_clock_of_the_next_process,
+    _no_second_listener,
 )
 MUTANTS: Mapping[str, Callable[[], list[Patch]]] = {
     maker.__name__.strip("_").replace("_", " "): maker for maker in _MAKERS

@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 from attrs import field, frozen
 
 from simulation.clocks import Disorder, disorder
+from simulation.cluster import HARMLESS, Cluster, cluster
 from simulation.connectors import PROVIDERS, TYPES, Manners
 from simulation.operating import Operating, operate, spoil
 
@@ -96,6 +97,8 @@ class Scenario:
     """Of the connector of each type."""
     clocks: Disorder
     """What is wrong with the clocks of processes."""
+    cluster: Cluster
+    """The servers of the broker."""
     operating: Operating
     """How builds are to be run, and what operators ask for."""
 
@@ -131,6 +134,12 @@ def imagine(seed: int) -> Scenario:
         faults.append(Fault(strike.at, strike.kind, strike.seconds, which, strike.moment))
     clocks = disorder(seed, min(begin.values()), heals_at)
     faults += [Fault(one.at, "clock", one.seconds, one.number) for one in clocks.settings]
+    if clocks.change_after_failure:
+        faults.append(Fault(0.0, "crash at", 0.05, len(faults), "failed"))
+    servers = cluster(seed, min(begin.values()))
+    if servers.alone:
+        faults = [fault for fault in faults if fault.kind in HARMLESS]
+    faults += [Fault(one.at, "server", one.seconds, one.number, one.moment) for one in servers.losses]
     return Scenario(
         seed=seed,
         builds=builds,
@@ -143,6 +152,7 @@ def imagine(seed: int) -> Scenario:
         grace=rng.choice((0.0, 1.0, 10.0)),
         manners=manners,
         clocks=clocks,
+        cluster=servers,
         operating=operating,
     )
 
