@@ -388,7 +388,7 @@ async def test_every_captured_reply_comes_before_every_deadline(
 
 
 async def test_what_is_sent_again_after_a_reconnect_has_all_of_its_time(autojump_clock: MockClock) -> None:
-    """A deadline that passes before a request that was lost goes out again is not the one of the next copy."""
+    """A deadline that passed before a lost request goes out again is not that of the next copy."""
     plant = Plant(ignore, attempt_timeout=100, resend=(("*.*.*", Resend.ALWAYS),))
     async with plant.run() as process:
         await trio.sleep(2)

@@ -41,6 +41,11 @@ class Disorder:
     change_after_failure: bool = False
     """Whether a process is killed when something has just failed, and the next one has another clock."""
 
+    @property
+    def agree(self) -> bool:
+        """Whether all processes have the same time."""
+        return not self.settings and len(set(self.errors)) == 1
+
 
 def disorder(seed: int, begin: float, heals_at: float) -> Disorder:
     """Decide it for a seed.
