@@ -29,7 +29,7 @@ from scheduler.stores.jetstream import JetStreamStore
 from scheduler.strictjson import decode, encode
 from scheduler.subjects import CONTROL, may_be_answered
 from scheduler.supervisor import Supervisor
-from scheduler.survey import Doctor, Seen, component, summary
+from scheduler.survey import Doctor, Seen, component, interruptions, summary
 
 _log = structlog.get_logger()
 
@@ -239,6 +239,8 @@ class Control:
             start = _whole(document, "from", 0, low=0, high=max(0, total))
             end = min(total, start + _whole(document, "limit", _PAGE, low=1, high=_PAGE))
             graph = _flag(document, "graph")
+            if graph:
+                answer |= interruptions(seen)
             for vertex in range(start, end):
                 answer["components"].append(component(seen, vertex, graph=graph))
                 if not vertex % _BUILT_AT_ONCE:

@@ -60,6 +60,7 @@ class Helm:
     async def pause(self) -> str:
         """Send nothing new for now."""
         events = self._plan.pause(on=True)
+        self._walk.pause()
         self._walk.tell("paused")
         await self._walk.persist(*events)
         return f"paused: nothing new is sent; {count(self._plan.in_flight, 'component')} in flight"

@@ -261,7 +261,9 @@ class Loader:
             return False
         # What was captured since is still to be read, whatever this process has seen for other builds.
         self._captured.keep_behind(build, record.position)
-        log = self._store.open(build, sequence=last.sequence, n=record.n, epoch=record.epoch + 1)
+        log = self._store.open(
+            build, sequence=last.sequence, n=record.n, epoch=record.epoch + 1, at=record.at / 1_000
+        )
         log.status, log.loads = headings.status, headings.loads + anew
         await log.append(Loading())
         log.loads = 0
@@ -302,7 +304,9 @@ class Loader:
         return plan, accepted
 
     def _journey(self, plan: Plan, history: History, caught_up: trio.Event, after: Position) -> Journey:
-        now = self._store.wall_clock() * 1_000
+        # Where our clock is behind the one of the process before us, or a clock was set, as much is left of
+        # a pause or a deadline as there was.
+        now = max(self._store.wall_clock() * 1_000, history.latest)
         index = plan.graph.index
 
         def ago(at: float) -> float:
@@ -318,7 +322,11 @@ class Loader:
                 for component, until in history.pauses.items()
             },
             extended={v: flight.extended / 1_000 for v, flight in flights.items() if flight.extended},
-            begun={index[component]: ago(began) for component, began in history.began.items()},
+            # While the build is paused, up to when that began to count for the component.
+            begun={
+                index[component]: max(0.0, (history.held.get(component, now) - began) / 1_000)
+                for component, began in history.began.items()
+            },
         )
 
     async def look(self, build: str) -> tuple[Plan, History] | None:
@@ -366,7 +374,13 @@ class Loader:
                 *decide(plan),
                 *(one for one in adopted if plan.phase(plan.graph.index[one.component]) is Phase.ERRORED),
             ]
-            log = self._store.open(build, sequence=last.sequence, n=history.n, epoch=history.epoch + 1)
+            log = self._store.open(
+                build,
+                sequence=last.sequence,
+                n=history.n,
+                epoch=history.epoch + 1,
+                at=history.latest / 1_000,
+            )
             await log.append(*events)
             caught_up = trio.Event()
             caught_up.set()

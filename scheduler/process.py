@@ -13,7 +13,8 @@ import structlog
 import trio
 
 from scheduler.broker import open_broker
-from scheduler.bus import Bus
+from scheduler.bus import Bus, Listener
+from scheduler.bus.listener import open_listener
 from scheduler.bus.nats import open_bus
 from scheduler.bus.options import BusOptions
 from scheduler.config import Settings
@@ -86,8 +87,8 @@ async def run_service(settings: Settings) -> int:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(stopping.watch, signals, nursery.cancel_scope)
-            async with _open_bus(settings) as bus:
-                service = Service(settings, bus, await open_store(settings, bus))
+            async with _open_bus(settings) as (bus, listener):
+                service = Service(settings, bus, await open_store(settings, bus), listener=listener)
                 stopping.service = service
                 await service.run()
             nursery.cancel_scope.cancel()
@@ -121,8 +122,8 @@ class _Stopping:
 
 
 @asynccontextmanager
-async def _open_bus(settings: Settings) -> AsyncIterator[Bus]:
-    """The bus that the settings name, with a broker of our own where they say so."""
+async def _open_bus(settings: Settings) -> AsyncIterator[tuple[Bus, Listener]]:
+    """The bus that the settings name, and its listener, with a broker of our own where they say so."""
     async with AsyncExitStack() as stack:
         options = attrs.evolve(settings.bus, name=f"scheduler {settings.name}")
         if settings.embedded:
@@ -134,7 +135,8 @@ async def _open_bus(settings: Settings) -> AsyncIterator[Bus]:
             nursery = await stack.enter_async_context(trio.open_nursery())
             nursery.start_soon(_fail_when_dead, broker.died)
             stack.callback(nursery.cancel_scope.cancel)
-        yield await stack.enter_async_context(open_bus(options))
+        bus = await stack.enter_async_context(open_bus(options))
+        yield bus, await stack.enter_async_context(open_listener(bus, options))
 
 
 async def _fail_when_dead(died: trio.Event) -> None:

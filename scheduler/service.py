@@ -5,13 +5,13 @@ what is in flight; when its grace is over it stops waiting, and closes.
 """
 
 import secrets
-import time
 
 import structlog
 import trio
 
 from scheduler import __version__, intake
-from scheduler.bus import Bus, Message, Subscription
+from scheduler.bus import Bus, Listener, Message, Subscription
+from scheduler.clock import BuildClock
 from scheduler.codec import encode_token
 from scheduler.config import Settings
 from scheduler.connector import Connectors
@@ -58,9 +58,12 @@ class Service:
         settings: bounds and timeouts.
         bus: connected.
         store: where builds are persisted.
+        listener: a second connection that replies come in on, too.
     """
 
-    def __init__(self, settings: Settings, bus: Bus, store: Store) -> None:
+    def __init__(
+        self, settings: Settings, bus: Bus, store: Store, *, listener: Listener | None = None
+    ) -> None:
         self._settings = settings
         self._bus = bus
         self._store = store
@@ -72,6 +75,7 @@ class Service:
             timeouts=settings.timeout_for,
             start_timeout=settings.start_timeout,
             limits=settings.limits,
+            listener=listener,
         )
         self._slots = Slots(
             settings.rules,
@@ -92,7 +96,7 @@ class Service:
             unresolved=settings.unresolved.value,
             resending=settings.resend_for,
             retries=settings.retries,
-            wall_clock=time.time if self._durable is None else self._durable.wall_clock,
+            clock=(lambda _: BuildClock()) if self._durable is None else self._durable.clock,
         )
         self._id = secrets.token_hex(11) if self._durable is None else encode_token(self._durable.instance)
         self._peers = Peers(bus, NAME, self._id)

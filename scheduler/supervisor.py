@@ -4,7 +4,6 @@ One build's trouble never reaches another: whatever a build raises ends here.
 """
 
 import secrets
-import time
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
@@ -16,6 +15,7 @@ from attrs import define, evolve, field
 
 from scheduler.build import Journey, Resending, Walk, store_failure
 from scheduler.chronicle import Chronicle
+from scheduler.clock import BuildClock
 from scheduler.connector import Connectors
 from scheduler.durations import Durations, expectation
 from scheduler.errors import AlreadyLogged, Fenced, InvalidBuild, Problem, StoreError
@@ -81,7 +81,7 @@ class Supervisor:
         retries: the operator's rules for what fails.
         durations: how long requests take, as far as is known: said for each that was completed, and asked
             for when a build begins.
-        wall_clock: seconds since 1970.
+        clock: the clock of a build that is about to begin here, or to be looked at.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class Supervisor:
         resending: Resending = lambda _: Resend.UNSENT,
         retries: Retries = (),
         durations: Durations | None = None,
-        wall_clock: Callable[[], float] = time.time,
+        clock: Callable[[str], BuildClock] = lambda _: BuildClock(),
     ) -> None:
         self.on_orphan: Callable[[], None] = lambda: None
         """Is told when somebody submits a build that has a log and is held by nobody here."""
@@ -111,7 +111,7 @@ class Supervisor:
         self._unresolved = unresolved
         self._resending = resending
         self._retries = retries
-        self._wall_clock = wall_clock
+        self._clock = clock
         self.durations = durations or Durations()
         self._connectors = connectors
         self._slots = slots
@@ -165,8 +165,12 @@ class Supervisor:
 
     def recalled(self, plan: Plan, history: History) -> Seen:
         """A build as its log says that it stood."""
-        chronicle = Chronicle.recall(plan.build, plan.graph, history, self._wall_clock)
-        return Seen(plan, chronicle, None, 2 * len(history.steps))
+        return Seen(plan, self._recall(plan, history), None, 2 * len(history.steps))
+
+    def _recall(self, plan: Plan, history: History) -> Chronicle:
+        clock = self._clock(plan.build.id)
+        clock.go_on_after(history.latest / 1_000)
+        return Chronicle.recall(plan.build, plan.graph, history, clock)
 
     def holds(self, build: str) -> bool:
         """Whether the build is ours, or about to be."""
@@ -277,9 +281,9 @@ class Supervisor:
         Raises:
             PlanError: the plan does not know how to go on.
         """
-        chronicle = Chronicle.recall(plan.build, plan.graph, history, self._wall_clock)
+        chronicle = self._recall(plan, history)
         if plan.run != history.run:
-            chronicle.begin_anew(plan.unsettled())
+            chronicle.begin_anew(plan.unsettled(), chronicle.clock())
         walk, track = self._new_walk(plan, key=accepted.key, journey=journey, chronicle=chronicle)
         # Whoever has followed it so far has seen less than this.
         track.sequence = 2 * len(history.steps)
@@ -349,10 +353,13 @@ class Supervisor:
 
     def note_outage(self, seconds: float) -> None:
         """Nothing could be done for so long, and now it can: deadlines have moved by that."""
-        if self._store.in_order and seconds >= _WORTH_NOTING:
-            for walk in self._walks():
-                if walk.plan.in_flight:
-                    self._store.note(walk.id, Suspended(), Resumed(seconds), lazily=True)
+        if seconds < _WORTH_NOTING:
+            return
+        for held in self._held.values():
+            if held.walk is not None and held.track is not None and held.walk.plan.in_flight:
+                held.track.chronicle.note_outage(seconds)
+                if self._store.in_order:
+                    self._store.note(held.build, Suspended(), Resumed(seconds), lazily=True)
 
     def long_waits(self, seconds: float) -> list[tuple[str, str, float]]:
         """Builds whose oldest request is unanswered for longer: build, component, seconds."""
@@ -386,7 +393,9 @@ class Supervisor:
     def _new_walk(
         self, plan: Plan, *, key: str, journey: Journey | None, chronicle: Chronicle | None = None
     ) -> tuple[Walk, Track]:
-        chronicle = chronicle or Chronicle(len(plan.build.changes), self._wall_clock(), self._wall_clock)
+        if chronicle is None:
+            clock = self._clock(plan.build.id)
+            chronicle = Chronicle(len(plan.build.changes), clock(), clock)
         track = Track(self._feed, plan, chronicle, self.durations.record)
         walk = Walk(
             plan,
@@ -427,7 +436,6 @@ class Supervisor:
 
     async def _run_to_report(self, walk: Walk, track: Track) -> None:
         log = _log.bind(build=walk.id)
-        began = trio.current_time()
         total = len(walk.plan.build.changes)
         log.info("build started", action=walk.plan.build.action, changes=total)
         try:
@@ -449,7 +457,8 @@ class Supervisor:
             self._reported[walk.id] = None
             if len(self._reported) > _MOST_REPORTED:
                 self._reported.popitem(last=False)
-            seconds = round(trio.current_time() - began, 3)
+            # Of the whole build, whichever processes had it.
+            seconds = round(track.chronicle.clock() - track.chronicle.accepted, 3)
             if report.error is None:
                 log.info("build done", changes=total, seconds=seconds)
             else:

@@ -6,6 +6,7 @@ from typing import Any
 from attrs import define, frozen
 
 from scheduler.build import Walk
+from scheduler.call import MAYBE_MISSED
 from scheduler.chronicle import Chronicle
 from scheduler.graph import Vertex
 from scheduler.plan import Phase, Plan
@@ -81,6 +82,8 @@ def component(seen: Seen, vertex: Vertex, *, graph: bool = False) -> Document:
     document |= {name: at for name, at in times.items() if at is not None}
     if seen.walk is not None and (left := seen.walk.retry_in(vertex)) is not None:
         document["retry_at"] = chronicle.clock() + left
+    if failed := chronicle.failed(vertex):
+        document["failed"] = [attempt._asdict() for attempt in failed]
     error = plan.error(vertex)
     if error is not None:
         document["error"] = plan.masked(error)[:1_000]
@@ -89,6 +92,17 @@ def component(seen: Seen, vertex: Vertex, *, graph: bool = False) -> Document:
             plan.graph.ids[dependency] for dependency in plan.graph.dependencies[vertex][:_MOST_NEEDS]
         ]
     return document
+
+
+def interruptions(seen: Seen) -> Document:
+    """When nothing new could be sent: an operator's pauses, and the outages of the broker."""
+    pauses, outages = seen.chronicle.pauses, seen.chronicle.outages
+    return {
+        "pauses": [
+            {"began": begin} if end is None else {"began": begin, "ended": end} for begin, end in pauses
+        ],
+        "outages": [{"began": begin, "ended": end} for begin, end in outages],
+    }
 
 
 @frozen
@@ -210,6 +224,8 @@ class Doctor:
         if call is not None and call.outgoing is not None and not call.outgoing.generation:
             return Reason("its request waits for the connection to the broker", sent, more)
         text = f"it waits for its connector to answer on {subject}"
+        if call is not None and call.maybe_missed:
+            text += f"; {MAYBE_MISSED}: look whether it was done, then skip it (with what was returned)"
         return Reason(text, sent, {**more, "connector": "silent"})
 
     def _retrying(self, vertex: Vertex) -> Reason:
@@ -221,7 +237,8 @@ class Doctor:
         text = f"attempt {attempt} failed, the next one follows {when}: {error}"
         if self._plan.paused:
             text = f"the build is paused; {text}"
-        return Reason(text, chronicle.sent(vertex), {"subject": self._plan.subject(vertex)})
+        failed = chronicle.failed(vertex)
+        return Reason(text, failed[-1].failed if failed else None, {"subject": self._plan.subject(vertex)})
 
     def _waiting(self, vertex: Vertex) -> Reason:
         plan, chronicle = self._plan, self._seen.chronicle

@@ -56,6 +56,8 @@ class FakeJetStream:
         self.streams: dict[str, Stream] = {}
         self.silent = False
         """No quorum: nothing is stored, nothing is answered."""
+        self.leaderless: set[str] = set()
+        """The streams that store nothing, while everything else goes on."""
         self.refusal: Refusal | None = None
         """What all of the API and every publish is answered with instead of being done."""
         self.no_room = False
@@ -88,7 +90,7 @@ class FakeJetStream:
         for stream in self.streams.values():
             if stream.takes(message.subject):
                 found = True
-                if not self.silent:
+                if not self.silent and stream.name not in self.leaderless:
                     self._publish(stream, message)
         return found
 

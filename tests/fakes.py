@@ -488,6 +488,9 @@ class Diary(Observer):
     def sent(self, vertex: int, attempt: int) -> None:
         self.entries.append((self.ids[vertex], State.RUNNING, None))
 
+    def resumed(self, vertex: int, attempt: int) -> None:
+        self.sent(vertex, attempt)
+
     def waits(self, vertex: int) -> None:
         self.entries.append((self.ids[vertex], State.WAITING, None))
 

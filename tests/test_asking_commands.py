@@ -454,7 +454,7 @@ def test_the_timeline_as_json(scheduler: FakeScheduler, capsys: Captured) -> Non
     assert (document["seconds"], document["waiting"], document["working"]) == (3.0, 0.75, 2.25)
     assert document["components"][1] == {
         "id": "c001", "state": "completed", "due": T + 1, "sent": T + 1.25, "ended": T + 2,
-        "waited": 0.25, "worked": 0.75,
+        "waited": 0.25, "worked": 0.75, "waits": {"slots": 0.25},
     }  # fmt: skip
     assert scheduler.asked[0][1]["graph"] is True
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from builds import Document, build, change, prepare
 from fake_bus import FakeBus
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from logs import NOW, fold, record, reread, settled
 
@@ -124,7 +124,7 @@ def test_a_build_that_is_over() -> None:
 def test_a_further_run_that_begins_here() -> None:
     """Whoever begins it has all that is to be done wait anew."""
     chronicle = recall(PAIR, [(1, started("a")), (2, settled("a", "errored")), (3, Finished("no"))])
-    chronicle.begin_anew([0, 1])
+    chronicle.begin_anew([0, 1], SECONDS + 5)
     assert times(chronicle, 2) == [(None, None, None)] * 2
     assert chronicle.over is None
 
@@ -214,7 +214,6 @@ class Live:
 
 
 @given(st.integers(0, 10**6), st.integers(0, 40))
-@settings(deadline=None)
 def test_a_log_says_the_times_that_were_told(seed: int, steps: int) -> None:
     """Recalled from the log, the times of a build are those that whoever followed it has heard."""
     names = ["a", "b", "c", "d", "e"]

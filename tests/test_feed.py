@@ -96,6 +96,7 @@ async def test_a_message_says_where_the_build_stands_and_what_happened(
     assert message == {
         "v": 2,
         "build": "b1",
+        "source": track.source,
         "seq": 3,
         "time": NOW + 2.5,
         "total": 3,

@@ -387,6 +387,27 @@ async def test_every_captured_reply_comes_before_every_deadline(
         assert process.requests == []
 
 
+async def test_what_is_sent_again_after_a_reconnect_has_all_of_its_time(autojump_clock: MockClock) -> None:
+    """A deadline that passed before a lost request goes out again is not that of the next copy."""
+    plant = Plant(ignore, attempt_timeout=100, resend=(("*.*.*", Resend.ALWAYS),))
+    async with plant.run() as process:
+        await trio.sleep(2)
+        await process.submit(document("a"))
+        await trio.sleep(99.9)
+        ask = f"$JS.API.STREAM.MSG.GET.{REPLIES}"
+        plant.broker.line.plan(ask, Fate.HOLD)
+        await trio.sleep(1)
+        process.bus.disconnect()
+        process.bus.reconnect()
+        await trio.sleep(1)
+        plant.broker.line.release(ask)
+        await trio.sleep(90)
+        assert process.requests == ["a", "a"]
+        assert process.reports == []
+        await until(lambda: process.reports)
+        assert process.report[1]["error"] == "a: timed out after 100 s"
+
+
 async def test_what_was_captured_during_an_outage_comes_before_the_deadline(
     autojump_clock: MockClock,
 ) -> None:

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scheduler.timeline import Span, Timeline, critical_path, histogram, pack, read_timeline, trace
+from scheduler.timeline import Span, Timeline, critical_path, histogram, read_timeline
+from scheduler.traces import pack, trace
 
 T = 1_800_000_000.0
 JSON = dict[str, Any]

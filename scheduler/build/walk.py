@@ -227,6 +227,8 @@ class Walk(Attempts):
         if journey is not None:
             self._first_sent = {vertex: now - seconds for vertex, seconds in journey.begun.items()}
             self._retry_at = {vertex: now + seconds for vertex, seconds in journey.pauses.items()}
+            if plan.paused:
+                self.pause()
         for vertex in self._tasks:
             self._settled[vertex] = False
             if plan.in_flight and plan.is_in_flight(vertex):

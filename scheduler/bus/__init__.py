@@ -104,3 +104,27 @@ class Bus(Protocol):
 
     def on_refused(self, handler: Callable[[str], None]) -> None:
         """Have ``handler(subject)`` called when the server refuses a publish for lack of permission."""
+
+
+class Listener(Protocol):
+    """A second connection, to another server of the cluster: it hears what the first one may miss.
+
+    It only listens. Where the broker is one server alone it is never connected.
+    """
+
+    @property
+    def connected(self) -> bool:
+        """Whether it is up right now."""
+
+    def listen(self, subject: str, handler: Handler) -> None:
+        """Call ``handler`` with every message on ``subject``, while it is up; synchronous."""
+
+    def on_connected(self, handler: Callable[[], None]) -> None:
+        """Have ``handler()`` called whenever it was established; it must not block or raise."""
+
+    def missed(self, *, captured: bool) -> bool:
+        """Whether messages may be lost that came while the first connection was last away.
+
+        Args:
+            captured: a stream keeps them, for as long as the server lives that has it.
+        """

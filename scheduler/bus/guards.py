@@ -102,6 +102,16 @@ class Connection(Client):
         return str(self._server_info.get("version", ""))
 
     @property
+    def server_id(self) -> str:
+        """The server's own id: new at each of its starts, and the same at all its addresses."""
+        return str(self._server_info.get("server_id", ""))
+
+    @property
+    def cluster(self) -> str:
+        """The name of the server's cluster; empty where it is on its own."""
+        return str(self._server_info.get("cluster", ""))
+
+    @property
     def discovered(self) -> list[str]:
         """The ``host:port`` of each server of the cluster that this one told of."""
         return [uri.netloc for uri in self.discovered_servers]

@@ -4,7 +4,7 @@ A line is a list of texts with their styles, and no more: a board is drawn sever
 own tables and texts take more time for it than all the rest.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeAlias
 
 from rich.cells import cell_len, set_cell_size
@@ -13,7 +13,8 @@ from rich.style import Style
 from rich.text import Text
 
 from scheduler.progress import Progress
-from scheduler.text import printable
+from scheduler.text import printable, seconds
+from scheduler.timeline import Wait
 
 Line: TypeAlias = list[tuple[str, str]]
 """Texts, each with the name of its style; empty for none."""
@@ -37,6 +38,8 @@ _WORDS = (
     ("skipped", "skipped"),
     ("errored", "errored"),
 )
+_WORTH_TELLING = 0.05
+"""Seconds of waiting: less is shown as none."""
 _ALWAYS = 3
 """Of those, how many are there also when they are 0."""
 
@@ -90,6 +93,23 @@ def counts(progress: Progress) -> Line:
 def plain(line: Line) -> str:
     """A line without its styles."""
     return "".join(text for text, _ in line)
+
+
+def waits_in_words(waits: Mapping[Wait, float], slots: str = "waiting") -> str:
+    """``2.0s waiting, 1m04s paused``: what there was no wait for is left out.
+
+    Args:
+        waits: seconds.
+        slots: what waiting for slots and limits is called.
+    """
+    words = {
+        Wait.SLOTS: slots,
+        Wait.RETRY: "between attempts",
+        Wait.PAUSE: "paused",
+        Wait.OUTAGE: "without the broker",
+    }
+    shown = [kind for kind in words if waits[kind] >= _WORTH_TELLING] or [Wait.SLOTS]
+    return ", ".join(f"{seconds(waits[kind])} {words[kind]}" for kind in shown)
 
 
 def columns(

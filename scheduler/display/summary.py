@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from scheduler.display.lines import as_text, counts
+from scheduler.display.lines import as_text, counts, waits_in_words
 from scheduler.progress import Progress
 from scheduler.text import count, printable, seconds
-from scheduler.timeline import Span
+from scheduler.timeline import Span, waits_of
 
 _ERROR_WIDTH = 230
 """Less than three lines of 80."""
@@ -45,8 +45,7 @@ def summary_lines(progress: Progress, now: float) -> list[Text]:
 
 def _path(path: Sequence[Span]) -> list[Text]:
     total = path[-1].ended - path[0].due
-    waiting = sum(span.waiting for span in path)
-    took = f"{seconds(total)}, of it {seconds(waiting)} waiting"
+    took = f"{seconds(total)}, of it {waits_in_words(waits_of(path))}"
     lines = [_dim(f"critical path: {count(len(path), 'component')}, {took}")]
     hidden = len(path) - 2 * _ENDS
     for index, span in enumerate(path):

@@ -205,6 +205,7 @@ class JsonView:
                     "component": span.component,
                     "waited": round(span.waiting, 3),
                     "worked": round(span.working, 3),
+                    "waits": {kind.value: round(took, 3) for kind, took in span.waits.items() if took},
                 }
                 for span in progress.path
             ],

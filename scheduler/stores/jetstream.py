@@ -16,6 +16,7 @@ import trio
 from attrs import evolve, frozen
 
 from scheduler.bus import Bus
+from scheduler.clock import BuildClock
 from scheduler.errors import AlreadyLogged, BusError, StoreError, UnreadableLog
 from scheduler.events import Accepted, Event, Finished, Reported, Sent
 from scheduler.history import History
@@ -33,7 +34,6 @@ from scheduler.records import (
     accepted_chunks,
     decode_event,
     decode_record,
-    encode_event,
     read_headers,
 )
 from scheduler.stores import Departure
@@ -154,7 +154,7 @@ class JetStreamStore:
             events = events[1:]
         log = self._log(build)
         for event in events:
-            log.put([encode_event(event)], _STATUS.get(type(event)))
+            log.put([log.encoded(event)], _STATUS.get(type(event)))
         await log.commit()
 
     def note(self, build: str, *events: Event, lazily: bool = False) -> None:
@@ -163,9 +163,9 @@ class JetStreamStore:
         if log is None or log.failure is not None:
             return
         if lazily:
-            log.put_lazily(map(encode_event, events))
+            log.put_lazily(map(log.encoded, events))
         else:
-            log.put(map(encode_event, events))
+            log.put(map(log.encoded, events))
 
     def on_failure(self, build: str, handler: Callable[[StoreError], None]) -> None:
         """Have ``handler`` told when nothing more can be written for the build."""
@@ -195,10 +195,15 @@ class JetStreamStore:
             with suppress(StoreError):
                 await log.commit_all()
 
-    def open(self, build: str, *, sequence: int, n: int, epoch: int) -> BuildLog:
-        """Write on in the log of a build that an earlier process began."""
-        log = self._logs[build] = BuildLog(build, self._desk, sequence=sequence, n=n, epoch=epoch)
+    def open(self, build: str, *, sequence: int, n: int, epoch: int, at: float = 0.0) -> BuildLog:
+        """Write on in the log of a build that an earlier process began, whose last record is of ``at``."""
+        log = self._logs[build] = BuildLog(build, self._desk, sequence=sequence, n=n, epoch=epoch, at=at)
         return log
+
+    def clock(self, build: str) -> BuildClock:
+        """The clock of a build: that of its log, where it is written here."""
+        log = self._logs.get(build)
+        return BuildClock(self.wall_clock) if log is None else log.clock
 
     def close(self, build: str) -> None:
         """Nothing more is to be written for this build. Idempotent."""

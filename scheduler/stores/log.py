@@ -21,6 +21,7 @@ import trio
 from attrs import define, field
 
 from scheduler.bus import Bus, Outgoing
+from scheduler.clock import BuildClock
 from scheduler.errors import (
     AlreadyLogged,
     BusClosed,
@@ -29,13 +30,14 @@ from scheduler.errors import (
     MessageTooLarge,
     StoreError,
 )
-from scheduler.events import Event, Sent
+from scheduler.events import Event, Retrying, Sent, Settled, Withdrawn
 from scheduler.jetstream.api import JetStream, Stored
 from scheduler.jetstream.objects import Objects
 from scheduler.jetstream.streams import LOG, log_subject
 from scheduler.records import (
     DIGEST_HEADER,
     RECORD_HEADER,
+    TIMED,
     Elsewhere,
     Position,
     Status,
@@ -53,6 +55,8 @@ _MOST_RECORD_BYTES = 1024 * 1024
 _ROOM = 8 * 1024
 """Bytes of a message beside the events of its record."""
 _APPENDS_AT_ONCE = 128
+_ENDS = (Settled, Retrying, Withdrawn)
+"""The events that end an attempt."""
 
 
 @define(eq=False)
@@ -100,10 +104,15 @@ class BuildLog:
         sequence: of the last record in the stream; 0 where there is none yet.
         n: the number of the last record.
         epoch: how often the build was taken up, by this process as well.
+        at: when the last record was written, in seconds since 1970.
     """
 
-    def __init__(self, build: str, desk: Desk, *, sequence: int = 0, n: int = 0, epoch: int = 1) -> None:
+    def __init__(
+        self, build: str, desk: Desk, *, sequence: int = 0, n: int = 0, epoch: int = 1, at: float = 0.0
+    ) -> None:
         self.build = build
+        self.clock = BuildClock(desk.wall_clock, at)
+        """The build's time, in the log and wherever else this process tells of it."""
         self.n = n
         self.epoch = epoch
         self.loads = 0
@@ -132,6 +141,8 @@ class BuildLog:
         """Whether a record is to be written although there is nothing to say in it but the position."""
         self._round = trio.Event()
         """Set when a record was written, or will not be."""
+        self._left: dict[str, float] = {}
+        """When each attempt left whose departure is not in the log, by component."""
         self._leaving: list[_Leaving] = []
         self.loose: list[str] = []
         """Objects with events whose record is not committed."""
@@ -146,8 +157,17 @@ class BuildLog:
             Fenced: another process writes this log now.
             StoreError: what was wrong the first time that something was.
         """
-        self.put(map(encode_event, events))
+        self.put(map(self.encoded, events))
         await self.commit()
+
+    def encoded(self, event: Event) -> bytes:
+        """An event that happens now, as it is to be written."""
+        left: float | None = None
+        if isinstance(event, _ENDS):
+            left = self._left.pop(event.component, None)
+        if type(event) not in TIMED:
+            return encode_event(event)
+        return encode_event(event, self.clock(), left)
 
     def put(self, events: Iterable[bytes], status: Status | None = None) -> None:
         """Queue encoded events, and have them committed soon; ``status`` is that of the log with them."""
@@ -186,6 +206,8 @@ class BuildLog:
         """Put ``event`` once the broker is known to have got the request; nobody waits for that."""
         outgoing = departure.outgoing
         if self.failure is None and outgoing is not None:
+            # Of several copies the first one counts: the time of the attempt began with it.
+            self._left.setdefault(event.component, self.clock())
             self._leaving.append(_Leaving(self.departures, event, departure, outgoing))
             self.departures += 1
             self._desk.waiting[self] = None
@@ -211,7 +233,8 @@ class BuildLog:
                 kept.append(leaving)
             elif outgoing.generation == generation:
                 departure.reached = True
-                self._lazy.append(encode_event(leaving.event))
+                left = self._left.pop(leaving.event.component, None)
+                self._lazy.append(encode_event(leaving.event, left))
             # Else its connection was lost before anybody knew: nobody can tell any more.
         self._leaving = kept
 
@@ -264,6 +287,7 @@ class BuildLog:
         self._queue.clear()
         self._lazy.clear()
         self._leaving.clear()
+        self._left.clear()
         self._desk.waiting.pop(self, None)
         while self._waiters:
             self._waiters.popleft()[1].set()
@@ -287,7 +311,7 @@ class BuildLog:
             epoch=self.epoch,
             instance=desk.instance,
             record_id=record_id,
-            at=int(desk.wall_clock() * 1_000),
+            at=int(self.clock() * 1_000),
             position=self._position,
             events=events,
         )
