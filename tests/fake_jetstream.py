@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import trio
 from fake_bus import FakeBus, Published
-from fake_jetstream_api import FULL, NO_ROLLUP, NO_ROOM, UNAVAILABLE, Api, Refusal
+from fake_jetstream_api import FULL, NO_ROLLUP, NO_ROOM, NOT_THE_STREAM, UNAVAILABLE, Api, Refusal
 from fake_streams import DAY_ZERO, JSON, SECOND, Consumer, Kept, Later, Pull, Stream
 
 from scheduler.bus.subjects import encode_headers, matches
@@ -56,6 +56,8 @@ class FakeJetStream:
         self.streams: dict[str, Stream] = {}
         self.silent = False
         """No quorum: nothing is stored, nothing is answered."""
+        self.domain = ""
+        """As acknowledgements name it."""
         self.refusal: Refusal | None = None
         """What all of the API and every publish is answered with instead of being done."""
         self.no_room = False
@@ -109,6 +111,8 @@ class FakeJetStream:
             answer = {"error": outcome.document, **answer}
         else:
             answer["seq"] = outcome[0]
+            if self.domain:
+                answer["domain"] = self.domain
             if outcome[1]:
                 answer["duplicate"] = True
         if message.reply and not stream.config.get("no_ack"):
@@ -128,6 +132,8 @@ class FakeJetStream:
         rollup = headers.get("Nats-Rollup")
         if rollup and not stream.config["allow_rollup_hdrs"]:
             return NO_ROLLUP
+        if headers.get("Nats-Expected-Stream", stream.name) != stream.name:
+            return NOT_THE_STREAM
         expected = headers.get("Nats-Expected-Last-Subject-Sequence")
         last = stream.last_of(message.subject)
         if expected is not None and expected != str(last):
