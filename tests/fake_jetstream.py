@@ -57,7 +57,7 @@ class FakeJetStream:
         self.silent = False
         """No quorum: nothing is stored, nothing is answered."""
         self.domain = ""
-        """As acknowledgements name it."""
+        """As acknowledgements and the account name it; none where it is empty."""
         self.refusal: Refusal | None = None
         """What all of the API and every publish is answered with instead of being done."""
         self.no_room = False
@@ -291,6 +291,7 @@ class FakeJetStream:
             "consumers": sum(len(stream.consumers) for stream in self.streams.values()),
             "limits": {"max_memory": -1, "max_storage": -1, "max_streams": -1, "max_consumers": -1},
             "api": {"level": 5, "total": 0, "errors": 0},
+            **({"domain": self.domain} if self.domain else {}),
         }
 
     def _ask(self, message: Published) -> bool:
