@@ -170,7 +170,7 @@ class Supervisor:
 
     def _recall(self, plan: Plan, history: History) -> Chronicle:
         clock = self._clock(plan.build.id)
-        clock.go_on_after(history.latest / 1_000)
+        clock.go_on_after((history.latest + 1) / 1_000)
         return Chronicle.recall(plan.build, plan.graph, history, clock)
 
     def holds(self, build: str) -> bool:
