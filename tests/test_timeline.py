@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scheduler.timeline import Span, Timeline, critical_path, histogram, read_timeline
+from scheduler.timeline import Span, Timeline, Wait, critical_path, histogram, read_timeline
 from scheduler.traces import pack, trace
 
 T = 1_800_000_000.0
@@ -105,7 +105,7 @@ def test_what_waits_for_another_attempt_does_not_work() -> None:
     errored = component("b", 0, 0, 9) | fields | {"state": "errored"}
     found = timeline_of([retrying, errored], T + 10)
     assert [span.attempts for span in found.spans] == [((T + 1, T + 4),)] * 2
-    assert [(span.working, span.waits["retry"]) for span in found.spans] == [(3, 5), (3, 6)]
+    assert [(span.working, span.waits[Wait.RETRY]) for span in found.spans] == [(3, 5), (3, 6)]
 
 
 def test_how_many_worked_at_a_time_at_most() -> None:
