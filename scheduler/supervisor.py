@@ -24,7 +24,7 @@ from scheduler.feed import Feed, Track
 from scheduler.history import History
 from scheduler.limits import Limits
 from scheduler.model import Resend
-from scheduler.plan import Plan
+from scheduler.plan import Phase, Plan
 from scheduler.records import Status
 from scheduler.reporting import Reporter
 from scheduler.rules import Retries
@@ -396,7 +396,10 @@ class Supervisor:
     ) -> tuple[Walk, Track]:
         if chronicle is None:
             clock = self._clock(plan.build.id)
-            chronicle = Chronicle(len(plan.build.changes), clock(), clock)
+            chronicle = Chronicle(len(plan.build.changes), clock.began, clock)
+            for vertex, dependencies in enumerate(plan.graph.dependencies):
+                if not dependencies and plan.phase(vertex) is Phase.WAITING:
+                    chronicle.note_due(vertex, clock.began)
         track = Track(self._feed, plan, chronicle, self.durations.record)
         walk = Walk(
             plan,

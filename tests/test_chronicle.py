@@ -140,6 +140,16 @@ def test_between_two_attempts_none_is_in_flight() -> None:
     assert (times(halted, 1), rounded(halted.failed(0))) == ([(0, None, 30)], [[2, 5, 65]])
 
 
+def test_a_late_success_beside_an_error_does_not_move_its_end() -> None:
+    """It had failed when it was said to."""
+    log: list[tuple[float, Event]] = [
+        (1, started("a")),
+        (2, settled("a", "errored")),
+        (9, settled("a", "errored", adoptable={})),
+    ]
+    assert times(recall(PAIR, log), 1) == [(0, 1, 2)]
+
+
 def test_pauses_and_outages_are_known() -> None:
     """Those of operators end with a cancellation, too; those of the broker are told when they are over."""
     chronicle = recall(

@@ -102,6 +102,7 @@ async def test_who_follows_over_a_restart_loses_nothing(autojump_clock: MockCloc
         await trio.sleep(5)
         late = await ask(process, "get", graph=True)
     assert [span.component for span in live.path] == ["a", "b", "c"]
+    assert live.began == late["accepted"]
     assert rounded(live) == rounded(read_timeline(late))
     for one in (run, watch):
         one.progress.explain(late)
