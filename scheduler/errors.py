@@ -20,8 +20,10 @@
     │   ├── NoResponders         nobody subscribes to a request's subject (503)
     │   ├── UnsupportedServer    the broker is too old or refuses our credentials
     │   ├── JetStreamUnavailable JetStream did not answer, or cannot work right now: to be asked again
+    │   │   └── StreamUnheard    ... nobody listens on the subject: no stream has it
     │   └── JetStreamError       JetStream answered with an error
     │       ├── StreamNotFound   ... there is no such stream
+    │       ├── TooLargeForStream  ... no stream, or not this one, takes a message that large
     │       └── WrongLastSequence  ... somebody else wrote to the subject (compare-and-set)
     ├── Refused                  what an operator asks for makes no sense, or cannot be done now
     ├── StoreError               the store answered with an error
@@ -126,12 +128,14 @@ class InvalidSubject(BusError):
 
 
 class MessageTooLarge(BusError):
-    """A message over the server's limit."""
+    """A message over the server's limit, or over what its streams take."""
 
-    def __init__(self, what: str, size: int, limit: int) -> None:
+    def __init__(
+        self, what: str, size: int, limit: int, whose: str = "the server's max_payload"
+    ) -> None:
         self.size = size
         self.limit = limit
-        super().__init__(f"{what} takes {size} bytes, over the server's max_payload of {limit} bytes")
+        super().__init__(f"{what} takes {size} bytes, over {whose} of {limit} bytes")
 
 
 class NoResponders(BusError):
@@ -149,6 +153,10 @@ class JetStreamUnavailable(BusError):
     """
 
 
+class StreamUnheard(JetStreamUnavailable):
+    """Nobody listens on a subject that a stream should have: it is gone, or JetStream is not ready yet."""
+
+
 class JetStreamError(BusError):
     """JetStream answered a request or a publish with an error."""
 
@@ -162,6 +170,10 @@ class JetStreamError(BusError):
 
 class StreamNotFound(JetStreamError):
     """There is no stream of that name."""
+
+
+class TooLargeForStream(JetStreamError):
+    """A message is larger than the server's streams take, or this one does: it was not stored."""
 
 
 class WrongLastSequence(JetStreamError):

@@ -294,7 +294,7 @@ class Loader:
             msg = "its log is empty"
             raise UnreadableLog(msg)
         prepared = await self._read(await encode_in_slices(accepted.document), accepted)
-        plan = await self._supervisor.plan_of(prepared)
+        plan = await self._supervisor.plan_of(prepared, accepted.mark)
         for count, step in enumerate(history.steps, 1):
             plan.replay(step)
             if not count % _REPLAYED_AT_ONCE:

@@ -17,6 +17,7 @@ from scheduler.errors import (
     MessageTooLarge,
     StreamNotFound,
 )
+from scheduler.jetstream.codes import Meaning, meaning
 from scheduler.jetstream.streams import LOG
 
 _log = structlog.get_logger(__name__)
@@ -26,8 +27,6 @@ _SOON = 2.0
 """Seconds of trouble that are worth a line: less is a server's leader that changes, or a slow disk."""
 _FIRST_PAUSE = 0.05
 _LAST_PAUSE = 1.0
-_FULL = frozenset({10002, 10047})
-"""The server's numbers for an account that may not store more: nothing fails by that, as by a full disk."""
 _SURELY_GONE = 5
 """Looks for a stream, a second apart, after which it is missing and not just late in coming back."""
 _REPEAT = 60.0
@@ -176,7 +175,11 @@ async def patiently(weather: Weather, ask: Callable[[], Awaitable[_T]], *answers
             except BusError as error:
                 if isinstance(error, final):
                     raise
-                full = isinstance(error, JetStreamError) and error.err_code in _FULL
+                # Nothing fails by an account that may not store more, as by a full disk.
+                full = (
+                    isinstance(error, JetStreamError)
+                    and meaning(error.code, error.err_code, "") is Meaning.FULL
+                )
                 if full or isinstance(error, JetStreamUnavailable):
                     trouble.say(str(error))
                 elif trio.current_time() - said >= _REPEAT:

@@ -315,7 +315,7 @@ def _one_id_for_all_attempts() -> list[Patch]:
 
     def same(plan: Plan, vertex: int, change: Any) -> Request:
         request = make(plan, vertex, change)
-        attempt = f"{request.build}/{request.component}/1"
+        attempt = f"{request.build}/{request.component}/1{request.mark}"
         return evolve(request, attempt=attempt, started=evolve(request.started, attempt=attempt))
 
     return [(Plan, "_request", same)]
