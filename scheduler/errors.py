@@ -31,6 +31,7 @@
     │   ├── BuildLost            the store no longer knows the build
     │   ├── AlreadyLogged        the build's id has a log already
     │   ├── Fenced               another process writes the build's log: it is no longer ours
+    │   ├── LogRemoved           the build's log was removed by hand: nothing more can be persisted
     │   ├── LogMissing           the log of all builds is gone
     │   └── UnreadableLog        a build's log cannot be understood
     ├── BrokerError              the embedded broker could not be started
@@ -214,6 +215,10 @@ class AlreadyLogged(StoreError):
 
 class Fenced(StoreError):
     """Another process has written to the build's log: nothing more may be written or sent for it here."""
+
+
+class LogRemoved(StoreError):
+    """A build's log is gone, and no scheduler has removed it: what this process holds is all there is."""
 
 
 class LogMissing(StoreError):

@@ -52,10 +52,13 @@ async def open_store(settings: Settings, bus: Bus) -> Store:
 
 
 async def _jetstream_store(settings: Settings, bus: Bus) -> Store:
-    store = JetStreamStore(
-        bus, instance=f"{settings.name}-{secrets.token_hex(4)}", grace=settings.broker_grace
-    )
     layout = Layout(replicas=settings.replicas, capture=settings.capture, reply_bytes=settings.reply_bytes)
+    store = JetStreamStore(
+        bus,
+        instance=f"{settings.name}-{secrets.token_hex(4)}",
+        grace=settings.broker_grace,
+        layout=layout,
+    )
     while True:
         try:
             deviations = await set_up(store.js, layout)
@@ -66,6 +69,7 @@ async def _jetstream_store(settings: Settings, bus: Bus) -> Store:
             break
     for deviation in deviations:
         _log.warning("a stream is not as it should be", deviation=deviation)
+    await store.place_sentinel()
     return store
 
 

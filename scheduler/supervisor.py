@@ -151,7 +151,8 @@ class Supervisor:
         held = self._held.get(build)
         if held is None or held.walk is None or held.track is None:
             return None
-        return Seen(held.walk.plan, held.track.chronicle, held.walk, held.track.sequence)
+        waits = self._reporter.waits(build)
+        return Seen(held.walk.plan, held.track.chronicle, held.walk, held.track.sequence, waits)
 
     def seen(self) -> list[Seen]:
         """Every build that runs here."""

@@ -11,6 +11,7 @@ from scheduler.graph import Vertex
 from scheduler.plan import Phase, Plan
 from scheduler.slots import Slots
 from scheduler.stores import Store
+from scheduler.stores.jetstream import JetStreamStore
 from scheduler.text import count, seconds
 
 Document = dict[str, Any]
@@ -29,6 +30,8 @@ class Seen:
     walk: Walk | None = None
     sequence: int = 0
     """Of the last event that was published."""
+    report_waits: str = ""
+    """Why the report of a build that is over is not out yet; empty where it is, or is not due."""
 
     @property
     def over(self) -> bool:
@@ -64,6 +67,8 @@ def summary(seen: Seen) -> Document:
         document["ended"] = chronicle.over
     if plan.cause is not None:
         document["error"] = plan.cause
+    if seen.over and seen.report_waits:
+        document["report"] = f"waits: {seen.report_waits}"
     return document
 
 
@@ -152,9 +157,13 @@ class Doctor:
         plan = self._plan
         if self._seen.over:
             yield Reason("it is over" if plan.cause is None else f"it is over: {plan.cause}")
+            if self._seen.report_waits:
+                yield Reason(f"its report waits: {self._seen.report_waits}")
             return
         if not self._store.available:
-            yield Reason("nothing can be persisted at the moment, so nothing new is sent")
+            text = "nothing can be persisted at the moment, so nothing new is sent"
+            trouble = self._store.trouble if isinstance(self._store, JetStreamStore) else ""
+            yield Reason(f"{text}: {trouble}" if trouble else text)
         if plan.stopped:
             yield Reason("the scheduler is shutting down")
         elif plan.halted:

@@ -50,8 +50,8 @@ async def test_an_id_that_is_used_again_has_other_attempts_at_once(autojump_cloc
 async def test_all_attempts_of_a_component_have_one_key(autojump_clock: MockClock) -> None:
     """Tried again, sent again by the next process, and in the run that ``retry`` begins."""
 
-    def script(_: JSON) -> Reply:
-        return FAILS if len(plant.requests) < 3 else Reply()
+    def script(_: JSON) -> list[Reply]:
+        return [FAILS if len(plant.requests) < 3 else Reply()]
 
     plant = Plant(script)
     build = document([change("a", _retry={"attempts": 2, "backoff": 0.5})])

@@ -16,6 +16,7 @@ from scheduler.records.headers import (
     DIGEST_HEADER,
     LOADS_HEADER,
     RECORD_HEADER,
+    REMOVED_HEADER,
     STATUS_HEADER,
     Headings,
     Status,
@@ -23,13 +24,16 @@ from scheduler.records.headers import (
     read_headers,
 )
 from scheduler.records.record import VERSION, Position, Record, compose, decode_record
+from scheduler.records.tombstone import TOMBSTONE_KEPT, is_tombstone, tombstone
 from scheduler.records.wire import Elsewhere, accepted_chunks, decode_event, document_chunks, encode_event
 
 __all__ = [
     "DIGEST_HEADER",
     "LOADS_HEADER",
     "RECORD_HEADER",
+    "REMOVED_HEADER",
     "STATUS_HEADER",
+    "TOMBSTONE_KEPT",
     "VERSION",
     "Elsewhere",
     "Headings",
@@ -43,5 +47,7 @@ __all__ = [
     "document_chunks",
     "encode_event",
     "headers_of",
+    "is_tombstone",
     "read_headers",
+    "tombstone",
 ]

@@ -14,11 +14,11 @@ else's: fenced. De-duplication by message id would not do: a copy that comes aft
 
 import secrets
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 import structlog
 import trio
-from attrs import define, field
+from attrs import Factory, define, field
 
 from scheduler.bus import Bus, Outgoing
 from scheduler.errors import (
@@ -26,13 +26,14 @@ from scheduler.errors import (
     BusClosed,
     BusError,
     Fenced,
+    LogRemoved,
     MessageTooLarge,
     StoreError,
 )
 from scheduler.events import Event, Sent
 from scheduler.jetstream.api import JetStream, Stored
 from scheduler.jetstream.objects import Objects
-from scheduler.jetstream.streams import LOG, log_subject
+from scheduler.jetstream.streams import LOG, OBJECTS, Layout, log_subject
 from scheduler.records import (
     DIGEST_HEADER,
     RECORD_HEADER,
@@ -42,8 +43,10 @@ from scheduler.records import (
     compose,
     encode_event,
     headers_of,
+    is_tombstone,
 )
 from scheduler.stores import Departure
+from scheduler.stores.keeper import Keeper
 from scheduler.stores.weather import Weather, ask_the_log, patiently
 
 _log = structlog.get_logger(__name__)
@@ -53,6 +56,10 @@ _MOST_RECORD_BYTES = 1024 * 1024
 _ROOM = 8 * 1024
 """Bytes of a message beside the events of its record."""
 _APPENDS_AT_ONCE = 128
+
+
+async def _not_gone() -> bool:
+    return False
 
 
 @define(eq=False)
@@ -70,6 +77,12 @@ class Desk:
     """Seconds since 1970."""
     start: Callable[["BuildLog"], None]
     """Runs the log's `BuildLog.write` beside everything else."""
+    streams: Keeper = field(
+        default=Factory(lambda desk: Keeper(desk.js, desk.weather, Layout()), takes_self=True)
+    )
+    """Looks after the object store."""
+    all_gone: Callable[[], Awaitable[bool]] = field(factory=lambda: _not_gone)
+    """Whether the stream of all logs was purged: then this process is about to end."""
     lane: trio.CapacityLimiter = field(factory=lambda: trio.CapacityLimiter(_APPENDS_AT_ONCE))
     """Of thousands of builds only so many append at a time: the others' deadlines have not begun."""
     waiting: dict["BuildLog", None] = field(factory=dict)
@@ -336,7 +349,7 @@ class BuildLog:
         # Unlike any other's: whoever loses the race for this record must not have replaced the winner's.
         name = f"{self._subject}/{self._desk.instance}-{self.epoch}-{self._put}-{secrets.token_hex(4)}"
         self.loose.append(name)
-        await patiently(self._desk.weather, lambda: self._desk.objects.put(name, event))
+        await self._desk.streams.ask(OBJECTS, lambda: self._desk.objects.put(name, event))
         return encode_event(Elsewhere(name))
 
     async def _store(self, data: bytes, headers: Mapping[str, str], record_id: str) -> bool:
@@ -350,17 +363,24 @@ class BuildLog:
 
         async def attempt() -> None:
             nonlocal at_once
-            try:
-                async with desk.lane:
-                    ack = await desk.js.publish(self._subject, data, expected=self._sequence, headers=headers)
-            except (BusClosed, MessageTooLarge):
-                raise
-            except BusError as error:
-                at_once = False
-                if not await self._is_stored(record_id, str(error)):  # noqa: ASYNC120 - cancelled, it is all the same
+            expected = -1
+            while expected != self._sequence:
+                # Once more at once where the first record is to follow something else than was thought.
+                expected = self._sequence
+                try:
+                    async with desk.lane:
+                        ack = await desk.js.publish(self._subject, data, expected=expected, headers=headers)
+                except (BusClosed, MessageTooLarge):
                     raise
-            else:
-                self._sequence = ack.sequence
+                except BusError as error:
+                    at_once = False
+                    if await self._is_stored(record_id, str(error)):  # noqa: ASYNC120 - cancelled, it is all the same
+                        return
+                    if expected == self._sequence:
+                        raise
+                else:
+                    self._sequence = ack.sequence
+                    return
 
         try:
             await patiently(desk.weather, attempt)
@@ -373,6 +393,7 @@ class BuildLog:
 
         Raises:
             Fenced, AlreadyLogged: somebody else's record stands there.
+            LogRemoved: nothing stands there any more.
         """
         last = await self._last()
         if last is not None and last.headers.get(RECORD_HEADER) == record_id:
@@ -382,11 +403,30 @@ class BuildLog:
         if found == self._sequence:
             return False
         if not self.n:
-            raise AlreadyLogged(f"there is a log of {self.build} already")
+            await self._follow(last)
+            return False
         if last is None:
-            raise Fenced(f"the log of {self.build} was removed")
+            if await self._desk.all_gone():
+                await trio.sleep_forever()
+            raise LogRemoved(f"the log of {self.build} was removed from {LOG}, and by no scheduler")
+        if is_tombstone(last.headers):
+            raise Fenced(f"another scheduler has ended {self.build}, and its log was removed since")
         other = last.headers.get(RECORD_HEADER, "nobody we know")
         raise Fenced(f"the last record of {self.build} was written by {other}, after ours ({reason})")
+
+    async def _follow(self, last: Stored | None) -> None:
+        """Have the first record follow what is left of an earlier build of this id.
+
+        Raises:
+            AlreadyLogged: that one's log is there.
+        """
+        if last is not None and not is_tombstone(last.headers):
+            raise AlreadyLogged(f"there is a log of {self.build} already")
+        if last is not None:
+            # Whoever removed it may have died before all of it was gone.
+            desk, sequence = self._desk, last.sequence
+            await patiently(desk.weather, lambda: desk.js.purge(LOG, self._subject, before=sequence))
+        self._sequence = 0 if last is None else last.sequence
 
     async def _last(self) -> Stored | None:
         """The last record in the stream, asked for until there is an answer."""

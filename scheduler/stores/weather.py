@@ -27,7 +27,7 @@ _SOON = 2.0
 """Seconds of trouble that are worth a line: less is a server's leader that changes, or a slow disk."""
 _FIRST_PAUSE = 0.05
 _LAST_PAUSE = 1.0
-_SURELY_GONE = 5
+SURELY_GONE = 5
 """Looks for a stream, a second apart, after which it is missing and not just late in coming back."""
 _REPEAT = 60.0
 """Seconds between two lines about the same refusal."""
@@ -67,6 +67,11 @@ class Weather:
         self._error: LogMissing | None = None
         self._troubled: set[Trouble] = set()
         self._reason = ""
+
+    @property
+    def reason(self) -> str:
+        """What those say that are in trouble; empty where nobody is."""
+        return self._reason if self._troubled else ""
 
     @property
     def fine(self) -> bool:
@@ -147,7 +152,7 @@ async def ask_the_log(weather: Weather, bus: Bus, ask: Callable[[], Awaitable[_T
             # A server that has just started may not know its streams yet.
             looks = looks + 1 if generation == bus.generation else 0
             generation = bus.generation
-        if looks >= _SURELY_GONE:
+        if looks >= SURELY_GONE:
             weather.missing(LogMissing(f"the stream {LOG} is gone: no build can be accepted or gone on with"))
             # No build is to say anything of its own.
             await trio.sleep_forever()
