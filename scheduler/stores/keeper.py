@@ -10,7 +10,7 @@ from typing import TypeVar
 import structlog
 import trio
 
-from scheduler.errors import BusError, StoreError, StreamNotFound, StreamUnheard
+from scheduler.errors import BusError, JetStreamUnavailable, StoreError, StreamNotFound, StreamUnheard
 from scheduler.jetstream.api import JetStream
 from scheduler.jetstream.streams import Layout, make_again
 from scheduler.stores.weather import SURELY_GONE, Weather, patiently
@@ -55,9 +55,20 @@ class Keeper:
         Raises:
             BusClosed, MessageTooLarge: as `patiently`.
         """
+
+        async def once() -> _T:
+            try:
+                return await ask()
+            except StreamUnheard:
+                raise
+            except JetStreamUnavailable:
+                # Somebody else may listen on its subjects, and say nothing.
+                await self._js.info(stream)
+                raise
+
         while True:
             try:
-                return await patiently(self._weather, ask, StreamNotFound, StreamUnheard, *answers)
+                return await patiently(self._weather, once, StreamNotFound, StreamUnheard, *answers)
             except (StreamNotFound, StreamUnheard):
                 await self.restore(stream)
 
