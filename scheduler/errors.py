@@ -131,9 +131,7 @@ class InvalidSubject(BusError):
 class MessageTooLarge(BusError):
     """A message over the server's limit, or over what its streams take."""
 
-    def __init__(
-        self, what: str, size: int, limit: int, whose: str = "the server's max_payload"
-    ) -> None:
+    def __init__(self, what: str, size: int, limit: int, whose: str = "the server's max_payload") -> None:
         self.size = size
         self.limit = limit
         super().__init__(f"{what} takes {size} bytes, over {whose} of {limit} bytes")

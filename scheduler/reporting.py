@@ -132,7 +132,8 @@ class Recorder:
         while True:
             data = await self._fitting(build, report, body)
             try:
-                await self._ask(REPORTS, partial(js.publish, subject, data, expected=expected, headers=headers))
+                store = partial(js.publish, subject, data, expected=expected, headers=headers)
+                await self._ask(REPORTS, store)
             except WrongLastSequence:
                 stored = await self._stored(build, report.run)
                 if stored is not None and _mark_of(stored) == report.mark:
@@ -221,6 +222,8 @@ class Recorder:
                 if not slow.cancelled_caught:
                     break
                 # It waits in our queue, or is under way: in both cases a second copy would be one too many.
+            if outgoing.refused is not None:
+                raise outgoing.refused
             if outgoing.generation == self._bus.generation:
                 return
 

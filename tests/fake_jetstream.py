@@ -11,7 +11,17 @@ from typing import Any, Protocol
 
 import trio
 from fake_bus import FakeBus, Published
-from fake_jetstream_api import FULL, NO_ROLLUP, NO_ROOM, UNAVAILABLE, Api, Refusal
+from fake_jetstream_api import (
+    FULL,
+    MOST_STORED,
+    NO_ROLLUP,
+    NO_ROOM,
+    TOO_LARGE,
+    TOO_LARGE_FOR_STREAM,
+    UNAVAILABLE,
+    Api,
+    Refusal,
+)
 from fake_streams import DAY_ZERO, JSON, SECOND, Consumer, Kept, Later, Pull, Stream
 
 from scheduler.bus.subjects import encode_headers, matches
@@ -137,6 +147,11 @@ class FakeJetStream:
             return sequence, True
         if self.no_room:
             return NO_ROOM
+        head = len(encode_headers(headers)) if headers else 0
+        if 0 <= stream.config["max_msg_size"] < len(message.data) + head:
+            return TOO_LARGE_FOR_STREAM
+        if len(message.subject) + head + len(message.data) > MOST_STORED - 36:
+            return TOO_LARGE
         if stream.config["discard"] == "new" and stream.config["max_bytes"] >= 0:
             kept = Kept(0, message.subject, message.data, message.headers, now)
             if stream.bytes + kept.size > stream.config["max_bytes"]:

@@ -3,7 +3,7 @@
 | meaning | what follows |
 |---|---|
 | `Meaning.LATER` | nothing can be done now (no leader, no quorum, no resources): ask again, however long |
-| `Meaning.AGAIN` | another copy, or another append to the subject, is just being stored: ask again, the same bytes |
+| `Meaning.AGAIN` | another copy, or another append to the subject, is just being stored: ask again |
 | `Meaning.FULL` | the account, or the stream, may store no more: ask again once there is room |
 | `Meaning.TOO_LARGE` | no waiting makes it fit: put it elsewhere |
 | `Meaning.OTHER_SEQUENCE` | compare-and-set: somebody else wrote to the subject; nothing was stored |

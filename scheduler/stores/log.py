@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 import structlog
 import trio
-from attrs import Factory, define, field
+from attrs import Factory, define, field, frozen
 
 from scheduler.bus import Bus, Outgoing
 from scheduler.errors import (
@@ -104,6 +104,21 @@ class _Leaving:
     outgoing: Outgoing
 
 
+@frozen
+class _Draft:
+    """A record that is about to be stored: what it has of each queue, and the log's status before it."""
+
+    record_id: str
+    lazy: list[bytes]
+    queued: list[bytes]
+    status: Status
+    statuses: list[tuple[int, Status]]
+
+
+class _StoredBefore(Exception):
+    """A record is stored that was given up as too large."""
+
+
 class BuildLog:
     """Writes the log of one build.
 
@@ -148,6 +163,9 @@ class BuildLog:
         self._leaving: list[_Leaving] = []
         self.loose: list[str] = []
         """Objects with events whose record is not committed."""
+        self._outgrown: _Draft | None = None
+        """The last record, where it was over a limit that the broker has lowered. What it says goes into
+        smaller ones; a copy of it from before may be under way all the same."""
         self.departures = 0
         """How many requests were noted as handed to the bus."""
 
@@ -290,11 +308,12 @@ class BuildLog:
         events, taken = await self._take()
         if self._committed + taken >= target:
             self._position = position
-        while self._statuses and self._statuses[0][0] <= self._committed + taken:
-            self.status = self._statuses.popleft()[1]
-        departures, generation = self.departures, desk.bus.generation
         # Unlike any other's, of this process as well: one that was given up may be under way.
         record_id = f"{desk.instance}-{self.epoch}-{self.n + 1}-{secrets.token_hex(4)}"
+        lazy = len(events) - taken
+        draft = _Draft(record_id, events[:lazy], events[lazy:], self.status, [])
+        self._pass_statuses(taken, draft.statuses)
+        departures, generation = self.departures, desk.bus.generation
         data = compose(
             n=self.n + 1,
             epoch=self.epoch,
@@ -307,7 +326,19 @@ class BuildLog:
         headers = headers_of(record_id, self.status, self.loads)
         if not self.n and self.digest:
             headers[DIGEST_HEADER] = self.digest
-        at_once = await self._store(data, headers, record_id)
+        try:
+            at_once = await self._store(data, headers, record_id)
+        except MessageTooLarge as error:
+            if sum(len(event) + 1 for event in events) <= desk.record_bytes:
+                raise StoreError(f"the log of {self.build} cannot be written: {error}") from error
+            _log.warning("the broker takes less than before: smaller records follow", build=self.build)
+            self._put_back(draft)
+            self._outgrown = draft
+            return
+        except _StoredBefore:
+            self._put_back(draft)
+            taken, at_once = self._drop_outgrown(), False
+        self._outgrown = None
         self.n += 1
         self._committed += taken
         self.loose.clear()
@@ -318,6 +349,30 @@ class BuildLog:
             self._waiters.popleft()[1].set()
         done, self._round = self._round, trio.Event()
         done.set()
+
+    def _pass_statuses(self, taken: int, passed: list[tuple[int, Status]]) -> None:
+        """The log's status is that with the next ``taken`` events; ``passed`` gets those up to there."""
+        while self._statuses and self._statuses[0][0] <= self._committed + taken:
+            passed.append(self._statuses.popleft())
+            self.status = passed[-1][1]
+
+    def _put_back(self, draft: _Draft) -> None:
+        """As if the record had never been begun."""
+        self._lazy.extendleft(reversed(draft.lazy))
+        self._queue.extendleft(reversed(draft.queued))
+        self._statuses.extendleft(reversed(draft.statuses))
+        self.status = draft.status
+
+    def _drop_outgrown(self) -> int:
+        """What the outgrown record says is committed; returns how many of the events that waited it has."""
+        draft = self._outgrown
+        assert draft is not None, "there is one"
+        for _ in draft.lazy:
+            self._lazy.popleft()
+        for _ in draft.queued:
+            self._queue.popleft()
+        self._pass_statuses(len(draft.queued), [])
+        return len(draft.queued)
 
     async def _take(self) -> tuple[list[bytes], int]:
         """As many of the events as fit into a record, and how many those are without the lazy ones."""
@@ -357,6 +412,10 @@ class BuildLog:
 
         Returns:
             Whether the first attempt's answer said so.
+
+        Raises:
+            MessageTooLarge: it is over the broker's limit.
+            _StoredBefore: the one that was given up as that is stored instead.
         """
         desk = self._desk
         at_once = True
@@ -384,7 +443,7 @@ class BuildLog:
 
         try:
             await patiently(desk.weather, attempt)
-        except (BusClosed, MessageTooLarge) as error:
+        except BusClosed as error:
             raise StoreError(f"the log of {self.build} cannot be written: {error}") from error
         return at_once
 
@@ -394,11 +453,16 @@ class BuildLog:
         Raises:
             Fenced, AlreadyLogged: somebody else's record stands there.
             LogRemoved: nothing stands there any more.
+            _StoredBefore: as `_store`.
         """
         last = await self._last()
         if last is not None and last.headers.get(RECORD_HEADER) == record_id:
             self._sequence = last.sequence
             return True
+        outgrown = None if self._outgrown is None else self._outgrown.record_id
+        if last is not None and outgrown and last.headers.get(RECORD_HEADER) == outgrown:
+            self._sequence = last.sequence
+            raise _StoredBefore
         found = 0 if last is None else last.sequence
         if found == self._sequence:
             return False

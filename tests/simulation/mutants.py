@@ -278,7 +278,7 @@ class _HastyBus:
 
     def publish(self, subject: str, data: bytes, **options: Any) -> SimpleNamespace:
         self._bus.publish(subject, data, **options)
-        return SimpleNamespace(generation=self._bus.generation)
+        return SimpleNamespace(generation=self._bus.generation, refused=None)
 
     async def flush(self) -> None:
         await trio.lowlevel.checkpoint()
