@@ -20,7 +20,8 @@
     │   ├── NoResponders         nobody subscribes to a request's subject (503)
     │   ├── UnsupportedServer    the broker is too old or refuses our credentials
     │   ├── JetStreamUnavailable JetStream did not answer, or cannot work right now: to be asked again
-    │   │   └── StreamUnheard    ... nobody listens on the subject: no stream has it
+    │   │   ├── StreamUnheard    ... nobody listens on the subject: no stream has it
+    │   │   └── Unanswered       ... somebody listens, and did not answer in time
     │   └── JetStreamError       JetStream answered with an error
     │       ├── StreamNotFound   ... there is no such stream
     │       ├── TooLargeForStream  ... no stream, or not this one, takes a message that large
@@ -154,6 +155,10 @@ class JetStreamUnavailable(BusError):
 
 class StreamUnheard(JetStreamUnavailable):
     """Nobody listens on a subject that a stream should have: it is gone, or JetStream is not ready yet."""
+
+
+class Unanswered(JetStreamUnavailable):
+    """Somebody listens, and has not answered in time."""
 
 
 class JetStreamError(BusError):

@@ -6,6 +6,7 @@ the same stamps each time. ``tests/test_fake_jetstream.py`` holds it to what a r
 """
 
 import json
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -68,6 +69,10 @@ class FakeJetStream:
         """No quorum: nothing is stored, nothing is answered."""
         self.refusal: Refusal | None = None
         """What all of the API and every publish is answered with instead of being done."""
+        self.broken: set[str] = set()
+        """Streams whose file store has failed: they say nothing to what is published, and are read."""
+        self.refusals: deque[Refusal] = deque()
+        """What the next messages are answered with that a stream is to keep, one after another."""
         self.no_room = False
         """The disk is full: nothing is stored."""
         self.kept: Callable[[Stream, Kept], None] | None = None
@@ -113,6 +118,8 @@ class FakeJetStream:
                     del stream.consumers[consumer.config["name"]]
 
     def _publish(self, stream: Stream, message: Published) -> None:
+        if stream.name in self.broken:
+            return
         answer: JSON = {"stream": stream.name, "seq": 0}
         outcome = self._store(stream, message)
         if isinstance(outcome, Refusal):
@@ -135,6 +142,8 @@ class FakeJetStream:
         stream.make_room(now)
         if self.refusal is not None:
             return self.refusal
+        if self.refusals and not stream.config.get("no_ack"):
+            return self.refusals.popleft()
         rollup = headers.get("Nats-Rollup")
         if rollup and not stream.config["allow_rollup_hdrs"]:
             return NO_ROLLUP

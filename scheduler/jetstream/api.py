@@ -25,6 +25,7 @@ from scheduler.errors import (
     StreamNotFound,
     StreamUnheard,
     TooLargeForStream,
+    Unanswered,
     WrongLastSequence,
 )
 from scheduler.jetstream.codes import MOST_STORED, Meaning, meaning
@@ -298,7 +299,7 @@ def _within(seconds: float, problem: str) -> Iterator[None]:
         with trio.fail_after(seconds):
             yield
     except trio.TooSlowError:
-        raise JetStreamUnavailable(f"{problem} within {seconds:g} s") from None
+        raise Unanswered(f"{problem} within {seconds:g} s") from None
 
 
 def read_answer(subject: str, data: bytes) -> dict[str, Any]:

@@ -10,6 +10,10 @@
 | `Meaning.NO_STREAM` | there is no such stream |
 | `Meaning.NO` | any other refusal |
 
+A file store in which a write has failed (a disk that was full or broke) says nothing at all from then on,
+however well the disk is again: what is published to its stream is not answered, while it is read as ever. That
+ends only when its server is restarted (`STORAGE_FAILED`).
+
 Whether what was refused "for now" has been stored nonetheless is not known: it is read back.
 """
 
@@ -20,6 +24,13 @@ from typing import Final
 MOST_STORED: Final = 32 * 1024 * 1024
 """Bytes of a message, with its subject and headers, that the server's file store takes at most, whatever its
 ``max_payload`` says."""
+
+
+STORAGE_FAILED: Final = (
+    "the stream is read, and takes nothing that is written to it: it seems that the broker's storage has"
+    " failed (its log says 'write error'). That ends only when the broker is restarted, its disk being well"
+)
+"""What is said of a stream in that state."""
 
 
 class Meaning(Enum):

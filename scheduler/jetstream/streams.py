@@ -33,6 +33,8 @@ MARK_HEADER: Final = "Scheduler-Mark"
 SENTINEL: Final = "scheduler.log.=sentinel"
 """A record of no build, from the stream's first use on: where it is missing, the whole stream was purged.
 What follows a ``=`` is no number in an encoded id, so that it is nobody's log."""
+PROBE: Final = "scheduler.log.=probe"
+"""Where `scheduler doctor` writes a record, and removes it: nobody's log either."""
 UPLOADS: Final = "upload/"
 """What the names of objects begin with that are handed in as builds."""
 

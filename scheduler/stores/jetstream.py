@@ -30,7 +30,7 @@ from scheduler.history import History
 from scheduler.jetstream.api import JetStream, Stored
 from scheduler.jetstream.objects import Objects
 from scheduler.jetstream.reading import Delivered, read
-from scheduler.jetstream.streams import LOG, SENTINEL, Layout, log_subject
+from scheduler.jetstream.streams import LOG, PROBE, SENTINEL, Layout, log_subject
 from scheduler.records import (
     DIGEST_HEADER,
     Elsewhere,
@@ -62,6 +62,7 @@ _MOST_EVENT_BYTES = 512 * 1024 * 1024
 _SMALL = 32 * 1024
 _LOOKED_AT_AT_ONCE = 500
 _FLUSHED_AT_ONCE = 50
+_NO_LOGS = frozenset({SENTINEL, PROBE})
 _SPOT_CHECKS = 3
 """Logs of ours that are looked for where the stream seems to be purged."""
 
@@ -275,7 +276,7 @@ class JetStreamStore:
         batches = read(self.js, LOG, last_per_subject=True, headers_only=True)
         async with aclosing(batches):
             async for batch in batches:
-                yield [_entry(delivered) for delivered in batch if delivered.subject != SENTINEL]  # noqa: ASYNC119 - who leaves early closes this one, too
+                yield [_entry(delivered) for delivered in batch if delivered.subject not in _NO_LOGS]  # noqa: ASYNC119 - who leaves early closes this one, too
 
     async def history(self, subject: str) -> History:
         """Everything that stands in the log on ``subject``.

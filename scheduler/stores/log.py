@@ -26,12 +26,15 @@ from scheduler.errors import (
     BusClosed,
     BusError,
     Fenced,
+    JetStreamUnavailable,
     LogRemoved,
     MessageTooLarge,
     StoreError,
+    Unanswered,
 )
 from scheduler.events import Event, Sent
 from scheduler.jetstream.api import JetStream, Stored
+from scheduler.jetstream.codes import STORAGE_FAILED
 from scheduler.jetstream.objects import Objects
 from scheduler.jetstream.streams import LOG, OBJECTS, Layout, log_subject
 from scheduler.records import (
@@ -56,6 +59,8 @@ _MOST_RECORD_BYTES = 1024 * 1024
 _ROOM = 8 * 1024
 """Bytes of a message beside the events of its record."""
 _APPENDS_AT_ONCE = 128
+_SURELY_FAILED = 3
+"""Unanswered appends in a row, the stream being read meanwhile, after which its storage has failed."""
 
 
 async def _not_gone() -> bool:
@@ -156,6 +161,8 @@ class BuildLog:
         self._statuses: deque[tuple[int, Status]] = deque()
         self._waiters: deque[tuple[int, trio.Event]] = deque()
         self._writing = False
+        self._unanswered = 0
+        """How many appends in a row were not answered, although what stands there can be read."""
         self._forced = False
         """Whether a record is to be written although there is nothing to say in it but the position."""
         self._round = trio.Event()
@@ -436,9 +443,11 @@ class BuildLog:
                     if await self._is_stored(record_id, str(error)):  # noqa: ASYNC120 - cancelled, it is all the same
                         return
                     if expected == self._sequence:
+                        self._tell_a_failed_storage(error)
                         raise
                 else:
                     self._sequence = ack.sequence
+                    self._unanswered = 0
                     return
 
         try:
@@ -446,6 +455,16 @@ class BuildLog:
         except BusClosed as error:
             raise StoreError(f"the log of {self.build} cannot be written: {error}") from error
         return at_once
+
+    def _tell_a_failed_storage(self, error: BusError) -> None:
+        """Say so where appends are not answered, and the stream can be read nevertheless.
+
+        Raises:
+            JetStreamUnavailable: with what is to be done.
+        """
+        self._unanswered = self._unanswered + 1 if isinstance(error, Unanswered) else 0
+        if self._unanswered >= _SURELY_FAILED:
+            raise JetStreamUnavailable(f"{LOG}: {STORAGE_FAILED}") from error
 
     async def _is_stored(self, record_id: str, reason: str) -> bool:
         """Read back what became of an append.
