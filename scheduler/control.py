@@ -15,7 +15,16 @@ import trio
 from scheduler.bus import Bus, Message
 from scheduler.codec import decode_token
 from scheduler.discovery import Endpoint
-from scheduler.errors import BusError, Fenced, InvalidBuild, InvalidJSON, MessageTooLarge, Refused, StoreError
+from scheduler.errors import (
+    BusError,
+    Fenced,
+    InvalidBuild,
+    InvalidJSON,
+    MessageTooLarge,
+    Refused,
+    StoreError,
+    StreamNotFound,
+)
 from scheduler.graph import Vertex
 from scheduler.helm import Helm, retried, supplied
 from scheduler.jetstream.reading import read
@@ -204,6 +213,11 @@ class Control:
         if not isinstance(self._store, JetStreamStore):
             return []
         found: dict[str, Document] = {}
+        try:
+            await self._store.js.info(REPORTS)
+        except StreamNotFound:
+            # Somebody has removed it. What runs can be told all the same.
+            return []
         reports = read(self._store.js, REPORTS, last_per_subject=True, headers_only=True)
         async with aclosing(reports) as batches:
             async for batch in batches:

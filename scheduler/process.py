@@ -49,10 +49,13 @@ async def open_store(settings: Settings, bus: Bus) -> Store:
     if settings.store == "memory":
         return MemoryStore()
     await await_jetstream(bus)
-    store = JetStreamStore(
-        bus, instance=f"{settings.name}-{secrets.token_hex(4)}", grace=settings.broker_grace
-    )
     layout = Layout(replicas=settings.replicas, capture=settings.capture, reply_bytes=settings.reply_bytes)
+    store = JetStreamStore(
+        bus,
+        instance=f"{settings.name}-{secrets.token_hex(4)}",
+        grace=settings.broker_grace,
+        layout=layout,
+    )
     store.ground = Ground(store.js, layout)
     return store
 

@@ -33,6 +33,8 @@ class Report:
     """How many changes are in which state."""
     run: int = 1
     """Which run of the build it is of."""
+    mark: str = ""
+    """Of the build's acceptance: tells it from the report of another build that had the same id."""
 
     @property
     def subject(self) -> str:

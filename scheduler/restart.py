@@ -68,7 +68,8 @@ class Restart:
         self._loader = loader
         self._supervisor = supervisor
         self._connectors = connectors
-        self._follower = Follower(store.js, REPLIES, self._on_captured)
+        restore = partial(store.streams.restore, REPLIES)
+        self._follower = Follower(store.js, REPLIES, self._on_captured, restore)
         self._live = live
         self._again = trio.Event()
         self._on_probation: list[str] = []

@@ -138,8 +138,9 @@ class Service:
             task_status.started()
             return
         ground = None if self._durable is None else self._durable.ground
-        if ground is not None:
+        if self._durable is not None and ground is not None:
             await ground.lay()
+            await self._durable.place_sentinel()
         experience: Experience | None = None
         async with trio.open_nursery() as background:
             await background.start(self._timers.run)

@@ -151,8 +151,8 @@ class Supervisor:
         held = self._held.get(build)
         if held is None or held.walk is None or held.track is None:
             return None
-        track = held.track
-        return Seen(held.walk.plan, track.chronicle, held.walk, track.sequence, track.source)
+        track, waits = held.track, self._reporter.waits(build)
+        return Seen(held.walk.plan, track.chronicle, held.walk, track.sequence, track.source, waits)
 
     def seen(self) -> list[Seen]:
         """Every build that runs here."""
@@ -206,9 +206,11 @@ class Supervisor:
         held = self._held[build] = Held(build, prepared.digest)
         self._reported.pop(build, None)
         key = secrets.token_hex(8) if self._store.in_order else ""
+        # A store that gives a build back to the next process, and keeps nothing of ours with it, has no mark.
+        mark = secrets.token_hex(8) if self._store.in_order or not self._store.resumable else ""
         anew, over = True, False
         try:
-            plan, accepted = await _beside(prepared, partial(self._planned, prepared, key))
+            plan, accepted = await _beside(prepared, partial(self._planned, prepared, key, mark))
             await self._store.append(build, [accepted])
         except AlreadyLogged as known:
             anew, over = False, known.status == Status.REPORTED
@@ -230,17 +232,22 @@ class Supervisor:
             self._begin(held, *self._new_walk(plan, key=key, journey=None))
         return over
 
-    def _planned(self, prepared: Prepared, key: str) -> tuple[Plan, Accepted]:
-        plan = self._new_plan(prepared)
+    def _planned(self, prepared: Prepared, key: str, mark: str) -> tuple[Plan, Accepted]:
+        plan = self._new_plan(prepared, mark=mark)
         accepted = plan.accepted
         return plan, evolve(accepted, key=key, templates=self._templates, unresolved=self._unresolved)
 
-    async def plan_of(self, prepared: Prepared) -> Plan:
-        """The plan of a build as this process would run it; a large one is made beside the loop."""
-        return await _beside(prepared, partial(self._new_plan, prepared))
+    async def plan_of(self, prepared: Prepared, mark: str = "") -> Plan:
+        """The plan of a build as this process would run it; a large one is made beside the loop.
 
-    def _new_plan(self, prepared: Prepared, *, resumed: bool = False) -> Plan:
-        plan = Plan(prepared, resumed=resumed, limits=self.limits, retries=self._retries)
+        Args:
+            prepared: the build.
+            mark: of its acceptance, as it is kept with it.
+        """
+        return await _beside(prepared, partial(self._new_plan, prepared, mark=mark))
+
+    def _new_plan(self, prepared: Prepared, *, resumed: bool = False, mark: str = "") -> Plan:
+        plan = Plan(prepared, resumed=resumed, limits=self.limits, retries=self._retries, mark=mark)
         expected = expectation(self.durations)
         seconds = [expected(plan.subject(vertex)) for vertex in range(len(plan.phases))]
         plan.priorities = plan.graph.remaining(seconds)

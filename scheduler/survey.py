@@ -12,6 +12,7 @@ from scheduler.graph import Vertex
 from scheduler.plan import Phase, Plan
 from scheduler.slots import Slots
 from scheduler.stores import Store
+from scheduler.stores.jetstream import JetStreamStore
 from scheduler.text import count, seconds
 
 Document = dict[str, Any]
@@ -32,6 +33,8 @@ class Seen:
     """Of the last event that was published."""
     source: str = ""
     """Who publishes; see `feed.Track.source`."""
+    report_waits: str = ""
+    """Why the report of a build that is over is not out yet; empty where it is, or is not due."""
 
     @property
     def over(self) -> bool:
@@ -67,6 +70,8 @@ def summary(seen: Seen) -> Document:
         document["ended"] = chronicle.over
     if plan.cause is not None:
         document["error"] = plan.cause
+    if seen.over and seen.report_waits:
+        document["report"] = f"waits: {seen.report_waits}"
     return document
 
 
@@ -168,9 +173,13 @@ class Doctor:
         plan = self._plan
         if self._seen.over:
             yield Reason("it is over" if plan.cause is None else f"it is over: {plan.cause}")
+            if self._seen.report_waits:
+                yield Reason(f"its report waits: {self._seen.report_waits}")
             return
         if not self._store.available:
-            yield Reason("nothing can be persisted at the moment, so nothing new is sent")
+            text = "nothing can be persisted at the moment, so nothing new is sent"
+            trouble = self._store.trouble if isinstance(self._store, JetStreamStore) else ""
+            yield Reason(f"{text}: {trouble}" if trouble else text)
         if plan.stopped:
             yield Reason("the scheduler is shutting down")
         elif plan.halted:

@@ -67,6 +67,11 @@ def document(
     }
 
 
+def unmarked(identity: str) -> str:
+    """An attempt id without the mark of the build's acceptance at its end."""
+    return identity.rpartition("/")[0]
+
+
 def encode(value: Any) -> bytes:
     return json.dumps(value).encode()
 

@@ -26,6 +26,7 @@ from fakes import (
     open_service,
     started,
     states,
+    unmarked,
 )
 from test_build import fail
 from trio.testing import MockClock, wait_all_tasks_blocked
@@ -793,7 +794,7 @@ async def test_a_new_run_survives_the_process(autojump_clock: MockClock) -> None
         assert process.requests == ["b"]
         await trio.sleep(1)
         assert (await ask(process, "get"))["run"] == 2
-    ids = [(message.headers or {})["Nats-Msg-Id"] for message, _ in plant.requests]
+    ids = [unmarked((message.headers or {})["Nats-Msg-Id"]) for message, _ in plant.requests]
     assert ids == ["b1/a/1", "b1/a/2", "b1/b/1"]
 
 

@@ -20,6 +20,7 @@ from scheduler.errors import (
     JetStreamUnavailable,
     MessageTooLarge,
     StreamNotFound,
+    TooLargeForStream,
     WrongLastSequence,
 )
 from scheduler.jetstream.api import Ack, JetStream, format_time, parse_time, read_answer
@@ -339,7 +340,9 @@ async def test_subscribing_has_a_deadline(jetstream_server: NatsServer) -> None:
     [
         (404, 10059, StreamNotFound),
         (400, 10071, WrongLastSequence),
-        (400, 10164, WrongLastSequence),
+        (400, 10054, TooLargeForStream),
+        (409, 10158, JetStreamUnavailable),
+        (400, 10164, JetStreamUnavailable),
         (503, 10008, JetStreamUnavailable),
         (500, 10009, JetStreamUnavailable),
         (503, 10023, JetStreamUnavailable),
@@ -347,6 +350,7 @@ async def test_subscribing_has_a_deadline(jetstream_server: NatsServer) -> None:
         (503, 10077, JetStreamUnavailable),
         (500, 10118, JetStreamUnavailable),
         (429, 10167, JetStreamUnavailable),
+        (500, 10002, JetStreamError),
         (503, 99999, JetStreamUnavailable),
         (400, 10065, JetStreamError),
         (500, 10047, JetStreamError),

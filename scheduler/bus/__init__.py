@@ -10,6 +10,8 @@ from typing import Protocol, TypeAlias
 
 from attrs import field, frozen
 
+from scheduler.errors import MessageTooLarge
+
 
 @frozen
 class Message:
@@ -36,6 +38,10 @@ class Outgoing(Protocol):
     @property
     def generation(self) -> int:
         """The connection that it was given to (`Bus.generation` at that time); 0 while it waits."""
+
+    @property
+    def refused(self) -> MessageTooLarge | None:
+        """Why it did not leave, and never will: the server that we came to takes less than the one before."""
 
     def withdraw(self) -> bool:
         """Take it back: True when it had not left and now never will, False when it is too late."""

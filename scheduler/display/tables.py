@@ -98,6 +98,8 @@ def show_status(console: Console, answer: Answer, progress: Progress, now: float
         put(console, [("limits reached: ", "yellow"), (fit(reached, width - 16), "")])
     if progress.error is not None:
         put(console, [("error: ", "bold red"), (fit(progress.error, width * 3 - 7), "")])
+    if report := text(answer.get("report")):
+        put(console, [("report ", "bold yellow"), (fit(report, width * 3 - 7), "")])
     _running(console, progress, now, width)
     _failing(console, progress, now, width)
     _next_step(console, progress)

@@ -20,7 +20,14 @@ import trio
 from attrs import frozen
 
 from scheduler.bus import Message, Outgoing
-from scheduler.errors import BusError, JetStreamError, JetStreamUnavailable, WrongLastSequence
+from scheduler.errors import (
+    BusError,
+    JetStreamError,
+    JetStreamUnavailable,
+    MessageTooLarge,
+    StreamUnheard,
+    WrongLastSequence,
+)
 from scheduler.jetstream.api import JetStream, Stored, read_ack, read_answer
 from scheduler.jetstream.reading import read
 from scheduler.jetstream.streams import BUCKET
@@ -223,9 +230,13 @@ class Objects:
         subscription = await self._js.subscribe(inbox, window.receive)
         try:
             with self._js.in_flight() as scope:
-                for at in range(0, len(data), chunk_bytes):
-                    await window.room(_WINDOW)
-                    window.sent(bus.publish(subject, data[at : at + chunk_bytes], reply=inbox))
+                try:
+                    for at in range(0, len(data), chunk_bytes):
+                        await window.room(_WINDOW)
+                        window.sent(bus.publish(subject, data[at : at + chunk_bytes], reply=inbox))
+                except MessageTooLarge as error:
+                    # The limit was lowered meanwhile: once more, in smaller pieces.
+                    raise JetStreamUnavailable(f"an object was not stored: {error}") from error
                 await window.room(1)
             if scope.cancelled_caught:
                 raise JetStreamUnavailable("an object was not stored: the connection was lost")
@@ -284,7 +295,7 @@ class _Window:
         """Take in an acknowledgement; they come in the order of the messages."""
         try:
             if message.no_responders:
-                raise JetStreamUnavailable("no stream takes the object's chunks")
+                raise StreamUnheard("no stream takes the object's chunks")
             ack = read_ack("an object's chunk", read_answer("an object's chunk", message.data))
             self._js.on_ack(self._subject, ack)
             self._unacknowledged.popleft()

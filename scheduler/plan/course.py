@@ -30,7 +30,8 @@ class Request:
     build: str
     component: str
     attempt: str
-    """``<build>/<component>/<n>``: a key by which a connector can know a request it had before."""
+    """``<build>/<component>/<n>``, and the mark of the build's acceptance where it has one: a key by which a
+    connector can know a request it had before."""
     subject: str
     type: str
     provider: str
@@ -41,6 +42,13 @@ class Request:
     body: bytes = field(repr=False)
     started: Started = field(repr=False)
     """To be persisted before the request leaves."""
+    mark: str = ""
+    """What the ids of all attempts of the build end with; empty, or ``/`` and the mark of its acceptance."""
+
+    @property
+    def key(self) -> str:
+        """``<build>/<component>`` and the mark: the same over all attempts, and over all runs of a build."""
+        return f"{self.build}/{self.component}{self.mark}"
 
 
 class Course:
@@ -52,6 +60,7 @@ class Course:
             awaited, and what it says is `errored` has failed. Otherwise both are to be done.
         limits: for texts that come in on the way.
         retries: the operator's rules, for what neither the component nor the build has a rule.
+        mark: of the build's acceptance, drawn once; empty where the store keeps none.
     """
 
     def __init__(
@@ -61,6 +70,7 @@ class Course:
         resumed: bool = False,
         limits: Limits = DEFAULT_LIMITS,
         retries: Retries = (),
+        mark: str = "",
     ) -> None:
         self.prepared = prepared
         """The build as it was found valid."""
@@ -86,6 +96,9 @@ class Course:
         """The build's own limits."""
         self.priorities: Sequence[float] = ()
         """By vertex: what the rest of the build waits for most is the highest."""
+        self.mark = mark
+        """Of the build's acceptance; empty where there is none."""
+        self._mark = f"/{mark}" if mark else ""
         self._policy = prepared.policy
         self._retries = retries
         self._halted = False
@@ -157,7 +170,7 @@ class Course:
     @property
     def accepted(self) -> Accepted:
         """The first event of the build."""
-        return Accepted({**self.build.fields, **self.report().lists()}, self.digest)
+        return Accepted({**self.build.fields, **self.report().lists()}, self.digest, mark=self.mark)
 
     @property
     def completed(self) -> int:
@@ -300,7 +313,8 @@ class Course:
             self._secrets.add_json(rendered.body)
         subject = request_subject(rendered.type, change.action.value, rendered.provider)
         failed = self._attempts.failed(vertex)
-        attempt = f"{self.build.id}/{change.id}/{failed + 1}"
+        mark = self._mark
+        attempt = f"{self.build.id}/{change.id}/{failed + 1}{mark}"
         return Request(
             vertex,
             self.build.id,
@@ -313,6 +327,7 @@ class Course:
             change.retry or self._policy.retry or retry_for(self._retries, subject),
             rendered.body,
             Started(change.id, attempt, change.raw, failed),
+            mark,
         )
 
     def sent(self, vertex: Vertex) -> None:
@@ -500,6 +515,7 @@ class Course:
             self.build.edges,
             {state: count for state, count in self.counts().items() if count},
             self.run,
+            self.mark,
         )
 
     def error(self, vertex: Vertex) -> str | None:

@@ -281,7 +281,7 @@ class _HastyBus:
 
     def publish(self, subject: str, data: bytes, **options: Any) -> SimpleNamespace:
         self._bus.publish(subject, data, **options)
-        return SimpleNamespace(generation=self._bus.generation)
+        return SimpleNamespace(generation=self._bus.generation, refused=None)
 
     async def flush(self) -> None:
         await trio.lowlevel.checkpoint()
@@ -318,7 +318,7 @@ def _one_id_for_all_attempts() -> list[Patch]:
 
     def same(plan: Plan, vertex: int, change: Any) -> Request:
         request = make(plan, vertex, change)
-        attempt = f"{request.build}/{request.component}/1"
+        attempt = f"{request.build}/{request.component}/1{request.mark}"
         return evolve(request, attempt=attempt, started=evolve(request.started, attempt=attempt))
 
     return [(Plan, "_request", same)]

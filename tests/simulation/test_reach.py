@@ -67,7 +67,7 @@ def _of_a_log(record: Record) -> Counter[str]:
         if isinstance(event, Retrying):
             met["tried again after a time-out"] += event.error.startswith("timed out")
             met["tried again after a while"] += "cannot, for" in event.error
-            met["a third attempt"] += int(event.attempt.rpartition("/")[2]) > 1
+            met["a third attempt"] += int(event.attempt.split("/")[-2]) > 1
         if isinstance(event, Retried):
             met["a second run"] += event.run == 2
             met["a third run"] += event.run == 3
