@@ -94,7 +94,8 @@ def test_an_id_is_read_whatever_else_is_wrong() -> None:
 
 NO_ACTIONS: list[Any] = [
     None, "", 5, True, [], {}, {"a": [1]}, 1.5, "build", "build.", ".create", "build..create",
-    "build.create.", "build.cre ate", "create", "build.*", "build.>", "$SRV.PING", "_INBOX.x", "build.create\r\n", "build.\0",
+    "build.create.", "build.cre ate", "create", "build.*", "build.>", "$SRV.PING", "_INBOX.x",
+    "build.create\r\n", "build.\0",
     "build.create\n", "BUILD.CREATE", "build." + "x" * 65, "vpc.create.aws", "scheduler.reply.x",
     "build.set.mapping", "build.find", "build.create.done", "environment.import", "service.set",
     "build.destroy",

@@ -161,7 +161,7 @@ class Walk(Attempts):
         finally:
             order.set()
         if not kept:
-            raise Refused("unavailable", f"it could not be persisted: {self.plan.cause}")
+            raise Refused("unavailable", f"it could not be persisted: {self.plan.shown_cause}")
 
     def tell(self, what: str, vertex: Vertex | None = None) -> None:
         """Let who follows the build know what an operator did."""
@@ -197,7 +197,7 @@ class Walk(Attempts):
         """Nothing more can be persisted: send nothing more, and where another process has the build, stop."""
         if not isinstance(error, Fenced):
             cause = store_failure(error)
-            _log.error("the store failed", build=self.id, error=cause)
+            _log.error("the store failed", build=self.id, error=self.plan.masked(cause))
             self.halt(cause)
         elif not self.fenced:
             _log.error(

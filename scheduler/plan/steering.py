@@ -42,7 +42,7 @@ class Steered(Course):
             Refused: so it is already, or nothing is sent any more anyhow.
         """
         if on and self._halted:
-            raise Refused("conflict", f"nothing new is sent any more: {self.cause}")
+            raise Refused("conflict", f"nothing new is sent any more: {self.shown_cause}")
         if on is self.paused:
             raise Refused("conflict", "it is paused already" if on else "it is not paused")
         self.paused = on

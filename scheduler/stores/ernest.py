@@ -135,7 +135,7 @@ class ErnestStore:
         )
         self._lanes: dict[str, _Lane] = {}
         self._actions: dict[str, str] = {}
-        """What unfinished builds are, as far as the store said it the last time that it was asked for them."""
+        """What unfinished builds are, as far as the store said so when it was last asked for them."""
 
     async def append(self, build: str, events: Sequence[Event]) -> None:
         """Persist ``events``, in order; see `Store.append`.
