@@ -6,7 +6,7 @@ user or a connector put into it is kept.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any, TypeAlias, TypeVar
 from urllib.parse import unquote
@@ -102,7 +102,11 @@ def parse_build(data: bytes, limits: Limits = DEFAULT_LIMITS, *, action: str | N
     except InvalidJSON as error:
         raise InvalidBuild("invalid", [Problem("", f"a build is a JSON object: {error}")]) from None
     reader = _Reader(limits)
-    fields = {key: reader.read(key, raw, level=1) for key, raw in members.items() if key not in _LISTS}
+    fields = {
+        key: reader.read(key, raw, level=1)
+        for key, raw in members.items()
+        if key not in _LISTS or _is_null(raw)
+    }
     build_id = reader.take("id", lambda: _build_id(fields)) or ""
     if action is None:
         action = own if (own := fields.get("action")) in BUILD_ACTIONS else DEFAULT_BUILD_ACTION
@@ -114,7 +118,8 @@ def parse_build(data: bytes, limits: Limits = DEFAULT_LIMITS, *, action: str | N
     edges, edge_places = reader.elements("edges", members, Edge, limits.max_edges)
     if reader.over_limit:
         raise InvalidBuild("limit", reader.problems)
-    build = Build(build_id, action, components, changes, edges, fields)
+    absent = frozenset(name for name in _LISTS if name not in members)
+    build = Build(build_id, action, components, changes, edges, fields, absent)
     return Parsed(
         build, reader.digest(), frozenset(reader.known), places, edge_places, tuple(reader.problems)
     )
@@ -122,6 +127,11 @@ def parse_build(data: bytes, limits: Limits = DEFAULT_LIMITS, *, action: str | N
 
 _LISTS = ("components", "changes", "edges")
 _SHARED = ("_component_id", "_component", "_provider", "source", "destination")
+
+
+def _is_null(raw: Raw) -> bool:
+    # Of a list of megabytes no copy is made for this.
+    return len(memoryview(raw)) == 4 and bytes(raw) == b"null"
 
 
 class _Reader:
@@ -174,7 +184,7 @@ class _Reader:
         digest = blake2b()
         self._digests[name] = digest.digest()
         raw_list = members.get(name)
-        if raw_list is None or bytes(raw_list) == b"null":
+        if raw_list is None or _is_null(raw_list):
             return (), ()
         try:
             raws = split_list(raw_list, self.limits)
@@ -408,7 +418,8 @@ def _unstructure_edge(edge: Edge) -> Document:
 
 
 def _unstructure_build(build: Build) -> Document:
-    return {**build.fields, **{name: _converter.unstructure(getattr(build, name)) for name in _LISTS}}
+    lists = {name: _converter.unstructure(getattr(build, name)) for name in _LISTS}
+    return {**build.fields, **written(lists, build.fields, build.absent)}
 
 
 def _make_converter() -> Converter:
@@ -424,6 +435,19 @@ def _make_converter() -> Converter:
 
 
 _converter = _make_converter()
+
+
+def written(
+    lists: Mapping[str, Sequence[Any]], fields: Mapping[str, Any], absent: Collection[str]
+) -> dict[str, Sequence[Any]]:
+    """Those of a build's lists that are to be written: no empty one where it had none, or null.
+
+    Args:
+        lists: by name.
+        fields: those of the build; a list that was null stands there.
+        absent: the names of those that it did not have.
+    """
+    return {name: items for name, items in lists.items() if items or not (name in fields or name in absent)}
 
 
 def to_document(item: Build | Component | Change | Edge) -> Document:

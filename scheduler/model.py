@@ -126,4 +126,6 @@ class Build:
     """What this build does; each is sent once."""
     edges: tuple[Edge, ...] = field(repr=False)
     fields: Mapping[str, Any] = field(repr=False)
-    """Every top-level field as submitted, without ``components``, ``changes`` and ``edges``."""
+    """Every top-level field as submitted, without ``components``, ``changes`` and ``edges``, unless null."""
+    absent: frozenset[str] = frozenset()
+    """Those of the three lists that it did not have at all: while they are empty they are not added."""

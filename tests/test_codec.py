@@ -113,6 +113,18 @@ def test_a_build_is_what_it_came_in_on(own: object, subject: str) -> None:
     assert list(read.fields) == ["id", "name", "user_id", "username", "action", "options"]
 
 
+@pytest.mark.parametrize("name", ["components", "changes", "edges"])
+@pytest.mark.parametrize("given", ["absent", None, []])
+def test_a_list_without_elements_stays_as_it_was(name: str, given: Any) -> None:
+    """Where there was none, or null, no empty one is added; all three are the same content."""
+    document = {**build(), name: given}
+    if given == "absent":
+        del document[name]
+    read = prepare(document)
+    assert to_document(read.build) == document
+    assert read.digest == prepare(build()).digest
+
+
 def test_a_build_without_an_action_is_what_it_came_in_on() -> None:
     """It then stands behind its other fields."""
     document = build()

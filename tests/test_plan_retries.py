@@ -454,9 +454,8 @@ def test_a_secret_that_was_only_sent_is_known_after_a_restart() -> None:
         assert run.plan.shown_cause == "b: what is ***?"
 
 
-def test_no_secret_is_shown_in_the_reason_of_a_cancellation() -> None:
-    """An operator may quote one; the report says what the operator did."""
+def test_no_secret_is_in_the_reason_of_a_cancellation() -> None:
+    """An operator may quote one."""
     run = Run(build(change("a", password=CANARY)))
     run.plan.cancel(f"{CANARY} has leaked")
-    assert run.plan.cause == f"cancelled: {CANARY} has leaked"
-    assert run.plan.shown_cause == "cancelled: *** has leaked"
+    assert run.plan.cause == "cancelled: *** has leaked"

@@ -502,6 +502,7 @@ class Course:
             self.build.edges,
             {state: count for state, count in self.counts().items() if count},
             self.run,
+            self.build.absent,
         )
 
     def error(self, vertex: Vertex) -> str | None:
