@@ -174,14 +174,14 @@ def read(path: Path) -> Iterator[Line]:
     for number, text in _lines(path.read_text(encoding="utf-8")):
         first, _, rest = text.partition(" ")
         if rest.lstrip().startswith("=") and first.isidentifier():
-            words[first] = eval(rest.lstrip()[1:].strip(), words)  # noqa: S307 - our own file
+            words[first] = eval(rest.lstrip()[1:].strip(), words)
             continue
         subject = ""
         if first not in {"after", "start", "stop"}:
             count = 2 if first == "row" else 1
             *names, rest = rest.split(maxsplit=count)
             subject = " ".join(names)
-        yield Line(number, first, subject, eval(rest, words) if rest.strip() else None)  # noqa: S307 - as above
+        yield Line(number, first, subject, eval(rest, words) if rest.strip() else None)
 
 
 def _lines(text: str) -> Iterator[tuple[int, str]]:
