@@ -81,7 +81,9 @@ class _Malformed(Exception):
         self.problems = problems
 
 
-def parse_build(data: bytes, limits: Limits = DEFAULT_LIMITS, *, action: str | None = None) -> Parsed:
+def parse_build(
+    data: bytes, limits: Limits = DEFAULT_LIMITS, *, action: str | None = None, accepted: bool = False
+) -> Parsed:
     """Read a submitted build; what is wrong with single elements is collected, not raised.
 
     It is decoded piece by piece: a problem is then named with the component it is in, and no single call
@@ -92,6 +94,7 @@ def parse_build(data: bytes, limits: Limits = DEFAULT_LIMITS, *, action: str | N
         limits: bounds on what it may hold.
         action: one of `BUILD_ACTIONS`: what the build is, whatever it says itself. None: what it says where
             that is one of them, and otherwise ``build.create``.
+        accepted: it was accepted once, perhaps by a version that took what this one refuses.
 
     Raises:
         InvalidBuild: it is not a JSON object, or a list is over its limit. Whatever else is known to be
@@ -101,7 +104,7 @@ def parse_build(data: bytes, limits: Limits = DEFAULT_LIMITS, *, action: str | N
         members = split_object(data, limits)
     except InvalidJSON as error:
         raise InvalidBuild("invalid", [Problem("", f"a build is a JSON object: {error}")]) from None
-    reader = _Reader(limits)
+    reader = _Reader(limits, accepted=accepted)
     fields = {
         key: reader.read(key, raw, level=1)
         for key, raw in members.items()
@@ -126,6 +129,12 @@ def parse_build(data: bytes, limits: Limits = DEFAULT_LIMITS, *, action: str | N
 
 
 _LISTS = ("components", "changes", "edges")
+_OURS = frozenset({"service", "_component_id", "_component", "_action", "_provider", "_state"})
+"""Keys of a component that are ours, in lower case."""
+_harmless: set[str] = set(_OURS)
+"""Keys of components that were looked at, and are not nearly one of ours."""
+_LONGEST_KEPT = 128
+_MOST_KEPT = 8_192
 _SHARED = ("_component_id", "_component", "_provider", "source", "destination")
 
 
@@ -137,8 +146,9 @@ def _is_null(raw: Raw) -> bool:
 class _Reader:
     """Collects problems while a build is read."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, *, accepted: bool) -> None:
         self.limits = limits
+        self.accepted = accepted
         self.problems: list[Problem] = []
         self.over_limit = False
         self.known: set[str] = set()
@@ -214,6 +224,8 @@ class _Reader:
                 value = decode(data, self.limits, level=2)
                 digest.update(encode_sorted(value) + b",")
                 if type(value) is dict:
+                    if not (_harmless.issuperset(value) or self.accepted or cls is Edge):
+                        self._check_keys(f"{name}[{position}]", value)
                     self._share(value)
                     if type(one := value.get("_component_id")) is str:
                         ids.append((position, one))
@@ -247,6 +259,18 @@ class _Reader:
         words = self._words
         source = words.setdefault(edge.source, edge.source)
         return Edge(source, words.setdefault(edge.destination, edge.destination), edge.length)
+
+    def _check_keys(self, place: str, value: Document) -> None:
+        """No key is one of ours but for its case: a connector in Go would read it as that, or ours as it."""
+        for key in value:
+            folded = key.casefold()
+            if folded in _OURS and key not in _OURS:
+                text = f"is '{folded}' but for its case, which connectors do not tell apart"
+                self.problems.append(Problem(f"{place}.{key}", text))
+            elif len(key) <= _LONGEST_KEPT:
+                if len(_harmless) >= _MOST_KEPT:
+                    _harmless.clear()
+                _harmless.add(key)
 
     def _share(self, value: Document) -> None:
         words = self._words

@@ -90,7 +90,7 @@ def read_build(
     """
     if resumed:
         limits = _ACCEPTED_ONCE
-    parsed = parse_build(data, limits, action=action)
+    parsed = parse_build(data, limits, action=action, accepted=resumed)
     if not resumed:
         parsed = evolve(parsed, build=_anew(parsed.build))
     check = _Check(parsed, limits)

@@ -402,6 +402,27 @@ def test_text_that_is_not_utf8_is_refused_with_its_place() -> None:
     assert problems_of(data) == ["changes[1]: not UTF-8: byte 0xff, invalid start byte"]
 
 
+@pytest.mark.parametrize(
+    ("key", "ours"),
+    [
+        ("Service", "service"), ("SERVICE", "service"), ("_State", "_state"),
+        ("_component_ID", "_component_id"), ("_Component", "_component"), ("_aCtion", "_action"), ("_PROVIDER", "_provider"),
+        ("\u017fervice", "service"), ("_\u017ftate", "_state"),
+    ],
+)  # fmt: skip
+def test_a_key_that_is_ours_but_for_its_case_is_refused(key: str, ours: str) -> None:
+    """Connectors in Go match names without regard to case, and would read one for the other."""
+    document = build(change("a", **{key: "x"}), components=[change("b", **{key: None, "x": {key: 1}})])
+    document["components"][0][key] = None
+    assert problems_of(document) == [
+        f"components[0].{key}: is '{ours}' but for its case, which connectors do not tell apart",
+        f"changes[0].{key}: is '{ours}' but for its case, which connectors do not tell apart",
+    ]
+    # Below the top level it is nobody's, and what was accepted once is gone on with.
+    prepare(build(change("a", x={key: 1}, services=1, state=2, _states=3)))
+    assert prepare(document, resumed=True).build.changes[0].fields[key] == "x"
+
+
 def test_every_problem_is_told_at_once() -> None:
     """Whatever is wrong anywhere is told in one answer, each with its place."""
     document = build(
