@@ -406,7 +406,8 @@ def test_text_that_is_not_utf8_is_refused_with_its_place() -> None:
     ("key", "ours"),
     [
         ("Service", "service"), ("SERVICE", "service"), ("_State", "_state"),
-        ("_component_ID", "_component_id"), ("_Component", "_component"), ("_aCtion", "_action"), ("_PROVIDER", "_provider"),
+        ("_component_ID", "_component_id"), ("_Component", "_component"),
+        ("_aCtion", "_action"), ("_PROVIDER", "_provider"),
         ("\u017fervice", "service"), ("_\u017ftate", "_state"),
     ],
 )  # fmt: skip
