@@ -16,12 +16,9 @@ from scheduler.errors import BusError, JetStreamError, JetStreamUnavailable, Mes
 from scheduler.jetstream.api import JetStream
 from scheduler.jetstream.objects import Objects
 from scheduler.jetstream.streams import REPORTS, SUBJECT_HEADER, UPLOADS, report_subject
+from scheduler.model import BUILD_ACTIONS
 
-INTAKE_ACTIONS = frozenset(
-    f"{prefix}.{verb}"
-    for prefix in ("build", "service")
-    for verb in ("create", "delete", "import", "patch", "sync")
-)
+INTAKE_ACTIONS = frozenset(BUILD_ACTIONS)
 """The actions that are subjects as well, on which a scheduler takes builds."""
 
 _LOOK = 2.0

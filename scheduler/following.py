@@ -16,6 +16,8 @@ from scheduler.bus import Bus, Message
 from scheduler.client import decode_object, stored_report, whole_report
 from scheduler.codec import encode_token
 from scheduler.errors import BusError, SteeringError
+from scheduler.loose import objects, text
+from scheduler.masking import Secrets
 from scheduler.progress import News, Progress, View
 from scheduler.steering import Document, get_build, get_summary
 from scheduler.timeline import OVER
@@ -210,8 +212,22 @@ async def _show(bus: Bus, following: Following, progress: Progress, view: View) 
     following.catching_up = False
     now = trio.current_time()
     news = _drain(following, progress)
-    news += progress.finish(report, now, failed=following.failed)
+    news += progress.finish(_shown(report), now, failed=following.failed)
     view.update(news, now)
+
+
+def _shown(report: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A report for people: it says what connectors said, with secrets in it, and these it tells itself."""
+    changes = objects(report.get("changes"))
+    errors = [change for change in changes if isinstance(change.get("error"), str)]
+    if not errors and not isinstance(report.get("error"), str):
+        return report
+    secrets = Secrets.of_document(report)
+    shown = {**report, "error": secrets.mask(text(report.get("error")))}
+    if errors:
+        masked = {id(change): {**change, "error": secrets.mask(change["error"])} for change in errors}
+        shown["changes"] = [masked.get(id(change), change) for change in changes]
+    return shown
 
 
 def _drain(following: Following, progress: Progress) -> list[News]:
@@ -232,6 +248,6 @@ def _is_over(progress: Progress) -> bool:
 
 
 def _first_error(progress: Progress) -> str:
-    for component, text in progress.errors.items():
-        return f"{component}: {text}"
+    for component, error in progress.errors.items():
+        return f"{component}: {error}"
     return ""

@@ -45,6 +45,11 @@ async def open_store(settings: Settings, bus: Bus) -> Store:
         BusError: the bus was closed.
     """
     if settings.store == "ernest":
+        _log.info(
+            "references are read as an Ernest installation needs it, unless set otherwise",
+            templates=settings.templates.value,
+            unresolved=settings.unresolved.value,
+        )
         return ErnestStore(bus, store_timeout=settings.store_timeout)
     if settings.store == "memory":
         return MemoryStore()

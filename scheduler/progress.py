@@ -352,7 +352,12 @@ class Progress:
         return news
 
     def explain(self, answer: Mapping[str, Any]) -> None:
-        """Take in the answer to ``get`` with its graph, after the end: the critical path and the slowest."""
+        """Take in the answer to ``get`` with its graph, after the end: the critical path and the slowest.
+
+        Its error, too: the scheduler knows secrets that the report does not tell.
+        """
+        if self.error is not None and whole(answer.get("run"), 1) == self.run:
+            self.error = text(answer.get("error")) or self.error
         timeline = read_timeline(answer)
         if timeline.spans:
             self.path = timeline.path

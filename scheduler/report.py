@@ -5,7 +5,7 @@ from typing import Any
 
 from attrs import field, frozen
 
-from scheduler.codec import to_document
+from scheduler.codec import to_document, written
 from scheduler.model import Edge
 from scheduler.strictjson import Raw, encode
 
@@ -35,22 +35,30 @@ class Report:
     """Which run of the build it is of."""
     mark: str = ""
     """Of the build's acceptance: tells it from the report of another build that had the same id."""
+    absent: frozenset[str] = frozenset()
+    """The lists that the build did not have: they are left out while they are empty."""
 
     @property
     def subject(self) -> str:
         """Where it is published."""
         return f"{self.action}.{'done' if self.error is None else 'error'}"
 
-    def lists(self) -> dict[str, list[Any]]:
+    def lists(self) -> dict[str, Sequence[Any]]:
         """The lists as they are written; changes that nothing was done with are JSON text in them."""
         edges = [to_document(edge) for edge in self.edges]
-        return {"components": list(self.components), "changes": list(self.changes), "edges": edges}
+        lists: dict[str, Sequence[Any]] = {
+            "components": list(self.components),
+            "changes": list(self.changes),
+            "edges": edges,
+        }
+        return written(lists, self.fields, self.absent)
 
     def chunks(self) -> Iterator[bytes]:
         """The report as JSON text in pieces, each made quickly: together they may be tens of megabytes."""
-        yield encode(self._head())[:-1]
-        for name in _LISTS:
-            items = getattr(self, name)
+        given = {"components": self.components, "changes": self.changes, "edges": self.edges}
+        lists = written(given, self.fields, self.absent)
+        yield encode({key: value for key, value in self._head().items() if key not in lists})[:-1]
+        for name, items in lists.items():
             yield b',"%b":[' % name.encode()
             for start in range(0, len(items), _SLICE):
                 part = items[start : start + _SLICE]

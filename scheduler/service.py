@@ -250,7 +250,7 @@ class Service:
         began = trio.current_time()
         error = ""
         try:
-            prepared = await self._read_unless_stopped(message.data)
+            prepared = await self._read_unless_stopped(message)
             over = await self._supervisor.submit(prepared)
             intake.accept(self._bus, message, prepared.build.id, finished=over)
         except InvalidBuild as refusal:
@@ -266,12 +266,12 @@ class Service:
             self._queued_bytes -= len(message.data)
             self._endpoints[message.subject].served(trio.current_time() - began, error)
 
-    async def _read_unless_stopped(self, data: bytes) -> Prepared:
+    async def _read_unless_stopped(self, message: Message) -> Prepared:
         with trio.CancelScope() as scope:
             self._reads.add(scope)
             try:
                 if not self._stopping.is_set():
-                    return await self._reader.read_submitted(data)
+                    return await self._reader.read_submitted(message.data, message.subject)
             finally:
                 self._reads.discard(scope)
         raise _shutting_down()

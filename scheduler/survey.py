@@ -69,7 +69,7 @@ def summary(seen: Seen) -> Document:
     if plan.finished and chronicle.over is not None:
         document["ended"] = chronicle.over
     if plan.cause is not None:
-        document["error"] = plan.cause
+        document["error"] = plan.shown_cause
     if seen.over and seen.report_waits:
         document["report"] = f"waits: {seen.report_waits}"
     return document
@@ -172,7 +172,7 @@ class Doctor:
     def _general(self) -> Iterator[Reason]:
         plan = self._plan
         if self._seen.over:
-            yield Reason("it is over" if plan.cause is None else f"it is over: {plan.cause}")
+            yield Reason("it is over" if plan.cause is None else f"it is over: {plan.shown_cause}")
             if self._seen.report_waits:
                 yield Reason(f"its report waits: {self._seen.report_waits}")
             return
@@ -183,7 +183,7 @@ class Doctor:
         if plan.stopped:
             yield Reason("the scheduler is shutting down")
         elif plan.halted:
-            yield Reason(f"nothing new is sent any more: {plan.cause}")
+            yield Reason(f"nothing new is sent any more: {plan.shown_cause}")
         elif plan.paused:
             yield Reason("it is paused: resume it to go on")
         if self._seen.walk is not None:
@@ -256,7 +256,7 @@ class Doctor:
         missing = [one for one in plan.graph.dependencies[vertex] if plan.phase(one) is not Phase.COMPLETED]
         due = chronicle.due(vertex)
         if plan.halted:
-            return Reason(f"it will not be sent: {plan.cause or 'the scheduler is shutting down'}", due)
+            return Reason(f"it will not be sent: {plan.shown_cause or 'the scheduler is shutting down'}", due)
         if missing:
             ids = [plan.graph.ids[one] for one in missing[:_SHOWN]]
             states = [f"{plan.graph.ids[one]} ({_called(plan.phase(one))})" for one in missing[:_SHOWN]]

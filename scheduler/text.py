@@ -4,6 +4,8 @@ import re
 
 _UNBROKEN = re.compile(r"[^\s\"']+")
 _CUT = "..."
+CUT = " ... (cut: "
+"""Where an error text ends that was too long to be kept."""
 
 
 def mask_url(text: str) -> str:

@@ -135,6 +135,8 @@ class FakeStore:
         self.documents: dict[str, JSON] = {}
         """What `load` finds."""
         self.unfinished_ids: list[str] = []
+        self.actions: dict[str, str] = {}
+        """What `action_of` says."""
         self.loads: list[str] = []
         """What `load` was asked for, in order."""
         self.loading: Callable[[str], Any] | None = None
@@ -207,6 +209,10 @@ class FakeStore:
         for build in self.unfinished_ids:
             await trio.lowlevel.checkpoint()
             yield build
+
+    async def action_of(self, build: str) -> str | None:
+        await trio.lowlevel.checkpoint()
+        return self.actions.get(build)
 
 
 LOST = BuildLost("record not found")

@@ -252,6 +252,16 @@ async def test_a_plan_is_of_a_build_that_is_given_or_that_is_here() -> None:
         assert await refused(site, "get", "b9") == ("unknown", "there is no build 'b9' here")
 
 
+@pytest.mark.parametrize(
+    ("own", "action"), [("", "build.create"), ("build.nope", "build.create"), ("service.sync",) * 2]
+)
+async def test_a_plan_of_a_build_that_came_in_on_no_subject_is_of_what_it_says(own: str, action: str) -> None:
+    """Nobody has submitted it yet: where it says nothing, it is a creation."""
+    async with open_service() as site:
+        plan = (await ask_raw(site, "plan", encode({"build": {**CHAIN, "action": own}}))).body
+        assert plan["action"] == action
+
+
 async def test_a_build_that_is_wrong_has_no_plan() -> None:
     """All that is wrong is said."""
     async with open_service() as site:
@@ -743,7 +753,7 @@ async def test_a_list_of_all_has_what_is_over(autojump_clock: MockClock) -> None
     plant = Plant(flaky("a", 1))
     async with plant.run() as process:
         await process.submit(document("a", build="b1"))
-        await process.submit(document("x", build="b2", action="service.import"))
+        await process.submit(document("x", build="b2"), "service.import")
         await until(lambda: len(process.reports) == 2)
         await trio.sleep(1)
         assert (await ask(process, "list"))["builds"] == []

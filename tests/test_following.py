@@ -129,6 +129,36 @@ async def test_an_error_report_ends_it_with_the_cause(
     assert [item.error for item in notes.news] == ["boom"]
 
 
+@pytest.mark.parametrize("answered", [False, True])
+async def test_a_report_is_shown_without_the_secrets_that_it_holds(
+    fake_bus: FakeBus, told: Told, autojump_clock: trio.abc.Clock, answered: bool
+) -> None:
+    """It says what a connector said, byte for byte; the scheduler, asked at the end, knows more secrets."""
+    asked = Asked(fake_bus, told)
+    asked.silent = not answered
+    await asked.open()
+
+    async def script() -> None:
+        await trio.sleep(3)
+        text = "no c4nary-bird, no s3nt-along"
+        report = {
+            "id": BUILD,
+            "error": f"vpc::a: {text}",
+            "components": [
+                {"_component_id": "credentials::c", "_component": "credentials", "key": "c4nary-bird"}
+            ],
+            "changes": [{"_component_id": "vpc::a", "_state": "errored", "error": text}, 5],
+        }
+        publish(fake_bus, "build.create.error", report)
+        asked.told.status = "errored"
+        asked.told.fields["vpc::a"]["error"] = "no ***, no ***"
+        asked.fields = {"error": "vpc::a: no ***, no ***"}
+
+    progress, notes = await follow(fake_bus, script)
+    assert progress.error == ("vpc::a: no ***, no ***" if answered else "vpc::a: no ***, no s3nt-along")
+    assert [item.error for item in notes.news] == ["no ***, no s3nt-along"]
+
+
 async def test_other_builds_are_none_of_ours(
     fake_bus: FakeBus, told: Told, autojump_clock: trio.abc.Clock
 ) -> None:

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from attrs import evolve
 
 from scheduler.model import Edge
 from scheduler.report import Report
@@ -57,6 +58,16 @@ def test_what_was_not_touched_is_copied() -> None:
     text = b'{"_component_id":"a","n":1.0}'
     report = Report("build.create", "x", FIELDS, [], [Raw(text)], [], {"waiting": 1})
     assert text in b"".join(report.chunks())
+
+
+def test_no_empty_list_is_added() -> None:
+    """A list that the build did not have, or that was null, is so in the report while nothing is in it."""
+    report = Report("build.create", None, {"id": "b", "edges": None, "changes": None}, [], [], [], {})
+    assert document(report) == {"id": "b", "edges": None, "changes": None, "components": []}
+    report = evolve(report, absent=frozenset({"components"}))
+    assert document(report) == {"id": "b", "edges": None, "changes": None}
+    report = evolve(report, components=[{"n": 1}], changes=[{"n": 2}])
+    assert document(report) == {"id": "b", "edges": None, "components": [{"n": 1}], "changes": [{"n": 2}]}
 
 
 def test_where_it_goes() -> None:

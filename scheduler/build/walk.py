@@ -163,7 +163,7 @@ class Walk(Attempts):
         finally:
             order.set()
         if not kept:
-            raise Refused("unavailable", f"it could not be persisted: {self.plan.cause}")
+            raise Refused("unavailable", f"it could not be persisted: {self.plan.shown_cause}")
 
     def tell(self, what: str, vertex: Vertex | None = None) -> None:
         """Let who follows the build know what an operator did."""
@@ -200,7 +200,7 @@ class Walk(Attempts):
         if not isinstance(error, Fenced):
             cause = store_failure(error)
             if not self.log_removed:
-                _log.error("the store failed", build=self.id, error=cause)
+                _log.error("the store failed", build=self.id, error=self.plan.masked(cause))
             # No other process can know of the build any more: it is to be reported by this one.
             self.log_removed = isinstance(error, LogRemoved)
             self.halt(cause)

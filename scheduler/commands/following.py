@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import trio
 
 from scheduler.bus import Bus
-from scheduler.client import INTAKE_ACTIONS, stored_report, submit
-from scheduler.commands.files import read_file
+from scheduler.client import stored_report, submit
+from scheduler.commands.files import note_action, read_file
 from scheduler.commands.session import complain
 from scheduler.config import Settings
 from scheduler.display import open_view
@@ -21,14 +21,25 @@ SUBMIT_TIMEOUT = 60.0
 """Seconds for the answer to a submitted build: it may be large, and its store slow."""
 
 
-def read_checked(file: str, settings: Settings) -> tuple[bytes, Prepared] | None:
-    """A build from a file (``-``: standard input); None where it is none, and everything wrong was said."""
+def read_checked(file: str, settings: Settings, action: str | None = None) -> tuple[bytes, Prepared] | None:
+    """A build from a file (``-``: standard input); None where it is none, and everything wrong was said.
+
+    Args:
+        file: its name.
+        settings: bounds, and how references are read.
+        action: what it is, whatever it says itself.
+    """
     data = read_file(file)
     if data is None:
         return None
+    note_action(file, data, action)
     try:
         prepared = read_build(
-            data, limits=settings.limits, templates=settings.templates, unresolved=settings.unresolved
+            data,
+            limits=settings.limits,
+            templates=settings.templates,
+            unresolved=settings.unresolved,
+            action=action,
         )
     except InvalidBuild as error:
         complain_of_build(file, error)
@@ -46,17 +57,6 @@ def complain_of_problems(name: str, problems: Sequence[str]) -> None:
     complain(f"{printable(name)} has {count(len(problems), 'problem')}:")
     sys.stderr.write("".join(f"  {printable(problem)}\n" for problem in problems))
     sys.stderr.flush()
-
-
-def check_action(name: str, action: str) -> bool:
-    """Whether a scheduler takes builds with this action; it says so where not."""
-    if action in INTAKE_ACTIONS:
-        return True
-    allowed = "build. or service. followed by create, delete, import, patch or sync"
-    complain(
-        f"{printable(name)}: action: {printable(action, 80)!r} cannot be submitted; it must be {allowed}"
-    )
-    return False
 
 
 async def run_build(bus: Bus, prepared: Prepared, data: bytes, *, json: bool = False) -> int:

@@ -81,7 +81,7 @@ class Course:
         self.phases = Phases(prepared.graph.ids)
         """Where each change stands."""
         self.cause: str | None = None
-        """What is to be reported as the build's error; None while there is none."""
+        """What is to be reported as the build's error; None while there is none. See `shown_cause`."""
         self.stopped = False
         """Whether this process is to end; that halts the build, and is no failure of it."""
         self.paused = False
@@ -107,6 +107,8 @@ class Course:
         self._templates = prepared.templates
         self._limits = limits
         self._secrets = prepared.secrets
+        self._shown_cause: tuple[str, int, str] | None = None
+        """The cause, the secrets that were known, and the cause without them."""
         self._ledger = Ledger(prepared.build, prepared.graph, limits)
         self._attempts = Attempts()
         self._last_errors: dict[Vertex, str] = {}
@@ -337,7 +339,7 @@ class Course:
             IllegalTransition: it did not begin, or the plan is held.
         """
         if self.held:
-            why = self.cause or ("the scheduler is to stop" if self.stopped else "it is paused")
+            why = self.shown_cause or ("the scheduler is to stop" if self.stopped else "it is paused")
             msg = f"{self.graph.ids[vertex]} must not be sent: the build is halted ({why})"
             raise IllegalTransition(msg)
         self._move(vertex, Phase.RUNNING)
@@ -516,10 +518,11 @@ class Course:
             {state: count for state, count in self.counts().items() if count},
             self.run,
             self.mark,
+            self.build.absent,
         )
 
     def error(self, vertex: Vertex) -> str | None:
-        """Why a change has failed, or its last attempt has; None where nothing did."""
+        """Why a change has failed, or its last attempt has; None where nothing did. For people: `masked`."""
         if self.phases[vertex] is Phase.RETRYING:
             return self._last_errors[vertex]
         return self._ledger.error(vertex) if self.phases[vertex] is Phase.ERRORED else None
@@ -539,8 +542,20 @@ class Course:
         """A text without the secrets of the build, for people to see."""
         return self._secrets.mask(text)
 
+    @property
+    def shown_cause(self) -> str | None:
+        """The `cause` without the secrets of the build, for people to see."""
+        if self.cause is None:
+            return None
+        known = len(self._secrets)
+        if self._shown_cause is None or self._shown_cause[:2] != (self.cause, known):
+            # It may be long, and is asked for every two seconds by everybody who watches.
+            self._shown_cause = self.cause, known, self.masked(self.cause)
+        return self._shown_cause[2]
+
     def _text(self, error: str) -> str:
-        return cut(self._secrets.mask(error), self._limits.max_error_bytes)
+        """An error as it is kept and reported: what was said, byte for byte, up to the bound."""
+        return cut(error, self._limits.max_error_bytes)
 
     def _fail(
         self,

@@ -251,6 +251,9 @@ class JetStreamStore:
         for build in nothing:
             yield build
 
+    async def action_of(self, build: str) -> str | None:
+        """None: as for `unfinished`."""
+
     async def settle(self) -> None:
         """Commit everything that was told, what waits for company included; the caller owns the deadline."""
         await self._end_the_wait()
