@@ -15,8 +15,9 @@ import msgspec
 from attrs import frozen
 from cattrs import Converter
 
-from scheduler.errors import InvalidBuild, InvalidJSON, InvalidRule, Problem
+from scheduler.errors import InvalidBuild, InvalidJSON, InvalidRule, OverLimit, Problem
 from scheduler.limits import DEFAULT_LIMITS, Limits
+from scheduler.malformed import explain
 from scheduler.model import ATTEMPTS, PSEUDO_IDS, SETTINGS, Action, Build, Change, Component, Edge, State
 from scheduler.rules import Retry, read_retry
 from scheduler.secretnames import has_secret_names
@@ -85,8 +86,10 @@ def parse_build(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Parsed:
     try:
         members = split_object(data, limits)
     except InvalidJSON as error:
-        raise InvalidBuild("invalid", [Problem("", f"a build is a JSON object: {error}")]) from None
-    reader = _Reader(limits)
+        raise InvalidBuild(
+            "invalid", [Problem("", f"a build is a JSON object: {_located(data, error)}")]
+        ) from None
+    reader = _Reader(limits, data)
     fields = {key: reader.read(key, raw, level=1) for key, raw in members.items() if key not in _LISTS}
     build_id = reader.take("id", lambda: _build_id(fields)) or ""
     action = reader.take("action", lambda: _build_action(fields)) or ""
@@ -101,6 +104,14 @@ def parse_build(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Parsed:
     )
 
 
+def _located(data: bytes, error: InvalidJSON, part: bytes | None = None) -> str:
+    """What an error says of a build or of a part of it, with line and column where it is about its text."""
+    if isinstance(error, OverLimit):
+        return str(error)
+    # Should the same bytes stand there twice, the first are wrong in the same way.
+    return explain(data, error.what, error.at, 0 if part is None else data.find(part))
+
+
 _LISTS = ("components", "changes", "edges")
 _SHARED = ("_component_id", "_component", "_provider", "source", "destination")
 
@@ -108,8 +119,9 @@ _SHARED = ("_component_id", "_component", "_provider", "source", "destination")
 class _Reader:
     """Collects problems while a build is read."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, data: bytes) -> None:
         self.limits = limits
+        self.data = data
         self.problems: list[Problem] = []
         self.over_limit = False
         self.known: set[str] = set()
@@ -121,7 +133,7 @@ class _Reader:
         try:
             value = decode(raw, self.limits, level=level)
         except InvalidJSON as error:
-            self.problems.append(Problem(place, str(error)))
+            self.problems.append(Problem(place, _located(self.data, error, bytes(raw))))
             return None
         self._digests[place] = blake2b(encode_sorted(value)).digest()
         return value
@@ -186,7 +198,7 @@ class _Reader:
                         ids.append((position, one))
                 items.append(structure(value, cls))
             except InvalidJSON as error:
-                self.problems.append(Problem(f"{name}[{position}]", str(error)))
+                self.problems.append(Problem(f"{name}[{position}]", _located(self.data, error, data)))
             except _Malformed as error:
                 self.problems.extend(
                     Problem(f"{name}[{position}]{inner.place and '.'}{inner.place}", inner.message)

@@ -68,9 +68,9 @@ UNREADABLE: dict[str, tuple[bytes, str]] = {
     "an id of 129 characters": (json.dumps({**VALUE, "id": "x" * 129}).encode(), "id"),
     "deep nesting all over": (b"[" * 100_000, "JSON"),
     "not UTF-8 in a key": (b'{"\xff": 1}', "UTF-8"),
-    "NaN": (text_of(VALUE, '"HERE"', "NaN"), "JSON is malformed"),
-    "infinity": (text_of(VALUE, '"HERE"', "-Infinity"), "JSON is malformed"),
-    "a lone surrogate": (text_of(VALUE, '"HERE"', '"\\ud800"'), "JSON is malformed"),
+    "NaN": (text_of(VALUE, '"HERE"', "NaN"), "invalid character 'N'"),
+    "infinity": (text_of(VALUE, '"HERE"', "-Infinity"), "invalid character 'I'"),
+    "a lone surrogate": (text_of(VALUE, '"HERE"', '"\\ud800"'), "lone surrogate"),
 }
 RAW: dict[str, tuple[bytes, str]] = {
     "not UTF-8": (text_of(VALUE, '"HERE"', '"\xff"'), "UTF-8"),
