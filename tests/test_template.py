@@ -668,6 +668,44 @@ def test_what_a_change_supplies_is_not_judged() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("{{ [components['later'].x, components['vpc::a'].x] }}", ["web::1.x: 'vpc::a' has no 'x'"]),
+        (
+            "{{ [components['vpc::a'].x] | length }} {{ components['later'].x }}",
+            ["web::1.x: 'vpc::a' has no 'x'"],
+        ),
+        ("{{ components['later'].x ~ build.nope }}", ["web::1.x: the build has no 'nope'"]),
+        ("{{ [components['later'].x, components['vpc::a'].n, component['_action']] }}", []),
+        ("{{ [components['later'].x, components['vpc::a'].x | default(1)] }}", []),
+        ("{{ [components['later'].x, components['vpc::' ~ 'a'].x] }}", []),
+    ],
+)
+def test_what_stands_beside_what_a_change_supplies_is_judged(text: str, expected: list[str]) -> None:
+    """A field that is known to be missing is a problem at intake also where the rest is not known yet."""
+    assert problems(text, supplied=["later"]) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{{ [components['vpc::a'].x, 'y'] }}",
+        "{{ [components['vpc::a'].x] | length }}",
+        "{{ {'a': ('b', [components['vpc::a'].x])} | tojson }}",
+        "a {{ [components['vpc::a'].x] | join }}",
+        "{{ ['y', components['vpc::a'].x] | first }}",
+        "{{ components['vpc::a'].x is string }}",
+        "{{ 'b' if 'y' in [components['vpc::a'].x] else 'c' }}",
+    ],
+)
+def test_a_list_does_not_swallow_what_is_missing(text: str) -> None:
+    """A field that is missing is missing in lists, objects and under filters, at intake and when due."""
+    assert problems(text) == ["web::1.x: 'vpc::a' has no 'x'"]
+    with pytest.raises(Unresolved, match=r"^web::1\.x: 'vpc::a' has no 'x'$"):
+        compiled(x=text).render(WORLD)
+
+
 def test_a_find_may_supply_anything() -> None:
     """With a ``find`` among the dependencies ids are not judged; the build's own fields still are."""
     assert problems("{{ components['nobody'].x }}", open_ended=True) == []
