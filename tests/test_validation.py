@@ -71,6 +71,29 @@ def test_a_misspelt_end_is_told_what_was_meant() -> None:
     assert found == ["edges[0].source: there is no 'network::dmzz'; did you mean 'network::dmz'?"]
 
 
+@pytest.mark.parametrize(
+    ("known", "wrong", "difference"),
+    [
+        ("netz::s\u00fcd", "netz::su\u0308d", "U+00FC where this has U+0075 U+0308"),
+        ("netz::su\u0308d", "netz::s\u00fcd", "U+0075 U+0308 where this has U+00FC"),
+        ("net::K", "net::\u212a", "U+004B where this has U+212A"),
+        ("net::e\u0301\u0323", "net::\u1eb9\u0301", "U+0065 U+0301 U+0323 where this has U+1EB9 U+0301"),
+    ],
+)
+def test_ids_that_differ_in_how_letters_are_composed_are_told_apart(
+    known: str, wrong: str, difference: str
+) -> None:
+    """An id that reads as another does is answered with the difference that cannot be seen."""
+    cure = f"there is no '{wrong}'; did you mean '{known}'? It reads the same, but has {difference}"
+    by_edge = build(change("a"), change(known, _component="net"), edges=[(wrong, "a")])
+    by_path = build(change(known, _component="net"), change("a", x=REFERENCE.format(wrong)))
+    by_expression = build(
+        change(known, _component="net"), change("a", x=f'{{{{ components["{wrong}"].x }}}}')
+    )
+    assert problems_of(by_edge) == [f"edges[0].source: {cure}"]
+    assert problems_of(by_path) == problems_of(by_expression) == [f"a.x: {cure}"]
+
+
 def test_very_long_unknown_ids_are_cut() -> None:
     """An unknown id of 5,000 characters does not fill the answer."""
     (found,) = problems_of(build(change("a"), edges=[("a", "x" * 5_000)]))
