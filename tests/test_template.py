@@ -461,6 +461,8 @@ def test_long_chain_of_definitions() -> None:
     for length in (50, 500):
         with pytest.raises(TemplateError, match="more than 40 deep"):
             value("{{ components['0'].v }}", chain(length))
+        (problem,) = compiled(x="{{ components['0'].v }}").check(chain(length), lambda _: False)
+        assert str(problem).endswith("refers to definitions that refer to definitions, more than 40 deep")
 
 
 def test_chain_of_deep_definitions_does_not_exhaust_the_stack() -> None:
@@ -537,6 +539,14 @@ def test_component_over_the_limit_is_refused() -> None:
         rendered(world, x=["{{ components['a'].s }}"] * 17)
     with pytest.raises(TemplateError, match="1048576"):
         rendered(world, x="{{ components['a'].list }}")
+
+
+def test_component_over_the_limit_without_its_references_is_known_at_intake() -> None:
+    """What a component holds beside its references is bounded at intake; without references nothing is."""
+    (found,) = problems("{{ build.id }}", y="x" * 1024 * 1024)
+    assert found.startswith("web::1: 10")
+    assert found.endswith(" bytes beside its references; the limit of a rendered component is 1048576")
+    assert problems("plain", y="x" * 1024 * 1024) == []
 
 
 def test_lone_surrogate_is_refused_with_its_place() -> None:

@@ -200,6 +200,11 @@ class Template:
                 left until it is due.
         """
         problems: list[Problem] = []
+        if self._slots and (size := sum(map(len, self._runs))) > MAX_RENDERED:
+            message = (
+                f"{size} bytes beside its references; the limit of a rendered component is {MAX_RENDERED}"
+            )
+            problems.append(Problem(self._change.id, message))
         known = _Known(scope, supplied, open_ended=open_ended)
         resolver: Resolver | None = None
         for place, text in self._slots:
