@@ -146,7 +146,7 @@ def test_where_the_broker_is(served: list[Settings], monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("tokens", "parts"),
     [
-        (["--grace", "soon"], ["--grace", "SCHEDULER_GRACE", "'soon'", "a number from 0 to 3,600"]),
+        (["--grace", "soon"], ["--grace", "SCHEDULER_GRACE", "'soon'", "a duration from 0s to 1h"]),
         (["--grace", "nan"], ["--grace", "nan"]),
         (["--max-builds", "0"], ["--max-builds", "SCHEDULER_MAX_BUILDS", "0"]),
         (["--store", "redis"], ["--store", "SCHEDULER_STORE", "'redis'", "auto, jetstream, ernest, memory"]),
@@ -156,9 +156,9 @@ def test_where_the_broker_is(served: list[Settings], monkeypatch: pytest.MonkeyP
         (["--capture", "*"], ["--capture", "SCHEDULER_CAPTURE", "'*'"]),
         (["--resend", "often"], ["--resend", "SCHEDULER_RESEND", "'often'", "unsent, always, never"]),
         (["--max-definition-bytes", "1"], ["--max-definition-bytes", "SCHEDULER_MAX_DEFINITION_BYTES"]),
-        (["--timeouts", "often"], ["--timeouts", "'often'", "PATTERN=SECONDS"]),
+        (["--timeouts", "often"], ["--timeouts", "'often'", "PATTERN=DURATION"]),
         (["--limits", "vpc=5"], ["--limits (SCHEDULER_LIMITS)", "'vpc=5'", "vpc.create.*"]),
-        (["--retries", "*=often"], ["--retries (SCHEDULER_RETRIES)", "'*=often'", "vpc.create.*=5:1:60"]),
+        (["--retries", "*=often"], ["--retries (SCHEDULER_RETRIES)", "'*=often'", "vpc.create.*=5:1s:1m"]),
         (["--nats-url", "http://x"], ["--nats-url", "NATS_URL", "NATS_URI", "'http://x'"]),
         (["--nkey", "/no/where"], ["--nkey (SCHEDULER_NKEY)", "/no/where"]),
         (["--wat"], ["--wat"]),
