@@ -14,7 +14,6 @@ from scheduler import cli
 from scheduler.cli import _COMMANDS as COMMANDS
 from scheduler.commands.usage import command_first
 
-
 ALL = ", ".join(COMMANDS)
 
 
@@ -49,9 +48,8 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             "`scheduler run` has no flag --dry-run. See scheduler run --help",
         ),
         (
-            ["validate", "--conectors", "f.json"],
-            "`scheduler validate` has no flag --conectors: did you mean --connectors?"
-            " See scheduler validate --help",
+            ["plan", "--jsn", "f.json"],
+            "`scheduler plan` has no flag --jsn: did you mean --json? See scheduler plan --help",
         ),
         (
             ["graph", "--formt", "svg", "x"],
