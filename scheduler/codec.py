@@ -19,6 +19,7 @@ from scheduler.errors import InvalidBuild, InvalidJSON, InvalidRule, OverLimit, 
 from scheduler.limits import DEFAULT_LIMITS, Limits
 from scheduler.malformed import explain
 from scheduler.model import ATTEMPTS, PSEUDO_IDS, SETTINGS, Action, Build, Change, Component, Edge, State
+from scheduler.nearly import nearly
 from scheduler.rules import Retry, read_retry
 from scheduler.secretnames import has_secret_names
 from scheduler.strictjson import Raw, decode, encode, encode_sorted, kind, split_list, split_object
@@ -62,6 +63,8 @@ class Parsed:
     """For each of the build's changes, its position in the submitted list."""
     edge_places: tuple[int, ...]
     """For each of the build's edges, its position in the submitted list."""
+    names: frozenset[str]
+    """The names of all fields of its components and changes that begin with ``_``."""
     problems: tuple[Problem, ...]
 
 
@@ -99,8 +102,9 @@ def parse_build(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Parsed:
     if reader.over_limit:
         raise InvalidBuild("limit", reader.problems)
     build = Build(build_id, action, components, changes, edges, fields)
+    names = frozenset(name for name in reader.names if name.startswith("_"))
     return Parsed(
-        build, reader.digest(), frozenset(reader.known), places, edge_places, tuple(reader.problems)
+        build, reader.digest(), frozenset(reader.known), places, edge_places, names, tuple(reader.problems)
     )
 
 
@@ -113,6 +117,7 @@ def _located(data: bytes, error: InvalidJSON, part: bytes | None = None) -> str:
 
 
 _LISTS = ("components", "changes", "edges")
+_REQUIRED = ("_component_id", "_component", "_provider", "_action")
 _SHARED = ("_component_id", "_component", "_provider", "source", "destination")
 
 
@@ -125,6 +130,7 @@ class _Reader:
         self.problems: list[Problem] = []
         self.over_limit = False
         self.known: set[str] = set()
+        self.names: set[str] = set()
         self._digests: dict[str, bytes] = {}
         # The same few words stand in every component, and its id in every edge to it: kept once.
         self._words: dict[str, str] = {}
@@ -194,6 +200,7 @@ class _Reader:
                 digest.update(encode_sorted(value) + b",")
                 if type(value) is dict:
                     self._share(value)
+                    self.names.update(value)
                     if type(one := value.get("_component_id")) is str:
                         ids.append((position, one))
                 items.append(structure(value, cls))
@@ -292,8 +299,14 @@ def _text(value: Document, key: str, problems: list[Problem]) -> str:
     if isinstance(text, str) and text:
         return text
     found = "missing" if key not in value else "empty" if text == "" else f"{kind(text)}, not a string"
+    if key not in value and (meant := [name for name in value if _is_nearly(name, key)]):
+        found += f"; there is {meant[0][:64]!r}"
     problems.append(Problem(key, f"required, and it is {found}"))
     return ""
+
+
+def _is_nearly(name: str, key: str) -> bool:
+    return name.startswith("_") and name not in _REQUIRED and nearly(name, (key,)) is not None
 
 
 def _component_id(value: Document, problems: list[Problem]) -> str:

@@ -17,6 +17,8 @@ from scheduler.patterns import FORM, first_match, matches, read_pattern
 from scheduler.strictjson import kind
 from scheduler.text import DURATIONS, read_duration
 
+OPTIONS: Final = ("retry", "limits", "on_error", "max_failures")
+"""Keys of a build's ``options`` that speak to the scheduler; any other is the user's own."""
 _PERIODS: Final = {"s": 1.0, "m": 60.0, "h": 3_600.0}
 _UNITS: Final = {seconds: unit for unit, seconds in _PERIODS.items()}
 _MOST: Final = 1_000_000

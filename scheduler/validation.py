@@ -13,6 +13,7 @@ from attrs import evolve, field, frozen
 from scheduler.codec import Parsed, parse_build
 from scheduler.errors import InvalidBuild, InvalidTemplate, Problem, TemplateError
 from scheduler.graph import Graph
+from scheduler.hints import hints_for
 from scheduler.limits import DEFAULT_LIMITS, Limits
 from scheduler.masking import Secrets, conceal
 from scheduler.model import PSEUDO_IDS, Action, Build, Change, State
@@ -64,6 +65,8 @@ class Prepared:
     """What its options say of how it is to be run."""
     secrets: Secrets = field(factory=Secrets, repr=False, eq=False)
     """What of it must not be shown."""
+    hints: tuple[Problem, ...] = field(default=(), eq=False)
+    """What was probably meant otherwise, although it is valid."""
 
 
 def read_build(
@@ -108,7 +111,11 @@ def read_build(
     if check.problems:
         raise InvalidBuild("invalid", [secrets.mask_problem(problem) for problem in check.problems])
     every = tuple(template for template in compiled if template is not None)
-    return Prepared(parsed.build, graph, every, parsed.digest, policy, secrets)
+    hints: tuple[Problem, ...] = ()
+    if not resumed:
+        found = hints_for(parsed.build, parsed.names, every, expressions=templates is Templates.ALL)
+        hints = tuple(secrets.mask_problem(hint) for hint in found)
+    return Prepared(parsed.build, graph, every, parsed.digest, policy, secrets, hints)
 
 
 def _anew(build: Build) -> Build:

@@ -309,6 +309,37 @@ def broken() -> dict[str, Any]:
     return document
 
 
+def test_what_was_probably_meant_otherwise_is_a_warning(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, write: Any
+) -> None:
+    """Warnings stand beside the verdict on standard error; the exit code stays 0."""
+    monkeypatch.setenv("SCHEDULER_STOR", "ernest")
+    document = json.loads(read_example("create"))
+    document["changes"][0]["_time_out"] = 5
+    name = write({**document, "options": {"on_eror": "\x1b[2J"}})
+    assert cli.main(["validate", name]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith(f"{name} is fine: ")
+    assert err.splitlines() == [
+        f"scheduler: {name} has 2 warnings:",
+        "  vpc::test-vpc._time_out: is no field of ours and has no effect; did you mean '_timeout'?",
+        "  options.on_eror: is no option of ours and has no effect; did you mean 'on_error'?",
+        "scheduler: warning: SCHEDULER_STOR is none of our variables; did you mean SCHEDULER_STORE?",
+    ]
+
+
+def test_the_service_tells_of_misspelt_variables_at_start(
+    served: list[Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A variable that is nearly one of ours is a line in the log, without its value."""
+    monkeypatch.setenv("SCHEDULER_PASWORD", "hunter2")
+    with structlog.testing.capture_logs() as logs:
+        assert cli.main(["serve"]) == 0
+    (line,) = logs
+    assert line["hint"] == "SCHEDULER_PASWORD is none of our variables; did you mean SCHEDULER_PASSWORD?"
+    assert served
+
+
 @pytest.mark.parametrize("command", ["validate", "run"])
 def test_every_problem_is_listed_with_its_place(
     capsys: pytest.CaptureFixture[str], write: Any, command: str

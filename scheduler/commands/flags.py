@@ -326,6 +326,16 @@ QUIET_LOG_DEFAULTS = QuietLogFlags()
 SIMULATOR_DEFAULTS = SimulatorFlags()
 """The flags of a command where none is given."""
 
+GROUPS: Final = (
+    BrokerFlags,
+    EmbeddedFlags,
+    BuildFlags,
+    StoreFlags,
+    ServiceFlags,
+    LogFlags,
+    SimulatorFlags,
+)
+"""All groups of flags."""
 Flags = BrokerFlags | EmbeddedFlags | BuildFlags | StoreFlags | ServiceFlags | LogFlags | QuietLogFlags
 _PARSED: Final = {
     "timeouts": parse_timeouts,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, get_args
 
 import attrs
 
-from scheduler.commands import flags
+from scheduler.commands.flags import GROUPS
 from scheduler.config import flag_of
 from scheduler.text import printable
 
@@ -17,15 +17,6 @@ if TYPE_CHECKING:
 _SHOWN: Final = 80
 """Characters of what was typed that a message repeats."""
 _END: Final = "\n"
-_GROUPS: Final = (
-    flags.BrokerFlags,
-    flags.EmbeddedFlags,
-    flags.BuildFlags,
-    flags.StoreFlags,
-    flags.ServiceFlags,
-    flags.LogFlags,
-    flags.SimulatorFlags,
-)
 
 
 def command_first(tokens: Sequence[str], commands: Collection[str]) -> tuple[list[str], str | None]:
@@ -53,7 +44,7 @@ def _bare(tokens: Sequence[str]) -> Iterator[tuple[int, str]]:
     """What among ``tokens`` is neither a flag nor the value of one of ours."""
     with_value = {
         flag_of(field.name)
-        for group in _GROUPS
+        for group in GROUPS
         for field in attrs.fields(group)
         if (get_args(field.type) or (field.type,))[0] is not bool
     }
