@@ -15,8 +15,9 @@ import msgspec
 from attrs import frozen
 from cattrs import Converter
 
-from scheduler.errors import InvalidBuild, InvalidJSON, InvalidRule, Problem
+from scheduler.errors import InvalidBuild, InvalidJSON, InvalidRule, OverLimit, Problem
 from scheduler.limits import DEFAULT_LIMITS, Limits
+from scheduler.malformed import explain
 from scheduler.model import (
     ATTEMPTS,
     BUILD_ACTIONS,
@@ -30,6 +31,7 @@ from scheduler.model import (
     Edge,
     State,
 )
+from scheduler.nearly import nearly
 from scheduler.rules import Retry, read_retry
 from scheduler.secretnames import has_secret_names
 from scheduler.strictjson import Raw, decode, encode, encode_sorted, kind, split_list, split_object
@@ -70,6 +72,8 @@ class Parsed:
     """For each of the build's changes, its position in the submitted list."""
     edge_places: tuple[int, ...]
     """For each of the build's edges, its position in the submitted list."""
+    names: frozenset[str]
+    """The names of all fields of its components and changes that begin with ``_``."""
     problems: tuple[Problem, ...]
 
 
@@ -103,8 +107,10 @@ def parse_build(
     try:
         members = split_object(data, limits)
     except InvalidJSON as error:
-        raise InvalidBuild("invalid", [Problem("", f"a build is a JSON object: {error}")]) from None
-    reader = _Reader(limits, accepted=accepted)
+        raise InvalidBuild(
+            "invalid", [Problem("", f"a build is a JSON object: {_located(data, error)}")]
+        ) from None
+    reader = _Reader(limits, data, accepted=accepted)
     fields = {
         key: reader.read(key, raw, level=1)
         for key, raw in members.items()
@@ -123,9 +129,18 @@ def parse_build(
         raise InvalidBuild("limit", reader.problems)
     absent = frozenset(name for name in _LISTS if name not in members)
     build = Build(build_id, action, components, changes, edges, fields, absent)
+    names = frozenset(name for name in reader.names if name.startswith("_"))
     return Parsed(
-        build, reader.digest(), frozenset(reader.known), places, edge_places, tuple(reader.problems)
+        build, reader.digest(), frozenset(reader.known), places, edge_places, names, tuple(reader.problems)
     )
+
+
+def _located(data: bytes, error: InvalidJSON, part: bytes | None = None) -> str:
+    """What an error says of a build or of a part of it, with line and column where it is about its text."""
+    if isinstance(error, OverLimit):
+        return str(error)
+    # Should the same bytes stand there twice, the first are wrong in the same way.
+    return explain(data, error.what, error.at, 0 if part is None else data.find(part))
 
 
 _LISTS = ("components", "changes", "edges")
@@ -135,6 +150,7 @@ _harmless: set[str] = set(_OURS)
 """Keys of components that were looked at, and are not nearly one of ours."""
 _LONGEST_KEPT = 128
 _MOST_KEPT = 8_192
+_REQUIRED = ("_component_id", "_component", "_provider", "_action")
 _SHARED = ("_component_id", "_component", "_provider", "source", "destination")
 
 
@@ -146,12 +162,14 @@ def _is_null(raw: Raw) -> bool:
 class _Reader:
     """Collects problems while a build is read."""
 
-    def __init__(self, limits: Limits, *, accepted: bool) -> None:
+    def __init__(self, limits: Limits, data: bytes, *, accepted: bool) -> None:
         self.limits = limits
         self.accepted = accepted
+        self.data = data
         self.problems: list[Problem] = []
         self.over_limit = False
         self.known: set[str] = set()
+        self.names: set[str] = set()
         self._digests: dict[str, bytes] = {}
         # The same few words stand in every component, and its id in every edge to it: kept once.
         self._words: dict[str, str] = {}
@@ -160,7 +178,7 @@ class _Reader:
         try:
             value = decode(raw, self.limits, level=level)
         except InvalidJSON as error:
-            self.problems.append(Problem(place, str(error)))
+            self.problems.append(Problem(place, _located(self.data, error, bytes(raw))))
             return None
         self.note(place, value)
         return value
@@ -227,11 +245,12 @@ class _Reader:
                     if not (_harmless.issuperset(value) or self.accepted or cls is Edge):
                         self._check_keys(f"{name}[{position}]", value)
                     self._share(value)
+                    self.names.update(value)
                     if type(one := value.get("_component_id")) is str:
                         ids.append((position, one))
                 items.append(structure(value, cls))
             except InvalidJSON as error:
-                self.problems.append(Problem(f"{name}[{position}]", str(error)))
+                self.problems.append(Problem(f"{name}[{position}]", _located(self.data, error, data)))
             except _Malformed as error:
                 self.problems.extend(
                     Problem(f"{name}[{position}]{inner.place and '.'}{inner.place}", inner.message)
@@ -328,8 +347,14 @@ def _text(value: Document, key: str, problems: list[Problem]) -> str:
     if isinstance(text, str) and text:
         return text
     found = "missing" if key not in value else "empty" if text == "" else f"{kind(text)}, not a string"
+    if key not in value and (meant := [name for name in value if _is_nearly(name, key)]):
+        found += f"; there is {meant[0][:64]!r}"
     problems.append(Problem(key, f"required, and it is {found}"))
     return ""
+
+
+def _is_nearly(name: str, key: str) -> bool:
+    return name.startswith("_") and name not in _REQUIRED and nearly(name, (key,)) is not None
 
 
 def _component_id(value: Document, problems: list[Problem]) -> str:

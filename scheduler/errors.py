@@ -68,6 +68,13 @@ class InvalidDrawing(SchedulerError):
 class InvalidJSON(SchedulerError):
     """Bytes that are not strict JSON within the limits; the message says what and where."""
 
+    def __init__(self, message: str, *, what: str = "", at: int | None = None) -> None:
+        self.what = what or message
+        """The message without the place."""
+        self.at = at
+        """The byte where they are not, if that is known."""
+        super().__init__(message)
+
 
 class OverLimit(InvalidJSON):
     """JSON that nests too deep, or has a number that is too long."""

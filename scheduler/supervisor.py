@@ -45,6 +45,8 @@ _LARGE = 3_000
 """Changes, edges and components of a build about which all at once takes longer than a few milliseconds."""
 _WORTH_NOTING = 1.0
 """Seconds of an outage that move deadlines also for the next process."""
+_MOST_HINTS = 5
+"""Of a build, in the log."""
 _CLOSING = 0.5
 """Seconds for what is being persisted when the grace is over."""
 
@@ -229,6 +231,9 @@ class Supervisor:
             if held.refusal is not None or not anew:
                 self.let_go(held)
         if anew:
+            if prepared.hints:
+                shown = [str(hint) for hint in prepared.hints[:_MOST_HINTS]]
+                _log.warning("build may hold mistakes", build=build, found=len(prepared.hints), hints=shown)
             self._begin(held, *self._new_walk(plan, key=key, journey=None))
         return over
 

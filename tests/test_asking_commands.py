@@ -152,11 +152,11 @@ def test_a_refusal_is_json_where_json_is_wanted(
     ("arguments", "part"),
     [
         (["status"], "BUILD"), (["watch"], "BUILD"), (["why"], "BUILD"), (["cancel"], "BUILD"),
-        (["skip", "b"], "COMPONENT"), (["extend", "b", "c"], "SECONDS"), (["limit", "b"], "LIMITS"),
+        (["skip", "b"], "COMPONENT"), (["extend", "b", "c"], "DURATION"), (["limit", "b"], "LIMITS"),
         (["list", "x"], "x"), (["pause", "b", "c"], "c"), (["status", "b", "--wat"], "--wat"),
-        (["extend", "b", "c", "soon"], "soon"), (["extend", "b", "c", "0"], "0 is not a number above 0"),
-        (["extend", "b", "c", "nan"], "nan is not a number"),
-        (["extend", "b", "c", "1e99"], "up to 2,592,000"),
+        (["extend", "b", "c", "soon"], "soon"), (["extend", "b", "c", "0"], "'0' is not a duration above 0s"),
+        (["extend", "b", "c", "nan"], "'nan' is not a duration"),
+        (["extend", "b", "c", "1e99"], "up to 30d"),
         (["limit", "b", "vpc=5"], "LIMITS: 'vpc=5'"), (["limit", "b", " , "], "LIMITS"),
         (["limit", "b", "*=0"], "LIMITS: '*=0'"),
         (["skip", "b", "c", "--output", "{"], "--output is not JSON"),
@@ -208,6 +208,7 @@ def test_a_scheduler_that_says_nothing_is_not_waited_for(
             "skip",
             {"component": "vpc::a", "output": {"id": 7}},
         ),
+        (["extend", BUILD, "vpc::a", "1h30m"], "extend", {"component": "vpc::a", "seconds": 5400.0}),
         (["extend", BUILD, "vpc::a", "90.5"], "extend", {"component": "vpc::a", "seconds": 90.5}),
         (
             ["limit", BUILD, "vpc.create.*=5, *.create.aws=20/s,*=9/m"],

@@ -153,7 +153,7 @@ def test_where_the_broker_is(served: list[Settings], monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("tokens", "parts"),
     [
-        (["--grace", "soon"], ["--grace", "SCHEDULER_GRACE", "'soon'", "a number from 0 to 3,600"]),
+        (["--grace", "soon"], ["--grace", "SCHEDULER_GRACE", "'soon'", "a duration from 0s to 1h"]),
         (["--grace", "nan"], ["--grace", "nan"]),
         (["--max-builds", "0"], ["--max-builds", "SCHEDULER_MAX_BUILDS", "0"]),
         (["--store", "redis"], ["--store", "SCHEDULER_STORE", "'redis'", "auto, jetstream, ernest, memory"]),
@@ -163,9 +163,9 @@ def test_where_the_broker_is(served: list[Settings], monkeypatch: pytest.MonkeyP
         (["--capture", "*"], ["--capture", "SCHEDULER_CAPTURE", "'*'"]),
         (["--resend", "often"], ["--resend", "SCHEDULER_RESEND", "'often'", "unsent, always, never"]),
         (["--max-definition-bytes", "1"], ["--max-definition-bytes", "SCHEDULER_MAX_DEFINITION_BYTES"]),
-        (["--timeouts", "often"], ["--timeouts", "'often'", "PATTERN=SECONDS"]),
+        (["--timeouts", "often"], ["--timeouts", "'often'", "PATTERN=DURATION"]),
         (["--limits", "vpc=5"], ["--limits (SCHEDULER_LIMITS)", "'vpc=5'", "vpc.create.*"]),
-        (["--retries", "*=often"], ["--retries (SCHEDULER_RETRIES)", "'*=often'", "vpc.create.*=5:1:60"]),
+        (["--retries", "*=often"], ["--retries (SCHEDULER_RETRIES)", "'*=often'", "vpc.create.*=5:1s:1m"]),
         (["--nats-url", "http://x"], ["--nats-url", "NATS_URL", "NATS_URI", "'http://x'"]),
         (["--nkey", "/no/where"], ["--nkey (SCHEDULER_NKEY)", "/no/where"]),
         (["--wat"], ["--wat"]),
@@ -314,6 +314,37 @@ def broken() -> dict[str, Any]:
     document["changes"][3]["_action"] = "explode"
     document["edges"].append({"source": "nobody::home", "destination": "vpc::node-00000"})
     return document
+
+
+def test_what_was_probably_meant_otherwise_is_a_warning(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, write: Any
+) -> None:
+    """Warnings stand beside the verdict on standard error; the exit code stays 0."""
+    monkeypatch.setenv("SCHEDULER_STOR", "ernest")
+    document = json.loads(read_example("create"))
+    document["changes"][0]["_time_out"] = 5
+    name = write({**document, "options": {"on_eror": "\x1b[2J"}})
+    assert cli.main(["validate", name]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith(f"{name} is fine: ")
+    assert err.splitlines() == [
+        f"scheduler: {name} has 2 warnings:",
+        "  vpc::test-vpc._time_out: is no field of ours and has no effect; did you mean '_timeout'?",
+        "  options.on_eror: is no option of ours and has no effect; did you mean 'on_error'?",
+        "scheduler: warning: SCHEDULER_STOR is none of our variables; did you mean SCHEDULER_STORE?",
+    ]
+
+
+def test_the_service_tells_of_misspelt_variables_at_start(
+    served: list[Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A variable that is nearly one of ours is a line in the log, without its value."""
+    monkeypatch.setenv("SCHEDULER_PASWORD", "hunter2")
+    with structlog.testing.capture_logs() as logs:
+        assert cli.main(["serve"]) == 0
+    (line,) = logs
+    assert line["hint"] == "SCHEDULER_PASWORD is none of our variables; did you mean SCHEDULER_PASSWORD?"
+    assert served
 
 
 @pytest.mark.parametrize("command", ["validate", "run"])

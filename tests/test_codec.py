@@ -25,14 +25,14 @@ def nested(levels: int) -> Any:
 @pytest.mark.parametrize(
     ("data", "says"),
     [
-        (b"", "truncated"),
-        (b"not json", "malformed"),
+        (b"", "this is empty"),
+        (b"not json", "line 1, column [0-9]: invalid character"),
         (b"[]", "expected an object|expected object, got list"),
         (b"null", "got null"),
         (b'"build"', "got str"),
-        (b'\xef\xbb\xbf{"id": "a"}', "malformed"),
-        (b'{"id": "a", "x": NaN}', "malformed"),
-        (b'{"id": "a", "x": -Infinity}', "malformed"),
+        (b'\xef\xbb\xbf{"id": "a"}', "a byte order mark of UTF-8"),
+        (b'{"id": "a", "x": NaN}', "line 1, column 18: invalid character 'N'"),
+        (b'{"id": "a", "x": -Infinity}', "line 1, column 19: invalid character 'I'"),
         (b'{"id": "\xff', "truncated|UTF-8"),
         (b'{"id": "a"} trailing', "trailing"),
         (b'{"id": "a", "x": ' + b"[" * 100_000, "max_depth 64|truncated"),
@@ -399,7 +399,7 @@ def test_numbers_that_cannot_be_are_refused_with_their_place(number: bytes) -> N
 def test_text_that_is_not_utf8_is_refused_with_its_place() -> None:
     """A byte outside UTF-8 is named with the component it stands in."""
     data = encode(build(change("a"), change("b", name="XX"))).replace(b"XX", b"\xff\xfe")
-    assert problems_of(data) == ["changes[1]: not UTF-8: byte 0xff, invalid start byte"]
+    assert problems_of(data) == ["changes[1]: line 1, column 328: byte 0xff, which is not UTF-8"]
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,21 @@ async def test_a_build_is_accepted_run_and_reported() -> None:
         assert report["edges"] == [{"source": "a", "destination": "b"}]
 
 
+async def test_what_was_probably_meant_otherwise_is_logged_once_a_build() -> None:
+    """Names that are nearly ours are one line in the log, when the build is accepted and not again."""
+    value = {**document("abcdefg"), "options": {"on_eror": "continue"}}
+    for number, one in enumerate(value["changes"]):
+        one[["_retries", "_timeouts", "_secrets", "_raws", "_time_out", "_rety", "x"][number]] = 1
+    async with open_service(script=ignore) as site:
+        with structlog.testing.capture_logs() as logs:
+            for _ in range(2):
+                assert (await site.submit(value))["status"] == "accepted"
+        (line,) = [entry for entry in logs if "hints" in entry]
+        assert (line["event"], line["log_level"]) == ("build may hold mistakes", "warning")
+        assert (line["build"], line["found"], len(line["hints"])) == ("b1", 7, 5)
+        assert line["hints"][0] == "d._raws: is no field of ours and has no effect; did you mean '_raw'?"
+
+
 @pytest.mark.parametrize("subject", SUBJECTS)
 async def test_every_intake_subject_takes_builds_and_names_the_report(subject: str) -> None:
     """Whatever a build says that it is, the report says, and goes out on, what it came in on."""

@@ -520,6 +520,8 @@ def test_long_chain_of_definitions() -> None:
     for length in (50, 500):
         with pytest.raises(TemplateError, match="more than 40 deep"):
             value("{{ components['0'].v }}", chain(length))
+        (problem,) = compiled(x="{{ components['0'].v }}").check(chain(length), lambda _: False)
+        assert str(problem).endswith("refers to definitions that refer to definitions, more than 40 deep")
 
 
 def test_chain_of_deep_definitions_does_not_exhaust_the_stack() -> None:
@@ -596,6 +598,14 @@ def test_component_over_the_limit_is_refused() -> None:
         rendered(world, x=["{{ components['a'].s }}"] * 17)
     with pytest.raises(TemplateError, match="1048576"):
         rendered(world, x="{{ components['a'].list }}")
+
+
+def test_component_over_the_limit_without_its_references_is_known_at_intake() -> None:
+    """What a component holds beside its references is bounded at intake; without references nothing is."""
+    (found,) = problems("{{ build.id }}", y="x" * 1024 * 1024)
+    assert found.startswith("web::1: 10")
+    assert found.endswith(" bytes beside its references; the limit of a rendered component is 1048576")
+    assert problems("plain", y="x" * 1024 * 1024) == []
 
 
 def test_lone_surrogate_is_refused_with_its_place() -> None:
@@ -725,6 +735,44 @@ def test_what_a_change_supplies_is_not_judged() -> None:
     assert problems("{{ components['later'].x ~ components['nobody'].x }}", supplied=["later"]) == [
         "web::1.x: there is no 'nobody'"
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("{{ [components['later'].x, components['vpc::a'].x] }}", ["web::1.x: 'vpc::a' has no 'x'"]),
+        (
+            "{{ [components['vpc::a'].x] | length }} {{ components['later'].x }}",
+            ["web::1.x: 'vpc::a' has no 'x'"],
+        ),
+        ("{{ components['later'].x ~ build.nope }}", ["web::1.x: the build has no 'nope'"]),
+        ("{{ [components['later'].x, components['vpc::a'].n, component['_action']] }}", []),
+        ("{{ [components['later'].x, components['vpc::a'].x | default(1)] }}", []),
+        ("{{ [components['later'].x, components['vpc::' ~ 'a'].x] }}", []),
+    ],
+)
+def test_what_stands_beside_what_a_change_supplies_is_judged(text: str, expected: list[str]) -> None:
+    """A field that is known to be missing is a problem at intake also where the rest is not known yet."""
+    assert problems(text, supplied=["later"]) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{{ [components['vpc::a'].x, 'y'] }}",
+        "{{ [components['vpc::a'].x] | length }}",
+        "{{ {'a': ('b', [components['vpc::a'].x])} | tojson }}",
+        "a {{ [components['vpc::a'].x] | join }}",
+        "{{ ['y', components['vpc::a'].x] | first }}",
+        "{{ components['vpc::a'].x is string }}",
+        "{{ 'b' if 'y' in [components['vpc::a'].x] else 'c' }}",
+    ],
+)
+def test_a_list_does_not_swallow_what_is_missing(text: str) -> None:
+    """A field that is missing is missing in lists, objects and under filters, at intake and when due."""
+    assert problems(text) == ["web::1.x: 'vpc::a' has no 'x'"]
+    with pytest.raises(Unresolved, match=r"^web::1\.x: 'vpc::a' has no 'x'$"):
+        compiled(x=text).render(WORLD)
 
 
 def test_a_find_may_supply_anything() -> None:

@@ -33,7 +33,7 @@ def plan(
     *,
     action: BuildAction = None,
     durations: Annotated[
-        str, text("durations", "Seconds that requests take, by subject: 'vpc.create.*=30, *=5'.")
+        str, text("durations", "How long requests take, by subject: 'vpc.create.*=2m30s, *=5'.")
     ] = "",
     rules: Annotated[
         str, text("rules", "The service's limits by subject: 'vpc.create.*=5, *.create.aws=20/s'.", LIMITS)
