@@ -32,6 +32,14 @@ def printable(text: str, limit: int = 0) -> str:
     return "".join(_harmless(character) for character in text)
 
 
+def shortened(text: str, limit: int) -> str:
+    """As `printable`, but cut in the middle: what ids differ in mostly stands at their end."""
+    if len(text) > limit:
+        tail = (limit - 1) // 2
+        text = f"{text[: limit - 1 - tail]}…{text[len(text) - tail :]}"
+    return printable(text)
+
+
 def _harmless(character: str) -> str:
     if character.isprintable():
         return character

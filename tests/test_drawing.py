@@ -26,7 +26,7 @@ from scheduler.drawing import (
 from scheduler.drawing.colours import colours_of
 from scheduler.errors import InvalidDrawing
 from scheduler.progress import STATES
-from scheduler.text import printable
+from scheduler.text import printable, shortened
 
 SVG = "{http://www.w3.org/2000/svg}"
 HOSTILE = (
@@ -53,7 +53,7 @@ def test_in_svg_an_id_is_text(title: str, name: str, type_: str) -> None:
         f"{SVG}{tag}" for tag in ("svg", "title", "defs", "marker", "path", "rect", "text", "g")
     }
     shown = [one.text or "" for one in root.iter(f"{SVG}text")]
-    assert printable(name, 40) in shown
+    assert shortened(name, 40) in shown
     assert len([one for one in root.iter(f"{SVG}g") if one.find(f"{SVG}title") is not None]) == 2
 
 
@@ -101,7 +101,7 @@ def test_in_mermaid_an_id_is_text(title: str, name: str, type_: str) -> None:
         assert not re.search(r"\\[nN]|\$\$|fa\w?:fa-|^(\d+[.)]|[-+*]|#+)\s", resolved(label))
     # From such a line Mermaid takes the last semicolon.
     assert not re.search(r"(style|classDef).*:\S*#.*;", lines[1])
-    assert resolved(found[1]).replace(_JOINT, "") == printable(name, 40).replace(_JOINT, "")
+    assert resolved(found[1]).replace(_JOINT, "") == shortened(name, 40).replace(_JOINT, "")
     assert lines[3:] == ["  n0 --> n1", "  classDef mcreate fill:#e3f5ef,stroke:#009e73,color:#1f2937"]
 
 
@@ -129,6 +129,31 @@ def test_a_state_is_told_in_words_too(write: Any) -> None:
     for state in STATES:
         assert state in write(line("a", mark=state)).partition("classDef")[0]
         assert state in write(line("vpc::a", mark=state)).partition("classDef")[0]
+
+
+@pytest.mark.parametrize("write", [dot, mermaid, svg])
+def test_long_ids_that_differ_at_their_end_differ_in_the_picture(write: Any) -> None:
+    """A label is cut in the middle."""
+    ids = [f"vpc::very-long-name-of-something-in-europe-node-{number}" for number in (17, 18)]
+    written = write(line(*ids)).replace(": create</title>", "")
+    for number in (17, 18):
+        assert f"vpc::very-long-name-…g-in-europe-node-{number}" in written
+
+
+@pytest.mark.parametrize("write", [dot, svg])
+def test_an_error_is_in_the_tooltip(write: Any) -> None:
+    """As the scheduler says it, on one line and escaped, a login in an URL taken out."""
+    answer = [
+        {
+            "id": "vpc::a",
+            "subject": "vpc.create.aws",
+            "state": "errored",
+            "error": "no <quota>\nat http://u:pw@x/",
+        }
+    ]
+    written = unescape(write(drawing_of({}, answer)))
+    assert "no <quota> at http://***@x/" in written
+    assert "pw" not in written
 
 
 @pytest.mark.parametrize("write", [dot, mermaid, svg])

@@ -6,7 +6,7 @@ from attrs import frozen
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderResult
 
-from scheduler.display.lines import STATE_STYLES, Line, bar, counts, fit, segments
+from scheduler.display.lines import STATE_STYLES, Line, bar, counts, fit, fit_id, segments
 from scheduler.progress import Progress
 from scheduler.text import seconds
 
@@ -107,7 +107,7 @@ def _running(progress: Progress, now: float, width: int, room: int) -> list[Line
     for row in range(rows):
         line: Line = []
         for item in shown[row::rows]:
-            name = fit(item.component, each - 2 - _TIME, pad=True)
+            name = fit_id(item.component, each - 2 - _TIME, pad=True)
             line += [
                 (f"{'  ' if line else ''}  {name}", STATE_STYLES["running"]),
                 (seconds(now - item.since).rjust(_TIME), "dim"),
@@ -125,7 +125,7 @@ def _retrying(progress: Progress, now: float, width: int) -> list[Line]:
         when = "soon" if item.at is None or item.at <= now else f"in {seconds(item.at - now)}"
         head = f"  again {when}".ljust(18)
         room = width - len(head) - 2
-        name = fit(item.component, max(room // 2, room - len(item.error) - 2))
+        name = fit_id(item.component, max(room // 2, room - len(item.error) - 2))
         error = fit(f": {item.error}" if item.error else "", room - cell_len(name))
         lines.append([(head, STATE_STYLES["retrying"]), (name, ""), (error, "dim")])
     more = max(progress.count("retrying"), len(progress.retrying)) - len(lines)

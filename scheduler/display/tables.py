@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from scheduler.display.lines import STATE_STYLES, Line, as_text, bar, columns, counts, fit, plain
+from scheduler.display.lines import STATE_STYLES, Line, as_text, bar, columns, counts, fit, fit_id, plain
 from scheduler.loose import number, objects, text, whole
 from scheduler.progress import Progress
 from scheduler.text import count, printable, seconds
@@ -49,7 +49,7 @@ def show_builds(console: Console, builds: Sequence[Answer], now: float) -> None:
     if not any(row[5] for row in rows[1:]):
         rows = [row[:5] for row in rows]
     flexible = (0, 5) if len(rows[0]) > 5 else (0,)
-    shaped = columns(rows, width=width_of(console), flexible=flexible, right=(3, 4))
+    shaped = columns(rows, width=width_of(console), flexible=flexible, right=(3, 4), ids=(0,))
     for index, row in enumerate(shaped):
         style = STATE_STYLES.get(row[2].strip(), "")
         line: Line = [(f"{row[0]}  {row[1]}  ", ""), (row[2], style), ("  " + "  ".join(row[3:]), "")]
@@ -120,7 +120,10 @@ def _running(console: Console, progress: Progress, now: float, width: int) -> No
     put(console, [("running, the longest first:", "dim")])
     for item in list(progress.running.values())[:_SHOWN]:
         took = seconds(now - item.since)
-        put(console, [(f"  {took:>7}  ", "dim"), (fit(item.component, width - 11), STATE_STYLES["running"])])
+        put(
+            console,
+            [(f"  {took:>7}  ", "dim"), (fit_id(item.component, width - 11), STATE_STYLES["running"])],
+        )
     _more(console, len(progress.running))
 
 
@@ -139,7 +142,7 @@ def _failing(console: Console, progress: Progress, now: float, width: int) -> No
         for component, error in list(progress.errors.items())[:_SHOWN]:
             if console.is_terminal:
                 # A text may be long, and what it says is what one is here for.
-                name = fit(component, max(20, width // 2))
+                name = fit_id(component, max(20, width // 2))
                 console.print(Text.assemble(("  " + name, "bold red"), ": " + printable(error, 600)))
             else:
                 put(console, [(f"  {printable(component)}: {printable(error)}", "")])
@@ -181,7 +184,8 @@ def show_components(console: Console, answer: Answer, now: float) -> None:
     if not any(row[5] for row in rows[1:]):
         rows = [row[:5] for row in rows]
     flexible = (0, 5) if len(rows[0]) > 5 else (0,)
-    for index, row in enumerate(columns(rows, width=width_of(console), flexible=flexible, right=(2, 3, 4))):
+    shaped = columns(rows, width=width_of(console), flexible=flexible, right=(2, 3, 4), ids=(0,))
+    for index, row in enumerate(shaped):
         style = STATE_STYLES.get(row[1].strip(), "")
         line: Line = [(f"{row[0]}  ", ""), (row[1], style), ("  " + "  ".join(row[2:]), "")]
         put(console, [("  ".join(row).rstrip(), "dim")] if index == 0 else line)

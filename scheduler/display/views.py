@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.text import Text
 
 from scheduler.display.frame import Frame
-from scheduler.display.lines import counts, fit, plain
+from scheduler.display.lines import counts, fit, fit_id, plain
 from scheduler.display.summary import render_summary, summary_lines
 from scheduler.progress import News, Progress
 from scheduler.strictjson import encode
@@ -80,7 +80,7 @@ class TerminalView:
 
     def summary(self, now: float) -> None:
         """Print the last word."""
-        self._console.print(render_summary(self._progress, now))
+        self._console.print(render_summary(self._progress, now, self._console.width))
 
 
 def _settled_line(item: News, width: int) -> Text:
@@ -92,7 +92,7 @@ def _settled_line(item: News, width: int) -> Text:
     text.append(f"{_SETTLED[item.state]} ".ljust(_WORD), style=_STYLES[item.state])
     room = width - _WORD
     more = f": {printable(item.error, _ERROR_WIDTH) or 'failed'}" if failed else _details(item)
-    name = fit(item.component, max(room // 2, room - cell_len(more)))
+    name = fit_id(item.component, max(room // 2, room - cell_len(more)))
     if not failed:
         return text.append(name).append(fit(more, room - cell_len(name)), style="dim")
     first, *rest = chop_cells(name + more, room)

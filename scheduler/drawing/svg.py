@@ -99,7 +99,7 @@ def _document(drawing: Drawing, layout: Layout) -> Iterator[str]:
 def _box(node: Node, place: Place) -> Iterator[str]:
     x, y, width, height = place
     colours = colours_of(node.mark)
-    yield f"<g><title>{escape(printable(node.id))}: {escape(node.detail)}</title>"
+    yield f"<g><title>{escape(node.tooltip(detail=True))}</title>"
     if node.count > 1:
         # A second sheet behind the first: it is several.
         width, height = width - _SHEET, height - _SHEET
