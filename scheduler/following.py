@@ -15,9 +15,9 @@ from attrs import define, field
 from scheduler.bus import Bus, Message
 from scheduler.client import decode_object, stored_report, whole_report
 from scheduler.codec import encode_token
-from scheduler.errors import BusError, SteeringError
+from scheduler.errors import BusError, NotPermitted, SteeringError
 from scheduler.progress import News, Progress, View
-from scheduler.steering import Document, get_build, get_summary
+from scheduler.steering import FORBIDDEN, Document, get_build, get_summary
 from scheduler.timeline import OVER
 
 FRAME = 0.25
@@ -91,6 +91,7 @@ async def open_following(bus: Bus, build: str, action: str) -> AsyncIterator[Fol
     """Listen for a build's events and its report; enter it before the build is submitted, or asked about.
 
     Raises:
+        SteeringError: ``forbidden``: the broker's permissions do not allow it.
         BusError: the bus cannot be used.
     """
     following = Following(build)
@@ -101,7 +102,11 @@ async def open_following(bus: Bus, build: str, action: str) -> AsyncIterator[Fol
             (f"{action}.done", lambda message: following._take_report(message, failed=False)),  # noqa: SLF001
             (f"{action}.error", lambda message: following._take_report(message, failed=True)),  # noqa: SLF001
         ):
-            subscription = await bus.subscribe(subject, handler)
+            try:
+                subscription = await bus.subscribe(subject, handler)
+            except NotPermitted as error:
+                text = f"this user may not follow builds: {error.refusal}"
+                raise SteeringError(FORBIDDEN, text) from None
             subscriptions.append(subscription)
         yield following
     finally:

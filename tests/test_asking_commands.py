@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -55,6 +57,7 @@ class FakeScheduler:
         self.answers: dict[str, Callable[[JSON], Any]] = {}
         self.there = True
         self.silent = False
+        self.forbidden: set[str] = set()
         self.script: Callable[[FakeBus], Awaitable[None]] | None = None
 
     def say(self, verb: str, answer: JSON) -> None:
@@ -69,6 +72,7 @@ class FakeScheduler:
     async def run(self, _settings: Any, _behaviour: Any, job: Callable[[Bus], Awaitable[int]]) -> int:
         """In place of `session.with_parts`."""
         bus = FakeBus()
+        bus.forbidden = self.forbidden
 
         def handle(message: Message) -> None:
             verb, question = message.subject.rpartition(".")[2], json.loads(message.data)
@@ -121,6 +125,45 @@ def test_without_a_scheduler_the_cure_is_said(
     assert len(err.splitlines()) == 1
     assert "no scheduler answers" in err
     assert "--nats-url" in err
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("json_wanted", [False, True])
+def test_a_missing_permission_is_said_at_once(
+    scheduler: FakeScheduler, capsys: Captured, command: str, json_wanted: bool
+) -> None:
+    """One line with what this user may not do, and what the broker refused; nothing of a timeout."""
+    verb = "get" if command in {"status", "watch", "timeline"} else command
+    scheduler.forbidden.add(f"scheduler.build.{verb}")
+    began = time.monotonic()
+    assert cli.main([*tokens(command), *(["--json"] if json_wanted else [])]) == 1
+    assert time.monotonic() - began < 5
+    out, err = capsys.readouterr()
+    assert re.fullmatch(
+        rf"scheduler: this user may not [a-z ]+: the broker refused to publish on scheduler.build.{verb}\n",
+        err,
+    )
+    assert not json_wanted or json.loads(out)["error"]["code"] == "forbidden"
+
+
+def test_pausing_without_permission(scheduler: FakeScheduler, capsys: Captured) -> None:
+    """It is said in the words of what was asked for."""
+    scheduler.forbidden.add("scheduler.build.pause")
+    assert cli.main(["pause", BUILD]) == 1
+    assert capsys.readouterr().err == (
+        "scheduler: this user may not pause builds: the broker refused to publish on scheduler.build.pause\n"
+    )
+
+
+@pytest.mark.parametrize("subject", [f"scheduler.event.{BUILD}", "build.create.done"])
+def test_watching_without_permission(scheduler: FakeScheduler, capsys: Captured, subject: str) -> None:
+    """What may not be subscribed to is no reason to wait."""
+    scheduler.forbidden.add(subject)
+    scheduler.say("get", running_build().answer(1.0))
+    assert cli.main(["watch", BUILD]) == 1
+    assert capsys.readouterr().err == (
+        f"scheduler: this user may not follow builds: the broker refused to subscribe to {subject}\n"
+    )
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -7,10 +7,13 @@ from typing import Any
 
 import pytest
 import trio
+from builds import build, change, prepare
 from fake_bus import FakeBus
 from feeds import JSON, T, Told, event
 
 from scheduler.bus import Message
+from scheduler.commands.following import run_build
+from scheduler.errors import SteeringError
 from scheduler.following import open_following, show
 from scheduler.progress import News, Progress
 
@@ -401,3 +404,29 @@ async def test_events_wait_for_a_snapshot_that_is_older(
         nursery.start_soon(script)
         await show(fake_bus, following, progress, Notes())
     assert seen == [["vpc::a"]]
+
+
+@pytest.mark.parametrize(
+    ("forbidden", "said"),
+    [
+        ("build.create", "submit builds: the broker refused to publish on build.create"),
+        (SUBJECT, f"follow builds: the broker refused to subscribe to {SUBJECT}"),
+    ],
+)
+async def test_who_may_not_submit_is_told_at_once(
+    fake_bus: FakeBus, capsys: pytest.CaptureFixture[str], forbidden: str, said: str
+) -> None:
+    """`run` says what it may not; a build that nobody could follow is not submitted."""
+    prepared = prepare(build(change("vpc::a"), id=BUILD))
+    fake_bus.forbidden.add(forbidden)
+    heard: list[Message] = []
+    await fake_bus.subscribe("build.*", heard.append)
+    with trio.fail_after(2):
+        try:
+            code = await run_build(fake_bus, prepared, b"{}")
+        except SteeringError as error:
+            code, text = 1, str(error)
+        else:
+            text = capsys.readouterr().err.removeprefix("scheduler: ").rstrip()
+    assert (code, text) == (1, f"this user may not {said}")
+    assert not heard

@@ -21,6 +21,7 @@ from scheduler.errors import (
     JetStreamError,
     JetStreamUnavailable,
     NoResponders,
+    NotPermitted,
     StreamNotFound,
     WrongLastSequence,
 )
@@ -267,6 +268,9 @@ class JetStream:
             ) from None
         except BusFull as error:
             raise JetStreamUnavailable(f"{subject} was not sent: {error}") from error
+        except NotPermitted as error:
+            # Permissions may be mended while we run.
+            raise JetStreamUnavailable(str(error)) from error
         return read_answer(subject, message.data)
 
 
