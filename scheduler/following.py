@@ -202,7 +202,7 @@ async def _show(bus: Bus, following: Following, progress: Progress, view: View) 
                 continue
         guessed = interrupted and not following.answering and now - heard > _MISSED_AFTER
         if over or (guessed and _is_over(progress)):
-            failed = progress.status == "errored" or bool(progress.errors)
+            failed = progress.status in {"errored", "cancelled"} or bool(progress.errors)
             view.note("its report was missed; this is what was heard of it")
             progress.finish({"error": progress.error or _first_error(progress)}, now, failed=failed)
             return

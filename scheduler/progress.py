@@ -276,7 +276,7 @@ class Progress:
         self.ended = None
         if ended is not None and their_now is not None and self.status in OVER:
             self.ended = now - max(0.0, their_now - ended)
-        self.error = (text(error) or "the build failed") if self.status == "errored" else None
+        self.error = (text(error) or "the build failed") if self.status in {"errored", "cancelled"} else None
         self.ends = None if eta is None else now + eta
         self.limits = tuple(
             (one["limit"], whole(one.get("waiting"), 0))

@@ -11,7 +11,7 @@ from scheduler.bus import Bus
 from scheduler.errors import BusClosed, BusError, BusFull, MessageTooLarge, StoreError, WrongLastSequence
 from scheduler.events import Reported
 from scheduler.jetstream.api import Stored
-from scheduler.jetstream.streams import REPORT_HEADER, REPORTS, SUBJECT_HEADER, report_subject
+from scheduler.jetstream.streams import REPORT_HEADER, REPORTS, SUBJECT_HEADER, SUMMARY_HEADER, report_subject
 from scheduler.report import Report
 from scheduler.stores.jetstream import JetStreamStore
 from scheduler.stores.weather import patiently
@@ -92,6 +92,7 @@ class Recorder:
         headers = {
             REPORT_HEADER: f"{build}/{run}/{secrets.token_hex(8)}",
             SUBJECT_HEADER: report.subject,
+            SUMMARY_HEADER: report.summary(),
         }
         subject = report_subject(build, run)
         try:

@@ -11,7 +11,7 @@ import msgspec
 
 from scheduler.bus import Bus
 from scheduler.errors import NoResponders, NotPermitted, SteeringError
-from scheduler.loose import objects
+from scheduler.loose import number, objects
 from scheduler.strictjson import encode
 from scheduler.subjects import CONTROL
 
@@ -83,7 +83,7 @@ async def ask(bus: Bus, verb: str, document: Mapping[str, Any]) -> Document:
 
 
 async def list_builds(bus: Bus, *, finished: bool) -> list[Mapping[str, Any]]:
-    """Every build that a scheduler knows, page by page; those that are over only with ``finished``.
+    """Every build that a scheduler knows, the newest last; those that are over only with ``finished``.
 
     Raises:
         SteeringError: see `ask`.
@@ -98,7 +98,7 @@ async def list_builds(bus: Bus, *, finished: bool) -> list[Mapping[str, Any]]:
         if not isinstance(following, str):
             break
         question["after"] = following
-    return builds
+    return sorted(builds, key=lambda build: number(build.get("accepted", build.get("ended"))) or 0.0)
 
 
 async def get_build(bus: Bus, build: str, *, graph: bool = False) -> Document:

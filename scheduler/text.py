@@ -60,3 +60,14 @@ def seconds(value: float) -> str:
 def count(number: int, noun: str) -> str:
     """``1 component``, ``1,234 components``."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def doing(number: int, noun: str, verb: str) -> str:
+    """``1 component waits``, ``2 components wait``; of ``be``: ``1 build is``, ``2 builds are``."""
+    return f"{count(number, noun)} {agreeing(number, verb)}"
+
+
+def agreeing(number: int, verb: str) -> str:
+    """The verb as it goes with so many: ``waits`` or ``wait``, ``is`` or ``are``, ``does`` or ``do``."""
+    one, several = {"be": ("is", "are"), "do": ("does", "do")}.get(verb, (f"{verb}s", verb))
+    return one if number == 1 else several

@@ -327,7 +327,7 @@ def test_builds_are_a_table(scheduler: FakeScheduler, capsys: Captured) -> None:
     ]
     scheduler.say("list", {"builds": builds, "next": None})
     assert cli.main(["list", "--all"]) == 0
-    head, first, second = capsys.readouterr().out.splitlines()
+    head, second, first = capsys.readouterr().out.splitlines()
     assert head.split() == ["ID", "ACTION", "STATUS", "DONE", "AGE", "ERROR"]
     assert first.split() == [BUILD, "build.create", "running", "7/12", "0.0s"]
     assert second.split()[:4] == ["x" * 100, "build.delete", "errored", "-"]
@@ -382,6 +382,40 @@ def test_the_components_of_a_build(scheduler: FakeScheduler, capsys: Captured) -
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["COMPONENT", "vpc::b", "vpc::c", "vpc::a", "vpc::d"]
     assert lines[3].split() == ["vpc::a", "running", "1", "0.0s", "10.0s"]
+
+
+def test_what_was_never_sent_has_no_tries(scheduler: FakeScheduler, capsys: Captured) -> None:
+    """The scheduler tells the number of the attempt that would be the first."""
+    components = [
+        {"id": "a", "state": "waiting", "attempt": 1},
+        {"id": "b", "state": "skipped", "attempt": 1},
+        {"id": "c", "state": "errored", "attempt": 1, "due": T, "ended": T},
+        {"id": "d", "state": "errored", "attempt": 2, "due": T, "sent": T, "ended": T},
+    ]
+    scheduler.say("get", {**running_build().answer(10.0), "components": components})
+    assert cli.main(["status", BUILD, "--components"]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert {row[0]: row[2] for row in rows[1:]} == {"a": "-", "b": "-", "c": "-", "d": "2"}
+
+
+@pytest.mark.parametrize(("number", "said"), [(1, "1 waits"), (2, "2 wait"), (1_000, "1,000 wait")])
+def test_what_waits_is_told_in_the_right_number(
+    scheduler: FakeScheduler, capsys: Captured, number: int, said: str
+) -> None:
+    """One waits, several wait."""
+    limits = [{"limit": "vpc.create.*=5", "waiting": number}]
+    scheduler.say("get", running_build().answer(10.0, limits=limits))
+    assert cli.main(["status", BUILD]) == 0
+    assert f"vpc.create.*=5 ({said})" in capsys.readouterr().out
+
+
+def test_the_newest_build_is_the_last(scheduler: FakeScheduler, capsys: Captured) -> None:
+    """Whatever page it came in on; one of which no time is known comes first."""
+    times = {"a": {"accepted": T + 3}, "b": {"accepted": T + 1}, "c": {}, "d": {"ended": T + 2}}
+    pages = iter([{"builds": [summary(one, "done", **given)], "next": one} for one, given in times.items()])
+    scheduler.answers["list"] = lambda _: next(pages, {"builds": [], "next": None})
+    assert cli.main(["list", "--all"]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["ID", "c", "b", "d", "a"]
 
 
 def test_the_status_as_json(scheduler: FakeScheduler, capsys: Captured) -> None:

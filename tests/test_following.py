@@ -430,3 +430,27 @@ async def test_who_may_not_submit_is_told_at_once(
             text = capsys.readouterr().err.removeprefix("scheduler: ").rstrip()
     assert (code, text) == (1, f"this user may not {said}")
     assert not heard
+
+
+@pytest.mark.parametrize(
+    ("problems", "said"),
+    [
+        ([("changes[0]._provider", "is missing")], ": changes[0]._provider: is missing\n"),
+        ([("a", "x"), ("b", "y")], ": it has 2 problems:\n  a: x\n  b: y\n"),
+        ([], ": no room\n"),
+    ],
+)
+async def test_a_rejection_is_told_once(
+    fake_bus: FakeBus, capsys: pytest.CaptureFixture[str], problems: list[tuple[str, str]], said: str
+) -> None:
+    """Its message is the first of its details."""
+    details = [{"place": place, "message": message} for place, message in problems]
+    message = ": ".join(problems[0]) if problems else "no room"
+    error = {"code": "invalid", "message": message, "details": details}
+
+    def reject(message: Message) -> None:
+        publish(fake_bus, message.reply, {"id": BUILD, "status": "rejected", "error": error})
+
+    await fake_bus.subscribe("build.create", reject)
+    assert await run_build(fake_bus, prepare(build(change("vpc::a"), id=BUILD)), b"{}") == 1
+    assert capsys.readouterr().err == f"scheduler: the scheduler rejected the build (invalid){said}"

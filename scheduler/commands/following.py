@@ -101,10 +101,12 @@ async def run_build(bus: Bus, prepared: Prepared, data: bytes, *, json: bool = F
             complain(f"no answer within {SUBMIT_TIMEOUT:g} s; the build may run nevertheless")
             return 1
         if not answer.accepted:
-            complain(
-                f"the scheduler rejected the build ({printable(answer.code)}): {printable(answer.message)}"
-            )
-            sys.stderr.write("".join(f"  {printable(detail)}\n" for detail in answer.details))
+            # The message is the first of the details.
+            details = [printable(detail) for detail in answer.details] or [printable(answer.message)]
+            several = f"it has {count(len(details), 'problem')}:" if len(details) > 1 else details[0]
+            complain(f"the scheduler rejected the build ({printable(answer.code)}): {several}")
+            if len(details) > 1:
+                sys.stderr.write("".join(f"  {detail}\n" for detail in details))
             return 1
         if answer.finished and (found := await stored_report(bus, build.id)) is not None:
             complain(f"{printable(build.id)} was submitted before, and is over; it does not run again")

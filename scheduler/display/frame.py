@@ -8,7 +8,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 
 from scheduler.display.lines import STATE_STYLES, Line, bar, counts, fit, fit_id, segments
 from scheduler.progress import Progress
-from scheduler.text import seconds
+from scheduler.text import agreeing, seconds
 
 _RETRYING = 3
 """Components that are to be tried again and have a line of their own."""
@@ -93,7 +93,9 @@ def _cut(line: Line, width: int) -> Line:
 
 
 def _limits(progress: Progress, width: int) -> Line:
-    reached = ", ".join(f"{limit} ({waiting:,} wait)" for limit, waiting in progress.limits)
+    reached = ", ".join(
+        f"{limit} ({waiting:,} {agreeing(waiting, 'wait')})" for limit, waiting in progress.limits
+    )
     return [("limits reached: ", "yellow"), (fit(reached, width - 16), "")]
 
 

@@ -25,6 +25,7 @@ STATE_STYLES = {
     "retrying": "yellow",
     "skipped": "magenta",
     "errored": "bold red",
+    "cancelled": "bold red",
     "halted": "yellow",
     "paused": "yellow",
     "quarantined": "bold red",

@@ -11,7 +11,7 @@ from scheduler.display.tables import put, width_of
 from scheduler.forecast import Step
 from scheduler.model import Action
 from scheduler.planning import Preview, Source, kinds_of
-from scheduler.text import count, printable, seconds, shortened
+from scheduler.text import count, doing, printable, seconds, shortened
 
 _T = TypeVar("_T")
 
@@ -125,10 +125,8 @@ def _time(preview: Preview) -> Iterator[Line]:
     guesses = [subject for subject, one in durations.items() if one.source is Source.DEFAULT]
     if guesses:
         one = durations[guesses[0]].seconds
-        which = (
-            "every subject is" if len(guesses) == len(durations) else f"{count(len(guesses), 'subject')} are"
-        )
-        which = which.replace("1 subject are", "1 subject is")
+        every = len(guesses) == len(durations)
+        which = "every subject is" if every else doing(len(guesses), "subject", "be")
         yield [(f"  {which} guessed at {seconds(one)}: say better with", "dim")]
         yield [(f"  --durations '{printable(guesses[0], 50)}=30'", "dim")]
 

@@ -12,7 +12,7 @@ from rich.text import Text
 from scheduler.display.lines import STATE_STYLES, Line, as_text, bar, columns, counts, fit, fit_id, plain
 from scheduler.loose import number, objects, text, whole
 from scheduler.progress import Progress
-from scheduler.text import count, printable, seconds
+from scheduler.text import agreeing, count, printable, seconds
 from scheduler.timeline import OVER
 
 _SHOWN = 10
@@ -59,7 +59,7 @@ def show_builds(console: Console, builds: Sequence[Answer], now: float) -> None:
 def _build_row(build: Answer, now: float) -> list[str]:
     tally, total = build.get("counts"), build.get("total")
     done = whole(tally.get("completed")) if isinstance(tally, Mapping) else None
-    # Of builds that are over no more than their end is listed.
+    # Of those that ended before this was kept no more than their end is listed.
     began = number(build.get("accepted", build.get("ended")))
     figures = f"{done:,}/{total:,}" if done is not None and isinstance(total, int) else "-"
     age = "-" if began is None else seconds(now - began)
@@ -94,7 +94,9 @@ def show_status(console: Console, answer: Answer, progress: Progress, now: float
         )
         put(console, counts(progress))
     if progress.limits:
-        reached = ", ".join(f"{limit} ({waiting:,} wait)" for limit, waiting in progress.limits)
+        reached = ", ".join(
+            f"{limit} ({waiting:,} {agreeing(waiting, 'wait')})" for limit, waiting in progress.limits
+        )
         put(console, [("limits reached: ", "yellow"), (fit(reached, width - 16), "")])
     if progress.error is not None:
         put(console, [("error: ", "bold red"), (fit(progress.error, width * 3 - 7), "")])
@@ -159,6 +161,7 @@ def _next_step(console: Console, progress: Progress) -> None:
     step = {
         "paused": f"`scheduler resume {name}` lets it go on",
         "errored": f"`scheduler retry {name}` tries again what failed",
+        "cancelled": f"`scheduler retry {name}` goes on with it",
         "quarantined": f"`scheduler release {name}` and a restart take it up again",
     }.get(progress.status)
     if step is None and progress.status == "running" and progress.count("waiting") and not progress.running:
@@ -198,7 +201,9 @@ def _component_row(one: Answer, now: float) -> list[str]:
     until = sent if sent is not None else ended if ended is not None else now
     waited = "-" if due is None else seconds(until - due)
     worked = "-" if sent is None else seconds((now if ended is None else ended) - sent)
-    attempt = whole(one.get("attempt"))
+    # The number of an attempt is known before there is one.
+    tried = sent is not None or text(one.get("state")) in {"running", "retrying"}
+    attempt = whole(one.get("attempt")) if tried else 0
     names = [printable(text(one.get(name))) for name in ("id", "state")]
     return [*names, str(attempt) if attempt else "-", waited, worked, printable(text(one.get("error")))]
 

@@ -16,7 +16,7 @@ from scheduler.display.lines import counts, fit, fit_id, plain
 from scheduler.display.summary import render_summary, summary_lines
 from scheduler.progress import News, Progress
 from scheduler.strictjson import encode
-from scheduler.text import printable, seconds
+from scheduler.text import count, printable, seconds
 
 _CHATTY = 60
 """Builds of up to this many components have a line for each that completes; larger ones for errors only."""
@@ -64,7 +64,7 @@ class TerminalView:
         worth = [item for item in news if _is_worth_a_line(item, self._progress)]
         lines = [_settled_line(item, self._console.width) for item in worth[-_MOST_ERRORS:]]
         if len(worth) > len(lines):
-            lines.insert(0, Text(f"... {len(worth) - len(lines):,} lines more", style="dim"))
+            lines.insert(0, Text(f"... {count(len(worth) - len(lines), 'line')} more", style="dim"))
         if lines:
             # One print for all of them: each one moves the frame and draws it anew.
             self._console.print(Group(*lines))

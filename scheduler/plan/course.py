@@ -500,6 +500,7 @@ class Course:
             self.build.edges,
             {state: count for state, count in self.counts().items() if count},
             self.run,
+            cancelled=self.cancelled,
         )
 
     def error(self, vertex: Vertex) -> str | None:
