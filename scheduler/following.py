@@ -29,6 +29,8 @@ _CATCH_UP = 5.0
 _MISSED_AFTER = 5.0
 """Seconds after which a build that is over, but whose report did not come, counts as reported unseen."""
 _SILENT_AFTER = 30.0
+_SILENT = frozenset({"nobody", "unreadable"})
+"""Codes by which no scheduler is there."""
 
 
 class _Head(msgspec.Struct):
@@ -48,6 +50,8 @@ class Following:
     """Answers with every component, and when they came; they go before the events."""
     catching_up: bool = False
     """Whether such an answer is awaited: events are kept until it is there."""
+    heard: float = float("-inf")
+    """When the last event came in."""
     answering: bool = False
     """Whether a scheduler answered the last question: it then knows better whether the build is over."""
     over_since: float | None = None
@@ -72,7 +76,8 @@ class Following:
     def _take_event(self, message: Message) -> None:
         document = decode_object(message.data)
         if document is not None and document.get("build") == self.build:
-            self.events.append((document, trio.current_time()))
+            self.heard = trio.current_time()
+            self.events.append((document, self.heard))
 
     def _take_report(self, message: Message, *, failed: bool) -> None:
         if self.ended.is_set():
@@ -146,12 +151,20 @@ async def _ask_again_and_again(bus: Bus, following: Following, progress: Progres
         if progress.behind:
             await _catch_up(bus, following)
         await trio.sleep(ASK)
-        answer = None
+        asked, answer, silent = trio.current_time(), None, True
         with trio.move_on_after(ASK):
             try:
                 answer = await get_summary(bus, progress.build)
-            except (SteeringError, BusError):
+                silent = False
+            except SteeringError as error:
+                # A refusal is an answer; and who may not ask learns nothing of it.
+                silent = error.code in _SILENT
+            except BusError:
                 answer = None
+        if not silent:
+            progress.silent = None
+        elif progress.silent is None:
+            progress.silent = max(asked, following.heard)
         progress.refresh(answer, trio.current_time())
         following.answering = answer is not None
         if answer is not None:
@@ -184,12 +197,15 @@ async def _show(bus: Bus, following: Following, progress: Progress, view: View) 
         now = trio.current_time()
         if bus.connected != connected:
             connected = bus.connected
+            progress.away = None if connected else now
+            progress.silent = None
             view.note("the broker is back" if connected else "the broker is away; waiting for it")
         if bus.generation != generation:
             generation, interrupted, told, heard = bus.generation, True, False, now
             progress.behind = True
         if following.events:
             heard = now
+            progress.silent = None
         view.update(_drain(following, progress), now)
         if following.ended.is_set():
             break

@@ -93,6 +93,10 @@ class Progress:
     """The number of the last event that is known of."""
     behind: bool = False
     """Whether something was missed, so that a snapshot is to be taken."""
+    away: float | None = None
+    """Since when there is no connection to the broker, by our own clock."""
+    silent: float | None = None
+    """Since when no scheduler has answered or said anything, by our own clock."""
     _as_of: float = float("-inf")
     """The time of that event or of the snapshot, by the scheduler's clock."""
     _expected: int = 0

@@ -740,7 +740,7 @@ async def test_what_is_over_cannot_be_steered_otherwise(autojump_clock: MockCloc
 
 async def test_what_was_cancelled_is_told_from_what_failed(autojump_clock: MockClock) -> None:
     """In the list and when one asks for it; tried again, all that was never sent is sent, and said so."""
-    plant = Plant(lambda component: [Reply(after=5.0)])
+    plant = Plant(lambda _: [Reply(after=5.0)])
     async with plant.run() as process:
         await process.submit(document("abc", pairwise("abc"), name="\u7f51" * 500))
         await trio.sleep(1)

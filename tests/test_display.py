@@ -48,6 +48,21 @@ def test_a_frame_fits_the_terminal(running: int, width: int, height: int) -> Non
     assert len(lines) < height
 
 
+@pytest.mark.parametrize("width", [80, 200])
+def test_the_head_says_when_nobody_answers(width: int) -> None:
+    """That no broker, or no scheduler, is there, and since when; before whatever the build's state was."""
+    progress = busy(3)
+    progress.refresh({"status": "paused", "now": T}, 100.0)
+    assert "paused" in draw(progress, 101.0, width=width)[1]
+    progress.silent = 100.0
+    assert "paused" in draw(progress, 101.0, width=width)[1]
+    assert "no scheduler answers for 12.0s" in draw(progress, 112.0, width=width)[1]
+    progress.away = 110.0
+    assert "no broker connection for 1m05s" in draw(progress, 175.0, width=width)[1]
+    progress.away = progress.silent = None
+    assert "paused" in draw(progress, 176.0, width=width)[1]
+
+
 TEXTS = st.sampled_from(["x" * 500, "网络" * 200, "", "a\x1b[2Jb", "vpc::main"]) | st.text(max_size=20)
 STATES = st.sampled_from(["running", "retrying", "errored", "completed"])
 

@@ -307,6 +307,45 @@ async def test_the_end_and_the_limits_come_from_asking(
     assert 4 <= sum(not one["components"] for one in asked.questions) <= 7
 
 
+async def test_it_is_known_since_when_nobody_answers(
+    fake_bus: FakeBus, told: Told, autojump_clock: trio.abc.Clock
+) -> None:
+    """Neither a broker nor a scheduler; an answer, an event or a refusal ends the silence."""
+    asked = Asked(fake_bus, told)
+    await asked.open()
+    progress = Progress(BUILD, "build.create", trio.current_time(), total=1)
+
+    def lasting() -> tuple[float | None, float | None]:
+        """Seconds without a broker, and without a scheduler."""
+        now = trio.current_time()
+        away, silent = (None if since is None else now - since for since in (progress.away, progress.silent))
+        return away, silent
+
+    async with open_following(fake_bus, BUILD, "build.create") as following, trio.open_nursery() as nursery:
+        nursery.start_soon(show, fake_bus, following, progress, Notes())
+        await trio.sleep(5)
+        assert lasting() == (None, None)
+        asked.silent = True
+        await trio.sleep(10)
+        assert 8 <= (lasting()[1] or 0) <= 10
+        publish(fake_bus, SUBJECT, told.message(event("vpc::a", "running", 1)))
+        await trio.sleep(4)
+        assert 2 <= (lasting()[1] or 0) <= 4
+        asked.silent = False
+        await trio.sleep(5)
+        assert lasting() == (None, None)
+        fake_bus.disconnect()
+        await trio.sleep(10)
+        assert 9.5 <= (lasting()[0] or 0) <= 10
+        fake_bus.reconnect()
+        await trio.sleep(3)
+        assert lasting() == (None, None)
+        fake_bus.forbidden.add("scheduler.build.get")
+        await trio.sleep(10)
+        assert lasting() == (None, None)
+        following.end({}, failed=False)
+
+
 async def test_a_build_that_is_over_needs_no_report(
     fake_bus: FakeBus, told: Told, autojump_clock: trio.abc.Clock
 ) -> None:

@@ -17,6 +17,8 @@ _ABOVE = 4
 _TWO_COLUMNS = 76
 _TIME = 7
 """Cells that a duration takes."""
+_PATIENCE = 3.0
+"""Seconds of a scheduler's silence that are nothing yet."""
 _STATUS = {
     "paused": "paused: nothing new starts",
     "halted": "stopping: nothing new starts, what runs is awaited",
@@ -70,11 +72,22 @@ def _header(progress: Progress, now: float, width: int) -> Line:
     if left is not None:
         right += f", about {seconds(max(1.0, left))} left"
     room = width - len(right) - 2
-    status = fit(_STATUS.get(progress.status, ""), room // 2)
-    name = _cut([(fit(progress.action, 20), "bold"), (f"  {progress.build}", "")], room - len(status))
+    status = fit(_condition(progress, now), room // 2)
+    action = fit(progress.action, 20)
+    build = fit_id(progress.build, room - len(status) - cell_len(action) - 2)
+    name = _cut([(action, "bold"), (f"  {build}", "")], room - len(status))
     line = [*name, (f"  {status}" if status else "", "yellow")]
     filled = sum(cell_len(text) for text, _ in line)
     return _cut([*line, (" " * (width - filled - len(right)) + right, "bold")], width)
+
+
+def _condition(progress: Progress, now: float) -> str:
+    """What is out of the ordinary; without a broker or a scheduler nothing else is known."""
+    if progress.away is not None:
+        return f"no broker connection for {seconds(now - progress.away)}"
+    if progress.silent is not None and now - progress.silent >= _PATIENCE:
+        return f"no scheduler answers for {seconds(now - progress.silent)}"
+    return _STATUS.get(progress.status, "")
 
 
 def _bar(progress: Progress, width: int) -> Line:
