@@ -26,9 +26,9 @@ from scheduler.errors import (
     StreamNotFound,
 )
 from scheduler.graph import Vertex
-from scheduler.helm import Helm, retried, supplied
+from scheduler.helm import Helm, retry, supplied
 from scheduler.jetstream.reading import read
-from scheduler.jetstream.streams import REPORTS, SUBJECT_HEADER
+from scheduler.jetstream.streams import REPORTS, SUBJECT_HEADER, SUMMARY_HEADER
 from scheduler.loading import Loader
 from scheduler.plan import Plan
 from scheduler.prospects import Prospects
@@ -231,7 +231,7 @@ class Control:
                         "status": "done" if how == "done" else "errored",
                         "run": int(run),
                         "ended": report.time / 1e9,
-                    }
+                    } | _read_summary(report.headers)
                     if int(run) >= found.get(build, document)["run"]:
                         found[build] = document
         return list(found.values())
@@ -342,8 +342,8 @@ class Control:
         said: list[tuple[str, int]] = []
 
         def decide(plan: Plan) -> Any:
-            events = plan.retry(_vertex(plan, document) if one else None)
-            said.append(retried(events))
+            events, text, components = retry(plan, _vertex(plan, document) if one else None)
+            said.append((text, components))
             return events
 
         seen = await self._reopen(build, decide)
@@ -413,6 +413,15 @@ def _elsewhere(build: str) -> str:
 def _done(seen: Seen, text: str, components: int | None = None) -> Document:
     answer: Document = {"id": seen.plan.build.id, "status": seen.status, "text": text}
     return answer if components is None else {**answer, "components": components}
+
+
+def _read_summary(headers: Mapping[str, str]) -> Document:
+    """What a stored report says of its build in a few words; nothing where an older version stored it."""
+    try:
+        document = decode(headers.get(SUMMARY_HEADER, "{}").encode())
+    except InvalidJSON:
+        return {}
+    return document if isinstance(document, dict) else {}
 
 
 def _read(data: bytes) -> Document:

@@ -18,6 +18,7 @@
     │   ├── InvalidSubject       a subject or header that must not reach the broker
     │   ├── MessageTooLarge      over the server's max_payload
     │   ├── NoResponders         nobody subscribes to a request's subject (503)
+    │   ├── NotPermitted         the broker's permissions forbid a request or a subscription
     │   ├── UnsupportedServer    the broker is too old or refuses our credentials
     │   ├── JetStreamUnavailable JetStream did not answer, or cannot work right now: to be asked again
     │   │   ├── StreamUnheard    ... nobody listens on the subject: no stream has it
@@ -147,6 +148,18 @@ class MessageTooLarge(BusError):
 
 class NoResponders(BusError):
     """Nobody subscribes to the subject of a request (the server's status 503)."""
+
+
+class NotPermitted(BusError):
+    """The broker's permissions do not let this user publish on a subject, or subscribe to it."""
+
+    def __init__(self, verb: str, subject: str) -> None:
+        self.refusal = f"the broker refused to {verb} {subject}"
+        """Without the cure, for those who can say what it means."""
+        super().__init__(
+            f"{self.refusal}: allow it in the broker's permissions"
+            " (`scheduler permissions` prints what each user needs)"
+        )
 
 
 class UnsupportedServer(BusError):

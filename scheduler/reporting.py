@@ -25,6 +25,7 @@ from scheduler.jetstream.streams import (
     REPORT_HEADER,
     REPORTS,
     SUBJECT_HEADER,
+    SUMMARY_HEADER,
     report_subject,
 )
 from scheduler.report import Report
@@ -125,6 +126,7 @@ class Recorder:
         headers = {
             REPORT_HEADER: f"{build}/{report.run}/{secrets.token_hex(8)}",
             SUBJECT_HEADER: report.subject,
+            SUMMARY_HEADER: report.summary(),
         }
         if report.mark:
             headers[MARK_HEADER] = report.mark

@@ -31,6 +31,7 @@ from scheduler.rules import Retries
 from scheduler.slots import Slots
 from scheduler.stores import Store
 from scheduler.survey import Seen
+from scheduler.text import doing
 from scheduler.validation import Prepared
 
 _log = structlog.get_logger()
@@ -401,7 +402,9 @@ class Supervisor:
         if self._stopping:
             raise _refused("shutting_down", "the scheduler is shutting down")
         if len(self._held) >= self._max_builds:
-            raise _refused("busy", f"{len(self._held)} builds are running; max_builds is {self._max_builds}")
+            raise _refused(
+                "busy", f"{doing(len(self._held), 'build', 'be')} running; max_builds is {self._max_builds}"
+            )
 
     def _new_walk(
         self, plan: Plan, *, key: str, journey: Journey | None, chronicle: Chronicle | None = None
@@ -469,7 +472,7 @@ class Supervisor:
                         "its log could not be written; the next process goes on with it"
                     )
                 return
-            await self._reporter.report(walk.id, report)
+            await self._reporter.report(walk.id, evolve(report, accepted=track.chronicle.accepted))
             self._reported[walk.id] = None
             if len(self._reported) > _MOST_REPORTED:
                 self._reported.popitem(last=False)

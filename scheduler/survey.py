@@ -13,7 +13,7 @@ from scheduler.plan import Phase, Plan
 from scheduler.slots import Slots
 from scheduler.stores import Store
 from scheduler.stores.jetstream import JetStreamStore
-from scheduler.text import count, seconds
+from scheduler.text import agreeing, doing, seconds
 
 Document = dict[str, Any]
 
@@ -43,10 +43,11 @@ class Seen:
 
     @property
     def status(self) -> str:
-        """``running``, ``paused``, ``halted``, ``done`` or ``errored``."""
+        """``running``, ``paused``, ``halted``, ``done``, ``errored`` or ``cancelled``."""
         plan = self.plan
         if self.over:
-            return "done" if plan.cause is None else "errored"
+            failed = "cancelled" if plan.cancelled else "errored"
+            return "done" if plan.cause is None else failed
         if plan.halted:
             return "halted"
         return "paused" if plan.paused else "running"
@@ -166,7 +167,8 @@ class Doctor:
         oldest = self.component(vertices[0])
         if len(vertices) == 1:
             return oldest
-        others = f"so do {len(vertices) - 1} more on {subject}, sent later"
+        more = len(vertices) - 1
+        others = f"so {agreeing(more, 'do')} {more} more on {subject}, sent later"
         return {**oldest, "text": f"{oldest['text']}; {others}", "components": len(vertices)}
 
     def _general(self) -> Iterator[Reason]:
@@ -188,9 +190,8 @@ class Doctor:
             yield Reason("it is paused: resume it to go on")
         if self._seen.walk is not None:
             for limit, waiting in self._slots.waiting(self._seen.walk).items():
-                yield Reason(
-                    f"{count(waiting, 'component')} wait for the limit {limit}", None, {"limit": limit}
-                )
+                text = f"{doing(waiting, 'component', 'wait')} for the limit {limit}"
+                yield Reason(text, None, {"limit": limit})
 
     def _reason(self, vertex: Vertex) -> Reason:
         plan, chronicle = self._plan, self._seen.chronicle

@@ -34,6 +34,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from scheduler.bus import Message
 from scheduler.errors import StoreUnavailable
 from scheduler.events import Cancelled, Paused
+from scheduler.progress import STATES
 from scheduler.prospects import Prospects
 from scheduler.rules import parse_limits
 from scheduler.stores.log import BuildLog
@@ -326,8 +327,8 @@ async def test_tried_again_while_the_build_drains() -> None:
         assert await ask(site, "retry", component="a") == {
             "id": "b1",
             "status": "running",
-            "text": "1 component will be sent again",
-            "components": 1,
+            "text": "2 components will be sent, 1 of them again",
+            "components": 2,
         }
         await wait_all_tasks_blocked()
         assert (set(site.cloud.asked[:2]), site.cloud.asked[2:]) == ({"a", "b"}, ["a"])
@@ -676,8 +677,8 @@ async def test_a_build_that_has_failed_is_tried_again_in_a_new_run(autojump_cloc
         assert await ask(process, "retry") == {
             "id": "b1",
             "status": "running",
-            "text": "run 2 begins: 1 component will be sent again",
-            "components": 1,
+            "text": "run 2 begins: 2 components will be sent, 1 of them again",
+            "components": 2,
         }
         await until(lambda: len(process.reports) == 2)
         subject, report = process.reports[-1]
@@ -748,6 +749,26 @@ async def test_what_is_over_cannot_be_steered_otherwise(autojump_clock: MockCloc
         assert (await ask(process, "plan"))["id"] == "b1"
 
 
+async def test_what_was_cancelled_is_told_from_what_failed(autojump_clock: MockClock) -> None:
+    """In the list and when one asks for it; tried again, all that was never sent is sent, and said so."""
+    plant = Plant(lambda _: [Reply(after=5.0)])
+    async with plant.run() as process:
+        await process.submit(document("abc", pairwise("abc"), name="\u7f51" * 500))
+        await trio.sleep(1)
+        await ask(process, "cancel")
+        await until(lambda: process.reports)
+        await trio.sleep(1)
+        [build] = (await ask(process, "list", all=True))["builds"]
+        assert (build["status"], build["total"]) == ("cancelled", 3)
+        assert build["counts"] == {**dict.fromkeys(STATES, 0), "completed": 1, "waiting": 2}
+        assert build["name"] == "\u7f51" * 40
+        answer = await ask(process, "get")
+        assert (answer["status"], answer["error"]) == ("cancelled", "cancelled")
+        assert abs(answer["accepted"] - build["accepted"]) < 0.1
+        answer = await ask(process, "retry")
+        assert (answer["text"], answer["components"]) == ("run 2 begins: 2 components will be sent", 2)
+
+
 async def test_a_list_of_all_has_what_is_over(autojump_clock: MockClock) -> None:
     """With how it ended, by its last run; beside what runs."""
     plant = Plant(flaky("a", 1))
@@ -763,6 +784,10 @@ async def test_a_list_of_all_has_what_is_over(autojump_clock: MockClock) -> None
             ("b2", "done", 1),
         ]
         assert [one["action"] for one in builds] == ["build.create", "service.import"]
+        assert [(one["name"], one["total"]) for one in builds] == [("test", 1), ("test", 1)]
+        zero = dict.fromkeys(STATES, 0)
+        assert [one["counts"] for one in builds] == [{**zero, "errored": 1}, {**zero, "completed": 1}]
+        assert all(one["accepted"] <= one["ended"] for one in builds)
         await ask(process, "retry", "b1")
         await until(lambda: len(process.reports) == 3)
         await trio.sleep(1)

@@ -202,7 +202,7 @@ async def test_all_that_has_failed_is_tried_again_by_one_order(autojump_clock: M
         await fail(run, "a")
         await fail(run, "b")
         assert run.plan.phase(2) is Phase.SKIPPED
-        assert await helm(run).retry(None) == ("2 components will be sent again", 2)
+        assert await helm(run).retry(None) == ("3 components will be sent, 2 of them again", 3)
         await wait_all_tasks_blocked()
         for name in "abdc":
             world.cloud.answer(name)

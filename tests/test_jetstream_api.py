@@ -332,6 +332,13 @@ async def test_subscribing_has_a_deadline(jetstream_server: NatsServer) -> None:
             await js.subscribe("x", lambda _: None)
 
 
+async def test_a_missing_permission_is_known_at_once(fake_bus: FakeBus) -> None:
+    """It may be mended while we run, so it is to be asked again; the text says what is missing."""
+    fake_bus.forbidden.add("$JS.API.INFO")
+    with trio.fail_after(1), pytest.raises(JetStreamUnavailable, match="allow it in the broker's perm"):
+        await JetStream(fake_bus, timeout=30.0).account()
+
+
 # Errors.
 
 

@@ -108,3 +108,19 @@ def test_the_reduced_report_is_small_whatever_the_build() -> None:
     for name in ("x" * 65_536, ["x"] * 65_536):
         report = Report("build.create", None, {**FIELDS, "name": name}, [], [], [], {})
         assert len(report.reduced(1, 1)) < 2_000
+
+
+@pytest.mark.parametrize("name", ["", "n", "\r\nX: y", "\U0001f600" * 500, 7, None])
+def test_the_summary_fits_into_a_header(name: Any) -> None:
+    """Whatever the build's name is: printable ASCII, and less than a kilobyte."""
+    states = {"completed": 10**9, "errored": 10**9}
+    report = Report(
+        "build.create", "x", {**FIELDS, "name": name}, [], [], [], states, cancelled=True, accepted=1.8e9
+    )
+    text = report.summary()
+    assert text.isascii()
+    assert text.isprintable()
+    assert len(text) < 800
+    read = decode(text.encode())
+    assert (read["status"], read["accepted"], read["counts"]["errored"]) == ("cancelled", 1.8e9, 10**9)
+    assert read["name"] == (name[:40] if isinstance(name, str) else "")

@@ -93,11 +93,17 @@ class Bus(Protocol):
 
         Raises:
             NoResponders: nobody subscribes to the subject.
+            NotPermitted: the broker does not let us publish there; known as soon as it says so.
             BusError: as for ``publish``.
         """
 
     async def subscribe(self, subject: str, handler: Handler, *, queue: str = "") -> Subscription:
-        """Call ``handler`` with every message on ``subject``; effective at the server on return."""
+        """Call ``handler`` with every message on ``subject``; effective at the server on return.
+
+        Raises:
+            NotPermitted: the broker does not let us.
+            BusError: the bus cannot be used.
+        """
 
     def new_inbox(self) -> str:
         """Return a subject nobody else uses, to be answered on where several answers are expected."""
@@ -108,8 +114,11 @@ class Bus(Protocol):
     def on_connected(self, handler: Callable[[], None]) -> None:
         """Have ``handler()`` called whenever a connection was established; it must not block or raise."""
 
-    def on_refused(self, handler: Callable[[str], None]) -> None:
-        """Have ``handler(subject)`` called when the server refuses a publish for lack of permission."""
+    def on_refused(self, handler: Callable[[str], bool | None]) -> None:
+        """Have ``handler(subject)`` called when the server refuses a publish for lack of permission.
+
+        It returns true where whoever published is told by it.
+        """
 
 
 class Listener(Protocol):

@@ -11,7 +11,7 @@ from scheduler.commands.files import note_action, read_file
 from scheduler.commands.session import complain
 from scheduler.config import Settings
 from scheduler.display import open_view
-from scheduler.errors import InvalidBuild, MessageTooLarge, NoResponders
+from scheduler.errors import InvalidBuild, MessageTooLarge, NoResponders, NotPermitted
 from scheduler.following import open_following, show
 from scheduler.progress import Progress
 from scheduler.text import count, printable
@@ -67,6 +67,10 @@ async def run_build(bus: Bus, prepared: Prepared, data: bytes, *, json: bool = F
         prepared: the build.
         data: the same, as it is submitted.
         json: whether it is shown as JSON lines.
+
+    Raises:
+        SteeringError: this user may not follow builds; nothing was submitted.
+        BusError: the bus cannot be used.
     """
     build = prepared.build
     total = len(build.changes)
@@ -81,20 +85,28 @@ async def run_build(bus: Bus, prepared: Prepared, data: bytes, *, json: bool = F
                 "or add --embedded to run one in this process"
             )
             return 1
+        except NotPermitted as error:
+            complain(f"this user may not submit builds: {error.refusal}")
+            return 1
         except MessageTooLarge as error:
+            cure = "raise max_payload in the broker's configuration, or enable JetStream"
+            if isinstance(error.__cause__, NotPermitted):
+                cure = f"this user may not put larger ones into the object store, {error.__cause__.refusal}"
             complain(
                 f"the build takes {error.size:,} bytes, over the broker's limit for a message of "
-                f"{error.limit:,} bytes: raise max_payload in the broker's configuration, or enable JetStream"
+                f"{error.limit:,} bytes: {cure}"
             )
             return 1
         except trio.TooSlowError:
             complain(f"no answer within {SUBMIT_TIMEOUT:g} s; the build may run nevertheless")
             return 1
         if not answer.accepted:
-            complain(
-                f"the scheduler rejected the build ({printable(answer.code)}): {printable(answer.message)}"
-            )
-            sys.stderr.write("".join(f"  {printable(detail)}\n" for detail in answer.details))
+            # The message is the first of the details.
+            details = [printable(detail) for detail in answer.details] or [printable(answer.message)]
+            several = f"it has {count(len(details), 'problem')}:" if len(details) > 1 else details[0]
+            complain(f"the scheduler rejected the build ({printable(answer.code)}): {several}")
+            if len(details) > 1:
+                sys.stderr.write("".join(f"  {detail}\n" for detail in details))
             return 1
         if answer.finished and (found := await stored_report(bus, build.id)) is not None:
             complain(f"{printable(build.id)} was submitted before, and is over; it does not run again")

@@ -22,6 +22,7 @@ from scheduler.errors import (
     JetStreamUnavailable,
     MessageTooLarge,
     NoResponders,
+    NotPermitted,
     StreamNotFound,
     StreamUnheard,
     TooLargeForStream,
@@ -301,6 +302,9 @@ class JetStream:
             ) from None
         except BusFull as error:
             raise JetStreamUnavailable(f"{subject} was not sent: {error}") from error
+        except NotPermitted as error:
+            # Permissions may be mended while we run.
+            raise JetStreamUnavailable(str(error)) from error
         return read_answer(subject, message.data)
 
 

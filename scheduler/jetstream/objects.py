@@ -25,6 +25,7 @@ from scheduler.errors import (
     JetStreamError,
     JetStreamUnavailable,
     MessageTooLarge,
+    NotPermitted,
     StreamUnheard,
     WrongLastSequence,
 )
@@ -76,6 +77,18 @@ class Objects:
         self._js = js
         self._bucket = bucket
         self._stream = f"OBJ_{bucket}"
+        self._windows: dict[str, _Window] = {}
+        """What is being sent, by subject."""
+        js.bus.on_refused(self._on_refused)
+
+    def _on_refused(self, subject: str) -> bool:
+        window = self._windows.get(subject)
+        if window is not None:
+            error = NotPermitted("publish on", subject)
+            unavailable = JetStreamUnavailable(str(error))
+            unavailable.__cause__ = error
+            window.fail(unavailable)
+        return window is not None
 
     async def put(self, name: str, data: bytes) -> None:
         """Store an object, instead of an older one of its name; visible all at once, in the end.
@@ -228,6 +241,7 @@ class Objects:
         bus = self._js.bus
         inbox = bus.new_inbox()
         subscription = await self._js.subscribe(inbox, window.receive)
+        self._windows[subject] = window
         try:
             with self._js.in_flight() as scope:
                 try:
@@ -243,6 +257,7 @@ class Objects:
         finally:
             with trio.move_on_after(_GOODBYE, shield=True):
                 await window.end(bus.generation)
+            del self._windows[subject]
             with trio.move_on_after(_GOODBYE, shield=True):
                 await subscription.unsubscribe()
 
@@ -300,7 +315,12 @@ class _Window:
             self._js.on_ack(self._subject, ack)
             self._unacknowledged.popleft()
         except BusError as error:
-            self._failure = self._failure or error
+            self.fail(error)
+        self._changed.set()
+
+    def fail(self, error: BusError) -> None:
+        """One of them was not taken; the first reason counts."""
+        self._failure = self._failure or error
         self._changed.set()
 
     async def room(self, size: int) -> None:

@@ -25,6 +25,7 @@ BUCKET: Final = "SCHEDULER_OBJECTS"
 OBJECTS: Final = f"OBJ_{BUCKET}"
 
 SUBJECT_HEADER: Final = "Scheduler-Subject"
+SUMMARY_HEADER: Final = "Scheduler-Summary"
 """Of a stored report: where it is published."""
 REPORT_HEADER: Final = "Scheduler-Report"
 """Of a stored report: the message id that it is published with."""

@@ -519,6 +519,7 @@ class Course:
             self.run,
             self.mark,
             self.build.absent,
+            cancelled=self.cancelled,
         )
 
     def error(self, vertex: Vertex) -> str | None:
