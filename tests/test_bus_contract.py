@@ -437,15 +437,17 @@ async def test_a_forbidden_request_fails_at_once(open_world: OpenWorld) -> None:
 
     async with open_world() as world:
         bus: Endpoint = world.bus
-        questions: list[Message] = []
-        await bus.subscribe("fine", questions.append)
+        send, questions = trio.open_memory_channel[Message](1)
+        await bus.subscribe("fine", send.send_nowait)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(ask, bus)
             with trio.fail_after(2), pytest.raises(NotPermitted, match=f"refused to publish on {FORBIDDEN}"):
                 await bus.request(FORBIDDEN, b"")
-            bus.publish(questions[0].reply, b"!")
+            with trio.fail_after(2):
+                question = await questions.receive()
+            bus.publish(question.reply, b"!")
         with trio.fail_after(2), pytest.raises(NotPermitted, match=f"refused to subscribe to {FORBIDDEN}"):
-            await bus.subscribe(FORBIDDEN, questions.append)
+            await bus.subscribe(FORBIDDEN, send.send_nowait)
         assert not len(bus.inbox)
     assert answers == [b"!"]
 
