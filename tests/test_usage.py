@@ -70,6 +70,11 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             ["serve", "x"],
             "`scheduler serve` takes flags only, and 'x' is one too many. See scheduler serve --help",
         ),
+        (["lisst", "--all"], "there is no command 'lisst': did you mean list? The commands are " + ALL),
+        (
+            ["--pasword", "hunter2"],
+            "`scheduler serve` has no flag --pasword: did you mean --password? See scheduler serve --help",
+        ),
         (["lisst"], "there is no command 'lisst': did you mean list? The commands are " + ALL),
         (
             ["--nats-url", "x", "lisst"],
