@@ -23,6 +23,9 @@ from scheduler.timers import Timer, Timers
 
 REPLY: Final = "scheduler.reply."
 """What reply subjects begin with."""
+MAYBE_MISSED: Final = "it may have been answered while the broker was away"
+KEY: Final = "Scheduler-Component-Key"
+"""The header that is the same over all attempts of a component."""
 FIRST_PAUSE: Final = 0.05
 """Seconds until a request that nobody received goes out again, the first time; then longer."""
 _LAST_PAUSE = 2.0
@@ -42,6 +45,7 @@ class Exchange(Protocol):
     bus: Bus
     timers: Timers
     start_timeout: float
+    deaf: int
     on_expired: "Callable[[Call], None] | None"
 
     def seconds(self, request: Request) -> float:
@@ -81,6 +85,7 @@ class Call:
         "outgoing",
         "reached",
         "request",
+        "since",
         "timer",
         "token",
         "unheard",
@@ -113,6 +118,8 @@ class Call:
         """Captured replies up to here were dealt with by an earlier process."""
         self.late: Callable[[Request, Outcome], None] | None = None
         """Is told of what arrives after the attempt was given up."""
+        self.since = 0
+        """The connection of the bus when it was registered."""
         self._exchange = exchange
         # One place is enough: after what ends the attempt nothing is put in any more.
         self._send, self._receive = trio.open_memory_channel[Outcome | Signal](1)
@@ -175,7 +182,7 @@ class Call:
                 request.subject,
                 request.body,
                 reply=f"{REPLY}{self.token}",
-                headers={"Nats-Msg-Id": attempt_header(request.attempt)},
+                headers={"Nats-Msg-Id": attempt_header(request.attempt), KEY: attempt_header(request.key)},
             )
         except BusError as error:
             self.deliver(failure(f"the request cannot be sent: {error}", retryable=False))
@@ -199,6 +206,18 @@ class Call:
         if self._ended or self._backing_off or self.outgoing is None:
             return False
         return 0 < self.outgoing.generation < self._exchange.bus.generation
+
+    @property
+    def expired(self) -> bool:
+        """Whether its time is over, and it was not given any since."""
+        return self.timer is not None and self.timer.cancelled
+
+    @property
+    def maybe_missed(self) -> bool:
+        """Whether its reply may have come while nobody here could hear it."""
+        outgoing = self.outgoing
+        sent = self.since if outgoing is None or self.maybe_out else outgoing.generation
+        return 0 < sent < self._exchange.deaf
 
     def deliver(self, answer: Outcome | Signal) -> bool:
         """Give the waiter its answer; False where it has one already."""
@@ -241,7 +260,10 @@ class Call:
     def time_out(self) -> None:
         """There is no reply, and its time is over."""
         seconds = self._exchange.seconds(self.request) + self.extended
-        if self.deliver(failure(f"timed out after {seconds:g} s")):
+        text = f"timed out after {seconds:g} s"
+        if self.maybe_missed:
+            text += f"; {MAYBE_MISSED}: look whether it was done, then retry or skip it"
+        if self.deliver(failure(text)):
             self._exchange.count("timed_out")
 
     def close(self, late: Callable[[Request, Outcome], None] | None = None) -> None:

@@ -331,8 +331,10 @@ class Settings:
     """Seconds that the log of a build is kept after its end."""
     broker_grace: float = 600.0
     """Seconds without the broker, or its quorum, after which that is said loudly."""
-    templates: Templates = Templates.ALL
-    unresolved: OnUnresolved = OnUnresolved.ERROR
+    templates: Templates = field()
+    """With the Ernest store ``$(...)`` only, if nothing else is said: what its mapper makes relies on it."""
+    unresolved: OnUnresolved = field()
+    """With the Ernest store it is kept, if nothing else is said, for the same reason."""
     limits: Limits = DEFAULT_LIMITS
     attempt_timeout: float = 3_600.0
     """Seconds until a request without a reply has failed, where ``timeouts`` says nothing else."""
@@ -351,6 +353,14 @@ class Settings:
     """When what failed is sent again, where its build says nothing else."""
     log_level: LogLevel = "info"
     log_format: LogFormat = "auto"
+
+    @templates.default
+    def _default_templates(self) -> Templates:
+        return Templates.ERNEST if self.store == "ernest" else Templates.ALL
+
+    @unresolved.default
+    def _default_unresolved(self) -> OnUnresolved:
+        return OnUnresolved.KEEP if self.store == "ernest" else OnUnresolved.ERROR
 
     def __attrs_post_init__(self) -> None:
         for holder in (self, self.limits):

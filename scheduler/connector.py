@@ -15,9 +15,10 @@ import structlog
 import trio
 from attrs import field, frozen
 
-from scheduler.bus import Bus, Message, Subscription
+from scheduler.bus import Bus, Handler, Listener, Message, Subscription
 from scheduler.call import REPLY, Call, Signal
 from scheduler.captured import Captured
+from scheduler.doubles import Doubles
 from scheduler.echoes import Echoes, Way
 from scheduler.errors import InvalidJSON, OverLimit
 from scheduler.limits import DEFAULT_LIMITS, Limits
@@ -55,6 +56,7 @@ class Connectors:
         timeouts: seconds an attempt may take, by request subject; a component's own ``_timeout`` wins.
         start_timeout: seconds for which a request that nobody listens to is tried again.
         limits: on the JSON of replies.
+        listener: a second connection that replies come in on, too.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class Connectors:
         timeouts: Timeouts = lambda _: 3_600.0,
         start_timeout: float = 10.0,
         limits: Limits = DEFAULT_LIMITS,
+        listener: Listener | None = None,
     ) -> None:
         self.bus = bus
         self.timers = timers
@@ -76,6 +79,10 @@ class Connectors:
         self.on_expired: Callable[[Call], None] | None = None
         """Is told of attempts whose time is over, instead of their being timed out at once: where replies are
         captured, one of them may be there and not have reached us yet."""
+        self.deaf = 0
+        """The last connection of the bus before which replies may have been missed; 0: none."""
+        self._connection = bus.generation
+        self._listener = listener
         self._timeouts = timeouts
         self._limits = limits
         self._by_token: dict[str, Call] = {}
@@ -95,10 +102,17 @@ class Connectors:
 
     async def listen(self) -> None:
         """Subscribe to replies; to be done before anything is sent."""
-        self._subscriptions.append(await self.bus.subscribe("scheduler.reply.*", self._on_reply))
-        for subject in REPLY_SUBJECTS:
-            self._subscriptions.append(await self.bus.subscribe(subject, self._on_verb))
+        doubles = None if self._listener is None else Doubles(self.bus, self._listener)
+        handlers: dict[str, Handler] = {
+            f"{REPLY}*": self._on_reply,
+            **dict.fromkeys(REPLY_SUBJECTS, self._on_verb),
+        }
+        for subject, handler in handlers.items():
+            if doubles is not None:
+                handler = doubles.listen(subject, handler)  # noqa: PLW2901
+            self._subscriptions.append(await self.bus.subscribe(subject, handler))
         self.bus.on_refused(self._on_refused)
+        self.bus.on_connected(self._on_connected)
 
     def send(
         self, request: Request, token: str = "", departing: Callable[[Call], None] | None = None
@@ -131,6 +145,7 @@ class Connectors:
         """
         self._number += 1
         call = Call(self, request, token or f"{self._tokens}{self._number:x}")
+        call.since = self._connection
         if after is not None:
             call.after = after
         call.maybe_out = True
@@ -335,8 +350,21 @@ class Connectors:
                 return failure(f"the reply is about another component: its {key} is {other[:600]!r}")
         return outcome
 
+    def _on_connected(self) -> None:
+        self._connection = self.bus.generation
+        if self._listener is not None and self._listener.missed(captured=self.on_expired is not None):
+            self.deaf = self._connection
+
     def _on_refused(self, subject: str) -> None:
-        for call in list(self._by_token.values()):
-            if call.request.subject == subject and call.outgoing is not None:
+        calls = [
+            (call, call.outgoing)
+            for call in self._by_token.values()
+            if call.request.subject == subject and call.outgoing is not None and not call.answered
+        ]
+        too_large = [(call, outgoing.refused) for call, outgoing in calls if outgoing.refused is not None]
+        for call, error in too_large:
+            call.deliver(failure(f"the request cannot be sent: {error}", retryable=False))
+        if not too_large:
+            for call, _ in calls:
                 text = f"the broker does not permit us to publish on {subject}"
                 call.deliver(failure(text, retryable=False))

@@ -13,22 +13,23 @@ import structlog
 import trio
 
 from scheduler.broker import open_broker
-from scheduler.bus import Bus
+from scheduler.bus import Bus, Listener
+from scheduler.bus.listener import open_listener
 from scheduler.bus.nats import open_bus
 from scheduler.bus.options import BusOptions
 from scheduler.config import Settings
-from scheduler.errors import BrokerError, JetStreamUnavailable
-from scheduler.jetstream.streams import Layout, set_up
+from scheduler.errors import BrokerError
+from scheduler.jetstream.streams import Layout
 from scheduler.service import Service
 from scheduler.stores import Store
 from scheduler.stores.ernest import ErnestStore
+from scheduler.stores.ground import Ground
 from scheduler.stores.jetstream import JetStreamStore
 from scheduler.stores.memory import MemoryStore
 from scheduler.stores.presence import await_jetstream
 
 _log = structlog.get_logger()
 
-_PAUSE = 1.0
 _HARD_EXIT_AFTER = 0.8
 """Seconds from the second signal until the process ends, whatever still holds on to it."""
 
@@ -37,35 +38,30 @@ async def open_store(settings: Settings, bus: Bus) -> Store:
     """The store that the settings name.
 
     JetStream's is for ``auto`` as well as for ``jetstream``. While JetStream is there and does not answer, or
-    has no leader, it is waited for, without limit.
+    has no leader, it is waited for, without limit. Nothing is made: the service does that once it is to work.
 
     Raises:
         UnsupportedServer: it takes JetStream, and there is none; the message names the choices.
         BusError: the bus was closed.
     """
     if settings.store == "ernest":
+        _log.info(
+            "references are read as an Ernest installation needs it, unless set otherwise",
+            templates=settings.templates.value,
+            unresolved=settings.unresolved.value,
+        )
         return ErnestStore(bus, store_timeout=settings.store_timeout)
     if settings.store == "memory":
         return MemoryStore()
     await await_jetstream(bus)
-    return await _jetstream_store(settings, bus)
-
-
-async def _jetstream_store(settings: Settings, bus: Bus) -> Store:
-    store = JetStreamStore(
-        bus, instance=f"{settings.name}-{secrets.token_hex(4)}", grace=settings.broker_grace
-    )
     layout = Layout(replicas=settings.replicas, capture=settings.capture, reply_bytes=settings.reply_bytes)
-    while True:
-        try:
-            deviations = await set_up(store.js, layout)
-        except JetStreamUnavailable as error:
-            _log.warning("the streams cannot be set up yet", reason=str(error))
-            await trio.sleep(_PAUSE)
-        else:
-            break
-    for deviation in deviations:
-        _log.warning("a stream is not as it should be", deviation=deviation)
+    store = JetStreamStore(
+        bus,
+        instance=f"{settings.name}-{secrets.token_hex(4)}",
+        grace=settings.broker_grace,
+        layout=layout,
+    )
+    store.ground = Ground(store.js, layout)
     return store
 
 
@@ -86,8 +82,8 @@ async def run_service(settings: Settings) -> int:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(stopping.watch, signals, nursery.cancel_scope)
-            async with _open_bus(settings) as bus:
-                service = Service(settings, bus, await open_store(settings, bus))
+            async with _open_bus(settings) as (bus, listener):
+                service = Service(settings, bus, await open_store(settings, bus), listener=listener)
                 stopping.service = service
                 await service.run()
             nursery.cancel_scope.cancel()
@@ -121,8 +117,8 @@ class _Stopping:
 
 
 @asynccontextmanager
-async def _open_bus(settings: Settings) -> AsyncIterator[Bus]:
-    """The bus that the settings name, with a broker of our own where they say so."""
+async def _open_bus(settings: Settings) -> AsyncIterator[tuple[Bus, Listener]]:
+    """The bus that the settings name, and its listener, with a broker of our own where they say so."""
     async with AsyncExitStack() as stack:
         options = attrs.evolve(settings.bus, name=f"scheduler {settings.name}")
         if settings.embedded:
@@ -134,7 +130,8 @@ async def _open_bus(settings: Settings) -> AsyncIterator[Bus]:
             nursery = await stack.enter_async_context(trio.open_nursery())
             nursery.start_soon(_fail_when_dead, broker.died)
             stack.callback(nursery.cancel_scope.cancel)
-        yield await stack.enter_async_context(open_bus(options))
+        bus = await stack.enter_async_context(open_bus(options))
+        yield bus, await stack.enter_async_context(open_listener(bus, options))
 
 
 async def _fail_when_dead(died: trio.Event) -> None:

@@ -5,13 +5,13 @@ what is in flight; when its grace is over it stops waiting, and closes.
 """
 
 import secrets
-import time
 
 import structlog
 import trio
 
 from scheduler import __version__, intake
-from scheduler.bus import Bus, Message, Subscription
+from scheduler.bus import Bus, Listener, Message, Subscription
+from scheduler.clock import BuildClock
 from scheduler.codec import encode_token
 from scheduler.config import Settings
 from scheduler.connector import Connectors
@@ -58,9 +58,12 @@ class Service:
         settings: bounds and timeouts.
         bus: connected.
         store: where builds are persisted.
+        listener: a second connection that replies come in on, too.
     """
 
-    def __init__(self, settings: Settings, bus: Bus, store: Store) -> None:
+    def __init__(
+        self, settings: Settings, bus: Bus, store: Store, *, listener: Listener | None = None
+    ) -> None:
         self._settings = settings
         self._bus = bus
         self._store = store
@@ -72,6 +75,7 @@ class Service:
             timeouts=settings.timeout_for,
             start_timeout=settings.start_timeout,
             limits=settings.limits,
+            listener=listener,
         )
         self._slots = Slots(
             settings.rules,
@@ -92,7 +96,7 @@ class Service:
             unresolved=settings.unresolved.value,
             resending=settings.resend_for,
             retries=settings.retries,
-            wall_clock=time.time if self._durable is None else self._durable.wall_clock,
+            clock=(lambda _: BuildClock()) if self._durable is None else self._durable.clock,
         )
         self._id = secrets.token_hex(11) if self._durable is None else encode_token(self._durable.instance)
         self._peers = Peers(bus, NAME, self._id)
@@ -133,6 +137,10 @@ class Service:
         elif not await self._stand_by():
             task_status.started()
             return
+        ground = None if self._durable is None else self._durable.ground
+        if self._durable is not None and ground is not None:
+            await ground.lay()
+            await self._durable.place_sentinel()
         experience: Experience | None = None
         async with trio.open_nursery() as background:
             await background.start(self._timers.run)
@@ -142,6 +150,8 @@ class Service:
             background.start_soon(self._watch)
             if self._durable is not None:
                 await background.start(self._durable.run)
+            if ground is not None:
+                background.start_soon(ground.watch)
             await background.start(self._supervisor.run)
             # Before anything is sent, and so before anything is taken up: a reply must find us listening.
             await self._connectors.listen()
@@ -240,7 +250,7 @@ class Service:
         began = trio.current_time()
         error = ""
         try:
-            prepared = await self._read_unless_stopped(message.data)
+            prepared = await self._read_unless_stopped(message)
             over = await self._supervisor.submit(prepared)
             intake.accept(self._bus, message, prepared.build.id, finished=over)
         except InvalidBuild as refusal:
@@ -256,12 +266,12 @@ class Service:
             self._queued_bytes -= len(message.data)
             self._endpoints[message.subject].served(trio.current_time() - began, error)
 
-    async def _read_unless_stopped(self, data: bytes) -> Prepared:
+    async def _read_unless_stopped(self, message: Message) -> Prepared:
         with trio.CancelScope() as scope:
             self._reads.add(scope)
             try:
                 if not self._stopping.is_set():
-                    return await self._reader.read_submitted(data)
+                    return await self._reader.read_submitted(message.data, message.subject)
             finally:
                 self._reads.discard(scope)
         raise _shutting_down()
@@ -274,9 +284,11 @@ class Service:
                 _log.info("still waiting for a reply", build=build, component=component, seconds=round(wait))
 
     async def _stand_by(self) -> bool:
-        """Wait until this process is to work; False where we are stopped first."""
+        """Wait until this process is to work; False where we are stopped first. Nothing is made meanwhile."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_cancel_when, self._stopping, nursery.cancel_scope)
+            if self._durable is not None and self._durable.ground is not None:
+                await self._durable.ground.look()
             await self._peers.stand_by()
             nursery.cancel_scope.cancel()
         return not self._stopping.is_set()

@@ -6,6 +6,8 @@ from typing import Final
 
 _UNBROKEN = re.compile(r"[^\s\"']+")
 _CUT = "..."
+CUT = " ... (cut: "
+"""Where an error text ends that was too long to be kept."""
 
 
 def mask_url(text: str) -> str:
@@ -32,6 +34,14 @@ def printable(text: str, limit: int = 0) -> str:
     if text.isprintable():
         return text
     return "".join(_harmless(character) for character in text)
+
+
+def shortened(text: str, limit: int) -> str:
+    """As `printable`, but cut in the middle: what ids differ in mostly stands at their end."""
+    if len(text) > limit:
+        tail = (limit - 1) // 2
+        text = f"{text[: limit - 1 - tail]}…{text[len(text) - tail :]}"
+    return printable(text)
 
 
 def _harmless(character: str) -> str:
@@ -98,3 +108,14 @@ def write_duration(value: float) -> str:
 def count(number: int, noun: str) -> str:
     """``1 component``, ``1,234 components``."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def doing(number: int, noun: str, verb: str) -> str:
+    """``1 component waits``, ``2 components wait``; of ``be``: ``1 build is``, ``2 builds are``."""
+    return f"{count(number, noun)} {agreeing(number, verb)}"
+
+
+def agreeing(number: int, verb: str) -> str:
+    """The verb as it goes with so many: ``waits`` or ``wait``, ``is`` or ``are``, ``does`` or ``do``."""
+    one, several = {"be": ("is", "are"), "do": ("does", "do")}.get(verb, (f"{verb}s", verb))
+    return one if number == 1 else several

@@ -76,6 +76,7 @@ def read_build(
     templates: Templates = Templates.ALL,
     unresolved: OnUnresolved = OnUnresolved.ERROR,
     resumed: bool = False,
+    action: str | None = None,
 ) -> Prepared:
     """Read and check a submitted build (WIRE: "Intake").
 
@@ -87,13 +88,14 @@ def read_build(
         resumed: it comes from the store, where an earlier process put it. What connectors returned
             stands in it, which may be larger than what is submitted, and is never rendered; what can be
             judged when a component is due is left until then, since it was accepted once.
+        action: the subject that it came in on; None where it came otherwise (`codec.parse_build`).
 
     Raises:
         InvalidBuild: with every problem that was found, each with its place.
     """
     if resumed:
         limits = _ACCEPTED_ONCE
-    parsed = parse_build(data, limits)
+    parsed = parse_build(data, limits, action=action, accepted=resumed)
     if not resumed:
         parsed = evolve(parsed, build=_anew(parsed.build))
     check = _Check(parsed, limits)

@@ -11,7 +11,7 @@ import structlog
 import trio
 from attrs import field, frozen
 
-from scheduler.bus import Message
+from scheduler.bus import Handler, Message
 from scheduler.bus.endpoint import Endpoint, Interest
 from scheduler.bus.outbox import MAX_BYTES, MAX_MESSAGES, Barrier, Queued
 from scheduler.bus.subjects import matches
@@ -45,6 +45,8 @@ class FakeBus(Endpoint):
         """Everything that reached the broker, in order."""
         self.forbidden: set[str] = set()
         """Patterns of subjects one may neither publish nor subscribe on."""
+        self.lowered: int | None = None
+        """What the server takes since it was told so, as we do not know yet."""
         self.lose: Callable[[Published], bool] = lambda _: False
         """Says of each message whether the broker loses it; it is in ``published`` all the same."""
         self.taps: list[Callable[[Published], bool]] = []
@@ -106,7 +108,14 @@ class FakeBus(Endpoint):
 
     def _accept(self, item: Queued) -> None:
         message = _parse(item)
+        if self.lowered is not None and item.size > self.lowered:
+            # The server hangs up on us, and says when we come again what it takes now.
+            self.disconnect()
+            self.max_payload, self.lowered = self.lowered, None
+            trio.lowlevel.current_trio_token().run_sync_soon(self.reconnect)
+            return
         if item.size > self.max_payload:
+            item.refuse(self.max_payload)
             self.refuse("publish", item.subject, f"{item.size} bytes are over max_payload")
             return
         if any(matches(pattern, item.subject) for pattern in self.forbidden):
@@ -144,6 +153,41 @@ class FakeBus(Endpoint):
             except Exception:
                 log.exception("a message could not be handled", subject=message.subject)
         return bool(chosen)
+
+
+class FakeListener:
+    """The twin of a second connection: a test says when it is up, and what it hears."""
+
+    def __init__(self) -> None:
+        self.connected = False
+        self.deaf = False
+        """What `missed` says."""
+        self._handlers: list[tuple[str, Handler]] = []
+        self._on_connected: list[Callable[[], None]] = []
+
+    def connect(self) -> None:
+        """Have it come up."""
+        self.connected = True
+        for handler in self._on_connected:
+            handler()
+
+    def listen(self, subject: str, handler: Handler) -> None:
+        """As in the port."""
+        self._handlers.append((subject, handler))
+
+    def on_connected(self, handler: Callable[[], None]) -> None:
+        """As in the port."""
+        self._on_connected.append(handler)
+
+    def missed(self, *, captured: bool) -> bool:
+        """As in the port."""
+        return self.deaf
+
+    def hear(self, subject: str, data: bytes, headers: Mapping[str, str] | None = None) -> None:
+        """Have it bring a message, unless it is away."""
+        for pattern, handler in self._handlers if self.connected else ():
+            if matches(pattern, subject):
+                handler(Message(subject, data, "", headers))
 
 
 def _parse(item: Queued) -> Published:

@@ -6,12 +6,24 @@ the same stamps each time. ``tests/test_fake_jetstream.py`` holds it to what a r
 """
 
 import json
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import trio
 from fake_bus import FakeBus, Published
-from fake_jetstream_api import FULL, NO_ROLLUP, NO_ROOM, UNAVAILABLE, Api, Refusal
+from fake_jetstream_api import (
+    FULL,
+    MOST_STORED,
+    NO_ROLLUP,
+    NO_ROOM,
+    NOT_THE_STREAM,
+    TOO_LARGE,
+    TOO_LARGE_FOR_STREAM,
+    UNAVAILABLE,
+    Api,
+    Refusal,
+)
 from fake_streams import DAY_ZERO, JSON, SECOND, Consumer, Kept, Later, Pull, Stream
 
 from scheduler.bus.subjects import encode_headers, matches
@@ -56,8 +68,16 @@ class FakeJetStream:
         self.streams: dict[str, Stream] = {}
         self.silent = False
         """No quorum: nothing is stored, nothing is answered."""
+        self.leaderless: set[str] = set()
+        """The streams that store nothing, while everything else goes on."""
+        self.domain = ""
+        """As acknowledgements and the account name it; none where it is empty."""
         self.refusal: Refusal | None = None
         """What all of the API and every publish is answered with instead of being done."""
+        self.broken: set[str] = set()
+        """Streams whose file store has failed: they say nothing to what is published, and are read."""
+        self.refusals: deque[Refusal] = deque()
+        """What the next messages are answered with that a stream is to keep, one after another."""
         self.no_room = False
         """The disk is full: nothing is stored."""
         self.kept: Callable[[Stream, Kept], None] | None = None
@@ -88,7 +108,7 @@ class FakeJetStream:
         for stream in self.streams.values():
             if stream.takes(message.subject):
                 found = True
-                if not self.silent:
+                if not self.silent and stream.name not in self.leaderless:
                     self._publish(stream, message)
         return found
 
@@ -103,12 +123,16 @@ class FakeJetStream:
                     del stream.consumers[consumer.config["name"]]
 
     def _publish(self, stream: Stream, message: Published) -> None:
+        if stream.name in self.broken:
+            return
         answer: JSON = {"stream": stream.name, "seq": 0}
         outcome = self._store(stream, message)
         if isinstance(outcome, Refusal):
             answer = {"error": outcome.document, **answer}
         else:
             answer["seq"] = outcome[0]
+            if self.domain:
+                answer["domain"] = self.domain
             if outcome[1]:
                 answer["duplicate"] = True
         if message.reply and not stream.config.get("no_ack"):
@@ -125,9 +149,13 @@ class FakeJetStream:
         stream.make_room(now)
         if self.refusal is not None:
             return self.refusal
+        if self.refusals and not stream.config.get("no_ack"):
+            return self.refusals.popleft()
         rollup = headers.get("Nats-Rollup")
         if rollup and not stream.config["allow_rollup_hdrs"]:
             return NO_ROLLUP
+        if headers.get("Nats-Expected-Stream", stream.name) != stream.name:
+            return NOT_THE_STREAM
         expected = headers.get("Nats-Expected-Last-Subject-Sequence")
         last = stream.last_of(message.subject)
         if expected is not None and expected != str(last):
@@ -137,6 +165,11 @@ class FakeJetStream:
             return sequence, True
         if self.no_room:
             return NO_ROOM
+        head = len(encode_headers(headers)) if headers else 0
+        if 0 <= stream.config["max_msg_size"] < len(message.data) + head:
+            return TOO_LARGE_FOR_STREAM
+        if len(message.subject) + head + len(message.data) > MOST_STORED - 36:
+            return TOO_LARGE
         if stream.config["discard"] == "new" and stream.config["max_bytes"] >= 0:
             kept = Kept(0, message.subject, message.data, message.headers, now)
             if stream.bytes + kept.size > stream.config["max_bytes"]:
@@ -285,6 +318,7 @@ class FakeJetStream:
             "consumers": sum(len(stream.consumers) for stream in self.streams.values()),
             "limits": {"max_memory": -1, "max_storage": -1, "max_streams": -1, "max_consumers": -1},
             "api": {"level": 5, "total": 0, "errors": 0},
+            **({"domain": self.domain} if self.domain else {}),
         }
 
     def _ask(self, message: Published) -> bool:

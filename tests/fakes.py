@@ -12,7 +12,7 @@ from fake_bus import FakeBus, Published
 from trio.testing import wait_all_tasks_blocked
 
 from scheduler.build import Observer
-from scheduler.bus import Message
+from scheduler.bus import Listener, Message
 from scheduler.config import Settings
 from scheduler.connector import Connectors
 from scheduler.errors import BuildLost, StoreError
@@ -65,6 +65,11 @@ def document(
         "edges": [{"source": source, "destination": destination} for source, destination in edges],
         **fields,
     }
+
+
+def unmarked(identity: str) -> str:
+    """An attempt id without the mark of the build's acceptance at its end."""
+    return identity.rpartition("/")[0]
 
 
 def encode(value: Any) -> bytes:
@@ -130,6 +135,8 @@ class FakeStore:
         self.documents: dict[str, JSON] = {}
         """What `load` finds."""
         self.unfinished_ids: list[str] = []
+        self.actions: dict[str, str] = {}
+        """What `action_of` says."""
         self.loads: list[str] = []
         """What `load` was asked for, in order."""
         self.loading: Callable[[str], Any] | None = None
@@ -202,6 +209,10 @@ class FakeStore:
         for build in self.unfinished_ids:
             await trio.lowlevel.checkpoint()
             yield build
+
+    async def action_of(self, build: str) -> str | None:
+        await trio.lowlevel.checkpoint()
+        return self.actions.get(build)
 
 
 LOST = BuildLost("record not found")
@@ -309,6 +320,7 @@ class World:
         bus: FakeBus | None = None,
         timeout: float = 3_600.0,
         start_timeout: float = 10.0,
+        listener: Listener | None = None,
     ) -> None:
         self.bus = bus or FakeBus()
         self.fake_store = FakeStore()
@@ -318,7 +330,11 @@ class World:
         self.slots = slots or Slots()
         self.timers = Timers(self.bus)
         self.connectors = Connectors(
-            self.bus, self.timers, timeouts=lambda _: timeout, start_timeout=start_timeout
+            self.bus,
+            self.timers,
+            timeouts=lambda _: timeout,
+            start_timeout=start_timeout,
+            listener=listener,
         )
         self.cloud = Cloud(self.bus, script)
 
@@ -487,6 +503,9 @@ class Diary(Observer):
 
     def sent(self, vertex: int, attempt: int) -> None:
         self.entries.append((self.ids[vertex], State.RUNNING, None))
+
+    def resumed(self, vertex: int, attempt: int) -> None:
+        self.sent(vertex, attempt)
 
     def waits(self, vertex: int) -> None:
         self.entries.append((self.ids[vertex], State.WAITING, None))

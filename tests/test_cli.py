@@ -90,6 +90,13 @@ def test_flags_reach_the_service(served: list[Settings], tokens: list[str]) -> N
     assert settings.embedded
 
 
+def test_the_ernest_store_has_references_read_as_its_mapper_needs_it(served: list[Settings]) -> None:
+    """What is given beside it counts, whether as a flag or as a variable."""
+    assert cli.main(["--store", "ernest"]) == 0
+    assert cli.main(["--store", "ernest", "--templates", "all", "--unresolved", "error"]) == 0
+    assert [(one.templates, one.unresolved) for one in served] == [("ernest", "keep"), ("all", "error")]
+
+
 @pytest.mark.parametrize(
     ("variable", "attribute", "expected"),
     [
@@ -391,10 +398,46 @@ def test_limits_are_those_of_the_flags(capsys: pytest.CaptureFixture[str], write
     assert "max_changes" in capsys.readouterr().err
 
 
-def test_an_action_that_nobody_takes_is_refused(capsys: pytest.CaptureFixture[str], write: Any) -> None:
-    """run submits only what is an intake subject."""
-    assert cli.main(["run", write(generate(1) | {"action": "build.explode"})]) == 1
-    assert "'build.explode'" in capsys.readouterr().err
+@pytest.mark.parametrize("command", ["validate", "run", "plan", "graph"])
+def test_an_action_that_no_build_has_is_refused_as_a_flag(
+    capsys: pytest.CaptureFixture[str], write: Any, command: str
+) -> None:
+    """A build is one of the ten that a scheduler takes."""
+    assert cli.main([command, write(generate(1)), "--action", "build.explode"]) == 2
+    err = capsys.readouterr().err
+    assert "--action (SCHEDULER_ACTION): 'build.explode' is not one of: build.create," in err
+
+
+@pytest.mark.parametrize("command", ["validate", "plan", "graph"])
+def test_an_action_that_no_build_has_is_passed_over_in_a_file(
+    capsys: pytest.CaptureFixture[str], write: Any, command: str
+) -> None:
+    """It is then taken as a creation, and that is said; not so where the command line says what it is."""
+    file = write(generate(1) | {"action": "build.explode"})
+    assert cli.main([command, file]) == 0
+    err = capsys.readouterr().err
+    assert "its action 'build.explode' is that of no build; it is taken as build.create" in err
+    assert cli.main([command, file, "--action", "build.delete"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("own", "flag", "expected"),
+    [
+        ("", [], "build.create"),
+        (None, [], "build.create"),
+        ("service.sync", [], "service.sync"),
+        ("service.sync", ["--action", "build.delete"], "build.delete"),
+    ],
+)
+def test_a_file_is_what_the_command_line_says_or_else_what_it_says_itself(
+    capsys: pytest.CaptureFixture[str], write: Any, own: str | None, flag: list[str], expected: str
+) -> None:
+    """What Ernest's mapper makes says nothing, and is a creation then."""
+    assert cli.main(["plan", "--json", write(generate(1) | {"action": own}), *flag]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["action"] == expected
+    assert err == ""
 
 
 def test_an_unreachable_broker_is_said_and_waited_for(

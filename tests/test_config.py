@@ -12,6 +12,7 @@ from typing import Any
 import attrs
 import pytest
 import structlog
+from fake_bus import FakeBus
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -34,6 +35,7 @@ from scheduler.config import (
     DEFAULT_SERVERS,
     RANGES,
     Settings,
+    StoreName,
     flag_of,
     parse_capture,
     parse_number,
@@ -48,8 +50,10 @@ from scheduler.errors import InvalidSettings
 from scheduler.limits import DEFAULT_LIMITS, Limits
 from scheduler.log import configure_logging, mask_secrets
 from scheduler.model import Resend
+from scheduler.process import open_store
 from scheduler.rules import LimitRule, Retry
 from scheduler.secretnames import MASK
+from scheduler.template import OnUnresolved, Templates
 from scheduler.text import mask_url, printable, read_duration, seconds, write_duration
 
 
@@ -76,6 +80,32 @@ def test_the_flags_have_the_defaults_of_the_settings() -> None:
         BrokerFlags(), EmbeddedFlags(), StoreFlags(), BuildFlags(), ServiceFlags(), LogFlags()
     )
     assert given == Settings()
+
+
+@pytest.mark.parametrize("store", ["auto", "jetstream", "memory"])
+def test_references_are_expressions_too_and_an_error_where_they_lead_to_nothing(store: StoreName) -> None:
+    """That is how they are read, unless something else is set."""
+    settings = Settings(store=store)
+    assert (settings.templates, settings.unresolved) == (Templates.ALL, OnUnresolved.ERROR)
+
+
+def test_with_the_ernest_store_references_are_read_as_its_mapper_needs_it() -> None:
+    """Only ``$(path)``, and what leads to nothing is kept, unless something else is set."""
+    settings = Settings(store="ernest")
+    assert (settings.templates, settings.unresolved) == (Templates.ERNEST, OnUnresolved.KEEP)
+    settings = settings_of(StoreFlags(store="ernest"), BuildFlags(unresolved=OnUnresolved.ERROR))
+    assert (settings.templates, settings.unresolved) == (Templates.ERNEST, OnUnresolved.ERROR)
+    settings = settings_of(BuildFlags(templates=Templates.ALL), StoreFlags(store="ernest"))
+    assert (settings.templates, settings.unresolved) == (Templates.ALL, OnUnresolved.KEEP)
+
+
+async def test_how_references_are_read_is_said_where_the_ernest_store_decides_it(fake_bus: FakeBus) -> None:
+    """At start, since nobody has asked for it in so many words."""
+    with structlog.testing.capture_logs() as logs:
+        await open_store(Settings(store="ernest", templates=Templates.ALL), fake_bus)
+        await open_store(Settings(store="memory"), fake_bus)
+    [line] = logs
+    assert (line["log_level"], line["templates"], line["unresolved"]) == ("info", "all", "keep")
 
 
 def test_every_setting_has_a_flag() -> None:

@@ -239,6 +239,14 @@ def test_identity_is_never_rendered(field: str) -> None:
         ('$(components.#[_component_id="vpc::a"].dollar)', "$(name)"),
         ("$(components.#[aws_id=vpc-2].n)", "7"),
         ('$(components.#[_component_id%"vpc*"]#.n)', "[5,7]"),
+        ('$(components.#[_component_id%"vpc*"]#.absent)', "[]"),
+        ("$(compo*.#.n)", "[5,7]"),
+        ("$(componen??.#)", "5"),
+        ('$(c*.#[_component_id="vpc::a"].aws_id)', "vpc-1"),
+        ('$(*.#[_component_id="vpc::a"].aws_id)', "vpc-1"),
+        ("$(n*e)", "env"),
+        ("$(*ions.x)", "5"),
+        ("$(data*.items.0.reg*)", "eu-west-1"),
         ("$(components.#[n>5].aws_id)", "vpc-2"),
         ("$(components.#.aws_id)", '["vpc-1","vpc-2"]'),
         ("$(components.#)", "5"),
@@ -273,6 +281,50 @@ def test_path(text: str, expected: str) -> None:
     assert value(text) == expected
 
 
+EMPTY = World(
+    data={"vpc::a": {"id": "", "l": [], "o": {}, "s": " ", "z": 0, "f": False, "deep": {"id": ""}}},
+    defined={"vpc::d": {"id": "", "via": '$(components.#[_component_id="vpc::a"].id)'}},
+)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        'components.#[_component_id="vpc::a"].id', 'components.#[_component_id="vpc::a"].deep.id',
+        'components.#[_component_id="vpc::a"].deep.i*', 'components.#[_component_id%"*::a"].id',
+        'components.#[_component_id="vpc::d"].id', "components.0.id", "compo*.0.id", "options.empty",
+        "option?.empty",
+    ],
+)  # fmt: skip
+def test_empty_text_is_a_value_unless_references_are_kept(path: str) -> None:
+    """What is there and empty resolves to empty text; with ``keep`` the reference goes out instead."""
+    text = f"$({path})"
+    assert value(text, EMPTY) == ""
+    kept = compiled(unresolved=OnUnresolved.KEEP, x=text).render(EMPTY)
+    assert json.loads(kept.body)["x"] == text
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("l", "[]"), ("o", "{}"), ("s", " "), ("z", "0"), ("f", "false")]
+)
+def test_only_text_is_empty(name: str, expected: str) -> None:
+    """An empty list, nought and the like are values, with ``keep`` too."""
+    kept = compiled(unresolved=OnUnresolved.KEEP, x=f'$(components.#[_component_id="vpc::a"].{name})')
+    assert json.loads(kept.render(EMPTY).body)["x"] == expected
+
+
+def test_a_definition_that_leads_to_empty_text_is_kept_as_the_reference_that_does() -> None:
+    """Of references in a row the last one goes out."""
+    kept = compiled(unresolved=OnUnresolved.KEEP, x='$(components.#[_component_id="vpc::d"].via)')
+    assert json.loads(kept.render(EMPTY).body)["x"] == '$(components.#[_component_id="vpc::a"].id)'
+
+
+def test_an_expression_that_leads_to_empty_text_is_empty() -> None:
+    """``keep`` is about ``$(path)`` alone."""
+    kept = compiled(unresolved=OnUnresolved.KEEP, x='{{ components["vpc::a"].id }}')
+    assert json.loads(kept.render(EMPTY).body)["x"] == ""
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -280,6 +332,10 @@ def test_path(text: str, expected: str) -> None:
         '$(components.#[_component_id="vpc::a"].x)',
         '$(components.#[_component_id="vpc::a"].nil)',
         "$(components.#[n=99].x)",
+        "$(components.#[n=99]#.x)",
+        "$(compo*.9.n)",
+        "$(compo?.0.n)",
+        "$(hos*)",
         "$(changes.0.x)",
         "$(options.nil)",
         "$(hostname)",
@@ -295,7 +351,10 @@ def test_reference_to_nothing(text: str) -> None:
 
 
 def test_keep_lets_paths_go_out_as_they_stand() -> None:
-    """With ``keep``, ``$(path)`` that leads to nothing is text, as with Ernest; expressions still fail."""
+    """With ``keep``, ``$(path)`` that leads to nothing or to empty text goes out as text, as with Ernest.
+
+    Expressions still fail.
+    """
     fields: Any = {
         "a": "$(nope)",
         "b": "$(options.nil)",
@@ -306,7 +365,7 @@ def test_keep_lets_paths_go_out_as_they_stand() -> None:
     template = compiled(unresolved=OnUnresolved.KEEP, **fields)
     assert template.check(WORLD, lambda _: False) == []
     found = json.loads(template.render(WORLD).body)
-    assert {name: found[name] for name in fields} == {**fields, "c": "env", "e": ""}
+    assert {name: found[name] for name in fields} == {**fields, "c": "env"}
     with pytest.raises(Unresolved):
         compiled(unresolved=OnUnresolved.KEEP, a="{{ build.nope }}").render(WORLD)
 

@@ -10,6 +10,8 @@ from typing import Protocol, TypeAlias
 
 from attrs import field, frozen
 
+from scheduler.errors import MessageTooLarge
+
 
 @frozen
 class Message:
@@ -36,6 +38,10 @@ class Outgoing(Protocol):
     @property
     def generation(self) -> int:
         """The connection that it was given to (`Bus.generation` at that time); 0 while it waits."""
+
+    @property
+    def refused(self) -> MessageTooLarge | None:
+        """Why it did not leave, and never will: the server that we came to takes less than the one before."""
 
     def withdraw(self) -> bool:
         """Take it back: True when it had not left and now never will, False when it is too late."""
@@ -87,11 +93,17 @@ class Bus(Protocol):
 
         Raises:
             NoResponders: nobody subscribes to the subject.
+            NotPermitted: the broker does not let us publish there; known as soon as it says so.
             BusError: as for ``publish``.
         """
 
     async def subscribe(self, subject: str, handler: Handler, *, queue: str = "") -> Subscription:
-        """Call ``handler`` with every message on ``subject``; effective at the server on return."""
+        """Call ``handler`` with every message on ``subject``; effective at the server on return.
+
+        Raises:
+            NotPermitted: the broker does not let us.
+            BusError: the bus cannot be used.
+        """
 
     def new_inbox(self) -> str:
         """Return a subject nobody else uses, to be answered on where several answers are expected."""
@@ -102,5 +114,32 @@ class Bus(Protocol):
     def on_connected(self, handler: Callable[[], None]) -> None:
         """Have ``handler()`` called whenever a connection was established; it must not block or raise."""
 
-    def on_refused(self, handler: Callable[[str], None]) -> None:
-        """Have ``handler(subject)`` called when the server refuses a publish for lack of permission."""
+    def on_refused(self, handler: Callable[[str], bool | None]) -> None:
+        """Have ``handler(subject)`` called when the server refuses a publish for lack of permission.
+
+        It returns true where whoever published is told by it.
+        """
+
+
+class Listener(Protocol):
+    """A second connection, to another server of the cluster: it hears what the first one may miss.
+
+    It only listens. Where the broker is one server alone it is never connected.
+    """
+
+    @property
+    def connected(self) -> bool:
+        """Whether it is up right now."""
+
+    def listen(self, subject: str, handler: Handler) -> None:
+        """Call ``handler`` with every message on ``subject``, while it is up; synchronous."""
+
+    def on_connected(self, handler: Callable[[], None]) -> None:
+        """Have ``handler()`` called whenever it was established; it must not block or raise."""
+
+    def missed(self, *, captured: bool) -> bool:
+        """Whether messages may be lost that came while the first connection was last away.
+
+        Args:
+            captured: a stream keeps them, for as long as the server lives that has it.
+        """

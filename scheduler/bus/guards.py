@@ -102,6 +102,16 @@ class Connection(Client):
         return str(self._server_info.get("version", ""))
 
     @property
+    def server_id(self) -> str:
+        """The server's own id: new at each of its starts, and the same at all its addresses."""
+        return str(self._server_info.get("server_id", ""))
+
+    @property
+    def cluster(self) -> str:
+        """The name of the server's cluster; empty where it is on its own."""
+        return str(self._server_info.get("cluster", ""))
+
+    @property
     def discovered(self) -> list[str]:
         """The ``host:port`` of each server of the cluster that this one told of."""
         return [uri.netloc for uri in self.discovered_servers]
@@ -196,8 +206,8 @@ class Connection(Client):
                 lines.append(self._ask(item))
             elif item.size > self._max_payload:
                 # Queued for a server with a larger limit; sent to this one it would cost the connection.
-                text = f"{item.size} bytes are over this server's max_payload of {self._max_payload}"
-                self._on_refused("publish", item.subject, text)
+                item.refuse(self._max_payload)
+                self._on_refused("publish", item.subject, str(item.refused))
             else:
                 lines += (item.head, item.data, b"\r\n")
                 size += item.size + 64

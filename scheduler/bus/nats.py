@@ -58,6 +58,16 @@ class NatsBus(Endpoint):
         """The version of the server that is, or was last, connected."""
         self.url = ""
         """The server that is, or was last, connected; fit for logs."""
+        self.server_id = ""
+        """Its own id."""
+        self.cluster = ""
+        """The name of its cluster; empty where it is on its own."""
+        self.server = ""
+        """Its URL as it was used."""
+        self.lost_at = -math.inf
+        """When a connection was last lost, by Trio's clock."""
+        self.avoided: Callable[[], str] = lambda: ""
+        """Gives the URL of a server that is to be tried last."""
         self.last_failure = ""
         """Why the last attempt to connect failed."""
         self._options = options
@@ -85,13 +95,53 @@ class NatsBus(Endpoint):
         """
         eager_until = -math.inf if first else trio.current_time() + _EAGER
         while True:
-            for server, hostname in list(self._servers.items()):
+            for server, hostname in self._candidates():
                 if await self._try(server, hostname, first=first, delay=delay):
                     return
             # Jitter: after an outage not every client comes back in the same moment.
             await trio.sleep(delay * random.uniform(0.8, 1.0))  # noqa: S311
             if trio.current_time() > eager_until:
                 delay = min(delay * _GROWTH, LAST_DELAY)
+
+    def known(self) -> dict[str, str | None]:
+        """The servers that are known by now, each with the name to expect in its certificate, or None."""
+        if self._connection is None:
+            return self._servers
+        hostname = self._servers.get(self.server)
+        return _pool(self._options, self.server, hostname, self._connection.discovered)
+
+    def _candidates(self) -> list[tuple[str, str | None]]:
+        """The servers to try, in order: one that has just hung may keep us waiting for seconds."""
+        avoided = self.avoided()
+        return sorted(
+            self._servers.items(), key=lambda one: (one[0] == avoided) + 2 * (one[0] == self.server)
+        )
+
+    def _check_server(self, connection: Connection) -> None:
+        """Raise BusError where this is no server to use."""
+
+    def _note_failure(self, shown: str, reason: str, delay: float) -> None:
+        """Say that a server could not be connected to."""
+        failure = f"{shown}: {reason}"
+        if failure != self.last_failure or delay > FIRST_DELAY:
+            log.warning("cannot connect to the broker", url=shown, reason=reason, retry_in=round(delay, 2))
+            self._say(f"cannot connect to {shown}: {reason}")
+        self.last_failure = failure
+
+    def _note_connection(self) -> None:
+        """Say that there is a connection."""
+        log.info(
+            "connected to the broker",
+            url=self.url,
+            server_version=self.server_version,
+            queued=len(self.outbox),
+        )
+        self._say(f"connected to {self.url}")
+
+    def _note_loss(self, reason: str) -> None:
+        """Say that the connection was lost."""
+        log.warning("lost the connection to the broker", url=self.url, reason=reason, queued=len(self.outbox))
+        self._say(f"lost the connection to {self.url}: {reason}")
 
     async def _try(self, server: str, hostname: str | None, *, first: bool, delay: float) -> bool:
         lost = trio.Event()
@@ -100,6 +150,7 @@ class NatsBus(Endpoint):
         sent = dict(self.interests)
         try:
             await trio_asyncio.aio_as_trio(connection.open)(self._options, server, hostname)
+            self._check_server(connection)
             for interest in sent.values():
                 interest.refused = ""
             await trio_asyncio.aio_as_trio(connection.start)([one.line for one in sent.values()])
@@ -113,13 +164,7 @@ class NatsBus(Endpoint):
                 log.exception("connecting failed in an unforeseen way", url=shown)
                 if first:
                     raise
-            failure = f"{shown}: {reason}"
-            if failure != self.last_failure or delay > FIRST_DELAY:
-                log.warning(
-                    "cannot connect to the broker", url=shown, reason=reason, retry_in=round(delay, 2)
-                )
-                self._say(f"cannot connect to {shown}: {reason}")
-            self.last_failure = failure
+            self._note_failure(shown, reason, delay)
             return False
         except BaseException:
             await self._abort(connection)  # noqa: ASYNC102 - as above
@@ -148,15 +193,10 @@ class NatsBus(Endpoint):
         self.max_payload = connection.max_payload
         self.server_version = connection.version
         self.url = safe_url(server)
+        self.server, self.server_id, self.cluster = server, connection.server_id, connection.cluster
         self.last_failure = ""
         self._servers = _pool(self._options, server, self._servers[server], connection.discovered)
-        log.info(
-            "connected to the broker",
-            url=self.url,
-            server_version=self.server_version,
-            queued=len(self.outbox),
-        )
-        self._say(f"connected to {self.url}")
+        self._note_connection()
         self.tell_connected()
 
     def check_connected(self, deadline: float | None) -> None:
@@ -196,14 +236,14 @@ class NatsBus(Endpoint):
                 nursery.cancel_scope.cancel()
         finally:
             self._connection = None
+            self.lost_at = trio.current_time()
             self._unanswered = list(connection.barriers.values())
             await self._abort(connection)  # noqa: ASYNC102 - as above
         reason = connection.loss or "unknown"
         if "slow consumer" in reason.lower():
             self.dropped += 1
             log.error("messages were lost: we read more slowly than the broker sends", times=self.dropped)
-        log.warning("lost the connection to the broker", url=self.url, reason=reason, queued=len(self.outbox))
-        self._say(f"lost the connection to {self.url}: {reason}")
+        self._note_loss(reason)
 
     async def _pump(self, connection: Connection) -> None:
         try:

@@ -107,15 +107,27 @@ class BuildFlags:
     """What a build may be."""
 
     templates: Annotated[
-        Templates,
-        choice("templates", Templates, "all: $(...) and {{ }} in fields; ernest: $(...) only.", BUILDS),
-    ] = _SETTINGS.templates
-    unresolved: Annotated[
-        OnUnresolved,
+        Templates | None,
         choice(
-            "unresolved", OnUnresolved, "What a reference to nothing is: an error, or kept as text.", BUILDS
+            "templates",
+            Templates,
+            "all: $(...) and {{ }} in fields; ernest: $(...) only"
+            " [default: all; with the Ernest store: ernest].",
+            BUILDS,
+            show_default=False,
         ),
-    ] = _SETTINGS.unresolved
+    ] = None
+    unresolved: Annotated[
+        OnUnresolved | None,
+        choice(
+            "unresolved",
+            OnUnresolved,
+            "What a reference to nothing is: an error, or kept as text"
+            " [default: error; with the Ernest store: keep].",
+            BUILDS,
+            show_default=False,
+        ),
+    ] = None
     max_changes: Annotated[int, number("max_changes", "Components a build may change.", LIMITS)] = (
         DEFAULT_LIMITS.max_changes
     )

@@ -37,14 +37,16 @@ def number(name: str, text: str, group: Group | None = None, allowed: Range | No
     return _parameter(name, text, group, convert, show_default=write_duration if duration else True)
 
 
-def choice(name: str, choices: Any, text: str, group: Group | None = None) -> Parameter:
+def choice(
+    name: str, choices: Any, text: str, group: Group | None = None, *, show_default: bool = True
+) -> Parameter:
     """A flag that takes one of ``choices``, a ``Literal`` or a ``StrEnum``."""
 
     def convert(_hint: Any, tokens: Sequence[Token]) -> Any:
         check_choice(name, tokens[0].value, choices)
         return choices(tokens[0].value) if isinstance(choices, type) else tokens[0].value
 
-    return _parameter(name, text, group, convert)
+    return _parameter(name, text, group, convert, show_default=show_default)
 
 
 def switch(name: str, text: str, group: Group | None = None) -> Parameter:

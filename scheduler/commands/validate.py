@@ -8,7 +8,7 @@ from functools import partial
 from typing import Annotated
 
 from scheduler.bus import Bus
-from scheduler.commands.files import BuildFile
+from scheduler.commands.files import BuildAction, BuildFile
 from scheduler.commands.flags import (
     BROKER_DEFAULTS,
     BUILD_DEFAULTS,
@@ -31,6 +31,7 @@ def validate(
     file: BuildFile,
     /,
     *,
+    action: BuildAction = None,
     connectors: Annotated[
         bool, switch("connectors", "Ask the broker which requests nobody would take.")
     ] = False,
@@ -43,7 +44,7 @@ def validate(
     from scheduler.commands.session import run_async, say, with_parts  # noqa: PLC0415
 
     settings = settings_of(build, broker, log)
-    checked = read_checked(file, settings)
+    checked = read_checked(file, settings, action)
     if checked is None:
         return 1
     _, prepared = checked

@@ -4,7 +4,7 @@ State is read from a stream's leader (``STREAM.MSG.GET``), never by direct get, 
 with what is old. The server's errors are translated in one place: `_error`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -20,10 +20,16 @@ from scheduler.errors import (
     BusFull,
     JetStreamError,
     JetStreamUnavailable,
+    MessageTooLarge,
     NoResponders,
+    NotPermitted,
     StreamNotFound,
+    StreamUnheard,
+    TooLargeForStream,
+    Unanswered,
     WrongLastSequence,
 )
+from scheduler.jetstream.codes import MOST_STORED, Meaning, meaning
 
 NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 
@@ -31,15 +37,16 @@ _NO_MESSAGE = 10037
 
 _Form = TypeVar("_Form", bound=msgspec.Struct)
 
-_ERRORS: Final[Mapping[int, type[JetStreamError]]] = {
-    10059: StreamNotFound,
-    10071: WrongLastSequence,
-    10164: WrongLastSequence,
+_ERRORS: Final[Mapping[Meaning, type[JetStreamError]]] = {
+    Meaning.NO_STREAM: StreamNotFound,
+    Meaning.OTHER_SEQUENCE: WrongLastSequence,
+    Meaning.TOO_LARGE: TooLargeForStream,
 }
-
-# What passes, beside everything with code 503: no leader (yet), no resources, too much at once, a stream or
-# consumer whose server is away.
-_PASSING: Final = frozenset({10008, 10009, 10023, 10028, 10077, 10118, 10119, 10167})
+_UNAVAILABLE = 503
+_SURELY_STORED = 16 * 1024 * 1024
+"""Bytes of a payload about whose size in a stream nobody has to think."""
+_BESIDE = 1024
+"""Bytes that the server stores beside a message's subject, headers and payload, and more."""
 
 
 @frozen
@@ -48,6 +55,8 @@ class Ack:
 
     stream: str
     sequence: int
+    domain: str = ""
+    """The stream's JetStream domain; empty where it has none."""
     duplicate: bool = False
     """It had stored one of the same ``Nats-Msg-Id`` a moment ago: ``sequence`` is that one's."""
 
@@ -105,6 +114,7 @@ class _MessageAnswer(msgspec.Struct):
 class _PublishAnswer(msgspec.Struct):
     stream: str
     seq: int
+    domain: str = ""
     duplicate: bool = False
 
 
@@ -123,6 +133,10 @@ class JetStream:
         self.bus = bus
         self.timeout = timeout
         """Seconds for one question and its answer."""
+        self.suspended = ""
+        """Why nothing may be published for the moment; whoever sets it resets it."""
+        self.on_ack: Callable[[str, Ack], None] = lambda _, __: None
+        """Is shown every acknowledgement, with what it is of; may raise BusError."""
         self._in_flight: set[trio.CancelScope] = set()
         bus.on_connected(self._on_connected)
 
@@ -139,6 +153,10 @@ class JetStream:
                 yield scope
             finally:
                 self._in_flight.discard(scope)
+
+    def most_bytes(self, beside: int) -> int:
+        """The largest payload that a stream takes with ``beside`` bytes of subject and headers."""
+        return max(0, min(self.bus.max_payload, MOST_STORED - _BESIDE) - beside)
 
     async def call(self, endpoint: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Ask ``$JS.API.<endpoint>`` and return the answer, which is no error.
@@ -168,12 +186,29 @@ class JetStream:
 
         Raises:
             WrongLastSequence: ``expected`` does not hold; nothing was stored.
+            MessageTooLarge: it is over the server's limit, or over what its streams take.
             BusError: as for the class.
         """
         if expected is not None:
             headers = {**(headers or {}), "Nats-Expected-Last-Subject-Sequence": str(expected)}
-        answer = await self._ask(subject, data, headers, self.timeout if timeout is None else timeout)
-        return read_ack(subject, answer)
+        if self.suspended:
+            raise JetStreamUnavailable(f"{subject} was not sent: {self.suspended}")
+        if len(data) > _SURELY_STORED:
+            beside = len(subject) + sum(len(name) + len(value) + 4 for name, value in (headers or {}).items())
+            if len(data) > self.most_bytes(beside):
+                raise self._too_large(subject, len(data) + beside)
+        try:
+            answer = await self._ask(subject, data, headers, self.timeout if timeout is None else timeout)
+        except TooLargeForStream as error:
+            raise self._too_large(subject, len(data)) from error
+        ack = read_ack(subject, answer)
+        self.on_ack(subject, ack)
+        return ack
+
+    def _too_large(self, subject: str, size: int) -> MessageTooLarge:
+        most = self.most_bytes(0)
+        whose = "the server's max_payload" if most == self.bus.max_payload else "what a stream takes,"
+        return MessageTooLarge(f"a message on {subject!r}", size, most, whose)
 
     async def last(self, stream: str, subject: str) -> Stored | None:
         """The last message of a stream on ``subject``, which may have wildcards; None where there is none."""
@@ -262,11 +297,14 @@ class JetStream:
                     if not again:
                         raise JetStreamUnavailable(f"{subject} was not answered: the connection was lost")
         except NoResponders:
-            raise JetStreamUnavailable(
+            raise StreamUnheard(
                 f"nobody answers {subject}: no stream has it, or JetStream is off or not ready yet"
             ) from None
         except BusFull as error:
             raise JetStreamUnavailable(f"{subject} was not sent: {error}") from error
+        except NotPermitted as error:
+            # Permissions may be mended while we run.
+            raise JetStreamUnavailable(str(error)) from error
         return read_answer(subject, message.data)
 
 
@@ -276,7 +314,7 @@ def _within(seconds: float, problem: str) -> Iterator[None]:
         with trio.fail_after(seconds):
             yield
     except trio.TooSlowError:
-        raise JetStreamUnavailable(f"{problem} within {seconds:g} s") from None
+        raise Unanswered(f"{problem} within {seconds:g} s") from None
 
 
 def read_answer(subject: str, data: bytes) -> dict[str, Any]:
@@ -303,7 +341,7 @@ def read_ack(subject: str, answer: Mapping[str, Any]) -> Ack:
         JetStreamError: it is none of a stream: somebody else answers on that subject.
     """
     ack = _understand(subject, answer, _PublishAnswer)
-    return Ack(ack.stream, ack.seq, ack.duplicate)
+    return Ack(ack.stream, ack.seq, ack.domain, ack.duplicate)
 
 
 def _understand(subject: str, answer: Mapping[str, Any], form: type[_Form]) -> _Form:
@@ -315,10 +353,12 @@ def _understand(subject: str, answer: Mapping[str, Any], form: type[_Form]) -> _
 
 def _error(subject: str, error: Mapping[str, Any]) -> BusError:
     code, err_code = error.get("code", 0), error.get("err_code", 0)
-    text = f"{subject}: {error.get('description', 'no reason given')} ({err_code})"
-    if code == 503 or err_code in _PASSING:
+    description = str(error.get("description", "no reason given"))
+    text = f"{subject}: {description} ({err_code})"
+    means = meaning(code, err_code, description)
+    if means in {Meaning.LATER, Meaning.AGAIN} or (means is Meaning.FULL and code == _UNAVAILABLE):
         return JetStreamUnavailable(text)
-    return _ERRORS.get(err_code, JetStreamError)(text, code=code, err_code=err_code)
+    return _ERRORS.get(means, JetStreamError)(text, code=code, err_code=err_code)
 
 
 def parse_time(text: str) -> int:

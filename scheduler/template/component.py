@@ -39,11 +39,11 @@ class Templates(StrEnum):
 
 
 class OnUnresolved(StrEnum):
-    """What becomes of a ``$(path)`` that leads to nothing."""
+    """What becomes of a ``$(path)`` that leads to nothing, or to empty text."""
 
     ERROR = "error"
     KEEP = "keep"
-    """It goes out as it stands, as Ernest's scheduler did."""
+    """It goes out as it stands, as Ernest's scheduler did. Otherwise empty text is a value like others."""
 
 
 @frozen
@@ -311,7 +311,8 @@ def _quick(text: Text, scope: Scope) -> bytes | None:
     """
     if isinstance(text, PathText):
         value = None if text.id is None else _plain(text.id, text.path, scope)
-        return None if value is None else encode(value)
+        # Empty text may be kept as the reference it was.
+        return encode(value) if value else None
     whole = ""
     for part in text.parts:
         if isinstance(part, str):
