@@ -138,7 +138,7 @@ def typed(monkeypatch: pytest.MonkeyPatch, *, stdin: bool, stdout: bool) -> Term
 def test_nothing_typed_at_a_terminal_is_answered_with_help(
     served: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who types our name alone sees the commands, within 80 columns, and how to serve; nothing runs."""
+    """Our name alone prints the commands, within 80 columns, and how to serve; nothing runs."""
     screen = typed(monkeypatch, stdin=True, stdout=True)
     assert cli.main([]) == 0
     text = screen.getvalue()
@@ -162,7 +162,7 @@ def test_anywhere_else_nothing_typed_serves(
 def test_at_a_terminal_a_flag_or_the_command_serves(
     served: list[str], monkeypatch: pytest.MonkeyPatch, tokens: Sequence[str]
 ) -> None:
-    """Whoever gives a flag of the service, or its name, means it."""
+    """A flag of the service, or its name, serves at a terminal as well."""
     typed(monkeypatch, stdin=True, stdout=True)
     assert cli.main(tokens) == 0
     assert served == ["served"]
