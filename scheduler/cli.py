@@ -145,16 +145,14 @@ def _forget_empty_variables() -> None:
 def _dispatch(tokens: Sequence[str]) -> int:
     from cyclopts import CycloptsError  # noqa: PLC0415 - `--version` does without
 
-    from scheduler.commands.usage import command_first, explain, unknown_command  # noqa: PLC0415
+    from scheduler.commands.usage import command_first, explain  # noqa: PLC0415
 
     tokens, other = command_first(tokens, _COMMANDS)
     app = build_app()
     try:
         result = app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
-        if other is not None:
-            raise InvalidSettings(unknown_command(other, _COMMANDS)) from None
-        raise InvalidSettings(explain(app, tokens, error, _COMMANDS)) from None
+        raise InvalidSettings(explain(app, tokens, other, error, _COMMANDS)) from None
     return result if isinstance(result, int) else OK
 
 

@@ -32,7 +32,7 @@ from scheduler.model import (
     State,
 )
 from scheduler.nearly import nearly
-from scheduler.rules import Retry, read_retry
+from scheduler.rules import Retry, found, in_seconds, read_retry
 from scheduler.secretnames import has_secret_names
 from scheduler.strictjson import Raw, decode, encode, encode_sorted, kind, split_list, split_object
 
@@ -422,8 +422,7 @@ def _timeout(fields: Document, problems: list[Problem]) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= _MAX_TIMEOUT:
-        found = value if isinstance(value, int | float) and abs(value) < 1e15 else kind(value)
-        text = f"seconds, above 0 and at most {_MAX_TIMEOUT:.0f}; it is {found}"
+        text = f"seconds, above 0 and at most {_MAX_TIMEOUT:.0f}; it is {found(value)}{in_seconds(value)}"
         problems.append(Problem("_timeout", text))
         return None
     return float(value)

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from scheduler.errors import TemplateError, Unresolved
 from scheduler.template.expressions import Expression, compile_expression, pure_path, split
@@ -191,6 +193,34 @@ def test_nothing_swallows_what_is_missing(source: str, around: str) -> None:
     """What needs a field that is missing, in lists, filters, tests and comparisons, fails for that field."""
     with pytest.raises(Unresolved, match=r"^no \('missing',\)$"):
         value(around.format(source))
+
+
+NESTED = st.recursive(
+    st.sampled_from(["build.n", "'x'", "build.items", "build.missing"]),
+    lambda inner: st.one_of(
+        st.lists(inner, min_size=1, max_size=3).map(lambda parts: f"[{', '.join(parts)}]"),
+        st.tuples(inner, inner).map(lambda parts: f"({parts[0]}, {parts[1]})"),
+        inner.map(lambda part: f"{{'k': {part}}}"),
+        inner.map(lambda part: f"(({part}) | tojson)"),
+        inner.map(lambda part: f"([{part}] | length)"),
+        inner.map(lambda part: f"((({part}), 'x') | last)"),
+        inner.map(lambda part: f"({part} ~ 'x')"),
+        inner.map(lambda part: f"(({part}) if build.yes else 0)"),
+        inner.map(lambda part: f"(1 if ({part}) is string else 2)"),
+        inner.map(lambda part: f"[({part}) in []]"),
+    ),
+    max_leaves=6,
+)
+
+
+@given(NESTED)
+def test_what_is_missing_is_missing_however_deep(source: str) -> None:
+    """An expression has a value if and only if nothing that it needs is missing."""
+    if "missing" in source:
+        with pytest.raises(Unresolved, match=r"^no \('missing',\)$"):
+            value(source)
+    else:
+        assert value(source) is not None
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,11 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             ["serve", "x"],
             "`scheduler serve` takes flags only, and 'x' is one too many. See scheduler serve --help",
         ),
+        (["lisst", "--all"], "there is no command 'lisst': did you mean list? The commands are " + ALL),
+        (
+            ["--pasword", "hunter2"],
+            "`scheduler serve` has no flag --pasword: did you mean --password? See scheduler serve --help",
+        ),
         (["lisst"], "there is no command 'lisst': did you mean list? The commands are " + ALL),
         (
             ["--nats-url", "x", "lisst"],
@@ -133,7 +138,7 @@ def typed(monkeypatch: pytest.MonkeyPatch, *, stdin: bool, stdout: bool) -> Term
 def test_nothing_typed_at_a_terminal_is_answered_with_help(
     served: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who types our name alone sees the commands, within 80 columns, and how to serve; nothing runs."""
+    """Our name alone prints the commands, within 80 columns, and how to serve; nothing runs."""
     screen = typed(monkeypatch, stdin=True, stdout=True)
     assert cli.main([]) == 0
     text = screen.getvalue()
@@ -157,7 +162,7 @@ def test_anywhere_else_nothing_typed_serves(
 def test_at_a_terminal_a_flag_or_the_command_serves(
     served: list[str], monkeypatch: pytest.MonkeyPatch, tokens: Sequence[str]
 ) -> None:
-    """Whoever gives a flag of the service, or its name, means it."""
+    """A flag of the service, or its name, serves at a terminal as well."""
     typed(monkeypatch, stdin=True, stdout=True)
     assert cli.main(tokens) == 0
     assert served == ["served"]

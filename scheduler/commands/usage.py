@@ -60,15 +60,20 @@ def _bare(tokens: Sequence[str]) -> Iterator[tuple[int, str]]:
             yield at, word
 
 
-def explain(app: "App", tokens: Sequence[str], error: Exception, commands: Collection[str]) -> str:
+def explain(
+    app: "App", tokens: Sequence[str], other: str | None, error: Exception, commands: Collection[str]
+) -> str:
     """Why the command line makes no sense, on one line.
 
     Args:
         app: the commands.
         tokens: what was typed, the command first.
+        other: what stands in the command's place although it is none.
         error: what cyclopts says.
         commands: the names of the commands.
     """
+    if other is not None and other == tokens[0]:
+        return unknown_command(other, commands)
     command = tokens[0] if tokens[0] in commands else "serve"
     call = f"scheduler {command}"
     arguments = app[command].assemble_argument_collection()
@@ -79,6 +84,9 @@ def explain(app: "App", tokens: Sequence[str], error: Exception, commands: Colle
             continue
         cure = suggestion(name, known)
         return f"`{call}` has no flag {printable(name, _SHOWN)}{cure or '.'} See {call} --help"
+    if other is not None:
+        # Behind a flag that there is not it would be the value.
+        return unknown_command(other, commands)
     unused = getattr(error, "unused_tokens", None)
     if unused:
         takes = [argument.name for argument in arguments if argument.names and argument.name.isupper()]

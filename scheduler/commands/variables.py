@@ -13,7 +13,7 @@ from scheduler.nearly import nearly
 _PREFIX: Final = "SCHEDULER_"
 _KUBERNETES: Final = re.compile(r"SCHEDULER_(?:[A-Z0-9_]+_)?(?:PORT(?:_.*)?|SERVICE_(?:HOST|PORT(?:_.*)?))")
 """What Kubernetes sets for each service whose name begins with ours."""
-_OF_COMMANDS: Final = ("json", "simulate", "connectors", "durations", "example", "components")
+_OF_COMMANDS: Final = ("action", "json", "simulate", "connectors", "durations", "example", "components")
 """Flags of single commands."""
 
 

@@ -209,8 +209,10 @@ def _weight(value: object) -> int:
 def _counted(function: Callable[..., Any], context: Context, value: Any, *args: Any, **kwargs: Any) -> Any:
     """Run a filter, having paid for the size of what it works on."""
     if function is not filters.do_default:
-        for one in (value, *args, *kwargs.values()):
-            _given(one)
+        _given(value)
+        if args or kwargs:
+            for one in (*args, *kwargs.values()):
+                _given(one)
     reader: Reader = context["reader"]
     reader.spend(_weight(value))
     if getattr(function, "jinja_pass_arg", None) is not None:
