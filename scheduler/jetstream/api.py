@@ -179,12 +179,16 @@ class JetStream:
         """
         if expected is not None:
             headers = {**(headers or {}), "Nats-Expected-Last-Subject-Sequence": str(expected)}
-        if self.suspended:
-            raise JetStreamUnavailable(f"{subject} was not sent: {self.suspended}")
+        self.check_suspended(subject)
         answer = await self._ask(subject, data, headers, self.timeout if timeout is None else timeout)
         ack = read_ack(subject, answer)
         self.on_ack(subject, ack)
         return ack
+
+    def check_suspended(self, subject: str) -> None:
+        """Raise JetStreamUnavailable where nothing may be published, on ``subject`` or any other."""
+        if self.suspended:
+            raise JetStreamUnavailable(f"{subject} was not sent: {self.suspended}")
 
     async def last(self, stream: str, subject: str) -> Stored | None:
         """The last message of a stream on ``subject``, which may have wildcards; None where there is none."""
