@@ -52,7 +52,7 @@ def tests(session: nox.Session) -> None:
     """Everything that needs no broker, on all cores."""
     install(session, "test")
     session.run(
-        "pytest", "-n", "auto", "--dist", "loadgroup", "-m", "not integration and not fuzz", *session.posargs
+        "pytest", "-n", "auto", "--dist", "worksteal", "-m", "not integration and not fuzz", *session.posargs
     )
 
 

@@ -24,6 +24,8 @@ from scheduler.timers import Timer, Timers
 REPLY: Final = "scheduler.reply."
 """What reply subjects begin with."""
 MAYBE_MISSED: Final = "it may have been answered while the broker was away"
+KEY: Final = "Scheduler-Component-Key"
+"""The header that is the same over all attempts of a component."""
 FIRST_PAUSE: Final = 0.05
 """Seconds until a request that nobody received goes out again, the first time; then longer."""
 _LAST_PAUSE = 2.0
@@ -180,7 +182,7 @@ class Call:
                 request.subject,
                 request.body,
                 reply=f"{REPLY}{self.token}",
-                headers={"Nats-Msg-Id": attempt_header(request.attempt)},
+                headers={"Nats-Msg-Id": attempt_header(request.attempt), KEY: attempt_header(request.key)},
             )
         except BusError as error:
             self.deliver(failure(f"the request cannot be sent: {error}", retryable=False))
@@ -204,6 +206,11 @@ class Call:
         if self._ended or self._backing_off or self.outgoing is None:
             return False
         return 0 < self.outgoing.generation < self._exchange.bus.generation
+
+    @property
+    def expired(self) -> bool:
+        """Whether its time is over, and it was not given any since."""
+        return self.timer is not None and self.timer.cancelled
 
     @property
     def maybe_missed(self) -> bool:

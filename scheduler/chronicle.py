@@ -1,21 +1,52 @@
 """When what happened to the components of a build: for whoever asks, and for predictions."""
 
 from array import array
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, NamedTuple
 
-from scheduler.events import Finished, Retried, Sent, Settled, Started, Supplied, Withdrawn
+from scheduler.events import (
+    Cancelled,
+    Event,
+    Finished,
+    Paused,
+    Retried,
+    Retrying,
+    Sent,
+    Settled,
+    Started,
+    Supplied,
+    Unpaused,
+    Withdrawn,
+)
 from scheduler.graph import Graph, Vertex
 from scheduler.history import History
 from scheduler.model import Build, State
 
+_MOST_ATTEMPTS: Final = 100
+"""Failed attempts of a component that are remembered, the last ones."""
+_MOST_INTERRUPTIONS: Final = 1_000
+"""Pauses and outages of a build that are remembered, the last ones of each."""
+
+
+class Failed(NamedTuple):
+    """An attempt that was followed by another one, or is to be."""
+
+    sent: float
+    failed: float
+    again: float
+    """When the next one might begin."""
+
 
 class Chronicle:
-    """The times of one build, in seconds since 1970: 24 bytes a component.
+    """The times of one build, in seconds since 1970: 24 bytes a component, more for one that is tried again.
+
+    Told live by `feed.Track`, or recalled from the log: both say the same.
 
     Args:
         count: how many components there are.
         accepted: when the build was.
-        clock: seconds since 1970.
+        clock: seconds since 1970; it never goes back.
     """
 
     def __init__(self, count: int, accepted: float, clock: Callable[[], float]) -> None:
@@ -27,66 +58,25 @@ class Chronicle:
         self._due = array("d", bytes(8 * count))
         self._sent = array("d", bytes(8 * count))
         self._ended = array("d", bytes(8 * count))
+        self._failed: dict[Vertex, deque[Failed]] = {}
+        self._paused_since: float | None = None
+        self._pauses: deque[tuple[float, float]] = deque(maxlen=_MOST_INTERRUPTIONS)
+        self._outages: deque[tuple[float, float]] = deque(maxlen=_MOST_INTERRUPTIONS)
 
     @classmethod
     def recall(cls, build: Build, graph: Graph, history: History, clock: Callable[[], float]) -> "Chronicle":
-        """What a log says: to the millisecond, and as late as things were written down."""
+        """What a log says: when its events happened, where it has that, otherwise when they were written."""
         chronicle = cls(len(graph.ids), history.times[0] / 1_000, clock)
-        completed = [change.state is State.COMPLETED for change in build.changes]
-        missing = [
-            sum(not completed[dependency] for dependency in dependencies)
-            for dependencies in graph.dependencies
-        ]
-        run = 1
-
-        def note_all_due(at: float) -> None:
-            for vertex, number in enumerate(missing):
-                if not number and not completed[vertex]:
-                    chronicle.note_due(vertex, at)
-
-        note_all_due(chronicle.accepted)
-        for step, time_ in zip(history.steps, history.times, strict=True):
-            at = time_ / 1_000
-            match step:
-                case Started(component=component) | Sent(component=component):
-                    chronicle.note_sent(graph.index[component], at)
-                case Withdrawn(component=component):
-                    chronicle.note_waiting(graph.index[component])
-                case Settled(component=component, body=body):
-                    vertex = graph.index[component]
-                    chronicle.note_ended(vertex, at)
-                    if body["_state"] == State.COMPLETED and not completed[vertex]:
-                        completed[vertex] = True
-                        for dependent in graph.dependents[vertex]:
-                            missing[dependent] -= 1
-                            if not missing[dependent]:
-                                chronicle.note_due(dependent, at)
-                case Supplied(component=component):
-                    vertex = graph.index[component]
-                    if chronicle.ended(vertex):
-                        chronicle.forget(vertex)
-                        chronicle.note_due(vertex, at)
-                case Retried(components=components):
-                    for component in components:
-                        chronicle.forget(graph.index[component])
-                    if step.run != run:
-                        run = step.run
-                        chronicle.begin_anew(
-                            vertex
-                            for vertex, done in enumerate(completed)
-                            if not done and not chronicle.ended(vertex)
-                        )
-                        chronicle.accepted = at
-                    note_all_due(at)
-                case Finished():
-                    chronicle.over = at
-                case _:
-                    pass
+        chronicle._outages.extend((begin / 1_000, end / 1_000) for begin, end in history.outages)
+        memory = _Memory(chronicle, build, graph)
+        for step, at in zip(history.steps, history.times, strict=True):
+            memory.take(step, at / 1_000)
         return chronicle
 
-    def begin_anew(self, vertices: Iterable[Vertex]) -> None:
-        """A further run begins now, in which these are to be done."""
-        self.accepted, self.over = self.clock(), None
+    def begin_anew(self, vertices: Iterable[Vertex], at: float) -> None:
+        """A further run begins, in which these are to be done; it is not paused."""
+        self.accepted, self.over = at, None
+        self.note_paused(at, on=False)
         for vertex in vertices:
             self.forget(vertex)
 
@@ -105,22 +95,160 @@ class Chronicle:
         """Its request left; the last attempt counts."""
         self._sent[vertex] = at
 
+    def note_failed(self, vertex: Vertex, at: float, pause: float) -> None:
+        """Its attempt has failed, and another one follows after so many seconds at the earliest."""
+        attempt = Failed(self._sent[vertex] or at, at, at + pause)
+        self._failed.setdefault(vertex, deque(maxlen=_MOST_ATTEMPTS)).append(attempt)
+        self._sent[vertex] = 0.0
+
+    def note_late_success(self, vertex: Vertex) -> None:
+        """The attempt that had failed last did not: its success has come, before another one had left."""
+        failed = self._failed.get(vertex)
+        if failed and not self._sent[vertex]:
+            self._sent[vertex] = failed.pop().sent
+
     def note_ended(self, vertex: Vertex, at: float) -> None:
         """It has its outcome."""
         self._ended[vertex] = at
 
+    def note_paused(self, at: float, *, on: bool) -> None:
+        """Nothing new is sent from now on, as an operator wants it; or it is again. Idempotent."""
+        if on and self._paused_since is None:
+            self._paused_since = at
+        elif not on and self._paused_since is not None:
+            self._pauses.append((self._paused_since, at))
+            self._paused_since = None
+
+    def note_outage(self, seconds: float) -> None:
+        """The broker, or what keeps the log, was away for so long and is back."""
+        now = self.clock()
+        self._outages.append((now - seconds, now))
+
     def forget(self, vertex: Vertex) -> None:
         """It is to be done anew."""
         self._due[vertex] = self._sent[vertex] = self._ended[vertex] = 0.0
+        self._failed.pop(vertex, None)
 
     def due(self, vertex: Vertex) -> float | None:
         """When all that it depends on was completed."""
         return self._due[vertex] or None
 
     def sent(self, vertex: Vertex) -> float | None:
-        """When its last attempt left."""
+        """When its attempt left; None also between two attempts."""
         return self._sent[vertex] or None
 
     def ended(self, vertex: Vertex) -> float | None:
         """When it had its outcome."""
         return self._ended[vertex] or None
+
+    def failed(self, vertex: Vertex) -> Sequence[Failed]:
+        """The attempts that were followed by another one, or are to be."""
+        return self._failed.get(vertex, ())
+
+    @property
+    def pauses(self) -> list[tuple[float, float | None]]:
+        """From when to when the build was paused; the last one may go on."""
+        open_ = [] if self._paused_since is None else [(self._paused_since, None)]
+        return [*self._pauses, *open_]
+
+    @property
+    def outages(self) -> Sequence[tuple[float, float]]:
+        """From when to when the broker, or what keeps the log, was away."""
+        return self._outages
+
+
+class _Memory:
+    """Tells a chronicle what a log says, event by event."""
+
+    def __init__(self, chronicle: Chronicle, build: Build, graph: Graph) -> None:
+        self._chronicle = chronicle
+        self._graph = graph
+        self._completed = [change.state is State.COMPLETED for change in build.changes]
+        self._missing = [
+            sum(not self._completed[dependency] for dependency in dependencies)
+            for dependencies in graph.dependencies
+        ]
+        self._run = 1
+        self._departed: set[str] = set()
+        """The attempts that are known to have left: of several copies the first one counts."""
+        self._supplied: set[Vertex] = set()
+        self._note_all_due(chronicle.accepted)
+
+    def take(self, step: Event, at: float) -> None:
+        """The next event of the log, and when it happened."""
+        chronicle, index = self._chronicle, self._graph.index
+        match step:
+            case Started(component=component):
+                # As far as is known; it leaves when that is written.
+                chronicle.note_sent(index[component], at)
+                self._departed.discard(component)
+            case Sent(component=component):
+                self._send(component, at)
+            case Withdrawn(component=component):
+                chronicle.note_waiting(index[component])
+            case Retrying(component=component, pause=pause):
+                self._send(component, step.sent, at)
+                chronicle.note_failed(index[component], at, pause)
+            case Settled():
+                self._settle(step, at)
+            case Supplied(component=component):
+                vertex = index[component]
+                self._supplied.add(vertex)
+                if chronicle.ended(vertex):
+                    chronicle.forget(vertex)
+                    chronicle.note_due(vertex, at)
+            case Retried():
+                self._reopen(step, at)
+            case Paused():
+                chronicle.note_paused(at, on=True)
+            case Unpaused() | Cancelled():
+                chronicle.note_paused(at, on=False)
+            case Finished():
+                chronicle.over = at
+            case _:
+                pass
+
+    def _send(self, component: str, sent: float | None, latest: float | None = None) -> None:
+        if sent is not None and component not in self._departed:
+            self._departed.add(component)
+            self._chronicle.note_sent(
+                self._graph.index[component], sent if latest is None else min(sent, latest)
+            )
+
+    def _settle(self, step: Settled, at: float) -> None:
+        chronicle, vertex = self._chronicle, self._graph.index[step.component]
+        completed = step.body["_state"] == State.COMPLETED
+        if not completed and chronicle.ended(vertex):
+            # A late success, kept beside the error: it had ended before.
+            return
+        self._send(step.component, step.sent, at)
+        if completed and vertex not in self._supplied:
+            chronicle.note_late_success(vertex)
+        chronicle.note_ended(vertex, at)
+        if completed and not self._completed[vertex]:
+            self._completed[vertex] = True
+            for dependent in self._graph.dependents[vertex]:
+                self._missing[dependent] -= 1
+                if not self._missing[dependent]:
+                    chronicle.note_due(dependent, at)
+
+    def _reopen(self, step: Retried, at: float) -> None:
+        chronicle = self._chronicle
+        for component in step.components:
+            chronicle.forget(self._graph.index[component])
+        if step.run != self._run:
+            self._run = step.run
+            chronicle.begin_anew(
+                (
+                    vertex
+                    for vertex, done in enumerate(self._completed)
+                    if not done and not chronicle.ended(vertex)
+                ),
+                at,
+            )
+        self._note_all_due(at)
+
+    def _note_all_due(self, at: float) -> None:
+        for vertex, number in enumerate(self._missing):
+            if not number and not self._completed[vertex]:
+                self._chronicle.note_due(vertex, at)

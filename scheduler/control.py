@@ -15,11 +15,20 @@ import trio
 from scheduler.bus import Bus, Message
 from scheduler.codec import decode_token
 from scheduler.discovery import Endpoint
-from scheduler.errors import BusError, Fenced, InvalidBuild, InvalidJSON, MessageTooLarge, Refused, StoreError
+from scheduler.errors import (
+    BusError,
+    Fenced,
+    InvalidBuild,
+    InvalidJSON,
+    MessageTooLarge,
+    Refused,
+    StoreError,
+    StreamNotFound,
+)
 from scheduler.graph import Vertex
-from scheduler.helm import Helm, retried, supplied
+from scheduler.helm import Helm, retry, supplied
 from scheduler.jetstream.reading import read
-from scheduler.jetstream.streams import REPORTS, SUBJECT_HEADER
+from scheduler.jetstream.streams import REPORTS, SUBJECT_HEADER, SUMMARY_HEADER
 from scheduler.loading import Loader
 from scheduler.plan import Plan
 from scheduler.prospects import Prospects
@@ -29,7 +38,7 @@ from scheduler.stores.jetstream import JetStreamStore
 from scheduler.strictjson import decode, encode
 from scheduler.subjects import CONTROL, may_be_answered
 from scheduler.supervisor import Supervisor
-from scheduler.survey import Doctor, Seen, component, summary
+from scheduler.survey import Doctor, Seen, component, interruptions, summary
 
 _log = structlog.get_logger()
 
@@ -204,6 +213,11 @@ class Control:
         if not isinstance(self._store, JetStreamStore):
             return []
         found: dict[str, Document] = {}
+        try:
+            await self._store.js.info(REPORTS)
+        except StreamNotFound:
+            # Somebody has removed it. What runs can be told all the same.
+            return []
         reports = read(self._store.js, REPORTS, last_per_subject=True, headers_only=True)
         async with aclosing(reports) as batches:
             async for batch in batches:
@@ -217,7 +231,7 @@ class Control:
                         "status": "done" if how == "done" else "errored",
                         "run": int(run),
                         "ended": report.time / 1e9,
-                    }
+                    } | _read_summary(report.headers)
                     if int(run) >= found.get(build, document)["run"]:
                         found[build] = document
         return list(found.values())
@@ -227,8 +241,10 @@ class Control:
         answer = summary(seen)
         answer |= {
             "seq": seen.sequence,
+            "source": seen.source,
             "now": seen.chronicle.clock(),
             "eta": await self._prospects.eta(seen),
+            "overdue": await self._prospects.overdue(seen),
             "paused": seen.plan.paused,
             "limits": self._limits_of(seen),
             "components": [],
@@ -239,6 +255,8 @@ class Control:
             start = _whole(document, "from", 0, low=0, high=max(0, total))
             end = min(total, start + _whole(document, "limit", _PAGE, low=1, high=_PAGE))
             graph = _flag(document, "graph")
+            if graph:
+                answer |= interruptions(seen)
             for vertex in range(start, end):
                 answer["components"].append(component(seen, vertex, graph=graph))
                 if not vertex % _BUILT_AT_ONCE:
@@ -324,8 +342,8 @@ class Control:
         said: list[tuple[str, int]] = []
 
         def decide(plan: Plan) -> Any:
-            events = plan.retry(_vertex(plan, document) if one else None)
-            said.append(retried(events))
+            events, text, components = retry(plan, _vertex(plan, document) if one else None)
+            said.append((text, components))
             return events
 
         seen = await self._reopen(build, decide)
@@ -395,6 +413,15 @@ def _elsewhere(build: str) -> str:
 def _done(seen: Seen, text: str, components: int | None = None) -> Document:
     answer: Document = {"id": seen.plan.build.id, "status": seen.status, "text": text}
     return answer if components is None else {**answer, "components": components}
+
+
+def _read_summary(headers: Mapping[str, str]) -> Document:
+    """What a stored report says of its build in a few words; nothing where an older version stored it."""
+    try:
+        document = decode(headers.get(SUMMARY_HEADER, "{}").encode())
+    except InvalidJSON:
+        return {}
+    return document if isinstance(document, dict) else {}
 
 
 def _read(data: bytes) -> Document:

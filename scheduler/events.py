@@ -2,6 +2,9 @@
 
 A store takes several of these at a time, in order, and persists them before it returns.
 They are plain data; the objects inside are shared with the plan and must not be changed.
+
+``time`` is when an event happened, in seconds since 1970, where the store has written that down; an event
+that is on its way to the store has none.
 """
 
 from collections.abc import Mapping
@@ -30,6 +33,9 @@ class Accepted:
     """Which forms of references it was accepted with."""
     unresolved: str = "error"
     """What a reference to nothing was when it was accepted."""
+    mark: str = ""
+    """A random text, another for each acceptance: what attempt ids end with, so that they are unequal also
+    where a build's id is used again. Empty in the logs of versions that drew none."""
 
 
 @frozen
@@ -55,6 +61,8 @@ class Sent:
 
     component: str
     attempt: str
+    time: float | None = field(default=None, eq=False)
+    """When it left."""
 
 
 @frozen
@@ -87,6 +95,9 @@ class Retrying:
     """The change as submitted, as JSON."""
     failed: int = 1
     """How many attempts have failed."""
+    sent: float | None = field(default=None, eq=False)
+    """When that attempt had left, where no `Sent` said so before."""
+    time: float | None = field(default=None, eq=False)
 
     @property
     def body(self) -> Document:
@@ -107,6 +118,9 @@ class Settled:
     """The change as it is to be kept, with its final ``_state``."""
     upserts: tuple[Document, ...] = field(default=(), repr=False)
     deletes: tuple[Document, ...] = field(default=(), repr=False)
+    sent: float | None = field(default=None, eq=False)
+    """When its last attempt had left, where no `Sent` said so before."""
+    time: float | None = field(default=None, eq=False)
 
 
 @frozen
@@ -119,6 +133,7 @@ class Resumed:
     """It is back: the deadlines of what is in flight move by as much."""
 
     seconds: float
+    time: float | None = field(default=None, eq=False)
 
 
 @frozen
@@ -158,10 +173,14 @@ class Cancelled:
 class Paused:
     """An operator wants nothing new to be sent, for now."""
 
+    time: float | None = field(default=None, eq=False)
+
 
 @frozen
 class Unpaused:
     """What was paused goes on."""
+
+    time: float | None = field(default=None, eq=False)
 
 
 @frozen

@@ -7,6 +7,7 @@ Every event has a number; who joins late, or misses some, asks for how things st
 is told up to which event that is so.
 """
 
+import secrets
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -54,8 +55,12 @@ class Track(Observer):
         self._feed = feed
         self._completed = completed
         self._supplied: set[Vertex] = set()
-        """Of which an operator says what became: how long that took is nothing to learn from."""
+        """Components settled by an operator; nothing is learnt from how long they took."""
         self._events: list[dict[str, Any]] = []
+        self._resumed: set[Vertex] = set()
+        """In flight since an earlier process: when they were answered is known from here on only."""
+        self.source = secrets.token_hex(4)
+        """Unlike that of any other process or run that told, or will tell, of this build."""
         self._subject = f"scheduler.event.{encode_token(plan.build.id)}"
 
     def due(self, vertex: Vertex) -> None:
@@ -66,11 +71,27 @@ class Track(Observer):
         """As `Observer.sent`."""
         now = self.chronicle.clock()
         self.chronicle.note_sent(vertex, now)
+        if self._resumed:
+            self._resumed.discard(vertex)
         event = self._event(vertex, "running", now)
         event["attempt"] = attempt
         due = self.chronicle.due(vertex)
         if due is not None:
             event["waited"] = round(max(0.0, now - due), 6)
+
+    def resumed(self, vertex: Vertex, attempt: int) -> None:
+        """As `Observer.resumed`: it runs since its request left, whoever sent it."""
+        self._resumed.add(vertex)
+        now = self.chronicle.clock()
+        if self.chronicle.sent(vertex) is None:
+            # No log says when.
+            self.chronicle.note_sent(vertex, now)
+        self._event(vertex, "running", now)["attempt"] = attempt
+
+    def departed(self, vertex: Vertex) -> None:
+        """As `Observer.departed`."""
+        self._resumed.discard(vertex)
+        self.chronicle.note_sent(vertex, self.chronicle.clock())
 
     def waits(self, vertex: Vertex) -> None:
         """As `Observer.waits`."""
@@ -80,7 +101,8 @@ class Track(Observer):
     def retries(self, vertex: Vertex, attempt: int, error: str, pause: float) -> None:
         """As `Observer.retries`."""
         event = self._end(vertex, "retrying", attempt)
-        event |= {"error": error[:_ERROR_SHOWN], "retry_in": round(pause, 3)}
+        event |= {"error": self._shown(error), "retry_in": round(pause, 3)}
+        self.chronicle.note_failed(vertex, event["time"], pause)
 
     def settled(self, vertex: Vertex, attempt: int, error: str | None) -> None:
         """As `Observer.settled`."""
@@ -88,11 +110,13 @@ class Track(Observer):
             # An operator has said so after it had failed: what its attempt took is told already.
             self.chronicle.forget(vertex)
             self.chronicle.note_due(vertex, self.chronicle.clock())
+        if error is None and vertex not in self._supplied:
+            self.chronicle.note_late_success(vertex)
         event = self._end(vertex, "completed" if error is None else "errored", attempt)
         self.chronicle.note_ended(vertex, event["time"])
         if error is not None:
-            event["error"] = error[:_ERROR_SHOWN]
-        elif "seconds" in event and vertex not in self._supplied:
+            event["error"] = self._shown(error)
+        elif "seconds" in event and vertex not in self._supplied and vertex not in self._resumed:
             self._completed(self._plan.subject(vertex), event["seconds"])
 
     def skipped(self, vertices: Sequence[Vertex]) -> None:
@@ -104,10 +128,14 @@ class Track(Observer):
     def happened(self, what: str, vertex: Vertex | None = None) -> None:
         """As `Observer.happened`."""
         event = self._add(self.chronicle.clock(), {"event": what})
+        self.chronicle.note_paused(event["time"], on=self._plan.paused)
         if vertex is not None:
             if what == "skipped":
                 self._supplied.add(vertex)
             event["component"] = self._plan.graph.ids[vertex]
+
+    def _shown(self, error: str) -> str:
+        return self._plan.masked(error)[:_ERROR_SHOWN]
 
     def _end(self, vertex: Vertex, state: str, attempt: int) -> dict[str, Any]:
         now = self.chronicle.clock()
@@ -138,6 +166,7 @@ class Track(Observer):
             message = {
                 "v": VERSION,
                 "build": self._plan.build.id,
+                "source": self.source,
                 "seq": part[-1]["seq"],
                 "time": self.chronicle.clock(),
                 "total": len(self._plan.build.changes),

@@ -93,6 +93,9 @@ class History:
     """
 
     def __init__(self) -> None:
+        self.latest = 0
+        """The last time in the log, in milliseconds since 1970. All times here are as if they never went
+        back; in logs of earlier versions they do: a clock was set, or those of two processes differed."""
         self.accepted: Accepted | None = None
         """The first event: set once there is a record."""
         self.steps: list[Event] = []
@@ -115,9 +118,16 @@ class History:
         """Until when the components wait whose attempt has failed, in milliseconds since 1970."""
         self.began: dict[str, float] = {}
         """When the first attempt of each component was started that is not settled, in milliseconds since
-        1970; the first since an operator had it sent again, where one did."""
-        self.times: list[int] = []
-        """When each of ``steps`` was written down, in milliseconds since 1970."""
+        1970; the first since an operator had it sent again, where one did. Moved by what does not count for
+        ``total_timeout``: the pauses of the build in which the component waited for another attempt."""
+        self.held: dict[str, float] = {}
+        """Since when the components wait for another attempt for which time stands still, as the build is
+        paused, in milliseconds since 1970."""
+        self.times: list[float] = []
+        """When each of ``steps`` happened, in milliseconds since 1970."""
+        self.outages: list[tuple[float, float]] = []
+        """From when to when the broker was away, or what keeps the log; in milliseconds since 1970."""
+        self._paused = False
         self._settled: dict[str, _Ending] = {}
         self._failed_at: dict[str, Position] = {}
         """Up to where replies had been dealt with when each component failed that has."""
@@ -135,6 +145,7 @@ class History:
         self.n = record.n
         self.epoch = record.epoch
         self.position = record.position
+        self.latest = max(self.latest, record.at)
         if not record.events:
             self.loads = 0
         for event in record.events:
@@ -150,7 +161,7 @@ class History:
         return min(self._failed_at.values(), key=lambda place: place.sequence, default=self.position)
 
     def _add(self, record: Record, event: Event) -> None:
-        n = record.n
+        n, at = record.n, self._moment(record, event)
         if isinstance(event, Accepted) is not (self.accepted is None):
             when = "before the build is accepted" if self.accepted is None else "a second time"
             raise _wrong(n, f"{_name(event)} comes {when}")
@@ -158,15 +169,15 @@ class History:
             raise _wrong(n, f"{_name(event)} comes when the build is {_IN_WORDS[self.status]}")
         match event:
             case Started():
-                self._start(record, event)
+                self._start(n, at, event)
             case Sent():
-                self._send(record, event)
+                self._send(n, at, event)
             case Settled():
                 self._settle(n, event)
             case Withdrawn():
                 self._withdraw(n, event)
             case Retrying():
-                self._retry(record, event)
+                self._retry(n, at, event)
             case Retried():
                 self._reopen(n, event)
             case Supplied():
@@ -174,7 +185,12 @@ class History:
             case Extended():
                 self._extend(n, event)
             case Resumed():
-                self._move(record.at, event.seconds * 1_000)
+                self._move(at, event.seconds * 1_000)
+            case Paused():
+                self._paused = True
+                self.held = dict.fromkeys(self.pauses, at)
+            case Unpaused() | Cancelled():
+                self._release(at)
             case Accepted():
                 self.accepted = event
             case Finished():
@@ -187,27 +203,37 @@ class History:
         self.loads = self.loads + 1 if isinstance(event, Loading) else 0
         if not isinstance(event, _NO_STEPS):
             self.steps.append(event)
-            self.times.append(record.at)
+            self.times.append(at)
 
-    def _start(self, record: Record, event: Started) -> None:
+    def _moment(self, record: Record, event: Event) -> float:
+        """When an event happened: not after it was written down, nor before the build was accepted."""
+        time: float | None = getattr(event, "time", None)
+        if time is None:
+            return self.latest
+        # ``at`` is without its fraction.
+        moment = self.latest + min(1.0, time * 1_000 - record.at)
+        return max(moment, self.times[0]) if self.times else moment
+
+    def _start(self, n: int, at: float, event: Started) -> None:
         component = event.component
         if component in self.in_flight:
-            raise _wrong(record.n, f"{_shown(component)} is started, and it is in flight already")
+            raise _wrong(n, f"{_shown(component)} is started, and it is in flight already")
         if component in self._settled:
-            raise _wrong(record.n, f"{_shown(component)} is started, and it is settled already")
-        self.in_flight[component] = Flight(event.attempt, record.at)
-        self.began.setdefault(component, record.at)
+            raise _wrong(n, f"{_shown(component)} is started, and it is settled already")
+        self.in_flight[component] = Flight(event.attempt, at)
+        self.began.setdefault(component, at)
         self.pauses.pop(component, None)
+        self.held.pop(component, None)
 
-    def _send(self, record: Record, event: Sent) -> None:
+    def _send(self, n: int, at: float, event: Sent) -> None:
         flight = self.in_flight.get(event.component)
         if flight is None or flight.attempt != event.attempt:
             text = f"{_shown(event.component)} is sent as {_shown(event.attempt)}, which was not started"
-            raise _wrong(record.n, text)
+            raise _wrong(n, text)
         # A request may go out again under its attempt; the time to answer it began with the first one.
         if not flight.sent:
             flight.sent = True
-            flight.since = record.at
+            flight.since = at
 
     def _withdraw(self, n: int, event: Withdrawn) -> None:
         flight = self.in_flight.pop(event.component, None)
@@ -223,6 +249,7 @@ class History:
         # It may settle without having begun: there may have been nothing to send.
         self.in_flight.pop(component, None)
         self.pauses.pop(component, None)
+        self.held.pop(component, None)
         self.began.pop(component, None)
         if errored:
             self._failed_at.setdefault(component, self.position)
@@ -234,13 +261,23 @@ class History:
         else:
             raise _wrong(n, f"{_shown(component)} is settled a second time")
 
-    def _retry(self, record: Record, event: Retrying) -> None:
+    def _retry(self, n: int, at: float, event: Retrying) -> None:
         component = event.component
         flight = self.in_flight.pop(component, None)
         if flight is None or flight.attempt != event.attempt:
             text = f"{_shown(component)} failed as {_shown(event.attempt)}, which was not started"
-            raise _wrong(record.n, text)
-        self.pauses[component] = record.at + event.pause * 1_000
+            raise _wrong(n, text)
+        self.pauses[component] = at + event.pause * 1_000
+        if self._paused:
+            self.held[component] = at
+
+    def _release(self, at: float) -> None:
+        """The build is not paused any more: that time counts for nobody's ``total_timeout``."""
+        self._paused = False
+        held, self.held = self.held, {}
+        for component, since in held.items():
+            if component in self.began:
+                self.began[component] += max(0.0, at - since)
 
     def _reopen(self, n: int, event: Retried) -> None:
         for component in event.components:
@@ -252,6 +289,8 @@ class History:
         if self.status is Status.REPORTED and event.run != self.run + 1:
             raise _wrong(n, f"run {event.run} begins, after run {self.run}")
         self.run = event.run
+        if self.status is Status.REPORTED:
+            self._paused = False
         self.status, self.finished = Status.OPEN, None
 
     def _supply(self, n: int, event: Supplied) -> None:
@@ -266,9 +305,10 @@ class History:
             raise _wrong(n, f"{_shown(event.component)} is given more time, and it is not in flight")
         flight.extended += event.seconds * 1_000
 
-    def _move(self, at: int, outage: float) -> None:
+    def _move(self, at: float, outage: float) -> None:
         """An outage of so many milliseconds ended ``at``: it counts for nobody's time to answer."""
         began = at - outage
+        self.outages.append((began, at))
         for flight in self.in_flight.values():
             flight.since += max(0.0, at - max(flight.since, began))
 

@@ -22,6 +22,7 @@ from scheduler.errors import (
     Fenced,
     InvalidJSON,
     JetStreamUnavailable,
+    LogRemoved,
     Refused,
     StoreError,
     TemplateError,
@@ -42,6 +43,7 @@ from scheduler.records import (
     decode_record,
     encode_event,
     headers_of,
+    is_tombstone,
     read_headers,
 )
 from scheduler.reporting import Recorder
@@ -182,7 +184,7 @@ class Loader:
                         await trio.sleep(_PAUSE)
                         continue
                     await self._quarantine(build, error)
-                except Fenced as error:
+                except (Fenced, LogRemoved) as error:
                     # Of two processes that both find it unfinished one is faster.
                     _log.warning("build not taken up: another process has it", build=build, why=str(error))
                     loaded.contested = True
@@ -233,7 +235,8 @@ class Loader:
         if not await self._mark(build, entry, headings, loaded.live):
             return 0
         history = await self._store.history(entry.subject)
-        if history.status is Status.FINISHED and await self._recorder.is_stored(build, history.run):
+        mark = "" if history.accepted is None else history.accepted.mark
+        if history.status is Status.FINISHED and await self._recorder.is_stored(build, history.run, mark):
             return history.run
         await self._begin(held, history, loaded)
         return 0
@@ -244,7 +247,7 @@ class Loader:
         Returns:
             Whether it is: not where it is that of somebody who is still there.
         """
-        last = await self._store.js.last(LOG, entry.subject)
+        last = await self._store.last(entry.subject)
         if last is None:
             raise Fenced("its log was removed meanwhile")
         record = decode_record(last.data)
@@ -261,7 +264,9 @@ class Loader:
             return False
         # What was captured since is still to be read, whatever this process has seen for other builds.
         self._captured.keep_behind(build, record.position)
-        log = self._store.open(build, sequence=last.sequence, n=record.n, epoch=record.epoch + 1)
+        log = self._store.open(
+            build, sequence=last.sequence, n=record.n, epoch=record.epoch + 1, at=(record.at + 1) / 1_000
+        )
         log.status, log.loads = headings.status, headings.loads + anew
         await log.append(Loading())
         log.loads = 0
@@ -294,7 +299,7 @@ class Loader:
             msg = "its log is empty"
             raise UnreadableLog(msg)
         prepared = await self._read(await encode_in_slices(accepted.document), accepted)
-        plan = await self._supervisor.plan_of(prepared)
+        plan = await self._supervisor.plan_of(prepared, accepted.mark)
         for count, step in enumerate(history.steps, 1):
             plan.replay(step)
             if not count % _REPLAYED_AT_ONCE:
@@ -302,7 +307,9 @@ class Loader:
         return plan, accepted
 
     def _journey(self, plan: Plan, history: History, caught_up: trio.Event, after: Position) -> Journey:
-        now = self._store.wall_clock() * 1_000
+        # Where our clock is behind the one of the process before us, or a clock was set, as much is left of
+        # a pause or a deadline as there was.
+        now = max(self._store.wall_clock() * 1_000, history.latest)
         index = plan.graph.index
 
         def ago(at: float) -> float:
@@ -318,7 +325,11 @@ class Loader:
                 for component, until in history.pauses.items()
             },
             extended={v: flight.extended / 1_000 for v, flight in flights.items() if flight.extended},
-            begun={index[component]: ago(began) for component, began in history.began.items()},
+            # While the build is paused, up to when that began to count for the component.
+            begun={
+                index[component]: max(0.0, (history.held.get(component, now) - began) / 1_000)
+                for component, began in history.began.items()
+            },
         )
 
     async def look(self, build: str) -> tuple[Plan, History] | None:
@@ -329,7 +340,7 @@ class Loader:
             BusError: JetStream could not be asked.
         """
         subject = log_subject(build)
-        if await self._store.js.last(LOG, subject) is None:
+        if await self._store.last(subject) is None:
             return None
         history = await self._store.history(subject)
         plan, _ = await self._replayed(history)
@@ -353,7 +364,7 @@ class Loader:
         if held is None:
             return None
         try:
-            last = await self._store.js.last(LOG, log_subject(build))
+            last = await self._store.last(log_subject(build))
             if last is None:
                 raise Refused("unknown", f"there is no build {build}")
             if read_headers(last.headers).status is not Status.REPORTED:
@@ -366,7 +377,13 @@ class Loader:
                 *decide(plan),
                 *(one for one in adopted if plan.phase(plan.graph.index[one.component]) is Phase.ERRORED),
             ]
-            log = self._store.open(build, sequence=last.sequence, n=history.n, epoch=history.epoch + 1)
+            log = self._store.open(
+                build,
+                sequence=last.sequence,
+                n=history.n,
+                epoch=history.epoch + 1,
+                at=(history.latest + 1) / 1_000,
+            )
             await log.append(*events)
             caught_up = trio.Event()
             caught_up.set()
@@ -433,7 +450,7 @@ async def forget_loads(js: JetStream, build: str) -> None:
     """
     subject = log_subject(build)
     last = await js.last(LOG, subject)
-    if last is None:
+    if last is None or is_tombstone(last.headers):
         raise StoreError(f"there is no build {build!r} in the log")
     headings, record = read_headers(last.headers), decode_record(last.data)
     if headings.loads < MOST_LOADS:

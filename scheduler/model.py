@@ -22,6 +22,14 @@ ATTEMPTS = "_attempts"
 """The field in which a store without a log keeps how many attempts have failed."""
 PSEUDO_IDS = frozenset({"start", "end"})
 """Ids that occur in edges only, and stand for no component."""
+BUILD_ACTIONS = tuple(
+    f"{kind}.{verb}"
+    for kind in ("build", "service")
+    for verb in ("create", "delete", "import", "patch", "sync")
+)
+"""What a build can be: the subjects that builds come in on, and that reports go out on."""
+DEFAULT_BUILD_ACTION = "build.create"
+"""What a build is where neither a subject nor it itself says so."""
 
 
 class Action(StrEnum):
@@ -110,11 +118,14 @@ class Build:
 
     id: str
     action: str
-    """Becomes the subject of the report: ``build.create`` is reported on ``build.create.done``."""
+    """One of `BUILD_ACTIONS`, and the subject of the report: ``build.create`` is reported on
+    ``build.create.done``. ``fields`` say the same."""
     components: tuple[Component, ...] = field(repr=False)
     """What exists."""
     changes: tuple[Change, ...] = field(repr=False)
     """What this build does; each is sent once."""
     edges: tuple[Edge, ...] = field(repr=False)
     fields: Mapping[str, Any] = field(repr=False)
-    """Every top-level field as submitted, without ``components``, ``changes`` and ``edges``."""
+    """Every top-level field as submitted, without ``components``, ``changes`` and ``edges``, unless null."""
+    absent: frozenset[str] = frozenset()
+    """Those of the three lists that it did not have at all: while they are empty they are not added."""

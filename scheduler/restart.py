@@ -68,12 +68,16 @@ class Restart:
         self._loader = loader
         self._supervisor = supervisor
         self._connectors = connectors
-        self._follower = Follower(store.js, REPLIES, self._on_captured)
+        restore = partial(store.streams.restore, REPLIES)
+        self._follower = Follower(store.js, REPLIES, self._on_captured, restore)
         self._live = live
         self._again = trio.Event()
         self._on_probation: list[str] = []
         self._caught_up = trio.Event()
         self._reconnected = trio.Event()
+        self._resent = trio.Event()
+        """Set while nothing is still to be sent again after a new connection."""
+        self._resent.set()
         self._expired: list[Call] = []
         self._something_expired = trio.Event()
         self._nursery: trio.Nursery | None = None
@@ -176,13 +180,18 @@ class Restart:
 
     def _on_connected(self) -> None:
         self._reconnected.set()
+        self._resent = trio.Event()
 
     def _on_expired(self, call: Call) -> None:
         self._expired.append(call)
         self._something_expired.set()
 
     async def _time_out(self) -> None:
-        """Time attempts out for which no reply is there, not even one that was captured and is under way."""
+        """Time attempts out for which no reply is there, not even one that was captured and is under way.
+
+        A time-out shorter than it takes to notice that a connection is dead passes while requests are lost
+        on it: what is sent again for that has not had its time yet.
+        """
         while True:
             await self._something_expired.wait()
             self._something_expired = trio.Event()
@@ -192,7 +201,8 @@ class Restart:
                     await self._follower.caught_up()
                 except BusError as error:
                     _log.error("cannot look at the captured replies", error=str(error))
-            for call in calls:
+                await self._resent.wait()
+            for call in (call for call in calls if call.expired):
                 # Behind the replies of its build that wait for their turn.
                 self._connectors.turns.take(call.request.build, call.time_out)
 
@@ -209,6 +219,7 @@ class Restart:
             await self._connectors.turns.through()
             if not self._reconnected.is_set():
                 self._supervisor.send_again()
+                self._resent.set()
 
     async def _unfinished(self) -> list[Entry]:
         """The logs that are not over."""

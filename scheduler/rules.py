@@ -15,7 +15,10 @@ from attrs import frozen
 from scheduler.errors import InvalidRule, Problem
 from scheduler.patterns import FORM, first_match, matches, read_pattern
 from scheduler.strictjson import kind
+from scheduler.text import DURATIONS, read_duration
 
+OPTIONS: Final = ("retry", "limits", "on_error", "max_failures")
+"""Keys of a build's ``options`` that speak to the scheduler; any other is the user's own."""
 _PERIODS: Final = {"s": 1.0, "m": 60.0, "h": 3_600.0}
 _UNITS: Final = {seconds: unit for unit, seconds in _PERIODS.items()}
 _MOST: Final = 1_000_000
@@ -199,9 +202,9 @@ def _limit(pattern: str, text: str) -> LimitRule:
 
 
 def parse_retries(text: str) -> tuple[tuple[str, Retry], ...]:
-    """``*.create.aws=5, vpc.*.*=3:2:30:600`` as pairs of a pattern and a rule.
+    """``*.create.aws=5, vpc.*.*=3:2:30s:10m`` as pairs of a pattern and a rule.
 
-    Behind the attempts may stand, in seconds, `Retry.backoff`, `Retry.max_backoff` and `Retry.total`.
+    Behind the attempts may stand `Retry.backoff`, `Retry.max_backoff` and `Retry.total`, each a duration.
 
     Raises:
         InvalidRule: a part of it is not of this form; the message begins with that part.
@@ -214,22 +217,31 @@ def parse_retries(text: str) -> tuple[tuple[str, Retry], ...]:
         try:
             pairs.append((read, read_retry(_numbered(value.split(":")))))
         except InvalidRule as error:
-            form = "PATTERN=ATTEMPTS[:BACKOFF[:MAX_BACKOFF[:TOTAL]]], such as vpc.create.*=5:1:60"
+            form = "PATTERN=ATTEMPTS[:BACKOFF[:MAX_BACKOFF[:TOTAL]]], such as vpc.create.*=5:1s:1m"
             raise InvalidRule(f"{part[:80]!r} is not {form}: {error}") from None
     return tuple(pairs)
 
 
 def _numbered(pieces: list[str]) -> dict[str, float]:
     if len(pieces) > len(_RETRY_FIELDS):
-        raise InvalidRule("has more than four numbers")
-    return {name: _number(piece) for name, piece in zip(_RETRY_FIELDS, pieces, strict=False)}
+        raise InvalidRule("has more than four parts")
+    attempts, *times = pieces
+    numbers = {"attempts": _whole(attempts)}
+    return numbers | {name: _duration(piece) for name, piece in zip(_RETRY_FIELDS[1:], times, strict=False)}
 
 
-def _number(text: str) -> float:
+def _whole(text: str) -> int:
     try:
-        return int(text) if text.strip().isdigit() else float(text)
+        return int(text)
     except ValueError:
-        raise InvalidRule(f"{text[:40]!r} is no number") from None
+        raise InvalidRule(f"{text[:40]!r} is no whole number") from None
+
+
+def _duration(text: str) -> float:
+    try:
+        return read_duration(text)
+    except ValueError:
+        raise InvalidRule(f"{text[:40]!r} is no duration, such as {DURATIONS}") from None
 
 
 _RETRY_FIELDS: Final = ("attempts", "backoff", "max_backoff", "total_timeout")

@@ -5,13 +5,13 @@ what is in flight; when its grace is over it stops waiting, and closes.
 """
 
 import secrets
-import time
 
 import structlog
 import trio
 
 from scheduler import __version__, intake
 from scheduler.bus import Bus, Listener, Message, Subscription
+from scheduler.clock import BuildClock
 from scheduler.codec import encode_token
 from scheduler.config import Settings
 from scheduler.connector import Connectors
@@ -96,7 +96,7 @@ class Service:
             unresolved=settings.unresolved.value,
             resending=settings.resend_for,
             retries=settings.retries,
-            wall_clock=time.time if self._durable is None else self._durable.wall_clock,
+            clock=(lambda _: BuildClock()) if self._durable is None else self._durable.clock,
         )
         self._id = secrets.token_hex(11) if self._durable is None else encode_token(self._durable.instance)
         self._peers = Peers(bus, NAME, self._id)
@@ -138,8 +138,9 @@ class Service:
             task_status.started()
             return
         ground = None if self._durable is None else self._durable.ground
-        if ground is not None:
+        if self._durable is not None and ground is not None:
             await ground.lay()
+            await self._durable.place_sentinel()
         experience: Experience | None = None
         async with trio.open_nursery() as background:
             await background.start(self._timers.run)
@@ -249,7 +250,7 @@ class Service:
         began = trio.current_time()
         error = ""
         try:
-            prepared = await self._read_unless_stopped(message.data)
+            prepared = await self._read_unless_stopped(message)
             over = await self._supervisor.submit(prepared)
             intake.accept(self._bus, message, prepared.build.id, finished=over)
         except InvalidBuild as refusal:
@@ -265,12 +266,12 @@ class Service:
             self._queued_bytes -= len(message.data)
             self._endpoints[message.subject].served(trio.current_time() - began, error)
 
-    async def _read_unless_stopped(self, data: bytes) -> Prepared:
+    async def _read_unless_stopped(self, message: Message) -> Prepared:
         with trio.CancelScope() as scope:
             self._reads.add(scope)
             try:
                 if not self._stopping.is_set():
-                    return await self._reader.read_submitted(data)
+                    return await self._reader.read_submitted(message.data, message.subject)
             finally:
                 self._reads.discard(scope)
         raise _shutting_down()

@@ -4,7 +4,6 @@ One build's trouble never reaches another: whatever a build raises ends here.
 """
 
 import secrets
-import time
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
@@ -16,6 +15,7 @@ from attrs import define, evolve, field
 
 from scheduler.build import Journey, Resending, Walk, store_failure
 from scheduler.chronicle import Chronicle
+from scheduler.clock import BuildClock
 from scheduler.connector import Connectors
 from scheduler.durations import Durations, expectation
 from scheduler.errors import AlreadyLogged, Fenced, InvalidBuild, Problem, StoreError
@@ -24,13 +24,14 @@ from scheduler.feed import Feed, Track
 from scheduler.history import History
 from scheduler.limits import Limits
 from scheduler.model import Resend
-from scheduler.plan import Plan
+from scheduler.plan import Phase, Plan
 from scheduler.records import Status
 from scheduler.reporting import Reporter
 from scheduler.rules import Retries
 from scheduler.slots import Slots
 from scheduler.stores import Store
 from scheduler.survey import Seen
+from scheduler.text import doing
 from scheduler.validation import Prepared
 
 _log = structlog.get_logger()
@@ -45,6 +46,8 @@ _LARGE = 3_000
 """Changes, edges and components of a build about which all at once takes longer than a few milliseconds."""
 _WORTH_NOTING = 1.0
 """Seconds of an outage that move deadlines also for the next process."""
+_MOST_HINTS = 5
+"""Of a build, in the log."""
 _CLOSING = 0.5
 """Seconds for what is being persisted when the grace is over."""
 
@@ -81,7 +84,7 @@ class Supervisor:
         retries: the operator's rules for what fails.
         durations: how long requests take, as far as is known: said for each that was completed, and asked
             for when a build begins.
-        wall_clock: seconds since 1970.
+        clock: the clock of a build that is about to begin here, or to be looked at.
     """
 
     def __init__(
@@ -99,7 +102,7 @@ class Supervisor:
         resending: Resending = lambda _: Resend.UNSENT,
         retries: Retries = (),
         durations: Durations | None = None,
-        wall_clock: Callable[[], float] = time.time,
+        clock: Callable[[str], BuildClock] = lambda _: BuildClock(),
     ) -> None:
         self.on_orphan: Callable[[], None] = lambda: None
         """Is told when somebody submits a build that has a log and is held by nobody here."""
@@ -111,7 +114,7 @@ class Supervisor:
         self._unresolved = unresolved
         self._resending = resending
         self._retries = retries
-        self._wall_clock = wall_clock
+        self._clock = clock
         self.durations = durations or Durations()
         self._connectors = connectors
         self._slots = slots
@@ -151,7 +154,8 @@ class Supervisor:
         held = self._held.get(build)
         if held is None or held.walk is None or held.track is None:
             return None
-        return Seen(held.walk.plan, held.track.chronicle, held.walk, held.track.sequence)
+        track, waits = held.track, self._reporter.waits(build)
+        return Seen(held.walk.plan, track.chronicle, held.walk, track.sequence, track.source, waits)
 
     def seen(self) -> list[Seen]:
         """Every build that runs here."""
@@ -165,8 +169,12 @@ class Supervisor:
 
     def recalled(self, plan: Plan, history: History) -> Seen:
         """A build as its log says that it stood."""
-        chronicle = Chronicle.recall(plan.build, plan.graph, history, self._wall_clock)
-        return Seen(plan, chronicle, None, 2 * len(history.steps))
+        return Seen(plan, self._recall(plan, history), None, 2 * len(history.steps))
+
+    def _recall(self, plan: Plan, history: History) -> Chronicle:
+        clock = self._clock(plan.build.id)
+        clock.go_on_after((history.latest + 1) / 1_000)
+        return Chronicle.recall(plan.build, plan.graph, history, clock)
 
     def holds(self, build: str) -> bool:
         """Whether the build is ours, or about to be."""
@@ -201,9 +209,11 @@ class Supervisor:
         held = self._held[build] = Held(build, prepared.digest)
         self._reported.pop(build, None)
         key = secrets.token_hex(8) if self._store.in_order else ""
+        # A store that gives a build back to the next process, and keeps nothing of ours with it, has no mark.
+        mark = secrets.token_hex(8) if self._store.in_order or not self._store.resumable else ""
         anew, over = True, False
         try:
-            plan, accepted = await _beside(prepared, partial(self._planned, prepared, key))
+            plan, accepted = await _beside(prepared, partial(self._planned, prepared, key, mark))
             await self._store.append(build, [accepted])
         except AlreadyLogged as known:
             anew, over = False, known.status == Status.REPORTED
@@ -213,7 +223,7 @@ class Supervisor:
             if not over:
                 self.on_orphan()
         except StoreError as error:
-            held.refusal = _refused("store", store_failure(error))
+            held.refusal = _refused("store", prepared.secrets.mask(store_failure(error)))
             raise held.refusal from None
         except BaseException:
             held.refusal = _refused("internal", "it could not be taken; see the scheduler's log")
@@ -222,20 +232,28 @@ class Supervisor:
             if held.refusal is not None or not anew:
                 self.let_go(held)
         if anew:
+            if prepared.hints:
+                shown = [str(hint) for hint in prepared.hints[:_MOST_HINTS]]
+                _log.warning("build may hold mistakes", build=build, found=len(prepared.hints), hints=shown)
             self._begin(held, *self._new_walk(plan, key=key, journey=None))
         return over
 
-    def _planned(self, prepared: Prepared, key: str) -> tuple[Plan, Accepted]:
-        plan = self._new_plan(prepared)
+    def _planned(self, prepared: Prepared, key: str, mark: str) -> tuple[Plan, Accepted]:
+        plan = self._new_plan(prepared, mark=mark)
         accepted = plan.accepted
         return plan, evolve(accepted, key=key, templates=self._templates, unresolved=self._unresolved)
 
-    async def plan_of(self, prepared: Prepared) -> Plan:
-        """The plan of a build as this process would run it; a large one is made beside the loop."""
-        return await _beside(prepared, partial(self._new_plan, prepared))
+    async def plan_of(self, prepared: Prepared, mark: str = "") -> Plan:
+        """The plan of a build as this process would run it; a large one is made beside the loop.
 
-    def _new_plan(self, prepared: Prepared, *, resumed: bool = False) -> Plan:
-        plan = Plan(prepared, resumed=resumed, limits=self.limits, retries=self._retries)
+        Args:
+            prepared: the build.
+            mark: of its acceptance, as it is kept with it.
+        """
+        return await _beside(prepared, partial(self._new_plan, prepared, mark=mark))
+
+    def _new_plan(self, prepared: Prepared, *, resumed: bool = False, mark: str = "") -> Plan:
+        plan = Plan(prepared, resumed=resumed, limits=self.limits, retries=self._retries, mark=mark)
         expected = expectation(self.durations)
         seconds = [expected(plan.subject(vertex)) for vertex in range(len(plan.phases))]
         plan.priorities = plan.graph.remaining(seconds)
@@ -277,9 +295,9 @@ class Supervisor:
         Raises:
             PlanError: the plan does not know how to go on.
         """
-        chronicle = Chronicle.recall(plan.build, plan.graph, history, self._wall_clock)
+        chronicle = self._recall(plan, history)
         if plan.run != history.run:
-            chronicle.begin_anew(plan.unsettled())
+            chronicle.begin_anew(plan.unsettled(), chronicle.clock())
         walk, track = self._new_walk(plan, key=accepted.key, journey=journey, chronicle=chronicle)
         # Whoever has followed it so far has seen less than this.
         track.sequence = 2 * len(history.steps)
@@ -349,10 +367,13 @@ class Supervisor:
 
     def note_outage(self, seconds: float) -> None:
         """Nothing could be done for so long, and now it can: deadlines have moved by that."""
-        if self._store.in_order and seconds >= _WORTH_NOTING:
-            for walk in self._walks():
-                if walk.plan.in_flight:
-                    self._store.note(walk.id, Suspended(), Resumed(seconds), lazily=True)
+        if seconds < _WORTH_NOTING:
+            return
+        for held in self._held.values():
+            if held.walk is not None and held.track is not None and held.walk.plan.in_flight:
+                held.track.chronicle.note_outage(seconds)
+                if self._store.in_order:
+                    self._store.note(held.build, Suspended(), Resumed(seconds), lazily=True)
 
     def long_waits(self, seconds: float) -> list[tuple[str, str, float]]:
         """Builds whose oldest request is unanswered for longer: build, component, seconds."""
@@ -381,12 +402,19 @@ class Supervisor:
         if self._stopping:
             raise _refused("shutting_down", "the scheduler is shutting down")
         if len(self._held) >= self._max_builds:
-            raise _refused("busy", f"{len(self._held)} builds are running; max_builds is {self._max_builds}")
+            raise _refused(
+                "busy", f"{doing(len(self._held), 'build', 'be')} running; max_builds is {self._max_builds}"
+            )
 
     def _new_walk(
         self, plan: Plan, *, key: str, journey: Journey | None, chronicle: Chronicle | None = None
     ) -> tuple[Walk, Track]:
-        chronicle = chronicle or Chronicle(len(plan.build.changes), self._wall_clock(), self._wall_clock)
+        if chronicle is None:
+            clock = self._clock(plan.build.id)
+            chronicle = Chronicle(len(plan.build.changes), clock.began, clock)
+            for vertex, dependencies in enumerate(plan.graph.dependencies):
+                if not dependencies and plan.phase(vertex) is Phase.WAITING:
+                    chronicle.note_due(vertex, clock.began)
         track = Track(self._feed, plan, chronicle, self.durations.record)
         walk = Walk(
             plan,
@@ -427,7 +455,6 @@ class Supervisor:
 
     async def _run_to_report(self, walk: Walk, track: Track) -> None:
         log = _log.bind(build=walk.id)
-        began = trio.current_time()
         total = len(walk.plan.build.changes)
         log.info("build started", action=walk.plan.build.action, changes=total)
         try:
@@ -445,15 +472,16 @@ class Supervisor:
                         "its log could not be written; the next process goes on with it"
                     )
                 return
-            await self._reporter.report(walk.id, report)
+            await self._reporter.report(walk.id, evolve(report, accepted=track.chronicle.accepted))
             self._reported[walk.id] = None
             if len(self._reported) > _MOST_REPORTED:
                 self._reported.popitem(last=False)
-            seconds = round(trio.current_time() - began, 3)
+            # Of the whole build, whichever processes had it.
+            seconds = round(track.chronicle.clock() - track.chronicle.accepted, 3)
             if report.error is None:
                 log.info("build done", changes=total, seconds=seconds)
             else:
-                log.warning("build failed", error=report.error[:1_000], seconds=seconds)
+                log.warning("build failed", error=walk.plan.masked(report.error)[:1_000], seconds=seconds)
         except Fenced as error:
             log.warning("another process has taken the build over: it reports", error=str(error))
         except Exception:

@@ -5,11 +5,20 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
 
+import hypothesis
 import pytest
 import structlog
 from brokers import NatsServer
 from brokers import nats_server as run_nats_server
 from fake_bus import FakeBus
+
+pytest_plugins = ["hangs"]
+
+# How long an example takes says how busy the machine is; what hangs is found by the time of its test.
+hypothesis.settings.register_profile(
+    "untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("untimed")
 
 ServerFactory = Callable[..., NatsServer]
 

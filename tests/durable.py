@@ -272,6 +272,8 @@ class Plant:
         self.script = script
         self.settings = settings
         self.started = 0
+        self.wall_clock = wall_clock
+        """Of the processes to come."""
         self.requests: list[tuple[Message, JSON]] = []
         """What connectors were asked by all processes, in order."""
 
@@ -296,7 +298,7 @@ class Plant:
         bus = self.broker.plug() if self.started > 1 else self.broker.bus
         if LOG not in self.broker.jetstream.streams:
             await self.broker.set_up()
-        store = JetStreamStore(bus, instance=f"p{self.started}", wall_clock=wall_clock)
+        store = JetStreamStore(bus, instance=f"p{self.started}", wall_clock=self.wall_clock)
         cloud = Cloud(bus, script or self.script, self.requests)
         service = Service(Settings(**{**self.settings, **settings}), bus, store)
         async with trio.open_nursery() as nursery:

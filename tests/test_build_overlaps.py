@@ -205,7 +205,7 @@ def luck_of(seed: int) -> Callable[[JSON], Sequence[Reply]]:
 
 
 @given(cases(), st.lists(st.integers(0, 8), max_size=2))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_whatever_is_asked_at_a_time_the_next_process_can_go_on(case: Case, deaths: list[int]) -> None:
     """At any moment the log is understood, and says where the build stands; there is one report."""
 

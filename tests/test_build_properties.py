@@ -171,7 +171,7 @@ def _check_no_start_after_an_error(case: Case, one: Run, trace: Trace) -> None:
 
 
 @given(cases())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_with_slots_to_spare_every_build_ends_as_the_reference_says(case: Case) -> None:
     """Each component's final state, and the first cause, are those of a naive simulation."""
     expected, first = reference(case)
@@ -182,7 +182,7 @@ def test_with_slots_to_spare_every_build_ends_as_the_reference_says(case: Case) 
 
 
 @given(cases(), st.integers(1, 4), st.integers(1, 3))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_with_few_slots_and_a_slow_store_every_promise_holds(
     case: Case, per_instance: int, per_build: int
 ) -> None:
@@ -197,7 +197,7 @@ def test_with_few_slots_and_a_slow_store_every_promise_holds(
 
 
 @given(st.lists(cases(), min_size=2, max_size=5))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_builds_beside_one_another_end_as_they_would_alone(several: list[Case]) -> None:
     """Builds that share everything but their ids, with slots to spare, do not change one another's end."""
 

@@ -21,6 +21,7 @@ from fakes import (
     settled,
     started,
     states,
+    unmarked,
 )
 from test_build import Run
 from test_build_steered import attempts, helm, tick
@@ -494,8 +495,8 @@ async def test_a_stop_ends_the_pause(resumable: bool, autojump_clock: MockClock)
 
 
 def names(plant: Plant) -> list[str]:
-    """The attempt ids that connectors of a plant were asked under."""
-    return [(message.headers or {})["Nats-Msg-Id"] for message, _ in plant.requests]
+    """The attempt ids that connectors of a plant were asked under, without their marks."""
+    return [unmarked((message.headers or {})["Nats-Msg-Id"]) for message, _ in plant.requests]
 
 
 async def test_the_next_process_waits_for_the_rest_of_the_pause(autojump_clock: MockClock) -> None:
@@ -549,6 +550,57 @@ async def test_the_total_time_goes_on_over_a_restart(autojump_clock: MockClock) 
         await until(lambda: process.reports)
         assert trio.current_time() - began == pytest.approx(60, abs=3)
         assert "total_timeout of 60 s" in process.report[1]["error"]
+
+
+async def test_the_total_time_stands_still_while_the_build_is_paused(autojump_clock: MockClock) -> None:
+    """Waiting for another attempt, a component loses nothing by a pause; in flight, it goes on."""
+    rule = {"attempts": 9, "backoff": 0, "total_timeout": 60}
+    async with open_world(script=ignore) as world, trio.open_nursery() as nursery:
+        run = Run(world, document([change("a", _timeout=40, _retry=rule)]))
+        await run.start(nursery)
+        await tick(2)
+        await helm(run).pause()
+        await tick(8)
+        world.cloud.answer("a", busy(5))
+        await tick(1_000)
+        assert attempts(world, "a") == ["b1/a/1"]
+        await helm(run).resume()
+        await tick(39)
+        await helm(run).pause()
+        await tick(2)
+        assert run.plan.phase(0) is Phase.RETRYING
+        await tick(1_000)
+        await helm(run).resume()
+        # Of 60 seconds 10 and 40 have passed.
+        await tick(9)
+        assert (run.plan.phase(0), attempts(world, "a")[2:]) == (Phase.RUNNING, ["b1/a/3"])
+        await tick(2)
+        assert "total_timeout of 60 s" in errors(run)["a"]
+
+
+async def test_the_total_time_stands_still_over_a_restart_in_a_pause(autojump_clock: MockClock) -> None:
+    """Neither the pause before nor that after it counts, nor what lies between the processes."""
+    rule = {"attempts": 9, "backoff": 0, "total_timeout": 60}
+    plant = Plant(ignore)
+    async with plant.run() as process:
+        await process.submit(document([change("a", _timeout=40, _retry=rule)]))
+        await trio.sleep(10)
+        plant.answer("a", busy(5))
+        await trio.sleep(1)
+        await ask(process, "pause")
+        await trio.sleep(500)
+    await trio.sleep(500)
+    async with plant.run() as process:
+        await trio.sleep(500)
+        await ask(process, "resume")
+        await trio.sleep(1)
+        assert names(plant) == ["b1/a/1", "b1/a/2"]
+    async with plant.run() as process:
+        # What had passed is known to the third one, too.
+        resumed = trio.current_time() - 1
+        await until(lambda: process.reports)
+        assert "total_timeout of 60 s" in process.report[1]["error"]
+        assert trio.current_time() - resumed == pytest.approx(49, abs=3)
 
 
 async def test_what_an_operator_did_holds_in_the_next_process(autojump_clock: MockClock) -> None:

@@ -466,7 +466,7 @@ def cases(draw: st.DrawFn) -> tuple[JSON, list[tuple[float, str, int]], int]:
 
 
 @given(cases())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_whatever_operators_do_a_walk_ends_once(case: tuple[JSON, list[tuple[float, str, int]], int]) -> None:
     """One report; nothing is sent while it is paused, no attempt twice, and no slot is lost."""
     value, orders, seed = case

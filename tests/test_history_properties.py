@@ -6,7 +6,7 @@ from copy import copy
 from typing import Any
 
 from builds import prepare, report_document
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from logs import NOW, fold, kept, record, reread
 from test_plan_properties import Case, Watch, cases
@@ -32,7 +32,7 @@ from scheduler.records import Record
 from scheduler.strictjson import decode, encode
 
 NO_STEPS = (Suspended, Resumed, Loading, Released)
-FEW = settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+FEW = settings(max_examples=150)
 
 
 class Noted(Plan):

@@ -6,7 +6,7 @@ from typing import Any
 
 from attrs import field, frozen
 from builds import Document, build, change, prepare, report_document
-from hypothesis import HealthCheck, event, given, settings
+from hypothesis import event, given, settings
 from hypothesis import strategies as st
 from logs import NOW, fold, record, reread
 
@@ -28,7 +28,7 @@ POLICIES: list[Document] = [
 ]
 RETRIES = [None, None, {"attempts": 2}, {"attempts": 3, "backoff": 0.5}]
 OPERATIONS = ["cancel", "pause", "unpause", "retry", "retry one", "supply", "limit"]
-FEW = settings(max_examples=400, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+FEW = settings(max_examples=400)
 
 
 @frozen

@@ -6,7 +6,7 @@ from typing import Any
 
 from attrs import field, frozen, mutable
 from builds import Document, Run, build, change, report_document
-from hypothesis import HealthCheck, event, given, settings
+from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from scheduler.events import Settled
@@ -182,7 +182,7 @@ def expected_components(watch: Watch) -> dict[str, str]:
 
 
 @given(cases())
-@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300)
 def test_the_rules_of_the_walk(case: Case) -> None:
     """In any order, with any replies, every build comes to one end that a naive model agrees with."""
     watch = Watch(case)
@@ -220,7 +220,7 @@ def test_the_rules_of_the_walk(case: Case) -> None:
 
 
 @given(cases(), st.integers(0, 30))
-@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150)
 def test_a_restart_loses_and_repeats_nothing(case: Case, cut: int) -> None:
     """A build that is cut off anywhere and taken up from what was persisted ends as if it had not been."""
     watch = Watch(case)

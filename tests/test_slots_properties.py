@@ -144,7 +144,7 @@ class World:
     per_build=st.integers(1, 4),
     steps=steps,
 )
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_limits_hold_and_everybody_is_served(
     *,
     instance: list[LimitRule],
@@ -227,7 +227,7 @@ async def _end(world: World) -> None:
 
 
 @given(st.lists(st.tuples(subjects, st.floats(0, 9)), min_size=1, max_size=30), rules)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_a_crowd_goes_through_without_a_deadlock(
     crowd: list[tuple[str, float]], rules: list[LimitRule]
 ) -> None:

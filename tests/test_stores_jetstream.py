@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 import trio
-from attrs import define
+from attrs import define, evolve
 from durable import LOGS, Broker, Fate, flat, log_of, open_store, until, wall_clock
 from fake_jetstream import UNAVAILABLE
 from fakes import document
@@ -19,6 +19,7 @@ from scheduler.errors import (
     Fenced,
     JetStreamUnavailable,
     LogMissing,
+    LogRemoved,
     StoreError,
     UnreadableLog,
 )
@@ -458,12 +459,12 @@ async def test_a_missing_stream_ends_the_store(autojump_clock: MockClock, broker
     assert LOG not in broker.jetstream.streams
 
 
-async def test_a_purge_while_it_runs_fences_what_is_written(broker: Broker, store: JetStreamStore) -> None:
-    """Whoever removes logs under a running process loses those builds, and no other."""
+async def test_a_purge_while_it_runs_ends_what_is_written(broker: Broker, store: JetStreamStore) -> None:
+    """Where one build's log is removed by hand no other build is concerned."""
     for build in ("b1", "b2"):
         await store.append(build, [accept(build)])
     await store.js.purge(LOG, log_of("b1"))
-    with pytest.raises(Fenced):
+    with pytest.raises(LogRemoved):
         await store.append("b1", [start("a")])
     await store.append("b2", [start("a")])
     assert broker.told("b2") == [["accepted"], ["started a"]]
@@ -566,7 +567,7 @@ async def test_a_history_has_what_was_put_elsewhere(autojump_clock: MockClock, b
         assert flat(broker.told()).count("elsewhere") == 2
         history = await store.history(log_of("b1"))
         [outcome] = [step for step in history.steps if step == settle("b", 30_000)]
-        assert encode_event(outcome) == encode_event(settle("b", 30_000))
+        assert encode_event(evolve(outcome, time=None)) == encode_event(settle("b", 30_000))
         assert history.accepted is not None
         assert len(bytes(history.accepted.document["x"])) == 20_002
         assert [type(step).__name__ for step in history.steps[-2:]] == ["Settled", "Settled"]

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from scheduler.errors import TemplateError
@@ -125,7 +125,7 @@ texts = st.one_of(st.lists(pieces, max_size=20).map("".join), st.text(WRITABLE, 
     st.booleans(),
     st.sampled_from(OnUnresolved),
 )
-@settings(max_examples=400, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=400)
 @example("{{ components['d'].v | round }}", 10**40, False, OnUnresolved.ERROR)
 @example("{{ components['d'].v }}", {"a": "{{"}, True, OnUnresolved.ERROR)
 def test_no_string_raises_anything_else(

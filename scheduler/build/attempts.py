@@ -2,7 +2,7 @@
 
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import structlog
 import trio
@@ -74,7 +74,10 @@ class Attempts(ABC):
         self._retry_at: dict[Vertex, float] = {}
         """When those that wait for another attempt are due, by Trio's clock."""
         self._first_sent: dict[Vertex, float] = {}
-        """When those were sent for the first time that may be sent again."""
+        """When those were first sent that may be sent again, by Trio's clock; later by the pauses
+        of the build in which they waited for another attempt: those count for no ``total_timeout``."""
+        self._held_since: dict[Vertex, float] = {}
+        """Since when time stands still for those that wait for another attempt, as the build is paused."""
         self._waits: dict[Vertex, trio.CancelScope] = {}
         """Of those that wait before they begin: for another attempt, the end of a pause, or a slot."""
         self._unpaused = trio.Event()
@@ -102,8 +105,25 @@ class Attempts(ABC):
         self.plan.halt(cause)
         self.recall()
 
+    def pause(self) -> None:
+        """The build is paused: for what waits for another attempt time stands still. Synchronous."""
+        self._hold(self.plan.phases.within(Phase.RETRYING))
+
+    def _hold(self, vertices: Iterable[Vertex]) -> None:
+        now = trio.current_time()
+        for vertex in vertices:
+            self._held_since.setdefault(vertex, now)
+
     def unpause(self) -> None:
         """Let go on who waits for the end of a pause, or of the build."""
+        now = trio.current_time()
+        held_since, self._held_since = self._held_since, {}
+        for vertex, since in held_since.items():
+            if vertex in self._first_sent:
+                self._first_sent[vertex] += now - since
+        if self.plan.paused:
+            # Paused again in the meantime.
+            self._hold(held_since)
         held_back, self._held_back = self._held_back, []
         for call in held_back:
             if not self.plan.halted and self.plan.paused:
@@ -118,6 +138,7 @@ class Attempts(ABC):
                 if call.timer is None:
                     self._connectors.arm(call)
                 call.publish()
+                self._observer.departed(call.request.vertex)
         self._unpaused.set()
         self._unpaused = trio.Event()
 
@@ -214,7 +235,7 @@ class Attempts(ABC):
             return
         if self.plan.is_in_flight(vertex):
             # Or an operator has said meanwhile what becomes of it.
-            self._observer.sent(vertex, self.plan.attempt(vertex))
+            self._observer.resumed(vertex, self.plan.attempt(vertex))
         try:
             if self._journey is None:
                 self._connectors.arm(resumed)
@@ -254,6 +275,7 @@ class Attempts(ABC):
             plan.sent(vertex)
             self._connectors.arm(call)
             call.publish()
+            self._observer.departed(vertex)
         else:
             seconds = self._connectors.seconds(request) + call.extended
             self._connectors.arm(call, max(0.0, seconds - journey.ages[vertex]))
@@ -272,6 +294,8 @@ class Attempts(ABC):
             unsure = resend is Resend.UNSENT and not call.reached and not self.plan.halted
             if resend is Resend.ALWAYS or unsure:
                 again.append(call.request.component)
+                if call.expired:
+                    self._connectors.arm(call)
                 call.publish()
         if again:
             _log.info("requests sent again", build=self.id, requests=len(again), first=again[0])
@@ -300,22 +324,24 @@ class Attempts(ABC):
 
     async def _end_attempt(self, request: Request, outcome: Outcome) -> None:
         """Book how an attempt ended; there may be another one."""
-        vertex = request.vertex
+        vertex, plan = request.vertex, self.plan
         now = trio.current_time()
         elapsed = now - self._first_sent.get(vertex, now)
-        step = self.plan.settle(request, outcome, luck=random.random(), elapsed=elapsed)  # noqa: S311
+        step = plan.settle(request, outcome, luck=random.random(), elapsed=elapsed)  # noqa: S311
         if isinstance(step, Settled):
             await self._keep(step)
             return
         self._retry_at[vertex] = now + step.pause
-        self._observer.retries(vertex, self.plan.attempt(vertex), step.error, step.pause)
+        if plan.paused:
+            self._hold([vertex])
+        self._observer.retries(vertex, plan.attempt(vertex), step.error, step.pause)
         _log.info(
             "component is tried again",
             build=self.id,
             component=step.component,
-            attempt=self.plan.attempt(vertex) + 1,
+            attempt=plan.attempt(vertex) + 1,
             pause=round(step.pause, 3),
-            error=step.error[:1_000],
+            error=self.plan.masked(step.error)[:1_000],
         )
         await self._record(step)
 
@@ -346,7 +372,8 @@ class Attempts(ABC):
         vertex = self.plan.graph.index[settled.component]
         self._observer.settled(vertex, self.plan.attempt(vertex), error)
         if error is not None:
-            _log.warning("component failed", build=self.id, component=settled.component, error=error[:1_000])
+            shown = self.plan.masked(error)[:1_000]
+            _log.warning("component failed", build=self.id, component=settled.component, error=shown)
             self.recall()
             if skips := self.plan.skips():
                 self._observer.skipped(skips)

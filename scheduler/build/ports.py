@@ -16,7 +16,7 @@ from scheduler.records import Position
 class Observer:
     """Is told of everything that happens to a build, as it happens; this one does not care.
 
-    Nothing here may block or raise.
+    Errors come as they are kept, with secrets in them (`Plan.masked`). Nothing here may block or raise.
     """
 
     def due(self, vertex: Vertex) -> None:
@@ -24,6 +24,12 @@ class Observer:
 
     def sent(self, vertex: Vertex, attempt: int) -> None:
         """Its request was handed to the bus."""
+
+    def resumed(self, vertex: Vertex, attempt: int) -> None:
+        """An earlier process began its attempt, and may have sent it: from now on it is awaited here."""
+
+    def departed(self, vertex: Vertex) -> None:
+        """A request that an earlier process may have sent was handed to the bus."""
 
     def waits(self, vertex: Vertex) -> None:
         """It was to be sent, or was skipped, and waits again."""
@@ -81,4 +87,5 @@ class Journey:
     extended: Mapping[Vertex, float] = field(factory=dict)
     """For changes in flight, how many seconds were added to their time."""
     begun: Mapping[Vertex, float] = field(factory=dict)
-    """For each change that was tried, how many seconds ago that was the first time."""
+    """For each change that was tried, how many seconds ago that was the first time, without those that do not
+    count for ``total_timeout``."""

@@ -1,5 +1,6 @@
 """``scheduler timeline BUILD``: who ran when, and why it took as long as it did."""
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,8 +15,8 @@ from scheduler.display import Output
 from scheduler.display.timeline import show_timeline
 from scheduler.loose import text
 from scheduler.steering import get_build
-from scheduler.timeline import Span, Timeline, read_timeline
-from scheduler.timeline import trace as trace_of
+from scheduler.timeline import Span, Timeline, Wait, read_timeline
+from scheduler.traces import trace as trace_of
 
 _SLOWEST = 10
 
@@ -67,6 +68,7 @@ def _document(found: Timeline, build: str, status: str) -> dict[str, Any]:
         "seconds": found.seconds,
         "waiting": found.waiting,
         "working": found.working,
+        "waits": _waits(found.waits),
         "most_at_a_time": found.most,
         "critical_path": [span.component for span in found.path],
         "slowest": [span.component for span in found.slowest(_SLOWEST)],
@@ -75,7 +77,7 @@ def _document(found: Timeline, build: str, status: str) -> dict[str, Any]:
 
 
 def _span(span: Span) -> dict[str, Any]:
-    return {
+    document = {
         "id": span.component,
         "state": span.state,
         "due": span.due,
@@ -83,4 +85,12 @@ def _span(span: Span) -> dict[str, Any]:
         "ended": span.ended,
         "waited": span.waiting,
         "worked": span.working,
+        "waits": _waits({kind: seconds for kind, seconds in span.waits.items() if seconds}),
     }
+    if span.before:
+        document["attempts"] = [{"sent": sent, "ended": ended} for sent, ended in span.attempts]
+    return document
+
+
+def _waits(waits: Mapping[Wait, float]) -> dict[str, float]:
+    return {kind.value: seconds for kind, seconds in waits.items()}

@@ -4,7 +4,7 @@ A line is a list of texts with their styles, and no more: a board is drawn sever
 own tables and texts take more time for it than all the rest.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeAlias
 
 from rich.cells import cell_len, set_cell_size
@@ -13,7 +13,8 @@ from rich.style import Style
 from rich.text import Text
 
 from scheduler.progress import Progress
-from scheduler.text import printable
+from scheduler.text import printable, seconds
+from scheduler.timeline import Wait
 
 Line: TypeAlias = list[tuple[str, str]]
 """Texts, each with the name of its style; empty for none."""
@@ -25,6 +26,7 @@ STATE_STYLES = {
     "retrying": "yellow",
     "skipped": "magenta",
     "errored": "bold red",
+    "cancelled": "bold red",
     "halted": "yellow",
     "paused": "yellow",
     "quarantined": "bold red",
@@ -37,6 +39,10 @@ _WORDS = (
     ("skipped", "skipped"),
     ("errored", "errored"),
 )
+_WORTH_TELLING = 0.05
+"""Seconds of waiting: less is shown as none."""
+_SPLIT = 5
+"""Cells from which on both ends of an id are shown."""
 _ALWAYS = 3
 """Of those, how many are there also when they are 0."""
 
@@ -56,6 +62,21 @@ def fit(text: str, width: int, *, pad: bool = False) -> str:
     return text + " " * (width - size) if pad else text
 
 
+def fit_id(text: str, width: int, *, pad: bool = False) -> str:
+    """As `fit`, but cut in the middle: what ids differ in mostly stands at their end."""
+    if len(text) > 4 * width + 4:
+        ends = 2 * max(0, width) + 2
+        text = text[:ends] + text[-ends:]
+    text = printable(text)
+    if width < _SPLIT or cell_len(text) <= width:
+        return fit(text, width, pad=pad)
+    tail, size = len(text), 0
+    while size + cell_len(text[tail - 1]) <= (width - 1) // 2:
+        tail -= 1
+        size += cell_len(text[tail])
+    return set_cell_size(text[:tail], width - 1 - size) + "…" + text[tail:]
+
+
 def segments(lines: Iterable[Line]) -> Iterator[Segment]:
     """Lines as rich writes them."""
     end = Segment.line()
@@ -68,6 +89,14 @@ def segments(lines: Iterable[Line]) -> Iterator[Segment]:
 def as_text(line: Line) -> Text:
     """A line as rich's own text, for what is printed once."""
     return Text.assemble(*line, no_wrap=True, overflow="ellipsis")
+
+
+def time_left(progress: Progress, now: float) -> str:
+    """``about 12.0s left``, ``overdue by 19m00s``, or nothing where nobody can say."""
+    overdue, left = progress.overdue(now), progress.left(now)
+    if overdue is not None:
+        return f"overdue by {seconds(overdue)}"
+    return "" if left is None else f"about {seconds(max(1.0, left))} left"
 
 
 def bar(done: int, total: int, width: int, style: str) -> Line:
@@ -92,12 +121,30 @@ def plain(line: Line) -> str:
     return "".join(text for text, _ in line)
 
 
+def waits_in_words(waits: Mapping[Wait, float], slots: str = "waiting") -> str:
+    """``2.0s waiting, 1m04s paused``: what there was no wait for is left out.
+
+    Args:
+        waits: seconds.
+        slots: what waiting for slots and limits is called.
+    """
+    words = {
+        Wait.SLOTS: slots,
+        Wait.RETRY: "between attempts",
+        Wait.PAUSE: "paused",
+        Wait.OUTAGE: "without the broker",
+    }
+    shown = [kind for kind in words if waits[kind] >= _WORTH_TELLING] or [Wait.SLOTS]
+    return ", ".join(f"{seconds(waits[kind])} {words[kind]}" for kind in shown)
+
+
 def columns(
     rows: list[list[str]],
     *,
     width: int | None,
     flexible: tuple[int, ...],
     right: tuple[int, ...] = (),
+    ids: tuple[int, ...] = (),
 ) -> list[list[str]]:
     """Rows of equally many cells, made equally wide column by column; two blanks belong between them.
 
@@ -106,6 +153,7 @@ def columns(
         width: the cells of a terminal that all columns share; None cuts nothing, for pipes.
         flexible: the columns that give way where there is not enough room, the last of them first.
         right: the columns with numbers.
+        ids: the columns that are cut in the middle.
     """
     if not rows:
         return []
@@ -122,7 +170,8 @@ def columns(
             if index in right:
                 cells.append(" " * (size - cell_len(cell)) + cell)
             else:
-                cells.append(fit(cell, size, pad=index < len(row) - 1))
+                cut = fit_id if index in ids else fit
+                cells.append(cut(cell, size, pad=index < len(row) - 1))
         shaped.append(cells)
     return shaped
 

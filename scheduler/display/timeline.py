@@ -1,18 +1,25 @@
 """A build's timeline in 80 columns: how many worked at a time, the critical path, the slowest."""
 
 from collections.abc import Iterable, Sequence
+from textwrap import wrap
 
 from rich.cells import cell_len
 from rich.console import Console
 
-from scheduler.display.lines import STATE_STYLES, Line, fit
+from scheduler.display.lines import STATE_STYLES, Line, fit, waits_in_words
 from scheduler.display.tables import put
 from scheduler.text import count, printable, seconds
-from scheduler.timeline import Span, Timeline, histogram
+from scheduler.timeline import Span, Timeline, Wait, histogram, waits_of
 
 _WIDTH = 80
 """Cells, also in a pipe."""
 _BLOCKS = " ▁▂▃▄▅▆▇█"
+_MARKS = {
+    Wait.SLOTS: ("░", "waiting"),
+    Wait.RETRY: ("╌", "between attempts"),
+    Wait.PAUSE: ("=", "paused"),
+    Wait.OUTAGE: ("x", "no broker"),
+}
 _SMALL = 20
 """A build of up to so many components is shown whole."""
 _SLOWEST = 10
@@ -41,18 +48,18 @@ def show_timeline(console: Console, timeline: Timeline, build: str, status: str)
         _part(
             console,
             timeline,
-            "every component (░ waiting, █ working, * critical path):",
+            f"every component ({_legend(timeline)}):",
             timeline.spans,
             width,
         )
-        _critical(console, timeline)
+        _critical(console, timeline, width)
         return
     path = timeline.path
     hidden = len(path) - _LONGEST_PATH
     shown = path if hidden <= 0 else path[: _LONGEST_PATH // 2] + path[-_LONGEST_PATH // 2 :]
     without = f", {hidden:,} not shown" if hidden > 0 else ""
     put(console, [])
-    _critical(console, timeline, without)
+    _critical(console, timeline, width, without)
     _bars(console, timeline, shown, width)
     _part(console, timeline, "slowest:", timeline.slowest(_SLOWEST), width)
 
@@ -68,21 +75,25 @@ def _concurrency(console: Console, timeline: Timeline, width: int) -> None:
     middle = f"working at a time, at most {most:,}"
     put(console, [(f"0s{middle.center(width - 2 - len(end))}{end}", "dim")])
     share = count(len(timeline.spans), "component")
-    waited, worked = seconds(timeline.waiting), seconds(timeline.working)
-    put(console, [(f"{share}: {worked} of work, {waited} of waiting for slots and limits", "")])
+    waited = waits_in_words(timeline.waits, "of waiting for slots and limits")
+    _put_wrapped(console, f"{share}: {seconds(timeline.working)} of work, {waited}", width)
 
 
-def _critical(console: Console, timeline: Timeline, more: str = "") -> None:
+def _critical(console: Console, timeline: Timeline, width: int, more: str = "") -> None:
     path = timeline.path
-    waiting = sum(span.waiting for span in path)
     working = sum(span.working for span in path)
-    took = f"{seconds(working)} working, {seconds(waiting)} waiting"
-    put(console, [(f"critical path: {count(len(path), 'component')}, {took}", "bold"), (more, "dim")])
+    took = f"{seconds(working)} working, {waits_in_words(waits_of(path))}"
+    _put_wrapped(console, f"critical path: {count(len(path), 'component')}, {took}{more}", width, "bold")
+
+
+def _put_wrapped(console: Console, line: str, width: int, style: str = "") -> None:
+    for part in wrap(line, width, subsequent_indent="  "):
+        put(console, [(part, style)])
 
 
 def _part(console: Console, timeline: Timeline, title: str, spans: Sequence[Span], width: int) -> None:
     put(console, [])
-    put(console, [(title, "dim")])
+    _put_wrapped(console, title, width, "dim")
     _bars(console, timeline, spans, width)
 
 
@@ -104,7 +115,22 @@ def _bars(console: Console, timeline: Timeline, spans: Iterable[Span], width: in
 def _bar(span: Span, timeline: Timeline, room: int, style: str) -> Line:
     """Where in time it was; what took any time at all has a cell."""
     scale = room / timeline.seconds if timeline.seconds > 0 else 0.0
-    due = min(room - 1, int((span.due - timeline.began) * scale))
-    sent = min(room - 1, max(due, int((span.sent - timeline.began) * scale)))
-    ended = min(room, max(sent + 1, round((span.ended - timeline.began) * scale)))
-    return [(" " * due + "░" * (sent - due), "yellow"), ("█" * (ended - sent) + " " * (room - ended), style)]
+    cells = [" "] * room
+
+    def place(moment: float) -> int:
+        return min(room - 1, int((moment - timeline.began) * scale))
+
+    for kind, (mark, _) in _MARKS.items():
+        for begin, end in span.waited_for(kind):
+            cells[place(begin) : place(end)] = mark * (place(end) - place(begin))
+    for begin, end in span.attempts:
+        last = min(room, max(place(begin) + 1, round((end - timeline.began) * scale)))
+        cells[place(begin) : last] = "█" * (last - place(begin))
+    line, sent = "".join(cells), place(span.sent)
+    return [(line[:sent], "yellow"), (line[sent:], style)]
+
+
+def _legend(timeline: Timeline) -> str:
+    waits = timeline.waits
+    marks = [f"{mark} {word}" for kind, (mark, word) in _MARKS.items() if waits[kind] or kind is Wait.SLOTS]
+    return ", ".join(["█ working", *marks, "* critical path"])

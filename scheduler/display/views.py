@@ -12,11 +12,11 @@ from rich.live import Live
 from rich.text import Text
 
 from scheduler.display.frame import Frame
-from scheduler.display.lines import counts, fit, plain
+from scheduler.display.lines import counts, fit, fit_id, plain, time_left
 from scheduler.display.summary import render_summary, summary_lines
 from scheduler.progress import News, Progress
 from scheduler.strictjson import encode
-from scheduler.text import printable, seconds
+from scheduler.text import count, printable, seconds
 
 _CHATTY = 60
 """Builds of up to this many components have a line for each that completes; larger ones for errors only."""
@@ -34,8 +34,8 @@ _STYLES = {"completed": "green", "errored": "bold red", "skipped": "magenta", "r
 
 def _is_worth_a_line(item: News, progress: Progress) -> bool:
     if item.state in {"completed", "skipped", "retrying"} and item.component:
-        # What a snapshot tells is older than our looking; errors are worth it all the same.
-        return progress.total <= _CHATTY and item.event is not None
+        # Errors are worth it also where they are older than our looking.
+        return progress.total <= _CHATTY and not item.old
     return item.state == "errored" or not item.component
 
 
@@ -64,7 +64,7 @@ class TerminalView:
         worth = [item for item in news if _is_worth_a_line(item, self._progress)]
         lines = [_settled_line(item, self._console.width) for item in worth[-_MOST_ERRORS:]]
         if len(worth) > len(lines):
-            lines.insert(0, Text(f"... {len(worth) - len(lines):,} lines more", style="dim"))
+            lines.insert(0, Text(f"... {count(len(worth) - len(lines), 'line')} more", style="dim"))
         if lines:
             # One print for all of them: each one moves the frame and draws it anew.
             self._console.print(Group(*lines))
@@ -80,7 +80,7 @@ class TerminalView:
 
     def summary(self, now: float) -> None:
         """Print the last word."""
-        self._console.print(render_summary(self._progress, now))
+        self._console.print(render_summary(self._progress, now, self._console.width))
 
 
 def _settled_line(item: News, width: int) -> Text:
@@ -92,7 +92,7 @@ def _settled_line(item: News, width: int) -> Text:
     text.append(f"{_SETTLED[item.state]} ".ljust(_WORD), style=_STYLES[item.state])
     room = width - _WORD
     more = f": {printable(item.error, _ERROR_WIDTH) or 'failed'}" if failed else _details(item)
-    name = fit(item.component, max(room // 2, room - cell_len(more)))
+    name = fit_id(item.component, max(room // 2, room - cell_len(more)))
     if not failed:
         return text.append(name).append(fit(more, room - cell_len(name)), style="dim")
     first, *rest = chop_cells(name + more, room)
@@ -132,9 +132,8 @@ class PlainView:
                 self._tell(item, now)
         if progress.total > _CHATTY and now >= self._next:
             self._next = now + _PLAIN_INTERVAL
-            left = progress.left(now)
-            more = "" if left is None else f"  about {seconds(left)} left"
-            self._line(now, "so far", plain(counts(progress)) + more)
+            left = time_left(progress, now)
+            self._line(now, "so far", plain(counts(progress)) + (f"  {left}" if left else ""))
 
     def _tell(self, item: News, now: float) -> None:
         if not item.component:
@@ -205,6 +204,7 @@ class JsonView:
                     "component": span.component,
                     "waited": round(span.waiting, 3),
                     "worked": round(span.working, 3),
+                    "waits": {kind.value: round(took, 3) for kind, took in span.waits.items() if took},
                 }
                 for span in progress.path
             ],

@@ -7,7 +7,11 @@ A record is everything that became true since the one before it::
 
 Reading is strict. What this version does not know is an `errors.UnreadableLog`, never passed over: a build
 that is gone on with from half of its log does things twice. Whoever changes the format counts `VERSION` up
-and goes on reading what earlier versions wrote.
+and goes on reading what earlier versions wrote. New events, and new members that may be missing, need no
+other version: an earlier one refuses them by their names.
+
+Times are those of the build's clock (`scheduler.clock`): ``at`` of a record is when it was written, ``time``
+of an event when that happened, which is earlier where the record had to wait. ``at`` never goes back.
 
 `record` is where to begin reading; `wire` has the events, `headers` what can be told without the record.
 """
@@ -16,6 +20,7 @@ from scheduler.records.headers import (
     DIGEST_HEADER,
     LOADS_HEADER,
     RECORD_HEADER,
+    REMOVED_HEADER,
     STATUS_HEADER,
     Headings,
     Status,
@@ -23,13 +28,24 @@ from scheduler.records.headers import (
     read_headers,
 )
 from scheduler.records.record import VERSION, Position, Record, compose, decode_record
-from scheduler.records.wire import Elsewhere, accepted_chunks, decode_event, document_chunks, encode_event
+from scheduler.records.tombstone import TOMBSTONE_KEPT, is_tombstone, tombstone
+from scheduler.records.wire import (
+    TIMED,
+    Elsewhere,
+    accepted_chunks,
+    decode_event,
+    document_chunks,
+    encode_event,
+)
 
 __all__ = [
     "DIGEST_HEADER",
     "LOADS_HEADER",
     "RECORD_HEADER",
+    "REMOVED_HEADER",
     "STATUS_HEADER",
+    "TIMED",
+    "TOMBSTONE_KEPT",
     "VERSION",
     "Elsewhere",
     "Headings",
@@ -43,5 +59,7 @@ __all__ = [
     "document_chunks",
     "encode_event",
     "headers_of",
+    "is_tombstone",
     "read_headers",
+    "tombstone",
 ]

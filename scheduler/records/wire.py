@@ -46,15 +46,20 @@ class Elsewhere:
     """The name under which the object store has it, as `encode_event` wrote it."""
 
 
-class _Wire(msgspec.Struct, tag_field="event", forbid_unknown_fields=True):
+_Moment: TypeAlias = Annotated[float, msgspec.Meta(ge=0)] | None
+"""Seconds since 1970; left out where it is not known, as in the logs of earlier versions."""
+
+
+class _Wire(msgspec.Struct, tag_field="event", forbid_unknown_fields=True, omit_defaults=True):
     """An event as it is written: its name as ``event``, then its fields in their order."""
 
 
-class _Accepted(_Wire, tag="accepted"):
+class _Accepted(_Wire, tag="accepted", kw_only=True, omit_defaults=True):
     digest: str
     key: str
     templates: str
     unresolved: str
+    mark: str = ""
     # The last one, so that it can be written in pieces.
     document: dict[str, Raw]
 
@@ -67,6 +72,7 @@ class _Started(_Wire, tag="started"):
 class _Sent(_Wire, tag="sent"):
     component: str
     attempt: str
+    time: _Moment = None
 
 
 class _Withdrawn(_Wire, tag="withdrawn"):
@@ -76,6 +82,8 @@ class _Withdrawn(_Wire, tag="withdrawn"):
 class _Settled(_Wire, tag="settled"):
     component: str
     body: dict[str, Any]
+    sent: _Moment = None
+    time: _Moment = None
 
 
 class _Suspended(_Wire, tag="suspended"):
@@ -84,6 +92,7 @@ class _Suspended(_Wire, tag="suspended"):
 
 class _Resumed(_Wire, tag="resumed"):
     seconds: Annotated[float, msgspec.Meta(ge=0)]
+    time: _Moment = None
 
 
 class _Finished(_Wire, tag="finished"):
@@ -107,6 +116,8 @@ class _Retrying(_Wire, tag="retrying"):
     attempt: str
     error: str
     pause: Annotated[float, msgspec.Meta(ge=0)]
+    sent: _Moment = None
+    time: _Moment = None
 
 
 class _Cancelled(_Wire, tag="cancelled"):
@@ -114,11 +125,11 @@ class _Cancelled(_Wire, tag="cancelled"):
 
 
 class _Paused(_Wire, tag="paused"):
-    pass
+    time: _Moment = None
 
 
 class _Unpaused(_Wire, tag="unpaused"):
-    pass
+    time: _Moment = None
 
 
 class _Retried(_Wire, tag="retried"):
@@ -169,22 +180,29 @@ _AnyWire: TypeAlias = (
 
 _TO_WIRE: dict[type[Event | Elsewhere], Callable[[Any], _Wire]] = {
     Accepted: lambda event: _Accepted(
-        event.digest, event.key, event.templates, event.unresolved, event.document
+        digest=event.digest,
+        key=event.key,
+        templates=event.templates,
+        unresolved=event.unresolved,
+        mark=event.mark,
+        document=event.document,
     ),
     Started: lambda event: _Started(event.component, event.attempt),
-    Sent: lambda event: _Sent(event.component, event.attempt),
+    Sent: lambda event: _Sent(event.component, event.attempt, event.time),
     Withdrawn: lambda event: _Withdrawn(event.component),
-    Settled: lambda event: _Settled(event.component, event.body),
+    Settled: lambda event: _Settled(event.component, event.body, event.sent, event.time),
     Suspended: lambda _: _Suspended(),
-    Resumed: lambda event: _Resumed(event.seconds),
+    Resumed: lambda event: _Resumed(event.seconds, event.time),
     Finished: lambda event: _Finished(event.error),
     Reported: lambda event: _Reported(event.run),
     Loading: lambda _: _Loading(),
     Released: lambda _: _Released(),
-    Retrying: lambda event: _Retrying(event.component, event.attempt, event.error, event.pause),
+    Retrying: lambda event: _Retrying(
+        event.component, event.attempt, event.error, event.pause, event.sent, event.time
+    ),
     Cancelled: lambda event: _Cancelled(event.cause),
-    Paused: lambda _: _Paused(),
-    Unpaused: lambda _: _Unpaused(),
+    Paused: lambda event: _Paused(event.time),
+    Unpaused: lambda event: _Unpaused(event.time),
     Retried: lambda event: _Retried(list(event.components), event.run),
     Supplied: lambda event: _Supplied(event.component, dict(event.output)),
     Extended: lambda event: _Extended(event.component, event.seconds),
@@ -193,40 +211,59 @@ _TO_WIRE: dict[type[Event | Elsewhere], Callable[[Any], _Wire]] = {
 }
 _FROM_WIRE: dict[type[_Wire], Callable[[Any], Event | Elsewhere]] = {
     _Accepted: lambda wire: Accepted(
-        wire.document, wire.digest, wire.key, templates=wire.templates, unresolved=wire.unresolved
+        wire.document,
+        wire.digest,
+        wire.key,
+        templates=wire.templates,
+        unresolved=wire.unresolved,
+        mark=wire.mark,
     ),
     _Started: lambda wire: Started(wire.component, wire.attempt, b""),
-    _Sent: lambda wire: Sent(wire.component, wire.attempt),
+    _Sent: lambda wire: Sent(wire.component, wire.attempt, wire.time),
     _Withdrawn: lambda wire: Withdrawn(wire.component, b""),
-    _Settled: lambda wire: Settled(wire.component, wire.body),
+    _Settled: lambda wire: Settled(wire.component, wire.body, sent=wire.sent, time=wire.time),
     _Suspended: lambda _: Suspended(),
-    _Resumed: lambda wire: Resumed(wire.seconds),
+    _Resumed: lambda wire: Resumed(wire.seconds, wire.time),
     _Finished: lambda wire: Finished(wire.error),
     _Reported: lambda wire: Reported(wire.run),
     _Loading: lambda _: Loading(),
     _Released: lambda _: Released(),
-    _Retrying: lambda wire: Retrying(wire.component, wire.attempt, wire.error, wire.pause),
+    _Retrying: lambda wire: Retrying(
+        wire.component, wire.attempt, wire.error, wire.pause, sent=wire.sent, time=wire.time
+    ),
     _Cancelled: lambda wire: Cancelled(wire.cause),
-    _Paused: lambda _: Paused(),
-    _Unpaused: lambda _: Unpaused(),
+    _Paused: lambda wire: Paused(wire.time),
+    _Unpaused: lambda wire: Unpaused(wire.time),
     _Retried: lambda wire: Retried(tuple(wire.components), wire.run),
     _Supplied: lambda wire: Supplied(wire.component, wire.output),
     _Extended: lambda wire: Extended(wire.component, wire.seconds),
     _Limited: lambda wire: Limited(wire.limits),
     _Elsewhere: lambda wire: Elsewhere(wire.object),
 }
+TIMED = frozenset({Sent, Settled, Retrying, Paused, Unpaused, Resumed})
+"""The events that have a ``time``: of the others the record's is near enough."""
 _FIELDS = {wire.__struct_config__.tag: frozenset({"event", *wire.__struct_fields__}) for wire in _FROM_WIRE}
 
 _decode = msgspec.json.Decoder(_AnyWire).decode
 
 
-def encode_event(event: Event | Elsewhere) -> bytes:
+def encode_event(event: Event | Elsewhere, time: float | None = None, sent: float | None = None) -> bytes:
     """An event as it stands in a record, or in an object of its own; all in one call.
 
     What other stores are told of is left out: the text of a started or withdrawn component is in the
     build as accepted, and what an outcome does to ``components`` follows from its body.
+
+    Args:
+        event: of `TIMED` where a time is given.
+        time: when it happened, in seconds since 1970.
+        sent: when the attempt had left that ended with it.
     """
-    return encode(_TO_WIRE[type(event)](event))
+    wire: Any = _TO_WIRE[type(event)](event)
+    if time is not None:
+        wire.time = time
+    if sent is not None:
+        wire.sent = sent
+    return encode(wire)
 
 
 def accepted_chunks(event: Accepted) -> Iterator[bytes]:

@@ -10,19 +10,28 @@ would follow from them. What makes the process end is a stream that is gone alth
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
+from functools import partial
 from typing import Any, Final
 
 import trio
 from attrs import evolve, frozen
 
 from scheduler.bus import Bus
-from scheduler.errors import AlreadyLogged, BusError, StoreError, UnreadableLog
+from scheduler.clock import BuildClock
+from scheduler.errors import (
+    AlreadyLogged,
+    BusError,
+    LogMissing,
+    StoreError,
+    StreamNotFound,
+    UnreadableLog,
+)
 from scheduler.events import Accepted, Event, Finished, Reported, Sent
 from scheduler.history import History
-from scheduler.jetstream.api import JetStream
+from scheduler.jetstream.api import JetStream, Stored
 from scheduler.jetstream.objects import Objects
 from scheduler.jetstream.reading import Delivered, read
-from scheduler.jetstream.streams import LOG, log_subject
+from scheduler.jetstream.streams import LOG, PROBE, SENTINEL, Layout, log_subject
 from scheduler.records import (
     DIGEST_HEADER,
     Elsewhere,
@@ -33,13 +42,15 @@ from scheduler.records import (
     accepted_chunks,
     decode_event,
     decode_record,
-    encode_event,
+    is_tombstone,
     read_headers,
 )
 from scheduler.stores import Departure
 from scheduler.stores.ground import Ground
+from scheduler.stores.keeper import Keeper
 from scheduler.stores.log import BuildLog, Desk
-from scheduler.stores.weather import Weather, ask_the_log
+from scheduler.stores.sentinel import Sentinel
+from scheduler.stores.weather import Weather, ask_the_log, patiently
 
 _STATUS: Final[Mapping[type[Event], Status]] = {Finished: Status.FINISHED, Reported: Status.REPORTED}
 """What a log is with an event of this kind in it."""
@@ -52,6 +63,9 @@ _MOST_EVENT_BYTES = 512 * 1024 * 1024
 _SMALL = 32 * 1024
 _LOOKED_AT_AT_ONCE = 500
 _FLUSHED_AT_ONCE = 50
+_NO_LOGS = frozenset({SENTINEL, PROBE})
+_SPOT_CHECKS = 3
+"""Logs of ours that are looked for where the stream seems to be purged."""
 
 
 @frozen
@@ -75,6 +89,7 @@ class JetStreamStore:
         position: up to where the captured replies of a build were dealt with.
         grace: seconds without a commit after which that is said loudly.
         wall_clock: seconds since 1970.
+        layout: what the streams are to be like that have to be made again.
     """
 
     name = "jetstream"
@@ -89,10 +104,12 @@ class JetStreamStore:
         position: Callable[[str], Position] = lambda _: Position(),
         grace: float = 600.0,
         wall_clock: Callable[[], float] = time.time,
+        layout: Layout | None = None,
     ) -> None:
         self.js = JetStream(bus)
         self.objects = Objects(self.js)
         self.weather = Weather(grace, lambda: bus.connected)
+        self.streams = Keeper(self.js, self.weather, layout or Layout())
         self.wall_clock = wall_clock
         self.instance = instance
         self.ground: Ground | None = None
@@ -102,12 +119,15 @@ class JetStreamStore:
             bus=bus,
             js=self.js,
             objects=self.objects,
+            streams=self.streams,
             weather=self.weather,
             instance=instance,
             position=position,
             wall_clock=wall_clock,
             start=self._start,
+            all_gone=self._all_gone,
         )
+        self._sentinel = Sentinel(self.js, instance, wall_clock)
         self._logs: dict[str, BuildLog] = {}
         self._nursery: trio.Nursery | None = None
 
@@ -116,17 +136,23 @@ class JetStreamStore:
         """Whether commits go through, as far as is known."""
         return self.weather.fine
 
+    @property
+    def trouble(self) -> str:
+        """Why commits do not go through; empty where they do, as far as is known."""
+        return self.weather.reason
+
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Write what is told; never returns.
 
         Raises:
-            LogMissing: the stream of all logs is gone.
+            LogMissing: the stream of all logs is gone, or was purged.
         """
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             nursery.start_soon(self.weather.watch)
             task_status.started()
             nursery.start_soon(self._keep_up)
+            nursery.start_soon(self._watch_over_the_log)
             while True:
                 await trio.sleep(_LULL)
                 if self._desk.waiting:
@@ -139,6 +165,40 @@ class JetStreamStore:
                 log.keep_up(_MOST_BEHIND)
                 if not count % _LOOKED_AT_AT_ONCE:
                     await trio.lowlevel.checkpoint()
+
+    async def _watch_over_the_log(self) -> None:
+        """See in time that all logs are gone: a build that waits for a reply has nothing to write."""
+        while True:
+            await trio.sleep(_KEEP_UP_PERIOD)
+            if not self._logs:
+                continue
+            try:
+                gone = await self._sentinel.is_gone()
+            except StreamNotFound:
+                gone = True
+            except BusError:
+                continue
+            if gone and not await self._all_gone():
+                await self.place_sentinel()
+
+    async def place_sentinel(self) -> None:
+        """From now on a stream that was purged is told from a single log that was removed."""
+        await patiently(self.weather, self._sentinel.place)
+
+    async def _all_gone(self) -> bool:
+        """Whether the stream of all logs was purged; that is what this process then ends with."""
+        if not await ask_the_log(self.weather, self._bus, self._sentinel.is_gone):
+            return False
+        for log in [log for log in self._logs.values() if log.n][:_SPOT_CHECKS]:
+            subject = log_subject(log.build)
+            if await ask_the_log(self.weather, self._bus, partial(self.js.last, LOG, subject)) is not None:
+                return False
+        msg = (
+            f"the stream {LOG} was purged: no build can be accepted or gone on with. Restore it from a backup"
+            " (nats stream restore); or, to forget all builds, purge SCHEDULER_REPORTS as well"
+        )
+        self.weather.missing(LogMissing(msg))
+        return True
 
     def follow_positions(self, position: Callable[[str], Position]) -> None:
         """Ask ``position`` from now on up to where the captured replies of a build were dealt with."""
@@ -157,7 +217,7 @@ class JetStreamStore:
             events = events[1:]
         log = self._log(build)
         for event in events:
-            log.put([encode_event(event)], _STATUS.get(type(event)))
+            log.put([log.encoded(event)], _STATUS.get(type(event)))
         await log.commit()
 
     def note(self, build: str, *events: Event, lazily: bool = False) -> None:
@@ -166,9 +226,9 @@ class JetStreamStore:
         if log is None or log.failure is not None:
             return
         if lazily:
-            log.put_lazily(map(encode_event, events))
+            log.put_lazily(map(log.encoded, events))
         else:
-            log.put(map(encode_event, events))
+            log.put(map(log.encoded, events))
 
     def on_failure(self, build: str, handler: Callable[[StoreError], None]) -> None:
         """Have ``handler`` told when nothing more can be written for the build."""
@@ -191,6 +251,9 @@ class JetStreamStore:
         for build in nothing:
             yield build
 
+    async def action_of(self, build: str) -> str | None:
+        """None: as for `unfinished`."""
+
     async def settle(self) -> None:
         """Commit everything that was told, what waits for company included; the caller owns the deadline."""
         await self._end_the_wait()
@@ -198,10 +261,15 @@ class JetStreamStore:
             with suppress(StoreError):
                 await log.commit_all()
 
-    def open(self, build: str, *, sequence: int, n: int, epoch: int) -> BuildLog:
-        """Write on in the log of a build that an earlier process began."""
-        log = self._logs[build] = BuildLog(build, self._desk, sequence=sequence, n=n, epoch=epoch)
+    def open(self, build: str, *, sequence: int, n: int, epoch: int, at: float = 0.0) -> BuildLog:
+        """Write on in the log of a build that an earlier process began, whose last record is of ``at``."""
+        log = self._logs[build] = BuildLog(build, self._desk, sequence=sequence, n=n, epoch=epoch, at=at)
         return log
+
+    def clock(self, build: str) -> BuildClock:
+        """The clock of a build: that of its log, where it is written here."""
+        log = self._logs.get(build)
+        return BuildClock(self.wall_clock) if log is None else log.clock
 
     def close(self, build: str) -> None:
         """Nothing more is to be written for this build. Idempotent."""
@@ -219,7 +287,7 @@ class JetStreamStore:
         batches = read(self.js, LOG, last_per_subject=True, headers_only=True)
         async with aclosing(batches):
             async for batch in batches:
-                yield [_entry(delivered) for delivered in batch]  # noqa: ASYNC119 - who leaves early closes this one, too
+                yield [_entry(delivered) for delivered in batch if delivered.subject not in _NO_LOGS]  # noqa: ASYNC119 - who leaves early closes this one, too
 
     async def history(self, subject: str) -> History:
         """Everything that stands in the log on ``subject``.
@@ -232,8 +300,27 @@ class JetStreamStore:
         async with aclosing(read(self.js, LOG, subjects=[subject])) as batches:
             async for batch in batches:
                 for delivered in batch:
-                    history.add(await self._record(delivered.data))
+                    if is_tombstone(delivered.headers):
+                        # What comes before it is none of this build, which has the id of an earlier one.
+                        history = History()
+                    else:
+                        history.add(await self._record(delivered.data))
         return history
+
+    async def last(self, subject: str) -> Stored | None:
+        """The last record of the log on ``subject``; None where there is none, or it was removed.
+
+        Raises:
+            BusError: as for `JetStream`.
+        """
+        last = await self.js.last(LOG, subject)
+        return None if last is None or is_tombstone(last.headers) else last
+
+    async def _first(self, subject: str) -> Stored | None:
+        first = await self.js.first(LOG, subject)
+        while first is not None and is_tombstone(first.headers):
+            first = await self.js.first(LOG, subject, from_sequence=first.sequence + 1)
+        return first
 
     async def _record(self, data: bytes) -> Record:
         if len(data) <= _SMALL:
@@ -264,7 +351,7 @@ class JetStreamStore:
         data = b"".join(parts)
         if len(data) > self._desk.record_bytes:
             subject = log_subject(build)
-            if await ask_the_log(self.weather, self._bus, lambda: self.js.last(LOG, subject)) is not None:
+            if await ask_the_log(self.weather, self._bus, lambda: self.last(subject)) is not None:
                 # Found out now, not after all of it has been put into the object store.
                 raise await self._explained(build, f"there is a log of {build} already")
         log = BuildLog(build, self._desk)
@@ -287,8 +374,8 @@ class JetStreamStore:
     async def _explained(self, build: str, text: str) -> AlreadyLogged:
         """What stands under the id of a build that was to begin."""
         subject = log_subject(build)
-        first = await ask_the_log(self.weather, self._bus, lambda: self.js.first(LOG, subject))
-        last = await ask_the_log(self.weather, self._bus, lambda: self.js.last(LOG, subject))
+        first = await ask_the_log(self.weather, self._bus, lambda: self._first(subject))
+        last = await ask_the_log(self.weather, self._bus, lambda: self.last(subject))
         if first is None or last is None:
             return AlreadyLogged(text)
         try:

@@ -32,8 +32,10 @@ from scheduler.events import (
 from scheduler.records import Elsewhere, Position, Status, decode_record
 from simulation.gauges import Gauges
 from simulation.knowledge import Attempt, Build, Component, Reply
+from simulation.replies import Replies
 from simulation.rulebook import Rulebook
 from simulation.scenario import Scenario, dependencies
+from simulation.times import Times
 from simulation.trace import Step
 
 _LONG_ENOUGH = 5.0
@@ -60,6 +62,8 @@ class Checker:
         self._scenario = scenario
         self._rulebook = Rulebook(scenario)
         self._gauges = Gauges(scenario, self._rulebook, self._wrong)
+        self._times = Times(scenario, self._wrong)
+        self._replies = Replies(scenario, self._wrong)
         self._builds: dict[str, Build] = {}
         for document in scenario.builds:
             needed = dependencies(document)
@@ -82,6 +86,10 @@ class Checker:
             "report left": self._report_left,
             "report arrived": self._report_arrived,
             "answers": self._answers,
+            "progress left": self._progress,
+            "reply arrived": lambda step: self._replies.arrived(step.detail, step.time),
+            "starts": lambda step: self._replies.started(step.who, step.time),
+            "server gone": lambda step: self._replies.gone(step.time),
             "taken": self._taken,
             "replies lost": self._replies_lost,
             "order left": self._order_left,
@@ -136,6 +144,7 @@ class Checker:
             return
         n, who = record.n, record.instance.rpartition("-")[0]
         build.instances.append(who)
+        self._times.written(name, record.at)
         if headers.get("Scheduler-Status") != build.history.status.value:
             self._wrong(f"{name}: record {n} says {headers.get('Scheduler-Status')}")
         for event in record.events:
@@ -174,6 +183,7 @@ class Checker:
             case Accepted():
                 self._worked.setdefault(who, self._now)
                 build.loaded[who] = n
+                self._times.taken_up(name, who, self._now)
             case Loading():
                 self._taken_up(name, build, n, who)
                 self._load(build, n, who)
@@ -204,6 +214,7 @@ class Checker:
     def _load(self, build: Build, n: int, who: str) -> None:
         build.loaded[who] = n
         build.loaded_at[who] = self._now
+        self._times.taken_up(build.document["id"], who, self._now)
         build.fenced.discard(who)
 
     def _end(self, one: Component, n: int) -> None:
@@ -222,8 +233,9 @@ class Checker:
             self._wrong(f"G4 {name}: {component} is started as {identity}, after {one.current.id}")
         if attempt.ended_at:
             self._wrong(f"G4 {name}: {component} is started as {identity}, which was used before")
-        attempt.started_at = n
-        one.current = attempt
+        attempt.started_at, attempt.began = n, self._now
+        self._times.started(name, build, one.pause, self._now)
+        one.current, one.pause = attempt, None
         one.tries += 1
         most = self._rulebook.retry(build.document, one.change).attempts
         if one.tries > most:
@@ -240,6 +252,7 @@ class Checker:
         if event.error.startswith("outcome unknown"):
             self._wrong(f"G4 {name}: {component} is tried again, its outcome unknown")
         self._has_a_reason(name, build, component, one, event.error)
+        one.pause = self._now, event.pause
         self._end(one, n)
         self._gauges.ended(name, component)
 
@@ -338,13 +351,19 @@ class Checker:
             if attempt is None or first is None:
                 self._wrong(f"{name}: {component} timed out and never left")
                 return
-            if any(reply.time < first + seconds - 0.001 for reply in kept):
+            until = first + seconds - 0.001
+            if len(build.loaded) > 1 and not self._scenario.clocks.agree:
+                # By the clock of the process that took it up, its time may have been over by then.
+                until = min(until, max(build.loaded_at.values()))
+            if any(reply.time < until for reply in kept):
                 self._wrong(f"{name}: {component} timed out, and its reply was captured in time")
             # What may have left before the build was halted is not sent again.
             lost = not attempt.arrived and not one.ever_unheard and not build.ever_halted
             if lost and self._scenario.resend != "never":
                 self._wrong(f"G4 {name}: {component} timed out, and never reached the broker")
             self._too_early(name, build, component, attempt, seconds)
+            self._replies.timed_out(name, build, attempt, seconds)
+            self._times.timed_out(name, build, attempt, seconds, self._now)
         elif text.startswith("no connector is subscribed"):
             if not one.ever_unheard:
                 self._wrong(f"{name}: {component} fails for want of a connector, and was heard")
@@ -473,6 +492,9 @@ class Checker:
         if who != step.who and refused and int(number) > mine[-1] and step.who in build.loaded:
             build.fenced.add(step.who)
 
+    def _progress(self, step: Step) -> None:
+        self._times.told(step.build, self._builds[step.build], step.who, json.loads(step.detail), self._now)
+
     # Replies.
 
     def _answers(self, step: Step) -> None:
@@ -480,6 +502,10 @@ class Checker:
         if one is not None:
             state, serial, _, attempt = step.detail
             one.answers[serial] = state
+            self._replies.said(serial, attempt)
+            current = one.attempts.get(attempt)
+            if current is not None and current.answered is None:
+                current.answered = self._now
             self._gauges.answered(attempt)
 
     def _taken(self, step: Step) -> None:

@@ -14,7 +14,7 @@ from unittest import mock
 import structlog
 import trio
 import trio._core._run as trio_run
-from fake_jetstream import DAY_ZERO, SECOND, Later
+from fake_jetstream import Later
 from trio.testing import MockClock
 
 T = TypeVar("T")
@@ -113,7 +113,7 @@ def run(seed: int, main: Callable[[Later], Awaitable[T]], log: Callable[[str, di
         raise Stuck(msg)
 
     try:
-        with _patched(source), _logging(log), _alarm(seed):
+        with _alarm(seed), _patched(source), _logging(log):
             return trio.run(watched, clock=work.clock, instruments=[watch])
     finally:
         random.setstate(before)
@@ -126,8 +126,6 @@ def _patched(source: random.Random) -> Iterator[None]:
         mock.patch.object(secrets, "token_hex", lambda size=32: source.randbytes(size).hex()),
         mock.patch.object(secrets, "token_bytes", lambda size=32: source.randbytes(size)),
         mock.patch.object(secrets, "randbelow", source.randrange),
-        mock.patch.object(time, "time", wall_clock),
-        mock.patch.object(time, "time_ns", _wall_clock_ns),
         mock.patch.object(time, "monotonic", trio.current_time),
         # How long our own code takes is no part of the simulation: it takes no time at all.
         mock.patch.object(time, "perf_counter", trio.current_time),
@@ -140,15 +138,6 @@ def _patched(source: random.Random) -> Iterator[None]:
     finally:
         for patch in reversed(patches):
             patch.stop()
-
-
-def wall_clock() -> float:
-    """Seconds since 1970."""
-    return DAY_ZERO / SECOND + trio.current_time()
-
-
-def _wall_clock_ns() -> int:
-    return round(wall_clock() * SECOND)
 
 
 async def _in_place(work: Callable[..., T], *args: Any, **_: Any) -> T:
@@ -176,10 +165,14 @@ def _alarm(seed: int) -> Iterator[None]:
     def ring(_: int, __: FrameType | None) -> None:
         raise Stuck(f"seed {seed} does not end within {_LONGEST} s")
 
+    # There is one such timer in a process, and the test that the run is part of may have set it.
     before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, _LONGEST)
+    left, interval = signal.setitimer(signal.ITIMER_REAL, _LONGEST)
+    began = time.monotonic()
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+        if left:
+            signal.setitimer(signal.ITIMER_REAL, max(0.001, left - time.monotonic() + began), interval)

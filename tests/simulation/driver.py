@@ -17,6 +17,7 @@ from scheduler.config import Settings, parse_resend, parse_retry_rules, parse_ru
 from scheduler.errors import NoResponders
 from scheduler.stores.jetstream import JetStreamStore
 from simulation import determinism
+from simulation.clocks import Clocks
 from simulation.connectors import TYPES, Connector
 from simulation.faults import Faults
 from simulation.network import SimBus
@@ -57,6 +58,8 @@ class Driver:
             rules=parse_rules(scenario.operating.rules),
             retries=parse_retry_rules(scenario.operating.retries),
         )
+        self.world.broker.size = scenario.cluster.servers
+        self.clocks = Clocks(scenario.clocks)
         self.processes: list[Process] = []
         self.connectors = [
             Connector(self.world, f"{kind}-connector", kind, manners)
@@ -147,6 +150,7 @@ class Driver:
         """Start one more process of the service."""
         assert self._nursery is not None
         process = Process(self, f"s{len(self.processes) + 1}")
+        self.clocks.started(process, len(self.processes))
         self.processes.append(process)
         self._nursery.start_soon(process.run, name=process.name)
 
@@ -203,15 +207,16 @@ def simulate(seed: int) -> Driver:
     drivers: list[Driver] = []
 
     async def main(later: Later) -> None:
-        drivers.append(Driver(imagine(seed), later))
-        await drivers[0].run()
+        driver = Driver(imagine(seed), later)
+        drivers.append(driver)
+        # Its default was bound when the module was imported.
+        store = partial(JetStreamStore, wall_clock=driver.clocks.wall_clock)
+        with driver.clocks.in_use(), mock.patch.object(scheduler.process, "JetStreamStore", store):
+            await driver.run()
 
     def log(level: str, event: JSON) -> None:
         if drivers:
             drivers[0].log(level, event)
 
-    # Its default was bound when the module was imported.
-    told = partial(JetStreamStore, wall_clock=determinism.wall_clock)
-    with mock.patch.object(scheduler.process, "JetStreamStore", told):
-        determinism.run(seed, main, log)
+    determinism.run(seed, main, log)
     return drivers[0]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 from fake_jetstream import NO_ROOM, UNAVAILABLE
 
+from scheduler.jetstream.streams import REPLIES
 from simulation.processes import Process
 from simulation.scenario import MOMENTS, Fault
 
@@ -36,6 +37,9 @@ class Faults:
             broker.restart()
         if broker.jetstream.silent:
             broker.regain_quorum()
+        for server in list(broker.gone):
+            broker.regain_server(server)
+        broker.jetstream.leaderless.clear()
         broker.jetstream.refusal = None
         broker.jetstream.no_room = False
         broker.slow_disk = 0.0
@@ -176,6 +180,40 @@ class Faults:
         self._world.broker.slow_disk = (0.2, 1.0, 6.0)[fault.number % 3]
         await trio.sleep(until)
         self._world.broker.slow_disk = 0.0
+
+    async def _server(self, fault: Fault, until: float) -> None:
+        """A server of the cluster goes, and what it led has no leader for a while."""
+        broker = self._world.broker
+        hangs, first, leads = fault.number % 2, fault.number // 2 % 4, fault.number // 8 % 4
+        lost: list[int] = []
+
+        def strike(victim: Process) -> None:
+            server = victim.bus.server if first else victim.listener.server
+            if server is None or not broker.up:
+                return
+            self._trace.add("server gone", victim.name, detail=(server, hangs, leads))
+            lost.append(server)
+            broker.lose_server(server, hangs=bool(hangs), seconds=max(until, 20.0 * hangs))
+            if leads:
+                broker.jetstream.leaderless.add(REPLIES)
+            if leads == 1:
+                broker.lose_quorum()
+
+        await self._moment(fault, strike)
+        election = 0.5 + fault.number % 100 / 25
+        await trio.sleep(min(election, until))
+        if lost and leads:
+            broker.jetstream.leaderless.discard(REPLIES)
+        if lost and leads == 1 and broker.jetstream.silent:
+            broker.regain_quorum()
+        await trio.sleep(until)
+        for server in lost:
+            broker.regain_server(server)
+
+    async def _clock(self, fault: Fault, _: float) -> None:
+        victim = self._victim(fault.number)
+        if victim is not None:
+            self._driver.clocks.set(victim, fault.seconds)
 
     async def _consumers(self, _: Fault, __: float) -> None:
         """Consumers in memory are gone, as after a change of leader."""

@@ -14,7 +14,7 @@ from simulation.operating import JSON
 from simulation.rulebook import Rulebook
 from simulation.scenario import Scenario
 
-_QUIET = {"connector dies", "cut connector", "cut client", "consumers"}
+_QUIET = {"connector dies", "cut connector", "cut client", "consumers", "clock"}
 """Faults that keep no request from leaving soon after it has its slot."""
 _UNDER_WAY = 3.0
 """Seconds that may lie between the slot of a request and its departure, where all is well."""

@@ -26,6 +26,8 @@ class Attempt:
     id: str
     started_at: int = 0
     """The record with its start, once that is committed and as long as it is not withdrawn."""
+    began: float = 0.0
+    """When that was committed."""
     sent_at: int = 0
     """The first record that says that it has left."""
     ended_at: int = 0
@@ -35,6 +37,8 @@ class Attempt:
     replies: list[Reply] = field(factory=list)
     arrived: int = 0
     """How many copies of the request reached the broker, and somebody there."""
+    answered: float | None = None
+    """When a connector answered it first."""
     unheard: bool = False
     """Whether the broker said of the last departure that nobody received it."""
 
@@ -50,6 +54,8 @@ class Component:
     """The one that was started and has not ended."""
     tries: int = 0
     """Attempts that were started, since an operator had it sent again where one did."""
+    pause: tuple[float, float] | None = None
+    """When another attempt was decided on, and the seconds until it may begin."""
     settled: Mapping[str, Any] | None = None
     answers: dict[str, str] = field(factory=dict)
     """Serial and state of whatever connectors said of it."""

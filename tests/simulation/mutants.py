@@ -3,6 +3,7 @@
 A checker that finds nothing proves nothing until it is known what it finds.
 """
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from types import SimpleNamespace
@@ -15,10 +16,12 @@ from attrs import evolve
 from scheduler.build import Walk
 from scheduler.bus import Bus
 from scheduler.captured import Captured
+from scheduler.clock import BuildClock
 from scheduler.config import Settings
 from scheduler.connector import Connectors
 from scheduler.errors import BusError, TemplateError, WrongLastSequence
 from scheduler.events import Accepted, Cancelled, Event, Paused, Sent, Settled, Started, Supplied, Withdrawn
+from scheduler.history import History
 from scheduler.jetstream.api import Ack, JetStream
 from scheduler.jetstream.streams import report_subject
 from scheduler.loading import Loaded, Loader
@@ -278,7 +281,7 @@ class _HastyBus:
 
     def publish(self, subject: str, data: bytes, **options: Any) -> SimpleNamespace:
         self._bus.publish(subject, data, **options)
-        return SimpleNamespace(generation=self._bus.generation)
+        return SimpleNamespace(generation=self._bus.generation, refused=None)
 
     async def flush(self) -> None:
         await trio.lowlevel.checkpoint()
@@ -315,7 +318,7 @@ def _one_id_for_all_attempts() -> list[Patch]:
 
     def same(plan: Plan, vertex: int, change: Any) -> Request:
         request = make(plan, vertex, change)
-        attempt = f"{request.build}/{request.component}/1"
+        attempt = f"{request.build}/{request.component}/1{request.mark}"
         return evolve(request, attempt=attempt, started=evolve(request.started, attempt=attempt))
 
     return [(Plan, "_request", same)]
@@ -444,6 +447,45 @@ def _dependents_of_what_failed() -> list[Patch]:
     return [(Plan, "begin", careless), (Plan, "_skip_behind", lambda *_: None)]
 
 
+def _durations_by_the_wall_clock() -> list[Patch]:
+    """A build's clock goes by the machine's."""
+    return [(BuildClock, "__call__", lambda _: time.time())]
+
+
+def _clocks_that_begin_anew() -> list[Patch]:
+    """The next process goes by its own clock, though times in the log are later."""
+    init = BuildClock.__init__
+
+    def forgetful(clock: BuildClock, wall_clock: Callable[[], float] = time.time, *_: object) -> None:
+        init(clock, wall_clock)
+
+    return [(BuildClock, "__init__", forgetful), (BuildClock, "go_on_after", lambda *_: None)]
+
+
+def _no_second_listener() -> list[Patch]:
+    """Replies come in on one connection."""
+    init = Connectors.__init__
+
+    def deaf(connectors: Connectors, *args: Any, **options: Any) -> None:
+        init(connectors, *args, **{**options, "listener": None})
+
+    return [(Connectors, "__init__", deaf)]
+
+
+def _pauses_by_the_clock_of_the_next_process() -> list[Patch]:
+    """What is left of a pause is what the clock says, however far it is behind the log."""
+    journey = Loader._journey
+
+    def credulous(loader: Loader, plan: Plan, history: History, *args: Any) -> Any:
+        latest, history.latest = history.latest, 0
+        try:
+            return journey(loader, plan, history, *args)
+        finally:
+            history.latest = latest
+
+    return [(Loader, "_journey", credulous)]
+
+
 _MAKERS: tuple[Callable[[], list[Patch]], ...] = (
     _no_write_ahead,
     _accepted_too_early,
@@ -479,6 +521,10 @@ _MAKERS: tuple[Callable[[], list[Patch]], ...] = (
     _limits_of_builds_not_read,
     _what_is_in_flight_has_no_slot,
     _dependents_of_what_failed,
+    _durations_by_the_wall_clock,
+    _clocks_that_begin_anew,
+    _pauses_by_the_clock_of_the_next_process,
+    _no_second_listener,
 )
 MUTANTS: Mapping[str, Callable[[], list[Patch]]] = {
     maker.__name__.strip("_").replace("_", " "): maker for maker in _MAKERS

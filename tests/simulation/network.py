@@ -5,13 +5,16 @@ cut (some of what is under way arrives, the rest is lost), or go silent for a wh
 may then still arrive long after its client has given it up.
 """
 
+import math
 from collections import deque
 from collections.abc import Callable
+from contextvars import Token
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import trio
 from fake_bus import _parse
 
+from scheduler.bus import Handler
 from scheduler.bus.endpoint import Endpoint
 from scheduler.bus.outbox import Barrier
 
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
 MAX_PAYLOAD = 1024 * 1024
 _FIRST_DELAY = 0.25
 _LAST_DELAY = 5.0
+_UNNOTICED = 15.0
+"""Seconds for which a connection may bring nothing any more before it is given up."""
 
 Item: TypeAlias = Any
 """What travels in a lane."""
@@ -76,8 +81,10 @@ class Lane:
 class Link:
     """One connection, from its handshake until both ends have given it up."""
 
-    def __init__(self, broker: "Broker", bus: "SimBus") -> None:
+    def __init__(self, broker: "Broker", bus: "SimBus", server: int) -> None:
         self.bus = bus
+        self.server = server
+        """Which server of the cluster it goes to."""
         self.up = Lane(broker.world, lambda item: broker.receive(self, item))
         self.down = Lane(broker.world, lambda item: bus.receive(self, item))
         self.interests: dict[int, tuple[str, str]] = {}
@@ -87,17 +94,24 @@ class Link:
 class SimBus(Endpoint):
     """The Bus of one process, over simulated connections to the broker."""
 
-    def __init__(self, world: "World", name: str) -> None:
+    def __init__(self, world: "World", name: str, enter: Callable[[], Token[Any]] | None = None) -> None:
         super().__init__(f"_INBOX.{name}", MAX_PAYLOAD)
         self.name = name
         self.dead = False
         """Whether the process is gone: nothing of it leaves any more."""
         self.link: Link | None = None
         self._world = world
+        self._enter = enter
+        """Says whose code runs from now on, where that is to be known."""
         self._greeted = False
         self._known: set[int] = set()
         self._asked: dict[Barrier, None] = {}
         self._delay = _FIRST_DELAY
+        self.server: int | None = None
+        """The server of the cluster that it is, or was last, connected to."""
+        self.avoided: Callable[[], int | None] = lambda: None
+        """Gives a server that is not to be taken while there is another one."""
+        self.lost_at = -math.inf
         self._came_up = trio.Event()
         self._pumping = False
         self.outbox.on_work = self._work
@@ -115,17 +129,28 @@ class SimBus(Endpoint):
         broker = self._world.broker
         if self.dead or self.link is not None:
             return
-        if not broker.up:
+        server = self._choose(broker.servers())
+        if server is None:
             pause = self._world.rng.uniform(0, self._delay)
             self._delay = min(2 * self._delay, _LAST_DELAY)
             broker.when_up(lambda: self._world.later.after(pause, self._connect))
             return
-        link = self.link = Link(broker, self)
+        self.server = server
+        link = self.link = Link(broker, self, server)
         broker.accept(link)
         self._known = set(self.interests)
         for interest in self.interests.values():
             link.up.send(("SUB", interest.sid, interest.subject, interest.queue))
         link.up.send(("PING", None))
+
+    def _choose(self, servers: list[int]) -> int | None:
+        """One of the servers that are there, by preference another one than the last."""
+        avoided = self.avoided()
+        liked = [server for server in servers if server not in {avoided, self.server}]
+        servers = liked or [server for server in servers if server != avoided] or servers
+        if len(servers) < 2:
+            return servers[0] if servers else None
+        return self._world.rng.choice(servers)
 
     def _established(self) -> None:
         now = self.interests
@@ -151,6 +176,7 @@ class SimBus(Endpoint):
             self._world.trace.add("lost", self.name, detail=self.generation)
         self.link = None
         self._greeted = False
+        self.lost_at = trio.current_time()
         self._world.later.after(self._world.rng.uniform(0.0, 2 * self._delay), self._connect)
 
     def die(self, keep: int) -> None:
@@ -182,7 +208,10 @@ class SimBus(Endpoint):
         handler = self.handlers.get(kind)
         if handler is not None:
             self._world.delivered(self.name, payload)
+            token = self._enter() if self._enter is not None else None
             handler(payload)
+            if token is not None:
+                token.var.reset(token)
 
     def _work(self) -> None:
         if self._greeted and not self._pumping:
@@ -216,3 +245,49 @@ class SimBus(Endpoint):
     def _ask(self, link: Link, barrier: Barrier) -> None:
         self._asked[barrier] = None
         link.up.send(("PING", barrier))
+
+
+class SimListener(SimBus):
+    """The second connection of a process, to another server than the first one's; only where there is one."""
+
+    def __init__(self, first: SimBus, world: "World", enter: Callable[[], Token[Any]]) -> None:
+        super().__init__(world, f"{first.name}-listener", enter)
+        self._first = first
+        self._since = math.inf
+        self._was_there = False
+        self._same_server = True
+        self._first_server = first.server
+        first.avoided = lambda: self.server if self.connected else None
+        first.on_connected(self._on_first_connected)
+
+    def begin(self) -> None:
+        """Connect, where there is more than one server."""
+        self._first_server = self._first.server
+        if self._world.broker.size > 1:
+            self._connect()
+
+    def listen(self, subject: str, handler: Handler) -> None:
+        """As in the port."""
+        interest = self._begin(subject, "", handler)
+        if self.connected:
+            self.outbox.command(interest.line)
+
+    def missed(self, *, captured: bool) -> bool:
+        """As in the port."""
+        return not self._was_there and not (captured and self._same_server)
+
+    def _choose(self, servers: list[int]) -> int | None:
+        theirs = self._first.server if self._first.link is not None else None
+        return super()._choose([server for server in servers if server != theirs])
+
+    def _established(self) -> None:
+        self._since = trio.current_time()
+        super()._established()
+
+    def _on_first_connected(self) -> None:
+        first = self._first
+        self._was_there = self.connected and self._since <= first.lost_at - _UNNOTICED
+        self._same_server = first.server == self._first_server
+        self._first_server = first.server
+        if self.link is not None and self.server == first.server:
+            self.lose(self.link)

@@ -1,6 +1,7 @@
 """The processes of the service: each on a connection of its own, to be killed at any moment."""
 
 from contextvars import ContextVar
+from functools import partial
 from typing import TYPE_CHECKING
 
 import attrs
@@ -9,7 +10,7 @@ from attrs import define, field
 
 from scheduler.process import open_store
 from scheduler.service import Service
-from simulation.network import SimBus
+from simulation.network import SimBus, SimListener
 
 if TYPE_CHECKING:
     from simulation.driver import Driver
@@ -22,12 +23,15 @@ class Process:
     driver: "Driver"
     name: str
     bus: SimBus = field(init=False)
+    listener: SimListener = field(init=False)
     service: Service | None = None
     scope: trio.CancelScope = field(factory=trio.CancelScope)
     over: trio.Event = field(factory=trio.Event)
 
     def __attrs_post_init__(self) -> None:
-        self.bus = SimBus(self.driver.world, self.name)
+        enter = partial(WHO.set, self)
+        self.bus = SimBus(self.driver.world, self.name, enter)
+        self.listener = SimListener(self.bus, self.driver.world, enter)
 
     async def run(self) -> None:
         """What `scheduler serve` does, over the simulated bus."""
@@ -38,8 +42,9 @@ class Process:
         try:
             with self.scope:
                 await self.bus.connect()
+                self.listener.begin()
                 store = await open_store(settings, self.bus)
-                self.service = Service(settings, self.bus, store)
+                self.service = Service(settings, self.bus, store, listener=self.listener)
                 await self.service.run()
         except Exception as error:  # noqa: BLE001 - it is what the process ends with
             # What comes out of a killed process is nobody's business: it could not say so.
@@ -50,6 +55,7 @@ class Process:
             if not self.bus.dead:
                 trace.add("ends", self.name)
                 self.bus.die(keep=1_000_000)
+                self.listener.die(keep=0)
                 self.driver.ended()
 
     def kill(self) -> None:
@@ -57,6 +63,7 @@ class Process:
         if self.alive:
             self.driver.trace.add("killed", self.name)
             self.bus.die(keep=self.driver.world.rng.choice((0, 1, 1_000_000)))
+            self.listener.die(keep=0)
             self.scope.cancel()
 
     @property

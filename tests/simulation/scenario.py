@@ -5,6 +5,8 @@ from typing import Any, TypeAlias
 
 from attrs import field, frozen
 
+from simulation.clocks import Disorder, disorder
+from simulation.cluster import HARMLESS, Cluster, cluster
 from simulation.connectors import PROVIDERS, TYPES, Manners
 from simulation.operating import Operating, operate, spoil
 
@@ -71,7 +73,7 @@ class Fault:
     at: float
     kind: str
     seconds: float
-    """How long it lasts; for a crash, until the next process starts."""
+    """How long it lasts; for a crash, until the next process starts; for a clock, by how much it is set."""
     number: int
     """Chooses among several of the kind: which connector, how much is lost, which moment."""
     moment: str = ""
@@ -93,6 +95,10 @@ class Scenario:
     grace: float
     manners: tuple[Manners, ...]
     """Of the connector of each type."""
+    clocks: Disorder
+    """What is wrong with the clocks of processes."""
+    cluster: Cluster
+    """The servers of the broker."""
     operating: Operating
     """How builds are to be run, and what operators ask for."""
 
@@ -126,6 +132,14 @@ def imagine(seed: int) -> Scenario:
     for number, strike in enumerate(operating.strikes):
         which = (seed + number) * 3
         faults.append(Fault(strike.at, strike.kind, strike.seconds, which, strike.moment))
+    clocks = disorder(seed, min(begin.values()), heals_at)
+    faults += [Fault(one.at, "clock", one.seconds, one.number) for one in clocks.settings]
+    if clocks.change_after_failure:
+        faults.append(Fault(0.0, "crash at", 0.05, len(faults), "failed"))
+    servers = cluster(seed, min(begin.values()))
+    if servers.alone:
+        faults = [fault for fault in faults if fault.kind in HARMLESS]
+    faults += [Fault(one.at, "server", one.seconds, one.number, one.moment) for one in servers.losses]
     return Scenario(
         seed=seed,
         builds=builds,
@@ -137,6 +151,8 @@ def imagine(seed: int) -> Scenario:
         resend=rng.choice(("unsent", "unsent", "unsent", "always", "never")),
         grace=rng.choice((0.0, 1.0, 10.0)),
         manners=manners,
+        clocks=clocks,
+        cluster=servers,
         operating=operating,
     )
 

@@ -24,6 +24,10 @@ class Broker:
     def __init__(self, world: "World") -> None:
         self.world = world
         self.up = True
+        self.size = 1
+        """How many servers it has."""
+        self.gone: set[int] = set()
+        """Servers that are not there."""
         self.jetstream = FakeJetStream(self, world.later)
         self.links: dict[Link, None] = {}
         self._returned: list[Callable[[], None]] = []
@@ -38,6 +42,29 @@ class Broker:
     def when_up(self, job: Callable[[], None]) -> None:
         """Call ``job`` once when the broker is there again."""
         self._returned.append(job)
+
+    def servers(self) -> list[int]:
+        """Those that can be connected to."""
+        return [server for server in range(self.size) if server not in self.gone] if self.up else []
+
+    def lose_server(self, server: int, *, hangs: bool, seconds: float) -> None:
+        """A server ends at once, or hangs for so long: what it was told last nobody else hears."""
+        self.gone.add(server)
+        for link in [link for link in self.links if link.server == server]:
+            if hangs:
+                self.world.silence(link.bus, seconds, both=True)
+            else:
+                link.up.close()
+                self.forget(link)
+                self.world.later.after(self.world.latency(), partial(link.bus.lose, link))
+        # Consumers in memory were there, or follow whoever leads now.
+        self.jetstream.restart()
+
+    def regain_server(self, server: int) -> None:
+        """It is back."""
+        self.gone.discard(server)
+        if self.up:
+            self.restart()
 
     def crash(self) -> None:
         """End at once: all connections break, what was on its way in is lost."""
@@ -215,12 +242,13 @@ class World:
         self.later.after(late + 0.05, lambda: self.broker.forget(link))
         self.later.after(self.latency(), lambda: link.bus.lose(link))
 
-    def silence(self, bus: SimBus, seconds: float) -> None:
+    def silence(self, bus: SimBus, seconds: float, *, both: bool = False) -> None:
         """Nothing arrives for so long, in one direction or both; the client gives it up after 10 to 15 s."""
         link = bus.link
         if link is None:
             return
-        lanes = self.rng.choice([(link.up, link.down), (link.up,), (link.down,)])
+        ways = [(link.up, link.down), (link.up,), (link.down,)]
+        lanes = ways[0] if both else self.rng.choice(ways)
         for lane in lanes:
             lane.stalled = True
         self.trace.add("silent", bus.name)
@@ -272,6 +300,8 @@ class World:
     def arrived(self, who: str, message: Published) -> None:
         """A message reaches the broker."""
         self._note("arrived", who, message)
+        if self.broker.size > 1 and who.endswith("-connector"):
+            self.trace.add("reply arrived", who, detail=json.loads(message.data)["serial"])
 
     def unheard(self, who: str, message: Published) -> None:
         """Nobody was there for a message that reached the broker."""
@@ -290,6 +320,9 @@ class World:
             record = (message.headers or {}).get("Scheduler-Record", "")
             takes_up = b'"event":"loading"' in message.data or b'"event":"retried"' in message.data
             self.trace.add(f"append {kind}", who, subject[len("scheduler.log.") :], detail=(record, takes_up))
+        elif subject.startswith("scheduler.event.") and kind == "left":
+            told = json.loads(message.data)
+            self.trace.add("progress left", who, told["build"], detail=json.dumps(told["events"]))
         elif subject.startswith("scheduler.build.") and who == "operator":
             document = json.loads(message.data)
             detail = (subject[len("scheduler.build.") :], message.reply, document)
