@@ -191,8 +191,7 @@ class JetStream:
         """
         if expected is not None:
             headers = {**(headers or {}), "Nats-Expected-Last-Subject-Sequence": str(expected)}
-        if self.suspended:
-            raise JetStreamUnavailable(f"{subject} was not sent: {self.suspended}")
+        self.check_suspended(subject)
         if len(data) > _SURELY_STORED:
             beside = len(subject) + sum(len(name) + len(value) + 4 for name, value in (headers or {}).items())
             if len(data) > self.most_bytes(beside):
@@ -204,6 +203,11 @@ class JetStream:
         ack = read_ack(subject, answer)
         self.on_ack(subject, ack)
         return ack
+
+    def check_suspended(self, subject: str) -> None:
+        """Raise JetStreamUnavailable where nothing may be published, on ``subject`` or any other."""
+        if self.suspended:
+            raise JetStreamUnavailable(f"{subject} was not sent: {self.suspended}")
 
     def _too_large(self, subject: str, size: int) -> MessageTooLarge:
         most = self.most_bytes(0)

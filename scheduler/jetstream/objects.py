@@ -237,6 +237,7 @@ class Objects:
                 return "" if older is None else _nuid(older.data)
 
     async def _send(self, subject: str, data: bytes, chunk_bytes: int) -> None:
+        self._js.check_suspended(subject)
         window = _Window(self._js, subject)
         bus = self._js.bus
         inbox = bus.new_inbox()
