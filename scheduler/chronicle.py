@@ -218,6 +218,9 @@ class _Memory:
     def _settle(self, step: Settled, at: float) -> None:
         chronicle, vertex = self._chronicle, self._graph.index[step.component]
         completed = step.body["_state"] == State.COMPLETED
+        if not completed and chronicle.ended(vertex):
+            # A late success, kept beside the error: it had ended before.
+            return
         self._send(step.component, step.sent, at)
         if completed and vertex not in self._supplied:
             chronicle.note_late_success(vertex)

@@ -20,19 +20,22 @@ class BuildClock:
     Args:
         wall_clock: seconds since 1970; asked now, and then no more.
         after: a time that has been; this clock is never behind it.
-        monotonic: seconds since some moment.
+        monotonic: seconds since some moment; Trio's clock, unless it is given.
     """
 
-    __slots__ = ("_monotonic", "_offset")
+    __slots__ = ("_monotonic", "_offset", "began")
 
     def __init__(
         self,
         wall_clock: Callable[[], float] = time.time,
         after: float = 0.0,
-        monotonic: Callable[[], float] = trio.current_time,
+        monotonic: Callable[[], float] | None = None,
     ) -> None:
-        self._monotonic = monotonic
-        self._offset = max(wall_clock(), after) - monotonic()
+        # `trio.current_time` looks the clock up each time, and this is called several times a component.
+        self._monotonic = monotonic or trio.lowlevel.current_clock().current_time
+        self._offset = max(wall_clock(), after) - self._monotonic()
+        self.began = self()
+        """When the build was accepted, where that was here."""
 
     def __call__(self) -> float:
         """Seconds since 1970."""

@@ -227,8 +227,10 @@ class Control:
         answer = summary(seen)
         answer |= {
             "seq": seen.sequence,
+            "source": seen.source,
             "now": seen.chronicle.clock(),
             "eta": await self._prospects.eta(seen),
+            "overdue": await self._prospects.overdue(seen),
             "paused": seen.plan.paused,
             "limits": self._limits_of(seen),
             "components": [],

@@ -210,7 +210,9 @@ class History:
         time: float | None = getattr(event, "time", None)
         if time is None:
             return self.latest
-        return max(self.latest - max(0.0, record.at - time * 1_000), self.times[0] if self.times else 0.0)
+        # ``at`` is without its fraction.
+        moment = self.latest + min(1.0, time * 1_000 - record.at)
+        return max(moment, self.times[0]) if self.times else moment
 
     def _start(self, n: int, at: float, event: Started) -> None:
         component = event.component

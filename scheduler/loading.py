@@ -262,7 +262,7 @@ class Loader:
         # What was captured since is still to be read, whatever this process has seen for other builds.
         self._captured.keep_behind(build, record.position)
         log = self._store.open(
-            build, sequence=last.sequence, n=record.n, epoch=record.epoch + 1, at=record.at / 1_000
+            build, sequence=last.sequence, n=record.n, epoch=record.epoch + 1, at=(record.at + 1) / 1_000
         )
         log.status, log.loads = headings.status, headings.loads + anew
         await log.append(Loading())
@@ -379,7 +379,7 @@ class Loader:
                 sequence=last.sequence,
                 n=history.n,
                 epoch=history.epoch + 1,
-                at=history.latest / 1_000,
+                at=(history.latest + 1) / 1_000,
             )
             await log.append(*events)
             caught_up = trio.Event()

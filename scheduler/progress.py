@@ -5,16 +5,18 @@ late, or misses one, takes a *snapshot*, the answer to ``get``, and goes on with
 """
 
 import heapq
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from scheduler.loose import number, objects, text, whole
 from scheduler.timeline import OVER, Span, read_timeline
 
 SLOWEST = 10
 """How many of the slowest components are remembered."""
+_UNDER_WAY = ("running", "retrying")
 STATES = ("waiting", "running", "retrying", "completed", "errored", "skipped")
 """The states of a component, as events and answers name them."""
 
@@ -56,6 +58,8 @@ class News:
     retry_in: float | None = None
     event: Mapping[str, Any] | None = None
     """As it was published; None for what a snapshot tells, or the report."""
+    old: bool = False
+    """Whether it is no news: it happened before we came."""
 
 
 @define
@@ -84,6 +88,8 @@ class Progress:
     """The limits that are reached, and how many components wait for each."""
     ends: float | None = None
     """When it is expected to end, by our own clock."""
+    overdue_since: float | None = None
+    """Since when an attempt is late that the end waits for, by our own clock."""
     ended: float | None = None
     error: str | None = None
     """The first cause, once the build has ended with an error."""
@@ -91,6 +97,10 @@ class Progress:
     """The critical path, where it was told."""
     sequence: int = 0
     """The number of the last event that is known of."""
+    source: str = ""
+    """Who tells, as far as is known: whoever goes on with the build has other numbers."""
+    informed: bool = False
+    """Whether we came at the beginning, or have had a snapshot: what the next one tells is news."""
     behind: bool = False
     """Whether something was missed, so that a snapshot is to be taken."""
     _as_of: float = float("-inf")
@@ -124,6 +134,10 @@ class Progress:
         """Seconds until the expected end; None where nothing is expected, or it is overdue."""
         return self.ends - now if self.ends is not None and self.ends > now and self.ended is None else None
 
+    def overdue(self, now: float) -> float | None:
+        """Seconds by which an attempt is late that the end waits for; None where there is none."""
+        return None if self.overdue_since is None or self.ended is not None else now - self.overdue_since
+
     # Events.
 
     def apply(self, message: Mapping[str, Any], now: float) -> list[News]:
@@ -134,6 +148,7 @@ class Progress:
         over too: a display is no place to fail.
         """
         at = number(message.get("time"))
+        self._hear_of(text(message.get("source")))
         known = self.sequence
         news: list[News] = []
         events = message.get("events")
@@ -146,6 +161,14 @@ class Progress:
         if self.sequence > known:
             self._take_counts(message)
         return news
+
+    def _hear_of(self, source: str) -> None:
+        """Another process, or another run, has numbers of its own, and did things that we did not hear of."""
+        if source and source != self.source:
+            if self.source:
+                self.behind, self.sequence, self._expected = True, 0, 0
+                self._as_of = float("-inf")
+            self.source = source
 
     def _is_next(self, event: Mapping[str, Any]) -> bool:
         sequence, time = event.get("seq"), number(event.get("time"))
@@ -212,9 +235,11 @@ class Progress:
         """Take in the whole answer to ``get``, components and all; from here on its number counts.
 
         Returns:
-            What it says of components that we did not know, in no order.
+            What it says of components that we did not know: in the order in which they ended.
         """
         self.behind = False
+        old, self.informed = not self.informed, True
+        self.source = text(answer.get("source")) or self.source
         self.sequence = self._expected = whole(answer.get("seq"), 0)
         their_now = number(answer.get("now"))
         self._as_of = float("-inf") if their_now is None else their_now
@@ -227,8 +252,8 @@ class Progress:
         for one in sorted(objects(components), key=lambda one: number(one.get("sent")) or 0.0):
             item = self._take_component(one, their_now, now)
             if item is not None and before.get(item.component) != item.state and item.state != "waiting":
-                news.append(item)
-        return news
+                news.append((number(one.get("ended")) or math.inf, evolve(item, old=old)))
+        return [item for _, item in sorted(news, key=lambda pair: pair[0])]
 
     def _take_component(self, one: Mapping[str, Any], their_now: float | None, now: float) -> News | None:
         component, state = one.get("id"), one.get("state")
@@ -254,8 +279,9 @@ class Progress:
     def refresh(self, answer: Mapping[str, Any] | None, now: float) -> None:
         """Take in the answer to ``get`` without components; None says that nobody answered."""
         if answer is None:
-            self.limits, self.ends = (), None
+            self.limits, self.ends, self.overdue_since = (), None, None
             return
+        self._hear_of(text(answer.get("source")))
         # What was published before the last question has come in by now, or never will.
         self.behind |= self.sequence < self._expected
         self._expected = whole(answer.get("seq"), 0)
@@ -278,6 +304,8 @@ class Progress:
             self.ended = now - max(0.0, their_now - ended)
         self.error = (text(error) or "the build failed") if self.status == "errored" else None
         self.ends = None if eta is None else now + eta
+        overdue = number(answer.get("overdue"))
+        self.overdue_since = None if overdue is None else now - max(0.0, overdue)
         self.limits = tuple(
             (one["limit"], whole(one.get("waiting"), 0))
             for one in objects(answer.get("limits"))
@@ -312,6 +340,9 @@ class Progress:
             }  # fmt: skip
             for change in changes:
                 component = str(change.get("_component_id"))
+                if change.get("_state") == "completed" and self._states.get(component) in _UNDER_WAY:
+                    # The word of its end was missed.
+                    news.append(News(component, "completed"))
                 if change.get("_state") == "errored" and component not in self.errors:
                     self.errors[component] = text(change.get("error")) or "failed"
                     news.append(News(component, "errored", None, self.errors[component]))

@@ -3,14 +3,15 @@
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 from weakref import WeakKeyDictionary
 
 import trio
-from attrs import frozen
+from attrs import evolve, frozen
 
 from scheduler.durations import Durations, expectation
 from scheduler.forecast import Standing, forecast
+from scheduler.graph import Vertex
 from scheduler.plan import Phase, Plan
 from scheduler.planning import preview
 from scheduler.rules import LimitRule
@@ -21,15 +22,31 @@ _FRESH: Final = 1.0
 """Seconds for which a prediction is good at least."""
 _SHARE: Final = 0.02
 """Of the time that may go into predicting one build: a large one is looked at less often."""
+_LATE: Final = 1.0
+"""Seconds by which an attempt has to be late before that is worth a word ..."""
+_LATE_SHARE: Final = 0.1
+"""... and the share of what is left then."""
+_TRIED: Final = 3
+"""Late attempts that are looked at, the latest ones: whether the end waits for one takes a simulation."""
 _ON_THE_SPOT: Final = 100
 """Components up to which it is quicker to do it here than to have a thread do it."""
+
+_Found: TypeAlias = tuple[float, Vertex | None, float]
+"""Seconds until the end; the attempt that it waits for and that is late, and by how many seconds."""
 
 
 @frozen
 class _Prospect:
     at: float
     until: float
-    seconds: float | None
+    seconds: float
+    late: Vertex | None
+    """The attempt that makes it overdue."""
+    overdue: float
+
+    def is_overdue(self, plan: Plan) -> bool:
+        """Whether that attempt is still in flight."""
+        return self.late is not None and plan.is_in_flight(self.late)
 
 
 class Prospects:
@@ -48,9 +65,28 @@ class Prospects:
         self._known: WeakKeyDictionary[Plan, _Prospect] = WeakKeyDictionary()
 
     async def eta(self, seen: Seen) -> float | None:
-        """Seconds until a build is over, if nothing fails; None where nobody can say: paused, or over."""
+        """Seconds until a build is over, if nothing fails.
+
+        None where nobody can say: it is paused, starts nothing more, is over, or is overdue.
+        """
+        prospect = await self._look(seen)
+        if prospect is None or prospect.is_overdue(seen.plan):
+            return None
+        return max(0.0, prospect.seconds - (trio.current_time() - prospect.at))
+
+    async def overdue(self, seen: Seen) -> float | None:
+        """Seconds by which an attempt has taken longer than was expected, where the end waits for that one.
+
+        None where there is no such attempt, or no end is foreseen anyhow.
+        """
+        prospect = await self._look(seen)
+        if prospect is None or not prospect.is_overdue(seen.plan):
+            return None
+        return prospect.overdue + trio.current_time() - prospect.at
+
+    async def _look(self, seen: Seen) -> _Prospect | None:
         plan = seen.plan
-        if seen.walk is None or seen.over or (plan.paused and not plan.halted):
+        if seen.walk is None or seen.over or plan.held:
             return None
         now = trio.current_time()
         known = self._known.get(plan)
@@ -58,12 +94,12 @@ class Prospects:
             job = self._job(seen)
             began = time.thread_time()
             if len(plan.phases) <= _ON_THE_SPOT:
-                seconds, cost = job(), time.thread_time() - began
+                found, cost = job(), time.thread_time() - began
             else:
-                seconds, cost = await trio.to_thread.run_sync(partial(_timed, job))
-            known = _Prospect(now, now + max(_FRESH, cost / _SHARE), seconds)
+                found, cost = await trio.to_thread.run_sync(partial(_timed, job))
+            known = _Prospect(now, now + max(_FRESH, cost / _SHARE), *found)
             self._known[plan] = known
-        return None if known.seconds is None else max(0.0, known.seconds - (now - known.at))
+        return known
 
     async def preview(self, prepared: Prepared) -> dict[str, Any]:
         """What a build will do, from its beginning, as `planning.Preview.document` says it."""
@@ -72,7 +108,7 @@ class Prospects:
             return job().document()
         return await trio.to_thread.run_sync(lambda: job().document())
 
-    def _job(self, seen: Seen) -> Callable[[], float | None]:
+    def _job(self, seen: Seen) -> Callable[[], _Found]:
         """The prediction, to be made anywhere: nothing that it looks at changes any more."""
         plan, chronicle = seen.plan, seen.chronicle
         now = chronicle.clock()
@@ -84,11 +120,9 @@ class Prospects:
                 case Phase.ERRORED | Phase.SKIPPED:
                     never.add(vertex)
                 case Phase.RUNNING | Phase.STARTING:
-                    running[vertex] = max(0.0, now - (chronicle.sent(vertex) or now))
+                    running[vertex] = now - (chronicle.sent(vertex) or now)
                 case Phase.RETRYING:
                     retrying[vertex] = 0.0 if seen.walk is None else seen.walk.retry_in(vertex) or 0.0
-                case _ if plan.halted:
-                    never.add(vertex)
                 case _:
                     pass
         standing = Standing(done, running, retrying, never)
@@ -98,13 +132,50 @@ class Prospects:
         seconds = [0.0 if subject is None else expected(subject) for subject in subjects]
         rules = (*self._rules, *plan.rules)
 
-        def predict() -> float | None:
-            found = forecast(plan.graph, seconds, subjects, rules, cap=self._cap, standing=standing)
-            return round(found.seconds, 3)
+        def predict() -> _Found:
+            def simulate(seconds: Sequence[float], standing: Standing) -> float:
+                return forecast(
+                    plan.graph, seconds, subjects, rules, cap=self._cap, standing=standing
+                ).seconds
+
+            return _predict(simulate, seconds, standing)
 
         return predict
 
 
-def _timed(job: Callable[[], float | None]) -> tuple[float | None, float]:
+def _predict(
+    simulate: Callable[[Sequence[float], Standing], float], expected: Sequence[float], standing: Standing
+) -> _Found:
+    """The seconds until the end; and by how many seconds the attempt is late that the end waits for.
+
+    Those are told where they are a second at least, and a tenth of what is left: less is only chance.
+    """
+    running = standing.running
+    seconds = round(simulate(expected, standing), 3)
+    late = sorted(
+        (vertex for vertex, elapsed in running.items() if elapsed - expected[vertex] >= _LATE),
+        key=lambda vertex: expected[vertex] - running[vertex],
+    )
+    if not late:
+        return seconds, None, 0.0
+    # As if all of them ended now: and then as if only one of them went on.
+    least = simulate(*_ended_now(expected, standing, late))
+    for vertex in late[:_TRIED]:
+        overdue = running[vertex] - expected[vertex]
+        others = [other for other in late if other != vertex]
+        if overdue >= _LATE_SHARE * least and simulate(*_ended_now(expected, standing, others)) > least:
+            return seconds, vertex, round(overdue, 3)
+    return seconds, None, 0.0
+
+
+def _ended_now(
+    expected: Sequence[float], standing: Standing, vertices: Sequence[Vertex]
+) -> tuple[Sequence[float], Standing]:
+    none = dict.fromkeys(vertices, 0.0)
+    changed = [none.get(vertex, seconds) for vertex, seconds in enumerate(expected)]
+    return changed, evolve(standing, running={**standing.running, **none})
+
+
+def _timed(job: Callable[[], _Found]) -> tuple[_Found, float]:
     began = time.thread_time()
     return job(), time.thread_time() - began

@@ -39,6 +39,7 @@ SCHEMAS: Final[Mapping[str, Mapping[str, str]]] = {
                 "status": _TEXT,
                 "counts": _OBJECT,
                 "eta": {"type": ["number", "null"]},
+                "overdue": {"type": ["number", "null"]},
                 "components": _LIST,
             },
             "id",

@@ -24,7 +24,7 @@ from scheduler.feed import Feed, Track
 from scheduler.history import History
 from scheduler.limits import Limits
 from scheduler.model import Resend
-from scheduler.plan import Plan
+from scheduler.plan import Phase, Plan
 from scheduler.records import Status
 from scheduler.reporting import Reporter
 from scheduler.rules import Retries
@@ -151,7 +151,8 @@ class Supervisor:
         held = self._held.get(build)
         if held is None or held.walk is None or held.track is None:
             return None
-        return Seen(held.walk.plan, held.track.chronicle, held.walk, held.track.sequence)
+        track = held.track
+        return Seen(held.walk.plan, track.chronicle, held.walk, track.sequence, track.source)
 
     def seen(self) -> list[Seen]:
         """Every build that runs here."""
@@ -169,7 +170,7 @@ class Supervisor:
 
     def _recall(self, plan: Plan, history: History) -> Chronicle:
         clock = self._clock(plan.build.id)
-        clock.go_on_after(history.latest / 1_000)
+        clock.go_on_after((history.latest + 1) / 1_000)
         return Chronicle.recall(plan.build, plan.graph, history, clock)
 
     def holds(self, build: str) -> bool:
@@ -395,7 +396,10 @@ class Supervisor:
     ) -> tuple[Walk, Track]:
         if chronicle is None:
             clock = self._clock(plan.build.id)
-            chronicle = Chronicle(len(plan.build.changes), clock(), clock)
+            chronicle = Chronicle(len(plan.build.changes), clock.began, clock)
+            for vertex, dependencies in enumerate(plan.graph.dependencies):
+                if not dependencies and plan.phase(vertex) is Phase.WAITING:
+                    chronicle.note_due(vertex, clock.began)
         track = Track(self._feed, plan, chronicle, self.durations.record)
         walk = Walk(
             plan,

@@ -30,6 +30,8 @@ class Seen:
     walk: Walk | None = None
     sequence: int = 0
     """Of the last event that was published."""
+    source: str = ""
+    """Who publishes; see `feed.Track.source`."""
 
     @property
     def over(self) -> bool:

@@ -1,8 +1,11 @@
 """When what happened to a build's components: as it happens, and as its log says afterwards."""
 
 import random
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import Any
 
+from attrs import evolve
 from builds import Document, build, change, prepare
 from fake_bus import FakeBus
 from hypothesis import given
@@ -10,10 +13,26 @@ from hypothesis import strategies as st
 from logs import NOW, fold, record, reread, settled
 
 from scheduler.chronicle import Chronicle
-from scheduler.events import Event, Finished, Reported, Retried, Retrying, Sent, Settled, Started, Supplied
+from scheduler.events import (
+    Cancelled,
+    Event,
+    Finished,
+    Paused,
+    Reported,
+    Resumed,
+    Retried,
+    Retrying,
+    Sent,
+    Settled,
+    Started,
+    Supplied,
+    Suspended,
+    Unpaused,
+)
 from scheduler.feed import Feed, Track
 from scheduler.outcome import Outcome, failure
 from scheduler.plan import Phase, Plan, Request
+from scheduler.records import TIMED, Record
 
 SECONDS = NOW / 1_000
 
@@ -30,12 +49,28 @@ def times(chronicle: Chronicle, count: int) -> list[tuple[float | None, float | 
     ]
 
 
-def recall(document: Document, log: Iterable[tuple[float, Event]]) -> Chronicle:
-    """What a log says of a build; each event with the seconds since NOW."""
+def recall(document: Document, log: Iterable[tuple[float, Event]], late: float = 0.0) -> Chronicle:
+    """What a log says of a build; each event with the seconds since NOW.
+
+    With ``late``, what says when it happened was written down so many seconds later, or with what came next.
+    """
     plan = Plan(prepare(document))
-    written = [(0.0, plan.accepted), *log]
-    records = [record(n, one, at=NOW + round(at * 1_000)) for n, (at, one) in enumerate(written, 1)]
+    records: list[Record] = []
+    until = float("inf")
+    one: Any
+    for at, one in reversed(list(log)):
+        timed = bool(late) and type(one) in TIMED
+        until = min(at + late, until) if timed else at
+        event = evolve(one, time=SECONDS + at) if timed else one
+        records.insert(0, record(0, event, at=NOW + round(until * 1_000)))
+    records.insert(0, record(0, plan.accepted, at=NOW))
+    records = [evolve(one, n=n) for n, one in enumerate(records, 1)]
     return Chronicle.recall(plan.build, plan.graph, fold(reread(records)), lambda: SECONDS)
+
+
+def rounded(intervals: Iterable[Sequence[float | None]]) -> list[list[float | None]]:
+    """Seconds since NOW."""
+    return [[None if at is None else round(at - SECONDS, 3) for at in one] for one in intervals]
 
 
 def started(name: str, attempt: int = 1) -> Started:
@@ -61,6 +96,77 @@ def test_what_a_log_says_of_times() -> None:
     )
     assert times(chronicle, 2) == [(0, 8, 9), (9, 11, None)]
     assert (chronicle.accepted, chronicle.over) == (SECONDS, None)
+    assert rounded(chronicle.failed(0)) == [[2, 5, 7]]
+
+
+def test_what_was_written_late_happened_when_it_says() -> None:
+    """A request left before the word of it was written; an outcome that came sooner says when it left."""
+    written = [
+        record(1, Plan(prepare(PAIR)).accepted, at=NOW),
+        record(2, started("a"), at=NOW + 1_000),
+        record(3, Sent("a", "b-1/a/1", time=SECONDS + 1.01), at=NOW + 1_250),
+        record(4, evolve(settled("a"), time=SECONDS + 4.0), started("b"), at=NOW + 9_000),
+        # It went out again; what counts is the first copy.
+        record(5, evolve(settled("b"), sent=SECONDS + 9.02, time=SECONDS + 9.05), at=NOW + 9_060),
+    ]
+    plan = Plan(prepare(PAIR))
+    chronicle = Chronicle.recall(plan.build, plan.graph, fold(reread(written)), lambda: SECONDS)
+    assert times(chronicle, 2) == [(0, 1.01, 4), (4, 9.02, 9.05)]
+
+
+def test_a_copy_of_a_request_does_not_move_when_it_left() -> None:
+    """The first word of it counts."""
+    log: list[tuple[float, Event]] = [
+        (1, started("a")),
+        (2, Sent("a", "b-1/a/1")),
+        (7, Sent("a", "b-1/a/1")),
+        (8, evolve(settled("a"), sent=SECONDS + 7)),
+    ]
+    assert times(recall(PAIR, log), 1) == [(0, 2, 8)]
+
+
+def test_between_two_attempts_none_is_in_flight() -> None:
+    """Until the next one leaves; a late success of the one that had failed takes that back."""
+    log: list[tuple[float, Event]] = [
+        (1, started("a")),
+        (2, Sent("a", "b-1/a/1")),
+        (5, Retrying("a", "b-1/a/1", "timed out", 60.0)),
+    ]
+    waiting = recall(PAIR, log)
+    assert (times(waiting, 1), rounded(waiting.failed(0))) == ([(0, None, None)], [[2, 5, 65]])
+    late = recall(PAIR, [*log, (30, settled("a"))])
+    assert (times(late, 1), late.failed(0)) == ([(0, 2, 30)], deque())
+    halted = recall(PAIR, [*log, (30, settled("a", "errored"))])
+    assert (times(halted, 1), rounded(halted.failed(0))) == ([(0, None, 30)], [[2, 5, 65]])
+
+
+def test_a_late_success_beside_an_error_does_not_move_its_end() -> None:
+    """It had failed when it was said to."""
+    log: list[tuple[float, Event]] = [
+        (1, started("a")),
+        (2, settled("a", "errored")),
+        (9, settled("a", "errored", adoptable={})),
+    ]
+    assert times(recall(PAIR, log), 1) == [(0, 1, 2)]
+
+
+def test_pauses_and_outages_are_known() -> None:
+    """Those of operators end with a cancellation, too; those of the broker are told when they are over."""
+    chronicle = recall(
+        PAIR,
+        [
+            (1, started("a")),
+            (5, Paused()),
+            (6, Unpaused()),
+            (10, Suspended()),
+            (10, Resumed(3.0)),
+            (20, Paused()),
+            (21, Cancelled("cancelled")),
+        ],
+    )
+    assert rounded(chronicle.pauses) == [[5, 6], [20, 21]]
+    assert rounded(chronicle.outages) == [[7, 10]]
+    assert rounded(recall(PAIR, [(5, Paused())]).pauses) == [[5, None]]
 
 
 def test_nothing_is_due_behind_a_failure() -> None:
@@ -152,7 +258,15 @@ class Live:
             if all(plan.phase(one) is Phase.COMPLETED for one in plan.graph.dependencies[vertex]):
                 self.track.due(vertex)
 
+    def departures(self) -> list[tuple[float, Event]]:
+        """The word that what is in flight has left, as it is written sooner or later."""
+        running = self.plan.phases.within(Phase.RUNNING)
+        requests = [(self.track.chronicle.sent(one), self.requests[one]) for one in running]
+        return [((at or 0.0) - SECONDS, Sent(one.component, one.attempt)) for at, one in requests]
+
     def settle(self, step: Event) -> None:
+        if isinstance(step, Settled | Retrying):
+            step = evolve(step, sent=self.track.chronicle.sent(self.plan.graph.index[step.component]))
         self.keep(step)
         if isinstance(step, Settled):
             vertex = self.plan.graph.index[step.component]
@@ -163,6 +277,10 @@ class Live:
     def step(self) -> None:
         plan, chance = self.plan, self.chance
         self.now += chance.randrange(1, 5_000) / 1_000
+        if chance.random() < 0.1 and not plan.halted:
+            self.keep(*plan.pause(on=not plan.paused))
+            self.track.happened("paused" if plan.paused else "resumed")
+            return
         errored = plan.phases.within(Phase.ERRORED)
         if errored and chance.random() < 0.3:
             before = {*errored, *plan.phases.within(Phase.SKIPPED)}
@@ -182,6 +300,15 @@ class Live:
             for vertex in plan.phases.within(Phase.WAITING, Phase.RETRYING)
             if all(plan.phase(one) is Phase.COMPLETED for one in plan.graph.dependencies[vertex])
         ]
+        retrying = plan.phases.within(Phase.RETRYING)
+        if retrying and chance.random() < 0.2:
+            vertex = chance.choice(retrying)
+            late = plan.rescue(self.requests[vertex], Outcome(completed=True, body={}))
+            if late is not None:
+                self.settle(late)
+            return
+        if plan.paused:
+            ready = []
         todo = [*ready, *plan.phases.within(Phase.RUNNING)]
         if not todo:
             return
@@ -208,9 +335,9 @@ class Live:
         good = self.chance.random() < 0.6
         outcome = Outcome(completed=True, body={}) if good else failure("no")
         step = self.plan.settle(self.requests[vertex], outcome)
+        self.settle(step)
         if isinstance(step, Retrying):
             self.track.retries(vertex, self.plan.attempt(vertex), step.error, step.pause)
-        self.settle(step)
 
 
 @given(st.integers(0, 10**6), st.integers(0, 40))
@@ -225,6 +352,12 @@ def test_a_log_says_the_times_that_were_told(seed: int, steps: int) -> None:
     live = Live(document, seed)
     for _ in range(steps):
         live.step()
-    again = recall(document, live.log)
-    assert times(again, 5) == times(live.track.chronicle, 5)
-    assert again.accepted == live.track.chronicle.accepted
+    for late in (0.0, 0.25, 60.0):
+        log = [*live.log, *(live.departures() if late else ())]
+        again = recall(document, sorted(log, key=lambda one: round(one[0], 3)), late)
+        assert times(again, 5) == times(live.track.chronicle, 5)
+        assert [rounded(again.failed(one)) for one in range(5)] == [
+            rounded(live.track.chronicle.failed(one)) for one in range(5)
+        ]
+        assert rounded(again.pauses) == rounded(live.track.chronicle.pauses)
+        assert again.accepted == live.track.chronicle.accepted

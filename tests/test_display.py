@@ -107,6 +107,17 @@ def test_a_frame_says_what_matters() -> None:
     assert "retrying" not in text
 
 
+def test_what_is_overdue_says_by_how_much() -> None:
+    """In the head of the board, and in lines; never that something is left of it."""
+    progress = busy(3)
+    progress.refresh({"overdue": 1_140.0, "eta": None}, 103.0)
+    assert "3.0s, overdue by 19m00s" in draw(progress, 103.0)[1]
+    assert "left" not in "\n".join(draw(progress, 103.0))
+    out = io.StringIO()
+    PlainView(progress, Console(file=out, width=200)).update([], 110.0)
+    assert out.getvalue().rstrip().endswith("overdue by 19m07s")
+
+
 @pytest.mark.parametrize(
     ("what", "said"), [("paused", "paused: nothing new starts"), ("cancelled", "stopping")]
 )

@@ -53,6 +53,12 @@ async def feed(fake_bus: FakeBus, nursery: trio.Nursery) -> Feed:
     return feed
 
 
+@pytest.fixture
+def feed_less(fake_bus: FakeBus) -> Feed:
+    """A feed that does not run."""
+    return Feed(fake_bus)
+
+
 def messages(bus: FakeBus, build: str = "b1") -> list[JSON]:
     """What was published about a build, in order."""
     return [json.loads(one.data) for one in bus.published if one.subject == f"scheduler.event.{build}"]
@@ -130,6 +136,52 @@ async def test_a_message_says_where_the_build_stands_and_what_happened(
             },
         ],
     }
+
+
+def test_what_an_earlier_process_sent_runs_since_then(feed_less: Feed) -> None:
+    """What it took is told whole; nothing is learnt from it, as it may have been answered long ago."""
+    clock, learnt = Clock(), list[tuple[str, float]]()
+    track = follow(feed_less, clock=clock, completed=lambda subject, took: learnt.append((subject, took)))
+    track.chronicle.note_sent(0, NOW - 100)
+    track.resumed(0, 1)
+    track.resumed(1, 1)
+    clock.now += 5
+    # Of this one it is known that it left just now.
+    track.departed(1)
+    clock.now += 2
+    track.settled(0, 1, None)
+    track.settled(1, 1, None)
+    ends = [event for event in track._events if event["state"] == "completed"]
+    assert [event["seconds"] for event in ends] == [107, 2]
+    assert [took for _, took in learnt] == [2]
+
+
+def test_an_attempt_after_a_restart_is_learnt_from(feed_less: Feed) -> None:
+    """It began and ended here."""
+    clock, learnt = Clock(), list[float]()
+    track = follow(feed_less, clock=clock, completed=lambda _, took: learnt.append(took))
+    track.resumed(0, 1)
+    track.retries(0, 1, "busy", 1.0)
+    track.sent(0, 2)
+    clock.now += 3
+    track.settled(0, 2, None)
+    assert learnt == [3]
+
+
+def test_what_is_given_up_between_two_attempts_took_no_time(feed_less: Feed) -> None:
+    """Its last attempt has been told; a late success took all the time since it was sent."""
+    clock = Clock()
+    track = follow(feed_less, clock=clock)
+    for vertex in (0, 1):
+        track.sent(vertex, 1)
+    clock.now += 4
+    for vertex in (0, 1):
+        track.retries(vertex, 1, "timed out", 60.0)
+    clock.now += 6
+    track.settled(0, 1, "timed out")
+    track.settled(1, 1, None)
+    given_up, late = track._events[-2:]
+    assert ("seconds" in given_up, late["seconds"]) == (False, 10)
 
 
 async def test_an_attempt_that_is_followed_by_another(

@@ -11,6 +11,7 @@ from attrs import evolve
 from builds import prepare, report_document
 from logs import fold, kept, written
 
+from scheduler.chronicle import Chronicle
 from scheduler.errors import UnreadableLog
 from scheduler.events import Accepted, Event
 from scheduler.history import History
@@ -22,6 +23,8 @@ GOLDEN = Path(__file__).parent / "golden"
 EVERY_EVENT = {one.__name__ for one in Event.__args__} | {"Elsewhere"}
 OPERATED = "log-v1-operated.jsonl"
 """A build that was tried again, operated, and gone on with in a second run."""
+TIMED = "log-v1-timed.jsonl"
+"""A build whose events say when they happened, each before it was written down."""
 OF_OPERATIONS = {
     "Retrying",
     "Cancelled",
@@ -75,7 +78,7 @@ def test_it_has_everything_in_it() -> None:
 
 def test_each_event_is_written_as_it_was() -> None:
     """What is read of it and written again is the same, to the byte."""
-    for line in [*lines(), *lines(OPERATED)]:
+    for line in [*lines(), *lines(OPERATED), *lines(TIMED)]:
         assert written(decode_record(line)) == line
     large = (GOLDEN / "log-v1-elsewhere.json").read_bytes()
     assert encode_event(decode_event(large)) == large
@@ -246,6 +249,29 @@ def test_what_an_operated_build_says_on_the_way(
         assert history.in_flight["dns::zone"].extended == 300_500
         assert history.in_flight["vpc::main"].attempt == "prod:77/vpc::main/2"
         assert history.began["vpc::main"] == 1_800_000_001_000
+
+
+def test_when_it_happened() -> None:
+    """A log with times says them; where a word came first that a request had left, that one counts."""
+    history = fold(map(decode_record, lines(TIMED)))
+    assert history.latest == 1_900_000_099_010
+    plan = replay(history)
+    chronicle = Chronicle.recall(plan.build, plan.graph, history, lambda: 0.0)
+
+    def since(*times: float | None) -> list[float | None]:
+        return [None if time is None else round(time - 1_900_000_000, 4) for time in times]
+
+    assert [since(chronicle.due(one), chronicle.sent(one), chronicle.ended(one)) for one in (0, 1)] == [
+        [0, 65.0125, 90.25],
+        [90.25, 96.0042, 98.75],
+    ]
+    assert [since(*failed) for failed in chronicle.failed(0)] == [[0.0031, 4.0995, 14.0995]]
+    assert [since(*pause) for pause in chronicle.pauses] == [[4.9999, 64.999]]
+    assert [since(*outage) for outage in chronicle.outages] == [[74.5, 95]]
+    on_the_way = fold(map(decode_record, lines(TIMED)[:7]))
+    assert on_the_way.in_flight["vpc::a"].since == 1_900_000_065_010
+    # Of the pause nothing counts after the attempt had failed.
+    assert on_the_way.began["vpc::a"] == pytest.approx(1_900_000_000_002 + 59_999.1, abs=0.1)
 
 
 def test_an_operated_build_goes_on_after_its_first_run() -> None:

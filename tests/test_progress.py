@@ -119,6 +119,41 @@ def test_a_process_that_counts_anew_is_noticed(told: Told, progress: Progress) -
     assert not progress.behind
 
 
+def test_another_process_is_heard_whatever_its_numbers_and_its_clock(told: Told, progress: Progress) -> None:
+    """What it tells counts, and what was done in between is asked for."""
+    first = told.message(*(event("a", "running", second) for second in range(9)))
+    progress.apply(first | {"source": "one"}, 100.0)
+    told.sequence = 3
+    second = told.message(event("a", "completed", -86_400, seconds=20.0)) | {"source": "two"}
+    assert [item.state for item in progress.apply(second, 120.0)] == ["completed"]
+    assert (progress.behind, progress.done) == (True, 1)
+    progress.snapshot(told.answer(-86_300, source="two"), 120.0)
+    assert not progress.behind
+    again = told.message(event("b", "completed", -86_200, seconds=1.0)) | {"source": "two"}
+    assert [item.component for item in progress.apply(again, 121.0)] == ["b"]
+    assert not progress.behind
+
+
+def test_another_process_is_noticed_by_its_answers(told: Told, progress: Progress) -> None:
+    """Before it tells anything."""
+    progress.apply(told.message(event("a", "running", 0)) | {"source": "one"}, 100.0)
+    progress.refresh(told.answer(5, components=False, source="one"), 105.0)
+    assert not progress.behind
+    progress.refresh(told.answer(7, components=False, source="two"), 107.0)
+    assert progress.behind
+
+
+def test_a_build_is_overdue_more_and_more(progress: Progress) -> None:
+    """Until an answer says otherwise; then the expected end counts again."""
+    progress.refresh({"now": T, "eta": None, "overdue": 1_140.0, "status": "running"}, 100.0)
+    assert (progress.overdue(101.0), progress.left(101.0)) == (1_141.0, None)
+    progress.refresh({"now": T + 2, "eta": 9.0, "overdue": None, "status": "running"}, 102.0)
+    assert (progress.overdue(103.0), progress.left(103.0)) == (None, 8.0)
+    progress.refresh({"now": T + 4, "overdue": 3.0, "status": "running"}, 104.0)
+    progress.refresh(None, 106.0)
+    assert progress.overdue(106.0) is None
+
+
 def test_missing_the_last_event_is_noticed(told: Told, progress: Progress) -> None:
     """Two seconds after a summary told of an event it must have come; otherwise a snapshot is wanted."""
     told.message(event("a", "running", 0))
@@ -179,6 +214,17 @@ def test_a_late_joiner_knows_what_happened_before(told: Told, progress: Progress
         ("a", "errored", None),
         ("b", "running", None),
     }
+
+
+def test_what_was_missed_is_news_to_whoever_came_at_the_beginning(told: Told) -> None:
+    """In the order in which it ended; to whoever came later it is none."""
+    told.message(event("a", "completed", 2), event("b", "completed", 1))
+    for informed in (True, False):
+        progress = Progress("b", "build.create", 100.0, total=3, informed=informed)
+        first = progress.snapshot(told.answer(5), 105.0)
+        assert [(item.component, item.old) for item in first] == [("b", not informed), ("a", not informed)]
+    told.message(event("c", "completed", 6))
+    assert [(item.component, item.old) for item in progress.snapshot(told.answer(7), 107.0)] == [("c", False)]
 
 
 def test_a_second_snapshot_tells_only_what_changed(told: Told, progress: Progress) -> None:
@@ -265,7 +311,8 @@ def test_the_report_has_the_last_word(told: Told, progress: Progress) -> None:
             {"_component_id": "c", "_state": "waiting"},
         ],
     }
-    (news,) = progress.finish(report, 105.0, failed=True)
+    missed, news = progress.finish(report, 105.0, failed=True)
+    assert (missed.component, missed.state) == ("a", "completed")
     assert (news.component, news.error) == ("b", "boom")
     assert counts(progress) == {"waiting": 1, "completed": 1, "errored": 1}
     assert (progress.error, progress.status) == ("b: boom", "errored")

@@ -68,6 +68,59 @@ async def test_what_takes_longer_than_expected_is_expected_at_any_moment(autojum
         assert 0 <= (await prospects().eta(patient.seen) or 0.0) < 100
 
 
+async def test_an_attempt_that_is_late_makes_the_build_overdue(autojump_clock: MockClock) -> None:
+    """By as much as it is past what was expected, and more every second; until it is answered."""
+    async with ill(document("abc", pairwise("abc"))) as patient:
+        asked = prospects()
+        await trio.sleep(10.5)
+        assert (await asked.overdue(patient.seen), await asked.eta(patient.seen) is None) == (None, False)
+        await trio.sleep(1_139.5)
+        assert await asked.overdue(patient.seen) == pytest.approx(1_140)
+        assert await asked.eta(patient.seen) is None
+        await trio.sleep(0.5)
+        assert await asked.overdue(patient.seen) == pytest.approx(1_140.5)
+        await patient.complete("a")
+        assert await asked.overdue(patient.seen) is None
+        await trio.sleep(1)
+        assert await asked.eta(patient.seen) == pytest.approx(19)
+
+
+async def test_an_attempt_that_the_end_does_not_wait_for_is_not_what_is_overdue(
+    autojump_clock: MockClock,
+) -> None:
+    """As long as the rest takes longer; nor is one that is late by little of what is left."""
+    durations = Durations((("vm.*.*", 1_000.0), ("*.*.*", 10.0)))
+    async with ill(document(["a", change("b", kind="vm")])) as patient:
+        await trio.sleep(200)
+        asked = prospects(durations)
+        assert await asked.overdue(patient.seen) is None
+        assert await asked.eta(patient.seen) == pytest.approx(800)
+    async with ill(document(["a", change("b", kind="vm")], [("a", "b")])) as patient:
+        await trio.sleep(100)
+        assert await prospects(durations).overdue(patient.seen) is None
+        await trio.sleep(20)
+        assert await prospects(durations).overdue(patient.seen) == pytest.approx(110)
+
+
+async def test_what_is_late_and_holds_a_slot_makes_the_build_overdue(autojump_clock: MockClock) -> None:
+    """The end waits for it also where no edge says so."""
+    async with ill(document("ab", options={"limits": {"*": 1}})) as patient:
+        await trio.sleep(60)
+        assert await prospects().overdue(patient.seen) == pytest.approx(50)
+
+
+async def test_an_attempt_is_late_by_its_own_time(autojump_clock: MockClock) -> None:
+    """The attempts before it, and the pauses between them, are none of it."""
+    value = document([change("a", _retry={"attempts": 2, "backoff": 0})])
+    async with ill(value) as patient:
+        await trio.sleep(9)
+        await patient.fail("a", "busy", retry_after=30)
+        await trio.sleep(32)
+        assert await prospects().overdue(patient.seen) is None
+        await trio.sleep(20)
+        assert await prospects().overdue(patient.seen) == pytest.approx(12, abs=1)
+
+
 async def test_recorded_durations_count(autojump_clock: MockClock) -> None:
     """Each by its subject."""
     durations = Durations()
@@ -115,21 +168,30 @@ async def test_what_is_skipped_takes_no_time(autojump_clock: MockClock) -> None:
         assert await prospects().eta(patient.seen) == 10
 
 
-async def test_what_is_halted_awaits_what_is_in_flight(autojump_clock: MockClock) -> None:
-    """Nothing else is sent, so nothing else takes time."""
+@pytest.mark.parametrize("how", ["cancelled", "failed", "stopped"])
+async def test_of_what_starts_nothing_more_no_end_is_foreseen(autojump_clock: MockClock, how: str) -> None:
+    """What is awaited is not what was asked for; nor is it late."""
     async with ill(document("abcx", pairwise("abc"))) as patient:
         await trio.sleep(3)
-        await patient.helm.cancel(now=False, reason="")
-        assert await prospects().eta(patient.seen) == 7
+        if how == "cancelled":
+            await patient.helm.cancel(now=False, reason="")
+        elif how == "failed":
+            await patient.fail("x")
+        else:
+            patient.seen.plan.stop()
+        asked = prospects()
+        assert (await asked.eta(patient.seen), await asked.overdue(patient.seen)) == (None, None)
+        await trio.sleep(300)
+        assert (await asked.eta(patient.seen), await asked.overdue(patient.seen)) == (None, None)
 
 
 async def test_of_what_is_paused_nobody_can_say(autojump_clock: MockClock) -> None:
-    """But of what is paused and then cancelled."""
+    """Nor of what is paused and then cancelled."""
     async with ill(document("ab", [("a", "b")])) as patient:
         await patient.helm.pause()
         assert await prospects().eta(patient.seen) is None
         await patient.helm.cancel(now=False, reason="")
-        assert await prospects().eta(patient.seen) == 10
+        assert await prospects().eta(patient.seen) is None
 
 
 async def test_of_what_is_over_or_elsewhere_nobody_can_say(autojump_clock: MockClock) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scheduler.timeline import Span, Timeline, critical_path, histogram, read_timeline
+from scheduler.timeline import Span, Timeline, Wait, critical_path, histogram, read_timeline
 from scheduler.traces import pack, trace
 
 T = 1_800_000_000.0
@@ -52,6 +52,95 @@ def test_waiting_and_working_are_told_apart() -> None:
     assert (found.waiting, found.working) == (0.5, 11.5)
     assert names(found.slowest(2)) == ["gate", "vpc"]
     assert found.most == 2
+
+
+WAITED = {
+    "status": "done",
+    "now": T + 100,
+    "pauses": [{"began": T + 20, "ended": T + 30}, {"began": T + 98}],
+    "outages": [{"began": T + 28, "ended": T + 33}],
+    "components": [
+        component(
+            "a",
+            0,
+            40,
+            50,
+            failed=[
+                {"sent": T + 1, "failed": T + 4, "again": T + 6},
+                {"sent": T + 7, "failed": T + 15, "again": T + 22},
+            ],
+        ),
+        component("b", 25, 35, 36),
+        component("c", 50, 50, 50, "a"),
+    ],
+}
+
+
+def test_each_kind_of_waiting_has_a_name() -> None:
+    """Between attempts, paused, without the broker; what is left was for slots. Attempts are work."""
+    found = read_timeline(WAITED)
+    a, b, c = found.spans
+    assert a.attempts == ((T + 1, T + 4), (T + 7, T + 15), (T + 40, T + 50))
+    assert (a.working, a.waiting, a.total) == (21, 29, 50)
+    # Whoever waits for another attempt would do so without a pause as well.
+    assert a.waits == {"slots": 1 + 1 + 7, "retry": 2 + 7, "pause": 8, "outage": 3}
+    assert b.waits == {"slots": 2, "retry": 0, "pause": 5, "outage": 3}
+    assert set(c.waits.values()) == {0}
+    assert found.waits == {"slots": 11, "retry": 9, "pause": 13, "outage": 6}
+    assert found.waiting == sum(found.waits.values())
+
+
+def test_a_pause_that_goes_on_lasts_until_now() -> None:
+    """What is held by it waits for its end."""
+    waiting = component("a", 90, 0, 0) | {"state": "waiting", "ended": None, "sent": None}
+    (span,) = read_timeline(WAITED | {"status": "paused", "components": [waiting]}).spans
+    assert span.waits == {"slots": 8, "retry": 0, "pause": 2, "outage": 0}
+    assert (span.attempts, span.working) == ((), 0)
+
+
+def test_what_waits_for_another_attempt_does_not_work() -> None:
+    """Its attempt has failed; nor did it where the build was halted before the next one."""
+    fields: JSON = {"failed": [{"sent": T + 1, "failed": T + 4, "again": T + 60}], "sent": None}
+    retrying = component("a", 0, 0, 0) | fields | {"state": "retrying", "ended": None}
+    errored = component("b", 0, 0, 9) | fields | {"state": "errored"}
+    found = timeline_of([retrying, errored], T + 10)
+    assert [span.attempts for span in found.spans] == [((T + 1, T + 4),)] * 2
+    assert [(span.working, span.waits[Wait.RETRY]) for span in found.spans] == [(3, 5), (3, 6)]
+
+
+def test_how_many_worked_at_a_time_at_most() -> None:
+    """What begins in the moment in which another ends comes after it; every attempt counts."""
+    one_by_one = [component(name, 0, number, number + 1) for number, name in enumerate("abcd")]
+    assert timeline_of(one_by_one, T + 9).most == 1
+    retried = component("e", 0, 8, 9, failed=[{"sent": T + 0.5, "failed": T + 0.75, "again": T + 1}])
+    assert timeline_of([*one_by_one, retried], T + 9).most == 2
+    assert timeline_of([component("f", 0, 0, 0)], T + 9).most == 0
+
+
+def test_a_trace_has_what_took_no_time_and_what_was_waited_for() -> None:
+    """Each attempt, the instant ones too, and a track for each kind of waiting that there was."""
+    events = trace(read_timeline(WAITED), "b1")
+    worked = [(one["name"], one["ts"], one["dur"]) for one in events if one.get("cat") == "working"]
+    assert sorted(worked) == [
+        ("a", 1_000_000, 3_000_000),
+        ("a", 7_000_000, 8_000_000),
+        ("a", 40_000_000, 10_000_000),
+        ("b", 35_000_000, 1_000_000),
+        ("c", 50_000_000, 0),
+    ]
+    tracks = [one["args"]["name"] for one in events if one["name"] == "process_name"]
+    assert tracks == [
+        "b1: critical path",
+        "b1: working",
+        "b1: waiting for slots and limits",
+        "b1: between two attempts",
+        "b1: paused by an operator",
+        "b1: waiting for the broker",
+    ]
+    paused = [(one["name"], one["ts"], one["dur"]) for one in events if one.get("cat") == "pause"]
+    assert sorted(paused) == [("a", 22_000_000, 8_000_000), ("b", 25_000_000, 5_000_000)]
+    quiet = trace(timeline_of([component("a", 0, 0, 1)], T), "b1")
+    assert [one["args"]["name"] for one in quiet if one["name"] == "process_name"] == tracks[:2]
 
 
 def test_what_has_not_ended_lasts_until_now() -> None:

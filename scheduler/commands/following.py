@@ -71,7 +71,7 @@ async def run_build(bus: Bus, prepared: Prepared, data: bytes, *, json: bool = F
     build = prepared.build
     total = len(build.changes)
     async with open_following(bus, build.id, build.action) as following:
-        progress = Progress(build.id, build.action, trio.current_time(), total=total)
+        progress = Progress(build.id, build.action, trio.current_time(), total=total, informed=True)
         try:
             with trio.fail_after(SUBMIT_TIMEOUT):
                 answer = await submit(bus, build.action, data, build.id)

@@ -6,7 +6,7 @@ from attrs import frozen
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderResult
 
-from scheduler.display.lines import STATE_STYLES, Line, bar, counts, fit, segments
+from scheduler.display.lines import STATE_STYLES, Line, bar, counts, fit, segments, time_left
 from scheduler.progress import Progress
 from scheduler.text import seconds
 
@@ -65,10 +65,9 @@ def frame_lines(progress: Progress, now: float, width: int, height: int) -> list
 
 
 def _header(progress: Progress, now: float, width: int) -> Line:
-    left = progress.left(now)
     right = seconds(progress.elapsed(now))
-    if left is not None:
-        right += f", about {seconds(max(1.0, left))} left"
+    if left := time_left(progress, now):
+        right += f", {left}"
     room = width - len(right) - 2
     status = fit(_STATUS.get(progress.status, ""), room // 2)
     name = _cut([(fit(progress.action, 20), "bold"), (f"  {progress.build}", "")], room - len(status))

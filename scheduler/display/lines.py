@@ -73,6 +73,14 @@ def as_text(line: Line) -> Text:
     return Text.assemble(*line, no_wrap=True, overflow="ellipsis")
 
 
+def time_left(progress: Progress, now: float) -> str:
+    """``about 12.0s left``, ``overdue by 19m00s``, or nothing where nobody can say."""
+    overdue, left = progress.overdue(now), progress.left(now)
+    if overdue is not None:
+        return f"overdue by {seconds(overdue)}"
+    return "" if left is None else f"about {seconds(max(1.0, left))} left"
+
+
 def bar(done: int, total: int, width: int, style: str) -> Line:
     """How much is done, as a bar; it can be read without colours too."""
     filled = min(width, width * done // max(1, total))

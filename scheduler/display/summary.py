@@ -1,6 +1,7 @@
 """How a build ended, in less than a screen."""
 
 from collections.abc import Sequence
+from textwrap import wrap
 
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -13,6 +14,7 @@ from scheduler.timeline import Span, waits_of
 _ERROR_WIDTH = 230
 """Less than three lines of 80."""
 _ID_WIDTH = 200
+_WIDTH = 80
 _ENDS = 3
 """Components of the critical path that are shown at each of its ends."""
 
@@ -46,7 +48,8 @@ def summary_lines(progress: Progress, now: float) -> list[Text]:
 def _path(path: Sequence[Span]) -> list[Text]:
     total = path[-1].ended - path[0].due
     took = f"{seconds(total)}, of it {waits_in_words(waits_of(path))}"
-    lines = [_dim(f"critical path: {count(len(path), 'component')}, {took}")]
+    said = f"critical path: {count(len(path), 'component')}, {took}"
+    lines = [_dim(part) for part in wrap(said, _WIDTH, subsequent_indent="  ")]
     hidden = len(path) - 2 * _ENDS
     for index, span in enumerate(path):
         if hidden <= 1 or not _ENDS <= index < len(path) - _ENDS:

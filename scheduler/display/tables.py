@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from scheduler.display.lines import STATE_STYLES, Line, as_text, bar, columns, counts, fit, plain
+from scheduler.display.lines import STATE_STYLES, Line, as_text, bar, columns, counts, fit, plain, time_left
 from scheduler.loose import number, objects, text, whole
 from scheduler.progress import Progress
 from scheduler.text import count, printable, seconds
@@ -107,9 +107,8 @@ def _since(answer: Answer, progress: Progress, now: float) -> str:
     took = seconds(progress.elapsed(now))
     over = progress.status in OVER
     line = f"took {took}" if over else f"accepted {took} ago"
-    left = progress.left(now)
-    if left is not None:
-        line += f", about {seconds(max(1.0, left))} left"
+    if left := time_left(progress, now):
+        line += f", {left}"
     return line + (f", run {progress.run}" if whole(answer.get("run"), 1) > 1 else "")
 
 

@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.text import Text
 
 from scheduler.display.frame import Frame
-from scheduler.display.lines import counts, fit, plain
+from scheduler.display.lines import counts, fit, plain, time_left
 from scheduler.display.summary import render_summary, summary_lines
 from scheduler.progress import News, Progress
 from scheduler.strictjson import encode
@@ -34,8 +34,8 @@ _STYLES = {"completed": "green", "errored": "bold red", "skipped": "magenta", "r
 
 def _is_worth_a_line(item: News, progress: Progress) -> bool:
     if item.state in {"completed", "skipped", "retrying"} and item.component:
-        # What a snapshot tells is older than our looking; errors are worth it all the same.
-        return progress.total <= _CHATTY and item.event is not None
+        # Errors are worth it also where they are older than our looking.
+        return progress.total <= _CHATTY and not item.old
     return item.state == "errored" or not item.component
 
 
@@ -132,9 +132,8 @@ class PlainView:
                 self._tell(item, now)
         if progress.total > _CHATTY and now >= self._next:
             self._next = now + _PLAIN_INTERVAL
-            left = progress.left(now)
-            more = "" if left is None else f"  about {seconds(left)} left"
-            self._line(now, "so far", plain(counts(progress)) + more)
+            left = time_left(progress, now)
+            self._line(now, "so far", plain(counts(progress)) + (f"  {left}" if left else ""))
 
     def _tell(self, item: News, now: float) -> None:
         if not item.component:

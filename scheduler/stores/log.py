@@ -306,12 +306,15 @@ class BuildLog:
         departures, generation = self.departures, desk.bus.generation
         # Unlike any other's, of this process as well: one that was given up may be under way.
         record_id = f"{desk.instance}-{self.epoch}-{self.n + 1}-{secrets.token_hex(4)}"
+        at = int(self.clock() * 1_000)
+        if not self.n:
+            self.clock.began = at / 1_000
         data = compose(
             n=self.n + 1,
             epoch=self.epoch,
             instance=desk.instance,
             record_id=record_id,
-            at=int(self.clock() * 1_000),
+            at=at,
             position=self._position,
             events=events,
         )
