@@ -149,6 +149,10 @@ class JetStreamUnavailable(BusError):
     """
 
 
+class ForeignAnswer(JetStreamUnavailable):
+    """Another JetStream than ours acknowledged what was published: ours may have stored it, or not."""
+
+
 class JetStreamError(BusError):
     """JetStream answered a request or a publish with an error."""
 

@@ -18,18 +18,18 @@ from scheduler.bus.listener import open_listener
 from scheduler.bus.nats import open_bus
 from scheduler.bus.options import BusOptions
 from scheduler.config import Settings
-from scheduler.errors import BrokerError, JetStreamUnavailable
-from scheduler.jetstream.streams import Layout, set_up
+from scheduler.errors import BrokerError
+from scheduler.jetstream.streams import Layout
 from scheduler.service import Service
 from scheduler.stores import Store
 from scheduler.stores.ernest import ErnestStore
+from scheduler.stores.ground import Ground
 from scheduler.stores.jetstream import JetStreamStore
 from scheduler.stores.memory import MemoryStore
 from scheduler.stores.presence import await_jetstream
 
 _log = structlog.get_logger()
 
-_PAUSE = 1.0
 _HARD_EXIT_AFTER = 0.8
 """Seconds from the second signal until the process ends, whatever still holds on to it."""
 
@@ -38,7 +38,7 @@ async def open_store(settings: Settings, bus: Bus) -> Store:
     """The store that the settings name.
 
     JetStream's is for ``auto`` as well as for ``jetstream``. While JetStream is there and does not answer, or
-    has no leader, it is waited for, without limit.
+    has no leader, it is waited for, without limit. Nothing is made: the service does that once it is to work.
 
     Raises:
         UnsupportedServer: it takes JetStream, and there is none; the message names the choices.
@@ -49,24 +49,11 @@ async def open_store(settings: Settings, bus: Bus) -> Store:
     if settings.store == "memory":
         return MemoryStore()
     await await_jetstream(bus)
-    return await _jetstream_store(settings, bus)
-
-
-async def _jetstream_store(settings: Settings, bus: Bus) -> Store:
     store = JetStreamStore(
         bus, instance=f"{settings.name}-{secrets.token_hex(4)}", grace=settings.broker_grace
     )
     layout = Layout(replicas=settings.replicas, capture=settings.capture, reply_bytes=settings.reply_bytes)
-    while True:
-        try:
-            deviations = await set_up(store.js, layout)
-        except JetStreamUnavailable as error:
-            _log.warning("the streams cannot be set up yet", reason=str(error))
-            await trio.sleep(_PAUSE)
-        else:
-            break
-    for deviation in deviations:
-        _log.warning("a stream is not as it should be", deviation=deviation)
+    store.ground = Ground(store.js, layout)
     return store
 
 

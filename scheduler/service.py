@@ -137,6 +137,9 @@ class Service:
         elif not await self._stand_by():
             task_status.started()
             return
+        ground = None if self._durable is None else self._durable.ground
+        if ground is not None:
+            await ground.lay()
         experience: Experience | None = None
         async with trio.open_nursery() as background:
             await background.start(self._timers.run)
@@ -146,6 +149,8 @@ class Service:
             background.start_soon(self._watch)
             if self._durable is not None:
                 await background.start(self._durable.run)
+            if ground is not None:
+                background.start_soon(ground.watch)
             await background.start(self._supervisor.run)
             # Before anything is sent, and so before anything is taken up: a reply must find us listening.
             await self._connectors.listen()
@@ -278,9 +283,11 @@ class Service:
                 _log.info("still waiting for a reply", build=build, component=component, seconds=round(wait))
 
     async def _stand_by(self) -> bool:
-        """Wait until this process is to work; False where we are stopped first."""
+        """Wait until this process is to work; False where we are stopped first. Nothing is made meanwhile."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_cancel_when, self._stopping, nursery.cancel_scope)
+            if self._durable is not None and self._durable.ground is not None:
+                await self._durable.ground.look()
             await self._peers.stand_by()
             nursery.cancel_scope.cancel()
         return not self._stopping.is_set()

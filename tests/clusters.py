@@ -18,9 +18,9 @@ JSON = dict[str, Any]
 
 
 class Cluster:
-    """Servers with JetStream, each the others' route; gone with the context `cluster`."""
+    """Servers, each the others' route; gone with the context `cluster`."""
 
-    def __init__(self, folder: Path, size: int = 3, config: JSON | None = None) -> None:
+    def __init__(self, folder: Path, size: int, config: JSON, *, jetstream: bool) -> None:
         ports = free_ports(size)
         routes = [f"nats://127.0.0.1:{port}" for port in ports]
         self.servers: list[NatsServer] = []
@@ -30,9 +30,10 @@ class Cluster:
             settings = {
                 "server_name": f"server-{number}",
                 "cluster": {"name": "tests", "listen": f"127.0.0.1:{port}", "routes": routes},
-                **(config or {}),
+                **config,
             }
-            self.servers.append(NatsServer(place, settings, jetstream=True))
+            self.servers.append(NatsServer(place, settings, jetstream=jetstream))
+        self._jetstream = jetstream
 
     @property
     def url(self) -> str:
@@ -40,10 +41,14 @@ class Cluster:
         return ",".join(server.url for server in self.servers)
 
     def start(self) -> None:
-        """Start all; JetStream answers on return."""
+        """Start all; they know each other, and JetStream answers, on return."""
         for server in self.servers:
             server.start()
-        self.await_api()
+        if self._jetstream:
+            self.await_api()
+        else:
+            for server in self.servers[1:]:
+                await_path(self.servers[0], server)
 
     def await_api(self, deadline: float = 4 * DEADLINE) -> None:
         """Wait until JetStream has a leader, and it every server for a peer."""
@@ -113,10 +118,10 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def cluster(size: int = 3, config: JSON | None = None) -> Iterator[Cluster]:
+def cluster(size: int = 3, config: JSON | None = None, *, jetstream: bool = True) -> Iterator[Cluster]:
     """Run a fresh cluster for as long as the context lasts."""
     with tempfile.TemporaryDirectory(prefix="nats-cluster-", ignore_cleanup_errors=True) as folder:
-        servers = Cluster(Path(folder), size, config)
+        servers = Cluster(Path(folder), size, config or {}, jetstream=jetstream)
         try:
             servers.start()
             yield servers
@@ -160,9 +165,9 @@ def hub_and_leaf(
         yield hub, leaf
 
 
-def await_path(hub: NatsServer, leaf: NatsServer) -> None:
-    """Wait until a message gets from the hub to the leaf."""
-    with Raw(leaf.url) as there, Raw(hub.url) as here:
+def await_path(start: NatsServer, end: NatsServer) -> None:
+    """Wait until a message gets from one server to another."""
+    with Raw(end.url) as there, Raw(start.url) as here:
         there.write("SUB tests.path 1")
         there.flush()
         until = time.monotonic() + DEADLINE
@@ -171,7 +176,7 @@ def await_path(hub: NatsServer, leaf: NatsServer) -> None:
             with contextlib.suppress(TimeoutError):
                 there.message(0.1)
                 return
-            assert time.monotonic() < until, "the leaf does not reach the hub"
+            assert time.monotonic() < until, "the servers do not reach each other"
 
 
 def free_ports(number: int) -> list[int]:

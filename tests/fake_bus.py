@@ -11,7 +11,7 @@ import structlog
 import trio
 from attrs import field, frozen
 
-from scheduler.bus import Message
+from scheduler.bus import Handler, Message
 from scheduler.bus.endpoint import Endpoint, Interest
 from scheduler.bus.outbox import MAX_BYTES, MAX_MESSAGES, Barrier, Queued
 from scheduler.bus.subjects import matches
@@ -144,6 +144,41 @@ class FakeBus(Endpoint):
             except Exception:
                 log.exception("a message could not be handled", subject=message.subject)
         return bool(chosen)
+
+
+class FakeListener:
+    """The twin of a second connection: a test says when it is up, and what it hears."""
+
+    def __init__(self) -> None:
+        self.connected = False
+        self.deaf = False
+        """What `missed` says."""
+        self._handlers: list[tuple[str, Handler]] = []
+        self._on_connected: list[Callable[[], None]] = []
+
+    def connect(self) -> None:
+        """Have it come up."""
+        self.connected = True
+        for handler in self._on_connected:
+            handler()
+
+    def listen(self, subject: str, handler: Handler) -> None:
+        """As in the port."""
+        self._handlers.append((subject, handler))
+
+    def on_connected(self, handler: Callable[[], None]) -> None:
+        """As in the port."""
+        self._on_connected.append(handler)
+
+    def missed(self, *, captured: bool) -> bool:
+        """As in the port."""
+        return self.deaf
+
+    def hear(self, subject: str, data: bytes, headers: Mapping[str, str] | None = None) -> None:
+        """Have it bring a message, unless it is away."""
+        for pattern, handler in self._handlers if self.connected else ():
+            if matches(pattern, subject):
+                handler(Message(subject, data, "", headers))
 
 
 def _parse(item: Queued) -> Published:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import trio
 from fake_bus import FakeBus, Published
-from fake_jetstream_api import FULL, NO_ROLLUP, NO_ROOM, UNAVAILABLE, Api, Refusal
+from fake_jetstream_api import FULL, NO_ROLLUP, NO_ROOM, NOT_THE_STREAM, UNAVAILABLE, Api, Refusal
 from fake_streams import DAY_ZERO, JSON, SECOND, Consumer, Kept, Later, Pull, Stream
 
 from scheduler.bus.subjects import encode_headers, matches
@@ -58,6 +58,8 @@ class FakeJetStream:
         """No quorum: nothing is stored, nothing is answered."""
         self.leaderless: set[str] = set()
         """The streams that store nothing, while everything else goes on."""
+        self.domain = ""
+        """As acknowledgements and the account name it; none where it is empty."""
         self.refusal: Refusal | None = None
         """What all of the API and every publish is answered with instead of being done."""
         self.no_room = False
@@ -111,6 +113,8 @@ class FakeJetStream:
             answer = {"error": outcome.document, **answer}
         else:
             answer["seq"] = outcome[0]
+            if self.domain:
+                answer["domain"] = self.domain
             if outcome[1]:
                 answer["duplicate"] = True
         if message.reply and not stream.config.get("no_ack"):
@@ -130,6 +134,8 @@ class FakeJetStream:
         rollup = headers.get("Nats-Rollup")
         if rollup and not stream.config["allow_rollup_hdrs"]:
             return NO_ROLLUP
+        if headers.get("Nats-Expected-Stream", stream.name) != stream.name:
+            return NOT_THE_STREAM
         expected = headers.get("Nats-Expected-Last-Subject-Sequence")
         last = stream.last_of(message.subject)
         if expected is not None and expected != str(last):
@@ -287,6 +293,7 @@ class FakeJetStream:
             "consumers": sum(len(stream.consumers) for stream in self.streams.values()),
             "limits": {"max_memory": -1, "max_storage": -1, "max_streams": -1, "max_consumers": -1},
             "api": {"level": 5, "total": 0, "errors": 0},
+            **({"domain": self.domain} if self.domain else {}),
         }
 
     def _ask(self, message: Published) -> bool:

@@ -70,6 +70,7 @@ _OTHER_CONFIG = Refusal(400, 10058, "stream name already in use with a different
 _OVERLAP = Refusal(400, 10065, "subjects overlap with an existing stream")
 _NEEDS_NO_ACK = Refusal(500, 10052, "subjects that overlap with jetstream api require no-ack to be true")
 _NO_CLUSTER = Refusal(500, 10074, "replicas > 1 not supported in non-clustered mode")
+NOT_THE_STREAM = Refusal(400, 10060, "expected stream does not match")
 NO_ROLLUP = Refusal(500, 10111, "rollup not permitted")
 _NEEDS_FILTER = Refusal(
     400, 10094, "consumer delivery policy is deliver last per subject, but optional filter subject is not set"

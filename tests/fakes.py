@@ -12,7 +12,7 @@ from fake_bus import FakeBus, Published
 from trio.testing import wait_all_tasks_blocked
 
 from scheduler.build import Observer
-from scheduler.bus import Message
+from scheduler.bus import Listener, Message
 from scheduler.config import Settings
 from scheduler.connector import Connectors
 from scheduler.errors import BuildLost, StoreError
@@ -309,6 +309,7 @@ class World:
         bus: FakeBus | None = None,
         timeout: float = 3_600.0,
         start_timeout: float = 10.0,
+        listener: Listener | None = None,
     ) -> None:
         self.bus = bus or FakeBus()
         self.fake_store = FakeStore()
@@ -318,7 +319,11 @@ class World:
         self.slots = slots or Slots()
         self.timers = Timers(self.bus)
         self.connectors = Connectors(
-            self.bus, self.timers, timeouts=lambda _: timeout, start_timeout=start_timeout
+            self.bus,
+            self.timers,
+            timeouts=lambda _: timeout,
+            start_timeout=start_timeout,
+            listener=listener,
         )
         self.cloud = Cloud(self.bus, script)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import trio
+from fake_bus import FakeListener
 from fakes import (
     JSON,
     FakeStore,
@@ -336,6 +337,22 @@ async def test_what_is_over() -> None:
         assert bad.reasons == ["it is over: x: quota", "it has failed: quota"]
         assert summary(bad.seen)["error"] == "x: quota"
         assert "error" not in summary(good.seen)
+
+
+async def test_a_reply_that_may_have_been_missed() -> None:
+    """What was in flight while nobody could hear its reply: what may have become of it, and what to do."""
+    listener = FakeListener()
+    async with open_world(script=ignore, listener=listener) as world, trio.open_nursery() as nursery:
+        patient = Patient(world, document("a"))
+        await patient.start(nursery)
+        listener.deaf = True
+        world.bus.disconnect()
+        world.bus.reconnect()
+        assert patient.why("a")["text"] == (
+            "it waits for its connector to answer on vpc.create.aws; it may have been answered while the"
+            " broker was away: look whether it was done, then skip it (with what was returned)"
+        )
+        nursery.cancel_scope.cancel()
 
 
 async def test_thousands_in_flight_are_a_few_reasons() -> None:

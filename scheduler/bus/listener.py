@@ -96,7 +96,7 @@ class NatsListener(NatsBus):
         failure = f"{shown}: {reason}"
         if failure not in self._said and len(self._said) < _MOST_SAID:
             self._said.add(failure)
-            log.info("cannot listen on a second server", url=shown, reason=reason)
+            log.warning("cannot listen on a second server", url=shown, reason=reason)
 
     def _note_connection(self) -> None:
         self._since = trio.current_time()

@@ -12,6 +12,7 @@ from scheduler.diagnosis import Diagnosis
 from scheduler.diagnosis.permissions import DOCTOR, DOCTOR_SUBJECT
 from scheduler.errors import BusError, JetStreamError, StreamNotFound
 from scheduler.jetstream.api import JetStream
+from scheduler.jetstream.streams import REPLIES
 
 COUNT = 200
 _RECORD = b"x" * 400
@@ -139,7 +140,8 @@ def _tell_replicas(diagnosis: Diagnosis, cluster: str, replicas: int) -> None:
             "replicas",
             f"one server alone keeps what is stored, although there is a cluster, {cluster!r}: builds wait"
             " while it is down, and are lost with its disk",
-            "--replicas 3; for streams that are there already as well: nats stream edit NAME --replicas=3",
+            "--replicas 3; for streams that are there already as well: nats stream edit NAME --replicas=3;"
+            f" but {REPLIES}, while no build runs, is removed (nats stream rm) and made again",
         )
     else:
         diagnosis.note(

@@ -8,6 +8,7 @@ from scheduler.config import Settings
 from scheduler.diagnosis import Diagnosis, size
 from scheduler.errors import BusError, JetStreamError, LogMissing, StoreError, StreamNotFound
 from scheduler.jetstream.api import JetStream
+from scheduler.jetstream.rivals import CURE, find_rival
 from scheduler.jetstream.streams import LOG, OBJECTS, REPLIES, REPORTS, Layout, set_up
 from scheduler.stores.presence import Presence
 
@@ -58,6 +59,9 @@ async def check_jetstream(diagnosis: Diagnosis, bus: Bus, settings: Settings) ->
     if not needed:
         diagnosis.ok("jetstream", f"is there (--store {settings.store} does without)")
         return True
+    rival = await find_rival(JetStream(bus))
+    if rival:
+        diagnosis.fail("streams", rival, CURE)
     streams = Diagnosis()
     missing = await _check_streams(streams, bus, settings)
     _check_limits(diagnosis, account, settings, missing)

@@ -4,7 +4,7 @@ State is read from a stream's leader (``STREAM.MSG.GET``), never by direct get, 
 with what is old. The server's errors are translated in one place: `_error`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -48,6 +48,8 @@ class Ack:
 
     stream: str
     sequence: int
+    domain: str = ""
+    """The stream's JetStream domain; empty where it has none."""
     duplicate: bool = False
     """It had stored one of the same ``Nats-Msg-Id`` a moment ago: ``sequence`` is that one's."""
 
@@ -105,6 +107,7 @@ class _MessageAnswer(msgspec.Struct):
 class _PublishAnswer(msgspec.Struct):
     stream: str
     seq: int
+    domain: str = ""
     duplicate: bool = False
 
 
@@ -123,6 +126,10 @@ class JetStream:
         self.bus = bus
         self.timeout = timeout
         """Seconds for one question and its answer."""
+        self.suspended = ""
+        """Why nothing may be published for the moment; whoever sets it resets it."""
+        self.on_ack: Callable[[str, Ack], None] = lambda _, __: None
+        """Is shown every acknowledgement, with what it is of; may raise BusError."""
         self._in_flight: set[trio.CancelScope] = set()
         bus.on_connected(self._on_connected)
 
@@ -172,8 +179,12 @@ class JetStream:
         """
         if expected is not None:
             headers = {**(headers or {}), "Nats-Expected-Last-Subject-Sequence": str(expected)}
+        if self.suspended:
+            raise JetStreamUnavailable(f"{subject} was not sent: {self.suspended}")
         answer = await self._ask(subject, data, headers, self.timeout if timeout is None else timeout)
-        return read_ack(subject, answer)
+        ack = read_ack(subject, answer)
+        self.on_ack(subject, ack)
+        return ack
 
     async def last(self, stream: str, subject: str) -> Stored | None:
         """The last message of a stream on ``subject``, which may have wildcards; None where there is none."""
@@ -303,7 +314,7 @@ def read_ack(subject: str, answer: Mapping[str, Any]) -> Ack:
         JetStreamError: it is none of a stream: somebody else answers on that subject.
     """
     ack = _understand(subject, answer, _PublishAnswer)
-    return Ack(ack.stream, ack.seq, ack.duplicate)
+    return Ack(ack.stream, ack.seq, ack.domain, ack.duplicate)
 
 
 def _understand(subject: str, answer: Mapping[str, Any], form: type[_Form]) -> _Form:

@@ -217,7 +217,7 @@ class Objects:
                 return "" if older is None else _nuid(older.data)
 
     async def _send(self, subject: str, data: bytes, chunk_bytes: int) -> None:
-        window = _Window(self._js.timeout)
+        window = _Window(self._js, subject)
         bus = self._js.bus
         inbox = bus.new_inbox()
         subscription = await self._js.subscribe(inbox, window.receive)
@@ -269,8 +269,10 @@ class Objects:
 class _Window:
     """Messages that are published one after another, and acknowledged a little later."""
 
-    def __init__(self, patience: float) -> None:
-        self._patience = patience
+    def __init__(self, js: JetStream, subject: str) -> None:
+        self._js = js
+        self._subject = subject
+        self._patience = js.timeout
         self._unacknowledged: deque[Outgoing] = deque()
         self._failure: BusError | None = None
         self._changed = trio.Event()
@@ -283,7 +285,8 @@ class _Window:
         try:
             if message.no_responders:
                 raise JetStreamUnavailable("no stream takes the object's chunks")
-            read_ack("an object's chunk", read_answer("an object's chunk", message.data))
+            ack = read_ack("an object's chunk", read_answer("an object's chunk", message.data))
+            self._js.on_ack(self._subject, ack)
             self._unacknowledged.popleft()
         except BusError as error:
             self._failure = self._failure or error

@@ -37,6 +37,7 @@ from scheduler.records import (
     read_headers,
 )
 from scheduler.stores import Departure
+from scheduler.stores.ground import Ground
 from scheduler.stores.log import BuildLog, Desk
 from scheduler.stores.weather import Weather, ask_the_log
 
@@ -94,6 +95,8 @@ class JetStreamStore:
         self.weather = Weather(grace, lambda: bus.connected)
         self.wall_clock = wall_clock
         self.instance = instance
+        self.ground: Ground | None = None
+        """Makes and watches the streams, where that is this process's to do."""
         self._bus = bus
         self._desk = Desk(
             bus=bus,

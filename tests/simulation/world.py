@@ -11,6 +11,7 @@ from fake_jetstream import FakeJetStream, Kept, Later, Stream
 
 from scheduler.bus import Message
 from scheduler.bus.subjects import matches
+from scheduler.jetstream.rivals import PROBE_SUBJECT
 from simulation.network import Item, Lane, Link, SimBus
 from simulation.trace import Trace
 
@@ -308,6 +309,8 @@ class World:
 
     def _note(self, kind: str, who: str, message: Published) -> None:
         subject = message.subject
+        if subject == PROBE_SUBJECT:
+            return  # it is stored nowhere, and of no build
         if message.reply.startswith("scheduler.reply."):
             body = json.loads(message.data)
             identity = (message.headers or {}).get("Nats-Msg-Id", "")

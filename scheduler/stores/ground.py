@@ -1,0 +1,56 @@
+"""What the durable store stands on: its streams, made once this process is to work, and watched then."""
+
+from typing import NoReturn
+
+import structlog
+import trio
+
+from scheduler.errors import JetStreamUnavailable
+from scheduler.jetstream.api import JetStream
+from scheduler.jetstream.rivals import Rivals
+from scheduler.jetstream.streams import Layout, set_up
+
+_log = structlog.get_logger(__name__)
+
+_PAUSE = 1.0
+
+
+class Ground:
+    """The streams of one account.
+
+    Args:
+        js: what the store uses.
+        layout: how the streams are to be.
+    """
+
+    def __init__(self, js: JetStream, layout: Layout) -> None:
+        self._js = js
+        self._layout = layout
+        self._rivals = Rivals(js)
+
+    async def look(self) -> None:
+        """Begin to look who else answers appends: whoever only stands by makes nothing."""
+        await self._rivals.ask()
+
+    async def lay(self) -> None:
+        """Make the streams that are missing, and log what is not as it should be; waits for a leader.
+
+        Raises:
+            StoreError: it cannot work as it is, or another JetStream answers too; the message has the cure.
+            BusError: as for `JetStream`, but that it is unavailable.
+        """
+        while True:
+            try:
+                await self._rivals.check()
+                deviations = await set_up(self._js, self._layout)
+            except JetStreamUnavailable as error:
+                _log.warning("the streams cannot be set up yet", reason=str(error))
+                await trio.sleep(_PAUSE)
+            else:
+                break
+        for deviation in deviations:
+            _log.warning("a stream is not as it should be", deviation=deviation)
+
+    async def watch(self) -> NoReturn:
+        """Have nothing appended while another JetStream answers; never returns."""
+        await self._rivals.watch()
