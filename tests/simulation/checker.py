@@ -86,6 +86,7 @@ class Checker:
             "report left": self._report_left,
             "report arrived": self._report_arrived,
             "answers": self._answers,
+            "submits": lambda step: self._times.submitted(step.build, step.time),
             "progress left": self._progress,
             "reply arrived": lambda step: self._replies.arrived(step.detail, step.time),
             "starts": lambda step: self._replies.started(step.who, step.time),
