@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 from attrs import frozen
 
 from simulation.connectors import TYPES
-from simulation.operating import Operating
+from simulation.operating import Operating, Order
 
 JSON: TypeAlias = dict[str, Any]
 
@@ -42,6 +42,17 @@ def widen(seed: int, build: JSON) -> bool:
     build["components"], build["edges"] = [], []
     build["options"] = {"limits": {f"{kind}.*.*": rng.choice((1, 2, 2, 3))}, "on_error": "continue"}
     return True
+
+
+def paused(seed: int, builds: tuple[JSON, ...]) -> tuple[Order, ...]:
+    """Sometimes have the largest build be paused when it has just begun, and for a while."""
+    if random.Random(f"paused {seed}").random() > 0.1:
+        return ()
+    document = {"id": max(builds, key=lambda build: len(build["changes"]))["id"]}
+    return (
+        Order(0.0, "pause", document["id"], document, after="request left"),
+        Order(0.0, "resume", document["id"], document, after="request left", pause=6.0),
+    )
 
 
 def aims(seed: int, begin: float, operating: Operating, *, wide: bool) -> list[Aim]:

@@ -5,7 +5,7 @@ from typing import Any, TypeAlias
 
 from attrs import evolve, field, frozen
 
-from simulation.aims import aims, widen
+from simulation.aims import aims, paused, widen
 from simulation.clocks import Disorder, disorder
 from simulation.cluster import HARMLESS, Cluster, cluster
 from simulation.connectors import PROVIDERS, TYPES, Manners
@@ -129,6 +129,7 @@ def imagine(seed: int) -> Scenario:
     begin = {builds[one.build]["id"]: one.at for one in reversed(submissions) if not one.altered}
     wide = widen(seed, builds[0])
     operating = operate(seed, builds, begin, heals_at)
+    operating = evolve(operating, orders=operating.orders + paused(seed, builds))
     impatient = random.Random(f"impatient {seed}").random() < 0.06
     if impatient:
         # Many an answer comes when the next attempt is being waited for.
@@ -146,6 +147,7 @@ def imagine(seed: int) -> Scenario:
     clocks = disorder(seed, first, heals_at)
     faults += [Fault(one.at, "clock", one.seconds, one.number) for one in clocks.settings]
     if clocks.change_after_failure:
+        operating = evolve(operating, retries=operating.retries or "*=2:3")
         faults.append(Fault(0.0, "crash at", 0.05, len(faults), "failed"))
     servers = cluster(seed, first)
     if servers.alone:
