@@ -3,12 +3,15 @@
 Versions and dependency groups live in `pyproject.toml` alone. What stands behind `--` goes to the tool.
 """
 
+import os
+import time
 from pathlib import Path
 
 import nox
+from nox.command import CommandFailed
 
 nox.needs_version = ">=2025.2"
-nox.options.sessions = ["lint", "types", "tests", "integration"]
+nox.options.sessions = ["check"]
 nox.options.reuse_existing_virtualenvs = True
 
 PROJECT = nox.project.load_toml("pyproject.toml")
@@ -19,15 +22,40 @@ FLAKE8 = [
 ]
 
 
+PARALLEL = ("-n", "auto", "--dist", "worksteal")
+"""By groups a worker that died left its tests undone, and the run never ended."""
+
+
 def install(session: nox.Session, *groups: str) -> None:
-    """Install the package as it is in the tree, and dependency groups."""
-    session.install("-e", ".", *nox.project.dependency_groups(PROJECT, *groups))
+    """Install the package as it is in the tree, and dependency groups; in `check` all is there already."""
+    if session.name != "check":
+        # What is imported is compiled then; most of it never is.
+        session.install("--no-compile", "-e", ".", *nox.project.dependency_groups(PROJECT, *groups))
 
 
 def async_files(*folders: str) -> list[str]:
     """The files with anything asynchronous in them: others have nothing that flake8 is asked for."""
     files = (file for folder in folders for file in sorted(Path(folder).rglob("*.py")))
     return [str(file) for file in files if "async " in file.read_text()]
+
+
+@nox.session
+def check(session: nox.Session) -> None:
+    """What has to pass: lint, types, tests and integration, in one environment."""
+    if session.posargs:
+        session.error("say which session is to have the arguments: nox -s NAME -- ...")
+    groups = nox.project.dependency_groups(PROJECT, "lint", "type", "test", "bench")
+    session.install("--no-compile", "-e", ".", *groups)
+    failed = []
+    for name, part in {"lint": lint, "types": types, "tests": tests, "integration": integration}.items():
+        began = time.monotonic()
+        try:
+            part(session)
+        except CommandFailed:
+            failed.append(name)
+        session.log(f"{name}: {time.monotonic() - began:.0f} s")
+    if failed:
+        session.error(f"failed: {', '.join(failed)}")
 
 
 @nox.session
@@ -51,9 +79,7 @@ def types(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Everything that needs no broker, on all cores."""
     install(session, "test")
-    session.run(
-        "pytest", "-n", "auto", "--dist", "worksteal", "-m", "not integration and not fuzz", *session.posargs
-    )
+    session.run("pytest", *PARALLEL, "-m", "not integration and not fuzz", *session.posargs)
 
 
 @nox.session
@@ -69,9 +95,10 @@ def integration(session: nox.Session) -> None:
 
 @nox.session
 def simulation(session: nox.Session) -> None:
-    """Twenty thousand seeds of a simulated world, where `tests` runs fifteen hundred."""
+    """Twenty thousand seeds of a simulated world, where `tests` runs 300; or those in SIMULATION_SEEDS."""
     install(session, "test")
-    session.run("pytest", "tests/simulation", *session.posargs, env={"SIMULATION_SEEDS": "0:20000"})
+    seeds = os.environ.get("SIMULATION_SEEDS", "0:20000")
+    session.run("pytest", *PARALLEL, "tests/simulation", *session.posargs, env={"SIMULATION_SEEDS": seeds})
 
 
 @nox.session

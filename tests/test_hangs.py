@@ -11,6 +11,8 @@ import pytest
 
 TESTS = Path(__file__).parent
 PROJECT = TESTS.parent / "pyproject.toml"
+pytestmark = pytest.mark.timeout(300)
+
 PARALLEL = ("-n", "2", "--dist", "worksteal")
 """As in `noxfile.py`."""
 HANGING = """
@@ -120,7 +122,7 @@ def run_pytest(tmp_path: Path) -> Pytest:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=90,
+            timeout=250,
             check=False,
         )
         assert process.returncode == 1, process.stdout

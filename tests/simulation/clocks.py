@@ -63,7 +63,10 @@ def disorder(seed: int, begin: float, heals_at: float) -> Disorder:
         Setting(min(heals_at, begin + rng.uniform(0.0, 8.0)), rng.choice(_ERRORS), rng.randrange(1000))
         for _ in range(rng.choice((0, 1, 1, 2)))
     )
-    return Disorder(errors, tuple(settings), change_after_failure=rng.random() < 0.4)
+    change = rng.random() < 0.5
+    if change:
+        errors = (0.0, rng.choice((-86_400.0, -3_600.0, 3_600.0)))
+    return Disorder(errors, tuple(settings), change_after_failure=change)
 
 
 @define(eq=False)

@@ -12,7 +12,8 @@ from simulation.trace import Trace
 
 VARIABLE = "SIMULATION_SEEDS"
 """The seeds to run: ``4711``, or ``0:20000`` without the last one; several of either, with commas."""
-DEFAULT = "0:1500"
+DEFAULT = "0:300"
+"""Those of every run of the tests; each mutant has to be caught by one of them."""
 
 
 @frozen

@@ -115,7 +115,7 @@ def spoil(seed: int, manners: Manners) -> Manners:
 
 
 def _put_options(rng: random.Random, build: JSON) -> None:
-    options: JSON = {}
+    options: JSON = build.get("options", {})
     if rng.random() < 0.5:
         options["retry"] = _retry(rng)
     if rng.random() < 0.5:

@@ -3,8 +3,9 @@
 import random
 from typing import Any, TypeAlias
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
+from simulation.aims import aims, paused, widen
 from simulation.clocks import Disorder, disorder
 from simulation.cluster import HARMLESS, Cluster, cluster
 from simulation.connectors import PROVIDERS, TYPES, Manners
@@ -126,17 +127,29 @@ def imagine(seed: int) -> Scenario:
     calm = Manners(failing=0.0, mute=0.0, slow=0.0, again=0.0, foreign=0.0)
     manners = tuple(calm if rng.random() < 0.4 else _manners(rng) for _ in TYPES)
     begin = {builds[one.build]["id"]: one.at for one in reversed(submissions) if not one.altered}
+    wide = widen(seed, builds[0])
     operating = operate(seed, builds, begin, heals_at)
+    operating = evolve(operating, orders=operating.orders + paused(seed, builds))
+    impatient = random.Random(f"impatient {seed}").random() < 0.06
+    if impatient:
+        # Many an answer comes when the next attempt is being waited for.
+        operating = evolve(operating, retries="*=3:4")
     if operating.orders or any("options" in build for build in builds):
         manners = tuple(spoil(seed, one) for one in manners)
     for number, strike in enumerate(operating.strikes):
         which = (seed + number) * 3
         faults.append(Fault(strike.at, strike.kind, strike.seconds, which, strike.moment))
-    clocks = disorder(seed, min(begin.values()), heals_at)
+    first = min(begin.values())
+    faults += [
+        Fault(max(0.0, aim.at), aim.kind, aim.seconds, aim.number, aim.moment)
+        for aim in aims(seed, first, operating, wide=wide)
+    ]
+    clocks = disorder(seed, first, heals_at)
     faults += [Fault(one.at, "clock", one.seconds, one.number) for one in clocks.settings]
     if clocks.change_after_failure:
+        operating = evolve(operating, retries=operating.retries or "*=2:3")
         faults.append(Fault(0.0, "crash at", 0.05, len(faults), "failed"))
-    servers = cluster(seed, min(begin.values()))
+    servers = cluster(seed, first)
     if servers.alone:
         faults = [fault for fault in faults if fault.kind in HARMLESS]
     faults += [Fault(one.at, "server", one.seconds, one.number, one.moment) for one in servers.losses]
@@ -146,7 +159,7 @@ def imagine(seed: int) -> Scenario:
         submissions=tuple(sorted(submissions, key=lambda one: one.at)),
         faults=tuple(sorted(faults, key=lambda one: one.at)),
         heals_at=heals_at,
-        attempt_timeout=rng.choice((4.0, 6.0, 15.0, 40.0)),
+        attempt_timeout=1.5 if impatient else rng.choice((4.0, 6.0, 15.0, 40.0)),
         start_timeout=rng.choice((3.0, 10.0)),
         resend=rng.choice(("unsent", "unsent", "unsent", "always", "never")),
         grace=rng.choice((0.0, 1.0, 10.0)),

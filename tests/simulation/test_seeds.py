@@ -6,7 +6,7 @@ import pytest
 
 from simulation.judging import chosen, judge_all
 
-_SHARE = 100
+_SHARE = 50
 
 
 def _shares() -> list[Sequence[int]]:

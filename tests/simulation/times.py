@@ -38,6 +38,8 @@ class Times:
     wrong: Callable[[str], None]
     _tellings: dict[tuple[str, str], _Telling] = field(factory=dict)
     """By process and build."""
+    _submitted: dict[str, float] = field(factory=dict)
+    """When each build was handed in first."""
     _taken: dict[str, int] = field(factory=dict)
     """How often each build was taken up, or accepted."""
     _written: dict[str, int] = field(factory=dict)
@@ -51,6 +53,10 @@ class Times:
             "limits" in build.get("options", {}) for build in self.scenario.builds
         )
         self._orderly = not operating.orders and not limits
+
+    def submitted(self, name: str, now: float) -> None:
+        """A build is handed in."""
+        self._submitted.setdefault(name, now)
 
     def taken_up(self, name: str, who: str, now: float) -> None:
         """A process has a build from now on."""
@@ -92,7 +98,7 @@ class Times:
         if attempt.began <= telling.since:
             return  # an earlier process began it
         # What an earlier process wrote down is measured by its clock.
-        if self._taken[name] == 1 and waited > now - telling.since + _EXACT:
+        if self._taken[name] == 1 and waited > now - self._submitted[name] + _EXACT:
             self.wrong(f"{what} waited {waited:.1f} s, longer than the build is old")
         if seconds is None or not attempt.departures:
             return

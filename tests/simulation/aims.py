@@ -1,0 +1,80 @@
+"""What is aimed at that chance alone seldom hits: faults, and builds. It is drawn from numbers of its own."""
+
+import random
+from typing import Any, TypeAlias
+
+from attrs import frozen
+
+from simulation.connectors import TYPES
+from simulation.operating import Operating, Order
+
+JSON: TypeAlias = dict[str, Any]
+
+
+@frozen
+class Aim:
+    """A fault at a step of the trace, as in `scenario.Fault`."""
+
+    at: float
+    kind: str
+    seconds: float
+    number: int
+    moment: str = ""
+
+
+def widen(seed: int, build: JSON) -> bool:
+    """Sometimes have a build be one of many equal components, few of which may be in flight at a time."""
+    rng = random.Random(f"wide {seed}")
+    if rng.random() > 0.1:
+        return False
+    kind = rng.choice(TYPES)
+    build["changes"] = [
+        {
+            "_component_id": f"c{number}",
+            "_component": kind,
+            "_action": "create",
+            "_provider": "aws",
+            "_state": "waiting",
+            "note": f"{build['id']} {number}",
+        }
+        for number in range(12)
+    ]
+    build["components"], build["edges"] = [], []
+    build["options"] = {"limits": {f"{kind}.*.*": rng.choice((1, 2, 2, 3))}, "on_error": "continue"}
+    return True
+
+
+def paused(seed: int, builds: tuple[JSON, ...]) -> tuple[Order, ...]:
+    """Sometimes have the largest build be paused when it has just begun, and for a while."""
+    if random.Random(f"paused {seed}").random() > 0.1:
+        return ()
+    document = {"id": max(builds, key=lambda build: len(build["changes"]))["id"]}
+    return (
+        Order(0.0, "pause", document["id"], document, after="request left"),
+        Order(0.0, "resume", document["id"], document, after="request left", pause=6.0),
+    )
+
+
+def aims(seed: int, begin: float, operating: Operating, *, wide: bool) -> list[Aim]:
+    """The faults of a seed.
+
+    Args:
+        seed: decides.
+        begin: when the first build is handed in.
+        operating: what operators ask for.
+        wide: whether a build has many components in flight.
+    """
+    rng = random.Random(f"aims {seed}")
+    found: list[Aim] = []
+    chance = rng.random()
+    if chance < 0.1:
+        # Even numbers: what was written last never arrives. Below 9: at the first such step.
+        found.append(Aim(begin, "cut at", 1.0, rng.choice((0, 2, 4, 6)), "report left"))
+    elif chance < 0.15:
+        found.append(Aim(begin - 0.2, "connector dies", 30.0, rng.randrange(len(TYPES))))
+    pause = next((order for order in operating.orders if order.verb == "pause"), None)
+    if pause is not None and rng.random() < 0.5:
+        found.append(Aim(pause.at, "crash at", 0.05, 0, "told left"))
+    if wide and rng.random() < 0.6:
+        found.append(Aim(begin, "crash at", 0.05, rng.randrange(36), "taken"))
+    return found
