@@ -6,7 +6,7 @@ user or a connector put into it is kept.
 """
 
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable
 from hashlib import blake2b
 from typing import Any, TypeAlias, TypeVar
 from urllib.parse import unquote
@@ -16,6 +16,7 @@ from attrs import frozen
 from cattrs import Converter
 
 from scheduler.errors import InvalidBuild, InvalidJSON, InvalidRule, OverLimit, Problem
+from scheduler.keys import mistakable
 from scheduler.limits import DEFAULT_LIMITS, Limits
 from scheduler.malformed import explain
 from scheduler.model import (
@@ -30,6 +31,7 @@ from scheduler.model import (
     Component,
     Edge,
     State,
+    written,
 )
 from scheduler.nearly import nearly
 from scheduler.rules import Retry, found, in_seconds, read_retry
@@ -144,12 +146,6 @@ def _located(data: bytes, error: InvalidJSON, part: bytes | None = None) -> str:
 
 
 _LISTS = ("components", "changes", "edges")
-_OURS = frozenset({"service", "_component_id", "_component", "_action", "_provider", "_state"})
-"""Keys of a component that are ours, in lower case."""
-_harmless: set[str] = set(_OURS)
-"""Keys of components that were looked at, and are not nearly one of ours."""
-_LONGEST_KEPT = 128
-_MOST_KEPT = 8_192
 _REQUIRED = ("_component_id", "_component", "_provider", "_action")
 _SHARED = ("_component_id", "_component", "_provider", "source", "destination")
 
@@ -242,8 +238,8 @@ class _Reader:
                 value = decode(data, self.limits, level=2)
                 digest.update(encode_sorted(value) + b",")
                 if type(value) is dict:
-                    if not (_harmless.issuperset(value) or self.accepted or cls is Edge):
-                        self._check_keys(f"{name}[{position}]", value)
+                    if not (self.accepted or cls is Edge):
+                        self.problems += mistakable(f"{name}[{position}]", value)
                     self._share(value)
                     self.names.update(value)
                     if type(one := value.get("_component_id")) is str:
@@ -278,18 +274,6 @@ class _Reader:
         words = self._words
         source = words.setdefault(edge.source, edge.source)
         return Edge(source, words.setdefault(edge.destination, edge.destination), edge.length)
-
-    def _check_keys(self, place: str, value: Document) -> None:
-        """No key is one of ours but for its case: a connector in Go would read it as that, or ours as it."""
-        for key in value:
-            folded = key.casefold()
-            if folded in _OURS and key not in _OURS:
-                text = f"is '{folded}' but for its case, which connectors do not tell apart"
-                self.problems.append(Problem(f"{place}.{key}", text))
-            elif len(key) <= _LONGEST_KEPT:
-                if len(_harmless) >= _MOST_KEPT:
-                    _harmless.clear()
-                _harmless.add(key)
 
     def _share(self, value: Document) -> None:
         words = self._words
@@ -483,19 +467,6 @@ def _make_converter() -> Converter:
 
 
 _converter = _make_converter()
-
-
-def written(
-    lists: Mapping[str, Sequence[Any]], fields: Mapping[str, Any], absent: Collection[str]
-) -> dict[str, Sequence[Any]]:
-    """Those of a build's lists that are to be written: no empty one where it had none, or null.
-
-    Args:
-        lists: by name.
-        fields: those of the build; a list that was null stands there.
-        absent: the names of those that it did not have.
-    """
-    return {name: items for name, items in lists.items() if items or not (name in fields or name in absent)}
 
 
 def to_document(item: Build | Component | Change | Edge) -> Document:

@@ -7,7 +7,7 @@ A change keeps its fields as JSON text: a build of thousands waits for most of i
 objects its changes would take five times the memory, and be looked at in every garbage collection.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -129,3 +129,16 @@ class Build:
     """Every top-level field as submitted, without ``components``, ``changes`` and ``edges``, unless null."""
     absent: frozenset[str] = frozenset()
     """Those of the three lists that it did not have at all: while they are empty they are not added."""
+
+
+def written(
+    lists: Mapping[str, Sequence[Any]], fields: Mapping[str, Any], absent: Collection[str]
+) -> dict[str, Sequence[Any]]:
+    """Those of a build's lists that are to be written: no empty one where it had none, or null.
+
+    Args:
+        lists: by name.
+        fields: those of the build; a list that was null stands there.
+        absent: the names of those that it did not have.
+    """
+    return {name: items for name, items in lists.items() if items or not (name in fields or name in absent)}

@@ -6,8 +6,8 @@ from typing import Any
 
 from attrs import field, frozen
 
-from scheduler.codec import to_document, written
-from scheduler.model import Edge
+from scheduler.codec import to_document
+from scheduler.model import Edge, written
 from scheduler.strictjson import Raw, encode
 
 _SLICE = 200

@@ -156,12 +156,13 @@ class Template:
         """
         change = self._change
         type_, provider = change.type, change.provider
+        keep = self._syntax.keep
         parts = [self._runs[0]]
         size = len(parts[0])
         resolver: Resolver | None = None
         for (place, text), run in zip(self._slots, self._runs[1:], strict=True):
             try:
-                chunk = _quick(text, scope)
+                chunk = _quick(text, scope, keep)
                 if chunk is None:
                     if resolver is None:
                         resolver = self._resolver(scope, Work())
@@ -304,15 +305,16 @@ _SHORT = 4096
 """Characters up to which text found is surely within every bound."""
 
 
-def _quick(text: Text, scope: Scope) -> bytes | None:
+def _quick(text: Text, scope: Scope, keep: bool) -> bytes | None:
     """The JSON for what is by far the most common: fields of components that are plain text.
 
     None if it is anything else, or if anything at all about it needs a closer look.
     """
     if isinstance(text, PathText):
         value = None if text.id is None else _plain(text.id, text.path, scope)
-        # Empty text may be kept as the reference it was.
-        return encode(value) if value else None
+        if value == "" and keep:
+            return encode(text.source)
+        return None if value is None else encode(value)
     whole = ""
     for part in text.parts:
         if isinstance(part, str):

@@ -34,7 +34,7 @@ from simulation.gauges import Gauges
 from simulation.knowledge import Attempt, Build, Component, Reply
 from simulation.replies import Replies
 from simulation.rulebook import Rulebook
-from simulation.scenario import Scenario, dependencies
+from simulation.scenario import Scenario, dependencies, subject_of
 from simulation.times import Times
 from simulation.trace import Step
 
@@ -604,7 +604,7 @@ class Checker:
         if identity != run.report_id:
             self._wrong(f"G6 {step.build}: the report is published as {identity!r}, not {run.report_id!r}")
         suffix = "error" if json.loads(data).get("error") else "done"
-        if subject != f"{build.document['action']}.{suffix}":
+        if subject != f"{subject_of(build.document)}.{suffix}":
             self._wrong(f"G6 {step.build}: the report is published on {subject}")
         if build.knows(step.who, run.reported_at):
             self._wrong(f"G6 {step.build}: the report is published again, although that was noted")

@@ -24,7 +24,7 @@ from simulation.memory import Memory
 from simulation.network import SimBus
 from simulation.operators import Operator
 from simulation.processes import WHO, Process
-from simulation.scenario import Scenario, Submission, imagine
+from simulation.scenario import Scenario, Submission, imagine, subject_of
 from simulation.trace import Trace
 from simulation.world import World
 
@@ -184,7 +184,7 @@ class Driver:
         while True:
             answer: JSON = {}
             with trio.move_on_after(_ASK_AGAIN_AFTER + self.rng.random()), suppress(NoResponders):
-                message = await self.client.request(build["action"].replace("patch", "create"), data)
+                message = await self.client.request(subject_of(build), data)
                 answer = json.loads(message.data)
                 code = answer.get("error", {}).get("code", "")
                 detail = (answer["status"], code, submission.altered)

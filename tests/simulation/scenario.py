@@ -226,6 +226,11 @@ def _connect(rng: random.Random, source: JSON, destination: JSON, edges: list[JS
         edges.append({"source": theirs, "destination": mine, "length": 1})
 
 
+def subject_of(build: JSON) -> str:
+    """What a build is submitted and reported on; some say another action themselves."""
+    return str(build["action"]).replace("patch", "create")
+
+
 def dependencies(build: JSON) -> dict[str, set[str]]:
     """What has to be completed before each change."""
     needed: dict[str, set[str]] = {change["_component_id"]: set() for change in build["changes"]}
