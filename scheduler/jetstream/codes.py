@@ -11,8 +11,8 @@
 | `Meaning.NO` | any other refusal |
 
 A file store in which a write has failed (a disk that was full or broke) says nothing at all from then on,
-however well the disk is again: what is published to its stream is not answered, while it is read as ever. That
-ends only when its server is restarted (`STORAGE_FAILED`).
+however well the disk is again: what is published to its stream is not answered, while it is read as ever.
+That ends only when its server is restarted (`STORAGE_FAILED`).
 
 Whether what was refused "for now" has been stored nonetheless is not known: it is read back.
 """
