@@ -165,6 +165,7 @@ async def test_a_build_whose_log_is_purged(jetstream_server: NatsServer) -> None
         report = await scene.reported()
         assert states(report) == {"a": "completed", "b": "waiting"}
         assert "removed from SCHEDULER_LOG" in report["error"]
+        scene.requests.clear()
         await scene.submit(document("a"))
         await scene.asked("a")
         scene.answer("a")
@@ -197,7 +198,9 @@ async def test_reports_that_are_removed(jetstream_server: NatsServer) -> None:
         assert (await scene.js.info(REPORTS)).messages == 1
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the size of another process's files is limited by prlimit")
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="the size of another process's files is limited by prlimit"
+)
 async def test_a_storage_that_has_failed(jetstream_server: NatsServer) -> None:
     """The server says nothing to what is written from then on: that is said, with what ends it."""
     async with open_scene(jetstream_server) as scene:

@@ -12,12 +12,13 @@ from unittest import mock
 import trio
 from attrs import evolve
 
+import scheduler.stores.log
 from scheduler.build import Walk
 from scheduler.bus import Bus
 from scheduler.captured import Captured
 from scheduler.config import Settings
 from scheduler.connector import Connectors
-from scheduler.errors import BusError, TemplateError, WrongLastSequence
+from scheduler.errors import BusError, Fenced, TemplateError, WrongLastSequence
 from scheduler.events import Accepted, Cancelled, Event, Paused, Sent, Settled, Started, Supplied, Withdrawn
 from scheduler.jetstream.api import Ack, JetStream
 from scheduler.jetstream.streams import report_subject
@@ -33,6 +34,7 @@ from scheduler.rules import Retry
 from scheduler.slots import Slots
 from scheduler.stores import Departure
 from scheduler.stores.jetstream import JetStreamStore
+from scheduler.stores.keeper import Keeper
 from scheduler.stores.log import BuildLog
 from scheduler.timers import Timers
 
@@ -444,6 +446,20 @@ def _dependents_of_what_failed() -> list[Patch]:
     return [(Plan, "begin", careless), (Plan, "_skip_behind", lambda *_: None)]
 
 
+def _purged_logs_are_taken_for_anothers() -> list[Patch]:
+    """Who finds the log of a build gone takes that for another process's work, and forgets the build."""
+    return [(scheduler.stores.log, "LogRemoved", Fenced)]
+
+
+def _streams_that_are_not_made_again() -> list[Patch]:
+    """A stream that was removed stays so."""
+
+    async def make(*_: object) -> None:
+        await trio.lowlevel.checkpoint()
+
+    return [(Keeper, "_make", make)]
+
+
 _MAKERS: tuple[Callable[[], list[Patch]], ...] = (
     _no_write_ahead,
     _accepted_too_early,
@@ -479,6 +495,8 @@ _MAKERS: tuple[Callable[[], list[Patch]], ...] = (
     _limits_of_builds_not_read,
     _what_is_in_flight_has_no_slot,
     _dependents_of_what_failed,
+    _purged_logs_are_taken_for_anothers,
+    _streams_that_are_not_made_again,
 )
 MUTANTS: Mapping[str, Callable[[], list[Patch]]] = {
     maker.__name__.strip("_").replace("_", " "): maker for maker in _MAKERS

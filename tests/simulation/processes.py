@@ -59,6 +59,10 @@ class Process:
             self.bus.die(keep=self.driver.world.rng.choice((0, 1, 1_000_000)))
             self.scope.cancel()
 
+    def holds(self, build: str) -> bool:
+        """Whether it has a build, or is about to."""
+        return self.service is not None and self.service._supervisor.holds(build)
+
     @property
     def alive(self) -> bool:
         """Whether it is there."""

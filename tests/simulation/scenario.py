@@ -7,6 +7,7 @@ from attrs import field, frozen
 
 from simulation.connectors import PROVIDERS, TYPES, Manners
 from simulation.operating import Operating, operate, spoil
+from simulation.vanishing import vanish
 
 JSON: TypeAlias = dict[str, Any]
 
@@ -126,6 +127,7 @@ def imagine(seed: int) -> Scenario:
     for number, strike in enumerate(operating.strikes):
         which = (seed + number) * 3
         faults.append(Fault(strike.at, strike.kind, strike.seconds, which, strike.moment))
+    faults += [Fault(one.at, one.kind, one.seconds, one.number) for one in vanish(seed, heals_at)]
     return Scenario(
         seed=seed,
         builds=builds,

@@ -14,10 +14,12 @@ from scheduler.events import (
     Started,
     Unpaused,
 )
+from scheduler.jetstream.streams import SENTINEL
 from scheduler.records import Record, decode_record
 from simulation.driver import simulate
 from simulation.scenario import FAULTS
 from simulation.trace import Step
+from simulation.vanishing import VANISHING
 
 # What was met is found out once, by one process.
 pytestmark = pytest.mark.xdist_group("reach")
@@ -26,6 +28,8 @@ SEEDS = range(500)
 """As many of them are run as it takes."""
 WANTED = (
     *sorted(set(FAULTS)),
+    *VANISHING,
+    *("log purged", "stream removed", "log removed", "log restored"),
     *("Withdrawn", "Suspended", "Resumed", "Sent", "Loading", "Released", "Finished", "Reported"),
     *("killed", "lost", "dies", "replies lost", "request unheard", "report left"),
     *("several events in a record", "taken up a second time", "late success kept", "fenced"),
@@ -100,7 +104,7 @@ class _Follower:
         match step.kind:
             case "fault begins":
                 met[step.detail[0]] += 1
-            case "kept" if step.who == "SCHEDULER_LOG":
+            case "kept" if step.who == "SCHEDULER_LOG" and step.detail[0] != SENTINEL:
                 self._record(step.detail[0].rpartition(".")[2], decode_record(step.detail[2]))
             case "read back":
                 met["read back another's record"] += not step.detail.startswith(f"{step.who}-")
