@@ -458,3 +458,15 @@ async def test_removed_by_hand_is_no_store_failure_of_others(autojump_clock: Moc
             await store.append("b1", [Finished(None)])
         await wait_all_tasks_blocked()
         await store.append("b2", [Finished(None)])
+
+
+async def test_replies_that_are_removed_while_it_starts(autojump_clock: MockClock) -> None:
+    """It begins once there is a stream for them again."""
+    plant = Plant()
+    await plant.broker.set_up()
+    await JetStream(plant.broker.bus).call(f"STREAM.DELETE.{REPLIES}")
+    with trio.fail_after(30):
+        async with plant.run() as process:
+            await process.submit(CHAIN)
+            await until(lambda: process.reports)
+            assert process.report[0] == "build.create.done"

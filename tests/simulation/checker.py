@@ -86,6 +86,7 @@ class Checker:
             "log removed": self._log_removed,
             "log restored": self._log_restored,
             "log purged": self._log_purged,
+            "end": self._end_of_the_run,
             "answers": self._answers,
             "taken": self._taken,
             "replies lost": self._replies_lost,
@@ -105,6 +106,7 @@ class Checker:
         self._now = 0.0
         self._log_gone = False
         self._log_back_at = -1e9
+        self._ended_at = float("inf")
 
     def _wrong(self, text: str) -> None:
         self.problems.append(f"{self._now:.4f} {text}")
@@ -643,11 +645,15 @@ class Checker:
             build.reported_as_failed += step.detail[0].endswith(".error")
         return True
 
-    def _purged_at_the_end(self, name: str, build: Build, since: float) -> None:
+    def _end_of_the_run(self, step: Step) -> None:
+        self._ended_at = step.time
+
+    def _purged_at_the_end(self, name: str, build: Build) -> None:
         """Whoever had it, and is there still, has reported it, or had before."""
         holder = build.instances[-1]
         gone = any(
-            time >= since and kind in {"killed", "ends"} for time, kind in self._interruptions.get(holder, ())
+            time < self._ended_at and kind in {"killed", "ends"}
+            for time, kind in self._interruptions.get(holder, ())
         )
         before = build.run(build.last_run).published
         if not gone and not before and not build.reported_as_failed:
@@ -660,7 +666,7 @@ class Checker:
 
     def _at_the_end(self, name: str, build: Build, *, stuck: bool) -> None:
         if build.purged_at is not None:
-            self._purged_at_the_end(name, build, build.purged_at)
+            self._purged_at_the_end(name, build)
             return
         if build.history.accepted is None:
             if stuck:
