@@ -69,7 +69,7 @@ async def _jetstream_store(settings: Settings, bus: Bus) -> Store:
             break
     for deviation in deviations:
         _log.warning("a stream is not as it should be", deviation=deviation)
-    await store.place_sentinel()
+    await store.sentinel.place()
     return store
 
 

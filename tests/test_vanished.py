@@ -37,7 +37,7 @@ async def ask(process: Process, verb: str, build: str | None = "b1", **fields: A
 async def waiting(plant: Plant, *builds: JSON) -> AsyncIterator[Process]:
     """A process with builds whose first requests nobody has answered yet."""
     async with plant.run(ignore) as process:
-        await process.store.place_sentinel()
+        await process.store.sentinel.place()
         for build in builds:
             assert (await process.submit(build))["status"] == "accepted"
         await until(lambda: len(plant.requests) >= len(builds))
@@ -349,8 +349,8 @@ async def test_the_sentinel_is_no_build(autojump_clock: MockClock) -> None:
     """Neither a restart nor retention has to do with it."""
     plant = Plant(keep=0.0)
     async with plant.run() as process:
-        await process.store.place_sentinel()
-        await process.store.place_sentinel()
+        await process.store.sentinel.place()
+        await process.store.sentinel.place()
         await trio.sleep(60)
     store = JetStreamStore(plant.broker.plug(), instance="p", wall_clock=wall_clock)
     await trio.sleep(3 * DAY)
