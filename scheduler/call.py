@@ -247,6 +247,8 @@ class Call:
     def close(self, late: Callable[[Request, Outcome], None] | None = None) -> None:
         """Nobody awaits it any more; with ``late``, what arrives afterwards is told to it."""
         self.late = late
+        # It is published no more; and what it tells is its walk, which may have it in a list.
+        self.departing = None
         self.closed = True
         self._exchange.close(self)
         self._receive.close()

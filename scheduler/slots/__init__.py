@@ -77,7 +77,7 @@ class Slots:
         account.opened = False
         for subject in [subject for subject, times in account.flying.items() for _ in range(times)]:
             self.release(build, subject)
-        self._accounts.forget(build)
+        self._accounts.forget(account)
 
     def try_take(self, build: Hashable, subject: str, priority: float = 0.0) -> bool:  # noqa: ARG002
         """Take the slots for a request if all are there and nobody waits for the same; never waits.

@@ -205,6 +205,7 @@ class JetStreamStore:
         log = self._logs.pop(build, None)
         if log is not None:
             self._desk.waiting.pop(log, None)
+            log.close()
 
     async def entries(self) -> AsyncGenerator[list[Entry], None]:
         """Every log that there is, each by its last record.

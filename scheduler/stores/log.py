@@ -91,6 +91,10 @@ class _Leaving:
     outgoing: Outgoing
 
 
+def _nobody(_: StoreError) -> None:
+    """Told of failures that are of no interest to anybody."""
+
+
 class BuildLog:
     """Writes the log of one build.
 
@@ -113,7 +117,7 @@ class BuildLog:
         """Of the content; written beside the first record."""
         self.failure: StoreError | None = None
         """Why nothing more can be written."""
-        self.on_failure: Callable[[StoreError], None] = lambda _: None
+        self.on_failure: Callable[[StoreError], None] = _nobody
         """Is told of it."""
         self._desk = desk
         self._subject = log_subject(build)
@@ -137,6 +141,17 @@ class BuildLog:
         """Objects with events whose record is not committed."""
         self.departures = 0
         """How many requests were noted as handed to the bus."""
+
+    def close(self) -> None:
+        """Tell nobody anything more; what was put is still written.
+
+        What the log refers to is alive for as long as an append of it is under way.
+        """
+        self.on_failure = _nobody
+        self._leaving.clear()
+        if self.failure is not None:
+            # Its tracebacks refer to frames that refer to this log, and to whoever waited for a commit.
+            self.failure = StoreError(f"the log of {self.build} is closed")
 
     async def append(self, *events: Event) -> None:
         """Put events and wait until they are committed.
