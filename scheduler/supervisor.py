@@ -60,7 +60,7 @@ class Held:
     decided: trio.Event = field(factory=trio.Event)
     """Set once it is known whether the build is taken."""
     refusal: tuple[str, str] | None = None
-    """The code and the text that it is refused with; no exception, whose traceback would keep all this alive."""
+    """The code and the text: an exception, with its traceback, would keep all this alive."""
     walk: Walk | None = None
     track: Track | None = None
     """Its times; there where ``walk`` is."""

@@ -55,9 +55,9 @@ class Account:
     def dissolve(self) -> None:
         """Let go of all that refers to the account, once nobody of the build waits any more.
 
-        Its seats may stay in the rings' heaps, and its rates among the alarms, until their turn comes: neither
-        may keep the build alive until then. Nor may they all keep each other alive until the garbage collector
-        comes round.
+        Its seats may stay in the rings' heaps, and its rates among the alarms, until their turn comes:
+        neither may keep the build alive until then. Nor may they all keep each other alive until the garbage
+        collector comes round.
         """
         for seat in self.seats.values():
             seat.leave()
