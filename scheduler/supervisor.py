@@ -158,6 +158,11 @@ class Supervisor:
         """Every build that runs here."""
         return [seen for build in list(self._held) if (seen := self.see(build)) is not None]
 
+    def size(self) -> tuple[int, int]:
+        """How many builds are held, or about to be, and how many components those have that run."""
+        held = self._held.values()
+        return len(held), sum(len(one.walk.plan.phases) for one in held if one.walk is not None)
+
     async def until_gone(self, build: str) -> None:
         """Wait until a build that has come to its end is not held any more; the caller owns the deadline."""
         held = self._held.get(build)
