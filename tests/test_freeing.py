@@ -394,7 +394,7 @@ async def test_a_reference_to_nothing(autojump_clock: MockClock, watch: Watch, s
 
 
 @pytest.mark.parametrize("store", STORES)
-@pytest.mark.parametrize("part", ["_in_time", "_end_attempt", "_keep"])
+@pytest.mark.parametrize("part", ["_in_time", "_end_attempt", "_tell"])
 async def test_a_fault_of_ours(
     autojump_clock: MockClock, watch: Watch, store: str, part: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

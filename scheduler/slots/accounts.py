@@ -105,11 +105,6 @@ class Accounts:
         self.get = self._accounts.get
         """The account of a build, or None."""
 
-    def ruled(self, build: Hashable) -> bool:
-        """Whether there are limits by subject for a build."""
-        account = self._accounts.get(build)
-        return bool(self._rules or (account is not None and account.rules))
-
     def __len__(self) -> int:
         """How many there are."""
         return len(self._accounts)

@@ -8,11 +8,10 @@
 """
 
 import heapq
+from collections.abc import Callable
 from enum import Enum
 from itertools import count
 from typing import TYPE_CHECKING, Final, TypeAlias
-
-import trio
 
 from scheduler.slots.alarms import Alarms
 from scheduler.slots.pools import AnyPool, Pool, Rate
@@ -38,21 +37,28 @@ class Fate(Enum):
 
 
 class Waiter:
-    """A component that waits for its slots."""
+    """A component that waits for its slots.
 
-    __slots__ = ("event", "fate", "line", "order", "subject")
+    Args:
+        line: where it waits.
+        subject: of its request.
+        order: its place there.
+        ended: is told that the wait is over, and whether it has its slots; it must not ask for slots itself.
+    """
 
-    def __init__(self, line: "Line", subject: str, order: Order) -> None:
+    __slots__ = ("ended", "fate", "line", "order", "subject")
+
+    def __init__(self, line: "Line", subject: str, order: Order, ended: Callable[[bool], None]) -> None:
         self.line = line
         self.subject = subject
         self.order = order
-        self.event = trio.Event()
+        self.ended = ended
         self.fate = Fate.WAITS
 
     def end(self, fate: Fate) -> None:
         """Let it go on."""
         self.fate = fate
-        self.event.set()
+        self.ended(fate is Fate.SERVED)
 
 
 class Line:

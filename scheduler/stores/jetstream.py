@@ -157,15 +157,19 @@ class JetStreamStore:
             log.put([encode_event(event)], _STATUS.get(type(event)))
         await log.commit()
 
-    def note(self, build: str, *events: Event, lazily: bool = False) -> None:
+    def note(self, build: str, *events: Event, lazily: bool = False) -> int:
         """Have ``events`` committed soon, in order; ``lazily``, with whatever comes soon."""
         log = self._logs.get(build)
         if log is None or log.failure is not None:
-            return
+            return 0
         if lazily:
             log.put_lazily(map(encode_event, events))
-        else:
-            log.put(map(encode_event, events))
+            return 0
+        return log.put(map(encode_event, events))
+
+    async def persisted(self, build: str, number: int) -> None:
+        """Wait until what was noted is committed, up to this number; raises as `append`."""
+        await self._log(build).commit(number)
 
     def on_failure(self, build: str, handler: Callable[[StoreError], None]) -> None:
         """Have ``handler`` told when nothing more can be written for the build."""
