@@ -531,7 +531,7 @@ class Attempts(ABC):
     async def _persist_at_the_end(self, *events: Event) -> bool:
         """As `_persist`; not even a bug of the store may cost the report now."""
         try:
-            return not events or await self._persist(*events)
+            return await self._persist(*events)
         except Exception:  # noqa: BLE001 - a bug, as above
             _log.exception("the store failed by a fault of the scheduler", build=self.id)
             self.halt("a fault in the scheduler's store; see its log")

@@ -108,6 +108,8 @@ class Walk(Attempts):
         """What could begin, were the build not paused."""
         self._slots_of: dict[Vertex, str] = {}
         """The subjects of those that have slots."""
+        self._end_noted = False
+        """Whether the store was told that the build is over; it may not be persisted yet."""
         self._news = trio.Event()
         """Set when something may begin, or nothing is alive any more."""
 
@@ -140,8 +142,7 @@ class Walk(Attempts):
             for step in self._resumed.values():
                 if isinstance(step, Call):
                     step.close()
-            for call in self._given_up:
-                call.close()
+            self._close_given_up()
             self._arrived.clear()
             self._slots.dismiss(self)
             for vertex in list(self._slots_of):
@@ -154,12 +155,17 @@ class Walk(Attempts):
             if self._store.in_order:
                 # What was noted has to be in the log before anything else makes its position move.
                 await self._persist(*adopted)
-            else:
+            elif adopted:
                 await self._persist_at_the_end(*adopted)
             return None
         if not self.plan.over:
             await self._give_up_on_the_rest("the scheduler was shut down before there was a reply")
-        kept = self.plan.finished or await self._persist_at_the_end(*self.plan.adopted(), self.plan.finish())
+        if self._end_noted:
+            kept = await self._persist_at_the_end()
+        else:
+            kept = self.plan.finished or await self._persist_at_the_end(
+                *self.plan.adopted(), self.plan.finish()
+            )
         if not kept and self._store.in_order:
             # The log is the truth: what it does not say to be over is gone on with by the next process.
             _log.error(
@@ -300,6 +306,19 @@ class Walk(Attempts):
             else:
                 self._news = trio.Event()
                 await self._news.wait()
+        self._note_the_end()
+
+    def _note_the_end(self) -> None:
+        """Nothing is in flight any more: have the end of the build ride in the record of its last outcome."""
+        if self._store.in_order and self.plan.over and not self.plan.finished:
+            self._close_given_up()
+            self._end_noted = True
+            self._store.note(self.id, *self.plan.adopted(), self.plan.finish())
+
+    def _close_given_up(self) -> None:
+        """What comes late now is too late."""
+        for call in self._given_up:
+            call.close()
 
     async def _settle_what_is_answered(self) -> None:
         """Book the answers that came before we did: after an error among them nothing else starts."""

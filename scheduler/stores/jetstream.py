@@ -165,7 +165,10 @@ class JetStreamStore:
         if lazily:
             log.put_lazily(map(encode_event, events))
             return 0
-        return log.put(map(encode_event, events))
+        number = 0
+        for event in events:
+            number = log.put([encode_event(event)], _STATUS.get(type(event)))
+        return number
 
     async def persisted(self, build: str, number: int) -> None:
         """Wait until what was noted is committed, up to this number; raises as `append`."""
