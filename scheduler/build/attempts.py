@@ -413,7 +413,9 @@ class Attempts(ABC):
             if self._resumed.get(vertex) is call:
                 # Nobody has looked at it yet: its answer came before we did.
                 del self._resumed[vertex]
-                self._observer.resumed(vertex, self.plan.attempt(vertex))
+                if self.plan.is_in_flight(vertex):
+                    # Or an operator has said meanwhile what becomes of it.
+                    self._observer.resumed(vertex, self.plan.attempt(vertex))
                 if isinstance(answer, Outcome) and self.plan.is_starting(vertex):
                     self.plan.departed(vertex)
             # Without a reply there may still be one: a late success is worth keeping.

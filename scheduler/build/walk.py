@@ -1,24 +1,26 @@
-"""Runs one build: one nursery, and in it a task for each component that is in flight.
+"""Runs one build: one nursery, and in it one task per component.
 
-When a component settles, what that makes due is entered into the queue for slots. What has its slots is begun
-by the walk itself, one after another: the plan is asked, the start is persisted, the request leaves. From
-there on a task awaits the reply on a memory channel, and has the outcome persisted. All decisions are the
-plan's; this package only carries them out, in the order that the promises need:
+Each task waits for the events of its component's dependencies, one after another, then for its turn: until
+there are slots for it, and what was lined up before it has begun. Then the component begins: the plan is
+asked, the start is persisted, the request leaves. The task awaits the reply on a memory channel, has the
+outcome persisted, and sets its own event, whatever has happened, so that nobody waits for ever. All decisions
+are the plan's; this package only carries them out, in the order that the promises need:
 
 - a request leaves after its start was persisted, and after every outcome it depends on was;
 - whether it may still leave is asked in the same breath as it is handed to the bus;
-- what one completion makes due is in the queue, in the order of the edges, before the slots of what has
-  completed are given back. So the most urgent has them, be it new or not; where there is room for all, they
-  leave in the order of the edges. Trio wakes tasks in any order: nothing rests on that;
+- what one completion makes due is in the queue for slots, in the order of the edges, before the slots of what
+  has completed are given back. So the most urgent has them, be it new or not; where there is room for all,
+  they leave in the order of the edges;
 - what has been answered is booked in the order in which the answers came in.
+
+Trio wakes tasks in any order, and nothing rests on that: whichever of them comes first begins, books or
+writes what is before it as well.
 
 A slot is held until the outcome is persisted where the store is told step by step. Where it keeps things in
 order, until the outcome is noted: what has the slot next begins in the same record.
-
-What is unusual (another attempt, a component that an earlier process sent, news from an operator) has a task
-from the moment in which it is due: `_component`.
 """
 
+import heapq
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -44,8 +46,12 @@ from scheduler.stores import Store
 
 _log = structlog.get_logger()
 
+_SPAWNED_AT_ONCE = 25
+"""Tasks started between two looks at everything else: a millisecond or two, where they begin at once."""
 _BEGUN_AT_ONCE = 25
-"""Components begun between two looks at everything else: a millisecond or two."""
+"""Components begun by one task between two looks at everything else: a millisecond or two."""
+_WOKEN_AT_ONCE = 50
+"""Dependents that go on between two looks at everything else."""
 _ENTERED_AT_ONCE = 200
 """Components entered into the queue for slots between two looks at everything else: about a millisecond."""
 _OVER: Final = frozenset({Phase.COMPLETED, Phase.ERRORED, Phase.SKIPPED})
@@ -97,23 +103,33 @@ class Walk(Attempts):
         """Set once the replies to what an earlier process sent are waited for."""
         self._frontier = Frontier(plan.graph, ())
         self._nursery: trio.Nursery | None = None
-        self._alive: set[Vertex] = set()
-        """What is due and has not settled: each queued, granted or held back, or with a task."""
+        self._tasks: set[Vertex] = set()
+        """What has a task: whatever has not settled."""
+        self._awaited: dict[Vertex, list[trio.Event]] = {}
+        """What the tasks wait for whose components depend on one, by that one."""
+        self._due: set[Vertex] = set()
+        """What is due and has not settled."""
         self._entering = 0
         """Tasks that are about to enter others into the queue for slots."""
         self._numbers = count()
         self._queued: dict[Vertex, tuple[int, Waiter]] = {}
         """What waits for its slots: the number under which it was entered, and its place in the queue."""
         self._granted: list[tuple[int, Vertex]] = []
-        """What may begin, with the number under which it was entered."""
+        """What may begin: a heap, by the number under which it was entered."""
+        self._may_begin: set[Vertex] = set()
+        """The same, to be looked up."""
+        self._beginning = False
+        """Whether a task is beginning what was granted."""
+        self._begun: dict[Vertex, Departure | None] = {}
+        """What has begun, or turned out not to, until its task takes it."""
         self._parked: dict[Vertex, int] = {}
         """What could begin, were the build not paused."""
         self._slots_of: dict[Vertex, str] = {}
         """The subjects of those that have slots."""
+        self._turns: dict[Vertex, trio.Event] = {}
+        """What the tasks wait for that wait for their turn."""
         self._end_noted = False
-        """Whether the store was told that the build is over; it may not be persisted yet."""
-        self._news = trio.Event()
-        """Set when something may begin, or nothing is alive any more."""
+        """Whether the end of the build was given to the store, behind its last outcome."""
 
     async def run(self) -> Report | None:
         """Walk the graph to its end, whatever that is.
@@ -301,19 +317,7 @@ class Walk(Attempts):
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             # As a task: what is raised in the body of a nursery with tasks refers to itself (trio 0.35).
-            nursery.start_soon(self._begin_all, name="begin")
-
-    async def _begin_all(self) -> None:
-        """Begin what may begin, until nothing is in flight and nothing will ever be."""
-        self._entering += 1
-        await self._enter(from_the_start(self.plan.graph, self.plan.build.edges))
-        while self._alive or self._entering:
-            if self._granted:
-                await self._begin_what_is_granted()
-            else:
-                self._news = trio.Event()
-                await self._news.wait()
-        self._note_the_end()
+            self._enter_soon(from_the_start(self.plan.graph, self.plan.build.edges))
 
     def _note_the_end(self) -> None:
         """Nothing is in flight any more: have the end of the build ride in the record of its last outcome."""
@@ -354,10 +358,12 @@ class Walk(Attempts):
             self._line_up([one for one in due if self._admit(one)], given_back)
         elif given_back is not None:
             self._slots.release(self, given_back)
+        if self._frontier.settled[vertex]:
+            self._wake_dependents(vertex)
 
     def _is_new(self, vertex: Vertex) -> bool:
         """Whether something whose dependencies have settled is to begin, and nobody has seen to it."""
-        if vertex in self._alive or self._frontier.settled[vertex]:
+        if vertex in self._due or self._frontier.settled[vertex]:
             return False
         plan = self.plan
         return (
@@ -370,14 +376,14 @@ class Walk(Attempts):
     def _admit(self, vertex: Vertex, *, again: bool = False) -> bool:
         """See to something that is due (``again``: after a pause); whether it is to be lined up for slots."""
         plan = self.plan
-        self._alive.add(vertex)
+        self._due.add(vertex)
         if (
             plan.phase(vertex) is not Phase.WAITING
             or vertex in self._resumed
             or vertex in self._retry_at
             or vertex in self._rescued
         ):
-            self._start_task(vertex)
+            self._look_at(vertex)
             return False
         if not again:
             self._observer.due(vertex)
@@ -385,10 +391,15 @@ class Walk(Attempts):
             self._parked[vertex] = next(self._numbers)
             return False
         if plan.is_instant(vertex):
-            self._granted.append((next(self._numbers), vertex))
-            self._news.set()
+            self._grant(vertex, next(self._numbers))
             return False
         return True
+
+    def _grant(self, vertex: Vertex, number: int) -> None:
+        """It has what it takes to begin, once what was entered before it has begun."""
+        heapq.heappush(self._granted, (number, vertex))
+        self._may_begin.add(vertex)
+        self._call_up(vertex)
 
     def _line_up(self, vertices: Sequence[Vertex], given_back: str | None = None) -> None:
         """Have these begin as soon as there are slots for them; then those of ``given_back`` are free."""
@@ -401,8 +412,7 @@ class Walk(Attempts):
         if slots.take_all(self, subjects):
             for vertex, subject in zip(vertices, subjects, strict=True):
                 self._slots_of[vertex] = subject
-                self._granted.append((next(self._numbers), vertex))
-            self._news.set()
+                self._grant(vertex, next(self._numbers))
         else:
             for vertex, subject in zip(vertices, subjects, strict=True):
                 self._queue(vertex, subject)
@@ -420,10 +430,10 @@ class Walk(Attempts):
         number, waiter = self._queued.pop(vertex)
         if served:
             self._slots_of[vertex] = waiter.subject
-            self._granted.append((number, vertex))
+            self._grant(vertex, number)
         else:
-            self._alive.discard(vertex)
-        self._news.set()
+            self._due.discard(vertex)
+            self._call_up(vertex)
 
     def _enter_soon(
         self, vertices: Iterable[Vertex], given_back: str | None = None, *, again: bool = False
@@ -437,8 +447,10 @@ class Walk(Attempts):
     ) -> None:
         """As `_admit` and `_line_up`, of many: other builds have their turn between them.
 
-        Of these, those that are due; nobody is served before all of them stand in the queue.
+        Of these, those that are due; nobody is served before all of them stand in the queue. Those that have
+        no task are given one.
         """
+        vertices = list(vertices)
         try:
             due: list[Vertex] = []
             for looked, vertex in enumerate(vertices, 1):
@@ -449,83 +461,164 @@ class Walk(Attempts):
             if len(due) <= _ENTERED_AT_ONCE:
                 new = [one for one in due if self._is_new(one) and self._admit(one, again=again)]
                 self._line_up(new, given_back)
-                return
-            for entered, vertex in enumerate(due, 1):
-                if self._is_new(vertex) and self._admit(vertex, again=again):
-                    self._queue(vertex, self.plan.due_subject(vertex))
-                if not entered % _ENTERED_AT_ONCE:
+            else:
+                for entered, vertex in enumerate(due, 1):
+                    if self._is_new(vertex) and self._admit(vertex, again=again):
+                        self._queue(vertex, self.plan.due_subject(vertex))
+                    if not entered % _ENTERED_AT_ONCE:
+                        await trio.lowlevel.checkpoint()
+                if given_back is not None:
+                    self._slots.release(self, given_back)
+                self._slots.serve(self)
+            for started, vertex in enumerate(vertices, 1):
+                if not self._frontier.settled[vertex]:
+                    self._start_task(vertex)
+                if not started % _SPAWNED_AT_ONCE:
                     await trio.lowlevel.checkpoint()
-            if given_back is not None:
-                self._slots.release(self, given_back)
-            self._slots.serve(self)
         finally:
             self._entering -= 1
-            self._news.set()
+            self._look_for_the_end()
 
-    # ---- beginning
-
-    async def _begin_what_is_granted(self) -> None:
-        """Begin what has its slots: of what has them at the same time, who was entered first."""
-        granted, self._granted = sorted(self._granted), []
-        for begun, (number, vertex) in enumerate(granted, 1):
-            await self._begin_one(vertex, number)
-            if not begun % _BEGUN_AT_ONCE:
-                await trio.lowlevel.checkpoint()
-
-    async def _begin_one(self, vertex: Vertex, number: int) -> None:
-        assert self._nursery is not None, "the walk has begun"
-        plan = self.plan
-        if plan.paused and plan.is_due(vertex):
-            self._parked[vertex] = number
-            self._give_back(vertex)
-            return
-        departure = await self._start(vertex) if plan.is_due(vertex) else None
-        if departure is not None:
-            self._nursery.start_soon(self._in_flight, vertex, departure, name=self.plan.graph.ids[vertex])
-        elif plan.is_due(vertex):
-            # While its end was persisted an operator has had it done again.
-            self._land(vertex)
-            self._start_task(vertex)
-        else:
-            self._end_task(vertex)
-
-    def _give_back(self, vertex: Vertex) -> None:
-        subject = self._slots_of.pop(vertex, None)
-        if subject is not None:
-            self._slots.release(self, subject)
-
-    async def _in_flight(self, vertex: Vertex, departure: Departure) -> None:
-        """See to a component from its start on; with all that follows, if it is tried again."""
-        try:
-            await self._see_through(departure)
-            self._land(vertex)
-            while await self._go_further(vertex):
-                pass
-        finally:
-            self._end_task(vertex)
+    # ---- a component
 
     def _start_task(self, vertex: Vertex) -> None:
         assert self._nursery is not None, "the walk has begun"
-        self._nursery.start_soon(self._component, vertex, name=self.plan.graph.ids[vertex])
+        if vertex not in self._tasks:
+            self._tasks.add(vertex)
+            self._nursery.start_soon(self._component, vertex, name=self.plan.graph.ids[vertex])
+
+    def _call_up(self, vertex: Vertex) -> None:
+        """Have its task look whether its turn has come, where it waits for that."""
+        turn = self._turns.pop(vertex, None)
+        if turn is not None:
+            turn.set()
+
+    def _look_at(self, vertex: Vertex) -> None:
+        """Have a task look at a component that does not simply wait for its slots."""
+        self._call_up(vertex)
+        self._start_task(vertex)
 
     async def _component(self, vertex: Vertex) -> None:
-        """See to a component that does not simply wait for its slots."""
+        """See to one component, from its dependencies to its end."""
         try:
+            await self._dependencies(vertex)
             resumed = self._resumed.pop(vertex, None)
             if resumed is not None:
+                self._due.add(vertex)
                 await self._resume(vertex, resumed)
-                self._land(vertex)
+            elif (departure := await self._turn(vertex)) is not None:
+                await self._see_through(departure)
+            self._land(vertex)
             # While its end is persisted an operator may have it done again.
             while await self._go_further(vertex):
                 pass
         finally:
             self._end_task(vertex)
 
+    async def _dependencies(self, vertex: Vertex) -> None:
+        """Wait until all have settled at once: an operator may have had one of them done again."""
+        settled = self._frontier.settled
+        waited = True
+        while waited:
+            waited = False
+            for dependency in self.plan.graph.dependencies[vertex]:
+                if not settled[dependency]:
+                    waited = True
+                    await self._settled_event(dependency, vertex).wait()
+
+    def _settled_event(self, dependency: Vertex, dependent: Vertex) -> trio.Event:
+        """What ``dependent`` waits for: one event for about `_WOKEN_AT_ONCE` of those that wait."""
+        events = self._awaited.get(dependency)
+        if events is None:
+            turns = -(-len(self.plan.graph.dependents[dependency]) // _WOKEN_AT_ONCE)
+            events = self._awaited[dependency] = [trio.Event() for _ in range(turns)]
+        return events[dependent % len(events)]
+
+    def _wake_dependents(self, vertex: Vertex) -> None:
+        events = self._awaited.pop(vertex, None)
+        if events:
+            events.pop().set()
+        if events:
+            assert self._nursery is not None, "whoever waits does so in it"
+            self._nursery.start_soon(self._wake, events, name="wake")
+
+    async def _wake(self, events: list[trio.Event]) -> None:
+        """Let thousands of dependents go on little by little: other builds have their turn between them."""
+        try:
+            for event in events:
+                await trio.lowlevel.checkpoint()
+                event.set()
+        finally:
+            for event in events:
+                event.set()
+
+    async def _turn(self, vertex: Vertex) -> Departure | None:
+        """Wait until there are slots for it, and what was entered before it has begun; then it begins.
+
+        Returns:
+            What is to be seen through; None where it ended without being sent, where something else is to be
+            done about it, or nothing at all.
+        """
+        while vertex not in self._begun:
+            if vertex in self._due:
+                if vertex in self._may_begin:
+                    if not self._beginning:
+                        await self._begin_up_to(vertex)
+                        continue
+                elif vertex not in self._queued and vertex not in self._parked:
+                    return None
+            elif not self._is_new(vertex):
+                return None
+            elif not self._entering:
+                # Nobody else sees to it.
+                self._line_up([vertex] if self._admit(vertex) else [])
+                continue
+            turn = self._turns[vertex] = trio.Event()
+            await turn.wait()
+        return self._begun.pop(vertex)
+
+    async def _begin_up_to(self, vertex: Vertex) -> None:
+        """Begin what may begin, in the order in which it was entered, until this one has."""
+        self._beginning = True
+        try:
+            begun = 0
+            while vertex not in self._begun and self._granted:
+                await self._begin_one(*heapq.heappop(self._granted))
+                begun += 1
+                if not begun % _BEGUN_AT_ONCE:
+                    await trio.lowlevel.checkpoint()
+        finally:
+            self._beginning = False
+            if self._granted:
+                self._call_up(self._granted[0][1])
+
+    async def _begin_one(self, number: int, vertex: Vertex) -> None:
+        plan = self.plan
+        if plan.paused and plan.is_due(vertex):
+            self._parked[vertex] = number
+            self._give_back(vertex)
+        else:
+            self._begun[vertex] = await self._start(vertex) if plan.is_due(vertex) else None
+            self._call_up(vertex)
+        self._may_begin.discard(vertex)
+
+    def _give_back(self, vertex: Vertex) -> None:
+        subject = self._slots_of.pop(vertex, None)
+        if subject is not None:
+            self._slots.release(self, subject)
+
     def _end_task(self, vertex: Vertex) -> None:
         self._land(vertex)
-        self._alive.discard(vertex)
-        if not self._alive:
-            self._news.set()
+        self._due.discard(vertex)
+        self._tasks.discard(vertex)
+        # Whatever became of it: nobody may wait for it for ever.
+        self._frontier.settled[vertex] = True
+        self._wake_dependents(vertex)
+        self._look_for_the_end()
+
+    def _look_for_the_end(self) -> None:
+        if not self._tasks and not self._entering and not self.fenced:
+            self._note_the_end()
 
     async def _go_further(self, vertex: Vertex) -> bool:
         """One step of a component whose dependencies are settled; whether there was one to be made."""
@@ -588,7 +681,7 @@ class Walk(Attempts):
     @property
     def steerable(self) -> bool:
         """Whether the walk is under way: it has begun, and has not come to its end."""
-        return bool(self._alive or self._entering) and self._nursery is not None and not self.fenced
+        return bool(self._tasks or self._entering) and self._nursery is not None and not self.fenced
 
     def stir(self, vertex: Vertex) -> None:
         """Look at a component again: there is news of it, whatever it waits for."""
@@ -596,13 +689,13 @@ class Walk(Attempts):
         queued = self._queued.pop(vertex, None)
         if queued is not None:
             self._slots.leave(queued[1])
-            self._start_task(vertex)
+            self._look_at(vertex)
         elif self._parked.pop(vertex, None) is not None:
-            self._start_task(vertex)
+            self._look_at(vertex)
 
     def respawn(self) -> None:
         """See to it that whatever is to be done and is due begins: it may have been given up."""
-        missing = [vertex for vertex in self.plan.unsettled() if vertex not in self._alive]
+        missing = [vertex for vertex in self.plan.unsettled() if vertex not in self._due]
         self._frontier.reopen(missing)
         if missing and self._nursery is not None:
             self._enter_soon(missing)
@@ -611,7 +704,7 @@ class Walk(Attempts):
         """An operator has said what became of a component."""
         self._observer.settled(vertex, self.plan.attempt(vertex), None)
         self.stir(vertex)
-        if vertex not in self._alive:
+        if vertex not in self._due:
             self._land(vertex)
 
     def unpause(self) -> None:
@@ -619,9 +712,11 @@ class Walk(Attempts):
         super().unpause()
         if self._parked and (self.plan.halted or not self.plan.paused):
             parked, self._parked = self._parked, {}
-            self._alive.difference_update(parked)
-            self._news.set()
-            if not self.plan.halted:
+            self._due.difference_update(parked)
+            if self.plan.halted:
+                for vertex in parked:
+                    self._call_up(vertex)
+            else:
                 self._enter_soon(sorted(parked, key=parked.__getitem__), again=True)
 
     async def _give_up_on_the_rest(self, why: str) -> None:
