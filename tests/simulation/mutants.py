@@ -15,13 +15,14 @@ from attrs import evolve
 
 import scheduler.stores.log
 from scheduler.build import Walk
+from scheduler.build.frontier import Frontier
 from scheduler.bus import Bus
 from scheduler.captured import Captured
 from scheduler.clock import BuildClock
 from scheduler.config import Settings
 from scheduler.connector import Connectors
 from scheduler.errors import BusError, Fenced, TemplateError, WrongLastSequence
-from scheduler.events import Accepted, Cancelled, Event, Paused, Sent, Settled, Started, Supplied, Withdrawn
+from scheduler.events import Accepted, Cancelled, Event, Paused, Sent, Settled, Supplied, Withdrawn
 from scheduler.history import History
 from scheduler.jetstream.api import Ack, JetStream
 from scheduler.jetstream.streams import report_subject
@@ -47,16 +48,11 @@ Patch: TypeAlias = tuple[object, str, object]
 
 def _no_write_ahead() -> list[Patch]:
     """A request leaves while its start is still being persisted."""
-    append = JetStreamStore.append
 
-    async def hasty(store: JetStreamStore, build: str, events: Sequence[Event]) -> None:
-        if events and isinstance(events[0], Started):
-            store.note(build, *events)
-            await trio.lowlevel.checkpoint()
-        else:
-            await append(store, build, events)
+    async def hasty(*_: object) -> None:
+        await trio.lowlevel.checkpoint()
 
-    return [(JetStreamStore, "append", hasty)]
+    return [(JetStreamStore, "persisted", hasty)]
 
 
 def _accepted_too_early() -> list[Patch]:
@@ -131,12 +127,13 @@ def _sending_after_an_error() -> list[Patch]:
 
 def _starts_that_are_not_withdrawn() -> list[Patch]:
     """A component whose start was persisted when another failed is not put back."""
-    append = JetStreamStore.append
+    note = JetStreamStore.note
 
-    async def forgetful(store: JetStreamStore, build: str, events: Sequence[Event]) -> None:
-        await append(store, build, [event for event in events if not isinstance(event, Withdrawn)])
+    def forgetful(store: JetStreamStore, build: str, *events: Event, **options: Any) -> int:
+        kept = [event for event in events if not isinstance(event, Withdrawn)]
+        return note(store, build, *kept, **options)
 
-    return [(JetStreamStore, "append", forgetful)]
+    return [(JetStreamStore, "note", forgetful)]
 
 
 def _a_lost_outcome() -> list[Patch]:
@@ -144,37 +141,38 @@ def _a_lost_outcome() -> list[Patch]:
     note = JetStreamStore.note
     count = 0
 
-    def forgetful(store: JetStreamStore, build: str, *events: Event) -> None:
+    def forgetful(store: JetStreamStore, build: str, *events: Event, **options: Any) -> int:
         nonlocal count
-        count += any(isinstance(event, Settled) for event in events)
-        if count % 5:
-            note(store, build, *events)
+        lost = any(isinstance(event, Settled) for event in events)
+        count += lost
+        if not lost or count % 5:
+            return note(store, build, *events, **options)
+        return 0
 
     return [(JetStreamStore, "note", forgetful)]
 
 
 def _a_lost_wake_up() -> list[Patch]:
     """Whoever waits for a component that had to be awaited is not woken."""
-    settle = Walk._settle
 
     def silent(walk: Walk, vertex: int) -> None:
         walk._awaited.pop(vertex, None)
-        settle(walk, vertex)
 
-    return [(Walk, "_settle", silent)]
+    return [(Walk, "_wake_dependents", silent)]
 
 
 def _dependents_that_do_not_wait() -> list[Patch]:
     """What an outcome allows is persisted before the outcome is."""
     note = JetStreamStore.note
 
-    def late(store: JetStreamStore, build: str, *events: Event) -> None:
+    def late(store: JetStreamStore, build: str, *events: Event, **options: Any) -> int:
         settled = [event for event in events if isinstance(event, Settled)]
-        note(store, build, *[event for event in events if event not in settled])
+        number = note(store, build, *[event for event in events if event not in settled], **options)
         if settled:
             task = store._nursery
             assert task is not None
             task.start_soon(later, store, build, settled)
+        return number
 
     async def later(store: JetStreamStore, build: str, events: Sequence[Event]) -> None:
         await trio.sleep(0.2)
@@ -513,6 +511,27 @@ def _streams_that_are_not_made_again() -> list[Patch]:
     return [(Keeper, "_make", make)]
 
 
+def _siblings_in_any_order() -> list[Patch]:
+    """What one completion makes due leaves as it comes."""
+    settle = Frontier.settle
+
+    def shuffled(frontier: Frontier, vertex: int) -> list[int]:
+        return settle(frontier, vertex)[::-1]
+
+    return [(Frontier, "settle", shuffled)]
+
+
+def _slots_before_dependents() -> list[Patch]:
+    """A slot is given out before what its completion has made due stands in the queue."""
+    land = Walk._land
+
+    def hasty(walk: Walk, vertex: int) -> None:
+        walk._give_back(vertex)
+        land(walk, vertex)
+
+    return [(Walk, "_land", hasty)]
+
+
 _MAKERS: tuple[Callable[[], list[Patch]], ...] = (
     _no_write_ahead,
     _accepted_too_early,
@@ -555,6 +574,8 @@ _MAKERS: tuple[Callable[[], list[Patch]], ...] = (
     _a_cycle_in_each_build,
     _purged_logs_are_taken_for_anothers,
     _streams_that_are_not_made_again,
+    _siblings_in_any_order,
+    _slots_before_dependents,
 )
 MUTANTS: Mapping[str, Callable[[], list[Patch]]] = {
     maker.__name__.strip("_").replace("_", " "): maker for maker in _MAKERS
