@@ -19,16 +19,13 @@ What is unusual (another attempt, a component that an earlier process sent, news
 from the moment in which it is due: `_component`.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import partial
-from itertools import count
-from typing import Final
+from collections.abc import Iterable, Sequence
 
 import structlog
 import trio
 
-from scheduler.build.attempts import Attempts, Departure, store_failure
+from scheduler.build.attempts import store_failure
+from scheduler.build.beginning import Beginning
 from scheduler.build.frontier import Frontier, from_the_start
 from scheduler.build.ports import Journey, Observer, Resending, Sender
 from scheduler.call import Call
@@ -37,23 +34,18 @@ from scheduler.events import Event, Settled
 from scheduler.graph import Vertex
 from scheduler.model import Resend
 from scheduler.outcome import failure
-from scheduler.plan import Phase, Plan, Request
+from scheduler.plan import Plan, Request
 from scheduler.report import Report
-from scheduler.slots import Slots, Waiter
+from scheduler.slots import Slots
 from scheduler.stores import Store
 
 _log = structlog.get_logger()
 
-_BEGUN_AT_ONCE = 25
-"""Components begun between two looks at everything else: a millisecond or two."""
-_ENTERED_AT_ONCE = 200
-"""Components entered into the queue for slots between two looks at everything else: about a millisecond."""
-_OVER: Final = frozenset({Phase.COMPLETED, Phase.ERRORED, Phase.SKIPPED})
 _LARGE = 2_000
 """Changes from which on a report is made beside the loop: it would take milliseconds of it."""
 
 
-class Walk(Attempts):
+class Walk(Beginning):
     """The run of one build.
 
     Args:
@@ -83,9 +75,16 @@ class Walk(Attempts):
         resending: Resending = lambda _: Resend.UNSENT,
     ) -> None:
         super().__init__(
-            plan, connectors, store, slots, observer, key=key, journey=journey, resending=resending
+            plan,
+            connectors,
+            store,
+            slots,
+            observer,
+            priorities=priorities,
+            key=key,
+            journey=journey,
+            resending=resending,
         )
-        self._priorities = priorities
         self.fenced = False
         """Whether another process has the build now."""
         self.stuck = False
@@ -93,25 +92,8 @@ class Walk(Attempts):
         self._scope = trio.CancelScope()
         self.listening = trio.Event()
         """Set once the replies to what an earlier process sent are waited for."""
-        self._frontier = Frontier(plan.graph, ())
-        self._nursery: trio.Nursery | None = None
-        self._alive: set[Vertex] = set()
-        """What is due and has not settled: each queued, granted or held back, or with a task."""
-        self._entering = 0
-        """Tasks that are about to enter others into the queue for slots."""
-        self._numbers = count()
-        self._queued: dict[Vertex, tuple[int, Waiter]] = {}
-        """What waits for its slots: the number under which it was entered, and its place in the queue."""
-        self._granted: list[tuple[int, Vertex]] = []
-        """What may begin, with the number under which it was entered."""
-        self._parked: dict[Vertex, int] = {}
-        """What could begin, were the build not paused."""
-        self._slots_of: dict[Vertex, str] = {}
-        """The subjects of those that have slots."""
         self._end_noted = False
         """Whether the store was told that the build is over; it may not be persisted yet."""
-        self._news = trio.Event()
-        """Set when something may begin, or nothing is alive any more."""
 
     async def run(self) -> Report | None:
         """Walk the graph to its end, whatever that is.
@@ -291,10 +273,14 @@ class Walk(Attempts):
             # What was answered while nobody listened counts before anything that we do.
             await self._journey.caught_up.wait()
             await self._settle_what_is_answered()
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            # As a task: what is raised in the body of a nursery with tasks refers to itself (trio 0.35).
-            nursery.start_soon(self._begin_all, name="begin")
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                # As a task: what is raised in the body of a nursery with tasks refers to itself (trio 0.35).
+                nursery.start_soon(self._begin_all, name="begin")
+        finally:
+            # What an operator did may still be being persisted: nothing more begins because of it.
+            self._nursery = None
 
     async def _begin_all(self) -> None:
         """Begin what may begin, until nothing is in flight and nothing will ever be."""
@@ -329,293 +315,10 @@ class Walk(Attempts):
                 del self._resumed[vertex]
                 await self._keep(outcome)
 
-    # ---- what is due
-
-    def _land(self, vertex: Vertex) -> None:
-        """Its attempt is over: enter what that makes due, then give back its slots. Idempotent.
-
-        That is how what has waited for long does not overtake something more urgent that is due only now.
-        """
-        given_back = self._slots_of.pop(vertex, None)
-        due: list[Vertex] = []
-        if self.plan.phase(vertex) in _OVER:
-            # Before the walk has begun nothing is due: it will see.
-            due = [one for one in self._frontier.settle(vertex) if self._nursery and self._is_new(one)]
-        if len(due) > _ENTERED_AT_ONCE:
-            self._enter_soon(due, given_back)
-        elif due:
-            self._line_up([one for one in due if self._admit(one)], given_back)
-        elif given_back is not None:
-            self._slots.release(self, given_back)
-
-    def _is_new(self, vertex: Vertex) -> bool:
-        """Whether something whose dependencies have settled is to begin, and nobody has seen to it."""
-        if vertex in self._alive or self._frontier.settled[vertex]:
-            return False
-        plan = self.plan
-        return (
-            plan.is_due(vertex)
-            or vertex in self._resumed
-            or vertex in self._rescued
-            or plan.is_to_be_given_up(vertex)
-        )
-
-    def _admit(self, vertex: Vertex, *, again: bool = False) -> bool:
-        """See to something that is due (``again``: after a pause); whether it is to be lined up for slots."""
-        plan = self.plan
-        self._alive.add(vertex)
-        if (
-            plan.phase(vertex) is not Phase.WAITING
-            or vertex in self._resumed
-            or vertex in self._retry_at
-            or vertex in self._rescued
-        ):
-            self._start_task(vertex)
-            return False
-        if not again:
-            self._observer.due(vertex)
-        if plan.paused:
-            self._parked[vertex] = next(self._numbers)
-            return False
-        if plan.is_instant(vertex):
-            self._granted.append((next(self._numbers), vertex))
-            self._news.set()
-            return False
-        return True
-
-    def _line_up(self, vertices: Sequence[Vertex], given_back: str | None = None) -> None:
-        """Have these begin as soon as there are slots for them; then those of ``given_back`` are free."""
-        slots = self._slots
-        if given_back is not None and not slots.waiters:
-            # Nobody else could have them.
-            slots.release(self, given_back)
-            given_back = None
-        subjects = [self.plan.due_subject(vertex) for vertex in vertices]
-        if slots.take_all(self, subjects):
-            for vertex, subject in zip(vertices, subjects, strict=True):
-                self._slots_of[vertex] = subject
-                self._granted.append((next(self._numbers), vertex))
-            self._news.set()
-        else:
-            for vertex, subject in zip(vertices, subjects, strict=True):
-                self._queue(vertex, subject)
-        if given_back is not None:
-            slots.release(self, given_back)
-        if self._queued:
-            slots.serve(self)
-
-    def _queue(self, vertex: Vertex, subject: str) -> None:
-        priority = self._priorities[vertex] if self._priorities else 0.0
-        waiter = self._slots.queue(self, subject, priority, partial(self._waited, vertex))
-        self._queued[vertex] = next(self._numbers), waiter
-
-    def _waited(self, vertex: Vertex, served: bool) -> None:
-        number, waiter = self._queued.pop(vertex)
-        if served:
-            self._slots_of[vertex] = waiter.subject
-            self._granted.append((number, vertex))
-        else:
-            self._alive.discard(vertex)
-        self._news.set()
-
-    def _enter_soon(
-        self, vertices: Iterable[Vertex], given_back: str | None = None, *, again: bool = False
-    ) -> None:
-        assert self._nursery is not None, "the walk has begun"
-        self._entering += 1
-        self._nursery.start_soon(partial(self._enter, vertices, given_back, again=again), name="enter")
-
-    async def _enter(
-        self, vertices: Iterable[Vertex], given_back: str | None = None, *, again: bool = False
-    ) -> None:
-        """As `_admit` and `_line_up`, of many: other builds have their turn between them.
-
-        Of these, those that are due; nobody is served before all of them stand in the queue.
-        """
-        try:
-            due: list[Vertex] = []
-            for looked, vertex in enumerate(vertices, 1):
-                if self._is_new(vertex) and self._frontier.is_ready(vertex):
-                    due.append(vertex)
-                if not looked % _ENTERED_AT_ONCE:
-                    await trio.lowlevel.checkpoint()
-            if len(due) <= _ENTERED_AT_ONCE:
-                new = [one for one in due if self._is_new(one) and self._admit(one, again=again)]
-                self._line_up(new, given_back)
-                return
-            for entered, vertex in enumerate(due, 1):
-                if self._is_new(vertex) and self._admit(vertex, again=again):
-                    self._queue(vertex, self.plan.due_subject(vertex))
-                if not entered % _ENTERED_AT_ONCE:
-                    await trio.lowlevel.checkpoint()
-            if given_back is not None:
-                self._slots.release(self, given_back)
-            self._slots.serve(self)
-        finally:
-            self._entering -= 1
-            self._news.set()
-
-    # ---- beginning
-
-    async def _begin_what_is_granted(self) -> None:
-        """Begin what has its slots: of what has them at the same time, who was entered first."""
-        granted, self._granted = sorted(self._granted), []
-        for begun, (number, vertex) in enumerate(granted, 1):
-            await self._begin_one(vertex, number)
-            if not begun % _BEGUN_AT_ONCE:
-                await trio.lowlevel.checkpoint()
-
-    async def _begin_one(self, vertex: Vertex, number: int) -> None:
-        assert self._nursery is not None, "the walk has begun"
-        plan = self.plan
-        if plan.paused and plan.is_due(vertex):
-            self._parked[vertex] = number
-            self._give_back(vertex)
-            return
-        departure = await self._start(vertex) if plan.is_due(vertex) else None
-        if departure is not None:
-            self._nursery.start_soon(self._in_flight, vertex, departure, name=self.plan.graph.ids[vertex])
-        elif plan.is_due(vertex):
-            # While its end was persisted an operator has had it done again.
-            self._land(vertex)
-            self._start_task(vertex)
-        else:
-            self._end_task(vertex)
-
-    def _give_back(self, vertex: Vertex) -> None:
-        subject = self._slots_of.pop(vertex, None)
-        if subject is not None:
-            self._slots.release(self, subject)
-
-    async def _in_flight(self, vertex: Vertex, departure: Departure) -> None:
-        """See to a component from its start on; with all that follows, if it is tried again."""
-        try:
-            await self._see_through(departure)
-            self._land(vertex)
-            while await self._go_further(vertex):
-                pass
-        finally:
-            self._end_task(vertex)
-
-    def _start_task(self, vertex: Vertex) -> None:
-        assert self._nursery is not None, "the walk has begun"
-        self._nursery.start_soon(self._component, vertex, name=self.plan.graph.ids[vertex])
-
-    async def _component(self, vertex: Vertex) -> None:
-        """See to a component that does not simply wait for its slots."""
-        try:
-            resumed = self._resumed.pop(vertex, None)
-            if resumed is not None:
-                await self._resume(vertex, resumed)
-                self._land(vertex)
-            # While its end is persisted an operator may have it done again.
-            while await self._go_further(vertex):
-                pass
-        finally:
-            self._end_task(vertex)
-
-    def _end_task(self, vertex: Vertex) -> None:
-        self._land(vertex)
-        self._alive.discard(vertex)
-        if not self._alive:
-            self._news.set()
-
-    async def _go_further(self, vertex: Vertex) -> bool:
-        """One step of a component whose dependencies are settled; whether there was one to be made."""
-        if self.plan.is_due(vertex):
-            await self._try(vertex)
-        elif self.plan.is_to_be_given_up(vertex):
-            await self._keep(self.plan.give_up_retrying(vertex))
-        elif vertex in self._rescued:
-            await self._keep(self._rescued.pop(vertex))
-        else:
-            return False
-        return True
-
-    async def _try(self, vertex: Vertex) -> None:
-        """One attempt, if it comes to that; whether there is to be another one is the plan's to say."""
-        plan = self.plan
-        if plan.is_instant(vertex) and not plan.paused:
-            await self._begin(vertex)
-            return
-        if vertex in self._retry_at:
-            await self._back_off(vertex)
-            return
-        if plan.paused:
-            with self._wait(vertex):
-                await self._unpaused.wait()
-            return
-        subject = plan.due_subject(vertex)
-        priority = self._priorities[vertex] if self._priorities else 0.0
-        taken = self._slots.try_take(self, subject, priority)
-        if not taken:
-            with self._wait(vertex):
-                taken = await self._slots.take(self, subject, priority)
-        if taken:
-            self._slots_of[vertex] = subject
-            try:
-                if plan.is_due(vertex):
-                    await self._begin(vertex)
-            finally:
-                self._land(vertex)
-
-    async def _back_off(self, vertex: Vertex) -> None:
-        at = self._retry_at[vertex]
-        with self._wait(vertex):
-            await trio.sleep_until(at)
-        if trio.current_time() >= at:
-            self._retry_at.pop(vertex, None)
-
-    @contextmanager
-    def _wait(self, vertex: Vertex) -> Iterator[None]:
-        """What is awaited in here ends when there is news of the component."""
-        wait = self._waits[vertex] = trio.CancelScope()
-        try:
-            with wait:
-                yield
-        finally:
-            del self._waits[vertex]
-
-    # ---- news of operators
-
     @property
     def steerable(self) -> bool:
         """Whether the walk is under way: it has begun, and has not come to its end."""
         return bool(self._alive or self._entering) and self._nursery is not None and not self.fenced
-
-    def stir(self, vertex: Vertex) -> None:
-        """Look at a component again: there is news of it, whatever it waits for."""
-        super().stir(vertex)
-        queued = self._queued.pop(vertex, None)
-        if queued is not None:
-            self._slots.leave(queued[1])
-            self._start_task(vertex)
-        elif self._parked.pop(vertex, None) is not None:
-            self._start_task(vertex)
-
-    def respawn(self) -> None:
-        """See to it that whatever is to be done and is due begins: it may have been given up."""
-        missing = [vertex for vertex in self.plan.unsettled() if vertex not in self._alive]
-        self._frontier.reopen(missing)
-        if missing and self._nursery is not None:
-            self._enter_soon(missing)
-
-    def end(self, vertex: Vertex) -> None:
-        """An operator has said what became of a component."""
-        self._observer.settled(vertex, self.plan.attempt(vertex), None)
-        self.stir(vertex)
-        if vertex not in self._alive:
-            self._land(vertex)
-
-    def unpause(self) -> None:
-        """Let go on who waits for the end of a pause, or of the build."""
-        super().unpause()
-        if self._parked and (self.plan.halted or not self.plan.paused):
-            parked, self._parked = self._parked, {}
-            self._alive.difference_update(parked)
-            self._news.set()
-            if not self.plan.halted:
-                self._enter_soon(sorted(parked, key=parked.__getitem__), again=True)
 
     async def _give_up_on_the_rest(self, why: str) -> None:
         for event in self.plan.abandon(why):

@@ -148,13 +148,14 @@ def _a_lost_outcome() -> list[Patch]:
 
 
 def _a_lost_wake_up() -> list[Patch]:
-    """Of the components that a completion makes due the last one is passed over."""
-    settle = Frontier.settle
+    """Whoever waits for slots is not told when it has them."""
+    waited = Walk._waited
 
-    def silent(frontier: Frontier, vertex: int) -> list[int]:
-        return settle(frontier, vertex)[:-1]
+    def silent(walk: Walk, vertex: int, served: bool) -> None:
+        if not served:
+            waited(walk, vertex, served)
 
-    return [(Frontier, "settle", silent)]
+    return [(Walk, "_waited", silent)]
 
 
 def _dependents_that_do_not_wait() -> list[Patch]:
