@@ -61,7 +61,7 @@ class Ordering:
         """The first attempt of a component begins."""
         name = build.document["id"]
         course = self._courses[name]
-        if build.deeds or len(build.loaded) > 1 or build.ever_halted or component in course.started:
+        if build.deeds or len(build.loaded) > 1 or build.halted_at or component in course.started:
             return
         if not self._rulebook.limits and not self._rulebook.own_limits(build.document):
             for group in course.groups:
@@ -75,7 +75,9 @@ class Ordering:
             if rule in rules and course.urgencies:
                 for other in sorted(due - set(course.started)):
                     urgent = course.urgencies[other] > course.urgencies[component]
-                    if urgent and self._is_due(build, other) and self._rules(build, other) == rules:
+                    # What falls under no other limit could have had the slot.
+                    free = all(one in rules for one in self._rules(build, other))
+                    if urgent and free and self._is_due(build, other):
                         self._wrong(
                             f"{name}: {component} is started before {other}, which is more urgent: {rule}"
                         )

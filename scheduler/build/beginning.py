@@ -1,0 +1,473 @@
+"""A component's task: it waits for its dependencies, then for its turn, begins, and is in flight.
+
+What is due is lined up for slots in the order of the edges, and begun in the order in which it has them.
+
+See `scheduler.build.walk` for what depends on that.
+"""
+
+import heapq
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from itertools import count
+from typing import Final
+
+import trio
+
+from scheduler.build.attempts import Attempts, Departure
+from scheduler.build.frontier import Frontier
+from scheduler.build.ports import Journey, Observer, Resending, Sender
+from scheduler.graph import Vertex
+from scheduler.plan import Phase, Plan
+from scheduler.slots import Slots, Waiter
+from scheduler.stores import Store
+
+_SPAWNED_AT_ONCE = 25
+"""Tasks started between two looks at everything else: a millisecond or two, where they begin at once."""
+_BEGUN_AT_ONCE = 25
+"""Components begun by one task between two looks at everything else: a millisecond or two."""
+_WOKEN_AT_ONCE = 50
+"""Dependents that go on between two looks at everything else."""
+_ENTERED_AT_ONCE = 200
+"""Components entered into the queue for slots between two looks at everything else: about a millisecond."""
+_OVER: Final = frozenset({Phase.COMPLETED, Phase.ERRORED, Phase.SKIPPED})
+
+
+class Beginning(Attempts):
+    """The tasks of one build's components.
+
+    Args:
+        plan: decides.
+        connectors: as for `Attempts`.
+        store: as for `Attempts`.
+        slots: as for `Attempts`.
+        observer: as for `Attempts`.
+        priorities: by vertex: of those that wait for a slot the highest goes first.
+        key: as for `Attempts`.
+        journey: as for `Attempts`.
+        resending: as for `Attempts`.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        connectors: Sender,
+        store: Store,
+        slots: Slots,
+        observer: Observer | None,
+        *,
+        priorities: Sequence[float],
+        key: str,
+        journey: Journey | None,
+        resending: Resending,
+    ) -> None:
+        super().__init__(
+            plan, connectors, store, slots, observer, key=key, journey=journey, resending=resending
+        )
+        self._priorities = priorities
+        self._frontier = Frontier(plan.graph, ())
+        self._nursery: trio.Nursery | None = None
+        self._tasks: set[Vertex] = set()
+        """What has a task: whatever has not settled."""
+        self._awaited: dict[Vertex, list[trio.Event]] = {}
+        """What the tasks wait for whose components depend on one, by that one."""
+        self._due: set[Vertex] = set()
+        """What is due and has not settled."""
+        self._entering = 0
+        """Tasks that are about to enter others into the queue for slots."""
+        self._numbers = count()
+        self._queued: dict[Vertex, tuple[int, Waiter]] = {}
+        """What waits for its slots: the number under which it was entered, and its place in the queue."""
+        self._granted: list[tuple[int, Vertex]] = []
+        """What may begin: a heap, by the number under which it was entered."""
+        self._may_begin: set[Vertex] = set()
+        """The same, to be looked up."""
+        self._beginning = False
+        """Whether a task is beginning what was granted."""
+        self._begun: dict[Vertex, Departure | None] = {}
+        """What has begun, or turned out not to, until its task takes it."""
+        self._parked: dict[Vertex, int] = {}
+        """What could begin, were the build not paused."""
+        self._slots_of: dict[Vertex, str] = {}
+        """The subjects of those that have slots."""
+        self._turns: dict[Vertex, trio.Event] = {}
+        """What the tasks wait for that wait for their turn."""
+
+    @abstractmethod
+    def _note_the_end(self) -> None:
+        """No task is left, and none is about to be started."""
+
+    # ---- what is due
+
+    def _land(self, vertex: Vertex) -> None:
+        """Its attempt is over: enter what that makes due, then give back its slots. Idempotent.
+
+        That is how what has waited for long does not overtake something more urgent that is due only now.
+        """
+        given_back = self._slots_of.pop(vertex, None)
+        due: list[Vertex] = []
+        if self.plan.phase(vertex) in _OVER:
+            # Before the walk has begun nothing is due: it will see.
+            due = [one for one in self._frontier.settle(vertex) if self._nursery and self._is_new(one)]
+        if len(due) > _ENTERED_AT_ONCE:
+            self._enter_soon(due, given_back)
+        elif due:
+            self._line_up([one for one in due if self._admit(one)], given_back)
+        elif given_back is not None:
+            self._slots.release(self, given_back)
+        if self._frontier.settled[vertex]:
+            self._wake_dependents(vertex)
+
+    def _is_new(self, vertex: Vertex) -> bool:
+        """Whether something whose dependencies have settled is to begin, and nobody has seen to it."""
+        if vertex in self._due or self._frontier.settled[vertex]:
+            return False
+        plan = self.plan
+        return (
+            plan.is_due(vertex)
+            or vertex in self._resumed
+            or vertex in self._rescued
+            or plan.is_to_be_given_up(vertex)
+        )
+
+    def _admit(self, vertex: Vertex, *, again: bool = False) -> bool:
+        """See to something that is due (``again``: after a pause); whether it is to be lined up for slots."""
+        plan = self.plan
+        self._due.add(vertex)
+        if (
+            plan.phase(vertex) is not Phase.WAITING
+            or vertex in self._resumed
+            or vertex in self._retry_at
+            or vertex in self._rescued
+        ):
+            self._look_at(vertex)
+            return False
+        if not again:
+            self._observer.due(vertex)
+        if plan.paused:
+            self._parked[vertex] = next(self._numbers)
+            return False
+        if plan.is_instant(vertex):
+            self._grant(vertex, next(self._numbers))
+            return False
+        return True
+
+    def _grant(self, vertex: Vertex, number: int) -> None:
+        """It has what it takes to begin, once what was entered before it has begun."""
+        heapq.heappush(self._granted, (number, vertex))
+        self._may_begin.add(vertex)
+        self._call_up(vertex)
+
+    def _line_up(self, vertices: Sequence[Vertex], given_back: str | None = None) -> None:
+        """Have these begin as soon as there are slots for them; then those of ``given_back`` are free."""
+        slots = self._slots
+        if given_back is not None and not slots.waiters:
+            # Nobody else could have them.
+            slots.release(self, given_back)
+            given_back = None
+        subjects = [self.plan.due_subject(vertex) for vertex in vertices]
+        if slots.take_all(self, subjects):
+            for vertex, subject in zip(vertices, subjects, strict=True):
+                self._slots_of[vertex] = subject
+                self._grant(vertex, next(self._numbers))
+        else:
+            for vertex, subject in zip(vertices, subjects, strict=True):
+                self._queue(vertex, subject)
+        if given_back is not None:
+            slots.release(self, given_back)
+        if self._queued:
+            slots.serve(self)
+
+    def _queue(self, vertex: Vertex, subject: str) -> None:
+        priority = self._priorities[vertex] if self._priorities else 0.0
+        waiter = self._slots.queue(self, subject, priority, partial(self._waited, vertex))
+        self._queued[vertex] = next(self._numbers), waiter
+
+    def _waited(self, vertex: Vertex, served: bool) -> None:
+        number, waiter = self._queued.pop(vertex)
+        if served:
+            self._slots_of[vertex] = waiter.subject
+            self._grant(vertex, number)
+        else:
+            self._due.discard(vertex)
+            self._call_up(vertex)
+
+    def _enter_soon(
+        self, vertices: Iterable[Vertex], given_back: str | None = None, *, again: bool = False
+    ) -> None:
+        assert self._nursery is not None, "the walk has begun"
+        self._entering += 1
+        self._nursery.start_soon(partial(self._enter, vertices, given_back, again=again), name="enter")
+
+    async def _enter(
+        self, vertices: Iterable[Vertex], given_back: str | None = None, *, again: bool = False
+    ) -> None:
+        """As `_admit` and `_line_up`, of many: other builds have their turn between them.
+
+        Of these, those that are due; nobody is served before all of them stand in the queue. Those that have
+        no task are given one.
+        """
+        vertices = list(vertices)
+        try:
+            due: list[Vertex] = []
+            for looked, vertex in enumerate(vertices, 1):
+                if self._is_new(vertex) and self._frontier.is_ready(vertex):
+                    due.append(vertex)
+                if not looked % _ENTERED_AT_ONCE:
+                    await trio.lowlevel.checkpoint()
+            if len(due) <= _ENTERED_AT_ONCE:
+                new = [one for one in due if self._is_new(one) and self._admit(one, again=again)]
+                self._line_up(new, given_back)
+            else:
+                for entered, vertex in enumerate(due, 1):
+                    if self._is_new(vertex) and self._admit(vertex, again=again):
+                        self._queue(vertex, self.plan.due_subject(vertex))
+                    if not entered % _ENTERED_AT_ONCE:
+                        await trio.lowlevel.checkpoint()
+                if given_back is not None:
+                    self._slots.release(self, given_back)
+                self._slots.serve(self)
+            for started, vertex in enumerate(vertices, 1):
+                if not self._frontier.settled[vertex]:
+                    self._start_task(vertex)
+                if not started % _SPAWNED_AT_ONCE:
+                    await trio.lowlevel.checkpoint()
+        finally:
+            self._entering -= 1
+            self._look_for_the_end()
+
+    # ---- a component
+
+    def _start_task(self, vertex: Vertex) -> None:
+        assert self._nursery is not None, "the walk has begun"
+        if vertex not in self._tasks:
+            self._tasks.add(vertex)
+            self._nursery.start_soon(self._component, vertex, name=self.plan.graph.ids[vertex])
+
+    def _call_up(self, vertex: Vertex) -> None:
+        """Have its task look whether its turn has come, where it waits for that."""
+        turn = self._turns.pop(vertex, None)
+        if turn is not None:
+            turn.set()
+
+    def _look_at(self, vertex: Vertex) -> None:
+        """Have a task look at a component that does not simply wait for its slots."""
+        self._call_up(vertex)
+        self._start_task(vertex)
+
+    async def _component(self, vertex: Vertex) -> None:
+        """See to one component, from its dependencies to its end."""
+        try:
+            await self._dependencies(vertex)
+            resumed = self._resumed.pop(vertex, None)
+            if resumed is not None:
+                self._due.add(vertex)
+                await self._resume(vertex, resumed)
+            elif (departure := await self._turn(vertex)) is not None:
+                await self._see_through(departure)
+            self._land(vertex)
+            # While its end is persisted an operator may have it done again.
+            while await self._go_further(vertex):
+                pass
+        finally:
+            self._end_task(vertex)
+
+    async def _dependencies(self, vertex: Vertex) -> None:
+        """Wait until all have settled at once: an operator may have had one of them done again."""
+        settled = self._frontier.settled
+        waited = True
+        while waited:
+            waited = False
+            for dependency in self.plan.graph.dependencies[vertex]:
+                if not settled[dependency]:
+                    waited = True
+                    await self._settled_event(dependency, vertex).wait()
+
+    def _settled_event(self, dependency: Vertex, dependent: Vertex) -> trio.Event:
+        """What ``dependent`` waits for: one event for about `_WOKEN_AT_ONCE` of those that wait."""
+        events = self._awaited.get(dependency)
+        if events is None:
+            turns = -(-len(self.plan.graph.dependents[dependency]) // _WOKEN_AT_ONCE)
+            events = self._awaited[dependency] = [trio.Event() for _ in range(turns)]
+        return events[dependent % len(events)]
+
+    def _wake_dependents(self, vertex: Vertex) -> None:
+        events = self._awaited.pop(vertex, None)
+        if events:
+            events.pop().set()
+        if events:
+            assert self._nursery is not None, "whoever waits does so in it"
+            self._nursery.start_soon(self._wake, events, name="wake")
+
+    async def _wake(self, events: list[trio.Event]) -> None:
+        """Let thousands of dependents go on little by little: other builds have their turn between them."""
+        try:
+            for event in events:
+                await trio.lowlevel.checkpoint()
+                event.set()
+        finally:
+            for event in events:
+                event.set()
+
+    async def _turn(self, vertex: Vertex) -> Departure | None:
+        """Wait until there are slots for it, and what was entered before it has begun; then it begins.
+
+        Returns:
+            What is to be seen through; None where it ended without being sent, where something else is to be
+            done about it, or nothing at all.
+        """
+        while vertex not in self._begun:
+            if vertex in self._due:
+                if vertex in self._may_begin:
+                    if not self._beginning:
+                        await self._begin_up_to(vertex)
+                        continue
+                elif vertex not in self._queued and vertex not in self._parked:
+                    return None
+            elif not self._is_new(vertex):
+                return None
+            elif not self._entering:
+                # Nobody else sees to it.
+                self._line_up([vertex] if self._admit(vertex) else [])
+                continue
+            turn = self._turns[vertex] = trio.Event()
+            await turn.wait()
+        return self._begun.pop(vertex)
+
+    async def _begin_up_to(self, vertex: Vertex) -> None:
+        """Begin what may begin, in the order in which it was entered, until this one has."""
+        self._beginning = True
+        try:
+            begun = 0
+            while vertex not in self._begun and self._granted:
+                await self._begin_one(*heapq.heappop(self._granted))
+                begun += 1
+                if not begun % _BEGUN_AT_ONCE:
+                    await trio.lowlevel.checkpoint()
+        finally:
+            self._beginning = False
+            if self._granted:
+                self._call_up(self._granted[0][1])
+
+    async def _begin_one(self, number: int, vertex: Vertex) -> None:
+        plan = self.plan
+        if plan.paused and plan.is_due(vertex):
+            self._parked[vertex] = number
+            self._give_back(vertex)
+        else:
+            self._begun[vertex] = await self._start(vertex) if plan.is_due(vertex) else None
+            self._call_up(vertex)
+        self._may_begin.discard(vertex)
+
+    def _give_back(self, vertex: Vertex) -> None:
+        subject = self._slots_of.pop(vertex, None)
+        if subject is not None:
+            self._slots.release(self, subject)
+
+    def _end_task(self, vertex: Vertex) -> None:
+        self._land(vertex)
+        self._due.discard(vertex)
+        self._tasks.discard(vertex)
+        # Whatever became of it: nobody may wait for it for ever.
+        self._frontier.settled[vertex] = True
+        self._wake_dependents(vertex)
+        self._look_for_the_end()
+
+    def _look_for_the_end(self) -> None:
+        if not self._tasks and not self._entering:
+            self._note_the_end()
+
+    async def _go_further(self, vertex: Vertex) -> bool:
+        """One step of a component whose dependencies are settled; whether there was one to be made."""
+        if self.plan.is_due(vertex):
+            await self._try(vertex)
+        elif self.plan.is_to_be_given_up(vertex):
+            await self._keep(self.plan.give_up_retrying(vertex))
+        elif vertex in self._rescued:
+            await self._keep(self._rescued.pop(vertex))
+        else:
+            return False
+        return True
+
+    async def _try(self, vertex: Vertex) -> None:
+        """One attempt, if it comes to that; whether there is to be another one is the plan's to say."""
+        plan = self.plan
+        if plan.is_instant(vertex) and not plan.paused:
+            await self._begin(vertex)
+            return
+        if vertex in self._retry_at:
+            await self._back_off(vertex)
+            return
+        if plan.paused:
+            with self._wait(vertex):
+                await self._unpaused.wait()
+            return
+        subject = plan.due_subject(vertex)
+        priority = self._priorities[vertex] if self._priorities else 0.0
+        taken = self._slots.try_take(self, subject, priority)
+        if not taken:
+            with self._wait(vertex):
+                taken = await self._slots.take(self, subject, priority)
+        if taken:
+            self._slots_of[vertex] = subject
+            try:
+                if plan.is_due(vertex):
+                    await self._begin(vertex)
+            finally:
+                self._land(vertex)
+
+    async def _back_off(self, vertex: Vertex) -> None:
+        at = self._retry_at[vertex]
+        with self._wait(vertex):
+            await trio.sleep_until(at)
+        if trio.current_time() >= at:
+            self._retry_at.pop(vertex, None)
+
+    @contextmanager
+    def _wait(self, vertex: Vertex) -> Iterator[None]:
+        """What is awaited in here ends when there is news of the component."""
+        wait = self._waits[vertex] = trio.CancelScope()
+        try:
+            with wait:
+                yield
+        finally:
+            del self._waits[vertex]
+
+    # ---- news of operators
+
+    def stir(self, vertex: Vertex) -> None:
+        """Look at a component again: there is news of it, whatever it waits for."""
+        super().stir(vertex)
+        queued = self._queued.pop(vertex, None)
+        if queued is not None:
+            self._slots.leave(queued[1])
+            self._look_at(vertex)
+        elif self._parked.pop(vertex, None) is not None:
+            self._look_at(vertex)
+
+    def respawn(self) -> None:
+        """See to it that whatever is to be done and is due begins: it may have been given up."""
+        missing = [vertex for vertex in self.plan.unsettled() if vertex not in self._due]
+        self._frontier.reopen(missing)
+        if missing and self._nursery is not None:
+            self._enter_soon(missing)
+
+    def end(self, vertex: Vertex) -> None:
+        """An operator has said what became of a component."""
+        self._observer.settled(vertex, self.plan.attempt(vertex), None)
+        self.stir(vertex)
+        if vertex not in self._due:
+            self._land(vertex)
+
+    def unpause(self) -> None:
+        """Let go on who waits for the end of a pause, or of the build."""
+        super().unpause()
+        if self._parked and (self.plan.halted or not self.plan.paused):
+            parked, self._parked = self._parked, {}
+            self._due.difference_update(parked)
+            if self.plan.halted:
+                for vertex in parked:
+                    self._call_up(vertex)
+            else:
+                self._enter_soon(sorted(parked, key=parked.__getitem__), again=True)
