@@ -26,7 +26,7 @@ from scheduler.stores import Store
 _SPAWNED_AT_ONCE = 25
 """Tasks started between two looks at everything else: a millisecond or two, where they begin at once."""
 _BEGUN_AT_ONCE = 25
-"""Components begun by one task between two looks at everything else: a millisecond or two."""
+"""Components begun between two looks at everything else: a millisecond or two."""
 _WOKEN_AT_ONCE = 50
 """Dependents that go on between two looks at everything else."""
 _ENTERED_AT_ONCE = 200
@@ -85,6 +85,8 @@ class Beginning(Attempts):
         """The same, to be looked up."""
         self._beginning = False
         """Whether a task is beginning what was granted."""
+        self._begun_in_a_row = 0
+        """By one task or by several, since the last look at everything else."""
         self._begun: dict[Vertex, Departure | None] = {}
         """What has begun, or turned out not to, until its task takes it."""
         self._parked: dict[Vertex, int] = {}
@@ -98,6 +100,11 @@ class Beginning(Attempts):
     def _note_the_end(self) -> None:
         """No task is left, and none is about to be started."""
 
+    @property
+    def under_way(self) -> bool:
+        """Whether tasks are there, or are about to be: otherwise nothing begins any more, or yet."""
+        return self._nursery is not None and bool(self._tasks or self._entering)
+
     # ---- what is due
 
     def _land(self, vertex: Vertex) -> None:
@@ -109,7 +116,8 @@ class Beginning(Attempts):
         due: list[Vertex] = []
         if self.plan.phase(vertex) in _OVER:
             # Before the walk has begun nothing is due: it will see.
-            due = [one for one in self._frontier.settle(vertex) if self._nursery and self._is_new(one)]
+            settled = self._frontier.settle(vertex)
+            due = [one for one in settled if self._is_new(one)] if self.under_way else []
         if len(due) > _ENTERED_AT_ONCE:
             self._enter_soon(due, given_back)
         elif due:
@@ -241,7 +249,7 @@ class Beginning(Attempts):
 
     def _start_task(self, vertex: Vertex) -> None:
         assert self._nursery is not None, "the walk has begun"
-        if vertex not in self._tasks:
+        if vertex not in self._tasks and self.under_way:
             self._tasks.add(vertex)
             self._nursery.start_soon(self._component, vertex, name=self.plan.graph.ids[vertex])
 
@@ -339,11 +347,11 @@ class Beginning(Attempts):
         """Begin what may begin, in the order in which it was entered, until this one has."""
         self._beginning = True
         try:
-            begun = 0
             while vertex not in self._begun and self._granted:
                 await self._begin_one(*heapq.heappop(self._granted))
-                begun += 1
-                if not begun % _BEGUN_AT_ONCE:
+                self._begun_in_a_row += 1
+                if self._begun_in_a_row == _BEGUN_AT_ONCE:
+                    self._begun_in_a_row = 0
                     await trio.lowlevel.checkpoint()
         finally:
             self._beginning = False
@@ -450,7 +458,7 @@ class Beginning(Attempts):
         """See to it that whatever is to be done and is due begins: it may have been given up."""
         missing = [vertex for vertex in self.plan.unsettled() if vertex not in self._due]
         self._frontier.reopen(missing)
-        if missing and self._nursery is not None:
+        if missing and self.under_way:
             self._enter_soon(missing)
 
     def end(self, vertex: Vertex) -> None:
@@ -469,5 +477,5 @@ class Beginning(Attempts):
             if self.plan.halted:
                 for vertex in parked:
                     self._call_up(vertex)
-            else:
+            elif self.under_way:
                 self._enter_soon(sorted(parked, key=parked.__getitem__), again=True)

@@ -314,7 +314,7 @@ class Walk(Beginning):
     @property
     def steerable(self) -> bool:
         """Whether the walk is under way: it has begun, and has not come to its end."""
-        return bool(self._tasks or self._entering) and self._nursery is not None and not self.fenced
+        return self.under_way and not self.fenced
 
     async def _give_up_on_the_rest(self, why: str) -> None:
         for event in self.plan.abandon(why):
