@@ -233,12 +233,15 @@ async def _show(bus: Bus, following: Following, progress: Progress, view: View) 
     following.catching_up = False
     now = trio.current_time()
     news = _drain(following, progress)
-    news += progress.finish(_shown(report), now, failed=following.failed)
+    news += progress.finish(_shown(report, progress), now, failed=following.failed)
     view.update(news, now)
 
 
-def _shown(report: Mapping[str, Any]) -> Mapping[str, Any]:
+def _shown(report: Mapping[str, Any], progress: Progress) -> Mapping[str, Any]:
     """A report for people: it says what connectors said, with secrets in it, and these it tells itself."""
+    if "omitted" in report and (heard := progress.error or _first_error(progress)):
+        # Without its lists it does not tell which words are secret; what the scheduler told us has none.
+        return {**report, "error": heard} if "error" in report else report
     changes = objects(report.get("changes"))
     errors = [change for change in changes if isinstance(change.get("error"), str)]
     if not errors and not isinstance(report.get("error"), str):

@@ -162,6 +162,26 @@ async def test_a_report_is_shown_without_the_secrets_that_it_holds(
     assert [item.error for item in notes.news] == ["no ***, no s3nt-along"]
 
 
+async def test_a_report_without_its_lists_is_shown_as_it_was_told(
+    fake_bus: FakeBus, told: Told, autojump_clock: trio.abc.Clock
+) -> None:
+    """It does not say what is secret; what the scheduler has told has no secrets in it."""
+
+    async def script() -> None:
+        failed = {**event("vpc::a", "errored", 0), "error": "no ***"}
+        publish(fake_bus, SUBJECT, told.message(failed))
+        await trio.sleep(1)
+        report = {
+            "id": BUILD,
+            "error": "vpc::a: no s3nt-along",
+            "omitted": ["components", "changes", "edges"],
+        }
+        publish(fake_bus, "build.create.error", report)
+
+    progress, _ = await follow(fake_bus, script)
+    assert progress.error == "vpc::a: no ***"
+
+
 async def test_other_builds_are_none_of_ours(
     fake_bus: FakeBus, told: Told, autojump_clock: trio.abc.Clock
 ) -> None:
