@@ -25,6 +25,7 @@ from scheduler.errors import (
     LogRemoved,
     Refused,
     StoreError,
+    StreamNotFound,
     TemplateError,
     UnreadableLog,
 )
@@ -177,6 +178,9 @@ class Loader:
                 try:
                     publishing = await self._take_up(held, entry, loaded)
                 except (BusError, trio.TooSlowError) as error:
+                    if isinstance(error, StreamNotFound):
+                        # Where it is the one of all logs, that is no fault of this build.
+                        await self._store.log_is_there()
                     refusals += not isinstance(error, JetStreamUnavailable)
                     if refusals < _MOST_REFUSALS:
                         _log.warning("the log of a build cannot be read yet", build=build, error=str(error))
@@ -184,7 +188,10 @@ class Loader:
                         await trio.sleep(_PAUSE)
                         continue
                     await self._quarantine(build, error)
-                except (Fenced, LogRemoved) as error:
+                except LogRemoved as error:
+                    # Nobody has it, and nothing is left to be reported from.
+                    _log.error("build not taken up: its log was removed by hand", build=build, why=str(error))
+                except Fenced as error:
                     # Of two processes that both find it unfinished one is faster.
                     _log.warning("build not taken up: another process has it", build=build, why=str(error))
                     loaded.contested = True
@@ -236,7 +243,9 @@ class Loader:
         if not await self._mark(build, entry, headings, loaded.live):
             return 0
         history = await self._store.history(entry.subject)
-        mark = "" if history.accepted is None else history.accepted.mark
+        if history.accepted is None:
+            raise LogRemoved("there was a log a moment ago")
+        mark = history.accepted.mark
         if history.status is Status.FINISHED and await self._recorder.is_stored(build, history.run, mark):
             return history.run
         await self._begin(held, history, loaded)

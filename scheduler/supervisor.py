@@ -489,6 +489,9 @@ class Supervisor:
                 log.warning("build failed", error=walk.plan.masked(report.error)[:1_000], seconds=seconds)
         except Fenced as error:
             log.warning("another process has taken the build over: it reports", error=str(error))
+        except StoreError as error:
+            # What is stored of it by now is published by the next process; otherwise that makes it.
+            log.error("the report is not out, and left to the next process", error=str(error))  # noqa: TRY400 - no fault of ours
         except Exception:
             # A bug of ours, outside what the walk itself survives: all that can be done is to say so, once.
             log.exception("the build ends without a report by a fault of the scheduler")

@@ -493,6 +493,8 @@ async def test_a_store_that_needs_no_jetstream_is_not_measured(
         (MEBIBYTE, "ernest", Level.NOTE, "larger ones cannot be handed in"),
         (8 * MEBIBYTE, "ernest", Level.OK, "18,641 components"),
         (64 * MEBIBYTE, "auto", Level.NOTE, "recommends 8 MiB"),
+        (64 * MEBIBYTE, "auto", Level.NOTE, "JetStream keeps no message over 32 MiB"),
+        (64 * MEBIBYTE, "memory", Level.NOTE, "recommends 8 MiB"),
     ],
 )
 async def test_max_payload_is_told_in_components(most: int, store: Any, level: Level, text: str) -> None:

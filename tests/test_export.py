@@ -25,7 +25,7 @@ from scheduler.events import Finished
 from scheduler.jetstream.api import JetStream, format_time
 from scheduler.jetstream.objects import Objects
 from scheduler.jetstream.streams import Layout, log_subject, set_up
-from scheduler.records import Elsewhere, encode_event
+from scheduler.records import Elsewhere, encode_event, tombstone
 
 BUILD = "prod/eu-1:42"
 GOLDEN = Path(__file__).parent / "golden"
@@ -266,3 +266,10 @@ def test_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert "JSON lines" in text
     assert "credentials" in text
     assert max(map(len, text.splitlines())) <= 80
+
+
+async def test_a_log_that_was_removed_is_none(js: JetStream) -> None:
+    """What stands in its place for a day says nothing of the build."""
+    data, headers = tombstone("x", instance="me", at=1, why="kept for long enough")
+    await js.publish(log_subject(BUILD), data, headers=headers)
+    assert await texts(js) == ([], [])

@@ -11,6 +11,7 @@ import pytest
 import structlog
 import trio
 from durable import Broker, Plant, Process, flat, log_of, open_store, until, wall_clock
+from fake_bus import Published
 from fakes import JSON, change, document, encode, ignore, states, succeed
 from trio.testing import MockClock, wait_all_tasks_blocked
 
@@ -24,6 +25,7 @@ from scheduler.stores.jetstream import JetStreamStore
 
 DAY = 86_400.0
 CHAIN = document("ab", [("a", "b")])
+GET = "$JS.API.STREAM.MSG.GET.SCHEDULER_LOG"
 
 
 async def ask(process: Process, verb: str, build: str | None = "b1", **fields: Any) -> JSON:
@@ -470,3 +472,32 @@ async def test_replies_that_are_removed_while_it_starts(autojump_clock: MockCloc
             await process.submit(CHAIN)
             await until(lambda: process.reports)
             assert process.report[0] == "build.create.done"
+
+
+async def test_a_log_that_is_late_in_coming_back_quarantines_nothing(autojump_clock: MockClock) -> None:
+    """A broker that restarts again and again may not know its streams for long: builds are taken up then."""
+    plant = Plant()
+    async with waiting(plant, CHAIN):
+        pass
+    streams = plant.broker.jetstream.streams
+    log = streams[LOG]
+    line, take = plant.broker.line, plant.broker.line.take
+
+    def remove_it(message: Published) -> bool:
+        if message.subject == GET and b"scheduler.log.b1" in message.data:
+            streams.pop(LOG, None)
+        return take(message)
+
+    line.take = remove_it  # type: ignore[method-assign]
+    async with plant.run() as process:
+        for _ in range(5):
+            await trio.sleep(2)
+            process.bus.disconnect()
+            process.bus.reconnect()
+        process.bus.taps[:] = [take]
+        streams[LOG] = log
+        await trio.sleep(10)
+        assert process.service._supervisor.quarantined == {}
+        plant.answer("a")
+        await until(lambda: process.reports)
+        assert process.report[0] == "build.create.done"

@@ -18,7 +18,6 @@ _WORD = r"[^\x00-\x20\x7f-\xa0.*>\u2028\u2029]+"
 _SUBJECT = re.compile(rf"{_WORD}(?:\.{_WORD})*")
 _PATTERN = re.compile(rf"(?:{_WORD}|\*)(?:\.(?:{_WORD}|\*))*(?:\.>)?|>")
 _HEADER_KEY = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_HEADER_VALUE = re.compile(r"[\x20-\x7e]*")
 _HEADER_LINE = b"NATS/1.0\r\n"
 
 
@@ -79,7 +78,7 @@ _known_subject = lru_cache(maxsize=8192)(encode_subject)
 def _known_key(key: str) -> bytes:
     if _HEADER_KEY.fullmatch(key) is None:
         raise InvalidSubject(f"header {_shorten(key)} is not a token of printable ASCII")
-    return key.encode()
+    return b"%b: " % key.encode()
 
 
 def encode_headers(headers: Mapping[str, str]) -> bytes:
@@ -90,9 +89,11 @@ def encode_headers(headers: Mapping[str, str]) -> bytes:
     """
     block = bytearray(_HEADER_LINE)
     for key, value in headers.items():
-        if _HEADER_VALUE.fullmatch(value) is None:
+        if not (value.isascii() and value.isprintable()):
             raise InvalidSubject(f"the value of header {key!r} is not printable ASCII; percent-encode it")
-        block += b"%b: %b\r\n" % (_known_key(key), value.encode())
+        block += _known_key(key)
+        block += value.encode()
+        block += b"\r\n"
     block += b"\r\n"
     return bytes(block)
 

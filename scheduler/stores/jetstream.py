@@ -258,6 +258,10 @@ class JetStreamStore:
             async for batch in batches:
                 yield [_entry(delivered) for delivered in batch if delivered.subject not in _NO_LOGS]  # noqa: ASYNC119 - who leaves early closes this one, too
 
+    async def log_is_there(self) -> None:
+        """Return when the stream of all logs is there; where it is gone, this process ends by that."""
+        await ask_the_log(self.weather, self._bus, lambda: self.js.info(LOG))
+
     async def history(self, subject: str) -> History:
         """Everything that stands in the log on ``subject``.
 

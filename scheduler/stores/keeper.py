@@ -63,7 +63,7 @@ class Keeper:
                 raise
             except JetStreamUnavailable:
                 # Somebody else may listen on its subjects, and say nothing.
-                await self._js.info(stream)
+                await self._js.info(stream)  # noqa: ASYNC120 - cancelled, it is all the same
                 raise
 
         while True:
