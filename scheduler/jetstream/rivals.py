@@ -110,7 +110,7 @@ class Rivals:
         try:
             await self._probe.ask()
         except BusError as error:
-            log.info("who answers cannot be asked yet", reason=str(error))
+            log.debug("who answers cannot be asked yet", reason=str(error))
             self._probe = None
 
     async def check(self) -> None:
@@ -139,7 +139,7 @@ class Rivals:
             try:
                 found = await self._look_again()
             except BusError as error:
-                log.info("who answers cannot be asked for the moment", reason=str(error))
+                log.debug("who answers cannot be asked for the moment", reason=str(error))
                 pause = _SOON
                 continue
             if found:
