@@ -113,8 +113,9 @@ class Recorder:
         self._under_way.add(build)
         try:
             await self._store_report(build, report)
-            if not await self.publish_stored(build, report.run):
-                raise StoreError(f"the report of {build} was stored, and is gone")
+            while not await self.publish_stored(build, report.run):
+                # Somebody has removed it in this moment, with its whole stream.
+                await self._store_report(build, report)
         finally:
             self._under_way.discard(build)
 

@@ -22,7 +22,7 @@ from scheduler.jetstream.streams import REPLIES
 from scheduler.loading import Loaded, Loader
 from scheduler.records import Position, Status
 from scheduler.stores.jetstream import Entry, JetStreamStore
-from scheduler.stores.weather import ask_the_log, patiently
+from scheduler.stores.weather import ask_the_log
 from scheduler.supervisor import Supervisor
 
 _log = structlog.get_logger()
@@ -231,8 +231,8 @@ class Restart:
         return await ask_the_log(self._store.weather, self._bus, look)
 
     async def _insist(self, ask: Callable[[], Awaitable[_T]]) -> _T:
-        """Ask until there is an answer: nothing can begin without it."""
-        return await patiently(self._store.weather, ask)
+        """Ask until there is an answer, of the captured replies: nothing can begin without it."""
+        return await self._store.streams.ask(REPLIES, ask)
 
 
 def _earliest(positions: list[Position]) -> Position:

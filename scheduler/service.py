@@ -140,7 +140,7 @@ class Service:
         ground = None if self._durable is None else self._durable.ground
         if self._durable is not None and ground is not None:
             await ground.lay()
-            await self._durable.place_sentinel()
+            await self._durable.sentinel.place()
         experience: Experience | None = None
         async with trio.open_nursery() as background:
             await background.start(self._timers.run)

@@ -112,6 +112,10 @@ class FakeJetStream:
                     self._publish(stream, message)
         return found
 
+    def remove_stream(self, name: str) -> None:
+        """Somebody removes a stream; those who pulled from it are told."""
+        self._api.remove_stream(name)
+
     def restart(self) -> None:
         """The server process ended and begins anew: whoever waited does so no more."""
         for stream in self.streams.values():

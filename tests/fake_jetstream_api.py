@@ -214,13 +214,18 @@ class Api:
         return info
 
     def _stream_delete(self, rest: list[str], _: JSON) -> Answer:
-        stream = self._streams.pop(rest[0], None)
-        if stream is None:
+        if rest[0] not in self._streams:
             return NO_STREAM
+        self.remove_stream(rest[0])
+        return {"success": True}
+
+    def remove_stream(self, name: str) -> None:
+        """Remove a stream and its consumers."""
+        stream = self._streams.pop(name)
         for consumer in stream.consumers.values():
             for pull in list(consumer.waiting):
                 self._end(consumer, pull, 409, "Consumer Deleted")
-        return {"success": True}
+        stream.consumers.clear()
 
     def _stream_purge(self, rest: list[str], body: JSON) -> Answer:
         stream = self._streams.get(rest[0])

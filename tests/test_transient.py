@@ -47,9 +47,7 @@ async def test_what_is_in_process_is_asked_again_with_the_same_bytes(
 
 
 @pytest.mark.parametrize("refusal", IN_PROCESS, ids=lambda refusal: str(refusal.err_code))
-async def test_a_report_that_is_in_process_is_asked_again(
-    autojump_clock: MockClock, refusal: Refusal
-) -> None:
+async def test_a_report_in_process_is_asked_again(autojump_clock: MockClock, refusal: Refusal) -> None:
     """That nothing was stored yet is no word that it was."""
     plant = Plant()
     async with plant.run(ignore) as process:

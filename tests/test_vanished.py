@@ -37,7 +37,7 @@ async def ask(process: Process, verb: str, build: str | None = "b1", **fields: A
 async def waiting(plant: Plant, *builds: JSON) -> AsyncIterator[Process]:
     """A process with builds whose first requests nobody has answered yet."""
     async with plant.run(ignore) as process:
-        await process.store.place_sentinel()
+        await process.store.sentinel.place()
         for build in builds:
             assert (await process.submit(build))["status"] == "accepted"
         await until(lambda: len(plant.requests) >= len(builds))
@@ -349,8 +349,8 @@ async def test_the_sentinel_is_no_build(autojump_clock: MockClock) -> None:
     """Neither a restart nor retention has to do with it."""
     plant = Plant(keep=0.0)
     async with plant.run() as process:
-        await process.store.place_sentinel()
-        await process.store.place_sentinel()
+        await process.store.sentinel.place()
+        await process.store.sentinel.place()
         await trio.sleep(60)
     store = JetStreamStore(plant.broker.plug(), instance="p", wall_clock=wall_clock)
     await trio.sleep(3 * DAY)
@@ -458,3 +458,15 @@ async def test_removed_by_hand_is_no_store_failure_of_others(autojump_clock: Moc
             await store.append("b1", [Finished(None)])
         await wait_all_tasks_blocked()
         await store.append("b2", [Finished(None)])
+
+
+async def test_replies_that_are_removed_while_it_starts(autojump_clock: MockClock) -> None:
+    """It begins once there is a stream for them again."""
+    plant = Plant()
+    await plant.broker.set_up()
+    await JetStream(plant.broker.bus).call(f"STREAM.DELETE.{REPLIES}")
+    with trio.fail_after(30):
+        async with plant.run() as process:
+            await process.submit(CHAIN)
+            await until(lambda: process.reports)
+            assert process.report[0] == "build.create.done"

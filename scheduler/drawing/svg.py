@@ -18,7 +18,7 @@ from scheduler.text import printable
 
 MOST_NODES: Final = 500
 MOST_EDGES: Final = 1_000
-"""The layout of as many takes about half a second; each further one takes longer, and is harder to read."""
+"""The layout of as many takes a tenth of a second, or two where each is a wave: more are hard to read."""
 
 _CELL: Final = 7.3
 """The width of a character of the larger font, in px; it is one of fixed width."""

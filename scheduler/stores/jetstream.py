@@ -8,9 +8,8 @@ would follow from them. What makes the process end is a stream that is gone alth
 """
 
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, suppress
-from functools import partial
 from typing import Any, Final
 
 import trio
@@ -21,9 +20,7 @@ from scheduler.clock import BuildClock
 from scheduler.errors import (
     AlreadyLogged,
     BusError,
-    LogMissing,
     StoreError,
-    StreamNotFound,
     UnreadableLog,
 )
 from scheduler.events import Accepted, Event, Finished, Reported, Sent
@@ -50,7 +47,7 @@ from scheduler.stores.ground import Ground
 from scheduler.stores.keeper import Keeper
 from scheduler.stores.log import BuildLog, Desk
 from scheduler.stores.sentinel import Sentinel
-from scheduler.stores.weather import Weather, ask_the_log, patiently
+from scheduler.stores.weather import Weather, ask_the_log
 
 _STATUS: Final[Mapping[type[Event], Status]] = {Finished: Status.FINISHED, Reported: Status.REPORTED}
 """What a log is with an event of this kind in it."""
@@ -64,8 +61,6 @@ _SMALL = 32 * 1024
 _LOOKED_AT_AT_ONCE = 500
 _FLUSHED_AT_ONCE = 50
 _NO_LOGS = frozenset({SENTINEL, PROBE})
-_SPOT_CHECKS = 3
-"""Logs of ours that are looked for where the stream seems to be purged."""
 
 
 @frozen
@@ -115,6 +110,7 @@ class JetStreamStore:
         self.ground: Ground | None = None
         """Makes and watches the streams, where that is this process's to do."""
         self._bus = bus
+        self.sentinel = Sentinel(self.js, self.weather, instance, wall_clock, self._written)
         self._desk = Desk(
             bus=bus,
             js=self.js,
@@ -125,9 +121,8 @@ class JetStreamStore:
             position=position,
             wall_clock=wall_clock,
             start=self._start,
-            all_gone=self._all_gone,
+            all_gone=self.sentinel.all_gone,
         )
-        self._sentinel = Sentinel(self.js, instance, wall_clock)
         self._logs: dict[str, BuildLog] = {}
         self._nursery: trio.Nursery | None = None
 
@@ -152,7 +147,7 @@ class JetStreamStore:
             nursery.start_soon(self.weather.watch)
             task_status.started()
             nursery.start_soon(self._keep_up)
-            nursery.start_soon(self._watch_over_the_log)
+            nursery.start_soon(self.sentinel.watch)
             while True:
                 await trio.sleep(_LULL)
                 if self._desk.waiting:
@@ -165,40 +160,6 @@ class JetStreamStore:
                 log.keep_up(_MOST_BEHIND)
                 if not count % _LOOKED_AT_AT_ONCE:
                     await trio.lowlevel.checkpoint()
-
-    async def _watch_over_the_log(self) -> None:
-        """See in time that all logs are gone: a build that waits for a reply has nothing to write."""
-        while True:
-            await trio.sleep(_KEEP_UP_PERIOD)
-            if not self._logs:
-                continue
-            try:
-                gone = await self._sentinel.is_gone()
-            except StreamNotFound:
-                gone = True
-            except BusError:
-                continue
-            if gone and not await self._all_gone():
-                await self.place_sentinel()
-
-    async def place_sentinel(self) -> None:
-        """From now on a stream that was purged is told from a single log that was removed."""
-        await patiently(self.weather, self._sentinel.place)
-
-    async def _all_gone(self) -> bool:
-        """Whether the stream of all logs was purged; that is what this process then ends with."""
-        if not await ask_the_log(self.weather, self._bus, self._sentinel.is_gone):
-            return False
-        for log in [log for log in self._logs.values() if log.n][:_SPOT_CHECKS]:
-            subject = log_subject(log.build)
-            if await ask_the_log(self.weather, self._bus, partial(self.js.last, LOG, subject)) is not None:
-                return False
-        msg = (
-            f"the stream {LOG} was purged: no build can be accepted or gone on with. Restore it from a backup"
-            " (nats stream restore); or, to forget all builds, purge SCHEDULER_REPORTS as well"
-        )
-        self.weather.missing(LogMissing(msg))
-        return True
 
     def follow_positions(self, position: Callable[[str], Position]) -> None:
         """Ask ``position`` from now on up to where the captured replies of a build were dealt with."""
@@ -389,6 +350,10 @@ class JetStreamStore:
         if log is None:
             raise StoreError(f"build {build} is not written here")
         return log
+
+    def _written(self) -> Iterator[str]:
+        """The builds that have a record in the stream, written by this process or read."""
+        return (build for build, log in self._logs.items() if log.n)
 
     def _start(self, log: BuildLog) -> None:
         assert self._nursery is not None, "the store does not run"

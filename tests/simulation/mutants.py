@@ -13,13 +13,14 @@ from unittest import mock
 import trio
 from attrs import evolve
 
+import scheduler.stores.log
 from scheduler.build import Walk
 from scheduler.bus import Bus
 from scheduler.captured import Captured
 from scheduler.clock import BuildClock
 from scheduler.config import Settings
 from scheduler.connector import Connectors
-from scheduler.errors import BusError, TemplateError, WrongLastSequence
+from scheduler.errors import BusError, Fenced, TemplateError, WrongLastSequence
 from scheduler.events import Accepted, Cancelled, Event, Paused, Sent, Settled, Started, Supplied, Withdrawn
 from scheduler.history import History
 from scheduler.jetstream.api import Ack, JetStream
@@ -36,6 +37,7 @@ from scheduler.rules import Retry
 from scheduler.slots import Slots
 from scheduler.stores import Departure
 from scheduler.stores.jetstream import JetStreamStore
+from scheduler.stores.keeper import Keeper
 from scheduler.stores.log import BuildLog
 from scheduler.timers import Timers
 
@@ -497,6 +499,20 @@ def _pauses_by_the_clock_of_the_next_process() -> list[Patch]:
     return [(Loader, "_journey", credulous)]
 
 
+def _purged_logs_are_taken_for_anothers() -> list[Patch]:
+    """Who finds the log of a build gone takes that for another process's work, and forgets the build."""
+    return [(scheduler.stores.log, "LogRemoved", Fenced)]
+
+
+def _streams_that_are_not_made_again() -> list[Patch]:
+    """A stream that was removed stays so."""
+
+    async def make(*_: object) -> None:
+        await trio.lowlevel.checkpoint()
+
+    return [(Keeper, "_make", make)]
+
+
 _MAKERS: tuple[Callable[[], list[Patch]], ...] = (
     _no_write_ahead,
     _accepted_too_early,
@@ -537,6 +553,8 @@ _MAKERS: tuple[Callable[[], list[Patch]], ...] = (
     _pauses_by_the_clock_of_the_next_process,
     _no_second_listener,
     _a_cycle_in_each_build,
+    _purged_logs_are_taken_for_anothers,
+    _streams_that_are_not_made_again,
 )
 MUTANTS: Mapping[str, Callable[[], list[Patch]]] = {
     maker.__name__.strip("_").replace("_", " "): maker for maker in _MAKERS
