@@ -20,7 +20,7 @@ JSON = dict[str, Any]
 class Cluster:
     """Servers, each the others' route; gone with the context `cluster`."""
 
-    def __init__(self, folder: Path, size: int, config: JSON, *, jetstream: bool) -> None:
+    def __init__(self, folder: Path, size: int, config: JSON, *, jetstream: bool, user_info: str) -> None:
         ports = free_ports(size)
         routes = [f"nats://127.0.0.1:{port}" for port in ports]
         self.servers: list[NatsServer] = []
@@ -32,7 +32,9 @@ class Cluster:
                 "cluster": {"name": "tests", "listen": f"127.0.0.1:{port}", "routes": routes},
                 **config,
             }
-            self.servers.append(NatsServer(place, settings, jetstream=jetstream))
+            server = NatsServer(place, settings, jetstream=jetstream)
+            server.user_info = user_info
+            self.servers.append(server)
         self._jetstream = jetstream
 
     @property
@@ -118,10 +120,12 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def cluster(size: int = 3, config: JSON | None = None, *, jetstream: bool = True) -> Iterator[Cluster]:
-    """Run a fresh cluster for as long as the context lasts."""
+def cluster(
+    size: int = 3, config: JSON | None = None, *, jetstream: bool = True, user_info: str = ""
+) -> Iterator[Cluster]:
+    """Run a fresh cluster for as long as the context lasts; with ``user_info`` as its URLs have it."""
     with tempfile.TemporaryDirectory(prefix="nats-cluster-", ignore_cleanup_errors=True) as folder:
-        servers = Cluster(Path(folder), size, config or {}, jetstream=jetstream)
+        servers = Cluster(Path(folder), size, config or {}, jetstream=jetstream, user_info=user_info)
         try:
             servers.start()
             yield servers
@@ -196,7 +200,9 @@ class Raw:
         self._socket = socket.create_connection((host, int(port)), timeout=seconds)
         self._buffer = b""
         self._line(time.monotonic() + seconds)  # INFO
-        self.write('CONNECT {"verbose": false, "headers": true, "no_responders": true}')
+        options = {"verbose": False, "headers": True, "no_responders": True}
+        user, _, password = url.rpartition("/")[2].rpartition("@")[0].partition(":")
+        self.write(f"CONNECT {json.dumps(options | ({'user': user, 'pass': password} if user else {}))}")
 
     def __enter__(self) -> Self:
         return self

@@ -139,6 +139,20 @@ async def test_one_address_for_all_servers_will_do(three: Cluster) -> None:
             assert listener.server_id != bus.server_id
 
 
+@pytest.mark.parametrize("in_the_url", [True, False])
+async def test_it_logs_in_as_the_first_connection_does(in_the_url: bool) -> None:
+    """At a server that the cluster told of, too."""
+    authorization = {"authorization": {"user": "u", "password": "p"}}
+    with cluster(config=authorization, jetstream=False, user_info="u:p") as servers:
+        url = servers.servers[0].url
+        options = BusOptions((url,))
+        if not in_the_url:
+            options = BusOptions((url.replace("u:p@", ""),), user="u", password="p")
+        async with open_bus(options) as bus, open_listener(bus, options) as listener:
+            await eventually(lambda: listener.connected)
+            assert listener.server_id != bus.server_id
+
+
 async def test_leaving_waits_for_no_server_that_hangs(three: Cluster) -> None:
     """Whether it is connected, or about to be."""
     async with open_pair(*three.servers) as pair:

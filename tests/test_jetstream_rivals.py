@@ -78,6 +78,17 @@ async def test_two_that_answer_are_refused_with_the_cure(
     )
 
 
+async def test_two_answers_once_are_a_leader_that_changes(
+    autojump_clock: MockClock, account: Account
+) -> None:
+    """It is asked again before anything is said."""
+    account.add_rival()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(Rivals(account.js).check)
+        await trio.sleep(0.2)
+        account.remove_rivals()
+
+
 async def test_nothing_is_made_where_another_one_answers(autojump_clock: MockClock) -> None:
     """Before the first start there are no streams of ours, so nobody may answer."""
     account = Account()

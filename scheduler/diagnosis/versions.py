@@ -87,7 +87,8 @@ HOLES = (
         (2, 2, 0),
         (2, 12, 0),
         Level.NOTE,
-        "knows no `persist_mode`: with `sync_interval: always`, replies are captured at the disk's speed",
+        "knows no `persist_mode`: with `sync_interval: always`, replies are captured at the disk's speed, and"
+        " SCHEDULER_REPLIES, where a newer server made it, is offline (after a downgrade: nats stream rm)",
     ),
 )
 

@@ -110,7 +110,7 @@ class Rivals:
         try:
             await self._probe.ask()
         except BusError as error:
-            log.info("who answers cannot be asked yet", reason=str(error))
+            log.debug("who answers cannot be asked yet", reason=str(error))
             self._probe = None
 
     async def check(self) -> None:
@@ -123,7 +123,7 @@ class Rivals:
         self._domain = await self._ask_domain()
         if self._probe is None or trio.current_time() > self._probe.asked_at + _STALE:
             await self.ask()
-        found = await self._look(_QUIET)
+        found = await self._confirmed(_QUIET)
         if found:
             raise StoreError(f"{found}; {CURE}")
         self._js.on_ack = self._on_ack
@@ -139,7 +139,7 @@ class Rivals:
             try:
                 found = await self._look_again()
             except BusError as error:
-                log.info("who answers cannot be asked for the moment", reason=str(error))
+                log.debug("who answers cannot be asked for the moment", reason=str(error))
                 pause = _SOON
                 continue
             if found:
@@ -154,7 +154,15 @@ class Rivals:
         if domain != self._domain:
             return f"we are connected to JetStream domain {domain!r}, and builds are kept in {self._domain!r}"
         await self.ask()
-        return await self._look(_LONG_QUIET)
+        return await self._confirmed(_LONG_QUIET)
+
+    async def _confirmed(self, quiet: float) -> str:
+        """As `_look`, and once more where something is wrong: while a leader changes, two may answer."""
+        found = await self._look(quiet)
+        if found:
+            await self.ask()
+            found = await self._look(_LONG_QUIET)
+        return found
 
     async def _look(self, quiet: float) -> str:
         """What is wrong, in words; empty where nothing is."""
@@ -219,4 +227,4 @@ async def find_rival(js: JetStream) -> str:
     """
     rivals = Rivals(js)
     await rivals.ask()
-    return await rivals._look(_LONG_QUIET / 2)  # noqa: SLF001 - of this module
+    return await rivals._confirmed(_LONG_QUIET / 2)  # noqa: SLF001 - of this module

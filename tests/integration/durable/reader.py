@@ -14,6 +14,7 @@ from nats.js.errors import NotFoundError
 
 from integration.durable.checker import Logged, Stored
 from integration.harness import Client
+from scheduler.jetstream.streams import SENTINEL
 
 JSON = dict[str, Any]
 
@@ -121,6 +122,8 @@ class Reader(Client):
         """The logs of all builds, events that stand in the object store included."""
         logged = []
         for message in self.messages(LOG):
+            if message.subject == SENTINEL:
+                continue  # of no build
             record = json.loads(message.data)
             record["events"] = [self._event(event) for event in record["events"]]
             build = build_of(message.subject.removeprefix("scheduler.log."))
