@@ -300,7 +300,7 @@ async def test_a_build_that_drains_goes_on_when_it_is_retried(autojump_clock: Mo
         await run.start(nursery)
         world.cloud.answer("a", Reply("errored", fields={"error": "busy"}))
         await tick()
-        assert await helm(run).retry(None) == ("1 component will be sent again", 1)
+        assert await helm(run).retry(None) == ("3 components will be sent, 1 of them again", 3)
         await wait_all_tasks_blocked()
         for name in "adbc":
             world.cloud.answer(name)
