@@ -140,7 +140,7 @@ def test_a_failed_build_is_gone_on_with_in_a_new_run(desk: Desk) -> None:
         "vm::1": "waiting",
     }
     answer = desk.ask("retry", document, component="net::1")
-    assert answer["components"] == 1
+    assert answer["components"] == 2
     assert set(states(desk.second_report(document)).values()) == {"completed"}
     assert [one.rpartition("/")[2] for one in desk.attempts(document, "net::1")] == ["1", "2"]
     assert desk.attempts(document, "vpc::1") == [f"{document['id']}/vpc::1/1"]
