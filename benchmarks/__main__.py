@@ -10,9 +10,9 @@ from pathlib import Path
 
 import attrs
 
-from benchmarks import durable, makespan, measure, plot
+from benchmarks import durable, makespan, measure, plot, steady
 from benchmarks.processes import Store, scratch
-from benchmarks.results import Growth, Machine, Makespan, Point, Results
+from benchmarks.results import Growth, Machine, Makespan, Point, Results, Steady
 from benchmarks.stage import stage
 from benchmarks.table import table
 from scheduler.generate import Shape
@@ -62,6 +62,9 @@ async def _measure(arguments: argparse.Namespace) -> Results:
         with scratch() as folder:
             async with stage(folder) as on:
                 results = attrs.evolve(results, memory=await measure.memory(on, largest))
+        many = [await _steady(store, quick=arguments.quick) for store in arguments.stores]
+        found = steady.collections(largest)
+        results = attrs.evolve(results, steady=tuple(many), collections=found)
     if "start-up" in only:
         _progress("start-up")
         with scratch() as folder:
@@ -91,6 +94,12 @@ async def _throughput(arguments: argparse.Namespace, store: Store) -> list[Point
                     _progress(f"{store}, {shape} {size:,}")
                     points.append(await measure.throughput(on, shape, size, arguments.repeat))
     return points
+
+
+async def _steady(store: Store, *, quick: bool) -> Steady:
+    _progress(f"memory over many builds, {store}")
+    with scratch() as folder:
+        return await steady.steady(folder, store, quick=quick)
 
 
 async def _makespans(repeat: int) -> tuple[Makespan, ...]:

@@ -107,6 +107,43 @@ class Memory:
 
 
 @frozen
+class Steady:
+    """Resident memory of a service over many builds, one after another."""
+
+    store: Store
+    size: int
+    """Components of each."""
+    early: int
+    late: int
+    """Builds after which it was looked at."""
+    before: int
+    """Bytes, after the first builds."""
+    after: int
+    """Bytes, after all of them."""
+    collection: float | None
+    """Seconds of the longest collection of garbage above 10 ms; None where there was none."""
+
+    @property
+    def grown(self) -> float:
+        """MiB that it has grown by."""
+        return (self.after - self.before) / 2**20
+
+
+@frozen
+class Collections:
+    """Seconds of a collection of garbage, with nothing to be found."""
+
+    size: int
+    """Components of a build that is there during the last one."""
+    start: float
+    """Before the first build is taken."""
+    idle: float
+    """While nothing is to be done."""
+    forced: float
+    """Over everything: only where memory grows that no build explains, and once in ten minutes at most."""
+
+
+@frozen
 class StartUp:
     """Seconds from the start of the process to its first answer to a ping; medians."""
 
@@ -281,6 +318,8 @@ class Results:
     points: tuple[Point, ...] = field(factory=tuple)
     latencies: Latencies | None = None
     memory: Memory | None = None
+    steady: tuple[Steady, ...] = field(factory=tuple)
+    collections: Collections | None = None
     start_up: StartUp | None = None
     durable: Durable | None = None
     growth: tuple[Growth, ...] = field(factory=tuple)
@@ -313,6 +352,9 @@ class Results:
         if self.beside is not None:
             name = f"p99 of {self.beside.size} components beside {self.beside.beside_size:,} over alone"
             yield Target(name, self.beside.ratio, 1.5, at_least=False)
+        for steady in self.steady:
+            name = f"{steady.store}: MiB grown from build {steady.early} to build {steady.late}"
+            yield Target(name, steady.grown, 5.0, at_least=False)
         if self.memory is not None and self.memory.size == 10_000:
             name = "bytes a waiting component, beyond its JSON"
             yield Target(name, self.memory.first, 5_000, at_least=False)

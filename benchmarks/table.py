@@ -41,6 +41,18 @@ def _lines(results: Results) -> Iterator[str]:
             f"memory of a waiting component beyond its JSON, {memory.size:,} of them:"
             f" {memory.first:,.0f} bytes; in further builds {memory.further:,.0f}"
         )
+    for steady in results.steady:
+        longest = "none" if steady.collection is None else f"{steady.collection * 1e3:.0f} ms"
+        yield (
+            f"{steady.store}: {steady.late} builds of {steady.size:,}: {steady.before / 2**20:.1f} MiB after"
+            f" {steady.early}, {steady.after / 2**20:.1f} after all; collections above 10 ms: {longest}"
+        )
+    if results.collections is not None:
+        one = results.collections
+        yield (
+            f"a collection of garbage at the start {one.start * 1e3:.1f} ms, idle {one.idle * 1e3:.2f} ms,"
+            f" forced beside a build of {one.size:,} {one.forced * 1e3:.0f} ms"
+        )
     if results.start_up is not None:
         embedded = results.start_up.embedded
         shown = "failed" if embedded is None else f"{embedded:.2f} s"

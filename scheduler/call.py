@@ -7,6 +7,7 @@ where no copy can be in anybody's hands.
 """
 
 import random
+from collections import deque
 from collections.abc import Callable
 from enum import Enum
 from typing import Final, Protocol
@@ -66,6 +67,7 @@ class Call:
     """
 
     __slots__ = (
+        "_arrivals",
         "_backing_off",
         "_ended",
         "_exchange",
@@ -73,6 +75,7 @@ class Call:
         "_send",
         "_wanted",
         "after",
+        "answer",
         "by_capture",
         "closed",
         "departing",
@@ -106,6 +109,8 @@ class Call:
         """Whether it is known that the broker had it; whoever finds out notes it here."""
         self.closed = False
         """Whether nobody awaits it any more."""
+        self.answer: Outcome | Signal | None = None
+        """Its end, once that is known."""
         self.held: list[int] = []
         """Where the replies to it stand in the stream that captures them, until it is closed."""
         self.extended = 0.0
@@ -118,12 +123,19 @@ class Call:
         """Is told of what arrives after the attempt was given up."""
         self.since = 0
         """The connection of the bus when it was registered."""
+        self._arrivals: deque[Call] | None = None
         self._exchange = exchange
         # One place is enough: after what ends the attempt nothing is put in any more.
         self._send, self._receive = trio.open_memory_channel[Outcome | Signal](1)
         self._ended = False
         self._wanted = True
         self._backing_off = False
+
+    def tell(self, arrivals: "deque[Call]") -> None:
+        """Have the call put there when its end is known; of several in the order in which that happens."""
+        self._arrivals = arrivals
+        if self._ended:
+            arrivals.append(self)
 
     async def outcome(self) -> Outcome | Signal:
         """Await the end of the attempt.
@@ -143,7 +155,7 @@ class Call:
             if answer is not Signal.NOBODY:
                 return answer
             if not self._wanted and not self.maybe_out:
-                return Signal.WITHDRAWN
+                return self._end(Signal.WITHDRAWN)
             if not self._wanted:
                 continue
             bus, timers = self._exchange.bus, self._exchange.timers
@@ -153,7 +165,7 @@ class Call:
                 pause = FIRST_PAUSE
             left = unheard_since + self._exchange.start_timeout - timers.now()
             if left <= 0 and not self.maybe_out:
-                return failure(f"no connector is subscribed to {self.request.subject}")
+                return self._end(failure(f"no connector is subscribed to {self.request.subject}"))
             self._backing_off = True
             nap = pause * random.uniform(0.75, 1.25)  # noqa: S311
             with trio.move_on_after(nap if self.maybe_out else min(nap, left)):
@@ -227,8 +239,16 @@ class Call:
             self._send.send_nowait(answer)
         except (trio.WouldBlock, trio.BrokenResourceError):
             return False
-        self._ended = answer is not Signal.NOBODY
+        if answer is not Signal.NOBODY:
+            self._end(answer)
         return True
+
+    def _end(self, answer: Outcome | Signal) -> Outcome | Signal:
+        self._ended = True
+        self.answer = answer
+        if self._arrivals is not None:
+            self._arrivals.append(self)
+        return answer
 
     def withdraw(self) -> None:
         """Take the request back if nobody has it; otherwise its reply is still awaited."""
@@ -267,6 +287,8 @@ class Call:
     def close(self, late: Callable[[Request, Outcome], None] | None = None) -> None:
         """Nobody awaits it any more; with ``late``, what arrives afterwards is told to it."""
         self.late = late
+        # It is published no more; and what it tells is its walk, which may have it in a list.
+        self.departing = None
         self.closed = True
         self._exchange.close(self)
         self._receive.close()

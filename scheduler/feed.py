@@ -204,7 +204,11 @@ class Feed:
             if not self._bus.connected:
                 continue
             self._wake = trio.Event()
-            stirred, self._stirred = self._stirred, {}
-            for track in stirred:
-                track.flush(self._bus)
-                await trio.lowlevel.checkpoint()
+            await self._publish()
+
+    async def _publish(self) -> None:
+        # In a function of its own: what is told of is not kept while there is nothing new.
+        stirred, self._stirred = self._stirred, {}
+        for track in stirred:
+            track.flush(self._bus)
+            await trio.lowlevel.checkpoint()

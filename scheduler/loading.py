@@ -223,7 +223,8 @@ class Loader:
         """
         build, headings = held.build, entry.headings
         if isinstance(headings, UnreadableLog):
-            raise headings
+            # Not that one itself: with its traceback it would refer to this frame, which refers to it.
+            raise UnreadableLog(str(headings))
         if headings.loads >= MOST_LOADS:
             msg = (
                 f"{headings.loads} processes in a row ended while they took it up; "

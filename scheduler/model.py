@@ -20,7 +20,8 @@ SETTINGS = ("_raw", "_retry", "_secret", "_timeout")
 """Fields of a change that speak to the scheduler."""
 ATTEMPTS = "_attempts"
 """The field in which a store without a log keeps how many attempts have failed."""
-PSEUDO_IDS = frozenset({"start", "end"})
+START = "start"
+PSEUDO_IDS = frozenset({START, "end"})
 """Ids that occur in edges only, and stand for no component."""
 
 

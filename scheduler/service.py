@@ -13,6 +13,7 @@ from scheduler import __version__, intake
 from scheduler.bus import Bus, Listener, Message, Subscription
 from scheduler.clock import BuildClock
 from scheduler.codec import encode_token
+from scheduler.collector import Collector, Load
 from scheduler.config import Settings
 from scheduler.connector import Connectors
 from scheduler.control import Control
@@ -59,10 +60,17 @@ class Service:
         bus: connected.
         store: where builds are persisted.
         listener: a second connection that replies come in on, too.
+        collects: whether the garbage collector is this service's to run; it is the whole process's.
     """
 
     def __init__(
-        self, settings: Settings, bus: Bus, store: Store, *, listener: Listener | None = None
+        self,
+        settings: Settings,
+        bus: Bus,
+        store: Store,
+        *,
+        listener: Listener | None = None,
+        collects: bool = False,
     ) -> None:
         self._settings = settings
         self._bus = bus
@@ -118,6 +126,7 @@ class Service:
         self._intake, self._taken_in = trio.open_memory_channel[Message](_INTAKE_QUEUE)
         self._reader = BuildReader(settings, None if self._durable is None else self._durable.objects)
         self._takers = trio.Semaphore(_TAKEN_AT_ONCE)
+        self._collects = collects
 
     def stop(self) -> None:
         """Take no more builds, let what is in flight finish, and return from `run`."""
@@ -186,6 +195,8 @@ class Service:
             )
             control = Control(self._bus, self._supervisor, prospects, self._reader, self._loader)
             await background.start(control.run)
+            if self._collects:
+                await background.start(Collector(self._load).run)
             await background.start(self._take_in, control)
             _log.info("ready", store=self._store.name, version=__version__)
             self.ready = True
@@ -201,6 +212,9 @@ class Service:
             await self._say_goodbye()
             background.cancel_scope.cancel()
         _log.info("stopped")
+
+    def _load(self) -> Load:
+        return Load(*self._supervisor.size(), self._queued_bytes)
 
     async def _take_in(self, control: Control, *, task_status: trio.TaskStatus[None]) -> None:
         """Take builds in; while the service stops they are refused, until the intake is closed."""

@@ -59,7 +59,8 @@ class Held:
     """Whether it is only being found out what stands in its log."""
     decided: trio.Event = field(factory=trio.Event)
     """Set once it is known whether the build is taken."""
-    refusal: InvalidBuild | None = None
+    refusal: tuple[str, str] | None = None
+    """The code and the text: an exception, with its traceback, would keep all this alive."""
     walk: Walk | None = None
     track: Track | None = None
     """Its times; there where ``walk`` is."""
@@ -158,6 +159,11 @@ class Supervisor:
         """Every build that runs here."""
         return [seen for build in list(self._held) if (seen := self.see(build)) is not None]
 
+    def size(self) -> tuple[int, int]:
+        """How many builds are held, or about to be, and how many components those have that run."""
+        held = self._held.values()
+        return len(held), sum(len(one.walk.plan.phases) for one in held if one.walk is not None)
+
     async def until_gone(self, build: str) -> None:
         """Wait until a build that has come to its end is not held any more; the caller owns the deadline."""
         held = self._held.get(build)
@@ -197,7 +203,7 @@ class Supervisor:
         while (holder := self._held.get(build)) is not None:
             await holder.decided.wait()
             if holder.refusal is not None and holder.digest == prepared.digest:
-                raise holder.refusal
+                raise _refused(*holder.refusal)
             if holder.walk is not None:
                 if holder.digest != prepared.digest:
                     raise _refused("running", f"build {build} is running, with other content")
@@ -214,14 +220,14 @@ class Supervisor:
             anew, over = False, known.status == Status.REPORTED
             if known.digest != prepared.digest.hex() or build in self.quarantined:
                 held.refusal = self._known(build, known)
-                raise held.refusal from None
+                raise _refused(*held.refusal) from None
             if not over:
                 self.on_orphan()
         except StoreError as error:
-            held.refusal = _refused("store", store_failure(error))
-            raise held.refusal from None
+            held.refusal = "store", store_failure(error)
+            raise _refused(*held.refusal) from None
         except BaseException:
-            held.refusal = _refused("internal", "it could not be taken; see the scheduler's log")
+            held.refusal = "internal", "it could not be taken; see the scheduler's log"
             raise
         finally:
             if held.refusal is not None or not anew:
@@ -246,15 +252,14 @@ class Supervisor:
         plan.priorities = plan.graph.remaining(seconds)
         return plan
 
-    def _known(self, build: str, known: AlreadyLogged) -> InvalidBuild:
-        """Why a build is refused whose id has a log."""
+    def _known(self, build: str, known: AlreadyLogged) -> tuple[str, str]:
+        """The code and the text that a build is refused with whose id has a log."""
         if build in self.quarantined:
-            text = f"build {build} is quarantined: {self.quarantined[build]}"
-            return _refused("quarantined", text)
+            return "quarantined", f"build {build} is quarantined: {self.quarantined[build]}"
         if known.status == Status.REPORTED:
             text = f"a build {build} with other content has finished; give this one an id of its own"
-            return _refused("finished", text)
-        return _refused("running", f"build {build} is running, with other content")
+            return "finished", text
+        return "running", f"build {build} is running, with other content"
 
     async def reserve(self, build: str) -> Held | None:
         """Keep the id of a build for whoever finds out what stands in its log; see `go_on` and `let_go`.

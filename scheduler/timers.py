@@ -31,6 +31,13 @@ class Timer:
         self.cancelled = False
 
 
+def _expire(timer: Timer) -> None:
+    """Call back, once, and keep nobody who was called."""
+    timer.cancelled = True
+    expire, timer.expire = timer.expire, _nothing
+    expire()
+
+
 class Timers:
     """Calls back when a time has passed during which the broker was there.
 
@@ -105,13 +112,11 @@ class Timers:
             now = self.now()
             self._look()
             while self._heap and (self._heap[0][0] <= now + _GRAIN or self._heap[0][2].cancelled):
-                _, _, timer = heapq.heappop(self._heap)
+                timer = heapq.heappop(self._heap)[2]
                 if timer.cancelled:
                     self._cancelled -= 1
                 else:
-                    timer.cancelled = True
-                    expire, timer.expire = timer.expire, _nothing
-                    expire()
+                    _expire(timer)
             self._wake = trio.Event()
             nap = _TICK
             if not self._heap:

@@ -4,13 +4,13 @@ import ctypes
 import gc
 import sys
 
-_GC_THRESHOLDS = (1_000, -1, 200_000)
+_GC_THRESHOLDS = (1_000, -1, 2_000_000_000)
 """A large build is many live objects: they are to be walked seldom, and few at a time.
 
 The first counts objects made less objects freed. While a build runs it frees about as many as it makes: there
 are far more young ones than that when they are walked, and all else stands still for 5 ms or so. With -1 they
 are walked once and are old then; with 0 twice, and with more over many times as many at once. All are walked
-only once in a very long while: what builds leave behind is freed without the collector.
+only when `scheduler.collector` says so: what builds leave behind is freed without the collector.
 """
 _SWITCH_INTERVAL = 0.0005
 """Seconds. Large builds are read in threads; the loop must not wait 5 ms for its turn each time."""

@@ -141,7 +141,10 @@ class FakeStore:
         self._gates: list[tuple[Match, Gate]] = []
         self._failures: list[tuple[Match, Exception]] = []
 
-    def note(self, build: str, *events: Event, lazily: bool = False) -> None:
+    def note(self, build: str, *events: Event, lazily: bool = False) -> int:
+        raise AssertionError("this store is told step by step")
+
+    async def persisted(self, build: str, number: int) -> None:
         raise AssertionError("this store is told step by step")
 
     def on_failure(self, build: str, handler: Callable[[StoreError], None]) -> None:

@@ -52,11 +52,21 @@ class OrderedStore(FakeStore):
         self.departures: list[tuple[Sent, Departure]] = []
         self.failure: StoreError | None = None
         self._noted: list[Event] = []
+        self._number = self._committed = 0
+        self._lock = trio.Lock()
         self._handler: Callable[[StoreError], None] = lambda _: None
 
-    def note(self, build: str, *events: Event, lazily: bool = False) -> None:
+    def note(self, build: str, *events: Event, lazily: bool = False) -> int:
         self.told += map(word, events)
         self._noted += events
+        self._number += len(events)
+        return self._number
+
+    async def persisted(self, build: str, number: int) -> None:
+        async with self._lock:
+            if self._committed < number:
+                self._committed = self._number
+                await self._commit([])
 
     def note_sent(self, build: str, event: Sent, departure: Departure) -> None:
         self.departures.append((event, departure))
@@ -71,11 +81,14 @@ class OrderedStore(FakeStore):
 
     async def append(self, build: str, events: Sequence[Event]) -> None:
         self.told += map(word, events)
+        await self._commit(events)
+
+    async def _commit(self, events: Sequence[Event]) -> None:
         noted, self._noted = self._noted, []
         if self.failure is not None:
             await trio.lowlevel.checkpoint()
             raise self.failure
-        await super().append(build, [*noted, *events])
+        await super().append("b1", [*noted, *events])
 
     @property
     def committed(self) -> list[str]:
@@ -189,7 +202,7 @@ async def test_an_outcome_is_told_with_the_start_that_follows_from_it() -> None:
         assert run.asked == ["a", "b"]
 
 
-async def test_no_request_leaves_before_its_start_is_committed() -> None:
+async def test_no_request_leaves_before_its_start_is_persisted() -> None:
     """Write-ahead: a process that dies in between has the next one know of it."""
     store = OrderedStore()
     gate = store.hold(started("a"))
@@ -336,7 +349,7 @@ async def test_what_has_not_left_is_taken_back_at_a_stop() -> None:
         assert run.store.told == ["started a", "withdrawn a"]
 
 
-async def test_a_start_that_is_committed_too_late_is_withdrawn() -> None:
+async def test_a_start_that_is_persisted_too_late_is_withdrawn() -> None:
     """Stopped between the start and the sending, nothing is sent, and that is told."""
     store = OrderedStore()
     gate: Gate = store.hold(started("a"))

@@ -56,9 +56,13 @@ class Log(FakeStore):
         self._put = self._committed = 0
         self._lane = trio.Lock()
 
-    def note(self, build: str, *events: Event, lazily: bool = False) -> None:
+    def note(self, build: str, *events: Event, lazily: bool = False) -> int:
         self._queue += events
         self._put += len(events)
+        return self._put
+
+    async def persisted(self, build: str, number: int) -> None:
+        await self._commit(number)
 
     def note_sent(self, build: str, event: Sent, departure: Departure) -> None:
         self._leaving.append((event, departure))
@@ -77,8 +81,9 @@ class Log(FakeStore):
         pass
 
     async def append(self, build: str, events: Sequence[Event]) -> None:
-        self.note(build, *events)
-        put = self._put
+        await self._commit(self.note(build, *events))
+
+    async def _commit(self, put: int) -> None:
         async with self._lane:
             if self._committed >= put:
                 return

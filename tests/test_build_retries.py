@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import trio
-from durable import Plant, until
+from durable import LOGS, Fate, Plant, until
 from fakes import (
     JSON,
     FakeStore,
@@ -670,9 +670,12 @@ async def test_an_extension_holds_in_the_next_process(autojump_clock: MockClock)
 async def test_what_a_pause_holds_back_over_a_restart_can_be_extended(autojump_clock: MockClock) -> None:
     """It may have left, or not: all its time, and what was added, begin when the pause is over."""
     plant = Plant(ignore)
+    # That its start was persisted it does not hear before it dies.
+    plant.broker.line.plan(LOGS, Fate.PASS, Fate.MUTE)
     async with plant.run() as process:
         await process.submit(document([change("a", _timeout=10)]))
-        await ask(process, "pause")
+        await wait_all_tasks_blocked()
+    plant.broker.write(Paused())
     async with plant.run() as process:
         await trio.sleep(3)
         await ask(process, "extend", component="a", seconds=30)

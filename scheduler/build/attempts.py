@@ -2,6 +2,7 @@
 
 import random
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 
 import structlog
@@ -10,8 +11,8 @@ from attrs import evolve
 
 from scheduler.build.ports import Journey, Observer, Resending, Sender
 from scheduler.call import Call, Signal
-from scheduler.errors import StoreError, Stuck
-from scheduler.events import Event, Retrying, Sent, Settled
+from scheduler.errors import StoreError, StoreUnavailable, Stuck
+from scheduler.events import Event, Retrying, Sent, Settled, Withdrawn
 from scheduler.graph import Vertex
 from scheduler.model import Resend
 from scheduler.outcome import Outcome, failure
@@ -31,6 +32,23 @@ _UNKNOWN_AND_HALTED = (
     "outcome unknown: the scheduler was stopped when its request may have left, and the build had failed "
     "already, so it was not sent again. Look whether it exists"
 )
+
+
+class Departure:
+    """A request between its start and its leaving."""
+
+    __slots__ = ("call", "left", "number", "order", "step")
+
+    def __init__(self, step: Request) -> None:
+        self.step = step
+        self.number = 0
+        """By which the store knows its start."""
+        self.order: trio.Event | None = None
+        """Set once what an operator did is persisted that may have made it begin."""
+        self.left = False
+        """Whether it was decided: it has left then, or never will."""
+        self.call: Call | None = None
+        """Where it has left."""
 
 
 class Attempts(ABC):
@@ -95,6 +113,21 @@ class Attempts(ABC):
         self._resumed: dict[Vertex, Call | Settled] = {}
         """What an earlier process sent, until the task of its component looks at it."""
         self._given_up: list[Call] = []
+        self._arrived: deque[Call] = deque()
+        """Attempts whose end is known and not booked, in the order in which it became known."""
+        self._departures: deque[Departure] = deque()
+        """Requests whose start is being persisted, in the order in which they began and are to leave."""
+        self._unwritten: deque[Settled | Retrying | Withdrawn] = deque()
+        """What is booked and not persisted, where the store is told step by step."""
+        self._booked = 0
+        """How many of those there have been so far."""
+        self._written = 0
+        """How many of those have been persisted, or have failed to be."""
+        self._writing = trio.Lock()
+
+    @abstractmethod
+    def _land(self, vertex: Vertex) -> None:
+        """The attempt of a component is over and persisted, or as good as that: see what follows from it."""
 
     @abstractmethod
     def lose(self, error: StoreError) -> None:
@@ -170,35 +203,98 @@ class Attempts(ABC):
         return max(0.0, at - trio.current_time())
 
     async def _begin(self, vertex: Vertex) -> None:
+        """Begin one that has its slots, and await its end: what is done again begins like this."""
+        departure = await self._start(vertex)
+        if departure is not None:
+            await self._see_through(departure)
+
+    async def _start(self, vertex: Vertex) -> Departure | None:
+        """Have one that has its slots begin.
+
+        Where the store keeps what it is told in order, this does not wait: the start is noted, and the
+        request leaves when that is persisted (`_see_through`). Otherwise the start is persisted here, and the
+        request leaves. In both cases what is begun first leaves first.
+
+        Returns:
+            What is to be seen through; None where it ended without being sent, or may not begin.
+        """
         plan = self.plan
         step = plan.begin(vertex)
         if step is None and not plan.held:
             msg = f"{plan.graph.ids[vertex]} is due, nothing holds it up, and it does not begin"
             raise Stuck(msg)
         if step is None:
-            return
+            return None
         if isinstance(step, Settled):
             await self._keep(step)
-            return
-        kept = await self._persist(step.started)
-        if self._order is not None:
-            await self._order.wait()
+            return None
+        departure = Departure(step)
+        if self._store.in_order:
+            self._acted = True
+            departure.number = self._store.note(self.id, step.started)
+            # What made it begin was noted before; it is persisted when an operator is told so.
+            departure.order = self._order
+            self._departures.append(departure)
+        else:
+            kept = await self._persist(step.started)
+            if self._order is not None:
+                await self._order.wait()
+            booked = self._booked
+            self._leave(departure, kept)
+            if self._booked != booked:
+                await self._write_all()
+        return departure
+
+    async def _see_through(self, departure: Departure) -> None:
+        """Let a request leave as soon as it may, and await the end of the attempt."""
+        try:
+            if not departure.left:
+                kept = await self._is_persisted(departure.number)
+                if departure.order is not None and not departure.order.is_set():
+                    await departure.order.wait()
+                self._let_leave(departure, kept)
+            if departure.call is not None:
+                await self._await_reply(departure.call)
+        finally:
+            if departure.call is not None:
+                self._put_away(departure.call)
+
+    def _let_leave(self, departure: Departure, kept: bool) -> None:
+        """What began before it has been persisted as well: all that leaves now, in that order."""
+        while not departure.left:
+            self._leave(self._departures.popleft(), kept)
+
+    async def _is_persisted(self, number: int) -> bool:
+        try:
+            await self._store.persisted(self.id, number)
+        except StoreError as error:
+            self.lose(error)
+            return False
+        return True
+
+    def _leave(self, departure: Departure, kept: bool) -> None:
+        """Its start was persisted, if ``kept``: it leaves, unless something has happened meanwhile."""
+        plan, step = self.plan, departure.step
+        vertex = step.vertex
+        departure.left = True
         if not plan.is_starting(vertex):
             # An operator has said meanwhile what becomes of it.
             return
         if vertex in self._early:
             plan.departed(vertex)
-            await self._end_attempt(*self._early.pop(vertex))
+            self._write(self._end_attempt(*self._early.pop(vertex)))
         elif not kept:
             plan.withdraw(vertex)
         elif plan.held:
-            await self._persist(plan.withdraw(vertex))
+            self._write(plan.withdraw(vertex))
         else:
             plan.sent(vertex)
             request = self._in_time(step)
             call = self._connectors.send(request, self._token(request), self._departing())
+            call.tell(self._arrived)
+            departure.call = call
+            self._calls[call] = trio.current_time()
             self._observer.sent(vertex, plan.attempt(vertex))
-            await self._await_reply(call)
 
     def _in_time(self, request: Request, passed: float = 0.0) -> Request:
         """A request with no more time than is left for all attempts of its component together.
@@ -236,15 +332,16 @@ class Attempts(ABC):
         if self.plan.is_in_flight(vertex):
             # Or an operator has said meanwhile what becomes of it.
             self._observer.resumed(vertex, self.plan.attempt(vertex))
+        if self._journey is None:
+            self._connectors.arm(resumed)
+        elif not self._go_on(vertex, resumed, self._journey):
+            resumed.close()
+            return
+        self._calls[resumed] = trio.current_time()
         try:
-            if self._journey is None:
-                self._connectors.arm(resumed)
-            elif not self._go_on(vertex, resumed, self._journey):
-                resumed.close()
-                return
             await self._await_reply(resumed)
         finally:
-            self._slots.release(self, resumed.request.subject)
+            self._put_away(resumed)
 
     def _go_on(self, vertex: Vertex, call: Call, journey: Journey) -> bool:
         """What becomes of a request that an earlier process may have sent, now that we know its replies.
@@ -301,36 +398,54 @@ class Attempts(ABC):
             _log.info("requests sent again", build=self.id, requests=len(again), first=again[0])
 
     async def _await_reply(self, call: Call) -> None:
-        request = call.request
-        self._calls[call] = trio.current_time()
-        late = False
-        try:
-            outcome = await call.outcome()
-            # Without a reply there may still be one: a late success is worth keeping.
-            late = isinstance(outcome, Outcome) and not outcome.completed and outcome.body is None
-        finally:
-            del self._calls[call]
-            if late:
-                self._given_up.append(call)
-            call.close(self._adopt if late else None)
-        if outcome is Signal.LEFT or self.plan.phase(request.vertex) is not Phase.RUNNING:
-            return
-        if isinstance(outcome, Outcome):
-            await self._end_attempt(request, outcome)
-        else:
-            withdrawn = self.plan.withdraw(request.vertex)
-            self._observer.waits(request.vertex)
-            await self._persist(withdrawn)
+        """Await the end of an attempt that is in flight, and have it persisted."""
+        if not call.closed:
+            # Closed by somebody who came first, and booked all that had ended by then.
+            await call.outcome()
+            self._book()
+        await self._write_all()
 
-    async def _end_attempt(self, request: Request, outcome: Outcome) -> None:
-        """Book how an attempt ended; there may be another one."""
+    def _book(self) -> None:
+        """Book all attempts that have ended, in the order in which that became known."""
+        while self._arrived:
+            call = self._arrived.popleft()
+            vertex, answer = call.request.vertex, call.answer
+            if self._resumed.get(vertex) is call:
+                # Nobody has looked at it yet: its answer came before we did.
+                del self._resumed[vertex]
+                self._observer.resumed(vertex, self.plan.attempt(vertex))
+                if isinstance(answer, Outcome) and self.plan.is_starting(vertex):
+                    self.plan.departed(vertex)
+            # Without a reply there may still be one: a late success is worth keeping.
+            late = isinstance(answer, Outcome) and not answer.completed and answer.body is None
+            self._put_away(call, late=late)
+            if answer is Signal.LEFT or self.plan.phase(vertex) is not Phase.RUNNING:
+                continue
+            if isinstance(answer, Outcome):
+                self._write(self._end_attempt(call.request, answer))
+            else:
+                withdrawn = self.plan.withdraw(vertex)
+                self._observer.waits(vertex)
+                self._write(withdrawn)
+
+    def _put_away(self, call: Call, *, late: bool = False) -> None:
+        """Nobody awaits it any more; with ``late``, what comes afterwards is looked at. Idempotent."""
+        if call.closed:
+            return
+        self._calls.pop(call, None)
+        if late:
+            self._given_up.append(call)
+        call.close(self._adopt if late else None)
+
+    def _end_attempt(self, request: Request, outcome: Outcome) -> Settled | Retrying:
+        """How an attempt ended; there may be another one. Returns what is to be persisted."""
         vertex, plan = request.vertex, self.plan
         now = trio.current_time()
         elapsed = now - self._first_sent.get(vertex, now)
         step = plan.settle(request, outcome, luck=random.random(), elapsed=elapsed)  # noqa: S311
         if isinstance(step, Settled):
-            await self._keep(step)
-            return
+            self._tell(vertex, step)
+            return step
         self._retry_at[vertex] = now + step.pause
         if plan.paused:
             self._hold([vertex])
@@ -343,7 +458,7 @@ class Attempts(ABC):
             pause=round(step.pause, 3),
             error=step.error[:1_000],
         )
-        await self._record(step)
+        return step
 
     def _adopt(self, request: Request, outcome: Outcome) -> None:
         """A reply came to an attempt that had been given up."""
@@ -367,24 +482,68 @@ class Attempts(ABC):
                 self._store.note(self.id, *self.plan.adopted())
 
     async def _keep(self, settled: Settled) -> None:
-        """Persist an outcome; an error may halt the build first."""
+        """Book and persist an outcome; an error may halt the build first."""
+        self._tell(self.plan.graph.index[settled.component], settled)
+        self._write(settled)
+        await self._write_all()
+
+    def _tell(self, vertex: Vertex, settled: Settled) -> None:
+        """Tell of an outcome, and let follow what does at once from an error."""
         error = settled.body.get("error") if settled.body["_state"] == "errored" else None
-        vertex = self.plan.graph.index[settled.component]
         self._observer.settled(vertex, self.plan.attempt(vertex), error)
         if error is not None:
             _log.warning("component failed", build=self.id, component=settled.component, error=error[:1_000])
             self.recall()
             if skips := self.plan.skips():
                 self._observer.skipped(skips)
-        await self._record(settled)
 
-    async def _record(self, event: Settled | Retrying) -> None:
-        """Persist it before anything that follows from it, or together with that."""
+    def _write(self, event: Settled | Retrying | Withdrawn) -> None:
+        """Have what became of an attempt persisted: before what follows from it, or together with that.
+
+        Where the store is told step by step, it is told by `_write_all`.
+        """
         self._acted = True
         if self._store.in_order:
             self._store.note(self.id, event)
+            self._land(self.plan.graph.index[event.component])
         else:
-            await self._persist(event)
+            self._booked += 1
+            self._unwritten.append(event)
+
+    async def _write_all(self) -> None:
+        """Have all that `_write` was given so far persisted, in this order; returns when it is.
+
+        Whoever is first writes for those behind it; they wait for that.
+        """
+        if self._written == self._booked:
+            return
+        mine = self._booked
+        try:
+            self._writing.acquire_nowait()
+        except trio.WouldBlock:
+            await self._writing.acquire()
+        try:
+            while self._written < mine:
+                event = self._unwritten.popleft()
+                await self._write_one(event)
+                self._written += 1
+        finally:
+            self._writing.release()
+
+    async def _write_one(self, event: Settled | Retrying | Withdrawn) -> None:
+        landing = [event]
+        try:
+            await self._store.append(self.id, [event])
+        except StoreUnavailable as error:
+            self.lose(error)
+            # Nor will it answer for those that have waited meanwhile: each would take its time anew.
+            landing += self._unwritten
+            self._written += len(self._unwritten)
+            self._unwritten.clear()
+        except StoreError as error:
+            self.lose(error)
+        for one in landing:
+            self._land(self.plan.graph.index[one.component])
 
     async def _persist(self, *events: Event) -> bool:
         self._acted = True
@@ -398,7 +557,7 @@ class Attempts(ABC):
     async def _persist_at_the_end(self, *events: Event) -> bool:
         """As `_persist`; not even a bug of the store may cost the report now."""
         try:
-            return not events or await self._persist(*events)
+            return await self._persist(*events)
         except Exception:  # noqa: BLE001 - a bug, as above
             _log.exception("the store failed by a fault of the scheduler", build=self.id)
             self.halt("a fault in the scheduler's store; see its log")

@@ -1,6 +1,6 @@
 """How many requests may be in flight and begin: by subject, per build and for the instance, shared fairly."""
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from itertools import count
 from typing import Final, NoReturn
 
@@ -11,6 +11,8 @@ from scheduler.slots.accounts import Account, Accounts
 from scheduler.slots.alarms import Alarms
 from scheduler.slots.lines import Fate, Line, Ring, Seat, Waiter
 from scheduler.slots.pools import Pool
+
+__all__ = ["Slots", "Waiter"]
 
 _MOST_COMPARED: Final = 16
 """Rings that a build's most urgent component is looked for in when it has a turn."""
@@ -64,10 +66,6 @@ class Slots:
             if account.waiting:
                 self._serve(self._back_in_turn(account))
 
-    def ruled(self, build: Hashable) -> bool:
-        """Whether there are limits by subject for a build: then it matters who asks first."""
-        return self._accounts.ruled(build)
-
     def close(self, build: Hashable) -> None:
         """Forget a build: who waits goes on without a slot, what it holds is given back. Idempotent."""
         account = self._accounts.get(build)
@@ -77,7 +75,7 @@ class Slots:
         account.opened = False
         for subject in [subject for subject, times in account.flying.items() for _ in range(times)]:
             self.release(build, subject)
-        self._accounts.forget(build)
+        self._accounts.forget(account)
 
     def try_take(self, build: Hashable, subject: str, priority: float = 0.0) -> bool:  # noqa: ARG002
         """Take the slots for a request if all are there and nobody waits for the same; never waits.
@@ -115,20 +113,70 @@ class Slots:
         """
         if self.try_take(build, subject):
             return True
-        account = self._accounts.make(build)
-        waiter = self._queue(account, subject, priority)
+        ended = trio.Event()
+        waiter = self.queue(build, subject, priority, lambda _: ended.set())
+        self.serve(build)
         try:
-            await waiter.event.wait()
+            await ended.wait()
         except trio.Cancelled:
             if waiter.fate is Fate.SERVED:
                 self.release(build, subject)
-            elif waiter.fate is Fate.WAITS:
-                waiter.fate = Fate.LEFT
-                waiter.line.one_less()
-                self.waiters -= 1
-                self._accounts.drop_if_empty(account)
+            else:
+                self.leave(waiter)
             raise
         return waiter.fate is Fate.SERVED
+
+    def take_all(self, build: Hashable, subjects: Sequence[str]) -> bool:
+        """Take the slots for several requests, as `try_take`, if there are some for all of them; or none."""
+        if len(subjects) == 1:
+            return self.try_take(build, subjects[0])
+        taken = []
+        for subject in subjects:
+            # By a rate it is to be said who begins first, where not all can: that is left to the queue.
+            if self._rated(build, subject) or not self.try_take(build, subject):
+                break
+            taken.append(subject)
+        else:
+            return True
+        for subject in taken:
+            self.release(build, subject)
+        return False
+
+    def queue(self, build: Hashable, subject: str, priority: float, ended: Callable[[bool], None]) -> Waiter:
+        """Have a request wait for its slots; to be followed by `serve` before anything else happens.
+
+        Of those that are queued before one call of `serve` the most urgent is served first, whatever their
+        order: this is how what one completion makes due is compared with all that waits already.
+
+        Args:
+            build: whose it is.
+            subject: as in `take`.
+            priority: as in `take`.
+            ended: is told at the end of the wait whether it has its slots; it must not call back.
+        """
+        account = self._accounts.get(build) or self._accounts.make(build)
+        line = account.line_of.get(subject) or self._accounts.line(account, subject)
+        if not line.seat.lines:
+            line.seat.served = max(line.seat.served, self._turn - 0.5)
+        waiter = Waiter(line, subject, (-priority, next(self._numbers)), ended)
+        line.push(waiter)
+        self.waiters += 1
+        return waiter
+
+    def serve(self, build: Hashable) -> None:
+        """Serve who waits beside a build, itself included, as long as there is room."""
+        account = self._accounts.get(build)
+        if account is not None:
+            # They wait for a reason: if that is a rate, this sets the alarm.
+            self._serve(self._back_in_turn(account))
+
+    def leave(self, waiter: Waiter) -> None:
+        """Somebody waits no more, without having been told so. Idempotent."""
+        if waiter.fate is Fate.WAITS:
+            waiter.fate = Fate.LEFT
+            waiter.line.one_less()
+            self.waiters -= 1
+            self._accounts.drop_if_empty(waiter.line.seat.account)
 
     def occupy(self, build: Hashable, subject: str) -> None:
         """Count a request that is in flight already, be there room or not; it is no start for a rate."""
@@ -220,18 +268,9 @@ class Slots:
             pool.take(now)
         account.flying[subject] = account.flying.get(subject, 0) + 1
 
-    def _queue(self, account: Account, subject: str, priority: float) -> Waiter:
-        line = self._accounts.line(account, subject)
-        seat = line.seat
-        if not seat.lines:
-            seat.served = max(seat.served, self._turn - 0.5)
-        waiter = Waiter(line, subject, (-priority, next(self._numbers)))
-        line.push(waiter)
-        self.waiters += 1
-        seat.ring.push(seat)
-        # It waits for a reason: if that is a rate, this sets the alarm.
-        self._serve((seat.ring,))
-        return waiter
+    def _rated(self, build: Hashable, subject: str) -> bool:
+        account = self._accounts.get(build) or self._accounts.make(build)
+        return bool((account.line_of.get(subject) or self._accounts.line(account, subject)).rates)
 
     def _refill(self, account: Account, line: Line) -> None:
         """Hand out what was given back by a request of ``line``."""

@@ -20,10 +20,22 @@ _OWN: Final = "options.limits "
 class Account:
     """What a build has in flight, and who of it waits."""
 
-    __slots__ = ("cap", "flying", "key", "line_of", "lines", "opened", "pools", "rules", "seats", "sets")
+    __slots__ = (
+        "__weakref__",
+        "cap",
+        "flying",
+        "key",
+        "line_of",
+        "lines",
+        "opened",
+        "pools",
+        "rules",
+        "seats",
+        "sets",
+    )
 
     def __init__(self, key: Hashable, cap: Pool) -> None:
-        self.key = key
+        self.key: Hashable = key
         self.cap = cap
         """For everything that the build has in flight."""
         self.opened = False
@@ -39,6 +51,23 @@ class Account:
         """By subject; what has been seen lately."""
         self.sets: set[tuple[int, ...]] = set()
         """Which of its limits go together for some subject."""
+
+    def dissolve(self) -> None:
+        """Let go of all that refers to the account, once nobody of the build waits any more.
+
+        Its seats may stay in the rings' heaps, and its rates among the alarms, until their turn comes:
+        neither may keep the build alive until then. Nor may they all keep each other alive until the garbage
+        collector comes round.
+        """
+        for seat in self.seats.values():
+            seat.leave()
+        for pool in self.pools:
+            if isinstance(pool, Rate):
+                pool.retire()
+        self.seats.clear()
+        self.lines.clear()
+        self.line_of.clear()
+        self.pools.clear()
 
     @property
     def waiting(self) -> list[Seat]:
@@ -76,11 +105,6 @@ class Accounts:
         self.get = self._accounts.get
         """The account of a build, or None."""
 
-    def ruled(self, build: Hashable) -> bool:
-        """Whether there are limits by subject for a build."""
-        account = self._accounts.get(build)
-        return bool(self._rules or (account is not None and account.rules))
-
     def __len__(self) -> int:
         """How many there are."""
         return len(self._accounts)
@@ -93,14 +117,15 @@ class Accounts:
             account = self._accounts[build] = Account(build, cap)
         return account
 
-    def forget(self, build: Hashable) -> None:
-        """It is over."""
-        self._accounts.pop(build, None)
+    def forget(self, account: Account) -> None:
+        """Its build is over; nobody of it waits."""
+        self._accounts.pop(account.key, None)
+        account.dissolve()
 
     def drop_if_empty(self, account: Account) -> None:
         """Forget an account that nobody opened and nobody needs any more."""
         if not account.opened and not account.flying and not account.waiting:
-            self.forget(account.key)
+            self.forget(account)
 
     def line(self, account: Account, subject: str) -> Line:
         """Where requests on ``subject`` of a build wait, and what they count for."""
@@ -140,6 +165,7 @@ class Accounts:
             if isinstance(pool, Rate)
         }
         waiters = [waiter for seat in account.waiting for line in list(seat.lines) for waiter in line.clear()]
+        retired = account.pools
         account.rules = tuple(rules)
         account.pools = make_pools(account.rules, _OWN, account)
         account.lines.clear()
@@ -148,6 +174,9 @@ class Accounts:
         for rule, pool in zip(account.rules, account.pools, strict=True):
             if isinstance(pool, Rate) and rule.pattern in before:
                 pool.follow(before[rule.pattern])
+        for pool in retired:
+            if isinstance(pool, Rate):
+                pool.retire()
         for subject, flying in account.flying.items():
             for pool in self.line(account, subject).own:
                 if isinstance(pool, Pool) and pool is not account.cap:

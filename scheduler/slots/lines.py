@@ -8,17 +8,19 @@
 """
 
 import heapq
+from collections.abc import Callable
 from enum import Enum
 from itertools import count
-from typing import TYPE_CHECKING, TypeAlias
-
-import trio
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from scheduler.slots.alarms import Alarms
 from scheduler.slots.pools import AnyPool, Pool, Rate
 
 if TYPE_CHECKING:
     from scheduler.slots.accounts import Account
+
+_MOST_LEFT: Final = 100
+"""Places of builds that are over in a ring's heap, that are not worth clearing it up."""
 
 Order: TypeAlias = tuple[float, int]
 """By urgency, then by when it was asked: the smallest goes first in its line."""
@@ -35,21 +37,28 @@ class Fate(Enum):
 
 
 class Waiter:
-    """A component that waits for its slots."""
+    """A component that waits for its slots.
 
-    __slots__ = ("event", "fate", "line", "order", "subject")
+    Args:
+        line: where it waits.
+        subject: of its request.
+        order: its place there.
+        ended: is told that the wait is over, and whether it has its slots; it must not ask for slots itself.
+    """
 
-    def __init__(self, line: "Line", subject: str, order: Order) -> None:
+    __slots__ = ("ended", "fate", "line", "order", "subject")
+
+    def __init__(self, line: "Line", subject: str, order: Order, ended: Callable[[bool], None]) -> None:
         self.line = line
         self.subject = subject
         self.order = order
-        self.event = trio.Event()
+        self.ended = ended
         self.fate = Fate.WAITS
 
     def end(self, fate: Fate) -> None:
         """Let it go on."""
         self.fate = fate
-        self.event.set()
+        self.ended(fate is Fate.SERVED)
 
 
 class Line:
@@ -116,10 +125,10 @@ class Line:
 class Seat:
     """A build in a ring."""
 
-    __slots__ = ("account", "lines", "queued", "ring", "served")
+    __slots__ = ("_account", "lines", "queued", "ring", "served")
 
     def __init__(self, account: "Account", ring: "Ring") -> None:
-        self.account = account
+        self._account: Account | None = account
         self.ring = ring
         self.lines: dict[Line, None] = {}
         """Where somebody waits."""
@@ -127,6 +136,23 @@ class Seat:
         """The number of the turn in which it was served last."""
         self.queued = False
         """Whether it waits for its turn: not while limits of its own keep it."""
+
+    @property
+    def account(self) -> "Account":
+        """Whose seat it is."""
+        assert self._account is not None, "nobody waits in a seat that was left"
+        return self._account
+
+    @property
+    def left(self) -> bool:
+        """Whether its build is over."""
+        return self._account is None
+
+    def leave(self) -> None:
+        """Its build is over: its place in the ring's heap is found empty later on."""
+        self._account = None
+        if self.queued:
+            self.ring.one_left()
 
     def best(self, now: float, alarms: Alarms) -> Line | None:
         """The line with the most urgent component that the limits of its build let through."""
@@ -142,10 +168,12 @@ class Seat:
 class Ring:
     """Builds that wait with requests that fall under the same limits of the instance."""
 
-    __slots__ = ("_heap", "_numbers", "pools")
+    __slots__ = ("_heap", "_left", "_numbers", "pools")
 
     def __init__(self, pools: tuple[AnyPool, ...]) -> None:
         self.pools = pools
+        self._left = 0
+        """Places of builds that are over."""
         self._heap: list[tuple[float, int, Seat]] = []
         self._numbers = count()
 
@@ -173,9 +201,18 @@ class Ring:
             else:
                 heapq.heappop(self._heap)
                 seat.queued = False
+                self._left -= seat.left
         for pool in self.pools:
             pool.rings.pop(self, None)
         return None
+
+    def one_left(self) -> None:
+        """One of the builds is over: its place goes when its turn comes, or when half of them are such."""
+        self._left += 1
+        if self._left > _MOST_LEFT and self._left * 2 > len(self._heap):
+            self._heap = [entry for entry in self._heap if not entry[2].left]
+            heapq.heapify(self._heap)
+            self._left = 0
 
     def blocked(self, now: float, alarms: Alarms) -> bool:
         """Whether a limit of the instance keeps all of them."""

@@ -82,6 +82,11 @@ class Rate:
         """When one more may begin, in seconds of Trio's clock."""
         return self.starts[0] + self._gap if len(self.starts) == self.count else 0.0
 
+    def retire(self) -> None:
+        """Nobody falls under it any more, although an alarm of it may be set: it keeps no build alive."""
+        self.owner = None
+        self.starts.clear()
+
     def follow(self, earlier: "Rate") -> None:
         """Count what was begun under a limit that this one takes the place of."""
         self.starts.extend(earlier.starts)

@@ -52,12 +52,24 @@ class Store(Protocol):
             StoreError: the store answered with an error.
         """
 
-    def note(self, build: str, *events: Event, lazily: bool = False) -> None:
+    def note(self, build: str, *events: Event, lazily: bool = False) -> int:
         """Have ``events`` persisted soon, in order; ``lazily``: together with others, if any come soon.
 
         A failure is told to whom `on_failure` names, and shows at the next `append`.
 
         Only where `in_order`.
+
+        Returns:
+            A number by which `persisted` knows them, where it is not done lazily.
+        """
+
+    async def persisted(self, build: str, number: int) -> None:
+        """Wait until what was noted is persisted: all up to the events that have this number.
+
+        Only where `in_order`.
+
+        Raises:
+            StoreError: as for `append`.
         """
 
     def on_failure(self, build: str, handler: Callable[[StoreError], None]) -> None:

@@ -163,7 +163,8 @@ class Asker:
                     attempts += 1
                     answer = await self._attempt(subject, data, min(self._timeout, budget.left()))
                 except _Retry as retry:
-                    failure = retry
+                    # Without its traceback, which would keep this very frame, and the request in it, alive.
+                    failure = retry.with_traceback(None)
                 else:
                     if attempts > 1:
                         _log.info("the store answers again", build=build, subject=subject, attempts=attempts)

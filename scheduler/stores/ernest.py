@@ -154,8 +154,12 @@ class ErnestStore:
                     lane.error = str(error)
                     raise
 
-    def note(self, build: str, *events: Event, lazily: bool = False) -> None:
+    def note(self, build: str, *events: Event, lazily: bool = False) -> int:  # noqa: ARG002 - as the port
         """Nothing: this store is told step by step."""
+        return 0
+
+    async def persisted(self, build: str, number: int) -> None:
+        """Nothing: nothing is noted."""
 
     def on_failure(self, build: str, handler: Callable[[StoreError], None]) -> None:
         """Nothing: nothing is noted."""

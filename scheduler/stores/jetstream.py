@@ -160,15 +160,22 @@ class JetStreamStore:
             log.put([log.encoded(event)], _STATUS.get(type(event)))
         await log.commit()
 
-    def note(self, build: str, *events: Event, lazily: bool = False) -> None:
+    def note(self, build: str, *events: Event, lazily: bool = False) -> int:
         """Have ``events`` committed soon, in order; ``lazily``, with whatever comes soon."""
         log = self._logs.get(build)
         if log is None or log.failure is not None:
-            return
+            return 0
         if lazily:
             log.put_lazily(map(log.encoded, events))
-        else:
-            log.put(map(log.encoded, events))
+            return 0
+        number = 0
+        for event in events:
+            number = log.put([log.encoded(event)], _STATUS.get(type(event)))
+        return number
+
+    async def persisted(self, build: str, number: int) -> None:
+        """Wait until what was noted is committed, up to this number; raises as `append`."""
+        await self._log(build).commit(number)
 
     def on_failure(self, build: str, handler: Callable[[StoreError], None]) -> None:
         """Have ``handler`` told when nothing more can be written for the build."""
@@ -213,6 +220,7 @@ class JetStreamStore:
         log = self._logs.pop(build, None)
         if log is not None:
             self._desk.waiting.pop(log, None)
+            log.close()
 
     async def entries(self) -> AsyncGenerator[list[Entry], None]:
         """Every log that there is, each by its last record.

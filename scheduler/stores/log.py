@@ -12,9 +12,11 @@ are sent again, with the same expected sequence, so that of all copies one at mo
 else's: fenced. De-duplication by message id would not do: a copy that comes after its window is stored again.
 """
 
+import heapq
 import secrets
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from itertools import count
 
 import structlog
 import trio
@@ -95,6 +97,10 @@ class _Leaving:
     outgoing: Outgoing
 
 
+def _nobody(_: StoreError) -> None:
+    """Told of failures that are of no interest to anybody."""
+
+
 class BuildLog:
     """Writes the log of one build.
 
@@ -122,7 +128,7 @@ class BuildLog:
         """Of the content; written beside the first record."""
         self.failure: StoreError | None = None
         """Why nothing more can be written."""
-        self.on_failure: Callable[[StoreError], None] = lambda _: None
+        self.on_failure: Callable[[StoreError], None] = _nobody
         """Is told of it."""
         self._desk = desk
         self._subject = log_subject(build)
@@ -135,7 +141,9 @@ class BuildLog:
         """How many events were ever queued."""
         self._committed = 0
         self._statuses: deque[tuple[int, Status]] = deque()
-        self._waiters: deque[tuple[int, trio.Event]] = deque()
+        self._waiters: list[tuple[int, int, trio.Event]] = []
+        """A heap: up to where each waits for commits, who came when, and how it is told."""
+        self._numbers = count()
         self._writing = False
         self._forced = False
         """Whether a record is to be written although there is nothing to say in it but the position."""
@@ -148,6 +156,17 @@ class BuildLog:
         """Objects with events whose record is not committed."""
         self.departures = 0
         """How many requests were noted as handed to the bus."""
+
+    def close(self) -> None:
+        """Tell nobody anything more; what was put is still written.
+
+        What the log refers to is alive for as long as an append of it is under way.
+        """
+        self.on_failure = _nobody
+        self._leaving.clear()
+        if self.failure is not None:
+            # Its tracebacks refer to frames that refer to this log, and to whoever waited for a commit.
+            self.failure = StoreError(f"the log of {self.build} is closed")
 
     async def append(self, *events: Event) -> None:
         """Put events and wait until they are committed.
@@ -169,27 +188,37 @@ class BuildLog:
             return encode_event(event)
         return encode_event(event, self.clock(), left)
 
-    def put(self, events: Iterable[bytes], status: Status | None = None) -> None:
-        """Queue encoded events, and have them committed soon; ``status`` is that of the log with them."""
+    def put(self, events: Iterable[bytes], status: Status | None = None) -> int:
+        """Queue encoded events, and have them committed soon; ``status`` is that of the log with them.
+
+        Returns:
+            How many were put so far, for `commit`.
+        """
         for event in events:
             self._queue.append(event)
             self._put += 1
         if status is not None:
             self._statuses.append((self._put, status))
         self._begin_to_write()
+        return self._put
 
     def put_lazily(self, events: Iterable[bytes]) -> None:
         """Queue events that can wait for company."""
         self._lazy.extend(events)
         self._desk.waiting[self] = None
 
-    async def commit(self) -> None:
-        """Wait until everything that was put so far is committed; raises as `append`."""
+    async def commit(self, number: int | None = None) -> None:
+        """Wait until everything that was put so far is committed, or its first ``number`` events.
+
+        Raises:
+            StoreError: as `append`.
+        """
         if self.failure is not None:
             raise self.failure
-        if self._committed < self._put:
+        number = self._put if number is None else number
+        if self._committed < number:
             done = trio.Event()
-            self._waiters.append((self._put, done))
+            heapq.heappush(self._waiters, (number, next(self._numbers), done))
             await done.wait()
             if self.failure is not None:
                 raise self.failure
@@ -289,8 +318,9 @@ class BuildLog:
         self._leaving.clear()
         self._left.clear()
         self._desk.waiting.pop(self, None)
-        while self._waiters:
-            self._waiters.popleft()[1].set()
+        waiters, self._waiters = self._waiters, []
+        for _, _, done in waiters:
+            done.set()
         self.on_failure(error)
 
     async def _write_record(self) -> None:
@@ -329,7 +359,7 @@ class BuildLog:
             # It went out behind the requests before it, over the same connection, and has arrived.
             self.arrived(generation, departures)
         while self._waiters and self._waiters[0][0] <= self._committed:
-            self._waiters.popleft()[1].set()
+            heapq.heappop(self._waiters)[2].set()
         done, self._round = self._round, trio.Event()
         done.set()
 

@@ -22,8 +22,12 @@ class MemoryStore:
     async def append(self, build: str, events: Sequence[Event]) -> None:
         """Forget ``events``: the plan in memory has them already. Never raises."""
 
-    def note(self, build: str, *events: Event, lazily: bool = False) -> None:
+    def note(self, build: str, *events: Event, lazily: bool = False) -> int:  # noqa: ARG002 - as the port
         """Forget ``events``."""
+        return 0
+
+    async def persisted(self, build: str, number: int) -> None:
+        """Nothing: nothing is noted."""
 
     def on_failure(self, build: str, handler: Callable[[StoreError], None]) -> None:
         """Nothing: nothing is noted."""

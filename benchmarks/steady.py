@@ -1,0 +1,73 @@
+"""Whether builds leave anything behind: memory over many of them, and what the garbage collector costs."""
+
+import asyncio
+import gc
+import json
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from statistics import median
+
+import msgspec
+
+from benchmarks import builds
+from benchmarks.processes import Store
+from benchmarks.results import Collections, Steady
+from benchmarks.stage import stage, until_idle
+from scheduler.collector import collect
+from scheduler.generate import Shape
+from scheduler.limits import DEFAULT_LIMITS
+from scheduler.plan import Plan
+from scheduler.tuning import tune_interpreter
+from scheduler.validation import read_build
+
+SIZE = 1_500
+"""Components of each build."""
+EARLY, LATE = 20, 200
+"""Builds after which memory is looked at."""
+_QUICK = 40
+_LOOKS = 5
+_REST = 4.0
+"""Seconds of idleness in which the service collects its garbage."""
+
+
+async def steady(folder: Path, store: Store, *, quick: bool = False) -> Steady:
+    """Builds one after another, and the service's resident memory after the first ones and after all."""
+    late = _QUICK if quick else LATE
+    resident = {}
+    async with stage(folder, store) as on:
+        for number in range(1, late + 1):
+            await on.client.run(builds.make(Shape.LAYERED, SIZE))
+            if number in {EARLY, late}:
+                await until_idle(on.service)
+                resident[number] = on.service.memory_info().rss
+        await asyncio.sleep(_REST)
+    told = list(_collections(folder / "scheduler.log"))
+    return Steady(store, SIZE, EARLY, late, resident[EARLY], resident[late], max(told, default=None))
+
+
+def _collections(log: Path) -> Iterator[float]:
+    """Seconds of those collections that the log tells of: what took above 10 ms, and what was forced."""
+    for line in log.read_text().splitlines():
+        if "garbage collected" in line:
+            yield float(json.loads(line)["seconds"])
+
+
+def collections(size: int) -> Collections:
+    """How long a service collects that has a build of ``size`` components; in a new process."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as elsewhere:
+        return elsewhere.submit(_collect, size).result()
+
+
+def _collect(size: int) -> Collections:
+    tune_interpreter()
+    # As a service has them loaded.
+    __import__("scheduler.process")
+    start = collect(everything=True)[1]
+    rest = median([collect(everything=False)[1] for _ in range(_LOOKS)])
+    gc.disable()
+    data = msgspec.json.encode(builds.make(Shape.LAYERED, size))
+    plan = Plan(read_build(data), limits=DEFAULT_LIMITS)
+    forced = median([collect(everything=True)[1] for _ in range(_LOOKS)])
+    return Collections(len(plan.phases), start, rest, forced)

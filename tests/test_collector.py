@@ -1,0 +1,212 @@
+"""When everything is collected: the decision, and the task that carries it out."""
+
+# ruff: noqa: ARG001 - pytest-trio takes a clock from a test's own arguments only
+
+import gc
+from collections.abc import Iterator
+from weakref import ref
+
+import pytest
+import structlog
+import trio
+from fakes import document, ignore, open_service
+from hypothesis import given
+from hypothesis import strategies as st
+from trio.testing import MockClock
+
+from scheduler import collector
+from scheduler.collector import (
+    BETWEEN_FORCED,
+    BETWEEN_RESTS,
+    BLOCKS_A_COMPONENT,
+    BYTES_A_BLOCK,
+    MOST_UNEXPLAINED,
+    REST,
+    Collector,
+    Load,
+    Reason,
+    Schedule,
+    collect,
+)
+
+IDLE = Load()
+BUSY = Load(builds=1, components=100)
+BASE = 50_000
+MUCH = BASE + BUSY.blocks + MOST_UNEXPLAINED + 1
+
+
+def schedule() -> Schedule:
+    return Schedule(0.0, BASE)
+
+
+def test_who_has_done_nothing_has_nothing_to_collect() -> None:
+    """A service that never had a build is left alone."""
+    one = schedule()
+    assert {one.decide(now, IDLE, BASE) for now in range(10_000)} == {None}
+
+
+def test_after_work_it_is_done_once_when_nothing_has_happened_for_a_while() -> None:
+    """Not in the pause between two builds, and not again before there was something to do."""
+    one = schedule()
+    assert one.decide(10.0, BUSY, BASE) is None
+    assert one.decide(10.0 + REST / 2, IDLE, BASE) is None
+    assert one.decide(10.0 + REST, IDLE, BASE) is Reason.IDLE
+    one.collected(10.0 + REST, Reason.IDLE, IDLE, BASE)
+    assert {one.decide(now, IDLE, BASE) for now in range(20, 10_000)} == {None}
+
+
+def test_small_builds_now_and_then_do_not_cost_a_collection_each() -> None:
+    """Between two of them there is a minute."""
+    one = schedule()
+    times = []
+    for now in range(600):
+        load = BUSY if now % 10 == 0 else IDLE
+        reason = one.decide(float(now), load, BASE)
+        if reason is not None:
+            one.collected(float(now), reason, load, BASE)
+            times.append(now)
+    assert 9 <= len(times) <= 600 / BETWEEN_RESTS + 1
+
+
+def test_a_build_that_is_being_read_keeps_it_from_resting() -> None:
+    """What is about to be taken is work, too."""
+    one = schedule()
+    one.decide(1.0, BUSY, BASE)
+    assert one.decide(100.0, Load(arriving=10), BASE) is None
+
+
+def test_memory_that_no_build_explains_is_collected_while_builds_run() -> None:
+    """A block above what may be left unexplained, and not at it."""
+    assert schedule().decide(1.0, BUSY, MUCH - 1) is None
+    assert schedule().decide(1.0, BUSY, MUCH) is Reason.MEMORY
+
+
+def test_what_builds_explain_is_no_reason() -> None:
+    """Components that are there, and builds that are being read, take memory."""
+    most = 10_000 * BLOCKS_A_COMPONENT + 8_000_000 // BYTES_A_BLOCK
+    assert schedule().decide(1.0, Load(1, 10_000, 8_000_000), BASE + most) is None
+    assert schedule().decide(1.0, BUSY, BASE + most) is Reason.MEMORY
+
+
+def test_it_is_forced_once_in_ten_minutes_at_most() -> None:
+    """However much there is, and whether or not it helps."""
+    one, times = schedule(), []
+    for now in range(3_000):
+        blocks = MUCH + now * MOST_UNEXPLAINED
+        if one.decide(float(now), BUSY, blocks) is Reason.MEMORY:
+            one.collected(float(now), Reason.MEMORY, BUSY, blocks)
+            times.append(now)
+    assert times == list(range(0, 3_000, int(BETWEEN_FORCED)))
+
+
+def test_what_a_collection_could_not_free_is_no_reason_for_the_next() -> None:
+    """Memory that is in use for another reason does not have everything collected again and again."""
+    one = schedule()
+    assert one.decide(1.0, BUSY, MUCH) is Reason.MEMORY
+    one.collected(1.0, Reason.MEMORY, BUSY, MUCH)
+    assert one.decide(10_000.0, BUSY, MUCH) is None
+    assert one.decide(10_000.0, BUSY, MUCH + MOST_UNEXPLAINED + 1) is Reason.MEMORY
+
+
+@given(st.lists(st.tuples(st.floats(0.1, 100), st.booleans(), st.integers(0, 10**8)), max_size=60))
+def test_whatever_happens_pauses_are_rare(looks: list[tuple[float, bool, int]]) -> None:
+    """Forced ones are ten minutes apart, and others come when nothing is there to wait for them."""
+    one, now, forced = schedule(), 0.0, -BETWEEN_FORCED
+    for step, busy, blocks in looks:
+        now += step
+        load = BUSY if busy else IDLE
+        reason = one.decide(now, load, blocks)
+        assert reason is not Reason.IDLE or not busy
+        if reason is Reason.MEMORY:
+            assert now - forced >= BETWEEN_FORCED
+            forced = now
+        if reason is not None:
+            one.collected(now, reason, load, blocks)
+
+
+class Knot:
+    """Something that refers to itself."""
+
+    def __init__(self) -> None:
+        self.me = self
+
+
+@pytest.fixture
+def _collector_off() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+        gc.enable()
+
+
+@pytest.mark.usefixtures("_collector_off")
+def test_what_was_frozen_is_passed_over_unless_everything_is_collected() -> None:
+    """What became garbage after it was frozen is found by a forced collection alone."""
+    knot = Knot()
+    there = ref(knot)
+    collect(everything=False)
+    del knot
+    collect(everything=False)
+    assert there() is not None
+    found, seconds = collect(everything=True)
+    assert there() is None
+    assert found >= 1
+    assert seconds > 0
+
+
+@pytest.mark.usefixtures("_collector_off")
+async def test_the_task_collects_when_the_service_rests(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Garbage of a build goes when nothing else comes; how long that took is told."""
+    load = BUSY
+    monkeypatch.setattr(collector, "_LONG", 0.0)
+    with structlog.testing.capture_logs() as logs:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(Collector(lambda: load).run)
+            there = ref(Knot())
+            await trio.sleep(100)
+            assert there() is not None
+            load = IDLE
+            await trio.sleep(REST + 2)
+            assert there() is None
+            nursery.cancel_scope.cancel()
+    [line] = [line for line in logs if line["event"] == "garbage collected"]
+    assert line["reason"] == "idle"
+    assert line["seconds"] > 0
+    assert line["objects"] >= 1
+
+
+@pytest.mark.usefixtures("_collector_off")
+async def test_the_task_collects_while_builds_run_where_it_must(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Garbage that piles up beside a build that never ends is found."""
+    monkeypatch.setattr(collector, "MOST_UNEXPLAINED", 20_000)
+    with structlog.testing.capture_logs() as logs:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(Collector(lambda: BUSY).run)
+            for _ in range(100_000):
+                Knot()
+            await trio.sleep(3)
+            nursery.cancel_scope.cancel()
+    [line] = [line for line in logs if line["event"] == "garbage collected"]
+    assert (line["reason"], line["log_level"]) == ("memory that no build explains", "warning")
+    assert line["objects"] >= 100_000
+    assert line["blocks"] < line["blocks_before"] - 20_000
+
+
+async def test_a_service_says_what_it_has_to_do_with(autojump_clock: MockClock) -> None:
+    """Builds and their components count from their acceptance to their end."""
+    async with open_service(script=ignore) as site:
+        assert site.service._load() == IDLE
+        await site.submit(document("abc"))
+        await trio.sleep(1)
+        assert site.service._load() == Load(1, 3, 0)
+        for name in "abc":
+            site.cloud.answer(name)
+        await trio.sleep(1)
+        assert site.service._load().idle
