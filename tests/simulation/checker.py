@@ -86,6 +86,7 @@ class Checker:
             "report left": self._report_left,
             "report arrived": self._report_arrived,
             "answers": self._answers,
+            "remembers": self._remembers,
             "submits": lambda step: self._times.submitted(step.build, step.time),
             "progress left": self._progress,
             "reply arrived": lambda step: self._replies.arrived(step.detail, step.time),
@@ -495,6 +496,9 @@ class Checker:
 
     def _progress(self, step: Step) -> None:
         self._times.told(step.build, self._builds[step.build], step.who, json.loads(step.detail), self._now)
+
+    def _remembers(self, step: Step) -> None:
+        self._wrong(f"{step.build}: it is over, and {step.who} keeps it in memory")
 
     # Replies.
 

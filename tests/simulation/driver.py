@@ -20,6 +20,7 @@ from simulation import determinism
 from simulation.clocks import Clocks
 from simulation.connectors import TYPES, Connector
 from simulation.faults import Faults
+from simulation.memory import Memory
 from simulation.network import SimBus
 from simulation.operators import Operator
 from simulation.processes import WHO, Process
@@ -59,6 +60,7 @@ class Driver:
             retries=parse_retry_rules(scenario.operating.retries),
         )
         self.world.broker.size = scenario.cluster.servers
+        self.memory = Memory()
         self.clocks = Clocks(scenario.clocks)
         self.processes: list[Process] = []
         self.connectors = [
@@ -108,6 +110,8 @@ class Driver:
                 await self._all_over()
                 self.stuck = False
             await trio.sleep(_AFTERMATH)
+            for who, build in self.memory.kept(lambda build: build in self.over):
+                self.trace.add("remembers", who, build)
             self.trace.add("end")
             nursery.cancel_scope.cancel()
         return self.trace
@@ -211,7 +215,11 @@ def simulate(seed: int) -> Driver:
         drivers.append(driver)
         # Its default was bound when the module was imported.
         store = partial(JetStreamStore, wall_clock=driver.clocks.wall_clock)
-        with driver.clocks.in_use(), mock.patch.object(scheduler.process, "JetStreamStore", store):
+        with (
+            driver.memory.watched(),
+            driver.clocks.in_use(),
+            mock.patch.object(scheduler.process, "JetStreamStore", store),
+        ):
             await driver.run()
 
     def log(level: str, event: JSON) -> None:

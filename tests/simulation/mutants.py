@@ -462,6 +462,17 @@ def _clocks_that_begin_anew() -> list[Patch]:
     return [(BuildClock, "__init__", forgetful), (BuildClock, "go_on_after", lambda *_: None)]
 
 
+def _a_cycle_in_each_build() -> list[Patch]:
+    """A finished build refers to itself, and stays until garbage is collected."""
+    init = Walk.__init__
+
+    def knotted(walk: Walk, *args: Any, **options: Any) -> None:
+        init(walk, *args, **options)
+        vars(walk)["itself"] = walk
+
+    return [(Walk, "__init__", knotted)]
+
+
 def _no_second_listener() -> list[Patch]:
     """Replies come in on one connection."""
     init = Connectors.__init__
@@ -525,6 +536,7 @@ _MAKERS: tuple[Callable[[], list[Patch]], ...] = (
     _clocks_that_begin_anew,
     _pauses_by_the_clock_of_the_next_process,
     _no_second_listener,
+    _a_cycle_in_each_build,
 )
 MUTANTS: Mapping[str, Callable[[], list[Patch]]] = {
     maker.__name__.strip("_").replace("_", " "): maker for maker in _MAKERS
