@@ -72,6 +72,9 @@ def aims(seed: int, begin: float, operating: Operating, *, wide: bool) -> list[A
         found.append(Aim(begin, "cut at", 1.0, rng.choice((0, 2, 4, 6)), "report left"))
     elif chance < 0.15:
         found.append(Aim(begin - 0.2, "connector dies", 30.0, rng.randrange(len(TYPES))))
+    elif chance < 0.23:
+        # Away for longer than many an attempt may take.
+        found.append(Aim(begin + rng.uniform(0.2, 1.2), "broker", 12.0, 2 * rng.randrange(100)))
     pause = next((order for order in operating.orders if order.verb == "pause"), None)
     if pause is not None and rng.random() < 0.5:
         found.append(Aim(pause.at, "crash at", 0.05, 0, "told left"))
