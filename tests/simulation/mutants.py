@@ -129,12 +129,18 @@ def _sending_after_an_error() -> list[Patch]:
 
 def _starts_that_are_not_withdrawn() -> list[Patch]:
     """A component whose start was persisted when another failed is not put back."""
-    append = JetStreamStore.append
+    append, note = JetStreamStore.append, JetStreamStore.note
+
+    def kept(events: Sequence[Event]) -> list[Event]:
+        return [event for event in events if not isinstance(event, Withdrawn)]
 
     async def forgetful(store: JetStreamStore, build: str, events: Sequence[Event]) -> None:
-        await append(store, build, [event for event in events if not isinstance(event, Withdrawn)])
+        await append(store, build, kept(events))
 
-    return [(JetStreamStore, "append", forgetful)]
+    def careless(store: JetStreamStore, build: str, *events: Event, **options: Any) -> Any:
+        return note(store, build, *kept(events), **options)
+
+    return [(JetStreamStore, "append", forgetful), (JetStreamStore, "note", careless)]
 
 
 def _a_lost_outcome() -> list[Patch]:
