@@ -32,6 +32,7 @@ from scheduler.events import (
 from scheduler.records import Elsewhere, Position, Status, decode_record
 from simulation.gauges import Gauges
 from simulation.knowledge import Attempt, Build, Component, Reply
+from simulation.ordering import Ordering
 from simulation.replies import Replies
 from simulation.rulebook import Rulebook
 from simulation.scenario import Scenario, dependencies
@@ -64,6 +65,7 @@ class Checker:
         self._gauges = Gauges(scenario, self._rulebook, self._wrong)
         self._times = Times(scenario, self._wrong)
         self._replies = Replies(scenario, self._wrong)
+        self._ordering = Ordering(scenario, self._rulebook, self._wrong)
         self._builds: dict[str, Build] = {}
         for document in scenario.builds:
             needed = dependencies(document)
@@ -186,11 +188,13 @@ class Checker:
                 self._worked.setdefault(who, self._now)
                 build.loaded[who] = n
                 self._times.taken_up(name, who, self._now)
+                self._ordering.accepted(build)
             case Loading():
                 self._taken_up(name, build, n, who)
                 self._load(build, n, who)
                 self._gauges.taken_up(name, who)
             case Started(component=component, attempt=attempt):
+                self._ordering.started(build, component)
                 self._started(name, build, n, component, attempt)
             case Sent(component=component, attempt=attempt):
                 one = build.components[component].attempt(attempt)
@@ -203,7 +207,9 @@ class Checker:
             case Retrying(component=component):
                 self._retrying(name, build, n, component, event)
             case Settled(component=component, body=body):
+                in_flight = build.components[component].current is not None
                 self._settled(name, build, n, component, body)
+                self._ordering.settled(build, component, in_flight=in_flight)
             case Reported(run=run):
                 build.run(run).reported_at = n
                 if not build.run(run).published:

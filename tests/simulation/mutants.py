@@ -14,13 +14,14 @@ import trio
 from attrs import evolve
 
 from scheduler.build import Walk
+from scheduler.build.frontier import Frontier
 from scheduler.bus import Bus
 from scheduler.captured import Captured
 from scheduler.clock import BuildClock
 from scheduler.config import Settings
 from scheduler.connector import Connectors
 from scheduler.errors import BusError, TemplateError, WrongLastSequence
-from scheduler.events import Accepted, Cancelled, Event, Paused, Sent, Settled, Started, Supplied, Withdrawn
+from scheduler.events import Accepted, Cancelled, Event, Paused, Sent, Settled, Supplied, Withdrawn
 from scheduler.history import History
 from scheduler.jetstream.api import Ack, JetStream
 from scheduler.jetstream.streams import report_subject
@@ -45,16 +46,11 @@ Patch: TypeAlias = tuple[object, str, object]
 
 def _no_write_ahead() -> list[Patch]:
     """A request leaves while its start is still being persisted."""
-    append = JetStreamStore.append
 
-    async def hasty(store: JetStreamStore, build: str, events: Sequence[Event]) -> None:
-        if events and isinstance(events[0], Started):
-            store.note(build, *events)
-            await trio.lowlevel.checkpoint()
-        else:
-            await append(store, build, events)
+    async def hasty(*_: object) -> None:
+        await trio.lowlevel.checkpoint()
 
-    return [(JetStreamStore, "append", hasty)]
+    return [(JetStreamStore, "persisted", hasty)]
 
 
 def _accepted_too_early() -> list[Patch]:
@@ -148,37 +144,39 @@ def _a_lost_outcome() -> list[Patch]:
     note = JetStreamStore.note
     count = 0
 
-    def forgetful(store: JetStreamStore, build: str, *events: Event) -> None:
+    def forgetful(store: JetStreamStore, build: str, *events: Event, **options: Any) -> int:
         nonlocal count
-        count += any(isinstance(event, Settled) for event in events)
-        if count % 5:
-            note(store, build, *events)
+        lost = any(isinstance(event, Settled) for event in events)
+        count += lost
+        if not lost or count % 5:
+            return note(store, build, *events, **options)
+        return 0
 
     return [(JetStreamStore, "note", forgetful)]
 
 
 def _a_lost_wake_up() -> list[Patch]:
-    """Whoever waits for a component that had to be awaited is not woken."""
-    settle = Walk._settle
+    """Of the components that a completion makes due the last one is passed over."""
+    settle = Frontier.settle
 
-    def silent(walk: Walk, vertex: int) -> None:
-        walk._awaited.pop(vertex, None)
-        settle(walk, vertex)
+    def silent(frontier: Frontier, vertex: int) -> list[int]:
+        return settle(frontier, vertex)[:-1]
 
-    return [(Walk, "_settle", silent)]
+    return [(Frontier, "settle", silent)]
 
 
 def _dependents_that_do_not_wait() -> list[Patch]:
     """What an outcome allows is persisted before the outcome is."""
     note = JetStreamStore.note
 
-    def late(store: JetStreamStore, build: str, *events: Event) -> None:
+    def late(store: JetStreamStore, build: str, *events: Event, **options: Any) -> int:
         settled = [event for event in events if isinstance(event, Settled)]
-        note(store, build, *[event for event in events if event not in settled])
+        number = note(store, build, *[event for event in events if event not in settled], **options)
         if settled:
             task = store._nursery
             assert task is not None
             task.start_soon(later, store, build, settled)
+        return number
 
     async def later(store: JetStreamStore, build: str, events: Sequence[Event]) -> None:
         await trio.sleep(0.2)
@@ -503,6 +501,27 @@ def _pauses_by_the_clock_of_the_next_process() -> list[Patch]:
     return [(Loader, "_journey", credulous)]
 
 
+def _siblings_in_any_order() -> list[Patch]:
+    """What one completion makes due leaves as it comes."""
+    settle = Frontier.settle
+
+    def shuffled(frontier: Frontier, vertex: int) -> list[int]:
+        return settle(frontier, vertex)[::-1]
+
+    return [(Frontier, "settle", shuffled)]
+
+
+def _slots_before_dependents() -> list[Patch]:
+    """A slot is given out before what its completion has made due stands in the queue."""
+    land = Walk._land
+
+    def hasty(walk: Walk, vertex: int) -> None:
+        walk._give_back(vertex)
+        land(walk, vertex)
+
+    return [(Walk, "_land", hasty)]
+
+
 _MAKERS: tuple[Callable[[], list[Patch]], ...] = (
     _no_write_ahead,
     _accepted_too_early,
@@ -543,6 +562,8 @@ _MAKERS: tuple[Callable[[], list[Patch]], ...] = (
     _pauses_by_the_clock_of_the_next_process,
     _no_second_listener,
     _a_cycle_in_each_build,
+    _siblings_in_any_order,
+    _slots_before_dependents,
 )
 MUTANTS: Mapping[str, Callable[[], list[Patch]]] = {
     maker.__name__.strip("_").replace("_", " "): maker for maker in _MAKERS
