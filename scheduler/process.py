@@ -75,7 +75,9 @@ async def run_service(settings: Settings) -> int:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(stopping.watch, signals, nursery.cancel_scope)
             async with _open_bus(settings) as (bus, listener):
-                service = Service(settings, bus, await open_store(settings, bus), listener=listener, collects=True)
+                service = Service(
+                    settings, bus, await open_store(settings, bus), listener=listener, collects=True
+                )
                 stopping.service = service
                 await service.run()
             nursery.cancel_scope.cancel()

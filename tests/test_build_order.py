@@ -333,7 +333,7 @@ async def test_a_slot_is_given_out_when_the_dependents_stand_in_the_queue(
 ) -> None:
     """With one slot the chain that all waits for goes first, link by link; the singles fill what is left."""
     edges = list(pairwise(CHAIN))
-    limits = {"options": {"limits": {"slot.*.*": 1}}} if own else {}
+    limits: dict[str, Any] = {"options": {"limits": {"slot.*.*": 1}}} if own else {}
     value = document([change(name, kind="slot") for name in [*SINGLES, *CHAIN]], edges, **limits)
     options = {} if own else {"rules": parse_limits("slot.*.*=1")}
     async with standing(store, value, **options) as stand:
