@@ -25,6 +25,8 @@ from scheduler.timers import Timer, Timers
 REPLY: Final = "scheduler.reply."
 """What reply subjects begin with."""
 MAYBE_MISSED: Final = "it may have been answered while the broker was away"
+KEY: Final = "Scheduler-Component-Key"
+"""The header that is the same over all attempts of a component."""
 FIRST_PAUSE: Final = 0.05
 """Seconds until a request that nobody received goes out again, the first time; then longer."""
 _LAST_PAUSE = 2.0
@@ -192,7 +194,7 @@ class Call:
                 request.subject,
                 request.body,
                 reply=f"{REPLY}{self.token}",
-                headers={"Nats-Msg-Id": attempt_header(request.attempt)},
+                headers={"Nats-Msg-Id": attempt_header(request.attempt), KEY: attempt_header(request.key)},
             )
         except BusError as error:
             self.deliver(failure(f"the request cannot be sent: {error}", retryable=False))

@@ -61,7 +61,7 @@ Also in a build that is over: it then runs once more, from where it stood.""",
     "skip": """Go on as if a component were done.
 
 What depends on it may need what its connector would have returned: --output.""",
-    "extend": """Give a component that runs more seconds until its timeout.""",
+    "extend": """Give a component that runs more time until its timeout.""",
     "limit": """Change how many requests of a build run at a time, or start in a period.
 
 For patterns of subjects: 'vpc.create.*=5' or '*.create.aws=20/s'.""",
@@ -100,7 +100,10 @@ _EPILOGUE = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command that ``arguments`` name (those of the process by default) and return the exit code."""
+    """Run the command that ``arguments`` name (those of the process by default) and return the exit code.
+
+    Without any the service runs, unless somebody typed that at a terminal.
+    """
     tokens = list(sys.argv[1:] if arguments is None else arguments)
     if tokens == ["--version"]:
         # Answered without loading anything.
@@ -112,6 +115,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     _forget_empty_variables()
     try:
+        if not tokens and sys.stdin.isatty() and sys.stdout.isatty():
+            from scheduler.commands.usage import overview  # noqa: PLC0415 - `--version` does without
+
+            sys.stdout.write(overview({"serve": "Take builds from NATS and run them.", **_LAZY}, __version__))
+            return OK
         return _dispatch(tokens)
     except InvalidSettings as error:
         _complain(str(error))
@@ -137,16 +145,14 @@ def _forget_empty_variables() -> None:
 def _dispatch(tokens: Sequence[str]) -> int:
     from cyclopts import CycloptsError  # noqa: PLC0415 - `--version` does without
 
+    from scheduler.commands.usage import command_first, explain  # noqa: PLC0415
+
+    tokens, other = command_first(tokens, _COMMANDS)
+    app = build_app()
     try:
-        result = build_app()(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+        result = app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
-        first = next((token for token in tokens if not token.startswith("-")), None)
-        if first is not None and first == tokens[0] and first not in _COMMANDS:
-            raise InvalidSettings(
-                f"there is no command {first!r}: the commands are {', '.join(_COMMANDS)}"
-            ) from None
-        text = " ".join(str(error).split())
-        raise InvalidSettings(f"{text} See scheduler --help.") from None
+        raise InvalidSettings(explain(app, tokens, other, error, _COMMANDS)) from None
     return result if isinstance(result, int) else OK
 
 

@@ -16,12 +16,9 @@ from scheduler.errors import BusError, JetStreamError, JetStreamUnavailable, Mes
 from scheduler.jetstream.api import JetStream
 from scheduler.jetstream.objects import Objects
 from scheduler.jetstream.streams import REPORTS, SUBJECT_HEADER, UPLOADS, report_subject
+from scheduler.model import BUILD_ACTIONS
 
-INTAKE_ACTIONS = frozenset(
-    f"{prefix}.{verb}"
-    for prefix in ("build", "service")
-    for verb in ("create", "delete", "import", "patch", "sync")
-)
+INTAKE_ACTIONS = frozenset(BUILD_ACTIONS)
 """The actions that are subjects as well, on which a scheduler takes builds."""
 
 _LOOK = 2.0
@@ -56,7 +53,9 @@ async def submit(bus: Bus, action: str, data: bytes, build: str = "") -> Answer:
 
     Raises:
         NoResponders: no scheduler listens.
-        MessageTooLarge: the build is over ``max_payload``, and there is no object store.
+        NotPermitted: this user may not submit builds.
+        MessageTooLarge: the build is over ``max_payload``, and there is no object store, or this user may not
+            use it: then the cause is NotPermitted.
         BusError: the bus cannot be used.
     """
     try:
@@ -89,8 +88,9 @@ async def _submit_by_object(
     name = f"{UPLOADS}{secrets.token_hex(8)}.json"
     try:
         await objects.put(name, data)
-    except (JetStreamUnavailable, JetStreamError):
-        raise too_large from None
+    except (JetStreamUnavailable, JetStreamError) as error:
+        # That this user may not use the store is worth knowing; that there is none is not.
+        raise too_large from error.__cause__
     try:
         return await bus.request(action, msgspec.json.encode({"id": build, "object": name}))
     finally:

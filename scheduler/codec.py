@@ -15,10 +15,26 @@ import msgspec
 from attrs import frozen
 from cattrs import Converter
 
-from scheduler.errors import InvalidBuild, InvalidJSON, InvalidRule, Problem
+from scheduler.errors import InvalidBuild, InvalidJSON, InvalidRule, OverLimit, Problem
+from scheduler.keys import mistakable
 from scheduler.limits import DEFAULT_LIMITS, Limits
-from scheduler.model import ATTEMPTS, PSEUDO_IDS, SETTINGS, Action, Build, Change, Component, Edge, State
-from scheduler.rules import Retry, read_retry
+from scheduler.malformed import explain
+from scheduler.model import (
+    ATTEMPTS,
+    BUILD_ACTIONS,
+    DEFAULT_BUILD_ACTION,
+    PSEUDO_IDS,
+    SETTINGS,
+    Action,
+    Build,
+    Change,
+    Component,
+    Edge,
+    State,
+    written,
+)
+from scheduler.nearly import nearly
+from scheduler.rules import Retry, found, in_seconds, read_retry
 from scheduler.secretnames import has_secret_names
 from scheduler.strictjson import Raw, decode, encode, encode_sorted, kind, split_list, split_object
 
@@ -26,9 +42,6 @@ Document: TypeAlias = dict[str, Any]
 _T = TypeVar("_T")
 
 _BUILD_ID = re.compile(r"[A-Za-z0-9._:@/-]{1,128}")
-# Not just any subject: a report on `vpc.create.aws.done` would be a reply to another build's component.
-_BUILD_ACTION = re.compile(r"(build|service|environment)(\.[A-Za-z0-9_-]{1,64}){1,7}")
-_LONGEST_ACTION = 256
 _UNSAFE_IN_TOKEN = re.compile(rb"[^A-Za-z0-9_-]")
 _ACTIONS = {action.value: action for action in Action}
 _STATES = {state.value: state for state in State} | {"": State.WAITING, None: State.WAITING}
@@ -61,6 +74,8 @@ class Parsed:
     """For each of the build's changes, its position in the submitted list."""
     edge_places: tuple[int, ...]
     """For each of the build's edges, its position in the submitted list."""
+    names: frozenset[str]
+    """The names of all fields of its components and changes that begin with ``_``."""
     problems: tuple[Problem, ...]
 
 
@@ -72,11 +87,20 @@ class _Malformed(Exception):
         self.problems = problems
 
 
-def parse_build(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Parsed:
+def parse_build(
+    data: bytes, limits: Limits = DEFAULT_LIMITS, *, action: str | None = None, accepted: bool = False
+) -> Parsed:
     """Read a submitted build; what is wrong with single elements is collected, not raised.
 
     It is decoded piece by piece: a problem is then named with the component it is in, and no single call
     into the decoder holds the interpreter for long, whatever the size of the build.
+
+    Args:
+        data: its JSON.
+        limits: bounds on what it may hold.
+        action: one of `BUILD_ACTIONS`: what the build is, whatever it says itself. None: what it says where
+            that is one of them, and otherwise ``build.create``.
+        accepted: it was accepted once, perhaps by a version that took what this one refuses.
 
     Raises:
         InvalidBuild: it is not a JSON object, or a list is over its limit. Whatever else is known to be
@@ -85,34 +109,63 @@ def parse_build(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Parsed:
     try:
         members = split_object(data, limits)
     except InvalidJSON as error:
-        raise InvalidBuild("invalid", [Problem("", f"a build is a JSON object: {error}")]) from None
-    reader = _Reader(limits)
-    fields = {key: reader.read(key, raw, level=1) for key, raw in members.items() if key not in _LISTS}
+        raise InvalidBuild(
+            "invalid", [Problem("", f"a build is a JSON object: {_located(data, error)}")]
+        ) from None
+    reader = _Reader(limits, data, accepted=accepted)
+    fields = {
+        key: reader.read(key, raw, level=1)
+        for key, raw in members.items()
+        if key not in _LISTS or _is_null(raw)
+    }
     build_id = reader.take("id", lambda: _build_id(fields)) or ""
-    action = reader.take("action", lambda: _build_action(fields)) or ""
+    if action is None:
+        action = own if (own := fields.get("action")) in BUILD_ACTIONS else DEFAULT_BUILD_ACTION
+    # Part of the content: the same bytes on another subject are another build.
+    fields["action"] = action
+    reader.note("action", action)
     components, _ = reader.elements("components", members, Component, limits.max_components)
     changes, places = reader.elements("changes", members, Change, limits.max_changes)
     edges, edge_places = reader.elements("edges", members, Edge, limits.max_edges)
     if reader.over_limit:
         raise InvalidBuild("limit", reader.problems)
-    build = Build(build_id, action, components, changes, edges, fields)
+    absent = frozenset(name for name in _LISTS if name not in members)
+    build = Build(build_id, action, components, changes, edges, fields, absent)
+    names = frozenset(name for name in reader.names if name.startswith("_"))
     return Parsed(
-        build, reader.digest(), frozenset(reader.known), places, edge_places, tuple(reader.problems)
+        build, reader.digest(), frozenset(reader.known), places, edge_places, names, tuple(reader.problems)
     )
 
 
+def _located(data: bytes, error: InvalidJSON, part: bytes | None = None) -> str:
+    """What an error says of a build or of a part of it, with line and column where it is about its text."""
+    if isinstance(error, OverLimit):
+        return str(error)
+    # Should the same bytes stand there twice, the first are wrong in the same way.
+    return explain(data, error.what, error.at, 0 if part is None else data.find(part))
+
+
 _LISTS = ("components", "changes", "edges")
+_REQUIRED = ("_component_id", "_component", "_provider", "_action")
 _SHARED = ("_component_id", "_component", "_provider", "source", "destination")
+
+
+def _is_null(raw: Raw) -> bool:
+    # Of a list of megabytes no copy is made for this.
+    return len(memoryview(raw)) == 4 and bytes(raw) == b"null"
 
 
 class _Reader:
     """Collects problems while a build is read."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, data: bytes, *, accepted: bool) -> None:
         self.limits = limits
+        self.accepted = accepted
+        self.data = data
         self.problems: list[Problem] = []
         self.over_limit = False
         self.known: set[str] = set()
+        self.names: set[str] = set()
         self._digests: dict[str, bytes] = {}
         # The same few words stand in every component, and its id in every edge to it: kept once.
         self._words: dict[str, str] = {}
@@ -121,10 +174,14 @@ class _Reader:
         try:
             value = decode(raw, self.limits, level=level)
         except InvalidJSON as error:
-            self.problems.append(Problem(place, str(error)))
+            self.problems.append(Problem(place, _located(self.data, error, bytes(raw))))
             return None
-        self._digests[place] = blake2b(encode_sorted(value)).digest()
+        self.note(place, value)
         return value
+
+    def note(self, place: str, value: Any) -> None:
+        """``value`` stands at ``place``, as far as the fingerprint goes."""
+        self._digests[place] = blake2b(encode_sorted(value)).digest()
 
     def digest(self) -> bytes:
         """A fingerprint of everything that was read: 16 bytes."""
@@ -151,7 +208,7 @@ class _Reader:
         digest = blake2b()
         self._digests[name] = digest.digest()
         raw_list = members.get(name)
-        if raw_list is None or bytes(raw_list) == b"null":
+        if raw_list is None or _is_null(raw_list):
             return (), ()
         try:
             raws = split_list(raw_list, self.limits)
@@ -181,12 +238,15 @@ class _Reader:
                 value = decode(data, self.limits, level=2)
                 digest.update(encode_sorted(value) + b",")
                 if type(value) is dict:
+                    if not (self.accepted or cls is Edge):
+                        self.problems += mistakable(f"{name}[{position}]", value)
                     self._share(value)
+                    self.names.update(value)
                     if type(one := value.get("_component_id")) is str:
                         ids.append((position, one))
                 items.append(structure(value, cls))
             except InvalidJSON as error:
-                self.problems.append(Problem(f"{name}[{position}]", str(error)))
+                self.problems.append(Problem(f"{name}[{position}]", _located(self.data, error, data)))
             except _Malformed as error:
                 self.problems.extend(
                     Problem(f"{name}[{position}]{inner.place and '.'}{inner.place}", inner.message)
@@ -260,15 +320,6 @@ def _build_id(document: Document) -> str:
     return value
 
 
-def _build_action(document: Document) -> str:
-    value = document.get("action")
-    if not isinstance(value, str) or len(value) > _LONGEST_ACTION or not _BUILD_ACTION.fullmatch(value):
-        found = repr(value[:128]) if isinstance(value, str) else kind(value)
-        text = f"such as 'build.create' (it becomes the subject of the report); it is {found}"
-        raise _Malformed([Problem("", text)])
-    return value
-
-
 def _object(value: Any) -> Document:
     if type(value) is not dict:
         raise _Malformed([Problem("", f"expected an object, got {kind(value)}")])
@@ -280,8 +331,14 @@ def _text(value: Document, key: str, problems: list[Problem]) -> str:
     if isinstance(text, str) and text:
         return text
     found = "missing" if key not in value else "empty" if text == "" else f"{kind(text)}, not a string"
+    if key not in value and (meant := [name for name in value if _is_nearly(name, key)]):
+        found += f"; there is {meant[0][:64]!r}"
     problems.append(Problem(key, f"required, and it is {found}"))
     return ""
+
+
+def _is_nearly(name: str, key: str) -> bool:
+    return name.startswith("_") and name not in _REQUIRED and nearly(name, (key,)) is not None
 
 
 def _component_id(value: Document, problems: list[Problem]) -> str:
@@ -349,8 +406,7 @@ def _timeout(fields: Document, problems: list[Problem]) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= _MAX_TIMEOUT:
-        found = value if isinstance(value, int | float) and abs(value) < 1e15 else kind(value)
-        text = f"seconds, above 0 and at most {_MAX_TIMEOUT:.0f}; it is {found}"
+        text = f"seconds, above 0 and at most {_MAX_TIMEOUT:.0f}; it is {found(value)}{in_seconds(value)}"
         problems.append(Problem("_timeout", text))
         return None
     return float(value)
@@ -394,7 +450,8 @@ def _unstructure_edge(edge: Edge) -> Document:
 
 
 def _unstructure_build(build: Build) -> Document:
-    return {**build.fields, **{name: _converter.unstructure(getattr(build, name)) for name in _LISTS}}
+    lists = {name: _converter.unstructure(getattr(build, name)) for name in _LISTS}
+    return {**build.fields, **written(lists, build.fields, build.absent)}
 
 
 def _make_converter() -> Converter:

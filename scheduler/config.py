@@ -22,7 +22,7 @@ from scheduler.patterns import EVERY, FORM, first_match, read_pattern
 from scheduler.rules import LimitRule, Retry, parse_limits, parse_retries, retry_for
 from scheduler.subjects import token_problem
 from scheduler.template import OnUnresolved, Templates
-from scheduler.text import mask_url, printable
+from scheduler.text import DURATIONS, mask_url, printable, read_duration, write_duration
 
 StoreName: TypeAlias = Literal["auto", "jetstream", "ernest", "memory"]
 LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
@@ -55,8 +55,12 @@ class Range(NamedTuple):
 
     low: float
     high: float
+    duration: bool = False
+    """Whether it is a number of seconds, that may be written with units."""
 
     def __str__(self) -> str:
+        if self.duration:
+            return f"a duration from {write_duration(self.low)} to {write_duration(self.high)}"
         kind = "a whole number" if self.whole else "a number"
         return f"{kind} from {_plain(self.low)} to {_plain(self.high)}"
 
@@ -71,12 +75,12 @@ def _plain(number: float) -> str:
 
 
 RANGES = {
-    "attempt_timeout": Range(0.001, 30 * _DAY),
-    "start_timeout": Range(0.001, 3_600.0),
-    "store_timeout": Range(0.001, 3_600.0),
-    "grace": Range(0.0, 3_600.0),
-    "broker_grace": Range(0.0, 30 * _DAY),
-    "keep": Range(0.0, 3_650 * _DAY),
+    "attempt_timeout": Range(0.001, 30 * _DAY, duration=True),
+    "start_timeout": Range(0.001, 3_600.0, duration=True),
+    "store_timeout": Range(0.001, 3_600.0, duration=True),
+    "grace": Range(0.0, 3_600.0, duration=True),
+    "broker_grace": Range(0.0, 30 * _DAY, duration=True),
+    "keep": Range(0.0, 3_650 * _DAY, duration=True),
     # JetStream has no more.
     "replicas": Range(1, 5),
     "reply_bytes": Range(16 * _MEBIBYTE, 1_024 * _GIBIBYTE),
@@ -143,20 +147,24 @@ def parse_number(name: str, text: str, allowed: Range | None = None) -> float:
         InvalidSettings: it is none, is not finite, or is out of range.
     """
     allowed = allowed or RANGES[name]
-    kind: Callable[[str], float] = int if allowed.whole else float
+    kind: Callable[[str], float] = read_duration if allowed.duration else int if allowed.whole else float
     try:
         value = kind(text)
     except ValueError:
-        raise invalid(name, text, f"is not {allowed}") from None
-    _check_range(name, value, allowed)
+        raise invalid(name, text, _is_not(allowed)) from None
+    _check_range(name, value, allowed, text if allowed.duration else None)
     return value
 
 
-def _check_range(name: str, value: float, allowed: Range) -> None:
+def _check_range(name: str, value: float, allowed: Range, written: str | None = None) -> None:
     # Not a number is in no range: every comparison with it is false.
     whole = isinstance(value, int) and not isinstance(value, bool)
     if (allowed.whole and not whole) or not allowed.low <= value <= allowed.high:
-        raise invalid(name, value, f"is not {allowed}")
+        raise invalid(name, value if written is None else written, _is_not(allowed))
+
+
+def _is_not(allowed: Range) -> str:
+    return f"is not {allowed}{f', such as {DURATIONS}' if allowed.duration else ''}"
 
 
 def parse_servers(text: str) -> tuple[str, ...]:
@@ -189,20 +197,20 @@ def _is_server(url: str) -> bool:
 
 
 def parse_timeouts(text: str) -> Timeouts:
-    """``vpc.create.*=600, *.delete.*=300`` as pairs of a pattern and seconds.
+    """``vpc.create.*=10m, *.delete.*=300`` as pairs of a pattern and seconds.
 
     Raises:
-        InvalidSettings: a part of it is not of this form, or its seconds are out of range.
+        InvalidSettings: a part of it is not of this form, or its duration is out of range.
     """
     pairs = []
     for part in filter(None, (part.strip() for part in text.split(","))):
         pattern, equals, seconds = (piece.strip() for piece in part.partition("="))
         try:
-            value = float(seconds)
+            value = read_duration(seconds)
         except ValueError:
             equals = ""
         if not equals:
-            raise invalid("timeouts", part, "is not of the form PATTERN=SECONDS, such as vpc.create.*=600")
+            raise invalid("timeouts", part, "is not of the form PATTERN=DURATION, such as vpc.create.*=10m")
         pairs.append((_pattern("timeouts", pattern), value))
     _check_timeouts(tuple(pairs))
     return tuple(pairs)
@@ -213,7 +221,7 @@ def _check_timeouts(pairs: Timeouts) -> None:
     for pattern, seconds in pairs:
         _pattern("timeouts", pattern)
         if not allowed.low <= seconds <= allowed.high:
-            raise invalid("timeouts", f"{pattern}={seconds:g}", f"has seconds that are not {allowed}")
+            raise invalid("timeouts", f"{pattern}={write_duration(seconds)}", f"does not have {allowed}")
 
 
 def _pattern(name: str, text: str) -> str:
@@ -323,8 +331,10 @@ class Settings:
     """Seconds that the log of a build is kept after its end."""
     broker_grace: float = 600.0
     """Seconds without the broker, or its quorum, after which that is said loudly."""
-    templates: Templates = Templates.ALL
-    unresolved: OnUnresolved = OnUnresolved.ERROR
+    templates: Templates = field()
+    """With the Ernest store ``$(...)`` only, if nothing else is said: what its mapper makes relies on it."""
+    unresolved: OnUnresolved = field()
+    """With the Ernest store it is kept, if nothing else is said, for the same reason."""
     limits: Limits = DEFAULT_LIMITS
     attempt_timeout: float = 3_600.0
     """Seconds until a request without a reply has failed, where ``timeouts`` says nothing else."""
@@ -343,6 +353,14 @@ class Settings:
     """When what failed is sent again, where its build says nothing else."""
     log_level: LogLevel = "info"
     log_format: LogFormat = "auto"
+
+    @templates.default
+    def _default_templates(self) -> Templates:
+        return Templates.ERNEST if self.store == "ernest" else Templates.ALL
+
+    @unresolved.default
+    def _default_unresolved(self) -> OnUnresolved:
+        return OnUnresolved.KEEP if self.store == "ernest" else OnUnresolved.ERROR
 
     def __attrs_post_init__(self) -> None:
         for holder in (self, self.limits):

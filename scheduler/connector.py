@@ -356,7 +356,15 @@ class Connectors:
             self.deaf = self._connection
 
     def _on_refused(self, subject: str) -> None:
-        for call in list(self._by_token.values()):
-            if call.request.subject == subject and call.outgoing is not None:
+        calls = [
+            (call, call.outgoing)
+            for call in self._by_token.values()
+            if call.request.subject == subject and call.outgoing is not None and not call.answered
+        ]
+        too_large = [(call, outgoing.refused) for call, outgoing in calls if outgoing.refused is not None]
+        for call, error in too_large:
+            call.deliver(failure(f"the request cannot be sent: {error}", retryable=False))
+        if not too_large:
+            for call, _ in calls:
                 text = f"the broker does not permit us to publish on {subject}"
                 call.deliver(failure(text, retryable=False))

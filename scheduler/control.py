@@ -15,11 +15,20 @@ import trio
 from scheduler.bus import Bus, Message
 from scheduler.codec import decode_token
 from scheduler.discovery import Endpoint
-from scheduler.errors import BusError, Fenced, InvalidBuild, InvalidJSON, MessageTooLarge, Refused, StoreError
+from scheduler.errors import (
+    BusError,
+    Fenced,
+    InvalidBuild,
+    InvalidJSON,
+    MessageTooLarge,
+    Refused,
+    StoreError,
+    StreamNotFound,
+)
 from scheduler.graph import Vertex
-from scheduler.helm import Helm, retried, supplied
+from scheduler.helm import Helm, retry, supplied
 from scheduler.jetstream.reading import read
-from scheduler.jetstream.streams import REPORTS, SUBJECT_HEADER
+from scheduler.jetstream.streams import REPORTS, SUBJECT_HEADER, SUMMARY_HEADER
 from scheduler.loading import Loader
 from scheduler.plan import Plan
 from scheduler.prospects import Prospects
@@ -204,6 +213,11 @@ class Control:
         if not isinstance(self._store, JetStreamStore):
             return []
         found: dict[str, Document] = {}
+        try:
+            await self._store.js.info(REPORTS)
+        except StreamNotFound:
+            # Somebody has removed it. What runs can be told all the same.
+            return []
         reports = read(self._store.js, REPORTS, last_per_subject=True, headers_only=True)
         async with aclosing(reports) as batches:
             async for batch in batches:
@@ -217,7 +231,7 @@ class Control:
                         "status": "done" if how == "done" else "errored",
                         "run": int(run),
                         "ended": report.time / 1e9,
-                    }
+                    } | _read_summary(report.headers)
                     if int(run) >= found.get(build, document)["run"]:
                         found[build] = document
         return list(found.values())
@@ -328,8 +342,8 @@ class Control:
         said: list[tuple[str, int]] = []
 
         def decide(plan: Plan) -> Any:
-            events = plan.retry(_vertex(plan, document) if one else None)
-            said.append(retried(events))
+            events, text, components = retry(plan, _vertex(plan, document) if one else None)
+            said.append((text, components))
             return events
 
         seen = await self._reopen(build, decide)
@@ -399,6 +413,15 @@ def _elsewhere(build: str) -> str:
 def _done(seen: Seen, text: str, components: int | None = None) -> Document:
     answer: Document = {"id": seen.plan.build.id, "status": seen.status, "text": text}
     return answer if components is None else {**answer, "components": components}
+
+
+def _read_summary(headers: Mapping[str, str]) -> Document:
+    """What a stored report says of its build in a few words; nothing where an older version stored it."""
+    try:
+        document = decode(headers.get(SUMMARY_HEADER, "{}").encode())
+    except InvalidJSON:
+        return {}
+    return document if isinstance(document, dict) else {}
 
 
 def _read(data: bytes) -> Document:

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from scheduler.errors import InvalidRule
 from scheduler.patterns import FORM, first_match, read_pattern
+from scheduler.text import read_duration, write_duration
 
 Given = Sequence[tuple[str, float]]
 """Pairs of a subject pattern and seconds; the first that matches counts."""
@@ -98,7 +99,7 @@ def expectation(durations: Durations) -> Callable[[str], float]:
 
 
 def parse_durations(text: str) -> tuple[tuple[str, float], ...]:
-    """``vpc.create.*=30, *=5`` as pairs of a pattern and seconds.
+    """``vpc.create.*=2m30s, *=5`` as pairs of a pattern and seconds.
 
     Raises:
         InvalidRule: a part of it is not of this form; the message begins with that part.
@@ -107,15 +108,19 @@ def parse_durations(text: str) -> tuple[tuple[str, float], ...]:
     for part in filter(None, (part.strip() for part in text.split(","))):
         pattern, equals, number = (piece.strip() for piece in part.partition("="))
         try:
-            seconds = float(number)
+            seconds = read_duration(number)
         except ValueError:
             equals = ""
         if not equals:
-            raise InvalidRule(f"{part[:80]!r} is not of the form PATTERN=SECONDS, such as vpc.create.*=30")
+            raise InvalidRule(
+                f"{part[:80]!r} is not of the form PATTERN=DURATION, such as vpc.create.*=2m30s"
+            )
         read = read_pattern(pattern)
         if read is None:
             raise InvalidRule(f"{part[:80]!r} has a pattern that {FORM}")
         if not 0.0 <= seconds <= _LONGEST:
-            raise InvalidRule(f"{part[:80]!r} has seconds that are not from 0 to {_LONGEST:.0f}")
+            raise InvalidRule(
+                f"{part[:80]!r} has a duration that is not from 0s to {write_duration(_LONGEST)}"
+            )
         pairs.append((read, seconds))
     return tuple(pairs)

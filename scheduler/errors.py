@@ -18,10 +18,14 @@
     │   ├── InvalidSubject       a subject or header that must not reach the broker
     │   ├── MessageTooLarge      over the server's max_payload
     │   ├── NoResponders         nobody subscribes to a request's subject (503)
+    │   ├── NotPermitted         the broker's permissions forbid a request or a subscription
     │   ├── UnsupportedServer    the broker is too old or refuses our credentials
     │   ├── JetStreamUnavailable JetStream did not answer, or cannot work right now: to be asked again
+    │   │   ├── StreamUnheard    ... nobody listens on the subject: no stream has it
+    │   │   └── Unanswered       ... somebody listens, and did not answer in time
     │   └── JetStreamError       JetStream answered with an error
     │       ├── StreamNotFound   ... there is no such stream
+    │       ├── TooLargeForStream  ... no stream, or not this one, takes a message that large
     │       └── WrongLastSequence  ... somebody else wrote to the subject (compare-and-set)
     ├── Refused                  what an operator asks for makes no sense, or cannot be done now
     ├── StoreError               the store answered with an error
@@ -29,6 +33,7 @@
     │   ├── BuildLost            the store no longer knows the build
     │   ├── AlreadyLogged        the build's id has a log already
     │   ├── Fenced               another process writes the build's log: it is no longer ours
+    │   ├── LogRemoved           the build's log was removed by hand: nothing more can be persisted
     │   ├── LogMissing           the log of all builds is gone
     │   └── UnreadableLog        a build's log cannot be understood
     ├── BrokerError              the embedded broker could not be started
@@ -63,6 +68,13 @@ class InvalidDrawing(SchedulerError):
 
 class InvalidJSON(SchedulerError):
     """Bytes that are not strict JSON within the limits; the message says what and where."""
+
+    def __init__(self, message: str, *, what: str = "", at: int | None = None) -> None:
+        self.what = what or message
+        """The message without the place."""
+        self.at = at
+        """The byte where they are not, if that is known."""
+        super().__init__(message)
 
 
 class OverLimit(InvalidJSON):
@@ -126,16 +138,28 @@ class InvalidSubject(BusError):
 
 
 class MessageTooLarge(BusError):
-    """A message over the server's limit."""
+    """A message over the server's limit, or over what its streams take."""
 
-    def __init__(self, what: str, size: int, limit: int) -> None:
+    def __init__(self, what: str, size: int, limit: int, whose: str = "the server's max_payload") -> None:
         self.size = size
         self.limit = limit
-        super().__init__(f"{what} takes {size} bytes, over the server's max_payload of {limit} bytes")
+        super().__init__(f"{what} takes {size} bytes, over {whose} of {limit} bytes")
 
 
 class NoResponders(BusError):
     """Nobody subscribes to the subject of a request (the server's status 503)."""
+
+
+class NotPermitted(BusError):
+    """The broker's permissions do not let this user publish on a subject, or subscribe to it."""
+
+    def __init__(self, verb: str, subject: str) -> None:
+        self.refusal = f"the broker refused to {verb} {subject}"
+        """Without the cure, for those who can say what it means."""
+        super().__init__(
+            f"{self.refusal}: allow it in the broker's permissions"
+            " (`scheduler permissions` prints what each user needs)"
+        )
 
 
 class UnsupportedServer(BusError):
@@ -153,6 +177,14 @@ class ForeignAnswer(JetStreamUnavailable):
     """Another JetStream than ours acknowledged what was published: ours may have stored it, or not."""
 
 
+class StreamUnheard(JetStreamUnavailable):
+    """Nobody listens on a subject that a stream should have: it is gone, or JetStream is not ready yet."""
+
+
+class Unanswered(JetStreamUnavailable):
+    """Somebody listens, and has not answered in time."""
+
+
 class JetStreamError(BusError):
     """JetStream answered a request or a publish with an error."""
 
@@ -166,6 +198,10 @@ class JetStreamError(BusError):
 
 class StreamNotFound(JetStreamError):
     """There is no stream of that name."""
+
+
+class TooLargeForStream(JetStreamError):
+    """A message is larger than the server's streams take, or this one does: it was not stored."""
 
 
 class WrongLastSequence(JetStreamError):
@@ -206,6 +242,10 @@ class AlreadyLogged(StoreError):
 
 class Fenced(StoreError):
     """Another process has written to the build's log: nothing more may be written or sent for it here."""
+
+
+class LogRemoved(StoreError):
+    """A build's log is gone, and no scheduler has removed it: what this process holds is all there is."""
 
 
 class LogMissing(StoreError):

@@ -33,6 +33,9 @@ class Accepted:
     """Which forms of references it was accepted with."""
     unresolved: str = "error"
     """What a reference to nothing was when it was accepted."""
+    mark: str = ""
+    """A random text, another for each acceptance: what attempt ids end with, so that they are unequal also
+    where a build's id is used again. Empty in the logs of versions that drew none."""
 
 
 @frozen

@@ -101,7 +101,7 @@ class Track(Observer):
     def retries(self, vertex: Vertex, attempt: int, error: str, pause: float) -> None:
         """As `Observer.retries`."""
         event = self._end(vertex, "retrying", attempt)
-        event |= {"error": error[:_ERROR_SHOWN], "retry_in": round(pause, 3)}
+        event |= {"error": self._shown(error), "retry_in": round(pause, 3)}
         self.chronicle.note_failed(vertex, event["time"], pause)
 
     def settled(self, vertex: Vertex, attempt: int, error: str | None) -> None:
@@ -115,7 +115,7 @@ class Track(Observer):
         event = self._end(vertex, "completed" if error is None else "errored", attempt)
         self.chronicle.note_ended(vertex, event["time"])
         if error is not None:
-            event["error"] = error[:_ERROR_SHOWN]
+            event["error"] = self._shown(error)
         elif "seconds" in event and vertex not in self._supplied and vertex not in self._resumed:
             self._completed(self._plan.subject(vertex), event["seconds"])
 
@@ -133,6 +133,9 @@ class Track(Observer):
             if what == "skipped":
                 self._supplied.add(vertex)
             event["component"] = self._plan.graph.ids[vertex]
+
+    def _shown(self, error: str) -> str:
+        return self._plan.masked(error)[:_ERROR_SHOWN]
 
     def _end(self, vertex: Vertex, state: str, attempt: int) -> dict[str, Any]:
         now = self.chronicle.clock()

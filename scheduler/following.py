@@ -15,9 +15,11 @@ from attrs import define, field
 from scheduler.bus import Bus, Message
 from scheduler.client import decode_object, stored_report, whole_report
 from scheduler.codec import encode_token
-from scheduler.errors import BusError, SteeringError
+from scheduler.errors import BusError, NotPermitted, SteeringError
+from scheduler.loose import objects, text
+from scheduler.masking import Secrets
 from scheduler.progress import News, Progress, View
-from scheduler.steering import Document, get_build, get_summary
+from scheduler.steering import FORBIDDEN, Document, get_build, get_summary
 from scheduler.timeline import OVER
 
 FRAME = 0.25
@@ -29,6 +31,8 @@ _CATCH_UP = 5.0
 _MISSED_AFTER = 5.0
 """Seconds after which a build that is over, but whose report did not come, counts as reported unseen."""
 _SILENT_AFTER = 30.0
+_SILENT = frozenset({"nobody", "unreadable"})
+"""Codes by which no scheduler is there."""
 
 
 class _Head(msgspec.Struct):
@@ -48,6 +52,8 @@ class Following:
     """Answers with every component, and when they came; they go before the events."""
     catching_up: bool = False
     """Whether such an answer is awaited: events are kept until it is there."""
+    heard: float = float("-inf")
+    """When the last event came in."""
     answering: bool = False
     """Whether a scheduler answered the last question: it then knows better whether the build is over."""
     over_since: float | None = None
@@ -72,7 +78,8 @@ class Following:
     def _take_event(self, message: Message) -> None:
         document = decode_object(message.data)
         if document is not None and document.get("build") == self.build:
-            self.events.append((document, trio.current_time()))
+            self.heard = trio.current_time()
+            self.events.append((document, self.heard))
 
     def _take_report(self, message: Message, *, failed: bool) -> None:
         if self.ended.is_set():
@@ -91,6 +98,7 @@ async def open_following(bus: Bus, build: str, action: str) -> AsyncIterator[Fol
     """Listen for a build's events and its report; enter it before the build is submitted, or asked about.
 
     Raises:
+        SteeringError: ``forbidden``: the broker's permissions do not allow it.
         BusError: the bus cannot be used.
     """
     following = Following(build)
@@ -101,7 +109,11 @@ async def open_following(bus: Bus, build: str, action: str) -> AsyncIterator[Fol
             (f"{action}.done", lambda message: following._take_report(message, failed=False)),  # noqa: SLF001
             (f"{action}.error", lambda message: following._take_report(message, failed=True)),  # noqa: SLF001
         ):
-            subscription = await bus.subscribe(subject, handler)
+            try:
+                subscription = await bus.subscribe(subject, handler)
+            except NotPermitted as error:
+                text = f"this user may not follow builds: {error.refusal}"
+                raise SteeringError(FORBIDDEN, text) from None
             subscriptions.append(subscription)
         yield following
     finally:
@@ -141,12 +153,20 @@ async def _ask_again_and_again(bus: Bus, following: Following, progress: Progres
         if progress.behind:
             await _catch_up(bus, following)
         await trio.sleep(ASK)
-        answer = None
+        asked, answer, silent = trio.current_time(), None, True
         with trio.move_on_after(ASK):
             try:
                 answer = await get_summary(bus, progress.build)
-            except (SteeringError, BusError):
+                silent = False
+            except SteeringError as error:
+                # A refusal is an answer; and who may not ask learns nothing of it.
+                silent = error.code in _SILENT
+            except BusError:
                 answer = None
+        if not silent:
+            progress.silent = None
+        elif progress.silent is None:
+            progress.silent = max(asked, following.heard)
         progress.refresh(answer, trio.current_time())
         following.answering = answer is not None
         if answer is not None:
@@ -179,12 +199,15 @@ async def _show(bus: Bus, following: Following, progress: Progress, view: View) 
         now = trio.current_time()
         if bus.connected != connected:
             connected = bus.connected
+            progress.away = None if connected else now
+            progress.silent = None
             view.note("the broker is back" if connected else "the broker is away; waiting for it")
         if bus.generation != generation:
             generation, interrupted, told, heard = bus.generation, True, False, now
             progress.behind = True
         if following.events:
             heard = now
+            progress.silent = None
         view.update(_drain(following, progress), now)
         if following.ended.is_set():
             break
@@ -197,7 +220,7 @@ async def _show(bus: Bus, following: Following, progress: Progress, view: View) 
                 continue
         guessed = interrupted and not following.answering and now - heard > _MISSED_AFTER
         if over or (guessed and _is_over(progress)):
-            failed = progress.status == "errored" or bool(progress.errors)
+            failed = progress.status in {"errored", "cancelled"} or bool(progress.errors)
             view.note("its report was missed; this is what was heard of it")
             progress.finish({"error": progress.error or _first_error(progress)}, now, failed=failed)
             return
@@ -210,8 +233,22 @@ async def _show(bus: Bus, following: Following, progress: Progress, view: View) 
     following.catching_up = False
     now = trio.current_time()
     news = _drain(following, progress)
-    news += progress.finish(report, now, failed=following.failed)
+    news += progress.finish(_shown(report), now, failed=following.failed)
     view.update(news, now)
+
+
+def _shown(report: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A report for people: it says what connectors said, with secrets in it, and these it tells itself."""
+    changes = objects(report.get("changes"))
+    errors = [change for change in changes if isinstance(change.get("error"), str)]
+    if not errors and not isinstance(report.get("error"), str):
+        return report
+    secrets = Secrets.of_document(report)
+    shown = {**report, "error": secrets.mask(text(report.get("error")))}
+    if errors:
+        masked = {id(change): {**change, "error": secrets.mask(change["error"])} for change in errors}
+        shown["changes"] = [masked.get(id(change), change) for change in changes]
+    return shown
 
 
 def _drain(following: Following, progress: Progress) -> list[News]:
@@ -232,6 +269,6 @@ def _is_over(progress: Progress) -> bool:
 
 
 def _first_error(progress: Progress) -> str:
-    for component, text in progress.errors.items():
-        return f"{component}: {text}"
+    for component, error in progress.errors.items():
+        return f"{component}: {error}"
     return ""

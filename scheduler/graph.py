@@ -3,19 +3,14 @@
 Vertices are positions in the build's ``changes``; ids are looked up once, here.
 """
 
-from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeAlias
 
 from attrs import field, frozen
 
-Vertex: TypeAlias = int
+from scheduler.cycles import Knot, find_knots
 
-_MOST_CYCLES = 100
-"""How many cycles are named; a build with more has been told enough."""
-_SMALL_KNOT = 100
-"""Vertices up to which all elementary cycles of a knot are looked for."""
+Vertex: TypeAlias = int
 
 
 @frozen
@@ -105,138 +100,8 @@ class Graph:
                 todo.extend(self.dependencies[one])
         return found
 
-    def cycles(self) -> list[list[Vertex]]:
-        """Every elementary cycle, each a path that ends where it began.
-
-        There can be exponentially many. Where a knot holds more than can be named, the shortest cycle through
-        each of its edges is, as far as no cycle named before goes through it: at most 100 in all, and one at
-        least for every knot.
-        """
-        found: list[list[Vertex]] = []
+    def knots(self) -> list[Knot]:
+        """The cycles: one knot for all those that hang together, in the order of their vertices."""
         # Whatever has a layer is on no cycle: that settles it for nearly every build.
         rest = set(range(len(self.ids))).difference(*self.layers())
-        for knot in self._knots(rest):
-            most = max(1, _MOST_CYCLES - len(found))
-            every = list(islice(self._elementary(knot), most + 1)) if len(knot) <= _SMALL_KNOT else []
-            found.extend(every if 0 < len(every) <= most else islice(self._covering(knot), most))
-        return [[*cycle, cycle[0]] for cycle in found]
-
-    def _elementary(self, knot: list[Vertex]) -> Iterator[list[Vertex]]:
-        """All elementary cycles of a knot (Johnson's algorithm, without recursion)."""
-        knots = [knot]
-        while knots:
-            members = set(knots.pop())
-            start = min(members)
-            yield from self._through(start, members)
-            members.discard(start)
-            knots.extend(self._knots(members))
-
-    def _through(self, start: Vertex, members: set[Vertex]) -> Iterator[list[Vertex]]:
-        """The elementary cycles through ``start``; ``members`` all lie on cycles with it.
-
-        A vertex that led back to the path only stays blocked until one of those it leads to is free again.
-        """
-        path: list[Vertex] = []
-        trail: list[tuple[Vertex, Iterator[Vertex]]] = []
-        blocked: set[Vertex] = set()
-        frees: dict[Vertex, set[Vertex]] = {}
-        closing: set[Vertex] = set()
-
-        def enter(vertex: Vertex) -> None:
-            path.append(vertex)
-            trail.append((vertex, iter(self.dependents[vertex])))
-            blocked.add(vertex)
-            closing.discard(vertex)
-
-        enter(start)
-        while trail:
-            vertex, rest = trail[-1]
-            for dependent in rest:
-                if dependent == start:
-                    yield path.copy()
-                    closing.update(path)
-                elif dependent in members and dependent not in blocked:
-                    enter(dependent)
-                    break
-            else:
-                trail.pop()
-                path.pop()
-                if vertex in closing:
-                    todo = [vertex]
-                    while todo:
-                        free = todo.pop()
-                        if free in blocked:
-                            blocked.discard(free)
-                            todo.extend(frees.pop(free, ()))
-                else:
-                    for dependent in self.dependents[vertex]:
-                        frees.setdefault(dependent, set()).add(vertex)
-
-    def _covering(self, knot: list[Vertex]) -> Iterator[list[Vertex]]:
-        """Cycles that together go through every edge of a knot."""
-        members = set(knot)
-        covered: set[tuple[Vertex, Vertex]] = set()
-        for vertex in knot:
-            for dependent in self.dependents[vertex]:
-                if dependent in members and (vertex, dependent) not in covered:
-                    path = self._path(dependent, vertex, members)
-                    covered.update(zip(path, [*path[1:], path[0]], strict=True))
-                    turn = path.index(min(path))
-                    yield path[turn:] + path[:turn]
-
-    def _path(self, start: Vertex, goal: Vertex, members: set[Vertex]) -> list[Vertex]:
-        """The shortest way from ``start`` to ``goal`` along edges inside ``members``."""
-        came_from = {start: start}
-        todo = deque([start])
-        while goal not in came_from:
-            vertex = todo.popleft()
-            for dependent in self.dependents[vertex]:
-                if dependent in members and dependent not in came_from:
-                    came_from[dependent] = vertex
-                    todo.append(dependent)
-        path = [goal]
-        while path[-1] != start:
-            path.append(came_from[path[-1]])
-        return path[::-1]
-
-    def _knots(self, members: Collection[Vertex]) -> Iterator[list[Vertex]]:
-        """The strongly connected parts of ``members`` that hold a cycle (Tarjan, without recursion)."""
-        order: dict[Vertex, int] = {}
-        low: dict[Vertex, int] = {}
-        stack: list[Vertex] = []
-        on_stack: set[Vertex] = set()
-        for root in members:
-            if root in order:
-                continue
-            trail = [(root, iter(self.dependents[root]))]
-            order[root] = low[root] = len(order)
-            stack.append(root)
-            on_stack.add(root)
-            while trail:
-                vertex, rest = trail[-1]
-                for dependent in rest:
-                    if dependent not in members:
-                        continue
-                    if dependent not in order:
-                        order[dependent] = low[dependent] = len(order)
-                        stack.append(dependent)
-                        on_stack.add(dependent)
-                        trail.append((dependent, iter(self.dependents[dependent])))
-                        break
-                    if dependent in on_stack:
-                        low[vertex] = min(low[vertex], order[dependent])
-                else:
-                    trail.pop()
-                    if trail:
-                        parent = trail[-1][0]
-                        low[parent] = min(low[parent], low[vertex])
-                    if low[vertex] == order[vertex]:
-                        group = []
-                        while True:
-                            member = stack.pop()
-                            on_stack.discard(member)
-                            group.append(member)
-                            if member == vertex:
-                                break
-                        if len(group) > 1 or vertex in self.dependents[vertex]:
-                            yield sorted(group)
+        return sorted(find_knots(self.dependents, rest), key=lambda knot: knot.cycle) if rest else []

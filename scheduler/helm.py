@@ -12,6 +12,7 @@ from scheduler.connector import Connectors
 from scheduler.errors import InvalidRule, Refused
 from scheduler.events import Event, Extended, Settled, Supplied
 from scheduler.graph import Vertex
+from scheduler.model import Action
 from scheduler.plan import Phase, Plan
 from scheduler.slots import Slots
 from scheduler.text import count
@@ -79,10 +80,10 @@ class Helm:
     async def retry(self, vertex: Vertex | None) -> tuple[str, int]:
         """Have what has failed sent again; returns a sentence, and how many components that are."""
         before = self._settled()
-        events = self._plan.retry(vertex)
+        events, text, components = retry(self._plan, vertex)
         self._walk.tell("retried", vertex)
         await self._carry_out(events, before)
-        return retried(events)
+        return text, components
 
     async def supply(self, vertex: Vertex, output: Mapping[str, Any]) -> str:
         """Have a component complete with this output, without being sent (again)."""
@@ -135,14 +136,26 @@ class Helm:
         return f"limits: {', '.join(map(str, self._plan.rules)) or 'none'}"
 
 
-def retried(events: list[Event]) -> tuple[str, int]:
-    """What `Plan.retry` decided, as a sentence for a person, and how many components that are."""
+def retry(plan: Plan, vertex: Vertex | None) -> tuple[list[Event], str, int]:
+    """As `Plan.retry`; also returns what is to be sent by that, as a sentence, and how many components it is.
+
+    Where nothing would have been sent any more, that is also what was never sent.
+    """
+    idle = plan.halted or plan.finished
+    expected = set() if idle else set(plan.phases.within(Phase.WAITING))
+    events = plan.retry(vertex)
     adopted = sum(isinstance(event, Settled) for event in events)
-    total = len(getattr(events[0], "components", ()))
-    text = f"{count(total - adopted, 'component')} will be sent again"
+    again = len(getattr(events[0], "components", ())) - adopted
+    due = set(plan.phases.within(Phase.WAITING)) - expected
+    total = sum(plan.build.changes[one].action is not Action.NONE for one in due)
+    text = f"{count(total, 'component')} will be sent"
+    if total == again:
+        text += " again"
+    elif again:
+        text += f", {again:,} of them again"
     if adopted:
         text += f"; of {adopted} a late success is taken instead"
-    return text, total
+    return events, text, total + adopted
 
 
 def supplied(plan: Plan, vertex: Vertex) -> str:

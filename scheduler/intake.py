@@ -11,12 +11,11 @@ import structlog
 from scheduler.bus import Bus, Message
 from scheduler.codec import read_id
 from scheduler.errors import BusError, InvalidBuild, InvalidJSON, MessageTooLarge
+from scheduler.model import BUILD_ACTIONS
 from scheduler.strictjson import Raw, encode, split_object
 from scheduler.subjects import may_be_answered
 
-KINDS: Final = ("build", "service")
-VERBS: Final = ("create", "delete", "import", "patch", "sync")
-SUBJECTS: Final = tuple(f"{kind}.{verb}" for kind in KINDS for verb in VERBS)
+SUBJECTS: Final = BUILD_ACTIONS
 """What builds come in on."""
 QUEUE_GROUP: Final = "scheduler"
 

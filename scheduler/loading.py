@@ -22,6 +22,7 @@ from scheduler.errors import (
     Fenced,
     InvalidJSON,
     JetStreamUnavailable,
+    LogRemoved,
     Refused,
     StoreError,
     TemplateError,
@@ -42,6 +43,7 @@ from scheduler.records import (
     decode_record,
     encode_event,
     headers_of,
+    is_tombstone,
     read_headers,
 )
 from scheduler.reporting import Recorder
@@ -182,7 +184,7 @@ class Loader:
                         await trio.sleep(_PAUSE)
                         continue
                     await self._quarantine(build, error)
-                except Fenced as error:
+                except (Fenced, LogRemoved) as error:
                     # Of two processes that both find it unfinished one is faster.
                     _log.warning("build not taken up: another process has it", build=build, why=str(error))
                     loaded.contested = True
@@ -234,7 +236,8 @@ class Loader:
         if not await self._mark(build, entry, headings, loaded.live):
             return 0
         history = await self._store.history(entry.subject)
-        if history.status is Status.FINISHED and await self._recorder.is_stored(build, history.run):
+        mark = "" if history.accepted is None else history.accepted.mark
+        if history.status is Status.FINISHED and await self._recorder.is_stored(build, history.run, mark):
             return history.run
         await self._begin(held, history, loaded)
         return 0
@@ -245,7 +248,7 @@ class Loader:
         Returns:
             Whether it is: not where it is that of somebody who is still there.
         """
-        last = await self._store.js.last(LOG, entry.subject)
+        last = await self._store.last(entry.subject)
         if last is None:
             raise Fenced("its log was removed meanwhile")
         record = decode_record(last.data)
@@ -297,7 +300,7 @@ class Loader:
             msg = "its log is empty"
             raise UnreadableLog(msg)
         prepared = await self._read(await encode_in_slices(accepted.document), accepted)
-        plan = await self._supervisor.plan_of(prepared)
+        plan = await self._supervisor.plan_of(prepared, accepted.mark)
         for count, step in enumerate(history.steps, 1):
             plan.replay(step)
             if not count % _REPLAYED_AT_ONCE:
@@ -338,7 +341,7 @@ class Loader:
             BusError: JetStream could not be asked.
         """
         subject = log_subject(build)
-        if await self._store.js.last(LOG, subject) is None:
+        if await self._store.last(subject) is None:
             return None
         history = await self._store.history(subject)
         plan, _ = await self._replayed(history)
@@ -362,7 +365,7 @@ class Loader:
         if held is None:
             return None
         try:
-            last = await self._store.js.last(LOG, log_subject(build))
+            last = await self._store.last(log_subject(build))
             if last is None:
                 raise Refused("unknown", f"there is no build {build}")
             if read_headers(last.headers).status is not Status.REPORTED:
@@ -448,7 +451,7 @@ async def forget_loads(js: JetStream, build: str) -> None:
     """
     subject = log_subject(build)
     last = await js.last(LOG, subject)
-    if last is None:
+    if last is None or is_tombstone(last.headers):
         raise StoreError(f"there is no build {build!r} in the log")
     headings, record = read_headers(last.headers), decode_record(last.data)
     if headings.loads < MOST_LOADS:

@@ -1,8 +1,10 @@
 """The secrets of one build, and texts and documents without them.
 
-What counts as secret: every value under a secret name (`secretnames`), at any depth; everything in a
-component of a type that says ``credential``, but for what obviously is none; and what a component names in
-its ``_secret``. A build learns them when it is read, and from what its connectors return.
+What counts as secret: every value under a secret name (`secretnames`), at any depth; in a component of a
+type that says ``credential`` also what stands under a name such as ``key``; and what a component names in its
+``_secret``. A build learns them when it is read, and from what its connectors return.
+
+Masking is for logs, events and screens. What is stored and reported is what was said.
 
 A text is searched for all of them at once, in time that its length bounds, whatever the secrets are.
 """
@@ -17,9 +19,16 @@ import msgspec
 
 from scheduler.errors import Problem, TemplateError
 from scheduler.model import Build, Change, State
-from scheduler.secretnames import MASK, has_secret_names, is_credentials, is_secret_name, mask_named
+from scheduler.secretnames import (
+    MASK,
+    has_secret_names,
+    is_credentials,
+    is_secret_among_credentials,
+    is_secret_name,
+    mask_named,
+)
 from scheduler.template.resolve import Raw, named_fields
-from scheduler.text import mask_url
+from scheduler.text import CUT, mask_url
 
 SHORTEST: Final = 4
 """Characters; a shorter value is not looked for in texts: it would be found everywhere."""
@@ -29,19 +38,18 @@ _SHORTEST_PIECE = 8
 """Characters of what stands between the references in a secret field."""
 _PUNCTUATION = " \t\r\n.,:;/|@=&?\"'"
 _TRIVIAL = frozenset({"true", "false", "null", "none", "undefined", "unknown", "default"})
-_HARMLESS = frozenset(
-    {"name", "region", "zone", "type", "provider", "id", "service", "error", "status", "state", "action"}
-)
-"""Last words of fields that are no secret in a credentials component."""
-_LAST_WORD = re.compile(r"[A-Z]?[a-z]+$|[A-Z]+$")
 _PLAIN = re.compile(r"[A-Za-z0-9_.~-]*")
 """Text that every way of escaping leaves as it is."""
 _LONGEST_START = 64
+_LONGEST_HALF = 16_384
+"""Characters before a cut that may be the beginning of a secret."""
 _MOST_TRIES = 20_000
 """Comparisons that one text may take, beside one for each of its characters."""
 _DEEPEST = 256
 _PATH = re.compile(r"[.\[\]]")
-_NOT_SECRET, _CREDENTIALS, _SECRET = range(3)
+_NOT_SECRET, _CREDENTIALS, _HELD, _SECRET = range(4)
+"""How secret something is: not at all; as what stands in credentials, by its name; an object in it is as
+credentials, and all else is secret; it is secret, all of it."""
 _CONCEALED = (
     "'{{' or '$(' begins nothing that can be read here; what it is is not shown, since the field is "
     "secret: name it in _raw if it is meant literally"
@@ -78,6 +86,13 @@ class Secrets:
         for change in build.changes:
             if change.sensitive:
                 secrets.add(change.fields, literal=change.state is State.COMPLETED)
+        return secrets
+
+    @classmethod
+    def of_document(cls, document: Mapping[str, Any]) -> "Secrets":
+        """Those of a build, or of its report, as JSON: as far as it tells by itself what is secret."""
+        secrets = cls()
+        secrets.add(document, literal=False)
         return secrets
 
     def __len__(self) -> int:
@@ -120,7 +135,7 @@ class Secrets:
                 at = _SECRET if below is not None and not below else _level(key, level)
                 if not scalar:
                     todo.append((item, at, below))
-                elif at != _NOT_SECRET:
+                elif at >= _HELD:
                     self._learn(item if kind is str else str(item), literal=literal)
 
     def _learn(self, value: str, *, literal: bool) -> None:
@@ -146,9 +161,25 @@ class Secrets:
         """``text`` for people: no known secret in it, nor what stands behind a secret name.
 
         A secret is also found as JSON, Python, Go or a URL would write it. To be called before a text is
-        cut or made printable: half a secret is not found.
+        cut or made printable: half a secret is found only before the mark of a cut text (`outcome.cut`).
         """
+        if CUT in text and self._values:
+            *parts, rest = text.split(CUT)
+            text = CUT.join([*map(self._without_half, parts), rest])
         return mask_url(mask_named(self._without_values(text)))
+
+    def _without_half(self, text: str) -> str:
+        """``text`` without the beginning of a secret at its end, where one was cut off."""
+        tries = _MOST_TRIES
+        forms = [
+            form for by_start in self._by_start.values() for found in by_start.values() for form in found
+        ]
+        for at in range(max(0, len(text) - _LONGEST_HALF), len(text) - SHORTEST + 1):
+            if text[at : at + SHORTEST] in self._starts:
+                tries -= len(forms)
+                if tries < 0 or any(form.startswith(text[at:]) for form in forms):
+                    return text[:at] + MASK
+        return text
 
     def mask_document(self, value: Any) -> Any:
         """A JSON value for people: ``***`` under secret names, and every text in it masked."""
@@ -176,7 +207,7 @@ class Secrets:
         at = _SECRET if below is not None and not below else _level(key, level)
         if item is None or isinstance(item, bool):
             return item
-        if at == _SECRET or (at == _CREDENTIALS and not isinstance(item, Mapping | list | tuple)):
+        if at == _SECRET or (at == _HELD and not isinstance(item, Mapping | list | tuple)):
             return MASK
         return self._shown(item, at, below, depth + 1)
 
@@ -240,8 +271,9 @@ def is_secret_place(place: str, change: Change) -> bool:
         return False
     level = _CREDENTIALS if is_credentials(change.type) else _NOT_SECRET
     for key in keys:
-        level = _level(key, level)
-    return level != _NOT_SECRET or keys[0] in (_named(change.settings) if change.settings else ())
+        if key and not key.isdecimal():
+            level = _level(key, level)
+    return level >= _HELD or keys[0] in (_named(change.settings) if change.settings else ())
 
 
 def _named(document: Mapping[str, Any]) -> Raw:
@@ -256,14 +288,12 @@ def _level(key: str | int, level: int) -> int:
     """How secret what stands under ``key`` is, in something that is ``level``."""
     if level == _SECRET or isinstance(key, int):
         return level
-    if is_secret_name(key):
+    if is_credentials(key) and is_secret_name(key):
         # `credentials: {"region": ..., "key": ...}` is as a component of that type.
-        return _CREDENTIALS if is_credentials(key) else _SECRET
-    if level == _CREDENTIALS:
-        last = _LAST_WORD.search(key)
-        harmless = key.startswith("_") or (last is not None and last[0].lower() in _HARMLESS)
-        return _NOT_SECRET if harmless else level
-    return level
+        return _HELD
+    if level == _NOT_SECRET:
+        return _SECRET if is_secret_name(key) else level
+    return _SECRET if is_secret_among_credentials(key) else _CREDENTIALS
 
 
 def _is_trivial(value: str) -> bool:

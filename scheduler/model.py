@@ -7,7 +7,7 @@ A change keeps its fields as JSON text: a build of thousands waits for most of i
 objects its changes would take five times the memory, and be looked at in every garbage collection.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -23,6 +23,14 @@ ATTEMPTS = "_attempts"
 START = "start"
 PSEUDO_IDS = frozenset({START, "end"})
 """Ids that occur in edges only, and stand for no component."""
+BUILD_ACTIONS = tuple(
+    f"{kind}.{verb}"
+    for kind in ("build", "service")
+    for verb in ("create", "delete", "import", "patch", "sync")
+)
+"""What a build can be: the subjects that builds come in on, and that reports go out on."""
+DEFAULT_BUILD_ACTION = "build.create"
+"""What a build is where neither a subject nor it itself says so."""
 
 
 class Action(StrEnum):
@@ -111,11 +119,27 @@ class Build:
 
     id: str
     action: str
-    """Becomes the subject of the report: ``build.create`` is reported on ``build.create.done``."""
+    """One of `BUILD_ACTIONS`, and the subject of the report: ``build.create`` is reported on
+    ``build.create.done``. ``fields`` say the same."""
     components: tuple[Component, ...] = field(repr=False)
     """What exists."""
     changes: tuple[Change, ...] = field(repr=False)
     """What this build does; each is sent once."""
     edges: tuple[Edge, ...] = field(repr=False)
     fields: Mapping[str, Any] = field(repr=False)
-    """Every top-level field as submitted, without ``components``, ``changes`` and ``edges``."""
+    """Every top-level field as submitted, without ``components``, ``changes`` and ``edges``, unless null."""
+    absent: frozenset[str] = frozenset()
+    """Those of the three lists that it did not have at all: while they are empty they are not added."""
+
+
+def written(
+    lists: Mapping[str, Sequence[Any]], fields: Mapping[str, Any], absent: Collection[str]
+) -> dict[str, Sequence[Any]]:
+    """Those of a build's lists that are to be written: no empty one where it had none, or null.
+
+    Args:
+        lists: by name.
+        fields: those of the build; a list that was null stands there.
+        absent: the names of those that it did not have.
+    """
+    return {name: items for name, items in lists.items() if items or not (name in fields or name in absent)}

@@ -9,6 +9,7 @@ from scheduler.errors import InvalidJSON
 from scheduler.limits import DEFAULT_LIMITS, Limits
 from scheduler.model import State
 from scheduler.strictjson import decode, encode, kind
+from scheduler.text import CUT
 
 _LONGEST_PAUSE = 86_400.0
 """Seconds that a connector may ask to be left alone."""
@@ -116,5 +117,5 @@ def cut(text: str, most: int) -> str:
     """``text``, or its beginning and a mark where it takes more than ``most`` bytes."""
     if len(text) * 4 <= most or len(data := text.encode()) <= most:
         return text
-    mark = f" ... (cut: {len(data)} bytes)"
+    mark = f"{CUT}{len(data)} bytes)"
     return data[: max(0, most - len(mark))].decode(errors="ignore") + mark

@@ -15,7 +15,7 @@ import structlog
 import trio
 
 from scheduler.bus import Bus, Message
-from scheduler.errors import BusError, NoResponders
+from scheduler.errors import BusError, NoResponders, NotPermitted
 from scheduler.strictjson import encode
 from scheduler.subjects import may_be_answered
 
@@ -147,6 +147,9 @@ class Peers:
         except trio.TooSlowError:
             # Where something listens to everything nobody says that there is nobody.
             return False if self._bus.connected else None
+        except NotPermitted as error:
+            _log.error("cannot ask for other schedulers, and works as if there were none", error=str(error))
+            return False
         except BusError as error:
             _log.warning("cannot ask for other schedulers", error=str(error))
             return None

@@ -45,14 +45,22 @@ async def open_store(settings: Settings, bus: Bus) -> Store:
         BusError: the bus was closed.
     """
     if settings.store == "ernest":
+        _log.info(
+            "references are read as an Ernest installation needs it, unless set otherwise",
+            templates=settings.templates.value,
+            unresolved=settings.unresolved.value,
+        )
         return ErnestStore(bus, store_timeout=settings.store_timeout)
     if settings.store == "memory":
         return MemoryStore()
     await await_jetstream(bus)
-    store = JetStreamStore(
-        bus, instance=f"{settings.name}-{secrets.token_hex(4)}", grace=settings.broker_grace
-    )
     layout = Layout(replicas=settings.replicas, capture=settings.capture, reply_bytes=settings.reply_bytes)
+    store = JetStreamStore(
+        bus,
+        instance=f"{settings.name}-{secrets.token_hex(4)}",
+        grace=settings.broker_grace,
+        layout=layout,
+    )
     store.ground = Ground(store.js, layout)
     return store
 

@@ -103,6 +103,10 @@ class Progress:
     """Whether we came at the beginning, or have had a snapshot: what the next one tells is news."""
     behind: bool = False
     """Whether something was missed, so that a snapshot is to be taken."""
+    away: float | None = None
+    """Since when there is no connection to the broker, by our own clock."""
+    silent: float | None = None
+    """Since when no scheduler has answered or said anything, by our own clock."""
     _as_of: float = float("-inf")
     """The time of that event or of the snapshot, by the scheduler's clock."""
     _expected: int = 0
@@ -302,7 +306,7 @@ class Progress:
         self.ended = None
         if ended is not None and their_now is not None and self.status in OVER:
             self.ended = now - max(0.0, their_now - ended)
-        self.error = (text(error) or "the build failed") if self.status == "errored" else None
+        self.error = (text(error) or "the build failed") if self.status in {"errored", "cancelled"} else None
         self.ends = None if eta is None else now + eta
         overdue = number(answer.get("overdue"))
         self.overdue_since = None if overdue is None else now - max(0.0, overdue)
@@ -352,7 +356,12 @@ class Progress:
         return news
 
     def explain(self, answer: Mapping[str, Any]) -> None:
-        """Take in the answer to ``get`` with its graph, after the end: the critical path and the slowest."""
+        """Take in the answer to ``get`` with its graph, after the end: the critical path and the slowest.
+
+        Its error, too: the scheduler knows secrets that the report does not tell.
+        """
+        if self.error is not None and whole(answer.get("run"), 1) == self.run:
+            self.error = text(answer.get("error")) or self.error
         timeline = read_timeline(answer)
         if timeline.spans:
             self.path = timeline.path

@@ -37,26 +37,30 @@ class BuildReader:
         # As many definitions as are read at a time are held in memory at a time.
         self._fetches = trio.CapacityLimiter(_THREADS)
 
-    async def read_submitted(self, data: bytes) -> Prepared:
+    async def read_submitted(self, data: bytes, action: str | None = None) -> Prepared:
         """Read a build that comes in, or one that is in the object store as what comes in says.
+
+        Args:
+            data: its JSON, or what names its object.
+            action: the subject that it comes in on; None where it comes in on none.
 
         Raises:
             InvalidBuild: with every problem that was found; ``store`` where it could not be fetched.
         """
         name = object_name(data)
         if name is None:
-            return await self._read(data)
+            return await self._read(data, action=action)
         async with self._fetches:
-            prepared = await self._read(await self._fetch(name))
+            prepared = await self._read(await self._fetch(name), action=action)
         build = read_id(data)
         if build is not None and build != prepared.build.id:
             text = f"the build in {name!r} is {prepared.build.id!r}, not {build!r}"
             raise InvalidBuild("invalid", [Problem("id", text)])
         return prepared
 
-    async def read_back(self, data: bytes) -> Prepared:
+    async def read_back(self, data: bytes, action: str | None = None) -> Prepared:
         """Read a build that is ours already: what connectors returned stands in it."""
-        return await self._read(data, resumed=True)
+        return await self._read(data, resumed=True, action=action)
 
     async def read_accepted(self, data: bytes, accepted: Accepted) -> Prepared:
         """Read a build as it was accepted, whatever the settings are now."""
@@ -91,6 +95,7 @@ class BuildReader:
         resumed: bool = False,
         templates: Templates | None = None,
         unresolved: OnUnresolved | None = None,
+        action: str | None = None,
     ) -> Prepared:
         settings = self._settings
 
@@ -101,6 +106,7 @@ class BuildReader:
                 templates=templates or settings.templates,
                 unresolved=unresolved or settings.unresolved,
                 resumed=resumed,
+                action=action,
             )
 
         if len(data) <= _SMALL:

@@ -1,18 +1,21 @@
 """The report of a build: the whole build, once, on ``<action>.done`` or ``<action>.error``."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from attrs import field, frozen
 
 from scheduler.codec import to_document
-from scheduler.model import Edge
+from scheduler.model import Edge, written
 from scheduler.strictjson import Raw, encode
 
 _SLICE = 200
 """Components encoded at a time: about a millisecond."""
 _LISTS = ("components", "changes", "edges")
 _HEAD = ("id", "name", "action")
+_LONGEST_NAME = 40
+_STATES = ("waiting", "running", "retrying", "completed", "errored", "skipped")
 _SHORT = 1_000
 """Characters of a field that a reduced report keeps: it has to be small, whatever the build says."""
 
@@ -33,22 +36,36 @@ class Report:
     """How many changes are in which state."""
     run: int = 1
     """Which run of the build it is of."""
+    mark: str = ""
+    """Of the build's acceptance: tells it from the report of another build that had the same id."""
+    absent: frozenset[str] = frozenset()
+    """The lists that the build did not have: they are left out while they are empty."""
+    cancelled: bool = False
+    """Whether an operator ended it."""
+    accepted: float | None = None
+    """When the build was accepted, or this run of it began; seconds since 1970."""
 
     @property
     def subject(self) -> str:
         """Where it is published."""
         return f"{self.action}.{'done' if self.error is None else 'error'}"
 
-    def lists(self) -> dict[str, list[Any]]:
+    def lists(self) -> dict[str, Sequence[Any]]:
         """The lists as they are written; changes that nothing was done with are JSON text in them."""
         edges = [to_document(edge) for edge in self.edges]
-        return {"components": list(self.components), "changes": list(self.changes), "edges": edges}
+        lists: dict[str, Sequence[Any]] = {
+            "components": list(self.components),
+            "changes": list(self.changes),
+            "edges": edges,
+        }
+        return written(lists, self.fields, self.absent)
 
     def chunks(self) -> Iterator[bytes]:
         """The report as JSON text in pieces, each made quickly: together they may be tens of megabytes."""
-        yield encode(self._head())[:-1]
-        for name in _LISTS:
-            items = getattr(self, name)
+        given = {"components": self.components, "changes": self.changes, "edges": self.edges}
+        lists = written(given, self.fields, self.absent)
+        yield encode({key: value for key, value in self._head().items() if key not in lists})[:-1]
+        for name, items in lists.items():
             yield b',"%b":[' % name.encode()
             for start in range(0, len(items), _SLICE):
                 part = items[start : start + _SLICE]
@@ -73,6 +90,21 @@ class Report:
         text = f"the report takes {size} bytes, over the server's max_payload of {limit} bytes"
         error = text if self.error is None else f"{self.error[:4_000]}; {text}"
         return encode({**self._short(), "error": error, "omitted": _LISTS, "states": dict(self.states)})
+
+    def summary(self) -> str:
+        """What a list of builds says of it, as JSON that fits into a header: ASCII, and short."""
+        name = self.fields.get("name")
+        name = name[:_LONGEST_NAME] if isinstance(name, str) else ""
+        status = "done" if self.error is None else "cancelled" if self.cancelled else "errored"
+        summary = {
+            "name": name,
+            "status": status,
+            "total": len(self.changes),
+            "counts": dict.fromkeys(_STATES, 0) | dict(self.states),
+        }
+        if self.accepted is not None:
+            summary["accepted"] = self.accepted
+        return json.dumps(summary, separators=(",", ":"))
 
     def _short(self) -> dict[str, str]:
         return {key: value[:_SHORT] for key in _HEAD if isinstance(value := self.fields.get(key), str)}

@@ -2,19 +2,34 @@
 
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Protocol, TypeVar
 
 import structlog
 import trio
 
 from scheduler.bus import Bus
-from scheduler.errors import BusClosed, BusError, BusFull, MessageTooLarge, StoreError, WrongLastSequence
+from scheduler.errors import (
+    BusClosed,
+    BusFull,
+    LogRemoved,
+    MessageTooLarge,
+    StoreError,
+    WrongLastSequence,
+)
 from scheduler.events import Reported
 from scheduler.jetstream.api import Stored
-from scheduler.jetstream.streams import REPORT_HEADER, REPORTS, SUBJECT_HEADER, report_subject
+from scheduler.jetstream.streams import (
+    MARK_HEADER,
+    OBJECTS,
+    REPORT_HEADER,
+    REPORTS,
+    SUBJECT_HEADER,
+    SUMMARY_HEADER,
+    report_subject,
+)
 from scheduler.report import Report
 from scheduler.stores.jetstream import JetStreamStore
-from scheduler.stores.weather import patiently
 from scheduler.strictjson import encode, split_object
 from scheduler.subjects import attempt_header
 
@@ -35,12 +50,19 @@ class Reporter(Protocol):
     async def report(self, build: str, report: Report) -> None:
         """Have it published; returns when that is done, as far as can be known."""
 
+    def waits(self, build: str) -> str:
+        """Why the report of a build is not out yet; empty where none is under way."""
+
 
 class Publisher:
     """Publishes reports: enough where nothing outlives the process, or somebody else keeps them."""
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
+
+    def waits(self, build: str) -> str:  # noqa: ARG002 - as in the protocol
+        """As `Reporter.waits`: it waits for no store."""
+        return ""
 
     async def report(self, build: str, report: Report) -> None:
         """Publish it, without its lists where it is too large."""
@@ -72,6 +94,14 @@ class Recorder:
     def __init__(self, bus: Bus, store: JetStreamStore) -> None:
         self._bus = bus
         self._store = store
+        self._under_way: set[str] = set()
+
+    def waits(self, build: str) -> str:
+        """Why the report of a build is not out yet; empty where none is under way."""
+        if build not in self._under_way:
+            return ""
+        problems = (self._store.streams.problem(stream) for stream in (REPORTS, OBJECTS))
+        return next(filter(None, problems), self._store.trouble or "it is being stored and published")
 
     async def report(self, build: str, report: Report) -> None:
         """Store it, publish it, note that it was published.
@@ -80,32 +110,66 @@ class Recorder:
             Fenced: another process has the build now; it reports.
             StoreError: the build's log cannot be written.
         """
-        run = report.run
+        self._under_way.add(build)
+        try:
+            await self._store_report(build, report)
+            while not await self.publish_stored(build, report.run):
+                # Somebody has removed it in this moment, with its whole stream.
+                await self._store_report(build, report)
+        finally:
+            self._under_way.discard(build)
+
+    async def _store_report(self, build: str, report: Report) -> None:
+        js, subject = self._store.js, report_subject(build, report.run)
         body = await whole(report)
-        size, limit = len(body) + _ROOM, self._bus.max_payload
-        if size > limit:
-            name = object_of(build, run)
-            await self._patiently(lambda: self._store.objects.put(name, body))
-            body = report.reduced(size, limit, name)
         # By this people's own streams may tell a second copy; not so ours, which would take the report of a
         # later build of the same id for one.
         headers = {
-            REPORT_HEADER: f"{build}/{run}/{secrets.token_hex(8)}",
+            REPORT_HEADER: f"{build}/{report.run}/{secrets.token_hex(8)}",
             SUBJECT_HEADER: report.subject,
+            SUMMARY_HEADER: report.summary(),
         }
-        subject = report_subject(build, run)
-        try:
-            await self._patiently(
-                lambda: self._store.js.publish(subject, body, expected=0, headers=headers), WrongLastSequence
-            )
-        except WrongLastSequence:
-            _log.info("the report was stored before", build=build)
-        if not await self.publish_stored(build, run):
-            raise StoreError(f"the report of {build} was stored, and is gone")
+        if report.mark:
+            headers[MARK_HEADER] = report.mark
+        expected = 0
+        while True:
+            data = await self._fitting(build, report, body)
+            try:
+                store = partial(js.publish, subject, data, expected=expected, headers=headers)
+                await self._ask(REPORTS, store)
+            except WrongLastSequence:
+                stored = await self._stored(build, report.run)
+                if stored is not None and _mark_of(stored) == report.mark:
+                    _log.info("the report was stored before", build=build)
+                    return
+                # That of another build, which had the id before, and whose log was removed by hand.
+                expected = 0 if stored is None else stored.sequence
+            except MessageTooLarge as error:
+                if len(data) <= js.most_bytes(_ROOM):
+                    raise StoreError(str(error)) from error
+                # The limit was lowered meanwhile: it is decided anew.
+            else:
+                return
 
-    async def is_stored(self, build: str, run: int) -> bool:
-        """Whether an earlier process stored the report of a run."""
-        return await self._stored(build, run) is not None
+    async def _fitting(self, build: str, report: Report, body: bytes) -> bytes:
+        """What is stored of a report: all of it, or where the rest is."""
+        limit = self._store.js.most_bytes(_ROOM)
+        if len(body) <= limit:
+            return body
+        name = object_of(build, report.run)
+        await self._ask(OBJECTS, lambda: self._store.objects.put(name, body))
+        return report.reduced(len(body), limit, name)
+
+    async def is_stored(self, build: str, run: int, mark: str = "") -> bool:
+        """Whether an earlier process stored the report of a run.
+
+        Args:
+            build: its id.
+            run: which run.
+            mark: of the build's acceptance.
+        """
+        stored = await self._stored(build, run)
+        return stored is not None and _mark_of(stored) == mark
 
     async def publish_stored(self, build: str, run: int) -> bool:
         """Publish the report of a run that was stored, and note that.
@@ -128,19 +192,27 @@ class Recorder:
         except MessageTooLarge as error:
             # It was stored when the broker took larger messages.
             name = object_of(build, run)
-            await self._patiently(lambda: self._store.objects.put(name, stored.data))
+            await self._ask(OBJECTS, lambda: self._store.objects.put(name, stored.data))
             await self._publish(subject, reduced(stored.data, name), headers)
             _log.warning(
                 "the report is too large now, and was published by name", build=build, error=str(error)
             )
-        await self._store.append(build, [Reported(run)])
+        try:
+            await self._store.append(build, [Reported(run)])
+        except LogRemoved as error:
+            # There is nothing left in which it would have to be noted.
+            _log.warning("the report is out, and its build's log is gone", build=build, error=str(error))
         return True
 
     async def _stored(self, build: str, run: int) -> Stored | None:
-        return await self._patiently(lambda: self._store.js.last(REPORTS, report_subject(build, run)))
+        return await self._ask(REPORTS, lambda: self._store.js.last(REPORTS, report_subject(build, run)))
 
     async def _publish(self, subject: str, body: bytes, headers: Mapping[str, str]) -> None:
-        """Publish it until a connection on which it left is known to have brought it to the broker."""
+        """Publish it until a connection on which it left is known to have brought it to the broker.
+
+        Raises:
+            MessageTooLarge: it is over the server's limit.
+        """
         while True:
             try:
                 outgoing = self._bus.publish(subject, body, headers=headers)
@@ -153,14 +225,21 @@ class Recorder:
                 if not slow.cancelled_caught:
                     break
                 # It waits in our queue, or is under way: in both cases a second copy would be one too many.
+            if outgoing.refused is not None:
+                raise outgoing.refused
             if outgoing.generation == self._bus.generation:
                 return
 
-    async def _patiently(self, ask: Callable[[], Awaitable[_T]], *answers: type[BusError]) -> _T:
+    async def _ask(self, stream: str, ask: Callable[[], Awaitable[_T]]) -> _T:
         try:
-            return await patiently(self._store.weather, ask, *answers)
-        except (BusClosed, MessageTooLarge) as error:
+            return await self._store.streams.ask(stream, ask, WrongLastSequence)
+        except BusClosed as error:
             raise StoreError(str(error)) from error
+
+
+def _mark_of(stored: Stored) -> str:
+    """The mark of the acceptance that a stored report belongs to."""
+    return stored.headers.get(MARK_HEADER, "")
 
 
 def object_of(build: str, run: int) -> str:

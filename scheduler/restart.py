@@ -22,7 +22,7 @@ from scheduler.jetstream.streams import REPLIES
 from scheduler.loading import Loaded, Loader
 from scheduler.records import Position, Status
 from scheduler.stores.jetstream import Entry, JetStreamStore
-from scheduler.stores.weather import ask_the_log, patiently
+from scheduler.stores.weather import ask_the_log
 from scheduler.supervisor import Supervisor
 
 _log = structlog.get_logger()
@@ -68,7 +68,8 @@ class Restart:
         self._loader = loader
         self._supervisor = supervisor
         self._connectors = connectors
-        self._follower = Follower(store.js, REPLIES, self._on_captured)
+        restore = partial(store.streams.restore, REPLIES)
+        self._follower = Follower(store.js, REPLIES, self._on_captured, restore)
         self._live = live
         self._again = trio.Event()
         self._on_probation: list[str] = []
@@ -230,8 +231,8 @@ class Restart:
         return await ask_the_log(self._store.weather, self._bus, look)
 
     async def _insist(self, ask: Callable[[], Awaitable[_T]]) -> _T:
-        """Ask until there is an answer: nothing can begin without it."""
-        return await patiently(self._store.weather, ask)
+        """Ask until there is an answer, of the captured replies: nothing can begin without it."""
+        return await self._store.streams.ask(REPLIES, ask)
 
 
 def _earliest(positions: list[Position]) -> Position:

@@ -13,9 +13,13 @@ from typing import Any, Final, TypeAlias
 from attrs import frozen
 
 from scheduler.errors import InvalidRule, Problem
+from scheduler.nearly import nearly
 from scheduler.patterns import FORM, first_match, matches, read_pattern
 from scheduler.strictjson import kind
+from scheduler.text import DURATIONS, read_duration
 
+OPTIONS: Final = ("retry", "limits", "on_error", "max_failures")
+"""Keys of a build's ``options`` that speak to the scheduler; any other is the user's own."""
 _PERIODS: Final = {"s": 1.0, "m": 60.0, "h": 3_600.0}
 _UNITS: Final = {seconds: unit for unit, seconds in _PERIODS.items()}
 _MOST: Final = 1_000_000
@@ -165,7 +169,7 @@ def read_limits(value: Any) -> tuple[LimitRule, ...]:
         return parse_limits(value)
     if not isinstance(value, Mapping):
         raise InvalidRule(
-            f"an object such as {{'vpc.create.*': 5, '*.create.aws': '20/s'}}; it is {kind(value)}"
+            f'an object such as {{"vpc.create.*": 5, "*.create.aws": "20/s"}}; it is {found(value)}'
         )
     rules = []
     for pattern, count in value.items():
@@ -199,9 +203,9 @@ def _limit(pattern: str, text: str) -> LimitRule:
 
 
 def parse_retries(text: str) -> tuple[tuple[str, Retry], ...]:
-    """``*.create.aws=5, vpc.*.*=3:2:30:600`` as pairs of a pattern and a rule.
+    """``*.create.aws=5, vpc.*.*=3:2:30s:10m`` as pairs of a pattern and a rule.
 
-    Behind the attempts may stand, in seconds, `Retry.backoff`, `Retry.max_backoff` and `Retry.total`.
+    Behind the attempts may stand `Retry.backoff`, `Retry.max_backoff` and `Retry.total`, each a duration.
 
     Raises:
         InvalidRule: a part of it is not of this form; the message begins with that part.
@@ -214,22 +218,31 @@ def parse_retries(text: str) -> tuple[tuple[str, Retry], ...]:
         try:
             pairs.append((read, read_retry(_numbered(value.split(":")))))
         except InvalidRule as error:
-            form = "PATTERN=ATTEMPTS[:BACKOFF[:MAX_BACKOFF[:TOTAL]]], such as vpc.create.*=5:1:60"
+            form = "PATTERN=ATTEMPTS[:BACKOFF[:MAX_BACKOFF[:TOTAL]]], such as vpc.create.*=5:1s:1m"
             raise InvalidRule(f"{part[:80]!r} is not {form}: {error}") from None
     return tuple(pairs)
 
 
 def _numbered(pieces: list[str]) -> dict[str, float]:
     if len(pieces) > len(_RETRY_FIELDS):
-        raise InvalidRule("has more than four numbers")
-    return {name: _number(piece) for name, piece in zip(_RETRY_FIELDS, pieces, strict=False)}
+        raise InvalidRule("has more than four parts")
+    attempts, *times = pieces
+    numbers = {"attempts": _whole(attempts)}
+    return numbers | {name: _duration(piece) for name, piece in zip(_RETRY_FIELDS[1:], times, strict=False)}
 
 
-def _number(text: str) -> float:
+def _whole(text: str) -> int:
     try:
-        return int(text) if text.strip().isdigit() else float(text)
+        return int(text)
     except ValueError:
-        raise InvalidRule(f"{text[:40]!r} is no number") from None
+        raise InvalidRule(f"{text[:40]!r} is no whole number") from None
+
+
+def _duration(text: str) -> float:
+    try:
+        return read_duration(text)
+    except ValueError:
+        raise InvalidRule(f"{text[:40]!r} is no duration, such as {DURATIONS}") from None
 
 
 _RETRY_FIELDS: Final = ("attempts", "backoff", "max_backoff", "total_timeout")
@@ -242,15 +255,17 @@ def read_retry(value: Any) -> Retry:
         InvalidRule: it is something else.
     """
     if not isinstance(value, Mapping):
-        raise InvalidRule(
-            f"an object such as {{'attempts': 5, 'backoff': 1.0, 'max_backoff': 60}}; it is {kind(value)}"
-        )
+        cure = f': write {{"attempts": {value}}}' if type(value) is int else ""
+        form = '{"attempts": 5, "backoff": 1.0, "max_backoff": 60}'
+        raise InvalidRule(f"an object such as {form}; it is {found(value)}{cure}")
     for name in value:
         if name not in _RETRY_FIELDS:
-            raise InvalidRule(f"{name[:80]!r} is none of {', '.join(_RETRY_FIELDS)}")
+            meant = nearly(name, _RETRY_FIELDS)
+            cure = "" if meant is None else f"; did you mean {meant!r}?"
+            raise InvalidRule(f"{name[:80]!r} is none of {', '.join(_RETRY_FIELDS)}{cure}")
     attempts = value.get("attempts", ONCE.attempts)
     if type(attempts) is not int or not 1 <= attempts <= _MOST_ATTEMPTS:
-        raise InvalidRule(f"attempts: a whole number from 1 to {_MOST_ATTEMPTS:,}")
+        raise InvalidRule(f"attempts: a whole number from 1 to {_MOST_ATTEMPTS:,}; it is {found(attempts)}")
     backoff = _seconds(value, "backoff", ONCE.backoff)
     # Who only asks for longer pauses than the longest means them.
     most = _seconds(value, "max_backoff", max(ONCE.max_backoff, backoff))
@@ -263,14 +278,33 @@ def _seconds(value: Mapping[str, Any], name: str, otherwise: float) -> float:
         return otherwise
     given = value[name]
     if isinstance(given, bool) or not isinstance(given, int | float) or not 0 <= given <= _LONGEST:
-        raise InvalidRule(f"{name}: seconds, from 0 to {_LONGEST:.0f}")
+        raise InvalidRule(
+            f"{name}: seconds, from 0 to {_LONGEST:.0f}; it is {found(given)}{in_seconds(given)}"
+        )
     return float(given)
+
+
+def found(value: Any) -> str:
+    """A JSON value in an error message: itself where it is short, otherwise what it is."""
+    if isinstance(value, str):
+        return repr(value[:80])
+    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e15:
+        return str(value)
+    return kind(value)
+
+
+def in_seconds(value: Any) -> str:
+    """The cure where seconds are wanted and a text says a duration: ``: write 600`` for ``10m``."""
+    try:
+        seconds = read_duration(value) if isinstance(value, str) else -1.0
+    except ValueError:
+        return ""
+    return f": write {seconds:g}" if 0 < seconds < 1e6 else ""
 
 
 def _read_on_error(value: Any) -> OnError:
     if value not in list(OnError):
-        found = repr(value[:80]) if isinstance(value, str) else kind(value)
-        raise InvalidRule(f"one of {', '.join(OnError)}; it is {found}")
+        raise InvalidRule(f"one of {', '.join(OnError)}; it is {found(value)}")
     return OnError(value)
 
 
@@ -283,7 +317,9 @@ def _read_most_failures(value: Any, changes: int) -> int:
             return math.floor(changes * percent / 100)
     elif type(value) is int and 0 <= value <= _MOST:
         return value
-    raise InvalidRule(f"a whole number from 0 to {_MOST:,}, or a percentage such as '10%'")
+    raise InvalidRule(
+        f"a whole number from 0 to {_MOST:,}, or a percentage such as '10%'; it is {found(value)}"
+    )
 
 
 def _parts(text: str) -> Iterator[tuple[str, str, str]]:

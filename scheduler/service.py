@@ -147,8 +147,9 @@ class Service:
             task_status.started()
             return
         ground = None if self._durable is None else self._durable.ground
-        if ground is not None:
+        if self._durable is not None and ground is not None:
             await ground.lay()
+            await self._durable.sentinel.place()
         experience: Experience | None = None
         async with trio.open_nursery() as background:
             await background.start(self._timers.run)
@@ -263,7 +264,7 @@ class Service:
         began = trio.current_time()
         error = ""
         try:
-            prepared = await self._read_unless_stopped(message.data)
+            prepared = await self._read_unless_stopped(message)
             over = await self._supervisor.submit(prepared)
             intake.accept(self._bus, message, prepared.build.id, finished=over)
         except InvalidBuild as refusal:
@@ -279,12 +280,12 @@ class Service:
             self._queued_bytes -= len(message.data)
             self._endpoints[message.subject].served(trio.current_time() - began, error)
 
-    async def _read_unless_stopped(self, data: bytes) -> Prepared:
+    async def _read_unless_stopped(self, message: Message) -> Prepared:
         with trio.CancelScope() as scope:
             self._reads.add(scope)
             try:
                 if not self._stopping.is_set():
-                    return await self._reader.read_submitted(data)
+                    return await self._reader.read_submitted(message.data, message.subject)
             finally:
                 self._reads.discard(scope)
         raise _shutting_down()

@@ -10,8 +10,8 @@ from typing import Any, TypeAlias
 import msgspec
 
 from scheduler.bus import Bus
-from scheduler.errors import NoResponders, SteeringError
-from scheduler.loose import objects
+from scheduler.errors import NoResponders, NotPermitted, SteeringError
+from scheduler.loose import number, objects
 from scheduler.strictjson import encode
 from scheduler.subjects import CONTROL
 
@@ -19,6 +19,22 @@ PAGE = 1_000
 """Builds, or components, in one answer."""
 _MOST_PAGES = 10_000
 """Far beyond what any build has: a scheduler whose pages never end must not hold us."""
+
+FORBIDDEN = "forbidden"
+"""The code of what the broker's permissions do not allow."""
+_WORDS = {
+    "list": "list builds",
+    "get": "look at builds",
+    "why": "ask what builds wait for",
+    "plan": "ask for durations and limits",
+    "cancel": "cancel builds",
+    "pause": "pause builds",
+    "resume": "resume builds",
+    "retry": "retry builds",
+    "skip": "skip components",
+    "extend": "extend the time of components",
+    "limit": "change the limits of builds",
+}
 
 Document: TypeAlias = dict[str, Any]
 """A JSON object."""
@@ -38,7 +54,8 @@ async def ask(bus: Bus, verb: str, document: Mapping[str, Any]) -> Document:
         document: what is asked, mostly ``{"id": build}``.
 
     Raises:
-        SteeringError: the scheduler refuses, with its reason; or nobody answers there, with code ``nobody``.
+        SteeringError: the scheduler refuses, with its reason; or nobody answers there, with code ``nobody``;
+            or this user may not ask, with code ``forbidden``.
         BusError: the bus cannot be used.
     """
     subject = subject_of(verb)
@@ -47,6 +64,8 @@ async def ask(bus: Bus, verb: str, document: Mapping[str, Any]) -> Document:
     except NoResponders:
         text = "no scheduler answers: start one with `scheduler serve`, or see whether --nats-url is right"
         raise SteeringError("nobody", text) from None
+    except NotPermitted as error:
+        raise SteeringError(FORBIDDEN, f"this user may not {_WORDS[verb]}: {error.refusal}") from None
     try:
         answer = msgspec.json.decode(message.data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -64,7 +83,7 @@ async def ask(bus: Bus, verb: str, document: Mapping[str, Any]) -> Document:
 
 
 async def list_builds(bus: Bus, *, finished: bool) -> list[Mapping[str, Any]]:
-    """Every build that a scheduler knows, page by page; those that are over only with ``finished``.
+    """Every build that a scheduler knows, the newest last; those that are over only with ``finished``.
 
     Raises:
         SteeringError: see `ask`.
@@ -79,7 +98,7 @@ async def list_builds(bus: Bus, *, finished: bool) -> list[Mapping[str, Any]]:
         if not isinstance(following, str):
             break
         question["after"] = following
-    return builds
+    return sorted(builds, key=lambda build: number(build.get("accepted", build.get("ended"))) or 0.0)
 
 
 async def get_build(bus: Bus, build: str, *, graph: bool = False) -> Document:

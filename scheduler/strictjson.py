@@ -74,15 +74,23 @@ def _call(decoder: Any, data: bytes | Raw, limits: Limits) -> Any:
     except RecursionError:
         raise OverLimit(f"nested deeper than max_depth {limits.max_depth}") from None
     except UnicodeDecodeError as error:
-        msg = f"not UTF-8: byte 0x{error.object[error.start]:02x}, {error.reason}"
+        raise InvalidJSON(f"not UTF-8: byte 0x{error.object[error.start]:02x}, {error.reason}") from None
     except msgspec.DecodeError as error:
         text = str(error)
         if text.startswith("Integer value out of range"):
             raise OverLimit(f"an integer of more digits than max_digits {limits.max_digits}") from None
         if text.startswith("Number out of range"):
             raise OverLimit("a number beyond what a double holds") from None
-        msg = _readable(text)
-    raise InvalidJSON(msg)
+        text = _readable(text)
+        where = _BYTE.search(text)
+        if where is None:
+            raise InvalidJSON(text) from None
+        what = text[: where.start()].removeprefix(_MALFORMED)
+        raise InvalidJSON(text, what=what, at=int(where[1])) from None
+
+
+_BYTE = re.compile(r" \(byte ([0-9]+)\)$")
+_MALFORMED = "JSON is malformed: "
 
 
 def _readable(text: str) -> str:

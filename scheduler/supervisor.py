@@ -31,6 +31,7 @@ from scheduler.rules import Retries
 from scheduler.slots import Slots
 from scheduler.stores import Store
 from scheduler.survey import Seen
+from scheduler.text import doing
 from scheduler.validation import Prepared
 
 _log = structlog.get_logger()
@@ -45,6 +46,8 @@ _LARGE = 3_000
 """Changes, edges and components of a build about which all at once takes longer than a few milliseconds."""
 _WORTH_NOTING = 1.0
 """Seconds of an outage that move deadlines also for the next process."""
+_MOST_HINTS = 5
+"""Of a build, in the log."""
 _CLOSING = 0.5
 """Seconds for what is being persisted when the grace is over."""
 
@@ -152,8 +155,8 @@ class Supervisor:
         held = self._held.get(build)
         if held is None or held.walk is None or held.track is None:
             return None
-        track = held.track
-        return Seen(held.walk.plan, track.chronicle, held.walk, track.sequence, track.source)
+        track, waits = held.track, self._reporter.waits(build)
+        return Seen(held.walk.plan, track.chronicle, held.walk, track.sequence, track.source, waits)
 
     def seen(self) -> list[Seen]:
         """Every build that runs here."""
@@ -212,9 +215,11 @@ class Supervisor:
         held = self._held[build] = Held(build, prepared.digest)
         self._reported.pop(build, None)
         key = secrets.token_hex(8) if self._store.in_order else ""
+        # A store that gives a build back to the next process, and keeps nothing of ours with it, has no mark.
+        mark = secrets.token_hex(8) if self._store.in_order or not self._store.resumable else ""
         anew, over = True, False
         try:
-            plan, accepted = await _beside(prepared, partial(self._planned, prepared, key))
+            plan, accepted = await _beside(prepared, partial(self._planned, prepared, key, mark))
             await self._store.append(build, [accepted])
         except AlreadyLogged as known:
             anew, over = False, known.status == Status.REPORTED
@@ -224,7 +229,7 @@ class Supervisor:
             if not over:
                 self.on_orphan()
         except StoreError as error:
-            held.refusal = "store", store_failure(error)
+            held.refusal = "store", prepared.secrets.mask(store_failure(error))
             raise _refused(*held.refusal) from None
         except BaseException:
             held.refusal = "internal", "it could not be taken; see the scheduler's log"
@@ -233,20 +238,28 @@ class Supervisor:
             if held.refusal is not None or not anew:
                 self.let_go(held)
         if anew:
+            if prepared.hints:
+                shown = [str(hint) for hint in prepared.hints[:_MOST_HINTS]]
+                _log.warning("build may hold mistakes", build=build, found=len(prepared.hints), hints=shown)
             self._begin(held, *self._new_walk(plan, key=key, journey=None))
         return over
 
-    def _planned(self, prepared: Prepared, key: str) -> tuple[Plan, Accepted]:
-        plan = self._new_plan(prepared)
+    def _planned(self, prepared: Prepared, key: str, mark: str) -> tuple[Plan, Accepted]:
+        plan = self._new_plan(prepared, mark=mark)
         accepted = plan.accepted
         return plan, evolve(accepted, key=key, templates=self._templates, unresolved=self._unresolved)
 
-    async def plan_of(self, prepared: Prepared) -> Plan:
-        """The plan of a build as this process would run it; a large one is made beside the loop."""
-        return await _beside(prepared, partial(self._new_plan, prepared))
+    async def plan_of(self, prepared: Prepared, mark: str = "") -> Plan:
+        """The plan of a build as this process would run it; a large one is made beside the loop.
 
-    def _new_plan(self, prepared: Prepared, *, resumed: bool = False) -> Plan:
-        plan = Plan(prepared, resumed=resumed, limits=self.limits, retries=self._retries)
+        Args:
+            prepared: the build.
+            mark: of its acceptance, as it is kept with it.
+        """
+        return await _beside(prepared, partial(self._new_plan, prepared, mark=mark))
+
+    def _new_plan(self, prepared: Prepared, *, resumed: bool = False, mark: str = "") -> Plan:
+        plan = Plan(prepared, resumed=resumed, limits=self.limits, retries=self._retries, mark=mark)
         expected = expectation(self.durations)
         seconds = [expected(plan.subject(vertex)) for vertex in range(len(plan.phases))]
         plan.priorities = plan.graph.remaining(seconds)
@@ -394,7 +407,9 @@ class Supervisor:
         if self._stopping:
             raise _refused("shutting_down", "the scheduler is shutting down")
         if len(self._held) >= self._max_builds:
-            raise _refused("busy", f"{len(self._held)} builds are running; max_builds is {self._max_builds}")
+            raise _refused(
+                "busy", f"{doing(len(self._held), 'build', 'be')} running; max_builds is {self._max_builds}"
+            )
 
     def _new_walk(
         self, plan: Plan, *, key: str, journey: Journey | None, chronicle: Chronicle | None = None
@@ -462,7 +477,7 @@ class Supervisor:
                         "its log could not be written; the next process goes on with it"
                     )
                 return
-            await self._reporter.report(walk.id, report)
+            await self._reporter.report(walk.id, evolve(report, accepted=track.chronicle.accepted))
             self._reported[walk.id] = None
             if len(self._reported) > _MOST_REPORTED:
                 self._reported.popitem(last=False)
@@ -471,7 +486,7 @@ class Supervisor:
             if report.error is None:
                 log.info("build done", changes=total, seconds=seconds)
             else:
-                log.warning("build failed", error=report.error[:1_000], seconds=seconds)
+                log.warning("build failed", error=walk.plan.masked(report.error)[:1_000], seconds=seconds)
         except Fenced as error:
             log.warning("another process has taken the build over: it reports", error=str(error))
         except Exception:

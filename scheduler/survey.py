@@ -12,7 +12,8 @@ from scheduler.graph import Vertex
 from scheduler.plan import Phase, Plan
 from scheduler.slots import Slots
 from scheduler.stores import Store
-from scheduler.text import count, seconds
+from scheduler.stores.jetstream import JetStreamStore
+from scheduler.text import agreeing, doing, seconds
 
 Document = dict[str, Any]
 
@@ -32,6 +33,8 @@ class Seen:
     """Of the last event that was published."""
     source: str = ""
     """Who publishes; see `feed.Track.source`."""
+    report_waits: str = ""
+    """Why the report of a build that is over is not out yet; empty where it is, or is not due."""
 
     @property
     def over(self) -> bool:
@@ -40,10 +43,11 @@ class Seen:
 
     @property
     def status(self) -> str:
-        """``running``, ``paused``, ``halted``, ``done`` or ``errored``."""
+        """``running``, ``paused``, ``halted``, ``done``, ``errored`` or ``cancelled``."""
         plan = self.plan
         if self.over:
-            return "done" if plan.cause is None else "errored"
+            failed = "cancelled" if plan.cancelled else "errored"
+            return "done" if plan.cause is None else failed
         if plan.halted:
             return "halted"
         return "paused" if plan.paused else "running"
@@ -66,7 +70,9 @@ def summary(seen: Seen) -> Document:
     if plan.finished and chronicle.over is not None:
         document["ended"] = chronicle.over
     if plan.cause is not None:
-        document["error"] = plan.cause
+        document["error"] = plan.shown_cause
+    if seen.over and seen.report_waits:
+        document["report"] = f"waits: {seen.report_waits}"
     return document
 
 
@@ -161,27 +167,31 @@ class Doctor:
         oldest = self.component(vertices[0])
         if len(vertices) == 1:
             return oldest
-        others = f"so do {len(vertices) - 1} more on {subject}, sent later"
+        more = len(vertices) - 1
+        others = f"so {agreeing(more, 'do')} {more} more on {subject}, sent later"
         return {**oldest, "text": f"{oldest['text']}; {others}", "components": len(vertices)}
 
     def _general(self) -> Iterator[Reason]:
         plan = self._plan
         if self._seen.over:
-            yield Reason("it is over" if plan.cause is None else f"it is over: {plan.cause}")
+            yield Reason("it is over" if plan.cause is None else f"it is over: {plan.shown_cause}")
+            if self._seen.report_waits:
+                yield Reason(f"its report waits: {self._seen.report_waits}")
             return
         if not self._store.available:
-            yield Reason("nothing can be persisted at the moment, so nothing new is sent")
+            text = "nothing can be persisted at the moment, so nothing new is sent"
+            trouble = self._store.trouble if isinstance(self._store, JetStreamStore) else ""
+            yield Reason(f"{text}: {trouble}" if trouble else text)
         if plan.stopped:
             yield Reason("the scheduler is shutting down")
         elif plan.halted:
-            yield Reason(f"nothing new is sent any more: {plan.cause}")
+            yield Reason(f"nothing new is sent any more: {plan.shown_cause}")
         elif plan.paused:
             yield Reason("it is paused: resume it to go on")
         if self._seen.walk is not None:
             for limit, waiting in self._slots.waiting(self._seen.walk).items():
-                yield Reason(
-                    f"{count(waiting, 'component')} wait for the limit {limit}", None, {"limit": limit}
-                )
+                text = f"{doing(waiting, 'component', 'wait')} for the limit {limit}"
+                yield Reason(text, None, {"limit": limit})
 
     def _reason(self, vertex: Vertex) -> Reason:
         plan, chronicle = self._plan, self._seen.chronicle
@@ -247,7 +257,7 @@ class Doctor:
         missing = [one for one in plan.graph.dependencies[vertex] if plan.phase(one) is not Phase.COMPLETED]
         due = chronicle.due(vertex)
         if plan.halted:
-            return Reason(f"it will not be sent: {plan.cause or 'the scheduler is shutting down'}", due)
+            return Reason(f"it will not be sent: {plan.shown_cause or 'the scheduler is shutting down'}", due)
         if missing:
             ids = [plan.graph.ids[one] for one in missing[:_SHOWN]]
             states = [f"{plan.graph.ids[one]} ({_called(plan.phase(one))})" for one in missing[:_SHOWN]]

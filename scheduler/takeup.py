@@ -13,7 +13,7 @@ import trio
 from scheduler.build import Walk
 from scheduler.connector import Connectors, Stray
 from scheduler.errors import InvalidBuild, StoreError
-from scheduler.model import State
+from scheduler.model import BUILD_ACTIONS, State
 from scheduler.stores import Store
 from scheduler.strictjson import encode
 from scheduler.supervisor import Supervisor
@@ -29,8 +29,8 @@ _MOST_STRAYS = 1_000
 _MOST_ASKED = 1_000
 """Builds that the store is asked about at a time because of replies."""
 
-Reader: TypeAlias = Callable[[bytes], Awaitable[Prepared]]
-"""Reads and checks a build."""
+Reader: TypeAlias = Callable[[bytes, str | None], Awaitable[Prepared]]
+"""Reads and checks a build: its JSON, and what it is (`codec.parse_build`)."""
 
 
 class TakeUp:
@@ -116,13 +116,22 @@ class TakeUp:
         document = await self._store.load(build)
         if document is None:
             return None
-        prepared = await self._read(await trio.to_thread.run_sync(encode, document))
+        if "changes" not in document:
+            _log.warning("build not taken up: what the store has is none", build=build)
+            return None
+        data = await trio.to_thread.run_sync(encode, document)
+        prepared = await self._read(data, None)
         if prepared.build.id != build:
             _log.warning("build not taken up: the store gave another", build=build, got=prepared.build.id)
             return None
         running = {change.id for change in prepared.build.changes if change.state is State.RUNNING}
         if not unfinished and running.isdisjoint(stray.component for stray in self._asking[build]):
             return None
+        if document.get("action") not in BUILD_ACTIONS:
+            # Another scheduler keeps what the mapper says, and that says nothing.
+            action = await self._store.action_of(build)
+            if action is not None and action != prepared.build.action:
+                prepared = await self._read(data, action)
         return self._supervisor.take_up(prepared)
 
     def _remember_no(self, build: str) -> None:

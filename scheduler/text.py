@@ -1,9 +1,13 @@
-"""Text on its way to a person: secrets taken out, control characters made harmless, numbers readable."""
+"""Text to a person and from one: secrets taken out, control characters made harmless, numbers readable."""
 
+import math
 import re
+from typing import Final
 
 _UNBROKEN = re.compile(r"[^\s\"']+")
 _CUT = "..."
+CUT = " ... (cut: "
+"""Where an error text ends that was too long to be kept."""
 
 
 def mask_url(text: str) -> str:
@@ -32,6 +36,14 @@ def printable(text: str, limit: int = 0) -> str:
     return "".join(_harmless(character) for character in text)
 
 
+def shortened(text: str, limit: int) -> str:
+    """As `printable`, but cut in the middle: what ids differ in mostly stands at their end."""
+    if len(text) > limit:
+        tail = (limit - 1) // 2
+        text = f"{text[: limit - 1 - tail]}…{text[len(text) - tail :]}"
+    return printable(text)
+
+
 def _harmless(character: str) -> str:
     if character.isprintable():
         return character
@@ -49,6 +61,61 @@ def seconds(value: float) -> str:
     return f"{minutes // 60}h{minutes % 60:02}m"
 
 
+_UNITS: Final = {"d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+_DURATION: Final = re.compile(
+    "".join(rf"(?:(?P<{unit}>[0-9]+(?:\.[0-9]+)?){unit}\s*)?" for unit in _UNITS), re.ASCII
+)
+DURATIONS: Final = "30 (seconds), 250ms, 10m, 1h30m or 7d"
+"""How durations may be written, for error messages."""
+
+
+def read_duration(text: str) -> float:
+    """The seconds that ``text`` says: a number of them, or numbers with units as in ``1h30m`` and ``250ms``.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    text = text.strip()
+    found = _DURATION.fullmatch(text)
+    if not text or found is None:
+        return float(text)
+    # A thousandth is divided by, not multiplied with: 250 of them are 0.25 exactly.
+    parts = found.groupdict(default="0")
+    return float(parts.pop("ms")) / 1_000 + sum(
+        float(number) * _UNITS[unit] for unit, number in parts.items()
+    )
+
+
+def write_duration(value: float) -> str:
+    """Seconds in the largest units that fit, so that `read_duration` gives them again: ``7d``, ``1h30m``."""
+    if not math.isfinite(value):
+        return f"{value}s"
+    whole, rest = int(value), value - int(value)
+    if rest or whole <= 0:
+        return (
+            f"{round(value * 1_000)}ms"
+            if 0 < value < 1 and not round(value * 1_000, 6) % 1
+            else f"{value:g}s"
+        )
+    parts = []
+    for unit in ("d", "h", "m", "s"):
+        number, whole = divmod(whole, int(_UNITS[unit]))
+        if number:
+            parts.append(f"{number}{unit}")
+    return "".join(parts)
+
+
 def count(number: int, noun: str) -> str:
     """``1 component``, ``1,234 components``."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def doing(number: int, noun: str, verb: str) -> str:
+    """``1 component waits``, ``2 components wait``; of ``be``: ``1 build is``, ``2 builds are``."""
+    return f"{count(number, noun)} {agreeing(number, verb)}"
+
+
+def agreeing(number: int, verb: str) -> str:
+    """The verb as it goes with so many: ``waits`` or ``wait``, ``is`` or ``are``, ``does`` or ``do``."""
+    one, several = {"be": ("is", "are"), "do": ("does", "do")}.get(verb, (f"{verb}s", verb))
+    return one if number == 1 else several

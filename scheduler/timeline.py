@@ -18,7 +18,7 @@ from scheduler.loose import number, objects, text, texts, whole
 
 SETTLED = frozenset({"completed", "errored", "skipped"})
 """States in which a component stays."""
-OVER = frozenset({"done", "errored"})
+OVER = frozenset({"done", "errored", "cancelled"})
 """What a build is called that has ended."""
 
 Interval: TypeAlias = tuple[float, float]

@@ -13,6 +13,7 @@ from attrs import evolve, field, frozen
 from scheduler.codec import Parsed, parse_build
 from scheduler.errors import InvalidBuild, InvalidTemplate, Problem, TemplateError
 from scheduler.graph import Graph
+from scheduler.hints import hints_for
 from scheduler.limits import DEFAULT_LIMITS, Limits
 from scheduler.masking import Secrets, conceal
 from scheduler.model import PSEUDO_IDS, Action, Build, Change, State
@@ -23,8 +24,10 @@ from scheduler.subjects import token_problem
 from scheduler.template import OnUnresolved, Template, Templates, Work, compile_change
 from scheduler.template.needs import suggestion
 from scheduler.template.resolve import named_fields
+from scheduler.text import count
 
 _LONGEST_PATH_SHOWN = 24
+_MOST_SHARED_SHOWN = 3
 _MOST_SUGGESTIONS = 20
 _MOST_WORK = 32 * 1024 * 1024
 """Bytes that evaluating references at intake may amount to; what is beyond is judged when it is due."""
@@ -62,6 +65,8 @@ class Prepared:
     """What its options say of how it is to be run."""
     secrets: Secrets = field(factory=Secrets, repr=False, eq=False)
     """What of it must not be shown."""
+    hints: tuple[Problem, ...] = field(default=(), eq=False)
+    """What was probably meant otherwise, although it is valid."""
 
 
 def read_build(
@@ -71,6 +76,7 @@ def read_build(
     templates: Templates = Templates.ALL,
     unresolved: OnUnresolved = OnUnresolved.ERROR,
     resumed: bool = False,
+    action: str | None = None,
 ) -> Prepared:
     """Read and check a submitted build (WIRE: "Intake").
 
@@ -82,13 +88,14 @@ def read_build(
         resumed: it comes from the store, where an earlier process put it. What connectors returned
             stands in it, which may be larger than what is submitted, and is never rendered; what can be
             judged when a component is due is left until then, since it was accepted once.
+        action: the subject that it came in on; None where it came otherwise (`codec.parse_build`).
 
     Raises:
         InvalidBuild: with every problem that was found, each with its place.
     """
     if resumed:
         limits = _ACCEPTED_ONCE
-    parsed = parse_build(data, limits)
+    parsed = parse_build(data, limits, action=action, accepted=resumed)
     if not resumed:
         parsed = evolve(parsed, build=_anew(parsed.build))
     check = _Check(parsed, limits)
@@ -106,7 +113,11 @@ def read_build(
     if check.problems:
         raise InvalidBuild("invalid", [secrets.mask_problem(problem) for problem in check.problems])
     every = tuple(template for template in compiled if template is not None)
-    return Prepared(parsed.build, graph, every, parsed.digest, policy, secrets)
+    hints: tuple[Problem, ...] = ()
+    if not resumed:
+        found = hints_for(parsed.build, parsed.names, every, expressions=templates is Templates.ALL)
+        hints = tuple(secrets.mask_problem(hint) for hint in found)
+    return Prepared(parsed.build, graph, every, parsed.digest, policy, secrets, hints)
 
 
 def _anew(build: Build) -> Build:
@@ -199,15 +210,13 @@ class _Check:
         ids = list(dict.fromkeys(change.id for change in changes))
         pairs = ((edge.source, edge.destination) for edge in self.build.edges)
         edges = [pair for pair in pairs if pair[0] != pair[1]]
-        explicit = Graph.of(ids, edges)
-        # What is wrong otherwise can still be on a cycle.
-        unread = sorted(self.known - self.scope.existing.keys() - set(ids))
-        self.cycles(Graph.of([*ids, *unread], edges) if unread else explicit, ())
         known = set(edges)
         implied = dict.fromkeys(pair for pair in self.implied(compiled) if pair not in known)
-        graph = Graph.of(ids, [*edges, *implied]) if implied else explicit
-        if implied:
-            self.cycles(graph, implied.keys())
+        edges += implied
+        graph = Graph.of(ids, edges)
+        # What is wrong otherwise can still be on a cycle.
+        unread = sorted(self.known - self.scope.existing.keys() - set(ids))
+        self.cycles(Graph.of([*ids, *unread], edges) if unread else graph, implied.keys())
         return graph
 
     def references(self, graph: Graph, compiled: Sequence[Template | None]) -> None:
@@ -283,17 +292,35 @@ class _Check:
         return found
 
     def cycles(self, graph: Graph, implied: Collection[tuple[str, str]]) -> None:
-        """Name each cycle as a path; with ``implied``, only those that a reference closes."""
-        for cycle in graph.cycles():
-            names = [graph.ids[vertex] for vertex in cycle]
-            by_reference = [pair for pair in pairwise(names) if pair in implied]
-            if implied and not by_reference:
-                continue
+        """Tell each knot of cycles by its shortest as a path, and what would open it.
+
+        Args:
+            graph: with the implied edges.
+            implied: those edges that only a reference makes.
+        """
+        for knot in graph.knots():
+            names = [graph.ids[vertex] for vertex in knot.cycle]
+            shared = [(graph.ids[source], graph.ids[end]) for source, end in knot.shared]
             text = f"cycle: {_path(names)}"
-            if by_reference:
-                source, destination = by_reference[0]
-                text += f" ({destination} refers to {source}, which therefore has to complete first)"
-            self.problems.append(Problem("edges", text))
+            by_reference = [pair for pair in shared or pairwise(names) if pair in implied][:1]
+            reason = "".join(
+                f" ({end} refers to {source}, which therefore has to complete first)"
+                for source, end in by_reference
+            )
+            if knot.others:
+                more = count(knot.others, "more way")
+                text += f", and {'' if knot.counted else 'at least '}{more} round"
+                text += _opened_by(by_reference or shared) if shared else "; no edge is on all of them"
+            self.problems.append(Problem("edges", text + reason))
+
+
+def _opened_by(shared: Sequence[tuple[str, str]]) -> str:
+    """What is said of the edges that are on all cycles of a knot."""
+    shown = [f"{source} -> {end}" for source, end in shared[:_MOST_SHARED_SHOWN]]
+    if len(shared) > len(shown):
+        shown.append(count(len(shared) - len(shown), "other"))
+    edges = " and ".join(filter(None, [", ".join(shown[:-1]), shown[-1]]))
+    return f"; all go over {edges}{': without any one of these there is no cycle' if len(shown) > 1 else ''}"
 
 
 def _path(names: list[str]) -> str:

@@ -45,6 +45,8 @@ class FakeBus(Endpoint):
         """Everything that reached the broker, in order."""
         self.forbidden: set[str] = set()
         """Patterns of subjects one may neither publish nor subscribe on."""
+        self.lowered: int | None = None
+        """What the server takes since it was told so, as we do not know yet."""
         self.lose: Callable[[Published], bool] = lambda _: False
         """Says of each message whether the broker loses it; it is in ``published`` all the same."""
         self.taps: list[Callable[[Published], bool]] = []
@@ -106,7 +108,14 @@ class FakeBus(Endpoint):
 
     def _accept(self, item: Queued) -> None:
         message = _parse(item)
+        if self.lowered is not None and item.size > self.lowered:
+            # The server hangs up on us, and says when we come again what it takes now.
+            self.disconnect()
+            self.max_payload, self.lowered = self.lowered, None
+            trio.lowlevel.current_trio_token().run_sync_soon(self.reconnect)
+            return
         if item.size > self.max_payload:
+            item.refuse(self.max_payload)
             self.refuse("publish", item.subject, f"{item.size} bytes are over max_payload")
             return
         if any(matches(pattern, item.subject) for pattern in self.forbidden):

@@ -6,12 +6,24 @@ the same stamps each time. ``tests/test_fake_jetstream.py`` holds it to what a r
 """
 
 import json
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import trio
 from fake_bus import FakeBus, Published
-from fake_jetstream_api import FULL, NO_ROLLUP, NO_ROOM, NOT_THE_STREAM, UNAVAILABLE, Api, Refusal
+from fake_jetstream_api import (
+    FULL,
+    MOST_STORED,
+    NO_ROLLUP,
+    NO_ROOM,
+    NOT_THE_STREAM,
+    TOO_LARGE,
+    TOO_LARGE_FOR_STREAM,
+    UNAVAILABLE,
+    Api,
+    Refusal,
+)
 from fake_streams import DAY_ZERO, JSON, SECOND, Consumer, Kept, Later, Pull, Stream
 
 from scheduler.bus.subjects import encode_headers, matches
@@ -62,6 +74,10 @@ class FakeJetStream:
         """As acknowledgements and the account name it; none where it is empty."""
         self.refusal: Refusal | None = None
         """What all of the API and every publish is answered with instead of being done."""
+        self.broken: set[str] = set()
+        """Streams whose file store has failed: they say nothing to what is published, and are read."""
+        self.refusals: deque[Refusal] = deque()
+        """What the next messages are answered with that a stream is to keep, one after another."""
         self.no_room = False
         """The disk is full: nothing is stored."""
         self.kept: Callable[[Stream, Kept], None] | None = None
@@ -96,6 +112,10 @@ class FakeJetStream:
                     self._publish(stream, message)
         return found
 
+    def remove_stream(self, name: str) -> None:
+        """Somebody removes a stream; those who pulled from it are told."""
+        self._api.remove_stream(name)
+
     def restart(self) -> None:
         """The server process ended and begins anew: whoever waited does so no more."""
         for stream in self.streams.values():
@@ -107,6 +127,8 @@ class FakeJetStream:
                     del stream.consumers[consumer.config["name"]]
 
     def _publish(self, stream: Stream, message: Published) -> None:
+        if stream.name in self.broken:
+            return
         answer: JSON = {"stream": stream.name, "seq": 0}
         outcome = self._store(stream, message)
         if isinstance(outcome, Refusal):
@@ -131,6 +153,8 @@ class FakeJetStream:
         stream.make_room(now)
         if self.refusal is not None:
             return self.refusal
+        if self.refusals and not stream.config.get("no_ack"):
+            return self.refusals.popleft()
         rollup = headers.get("Nats-Rollup")
         if rollup and not stream.config["allow_rollup_hdrs"]:
             return NO_ROLLUP
@@ -145,6 +169,11 @@ class FakeJetStream:
             return sequence, True
         if self.no_room:
             return NO_ROOM
+        head = len(encode_headers(headers)) if headers else 0
+        if 0 <= stream.config["max_msg_size"] < len(message.data) + head:
+            return TOO_LARGE_FOR_STREAM
+        if len(message.subject) + head + len(message.data) > MOST_STORED - 36:
+            return TOO_LARGE
         if stream.config["discard"] == "new" and stream.config["max_bytes"] >= 0:
             kept = Kept(0, message.subject, message.data, message.headers, now)
             if stream.bytes + kept.size > stream.config["max_bytes"]:

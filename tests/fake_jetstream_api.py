@@ -65,6 +65,10 @@ NO_CONSUMER = Refusal(404, 10014, "consumer not found")
 NO_MESSAGE = Refusal(404, 10037, "no message found")
 UNAVAILABLE = Refusal(503, 10008, "JetStream system temporarily unavailable")
 NO_ROOM = Refusal(503, 10023, "insufficient resources")
+MOST_STORED = 32 * 1024 * 1024
+"""Bytes of a message that the file store takes, with its own head and check sum."""
+TOO_LARGE = Refusal(503, 10077, "message too large")
+TOO_LARGE_FOR_STREAM = Refusal(400, 10054, "message size exceeds maximum allowed")
 FULL = Refusal(503, 10077, "maximum bytes exceeded")
 _OTHER_CONFIG = Refusal(400, 10058, "stream name already in use with a different configuration")
 _OVERLAP = Refusal(400, 10065, "subjects overlap with an existing stream")
@@ -210,13 +214,18 @@ class Api:
         return info
 
     def _stream_delete(self, rest: list[str], _: JSON) -> Answer:
-        stream = self._streams.pop(rest[0], None)
-        if stream is None:
+        if rest[0] not in self._streams:
             return NO_STREAM
+        self.remove_stream(rest[0])
+        return {"success": True}
+
+    def remove_stream(self, name: str) -> None:
+        """Remove a stream and its consumers."""
+        stream = self._streams.pop(name)
         for consumer in stream.consumers.values():
             for pull in list(consumer.waiting):
                 self._end(consumer, pull, 409, "Consumer Deleted")
-        return {"success": True}
+        stream.consumers.clear()
 
     def _stream_purge(self, rest: list[str], body: JSON) -> Answer:
         stream = self._streams.get(rest[0])

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -55,6 +57,7 @@ class FakeScheduler:
         self.answers: dict[str, Callable[[JSON], Any]] = {}
         self.there = True
         self.silent = False
+        self.forbidden: set[str] = set()
         self.script: Callable[[FakeBus], Awaitable[None]] | None = None
 
     def say(self, verb: str, answer: JSON) -> None:
@@ -69,6 +72,7 @@ class FakeScheduler:
     async def run(self, _settings: Any, _behaviour: Any, job: Callable[[Bus], Awaitable[int]]) -> int:
         """In place of `session.with_parts`."""
         bus = FakeBus()
+        bus.forbidden = self.forbidden
 
         def handle(message: Message) -> None:
             verb, question = message.subject.rpartition(".")[2], json.loads(message.data)
@@ -124,6 +128,45 @@ def test_without_a_scheduler_the_cure_is_said(
 
 
 @pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("json_wanted", [False, True])
+def test_a_missing_permission_is_said_at_once(
+    scheduler: FakeScheduler, capsys: Captured, command: str, json_wanted: bool
+) -> None:
+    """One line with what this user may not do, and what the broker refused; nothing of a timeout."""
+    verb = "get" if command in {"status", "watch", "timeline"} else command
+    scheduler.forbidden.add(f"scheduler.build.{verb}")
+    began = time.monotonic()
+    assert cli.main([*tokens(command), *(["--json"] if json_wanted else [])]) == 1
+    assert time.monotonic() - began < 5
+    out, err = capsys.readouterr()
+    assert re.fullmatch(
+        rf"scheduler: this user may not [a-z ]+: the broker refused to publish on scheduler.build.{verb}\n",
+        err,
+    )
+    assert not json_wanted or json.loads(out)["error"]["code"] == "forbidden"
+
+
+def test_pausing_without_permission(scheduler: FakeScheduler, capsys: Captured) -> None:
+    """It is said in the words of what was asked for."""
+    scheduler.forbidden.add("scheduler.build.pause")
+    assert cli.main(["pause", BUILD]) == 1
+    assert capsys.readouterr().err == (
+        "scheduler: this user may not pause builds: the broker refused to publish on scheduler.build.pause\n"
+    )
+
+
+@pytest.mark.parametrize("subject", [f"scheduler.event.{BUILD}", "build.create.done"])
+def test_watching_without_permission(scheduler: FakeScheduler, capsys: Captured, subject: str) -> None:
+    """What may not be subscribed to is no reason to wait."""
+    scheduler.forbidden.add(subject)
+    scheduler.say("get", running_build().answer(1.0))
+    assert cli.main(["watch", BUILD]) == 1
+    assert capsys.readouterr().err == (
+        f"scheduler: this user may not follow builds: the broker refused to subscribe to {subject}\n"
+    )
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_a_refusal_is_one_line(scheduler: FakeScheduler, capsys: Captured, command: str) -> None:
     """What the scheduler refuses is said in its words, made harmless, with exit code 1."""
     verb = "get" if command in {"status", "watch", "timeline"} else command
@@ -152,11 +195,11 @@ def test_a_refusal_is_json_where_json_is_wanted(
     ("arguments", "part"),
     [
         (["status"], "BUILD"), (["watch"], "BUILD"), (["why"], "BUILD"), (["cancel"], "BUILD"),
-        (["skip", "b"], "COMPONENT"), (["extend", "b", "c"], "SECONDS"), (["limit", "b"], "LIMITS"),
+        (["skip", "b"], "COMPONENT"), (["extend", "b", "c"], "DURATION"), (["limit", "b"], "LIMITS"),
         (["list", "x"], "x"), (["pause", "b", "c"], "c"), (["status", "b", "--wat"], "--wat"),
-        (["extend", "b", "c", "soon"], "soon"), (["extend", "b", "c", "0"], "0 is not a number above 0"),
-        (["extend", "b", "c", "nan"], "nan is not a number"),
-        (["extend", "b", "c", "1e99"], "up to 2,592,000"),
+        (["extend", "b", "c", "soon"], "soon"), (["extend", "b", "c", "0"], "'0' is not a duration above 0s"),
+        (["extend", "b", "c", "nan"], "'nan' is not a duration"),
+        (["extend", "b", "c", "1e99"], "up to 30d"),
         (["limit", "b", "vpc=5"], "LIMITS: 'vpc=5'"), (["limit", "b", " , "], "LIMITS"),
         (["limit", "b", "*=0"], "LIMITS: '*=0'"),
         (["skip", "b", "c", "--output", "{"], "--output is not JSON"),
@@ -208,6 +251,7 @@ def test_a_scheduler_that_says_nothing_is_not_waited_for(
             "skip",
             {"component": "vpc::a", "output": {"id": 7}},
         ),
+        (["extend", BUILD, "vpc::a", "1h30m"], "extend", {"component": "vpc::a", "seconds": 5400.0}),
         (["extend", BUILD, "vpc::a", "90.5"], "extend", {"component": "vpc::a", "seconds": 90.5}),
         (
             ["limit", BUILD, "vpc.create.*=5, *.create.aws=20/s,*=9/m"],
@@ -284,7 +328,7 @@ def test_builds_are_a_table(scheduler: FakeScheduler, capsys: Captured) -> None:
     ]
     scheduler.say("list", {"builds": builds, "next": None})
     assert cli.main(["list", "--all"]) == 0
-    head, first, second = capsys.readouterr().out.splitlines()
+    head, second, first = capsys.readouterr().out.splitlines()
     assert head.split() == ["ID", "ACTION", "STATUS", "DONE", "AGE", "ERROR"]
     assert first.split() == [BUILD, "build.create", "running", "7/12", "0.0s"]
     assert second.split()[:4] == ["x" * 100, "build.delete", "errored", "-"]
@@ -339,6 +383,40 @@ def test_the_components_of_a_build(scheduler: FakeScheduler, capsys: Captured) -
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["COMPONENT", "vpc::b", "vpc::c", "vpc::a", "vpc::d"]
     assert lines[3].split() == ["vpc::a", "running", "1", "0.0s", "10.0s"]
+
+
+def test_what_was_never_sent_has_no_tries(scheduler: FakeScheduler, capsys: Captured) -> None:
+    """The scheduler tells the number of the attempt that would be the first."""
+    components = [
+        {"id": "a", "state": "waiting", "attempt": 1},
+        {"id": "b", "state": "skipped", "attempt": 1},
+        {"id": "c", "state": "errored", "attempt": 1, "due": T, "ended": T},
+        {"id": "d", "state": "errored", "attempt": 2, "due": T, "sent": T, "ended": T},
+    ]
+    scheduler.say("get", {**running_build().answer(10.0), "components": components})
+    assert cli.main(["status", BUILD, "--components"]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert {row[0]: row[2] for row in rows[1:]} == {"a": "-", "b": "-", "c": "-", "d": "2"}
+
+
+@pytest.mark.parametrize(("number", "said"), [(1, "1 waits"), (2, "2 wait"), (1_000, "1,000 wait")])
+def test_what_waits_is_told_in_the_right_number(
+    scheduler: FakeScheduler, capsys: Captured, number: int, said: str
+) -> None:
+    """One waits, several wait."""
+    limits = [{"limit": "vpc.create.*=5", "waiting": number}]
+    scheduler.say("get", running_build().answer(10.0, limits=limits))
+    assert cli.main(["status", BUILD]) == 0
+    assert f"vpc.create.*=5 ({said})" in capsys.readouterr().out
+
+
+def test_the_newest_build_is_the_last(scheduler: FakeScheduler, capsys: Captured) -> None:
+    """Whatever page it came in on; one of which no time is known comes first."""
+    times = {"a": {"accepted": T + 3}, "b": {"accepted": T + 1}, "c": {}, "d": {"ended": T + 2}}
+    pages = iter([{"builds": [summary(one, "done", **given)], "next": one} for one, given in times.items()])
+    scheduler.answers["list"] = lambda _: next(pages, {"builds": [], "next": None})
+    assert cli.main(["list", "--all"]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["ID", "c", "b", "d", "a"]
 
 
 def test_the_status_as_json(scheduler: FakeScheduler, capsys: Captured) -> None:

@@ -21,6 +21,7 @@ from fakes import (
     settled,
     started,
     states,
+    unmarked,
 )
 from test_build import Run
 from test_build_steered import attempts, helm, tick
@@ -494,8 +495,8 @@ async def test_a_stop_ends_the_pause(resumable: bool, autojump_clock: MockClock)
 
 
 def names(plant: Plant) -> list[str]:
-    """The attempt ids that connectors of a plant were asked under."""
-    return [(message.headers or {})["Nats-Msg-Id"] for message, _ in plant.requests]
+    """The attempt ids that connectors of a plant were asked under, without their marks."""
+    return [unmarked((message.headers or {})["Nats-Msg-Id"]) for message, _ in plant.requests]
 
 
 async def test_the_next_process_waits_for_the_rest_of_the_pause(autojump_clock: MockClock) -> None:

@@ -15,7 +15,15 @@ from scheduler.bus import Message
 from scheduler.bus.endpoint import Endpoint
 from scheduler.bus.nats import open_bus
 from scheduler.bus.options import BusOptions
-from scheduler.errors import BusClosed, BusError, BusFull, InvalidSubject, MessageTooLarge, NoResponders
+from scheduler.errors import (
+    BusClosed,
+    BusError,
+    BusFull,
+    InvalidSubject,
+    MessageTooLarge,
+    NoResponders,
+    NotPermitted,
+)
 
 MAX_PAYLOAD = 2000
 FORBIDDEN = "forbidden.thing"
@@ -418,6 +426,30 @@ async def test_a_forbidden_subject_is_told(open_world: OpenWorld) -> None:
         assert bus.generation == 1
     assert refused == [FORBIDDEN]
     assert got.subjects == ["fine"]
+
+
+async def test_a_forbidden_request_fails_at_once(open_world: OpenWorld) -> None:
+    """The broker's word counts, without a deadline; one on another subject still gets its answer."""
+    answers: list[bytes] = []
+
+    async def ask(bus: Endpoint) -> None:
+        answers.append((await bus.request("fine", b"?")).data)
+
+    async with open_world() as world:
+        bus: Endpoint = world.bus
+        send, questions = trio.open_memory_channel[Message](1)
+        await bus.subscribe("fine", send.send_nowait)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask, bus)
+            with trio.fail_after(2), pytest.raises(NotPermitted, match=f"refused to publish on {FORBIDDEN}"):
+                await bus.request(FORBIDDEN, b"")
+            with trio.fail_after(2):
+                question = await questions.receive()
+            bus.publish(question.reply, b"!")
+        with trio.fail_after(2), pytest.raises(NotPermitted, match=f"refused to subscribe to {FORBIDDEN}"):
+            await bus.subscribe(FORBIDDEN, send.send_nowait)
+        assert not len(bus.inbox)
+    assert answers == [b"!"]
 
 
 async def test_a_closed_bus_refuses_everything(open_world: OpenWorld) -> None:

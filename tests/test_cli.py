@@ -90,6 +90,13 @@ def test_flags_reach_the_service(served: list[Settings], tokens: list[str]) -> N
     assert settings.embedded
 
 
+def test_the_ernest_store_has_references_read_as_its_mapper_needs_it(served: list[Settings]) -> None:
+    """What is given beside it counts, whether as a flag or as a variable."""
+    assert cli.main(["--store", "ernest"]) == 0
+    assert cli.main(["--store", "ernest", "--templates", "all", "--unresolved", "error"]) == 0
+    assert [(one.templates, one.unresolved) for one in served] == [("ernest", "keep"), ("all", "error")]
+
+
 @pytest.mark.parametrize(
     ("variable", "attribute", "expected"),
     [
@@ -146,7 +153,7 @@ def test_where_the_broker_is(served: list[Settings], monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("tokens", "parts"),
     [
-        (["--grace", "soon"], ["--grace", "SCHEDULER_GRACE", "'soon'", "a number from 0 to 3,600"]),
+        (["--grace", "soon"], ["--grace", "SCHEDULER_GRACE", "'soon'", "a duration from 0s to 1h"]),
         (["--grace", "nan"], ["--grace", "nan"]),
         (["--max-builds", "0"], ["--max-builds", "SCHEDULER_MAX_BUILDS", "0"]),
         (["--store", "redis"], ["--store", "SCHEDULER_STORE", "'redis'", "auto, jetstream, ernest, memory"]),
@@ -156,9 +163,9 @@ def test_where_the_broker_is(served: list[Settings], monkeypatch: pytest.MonkeyP
         (["--capture", "*"], ["--capture", "SCHEDULER_CAPTURE", "'*'"]),
         (["--resend", "often"], ["--resend", "SCHEDULER_RESEND", "'often'", "unsent, always, never"]),
         (["--max-definition-bytes", "1"], ["--max-definition-bytes", "SCHEDULER_MAX_DEFINITION_BYTES"]),
-        (["--timeouts", "often"], ["--timeouts", "'often'", "PATTERN=SECONDS"]),
+        (["--timeouts", "often"], ["--timeouts", "'often'", "PATTERN=DURATION"]),
         (["--limits", "vpc=5"], ["--limits (SCHEDULER_LIMITS)", "'vpc=5'", "vpc.create.*"]),
-        (["--retries", "*=often"], ["--retries (SCHEDULER_RETRIES)", "'*=often'", "vpc.create.*=5:1:60"]),
+        (["--retries", "*=often"], ["--retries (SCHEDULER_RETRIES)", "'*=often'", "vpc.create.*=5:1s:1m"]),
         (["--nats-url", "http://x"], ["--nats-url", "NATS_URL", "NATS_URI", "'http://x'"]),
         (["--nkey", "/no/where"], ["--nkey (SCHEDULER_NKEY)", "/no/where"]),
         (["--wat"], ["--wat"]),
@@ -309,6 +316,37 @@ def broken() -> dict[str, Any]:
     return document
 
 
+def test_what_was_probably_meant_otherwise_is_a_warning(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, write: Any
+) -> None:
+    """Warnings stand beside the verdict on standard error; the exit code stays 0."""
+    monkeypatch.setenv("SCHEDULER_STOR", "ernest")
+    document = json.loads(read_example("create"))
+    document["changes"][0]["_time_out"] = 5
+    name = write({**document, "options": {"on_eror": "\x1b[2J"}})
+    assert cli.main(["validate", name]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith(f"{name} is fine: ")
+    assert err.splitlines() == [
+        f"scheduler: {name} has 2 warnings:",
+        "  vpc::test-vpc._time_out: is no field of ours and has no effect; did you mean '_timeout'?",
+        "  options.on_eror: is no option of ours and has no effect; did you mean 'on_error'?",
+        "scheduler: warning: SCHEDULER_STOR is none of our variables; did you mean SCHEDULER_STORE?",
+    ]
+
+
+def test_the_service_tells_of_misspelt_variables_at_start(
+    served: list[Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A variable that is nearly one of ours is a line in the log, without its value."""
+    monkeypatch.setenv("SCHEDULER_PASWORD", "hunter2")
+    with structlog.testing.capture_logs() as logs:
+        assert cli.main(["serve"]) == 0
+    (line,) = logs
+    assert line["hint"] == "SCHEDULER_PASWORD is none of our variables; did you mean SCHEDULER_PASSWORD?"
+    assert served
+
+
 @pytest.mark.parametrize("command", ["validate", "run"])
 def test_every_problem_is_listed_with_its_place(
     capsys: pytest.CaptureFixture[str], write: Any, command: str
@@ -360,10 +398,46 @@ def test_limits_are_those_of_the_flags(capsys: pytest.CaptureFixture[str], write
     assert "max_changes" in capsys.readouterr().err
 
 
-def test_an_action_that_nobody_takes_is_refused(capsys: pytest.CaptureFixture[str], write: Any) -> None:
-    """run submits only what is an intake subject."""
-    assert cli.main(["run", write(generate(1) | {"action": "build.explode"})]) == 1
-    assert "'build.explode'" in capsys.readouterr().err
+@pytest.mark.parametrize("command", ["validate", "run", "plan", "graph"])
+def test_an_action_that_no_build_has_is_refused_as_a_flag(
+    capsys: pytest.CaptureFixture[str], write: Any, command: str
+) -> None:
+    """A build is one of the ten that a scheduler takes."""
+    assert cli.main([command, write(generate(1)), "--action", "build.explode"]) == 2
+    err = capsys.readouterr().err
+    assert "--action (SCHEDULER_ACTION): 'build.explode' is not one of: build.create," in err
+
+
+@pytest.mark.parametrize("command", ["validate", "plan", "graph"])
+def test_an_action_that_no_build_has_is_passed_over_in_a_file(
+    capsys: pytest.CaptureFixture[str], write: Any, command: str
+) -> None:
+    """It is then taken as a creation, and that is said; not so where the command line says what it is."""
+    file = write(generate(1) | {"action": "build.explode"})
+    assert cli.main([command, file]) == 0
+    err = capsys.readouterr().err
+    assert "its action 'build.explode' is that of no build; it is taken as build.create" in err
+    assert cli.main([command, file, "--action", "build.delete"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("own", "flag", "expected"),
+    [
+        ("", [], "build.create"),
+        (None, [], "build.create"),
+        ("service.sync", [], "service.sync"),
+        ("service.sync", ["--action", "build.delete"], "build.delete"),
+    ],
+)
+def test_a_file_is_what_the_command_line_says_or_else_what_it_says_itself(
+    capsys: pytest.CaptureFixture[str], write: Any, own: str | None, flag: list[str], expected: str
+) -> None:
+    """What Ernest's mapper makes says nothing, and is a creation then."""
+    assert cli.main(["plan", "--json", write(generate(1) | {"action": own}), *flag]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["action"] == expected
+    assert err == ""
 
 
 def test_an_unreachable_broker_is_said_and_waited_for(

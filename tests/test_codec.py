@@ -8,8 +8,9 @@ from builds import Document, build, change, prepare, problems_of
 from scheduler.codec import encode_token, parse_build, read_id, to_document
 from scheduler.errors import InvalidBuild
 from scheduler.limits import Limits
-from scheduler.model import Action, Edge, State
+from scheduler.model import BUILD_ACTIONS, Action, Edge, State
 from scheduler.strictjson import decode, encode
+from scheduler.validation import read_build
 
 BIG = int("1234567890" * 4)
 
@@ -24,14 +25,14 @@ def nested(levels: int) -> Any:
 @pytest.mark.parametrize(
     ("data", "says"),
     [
-        (b"", "truncated"),
-        (b"not json", "malformed"),
+        (b"", "this is empty"),
+        (b"not json", "line 1, column [0-9]: invalid character"),
         (b"[]", "expected an object|expected object, got list"),
         (b"null", "got null"),
         (b'"build"', "got str"),
-        (b'\xef\xbb\xbf{"id": "a"}', "malformed"),
-        (b'{"id": "a", "x": NaN}', "malformed"),
-        (b'{"id": "a", "x": -Infinity}', "malformed"),
+        (b'\xef\xbb\xbf{"id": "a"}', "a byte order mark of UTF-8"),
+        (b'{"id": "a", "x": NaN}', "line 1, column 18: invalid character 'N'"),
+        (b'{"id": "a", "x": -Infinity}', "line 1, column 19: invalid character 'I'"),
         (b'{"id": "\xff', "truncated|UTF-8"),
         (b'{"id": "a"} trailing', "trailing"),
         (b'{"id": "a", "x": ' + b"[" * 100_000, "max_depth 64|truncated"),
@@ -91,25 +92,67 @@ def test_an_id_is_read_whatever_else_is_wrong() -> None:
     assert read_id(b'{"changes": []}') is None
 
 
-@pytest.mark.parametrize("action", ["build.create", "service.delete", "build.sync", "environment.import.x"])
-def test_actions_that_can_be(action: str) -> None:
-    """The action of a build is a subject of the system."""
-    assert prepare(build(action=action)).build.action == action
+NO_ACTIONS: list[Any] = [
+    None, "", 5, True, [], {}, {"a": [1]}, 1.5, "build", "build.", ".create", "build..create",
+    "build.create.", "build.cre ate", "create", "build.*", "build.>", "$SRV.PING", "_INBOX.x",
+    "build.create\r\n", "build.\0",
+    "build.create\n", "BUILD.CREATE", "build." + "x" * 65, "vpc.create.aws", "scheduler.reply.x",
+    "build.set.mapping", "build.find", "build.create.done", "environment.import", "service.set",
+    "build.destroy",
+]  # fmt: skip
+"""What stands under ``action`` of a build, and is no subject that builds come in on."""
 
 
-@pytest.mark.parametrize(
-    "action",
-    [
-        None, "", 5, [], "build", "build.", ".create", "build..create", "build.create.", "build.cre ate",
-        "build.*", "build.>", "$SRV.PING", "_INBOX.x", "build.create\r\n", "build.create\n", "build.\0",
-        "build." + "x" * 65, "build" + ".x" * 8, "vpc.create.aws", "scheduler.reply.x",
-    ],
-)  # fmt: skip
-def test_actions_that_cannot_be(action: object) -> None:
-    """An action that is no subject, or one whose report would be somebody's reply, is refused."""
-    found = problems_of(build(action=action))
-    assert len(found) == 1
-    assert found[0].startswith("action: ")
+@pytest.mark.parametrize("subject", BUILD_ACTIONS)
+@pytest.mark.parametrize("own", [*NO_ACTIONS, *BUILD_ACTIONS])
+def test_a_build_is_what_it_came_in_on(own: object, subject: str) -> None:
+    """Its action is the subject, whatever it says itself, and stands so in what is kept and reported."""
+    read = read_build(encode(build(action=own)), action=subject).build
+    assert read.action == subject
+    assert read.fields["action"] == subject
+    assert list(read.fields) == ["id", "name", "user_id", "username", "action", "options"]
+
+
+@pytest.mark.parametrize("name", ["components", "changes", "edges"])
+@pytest.mark.parametrize("given", ["absent", None, []])
+def test_a_list_without_elements_stays_as_it_was(name: str, given: Any) -> None:
+    """Where there was none, or null, no empty one is added; all three are the same content."""
+    document = {**build(), name: given}
+    if given == "absent":
+        del document[name]
+    read = prepare(document)
+    assert to_document(read.build) == document
+    assert read.digest == prepare(build()).digest
+
+
+def test_a_build_without_an_action_is_what_it_came_in_on() -> None:
+    """It then stands behind its other fields."""
+    document = build()
+    del document["action"]
+    read = read_build(encode(document), action="service.patch").build
+    assert list(read.fields.items())[-1] == ("action", "service.patch")
+
+
+@pytest.mark.parametrize("own", NO_ACTIONS)
+def test_without_a_subject_a_build_is_a_creation_if_it_says_nothing_else(own: object) -> None:
+    """Files, and builds that are stored, say what they are, where what they say is a subject."""
+    assert prepare(build(action=own)).build.action == "build.create"
+    assert prepare(build(action=own)).build.fields["action"] == "build.create"
+
+
+@pytest.mark.parametrize("own", BUILD_ACTIONS)
+def test_without_a_subject_a_build_is_what_it_says(own: str) -> None:
+    """Each of the ten is taken at its word."""
+    assert prepare(build(action=own)).build.action == own
+
+
+def test_the_same_bytes_on_another_subject_are_another_build() -> None:
+    """Content is told by what the build is, not by what it says that it is."""
+    data = encode(build(change("a"), action=""))
+    digests = {read_build(data, action=subject).digest for subject in BUILD_ACTIONS}
+    assert len(digests) == len(BUILD_ACTIONS)
+    said = read_build(encode(build(change("a"), action="build.create")))
+    assert read_build(data, action="build.create").digest == said.digest
 
 
 @pytest.mark.parametrize("name", ["components", "changes", "edges"])
@@ -188,8 +231,10 @@ def test_required_fields_of_an_edge(field: str) -> None:
         ("_state", False, "false is none of"),
         ("_timeout", 0, "seconds, above 0 and at most 31622400; it is 0"),
         ("_timeout", -1, "it is -1"),
-        ("_timeout", True, "it is True"),
-        ("_timeout", "5", "it is a string"),
+        ("_timeout", True, "it is true"),
+        ("_timeout", "5", "it is '5': write 5"),
+        ("_timeout", "10m", "it is '10m': write 600"),
+        ("_timeout", "soon", "it is 'soon'"),
         ("_timeout", 31_622_401, "it is 31622401"),
         ("_timeout", 10**299, "it is a number"),
         ("_component_id", "start", "'start' is reserved"),
@@ -356,7 +401,29 @@ def test_numbers_that_cannot_be_are_refused_with_their_place(number: bytes) -> N
 def test_text_that_is_not_utf8_is_refused_with_its_place() -> None:
     """A byte outside UTF-8 is named with the component it stands in."""
     data = encode(build(change("a"), change("b", name="XX"))).replace(b"XX", b"\xff\xfe")
-    assert problems_of(data) == ["changes[1]: not UTF-8: byte 0xff, invalid start byte"]
+    assert problems_of(data) == ["changes[1]: line 1, column 328: byte 0xff, which is not UTF-8"]
+
+
+@pytest.mark.parametrize(
+    ("key", "ours"),
+    [
+        ("Service", "service"), ("SERVICE", "service"), ("_State", "_state"),
+        ("_component_ID", "_component_id"), ("_Component", "_component"),
+        ("_aCtion", "_action"), ("_PROVIDER", "_provider"),
+        ("\u017fervice", "service"), ("_\u017ftate", "_state"),
+    ],
+)  # fmt: skip
+def test_a_key_that_is_ours_but_for_its_case_is_refused(key: str, ours: str) -> None:
+    """Connectors in Go match names without regard to case, and would read one for the other."""
+    document = build(change("a", **{key: "x"}), components=[change("b", **{key: None, "x": {key: 1}})])
+    document["components"][0][key] = None
+    assert problems_of(document) == [
+        f"components[0].{key}: is '{ours}' but for its case, which connectors do not tell apart",
+        f"changes[0].{key}: is '{ours}' but for its case, which connectors do not tell apart",
+    ]
+    # Below the top level it is nobody's, and what was accepted once is gone on with.
+    prepare(build(change("a", x={key: 1}, services=1, state=2, _states=3)))
+    assert prepare(document, resumed=True).build.changes[0].fields[key] == "x"
 
 
 def test_every_problem_is_told_at_once() -> None:
@@ -369,14 +436,12 @@ def test_every_problem_is_told_at_once() -> None:
         change("d", x="{{ components['gone'].x }}"),
         change("e", x="{{ 1 +"),
         id="not an id",
-        action=5,
         components=[None, {"_component_id": ""}],
         edges=[("c", "d"), ("d", "c"), ("c", "nobody"), ("d", "d")],
     )
     found = problems_of(document)
     for place in (
         "id: ",
-        "action: ",
         "components[0]: ",
         "components[1]._component_id: ",
         "changes[0]._provider: ",
@@ -391,7 +456,7 @@ def test_every_problem_is_told_at_once() -> None:
         "edges: cycle: ",
     ):
         assert sum(problem.startswith(place) for problem in found) == 1, (place, found)
-    assert len(found) == 14
+    assert len(found) == 13
 
 
 def test_nothing_is_lost_between_bytes_and_bytes() -> None:

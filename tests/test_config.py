@@ -12,8 +12,13 @@ from typing import Any
 import attrs
 import pytest
 import structlog
+from fake_bus import FakeBus
+from hypothesis import given
+from hypothesis import strategies as st
 
 from scheduler.bus.options import BusOptions
+from scheduler.cli import _COMMANDS as COMMANDS
+from scheduler.cli import build_app
 from scheduler.commands.flags import (
     BrokerFlags,
     BuildFlags,
@@ -25,10 +30,12 @@ from scheduler.commands.flags import (
     StoreFlags,
     settings_of,
 )
+from scheduler.commands.variables import misspelt_variables, our_variables
 from scheduler.config import (
     DEFAULT_SERVERS,
     RANGES,
     Settings,
+    StoreName,
     flag_of,
     parse_capture,
     parse_number,
@@ -43,9 +50,11 @@ from scheduler.errors import InvalidSettings
 from scheduler.limits import DEFAULT_LIMITS, Limits
 from scheduler.log import configure_logging, mask_secrets
 from scheduler.model import Resend
+from scheduler.process import open_store
 from scheduler.rules import LimitRule, Retry
 from scheduler.secretnames import MASK
-from scheduler.text import mask_url, printable, seconds
+from scheduler.template import OnUnresolved, Templates
+from scheduler.text import mask_url, printable, read_duration, seconds, write_duration
 
 
 def test_the_defaults_are_those_of_the_specification() -> None:
@@ -71,6 +80,32 @@ def test_the_flags_have_the_defaults_of_the_settings() -> None:
         BrokerFlags(), EmbeddedFlags(), StoreFlags(), BuildFlags(), ServiceFlags(), LogFlags()
     )
     assert given == Settings()
+
+
+@pytest.mark.parametrize("store", ["auto", "jetstream", "memory"])
+def test_references_are_expressions_too_and_an_error_where_they_lead_to_nothing(store: StoreName) -> None:
+    """That is how they are read, unless something else is set."""
+    settings = Settings(store=store)
+    assert (settings.templates, settings.unresolved) == (Templates.ALL, OnUnresolved.ERROR)
+
+
+def test_with_the_ernest_store_references_are_read_as_its_mapper_needs_it() -> None:
+    """Only ``$(path)``, and what leads to nothing is kept, unless something else is set."""
+    settings = Settings(store="ernest")
+    assert (settings.templates, settings.unresolved) == (Templates.ERNEST, OnUnresolved.KEEP)
+    settings = settings_of(StoreFlags(store="ernest"), BuildFlags(unresolved=OnUnresolved.ERROR))
+    assert (settings.templates, settings.unresolved) == (Templates.ERNEST, OnUnresolved.ERROR)
+    settings = settings_of(BuildFlags(templates=Templates.ALL), StoreFlags(store="ernest"))
+    assert (settings.templates, settings.unresolved) == (Templates.ALL, OnUnresolved.KEEP)
+
+
+async def test_how_references_are_read_is_said_where_the_ernest_store_decides_it(fake_bus: FakeBus) -> None:
+    """At start, since nobody has asked for it in so many words."""
+    with structlog.testing.capture_logs() as logs:
+        await open_store(Settings(store="ernest", templates=Templates.ALL), fake_bus)
+        await open_store(Settings(store="memory"), fake_bus)
+    [line] = logs
+    assert (line["log_level"], line["templates"], line["unresolved"]) == ("info", "all", "keep")
 
 
 def test_every_setting_has_a_flag() -> None:
@@ -129,13 +164,73 @@ def test_the_ends_of_a_range_are_allowed_and_what_is_beyond_is_not(name: str) ->
         assert str(allowed) in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["nan", "inf", "-inf", "1e400", "", "five", "-1", "3600.1"])
-def test_what_is_no_number_of_seconds_is_refused(text: str) -> None:
-    """A number that is not finite, not in range or not a number is refused, with the value."""
-    with pytest.raises(
-        InvalidSettings, match=r"^--grace \(SCHEDULER_GRACE\): .* is not a number from 0 to 3,600$"
-    ):
+@pytest.mark.parametrize(
+    "text",
+    ["nan", "inf", "-inf", "1e400", "", "five", "-1", "3600.1", "61m", "1h1s", "3600001ms", "5x", "5 m"],
+)
+def test_what_is_no_duration_is_refused(text: str) -> None:
+    """What is not finite, not in range or no duration is refused, as it was written, with what may be."""
+    with pytest.raises(InvalidSettings) as caught:
         parse_number("grace", text)
+    assert str(caught.value) == (
+        f"--grace (SCHEDULER_GRACE): {text!r} is not a duration from 0s to 1h,"
+        " such as 30 (seconds), 250ms, 10m, 1h30m or 7d"
+    )
+
+
+DURATIONS = [name for name, allowed in RANGES.items() if allowed.duration]
+
+
+@pytest.mark.parametrize("name", DURATIONS)
+def test_every_duration_takes_units(name: str) -> None:
+    """Each setting that is a time takes numbers with units, and plain seconds."""
+    assert parse_number(name, "20m") == 1_200
+    assert parse_number(name, "1m30s") == 90
+    assert parse_number(name, "250ms") == 0.25
+    assert parse_number(name, "0.5m") == parse_number(name, "30") == parse_number(name, "3e1") == 30
+
+
+def test_every_time_is_a_duration() -> None:
+    """The settings under the heading of times are those that take units."""
+    assert set(DURATIONS) == {
+        *("attempt_timeout", "start_timeout", "store_timeout", "grace", "broker_grace", "keep")
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("10m", 600.0),
+        ("7d", 604_800.0),
+        ("1h30m", 5_400.0),
+        (" 1d 2h 3m 4s 5ms ", 93_784.005),
+        ("250ms", 0.25),
+        ("1.5h", 5_400.0),
+        ("0s", 0.0),
+        ("90", 90.0),
+        ("0.1", 0.1),
+        ("1e3", 1_000.0),
+        ("-5", -5.0),
+    ],
+)
+def test_durations_are_read(text: str, expected: float) -> None:
+    """Plain numbers are seconds; units stand from the largest to the smallest, each once."""
+    assert read_duration(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["", " ", "m", "1h1h", "30m1h", "5M", "5 min", "1h30", "-5m", "1.m", ".5m", "٣m", "5m,", "1m30s4"]
+)
+def test_what_is_no_duration_is_not_read(text: str) -> None:
+    """Units that are unknown, doubled or in another order, and numbers behind them, are refused."""
+    with pytest.raises(ValueError, match="could not convert"):
+        read_duration(text)
+
+
+@given(st.one_of(st.integers(0, 10**9), st.integers(0, 10**6).map(lambda number: number / 1_000)))
+def test_durations_are_written_as_they_are_read(value: float) -> None:
+    """What is shown as a default can be given as a value."""
+    assert read_duration(write_duration(value)) == pytest.approx(value, rel=1e-5)
 
 
 @pytest.mark.parametrize("text", ["1.5", "1e3", "0", "1000001", "٣x", "True"])
@@ -199,7 +294,7 @@ def test_a_password_in_a_wrong_address_is_not_shown(text: str) -> None:
 
 def test_timeouts_keep_their_order() -> None:
     """Timeouts by subject are read in the order in which they are written."""
-    assert parse_timeouts("vpc.create.*=600, *.delete.*=300,") == (
+    assert parse_timeouts("vpc.create.*=10m, *.delete.*=300,") == (
         ("vpc.create.*", 600.0),
         ("*.delete.*", 300.0),
     )
@@ -208,7 +303,8 @@ def test_timeouts_keep_their_order() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["vpc", "vpc.create.*", "vpc.create=5", "vpc.create.>=5", "a..b=5", "a.b.c=", "a.b.c=x", "a.b.c=nan",
+    ["vpc.create.*=5x", "vpc.create.*=31d", "vpc.create.*=0ms",
+     "vpc", "vpc.create.*", "vpc.create=5", "vpc.create.>=5", "a..b=5", "a.b.c=", "a.b.c=x", "a.b.c=nan",
      "a.b.c=0", "a.b.c=-1", "a.b.c=inf", "a b.c.d=5", "a.b.c.d=5", "=5", "a*.b.c=5"],
 )  # fmt: skip
 def test_what_is_no_timeout_is_refused(text: str) -> None:
@@ -272,7 +368,7 @@ def test_what_is_no_limit_is_refused(text: str) -> None:
 
 def test_retries_are_said_by_subject() -> None:
     """The first pattern that matches decides; without any nothing is sent a second time."""
-    settings = Settings(retries=parse_retry_rules("vpc.create.*=5:2:30:600, *=2"))
+    settings = Settings(retries=parse_retry_rules("vpc.create.*=5:2:30s:10m, *=2"))
     assert settings.retry_for("vpc.create.aws") == Retry(5, 2, 30, 600)
     assert settings.retry_for("vpc.delete.aws") == Retry(2)
     assert Settings().retry_for("vpc.create.aws") == Retry(1)
@@ -485,3 +581,48 @@ def test_a_log_that_nobody_reads_any_more_fails_nobody(
     structlog.get_logger().error("lost")
     monkeypatch.undo()
     assert not stderr()
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("SCHEDULER_STOR", "SCHEDULER_STORE"),
+        ("SCHEDULER_MAX_INFLIGHT", "SCHEDULER_MAX_IN_FLIGHT"),
+        ("SCHEDULER_LIMIT", "SCHEDULER_LIMITS"),
+        ("SCHEDULER_TIMEOUT", "SCHEDULER_TIMEOUTS"),
+        ("SCHEDULER_ATTEMPT_TIMEOUTS", "SCHEDULER_ATTEMPT_TIMEOUT"),
+        ("SCHEDULER_NATS_URL", "NATS_URL"),
+        ("SCHEDULER_NATS_URI", "NATS_URI"),
+    ],
+)
+def test_variables_that_are_nearly_ours_are_told(name: str, meant: str) -> None:
+    """The message names the variable and the one that was meant."""
+    assert misspelt_variables([name, "HOME"]) == [f"{name} is none of our variables; did you mean {meant}?"]
+
+
+def test_variables_of_others_are_left_alone() -> None:
+    """What Kubernetes sets for services, what is like none of ours, and ours themselves are not told."""
+    kubernetes = [
+        *(
+            "SCHEDULER_PORT",
+            "SCHEDULER_SERVICE_HOST",
+            "SCHEDULER_SERVICE_PORT",
+            "SCHEDULER_SERVICE_PORT_NATS",
+        ),
+        *("SCHEDULER_PORT_4222_TCP", "SCHEDULER_PORT_4222_TCP_ADDR", "SCHEDULER_PORT_4222_TCP_PROTO"),
+        *("SCHEDULER_LIMIT_SERVICE_HOST", "SCHEDULER_STOR_PORT", "SCHEDULER_KEEP_PORT_80_TCP_PORT"),
+    ]
+    others = ["SCHEDULER_", "SCHEDULER_HOME", "SCHEDULER_IMAGE_TAG", "STOR", "XSCHEDULER_STOR"]
+    assert misspelt_variables([*kubernetes, *others, *our_variables()]) == []
+
+
+def test_every_variable_of_a_command_is_known() -> None:
+    """Each flag that has a variable has one of those that are ours."""
+    app = build_app()
+    heard = {
+        variable
+        for command in COMMANDS
+        for argument in app[command].assemble_argument_collection()
+        for variable in argument.parameter.env_var or ()
+    }
+    assert heard == our_variables()

@@ -127,7 +127,7 @@ async def test_a_request_carries_the_component_the_attempt_and_a_reply_subject(b
     [sent] = bench.requests
     assert sent.subject == SUBJECT
     assert json.loads(sent.data) == reply(cidr="10.0.0.0/16")
-    assert sent.headers == {"Nats-Msg-Id": "b1/a/1"}
+    assert sent.headers == {"Nats-Msg-Id": "b1/a/1", "Scheduler-Component-Key": "b1/a"}
     assert sent.reply.removeprefix("scheduler.reply.").isalnum()
 
 
@@ -146,7 +146,8 @@ async def test_an_attempt_id_is_percent_encoded_where_a_header_cannot_hold_it(
     """The attempt id is a header value of printable ASCII, whatever the component is called."""
     await bench.send(request(name))
     [sent] = bench.requests
-    assert sent.headers == {"Nats-Msg-Id": header}
+    key = header.removesuffix("/1")
+    assert sent.headers == {"Nats-Msg-Id": header, "Scheduler-Component-Key": key}
 
 
 async def test_no_two_requests_share_a_reply_subject(bench: Bench) -> None:
@@ -381,7 +382,7 @@ async def test_without_a_connector_the_request_is_repeated_and_then_fails(
         assert attempt.ended == []
         await trio.sleep(0.02)
         assert attempt.failed == "no connector is subscribed to vpc.create.aws"
-        assert {str(sent.headers) for sent in bench.requests} == {"{'Nats-Msg-Id': 'b1/a/1'}"}
+        assert {(sent.headers or {})["Nats-Msg-Id"] for sent in bench.requests} == {"b1/a/1"}
         assert len({sent.data for sent in bench.requests}) == 1
         assert 7 <= len(bench.requests) <= 15
 

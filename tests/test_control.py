@@ -26,6 +26,7 @@ from fakes import (
     open_service,
     started,
     states,
+    unmarked,
 )
 from test_build import fail
 from trio.testing import MockClock, wait_all_tasks_blocked
@@ -33,6 +34,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from scheduler.bus import Message
 from scheduler.errors import StoreUnavailable
 from scheduler.events import Cancelled, Paused
+from scheduler.progress import STATES
 from scheduler.prospects import Prospects
 from scheduler.rules import parse_limits
 from scheduler.stores.log import BuildLog
@@ -251,6 +253,16 @@ async def test_a_plan_is_of_a_build_that_is_given_or_that_is_here() -> None:
         assert await refused(site, "get", "b9") == ("unknown", "there is no build 'b9' here")
 
 
+@pytest.mark.parametrize(
+    ("own", "action"), [("", "build.create"), ("build.nope", "build.create"), ("service.sync",) * 2]
+)
+async def test_a_plan_of_a_build_that_came_in_on_no_subject_is_of_what_it_says(own: str, action: str) -> None:
+    """Nobody has submitted it yet: where it says nothing, it is a creation."""
+    async with open_service() as site:
+        plan = (await ask_raw(site, "plan", encode({"build": {**CHAIN, "action": own}}))).body
+        assert plan["action"] == action
+
+
 async def test_a_build_that_is_wrong_has_no_plan() -> None:
     """All that is wrong is said."""
     async with open_service() as site:
@@ -315,8 +327,8 @@ async def test_tried_again_while_the_build_drains() -> None:
         assert await ask(site, "retry", component="a") == {
             "id": "b1",
             "status": "running",
-            "text": "1 component will be sent again",
-            "components": 1,
+            "text": "2 components will be sent, 1 of them again",
+            "components": 2,
         }
         await wait_all_tasks_blocked()
         assert (set(site.cloud.asked[:2]), site.cloud.asked[2:]) == ({"a", "b"}, ["a"])
@@ -665,8 +677,8 @@ async def test_a_build_that_has_failed_is_tried_again_in_a_new_run(autojump_cloc
         assert await ask(process, "retry") == {
             "id": "b1",
             "status": "running",
-            "text": "run 2 begins: 1 component will be sent again",
-            "components": 1,
+            "text": "run 2 begins: 2 components will be sent, 1 of them again",
+            "components": 2,
         }
         await until(lambda: len(process.reports) == 2)
         subject, report = process.reports[-1]
@@ -737,12 +749,32 @@ async def test_what_is_over_cannot_be_steered_otherwise(autojump_clock: MockCloc
         assert (await ask(process, "plan"))["id"] == "b1"
 
 
+async def test_what_was_cancelled_is_told_from_what_failed(autojump_clock: MockClock) -> None:
+    """In the list and when one asks for it; tried again, all that was never sent is sent, and said so."""
+    plant = Plant(lambda _: [Reply(after=5.0)])
+    async with plant.run() as process:
+        await process.submit(document("abc", pairwise("abc"), name="\u7f51" * 500))
+        await trio.sleep(1)
+        await ask(process, "cancel")
+        await until(lambda: process.reports)
+        await trio.sleep(1)
+        [build] = (await ask(process, "list", all=True))["builds"]
+        assert (build["status"], build["total"]) == ("cancelled", 3)
+        assert build["counts"] == {**dict.fromkeys(STATES, 0), "completed": 1, "waiting": 2}
+        assert build["name"] == "\u7f51" * 40
+        answer = await ask(process, "get")
+        assert (answer["status"], answer["error"]) == ("cancelled", "cancelled")
+        assert abs(answer["accepted"] - build["accepted"]) < 0.1
+        answer = await ask(process, "retry")
+        assert (answer["text"], answer["components"]) == ("run 2 begins: 2 components will be sent", 2)
+
+
 async def test_a_list_of_all_has_what_is_over(autojump_clock: MockClock) -> None:
     """With how it ended, by its last run; beside what runs."""
     plant = Plant(flaky("a", 1))
     async with plant.run() as process:
         await process.submit(document("a", build="b1"))
-        await process.submit(document("x", build="b2", action="service.import"))
+        await process.submit(document("x", build="b2"), "service.import")
         await until(lambda: len(process.reports) == 2)
         await trio.sleep(1)
         assert (await ask(process, "list"))["builds"] == []
@@ -752,6 +784,10 @@ async def test_a_list_of_all_has_what_is_over(autojump_clock: MockClock) -> None
             ("b2", "done", 1),
         ]
         assert [one["action"] for one in builds] == ["build.create", "service.import"]
+        assert [(one["name"], one["total"]) for one in builds] == [("test", 1), ("test", 1)]
+        zero = dict.fromkeys(STATES, 0)
+        assert [one["counts"] for one in builds] == [{**zero, "errored": 1}, {**zero, "completed": 1}]
+        assert all(one["accepted"] <= one["ended"] for one in builds)
         await ask(process, "retry", "b1")
         await until(lambda: len(process.reports) == 3)
         await trio.sleep(1)
@@ -793,7 +829,7 @@ async def test_a_new_run_survives_the_process(autojump_clock: MockClock) -> None
         assert process.requests == ["b"]
         await trio.sleep(1)
         assert (await ask(process, "get"))["run"] == 2
-    ids = [(message.headers or {})["Nats-Msg-Id"] for message, _ in plant.requests]
+    ids = [unmarked((message.headers or {})["Nats-Msg-Id"]) for message, _ in plant.requests]
     assert ids == ["b1/a/1", "b1/a/2", "b1/b/1"]
 
 

@@ -14,7 +14,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from scheduler.display import Frame, JsonView, PlainView, TerminalView, frame_lines, open_view, render_summary
-from scheduler.display.lines import fit, plain
+from scheduler.display.lines import fit, fit_id, plain
 from scheduler.progress import News, Progress
 from scheduler.timeline import read_timeline
 
@@ -46,6 +46,21 @@ def test_a_frame_fits_the_terminal(running: int, width: int, height: int) -> Non
     lines = draw(busy(running), 103.0, width=width, height=height)
     assert all(len(line) <= width for line in lines)
     assert len(lines) < height
+
+
+@pytest.mark.parametrize("width", [80, 200])
+def test_the_head_says_when_nobody_answers(width: int) -> None:
+    """That no broker, or no scheduler, is there, and since when; before whatever the build's state was."""
+    progress = busy(3)
+    progress.refresh({"status": "paused", "now": T}, 100.0)
+    assert "paused" in draw(progress, 101.0, width=width)[1]
+    progress.silent = 100.0
+    assert "paused" in draw(progress, 101.0, width=width)[1]
+    assert "no scheduler answers for 12.0s" in draw(progress, 112.0, width=width)[1]
+    progress.away = 110.0
+    assert "no broker connection for 1m05s" in draw(progress, 175.0, width=width)[1]
+    progress.away = progress.silent = None
+    assert "paused" in draw(progress, 176.0, width=width)[1]
 
 
 TEXTS = st.sampled_from(["x" * 500, "网络" * 200, "", "a\x1b[2Jb", "vpc::main"]) | st.text(max_size=20)
@@ -174,6 +189,42 @@ def test_what_is_made_to_fit_fits(text: str, width: int) -> None:
     """A text takes no more cells than it is given, exactly those where they are to be filled."""
     assert cell_len(fit(text, width)) <= width
     assert cell_len(fit(text, width, pad=True)) == width
+    assert cell_len(fit_id(text, width)) <= width
+    assert cell_len(fit_id(text, width, pad=True)) == width
+
+
+@pytest.mark.parametrize("kind", ["running", "retrying"])
+def test_long_ids_that_differ_at_their_end_differ_on_the_board(kind: str) -> None:
+    """They are cut in the middle, in the frame and above it."""
+    name = "vpc::" + "very-long-" * 20 + "node-"
+    progress = Progress("b", "build.create", 0.0, total=9)
+    events = [event(f"{name}{number}", kind, 0.0, error="throttled") for number in (17, 18)]
+    news = progress.apply(Told().message(*events), 0.0)
+    out = io.StringIO()
+    console = Console(file=out, width=80, height=24, force_terminal=True, color_system=None)
+    console.print(Frame(progress, 1.0))
+    if kind == "retrying":
+        view = TerminalView(progress, console)
+        view.update(news, 1.0)
+    lines = [line for line in out.getvalue().splitlines() if "…" in line]
+    assert len(lines) == (2 if kind == "running" else 4)
+    for number in (17, 18):
+        assert sum(f"-node-{number}" in line for line in lines) == len(lines) // 2
+
+
+def test_long_ids_in_the_summary_are_cut_in_the_middle() -> None:
+    """In a terminal, where they would not fit; in a pipe they are whole."""
+    progress = Progress("b", "build.create", 0.0, total=9)
+    name = "vpc::" + "very-long-" * 12 + "node-17"
+    progress.apply(Told(name, "x").message(event(name, "completed", 1.0, seconds=1.0)), 0.0)
+    out = io.StringIO()
+    console = Console(file=out, width=60, height=24, force_terminal=True, color_system=None)
+    TerminalView(progress, console).summary(1.0)
+    assert "-node-17" in out.getvalue()
+    assert all(cell_len(line) <= 60 for line in out.getvalue().splitlines())
+    piped = io.StringIO()
+    PlainView(progress, Console(file=piped, width=60)).summary(1.0)
+    assert name in piped.getvalue()
 
 
 # Views.

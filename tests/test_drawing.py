@@ -26,13 +26,15 @@ from scheduler.drawing import (
 from scheduler.drawing.colours import colours_of
 from scheduler.errors import InvalidDrawing
 from scheduler.progress import STATES
-from scheduler.text import printable
+from scheduler.text import printable, shortened
 
 SVG = "{http://www.w3.org/2000/svg}"
 HOSTILE = (
     'a"b', "a\nb", "</svg><script>alert(1)</script>", "<!--", "]]>", "&amp;", "&#34;", "a]\n  b", "end",
     "subgraph x", 'n0"]:::x', "%%{init: {}}%%", "style a:b#c;", "`code`", "\\", '\\"', "\\N",
     "\x00\x1b[2J", "\u202e", "\ud800", "classDef x fill:#f00;", "--> n1", "; rm", "{rank=same}",
+    "c:\\new", "c:\\New", "$$x^2$$", "fa:fa-car", "brfa:fa-car",
+    "x direction LR", "style::a<b", "1. a", "- a", "# a", "ﬂ°°34¶ß",
 )  # fmt: skip
 texts = st.sampled_from(HOSTILE) | st.text(max_size=30) | st.text('"\\<>&\n;#[]{}`-:%|()', max_size=12)
 
@@ -51,7 +53,7 @@ def test_in_svg_an_id_is_text(title: str, name: str, type_: str) -> None:
         f"{SVG}{tag}" for tag in ("svg", "title", "defs", "marker", "path", "rect", "text", "g")
     }
     shown = [one.text or "" for one in root.iter(f"{SVG}text")]
-    assert printable(name, 40) in shown
+    assert shortened(name, 40) in shown
     assert len([one for one in root.iter(f"{SVG}g") if one.find(f"{SVG}title") is not None]) == 2
 
 
@@ -72,18 +74,53 @@ def test_in_dot_an_id_is_text(title: str, name: str, type_: str) -> None:
     assert len(lines) == 7 + bool(printable(title))
 
 
+_MERMAID_NAMES = {"quot": '"', "amp": "&", "lt": "<", "gt": ">"}
+_ENTITY = re.compile(r"#(\w+);")
+_JOINT = "\u200b"
+
+
+def resolved(label: str) -> str:
+    """A label as Mermaid has it once entities are resolved, which is before it looks for anything else."""
+    return _ENTITY.sub(lambda one: _MERMAID_NAMES.get(one[1]) or chr(int(one[1])), label)
+
+
 @given(texts, texts, texts)
 def test_in_mermaid_an_id_is_text(title: str, name: str, type_: str) -> None:
-    """Between the quotes are letters, digits, blanks, entities and the line break that is ours."""
+    """In quotes nothing is syntax, neither before entities are resolved nor after; it reads as it was."""
     written = mermaid(
         Drawing(title, [Node(name, type_, "create"), Node("b", "c", "create")], [(0, 1)], note=title)
     )
     lines = [one for one in written.splitlines() if not one.startswith("  %% ")]
     assert lines[0] == "flowchart LR"
-    found = re.fullmatch(r'  n0\["((?:\w| |#\d+;)*)<br/>(?:\w| |#\d+;)*"\]:::mcreate', lines[1])
+    found = re.fullmatch(r'  n0\["([^"]*)<br/>([^"]*)"\]:::mcreate', lines[1])
     assert found is not None
-    assert re.sub(r"#(\d+);", lambda one: chr(int(one[1])), found[1]) == printable(name, 40)
+    for label in found.groups():
+        assert not re.search(r'["`<>&%{}]|direction\s', label)
+        assert "#" not in _ENTITY.sub("", label)
+        # https://github.com/mermaid-js/mermaid: a line break, a formula, an icon, a list
+        assert not re.search(r"\\[nN]|\$\$|fa\w?:fa-|^(\d+[.)]|[-+*]|#+)\s", resolved(label))
+    # From such a line Mermaid takes the last semicolon.
+    assert not re.search(r"(style|classDef).*:\S*#.*;", lines[1])
+    assert resolved(found[1]).replace(_JOINT, "") == shortened(name, 40).replace(_JOINT, "")
     assert lines[3:] == ["  n0 --> n1", "  classDef mcreate fill:#e3f5ef,stroke:#009e73,color:#1f2937"]
+
+
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [
+        ("vpc::test-vpc", "vpc::test-vpc"),
+        ("internet_gateway::a.b/c@d", "internet_gateway::a.b/c@d"),
+        ("vm::(1) [x] a;b|c=d, ü", "vm::(1) [x] a;b|c=d, ü"),
+        ("c:\\new", "c:\\#8203;new"),
+        ("c:\\New", "c:\\#8203;New"),
+        ("$$x$$", "$#8203;$x$#8203;$"),
+        ("direction LR", "direction#32;LR"),
+        ('"`*a*`"', "#quot;#96;*a*#96;#quot;"),
+    ],
+)
+def test_in_mermaid_only_what_must_be_is_escaped(name: str, label: str) -> None:
+    """What people write into ids is readable in the text, too."""
+    assert f'"{label}<br/>' in mermaid(line(name, mark="create"))
 
 
 @pytest.mark.parametrize("write", [dot, mermaid, svg])
@@ -92,6 +129,31 @@ def test_a_state_is_told_in_words_too(write: Any) -> None:
     for state in STATES:
         assert state in write(line("a", mark=state)).partition("classDef")[0]
         assert state in write(line("vpc::a", mark=state)).partition("classDef")[0]
+
+
+@pytest.mark.parametrize("write", [dot, mermaid, svg])
+def test_long_ids_that_differ_at_their_end_differ_in_the_picture(write: Any) -> None:
+    """A label is cut in the middle."""
+    ids = [f"vpc::very-long-name-of-something-in-europe-node-{number}" for number in (17, 18)]
+    written = write(line(*ids)).replace(": create</title>", "")
+    for number in (17, 18):
+        assert f"vpc::very-long-name-…g-in-europe-node-{number}" in written
+
+
+@pytest.mark.parametrize("write", [dot, svg])
+def test_an_error_is_in_the_tooltip(write: Any) -> None:
+    """As the scheduler says it, on one line and escaped, a login in an URL taken out."""
+    answer = [
+        {
+            "id": "vpc::a",
+            "subject": "vpc.create.aws",
+            "state": "errored",
+            "error": "no <quota>\nat http://u:pw@x/",
+        }
+    ]
+    written = unescape(write(drawing_of({}, answer)))
+    assert "no <quota> at http://***@x/" in written
+    assert "pw" not in written
 
 
 @pytest.mark.parametrize("write", [dot, mermaid, svg])

@@ -58,7 +58,7 @@ def test_what_was_seen_here_goes_before_what_is_recalled() -> None:
 
 def test_a_prediction_reads_what_operators_write() -> None:
     """Patterns with seconds, ``*`` for all."""
-    assert parse_durations("vpc.create.*=30, *=0.5,") == (("vpc.create.*", 30.0), ("*.*.*", 0.5))
+    assert parse_durations("vpc.create.*=30, *=500ms,") == (("vpc.create.*", 30.0), ("*.*.*", 0.5))
 
 
 @pytest.mark.parametrize(

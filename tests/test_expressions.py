@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from scheduler.errors import TemplateError, Unresolved
 from scheduler.template.expressions import Expression, compile_expression, pure_path, split
-from scheduler.template.grammar import Lookup
+from scheduler.template.grammar import FILTERS, Lookup
 from scheduler.template.sandbox import element
 
 BUILD = {
@@ -93,6 +95,15 @@ def value(source: str) -> Any:
         ("build.nil is defined", False),
         ("build.n is defined and build.n > 3", True),
         ("build.missing is undefined", True),
+        ("[build.missing] | default('d')", "d"),
+        ("{'a': {'b': (1, build.missing)}} | default('d')", "d"),
+        ("[1, build.missing][0] | default('d')", "d"),
+        ("[build.missing] is defined", False),
+        ("build.items[build.missing] | default('d')", "d"),
+        ("[1, 2][build.missing] is undefined", True),
+        ("['a', build.missing] if build.missing is defined else 'd'", "d"),
+        ("[1, build.n, 'x' ~ build.id]", [1, 5, "xb1"]),
+        ("{'a': build.n, 'b': (build.id,)}", {"a": 5, "b": ("b1",)}),
         ("'' | default('d')", ""),
         ("'' | default('d', true)", "d"),
         ("'big' if build.n > 3 else 'small'", "big"),
@@ -115,6 +126,121 @@ def test_value(source: str, expected: object) -> None:
     found = value(source)
     assert found == expected
     assert type(found) is type(expected)
+
+
+MISSING = [
+    "[build.missing, 'x']",
+    "[build.missing] | length",
+    "('x', build.missing) | last",
+    "['x', [build.missing]] | first",
+    "{'a': build.missing}",
+    "{'a': build.missing} | length",
+    "{'b': 1, 'a': build.missing}['b']",
+    "{'a': [1, {'b': build.missing}]} | tojson",
+    "{build.missing: 1}",
+    "[build.missing if build.yes else 1] | length",
+    "[1 if build.missing else 2] | length",
+    "(['x', build.missing] if build.yes else []) | join",
+    "[build.missing] + [1]",
+    "[1] + [build.missing]",
+    "build.missing + [1]",
+    "[1] + build.missing",
+    "-build.missing",
+    "1 - build.missing",
+    "'a' ~ build.missing",
+    "'a' ~ [build.missing]",
+    "build.missing in []",
+    "build.missing not in []",
+    "build.missing in 'abc'",
+    "build.missing in [1]",
+    "'a' in build.missing",
+    "1 in [build.missing]",
+    "build.missing == 1",
+    "1 < build.missing",
+    "build.missing and true",
+    "true and build.missing",
+    "build.missing or true",
+    "not build.missing",
+    "build.text[build.missing:]",
+    "build.text[:build.missing]",
+    "build.text[::build.missing]",
+    "build.missing[0:1]",
+    "build.items[build.missing]",
+    "[1, 2][build.missing]",
+    "build[build.missing]",
+    "build.items | join(build.missing)",
+    "build.rows | join(',', attribute=build.missing)",
+    "build.rows | sort(attribute=build.missing)",
+    "build.items | sort(build.missing)",
+    "'5' | int(build.missing)",
+    "build.f | round(build.missing)",
+    "'a' | default(build.missing) | length + build.missing",
+    *(f"build.missing | {name}" for name in sorted(FILTERS - {"default"})),
+    *(f"[build.missing] | {name}" for name in sorted(FILTERS - {"default"})),
+    *(f"build.missing is {name}" for name in ("string", "number", "integer", "float", "boolean", "true")),
+    *(f"build.missing is {name}" for name in ("false", "mapping", "sequence", "even", "odd")),
+    *(f"[build.missing] is {name}" for name in ("sequence", "mapping", "string")),
+    *(f"build.missing is {name}(1)" for name in ("eq", "ne", "lt", "le", "gt", "ge")),
+    *(f"1 is {name}(build.missing)" for name in ("eq", "ne", "lt", "le", "gt", "ge")),
+    "1 is in([build.missing])",
+    "build.missing is in([])",
+]
+
+
+@pytest.mark.parametrize("source", MISSING)
+@pytest.mark.parametrize("around", ["{}", "[{}]", "({}) | string | length", "[1 if ({}) else 2] | length"])
+def test_nothing_swallows_what_is_missing(source: str, around: str) -> None:
+    """What needs a field that is missing, in lists, filters, tests and comparisons, fails for that field."""
+    with pytest.raises(Unresolved, match=r"^no \('missing',\)$"):
+        value(around.format(source))
+
+
+NESTED = st.recursive(
+    st.sampled_from(["build.n", "'x'", "build.items", "build.missing"]),
+    lambda inner: st.one_of(
+        st.lists(inner, min_size=1, max_size=3).map(lambda parts: f"[{', '.join(parts)}]"),
+        st.tuples(inner, inner).map(lambda parts: f"({parts[0]}, {parts[1]})"),
+        inner.map(lambda part: f"{{'k': {part}}}"),
+        inner.map(lambda part: f"(({part}) | tojson)"),
+        inner.map(lambda part: f"([{part}] | length)"),
+        inner.map(lambda part: f"((({part}), 'x') | last)"),
+        inner.map(lambda part: f"({part} ~ 'x')"),
+        inner.map(lambda part: f"(({part}) if build.yes else 0)"),
+        inner.map(lambda part: f"(1 if ({part}) is string else 2)"),
+        inner.map(lambda part: f"[({part}) in []]"),
+    ),
+    max_leaves=6,
+)
+
+
+@given(NESTED)
+def test_what_is_missing_is_missing_however_deep(source: str) -> None:
+    """An expression has a value if and only if nothing that it needs is missing."""
+    if "missing" in source:
+        with pytest.raises(Unresolved, match=r"^no \('missing',\)$"):
+            value(source)
+    else:
+        assert value(source) is not None
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "build.rows | sort(attribute='missing')",
+        "[build.rows[0]] | sort(attribute='missing')",
+        "[build.rows[0]] | sort(attribute='v,missing')",
+        "[build.rows[0]] | unique(attribute='missing')",
+        "[build.rows[0]] | join(attribute='missing')",
+        "build.rows[0:0] | first",
+        "[] | last",
+        "[[] | first] | length",
+        "[1 if false] | length",
+    ],
+)
+def test_nothing_swallows_what_filters_find_missing(source: str) -> None:
+    """An attribute that elements lack, the first of nothing and a branch that is not there are refused."""
+    with pytest.raises(Unresolved):
+        value(source)
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,13 @@ from typing import Any
 
 import pytest
 import trio
+from builds import build, change, prepare
 from fake_bus import FakeBus
 from feeds import JSON, T, Told, event
 
 from scheduler.bus import Message
+from scheduler.commands.following import run_build
+from scheduler.errors import SteeringError
 from scheduler.following import open_following, show
 from scheduler.progress import News, Progress
 
@@ -127,6 +130,36 @@ async def test_an_error_report_ends_it_with_the_cause(
     progress, notes = await follow(fake_bus, script)
     assert progress.error == "vpc::a: boom"
     assert [item.error for item in notes.news] == ["boom"]
+
+
+@pytest.mark.parametrize("answered", [False, True])
+async def test_a_report_is_shown_without_the_secrets_that_it_holds(
+    fake_bus: FakeBus, told: Told, autojump_clock: trio.abc.Clock, answered: bool
+) -> None:
+    """It says what a connector said, byte for byte; the scheduler, asked at the end, knows more secrets."""
+    asked = Asked(fake_bus, told)
+    asked.silent = not answered
+    await asked.open()
+
+    async def script() -> None:
+        await trio.sleep(3)
+        text = "no c4nary-bird, no s3nt-along"
+        report = {
+            "id": BUILD,
+            "error": f"vpc::a: {text}",
+            "components": [
+                {"_component_id": "credentials::c", "_component": "credentials", "key": "c4nary-bird"}
+            ],
+            "changes": [{"_component_id": "vpc::a", "_state": "errored", "error": text}, 5],
+        }
+        publish(fake_bus, "build.create.error", report)
+        asked.told.status = "errored"
+        asked.told.fields["vpc::a"]["error"] = "no ***, no ***"
+        asked.fields = {"error": "vpc::a: no ***, no ***"}
+
+    progress, notes = await follow(fake_bus, script)
+    assert progress.error == ("vpc::a: no ***, no ***" if answered else "vpc::a: no ***, no s3nt-along")
+    assert [item.error for item in notes.news] == ["no ***, no s3nt-along"]
 
 
 async def test_other_builds_are_none_of_ours(
@@ -304,6 +337,45 @@ async def test_the_end_and_the_limits_come_from_asking(
     assert 4 <= sum(not one["components"] for one in asked.questions) <= 7
 
 
+async def test_it_is_known_since_when_nobody_answers(
+    fake_bus: FakeBus, told: Told, autojump_clock: trio.abc.Clock
+) -> None:
+    """Neither a broker nor a scheduler; an answer, an event or a refusal ends the silence."""
+    asked = Asked(fake_bus, told)
+    await asked.open()
+    progress = Progress(BUILD, "build.create", trio.current_time(), total=1)
+
+    def lasting() -> tuple[float | None, float | None]:
+        """Seconds without a broker, and without a scheduler."""
+        now = trio.current_time()
+        away, silent = (None if since is None else now - since for since in (progress.away, progress.silent))
+        return away, silent
+
+    async with open_following(fake_bus, BUILD, "build.create") as following, trio.open_nursery() as nursery:
+        nursery.start_soon(show, fake_bus, following, progress, Notes())
+        await trio.sleep(5)
+        assert lasting() == (None, None)
+        asked.silent = True
+        await trio.sleep(10)
+        assert 8 <= (lasting()[1] or 0) <= 10
+        publish(fake_bus, SUBJECT, told.message(event("vpc::a", "running", 1)))
+        await trio.sleep(4)
+        assert 2 <= (lasting()[1] or 0) <= 4
+        asked.silent = False
+        await trio.sleep(5)
+        assert lasting() == (None, None)
+        fake_bus.disconnect()
+        await trio.sleep(10)
+        assert 9.5 <= (lasting()[0] or 0) <= 10
+        fake_bus.reconnect()
+        await trio.sleep(3)
+        assert lasting() == (None, None)
+        fake_bus.forbidden.add("scheduler.build.get")
+        await trio.sleep(10)
+        assert lasting() == (None, None)
+        following.end({}, failed=False)
+
+
 async def test_a_build_that_is_over_needs_no_report(
     fake_bus: FakeBus, told: Told, autojump_clock: trio.abc.Clock
 ) -> None:
@@ -401,3 +473,53 @@ async def test_events_wait_for_a_snapshot_that_is_older(
         nursery.start_soon(script)
         await show(fake_bus, following, progress, Notes())
     assert seen == [["vpc::a"]]
+
+
+@pytest.mark.parametrize(
+    ("forbidden", "said"),
+    [
+        ("build.create", "submit builds: the broker refused to publish on build.create"),
+        (SUBJECT, f"follow builds: the broker refused to subscribe to {SUBJECT}"),
+    ],
+)
+async def test_who_may_not_submit_is_told_at_once(
+    fake_bus: FakeBus, capsys: pytest.CaptureFixture[str], forbidden: str, said: str
+) -> None:
+    """`run` says what it may not; a build that nobody could follow is not submitted."""
+    prepared = prepare(build(change("vpc::a"), id=BUILD))
+    fake_bus.forbidden.add(forbidden)
+    heard: list[Message] = []
+    await fake_bus.subscribe("build.*", heard.append)
+    with trio.fail_after(2):
+        try:
+            code = await run_build(fake_bus, prepared, b"{}")
+        except SteeringError as error:
+            code, text = 1, str(error)
+        else:
+            text = capsys.readouterr().err.removeprefix("scheduler: ").rstrip()
+    assert (code, text) == (1, f"this user may not {said}")
+    assert not heard
+
+
+@pytest.mark.parametrize(
+    ("problems", "said"),
+    [
+        ([("changes[0]._provider", "is missing")], ": changes[0]._provider: is missing\n"),
+        ([("a", "x"), ("b", "y")], ": it has 2 problems:\n  a: x\n  b: y\n"),
+        ([], ": no room\n"),
+    ],
+)
+async def test_a_rejection_is_told_once(
+    fake_bus: FakeBus, capsys: pytest.CaptureFixture[str], problems: list[tuple[str, str]], said: str
+) -> None:
+    """Its message is the first of its details."""
+    details = [{"place": place, "message": message} for place, message in problems]
+    message = ": ".join(problems[0]) if problems else "no room"
+    error = {"code": "invalid", "message": message, "details": details}
+
+    def reject(message: Message) -> None:
+        publish(fake_bus, message.reply, {"id": BUILD, "status": "rejected", "error": error})
+
+    await fake_bus.subscribe("build.create", reject)
+    assert await run_build(fake_bus, prepare(build(change("vpc::a"), id=BUILD)), b"{}") == 1
+    assert capsys.readouterr().err == f"scheduler: the scheduler rejected the build (invalid){said}"

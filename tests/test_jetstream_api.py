@@ -20,6 +20,7 @@ from scheduler.errors import (
     JetStreamUnavailable,
     MessageTooLarge,
     StreamNotFound,
+    TooLargeForStream,
     WrongLastSequence,
 )
 from scheduler.jetstream.api import Ack, JetStream, format_time, parse_time, read_answer
@@ -331,6 +332,13 @@ async def test_subscribing_has_a_deadline(jetstream_server: NatsServer) -> None:
             await js.subscribe("x", lambda _: None)
 
 
+async def test_a_missing_permission_is_known_at_once(fake_bus: FakeBus) -> None:
+    """It may be mended while we run, so it is to be asked again; the text says what is missing."""
+    fake_bus.forbidden.add("$JS.API.INFO")
+    with trio.fail_after(1), pytest.raises(JetStreamUnavailable, match="allow it in the broker's perm"):
+        await JetStream(fake_bus, timeout=30.0).account()
+
+
 # Errors.
 
 
@@ -339,7 +347,9 @@ async def test_subscribing_has_a_deadline(jetstream_server: NatsServer) -> None:
     [
         (404, 10059, StreamNotFound),
         (400, 10071, WrongLastSequence),
-        (400, 10164, WrongLastSequence),
+        (400, 10054, TooLargeForStream),
+        (409, 10158, JetStreamUnavailable),
+        (400, 10164, JetStreamUnavailable),
         (503, 10008, JetStreamUnavailable),
         (500, 10009, JetStreamUnavailable),
         (503, 10023, JetStreamUnavailable),
@@ -347,6 +357,7 @@ async def test_subscribing_has_a_deadline(jetstream_server: NatsServer) -> None:
         (503, 10077, JetStreamUnavailable),
         (500, 10118, JetStreamUnavailable),
         (429, 10167, JetStreamUnavailable),
+        (500, 10002, JetStreamError),
         (503, 99999, JetStreamUnavailable),
         (400, 10065, JetStreamError),
         (500, 10047, JetStreamError),

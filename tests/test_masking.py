@@ -15,6 +15,7 @@ from scheduler import masking, secretnames
 from scheduler.log import mask_secrets
 from scheduler.masking import Secrets
 from scheduler.model import Build
+from scheduler.outcome import cut
 from scheduler.secretnames import has_secret_names, is_secret_name, mask_named
 from scheduler.text import mask_url
 
@@ -151,10 +152,12 @@ PLACES: dict[str, Document] = {
     "component": build(components=[change("a", token=CANARY)]),
     "options": build(options={"client_secret": CANARY}),
     "datacenters": build(datacenters={"items": [{"name": "dc", "secret_access_key": CANARY}]}),
-    "credentials component": build(components=[change("credentials::x", username=CANARY)]),
-    "credentials change": build(change("aws_credentials::x", nested={"what": [CANARY]})),
-    "credentials field": build(change("a", credentials={"region": "eu-west-1", "user": CANARY})),
-    "found credentials": build(components=[{**change("a"), "x": [change("credentials::y", login=CANARY)]}]),
+    "credentials component": build(components=[change("credentials::x", key=CANARY)]),
+    "credentials change": build(change("aws_credentials::x", nested={"keys": [CANARY]})),
+    "credentials field": build(change("a", credentials={"region": "eu-west-1", "pin": CANARY})),
+    "found credentials": build(
+        components=[{**change("a"), "x": [change("credentials::y", api_data=CANARY)]}]
+    ),
     "_secret": build(change("a", user_data=CANARY, _secret=["user_data"])),
     "_secret path": build(change("a", tags={"x": CANARY, "y": "plain-value"}, _secret=["tags.x"])),
     "_secret index": build(change("a", r=[{}, {"x": CANARY}], _secret=["r[1].x"])),
@@ -251,12 +254,64 @@ def test_trivial_values_are_not_looked_for(value: Any) -> None:
     assert not secrets_of(value)
 
 
-def test_what_a_credentials_component_is_called_stays() -> None:
-    """Name, region, type, provider and the like of credentials can be read."""
-    fields = {"name": "prod-aws", "region": "eu-west-1", "datacenter_name": "dc-one", "service": "b-1234"}
-    secrets = prepare(build(components=[change("credentials::a", **fields, key="k3y-value")])).secrets
-    text = "prod-aws eu-west-1 dc-one b-1234 credentials::a fake"
-    assert secrets.mask(f"{text} k3y-value") == f"{text} ***"
+PROVIDERS: dict[str, tuple[dict[str, str], dict[str, str]]] = {
+    "aws": (
+        {"name": "prod-aws", "region": "eu-west-1", "aws_access_key_id": "key-4711", "dc_name": "dc-one"},
+        {"aws_secret_access_key": CANARY, "session_token": "c4nary-two"},
+    ),
+    "azure": (
+        {
+            "region": "westeurope", "azure_environment": "public", "azure_subscription_id": "sub-4711",
+            "azure_tenant_id": "tenant-4711", "azure_client_id": "client-4711", "azureEnvironment": "usgov",
+        },
+        {"azure_client_secret": CANARY, "azureClientSecret": "c4nary-two", "storage-keys": "c4nary-three"},
+    ),
+    "vcloud": (
+        {
+            "vdc": "production", "vcloud_url": "https://vc.example.com", "external_network": "outside",
+            "username": "operator", "userName": "somebody", "vcloud_region": "north", "url": "https://x.example",
+        },
+        {"password": CANARY, "vdc_password": "c4nary-two", "urlKey": "c4nary-three"},
+    ),
+    "bare": (
+        {"keyspace": "plain-one", "monkey": "plain-two", "pinned": "plain-three", "data_center": "plain-four",
+         "key_name": "plain-five", "keyId": "plain-six", "ids": "plain-seven", "value_type": "plain-eight",
+         "token_url": "plain-nine"},
+        {"key": CANARY, "KEYS": "c4nary-two", "pin": "c4nary-three", "value": "c4nary-four",
+         "data": "c4nary-five", "sshKey": "c4nary-six", "secret_id": "c4nary-seven", "key2": "c4nary-eight"},
+    ),
+}  # fmt: skip
+"""By provider: fields of a credentials component that people may read, and those that they may not."""
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_of_credentials_only_what_is_called_a_secret_is_one(provider: str) -> None:
+    """Where the cloud is, whom one logs in as and what ids there are can be read in any text."""
+    plain, secret = PROVIDERS[provider]
+    for fields in ({**plain, **secret}, {"nested": {"deep": [{**plain, **secret}]}}):
+        one = build(components=[change("credentials::a", **fields)])
+        secrets = prepare(one).secrets
+        text = " ".join([*plain.values(), "credentials::a fake create waiting"])
+        assert secrets.mask(text) == text
+        assert secrets.mask(" ".join(secret.values())) == " ".join(["***"] * len(secret))
+        assert Secrets.of_document(one).mask(" ".join([text, *secret.values()])).startswith(f"{text} ***")
+
+
+def test_a_list_is_as_secret_as_its_name() -> None:
+    """Of lists in credentials those count that are called secrets; in a field of credentials all are."""
+    one = change("credentials::a", roles=["reader"], keys=["c4nary-one"], credentials=["c4nary-two"])
+    secrets = prepare(build(components=[one])).secrets
+    assert secrets.mask("reader c4nary-one c4nary-two") == "reader *** ***"
+
+
+def test_half_a_secret_before_a_cut_is_masked() -> None:
+    """A text that is too long is kept as it was said up to the bound, which may be within a secret."""
+    secrets = secrets_of(CANARY, "pass phrase")
+    text = cut(f"{'x' * 180} {CANARY} and more {'x' * 100}", 210)
+    assert "c4nary-b ... (cut" in text
+    assert secrets.mask(f"{text} (after 2 attempts)").endswith(" *** ... (cut: 302 bytes) (after 2 attempts)")
+    assert secrets.mask("pass ... (cut: 9 bytes)") == "*** ... (cut: 9 bytes)"
+    assert secrets.mask("a car ... (cut: 9 bytes)") == "a car ... (cut: 9 bytes)"
 
 
 # Refusals.
@@ -268,7 +323,7 @@ def test_what_a_credentials_component_is_called_stays() -> None:
         {"password": "x{{ " + CANARY.replace("-", "_") + " }}"},
         {"password": "{{ 'a' | " + CANARY.replace("-", "_") + " }}"},
         {"x": {"api_key": "{{ 1 " + CANARY.replace("-", "_") + "}}"}},
-        {"_component": "credentials", "login": "{{" + CANARY.replace("-", "_") + "}}"},
+        {"_component": "credentials", "key": "{{" + CANARY.replace("-", "_") + "}}"},
         {"_secret": ["x"], "x": ["{{" + CANARY.replace("-", "_") + "}}"]},
         {"password": CANARY, "_action": "delete", "_provider": CANARY + "!"},
     ],

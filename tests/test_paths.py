@@ -49,6 +49,10 @@ def get(path: str, document: object = DOCUMENT) -> object:
         ("friends.#.nets.#", [2, 0]),
         ("friends.#.nets.0", ["ig"]),
         ("friends.#.absent", []),
+        # Something matches, and nothing of it has that field.
+        ("friends.#[first!=x]#.absent", []),
+        ("friends.#[first!=x]#.nets.9", []),
+        ("friends.#[first!=x]#.#[a=1]#.b", []),
         ('friends.#[last="Murphy"].first', "Dale"),
         ('friends.#[last=="Murphy"].first', "Dale"),
         ("friends.#[last=Murphy].first", "Dale"),
@@ -94,7 +98,6 @@ def test_path_leads_to_value(path: str, value: object) -> None:
         "children.#.x.y.#[a=1]",
         "friends.#[last=nobody].first",
         "friends.#[last=nobody]#.first",
-        "friends.#[first!=x]#.absent",
         "friends.#[first=null].first",
         "friends.#[age=abc].first",
         "friends.#[nets=ig].first",
@@ -113,6 +116,8 @@ def test_path_leads_nowhere(path: str) -> None:
 def test_all_matches_of_nothing_is_missing() -> None:
     """A query for all that fits nothing leads nowhere, while all of no elements is an empty array."""
     assert get("friends.#[last=nobody]#") is MISSING
+    assert get("friends.#[last=nobody]#.first") is MISSING
+    assert get("friends.#[first!=x]#.absent") == []
     assert get("friends.#.absent") == []
 
 

@@ -6,7 +6,7 @@ import pytest
 from builds import Document, Run, build, change, report_document
 
 from scheduler.errors import IllegalTransition
-from scheduler.events import Retrying
+from scheduler.events import Event, Retrying, Sent
 from scheduler.outcome import Outcome, failure, read_reply
 from scheduler.plan import Phase, Request
 from scheduler.rules import ONCE, Retry
@@ -373,27 +373,32 @@ def test_what_is_reported_while_it_is_tried_again() -> None:
 CANARY = "canary-4711-ä"
 
 
-def test_no_secret_is_in_the_error_of_an_attempt() -> None:
-    """Neither while it is tried again, nor in the end, nor in the build's cause."""
+def test_an_error_is_kept_and_reported_as_it_was_said() -> None:
+    """With the secrets in it; people are shown it without them, while it is tried again and in the end."""
     run = Run(build(change("a", _retry={"attempts": 2}, password=CANARY)))
     run.send("a")
     step = run.retry("a", f"cannot log in with {CANARY}")
-    assert step.error == run.plan.error(0) == "cannot log in with ***"
+    assert step.error == run.plan.error(0) == f"cannot log in with {CANARY}"
+    assert run.plan.masked(step.error) == "cannot log in with ***"
     run.send("a")
     body = run.fail("a", f"cannot log in with {CANARY}").body
-    assert body["error"] == "cannot log in with *** (after 2 attempts)"
-    assert CANARY not in str(run.plan.cause)
+    assert body["error"] == f"cannot log in with {CANARY} (after 2 attempts)"
+    assert run.plan.cause == f"a: {body['error']}"
+    assert run.plan.shown_cause == "a: cannot log in with *** (after 2 attempts)"
+    report = run.report()
+    assert report["error"] == run.plan.cause
+    assert report["changes"][0]["error"] == body["error"]
 
 
-def test_no_secret_is_in_the_error_of_what_is_given_up() -> None:
-    """What an attempt said is masked once and for all; so is why everything is given up."""
+def test_no_secret_is_shown_of_what_is_given_up() -> None:
+    """Neither of what an attempt said, nor of why everything is given up."""
     run = Run(build(change("a", _retry={"attempts": 2}, password=CANARY), change("b")))
     run.send("a")
     run.retry("a", f"no {CANARY}")
     run.send("b")
     texts = [str(getattr(step, "body", {}).get("error")) for step in run.plan.abandon(f"a fault: {CANARY}")]
-    assert [text for text in texts if CANARY in text] == []
-    assert len(texts) == 2
+    assert texts == [f"no {CANARY} (not tried again: a fault: {CANARY})", f"a fault: {CANARY}"]
+    assert [text for text in map(run.plan.masked, texts) if CANARY in text] == []
 
 
 def test_a_secret_that_a_connector_returns_is_known_from_then_on() -> None:
@@ -403,7 +408,7 @@ def test_a_secret_that_a_connector_returns_is_known_from_then_on() -> None:
     run.send("a")
     run.answer("a", {"_component_id": "a", "blob": CANARY})
     assert run.send("b")["data"] == CANARY
-    assert run.fail("b", f"bad data: {CANARY}").body["error"] == "bad data: ***"
+    assert run.plan.masked(run.fail("b", f"bad data: {CANARY}").body["error"]) == "bad data: ***"
 
 
 def test_a_late_reply_tells_its_secrets_as_well() -> None:
@@ -413,7 +418,7 @@ def test_a_late_reply_tells_its_secrets_as_well() -> None:
     run.send("b")
     run.fail("a", "timed out")
     run.plan.adopt(run.requests["a"], success(password=CANARY))
-    assert run.fail("b", f"what is {CANARY}?").body["error"] == "what is ***?"
+    assert run.plan.masked(run.fail("b", f"what is {CANARY}?").body["error"]) == "what is ***?"
 
 
 def test_a_supplied_secret_is_known_from_then_on() -> None:
@@ -427,7 +432,26 @@ def test_a_supplied_secret_is_known_from_then_on() -> None:
         run.send("a")
         run.send("b")
         run.plan.supply(0, output)
-        assert run.fail("b", f"what is {CANARY}?").body["error"] == "what is ***?", fields
+        assert run.plan.masked(run.fail("b", f"what is {CANARY}?").body["error"]) == "what is ***?", fields
+
+
+def test_a_secret_that_was_only_sent_is_known_after_a_restart() -> None:
+    """A reference supplied it, and no reply repeats it: what was sent is told again from the log."""
+    fields = {"password": '{{ components["v"].blob }}'}
+    document = build(change("a", **fields), change("b"), components=[change("v", blob=CANARY)])
+    first, second = Run(document), Run(document)
+    events: list[Event] = []
+    for name in "ab":
+        first.send(name)
+        request = first.requests[name]
+        events += [request.started, Sent(name, request.attempt)]
+    events.append(first.answer("a", {"_component_id": "a"}))
+    events.append(first.fail("b", f"what is {CANARY}?"))
+    for event in events:
+        second.plan.replay(event)
+    for run in (first, second):
+        assert run.plan.cause == f"b: what is {CANARY}?"
+        assert run.plan.shown_cause == "b: what is ***?"
 
 
 def test_no_secret_is_in_the_reason_of_a_cancellation() -> None:

@@ -1,5 +1,6 @@
 """What an operator does to a build: what comes of it, what is persisted, and what is refused."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -310,6 +311,59 @@ def test_what_was_skipped_completes_at_once() -> None:
     run.do("c")
     assert run.over()
     assert run.report()["error"] == "a: broken"
+
+
+NO_FINDINGS: list[tuple[Any, str]] = [
+    (7, "output: components are not a list"),
+    ({"_component_id": "x"}, "output: components are not a list"),
+    ([None], "output: components[0] is no component with a _component_id"),
+    (["x"], "output: components[0] is no component with a _component_id"),
+    ([{}], "output: components[0] is no component with a _component_id"),
+    (
+        [{"_component_id": "x"}, {"_component_id": ""}],
+        "output: components[1] is no component with a _component_id",
+    ),
+    ([{"_component_id": 5}], "output: components[0] is no component with a _component_id"),
+    ([{"_component_id": "start"}], "output: components[0]._component_id 'start' is reserved"),
+    ([{"_component_id": "x" * 513}], "output: components[0]._component_id is longer than max_id_bytes 512"),
+]
+
+
+@pytest.mark.parametrize("state", ["waiting", "running", "errored", "finished"])
+@pytest.mark.parametrize(("components", "why"), NO_FINDINGS)
+def test_what_no_connector_could_find_cannot_be_supplied(components: Any, why: str, state: str) -> None:
+    """An output for a `find` is judged as a reply is; refused, it changes nothing."""
+    run = Run(build(change("a", "find"), change("b"), edges=[("b", "a")] if state == "waiting" else ()))
+    if state != "waiting":
+        run.send("a")
+    if state in {"errored", "finished"}:
+        run.fail("a")
+    if state == "finished":
+        run = finished(run, settled(run, "a"))
+    before = run.phases(), run.plan.run
+    with pytest.raises(Refused, match="^" + re.escape(why) + "$") as caught:
+        run.plan.supply(0, {"components": components})
+    assert caught.value.code == "invalid"
+    assert (run.phases(), run.plan.run) == before
+
+
+def test_what_a_connector_could_find_can_be_supplied() -> None:
+    """Each element is kept as one that was found; no list, or null, means that nothing was found."""
+    for output, found in (
+        ({"components": [{"_component_id": "x", "n": 1}]}, {"x"}),
+        ({"components": []}, set()),
+        ({"components": None}, set()),
+        ({}, set()),
+    ):
+        run = Run(build(change("a", "find")))
+        run.send("a")
+        run.plan.supply(0, output)
+        assert set(run.existing()) == found
+    # Of other components it is a field like others.
+    run = Run(build(change("a")))
+    run.send("a")
+    run.plan.supply(0, {"components": 7})
+    assert run.existing()["a"]["components"] == 7
 
 
 def test_a_component_that_cannot_be_rendered_can_be_supplied() -> None:

@@ -67,6 +67,25 @@ def changes(prepared: Prepared) -> list[str]:
     return [change.id for change in prepared.build.changes]
 
 
+async def test_a_build_in_the_object_store_is_what_it_was_submitted_on(library: Library) -> None:
+    """As one in a message is; what it says itself counts where it came in on no subject."""
+    data = await library.put({**LARGE, "action": "build.sync"})
+    one = await library.reader.read_submitted(data, "build.delete")
+    assert (one.build.action, one.build.fields["action"]) == ("build.delete", "build.delete")
+    assert (await library.reader.read_submitted(data)).build.action == "build.sync"
+
+
+@pytest.mark.parametrize(
+    ("own", "action"),
+    [("service.delete", "service.delete"), ("", "build.create"), ("environment.import.x", "build.create")],
+)
+async def test_a_build_in_a_log_is_what_stands_there(library: Library, own: str, action: str) -> None:
+    """Logs of versions that took other actions lead to a report on a subject of builds, too."""
+    value = {**LARGE, "action": own}
+    prepared = await library.reader.read_accepted(encode(value), Accepted(value))
+    assert (prepared.build.action, prepared.build.fields["action"]) == (action, action)
+
+
 # ---- which messages are uploads
 
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from attrs import evolve
 
 from scheduler.model import Edge
 from scheduler.report import Report
@@ -59,6 +60,16 @@ def test_what_was_not_touched_is_copied() -> None:
     assert text in b"".join(report.chunks())
 
 
+def test_no_empty_list_is_added() -> None:
+    """A list that the build did not have, or that was null, is so in the report while nothing is in it."""
+    report = Report("build.create", None, {"id": "b", "edges": None, "changes": None}, [], [], [], {})
+    assert document(report) == {"id": "b", "edges": None, "changes": None, "components": []}
+    report = evolve(report, absent=frozenset({"components"}))
+    assert document(report) == {"id": "b", "edges": None, "changes": None}
+    report = evolve(report, components=[{"n": 1}], changes=[{"n": 2}])
+    assert document(report) == {"id": "b", "edges": None, "components": [{"n": 1}], "changes": [{"n": 2}]}
+
+
 def test_where_it_goes() -> None:
     """The subject is the action, and how it ended."""
     assert made(None).subject == "build.create.done"
@@ -97,3 +108,19 @@ def test_the_reduced_report_is_small_whatever_the_build() -> None:
     for name in ("x" * 65_536, ["x"] * 65_536):
         report = Report("build.create", None, {**FIELDS, "name": name}, [], [], [], {})
         assert len(report.reduced(1, 1)) < 2_000
+
+
+@pytest.mark.parametrize("name", ["", "n", "\r\nX: y", "\U0001f600" * 500, 7, None])
+def test_the_summary_fits_into_a_header(name: Any) -> None:
+    """Whatever the build's name is: printable ASCII, and less than a kilobyte."""
+    states = {"completed": 10**9, "errored": 10**9}
+    report = Report(
+        "build.create", "x", {**FIELDS, "name": name}, [], [], [], states, cancelled=True, accepted=1.8e9
+    )
+    text = report.summary()
+    assert text.isascii()
+    assert text.isprintable()
+    assert len(text) < 800
+    read = decode(text.encode())
+    assert (read["status"], read["accepted"], read["counts"]["errored"]) == ("cancelled", 1.8e9, 10**9)
+    assert read["name"] == (name[:40] if isinstance(name, str) else "")

@@ -17,7 +17,7 @@ from trio.testing import MockClock
 from scheduler.errors import BusError
 from scheduler.events import Accepted, Event, Finished, Reported, Settled
 from scheduler.jetstream.streams import LOG, OBJECTS, REPORTS
-from scheduler.records import Elsewhere
+from scheduler.records import Elsewhere, is_tombstone
 from scheduler.retention import Retention
 from scheduler.stores.jetstream import JetStreamStore
 
@@ -51,8 +51,15 @@ class Attic:
 
     @property
     def logs(self) -> set[str]:
-        """The builds that have a log."""
-        return {one.subject.rpartition(".")[2] for one in self.broker.messages(LOG)}
+        """The builds that have a log: more than a tombstone."""
+        kept = [one for one in self.broker.messages(LOG) if not is_tombstone(one.headers or {})]
+        return {one.subject.rpartition(".")[2] for one in kept}
+
+    @property
+    def tombstones(self) -> list[str]:
+        """The builds whose logs were removed of late."""
+        kept = [one for one in self.broker.messages(LOG) if is_tombstone(one.headers or {})]
+        return [one.subject.rpartition(".")[2] for one in kept]
 
     @property
     def reports(self) -> set[str]:

@@ -154,6 +154,36 @@ def test_what_is_no_retry_is_refused(value: Any) -> None:
         read_retry(value)
 
 
+RETRY_FORM = 'an object such as {"attempts": 5, "backoff": 1.0, "max_backoff": 60}'
+RETRY_NAMES = "{!r} is none of attempts, backoff, max_backoff, total_timeout"
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (
+            3,
+            RETRY_FORM + '; it is 3: write {"attempts": 3}',
+        ),
+        ("x", RETRY_FORM + "; it is 'x'"),
+        ({"attempts": "3"}, "attempts: a whole number from 1 to 1,000; it is '3'"),
+        ({"backoff": "1m30s"}, "backoff: seconds, from 0 to 2592000; it is '1m30s': write 90"),
+        ({"max_backoff": -1}, "max_backoff: seconds, from 0 to 2592000; it is -1"),
+        ({"total_timeout": []}, "total_timeout: seconds, from 0 to 2592000; it is a list"),
+        (
+            {"max_backof": 3},
+            RETRY_NAMES.format("max_backof") + "; did you mean 'max_backoff'?",
+        ),
+        ({"tries": 3}, RETRY_NAMES.format("tries")),
+    ],
+)
+def test_what_is_wrong_with_a_retry_is_told_with_the_cure(value: Any, message: str) -> None:
+    """What was written is shown, and what to write in its place where that is known."""
+    with pytest.raises(InvalidRule) as caught:
+        read_retry(value)
+    assert str(caught.value) == message
+
+
 @given(st.integers(1, 1_000), st.floats(0, 1))
 def test_a_pause_is_anything_up_to_a_growing_bound(failed: int, luck: float) -> None:
     """Doubled with each failure up to the longest, and chance decides below that."""

@@ -56,13 +56,29 @@ async def test_a_build_is_accepted_run_and_reported() -> None:
         assert report["edges"] == [{"source": "a", "destination": "b"}]
 
 
+async def test_what_was_probably_meant_otherwise_is_logged_once_a_build() -> None:
+    """Names that are nearly ours are one line in the log, when the build is accepted and not again."""
+    value = {**document("abcdefg"), "options": {"on_eror": "continue"}}
+    for number, one in enumerate(value["changes"]):
+        one[["_retries", "_timeouts", "_secrets", "_raws", "_time_out", "_rety", "x"][number]] = 1
+    async with open_service(script=ignore) as site:
+        with structlog.testing.capture_logs() as logs:
+            for _ in range(2):
+                assert (await site.submit(value))["status"] == "accepted"
+        (line,) = [entry for entry in logs if "hints" in entry]
+        assert (line["event"], line["log_level"]) == ("build may hold mistakes", "warning")
+        assert (line["build"], line["found"], len(line["hints"])) == ("b1", 7, 5)
+        assert line["hints"][0] == "d._raws: is no field of ours and has no effect; did you mean '_raw'?"
+
+
 @pytest.mark.parametrize("subject", SUBJECTS)
-async def test_every_intake_subject_takes_builds_and_the_action_names_the_report(subject: str) -> None:
-    """Whatever it came in on, the report goes out on the build's action."""
+async def test_every_intake_subject_takes_builds_and_names_the_report(subject: str) -> None:
+    """Whatever a build says that it is, the report says, and goes out on, what it came in on."""
     async with open_service() as site:
         await site.submit(document("a", action="service.import"), subject)
         await wait_all_tasks_blocked()
-        assert site.report[0] == "service.import.done"
+        subject_of_report, report = site.report
+        assert (subject_of_report, report["action"]) == (f"{subject}.done", subject)
 
 
 async def test_intake_is_shared_in_the_queue_group(fake_bus: FakeBus) -> None:
@@ -369,10 +385,10 @@ async def test_a_bug_at_intake_is_answered_and_touches_nothing(monkeypatch: pyte
     """A message that sets off a bug is rejected as internal, and the next one is read."""
     read = BuildReader.read_submitted
 
-    async def broken(self: BuildReader, data: bytes) -> Any:
+    async def broken(self: BuildReader, data: bytes, action: str) -> Any:
         if b"poison" in data:
             raise RecursionError("a bug")
-        return await read(self, data)
+        return await read(self, data, action)
 
     monkeypatch.setattr(BuildReader, "read_submitted", broken)
     async with open_service() as site:

@@ -926,18 +926,46 @@ async def test_load_sees_the_appends_before_it(
 async def test_finds_what_is_in_progress(
     store: ErnestStore, script: Script, autojump_clock: MockClock
 ) -> None:
-    """It asks once for builds in progress, and yields each id once, in the store's order."""
+    """It asks for builds in progress and for those that sync, and yields each id once, in order."""
     rows: list[JSON] = [
         {"id": "z", "status": "in_progress", "type": "apply", "mapping": {"id": "z", "changes": [1]}},
         {"id": "a", "status": "in_progress"},
         {"id": "z", "status": "in_progress"},
         {"id": "no-status"},
     ]
-    script.answer = lambda _: json.dumps(rows).encode()
-    assert await _unfinished(store) == ["z", "a", "no-status"]
+    syncing: list[JSON] = [{"id": "s", "status": "syncing", "type": "sync"}, {"id": "a", "status": "syncing"}]
+    script.answer = lambda request: json.dumps(_with(request, in_progress=rows, syncing=syncing)).encode()
+    assert await _unfinished(store) == ["z", "a", "no-status", "s"]
     assert [(request.subject, request.body) for request in script.requests] == [
-        ("build.find", {"status": "in_progress"})
+        ("build.find", {"status": "in_progress"}),
+        ("build.find", {"status": "syncing"}),
     ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "action"),
+    [
+        ("apply", "build.create"), ("destroy", "build.delete"), ("import", "build.import"),
+        ("patch", "build.patch"), ("sync", "build.sync"), ("", None), (None, None), ("vpc.create.aws", None),
+        (5, None), ([], None),
+    ],
+)  # fmt: skip
+async def test_says_what_an_unfinished_build_is(
+    store: ErnestStore, script: Script, kind: Any, action: str | None, autojump_clock: MockClock
+) -> None:
+    """By the type that the service keeps beside it; asked once for all that are unfinished."""
+    rows = [{"id": "x", "type": "sync"}, {"id": "a", "type": kind}]
+    script.answer = lambda request: json.dumps(_with(request, in_progress=rows)).encode()
+    assert await store.action_of("a") == action
+    assert len(script.requests) == 2
+    assert await store.action_of("x") == "build.sync"
+    assert len(script.requests) == 2
+    assert await store.action_of("nobody") is None
+
+
+def _with(request: Request, **found: list[JSON]) -> list[JSON]:
+    """What a find is answered with, by the status that it asks for."""
+    return found.get(request.body["status"], [])
 
 
 async def test_leaves_out_what_is_no_build(
@@ -957,7 +985,7 @@ async def test_leaves_out_what_is_no_build(
         {"id": ["b"]},
     ]
     rows += [{"id": "old", "status": "done"}, {"id": "odd", "status": 5}, {"id": "good"}]
-    script.answer = lambda _: json.dumps(rows).encode()
+    script.answer = lambda request: json.dumps(_with(request, in_progress=rows)).encode()
     with structlog.testing.capture_logs() as logs:
         assert await _unfinished(store) == ["good"]
     assert [(log["log_level"], log["entries"], log["found"]) for log in logs] == [("warning", 12, 13)]

@@ -15,7 +15,7 @@ from fake_jetstream import UNAVAILABLE
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from scheduler.bus import Outgoing
-from scheduler.errors import AlreadyLogged, Fenced, LogMissing, StoreError
+from scheduler.errors import AlreadyLogged, Fenced, LogMissing, LogRemoved, StoreError
 from scheduler.events import Accepted, Event, Loading, Sent, Settled, Started
 from scheduler.jetstream.api import JetStream
 from scheduler.jetstream.objects import Objects
@@ -541,10 +541,10 @@ async def test_a_log_that_exists_is_not_begun(autojump_clock: MockClock, fate: F
         assert bench.told == [["accepted"]]
 
 
-async def test_a_log_that_is_removed_while_it_is_written_fences(begun: Bench) -> None:
-    """Somebody purged it: the build is not begun a second time behind his back."""
+async def test_a_log_that_is_removed_by_hand_is_told_from_one_of_another_process(begun: Bench) -> None:
+    """Somebody purged it: nothing is written any more, and nobody else has the build."""
     await begun.desk.js.purge(LOG, log_of("b1"))
-    with pytest.raises(Fenced, match="removed"):
+    with pytest.raises(LogRemoved, match="removed"):
         await begun.log.append(start("a"))
     assert begun.told == []
 

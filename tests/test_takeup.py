@@ -177,6 +177,51 @@ async def test_a_mapping_that_is_no_build_is_logged_and_hurts_nobody(
     assert any(line["event"].startswith("build not taken up") and line["build"] == "b1" for line in logs)
 
 
+@pytest.mark.parametrize(
+    ("own", "kind", "action"),
+    [
+        ("", "destroy", "build.delete"),
+        (None, "apply", "build.create"),
+        ("build.set.mapping", "import", "build.import"),
+        ("", "sync", "build.sync"),
+        ("", "", "build.create"),
+        ("", "vpc.create.aws", "build.create"),
+        # What a scheduler has kept says it itself.
+        ("service.patch", "destroy", "service.patch"),
+    ],
+)
+async def test_a_stored_build_is_what_the_store_says_unless_it_says_so_itself(
+    autojump_clock: MockClock, fake_bus: FakeBus, own: Any, kind: str, action: str
+) -> None:
+    """What another scheduler left is gone on with and reported, whichever kind of build it is."""
+    service = ServiceStore()
+    # What it calls so is not over, either.
+    status = "syncing" if kind in {"import", "sync"} else "in_progress"
+    row = {"id": "b1", "type": kind, "status": status, "mapping": document("a", action=own)}
+    service.handle("build.set", encode(row))
+    await service.attach(fake_bus)
+    async with open_service(store=ErnestStore(fake_bus), bus=fake_bus) as site:
+        await trio.sleep(1)
+        assert site.cloud.asked == ["a"]
+        subject, report = site.report
+        assert (subject, report["action"]) == (f"{action}.done", action)
+
+
+async def test_what_a_reply_points_to_is_what_the_store_says_too(
+    autojump_clock: MockClock, fake_bus: FakeBus
+) -> None:
+    """A build that another scheduler began after we had asked what is unfinished."""
+    service = ServiceStore()
+    await service.attach(fake_bus)
+    async with open_service(store=ErnestStore(fake_bus), bus=fake_bus) as site:
+        await trio.sleep(1)
+        mapping = document([change("a", _state="running")], action="")
+        service.handle("build.set", encode({"id": "b1", "type": "destroy", "mapping": mapping}))
+        await reply(site, "a")
+        await trio.sleep(1)
+        assert site.report[0] == "build.delete.done"
+
+
 @pytest.mark.parametrize("error", [StoreError("broken"), StoreUnavailable("silent"), RuntimeError("a bug")])
 async def test_a_store_that_fails_over_one_build_hurts_no_other(
     autojump_clock: MockClock, error: Exception

@@ -239,6 +239,14 @@ def test_identity_is_never_rendered(field: str) -> None:
         ('$(components.#[_component_id="vpc::a"].dollar)', "$(name)"),
         ("$(components.#[aws_id=vpc-2].n)", "7"),
         ('$(components.#[_component_id%"vpc*"]#.n)', "[5,7]"),
+        ('$(components.#[_component_id%"vpc*"]#.absent)', "[]"),
+        ("$(compo*.#.n)", "[5,7]"),
+        ("$(componen??.#)", "5"),
+        ('$(c*.#[_component_id="vpc::a"].aws_id)', "vpc-1"),
+        ('$(*.#[_component_id="vpc::a"].aws_id)', "vpc-1"),
+        ("$(n*e)", "env"),
+        ("$(*ions.x)", "5"),
+        ("$(data*.items.0.reg*)", "eu-west-1"),
         ("$(components.#[n>5].aws_id)", "vpc-2"),
         ("$(components.#.aws_id)", '["vpc-1","vpc-2"]'),
         ("$(components.#)", "5"),
@@ -273,6 +281,50 @@ def test_path(text: str, expected: str) -> None:
     assert value(text) == expected
 
 
+EMPTY = World(
+    data={"vpc::a": {"id": "", "l": [], "o": {}, "s": " ", "z": 0, "f": False, "deep": {"id": ""}}},
+    defined={"vpc::d": {"id": "", "via": '$(components.#[_component_id="vpc::a"].id)'}},
+)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        'components.#[_component_id="vpc::a"].id', 'components.#[_component_id="vpc::a"].deep.id',
+        'components.#[_component_id="vpc::a"].deep.i*', 'components.#[_component_id%"*::a"].id',
+        'components.#[_component_id="vpc::d"].id', "components.0.id", "compo*.0.id", "options.empty",
+        "option?.empty",
+    ],
+)  # fmt: skip
+def test_empty_text_is_a_value_unless_references_are_kept(path: str) -> None:
+    """What is there and empty resolves to empty text; with ``keep`` the reference goes out instead."""
+    text = f"$({path})"
+    assert value(text, EMPTY) == ""
+    kept = compiled(unresolved=OnUnresolved.KEEP, x=text).render(EMPTY)
+    assert json.loads(kept.body)["x"] == text
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("l", "[]"), ("o", "{}"), ("s", " "), ("z", "0"), ("f", "false")]
+)
+def test_only_text_is_empty(name: str, expected: str) -> None:
+    """An empty list, nought and the like are values, with ``keep`` too."""
+    kept = compiled(unresolved=OnUnresolved.KEEP, x=f'$(components.#[_component_id="vpc::a"].{name})')
+    assert json.loads(kept.render(EMPTY).body)["x"] == expected
+
+
+def test_a_definition_that_leads_to_empty_text_is_kept_as_the_reference_that_does() -> None:
+    """Of references in a row the last one goes out."""
+    kept = compiled(unresolved=OnUnresolved.KEEP, x='$(components.#[_component_id="vpc::d"].via)')
+    assert json.loads(kept.render(EMPTY).body)["x"] == '$(components.#[_component_id="vpc::a"].id)'
+
+
+def test_an_expression_that_leads_to_empty_text_is_empty() -> None:
+    """``keep`` is about ``$(path)`` alone."""
+    kept = compiled(unresolved=OnUnresolved.KEEP, x='{{ components["vpc::a"].id }}')
+    assert json.loads(kept.render(EMPTY).body)["x"] == ""
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -280,6 +332,10 @@ def test_path(text: str, expected: str) -> None:
         '$(components.#[_component_id="vpc::a"].x)',
         '$(components.#[_component_id="vpc::a"].nil)',
         "$(components.#[n=99].x)",
+        "$(components.#[n=99]#.x)",
+        "$(compo*.9.n)",
+        "$(compo?.0.n)",
+        "$(hos*)",
         "$(changes.0.x)",
         "$(options.nil)",
         "$(hostname)",
@@ -295,7 +351,10 @@ def test_reference_to_nothing(text: str) -> None:
 
 
 def test_keep_lets_paths_go_out_as_they_stand() -> None:
-    """With ``keep``, ``$(path)`` that leads to nothing is text, as with Ernest; expressions still fail."""
+    """With ``keep``, ``$(path)`` that leads to nothing or to empty text goes out as text, as with Ernest.
+
+    Expressions still fail.
+    """
     fields: Any = {
         "a": "$(nope)",
         "b": "$(options.nil)",
@@ -306,7 +365,7 @@ def test_keep_lets_paths_go_out_as_they_stand() -> None:
     template = compiled(unresolved=OnUnresolved.KEEP, **fields)
     assert template.check(WORLD, lambda _: False) == []
     found = json.loads(template.render(WORLD).body)
-    assert {name: found[name] for name in fields} == {**fields, "c": "env", "e": ""}
+    assert {name: found[name] for name in fields} == {**fields, "c": "env"}
     with pytest.raises(Unresolved):
         compiled(unresolved=OnUnresolved.KEEP, a="{{ build.nope }}").render(WORLD)
 
@@ -461,6 +520,8 @@ def test_long_chain_of_definitions() -> None:
     for length in (50, 500):
         with pytest.raises(TemplateError, match="more than 40 deep"):
             value("{{ components['0'].v }}", chain(length))
+        (problem,) = compiled(x="{{ components['0'].v }}").check(chain(length), lambda _: False)
+        assert str(problem).endswith("refers to definitions that refer to definitions, more than 40 deep")
 
 
 def test_chain_of_deep_definitions_does_not_exhaust_the_stack() -> None:
@@ -537,6 +598,14 @@ def test_component_over_the_limit_is_refused() -> None:
         rendered(world, x=["{{ components['a'].s }}"] * 17)
     with pytest.raises(TemplateError, match="1048576"):
         rendered(world, x="{{ components['a'].list }}")
+
+
+def test_component_over_the_limit_without_its_references_is_known_at_intake() -> None:
+    """What a component holds beside its references is bounded at intake; without references nothing is."""
+    (found,) = problems("{{ build.id }}", y="x" * 1024 * 1024)
+    assert found.startswith("web::1: 10")
+    assert found.endswith(" bytes beside its references; the limit of a rendered component is 1048576")
+    assert problems("plain", y="x" * 1024 * 1024) == []
 
 
 def test_lone_surrogate_is_refused_with_its_place() -> None:
@@ -666,6 +735,44 @@ def test_what_a_change_supplies_is_not_judged() -> None:
     assert problems("{{ components['later'].x ~ components['nobody'].x }}", supplied=["later"]) == [
         "web::1.x: there is no 'nobody'"
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("{{ [components['later'].x, components['vpc::a'].x] }}", ["web::1.x: 'vpc::a' has no 'x'"]),
+        (
+            "{{ [components['vpc::a'].x] | length }} {{ components['later'].x }}",
+            ["web::1.x: 'vpc::a' has no 'x'"],
+        ),
+        ("{{ components['later'].x ~ build.nope }}", ["web::1.x: the build has no 'nope'"]),
+        ("{{ [components['later'].x, components['vpc::a'].n, component['_action']] }}", []),
+        ("{{ [components['later'].x, components['vpc::a'].x | default(1)] }}", []),
+        ("{{ [components['later'].x, components['vpc::' ~ 'a'].x] }}", []),
+    ],
+)
+def test_what_stands_beside_what_a_change_supplies_is_judged(text: str, expected: list[str]) -> None:
+    """A field that is known to be missing is a problem at intake also where the rest is not known yet."""
+    assert problems(text, supplied=["later"]) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{{ [components['vpc::a'].x, 'y'] }}",
+        "{{ [components['vpc::a'].x] | length }}",
+        "{{ {'a': ('b', [components['vpc::a'].x])} | tojson }}",
+        "a {{ [components['vpc::a'].x] | join }}",
+        "{{ ['y', components['vpc::a'].x] | first }}",
+        "{{ components['vpc::a'].x is string }}",
+        "{{ 'b' if 'y' in [components['vpc::a'].x] else 'c' }}",
+    ],
+)
+def test_a_list_does_not_swallow_what_is_missing(text: str) -> None:
+    """A field that is missing is missing in lists, objects and under filters, at intake and when due."""
+    assert problems(text) == ["web::1.x: 'vpc::a' has no 'x'"]
+    with pytest.raises(Unresolved, match=r"^web::1\.x: 'vpc::a' has no 'x'$"):
+        compiled(x=text).render(WORLD)
 
 
 def test_a_find_may_supply_anything() -> None:

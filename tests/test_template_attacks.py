@@ -177,12 +177,18 @@ def test_allowed_filters_are_the_only_ones() -> None:
     """Nothing is in the environment but what is allowed, and nothing global."""
     environment = sandbox._environment
     assert environment.globals == {}
-    assert {name.strip() for name in environment.filters} == {*sandbox._FILTERS, "lookup", "concat"}
+    assert {name.strip() for name in environment.filters} == {
+        *sandbox._FILTERS,
+        "lookup",
+        "concat",
+        "whole",
+        "given",
+    }
     assert "callable" not in environment.tests
     assert environment.loader is None
 
 
-@pytest.mark.parametrize("name", [" lookup", " concat", "lookup", "concat"])
+@pytest.mark.parametrize("name", [" lookup", " concat", "lookup", "concat", "whole", "given"])
 def test_own_filters_cannot_be_named(name: str) -> None:
     """The filters that stand for look-ups and joining are out of a template's reach."""
     assert attack(f"{{{{ [] | {name}(0) }}}}")

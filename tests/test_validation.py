@@ -1,7 +1,7 @@
 """What is asked of a build as a whole before it is taken."""
 
 import random
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any
 
 import pytest
@@ -29,7 +29,7 @@ def ring(*names: str) -> list[tuple[str, str]]:
         ([*ring("a", "b"), *ring("a", "b")], ["edges: cycle: a -> b -> a"]),
         (
             [*ring("a", "b", "c"), *ring("c", "d", "e")],
-            ["edges: cycle: a -> b -> c -> a", "edges: cycle: c -> d -> e -> c"],
+            ["edges: cycle: a -> b -> c -> a, and 1 more way round; no edge is on all of them"],
         ),
         (
             [*ring("a", "b"), ("b", "c"), *ring("c", "d", "e")],
@@ -52,7 +52,7 @@ def ring(*names: str) -> list[tuple[str, str]]:
     ],
 )
 def test_edges(edges: list[tuple[str, str]], expected: list[str]) -> None:
-    """Edges join two things there are, and close no cycle; each cycle is told as a path."""
+    """Edges join two things there are, and close no cycle; each knot of cycles is told by a path."""
     changes = [change(name) for name in "abcde"]
     document = build(*changes, components=[change("old")], edges=edges)
     if not expected:
@@ -69,6 +69,29 @@ def test_a_misspelt_end_is_told_what_was_meant() -> None:
     """An unknown id in an edge is answered with the known one that is like it."""
     found = problems_of(build(change("network::dmz"), edges=[("network::dmzz", "network::dmz")]))
     assert found == ["edges[0].source: there is no 'network::dmzz'; did you mean 'network::dmz'?"]
+
+
+@pytest.mark.parametrize(
+    ("known", "wrong", "difference"),
+    [
+        ("netz::s\u00fcd", "netz::su\u0308d", "U+00FC where this has U+0075 U+0308"),
+        ("netz::su\u0308d", "netz::s\u00fcd", "U+0075 U+0308 where this has U+00FC"),
+        ("net::K", "net::\u212a", "U+004B where this has U+212A"),
+        ("net::e\u0301\u0323", "net::\u1eb9\u0301", "U+0065 U+0301 U+0323 where this has U+1EB9 U+0301"),
+    ],
+)
+def test_ids_that_differ_in_how_letters_are_composed_are_told_apart(
+    known: str, wrong: str, difference: str
+) -> None:
+    """An id that reads as another does is answered with the difference that cannot be seen."""
+    cure = f"there is no '{wrong}'; did you mean '{known}'? It reads the same, but has {difference}"
+    by_edge = build(change("a"), change(known, _component="net"), edges=[(wrong, "a")])
+    by_path = build(change(known, _component="net"), change("a", x=REFERENCE.format(wrong)))
+    by_expression = build(
+        change(known, _component="net"), change("a", x=f'{{{{ components["{wrong}"].x }}}}')
+    )
+    assert problems_of(by_edge) == [f"edges[0].source: {cure}"]
+    assert problems_of(by_path) == problems_of(by_expression) == [f"a.x: {cure}"]
 
 
 def test_very_long_unknown_ids_are_cut() -> None:
@@ -158,16 +181,53 @@ def test_implied_edges_are_the_same_every_time() -> None:
         (
             [change("a", x=REFERENCE.format("c")), change("b"), change("c")],
             [("a", "b"), ("b", "a"), ("b", "c")],
+            ["edges: cycle: a -> b -> a, and 1 more way round; all go over a -> b"],
+        ),
+        (
+            [change("a", x=REFERENCE.format("f")), *map(change, "bcdef")],
+            [*(("a", name) for name in "bcde"), *((name, "f") for name in "bcde")],
             [
-                "edges: cycle: a -> b -> a",
-                "edges: cycle: a -> b -> c -> a (a refers to c, which therefore has to complete first)",
+                (
+                    "edges: cycle: a -> b -> f -> a, and 3 more ways round; all go over f -> a"
+                    " (a refers to f, which therefore has to complete first)"
+                ),
             ],
+        ),
+        (
+            [change("a", x=REFERENCE.format("b")), *map(change, "bcde")],
+            [("a", "c"), ("c", "b"), ("a", "d"), ("d", "a"), ("e", "b"), ("b", "e")],
+            ["edges: cycle: b -> e -> b, and 2 more ways round; no edge is on all of them"],
         ),
     ],
 )
 def test_cycles_closed_by_references(changes: list[Document], edges: Any, expected: list[str]) -> None:
-    """A cycle that a reference closes is told with the reference."""
+    """A reference that closes cycles is named with them."""
     assert sorted(problems_of(build(*changes, edges=edges))) == expected
+
+
+def test_one_wrong_reference_is_one_problem() -> None:
+    """However many cycles it closes: with the shortest of them, and the reference as what opens them all."""
+    layers = [[f"l{layer}-{number}" for number in range(5)] for layer in range(4)]
+    edges = [(a, b) for before, after in pairwise(layers) for a in before for b in after]
+    edges += [("first", name) for name in layers[0]] + [(name, "last") for name in layers[-1]]
+    changes = [change("first", x=REFERENCE.format("last")), change("last"), *map(change, chain(*layers))]
+    (found,) = problems_of(build(*changes, edges=edges))
+    assert found == (
+        "edges: cycle: first -> l0-0 -> l1-0 -> l2-0 -> l3-0 -> last -> first, and 624 more ways round;"
+        " all go over last -> first (first refers to last, which therefore has to complete first)"
+    )
+
+
+def test_cycles_beyond_counting_are_said_to_be_more() -> None:
+    """Exponentially many ways round are counted so far; several edges that are on all are named in part."""
+    names = [f"n{number}" for number in range(30)]
+    edges = list(pairwise([*names, names[0]]))
+    edges += zip(names[4:], names[6:], strict=False)
+    (found,) = problems_of(build(*map(change, names), edges=edges))
+    assert found.endswith(
+        "-> n0, and at least 1,000 more ways round; all go over n0 -> n1, n1 -> n2, n2 -> n3 and 2 others:"
+        " without any one of these there is no cycle"
+    )
 
 
 def test_a_component_may_refer_to_itself() -> None:

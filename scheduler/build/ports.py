@@ -16,7 +16,7 @@ from scheduler.records import Position
 class Observer:
     """Is told of everything that happens to a build, as it happens; this one does not care.
 
-    Nothing here may block or raise.
+    Errors come as they are kept, with secrets in them (`Plan.masked`). Nothing here may block or raise.
     """
 
     def due(self, vertex: Vertex) -> None:

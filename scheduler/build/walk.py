@@ -32,7 +32,7 @@ from scheduler.build.attempts import Attempts, Departure, store_failure
 from scheduler.build.frontier import Frontier, from_the_start
 from scheduler.build.ports import Journey, Observer, Resending, Sender
 from scheduler.call import Call
-from scheduler.errors import Fenced, Refused, StoreError
+from scheduler.errors import Fenced, LogRemoved, Refused, StoreError
 from scheduler.events import Event, Settled
 from scheduler.graph import Vertex
 from scheduler.model import Resend
@@ -88,6 +88,8 @@ class Walk(Attempts):
         self._priorities = priorities
         self.fenced = False
         """Whether another process has the build now."""
+        self.log_removed = False
+        """Whether its log is gone, and no other process has ended it: this one reports what it holds."""
         self.stuck = False
         """Whether it could not even begin to go on."""
         self._scope = trio.CancelScope()
@@ -150,7 +152,7 @@ class Walk(Attempts):
         return None if self.fenced or self.stuck else await self._end()
 
     async def _end(self) -> Report | None:
-        if not self.plan.over and self.plan.stopped and self._store.resumable:
+        if not self.plan.over and self.plan.stopped and self._store.resumable and not self.log_removed:
             adopted = self.plan.adopted()
             if self._store.in_order:
                 # What was noted has to be in the log before anything else makes its position move.
@@ -166,7 +168,7 @@ class Walk(Attempts):
             kept = self.plan.finished or await self._persist_at_the_end(
                 *self.plan.adopted(), self.plan.finish()
             )
-        if not kept and self._store.in_order:
+        if not kept and self._store.in_order and not self.log_removed:
             # The log is the truth: what it does not say to be over is gone on with by the next process.
             _log.error(
                 "the end of the build could not be committed: it is left to the next process", build=self.id
@@ -193,7 +195,7 @@ class Walk(Attempts):
         finally:
             order.set()
         if not kept:
-            raise Refused("unavailable", f"it could not be persisted: {self.plan.cause}")
+            raise Refused("unavailable", f"it could not be persisted: {self.plan.shown_cause}")
 
     def tell(self, what: str, vertex: Vertex | None = None) -> None:
         """Let who follows the build know what an operator did."""
@@ -229,7 +231,10 @@ class Walk(Attempts):
         """Nothing more can be persisted: send nothing more, and where another process has the build, stop."""
         if not isinstance(error, Fenced):
             cause = store_failure(error)
-            _log.error("the store failed", build=self.id, error=cause)
+            if not self.log_removed:
+                _log.error("the store failed", build=self.id, error=self.plan.masked(cause))
+            # No other process can know of the build any more: it is to be reported by this one.
+            self.log_removed = isinstance(error, LogRemoved)
             self.halt(cause)
         elif not self.fenced:
             _log.error(

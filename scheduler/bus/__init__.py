@@ -10,6 +10,8 @@ from typing import Protocol, TypeAlias
 
 from attrs import field, frozen
 
+from scheduler.errors import MessageTooLarge
+
 
 @frozen
 class Message:
@@ -36,6 +38,10 @@ class Outgoing(Protocol):
     @property
     def generation(self) -> int:
         """The connection that it was given to (`Bus.generation` at that time); 0 while it waits."""
+
+    @property
+    def refused(self) -> MessageTooLarge | None:
+        """Why it did not leave, and never will: the server that we came to takes less than the one before."""
 
     def withdraw(self) -> bool:
         """Take it back: True when it had not left and now never will, False when it is too late."""
@@ -87,11 +93,17 @@ class Bus(Protocol):
 
         Raises:
             NoResponders: nobody subscribes to the subject.
+            NotPermitted: the broker does not let us publish there; known as soon as it says so.
             BusError: as for ``publish``.
         """
 
     async def subscribe(self, subject: str, handler: Handler, *, queue: str = "") -> Subscription:
-        """Call ``handler`` with every message on ``subject``; effective at the server on return."""
+        """Call ``handler`` with every message on ``subject``; effective at the server on return.
+
+        Raises:
+            NotPermitted: the broker does not let us.
+            BusError: the bus cannot be used.
+        """
 
     def new_inbox(self) -> str:
         """Return a subject nobody else uses, to be answered on where several answers are expected."""
@@ -102,8 +114,11 @@ class Bus(Protocol):
     def on_connected(self, handler: Callable[[], None]) -> None:
         """Have ``handler()`` called whenever a connection was established; it must not block or raise."""
 
-    def on_refused(self, handler: Callable[[str], None]) -> None:
-        """Have ``handler(subject)`` called when the server refuses a publish for lack of permission."""
+    def on_refused(self, handler: Callable[[str], bool | None]) -> None:
+        """Have ``handler(subject)`` called when the server refuses a publish for lack of permission.
+
+        It returns true where whoever published is told by it.
+        """
 
 
 class Listener(Protocol):

@@ -14,7 +14,9 @@ from scheduler.bus import Handler, Message, Outgoing, Subscription
 from scheduler.bus.inbox import Inbox
 from scheduler.bus.outbox import MAX_BYTES, MAX_MESSAGES, Barrier, Outbox
 from scheduler.bus.subjects import compose, encode_pattern, encode_queue
-from scheduler.errors import BusClosed, BusError
+from scheduler.errors import BusClosed, NotPermitted
+
+_CURE = "where permissions are the reason, `scheduler permissions` prints what each user needs"
 
 log = structlog.get_logger(__name__)
 
@@ -33,6 +35,8 @@ class Interest:
         self.handler = handler
         self.refused = ""
         """Why the server does not allow it, if so."""
+        self.awaited = True
+        """Whether somebody waits to hear that the server knows of it."""
         self._endpoint = endpoint
 
     async def unsubscribe(self) -> None:
@@ -59,7 +63,7 @@ class Endpoint(ABC):
         """The same, as whoever reads from a connection needs it."""
         self.inbox = Inbox(inbox_prefix)
         self._sids = 0
-        self._on_refused: list[Callable[[str], None]] = []
+        self._on_refused: list[Callable[[str], bool | None]] = []
         self._on_connected: list[Callable[[], None]] = []
         self._closed = False
         self._answers = self._begin(self.inbox.subject, "", self.inbox.handle)
@@ -119,11 +123,10 @@ class Endpoint(ABC):
         except BaseException:
             self.end(interest)
             raise
+        interest.awaited = False
         if interest.refused:
             self.end(interest)
-            raise BusError(
-                f"cannot subscribe to {subject!r}: {interest.refused}; allow it in the broker's permissions"
-            )
+            raise NotPermitted("subscribe to", subject)
         return interest
 
     async def flush(self) -> None:
@@ -131,7 +134,7 @@ class Endpoint(ABC):
         self._check_open()
         await self._reach(self.outbox.put_barrier())
 
-    def on_refused(self, handler: Callable[[str], None]) -> None:
+    def on_refused(self, handler: Callable[[str], bool | None]) -> None:
         """As in the port."""
         self._on_refused.append(handler)
 
@@ -172,17 +175,23 @@ class Endpoint(ABC):
     def refuse(self, what: str, subject: str, words: str) -> None:
         """Take in that the server refuses a ``publish`` or ``subscription``."""
         if what == "publish":
-            log.error("the broker refuses a message", subject=subject, reason=words)
+            told = "max_payload" not in words and self.inbox.refuse(subject)
             for handler in self._on_refused:
                 try:
-                    handler(subject)
+                    told = handler(subject) is True or told
                 except Exception:
                     log.exception("a handler of refused messages failed", subject=subject)
+            tell = log.warning if told else log.error
+            tell("the broker refuses a message", subject=subject, reason=words, cure=_CURE)
             return
-        log.error("the broker refuses a subscription: nothing comes in on it", subject=subject, reason=words)
-        for interest in self.interests.values():
-            if interest.subject == subject:
-                interest.refused = words
+        refused = [interest for interest in self.interests.values() if interest.subject == subject]
+        tell = log.warning if refused and all(interest.awaited for interest in refused) else log.error
+        tell(
+            "the broker refuses a subscription: nothing comes in on it",
+            subject=subject, reason=words, cure=_CURE,
+        )  # fmt: skip
+        for interest in refused:
+            interest.refused = words
 
     def close(self) -> None:
         """Refuse whatever is asked from now on; whoever waits gets BusClosed. Idempotent."""

@@ -206,8 +206,8 @@ class Connection(Client):
                 lines.append(self._ask(item))
             elif item.size > self._max_payload:
                 # Queued for a server with a larger limit; sent to this one it would cost the connection.
-                text = f"{item.size} bytes are over this server's max_payload of {self._max_payload}"
-                self._on_refused("publish", item.subject, text)
+                item.refuse(self._max_payload)
+                self._on_refused("publish", item.subject, str(item.refused))
             else:
                 lines += (item.head, item.data, b"\r\n")
                 size += item.size + 64

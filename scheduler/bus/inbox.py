@@ -10,15 +10,17 @@ from typing import Self
 import trio
 
 from scheduler.bus import Message
-from scheduler.errors import BusClosed, NoResponders
+from scheduler.errors import BusClosed, NoResponders, NotPermitted
 
 
 class _Waiter:
-    __slots__ = ("event", "message")
+    __slots__ = ("event", "message", "refusal", "subject")
 
     def __init__(self) -> None:
         self.event = trio.Event()
         self.message: Message | None = None
+        self.refusal: NotPermitted | None = None
+        self.subject = ""
 
 
 class Inbox:
@@ -53,6 +55,14 @@ class Inbox:
             waiter.message = message
             waiter.event.set()
 
+    def refuse(self, subject: str) -> bool:
+        """Have all that wait for an answer from ``subject`` raise NotPermitted; say whether there is any."""
+        waiters = [waiter for waiter in self._waiters.values() if waiter.subject == subject]
+        for waiter in waiters:
+            waiter.refusal = NotPermitted("publish on", subject)
+            waiter.event.set()
+        return bool(waiters)
+
     def close(self) -> None:
         """Have all that wait raise BusClosed."""
         for waiter in self._waiters.values():
@@ -81,9 +91,13 @@ class Ticket:
 
         Raises:
             NoResponders: nobody subscribes to it.
+            NotPermitted: the broker does not let us publish on it.
             BusClosed: the bus was closed first.
         """
+        self._waiter.subject = subject
         await self._waiter.event.wait()
+        if self._waiter.refusal is not None:
+            raise self._waiter.refusal
         message = self._waiter.message
         if message is None:
             raise BusClosed(f"the bus was closed before {subject!r} was answered")

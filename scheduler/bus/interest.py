@@ -16,6 +16,7 @@ from scheduler.errors import BusError
 
 SUBJECT = "$SYS.REQ.ACCOUNT.PING.CONNZ"
 _PAGE = 256
+_MAY_WE = f"do the permissions let us publish on {SUBJECT}?"
 
 
 async def subscribers(bus: Bus, *, deadline: float = 2.0, quiet: float = 0.2, page: int = _PAGE) -> list[str]:
@@ -56,17 +57,28 @@ async def subscribers(bus: Bus, *, deadline: float = 2.0, quiet: float = 0.2, pa
 async def _ask(bus: Bus, body: bytes, deadline: float, quiet: float) -> tuple[str, list[dict[str, Any]]]:
     """Ask all servers; give the subject they answered on, and the answers."""
     inbox = bus.new_inbox()
-    send, receive = trio.open_memory_channel[Message](math.inf)
+    send, receive = trio.open_memory_channel[Message | None](math.inf)
     answers: list[Message] = []
+
+    def refused(subject: str) -> bool:
+        if subject == SUBJECT:
+            send.send_nowait(None)
+        return subject == SUBJECT
+
+    bus.on_refused(refused)
     subscription = await bus.subscribe(inbox, send.send_nowait)
     try:
         bus.publish(SUBJECT, body, reply=inbox)
         patience = deadline
         while True:
+            answer = None
             with trio.move_on_after(patience) as waiting:
-                answers.append(await receive.receive())
+                answer = await receive.receive()
             if waiting.cancelled_caught:
                 break
+            if answer is None:
+                raise BusError(f"the broker does not tell who subscribes: {_MAY_WE}")
+            answers.append(answer)
             if answers[-1].no_responders:
                 raise BusError(f"the broker does not tell who subscribes: it has no service on {SUBJECT}")
             patience = quiet
@@ -74,10 +86,7 @@ async def _ask(bus: Bus, body: bytes, deadline: float, quiet: float) -> tuple[st
         with trio.CancelScope(shield=True):
             await subscription.unsubscribe()
     if not answers:
-        raise BusError(
-            f"the broker does not tell who subscribes: no answer within {deadline:g} s;"
-            f" do the permissions let us publish on {SUBJECT}?"
-        )
+        raise BusError(f"the broker does not tell who subscribes: no answer within {deadline:g} s; {_MAY_WE}")
     return inbox, [_read(answer) for answer in answers]
 
 

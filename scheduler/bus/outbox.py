@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 
 import trio
 
-from scheduler.errors import BusFull
+from scheduler.errors import BusFull, MessageTooLarge
 
 MAX_MESSAGES = 200_000
 MAX_BYTES = 512 * 1024 * 1024
@@ -21,7 +21,7 @@ _MAX_WITHDRAWN = 1024
 class Queued:
     """A message on its way out; what ``Bus.publish`` returns."""
 
-    __slots__ = ("_outbox", "data", "generation", "head", "size", "subject", "withdrawn")
+    __slots__ = ("_outbox", "data", "generation", "head", "refused", "size", "subject", "withdrawn")
 
     def __init__(self, outbox: "Outbox", subject: str, head: bytes, data: bytes, size: int) -> None:
         self._outbox: Outbox | None = outbox
@@ -32,6 +32,8 @@ class Queued:
         self.size = size
         """What counts towards ``max_payload``."""
         self.withdrawn = False
+        self.refused: MessageTooLarge | None = None
+        """Why it was dropped when it was to be given to a connection."""
         self.generation = 0
         """The connection that it was given to; 0 where it was not."""
 
@@ -43,6 +45,11 @@ class Queued:
             self.withdrawn = True
             self.head = self.data = b""
         return self.withdrawn
+
+    def refuse(self, limit: int) -> None:
+        """Note that it was dropped: it is over the limit of the server that we came to, in bytes."""
+        self.generation = 0
+        self.refused = MessageTooLarge(f"a message on {self.subject!r}", self.size, limit)
 
     def left(self, generation: int) -> None:
         """Note that it was given to the connection ``generation``: too late to withdraw it."""

@@ -11,7 +11,7 @@ import trio
 from attrs import frozen
 
 from scheduler.bus import Bus
-from scheduler.errors import NoResponders
+from scheduler.errors import NoResponders, NotPermitted
 
 SUBJECT = "$SYS.REQ.USER.INFO"
 
@@ -45,7 +45,7 @@ async def server_info(bus: Bus, *, deadline: float = 1.0) -> ServerInfo | None:
                     cluster=str(server.get("cluster", "")),
                     jetstream=server.get("jetstream") is True,
                 )
-        except (NoResponders, msgspec.DecodeError, LookupError, TypeError):
+        except (NoResponders, NotPermitted, msgspec.DecodeError, LookupError, TypeError):
             # An older server, or somebody who answers everything.
             return None
     return None

@@ -75,6 +75,13 @@ def _shorten(text: str) -> str:
 _known_subject = lru_cache(maxsize=8192)(encode_subject)
 
 
+@lru_cache(maxsize=256)
+def _known_key(key: str) -> bytes:
+    if _HEADER_KEY.fullmatch(key) is None:
+        raise InvalidSubject(f"header {_shorten(key)} is not a token of printable ASCII")
+    return key.encode()
+
+
 def encode_headers(headers: Mapping[str, str]) -> bytes:
     """Return a header block, ready to stand before the payload.
 
@@ -83,11 +90,9 @@ def encode_headers(headers: Mapping[str, str]) -> bytes:
     """
     block = bytearray(_HEADER_LINE)
     for key, value in headers.items():
-        if _HEADER_KEY.fullmatch(key) is None:
-            raise InvalidSubject(f"header {_shorten(key)} is not a token of printable ASCII")
         if _HEADER_VALUE.fullmatch(value) is None:
             raise InvalidSubject(f"the value of header {key!r} is not printable ASCII; percent-encode it")
-        block += b"%b: %b\r\n" % (key.encode(), value.encode())
+        block += b"%b: %b\r\n" % (_known_key(key), value.encode())
     block += b"\r\n"
     return bytes(block)
 

@@ -1,5 +1,6 @@
 """The commands that steer a running build: each is one order, and prints what the scheduler says to it."""
 
+import math
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,7 +16,7 @@ from scheduler.loose import text
 from scheduler.rules import parse_limits
 from scheduler.steering import Document, ask
 from scheduler.strictjson import decode, kind
-from scheduler.text import printable
+from scheduler.text import DURATIONS, printable, read_duration, write_duration
 
 _LONGEST = 30 * 86_400.0
 """Seconds by which a timeout can be extended at once."""
@@ -119,7 +120,7 @@ def _read_output(given: str) -> dict[str, Any]:
 def extend(
     build: BuildId,
     component: ComponentId,
-    seconds: Annotated[float, Parameter(help="By how many.")],
+    duration: Annotated[str, Parameter(help="By how much: seconds, or as 10m.")],
     /,
     *,
     json: Json = False,
@@ -127,8 +128,13 @@ def extend(
     log: QuietLogFlags = QUIET_LOG_DEFAULTS,
 ) -> int:
     """Give a component more time."""
+    try:
+        seconds = read_duration(duration)
+    except ValueError:
+        seconds = math.nan
     if not 0 < seconds <= _LONGEST:
-        raise InvalidSettings(f"SECONDS: {seconds:g} is not a number above 0 and up to {_LONGEST:,.0f}")
+        allowed = f"a duration above 0s and up to {write_duration(_LONGEST)}, such as {DURATIONS}"
+        raise InvalidSettings(f"DURATION: {printable(duration, 40)!r} is not {allowed}")
     return _give("extend", {"id": build, "component": component, "seconds": seconds}, broker, log, json=json)
 
 

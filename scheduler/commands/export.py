@@ -29,6 +29,7 @@ from scheduler.jetstream.objects import Objects
 from scheduler.jetstream.reading import read
 from scheduler.jetstream.streams import LOG, log_subject
 from scheduler.log import configure_logging
+from scheduler.records import is_tombstone
 from scheduler.strictjson import Raw, decode, encode, split_list, split_object
 from scheduler.text import printable
 
@@ -65,7 +66,7 @@ async def _export(build: str, bus: Bus) -> int:
         complain(f"the log of build {name} cannot be read: {error}")
         return 1
     if not records:
-        complain(f"there is no log of build {name}")
+        complain(f"there is no log of build {name}; a finished build is kept for as long as --keep says")
     for one in missing:
         complain(f"the log of build {name} is not whole: there is no object {printable(one)}")
     return 0 if records and not missing else 1
@@ -108,6 +109,8 @@ async def read_out(
     async with aclosing(read(js, LOG, subjects=[log_subject(build)])) as batches:
         async for batch in batches:
             for one in batch:
+                if is_tombstone(one.headers):
+                    continue
                 line = {"sequence": one.sequence, "time": format_time(one.time)}
                 try:
                     record = encode(await _whole(split_object(one.data), objects, missing))

@@ -8,13 +8,50 @@ from typing import Annotated, TypeAlias
 import msgspec
 from cyclopts import Parameter
 
-from scheduler.errors import InvalidSettings
+from scheduler.commands.parameters import choice
+from scheduler.errors import InvalidSettings, SchedulerError
+from scheduler.model import BUILD_ACTIONS, DEFAULT_BUILD_ACTION
+from scheduler.strictjson import decode, split_object
+from scheduler.text import printable
 
 STANDARD_INPUT = "-"
 # A lone dash would otherwise be taken for a flag.
 BuildFile: TypeAlias = Annotated[
     str, Parameter(help="A build as JSON; - is standard input.", allow_leading_hyphen=True)
 ]
+
+BuildAction: TypeAlias = Annotated[
+    str | None,
+    choice(
+        "action",
+        BUILD_ACTIONS,
+        "What the build is, such as build.delete [default: what the file says, else build.create].",
+        show_default=False,
+    ),
+]
+
+
+def note_action(name: str, data: bytes, action: str | None) -> None:
+    """Say that a file's own action is passed over, where it has one that no build can have.
+
+    Args:
+        name: of the file.
+        data: what it holds.
+        action: what the command line says instead.
+    """
+    if action is not None:
+        return
+    try:
+        own = decode(split_object(data)["action"])
+    except (SchedulerError, KeyError):
+        return
+    if isinstance(own, str) and own and own not in BUILD_ACTIONS:
+        from scheduler.commands.session import complain  # noqa: PLC0415 - it comes with all of Trio
+
+        complain(
+            f"{printable(name)}: its action {printable(own, 80)!r} is that of no build; it is taken as"
+            f" {DEFAULT_BUILD_ACTION} (--action takes {', '.join(BUILD_ACTIONS)})"
+        )
 
 
 def read_file(name: str) -> bytes | None:

@@ -107,15 +107,27 @@ class BuildFlags:
     """What a build may be."""
 
     templates: Annotated[
-        Templates,
-        choice("templates", Templates, "all: $(...) and {{ }} in fields; ernest: $(...) only.", BUILDS),
-    ] = _SETTINGS.templates
-    unresolved: Annotated[
-        OnUnresolved,
+        Templates | None,
         choice(
-            "unresolved", OnUnresolved, "What a reference to nothing is: an error, or kept as text.", BUILDS
+            "templates",
+            Templates,
+            "all: $(...) and {{ }} in fields; ernest: $(...) only"
+            " [default: all; with the Ernest store: ernest].",
+            BUILDS,
+            show_default=False,
         ),
-    ] = _SETTINGS.unresolved
+    ] = None
+    unresolved: Annotated[
+        OnUnresolved | None,
+        choice(
+            "unresolved",
+            OnUnresolved,
+            "What a reference to nothing is: an error, or kept as text"
+            " [default: error; with the Ernest store: keep].",
+            BUILDS,
+            show_default=False,
+        ),
+    ] = None
     max_changes: Annotated[int, number("max_changes", "Components a build may change.", LIMITS)] = (
         DEFAULT_LIMITS.max_changes
     )
@@ -194,7 +206,7 @@ class ServiceFlags:
         _SETTINGS.attempt_timeout
     )
     timeouts: Annotated[
-        str, text("timeouts", "The same by subject: 'vpc.create.*=600, *.delete.*=300'.", TIMES)
+        str, text("timeouts", "The same by subject: 'vpc.create.*=10m, *.delete.*=300'.", TIMES)
     ] = ""
     start_timeout: Annotated[float, number("start_timeout", "For a connector to be there at all.", TIMES)] = (
         _SETTINGS.start_timeout
@@ -228,8 +240,8 @@ class ServiceFlags:
         str,
         text(
             "retries",
-            "Attempts by subject, then seconds of pause, of the longest pause, and in all:"
-            " 'vpc.create.*=5:1:60:600' [default: one].",
+            "Attempts by subject, then the first pause, the longest, and the time in all:"
+            " 'vpc.create.*=5:1s:1m:10m' [default: one].",
             BUILDS,
         ),
     ] = ""
@@ -270,10 +282,11 @@ class SimulatorFlags:
     """How simulated connectors behave."""
 
     latency: Annotated[
-        float, number("latency", "Seconds until an answer.", SIMULATED, Range(0.0, 3_600.0))
+        float, number("latency", "Time until an answer.", SIMULATED, Range(0.0, 3_600.0, duration=True))
     ] = _BEHAVIOUR.latency
     jitter: Annotated[
-        float, number("jitter", "Seconds it may be off by, either way.", SIMULATED, Range(0.0, 3_600.0))
+        float,
+        number("jitter", "Time it may be off by, either way.", SIMULATED, Range(0.0, 3_600.0, duration=True)),
     ] = _BEHAVIOUR.jitter
     failure_rate: Annotated[
         float, number("failure_rate", "The share of requests that fail.", SIMULATED, Range(0.0, 1.0))
@@ -325,6 +338,16 @@ QUIET_LOG_DEFAULTS = QuietLogFlags()
 SIMULATOR_DEFAULTS = SimulatorFlags()
 """The flags of a command where none is given."""
 
+GROUPS: Final = (
+    BrokerFlags,
+    EmbeddedFlags,
+    BuildFlags,
+    StoreFlags,
+    ServiceFlags,
+    LogFlags,
+    SimulatorFlags,
+)
+"""All groups of flags."""
 Flags = BrokerFlags | EmbeddedFlags | BuildFlags | StoreFlags | ServiceFlags | LogFlags | QuietLogFlags
 _PARSED: Final = {
     "timeouts": parse_timeouts,

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 import trio
 
 from scheduler.bus import Bus
-from scheduler.client import INTAKE_ACTIONS, stored_report, submit
-from scheduler.commands.files import read_file
+from scheduler.client import stored_report, submit
+from scheduler.commands.files import note_action, read_file
 from scheduler.commands.session import complain
 from scheduler.config import Settings
 from scheduler.display import open_view
-from scheduler.errors import InvalidBuild, MessageTooLarge, NoResponders
+from scheduler.errors import InvalidBuild, MessageTooLarge, NoResponders, NotPermitted
 from scheduler.following import open_following, show
 from scheduler.progress import Progress
 from scheduler.text import count, printable
@@ -21,14 +21,25 @@ SUBMIT_TIMEOUT = 60.0
 """Seconds for the answer to a submitted build: it may be large, and its store slow."""
 
 
-def read_checked(file: str, settings: Settings) -> tuple[bytes, Prepared] | None:
-    """A build from a file (``-``: standard input); None where it is none, and everything wrong was said."""
+def read_checked(file: str, settings: Settings, action: str | None = None) -> tuple[bytes, Prepared] | None:
+    """A build from a file (``-``: standard input); None where it is none, and everything wrong was said.
+
+    Args:
+        file: its name.
+        settings: bounds, and how references are read.
+        action: what it is, whatever it says itself.
+    """
     data = read_file(file)
     if data is None:
         return None
+    note_action(file, data, action)
     try:
         prepared = read_build(
-            data, limits=settings.limits, templates=settings.templates, unresolved=settings.unresolved
+            data,
+            limits=settings.limits,
+            templates=settings.templates,
+            unresolved=settings.unresolved,
+            action=action,
         )
     except InvalidBuild as error:
         complain_of_build(file, error)
@@ -48,17 +59,6 @@ def complain_of_problems(name: str, problems: Sequence[str]) -> None:
     sys.stderr.flush()
 
 
-def check_action(name: str, action: str) -> bool:
-    """Whether a scheduler takes builds with this action; it says so where not."""
-    if action in INTAKE_ACTIONS:
-        return True
-    allowed = "build. or service. followed by create, delete, import, patch or sync"
-    complain(
-        f"{printable(name)}: action: {printable(action, 80)!r} cannot be submitted; it must be {allowed}"
-    )
-    return False
-
-
 async def run_build(bus: Bus, prepared: Prepared, data: bytes, *, json: bool = False) -> int:
     """Submit the build, show how it goes, and give the exit code: 0 where it is done.
 
@@ -67,6 +67,10 @@ async def run_build(bus: Bus, prepared: Prepared, data: bytes, *, json: bool = F
         prepared: the build.
         data: the same, as it is submitted.
         json: whether it is shown as JSON lines.
+
+    Raises:
+        SteeringError: this user may not follow builds; nothing was submitted.
+        BusError: the bus cannot be used.
     """
     build = prepared.build
     total = len(build.changes)
@@ -81,20 +85,28 @@ async def run_build(bus: Bus, prepared: Prepared, data: bytes, *, json: bool = F
                 "or add --embedded to run one in this process"
             )
             return 1
+        except NotPermitted as error:
+            complain(f"this user may not submit builds: {error.refusal}")
+            return 1
         except MessageTooLarge as error:
+            cure = "raise max_payload in the broker's configuration, or enable JetStream"
+            if isinstance(error.__cause__, NotPermitted):
+                cure = f"this user may not put larger ones into the object store, {error.__cause__.refusal}"
             complain(
                 f"the build takes {error.size:,} bytes, over the broker's limit for a message of "
-                f"{error.limit:,} bytes: raise max_payload in the broker's configuration, or enable JetStream"
+                f"{error.limit:,} bytes: {cure}"
             )
             return 1
         except trio.TooSlowError:
             complain(f"no answer within {SUBMIT_TIMEOUT:g} s; the build may run nevertheless")
             return 1
         if not answer.accepted:
-            complain(
-                f"the scheduler rejected the build ({printable(answer.code)}): {printable(answer.message)}"
-            )
-            sys.stderr.write("".join(f"  {printable(detail)}\n" for detail in answer.details))
+            # The message is the first of the details.
+            details = [printable(detail) for detail in answer.details] or [printable(answer.message)]
+            several = f"it has {count(len(details), 'problem')}:" if len(details) > 1 else details[0]
+            complain(f"the scheduler rejected the build ({printable(answer.code)}): {several}")
+            if len(details) > 1:
+                sys.stderr.write("".join(f"  {detail}\n" for detail in details))
             return 1
         if answer.finished and (found := await stored_report(bus, build.id)) is not None:
             complain(f"{printable(build.id)} was submitted before, and is over; it does not run again")

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from scheduler.bus import Bus
 from scheduler.commands.asking import in_time, option, run_asking
-from scheduler.commands.files import STANDARD_INPUT
+from scheduler.commands.files import STANDARD_INPUT, BuildAction
 from scheduler.commands.flags import (
     BROKER_DEFAULTS,
     BUILD_DEFAULTS,
@@ -46,6 +46,7 @@ def graph(
     ],
     /,
     *,
+    action: BuildAction = None,
     format: Annotated[Format, option("dot, mermaid or svg [default: dot].")] = "dot",  # noqa: A002
     output: Annotated[Path | None, option("Write it to this file.")] = None,
     around: Annotated[str | None, option("Draw only what is near the component with this id.")] = None,
@@ -59,7 +60,7 @@ def graph(
         raise InvalidSettings(f"--depth: {depth} is not a whole number from 0 to {_DEEPEST:,}")
     show = partial(_show, format=format, output=output, component=around, depth=depth)
     if is_file(build):
-        checked = read_checked(build, settings_of(limits))
+        checked = read_checked(build, settings_of(limits), action)
         return 1 if checked is None else show(drawing_of_build(checked[1]))
 
     async def ask(bus: Bus) -> int:

@@ -5,13 +5,14 @@ from typing import Any, Protocol
 
 from cyclopts import Group, Parameter
 
-from scheduler.config import Range, check_choice, flag_of, invalid, parse_number, variables_of
+from scheduler.config import RANGES, Range, check_choice, flag_of, invalid, parse_number, variables_of
+from scheduler.text import write_duration
 
 OPTIONS = Group("Options", sort_key=1)
 BROKER = Group("Broker", sort_key=2)
 STORE = Group("Store", sort_key=3)
 BUILDS = Group("Builds", sort_key=4)
-TIMES = Group("Times, in seconds", sort_key=5)
+TIMES = Group("Times: seconds, or as 250ms, 10m, 1h30m, 7d", sort_key=5)
 LIMITS = Group("Limits", sort_key=6)
 SIMULATED = Group("Simulated connectors", sort_key=7)
 LOG = Group("Log", sort_key=8)
@@ -32,17 +33,20 @@ def number(name: str, text: str, group: Group | None = None, allowed: Range | No
     def convert(_hint: Any, tokens: Sequence[Token]) -> float:
         return parse_number(name, tokens[0].value, allowed)
 
-    return _parameter(name, text, group, convert)
+    duration = (allowed or RANGES[name]).duration
+    return _parameter(name, text, group, convert, show_default=write_duration if duration else True)
 
 
-def choice(name: str, choices: Any, text: str, group: Group | None = None) -> Parameter:
+def choice(
+    name: str, choices: Any, text: str, group: Group | None = None, *, show_default: bool = True
+) -> Parameter:
     """A flag that takes one of ``choices``, a ``Literal`` or a ``StrEnum``."""
 
     def convert(_hint: Any, tokens: Sequence[Token]) -> Any:
         check_choice(name, tokens[0].value, choices)
         return choices(tokens[0].value) if isinstance(choices, type) else tokens[0].value
 
-    return _parameter(name, text, group, convert)
+    return _parameter(name, text, group, convert, show_default=show_default)
 
 
 def switch(name: str, text: str, group: Group | None = None) -> Parameter:
@@ -63,7 +67,7 @@ def text(name: str, explanation: str, group: Group | None = None) -> Parameter:
 
 
 def _parameter(
-    name: str, explanation: str, group: Group | None, convert: Any, *, show_default: bool = True
+    name: str, explanation: str, group: Group | None, convert: Any, *, show_default: Any = True
 ) -> Parameter:
     return Parameter(
         name=flag_of(name),

@@ -7,7 +7,7 @@ from typing import Annotated, Final
 import msgspec
 from cyclopts import Parameter
 
-from scheduler.commands.files import BuildFile, read_file
+from scheduler.commands.files import BuildAction, BuildFile, note_action, read_file
 from scheduler.commands.flags import (
     BROKER_DEFAULTS,
     BUILD_DEFAULTS,
@@ -31,8 +31,9 @@ def plan(
     file: BuildFile,
     /,
     *,
+    action: BuildAction = None,
     durations: Annotated[
-        str, text("durations", "Seconds that requests take, by subject: 'vpc.create.*=30, *=5'.")
+        str, text("durations", "How long requests take, by subject: 'vpc.create.*=2m30s, *=5'.")
     ] = "",
     rules: Annotated[
         str, text("rules", "The service's limits by subject: 'vpc.create.*=5, *.create.aws=20/s'.", LIMITS)
@@ -54,11 +55,16 @@ def plan(
     data = read_file(file)
     if data is None:
         return 1
+    note_action(file, data, action)
     # A large build is many objects, none of which is garbage before it is shown.
     gc.disable()
     try:
         prepared = read_build(
-            data, limits=settings.limits, templates=settings.templates, unresolved=settings.unresolved
+            data,
+            limits=settings.limits,
+            templates=settings.templates,
+            unresolved=settings.unresolved,
+            action=action,
         )
         known, cap = Durations(given), max_in_flight_per_build
         if ask:

@@ -4,7 +4,7 @@ from contextlib import nullcontext
 from functools import partial
 from typing import Annotated
 
-from scheduler.commands.files import BuildFile, compact
+from scheduler.commands.files import BuildAction, BuildFile, compact
 from scheduler.commands.flags import (
     BROKER_DEFAULTS,
     BUILD_DEFAULTS,
@@ -18,7 +18,7 @@ from scheduler.commands.flags import (
     SimulatorFlags,
     settings_of,
 )
-from scheduler.commands.following import check_action, read_checked, run_build
+from scheduler.commands.following import read_checked, run_build
 from scheduler.commands.parameters import switch
 from scheduler.commands.session import complain, run_async, throwaway, until_signal, with_parts
 from scheduler.log import configure_logging
@@ -29,6 +29,7 @@ def run(
     /,
     *,
     simulate: Annotated[bool, switch("simulate", "Run simulated connectors too.")] = False,
+    action: BuildAction = None,
     json: Annotated[bool, switch("json", "Print JSON lines instead of a board.")] = False,
     embedded: EmbeddedFlags = EMBEDDED_DEFAULTS,
     broker: BrokerFlags = BROKER_DEFAULTS,
@@ -40,12 +41,10 @@ def run(
     settings = settings_of(broker, embedded, build, log)
     behaviour = connectors.behaviour() if simulate else None
     configure_logging(settings.log_level, settings.log_format)
-    checked = read_checked(file, settings)
+    checked = read_checked(file, settings, action)
     if checked is None:
         return 1
     data, prepared = checked
-    if not check_action(file, prepared.build.action):
-        return 1
 
     def interrupted() -> None:
         if settings.embedded:

@@ -1,5 +1,6 @@
 """``scheduler serve``: the service."""
 
+import os
 from functools import partial
 
 from scheduler.commands.flags import (
@@ -17,6 +18,7 @@ from scheduler.commands.flags import (
     StoreFlags,
     settings_of,
 )
+from scheduler.commands.variables import misspelt_variables
 
 
 def serve(
@@ -32,9 +34,13 @@ def serve(
     settings = settings_of(broker, embedded, store, build, service, log)
 
     # A wrong flag is told without loading these.
+    import structlog  # noqa: PLC0415
+
     from scheduler.commands.session import run_async  # noqa: PLC0415
     from scheduler.log import configure_logging  # noqa: PLC0415
     from scheduler.process import run_service  # noqa: PLC0415
 
     configure_logging(settings.log_level, settings.log_format)
+    for text in misspelt_variables(os.environ):
+        structlog.get_logger().warning("a variable may be misspelt", hint=text)
     return run_async(partial(run_service, settings))

@@ -134,7 +134,9 @@ async def with_parts(
                 # The one secret that is ever shown: without it nobody's connectors could join.
                 # Beside the output, which may be JSON.
                 sys.stderr.write(f"connectors can join at {broker.url_with_token}\n")
-        options = attrs.evolve(options, name=f"scheduler {sys.argv[1] if len(sys.argv) > 1 else ''}".strip())
+        # Flags may stand before the command, a password among them: others can see this name.
+        command = "".join(word for word in sys.argv[1:2] if not word.startswith("-"))
+        options = attrs.evolve(options, name=f"scheduler {command}".strip())
         bus = await stack.enter_async_context(
             open_bus(options, connect_deadline=CONNECT_TIMEOUT, on_status=_Waiting().hear)
         )

@@ -1,11 +1,14 @@
 """``scheduler validate FILE``: everything that is wrong with a build, before anybody runs it."""
 
+import os
+import sys
 from collections import Counter
+from collections.abc import Sequence
 from functools import partial
 from typing import Annotated
 
 from scheduler.bus import Bus
-from scheduler.commands.files import BuildFile
+from scheduler.commands.files import BuildAction, BuildFile
 from scheduler.commands.flags import (
     BROKER_DEFAULTS,
     BUILD_DEFAULTS,
@@ -16,6 +19,8 @@ from scheduler.commands.flags import (
     settings_of,
 )
 from scheduler.commands.parameters import switch
+from scheduler.commands.variables import misspelt_variables
+from scheduler.errors import Problem
 from scheduler.log import configure_logging
 from scheduler.model import Action, Build, State
 from scheduler.text import count, printable
@@ -26,6 +31,7 @@ def validate(
     file: BuildFile,
     /,
     *,
+    action: BuildAction = None,
     connectors: Annotated[
         bool, switch("connectors", "Ask the broker which requests nobody would take.")
     ] = False,
@@ -38,15 +44,27 @@ def validate(
     from scheduler.commands.session import run_async, say, with_parts  # noqa: PLC0415
 
     settings = settings_of(build, broker, log)
-    checked = read_checked(file, settings)
+    checked = read_checked(file, settings, action)
     if checked is None:
         return 1
     _, prepared = checked
     say(f"{printable(file)} is fine: {describe(prepared)}")
+    warn(file, prepared.hints)
     if not connectors:
         return 0
     configure_logging(settings.log_level, settings.log_format)
     return run_async(partial(with_parts, settings, None, partial(_ask_broker, prepared.build)))
+
+
+def warn(file: str, hints: Sequence[Problem]) -> None:
+    """Say what was probably meant otherwise: in a build, and in the variables of this process."""
+    from scheduler.commands.session import complain  # noqa: PLC0415 - a wrong flag is told without it
+
+    if hints:
+        complain(f"{printable(file)} has {count(len(hints), 'warning')}:")
+        sys.stderr.write("".join(f"  {printable(str(hint))}\n" for hint in hints))
+    for text in misspelt_variables(os.environ):
+        complain(f"warning: {text}")
 
 
 def describe(prepared: Prepared) -> str:

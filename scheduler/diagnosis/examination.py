@@ -10,6 +10,7 @@ from scheduler.diagnosis.jetstream import check_jetstream
 from scheduler.diagnosis.permissions import check_permissions
 from scheduler.diagnosis.versions import check_version
 from scheduler.jetstream.api import JetStream
+from scheduler.jetstream.codes import MOST_STORED
 
 _RECOMMENDED = 8 * 1024 * 1024
 _TYPICAL = 450
@@ -58,6 +59,13 @@ def _check_messages(diagnosis: Diagnosis, most: int, settings: Settings, *, jets
             "messages",
             f"a message holds {size(most)}, a component up to {size(component)}: one that large would fail",
             f"{cure}; or lower --max-component-bytes",
+        )
+    elif most > MOST_STORED and jetstream:
+        text = f"max_payload is {size(most)}, and JetStream keeps no message over {size(MOST_STORED)}"
+        diagnosis.note(
+            "messages",
+            f"{text}: what is larger goes through the object store; nats-server recommends 8 MiB at most",
+            "lower max_payload in the broker's configuration to 8MB",
         )
     elif most > _RECOMMENDED:
         diagnosis.note("messages", f"{builds}; {larger}; nats-server recommends 8 MiB at most")

@@ -1,15 +1,19 @@
 """JetStream as a place to keep builds in: whether it is there, how much room it has, how its streams are."""
 
+import secrets
+import time
 from collections.abc import Mapping
 from typing import Any
 
 from scheduler.bus import Bus
 from scheduler.config import Settings
 from scheduler.diagnosis import Diagnosis, size
-from scheduler.errors import BusError, JetStreamError, LogMissing, StoreError, StreamNotFound
+from scheduler.errors import BusError, JetStreamError, LogMissing, StoreError, StreamNotFound, Unanswered
 from scheduler.jetstream.api import JetStream
+from scheduler.jetstream.codes import STORAGE_FAILED
 from scheduler.jetstream.rivals import CURE, find_rival
-from scheduler.jetstream.streams import LOG, OBJECTS, REPLIES, REPORTS, Layout, set_up
+from scheduler.jetstream.streams import LOG, OBJECTS, PROBE, REPLIES, REPORTS, Layout, set_up
+from scheduler.records import tombstone
 from scheduler.stores.presence import Presence
 
 _OVERLAP = 10065
@@ -90,6 +94,10 @@ async def _check_streams(diagnosis: Diagnosis, bus: Bus, settings: Settings) -> 
         text, _, cure = deviation.partition("; ")
         diagnosis.warn("streams", text, cure or "see the broker's log")
     missing = rehearsal.missing
+    if LOG not in missing and not await _takes_records(bus):
+        what, _, cure = STORAGE_FAILED.partition(". ")
+        diagnosis.fail("streams", f"{LOG}: {what}", cure)
+        return missing
     if len(missing) == len(OURS):
         diagnosis.ok("streams", "none of ours are there yet: the service makes them at its first start")
     elif missing:
@@ -97,6 +105,26 @@ async def _check_streams(diagnosis: Diagnosis, bus: Bus, settings: Settings) -> 
     elif not deviations:
         diagnosis.ok("streams", f"{await _contents(bus)}, all set up as they should be")
     return missing
+
+
+async def _takes_records(bus: Bus) -> bool:
+    """Whether the stream of all logs takes a record; False only where it is silent, and can be read."""
+    js = JetStream(bus)
+    data, headers = tombstone(
+        f"doctor-{secrets.token_hex(8)}", instance="doctor", at=int(time.time() * 1_000), why="doctor"
+    )
+    try:
+        await js.publish(PROBE, data, headers=headers)
+        await js.purge(LOG, PROBE)
+    except Unanswered:
+        try:
+            return await js.last(LOG, PROBE) is not None
+        except BusError:
+            return True
+    except BusError:
+        # Whatever it is, it is found out elsewhere.
+        return True
+    return True
 
 
 async def _contents(bus: Bus) -> str:

@@ -6,9 +6,9 @@ from attrs import frozen
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderResult
 
-from scheduler.display.lines import STATE_STYLES, Line, bar, counts, fit, segments, time_left
+from scheduler.display.lines import STATE_STYLES, Line, bar, counts, fit, fit_id, segments, time_left
 from scheduler.progress import Progress
-from scheduler.text import seconds
+from scheduler.text import agreeing, seconds
 
 _RETRYING = 3
 """Components that are to be tried again and have a line of their own."""
@@ -17,6 +17,8 @@ _ABOVE = 4
 _TWO_COLUMNS = 76
 _TIME = 7
 """Cells that a duration takes."""
+_PATIENCE = 3.0
+"""Seconds of a scheduler's silence that are nothing yet."""
 _STATUS = {
     "paused": "paused: nothing new starts",
     "halted": "stopping: nothing new starts, what runs is awaited",
@@ -69,11 +71,22 @@ def _header(progress: Progress, now: float, width: int) -> Line:
     if left := time_left(progress, now):
         right += f", {left}"
     room = width - len(right) - 2
-    status = fit(_STATUS.get(progress.status, ""), room // 2)
-    name = _cut([(fit(progress.action, 20), "bold"), (f"  {progress.build}", "")], room - len(status))
+    status = fit(_condition(progress, now), room // 2)
+    action = fit(progress.action, 20)
+    build = fit_id(progress.build, room - len(status) - cell_len(action) - 2)
+    name = _cut([(action, "bold"), (f"  {build}", "")], room - len(status))
     line = [*name, (f"  {status}" if status else "", "yellow")]
     filled = sum(cell_len(text) for text, _ in line)
     return _cut([*line, (" " * (width - filled - len(right)) + right, "bold")], width)
+
+
+def _condition(progress: Progress, now: float) -> str:
+    """What is out of the ordinary; without a broker or a scheduler nothing else is known."""
+    if progress.away is not None:
+        return f"no broker connection for {seconds(now - progress.away)}"
+    if progress.silent is not None and now - progress.silent >= _PATIENCE:
+        return f"no scheduler answers for {seconds(now - progress.silent)}"
+    return _STATUS.get(progress.status, "")
 
 
 def _bar(progress: Progress, width: int) -> Line:
@@ -92,7 +105,9 @@ def _cut(line: Line, width: int) -> Line:
 
 
 def _limits(progress: Progress, width: int) -> Line:
-    reached = ", ".join(f"{limit} ({waiting:,} wait)" for limit, waiting in progress.limits)
+    reached = ", ".join(
+        f"{limit} ({waiting:,} {agreeing(waiting, 'wait')})" for limit, waiting in progress.limits
+    )
     return [("limits reached: ", "yellow"), (fit(reached, width - 16), "")]
 
 
@@ -106,7 +121,7 @@ def _running(progress: Progress, now: float, width: int, room: int) -> list[Line
     for row in range(rows):
         line: Line = []
         for item in shown[row::rows]:
-            name = fit(item.component, each - 2 - _TIME, pad=True)
+            name = fit_id(item.component, each - 2 - _TIME, pad=True)
             line += [
                 (f"{'  ' if line else ''}  {name}", STATE_STYLES["running"]),
                 (seconds(now - item.since).rjust(_TIME), "dim"),
@@ -124,7 +139,7 @@ def _retrying(progress: Progress, now: float, width: int) -> list[Line]:
         when = "soon" if item.at is None or item.at <= now else f"in {seconds(item.at - now)}"
         head = f"  again {when}".ljust(18)
         room = width - len(head) - 2
-        name = fit(item.component, max(room // 2, room - len(item.error) - 2))
+        name = fit_id(item.component, max(room // 2, room - len(item.error) - 2))
         error = fit(f": {item.error}" if item.error else "", room - cell_len(name))
         lines.append([(head, STATE_STYLES["retrying"]), (name, ""), (error, "dim")])
     more = max(progress.count("retrying"), len(progress.retrying)) - len(lines)

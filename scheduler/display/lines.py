@@ -26,6 +26,7 @@ STATE_STYLES = {
     "retrying": "yellow",
     "skipped": "magenta",
     "errored": "bold red",
+    "cancelled": "bold red",
     "halted": "yellow",
     "paused": "yellow",
     "quarantined": "bold red",
@@ -40,6 +41,8 @@ _WORDS = (
 )
 _WORTH_TELLING = 0.05
 """Seconds of waiting: less is shown as none."""
+_SPLIT = 5
+"""Cells from which on both ends of an id are shown."""
 _ALWAYS = 3
 """Of those, how many are there also when they are 0."""
 
@@ -57,6 +60,21 @@ def fit(text: str, width: int, *, pad: bool = False) -> str:
     if size > width:
         return set_cell_size(text, width - 1) + "…"
     return text + " " * (width - size) if pad else text
+
+
+def fit_id(text: str, width: int, *, pad: bool = False) -> str:
+    """As `fit`, but cut in the middle: what ids differ in mostly stands at their end."""
+    if len(text) > 4 * width + 4:
+        ends = 2 * max(0, width) + 2
+        text = text[:ends] + text[-ends:]
+    text = printable(text)
+    if width < _SPLIT or cell_len(text) <= width:
+        return fit(text, width, pad=pad)
+    tail, size = len(text), 0
+    while size + cell_len(text[tail - 1]) <= (width - 1) // 2:
+        tail -= 1
+        size += cell_len(text[tail])
+    return set_cell_size(text[:tail], width - 1 - size) + "…" + text[tail:]
 
 
 def segments(lines: Iterable[Line]) -> Iterator[Segment]:
@@ -126,6 +144,7 @@ def columns(
     width: int | None,
     flexible: tuple[int, ...],
     right: tuple[int, ...] = (),
+    ids: tuple[int, ...] = (),
 ) -> list[list[str]]:
     """Rows of equally many cells, made equally wide column by column; two blanks belong between them.
 
@@ -134,6 +153,7 @@ def columns(
         width: the cells of a terminal that all columns share; None cuts nothing, for pipes.
         flexible: the columns that give way where there is not enough room, the last of them first.
         right: the columns with numbers.
+        ids: the columns that are cut in the middle.
     """
     if not rows:
         return []
@@ -150,7 +170,8 @@ def columns(
             if index in right:
                 cells.append(" " * (size - cell_len(cell)) + cell)
             else:
-                cells.append(fit(cell, size, pad=index < len(row) - 1))
+                cut = fit_id if index in ids else fit
+                cells.append(cut(cell, size, pad=index < len(row) - 1))
         shaped.append(cells)
     return shaped
 

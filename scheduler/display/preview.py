@@ -11,7 +11,7 @@ from scheduler.display.tables import put, width_of
 from scheduler.forecast import Step
 from scheduler.model import Action
 from scheduler.planning import Preview, Source, kinds_of
-from scheduler.text import count, printable, seconds
+from scheduler.text import count, doing, printable, seconds, shortened
 
 _T = TypeVar("_T")
 
@@ -77,7 +77,7 @@ def _waves(preview: Preview) -> Iterator[Line]:
             continue
         number, wave = one
         if len(wave) <= _MOST_IDS:
-            text = ", ".join(printable(preview.build.changes[vertex].id, 60) for vertex in wave)
+            text = ", ".join(shortened(preview.build.changes[vertex].id, 60) for vertex in wave)
         else:
             text = _types(kinds_of(wave, preview.build))
         yield [(f"  {number:>4} ", "dim"), (f"{len(wave):>7,}  ", ""), (text, "")]
@@ -98,7 +98,7 @@ def _critical_path(preview: Preview) -> Iterator[Line]:
 def _step(preview: Preview, step: Step) -> Line:
     line: Line = [
         (f"{seconds(step.seconds):>9}  ", ""),
-        (printable(preview.build.changes[step.vertex].id, 60), ""),
+        (shortened(preview.build.changes[step.vertex].id, 60), ""),
     ]
     source = preview.estimates[step.vertex].source
     if source is not Source.NONE:
@@ -125,10 +125,8 @@ def _time(preview: Preview) -> Iterator[Line]:
     guesses = [subject for subject, one in durations.items() if one.source is Source.DEFAULT]
     if guesses:
         one = durations[guesses[0]].seconds
-        which = (
-            "every subject is" if len(guesses) == len(durations) else f"{count(len(guesses), 'subject')} are"
-        )
-        which = which.replace("1 subject are", "1 subject is")
+        every = len(guesses) == len(durations)
+        which = "every subject is" if every else doing(len(guesses), "subject", "be")
         yield [(f"  {which} guessed at {seconds(one)}: say better with", "dim")]
         yield [(f"  --durations '{printable(guesses[0], 50)}=30'", "dim")]
 
@@ -156,7 +154,7 @@ def _questions(preview: Preview) -> Iterator[Line]:
         if isinstance(one, int):
             yield [(f"     ... {one:,} more ...", "dim")]
         else:
-            yield [(f"  {printable(one.component, 60)}.{printable(one.place, 60)}", "yellow")]
+            yield [(f"  {shortened(one.component, 60)}.{printable(one.place, 60)}", "yellow")]
             yield [(f"      {printable(one.why, 200)}", "")]
 
 
@@ -169,7 +167,7 @@ def _unreachable(preview: Preview) -> Iterator[Line]:
         if isinstance(one, int):
             yield [(f"     ... {one:,} more ...", "dim")]
         else:
-            yield [(f"  {printable(one.component, 60)}", "red"), (f"  {printable(one.why, 200)}", "")]
+            yield [(f"  {shortened(one.component, 60)}", "red"), (f"  {printable(one.why, 200)}", "")]
 
 
 def _ends(items: Sequence[_T]) -> Iterator[_T | int]:

@@ -6,7 +6,7 @@ from textwrap import wrap
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from scheduler.display.lines import as_text, counts, waits_in_words
+from scheduler.display.lines import as_text, counts, fit_id, waits_in_words
 from scheduler.progress import Progress
 from scheduler.text import count, printable, seconds
 from scheduler.timeline import Span, waits_of
@@ -15,17 +15,20 @@ _ERROR_WIDTH = 230
 """Less than three lines of 80."""
 _ID_WIDTH = 200
 _WIDTH = 80
+_TIME = 11
+"""Cells before an id: its duration and blanks."""
 _ENDS = 3
 """Components of the critical path that are shown at each of its ends."""
 
 
-def render_summary(progress: Progress, now: float) -> RenderableType:
-    """The counts, how long it took, the critical path, and what took longest."""
-    return Group(*summary_lines(progress, now))
+def render_summary(progress: Progress, now: float, width: int = 0) -> RenderableType:
+    """The counts, how long it took, the critical path, and what took longest; ids fit into ``width``."""
+    return Group(*summary_lines(progress, now, width))
 
 
-def summary_lines(progress: Progress, now: float) -> list[Text]:
+def summary_lines(progress: Progress, now: float, width: int = 0) -> list[Text]:
     """The same, line by line."""
+    room = min(width or _ID_WIDTH, _ID_WIDTH) - _TIME
     took = seconds(progress.elapsed(now))
     lines = [Text()]
     if progress.error is None:
@@ -38,14 +41,16 @@ def summary_lines(progress: Progress, now: float) -> list[Text]:
     if progress.error is not None or progress.count("skipped"):
         lines.append(as_text(counts(progress)))
     if len(progress.path) > 1:
-        lines += _path(progress.path)
+        lines += _path(progress.path, room)
     if progress.slowest and progress.total > 1:
         lines.append(_dim("slowest:"))
-        lines += [_dim(f"  {seconds(took):>7}  {_name(component)}") for took, component in progress.slowest]
+        lines += [
+            _dim(f"  {seconds(took):>7}  {fit_id(component, room)}") for took, component in progress.slowest
+        ]
     return lines
 
 
-def _path(path: Sequence[Span]) -> list[Text]:
+def _path(path: Sequence[Span], room: int) -> list[Text]:
     total = path[-1].ended - path[0].due
     took = f"{seconds(total)}, of it {waits_in_words(waits_of(path))}"
     said = f"critical path: {count(len(path), 'component')}, {took}"
@@ -53,15 +58,11 @@ def _path(path: Sequence[Span]) -> list[Text]:
     hidden = len(path) - 2 * _ENDS
     for index, span in enumerate(path):
         if hidden <= 1 or not _ENDS <= index < len(path) - _ENDS:
-            lines.append(_dim(f"  {seconds(span.total):>7}  {_name(span.component)}"))
+            lines.append(_dim(f"  {seconds(span.total):>7}  {fit_id(span.component, room)}"))
         elif index == _ENDS:
             between = seconds(sum(one.total for one in path[_ENDS:-_ENDS]))
             lines.append(_dim(f"  {between:>7}  in {hidden:,} more"))
     return lines
-
-
-def _name(component: str) -> str:
-    return printable(component, _ID_WIDTH)
 
 
 def _dim(text: str) -> Text:

@@ -9,10 +9,21 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from scheduler.display.lines import STATE_STYLES, Line, as_text, bar, columns, counts, fit, plain, time_left
+from scheduler.display.lines import (
+    STATE_STYLES,
+    Line,
+    as_text,
+    bar,
+    columns,
+    counts,
+    fit,
+    fit_id,
+    plain,
+    time_left,
+)
 from scheduler.loose import number, objects, text, whole
 from scheduler.progress import Progress
-from scheduler.text import count, printable, seconds
+from scheduler.text import agreeing, count, printable, seconds
 from scheduler.timeline import OVER
 
 _SHOWN = 10
@@ -49,7 +60,7 @@ def show_builds(console: Console, builds: Sequence[Answer], now: float) -> None:
     if not any(row[5] for row in rows[1:]):
         rows = [row[:5] for row in rows]
     flexible = (0, 5) if len(rows[0]) > 5 else (0,)
-    shaped = columns(rows, width=width_of(console), flexible=flexible, right=(3, 4))
+    shaped = columns(rows, width=width_of(console), flexible=flexible, right=(3, 4), ids=(0,))
     for index, row in enumerate(shaped):
         style = STATE_STYLES.get(row[2].strip(), "")
         line: Line = [(f"{row[0]}  {row[1]}  ", ""), (row[2], style), ("  " + "  ".join(row[3:]), "")]
@@ -59,7 +70,7 @@ def show_builds(console: Console, builds: Sequence[Answer], now: float) -> None:
 def _build_row(build: Answer, now: float) -> list[str]:
     tally, total = build.get("counts"), build.get("total")
     done = whole(tally.get("completed")) if isinstance(tally, Mapping) else None
-    # Of builds that are over no more than their end is listed.
+    # Of those that ended before this was kept no more than their end is listed.
     began = number(build.get("accepted", build.get("ended")))
     figures = f"{done:,}/{total:,}" if done is not None and isinstance(total, int) else "-"
     age = "-" if began is None else seconds(now - began)
@@ -94,10 +105,14 @@ def show_status(console: Console, answer: Answer, progress: Progress, now: float
         )
         put(console, counts(progress))
     if progress.limits:
-        reached = ", ".join(f"{limit} ({waiting:,} wait)" for limit, waiting in progress.limits)
+        reached = ", ".join(
+            f"{limit} ({waiting:,} {agreeing(waiting, 'wait')})" for limit, waiting in progress.limits
+        )
         put(console, [("limits reached: ", "yellow"), (fit(reached, width - 16), "")])
     if progress.error is not None:
         put(console, [("error: ", "bold red"), (fit(progress.error, width * 3 - 7), "")])
+    if report := text(answer.get("report")):
+        put(console, [("report ", "bold yellow"), (fit(report, width * 3 - 7), "")])
     _running(console, progress, now, width)
     _failing(console, progress, now, width)
     _next_step(console, progress)
@@ -119,7 +134,10 @@ def _running(console: Console, progress: Progress, now: float, width: int) -> No
     put(console, [("running, the longest first:", "dim")])
     for item in list(progress.running.values())[:_SHOWN]:
         took = seconds(now - item.since)
-        put(console, [(f"  {took:>7}  ", "dim"), (fit(item.component, width - 11), STATE_STYLES["running"])])
+        put(
+            console,
+            [(f"  {took:>7}  ", "dim"), (fit_id(item.component, width - 11), STATE_STYLES["running"])],
+        )
     _more(console, len(progress.running))
 
 
@@ -138,7 +156,7 @@ def _failing(console: Console, progress: Progress, now: float, width: int) -> No
         for component, error in list(progress.errors.items())[:_SHOWN]:
             if console.is_terminal:
                 # A text may be long, and what it says is what one is here for.
-                name = fit(component, max(20, width // 2))
+                name = fit_id(component, max(20, width // 2))
                 console.print(Text.assemble(("  " + name, "bold red"), ": " + printable(error, 600)))
             else:
                 put(console, [(f"  {printable(component)}: {printable(error)}", "")])
@@ -155,6 +173,7 @@ def _next_step(console: Console, progress: Progress) -> None:
     step = {
         "paused": f"`scheduler resume {name}` lets it go on",
         "errored": f"`scheduler retry {name}` tries again what failed",
+        "cancelled": f"`scheduler retry {name}` goes on with it",
         "quarantined": f"`scheduler release {name}` and a restart take it up again",
     }.get(progress.status)
     if step is None and progress.status == "running" and progress.count("waiting") and not progress.running:
@@ -180,7 +199,8 @@ def show_components(console: Console, answer: Answer, now: float) -> None:
     if not any(row[5] for row in rows[1:]):
         rows = [row[:5] for row in rows]
     flexible = (0, 5) if len(rows[0]) > 5 else (0,)
-    for index, row in enumerate(columns(rows, width=width_of(console), flexible=flexible, right=(2, 3, 4))):
+    shaped = columns(rows, width=width_of(console), flexible=flexible, right=(2, 3, 4), ids=(0,))
+    for index, row in enumerate(shaped):
         style = STATE_STYLES.get(row[1].strip(), "")
         line: Line = [(f"{row[0]}  ", ""), (row[1], style), ("  " + "  ".join(row[2:]), "")]
         put(console, [("  ".join(row).rstrip(), "dim")] if index == 0 else line)
@@ -193,7 +213,9 @@ def _component_row(one: Answer, now: float) -> list[str]:
     until = sent if sent is not None else ended if ended is not None else now
     waited = "-" if due is None else seconds(until - due)
     worked = "-" if sent is None else seconds((now if ended is None else ended) - sent)
-    attempt = whole(one.get("attempt"))
+    # The number of an attempt is known before there is one.
+    tried = sent is not None or text(one.get("state")) in {"running", "retrying"}
+    attempt = whole(one.get("attempt")) if tried else 0
     names = [printable(text(one.get(name))) for name in ("id", "state")]
     return [*names, str(attempt) if attempt else "-", waited, worked, printable(text(one.get("error")))]
 

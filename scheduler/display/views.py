@@ -12,11 +12,11 @@ from rich.live import Live
 from rich.text import Text
 
 from scheduler.display.frame import Frame
-from scheduler.display.lines import counts, fit, plain, time_left
+from scheduler.display.lines import counts, fit, fit_id, plain, time_left
 from scheduler.display.summary import render_summary, summary_lines
 from scheduler.progress import News, Progress
 from scheduler.strictjson import encode
-from scheduler.text import printable, seconds
+from scheduler.text import count, printable, seconds
 
 _CHATTY = 60
 """Builds of up to this many components have a line for each that completes; larger ones for errors only."""
@@ -64,7 +64,7 @@ class TerminalView:
         worth = [item for item in news if _is_worth_a_line(item, self._progress)]
         lines = [_settled_line(item, self._console.width) for item in worth[-_MOST_ERRORS:]]
         if len(worth) > len(lines):
-            lines.insert(0, Text(f"... {len(worth) - len(lines):,} lines more", style="dim"))
+            lines.insert(0, Text(f"... {count(len(worth) - len(lines), 'line')} more", style="dim"))
         if lines:
             # One print for all of them: each one moves the frame and draws it anew.
             self._console.print(Group(*lines))
@@ -80,7 +80,7 @@ class TerminalView:
 
     def summary(self, now: float) -> None:
         """Print the last word."""
-        self._console.print(render_summary(self._progress, now))
+        self._console.print(render_summary(self._progress, now, self._console.width))
 
 
 def _settled_line(item: News, width: int) -> Text:
@@ -92,7 +92,7 @@ def _settled_line(item: News, width: int) -> Text:
     text.append(f"{_SETTLED[item.state]} ".ljust(_WORD), style=_STYLES[item.state])
     room = width - _WORD
     more = f": {printable(item.error, _ERROR_WIDTH) or 'failed'}" if failed else _details(item)
-    name = fit(item.component, max(room // 2, room - cell_len(more)))
+    name = fit_id(item.component, max(room // 2, room - cell_len(more)))
     if not failed:
         return text.append(name).append(fit(more, room - cell_len(name)), style="dim")
     first, *rest = chop_cells(name + more, room)

@@ -24,7 +24,7 @@ def _lines(drawing: Drawing) -> Iterator[str]:
         colours = colours_of(node.mark)
         style = ', style="rounded,filled,dashed"' if colours.dashed else ""
         label = f'"{_escaped(node.label)}\\n{_escaped(node.detail)}"'
-        tip = quoted(printable(node.id))
+        tip = quoted(node.tooltip())
         yield (
             f'  n{number} [label={label}, tooltip={tip}, color="{colours.line}",'
             f' fillcolor="{colours.fill}"{style}];'

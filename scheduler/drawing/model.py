@@ -6,10 +6,11 @@ from typing import Final
 from attrs import evolve, field, frozen
 
 from scheduler.graph import Graph
-from scheduler.text import printable
+from scheduler.text import mask_url, printable, shortened
 
 LONGEST_LABEL: Final = 40
 """Characters of an id that are shown."""
+_LONGEST_ERROR: Final = 500
 
 
 @frozen
@@ -22,11 +23,19 @@ class Node:
     """Its state where the build runs or ran, otherwise the action that is to be done."""
     count: int = 1
     """How many components it stands for; from two on, ``id`` is not one of theirs."""
+    error: str = ""
+    """Why it failed, secrets taken out."""
 
     @property
     def label(self) -> str:
         """What it is called: on one line, and not too long."""
-        return printable(self.id, LONGEST_LABEL)
+        return shortened(self.id, LONGEST_LABEL)
+
+    def tooltip(self, *, detail: bool = False) -> str:
+        """All of its id, what stands below it, and why it failed."""
+        parts = [printable(self.id), self.detail if detail else ""]
+        parts.append(printable(mask_url(self.error), _LONGEST_ERROR))
+        return ": ".join(filter(None, parts))
 
     @property
     def detail(self) -> str:
@@ -77,7 +86,7 @@ def around(drawing: Drawing, component: str, depth: int) -> Drawing | None:
         drawing.title,
         [drawing.nodes[one] for one in chosen],
         [(index[a], index[b]) for a, b in drawing.edges if a in index and b in index],
-        f"{len(chosen):,} of {len(drawing.nodes):,} components: {printable(component, LONGEST_LABEL)}, and"
+        f"{len(chosen):,} of {len(drawing.nodes):,} components: {shortened(component, LONGEST_LABEL)}, and"
         f" what is up to {depth} from it",
     )
 

@@ -44,7 +44,8 @@ def drawing_of(summary: Mapping[str, Any], components: Sequence[Mapping[str, Any
             continue
         index[name] = len(nodes)
         type_ = text(component.get("subject")).partition(".")[0]
-        nodes.append(Node(name, type_, state if state in STATES else "unknown"))
+        error = text(component.get("error"))
+        nodes.append(Node(name, type_, state if state in STATES else "unknown", error=error))
         needs.append(texts(component.get("needs")))
     edges = [
         (index[one], position)

@@ -1,24 +1,25 @@
-"""SVG: the layout by graphlay (layered, with edges routed around nodes), the drawing here.
+"""SVG: `scheduler.drawing.layout` says where everything is, and this writes it down.
 
 The picture brings its own light ground, so that it can be read on a dark page as well.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from html import escape
-from typing import Any, Final
+from typing import Final
 
 from rich.cells import cell_len
 
+from scheduler.drawing.bands import Place, Point, Route
 from scheduler.drawing.colours import Colours, colours_of
+from scheduler.drawing.layout import Layout, lay_out
 from scheduler.drawing.model import Drawing, Node
 from scheduler.errors import InvalidDrawing
 from scheduler.text import printable
 
 MOST_NODES: Final = 500
 MOST_EDGES: Final = 1_000
-"""The layout of as many takes about half a second; each further one takes longer, and is harder to read."""
+"""The layout of as many takes a tenth of a second, or two where each is a wave: more are hard to read."""
 
-_OPTIONS: Final = {"spacing": {"layer_gap": 64.0, "node_gap": 18.0, "isolated_gap": 18.0}}
 _CELL: Final = 7.3
 """The width of a character of the larger font, in px; it is one of fixed width."""
 _SMALL: Final = 0.84
@@ -27,7 +28,10 @@ _HEIGHT: Final = 44.0
 _MARGIN: Final = 28.0
 _HEADER: Final = 64.0
 _NOTE: Final = 20.0
+_SHEET: Final = 4.0
 _CORNER: Final = 7.0
+_LEVEL: Final = 0.05
+"""Points that differ by less are on one level, px."""
 _INK, _DIM, _EDGE = "#1f2937", "#5b6472", "#8a93a0"
 _FONT: Final = "ui-monospace,'DejaVu Sans Mono',Menlo,Consolas,monospace"
 
@@ -36,44 +40,32 @@ def svg(drawing: Drawing) -> str:
     """The drawing as an SVG document.
 
     Raises:
-        InvalidDrawing: it has more than `MOST_NODES` nodes or `MOST_EDGES` edges, or cannot be laid out.
+        InvalidDrawing: it has more than `MOST_NODES` nodes or `MOST_EDGES` edges.
     """
     if len(drawing.nodes) > MOST_NODES or len(drawing.edges) > MOST_EDGES:
         raise InvalidDrawing(
             f"{len(drawing.nodes):,} nodes and {len(drawing.edges):,} edges are too many for a picture:"
             f" at most {MOST_NODES:,} and {MOST_EDGES:,}"
         )
-    return "\n".join(_document(drawing, _layout(drawing))) + "\n"
-
-
-def _layout(drawing: Drawing) -> Mapping[str, Any]:
-    import graphlay  # noqa: PLC0415 - only where a picture is asked for
-
-    if not drawing.nodes:
-        return {"nodes": [], "edges": [], "bounds": {"min": {"x": 0, "y": 0}, "max": {"x": 0, "y": 0}}}
-    graph = graphlay.Graph()
-    for number, node in enumerate(drawing.nodes):
-        graph.node(number, width=_width(node), height=_HEIGHT)
-    for source, destination in drawing.edges:
-        graph.edge(source, destination)
-    try:
-        return graphlay.layout(graph, options=_OPTIONS).raw
-    except graphlay.GraphlayError as error:
-        raise InvalidDrawing(f"the graph cannot be laid out: {error}") from None
+    # Several components are drawn as two sheets, one behind the other.
+    sheets = [_SHEET if node.count > 1 else 0.0 for node in drawing.nodes]
+    sizes = [
+        (_width(node) + sheet, _HEIGHT + sheet) for node, sheet in zip(drawing.nodes, sheets, strict=True)
+    ]
+    return "\n".join(_document(drawing, lay_out(sizes, drawing.edges))) + "\n"
 
 
 def _width(node: Node) -> float:
     return max(cell_len(node.label) * _CELL, cell_len(node.detail) * _CELL * _SMALL) + 32.0
 
 
-def _document(drawing: Drawing, layout: Mapping[str, Any]) -> Iterator[str]:
-    low, high = layout["bounds"]["min"], layout["bounds"]["max"]
+def _document(drawing: Drawing, layout: Layout) -> Iterator[str]:
     top = _MARGIN + _HEADER + (_NOTE if drawing.note else 0.0)
     title = printable(drawing.title, 120)
     legend = list(_legend(drawing, top - 14.0))
     words = max(cell_len(title) * 9.2, cell_len(drawing.note) * _CELL * _SMALL, _legend_width(drawing))
-    width = max(high["x"] - low["x"], words) + 2 * _MARGIN
-    height = high["y"] - low["y"] + top + _MARGIN
+    width = max(layout.width, words) + 2 * _MARGIN
+    height = layout.height + top + _MARGIN
     yield (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0f}" height="{height:.0f}"'
         f' viewBox="0 0 {width:.0f} {height:.0f}" font-family="{_FONT}" font-size="12" fill="{_INK}">'
@@ -94,25 +86,24 @@ def _document(drawing: Drawing, layout: Mapping[str, Any]) -> Iterator[str]:
             f' fill="{_DIM}">{escape(drawing.note)}</text>'
         )
     yield from legend
-    yield f'<g transform="translate({_MARGIN - low["x"]:.1f} {top - low["y"]:.1f})">'
+    yield f'<g transform="translate({_MARGIN:.1f} {top:.1f})">'
     yield f'<g fill="none" stroke="{_EDGE}" stroke-width="1.3" marker-end="url(#arrow)">'
-    for edge in layout["edges"]:
-        yield f'<path d="{_path([(one["x"], one["y"]) for one in edge["points"]])}"/>'
+    yield from (f'<path d="{_path(route)}"/>' for route in layout.routes if route)
     yield "</g>"
-    for node, place in zip(drawing.nodes, layout["nodes"], strict=True):
+    for node, place in zip(drawing.nodes, layout.places, strict=True):
         yield from _box(node, place)
     yield "</g>"
     yield "</svg>"
 
 
-def _box(node: Node, place: Mapping[str, Any]) -> Iterator[str]:
-    width, height = place["size"]["width"], place["size"]["height"]
-    x, y = place["center"]["x"] - width / 2, place["center"]["y"] - height / 2
+def _box(node: Node, place: Place) -> Iterator[str]:
+    x, y, width, height = place
     colours = colours_of(node.mark)
-    yield f"<g><title>{escape(printable(node.id))}: {escape(node.detail)}</title>"
+    yield f"<g><title>{escape(node.tooltip(detail=True))}</title>"
     if node.count > 1:
         # A second sheet behind the first: it is several.
-        yield _rectangle(x + 4, y + 4, width, height, colours)
+        width, height = width - _SHEET, height - _SHEET
+        yield _rectangle(x + _SHEET, y + _SHEET, width, height, colours)
     yield _rectangle(x, y, width, height, colours)
     yield (
         f'<rect x="{x + 7:.1f}" y="{y + 8:.1f}" width="4" height="{height - 16:.1f}" rx="2"'
@@ -157,23 +148,31 @@ def _legend_width(drawing: Drawing) -> float:
     return sum(_legend_step(words) for _, words in _legend_words(drawing))
 
 
-def _path(points: list[tuple[float, float]]) -> str:
-    """A line through the points, its corners rounded."""
-    first, *rest = points
-    parts = [f"M{first[0]:.1f} {first[1]:.1f}"]
-    before = first
-    for index, (x, y) in enumerate(rest):
-        if index + 1 < len(rest):
-            following = rest[index + 1]
-            start, end = _towards((x, y), before), _towards((x, y), following)
-            parts.append(f"L{start[0]:.1f} {start[1]:.1f}Q{x:.1f} {y:.1f} {end[0]:.1f} {end[1]:.1f}")
+def _path(route: Route) -> str:
+    """A line through the points: level or upright with rounded corners, otherwise an S."""
+    parts = [_at("M", route[0])]
+    for index in range(1, len(route)):
+        before, here = route[index - 1], route[index]
+        if _is_slanted(before, here):
+            middle = (before[0] + here[0]) / 2
+            parts.append(_at("C", (middle, before[1]), (middle, here[1]), here))
+        elif index + 1 < len(route) and not _is_slanted(here, route[index + 1]):
+            parts.append(_at("L", _towards(here, before)))
+            parts.append(_at("Q", here, _towards(here, route[index + 1])))
         else:
-            parts.append(f"L{x:.1f} {y:.1f}")
-        before = (x, y)
+            parts.append(_at("L", here))
     return "".join(parts)
 
 
-def _towards(corner: tuple[float, float], other: tuple[float, float]) -> tuple[float, float]:
+def _at(command: str, *points: Point) -> str:
+    return command + " ".join(f"{x:.1f} {y:.1f}" for x, y in points)
+
+
+def _is_slanted(one: Point, other: Point) -> bool:
+    return abs(one[0] - other[0]) > _LEVEL and abs(one[1] - other[1]) > _LEVEL
+
+
+def _towards(corner: Point, other: Point) -> Point:
     """A point on the way from a corner to another point, where its curve begins; never beyond half-way."""
     dx, dy = other[0] - corner[0], other[1] - corner[1]
     length = (dx * dx + dy * dy) ** 0.5

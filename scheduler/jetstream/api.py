@@ -20,10 +20,16 @@ from scheduler.errors import (
     BusFull,
     JetStreamError,
     JetStreamUnavailable,
+    MessageTooLarge,
     NoResponders,
+    NotPermitted,
     StreamNotFound,
+    StreamUnheard,
+    TooLargeForStream,
+    Unanswered,
     WrongLastSequence,
 )
+from scheduler.jetstream.codes import MOST_STORED, Meaning, meaning
 
 NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 
@@ -31,15 +37,16 @@ _NO_MESSAGE = 10037
 
 _Form = TypeVar("_Form", bound=msgspec.Struct)
 
-_ERRORS: Final[Mapping[int, type[JetStreamError]]] = {
-    10059: StreamNotFound,
-    10071: WrongLastSequence,
-    10164: WrongLastSequence,
+_ERRORS: Final[Mapping[Meaning, type[JetStreamError]]] = {
+    Meaning.NO_STREAM: StreamNotFound,
+    Meaning.OTHER_SEQUENCE: WrongLastSequence,
+    Meaning.TOO_LARGE: TooLargeForStream,
 }
-
-# What passes, beside everything with code 503: no leader (yet), no resources, too much at once, a stream or
-# consumer whose server is away.
-_PASSING: Final = frozenset({10008, 10009, 10023, 10028, 10077, 10118, 10119, 10167})
+_UNAVAILABLE = 503
+_SURELY_STORED = 16 * 1024 * 1024
+"""Bytes of a payload about whose size in a stream nobody has to think."""
+_BESIDE = 1024
+"""Bytes that the server stores beside a message's subject, headers and payload, and more."""
 
 
 @frozen
@@ -147,6 +154,10 @@ class JetStream:
             finally:
                 self._in_flight.discard(scope)
 
+    def most_bytes(self, beside: int) -> int:
+        """The largest payload that a stream takes with ``beside`` bytes of subject and headers."""
+        return max(0, min(self.bus.max_payload, MOST_STORED - _BESIDE) - beside)
+
     async def call(self, endpoint: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Ask ``$JS.API.<endpoint>`` and return the answer, which is no error.
 
@@ -175,16 +186,33 @@ class JetStream:
 
         Raises:
             WrongLastSequence: ``expected`` does not hold; nothing was stored.
+            MessageTooLarge: it is over the server's limit, or over what its streams take.
             BusError: as for the class.
         """
         if expected is not None:
             headers = {**(headers or {}), "Nats-Expected-Last-Subject-Sequence": str(expected)}
-        if self.suspended:
-            raise JetStreamUnavailable(f"{subject} was not sent: {self.suspended}")
-        answer = await self._ask(subject, data, headers, self.timeout if timeout is None else timeout)
+        self.check_suspended(subject)
+        if len(data) > _SURELY_STORED:
+            beside = len(subject) + sum(len(name) + len(value) + 4 for name, value in (headers or {}).items())
+            if len(data) > self.most_bytes(beside):
+                raise self._too_large(subject, len(data) + beside)
+        try:
+            answer = await self._ask(subject, data, headers, self.timeout if timeout is None else timeout)
+        except TooLargeForStream as error:
+            raise self._too_large(subject, len(data)) from error
         ack = read_ack(subject, answer)
         self.on_ack(subject, ack)
         return ack
+
+    def check_suspended(self, subject: str) -> None:
+        """Raise JetStreamUnavailable where nothing may be published, on ``subject`` or any other."""
+        if self.suspended:
+            raise JetStreamUnavailable(f"{subject} was not sent: {self.suspended}")
+
+    def _too_large(self, subject: str, size: int) -> MessageTooLarge:
+        most = self.most_bytes(0)
+        whose = "the server's max_payload" if most == self.bus.max_payload else "what a stream takes,"
+        return MessageTooLarge(f"a message on {subject!r}", size, most, whose)
 
     async def last(self, stream: str, subject: str) -> Stored | None:
         """The last message of a stream on ``subject``, which may have wildcards; None where there is none."""
@@ -273,11 +301,14 @@ class JetStream:
                     if not again:
                         raise JetStreamUnavailable(f"{subject} was not answered: the connection was lost")
         except NoResponders:
-            raise JetStreamUnavailable(
+            raise StreamUnheard(
                 f"nobody answers {subject}: no stream has it, or JetStream is off or not ready yet"
             ) from None
         except BusFull as error:
             raise JetStreamUnavailable(f"{subject} was not sent: {error}") from error
+        except NotPermitted as error:
+            # Permissions may be mended while we run.
+            raise JetStreamUnavailable(str(error)) from error
         return read_answer(subject, message.data)
 
 
@@ -287,7 +318,7 @@ def _within(seconds: float, problem: str) -> Iterator[None]:
         with trio.fail_after(seconds):
             yield
     except trio.TooSlowError:
-        raise JetStreamUnavailable(f"{problem} within {seconds:g} s") from None
+        raise Unanswered(f"{problem} within {seconds:g} s") from None
 
 
 def read_answer(subject: str, data: bytes) -> dict[str, Any]:
@@ -326,10 +357,12 @@ def _understand(subject: str, answer: Mapping[str, Any], form: type[_Form]) -> _
 
 def _error(subject: str, error: Mapping[str, Any]) -> BusError:
     code, err_code = error.get("code", 0), error.get("err_code", 0)
-    text = f"{subject}: {error.get('description', 'no reason given')} ({err_code})"
-    if code == 503 or err_code in _PASSING:
+    description = str(error.get("description", "no reason given"))
+    text = f"{subject}: {description} ({err_code})"
+    means = meaning(code, err_code, description)
+    if means in {Meaning.LATER, Meaning.AGAIN} or (means is Meaning.FULL and code == _UNAVAILABLE):
         return JetStreamUnavailable(text)
-    return _ERRORS.get(err_code, JetStreamError)(text, code=code, err_code=err_code)
+    return _ERRORS.get(means, JetStreamError)(text, code=code, err_code=err_code)
 
 
 def parse_time(text: str) -> int:

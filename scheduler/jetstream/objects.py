@@ -20,7 +20,15 @@ import trio
 from attrs import frozen
 
 from scheduler.bus import Message, Outgoing
-from scheduler.errors import BusError, JetStreamError, JetStreamUnavailable, WrongLastSequence
+from scheduler.errors import (
+    BusError,
+    JetStreamError,
+    JetStreamUnavailable,
+    MessageTooLarge,
+    NotPermitted,
+    StreamUnheard,
+    WrongLastSequence,
+)
 from scheduler.jetstream.api import JetStream, Stored, read_ack, read_answer
 from scheduler.jetstream.reading import read
 from scheduler.jetstream.streams import BUCKET
@@ -69,6 +77,18 @@ class Objects:
         self._js = js
         self._bucket = bucket
         self._stream = f"OBJ_{bucket}"
+        self._windows: dict[str, _Window] = {}
+        """What is being sent, by subject."""
+        js.bus.on_refused(self._on_refused)
+
+    def _on_refused(self, subject: str) -> bool:
+        window = self._windows.get(subject)
+        if window is not None:
+            error = NotPermitted("publish on", subject)
+            unavailable = JetStreamUnavailable(str(error))
+            unavailable.__cause__ = error
+            window.fail(unavailable)
+        return window is not None
 
     async def put(self, name: str, data: bytes) -> None:
         """Store an object, instead of an older one of its name; visible all at once, in the end.
@@ -217,21 +237,28 @@ class Objects:
                 return "" if older is None else _nuid(older.data)
 
     async def _send(self, subject: str, data: bytes, chunk_bytes: int) -> None:
+        self._js.check_suspended(subject)
         window = _Window(self._js, subject)
         bus = self._js.bus
         inbox = bus.new_inbox()
         subscription = await self._js.subscribe(inbox, window.receive)
+        self._windows[subject] = window
         try:
             with self._js.in_flight() as scope:
-                for at in range(0, len(data), chunk_bytes):
-                    await window.room(_WINDOW)
-                    window.sent(bus.publish(subject, data[at : at + chunk_bytes], reply=inbox))
+                try:
+                    for at in range(0, len(data), chunk_bytes):
+                        await window.room(_WINDOW)
+                        window.sent(bus.publish(subject, data[at : at + chunk_bytes], reply=inbox))
+                except MessageTooLarge as error:
+                    # The limit was lowered meanwhile: once more, in smaller pieces.
+                    raise JetStreamUnavailable(f"an object was not stored: {error}") from error
                 await window.room(1)
             if scope.cancelled_caught:
                 raise JetStreamUnavailable("an object was not stored: the connection was lost")
         finally:
             with trio.move_on_after(_GOODBYE, shield=True):
                 await window.end(bus.generation)
+            del self._windows[subject]
             with trio.move_on_after(_GOODBYE, shield=True):
                 await subscription.unsubscribe()
 
@@ -284,12 +311,17 @@ class _Window:
         """Take in an acknowledgement; they come in the order of the messages."""
         try:
             if message.no_responders:
-                raise JetStreamUnavailable("no stream takes the object's chunks")
+                raise StreamUnheard("no stream takes the object's chunks")
             ack = read_ack("an object's chunk", read_answer("an object's chunk", message.data))
             self._js.on_ack(self._subject, ack)
             self._unacknowledged.popleft()
         except BusError as error:
-            self._failure = self._failure or error
+            self.fail(error)
+        self._changed.set()
+
+    def fail(self, error: BusError) -> None:
+        """One of them was not taken; the first reason counts."""
+        self._failure = self._failure or error
         self._changed.set()
 
     async def room(self, size: int) -> None:

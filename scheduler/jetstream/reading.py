@@ -1,12 +1,12 @@
 """Streams that are read to their end, or followed for as long as the process lives."""
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import Any, Final, NoReturn
 
 import structlog
 import trio
 
-from scheduler.errors import JetStreamError, JetStreamUnavailable
+from scheduler.errors import JetStreamError, JetStreamUnavailable, StreamNotFound
 from scheduler.jetstream.api import JetStream, format_time
 from scheduler.jetstream.consumers import BATCH, Consumer, Delivered
 from scheduler.records import Position
@@ -112,7 +112,13 @@ async def _last_sequence(js: JetStream, stream: str, subjects: Sequence[str]) ->
 class Follower:
     """Follows a whole stream, from a known position, for as long as it runs."""
 
-    def __init__(self, js: JetStream, stream: str, handler: Callable[[Delivered], None]) -> None:
+    def __init__(
+        self,
+        js: JetStream,
+        stream: str,
+        handler: Callable[[Delivered], None],
+        restore: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
         """Prepare it.
 
         Args:
@@ -120,10 +126,12 @@ class Follower:
             stream: which stream.
             handler: called with every message in the stream's order, in the bus's callback: synchronous, must
                 not raise.
+            restore: awaited where the stream is gone: returns when it is there again.
         """
         self._js = js
         self._stream = stream
         self._handler = handler
+        self._restore = restore
         self._sequence = 0
         self._time = 0
         self._consumer: Consumer | None = None
@@ -156,6 +164,7 @@ class Follower:
         self._sequence, self._time = start.sequence, start.time
         failures = 0
         while True:
+            gone = False
             consumer = Consumer(self._js, self._stream, self._take, low=BATCH // 2)
             try:
                 await consumer.open(_after(self.seen))
@@ -179,6 +188,7 @@ class Follower:
                 problem, tell = str(error), log.warning
             except JetStreamError as error:
                 problem, tell = str(error), log.error
+                gone = isinstance(error, StreamNotFound)
             finally:
                 self._consumer = None
                 await consumer.close()  # noqa: ASYNC102 - it shields itself, with a deadline
@@ -188,6 +198,8 @@ class Follower:
                 await trio.sleep(_PAUSE)
             failures += 1
             await self._connection()
+            if gone and self._restore is not None:
+                await self._restore()
 
     async def caught_up(self) -> None:
         """Wait until everything that was in the stream at the call has been handed over.

@@ -21,7 +21,7 @@ from scheduler.errors import BusError, ForeignAnswer, StoreError, StreamNotFound
 from scheduler.jetstream.api import Ack, JetStream
 from scheduler.jetstream.streams import BUCKET, LOG, OBJECTS, REPORTS
 
-PROBE_SUBJECT: Final = "scheduler.log.=probe"
+PROBE_SUBJECT: Final = "scheduler.log.=rivals"
 """Where no build's log can be: that is no id as it is encoded."""
 _NO_STREAM = "SCHEDULER_PROBE"
 _QUIET = 0.25

@@ -25,9 +25,17 @@ BUCKET: Final = "SCHEDULER_OBJECTS"
 OBJECTS: Final = f"OBJ_{BUCKET}"
 
 SUBJECT_HEADER: Final = "Scheduler-Subject"
+SUMMARY_HEADER: Final = "Scheduler-Summary"
 """Of a stored report: where it is published."""
 REPORT_HEADER: Final = "Scheduler-Report"
 """Of a stored report: the message id that it is published with."""
+MARK_HEADER: Final = "Scheduler-Mark"
+"""Of a stored report: the mark of the acceptance that it belongs to."""
+SENTINEL: Final = "scheduler.log.=sentinel"
+"""A record of no build, from the stream's first use on: where it is missing, the whole stream was purged.
+What follows a ``=`` is no number in an encoded id, so that it is nobody's log."""
+PROBE: Final = "scheduler.log.=probe"
+"""Where `scheduler doctor` writes a record, and removes it: nobody's log either."""
 UPLOADS: Final = "upload/"
 """What the names of objects begin with that are handed in as builds."""
 
@@ -125,7 +133,7 @@ async def set_up(js: JetStream, layout: Layout) -> list[str]:
         A line for people on each thing that is not as it should be, with its cure. Nothing is changed.
 
     Raises:
-        LogMissing: there is no log, but there are streams that are made after it: there was one.
+        LogMissing: there is no log, or an empty one, although other streams show that there was one.
         StoreError: it cannot work as it is; the message has the cure.
         JetStreamUnavailable: the server cannot say or do it now.
         BusError: as for `JetStream`.
@@ -140,6 +148,13 @@ async def set_up(js: JetStream, layout: Layout) -> list[str]:
             " Restore it from a backup (nats stream restore); or, to forget all builds and begin anew, remove"
             f" the others as well (nats stream rm {orphans[0]}, and so on)"
         )
+    reports = found[REPORTS]
+    if log is not None and not log.messages and reports is not None and reports.messages:
+        raise LogMissing(
+            f"stream {LOG} is empty, although there are reports in {REPORTS}: all builds' logs were purged."
+            " Restore it from a backup (nats stream restore); or, to forget all builds and begin anew, purge"
+            f" the reports as well (nats stream purge {REPORTS})"
+        )
     lines: list[str] = []
     for config in wanted:
         name = config["name"]
@@ -153,6 +168,18 @@ async def set_up(js: JetStream, layout: Layout) -> list[str]:
                 f"stream {name} was missing beside {LOG}: it was made anew, and what it held is lost"
             )
     return lines
+
+
+async def make_again(js: JetStream, layout: Layout, stream: str) -> None:
+    """Make one of our streams that is gone; any number of processes may at once.
+
+    Raises:
+        StoreError: the broker refuses; the message has the cure.
+        JetStreamUnavailable: the server cannot do it now.
+        BusError: as for `JetStream`.
+    """
+    [config] = [config for config in configs(layout) if config["name"] == stream]
+    await _create(js, config)
 
 
 async def _info(js: JetStream, stream: str) -> StreamInfo | None:

@@ -30,7 +30,8 @@ class Request:
     build: str
     component: str
     attempt: str
-    """``<build>/<component>/<n>``: a key by which a connector can know a request it had before."""
+    """``<build>/<component>/<n>``, and the mark of the build's acceptance where it has one: a key by which a
+    connector can know a request it had before."""
     subject: str
     type: str
     provider: str
@@ -41,6 +42,13 @@ class Request:
     body: bytes = field(repr=False)
     started: Started = field(repr=False)
     """To be persisted before the request leaves."""
+    mark: str = ""
+    """What the ids of all attempts of the build end with; empty, or ``/`` and the mark of its acceptance."""
+
+    @property
+    def key(self) -> str:
+        """``<build>/<component>`` and the mark: the same over all attempts, and over all runs of a build."""
+        return f"{self.build}/{self.component}{self.mark}"
 
 
 class Course:
@@ -52,6 +60,7 @@ class Course:
             awaited, and what it says is `errored` has failed. Otherwise both are to be done.
         limits: for texts that come in on the way.
         retries: the operator's rules, for what neither the component nor the build has a rule.
+        mark: of the build's acceptance, drawn once; empty where the store keeps none.
     """
 
     def __init__(
@@ -61,6 +70,7 @@ class Course:
         resumed: bool = False,
         limits: Limits = DEFAULT_LIMITS,
         retries: Retries = (),
+        mark: str = "",
     ) -> None:
         self.prepared = prepared
         """The build as it was found valid."""
@@ -71,7 +81,7 @@ class Course:
         self.phases = Phases(prepared.graph.ids)
         """Where each change stands."""
         self.cause: str | None = None
-        """What is to be reported as the build's error; None while there is none."""
+        """What is to be reported as the build's error; None while there is none. See `shown_cause`."""
         self.stopped = False
         """Whether this process is to end; that halts the build, and is no failure of it."""
         self.paused = False
@@ -86,6 +96,9 @@ class Course:
         """The build's own limits."""
         self.priorities: Sequence[float] = ()
         """By vertex: what the rest of the build waits for most is the highest."""
+        self.mark = mark
+        """Of the build's acceptance; empty where there is none."""
+        self._mark = f"/{mark}" if mark else ""
         self._policy = prepared.policy
         self._retries = retries
         self._halted = False
@@ -94,6 +107,8 @@ class Course:
         self._templates = prepared.templates
         self._limits = limits
         self._secrets = prepared.secrets
+        self._shown_cause: tuple[str, int, str] | None = None
+        """The cause, the secrets that were known, and the cause without them."""
         self._ledger = Ledger(prepared.build, prepared.graph, limits)
         self._attempts = Attempts()
         self._last_errors: dict[Vertex, str] = {}
@@ -157,7 +172,7 @@ class Course:
     @property
     def accepted(self) -> Accepted:
         """The first event of the build."""
-        return Accepted({**self.build.fields, **self.report().lists()}, self.digest)
+        return Accepted({**self.build.fields, **self.report().lists()}, self.digest, mark=self.mark)
 
     @property
     def completed(self) -> int:
@@ -300,7 +315,8 @@ class Course:
             self._secrets.add_json(rendered.body)
         subject = request_subject(rendered.type, change.action.value, rendered.provider)
         failed = self._attempts.failed(vertex)
-        attempt = f"{self.build.id}/{change.id}/{failed + 1}"
+        mark = self._mark
+        attempt = f"{self.build.id}/{change.id}/{failed + 1}{mark}"
         return Request(
             vertex,
             self.build.id,
@@ -313,6 +329,7 @@ class Course:
             change.retry or self._policy.retry or retry_for(self._retries, subject),
             rendered.body,
             Started(change.id, attempt, change.raw, failed),
+            mark,
         )
 
     def sent(self, vertex: Vertex) -> None:
@@ -322,7 +339,7 @@ class Course:
             IllegalTransition: it did not begin, or the plan is held.
         """
         if self.held:
-            why = self.cause or ("the scheduler is to stop" if self.stopped else "it is paused")
+            why = self.shown_cause or ("the scheduler is to stop" if self.stopped else "it is paused")
             msg = f"{self.graph.ids[vertex]} must not be sent: the build is halted ({why})"
             raise IllegalTransition(msg)
         self._move(vertex, Phase.RUNNING)
@@ -500,10 +517,13 @@ class Course:
             self.build.edges,
             {state: count for state, count in self.counts().items() if count},
             self.run,
+            self.mark,
+            self.build.absent,
+            cancelled=self.cancelled,
         )
 
     def error(self, vertex: Vertex) -> str | None:
-        """Why a change has failed, or its last attempt has; None where nothing did."""
+        """Why a change has failed, or its last attempt has; None where nothing did. For people: `masked`."""
         if self.phases[vertex] is Phase.RETRYING:
             return self._last_errors[vertex]
         return self._ledger.error(vertex) if self.phases[vertex] is Phase.ERRORED else None
@@ -523,8 +543,20 @@ class Course:
         """A text without the secrets of the build, for people to see."""
         return self._secrets.mask(text)
 
+    @property
+    def shown_cause(self) -> str | None:
+        """The `cause` without the secrets of the build, for people to see."""
+        if self.cause is None:
+            return None
+        known = len(self._secrets)
+        if self._shown_cause is None or self._shown_cause[:2] != (self.cause, known):
+            # It may be long, and is asked for every two seconds by everybody who watches.
+            self._shown_cause = self.cause, known, self.masked(self.cause)
+        return self._shown_cause[2]
+
     def _text(self, error: str) -> str:
-        return cut(self._secrets.mask(error), self._limits.max_error_bytes)
+        """An error as it is kept and reported: what was said, byte for byte, up to the bound."""
+        return cut(error, self._limits.max_error_bytes)
 
     def _fail(
         self,

@@ -1,8 +1,10 @@
 """Going on where an earlier process stopped: the plan as the log of a build says that it stood."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
+from scheduler.errors import TemplateError
 from scheduler.events import (
     Cancelled,
     Event,
@@ -38,6 +40,7 @@ class Plan(Steered):
         match event:
             case Started(component=component):
                 self._move(index[component], Phase.STARTING)
+                self._learn_request(index[component])
             case Sent(component=component):
                 self.departed(index[component])
             case Withdrawn(component=component):
@@ -68,6 +71,13 @@ class Plan(Steered):
             case _:
                 pass
         self._skips.clear()
+
+    def _learn_request(self, vertex: Vertex) -> None:
+        """What was sent may hold secrets that an error quotes, and that stand in no reply."""
+        if self.build.changes[vertex].sensitive:
+            # The request itself is of no use here.
+            with suppress(TemplateError):
+                self.request(vertex)
 
     def _replay_outcome(self, vertex: Vertex, body: Mapping[str, Any]) -> None:
         phase = self.phases[vertex]

@@ -6,10 +6,12 @@ from typing import Any
 from scheduler.errors import Refused
 from scheduler.events import Cancelled, Event, Limited, Paused, Retried, Supplied, Unpaused
 from scheduler.graph import Vertex
-from scheduler.model import State
+from scheduler.model import Action, State
 from scheduler.plan.course import Course
 from scheduler.plan.phases import Phase
 from scheduler.rules import read_limits
+
+_OF_A_REPLY = "the reply's "
 
 
 class Steered(Course):
@@ -26,7 +28,8 @@ class Steered(Course):
         """
         if self.cancelled:
             raise Refused("conflict", "it was cancelled before, and what is in flight is awaited")
-        cause = f"cancelled: {self._text(reason)}" if reason else "cancelled"
+        # No connector's words: what an operator says is kept without secrets.
+        cause = f"cancelled: {self._text(self.masked(reason))}" if reason else "cancelled"
         self._cancel(cause)
         return [Cancelled(cause)]
 
@@ -42,7 +45,7 @@ class Steered(Course):
             Refused: so it is already, or nothing is sent any more anyhow.
         """
         if on and self._halted:
-            raise Refused("conflict", f"nothing new is sent any more: {self.cause}")
+            raise Refused("conflict", f"nothing new is sent any more: {self.shown_cause}")
         if on is self.paused:
             raise Refused("conflict", "it is paused already" if on else "it is not paused")
         self.paused = on
@@ -88,12 +91,19 @@ class Steered(Course):
             What is to be persisted, in this order.
 
         Raises:
-            Refused: it is completed; or it has failed in a build that is cancelled, and not over yet.
+            Refused: it is completed; it has failed in a build that is cancelled, and not over yet; or it is a
+                ``find``, and the output is none that its connector could return.
         """
         phase = self.phases[vertex]
         name = self.graph.ids[vertex]
         if phase is Phase.COMPLETED:
             raise Refused("conflict", f"{name} is completed already")
+        change = self.build.changes[vertex]
+        if change.action is Action.FIND:
+            # As it will be merged: what a connector would be refused for, an operator is, too.
+            refusal = self._ledger.checked_find({**change.fields, **output}).error
+            if refusal is not None:
+                raise Refused("invalid", f"output: {refusal.removeprefix(_OF_A_REPLY)}")
         if phase is Phase.ERRORED and self.cancelled and not self.finished:
             raise Refused("conflict", "it was cancelled; try again when what is in flight has ended")
         self._learn_secrets(vertex, output)

@@ -20,6 +20,7 @@ from scheduler.records.headers import (
     DIGEST_HEADER,
     LOADS_HEADER,
     RECORD_HEADER,
+    REMOVED_HEADER,
     STATUS_HEADER,
     Headings,
     Status,
@@ -27,6 +28,7 @@ from scheduler.records.headers import (
     read_headers,
 )
 from scheduler.records.record import VERSION, Position, Record, compose, decode_record
+from scheduler.records.tombstone import TOMBSTONE_KEPT, is_tombstone, tombstone
 from scheduler.records.wire import (
     TIMED,
     Elsewhere,
@@ -40,8 +42,10 @@ __all__ = [
     "DIGEST_HEADER",
     "LOADS_HEADER",
     "RECORD_HEADER",
+    "REMOVED_HEADER",
     "STATUS_HEADER",
     "TIMED",
+    "TOMBSTONE_KEPT",
     "VERSION",
     "Elsewhere",
     "Headings",
@@ -55,5 +59,7 @@ __all__ = [
     "document_chunks",
     "encode_event",
     "headers_of",
+    "is_tombstone",
     "read_headers",
+    "tombstone",
 ]

@@ -12,6 +12,7 @@ RECORD_HEADER = "Scheduler-Record"
 STATUS_HEADER = "Scheduler-Status"
 LOADS_HEADER = "Scheduler-Loads"
 DIGEST_HEADER = "Scheduler-Digest"
+REMOVED_HEADER = "Scheduler-Removed"
 
 _COUNT = re.compile(r"[0-9]{1,9}")
 
@@ -39,6 +40,8 @@ class Headings:
     """How many ``loading`` marks in a row stand at the end of the log."""
     digest: str = ""
     """Equal for equal content of the build; beside its first record, and empty elsewhere."""
+    removed: bool = False
+    """Whether it is a tombstone: the log was removed on purpose."""
 
 
 def headers_of(record_id: str, status: str, loads: int) -> dict[str, str]:
@@ -65,4 +68,6 @@ def read_headers(headers: Mapping[str, str]) -> Headings:
         )
     if not _COUNT.fullmatch(loads):
         raise left(f"record {shown(record_id)}: {LOADS_HEADER} is no count: {shown(loads)}")
-    return Headings(record_id, Status(status), int(loads), headers.get(DIGEST_HEADER, ""))
+    return Headings(
+        record_id, Status(status), int(loads), headers.get(DIGEST_HEADER, ""), REMOVED_HEADER in headers
+    )

@@ -54,11 +54,12 @@ class _Wire(msgspec.Struct, tag_field="event", forbid_unknown_fields=True, omit_
     """An event as it is written: its name as ``event``, then its fields in their order."""
 
 
-class _Accepted(_Wire, tag="accepted"):
+class _Accepted(_Wire, tag="accepted", kw_only=True, omit_defaults=True):
     digest: str
     key: str
     templates: str
     unresolved: str
+    mark: str = ""
     # The last one, so that it can be written in pieces.
     document: dict[str, Raw]
 
@@ -179,7 +180,12 @@ _AnyWire: TypeAlias = (
 
 _TO_WIRE: dict[type[Event | Elsewhere], Callable[[Any], _Wire]] = {
     Accepted: lambda event: _Accepted(
-        event.digest, event.key, event.templates, event.unresolved, event.document
+        digest=event.digest,
+        key=event.key,
+        templates=event.templates,
+        unresolved=event.unresolved,
+        mark=event.mark,
+        document=event.document,
     ),
     Started: lambda event: _Started(event.component, event.attempt),
     Sent: lambda event: _Sent(event.component, event.attempt, event.time),
@@ -205,7 +211,12 @@ _TO_WIRE: dict[type[Event | Elsewhere], Callable[[Any], _Wire]] = {
 }
 _FROM_WIRE: dict[type[_Wire], Callable[[Any], Event | Elsewhere]] = {
     _Accepted: lambda wire: Accepted(
-        wire.document, wire.digest, wire.key, templates=wire.templates, unresolved=wire.unresolved
+        wire.document,
+        wire.digest,
+        wire.key,
+        templates=wire.templates,
+        unresolved=wire.unresolved,
+        mark=wire.mark,
     ),
     _Started: lambda wire: Started(wire.component, wire.attempt, b""),
     _Sent: lambda wire: Sent(wire.component, wire.attempt, wire.time),

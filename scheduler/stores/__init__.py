@@ -104,3 +104,10 @@ class Store(Protocol):
             StoreUnavailable: nobody answered; to be asked again later.
             StoreError: as for ``append``.
         """
+
+    async def action_of(self, build: str) -> str | None:
+        """What an unfinished build is, of which `load` does not say it; None where the store doesn't either.
+
+        Raises:
+            StoreError: as for ``append``.
+        """

@@ -38,7 +38,17 @@ SET_COMPONENT = "build.set.mapping.component"
 DELETE_COMPONENT = "build.del.mapping.component"
 FIND = "build.find"
 
-IN_PROGRESS = "in_progress"
+UNFINISHED = ("in_progress", "syncing")
+"""What the store calls builds that are not over; the second are its imports and syncs."""
+
+_ACTIONS = {
+    "apply": "build.create",
+    "destroy": "build.delete",
+    "import": "build.import",
+    "patch": "build.patch",
+    "sync": "build.sync",
+}
+"""What a build is, by the ``type`` that the store keeps beside it."""
 
 MAX_UNFINISHED = 100_000
 """Builds that `ErnestStore.unfinished` yields at most."""
@@ -62,7 +72,8 @@ class _Head(msgspec.Struct):
     """What we look at in an entry of a find's answer; the build itself comes with it, and isn't read."""
 
     id: Any = None
-    status: Any = IN_PROGRESS
+    status: Any = None
+    type: Any = None
 
 
 _decode_head = msgspec.json.Decoder(_Head).decode
@@ -123,6 +134,8 @@ class ErnestStore:
             ask_again=_ask_again,
         )
         self._lanes: dict[str, _Lane] = {}
+        self._actions: dict[str, str] = {}
+        """What unfinished builds are, as far as the store said so when it was last asked for them."""
 
     async def append(self, build: str, events: Sequence[Event]) -> None:
         """Persist ``events``, in order; see `Store.append`.
@@ -204,7 +217,7 @@ class ErnestStore:
         return document
 
     async def unfinished(self) -> AsyncIterator[str]:
-        """The ids of the builds that the store calls in progress, each once, at most `MAX_UNFINISHED`.
+        """The ids of the builds that the store calls `UNFINISHED`, each once, at most `MAX_UNFINISHED`.
 
         Entries that are not objects with a textual ``id`` are logged and left out.
 
@@ -212,9 +225,27 @@ class ErnestStore:
             StoreUnavailable: nobody answered within ``store_timeout``; to be asked again later.
             StoreError: the store answered with an error or with something other than a list.
         """
-        data = await self._asker.ask(FIND, await slices.encode({"status": IN_PROGRESS}), build="")
-        for build in await _found(data):
-            yield build
+        self._actions = {}
+        seen: set[str] = set()
+        for status in UNFINISHED:
+            data = await self._asker.ask(FIND, await slices.encode({"status": status}), build="")
+            for build, action in (await _found(data, status, MAX_UNFINISHED - len(seen))).items():
+                if action:
+                    self._actions[build] = action
+                if build not in seen:
+                    seen.add(build)
+                    yield build
+
+    async def action_of(self, build: str) -> str | None:
+        """What an unfinished build is by the store's own ``type``: ``build.delete`` where it is a destroy.
+
+        Raises:
+            StoreError: as for `unfinished`.
+        """
+        if build not in self._actions:
+            async for _ in self.unfinished():
+                pass
+        return self._actions.get(build)
 
     @contextmanager
     def _lane(self, build: str) -> Iterator[_Lane]:
@@ -294,11 +325,11 @@ def _check(subject: str, data: bytes) -> None:
         _raise_error(subject, _members(subject, data))
 
 
-async def _found(data: bytes) -> list[str]:
-    """The ids in the answer to a find."""
+async def _found(data: bytes, status: str, most: int) -> dict[str, str]:
+    """The builds in the answer to a find, each with what it is; empty where that is not said."""
     # Go writes an empty list as null.
     if data.strip() in {b"", b"null"}:
-        return []
+        return {}
     if not data.lstrip().startswith(b"["):
         _raise_error(FIND, _members(FIND, data))
         raise StoreError(f"store: {FIND} was answered with an object, not with a list")
@@ -306,16 +337,16 @@ async def _found(data: bytes) -> list[str]:
         rows = slices.elements(data)
     except ValueError as error:
         raise StoreError(f"store: {FIND} was answered with bad JSON: {error}") from error
-    ids: dict[str, None] = {}
+    builds: dict[str, str] = {}
     bad = 0
     for position, row in enumerate(rows):
         if position % slices.BATCH == 0:
             await trio.lowlevel.checkpoint()
-        build = _id_of(row)
-        if build is None:
+        head = _head_of(row)
+        if head is None or (head.status is not None and head.status != status):
             bad += 1
-        elif len(ids) < MAX_UNFINISHED or build in ids:
-            ids[build] = None
+        elif len(builds) < most or head.id in builds:
+            builds[head.id] = _ACTIONS.get(head.type, "") if isinstance(head.type, str) else ""
         else:
             _log.warning(
                 "too many unfinished builds, the rest is left", limit=MAX_UNFINISHED, found=len(rows)
@@ -323,18 +354,16 @@ async def _found(data: bytes) -> list[str]:
             break
     if bad:
         _log.warning("entries that are no builds in progress were left out", entries=bad, found=len(rows))
-    return list(ids)
+    return builds
 
 
-def _id_of(row: msgspec.Raw) -> str | None:
-    """The id in an entry of a find's answer, or None where it isn't a build in progress."""
+def _head_of(row: msgspec.Raw) -> _Head | None:
+    """An entry of a find's answer, or None where it is none that names a build."""
     try:
         head = _decode_head(row)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(head.id, str) or not head.id or head.status != IN_PROGRESS:
-        return None
-    return head.id
+    return head if isinstance(head.id, str) and head.id else None
 
 
 def _cut(text: str) -> str:

@@ -8,7 +8,7 @@ would follow from them. What makes the process end is a stream that is gone alth
 """
 
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from typing import Any, Final
 
@@ -17,13 +17,18 @@ from attrs import evolve, frozen
 
 from scheduler.bus import Bus
 from scheduler.clock import BuildClock
-from scheduler.errors import AlreadyLogged, BusError, StoreError, UnreadableLog
+from scheduler.errors import (
+    AlreadyLogged,
+    BusError,
+    StoreError,
+    UnreadableLog,
+)
 from scheduler.events import Accepted, Event, Finished, Reported, Sent
 from scheduler.history import History
-from scheduler.jetstream.api import JetStream
+from scheduler.jetstream.api import JetStream, Stored
 from scheduler.jetstream.objects import Objects
 from scheduler.jetstream.reading import Delivered, read
-from scheduler.jetstream.streams import LOG, log_subject
+from scheduler.jetstream.streams import LOG, PROBE, SENTINEL, Layout, log_subject
 from scheduler.records import (
     DIGEST_HEADER,
     Elsewhere,
@@ -34,11 +39,14 @@ from scheduler.records import (
     accepted_chunks,
     decode_event,
     decode_record,
+    is_tombstone,
     read_headers,
 )
 from scheduler.stores import Departure
 from scheduler.stores.ground import Ground
+from scheduler.stores.keeper import Keeper
 from scheduler.stores.log import BuildLog, Desk
+from scheduler.stores.sentinel import Sentinel
 from scheduler.stores.weather import Weather, ask_the_log
 
 _STATUS: Final[Mapping[type[Event], Status]] = {Finished: Status.FINISHED, Reported: Status.REPORTED}
@@ -52,6 +60,7 @@ _MOST_EVENT_BYTES = 512 * 1024 * 1024
 _SMALL = 32 * 1024
 _LOOKED_AT_AT_ONCE = 500
 _FLUSHED_AT_ONCE = 50
+_NO_LOGS = frozenset({SENTINEL, PROBE})
 
 
 @frozen
@@ -75,6 +84,7 @@ class JetStreamStore:
         position: up to where the captured replies of a build were dealt with.
         grace: seconds without a commit after which that is said loudly.
         wall_clock: seconds since 1970.
+        layout: what the streams are to be like that have to be made again.
     """
 
     name = "jetstream"
@@ -89,24 +99,29 @@ class JetStreamStore:
         position: Callable[[str], Position] = lambda _: Position(),
         grace: float = 600.0,
         wall_clock: Callable[[], float] = time.time,
+        layout: Layout | None = None,
     ) -> None:
         self.js = JetStream(bus)
         self.objects = Objects(self.js)
         self.weather = Weather(grace, lambda: bus.connected)
+        self.streams = Keeper(self.js, self.weather, layout or Layout())
         self.wall_clock = wall_clock
         self.instance = instance
         self.ground: Ground | None = None
         """Makes and watches the streams, where that is this process's to do."""
         self._bus = bus
+        self.sentinel = Sentinel(self.js, self.weather, instance, wall_clock, self._written)
         self._desk = Desk(
             bus=bus,
             js=self.js,
             objects=self.objects,
+            streams=self.streams,
             weather=self.weather,
             instance=instance,
             position=position,
             wall_clock=wall_clock,
             start=self._start,
+            all_gone=self.sentinel.all_gone,
         )
         self._logs: dict[str, BuildLog] = {}
         self._nursery: trio.Nursery | None = None
@@ -116,17 +131,23 @@ class JetStreamStore:
         """Whether commits go through, as far as is known."""
         return self.weather.fine
 
+    @property
+    def trouble(self) -> str:
+        """Why commits do not go through; empty where they do, as far as is known."""
+        return self.weather.reason
+
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Write what is told; never returns.
 
         Raises:
-            LogMissing: the stream of all logs is gone.
+            LogMissing: the stream of all logs is gone, or was purged.
         """
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             nursery.start_soon(self.weather.watch)
             task_status.started()
             nursery.start_soon(self._keep_up)
+            nursery.start_soon(self.sentinel.watch)
             while True:
                 await trio.sleep(_LULL)
                 if self._desk.waiting:
@@ -198,6 +219,9 @@ class JetStreamStore:
         for build in nothing:
             yield build
 
+    async def action_of(self, build: str) -> str | None:
+        """None: as for `unfinished`."""
+
     async def settle(self) -> None:
         """Commit everything that was told, what waits for company included; the caller owns the deadline."""
         await self._end_the_wait()
@@ -232,7 +256,7 @@ class JetStreamStore:
         batches = read(self.js, LOG, last_per_subject=True, headers_only=True)
         async with aclosing(batches):
             async for batch in batches:
-                yield [_entry(delivered) for delivered in batch]  # noqa: ASYNC119 - who leaves early closes this one, too
+                yield [_entry(delivered) for delivered in batch if delivered.subject not in _NO_LOGS]  # noqa: ASYNC119 - who leaves early closes this one, too
 
     async def history(self, subject: str) -> History:
         """Everything that stands in the log on ``subject``.
@@ -245,8 +269,27 @@ class JetStreamStore:
         async with aclosing(read(self.js, LOG, subjects=[subject])) as batches:
             async for batch in batches:
                 for delivered in batch:
-                    history.add(await self._record(delivered.data))
+                    if is_tombstone(delivered.headers):
+                        # What comes before it is none of this build, which has the id of an earlier one.
+                        history = History()
+                    else:
+                        history.add(await self._record(delivered.data))
         return history
+
+    async def last(self, subject: str) -> Stored | None:
+        """The last record of the log on ``subject``; None where there is none, or it was removed.
+
+        Raises:
+            BusError: as for `JetStream`.
+        """
+        last = await self.js.last(LOG, subject)
+        return None if last is None or is_tombstone(last.headers) else last
+
+    async def _first(self, subject: str) -> Stored | None:
+        first = await self.js.first(LOG, subject)
+        while first is not None and is_tombstone(first.headers):
+            first = await self.js.first(LOG, subject, from_sequence=first.sequence + 1)
+        return first
 
     async def _record(self, data: bytes) -> Record:
         if len(data) <= _SMALL:
@@ -277,7 +320,7 @@ class JetStreamStore:
         data = b"".join(parts)
         if len(data) > self._desk.record_bytes:
             subject = log_subject(build)
-            if await ask_the_log(self.weather, self._bus, lambda: self.js.last(LOG, subject)) is not None:
+            if await ask_the_log(self.weather, self._bus, lambda: self.last(subject)) is not None:
                 # Found out now, not after all of it has been put into the object store.
                 raise await self._explained(build, f"there is a log of {build} already")
         log = BuildLog(build, self._desk)
@@ -300,8 +343,8 @@ class JetStreamStore:
     async def _explained(self, build: str, text: str) -> AlreadyLogged:
         """What stands under the id of a build that was to begin."""
         subject = log_subject(build)
-        first = await ask_the_log(self.weather, self._bus, lambda: self.js.first(LOG, subject))
-        last = await ask_the_log(self.weather, self._bus, lambda: self.js.last(LOG, subject))
+        first = await ask_the_log(self.weather, self._bus, lambda: self._first(subject))
+        last = await ask_the_log(self.weather, self._bus, lambda: self.last(subject))
         if first is None or last is None:
             return AlreadyLogged(text)
         try:
@@ -315,6 +358,10 @@ class JetStreamStore:
         if log is None:
             raise StoreError(f"build {build} is not written here")
         return log
+
+    def _written(self) -> Iterator[str]:
+        """The builds that have a record in the stream, written by this process or read."""
+        return (build for build, log in self._logs.items() if log.n)
 
     def _start(self, log: BuildLog) -> None:
         assert self._nursery is not None, "the store does not run"

@@ -15,12 +15,12 @@ else's: fenced. De-duplication by message id would not do: a copy that comes aft
 import heapq
 import secrets
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from itertools import count
 
 import structlog
 import trio
-from attrs import define, field
+from attrs import Factory, define, field, frozen
 
 from scheduler.bus import Bus, Outgoing
 from scheduler.clock import BuildClock
@@ -29,13 +29,17 @@ from scheduler.errors import (
     BusClosed,
     BusError,
     Fenced,
+    JetStreamUnavailable,
+    LogRemoved,
     MessageTooLarge,
     StoreError,
+    Unanswered,
 )
 from scheduler.events import Event, Retrying, Sent, Settled, Withdrawn
 from scheduler.jetstream.api import JetStream, Stored
+from scheduler.jetstream.codes import STORAGE_FAILED
 from scheduler.jetstream.objects import Objects
-from scheduler.jetstream.streams import LOG, log_subject
+from scheduler.jetstream.streams import LOG, OBJECTS, Layout, log_subject
 from scheduler.records import (
     DIGEST_HEADER,
     RECORD_HEADER,
@@ -46,8 +50,10 @@ from scheduler.records import (
     compose,
     encode_event,
     headers_of,
+    is_tombstone,
 )
 from scheduler.stores import Departure
+from scheduler.stores.keeper import Keeper
 from scheduler.stores.weather import Weather, ask_the_log, patiently
 
 _log = structlog.get_logger(__name__)
@@ -59,6 +65,12 @@ _ROOM = 8 * 1024
 _APPENDS_AT_ONCE = 128
 _ENDS = (Settled, Retrying, Withdrawn)
 """The events that end an attempt."""
+_SURELY_FAILED = 3
+"""Unanswered appends in a row, the stream being read meanwhile, after which its storage has failed."""
+
+
+async def _not_gone() -> bool:
+    return False
 
 
 @define(eq=False)
@@ -76,6 +88,12 @@ class Desk:
     """Seconds since 1970."""
     start: Callable[["BuildLog"], None]
     """Runs the log's `BuildLog.write` beside everything else."""
+    streams: Keeper = field(
+        default=Factory(lambda desk: Keeper(desk.js, desk.weather, Layout()), takes_self=True)
+    )
+    """Looks after the object store."""
+    all_gone: Callable[[], Awaitable[bool]] = field(factory=lambda: _not_gone)
+    """Whether the stream of all logs was purged: then this process is about to end."""
     lane: trio.CapacityLimiter = field(factory=lambda: trio.CapacityLimiter(_APPENDS_AT_ONCE))
     """Of thousands of builds only so many append at a time: the others' deadlines have not begun."""
     waiting: dict["BuildLog", None] = field(factory=dict)
@@ -99,6 +117,21 @@ class _Leaving:
 
 def _nobody(_: StoreError) -> None:
     """Told of failures that are of no interest to anybody."""
+
+
+@frozen
+class _Draft:
+    """A record that is about to be stored: what it has of each queue, and the log's status before it."""
+
+    record_id: str
+    lazy: list[bytes]
+    queued: list[bytes]
+    status: Status
+    statuses: list[tuple[int, Status]]
+
+
+class _StoredBefore(Exception):
+    """A record is stored that was given up as too large."""
 
 
 class BuildLog:
@@ -145,6 +178,8 @@ class BuildLog:
         """A heap: up to where each waits for commits, who came when, and how it is told."""
         self._numbers = count()
         self._writing = False
+        self._unanswered = 0
+        """How many appends in a row were not answered, although what stands there can be read."""
         self._forced = False
         """Whether a record is to be written although there is nothing to say in it but the position."""
         self._round = trio.Event()
@@ -154,6 +189,9 @@ class BuildLog:
         self._leaving: list[_Leaving] = []
         self.loose: list[str] = []
         """Objects with events whose record is not committed."""
+        self._outgrown: _Draft | None = None
+        """The last record, where it was over a limit that the broker has lowered. What it says goes into
+        smaller ones; a copy of it from before may be under way all the same."""
         self.departures = 0
         """How many requests were noted as handed to the bus."""
 
@@ -331,14 +369,15 @@ class BuildLog:
         events, taken = await self._take()
         if self._committed + taken >= target:
             self._position = position
-        while self._statuses and self._statuses[0][0] <= self._committed + taken:
-            self.status = self._statuses.popleft()[1]
-        departures, generation = self.departures, desk.bus.generation
         # Unlike any other's, of this process as well: one that was given up may be under way.
         record_id = f"{desk.instance}-{self.epoch}-{self.n + 1}-{secrets.token_hex(4)}"
         at = int(self.clock() * 1_000)
         if not self.n:
             self.clock.began = at / 1_000
+        lazy = len(events) - taken
+        draft = _Draft(record_id, events[:lazy], events[lazy:], self.status, [])
+        self._pass_statuses(taken, draft.statuses)
+        departures, generation = self.departures, desk.bus.generation
         data = compose(
             n=self.n + 1,
             epoch=self.epoch,
@@ -351,7 +390,19 @@ class BuildLog:
         headers = headers_of(record_id, self.status, self.loads)
         if not self.n and self.digest:
             headers[DIGEST_HEADER] = self.digest
-        at_once = await self._store(data, headers, record_id)
+        try:
+            at_once = await self._store(data, headers, record_id)
+        except MessageTooLarge as error:
+            if sum(len(event) + 1 for event in events) <= desk.record_bytes:
+                raise StoreError(f"the log of {self.build} cannot be written: {error}") from error
+            _log.warning("the broker takes less than before: smaller records follow", build=self.build)
+            self._put_back(draft)
+            self._outgrown = draft
+            return
+        except _StoredBefore:
+            self._put_back(draft)
+            taken, at_once = self._drop_outgrown(), False
+        self._outgrown = None
         self.n += 1
         self._committed += taken
         self.loose.clear()
@@ -362,6 +413,30 @@ class BuildLog:
             heapq.heappop(self._waiters)[2].set()
         done, self._round = self._round, trio.Event()
         done.set()
+
+    def _pass_statuses(self, taken: int, passed: list[tuple[int, Status]]) -> None:
+        """The log's status is that with the next ``taken`` events; ``passed`` gets those up to there."""
+        while self._statuses and self._statuses[0][0] <= self._committed + taken:
+            passed.append(self._statuses.popleft())
+            self.status = passed[-1][1]
+
+    def _put_back(self, draft: _Draft) -> None:
+        """As if the record had never been begun."""
+        self._lazy.extendleft(reversed(draft.lazy))
+        self._queue.extendleft(reversed(draft.queued))
+        self._statuses.extendleft(reversed(draft.statuses))
+        self.status = draft.status
+
+    def _drop_outgrown(self) -> int:
+        """What the outgrown record says is committed; returns how many of the events that waited it has."""
+        draft = self._outgrown
+        assert draft is not None, "there is one"
+        for _ in draft.lazy:
+            self._lazy.popleft()
+        for _ in draft.queued:
+            self._queue.popleft()
+        self._pass_statuses(len(draft.queued), [])
+        return len(draft.queued)
 
     async def _take(self) -> tuple[list[bytes], int]:
         """As many of the events as fit into a record, and how many those are without the lazy ones."""
@@ -393,7 +468,7 @@ class BuildLog:
         # Unlike any other's: whoever loses the race for this record must not have replaced the winner's.
         name = f"{self._subject}/{self._desk.instance}-{self.epoch}-{self._put}-{secrets.token_hex(4)}"
         self.loose.append(name)
-        await patiently(self._desk.weather, lambda: self._desk.objects.put(name, event))
+        await self._desk.streams.ask(OBJECTS, lambda: self._desk.objects.put(name, event))
         return encode_event(Elsewhere(name))
 
     async def _store(self, data: bytes, headers: Mapping[str, str], record_id: str) -> bool:
@@ -401,49 +476,97 @@ class BuildLog:
 
         Returns:
             Whether the first attempt's answer said so.
+
+        Raises:
+            MessageTooLarge: it is over the broker's limit.
+            _StoredBefore: the one that was given up as that is stored instead.
         """
         desk = self._desk
         at_once = True
 
         async def attempt() -> None:
             nonlocal at_once
-            try:
-                async with desk.lane:
-                    ack = await desk.js.publish(self._subject, data, expected=self._sequence, headers=headers)
-            except (BusClosed, MessageTooLarge):
-                raise
-            except BusError as error:
-                at_once = False
-                if not await self._is_stored(record_id, str(error)):  # noqa: ASYNC120 - cancelled, it is all the same
+            expected = -1
+            while expected != self._sequence:
+                # Once more at once where the first record is to follow something else than was thought.
+                expected = self._sequence
+                try:
+                    async with desk.lane:
+                        ack = await desk.js.publish(self._subject, data, expected=expected, headers=headers)
+                except (BusClosed, MessageTooLarge):
                     raise
-            else:
-                self._sequence = ack.sequence
+                except BusError as error:
+                    at_once = False
+                    if await self._is_stored(record_id, str(error)):  # noqa: ASYNC120 - cancelled, it is all the same
+                        return
+                    if expected == self._sequence:
+                        self._tell_a_failed_storage(error)
+                        raise
+                else:
+                    self._sequence = ack.sequence
+                    self._unanswered = 0
+                    return
 
         try:
             await patiently(desk.weather, attempt)
-        except (BusClosed, MessageTooLarge) as error:
+        except BusClosed as error:
             raise StoreError(f"the log of {self.build} cannot be written: {error}") from error
         return at_once
+
+    def _tell_a_failed_storage(self, error: BusError) -> None:
+        """Say so where appends are not answered, and the stream can be read nevertheless.
+
+        Raises:
+            JetStreamUnavailable: with what is to be done.
+        """
+        self._unanswered = self._unanswered + 1 if isinstance(error, Unanswered) else 0
+        if self._unanswered >= _SURELY_FAILED:
+            raise JetStreamUnavailable(f"{LOG}: {STORAGE_FAILED}") from error
 
     async def _is_stored(self, record_id: str, reason: str) -> bool:
         """Read back what became of an append.
 
         Raises:
             Fenced, AlreadyLogged: somebody else's record stands there.
+            LogRemoved: nothing stands there any more.
+            _StoredBefore: as `_store`.
         """
         last = await self._last()
         if last is not None and last.headers.get(RECORD_HEADER) == record_id:
             self._sequence = last.sequence
             return True
+        outgrown = None if self._outgrown is None else self._outgrown.record_id
+        if last is not None and outgrown and last.headers.get(RECORD_HEADER) == outgrown:
+            self._sequence = last.sequence
+            raise _StoredBefore
         found = 0 if last is None else last.sequence
         if found == self._sequence:
             return False
         if not self.n:
-            raise AlreadyLogged(f"there is a log of {self.build} already")
+            await self._follow(last)
+            return False
         if last is None:
-            raise Fenced(f"the log of {self.build} was removed")
+            if await self._desk.all_gone():
+                await trio.sleep_forever()
+            raise LogRemoved(f"the log of {self.build} was removed from {LOG}, and by no scheduler")
+        if is_tombstone(last.headers):
+            raise Fenced(f"another scheduler has ended {self.build}, and its log was removed since")
         other = last.headers.get(RECORD_HEADER, "nobody we know")
         raise Fenced(f"the last record of {self.build} was written by {other}, after ours ({reason})")
+
+    async def _follow(self, last: Stored | None) -> None:
+        """Have the first record follow what is left of an earlier build of this id.
+
+        Raises:
+            AlreadyLogged: that one's log is there.
+        """
+        if last is not None and not is_tombstone(last.headers):
+            raise AlreadyLogged(f"there is a log of {self.build} already")
+        if last is not None:
+            # Whoever removed it may have died before all of it was gone.
+            desk, sequence = self._desk, last.sequence
+            await patiently(desk.weather, lambda: desk.js.purge(LOG, self._subject, before=sequence))
+        self._sequence = 0 if last is None else last.sequence
 
     async def _last(self) -> Stored | None:
         """The last record in the stream, asked for until there is an answer."""

@@ -49,3 +49,6 @@ class MemoryStore:
         nothing: tuple[str, ...] = ()
         for build in nothing:
             yield build
+
+    async def action_of(self, build: str) -> str | None:
+        """None: as for `unfinished`."""

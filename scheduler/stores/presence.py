@@ -7,7 +7,7 @@ from attrs import frozen
 
 from scheduler.bus import Bus
 from scheduler.bus.server import server_info
-from scheduler.errors import NoResponders, UnsupportedServer
+from scheduler.errors import NoResponders, NotPermitted, UnsupportedServer
 
 _log = structlog.get_logger(__name__)
 
@@ -46,11 +46,6 @@ class Presence:
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
-        self._refused = False
-        bus.on_refused(self._on_refused)
-
-    def _on_refused(self, subject: str) -> None:
-        self._refused = self._refused or subject == _QUESTION
 
     async def absence(self) -> Absence | None:
         """Why JetStream cannot be used right now; None where it can.
@@ -63,8 +58,10 @@ class Presence:
                 answer = msgspec.json.decode((await self._bus.request(_QUESTION, b"")).data)
         except NoResponders:
             return NONE
+        except NotPermitted:
+            return REFUSED
         except trio.TooSlowError:
-            return REFUSED if self._refused else await self._silence()
+            return await self._silence()
         except msgspec.DecodeError:
             return Absence("what answers for JetStream cannot be read", passing=True)
         error = answer.get("error") if isinstance(answer, dict) else None

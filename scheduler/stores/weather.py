@@ -17,6 +17,7 @@ from scheduler.errors import (
     MessageTooLarge,
     StreamNotFound,
 )
+from scheduler.jetstream.codes import Meaning, meaning
 from scheduler.jetstream.streams import LOG
 
 _log = structlog.get_logger(__name__)
@@ -26,9 +27,7 @@ _SOON = 2.0
 """Seconds of trouble that are worth a line: less is a server's leader that changes, or a slow disk."""
 _FIRST_PAUSE = 0.05
 _LAST_PAUSE = 1.0
-_FULL = frozenset({10002, 10047})
-"""The server's numbers for an account that may not store more: nothing fails by that, as by a full disk."""
-_SURELY_GONE = 5
+SURELY_GONE = 5
 """Looks for a stream, a second apart, after which it is missing and not just late in coming back."""
 _REPEAT = 60.0
 """Seconds between two lines about the same refusal."""
@@ -68,6 +67,11 @@ class Weather:
         self._error: LogMissing | None = None
         self._troubled: set[Trouble] = set()
         self._reason = ""
+
+    @property
+    def reason(self) -> str:
+        """What those say that are in trouble; empty where nobody is."""
+        return self._reason if self._troubled else ""
 
     @property
     def fine(self) -> bool:
@@ -148,7 +152,7 @@ async def ask_the_log(weather: Weather, bus: Bus, ask: Callable[[], Awaitable[_T
             # A server that has just started may not know its streams yet.
             looks = looks + 1 if generation == bus.generation else 0
             generation = bus.generation
-        if looks >= _SURELY_GONE:
+        if looks >= SURELY_GONE:
             weather.missing(LogMissing(f"the stream {LOG} is gone: no build can be accepted or gone on with"))
             # No build is to say anything of its own.
             await trio.sleep_forever()
@@ -176,7 +180,11 @@ async def patiently(weather: Weather, ask: Callable[[], Awaitable[_T]], *answers
             except BusError as error:
                 if isinstance(error, final):
                     raise
-                full = isinstance(error, JetStreamError) and error.err_code in _FULL
+                # Nothing fails by an account that may not store more, as by a full disk.
+                full = (
+                    isinstance(error, JetStreamError)
+                    and meaning(error.code, error.err_code, "") is Meaning.FULL
+                )
                 if full or isinstance(error, JetStreamUnavailable):
                     trouble.say(str(error))
                 elif trio.current_time() - said >= _REPEAT:

@@ -9,6 +9,7 @@ between them. When it is due the slots are filled, from what its dependencies re
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import StrEnum
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -19,6 +20,7 @@ from scheduler.limits import Limits
 from scheduler.model import Change
 from scheduler.template import references
 from scheduler.template.cutting import cut_fields
+from scheduler.template.grammar import Lookup
 from scheduler.template.jsonparts import MAX_RENDERED, encode
 from scheduler.template.needs import needed, suggestion
 from scheduler.template.references import PathText, Syntax, Target, Text
@@ -37,11 +39,11 @@ class Templates(StrEnum):
 
 
 class OnUnresolved(StrEnum):
-    """What becomes of a ``$(path)`` that leads to nothing."""
+    """What becomes of a ``$(path)`` that leads to nothing, or to empty text."""
 
     ERROR = "error"
     KEEP = "keep"
-    """It goes out as it stands, as Ernest's scheduler did."""
+    """It goes out as it stands, as Ernest's scheduler did. Otherwise empty text is a value like others."""
 
 
 @frozen
@@ -154,12 +156,13 @@ class Template:
         """
         change = self._change
         type_, provider = change.type, change.provider
+        keep = self._syntax.keep
         parts = [self._runs[0]]
         size = len(parts[0])
         resolver: Resolver | None = None
         for (place, text), run in zip(self._slots, self._runs[1:], strict=True):
             try:
-                chunk = _quick(text, scope)
+                chunk = _quick(text, scope, keep)
                 if chunk is None:
                     if resolver is None:
                         resolver = self._resolver(scope, Work())
@@ -198,34 +201,50 @@ class Template:
                 left until it is due.
         """
         problems: list[Problem] = []
+        if self._slots and (size := sum(map(len, self._runs))) > MAX_RENDERED:
+            message = (
+                f"{size} bytes beside its references; the limit of a rendered component is {MAX_RENDERED}"
+            )
+            problems.append(Problem(self._change.id, message))
         known = _Known(scope, supplied, open_ended=open_ended)
         resolver: Resolver | None = None
         for place, text in self._slots:
             if self._syntax.keep and isinstance(text, PathText):
                 continue
-            judged = True
+            judged, beside = True, False
             for target in text.targets():
-                if target.guarded or target.id is None:
+                if target.guarded:
                     continue
-                if supplied(target.id):
+                if target.id is None:
+                    beside = True
+                elif supplied(target.id):
                     judged = False
-                elif scope.find(target.id) is None:
+                elif scope.find(target.id) is not None:
+                    beside = True
+                else:
                     judged = False
                     if not open_ended:
                         cure = suggestion(target.id, scope.ids()) if suggest else ""
                         problem = Problem(f"{self._change.id}.{place}", f"there is no '{target.id}'{cure}")
                         if problem not in problems:
                             problems.append(problem)
-            if not judged:
+            if not judged and not beside:
                 continue
             if resolver is None:
                 resolver = self._resolver(known, Work(CHECK_WORK) if work is None else work)
-            try:
-                resolver.written(text, place)
-            except (_UnknownError, ExhaustedError):
-                continue
-            except TemplateError as error:
-                problems.append(Problem(f"{self._change.id}.{place}", str(error)))
+            questions: Iterable[Callable[[], object]] = [partial(resolver.written, text, place)]
+            if not judged:
+                # What it comes to is not known; whether the rest of what it names is there may be.
+                questions = _one_by_one(
+                    text, resolver, lambda name: not supplied(name) and scope.find(name) is not None
+                )
+            for question in questions:
+                try:
+                    question()
+                except (_UnknownError, ExhaustedError):
+                    continue
+                except TemplateError as error:
+                    problems.append(Problem(f"{self._change.id}.{place}", str(error)))
         return problems
 
     def needs(self, scope: Scope) -> frozenset[str]:
@@ -268,18 +287,33 @@ def compile_change(
     return template
 
 
+def _one_by_one(
+    text: Text, resolver: Resolver, known: Callable[[str], bool]
+) -> Iterator[Callable[[], object]]:
+    """What a text cannot do without of components that are ``known``, and of the build, each alone."""
+    for target in text.targets():
+        if target.guarded or target.root == "path" or (target.id is None and target.root == "components"):
+            continue
+        if target.id is None:
+            yield partial(resolver.lookup, Lookup(target.root, target.keys))
+        elif known(target.id):
+            yield partial(resolver.lookup, Lookup(target.root, (target.id, *target.keys)))
+
+
 _SHOWN = 200
 _SHORT = 4096
 """Characters up to which text found is surely within every bound."""
 
 
-def _quick(text: Text, scope: Scope) -> bytes | None:
+def _quick(text: Text, scope: Scope, keep: bool) -> bytes | None:
     """The JSON for what is by far the most common: fields of components that are plain text.
 
     None if it is anything else, or if anything at all about it needs a closer look.
     """
     if isinstance(text, PathText):
         value = None if text.id is None else _plain(text.id, text.path, scope)
+        if value == "" and keep:
+            return encode(text.source)
         return None if value is None else encode(value)
     whole = ""
     for part in text.parts:

@@ -84,6 +84,10 @@ FILTERS = frozenset({
 # Names that no template can write: filters are held against the allow-list before these are put in.
 LOOKUP = " lookup"
 CONCAT = " concat"
+WHOLE = " whole"
+"""Of a list, tuple or object that is written: what of it is undefined, should anything be."""
+GIVEN = " given"
+"""A value that must not be undefined."""
 
 
 def parse(source: str) -> Parsed:
@@ -183,9 +187,7 @@ class _Reading:
                     for part in value
                 ]
                 setattr(node, name, parts)
-        if isinstance(node, nodes.Concat):
-            return cast("_Node", _call(CONCAT, nodes.List(node.nodes, lineno=1), []))
-        return node
+        return cast("_Node", _guarded(node))
 
     def admit(self, node: nodes.Node, depth: int) -> None:
         """Count ``node``, or refuse it."""
@@ -238,6 +240,25 @@ class _Reading:
         self.lookups.append(Lookup(base.name, tuple(keys)))
         self.guarded.append(guarded)
         return _call(LOOKUP, nodes.List(computed, lineno=1), [nodes.Const(len(self.lookups) - 1, lineno=1)])
+
+
+def _guarded(node: nodes.Node) -> nodes.Node:
+    """``node``, whose parts are converted, in a form that lets nothing undefined pass unseen."""
+    match node:
+        case nodes.Concat():
+            return _call(CONCAT, nodes.List(node.nodes, lineno=1), [])
+        case nodes.List() | nodes.Tuple() if not all(isinstance(one, nodes.Const) for one in node.items):
+            return _call(WHOLE, node, [])
+        case nodes.Dict() if not all(isinstance(pair.value, nodes.Const) for pair in node.items):
+            return _call(WHOLE, node, [])
+        case nodes.Compare() if any(operand.op in {"in", "notin"} for operand in node.ops):
+            # An empty list compares with nothing.
+            node.expr = _call(GIVEN, node.expr, [])
+        case nodes.Slice():
+            node.start, node.stop, node.step = (
+                None if one is None else _call(GIVEN, one, []) for one in (node.start, node.stop, node.step)
+            )
+    return node
 
 
 def _constant(node: nodes.Node) -> str | int | None:

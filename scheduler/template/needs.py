@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from itertools import islice
 from typing import Any
+from unicodedata import combining, normalize
 
 from scheduler.errors import TemplateError
 from scheduler.template import references
@@ -88,8 +89,44 @@ _CANDIDATES = 500
 
 
 def suggestion(name: str, ids: Iterable[str]) -> str:
-    """``; did you mean 'x'?``, if there is something like it."""
+    """``; did you mean 'x'?``, if there is something like it, with the difference where it cannot be seen."""
+    ids = list(ids)
+    same = _composed_otherwise(name, ids)
+    if same is not None:
+        return f"; did you mean '{same}'? It reads the same, but has {_difference(same, name)}"
     kind = name[:3]
     like = (one for one in ids if abs(len(one) - len(name)) <= 4 and one[:3] == kind)
     found = get_close_matches(name, islice(like, _CANDIDATES), n=1, cutoff=0.75)
     return f"; did you mean '{found[0]}'?" if found else ""
+
+
+def _composed_otherwise(name: str, ids: Iterable[str]) -> str | None:
+    """The id that differs only in how its letters are composed: U+00FC, or u and U+0308."""
+    whole = normalize("NFC", name)
+    plain = name.isascii()
+    for one in ids:
+        if (not plain or not one.isascii()) and normalize("NFC", one) == whole:
+            return one
+    return None
+
+
+def _difference(there: str, here: str) -> str:
+    """The first letter that is composed otherwise in two texts that read the same."""
+    letters = zip(_letters(there), _letters(here), strict=False)
+    one, other = next(((one, other) for one, other in letters if one != other), (there, here))
+    return f"{_points(one)} where this has {_points(other)}"
+
+
+def _points(letter: str) -> str:
+    return " ".join(f"U+{ord(point):04X}" for point in letter)
+
+
+def _letters(text: str) -> list[str]:
+    """``text`` cut apart before each letter: what is only put on a letter stays with it."""
+    letters: list[str] = []
+    for point in text:
+        if letters and combining(point):
+            letters[-1] += point
+        else:
+            letters.append(point)
+    return letters

@@ -7,7 +7,7 @@
     children.#               the length of an array
     friends.#.first          of each element that has it: an array
     friends.#[last="x"].age  the first element for which the comparison holds; == != < <= > >= % as well
-    friends.#[age>40]#.name  all of them: an array; nothing at all if there are none, as in gjson 1.0
+    friends.#[age>40]#.name  of all of them: an array, empty if none has it; nothing at all if there are none
     fri*.?                   the first key that matches and leads to something
 
 A path is text from outside: its length and its parts are bounded, and so is the work of walking it, which the
@@ -17,6 +17,7 @@ A path is text from outside: its length and its parts are bounded, and so is the
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
+from itertools import chain
 from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from scheduler.errors import TemplateError
@@ -235,8 +236,9 @@ class Walker:
             case Mark.EACH:
                 return self._collect(rest, _pairs(value, where)), None
             case Query(every=True):
-                chosen = self._collect(rest, self._select(segment, _pairs(value, where)))
-                return chosen or MISSING, None
+                chosen = self._select(segment, _pairs(value, where))
+                first = next(chosen, None)
+                return (MISSING if first is None else self._collect(rest, chain((first,), chosen))), None
             case Query():
                 for item, place in self._select(segment, _pairs(value, where)):
                     return self.walk(rest, item, place)

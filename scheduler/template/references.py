@@ -23,7 +23,7 @@ class Syntax(NamedTuple):
     expressions: bool = True
     """Whether ``{{ }}`` is special."""
     keep: bool = False
-    """Whether a ``$(path)`` that leads to nothing, or is no path, stays as it stands."""
+    """Whether a ``$(path)`` that leads to nothing or to empty text, or is no path, stays as it stands."""
 
 
 class Reader(sandbox.Reader, Protocol):
@@ -75,11 +75,13 @@ class PathText:
     def value(self, reader: Reader, syntax: Syntax) -> str:
         """The text to put in its place. Raises what `Reader.follow` raises."""
         try:
-            return bounded(gjson_text(reader.follow(self.id, self.path)))
+            text = bounded(gjson_text(reader.follow(self.id, self.path)))
         except Unresolved:
             if syntax.keep:
                 return self.source
             raise
+        # Ernest's mapper finds components by their ids, and an empty one matches everything.
+        return text or (self.source if syntax.keep else text)
 
     def targets(self) -> Iterator[Target]:
         """What it names."""

@@ -16,6 +16,7 @@ from scheduler.template import references
 from scheduler.template.grammar import Lookup
 from scheduler.template.jsonparts import encode, measure
 from scheduler.template.paths import MISSING, AbortedError, Elements, Path, Walker, shown
+from scheduler.template.patterns import Pattern
 from scheduler.template.references import Syntax, Text
 from scheduler.template.sandbox import element
 
@@ -240,6 +241,9 @@ class Resolver(Walker):
             value, place = self.walk(path[1:], self._everything(), None)
         else:
             value, place = self.walk(path, self.scope.build, None)
+            if value is MISSING and isinstance(path[0], Pattern) and path[0].matches("components"):
+                # As if the components stood behind the other fields of the build.
+                value, place = self.walk(path[1:], self._everything(), None)
         value = None if value is MISSING else self._measured(self.whole(value, place))
         if value is None:
             subject = f"'{id}'" if id is not None else "the build"

@@ -7,6 +7,9 @@ filter of this module that looks at the size before it makes it, concatenation a
 reads a build does not run in Jinja2 at all: every chain of attributes and subscripts becomes one `Lookup`,
 which the caller answers with plain JSON.
 
+What is undefined is seen by ``default``, ``is defined`` and ``is undefined`` alone. Jinja2 lets it into lists
+and objects, and takes it for a value in most tests; here it is refused there, with what is missing.
+
 Expressions that differ only in what they look up share one compiled program.
 """
 
@@ -124,6 +127,21 @@ def _joined(context: Context, parts: Iterable[Any], separator: str = "") -> str:
     return bounded(separator.join(texts))
 
 
+def _given(value: Any) -> Any:
+    """``value``, unless it is undefined."""
+    if isinstance(value, jinja2.Undefined):
+        raise Unresolved(_why(value))
+    return value
+
+
+def _whole(value: Any) -> Any:
+    """A list or an object; what of it is undefined, if anything is, so that ``default`` may step in."""
+    for one in value.values() if isinstance(value, dict) else value:
+        if isinstance(one, jinja2.Undefined):
+            return one
+    return value
+
+
 @pass_context
 def _look_up(context: Context, computed: list[object], number: int) -> object:
     """The value of a look-up; undefined, if it leads to nothing, so that ``default`` may step in."""
@@ -164,6 +182,19 @@ def _round(_: Context, value: float, precision: Any = 0, method: Any = "common")
 
 
 @pass_context
+def _sort(
+    context: Context, value: Any, reverse: Any = False, case_sensitive: Any = False, attribute: Any = None
+) -> list[Any]:
+    if attribute is not None:
+        # A single element is compared with nothing.
+        keys_of = filters.make_multi_attrgetter(context.environment, attribute)
+        for one in value:
+            for key in keys_of(one):
+                _given(key)
+    return filters.do_sort(context.environment, value, reverse, case_sensitive, attribute)
+
+
+@pass_context
 def _unique(context: Context, value: Any, *args: Any, **kwargs: Any) -> list[Any]:
     return list(filters.sync_do_unique(context.environment, value, *args, **kwargs))
 
@@ -177,6 +208,11 @@ def _weight(value: object) -> int:
 
 def _counted(function: Callable[..., Any], context: Context, value: Any, *args: Any, **kwargs: Any) -> Any:
     """Run a filter, having paid for the size of what it works on."""
+    if function is not filters.do_default:
+        _given(value)
+        if args or kwargs:
+            for one in (*args, *kwargs.values()):
+                _given(one)
     reader: Reader = context["reader"]
     reader.spend(_weight(value))
     if getattr(function, "jinja_pass_arg", None) is not None:
@@ -211,10 +247,21 @@ _FILTERS: Mapping[str, Callable[..., Any]] = {
     "capitalize": filters.do_capitalize,
     "abs": abs,
     "round": _round,
-    "sort": _in_environment(filters.do_sort),
+    "sort": _sort,
     "unique": _unique,
 }
 assert frozenset(_FILTERS) == grammar.FILTERS
+
+
+def _strict(name: str, test: Any) -> Any:
+    """A test that refuses what is undefined, unless that is what it asks."""
+    if name in {"defined", "undefined"}:
+        return test
+
+    def strict(*values: Any) -> Any:
+        return test(*map(_given, values))
+
+    return strict
 
 
 class _Environment(ImmutableSandboxedEnvironment):
@@ -227,8 +274,9 @@ class _Environment(ImmutableSandboxedEnvironment):
 
     def getitem(self, obj: Any, argument: Any) -> Any:
         """A field of an object or an element of an array, and never what Python has under that name."""
-        if isinstance(obj, jinja2.Undefined):
-            return obj
+        for one in (obj, argument):
+            if isinstance(one, jinja2.Undefined):
+                return one
         found = element(obj, argument)
         return self.undefined(hint=f"there is no {argument!r:.80}") if found is None else found
 
@@ -254,8 +302,13 @@ def _make_environment() -> _Environment:
     # Not optimized: the optimizer would evaluate constant parts, and that while compiling.
     environment = _Environment(undefined=jinja2.StrictUndefined, loader=None, optimized=False, cache_size=0)
     environment.globals.clear()
-    environment.tests = {name: test for name, test in TESTS.items() if name in grammar.TESTS}
-    environment.filters = {grammar.LOOKUP: _look_up, grammar.CONCAT: _concatenate}
+    environment.tests = {name: _strict(name, TESTS[name]) for name in grammar.TESTS}
+    environment.filters = {
+        grammar.LOOKUP: _look_up,
+        grammar.CONCAT: _concatenate,
+        grammar.WHOLE: _whole,
+        grammar.GIVEN: _given,
+    }
     for name, function in _FILTERS.items():
         environment.filters[name] = pass_context(partial(_counted, function))
     return environment

@@ -125,7 +125,8 @@ def replies_to(message: Msg, component: JSON) -> list[JSON]:
     """What a request gets: by the number of its attempt, where the component says so."""
     behaviour = component.get("behaviour", {})
     if "attempts" in behaviour:
-        number = int((message.headers or {})["Nats-Msg-Id"].rpartition("/")[2])
+        # Behind the number stands the mark of the build's acceptance.
+        number = int((message.headers or {})["Nats-Msg-Id"].split("/")[-2])
         replies: list[JSON] = behaviour["attempts"][min(number, len(behaviour["attempts"])) - 1]
         return replies
     return list(behaviour.get("replies", [{}]))

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from importlib import resources
 from typing import Any
 
@@ -116,7 +117,11 @@ def test_a_request_names_its_attempt_and_where_to_reply(site: Site) -> None:
     (request,) = site.connectors.requests(document["id"])
     assert request["subject"] == "vpc.create.aws"
     assert request["inbox"].startswith("scheduler.reply.")
-    assert request["headers"] == {"Nats-Msg-Id": f"{document['id']}/vpc::%C3%BC 1/1"}
+    name = f"{document['id']}/vpc::%C3%BC 1"
+    identity, key = request["headers"]["Nats-Msg-Id"], request["headers"]["Scheduler-Component-Key"]
+    mark = key.removeprefix(f"{name}/")
+    assert re.fullmatch("[0-9a-f]{16}", mark)
+    assert identity == f"{name}/1/{mark}"
 
 
 def test_every_action_changes_what_exists_as_it_should(site: Site) -> None:

@@ -62,7 +62,8 @@ class Desk:
 
     def attempts(self, build: JSON, component: str) -> list[str]:
         return [
-            one["headers"]["Nats-Msg-Id"]
+            # Without the mark of the build's acceptance.
+            one["headers"]["Nats-Msg-Id"].rpartition("/")[0]
             for one in self.connectors.requests(build["id"])
             if one["id"] == component
         ]

@@ -5,12 +5,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from signal import SIGTERM
 from typing import Any
 
 import pytest
 from brokers import nats_server
+from transcript import EXPECTED, FOLDER, Line, check, read, word_for
 
 from integration.builds import build, chain, component, failing, held, silent
 from integration.conftest import World
@@ -148,6 +150,40 @@ def test_the_exact_requests_of_a_small_build(ernest: Ernest) -> None:
     running = next(body for _, body in requests if body.get("_component_id") == "vm::1")
     assert running["ref"] == '$(components.#[_component_id="vpc::1"].out)', "the change keeps its template"
     scheduler.end()
+
+
+def test_builds_of_the_mapper_as_the_protocol_says(ernest: Ernest) -> None:
+    """What store, connectors and submitter see is what the transcripts say, message for message."""
+    scheduler = ernest.scheduler()
+    client = ernest.submitter.client
+    played = 0
+    for path in sorted(FOLDER.glob("*.txt")):
+        lines = list(read(path))
+        if {line.word for line in lines} - EXPECTED - {"in", "reply"}:
+            continue  # what takes hours, or a store that fails
+        if any(".aws" in line.subject for line in lines):
+            continue  # there is a connector for those here
+        played += 1
+        heard, told = client.listen(">"), 0
+        for expected, group in groupby(lines, key=lambda line: line.word in EXPECTED):
+            part = list(group)
+            if not expected:
+                for line in part:
+                    client.publish(line.subject, line.body)
+                continue
+            messages = heard.count(told + len(part), _is_told)[told:]
+            told += len(part)
+            found = [Line(0, word_for(one.subject), one.subject, one.json) for one in messages]
+            check(found, part, f"{path.name}, line {part[0].number}")
+        client.flush()
+        assert len([one for one in heard if _is_told(one)]) == told, path.name
+    assert played >= 40
+    scheduler.end()
+
+
+def _is_told(message: Message) -> bool:
+    """Whether a message is one of those that a transcript tells."""
+    return bool(word_for(message.subject))
 
 
 def test_a_failure_is_persisted_and_reported(ernest: Ernest) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -171,6 +172,70 @@ def test_a_large_build_takes_an_uploader(guarded: Guarded, tmp_path: Path) -> No
     refused = guarded.command("submitter", "run", str(path))
     assert refused.code == 1
     assert "over the broker's limit" in refused.errors
+    assert "may not put larger ones into the object store" in refused.errors
+
+
+@pytest.mark.parametrize(
+    ("user", "arguments", "may_not"),
+    [
+        (
+            "submitter",
+            ("pause", "finished"),
+            "pause builds: the broker refused to publish on scheduler.build.pause",
+        ),
+        (
+            "submitter",
+            ("cancel", "finished"),
+            "cancel builds: the broker refused to publish on scheduler.build.cancel",
+        ),
+        ("connector", ("list",), "list builds: the broker refused to publish on scheduler.build.list"),
+        ("connector", ("watch", "b"), "look at builds: the broker refused to publish on scheduler.build.get"),
+        (
+            "connector",
+            ("run", "FILE"),
+            "follow builds: the broker refused to subscribe to scheduler.event.small",
+        ),
+        (
+            "scheduler",
+            ("run", "FILE"),
+            "follow builds: the broker refused to subscribe to scheduler.event.small",
+        ),
+    ],
+)
+def test_what_a_user_may_not_is_said_at_once(
+    shared: Guarded, tmp_path: Path, user: str, arguments: tuple[str, ...], may_not: str
+) -> None:
+    """As one line, without waiting for an answer that cannot come."""
+    path = tmp_path / "small.json"
+    path.write_text(json.dumps(build(component("vpc::1"), id="small")))
+    given = [str(path) if one == "FILE" else one for one in arguments]
+    prefix = {"SCHEDULER_INBOX_PREFIX": f"_INBOX.{user}"}
+    began = time.monotonic()
+    command = shared.command(user, *given, **prefix)
+    assert time.monotonic() - began < 9
+    assert command.code == 1
+    assert command.errors == f"scheduler: this user may not {may_not}"
+
+
+def test_a_connector_is_told_what_it_may_not(shared: Guarded) -> None:
+    """Simulated connectors for all providers take more than one connector's permissions."""
+    command = shared.command("connector", "simulate", SCHEDULER_INBOX_PREFIX="_INBOX.connector")
+    assert command.code == 1
+    assert command.errors.startswith("scheduler: the broker refused to subscribe to *.create.*: allow it")
+    assert len(command.errors.splitlines()) == 1
+
+
+def test_a_scheduler_says_what_it_lacks(guarded: Guarded) -> None:
+    """At once, and what would mend it."""
+    guarded.server.text = guarded.server.text.replace('"scheduler.log.*", ', "")
+    guarded.server.restart()
+    scheduler = guarded.scheduler()
+    client = guarded.client("submitter")
+    client.publish("build.create", json.dumps(build(component("vpc::1"), id="lacking")).encode())
+    said = scheduler.await_log("the broker refuses a message", subject="scheduler.log.lacking")
+    assert "scheduler permissions" in said["cure"]
+    said = scheduler.await_log("builds are suspended: nothing can be committed")
+    assert "refused to publish on scheduler.log.lacking" in said["reason"]
 
 
 def test_commands_do_with_it(guarded: Guarded, tmp_path: Path) -> None:

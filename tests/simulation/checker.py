@@ -29,13 +29,14 @@ from scheduler.events import (
     Unpaused,
     Withdrawn,
 )
+from scheduler.jetstream.streams import SENTINEL
 from scheduler.records import Elsewhere, Position, Status, decode_record
 from simulation.gauges import Gauges
 from simulation.knowledge import Attempt, Build, Component, Reply
 from simulation.ordering import Ordering
 from simulation.replies import Replies
 from simulation.rulebook import Rulebook
-from simulation.scenario import Scenario, dependencies
+from simulation.scenario import Scenario, dependencies, subject_of
 from simulation.times import Times
 from simulation.trace import Step
 
@@ -87,6 +88,11 @@ class Checker:
             "read back": self._read_back,
             "report left": self._report_left,
             "report arrived": self._report_arrived,
+            "stream removed": self._stream_removed,
+            "log removed": self._log_removed,
+            "log restored": self._log_restored,
+            "log purged": self._log_purged,
+            "end": self._end_of_the_run,
             "answers": self._answers,
             "remembers": self._remembers,
             "submits": lambda step: self._times.submitted(step.build, step.time),
@@ -110,6 +116,9 @@ class Checker:
             "ends": self._interrupted,
         }
         self._now = 0.0
+        self._log_gone = False
+        self._log_back_at = -1e9
+        self._ended_at = float("inf")
 
     def _wrong(self, text: str) -> None:
         self.problems.append(f"{self._now:.4f} {text}")
@@ -118,6 +127,8 @@ class Checker:
         """All that is wrong, each with the time at which it shows."""
         for step in steps:
             self._now = step.time
+            if self._is_about_a_purged_build(step):
+                continue
             rule = self._rules.get(step.kind)
             if rule is not None:
                 rule(step)
@@ -130,7 +141,7 @@ class Checker:
     def _kept(self, step: Step) -> None:
         subject, sequence, data, headers = step.detail
         match step.who:
-            case "SCHEDULER_LOG":
+            case "SCHEDULER_LOG" if subject != SENTINEL:
                 self._record(subject.rpartition(".")[2], data, dict(headers))
             case "SCHEDULER_REPLIES":
                 self._captured(subject, sequence, data)
@@ -612,7 +623,7 @@ class Checker:
         if identity != run.report_id:
             self._wrong(f"G6 {step.build}: the report is published as {identity!r}, not {run.report_id!r}")
         suffix = "error" if json.loads(data).get("error") else "done"
-        if subject != f"{build.document['action']}.{suffix}":
+        if subject != f"{subject_of(build.document)}.{suffix}":
             self._wrong(f"G6 {step.build}: the report is published on {subject}")
         if build.knows(step.who, run.reported_at):
             self._wrong(f"G6 {step.build}: the report is published again, although that was noted")
@@ -641,10 +652,61 @@ class Checker:
         if code in {"running", "finished"} and (accepted is None or other is altered):
             self._wrong(f"G1 {step.build}: refused as {code}, and its content is the one in the log")
 
+    # What vanishes.
+
+    def _stream_removed(self, step: Step) -> None:
+        if step.who == "SCHEDULER_REPORTS":
+            # What was stored is gone; it may have been published, and is made again where that is not noted.
+            for build in self._builds.values():
+                for run in build.runs.values():
+                    if not run.reported_at:
+                        run.report, run.report_id = None, ""
+
+    def _log_removed(self, _: Step) -> None:
+        self._log_gone = True
+
+    def _log_restored(self, _: Step) -> None:
+        self._log_gone = False
+        self._log_back_at = self._now
+
+    def _log_purged(self, step: Step) -> None:
+        self._builds[step.build].purged_at = self._now
+
+    def _is_about_a_purged_build(self, step: Step) -> bool:
+        """From the purge of its log on only one thing is looked at of a build: that it is reported."""
+        name = step.build
+        if step.kind == "kept" and step.who in {"SCHEDULER_LOG", "SCHEDULER_REPORTS"}:
+            name = step.detail[0].split(".")[2]
+        build = self._builds.get(name)
+        if build is None or build.purged_at is None or step.kind == "log purged":
+            return False
+        if step.kind == "report arrived":
+            build.reported_as_failed += step.detail[0].endswith(".error")
+        return True
+
+    def _end_of_the_run(self, step: Step) -> None:
+        self._ended_at = step.time
+
+    def _purged_at_the_end(self, name: str, build: Build) -> None:
+        """Whoever had it, and is there still, has reported it, or had before."""
+        holder = build.instances[-1]
+        gone = any(
+            time < self._ended_at and kind in {"killed", "ends"}
+            for time, kind in self._interruptions.get(holder, ())
+        )
+        before = build.run(build.last_run).published
+        if not gone and not before and not build.reported_as_failed:
+            self._wrong(f"G1 {name}: its log was purged, {holder} had it, and there is no report")
+
     def _fails(self, step: Step) -> None:
+        if "LogMissing" in step.detail and (self._log_gone or self._now < self._log_back_at + _LONG_ENOUGH):
+            return
         self._wrong(f"{step.who} fails: {step.detail}")
 
     def _at_the_end(self, name: str, build: Build, *, stuck: bool) -> None:
+        if build.purged_at is not None:
+            self._purged_at_the_end(name, build)
+            return
         if build.history.accepted is None:
             if stuck:
                 self._wrong(f"G1 {name}: it is never accepted")

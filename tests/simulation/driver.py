@@ -4,6 +4,8 @@ import json
 import random
 import sys
 import traceback
+from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import Any, TypeAlias
@@ -15,6 +17,7 @@ from fake_jetstream import Kept, Later, Stream
 import scheduler.process
 from scheduler.config import Settings, parse_resend, parse_retry_rules, parse_rules
 from scheduler.errors import NoResponders
+from scheduler.jetstream.streams import SENTINEL
 from scheduler.stores.jetstream import JetStreamStore
 from simulation import determinism
 from simulation.clocks import Clocks
@@ -24,7 +27,7 @@ from simulation.memory import Memory
 from simulation.network import SimBus
 from simulation.operators import Operator
 from simulation.processes import WHO, Process
-from simulation.scenario import Scenario, Submission, imagine
+from simulation.scenario import Scenario, Submission, imagine, subject_of
 from simulation.trace import Trace
 from simulation.world import World
 
@@ -70,6 +73,14 @@ class Driver:
         self.client = SimBus(self.world, "client")
         self.operator = Operator(self)
         self.over: set[str] = set()
+        self.purged: set[str] = set()
+        """Builds whose logs were purged by hand."""
+        self.handing_in = Counter(
+            scenario.builds[submission.build]["id"] for submission in scenario.submissions
+        )
+        """How many submissions of each build have no answer yet."""
+        self.on_heal: list[Callable[[], None]] = []
+        """What ends, with all faults, at the latest then."""
         self.stuck = False
         """Whether the run did not come to its end."""
         self._nursery: trio.Nursery | None = None
@@ -124,7 +135,11 @@ class Driver:
                 await self._progress.wait()
 
     def _is_over(self) -> bool:
-        if self._submitting or self.operator.pending or len(self.over) < len(self.scenario.builds):
+        names = {build["id"] for build in self.scenario.builds}
+        if self._submitting or self.operator.pending or names - self.over - self.purged:
+            return False
+        # Whoever holds a build whose log is gone is about to report it.
+        if any(process.holds(build) for process in self.living() for build in self.purged):
             return False
         # What was asked before may still come, and begin a new run.
         reopens = any(order.verb in {"retry", "skip"} for order in self.scenario.operating.orders)
@@ -132,7 +147,7 @@ class Driver:
 
     def _kept(self, stream: Stream, kept: Kept) -> None:
         self.world.kept(stream, kept)
-        if stream.name != LOG:
+        if stream.name != LOG or kept.subject == SENTINEL:
             return
         build = kept.subject.rpartition(".")[2]
         if any(word in kept.data for word in _FAILURES):
@@ -184,7 +199,7 @@ class Driver:
         while True:
             answer: JSON = {}
             with trio.move_on_after(_ASK_AGAIN_AFTER + self.rng.random()), suppress(NoResponders):
-                message = await self.client.request(build["action"].replace("patch", "create"), data)
+                message = await self.client.request(subject_of(build), data)
                 answer = json.loads(message.data)
                 code = answer.get("error", {}).get("code", "")
                 detail = (answer["status"], code, submission.altered)
@@ -193,6 +208,7 @@ class Driver:
                 break
             await trio.sleep(self.rng.uniform(0.1, 1.0))
         self._submitting -= 1
+        self.handing_in[build["id"]] -= 1
         self._progress.set()
 
 

@@ -9,6 +9,7 @@ from fake_jetstream import NO_ROOM, UNAVAILABLE
 from scheduler.jetstream.streams import REPLIES
 from simulation.processes import Process
 from simulation.scenario import MOMENTS, Fault
+from simulation.vanishing import VANISHING
 
 if TYPE_CHECKING:
     from simulation.driver import Driver
@@ -28,7 +29,10 @@ class Faults:
         self._trace.add("fault begins", detail=(fault.kind, round(fault.seconds, 3), fault.number))
         name = f"_{fault.kind.replace(' ', '_')}"
         until = min(fault.seconds, max(0.01, self._driver.scenario.heals_at - trio.current_time()))
-        await getattr(self, name)(fault, until)
+        if fault.kind in VANISHING:
+            await VANISHING[fault.kind](self._driver, fault, until)
+        else:
+            await getattr(self, name)(fault, until)
 
     def heal(self) -> None:
         """End whatever still goes on; from now on all is well."""
@@ -43,6 +47,8 @@ class Faults:
         broker.jetstream.refusal = None
         broker.jetstream.no_room = False
         broker.slow_disk = 0.0
+        for job in self._driver.on_heal:
+            job()
         self._trace.add("healed")
         self._driver.start_another()
 

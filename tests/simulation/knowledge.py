@@ -115,6 +115,10 @@ class Build:
     """Of each process: the number of the record that it wanted to append last."""
     fenced: set[str] = field(factory=set)
     runs: dict[int, Run] = field(factory=dict)
+    purged_at: float | None = None
+    """When its log was purged by hand, if it was: from then on only a report is expected of it."""
+    reported_as_failed: int = 0
+    """How many reports said after that that it failed."""
 
     def run(self, number: int) -> Run:
         """What is known of a run."""

@@ -13,6 +13,7 @@ from unittest import mock
 import trio
 from attrs import evolve
 
+import scheduler.stores.log
 from scheduler.build import Walk
 from scheduler.build.frontier import Frontier
 from scheduler.bus import Bus
@@ -20,7 +21,7 @@ from scheduler.captured import Captured
 from scheduler.clock import BuildClock
 from scheduler.config import Settings
 from scheduler.connector import Connectors
-from scheduler.errors import BusError, TemplateError, WrongLastSequence
+from scheduler.errors import BusError, Fenced, TemplateError, WrongLastSequence
 from scheduler.events import Accepted, Cancelled, Event, Paused, Sent, Settled, Supplied, Withdrawn
 from scheduler.history import History
 from scheduler.jetstream.api import Ack, JetStream
@@ -37,6 +38,7 @@ from scheduler.rules import Retry
 from scheduler.slots import Slots
 from scheduler.stores import Departure
 from scheduler.stores.jetstream import JetStreamStore
+from scheduler.stores.keeper import Keeper
 from scheduler.stores.log import BuildLog
 from scheduler.timers import Timers
 
@@ -285,7 +287,7 @@ class _HastyBus:
 
     def publish(self, subject: str, data: bytes, **options: Any) -> SimpleNamespace:
         self._bus.publish(subject, data, **options)
-        return SimpleNamespace(generation=self._bus.generation)
+        return SimpleNamespace(generation=self._bus.generation, refused=None)
 
     async def flush(self) -> None:
         await trio.lowlevel.checkpoint()
@@ -322,7 +324,7 @@ def _one_id_for_all_attempts() -> list[Patch]:
 
     def same(plan: Plan, vertex: int, change: Any) -> Request:
         request = make(plan, vertex, change)
-        attempt = f"{request.build}/{request.component}/1"
+        attempt = f"{request.build}/{request.component}/1{request.mark}"
         return evolve(request, attempt=attempt, started=evolve(request.started, attempt=attempt))
 
     return [(Plan, "_request", same)]
@@ -522,6 +524,20 @@ def _slots_before_dependents() -> list[Patch]:
     return [(Walk, "_land", hasty)]
 
 
+def _purged_logs_are_taken_for_anothers() -> list[Patch]:
+    """Who finds the log of a build gone takes that for another process's work, and forgets the build."""
+    return [(scheduler.stores.log, "LogRemoved", Fenced)]
+
+
+def _streams_that_are_not_made_again() -> list[Patch]:
+    """A stream that was removed stays so."""
+
+    async def make(*_: object) -> None:
+        await trio.lowlevel.checkpoint()
+
+    return [(Keeper, "_make", make)]
+
+
 _MAKERS: tuple[Callable[[], list[Patch]], ...] = (
     _no_write_ahead,
     _accepted_too_early,
@@ -564,6 +580,8 @@ _MAKERS: tuple[Callable[[], list[Patch]], ...] = (
     _a_cycle_in_each_build,
     _siblings_in_any_order,
     _slots_before_dependents,
+    _purged_logs_are_taken_for_anothers,
+    _streams_that_are_not_made_again,
 )
 MUTANTS: Mapping[str, Callable[[], list[Patch]]] = {
     maker.__name__.strip("_").replace("_", " "): maker for maker in _MAKERS

@@ -66,6 +66,10 @@ class Process:
             self.listener.die(keep=0)
             self.scope.cancel()
 
+    def holds(self, build: str) -> bool:
+        """Whether it has a build, or is about to."""
+        return self.service is not None and self.service._supervisor.holds(build)
+
     @property
     def alive(self) -> bool:
         """Whether it is there."""

@@ -10,6 +10,7 @@ from simulation.clocks import Disorder, disorder
 from simulation.cluster import HARMLESS, Cluster, cluster
 from simulation.connectors import PROVIDERS, TYPES, Manners
 from simulation.operating import Operating, operate, spoil
+from simulation.vanishing import vanish
 
 JSON: TypeAlias = dict[str, Any]
 
@@ -139,6 +140,7 @@ def imagine(seed: int) -> Scenario:
     for number, strike in enumerate(operating.strikes):
         which = (seed + number) * 3
         faults.append(Fault(strike.at, strike.kind, strike.seconds, which, strike.moment))
+    faults += [Fault(one.at, one.kind, one.seconds, one.number) for one in vanish(seed, heals_at)]
     first = min(begin.values())
     faults += [
         Fault(max(0.0, aim.at), aim.kind, aim.seconds, aim.number, aim.moment)
@@ -224,6 +226,11 @@ def _connect(rng: random.Random, source: JSON, destination: JSON, edges: list[JS
         destination[f"from-{theirs}"] = form
     else:
         edges.append({"source": theirs, "destination": mine, "length": 1})
+
+
+def subject_of(build: JSON) -> str:
+    """What a build is submitted and reported on; some say another action themselves."""
+    return str(build["action"]).replace("patch", "create")
 
 
 def dependencies(build: JSON) -> dict[str, set[str]]:

@@ -14,15 +14,19 @@ from scheduler.events import (
     Started,
     Unpaused,
 )
+from scheduler.jetstream.streams import SENTINEL
 from scheduler.records import Record, decode_record
 from simulation.driver import simulate
 from simulation.judging import DEFAULT, chosen
 from simulation.scenario import FAULTS
 from simulation.trace import Step
+from simulation.vanishing import VANISHING
 
 WANTED = (
     *sorted({*FAULTS, "clock", "server"}),
+    *VANISHING,
     *("server gone", "progress left", "reply arrived"),
+    *("log purged", "stream removed", "log removed", "log restored"),
     *("Withdrawn", "Suspended", "Resumed", "Sent", "Loading", "Released", "Finished", "Reported"),
     *("killed", "lost", "dies", "replies lost", "request unheard", "report left"),
     *("several events in a record", "taken up a second time", "late success kept", "fenced"),
@@ -67,7 +71,7 @@ def _of_a_log(record: Record) -> Counter[str]:
         if isinstance(event, Retrying):
             met["tried again after a time-out"] += event.error.startswith("timed out")
             met["tried again after a while"] += "cannot, for" in event.error
-            met["a third attempt"] += int(event.attempt.rpartition("/")[2]) > 1
+            met["a third attempt"] += int(event.attempt.split("/")[-2]) > 1
         if isinstance(event, Retried):
             met["a second run"] += event.run == 2
             met["a third run"] += event.run == 3
@@ -97,7 +101,7 @@ class _Follower:
         match step.kind:
             case "fault begins":
                 met[step.detail[0]] += 1
-            case "kept" if step.who == "SCHEDULER_LOG":
+            case "kept" if step.who == "SCHEDULER_LOG" and step.detail[0] != SENTINEL:
                 self._record(step.detail[0].rpartition(".")[2], decode_record(step.detail[2]))
             case "read back":
                 met["read back another's record"] += not step.detail.startswith(f"{step.who}-")

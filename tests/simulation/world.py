@@ -12,6 +12,7 @@ from fake_jetstream import FakeJetStream, Kept, Later, Stream
 from scheduler.bus import Message
 from scheduler.bus.subjects import matches
 from scheduler.jetstream.rivals import PROBE_SUBJECT
+from scheduler.jetstream.streams import SENTINEL
 from simulation.network import Item, Lane, Link, SimBus
 from simulation.trace import Trace
 
@@ -309,8 +310,8 @@ class World:
 
     def _note(self, kind: str, who: str, message: Published) -> None:
         subject = message.subject
-        if subject == PROBE_SUBJECT:
-            return  # it is stored nowhere, and of no build
+        if subject in {PROBE_SUBJECT, SENTINEL}:
+            return  # of no build
         if message.reply.startswith("scheduler.reply."):
             body = json.loads(message.data)
             identity = (message.headers or {}).get("Nats-Msg-Id", "")
@@ -339,7 +340,7 @@ class World:
         """A message is handed to a process."""
         if message.data.startswith(_READ_BACK):
             kept = json.loads(message.data).get("message", {})
-            if kept.get("subject", "").startswith("scheduler.log."):
+            if kept.get("subject", "").startswith("scheduler.log.") and kept["subject"] != SENTINEL:
                 head = base64.b64decode(kept.get("hdrs", "")).decode()
                 record = head.partition("Scheduler-Record: ")[2].partition("\r\n")[0]
                 self.trace.add("read back", who, kept["subject"][len("scheduler.log.") :], detail=record)

@@ -9,6 +9,7 @@ from clusters import ask, hub_and_leaf
 
 from integration.builds import build, component, held
 from integration.harness import Client, Connectors, Scheduler, Submitter
+from scheduler.jetstream.rivals import PROBE_SUBJECT
 
 pytestmark = pytest.mark.integration
 
@@ -75,7 +76,8 @@ def test_nobody_starts_while_two_answer(stack: ExitStack, start: Start, domains:
     """With streams in both, doctor and service say so, whether or not the domains have names."""
     hub, leaf = stack.enter_context(hub_and_leaf(hub_domain=domains[0], leaf_domain=domains[1]))
     start(hub).end()
-    assert ask(hub.url, "$JS.API.STREAM.INFO.SCHEDULER_LOG")["state"]["messages"] == 0
+    left = ask(hub.url, "$JS.API.STREAM.INFO.SCHEDULER_LOG", {"subjects_filter": PROBE_SUBJECT})
+    assert "subjects" not in left["state"]
     make_a_copy(leaf)
     service = start(hub, ready=False)
     assert service.code == 1

@@ -129,7 +129,8 @@ def test_what_may_have_left_is_sent_again_with_always(start_scene: SceneFactory)
     scene.submitter.done(awaited)
     scene.settle()
     first, second = scene.recorder.requests("again", "vpc::1")
-    assert first["attempt"] == second["attempt"] == "again/vpc::1/1"
+    assert first["attempt"] == second["attempt"]
+    assert first["attempt"].startswith("again/vpc::1/1/")
     assert len(scene.recorder.requests("awaited", "net::1")) == 1
     scene.env["SCHEDULER_RESEND"] = "always"
     scene.check()

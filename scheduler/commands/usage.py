@@ -1,0 +1,138 @@
+"""The command line in words: flags that stand before the command, and those that there are not."""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from textwrap import shorten
+from typing import TYPE_CHECKING, Any, Final, get_args
+
+import attrs
+
+from scheduler.commands.flags import GROUPS
+from scheduler.config import flag_of
+from scheduler.text import printable
+
+if TYPE_CHECKING:
+    from cyclopts import App
+
+_SHOWN: Final = 80
+"""Characters of what was typed that a message repeats."""
+_END: Final = "\n"
+
+
+def command_first(tokens: Sequence[str], commands: Collection[str]) -> tuple[list[str], str | None]:
+    """The tokens with the command in front of the flags that stand before it.
+
+    Args:
+        tokens: what was typed.
+        commands: the names of the commands.
+
+    Returns:
+        The tokens; and what stands in the command's place although it is none.
+    """
+    if not tokens or not tokens[0].startswith("-"):
+        return list(tokens), tokens[0] if tokens and tokens[0] not in commands else None
+    # Where no command follows, these are flags of `serve`.
+    other: str | None = None
+    for at, token in _bare(tokens):
+        if token in commands:
+            return [token, *tokens[:at], *tokens[at + 1 :]], None
+        other = other or token
+    return list(tokens), other
+
+
+def _bare(tokens: Sequence[str]) -> Iterator[tuple[int, str]]:
+    """What among ``tokens`` is neither a flag nor the value of one of ours."""
+    with_value = {
+        flag_of(field.name)
+        for group in GROUPS
+        for field in attrs.fields(group)
+        if (get_args(field.type) or (field.type,))[0] is not bool
+    }
+    value = False
+    for at, word in enumerate(tokens):
+        if word == "--":
+            return
+        if value:
+            value = False
+        elif word.startswith("-"):
+            value = word in with_value
+        else:
+            yield at, word
+
+
+def explain(
+    app: "App", tokens: Sequence[str], other: str | None, error: Exception, commands: Collection[str]
+) -> str:
+    """Why the command line makes no sense, on one line.
+
+    Args:
+        app: the commands.
+        tokens: what was typed, the command first.
+        other: what stands in the command's place although it is none.
+        error: what cyclopts says.
+        commands: the names of the commands.
+    """
+    if other is not None and other == tokens[0]:
+        return unknown_command(other, commands)
+    command = tokens[0] if tokens[0] in commands else "serve"
+    call = f"scheduler {command}"
+    arguments = app[command].assemble_argument_collection()
+    known = {name for argument in arguments for name in argument.names if name.startswith("-")}
+    for token in tokens[1 if tokens[0] in commands else 0 :]:
+        name = token.partition("=")[0]
+        if name in {"-", "--"} or not name.startswith("-") or name in known:
+            continue
+        cure = suggestion(name, known)
+        return f"`{call}` has no flag {printable(name, _SHOWN)}{cure or '.'} See {call} --help"
+    if other is not None:
+        # Behind a flag that there is not it would be the value.
+        return unknown_command(other, commands)
+    unused = getattr(error, "unused_tokens", None)
+    if unused:
+        takes = [argument.name for argument in arguments if argument.names and argument.name.isupper()]
+        only = f"takes {' and '.join(takes)}" if takes else "takes flags only"
+        return (
+            f"`{call}` {only}, and {printable(str(unused[0]), _SHOWN)!r} is one too many. See {call} --help"
+        )
+    return f"{' '.join(str(error).split())} See {call} --help."
+
+
+def unknown_command(name: str, commands: Collection[str]) -> str:
+    """That there is no such command, and which there are."""
+    cure = suggestion(name, commands)
+    intro = f"{cure} The" if cure else ": the"
+    return f"there is no command {printable(name, _SHOWN)!r}{intro} commands are {', '.join(commands)}"
+
+
+def suggestion(name: str, known: Collection[str]) -> str:
+    """``: did you mean x?``, if there is something like it."""
+    words = {one.lstrip("-"): one for one in sorted(known)}
+    found = get_close_matches(name.lstrip("-"), words, n=1, cutoff=0.7)
+    return f": did you mean {words[found[0]]}?" if found else ""
+
+
+def overview(helps: Mapping[str, Any], version: str) -> str:
+    """What there is to be done, for somebody who typed nothing but our name.
+
+    Args:
+        helps: the commands, with their help.
+        version: ours.
+    """
+    lines = [
+        f"scheduler {version}: runs builds, dependency graphs of infrastructure.",
+        "",
+        "  scheduler serve              take builds from the broker at --nats-url",
+        "  scheduler serve --embedded   the same, with a broker of its own",
+        "",
+        "At a terminal `scheduler` alone prints this; anywhere else it serves.",
+        "",
+        "Commands",
+        *(
+            f"  {name:12} {shorten(text.partition(_END)[0], 63, placeholder=' ...')}"
+            for name, text in helps.items()
+        ),
+        "",
+        "scheduler COMMAND --help shows the flags of one; each is a variable too.",
+        "",
+    ]
+    return "\n".join(lines)

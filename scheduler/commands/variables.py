@@ -1,0 +1,43 @@
+"""Variables of the environment that are nearly one of ours: nobody hears what they say."""
+
+import re
+from collections.abc import Iterable
+from typing import Final
+
+import attrs
+
+from scheduler.commands.flags import GROUPS
+from scheduler.config import SERVER_VARIABLES, variables_of
+from scheduler.nearly import nearly
+
+_PREFIX: Final = "SCHEDULER_"
+_KUBERNETES: Final = re.compile(r"SCHEDULER_(?:[A-Z0-9_]+_)?(?:PORT(?:_.*)?|SERVICE_(?:HOST|PORT(?:_.*)?))")
+"""What Kubernetes sets for each service whose name begins with ours."""
+_OF_COMMANDS: Final = ("action", "json", "simulate", "connectors", "durations", "example", "components")
+"""Flags of single commands."""
+
+
+def our_variables() -> frozenset[str]:
+    """Every variable that a command listens to."""
+    names = [field.name for group in GROUPS for field in attrs.fields(group)]
+    return frozenset(variable for name in (*names, *_OF_COMMANDS) for variable in variables_of(name))
+
+
+def misspelt_variables(environment: Iterable[str]) -> list[str]:
+    """What is to be said of each variable that is nearly one of ours; values are not looked at.
+
+    Args:
+        environment: the names of all variables.
+    """
+    ours = our_variables()
+    words = {name.removeprefix(_PREFIX): name for name in ours}
+    found = []
+    for name in sorted(environment):
+        if not name.startswith(_PREFIX) or name in ours or _KUBERNETES.fullmatch(name):
+            continue
+        word = name.removeprefix(_PREFIX)
+        # `SCHEDULER_NATS_URL` is another spelling, too.
+        meant = word if word in SERVER_VARIABLES else nearly(word, words)
+        if meant is not None:
+            found.append(f"{name} is none of our variables; did you mean {words[meant]}?")
+    return found

@@ -1,0 +1,48 @@
+"""Names that are nearly one of ours: a typing mistake, another spelling, one and many."""
+
+from collections.abc import Iterable
+from typing import Final
+
+_LONG: Final = 9
+"""Letters from which a name may differ in two of them; a shorter one in one, and in none below four."""
+_SHORT: Final = 4
+
+
+def nearly(name: str, ours: Iterable[str]) -> str | None:
+    """The one of ``ours`` that ``name`` was probably meant to be; None if it is one of them, or like none.
+
+    Capitals, hyphens, underscores and the ending of a plural make no difference: ``_retries`` is ``_retry``,
+    ``on-error`` is ``on_error``. Otherwise a letter or two may be wrong, missing, too many or swapped.
+    """
+    ours = list(ours)
+    if name in ours:
+        return None
+    plain = _plain(name)
+    allowed = 2 if len(plain) >= _LONG else 1 if len(plain) >= _SHORT else 0
+    best: str | None = None
+    for one in ours:
+        other = _plain(one)
+        if abs(len(other) - len(plain)) <= allowed:
+            mistakes = _mistakes(plain, other)
+            if mistakes <= allowed:
+                best, allowed = one, mistakes - 1
+    return best
+
+
+def _plain(name: str) -> str:
+    name = name.casefold().replace("_", "").replace("-", "")
+    return f"{name[:-3]}y" if name.endswith("ies") else name.removesuffix("s")
+
+
+def _mistakes(first: str, second: str) -> int:
+    """Letters to be changed, added, taken away or swapped with the next (optimal string alignment)."""
+    before: list[int] = []
+    row = list(range(len(second) + 1))
+    for at, letter in enumerate(first, 1):
+        earlier, before, row = before, row, [at]
+        for other_at, other in enumerate(second, 1):
+            cost = min(before[other_at] + 1, row[-1] + 1, before[other_at - 1] + (letter != other))
+            if at > 1 and other_at > 1 and letter == second[other_at - 2] and first[at - 2] == other:
+                cost = min(cost, earlier[other_at - 2] + 1)
+            row.append(cost)
+    return row[-1]

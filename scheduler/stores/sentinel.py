@@ -1,0 +1,100 @@
+"""Tells a stream of logs that was purged from one in which a single build's log was removed.
+
+A record of no build stands in the stream from its first use on. Whoever finds a log of its own gone looks for
+it: where it is gone as well, all logs are, and this process ends as where the whole stream is missing.
+"""
+
+import secrets
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from functools import partial
+from itertools import islice
+from typing import Final, NoReturn
+
+import trio
+
+from scheduler.errors import BusError, LogMissing, StreamNotFound, WrongLastSequence
+from scheduler.jetstream.api import JetStream
+from scheduler.jetstream.streams import LOG, REPORTS, SENTINEL, log_subject
+from scheduler.records import tombstone
+from scheduler.stores.weather import Weather, ask_the_log, patiently
+
+_PERIOD: Final = 10.0
+"""Seconds between two looks for it, while this process has builds."""
+_SPOT_CHECKS: Final = 3
+"""Logs of ours that are looked for where the stream seems to be purged."""
+
+
+class Sentinel:
+    """That record.
+
+    Args:
+        js: where the stream is.
+        weather: is told that all logs are gone.
+        instance: names this process.
+        wall_clock: seconds since 1970.
+        ours: the builds whose logs are known to have been there.
+    """
+
+    def __init__(
+        self,
+        js: JetStream,
+        weather: Weather,
+        instance: str,
+        wall_clock: Callable[[], float],
+        ours: Callable[[], Iterable[str]],
+    ) -> None:
+        self._js = js
+        self._weather = weather
+        self._instance = instance
+        self._wall_clock = wall_clock
+        self._ours = ours
+        self._seen = False
+
+    async def place(self) -> None:
+        """Put it there, unless it is there, however long that takes; several processes may do so at once."""
+        await patiently(self._weather, self._place)
+
+    async def watch(self) -> NoReturn:
+        """See in time that all logs are gone: a build that waits for a reply has nothing to write."""
+        while True:
+            await trio.sleep(_PERIOD)
+            if not any(True for _ in self._ours()):
+                continue
+            try:
+                gone = await self._is_gone()
+            except StreamNotFound:
+                gone = True
+            except BusError:
+                continue
+            if gone and not await self.all_gone():
+                await self.place()
+
+    async def all_gone(self) -> bool:
+        """Whether the stream of all logs was purged; that is what this process then ends with."""
+        bus = self._js.bus
+        if not await ask_the_log(self._weather, bus, self._is_gone):
+            return False
+        for build in list(islice(self._ours(), _SPOT_CHECKS)):
+            look = partial(self._js.last, LOG, log_subject(build))
+            if await ask_the_log(self._weather, bus, look) is not None:
+                return False
+        msg = (
+            f"the stream {LOG} was purged: no build can be accepted or gone on with. Restore it from a backup"
+            f" (nats stream restore); or, to forget all builds, purge {REPORTS} as well"
+        )
+        self._weather.missing(LogMissing(msg))
+        return True
+
+    async def _place(self) -> None:
+        if await self._js.last(LOG, SENTINEL) is None:
+            record_id = f"sentinel-{secrets.token_hex(8)}"
+            at = int(self._wall_clock() * 1_000)
+            data, headers = tombstone(record_id, instance=self._instance, at=at, why="sentinel")
+            with suppress(WrongLastSequence):
+                await self._js.publish(SENTINEL, data, expected=0, headers=headers)
+        self._seen = True
+
+    async def _is_gone(self) -> bool:
+        """Whether it was there, and is not any more."""
+        return self._seen and await self._js.last(LOG, SENTINEL) is None
