@@ -75,6 +75,9 @@ def aims(seed: int, begin: float, operating: Operating, *, wide: bool) -> list[A
     elif chance < 0.23:
         # Away for longer than many an attempt may take.
         found.append(Aim(begin + rng.uniform(0.2, 1.2), "broker", 12.0, 2 * rng.randrange(100)))
+    elif chance < 0.31:
+        # Between the storing of a report and the note that it is published.
+        found.append(Aim(begin, "crash at", 0.05, rng.randrange(9), "report left"))
     pause = next((order for order in operating.orders if order.verb == "pause"), None)
     if pause is not None and rng.random() < 0.5:
         found.append(Aim(pause.at, "crash at", 0.05, 0, "told left"))

@@ -269,7 +269,7 @@ def _report_stored_again() -> list[Patch]:
             options |= {"expected": None, "headers": {**options["headers"], "Nats-Msg-Id": identity}}
         return await publish(js, subject, data, **options)
 
-    async def never(*_: object) -> bool:
+    async def never(*_: object, **__: object) -> bool:
         await trio.lowlevel.checkpoint()
         return False
 
