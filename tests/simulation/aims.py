@@ -40,7 +40,14 @@ def widen(seed: int, build: JSON) -> bool:
         for number in range(12)
     ]
     build["components"], build["edges"] = [], []
-    build["options"] = {"limits": {f"{kind}.*.*": rng.choice((1, 2, 2, 3))}, "on_error": "continue"}
+    most = rng.choice((1, 2, 2, 3))
+    if rng.random() < 0.4:
+        # A chain and many single ones, one after another: the chain goes first, link by link.
+        most = 1
+        build["edges"] = [
+            {"source": f"c{number}", "destination": f"c{number + 1}", "length": 1} for number in range(5)
+        ]
+    build["options"] = {"limits": {f"{kind}.*.*": most}, "on_error": "continue"}
     return True
 
 
