@@ -40,7 +40,14 @@ def widen(seed: int, build: JSON) -> bool:
         for number in range(12)
     ]
     build["components"], build["edges"] = [], []
-    build["options"] = {"limits": {f"{kind}.*.*": rng.choice((1, 2, 2, 3))}, "on_error": "continue"}
+    most = rng.choice((1, 2, 2, 3))
+    if rng.random() < 0.4:
+        # A chain and many single ones, one after another: the chain goes first, link by link.
+        most = 1
+        build["edges"] = [
+            {"source": f"c{number}", "destination": f"c{number + 1}", "length": 1} for number in range(5)
+        ]
+    build["options"] = {"limits": {f"{kind}.*.*": most}, "on_error": "continue"}
     return True
 
 
@@ -72,6 +79,12 @@ def aims(seed: int, begin: float, operating: Operating, *, wide: bool) -> list[A
         found.append(Aim(begin, "cut at", 1.0, rng.choice((0, 2, 4, 6)), "report left"))
     elif chance < 0.15:
         found.append(Aim(begin - 0.2, "connector dies", 30.0, rng.randrange(len(TYPES))))
+    elif chance < 0.23:
+        # Away for longer than many an attempt may take.
+        found.append(Aim(begin + rng.uniform(0.2, 1.2), "broker", 12.0, 2 * rng.randrange(100)))
+    elif chance < 0.31:
+        # Between the storing of a report and the note that it is published.
+        found.append(Aim(begin, "crash at", 0.05, rng.randrange(9), "report left"))
     pause = next((order for order in operating.orders if order.verb == "pause"), None)
     if pause is not None and rng.random() < 0.5:
         found.append(Aim(pause.at, "crash at", 0.05, 0, "told left"))

@@ -44,6 +44,8 @@ _LONG_ENOUGH = 5.0
 """Seconds within which processes that are there know of each other."""
 _TICK = 1.1
 """Seconds by which the service may be wrong about the length of an outage."""
+_READING = 0.5
+"""Seconds that it may take to read the log of a build."""
 _DEEDS = {
     "cancel": "Cancelled",
     "pause": "Paused",
@@ -517,7 +519,9 @@ class Checker:
         self._times.told(step.build, self._builds[step.build], step.who, json.loads(step.detail), self._now)
 
     def _remembers(self, step: Step) -> None:
-        self._wrong(f"{step.build}: it is over, and {step.who} keeps it in memory")
+        # Another one that hears nothing for a while need not know.
+        if self._builds[step.build].instances[-1] == step.who:
+            self._wrong(f"{step.build}: it is over, and {step.who} keeps it in memory")
 
     # Replies.
 
@@ -687,6 +691,10 @@ class Checker:
     def _end_of_the_run(self, step: Step) -> None:
         self._ended_at = step.time
 
+    def _reading_took(self, build: Build, who: str) -> float:
+        """Seconds that a process had, from its record of taking a build up until the log was purged."""
+        return (build.purged_at or self._now) - build.loaded_at.get(who, 0.0)
+
     def _purged_at_the_end(self, name: str, build: Build) -> None:
         """Whoever had it, and is there still, has reported it, or had before."""
         holder = build.holder
@@ -698,7 +706,10 @@ class Checker:
             for time, kind in self._interruptions.get(holder, ())
         )
         before = build.run(build.last_run).published
-        if not gone and not before and not build.reported_since:
+        # Of a log that goes while it is still being read nobody holds anything.
+        last = len(build.instances)
+        read = build.loaded.get(holder) != last or self._reading_took(build, holder) > _READING
+        if read and not gone and not before and not build.reported_since:
             self._wrong(f"G1 {name}: its log was purged, {holder} had it, and there is no report")
 
     def _fails(self, step: Step) -> None:

@@ -127,13 +127,18 @@ def _sending_after_an_error() -> list[Patch]:
 
 def _starts_that_are_not_withdrawn() -> list[Patch]:
     """A component whose start was persisted when another failed is not put back."""
-    note = JetStreamStore.note
+    append, note = JetStreamStore.append, JetStreamStore.note
 
-    def forgetful(store: JetStreamStore, build: str, *events: Event, **options: Any) -> int:
-        kept = [event for event in events if not isinstance(event, Withdrawn)]
-        return note(store, build, *kept, **options)
+    def kept(events: Sequence[Event]) -> list[Event]:
+        return [event for event in events if not isinstance(event, Withdrawn)]
 
-    return [(JetStreamStore, "note", forgetful)]
+    async def forgetful(store: JetStreamStore, build: str, events: Sequence[Event]) -> None:
+        await append(store, build, kept(events))
+
+    def careless(store: JetStreamStore, build: str, *events: Event, **options: Any) -> Any:
+        return note(store, build, *kept(events), **options)
+
+    return [(JetStreamStore, "append", forgetful), (JetStreamStore, "note", careless)]
 
 
 def _a_lost_outcome() -> list[Patch]:
@@ -263,7 +268,7 @@ def _report_stored_again() -> list[Patch]:
             options |= {"expected": None, "headers": {**options["headers"], "Nats-Msg-Id": identity}}
         return await publish(js, subject, data, **options)
 
-    async def never(*_: object) -> bool:
+    async def never(*_: object, **__: object) -> bool:
         await trio.lowlevel.checkpoint()
         return False
 
