@@ -273,25 +273,25 @@ class Walk(Beginning):
             # What was answered while nobody listened counts before anything that we do.
             await self._journey.caught_up.wait()
             await self._settle_what_is_answered()
-        try:
-            async with trio.open_nursery() as nursery:
-                self._nursery = nursery
-                # As a task: what is raised in the body of a nursery with tasks refers to itself (trio 0.35).
-                nursery.start_soon(self._begin_all, name="begin")
-        finally:
-            # What an operator did may still be being persisted: nothing more begins because of it.
-            self._nursery = None
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            # As a task: what is raised in the body of a nursery with tasks refers to itself (trio 0.35).
+            nursery.start_soon(self._begin_all, name="begin")
 
     async def _begin_all(self) -> None:
         """Begin what may begin, until nothing is in flight and nothing will ever be."""
-        self._entering += 1
-        await self._enter(from_the_start(self.plan.graph, self.plan.build.edges))
-        while self._alive or self._entering:
-            if self._granted:
-                await self._begin_what_is_granted()
-            else:
-                self._news = trio.Event()
-                await self._news.wait()
+        try:
+            self._entering += 1
+            await self._enter(from_the_start(self.plan.graph, self.plan.build.edges))
+            while self._alive or self._entering:
+                if self._granted:
+                    await self._begin_what_is_granted()
+                else:
+                    self._news = trio.Event()
+                    await self._news.wait()
+        finally:
+            # What an operator did may still be being persisted: nothing more begins because of it.
+            self._nursery = None
         self._note_the_end()
 
     def _note_the_end(self) -> None:
