@@ -389,7 +389,8 @@ class Attempts(ABC):
             if self._resumed.get(vertex) is call:
                 # Nobody has looked at it yet: its answer came before we did.
                 del self._resumed[vertex]
-                self._observer.sent(vertex, self.plan.attempt(vertex))
+                if self.plan.is_in_flight(vertex):
+                    self._observer.sent(vertex, self.plan.attempt(vertex))
                 if isinstance(answer, Outcome) and self.plan.is_starting(vertex):
                     self.plan.departed(vertex)
             # Without a reply there may still be one: a late success is worth keeping.
