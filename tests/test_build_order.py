@@ -279,7 +279,8 @@ async def test_a_fan_of_thousands_does_not_keep_others_waiting(autojump_clock: M
         await wait_all_tasks_blocked()
         trio.lowlevel.remove_instrument(instrument)
         steps = [after - before for before, after in pairwise(looks)]
-        assert max(steps) <= 50
+        # A few slices, as Trio may have it; not the 500 that may be in flight.
+        assert max(steps) <= 100
         assert turns >= 3_000 / 200
         # As many as a build may have in flight.
         assert stand.asked() == ["a", *names[:500]]

@@ -143,12 +143,7 @@ class Beginning(Attempts):
         """See to something that is due (``again``: after a pause); whether it is to be lined up for slots."""
         plan = self.plan
         self._due.add(vertex)
-        if (
-            plan.phase(vertex) is not Phase.WAITING
-            or vertex in self._resumed
-            or vertex in self._retry_at
-            or vertex in self._rescued
-        ):
+        if self._is_unusual(vertex):
             self._look_at(vertex)
             return False
         if not again:
@@ -166,6 +161,15 @@ class Beginning(Attempts):
         heapq.heappush(self._granted, (number, vertex))
         self._may_begin.add(vertex)
         self._call_up(vertex)
+
+    def _is_unusual(self, vertex: Vertex) -> bool:
+        """Whether something that is due does not simply wait for its slots."""
+        return (
+            self.plan.phase(vertex) is not Phase.WAITING
+            or vertex in self._resumed
+            or vertex in self._retry_at
+            or vertex in self._rescued
+        )
 
     def _line_up(self, vertices: Sequence[Vertex], given_back: str | None = None) -> None:
         """Have these begin as soon as there are slots for them; then those of ``given_back`` are free."""
@@ -223,6 +227,12 @@ class Beginning(Attempts):
                 if self._is_new(vertex) and self._frontier.is_ready(vertex):
                     due.append(vertex)
                 if not looked % _ENTERED_AT_ONCE:
+                    await trio.lowlevel.checkpoint()
+            unusual = [vertex for vertex in due if self._is_unusual(vertex)]
+            for started, vertex in enumerate(unusual, 1):
+                if self._is_new(vertex):
+                    self._admit(vertex, again=again)
+                if not started % _BEGUN_AT_ONCE:
                     await trio.lowlevel.checkpoint()
             if len(due) <= _ENTERED_AT_ONCE:
                 new = [one for one in due if self._is_new(one) and self._admit(one, again=again)]
