@@ -226,7 +226,11 @@ def test_no_such_build(jetstream_server: NatsServer, run: Any) -> None:
         ["scheduler: there is no log of build b\\x1b-3: the broker has no stream SCHEDULER_LOG"],
     )
     on(jetstream_server, fill)
-    assert run(jetstream_server, "b\x1b-3") == (1, [], ["scheduler: there is no log of build b\\x1b-3"])
+    assert run(jetstream_server, "b\x1b-3") == (
+        1,
+        [],
+        ["scheduler: there is no log of build b\\x1b-3; a finished build is kept for as long as --keep says"],
+    )
     code, out, err = run(jetstream_server, "")
     assert (code, out, len(err)) == (1, [], 1)
 

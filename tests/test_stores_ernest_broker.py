@@ -51,16 +51,26 @@ async def test_a_build_from_intake_to_report(nats_server: NatsServer, tmp_path: 
                 await store.append("b", [Started("vpc::9", "", encode(_change("vpc::9")))])
     subjects = [record["subject"].removeprefix("build.") for record in service.records()]
     change_set, component_set = "set.mapping.change", "set.mapping.component"
-    assert subjects[:6] == [
+    assert subjects[:7] == [
         "set.mapping",
         change_set,
+        # In progress, and syncing.
+        "find",
         "find",
         change_set,
         component_set,
         "del.mapping.component",
     ]
-    assert subjects[6:] == ["get.mapping", "create.done", "find", "get.mapping", change_set, change_set]
-    assert [record["n"] for record in service.records()] == list(range(1, 13))
+    assert subjects[7:] == [
+        "get.mapping",
+        "create.done",
+        "find",
+        "find",
+        "get.mapping",
+        change_set,
+        change_set,
+    ]
+    assert [record["n"] for record in service.records()] == list(range(1, 15))
 
 
 async def test_a_strict_service_knows_only_what_was_created(nats_server: NatsServer, tmp_path: Path) -> None:

@@ -11,13 +11,16 @@ from functools import partial
 from itertools import islice
 from typing import Final, NoReturn
 
+import structlog
 import trio
 
 from scheduler.errors import BusError, LogMissing, StreamNotFound, WrongLastSequence
 from scheduler.jetstream.api import JetStream
 from scheduler.jetstream.streams import LOG, REPORTS, SENTINEL, log_subject
 from scheduler.records import tombstone
-from scheduler.stores.weather import Weather, ask_the_log, patiently
+from scheduler.stores.weather import Weather, ask_the_log
+
+_log = structlog.get_logger(__name__)
 
 _PERIOD: Final = 10.0
 """Seconds between two looks for it, while this process has builds."""
@@ -52,8 +55,15 @@ class Sentinel:
         self._seen = False
 
     async def place(self) -> None:
-        """Put it there, unless it is there, however long that takes; several processes may do so at once."""
-        await patiently(self._weather, self._place)
+        """Put it there, unless it is there; several processes may do so at once.
+
+        Where that does not work now, `watch` sees to it later: a service is ready without it.
+        """
+        try:
+            await self._place()
+        except BusError as error:
+            text = "the log is not marked yet: should it be purged, that is not seen before its next record"
+            _log.warning(text, reason=str(error))
 
     async def watch(self) -> NoReturn:
         """See in time that all logs are gone: a build that waits for a reply has nothing to write."""
@@ -62,13 +72,15 @@ class Sentinel:
             if not any(True for _ in self._ours()):
                 continue
             try:
+                if not self._seen:
+                    await self._place()
                 gone = await self._is_gone()
             except StreamNotFound:
                 gone = True
             except BusError:
                 continue
             if gone and not await self.all_gone():
-                await self.place()
+                self._seen = False
 
     async def all_gone(self) -> bool:
         """Whether the stream of all logs was purged; that is what this process then ends with."""

@@ -98,8 +98,6 @@ REFUSED: dict[str, tuple[JSON, str]] = {
     "a timeout of nothing": (with_fields(_timeout=0), "changes[0]._timeout"),
     "null in changes": ({**VALUE, "changes": [None]}, "changes[0]"),
     "an object for changes": ({**VALUE, "changes": {}}, "changes"),
-    "no action": ({**VALUE, "action": None}, "action"),
-    "an action that forges": ({**VALUE, "action": "x\r\nPUB y 0\r\n"}, "action"),
     "an edge from nowhere": ({**VALUE, "edges": [{"source": "vpc::2", "destination": "vpc::1"}]}, "vpc::2"),
     "an edge of numbers": ({**VALUE, "edges": [{"source": 1, "destination": "vpc::1"}]}, "edges[0].source"),
     "an edge to itself": ({**VALUE, "edges": [{"source": "vpc::1", "destination": "vpc::1"}]}, "itself"),
