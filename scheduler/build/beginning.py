@@ -26,7 +26,7 @@ from scheduler.stores import Store
 _SPAWNED_AT_ONCE = 25
 """Tasks started between two looks at everything else: a millisecond or two, where they begin at once."""
 _BEGUN_AT_ONCE = 25
-"""Components begun between two looks at everything else: a millisecond or two."""
+"""Components begun by one task between two looks at everything else: a millisecond or two."""
 _WOKEN_AT_ONCE = 50
 """Dependents that go on between two looks at everything else."""
 _ENTERED_AT_ONCE = 200
@@ -85,8 +85,6 @@ class Beginning(Attempts):
         """The same, to be looked up."""
         self._beginning = False
         """Whether a task is beginning what was granted."""
-        self._begun_in_a_row = 0
-        """By one task or by several, since the last look at everything else."""
         self._begun: dict[Vertex, Departure | None] = {}
         """What has begun, or turned out not to, until its task takes it."""
         self._parked: dict[Vertex, int] = {}
@@ -284,7 +282,8 @@ class Beginning(Attempts):
                 await self._resume(vertex, resumed)
             elif (departure := await self._turn(vertex)) is not None:
                 await self._see_through(departure)
-            self._land(vertex)
+            if vertex in self._slots_of:
+                self._land(vertex)
             # While its end is persisted an operator may have it done again.
             while await self._go_further(vertex):
                 pass
@@ -308,12 +307,16 @@ class Beginning(Attempts):
         if events is None:
             turns = -(-len(self.plan.graph.dependents[dependency]) // _WOKEN_AT_ONCE)
             events = self._awaited[dependency] = [trio.Event() for _ in range(turns)]
-        return events[dependent % len(events)]
+        if len(events) == 1:
+            return events[0]
+        # Those that begin one after another are to be awake at the same time: a fan is often in their order.
+        return events[dependent * len(events) // len(self.plan.graph.ids)]
 
     def _wake_dependents(self, vertex: Vertex) -> None:
         events = self._awaited.pop(vertex, None)
         if events:
-            events.pop().set()
+            events[0].set()
+            del events[0]
         if events:
             assert self._nursery is not None, "whoever waits does so in it"
             self._nursery.start_soon(self._wake, events, name="wake")
@@ -354,27 +357,29 @@ class Beginning(Attempts):
         return self._begun.pop(vertex)
 
     async def _begin_up_to(self, vertex: Vertex) -> None:
-        """Begin what may begin, in the order in which it was entered, until this one has."""
+        """Begin what may begin, in the order in which it was entered, until this one has, or many have."""
         self._beginning = True
         try:
-            while vertex not in self._begun and self._granted:
+            for _ in range(_BEGUN_AT_ONCE):
+                if vertex in self._begun or not self._granted:
+                    return
                 await self._begin_one(*heapq.heappop(self._granted))
-                self._begun_in_a_row += 1
-                if self._begun_in_a_row == _BEGUN_AT_ONCE:
-                    self._begun_in_a_row = 0
-                    await trio.lowlevel.checkpoint()
         finally:
             self._beginning = False
             if self._granted:
+                # Should it have come while another task was at it: it has waited since.
                 self._call_up(self._granted[0][1])
+        # This task comes back to it, should no other one have come so far by then.
+        await trio.lowlevel.checkpoint()
 
     async def _begin_one(self, number: int, vertex: Vertex) -> None:
         plan = self.plan
-        if plan.paused and plan.is_due(vertex):
+        due = plan.is_due(vertex)
+        if due and plan.paused:
             self._parked[vertex] = number
             self._give_back(vertex)
         else:
-            self._begun[vertex] = await self._start(vertex) if plan.is_due(vertex) else None
+            self._begun[vertex] = await self._start(vertex) if due else None
             self._call_up(vertex)
         self._may_begin.discard(vertex)
 
@@ -384,12 +389,15 @@ class Beginning(Attempts):
             self._slots.release(self, subject)
 
     def _end_task(self, vertex: Vertex) -> None:
-        self._land(vertex)
+        settled = self._frontier.settled
+        if not settled[vertex] or vertex in self._slots_of:
+            self._land(vertex)
         self._due.discard(vertex)
         self._tasks.discard(vertex)
-        # Whatever became of it: nobody may wait for it for ever.
-        self._frontier.settled[vertex] = True
-        self._wake_dependents(vertex)
+        if not settled[vertex]:
+            # Whatever became of it: nobody may wait for it for ever.
+            settled[vertex] = True
+            self._wake_dependents(vertex)
         self._look_for_the_end()
 
     def _look_for_the_end(self) -> None:
