@@ -249,6 +249,9 @@ class Beginning(Attempts):
             for started, vertex in enumerate(vertices, 1):
                 if not self._frontier.settled[vertex]:
                     self._start_task(vertex)
+                    if vertex not in self._due:
+                        # It may have waited for this, and the build was halted meanwhile.
+                        self._call_up(vertex)
                 if not started % _SPAWNED_AT_ONCE:
                     await trio.lowlevel.checkpoint()
         finally:
