@@ -3,10 +3,13 @@
 # ruff: noqa: ARG001 - pytest-trio takes a clock from a test's own arguments only
 
 import trio
-from fakes import document, ignore, open_world, states
+from fakes import Reply, change, document, ignore, open_world, settled, states
 from test_build import Run
 from test_build_steered import helm, tick
 from trio.testing import MockClock, wait_all_tasks_blocked
+
+from scheduler.events import Retrying, Settled, Started
+from scheduler.plan import Phase
 
 
 async def test_an_error_in_the_moment_in_which_a_pause_ends_hangs_nothing(autojump_clock: MockClock) -> None:
@@ -24,4 +27,53 @@ async def test_an_error_in_the_moment_in_which_a_pause_ends_hangs_nothing(autoju
         await tick()
         assert states(run.done) == {"a": "completed", "b": "completed", "c": "waiting", "d": "waiting"}
         assert world.cloud.asked == ["a", "b"]
+        run.check_end()
+
+
+async def test_a_late_success_is_persisted_before_what_depends_on_it_leaves(
+    autojump_clock: MockClock,
+) -> None:
+    """It comes while it is being persisted that the attempt has timed out."""
+    value = document([change("a", _timeout=5, _retry={"attempts": 2, "backoff": 1_000}), "b"], [("a", "b")])
+    async with open_world(script=ignore) as world, trio.open_nursery() as nursery:
+        gate = world.fake_store.hold(lambda event: isinstance(event, Retrying))
+        outcome = world.fake_store.hold(settled("a"))
+        run = Run(world, value)
+        await run.start(nursery)
+        await tick(6)
+        assert gate.reached.is_set()
+        world.cloud.answer("a", Reply(via="reply"))
+        gate.open()
+        await wait_all_tasks_blocked()
+        assert world.cloud.asked == ["a"]
+        outcome.open()
+        await wait_all_tasks_blocked()
+        assert world.cloud.asked == ["a", "b"]
+        world.cloud.answer("b")
+        await tick()
+        assert states(run.done) == {"a": "completed", "b": "completed"}
+        run.check_end()
+
+
+async def test_a_late_success_of_what_was_withdrawn_by_an_error_is_persisted(
+    autojump_clock: MockClock,
+) -> None:
+    """It waits again, and nothing begins any more: yet what is reported is what was persisted."""
+    value = document([change("a", _timeout=5, _retry={"attempts": 2, "backoff": 0}), "b"])
+    async with open_world(script=ignore) as world, trio.open_nursery() as nursery:
+        gate = world.fake_store.hold(lambda event: isinstance(event, Started) and event.failed == 1)
+        run = Run(world, value)
+        await run.start(nursery)
+        await tick(6)
+        assert gate.reached.is_set()
+        run.walk.halt("cancelled")
+        gate.open()
+        await wait_all_tasks_blocked()
+        assert run.plan.phase(0) is Phase.WAITING
+        world.cloud.answer("a", Reply(via="reply"))
+        await wait_all_tasks_blocked()
+        world.cloud.answer("b")
+        await tick()
+        assert states(run.done) == {"a": "completed", "b": "completed"}
+        assert {event.component for event in run.events if isinstance(event, Settled)} == {"a", "b"}
         run.check_end()

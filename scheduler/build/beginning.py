@@ -114,8 +114,8 @@ class Beginning(Attempts):
         """
         given_back = self._slots_of.pop(vertex, None)
         due: list[Vertex] = []
-        if self.plan.phase(vertex) in _OVER:
-            # Before the walk has begun nothing is due: it will see.
+        if self.plan.phase(vertex) in _OVER and vertex not in self._rescued:
+            # A late success is to be persisted first. Before the walk has begun nothing is due: it will see.
             settled = self._frontier.settle(vertex)
             due = [one for one in settled if self._is_new(one)] if self.under_way else []
         if len(due) > _ENTERED_AT_ONCE:
@@ -466,6 +466,11 @@ class Beginning(Attempts):
             self._look_at(vertex)
         elif self._parked.pop(vertex, None) is not None:
             self._look_at(vertex)
+        elif vertex in self._rescued and vertex not in self._tasks:
+            # Its task has ended, as the build was halted while it waited for another attempt.
+            self._frontier.reopen([vertex])
+            self._due.add(vertex)
+            self._start_task(vertex)
 
     def respawn(self) -> None:
         """See to it that whatever is to be done and is due begins: it may have been given up."""

@@ -292,8 +292,8 @@ class Walk(Beginning):
 
     def _note_the_end(self) -> None:
         """Nothing is in flight any more: have the end of the build ride in the record of its last outcome."""
+        self._close_given_up()
         if self._store.in_order and self.plan.over and not self.plan.finished and not self.fenced:
-            self._close_given_up()
             self._end_noted = True
             self._store.note(self.id, *self.plan.adopted(), self.plan.finish())
 
