@@ -2,13 +2,17 @@
 
 # ruff: noqa: ARG001 - pytest-trio takes a clock from a test's own arguments only
 
+import random
+
 import trio
 from fakes import Reply, change, document, ignore, open_world, settled, states
 from test_build import Run
-from test_build_steered import helm, tick
+from test_build_overlaps import Log
+from test_build_steered import attempts, helm, tick
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from scheduler.events import Retrying, Settled, Started
+from scheduler.outcome import failure
 from scheduler.plan import Phase
 
 
@@ -76,4 +80,27 @@ async def test_a_late_success_of_what_was_withdrawn_by_an_error_is_persisted(
         await tick()
         assert states(run.done) == {"a": "completed", "b": "completed"}
         assert {event.component for event in run.events if isinstance(event, Settled)} == {"a", "b"}
+        run.check_end()
+
+
+async def test_what_is_retried_before_its_own_task_looks_is_waited_for(autojump_clock: MockClock) -> None:
+    """Its failure was booked by another task; what depends on it does not begin before it is done."""
+    log = Log(random.Random(0))
+    options = {"options": {"on_error": "continue"}}
+    async with open_world(script=ignore, store=log) as world, trio.open_nursery() as nursery:
+        run = Run(world, document(["a", "b"], [("a", "b")], **options))
+        nursery.start_soon(run.go)
+        await tick(10)
+        call = run.walk.call_of(0)
+        assert call is not None
+        call.deliver(failure("busy", retryable=False))
+        run.walk._book()
+        await helm(run).retry(0)
+        await tick(10)
+        assert attempts(world, "a") == ["b1/a/1", "b1/a/2"]
+        world.cloud.answer("a")
+        await tick(10)
+        world.cloud.answer("b")
+        await tick(10)
+        assert states(run.done) == {"a": "completed", "b": "completed"}
         run.check_end()

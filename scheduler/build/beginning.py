@@ -474,8 +474,10 @@ class Beginning(Attempts):
 
     def respawn(self) -> None:
         """See to it that whatever is to be done and is due begins: it may have been given up."""
-        missing = [vertex for vertex in self.plan.unsettled() if vertex not in self._due]
-        self._frontier.reopen(missing)
+        unsettled = self.plan.unsettled()
+        # Also what its own task has not looked at since it failed.
+        self._frontier.reopen(unsettled)
+        missing = [vertex for vertex in unsettled if vertex not in self._due]
         if missing and self.under_way:
             self._enter_soon(missing)
 
