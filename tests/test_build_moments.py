@@ -11,7 +11,10 @@ from test_build_overlaps import Log
 from test_build_steered import attempts, helm, tick
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from scheduler.build import Observer
+from scheduler.errors import Fenced
 from scheduler.events import Retrying, Settled, Started
+from scheduler.graph import Vertex
 from scheduler.outcome import failure
 from scheduler.plan import Phase
 
@@ -104,3 +107,27 @@ async def test_what_is_retried_before_its_own_task_looks_is_waited_for(autojump_
         await tick(10)
         assert states(run.done) == {"a": "completed", "b": "completed"}
         run.check_end()
+
+
+class Fencing(Observer):
+    """Has the build lost to another process as soon as a request has left."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    def sent(self, vertex: Vertex, attempt: int) -> None:
+        self._run.walk.lose(Fenced("another process has it"))
+
+
+async def test_fenced_in_the_moment_in_which_it_sends_nobody_awaits_a_reply(
+    autojump_clock: MockClock,
+) -> None:
+    """Not even that to a request which was sent for a task that had not come to it yet."""
+    async with open_world(script=ignore) as world:
+        run = Run(world, document([f"c{number}" for number in range(30)]))
+        run.walk._observer = Fencing(run)
+        await run.go()
+        assert run.report is None
+        assert not run.walk.calls()
+        assert world.connectors._by_token == {}
+        assert world.slots.taken == 0

@@ -127,6 +127,9 @@ class Walk(Beginning):
             for step in self._resumed.values():
                 if isinstance(step, Call):
                     step.close()
+            for call in list(self._calls):
+                # Sent for a task that was cancelled before it came to that.
+                self._put_away(call)
             self._close_given_up()
             self._arrived.clear()
             self._slots.dismiss(self)
