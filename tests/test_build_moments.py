@@ -1,9 +1,10 @@
-"""A build's error, the end of its pause and orders of its operator, all in one moment of a component's turn."""
+"""What happens in one moment of a component's turn: an error, the end of a pause, an operator's order."""
 
 # ruff: noqa: ARG001 - pytest-trio takes a clock from a test's own arguments only
 
 import random
 
+import pytest
 import trio
 from fakes import Reply, change, document, ignore, open_world, settled, states
 from test_build import Run
@@ -17,6 +18,7 @@ from scheduler.events import Retrying, Settled, Started
 from scheduler.graph import Vertex
 from scheduler.outcome import failure
 from scheduler.plan import Phase
+from scheduler.slots import Slots
 
 
 async def test_an_error_in_the_moment_in_which_a_pause_ends_hangs_nothing(autojump_clock: MockClock) -> None:
@@ -37,7 +39,7 @@ async def test_an_error_in_the_moment_in_which_a_pause_ends_hangs_nothing(autoju
         run.check_end()
 
 
-async def test_a_late_success_is_persisted_before_what_depends_on_it_leaves(
+async def test_a_late_success_is_persisted_before_its_dependents_leave(
     autojump_clock: MockClock,
 ) -> None:
     """It comes while it is being persisted that the attempt has timed out."""
@@ -62,7 +64,7 @@ async def test_a_late_success_is_persisted_before_what_depends_on_it_leaves(
         run.check_end()
 
 
-async def test_a_late_success_of_what_was_withdrawn_by_an_error_is_persisted(
+async def test_a_late_success_of_what_was_withdrawn_is_persisted(
     autojump_clock: MockClock,
 ) -> None:
     """It waits again, and nothing begins any more: yet what is reported is what was persisted."""
@@ -119,7 +121,7 @@ class Fencing(Observer):
         self._run.walk.lose(Fenced("another process has it"))
 
 
-async def test_fenced_in_the_moment_in_which_it_sends_nobody_awaits_a_reply(
+async def test_fenced_while_it_sends_it_awaits_no_reply(
     autojump_clock: MockClock,
 ) -> None:
     """Not even that to a request which was sent for a task that had not come to it yet."""
@@ -131,3 +133,38 @@ async def test_fenced_in_the_moment_in_which_it_sends_nobody_awaits_a_reply(
         assert not run.walk.calls()
         assert world.connectors._by_token == {}
         assert world.slots.taken == 0
+
+
+class Batches(trio.abc.Instrument):
+    """Counts how many tasks go on between two looks at everything else, at most."""
+
+    def __init__(self) -> None:
+        self.most = self._tasks = 0
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self._tasks += 1
+        self.most = max(self.most, self._tasks)
+
+    def before_io_wait(self, timeout: float) -> None:
+        self._tasks = 0
+
+
+@pytest.mark.parametrize("paused", [False, True])
+async def test_halted_many_are_sent_off_little_by_little(paused: bool, autojump_clock: MockClock) -> None:
+    """Be they waiting for slots or for the end of a pause: other builds go on meanwhile."""
+    slots = Slots(per_instance=1, per_build=1)
+    names = [f"c{number}" for number in range(1_500)]
+    async with open_world(script=ignore, slots=slots) as world, trio.open_nursery() as nursery:
+        run = Run(world, document(["a", *names], [("a", name) for name in names]))
+        await run.start(nursery)
+        if paused:
+            await helm(run).pause()
+        world.cloud.answer("a")
+        await wait_all_tasks_blocked()
+        trio.lowlevel.add_instrument(batches := Batches())
+        await helm(run).cancel(now=True, reason="")
+        await wait_all_tasks_blocked()
+        trio.lowlevel.remove_instrument(batches)
+        assert batches.most <= 100
+        assert run.done["error"] == "cancelled"
+        run.check_end()

@@ -95,6 +95,8 @@ class Beginning(Attempts):
         """The subjects of those that have slots."""
         self._turns: dict[Vertex, trio.Event] = {}
         """What the tasks wait for that wait for their turn."""
+        self._sent_off: list[Vertex] = []
+        """What will not begin, and whose tasks are still to be told."""
 
     @abstractmethod
     def _note_the_end(self) -> None:
@@ -202,8 +204,27 @@ class Beginning(Attempts):
             self._slots_of[vertex] = waiter.subject
             self._grant(vertex, number)
         else:
-            self._due.discard(vertex)
-            self._call_up(vertex)
+            self._send_off(vertex)
+
+    def _send_off(self, vertex: Vertex) -> None:
+        """It is not to begin any more: its task is told so soon."""
+        self._due.discard(vertex)
+        if not self.under_way:
+            # Nobody is left to be told.
+            return
+        if not self._sent_off:
+            assert self._nursery is not None, "it is under way"
+            self._nursery.start_soon(self._tell_the_sent_off, name="send off")
+        self._sent_off.append(vertex)
+
+    async def _tell_the_sent_off(self) -> None:
+        """Thousands may have waited when a build is halted: other builds have their turn between them."""
+        told = 0
+        while self._sent_off:
+            self._call_up(self._sent_off.pop())
+            told += 1
+            if not told % _WOKEN_AT_ONCE:
+                await trio.lowlevel.checkpoint()
 
     def _enter_soon(
         self, vertices: Iterable[Vertex], given_back: str | None = None, *, again: bool = False
@@ -493,9 +514,10 @@ class Beginning(Attempts):
         super().unpause()
         if self._parked and (self.plan.halted or not self.plan.paused):
             parked, self._parked = self._parked, {}
-            self._due.difference_update(parked)
             if self.plan.halted:
                 for vertex in parked:
-                    self._call_up(vertex)
-            elif self.under_way:
+                    self._send_off(vertex)
+                return
+            self._due.difference_update(parked)
+            if self.under_way:
                 self._enter_soon(sorted(parked, key=parked.__getitem__), again=True)
