@@ -13,11 +13,12 @@ from test_build_steered import attempts, helm, tick
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from scheduler.build import Observer
+from scheduler.call import Signal
 from scheduler.errors import Fenced
 from scheduler.events import Retrying, Settled, Started
 from scheduler.graph import Vertex
-from scheduler.outcome import failure
-from scheduler.plan import Phase
+from scheduler.outcome import Outcome, failure
+from scheduler.plan import Phase, Request
 from scheduler.slots import Slots
 
 
@@ -168,3 +169,17 @@ async def test_halted_many_are_sent_off_little_by_little(paused: bool, autojump_
         assert batches.most <= 100
         assert run.done["error"] == "cancelled"
         run.check_end()
+
+
+@pytest.mark.parametrize("answer", [Signal.LEFT, failure("given up")])
+async def test_what_ends_an_attempt_outdoes_that_nobody_listens(answer: Signal | Outcome) -> None:
+    """Both may come before its task looks; then it is not sent again."""
+    async with open_world(script=ignore) as world:
+        request = world.plan(document("a")).begin(0)
+        assert isinstance(request, Request)
+        call = world.connectors.send(request)
+        assert call.deliver(Signal.NOBODY)
+        assert call.deliver(answer)
+        assert call.answered
+        assert await call.outcome() is answer
+        assert len(world.cloud.requests) <= 1
