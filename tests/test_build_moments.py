@@ -6,7 +6,7 @@ import random
 
 import pytest
 import trio
-from fakes import Reply, change, document, ignore, open_world, settled, states
+from fakes import Reply, change, document, ignore, open_world, settled, started, states
 from test_build import Run
 from test_build_overlaps import Log
 from test_build_steered import attempts, helm, tick
@@ -15,7 +15,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from scheduler.build import Observer
 from scheduler.call import Signal
 from scheduler.errors import Fenced
-from scheduler.events import Retrying, Settled, Started
+from scheduler.events import Event, Retrying, Settled, Started
 from scheduler.graph import Vertex
 from scheduler.outcome import Outcome, failure
 from scheduler.plan import Phase, Request
@@ -92,9 +92,8 @@ async def test_a_late_success_of_what_was_withdrawn_is_persisted(
 async def test_what_is_retried_before_its_own_task_looks_is_waited_for(autojump_clock: MockClock) -> None:
     """Its failure was booked by another task; what depends on it does not begin before it is done."""
     log = Log(random.Random(0))
-    options = {"options": {"on_error": "continue"}}
     async with open_world(script=ignore, store=log) as world, trio.open_nursery() as nursery:
-        run = Run(world, document(["a", "b"], [("a", "b")], **options))
+        run = Run(world, document(["a", "b"], [("a", "b")], options={"on_error": "continue"}))
         nursery.start_soon(run.go)
         await tick(10)
         call = run.walk.call_of(0)
@@ -109,6 +108,27 @@ async def test_what_is_retried_before_its_own_task_looks_is_waited_for(autojump_
         world.cloud.answer("b")
         await tick(10)
         assert states(run.done) == {"a": "completed", "b": "completed"}
+        run.check_end()
+
+
+async def test_an_error_that_has_come_in_stops_what_is_about_to_leave(autojump_clock: MockClock) -> None:
+    """Although the task whose component has failed did not look yet."""
+    async with open_world(script=ignore) as world, trio.open_nursery() as nursery:
+        gate = world.fake_store.hold(started("b"))
+        run = Run(world, document("ab"))
+        await run.start(nursery)
+        await gate.reached.wait()
+
+        def fail(build: str, event: Event) -> None:
+            call = run.walk.call_of(0)
+            if call is not None and started("b")(event):
+                call.deliver(failure("busy", retryable=False))
+
+        world.fake_store.after = fail
+        gate.open()
+        await wait_all_tasks_blocked()
+        assert world.cloud.asked == ["a"]
+        assert states(run.done) == {"a": "errored", "b": "waiting"}
         run.check_end()
 
 
