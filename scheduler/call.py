@@ -239,7 +239,13 @@ class Call:
             self.unheard = True
         try:
             self._send.send_nowait(answer)
-        except (trio.WouldBlock, trio.BrokenResourceError):
+        except trio.WouldBlock:
+            # The waiter has not come yet to the word that nobody listens: what ends it outdoes that.
+            if answer is Signal.NOBODY:
+                return False
+            self._receive.receive_nowait()
+            self._send.send_nowait(answer)
+        except trio.BrokenResourceError:
             return False
         if answer is not Signal.NOBODY:
             self._end(answer)

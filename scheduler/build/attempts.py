@@ -277,6 +277,9 @@ class Attempts(ABC):
         plan, step = self.plan, departure.step
         vertex = step.vertex
         departure.left = True
+        if self._arrived:
+            # An error among the answers that nobody has looked at yet is one all the same.
+            self._book()
         if not plan.is_starting(vertex):
             # An operator has said meanwhile what becomes of it.
             return

@@ -93,6 +93,8 @@ class Beginning(Attempts):
         """The subjects of those that have slots."""
         self._turns: dict[Vertex, trio.Event] = {}
         """What the tasks wait for that wait for their turn."""
+        self._sent_off: list[Vertex] = []
+        """What will not begin, and whose tasks are still to be told."""
 
     @abstractmethod
     def _note_the_end(self) -> None:
@@ -112,8 +114,8 @@ class Beginning(Attempts):
         """
         given_back = self._slots_of.pop(vertex, None)
         due: list[Vertex] = []
-        if self.plan.phase(vertex) in _OVER:
-            # Before the walk has begun nothing is due: it will see.
+        if self.plan.phase(vertex) in _OVER and vertex not in self._rescued:
+            # A late success is to be persisted first. Before the walk has begun nothing is due: it will see.
             settled = self._frontier.settle(vertex)
             due = [one for one in settled if self._is_new(one)] if self.under_way else []
         if len(due) > _ENTERED_AT_ONCE:
@@ -200,8 +202,27 @@ class Beginning(Attempts):
             self._slots_of[vertex] = waiter.subject
             self._grant(vertex, number)
         else:
-            self._due.discard(vertex)
-            self._call_up(vertex)
+            self._send_off(vertex)
+
+    def _send_off(self, vertex: Vertex) -> None:
+        """It is not to begin any more: its task is told so soon."""
+        self._due.discard(vertex)
+        if not self.under_way:
+            # Nobody is left to be told.
+            return
+        if not self._sent_off:
+            assert self._nursery is not None, "it is under way"
+            self._nursery.start_soon(self._tell_the_sent_off, name="send off")
+        self._sent_off.append(vertex)
+
+    async def _tell_the_sent_off(self) -> None:
+        """Thousands may have waited when a build is halted: other builds have their turn between them."""
+        told = 0
+        while self._sent_off:
+            self._call_up(self._sent_off.pop())
+            told += 1
+            if not told % _WOKEN_AT_ONCE:
+                await trio.lowlevel.checkpoint()
 
     def _enter_soon(
         self, vertices: Iterable[Vertex], given_back: str | None = None, *, again: bool = False
@@ -247,6 +268,9 @@ class Beginning(Attempts):
             for started, vertex in enumerate(vertices, 1):
                 if not self._frontier.settled[vertex]:
                     self._start_task(vertex)
+                    if vertex not in self._due:
+                        # It may have waited for this, and the build was halted meanwhile.
+                        self._call_up(vertex)
                 if not started % _SPAWNED_AT_ONCE:
                     await trio.lowlevel.checkpoint()
         finally:
@@ -471,11 +495,18 @@ class Beginning(Attempts):
             self._look_at(vertex)
         elif self._parked.pop(vertex, None) is not None:
             self._look_at(vertex)
+        elif vertex in self._rescued and vertex not in self._tasks:
+            # Its task has ended, as the build was halted while it waited for another attempt.
+            self._frontier.reopen([vertex])
+            self._due.add(vertex)
+            self._start_task(vertex)
 
     def respawn(self) -> None:
         """See to it that whatever is to be done and is due begins: it may have been given up."""
-        missing = [vertex for vertex in self.plan.unsettled() if vertex not in self._due]
-        self._frontier.reopen(missing)
+        unsettled = self.plan.unsettled()
+        # Also what its own task has not looked at since it failed.
+        self._frontier.reopen(unsettled)
+        missing = [vertex for vertex in unsettled if vertex not in self._due]
         if missing and self.under_way:
             self._enter_soon(missing)
 
@@ -491,9 +522,10 @@ class Beginning(Attempts):
         super().unpause()
         if self._parked and (self.plan.halted or not self.plan.paused):
             parked, self._parked = self._parked, {}
-            self._due.difference_update(parked)
             if self.plan.halted:
                 for vertex in parked:
-                    self._call_up(vertex)
-            elif self.under_way:
+                    self._send_off(vertex)
+                return
+            self._due.difference_update(parked)
+            if self.under_way:
                 self._enter_soon(sorted(parked, key=parked.__getitem__), again=True)

@@ -127,6 +127,9 @@ class Walk(Beginning):
             for step in self._resumed.values():
                 if isinstance(step, Call):
                     step.close()
+            for call in list(self._calls):
+                # Sent for a task that was cancelled before it came to that.
+                self._put_away(call)
             self._close_given_up()
             self._arrived.clear()
             self._slots.dismiss(self)
@@ -292,8 +295,8 @@ class Walk(Beginning):
 
     def _note_the_end(self) -> None:
         """Nothing is in flight any more: have the end of the build ride in the record of its last outcome."""
+        self._close_given_up()
         if self._store.in_order and self.plan.over and not self.plan.finished and not self.fenced:
-            self._close_given_up()
             self._end_noted = True
             self._store.note(self.id, *self.plan.adopted(), self.plan.finish())
 
