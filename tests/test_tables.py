@@ -88,6 +88,26 @@ def test_everything_fits_80_columns(show: Callable[[Console], None]) -> None:
     assert not any(re.search(r"\x1b(?!\[[0-9;]*m)", line) for line in lines)
 
 
+@pytest.mark.parametrize("state", ["completed", "retrying"])
+def test_long_ids_that_differ_at_their_end_differ(state: str) -> None:
+    """Cut in the middle, each can be told from the other: in a timeline, and on the page of a build."""
+    names = [f"instance::{'a-name-that-all-share-' * 4}{number:03}" for number in range(3)]
+
+    def show(console: Console) -> None:
+        if state == "completed":
+            components = [{"id": name, "state": state, "due": T, "sent": T, "ended": T + 9} for name in names]
+            show_timeline(console, read_timeline({"status": "done", "components": components}), "b", "done")
+            return
+        told = Told(*names)
+        told.message(*(event(name, state, 5, error="throttled " * 9, retry_in=60.0) for name in names))
+        progress = Progress("b", "", 0.0)
+        progress.snapshot(told.answer(60.0), 0.0)
+        show_status(console, told.answer(60.0), progress, 0.0)
+
+    text = "\n".join(shown(show))
+    assert [name for name in names if name[-9:] in text] == names
+
+
 def test_colours_are_for_terminals(monkeypatch: pytest.MonkeyPatch) -> None:
     """A terminal that has colours gets them."""
     monkeypatch.delenv("NO_COLOR", raising=False)

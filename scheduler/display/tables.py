@@ -147,7 +147,8 @@ def _failing(console: Console, progress: Progress, now: float, width: int) -> No
         put(console, [("to be tried again:", "dim")])
         for again in list(progress.retrying.values())[:_SHOWN]:
             when = "soon" if again.at is None or again.at <= now else f"in {seconds(again.at - now)}"
-            said = fit(f"{again.component}: attempt {again.attempt}: {again.error}", width - 13)
+            name = fit_id(again.component, max(20, width // 2))
+            said = fit(f"{name}: attempt {again.attempt}: {again.error}", width - 13)
             put(console, [(f"  {when:<10} ", "dim"), (said, STATE_STYLES["retrying"])])
         _more(console, len(progress.retrying))
     if progress.errors:
