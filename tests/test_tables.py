@@ -57,7 +57,7 @@ def status(console: Console) -> None:
 
 
 def builds(console: Console) -> None:
-    fields: Any = {"status": "errored", "action": WIDE, "accepted": T, "error": LONG}
+    fields: Any = {"status": "errored", "action": WIDE, "accepted": T, "name": LONG, "error": LONG}
     show_builds(console, [{"id": name, **fields} for name in NAMES], T + 1e8)
 
 
@@ -106,6 +106,27 @@ def test_long_ids_that_differ_at_their_end_differ(state: str) -> None:
 
     text = "\n".join(shown(show))
     assert [name for name in names if name[-9:] in text] == names
+
+
+@pytest.mark.parametrize(
+    ("builds", "heads"),
+    [
+        ([{"id": "b1"}, {"id": "b2", "name": "b2"}], "ID ACTION STATUS DONE AGE"),
+        ([{"id": "b1"}, {"id": "b2", "name": "staging"}], "ID ACTION STATUS DONE AGE NAME"),
+        ([{"id": "b1", "error": "boom"}], "ID ACTION STATUS DONE AGE ERROR"),
+        (
+            [{"id": "b1", "error": "boom"}, {"id": "b2", "name": "staging"}],
+            "ID ACTION STATUS DONE AGE NAME ERROR",
+        ),
+    ],
+)
+def test_a_list_has_names_and_errors_where_there_are_any(builds: list[JSON], heads: str) -> None:
+    """A name that is the id is not said twice."""
+    head, *lines = shown(lambda console: show_builds(console, builds, T))
+    assert re.sub(r"\x1b\[[0-9;]*m", "", head).split() == heads.split()
+    for build, line in zip(builds, lines, strict=True):
+        assert all(str(value) in line for value in build.values())
+        assert line.count("b2") <= 1
 
 
 def test_colours_are_for_terminals(monkeypatch: pytest.MonkeyPatch) -> None:

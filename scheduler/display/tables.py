@@ -31,6 +31,9 @@ _SHOWN = 10
 _LONG = 1 << 20
 """Cells of a line in a pipe: as many as it takes."""
 
+_BUILD_HEADS = ["ID", "ACTION", "STATUS", "DONE", "AGE", "NAME", "ERROR"]
+"""Of builds; the last two columns are there where any build has something for them."""
+
 Answer = Mapping[str, Any]
 """What a scheduler answers."""
 
@@ -56,10 +59,10 @@ def show_builds(console: Console, builds: Sequence[Answer], now: float) -> None:
         builds: summaries.
         now: seconds since 1970, by our own clock.
     """
-    rows = [["ID", "ACTION", "STATUS", "DONE", "AGE", "ERROR"], *(_build_row(build, now) for build in builds)]
-    if not any(row[5] for row in rows[1:]):
-        rows = [row[:5] for row in rows]
-    flexible = (0, 5) if len(rows[0]) > 5 else (0,)
+    rows = [_BUILD_HEADS, *(_build_row(build, now) for build in builds)]
+    told = [*range(5), *(column for column in (5, 6) if any(row[column] for row in rows[1:]))]
+    rows = [[row[column] for column in told] for row in rows]
+    flexible = (0, *range(5, len(told)))
     shaped = columns(rows, width=width_of(console), flexible=flexible, right=(3, 4), ids=(0,))
     for index, row in enumerate(shaped):
         style = STATE_STYLES.get(row[2].strip(), "")
@@ -74,8 +77,9 @@ def _build_row(build: Answer, now: float) -> list[str]:
     began = number(build.get("accepted", build.get("ended")))
     figures = f"{done:,}/{total:,}" if done is not None and isinstance(total, int) else "-"
     age = "-" if began is None else seconds(now - began)
-    names = [printable(text(build.get(name))) for name in ("id", "action", "status")]
-    return [*names, figures, age, printable(text(build.get("error")))]
+    fields = ("id", "action", "status", "name", "error")
+    build_id, action, status, name, error = (printable(text(build.get(field))) for field in fields)
+    return [build_id, action, status, figures, age, "" if name == build_id else name, error]
 
 
 def show_status(console: Console, answer: Answer, progress: Progress, now: float) -> None:
