@@ -216,13 +216,27 @@ def show_components(console: Console, answer: Answer, now: float) -> None:
 def _component_row(one: Answer, now: float) -> list[str]:
     due, sent, ended = (number(one.get(name)) for name in ("due", "sent", "ended"))
     until = sent if sent is not None else ended if ended is not None else now
-    waited = "-" if due is None else seconds(until - due)
-    worked = "-" if sent is None else seconds((now if ended is None else ended) - sent)
+    earlier = _worked_before(one, due)
+    waited = "-" if due is None else seconds(max(0.0, until - due - (earlier or 0.0)))
+    last = None if sent is None else (now if ended is None else ended) - sent
+    worked = "-" if last is None and earlier is None else seconds((last or 0.0) + (earlier or 0.0))
     # The number of an attempt is known before there is one.
     tried = sent is not None or text(one.get("state")) in {"running", "retrying"}
     attempt = whole(one.get("attempt")) if tried else 0
     names = [printable(text(one.get(name))) for name in ("id", "state")]
     return [*names, str(attempt) if attempt else "-", waited, worked, printable(text(one.get("error")))]
+
+
+def _worked_before(one: Answer, due: float | None) -> float | None:
+    """Seconds that attempts before the last one took since it was due, as in a timeline; None without any."""
+    took = [
+        failed - max(sent, due or sent)
+        for each in objects(one.get("failed"))
+        if (sent := number(each.get("sent"))) is not None
+        and (failed := number(each.get("failed"))) is not None
+        and failed > (due or 0.0)
+    ]
+    return sum(max(0.0, each) for each in took) if took else None
 
 
 def show_reasons(console: Console, answer: Answer) -> None:
