@@ -399,6 +399,27 @@ def test_what_was_never_sent_has_no_tries(scheduler: FakeScheduler, capsys: Capt
     assert {row[0]: row[2] for row in rows[1:]} == {"a": "-", "b": "-", "c": "-", "d": "2"}
 
 
+@pytest.mark.parametrize(
+    ("told", "waited", "worked"),
+    [
+        ({"state": "completed", "attempt": 2, "sent": T + 6, "ended": T + 10}, "2.0s", "8.0s"),
+        ({"state": "running", "attempt": 2, "sent": T + 6}, "2.0s", "8.0s"),
+        ({"state": "retrying", "attempt": 1}, "6.0s", "4.0s"),
+        # Those of an earlier run.
+        ({"state": "running", "attempt": 2, "due": T + 5, "sent": T + 6}, "1.0s", "4.0s"),
+    ],
+)
+def test_earlier_attempts_are_no_waiting(
+    scheduler: FakeScheduler, capsys: Captured, told: JSON, waited: str, worked: str
+) -> None:
+    """What a component waited and worked is what its timeline says."""
+    component = {"id": "a", "due": T, "failed": [{"sent": T, "failed": T + 4, "again": T + 6}], **told}
+    scheduler.say("get", {**running_build().answer(10.0), "components": [component]})
+    assert cli.main(["status", BUILD, "--components"]) == 0
+    row = capsys.readouterr().out.splitlines()[1].split()
+    assert row[-2:] == [waited, worked]
+
+
 @pytest.mark.parametrize(("number", "said"), [(1, "1 waits"), (2, "2 wait"), (1_000, "1,000 wait")])
 def test_what_waits_is_told_in_the_right_number(
     scheduler: FakeScheduler, capsys: Captured, number: int, said: str

@@ -238,7 +238,7 @@ async def play(store: str, case: Case) -> None:
 
 @pytest.mark.parametrize("store", STORES)
 @given(case=cases())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_requests_leave_in_the_order_of_the_edges(store: str, case: Case) -> None:
     """What a reply makes due by its edges; of replies that come together the first comes first."""
     trio.run(partial(play, store, case))
@@ -402,7 +402,7 @@ def schedules(draw: st.DrawFn) -> tuple[Case, dict[str, float], dict[str, str], 
 
 
 @given(schedules())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_the_walk_takes_the_order_that_was_forecast(
     schedule: tuple[Case, dict[str, float], dict[str, str], dict[str, int], int],
 ) -> None:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from xml.etree import ElementTree as ET
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from scheduler.drawing import MOST_EDGES, MOST_NODES, Drawing, Node, svg
@@ -94,7 +94,6 @@ def graphs(draw: st.DrawFn) -> tuple[int, Edges]:
     return count, edges
 
 
-@settings(deadline=None)
 @given(graphs(), st.integers(0, 40))
 @example((9, CASE), 0)
 @example((500, [(one, one + 1) for one in range(499)]), 0)
@@ -111,7 +110,6 @@ def test_no_edge_runs_through_a_node(graph: tuple[int, Edges], wide: int) -> Non
         assert not [point for point in points for box in near if box.holds(point)]
 
 
-@settings(deadline=None)
 @given(graphs())
 def test_boxes_are_apart_and_inside_the_picture(graph: tuple[int, Edges]) -> None:
     """No two boxes touch; they and the edges are within the document."""

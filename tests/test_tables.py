@@ -57,7 +57,7 @@ def status(console: Console) -> None:
 
 
 def builds(console: Console) -> None:
-    fields: Any = {"status": "errored", "action": WIDE, "accepted": T, "error": LONG}
+    fields: Any = {"status": "errored", "action": WIDE, "accepted": T, "name": LONG, "error": LONG}
     show_builds(console, [{"id": name, **fields} for name in NAMES], T + 1e8)
 
 
@@ -86,6 +86,47 @@ def test_everything_fits_80_columns(show: Callable[[Console], None]) -> None:
     assert max(map(cell_len, lines)) <= 80
     assert not any(character in line for line in lines for character in "\r\x9b")
     assert not any(re.search(r"\x1b(?!\[[0-9;]*m)", line) for line in lines)
+
+
+@pytest.mark.parametrize("state", ["completed", "retrying"])
+def test_long_ids_that_differ_at_their_end_differ(state: str) -> None:
+    """Cut in the middle, each can be told from the other: in a timeline, and on the page of a build."""
+    names = [f"instance::{'a-name-that-all-share-' * 4}{number:03}" for number in range(3)]
+
+    def show(console: Console) -> None:
+        if state == "completed":
+            components = [{"id": name, "state": state, "due": T, "sent": T, "ended": T + 9} for name in names]
+            show_timeline(console, read_timeline({"status": "done", "components": components}), "b", "done")
+            return
+        told = Told(*names)
+        told.message(*(event(name, state, 5, error="throttled " * 9, retry_in=60.0) for name in names))
+        progress = Progress("b", "", 0.0)
+        progress.snapshot(told.answer(60.0), 0.0)
+        show_status(console, told.answer(60.0), progress, 0.0)
+
+    text = "\n".join(shown(show))
+    assert [name for name in names if name[-9:] in text] == names
+
+
+@pytest.mark.parametrize(
+    ("builds", "heads"),
+    [
+        ([{"id": "b1"}, {"id": "b2", "name": "b2"}], "ID ACTION STATUS DONE AGE"),
+        ([{"id": "b1"}, {"id": "b2", "name": "staging"}], "ID ACTION STATUS DONE AGE NAME"),
+        ([{"id": "b1", "error": "boom"}], "ID ACTION STATUS DONE AGE ERROR"),
+        (
+            [{"id": "b1", "error": "boom"}, {"id": "b2", "name": "staging"}],
+            "ID ACTION STATUS DONE AGE NAME ERROR",
+        ),
+    ],
+)
+def test_a_list_has_names_and_errors_where_there_are_any(builds: list[JSON], heads: str) -> None:
+    """A name that is the id is not said twice."""
+    head, *lines = shown(lambda console: show_builds(console, builds, T))
+    assert re.sub(r"\x1b\[[0-9;]*m", "", head).split() == heads.split()
+    for build, line in zip(builds, lines, strict=True):
+        assert all(str(value) in line for value in build.values())
+        assert line.count("b2") <= 1
 
 
 def test_colours_are_for_terminals(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,6 +31,9 @@ _SHOWN = 10
 _LONG = 1 << 20
 """Cells of a line in a pipe: as many as it takes."""
 
+_BUILD_HEADS = ["ID", "ACTION", "STATUS", "DONE", "AGE", "NAME", "ERROR"]
+"""Of builds; the last two columns are there where any build has something for them."""
+
 Answer = Mapping[str, Any]
 """What a scheduler answers."""
 
@@ -56,10 +59,10 @@ def show_builds(console: Console, builds: Sequence[Answer], now: float) -> None:
         builds: summaries.
         now: seconds since 1970, by our own clock.
     """
-    rows = [["ID", "ACTION", "STATUS", "DONE", "AGE", "ERROR"], *(_build_row(build, now) for build in builds)]
-    if not any(row[5] for row in rows[1:]):
-        rows = [row[:5] for row in rows]
-    flexible = (0, 5) if len(rows[0]) > 5 else (0,)
+    rows = [_BUILD_HEADS, *(_build_row(build, now) for build in builds)]
+    told = [*range(5), *(column for column in (5, 6) if any(row[column] for row in rows[1:]))]
+    rows = [[row[column] for column in told] for row in rows]
+    flexible = (0, *range(5, len(told)))
     shaped = columns(rows, width=width_of(console), flexible=flexible, right=(3, 4), ids=(0,))
     for index, row in enumerate(shaped):
         style = STATE_STYLES.get(row[2].strip(), "")
@@ -74,8 +77,9 @@ def _build_row(build: Answer, now: float) -> list[str]:
     began = number(build.get("accepted", build.get("ended")))
     figures = f"{done:,}/{total:,}" if done is not None and isinstance(total, int) else "-"
     age = "-" if began is None else seconds(now - began)
-    names = [printable(text(build.get(name))) for name in ("id", "action", "status")]
-    return [*names, figures, age, printable(text(build.get("error")))]
+    fields = ("id", "action", "status", "name", "error")
+    build_id, action, status, name, error = (printable(text(build.get(field))) for field in fields)
+    return [build_id, action, status, figures, age, "" if name == build_id else name, error]
 
 
 def show_status(console: Console, answer: Answer, progress: Progress, now: float) -> None:
@@ -147,7 +151,8 @@ def _failing(console: Console, progress: Progress, now: float, width: int) -> No
         put(console, [("to be tried again:", "dim")])
         for again in list(progress.retrying.values())[:_SHOWN]:
             when = "soon" if again.at is None or again.at <= now else f"in {seconds(again.at - now)}"
-            said = fit(f"{again.component}: attempt {again.attempt}: {again.error}", width - 13)
+            name = fit_id(again.component, max(20, width // 2))
+            said = fit(f"{name}: attempt {again.attempt}: {again.error}", width - 13)
             put(console, [(f"  {when:<10} ", "dim"), (said, STATE_STYLES["retrying"])])
         _more(console, len(progress.retrying))
     if progress.errors:
@@ -211,13 +216,27 @@ def show_components(console: Console, answer: Answer, now: float) -> None:
 def _component_row(one: Answer, now: float) -> list[str]:
     due, sent, ended = (number(one.get(name)) for name in ("due", "sent", "ended"))
     until = sent if sent is not None else ended if ended is not None else now
-    waited = "-" if due is None else seconds(until - due)
-    worked = "-" if sent is None else seconds((now if ended is None else ended) - sent)
+    earlier = _worked_before(one, due)
+    waited = "-" if due is None else seconds(max(0.0, until - due - (earlier or 0.0)))
+    last = None if sent is None else (now if ended is None else ended) - sent
+    worked = "-" if last is None and earlier is None else seconds((last or 0.0) + (earlier or 0.0))
     # The number of an attempt is known before there is one.
     tried = sent is not None or text(one.get("state")) in {"running", "retrying"}
     attempt = whole(one.get("attempt")) if tried else 0
     names = [printable(text(one.get(name))) for name in ("id", "state")]
     return [*names, str(attempt) if attempt else "-", waited, worked, printable(text(one.get("error")))]
+
+
+def _worked_before(one: Answer, due: float | None) -> float | None:
+    """Seconds that attempts before the last one took since it was due, as in a timeline; None without any."""
+    took = [
+        failed - max(sent, due or sent)
+        for each in objects(one.get("failed"))
+        if (sent := number(each.get("sent"))) is not None
+        and (failed := number(each.get("failed"))) is not None
+        and failed > (due or 0.0)
+    ]
+    return sum(max(0.0, each) for each in took) if took else None
 
 
 def show_reasons(console: Console, answer: Answer) -> None:

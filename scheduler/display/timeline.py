@@ -6,7 +6,7 @@ from textwrap import wrap
 from rich.cells import cell_len
 from rich.console import Console
 
-from scheduler.display.lines import STATE_STYLES, Line, fit, waits_in_words
+from scheduler.display.lines import STATE_STYLES, Line, fit, fit_id, waits_in_words
 from scheduler.display.tables import put
 from scheduler.text import count, printable, seconds
 from scheduler.timeline import Span, Timeline, Wait, histogram, waits_of
@@ -39,7 +39,10 @@ def show_timeline(console: Console, timeline: Timeline, build: str, status: str)
     width = max(40, console.width) if console.is_terminal else _WIDTH
     took = seconds(timeline.seconds)
     style = STATE_STYLES.get(status, "")
-    put(console, [(fit(build, width - 40), "bold"), ("  ", ""), (fit(status, 12), style), (f"  {took}", "")])
+    put(
+        console,
+        [(fit_id(build, width - 40), "bold"), ("  ", ""), (fit(status, 12), style), (f"  {took}", "")],
+    )
     if not timeline.spans:
         put(console, [("nothing has been due yet", "")])
         return
@@ -106,7 +109,7 @@ def _bars(console: Console, timeline: Timeline, spans: Iterable[Span], width: in
         mark = "*" if span.component in on_path else " "
         waited = f"+{seconds(span.waiting)}" if span.waiting >= 0.05 else ""
         style = STATE_STYLES.get(span.state, "")
-        line: Line = [(f"{mark} ", "bold"), (fit(span.component, names, pad=True) + "  ", "")]
+        line: Line = [(f"{mark} ", "bold"), (fit_id(span.component, names, pad=True) + "  ", "")]
         line += _bar(span, timeline, room, style)
         line.append((f" {seconds(span.working):>8}{waited:>9}", "dim"))
         put(console, line)
