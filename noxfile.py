@@ -89,7 +89,8 @@ def integration(session: nox.Session) -> None:
     if session.posargs:
         session.run("pytest", "-m", "integration", *session.posargs)
         return
-    session.run("pytest", "-n", "2", "--dist", "worksteal", "-m", "integration and not alone")
+    # They wait more than they work.
+    session.run("pytest", "-n", "4", "--dist", "worksteal", "-m", "integration and not alone")
     session.run("pytest", "-m", "integration and alone")
 
 
