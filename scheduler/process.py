@@ -46,7 +46,7 @@ async def open_store(settings: Settings, bus: Bus) -> Store:
     """
     if settings.store == "ernest":
         _log.info(
-            "references are read as an Ernest installation needs it, unless set otherwise",
+            "how references are read; an Ernest installation needs templates=ernest, unresolved=keep",
             templates=settings.templates.value,
             unresolved=settings.unresolved.value,
         )
