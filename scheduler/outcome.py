@@ -8,7 +8,7 @@ from attrs import field, frozen
 from scheduler.errors import InvalidJSON
 from scheduler.limits import DEFAULT_LIMITS, Limits
 from scheduler.model import State
-from scheduler.strictjson import decode, encode, kind
+from scheduler.strictjson import decode, encode, kind, refusal
 from scheduler.text import CUT
 
 _LONGEST_PAUSE = 86_400.0
@@ -99,7 +99,7 @@ def read_head(data: bytes) -> tuple[str, str] | None:
     try:
         head = _decode_head(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidJSON(str(error)) from None
+        raise InvalidJSON(refusal(error, data)) from None
     if isinstance(head.service, str) and isinstance(head.component, str):
         return head.service, head.component
     return None

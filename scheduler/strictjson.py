@@ -74,9 +74,11 @@ def _call(decoder: Any, data: bytes | Raw, limits: Limits) -> Any:
     except RecursionError:
         raise OverLimit(f"nested deeper than max_depth {limits.max_depth}") from None
     except UnicodeDecodeError as error:
-        raise InvalidJSON(f"not UTF-8: byte 0x{error.object[error.start]:02x}, {error.reason}") from None
+        raise InvalidJSON(not_text(error.object)) from None
     except msgspec.DecodeError as error:
         text = str(error)
+        if text.startswith(_NOT_TEXT):
+            raise InvalidJSON(not_text(data)) from None
         if text.startswith("Integer value out of range"):
             raise OverLimit(f"an integer of more digits than max_digits {limits.max_digits}") from None
         if text.startswith("Number out of range"):
@@ -87,6 +89,25 @@ def _call(decoder: Any, data: bytes | Raw, limits: Limits) -> Any:
             raise InvalidJSON(text) from None
         what = text[: where.start()].removeprefix(_MALFORMED)
         raise InvalidJSON(text, what=what, at=int(where[1])) from None
+
+
+_NOT_TEXT = "Invalid UTF-8"
+"""What msgspec says from 0.23 on, without a place; before that it raised UnicodeDecodeError."""
+
+
+def refusal(error: Exception, data: bytes | Raw) -> str:
+    """What a decoder's ``error`` says of ``data``, in the same words whatever version of msgspec is there."""
+    text = str(error)
+    return not_text(data) if isinstance(error, UnicodeDecodeError) or text.startswith(_NOT_TEXT) else text
+
+
+def not_text(data: bytes | Raw) -> str:
+    """What is wrong with ``data``, which is not UTF-8: the first byte that cannot be read, and why."""
+    try:
+        bytes(data).decode()
+    except UnicodeDecodeError as error:
+        return f"not UTF-8: byte 0x{error.object[error.start]:02x}, {error.reason}"
+    return "not UTF-8"
 
 
 _BYTE = re.compile(r" \(byte ([0-9]+)\)$")

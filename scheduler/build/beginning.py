@@ -26,7 +26,7 @@ from scheduler.stores import Store
 _SPAWNED_AT_ONCE = 25
 """Tasks started between two looks at everything else: a millisecond or two, where they begin at once."""
 _BEGUN_AT_ONCE = 25
-"""Components begun by one task between two looks at everything else: a millisecond or two."""
+"""Components begun between two looks at everything else: a millisecond or two."""
 _WOKEN_AT_ONCE = 50
 """Dependents that go on between two looks at everything else."""
 _ENTERED_AT_ONCE = 200
@@ -83,6 +83,12 @@ class Beginning(Attempts):
         """What may begin: a heap, by the number under which it was entered."""
         self._may_begin: set[Vertex] = set()
         """The same, to be looked up."""
+        self._called: set[Vertex] = set()
+        """Of these, those whose tasks were called up: no more than begin in a row."""
+        self._begun_in_a_row = 0
+        """How many have begun since the last look at everything else."""
+        self._looks = 0
+        """How many of these looks there were."""
         self._beginning = False
         """Whether a task is beginning what was granted."""
         self._begun: dict[Vertex, Departure | None] = {}
@@ -160,7 +166,10 @@ class Beginning(Attempts):
         """It has what it takes to begin, once what was entered before it has begun."""
         heapq.heappush(self._granted, (number, vertex))
         self._may_begin.add(vertex)
-        self._call_up(vertex)
+        if len(self._called) < _BEGUN_AT_ONCE:
+            # The others are called by those, one after another.
+            self._called.add(vertex)
+            self._call_up(vertex)
 
     def _is_unusual(self, vertex: Vertex) -> bool:
         """Whether something that is due does not simply wait for its slots."""
@@ -384,17 +393,23 @@ class Beginning(Attempts):
         """Begin what may begin, in the order in which it was entered, until this one has, or many have."""
         self._beginning = True
         try:
-            for _ in range(_BEGUN_AT_ONCE):
+            while self._begun_in_a_row < _BEGUN_AT_ONCE:
                 if vertex in self._begun or not self._granted:
                     return
                 await self._begin_one(*heapq.heappop(self._granted))
+                self._begun_in_a_row += 1
         finally:
             self._beginning = False
             if self._granted:
-                # Should it have come while another task was at it: it has waited since.
-                self._call_up(self._granted[0][1])
+                head = self._granted[0][1]
+                self._called.add(head)
+                self._call_up(head)
         # This task comes back to it, should no other one have come so far by then.
+        looks = self._looks
         await trio.lowlevel.checkpoint()
+        if looks == self._looks:
+            self._looks += 1
+            self._begun_in_a_row = 0
 
     async def _begin_one(self, number: int, vertex: Vertex) -> None:
         plan = self.plan
@@ -405,6 +420,7 @@ class Beginning(Attempts):
         else:
             self._begun[vertex] = await self._start(vertex) if due else None
             self._call_up(vertex)
+        self._called.discard(vertex)
         self._may_begin.discard(vertex)
 
     def _give_back(self, vertex: Vertex) -> None:

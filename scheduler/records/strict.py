@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from scheduler.errors import UnreadableLog
-from scheduler.strictjson import Raw
+from scheduler.strictjson import Raw, refusal
 
 T = TypeVar("T")
 
@@ -34,7 +34,9 @@ def read(
     try:
         return decode(data)
     except _REFUSALS as error:
-        text = "nested too deep" if isinstance(error, RecursionError) else str(error).replace("`", "")
+        text = (
+            "nested too deep" if isinstance(error, RecursionError) else refusal(error, data).replace("`", "")
+        )
     try:
         name = unknown(_decode_any(data))
     except _REFUSALS:

@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 import msgspec
 import trio
 
+from scheduler.strictjson import refusal
+
 T = TypeVar("T")
 
 SLICE = 0.002
@@ -144,5 +146,7 @@ def _translated(decode: Callable[[bytes | msgspec.Raw], T], data: bytes | msgspe
     """What ``decode`` makes of ``data``; every way in which msgspec refuses it is a ValueError."""
     try:
         return decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ValueError(refusal(error, data)) from error
     except RecursionError as error:
         raise ValueError("it is nested too deep") from error
