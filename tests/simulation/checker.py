@@ -675,6 +675,8 @@ class Checker:
 
     def _log_purged(self, step: Step) -> None:
         self._builds[step.build].purged_at = self._now
+        # When its slots are given back is on no record any more.
+        self._gauges.dropped(step.build)
 
     def _is_about_a_purged_build(self, step: Step) -> bool:
         """From the purge of its log on only one thing is looked at of a build: that it is reported."""

@@ -75,8 +75,9 @@ class Ordering:
             if rule in rules and course.urgencies:
                 for other in sorted(due - set(course.started)):
                     urgent = course.urgencies[other] > course.urgencies[component]
-                    # What falls under no other limit could have had the slot.
-                    free = all(one in rules for one in self._rules(build, other))
+                    # What falls under this limit, and under no other one, could have had the slot.
+                    theirs = self._rules(build, other)
+                    free = rule in theirs and all(one in rules for one in theirs)
                     if urgent and free and self._is_due(build, other):
                         self._wrong(
                             f"{name}: {component} is started before {other}, which is more urgent: {rule}"
