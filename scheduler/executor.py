@@ -6,18 +6,12 @@ within 1.2 ms (p99), with two within 6 ms, with three within 13 ms (at the switc
 takes short jobs only.
 """
 
-import contextvars
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from contextlib import suppress
-from functools import partial
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+from typing import Final, Protocol, TypeVar, cast
 
 import trio
 from attrs import define, field
-
-if TYPE_CHECKING:
-    import outcome
 
 _T = TypeVar("_T")
 
@@ -111,41 +105,39 @@ class _Threads:
 _threads: trio.lowlevel.RunVar[_Threads] = trio.lowlevel.RunVar("threads for work on input")
 
 
+class _Pass:
+    """One job's way to a thread: a limiter as `trio.to_thread.run_sync` takes them."""
+
+    def __init__(self, owner: str, *, long: bool) -> None:
+        self._owner = owner
+        self._long = long
+        try:
+            self._threads = _threads.get()
+        except LookupError:
+            self._threads = _Threads()
+            _threads.set(self._threads)
+
+    async def acquire_on_behalf_of(self, _: object) -> None:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if self._threads.take(long=self._long):
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            return
+        waiter = _Waiter(self._owner, self._long)
+        self._threads.waiting[self._long].add(waiter)
+        try:
+            await waiter.granted.wait()
+        except trio.Cancelled:
+            self._threads.waiting[self._long].remove(waiter)
+            raise
+
+    def release_on_behalf_of(self, _: object) -> None:
+        self._threads.release(long=self._long)
+
+
 class ThreadExecutor:
     """The `Executor` that a process uses. All of them share the threads of the run."""
 
     async def run(self, owner: str, job: Callable[[], _T], *, long: bool = False) -> _T:
         """As `Executor.run`."""
-        await trio.lowlevel.checkpoint_if_cancelled()
-        try:
-            threads = _threads.get()
-        except LookupError:
-            threads = _Threads()
-            _threads.set(threads)
-        if not threads.take(long=long):
-            waiter = _Waiter(owner, long)
-            threads.waiting[long].add(waiter)
-            try:
-                await waiter.granted.wait()
-            except trio.Cancelled:
-                threads.waiting[long].remove(waiter)
-                raise
-        # From here to the start of the thread there is no checkpoint: only its end gives it back.
-        results: list[outcome.Outcome[_T]] = []
-        done = trio.Event()
-        token = trio.lowlevel.current_trio_token()
-
-        def finish(result: "outcome.Outcome[_T]") -> None:
-            threads.release(long=long)
-            results.append(result)
-            done.set()
-
-        def deliver(result: "outcome.Outcome[_T]") -> None:
-            # Unless the run is over: then nobody waits for it, or for the thread.
-            with suppress(trio.RunFinishedError):
-                token.run_sync_soon(finish, result)
-
-        in_context: Callable[[], _T] = partial(contextvars.copy_context().run, job)
-        trio.lowlevel.start_thread_soon(in_context, deliver)
-        await done.wait()
-        return results.pop().unwrap()
+        limiter = cast(trio.CapacityLimiter, _Pass(owner, long=long))
+        return await trio.to_thread.run_sync(job, limiter=limiter, abandon_on_cancel=True)
