@@ -139,5 +139,5 @@ class ThreadExecutor:
 
     async def run(self, owner: str, job: Callable[[], _T], *, long: bool = False) -> _T:
         """As `Executor.run`."""
-        limiter = cast(trio.CapacityLimiter, _Pass(owner, long=long))
+        limiter = cast("trio.CapacityLimiter", _Pass(owner, long=long))
         return await trio.to_thread.run_sync(job, limiter=limiter, abandon_on_cancel=True)

@@ -35,9 +35,7 @@ class BuildReader:
         executor: reads what takes long.
     """
 
-    def __init__(
-        self, settings: Settings, objects: Objects | None, executor: Executor | None = None
-    ) -> None:
+    def __init__(self, settings: Settings, objects: Objects | None, executor: Executor | None = None) -> None:
         self._settings = settings
         self._objects = objects
         self._executor = executor or ThreadExecutor()
