@@ -249,8 +249,12 @@ class Course:
         except TemplateError:
             return self.subject(vertex)
 
-    def begin(self, vertex: Vertex) -> Request | Settled | None:
+    def begin(self, vertex: Vertex, rendered: Request | None = None) -> Request | Settled | None:
         """Whether a change whose dependencies are settled may start, and with what.
+
+        Args:
+            vertex: the change.
+            rendered: its request as `begin` returned it before, where that was taken back by `unbegin`.
 
         Returns:
             None where the plan is held; the outcome where it has one without being sent (action
@@ -273,6 +277,10 @@ class Course:
         if change.action is Action.NONE:
             self._move(vertex, Phase.COMPLETED)
             return self._ledger.complete(vertex, {**change.fields, "_state": "completed"})
+        if rendered is not None and rendered.started.failed == self._attempts.failed(vertex):
+            # What it is rendered from is all completed, and stays as it is.
+            self._move(vertex, Phase.STARTING)
+            return rendered
         try:
             request = self._request(vertex, change)
         except TemplateError as error:
@@ -280,6 +288,17 @@ class Course:
             return self._fail(vertex, text)
         self._move(vertex, Phase.STARTING)
         return request
+
+    def unbegin(self, vertex: Vertex) -> None:
+        """There is no room for the request of a change that has just begun: it waits as it did before.
+
+        Nothing of its beginning may have been persisted.
+
+        Raises:
+            IllegalTransition: it is not about to be sent.
+        """
+        again = vertex in self._last_errors and self._attempts.is_between(vertex)
+        self._move(vertex, Phase.RETRYING if again else Phase.WAITING)
 
     def _complete_with(self, vertex: Vertex, output: Mapping[str, Any]) -> Settled:
         change = self.build.changes[vertex]
