@@ -276,9 +276,15 @@ class Slots:
         for pool in line.counted:
             pool.taken -= 1
         if size:
-            self.budget.give_back(account, size)
+            budget = self.budget
+            if size <= budget.large and account.short is None:
+                # As `ByteBudget` does it: this is done for each and every request.
+                account.bytes -= size
+                budget.taken -= size
+            else:
+                budget.give_back(account, size)
         # Without a size it may be the one whose size was awaited: nothing is sent of it.
-        weighed = not size and account.unweighed
+        weighed = account.unweighed and not size
         if weighed:
             account.unweighed = False
         if self.waiters:
