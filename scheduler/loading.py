@@ -30,12 +30,14 @@ from scheduler.errors import (
     UnreadableLog,
 )
 from scheduler.events import Accepted, Event, Loading, Released
+from scheduler.graph import Vertex
 from scheduler.history import History
 from scheduler.jetstream.api import JetStream
 from scheduler.jetstream.reading import Delivered, read
 from scheduler.jetstream.streams import LOG, REPLIES, log_subject
 from scheduler.outcome import read_head, read_reply
-from scheduler.plan import Phase, Plan
+from scheduler.pace import TURN, Pace
+from scheduler.plan import Phase, Plan, Request
 from scheduler.records import (
     Headings,
     Position,
@@ -51,6 +53,7 @@ from scheduler.reporting import Recorder
 from scheduler.stores.jetstream import Entry, JetStreamStore
 from scheduler.stores.slices import encode as encode_in_slices
 from scheduler.supervisor import Held, Supervisor
+from scheduler.template import INLINE_WORK, Laborious
 from scheduler.validation import Prepared
 
 _log = structlog.get_logger()
@@ -298,7 +301,7 @@ class Loader:
     async def _begin(self, held: Held, history: History, loaded: Loaded) -> None:
         plan, accepted = await self._replayed(history)
         journey = self._journey(plan, history, loaded.caught_up, history.position)
-        self._supervisor.go_on(held, plan, accepted, journey, history)
+        await self._supervisor.go_on(held, plan, accepted, journey, history)
         loaded.positions.append(history.position)
         loaded.builds.append(held.build)
 
@@ -310,10 +313,14 @@ class Loader:
             raise UnreadableLog(msg)
         prepared = await self._read(await encode_in_slices(accepted.document), accepted)
         plan = await self._supervisor.plan_of(prepared, accepted.mark)
-        for count, step in enumerate(history.steps, 1):
+        pace = Pace(TURN // _REPLAYED_AT_ONCE)
+        for step in history.steps:
+            work, unlearned = plan.work_left, len(plan.unlearned)
             plan.replay(step)
-            if not count % _REPLAYED_AT_ONCE:
-                await trio.lowlevel.checkpoint()
+            await pace.turn(work - plan.work_left + (len(plan.unlearned) - unlearned) * INLINE_WORK)
+        for vertex in plan.unlearned:
+            await self._supervisor.render(plan, vertex)
+            plan.learn_request(vertex)
         return plan, accepted
 
     def _journey(self, plan: Plan, history: History, caught_up: trio.Event, after: Position) -> Journey:
@@ -383,8 +390,15 @@ class Loader:
             plan, accepted = await self._replayed(history)
             await self._adopt_what_came_late(plan, history, accepted.key)
             adopted = plan.adopted()
+            try:
+                decided = decide(plan)
+            except Laborious:
+                vertex = plan.laborious
+                assert vertex is not None, "it is one of the build"
+                await self._supervisor.render(plan, vertex)
+                decided = decide(plan)
             events = [
-                *decide(plan),
+                *decided,
                 *(one for one in adopted if plan.phase(plan.graph.index[one.component]) is Phase.ERRORED),
             ]
             log = self._store.open(
@@ -398,7 +412,7 @@ class Loader:
             caught_up = trio.Event()
             caught_up.set()
             journey = self._journey(plan, history, caught_up, self._captured.seen)
-            return self._supervisor.go_on(held, plan, accepted, journey, history)
+            return await self._supervisor.go_on(held, plan, accepted, journey, history)
         finally:
             if held.walk is None:
                 self._store.close(build)
@@ -411,6 +425,7 @@ class Loader:
         js, position = self._store.js, history.since_failures
         if not plan.phases.within(Phase.ERRORED):
             return
+        requests: dict[Vertex, Request | None] = {}
         known = await js.get(REPLIES, position.sequence) if position.sequence else None
         there = known is not None and known.time == position.time
         with trio.move_on_after(_LATE) as late:
@@ -418,12 +433,14 @@ class Loader:
             async with aclosing(replies) as batches:
                 async for batch in batches:
                     for reply in batch:
-                        self._adopt(plan, key, reply)
+                        await self._adopt(plan, key, reply, requests)
                     await trio.lowlevel.checkpoint()
         if late.cancelled_caught:
             _log.warning("not all captured replies were looked at for late successes", build=plan.build.id)
 
-    def _adopt(self, plan: Plan, key: str, reply: Delivered) -> None:
+    async def _adopt(
+        self, plan: Plan, key: str, reply: Delivered, requests: dict[Vertex, Request | None]
+    ) -> None:
         suffix: str | None = None
         try:
             if reply.subject.startswith(REPLY):
@@ -439,11 +456,32 @@ class Loader:
             if vertex >= len(plan.phases) or plan.phase(vertex) is not Phase.ERRORED:
                 return
             outcome = read_reply(reply.data, suffix, self._supervisor.limits)
-            request = plan.request(vertex)
-        except (InvalidJSON, TemplateError, ValueError):
+        except (InvalidJSON, ValueError):
             return
-        if outcome is not None and (suffix is None or reply.subject.startswith(f"{request.subject}.")):
+        if vertex not in requests:
+            # Once, however many replies there are to it.
+            requests[vertex] = await self._request(plan, vertex)
+        request = requests[vertex]
+        if outcome is None or request is None:
+            return
+        if suffix is None or reply.subject.startswith(f"{request.subject}."):
             plan.adopt(request, outcome)
+
+    async def _request(self, plan: Plan, vertex: Vertex) -> Request | None:
+        """The request of a component as it would be now; None where that cannot be told."""
+        await trio.lowlevel.checkpoint()
+        try:
+            return plan.request(vertex)
+        except Laborious:
+            await self._supervisor.render(plan, vertex)
+        except TemplateError:
+            return None
+        try:
+            return plan.request(vertex)
+        except TemplateError:
+            return None
+        finally:
+            plan.let_go(vertex)
 
 
 def _loads(entry: Entry) -> int:

@@ -19,6 +19,7 @@ from scheduler.connector import Connectors
 from scheduler.control import Control
 from scheduler.discovery import Discovery, Endpoint, Identity
 from scheduler.errors import InvalidBuild, Problem
+from scheduler.executor import Executor, ThreadExecutor
 from scheduler.experience import Experience
 from scheduler.feed import Feed
 from scheduler.loading import Loader
@@ -61,6 +62,7 @@ class Service:
         store: where builds are persisted.
         listener: a second connection that replies come in on, too.
         collects: whether the garbage collector is this service's to run; it is the whole process's.
+        executor: does what takes long beside the loop.
     """
 
     def __init__(
@@ -71,8 +73,10 @@ class Service:
         *,
         listener: Listener | None = None,
         collects: bool = False,
+        executor: Executor | None = None,
     ) -> None:
         self._settings = settings
+        self._executor = executor or ThreadExecutor()
         self._bus = bus
         self._store = store
         self._timers = Timers(bus, lambda: store.available)
@@ -106,6 +110,7 @@ class Service:
             resending=settings.resend_for,
             retries=settings.retries,
             clock=(lambda _: BuildClock()) if self._durable is None else self._durable.clock,
+            executor=self._executor,
         )
         self._id = secrets.token_hex(11) if self._durable is None else encode_token(self._durable.instance)
         self._peers = Peers(bus, NAME, self._id)
@@ -125,7 +130,8 @@ class Service:
         self._queued_bytes = 0
         self._reads: set[trio.CancelScope] = set()
         self._intake, self._taken_in = trio.open_memory_channel[Message](_INTAKE_QUEUE)
-        self._reader = BuildReader(settings, None if self._durable is None else self._durable.objects)
+        objects = None if self._durable is None else self._durable.objects
+        self._reader = BuildReader(settings, objects, self._executor)
         self._takers = trio.Semaphore(_TAKEN_AT_ONCE)
         self._collects = collects
 
@@ -193,7 +199,10 @@ class Service:
                 self._connectors.on_stray = take_up.on_stray
                 background.start_soon(take_up.run)
             prospects = Prospects(
-                self._supervisor.durations, self._settings.rules, self._settings.max_in_flight_per_build
+                self._supervisor.durations,
+                self._settings.rules,
+                self._settings.max_in_flight_per_build,
+                self._executor,
             )
             control = Control(self._bus, self._supervisor, prospects, self._reader, self._loader)
             await background.start(control.run)

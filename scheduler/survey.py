@@ -13,6 +13,7 @@ from scheduler.plan import Phase, Plan
 from scheduler.slots import Slots
 from scheduler.stores import Store
 from scheduler.stores.jetstream import JetStreamStore
+from scheduler.template import Laborious
 from scheduler.text import agreeing, doing, seconds
 
 Document = dict[str, Any]
@@ -266,7 +267,10 @@ class Doctor:
         if plan.paused:
             return Reason("it is due, and the build is paused", due)
         walk = self._seen.walk
-        subject = plan.due_subject(vertex)
+        try:
+            subject = plan.due_subject(vertex)
+        except Laborious:
+            return Reason("it is due, and its references take long to be evaluated", due)
         limits = [] if walk is None else self._slots.blocking(walk, subject)
         if limits:
             text = f"it is due, and waits for the limit {_listed(limits, len(limits))}"

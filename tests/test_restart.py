@@ -823,10 +823,10 @@ async def test_a_bug_in_the_first_step_is_quarantined(
     write(poisoned, accept(document("a")))
     original = Walk.prepare
 
-    def broken(walk: Walk) -> None:
+    async def broken(walk: Walk) -> None:
         if walk.id == "b1":
             raise IllegalTransition("no way")
-        original(walk)
+        await original(walk)
 
     monkeypatch.setattr(Walk, "prepare", broken)
     await check_quarantined(poisoned, "IllegalTransition: no way")
@@ -841,7 +841,7 @@ async def test_a_quarantined_build_can_be_gone_on_with_later(
     plant.answer("a")
     with monkeypatch.context() as patch:
 
-        def broken(_: Walk) -> None:
+        async def broken(_: Walk) -> None:
             raise IllegalTransition("no way")
 
         patch.setattr(Walk, "prepare", broken)
@@ -864,7 +864,7 @@ async def test_a_reply_to_a_quarantined_build_is_kept(
     await abandon(plant)
     with monkeypatch.context() as patch:
 
-        def broken(_: Walk) -> None:
+        async def broken(_: Walk) -> None:
             raise IllegalTransition("no way")
 
         patch.setattr(Walk, "prepare", broken)

@@ -4,22 +4,26 @@ import random
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 
 import structlog
 import trio
 from attrs import evolve
 
 from scheduler.build.ports import Journey, Observer, Resending, Sender
+from scheduler.build.rendering import render
 from scheduler.build.unsent import Unsent, size_of
 from scheduler.call import Call, Signal
 from scheduler.errors import StoreError, StoreUnavailable, Stuck
 from scheduler.events import Event, Retrying, Sent, Settled, Withdrawn
+from scheduler.executor import Executor
 from scheduler.graph import Vertex
 from scheduler.model import Resend
 from scheduler.outcome import Outcome, failure
 from scheduler.plan import Phase, Plan, Request
 from scheduler.slots import Slots
 from scheduler.stores import Store
+from scheduler.template import Laborious
 
 _log = structlog.get_logger()
 
@@ -65,6 +69,7 @@ class Attempts(ABC):
             is empty, they are known to this process only.
         journey: an earlier process began the build, and the plan was replayed from its log.
         resending: when a request without a reply is sent again.
+        executor: renders what takes long.
     """
 
     def __init__(
@@ -78,6 +83,7 @@ class Attempts(ABC):
         key: str,
         journey: Journey | None,
         resending: Resending,
+        executor: Executor,
     ) -> None:
         self.plan = plan
         self.id = plan.build.id
@@ -88,6 +94,9 @@ class Attempts(ABC):
         self._key = key
         self._journey = journey
         self._resending = resending
+        self._executor = executor
+        self._rendering = trio.Lock()
+        """Held while a component is rendered elsewhere: one of a build at a time."""
         self._acted = False
         """Whether anything was done that is worth persisting."""
         self._retry_at: dict[Vertex, float] = {}
@@ -207,9 +216,35 @@ class Attempts(ABC):
             return None
         return max(0.0, at - trio.current_time())
 
+    async def render(self, vertex: Vertex) -> None:
+        """Have a component rendered that takes long, for the plan to take it in; others begin meanwhile.
+
+        It is not, if there is news of the component before, or nothing is to be sent for now.
+        """
+        with self._wait(vertex):
+            async with self._rendering:
+                if not self.plan.held:
+                    await self.render_now(vertex)
+
+    async def render_now(self, vertex: Vertex) -> None:
+        """The same, whatever happens."""
+        await render(self.plan, vertex, self._executor)
+
+    @abstractmethod
+    def _wait(self, vertex: Vertex) -> AbstractContextManager[None]:
+        """What is awaited in here ends when there is news of the component."""
+
     async def _begin(self, vertex: Vertex) -> None:
         """Begin one that has its slots, and await its end: what is done again begins like this."""
-        departure = await self._start(vertex)
+        try:
+            departure = await self._start(vertex)
+        except Laborious:
+            await self.render(vertex)
+            try:
+                goes_on = self.plan.is_rendered(vertex) and self.plan.is_due(vertex)
+                departure = await self._start(vertex) if goes_on else None
+            finally:
+                self.plan.let_go(vertex)
         if departure is not None:
             await self._see_through(departure)
 
@@ -223,6 +258,9 @@ class Attempts(ABC):
         Returns:
             What is to be seen through; None where it ended without being sent, or may not begin, or is
             `_unsent`: there is no room for its request.
+
+        Raises:
+            Laborious: it is to be rendered first (`render`).
         """
         plan = self.plan
         step = plan.begin(vertex, self._unsent.pop(vertex) if self._unsent else None)

@@ -33,16 +33,21 @@ from scheduler.build.unsent import size_of
 from scheduler.call import Call
 from scheduler.errors import Fenced, LogRemoved, Refused, StoreError
 from scheduler.events import Event, Settled
+from scheduler.executor import Executor, ThreadExecutor
 from scheduler.graph import Vertex
 from scheduler.model import Resend
 from scheduler.outcome import failure
+from scheduler.pace import Pace
 from scheduler.plan import Plan, Request
 from scheduler.report import Report
 from scheduler.slots import Slots
 from scheduler.stores import Store
+from scheduler.template import Laborious
 
 _log = structlog.get_logger()
 
+_RESUMING = 2_000
+"""Units of work for awaiting a reply again."""
 _LARGE = 2_000
 """Changes from which on a report is made beside the loop: it would take milliseconds of it."""
 
@@ -61,6 +66,7 @@ class Walk(Beginning):
             is empty, they are known to this process only.
         journey: an earlier process began the build, and the plan was replayed from its log.
         resending: when a request without a reply is sent again.
+        executor: renders what takes long, and makes the report of a large build.
     """
 
     def __init__(
@@ -75,6 +81,7 @@ class Walk(Beginning):
         key: str = "",
         journey: Journey | None = None,
         resending: Resending = lambda _: Resend.UNSENT,
+        executor: Executor | None = None,
     ) -> None:
         super().__init__(
             plan,
@@ -86,6 +93,7 @@ class Walk(Beginning):
             key=key,
             journey=journey,
             resending=resending,
+            executor=executor or ThreadExecutor(),
         )
         self.fenced = False
         """Whether another process has the build now."""
@@ -164,7 +172,7 @@ class Walk(Beginning):
             return None
         if len(self.plan.phases) < _LARGE:
             return self.plan.report()
-        return await trio.to_thread.run_sync(self.plan.report)
+        return await self._executor.run(self.id, self.plan.report, long=True)
 
     def stop(self) -> None:
         """Send nothing more, because this process is to end; what is in flight is awaited."""
@@ -238,8 +246,8 @@ class Walk(Beginning):
             return call.request.component, since
         return None
 
-    def prepare(self) -> None:
-        """Register who waits for replies to what an earlier process sent. Synchronous; idempotent.
+    async def prepare(self) -> None:
+        """Register who waits for replies to what an earlier process sent. Idempotent.
 
         Raises:
             PlanError: the plan does not know how to go on.
@@ -255,10 +263,22 @@ class Walk(Beginning):
             self._retry_at = {vertex: now + seconds for vertex, seconds in journey.pauses.items()}
             if plan.paused:
                 self.pause()
-        for vertex in unsettled:
-            if plan.in_flight and plan.is_in_flight(vertex):
+        pace = Pace(_RESUMING)
+        for vertex in unsettled if plan.in_flight else ():
+            if not plan.is_in_flight(vertex):
+                continue
+            work = plan.work_left
+            try:
                 step = plan.resume(vertex)
-                self._resumed[vertex] = step if isinstance(step, Settled) else self._expect(step)
+            except Laborious:
+                await self.render_now(vertex)
+                if not plan.is_in_flight(vertex):
+                    # An operator has said meanwhile what becomes of it.
+                    plan.let_go(vertex)
+                    continue
+                step = plan.resume(vertex)
+            self._resumed[vertex] = step if isinstance(step, Settled) else self._expect(step)
+            await pace.turn(work - plan.work_left)
         self.listening.set()
 
     def _expect(self, request: Request) -> Call:
@@ -276,7 +296,7 @@ class Walk(Beginning):
         return call
 
     async def _components(self) -> None:
-        self.prepare()
+        await self.prepare()
         for vertex, resumed in self._resumed.items():
             if isinstance(resumed, Call):
                 # It is in flight, whether or not there would be a slot for it now; and before anything new.

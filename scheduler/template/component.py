@@ -24,7 +24,8 @@ from scheduler.template.grammar import Lookup
 from scheduler.template.jsonparts import MAX_RENDERED, encode
 from scheduler.template.needs import needed, suggestion
 from scheduler.template.references import PathText, Syntax, Target, Text
-from scheduler.template.resolve import ExhaustedError, Found, Owner, Raw, Resolver, Scope, Work
+from scheduler.template.resolve import Found, Owner, Raw, Resolver, Scope
+from scheduler.template.work import ExhaustedError, Laborious, Work
 
 CHECK_WORK = 256 * 1024
 """Work for one component at intake, if nothing else is said: some milliseconds."""
@@ -146,14 +147,41 @@ class Template:
         """Whether a reference names the component with this id by a constant."""
         return any(target.id == id for _, text in self._slots for target in text.targets())
 
-    def render(self, scope: Scope) -> Rendered:
+    def render(
+        self,
+        scope: Scope,
+        *,
+        work: Work | None = None,
+        inline: bool = False,
+        expired: Callable[[], bool] | None = None,
+    ) -> Rendered:
         """The component as it is to be sent.
+
+        Args:
+            scope: What its references can see.
+            work: What all renderings of its build may still cost; this one is taken off.
+            inline: Whether others wait meanwhile: what takes long is to be done again, elsewhere.
+            expired: Says whether there is no more time, in the place of that of ``work``.
 
         Raises:
             Unresolved: It needs something that is absent or null.
-            TemplateError: A reference cannot be resolved, or what it leads to is too large. Both messages
-                begin with the place: ``instance::web-1.tags.x: ...``.
+            Laborious: It takes more than `INLINE_WORK`; nothing was taken off for it.
+            TemplateError: A reference cannot be resolved, or what it leads to is too large, or too much work.
+                All messages begin with the place: ``instance::web-1.tags.x: ...``.
         """
+        whole = Work() if work is None else work
+        meter = whole.part(inline=inline, expired=expired)
+        try:
+            rendered = self._rendered(scope, meter)
+        except Laborious:
+            raise
+        except TemplateError:
+            whole.left -= meter.spent
+            raise
+        whole.left -= meter.spent
+        return rendered
+
+    def _rendered(self, scope: Scope, work: Work) -> Rendered:
         change = self._change
         type_, provider = change.type, change.provider
         keep = self._syntax.keep
@@ -165,7 +193,7 @@ class Template:
                 chunk = _quick(text, scope, keep)
                 if chunk is None:
                     if resolver is None:
-                        resolver = self._resolver(scope, Work())
+                        resolver = self._resolver(scope, work)
                     chunk = resolver.written(text, place)
                 size += len(chunk) + len(run)
                 _refuse_over(size)
@@ -173,6 +201,8 @@ class Template:
                     type_ = _token(chunk)
                 elif place == "_provider":
                     provider = _token(chunk)
+            except Laborious:
+                raise
             except TemplateError as error:
                 kind = Unresolved if isinstance(error, Unresolved) else TemplateError
                 raise kind(f"{change.id}.{place}: {error}") from error
@@ -199,6 +229,9 @@ class Template:
             suggest: Whether to look for the id that was meant, which takes a moment with many ids.
             work: What may be spent on it, to be shared by the components of a build. What would take more is
                 left until it is due.
+
+        Raises:
+            Laborious: ``work`` is for inline, and there is more to do.
         """
         problems: list[Problem] = []
         if self._slots and (size := sum(map(len, self._runs))) > MAX_RENDERED:
@@ -241,6 +274,8 @@ class Template:
             for question in questions:
                 try:
                     question()
+                except Laborious:
+                    raise
                 except (_UnknownError, ExhaustedError):
                     continue
                 except TemplateError as error:

@@ -22,6 +22,7 @@ from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from scheduler.errors import TemplateError
 from scheduler.template.patterns import Pattern
+from scheduler.template.work import AbortedError
 
 MAX_PATH = 2048
 """Characters in a path: four of the longest ids."""
@@ -31,10 +32,6 @@ _PER_ELEMENT = 32
 """Work for each element that is looked at, in bytes that could be written meanwhile."""
 _PER_CHARACTER = 8
 """Work for each character that is held against a pattern."""
-
-
-class AbortedError(TemplateError):
-    """The whole walk must end, whatever it was about to pass over: a circle, or too much work."""
 
 
 class Mark(Enum):

@@ -15,18 +15,17 @@ from scheduler.errors import TemplateError, Unresolved
 from scheduler.template import references
 from scheduler.template.grammar import Lookup
 from scheduler.template.jsonparts import encode, measure
-from scheduler.template.paths import MISSING, AbortedError, Elements, Path, Walker, shown
+from scheduler.template.paths import MISSING, Elements, Path, Walker, shown
 from scheduler.template.patterns import Pattern
 from scheduler.template.references import Syntax, Text
 from scheduler.template.sandbox import element
+from scheduler.template.work import AbortedError, Work
 
 IDENTITY = frozenset({"_component_id", "_action", "_state", "service", "_raw", "_secret", "adoptable"})
 """Fields that say what a component is. They are never rendered."""
 
 MAX_CHAIN = 40
 """Definitions that refer to one another in turn."""
-MAX_WORK = 2 * 1024 * 1024
-"""Work for one component, in bytes of JSON that could be written meanwhile: 50 ms at the very worst."""
 
 
 @frozen
@@ -124,25 +123,6 @@ class Owner:
                 self.fault = str(error)
                 raw = _NONE_RAW
         self.raw = raw
-
-
-class ExhaustedError(AbortedError):
-    """There was more work to do than is allowed."""
-
-
-class Work:
-    """How much may still be done, in bytes of JSON that could be written meanwhile."""
-
-    __slots__ = ("left",)
-
-    def __init__(self, left: int = MAX_WORK) -> None:
-        self.left = left
-
-    def spend(self, work: int) -> None:
-        """Take ``work`` off. Raises `ExhaustedError` when there is not so much left."""
-        self.left -= work
-        if self.left < 0:
-            raise ExhaustedError(f"takes more work than writing {MAX_WORK} bytes does, which is the limit")
 
 
 class Place:
