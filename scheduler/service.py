@@ -93,6 +93,7 @@ class Service:
             settings.rules,
             per_instance=settings.max_in_flight,
             per_build=settings.max_in_flight_per_build,
+            max_bytes=settings.max_bytes_in_flight,
         )
         self._durable = store if isinstance(store, JetStreamStore) else None
         self._recorder = None if self._durable is None else Recorder(bus, self._durable)

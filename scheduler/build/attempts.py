@@ -12,6 +12,7 @@ from attrs import evolve
 
 from scheduler.build.ports import Journey, Observer, Resending, Sender
 from scheduler.build.rendering import render
+from scheduler.build.unsent import Unsent, size_of
 from scheduler.call import Call, Signal
 from scheduler.errors import StoreError, StoreUnavailable, Stuck
 from scheduler.events import Event, Retrying, Sent, Settled, Withdrawn
@@ -124,6 +125,10 @@ class Attempts(ABC):
         self._given_up: list[Call] = []
         self._arrived: deque[Call] = deque()
         """Attempts whose end is known and not booked, in the order in which it became known."""
+        self._unsent = Unsent(slots)
+        """What was rendered, and waits for room in flight."""
+        self._bytes_of: dict[Vertex, int] = {}
+        """What is taken of that room."""
         self._departures: deque[Departure] = deque()
         """Requests whose start is being persisted, in the order in which they began and are to leave."""
         self._unwritten: deque[Settled | Retrying | Withdrawn] = deque()
@@ -251,13 +256,14 @@ class Attempts(ABC):
         request leaves. In both cases what is begun first leaves first.
 
         Returns:
-            What is to be seen through; None where it ended without being sent, or may not begin.
+            What is to be seen through; None where it ended without being sent, or may not begin, or is
+            `_unsent`: there is no room for its request.
 
         Raises:
             Laborious: it is to be rendered first (`render`).
         """
         plan = self.plan
-        step = plan.begin(vertex)
+        step = plan.begin(vertex, self._unsent.pop(vertex) if self._unsent else None)
         if step is None and not plan.held:
             msg = f"{plan.graph.ids[vertex]} is due, nothing holds it up, and it does not begin"
             raise Stuck(msg)
@@ -266,6 +272,13 @@ class Attempts(ABC):
         if isinstance(step, Settled):
             await self._keep(step)
             return None
+        if vertex not in self._bytes_of:
+            size = size_of(step)
+            if not self._slots.weigh(self, size):
+                plan.unbegin(vertex)
+                self._unsent.put(vertex, step)
+                return None
+            self._bytes_of[vertex] = size
         departure = Departure(step)
         if self._store.in_order:
             self._acted = True
@@ -613,6 +626,7 @@ class Attempts(ABC):
             for call in list(self._calls):
                 call.withdraw()
             self._slots.dismiss(self)
+            self._unsent.clear()
             self.unpause()
             for wait in self._waits.values():
                 wait.cancel()
