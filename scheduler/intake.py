@@ -3,12 +3,14 @@
 WIRE: "Intake". The answer to a build that was accepted is sent when it is persisted, not before.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
+
+import msgspec
 
 from scheduler.bus import Bus, Message
 from scheduler.codec import read_id
-from scheduler.errors import BusError, InvalidBuild, InvalidJSON, MessageTooLarge
+from scheduler.errors import BusError, InvalidBuild, MessageTooLarge, Problem
 from scheduler.model import BUILD_ACTIONS
 from scheduler.ratelimit import RateLimitedLog
 from scheduler.strictjson import Raw, encode, split_object
@@ -20,6 +22,8 @@ QUEUE_GROUP: Final = "scheduler"
 
 _STREAM_ACK: Final = "$JS.ACK."
 _MOST_DETAIL_BYTES = 256 * 1024
+_SMALL = 32 * 1024
+"""Bytes of a build that is taken apart on the spot."""
 _MOST_KEPT_BYTES = 1_000
 """Of each field, where a rejected build is too large to be published whole."""
 
@@ -61,14 +65,14 @@ class Receipts:
         store would take the running one for failed.
         """
         build = read_id(message.data)
-        problems = [str(problem) for problem in refusal.problems]
+        problems = refusal.problems
         self._log.warning(
             "build rejected",
             build=build,
             subject=message.subject,
             code=refusal.code,
             problems=len(problems),
-            first=problems[0][:500] if problems else "",
+            first=str(problems[0])[:500] if problems else "",
         )
         if message.reply and not _is_delivered(message):
             details = _fitting(problems, self._bus.max_payload // 2)
@@ -76,7 +80,7 @@ class Receipts:
             self._answer(message, {"id": build, "status": "rejected", "error": error})
         elif build is not None and refusal.code != "running" and not self._holds(build):
             try:
-                _publish_error(self._bus, message, build, refusal)
+                _publish_error(self._bus, message, refusal)
             except BusError as error:
                 self._log.warning("rejection not published", build=build, error=str(error))
 
@@ -99,29 +103,48 @@ def _is_delivered(message: Message) -> bool:
     return message.reply.startswith(_STREAM_ACK)
 
 
-def _fitting(problems: list[str], most: int) -> list[str]:
+def _fitting(problems: Sequence[Problem], most: int) -> list[str]:
     """As many problems as an answer holds, and how many there are beside them."""
     size = 0
-    for count, problem in enumerate(problems):
-        size += len(encode(problem)) + 1
+    fitting: list[str] = []
+    for problem in problems:
+        text = str(problem)
+        size += len(encode(text)) + 1
         if size > min(most, _MOST_DETAIL_BYTES):
-            return [*problems[:count], f"... and {len(problems) - count} more"]
-    return problems
+            return [*fitting, f"... and {len(problems) - len(fitting)} more"]
+        fitting.append(text)
+    return fitting
 
 
-def _publish_error(bus: Bus, message: Message, build: str, refusal: InvalidBuild) -> None:
-    error = str(refusal)[:4_000]
+class _Head(msgspec.Struct, omit_defaults=True):
+    """What of a rejected build is published where the whole is too large."""
+
+    id: Raw = Raw()
+    name: Raw = Raw()
+    action: Raw = Raw()
+    error: Raw = Raw()
+
+
+_decode_head = msgspec.json.Decoder(_Head).decode
+
+
+def _publish_error(bus: Bus, message: Message, refusal: InvalidBuild) -> None:
+    error = encode(str(refusal)[:4_000])
     subject = f"{message.subject}.error"
+    # It is an object, and as such it stays: who takes it apart to put it together again does so on the loop.
+    head = _decode_head(message.data)
+    data = message.data
+    if bytes(head.error) and len(data) <= _SMALL:
+        members = split_object(data)
+        data = encode({key: value for key, value in members.items() if key != "error"})
     try:
-        members = split_object(message.data)
-    except InvalidJSON:
-        members = {"id": Raw(encode(build))}
-    try:
-        bus.publish(subject, encode({**members, "error": error}))
+        # Of two members of a name the last one counts.
+        bus.publish(subject, data.rstrip()[:-1] + b',"error":' + error + b"}")
     except MessageTooLarge:
         kept = {
             key: value
-            for key, value in members.items()
-            if key in {"id", "name", "action"} and len(bytes(value)) <= _MOST_KEPT_BYTES
+            for key in ("id", "name", "action")
+            if 0 < len(bytes(value := getattr(head, key))) <= _MOST_KEPT_BYTES
         }
-        bus.publish(subject, encode({**kept, "error": error, "omitted": ["components", "changes", "edges"]}))
+        omitted = ["components", "changes", "edges"]
+        bus.publish(subject, encode({**kept, "error": Raw(error), "omitted": omitted}))

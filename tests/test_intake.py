@@ -3,6 +3,7 @@
 # ruff: noqa: ARG001 - pytest-trio takes a clock from a test's own arguments only
 
 import json
+import time
 from collections.abc import Callable
 
 import pytest
@@ -213,6 +214,24 @@ async def test_a_build_out_of_a_stream_is_taken_as_one_without_a_reply_subject(f
     receipts(fake_bus).accept(delivered, "b1")
     receipts(fake_bus).reject(delivered, NO_ROOM)
     assert [one.subject for one in await published(fake_bus)] == ["build.create.error"]
+
+
+async def test_of_two_errors_of_a_large_build_ours_is_the_last(fake_bus: FakeBus) -> None:
+    """It is not taken apart for that: JSON's readers take the last of two members of a name."""
+    value = document(["a"], pad="x" * 100_000, error="of an earlier run")
+    receipts(fake_bus).reject(message(value), NO_ROOM)
+    [one] = await published(fake_bus)
+    assert json.loads(one.data) == {**value, "error": "2 builds are running; max_builds is 2"}
+
+
+async def test_a_rejection_takes_no_longer_for_what_is_beside_the_id(fake_bus: FakeBus) -> None:
+    """Thousands of members of no use are neither kept nor written again one by one."""
+    data = b'{"id":"b1",' + b",".join(b'"k%d":1' % number for number in range(75_000)) + b"}"
+    began = time.thread_time()
+    receipts(fake_bus).reject(message(data), NO_ROOM)
+    assert time.thread_time() - began < 0.02
+    [one] = await published(fake_bus)
+    assert one.data.startswith(data[:-1])
 
 
 async def test_a_build_too_large_to_be_published_whole_is_published_without_its_lists() -> None:
