@@ -37,7 +37,7 @@ class Guarded:
     """A broker with the shipped configuration."""
 
     def __init__(self, stack: ExitStack, folder: Path) -> None:
-        variables = {f"{user.upper()}_PASSWORD": password for user, password in PASSWORDS.items()}
+        variables = {f"NATS_{user.upper()}_PASSWORD": password for user, password in PASSWORDS.items()}
         patch = stack.enter_context(pytest.MonkeyPatch.context())
         for name, value in {**variables, "NATS_STORE_DIR": str(folder / "store")}.items():
             patch.setenv(name, value)
@@ -264,6 +264,8 @@ PUBLISHES = {
         "build.create.done",  # forges a report
         "vpc.create.aws",  # sends a request
         "vpc.create.azure.done",  # answers for another provider
+        "scheduler.reply.own.azure.token",
+        "scheduler.reply.x",
         "scheduler.event.b",
         "scheduler.log.finished",
         "scheduler.report.finished.1",
