@@ -148,7 +148,7 @@ async def _whole(record: dict[str, Raw], objects: Objects, missing: list[str]) -
 
 
 def _without_key(event: Raw) -> Raw:
-    """An event without what the build's reply subjects are made with: whoever has it can answer for anybody."""
+    """An event without what the build's reply subjects are made with: who has it can answer for anybody."""
     if _KEY not in bytes(event):
         return event
     try:

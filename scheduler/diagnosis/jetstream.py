@@ -103,8 +103,8 @@ async def _check_streams(diagnosis: Diagnosis, bus: Bus, settings: Settings) -> 
     for stream in rehearsal.changed:
         diagnosis.warn(
             "streams",
-            f"{stream} does not take all replies yet: the service changes that at its next start, and from then"
-            f" on connectors are to reply on {REPLY}<owner>.<provider>.<token>",
+            f"{stream} does not take all replies yet: the service changes that at its next start, and asks"
+            f" connectors from then on to reply on {REPLY}<owner>.<provider>.<token>",
             f"before that, let each connector publish on {REPLY}*.<provider>.*, beside {OLD}, as `scheduler"
             " permissions` has it: otherwise the broker drops what it answers",
         )
