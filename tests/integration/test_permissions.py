@@ -428,7 +428,7 @@ def test_no_connector_answers_for_another_provider(guarded: Guarded) -> None:
 
 
 def guesses(seen: str, wanted: str, number: int) -> Iterator[str]:
-    """What a connector of gcp may try that was asked on ``seen``; some with what it cannot know: ``wanted``."""
+    """What a connector of gcp may try that was asked on ``seen``; also with ``wanted``, as if it knew."""
     _, _, owner, _, mine = seen.split(".")
     *_, theirs = wanted.split(".")
     yield from (wanted, f"scheduler.reply.{owner}.gcp.{theirs}", f"scheduler.reply.{theirs}")
