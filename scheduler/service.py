@@ -78,6 +78,7 @@ class Service:
         self._store = store
         self._timers = Timers(bus, lambda: store.available)
         self._feed = Feed(bus)
+        durable = self._durable = store if isinstance(store, JetStreamStore) else None
         self._connectors = Connectors(
             bus,
             self._timers,
@@ -85,6 +86,7 @@ class Service:
             start_timeout=settings.start_timeout,
             limits=settings.limits,
             listener=listener,
+            instance="" if durable is None else durable.instance,
         )
         self._slots = Slots(
             settings.rules,
@@ -92,8 +94,7 @@ class Service:
             per_build=settings.max_in_flight_per_build,
             max_bytes=settings.max_bytes_in_flight,
         )
-        self._durable = store if isinstance(store, JetStreamStore) else None
-        self._recorder = None if self._durable is None else Recorder(bus, self._durable)
+        self._recorder = None if durable is None else Recorder(bus, durable)
         self._supervisor = Supervisor(
             store,
             self._connectors,
@@ -158,6 +159,7 @@ class Service:
         async with trio.open_nursery() as background:
             await background.start(self._timers.run)
             background.start_soon(self._connectors.turns.run)
+            background.start_soon(self._connectors.hearing.run)
             background.start_soon(self._feed.run)
             background.start_soon(self._slots.run)
             background.start_soon(self._watch)

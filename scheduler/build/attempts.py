@@ -22,6 +22,7 @@ from scheduler.model import Resend
 from scheduler.outcome import Outcome, failure
 from scheduler.plan import Phase, Plan, Request
 from scheduler.ratelimit import RateLimitedLog
+from scheduler.replies import Tokens
 from scheduler.slots import Slots
 from scheduler.stores import Store
 from scheduler.template import Laborious
@@ -69,7 +70,7 @@ class Attempts(ABC):
         store: is told of every step before the next one.
         slots: how many requests may be in flight.
         observer: is told of everything.
-        key: what the reply subjects of this build begin with, so that a later process knows them; where it
+        key: what the reply subjects of this build are made with, so that a later process knows them; where it
             is empty, they are known to this process only.
         journey: an earlier process began the build, and the plan was replayed from its log.
         resending: when a request without a reply is sent again.
@@ -95,7 +96,7 @@ class Attempts(ABC):
         self._store = store
         self._slots = slots
         self._observer = observer or Observer()
-        self._key = key
+        self._tokens = Tokens(key) if key else None
         self._journey = journey
         self._resending = resending
         self._executor = executor
@@ -370,11 +371,8 @@ class Attempts(ABC):
         return evolve(request, timeout=min(left, self._connectors.seconds(request)))
 
     def _token(self, request: Request) -> str:
-        if not self._key:
-            return ""
-        failed = request.started.failed
         # Each attempt has its own: only so a late reply to one can be told from that to the next.
-        return f"{self._key}-{request.vertex:x}" + (f"-{failed:x}" if failed else "")
+        return "" if self._tokens is None else self._tokens.of(request.attempt)
 
     def _departing(self) -> Callable[[Call], None] | None:
         # Not kept: a walk that refers to itself would outlive its build until the next full collection.
