@@ -31,6 +31,7 @@ from scheduler.errors import (
 )
 from scheduler.events import Accepted, Event, Loading, Released
 from scheduler.history import History
+from scheduler.interruptible import interruptible
 from scheduler.jetstream.api import JetStream
 from scheduler.jetstream.reading import Delivered, read
 from scheduler.jetstream.streams import LOG, REPLIES, log_subject
@@ -311,7 +312,8 @@ class Loader:
         prepared = await self._read(await encode_in_slices(accepted.document), accepted)
         plan = await self._supervisor.plan_of(prepared, accepted.mark)
         for count, step in enumerate(history.steps, 1):
-            plan.replay(step)
+            with interruptible(plan.build.id):
+                plan.replay(step)
             if not count % _REPLAYED_AT_ONCE:
                 await trio.lowlevel.checkpoint()
         return plan, accepted

@@ -1,10 +1,8 @@
 """The service as a process: its signals, its broker, its store, and its exit code."""
 
-import os
 import secrets
 import signal
 import sys
-import threading
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -27,11 +25,9 @@ from scheduler.stores.ground import Ground
 from scheduler.stores.jetstream import JetStreamStore
 from scheduler.stores.memory import MemoryStore
 from scheduler.stores.presence import await_jetstream
+from scheduler.watchdog import Watchdog
 
 _log = structlog.get_logger()
-
-_HARD_EXIT_AFTER = 0.8
-"""Seconds from the second signal until the process ends, whatever still holds on to it."""
 
 
 async def open_store(settings: Settings, bus: Bus) -> Store:
@@ -79,9 +75,10 @@ async def run_service(settings: Settings) -> int:
         BusError: the broker refuses us, or has not what the store takes.
     """
     stopping = _Stopping()
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    with Watchdog() as watchdog:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(stopping.watch, signals, nursery.cancel_scope)
+            nursery.start_soon(watchdog.beat)
+            nursery.start_soon(stopping.watch, watchdog.signals(), nursery.cancel_scope)
             async with _open_bus(settings) as (bus, listener):
                 store = await open_store(settings, bus)
                 service = Service(settings, bus, store, listener=listener, collects=True)
@@ -92,7 +89,7 @@ async def run_service(settings: Settings) -> int:
 
 
 class _Stopping:
-    """What the signals do."""
+    """What the signals do; of the second one, what the loop has to do with it."""
 
     def __init__(self) -> None:
         self.service: Service | None = None
@@ -110,10 +107,6 @@ class _Stopping:
         second = await anext(signals)
         _log.warning("stopping at once", signal=signal.Signals(second).name)
         self.code = 128 + second
-        # A thread that reads a large build cannot be cancelled, and must not keep anybody waiting.
-        timer = threading.Timer(_HARD_EXIT_AFTER, os._exit, (self.code,))
-        timer.daemon = True
-        timer.start()
         scope.cancel()
 
 

@@ -6,8 +6,9 @@ import trio
 
 from scheduler.codec import read_id
 from scheduler.config import Settings
-from scheduler.errors import BusError, InvalidBuild, InvalidJSON, JetStreamUnavailable, Problem
+from scheduler.errors import BusError, Hung, InvalidBuild, InvalidJSON, JetStreamUnavailable, Problem
 from scheduler.events import Accepted
+from scheduler.interruptible import interruptible
 from scheduler.jetstream.objects import Objects
 from scheduler.jetstream.streams import UPLOADS
 from scheduler.strictjson import decode, split_object
@@ -111,7 +112,11 @@ class BuildReader:
 
         if len(data) <= _SMALL:
             await trio.lowlevel.checkpoint()
-            return read()
+            try:
+                with interruptible("a build that is being read"):
+                    return read()
+            except Hung as hung:
+                raise InvalidBuild("invalid", [Problem("", f"it cannot be read: {hung}")]) from None
         return await trio.to_thread.run_sync(read, limiter=self._threads, abandon_on_cancel=True)
 
 

@@ -22,6 +22,7 @@ from scheduler.errors import AlreadyLogged, Fenced, InvalidBuild, Problem, Store
 from scheduler.events import Accepted, Resumed, Suspended
 from scheduler.feed import Feed, Track
 from scheduler.history import History
+from scheduler.interruptible import interruptible
 from scheduler.limits import Limits
 from scheduler.model import Resend
 from scheduler.plan import Phase, Plan
@@ -500,7 +501,10 @@ class Supervisor:
 async def _beside(prepared: Prepared, job: Callable[[], _T]) -> _T:
     """Do something with a whole build: a large one beside the loop, where it keeps nobody waiting."""
     size = len(prepared.build.changes) + len(prepared.build.edges) + len(prepared.build.components)
-    return job() if size < _LARGE else await trio.to_thread.run_sync(job)
+    if size >= _LARGE:
+        return await trio.to_thread.run_sync(job)
+    with interruptible(prepared.build.id):
+        return job()
 
 
 def _refused(code: str, text: str) -> InvalidBuild:
