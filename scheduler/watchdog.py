@@ -66,7 +66,7 @@ _INTERRUPT = signal.SIGURG
 """What nobody sends and the kernel ignores by default, so that a late one does no harm."""
 _GIVE_WAY = signal.SIGVTALRM
 _LAST_RESORT = signal.SIGPROF
-_GIVE_WAY_AFTER = 2.0
+_GIVE_WAY_AFTER = 1.5
 """Seconds of the processor without a turn of the watchdog after which it gets one."""
 _GIVE_WAY_PERIOD = 0.05
 _WAY = 0.005
@@ -95,6 +95,10 @@ class Watchdog:
         """Seconds for which the piece of work that is under way has held the loop up."""
         self._interrupted = 0
         """The number of the piece of work that was interrupted last."""
+        self._since = 0.0
+        """What `_held` was when that was first interrupted."""
+        self._last = 0.0
+        """... and when it was last."""
         self._said = False
         """Whether it was said that the loop does not turn."""
         self._signals, self._signalled = trio.open_memory_channel[int](2)
@@ -203,22 +207,27 @@ class Watchdog:
 
     def _interrupt(self, number: int, build: str) -> None:
         held, where = round(self._held), self._where()
-        if self._held >= END_AFTER and self._interrupted == number:
+        if self._interrupted != number:
+            text = "a build holds the scheduler up: it is interrupted"
+            _say(_log.error, text, build=build, seconds=held, where=where)
+            self._interrupted, self._since, self._said = number, self._held, True
+        elif self._held - self._since >= END_AFTER - INTERRUPT_AFTER:
             text = "a build holds the scheduler up and cannot be interrupted: the process ends"
             _say(_log.critical, text, build=build, seconds=held, where=where)
             _aside(partial(self._record, build), _RECORDING)
             os._exit(EXIT_HUNG)
-        if not self._said:
-            self._said = True
-            text = "a build holds the scheduler up: it is interrupted"
-            _say(_log.error, text, build=build, seconds=held, where=where)
-        # Once a second: it may be caught by what it was to end.
-        self._interrupted = number
-        self._work.strike(number, f"it held the scheduler up for {held} s, and was interrupted, in {where}")
+        elif self._held - self._last < _PERIOD:
+            # Signals wake this thread early. Once a second: it may be caught by what it was to end.
+            return
+        self._last = self._held
+        inner = where.partition(" < ")[0]
+        self._work.strike(number, f"it held the scheduler up for {held} s, and was interrupted, in {inner}")
         signal.pthread_kill(self._loop_thread, _INTERRUPT)
 
     def _where(self) -> str:
         frame = sys._current_frames().get(self._loop_thread)  # noqa: SLF001 - there is no other way
+        if frame is not None and frame.f_code is _give_way.__code__:
+            frame = frame.f_back
         if frame is None:
             return "an unknown place"
         stack = traceback.StackSummary.extract(traceback.walk_stack(frame), limit=_SHOWN, lookup_lines=False)
