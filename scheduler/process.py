@@ -15,6 +15,7 @@ from scheduler.bus import Bus, Listener
 from scheduler.bus.listener import open_listener
 from scheduler.bus.nats import open_bus
 from scheduler.bus.options import BusOptions
+from scheduler.bus.presence import PresenceThread, open_presence
 from scheduler.config import Settings
 from scheduler.errors import BrokerError
 from scheduler.jetstream.streams import Layout
@@ -79,9 +80,9 @@ async def run_service(settings: Settings) -> int:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(watchdog.beat)
             nursery.start_soon(stopping.watch, watchdog.signals(), nursery.cancel_scope)
-            async with _open_bus(settings) as (bus, listener):
+            async with _open_bus(settings, watchdog) as (bus, listener, presence):
                 store = await open_store(settings, bus)
-                service = Service(settings, bus, store, listener=listener, collects=True)
+                service = Service(settings, bus, store, listener=listener, presence=presence, collects=True)
                 stopping.service = service
                 await service.run()
             nursery.cancel_scope.cancel()
@@ -111,8 +112,10 @@ class _Stopping:
 
 
 @asynccontextmanager
-async def _open_bus(settings: Settings) -> AsyncIterator[tuple[Bus, Listener]]:
-    """The bus that the settings name, and its listener, with a broker of our own where they say so."""
+async def _open_bus(
+    settings: Settings, watchdog: Watchdog
+) -> AsyncIterator[tuple[Bus, Listener, PresenceThread]]:
+    """The connections to the broker that the settings name, which is one of our own where they say so."""
     async with AsyncExitStack() as stack:
         options = attrs.evolve(settings.bus, name=f"scheduler {settings.name}")
         if settings.embedded:
@@ -125,7 +128,8 @@ async def _open_bus(settings: Settings) -> AsyncIterator[tuple[Bus, Listener]]:
             nursery.start_soon(_fail_when_dead, broker.died)
             stack.callback(nursery.cancel_scope.cancel)
         bus = await stack.enter_async_context(open_bus(options))
-        yield bus, await stack.enter_async_context(open_listener(bus, options))
+        listener = await stack.enter_async_context(open_listener(bus, options))
+        yield bus, listener, await stack.enter_async_context(open_presence(bus, options, watchdog.is_silent))
 
 
 async def _fail_when_dead(died: trio.Event) -> None:

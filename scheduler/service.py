@@ -10,7 +10,7 @@ import structlog
 import trio
 
 from scheduler import __version__, intake
-from scheduler.bus import Bus, Listener, Message, Subscription
+from scheduler.bus import Bus, Listener, Message, Presence, Subscription
 from scheduler.clock import BuildClock
 from scheduler.codec import encode_token
 from scheduler.collector import Collector, Load
@@ -60,6 +60,7 @@ class Service:
         bus: connected.
         store: where builds are persisted.
         listener: a second connection that replies come in on, too.
+        presence: answers PING in the loop's place, where it can.
         collects: whether the garbage collector is this service's to run; it is the whole process's.
     """
 
@@ -70,6 +71,7 @@ class Service:
         store: Store,
         *,
         listener: Listener | None = None,
+        presence: Presence | None = None,
         collects: bool = False,
     ) -> None:
         self._settings = settings
@@ -126,6 +128,7 @@ class Service:
         self._intake, self._taken_in = trio.open_memory_channel[Message](_INTAKE_QUEUE)
         self._reader = BuildReader(settings, None if self._durable is None else self._durable.objects)
         self._takers = trio.Semaphore(_TAKEN_AT_ONCE)
+        self._presence = presence
         self._collects = collects
 
     def stop(self) -> None:
@@ -238,7 +241,7 @@ class Service:
             self._interests.append(interest)
         identity = Identity(NAME, self._id, __version__, "Runs builds of infrastructure")
         endpoints = [*self._endpoints.values(), *control.endpoints.values()]
-        await Discovery(self._bus, identity, endpoints).open()
+        await Discovery(self._bus, identity, endpoints, self._presence).open()
         async with trio.open_nursery() as nursery:
             task_status.started()
             async for message in self._taken_in:

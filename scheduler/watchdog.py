@@ -43,6 +43,8 @@ INTERRUPT_AFTER: Final = 5.0
 """Seconds that work on one build may hold the loop up."""
 END_AFTER: Final = 10.0
 """... and seconds after which the process ends, where interrupting it has not helped."""
+SILENT_AFTER: Final = 15.0
+"""Seconds without a turn of the loop after which we do not say any more that we are there."""
 END_LOOP_AFTER: Final = 60.0
 """Seconds without a turn of the loop, whatever it does, after which the process ends."""
 END_CPU_AFTER: Final = 15.0
@@ -139,6 +141,10 @@ class Watchdog:
         while True:
             self._turns += 1
             await trio.sleep(_BEAT)
+
+    def is_silent(self) -> bool:
+        """Whether the loop has not turned for so long that it counts as gone; from any thread."""
+        return self.still >= SILENT_AFTER
 
     def signals(self) -> AsyncIterator[int]:
         """The numbers of SIGTERM and SIGINT as they come."""

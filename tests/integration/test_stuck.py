@@ -1,6 +1,7 @@
 """A loop that is stuck: that is interrupted, or ends the process; and a second signal always does."""
 
 import sys
+import time
 from pathlib import Path
 from signal import SIGINT, SIGTERM
 
@@ -20,7 +21,11 @@ class StuckScheduler(Scheduler):
     """The service of ``stuck.py``."""
 
     def __init__(self, world: World, shorter: float, store: str = "memory") -> None:
-        variables = {"NATS_URL": world.server.url, "SCHEDULER_STORE": store}
+        variables = {
+            "NATS_URL": world.server.url,
+            "SCHEDULER_STORE": store,
+            "SCHEDULER_LOG_LEVEL": "debug",
+        }
         Process.__init__(self, sys.executable, SCRIPT, str(shorter), env=variables)
 
 
@@ -90,3 +95,18 @@ def test_what_keeps_even_the_watchdog_from_its_turn_is_ended_by_the_kernel(world
     submitter.accepted(build(component("c::1")))
     assert scheduler.wait() not in {0, EXIT_HUNG}
     assert "in in_c" in scheduler.errors
+
+
+def test_a_stuck_loop_is_no_dead_process(world: World) -> None:
+    """Who asks whether it is there is answered once, and soon."""
+    scheduler, submitter = start(world, shorter=0.1), world.submitter()
+    scheduler.await_log("that we are there is said by a thread of its own")
+    submitter.accepted(build(component("python::1")))
+    scheduler.await_log("build started")
+
+    def ask() -> float:
+        began = time.monotonic()
+        assert len(submitter.client.request_many("$SRV.PING.scheduler", 1)) == 1
+        return time.monotonic() - began
+
+    within(0.1, ask)
