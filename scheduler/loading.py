@@ -28,6 +28,7 @@ from scheduler.errors import (
 )
 from scheduler.events import Accepted, Event, Loading, Rekeyed, Released
 from scheduler.history import History
+from scheduler.interruptible import interruptible
 from scheduler.jetstream.api import JetStream
 from scheduler.jetstream.streams import LOG, log_subject
 from scheduler.pace import TURN, Pace
@@ -334,7 +335,8 @@ class Loader:
         pace = Pace(TURN // _REPLAYED_AT_ONCE, pause)
         for step in history.steps:
             work, unlearned = plan.work_left, len(plan.unlearned)
-            plan.replay(step)
+            with interruptible(plan.build.id):
+                plan.replay(step)
             await pace.turn(work - plan.work_left + (len(plan.unlearned) - unlearned) * INLINE_WORK)
         for vertex in plan.unlearned:
             await self._supervisor.render(plan, vertex)

@@ -24,6 +24,7 @@ from scheduler.executor import Executor, ThreadExecutor
 from scheduler.feed import Feed, Track
 from scheduler.graph import Vertex
 from scheduler.history import History
+from scheduler.interruptible import interruptible
 from scheduler.limits import Limits
 from scheduler.model import Resend
 from scheduler.plan import Phase, Plan
@@ -269,7 +270,8 @@ class Supervisor:
         """Do something with a whole build: a large one beside the loop, where it keeps nobody waiting."""
         build = prepared.build
         if len(build.changes) + len(build.edges) + len(build.components) < _LARGE:
-            return job()
+            with interruptible(build.id):
+                return job()
         return await self.executor.run(build.id, job, long=True)
 
     def _planned(self, prepared: Prepared, key: str, mark: str) -> tuple[Plan, Accepted]:

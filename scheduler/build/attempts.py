@@ -14,10 +14,11 @@ from scheduler.build.ports import Journey, Observer, Resending, Sender
 from scheduler.build.rendering import render
 from scheduler.build.unsent import Unsent, size_of
 from scheduler.call import Call, Signal
-from scheduler.errors import StoreError, StoreUnavailable, Stuck
+from scheduler.errors import Hung, StoreError, StoreUnavailable, Stuck
 from scheduler.events import Event, Retrying, Sent, Settled, Withdrawn
 from scheduler.executor import Executor
 from scheduler.graph import Vertex
+from scheduler.interruptible import interruptible
 from scheduler.model import Resend
 from scheduler.outcome import Outcome, failure
 from scheduler.plan import Phase, Plan, Request
@@ -269,7 +270,14 @@ class Attempts(ABC):
             Laborious: it is to be rendered first (`render`).
         """
         plan = self.plan
-        step = plan.begin(vertex, self._unsent.pop(vertex) if self._unsent else None)
+        rendered = self._unsent.pop(vertex) if self._unsent else None
+        try:
+            with interruptible(self.id):
+                step = plan.begin(vertex, rendered)
+        except Hung as hung:
+            _log.error("the build failed: it held the scheduler up", build=self.id, why=str(hung))
+            self.halt(f"{plan.graph.ids[vertex]}: {hung}")
+            return None
         if step is None and not plan.held:
             msg = f"{plan.graph.ids[vertex]} is due, nothing holds it up, and it does not begin"
             raise Stuck(msg)
@@ -501,7 +509,8 @@ class Attempts(ABC):
         vertex, plan = request.vertex, self.plan
         now = trio.current_time()
         elapsed = now - self._first_sent.get(vertex, now)
-        step = plan.settle(request, outcome, luck=random.random(), elapsed=elapsed)  # noqa: S311
+        with interruptible(self.id):
+            step = plan.settle(request, outcome, luck=random.random(), elapsed=elapsed)  # noqa: S311
         if isinstance(step, Settled):
             self._tell(vertex, step)
             return step

@@ -31,7 +31,7 @@ from scheduler.build.frontier import Frontier, from_the_start
 from scheduler.build.ports import Journey, Observer, Resending, Sender
 from scheduler.build.unsent import size_of
 from scheduler.call import Call, Inherited
-from scheduler.errors import Fenced, LogRemoved, Refused, StoreError
+from scheduler.errors import Fenced, Hung, LogRemoved, Refused, StoreError
 from scheduler.events import Event, Settled
 from scheduler.executor import Executor, ThreadExecutor
 from scheduler.graph import Vertex
@@ -121,6 +121,10 @@ class Walk(Beginning):
                 await self._components()
             if not self.plan.over and not self.plan.halted:
                 self.plan.finish()  # raises, and says what is stuck
+        except* Hung as hung:
+            why = str(hung.exceptions[0])
+            log.error("the build failed: it held the scheduler up", why=why)  # noqa: TRY400 - no fault of ours
+            await self._give_up_on_the_rest(f"{why}. The outcome is unknown")
         except* Exception:  # a bug of ours: it costs this build, and no other
             if self._journey is not None and not self._acted:
                 # As the next version may do better: the log has it as it was.
