@@ -12,14 +12,15 @@ import sys
 from binascii import a2b_base64, unhexlify
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
+from itertools import accumulate
 from typing import Final, Protocol
 
 _MOST_LEVELS: Final = 2
 """JSON within JSON is unescaped, and no deeper."""
 
 _ESCAPE = re.compile(
-    r"""\\(?: u[dD][89abAB][0-9a-fA-F]{2} \\u[dD][c-fC-F][0-9a-fA-F]{2}
-    | u[0-9a-fA-F]{4} | x[0-9a-fA-F]{2} | U00(?:0[0-9a-fA-F]|10)[0-9a-fA-F]{4} | [\\"'/nrtbfv0] )""",
+    r"""(\\(?: u[dD][89abAB][0-9a-fA-F]{2} \\u[dD][c-fC-F][0-9a-fA-F]{2}
+    | u[0-9a-fA-F]{4} | x[0-9a-fA-F]{2} | U00(?:0[0-9a-fA-F]|10)[0-9a-fA-F]{4} | [\\"'/nrtbfv0] ))""",
     re.VERBOSE,
 )
 """As JSON, Python, Go and JavaScript escape."""
@@ -37,12 +38,12 @@ _ESCAPED: Final = {
     "\\0": "\0",
 }
 _PERCENT = re.compile(
-    r"%(?:[0-7][0-9a-f]|[cd][0-9a-f]%[89ab][0-9a-f]|e[0-9a-f](?:%[89ab][0-9a-f]){2}|f[0-7](?:%[89ab][0-9a-f]){3})",
+    r"(%(?:[0-7][0-9a-f]|[cd][0-9a-f]%[89ab][0-9a-f]|e[0-9a-f](?:%[89ab][0-9a-f]){2}|f[0-7](?:%[89ab][0-9a-f]){3}))",
     re.IGNORECASE,
 )
 """One character each."""
-_PERCENT_AND_PLUS = re.compile(rf"{_PERCENT.pattern}|\+", re.IGNORECASE)
-_ENTITY = re.compile(r"&(?:amp|lt|gt|quot|apos|#[0-9]{1,7}|#x[0-9a-fA-F]{1,6});")
+_PERCENT_AND_PLUS = re.compile(rf"{_PERCENT.pattern[:-1]}|\+)", re.IGNORECASE)
+_ENTITY = re.compile(r"(&(?:amp|lt|gt|quot|apos|#[0-9]{1,7}|#x[0-9a-fA-F]{1,6});)")
 _ENTITIES: Final = {"&amp;": "&", "&lt;": "<", "&gt;": ">", "&quot;": '"', "&apos;": "'"}
 _LONG_BASE64 = re.compile(r"[A-Za-z0-9+/_-]{8}")
 _LONG_HEX = re.compile(r"[0-9a-fA-F]{8}")
@@ -78,36 +79,43 @@ class Plain:
 
 
 class _Unescaped:
-    """A view in which some pieces of another one have become a character each."""
+    """A view in which some pieces of another one have become a character each.
 
-    def __init__(self, of: View, pieces: Iterator[re.Match[str]], meaning: Callable[[str], str]) -> None:
+    Args:
+        of: the other one.
+        pieces: its text, split: between the pieces and those pieces, in turn.
+        meaning: the character that a piece stands for.
+    """
+
+    def __init__(self, of: View, pieces: list[str], meaning: Callable[[str], str]) -> None:
         self._of = of
+        self._lengths = list(map(len, pieces))
+        known = {piece: meaning(piece) for piece in set(pieces[1::2])}
+        pieces[1::2] = map(known.__getitem__, pieces[1::2])
+        self.text = "".join(pieces)
         self._at: list[int] = []
-        """Where those characters stand here."""
-        self._pieces: list[tuple[int, int]] = []
-        parts: list[str] = []
-        text, done, length = of.text, 0, 0
-        for piece in pieces:
-            begin, end = span = piece.span()
-            length += begin - done
-            self._at.append(length)
-            self._pieces.append(span)
-            parts += (text[done:begin], meaning(piece[0]))
-            length += 1
-            done = end
-        self.text = "".join((*parts, text[done:]))
+        """Where those characters stand here, once anything was found."""
+        self._begins: list[int] = []
 
     def place(self, begin: int, end: int) -> tuple[int, int]:
         """As `View.place`."""
+        if not self._at:
+            self._begins = list(accumulate(self._lengths, initial=0))[1::2]
+            between = accumulate(self._lengths[::2])
+            self._at = [
+                index + length for index, length in zip(range(len(self._begins)), between, strict=False)
+            ]
         return self._of.place(self._piece(begin)[0], self._piece(end - 1)[1])
 
     def _piece(self, at: int) -> tuple[int, int]:
         index = bisect_right(self._at, at) - 1
         if index < 0:
             return at, at + 1
+        begin = self._begins[index]
+        end = begin + self._lengths[2 * index + 1]
         if self._at[index] == at:
-            return self._pieces[index]
-        begin = self._pieces[index][1] + at - self._at[index] - 1
+            return begin, end
+        begin = end + at - self._at[index] - 1
         return begin, begin + 1
 
 
@@ -134,15 +142,19 @@ def views(text: str) -> Iterator[View]:
     plain: View = Plain(text)
     yield plain
     levels = [plain]
-    while "\\" in levels[-1].text and len(levels) <= _MOST_LEVELS:
-        levels.append(_Unescaped(levels[-1], _ESCAPE.finditer(levels[-1].text), _unescaped))
+    while len(levels) <= _MOST_LEVELS and "\\" in levels[-1].text:
+        pieces = _ESCAPE.split(levels[-1].text)
+        if len(pieces) == 1:
+            break
+        levels.append(_Unescaped(levels[-1], pieces, _unescaped))
         yield levels[-1]
-    if "%" in text:
-        yield _Unescaped(plain, _PERCENT.finditer(text), _percent)
-    if "+" in text:
-        yield _Unescaped(plain, _PERCENT_AND_PLUS.finditer(text), _percent)
-    if "&" in text and ";" in text:
-        yield _Unescaped(plain, _ENTITY.finditer(text), _entity)
+    for mark, pattern, meaning in (
+        ("%", _PERCENT, _percent),
+        ("+", _PERCENT_AND_PLUS, _percent),
+        ("&", _ENTITY, _entity),
+    ):
+        if mark in text and len(pieces := pattern.split(text)) > 1:
+            yield _Unescaped(plain, pieces, meaning)
     # `/`, which is one of base64's digits, may be escaped in JSON.
     yield from _bytes(levels[1] if len(levels) > 1 else plain)
 

@@ -12,29 +12,21 @@ learnt is learnt by the calls that follow, and until then, as well as where ther
 kept, no text is shown at all. A text is searched for all secrets at once, in time that its length bounds.
 """
 
-import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from threading import Lock
 from typing import Any, Final
 
 import msgspec
 
 from scheduler.encodings import views
-from scheduler.errors import Problem, TemplateError
-from scheduler.model import Build, Change, State
+from scheduler.errors import Problem
+from scheduler.model import Build, State
 from scheduler.secretindex import SHORTEST, Index, Span, Tries, folded
-from scheduler.secretnames import (
-    MASK,
-    has_secret_names,
-    is_credentials,
-    is_secret_among_credentials,
-    is_secret_name,
-    like_a_secret,
-    named_value,
-)
-from scheduler.secretparts import parts_of, url_secrets
+from scheduler.secretnames import MASK, has_secret_names, named_value
+from scheduler.secretparts import parts_of
 from scheduler.secretpatterns import mask_named
-from scheduler.template.resolve import Raw, named_fields
+from scheduler.secretplaces import HELD, NOT_SECRET, SECRET, entered, level_of, secret_values
+from scheduler.template.resolve import Raw
 from scheduler.text import CUT, mask_url
 
 HIDDEN: Final = f"{MASK} (not shown: the build has more secrets than are looked for)"
@@ -48,10 +40,11 @@ _TRIVIAL = frozenset({"true", "false", "null", "none", "undefined", "unknown", "
 _LONGEST_TRIVIAL = 9
 _LONGEST: Final = 65_536
 """Characters of a value that are looked for; of a longer one its ends are, and its lines."""
-_AT_ONCE: Final = 10_000
-"""Members looked at, or as much other work, before something else has a turn: 3 ms."""
+_AT_ONCE: Final = 8_000
+"""Members of lists looked at, or as much other work, before something else has a turn: 3 ms."""
+_OF_A_PART: Final = 8
 _OF_A_VALUE: Final = 20
-"""As many members takes a secret."""
+"""So much of that work is in a part of a secret, and in a secret."""
 _A_KEPT_VALUE: Final = 250
 """Bytes that a value takes beside its characters."""
 _ROOM: Final = 131_072
@@ -60,17 +53,11 @@ _ROOM_OF_A_COMPONENT: Final = 4_096
 """Bytes, for each time that a component with secrets comes in."""
 _ROOM_OF_A_CHARACTER: Final = 3
 """Bytes, for each character of a secret."""
+_MOST_CUTS: Final = 4
+"""Marks of a cut text, the last ones, before which there may be half a secret."""
 _REACH: Final = 4
 """So many characters of a text are looked at for each that is to be shown."""
 _DEEPEST = 256
-_PATH = re.compile(r"[.\[\]]")
-_NOT_SECRET, _CREDENTIALS, _HELD, _SECRET = range(4)
-"""How secret something is: not at all; as what stands in credentials, by its name; an object in it is as
-credentials, and all else is secret; it is secret, all of it."""
-_CONCEALED = (
-    "'{{' or '$(' begins nothing that can be read here; what it is is not shown, since the field is "
-    "secret: name it in _raw if it is meant literally"
-)
 
 
 class Secrets:
@@ -83,7 +70,7 @@ class Secrets:
 
     def __init__(self) -> None:
         self.full = False
-        """Whether there are more than are kept: then texts are masked whole."""
+        """Whether there are more than are kept: then, and from then on, texts are masked whole."""
         self._values: set[str] = set()
         self._index = Index()
         self._room = _ROOM
@@ -119,6 +106,11 @@ class Secrets:
 
     def __repr__(self) -> str:
         return f"<Secrets: {len(self)}>"
+
+    @property
+    def known(self) -> tuple[int, bool, bool]:
+        """Changes whenever texts may have to be masked in another way than before."""
+        return len(self._values), self.full, bool(self._todo)
 
     def add_json(self, data: bytes) -> None:
         """`add` for a component's JSON, such as it was sent: its references have become what they lead to."""
@@ -167,47 +159,13 @@ class Secrets:
 
     def _learning(self, document: Mapping[str, Any], *, literal: bool) -> Iterator[int]:
         """Learn from a document, and say now and then how much was done."""
-        todo: list[tuple[Any, int, Raw | None]] = [(document, _NOT_SECRET, None)]
-        done = 0
-        while todo:
-            value, level, named = todo.pop()
-            items: Iterable[tuple[Any, Any]]
-            pair = None
-            if isinstance(value, dict):
-                items = value.items()
-                pair = named_value(value)
-                if level != _SECRET and "_component" in value:
-                    level = _CREDENTIALS if is_credentials(value["_component"]) else _NOT_SECRET
-                    if "_secret" in value:
-                        named = _named(value)
-                if level == _SECRET:
-                    for key in filter(like_a_secret, value):
-                        yield from self._learn(key, literal=literal)
-            else:
-                items = enumerate(value)
-            for key, item in items:
-                done += 1
-                if done > _OF_A_VALUE:
-                    yield done
-                    done = 0
-                kind = item.__class__
-                if kind is not str and kind is not dict and kind is not list and kind is not int:
-                    continue
-                below = None if named is None else named.get(str(key))
-                at = _SECRET if below is not None and not below else _level(key, level)
-                if pair is not None and key == pair:
-                    at = _SECRET
-                if kind is dict or kind is list:
-                    todo.append((item, at, below))
-                elif at >= _HELD:
-                    yield from self._learn(item if kind is str else str(item), literal=literal)
-                elif kind is str and "@" in item:
-                    yield 1 + (len(item) >> 6)
-                    for found in url_secrets(item):
-                        yield from self._learn(found, literal=literal)
+        for value, work in secret_values(document):
+            yield work
+            if value:
+                yield from self._learn(value, literal=literal)
 
     def _learn(self, value: str, *, literal: bool) -> Iterator[int]:
-        if self.full:
+        if self.full or not value:
             return
         self._room += _ROOM_OF_A_CHARACTER * len(value)
         yield _OF_A_VALUE + (len(value) >> 6)
@@ -230,11 +188,11 @@ class Secrets:
                 return
             yield self._keep(value)
         for part in parts_of(value):
-            yield self._keep(part.strip())
+            yield _OF_A_PART + self._keep(part.strip())
 
     def _keep(self, value: str) -> int:
         """Have a value found from now on; returns how much work that was."""
-        if len(value) < SHORTEST or value in self._values or _is_trivial(value):
+        if self.full or len(value) < SHORTEST or value in self._values or _is_trivial(value):
             return 1
         self._values.add(value)
         for form in _forms(value):
@@ -263,7 +221,7 @@ class Secrets:
         cut = 0 < most * _REACH < len(text)
         if cut:
             text = text[: most * _REACH]
-        *parts, rest = text.split(CUT) if CUT in text else [text]
+        *parts, rest = text.rsplit(CUT, _MOST_CUTS) if CUT in text else [text]
         shown = [self._without_values(part, cut=True) for part in parts]
         masked = mask_url(mask_named(CUT.join([*shown, self._without_values(rest, cut=cut)])))
         return masked[:most] if most else masked
@@ -280,7 +238,7 @@ class Secrets:
 
     def mask_document(self, value: Any) -> Any:
         """A JSON value for people: ``***`` under secret names, and every text in it masked."""
-        return self._shown(value, _NOT_SECRET, None, 0)
+        return self._shown(value, NOT_SECRET, None, 0)
 
     def _shown(self, value: Any, level: int, named: Raw | None, depth: int) -> Any:
         if value is None or isinstance(value, bool):
@@ -288,11 +246,12 @@ class Secrets:
         if depth > _DEEPEST:
             return MASK
         if isinstance(value, Mapping):
-            if level != _SECRET and "_component" in value:
-                level = _CREDENTIALS if is_credentials(value["_component"]) else _NOT_SECRET
-                named = _named(value) if "_secret" in value else None
+            level, named = entered(value, level, named)
+            pair = named_value(value)
             return {
-                self._without_values(str(key)): self._shown_under(key, item, level, named, depth)
+                self._without_values(str(key)): self._shown_under(
+                    key, item, SECRET if key == pair else level, named, depth
+                )
                 for key, item in value.items()
             }
         if isinstance(value, list | tuple):
@@ -300,58 +259,16 @@ class Secrets:
         return self.mask(value) if isinstance(value, str) else value
 
     def _shown_under(self, key: str | int, item: Any, level: int, named: Raw | None, depth: int) -> Any:
-        below = None if named is None else named.get(str(key))
-        at = _SECRET if below is not None and not below else _level(key, level)
+        at, below = level_of(key, level, named)
         if item is None or isinstance(item, bool):
             return item
-        if at == _SECRET or (at == _HELD and not isinstance(item, Mapping | list | tuple)):
+        if at == SECRET or (at == HELD and not isinstance(item, Mapping | list | tuple)):
             return MASK
         return self._shown(item, at, below, depth + 1)
 
     def mask_problem(self, problem: Problem) -> Problem:
         """A problem of a build, for people and for the answer to whoever sent it."""
         return Problem(self._without_values(problem.place), self.mask(problem.message))
-
-
-def conceal(problem: Problem, change: Change) -> Problem:
-    """What is wrong with a text of ``change``, as template, without a word of it where it is secret.
-
-    Such a message quotes parts of the text, which nobody could find as the secret that they come from.
-    """
-    secret = is_secret_place(problem.place.removeprefix(f"{change.id}."), change)
-    return Problem(problem.place, _CONCEALED) if secret else problem
-
-
-def is_secret_place(place: str, change: Change) -> bool:
-    """Whether what stands at ``place`` in ``change`` (``tags.x``, ``rules[0].ip``) is secret."""
-    keys = _PATH.split(place)
-    if keys[0] in {"_raw", "_secret"}:
-        return False
-    level = _CREDENTIALS if is_credentials(change.type) else _NOT_SECRET
-    for key in keys:
-        if key and not key.isdecimal():
-            level = _level(key, level)
-    return level >= _HELD or keys[0] in (_named(change.settings) if change.settings else ())
-
-
-def _named(document: Mapping[str, Any]) -> Raw:
-    try:
-        return named_fields(document, "_secret")
-    except TemplateError:
-        # At intake that is refused; a connector may return anything.
-        return {}
-
-
-def _level(key: str | int, level: int) -> int:
-    """How secret what stands under ``key`` is, in something that is ``level``."""
-    if level == _SECRET or isinstance(key, int):
-        return level
-    if is_credentials(key) and is_secret_name(key):
-        # `credentials: {"region": ..., "key": ...}` is as a component of that type.
-        return _HELD
-    if level == _NOT_SECRET:
-        return _SECRET if is_secret_name(key) else level
-    return _SECRET if is_secret_among_credentials(key) else _CREDENTIALS
 
 
 def _is_trivial(value: str) -> bool:

@@ -24,7 +24,7 @@ _PAIR = re.compile(
 """A line of YAML, of settings, or of shell."""
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{8,}={0,2}")
 _PARAMETER = re.compile(r"[?&;]([\w.-]{1,128})=([^&;#\s\"'<>]{4,})")
-_USER = re.compile(r"://([^\s\"'<>]{1,4096})")
+_USER = re.compile(r"://([^\s\"'<>]{1,1024})")
 _BROKEN: Final = dict.fromkeys(map(ord, "\r\n\t"), " ")
 _AROUND: Final = " \t\r\n,;\"'"
 
@@ -35,6 +35,9 @@ def parts_of(value: str, *, deep: bool = True) -> Iterator[str]:
     Args:
         value: it, without white space around it.
         deep: whether what it is in base64 counts as well.
+
+    Yields:
+        Each of them; and "" wherever a little work was done in vain.
     """
     yield from url_secrets(value)
     scheme = _SCHEME.match(value)
@@ -56,6 +59,7 @@ def parts_of(value: str, *, deep: bool = True) -> Iterator[str]:
         yield from _of_lines(value)
     elif any(mark in value for mark in ";=:"):
         for pair in re.split(r"[;\s]\s*", value):
+            yield ""
             yield from _of_line(pair, whole=False)
     if deep and _BASE64.fullmatch(value):
         inner = _decoded(value)
@@ -72,6 +76,7 @@ def url_secrets(text: str) -> Iterator[str]:
     if "://" not in text:
         return
     for match in _USER.finditer(text):
+        yield ""
         rest = match[1]
         if "@" in rest:
             authority = rest.partition("/")[0]
@@ -91,6 +96,7 @@ def _of_document(document: Any) -> Iterator[str]:
     todo: list[tuple[str, Any]] = [("", document)]
     while todo:
         name, value = todo.pop()
+        yield ""
         if isinstance(value, dict):
             todo += ((key, item) for key, item in value.items())
             if is_secret_name(name):
@@ -108,6 +114,7 @@ def _of_lines(value: str) -> Iterator[str]:
     while begin <= len(value):
         end = value.find("\n", begin)
         end = len(value) if end < 0 else end
+        yield ""
         yield from _of_line(value[begin : min(end, begin + _MOST_READ)].strip(), whole=True)
         begin = end + 1
 

@@ -93,20 +93,27 @@ def mask_named(text: str) -> str:
     if not any(map(text.lower().__contains__, HINTS)):
         return text
     if "=" in text or ":" in text:
-        text = _masked_behind(text, _NAME, _is_assigned)
+        text = _masked_behind(text, _NAME, _is_name, _is_assigned)
     if "-" in text:
-        text = _masked_behind(text, _FLAG, _is_argument)
-    return _masked_behind(text, _SAID, _is_said)
+        text = _masked_behind(text, _FLAG, _is_flag, _is_argument)
+    return _masked_behind(text, _SAID, _is_noun, _is_said)
 
 
 def _masked_behind(
-    text: str, pattern: re.Pattern[str], is_value: Callable[[re.Match[str], re.Match[str]], bool]
+    text: str,
+    pattern: re.Pattern[str],
+    is_name: Callable[[re.Match[str]], bool],
+    is_value: Callable[[re.Match[str], re.Match[str]], bool],
 ) -> str:
-    """``text`` with what stands behind a match of ``pattern`` masked, where ``is_value`` says so."""
+    """``text`` with what stands behind a match of ``pattern`` masked, where both say so.
+
+    What is found to be no value must be short, or have a space before its next name: the time would be
+    quadratic otherwise.
+    """
     parts: list[str] = []
     done = 0
     for match in pattern.finditer(text):
-        if match.start() < done:
+        if match.start() < done or not is_name(match):
             continue
         value = _VALUE.match(text, match.end())
         if value is None or not is_value(match, value):
@@ -120,20 +127,28 @@ def _masked_behind(
     return "".join((*parts, text[done:])) if parts else text
 
 
+def _is_name(match: re.Match[str]) -> bool:
+    # Not within a path, such as arn:aws:secret:db.
+    return is_secret_name(match[1]) and not (
+        match[2] == ":" and match.string[match.start() - 1 : match.start()] == ":"
+    )
+
+
 def _is_assigned(match: re.Match[str], value: re.Match[str]) -> bool:
-    if not is_secret_name(match[1]):
-        return False
-    if match[2] != ":":
-        return True
-    if match.string[match.start() - 1 : match.start()] == ":":
-        # Within a path, such as arn:aws:secret:db.
-        return False
-    spaced = match[3] and value["scheme"] is None and not _is_quoted(value)
+    spaced = match[2] == ":" and match[3] and value["scheme"] is None and not _is_quoted(value)
     return not spaced or like_a_secret(value[0])
 
 
-def _is_argument(match: re.Match[str], value: re.Match[str]) -> bool:
-    return is_secret_name(match[1]) and value[0].lower() not in _OF_PROSE
+def _is_flag(match: re.Match[str]) -> bool:
+    return is_secret_name(match[1])
+
+
+def _is_argument(_match: re.Match[str], value: re.Match[str]) -> bool:
+    return value[0].lower() not in _OF_PROSE
+
+
+def _is_noun(_match: re.Match[str]) -> bool:
+    return True
 
 
 def _is_said(match: re.Match[str], value: re.Match[str]) -> bool:

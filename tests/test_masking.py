@@ -4,6 +4,7 @@ import base64
 import json
 import re
 import sys
+import tracemalloc
 import urllib.parse
 from typing import Any
 
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from scheduler import secretindex, secretnames
 from scheduler.log import mask_secrets
-from scheduler.masking import Secrets
+from scheduler.masking import HIDDEN, UNREAD, Secrets
 from scheduler.model import Build
 from scheduler.outcome import cut
 from scheduler.secretindex import Index, Tries, folded
@@ -579,3 +580,98 @@ def test_the_log_has_no_secret() -> None:
     assert CANARY not in json.dumps(shown)
     assert "10.0.0.1" in json.dumps(shown)
     assert shown["token_count"] == 5
+
+
+# How much may come in.
+
+
+LARGE: dict[str, Any] = {
+    "one long": {"password": "x1" * 1_000_000},
+    "short lines": {"password": "abcdefg1\n" * 40_000},
+    "quotes": {"password": "\"'\\\n" * 60_000},
+    "a document": {"password": json.dumps([f"secret{number}" for number in range(4_000)])},
+    "many short": {"passwords": [f"p{number:05}" for number in range(30_000)]},
+    "many long": {"passwords": [f"p{number:05}" * 20 for number in range(10_000)]},
+    "elements": {"x": [1] * 200_000},
+    "names": {"x": {f"k{number}": 1 for number in range(30_000)}},
+    "secret names": {"tokens": {f"k{number:07}": 1 for number in range(30_000)}},
+    "urls": {"x": [f"x://u:p{number:07}@h" for number in range(20_000)]},
+    "urls in one": {"x": "x://u:p1234567@h " * 60_000},
+    "pairs": {"password": "a=b;" * 16_000},
+}
+
+
+@pytest.mark.parametrize("kind", LARGE)
+def test_what_is_learnt_at_once_is_bounded(kind: str) -> None:
+    """Of what comes in only so much is looked at in one go; no text is shown before all of it was."""
+    secrets = Secrets()
+    calls = 0
+
+    def count(_frame: Any, event: str, _argument: Any) -> None:
+        nonlocal calls
+        calls += event in {"call", "c_call"}
+
+    longest, done, begun = 0, False, False
+    while not done:
+        calls = 0
+        sys.setprofile(count)
+        try:
+            if begun:
+                done = secrets.learn()
+            else:
+                secrets.add(LARGE[kind])
+                begun = True
+        finally:
+            sys.setprofile(None)
+        longest = max(longest, calls)
+    assert longest < 60_000
+    assert secrets.mask("hello") in {"hello", HIDDEN}
+
+
+def test_a_text_is_not_shown_while_secrets_are_learnt() -> None:
+    """A text that comes with more than can be learnt at once is masked whole, until that is done."""
+    secrets = secrets_of("first-secret")
+    secrets.add({"x": [1] * 100_000, "password": CANARY})
+    assert secrets.mask("a word") == UNREAD
+    assert secrets.mask("a word", 3) == "***"
+    while not secrets.learn():
+        pass
+    assert secrets.mask(f"a word: {CANARY}, first-secret") == "a word: ***, ***"
+
+
+def test_more_secrets_than_are_kept_hide_every_text() -> None:
+    """A build with too many secrets has its texts masked whole, for good."""
+    secrets = Secrets()
+    secrets.add({"passwords": [f"p{number:05}" for number in range(30_000)]}, at_once=None)
+    for _ in range(100):
+        secrets.add({"password": CANARY})
+    assert secrets.mask("p29999 failed") == HIDDEN
+    assert secrets.mask_document({"error": "p29999", "x": 1}) == {"error": HIDDEN, "x": 1}
+    assert len(secrets) < 2_000
+
+
+def test_a_secret_in_each_of_many_components_is_learnt() -> None:
+    """What a large build has in all honesty is not too much."""
+    secrets = Secrets()
+    for number in range(5_000):
+        secrets.add({"password": f"pw-{number:06}-x", "tls_key": f"key-{number:06}"})
+    assert not secrets.full
+    assert secrets.mask("x pw-004321-x key-000017") == "x *** ***"
+
+
+def test_what_is_kept_of_secrets_is_bounded_by_what_came_in() -> None:
+    """Secrets take no more than four times the bytes that came in, and a fixed amount for a component."""
+    for values in (
+        [f"p{number:05}" * 20 for number in range(10_000)],
+        ["x1" * 1_000_000],
+        ["ab\n" * 300_000],
+    ):
+        document = {"passwords": values}
+        tracemalloc.start()
+        secrets = Secrets()
+        secrets.add(document, at_once=None)
+        kept, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        size = len(json.dumps(document))
+        assert kept < 4 * size + 300_000
+        assert most < 4 * size + 300_000
