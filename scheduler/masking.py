@@ -57,6 +57,7 @@ _MOST_CUTS: Final = 4
 """Marks of a cut text, the last ones, before which there may be half a secret."""
 _REACH: Final = 4
 """So many characters of a text are looked at for each that is to be shown."""
+_COMPONENTS = ("components", "changes")
 _DEEPEST = 256
 
 
@@ -98,7 +99,7 @@ class Secrets:
     def of_document(cls, document: Mapping[str, Any]) -> "Secrets":
         """Those of a build, or of its report, as JSON: as far as it tells by itself what is secret."""
         secrets = cls()
-        secrets.add(document, literal=False, at_once=None)
+        secrets.add_build(document)
         return secrets
 
     def __len__(self) -> int:
@@ -111,6 +112,15 @@ class Secrets:
     def known(self) -> tuple[int, bool, bool]:
         """Changes whenever texts may have to be masked in another way than before."""
         return len(self._values), self.full, bool(self._todo)
+
+    def add_build(self, document: Mapping[str, Any]) -> None:
+        """`add` for a build, or its report, as JSON: all of it at once, component by component."""
+        lists = {key: document[key] for key in _COMPONENTS if isinstance(document.get(key), list)}
+        self.add({key: document[key] for key in document if key not in lists}, literal=False, at_once=None)
+        for components in lists.values():
+            for component in components:
+                if isinstance(component, dict):
+                    self.add(component, literal=False, at_once=None)
 
     def add_json(self, data: bytes) -> None:
         """`add` for a component's JSON, such as it was sent: its references have become what they lead to."""
