@@ -172,7 +172,7 @@ async def test_secrets_are_masked_wherever_they_come_up(js: JetStream) -> None:
     [accepted, a] = first["record"]["events"]
     assert accepted == {**json.loads(written(plain))["events"][0], "key": "***"}
     assert a["body"]["note"] == "was *** and ***"
-    assert a["body"]["big"] == big
+    assert a["body"]["big"] == 12345678901234567890123
     [b, named] = second["record"]["events"]
     assert b["body"]["password"] == "***"
     assert named["component"] == "token=x"
