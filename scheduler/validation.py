@@ -15,10 +15,11 @@ from scheduler.errors import InvalidBuild, InvalidTemplate, Problem, TemplateErr
 from scheduler.graph import Graph
 from scheduler.hints import hints_for
 from scheduler.limits import DEFAULT_LIMITS, Limits
-from scheduler.masking import Secrets, conceal
+from scheduler.masking import Secrets
 from scheduler.model import PSEUDO_IDS, Action, Build, Change, State
 from scheduler.rules import DEFAULT_POLICY, Policy
 from scheduler.scope import SeenByItself, Submitted, is_supplied
+from scheduler.secretplaces import conceal
 from scheduler.strictjson import encode
 from scheduler.subjects import token_problem
 from scheduler.template import INLINE_WORK, OnUnresolved, Template, Templates, Work, compile_change
