@@ -117,12 +117,19 @@ def nats_server(folder: Path, *, jetstream: bool = False) -> Iterator[str]:
 
     With ``jetstream`` it has that, and every write reaches the disk before it is acknowledged.
     """
-    folder.mkdir(exist_ok=True)
     settings: dict[str, object] = {"max_payload": MAX_PAYLOAD, "max_pending": 4 * MAX_PAYLOAD}
     if jetstream:
         settings["jetstream"] = {"store_dir": str(folder / "jetstream"), "sync_interval": "always"}
+    with configured_server(folder, json.dumps(settings)) as url:
+        yield url
+
+
+@contextlib.contextmanager
+def configured_server(folder: Path, configuration: str) -> Iterator[str]:
+    """A nats-server on a free port, with the text of its configuration; gives its URL."""
+    folder.mkdir(exist_ok=True)
     config = folder / "nats.conf"
-    config.write_text(json.dumps(settings))
+    config.write_text(configuration)
     command = [
         nats_binary(),
         "-c",
