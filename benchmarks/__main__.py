@@ -11,7 +11,7 @@ from pathlib import Path
 import attrs
 
 from benchmarks import durable, makespan, measure, plot, steady
-from benchmarks.hostile import runner
+from benchmarks.hostile import runner, tables
 from benchmarks.hostile.attacks import ATTACKS
 from benchmarks.hostile.judging import Ordeal
 from benchmarks.processes import Store, scratch
@@ -136,8 +136,9 @@ async def _growth(store: Store, shape: Shape) -> Growth:
 async def _ordeal(store: Store, name: str) -> Ordeal | None:
     if store not in ATTACKS[name].stores:
         return None
-    _progress(f"{store}, {name}")
-    return await runner.ordeal(ATTACKS[name], store)
+    ordeal = await runner.ordeal(ATTACKS[name], store)
+    _progress(f"{store}, {tables.line(ordeal)}")
+    return ordeal
 
 
 def _progress(what: str) -> None:
@@ -159,7 +160,7 @@ def _write(results: Results, output: Path) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark.
 
-    The exit code is 1 where ``--check`` is given and a target is not met, or an attack broke the rule of bounds.
+    The exit code is 1 where ``--check`` is given and a target is not met, and where an attack broke the rule.
     """
     # So that every context is left, and no process stays.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))

@@ -1,4 +1,4 @@
-"""What an attack works with: a login that the scheduler does not trust, a connector, and a count of what came back."""
+"""What an attack works with: a login, a connector, and a count of what came back."""
 
 import asyncio
 import contextlib
@@ -132,11 +132,10 @@ class Arena:
         self, verb: str, document: Mapping[str, Any] | bytes, client: Client | None = None
     ) -> bytes:
         """Ask an operator's question; the answer is empty where there is none."""
+        client = client or self.nats
         question = document if isinstance(document, bytes) else json.dumps(document).encode()
         try:
-            answer = await (client or self.nats).request(
-                f"scheduler.build.{verb}", question, timeout=_PATIENCE
-            )
+            answer = await client.request(f"scheduler.build.{verb}", question, timeout=_PATIENCE)
         except (NatsError, TimeoutError):
             self.tally["no answer"] += 1
             return b""
@@ -147,7 +146,7 @@ class Arena:
     async def connect(
         self, kind: str, answer: Callable[[dict[str, Any]], Any], action: str = "create"
     ) -> None:
-        """Be a connector: ``answer`` gives what a component became (an object, or bytes), or None for nothing."""
+        """Be a connector: ``answer`` gives what a component became, as an object or bytes; None: no reply."""
 
         async def on_request(message: Msg) -> None:
             result = answer(json.loads(message.data))

@@ -1,10 +1,10 @@
 """The rule of bounds, and whether an attack broke it. Pure.
 
 With anything at all going on that input can cause, a healthy build of one component, submitted every 100 ms,
-ends within `P99` at the 99th percentile and within `WORST` at most, or within `TIMES` what it takes alone, where
-that is more; a ping is answered within `PING`; a second signal ends the process within `EXIT`; and the resident
-size grows by at most `PER_BYTE` times the bytes that came in, `PER_WAITING` for each component that waits, and
-what caches that have a bound may hold (`CACHES`).
+ends within `P99` at the 99th percentile and within `WORST` at most, or within `TIMES` what it takes alone,
+where that is more; a ping is answered within `PING`; a second signal ends the process within `EXIT`; and the
+resident size grows by at most `PER_BYTE` times the bytes that came in, `PER_WAITING` for each component that
+waits, and what caches that have a bound may hold (`CACHES`).
 """
 
 from collections.abc import Sequence

@@ -1,8 +1,8 @@
 """Whoever has nothing to do with the attack: a process that notes how long its own builds and questions take.
 
 Every `PERIOD` seconds it submits a build of one component, on a connection and with a user of its own, asks
-``$SRV.PING``, and sends a message to itself through the broker, which tells what is the machine's fault. Each is
-due when it is due: its time counts from then, whatever became of the ones before, so a stall is not hidden.
+``$SRV.PING``, and sends a message to itself through the broker, which tells what is the machine's fault. Its
+time counts from when it was due, whatever became of the ones before, so a stall is not hidden.
 """
 
 import asyncio

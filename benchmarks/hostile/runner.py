@@ -55,7 +55,7 @@ class Fighter:
         try:
             async with asyncio.timeout(_READY):
                 # Nobody there: the broker says so at once.
-                while not await _is_answered(client):
+                while not await _is_answered(client):  # noqa: ASYNC110 - of another process
                     await asyncio.sleep(0.005)
         except TimeoutError:
             raise NotReadyError(f"the scheduler is not ready: see {self._folder}") from None
@@ -74,6 +74,11 @@ class Fighter:
             return bool(psutil.Process(self.pid).status() == psutil.STATUS_ZOMBIE)
         except psutil.NoSuchProcess:
             return True
+
+    async def ended(self) -> None:
+        """Wait for the end of the process."""
+        while not self.over:  # noqa: ASYNC110 - it is another process
+            await asyncio.sleep(0.005)
 
     def close(self) -> None:
         """Let nothing stay."""
@@ -111,8 +116,7 @@ async def ordeal(attack: Attack, store: Store) -> Ordeal:
 
             async def restart() -> float:
                 fighter.signal(signal.SIGKILL)
-                while not fighter.over:
-                    await asyncio.sleep(0.005)
+                await fighter.ended()
                 ready = await fighter.start()
                 assert process.stdin is not None
                 process.stdin.write(f"{fighter.pid}\n".encode())
@@ -194,8 +198,7 @@ async def _exit(attack: Attack, arena: Arena, fighter: Fighter) -> float:
             fighter.signal(signal.SIGTERM)
         try:
             async with asyncio.timeout(_EXIT):
-                while not fighter.over:
-                    await asyncio.sleep(0.005)
+                await fighter.ended()
             return perf_counter() - began
         except TimeoutError:
             return inf

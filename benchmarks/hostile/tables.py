@@ -23,13 +23,13 @@ def _lines(ordeals: Sequence[Ordeal]) -> Iterator[str]:
             f" {'p50':>6}  {'p99':>6}  {'worst':>6}  {'ping':>6}  {'RSS':>6}  {'exit':>4}"
         )
         for ordeal in mine:
-            yield _line(ordeal)
+            yield line(ordeal)
         bad = sum(bool(ordeal.broken()) for ordeal in mine)
         alone = max(ordeal.alone.worst for ordeal in mine)
         echo = max(ordeal.echo.worst for ordeal in mine)
         yield (
-            f"{len(mine)} attacks, {bad} past the rule ({PAST}). Alone: {_time(alone)} ms at worst; a message through"
-            f" the broker alone: {_time(echo)}."
+            f"{len(mine)} attacks, {bad} past the rule ({PAST}). A healthy build alone took {_time(alone)} ms at"
+            f" worst, a message through the broker and past the scheduler {_time(echo)}."
         )
         yield f"Of RSS, {CACHES // 2**20} MiB are the caches', which have a bound."
         for ordeal in mine:
@@ -37,7 +37,8 @@ def _lines(ordeals: Sequence[Ordeal]) -> Iterator[str]:
                 yield f"{ordeal.attack}: {ordeal.excuse}"
 
 
-def _line(ordeal: Ordeal) -> str:
+def line(ordeal: Ordeal) -> str:
+    """An ordeal, in the columns of the table."""
     broken = ordeal.broken()
 
     def cell(measure: Measure, shown: str, width: int) -> str:
