@@ -37,21 +37,19 @@ class Arena:
         self.tally: Counter[str] = Counter()
         """What became of what was sent, in a word."""
         self.waiting = 0
-        """Components of builds that were accepted."""
+        """Components of builds that were accepted and had no end yet, at most."""
         self.began = 0.0
-        self.limited = _PATIENCE
         self._reports: dict[str, asyncio.Future[str]] = {}
+        self._components: dict[str, int] = {}
         self._clients: list[Client] = []
-        self._bytes = 0
 
     @property
     def sent(self) -> int:
-        """Bytes that went to the scheduler since the attack began."""
-        return sum(client.stats["out_bytes"] for client in self._clients) - self._bytes
+        """Bytes that went to the scheduler, in preparation or after."""
+        return sum(client.stats["out_bytes"] for client in self._clients)
 
     def begin(self) -> None:
-        """All that was to be prepared is there."""
-        self._bytes += self.sent
+        """All that was to be prepared is there: from here on it is measured."""
         self.tally.clear()
         self.began = perf_counter()
 
@@ -80,6 +78,7 @@ class Arena:
             with contextlib.suppress(NatsError, TimeoutError, OSError):
                 async with asyncio.timeout(5):
                     await client.close()
+        self._clients.clear()
 
     async def _on_report(self, message: Msg) -> None:
         # A report is the whole build, and its id the first key: it is not worth decoding it all.
@@ -110,7 +109,8 @@ class Arena:
             self.tally["refused"] += 1
             self._reports.pop(name, None)
             return None
-        self.waiting += components
+        self._components[name] = components
+        self.waiting = max(self.waiting, sum(self._components.values()))
         return name
 
     async def ended(self, name: str | None) -> None:
@@ -121,6 +121,7 @@ class Arena:
             how = await report
             self.tally["going"] -= 1
             self.tally[how] += 1
+            self._components.pop(name or "", None)
 
     async def run(self, data: bytes, action: str = "build.create", components: int = 0) -> str | None:
         """Submit a build and wait for its end."""

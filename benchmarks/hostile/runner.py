@@ -136,17 +136,16 @@ async def _measured(
     quiet = perf_counter()
     async with _prepared(attack, arena) as course:
         arena.begin()
-        began = arena.began
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(attack.limit):
                 await anext(course, None)
-        ended = perf_counter()
+        ended, began = perf_counter(), arena.began
     outcome, sent = _told(arena.tally), arena.sent
     await asyncio.sleep(_AFTER)
     end = perf_counter()
     found = await _close(process)
-    waiting = arena.waiting
-    exits = await _exit(attack, arena, fighter) if attack.signalled else None
+    await arena.close()
+    exits = await _exit(attack, store, fighter) if attack.signalled else None
     samples = found["samples"]
     before = [size for at, size in found["resident"] if start <= at < quiet]
     meanwhile = [size for at, size in found["resident"] if began <= at]
@@ -161,7 +160,7 @@ async def _measured(
         ping=Waits.of(within(samples["ping"], began, end)),
         echo=Waits.of(within(samples["echo"], began, end)),
         grown=max(meanwhile) - max(before),
-        waiting=waiting,
+        waiting=arena.waiting,
         exit=exits,
         excuse=attack.excuse,
         faults=found["faults"],
@@ -185,9 +184,12 @@ async def _close(process: "subprocess.Popen[bytes]") -> dict[str, Any]:
     return found
 
 
-async def _exit(attack: Attack, arena: Arena, fighter: Fighter) -> float:
+async def _exit(attack: Attack, store: Store, fighter: Fighter) -> float:
     """Seconds from a second signal amid the attack to the end of the process."""
-    async with _prepared(attack, arena) as course:
+    async with (
+        entered(Arena(fighter.url, store, fighter.start)) as arena,
+        _prepared(attack, arena) as course,
+    ):
         arena.begin()
         going = asyncio.ensure_future(_go_on(course))
         await asyncio.sleep(_BUSY)

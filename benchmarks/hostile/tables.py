@@ -28,7 +28,7 @@ def _lines(ordeals: Sequence[Ordeal]) -> Iterator[str]:
         alone = max(ordeal.alone.worst for ordeal in mine)
         echo = max(ordeal.echo.worst for ordeal in mine)
         yield (
-            f"{len(mine)} attacks, {bad} past the rule ({PAST}). A healthy build alone took {_time(alone)} ms at"
+            f"{len(mine)} attacks, {bad} past the rule ({PAST}). A healthy build alone: {_time(alone)} ms at"
             f" worst, a message through the broker and past the scheduler {_time(echo)}."
         )
         yield f"Of RSS, {CACHES // 2**20} MiB are the caches', which have a bound."
