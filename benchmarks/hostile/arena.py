@@ -38,6 +38,8 @@ class Arena:
         """What became of what was sent, in a word."""
         self.waiting = 0
         """Components of builds that were accepted and had no end yet, at most."""
+        self.said = ""
+        """Why the first of what was refused, or failed, was."""
         self.began = 0.0
         self._reports: dict[str, asyncio.Future[str]] = {}
         self._components: dict[str, int] = {}
@@ -86,7 +88,9 @@ class Arena:
         name = message.data[start + 6 : message.data.find(b'"', start + 6)].decode()
         report = self._reports.pop(name, None)
         if report is not None and not report.done():
-            report.set_result("done" if message.subject.endswith(".done") else "failed")
+            done = message.subject.endswith(".done")
+            self.said = self.said or ("" if done else _error(message.data))
+            report.set_result("done" if done else "failed")
 
     async def submit(self, data: bytes, action: str = "build.create", components: int = 0) -> str | None:
         """Submit a build, and note what it is answered; gives its id where it is accepted.
@@ -99,14 +103,16 @@ class Arena:
         name = f"hostile-{next(_numbers)}"
         data = data.replace(PLACEHOLDER.encode(), name.encode(), 1)
         self._reports[name] = asyncio.get_running_loop().create_future()
+        self.tally["unanswered"] += 1
         try:
             answer = await self.nats.request(action, data, timeout=_PATIENCE)
         except (NatsError, TimeoutError):
-            self.tally["no answer"] += 1
             return None
+        self.tally["unanswered"] -= 1
         # Neither is this: it may hold thousands of problems.
         if b'"accepted"' not in answer.data[:1000]:
             self.tally["refused"] += 1
+            self.said = self.said or answer.data[:500].decode(errors="replace")
             self._reports.pop(name, None)
             return None
         self._components[name] = components
@@ -138,7 +144,7 @@ class Arena:
         try:
             answer = await client.request(f"scheduler.build.{verb}", question, timeout=_PATIENCE)
         except (NatsError, TimeoutError):
-            self.tally["no answer"] += 1
+            self.tally["unanswered"] += 1
             return b""
         refused = bool(answer.headers and "Nats-Service-Error" in answer.headers)
         self.tally["refused" if refused else "answered"] += 1
@@ -158,6 +164,11 @@ class Arena:
             f"{kind}.{action}.{PROVIDER}", cb=on_request, pending_bytes_limit=2**30
         )
         await self.connector.flush()
+
+
+def _error(report: bytes) -> str:
+    start = report.rfind(b'"error":')
+    return report[start : start + 500].decode(errors="replace")
 
 
 @contextlib.asynccontextmanager
@@ -211,10 +222,10 @@ def attack(
     return enter
 
 
-def component(number: int | str, kind: str = "thing", **fields: Any) -> dict[str, Any]:
+def component(key: int | str, kind: str = "thing", **fields: Any) -> dict[str, Any]:
     """A change of this type."""
     return {
-        "_component_id": f"{kind}::{number}",
+        "_component_id": f"{kind}::{key}",
         "_component": kind,
         "_action": "create",
         "_provider": PROVIDER,

@@ -97,6 +97,8 @@ class Ordeal:
     """Seconds from a second signal to the end of the process, amid the attack; None: not measured."""
     excuse: str = ""
     """Why the healthy builds may take as long as they do, where the rule has an exception."""
+    said: str = ""
+    """What the first of the attack that was refused, or failed, was told."""
     faults: Sequence[str] = ()
     """What failed probes said."""
 

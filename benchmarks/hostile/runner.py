@@ -23,8 +23,8 @@ from benchmarks.hostile.broker import PASSWORD, User, broker, log_in
 from benchmarks.hostile.judging import Ordeal, Waits, within
 from benchmarks.processes import NotReadyError, Store, read_line, running, scratch, service
 
-_WARM_UP = 2.0
-_ALONE = 5.0
+_WARM_UP = 1.5
+_ALONE = 3.0
 _AFTER = 1.0
 """Seconds that healthy builds go on for after the attack."""
 _READY = 60.0
@@ -163,6 +163,7 @@ async def _measured(
         waiting=arena.waiting,
         exit=exits,
         excuse=attack.excuse,
+        said=arena.said,
         faults=found["faults"],
     )
 

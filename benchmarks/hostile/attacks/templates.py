@@ -37,8 +37,8 @@ async def paths_walked(arena: Arena) -> Course:
     for _ in range(56):
         deep = {"a": deep}
     path = ".".join("a" * 56)
-    texts = [_WHOLE.format(f'list.#[{path}!="{number}"]#.z') for number in range(200)]
-    changes = [component(number, texts=texts) for number in range(10)]
+    texts = [_WHOLE.format(f'list.#[{path}!="{number}"]#.z') for number in range(250)]
+    changes = [component(number, texts=texts) for number in range(3)]
     data = build(changes, components=[existing("shared", list=[deep] * 250)])
     yield
     await _repeated(arena, data, len(changes))
@@ -60,7 +60,7 @@ async def queries_of_all_kinds(arena: Arena) -> Course:
     """As above, with comparisons that no index answers, and without an answer."""
     await arena.connect("thing", completed)
     there = [existing(f"e{number}", tag=f"t{number}", size=number) for number in range(4_000)]
-    forms = ('[tag%"*9"]#.tag', "[size>3990]#.size", '[tag!="t1"]#.size', '[tags.a="x"]#')
+    forms = ('[tag%"*9"]#.tag', "[size>3990]#.size", '[tag!="t1"]#.size', '[tag>="t5"]#.size')
     changes = [component(n, x=f"$(components.#{forms[n % 4]})") for n in range(400)]
     data = build(changes, components=there)
     yield
@@ -69,17 +69,18 @@ async def queries_of_all_kinds(arena: Arena) -> Course:
 
 @attack("definitions-of-definitions")
 async def definitions(arena: Arena) -> Course:
-    """Each of 12 definitions holds the one before three times, and everybody refers to the last."""
+    """Each of ten definitions holds the one before three times, and everybody refers to the last."""
     await arena.connect("thing", completed)
-    there = [existing("d0", text="x" * 20)]
-    for number in range(1, 12):
-        one = f'{{{{ components["thing::d{number - 1}"] }}}}'
-        there.append(existing(f"d{number}", list=[one] * 3))
+    there = [existing("d0", list=["x"])]
+    there += [
+        existing(f"d{number}", list=[f'{{{{ components["thing::d{number - 1}"].list }}}}'] * 3)
+        for number in range(1, 11)
+    ]
     changes = [
-        component(number, x='{{ components["thing::d9"].list | length }}', y=_WHOLE.format("z"))
+        component(number, x='{{ components["thing::d10"].list | length }}', y=_WHOLE.format("z.#"))
         for number in range(100)
     ]
-    data = build(changes, components=[*there, existing("shared", z='{{ components["thing::d8"].list }}')])
+    data = build(changes, components=[*there, existing("shared", z='{{ components["thing::d9"].list }}')])
     yield
     await _repeated(arena, data, len(changes))
 
@@ -102,7 +103,7 @@ async def chains(arena: Arena) -> Course:
 async def budgets(arena: Arena) -> Course:
     """Each of 1,000 components takes nearly as much work as one may."""
     await arena.connect("thing", completed)
-    values = [f"{number * 7919 % 60_000:x}" for number in range(40_000)]
+    values = [f"{number * 7919 % 60_000:x}" for number in range(30_000)]
     changes = [
         component(number, x='{{ components["thing::shared"].values | sort | first }}')
         for number in range(1_000)
@@ -121,7 +122,7 @@ async def filters(arena: Arena) -> Course:
     changes = [
         component(
             number,
-            x='{{ components["thing::shared"].text' + chain * 8 + " | length }}",
+            x='{{ components["thing::shared"].text' + chain * 6 + " | length }}",
             y='{{ components["thing::shared"].values | unique | sort | join(", ") | length }}',
             z='{{ components["thing::shared"].number | string | int | abs | round(30) }}',
         )
@@ -138,7 +139,7 @@ async def many_nodes(arena: Arena) -> Course:
     """As many nodes as a build may have, in expressions that are all different programs."""
     await arena.connect("thing", completed)
     changes = [
-        component(n, x="{{ " + " + ".join(f"({n} - {m})" for m in range(120)) + " }}") for n in range(95)
+        component(n, x="{{ " + " ~ ".join(f"{n + 1}{m:03}" for m in range(400)) + " }}") for n in range(110)
     ]
     data = build(changes)
     yield
@@ -149,12 +150,12 @@ async def many_nodes(arena: Arena) -> Course:
 async def patterns(arena: Arena) -> Course:
     """Patterns that would take exponential time where they are tried one way after the other."""
     await arena.connect("thing", completed)
-    pattern = "*a" * 900
-    changes = [
-        component(n, x=_WHOLE.format(f'list.#[text%"{pattern}{n}"]#'), y=_WHOLE.format(f"{pattern}?{n}"))
-        for n in range(100)
-    ]
-    data = build(changes, components=[existing("shared", list=[{"text": "a" * 30_000}] * 8)])
+    texts = [_WHOLE.format(f'list.#[text%"{"*a" * (800 + n)}"]#.z') for n in range(100)]
+    names = [_WHOLE.format("*a" * (800 + n)) for n in range(100)]
+    changes = [component(n, x=text, y=name) for n, (text, name) in enumerate(zip(texts, names, strict=True))]
+    data = build(
+        changes, components=[existing("shared", list=[{"text": "a" * 30_000}] * 8, **{"a" * 5_000: "z"})]
+    )
     yield
     await _repeated(arena, data, len(changes))
 
