@@ -50,6 +50,12 @@ class Arena:
         """Bytes that went to the scheduler, in preparation or after."""
         return sum(client.stats["out_bytes"] for client in self._clients)
 
+    @property
+    def address(self) -> tuple[str, int]:
+        """Of the broker: for those who do not speak as a client does."""
+        host, _, port = self.url.removeprefix("nats://").rpartition(":")
+        return host, int(port)
+
     def begin(self) -> None:
         """All that was to be prepared is there: from here on it is measured."""
         self.tally.clear()

@@ -27,8 +27,9 @@ def _lines(ordeals: Sequence[Ordeal]) -> Iterator[str]:
         bad = sum(bool(ordeal.broken()) for ordeal in mine)
         alone = max(ordeal.alone.worst for ordeal in mine)
         echo = max(ordeal.echo.worst for ordeal in mine)
-        yield f"{len(mine)} attacks, {bad} past the rule ({PAST}). A healthy build alone: {_time(alone)} ms at worst;"
-        yield f"a message through the broker that passes the scheduler by: {_time(echo)} ms at worst."
+        yield f"{len(mine)} attacks, {bad} past the rule ({PAST})"
+        yield f"A healthy build alone took {_time(alone)} ms at worst,"
+        yield f"a message through the broker and past the scheduler {_time(echo)}, at worst."
         yield f"Of RSS, {CACHES // 2**20} MiB are the caches', which have a bound."
         for ordeal in mine:
             if ordeal.excuse:

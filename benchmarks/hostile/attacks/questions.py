@@ -5,16 +5,14 @@ import json
 from typing import Any
 
 from benchmarks.hostile.arena import Arena, Course, attack, build, completed, component, encode
-from benchmarks.hostile.attacks.submissions import large
+from benchmarks.hostile.attacks.crowds import SILENT, large
 from benchmarks.processes import Store
-
-_SILENT = "silent"
 
 
 async def _running(arena: Arena) -> str:
     """A build of 10,000 that does not end."""
-    await arena.connect(_SILENT, lambda _: None)
-    name = await arena.submit(large(kind=_SILENT, text="x" * 100), components=10_000)
+    await arena.connect(SILENT, lambda _: None)
+    name = await arena.submit(large(kind=SILENT, text="x" * 100), components=10_000)
     assert name is not None
     await asyncio.sleep(2)
     return name
@@ -63,7 +61,7 @@ async def why(arena: Arena) -> Course:
     yield
     while arena.again():
         await asyncio.gather(*[arena.ask("why", {"id": name}) for _ in range(20)])
-        asked = [{"id": name, "component": f"{_SILENT}::{n * 500}"} for n in range(20)]
+        asked = [{"id": name, "component": f"{SILENT}::{n * 500}"} for n in range(20)]
         await asyncio.gather(*[arena.ask("why", one) for one in asked])
 
 
@@ -141,7 +139,7 @@ async def followers(arena: Arena) -> Course:
     await arena.connect("thing", completed)
     opened = []
     for _ in range(50):
-        reader, writer = await asyncio.open_connection(*_address(arena.url))
+        reader, writer = await asyncio.open_connection(*arena.address)
         login = {"user": "hostile", "pass": "bench", "verbose": False, "pedantic": False}
         writer.write(b"CONNECT " + encode(login) + b"\r\nSUB scheduler.event.> 1\r\nSUB build.> 2\r\n")
         await writer.drain()
@@ -156,11 +154,6 @@ async def followers(arena: Arena) -> Course:
             writer.close()
 
 
-def _address(url: str) -> tuple[str, int]:
-    host, _, port = url.removeprefix("nats://").rpartition(":")
-    return host, int(port)
-
-
 @attack("orders")
 async def orders(arena: Arena) -> Course:
     """A build is paused and resumed, limited and extended, by the thousand."""
@@ -168,8 +161,8 @@ async def orders(arena: Arena) -> Course:
     limits = {f"silent.create.p{number}": 5 for number in range(99)}
     kinds: list[tuple[str, dict[str, Any]]] = [
         ("pause", {}), ("resume", {}), ("limit", {"limits": limits}),
-        ("extend", {"component": f"{_SILENT}::0", "seconds": 1}),
-        ("skip", {"component": f"{_SILENT}::9999", "output": {"text": "x" * 100_000}}),
+        ("extend", {"component": f"{SILENT}::0", "seconds": 1}),
+        ("skip", {"component": f"{SILENT}::9999", "output": {"text": "x" * 100_000}}),
     ]  # fmt: skip
     yield
     while arena.again():

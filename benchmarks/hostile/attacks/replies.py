@@ -53,16 +53,21 @@ async def submitted_secrets(arena: Arena) -> Course:
 
 @attack("texts-full-of-secrets")
 async def masked_texts(arena: Arena) -> Course:
-    """Error texts of 64 KB made for the search for secrets to be slow."""
+    """Error texts of 64 KB made for the search for secrets to be slow, by one way or another."""
     tokens = [f"{'a' * 63}{number:03}{'a' * 200}" for number in range(200)]
-    text = "a" * 62_000
-    names = "password: " * 6_000
-    await arena.connect(
-        "thing",
-        lambda asked: (
-            asked | {"_state": "errored", "error": text if asked["_component_id"][-1] < "5" else names}
-        ),
-    )
+    texts = [
+        "a" * 62_000, "password: " * 6_200, "password=" * 6_800, "http://a:" * 6_800,
+        "://" * 20_000, "@" * 62_000,
+        "Authorization: Bearer " * 2_800, '{"password": "' * 4_400, "-----BEGIN " * 5_600, "eyJ" * 20_000,
+        "\\" * 62_000, '"' * 62_000, "pass" * 15_000, "the password is " * 3_800, "--password " * 5_600,
+        "a" * 31_000 + "://" + "b" * 30_000, "=" * 62_000, " " * 62_000 + "password",
+    ]  # fmt: skip
+
+    def answer(asked: dict[str, Any]) -> dict[str, Any]:
+        number = int(asked["_component_id"].removeprefix("thing::"))
+        return asked | {"_state": "errored", "error": texts[number % len(texts)]}
+
+    await arena.connect("thing", answer)
     data = build([component(n, password=tokens) for n in range(200)], options={"on_error": "continue"})
     yield
     while arena.again():

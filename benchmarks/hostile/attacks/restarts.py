@@ -3,7 +3,7 @@
 import asyncio
 
 from benchmarks.hostile.arena import Arena, Course, attack, build, component
-from benchmarks.hostile.attacks.submissions import large
+from benchmarks.hostile.attacks.crowds import large
 from benchmarks.hostile.attacks.templates import existing
 from benchmarks.processes import Store
 

@@ -1,19 +1,10 @@
 """Builds that are large, many, wrong, or knotted."""
 
 import asyncio
-import json
 from typing import Any
 
 from benchmarks.hostile.arena import PLACEHOLDER, Arena, Course, attack, build, completed, component, encode
-from benchmarks.hostile.broker import User
-
-_SILENT = "silent"
-"""The type of components that nobody answers for."""
-
-
-def large(count: int = 10_000, kind: str = "thing", **fields: Any) -> bytes:
-    """A build of many components that depend on nothing."""
-    return build([component(number, kind, **fields) for number in range(count)])
+from benchmarks.hostile.attacks.crowds import SILENT, large
 
 
 @attack("builds-of-8-mb")
@@ -52,8 +43,8 @@ async def existing(arena: Arena) -> Course:
 @attack("the-same-again")
 async def same_again(arena: Arena) -> Course:
     """A build that is there, submitted again and again, 7 MB each time."""
-    changes = [component(number, _SILENT, text="x" * 200_000) for number in range(35)]
-    await arena.connect(_SILENT, lambda _: None)
+    changes = [component(number, SILENT, text="x" * 200_000) for number in range(35)]
+    await arena.connect(SILENT, lambda _: None)
     data = build(changes).replace(PLACEHOLDER.encode(), b"hostile-again-%d" % id(changes))
     yield
     arena.waiting += len(changes)
@@ -174,113 +165,6 @@ async def limits(arena: Arena) -> Course:
     yield
     while arena.again():
         await asyncio.gather(*[arena.run(data, components=100) for _ in range(20)])
-
-
-@attack("small-builds-by-another", limit=30.0)
-async def crowd(arena: Arena) -> Course:
-    """Ten thousand small builds at a time, from another submitter."""
-    await arena.connect("thing", completed)
-    data = build([component(1)])
-    yield
-    await asyncio.gather(*[arena.run(data, components=1) for _ in range(10_000)])
-
-
-@attack(
-    "small-builds-by-the-same",
-    limit=30.0,
-    excuse="they come from the healthy builds' own submitter, and cannot be told from them",
-)
-async def crowd_of_the_same(arena: Arena) -> Course:
-    """The same from who cannot be told from the healthy submitter."""
-    await arena.connect("thing", completed)
-    data = build([component(1)])
-    same = await arena.log_in(User.HEALTHY)
-    yield
-    await asyncio.gather(*[_submit(arena, same, data, number) for number in range(10_000)])
-
-
-async def _submit(arena: Arena, client: Any, data: bytes, number: int) -> None:
-    answer = await client.request(
-        "build.create",
-        data.replace(PLACEHOLDER.encode(), b"hostile-s%d-%d" % (id(client), number)),
-        timeout=60,
-    )
-    arena.tally[str(json.loads(answer.data)["status"])] += 1
-
-
-@attack("builds-that-never-end")
-async def never_ending(arena: Arena) -> Course:
-    """As many builds as there may be, for a connector that does not answer."""
-    await arena.connect(_SILENT, lambda _: None)
-    data = build([component(1, _SILENT)])
-    yield
-    for _ in range(10):
-        await asyncio.gather(*[arena.submit(data, components=1) for _ in range(1_050)])
-
-
-@attack("slots-that-are-held")
-async def held_slots(arena: Arena) -> Course:
-    """More requests than may be in flight, for a connector that does not answer."""
-    await arena.connect(_SILENT, lambda _: None)
-    data = large(1_000, _SILENT)
-    yield
-    await asyncio.gather(*[arena.submit(data, components=1_000) for _ in range(10)])
-    await asyncio.sleep(5)
-
-
-@attack("nobody-listens")
-async def nobody(arena: Arena) -> Course:
-    """Ten thousand requests for a connector that is not there."""
-    data = large(kind="nobody")
-    yield
-    await arena.run(data, components=10_000)
-
-
-@attack("quick-retries")
-async def retries(arena: Arena) -> Course:
-    """Components that fail a thousand times, as quickly as they may, with a text of 60 KB each time."""
-    text = "refused: token=abc " * 3_000
-    await arena.connect("thing", lambda asked: asked | {"_state": "errored", "error": text})
-    retry = {"attempts": 1_000, "backoff": 0.001, "max_backoff": 0.001}
-    data = build(
-        [component(n, token=f"secret-{n}", _retry=retry) for n in range(100)],
-        options={"on_error": "continue"},
-    )
-    yield
-    await arena.run(data, components=100)
-
-
-@attack("quick-retries-short")
-async def short_retries(arena: Arena) -> Course:
-    """The same by the thousand, with a short text."""
-    await arena.connect("thing", lambda asked: asked | {"_state": "errored", "error": "no"})
-    retry = {"attempts": 1_000, "backoff": 0.001, "max_backoff": 0.001}
-    data = build([component(n, _retry=retry) for n in range(2_000)], options={"on_error": "continue"})
-    yield
-    await arena.run(data, components=2_000)
-
-
-@attack("cancel-of-10000")
-async def cancel(arena: Arena) -> Course:
-    """A build of 10,000 is begun and cancelled, again and again."""
-    await arena.connect(_SILENT, lambda _: None)
-    data = large(kind=_SILENT)
-    yield
-    while arena.again():
-        name = await arena.submit(data, components=10_000)
-        if name is not None:
-            await arena.ask("cancel", {"id": name, "now": True})
-            await arena.ended(name)
-
-
-@attack("missing-objects")
-async def objects(arena: Arena) -> Course:
-    """Builds that are said to be in the object store."""
-    yield
-    while arena.again():
-        await asyncio.gather(
-            *[arena.submit(encode({"id": PLACEHOLDER, "object": f"upload/{n}"})) for n in range(50)]
-        )
 
 
 @attack("no-json")
