@@ -168,13 +168,19 @@ def connectors(url: str, folder: Path) -> Iterator[int]:
 
 @contextlib.contextmanager
 def service(
-    url: str, folder: Path, *, store: Store = Store.MEMORY, settings: Mapping[str, str] = NO_SETTINGS
+    url: str,
+    folder: Path,
+    *,
+    store: Store = Store.MEMORY,
+    settings: Mapping[str, str] = NO_SETTINGS,
+    program: Sequence[str] = ("scheduler",),
 ) -> Iterator[int]:
     """The scheduler's process; gives its id, at once.
 
-    ``settings`` are those beside the store, by their names.
+    ``settings`` are those beside the store, by their names; ``program`` is the module to run, and what stands
+    before the scheduler's own arguments.
     """
-    command = [sys.executable, "-m", "scheduler", "--nats-url", url, "--store", store]
+    command = [sys.executable, "-m", *program, "--nats-url", url, "--store", store]
     variables = {f"SCHEDULER_{name.upper()}": value for name, value in settings.items()}
     with running(command, log=folder / "scheduler.log", variables=variables) as process:
         yield process.pid

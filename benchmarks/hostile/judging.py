@@ -71,6 +71,17 @@ def within(samples: Sequence[Sample], start: float, end: float) -> list[Sample]:
 
 
 @frozen
+class Stretch:
+    """The loop was held, and nobody else had a turn."""
+
+    seconds: float
+    """Of CPU time."""
+    task: str
+    at: Sequence[str]
+    """The calls that were seen, the innermost first; empty where nobody looked in time."""
+
+
+@frozen
 class Ordeal:
     """What an attack did to a service."""
 
@@ -97,6 +108,8 @@ class Ordeal:
     """Seconds from a second signal to the end of the process, amid the attack; None: not measured."""
     excuse: str = ""
     """Why the healthy builds may take as long as they do, where the rule has an exception."""
+    stretch: Stretch | None = None
+    """The longest; None where none was above 10 ms."""
     said: str = ""
     """What the first of the attack that was refused, or failed, was told."""
     faults: Sequence[str] = ()

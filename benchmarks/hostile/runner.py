@@ -20,7 +20,7 @@ import psutil  # type: ignore[import-untyped]
 from benchmarks.hostile import prober
 from benchmarks.hostile.arena import Arena, Attack, entered
 from benchmarks.hostile.broker import PASSWORD, User, broker, log_in
-from benchmarks.hostile.judging import Ordeal, Waits, within
+from benchmarks.hostile.judging import Ordeal, Stretch, Waits, within
 from benchmarks.processes import NotReadyError, Store, read_line, running, scratch, service
 
 _WARM_UP = 1.5
@@ -44,12 +44,16 @@ class Fighter:
         self._folder = folder
         self._store = store
         self._settings = {"user": User.SCHEDULER, "password": PASSWORD, **attack.settings}
+        self._watched = folder / "watched.jsonl"
+        self._program = ("benchmarks.hostile.watched", str(self._watched))
         self._stack = contextlib.ExitStack()
 
     async def start(self) -> float:
         """Start a process; gives the seconds until it takes builds."""
         began = perf_counter()
-        started = service(self.url, self._folder, store=self._store, settings=self._settings)
+        started = service(
+            self.url, self._folder, store=self._store, settings=self._settings, program=self._program
+        )
         self.pid = self._stack.enter_context(started)
         client = await log_in(self.url, User.CONNECTOR)
         try:
@@ -62,6 +66,12 @@ class Fighter:
         finally:
             await client.close()
         return perf_counter() - began
+
+    def longest(self) -> Stretch | None:
+        """The longest stretch for which the loop was held; None where none was worth a word."""
+        lines = self._watched.read_text().splitlines() if self._watched.exists() else []
+        found = [Stretch(**json.loads(line)) for line in lines]
+        return max(found, key=lambda stretch: stretch.seconds, default=None)
 
     def signal(self, number: int) -> None:
         """Send the process a signal."""
@@ -144,6 +154,7 @@ async def _measured(
     await asyncio.sleep(_AFTER)
     end = perf_counter()
     found = await _close(process)
+    stretch = fighter.longest()
     await arena.close()
     exits = await _exit(attack, store, fighter) if attack.signalled else None
     samples = found["samples"]
@@ -163,6 +174,7 @@ async def _measured(
         waiting=arena.waiting,
         exit=exits,
         excuse=attack.excuse,
+        stretch=stretch,
         said=arena.said,
         faults=found["faults"],
     )

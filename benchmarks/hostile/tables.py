@@ -5,6 +5,7 @@ from math import isinf
 
 from benchmarks.hostile.judging import CACHES, Measure, Ordeal
 
+_OURS = "scheduler/"
 PAST = "!"
 """Behind a figure that is past the rule."""
 
@@ -34,6 +35,12 @@ def _lines(ordeals: Sequence[Ordeal]) -> Iterator[str]:
         for ordeal in mine:
             if ordeal.excuse:
                 yield f"{ordeal.attack}: {ordeal.excuse}"
+        held = [(ordeal.attack, ordeal.stretch) for ordeal in mine if ordeal.stretch is not None]
+        if held:
+            yield "The longest stretch for which the loop was held, ms of CPU, and where it was seen:"
+        for name, stretch in sorted(held, key=lambda pair: -pair[1].seconds):
+            where = next((call for call in stretch.at if call.startswith(_OURS)), stretch.task)
+            yield f"{name:<30} {_time(stretch.seconds):>6}  {where:.71}"
 
 
 def line(ordeal: Ordeal) -> str:
