@@ -21,11 +21,15 @@ from scheduler.graph import Vertex
 from scheduler.model import Resend
 from scheduler.outcome import Outcome, failure
 from scheduler.plan import Phase, Plan, Request
+from scheduler.ratelimit import RateLimitedLog
 from scheduler.slots import Slots
 from scheduler.stores import Store
 from scheduler.template import Laborious
 
 _log = structlog.get_logger()
+
+_MOST_LINES = 50
+"""In the log, of a kind and a build, at once: a build may have thousands of components that fail."""
 
 _LEAST_TIME = 0.001
 """Seconds that an attempt has at least."""
@@ -98,6 +102,7 @@ class Attempts(ABC):
         self._rendering = trio.Lock()
         """Held while a component is rendered elsewhere: one of a build at a time."""
         self._acted = False
+        self._log = RateLimitedLog(_log, burst=_MOST_LINES)
         """Whether anything was done that is worth persisting."""
         self._retry_at: dict[Vertex, float] = {}
         """When those that wait for another attempt are due, by Trio's clock."""
@@ -506,7 +511,7 @@ class Attempts(ABC):
         if plan.paused:
             self._hold([vertex])
         self._observer.retries(vertex, plan.attempt(vertex), step.error, step.pause)
-        _log.info(
+        self._log.info(
             "component is tried again",
             build=self.id,
             component=step.component,
@@ -529,11 +534,11 @@ class Attempts(ABC):
         elif self.plan.is_starting(vertex):
             self._early[vertex] = request, outcome
         elif (settled := self.plan.rescue(request, outcome)) is not None:
-            _log.info("late success taken", build=self.id, component=request.component)
+            self._log.info("late success taken", build=self.id, component=request.component)
             self._rescued[vertex] = settled
             self.stir(vertex)
         elif self.plan.adopt(request, outcome):
-            _log.info("late success kept", build=self.id, component=request.component)
+            self._log.info("late success kept", build=self.id, component=request.component)
             if self._store.in_order:
                 self._store.note(self.id, *self.plan.adopted())
 
@@ -549,7 +554,7 @@ class Attempts(ABC):
         self._observer.settled(vertex, self.plan.attempt(vertex), error)
         if error is not None:
             shown = self.plan.masked(error)[:1_000]
-            _log.warning("component failed", build=self.id, component=settled.component, error=shown)
+            self._log.warning("component failed", build=self.id, component=settled.component, error=shown)
             self.recall()
             if skips := self.plan.skips():
                 self._observer.skipped(skips)

@@ -663,6 +663,11 @@ class Course:
         return self._secrets.mask(text)
 
     @property
+    def secrets_known(self) -> int:
+        """How many secrets `masked` knows: what it has masked before may hold one that was learned since."""
+        return len(self._secrets)
+
+    @property
     def shown_cause(self) -> str | None:
         """The `cause` without the secrets of the build, for people to see."""
         if self.cause is None:
