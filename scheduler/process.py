@@ -1,10 +1,8 @@
 """The service as a process: its signals, its broker, its store, and its exit code."""
 
-import os
 import secrets
 import signal
 import sys
-import threading
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -17,6 +15,7 @@ from scheduler.bus import Bus, Listener
 from scheduler.bus.listener import open_listener
 from scheduler.bus.nats import open_bus
 from scheduler.bus.options import BusOptions
+from scheduler.bus.presence import PresenceThread, open_presence
 from scheduler.config import Settings
 from scheduler.errors import BrokerError
 from scheduler.jetstream.streams import Layout
@@ -27,11 +26,9 @@ from scheduler.stores.ground import Ground
 from scheduler.stores.jetstream import JetStreamStore
 from scheduler.stores.memory import MemoryStore
 from scheduler.stores.presence import await_jetstream
+from scheduler.watchdog import Watchdog
 
 _log = structlog.get_logger()
-
-_HARD_EXIT_AFTER = 0.8
-"""Seconds from the second signal until the process ends, whatever still holds on to it."""
 
 
 async def open_store(settings: Settings, bus: Bus) -> Store:
@@ -79,12 +76,13 @@ async def run_service(settings: Settings) -> int:
         BusError: the broker refuses us, or has not what the store takes.
     """
     stopping = _Stopping()
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    with Watchdog() as watchdog:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(stopping.watch, signals, nursery.cancel_scope)
-            async with _open_bus(settings) as (bus, listener):
+            nursery.start_soon(watchdog.beat)
+            nursery.start_soon(stopping.watch, watchdog.signals(), nursery.cancel_scope)
+            async with _open_bus(settings, watchdog) as (bus, listener, presence):
                 store = await open_store(settings, bus)
-                service = Service(settings, bus, store, listener=listener, collects=True)
+                service = Service(settings, bus, store, listener=listener, presence=presence, collects=True)
                 stopping.service = service
                 await service.run()
             nursery.cancel_scope.cancel()
@@ -92,7 +90,7 @@ async def run_service(settings: Settings) -> int:
 
 
 class _Stopping:
-    """What the signals do."""
+    """What the signals do; of the second one, what the loop has to do with it."""
 
     def __init__(self) -> None:
         self.service: Service | None = None
@@ -110,16 +108,14 @@ class _Stopping:
         second = await anext(signals)
         _log.warning("stopping at once", signal=signal.Signals(second).name)
         self.code = 128 + second
-        # A thread that reads a large build cannot be cancelled, and must not keep anybody waiting.
-        timer = threading.Timer(_HARD_EXIT_AFTER, os._exit, (self.code,))
-        timer.daemon = True
-        timer.start()
         scope.cancel()
 
 
 @asynccontextmanager
-async def _open_bus(settings: Settings) -> AsyncIterator[tuple[Bus, Listener]]:
-    """The bus that the settings name, and its listener, with a broker of our own where they say so."""
+async def _open_bus(
+    settings: Settings, watchdog: Watchdog
+) -> AsyncIterator[tuple[Bus, Listener, PresenceThread]]:
+    """The connections to the broker that the settings name, which is one of our own where they say so."""
     async with AsyncExitStack() as stack:
         options = attrs.evolve(settings.bus, name=f"scheduler {settings.name}")
         if settings.embedded:
@@ -132,7 +128,8 @@ async def _open_bus(settings: Settings) -> AsyncIterator[tuple[Bus, Listener]]:
             nursery.start_soon(_fail_when_dead, broker.died)
             stack.callback(nursery.cancel_scope.cancel)
         bus = await stack.enter_async_context(open_bus(options))
-        yield bus, await stack.enter_async_context(open_listener(bus, options))
+        listener = await stack.enter_async_context(open_listener(bus, options))
+        yield bus, listener, await stack.enter_async_context(open_presence(bus, options, watchdog.is_silent))
 
 
 async def _fail_when_dead(died: trio.Event) -> None:

@@ -39,6 +39,15 @@ def reply_subjects(types: Iterable[str] = ("*",)) -> tuple[str, ...]:
 REPLY_SUBJECTS: Final = reply_subjects()
 """What replies come in on, whatever the type."""
 
+
+def overlap(one: str, other: str) -> bool:
+    """Whether there is a subject that both patterns take; without ``>``."""
+    ours, theirs = one.split("."), other.split(".")
+    return len(ours) == len(theirs) and all(
+        a == b or "*" in (a, b) for a, b in zip(ours, theirs, strict=True)
+    )
+
+
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 

@@ -32,10 +32,14 @@ class World:
 
     def scheduler(self, *arguments: str, ready: bool = True, env: dict[str, str] | None = None) -> Scheduler:
         """Start the service; it takes builds on return, where ``ready`` is to be awaited."""
-        scheduler = Scheduler(*arguments, env=env or {"NATS_URL": self.server.url})
-        self._stack.callback(scheduler.close)
+        scheduler = self.started(Scheduler(*arguments, env=env or {"NATS_URL": self.server.url}))
         if ready:
             scheduler.await_log("ready")
+        return scheduler
+
+    def started(self, scheduler: Scheduler) -> Scheduler:
+        """See to it that a service ends with this world."""
+        self._stack.callback(scheduler.close)
         return scheduler
 
     def command(self, *arguments: str, text: str = "") -> Scheduler:
