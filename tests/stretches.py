@@ -27,7 +27,7 @@ class Stretch:
 class Stretches(trio.abc.Instrument):
     """Records the longest stretches of a Trio run, of a task and of a round.
 
-    A round is every task that can run, each once: what becomes ready meanwhile waits for the end of the round.
+    A round is every task that can run, each once: what becomes ready meanwhile waits for its end.
     """
 
     tasks: list[Stretch] = field(factory=list)
