@@ -11,8 +11,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import TypeAlias
 
-import structlog
-import trio
 from attrs import field, frozen
 
 from scheduler.bus import Bus, Handler, Listener, Message, Subscription
@@ -24,12 +22,11 @@ from scheduler.errors import InvalidJSON, OverLimit
 from scheduler.limits import DEFAULT_LIMITS, Limits
 from scheduler.outcome import Outcome, failure, read_head, read_reply
 from scheduler.plan import Request
+from scheduler.ratelimit import RateLimitedLog
 from scheduler.records import Position
 from scheduler.subjects import REPLY_SUBJECTS
 from scheduler.timers import Timers
 from scheduler.turns import Turns
-
-_log = structlog.get_logger()
 
 _MOST_COPIES = 10_000
 
@@ -91,7 +88,7 @@ class Connectors:
         """Shares the work on replies between builds; `Turns.run` has to be running."""
         self._tokens = secrets.token_hex(8)
         self._number = 0
-        self._last_logged = -1.0
+        self._log = RateLimitedLog()
         self._subscriptions: list[Subscription] = []
         self._copies: OrderedDict[tuple[str, str], None] = OrderedDict()
         """Whose answers were read from the stream, and may still come directly."""
@@ -194,11 +191,8 @@ class Connectors:
     def count(self, reason: str, subject: str = "", **context: str) -> None:
         """Count something that was dropped; logged, but not more than once a second."""
         self.dropped[reason] += 1
-        now = trio.current_time()
-        if now - self._last_logged >= 1.0 or self._last_logged < 0:
-            self._last_logged = now
-            total = sum(self.dropped.values())
-            _log.warning("reply dropped", reason=reason, subject=subject, dropped_so_far=total, **context)
+        total = self.dropped.total()
+        self._log.warning("reply dropped", reason=reason, subject=subject, dropped_so_far=total, **context)
 
     def _on_reply(self, message: Message) -> None:
         token = message.subject[len(REPLY) :]

@@ -73,6 +73,7 @@ _LATE = 10.0
 _MOST_REFUSALS = 5
 """Errors of the server, other than that it cannot answer now, after which they are taken for the build's."""
 
+Pause = Callable[[], Awaitable[None]]
 Reader = Callable[[bytes, Accepted], Awaitable[Prepared]]
 """Reads and checks a build as it was accepted."""
 
@@ -305,7 +306,9 @@ class Loader:
         loaded.positions.append(history.position)
         loaded.builds.append(held.build)
 
-    async def _replayed(self, history: History) -> tuple[Plan, Accepted]:
+    async def _replayed(
+        self, history: History, pause: Pause = trio.lowlevel.checkpoint
+    ) -> tuple[Plan, Accepted]:
         """The plan as a log says that it stood, and the first word of the log."""
         accepted = history.accepted
         if accepted is None:
@@ -313,7 +316,7 @@ class Loader:
             raise UnreadableLog(msg)
         prepared = await self._read(await encode_in_slices(accepted.document), accepted)
         plan = await self._supervisor.plan_of(prepared, accepted.mark)
-        pace = Pace(TURN // _REPLAYED_AT_ONCE)
+        pace = Pace(TURN // _REPLAYED_AT_ONCE, pause)
         for step in history.steps:
             work, unlearned = plan.work_left, len(plan.unlearned)
             plan.replay(step)
@@ -349,19 +352,29 @@ class Loader:
             },
         )
 
-    async def look(self, build: str) -> tuple[Plan, History] | None:
-        """What the log of a build says, without taking it up; None where there is none.
+    async def look(self, build: str, pause: Pause) -> tuple[Plan, History]:
+        """What the log of a build says, without taking it up.
+
+        Args:
+            build: its id.
+            pause: awaited after each slice of the work.
 
         Raises:
             UnreadableLog: this version cannot understand it.
             BusError: JetStream could not be asked.
         """
-        subject = log_subject(build)
-        if await self._store.last(subject) is None:
-            return None
-        history = await self._store.history(subject)
-        plan, _ = await self._replayed(history)
+        history = await self._store.history(log_subject(build))
+        plan, _ = await self._replayed(history, pause)
         return plan, history
+
+    async def last_sequence(self, build: str) -> int | None:
+        """Where the log of a build ends by now; None where there is none.
+
+        Raises:
+            BusError: JetStream could not be asked.
+        """
+        last = await self._store.last(log_subject(build))
+        return None if last is None else last.sequence
 
     async def reopen(self, build: str, decide: Callable[[Plan], Sequence[Event]]) -> Walk | None:
         """Begin a new run of a build that is over.

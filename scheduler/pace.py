@@ -1,8 +1,9 @@
 """Long loops on the event loop give everybody else a turn, by what was done since the last one."""
 
+from collections.abc import Awaitable, Callable
 from typing import Final
 
-import trio
+from trio.lowlevel import checkpoint
 
 TURN: Final = 50_000
 """Units of work (`scheduler.template.work`) between two turns of others: a millisecond or so."""
@@ -13,12 +14,14 @@ class Pace:
 
     Args:
         step: units that a round costs by itself; 500 are about ten microseconds.
+        pause: awaited to let others have their turn.
     """
 
-    __slots__ = ("_done", "_step")
+    __slots__ = ("_done", "_pause", "_step")
 
-    def __init__(self, step: int = 500) -> None:
+    def __init__(self, step: int = 500, pause: Callable[[], Awaitable[None]] = checkpoint) -> None:
         self._step = step
+        self._pause = pause
         self._done = 0
 
     async def turn(self, units: int = 0) -> None:
@@ -26,4 +29,4 @@ class Pace:
         self._done += self._step + units
         if self._done >= TURN:
             self._done = 0
-            await trio.lowlevel.checkpoint()
+            await self._pause()

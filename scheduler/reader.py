@@ -41,6 +41,12 @@ class BuildReader:
         self._executor = executor or ThreadExecutor()
         # As many definitions as are read at a time are held in memory at a time.
         self._fetches = trio.CapacityLimiter(THREADS)
+        # Of those that are read on the spot one has its turn between two looks at everything else.
+        self._spot = trio.Lock()
+
+    def is_small(self, data: bytes) -> bool:
+        """Whether a submitted build is read on the spot, and not fetched, nor read in a thread."""
+        return len(data) <= _SMALL and object_name(data) is None
 
     async def read_submitted(self, data: bytes, action: str | None = None) -> Prepared:
         """Read a build that comes in, or one that is in the object store as what comes in says.
@@ -116,9 +122,9 @@ class BuildReader:
             )
 
         if len(data) <= _SMALL:
-            await trio.lowlevel.checkpoint()
             try:
-                return read(inline=True)
+                async with self._spot:
+                    return read(inline=True)
             except Laborious:
                 pass
         return await self._executor.run(_READING, read, long=len(data) > _LARGE)

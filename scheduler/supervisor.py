@@ -162,7 +162,20 @@ class Supervisor:
         if held is None or held.walk is None or held.track is None:
             return None
         track, waits = held.track, self._reporter.waits(build)
-        return Seen(held.walk.plan, track.chronicle, held.walk, track.sequence, track.source, waits)
+        return Seen(
+            held.walk.plan,
+            track.chronicle,
+            held.walk,
+            track.sequence,
+            track.source,
+            waits,
+            identity=track.source,
+            revision=track.revision,
+        )
+
+    def ids(self) -> list[str]:
+        """The ids of the builds that run here."""
+        return [held.build for held in self._held.values() if held.walk is not None]
 
     def seen(self) -> list[Seen]:
         """Every build that runs here."""
@@ -179,14 +192,15 @@ class Supervisor:
         if held is not None:
             await held.gone.wait()
 
-    def recalled(self, plan: Plan, history: History) -> Seen:
-        """A build as its log says that it stood."""
-        return Seen(plan, self._recall(plan, history), None, 2 * len(history.steps))
+    async def recalled(self, plan: Plan, history: History) -> Seen:
+        """A build as its log says that it stood; the times of a large one are read beside the loop."""
+        recall = partial(Chronicle.recall, plan.build, plan.graph, history, self._clock_after(plan, history))
+        return Seen(plan, await self._beside(plan.prepared, recall), None, 2 * len(history.steps))
 
-    def _recall(self, plan: Plan, history: History) -> Chronicle:
+    def _clock_after(self, plan: Plan, history: History) -> BuildClock:
         clock = self._clock(plan.build.id)
         clock.go_on_after((history.latest + 1) / 1_000)
-        return Chronicle.recall(plan.build, plan.graph, history, clock)
+        return clock
 
     def holds(self, build: str) -> bool:
         """Whether the build is ours, or about to be."""
@@ -319,7 +333,7 @@ class Supervisor:
         Raises:
             PlanError: the plan does not know how to go on.
         """
-        chronicle = self._recall(plan, history)
+        chronicle = Chronicle.recall(plan.build, plan.graph, history, self._clock_after(plan, history))
         if plan.run != history.run:
             chronicle.begin_anew(plan.unsettled(), chronicle.clock())
         walk, track = self._new_walk(plan, key=accepted.key, journey=journey, chronicle=chronicle)

@@ -1,6 +1,6 @@
 """What is told of builds: how they stand, and why they do not get on. It only looks."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from attrs import define, frozen
@@ -36,6 +36,12 @@ class Seen:
     """Who publishes; see `feed.Track.source`."""
     report_waits: str = ""
     """Why the report of a build that is over is not out yet; empty where it is, or is not due."""
+
+    identity: str = ""
+    """Unlike that of any other run of this build that was or will be seen; with the ``revision`` it says
+    whether something has changed."""
+    revision: Callable[[], int] = lambda: 0
+    """A number that changes with everything that happens to the build."""
 
     @property
     def over(self) -> bool:

@@ -23,7 +23,7 @@ from scheduler.strictjson import encode
 from scheduler.subjects import token_problem
 from scheduler.template import INLINE_WORK, OnUnresolved, Template, Templates, Work, compile_change
 from scheduler.template.needs import suggestion
-from scheduler.template.resolve import named_fields
+from scheduler.template.places import named_fields
 from scheduler.text import count
 
 _LONGEST_PATH_SHOWN = 24

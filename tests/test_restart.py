@@ -889,10 +889,10 @@ async def die_while_loading(plant: Plant, monkeypatch: pytest.MonkeyPatch, times
     """Processes that end between their mark in b1's log and their first commit in it."""
     original = Walk.prepare
 
-    def fatal(walk: Walk) -> None:
+    async def fatal(walk: Walk) -> None:
         if walk.id == "b1":
             raise Death
-        original(walk)
+        await original(walk)
 
     for _ in range(times):
         with monkeypatch.context() as patch:

@@ -12,6 +12,7 @@ from attrs import evolve
 
 from scheduler.build.ports import Journey, Observer, Resending, Sender
 from scheduler.build.rendering import render
+from scheduler.build.unsent import Unsent, size_of
 from scheduler.call import Call, Signal
 from scheduler.errors import StoreError, StoreUnavailable, Stuck
 from scheduler.events import Event, Retrying, Sent, Settled, Withdrawn
@@ -20,11 +21,15 @@ from scheduler.graph import Vertex
 from scheduler.model import Resend
 from scheduler.outcome import Outcome, failure
 from scheduler.plan import Phase, Plan, Request
+from scheduler.ratelimit import RateLimitedLog
 from scheduler.slots import Slots
 from scheduler.stores import Store
 from scheduler.template import Laborious
 
 _log = structlog.get_logger()
+
+_MOST_LINES = 50
+"""In the log, of a kind and a build, at once: a build may have thousands of components that fail."""
 
 _LEAST_TIME = 0.001
 """Seconds that an attempt has at least."""
@@ -97,6 +102,7 @@ class Attempts(ABC):
         self._rendering = trio.Lock()
         """Held while a component is rendered elsewhere: one of a build at a time."""
         self._acted = False
+        self._log = RateLimitedLog(_log, burst=_MOST_LINES)
         """Whether anything was done that is worth persisting."""
         self._retry_at: dict[Vertex, float] = {}
         """When those that wait for another attempt are due, by Trio's clock."""
@@ -124,6 +130,10 @@ class Attempts(ABC):
         self._given_up: list[Call] = []
         self._arrived: deque[Call] = deque()
         """Attempts whose end is known and not booked, in the order in which it became known."""
+        self._unsent = Unsent(slots)
+        """What was rendered, and waits for room in flight."""
+        self._bytes_of: dict[Vertex, int] = {}
+        """What is taken of that room."""
         self._departures: deque[Departure] = deque()
         """Requests whose start is being persisted, in the order in which they began and are to leave."""
         self._unwritten: deque[Settled | Retrying | Withdrawn] = deque()
@@ -251,13 +261,14 @@ class Attempts(ABC):
         request leaves. In both cases what is begun first leaves first.
 
         Returns:
-            What is to be seen through; None where it ended without being sent, or may not begin.
+            What is to be seen through; None where it ended without being sent, or may not begin, or is
+            `_unsent`: there is no room for its request.
 
         Raises:
             Laborious: it is to be rendered first (`render`).
         """
         plan = self.plan
-        step = plan.begin(vertex)
+        step = plan.begin(vertex, self._unsent.pop(vertex) if self._unsent else None)
         if step is None and not plan.held:
             msg = f"{plan.graph.ids[vertex]} is due, nothing holds it up, and it does not begin"
             raise Stuck(msg)
@@ -266,6 +277,13 @@ class Attempts(ABC):
         if isinstance(step, Settled):
             await self._keep(step)
             return None
+        if vertex not in self._bytes_of:
+            size = size_of(step)
+            if not self._slots.weigh(self, size):
+                plan.unbegin(vertex)
+                self._unsent.put(vertex, step)
+                return None
+            self._bytes_of[vertex] = size
         departure = Departure(step)
         if self._store.in_order:
             self._acted = True
@@ -493,7 +511,7 @@ class Attempts(ABC):
         if plan.paused:
             self._hold([vertex])
         self._observer.retries(vertex, plan.attempt(vertex), step.error, step.pause)
-        _log.info(
+        self._log.info(
             "component is tried again",
             build=self.id,
             component=step.component,
@@ -516,11 +534,11 @@ class Attempts(ABC):
         elif self.plan.is_starting(vertex):
             self._early[vertex] = request, outcome
         elif (settled := self.plan.rescue(request, outcome)) is not None:
-            _log.info("late success taken", build=self.id, component=request.component)
+            self._log.info("late success taken", build=self.id, component=request.component)
             self._rescued[vertex] = settled
             self.stir(vertex)
         elif self.plan.adopt(request, outcome):
-            _log.info("late success kept", build=self.id, component=request.component)
+            self._log.info("late success kept", build=self.id, component=request.component)
             if self._store.in_order:
                 self._store.note(self.id, *self.plan.adopted())
 
@@ -536,7 +554,7 @@ class Attempts(ABC):
         self._observer.settled(vertex, self.plan.attempt(vertex), error)
         if error is not None:
             shown = self.plan.masked(error)[:1_000]
-            _log.warning("component failed", build=self.id, component=settled.component, error=shown)
+            self._log.warning("component failed", build=self.id, component=settled.component, error=shown)
             self.recall()
             if skips := self.plan.skips():
                 self._observer.skipped(skips)
@@ -613,6 +631,7 @@ class Attempts(ABC):
             for call in list(self._calls):
                 call.withdraw()
             self._slots.dismiss(self)
+            self._unsent.clear()
             self.unpause()
             for wait in self._waits.values():
                 wait.cancel()

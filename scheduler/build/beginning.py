@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import count
-from typing import Final
+from typing import Final, TypeAlias
 
 import trio
 
@@ -35,6 +35,8 @@ _WOKEN_AT_ONCE = 50
 """Dependents that go on between two looks at everything else."""
 _ENTERED_AT_ONCE = 200
 """Components entered into the queue for slots between two looks at everything else: about a millisecond."""
+GivenBack: TypeAlias = tuple[str, int] | None
+"""Slots that were held: the subject of their request, and its bytes in flight."""
 _OVER: Final = frozenset({Phase.COMPLETED, Phase.ERRORED, Phase.SKIPPED})
 
 
@@ -115,6 +117,8 @@ class Beginning(Attempts):
         """What could begin, were the build not paused."""
         self._slots_of: dict[Vertex, str] = {}
         """The subjects of those that have slots."""
+        self._no_room = False
+        """Whether one was `_unsent`, and none had its slots since: what had them before gives them back."""
         self._turns: dict[Vertex, trio.Event] = {}
         """What the tasks wait for that wait for their turn."""
         self._sent_off: list[Vertex] = []
@@ -136,7 +140,7 @@ class Beginning(Attempts):
 
         That is how what has waited for long does not overtake something more urgent that is due only now.
         """
-        given_back = self._slots_of.pop(vertex, None)
+        given_back = self._take_slots_of(vertex)
         due: list[Vertex] = []
         if self.plan.phase(vertex) in _OVER and vertex not in self._rescued:
             # A late success is to be persisted first. Before the walk has begun nothing is due: it will see.
@@ -147,7 +151,7 @@ class Beginning(Attempts):
         elif due:
             self._line_up([one for one in due if self._admit(one)], given_back)
         elif given_back is not None:
-            self._slots.release(self, given_back)
+            self._slots.release(self, *given_back)
         if self._frontier.settled[vertex]:
             self._wake_dependents(vertex)
 
@@ -198,12 +202,12 @@ class Beginning(Attempts):
             or vertex in self._rescued
         )
 
-    def _line_up(self, vertices: Sequence[Vertex], given_back: str | None = None) -> None:
+    def _line_up(self, vertices: Sequence[Vertex], given_back: GivenBack = None) -> None:
         """Have these begin as soon as there are slots for them; then those of ``given_back`` are free."""
         slots = self._slots
         if given_back is not None and not slots.waiters:
             # Nobody else could have them.
-            slots.release(self, given_back)
+            slots.release(self, *given_back)
             given_back = None
         subjects = [self._subject(vertex) for vertex in vertices]
         if slots.take_all(self, subjects):
@@ -214,7 +218,7 @@ class Beginning(Attempts):
             for vertex, subject in zip(vertices, subjects, strict=True):
                 self._queue(vertex, subject)
         if given_back is not None:
-            slots.release(self, given_back)
+            slots.release(self, *given_back)
         if self._queued:
             slots.serve(self)
 
@@ -243,15 +247,30 @@ class Beginning(Attempts):
             # It is rendered again when it begins: thousands may be waiting for slots.
             self.plan.let_go(vertex)
 
-    def _queue(self, vertex: Vertex, subject: str) -> None:
+    def _queue(self, vertex: Vertex, subject: str, again: int | None = None) -> None:
         priority = self._priorities[vertex] if self._priorities else 0.0
-        waiter = self._slots.queue(self, subject, priority, partial(self._waited, vertex))
-        self._queued[vertex] = next(self._numbers), waiter
+        ended = partial(self._waited, vertex)
+        size = self._unsent.size(vertex)
+        waiter = self._slots.queue(self, subject, priority, ended, size=size, again=again)
+        self._queued[vertex] = next(self._numbers) if again is None else again, waiter
+
+    def _queue_again(self, number: int, vertex: Vertex) -> None:
+        """Have one wait that has its slots and no room for its bytes; or one that is behind it."""
+        given_back = self._take_slots_of(vertex)
+        assert given_back is not None, "it is about to begin"
+        self._no_room = True
+        # Before anybody else can have them, the build is at the place that it had.
+        self._queue(vertex, given_back[0], number)
+        self._slots.release(self, *given_back)
+        self._slots.serve(self)
 
     def _waited(self, vertex: Vertex, served: bool) -> None:
         number, waiter = self._queued.pop(vertex)
         if served:
+            self._no_room = False
             self._slots_of[vertex] = waiter.subject
+            if waiter.size:
+                self._bytes_of[vertex] = waiter.size
             self._grant(vertex, number)
         else:
             self._send_off(vertex)
@@ -277,14 +296,14 @@ class Beginning(Attempts):
                 await trio.lowlevel.checkpoint()
 
     def _enter_soon(
-        self, vertices: Iterable[Vertex], given_back: str | None = None, *, again: bool = False
+        self, vertices: Iterable[Vertex], given_back: GivenBack = None, *, again: bool = False
     ) -> None:
         assert self._nursery is not None, "the walk has begun"
         self._entering += 1
         self._nursery.start_soon(partial(self._enter, vertices, given_back, again=again), name="enter")
 
     async def _enter(
-        self, vertices: Iterable[Vertex], given_back: str | None = None, *, again: bool = False
+        self, vertices: Iterable[Vertex], given_back: GivenBack = None, *, again: bool = False
     ) -> None:
         """As `_admit` and `_line_up`, of many: other builds have their turn between them.
 
@@ -318,7 +337,7 @@ class Beginning(Attempts):
                     if not entered % _ENTERED_AT_ONCE:
                         await trio.lowlevel.checkpoint()
                 if given_back is not None:
-                    self._slots.release(self, given_back)
+                    self._slots.release(self, *given_back)
                 self._slots.serve(self)
             for started, vertex in enumerate(vertices, 1):
                 if not self._frontier.settled[vertex]:
@@ -472,22 +491,36 @@ class Beginning(Attempts):
         due = plan.is_due(vertex)
         if due and plan.paused:
             self._parked[vertex] = number
+            self._unsent.let_go(vertex)
             self._give_back(vertex)
+        elif due and self._no_room and vertex in self._slots_of:
+            self._queue_again(number, vertex)
         else:
             try:
-                self._begun[vertex] = await self._start(vertex) if due else None
+                departure = await self._start(vertex) if due else None
             except Laborious:
                 self._laborious[vertex] = number
                 self._begun_in_a_row += INLINE_WORK // _WORK_OF_ONE
-            self._call_up(vertex)
+                self._call_up(vertex)
+            else:
+                if due and vertex in self._unsent:
+                    self._queue_again(number, vertex)
+                else:
+                    self._begun[vertex] = departure
+                    self._call_up(vertex)
         plan.let_go(vertex)
         self._called.discard(vertex)
         self._may_begin.discard(vertex)
 
     def _give_back(self, vertex: Vertex) -> None:
+        given_back = self._take_slots_of(vertex)
+        if given_back is not None:
+            self._slots.release(self, *given_back)
+
+    def _take_slots_of(self, vertex: Vertex) -> GivenBack:
+        """What a component holds, to be given back."""
         subject = self._slots_of.pop(vertex, None)
-        if subject is not None:
-            self._slots.release(self, subject)
+        return None if subject is None else (subject, self._bytes_of.pop(vertex, 0))
 
     def _end_task(self, vertex: Vertex) -> None:
         settled = self._frontier.settled
@@ -532,12 +565,15 @@ class Beginning(Attempts):
             return
         subject = await self._find_subject(vertex) if self._is_open(vertex) else self._subject(vertex)
         priority = self._priorities[vertex] if self._priorities else 0.0
-        taken = self._slots.try_take(self, subject, priority)
+        size = self._unsent.size(vertex)
+        taken = self._slots.try_take(self, subject, priority, size)
         if not taken:
             with self._wait(vertex):
-                taken = await self._slots.take(self, subject, priority)
+                taken = await self._slots.take(self, subject, priority, size)
         if taken:
             self._slots_of[vertex] = subject
+            if size:
+                self._bytes_of[vertex] = size
             try:
                 if plan.is_due(vertex):
                     await self._begin(vertex)
@@ -566,6 +602,8 @@ class Beginning(Attempts):
     def stir(self, vertex: Vertex) -> None:
         """Look at a component again: there is news of it, whatever it waits for."""
         super().stir(vertex)
+        if self._unsent:
+            self._unsent.pop(vertex)
         queued = self._queued.pop(vertex, None)
         if queued is not None:
             self._slots.leave(queued[1])

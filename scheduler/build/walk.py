@@ -29,6 +29,7 @@ from scheduler.build.attempts import store_failure
 from scheduler.build.beginning import Beginning
 from scheduler.build.frontier import Frontier, from_the_start
 from scheduler.build.ports import Journey, Observer, Resending, Sender
+from scheduler.build.unsent import size_of
 from scheduler.call import Call
 from scheduler.errors import Fenced, LogRemoved, Refused, StoreError
 from scheduler.events import Event, Settled
@@ -141,6 +142,7 @@ class Walk(Beginning):
             self._close_given_up()
             self._arrived.clear()
             self._slots.dismiss(self)
+            self._unsent.clear()
             for vertex in list(self._slots_of):
                 self._give_back(vertex)
         return None if self.fenced or self.stuck else await self._end()
@@ -299,7 +301,8 @@ class Walk(Beginning):
             if isinstance(resumed, Call):
                 # It is in flight, whether or not there would be a slot for it now; and before anything new.
                 subject = self._slots_of[vertex] = resumed.request.subject
-                self._slots.occupy(self, subject)
+                size = self._bytes_of[vertex] = size_of(resumed.request)
+                self._slots.occupy(self, subject, size)
         if self._journey is not None:
             # What was answered while nobody listened counts before anything that we do.
             await self._journey.caught_up.wait()

@@ -114,6 +114,8 @@ class Course:
         self._work = Work.of_build(len(prepared.build.changes))
         self._renderings: dict[Vertex, Rendering] = {}
         """What was rendered elsewhere, and is to be used now."""
+        self._put_back: set[Vertex] = set()
+        """What has begun, and was taken back by `unbegin`: its work was charged, and is not charged again."""
         self._limits = limits
         self._secrets = prepared.secrets
         self._shown_cause: tuple[str, int, str] | None = None
@@ -283,7 +285,7 @@ class Course:
         It takes a function that says whether its time is over, and returns what is to be given to `take_in`.
         The dependencies of the change must be completed.
         """
-        template, scope, work = self._templates[vertex], self._ledger.scope(vertex), self._work
+        template, scope, work = self._templates[vertex], self._ledger.scope(vertex), self._meter(vertex)
 
         def render(expired: Callable[[], bool]) -> Rendering:
             try:
@@ -318,13 +320,21 @@ class Course:
             return known
         try:
             scope = self._ledger.scope(vertex)
-            return self._templates[vertex].render(scope, work=work or self._work, inline=True)
+            return self._templates[vertex].render(scope, work=work or self._meter(vertex), inline=True)
         except Laborious:
             self.laborious = vertex
             raise
 
-    def begin(self, vertex: Vertex) -> Request | Settled | None:
+    def _meter(self, vertex: Vertex) -> Work:
+        """What is charged for rendering a change."""
+        return Work() if vertex in self._put_back else self._work
+
+    def begin(self, vertex: Vertex, rendered: Request | None = None) -> Request | Settled | None:
         """Whether a change whose dependencies are settled may start, and with what.
+
+        Args:
+            vertex: the change.
+            rendered: its request as `begin` returned it before, where that was taken back by `unbegin`.
 
         Returns:
             None where the plan is held; the outcome where it has one without being sent (action
@@ -350,6 +360,11 @@ class Course:
         if change.action is Action.NONE:
             self._move(vertex, Phase.COMPLETED)
             return self._ledger.complete(vertex, {**change.fields, "_state": "completed"})
+        if rendered is not None and rendered.started.failed == self._attempts.failed(vertex):
+            # What it is rendered from is all completed, and stays as it is.
+            self._put_back.discard(vertex)
+            self._move(vertex, Phase.STARTING)
+            return rendered
         try:
             request = self._request(vertex, change)
         except Laborious:
@@ -359,8 +374,21 @@ class Course:
             text = str(error).removeprefix(f"{change.id}.")
             return self._fail(vertex, text)
         self.let_go(vertex)
+        self._put_back.discard(vertex)
         self._move(vertex, Phase.STARTING)
         return request
+
+    def unbegin(self, vertex: Vertex) -> None:
+        """There is no room for the request of a change that has just begun: it waits as it did before.
+
+        Nothing of its beginning may have been persisted. What its rendering has cost is not charged again.
+
+        Raises:
+            IllegalTransition: it is not about to be sent.
+        """
+        again = vertex in self._last_errors and self._attempts.is_between(vertex)
+        self._move(vertex, Phase.RETRYING if again else Phase.WAITING)
+        self._put_back.add(vertex)
 
     def _complete_with(self, vertex: Vertex, output: Mapping[str, Any]) -> Settled:
         change = self.build.changes[vertex]
@@ -633,6 +661,11 @@ class Course:
     def masked(self, text: str) -> str:
         """A text without the secrets of the build, for people to see."""
         return self._secrets.mask(text)
+
+    @property
+    def secrets_known(self) -> int:
+        """How many secrets `masked` knows: what it has masked before may hold one that was learned since."""
+        return len(self._secrets)
 
     @property
     def shown_cause(self) -> str | None:

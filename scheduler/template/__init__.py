@@ -13,12 +13,13 @@ from scheduler.template.component import (
     Templates,
     compile_change,
 )
-from scheduler.template.resolve import Found, Scope
+from scheduler.template.scopes import UNLIMITED, Found, Scope, Shared
 from scheduler.template.work import INLINE_WORK, MAX_WORK, ExhaustedError, Laborious, Work
 
 __all__ = [
     "INLINE_WORK",
     "MAX_WORK",
+    "UNLIMITED",
     "ExhaustedError",
     "Found",
     "InvalidTemplate",
@@ -27,6 +28,7 @@ __all__ = [
     "Reference",
     "Rendered",
     "Scope",
+    "Shared",
     "Template",
     "Templates",
     "Work",

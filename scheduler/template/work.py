@@ -24,12 +24,21 @@ def build_work(changes: int) -> int:
     return _BUILD_WORK + _WORK_PER_CHANGE * changes
 
 
+def free(_: int, /) -> None:
+    """Where nobody counts."""
+
+
 class AbortedError(TemplateError):
     """The whole walk must end, whatever it was about to pass over: a circle, or too much work."""
 
 
 class ExhaustedError(AbortedError):
     """There was more work to do than is allowed."""
+
+    def __init__(self, message: str, *, certain: bool) -> None:
+        self.certain = certain
+        """Whether it would be so again, whenever it is tried: a limit, and not the time that is left."""
+        super().__init__(message)
 
 
 class Laborious(AbortedError):
@@ -47,7 +56,7 @@ class Work:
         whose: of what the limit is.
     """
 
-    __slots__ = ("_inline", "_limit", "_look", "_parent", "_start", "_whose", "expired", "left")
+    __slots__ = ("_certain", "_inline", "_limit", "_look", "_parent", "_start", "_whose", "expired", "left")
 
     def __init__(
         self,
@@ -63,12 +72,15 @@ class Work:
         self._inline = inline
         self._whose = whose
         self._parent: Work | None = None
+        self._certain = False
         self._look = 0 if expired is None else left
 
     @classmethod
     def of_build(cls, changes: int) -> "Work":
         """What all renderings of a build with so many changes may cost together."""
-        return cls(build_work(changes), whose="a build")
+        work = cls(build_work(changes), whose="a build")
+        work._certain = True
+        return work
 
     def spend(self, units: int) -> None:
         """Take ``units`` off.
@@ -93,6 +105,11 @@ class Work:
             self.spend(0)
 
     @property
+    def inline(self) -> bool:
+        """Whether others wait meanwhile."""
+        return self._inline
+
+    @property
     def spent(self) -> int:
         """Units that were taken off."""
         return self._start - self.left
@@ -112,10 +129,11 @@ class Work:
         if inline and min(left, most) > INLINE_WORK:
             part = Work(INLINE_WORK, expired, inline=True)
         elif left < most:
-            part = Work(left, expired, whose=self._whose)
-            part._limit = self._limit
+            part = Work(left, expired, inline=self._inline, whose=self._whose)
+            part._limit, part._certain = self._limit, self._certain
         else:
             part = Work(most, expired)
+            part._certain = True
         part._parent = self
         return part
 
@@ -123,8 +141,9 @@ class Work:
         if self.left < 0:
             if self._inline:
                 raise Laborious("takes more work than others should wait for")
-            raise ExhaustedError(f"takes more than {self._limit:,} units of work, the limit of {self._whose}")
+            message = f"takes more than {self._limit:,} units of work, the limit of {self._whose}"
+            raise ExhaustedError(message, certain=self._certain)
         if self.expired is not None:
             if self.expired():
-                raise ExhaustedError("takes longer than it may")
+                raise ExhaustedError("takes longer than it may", certain=False)
             self._look = max(0, self.left - _BETWEEN_LOOKS)
