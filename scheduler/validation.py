@@ -33,7 +33,6 @@ from scheduler.template import (
 from scheduler.template.needs import Needs, suggestion
 from scheduler.template.places import named_fields
 from scheduler.template.references import Syntax
-from scheduler.template.work import free
 from scheduler.text import count
 
 _LONGEST_PATH_SHOWN = 24
@@ -112,7 +111,7 @@ def read_build(
     parsed = parse_build(data, limits, action=action, accepted=resumed)
     if not resumed:
         parsed = evolve(parsed, build=_anew(parsed.build))
-    check = _Check(parsed, limits, inline=inline)
+    check = _Check(parsed, limits, resumed=resumed, inline=inline)
     check.edges()
     compiled = check.templates(templates, unresolved, resumed=resumed)
     graph = check.graph(compiled)
@@ -153,7 +152,7 @@ def _to_be_done(change: Change) -> Change:
 class _Check:
     """The questions asked of a build as a whole; each adds to ``problems``."""
 
-    def __init__(self, parsed: Parsed, limits: Limits, *, inline: bool) -> None:
+    def __init__(self, parsed: Parsed, limits: Limits, *, resumed: bool, inline: bool) -> None:
         self.parsed = parsed
         self.build = parsed.build
         self.limits = limits
@@ -163,9 +162,10 @@ class _Check:
         self.known = parsed.known
         self.suggestions = _MOST_SUGGESTIONS
         changes = len(parsed.build.changes)
-        # What is done in a thread anyway has all that its rendering may take; inline, little for each of both.
-        self.reading = Work(INLINE_WORK if inline else _READING_WORK, inline=inline)
         self.work = Work(INLINE_WORK, inline=True) if inline else Work.of_build(changes)
+        # What was accepted once may be read again, however much another version took.
+        most = INLINE_WORK if inline else sys.maxsize if resumed else _READING_WORK
+        self.reading = Work(most, inline=inline)
 
     def edges(self) -> None:
         """Both ends of an edge are known, and are two."""
@@ -202,8 +202,6 @@ class _Check:
         """Every reference and expression can be read, within the limits; None for a change where not."""
         compiled: list[Template | None] = []
         nodes = 0
-        # What was accepted once was within this, and that was long ago if it is another version's.
-        spend = free if resumed and not self.reading.inline else self.reading.spend
         data = {State.COMPLETED, State.ERRORED} if resumed else {State.COMPLETED}
         for change in self.build.changes:
             # What a connector returned is data.
@@ -215,7 +213,7 @@ class _Check:
                     templates=mode,
                     unresolved=unresolved,
                     limits=self.limits,
-                    spend=spend,
+                    spend=self.reading.spend,
                 )
             except ExhaustedError:
                 text = f"reading its references and those before it takes more than {_READING_WORK:,} units"
@@ -231,10 +229,9 @@ class _Check:
                 break
         if nodes > self.limits.max_template_nodes:
             limit = f"max_template_nodes is {self.limits.max_template_nodes}"
-            so_far = (
-                f"{nodes} template nodes in the first {len(compiled)} of {len(self.build.changes)} changes"
-            )
-            self.problems.append(Problem("changes", f"{so_far}; {limit}"))
+            rest = len(self.build.changes) - len(compiled)
+            where = f"in the first {len(compiled):,} of them" if rest else "in all"
+            self.problems.append(Problem("changes", f"{nodes} template nodes {where}; {limit}"))
         compiled += [None] * (len(self.build.changes) - len(compiled))
         return compiled
 
