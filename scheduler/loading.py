@@ -398,7 +398,8 @@ class Loader:
                 raise Refused("unavailable", f"{build} is not over, and not held here: ask again soon")
             history = await self._store.history(log_subject(build))
             plan, accepted = await self._replayed(history)
-            await adopt_what_came_late(self._store.js, plan, history, self._supervisor.limits)
+            store, limits = self._store, self._supervisor.limits
+            await adopt_what_came_late(store.js, store.replies, plan, history, limits)
             adopted = plan.adopted()
             events: list[Event] = []
             if not is_secret(history.key):

@@ -20,13 +20,16 @@ RESERVED_PROVIDERS: Final = frozenset({"done", "error", "mapping", "definition",
 _VERBS: Final = ("create", "update", "delete", "get", "find")
 
 
-def reply_subjects(types: Iterable[str] = ("*",)) -> tuple[str, ...]:
-    """What replies come in on, for components of these types.
+def reply_subjects(types: Iterable[str] = ("*",), provider: str = "*") -> tuple[str, ...]:
+    """What replies come in on, for components of these types, and of this provider.
 
     By verb and never ``>``: interest in everything would keep the server from saying 503.
     """
     return tuple(
-        f"{type_}.{verb}.*.{suffix}" for type_ in types for verb in _VERBS for suffix in ("done", "error")
+        f"{type_}.{verb}.{provider}.{suffix}"
+        for type_ in types
+        for verb in _VERBS
+        for suffix in ("done", "error")
     )
 
 

@@ -42,7 +42,7 @@ async def examine(bus: KnownBus, settings: Settings) -> Diagnosis:
     jetstream = settings.store in {"auto", "jetstream"}
     check_version(diagnosis, replicas=settings.replicas, jetstream=jetstream)
     _check_messages(diagnosis, bus.max_payload, settings, jetstream=jetstream)
-    await check_permissions(diagnosis, bus, settings.store)
+    await check_permissions(diagnosis, bus, settings.store, settings.capture_providers)
     if await check_jetstream(diagnosis, bus, settings) and jetstream:
         await check_commits(diagnosis, JetStream(bus), settings.replicas)
     return diagnosis
