@@ -18,7 +18,7 @@ from scheduler.bus.options import BusOptions
 from scheduler.bus.presence import PresenceThread, open_presence
 from scheduler.config import Settings
 from scheduler.errors import BrokerError
-from scheduler.jetstream.streams import Layout
+from scheduler.jetstream.capturing import layout_of
 from scheduler.service import Service
 from scheduler.stores import Store
 from scheduler.stores.ernest import ErnestStore
@@ -51,7 +51,7 @@ async def open_store(settings: Settings, bus: Bus) -> Store:
     if settings.store == "memory":
         return MemoryStore()
     await await_jetstream(bus)
-    layout = Layout(replicas=settings.replicas, capture=settings.capture, reply_bytes=settings.reply_bytes)
+    layout = layout_of(settings)
     store = JetStreamStore(
         bus,
         instance=f"{settings.name}-{secrets.token_hex(4)}",
