@@ -6,9 +6,10 @@ import trio
 
 from scheduler.codec import read_id
 from scheduler.config import Settings
-from scheduler.errors import BusError, InvalidBuild, InvalidJSON, JetStreamUnavailable, Problem
+from scheduler.errors import BusError, Hung, InvalidBuild, InvalidJSON, JetStreamUnavailable, Problem
 from scheduler.events import Accepted
 from scheduler.executor import THREADS, Executor, ThreadExecutor
+from scheduler.interruptible import interruptible
 from scheduler.jetstream.objects import Objects
 from scheduler.jetstream.streams import UPLOADS
 from scheduler.strictjson import decode, split_object
@@ -124,9 +125,12 @@ class BuildReader:
         if len(data) <= _SMALL:
             try:
                 async with self._spot:
-                    return read(inline=True)
+                    with interruptible("a build that is being read"):
+                        return read(inline=True)
             except Laborious:
                 pass
+            except Hung as hung:
+                raise InvalidBuild("invalid", [Problem("", f"it cannot be read: {hung}")]) from None
         return await self._executor.run(_READING, read, long=len(data) > _LARGE)
 
 

@@ -11,7 +11,7 @@ import trio
 
 from scheduler import __version__, intake
 from scheduler.admission import Admission, shutting_down
-from scheduler.bus import Bus, Listener, Message, Subscription
+from scheduler.bus import Bus, Listener, Message, Presence, Subscription
 from scheduler.clock import BuildClock
 from scheduler.codec import encode_token
 from scheduler.collector import Collector, Load
@@ -33,6 +33,7 @@ from scheduler.restart import Restart
 from scheduler.retention import Retention
 from scheduler.slots import Slots
 from scheduler.stores import Store
+from scheduler.stores.discards import Discards
 from scheduler.stores.jetstream import JetStreamStore
 from scheduler.supervisor import Supervisor
 from scheduler.takeup import TakeUp
@@ -58,6 +59,7 @@ class Service:
         bus: connected.
         store: where builds are persisted.
         listener: a second connection that replies come in on, too.
+        presence: answers PING in the loop's place, where it can.
         collects: whether the garbage collector is this service's to run; it is the whole process's.
         executor: does what takes long beside the loop.
     """
@@ -69,6 +71,7 @@ class Service:
         store: Store,
         *,
         listener: Listener | None = None,
+        presence: Presence | None = None,
         collects: bool = False,
         executor: Executor | None = None,
     ) -> None:
@@ -78,6 +81,7 @@ class Service:
         self._store = store
         self._timers = Timers(bus, lambda: store.available)
         self._feed = Feed(bus)
+        durable = self._durable = store if isinstance(store, JetStreamStore) else None
         self._connectors = Connectors(
             bus,
             self._timers,
@@ -85,6 +89,7 @@ class Service:
             start_timeout=settings.start_timeout,
             limits=settings.limits,
             listener=listener,
+            instance="" if durable is None else durable.instance,
         )
         self._slots = Slots(
             settings.rules,
@@ -92,8 +97,7 @@ class Service:
             per_build=settings.max_in_flight_per_build,
             max_bytes=settings.max_bytes_in_flight,
         )
-        self._durable = store if isinstance(store, JetStreamStore) else None
-        self._recorder = None if self._durable is None else Recorder(bus, self._durable)
+        self._recorder = None if durable is None else Recorder(bus, durable)
         self._supervisor = Supervisor(
             store,
             self._connectors,
@@ -130,6 +134,7 @@ class Service:
         self._receipts = intake.Receipts(bus, self._supervisor.holds)
         self._admission = Admission(self._receipts, self._take, self._reader.is_small)
         self._limited_log = RateLimitedLog(_log)
+        self._presence = presence
         self._collects = collects
 
     def stop(self) -> None:
@@ -158,6 +163,7 @@ class Service:
         async with trio.open_nursery() as background:
             await background.start(self._timers.run)
             background.start_soon(self._connectors.turns.run)
+            background.start_soon(self._connectors.hearing.run)
             background.start_soon(self._feed.run)
             background.start_soon(self._slots.run)
             background.start_soon(self._watch)
@@ -184,11 +190,16 @@ class Service:
                     connectors=self._connectors,
                     live=self._peers.look,
                 )
+                if ground is not None:
+                    restart.heard = ground.caught.messages
                 await restart.prepare()
                 background.start_soon(restart.run)
                 background.start_soon(self._peers.watch, restart.look_again)
                 self._supervisor.on_orphan = restart.look_again
                 background.start_soon(Retention(self._durable, self._settings.keep).run)
+                store = self._durable
+                discards = Discards(store.js, store.replies.values, store.wall_clock)
+                background.start_soon(discards.run)
                 experience = Experience(self._durable, self._supervisor.durations)
                 background.start_soon(experience.run)
             elif self._store.resumable:
@@ -231,7 +242,7 @@ class Service:
             self._interests.append(interest)
         identity = Identity(NAME, self._id, __version__, "Runs builds of infrastructure")
         endpoints = [*self._endpoints.values(), *control.endpoints.values()]
-        await Discovery(self._bus, identity, endpoints).open()
+        await Discovery(self._bus, identity, endpoints, self._presence).open()
         task_status.started()
         await self._admission.run()
         self._answered.set()

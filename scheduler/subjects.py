@@ -28,16 +28,27 @@ _WORD = r"[^\x00-\x20\x7f-\xa0.*>\u2028\u2029\ud800-\udfff]+"
 _PLAIN: Final = re.compile(rf"{_WORD}(?:\.{_WORD})*")
 
 
-def reply_subjects(types: Iterable[str] = ("*",)) -> tuple[str, ...]:
-    """What replies come in on, for components of these types.
+def reply_subjects(types: Iterable[str] = ("*",), provider: str = "*") -> tuple[str, ...]:
+    """What replies come in on, for components of these types, and of this provider.
 
     By verb and never ``>``: interest in everything would keep the server from saying 503.
     """
-    return tuple(f"{type_}.{verb}.*.{suffix}" for type_ in types for verb in _VERBS for suffix in _SUFFIXES)
+    return tuple(
+        f"{type_}.{verb}.{provider}.{suffix}" for type_ in types for verb in _VERBS for suffix in _SUFFIXES
+    )
 
 
 REPLY_SUBJECTS: Final = reply_subjects()
 """What replies come in on, whatever the type."""
+
+
+def overlap(one: str, other: str) -> bool:
+    """Whether there is a subject that both patterns take; without ``>``."""
+    ours, theirs = one.split("."), other.split(".")
+    return len(ours) == len(theirs) and all(
+        a == b or "*" in (a, b) for a, b in zip(ours, theirs, strict=True)
+    )
+
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 

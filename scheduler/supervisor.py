@@ -24,10 +24,12 @@ from scheduler.executor import Executor, ThreadExecutor
 from scheduler.feed import Feed, Track
 from scheduler.graph import Vertex
 from scheduler.history import History
+from scheduler.interruptible import interruptible
 from scheduler.limits import Limits
 from scheduler.model import Resend
 from scheduler.plan import Phase, Plan
 from scheduler.records import Status
+from scheduler.replies import draw_key
 from scheduler.reporting import Reporter
 from scheduler.rules import Retries
 from scheduler.slots import Slots
@@ -234,7 +236,7 @@ class Supervisor:
         self._check_room()
         held = self._held[build] = Held(build, prepared.digest)
         self._reported.pop(build, None)
-        key = secrets.token_hex(8) if self._store.in_order else ""
+        key = draw_key() if self._store.in_order else ""
         # A store that gives a build back to the next process, and keeps nothing of ours with it, has no mark.
         mark = secrets.token_hex(8) if self._store.in_order or not self._store.resumable else ""
         anew, over = True, False
@@ -249,7 +251,7 @@ class Supervisor:
             if not over:
                 self.on_orphan()
         except StoreError as error:
-            held.refusal = "store", prepared.secrets.mask(store_failure(error))
+            held.refusal = "store", prepared.secrets.mask(store_failure(error), 2_000)
             raise _refused(*held.refusal) from None
         except BaseException:
             held.refusal = "internal", "it could not be taken; see the scheduler's log"
@@ -268,7 +270,8 @@ class Supervisor:
         """Do something with a whole build: a large one beside the loop, where it keeps nobody waiting."""
         build = prepared.build
         if len(build.changes) + len(build.edges) + len(build.components) < _LARGE:
-            return job()
+            with interruptible(build.id):
+                return job()
         return await self.executor.run(build.id, job, long=True)
 
     def _planned(self, prepared: Prepared, key: str, mark: str) -> tuple[Plan, Accepted]:
@@ -336,7 +339,7 @@ class Supervisor:
         chronicle = Chronicle.recall(plan.build, plan.graph, history, self._clock_after(plan, history))
         if plan.run != history.run:
             chronicle.begin_anew(plan.unsettled(), chronicle.clock())
-        walk, track = self._new_walk(plan, key=accepted.key, journey=journey, chronicle=chronicle)
+        walk, track = self._new_walk(plan, key=history.key, journey=journey, chronicle=chronicle)
         # Whoever has followed it so far has seen less than this.
         track.sequence = 2 * len(history.steps)
         await walk.prepare()
@@ -520,7 +523,7 @@ class Supervisor:
             if report.error is None:
                 log.info("build done", changes=total, seconds=seconds)
             else:
-                log.warning("build failed", error=walk.plan.masked(report.error)[:1_000], seconds=seconds)
+                log.warning("build failed", error=walk.plan.masked(report.error, 1_000), seconds=seconds)
         except Fenced as error:
             log.warning("another process has taken the build over: it reports", error=str(error))
         except StoreError as error:

@@ -19,7 +19,7 @@ from scheduler.diagnosis.output import show
 from scheduler.diagnosis.permissions import DOCTOR, SUBSCRIPTIONS, check_permissions, publishes
 from scheduler.diagnosis.versions import HOLES, check_version
 from scheduler.jetstream.api import JetStream
-from scheduler.jetstream.streams import LOG, REPORTS, Layout, set_up
+from scheduler.jetstream.streams import LOG, REPLIES, REPORTS, Layout, set_up
 from scheduler.limits import Limits
 
 MEBIBYTE = 1024 * 1024
@@ -299,6 +299,20 @@ async def test_a_stream_that_is_set_up_otherwise_is_told_with_its_cure(
     assert levels(diagnosis, "streams") == [Level.WARNING]
     assert "max_age" in words(diagnosis, "streams")
     assert f"nats stream edit {LOG}" in words(diagnosis, "streams")
+
+
+async def test_before_an_upgrade_the_connectors_permissions_come_first(
+    fake_bus: FakeBus, jetstream: FakeJetStream
+) -> None:
+    """Replies are taken on more subjects than by an earlier version: nothing is changed, the cure is told."""
+    await set_up(JetStream(fake_bus), Layout())
+    config = jetstream.streams[REPLIES].config
+    config["subjects"] = [one for one in config["subjects"] if one != "scheduler.reply.*.*.*"]
+    before = list(config["subjects"])
+    diagnosis = await looked_at(fake_bus)
+    assert levels(diagnosis, "streams") == [Level.WARNING]
+    assert "let each connector publish on scheduler.reply.*.<provider>.*" in words(diagnosis, "streams")
+    assert jetstream.streams[REPLIES].config["subjects"] == before
 
 
 async def test_a_log_that_is_gone_is_a_failure(fake_bus: FakeBus, jetstream: FakeJetStream) -> None:

@@ -14,14 +14,16 @@ from scheduler.build.ports import Journey, Observer, Resending, Sender
 from scheduler.build.rendering import render
 from scheduler.build.unsent import Unsent, size_of
 from scheduler.call import Call, Signal
-from scheduler.errors import StoreError, StoreUnavailable, Stuck
+from scheduler.errors import Hung, StoreError, StoreUnavailable, Stuck
 from scheduler.events import Event, Retrying, Sent, Settled, Withdrawn
 from scheduler.executor import Executor
 from scheduler.graph import Vertex
+from scheduler.interruptible import interruptible
 from scheduler.model import Resend
 from scheduler.outcome import Outcome, failure
 from scheduler.plan import Phase, Plan, Request
 from scheduler.ratelimit import RateLimitedLog
+from scheduler.replies import Tokens
 from scheduler.slots import Slots
 from scheduler.stores import Store
 from scheduler.template import Laborious
@@ -71,7 +73,7 @@ class Attempts(ABC):
         store: is told of every step before the next one.
         slots: how many requests may be in flight.
         observer: is told of everything.
-        key: what the reply subjects of this build begin with, so that a later process knows them; where it
+        key: what the reply subjects of this build are made with, so that a later process knows them; where it
             is empty, they are known to this process only.
         journey: an earlier process began the build, and the plan was replayed from its log.
         resending: when a request without a reply is sent again.
@@ -97,7 +99,7 @@ class Attempts(ABC):
         self._store = store
         self._slots = slots
         self._observer = observer or Observer()
-        self._key = key
+        self._tokens = Tokens(key) if key else None
         self._journey = journey
         self._resending = resending
         self._executor = executor
@@ -270,7 +272,14 @@ class Attempts(ABC):
             Laborious: it is to be rendered first (`render`).
         """
         plan = self.plan
-        step = plan.begin(vertex, self._unsent.pop(vertex) if self._unsent else None)
+        rendered = self._unsent.pop(vertex) if self._unsent else None
+        try:
+            with interruptible(self.id):
+                step = plan.begin(vertex, rendered)
+        except Hung as hung:
+            _log.error("the build failed: it held the scheduler up", build=self.id, why=str(hung))
+            self.halt(f"{plan.graph.ids[vertex]}: {hung}")
+            return None
         if step is None and not plan.held:
             msg = f"{plan.graph.ids[vertex]} is due, nothing holds it up, and it does not begin"
             raise Stuck(msg)
@@ -381,11 +390,8 @@ class Attempts(ABC):
         return evolve(request, timeout=min(left, self._connectors.seconds(request)))
 
     def _token(self, request: Request) -> str:
-        if not self._key:
-            return ""
-        failed = request.started.failed
         # Each attempt has its own: only so a late reply to one can be told from that to the next.
-        return f"{self._key}-{request.vertex:x}" + (f"-{failed:x}" if failed else "")
+        return "" if self._tokens is None else self._tokens.of(request.attempt)
 
     def _departing(self) -> Callable[[Call], None] | None:
         # Not kept: a walk that refers to itself would outlive its build until the next full collection.
@@ -514,7 +520,8 @@ class Attempts(ABC):
         vertex, plan = request.vertex, self.plan
         now = trio.current_time()
         elapsed = now - self._first_sent.get(vertex, now)
-        step = plan.settle(request, outcome, luck=random.random(), elapsed=elapsed)  # noqa: S311
+        with interruptible(self.id):
+            step = plan.settle(request, outcome, luck=random.random(), elapsed=elapsed)  # noqa: S311
         if isinstance(step, Settled):
             self._tell(vertex, step)
             return step
@@ -528,7 +535,7 @@ class Attempts(ABC):
             component=step.component,
             attempt=plan.attempt(vertex) + 1,
             pause=round(step.pause, 3),
-            error=self.plan.masked(step.error)[:1_000],
+            error=self.plan.masked(step.error, 1_000),
         )
         return step
 
@@ -564,7 +571,7 @@ class Attempts(ABC):
         error = settled.body.get("error") if settled.body["_state"] == "errored" else None
         self._observer.settled(vertex, self.plan.attempt(vertex), error)
         if error is not None:
-            shown = self.plan.masked(error)[:1_000]
+            shown = self.plan.masked(error, 1_000)
             self._log.warning("component failed", build=self.id, component=settled.component, error=shown)
             self.recall()
             if skips := self.plan.skips():

@@ -30,8 +30,8 @@ from scheduler.build.beginning import Beginning
 from scheduler.build.frontier import Frontier, from_the_start
 from scheduler.build.ports import Journey, Observer, Resending, Sender
 from scheduler.build.unsent import size_of
-from scheduler.call import Call
-from scheduler.errors import Fenced, LogRemoved, Refused, StoreError
+from scheduler.call import Call, Inherited
+from scheduler.errors import Fenced, Hung, LogRemoved, Refused, StoreError
 from scheduler.events import Event, Settled
 from scheduler.executor import Executor, ThreadExecutor
 from scheduler.graph import Vertex
@@ -39,6 +39,7 @@ from scheduler.model import Resend
 from scheduler.outcome import failure
 from scheduler.pace import Pace
 from scheduler.plan import Plan, Request
+from scheduler.replies import old_token
 from scheduler.report import Report
 from scheduler.slots import Slots
 from scheduler.stores import Store
@@ -62,7 +63,7 @@ class Walk(Beginning):
         slots: how many requests may be in flight.
         observer: is told of everything.
         priorities: by vertex: of those that wait for a slot the highest goes first.
-        key: what the reply subjects of this build begin with, so that a later process knows them; where it
+        key: what the reply subjects of this build are made with, so that a later process knows them; where it
             is empty, they are known to this process only.
         journey: an earlier process began the build, and the plan was replayed from its log.
         resending: when a request without a reply is sent again.
@@ -120,6 +121,10 @@ class Walk(Beginning):
                 await self._components()
             if not self.plan.over and not self.plan.halted:
                 self.plan.finish()  # raises, and says what is stuck
+        except* Hung as hung:
+            why = str(hung.exceptions[0])
+            log.error("the build failed: it held the scheduler up", why=why)  # noqa: TRY400 - no fault of ours
+            await self._give_up_on_the_rest(f"{why}. The outcome is unknown")
         except* Exception:  # a bug of ours: it costs this build, and no other
             if self._journey is not None and not self._acted:
                 # As the next version may do better: the log has it as it was.
@@ -228,7 +233,7 @@ class Walk(Beginning):
         if not isinstance(error, Fenced):
             cause = store_failure(error)
             if not self.log_removed:
-                _log.error("the store failed", build=self.id, error=self.plan.masked(cause))
+                _log.error("the store failed", build=self.id, error=self.plan.masked(cause, 1_000))
             # No other process can know of the build any more: it is to be reported by this one.
             self.log_removed = isinstance(error, LogRemoved)
             self.halt(cause)
@@ -290,7 +295,10 @@ class Walk(Beginning):
         # What is not known to have left has all its time before it.
         passed = 0.0 if self.plan.is_starting(vertex) else journey.ages[vertex]
         request = self._in_time(request, passed)
-        call = self._connectors.expect(request, self._token(request), journey.after)
+        key = journey.old.get(vertex)
+        old = old_token(key, vertex, request.started.failed) if key else ""
+        inherited = Inherited(old, journey.heard) if old or journey.heard else None
+        call = self._connectors.expect(request, self._token(request), journey.after, inherited)
         call.tell(self._arrived)
         call.extended = journey.extended.get(vertex, 0.0)
         return call

@@ -315,6 +315,7 @@ class Message:
         self.subject = message.subject
         self.reply = message.reply
         self.data = message.data
+        self.reply = message.reply
         self.headers = dict(message.headers or {})
 
     @cached_property
