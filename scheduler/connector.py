@@ -1,35 +1,35 @@
 """Sends components to whatever connector listens, and brings their replies back to whoever waits.
 
 A reply comes on ``<request subject>.done`` or ``.error``, where it is matched by build and component, or on
-the request's own reply subject, where that alone matches it. The first one counts. What comes late, twice or
-from elsewhere is counted, logged and dropped; it never reaches a build (WIRE: "Requests and replies").
+the request's own reply subject (`scheduler.replies`), where that alone matches it. The first one counts. What
+comes late, twice or from elsewhere is counted, logged and dropped; it never reaches a build (WIRE: "Requests
+and replies").
 """
 
 import secrets
 from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Iterable
 from functools import partial
 from typing import TypeAlias
 
-import structlog
-import trio
 from attrs import field, frozen
 
 from scheduler.bus import Bus, Handler, Listener, Message, Subscription
-from scheduler.call import REPLY, Call, Signal
+from scheduler.call import Call, Inherited, Signal
 from scheduler.captured import Captured
 from scheduler.doubles import Doubles
 from scheduler.echoes import Echoes, Way
 from scheduler.errors import InvalidJSON, OverLimit
+from scheduler.hearing import Hearing
 from scheduler.limits import DEFAULT_LIMITS, Limits
 from scheduler.outcome import Outcome, failure, read_head, read_reply
 from scheduler.plan import Request
+from scheduler.ratelimit import RateLimitedLog
 from scheduler.records import Position
+from scheduler.replies import OLD, REPLY, Tokens, draw_key, interest, owner_of, parse
 from scheduler.subjects import REPLY_SUBJECTS
 from scheduler.timers import Timers
 from scheduler.turns import Turns
-
-_log = structlog.get_logger()
 
 _MOST_COPIES = 10_000
 
@@ -57,6 +57,7 @@ class Connectors:
         start_timeout: seconds for which a request that nobody listens to is tried again.
         limits: on the JSON of replies.
         listener: a second connection that replies come in on, too.
+        instance: names this process; unlike any other's.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Connectors:
         start_timeout: float = 10.0,
         limits: Limits = DEFAULT_LIMITS,
         listener: Listener | None = None,
+        instance: str = "",
     ) -> None:
         self.bus = bus
         self.timers = timers
@@ -89,11 +91,22 @@ class Connectors:
         self._by_component: dict[tuple[str, str], Call] = {}
         self.turns = Turns()
         """Shares the work on replies between builds; `Turns.run` has to be running."""
-        self._tokens = secrets.token_hex(8)
+        self._owner = owner_of(instance or secrets.token_hex(16))
+        self.replies = f"{REPLY}{self._owner}."
+        """What the reply subjects of this process begin with, before the provider."""
+        self._tokens = Tokens(draw_key())
+        """Of requests whose build has no key of its own."""
         self._number = 0
-        self._last_logged = -1.0
+        self._log = RateLimitedLog()
+        self._doubles = None if listener is None else Doubles(bus, listener)
+        self.hearing = Hearing(bus, self._doubles, self._on_reply)
+        """Whoever is heard beside us; `Hearing.run` has to be running."""
+        self._by_old_token: dict[str, Call] = {}
+        self._inherited: dict[Call, Inherited] = {}
+        self.unnamed = 0
+        """How many replies were taken that named neither a build nor a component."""
         self._subscriptions: list[Subscription] = []
-        self._copies: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self._copies: OrderedDict[Hashable, None] = OrderedDict()
         """Whose answers were read from the stream, and may still come directly."""
         self._echoes = Echoes()
         """Failures that ended an attempt, and may still come on the other way."""
@@ -102,9 +115,9 @@ class Connectors:
 
     async def listen(self) -> None:
         """Subscribe to replies; to be done before anything is sent."""
-        doubles = None if self._listener is None else Doubles(self.bus, self._listener)
+        doubles = self._doubles
         handlers: dict[str, Handler] = {
-            f"{REPLY}*": self._on_reply,
+            interest(self._owner): self._on_reply,
             **dict.fromkeys(REPLY_SUBJECTS, self._on_verb),
         }
         for subject, handler in handlers.items():
@@ -135,22 +148,53 @@ class Connectors:
             raise
         return call
 
-    def expect(self, request: Request, token: str = "", after: Position | None = None) -> Call:
+    async def hear(self, instances: Iterable[str], *, old: bool = False) -> tuple[str, ...]:
+        """Hear the replies to what other processes have sent as well.
+
+        Args:
+            instances: their names, the most important one first.
+            old: whether one of them was of a version whose reply subjects had no owner.
+
+        Returns:
+            What is heard for that: to be handed on in `Inherited.heard`, and to be released.
+
+        Raises:
+            BusError: the broker does not let us subscribe, or cannot be asked.
+        """
+        owners = [owner_of(instance) for instance in instances]
+        subjects = [interest(owner) for owner in owners if owner != self._owner]
+        return await self.hearing.hear([OLD, *subjects] if old else subjects)
+
+    def expect(
+        self,
+        request: Request,
+        token: str = "",
+        after: Position | None = None,
+        inherited: Inherited | None = None,
+    ) -> Call:
         """Register who waits for the reply to a request that an earlier process sent; `arm` starts its clock.
 
         Args:
             request: what was sent.
             token: what its reply subject ends with, where that is known.
             after: captured replies up to here are none to it.
+            inherited: how else its reply may come.
         """
-        self._number += 1
-        call = Call(self, request, token or f"{self._tokens}{self._number:x}")
+        if not token:
+            self._number += 1
+            token = self._tokens.of(str(self._number))
+        call = Call(self, request, token)
         call.since = self._connection
         if after is not None:
             call.after = after
         call.maybe_out = True
         self._by_token[call.token] = call
         self._by_component[request.build, request.component] = call
+        if inherited is not None:
+            self._inherited[call] = inherited
+            self.hearing.hold(inherited.heard)
+            if inherited.old:
+                self._by_old_token[inherited.old] = call
         return call
 
     def seconds(self, request: Request) -> float:
@@ -180,8 +224,11 @@ class Connectors:
         if call.late is None:
             self._by_token.pop(call.token, None)
             key = (call.request.build, call.request.component)
-            if call.by_capture:
-                self._copies[key] = None
+            if self._inherited and (inherited := self._inherited.pop(call, None)) is not None:
+                self._by_old_token.pop(inherited.old, None)
+                self.hearing.release(inherited.heard)
+            if call.by_capture is not None:
+                self._copies[call.by_capture] = None
                 if len(self._copies) > _MOST_COPIES:
                     self._copies.popitem(last=False)
             if self._by_component.get(key) is call:
@@ -194,24 +241,36 @@ class Connectors:
     def count(self, reason: str, subject: str = "", **context: str) -> None:
         """Count something that was dropped; logged, but not more than once a second."""
         self.dropped[reason] += 1
-        now = trio.current_time()
-        if now - self._last_logged >= 1.0 or self._last_logged < 0:
-            self._last_logged = now
-            total = sum(self.dropped.values())
-            _log.warning("reply dropped", reason=reason, subject=subject, dropped_so_far=total, **context)
+        total = self.dropped.total()
+        self._log.warning("reply dropped", reason=reason, subject=subject, dropped_so_far=total, **context)
 
     def _on_reply(self, message: Message) -> None:
-        token = message.subject[len(REPLY) :]
-        call = self._by_token.get(token)
+        call = self._call_of(message.subject)
         if call is None:
-            # Another instance's replies come by here as well: theirs are none of our business.
-            if token.startswith(self._tokens):
-                self.count("late or duplicate", message.subject)
+            address = parse(message.subject)
+            if address is None or address.owner != self._owner or message.no_responders:
+                # To another process, say: it is none of our business any more.
+                return
+            if address.token in self._copies:
+                del self._copies[address.token]
+            else:
+                self.count("to no request that waits", message.subject)
             return
         if message.no_responders:
             call.deliver(Signal.NOBODY)
             return
         self.turns.take(call.request.build, partial(self._deliver, call, message, None))
+
+    def _call_of(self, subject: str) -> Call | None:
+        """Whose reply subject this is, of all that are waited for."""
+        address = parse(subject)
+        if address is None:
+            return None
+        if not address.owner:
+            return self._by_old_token.get(address.token)
+        call = self._by_token.get(address.token)
+        # What a connector of another provider may publish on is none of its reply subjects.
+        return None if call is None or call.request.provider != address.provider else call
 
     def _on_verb(self, message: Message) -> None:
         subject, _, suffix = message.subject.rpartition(".")
@@ -251,7 +310,7 @@ class Connectors:
         """
         suffix: str | None = None
         if message.subject.startswith(REPLY):
-            call = self._by_token.get(message.subject[len(REPLY) :])
+            call = self._call_of(message.subject)
         else:
             subject, _, suffix = message.subject.rpartition(".")
             try:
@@ -289,12 +348,19 @@ class Connectors:
                 self._deliver(call, message, suffix)
             elif not call.answered:
                 self._deliver(call, message, suffix, Way.CAPTURED)
-                call.by_capture = call.answered
+                call.by_capture = self._copy_of(call, suffix)
         finally:
             if call.closed or not call.answered:
                 self.captured.release(call.request.build, sequence)
             else:
                 call.held.append(sequence)
+
+    @staticmethod
+    def _copy_of(call: Call, suffix: str | None) -> Hashable | None:
+        """By what the other copy is known of the reply that has answered a call; None where none has."""
+        if not call.answered:
+            return None
+        return call.token if suffix is None else (call.request.build, call.request.component)
 
     def redeliver(self, stray: Stray) -> bool:
         """Look at a stray again, now that its build may be held; False where nobody waits for it."""
@@ -331,8 +397,8 @@ class Connectors:
             if suffix is not None and not outcome.completed:
                 other = Way.CAPTURED if way is Way.DIRECT else Way.DIRECT
                 self._echoes.expect(other, request.build, request.component, message.subject, message.data)
-        elif call.by_capture:
-            call.by_capture = False
+        elif call.by_capture is not None:
+            call.by_capture = None
         else:
             self.count("duplicate", message.subject, build=request.build, component=request.component)
 
@@ -343,12 +409,27 @@ class Connectors:
         outcome = read_reply(message.data, suffix, self._limits)
         if outcome is None:
             return failure("the reply does not say how it ended: its _state is neither completed nor errored")
-        body = outcome.body or {}
-        for key, mine in (("_component_id", request.component), ("service", request.build)):
-            other = body.get(key)
-            if suffix is None and isinstance(other, str) and other and other != mine:
-                return failure(f"the reply is about another component: its {key} is {other[:600]!r}")
+        if suffix is None:
+            body = outcome.body or {}
+            named = False
+            for key, mine in (("_component_id", request.component), ("service", request.build)):
+                other = body.get(key)
+                if isinstance(other, str) and other:
+                    if other != mine:
+                        return failure(f"the reply is about another component: its {key} is {other[:600]!r}")
+                    named = True
+            if not named:
+                self._note_unnamed(request)
         return outcome
+
+    def _note_unnamed(self, request: Request) -> None:
+        """Count a reply that is known by its subject alone; logged, but not more than once a second."""
+        self.unnamed += 1
+        self._log.info(
+            "a reply names neither its build nor its component: it counts by its subject",
+            request=request.subject,
+            so_far=self.unnamed,
+        )
 
     def _on_connected(self) -> None:
         self._connection = self.bus.generation

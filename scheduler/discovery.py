@@ -7,15 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-import structlog
 from attrs import define, field, frozen
 
 from scheduler.bus import Bus, Message, Presence, Subscription
 from scheduler.errors import BusError
+from scheduler.ratelimit import RateLimitedLog
 from scheduler.strictjson import encode
-from scheduler.subjects import may_be_answered
-
-_log = structlog.get_logger()
+from scheduler.subjects import UNANSWERABLE, may_be_answered
 
 _TYPE = "io.nats.micro.v1"
 
@@ -72,6 +70,7 @@ class Discovery:
         self._endpoints = endpoints
         self._started = datetime.now(UTC).isoformat().replace("+00:00", "Z")
         self._subscriptions: list[Subscription] = []
+        self._log = RateLimitedLog()
 
     async def open(self) -> None:
         """Begin to answer."""
@@ -139,12 +138,14 @@ class Discovery:
         self, answer: Callable[[], dict[str, Any]], instead: Presence | None
     ) -> Callable[[Message], None]:
         def handle(message: Message) -> None:
-            if instead is not None and instead.answering:
+            if not message.reply or (instead is not None and instead.answering):
                 return
-            if may_be_answered(message.reply):
-                try:
-                    self._bus.publish(message.reply, encode(answer()))
-                except BusError as error:
-                    _log.warning("discovery not answered", error=str(error))
+            if not may_be_answered(message.reply):
+                self._log.warning(UNANSWERABLE, subject=message.subject, reply=message.reply[:500])
+                return
+            try:
+                self._bus.publish(message.reply, encode(answer()))
+            except BusError as error:
+                self._log.warning("discovery not answered", error=str(error))
 
         return handle

@@ -12,8 +12,8 @@ from scheduler.nearly import nearly
 from scheduler.rules import OPTIONS
 from scheduler.template import Template
 from scheduler.template.paths import parse
+from scheduler.template.places import Raw, join_place, raw_fields
 from scheduler.template.references import PathText
-from scheduler.template.resolve import Raw, join_place, raw_fields
 
 _STATE: Final = "_state"
 _FIELDS: Final = (*SETTINGS, _STATE)

@@ -27,7 +27,7 @@ from scheduler.secretnames import (
     is_secret_name,
     mask_named,
 )
-from scheduler.template.resolve import Raw, named_fields
+from scheduler.template.places import Raw, named_fields
 from scheduler.text import CUT, mask_url
 
 SHORTEST: Final = 4

@@ -21,9 +21,9 @@ from scheduler.rules import DEFAULT_POLICY, Policy
 from scheduler.scope import SeenByItself, Submitted, is_supplied
 from scheduler.strictjson import encode
 from scheduler.subjects import token_problem
-from scheduler.template import OnUnresolved, Template, Templates, Work, compile_change
+from scheduler.template import INLINE_WORK, OnUnresolved, Template, Templates, Work, compile_change
 from scheduler.template.needs import suggestion
-from scheduler.template.resolve import named_fields
+from scheduler.template.places import named_fields
 from scheduler.text import count
 
 _LONGEST_PATH_SHOWN = 24
@@ -77,6 +77,7 @@ def read_build(
     unresolved: OnUnresolved = OnUnresolved.ERROR,
     resumed: bool = False,
     action: str | None = None,
+    inline: bool = False,
 ) -> Prepared:
     """Read and check a submitted build (WIRE: "Intake").
 
@@ -89,8 +90,10 @@ def read_build(
             stands in it, which may be larger than what is submitted, and is never rendered; what can be
             judged when a component is due is left until then, since it was accepted once.
         action: the subject that it came in on; None where it came otherwise (`codec.parse_build`).
+        inline: others wait meanwhile.
 
     Raises:
+        Laborious: ``inline``, and evaluating its references takes long: read it again elsewhere.
         InvalidBuild: with every problem that was found, each with its place.
     """
     if resumed:
@@ -98,7 +101,7 @@ def read_build(
     parsed = parse_build(data, limits, action=action, accepted=resumed)
     if not resumed:
         parsed = evolve(parsed, build=_anew(parsed.build))
-    check = _Check(parsed, limits)
+    check = _Check(parsed, limits, inline=inline)
     check.edges()
     compiled = check.templates(templates, unresolved, resumed=resumed)
     graph = check.graph(compiled)
@@ -139,7 +142,7 @@ def _to_be_done(change: Change) -> Change:
 class _Check:
     """The questions asked of a build as a whole; each adds to ``problems``."""
 
-    def __init__(self, parsed: Parsed, limits: Limits) -> None:
+    def __init__(self, parsed: Parsed, limits: Limits, *, inline: bool) -> None:
         self.parsed = parsed
         self.build = parsed.build
         self.limits = limits
@@ -148,7 +151,7 @@ class _Check:
         # With the ids of elements that are wrong otherwise, so that one mistake is told once.
         self.known = parsed.known
         self.suggestions = _MOST_SUGGESTIONS
-        self.work = Work(_MOST_WORK)
+        self.work = Work(INLINE_WORK, inline=True) if inline else Work(_MOST_WORK)
 
     def edges(self) -> None:
         """Both ends of an edge are known, and are two."""

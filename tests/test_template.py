@@ -30,7 +30,7 @@ BUILD: Mapping[str, Any] = {
 }
 
 
-class World:
+class World(Scope):
     """A scope made of two dicts by id: what connectors returned, and what a user defined."""
 
     def __init__(

@@ -131,8 +131,12 @@ class Listener(Protocol):
     def connected(self) -> bool:
         """Whether it is up right now."""
 
-    def listen(self, subject: str, handler: Handler) -> None:
-        """Call ``handler`` with every message on ``subject``, while it is up; synchronous."""
+    def listen(self, subject: str, handler: Handler) -> Callable[[], None]:
+        """Call ``handler`` with every message on ``subject``, while it is up; synchronous.
+
+        Returns:
+            What ends that, at once; synchronous and idempotent.
+        """
 
     def on_connected(self, handler: Callable[[], None]) -> None:
         """Have ``handler()`` called whenever it was established; it must not block or raise."""

@@ -30,12 +30,16 @@ from scheduler.jetstream.reading import read
 from scheduler.jetstream.streams import LOG, log_subject
 from scheduler.log import configure_logging
 from scheduler.records import is_tombstone
+from scheduler.secretnames import MASK
 from scheduler.strictjson import Raw, decode, encode, split_list, split_object
 from scheduler.text import printable
 
 _MOST_EVENT_BYTES = 1 << 30
 _MOST_POINTER_BYTES = 4_096
 _POINTER = b'"elsewhere"'
+_KEY = b'"key"'
+_KEYED = frozenset({"accepted", "rekeyed"})
+"""The events that say what a build's reply subjects are made with."""
 
 BuildId = Annotated[str, Parameter(help="The build's id.")]
 
@@ -88,7 +92,7 @@ async def read_out(
     """Give the records of a build's log to ``put``, each as a line of JSON with its sequence and time.
 
     Events that are in objects are put in their places. What is no record, as far as JSON goes, is shown as
-    ``data``, in base64.
+    ``data``, in base64. The key of the build's reply subjects is masked, whoever asks.
 
     Args:
         js: where the log is.
@@ -126,20 +130,34 @@ async def read_out(
 
 async def _whole(record: dict[str, Raw], objects: Objects, missing: list[str]) -> dict[str, Any]:
     events = record.get("events")
-    if events is None or _POINTER not in bytes(events):
+    if events is None or not any(mark in bytes(events) for mark in (_POINTER, _KEY)):
         return record
     whole = split_list(events)
     for index, event in enumerate(whole):
         name = _object_of(event)
         if name is None:
+            whole[index] = _without_key(event)
             continue
         data = await objects.get(name, most=_MOST_EVENT_BYTES)
         if data is None:
             missing.append(name)
         else:
             split_object(data)
-            whole[index] = Raw(data)
+            whole[index] = _without_key(Raw(data))
     return {**record, "events": whole}
+
+
+def _without_key(event: Raw) -> Raw:
+    """An event without what the build's reply subjects are made with: who has it can answer for anybody."""
+    if _KEY not in bytes(event):
+        return event
+    try:
+        members = split_object(bytes(event))
+        if decode(members["event"]) not in _KEYED:
+            return event
+    except (InvalidJSON, KeyError):
+        return event
+    return Raw(encode({**members, "key": MASK}))
 
 
 def _object_of(event: Raw) -> str | None:

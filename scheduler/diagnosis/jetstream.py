@@ -14,6 +14,7 @@ from scheduler.jetstream.codes import STORAGE_FAILED
 from scheduler.jetstream.rivals import CURE, find_rival
 from scheduler.jetstream.streams import LOG, OBJECTS, PROBE, REPLIES, REPORTS, Layout, set_up
 from scheduler.records import tombstone
+from scheduler.replies import OLD, REPLY
 from scheduler.stores.presence import Presence
 
 _OVERLAP = 10065
@@ -22,15 +23,20 @@ OURS = (LOG, REPLIES, REPORTS, OBJECTS)
 
 
 class Rehearsal(JetStream):
-    """The API, as `set_up` uses it, with the difference that nothing is made."""
+    """The API, as `set_up` uses it, with the difference that nothing is made or changed."""
 
     def __init__(self, bus: Bus) -> None:
         super().__init__(bus)
         self.missing: list[str] = []
         """The streams that would have been made."""
+        self.changed: list[str] = []
+        """Those whose subjects would have been changed."""
 
     async def call(self, endpoint: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """As `JetStream.call`; what would make a stream finds out whether its subjects are free."""
+        if body is not None and endpoint.startswith("STREAM.UPDATE."):
+            self.changed.append(body["name"])
+            return {"config": dict(body)}
         if body is None or not endpoint.startswith("STREAM.CREATE."):
             return await super().call(endpoint, body)
         for subject in body["subjects"]:
@@ -94,6 +100,14 @@ async def _check_streams(diagnosis: Diagnosis, bus: Bus, settings: Settings) -> 
         text, _, cure = deviation.partition("; ")
         diagnosis.warn("streams", text, cure or "see the broker's log")
     missing = rehearsal.missing
+    for stream in rehearsal.changed:
+        diagnosis.warn(
+            "streams",
+            f"{stream} does not take all replies yet: the service changes that at its next start, and asks"
+            f" connectors from then on to reply on {REPLY}<owner>.<provider>.<token>",
+            f"before that, let each connector publish on {REPLY}*.<provider>.*, beside {OLD}, as `scheduler"
+            " permissions` has it: otherwise the broker drops what it answers",
+        )
     if LOG not in missing and not await _takes_records(bus):
         what, _, cure = STORAGE_FAILED.partition(". ")
         diagnosis.fail("streams", f"{LOG}: {what}", cure)
@@ -102,7 +116,7 @@ async def _check_streams(diagnosis: Diagnosis, bus: Bus, settings: Settings) -> 
         diagnosis.ok("streams", "none of ours are there yet: the service makes them at its first start")
     elif missing:
         diagnosis.note("streams", f"{', '.join(missing)}: not there; the service makes what is missing")
-    elif not deviations:
+    elif not deviations and not rehearsal.changed:
         diagnosis.ok("streams", f"{await _contents(bus)}, all set up as they should be")
     return missing
 

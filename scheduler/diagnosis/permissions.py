@@ -18,6 +18,7 @@ from scheduler.diagnosis.versions import TRACES, parse
 from scheduler.errors import BusError
 from scheduler.jetstream.streams import BUCKET, LOG, OBJECTS, REPLIES, REPORTS
 from scheduler.peers import CANDIDATES
+from scheduler.replies import EVERY, OLD
 from scheduler.subjects import CONTROL, REPLY_SUBJECTS
 
 DOCTOR: Final = "SCHEDULER_DOCTOR"
@@ -121,7 +122,9 @@ def _jetstream() -> list[Need]:
                 (f"{api}.CONSUMER.DELETE.{stream}.doctor",),
             ),
         ]
-        if stream != REPLIES:
+        if stream == REPLIES:
+            needs.append(Need(f"{api}.STREAM.UPDATE.{stream}", f"the change of what {stream} takes"))
+        else:
             needs.append(Need(f"{api}.STREAM.PURGE.{stream}", f"the removal of what is not kept in {stream}"))
     return needs
 
@@ -151,7 +154,8 @@ def publishes(store: str) -> list[Need]:
 SUBSCRIPTIONS: Final = (
     *intake.SUBJECTS,
     *REPLY_SUBJECTS,
-    "scheduler.reply.*",
+    OLD,
+    EVERY,
     CANDIDATES,
     f"{CONTROL}*",
     *(

@@ -14,9 +14,10 @@ from typing import Any, Final, Literal
 from attrs import frozen
 
 from scheduler.codec import encode_token
-from scheduler.errors import JetStreamError, LogMissing, StoreError, StreamNotFound
+from scheduler.errors import JetStreamError, LogMissing, NotPermitted, StoreError, StreamNotFound
 from scheduler.jetstream.api import JetStream, StreamInfo
-from scheduler.subjects import reply_subjects
+from scheduler.replies import EVERY, OLD
+from scheduler.subjects import overlap, reply_subjects
 
 LOG: Final = "SCHEDULER_LOG"
 REPLIES: Final = "SCHEDULER_REPLIES"
@@ -102,7 +103,7 @@ def configs(layout: Layout) -> list[dict[str, Any]]:
     replies: dict[str, Any] = {
         **common,
         "name": REPLIES,
-        "subjects": [*reply_subjects(layout.capture or ("*",)), "scheduler.reply.*"],
+        "subjects": [*reply_subjects(layout.capture or ("*",)), OLD, EVERY],
         # Connectors await no answer; and only so may a stream's subjects begin with a wildcard.
         "no_ack": True,
         "discard": "old",
@@ -129,8 +130,11 @@ def configs(layout: Layout) -> list[dict[str, Any]]:
 async def set_up(js: JetStream, layout: Layout) -> list[str]:
     """Make the streams that are missing, and check those that are there; any number of processes may at once.
 
+    Nothing is changed of those, but that captured replies are to be taken on all subjects that they may come
+    on.
+
     Returns:
-        A line for people on each thing that is not as it should be, with its cure. Nothing is changed.
+        A line for people on each thing that is not as it should be, with its cure.
 
     Raises:
         LogMissing: there is no log, or an empty one, although other streams show that there was one.
@@ -160,7 +164,7 @@ async def set_up(js: JetStream, layout: Layout) -> list[str]:
         name = config["name"]
         have = found[name]
         if have is not None:
-            lines += _compare(config, have.config)
+            lines += _compare(config, await _extended(js, config, have.config))
             continue
         lines += _compare(config, await _create(js, config))
         if log is not None and log.messages:
@@ -206,6 +210,32 @@ async def _create(js: JetStream, config: Mapping[str, Any]) -> Mapping[str, Any]
     if refusal.err_code == _NAME_IN_USE:
         return (await js.info(name)).config
     raise StoreError(f"cannot make stream {name}: {await _explain(js, config, refusal)}") from refusal
+
+
+async def _extended(js: JetStream, config: Mapping[str, Any], have: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Have a stream of replies take all subjects that it is to; returns its configuration.
+
+    Raises:
+        StoreError: as for ``set_up``.
+    """
+    name, needed, taken = config["name"], config["subjects"], have.get("subjects") or ()
+    if name != REPLIES or not set(needed) - set(taken):
+        return have
+    # What somebody has added stays, where it can.
+    others = [one for one in taken if not any(overlap(one, subject) for subject in needed)]
+    subjects = [*needed, *others]
+    cure = _cure(name, "subjects", subjects)
+    lacks = f"stream {name} does not take {_show('subjects', set(needed) - set(taken))}"
+    try:
+        answer = await js.call(f"STREAM.UPDATE.{name}", {**have, "subjects": subjects})
+    except NotPermitted as error:
+        raise StoreError(f"{lacks}, and {error.refusal}; allow that, or {cure}") from error
+    except JetStreamError as error:
+        raise StoreError(
+            f"{lacks}, and that cannot be changed: {await _explain(js, config, error)}"
+        ) from error
+    made: dict[str, Any] = answer["config"]
+    return made
 
 
 async def _explain(js: JetStream, config: Mapping[str, Any], error: JetStreamError) -> str:

@@ -8,8 +8,9 @@ from unicodedata import combining, normalize
 
 from scheduler.errors import TemplateError
 from scheduler.template import references
+from scheduler.template.places import Owner, Place
 from scheduler.template.references import Syntax, Target, Text
-from scheduler.template.resolve import Owner, Place, Scope
+from scheduler.template.scopes import Scope
 
 
 def needed(targets: Iterable[Target], scope: Scope, syntax: Syntax) -> frozenset[str]:
@@ -47,7 +48,7 @@ def _texts_below(
 ) -> Iterable[Text]:
     """The templates that are met on the way along ``keys``, or within what they lead to."""
     value: Any = owner.document
-    where: Place | None = Place(owner, "", owner.raw)
+    where: Place | None = Place.of(owner)
     for key in keys:
         if where is None:
             return
