@@ -113,7 +113,8 @@ class Service:
             executor=self._executor,
         )
         self._id = secrets.token_hex(11) if self._durable is None else encode_token(self._durable.instance)
-        self._peers = Peers(bus, NAME, self._id)
+        written = () if self._durable is None else (self._durable.written,)
+        self._peers = Peers(bus, NAME, self._id, *written)
         self._timers.on_resumed = self._supervisor.note_outage
         self._endpoints = {
             subject: Endpoint(subject.replace(".", "-"), subject, intake.QUEUE_GROUP)
