@@ -19,7 +19,7 @@ from scheduler.config import Settings
 from scheduler.connector import Connectors
 from scheduler.control import Control
 from scheduler.discovery import Discovery, Endpoint, Identity
-from scheduler.errors import InvalidBuild, Problem
+from scheduler.errors import Hung, InvalidBuild, Problem
 from scheduler.executor import Executor, ThreadExecutor
 from scheduler.experience import Experience
 from scheduler.feed import Feed
@@ -264,6 +264,9 @@ class Service:
         except InvalidBuild as refusal:
             error = str(refusal)
             self._receipts.reject(message, refusal)
+        except Hung as hung:
+            error = f"it cannot be taken: {hung}"
+            self._receipts.reject(message, InvalidBuild("invalid", [Problem("", error)]))
         except Exception as fault:  # noqa: BLE001 - a bug of ours, set off by this message, must cost no other
             self._limited_log.exception(
                 "a build was not taken by a fault of the scheduler", subject=message.subject
