@@ -422,8 +422,14 @@ class Loader:
                 raise Refused("unavailable", f"{build} is not over, and not held here: ask again soon")
             history = await self._store.history(log_subject(build))
             plan, accepted = await self._replayed(history)
+            store, supervisor = self._store, self._supervisor
             await adopt_what_came_late(
-                self._store.js, plan, history, self._supervisor.limits, self._supervisor.render
+                store.js,
+                store.replies,
+                plan,
+                history,
+                limits=supervisor.limits,
+                render=supervisor.render,
             )
             adopted = plan.adopted()
             try:

@@ -21,7 +21,7 @@ from scheduler.bus.presence import open_presence
 from scheduler.config import Settings
 from scheduler.errors import BrokerError, BusError, StoreError
 from scheduler.jetstream.api import JetStream
-from scheduler.jetstream.streams import Layout
+from scheduler.jetstream.capturing import layout_of
 from scheduler.service import Service
 from scheduler.stores import Store
 from scheduler.stores.ernest import ErnestStore
@@ -58,7 +58,7 @@ async def open_store(settings: Settings, bus: Bus) -> Store:
     if settings.store == "memory":
         return MemoryStore()
     await await_jetstream(bus)
-    layout = Layout(replicas=settings.replicas, capture=settings.capture, reply_bytes=settings.reply_bytes)
+    layout = layout_of(settings)
     store = JetStreamStore(
         bus,
         instance=f"{settings.name}-{secrets.token_hex(4)}",

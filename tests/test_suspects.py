@@ -36,9 +36,10 @@ async def test_it_is_taken_up_alone_and_last(
     order: list[str] = []
     original = Loader._begin
 
-    async def begin(self: Loader, held, *rest):  # type: ignore[no-untyped-def]
+    async def begin(self: Loader, held, history, loaded, heard):  # type: ignore[no-untyped-def]
         order.append(held.build)
-        await original(self, held, *rest)
+        assert held.build != "b1" or [one for one, _ in loaded.suspects] == []
+        await original(self, held, history, loaded, heard)
 
     monkeypatch.setattr(Loader, "_begin", begin)
     async with plant.run() as process:

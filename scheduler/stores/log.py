@@ -322,7 +322,7 @@ class BuildLog:
 
         Otherwise a build that waits long would have the next process read everything again since then.
         """
-        if self._desk.position(self.build).sequence - self._position.sequence > behind:
+        if self._desk.position(self.build).ahead_of(self._position) > behind:
             self._forced = True
             self._begin_to_write()
 
