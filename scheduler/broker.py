@@ -5,6 +5,7 @@ directory, and does not outlive us.
 """
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -76,8 +77,9 @@ async def open_broker(
     Ctrl-C of the terminal does not reach it, and if we are killed, it is (on Linux).
 
     Raises:
-        BrokerError: nats-server is not installed, the directory cannot be used or is in use, or the server is
-            not ready in time; the message ends with the last lines of its log.
+        BrokerError: nats-server is not installed, the directory cannot be used, is another user's or is in
+            use, a link stands in the place of one of its files, or the server is not ready in time; then the
+            message ends with the last lines of its log.
     """
     binary = find_binary()
     failure: Exception | None = None
@@ -140,11 +142,30 @@ async def _locked(data_dir: Path) -> AsyncIterator[int]:
 def _open_lock(data_dir: Path) -> int:
     try:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if data_dir.stat().st_mode & 0o077:
+        state = data_dir.stat()
+        if state.st_uid != os.geteuid():
+            raise BrokerError(
+                f"cannot use {str(data_dir)!r} for the broker's data: it belongs to another user (id"
+                f" {state.st_uid}, and we are {os.geteuid()}), who could read and replace all of it; name a"
+                " directory of your own (--data-dir)"
+            )
+        if state.st_mode & 0o077:
             log.warning("others may read the broker's data", data_dir=str(data_dir), cure="chmod go-rwx")
-        return os.open(data_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise BrokerError(f"cannot use {str(data_dir)!r} for the broker's data: {error.strerror}") from error
+    return _open_file(data_dir / "lock", os.O_RDWR)
+
+
+def _open_file(path: Path, how: int) -> int:
+    """Open a file of the directory, or make it for this user only; where it is a link it is left alone."""
+    try:
+        return os.open(path, how | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            text = f"{str(path)!r} is a link, and whatever it leads to would be written to; remove it"
+        else:
+            text = f"cannot use {str(path)!r} for the broker's data: {error.strerror}"
+        raise BrokerError(text) from error
 
 
 def _try_lock(lock: int) -> bool:
@@ -208,7 +229,7 @@ def _spawn(binary: str, data_dir: Path, config: Path, log_file: Path, lock: int)
 
 @contextlib.contextmanager
 def _appending(path: Path) -> Iterator[int]:
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    file = _open_file(path, os.O_WRONLY | os.O_APPEND)
     try:
         yield file
     finally:

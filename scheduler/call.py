@@ -8,11 +8,12 @@ where no copy can be in anybody's hands.
 
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from enum import Enum
 from typing import Final, Protocol
 
 import trio
+from attrs import frozen
 
 from scheduler.bus import Bus, Outgoing
 from scheduler.errors import BusError
@@ -22,8 +23,6 @@ from scheduler.records import Position
 from scheduler.subjects import attempt_header
 from scheduler.timers import Timer, Timers
 
-REPLY: Final = "scheduler.reply."
-"""What reply subjects begin with."""
 MAYBE_MISSED: Final = "it may have been answered while the broker was away"
 KEY: Final = "Scheduler-Component-Key"
 """The header that is the same over all attempts of a component."""
@@ -40,6 +39,16 @@ class Signal(Enum):
     LEFT = "we stop waiting; the reply may still come, to another process"
 
 
+@frozen
+class Inherited:
+    """What is known of a request that an earlier process has sent."""
+
+    old: str = ""
+    """The token of its reply subject, where that is one of a version before these had an owner."""
+    heard: tuple[str, ...] = ()
+    """What its reply may come in on, as `connector.Connectors.hear` returned it."""
+
+
 class Exchange(Protocol):
     """What an attempt needs of `connector.Connectors`."""
 
@@ -48,6 +57,8 @@ class Exchange(Protocol):
     start_timeout: float
     deaf: int
     on_expired: "Callable[[Call], None] | None"
+    replies: str
+    """What the reply subjects of this process begin with, before the provider."""
 
     def seconds(self, request: Request) -> float:
         """How long an attempt may take."""
@@ -113,12 +124,14 @@ class Call:
         """Whether nobody awaits it any more."""
         self.answer: Outcome | Signal | None = None
         """Its end, once that is known."""
-        self.held: list[int] = []
-        """Where the replies to it stand in the stream that captures them, until it is closed."""
+        self.held: list[tuple[int, str]] = []
+        """Where the replies to it stand in the streams that capture them, until it is closed: a sequence, and
+        the stream's provider."""
         self.extended = 0.0
         """Seconds that were added to its time."""
-        self.by_capture = False
-        """Whether its answer was read from the stream, so that the same one is still to come directly."""
+        self.by_capture: Hashable | None = None
+        """Where its answer was read from the stream, by what the same one is known that is still to come
+        directly: the token, or the ids of build and component."""
         self.after = Position()
         """Captured replies up to here were dealt with by an earlier process."""
         self.late: Callable[[Request, Outcome], None] | None = None
@@ -193,7 +206,7 @@ class Call:
             self.outgoing = self._exchange.bus.publish(
                 request.subject,
                 request.body,
-                reply=f"{REPLY}{self.token}",
+                reply=f"{self._exchange.replies}{request.provider}.{self.token}",
                 headers={"Nats-Msg-Id": attempt_header(request.attempt), KEY: attempt_header(request.key)},
             )
         except BusError as error:

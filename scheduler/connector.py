@@ -1,35 +1,35 @@
 """Sends components to whatever connector listens, and brings their replies back to whoever waits.
 
 A reply comes on ``<request subject>.done`` or ``.error``, where it is matched by build and component, or on
-the request's own reply subject, where that alone matches it. The first one counts. What comes late, twice or
-from elsewhere is counted, logged and dropped; it never reaches a build (WIRE: "Requests and replies").
+the request's own reply subject (`scheduler.replies`), where that alone matches it. The first one counts. What
+comes late, twice or from elsewhere is counted, logged and dropped; it never reaches a build (WIRE: "Requests
+and replies").
 """
 
 import secrets
 from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Iterable
 from functools import partial
 from typing import TypeAlias
 
-import structlog
-import trio
 from attrs import field, frozen
 
 from scheduler.bus import Bus, Handler, Listener, Message, Subscription
-from scheduler.call import REPLY, Call, Signal
+from scheduler.call import Call, Inherited, Signal
 from scheduler.captured import Captured
 from scheduler.doubles import Doubles
 from scheduler.echoes import Echoes, Way
 from scheduler.errors import InvalidJSON, OverLimit
+from scheduler.hearing import Hearing
 from scheduler.limits import DEFAULT_LIMITS, Limits
 from scheduler.outcome import Outcome, failure, read_head, read_reply
 from scheduler.plan import Request
+from scheduler.ratelimit import RateLimitedLog
 from scheduler.records import Position
+from scheduler.replies import OLD, REPLY, Tokens, draw_key, interest, owner_of, parse
 from scheduler.subjects import REPLY_SUBJECTS
 from scheduler.timers import Timers
 from scheduler.turns import Turns
-
-_log = structlog.get_logger()
 
 _MOST_COPIES = 10_000
 
@@ -57,6 +57,7 @@ class Connectors:
         start_timeout: seconds for which a request that nobody listens to is tried again.
         limits: on the JSON of replies.
         listener: a second connection that replies come in on, too.
+        instance: names this process; unlike any other's.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Connectors:
         start_timeout: float = 10.0,
         limits: Limits = DEFAULT_LIMITS,
         listener: Listener | None = None,
+        instance: str = "",
     ) -> None:
         self.bus = bus
         self.timers = timers
@@ -89,11 +91,22 @@ class Connectors:
         self._by_component: dict[tuple[str, str], Call] = {}
         self.turns = Turns()
         """Shares the work on replies between builds; `Turns.run` has to be running."""
-        self._tokens = secrets.token_hex(8)
+        self._owner = owner_of(instance or secrets.token_hex(16))
+        self.replies = f"{REPLY}{self._owner}."
+        """What the reply subjects of this process begin with, before the provider."""
+        self._tokens = Tokens(draw_key())
+        """Of requests whose build has no key of its own."""
         self._number = 0
-        self._last_logged = -1.0
+        self._log = RateLimitedLog()
+        self._doubles = None if listener is None else Doubles(bus, listener)
+        self.hearing = Hearing(bus, self._doubles, self._on_reply)
+        """Whoever is heard beside us; `Hearing.run` has to be running."""
+        self._by_old_token: dict[str, Call] = {}
+        self._inherited: dict[Call, Inherited] = {}
+        self.unnamed = 0
+        """How many replies were taken that named neither a build nor a component."""
         self._subscriptions: list[Subscription] = []
-        self._copies: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self._copies: OrderedDict[Hashable, None] = OrderedDict()
         """Whose answers were read from the stream, and may still come directly."""
         self._echoes = Echoes()
         """Failures that ended an attempt, and may still come on the other way."""
@@ -102,9 +115,9 @@ class Connectors:
 
     async def listen(self) -> None:
         """Subscribe to replies; to be done before anything is sent."""
-        doubles = None if self._listener is None else Doubles(self.bus, self._listener)
+        doubles = self._doubles
         handlers: dict[str, Handler] = {
-            f"{REPLY}*": self._on_reply,
+            interest(self._owner): self._on_reply,
             **dict.fromkeys(REPLY_SUBJECTS, self._on_verb),
         }
         for subject, handler in handlers.items():
@@ -135,22 +148,53 @@ class Connectors:
             raise
         return call
 
-    def expect(self, request: Request, token: str = "", after: Position | None = None) -> Call:
+    async def hear(self, instances: Iterable[str], *, old: bool = False) -> tuple[str, ...]:
+        """Hear the replies to what other processes have sent as well.
+
+        Args:
+            instances: their names, the most important one first.
+            old: whether one of them was of a version whose reply subjects had no owner.
+
+        Returns:
+            What is heard for that: to be handed on in `Inherited.heard`, and to be released.
+
+        Raises:
+            BusError: the broker does not let us subscribe, or cannot be asked.
+        """
+        owners = [owner_of(instance) for instance in instances]
+        subjects = [interest(owner) for owner in owners if owner != self._owner]
+        return await self.hearing.hear([OLD, *subjects] if old else subjects)
+
+    def expect(
+        self,
+        request: Request,
+        token: str = "",
+        after: Position | None = None,
+        inherited: Inherited | None = None,
+    ) -> Call:
         """Register who waits for the reply to a request that an earlier process sent; `arm` starts its clock.
 
         Args:
             request: what was sent.
             token: what its reply subject ends with, where that is known.
             after: captured replies up to here are none to it.
+            inherited: how else its reply may come.
         """
-        self._number += 1
-        call = Call(self, request, token or f"{self._tokens}{self._number:x}")
+        if not token:
+            self._number += 1
+            token = self._tokens.of(str(self._number))
+        call = Call(self, request, token)
         call.since = self._connection
         if after is not None:
             call.after = after
         call.maybe_out = True
         self._by_token[call.token] = call
         self._by_component[request.build, request.component] = call
+        if inherited is not None:
+            self._inherited[call] = inherited
+            self.hearing.hold(inherited.heard)
+            if inherited.old:
+                self._by_old_token[inherited.old] = call
         return call
 
     def seconds(self, request: Request) -> float:
@@ -174,14 +218,17 @@ class Connectors:
         """Forget a call, or keep it for what comes late."""
         if call.timer is not None:
             self.timers.cancel(call.timer)
-        for sequence in call.held:
-            self.captured.release(call.request.build, sequence)
+        for place in call.held:
+            self.captured.release(call.request.build, *place)
         call.held.clear()
         if call.late is None:
             self._by_token.pop(call.token, None)
             key = (call.request.build, call.request.component)
-            if call.by_capture:
-                self._copies[key] = None
+            if self._inherited and (inherited := self._inherited.pop(call, None)) is not None:
+                self._by_old_token.pop(inherited.old, None)
+                self.hearing.release(inherited.heard)
+            if call.by_capture is not None:
+                self._copies[call.by_capture] = None
                 if len(self._copies) > _MOST_COPIES:
                     self._copies.popitem(last=False)
             if self._by_component.get(key) is call:
@@ -194,24 +241,36 @@ class Connectors:
     def count(self, reason: str, subject: str = "", **context: str) -> None:
         """Count something that was dropped; logged, but not more than once a second."""
         self.dropped[reason] += 1
-        now = trio.current_time()
-        if now - self._last_logged >= 1.0 or self._last_logged < 0:
-            self._last_logged = now
-            total = sum(self.dropped.values())
-            _log.warning("reply dropped", reason=reason, subject=subject, dropped_so_far=total, **context)
+        total = self.dropped.total()
+        self._log.warning("reply dropped", reason=reason, subject=subject, dropped_so_far=total, **context)
 
     def _on_reply(self, message: Message) -> None:
-        token = message.subject[len(REPLY) :]
-        call = self._by_token.get(token)
+        call = self._call_of(message.subject)
         if call is None:
-            # Another instance's replies come by here as well: theirs are none of our business.
-            if token.startswith(self._tokens):
-                self.count("late or duplicate", message.subject)
+            address = parse(message.subject)
+            if address is None or address.owner != self._owner or message.no_responders:
+                # To another process, say: it is none of our business any more.
+                return
+            if address.token in self._copies:
+                del self._copies[address.token]
+            else:
+                self.count("to no request that waits", message.subject)
             return
         if message.no_responders:
             call.deliver(Signal.NOBODY)
             return
         self.turns.take(call.request.build, partial(self._deliver, call, message, None))
+
+    def _call_of(self, subject: str) -> Call | None:
+        """Whose reply subject this is, of all that are waited for."""
+        address = parse(subject)
+        if address is None:
+            return None
+        if not address.owner:
+            return self._by_old_token.get(address.token)
+        call = self._by_token.get(address.token)
+        # What a connector of another provider may publish on is none of its reply subjects.
+        return None if call is None or call.request.provider != address.provider else call
 
     def _on_verb(self, message: Message) -> None:
         subject, _, suffix = message.subject.rpartition(".")
@@ -237,21 +296,23 @@ class Connectors:
         else:
             self.turns.take(build, partial(self._deliver, call, message, suffix))
 
-    def on_captured(self, message: Message, place: Position) -> None:
+    def on_captured(self, message: Message, place: Position, provider: str = "") -> None:
         """Look at the next reply that a stream captured, at ``place``."""
-        self.look_at_captured(message, place, self.captured.seen)
-        self.captured.seen = place
+        self.look_at_captured(message, place, self.captured.seen.of(provider), provider)
+        self.captured.see(place, provider)
 
-    def look_at_captured(self, message: Message, place: Position, before: Position) -> None:
+    def look_at_captured(
+        self, message: Message, place: Position, before: Position, provider: str = ""
+    ) -> None:
         """Look at a reply that a stream captured at ``place``, next after ``before``.
 
-        It may have reached us before, or never.
+        It may have reached us before, or never. The stream is that of all replies, or of one provider's.
 
         What is of no use is not counted here: it is, where it comes in directly.
         """
         suffix: str | None = None
         if message.subject.startswith(REPLY):
-            call = self._by_token.get(message.subject[len(REPLY) :])
+            call = self._call_of(message.subject)
         else:
             subject, _, suffix = message.subject.rpartition(".")
             try:
@@ -262,15 +323,19 @@ class Connectors:
             if call is not None and call.request.subject != subject:
                 call = None
         # Both: clocks may be set back, and a stream that lost its end gives its numbers out again.
-        if call is not None and (place.sequence > call.after.sequence or place.time > call.after.time):
+        if call is None:
+            return
+        after = call.after.of(provider)
+        if place.sequence > after.sequence or place.time > after.time:
             build = call.request.build
             if suffix is not None and self._is_echo(call, message):
                 return
-            self.captured.hold(build, place.sequence, before)
+            self.captured.hold(build, place.sequence, before, provider)
+            at = place.sequence, provider
             if call.closed or not call.answered:
-                self.turns.take(build, partial(self._deliver_captured, call, message, suffix, place.sequence))
+                self.turns.take(build, partial(self._deliver_captured, call, message, suffix, at))
             else:
-                call.held.append(place.sequence)
+                call.held.append(at)
 
     def _is_echo(self, call: Call, message: Message) -> bool:
         """Whether a captured reply has ended an earlier attempt of the component that ``call`` is one of."""
@@ -283,18 +348,34 @@ class Connectors:
         # While the attempt that it ended is not booked yet, it holds the position as any reply does.
         return echo and (call.closed or not call.answered)
 
-    def _deliver_captured(self, call: Call, message: Message, suffix: str | None, sequence: int) -> None:
+    def _deliver_captured(
+        self, call: Call, message: Message, suffix: str | None, at: tuple[int, str]
+    ) -> None:
         try:
             if call.late is not None:
                 self._deliver(call, message, suffix)
             elif not call.answered:
                 self._deliver(call, message, suffix, Way.CAPTURED)
-                call.by_capture = call.answered
+                call.by_capture = self._copy_of(call, suffix)
         finally:
             if call.closed or not call.answered:
-                self.captured.release(call.request.build, sequence)
+                self.captured.release(call.request.build, *at)
             else:
-                call.held.append(sequence)
+                call.held.append(at)
+
+    @staticmethod
+    def _copy_of(call: Call, suffix: str | None) -> Hashable | None:
+        """By what the other copy is known of the reply that has answered a call; None where none has."""
+        if not call.answered:
+            return None
+        return call.token if suffix is None else (call.request.build, call.request.component)
+
+    def take(self, message: Message) -> None:
+        """Look at a reply that somebody else has heard directly."""
+        if message.subject.startswith(REPLY):
+            self._on_reply(message)
+        else:
+            self._on_verb(message)
 
     def redeliver(self, stray: Stray) -> bool:
         """Look at a stray again, now that its build may be held; False where nobody waits for it."""
@@ -331,8 +412,8 @@ class Connectors:
             if suffix is not None and not outcome.completed:
                 other = Way.CAPTURED if way is Way.DIRECT else Way.DIRECT
                 self._echoes.expect(other, request.build, request.component, message.subject, message.data)
-        elif call.by_capture:
-            call.by_capture = False
+        elif call.by_capture is not None:
+            call.by_capture = None
         else:
             self.count("duplicate", message.subject, build=request.build, component=request.component)
 
@@ -343,12 +424,27 @@ class Connectors:
         outcome = read_reply(message.data, suffix, self._limits)
         if outcome is None:
             return failure("the reply does not say how it ended: its _state is neither completed nor errored")
-        body = outcome.body or {}
-        for key, mine in (("_component_id", request.component), ("service", request.build)):
-            other = body.get(key)
-            if suffix is None and isinstance(other, str) and other and other != mine:
-                return failure(f"the reply is about another component: its {key} is {other[:600]!r}")
+        if suffix is None:
+            body = outcome.body or {}
+            named = False
+            for key, mine in (("_component_id", request.component), ("service", request.build)):
+                other = body.get(key)
+                if isinstance(other, str) and other:
+                    if other != mine:
+                        return failure(f"the reply is about another component: its {key} is {other[:600]!r}")
+                    named = True
+            if not named:
+                self._note_unnamed(request)
         return outcome
+
+    def _note_unnamed(self, request: Request) -> None:
+        """Count a reply that is known by its subject alone; logged, but not more than once a second."""
+        self.unnamed += 1
+        self._log.info(
+            "a reply names neither its build nor its component: it counts by its subject",
+            request=request.subject,
+            so_far=self.unnamed,
+        )
 
     def _on_connected(self) -> None:
         self._connection = self.bus.generation

@@ -28,6 +28,7 @@ class Doubles:
         self._first = _Awaited()
         """What is still to come over the bus."""
         self._second = _Awaited()
+        self._ends: dict[str, Callable[[], None]] = {}
         listener.on_connected(self._on_connected)
 
     def listen(self, subject: str, handler: Handler) -> Handler:
@@ -36,8 +37,14 @@ class Doubles:
         Returns:
             What is to be called with what the bus brings on ``subject``.
         """
-        self._listener.listen(subject, self._handler(handler, self._take_second))
+        self._ends[subject] = self._listener.listen(subject, self._handler(handler, self._take_second))
         return self._handler(handler, self._take_first)
+
+    def forget(self, subject: str) -> None:
+        """Have the listener pass on nothing more of ``subject``. Idempotent."""
+        end = self._ends.pop(subject, None)
+        if end is not None:
+            end()
 
     def _handler(self, handler: Handler, take: Callable[[Message], bool]) -> Handler:
         def handle(message: Message) -> None:

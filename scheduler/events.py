@@ -28,7 +28,8 @@ class Accepted:
     digest: str = ""
     """Equal for equal content: tells whether what comes under the same id again is the same."""
     key: str = field(default="", repr=False)
-    """A random text that reply subjects begin with: the next process knows them by it, and nobody else."""
+    """A random text by which the next process knows the tokens of reply subjects, and nobody else; a secret.
+    In the logs of earlier versions it is shorter, and stood in the subjects themselves."""
     templates: str = "all"
     """Which forms of references it was accepted with."""
     unresolved: str = "error"
@@ -157,6 +158,13 @@ class Loading:
 
 
 @frozen
+class Rekeyed:
+    """Reply subjects are made with another key from now on: the one before it was no secret."""
+
+    key: str = field(repr=False)
+
+
+@frozen
 class Released:
     """The loadings before it are not counted any more: they did no harm, or a person wants another one."""
 
@@ -226,6 +234,7 @@ Event: TypeAlias = (
     | Reported
     | Loading
     | Released
+    | Rekeyed
     | Retrying
     | Cancelled
     | Paused

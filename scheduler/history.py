@@ -7,7 +7,7 @@ log that says otherwise is not gone on with.
 
 from enum import Enum
 
-from attrs import mutable
+from attrs import field, mutable
 
 from scheduler.errors import UnreadableLog
 from scheduler.events import (
@@ -19,6 +19,7 @@ from scheduler.events import (
     Limited,
     Loading,
     Paused,
+    Rekeyed,
     Released,
     Reported,
     Resumed,
@@ -33,11 +34,11 @@ from scheduler.events import (
     Withdrawn,
 )
 from scheduler.model import State
-from scheduler.records import Elsewhere, Position, Record, Status
+from scheduler.records import Elsewhere, Position, Record, Status, earliest
 
 _LONGEST_NAME = 256
 _TERMINAL = (State.COMPLETED.value, State.ERRORED.value)
-_NO_STEPS = (Suspended, Resumed, Loading, Released)
+_NO_STEPS = (Suspended, Resumed, Loading, Released, Rekeyed)
 _IN_WORDS = {Status.OPEN: "not finished", Status.FINISHED: "finished", Status.REPORTED: "reported"}
 _OPEN, _UNREPORTED, _ALWAYS = {Status.OPEN}, {Status.OPEN, Status.FINISHED}, set(Status)
 _PLACES: dict[type[Event], set[Status]] = {
@@ -52,6 +53,7 @@ _PLACES: dict[type[Event], set[Status]] = {
     Reported: {Status.FINISHED},
     Loading: _ALWAYS,
     Released: _ALWAYS,
+    Rekeyed: {Status.OPEN, Status.REPORTED},
     Retrying: _OPEN,
     Cancelled: _OPEN,
     Paused: _OPEN,
@@ -76,6 +78,10 @@ class Flight:
     """Whether its request is known to have left."""
     extended: float = 0.0
     """Milliseconds that operators added to its time."""
+    key: str = field(default="", repr=False)
+    """What reply subjects were made with when it was started."""
+    writer: int = 0
+    """Which of the processes that had the build started it, counted from the first one."""
 
 
 class _Ending(Enum):
@@ -100,7 +106,9 @@ class History:
         """The first event: set once there is a record."""
         self.steps: list[Event] = []
         """What happened to the build, in order; without what happened to the processes that had it
-        (`Loading`, `Released`) and to the broker (`Suspended`, `Resumed`)."""
+        (`Loading`, `Released`, `Rekeyed`) and to the broker (`Suspended`, `Resumed`)."""
+        self.bytes = 0
+        """Of the records."""
         self.n = 0
         """The number of the last record."""
         self.epoch = 0
@@ -127,6 +135,11 @@ class History:
         """When each of ``steps`` happened, in milliseconds since 1970."""
         self.outages: list[tuple[float, float]] = []
         """From when to when the broker was away, or what keeps the log; in milliseconds since 1970."""
+        self.key = ""
+        """What reply subjects are made with; a secret."""
+        self.old_steps = 0
+        """How many of ``steps`` there were when the key was replaced that reply subjects had shown."""
+        self._writers: list[str] = []
         self._paused = False
         self._settled: dict[str, _Ending] = {}
         self._failed_at: dict[str, Position] = {}
@@ -146,6 +159,8 @@ class History:
         self.epoch = record.epoch
         self.position = record.position
         self.latest = max(self.latest, record.at)
+        if not self._writers or self._writers[-1] != record.instance:
+            self._writers.append(record.instance)
         if not record.events:
             self.loads = 0
         for event in record.events:
@@ -158,7 +173,18 @@ class History:
     @property
     def since_failures(self) -> Position:
         """Up to where replies were dealt with when the first component failed of those that have."""
-        return min(self._failed_at.values(), key=lambda place: place.sequence, default=self.position)
+        return earliest(self._failed_at.values()) if self._failed_at else self.position
+
+    @property
+    def senders(self) -> tuple[str, ...]:
+        """The processes that may have sent what is in flight, each once, the last one first."""
+        first = min((flight.writer for flight in self.in_flight.values()), default=len(self._writers))
+        return tuple(dict.fromkeys(reversed(self._writers[first:])))
+
+    def rekey(self, key: str) -> None:
+        """Reply subjects are made with this key from now on."""
+        self.key = key
+        self.old_steps = len(self.steps)
 
     def _add(self, record: Record, event: Event) -> None:
         n, at = record.n, self._moment(record, event)
@@ -193,6 +219,9 @@ class History:
                 self._release(at)
             case Accepted():
                 self.accepted = event
+                self.key = event.key
+            case Rekeyed():
+                self.rekey(event.key)
             case Finished():
                 self._finish(n, event)
             case Reported():
@@ -200,7 +229,9 @@ class History:
                 self.status = Status.REPORTED
             case _:
                 pass
-        self.loads = self.loads + 1 if isinstance(event, Loading) else 0
+        if not isinstance(event, Rekeyed):
+            # That one is a part of the loading.
+            self.loads = self.loads + 1 if isinstance(event, Loading) else 0
         if not isinstance(event, _NO_STEPS):
             self.steps.append(event)
             self.times.append(at)
@@ -220,7 +251,8 @@ class History:
             raise _wrong(n, f"{_shown(component)} is started, and it is in flight already")
         if component in self._settled:
             raise _wrong(n, f"{_shown(component)} is started, and it is settled already")
-        self.in_flight[component] = Flight(event.attempt, at)
+        writer = len(self._writers) - 1
+        self.in_flight[component] = Flight(event.attempt, at, key=self.key, writer=writer)
         self.began.setdefault(component, at)
         self.pauses.pop(component, None)
         self.held.pop(component, None)

@@ -11,6 +11,7 @@ from attrs import evolve
 
 from scheduler.events import Settled
 from scheduler.graph import Graph, Vertex
+from scheduler.keys import without_mistakable
 from scheduler.limits import Limits
 from scheduler.model import PSEUDO_IDS, SETTINGS, Action, Build, State
 from scheduler.outcome import Outcome, cut, error_text, failure
@@ -100,9 +101,13 @@ class Ledger:
     def identified(
         self, vertex: Vertex, body: Mapping[str, Any], state: State, *, type_: str, provider: str
     ) -> dict[str, Any]:
-        """A reply as ours to keep: connectors built on typed structs drop fields that they don't know."""
+        """A reply as ours to keep: connectors built on typed structs drop fields that they don't know.
+
+        Keys that are ours but for their case are left out: what is reported can be submitted again.
+        """
         change = self._build.changes[vertex]
-        kept = {**{key: value for key, value in body.items() if key not in SETTINGS}, **change.settings}
+        fields = without_mistakable(body)
+        kept = {**{key: value for key, value in fields.items() if key not in SETTINGS}, **change.settings}
         if state is State.COMPLETED and isinstance(kept.get("error"), str):
             kept["error"] = cut(kept["error"], self._limits.max_error_bytes)
         return {
@@ -142,7 +147,7 @@ class Ledger:
                 return Settled(change.id, body, deletes=(body,))
             case Action.FIND:
                 elements = {
-                    identity: {**element, "service": self._build.id}
+                    identity: {**without_mistakable(element), "service": self._build.id}
                     for identity, element in elements_of(body)
                 }
                 for identity, element in elements.items():
@@ -150,7 +155,7 @@ class Ledger:
                 settled = Settled(change.id, body, upserts=tuple(elements.values()))
             case _:
                 settled = Settled(change.id, body, upserts=(body,))
-        self._returned.bodies[vertex] = body
+        self._returned.add(vertex, body)
         return settled
 
     def _keep(self, vertex: Vertex, settled: Settled) -> Settled:

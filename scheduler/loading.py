@@ -7,34 +7,31 @@ log is left as it is, and no other build notices.
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from contextlib import aclosing
 
 import structlog
 import trio
-from attrs import define, field
+from attrs import define, evolve, field
 
+from scheduler.adoption import adopt_what_came_late
 from scheduler.build import Journey, Walk
-from scheduler.call import REPLY
 from scheduler.codec import decode_token, encode_token
 from scheduler.connector import Connectors
 from scheduler.errors import (
     BusError,
     Fenced,
-    InvalidJSON,
     JetStreamUnavailable,
     LogRemoved,
     Refused,
     StoreError,
     StreamNotFound,
-    TemplateError,
     UnreadableLog,
 )
-from scheduler.events import Accepted, Event, Loading, Released
+from scheduler.events import Accepted, Event, Loading, Rekeyed, Released
 from scheduler.history import History
+from scheduler.interruptible import interruptible
 from scheduler.jetstream.api import JetStream
-from scheduler.jetstream.reading import Delivered, read
-from scheduler.jetstream.streams import LOG, REPLIES, log_subject
-from scheduler.outcome import read_head, read_reply
+from scheduler.jetstream.streams import LOG, log_subject
+from scheduler.pace import TURN, Pace
 from scheduler.plan import Phase, Plan
 from scheduler.records import (
     Headings,
@@ -47,10 +44,14 @@ from scheduler.records import (
     is_tombstone,
     read_headers,
 )
+from scheduler.replies import draw_key, is_secret
 from scheduler.reporting import Recorder
 from scheduler.stores.jetstream import Entry, JetStreamStore
+from scheduler.stores.log import BuildLog
 from scheduler.stores.slices import encode as encode_in_slices
 from scheduler.supervisor import Held, Supervisor
+from scheduler.suspects import MOST_HANGS
+from scheduler.template import INLINE_WORK, Laborious
 from scheduler.validation import Prepared
 
 _log = structlog.get_logger()
@@ -65,11 +66,10 @@ _REPLAYED_AT_ONCE = 100
 """Events replayed between two looks at everything else: about a millisecond."""
 _ACQUITTED_AT_ONCE = 100
 _PAUSE = 1.0
-_LATE = 10.0
-"""Seconds for looking at what was captured since a build was over."""
 _MOST_REFUSALS = 5
 """Errors of the server, other than that it cannot answer now, after which they are taken for the build's."""
 
+Pause = Callable[[], Awaitable[None]]
 Reader = Callable[[bytes, Accepted], Awaitable[Prepared]]
 """Reads and checks a build as it was accepted."""
 
@@ -112,6 +112,7 @@ class Loader:
     ) -> None:
         self._store = store
         self._supervisor = supervisor
+        self._connectors = connectors
         self._captured = connectors.captured
         self._recorder = recorder
         self._read = read
@@ -137,12 +138,12 @@ class Loader:
         limiter = trio.CapacityLimiter(_LOADED_AT_ONCE)
         async with trio.open_nursery() as loads:
             for one, entry in held:
-                if SUSPECT_LOADS <= _loads(entry) < MOST_LOADS:
+                if _is_suspect(entry):
                     loaded.suspects.append((one, entry))
                 else:
                     loads.start_soon(self._load, one, entry, loaded, nursery, limiter)
         # Who is the most likely to kill comes last.
-        loaded.suspects.sort(key=lambda suspect: _loads(suspect[1]))
+        loaded.suspects.sort(key=lambda suspect: _counts(suspect[1]))
         return loaded
 
     async def load_suspect(
@@ -234,13 +235,16 @@ class Loader:
         if isinstance(headings, UnreadableLog):
             # Not that one itself: with its traceback it would refer to this frame, which refers to it.
             raise UnreadableLog(str(headings))
-        if headings.loads >= MOST_LOADS:
-            msg = (
-                f"{headings.loads} processes in a row ended while they took it up; "
-                f"`scheduler release {build}` has the next one try again"
+        if headings.loads >= MOST_LOADS or headings.hangs >= MOST_HANGS:
+            what = (
+                f"{headings.hangs} processes hung over it"
+                if headings.hangs >= MOST_HANGS
+                else f"{headings.loads} processes in a row ended while they took it up"
             )
+            msg = f"{what}; `scheduler release {build}` has the next one try again"
             raise UnreadableLog(msg)
-        if not await self._mark(build, entry, headings, loaded.live):
+        log = await self._mark(build, entry, headings, loaded.live)
+        if log is None:
             return 0
         history = await self._store.history(entry.subject)
         if history.accepted is None:
@@ -248,14 +252,33 @@ class Loader:
         mark = history.accepted.mark
         if history.status is Status.FINISHED and await self._recorder.is_stored(build, history.run, mark):
             return history.run
-        await self._begin(held, history, loaded)
+        if not is_secret(history.key) and history.status is Status.OPEN:
+            await self._rekey(log, history)
+        # First of all: what is answered from now on to those who sent what is in flight comes to us as well.
+        old = any(not is_secret(flight.key) for flight in history.in_flight.values())
+        heard = await self._connectors.hear(history.senders, old=old)
+        try:
+            await self._begin(held, history, loaded, heard)
+        finally:
+            self._connectors.hearing.release(heard)
         return 0
 
-    async def _mark(self, build: str, entry: Entry, headings: Headings, live: frozenset[str]) -> bool:
+    async def _rekey(self, log: BuildLog, history: History) -> None:
+        """Give a build a new key whose old one stood in reply subjects, before anything is sent with it."""
+        event = Rekeyed(draw_key())
+        # We may die of the build yet.
+        log.loads = history.loads
+        await log.append(event)
+        log.loads = 0
+        history.rekey(event.key)
+
+    async def _mark(
+        self, build: str, entry: Entry, headings: Headings, live: frozenset[str]
+    ) -> BuildLog | None:
         """Make the log ours: from now on nobody else can write to it without our knowing.
 
         Returns:
-            Whether it is: not where it is that of somebody who is still there.
+            The log; None where it is that of somebody who is still there, or needs nothing more.
         """
         last = await self._store.last(entry.subject)
         if last is None:
@@ -265,22 +288,22 @@ class Loader:
         anew = record.instance != self._store.instance
         if anew:
             if encode_token(record.instance) in live:
-                return False
+                return None
             if last.sequence != entry.sequence:
                 raise Fenced(f"{record.instance} has written to its log meanwhile")
         # As it is by now: we may have finished it ourselves since the logs were listed.
         headings = read_headers(last.headers)
         if headings.status is Status.REPORTED:
-            return False
+            return None
         # What was captured since is still to be read, whatever this process has seen for other builds.
         self._captured.keep_behind(build, record.position)
         log = self._store.open(
             build, sequence=last.sequence, n=record.n, epoch=record.epoch + 1, at=(record.at + 1) / 1_000
         )
-        log.status, log.loads = headings.status, headings.loads + anew
+        log.status, log.loads, log.hangs = headings.status, headings.loads + anew, headings.hangs
         await log.append(Loading())
         log.loads = 0
-        return True
+        return log
 
     async def _publish_stored(self, held: Held, run: int) -> None:
         build = held.build
@@ -295,14 +318,16 @@ class Loader:
             self._store.close(build)
             self._supervisor.let_go(held)
 
-    async def _begin(self, held: Held, history: History, loaded: Loaded) -> None:
+    async def _begin(self, held: Held, history: History, loaded: Loaded, heard: tuple[str, ...]) -> None:
         plan, accepted = await self._replayed(history)
-        journey = self._journey(plan, history, loaded.caught_up, history.position)
-        self._supervisor.go_on(held, plan, accepted, journey, history)
+        journey = evolve(self._journey(plan, history, loaded.caught_up, history.position), heard=heard)
+        await self._supervisor.go_on(held, plan, accepted, journey, history)
         loaded.positions.append(history.position)
         loaded.builds.append(held.build)
 
-    async def _replayed(self, history: History) -> tuple[Plan, Accepted]:
+    async def _replayed(
+        self, history: History, pause: Pause = trio.lowlevel.checkpoint
+    ) -> tuple[Plan, Accepted]:
         """The plan as a log says that it stood, and the first word of the log."""
         accepted = history.accepted
         if accepted is None:
@@ -310,10 +335,15 @@ class Loader:
             raise UnreadableLog(msg)
         prepared = await self._read(await encode_in_slices(accepted.document), accepted)
         plan = await self._supervisor.plan_of(prepared, accepted.mark)
-        for count, step in enumerate(history.steps, 1):
-            plan.replay(step)
-            if not count % _REPLAYED_AT_ONCE:
-                await trio.lowlevel.checkpoint()
+        pace = Pace(TURN // _REPLAYED_AT_ONCE, pause)
+        for step in history.steps:
+            work, unlearned = plan.work_left, len(plan.unlearned)
+            with interruptible(plan.build.id):
+                plan.replay(step)
+            await pace.turn(work - plan.work_left + (len(plan.unlearned) - unlearned) * INLINE_WORK)
+        for vertex in plan.unlearned:
+            await self._supervisor.render(plan, vertex)
+            plan.learn_request(vertex)
         return plan, accepted
 
     def _journey(self, plan: Plan, history: History, caught_up: trio.Event, after: Position) -> Journey:
@@ -340,21 +370,32 @@ class Loader:
                 index[component]: max(0.0, (history.held.get(component, now) - began) / 1_000)
                 for component, began in history.began.items()
             },
+            old={v: flight.key for v, flight in flights.items() if flight.key and not is_secret(flight.key)},
         )
 
-    async def look(self, build: str) -> tuple[Plan, History] | None:
-        """What the log of a build says, without taking it up; None where there is none.
+    async def look(self, build: str, pause: Pause) -> tuple[Plan, History]:
+        """What the log of a build says, without taking it up.
+
+        Args:
+            build: its id.
+            pause: awaited after each slice of the work.
 
         Raises:
             UnreadableLog: this version cannot understand it.
             BusError: JetStream could not be asked.
         """
-        subject = log_subject(build)
-        if await self._store.last(subject) is None:
-            return None
-        history = await self._store.history(subject)
-        plan, _ = await self._replayed(history)
+        history = await self._store.history(log_subject(build))
+        plan, _ = await self._replayed(history, pause)
         return plan, history
+
+    async def last_sequence(self, build: str) -> int | None:
+        """Where the log of a build ends by now; None where there is none.
+
+        Raises:
+            BusError: JetStream could not be asked.
+        """
+        last = await self._store.last(log_subject(build))
+        return None if last is None else last.sequence
 
     async def reopen(self, build: str, decide: Callable[[Plan], Sequence[Event]]) -> Walk | None:
         """Begin a new run of a build that is over.
@@ -381,10 +422,28 @@ class Loader:
                 raise Refused("unavailable", f"{build} is not over, and not held here: ask again soon")
             history = await self._store.history(log_subject(build))
             plan, accepted = await self._replayed(history)
-            await self._adopt_what_came_late(plan, history, accepted.key)
+            store, supervisor = self._store, self._supervisor
+            await adopt_what_came_late(
+                store.js,
+                store.replies,
+                plan,
+                history,
+                limits=supervisor.limits,
+                render=supervisor.render,
+            )
             adopted = plan.adopted()
-            events = [
-                *decide(plan),
+            try:
+                decided = decide(plan)
+            except Laborious:
+                vertex = plan.laborious
+                assert vertex is not None, "it is one of the build"
+                await self._supervisor.render(plan, vertex)
+                decided = decide(plan)
+            events: list[Event] = []
+            if not is_secret(history.key):
+                events = [Rekeyed(draw_key())]
+            events += [
+                *decided,
                 *(one for one in adopted if plan.phase(plan.graph.index[one.component]) is Phase.ERRORED),
             ]
             log = self._store.open(
@@ -395,10 +454,12 @@ class Loader:
                 at=(history.latest + 1) / 1_000,
             )
             await log.append(*events)
+            if isinstance(events[0], Rekeyed):
+                history.rekey(events[0].key)
             caught_up = trio.Event()
             caught_up.set()
             journey = self._journey(plan, history, caught_up, self._captured.seen)
-            return self._supervisor.go_on(held, plan, accepted, journey, history)
+            return await self._supervisor.go_on(held, plan, accepted, journey, history)
         finally:
             if held.walk is None:
                 self._store.close(build)
@@ -406,52 +467,21 @@ class Loader:
                 # What was to be written may be under way, and then nobody works on the build.
                 self._supervisor.on_orphan()
 
-    async def _adopt_what_came_late(self, plan: Plan, history: History, key: str) -> None:
-        """Successes that were captured since, of attempts given up: what was made need not be made twice."""
-        js, position = self._store.js, history.since_failures
-        if not plan.phases.within(Phase.ERRORED):
-            return
-        known = await js.get(REPLIES, position.sequence) if position.sequence else None
-        there = known is not None and known.time == position.time
-        with trio.move_on_after(_LATE) as late:
-            replies = read(js, REPLIES, start=position.sequence + 1 if there else 1)
-            async with aclosing(replies) as batches:
-                async for batch in batches:
-                    for reply in batch:
-                        self._adopt(plan, key, reply)
-                    await trio.lowlevel.checkpoint()
-        if late.cancelled_caught:
-            _log.warning("not all captured replies were looked at for late successes", build=plan.build.id)
 
-    def _adopt(self, plan: Plan, key: str, reply: Delivered) -> None:
-        suffix: str | None = None
-        try:
-            if reply.subject.startswith(REPLY):
-                prefix, _, rest = reply.subject.removeprefix(REPLY).partition("-")
-                if not key or prefix != key:
-                    return
-                vertex = int(rest.partition("-")[0], 16)
-            else:
-                head = read_head(reply.data)
-                if head is None or head[0] != plan.build.id or head[1] not in plan.graph.index:
-                    return
-                vertex, suffix = plan.graph.index[head[1]], reply.subject.rpartition(".")[2]
-            if vertex >= len(plan.phases) or plan.phase(vertex) is not Phase.ERRORED:
-                return
-            outcome = read_reply(reply.data, suffix, self._supervisor.limits)
-            request = plan.request(vertex)
-        except (InvalidJSON, TemplateError, ValueError):
-            return
-        if outcome is not None and (suffix is None or reply.subject.startswith(f"{request.subject}.")):
-            plan.adopt(request, outcome)
+def _counts(entry: Entry) -> tuple[int, int]:
+    """How many processes hung over a build, and how many died while they took it up."""
+    headings = entry.headings
+    return (0, 0) if isinstance(headings, UnreadableLog) else (headings.hangs, headings.loads)
 
 
-def _loads(entry: Entry) -> int:
-    return 0 if isinstance(entry.headings, UnreadableLog) else entry.headings.loads
+def _is_suspect(entry: Entry) -> bool:
+    """Whether processes died of a build, as far as can be told, and it is to be tried again all the same."""
+    hangs, loads = _counts(entry)
+    return hangs < MOST_HANGS and loads < MOST_LOADS and (hangs > 0 or loads >= SUSPECT_LOADS)
 
 
 async def forget_loads(js: JetStream, build: str) -> None:
-    """Write into the log of a build that processes died of that the next one may try again.
+    """Write into the log of a build that processes died of, or hung over, that the next one may try again.
 
     Raises:
         StoreError: there is no such build, or it is none of those: somebody may be writing to its log.
@@ -463,7 +493,7 @@ async def forget_loads(js: JetStream, build: str) -> None:
     if last is None or is_tombstone(last.headers):
         raise StoreError(f"there is no build {build!r} in the log")
     headings, record = read_headers(last.headers), decode_record(last.data)
-    if headings.loads < MOST_LOADS:
+    if headings.loads < MOST_LOADS and headings.hangs < MOST_HANGS:
         raise StoreError(f"{build} is not one that schedulers died of: it needs no release")
     record_id = f"release-{secrets.token_hex(8)}"
     data = compose(

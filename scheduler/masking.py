@@ -26,7 +26,7 @@ from scheduler.secretnames import MASK, has_secret_names, named_value
 from scheduler.secretparts import parts_of
 from scheduler.secretpatterns import mask_named
 from scheduler.secretplaces import HELD, NOT_SECRET, SECRET, entered, level_of, secret_values
-from scheduler.template.resolve import Raw
+from scheduler.template.places import Raw
 from scheduler.text import CUT, mask_url
 
 HIDDEN: Final = f"{MASK} (not shown: the build has more secrets than are looked for)"

@@ -17,8 +17,7 @@ from scheduler.rules import LimitRule
 from scheduler.scope import SeenByItself, Submitted, is_supplied
 from scheduler.secretnames import MASK
 from scheduler.secretplaces import is_secret_place
-from scheduler.template import Found, Template
-from scheduler.template.resolve import Work
+from scheduler.template import Found, Template, Work
 from scheduler.validation import Prepared
 
 UNKNOWN: Final = "?"

@@ -15,7 +15,7 @@ from scheduler.secretnames import (
     named_value,
 )
 from scheduler.secretparts import url_secrets
-from scheduler.template.resolve import Raw, named_fields
+from scheduler.template.places import Raw, named_fields
 
 _PATH = re.compile(r"[.\[\]]")
 NOT_SECRET, CREDENTIALS, HELD, SECRET = range(4)

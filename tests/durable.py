@@ -18,6 +18,7 @@ from scheduler.bus.subjects import matches
 from scheduler.codec import encode_token
 from scheduler.config import Settings
 from scheduler.events import Event
+from scheduler.executor import Executor
 from scheduler.jetstream.api import JetStream
 from scheduler.jetstream.objects import Objects
 from scheduler.jetstream.streams import LOG, OBJECTS, REPLIES, REPORTS, Layout, set_up
@@ -276,6 +277,8 @@ class Plant:
         """Of the processes to come."""
         self.requests: list[tuple[Message, JSON]] = []
         """What connectors were asked by all processes, in order."""
+        self.executor: Executor | None = None
+        """Of the processes to come; None: theirs."""
 
     def answer(self, name: str, reply: Reply | None = None) -> None:
         """Have a connector answer the last request for a component, whether or not anybody listens."""
@@ -300,7 +303,7 @@ class Plant:
             await self.broker.set_up()
         store = JetStreamStore(bus, instance=f"p{self.started}", wall_clock=self.wall_clock)
         cloud = Cloud(bus, script or self.script, self.requests)
-        service = Service(Settings(**{**self.settings, **settings}), bus, store)
+        service = Service(Settings(**{**self.settings, **settings}), bus, store, executor=self.executor)
         async with trio.open_nursery() as nursery:
             if connectors:
                 await cloud.open(nursery)

@@ -171,9 +171,21 @@ class FakeListener:
         for handler in self._on_connected:
             handler()
 
-    def listen(self, subject: str, handler: Handler) -> None:
+    def listen(self, subject: str, handler: Handler) -> Callable[[], None]:
         """As in the port."""
-        self._handlers.append((subject, handler))
+        interest = (subject, handler)
+        self._handlers.append(interest)
+
+        def end() -> None:
+            if interest in self._handlers:
+                self._handlers.remove(interest)
+
+        return end
+
+    @property
+    def subjects(self) -> list[str]:
+        """What is listened to."""
+        return [subject for subject, _ in self._handlers]
 
     def on_connected(self, handler: Callable[[], None]) -> None:
         """As in the port."""

@@ -37,6 +37,11 @@ def make(folder: Path, mode: int) -> None:
     folder.chmod(mode)
 
 
+def link(path: Path, target: Path) -> None:
+    target.write_text("precious")
+    path.symlink_to(target)
+
+
 def public(folder: Path) -> list[Path]:
     """Return what others than the owner may touch."""
     return [path for path in (folder, *folder.rglob("*")) if stat.S_IMODE(path.stat().st_mode) & 0o077]
@@ -173,6 +178,30 @@ async def test_a_directory_that_cannot_be_used(tmp_path: Path) -> None:
     with pytest.raises(BrokerError, match=r"cannot use .*/file/data"):
         async with open_broker(tmp_path / "file" / "data"):
             pass
+
+
+@pytest.mark.parametrize("name", ["lock", "nats-server.log"])
+async def test_no_link_is_followed(data_dir: Path, name: str) -> None:
+    """Whoever may write into the directory cannot have us write to a file elsewhere."""
+    make(data_dir, 0o700)
+    victim = data_dir.parent / "victim"
+    link(data_dir / name, victim)
+    with pytest.raises(BrokerError, match=rf"{name}' is a link, .*; remove it"):
+        async with open_broker(data_dir):
+            pass
+    assert read(victim) == "precious"
+
+
+async def test_a_directory_of_another_user_is_refused(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With who owns it, and nothing is written there."""
+    make(data_dir, 0o777)
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    with pytest.raises(BrokerError, match=r"it belongs to another user \(id \d+, and we are \d+\)"):
+        async with open_broker(data_dir):
+            pass
+    assert public(data_dir) == [data_dir]
 
 
 async def test_without_the_binary(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,9 +35,10 @@ from scheduler.events import Event, Finished, Sent, Settled, Started
 from scheduler.model import Resend
 from scheduler.plan import Plan
 from scheduler.records import Position
+from scheduler.replies import Tokens
 from scheduler.stores import Departure
 
-KEY = "0123456789abcdef"
+KEY = "0123456789abcdef0123456789abcdef"
 UNKNOWN = "outcome unknown"
 
 
@@ -105,7 +106,14 @@ class Run:
         self.plan = plan
         self.store = store
         self.walk = Walk(
-            plan, world.connectors, store, world.slots, key=KEY, journey=journey, resending=resending
+            plan,
+            world.connectors,
+            store,
+            world.slots,
+            key=KEY,
+            journey=journey,
+            resending=resending,
+            executor=world.executor,
         )
         store.on_failure("b1", self.walk.lose)
         self.ends = 0
@@ -122,6 +130,10 @@ class Run:
 
     def answer(self, name: str, reply: Reply | None = None) -> None:
         self.world.cloud.answer(name, reply)
+
+    def reply_of(self, name: str) -> str:
+        """The reply subject of the first attempt of a component."""
+        return f"{self.world.connectors.replies}aws.{Tokens(KEY).of(f'b1/{name}/1')}"
 
     @property
     def done(self) -> JSON:
@@ -252,7 +264,8 @@ async def test_reply_subjects_are_made_of_the_builds_key() -> None:
     """The next process, which has the key from the log, knows them again."""
     async with open_run(document("ab")) as run:
         replies = {message.reply for message, _ in run.world.cloud.requests}
-        assert replies == {f"scheduler.reply.{KEY}-0", f"scheduler.reply.{KEY}-1"}
+        assert replies == {run.reply_of("a"), run.reply_of("b")}
+        assert not any(KEY in reply for reply in replies)
 
 
 async def test_a_late_success_is_noted(autojump_clock: MockClock) -> None:
@@ -383,7 +396,7 @@ async def test_what_a_captured_reply_answers_is_not_sent_again() -> None:
     journey = travel(0.0, 0.0)
     async with open_run(CHAIN, start("a"), journey=journey) as run:
         reply = {**change("a"), "service": "b1", "_state": "completed", "vpc_id": "vpc-7"}
-        run.world.bus.deliver(f"scheduler.reply.{KEY}-0", json.dumps(reply).encode())
+        run.world.bus.deliver(run.reply_of("a"), json.dumps(reply).encode())
         await wait_all_tasks_blocked()
         assert run.store.told == []
         await arrive(journey)
@@ -526,16 +539,11 @@ async def test_what_was_answered_is_not_lost() -> None:
     """Nor is what waits in the queue for the next connection."""
     async with open_run(document("abc", [("a", "b")])) as run:
         run.world.bus.disconnect()
-        [call] = [call for call in run.world.connectors._by_token.values() if call.request.component == "c"]
-        run.world.bus.dispatch(_message(call.token))
+        run.world.bus.dispatch(Published(run.reply_of("c"), b'{"_state":"completed"}', "", None))
         run.world.bus.reconnect()
         run.walk.send_again()
         await wait_all_tasks_blocked()
         assert sorted(run.asked) == ["a", "a", "c"]
-
-
-def _message(token: str) -> Published:
-    return Published(f"scheduler.reply.{token}", b'{"_state":"completed"}', "", None)
 
 
 async def test_a_build_that_has_failed_sends_nothing_again_unless_it_is_to() -> None:

@@ -3,6 +3,7 @@
 # ruff: noqa: ARG001 - pytest-trio takes a clock from a test's own arguments only
 
 import json
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -14,12 +15,13 @@ from fakes import JSON, World, change, document, encode, open_world, prepare
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from scheduler.bus import Message
-from scheduler.call import FIRST_PAUSE, Call, Signal
+from scheduler.call import FIRST_PAUSE, Call, Inherited, Signal
 from scheduler.config import Settings
 from scheduler.connector import Connectors, Stray
 from scheduler.outcome import UNEXPLAINED, Outcome, failure
 from scheduler.plan import Plan, Request
 from scheduler.records import Position
+from scheduler.replies import interest, owner_of
 from scheduler.subjects import REPLY_SUBJECTS
 
 SUBJECT = "vpc.create.aws"
@@ -116,7 +118,7 @@ def reply(**fields: Any) -> JSON:
 async def test_replies_are_listened_to_by_verb(bench: Bench) -> None:
     """Nothing is subscribed to that would keep the server from saying that nobody listens."""
     ours = set(bench.bus.subjects) - {SUBJECT}
-    assert ours == {"scheduler.reply.*", *REPLY_SUBJECTS}
+    assert ours == {f"{bench.connectors.replies}*.*", *REPLY_SUBJECTS}
     verbs = {subject.split(".")[1] for subject in REPLY_SUBJECTS}
     assert verbs == {"create", "update", "delete", "get", "find"}
 
@@ -128,7 +130,7 @@ async def test_a_request_carries_the_component_the_attempt_and_a_reply_subject(b
     assert sent.subject == SUBJECT
     assert json.loads(sent.data) == reply(cidr="10.0.0.0/16")
     assert sent.headers == {"Nats-Msg-Id": "b1/a/1", "Scheduler-Component-Key": "b1/a"}
-    assert sent.reply.removeprefix("scheduler.reply.").isalnum()
+    assert re.fullmatch(r"scheduler\.reply\.[A-Za-z0-9_-]{8}\.aws\.[0-9a-f]{32}", sent.reply)
 
 
 @pytest.mark.parametrize(
@@ -228,7 +230,7 @@ async def test_what_comes_after_the_end_is_counted_and_dropped(bench: Bench) -> 
     await bench.say(bench.requests[0].reply, reply(_state="completed"))
     await bench.say(f"{SUBJECT}.done", reply())
     assert len(attempt.ended) == 1
-    assert bench.connectors.dropped == {"late or duplicate": 1, "for no running component": 1}
+    assert bench.connectors.dropped == {"to no request that waits": 1, "for no running component": 1}
 
 
 DEEP = b'{"service":"b1","_component_id":"a","x":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
@@ -336,8 +338,92 @@ async def test_a_message_of_the_system_is_never_a_reply(bench: Bench, subject: s
 async def test_replies_of_another_instance_are_none_of_our_business(bench: Bench) -> None:
     """A reply subject that another scheduler made up is passed over without a count."""
     await bench.send()
-    await bench.say("scheduler.reply.0123456789abcdef1", reply(_state="completed"))
+    call = bench.connectors._by_component["b1", "a"]
+    await bench.say(f"scheduler.reply.other123.aws.{call.token}", reply(_state="completed"))
     assert bench.connectors.dropped == {}
+    assert not call.answered
+
+
+async def test_what_another_provider_may_publish_on_is_no_reply_subject(bench: Bench) -> None:
+    """A token under another provider's name ends nothing, directly or captured; it is counted."""
+    attempt = await bench.send()
+    token = bench.requests[0].reply.rpartition(".")[2]
+    forged = f"{bench.connectors.replies}gcp.{token}"
+    await bench.say(forged, reply(_state="completed"))
+    capture(bench, forged, reply(_state="completed"), 1)
+    capture(bench, f"scheduler.reply.{token}", reply(_state="completed"), 2)
+    await wait_all_tasks_blocked()
+    assert attempt.ended == []
+    assert bench.connectors.dropped == {"to no request that waits": 1}
+
+
+async def test_what_was_seen_of_tokens_helps_nobody_to_the_next_one(bench: Bench) -> None:
+    """Neither the same, nor its neighbours, nor a cut or an old form of it."""
+    attempt = await bench.send(request("a"))
+    await bench.send(request("z"))
+    [mine, seen] = [one.reply for one in bench.requests]
+    base, _, token = seen.rpartition(".")
+    number = int(token, 16)
+    guesses = {f"{base}.{(number + delta) % 2**128:032x}" for delta in range(-500, 500)}
+    guesses |= {f"{base}.{token[:cut]}" for cut in range(1, 33)}
+    guesses |= {f"{base}.{token.upper()}", f"scheduler.reply.{token}", f"{base}.0", f"{base}.1", f"{base}.2"}
+    for guess in guesses - {mine, seen}:
+        await bench.say(guess, {"_state": "completed"})
+    assert attempt.ended == []
+
+
+async def test_a_reply_that_names_nothing_counts_and_is_counted(bench: Bench) -> None:
+    """Its subject tells whose it is; how many came so can be seen."""
+    attempts = [await bench.send(request(name)) for name in "abc"]
+    replies = [one.reply for one in bench.requests]
+    await bench.say(replies[0], {"_state": "completed"})
+    await bench.say(replies[1], {"_state": "completed", "_component_id": "b"})
+    await bench.say(replies[2], {"_state": "completed", "service": "", "_component_id": None})
+    assert [attempt.outcome.completed for attempt in attempts] == [True] * 3
+    assert bench.connectors.unnamed == 2
+    assert bench.connectors.dropped == {}
+
+
+async def test_of_a_captured_reply_to_a_subject_of_its_own_the_other_copy_is_no_duplicate(
+    bench: Bench,
+) -> None:
+    """It comes directly when the attempt is over already, and is not counted."""
+    attempt = await bench.send()
+    to = bench.requests[0].reply
+    capture(bench, to, reply(_state="completed"), 1)
+    await wait_all_tasks_blocked()
+    attempt.call.close()
+    await bench.say(to, reply(_state="completed"))
+    assert bench.connectors.dropped == {}
+    await bench.say(to, reply(_state="completed"))
+    assert bench.connectors.dropped == {"to no request that waits": 1}
+
+
+@pytest.mark.parametrize("captured", [False, True])
+@pytest.mark.parametrize("to", ["scheduler.reply.k-0", f"{{other}}aws.{'5' * 32}", f"{{own}}aws.{'5' * 32}"])
+async def test_what_an_earlier_process_sent_is_answered_under_each_of_its_names(
+    bench: Bench, to: str, captured: bool
+) -> None:
+    """An old reply subject, that of the process before, and our own; afterwards none is heard any more."""
+    bench.nursery.start_soon(bench.connectors.hearing.run)
+    heard = await bench.connectors.hear(["before"], old=True)
+    assert heard == ("scheduler.reply.*", interest(owner_of("before")))
+    call = bench.connectors.expect(request(), "5" * 32, Position(), Inherited("k-0", heard))
+    bench.connectors.hearing.release(heard)
+    attempt = await bench.watch(call)
+    assert set(heard) < set(bench.bus.subjects)
+    subject = to.format(own=bench.connectors.replies, other=f"scheduler.reply.{owner_of('before')}.")
+    if captured:
+        capture(bench, subject, reply(_state="completed"), 1)
+        await wait_all_tasks_blocked()
+    else:
+        await bench.say(subject, reply(_state="completed"))
+    assert attempt.outcome.completed
+    assert set(heard) < set(bench.bus.subjects)
+    call.close()
+    await wait_all_tasks_blocked()
+    assert set(heard).isdisjoint(bench.bus.subjects)
+    assert bench.connectors._by_old_token == {}
 
 
 async def test_a_reply_for_a_build_that_nobody_holds_is_a_stray(bench: Bench) -> None:
@@ -658,7 +744,7 @@ async def test_ended_in_the_very_moment_of_its_next_try_it_is_not_repeated(
 # ---- replies that a stream captured
 
 
-KEY = "0123456789abcdef-0"
+KEY = "0123456789abcdef0123456789abcdef"
 
 
 def place(sequence: int) -> Position:
@@ -713,6 +799,8 @@ async def test_of_a_reply_that_comes_both_ways_one_counts(bench: Bench, captured
         (f"{SUBJECT}.done", reply(_component_id="z")),
         (f"{SUBJECT}.done", {}),
         ("scheduler.reply.of-somebody-else", reply(_state="completed")),
+        ("scheduler.reply.some.body.else", reply(_state="completed")),
+        ("scheduler.reply.some.where.much.deeper", reply(_state="completed")),
         ("build.create.done", reply(_state="completed")),
     ],
 )
@@ -742,7 +830,7 @@ async def test_what_an_earlier_process_dealt_with_is_no_reply(bench: Bench) -> N
     capture(bench, f"{SUBJECT}.error", reply(_state="errored"), 5)
     await wait_all_tasks_blocked()
     assert attempt.ended == []
-    capture(bench, f"scheduler.reply.{KEY}", {"_state": "completed"}, 6)
+    capture(bench, f"scheduler.reply.elsewher.aws.{KEY}", {"_state": "completed"}, 6)
     await wait_all_tasks_blocked()
     assert attempt.outcome.completed
 
@@ -854,7 +942,7 @@ async def test_an_answer_that_is_there_already_is_not_left(bench: Bench) -> None
 async def test_what_is_expected_is_known_by_the_subject_that_it_was_sent_with(bench: Bench) -> None:
     """The next process makes the same reply subject of the build's key, and sends nothing for that."""
     attempt = await bench.watch(bench.connectors.expect(request(), KEY))
-    await bench.say(f"scheduler.reply.{KEY}", {"_state": "completed"})
+    await bench.say(f"{bench.connectors.replies}aws.{KEY}", {"_state": "completed"})
     assert attempt.outcome.completed
     assert bench.requests == []
 
@@ -877,7 +965,7 @@ async def test_a_request_with_a_token_is_answered_under_it(bench: Bench) -> None
     """What the reply subject ends with is the caller's to say."""
     bench.connectors.send(request(), KEY)
     await wait_all_tasks_blocked()
-    assert bench.requests[0].reply == f"scheduler.reply.{KEY}"
+    assert bench.requests[0].reply == f"{bench.connectors.replies}aws.{KEY}"
 
 
 async def test_each_departure_is_told(autojump_clock: MockClock) -> None:

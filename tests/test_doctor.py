@@ -19,7 +19,7 @@ from scheduler.diagnosis.output import show
 from scheduler.diagnosis.permissions import DOCTOR, SUBSCRIPTIONS, check_permissions, publishes
 from scheduler.diagnosis.versions import HOLES, check_version
 from scheduler.jetstream.api import JetStream
-from scheduler.jetstream.streams import LOG, REPORTS, Layout, set_up
+from scheduler.jetstream.streams import LOG, REPLIES, REPORTS, Layout, set_up
 from scheduler.limits import Limits
 
 MEBIBYTE = 1024 * 1024
@@ -301,6 +301,20 @@ async def test_a_stream_that_is_set_up_otherwise_is_told_with_its_cure(
     assert f"nats stream edit {LOG}" in words(diagnosis, "streams")
 
 
+async def test_before_an_upgrade_the_connectors_permissions_come_first(
+    fake_bus: FakeBus, jetstream: FakeJetStream
+) -> None:
+    """Replies are taken on more subjects than by an earlier version: nothing is changed, the cure is told."""
+    await set_up(JetStream(fake_bus), Layout())
+    config = jetstream.streams[REPLIES].config
+    config["subjects"] = [one for one in config["subjects"] if one != "scheduler.reply.*.*.*"]
+    before = list(config["subjects"])
+    diagnosis = await looked_at(fake_bus)
+    assert levels(diagnosis, "streams") == [Level.WARNING]
+    assert "let each connector publish on scheduler.reply.*.<provider>.*" in words(diagnosis, "streams")
+    assert jetstream.streams[REPLIES].config["subjects"] == before
+
+
 async def test_a_log_that_is_gone_is_a_failure(fake_bus: FakeBus, jetstream: FakeJetStream) -> None:
     """With what to do about it."""
     await set_up(JetStream(fake_bus), Layout())
@@ -468,7 +482,8 @@ async def test_the_whole_examination(fake_bus: FakeBus, jetstream: FakeJetStream
     diagnosis = await examine(known(fake_bus), Settings())
     checks = list(dict.fromkeys(finding.check for finding in diagnosis.findings))
     assert checks == [
-        "server", "messages", "permissions", "jetstream", "streams", "replicas", "commits", "disk", "clock",
+        "server", "messages", "pending", "permissions", "jetstream", "streams", "replicas", "commits", "disk",
+        "clock",
     ]  # fmt: skip
     assert diagnosis.healthy
     assert not jetstream.streams
@@ -503,6 +518,24 @@ async def test_max_payload_is_told_in_components(most: int, store: Any, level: L
     diagnosis = await examine(known(bus), Settings(store=store))
     assert levels(diagnosis, "messages") == [level]
     assert text in words(diagnosis, "messages")
+
+
+@pytest.mark.parametrize(
+    ("most", "budget", "level", "text"),
+    [
+        (8 * MEBIBYTE, 32 * MEBIBYTE, Level.OK, "requests of up to 32 MiB"),
+        (MEBIBYTE, 2 * MEBIBYTE, Level.OK, "requests of up to 3 MiB"),
+        (MEBIBYTE, 100 * MEBIBYTE, Level.WARNING, "set max_pending to 210MB"),
+    ],
+)
+async def test_what_a_connectors_connection_must_take(
+    most: int, budget: int, level: Level, text: str
+) -> None:
+    """By the setting, against what a server keeps that was told nothing."""
+    settings = Settings(store="memory", max_bytes_in_flight=budget)
+    diagnosis = await examine(known(FakeBus(max_payload=most)), settings)
+    assert levels(diagnosis, "pending") == [level]
+    assert text in words(diagnosis, "pending")
 
 
 async def test_a_component_has_to_fit_in_a_message() -> None:

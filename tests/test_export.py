@@ -21,7 +21,7 @@ from scheduler.bus.nats import open_bus
 from scheduler.bus.options import BusOptions
 from scheduler.commands.export import read_out, read_secrets
 from scheduler.errors import StreamNotFound
-from scheduler.events import Finished
+from scheduler.events import Accepted, Finished, Rekeyed
 from scheduler.jetstream.api import JetStream, format_time
 from scheduler.jetstream.objects import Objects
 from scheduler.jetstream.streams import Layout, log_subject, set_up
@@ -91,6 +91,21 @@ async def test_every_digit_stays(js: JetStream) -> None:
     await keep(js, LOG[0])
     (line,), _ = await texts(js)
     assert line.endswith(b',"record":%b}' % SHOWN[0])
+
+
+async def test_what_reply_subjects_are_made_with_is_masked(js: JetStream) -> None:
+    """In each event that has it, where it is in an object too; a component's field of that name is not."""
+    key = "3c5e9a7f1b2d4c6e8f0a1b3c5d7e9f02"
+    accepted = Accepted({"id": BUILD}, key=key)
+    await Objects(js).put(OBJECT, encode_event(accepted))
+    await keep(js, written(record(1, Elsewhere(OBJECT))), written(record(2, Rekeyed(key))))
+    await keep(js, written(record(3, settled("a", key="shown"))))
+    lines, _ = await texts(js)
+    assert not any(key.encode() in line for line in lines)
+    first, second, third = [json.loads(line)["record"]["events"][0] for line in lines]
+    assert first == {**json.loads(encode_event(accepted)), "key": "***"}
+    assert second == {"event": "rekeyed", "key": "***"}
+    assert third["body"]["key"] == "shown"
 
 
 async def test_a_large_event_is_put_in_its_place(js: JetStream) -> None:

@@ -25,6 +25,8 @@ OPERATED = "log-v1-operated.jsonl"
 """A build that was tried again, operated, and gone on with in a second run."""
 TIMED = "log-v1-timed.jsonl"
 """A build whose events say when they happened, each before it was written down."""
+REKEYED = "log-v1-rekeyed.jsonl"
+"""A build of an earlier version whose key stood in reply subjects: it was given another one."""
 OF_OPERATIONS = {
     "Retrying",
     "Cancelled",
@@ -68,9 +70,11 @@ def replay(history: History) -> Plan:
 def test_it_has_everything_in_it() -> None:
     """There is an event of every kind in the logs: in each, of those that its version had."""
     events = [event for line in lines() for event in decode_record(line).events]
-    assert {type(event).__name__ for event in events} == EVERY_EVENT - OF_OPERATIONS
+    assert {type(event).__name__ for event in events} == EVERY_EVENT - OF_OPERATIONS - {"Rekeyed"}
     later = {type(event).__name__ for one in operated() for event in one.events}
     assert later >= OF_OPERATIONS
+    rekeyed = {type(event).__name__ for one in map(decode_record, lines(REKEYED)) for event in one.events}
+    assert "Rekeyed" in rekeyed
     assert [one.objects for one in map(decode_record, lines()) if one.objects] == [
         ("scheduler.log.prod=2Feu-1=3A42/1-4-0",)
     ]
@@ -78,7 +82,7 @@ def test_it_has_everything_in_it() -> None:
 
 def test_each_event_is_written_as_it_was() -> None:
     """What is read of it and written again is the same, to the byte."""
-    for line in [*lines(), *lines(OPERATED), *lines(TIMED)]:
+    for line in [*lines(), *lines(OPERATED), *lines(TIMED), *lines(REKEYED)]:
         assert written(decode_record(line)) == line
     large = (GOLDEN / "log-v1-elsewhere.json").read_bytes()
     assert encode_event(decode_event(large)) == large
@@ -281,3 +285,24 @@ def test_an_operated_build_goes_on_after_its_first_run() -> None:
     assert list(map(kept, events)) == list(operated()[24].events)
     request = plan.begin(plan.graph.index["network::a"])
     assert getattr(request, "attempt", "") == "prod:77/network::a/3"
+
+
+def test_whose_replies_an_upgraded_build_waits_for() -> None:
+    """What the old version sent may be answered on the old subject; what came later has the new key alone."""
+    upgraded = list(map(decode_record, lines(REKEYED)))
+    assert fold(upgraded[:4]).senders == ("scheduler-5e6f7a8b", "scheduler-1a2b3c4d")
+    assert fold(upgraded[:5]).loads == 1
+    history = fold(upgraded)
+    assert history.key == "3c5e9a7f1b2d4c6e8f0a1b3c5d7e9f02"
+    assert {name: flight.key for name, flight in history.in_flight.items()} == {
+        "vpc::b": "8d1f0a3bc2e94576",
+        "vpc::c": "3c5e9a7f1b2d4c6e8f0a1b3c5d7e9f02",
+    }
+    assert [getattr(step, "component", "") for step in history.steps[: history.old_steps]] == [
+        "",
+        "vpc::a",
+        "vpc::b",
+        "vpc::a",
+    ]
+    del history.in_flight["vpc::b"]
+    assert history.senders == ("scheduler-5e6f7a8b",)

@@ -12,7 +12,14 @@ from conftest import ServerFactory
 from scheduler.bus import Message
 from scheduler.bus.nats import open_bus
 from scheduler.bus.options import BusOptions
-from scheduler.errors import JetStreamError, JetStreamUnavailable, LogMissing, NoResponders, StoreError
+from scheduler.errors import (
+    JetStreamError,
+    JetStreamUnavailable,
+    LogMissing,
+    NoResponders,
+    NotPermitted,
+    StoreError,
+)
 from scheduler.jetstream.api import JetStream
 from scheduler.jetstream.streams import (
     LOG,
@@ -78,7 +85,7 @@ async def test_the_streams_are_made_as_they_should_be(js: JetStream) -> None:
     assert have[REPORTS]["subjects"] == ["scheduler.report.*.*"]
     assert have[OBJECTS]["allow_rollup_hdrs"] is True
     replies = have[REPLIES]
-    assert len(replies["subjects"]) == 11
+    assert len(replies["subjects"]) == 12
     assert {"*.create.*.done", "*.find.*.error", "scheduler.reply.*"} < set(replies["subjects"])
     assert (replies["no_ack"], replies["persist_mode"], replies["discard"]) == (True, "async", "old")
     assert (replies["max_age"], replies["max_bytes"]) == (72 * 3600 * 10**9, 10_000_000)
@@ -207,7 +214,7 @@ async def test_an_overlap_is_named_with_its_cure(js: JetStream) -> None:
     layout = Layout(capture=("vpc", "network"))
     assert await set_up(js, layout) == []
     assert await set_up(js, layout) == []
-    assert len((await js.info(REPLIES)).config["subjects"]) == 21
+    assert len((await js.info(REPLIES)).config["subjects"]) == 22
     js.bus.publish("network.create.aws.done", b"1")
     js.bus.publish("name.create.aws.done", b"1")
     await js.publish("z", b"1")
@@ -345,17 +352,71 @@ async def test_a_deviation_of_replies_that_cannot_be_changed(js: JetStream) -> N
 
 
 @integration
-async def test_a_stream_that_lacks_a_subject_cannot_be_used(js: JetStream) -> None:
-    """The cure names all that it should take: those that it lacks would be lost."""
+async def test_a_stream_that_lacks_subjects_is_given_them(js: JetStream) -> None:
+    """As an earlier version made it: what it holds stays, and what somebody has added that is no obstacle."""
+    config = wanted(REPLIES)
+    subjects = [*(one for one in config["subjects"] if one != "scheduler.reply.*.*.*"), "theirs.done"]
+    await js.call(f"STREAM.CREATE.{REPLIES}", config | {"subjects": subjects})
+    js.bus.publish("scheduler.reply.k-0", b"old")
+    await hold(js, REPLIES, 1)
+    [line] = await set_up(js, Layout())
+    assert line.startswith("stream SCHEDULER_REPLIES takes theirs.done too; ")
+    js.bus.publish("scheduler.reply.own.aws.t", b"new")
+    await hold(js, REPLIES, 2)
+    info = await js.info(REPLIES)
+    assert set(info.config["subjects"]) == {*wanted(REPLIES)["subjects"], "theirs.done"}
+    assert info.config["persist_mode"] == "async"
+
+
+@integration
+async def test_more_types_are_captured_where_they_are_asked_for(js: JetStream) -> None:
+    """A setting that is changed between two starts is carried out; what is in the way of it goes."""
     await set_up(js, Layout(capture=("vpc",)))
+    for layout in (Layout(capture=("vpc", "net")), Layout(), Layout(capture=("net",))):
+        await set_up(js, layout)
+        have = set((await js.info(REPLIES)).config["subjects"])
+        assert have == set(wanted(REPLIES, layout)["subjects"])
+
+
+async def hold(js: JetStream, stream: str, count: int) -> None:
+    """Wait until a stream holds so many messages."""
+    with trio.fail_after(5):
+        while (await js.info(stream)).messages != count:  # noqa: ASYNC110 - nothing tells of it
+            await trio.sleep(0.01)
+
+
+@integration
+async def test_where_subjects_may_not_be_changed_the_cure_is_told(js: JetStream) -> None:
+    """Which permission it takes, and how somebody else can do it: what is not taken would be lost."""
+    await set_up(js, Layout(capture=("vpc",)))
+    call = js.call
+
+    async def forbidden(endpoint: str, body: Any = None) -> dict[str, Any]:
+        if endpoint.startswith("STREAM.UPDATE."):
+            raise NotPermitted("publish on", f"$JS.API.{endpoint}")
+        return await call(endpoint, body)
+
+    js.call = forbidden  # type: ignore[method-assign]
     with pytest.raises(StoreError) as refused:
         await set_up(js, Layout(capture=("vpc", "net")))
     text = str(refused.value)
     assert text.startswith("stream SCHEDULER_REPLIES does not take net.create.*.done, net.create.*.error, ")
+    assert "the broker refused to publish on $JS.API.STREAM.UPDATE.SCHEDULER_REPLIES; allow that, or" in text
     _, _, flag = text.partition("nats stream edit SCHEDULER_REPLIES '--subjects=")
     assert set(flag.rstrip("'").split(",")) == set(
         wanted(REPLIES, Layout(capture=("vpc", "net")))["subjects"]
     )
+
+
+@integration
+async def test_an_overlap_that_new_subjects_make_is_named(js: JetStream) -> None:
+    """Somebody else's stream may have come in the way since."""
+    await set_up(js, Layout(capture=("vpc",)))
+    await js.call("STREAM.CREATE.THEIRS", {"name": "THEIRS", "subjects": ["net.>"]})
+    with pytest.raises(
+        StoreError, match=r"cannot be changed: its subject net\..* overlaps with stream THEIRS"
+    ):
+        await set_up(js, Layout(capture=("vpc", "net")))
 
 
 @integration

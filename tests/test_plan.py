@@ -407,6 +407,25 @@ def test_who_a_component_is_is_not_the_connectors_to_say() -> None:
     assert settled.body == {**change("a", "update"), "service": "b-1", "_state": "completed"}
 
 
+@pytest.mark.parametrize(("suffix", "state"), [("done", "completed"), ("error", "errored")])
+def test_keys_of_a_reply_that_are_ours_but_for_their_case_are_ignored(suffix: str, state: str) -> None:
+    """They say nothing, and are not kept: a report can be submitted again. Deeper down they are data."""
+    run = Run(build(change("a", "update")))
+    run.send("a")
+    policy = {"Principal": {"Service": "ec2"}, "Service": 1}
+    body = run.reply("a", suffix, error="no", _State="running", SERVICE="z", _Component_ID="z", x=policy).body
+    assert {"_State", "SERVICE", "_Component_ID"}.isdisjoint(body)
+    assert (body["_state"], body["service"], body["_component_id"], body["x"]) == (state, "b-1", "a", policy)
+
+
+def test_keys_of_what_a_find_returned_that_are_ours_but_for_their_case_are_ignored() -> None:
+    """Of each component that exists from then on."""
+    run = Run(build(change("f", "find")))
+    run.send("f")
+    run.reply("f", components=[change("x", _State="running", Service="z", tags={"Service": 1})])
+    assert run.existing() == {"x": change("x", service="b-1", tags={"Service": 1})}
+
+
 def test_rendered_tokens_are_kept_with_the_reply() -> None:
     """A type and provider that came from references are kept as they were sent."""
     run = Run(build(change("a", _provider="{{ build.options.p }}"), options={"p": "aws"}))

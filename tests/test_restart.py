@@ -25,7 +25,9 @@ from scheduler.events import (
     Event,
     Finished,
     Loading,
+    Rekeyed,
     Released,
+    Reported,
     Resumed,
     Sent,
     Settled,
@@ -39,6 +41,7 @@ from scheduler.loading import MOST_LOADS, forget_loads
 from scheduler.model import Resend
 from scheduler.plan import Plan
 from scheduler.records import Elsewhere, Position
+from scheduler.replies import interest, is_secret, old_token, parse
 from scheduler.stores.jetstream import JetStreamStore
 from scheduler.template import OnUnresolved, Templates
 
@@ -249,7 +252,7 @@ async def test_a_second_restart_goes_on_as_well(autojump_clock: MockClock) -> No
 async def test_what_may_not_have_left_is_sent_again_under_the_same_attempt(
     autojump_clock: MockClock,
 ) -> None:
-    """A start without a word that it left goes out at once, with the same attempt id and reply subject."""
+    """A start without a word that it left goes out at once, with the same attempt id and reply token."""
     plant = Plant()
     await abandon_at_once(plant)
     async with plant.run(ignore) as process:
@@ -258,7 +261,12 @@ async def test_what_may_not_have_left_is_sent_again_under_the_same_attempt(
     [first, second] = [message for message, _ in plant.requests]
     assert unmarked((again.headers or {})["Nats-Msg-Id"]) == "b1/a/1"
     assert first.headers == second.headers == again.headers
-    assert (first.subject, first.data, first.reply) == (second.subject, second.data, second.reply)
+    assert (first.subject, first.data) == (second.subject, second.data)
+    mine, theirs = parse(first.reply), parse(second.reply)
+    assert mine is not None
+    assert theirs is not None
+    assert mine[1:] == theirs[1:]
+    assert mine.owner != theirs.owner
 
 
 async def test_what_was_answered_is_not_sent_again(autojump_clock: MockClock) -> None:
@@ -613,9 +621,9 @@ async def test_a_halted_build_sends_nothing_again_after_a_reconnect(autojump_clo
 
 def close_connectors(process: Process) -> None:
     """From now on nobody takes requests."""
-    for interest in list(process.bus.interests.values()):
-        if interest.subject == "*.create.*":
-            process.bus.end(interest)
+    for one in list(process.bus.interests.values()):
+        if one.subject == "*.create.*":
+            process.bus.end(one)
 
 
 @pytest.mark.parametrize("resend", ["unsent", "always"])
@@ -823,10 +831,10 @@ async def test_a_bug_in_the_first_step_is_quarantined(
     write(poisoned, accept(document("a")))
     original = Walk.prepare
 
-    def broken(walk: Walk) -> None:
+    async def broken(walk: Walk) -> None:
         if walk.id == "b1":
             raise IllegalTransition("no way")
-        original(walk)
+        await original(walk)
 
     monkeypatch.setattr(Walk, "prepare", broken)
     await check_quarantined(poisoned, "IllegalTransition: no way")
@@ -841,7 +849,7 @@ async def test_a_quarantined_build_can_be_gone_on_with_later(
     plant.answer("a")
     with monkeypatch.context() as patch:
 
-        def broken(_: Walk) -> None:
+        async def broken(_: Walk) -> None:
             raise IllegalTransition("no way")
 
         patch.setattr(Walk, "prepare", broken)
@@ -864,7 +872,7 @@ async def test_a_reply_to_a_quarantined_build_is_kept(
     await abandon(plant)
     with monkeypatch.context() as patch:
 
-        def broken(_: Walk) -> None:
+        async def broken(_: Walk) -> None:
             raise IllegalTransition("no way")
 
         patch.setattr(Walk, "prepare", broken)
@@ -889,10 +897,10 @@ async def die_while_loading(plant: Plant, monkeypatch: pytest.MonkeyPatch, times
     """Processes that end between their mark in b1's log and their first commit in it."""
     original = Walk.prepare
 
-    def fatal(walk: Walk) -> None:
+    async def fatal(walk: Walk) -> None:
         if walk.id == "b1":
             raise Death
-        original(walk)
+        await original(walk)
 
     for _ in range(times):
         with monkeypatch.context() as patch:
@@ -1406,3 +1414,140 @@ async def test_a_finished_log_of_a_failed_build_is_reported_as_failed(autojump_c
         subject, report = process.report
         assert (subject, report["error"]) == ("build.create.error", "a: quota")
         assert states(report) == {"a": "errored", "b": "waiting"}
+
+
+# ---- reply subjects of earlier processes
+
+OLD_KEY = "0123456789abcdef"
+
+
+def old_reply(vertex: int) -> str:
+    """The reply subject of a first attempt, as an earlier version made it."""
+    return f"scheduler.reply.{old_token(OLD_KEY, vertex, 0)}"
+
+
+async def upgraded(plant: Plant, value: JSON, *names: str) -> None:
+    """An earlier version accepted a build, and these components have left."""
+    await plant.broker.set_up()
+    write(plant, accept(value, mark="00ff"))
+    write(plant, *(Started(name, f"b1/{name}/1/00ff", b"") for name in names))
+    write(plant, *(Sent(name, f"b1/{name}/1/00ff") for name in names))
+
+
+@pytest.mark.parametrize("captured", [False, True])
+async def test_a_request_of_an_earlier_version_is_answered_on_its_old_subject(
+    autojump_clock: MockClock, captured: bool
+) -> None:
+    """Directly or captured; what is sent from now on has the new form, and a key that nobody has seen."""
+    plant = Plant()
+    await upgraded(plant, document("ab", [("a", "b")]), "a")
+    answer = encode({**change("a"), "service": "b1", "_state": "completed"})
+    if captured:
+        plant.broker.publish(old_reply(0), answer)
+    async with plant.run() as process:
+        await trio.sleep(2)
+        if not captured:
+            assert process.requests == []
+            plant.broker.publish(old_reply(0), answer)
+        assert states(await ended(process)) == {"a": "completed", "b": "completed"}
+        [request] = wire(process)
+        assert parse(request.reply) is not None
+        assert OLD_KEY not in request.reply
+        assert "scheduler.reply.*" not in process.bus.subjects
+    [rekeyed] = [
+        one for record in plant.broker.records() for one in record.events if isinstance(one, Rekeyed)
+    ]
+    assert is_secret(rekeyed.key)
+    assert rekeyed.key not in request.reply
+
+
+async def test_an_old_subject_is_none_of_what_was_started_later(autojump_clock: MockClock) -> None:
+    """Who has seen the old key can make the old subject of any component: it ends nothing."""
+    plant = Plant(ignore)
+    await upgraded(plant, document("abc", [("a", "b")]), "a", "c")
+    async with plant.run() as process:
+        await trio.sleep(2)
+        plant.broker.publish(old_reply(0), encode({"_state": "completed"}))
+        await trio.sleep(2)
+        assert process.requests == ["b"]
+        # It is still heard, because of c.
+        assert "scheduler.reply.*" in process.bus.subjects
+        plant.broker.publish(old_reply(1), encode({"_state": "completed"}))
+        await trio.sleep(2)
+        assert process.reports == []
+        assert "settled b" not in flat(plant.broker.told())
+
+
+async def test_whoever_takes_over_hears_all_that_may_have_sent(autojump_clock: MockClock) -> None:
+    """One sent, the next one took over and ended: the third hears the first, also where nothing captures."""
+    plant = Plant(ignore)
+    await abandon(plant, document("ab"))
+    [first, other] = [message.reply for message, _ in plant.requests]
+    async with plant.run():
+        await trio.sleep(3)
+    plant.broker.jetstream.leaderless.add("SCHEDULER_REPLIES")
+    async with plant.run() as process:
+        await trio.sleep(3)
+        address = parse(first)
+        assert address is not None
+        theirs = interest(address.owner)
+        assert theirs in process.bus.subjects
+        plant.broker.publish(first, encode({"_state": "completed"}))
+        await trio.sleep(1)
+        assert "settled a" in flat(plant.broker.told())
+        assert theirs in process.bus.subjects
+        plant.broker.publish(other, encode({"_state": "completed"}))
+        assert states(await ended(process)) == {"a": "completed", "b": "completed"}
+        assert theirs not in process.bus.subjects
+
+
+async def test_a_build_whose_key_is_replaced_is_still_one_that_processes_may_die_of(
+    autojump_clock: MockClock,
+) -> None:
+    """The record with the key counts the loading as the one before it does."""
+    plant = Plant(ignore)
+    await upgraded(plant, document("a"), "a")
+    async with plant.run():
+        await trio.sleep(0.05)
+    loads = [one["Scheduler-Loads"] for one in plant.broker.headers()]
+    told = plant.broker.told()
+    assert told[3:5] == [["loading"], ["rekeyed"]]
+    assert loads[3:5] == ["1", "1"]
+
+
+async def test_a_run_that_retry_begins_of_an_old_build_has_a_new_key(autojump_clock: MockClock) -> None:
+    """And what was answered late, on the old subject, is found."""
+    plant = Plant()
+    await upgraded(plant, document("ab"), "a", "b")
+    failed = [outcome(name, "errored", error="timed out") for name in "ab"]
+    write(plant, *failed, Finished("a: timed out"), status="finished")
+    write(plant, Reported(1), status="reported")
+    plant.broker.publish(old_reply(0), encode({"_state": "completed", "vpc_id": "vpc-7"}))
+    async with plant.run() as process:
+        process.bus.deliver("scheduler.build.retry", encode({"id": "b1"}), reply=process.bus.new_inbox())
+        await until(lambda: process.reports)
+        report = process.report[1]
+        sent_now = wire(process)
+    assert "rekeyed" in flat(plant.broker.told())
+    assert all(OLD_KEY not in one.reply for one in sent_now)
+    first = next(one for one in report["changes"] if one["_component_id"] == "a")
+    assert "vpc-7" in json.dumps(first)
+
+
+async def test_a_late_success_is_found_by_the_token_of_any_attempt(autojump_clock: MockClock) -> None:
+    """Captured after the build was over, under the provider that was asked, and under no other."""
+    plant = Plant(ignore)
+    value = document([change("a", _timeout=10), change("b", _timeout=10)])
+    async with plant.run() as process:
+        await process.submit(value)
+        await until(lambda: process.reports)
+        replies = {component["_component_id"]: message.reply for message, component in plant.requests}
+    plant.broker.publish(replies["a"], encode({"_state": "completed", "vpc_id": "vpc-7"}))
+    plant.broker.publish(
+        replies["b"].replace(".aws.", ".gcp."), encode({"_state": "completed", "vpc_id": "x"})
+    )
+    plant.requests.clear()
+    async with plant.run() as process:
+        process.bus.deliver("scheduler.build.retry", encode({"id": "b1"}), reply=process.bus.new_inbox())
+        await trio.sleep(5)
+        assert process.requests == ["b"]

@@ -6,7 +6,7 @@ from typing import Protocol, TypeAlias
 import trio
 from attrs import field, frozen
 
-from scheduler.call import Call
+from scheduler.call import Call, Inherited
 from scheduler.graph import Vertex
 from scheduler.model import Resend
 from scheduler.plan import Request
@@ -55,7 +55,13 @@ class Sender(Protocol):
     ) -> Call:
         """Publish a request and register the wait for its reply; synchronous."""
 
-    def expect(self, request: Request, token: str = "", after: Position | None = None) -> Call:
+    def expect(
+        self,
+        request: Request,
+        token: str = "",
+        after: Position | None = None,
+        inherited: Inherited | None = None,
+    ) -> Call:
         """Register the wait for the reply to a request that was sent before."""
 
     def leave(self, build: str) -> None:
@@ -89,3 +95,7 @@ class Journey:
     begun: Mapping[Vertex, float] = field(factory=dict)
     """For each change that was tried, how many seconds ago that was the first time, without those that do not
     count for ``total_timeout``."""
+    old: Mapping[Vertex, str] = field(factory=dict, repr=False)
+    """For changes in flight that a version before reply subjects had an owner began, the build's key then."""
+    heard: tuple[str, ...] = ()
+    """What the replies to earlier processes come in on."""

@@ -10,8 +10,9 @@ opened.
 """
 
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 
 import attrs
 import structlog
@@ -47,11 +48,12 @@ class NatsListener(NatsBus):
         first.on_connected(self._on_first_connected)
         self._look_at_cluster()
 
-    def listen(self, subject: str, handler: Handler) -> None:
+    def listen(self, subject: str, handler: Handler) -> Callable[[], None]:
         """As in the port."""
         interest = self._begin(subject, "", handler)
         if self.connected:
             self.outbox.command(interest.line)
+        return partial(self.end, interest)
 
     def missed(self, *, captured: bool) -> bool:
         """As in the port."""

@@ -44,6 +44,8 @@ _MOST_EVENT_BYTES = 1 << 30
 _MOST_POINTER_BYTES = 4_096
 _POINTER = b'"elsewhere"'
 _KEY = b'"key"'
+_KEYED = frozenset({"accepted", "rekeyed"})
+"""The events that say what a build's reply subjects are made with."""
 _AS_STORED = evolve(DEFAULT_LIMITS, max_depth=4 * DEFAULT_LIMITS.max_depth)
 """A component stands in an event there, and that in a record."""
 _NAMES = ("event", "component", "attempt")
@@ -134,7 +136,7 @@ async def read_out(
     """Give the records of a build's log to ``put``, each as a line of JSON with its sequence and time.
 
     Events that are in objects are put in their places. What is no record, as far as JSON goes, is shown as
-    ``data``, in base64. The key of the build's reply subjects is never shown.
+    ``data``, in base64. The key of the build's reply subjects is masked, whoever asks.
 
     Args:
         js: where the log is.
@@ -195,19 +197,30 @@ async def _whole(record: dict[str, Raw], objects: Objects, missing: list[str]) -
         return record
     whole = split_list(events)
     for index, event in enumerate(whole):
-        if (keyless := _without_key(event)) is not None:
-            whole[index] = keyless
-            continue
         name = _object_of(event)
         if name is None:
+            whole[index] = _without_key(event)
             continue
         data = await objects.get(name, most=_MOST_EVENT_BYTES)
         if data is None:
             missing.append(name)
         else:
             split_object(data)
-            whole[index] = _without_key(Raw(data)) or Raw(data)
+            whole[index] = _without_key(Raw(data))
     return {**record, "events": whole}
+
+
+def _without_key(event: Raw) -> Raw:
+    """An event without what the build's reply subjects are made with: who has it can answer for anybody."""
+    if _KEY not in bytes(event):
+        return event
+    try:
+        members = split_object(bytes(event))
+        if decode(members["event"]) not in _KEYED:
+            return event
+    except (InvalidJSON, KeyError):
+        return event
+    return Raw(encode({**members, "key": MASK}))
 
 
 def _object_of(event: Raw) -> str | None:
@@ -222,16 +235,3 @@ def _object_of(event: Raw) -> str | None:
     except (InvalidJSON, KeyError):
         return None
     return name if isinstance(name, str) else None
-
-
-def _without_key(event: Raw) -> Raw | None:
-    """The acceptance of a build without the key of its reply subjects; None where it is none, or has none."""
-    if _KEY not in bytes(event):
-        return None
-    try:
-        members = split_object(bytes(event))
-        if "key" not in members or decode(members["event"]) != "accepted":
-            return None
-    except (InvalidJSON, KeyError):
-        return None
-    return Raw(encode({**members, "key": MASK}))

@@ -16,6 +16,7 @@ from scheduler.events import (
     Limited,
     Loading,
     Paused,
+    Rekeyed,
     Released,
     Reported,
     Resumed,
@@ -111,6 +112,10 @@ class _Released(_Wire, tag="released"):
     pass
 
 
+class _Rekeyed(_Wire, tag="rekeyed"):
+    key: str
+
+
 class _Retrying(_Wire, tag="retrying"):
     component: str
     attempt: str
@@ -167,6 +172,7 @@ _AnyWire: TypeAlias = (
     | _Reported
     | _Loading
     | _Released
+    | _Rekeyed
     | _Retrying
     | _Cancelled
     | _Paused
@@ -197,6 +203,7 @@ _TO_WIRE: dict[type[Event | Elsewhere], Callable[[Any], _Wire]] = {
     Reported: lambda event: _Reported(event.run),
     Loading: lambda _: _Loading(),
     Released: lambda _: _Released(),
+    Rekeyed: lambda event: _Rekeyed(event.key),
     Retrying: lambda event: _Retrying(
         event.component, event.attempt, event.error, event.pause, event.sent, event.time
     ),
@@ -228,6 +235,7 @@ _FROM_WIRE: dict[type[_Wire], Callable[[Any], Event | Elsewhere]] = {
     _Reported: lambda wire: Reported(wire.run),
     _Loading: lambda _: Loading(),
     _Released: lambda _: Released(),
+    _Rekeyed: lambda wire: Rekeyed(wire.key),
     _Retrying: lambda wire: Retrying(
         wire.component, wire.attempt, wire.error, wire.pause, sent=wire.sent, time=wire.time
     ),

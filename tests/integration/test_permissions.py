@@ -15,6 +15,7 @@ from integration.builds import build, chain, component, failing, held
 from integration.harness import Client, Connectors, Feed, Scheduler, Submitter, states
 from scheduler.commands.permissions import read_permissions
 from scheduler.diagnosis.permissions import SUBSCRIPTIONS, publishes
+from scheduler.senders import sender_of
 
 pytestmark = pytest.mark.integration
 
@@ -37,7 +38,7 @@ class Guarded:
     """A broker with the shipped configuration."""
 
     def __init__(self, stack: ExitStack, folder: Path) -> None:
-        variables = {f"{user.upper()}_PASSWORD": password for user, password in PASSWORDS.items()}
+        variables = {f"NATS_{user.upper()}_PASSWORD": password for user, password in PASSWORDS.items()}
         patch = stack.enter_context(pytest.MonkeyPatch.context())
         for name, value in {**variables, "NATS_STORE_DIR": str(folder / "store")}.items():
             patch.setenv(name, value)
@@ -264,6 +265,8 @@ PUBLISHES = {
         "build.create.done",  # forges a report
         "vpc.create.aws",  # sends a request
         "vpc.create.azure.done",  # answers for another provider
+        "scheduler.reply.own.azure.token",
+        "scheduler.reply.x",
         "scheduler.event.b",
         "scheduler.log.finished",
         "scheduler.report.finished.1",
@@ -376,6 +379,79 @@ def test_answers_cannot_be_sent_into_the_log(shared: Guarded) -> None:
     submitter.ping("scheduler")
     submitter.request("build.create", b"{}")
     assert scheduler.request("$JS.API.STREAM.MSG.GET.SCHEDULER_LOG", last)["message"] == before
+
+
+def test_the_server_says_who_sends_a_build_from_another_account(shared: Guarded) -> None:
+    """Whatever the client writes in its place: users have their turns by that."""
+    heard = shared.client("scheduler").listen("build.create")
+    mine = json.dumps({"acc": "SCHEDULER", "user": "somebody"})
+    for user in ("submitter", "operator"):
+        inbox = f"_INBOX.{user}.1"
+        for reply, headers in (("", {}), (inbox, {}), (inbox, {"Nats-Request-Info": mine})):
+            client = shared.client(user)
+            client.publish_with("build.create", b"{", reply, headers)
+            client.flush()
+    heard.count(6)
+    senders = [sender_of(one.reply, one.headers) for one in heard]
+    assert senders == ["user SUBMITTERS submitter"] * 3 + ["user SUBMITTERS operator"] * 3
+
+
+GUESSES = 2_000
+
+
+def with_another_provider(text: str) -> str:
+    """The shipped configuration with a second connector, for gcp."""
+    connector = re.search(r"(?s)      \{\n        # A connector for everything.*?\n      \}\n", text)
+    assert connector is not None
+    other = connector[0].replace("aws", "gcp").replace("connector", "other").replace("CONNECTOR", "OPERATOR")
+    return text.replace(connector[0], connector[0] + other)
+
+
+def test_no_connector_answers_for_another_provider(guarded: Guarded) -> None:
+    """It knows its own reply subjects, and may even know another's: whatever it makes of that, none lands."""
+    guarded.server.text = with_another_provider(guarded.server.text)
+    guarded.server.restart()
+    guarded.scheduler()
+    connectors = guarded.connectors()
+    client = guarded.client("submitter")
+    submitter = Submitter(client)
+    PASSWORDS["other"] = PASSWORDS["operator"]
+    gcp = guarded.client("other")
+    requests = gcp.listen("*.create.gcp")
+    document = build(
+        component("vpc::aws", {"hold": "gate", "on": "inbox"}), component("vpc::gcp", _provider="gcp")
+    )
+    submitter.accepted(document)
+    connectors.await_requests(document["id"], "vpc::aws")
+    [wanted] = [one["inbox"] for one in connectors.requests(document["id"])]
+    [seen] = [requests.first(lambda message: message.json["service"] == document["id"]).reply]
+    forged = json.dumps(
+        {"_component_id": "vpc::aws", "service": document["id"], "_state": "completed"}
+    ).encode()
+    subjects = [*guesses(seen, wanted, GUESSES)]
+    subjects += [f"vpc.create.{one}.{suffix}" for one in ("gcp", "aws") for suffix in ("done", "error")]
+    for body in (forged, b'{"_state": "completed"}'):
+        gcp.publish_all([(subject, body, "") for subject in subjects])
+    # Whatever has reached the scheduler is dealt with before this is answered.
+    answer = client.request("scheduler.build.get", {"id": document["id"]})
+    assert {one["id"]: one["state"] for one in answer["components"]} == {
+        "vpc::aws": "running",
+        "vpc::gcp": "running",
+    }
+    gcp.publish(seen, b'{"_state": "completed"}')
+    connectors.release("gate")
+    assert set(states(submitter.done(document)).values()) == {"completed"}
+
+
+def guesses(seen: str, wanted: str, number: int) -> Iterator[str]:
+    """What a connector of gcp may try that was asked on ``seen``; also with ``wanted``, as if it knew."""
+    _, _, owner, _, mine = seen.split(".")
+    *_, theirs = wanted.split(".")
+    yield from (wanted, f"scheduler.reply.{owner}.gcp.{theirs}", f"scheduler.reply.{theirs}")
+    yield from (f"scheduler.reply.{other}.gcp.{theirs}" for other in ("x", "aws", owner.swapcase()))
+    for count in range(number):
+        token = f"{(int(mine, 16) + count + 1) % 2**128:032x}"
+        yield f"scheduler.reply.{owner}.{'aws' if count % 2 else 'gcp'}.{token}"
 
 
 def test_nobody_gets_in_without_a_password(shared: Guarded) -> None:

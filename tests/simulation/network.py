@@ -9,6 +9,7 @@ import math
 from collections import deque
 from collections.abc import Callable
 from contextvars import Token
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import trio
@@ -266,11 +267,12 @@ class SimListener(SimBus):
         if self._world.broker.size > 1:
             self._connect()
 
-    def listen(self, subject: str, handler: Handler) -> None:
+    def listen(self, subject: str, handler: Handler) -> Callable[[], None]:
         """As in the port."""
         interest = self._begin(subject, "", handler)
         if self.connected:
             self.outbox.command(interest.line)
+        return partial(self.end, interest)
 
     def missed(self, *, captured: bool) -> bool:
         """As in the port."""
