@@ -667,6 +667,22 @@ def test_a_text_is_not_shown_while_secrets_are_learnt() -> None:
     assert secrets.mask(f"a word: {CANARY}, first-secret") == "a word: ***, ***"
 
 
+def test_who_keeps_a_masked_text_is_told_when_it_is_good_no_longer() -> None:
+    """What says whether a text must be masked again changes with each secret, and when all are learnt."""
+    secrets = secrets_of("first-secret")
+    before = secrets.known
+    assert secrets.known == before
+    secrets.add({"token": CANARY})
+    assert secrets.known != before
+    secrets.add({"x": [1] * 100_000, "token": CANARY})
+    assert secrets.mask("a word") == UNREAD
+    kept = secrets.known
+    for _ in range(100):
+        if secrets.known != kept:
+            break
+    assert secrets.mask("a word") == "a word"
+
+
 def test_more_secrets_than_are_kept_hide_every_text() -> None:
     """A build with too many secrets has its texts masked whole, for good."""
     secrets = Secrets()
