@@ -1,6 +1,6 @@
 """The run of a build by itself: what may start, what a reply changes, how it ends."""
 
-from collections.abc import Hashable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import msgspec
