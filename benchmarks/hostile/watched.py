@@ -1,8 +1,8 @@
 """The scheduler, with a look at how long its loop is held at a stretch.
 
 ``python -m benchmarks.hostile.watched FILE ...`` is the scheduler in every other respect. Each stretch that
-is longer than the ones before, and than `SHORT`, becomes a line of JSON in the file: seconds of CPU time, which
-no other process on the machine makes longer, the task, and where it was when it was looked at.
+is longer than the ones before, and than `SHORT`, becomes a line of JSON in the file: seconds of CPU time,
+which no other process on the machine makes longer, the task, and where it was when it was looked at.
 """
 
 import functools
