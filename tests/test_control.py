@@ -890,9 +890,9 @@ async def test_many_who_ask_at_once_cost_one_prediction(monkeypatch: pytest.Monk
     jobs: list[Any] = []
     original = Prospects._job
 
-    def counted(self: Prospects, seen: Any) -> Any:
+    async def counted(self: Prospects, seen: Any) -> Any:
         jobs.append(seen)
-        return original(self, seen)
+        return await original(self, seen)
 
     monkeypatch.setattr(Prospects, "_job", counted)
     async with running() as site, trio.open_nursery() as nursery:
