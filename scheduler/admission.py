@@ -53,6 +53,7 @@ class _Lane:
         self.queue: RoundRobinQueue[Message] = RoundRobinQueue(_MOST, most_bytes)
         # One for each message in the queue, so that one that comes in wakes one worker.
         self.put, self.ready = trio.open_memory_channel[None](math.inf)
+        self.door = trio.Lock()
         self.at_once = at_once
         self.patience = patience
         self.workers: list[_Worker] = []
@@ -127,7 +128,9 @@ class Admission:
 
     async def _work(self, lane: _Lane, worker: _Worker) -> None:
         async for _ in lane.ready:
-            message = lane.queue.take()
+            # One at a time, as they are read: whose turn it is is decided at the last moment.
+            async with lane.door:
+                message = lane.queue.take()
             assert message is not None, "there is one for each that was sent"
             worker.began = trio.current_time()
             size = _size(message)
