@@ -1,8 +1,8 @@
 """Which streams capture replies, and which subjects each of them takes: one for all, or one a provider.
 
 JetStream has no bound for a part of a stream: who sends the most pushes everybody else's replies out of one
-that is full. So providers may have streams of their own. No subject is in two streams, and none is in none for
-longer than it takes to move it.
+that is full. So providers may have streams of their own. No subject is in two streams, and none is in none
+for longer than it takes to move it.
 """
 
 from collections.abc import Mapping, Sequence
