@@ -1,7 +1,8 @@
 """Late successes: what was answered to attempts that were given up, found among the captured replies."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
+from typing import TypeAlias
 
 import structlog
 import trio
@@ -9,22 +10,33 @@ from attrs import frozen
 
 from scheduler.errors import InvalidJSON, TemplateError
 from scheduler.events import Started
+from scheduler.graph import Vertex
 from scheduler.history import History
 from scheduler.jetstream.api import JetStream
 from scheduler.jetstream.reading import Delivered, read
 from scheduler.limits import Limits
 from scheduler.outcome import read_head, read_reply
-from scheduler.plan import Phase, Plan
+from scheduler.plan import Phase, Plan, Request
 from scheduler.replies import REPLY, Tokens, is_secret, parse
+from scheduler.template import Laborious
 
 _log = structlog.get_logger()
 
 _LATE = 10.0
 """Seconds for looking at what was captured since a build was over."""
 
+Render: TypeAlias = Callable[[Plan, Vertex], Awaitable[None]]
+"""Renders a component beside the loop, which takes long."""
+
 
 async def adopt_what_came_late(
-    js: JetStream, streams: Mapping[str, str], plan: Plan, history: History, limits: Limits
+    js: JetStream,
+    streams: Mapping[str, str],
+    plan: Plan,
+    history: History,
+    *,
+    limits: Limits,
+    render: Render,
 ) -> None:
     """Keep successes beside the errors of a build: what was made need not be made twice.
 
@@ -34,13 +46,14 @@ async def adopt_what_came_late(
         plan: of the build, as it was when that was over; `plan.adopted` has what was found.
         history: what the log says of it.
         limits: on the JSON of replies.
+        render: for components that it takes long to render.
 
     Raises:
         BusError: they cannot be read.
     """
     if not plan.phases.within(Phase.ERRORED):
         return
-    failures = Failures.of(plan, history)
+    adoption = _Adoption(plan, Failures.of(plan, history), limits, render)
     with trio.move_on_after(_LATE) as late:
         for provider, stream in streams.items():
             place = history.since_failures.of(provider)
@@ -50,7 +63,7 @@ async def adopt_what_came_late(
             async with aclosing(replies) as batches:
                 async for batch in batches:
                     for reply in batch:
-                        _adopt(plan, failures, reply, limits)
+                        await adoption.look_at(reply)
                     await trio.lowlevel.checkpoint()
     if late.cancelled_caught:
         _log.warning("not all captured replies were looked at for late successes", build=plan.build.id)
@@ -88,39 +101,80 @@ class Failures:
         key = "" if history.accepted is None else history.accepted.key
         return Failures(plan, found, key, frozenset(old))
 
-    def vertex_of(self, subject: str) -> int | None:
-        """Which component a reply subject is of."""
+    def find(self, subject: str) -> tuple[Vertex, str | None] | None:
+        """Which component a reply subject is of, and the provider that may answer there; None of none.
+
+        A subject of the old form names no provider.
+        """
         address = parse(subject)
         if address is None:
             return None
         if address.owner:
             vertex = self.tokens.get(address.token)
-            if vertex is not None and self.plan.request(vertex).provider != address.provider:
-                return None
-            return vertex
+            return None if vertex is None else (vertex, address.provider)
         key, _, rest = address.token.partition("-")
         try:
             vertex = int(rest.partition("-")[0], 16)
         except ValueError:
             return None
-        return vertex if key and key == self.old_key and vertex in self.old else None
+        return (vertex, None) if key and key == self.old_key and vertex in self.old else None
 
 
-def _adopt(plan: Plan, failures: Failures, reply: Delivered, limits: Limits) -> None:
-    suffix: str | None = None
-    try:
-        if reply.subject.startswith(REPLY):
-            vertex = failures.vertex_of(reply.subject)
-        else:
-            head = read_head(reply.data)
-            ours = head is not None and head[0] == plan.build.id
-            vertex = plan.graph.index.get(head[1]) if ours and head is not None else None
-            suffix = reply.subject.rpartition(".")[2]
-        if vertex is None or vertex >= len(plan.phases) or plan.phase(vertex) is not Phase.ERRORED:
+class _Adoption:
+    """Looks at replies one by one."""
+
+    def __init__(self, plan: Plan, failures: Failures, limits: Limits, render: Render) -> None:
+        self._plan = plan
+        self._failures = failures
+        self._limits = limits
+        self._render = render
+        self._requests: dict[Vertex, Request | None] = {}
+
+    async def look_at(self, reply: Delivered) -> None:
+        """Adopt a reply where it is a success of something that has failed."""
+        plan = self._plan
+        provider: str | None = None
+        suffix: str | None = None
+        try:
+            if reply.subject.startswith(REPLY):
+                found = self._failures.find(reply.subject)
+                if found is None:
+                    return
+                vertex, provider = found
+            else:
+                head = read_head(reply.data)
+                if head is None or head[0] != plan.build.id or head[1] not in plan.graph.index:
+                    return
+                vertex, suffix = plan.graph.index[head[1]], reply.subject.rpartition(".")[2]
+            if vertex >= len(plan.phases) or plan.phase(vertex) is not Phase.ERRORED:
+                return
+            outcome = read_reply(reply.data, suffix, self._limits)
+        except InvalidJSON:
             return
-        outcome = read_reply(reply.data, suffix, limits)
-        request = plan.request(vertex)
-    except (InvalidJSON, TemplateError):
-        return
-    if outcome is not None and (suffix is None or reply.subject.startswith(f"{request.subject}.")):
-        plan.adopt(request, outcome)
+        if outcome is None:
+            return
+        if vertex not in self._requests:
+            # Once, however many replies there are to it.
+            self._requests[vertex] = await self._request(vertex)
+        request = self._requests[vertex]
+        if request is None or (provider is not None and request.provider != provider):
+            return
+        if suffix is None or reply.subject.startswith(f"{request.subject}."):
+            plan.adopt(request, outcome)
+
+    async def _request(self, vertex: Vertex) -> Request | None:
+        """The request of a component as it would be now; None where that cannot be told."""
+        plan = self._plan
+        await trio.lowlevel.checkpoint()
+        try:
+            return plan.request(vertex)
+        except Laborious:
+            await self._render(plan, vertex)
+        except TemplateError:
+            return None
+        try:
+            return plan.request(vertex)
+        except TemplateError:
+            return None
+        finally:
+            plan.let_go(vertex)

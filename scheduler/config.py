@@ -88,6 +88,7 @@ RANGES = {
     "max_builds": Range(1, 1_000_000),
     "max_in_flight": Range(1, 1_000_000),
     "max_in_flight_per_build": Range(1, 1_000_000),
+    "max_bytes_in_flight": Range(64 * 1_024, 1_024 * _MEBIBYTE),
     "max_changes": Range(1, 1_000_000),
     "max_components": Range(1, 1_000_000),
     "max_edges": Range(1, 10_000_000),
@@ -370,6 +371,8 @@ class Settings:
     max_builds: int = 10_000
     max_in_flight: int = 2_000
     max_in_flight_per_build: int = 500
+    max_bytes_in_flight: int = 32 * _MEBIBYTE
+    """Of requests in flight: half of what a server keeps for a connection where nobody told it otherwise."""
     rules: tuple[LimitRule, ...] = ()
     """How many requests may be in flight, and begin, by subject, over all builds."""
     retries: Retries = ()

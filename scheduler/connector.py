@@ -12,8 +12,6 @@ from collections.abc import Callable, Hashable, Iterable
 from functools import partial
 from typing import TypeAlias
 
-import structlog
-import trio
 from attrs import field, frozen
 
 from scheduler.bus import Bus, Handler, Listener, Message, Subscription
@@ -26,13 +24,12 @@ from scheduler.hearing import Hearing
 from scheduler.limits import DEFAULT_LIMITS, Limits
 from scheduler.outcome import Outcome, failure, read_head, read_reply
 from scheduler.plan import Request
+from scheduler.ratelimit import RateLimitedLog
 from scheduler.records import Position
 from scheduler.replies import OLD, REPLY, Tokens, draw_key, interest, owner_of, parse
 from scheduler.subjects import REPLY_SUBJECTS
 from scheduler.timers import Timers
 from scheduler.turns import Turns
-
-_log = structlog.get_logger()
 
 _MOST_COPIES = 10_000
 
@@ -100,6 +97,7 @@ class Connectors:
         self._tokens = Tokens(draw_key())
         """Of requests whose build has no key of its own."""
         self._number = 0
+        self._log = RateLimitedLog()
         self._doubles = None if listener is None else Doubles(bus, listener)
         self.hearing = Hearing(bus, self._doubles, self._on_reply)
         """Whoever is heard beside us; `Hearing.run` has to be running."""
@@ -107,8 +105,6 @@ class Connectors:
         self._inherited: dict[Call, Inherited] = {}
         self.unnamed = 0
         """How many replies were taken that named neither a build nor a component."""
-        self._last_unnamed = -1.0
-        self._last_logged = -1.0
         self._subscriptions: list[Subscription] = []
         self._copies: OrderedDict[Hashable, None] = OrderedDict()
         """Whose answers were read from the stream, and may still come directly."""
@@ -245,11 +241,8 @@ class Connectors:
     def count(self, reason: str, subject: str = "", **context: str) -> None:
         """Count something that was dropped; logged, but not more than once a second."""
         self.dropped[reason] += 1
-        now = trio.current_time()
-        if now - self._last_logged >= 1.0 or self._last_logged < 0:
-            self._last_logged = now
-            total = sum(self.dropped.values())
-            _log.warning("reply dropped", reason=reason, subject=subject, dropped_so_far=total, **context)
+        total = self.dropped.total()
+        self._log.warning("reply dropped", reason=reason, subject=subject, dropped_so_far=total, **context)
 
     def _on_reply(self, message: Message) -> None:
         call = self._call_of(message.subject)
@@ -447,14 +440,11 @@ class Connectors:
     def _note_unnamed(self, request: Request) -> None:
         """Count a reply that is known by its subject alone; logged, but not more than once a second."""
         self.unnamed += 1
-        now = trio.current_time()
-        if now - self._last_unnamed >= 1.0 or self._last_unnamed < 0:
-            self._last_unnamed = now
-            _log.info(
-                "a reply names neither its build nor its component: it counts by its subject",
-                request=request.subject,
-                so_far=self.unnamed,
-            )
+        self._log.info(
+            "a reply names neither its build nor its component: it counts by its subject",
+            request=request.subject,
+            so_far=self.unnamed,
+        )
 
     def _on_connected(self) -> None:
         self._connection = self.bus.generation

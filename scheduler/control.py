@@ -9,55 +9,48 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
 from typing import Any, Final
 
-import structlog
 import trio
 
-from scheduler.bus import Bus, Message
+from scheduler.bus import Bus
 from scheduler.codec import decode_token
+from scheduler.courtesy import give_way
 from scheduler.discovery import Endpoint
 from scheduler.errors import (
-    BusError,
-    Fenced,
     InvalidBuild,
     InvalidJSON,
-    MessageTooLarge,
     Refused,
-    StoreError,
     StreamNotFound,
 )
 from scheduler.graph import Vertex
 from scheduler.helm import Helm, retry, supplied
+from scheduler.jetstream.api import JetStream
 from scheduler.jetstream.reading import read
 from scheduler.jetstream.streams import REPORTS, SUBJECT_HEADER, SUMMARY_HEADER
 from scheduler.loading import Loader
+from scheduler.pages import Pages
 from scheduler.plan import Plan
 from scheduler.prospects import Prospects
+from scheduler.questions import Document, Pace, Questions
 from scheduler.reader import BuildReader
+from scheduler.recalling import Recalled
 from scheduler.schemas import SCHEMAS
 from scheduler.stores.jetstream import JetStreamStore
 from scheduler.strictjson import decode, encode
-from scheduler.subjects import CONTROL, may_be_answered
+from scheduler.subjects import CONTROL
 from scheduler.supervisor import Supervisor
-from scheduler.survey import Doctor, Seen, component, interruptions, summary
-
-_log = structlog.get_logger()
-
-Document = dict[str, Any]
+from scheduler.survey import Doctor, Seen, interruptions, summary
 
 QUEUE_GROUP: Final = "scheduler"
-_NUMBERS: Final = {"invalid": 400, "unknown": 404, "conflict": 409, "internal": 500, "unavailable": 503}
-"""The codes as in HTTP, for the header."""
-_MOST_WAITING = 1_000
-"""Questions that have come in and are not answered yet; more are refused."""
-_AT_ONCE = 20
-_DEADLINE = 30.0
-"""Seconds for one question; what takes longer is the store or the broker."""
+_LOOKING: Final = frozenset({"list", "get", "why", "plan"})
+"""The verbs that change nothing."""
+_LIST_KEPT = 60.0
+"""Seconds between two times that what a list of everything has read is let go of; it comes in pages."""
 _ENDING = 5.0
 """Seconds that a build may take from its report to its end."""
 _PAGE = 1_000
 """Builds or components in one answer."""
-_BUILT_AT_ONCE = 100
-"""... put together between two looks at everything else."""
+_SLICE = 100
+"""Builds that are told of between two looks at everything else: a millisecond."""
 
 
 class Control:
@@ -104,147 +97,97 @@ class Control:
             for verb in self._verbs
         }
         """What service discovery shows."""
-        self._questions, self._asked = trio.open_memory_channel[tuple[str, Message]](_MOST_WAITING)
+        self._recalled = None if loader is None else Recalled(loader, supervisor)
+        self._pages = Pages()
+        self._foreseeing = trio.Lock()
+        self._over_known: tuple[tuple[int, ...], list[Document]] | None = None
+        """How far the stream of reports is, and what they say."""
+        self._questions = Questions(bus, self.endpoints, self._pace, self._answer)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Answer, until cancelled; started when questions are taken."""
         async with trio.open_nursery() as nursery:
-            for _ in range(_AT_ONCE):
-                nursery.start_soon(self._work)
+            nursery.start_soon(self._questions.run)
+            nursery.start_soon(self._forget)
+            if self._recalled is not None:
+                nursery.start_soon(self._recalled.run)
             async with trio.open_nursery() as subscriptions:
                 for verb in self._verbs:
                     subscriptions.start_soon(self._listen, verb)
             task_status.started()
 
     async def _listen(self, verb: str) -> None:
-        await self._bus.subscribe(f"{CONTROL}{verb}", self._taker(verb), queue=QUEUE_GROUP)
+        await self._bus.subscribe(f"{CONTROL}{verb}", self._questions.handler(verb), queue=QUEUE_GROUP)
 
-    def _taker(self, verb: str) -> Callable[[Message], None]:
-        def take(message: Message) -> None:
-            try:
-                self._questions.send_nowait((verb, message))
-            except trio.WouldBlock:
-                self._refuse(message, None, Refused("unavailable", "too many questions at a time: ask again"))
+    def _pace(self, verb: str, document: Document) -> Pace:
+        if verb not in _LOOKING:
+            return Pace.ORDER
+        build = document.get("id")
+        runs = isinstance(build, str) and self._supervisor.see(build) is not None
+        quick = document.get("all") is not True if verb == "list" else runs
+        return Pace.QUICK if quick else Pace.SLOW
 
-        return take
-
-    async def _work(self) -> None:
-        async for verb, message in self._asked:
-            await self._answer(verb, message)
-
-    async def _answer(self, verb: str, message: Message) -> None:
-        began = trio.current_time()
-        build: str | None = None
-        error = ""
-        try:
-            document = _read(message.data)
-            build = document.get("id") if isinstance(document.get("id"), str) else None
-            with trio.fail_after(_DEADLINE):
-                answer = await self._verbs[verb](document)
-            self._reply(message, answer)
-        except Refused as refusal:
-            error = str(refusal)
-            self._refuse(message, build, refusal)
-        except trio.TooSlowError:
-            error = f"not done within {_DEADLINE:g} s; it may be done yet"
-            self._refuse(message, build, Refused("unavailable", error))
-        except (StoreError, BusError) as trouble:
-            error = str(trouble)
-            code = "conflict" if isinstance(trouble, Fenced) else "unavailable"
-            self._refuse(message, build, Refused(code, error))
-        except Exception as fault:  # noqa: BLE001 - a bug of ours, set off by this question, costs no other
-            _log.exception("an operator was not answered by a fault of the scheduler", verb=verb)
-            error = f"a fault in the scheduler ({type(fault).__name__}); see its log"
-            self._refuse(message, build, Refused("internal", error))
-        finally:
-            self.endpoints[verb].served(trio.current_time() - began, error)
-
-    def _reply(self, message: Message, answer: Document) -> None:
-        if not message.reply or not may_be_answered(message.reply):
-            return
-        try:
-            self._bus.publish(message.reply, encode(answer))
-        except MessageTooLarge as error:
-            text = f"{error}; ask for less at a time (limit)"
-            self._refuse(message, answer.get("id"), Refused("invalid", text))
-        except BusError as error:
-            _log.warning("an operator was not answered", error=str(error))
-
-    def _refuse(self, message: Message, build: str | None, refusal: Refused) -> None:
-        text = str(refusal)[:4_000]
-        _log.info(
-            "an operator was refused", subject=message.subject, build=build, code=refusal.code, why=text
-        )
-        if not message.reply or not may_be_answered(message.reply):
-            return
-        headers = {
-            "Nats-Service-Error": "".join(c if c.isascii() and c.isprintable() else "?" for c in text[:500]),
-            "Nats-Service-Error-Code": str(_NUMBERS[refusal.code]),
-        }
-        body = encode({"id": build, "error": {"code": refusal.code, "message": text}})
-        try:
-            self._bus.publish(message.reply, body, headers=headers)
-        except BusError as error:
-            _log.warning("an operator was not answered", error=str(error))
+    async def _answer(self, verb: str, document: Document) -> Document:
+        return await self._verbs[verb](document)
 
     # What is asked.
 
     async def _list(self, document: Document) -> Document:
         most = _whole(document, "limit", _PAGE, low=1, high=_PAGE)
         after = _text(document, "after", optional=True)
-        found = [summary(seen) for seen in self._supervisor.seen()]
-        known = {one["id"] for one in found}
-        found += [
-            {"id": build, "action": "", "status": "quarantined", "error": why}
-            for build, why in self._supervisor.quarantined.items()
-            if build not in known
-        ]
+        here = set(self._supervisor.ids())
+        quarantined = self._supervisor.quarantined
+        over: dict[str, Document] = {}
         if _flag(document, "all"):
-            known |= self._supervisor.quarantined.keys()
-            found += [one for one in await self._over() if one["id"] not in known]
-        found = sorted((one for one in found if one["id"] > after), key=lambda one: str(one["id"]))
-        return {
-            "builds": found[:most],
-            "next": found[most - 1]["id"] if len(found) > most else None,
-        }
+            over = {one["id"]: one for one in await self._over()}
+        known = sorted(one for one in {*here, *quarantined, *over} if one > after)
+        found = []
+        for count, build in enumerate(known[:most], 1):
+            seen = self._supervisor.see(build)
+            if seen is not None:
+                found.append(summary(seen))
+            elif build in quarantined:
+                why = quarantined[build]
+                found.append({"id": build, "action": "", "status": "quarantined", "error": why})
+            elif build in over:
+                found.append(over[build])
+            if not count % _SLICE:
+                await give_way()
+        return {"builds": found, "next": known[most - 1] if len(known) > most else None}
 
     async def _over(self) -> list[Document]:
         """The builds that are over and still kept, by their reports: only those say how they ended."""
         if not isinstance(self._store, JetStreamStore):
             return []
-        found: dict[str, Document] = {}
         try:
-            await self._store.js.info(REPORTS)
+            info = await self._store.js.info(REPORTS)
         except StreamNotFound:
             # Somebody has removed it. What runs can be told all the same.
             return []
-        reports = read(self._store.js, REPORTS, last_per_subject=True, headers_only=True)
-        async with aclosing(reports) as batches:
-            async for batch in batches:
-                for report in batch:
-                    _, _, token, run = report.subject.split(".")
-                    action, _, how = report.headers.get(SUBJECT_HEADER, "").rpartition(".")
-                    build = decode_token(token)
-                    document = {
-                        "id": build,
-                        "action": action,
-                        "status": "done" if how == "done" else "errored",
-                        "run": int(run),
-                        "ended": report.time / 1e9,
-                    } | _read_summary(report.headers)
-                    if int(run) >= found.get(build, document)["run"]:
-                        found[build] = document
-        return list(found.values())
+        state = info.first_sequence, info.last_sequence, info.messages
+        known = self._over_known
+        if known is None or known[0] != state:
+            known = self._over_known = state, await _read_over(self._store.js)
+        return known[1]
+
+    async def _forget(self) -> None:
+        """Let go, from time to time, of what a list of everything has read."""
+        while True:
+            await trio.sleep(_LIST_KEPT)
+            self._over_known = None
 
     async def _get(self, document: Document) -> Document:
         seen = await self._seen(document)
+        async with self._foreseeing:
+            # Whoever asks at the same time is told the same.
+            eta, overdue = await self._prospects.eta(seen), await self._prospects.overdue(seen)
         answer = summary(seen)
         answer |= {
             "seq": seen.sequence,
             "source": seen.source,
             "now": seen.chronicle.clock(),
-            "eta": await self._prospects.eta(seen),
-            "overdue": await self._prospects.overdue(seen),
+            "eta": eta,
+            "overdue": overdue,
             "paused": seen.plan.paused,
             "limits": self._limits_of(seen),
             "components": [],
@@ -257,10 +200,7 @@ class Control:
             graph = _flag(document, "graph")
             if graph:
                 answer |= interruptions(seen)
-            for vertex in range(start, end):
-                answer["components"].append(component(seen, vertex, graph=graph))
-                if not vertex % _BUILT_AT_ONCE:
-                    await trio.lowlevel.checkpoint()
+            answer["components"] = await self._pages.page(seen, start, end, graph=graph)
             answer["next"] = end if end < total else None
         return answer
 
@@ -295,9 +235,8 @@ class Control:
     async def _seen(self, document: Document) -> Seen:
         build = _text(document, "id")
         seen = self._supervisor.see(build)
-        if seen is None and self._loader is not None:
-            found = await self._loader.look(build)
-            seen = None if found is None else self._supervisor.recalled(*found)
+        if seen is None and self._recalled is not None:
+            seen = await self._recalled.seen(build)
         if seen is None:
             raise Refused("unknown", f"there is no build {build!r} here")
         return seen
@@ -386,10 +325,10 @@ class Control:
             raise Refused("conflict", f"{build} is over ({seen.status})")
         if seen is not None and seen.walk is not None:
             return Helm(seen.walk, self._supervisor.connectors, self._slots), seen
-        if self._loader is not None and (found := await self._loader.look(build)) is not None:
-            if not found[0].finished:
+        if self._recalled is not None and (found := await self._recalled.seen(build)) is not None:
+            if not found.plan.finished:
                 raise Refused("unavailable", _elsewhere(build))
-            raise Refused("conflict", f"{build} is over ({self._supervisor.recalled(*found).status})")
+            raise Refused("conflict", f"{build} is over ({found.status})")
         raise Refused("unknown", f"there is no build {build!r} that runs here")
 
     async def _reopen(self, build: str, decide: Callable[[Plan], Any]) -> Seen:
@@ -404,6 +343,30 @@ class Control:
             # Somebody else has begun another run in this very moment; or this one is over already.
             raise Refused("unavailable", f"{build} is just being begun or ended: ask again soon")
         return seen
+
+
+async def _read_over(js: JetStream) -> list[Document]:
+    """What the stored reports say of their builds."""
+    found: dict[str, Document] = {}
+    reports = read(js, REPORTS, last_per_subject=True, headers_only=True)
+    async with aclosing(reports) as batches:
+        async for batch in batches:
+            for count, report in enumerate(batch, 1):
+                _, _, token, run = report.subject.split(".")
+                action, _, how = report.headers.get(SUBJECT_HEADER, "").rpartition(".")
+                build = decode_token(token)
+                document = {
+                    "id": build,
+                    "action": action,
+                    "status": "done" if how == "done" else "errored",
+                    "run": int(run),
+                    "ended": report.time / 1e9,
+                } | _read_summary(report.headers)
+                if int(run) >= found.get(build, document)["run"]:
+                    found[build] = document
+                if not count % _SLICE:
+                    await give_way()
+    return list(found.values())
 
 
 def _elsewhere(build: str) -> str:
@@ -422,18 +385,6 @@ def _read_summary(headers: Mapping[str, str]) -> Document:
     except InvalidJSON:
         return {}
     return document if isinstance(document, dict) else {}
-
-
-def _read(data: bytes) -> Document:
-    if not data:
-        return {}
-    try:
-        document = decode(data)
-    except InvalidJSON as error:
-        raise Refused("invalid", f"not JSON: {error}") from None
-    if not isinstance(document, dict):
-        raise Refused("invalid", "a JSON object is required")
-    return document
 
 
 def _text(document: Document, name: str, *, optional: bool = False) -> str:

@@ -51,6 +51,7 @@ class Track(Observer):
         self.chronicle = chronicle
         self.sequence = 0
         """Of the last event."""
+        self._dues = 0
         self._plan = plan
         self._feed = feed
         self._completed = completed
@@ -63,8 +64,13 @@ class Track(Observer):
         """Unlike that of any other process or run that told, or will tell, of this build."""
         self._subject = f"scheduler.event.{encode_token(plan.build.id)}"
 
+    def revision(self) -> int:
+        """A number that changes with everything that is told of the build."""
+        return self.sequence + self._dues
+
     def due(self, vertex: Vertex) -> None:
         """As `Observer.due`."""
+        self._dues += 1
         self.chronicle.note_due(vertex, self.chronicle.clock())
 
     def sent(self, vertex: Vertex, attempt: int) -> None:
@@ -135,7 +141,7 @@ class Track(Observer):
             event["component"] = self._plan.graph.ids[vertex]
 
     def _shown(self, error: str) -> str:
-        return self._plan.masked(error)[:_ERROR_SHOWN]
+        return self._plan.masked(error, _ERROR_SHOWN)
 
     def _end(self, vertex: Vertex, state: str, attempt: int) -> dict[str, Any]:
         now = self.chronicle.clock()

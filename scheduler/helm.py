@@ -15,6 +15,7 @@ from scheduler.graph import Vertex
 from scheduler.model import Action
 from scheduler.plan import Phase, Plan
 from scheduler.slots import Slots
+from scheduler.template import Laborious
 from scheduler.text import count
 
 _MOST_SECONDS = 30 * 86_400.0
@@ -33,12 +34,15 @@ class Helm:
     """
 
     def __init__(self, walk: Walk, connectors: Connectors, slots: Slots) -> None:
-        if not walk.steerable:
-            raise Refused("unavailable", f"{walk.id} is just being begun or ended: ask again soon")
         self._walk = walk
+        self._check_is_under_way()
         self._plan = walk.plan
         self._connectors = connectors
         self._slots = slots
+
+    def _check_is_under_way(self) -> None:
+        if not self._walk.steerable:
+            raise Refused("unavailable", f"{self._walk.id} is just being begun or ended: ask again soon")
 
     async def cancel(self, *, now: bool, reason: str) -> str:
         """Send nothing more; ``now``: nor await what is in flight. Returns a sentence for a person."""
@@ -88,7 +92,16 @@ class Helm:
     async def supply(self, vertex: Vertex, output: Mapping[str, Any]) -> str:
         """Have a component complete with this output, without being sent (again)."""
         before = self._settled()
-        events = self._plan.supply(vertex, output)
+        try:
+            events = self._plan.supply(vertex, output)
+        except Laborious:
+            await self._walk.render_now(vertex)
+            try:
+                self._check_is_under_way()
+                before = self._settled()
+                events = self._plan.supply(vertex, output)
+            finally:
+                self._plan.let_go(vertex)
         self._walk.tell("skipped", vertex)
         await self._carry_out(events, before)
         return supplied(self._plan, vertex)

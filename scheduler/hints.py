@@ -6,14 +6,14 @@ from itertools import chain, islice
 from typing import Any, Final
 
 from scheduler.errors import Problem, TemplateError
-from scheduler.masking import is_secret_place
 from scheduler.model import SETTINGS, Build, Change, Component, State
 from scheduler.nearly import nearly
 from scheduler.rules import OPTIONS
+from scheduler.secretplaces import is_secret_place
 from scheduler.template import Template
 from scheduler.template.paths import parse
+from scheduler.template.places import Raw, join_place, raw_fields
 from scheduler.template.references import PathText
-from scheduler.template.resolve import Raw, join_place, raw_fields
 
 _STATE: Final = "_state"
 _FIELDS: Final = (*SETTINGS, _STATE)

@@ -107,6 +107,8 @@ class History:
         self.steps: list[Event] = []
         """What happened to the build, in order; without what happened to the processes that had it
         (`Loading`, `Released`, `Rekeyed`) and to the broker (`Suspended`, `Resumed`)."""
+        self.bytes = 0
+        """Of the records."""
         self.n = 0
         """The number of the last record."""
         self.epoch = 0

@@ -155,7 +155,7 @@ class Ledger:
                 settled = Settled(change.id, body, upserts=tuple(elements.values()))
             case _:
                 settled = Settled(change.id, body, upserts=(body,))
-        self._returned.bodies[vertex] = body
+        self._returned.add(vertex, body)
         return settled
 
     def _keep(self, vertex: Vertex, settled: Settled) -> Settled:

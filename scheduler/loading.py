@@ -28,8 +28,10 @@ from scheduler.errors import (
 )
 from scheduler.events import Accepted, Event, Loading, Rekeyed, Released
 from scheduler.history import History
+from scheduler.interruptible import interruptible
 from scheduler.jetstream.api import JetStream
 from scheduler.jetstream.streams import LOG, log_subject
+from scheduler.pace import TURN, Pace
 from scheduler.plan import Phase, Plan
 from scheduler.records import (
     Headings,
@@ -48,6 +50,8 @@ from scheduler.stores.jetstream import Entry, JetStreamStore
 from scheduler.stores.log import BuildLog
 from scheduler.stores.slices import encode as encode_in_slices
 from scheduler.supervisor import Held, Supervisor
+from scheduler.suspects import MOST_HANGS
+from scheduler.template import INLINE_WORK, Laborious
 from scheduler.validation import Prepared
 
 _log = structlog.get_logger()
@@ -65,6 +69,7 @@ _PAUSE = 1.0
 _MOST_REFUSALS = 5
 """Errors of the server, other than that it cannot answer now, after which they are taken for the build's."""
 
+Pause = Callable[[], Awaitable[None]]
 Reader = Callable[[bytes, Accepted], Awaitable[Prepared]]
 """Reads and checks a build as it was accepted."""
 
@@ -133,12 +138,12 @@ class Loader:
         limiter = trio.CapacityLimiter(_LOADED_AT_ONCE)
         async with trio.open_nursery() as loads:
             for one, entry in held:
-                if SUSPECT_LOADS <= _loads(entry) < MOST_LOADS:
+                if _is_suspect(entry):
                     loaded.suspects.append((one, entry))
                 else:
                     loads.start_soon(self._load, one, entry, loaded, nursery, limiter)
         # Who is the most likely to kill comes last.
-        loaded.suspects.sort(key=lambda suspect: _loads(suspect[1]))
+        loaded.suspects.sort(key=lambda suspect: _counts(suspect[1]))
         return loaded
 
     async def load_suspect(
@@ -230,11 +235,13 @@ class Loader:
         if isinstance(headings, UnreadableLog):
             # Not that one itself: with its traceback it would refer to this frame, which refers to it.
             raise UnreadableLog(str(headings))
-        if headings.loads >= MOST_LOADS:
-            msg = (
-                f"{headings.loads} processes in a row ended while they took it up; "
-                f"`scheduler release {build}` has the next one try again"
+        if headings.loads >= MOST_LOADS or headings.hangs >= MOST_HANGS:
+            what = (
+                f"{headings.hangs} processes hung over it"
+                if headings.hangs >= MOST_HANGS
+                else f"{headings.loads} processes in a row ended while they took it up"
             )
+            msg = f"{what}; `scheduler release {build}` has the next one try again"
             raise UnreadableLog(msg)
         log = await self._mark(build, entry, headings, loaded.live)
         if log is None:
@@ -293,7 +300,7 @@ class Loader:
         log = self._store.open(
             build, sequence=last.sequence, n=record.n, epoch=record.epoch + 1, at=(record.at + 1) / 1_000
         )
-        log.status, log.loads = headings.status, headings.loads + anew
+        log.status, log.loads, log.hangs = headings.status, headings.loads + anew, headings.hangs
         await log.append(Loading())
         log.loads = 0
         return log
@@ -314,11 +321,13 @@ class Loader:
     async def _begin(self, held: Held, history: History, loaded: Loaded, heard: tuple[str, ...]) -> None:
         plan, accepted = await self._replayed(history)
         journey = evolve(self._journey(plan, history, loaded.caught_up, history.position), heard=heard)
-        self._supervisor.go_on(held, plan, accepted, journey, history)
+        await self._supervisor.go_on(held, plan, accepted, journey, history)
         loaded.positions.append(history.position)
         loaded.builds.append(held.build)
 
-    async def _replayed(self, history: History) -> tuple[Plan, Accepted]:
+    async def _replayed(
+        self, history: History, pause: Pause = trio.lowlevel.checkpoint
+    ) -> tuple[Plan, Accepted]:
         """The plan as a log says that it stood, and the first word of the log."""
         accepted = history.accepted
         if accepted is None:
@@ -326,10 +335,15 @@ class Loader:
             raise UnreadableLog(msg)
         prepared = await self._read(await encode_in_slices(accepted.document), accepted)
         plan = await self._supervisor.plan_of(prepared, accepted.mark)
-        for count, step in enumerate(history.steps, 1):
-            plan.replay(step)
-            if not count % _REPLAYED_AT_ONCE:
-                await trio.lowlevel.checkpoint()
+        pace = Pace(TURN // _REPLAYED_AT_ONCE, pause)
+        for step in history.steps:
+            work, unlearned = plan.work_left, len(plan.unlearned)
+            with interruptible(plan.build.id):
+                plan.replay(step)
+            await pace.turn(work - plan.work_left + (len(plan.unlearned) - unlearned) * INLINE_WORK)
+        for vertex in plan.unlearned:
+            await self._supervisor.render(plan, vertex)
+            plan.learn_request(vertex)
         return plan, accepted
 
     def _journey(self, plan: Plan, history: History, caught_up: trio.Event, after: Position) -> Journey:
@@ -359,19 +373,29 @@ class Loader:
             old={v: flight.key for v, flight in flights.items() if flight.key and not is_secret(flight.key)},
         )
 
-    async def look(self, build: str) -> tuple[Plan, History] | None:
-        """What the log of a build says, without taking it up; None where there is none.
+    async def look(self, build: str, pause: Pause) -> tuple[Plan, History]:
+        """What the log of a build says, without taking it up.
+
+        Args:
+            build: its id.
+            pause: awaited after each slice of the work.
 
         Raises:
             UnreadableLog: this version cannot understand it.
             BusError: JetStream could not be asked.
         """
-        subject = log_subject(build)
-        if await self._store.last(subject) is None:
-            return None
-        history = await self._store.history(subject)
-        plan, _ = await self._replayed(history)
+        history = await self._store.history(log_subject(build))
+        plan, _ = await self._replayed(history, pause)
         return plan, history
+
+    async def last_sequence(self, build: str) -> int | None:
+        """Where the log of a build ends by now; None where there is none.
+
+        Raises:
+            BusError: JetStream could not be asked.
+        """
+        last = await self._store.last(log_subject(build))
+        return None if last is None else last.sequence
 
     async def reopen(self, build: str, decide: Callable[[Plan], Sequence[Event]]) -> Walk | None:
         """Begin a new run of a build that is over.
@@ -398,14 +422,28 @@ class Loader:
                 raise Refused("unavailable", f"{build} is not over, and not held here: ask again soon")
             history = await self._store.history(log_subject(build))
             plan, accepted = await self._replayed(history)
-            store, limits = self._store, self._supervisor.limits
-            await adopt_what_came_late(store.js, store.replies, plan, history, limits)
+            store, supervisor = self._store, self._supervisor
+            await adopt_what_came_late(
+                store.js,
+                store.replies,
+                plan,
+                history,
+                limits=supervisor.limits,
+                render=supervisor.render,
+            )
             adopted = plan.adopted()
+            try:
+                decided = decide(plan)
+            except Laborious:
+                vertex = plan.laborious
+                assert vertex is not None, "it is one of the build"
+                await self._supervisor.render(plan, vertex)
+                decided = decide(plan)
             events: list[Event] = []
             if not is_secret(history.key):
                 events = [Rekeyed(draw_key())]
             events += [
-                *decide(plan),
+                *decided,
                 *(one for one in adopted if plan.phase(plan.graph.index[one.component]) is Phase.ERRORED),
             ]
             log = self._store.open(
@@ -421,7 +459,7 @@ class Loader:
             caught_up = trio.Event()
             caught_up.set()
             journey = self._journey(plan, history, caught_up, self._captured.seen)
-            return self._supervisor.go_on(held, plan, accepted, journey, history)
+            return await self._supervisor.go_on(held, plan, accepted, journey, history)
         finally:
             if held.walk is None:
                 self._store.close(build)
@@ -430,12 +468,20 @@ class Loader:
                 self._supervisor.on_orphan()
 
 
-def _loads(entry: Entry) -> int:
-    return 0 if isinstance(entry.headings, UnreadableLog) else entry.headings.loads
+def _counts(entry: Entry) -> tuple[int, int]:
+    """How many processes hung over a build, and how many died while they took it up."""
+    headings = entry.headings
+    return (0, 0) if isinstance(headings, UnreadableLog) else (headings.hangs, headings.loads)
+
+
+def _is_suspect(entry: Entry) -> bool:
+    """Whether processes died of a build, as far as can be told, and it is to be tried again all the same."""
+    hangs, loads = _counts(entry)
+    return hangs < MOST_HANGS and loads < MOST_LOADS and (hangs > 0 or loads >= SUSPECT_LOADS)
 
 
 async def forget_loads(js: JetStream, build: str) -> None:
-    """Write into the log of a build that processes died of that the next one may try again.
+    """Write into the log of a build that processes died of, or hung over, that the next one may try again.
 
     Raises:
         StoreError: there is no such build, or it is none of those: somebody may be writing to its log.
@@ -447,7 +493,7 @@ async def forget_loads(js: JetStream, build: str) -> None:
     if last is None or is_tombstone(last.headers):
         raise StoreError(f"there is no build {build!r} in the log")
     headings, record = read_headers(last.headers), decode_record(last.data)
-    if headings.loads < MOST_LOADS:
+    if headings.loads < MOST_LOADS and headings.hangs < MOST_HANGS:
         raise StoreError(f"{build} is not one that schedulers died of: it needs no release")
     record_id = f"release-{secrets.token_hex(8)}"
     data = compose(

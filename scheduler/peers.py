@@ -16,6 +16,7 @@ import trio
 
 from scheduler.bus import Bus, Message
 from scheduler.errors import BusError, NoResponders, NotPermitted
+from scheduler.ratelimit import RateLimitedLog
 from scheduler.strictjson import encode
 from scheduler.subjects import may_be_answered
 
@@ -54,6 +55,7 @@ class Peers:
         self._ping = f"$SRV.PING.{name}"
         self._id = id
         self._decided = False
+        self._limited_log = RateLimitedLog(_log)
         self._outbid = False
         """Whether a candidate that goes first has asked, since we began to look."""
         self.live: frozenset[str] = frozenset({id})
@@ -125,7 +127,7 @@ class Peers:
             try:
                 self._bus.publish(message.reply, encode({"id": self._id, "decided": self._decided}))
             except BusError as error:
-                _log.warning("another candidate was not answered", error=str(error))
+                self._limited_log.warning("another candidate was not answered", error=str(error))
 
     def _is_outbid(self) -> bool:
         return self._outbid

@@ -10,6 +10,7 @@ import trio
 from attrs import evolve, frozen
 
 from scheduler.durations import Durations, expectation
+from scheduler.executor import Executor, ThreadExecutor
 from scheduler.forecast import Standing, forecast
 from scheduler.graph import Vertex
 from scheduler.plan import Phase, Plan
@@ -30,6 +31,9 @@ _TRIED: Final = 3
 """Late attempts that are looked at, the latest ones: whether the end waits for one takes a simulation."""
 _ON_THE_SPOT: Final = 100
 """Components up to which it is quicker to do it here than to have a thread do it."""
+
+_ASKERS: Final = "questions"
+"""Who has the threads: all who ask share one turn, so that no build waits behind many of them."""
 
 _Found: TypeAlias = tuple[float, Vertex | None, float]
 """Seconds until the end; the attempt that it waits for and that is late, and by how many seconds."""
@@ -56,9 +60,17 @@ class Prospects:
         durations: how long requests take.
         rules: limits over all builds; other builds' use of them is not foreseen.
         cap: requests in flight of one build.
+        executor: looks at large builds.
     """
 
-    def __init__(self, durations: Durations, rules: Sequence[LimitRule], cap: int) -> None:
+    def __init__(
+        self,
+        durations: Durations,
+        rules: Sequence[LimitRule],
+        cap: int,
+        executor: Executor | None = None,
+    ) -> None:
+        self._executor = executor or ThreadExecutor()
         self._durations = durations
         self._rules = tuple(rules)
         self._cap = cap
@@ -96,7 +108,7 @@ class Prospects:
             if len(plan.phases) <= _ON_THE_SPOT:
                 found, cost = job(), time.thread_time() - began
             else:
-                found, cost = await trio.to_thread.run_sync(partial(_timed, job))
+                found, cost = await self._executor.run(_ASKERS, partial(_timed, job), long=True)
             known = _Prospect(now, now + max(_FRESH, cost / _SHARE), *found)
             self._known[plan] = known
         return known
@@ -106,7 +118,7 @@ class Prospects:
         job = partial(preview, prepared, self._durations, self._rules, cap=self._cap)
         if len(prepared.build.changes) <= _ON_THE_SPOT:
             return job().document()
-        return await trio.to_thread.run_sync(lambda: job().document())
+        return await self._executor.run(_ASKERS, lambda: job().document(), long=True)
 
     def _job(self, seen: Seen) -> Callable[[], _Found]:
         """The prediction, to be made anywhere: nothing that it looks at changes any more."""

@@ -6,18 +6,23 @@ import trio
 
 from scheduler.codec import read_id
 from scheduler.config import Settings
-from scheduler.errors import BusError, InvalidBuild, InvalidJSON, JetStreamUnavailable, Problem
+from scheduler.errors import BusError, Hung, InvalidBuild, InvalidJSON, JetStreamUnavailable, Problem
 from scheduler.events import Accepted
+from scheduler.executor import THREADS, Executor, ThreadExecutor
+from scheduler.interruptible import interruptible
 from scheduler.jetstream.objects import Objects
 from scheduler.jetstream.streams import UPLOADS
 from scheduler.strictjson import decode, split_object
-from scheduler.template import OnUnresolved, Templates
+from scheduler.template import Laborious, OnUnresolved, Templates
 from scheduler.validation import Prepared, read_build
 
 _SMALL: Final = 32 * 1024
 """Bytes of a build that is read on the spot."""
+_LARGE: Final = 1024 * 1024
+"""Bytes of a build that may take a second to be read."""
+_READING: Final = "builds that come in"
+"""Who has the threads that read: before that nobody knows whose a build is."""
 _LONGEST_NAME: Final = 512
-_THREADS: Final = 2
 _BUILD_MEMBERS: Final = frozenset({"action", "components", "changes", "edges"})
 _FETCH_DEADLINE: Final = 120.0
 
@@ -28,14 +33,21 @@ class BuildReader:
     Args:
         settings: bounds, and how references are read.
         objects: where definitions may be that are too large for a message; None where there is no such place.
+        executor: reads what takes long.
     """
 
-    def __init__(self, settings: Settings, objects: Objects | None) -> None:
+    def __init__(self, settings: Settings, objects: Objects | None, executor: Executor | None = None) -> None:
         self._settings = settings
         self._objects = objects
-        self._threads = trio.CapacityLimiter(_THREADS)
+        self._executor = executor or ThreadExecutor()
         # As many definitions as are read at a time are held in memory at a time.
-        self._fetches = trio.CapacityLimiter(_THREADS)
+        self._fetches = trio.CapacityLimiter(THREADS)
+        # Of those that are read on the spot one has its turn between two looks at everything else.
+        self._spot = trio.Lock()
+
+    def is_small(self, data: bytes) -> bool:
+        """Whether a submitted build is read on the spot, and not fetched, nor read in a thread."""
+        return len(data) <= _SMALL and object_name(data) is None
 
     async def read_submitted(self, data: bytes, action: str | None = None) -> Prepared:
         """Read a build that comes in, or one that is in the object store as what comes in says.
@@ -99,7 +111,7 @@ class BuildReader:
     ) -> Prepared:
         settings = self._settings
 
-        def read() -> Prepared:
+        def read(*, inline: bool = False) -> Prepared:
             return read_build(
                 data,
                 limits=settings.limits,
@@ -107,12 +119,19 @@ class BuildReader:
                 unresolved=unresolved or settings.unresolved,
                 resumed=resumed,
                 action=action,
+                inline=inline,
             )
 
         if len(data) <= _SMALL:
-            await trio.lowlevel.checkpoint()
-            return read()
-        return await trio.to_thread.run_sync(read, limiter=self._threads, abandon_on_cancel=True)
+            try:
+                async with self._spot:
+                    with interruptible("a build that is being read"):
+                        return read(inline=True)
+            except Laborious:
+                pass
+            except Hung as hung:
+                raise InvalidBuild("invalid", [Problem("", f"it cannot be read: {hung}")]) from None
+        return await self._executor.run(_READING, read, long=len(data) > _LARGE)
 
 
 def object_name(data: bytes) -> str | None:

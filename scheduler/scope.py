@@ -1,11 +1,21 @@
 """What the references of a component can see: what was submitted, and what its dependencies returned."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from threading import Lock
+from typing import Any, Final
 
+from scheduler.catalogue import Catalogue, documents_work
 from scheduler.graph import Graph, Vertex
 from scheduler.model import Action, Build, Change, State
-from scheduler.template import Found
+from scheduler.template import UNLIMITED, Found, Laborious, Shared, Work
+from scheduler.template.paths import Query
+
+_FEW: Final = 16
+"""Dependencies that are gone through faster than anything else could be asked."""
+_PER_EDGE: Final = 16
+_PER_SEEN: Final = 40
+_PER_FINDER: Final = 40
 
 
 def is_supplied(change: Change) -> bool:
@@ -23,7 +33,14 @@ class Submitted:
         # What a connector returned in an earlier process stands in the submitted build like a definition,
         # but it is data: it must never be rendered.
         self._decoded: dict[str, Mapping[str, Any]] = {}
+        self._all: Sequence[Found] | None = None
+        self._ids: Collection[str] | None = None
+        self.work: Work = UNLIMITED
         self._returned = {change.id for change in build.changes if change.state is State.COMPLETED}
+        finds = any(change.action is Action.FIND for change in build.changes)
+        self.shared: Shared | None = Shared(
+            partial(_is_common, self.changes, finds), len(self.existing) + len(self.changes)
+        )
         for change in build.changes:
             if change.state is State.COMPLETED and change.action is Action.FIND:
                 self._returned.update(identity for identity, _ in elements_of(change.fields))
@@ -51,14 +68,28 @@ class Submitted:
 
     def all(self) -> Sequence[Found]:
         """Everything that exists, in submission order."""
-        return [
-            Found(component.fields, definition=name not in self._returned)
-            for name, component in self.existing.items()
-        ]
+        if self._all is None:
+            self._all = [
+                Found(component.fields, definition=name not in self._returned)
+                for name, component in self.existing.items()
+            ]
+        return self._all
+
+    def candidates(self, query: Query) -> Iterable[Found] | None:  # noqa: ARG002 - as in the port
+        """None: here nobody asks often."""
+        return None
 
     def ids(self) -> Iterable[str]:
         """Every id of the build."""
-        return {**self.existing, **self.changes}
+        if self._ids is None:
+            self._ids = tuple({**self.existing, **self.changes})
+        return self._ids
+
+
+def _is_common(changes: Mapping[str, Change], finds: bool, id: str) -> bool:  # noqa: A002
+    """Whether what a reference finds under an id is the same for every component, at any time."""
+    change = changes.get(id)
+    return not finds and (change is None or change.action is Action.DELETE)
 
 
 class SeenByItself:
@@ -68,6 +99,9 @@ class SeenByItself:
         self.build = submitted.build
         self.all = submitted.all
         self.ids = submitted.ids
+        self.candidates = submitted.candidates
+        self.shared = submitted.shared
+        self.work: Work = UNLIMITED
         self._submitted = submitted
         self._change = change
 
@@ -80,7 +114,11 @@ class SeenByItself:
 
 
 class Returned:
-    """What the changes of one build returned so far. The plan writes it; scopes read it."""
+    """What the changes of one build returned so far. The plan writes it; scopes read it, in threads too.
+
+    A thread never looks at what another one is just adding: what a component can see was there before it
+    was due.
+    """
 
     def __init__(self, submitted: Submitted, graph: Graph) -> None:
         self.submitted = submitted
@@ -89,42 +127,137 @@ class Returned:
         """By change: the reply."""
         self.found: dict[str, dict[Vertex, Mapping[str, Any]]] = {}
         """By component id: what a ``find`` returned, by the change that found it."""
-        self._depths: list[int] | None = None
+        self._ancestors: dict[Vertex, int] = {}
+        self._arrivals: list[Vertex] = []
+        self._booked = 0
+        """Arrivals that stand in the catalogue."""
+        self._catalogue: Catalogue | None = None
+        self._lock = Lock()
+        self._seen: tuple[int, int, list[Found]] | None = None
 
-    def depends(self, vertex: Vertex, on: Vertex) -> bool:
+    def add(self, vertex: Vertex, body: Mapping[str, Any]) -> None:
+        """What a change returned; of a ``find`` its elements stand in `found` already."""
+        if vertex in self.bodies:
+            self._seen = None
+        self.bodies[vertex] = body
+        self._arrivals.append(vertex)
+
+    def depends(self, vertex: Vertex, on: Vertex, work: Work = UNLIMITED) -> bool:
         """Whether ``on`` is a dependency of ``vertex``, direct or not."""
-        dependencies = self.graph.dependencies
-        if on in dependencies[vertex]:
+        dependencies = self.graph.dependencies[vertex]
+        if len(dependencies) <= _FEW and on in dependencies:
             return True
-        depths = self._depths
-        if depths is None:
-            depths = self._depths = [0] * len(dependencies)
-            for depth, layer in enumerate(self.graph.layers()):
-                for member in layer:
-                    depths[member] = depth
-        # Whoever stands no deeper than `on` cannot depend on it, so the search stays between the two.
-        least = depths[on]
-        seen: set[Vertex] = set()
+        return bool(self.ancestors(vertex, work) >> on & 1)
+
+    def ancestors(self, vertex: Vertex, work: Work) -> int:
+        """Every dependency of ``vertex``, direct or not: a bit for each."""
+        known = self._ancestors
+        if vertex in known:
+            return known[vertex]
+        edges = self.graph.dependencies
+        per_edge = _PER_EDGE + len(edges) // 128
         todo = [vertex]
         while todo:
-            for one in dependencies[todo.pop()]:
-                if one == on:
-                    return True
-                if depths[one] > least and one not in seen:
-                    seen.add(one)
-                    todo.append(one)
-        return False
+            one = todo[-1]
+            if one in known:
+                todo.pop()
+                continue
+            work.spend_shared(per_edge * (1 + len(edges[one])))
+            missing = [before for before in edges[one] if before not in known]
+            if missing:
+                todo += missing
+                continue
+            bits = 0
+            for before in edges[one]:
+                bits |= known[before] | 1 << before
+            known[one] = bits
+        return known[vertex]
+
+    def candidates(self, vertex: Vertex, query: Query, work: Work) -> Iterable[Found] | None:
+        """What a component can see and may fit a query (`template.Scope.candidates`)."""
+        size = (len(self.graph.ids) + 7) // 8
+        work.spend(size)
+        dependencies = self.ancestors(vertex, work).to_bytes(size, "little")
+        if not self._lock.acquire(blocking=not work.inline):
+            raise Laborious("another thread makes the index")
+        try:
+            catalogue = self._caught_up(work)
+            if not catalogue.complete:
+                return None
+            positions = catalogue.positions(query, work)
+        finally:
+            self._lock.release()
+        return catalogue.seen(positions, dependencies, work)
+
+    def _caught_up(self, work: Work) -> Catalogue:
+        submitted = self.submitted
+        catalogue = self._catalogue
+        if catalogue is None:
+            assert submitted.shared is not None
+            work.spend_shared(documents_work(len(submitted.existing) + len(submitted.changes)))
+            existing = dict(zip(submitted.existing, submitted.all(), strict=True))
+            catalogue = self._catalogue = Catalogue(existing, self._instant(), submitted.shared)
+        while self._booked < len(self._arrivals):
+            vertex = self._arrivals[self._booked]
+            change = submitted.changes[self.graph.ids[vertex]]
+            body = self.bodies[vertex]
+            if change.action is Action.FIND:
+                names = dict.fromkeys(identity for identity, _ in elements_of(body))
+                others = sum(map(catalogue.others, names))
+                work.spend_shared(documents_work(2 * len(names) + others))
+                documents = [(name, Found(self.found[name][vertex], definition=False)) for name in names]
+            else:
+                work.spend_shared(documents_work(1 + catalogue.others(change.id)))
+                documents = [(change.id, Found(body, definition=False))]
+            catalogue.book(vertex, documents)
+            self._booked += 1
+        return catalogue
+
+    def _instant(self) -> Iterator[tuple[Vertex, str, Found]]:
+        for name, change in self.submitted.changes.items():
+            if change.action is Action.NONE:
+                found = Found(self.submitted.fields_of(change), definition=True)
+                yield self.graph.index[name], name, found
+
+    def seen(self, vertex: Vertex, work: Work) -> Sequence[Found]:
+        """Everything that a component can see, in submission order."""
+        ancestors = self.ancestors(vertex, work)
+        work.spend(2 * len(self.graph.ids))
+        vertices = [one for one, bit in enumerate(reversed(f"{ancestors:b}")) if bit == "1"]
+        arrived = sum(one in self.bodies for one in vertices)
+        if self._seen is not None and self._seen[:2] == (ancestors, arrived):
+            return self._seen[2]
+        submitted = self.submitted
+        work.spend(_PER_SEEN * (len(vertices) + len(submitted.existing)))
+        seen = dict(zip(submitted.existing, submitted.all(), strict=True))
+        for one in vertices:
+            change = submitted.changes[self.graph.ids[one]]
+            body = self.bodies.get(one)
+            if change.action is Action.NONE:
+                seen.setdefault(change.id, Found(submitted.fields_of(change), definition=True))
+            elif body is not None and change.action is Action.FIND:
+                for identity, _ in elements_of(body):
+                    work.spend(_PER_SEEN)
+                    seen[identity] = Found(self.found[identity][one], definition=False)
+            elif body is not None:
+                seen[change.id] = Found(body, definition=False)
+        every = list(seen.values())
+        self._seen = (ancestors, arrived, every)
+        return every
 
 
 class Due:
     """The `template.Scope` of one component at the moment it is due."""
 
-    __slots__ = ("_returned", "_vertex", "build")
+    __slots__ = ("_returned", "_vertex", "build", "shared", "work")
 
     def __init__(self, returned: Returned, vertex: Vertex) -> None:
         self._returned = returned
         self._vertex = vertex
-        self.build: Mapping[str, Any] = returned.submitted.build
+        submitted = returned.submitted
+        self.build: Mapping[str, Any] = submitted.build
+        self.shared: Shared | None = submitted.shared
+        self.work: Work = UNLIMITED
 
     def find(self, id: str) -> Found | None:  # noqa: A002 - the port's name
         """What a dependency returned under this id, or else what was submitted."""
@@ -132,37 +265,32 @@ class Due:
         vertex = returned.graph.index.get(id)
         if vertex is not None:
             body = returned.bodies.get(vertex)
-            if body is not None and returned.depends(self._vertex, vertex):
+            if body is not None and returned.depends(self._vertex, vertex, self.work):
                 return Found(body, definition=False)
-        for finder, element in returned.found.get(id, {}).items():
-            if returned.depends(self._vertex, finder):
-                return Found(element, definition=False)
+        finders = returned.found.get(id)
+        if finders is not None:
+            self.work.spend(_PER_FINDER * len(finders))
+            # A copy: meanwhile another find may return it too.
+            for finder, element in finders.copy().items():
+                if returned.depends(self._vertex, finder, self.work):
+                    return Found(element, definition=False)
         submitted = returned.submitted.find(id)
         if submitted is not None or vertex is None:
             return submitted
         change = returned.submitted.changes[id]
         if vertex == self._vertex or (
-            change.action is Action.NONE and returned.depends(self._vertex, vertex)
+            change.action is Action.NONE and returned.depends(self._vertex, vertex, self.work)
         ):
             return Found(returned.submitted.fields_of(change), definition=True)
         return None
 
     def all(self) -> Sequence[Found]:
-        """Everything that can be seen, in submission order: slow, and seldom asked."""
-        returned = self._returned
-        seen = dict(zip(returned.submitted.existing, returned.submitted.all(), strict=True))
-        for vertex in sorted(returned.graph.ancestors(self._vertex)):
-            change = returned.submitted.changes[returned.graph.ids[vertex]]
-            body = returned.bodies.get(vertex)
-            if change.action is Action.NONE:
-                fields = returned.submitted.fields_of(change)
-                seen.setdefault(change.id, Found(fields, definition=True))
-            elif body is not None and change.action is Action.FIND:
-                for identity, _ in elements_of(body):
-                    seen[identity] = Found(returned.found[identity][vertex], definition=False)
-            elif body is not None:
-                seen[change.id] = Found(body, definition=False)
-        return list(seen.values())
+        """Everything that can be seen, in submission order."""
+        return self._returned.seen(self._vertex, self.work)
+
+    def candidates(self, query: Query) -> Iterable[Found] | None:
+        """What of it may fit a query for equality, in its order."""
+        return self._returned.candidates(self._vertex, query, self.work)
 
     def ids(self) -> Iterable[str]:
         """Every id of the build."""

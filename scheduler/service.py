@@ -10,7 +10,8 @@ import structlog
 import trio
 
 from scheduler import __version__, intake
-from scheduler.bus import Bus, Listener, Message, Subscription
+from scheduler.admission import Admission, shutting_down
+from scheduler.bus import Bus, Listener, Message, Presence, Subscription
 from scheduler.clock import BuildClock
 from scheduler.codec import encode_token
 from scheduler.collector import Collector, Load
@@ -19,11 +20,13 @@ from scheduler.connector import Connectors
 from scheduler.control import Control
 from scheduler.discovery import Discovery, Endpoint, Identity
 from scheduler.errors import InvalidBuild, Problem
+from scheduler.executor import Executor, ThreadExecutor
 from scheduler.experience import Experience
 from scheduler.feed import Feed
 from scheduler.loading import Loader
 from scheduler.peers import Peers
 from scheduler.prospects import Prospects
+from scheduler.ratelimit import RateLimitedLog
 from scheduler.reader import BuildReader
 from scheduler.reporting import Publisher, Recorder
 from scheduler.restart import Restart
@@ -40,11 +43,6 @@ from scheduler.validation import Prepared
 _log = structlog.get_logger()
 
 NAME = "scheduler"
-_INTAKE_QUEUE = 10_000
-_INTAKE_BYTES = 1024 * 1024 * 1024
-"""Bytes of builds that have come in and are not taken yet."""
-_TAKEN_AT_ONCE = 500
-"""Builds that are being read and persisted at the same time."""
 _SLOW = 60.0
 """Seconds after which a wait is worth a line in the log, and between two looks for such waits."""
 _GOODBYE = 0.3
@@ -61,7 +59,9 @@ class Service:
         bus: connected.
         store: where builds are persisted.
         listener: a second connection that replies come in on, too.
+        presence: answers PING in the loop's place, where it can.
         collects: whether the garbage collector is this service's to run; it is the whole process's.
+        executor: does what takes long beside the loop.
     """
 
     def __init__(
@@ -71,9 +71,12 @@ class Service:
         store: Store,
         *,
         listener: Listener | None = None,
+        presence: Presence | None = None,
         collects: bool = False,
+        executor: Executor | None = None,
     ) -> None:
         self._settings = settings
+        self._executor = executor or ThreadExecutor()
         self._bus = bus
         self._store = store
         self._timers = Timers(bus, lambda: store.available)
@@ -92,6 +95,7 @@ class Service:
             settings.rules,
             per_instance=settings.max_in_flight,
             per_build=settings.max_in_flight_per_build,
+            max_bytes=settings.max_bytes_in_flight,
         )
         self._recorder = None if durable is None else Recorder(bus, durable)
         self._supervisor = Supervisor(
@@ -107,6 +111,7 @@ class Service:
             resending=settings.resend_for,
             retries=settings.retries,
             clock=(lambda _: BuildClock()) if self._durable is None else self._durable.clock,
+            executor=self._executor,
         )
         self._id = secrets.token_hex(11) if self._durable is None else encode_token(self._durable.instance)
         self._peers = Peers(bus, NAME, self._id)
@@ -123,11 +128,13 @@ class Service:
         self.ready = False
         """Whether builds are taken; before that there is nothing that would have to be ended in order."""
         self._interests: list[Subscription] = []
-        self._queued_bytes = 0
         self._reads: set[trio.CancelScope] = set()
-        self._intake, self._taken_in = trio.open_memory_channel[Message](_INTAKE_QUEUE)
-        self._reader = BuildReader(settings, None if self._durable is None else self._durable.objects)
-        self._takers = trio.Semaphore(_TAKEN_AT_ONCE)
+        objects = None if self._durable is None else self._durable.objects
+        self._reader = BuildReader(settings, objects, self._executor)
+        self._receipts = intake.Receipts(bus, self._supervisor.holds)
+        self._admission = Admission(self._receipts, self._take, self._reader.is_small)
+        self._limited_log = RateLimitedLog(_log)
+        self._presence = presence
         self._collects = collects
 
     def stop(self) -> None:
@@ -200,7 +207,10 @@ class Service:
                 self._connectors.on_stray = take_up.on_stray
                 background.start_soon(take_up.run)
             prospects = Prospects(
-                self._supervisor.durations, self._settings.rules, self._settings.max_in_flight_per_build
+                self._supervisor.durations,
+                self._settings.rules,
+                self._settings.max_in_flight_per_build,
+                self._executor,
             )
             control = Control(self._bus, self._supervisor, prospects, self._reader, self._loader)
             await background.start(control.run)
@@ -223,37 +233,18 @@ class Service:
         _log.info("stopped")
 
     def _load(self) -> Load:
-        return Load(*self._supervisor.size(), self._queued_bytes)
+        return Load(*self._supervisor.size(), self._admission.bytes)
 
     async def _take_in(self, control: Control, *, task_status: trio.TaskStatus[None]) -> None:
         """Take builds in; while the service stops they are refused, until the intake is closed."""
-        holds = self._supervisor.holds
-
-        def on_build(message: Message) -> None:
-            try:
-                if self._queued_bytes + len(message.data) > _INTAKE_BYTES:
-                    raise trio.WouldBlock  # noqa: TRY301 - full is full, by number or by size
-                self._intake.send_nowait(message)
-                self._queued_bytes += len(message.data)
-            except trio.ClosedResourceError:
-                intake.reject(self._bus, message, _shutting_down(), holds)
-            except trio.WouldBlock:
-                text = "more builds come in than can be read; try again later"
-                intake.reject(self._bus, message, InvalidBuild("busy", [Problem("", text)]), holds)
-
         for subject in intake.SUBJECTS:
-            interest = await self._bus.subscribe(subject, on_build, queue=intake.QUEUE_GROUP)
+            interest = await self._bus.subscribe(subject, self._admission.on_build, queue=intake.QUEUE_GROUP)
             self._interests.append(interest)
         identity = Identity(NAME, self._id, __version__, "Runs builds of infrastructure")
         endpoints = [*self._endpoints.values(), *control.endpoints.values()]
-        await Discovery(self._bus, identity, endpoints).open()
-        async with trio.open_nursery() as nursery:
-            task_status.started()
-            async for message in self._taken_in:
-                await self._takers.acquire()
-                nursery.start_soon(self._take, message)
-                # It may be tens of megabytes, and the next one may be long in coming.
-                del message
+        await Discovery(self._bus, identity, endpoints, self._presence).open()
+        task_status.started()
+        await self._admission.run()
         self._answered.set()
 
     async def _say_goodbye(self) -> None:
@@ -261,7 +252,7 @@ class Service:
         with trio.move_on_after(_GOODBYE) as silent:
             for interest in self._interests:
                 await interest.unsubscribe()
-        self._intake.close()
+        self._admission.close()
         with trio.move_on_after(_LAST_ANSWERS):
             await self._answered.wait()
         if not silent.cancelled_caught:
@@ -274,18 +265,18 @@ class Service:
         try:
             prepared = await self._read_unless_stopped(message)
             over = await self._supervisor.submit(prepared)
-            intake.accept(self._bus, message, prepared.build.id, finished=over)
+            self._receipts.accept(message, prepared.build.id, finished=over)
         except InvalidBuild as refusal:
             error = str(refusal)
-            intake.reject(self._bus, message, refusal, self._supervisor.holds)
+            self._receipts.reject(message, refusal)
         except Exception as fault:  # noqa: BLE001 - a bug of ours, set off by this message, must cost no other
-            _log.exception("a build was not taken by a fault of the scheduler", subject=message.subject)
+            self._limited_log.exception(
+                "a build was not taken by a fault of the scheduler", subject=message.subject
+            )
             error = f"a fault in the scheduler ({type(fault).__name__}); see its log"
             internal = InvalidBuild("internal", [Problem("", error)])
-            intake.reject(self._bus, message, internal, self._supervisor.holds)
+            self._receipts.reject(message, internal)
         finally:
-            self._takers.release()
-            self._queued_bytes -= len(message.data)
             self._endpoints[message.subject].served(trio.current_time() - began, error)
 
     async def _read_unless_stopped(self, message: Message) -> Prepared:
@@ -296,7 +287,7 @@ class Service:
                     return await self._reader.read_submitted(message.data, message.subject)
             finally:
                 self._reads.discard(scope)
-        raise _shutting_down()
+        raise shutting_down()
 
     async def _watch(self) -> None:
         """Say in the log which builds wait long, and for what."""
@@ -314,10 +305,6 @@ class Service:
             await self._peers.stand_by()
             nursery.cancel_scope.cancel()
         return not self._stopping.is_set()
-
-
-def _shutting_down() -> InvalidBuild:
-    return InvalidBuild("shutting_down", [Problem("", "the scheduler is shutting down")])
 
 
 async def _cancel_when(event: trio.Event, scope: trio.CancelScope) -> None:

@@ -18,6 +18,14 @@ RESERVED_TYPES: Final = frozenset({"build", "service", "environment", "scheduler
 RESERVED_PROVIDERS: Final = frozenset({"done", "error", "mapping", "definition", "validation"})
 
 _VERBS: Final = ("create", "update", "delete", "get", "find")
+_SUFFIXES: Final = ("done", "error")
+_REQUEST_TOKENS: Final = 3
+_GATEWAY: Final = "_GR_"
+_GATEWAY_TOKENS: Final = 3
+"""That one, the cluster and the server."""
+_LONGEST_REPLY: Final = 512
+_WORD = r"[^\x00-\x20\x7f-\xa0.*>\u2028\u2029\ud800-\udfff]+"
+_PLAIN: Final = re.compile(rf"{_WORD}(?:\.{_WORD})*")
 
 
 def reply_subjects(types: Iterable[str] = ("*",), provider: str = "*") -> tuple[str, ...]:
@@ -26,10 +34,7 @@ def reply_subjects(types: Iterable[str] = ("*",), provider: str = "*") -> tuple[
     By verb and never ``>``: interest in everything would keep the server from saying 503.
     """
     return tuple(
-        f"{type_}.{verb}.{provider}.{suffix}"
-        for type_ in types
-        for verb in _VERBS
-        for suffix in ("done", "error")
+        f"{type_}.{verb}.{provider}.{suffix}" for type_ in types for verb in _VERBS for suffix in _SUFFIXES
     )
 
 
@@ -79,18 +84,33 @@ def request_subject(type_: str, action: str, provider: str) -> str:
     return f"{type_}.{action}.{provider}"
 
 
-def may_be_answered(reply: str) -> bool:
-    """Whether what somebody wants to be answered on is a subject of their own.
+UNANSWERABLE: Final = "a message is ignored: its reply subject could be something else than an answer"
+"""What the log says of a message for which `may_be_answered` is false, although it asks for an answer."""
 
-    Any name can be asked for: what the broker does not let somebody publish on, a log of ours or its own API,
-    they must not have us publish on.
+
+def may_be_answered(reply: str) -> bool:
+    """Whether an answer may go to the subject that a message asks for: one that can be nothing else.
+
+    The sender of a message names any subject it likes, and the answer goes there with the scheduler's rights.
+    Refused are the system's own subjects, requests to connectors and their replies, whatever begins with
+    ``$`` (JetStream, key-value and object stores, service discovery, the server itself), and what is no
+    subject to publish on. Case counts, as it does for the server.
+
+    Args:
+        reply: the reply subject of a message; empty where it has none.
     """
-    first = reply.partition(".")[0]
-    if not first:
+    if not _PLAIN.fullmatch(reply) or len(reply.encode()) > _LONGEST_REPLY:
         return False
-    return (
-        first not in RESERVED_TYPES and not first.startswith("$") and not reply.endswith((".done", ".error"))
-    )
+    tokens = reply.split(".")
+    while tokens[0] == _GATEWAY:
+        # What comes over a gateway has the name of the way back before its reply subject; the server takes
+        # that off again, and publishes on the rest.
+        tokens = tokens[_GATEWAY_TOKENS:]
+        if not tokens:
+            return False
+    if tokens[0] in RESERVED_TYPES or tokens[0].startswith("$") or tokens[-1] in _SUFFIXES:
+        return False
+    return not (len(tokens) == _REQUEST_TOKENS and tokens[1] in _VERBS)
 
 
 def attempt_header(attempt: str) -> str:

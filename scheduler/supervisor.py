@@ -13,15 +13,18 @@ import structlog
 import trio
 from attrs import define, evolve, field
 
-from scheduler.build import Journey, Resending, Walk, store_failure
+from scheduler.build import Journey, Resending, Walk, render, store_failure
 from scheduler.chronicle import Chronicle
 from scheduler.clock import BuildClock
 from scheduler.connector import Connectors
 from scheduler.durations import Durations, expectation
 from scheduler.errors import AlreadyLogged, Fenced, InvalidBuild, Problem, StoreError
 from scheduler.events import Accepted, Resumed, Suspended
+from scheduler.executor import Executor, ThreadExecutor
 from scheduler.feed import Feed, Track
+from scheduler.graph import Vertex
 from scheduler.history import History
+from scheduler.interruptible import interruptible
 from scheduler.limits import Limits
 from scheduler.model import Resend
 from scheduler.plan import Phase, Plan
@@ -87,6 +90,7 @@ class Supervisor:
         durations: how long requests take, as far as is known: said for each that was completed, and asked
             for when a build begins.
         clock: the clock of a build that is about to begin here, or to be looked at.
+        executor: does what takes long beside the loop.
     """
 
     def __init__(
@@ -105,6 +109,7 @@ class Supervisor:
         retries: Retries = (),
         durations: Durations | None = None,
         clock: Callable[[str], BuildClock] = lambda _: BuildClock(),
+        executor: Executor | None = None,
     ) -> None:
         self.on_orphan: Callable[[], None] = lambda: None
         """Is told when somebody submits a build that has a log and is held by nobody here."""
@@ -117,6 +122,8 @@ class Supervisor:
         self._resending = resending
         self._retries = retries
         self._clock = clock
+        self.executor = executor or ThreadExecutor()
+        """Does what takes long beside the loop."""
         self.durations = durations or Durations()
         self._connectors = connectors
         self._slots = slots
@@ -157,7 +164,20 @@ class Supervisor:
         if held is None or held.walk is None or held.track is None:
             return None
         track, waits = held.track, self._reporter.waits(build)
-        return Seen(held.walk.plan, track.chronicle, held.walk, track.sequence, track.source, waits)
+        return Seen(
+            held.walk.plan,
+            track.chronicle,
+            held.walk,
+            track.sequence,
+            track.source,
+            waits,
+            identity=track.source,
+            revision=track.revision,
+        )
+
+    def ids(self) -> list[str]:
+        """The ids of the builds that run here."""
+        return [held.build for held in self._held.values() if held.walk is not None]
 
     def seen(self) -> list[Seen]:
         """Every build that runs here."""
@@ -174,14 +194,15 @@ class Supervisor:
         if held is not None:
             await held.gone.wait()
 
-    def recalled(self, plan: Plan, history: History) -> Seen:
-        """A build as its log says that it stood."""
-        return Seen(plan, self._recall(plan, history), None, 2 * len(history.steps))
+    async def recalled(self, plan: Plan, history: History) -> Seen:
+        """A build as its log says that it stood; the times of a large one are read beside the loop."""
+        recall = partial(Chronicle.recall, plan.build, plan.graph, history, self._clock_after(plan, history))
+        return Seen(plan, await self._beside(plan.prepared, recall), None, 2 * len(history.steps))
 
-    def _recall(self, plan: Plan, history: History) -> Chronicle:
+    def _clock_after(self, plan: Plan, history: History) -> BuildClock:
         clock = self._clock(plan.build.id)
         clock.go_on_after((history.latest + 1) / 1_000)
-        return Chronicle.recall(plan.build, plan.graph, history, clock)
+        return clock
 
     def holds(self, build: str) -> bool:
         """Whether the build is ours, or about to be."""
@@ -220,7 +241,7 @@ class Supervisor:
         mark = secrets.token_hex(8) if self._store.in_order or not self._store.resumable else ""
         anew, over = True, False
         try:
-            plan, accepted = await _beside(prepared, partial(self._planned, prepared, key, mark))
+            plan, accepted = await self._beside(prepared, partial(self._planned, prepared, key, mark))
             await self._store.append(build, [accepted])
         except AlreadyLogged as known:
             anew, over = False, known.status == Status.REPORTED
@@ -230,7 +251,7 @@ class Supervisor:
             if not over:
                 self.on_orphan()
         except StoreError as error:
-            held.refusal = "store", prepared.secrets.mask(store_failure(error))
+            held.refusal = "store", prepared.secrets.mask(store_failure(error), 2_000)
             raise _refused(*held.refusal) from None
         except BaseException:
             held.refusal = "internal", "it could not be taken; see the scheduler's log"
@@ -245,6 +266,14 @@ class Supervisor:
             self._begin(held, *self._new_walk(plan, key=key, journey=None))
         return over
 
+    async def _beside(self, prepared: Prepared, job: Callable[[], _T]) -> _T:
+        """Do something with a whole build: a large one beside the loop, where it keeps nobody waiting."""
+        build = prepared.build
+        if len(build.changes) + len(build.edges) + len(build.components) < _LARGE:
+            with interruptible(build.id):
+                return job()
+        return await self.executor.run(build.id, job, long=True)
+
     def _planned(self, prepared: Prepared, key: str, mark: str) -> tuple[Plan, Accepted]:
         plan = self._new_plan(prepared, mark=mark)
         accepted = plan.accepted
@@ -257,7 +286,11 @@ class Supervisor:
             prepared: the build.
             mark: of its acceptance, as it is kept with it.
         """
-        return await _beside(prepared, partial(self._new_plan, prepared, mark=mark))
+        return await self._beside(prepared, partial(self._new_plan, prepared, mark=mark))
+
+    async def render(self, plan: Plan, vertex: Vertex) -> None:
+        """Have a component rendered that takes long (`build.render`)."""
+        await render(plan, vertex, self.executor)
 
     def _new_plan(self, prepared: Prepared, *, resumed: bool = False, mark: str = "") -> Plan:
         plan = Plan(prepared, resumed=resumed, limits=self.limits, retries=self._retries, mark=mark)
@@ -288,7 +321,9 @@ class Supervisor:
         held = self._held[build] = Held(build, reserved=True)
         return held
 
-    def go_on(self, held: Held, plan: Plan, accepted: Accepted, journey: Journey, history: History) -> Walk:
+    async def go_on(
+        self, held: Held, plan: Plan, accepted: Accepted, journey: Journey, history: History
+    ) -> Walk:
         """Go on with a build that an earlier process left, whose plan was replayed from its log.
 
         Args:
@@ -301,13 +336,13 @@ class Supervisor:
         Raises:
             PlanError: the plan does not know how to go on.
         """
-        chronicle = self._recall(plan, history)
+        chronicle = Chronicle.recall(plan.build, plan.graph, history, self._clock_after(plan, history))
         if plan.run != history.run:
             chronicle.begin_anew(plan.unsettled(), chronicle.clock())
         walk, track = self._new_walk(plan, key=history.key, journey=journey, chronicle=chronicle)
         # Whoever has followed it so far has seen less than this.
         track.sequence = 2 * len(history.steps)
-        walk.prepare()
+        await walk.prepare()
         # Of what was submitted: what was kept of it differs, if only in its states.
         held.digest = bytes.fromhex(accepted.digest)
         held.reserved = False
@@ -432,6 +467,7 @@ class Supervisor:
             priorities=plan.priorities,
             journey=journey,
             resending=self._resending,
+            executor=self.executor,
         )
         return walk, track
 
@@ -487,7 +523,7 @@ class Supervisor:
             if report.error is None:
                 log.info("build done", changes=total, seconds=seconds)
             else:
-                log.warning("build failed", error=walk.plan.masked(report.error)[:1_000], seconds=seconds)
+                log.warning("build failed", error=walk.plan.masked(report.error, 1_000), seconds=seconds)
         except Fenced as error:
             log.warning("another process has taken the build over: it reports", error=str(error))
         except StoreError as error:
@@ -496,12 +532,6 @@ class Supervisor:
         except Exception:
             # A bug of ours, outside what the walk itself survives: all that can be done is to say so, once.
             log.exception("the build ends without a report by a fault of the scheduler")
-
-
-async def _beside(prepared: Prepared, job: Callable[[], _T]) -> _T:
-    """Do something with a whole build: a large one beside the loop, where it keeps nobody waiting."""
-    size = len(prepared.build.changes) + len(prepared.build.edges) + len(prepared.build.components)
-    return job() if size < _LARGE else await trio.to_thread.run_sync(job)
 
 
 def _refused(code: str, text: str) -> InvalidBuild:

@@ -1,6 +1,6 @@
 """What is told of builds: how they stand, and why they do not get on. It only looks."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from attrs import define, frozen
@@ -13,6 +13,7 @@ from scheduler.plan import Phase, Plan
 from scheduler.slots import Slots
 from scheduler.stores import Store
 from scheduler.stores.jetstream import JetStreamStore
+from scheduler.template import Laborious
 from scheduler.text import agreeing, doing, seconds
 
 Document = dict[str, Any]
@@ -35,6 +36,12 @@ class Seen:
     """Who publishes; see `feed.Track.source`."""
     report_waits: str = ""
     """Why the report of a build that is over is not out yet; empty where it is, or is not due."""
+
+    identity: str = ""
+    """Unlike that of any other run of this build that was or will be seen; with the ``revision`` it says
+    whether something has changed."""
+    revision: Callable[[], int] = lambda: 0
+    """A number that changes with everything that happens to the build."""
 
     @property
     def over(self) -> bool:
@@ -94,7 +101,7 @@ def component(seen: Seen, vertex: Vertex, *, graph: bool = False) -> Document:
         document["failed"] = [attempt._asdict() for attempt in failed]
     error = plan.error(vertex)
     if error is not None:
-        document["error"] = plan.masked(error)[:1_000]
+        document["error"] = plan.masked(error, 1_000)
     if graph:
         document["needs"] = [
             plan.graph.ids[dependency] for dependency in plan.graph.dependencies[vertex][:_MOST_NEEDS]
@@ -200,7 +207,7 @@ class Doctor:
                 return Reason("it is completed", chronicle.ended(vertex))
             case Phase.ERRORED:
                 return Reason(
-                    f"it has failed: {plan.masked(plan.error(vertex) or '')}", chronicle.ended(vertex)
+                    f"it has failed: {plan.masked(plan.error(vertex) or '', 4_000)}", chronicle.ended(vertex)
                 )
             case Phase.SKIPPED:
                 return self._skipped(vertex)
@@ -245,7 +252,7 @@ class Doctor:
         left = None if walk is None else walk.retry_in(vertex)
         when = "soon" if left is None else f"in {seconds(left)}"
         attempt = self._plan.attempt(vertex)
-        error = self._plan.masked(self._plan.error(vertex) or "")
+        error = self._plan.masked(self._plan.error(vertex) or "", 4_000)
         text = f"attempt {attempt} failed, the next one follows {when}: {error}"
         if self._plan.paused:
             text = f"the build is paused; {text}"
@@ -266,7 +273,10 @@ class Doctor:
         if plan.paused:
             return Reason("it is due, and the build is paused", due)
         walk = self._seen.walk
-        subject = plan.due_subject(vertex)
+        try:
+            subject = plan.due_subject(vertex)
+        except Laborious:
+            return Reason("it is due, and its references take long to be evaluated", due)
         limits = [] if walk is None else self._slots.blocking(walk, subject)
         if limits:
             text = f"it is due, and waits for the limit {_listed(limits, len(limits))}"

@@ -14,6 +14,7 @@ from scheduler.build import Walk
 from scheduler.connector import Connectors, Stray
 from scheduler.errors import InvalidBuild, StoreError
 from scheduler.model import BUILD_ACTIONS, State
+from scheduler.ratelimit import RateLimitedLog
 from scheduler.stores import Store
 from scheduler.strictjson import encode
 from scheduler.supervisor import Supervisor
@@ -28,6 +29,9 @@ _MOST_STRAYS = 1_000
 """Replies kept of one build while the store is asked about it."""
 _MOST_ASKED = 1_000
 """Builds that the store is asked about at a time because of replies."""
+
+_MOST_LINES = 20
+"""In the log, of a kind, at once: replies name builds as they like."""
 
 Reader: TypeAlias = Callable[[bytes, str | None], Awaitable[Prepared]]
 """Reads and checks a build: its JSON, and what it is (`codec.parse_build`)."""
@@ -45,6 +49,7 @@ class TakeUp:
         self._wake = trio.Event()
         self._asking: dict[str, deque[Stray]] = {}
         self._unknown: dict[str, float] = {}
+        self._limited_log = RateLimitedLog(_log, burst=_MOST_LINES)
 
     def on_stray(self, stray: Stray) -> None:
         """A reply came for a component that nobody here waits for. Synchronous: it only notes it."""
@@ -101,9 +106,9 @@ class TakeUp:
             if walk is not None:
                 await walk.listening.wait()
         except (StoreError, InvalidBuild) as error:
-            _log.warning("build not taken up", build=build, error=str(error)[:1_000])
+            self._limited_log.warning("build not taken up", build=build, error=str(error)[:1_000])
         except Exception:  # noqa: BLE001 - a bug of ours, set off by this build, must cost no other
-            _log.exception("build not taken up by a fault of the scheduler", build=build)
+            self._limited_log.exception("build not taken up by a fault of the scheduler", build=build)
         finally:
             strays = self._asking.pop(build)
         if walk is None:
@@ -117,12 +122,14 @@ class TakeUp:
         if document is None:
             return None
         if "changes" not in document:
-            _log.warning("build not taken up: what the store has is none", build=build)
+            self._limited_log.warning("build not taken up: what the store has is none", build=build)
             return None
         data = await trio.to_thread.run_sync(encode, document)
         prepared = await self._read(data, None)
         if prepared.build.id != build:
-            _log.warning("build not taken up: the store gave another", build=build, got=prepared.build.id)
+            self._limited_log.warning(
+                "build not taken up: the store gave another", build=build, got=prepared.build.id
+            )
             return None
         running = {change.id for change in prepared.build.changes if change.state is State.RUNNING}
         if not unfinished and running.isdisjoint(stray.component for stray in self._asking[build]):

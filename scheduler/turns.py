@@ -8,10 +8,9 @@ build, and not in the connection, where the next build would stand behind all of
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
 
-import structlog
 import trio
 
-_log = structlog.get_logger()
+from scheduler.ratelimit import RateLimitedLog
 
 _AT_ONCE = 16
 """Replies between two looks at everything else: 2 ms with all that follows from them."""
@@ -27,6 +26,7 @@ class Turns:
         self._queues: OrderedDict[str, deque[Callable[[], None]]] = OrderedDict()
         self._wake = trio.Event()
         self._moved = trio.Event()
+        self._log = RateLimitedLog()
 
     async def done_with(self, builds: Iterable[str]) -> None:
         """Wait until nothing waits for its turn that was there for one of ``builds`` by now."""
@@ -44,14 +44,14 @@ class Turns:
         queue = self._queues.get(build)
         if queue is None and self._left:
             self._left -= 1
-            _do(job)
+            self._do(job)
         elif queue is None:
             self._queues[build] = deque([job])
         elif len(queue) < _MOST:
             queue.append(job)
         else:
             # More than can be in flight: most of it is duplicates, which cost nothing.
-            _do(job)
+            self._do(job)
         self._wake.set()
 
     async def run(self) -> None:
@@ -65,7 +65,7 @@ class Turns:
                 build, queue = self._queues.popitem(last=False)
                 for _ in range(min(share, len(queue))):
                     self._left -= 1
-                    _do(queue.popleft())
+                    self._do(queue.popleft())
                 if queue:
                     self._queues[build] = queue
             if self._queues:
@@ -73,10 +73,9 @@ class Turns:
             moved, self._moved = self._moved, trio.Event()
             moved.set()
 
-
-def _do(job: Callable[[], None]) -> None:
-    try:
-        job()
-    except Exception:  # noqa: BLE001 - logged, and it must cost no other reply
-        # As in the bus: here an exception would end the work on all replies.
-        _log.exception("a reply could not be handled")
+    def _do(self, job: Callable[[], None]) -> None:
+        try:
+            job()
+        except Exception:  # noqa: BLE001 - logged, and it must cost no other reply
+            # As in the bus: here an exception would end the work on all replies.
+            self._log.exception("a reply could not be handled")

@@ -18,6 +18,7 @@ from scheduler.bus.subjects import matches
 from scheduler.codec import encode_token
 from scheduler.config import Settings
 from scheduler.events import Event
+from scheduler.executor import Executor
 from scheduler.jetstream.api import JetStream
 from scheduler.jetstream.capturing import layout_of
 from scheduler.jetstream.objects import Objects
@@ -280,6 +281,8 @@ class Plant:
         """Of the processes to come."""
         self.requests: list[tuple[Message, JSON]] = []
         """What connectors were asked by all processes, in order."""
+        self.executor: Executor | None = None
+        """Of the processes to come; None: theirs."""
 
     def answer(self, name: str, reply: Reply | None = None) -> None:
         """Have a connector answer the last request for a component, whether or not anybody listens."""
@@ -308,7 +311,7 @@ class Plant:
         if self.lays:
             store.ground = Ground(store.js, layout)
         cloud = Cloud(bus, script or self.script, self.requests)
-        service = Service(options, bus, store)
+        service = Service(options, bus, store, executor=self.executor)
         async with trio.open_nursery() as nursery:
             if connectors:
                 await cloud.open(nursery)

@@ -4,7 +4,7 @@ import json
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import trio
 from attrs import define, field, frozen
@@ -28,6 +28,7 @@ from scheduler.timers import Timers
 from scheduler.validation import Prepared, read_build
 
 JSON: TypeAlias = dict[str, Any]
+_T = TypeVar("_T")
 
 REQUEST_SUBJECTS = tuple(f"*.{action}.*" for action in ("create", "update", "delete", "get", "find"))
 SYSTEM = {"build", "service", "environment", "scheduler"}
@@ -311,6 +312,23 @@ class Cloud:
         raise AssertionError(f"{name} was not asked for")
 
 
+class FakeExecutor:
+    """An `Executor` without threads: a job takes no time, or as long as it is held."""
+
+    def __init__(self) -> None:
+        self.owners: list[str] = []
+        """Whose jobs were handed in, in order."""
+        self.gate: Gate | None = None
+        """Where jobs wait from now on."""
+
+    async def run(self, owner: str, job: Callable[[], _T], *, long: bool = False) -> _T:
+        self.owners.append(owner)
+        await trio.lowlevel.checkpoint()
+        if self.gate is not None:
+            await self.gate.passed()
+        return job()
+
+
 class World:
     """Everything a build runs on, in memory."""
 
@@ -339,6 +357,7 @@ class World:
             start_timeout=start_timeout,
             listener=listener,
         )
+        self.executor = FakeExecutor()
         self.cloud = Cloud(self.bus, script)
 
     @property

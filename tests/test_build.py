@@ -48,7 +48,12 @@ class Run:
         self.observed: list[tuple[str, State, str | None]] = []
         self.plan = world.plan(value, resumed=resumed)
         self.walk = Walk(
-            self.plan, world.connectors, world.store, world.slots, Diary(self.plan.graph.ids, self.observed)
+            self.plan,
+            world.connectors,
+            world.store,
+            world.slots,
+            Diary(self.plan.graph.ids, self.observed),
+            executor=world.executor,
         )
         self.ends = 0
         self.report: JSON | None = None

@@ -106,7 +106,14 @@ class Run:
         self.plan = plan
         self.store = store
         self.walk = Walk(
-            plan, world.connectors, store, world.slots, key=KEY, journey=journey, resending=resending
+            plan,
+            world.connectors,
+            store,
+            world.slots,
+            key=KEY,
+            journey=journey,
+            resending=resending,
+            executor=world.executor,
         )
         store.on_failure("b1", self.walk.lose)
         self.ends = 0

@@ -5,6 +5,7 @@
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -31,12 +32,15 @@ from fakes import (
 from test_build import fail
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from scheduler import control
 from scheduler.bus import Message
 from scheduler.errors import StoreUnavailable
 from scheduler.events import Cancelled, Paused
 from scheduler.progress import STATES
 from scheduler.prospects import Prospects
+from scheduler.recalling import Recalled
 from scheduler.rules import parse_limits
+from scheduler.stores.jetstream import JetStreamStore
 from scheduler.stores.log import BuildLog
 
 VERBS = ("list", "get", "why", "plan", "cancel", "pause", "resume", "retry", "skip", "extend", "limit")
@@ -796,6 +800,105 @@ async def test_a_list_of_all_has_what_is_over(autojump_clock: MockClock) -> None
         assert page["next"] == "b1"
         page = await ask(process, "list", all=True, limit=1, after="b1")
         assert ([one["id"] for one in page["builds"]], page["next"]) == (["b2"], None)
+
+
+def counting(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> list[Any]:
+    """What an asynchronous method is called with from now on."""
+    calls: list[Any] = []
+    original = getattr(owner, name)
+
+    async def counted(*args: Any, **options: Any) -> Any:
+        calls.append(args[1:])
+        return await original(*args, **options)
+
+    monkeypatch.setattr(owner, name, counted)
+    return calls
+
+
+async def test_a_log_is_read_once_for_all_who_look_at_a_build_that_is_over(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Page by page, question by question; again where it has grown, or nobody asked for a while."""
+    reads = counting(monkeypatch, JetStreamStore, "history")
+    plant = Plant(flaky("b", 1))
+    async with plant.run() as process:
+        await process.submit(document("abc", pairwise("abc")))
+        await until(lambda: process.reports)
+        await trio.sleep(1)
+        async with trio.open_nursery() as nursery:
+            for start in range(3):
+                nursery.start_soon(partial(ask, process, "get", **part(start, limit=1)))
+                nursery.start_soon(partial(ask, process, "why", component="b"))
+        assert len(reads) == 1
+        await refused(process, "pause")
+        await trio.sleep(50)
+        assert (await ask(process, "get"))["run"] == 1
+        assert len(reads) == 1
+        await ask(process, "retry")
+        await until(lambda: len(process.reports) == 2)
+        await trio.sleep(1)
+        del reads[:]
+        assert (await ask(process, "get"))["run"] == 2
+        assert (await ask(process, "get"))["status"] == "done"
+        assert len(reads) == 1
+        await trio.sleep(70)
+        await ask(process, "get")
+        assert len(reads) == 2
+
+
+async def test_builds_that_are_over_are_kept_by_bytes(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last one however large it is, since it comes in pages."""
+    monkeypatch.setattr(Recalled.__init__, "__defaults__", (1,))
+    reads = counting(monkeypatch, JetStreamStore, "history")
+    async with Plant().run() as process:
+        for name in ("b1", "b2"):
+            await process.submit(document("ab", build=name))
+        await until(lambda: len(process.reports) == 2)
+        await trio.sleep(1)
+        for name in ("b1", "b1", "b2", "b2", "b1"):
+            await ask(process, "get", name)
+        assert reads == [(f"scheduler.log.{name}",) for name in ("b1", "b2", "b1")]
+
+
+async def test_reports_are_read_once_for_all_pages_of_a_list(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And again when there is another one."""
+    reads = counting(monkeypatch, control, "_read_over")
+    async with Plant().run() as process:
+        for number in range(4):
+            await process.submit(document("a", build=f"b{number}"))
+        await until(lambda: len(process.reports) == 4)
+        await trio.sleep(1)
+        after: str | None = None
+        for number in range(4):
+            page = await ask(process, "list", all=True, limit=1, **({"after": after} if after else {}))
+            assert [one["id"] for one in page["builds"]] == [f"b{number}"]
+            after = page["next"]
+        assert (after, len(reads)) == (None, 1)
+        await process.submit(document("a", build="b9"))
+        await until(lambda: len(process.reports) == 5)
+        await trio.sleep(1)
+        assert len((await ask(process, "list", all=True))["builds"]) == 5
+
+
+async def test_many_who_ask_at_once_cost_one_prediction(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a large build that is made in a thread, which takes its time from everybody."""
+    monkeypatch.setattr("scheduler.prospects._ON_THE_SPOT", 0)
+    jobs: list[Any] = []
+    original = Prospects._job
+
+    def counted(self: Prospects, seen: Any) -> Any:
+        jobs.append(seen)
+        return original(self, seen)
+
+    monkeypatch.setattr(Prospects, "_job", counted)
+    async with running() as site, trio.open_nursery() as nursery:
+        for _ in range(10):
+            nursery.start_soon(ask, site, "get")
+    assert len(jobs) == 1
 
 
 async def test_a_build_is_listed_once(autojump_clock: MockClock) -> None:

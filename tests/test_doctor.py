@@ -498,7 +498,8 @@ async def test_the_whole_examination(fake_bus: FakeBus, jetstream: FakeJetStream
     diagnosis = await examine(known(fake_bus), Settings())
     checks = list(dict.fromkeys(finding.check for finding in diagnosis.findings))
     assert checks == [
-        "server", "messages", "permissions", "jetstream", "streams", "replicas", "commits", "disk", "clock",
+        "server", "messages", "pending", "permissions", "jetstream", "streams", "replicas", "commits", "disk",
+        "clock",
     ]  # fmt: skip
     assert diagnosis.healthy
     assert not jetstream.streams
@@ -533,6 +534,24 @@ async def test_max_payload_is_told_in_components(most: int, store: Any, level: L
     diagnosis = await examine(known(bus), Settings(store=store))
     assert levels(diagnosis, "messages") == [level]
     assert text in words(diagnosis, "messages")
+
+
+@pytest.mark.parametrize(
+    ("most", "budget", "level", "text"),
+    [
+        (8 * MEBIBYTE, 32 * MEBIBYTE, Level.OK, "requests of up to 32 MiB"),
+        (MEBIBYTE, 2 * MEBIBYTE, Level.OK, "requests of up to 3 MiB"),
+        (MEBIBYTE, 100 * MEBIBYTE, Level.WARNING, "set max_pending to 210MB"),
+    ],
+)
+async def test_what_a_connectors_connection_must_take(
+    most: int, budget: int, level: Level, text: str
+) -> None:
+    """By the setting, against what a server keeps that was told nothing."""
+    settings = Settings(store="memory", max_bytes_in_flight=budget)
+    diagnosis = await examine(known(FakeBus(max_payload=most)), settings)
+    assert levels(diagnosis, "pending") == [level]
+    assert text in words(diagnosis, "pending")
 
 
 async def test_a_component_has_to_fit_in_a_message() -> None:

@@ -19,7 +19,8 @@ from scheduler.limits import DEFAULT_LIMITS
 from scheduler.model import Action, Change, State
 from scheduler.outcome import read_head, read_reply
 from scheduler.plan import Plan, Request
-from scheduler.template import Found, OnUnresolved, Templates, compile_change
+from scheduler.template import Found, OnUnresolved, Scope, Templates, compile_change
+from scheduler.template.needs import Needs
 from scheduler.validation import read_build
 
 SLOWEST = 2.0
@@ -176,7 +177,7 @@ def attempt_reply(source: random.Random) -> None:
             said(str(error))
 
 
-class Everything:
+class Everything(Scope):
     """A scope in which a few things can be found."""
 
     build: dict[str, Any] = {"id": "b", "name": "n", "options": {"x": [1, 2, {"y": "z"}]}}  # noqa: RUF012
@@ -213,7 +214,7 @@ def attempt_template(source: random.Random) -> None:
             unresolved=source.choice(list(OnUnresolved)),
             limits=DEFAULT_LIMITS,
         )
-        template.needs(scope)
+        template.needs(Needs(scope, template.syntax, lambda _: True))
         template.check(scope, lambda name: name == "vpc::b")
         msgspec.json.decode(template.render(scope).body)
     except TemplateError as error:

@@ -44,8 +44,8 @@ class Noted(Plan):
         self.chance = chance
         self._named: dict[Vertex, str] = {}
 
-    def begin(self, vertex: Vertex) -> Request | Settled | None:
-        step = super().begin(vertex)
+    def begin(self, vertex: Vertex, rendered: Request | None = None) -> Request | Settled | None:
+        step = super().begin(vertex, rendered)
         if isinstance(step, Request):
             self._named[vertex] = step.attempt
             self.events.append(step.started)

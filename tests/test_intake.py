@@ -1,12 +1,17 @@
 """Answers to builds that come in: accepted, or rejected with every reason, whoever asked and however."""
 
+# ruff: noqa: ARG001 - pytest-trio takes a clock from a test's own arguments only
+
 import json
+import time
+from collections.abc import Callable
 
 import pytest
 import structlog
+import trio
 from fake_bus import FakeBus, Published
 from fakes import JSON, document, encode
-from trio.testing import wait_all_tasks_blocked
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from scheduler import intake
 from scheduler.bus import Message
@@ -33,6 +38,10 @@ def holds_everything(_build: str) -> bool:
     return True
 
 
+def receipts(bus: FakeBus, holds: Callable[[str], bool] = holds_nothing) -> intake.Receipts:
+    return intake.Receipts(bus, holds)
+
+
 def test_builds_come_in_on_ten_subjects() -> None:
     """The intake subjects are those of the wire, and those that the client knows."""
     assert set(intake.SUBJECTS) == INTAKE_ACTIONS
@@ -41,8 +50,8 @@ def test_builds_come_in_on_ten_subjects() -> None:
 
 async def test_an_accepted_build_is_answered_with_its_id(fake_bus: FakeBus) -> None:
     """Whoever asked is told that the build is ours; where nobody asked nothing is said."""
-    intake.accept(fake_bus, message(document("a"), reply="inbox"), "b1")
-    intake.accept(fake_bus, message(document("a")), "b1")
+    receipts(fake_bus).accept(message(document("a"), reply="inbox"), "b1")
+    receipts(fake_bus).accept(message(document("a")), "b1")
     [answer] = await published(fake_bus)
     assert answer.subject == "inbox"
     assert json.loads(answer.data) == {"id": "b1", "status": "accepted"}
@@ -54,17 +63,15 @@ async def test_an_accepted_build_is_answered_with_its_id(fake_bus: FakeBus) -> N
 )
 async def test_nobody_has_us_publish_on_a_subject_of_the_system(fake_bus: FakeBus, reply: str) -> None:
     """An answer goes to no log, no API, and is no report or reply, whatever subject was asked for it."""
-    intake.accept(fake_bus, message(document("a"), reply=reply), "b1")
-    intake.reject(fake_bus, message(document("a"), reply=reply), NO_ROOM, holds_nothing)
+    receipts(fake_bus).accept(message(document("a"), reply=reply), "b1")
+    receipts(fake_bus).reject(message(document("a"), reply=reply), NO_ROOM)
     assert await published(fake_bus) == []
 
 
 async def test_a_rejected_build_is_answered_with_every_problem(fake_bus: FakeBus) -> None:
     """Whoever asked is told the code, the first problem, and all of them with their places."""
     problems = [Problem("changes[3]._provider", "required, and it is missing"), Problem("", "no good")]
-    intake.reject(
-        fake_bus, message(document("a"), reply="inbox"), InvalidBuild("invalid", problems), holds_nothing
-    )
+    receipts(fake_bus).reject(message(document("a"), reply="inbox"), InvalidBuild("invalid", problems))
     [answer] = await published(fake_bus)
     assert answer.subject == "inbox"
     assert json.loads(answer.data) == {
@@ -84,7 +91,7 @@ async def test_without_anybody_to_answer_the_build_is_published_whole_with_the_e
     """On `<intake>.error` the build stands as it came, what is malformed in it included."""
     value = document(["a"], options={"n": 2**70}, error="of an earlier run")
     value["changes"] += [None, 7, {"_component_id": 5}]
-    intake.reject(fake_bus, message(value, subject="service.patch"), NO_ROOM, holds_nothing)
+    receipts(fake_bus).reject(message(value, subject="service.patch"), NO_ROOM)
     [one] = await published(fake_bus)
     assert one.subject == "service.patch.error"
     assert json.loads(one.data) == {**value, "error": "2 builds are running; max_builds is 2"}
@@ -108,7 +115,7 @@ async def test_without_anybody_to_answer_the_build_is_published_whole_with_the_e
 async def test_a_build_whose_id_cannot_be_read_is_only_logged(fake_bus: FakeBus, data: bytes) -> None:
     """Where nobody asked, and nobody can tell which build it is, there is a line in the log."""
     with structlog.testing.capture_logs() as logs:
-        intake.reject(fake_bus, message(data), NO_ROOM, holds_nothing)
+        receipts(fake_bus).reject(message(data), NO_ROOM)
     assert await published(fake_bus) == []
     [line] = logs
     assert (line["event"], line["build"], line["code"]) == ("build rejected", None, "busy")
@@ -116,7 +123,7 @@ async def test_a_build_whose_id_cannot_be_read_is_only_logged(fake_bus: FakeBus,
 
 async def test_an_unreadable_build_is_answered_where_somebody_asked(fake_bus: FakeBus) -> None:
     """Whoever asked is answered, with null for the id that could not be read."""
-    intake.reject(fake_bus, message(b"no JSON", reply="inbox"), NO_ROOM, holds_nothing)
+    receipts(fake_bus).reject(message(b"no JSON", reply="inbox"), NO_ROOM)
     [answer] = await published(fake_bus)
     assert json.loads(answer.data)["id"] is None
 
@@ -125,7 +132,7 @@ async def test_an_unreadable_build_is_answered_where_somebody_asked(fake_bus: Fa
 async def test_a_running_build_is_never_published_as_failed(fake_bus: FakeBus, code: str) -> None:
     """Whatever is wrong with a second build of the same id, its store must not take the first for failed."""
     refusal = InvalidBuild(code, [Problem("", "no")])
-    intake.reject(fake_bus, message(document("a")), refusal, holds_everything)
+    receipts(fake_bus, holds_everything).reject(message(document("a")), refusal)
     assert await published(fake_bus) == []
 
 
@@ -134,7 +141,7 @@ async def test_refused_as_running_it_is_not_published_though_the_other_ended_jus
 ) -> None:
     """The other build's report says how it ended; this one's refusal must not contradict it."""
     refusal = InvalidBuild("running", [Problem("", "no")])
-    intake.reject(fake_bus, message(document("a")), refusal, holds_nothing)
+    receipts(fake_bus).reject(message(document("a")), refusal)
     assert await published(fake_bus) == []
 
 
@@ -144,9 +151,7 @@ async def test_too_many_problems_are_cut_so_that_the_answer_fits(max_payload: in
     """As many problems as fit are told, and how many there are beside them."""
     bus = FakeBus(max_payload=max_payload)
     problems = [Problem(f"changes[{number}]", text) for number in range(20_000)]
-    intake.reject(
-        bus, message(document("a"), reply="inbox"), InvalidBuild("invalid", problems), holds_nothing
-    )
+    receipts(bus).reject(message(document("a"), reply="inbox"), InvalidBuild("invalid", problems))
     [answer] = await published(bus)
     assert len(answer.data) < max_payload
     details = json.loads(answer.data)["error"]["details"]
@@ -159,29 +164,81 @@ async def test_a_single_problem_longer_than_the_answer_is_left_out() -> None:
     """An answer that does not fit goes out without its details rather than not at all."""
     bus = FakeBus(max_payload=3_000)
     refusal = InvalidBuild("invalid", [Problem("", "x" * 5_000)])
-    intake.reject(bus, message(document("a"), reply="inbox"), refusal, holds_nothing)
+    receipts(bus).reject(message(document("a"), reply="inbox"), refusal)
     [answer] = await published(bus)
     assert json.loads(answer.data)["error"]["details"] == ["... and 1 more"]
 
 
 async def test_an_answer_that_cannot_be_sent_is_logged() -> None:
     """A bus that takes nothing, or an address that is none, costs a line in the log and nothing else."""
-    for bus, reply in ((FakeBus(max_payload=10), "inbox"), (FakeBus(), "not allowed")):
-        with structlog.testing.capture_logs() as logs:
-            intake.accept(bus, message(document("a"), reply=reply), "b1")
-            intake.reject(bus, message(document("a"), reply=reply), NO_ROOM, holds_nothing)
-        assert [line["event"] for line in logs] == [
-            "intake not answered",
-            "build rejected",
-            "intake not answered",
-        ]
+    with structlog.testing.capture_logs() as logs:
+        receipts(FakeBus(max_payload=10)).accept(message(document("a"), reply="inbox"), "b1")
+        receipts(FakeBus(max_payload=10)).reject(message(document("a"), reply="inbox"), NO_ROOM)
+    assert [line["event"] for line in logs] == [
+        "intake not answered",
+        "build rejected",
+        "intake not answered",
+    ]
+
+
+async def test_a_flood_of_rejections_is_one_line_a_second(autojump_clock: MockClock) -> None:
+    """The first at once and in full; the next one says how many there were between."""
+    bus = FakeBus()
+    answering = receipts(bus)
+    with structlog.testing.capture_logs() as logs:
+        for number in range(100):
+            answering.reject(message(document("a", build=f"b{number}"), reply="inbox"), NO_ROOM)
+        await trio.sleep(1)
+        answering.reject(message(document("a", build="last"), reply="inbox"), NO_ROOM)
+    assert [(line["build"], line.get("left_out")) for line in logs] == [("b0", None), ("last", 99)]
+    assert len(await published(bus)) == 101
+
+
+@pytest.mark.parametrize(
+    "reply", ["scheduler.log.b2", "build.create.done", "vpc.create.aws", "$JS.API.INFO", "not allowed", "a.*"]
+)
+async def test_a_build_that_is_to_be_answered_elsewhere_is_not_taken(fake_bus: FakeBus, reply: str) -> None:
+    """Whoever sends one wants to have us publish something; the log says so, once a second."""
+    asked = receipts(fake_bus)
+    with structlog.testing.capture_logs() as logs:
+        for _ in range(10):
+            assert not asked.may_be_taken(message(document("a"), reply=reply))
+    [line] = logs
+    assert (line["subject"], line["reply"]) == ("build.create", reply)
+
+
+async def test_a_build_out_of_a_stream_is_taken_as_one_without_a_reply_subject(fake_bus: FakeBus) -> None:
+    """Its reply subject is the server's, for acknowledgements: nothing is sent there."""
+    delivered = message(document("a"), reply="$JS.ACK.BUILDS.worker.1.2.3.4.5")
+    assert receipts(fake_bus).may_be_taken(delivered)
+    receipts(fake_bus).accept(delivered, "b1")
+    receipts(fake_bus).reject(delivered, NO_ROOM)
+    assert [one.subject for one in await published(fake_bus)] == ["build.create.error"]
+
+
+async def test_of_two_errors_of_a_large_build_ours_is_the_last(fake_bus: FakeBus) -> None:
+    """It is not taken apart for that: JSON's readers take the last of two members of a name."""
+    value = document(["a"], pad="x" * 100_000, error="of an earlier run")
+    receipts(fake_bus).reject(message(value), NO_ROOM)
+    [one] = await published(fake_bus)
+    assert json.loads(one.data) == {**value, "error": "2 builds are running; max_builds is 2"}
+
+
+async def test_a_rejection_takes_no_longer_for_what_is_beside_the_id(fake_bus: FakeBus) -> None:
+    """Thousands of members of no use are neither kept nor written again one by one."""
+    data = b'{"id":"b1",' + b",".join(b'"k%d":1' % number for number in range(75_000)) + b"}"
+    began = time.thread_time()
+    receipts(fake_bus).reject(message(data), NO_ROOM)
+    assert time.thread_time() - began < 0.02
+    [one] = await published(fake_bus)
+    assert one.data.startswith(data[:-1])
 
 
 async def test_a_build_too_large_to_be_published_whole_is_published_without_its_lists() -> None:
     """With the error the message would be over the limit: it says so, and names the build."""
     bus = FakeBus(max_payload=4_000)
     value = document([f"c{number}" for number in range(40)], name="x" * 2_000)
-    intake.reject(bus, message(value), NO_ROOM, holds_nothing)
+    receipts(bus).reject(message(value), NO_ROOM)
     [one] = await published(bus)
     assert json.loads(one.data) == {
         "id": "b1",
@@ -194,5 +251,5 @@ async def test_a_build_too_large_to_be_published_whole_is_published_without_its_
 async def test_a_rejection_that_cannot_be_published_is_logged() -> None:
     """A bus that takes nothing costs a line in the log and nothing else."""
     with structlog.testing.capture_logs() as logs:
-        intake.reject(FakeBus(max_payload=10), message(document("a")), NO_ROOM, holds_nothing)
+        receipts(FakeBus(max_payload=10)).reject(message(document("a")), NO_ROOM)
     assert [line["event"] for line in logs] == ["build rejected", "rejection not published"]

@@ -831,10 +831,10 @@ async def test_a_bug_in_the_first_step_is_quarantined(
     write(poisoned, accept(document("a")))
     original = Walk.prepare
 
-    def broken(walk: Walk) -> None:
+    async def broken(walk: Walk) -> None:
         if walk.id == "b1":
             raise IllegalTransition("no way")
-        original(walk)
+        await original(walk)
 
     monkeypatch.setattr(Walk, "prepare", broken)
     await check_quarantined(poisoned, "IllegalTransition: no way")
@@ -849,7 +849,7 @@ async def test_a_quarantined_build_can_be_gone_on_with_later(
     plant.answer("a")
     with monkeypatch.context() as patch:
 
-        def broken(_: Walk) -> None:
+        async def broken(_: Walk) -> None:
             raise IllegalTransition("no way")
 
         patch.setattr(Walk, "prepare", broken)
@@ -872,7 +872,7 @@ async def test_a_reply_to_a_quarantined_build_is_kept(
     await abandon(plant)
     with monkeypatch.context() as patch:
 
-        def broken(_: Walk) -> None:
+        async def broken(_: Walk) -> None:
             raise IllegalTransition("no way")
 
         patch.setattr(Walk, "prepare", broken)
@@ -897,10 +897,10 @@ async def die_while_loading(plant: Plant, monkeypatch: pytest.MonkeyPatch, times
     """Processes that end between their mark in b1's log and their first commit in it."""
     original = Walk.prepare
 
-    def fatal(walk: Walk) -> None:
+    async def fatal(walk: Walk) -> None:
         if walk.id == "b1":
             raise Death
-        original(walk)
+        await original(walk)
 
     for _ in range(times):
         with monkeypatch.context() as patch:

@@ -342,7 +342,7 @@ async def test_a_flood_is_refused_as_busy_and_what_was_taken_is_answered(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """When more comes in than the queue holds, the rest is told to come again."""
-    monkeypatch.setattr("scheduler.service._INTAKE_QUEUE", 5)
+    monkeypatch.setattr("scheduler.admission._MOST", 10)
     async with open_service() as site:
         codes: list[str] = []
         await site.bus.subscribe("answers", lambda message: codes.append(json.loads(message.data)["status"]))
@@ -356,7 +356,7 @@ async def test_a_flood_is_refused_as_busy_and_what_was_taken_is_answered(
 
 async def test_however_few_are_read_at_once_all_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """Builds that come in together are read in their turn, whatever became of those before."""
-    monkeypatch.setattr("scheduler.service._TAKEN_AT_ONCE", 1)
+    monkeypatch.setattr("scheduler.admission._SMALL_AT_ONCE", 1)
     async with open_service() as site:
         for number in range(5):
             assert (await site.submit(document("a", build=f"b{number}")))["status"] == "accepted"

@@ -46,10 +46,10 @@ class Patient:
             return DAY + trio.current_time() - began
 
         self.chronicle = Chronicle(len(self.plan.phases), clock(), clock)
-        track = Track(Feed(world.bus), self.plan, self.chronicle, lambda *_: None)
-        self.walk = Walk(self.plan, world.connectors, world.store, world.slots, track)
+        self.track = Track(Feed(world.bus), self.plan, self.chronicle, lambda *_: None)
+        self.walk = Walk(self.plan, world.connectors, world.store, world.slots, self.track)
         world.slots.open(self.walk, self.plan.rules)
-        self.seen = Seen(self.plan, self.chronicle, self.walk)
+        self.seen = Seen(self.plan, self.chronicle, self.walk, revision=self.track.revision)
 
     async def start(self, nursery: trio.Nursery) -> None:
         """Start it and let it get as far as it gets."""

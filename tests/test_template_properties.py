@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from scheduler.errors import TemplateError
 from scheduler.limits import DEFAULT_LIMITS
 from scheduler.model import Action, Change, State
-from scheduler.template import Found, OnUnresolved, Templates, compile_change
+from scheduler.template import Found, OnUnresolved, Scope, Templates, compile_change
+from scheduler.template.needs import Needs
 from scheduler.template.paths import MISSING, Walker, parse
 from scheduler.template.patterns import Pattern
 
@@ -34,7 +35,7 @@ objects = st.dictionaries(
 )
 
 
-class World:
+class World(Scope):
     def __init__(self, document: Mapping[str, Any], *, definition: bool = False) -> None:
         self.build: Mapping[str, Any] = {"id": "b1", "options": {"x": 1}}
         self.found = {"d": Found(document, definition=definition)}
@@ -64,7 +65,7 @@ def render(
         change, "b1", templates=Templates.ALL, unresolved=unresolved, limits=DEFAULT_LIMITS
     )
     template.check(world, lambda _: False)
-    template.needs(world)
+    template.needs(Needs(world, template.syntax, lambda _: True))
     found: dict[str, Any] = msgspec.json.decode(template.render(world).body)
     return found
 

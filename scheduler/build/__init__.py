@@ -2,6 +2,7 @@
 
 from scheduler.build.attempts import store_failure
 from scheduler.build.ports import Journey, Observer, Resending, Sender
+from scheduler.build.rendering import render
 from scheduler.build.walk import Walk
 
-__all__ = ["Journey", "Observer", "Resending", "Sender", "Walk", "store_failure"]
+__all__ = ["Journey", "Observer", "Resending", "Sender", "Walk", "render", "store_failure"]

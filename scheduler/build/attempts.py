@@ -4,24 +4,34 @@ import random
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 
 import structlog
 import trio
 from attrs import evolve
 
 from scheduler.build.ports import Journey, Observer, Resending, Sender
+from scheduler.build.rendering import render
+from scheduler.build.unsent import Unsent, size_of
 from scheduler.call import Call, Signal
-from scheduler.errors import StoreError, StoreUnavailable, Stuck
+from scheduler.errors import Hung, StoreError, StoreUnavailable, Stuck
 from scheduler.events import Event, Retrying, Sent, Settled, Withdrawn
+from scheduler.executor import Executor
 from scheduler.graph import Vertex
+from scheduler.interruptible import interruptible
 from scheduler.model import Resend
 from scheduler.outcome import Outcome, failure
 from scheduler.plan import Phase, Plan, Request
+from scheduler.ratelimit import RateLimitedLog
 from scheduler.replies import Tokens
 from scheduler.slots import Slots
 from scheduler.stores import Store
+from scheduler.template import Laborious
 
 _log = structlog.get_logger()
+
+_MOST_LINES = 50
+"""In the log, of a kind and a build, at once: a build may have thousands of components that fail."""
 
 _LEAST_TIME = 0.001
 """Seconds that an attempt has at least."""
@@ -65,6 +75,7 @@ class Attempts(ABC):
             is empty, they are known to this process only.
         journey: an earlier process began the build, and the plan was replayed from its log.
         resending: when a request without a reply is sent again.
+        executor: renders what takes long.
     """
 
     def __init__(
@@ -78,6 +89,7 @@ class Attempts(ABC):
         key: str,
         journey: Journey | None,
         resending: Resending,
+        executor: Executor,
     ) -> None:
         self.plan = plan
         self.id = plan.build.id
@@ -88,7 +100,11 @@ class Attempts(ABC):
         self._tokens = Tokens(key) if key else None
         self._journey = journey
         self._resending = resending
+        self._executor = executor
+        self._rendering = trio.Lock()
+        """Held while a component is rendered elsewhere: one of a build at a time."""
         self._acted = False
+        self._log = RateLimitedLog(_log, burst=_MOST_LINES)
         """Whether anything was done that is worth persisting."""
         self._retry_at: dict[Vertex, float] = {}
         """When those that wait for another attempt are due, by Trio's clock."""
@@ -116,6 +132,10 @@ class Attempts(ABC):
         self._given_up: list[Call] = []
         self._arrived: deque[Call] = deque()
         """Attempts whose end is known and not booked, in the order in which it became known."""
+        self._unsent = Unsent(slots)
+        """What was rendered, and waits for room in flight."""
+        self._bytes_of: dict[Vertex, int] = {}
+        """What is taken of that room."""
         self._departures: deque[Departure] = deque()
         """Requests whose start is being persisted, in the order in which they began and are to leave."""
         self._unwritten: deque[Settled | Retrying | Withdrawn] = deque()
@@ -203,9 +223,35 @@ class Attempts(ABC):
             return None
         return max(0.0, at - trio.current_time())
 
+    async def render(self, vertex: Vertex) -> None:
+        """Have a component rendered that takes long, for the plan to take it in; others begin meanwhile.
+
+        It is not, if there is news of the component before, or nothing is to be sent for now.
+        """
+        with self._wait(vertex):
+            async with self._rendering:
+                if not self.plan.held:
+                    await self.render_now(vertex)
+
+    async def render_now(self, vertex: Vertex) -> None:
+        """The same, whatever happens."""
+        await render(self.plan, vertex, self._executor)
+
+    @abstractmethod
+    def _wait(self, vertex: Vertex) -> AbstractContextManager[None]:
+        """What is awaited in here ends when there is news of the component."""
+
     async def _begin(self, vertex: Vertex) -> None:
         """Begin one that has its slots, and await its end: what is done again begins like this."""
-        departure = await self._start(vertex)
+        try:
+            departure = await self._start(vertex)
+        except Laborious:
+            await self.render(vertex)
+            try:
+                goes_on = self.plan.is_rendered(vertex) and self.plan.is_due(vertex)
+                departure = await self._start(vertex) if goes_on else None
+            finally:
+                self.plan.let_go(vertex)
         if departure is not None:
             await self._see_through(departure)
 
@@ -217,10 +263,21 @@ class Attempts(ABC):
         request leaves. In both cases what is begun first leaves first.
 
         Returns:
-            What is to be seen through; None where it ended without being sent, or may not begin.
+            What is to be seen through; None where it ended without being sent, or may not begin, or is
+            `_unsent`: there is no room for its request.
+
+        Raises:
+            Laborious: it is to be rendered first (`render`).
         """
         plan = self.plan
-        step = plan.begin(vertex)
+        rendered = self._unsent.pop(vertex) if self._unsent else None
+        try:
+            with interruptible(self.id):
+                step = plan.begin(vertex, rendered)
+        except Hung as hung:
+            _log.error("the build failed: it held the scheduler up", build=self.id, why=str(hung))
+            self.halt(f"{plan.graph.ids[vertex]}: {hung}")
+            return None
         if step is None and not plan.held:
             msg = f"{plan.graph.ids[vertex]} is due, nothing holds it up, and it does not begin"
             raise Stuck(msg)
@@ -229,6 +286,13 @@ class Attempts(ABC):
         if isinstance(step, Settled):
             await self._keep(step)
             return None
+        if vertex not in self._bytes_of:
+            size = size_of(step)
+            if not self._slots.weigh(self, size):
+                plan.unbegin(vertex)
+                self._unsent.put(vertex, step)
+                return None
+            self._bytes_of[vertex] = size
         departure = Departure(step)
         if self._store.in_order:
             self._acted = True
@@ -445,7 +509,8 @@ class Attempts(ABC):
         vertex, plan = request.vertex, self.plan
         now = trio.current_time()
         elapsed = now - self._first_sent.get(vertex, now)
-        step = plan.settle(request, outcome, luck=random.random(), elapsed=elapsed)  # noqa: S311
+        with interruptible(self.id):
+            step = plan.settle(request, outcome, luck=random.random(), elapsed=elapsed)  # noqa: S311
         if isinstance(step, Settled):
             self._tell(vertex, step)
             return step
@@ -453,13 +518,13 @@ class Attempts(ABC):
         if plan.paused:
             self._hold([vertex])
         self._observer.retries(vertex, plan.attempt(vertex), step.error, step.pause)
-        _log.info(
+        self._log.info(
             "component is tried again",
             build=self.id,
             component=step.component,
             attempt=plan.attempt(vertex) + 1,
             pause=round(step.pause, 3),
-            error=self.plan.masked(step.error)[:1_000],
+            error=self.plan.masked(step.error, 1_000),
         )
         return step
 
@@ -476,11 +541,11 @@ class Attempts(ABC):
         elif self.plan.is_starting(vertex):
             self._early[vertex] = request, outcome
         elif (settled := self.plan.rescue(request, outcome)) is not None:
-            _log.info("late success taken", build=self.id, component=request.component)
+            self._log.info("late success taken", build=self.id, component=request.component)
             self._rescued[vertex] = settled
             self.stir(vertex)
         elif self.plan.adopt(request, outcome):
-            _log.info("late success kept", build=self.id, component=request.component)
+            self._log.info("late success kept", build=self.id, component=request.component)
             if self._store.in_order:
                 self._store.note(self.id, *self.plan.adopted())
 
@@ -495,8 +560,8 @@ class Attempts(ABC):
         error = settled.body.get("error") if settled.body["_state"] == "errored" else None
         self._observer.settled(vertex, self.plan.attempt(vertex), error)
         if error is not None:
-            shown = self.plan.masked(error)[:1_000]
-            _log.warning("component failed", build=self.id, component=settled.component, error=shown)
+            shown = self.plan.masked(error, 1_000)
+            self._log.warning("component failed", build=self.id, component=settled.component, error=shown)
             self.recall()
             if skips := self.plan.skips():
                 self._observer.skipped(skips)
@@ -573,6 +638,7 @@ class Attempts(ABC):
             for call in list(self._calls):
                 call.withdraw()
             self._slots.dismiss(self)
+            self._unsent.clear()
             self.unpause()
             for wait in self._waits.values():
                 wait.cancel()

@@ -11,26 +11,32 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import count
-from typing import Final
+from typing import Final, TypeAlias
 
 import trio
 
 from scheduler.build.attempts import Attempts, Departure
 from scheduler.build.frontier import Frontier
 from scheduler.build.ports import Journey, Observer, Resending, Sender
+from scheduler.executor import Executor
 from scheduler.graph import Vertex
 from scheduler.plan import Phase, Plan
 from scheduler.slots import Slots, Waiter
 from scheduler.stores import Store
+from scheduler.template import INLINE_WORK, Laborious
 
 _SPAWNED_AT_ONCE = 25
 """Tasks started between two looks at everything else: a millisecond or two, where they begin at once."""
 _BEGUN_AT_ONCE = 25
 """Components begun between two looks at everything else: a millisecond or two."""
+_WORK_OF_ONE = 2_500
+"""Units of work in rendering that count as beginning one component more."""
 _WOKEN_AT_ONCE = 50
 """Dependents that go on between two looks at everything else."""
 _ENTERED_AT_ONCE = 200
 """Components entered into the queue for slots between two looks at everything else: about a millisecond."""
+GivenBack: TypeAlias = tuple[str, int] | None
+"""Slots that were held: the subject of their request, and its bytes in flight."""
 _OVER: Final = frozenset({Phase.COMPLETED, Phase.ERRORED, Phase.SKIPPED})
 
 
@@ -47,6 +53,7 @@ class Beginning(Attempts):
         key: as for `Attempts`.
         journey: as for `Attempts`.
         resending: as for `Attempts`.
+        executor: as for `Attempts`.
     """
 
     def __init__(
@@ -61,9 +68,18 @@ class Beginning(Attempts):
         key: str,
         journey: Journey | None,
         resending: Resending,
+        executor: Executor,
     ) -> None:
         super().__init__(
-            plan, connectors, store, slots, observer, key=key, journey=journey, resending=resending
+            plan,
+            connectors,
+            store,
+            slots,
+            observer,
+            key=key,
+            journey=journey,
+            resending=resending,
+            executor=executor,
         )
         self._priorities = priorities
         self._frontier = Frontier(plan.graph, ())
@@ -93,10 +109,16 @@ class Beginning(Attempts):
         """Whether a task is beginning what was granted."""
         self._begun: dict[Vertex, Departure | None] = {}
         """What has begun, or turned out not to, until its task takes it."""
+        self._laborious: dict[Vertex, int] = {}
+        """What may begin as soon as its task has had it rendered: the number under which it was entered."""
+        self._subjects: dict[Vertex, str] = {}
+        """The subjects of what is due, where references supply them."""
         self._parked: dict[Vertex, int] = {}
         """What could begin, were the build not paused."""
         self._slots_of: dict[Vertex, str] = {}
         """The subjects of those that have slots."""
+        self._no_room = False
+        """Whether one was `_unsent`, and none had its slots since: what had them before gives them back."""
         self._turns: dict[Vertex, trio.Event] = {}
         """What the tasks wait for that wait for their turn."""
         self._sent_off: list[Vertex] = []
@@ -118,18 +140,18 @@ class Beginning(Attempts):
 
         That is how what has waited for long does not overtake something more urgent that is due only now.
         """
-        given_back = self._slots_of.pop(vertex, None)
+        given_back = self._take_slots_of(vertex)
         due: list[Vertex] = []
         if self.plan.phase(vertex) in _OVER and vertex not in self._rescued:
             # A late success is to be persisted first. Before the walk has begun nothing is due: it will see.
             settled = self._frontier.settle(vertex)
             due = [one for one in settled if self._is_new(one)] if self.under_way else []
-        if len(due) > _ENTERED_AT_ONCE:
+        if len(due) > _ENTERED_AT_ONCE or any(map(self._is_open, due)):
             self._enter_soon(due, given_back)
         elif due:
             self._line_up([one for one in due if self._admit(one)], given_back)
         elif given_back is not None:
-            self._slots.release(self, given_back)
+            self._slots.release(self, *given_back)
         if self._frontier.settled[vertex]:
             self._wake_dependents(vertex)
 
@@ -180,14 +202,14 @@ class Beginning(Attempts):
             or vertex in self._rescued
         )
 
-    def _line_up(self, vertices: Sequence[Vertex], given_back: str | None = None) -> None:
+    def _line_up(self, vertices: Sequence[Vertex], given_back: GivenBack = None) -> None:
         """Have these begin as soon as there are slots for them; then those of ``given_back`` are free."""
         slots = self._slots
         if given_back is not None and not slots.waiters:
             # Nobody else could have them.
-            slots.release(self, given_back)
+            slots.release(self, *given_back)
             given_back = None
-        subjects = [self.plan.due_subject(vertex) for vertex in vertices]
+        subjects = [self._subject(vertex) for vertex in vertices]
         if slots.take_all(self, subjects):
             for vertex, subject in zip(vertices, subjects, strict=True):
                 self._slots_of[vertex] = subject
@@ -196,19 +218,59 @@ class Beginning(Attempts):
             for vertex, subject in zip(vertices, subjects, strict=True):
                 self._queue(vertex, subject)
         if given_back is not None:
-            slots.release(self, given_back)
+            slots.release(self, *given_back)
         if self._queued:
             slots.serve(self)
 
-    def _queue(self, vertex: Vertex, subject: str) -> None:
+    def _is_open(self, vertex: Vertex) -> bool:
+        """Whether its subject is to be found out before it is lined up."""
+        plan = self.plan
+        return plan.has_open_subject(vertex) and not plan.is_instant(vertex) and vertex not in self._subjects
+
+    def _subject(self, vertex: Vertex) -> str:
+        """What a component goes out on; found out before (`_find_subject`) where references supply it."""
+        return self._subjects.pop(vertex, None) or self.plan.subject(vertex)
+
+    async def _find_subject(self, vertex: Vertex) -> str:
+        """What something that is due goes out on; a guess where that cannot be told."""
+        await trio.lowlevel.checkpoint()
+        try:
+            return self.plan.due_subject(vertex)
+        except Laborious:
+            await self.render(vertex)
+        try:
+            return self.plan.due_subject(vertex)
+        except Laborious:
+            # There is news of the build.
+            return self.plan.subject(vertex)
+        finally:
+            # It is rendered again when it begins: thousands may be waiting for slots.
+            self.plan.let_go(vertex)
+
+    def _queue(self, vertex: Vertex, subject: str, again: int | None = None) -> None:
         priority = self._priorities[vertex] if self._priorities else 0.0
-        waiter = self._slots.queue(self, subject, priority, partial(self._waited, vertex))
-        self._queued[vertex] = next(self._numbers), waiter
+        ended = partial(self._waited, vertex)
+        size = self._unsent.size(vertex)
+        waiter = self._slots.queue(self, subject, priority, ended, size=size, again=again)
+        self._queued[vertex] = next(self._numbers) if again is None else again, waiter
+
+    def _queue_again(self, number: int, vertex: Vertex) -> None:
+        """Have one wait that has its slots and no room for its bytes; or one that is behind it."""
+        given_back = self._take_slots_of(vertex)
+        assert given_back is not None, "it is about to begin"
+        self._no_room = True
+        # Before anybody else can have them, the build is at the place that it had.
+        self._queue(vertex, given_back[0], number)
+        self._slots.release(self, *given_back)
+        self._slots.serve(self)
 
     def _waited(self, vertex: Vertex, served: bool) -> None:
         number, waiter = self._queued.pop(vertex)
         if served:
+            self._no_room = False
             self._slots_of[vertex] = waiter.subject
+            if waiter.size:
+                self._bytes_of[vertex] = waiter.size
             self._grant(vertex, number)
         else:
             self._send_off(vertex)
@@ -234,14 +296,14 @@ class Beginning(Attempts):
                 await trio.lowlevel.checkpoint()
 
     def _enter_soon(
-        self, vertices: Iterable[Vertex], given_back: str | None = None, *, again: bool = False
+        self, vertices: Iterable[Vertex], given_back: GivenBack = None, *, again: bool = False
     ) -> None:
         assert self._nursery is not None, "the walk has begun"
         self._entering += 1
         self._nursery.start_soon(partial(self._enter, vertices, given_back, again=again), name="enter")
 
     async def _enter(
-        self, vertices: Iterable[Vertex], given_back: str | None = None, *, again: bool = False
+        self, vertices: Iterable[Vertex], given_back: GivenBack = None, *, again: bool = False
     ) -> None:
         """As `_admit` and `_line_up`, of many: other builds have their turn between them.
 
@@ -262,17 +324,20 @@ class Beginning(Attempts):
                     self._admit(vertex, again=again)
                 if not started % _BEGUN_AT_ONCE:
                     await trio.lowlevel.checkpoint()
+            for vertex in due:
+                if self._is_open(vertex) and self._is_new(vertex):
+                    self._subjects[vertex] = await self._find_subject(vertex)
             if len(due) <= _ENTERED_AT_ONCE:
                 new = [one for one in due if self._is_new(one) and self._admit(one, again=again)]
                 self._line_up(new, given_back)
             else:
                 for entered, vertex in enumerate(due, 1):
                     if self._is_new(vertex) and self._admit(vertex, again=again):
-                        self._queue(vertex, self.plan.due_subject(vertex))
+                        self._queue(vertex, self._subject(vertex))
                     if not entered % _ENTERED_AT_ONCE:
                         await trio.lowlevel.checkpoint()
                 if given_back is not None:
-                    self._slots.release(self, given_back)
+                    self._slots.release(self, *given_back)
                 self._slots.serve(self)
             for started, vertex in enumerate(vertices, 1):
                 if not self._frontier.settled[vertex]:
@@ -372,6 +437,12 @@ class Beginning(Attempts):
             done about it, or nothing at all.
         """
         while vertex not in self._begun:
+            if vertex in self._laborious:
+                number = self._laborious.pop(vertex)
+                await self.render(vertex)
+                if not self.plan.is_rendered(vertex) and not self.plan.held:
+                    return None
+                self._grant(vertex, number)
             if vertex in self._due:
                 if vertex in self._may_begin:
                     if not self._beginning:
@@ -383,7 +454,10 @@ class Beginning(Attempts):
                 return None
             elif not self._entering:
                 # Nobody else sees to it.
-                self._line_up([vertex] if self._admit(vertex) else [])
+                if self._is_open(vertex):
+                    self._subjects[vertex] = await self._find_subject(vertex)
+                else:
+                    self._line_up([vertex] if self._admit(vertex) else [])
                 continue
             turn = self._turns[vertex] = trio.Event()
             await turn.wait()
@@ -396,8 +470,9 @@ class Beginning(Attempts):
             while self._begun_in_a_row < _BEGUN_AT_ONCE:
                 if vertex in self._begun or not self._granted:
                     return
+                work = self.plan.work_left
                 await self._begin_one(*heapq.heappop(self._granted))
-                self._begun_in_a_row += 1
+                self._begun_in_a_row += 1 + (work - self.plan.work_left) // _WORK_OF_ONE
         finally:
             self._beginning = False
             if self._granted:
@@ -416,17 +491,36 @@ class Beginning(Attempts):
         due = plan.is_due(vertex)
         if due and plan.paused:
             self._parked[vertex] = number
+            self._unsent.let_go(vertex)
             self._give_back(vertex)
+        elif due and self._no_room and vertex in self._slots_of:
+            self._queue_again(number, vertex)
         else:
-            self._begun[vertex] = await self._start(vertex) if due else None
-            self._call_up(vertex)
+            try:
+                departure = await self._start(vertex) if due else None
+            except Laborious:
+                self._laborious[vertex] = number
+                self._begun_in_a_row += INLINE_WORK // _WORK_OF_ONE
+                self._call_up(vertex)
+            else:
+                if due and vertex in self._unsent:
+                    self._queue_again(number, vertex)
+                else:
+                    self._begun[vertex] = departure
+                    self._call_up(vertex)
+        plan.let_go(vertex)
         self._called.discard(vertex)
         self._may_begin.discard(vertex)
 
     def _give_back(self, vertex: Vertex) -> None:
+        given_back = self._take_slots_of(vertex)
+        if given_back is not None:
+            self._slots.release(self, *given_back)
+
+    def _take_slots_of(self, vertex: Vertex) -> GivenBack:
+        """What a component holds, to be given back."""
         subject = self._slots_of.pop(vertex, None)
-        if subject is not None:
-            self._slots.release(self, subject)
+        return None if subject is None else (subject, self._bytes_of.pop(vertex, 0))
 
     def _end_task(self, vertex: Vertex) -> None:
         settled = self._frontier.settled
@@ -469,14 +563,17 @@ class Beginning(Attempts):
             with self._wait(vertex):
                 await self._unpaused.wait()
             return
-        subject = plan.due_subject(vertex)
+        subject = await self._find_subject(vertex) if self._is_open(vertex) else self._subject(vertex)
         priority = self._priorities[vertex] if self._priorities else 0.0
-        taken = self._slots.try_take(self, subject, priority)
+        size = self._unsent.size(vertex)
+        taken = self._slots.try_take(self, subject, priority, size)
         if not taken:
             with self._wait(vertex):
-                taken = await self._slots.take(self, subject, priority)
+                taken = await self._slots.take(self, subject, priority, size)
         if taken:
             self._slots_of[vertex] = subject
+            if size:
+                self._bytes_of[vertex] = size
             try:
                 if plan.is_due(vertex):
                     await self._begin(vertex)
@@ -505,6 +602,8 @@ class Beginning(Attempts):
     def stir(self, vertex: Vertex) -> None:
         """Look at a component again: there is news of it, whatever it waits for."""
         super().stir(vertex)
+        if self._unsent:
+            self._unsent.pop(vertex)
         queued = self._queued.pop(vertex, None)
         if queued is not None:
             self._slots.leave(queued[1])

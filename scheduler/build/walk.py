@@ -29,20 +29,26 @@ from scheduler.build.attempts import store_failure
 from scheduler.build.beginning import Beginning
 from scheduler.build.frontier import Frontier, from_the_start
 from scheduler.build.ports import Journey, Observer, Resending, Sender
+from scheduler.build.unsent import size_of
 from scheduler.call import Call, Inherited
-from scheduler.errors import Fenced, LogRemoved, Refused, StoreError
+from scheduler.errors import Fenced, Hung, LogRemoved, Refused, StoreError
 from scheduler.events import Event, Settled
+from scheduler.executor import Executor, ThreadExecutor
 from scheduler.graph import Vertex
 from scheduler.model import Resend
 from scheduler.outcome import failure
+from scheduler.pace import Pace
 from scheduler.plan import Plan, Request
 from scheduler.replies import old_token
 from scheduler.report import Report
 from scheduler.slots import Slots
 from scheduler.stores import Store
+from scheduler.template import Laborious
 
 _log = structlog.get_logger()
 
+_RESUMING = 2_000
+"""Units of work for awaiting a reply again."""
 _LARGE = 2_000
 """Changes from which on a report is made beside the loop: it would take milliseconds of it."""
 
@@ -61,6 +67,7 @@ class Walk(Beginning):
             is empty, they are known to this process only.
         journey: an earlier process began the build, and the plan was replayed from its log.
         resending: when a request without a reply is sent again.
+        executor: renders what takes long, and makes the report of a large build.
     """
 
     def __init__(
@@ -75,6 +82,7 @@ class Walk(Beginning):
         key: str = "",
         journey: Journey | None = None,
         resending: Resending = lambda _: Resend.UNSENT,
+        executor: Executor | None = None,
     ) -> None:
         super().__init__(
             plan,
@@ -86,6 +94,7 @@ class Walk(Beginning):
             key=key,
             journey=journey,
             resending=resending,
+            executor=executor or ThreadExecutor(),
         )
         self.fenced = False
         """Whether another process has the build now."""
@@ -112,6 +121,10 @@ class Walk(Beginning):
                 await self._components()
             if not self.plan.over and not self.plan.halted:
                 self.plan.finish()  # raises, and says what is stuck
+        except* Hung as hung:
+            why = str(hung.exceptions[0])
+            log.error("the build failed: it held the scheduler up", why=why)  # noqa: TRY400 - no fault of ours
+            await self._give_up_on_the_rest(f"{why}. The outcome is unknown")
         except* Exception:  # a bug of ours: it costs this build, and no other
             if self._journey is not None and not self._acted:
                 # As the next version may do better: the log has it as it was.
@@ -134,6 +147,7 @@ class Walk(Beginning):
             self._close_given_up()
             self._arrived.clear()
             self._slots.dismiss(self)
+            self._unsent.clear()
             for vertex in list(self._slots_of):
                 self._give_back(vertex)
         return None if self.fenced or self.stuck else await self._end()
@@ -163,7 +177,7 @@ class Walk(Beginning):
             return None
         if len(self.plan.phases) < _LARGE:
             return self.plan.report()
-        return await trio.to_thread.run_sync(self.plan.report)
+        return await self._executor.run(self.id, self.plan.report, long=True)
 
     def stop(self) -> None:
         """Send nothing more, because this process is to end; what is in flight is awaited."""
@@ -219,7 +233,7 @@ class Walk(Beginning):
         if not isinstance(error, Fenced):
             cause = store_failure(error)
             if not self.log_removed:
-                _log.error("the store failed", build=self.id, error=self.plan.masked(cause))
+                _log.error("the store failed", build=self.id, error=self.plan.masked(cause, 1_000))
             # No other process can know of the build any more: it is to be reported by this one.
             self.log_removed = isinstance(error, LogRemoved)
             self.halt(cause)
@@ -237,8 +251,8 @@ class Walk(Beginning):
             return call.request.component, since
         return None
 
-    def prepare(self) -> None:
-        """Register who waits for replies to what an earlier process sent. Synchronous; idempotent.
+    async def prepare(self) -> None:
+        """Register who waits for replies to what an earlier process sent. Idempotent.
 
         Raises:
             PlanError: the plan does not know how to go on.
@@ -254,10 +268,22 @@ class Walk(Beginning):
             self._retry_at = {vertex: now + seconds for vertex, seconds in journey.pauses.items()}
             if plan.paused:
                 self.pause()
-        for vertex in unsettled:
-            if plan.in_flight and plan.is_in_flight(vertex):
+        pace = Pace(_RESUMING)
+        for vertex in unsettled if plan.in_flight else ():
+            if not plan.is_in_flight(vertex):
+                continue
+            work = plan.work_left
+            try:
                 step = plan.resume(vertex)
-                self._resumed[vertex] = step if isinstance(step, Settled) else self._expect(step)
+            except Laborious:
+                await self.render_now(vertex)
+                if not plan.is_in_flight(vertex):
+                    # An operator has said meanwhile what becomes of it.
+                    plan.let_go(vertex)
+                    continue
+                step = plan.resume(vertex)
+            self._resumed[vertex] = step if isinstance(step, Settled) else self._expect(step)
+            await pace.turn(work - plan.work_left)
         self.listening.set()
 
     def _expect(self, request: Request) -> Call:
@@ -278,12 +304,13 @@ class Walk(Beginning):
         return call
 
     async def _components(self) -> None:
-        self.prepare()
+        await self.prepare()
         for vertex, resumed in self._resumed.items():
             if isinstance(resumed, Call):
                 # It is in flight, whether or not there would be a slot for it now; and before anything new.
                 subject = self._slots_of[vertex] = resumed.request.subject
-                self._slots.occupy(self, subject)
+                size = self._bytes_of[vertex] = size_of(resumed.request)
+                self._slots.occupy(self, subject, size)
         if self._journey is not None:
             # What was answered while nobody listened counts before anything that we do.
             await self._journey.caught_up.wait()

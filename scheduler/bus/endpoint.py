@@ -15,6 +15,7 @@ from scheduler.bus.inbox import Inbox
 from scheduler.bus.outbox import MAX_BYTES, MAX_MESSAGES, Barrier, Outbox
 from scheduler.bus.subjects import compose, encode_pattern, encode_queue
 from scheduler.errors import BusClosed, NotPermitted
+from scheduler.ratelimit import RateLimitedLog
 
 _CURE = "where permissions are the reason, `scheduler permissions` prints what each user needs"
 
@@ -66,6 +67,7 @@ class Endpoint(ABC):
         self._on_refused: list[Callable[[str], bool | None]] = []
         self._on_connected: list[Callable[[], None]] = []
         self._closed = False
+        self._log = RateLimitedLog(log)
         self._answers = self._begin(self.inbox.subject, "", self.inbox.handle)
 
     @property
@@ -179,9 +181,10 @@ class Endpoint(ABC):
             for handler in self._on_refused:
                 try:
                     told = handler(subject) is True or told
-                except Exception:
-                    log.exception("a handler of refused messages failed", subject=subject)
-            tell = log.warning if told else log.error
+                except Exception:  # noqa: BLE001 - logged
+                    self._log.exception("a handler of refused messages failed", subject=subject)
+            # Whoever chooses what we publish on could have us write a line for each.
+            tell = self._log.warning if told else self._log.error
             tell("the broker refuses a message", subject=subject, reason=words, cure=_CURE)
             return
         refused = [interest for interest in self.interests.values() if interest.subject == subject]

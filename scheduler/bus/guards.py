@@ -30,6 +30,7 @@ from scheduler.bus import Handler, Message
 from scheduler.bus.options import BusOptions
 from scheduler.bus.outbox import Barrier, Outbox
 from scheduler.errors import BusError, UnsupportedServer
+from scheduler.ratelimit import RateLimitedLog
 
 CONNECT_TIMEOUT = 2
 PING_INTERVAL = 5
@@ -92,6 +93,7 @@ class Connection(Client):
         self._handlers = handlers
         self._on_lost = on_lost
         self._on_refused = on_refused
+        self._limited_log = RateLimitedLog(log)
         self._turn = 0
         self._tls_wanted = False
         self._transport = _Transport()  # type: ignore[no-untyped-call]
@@ -289,9 +291,10 @@ class Connection(Client):
             try:
                 fields = await self._process_headers(headers) if headers else None
                 handler(Message(subject.decode(), data, reply.decode(), fields))
-            except Exception:
+            except Exception:  # noqa: BLE001 - logged
                 # Here an exception would end the reading while the connection seems to be up.
-                log.exception("a message could not be handled", subject=subject.decode(errors="replace"))
+                shown = subject.decode(errors="replace")
+                self._limited_log.exception("a message could not be handled", subject=shown)
         self._turn += 1
         if self._turn >= _TURN:
             self._turn = 0

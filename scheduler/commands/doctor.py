@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import msgspec
 import structlog
+from attrs import evolve
 
 from scheduler.commands.flags import (
     BROKER_DEFAULTS,
@@ -14,7 +15,8 @@ from scheduler.commands.flags import (
     StoreFlags,
     settings_of,
 )
-from scheduler.commands.parameters import switch
+from scheduler.commands.parameters import LIMITS, number, switch
+from scheduler.config import Settings
 
 
 def doctor(
@@ -22,9 +24,12 @@ def doctor(
     json: Annotated[bool, switch("json", "Print one JSON object instead of text.")] = False,
     store: StoreFlags = STORE_DEFAULTS,
     broker: BrokerFlags = BROKER_DEFAULTS,
+    max_bytes_in_flight: Annotated[
+        int, number("max_bytes_in_flight", "Bytes of requests in flight, as the service has them.", LIMITS)
+    ] = Settings().max_bytes_in_flight,
 ) -> int:
     """Look at a broker, and say what to do before a service relies on it."""
-    settings = settings_of(broker, store)
+    settings = evolve(settings_of(broker, store), max_bytes_in_flight=max_bytes_in_flight)
 
     # A wrong flag is told without loading these.
     from scheduler.commands.session import complain, run_async, say, until_signal, with_parts  # noqa: PLC0415

@@ -238,6 +238,9 @@ class ServiceFlags:
     max_in_flight_per_build: Annotated[
         int, number("max_in_flight_per_build", "Requests in flight, of one build.", LIMITS)
     ] = _SETTINGS.max_in_flight_per_build
+    max_bytes_in_flight: Annotated[
+        int, number("max_bytes_in_flight", "Bytes of requests in flight, of all builds.", LIMITS)
+    ] = _SETTINGS.max_bytes_in_flight
     rules: Annotated[
         str,
         text(

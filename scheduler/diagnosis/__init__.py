@@ -28,8 +28,8 @@ class Finding:
     """One thing that was found out."""
 
     check: str
-    """What was looked at: ``connection``, ``server``, ``messages``, ``permissions``, ``jetstream``,
-    ``streams``, ``replicas``, ``commits``, ``disk`` or ``clock``."""
+    """What was looked at: ``connection``, ``server``, ``messages``, ``pending``, ``permissions``,
+    ``jetstream``, ``streams``, ``replicas``, ``commits``, ``disk`` or ``clock``."""
     level: Level
     text: str
     cure: str = ""

@@ -11,11 +11,15 @@ from scheduler.diagnosis.permissions import check_permissions
 from scheduler.diagnosis.versions import check_version
 from scheduler.jetstream.api import JetStream
 from scheduler.jetstream.codes import MOST_STORED
+from scheduler.template.jsonparts import MAX_RENDERED
 
 _RECOMMENDED = 8 * 1024 * 1024
 _TYPICAL = 450
 """Bytes of a component, as people write them."""
 _ROOM = 8 * 1024
+_PENDING = 64 * 1024 * 1024
+"""What a server keeps for a connection that does not read, where its ``max_pending`` is not set."""
+_MEGABYTE = 1_000_000
 
 
 class KnownBus(Bus, Protocol):
@@ -42,6 +46,7 @@ async def examine(bus: KnownBus, settings: Settings) -> Diagnosis:
     jetstream = settings.store in {"auto", "jetstream"}
     check_version(diagnosis, replicas=settings.replicas, jetstream=jetstream)
     _check_messages(diagnosis, bus.max_payload, settings, jetstream=jetstream)
+    _check_pending(diagnosis, bus.max_payload, settings)
     await check_permissions(diagnosis, bus, settings.store, settings.capture_providers)
     if await check_jetstream(diagnosis, bus, settings) and jetstream:
         await check_commits(diagnosis, JetStream(bus), settings.replicas)
@@ -73,3 +78,26 @@ def _check_messages(diagnosis: Diagnosis, most: int, settings: Settings, *, jets
         diagnosis.note("messages", f"{builds}; {larger}", cure)
     else:
         diagnosis.ok("messages", f"{builds}; {larger}")
+
+
+def _check_pending(diagnosis: Diagnosis, most: int, settings: Settings) -> None:
+    largest = min(most, max(settings.limits.max_component_bytes, MAX_RENDERED))
+    waiting = settings.max_bytes_in_flight
+    if largest > waiting // 4:
+        # One such request counts beside the others.
+        waiting += largest
+    text = (
+        f"requests of up to {size(waiting)} may wait for a connector that is slow to read; the broker cuts "
+        f"its connection off beyond max_pending: {size(_PENDING)} where it is not configured (a broker does "
+        f"not tell its value)"
+    )
+    if waiting <= _PENDING:
+        diagnosis.ok("pending", text)
+    else:
+        # Twice: after a lost connection some are sent again.
+        enough = -(-2 * waiting // _MEGABYTE)
+        diagnosis.warn(
+            "pending",
+            text,
+            f"set max_pending to {enough}MB in the broker's configuration; or lower --max-bytes-in-flight",
+        )

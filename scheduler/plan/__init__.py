@@ -10,8 +10,8 @@ A component that fails is data. What raises here is a bug of the driver (`errors
 where it stood; `phases` says where each component may go, `attempts` how often it is tried.
 """
 
-from scheduler.plan.course import Request
+from scheduler.plan.course import Rendering, Request
 from scheduler.plan.phases import Phase
 from scheduler.plan.replay import Plan
 
-__all__ = ["Phase", "Plan", "Request"]
+__all__ = ["Phase", "Plan", "Rendering", "Request"]

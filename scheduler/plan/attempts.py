@@ -26,6 +26,10 @@ class Attempts:
         """How many attempts have failed."""
         return self._failed.get(vertex, 0)
 
+    def is_between(self, vertex: Vertex) -> bool:
+        """Whether one has failed since an operator had it sent (again)."""
+        return self.failed(vertex) > self._forgiven.get(vertex, 0)
+
     def start_at(self, vertex: Vertex, failed: int) -> None:
         """So many attempts had failed before this process."""
         if failed:

@@ -1,7 +1,7 @@
 """The run of a build by itself: what may start, what a reply changes, how it ends."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import msgspec
 from attrs import field, frozen
@@ -19,7 +19,13 @@ from scheduler.report import Report
 from scheduler.rules import LimitRule, Retries, Retry, retry_for
 from scheduler.strictjson import Raw
 from scheduler.subjects import request_subject
+from scheduler.template import Laborious, Rendered, Work
 from scheduler.validation import Prepared
+
+Rendering: TypeAlias = Rendered | str
+"""A component that was rendered; or why it cannot be."""
+_MOST_SHOWN = 4_000
+"""Characters of a build's error that people see; the report has all of it."""
 
 
 @frozen
@@ -104,10 +110,17 @@ class Course:
         self._halted = False
         self._forgiven = 0
         """Failures that an operator knew of and went on with."""
+        self.laborious: Vertex | None = None
+        """The change that took too long to be rendered on the spot, the last time that any did."""
         self._templates = prepared.templates
+        self._work = Work.of_build(len(prepared.build.changes))
+        self._renderings: dict[Vertex, Rendering] = {}
+        """What was rendered elsewhere, and is to be used now."""
+        self._put_back: set[Vertex] = set()
+        """What has begun, and was taken back by `unbegin`: its work was charged, and is not charged again."""
         self._limits = limits
         self._secrets = prepared.secrets
-        self._shown_cause: tuple[str, int, str] | None = None
+        self._shown_cause: tuple[str, object, str] | None = None
         """The cause, the secrets that were known, and the cause without them."""
         self._ledger = Ledger(prepared.build, prepared.graph, limits)
         self._attempts = Attempts()
@@ -239,18 +252,91 @@ class Course:
         change = self.build.changes[vertex]
         return f"{change.type}.{change.action.value}.{change.provider}"
 
-    def due_subject(self, vertex: Vertex) -> str:
-        """The same of a change that is due, rendered where it must be; a guess where that fails."""
+    def has_open_subject(self, vertex: Vertex) -> bool:
+        """Whether references supply what the request of a change goes out on."""
         change = self.build.changes[vertex]
-        if "{" not in change.type + change.provider and "$" not in change.type + change.provider:
+        words = change.type + change.provider
+        return "{" in words or "$" in words
+
+    def due_subject(self, vertex: Vertex) -> str:
+        """The same as `subject` of a change that is due, rendered where it must be; a guess where that fails.
+
+        Raises:
+            Laborious: it takes long to render it (see `rendering`).
+        """
+        if not self.has_open_subject(vertex):
             return self.subject(vertex)
+        change = self.build.changes[vertex]
         try:
-            return self._request(vertex, change).subject
+            # Not charged to the build: whoever asks what a component waits for must not use it up.
+            rendered = self._rendered(vertex, Work())
+            return request_subject(rendered.type, change.action.value, rendered.provider)
+        except Laborious:
+            raise
         except TemplateError:
             return self.subject(vertex)
 
-    def begin(self, vertex: Vertex) -> Request | Settled | None:
+    @property
+    def work_left(self) -> int:
+        """Units of work that rendering the build may still take (`template.work`)."""
+        return self._work.left
+
+    def rendering(self, vertex: Vertex) -> Callable[[Callable[[], bool]], Rendering]:
+        """What renders a change that takes long, in a thread: while the plan goes on with others.
+
+        It takes a function that says whether its time is over, and returns what is to be given to `take_in`.
+        The dependencies of the change must be completed.
+        """
+        template, scope, work = self._templates[vertex], self._ledger.scope(vertex), self._meter(vertex)
+
+        def render(expired: Callable[[], bool]) -> Rendering:
+            try:
+                return template.render(scope, work=work, expired=expired)
+            except TemplateError as error:
+                return str(error)
+
+        return render
+
+    def take_in(self, vertex: Vertex, rendering: Rendering) -> None:
+        """A change was rendered elsewhere: that is used when it is next asked for."""
+        self._renderings[vertex] = rendering
+
+    def is_rendered(self, vertex: Vertex) -> bool:
+        """Whether a change was rendered elsewhere, and that is still to be used."""
+        return vertex in self._renderings
+
+    def let_go(self, vertex: Vertex) -> None:
+        """What was rendered of a change elsewhere is not used now after all."""
+        self._renderings.pop(vertex, None)
+
+    def _rendered(self, vertex: Vertex, work: Work | None = None) -> Rendered:
+        """A change as it is to be sent; ``work`` is charged for it, the build's if there is none.
+
+        Raises:
+            Laborious: not on the spot (`rendering`); nothing was changed.
+            TemplateError: a reference cannot be resolved.
+        """
+        if self._renderings and (known := self._renderings.get(vertex)) is not None:
+            if isinstance(known, str):
+                raise TemplateError(known)
+            return known
+        try:
+            scope = self._ledger.scope(vertex)
+            return self._templates[vertex].render(scope, work=work or self._meter(vertex), inline=True)
+        except Laborious:
+            self.laborious = vertex
+            raise
+
+    def _meter(self, vertex: Vertex) -> Work:
+        """What is charged for rendering a change."""
+        return Work() if vertex in self._put_back else self._work
+
+    def begin(self, vertex: Vertex, rendered: Request | None = None) -> Request | Settled | None:
         """Whether a change whose dependencies are settled may start, and with what.
+
+        Args:
+            vertex: the change.
+            rendered: its request as `begin` returned it before, where that was taken back by `unbegin`.
 
         Returns:
             None where the plan is held; the outcome where it has one without being sent (action
@@ -259,6 +345,7 @@ class Course:
 
         Raises:
             IllegalTransition: the change began before, or a dependency is not completed.
+            Laborious: it takes long to render it (`rendering`), and nothing was changed.
         """
         if self.held:
             return None
@@ -269,29 +356,56 @@ class Course:
                 msg = f"{change.id} cannot begin before {self.graph.ids[dependency]} is completed"
                 raise IllegalTransition(msg)
         if vertex in self._outputs:
-            return self._complete_with(vertex, self._outputs.pop(vertex))
+            settled = self._complete_with(vertex, self._outputs[vertex])
+            del self._outputs[vertex]
+            return settled
         if change.action is Action.NONE:
             self._move(vertex, Phase.COMPLETED)
             return self._ledger.complete(vertex, {**change.fields, "_state": "completed"})
+        if rendered is not None and rendered.started.failed == self._attempts.failed(vertex):
+            # What it is rendered from is all completed, and stays as it is.
+            self._put_back.discard(vertex)
+            self._move(vertex, Phase.STARTING)
+            return rendered
         try:
             request = self._request(vertex, change)
+        except Laborious:
+            raise
         except TemplateError as error:
+            self.let_go(vertex)
             text = str(error).removeprefix(f"{change.id}.")
             return self._fail(vertex, text)
+        self.let_go(vertex)
+        self._put_back.discard(vertex)
         self._move(vertex, Phase.STARTING)
         return request
+
+    def unbegin(self, vertex: Vertex) -> None:
+        """There is no room for the request of a change that has just begun: it waits as it did before.
+
+        Nothing of its beginning may have been persisted. What its rendering has cost is not charged again.
+
+        Raises:
+            IllegalTransition: it is not about to be sent.
+        """
+        again = vertex in self._last_errors and self._attempts.is_between(vertex)
+        self._move(vertex, Phase.RETRYING if again else Phase.WAITING)
+        self._put_back.add(vertex)
 
     def _complete_with(self, vertex: Vertex, output: Mapping[str, Any]) -> Settled:
         change = self.build.changes[vertex]
         body, type_, provider = change.fields, change.type, change.provider
         try:
-            rendered = self._templates[vertex].render(self._ledger.scope(vertex))
+            rendered = self._rendered(vertex)
+        except Laborious:
+            raise
         except TemplateError:
             # It may be supplied for this very reason.
             pass
         else:
             body = msgspec.json.decode(rendered.body)
             type_, provider = rendered.type, rendered.provider
+        self.let_go(vertex)
         if self.phases[vertex] is Phase.SKIPPED:
             self.phases.reopen(vertex)
         self._move(vertex, Phase.COMPLETED)
@@ -305,12 +419,13 @@ class Course:
         """The request of a change as it would be now.
 
         Raises:
+            Laborious: it takes long to render it (`rendering`).
             TemplateError: a reference in it cannot be resolved.
         """
         return self._request(vertex, self.build.changes[vertex])
 
     def _request(self, vertex: Vertex, change: Change) -> Request:
-        rendered = self._templates[vertex].render(self._ledger.scope(vertex))
+        rendered = self._rendered(vertex)
         if change.sensitive:
             self._secrets.add_json(rendered.body)
         subject = request_subject(rendered.type, change.action.value, rendered.provider)
@@ -352,17 +467,23 @@ class Course:
 
         Raises:
             IllegalTransition: it is not in flight.
+            Laborious: it takes long to render it (`rendering`), and nothing was changed.
         """
         change = self.build.changes[vertex]
         if self.phases[vertex] not in IN_FLIGHT:
             msg = f"{change.id} is {self.phases[vertex].name}, and was not sent"
             raise IllegalTransition(msg)
         try:
-            return self._request(vertex, change)
+            request = self._request(vertex, change)
+        except Laborious:
+            raise
         except TemplateError as error:
+            self.let_go(vertex)
             self.departed(vertex)
             self._attempts.fail(vertex)
             return self._fail(vertex, f"sent before a restart, and its request cannot be told again: {error}")
+        self.let_go(vertex)
+        return request
 
     def departed(self, vertex: Vertex) -> None:
         """The request of a change that began to be sent has left, or may have: it is in flight.
@@ -539,19 +660,27 @@ class Course:
     def _shown(self, vertex: Vertex) -> Mapping[str, Any] | Raw:
         return self._ledger.shown(vertex, self.phases[vertex].state)
 
-    def masked(self, text: str) -> str:
-        """A text without the secrets of the build, for people to see."""
-        return self._secrets.mask(text)
+    def masked(self, text: str, most: int = 0) -> str:
+        """A text without the secrets of the build, for people to see; cut to ``most`` characters, if any.
+
+        Of a long text a few thousand characters take some milliseconds; all of it takes 25.
+        """
+        return self._secrets.mask(text, most)
+
+    @property
+    def secrets_known(self) -> int:
+        """How many secrets `masked` knows: what it has masked before may hold one that was learned since."""
+        return len(self._secrets)
 
     @property
     def shown_cause(self) -> str | None:
-        """The `cause` without the secrets of the build, for people to see."""
+        """The `cause` without the secrets of the build, for people to see; the beginning of a long one."""
         if self.cause is None:
             return None
-        known = len(self._secrets)
+        known = self._secrets.known
         if self._shown_cause is None or self._shown_cause[:2] != (self.cause, known):
             # It may be long, and is asked for every two seconds by everybody who watches.
-            self._shown_cause = self.cause, known, self.masked(self.cause)
+            self._shown_cause = self.cause, known, self.masked(self.cause, _MOST_SHOWN)
         return self._shown_cause[2]
 
     def _text(self, error: str) -> str:

@@ -1,7 +1,6 @@
 """Going on where an earlier process stopped: the plan as the log of a build says that it stood."""
 
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any
 
 from scheduler.errors import TemplateError
@@ -21,14 +20,31 @@ from scheduler.events import (
     Withdrawn,
 )
 from scheduler.graph import Vertex
+from scheduler.limits import DEFAULT_LIMITS, Limits
 from scheduler.model import State
 from scheduler.plan.phases import IN_FLIGHT, Phase
 from scheduler.plan.steering import Steered
-from scheduler.rules import read_limits
+from scheduler.rules import Retries, read_limits
+from scheduler.template import Laborious
+from scheduler.validation import Prepared
 
 
 class Plan(Steered):
     """Drives one build from its acceptance to its report; see `Course` for what it is made of."""
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        *,
+        resumed: bool = False,
+        limits: Limits = DEFAULT_LIMITS,
+        retries: Retries = (),
+        mark: str = "",
+    ) -> None:
+        super().__init__(prepared, resumed=resumed, limits=limits, retries=retries, mark=mark)
+        self.unlearned: list[Vertex] = []
+        """Changes whose requests may hold secrets, and take long to be rendered: to be rendered elsewhere
+        (`rendering`), and told to `learn_request`."""
 
     def replay(self, event: Event) -> None:
         """Take in what the log of an earlier process says; to be done in order, before anything else.
@@ -76,8 +92,21 @@ class Plan(Steered):
         """What was sent may hold secrets that an error quotes, and that stand in no reply."""
         if self.build.changes[vertex].sensitive:
             # The request itself is of no use here.
-            with suppress(TemplateError):
+            try:
                 self.request(vertex)
+            except Laborious:
+                self.unlearned.append(vertex)
+            except TemplateError:
+                pass
+
+    def learn_request(self, vertex: Vertex) -> None:
+        """Of one of the `unlearned`, which was rendered elsewhere (`take_in`)."""
+        try:
+            self.request(vertex)
+        except TemplateError:
+            pass
+        finally:
+            self.let_go(vertex)
 
     def _replay_outcome(self, vertex: Vertex, body: Mapping[str, Any]) -> None:
         phase = self.phases[vertex]

@@ -3,14 +3,17 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from scheduler.errors import Refused
+from scheduler.errors import Refused, TemplateError
 from scheduler.events import Cancelled, Event, Limited, Paused, Retried, Supplied, Unpaused
 from scheduler.graph import Vertex
 from scheduler.model import Action, State
 from scheduler.plan.course import Course
 from scheduler.plan.phases import Phase
 from scheduler.rules import read_limits
+from scheduler.template import Laborious
 
+_LONGEST_REASON = 4_000
+"""Characters that an operator may say."""
 _OF_A_REPLY = "the reply's "
 
 
@@ -29,7 +32,7 @@ class Steered(Course):
         if self.cancelled:
             raise Refused("conflict", "it was cancelled before, and what is in flight is awaited")
         # No connector's words: what an operator says is kept without secrets.
-        cause = f"cancelled: {self._text(self.masked(reason))}" if reason else "cancelled"
+        cause = f"cancelled: {self._text(self.masked(reason, _LONGEST_REASON))}" if reason else "cancelled"
         self._cancel(cause)
         return [Cancelled(cause)]
 
@@ -93,6 +96,7 @@ class Steered(Course):
         Raises:
             Refused: it is completed; it has failed in a build that is cancelled, and not over yet; or it is a
                 ``find``, and the output is none that its connector could return.
+            Laborious: it takes long to render it (`Course.rendering`), and nothing was changed.
         """
         phase = self.phases[vertex]
         name = self.graph.ids[vertex]
@@ -106,6 +110,8 @@ class Steered(Course):
                 raise Refused("invalid", f"output: {refusal.removeprefix(_OF_A_REPLY)}")
         if phase is Phase.ERRORED and self.cancelled and not self.finished:
             raise Refused("conflict", "it was cancelled; try again when what is in flight has ended")
+        if phase is not Phase.WAITING or self.finished:
+            self._render_first(vertex)
         self._learn_secrets(vertex, output)
         events: list[Event] = []
         if self.finished:
@@ -120,6 +126,7 @@ class Steered(Course):
             self._outputs[vertex] = output
         else:
             events.append(self._complete_with(vertex, output))
+        self.let_go(vertex)
         return events
 
     def limit(self, limits: Mapping[str, int | str]) -> list[Event]:
@@ -130,6 +137,15 @@ class Steered(Course):
         """
         self.rules = read_limits(limits)
         return [Limited(limits)]
+
+    def _render_first(self, vertex: Vertex) -> None:
+        """See to it that a change is rendered, as well as it can be, before anything is changed."""
+        try:
+            self.take_in(vertex, self._rendered(vertex))
+        except Laborious:
+            raise
+        except TemplateError as error:
+            self.take_in(vertex, str(error))
 
     def _learn_secrets(self, vertex: Vertex, output: Mapping[str, Any]) -> None:
         change = self.build.changes[vertex]

@@ -21,6 +21,7 @@ of an event when that happened, which is earlier where the record had to wait. `
 
 from scheduler.records.headers import (
     DIGEST_HEADER,
+    HANGS_HEADER,
     LOADS_HEADER,
     RECORD_HEADER,
     REMOVED_HEADER,
@@ -43,6 +44,7 @@ from scheduler.records.wire import (
 
 __all__ = [
     "DIGEST_HEADER",
+    "HANGS_HEADER",
     "LOADS_HEADER",
     "RECORD_HEADER",
     "REMOVED_HEADER",

@@ -9,11 +9,16 @@ import trio
 from scheduler.rules import LimitRule
 from scheduler.slots.accounts import Account, Accounts
 from scheduler.slots.alarms import Alarms
+from scheduler.slots.budget import ByteBudget
 from scheduler.slots.lines import Fate, Line, Ring, Seat, Waiter
 from scheduler.slots.pools import Pool
 
 __all__ = ["Slots", "Waiter"]
 
+MAX_BYTES: Final = 32 * 1024 * 1024
+"""Bytes of requests in flight where nothing else is said: half of what a server keeps for a connection."""
+_AGAIN: Final = 1 << 62
+"""What puts a number before all others."""
 _MOST_COMPARED: Final = 16
 """Rings that a build's most urgent component is looked for in when it has a turn."""
 
@@ -30,20 +35,32 @@ class Slots:
     - within a build the most urgent component goes first, of equal ones that under the narrowest limit, and
       of these who asked first.
 
+    Bytes in flight are bounded as well (`budget`). How many a request takes is known only when it is
+    rendered, and that is done when it has its slots: then it is weighed (`weigh`), and where there is no room
+    for it, it waits again, at the head of its build, now for both (`queue` with its size).
+
     Args:
         rules: limits over all builds, by subject.
         per_instance: at most this many slots are taken at a time.
         per_build: at most this many of them by one build.
+        max_bytes: of requests in flight, over all builds.
     """
 
     def __init__(
-        self, rules: Sequence[LimitRule] = (), *, per_instance: int = 2_000, per_build: int = 500
+        self,
+        rules: Sequence[LimitRule] = (),
+        *,
+        per_instance: int = 2_000,
+        per_build: int = 500,
+        max_bytes: int = MAX_BYTES,
     ) -> None:
         self.per_instance = per_instance
         self.per_build = per_build
         self.waiters = 0
         """How many wait for a slot."""
-        self._accounts = Accounts(rules, per_instance, per_build)
+        self.budget = ByteBudget(max_bytes)
+        """Of bytes in flight."""
+        self._accounts = Accounts(rules, per_instance, per_build, self.budget)
         self._alarms = Alarms()
         self._turn = 0
         self._numbers = count()
@@ -76,17 +93,21 @@ class Slots:
         for subject in [subject for subject, times in account.flying.items() for _ in range(times)]:
             self.release(build, subject)
         self._accounts.forget(account)
+        self._follow_budget()
 
-    def try_take(self, build: Hashable, subject: str, priority: float = 0.0) -> bool:  # noqa: ARG002
+    def try_take(self, build: Hashable, subject: str, priority: float = 0.0, size: int = 0) -> bool:  # noqa: ARG002
         """Take the slots for a request if all are there and nobody waits for the same; never waits.
 
         Args:
             build: whose it is.
             subject: its subject.
             priority: as in `take`; without a meaning for who does not wait.
+            size: as in `queue`.
         """
         account = self._accounts.get(build) or self._accounts.make(build)
         line = account.line_of.get(subject) or self._accounts.line(account, subject)
+        if size or account.singly:
+            return self._try_singly(account, line, subject, size)
         # With room for it nobody waits for the same: they would have been served. But for rates, whose time
         # comes by itself.
         if line.rates:
@@ -100,27 +121,28 @@ class Slots:
         account.flying[subject] = account.flying.get(subject, 0) + 1
         return True
 
-    async def take(self, build: Hashable, subject: str, priority: float = 0.0) -> bool:
+    async def take(self, build: Hashable, subject: str, priority: float = 0.0, size: int = 0) -> bool:
         """Take the slots for a request, waiting for them; cancelled while waiting, it takes none.
 
         Args:
             build: whose it is.
             subject: its subject.
             priority: the higher the more urgent; compared within the build.
+            size: as in `queue`.
 
         Returns:
             Whether they were taken: not where the build was dismissed meanwhile.
         """
-        if self.try_take(build, subject):
+        if self.try_take(build, subject, priority, size):
             return True
         ended = trio.Event()
-        waiter = self.queue(build, subject, priority, lambda _: ended.set())
+        waiter = self.queue(build, subject, priority, lambda _: ended.set(), size=size)
         self.serve(build)
         try:
             await ended.wait()
         except trio.Cancelled:
             if waiter.fate is Fate.SERVED:
-                self.release(build, subject)
+                self.release(build, subject, size)
             else:
                 self.leave(waiter)
             raise
@@ -142,7 +164,38 @@ class Slots:
             self.release(build, subject)
         return False
 
-    def queue(self, build: Hashable, subject: str, priority: float, ended: Callable[[bool], None]) -> Waiter:
+    def weigh(self, build: Hashable, size: int) -> bool:
+        """Take room for a request of ``size`` bytes that has its slots; or none, where there is not so much.
+
+        Then it is to be queued again, with its size, before its slots are released.
+        """
+        account = self._accounts.get(build) or self._accounts.make(build)
+        budget = self.budget
+        room = budget.most - budget.taken - account.bytes
+        if not account.singly and 2 * size <= room and size <= budget.large:
+            # As `ByteBudget` does it: this is done for each and every request.
+            account.bytes += size
+            budget.taken += size
+            return True
+        fits = account.short is None and budget.fits(account, size)
+        if fits:
+            budget.take(account, size)
+        account.singly = not fits or not budget.is_ample(account)
+        account.unweighed = False
+        if fits:
+            self._serve(self._back_in_turn(account))
+        return fits
+
+    def queue(
+        self,
+        build: Hashable,
+        subject: str,
+        priority: float,
+        ended: Callable[[bool], None],
+        *,
+        size: int = 0,
+        again: int | None = None,
+    ) -> Waiter:
         """Have a request wait for its slots; to be followed by `serve` before anything else happens.
 
         Of those that are queued before one call of `serve` the most urgent is served first, whatever their
@@ -153,12 +206,16 @@ class Slots:
             subject: as in `take`.
             priority: as in `take`.
             ended: is told at the end of the wait whether it has its slots; it must not call back.
+            size: bytes that it waits for as well, where that is known; 0 where it is not.
+            again: it had its slots before: it goes before those of its urgency that had none, and among those
+                that had some in the order of this number.
         """
         account = self._accounts.get(build) or self._accounts.make(build)
         line = account.line_of.get(subject) or self._accounts.line(account, subject)
         if not line.seat.lines:
             line.seat.served = max(line.seat.served, self._turn - 0.5)
-        waiter = Waiter(line, subject, (-priority, next(self._numbers)), ended)
+        number = next(self._numbers) if again is None else again - _AGAIN
+        waiter = Waiter(line, subject, (-priority, number), ended, size)
         line.push(waiter)
         self.waiters += 1
         return waiter
@@ -176,20 +233,32 @@ class Slots:
             waiter.fate = Fate.LEFT
             waiter.line.one_less()
             self.waiters -= 1
-            self._accounts.drop_if_empty(waiter.line.seat.account)
+            account = waiter.line.seat.account
+            if account.short is not None:
+                # It may be that one: then others need less.
+                self.budget.end_wait(account)
+                self._serve(self._back_in_turn(account))
+            self._accounts.drop_if_empty(account)
 
-    def occupy(self, build: Hashable, subject: str) -> None:
+    def occupy(self, build: Hashable, subject: str, size: int = 0) -> None:
         """Count a request that is in flight already, be there room or not; it is no start for a rate."""
         account = self._accounts.make(build)
+        if size:
+            self.budget.take(account, size)
         for pool in self._accounts.line(account, subject).counted:
             pool.taken += 1
         account.flying[subject] = account.flying.get(subject, 0) + 1
 
-    def release(self, build: Hashable, subject: str) -> None:
+    def release(self, build: Hashable, subject: str, size: int = 0) -> None:
         """Give the slots of a request back; they go to the next in turn at once.
 
         Of a build that was closed there is nothing to be given back any more. A rate's slot is not given
         back: it has begun.
+
+        Args:
+            build: whose it is.
+            subject: its subject.
+            size: in bytes, where it was weighed, or queued with its size.
 
         Raises:
             KeyError: the build has no request on ``subject`` in flight.
@@ -206,8 +275,24 @@ class Slots:
         line = account.line_of.get(subject) or self._accounts.line(account, subject)
         for pool in line.counted:
             pool.taken -= 1
+        if size:
+            budget = self.budget
+            if size <= budget.large and account.short is None:
+                # As `ByteBudget` does it: this is done for each and every request.
+                account.bytes -= size
+                budget.taken -= size
+            else:
+                budget.give_back(account, size)
+        # Without a size it may be the one whose size was awaited: nothing is sent of it.
+        weighed = account.unweighed and not size
+        if weighed:
+            account.unweighed = False
         if self.waiters:
             self._refill(account, line)
+            if size:
+                self._follow_budget()
+            elif weighed:
+                self._serve(self._back_in_turn(account))
         if not account.opened:
             self._accounts.drop_if_empty(account)
 
@@ -216,6 +301,8 @@ class Slots:
         account = self._accounts.get(build)
         if account is None:
             return
+        self.budget.end_wait(account)
+        account.unweighed = False
         for seat in account.waiting:
             for line in list(seat.lines):
                 for waiter in line.clear():
@@ -228,6 +315,8 @@ class Slots:
         account = self._accounts.make(build)
         now = trio.current_time()
         found = [pool.label for pool in self._accounts.line(account, subject).pools if not pool.room(now)]
+        if account.short is not None:
+            found.append(self.budget.label)
         self._accounts.drop_if_empty(account)
         return found
 
@@ -238,9 +327,9 @@ class Slots:
         if account is not None and account.waiting:
             now = trio.current_time()
             for line in (line for seat in account.waiting for line in seat.lines):
-                for pool in line.pools:
-                    if not pool.room(now):
-                        found[pool.label] = found.get(pool.label, 0) + line.length
+                labels = [pool.label for pool in line.pools if not pool.room(now)]
+                for label in labels if account.short is None else [*labels, self.budget.label]:
+                    found[label] = found.get(label, 0) + line.length
         return found
 
     async def run(self) -> NoReturn:
@@ -261,6 +350,30 @@ class Slots:
             return False
         self._take(account, line, subject, now)
         return True
+
+    def _try_singly(self, account: Account, line: Line, subject: str, size: int) -> bool:
+        """As `try_take`, where sizes have a say."""
+        now = trio.current_time()
+        if line.rates:
+            self._follow_alarms(now)
+        fits = not account.held_back and all(pool.room(now) for pool in line.pools)
+        if not fits or (size and not self.budget.fits(account, size)):
+            self._accounts.drop_if_empty(account)
+            return False
+        self._take(account, line, subject, now)
+        self._take_bytes(account, size)
+        return True
+
+    def _take_bytes(self, account: Account, size: int) -> None:
+        if size:
+            self.budget.take(account, size)
+        else:
+            account.unweighed = account.singly
+
+    def _follow_budget(self) -> None:
+        """Who waited for bytes that are there now has a turn."""
+        for account in self.budget.freed():
+            self._serve(self._back_in_turn(account))
 
     @staticmethod
     def _take(account: Account, line: Line, subject: str, now: float) -> None:
@@ -327,7 +440,13 @@ class Slots:
                 if best is None or line.order < best.order:
                     best = line
         assert best is not None, "its ring found somebody to be served"
+        size = best.first.size
+        if size and not self.budget.fits(account, size):
+            account.singly = True
+            self.budget.wait(account, size)
+            return
         waiter = best.pop()
         self.waiters -= 1
         self._take(account, best, waiter.subject, now)
+        self._take_bytes(account, size)
         waiter.end(Fate.SERVED)

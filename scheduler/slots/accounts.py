@@ -4,6 +4,7 @@ from collections.abc import Hashable, Sequence
 from typing import Final
 
 from scheduler.rules import LimitRule
+from scheduler.slots.budget import ByteBudget, Shortage
 from scheduler.slots.lines import Line, Ring, Seat
 from scheduler.slots.pools import AnyPool, Pool, Rate, make_pools
 
@@ -22,6 +23,7 @@ class Account:
 
     __slots__ = (
         "__weakref__",
+        "bytes",
         "cap",
         "flying",
         "key",
@@ -32,6 +34,10 @@ class Account:
         "rules",
         "seats",
         "sets",
+        "short",
+        "single",
+        "singly",
+        "unweighed",
     )
 
     def __init__(self, key: Hashable, cap: Pool) -> None:
@@ -51,6 +57,22 @@ class Account:
         """By subject; what has been seen lately."""
         self.sets: set[tuple[int, ...]] = set()
         """Which of its limits go together for some subject."""
+        self.bytes = 0
+        """In flight, but for ``single``."""
+        self.single = 0
+        """Bytes in flight of a request that counts beside the others."""
+        self.short: Shortage | None = None
+        """That its next request finds no room by its size: nobody of it has a turn then."""
+        self.singly = False
+        """Whether it was short lately: then it has its slots one after another, each when the size of the
+        request before is known. Otherwise hundreds would have slots, and give them back again and again."""
+        self.unweighed = False
+        """Whether there is such a request whose size is not known yet."""
+
+    @property
+    def held_back(self) -> bool:
+        """Whether nobody of it may have slots, for what is known of sizes."""
+        return self.singly and (self.unweighed or self.short is not None)
 
     def dissolve(self) -> None:
         """Let go of all that refers to the account, once nobody of the build waits any more.
@@ -91,11 +113,15 @@ class Accounts:
         rules: limits over all builds, by subject.
         per_instance: at most this many requests in flight.
         per_build: at most this many of them of one build.
+        budget: of bytes.
     """
 
-    def __init__(self, rules: Sequence[LimitRule], per_instance: int, per_build: int) -> None:
+    def __init__(
+        self, rules: Sequence[LimitRule], per_instance: int, per_build: int, budget: ByteBudget
+    ) -> None:
         self.all = Pool(f"max_in_flight={per_instance}", per_instance)
         """For everything that is in flight."""
+        self.budget = budget
         self._per_build = per_build
         self._rules = tuple(rules)
         self._pools = make_pools(self._rules)
@@ -120,6 +146,7 @@ class Accounts:
     def forget(self, account: Account) -> None:
         """Its build is over; nobody of it waits."""
         self._accounts.pop(account.key, None)
+        self.budget.close(account)
         account.dissolve()
 
     def drop_if_empty(self, account: Account) -> None:

@@ -44,15 +44,19 @@ class Waiter:
         subject: of its request.
         order: its place there.
         ended: is told that the wait is over, and whether it has its slots; it must not ask for slots itself.
+        size: of its request, in bytes, for which it waits as well; 0 where that is not known yet.
     """
 
-    __slots__ = ("ended", "fate", "line", "order", "subject")
+    __slots__ = ("ended", "fate", "line", "order", "size", "subject")
 
-    def __init__(self, line: "Line", subject: str, order: Order, ended: Callable[[bool], None]) -> None:
+    def __init__(
+        self, line: "Line", subject: str, order: Order, ended: Callable[[bool], None], size: int = 0
+    ) -> None:
         self.line = line
         self.subject = subject
         self.order = order
         self.ended = ended
+        self.size = size
         self.fate = Fate.WAITS
 
     def end(self, fate: Fate) -> None:
@@ -93,10 +97,15 @@ class Line:
 
         Of equally urgent ones those under the narrowest limit go first: it is to be full all the time.
         """
+        urgency, number = self.first.order
+        return urgency, self.width, number
+
+    @property
+    def first(self) -> Waiter:
+        """The most urgent one who waits."""
         while self._heap[0][2].fate is not Fate.WAITS:
             heapq.heappop(self._heap)
-        urgency, number = self._heap[0][2].order
-        return urgency, self.width, number
+        return self._heap[0][2]
 
     def pop(self) -> Waiter:
         """Take out the most urgent one."""
@@ -157,6 +166,8 @@ class Seat:
     def best(self, now: float, alarms: Alarms) -> Line | None:
         """The line with the most urgent component that the limits of its build let through."""
         best: Line | None = None
+        if self.account.held_back:
+            return None
         for line in self.lines:
             if any(alarms.blocked(pool, now) for pool in line.own):
                 continue

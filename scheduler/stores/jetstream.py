@@ -281,6 +281,7 @@ class JetStreamStore:
                         history = History()
                     else:
                         history.add(await self._record(delivered.data))
+                        history.bytes += len(delivered.data)
         return history
 
     async def last(self, subject: str) -> Stored | None:

@@ -156,6 +156,8 @@ class BuildLog:
         self.epoch = epoch
         self.loads = 0
         """How many `Loading` stand at the end."""
+        self.hangs = 0
+        """How many processes hung over the build."""
         self.status = Status.OPEN
         self.digest = ""
         """Of the content; written beside the first record."""
@@ -387,7 +389,7 @@ class BuildLog:
             position=self._position,
             events=events,
         )
-        headers = headers_of(record_id, self.status, self.loads)
+        headers = headers_of(record_id, self.status, self.loads, self.hangs)
         if not self.n and self.digest:
             headers[DIGEST_HEADER] = self.digest
         try:

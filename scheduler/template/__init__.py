@@ -1,7 +1,7 @@
 """References in a component's fields (WIRE: "References"): compiled at intake, rendered just before sending.
 
 `component` is where to begin reading; below it stand the two forms (`paths`; `expressions`, over `grammar`
-and `sandbox`) and what both look things up in (`resolve`).
+and `sandbox`) and what both look things up in (`resolve`). What all that may cost stands in `work`.
 """
 
 from scheduler.errors import InvalidTemplate
@@ -13,15 +13,22 @@ from scheduler.template.component import (
     Templates,
     compile_change,
 )
-from scheduler.template.resolve import Found, Scope, Work
+from scheduler.template.scopes import UNLIMITED, Found, Scope, Shared
+from scheduler.template.work import INLINE_WORK, MAX_WORK, ExhaustedError, Laborious, Work
 
 __all__ = [
+    "INLINE_WORK",
+    "MAX_WORK",
+    "UNLIMITED",
+    "ExhaustedError",
     "Found",
     "InvalidTemplate",
+    "Laborious",
     "OnUnresolved",
     "Reference",
     "Rendered",
     "Scope",
+    "Shared",
     "Template",
     "Templates",
     "Work",

@@ -22,12 +22,22 @@ from scheduler.template import references
 from scheduler.template.cutting import cut_fields
 from scheduler.template.grammar import Lookup
 from scheduler.template.jsonparts import MAX_RENDERED, encode
-from scheduler.template.needs import needed, suggestion
+from scheduler.template.needs import Needs, suggestion
+from scheduler.template.paths import Query
+from scheduler.template.places import Owner, Raw
 from scheduler.template.references import PathText, Syntax, Target, Text
-from scheduler.template.resolve import ExhaustedError, Found, Owner, Raw, Resolver, Scope, Work
+from scheduler.template.resolve import Resolver
+from scheduler.template.scopes import UNLIMITED, Found, Scope, Shared
+from scheduler.template.work import AbortedError, ExhaustedError, Laborious, Work, free
 
-CHECK_WORK = 256 * 1024
-"""Work for one component at intake, if nothing else is said: some milliseconds."""
+_FEW = 32
+"""References that are so quick to follow, where they are simple, that nobody counts."""
+_SIMPLE = 100
+"""Work for a simple one, besides writing it."""
+_TARGET = 80
+"""Work for looking at intake whether what a reference names is there."""
+_SUGGESTIONS = 20
+"""Ids of one component that others are compared with, to say which was meant."""
 
 
 class Templates(StrEnum):
@@ -77,13 +87,15 @@ class _UnknownError(SchedulerError):
 class _Known:
     """The part of a scope that will still be the same when the component is due."""
 
-    __slots__ = ("_open_ended", "_scope", "_supplied", "build")
+    __slots__ = ("_open_ended", "_scope", "_supplied", "build", "shared", "work")
 
     def __init__(self, scope: Scope, supplied: Callable[[str], bool], *, open_ended: bool) -> None:
         self._scope = scope
         self._supplied = supplied
         self._open_ended = open_ended
         self.build = scope.build
+        self.shared: Shared | None = scope.shared
+        self.work: Work = UNLIMITED
 
     def find(self, id: str) -> Found | None:  # noqa: A002 - the port's name
         # What a `find` returns may take the place of a component that exists.
@@ -92,6 +104,9 @@ class _Known:
         return self._scope.find(id)
 
     def all(self) -> Sequence[Found]:
+        raise _UnknownError
+
+    def candidates(self, query: Query) -> Iterable[Found] | None:  # noqa: ARG002 - as in the port
         raise _UnknownError
 
     def ids(self) -> Iterable[str]:
@@ -123,6 +138,11 @@ class Template:
         """Its part in ``max_template_nodes`` of the build."""
 
     @property
+    def syntax(self) -> Syntax:
+        """Which references there are."""
+        return self._syntax
+
+    @property
     def constant(self) -> bool:
         """Whether there is nothing to render."""
         return not self._slots
@@ -146,33 +166,66 @@ class Template:
         """Whether a reference names the component with this id by a constant."""
         return any(target.id == id for _, text in self._slots for target in text.targets())
 
-    def render(self, scope: Scope) -> Rendered:
+    def render(
+        self,
+        scope: Scope,
+        *,
+        work: Work | None = None,
+        inline: bool = False,
+        expired: Callable[[], bool] | None = None,
+    ) -> Rendered:
         """The component as it is to be sent.
+
+        Args:
+            scope: What its references can see.
+            work: What all renderings of its build may still cost; this one is taken off.
+            inline: Whether others wait meanwhile: what takes long is to be done again, elsewhere.
+            expired: Says whether there is no more time, in the place of that of ``work``.
 
         Raises:
             Unresolved: It needs something that is absent or null.
-            TemplateError: A reference cannot be resolved, or what it leads to is too large. Both messages
-                begin with the place: ``instance::web-1.tags.x: ...``.
+            Laborious: It takes more than `INLINE_WORK`; nothing was taken off for it.
+            TemplateError: A reference cannot be resolved, or what it leads to is too large, or too much work.
+                All messages begin with the place: ``instance::web-1.tags.x: ...``.
         """
+        whole = Work() if work is None else work
+        meter = whole.part(inline=inline, expired=expired)
+        scope.work = meter
+        try:
+            return self._rendered(scope, meter)
+        except Laborious:
+            whole.left += meter.spent
+            raise
+        finally:
+            whole.left -= meter.spent
+
+    def _rendered(self, scope: Scope, work: Work) -> Rendered:
         change = self._change
         type_, provider = change.type, change.provider
         keep = self._syntax.keep
         parts = [self._runs[0]]
         size = len(parts[0])
+        counted = len(self._slots) > _FEW
         resolver: Resolver | None = None
         for (place, text), run in zip(self._slots, self._runs[1:], strict=True):
             try:
+                if counted:
+                    work.spend(_SIMPLE)
                 chunk = _quick(text, scope, keep)
                 if chunk is None:
                     if resolver is None:
-                        resolver = self._resolver(scope, Work())
+                        resolver = self._resolver(scope, work)
                     chunk = resolver.written(text, place)
+                if counted:
+                    work.spend(len(chunk))
                 size += len(chunk) + len(run)
                 _refuse_over(size)
                 if place == "_component":
                     type_ = _token(chunk)
                 elif place == "_provider":
                     provider = _token(chunk)
+            except Laborious:
+                raise
             except TemplateError as error:
                 kind = Unresolved if isinstance(error, Unresolved) else TemplateError
                 raise kind(f"{change.id}.{place}: {error}") from error
@@ -197,72 +250,108 @@ class Template:
                 be said about its fields.
             open_ended: Whether a ``find`` among the dependencies may return components of any id.
             suggest: Whether to look for the id that was meant, which takes a moment with many ids.
-            work: What may be spent on it, to be shared by the components of a build. What would take more is
-                left until it is due.
+            work: What may be spent on it, to be shared by the components of a build. What is certain to take
+                more than it may when it is due is a problem; what cannot be judged now is left until then.
+
+        Raises:
+            Laborious: ``work`` is for inline, and there is more to do.
         """
-        problems: list[Problem] = []
+        whole = Work() if work is None else work
+        meter = whole.part()
+        try:
+            return self._checked(scope, supplied, meter, open_ended=open_ended, suggest=suggest)
+        finally:
+            whole.left -= meter.spent
+
+    def _checked(
+        self, scope: Scope, supplied: Callable[[str], bool], work: Work, *, open_ended: bool, suggest: bool
+    ) -> list[Problem]:
+        problems: dict[Problem, None] = {}
         if self._slots and (size := sum(map(len, self._runs))) > MAX_RENDERED:
             message = (
                 f"{size} bytes beside its references; the limit of a rendered component is {MAX_RENDERED}"
             )
-            problems.append(Problem(self._change.id, message))
+            problems[Problem(self._change.id, message)] = None
         known = _Known(scope, supplied, open_ended=open_ended)
-        resolver: Resolver | None = None
+        known.work = work
+        resolver = self._resolver(known, work)
+        suggestions = _SUGGESTIONS if suggest else 0
         for place, text in self._slots:
             if self._syntax.keep and isinstance(text, PathText):
                 continue
+            where = f"{self._change.id}.{place}"
             judged, beside = True, False
-            for target in text.targets():
-                if target.guarded:
+            try:
+                for target in text.targets():
+                    work.spend(_TARGET)
+                    if target.guarded:
+                        continue
+                    if target.id is None:
+                        beside = True
+                    elif supplied(target.id):
+                        judged = False
+                    elif scope.find(target.id) is not None:
+                        beside = True
+                    else:
+                        judged = False
+                        if not open_ended:
+                            cure = suggestion(target.id, scope.ids()) if suggestions else ""
+                            suggestions = max(0, suggestions - 1)
+                            problems[Problem(where, f"there is no '{target.id}'{cure}")] = None
+                if not judged and not beside:
                     continue
-                if target.id is None:
-                    beside = True
-                elif supplied(target.id):
-                    judged = False
-                elif scope.find(target.id) is not None:
-                    beside = True
-                else:
-                    judged = False
-                    if not open_ended:
-                        cure = suggestion(target.id, scope.ids()) if suggest else ""
-                        problem = Problem(f"{self._change.id}.{place}", f"there is no '{target.id}'{cure}")
-                        if problem not in problems:
-                            problems.append(problem)
-            if not judged and not beside:
-                continue
-            if resolver is None:
-                resolver = self._resolver(known, Work(CHECK_WORK) if work is None else work)
-            questions: Iterable[Callable[[], object]] = [partial(resolver.written, text, place)]
-            if not judged:
-                # What it comes to is not known; whether the rest of what it names is there may be.
-                questions = _one_by_one(
-                    text, resolver, lambda name: not supplied(name) and scope.find(name) is not None
-                )
-            for question in questions:
-                try:
-                    question()
-                except (_UnknownError, ExhaustedError):
-                    continue
-                except TemplateError as error:
-                    problems.append(Problem(f"{self._change.id}.{place}", str(error)))
-        return problems
+                questions: Iterable[Callable[[], object]] = [partial(self._judge, resolver, text, place)]
+                if not judged:
+                    # What it comes to is not known; whether the rest of what it names is there may be.
+                    questions = _one_by_one(
+                        text, resolver, lambda name: not supplied(name) and scope.find(name) is not None
+                    )
+                for question in questions:
+                    try:
+                        question()
+                    except AbortedError:
+                        raise
+                    except _UnknownError:
+                        continue
+                    except TemplateError as error:
+                        problems[Problem(where, str(error))] = None
+            except Laborious:
+                raise
+            except ExhaustedError as error:
+                if error.certain:
+                    problems[Problem(where, str(error))] = None
+                break
+            except AbortedError as error:
+                problems[Problem(where, str(error))] = None
+        return list(problems)
 
-    def needs(self, scope: Scope) -> frozenset[str]:
+    def _judge(self, resolver: Resolver, text: Text, place: str) -> None:
+        if _quick(text, resolver.scope, self._syntax.keep) is None:
+            resolver.written(text, place)
+
+    def needs(self, needs: Needs) -> list[str]:
         """Every id that rendering can touch by a constant, through definitions in turn.
 
         Args:
-            scope: What was submitted.
+            needs: Those of the build, in which ids are wanted.
         """
         # Of the component itself all strings are slots already: `component` need not be followed.
-        return needed((target for _, text in self._slots for target in text.targets()), scope, self._syntax)
+        return needs.of(target for _, text in self._slots for target in text.targets())
 
     def _resolver(self, scope: Scope, work: Work) -> Resolver:
+        work.spend(len(self._change.raw))
         owner = Owner(self._change.fields, self._raw)
         return Resolver(scope, owner, self._syntax, self._limits.max_digits, work)
 
 
 def compile_change(
-    component: Change, build: str, *, templates: Templates, unresolved: OnUnresolved, limits: Limits
+    component: Change,
+    build: str,
+    *,
+    templates: Templates,
+    unresolved: OnUnresolved,
+    limits: Limits,
+    spend: Callable[[int], None] = free,
 ) -> Template:
     """Find the references of a change, and make the rest of it bytes.
 
@@ -272,6 +361,7 @@ def compile_change(
         templates: Which forms of references there are.
         unresolved: What becomes of a ``$(path)`` that leads to nothing.
         limits: The bounds.
+        spend: Is told of the work before it is done; what it raises ends it.
 
     Raises:
         InvalidTemplate: With every problem: syntax that cannot be read or is not allowed, what is over a
@@ -279,7 +369,7 @@ def compile_change(
     """
     syntax = Syntax(templates is Templates.ALL, unresolved is OnUnresolved.KEEP)
     fields = {**component.fields, "_state": "running", "service": build}
-    cut = cut_fields(component.id, fields, syntax)
+    cut = cut_fields(component.id, fields, syntax, spend)
     template = Template(component, cut.runs, cut.slots, syntax=syntax, raw=cut.raw, limits=limits)
     if template.nodes > limits.max_template_nodes:
         message = f"{template.nodes} template nodes; max_template_nodes is {limits.max_template_nodes}"

@@ -1,6 +1,6 @@
 """A change's JSON cut apart where references stand: constant runs of bytes, with slots between them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
@@ -8,12 +8,19 @@ import msgspec
 from scheduler.errors import InvalidTemplate, Problem, TemplateError
 from scheduler.template import references
 from scheduler.template.jsonparts import encode
+from scheduler.template.places import MAX_PLACE, Raw, join_place, raw_fields
 from scheduler.template.references import Syntax, Text
-from scheduler.template.resolve import Raw, join_place, raw_fields
+from scheduler.template.work import AbortedError, free
 
 # A slot is encoded as one zero byte, which JSON cannot hold: that is where the constant runs are cut apart.
 _HOLE = b"\0"
 _SLOT = msgspec.Raw(_HOLE)
+_ITEM = 16
+_TEXT = 80
+_PLACE = 24
+"""Work for looking at what is in something, at a text that may refer, and for saying where it stands."""
+_SHOWN = 200
+"""Characters of a place that is too long."""
 
 
 class Cut(NamedTuple):
@@ -27,13 +34,15 @@ class Cut(NamedTuple):
     """What is never rendered."""
 
 
-def cut_fields(name: str, fields: Mapping[str, Any], syntax: Syntax) -> Cut:
-    """Cut the JSON of ``fields``, those of the component with this id.
+def cut_fields(
+    name: str, fields: Mapping[str, Any], syntax: Syntax, spend: Callable[[int], None] = free
+) -> Cut:
+    """Cut the JSON of ``fields``, those of the component with this id; ``spend`` is told of the work before.
 
     Raises:
         InvalidTemplate: With every problem there is.
     """
-    cutter = _Cutter(name, syntax)
+    cutter = _Cutter(name, syntax, spend)
     body = encode(fields)
     raw = cutter.raw(fields)
     holed = cutter.cut(fields, "", raw) if b"{{" in body or b'"$(' in body else fields
@@ -46,8 +55,9 @@ def cut_fields(name: str, fields: Mapping[str, Any], syntax: Syntax) -> Cut:
 class _Cutter:
     """Takes the references out of a component's fields."""
 
-    def __init__(self, name: str, syntax: Syntax) -> None:
+    def __init__(self, name: str, syntax: Syntax, spend: Callable[[int], None]) -> None:
         self.id = name
+        self.spend = spend
         self.syntax = syntax
         self.slots: list[tuple[str, Text]] = []
         self.problems: list[Problem] = []
@@ -73,6 +83,7 @@ class _Cutter:
             items = enumerate(value)
         else:
             return value
+        self.spend(_ITEM * len(value))
         copy: Any = None
         for key, item in items:
             if isinstance(item, str):
@@ -83,16 +94,31 @@ class _Cutter:
             below = None if raw is None else raw.get(str(key))
             if below is not None and not below:
                 continue
-            changed = self.cut(item, join_place(place, key), below)
+            changed = self.cut(item, self.place_of(place, key), below)
             if changed is not item:
                 if copy is None:
                     copy = value.copy()
                 copy[key] = changed
         return value if copy is None else copy
 
+    def place_of(self, place: str, key: str | int) -> str:
+        """Where ``key`` of ``place`` is; no longer than that a reference there is sure to be refused."""
+        if len(place) > MAX_PLACE:
+            return place
+        self.spend(_PLACE)
+        return join_place(place, key[: MAX_PLACE + 1] if isinstance(key, str) else key)
+
     def cut_text(self, value: str, place: str) -> Any:
+        if len(place) > MAX_PLACE:
+            self.refuse(
+                f"{place[:_SHOWN]}...", f"a reference under keys of more than {MAX_PLACE} characters together"
+            )
+            return value
+        self.spend(_TEXT)
         try:
-            text = references.read(value, self.syntax)
+            text = references.read(value, self.syntax, self.spend)
+        except AbortedError:
+            raise
         except TemplateError as error:
             self.refuse(place, str(error))
             return value

@@ -5,7 +5,8 @@ out of the tree as one `Lookup`, which `sandbox.Reader` answers with plain JSON.
 in what they look up share one program.
 """
 
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable
 from hashlib import blake2b
 from typing import NamedTuple, TypeVar, cast
 from weakref import WeakValueDictionary
@@ -15,15 +16,25 @@ from jinja2 import nodes
 from jinja2.parser import Parser
 
 from scheduler.errors import TemplateError
+from scheduler.template.work import free
 
 MAX_SOURCE = 16 * 1024
 """Characters of an expression."""
 MAX_NODES = 500
 """Nodes of the expressions in one string."""
+MAX_WORDS = 8 * MAX_NODES
+"""Words and signs of an expression, looked at before it is parsed: that takes 10 us for each."""
 MAX_BITS = 1024
 """Of an integer written in an expression: beyond 300 digits, and far below what Python refuses to write."""
 MAX_TREE = 40
 """Levels of nesting in an expression."""
+
+_WORDS = re.compile(
+    r""" "(?:[^"\\]++|\\.)*+" | '(?:[^'\\]++|\\.)*+' | \w++ | [^\w\s] """, re.VERBOSE | re.DOTALL
+)
+_PARSING = 1_500
+_PARSING_A_WORD = 600
+"""Work for parsing an expression, and for each word of it."""
 
 ROOTS = ("components", "build", "component")
 """The names that there are."""
@@ -48,10 +59,11 @@ class Lookup(NamedTuple):
 class Program:
     """An expression without what it looks up. Its code is made when it is first run."""
 
-    __slots__ = ("__weakref__", "source")
+    __slots__ = ("__weakref__", "nodes", "source")
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, source: str, size: int) -> None:
         self.source = source
+        self.nodes = size
 
 
 class Parsed(NamedTuple):
@@ -88,18 +100,26 @@ WHOLE = " whole"
 """Of a list, tuple or object that is written: what of it is undefined, should anything be."""
 GIVEN = " given"
 """A value that must not be undefined."""
+SIZED = " sized"
+"""A value of which a part is copied."""
+WEIGHED = " weighed"
+"""A value that is compared with another."""
 
 
-def parse(source: str) -> Parsed:
-    """Read an expression and hold it against what is allowed.
+def parse(source: str, spend: Callable[[int], None] = free) -> Parsed:
+    """Read an expression and hold it against what is allowed; ``spend`` is told of the work before.
 
     Raises:
         TemplateError: It cannot be read, uses what is not allowed, or is over a bound.
     """
+    words = sum(1 for _ in _WORDS.finditer(source[: MAX_SOURCE + 1]))
+    if words > MAX_WORDS:
+        raise TemplateError(f"more than {MAX_WORDS} words and signs in an expression")
+    spend(_PARSING + _PARSING_A_WORD * words + len(source))
     tree, reading = read(source)
     alone = isinstance(tree, nodes.Filter) and tree.name == LOOKUP and len(reading.lookups) == 1
     alone = alone and None not in reading.lookups[0].keys
-    program = None if alone else _share(tree, source)
+    program = None if alone else _share(tree, source, reading.count)
     return Parsed(tuple(reading.lookups), tuple(reading.guarded), reading.count, program)
 
 
@@ -109,11 +129,11 @@ _parsing = jinja2.Environment()  # noqa: S701 - it renders nothing
 _shared: WeakValueDictionary[bytes, Program] = WeakValueDictionary()
 
 
-def _share(tree: nodes.Expr, source: str) -> Program:
+def _share(tree: nodes.Expr, source: str, count: int) -> Program:
     key = blake2b(repr(tree).encode("utf-8", "surrogatepass"), digest_size=16).digest()
     program = _shared.get(key)
     if program is None:
-        program = _shared[key] = Program(source)
+        program = _shared[key] = Program(source, count)
     return program
 
 
@@ -251,14 +271,24 @@ def _guarded(node: nodes.Node) -> nodes.Node:
             return _call(WHOLE, node, [])
         case nodes.Dict() if not all(isinstance(pair.value, nodes.Const) for pair in node.items):
             return _call(WHOLE, node, [])
-        case nodes.Compare() if any(operand.op in {"in", "notin"} for operand in node.ops):
-            # An empty list compares with nothing.
-            node.expr = _call(GIVEN, node.expr, [])
+        case nodes.Compare():
+            if any(operand.op in {"in", "notin"} for operand in node.ops):
+                # An empty list compares with nothing.
+                node.expr = _call(GIVEN, node.expr, [])
+            node.expr = _weighed(node.expr)
+            for operand in node.ops:
+                operand.expr = _weighed(operand.expr)
+        case nodes.Getitem(arg=nodes.Slice()):
+            node.node = _call(SIZED, node.node, [])
         case nodes.Slice():
             node.start, node.stop, node.step = (
                 None if one is None else _call(GIVEN, one, []) for one in (node.start, node.stop, node.step)
             )
     return node
+
+
+def _weighed(node: nodes.Expr) -> nodes.Expr:
+    return node if isinstance(node, nodes.Const) else _call(WEIGHED, node, [])
 
 
 def _constant(node: nodes.Node) -> str | int | None:

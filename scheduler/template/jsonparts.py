@@ -5,12 +5,14 @@ of the sandbox: 64 KiB a rendered string, 1 MiB a rendered component.
 """
 
 import math
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
 import msgspec
 
 from scheduler.errors import TemplateError
+from scheduler.template.work import free
 
 MAX_STRING = 64 * 1024
 """Bytes of UTF-8 in one rendered string."""
@@ -18,7 +20,7 @@ MAX_RENDERED = 1024 * 1024
 """Bytes of JSON in one rendered component, and so in any value that goes into one."""
 MAX_VALUES = 200_000
 """Values in what goes into a rendered component: the smallest take far more time than their bytes say."""
-WORK_PER_VALUE = 16
+WORK_PER_VALUE = 20
 """Looking at one value takes as long as writing this many bytes, or longer."""
 MAX_DEPTH = 64
 """Levels of nesting in a rendered value: what the other side accepts (WIRE: "Limits")."""
@@ -60,8 +62,8 @@ def bounded(text: str) -> str:
     return text
 
 
-def measure(value: object, max_digits: int) -> int:
-    """Hold what an expression made against every bound, and say how much work it is to write it.
+def measure(value: object, max_digits: int, spend: Callable[[int], None] = free) -> int:
+    """Hold what an expression made against every bound, and pay for that and for writing it.
 
     The work of doing so is bounded, and does not depend on the value: lists that hold one another many times
     over would take for ever to write, while they take no memory.
@@ -69,29 +71,43 @@ def measure(value: object, max_digits: int) -> int:
     Args:
         value: JSON, or something that cannot be written as JSON.
         max_digits: The most digits of an integer (`limits.Limits.max_digits`).
+        spend: Is told of the work, bit by bit.
 
     Returns:
-        About as many bytes as could be written in the time that this value takes.
+        The work.
 
     Raises:
         TemplateError: It is over a bound, or it cannot be written as JSON.
     """
-    meter = _Meter(max_digits)
-    meter.add(value, 1)
-    return meter.size + WORK_PER_VALUE * meter.values
+    meter = _Meter(max_digits, spend)
+    try:
+        meter.add(value, 1)
+    finally:
+        meter.pay()
+    return meter.paid
 
 
 class _Meter:
-    __slots__ = ("max_digits", "size", "values")
+    __slots__ = ("max_digits", "paid", "size", "spend", "values")
 
-    def __init__(self, max_digits: int) -> None:
+    def __init__(self, max_digits: int, spend: Callable[[int], None]) -> None:
         self.max_digits = max_digits
+        self.spend = spend
+        self.paid = 0
         self.size = 0
         self.values = 0
+
+    def pay(self) -> None:
+        """Account for what was looked at since the last time."""
+        due = self.size + WORK_PER_VALUE * self.values - self.paid
+        self.paid += due
+        self.spend(due)
 
     def add(self, value: object, depth: int) -> None:
         """Count ``value``, as never larger than its JSON really is."""
         self.values += 1
+        if not self.values & 63:
+            self.pay()
         if self.values > MAX_VALUES:
             raise TemplateError(f"holds more than {MAX_VALUES} values, the limit of a rendered component")
         match value:

@@ -15,26 +15,30 @@ A path is text from outside: its length and its parts are bounded, and so is the
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from itertools import chain
 from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from scheduler.errors import TemplateError
 from scheduler.template.patterns import Pattern
+from scheduler.template.work import AbortedError, free
 
 MAX_PATH = 2048
 """Characters in a path: four of the longest ids."""
 MAX_SEGMENTS = 64
 
+_STEPS = 4
+"""Parts of a path that are paid for at a time."""
+_PER_STEPS = 32
+_PER_STEPS_WITH_PLACES = 80
 _PER_ELEMENT = 32
-"""Work for each element that is looked at, in bytes that could be written meanwhile."""
-_PER_CHARACTER = 8
-"""Work for each character that is held against a pattern."""
-
-
-class AbortedError(TemplateError):
-    """The whole walk must end, whatever it was about to pass over: a circle, or too much work."""
+"""Work for each element that is looked at."""
+_PER_PLACE = 24
+"""Work for each element of which it is kept where it stands."""
+_READING_A_PART = 100
+_READING_A_CHARACTER = 8
+"""Work for reading a path."""
 
 
 class Mark(Enum):
@@ -75,14 +79,24 @@ _QUERY = re.compile(
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 
 
-def parse(text: str) -> Path:
+def parse(text: str, spend: Callable[[int], None] = free) -> Path:
     """The parts of a path.
+
+    Args:
+        text: As a user wrote it.
+        spend: Is told of the work before it is done.
 
     Raises:
         TemplateError: It cannot be read, or is over a bound.
     """
     if len(text) > MAX_PATH:
         raise TemplateError(f"a path of {len(text)} characters; the limit is {MAX_PATH}")
+    parts = min(text.count(".") + text.count("["), 2 * MAX_SEGMENTS)
+    spend(_READING_A_PART * (2 + parts) + _READING_A_CHARACTER * len(text))
+    return _parse(text)
+
+
+def _parse(text: str) -> Path:
     segments: list[Segment] = []
     segment: Segment
     at = 0
@@ -124,7 +138,7 @@ def _parse_query(text: str, at: int) -> tuple[Query, int]:
     value = written if quoted is None or "\\" not in written else _ESCAPE.sub(r"\1", written)
     operator = found["operator"].replace("==", "=")
     pattern = Pattern(written) if operator == "%" else None
-    query = Query(parse(found["path"]), operator, value, _number(value), pattern, found["every"] == "#")
+    query = Query(_parse(found["path"]), operator, value, _number(value), pattern, found["every"] == "#")
     return query, found.end()
 
 
@@ -165,12 +179,20 @@ class Where(Protocol):
 
 
 class Elements:
-    """An array whose elements come from several places, each with its own."""
+    """An array whose elements come from several places, each with its own; made when it is looked at."""
 
-    __slots__ = ("pairs",)
+    __slots__ = ("_make", "_pairs")
 
-    def __init__(self, pairs: Sequence[tuple[Any, Where | None]]) -> None:
-        self.pairs = pairs
+    def __init__(self, make: "Callable[[], Sequence[Place]]") -> None:
+        self._make = make
+        self._pairs: Sequence[Place] | None = None
+
+    @property
+    def pairs(self) -> "Sequence[Place]":
+        """The elements, and where each stands."""
+        if self._pairs is None:
+            self._pairs = self._make()
+        return self._pairs
 
 
 Place: TypeAlias = "tuple[Any, Where | None]"
@@ -194,6 +216,8 @@ class Walker:
     def walk(self, path: Path, value: Any, where: Where | None = None) -> Place:
         """What ``path`` leads to from ``value``, and where that stands; ``MISSING`` if to nothing."""
         for at, segment in enumerate(path):
+            if not at % _STEPS:
+                self.spend(_PER_STEPS if where is None else _PER_STEPS_WITH_PLACES)
             if where is not None and isinstance(value, str):
                 value, where = self.settle(value, where), None
             if isinstance(value, dict):
@@ -216,7 +240,7 @@ class Walker:
         self, pattern: Pattern, rest: Path, value: Mapping[str, Any], where: Where | None
     ) -> Place:
         for key, item in value.items():
-            self.spend(_PER_ELEMENT + _PER_CHARACTER * len(key))
+            self.spend(_PER_ELEMENT + pattern.cost * len(key))
             if pattern.matches(key):
                 found = self.walk(rest, item, where and where.child(key))
                 if found[0] is not MISSING:
@@ -236,26 +260,31 @@ class Walker:
             case Mark.EACH:
                 return self._collect(rest, _pairs(value, where)), None
             case Query(every=True):
-                chosen = self._select(segment, _pairs(value, where))
+                chosen = self.chosen(segment, value, where)
                 first = next(chosen, None)
                 return (MISSING if first is None else self._collect(rest, chain((first,), chosen))), None
             case Query():
-                for item, place in self._select(segment, _pairs(value, where)):
+                for item, place in self.chosen(segment, value, where):
                     return self.walk(rest, item, place)
         return MISSING, None
+
+    def chosen(self, query: Query, value: list[Any] | Elements, where: Where | None) -> Iterator[Place]:
+        """The elements for which ``query`` holds, in order."""
+        return self.select(query, _pairs(value, where))
 
     def _collect(self, rest: Path, pairs: Iterator[Place]) -> list[Any]:
         collected = []
         for item, place in pairs:
-            self.spend(_PER_ELEMENT)
+            self.spend(_PER_ELEMENT if place is None else _PER_ELEMENT + _PER_PLACE)
             found, found_place = self.walk(rest, item, place)
             if found is not MISSING:
                 collected.append(self.whole(found, found_place))
         return collected
 
-    def _select(self, query: Query, pairs: Iterator[Place]) -> Iterator[Place]:
+    def select(self, query: Query, pairs: Iterable[Place]) -> Iterator[Place]:
+        """Those of ``pairs`` for which ``query`` holds."""
         for value, where in pairs:
-            self.spend(_PER_ELEMENT)
+            self.spend(_PER_ELEMENT if where is None else _PER_ELEMENT + _PER_PLACE)
             item, place = value, where
             try:
                 if place is not None and isinstance(item, str):
@@ -271,7 +300,7 @@ class Walker:
                 # The element's own template is at fault, and not the reference that looks at it in passing.
                 continue
             if isinstance(found, str):
-                self.spend(len(found) if query.pattern is None else _PER_CHARACTER * len(found))
+                self.spend(len(query.value) if query.pattern is None else query.pattern.cost * len(found))
             if holds(query, found):
                 yield item, place
 

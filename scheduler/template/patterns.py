@@ -8,7 +8,7 @@ class Pattern:
     pattern fit what was read so far. There is nothing to go back to, so no text makes it slow.
     """
 
-    __slots__ = ("_any", "_end", "_loops", "_masks", "text")
+    __slots__ = ("_any", "_end", "_loops", "_masks", "cost", "text")
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -28,6 +28,8 @@ class Pattern:
                 self._masks[literal] = self._masks.get(literal, 0) | bit
             bit <<= 1
         self._end = bit
+        self.cost = 8 + bit.bit_length() // 64
+        """Work for each character that is held against it."""
 
     def matches(self, text: str) -> bool:
         """Whether the whole of ``text`` fits."""

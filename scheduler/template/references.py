@@ -3,18 +3,22 @@
 A string is read once; components that say the same thing share what was read (WIRE: "References").
 """
 
-from collections.abc import Iterator
-from functools import lru_cache
+from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
+from scheduler.caches import ByteCache
 from scheduler.errors import TemplateError, Unresolved
-from scheduler.template import expressions, grammar, paths, sandbox
+from scheduler.template import expressions, paths, sandbox
 from scheduler.template.expressions import Expression
 from scheduler.template.grammar import Lookup
 from scheduler.template.jsonparts import MAX_STRING, bounded, gjson_text, text_of
+from scheduler.template.work import AbortedError, free
 
 _SHARED: Final = 1024
 """Characters up to which a string is worth keeping for the next component that says the same."""
+_PER_NODE: Final = 600
+"""Bytes that are kept for a node of what was read, and as many for the string itself."""
+_PLAIN: Final = "plain"
 
 
 class Syntax(NamedTuple):
@@ -119,6 +123,7 @@ class ExpressionText:
         for part in self.parts:
             text = part if isinstance(part, str) else text_of(part.evaluate(reader))
             size += len(text)
+            reader.spend(16 + len(text))
             if size > MAX_STRING:
                 raise TemplateError(f"holds more than {MAX_STRING} bytes, the limit of a rendered string")
             texts.append(text)
@@ -150,38 +155,52 @@ def may_refer(text: str) -> bool:
     return "{{" in text or text.startswith("$(")
 
 
-def read(text: str, syntax: Syntax) -> Text | None:
+def read(text: str, syntax: Syntax, spend: Callable[[int], None] = free) -> Text | None:
     """What ``text`` refers to; None if it is plain text.
 
     ``$()`` is plain text, and so is what holds ``$(`` again further on: it is not wholly of the form.
 
+    Args:
+        text: What a user wrote.
+        syntax: Which references there are.
+        spend: Is told of the work before it is done; there is none where the same was read lately.
+
     Raises:
         TemplateError: It is neither plain text nor a reference that can be read, or is over a bound.
     """
-    return _shared_read(text, syntax) if len(text) <= _SHARED else _read(text, syntax)
+    if len(text) > _SHARED:
+        return _read(text, syntax, spend)
+    key = (text, *syntax)
+    known = _known.get(key)
+    if known is None:
+        found = _read(text, syntax, spend)
+        size = _PER_NODE * (1 + (0 if found is None else found.nodes)) + 4 * len(text)
+        _known.keep(key, _PLAIN if found is None else found, size)
+        return found
+    return None if isinstance(known, str) else known
 
 
-def _read(text: str, syntax: Syntax) -> Text | None:
+_known: ByteCache[tuple[str, bool, bool], Text | str] = ByteCache(4 * 1024 * 1024)
+
+
+def _read(text: str, syntax: Syntax, spend: Callable[[int], None]) -> Text | None:
+    spend(64 + (len(text) >> 2))
     if text.startswith("$(") and text.endswith(")") and len(text) > 3 and text.find("$(", 2) < 0:
         try:
-            return PathText(text, paths.parse(text[2:-1]))
+            return PathText(text, paths.parse(text[2:-1], spend))
+        except AbortedError:
+            raise
         except TemplateError:
             if syntax.keep:
                 return None
             raise
     if not syntax.expressions or "{{" not in text:
         return None
-    parts = tuple(expressions.split(text))
+    parts = tuple(expressions.split(text, spend))
     written = sum(len(part) for part in parts if isinstance(part, str))
     if written > MAX_STRING:
         raise TemplateError(
             f"a text of {written} characters with expressions in it; the limit of a rendered string is "
             f"{MAX_STRING} bytes: name the field in _raw if its braces are meant literally"
         )
-    found = ExpressionText(text, parts)
-    if found.nodes > grammar.MAX_NODES:
-        raise TemplateError(f"{found.nodes} nodes in its expressions; the limit is {grammar.MAX_NODES}")
-    return found
-
-
-_shared_read = lru_cache(maxsize=512)(_read)
+    return ExpressionText(text, parts)

@@ -1,173 +1,43 @@
 """Following references: from the component that is due to what it names, and through what that names in turn.
 
 What a user submitted is a definition: its strings may refer to further components, and are resolved when a
-reference comes by them, each at most once for one component. What a connector returned is data: its braces
-are never looked at. Where a value stands is carried along with it (`Place`); data stands nowhere.
+reference comes by them, each at most once for one component; once for the whole build where it comes to the
+same for all. What a connector returned is data: its braces are never looked at. Where a value stands is
+carried along with it (`Place`); data stands nowhere.
 """
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol
-
-from attrs import frozen
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from scheduler.errors import TemplateError, Unresolved
-from scheduler.template import references
+from scheduler.template import paths, references
 from scheduler.template.grammar import Lookup
 from scheduler.template.jsonparts import encode, measure
-from scheduler.template.paths import MISSING, AbortedError, Elements, Path, Walker, shown
+from scheduler.template.paths import MISSING, Elements, Path, Query, Walker, Where, shown
 from scheduler.template.patterns import Pattern
+from scheduler.template.places import MAX_PLACE, Owner, Place, fields_work
 from scheduler.template.references import Syntax, Text
 from scheduler.template.sandbox import element
-
-IDENTITY = frozenset({"_component_id", "_action", "_state", "service", "_raw", "_secret", "adoptable"})
-"""Fields that say what a component is. They are never rendered."""
+from scheduler.template.scopes import Found, Kept, Scope, Spot
+from scheduler.template.work import AbortedError, Work
 
 MAX_CHAIN = 40
 """Definitions that refer to one another in turn."""
-MAX_WORK = 2 * 1024 * 1024
-"""Work for one component, in bytes of JSON that could be written meanwhile: 50 ms at the very worst."""
 
-
-@frozen
-class Found:
-    """A component that a reference can see."""
-
-    document: Mapping[str, Any]
-    definition: bool
-    """Whether a user submitted it: its strings may be templates. What a connector returned is data."""
-
-
-class Scope(Protocol):
-    """What the references of one component can see."""
-
-    @property
-    def build(self) -> Mapping[str, Any]:
-        """The fields of the build, without its components, changes and edges."""
-        ...
-
-    def find(self, id: str) -> Found | None:  # noqa: A002 - the word of the model
-        """The component with this id, at once."""
-        ...
-
-    def all(self) -> Sequence[Found]:
-        """Everything that can be seen, in the order of submission."""
-        ...
-
-    def ids(self) -> Iterable[str]:
-        """Every id that there is, of components and of changes."""
-        ...
-
-
-Raw = dict[str, Any]
-"""Fields that are not rendered, as a tree of keys; an empty tree stands for all that is below."""
-
-_INDEX = re.compile(r"\[([0-9]{1,9})\]")
-_KEYS = re.compile(r"(?:[^.\\]++|\\.)++", re.DOTALL)
-_NONE_RAW: Raw = {name: {} for name in IDENTITY}
-
-
-def raw_fields(document: Mapping[str, Any]) -> Raw:
-    """What of a component is never rendered: who it is, and what its ``_raw`` names.
-
-    Raises:
-        TemplateError: ``_raw`` is not a list of names.
-    """
-    return {**named_fields(document, "_raw"), **_NONE_RAW} if "_raw" in document else _NONE_RAW
-
-
-def named_fields(document: Mapping[str, Any], setting: str) -> Raw:
-    """The fields that a component names in a ``setting`` of its own, ``_raw`` or ``_secret``.
-
-    Names are paths of keys, as in ``tags.x`` or ``rules[0].script``; a dot within a key follows a backslash.
-
-    Raises:
-        TemplateError: it is not a list of such names.
-    """
-    names = document.get(setting)
-    if names is None:
-        return {}
-    if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
-        raise TemplateError(f'{setting} is a list of names of fields, such as ["user_data", "tags.x"]')
-    tree: Raw = {}
-    for name in names:
-        if name in document:
-            tree[name] = {}
-            continue
-        keys = [re.sub(r"\\(.)", r"\1", key) for key in _KEYS.findall(_INDEX.sub(r".\1", name))]
-        below = tree
-        for at, key in enumerate(keys):
-            inner = below.get(key)
-            if inner == {}:
-                break
-            if at == len(keys) - 1:
-                below[key] = {}
-            else:
-                below = below.setdefault(key, {})
-    return tree
-
-
-class Owner:
-    """A submitted component that is being looked at."""
-
-    __slots__ = ("document", "fault", "id", "raw")
-
-    def __init__(self, document: Mapping[str, Any], raw: Raw | None = None) -> None:
-        self.document = document
-        self.id = str(document.get("_component_id"))
-        self.fault = ""
-        """Why nothing of it can be rendered. Its plain fields can be read all the same."""
-        if raw is None:
-            try:
-                raw = raw_fields(document)
-            except TemplateError as error:
-                self.fault = str(error)
-                raw = _NONE_RAW
-        self.raw = raw
-
-
-class ExhaustedError(AbortedError):
-    """There was more work to do than is allowed."""
-
-
-class Work:
-    """How much may still be done, in bytes of JSON that could be written meanwhile."""
-
-    __slots__ = ("left",)
-
-    def __init__(self, left: int = MAX_WORK) -> None:
-        self.left = left
-
-    def spend(self, work: int) -> None:
-        """Take ``work`` off. Raises `ExhaustedError` when there is not so much left."""
-        self.left -= work
-        if self.left < 0:
-            raise ExhaustedError(f"takes more work than writing {MAX_WORK} bytes does, which is the limit")
-
-
-class Place:
-    """Where a value of a submitted component stands."""
-
-    __slots__ = ("owner", "raw", "text")
-
-    def __init__(self, owner: Owner, text: str, raw: Raw | None) -> None:
-        self.owner = owner
-        self.text = text
-        self.raw = raw
-
-    def child(self, key: str | int) -> "Place | None":
-        """Where the value under ``key`` stands; None if it is never rendered."""
-        raw = None if self.raw is None else self.raw.get(str(key))
-        if raw is not None and not raw:
-            return None
-        return Place(self.owner, join_place(self.text, key), raw)
-
-
-def join_place(place: str, key: str | int) -> str:
-    """``tags`` and ``x`` make ``tags.x``; ``rules`` and 0 make ``rules[0]``."""
-    if isinstance(key, int):
-        return f"{place}[{key}]"
-    return f"{place}.{key}" if place else key
+_LOOKING_AT_TEXT = 16
+_STEP = 40
+"""Work for one key of a look-up, where it is kept where that stands."""
+_FINDING = 40
+_EVALUATING = 160
+_FAILING = 200
+_PER_ITEM = 48
+"""Work for an element of a definition that is looked through."""
+_SHOWN = 500
+"""Characters of a message, or of a key in it."""
+_PER_PLAIN = 24
+"""Work for a component that is only put on a list."""
+_PER_NODE = 600
+"""Bytes that are kept for a node of a string that was read."""
 
 
 class Resolver(Walker):
@@ -179,11 +49,17 @@ class Resolver(Walker):
         self.syntax = syntax
         self.max_digits = max_digits
         self._work = work
+        self._shared = scope.shared
+        self._due = owner
         self._owners: dict[int, Owner] = {id(owner.document): owner}
-        self._elements: Elements | None = None
+        self._everything: Elements | None = None
         # By the identity of a document, which lives as long as the scope does, and the place in it.
-        self._values: dict[tuple[int, str], Any] = {}
-        self._open: dict[tuple[int, str], str] = {}
+        self._values: dict[Spot, Kept] = {}
+        self._open: dict[Spot, tuple[Owner, str]] = {}
+        self._common = True
+        """Whether what was looked at since the string that is being evaluated is the same for everybody."""
+        self._deep = False
+        """Whether something failed for being too far down a chain: elsewhere it might not."""
 
     def written(self, text: Text, place: str) -> bytes:
         """The JSON of the string at ``place`` of the component that is due.
@@ -205,6 +81,7 @@ class Resolver(Walker):
     def lookup(self, lookup: Lookup, computed: Sequence[object] = ()) -> object:
         """What an expression looks up (`sandbox.Reader`)."""
         keys: Sequence[object] = lookup.keys
+        self.spend(_STEP * (2 + len(keys)))
         if None in keys:
             following = iter(computed)
             keys = [next(following) if key is None else key for key in keys]
@@ -218,7 +95,7 @@ class Resolver(Walker):
                 value, where = self._component(name)
                 keys = keys[1:]
             case "component":
-                value, where = self.owner.document, Place(self.owner, "", self.owner.raw)
+                value, where = self.owner.document, Place.of(self.owner)
             case _:
                 name, value = None, self.scope.build
         for key in keys:
@@ -238,12 +115,12 @@ class Resolver(Walker):
             value, where = self._component(id)
             value, place = self.walk(path, value, where)
         elif path[0] == "components":
-            value, place = self.walk(path[1:], self._everything(), None)
+            value, place = self.walk(path[1:], self._all(), None)
         else:
             value, place = self.walk(path, self.scope.build, None)
             if value is MISSING and isinstance(path[0], Pattern) and path[0].matches("components"):
                 # As if the components stood behind the other fields of the build.
-                value, place = self.walk(path[1:], self._everything(), None)
+                value, place = self.walk(path[1:], self._all(), None)
         value = None if value is MISSING else self._measured(self.whole(value, place))
         if value is None:
             subject = f"'{id}'" if id is not None else "the build"
@@ -253,10 +130,13 @@ class Resolver(Walker):
     def _measured(self, value: Any) -> Any:
         """``value``, which is not over the bound of what can be rendered."""
         if isinstance(value, dict | list):
-            self.spend(measure(value, self.max_digits))
+            measure(value, self.max_digits, self.spend)
         return value
 
     def _component(self, id: str) -> tuple[Mapping[str, Any], Place | None]:  # noqa: A002
+        self.spend(_FINDING)
+        if self._shared is None or not self._shared.common(id):
+            self._common = False
         found = self.scope.find(id)
         if found is None:
             raise Unresolved(f"there is no '{id}'")
@@ -268,13 +148,31 @@ class Resolver(Walker):
         key = id(found.document)
         owner = self._owners.get(key)
         if owner is None:
-            owner = self._owners[key] = Owner(found.document)
-        return Place(owner, "", owner.raw)
+            self.spend(fields_work(found.document))
+            shared = self._shared
+            owner = Owner(found.document) if shared is None else shared.owner(found.document)
+            self._owners[key] = owner
+        return Place.of(owner)
 
-    def _everything(self) -> Elements:
-        if self._elements is None:
-            self._elements = Elements([(found.document, self._place(found)) for found in self.scope.all()])
-        return self._elements
+    def _all(self) -> Elements:
+        """Everything that can be seen."""
+        self._common = False
+        if self._everything is None:
+            self._everything = Elements(self._pairs)
+        return self._everything
+
+    def _pairs(self) -> Sequence[paths.Place]:
+        every = self.scope.all()
+        self.spend(_PER_PLAIN * len(every))
+        return [(found.document, self._place(found)) for found in every]
+
+    def chosen(self, query: Query, value: list[Any] | Elements, where: Where | None) -> Iterator[paths.Place]:
+        """The elements for which ``query`` holds, in order; of all components only those that may fit."""
+        if value is self._everything and query.operator == "=":
+            candidates = self.scope.candidates(query)
+            if candidates is not None:
+                return self.select(query, ((found.document, self._place(found)) for found in candidates))
+        return super().chosen(query, value, where)
 
     def settle(self, value: Any, where: Any) -> Any:
         """The value of a string that a user wrote at ``where``.
@@ -282,19 +180,24 @@ class Resolver(Walker):
         Raises:
             TemplateError: It refers to itself, or cannot be resolved; the message says where.
         """
+        self.spend(_LOOKING_AT_TEXT + (len(value) >> 4))
         if not references.may_refer(value):
             return value
         place: Place = where
-        if place.owner.fault:
-            raise TemplateError(f"{place.owner.id}: {place.owner.fault}")
+        owner = place.owner
+        if owner.fault:
+            raise TemplateError(f"{owner.id}: {owner.fault}")
+        if place.size > MAX_PLACE:
+            raise TemplateError(f"{owner.id}: a reference under keys of more than {MAX_PLACE} characters")
+        self.spend(place.size)
         try:
-            text = references.read(value, self.syntax)
-            return value if text is None else self.evaluate(text, place.owner, place.text)
+            return self._evaluate(value, owner, place.text)
         except AbortedError:
             raise
         except TemplateError as error:
+            self.spend(_FAILING)
             kind = Unresolved if isinstance(error, Unresolved) else TemplateError
-            raise kind(_cut(f"{place.owner.id}.{place.text}: {error}")) from error
+            raise kind(_cut(f"{owner.id}.{place.text}: {error}")) from error
 
     def evaluate(self, text: Text, owner: Owner, place: str) -> Any:
         """The value of the string at ``place`` of ``owner``, evaluated once however often it is asked for.
@@ -303,47 +206,90 @@ class Resolver(Walker):
             Unresolved: It needs something that is absent or null.
             TemplateError: It refers to itself, cannot be evaluated, or is over a bound.
         """
-        key = (id(owner.document), place)
-        if key in self._values:
-            return self._values[key]
-        if key in self._open:
-            names = list(self._open.values())
-            circle = [*names[list(self._open).index(key) :], self._open[key]]
+        return self._evaluate(text, owner, place)
+
+    def _evaluate(self, source: str | Text, owner: Owner, place: str) -> Any:
+        spot = (id(owner.document), place)
+        # Of the component that is due there may be a copy only, which does not live as long as the build.
+        shared = None if owner is self._due else self._shared
+        kept = self._values.get(spot)
+        if kept is None and shared is not None:
+            kept = shared.values.get(spot)
+        if kept is not None:
+            self._common = self._common and kept.common
+            if kept.failure is not None:
+                kind, message = kept.failure
+                raise kind(message)
+            return kept.value
+        text: Text | None
+        if isinstance(source, str):
+            text = None if shared is None else shared.texts.get(spot)
+            if text is None:
+                text = references.read(source, self.syntax, self.spend)
+                if text is None:
+                    return source
+                if shared is not None:
+                    shared.texts.keep(spot, text, _PER_NODE * (1 + text.nodes) + 4 * len(source))
+        else:
+            text = source
+        if spot in self._open:
+            names = [f"{one.id}.{at}" for one, at in self._open.values()]
+            circle = [*names[list(self._open).index(spot) :], f"{owner.id}.{place}"]
             raise AbortedError(_cut(f"refers to itself: {' -> '.join(circle)}"))
         if len(self._open) >= MAX_CHAIN:
+            self._deep = True
             raise TemplateError(
                 f"refers to definitions that refer to definitions, more than {MAX_CHAIN} deep"
             )
-        self.spend(64)
-        before = self.owner
-        self.owner = owner
-        self._open[key] = f"{owner.id}.{place}"
+        self.spend(_EVALUATING)
+        begun = self._work.left
+        before, self.owner = self.owner, owner
+        outside, self._common = self._common, shared is not None
+        self._open[spot] = (owner, place)
         try:
-            value = self._values[key] = text.value(self, self.syntax)
+            value = text.value(self, self.syntax)
+        except AbortedError:
+            raise
+        except TemplateError as error:
+            kind = Unresolved if isinstance(error, Unresolved) else TemplateError
+            failure = (kind, _cut(str(error)))
+            self._keep(spot, Kept(None, failure, common=self._common and not self._deep), len(failure[1]))
+            raise
+        else:
+            size = 4 * len(value) if isinstance(value, str) else begun - self._work.left
+            self._keep(spot, Kept(value, None, common=self._common and not self._deep), size)
+            return value
         finally:
-            del self._open[key]
+            del self._open[spot]
             self.owner = before
-        return value
+            self._common = outside and self._common
+
+    def _keep(self, spot: Spot, kept: Kept, size: int) -> None:
+        if kept.failure is None or not self._deep:
+            self._values[spot] = kept
+        if kept.common and self._shared is not None:
+            self._shared.values.keep(spot, kept, size)
 
     def whole(self, value: Any, where: Any) -> Any:
         """``value`` with every string in it resolved that a user wrote."""
         if isinstance(value, Elements):
+            self.spend(_PER_ITEM * len(value.pairs))
             return [self.whole(item, place) for item, place in value.pairs]
         if where is None:
             return value
         if isinstance(value, str):
             return self.settle(value, where)
         if isinstance(value, dict):
-            self.spend(32 * len(value))
+            self.spend(_PER_ITEM * len(value))
             return {key: self.whole(item, where.child(key)) for key, item in value.items()}
         if isinstance(value, list):
-            self.spend(32 * len(value))
+            self.spend(_PER_ITEM * len(value))
             return [self.whole(item, where.child(index)) for index, item in enumerate(value)]
         return value
 
 
 def _nothing(lookup: Lookup, keys: Sequence[object]) -> str:
-    path = ".".join(str(key) for key in keys)
+    path = ".".join(str(key)[:_SHOWN] for key in keys)
     if lookup.root == "components":
         subject = f"'{lookup.id}'" if lookup.id is not None else "the component"
     else:
@@ -352,4 +298,4 @@ def _nothing(lookup: Lookup, keys: Sequence[object]) -> str:
 
 
 def _cut(text: str) -> str:
-    return text if len(text) <= 500 else f"{text[:500]}..."
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."

@@ -14,7 +14,8 @@ Expressions that differ only in what they look up share one compiled program.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import lru_cache, partial
+from functools import partial
+from itertools import chain
 from typing import Any, Protocol
 
 import jinja2
@@ -25,16 +26,33 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.tests import TESTS
 from jinja2.utils import pass_context
 
+from scheduler.caches import ByteCache
 from scheduler.errors import SchedulerError, TemplateError, Unresolved
 from scheduler.template import grammar
 from scheduler.template.grammar import Lookup, Program
-from scheduler.template.jsonparts import bounded, encode, measure, text_of
+from scheduler.template.jsonparts import MAX_STRING, bounded, encode, measure, text_of
 
 MAX_PRECISION = 30
 """Digits to which ``round`` rounds; Python would compute ten to any power asked for."""
 
-_PER_ELEMENT = 32
-"""Work for each element that a filter looks at: sorting is the slowest of them."""
+MAX_ATTRIBUTE = 2048
+"""Characters of what ``join``, ``sort`` and ``unique`` may be told to look at."""
+
+_PER_ELEMENT = 16
+"""Work for each element that a filter looks at, or a comparison."""
+_PER_STEP = 24
+"""Work for each step to an attribute of one."""
+_PER_COMPARISON = 3
+_CALL = 160
+"""Work for calling a filter or a test, besides."""
+_RUN = 800
+_RUN_A_NODE = 64
+"""Work for evaluating an expression, and for each node of it."""
+_COMPILE = 24_000
+_COMPILE_A_NODE = 1_200
+"""Work for making its code."""
+_CODE_OF_A_NODE = 3_000
+"""Bytes that the code takes for each node."""
 
 
 class Reader(Protocol):
@@ -80,15 +98,23 @@ def run(program: Program, lookups: tuple[Lookup, ...], reader: Reader) -> Any:
 
 
 def _run(program: Program, lookups: tuple[Lookup, ...], reader: Reader) -> Any:
-    value = _code(program)(reader=reader, lookups=lookups)
+    code = _codes.get(program)
+    if code is None:
+        reader.spend(_COMPILE + _COMPILE_A_NODE * program.nodes)
+        code = _compiled(program)
+        _codes.keep(program, code, _CODE_OF_A_NODE * (4 + program.nodes) + len(program.source))
+    reader.spend(_RUN + _RUN_A_NODE * program.nodes)
+    value = code(reader=reader, lookups=lookups)
     if isinstance(value, jinja2.Undefined) or value is None:
         raise Unresolved(_why(value))
-    reader.spend(measure(value, reader.max_digits))
+    measure(value, reader.max_digits, reader.spend)
     return value
 
 
-@lru_cache(maxsize=256)
-def _code(program: Program) -> TemplateExpression:
+_codes: ByteCache[Program, TemplateExpression] = ByteCache(8 * 1024 * 1024)
+
+
+def _compiled(program: Program) -> TemplateExpression:
     tree, _ = grammar.read(program.source)
     body: list[nodes.Node] = [nodes.Assign(nodes.Name("result", "store"), tree, lineno=1)]
     template = nodes.Template(body, lineno=1)
@@ -106,24 +132,77 @@ def _why(value: object) -> str:
     return "is undefined"
 
 
-def _text(value: object) -> str:
+def _text(value: object, reader: Reader) -> str:
     """``value`` within text."""
     if isinstance(value, str):
         return value
     if isinstance(value, jinja2.Undefined) or value is None:
         raise Unresolved(_why(value))
+    measure(value, reader.max_digits, reader.spend)
     return text_of(value)
+
+
+@pass_context
+def _string(context: Context, value: object) -> str:
+    return _text(value, context["reader"])
+
+
+@pass_context
+def _sized(context: Context, value: object) -> object:
+    """A value of which a part is to be copied."""
+    reader: Reader = context["reader"]
+    reader.spend(_CALL + (len(value) >> 1 if isinstance(value, str | list | tuple) else 0))
+    return value
+
+
+@pass_context
+def _weighed(context: Context, value: object) -> object:
+    """A value that is to be compared with another."""
+    reader: Reader = context["reader"]
+    reader.spend(_CALL)
+    weigh(value, reader.spend)
+    return value
+
+
+def weigh(value: object, spend: Callable[[int], None]) -> int:
+    """Pay for looking at ``value`` and at all that is in it, however deep.
+
+    Returns:
+        The work.
+    """
+    if isinstance(value, str):
+        spend(len(value) >> 2)
+        return len(value) >> 2
+    if not isinstance(value, list | tuple | dict):
+        return 0
+    total = 0
+    todo: list[Any] = [value]
+    while todo:
+        one = todo.pop()
+        work = _PER_ELEMENT * (1 + len(one))
+        spend(work)
+        letters = 0
+        for item in chain(one, one.values()) if isinstance(one, dict) else one:
+            if isinstance(item, str):
+                letters += len(item)
+            elif isinstance(item, list | tuple | dict):
+                todo.append(item)
+        spend(letters >> 2)
+        total += work + (letters >> 2)
+    return total
 
 
 def _joined(context: Context, parts: Iterable[Any], separator: str = "") -> str:
     """The text of ``parts``, looked at as it grows: it is never made if it is too large."""
     reader: Reader = context["reader"]
     texts: list[str] = []
+    size = 0
     for part in parts:
-        if not (part is None or isinstance(part, str | jinja2.Undefined)):
-            reader.spend(measure(part, reader.max_digits))
-        texts.append(_text(part))
-        reader.spend(len(texts[-1]) + len(separator) + 1)
+        texts.append(_text(part, reader))
+        size += len(texts[-1]) + len(separator)
+        reader.spend(len(texts[-1]) + len(separator) + _PER_STEP)
+        if size - len(separator) > MAX_STRING:
+            break  # `bounded` refuses it below.
     return bounded(separator.join(texts))
 
 
@@ -152,6 +231,7 @@ def _look_up(context: Context, computed: list[object], number: int) -> object:
     try:
         return reader.lookup(context["lookups"][number], computed)
     except Unresolved as error:
+        reader.spend(_CALL)
         return _environment.undefined(hint=str(error))
 
 
@@ -162,15 +242,25 @@ def _concatenate(context: Context, parts: list[object]) -> str:
 
 @pass_context
 def _join(context: Context, value: Any, d: str = "", attribute: str | int | None = None) -> str:
+    reader: Reader = context["reader"]
     if attribute is not None:
+        _pay_for_attribute(reader, value, attribute)
         value = map(filters.make_attrgetter(context.environment, attribute), value)
-    return _joined(context, value, _text(d))
+    return _joined(context, value, _text(d, reader))
+
+
+def _pay_for_attribute(reader: Reader, value: Any, attribute: object) -> None:
+    """Account for looking at the same attribute of each element."""
+    if isinstance(attribute, str) and len(attribute) > MAX_ATTRIBUTE:
+        raise TemplateError(f"an attribute of {len(attribute)} characters; the limit is {MAX_ATTRIBUTE}")
+    steps = 1 + (attribute.count(".") + attribute.count(",") if isinstance(attribute, str) else 0)
+    reader.spend(_PER_STEP * steps * (2 + (len(value) if hasattr(value, "__len__") else 0)))
 
 
 @pass_context
 def _to_json(context: Context, value: object) -> str:
     reader: Reader = context["reader"]
-    reader.spend(measure(value, reader.max_digits))
+    measure(value, reader.max_digits, reader.spend)
     return bounded(encode(value).decode())
 
 
@@ -185,7 +275,15 @@ def _round(_: Context, value: float, precision: Any = 0, method: Any = "common")
 def _sort(
     context: Context, value: Any, reverse: Any = False, case_sensitive: Any = False, attribute: Any = None
 ) -> list[Any]:
+    reader: Reader = context["reader"]
+    # Each is compared with as many as its number has binary digits, and all the way down.
+    total = weigh(value, reader.spend)
+    if isinstance(value, list | tuple):
+        times = len(value).bit_length()
+        below = total - _PER_ELEMENT * (1 + len(value))
+        reader.spend(len(value) * (_PER_STEP + _PER_COMPARISON * times) + below * times)
     if attribute is not None:
+        _pay_for_attribute(reader, value, attribute)
         # A single element is compared with nothing.
         keys_of = filters.make_multi_attrgetter(context.environment, attribute)
         for one in value:
@@ -195,18 +293,22 @@ def _sort(
 
 
 @pass_context
-def _unique(context: Context, value: Any, *args: Any, **kwargs: Any) -> list[Any]:
-    return list(filters.sync_do_unique(context.environment, value, *args, **kwargs))
+def _unique(context: Context, value: Any, case_sensitive: Any = False, attribute: Any = None) -> list[Any]:
+    reader: Reader = context["reader"]
+    weigh(value, reader.spend)
+    if attribute is not None:
+        _pay_for_attribute(reader, value, attribute)
+    return list(filters.sync_do_unique(context.environment, value, case_sensitive, attribute))
 
 
 def _weight(value: object) -> int:
     """The work of looking at all of ``value``, but not within its elements."""
-    if isinstance(value, list | tuple | dict):
-        return _PER_ELEMENT * len(value)
-    return 16 + (len(value) if isinstance(value, str) else 0)
+    return len(value) if isinstance(value, list | tuple | dict | str) else 0
 
 
-def _counted(function: Callable[..., Any], context: Context, value: Any, *args: Any, **kwargs: Any) -> Any:
+def _counted(
+    function: Callable[..., Any], times: int, context: Context, value: Any, *args: Any, **kwargs: Any
+) -> Any:
     """Run a filter, having paid for the size of what it works on."""
     if function is not filters.do_default:
         _given(value)
@@ -214,7 +316,7 @@ def _counted(function: Callable[..., Any], context: Context, value: Any, *args: 
             for one in (*args, *kwargs.values()):
                 _given(one)
     reader: Reader = context["reader"]
-    reader.spend(_weight(value))
+    reader.spend(_CALL + times * _weight(value))
     if getattr(function, "jinja_pass_arg", None) is not None:
         result = function(context, value, *args, **kwargs)
     else:
@@ -235,7 +337,7 @@ _FILTERS: Mapping[str, Callable[..., Any]] = {
     "lower": filters.do_lower,
     "upper": filters.do_upper,
     "trim": filters.do_trim,
-    "string": _text,
+    "string": _string,
     "int": filters.do_int,
     "float": filters.do_float,
     "length": len,
@@ -253,13 +355,26 @@ _FILTERS: Mapping[str, Callable[..., Any]] = {
 assert frozenset(_FILTERS) == grammar.FILTERS
 
 
+_LABORIOUS: Mapping[str, int] = {"title": 16, "length": 0, "first": 0, "last": 0, "default": 0}
+"""Work for each character and each element, where it is not one."""
+
+
 def _strict(name: str, test: Any) -> Any:
-    """A test that refuses what is undefined, unless that is what it asks."""
+    """A test that refuses what is undefined, unless that is what it asks, and pays for what it looks at."""
     if name in {"defined", "undefined"}:
         return test
+    numeric = name in {"even", "odd"}
 
-    def strict(*values: Any) -> Any:
-        return test(*map(_given, values))
+    @pass_context
+    def strict(context: Context, *values: Any) -> Any:
+        reader: Reader = context["reader"]
+        reader.spend(_CALL)
+        for value in values:
+            weigh(_given(value), reader.spend)
+            # Of text `%` would be Python's formatting, which makes text of any size.
+            if numeric and not isinstance(value, int | float):
+                raise TemplateError(f"'is {name}' asks about a number, and this is {type(value).__name__}")
+        return test(*values)
 
     return strict
 
@@ -308,9 +423,11 @@ def _make_environment() -> _Environment:
         grammar.CONCAT: _concatenate,
         grammar.WHOLE: _whole,
         grammar.GIVEN: _given,
+        grammar.SIZED: _sized,
+        grammar.WEIGHED: _weighed,
     }
     for name, function in _FILTERS.items():
-        environment.filters[name] = pass_context(partial(_counted, function))
+        environment.filters[name] = pass_context(partial(_counted, function, _LABORIOUS.get(name, 1)))
     return environment
 
 

@@ -313,6 +313,7 @@ class Message:
 
     def __init__(self, message: Msg) -> None:
         self.subject = message.subject
+        self.reply = message.reply
         self.data = message.data
         self.reply = message.reply
         self.headers = dict(message.headers or {})

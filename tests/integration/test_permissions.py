@@ -15,6 +15,7 @@ from integration.builds import build, chain, component, failing, held
 from integration.harness import Client, Connectors, Feed, Scheduler, Submitter, states
 from scheduler.commands.permissions import read_permissions
 from scheduler.diagnosis.permissions import SUBSCRIPTIONS, publishes
+from scheduler.senders import sender_of
 
 pytestmark = pytest.mark.integration
 
@@ -406,6 +407,21 @@ def test_answers_cannot_be_sent_into_the_log(shared: Guarded) -> None:
     submitter.ping("scheduler")
     submitter.request("build.create", b"{}")
     assert scheduler.request("$JS.API.STREAM.MSG.GET.SCHEDULER_LOG", last)["message"] == before
+
+
+def test_the_server_says_who_sends_a_build_from_another_account(shared: Guarded) -> None:
+    """Whatever the client writes in its place: users have their turns by that."""
+    heard = shared.client("scheduler").listen("build.create")
+    mine = json.dumps({"acc": "SCHEDULER", "user": "somebody"})
+    for user in ("submitter", "operator"):
+        inbox = f"_INBOX.{user}.1"
+        for reply, headers in (("", {}), (inbox, {}), (inbox, {"Nats-Request-Info": mine})):
+            client = shared.client(user)
+            client.publish_with("build.create", b"{", reply, headers)
+            client.flush()
+    heard.count(6)
+    senders = [sender_of(one.reply, one.headers) for one in heard]
+    assert senders == ["user SUBMITTERS submitter"] * 3 + ["user SUBMITTERS operator"] * 3
 
 
 GUESSES = 2_000

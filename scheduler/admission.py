@@ -1,0 +1,119 @@
+"""Between the broker and the reading of builds: what has come in waits here, and its senders take turns.
+
+Large builds wait apart from small ones: they are read in threads, for seconds, and only so many at a time.
+Small ones are few at a time as well: whoever comes next must not stand behind all that another has sent.
+"""
+
+import math
+from collections.abc import Awaitable, Callable
+from sys import intern
+from typing import Final
+
+import trio
+
+from scheduler.bus import Message
+from scheduler.errors import InvalidBuild, Problem
+from scheduler.intake import Receipts
+from scheduler.senders import RoundRobinQueue, sender_of
+
+_MOST: Final = 20_000
+"""Builds that have come in and are not looked at yet, small or large; one sender alone gets half of it."""
+_MOST_SMALL_BYTES: Final = 256 * 1024 * 1024
+_MOST_LARGE_BYTES: Final = 768 * 1024 * 1024
+"""The same in bytes."""
+_SMALL_AT_ONCE: Final = 16
+"""Small builds that are being read and persisted at a time."""
+_LARGE_AT_ONCE: Final = 2
+"""As many as there are threads to read them."""
+_OVERHEAD: Final = 512
+"""Bytes that a message takes beside its content."""
+
+
+class _Lane:
+    """A queue, and those who wait for something in it."""
+
+    def __init__(self, most: int, most_bytes: int) -> None:
+        self.queue: RoundRobinQueue[Message] = RoundRobinQueue(most, most_bytes)
+        # One for each message in the queue, so that one that comes in wakes one worker.
+        self.put, self.ready = trio.open_memory_channel[None](math.inf)
+
+
+class Admission:
+    """Takes builds in, in turns.
+
+    Args:
+        receipts: answers those that are refused here.
+        take: reads a build, has it run and answers; must not raise.
+        is_small: whether a message is soon read.
+    """
+
+    def __init__(
+        self,
+        receipts: Receipts,
+        take: Callable[[Message], Awaitable[None]],
+        is_small: Callable[[bytes], bool],
+    ) -> None:
+        self._receipts = receipts
+        self._take = take
+        self._is_small = is_small
+        self._small = _Lane(_MOST, _MOST_SMALL_BYTES)
+        self._large = _Lane(_MOST, _MOST_LARGE_BYTES)
+        self._closed = False
+        self._taken_bytes = 0
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of builds that have come in and are not dealt with yet."""
+        return self._small.queue.bytes + self._large.queue.bytes + self._taken_bytes
+
+    def on_build(self, message: Message) -> None:
+        """Put a message into its sender's line, or refuse it. A handler: synchronous."""
+        if not self._receipts.may_be_taken(message):
+            return
+        if self._closed:
+            self._receipts.reject(message, shutting_down())
+            return
+        lane = self._small if self._is_small(message.data) else self._large
+        sender = sender_of(message.reply, message.headers)
+        # Its headers are not needed any more, and its subject is one of ten.
+        kept = Message(intern(message.subject), message.data, message.reply)
+        if lane.queue.put(sender, kept, _size(kept)):
+            lane.put.send_nowait(None)
+        else:
+            text = "more builds come in than can be read; try again later"
+            self._receipts.reject(message, InvalidBuild("busy", [Problem("", text)]))
+
+    def close(self) -> None:
+        """Refuse what comes in from now on; `run` returns when what is here has been dealt with."""
+        self._closed = True
+        self._small.put.close()
+        self._large.put.close()
+
+    async def run(self) -> None:
+        """Have builds taken, each sender's in turn, until closed."""
+        async with trio.open_nursery() as nursery:
+            for lane, workers in ((self._small, _SMALL_AT_ONCE), (self._large, _LARGE_AT_ONCE)):
+                for _ in range(workers):
+                    nursery.start_soon(self._work, lane)
+
+    async def _work(self, lane: _Lane) -> None:
+        async for _ in lane.ready:
+            message = lane.queue.take()
+            assert message is not None, "there is one for each that was sent"
+            size = _size(message)
+            self._taken_bytes += size
+            try:
+                await self._take(message)
+            finally:
+                self._taken_bytes -= size
+            # It may be tens of megabytes, and the next one may be long in coming.
+            del message
+
+
+def shutting_down() -> InvalidBuild:
+    """The refusal of a build that comes while the scheduler stops."""
+    return InvalidBuild("shutting_down", [Problem("", "the scheduler is shutting down")])
+
+
+def _size(message: Message) -> int:
+    return len(message.data) + len(message.reply) + _OVERHEAD

@@ -1,0 +1,206 @@
+"""Takes in what operators ask and order, in turns, and answers: JSON, or the service error headers of ADR-32.
+
+Orders do not wait behind questions, nor questions that are soon answered behind those that take the reading
+of a log. In each line the askers take turns, as far as they can be told (`scheduler.senders`).
+"""
+
+import math
+from collections.abc import Awaitable, Callable, Mapping
+from enum import Enum
+from typing import Any, Final, TypeAlias
+
+import trio
+from attrs import field, frozen
+
+from scheduler.bus import Bus, Message
+from scheduler.discovery import Endpoint
+from scheduler.errors import BusError, Fenced, InvalidJSON, MessageTooLarge, Refused, StoreError
+from scheduler.ratelimit import RateLimitedLog
+from scheduler.senders import RoundRobinQueue, sender_of
+from scheduler.strictjson import decode, encode
+from scheduler.subjects import UNANSWERABLE, may_be_answered
+
+Document: TypeAlias = dict[str, Any]
+
+_NUMBERS: Final = {"invalid": 400, "unknown": 404, "conflict": 409, "internal": 500, "unavailable": 503}
+"""The codes as in HTTP, for the header."""
+_MOST: Final = 2_000
+"""Questions in a line; one asker alone gets half of it."""
+_MOST_BYTES: Final = 64 * 1024 * 1024
+_OVERHEAD: Final = 512
+"""Bytes that a question takes beside its content."""
+_SHORT: Final = 4 * 1024
+"""Bytes of a question that is looked at before it is put into a line."""
+_DEADLINE: Final = 30.0
+"""Seconds for one question, from when it came in; what takes longer is the store or the broker."""
+
+
+class Pace(Enum):
+    """The lines."""
+
+    ORDER = "changes a build"
+    QUICK = "needs only what is in memory"
+    SLOW = "reads logs or builds"
+
+
+_AT_ONCE: Final = {Pace.ORDER: 20, Pace.QUICK: 4, Pace.SLOW: 2}
+"""Questions of a line that are worked on at a time. Those that make a page have that one at a time."""
+
+
+@frozen
+class _Question:
+    verb: str
+    message: Message = field(repr=False)
+    came: float
+    """By Trio's clock."""
+
+    @property
+    def size(self) -> int:
+        return len(self.message.data) + len(self.message.reply) + _OVERHEAD
+
+
+class Questions:
+    """Answers operators.
+
+    Args:
+        bus: what answers go out on.
+        endpoints: by verb; each counts its questions.
+        pace: which line a question goes to; of one that is large or no JSON object, what it says is empty.
+        answer: gives the answer to a verb and what was asked; raises Refused, StoreError or BusError.
+    """
+
+    def __init__(
+        self,
+        bus: Bus,
+        endpoints: Mapping[str, Endpoint],
+        pace: Callable[[str, Document], Pace],
+        answer: Callable[[str, Document], Awaitable[Document]],
+    ) -> None:
+        self._bus = bus
+        self._endpoints = endpoints
+        self._pace = pace
+        self._give = answer
+        self._lines = {pace: RoundRobinQueue[_Question](_MOST, _MOST_BYTES) for pace in Pace}
+        # One for each question in the line, so that one that comes in wakes one worker.
+        self._ready = {pace: trio.open_memory_channel[None](math.inf) for pace in Pace}
+        self._log = RateLimitedLog()
+
+    async def run(self) -> None:
+        """Answer; never returns."""
+        async with trio.open_nursery() as nursery:
+            for pace, workers in _AT_ONCE.items():
+                for _ in range(workers):
+                    nursery.start_soon(self._work, pace)
+
+    def handler(self, verb: str) -> Callable[[Message], None]:
+        """What takes in the questions of one verb; synchronous, as handlers are."""
+
+        def take(message: Message) -> None:
+            if message.reply and not may_be_answered(message.reply):
+                self._log.warning(UNANSWERABLE, subject=message.subject, reply=message.reply[:500])
+                self._endpoints[verb].served(0.0, "a reply subject that must not be answered on")
+                return
+            pace = self._pace(verb, _glance(message.data))
+            kept = Message(message.subject, message.data, message.reply)
+            question = _Question(verb, kept, trio.current_time())
+            sender = sender_of(message.reply, message.headers)
+            if self._lines[pace].put(sender, question, question.size):
+                self._ready[pace][0].send_nowait(None)
+            else:
+                refusal = Refused("unavailable", "too many questions at a time: ask again")
+                self._refuse(message, None, refusal)
+                self._endpoints[verb].served(0.0, str(refusal))
+
+        return take
+
+    async def _work(self, pace: Pace) -> None:
+        async for _ in self._ready[pace][1]:
+            question = self._lines[pace].take()
+            assert question is not None, "there is one for each that was sent"
+            await self._answer(question)
+            del question
+
+    async def _answer(self, question: _Question) -> None:
+        began = trio.current_time()
+        message, verb = question.message, question.verb
+        build: str | None = None
+        error = ""
+        try:
+            if began >= question.came + _DEADLINE:
+                text = f"too many questions at a time: not looked at within {_DEADLINE:g} s; ask again"
+                raise Refused("unavailable", text)  # noqa: TRY301 - one place answers every refusal
+            document = read_object(message.data)
+            build = document.get("id") if isinstance(document.get("id"), str) else None
+            with trio.fail_at(question.came + _DEADLINE):
+                answer = await self._give(verb, document)
+            self._reply(message, answer)
+        except Refused as refusal:
+            error = str(refusal)
+            self._refuse(message, build, refusal)
+        except trio.TooSlowError:
+            error = f"not done within {_DEADLINE:g} s; it may be done yet"
+            self._refuse(message, build, Refused("unavailable", error))
+        except (StoreError, BusError) as trouble:
+            error = str(trouble)
+            code = "conflict" if isinstance(trouble, Fenced) else "unavailable"
+            self._refuse(message, build, Refused(code, error))
+        except Exception as fault:  # noqa: BLE001 - a bug of ours, set off by this question, costs no other
+            self._log.exception("an operator was not answered by a fault of the scheduler", verb=verb)
+            error = f"a fault in the scheduler ({type(fault).__name__}); see its log"
+            self._refuse(message, build, Refused("internal", error))
+        finally:
+            self._endpoints[verb].served(trio.current_time() - began, error)
+
+    def _reply(self, message: Message, answer: Document) -> None:
+        if not message.reply:
+            return
+        try:
+            self._bus.publish(message.reply, encode(answer))
+        except MessageTooLarge as error:
+            text = f"{error}; ask for less at a time (limit)"
+            self._refuse(message, answer.get("id"), Refused("invalid", text))
+        except BusError as error:
+            self._log.warning("an operator was not answered", error=str(error))
+
+    def _refuse(self, message: Message, build: str | None, refusal: Refused) -> None:
+        text = str(refusal)[:4_000]
+        self._log.info(
+            "an operator was refused", subject=message.subject, build=build, code=refusal.code, why=text
+        )
+        if not message.reply:
+            return
+        headers = {
+            "Nats-Service-Error": "".join(c if c.isascii() and c.isprintable() else "?" for c in text[:500]),
+            "Nats-Service-Error-Code": str(_NUMBERS[refusal.code]),
+        }
+        body = encode({"id": build, "error": {"code": refusal.code, "message": text}})
+        try:
+            self._bus.publish(message.reply, body, headers=headers)
+        except BusError as error:
+            self._log.warning("an operator was not answered", error=str(error))
+
+
+def read_object(data: bytes) -> Document:
+    """What a question says; nothing where it is empty.
+
+    Raises:
+        Refused: it is no JSON object.
+    """
+    if not data:
+        return {}
+    try:
+        document = decode(data)
+    except InvalidJSON as error:
+        raise Refused("invalid", f"not JSON: {error}") from None
+    if not isinstance(document, dict):
+        raise Refused("invalid", "a JSON object is required")
+    return document
+
+
+def _glance(data: bytes) -> Document:
+    if len(data) > _SHORT:
+        return {}
+    try:
+        return read_object(data)
+    except Refused:
+        return {}

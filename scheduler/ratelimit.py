@@ -1,0 +1,65 @@
+"""A log that input cannot flood: of lines of one kind a few at once, then one a second, with a count."""
+
+import sys
+from collections.abc import Callable
+from typing import Any, Final
+
+import structlog
+import trio
+
+_PERIOD: Final = 1.0
+"""Seconds in which a line of each kind is let through again."""
+
+
+class RateLimitedLog:
+    """Logs as structlog does, but each event only so often.
+
+    The first lines of an event are logged at once and in full. When more of them come than one a second, some
+    are left out; the next line then says how many, as ``left_out``.
+
+    Args:
+        log: where the lines go.
+        burst: how many lines of one event may be logged at once.
+        clock: seconds, of any origin.
+    """
+
+    __slots__ = ("_burst", "_clock", "_kinds", "_log")
+
+    def __init__(
+        self, log: Any = None, *, burst: int = 1, clock: Callable[[], float] = trio.current_time
+    ) -> None:
+        self._log = structlog.get_logger() if log is None else log
+        self._burst = burst
+        self._clock = clock
+        self._kinds: dict[str, list[float]] = {}
+        """By event: the time up to which its lines are used up, and how many were left out since the last."""
+
+    def info(self, event: str, **context: Any) -> None:
+        """Log at level info; ``event`` is a constant of the code, never made of input."""
+        self._say("info", event, context)
+
+    def warning(self, event: str, **context: Any) -> None:
+        """... at level warning."""
+        self._say("warning", event, context)
+
+    def error(self, event: str, **context: Any) -> None:
+        """... at level error."""
+        self._say("error", event, context)
+
+    def exception(self, event: str, **context: Any) -> None:
+        """... at level error, with the exception that is being handled."""
+        self._say("error", event, {**context, "exc_info": sys.exc_info()[1]})
+
+    def _say(self, level: str, event: str, context: dict[str, Any]) -> None:
+        now = self._clock()
+        kind = self._kinds.get(event)
+        if kind is None:
+            kind = self._kinds[event] = [now - self._burst * _PERIOD, 0]
+        # A line uses up a second; those that were not used are kept, but not more than a burst of them.
+        used = max(kind[0], now - self._burst * _PERIOD) + _PERIOD
+        if used > now:
+            kind[1] += 1
+            return
+        left_out = int(kind[1])
+        kind[0], kind[1] = used, 0
+        getattr(self._log, level)(event, **context, **({"left_out": left_out} if left_out else {}))

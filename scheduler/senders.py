@@ -1,0 +1,187 @@
+"""Who has sent a message, as far as that can be told, and a queue that gives each sender a turn.
+
+Nothing in NATS says who published a message, with one exception: what is imported from another account has a
+header that the server writes, `Nats-Request-Info`, with the account and, where the import says ``share:
+true``, the user. Otherwise the reply subject has to do, which its sender chooses: that keeps programs apart
+that mean no harm.
+"""
+
+import heapq
+from collections import OrderedDict, deque
+from collections.abc import Mapping
+from itertools import count
+from typing import Final, Generic, TypeVar
+
+import msgspec
+from attrs import define, field
+
+UNKNOWN: Final = ""
+"""The sender of what says nothing of its sender: all of that is taken for one's."""
+
+_HEADER: Final = "Nats-Request-Info"
+"""The server replaces what the client has written there, in exactly this case."""
+_ACROSS_ACCOUNTS: Final = "_R_."
+_GATEWAY: Final = "_GR_."
+_GATEWAY_TOKENS: Final = 3
+_PREFIX_TOKENS: Final = 2
+_OLDEST_EACH: Final = 4
+"""Of items that nobody tells apart, the smallest goes first; but each so many-th time the oldest."""
+
+_T = TypeVar("_T")
+
+
+class _RequestInfo(msgspec.Struct):
+    """What we read of the header; the server writes more."""
+
+    acc: str = ""
+    user: str = ""
+
+
+_DECODER: Final = msgspec.json.Decoder(_RequestInfo)
+
+
+def sender_of(reply: str, headers: Mapping[str, str] | None) -> str:
+    """Name the sender of a message, as far as it can be told.
+
+    Args:
+        reply: its reply subject; empty where it has none.
+        headers: its headers.
+
+    Returns:
+        The account and the user, where the server says so. Else what the reply subject begins with: for
+        `_INBOX.<connection>.<number>` that is the connection. `UNKNOWN` where there is neither.
+
+    A client of the scheduler's own account can write the header itself. It gets no more by that than by
+    choosing a reply subject: somebody else's turn, but never an answer that is not its own.
+    """
+    while reply.startswith(_GATEWAY):
+        reply = ".".join(reply.split(".")[_GATEWAY_TOKENS:])
+    if headers is not None and _HEADER in headers and (not reply or reply.startswith(_ACROSS_ACCOUNTS)):
+        try:
+            info = _DECODER.decode(headers[_HEADER])
+        except (msgspec.DecodeError, UnicodeError):
+            info = _RequestInfo()
+        if info.acc:
+            return f"user {info.acc} {info.user}"
+    tokens = reply.split(".")[:-1][:_PREFIX_TOKENS]
+    return f"reply {'.'.join(tokens)}" if tokens else UNKNOWN
+
+
+@define(eq=False)
+class _Line(Generic[_T]):
+    """What one sender has in the queue, the first first."""
+
+    items: deque[tuple[_T, int]] = field(factory=deque)
+    size: int = 0
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def put(self, item: _T, size: int) -> None:
+        self.items.append((item, size))
+        self.size += size
+
+    def take(self) -> _T:
+        item, size = self.items.popleft()
+        self.size -= size
+        return item
+
+
+@define(eq=False)
+class _Crowd(Generic[_T]):
+    """What nobody knows the sender of: the small before the large, but the oldest is not left for ever."""
+
+    items: dict[int, tuple[_T, int]] = field(factory=dict)
+    """By number, so the oldest first."""
+    by_size: list[tuple[int, int]] = field(factory=list)
+    size: int = 0
+    numbers: "count[int]" = field(factory=count)
+    turns: int = 0
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def put(self, item: _T, size: int) -> None:
+        number = next(self.numbers)
+        self.items[number] = item, size
+        heapq.heappush(self.by_size, (size, number))
+        self.size += size
+
+    def take(self) -> _T:
+        self.turns += 1
+        number = next(iter(self.items)) if self.turns % _OLDEST_EACH == 0 else self._smallest()
+        item, size = self.items.pop(number)
+        self.size -= size
+        if len(self.by_size) > 2 * len(self.items) + _OLDEST_EACH:
+            # What went as the oldest still stands there, and may never come to the top.
+            self.by_size = [(one[1], number) for number, one in self.items.items()]
+            heapq.heapify(self.by_size)
+        return item
+
+    def _smallest(self) -> int:
+        while True:
+            number = heapq.heappop(self.by_size)[1]
+            if number in self.items:
+                return number
+
+
+class RoundRobinQueue(Generic[_T]):
+    """Items of several senders, bounded in number and bytes; senders take turns.
+
+    A sender's items come out in the order in which they went in; those of `UNKNOWN` the small before the
+    large, with every fourth turn for the oldest.
+
+    A sender may have as much in the queue as is left free for the others, so whoever fills it is refused
+    first: alone it gets half of the room, of two that push each a third, and some room stays free for whoever
+    comes next.
+
+    Args:
+        most: items in the queue.
+        most_bytes: bytes in the queue, as ``put`` was told.
+    """
+
+    def __init__(self, most: int, most_bytes: int) -> None:
+        self._most = most
+        self._most_bytes = most_bytes
+        self._lines: OrderedDict[str, _Line[_T] | _Crowd[_T]] = OrderedDict()
+        self._count = 0
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    @property
+    def bytes(self) -> int:
+        """What is in the queue, in bytes."""
+        return self._bytes
+
+    @property
+    def senders(self) -> int:
+        """How many senders have something in the queue."""
+        return len(self._lines)
+
+    def put(self, sender: str, item: _T, size: int) -> bool:
+        """Add an item of so many bytes; False where its sender has no room for it: then it is not added."""
+        line = self._lines.get(sender)
+        held, held_bytes = (0, 0) if line is None else (len(line), line.size)
+        if held + 1 > self._most - self._count or held_bytes + size > self._most_bytes - self._bytes:
+            return False
+        if line is None:
+            line = self._lines[sender] = _Crowd() if sender == UNKNOWN else _Line()
+        line.put(item, size)
+        self._count += 1
+        self._bytes += size
+        return True
+
+    def take(self) -> _T | None:
+        """Take the next item of the sender whose turn it is; None where the queue is empty."""
+        if not self._lines:
+            return None
+        sender, line = self._lines.popitem(last=False)
+        before = line.size
+        item = line.take()
+        self._count -= 1
+        self._bytes -= before - line.size
+        if line:
+            self._lines[sender] = line
+        return item
