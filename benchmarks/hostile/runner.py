@@ -67,11 +67,12 @@ class Fighter:
             await client.close()
         return perf_counter() - began
 
-    def longest(self) -> Stretch | None:
-        """The longest stretch for which the loop was held; None where none was worth a word."""
+    def longest(self) -> list[Stretch]:
+        """The longest stretch of each kind for which the loop was held, where it was worth a word."""
         lines = self._watched.read_text().splitlines() if self._watched.exists() else []
         found = [Stretch(**json.loads(line)) for line in lines]
-        return max(found, key=lambda stretch: stretch.seconds, default=None)
+        # Each line is of one that was longer than those before.
+        return list({stretch.kind: stretch for stretch in found}.values())
 
     def signal(self, number: int) -> None:
         """Send the process a signal."""
@@ -154,7 +155,7 @@ async def _measured(
     await asyncio.sleep(_AFTER)
     end = perf_counter()
     found = await _close(process)
-    stretch = fighter.longest()
+    stretches = fighter.longest()
     await arena.close()
     exits = await _exit(attack, store, fighter) if attack.signalled else None
     samples = found["samples"]
@@ -174,7 +175,7 @@ async def _measured(
         waiting=arena.waiting,
         exit=exits,
         excuse=attack.excuse,
-        stretch=stretch,
+        stretches=stretches,
         said=arena.said,
         faults=found["faults"],
     )

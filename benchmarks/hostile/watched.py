@@ -1,8 +1,9 @@
 """The scheduler, with a look at how long its loop is held at a stretch.
 
-``python -m benchmarks.hostile.watched FILE ...`` is the scheduler in every other respect. Each stretch that is
-longer than the ones before, and than `SHORT`, becomes a line of JSON in the file: seconds of CPU time, which no
-other process on the machine makes longer, the task, and where it was when it was looked at.
+``python -m benchmarks.hostile.watched FILE ...`` is the scheduler in every other respect. Each stretch that
+is longer than the ones before, and than `SHORT`, becomes a line of JSON in the file: seconds of CPU time,
+which no other process on the machine makes longer, the task, and where it was when it was looked at. So does
+each round: all that can run has a turn, and what comes in meanwhile waits for its end.
 """
 
 import functools
@@ -27,7 +28,7 @@ _FRAMES = 24
 
 
 class Watch(trio.abc.Instrument):
-    """Takes the time of each step of a task.
+    """Takes the time of each step of a task, and of each round of them.
 
     Args:
         file: where it is told.
@@ -35,8 +36,10 @@ class Watch(trio.abc.Instrument):
 
     def __init__(self, file: Path) -> None:
         self._file = file
-        self._longest = SHORT
+        self._longest = {"step": SHORT, "round": SHORT}
         self._began = 0.0
+        self._round_began = 0.0
+        self._steps = 0
         self._since = 0.0
         """When the step began, by the clock on the wall; 0: there is none."""
         self._seen: list[str] = []
@@ -45,6 +48,16 @@ class Watch(trio.abc.Instrument):
     def before_run(self) -> None:
         """Begin to look."""
         threading.Thread(target=self._look, daemon=True, name="watch").start()
+
+    def after_io_wait(self, timeout: float) -> None:  # noqa: ARG002 - the port's
+        """A round begins."""
+        self._round_began = time.thread_time()
+        self._steps = 0
+
+    def before_io_wait(self, timeout: float) -> None:  # noqa: ARG002 - the port's
+        """A round is over."""
+        if self._round_began:
+            self._note("round", time.thread_time() - self._round_began, f"{self._steps:,} steps")
 
     def before_task_step(self, task: trio.lowlevel.Task) -> None:  # noqa: ARG002 - the port's
         """A step begins."""
@@ -55,13 +68,17 @@ class Watch(trio.abc.Instrument):
         """A step is over."""
         seconds = time.thread_time() - self._began
         self._since = 0.0
-        if seconds > self._longest:
-            self._longest = seconds
-            seen = {"seconds": seconds, "task": task.name, "at": self._seen}
-            with self._file.open("a") as file:
-                file.write(f"{json.dumps(seen)}\n")
+        self._steps += 1
+        self._note("step", seconds, task.name)
         if self._seen:
             self._seen = []
+
+    def _note(self, kind: str, seconds: float, what: str) -> None:
+        if seconds > self._longest[kind]:
+            self._longest[kind] = seconds
+            seen = {"kind": kind, "seconds": seconds, "what": what, "at": self._seen}
+            with self._file.open("a") as file:
+                file.write(f"{json.dumps(seen)}\n")
 
     def _look(self) -> None:
         while True:
