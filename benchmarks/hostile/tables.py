@@ -29,7 +29,7 @@ def _lines(ordeals: Sequence[Ordeal]) -> Iterator[str]:
         alone = max(ordeal.alone.worst for ordeal in mine)
         echo = max(ordeal.echo.worst for ordeal in mine)
         yield f"{len(mine)} attacks, {bad} past the rule ({PAST})"
-        yield f"Worst alone: a healthy build {_time(alone)} ms; a message past the scheduler {_time(echo)} (beside)."
+        yield f"The worst of a healthy build alone: {_time(alone)} ms; of a message to itself: {_time(echo)}."
         yield f"Of RSS, {CACHES // 2**20} MiB are the caches', which have a bound."
         for ordeal in mine:
             if ordeal.excuse:
