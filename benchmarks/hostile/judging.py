@@ -74,6 +74,8 @@ def within(samples: Sequence[Sample], start: float, end: float) -> list[Sample]:
 class Stretch:
     """The loop was held, and nobody else had a turn."""
 
+    ended: float
+    """By the machine's monotonic clock, seconds."""
     kind: str
     """``step`` of one task, or ``round`` of all that could run."""
     seconds: float

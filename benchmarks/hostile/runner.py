@@ -67,12 +67,12 @@ class Fighter:
             await client.close()
         return perf_counter() - began
 
-    def longest(self) -> list[Stretch]:
+    def longest(self, since: float) -> list[Stretch]:
         """The longest stretch of each kind for which the loop was held, where it was worth a word."""
         lines = self._watched.read_text().splitlines() if self._watched.exists() else []
         found = [Stretch(**json.loads(line)) for line in lines]
-        # Each line is of one that was longer than those before.
-        return list({stretch.kind: stretch for stretch in found}.values())
+        found = [stretch for stretch in found if stretch.ended >= since]
+        return list({one.kind: one for one in sorted(found, key=lambda one: one.seconds)}.values())
 
     def signal(self, number: int) -> None:
         """Send the process a signal."""
@@ -155,7 +155,7 @@ async def _measured(
     await asyncio.sleep(_AFTER)
     end = perf_counter()
     found = await _close(process)
-    stretches = fighter.longest()
+    stretches = fighter.longest(began)
     await arena.close()
     exits = await _exit(attack, store, fighter) if attack.signalled else None
     samples = found["samples"]

@@ -1,9 +1,9 @@
 """The scheduler, with a look at how long its loop is held at a stretch.
 
-``python -m benchmarks.hostile.watched FILE ...`` is the scheduler in every other respect. Each stretch that
-is longer than the ones before, and than `SHORT`, becomes a line of JSON in the file: seconds of CPU time,
-which no other process on the machine makes longer, the task, and where it was when it was looked at. So does
-each round: all that can run has a turn, and what comes in meanwhile waits for its end.
+``python -m benchmarks.hostile.watched FILE ...`` is the scheduler in every other respect. Each stretch
+longer than `SHORT` becomes a line of JSON in the file: seconds of CPU time, which no other process on the
+machine makes longer, the task, and where it was when it was looked at. So does each round: all that can run
+has a turn, and what comes in meanwhile waits for its end.
 """
 
 import functools
@@ -20,7 +20,7 @@ import trio
 from scheduler import cli
 
 SHORT = 0.01
-"""Seconds that are no matter."""
+"""Seconds of a stretch that does nobody any harm."""
 _LOOK = 0.005
 """Seconds between two looks at what the loop does."""
 _FRAMES = 24
@@ -36,7 +36,6 @@ class Watch(trio.abc.Instrument):
 
     def __init__(self, file: Path) -> None:
         self._file = file
-        self._longest = {"step": SHORT, "round": SHORT}
         self._began = 0.0
         self._round_began = 0.0
         self._steps = 0
@@ -74,9 +73,9 @@ class Watch(trio.abc.Instrument):
             self._seen = []
 
     def _note(self, kind: str, seconds: float, what: str) -> None:
-        if seconds > self._longest[kind]:
-            self._longest[kind] = seconds
-            seen = {"kind": kind, "seconds": seconds, "what": what, "at": self._seen}
+        if seconds > SHORT:
+            ended = time.perf_counter()
+            seen = {"ended": ended, "kind": kind, "seconds": seconds, "what": what, "at": self._seen}
             with self._file.open("a") as file:
                 file.write(f"{json.dumps(seen)}\n")
 
