@@ -80,7 +80,8 @@ that it cannot keep the service from starting.""",
     "export": """Print a build's log as JSON lines.
 
 Each record that was written, with its number and time in the stream, in order.
-It holds whole builds, credentials that are in them included.""",
+It holds whole builds, credentials that are in them included: those are shown
+as ***, unless --secrets is given. The key of the reply subjects never is.""",
     "permissions": """Print a broker's configuration with the least permissions.
 
 For the scheduler, connectors, and those who submit builds; it says how to use it.""",

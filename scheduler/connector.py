@@ -218,8 +218,8 @@ class Connectors:
         """Forget a call, or keep it for what comes late."""
         if call.timer is not None:
             self.timers.cancel(call.timer)
-        for sequence in call.held:
-            self.captured.release(call.request.build, sequence)
+        for place in call.held:
+            self.captured.release(call.request.build, *place)
         call.held.clear()
         if call.late is None:
             self._by_token.pop(call.token, None)
@@ -296,15 +296,17 @@ class Connectors:
         else:
             self.turns.take(build, partial(self._deliver, call, message, suffix))
 
-    def on_captured(self, message: Message, place: Position) -> None:
+    def on_captured(self, message: Message, place: Position, provider: str = "") -> None:
         """Look at the next reply that a stream captured, at ``place``."""
-        self.look_at_captured(message, place, self.captured.seen)
-        self.captured.seen = place
+        self.look_at_captured(message, place, self.captured.seen.of(provider), provider)
+        self.captured.see(place, provider)
 
-    def look_at_captured(self, message: Message, place: Position, before: Position) -> None:
+    def look_at_captured(
+        self, message: Message, place: Position, before: Position, provider: str = ""
+    ) -> None:
         """Look at a reply that a stream captured at ``place``, next after ``before``.
 
-        It may have reached us before, or never.
+        It may have reached us before, or never. The stream is that of all replies, or of one provider's.
 
         What is of no use is not counted here: it is, where it comes in directly.
         """
@@ -321,15 +323,19 @@ class Connectors:
             if call is not None and call.request.subject != subject:
                 call = None
         # Both: clocks may be set back, and a stream that lost its end gives its numbers out again.
-        if call is not None and (place.sequence > call.after.sequence or place.time > call.after.time):
+        if call is None:
+            return
+        after = call.after.of(provider)
+        if place.sequence > after.sequence or place.time > after.time:
             build = call.request.build
             if suffix is not None and self._is_echo(call, message):
                 return
-            self.captured.hold(build, place.sequence, before)
+            self.captured.hold(build, place.sequence, before, provider)
+            at = place.sequence, provider
             if call.closed or not call.answered:
-                self.turns.take(build, partial(self._deliver_captured, call, message, suffix, place.sequence))
+                self.turns.take(build, partial(self._deliver_captured, call, message, suffix, at))
             else:
-                call.held.append(place.sequence)
+                call.held.append(at)
 
     def _is_echo(self, call: Call, message: Message) -> bool:
         """Whether a captured reply has ended an earlier attempt of the component that ``call`` is one of."""
@@ -342,7 +348,9 @@ class Connectors:
         # While the attempt that it ended is not booked yet, it holds the position as any reply does.
         return echo and (call.closed or not call.answered)
 
-    def _deliver_captured(self, call: Call, message: Message, suffix: str | None, sequence: int) -> None:
+    def _deliver_captured(
+        self, call: Call, message: Message, suffix: str | None, at: tuple[int, str]
+    ) -> None:
         try:
             if call.late is not None:
                 self._deliver(call, message, suffix)
@@ -351,9 +359,9 @@ class Connectors:
                 call.by_capture = self._copy_of(call, suffix)
         finally:
             if call.closed or not call.answered:
-                self.captured.release(call.request.build, sequence)
+                self.captured.release(call.request.build, *at)
             else:
-                call.held.append(sequence)
+                call.held.append(at)
 
     @staticmethod
     def _copy_of(call: Call, suffix: str | None) -> Hashable | None:
@@ -361,6 +369,13 @@ class Connectors:
         if not call.answered:
             return None
         return call.token if suffix is None else (call.request.build, call.request.component)
+
+    def take(self, message: Message) -> None:
+        """Look at a reply that somebody else has heard directly."""
+        if message.subject.startswith(REPLY):
+            self._on_reply(message)
+        else:
+            self._on_verb(message)
 
     def redeliver(self, stray: Stray) -> bool:
         """Look at a stray again, now that its build may be held; False where nobody waits for it."""

@@ -5,20 +5,23 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 
 import attrs
 import structlog
 import trio
+from attrs import frozen
 
 from scheduler.broker import open_broker
-from scheduler.bus import Bus, Listener
+from scheduler.bus import Bus, Listener, Presence
 from scheduler.bus.listener import open_listener
 from scheduler.bus.nats import open_bus
 from scheduler.bus.options import BusOptions
-from scheduler.bus.presence import PresenceThread, open_presence
+from scheduler.bus.presence import open_presence
 from scheduler.config import Settings
-from scheduler.errors import BrokerError
-from scheduler.jetstream.streams import Layout
+from scheduler.errors import BrokerError, BusError, StoreError
+from scheduler.jetstream.api import JetStream
+from scheduler.jetstream.capturing import layout_of
 from scheduler.service import Service
 from scheduler.stores import Store
 from scheduler.stores.ernest import ErnestStore
@@ -26,9 +29,13 @@ from scheduler.stores.ground import Ground
 from scheduler.stores.jetstream import JetStreamStore
 from scheduler.stores.memory import MemoryStore
 from scheduler.stores.presence import await_jetstream
+from scheduler.suspects import record_hang
 from scheduler.watchdog import Watchdog
 
 _log = structlog.get_logger()
+
+_RECORDING = 3.0
+"""Seconds to put a build on record, connecting included."""
 
 
 async def open_store(settings: Settings, bus: Bus) -> Store:
@@ -51,7 +58,7 @@ async def open_store(settings: Settings, bus: Bus) -> Store:
     if settings.store == "memory":
         return MemoryStore()
     await await_jetstream(bus)
-    layout = Layout(replicas=settings.replicas, capture=settings.capture, reply_bytes=settings.reply_bytes)
+    layout = layout_of(settings)
     store = JetStreamStore(
         bus,
         instance=f"{settings.name}-{secrets.token_hex(4)}",
@@ -80,9 +87,13 @@ async def run_service(settings: Settings) -> int:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(watchdog.beat)
             nursery.start_soon(stopping.watch, watchdog.signals(), nursery.cancel_scope)
-            async with _open_bus(settings, watchdog) as (bus, listener, presence):
-                store = await open_store(settings, bus)
-                service = Service(settings, bus, store, listener=listener, presence=presence, collects=True)
+            async with _open_connections(settings, watchdog) as to:
+                store = await open_store(settings, to.bus)
+                if isinstance(store, JetStreamStore):
+                    watchdog.record = partial(_record_hang, to.options)
+                service = Service(
+                    settings, to.bus, store, listener=to.listener, presence=to.presence, collects=True
+                )
                 stopping.service = service
                 await service.run()
             nursery.cancel_scope.cancel()
@@ -111,11 +122,20 @@ class _Stopping:
         scope.cancel()
 
 
+@frozen
+class _Connections:
+    """What leads to the broker."""
+
+    options: BusOptions
+    """As whom, and where to."""
+    bus: Bus
+    listener: Listener
+    presence: Presence
+
+
 @asynccontextmanager
-async def _open_bus(
-    settings: Settings, watchdog: Watchdog
-) -> AsyncIterator[tuple[Bus, Listener, PresenceThread]]:
-    """The connections to the broker that the settings name, which is one of our own where they say so."""
+async def _open_connections(settings: Settings, watchdog: Watchdog) -> AsyncIterator[_Connections]:
+    """Those to the broker that the settings name, which is one of our own where they say so."""
     async with AsyncExitStack() as stack:
         options = attrs.evolve(settings.bus, name=f"scheduler {settings.name}")
         if settings.embedded:
@@ -129,7 +149,24 @@ async def _open_bus(
             stack.callback(nursery.cancel_scope.cancel)
         bus = await stack.enter_async_context(open_bus(options))
         listener = await stack.enter_async_context(open_listener(bus, options))
-        yield bus, listener, await stack.enter_async_context(open_presence(bus, options, watchdog.is_silent))
+        presence = await stack.enter_async_context(open_presence(bus, options, watchdog.is_silent))
+        yield _Connections(options, bus, listener, presence)
+
+
+def _record_hang(options: BusOptions, build: str) -> None:
+    """Put a build on record as one that this process hangs over; in a thread other than the loop's."""
+
+    async def record() -> None:
+        with trio.fail_after(_RECORDING):
+            async with open_bus(options, connect_deadline=_RECORDING) as bus:
+                await record_hang(JetStream(bus), build)
+
+    try:
+        trio.run(record)
+    except (BusError, StoreError, trio.TooSlowError) as error:
+        _log.error("it was not put on record that the process hung", build=build, why=str(error))
+    else:
+        _log.error("it is on record that the process hung over this build", build=build)
 
 
 async def _fail_when_dead(died: trio.Event) -> None:

@@ -33,6 +33,7 @@ from scheduler.restart import Restart
 from scheduler.retention import Retention
 from scheduler.slots import Slots
 from scheduler.stores import Store
+from scheduler.stores.discards import Discards
 from scheduler.stores.jetstream import JetStreamStore
 from scheduler.supervisor import Supervisor
 from scheduler.takeup import TakeUp
@@ -189,11 +190,16 @@ class Service:
                     connectors=self._connectors,
                     live=self._peers.look,
                 )
+                if ground is not None:
+                    restart.heard = ground.caught.messages
                 await restart.prepare()
                 background.start_soon(restart.run)
                 background.start_soon(self._peers.watch, restart.look_again)
                 self._supervisor.on_orphan = restart.look_again
                 background.start_soon(Retention(self._durable, self._settings.keep).run)
+                store = self._durable
+                discards = Discards(store.js, store.replies.values, store.wall_clock)
+                background.start_soon(discards.run)
                 experience = Experience(self._durable, self._supervisor.durations)
                 background.start_soon(experience.run)
             elif self._store.resumable:

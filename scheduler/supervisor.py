@@ -251,7 +251,7 @@ class Supervisor:
             if not over:
                 self.on_orphan()
         except StoreError as error:
-            held.refusal = "store", prepared.secrets.mask(store_failure(error))
+            held.refusal = "store", prepared.secrets.mask(store_failure(error), 2_000)
             raise _refused(*held.refusal) from None
         except BaseException:
             held.refusal = "internal", "it could not be taken; see the scheduler's log"
@@ -523,7 +523,7 @@ class Supervisor:
             if report.error is None:
                 log.info("build done", changes=total, seconds=seconds)
             else:
-                log.warning("build failed", error=walk.plan.masked(report.error)[:1_000], seconds=seconds)
+                log.warning("build failed", error=walk.plan.masked(report.error, 1_000), seconds=seconds)
         except Fenced as error:
             log.warning("another process has taken the build over: it reports", error=str(error))
         except StoreError as error:

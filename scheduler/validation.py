@@ -15,22 +15,33 @@ from scheduler.errors import InvalidBuild, InvalidTemplate, Problem, TemplateErr
 from scheduler.graph import Graph
 from scheduler.hints import hints_for
 from scheduler.limits import DEFAULT_LIMITS, Limits
-from scheduler.masking import Secrets, conceal
+from scheduler.masking import Secrets
 from scheduler.model import PSEUDO_IDS, Action, Build, Change, State
 from scheduler.rules import DEFAULT_POLICY, Policy
 from scheduler.scope import SeenByItself, Submitted, is_supplied
+from scheduler.secretplaces import conceal
 from scheduler.strictjson import encode
 from scheduler.subjects import token_problem
-from scheduler.template import INLINE_WORK, OnUnresolved, Template, Templates, Work, compile_change
-from scheduler.template.needs import suggestion
+from scheduler.template import (
+    INLINE_WORK,
+    ExhaustedError,
+    OnUnresolved,
+    Template,
+    Templates,
+    Work,
+    compile_change,
+)
+from scheduler.template.needs import Needs, suggestion
 from scheduler.template.places import named_fields
+from scheduler.template.references import Syntax
 from scheduler.text import count
 
 _LONGEST_PATH_SHOWN = 24
 _MOST_SHARED_SHOWN = 3
 _MOST_SUGGESTIONS = 20
-_MOST_WORK = 32 * 1024 * 1024
-"""Bytes that evaluating references at intake may amount to; what is beyond is judged when it is due."""
+_READING_WORK = 96 * 1024 * 1024
+"""Units of work for reading the references of a build: more than those of ``max_template_nodes`` take."""
+_PER_IMPLIED_EDGE = 150
 _DEEPEST = 256
 """The highest that ``max_depth`` may be set to."""
 _LONGEST_NUMBER = 4_300
@@ -90,10 +101,10 @@ def read_build(
             stands in it, which may be larger than what is submitted, and is never rendered; what can be
             judged when a component is due is left until then, since it was accepted once.
         action: the subject that it came in on; None where it came otherwise (`codec.parse_build`).
-        inline: others wait meanwhile.
+        inline: whether others wait meanwhile, so that what takes long is to be done again in a thread.
 
     Raises:
-        Laborious: ``inline``, and evaluating its references takes long: read it again elsewhere.
+        Laborious: its references take more than `INLINE_WORK`, and ``inline`` says that they must not.
         InvalidBuild: with every problem that was found, each with its place.
     """
     if resumed:
@@ -101,7 +112,7 @@ def read_build(
     parsed = parse_build(data, limits, action=action, accepted=resumed)
     if not resumed:
         parsed = evolve(parsed, build=_anew(parsed.build))
-    check = _Check(parsed, limits, inline=inline)
+    check = _Check(parsed, limits, resumed=resumed, inline=inline)
     check.edges()
     compiled = check.templates(templates, unresolved, resumed=resumed)
     graph = check.graph(compiled)
@@ -142,7 +153,7 @@ def _to_be_done(change: Change) -> Change:
 class _Check:
     """The questions asked of a build as a whole; each adds to ``problems``."""
 
-    def __init__(self, parsed: Parsed, limits: Limits, *, inline: bool) -> None:
+    def __init__(self, parsed: Parsed, limits: Limits, *, resumed: bool, inline: bool) -> None:
         self.parsed = parsed
         self.build = parsed.build
         self.limits = limits
@@ -151,7 +162,11 @@ class _Check:
         # With the ids of elements that are wrong otherwise, so that one mistake is told once.
         self.known = parsed.known
         self.suggestions = _MOST_SUGGESTIONS
-        self.work = Work(INLINE_WORK, inline=True) if inline else Work(_MOST_WORK)
+        changes = len(parsed.build.changes)
+        self.work = Work(INLINE_WORK, inline=True) if inline else Work.of_build(changes)
+        # What was accepted once may be read again, however much another version took.
+        most = INLINE_WORK if inline else sys.maxsize if resumed else _READING_WORK
+        self.reading = Work(most, inline=inline)
 
     def edges(self) -> None:
         """Both ends of an edge are known, and are two."""
@@ -194,17 +209,31 @@ class _Check:
             source = evolve(change, raw=b"{}") if change.state in data else change
             try:
                 template = compile_change(
-                    source, self.build.id, templates=mode, unresolved=unresolved, limits=self.limits
+                    source,
+                    self.build.id,
+                    templates=mode,
+                    unresolved=unresolved,
+                    limits=self.limits,
+                    spend=self.reading.spend,
                 )
+            except ExhaustedError:
+                text = f"reading its references and those before it takes more than {_READING_WORK:,} units"
+                self.problems.append(Problem(change.id, f"{text} of work, the limit of a build"))
+                break
             except InvalidTemplate as error:
                 self.problems.extend(conceal(problem, change) for problem in error.problems)
                 compiled.append(None)
                 continue
             nodes += template.nodes
             compiled.append(template)
+            if nodes > self.limits.max_template_nodes:
+                break
         if nodes > self.limits.max_template_nodes:
             limit = f"max_template_nodes is {self.limits.max_template_nodes}"
-            self.problems.append(Problem("changes", f"{nodes} template nodes in all; {limit}"))
+            rest = len(self.build.changes) - len(compiled)
+            where = f"in the first {len(compiled):,} of them" if rest else "in all"
+            self.problems.append(Problem("changes", f"{nodes} template nodes {where}; {limit}"))
+        compiled += [None] * (len(self.build.changes) - len(compiled))
         return compiled
 
     def graph(self, compiled: Sequence[Template | None]) -> Graph:
@@ -238,6 +267,8 @@ class _Check:
             )
             self.suggestions = max(0, self.suggestions - len(found))
             self.problems.extend(found)
+            if self.work.left < 0:
+                break  # The last of the problems says so.
 
     def secrets(self) -> None:
         """What a component says of its own secrets can be followed."""
@@ -253,18 +284,25 @@ class _Check:
 
     def implied(self, compiled: Sequence[Template | None]) -> Iterator[tuple[str, str]]:
         """Edges that references imply: to a change that only this build can supply."""
+        syntax = next((template.syntax for template in compiled if template is not None), Syntax())
+        needs = Needs(self.scope, syntax, self.only_supplied, self.reading.spend)
         for change, template in zip(self.build.changes, compiled, strict=True):
             if template is None or template.constant:
                 continue
-            for needed in sorted(template.needs(self.scope)):
-                source = self.scope.changes.get(needed)
-                if (
-                    source is not None
-                    and needed != change.id
-                    and needed not in self.scope.existing
-                    and is_supplied(source)
-                ):
-                    yield needed, change.id
+            try:
+                for needed in sorted(template.needs(needs)):
+                    if needed != change.id:
+                        self.reading.spend(_PER_IMPLIED_EDGE)
+                        yield needed, change.id
+            except ExhaustedError:
+                text = f"finding out who waits for whom takes more than {_READING_WORK:,} units of work"
+                self.problems.append(Problem(change.id, f"{text}, the limit of a build"))
+                return
+
+    def only_supplied(self, id: str) -> bool:  # noqa: A002 - as in the port
+        """Whether only this build can supply the component with this id."""
+        source = self.scope.changes.get(id)
+        return source is not None and id not in self.scope.existing and is_supplied(source)
 
     def supplied(self, id: str) -> bool:  # noqa: A002 - as in the port
         """Whether what is known under this id can change before it is looked at."""

@@ -79,16 +79,14 @@ class Watchdog:
     """Watches the loop that it is entered in, which runs in the main thread.
 
     Args:
-        record: puts a build on record as one that a process hung over; called in another thread.
         work: what is under way on the loop.
     """
 
-    def __init__(
-        self, record: Callable[[str], None] = lambda _: None, work: Interruptible = interruptible
-    ) -> None:
+    def __init__(self, work: Interruptible = interruptible) -> None:
         self.still = 0.0
         """Seconds for which the loop has not turned, as far as this thread was there to see it."""
-        self._record = record
+        self.record: Callable[[str], object] = lambda _: None
+        """Puts a build on record as one that a process hung over; called in another thread."""
         self._work = work
         self._turns = 0
         self._turns_seen = 0
@@ -220,7 +218,7 @@ class Watchdog:
         elif self._held - self._since >= END_AFTER - INTERRUPT_AFTER:
             text = "a build holds the scheduler up and cannot be interrupted: the process ends"
             _say(_log.critical, text, build=build, seconds=held, where=where)
-            _aside(partial(self._record, build), _RECORDING)
+            _aside(partial(self.record, build), _RECORDING)
             os._exit(EXIT_HUNG)
         elif self._held - self._last < _PERIOD:
             # Signals wake this thread early. Once a second: it may be caught by what it was to end.

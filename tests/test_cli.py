@@ -245,8 +245,20 @@ def test_help_fits_80_columns(capsys: pytest.CaptureFixture[str], tokens: list[s
     assert "Usage: scheduler" in text
     whole = re.sub(r"[│\s]+", " ", text)
     # No variable says, for every call, what is asked or ordered once.
-    asking = tokens[0] in {"list", "status", "cancel", "skip", "timeline", "graph", "plan"}
-    once = {"all", "components", "now", "reason", "output", "trace", "format", "around", "depth", "ask"}
+    asking = tokens[0] in {"list", "status", "cancel", "skip", "timeline", "graph", "plan", "export"}
+    once = {
+        "all",
+        "components",
+        "now",
+        "reason",
+        "output",
+        "trace",
+        "format",
+        "around",
+        "depth",
+        "ask",
+        "secrets",
+    }
     this_once = once if asking else set()
     for flag in (
         set(re.findall(r"--([a-z-]+)", whole)) - {"help", "version", "embedded", "simulate"} - this_once

@@ -20,6 +20,7 @@ from scheduler.model import Action, Change, State
 from scheduler.outcome import read_head, read_reply
 from scheduler.plan import Plan, Request
 from scheduler.template import Found, OnUnresolved, Scope, Templates, compile_change
+from scheduler.template.needs import Needs
 from scheduler.validation import read_build
 
 SLOWEST = 2.0
@@ -213,7 +214,7 @@ def attempt_template(source: random.Random) -> None:
             unresolved=source.choice(list(OnUnresolved)),
             limits=DEFAULT_LIMITS,
         )
-        template.needs(scope)
+        template.needs(Needs(scope, template.syntax, lambda _: True))
         template.check(scope, lambda name: name == "vpc::b")
         msgspec.json.decode(template.render(scope).body)
     except TemplateError as error:

@@ -3,6 +3,8 @@
 import base64
 import json
 import re
+import sys
+import tracemalloc
 import urllib.parse
 from typing import Any
 
@@ -11,12 +13,14 @@ from builds import Document, Run, build, change, prepare, problems_of
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from scheduler import masking, secretnames
+from scheduler import secretindex, secretnames
 from scheduler.log import mask_secrets
-from scheduler.masking import Secrets
+from scheduler.masking import HIDDEN, UNREAD, Secrets
 from scheduler.model import Build
 from scheduler.outcome import cut
-from scheduler.secretnames import has_secret_names, is_secret_name, mask_named
+from scheduler.secretindex import Index, Tries, folded
+from scheduler.secretnames import has_secret_names, is_secret_name
+from scheduler.secretpatterns import mask_named
 from scheduler.text import mask_url
 
 CANARY = "c4nary-bird"
@@ -412,7 +416,8 @@ def test_no_secret_survives(value: str, before: str, after: str) -> None:
 def test_texts_without_secrets_are_left_alone(known: list[str], text: str) -> None:
     """Nothing is replaced in a text that holds no secret."""
     secrets = secrets_of(*known)
-    assume(not any(form in text for value in known for form in masking._forms(value.strip())))
+    found = [one for starts in secrets._index._by_start.values() for ones in starts.values() for one in ones]
+    assume(not any(one in folded(text) for one in found))
     assert secrets._without_values(text) == text
 
 
@@ -442,42 +447,45 @@ def test_lines_of_a_secret_joined() -> None:
     assert secrets_of("first line\nsecond line").mask("x first line second line y") == "x *** y"
 
 
-class _Counted(dict[str, list[str]]):
-    """Counts the comparisons that a search asks for."""
-
-    tries = 0
-
-    def get(self, key: str, default: Any = None) -> Any:
-        for form in super().get(key, default):
-            type(self).tries += 1
-            yield form
+STAIRCASES = {
+    "one start": (["a" * 80 + f"{number:05}" for number in range(20_000)], "a" * 65_536),
+    "staircase": (["a" * number + "b" for number in range(4, 1_500)], "a" * 65_536),
+    "near": (["a" * number for number in range(4, 600)], "ab" * 32_768),
+    "digits": ([f"{number:08}x" for number in range(50_000)], "0" * 65_536),
+    "ends": (["a" * 30 + f"{number:05}" for number in range(20_000)], "b" * 65_490 + "a" * 40),
+}
 
 
-@pytest.mark.parametrize(
-    ("known", "text"),
-    [
-        (["a" * 80 + f"{number:05}" for number in range(20_000)], "a" * 65_536),
-        (["a" * number + "b" for number in range(4, 1_500)], "a" * 65_536),
-        (["a" * number for number in range(4, 600)], "ab" * 32_768),
-        ([f"{number:08}x" for number in range(50_000)], "0" * 65_536),
-    ],
-    ids=["one start", "staircase", "near", "digits"],
-)
-def test_the_work_for_a_text_is_bounded(known: list[str], text: str) -> None:
-    """However many secrets begin alike, a text takes work in proportion to its length."""
-    secrets = secrets_of(*known)
-    secrets._by_start = {length: _Counted(starts) for length, starts in secrets._by_start.items()}
-    _Counted.tries = 0
-    shown = secrets.mask(text)
-    most = masking._MOST_TRIES + len(text)
-    assert _Counted.tries <= most + 2
-    assert len(shown) <= len(text)
-    assert not any(value in shown for value in known[-10:])
+@pytest.mark.parametrize("attack", STAIRCASES)
+def test_the_work_for_a_text_is_bounded(attack: str) -> None:
+    """However many texts begin alike, a search takes work in proportion to the length of what is searched."""
+    known, text = STAIRCASES[attack]
+    index = Index()
+    for one in known:
+        index.add(one)
+    calls = 0
+
+    def count(_frame: Any, event: str, _argument: Any) -> None:
+        nonlocal calls
+        calls += event == "c_call"
+
+    tries = Tries(len(text))
+    most = tries.left
+    sys.setprofile(count)
+    try:
+        found = list(index.find(text, tries, cut=True))
+    finally:
+        sys.setprofile(None)
+    assert calls <= 4 * most
+    left = list(text)
+    for begin, end in found:
+        left[begin:end] = " " * (end - begin)
+    assert not any(value in "".join(left) for value in known[-10:])
 
 
 def test_a_text_that_takes_too_long_is_masked_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rather too much is masked than too little when the work runs out."""
-    monkeypatch.setattr(masking, "_MOST_TRIES", -30)
+    monkeypatch.setattr(secretindex, "_TRIES", -30)
     secrets = secrets_of(*("abcd" * 16 + str(number) for number in range(99)))
     assert secrets.mask("good " + "abcd" * 17 + " bad") == "good ***"
 
@@ -572,3 +580,98 @@ def test_the_log_has_no_secret() -> None:
     assert CANARY not in json.dumps(shown)
     assert "10.0.0.1" in json.dumps(shown)
     assert shown["token_count"] == 5
+
+
+# How much may come in.
+
+
+LARGE: dict[str, Any] = {
+    "one long": {"password": "x1" * 1_000_000},
+    "short lines": {"password": "abcdefg1\n" * 40_000},
+    "quotes": {"password": "\"'\\\n" * 60_000},
+    "a document": {"password": json.dumps([f"secret{number}" for number in range(4_000)])},
+    "many short": {"passwords": [f"p{number:05}" for number in range(30_000)]},
+    "many long": {"passwords": [f"p{number:05}" * 20 for number in range(10_000)]},
+    "elements": {"x": [1] * 200_000},
+    "names": {"x": {f"k{number}": 1 for number in range(30_000)}},
+    "secret names": {"tokens": {f"k{number:07}": 1 for number in range(30_000)}},
+    "urls": {"x": [f"x://u:p{number:07}@h" for number in range(20_000)]},
+    "urls in one": {"x": "x://u:p1234567@h " * 60_000},
+    "pairs": {"password": "a=b;" * 16_000},
+}
+
+
+@pytest.mark.parametrize("kind", LARGE)
+def test_what_is_learnt_at_once_is_bounded(kind: str) -> None:
+    """Of what comes in only so much is looked at in one go; no text is shown before all of it was."""
+    secrets = Secrets()
+    calls = 0
+
+    def count(_frame: Any, event: str, _argument: Any) -> None:
+        nonlocal calls
+        calls += event in {"call", "c_call"}
+
+    longest, done, begun = 0, False, False
+    while not done:
+        calls = 0
+        sys.setprofile(count)
+        try:
+            if begun:
+                done = secrets.learn()
+            else:
+                secrets.add(LARGE[kind])
+                begun = True
+        finally:
+            sys.setprofile(None)
+        longest = max(longest, calls)
+    assert longest < 60_000
+    assert secrets.mask("hello") in {"hello", HIDDEN}
+
+
+def test_a_text_is_not_shown_while_secrets_are_learnt() -> None:
+    """A text that comes with more than can be learnt at once is masked whole, until that is done."""
+    secrets = secrets_of("first-secret")
+    secrets.add({"x": [1] * 100_000, "password": CANARY})
+    assert secrets.mask("a word") == UNREAD
+    assert secrets.mask("a word", 3) == "***"
+    while not secrets.learn():
+        pass
+    assert secrets.mask(f"a word: {CANARY}, first-secret") == "a word: ***, ***"
+
+
+def test_more_secrets_than_are_kept_hide_every_text() -> None:
+    """A build with too many secrets has its texts masked whole, for good."""
+    secrets = Secrets()
+    secrets.add({"passwords": [f"p{number:05}" for number in range(30_000)]}, at_once=None)
+    for _ in range(100):
+        secrets.add({"password": CANARY})
+    assert secrets.mask("p29999 failed") == HIDDEN
+    assert secrets.mask_document({"error": "p29999", "x": 1}) == {"error": HIDDEN, "x": 1}
+    assert len(secrets) < 2_000
+
+
+def test_a_secret_in_each_of_many_components_is_learnt() -> None:
+    """What a large build has in all honesty is not too much."""
+    secrets = Secrets()
+    for number in range(5_000):
+        secrets.add({"password": f"pw-{number:06}-x", "tls_key": f"key-{number:06}"})
+    assert not secrets.full
+    assert secrets.mask("x pw-004321-x key-000017") == "x *** ***"
+
+
+def test_what_is_kept_of_secrets_is_bounded_by_what_came_in() -> None:
+    """Secrets take no more than four times the bytes that came in, and a fixed amount for a component."""
+    for values in (
+        [f"p{number:05}" * 20 for number in range(10_000)],
+        ["x1" * 1_000_000],
+        ["ab\n" * 300_000],
+    ):
+        document = {"passwords": values}
+        tracemalloc.start()
+        secrets = Secrets()
+        secrets.add(document, at_once=None)
+        kept, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        size = len(json.dumps(document))
+        assert kept < 4 * size + 300_000
+        assert most < 4 * size + 300_000

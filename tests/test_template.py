@@ -21,6 +21,7 @@ from scheduler.template import (
     compile_change,
 )
 from scheduler.template.jsonparts import measure
+from scheduler.template.needs import Needs
 
 BUILD: Mapping[str, Any] = {
     "id": "b1",
@@ -567,7 +568,7 @@ def test_look_up_by_id_does_not_scan(text: str) -> None:
     template = compiled(x=text, ref="vpc::a")
     template.render(world)
     assert template.check(world, lambda _: False) == []
-    template.needs(world)
+    template.needs(Needs(world, template.syntax, lambda _: True))
 
 
 # Bounds
@@ -811,7 +812,8 @@ def test_needs() -> None:
     )
 
     def needs(text: str) -> set[str]:
-        return set(compiled(x=text).needs(world))
+        template = compiled(x=text)
+        return set(template.needs(Needs(world, template.syntax, lambda _: True)))
 
     assert needs("plain") == set()
     assert needs("{{ build.id }}$(name)") == set()

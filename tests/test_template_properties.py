@@ -13,6 +13,7 @@ from scheduler.errors import TemplateError
 from scheduler.limits import DEFAULT_LIMITS
 from scheduler.model import Action, Change, State
 from scheduler.template import Found, OnUnresolved, Scope, Templates, compile_change
+from scheduler.template.needs import Needs
 from scheduler.template.paths import MISSING, Walker, parse
 from scheduler.template.patterns import Pattern
 
@@ -64,7 +65,7 @@ def render(
         change, "b1", templates=Templates.ALL, unresolved=unresolved, limits=DEFAULT_LIMITS
     )
     template.check(world, lambda _: False)
-    template.needs(world)
+    template.needs(Needs(world, template.syntax, lambda _: True))
     found: dict[str, Any] = msgspec.json.decode(template.render(world).body)
     return found
 

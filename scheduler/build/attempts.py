@@ -524,7 +524,7 @@ class Attempts(ABC):
             component=step.component,
             attempt=plan.attempt(vertex) + 1,
             pause=round(step.pause, 3),
-            error=self.plan.masked(step.error)[:1_000],
+            error=self.plan.masked(step.error, 1_000),
         )
         return step
 
@@ -560,7 +560,7 @@ class Attempts(ABC):
         error = settled.body.get("error") if settled.body["_state"] == "errored" else None
         self._observer.settled(vertex, self.plan.attempt(vertex), error)
         if error is not None:
-            shown = self.plan.masked(error)[:1_000]
+            shown = self.plan.masked(error, 1_000)
             self._log.warning("component failed", build=self.id, component=settled.component, error=shown)
             self.recall()
             if skips := self.plan.skips():

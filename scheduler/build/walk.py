@@ -233,7 +233,7 @@ class Walk(Beginning):
         if not isinstance(error, Fenced):
             cause = store_failure(error)
             if not self.log_removed:
-                _log.error("the store failed", build=self.id, error=self.plan.masked(cause))
+                _log.error("the store failed", build=self.id, error=self.plan.masked(cause, 1_000))
             # No other process can know of the build any more: it is to be reported by this one.
             self.log_removed = isinstance(error, LogRemoved)
             self.halt(cause)

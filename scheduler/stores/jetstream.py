@@ -28,7 +28,7 @@ from scheduler.history import History
 from scheduler.jetstream.api import JetStream, Stored
 from scheduler.jetstream.objects import Objects
 from scheduler.jetstream.reading import Delivered, read
-from scheduler.jetstream.streams import LOG, PROBE, SENTINEL, Layout, log_subject
+from scheduler.jetstream.streams import LOG, PROBE, REPLIES, SENTINEL, Layout, log_subject
 from scheduler.records import (
     DIGEST_HEADER,
     Elsewhere,
@@ -104,7 +104,10 @@ class JetStreamStore:
         self.js = JetStream(bus)
         self.objects = Objects(self.js)
         self.weather = Weather(grace, lambda: bus.connected)
-        self.streams = Keeper(self.js, self.weather, layout or Layout())
+        self.layout = layout or Layout()
+        self.streams = Keeper(self.js, self.weather, self.layout)
+        self.replies: dict[str, str] = {"": REPLIES}
+        """The streams to read captured replies from, by provider (empty: that of all)."""
         self.wall_clock = wall_clock
         self.instance = instance
         self.ground: Ground | None = None

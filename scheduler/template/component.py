@@ -22,7 +22,7 @@ from scheduler.template import references
 from scheduler.template.cutting import cut_fields
 from scheduler.template.grammar import Lookup
 from scheduler.template.jsonparts import MAX_RENDERED, encode
-from scheduler.template.needs import needed, suggestion
+from scheduler.template.needs import Needs, suggestion
 from scheduler.template.paths import Query
 from scheduler.template.places import Owner, Raw
 from scheduler.template.references import PathText, Syntax, Target, Text
@@ -32,7 +32,7 @@ from scheduler.template.work import AbortedError, ExhaustedError, Laborious, Wor
 
 _FEW = 32
 """References that are so quick to follow, where they are simple, that nobody counts."""
-_SIMPLE = 80
+_SIMPLE = 100
 """Work for a simple one, besides writing it."""
 _TARGET = 80
 """Work for looking at intake whether what a reference names is there."""
@@ -136,6 +136,11 @@ class Template:
         self._limits = limits
         self.nodes = sum(text.nodes for _, text in slots)
         """Its part in ``max_template_nodes`` of the build."""
+
+    @property
+    def syntax(self) -> Syntax:
+        """Which references there are."""
+        return self._syntax
 
     @property
     def constant(self) -> bool:
@@ -324,16 +329,17 @@ class Template:
         if _quick(text, resolver.scope, self._syntax.keep) is None:
             resolver.written(text, place)
 
-    def needs(self, scope: Scope) -> frozenset[str]:
+    def needs(self, needs: Needs) -> list[str]:
         """Every id that rendering can touch by a constant, through definitions in turn.
 
         Args:
-            scope: What was submitted.
+            needs: Those of the build, in which ids are wanted.
         """
         # Of the component itself all strings are slots already: `component` need not be followed.
-        return needed((target for _, text in self._slots for target in text.targets()), scope, self._syntax)
+        return needs.of(target for _, text in self._slots for target in text.targets())
 
     def _resolver(self, scope: Scope, work: Work) -> Resolver:
+        work.spend(len(self._change.raw))
         owner = Owner(self._change.fields, self._raw)
         return Resolver(scope, owner, self._syntax, self._limits.max_digits, work)
 

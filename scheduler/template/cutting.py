@@ -15,8 +15,10 @@ from scheduler.template.work import AbortedError, free
 # A slot is encoded as one zero byte, which JSON cannot hold: that is where the constant runs are cut apart.
 _HOLE = b"\0"
 _SLOT = msgspec.Raw(_HOLE)
+_ITEM = 16
+_TEXT = 80
 _PLACE = 24
-"""Work for saying where something stands."""
+"""Work for looking at what is in something, at a text that may refer, and for saying where it stands."""
 _SHOWN = 200
 """Characters of a place that is too long."""
 
@@ -81,6 +83,7 @@ class _Cutter:
             items = enumerate(value)
         else:
             return value
+        self.spend(_ITEM * len(value))
         copy: Any = None
         for key, item in items:
             if isinstance(item, str):
@@ -111,6 +114,7 @@ class _Cutter:
                 f"{place[:_SHOWN]}...", f"a reference under keys of more than {MAX_PLACE} characters together"
             )
             return value
+        self.spend(_TEXT)
         try:
             text = references.read(value, self.syntax, self.spend)
         except AbortedError:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from scheduler.template import references
 from scheduler.template.paths import MAX_PATH, Path, Query, Walker, Where
-from scheduler.template.places import Owner, Place
+from scheduler.template.places import Owner, Place, fields_work
 from scheduler.template.scopes import Found
 from scheduler.template.work import AbortedError
 
@@ -123,7 +123,10 @@ class Index:
         while values.done < len(self._entries):
             slot, found = self._entries[values.done]
             spend(_ADDING)
-            where = Place.of(self._owner(found.document)) if found.definition else None
+            where: Place | None = None
+            if found.definition:
+                spend(fields_work(found.document))
+                where = Place.of(self._owner(found.document))
             try:
                 value, place = probe.walk(query.path, found.document, where)
                 if place is not None and isinstance(value, str):

@@ -20,7 +20,7 @@ MAX_RENDERED = 1024 * 1024
 """Bytes of JSON in one rendered component, and so in any value that goes into one."""
 MAX_VALUES = 200_000
 """Values in what goes into a rendered component: the smallest take far more time than their bytes say."""
-WORK_PER_VALUE = 16
+WORK_PER_VALUE = 20
 """Looking at one value takes as long as writing this many bytes, or longer."""
 MAX_DEPTH = 64
 """Levels of nesting in a rendered value: what the other side accepts (WIRE: "Limits")."""

@@ -28,9 +28,11 @@ MAX_PATH = 2048
 """Characters in a path: four of the longest ids."""
 MAX_SEGMENTS = 64
 
-_PER_STEP = 24
-"""Work for each part of a path, whether it is come to or not."""
-_PER_ELEMENT = 48
+_STEPS = 4
+"""Parts of a path that are paid for at a time."""
+_PER_STEPS = 32
+_PER_STEPS_WITH_PLACES = 80
+_PER_ELEMENT = 32
 """Work for each element that is looked at."""
 _PER_PLACE = 24
 """Work for each element of which it is kept where it stands."""
@@ -213,8 +215,9 @@ class Walker:
 
     def walk(self, path: Path, value: Any, where: Where | None = None) -> Place:
         """What ``path`` leads to from ``value``, and where that stands; ``MISSING`` if to nothing."""
-        self.spend(_PER_STEP * (1 + len(path)) if where is None else 2 * _PER_STEP * (1 + len(path)))
         for at, segment in enumerate(path):
+            if not at % _STEPS:
+                self.spend(_PER_STEPS if where is None else _PER_STEPS_WITH_PLACES)
             if where is not None and isinstance(value, str):
                 value, where = self.settle(value, where), None
             if isinstance(value, dict):

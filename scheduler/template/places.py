@@ -19,6 +19,11 @@ MAX_NAME = 2_048
 Raw = dict[str, Any]
 """Fields that are not rendered, as a tree of keys; an empty tree stands for all that is below."""
 
+_READING = 40
+_PER_NAME = 80
+_PER_LETTER = 40
+"""Work for reading a ``_raw``, each of its names, and each letter, which may be a key or an index."""
+
 _INDEX = re.compile(r"\[([0-9]{1,9})\]")
 _KEYS = re.compile(r"(?:[^.\\]++|\\.)++", re.DOTALL)
 _NONE_RAW: Raw = {name: {} for name in IDENTITY}
@@ -31,6 +36,17 @@ def raw_fields(document: Mapping[str, Any]) -> Raw:
         TemplateError: ``_raw`` is not a list of names.
     """
     return {**named_fields(document, "_raw"), **_NONE_RAW} if "_raw" in document else _NONE_RAW
+
+
+def fields_work(document: Mapping[str, Any]) -> int:
+    """Work for reading what of a component is never rendered."""
+    names = document.get("_raw")
+    if not isinstance(names, list):
+        return _READING
+    some = names[:MAX_NAMES]
+    return (
+        _READING + _PER_NAME * len(some) + _PER_LETTER * sum(len(one) for one in some if isinstance(one, str))
+    )
 
 
 def named_fields(document: Mapping[str, Any], setting: str) -> Raw:
@@ -56,7 +72,10 @@ def named_fields(document: Mapping[str, Any], setting: str) -> Raw:
         if name in document:
             tree[name] = {}
             continue
-        keys = [re.sub(r"\\(.)", r"\1", key) for key in _KEYS.findall(_INDEX.sub(r".\1", name))]
+        if "[" in name or "\\" in name:
+            keys = [re.sub(r"\\(.)", r"\1", key) for key in _KEYS.findall(_INDEX.sub(r".\1", name))]
+        else:
+            keys = [key for key in name.split(".") if key]
         below = tree
         for at, key in enumerate(keys):
             inner = below.get(key)

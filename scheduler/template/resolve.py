@@ -15,7 +15,7 @@ from scheduler.template.grammar import Lookup
 from scheduler.template.jsonparts import encode, measure
 from scheduler.template.paths import MISSING, Elements, Path, Query, Walker, Where, shown
 from scheduler.template.patterns import Pattern
-from scheduler.template.places import MAX_PLACE, Owner, Place
+from scheduler.template.places import MAX_PLACE, Owner, Place, fields_work
 from scheduler.template.references import Syntax, Text
 from scheduler.template.sandbox import element
 from scheduler.template.scopes import Found, Kept, Scope, Spot
@@ -30,10 +30,12 @@ _STEP = 40
 _FINDING = 40
 _EVALUATING = 160
 _FAILING = 200
-_PER_ITEM = 64
+_PER_ITEM = 48
 """Work for an element of a definition that is looked through."""
 _SHOWN = 500
 """Characters of a message, or of a key in it."""
+_PER_PLAIN = 24
+"""Work for a component that is only put on a list."""
 _PER_NODE = 600
 """Bytes that are kept for a node of a string that was read."""
 
@@ -146,6 +148,7 @@ class Resolver(Walker):
         key = id(found.document)
         owner = self._owners.get(key)
         if owner is None:
+            self.spend(fields_work(found.document))
             shared = self._shared
             owner = Owner(found.document) if shared is None else shared.owner(found.document)
             self._owners[key] = owner
@@ -160,7 +163,7 @@ class Resolver(Walker):
 
     def _pairs(self) -> Sequence[paths.Place]:
         every = self.scope.all()
-        self.spend(_PER_ITEM * len(every))
+        self.spend(_PER_PLAIN * len(every))
         return [(found.document, self._place(found)) for found in every]
 
     def chosen(self, query: Query, value: list[Any] | Elements, where: Where | None) -> Iterator[paths.Place]:

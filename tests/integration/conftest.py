@@ -66,8 +66,8 @@ def start_world() -> Iterator[WorldFactory]:
     """Worlds with settings for the broker: ``start_world({"max_payload": 1024})``."""
     with ExitStack() as stack:
 
-        def start(config: dict[str, Any] | None = None) -> World:
-            return World(stack, stack.enter_context(nats_server(config)))
+        def start(config: dict[str, Any] | None = None, *, jetstream: bool = False) -> World:
+            return World(stack, stack.enter_context(nats_server(config, jetstream=jetstream)))
 
         yield start
 

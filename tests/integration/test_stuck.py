@@ -8,12 +8,14 @@ from signal import SIGINT, SIGTERM
 import pytest
 
 from integration.builds import build, chain, component, held
-from integration.conftest import World
+from integration.conftest import World, WorldFactory
 from integration.harness import Process, Scheduler, within
+from scheduler.suspects import MOST_HANGS
 from scheduler.watchdog import EXIT_HUNG
 
 pytestmark = pytest.mark.integration
 
+QUARANTINED = "build quarantined: it is left in the log as it is, and not gone on with"
 SCRIPT = str(Path(__file__).with_name("stuck.py"))
 
 
@@ -87,6 +89,27 @@ def test_what_cannot_be_interrupted_ends_the_process(world: World) -> None:
     end = scheduler.await_log("a build holds the scheduler up and cannot be interrupted: the process ends")
     assert end["build"] == hanging["id"]
     assert "stubborn (stuck.py" in end["where"]
+
+
+def test_a_build_that_processes_hang_over_is_left_alone_in_the_end(start_world: WorldFactory) -> None:
+    """With the durable store; meanwhile and afterwards the others go on."""
+    world = start_world(jetstream=True)
+    connectors, submitter = world.connectors(), world.submitter()
+    healthy, hanging = build(held("vpc::1", "later")), build(component("stubborn::1"))
+    scheduler = start(world, store="jetstream")
+    submitter.accepted(healthy)
+    connectors.await_requests(healthy["id"], "vpc::1")
+    submitter.accepted(hanging)
+    for number in range(MOST_HANGS):
+        if number:
+            scheduler = start(world, store="jetstream")
+        assert scheduler.wait() == EXIT_HUNG
+        scheduler.await_log("it is on record that the process hung over this build", build=hanging["id"])
+    connectors.release("later")
+    scheduler = start(world, store="jetstream")
+    scheduler.await_log(QUARANTINED, build=hanging["id"], reason="hung over it")
+    submitter.done(healthy)
+    scheduler.end()
 
 
 def test_what_keeps_even_the_watchdog_from_its_turn_is_ended_by_the_kernel(world: World) -> None:

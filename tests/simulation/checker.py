@@ -440,7 +440,7 @@ class Checker:
         name, component, who = step.build, step.component, step.who
         build = self._builds[name]
         one = build.components[component]
-        identity, subject, reply = step.detail
+        identity, subject, reply, size = step.detail
         attempt = one.attempt(identity)
         self._tokens[reply] = (name, component, identity)
         if not attempt.started_at:
@@ -462,7 +462,9 @@ class Checker:
             if build.knows(who, build.paused_at) and not build.resuming:
                 self._wrong(f"G8 {name}: {identity} is sent for the first time, and the build is paused")
             counts = attempt.started_at > build.loaded.get(who, 0)
-            self._gauges.sent(build, who, attempt, one.change, subject, counts=counts, now=self._now)
+            self._gauges.sent(
+                build, who, attempt, one.change, subject, size=size, counts=counts, now=self._now
+            )
         else:
             self._sent_again(name, build, component, attempt, who)
         attempt.departures.append((step.time, who))

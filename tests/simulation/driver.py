@@ -61,6 +61,7 @@ class Driver:
             grace=scenario.grace,
             rules=parse_rules(scenario.operating.rules),
             retries=parse_retry_rules(scenario.operating.retries),
+            max_bytes_in_flight=scenario.operating.max_bytes or Settings().max_bytes_in_flight,
         )
         self.world.broker.size = scenario.cluster.servers
         self.memory = Memory()

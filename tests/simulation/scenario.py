@@ -5,7 +5,7 @@ from typing import Any, TypeAlias
 
 from attrs import evolve, field, frozen
 
-from simulation.aims import aims, paused, widen
+from simulation.aims import aims, burden, paused, widen
 from simulation.clocks import Disorder, disorder
 from simulation.cluster import HARMLESS, Cluster, cluster
 from simulation.connectors import PROVIDERS, TYPES, Manners
@@ -130,7 +130,9 @@ def imagine(seed: int) -> Scenario:
     begin = {builds[one.build]["id"]: one.at for one in reversed(submissions) if not one.altered}
     wide = widen(seed, builds[0])
     operating = operate(seed, builds, begin, heals_at)
-    operating = evolve(operating, orders=operating.orders + paused(seed, builds))
+    operating = evolve(
+        operating, orders=operating.orders + paused(seed, builds), max_bytes=burden(seed, builds)
+    )
     impatient = random.Random(f"impatient {seed}").random() < 0.06
     if impatient:
         # Many an answer comes when the next attempt is being waited for.
