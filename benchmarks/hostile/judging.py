@@ -80,6 +80,8 @@ class Stretch:
     """``step`` of one task, or ``round`` of all that could run."""
     seconds: float
     """Of CPU time."""
+    taken: float
+    """Seconds, of which other threads and processes had the rest."""
     what: str
     """Which task it was, or how many steps."""
     at: Sequence[str]

@@ -20,7 +20,9 @@ import trio
 from scheduler import cli
 
 SHORT = 0.01
-"""Seconds of a stretch that does nobody any harm."""
+"""Seconds of CPU time of a stretch that does nobody any harm."""
+_LONG = 0.05
+"""The same where the thread did not run all the time: another one, or another process, did."""
 _LOOK = 0.005
 """Seconds between two looks at what the loop does."""
 _FRAMES = 24
@@ -38,6 +40,7 @@ class Watch(trio.abc.Instrument):
         self._file = file
         self._began = 0.0
         self._round_began = 0.0
+        self._round_since = 0.0
         self._steps = 0
         self._since = 0.0
         """When the step began, by the clock on the wall; 0: there is none."""
@@ -50,13 +53,14 @@ class Watch(trio.abc.Instrument):
 
     def after_io_wait(self, timeout: float) -> None:  # noqa: ARG002 - the port's
         """A round begins."""
-        self._round_began = time.thread_time()
+        self._round_began, self._round_since = time.thread_time(), time.monotonic()
         self._steps = 0
 
     def before_io_wait(self, timeout: float) -> None:  # noqa: ARG002 - the port's
         """A round is over."""
         if self._round_began:
-            self._note("round", time.thread_time() - self._round_began, f"{self._steps:,} steps")
+            seconds, taken = time.thread_time() - self._round_began, time.monotonic() - self._round_since
+            self._note("round", seconds, taken, f"{self._steps:,} steps")
 
     def before_task_step(self, task: trio.lowlevel.Task) -> None:  # noqa: ARG002 - the port's
         """A step begins."""
@@ -65,17 +69,17 @@ class Watch(trio.abc.Instrument):
 
     def after_task_step(self, task: trio.lowlevel.Task) -> None:
         """A step is over."""
-        seconds = time.thread_time() - self._began
+        seconds, taken = time.thread_time() - self._began, time.monotonic() - self._since
         self._since = 0.0
         self._steps += 1
-        self._note("step", seconds, task.name)
+        self._note("step", seconds, taken, task.name)
         if self._seen:
             self._seen = []
 
-    def _note(self, kind: str, seconds: float, what: str) -> None:
-        if seconds > SHORT:
-            ended = time.perf_counter()
-            seen = {"ended": ended, "kind": kind, "seconds": seconds, "what": what, "at": self._seen}
+    def _note(self, kind: str, seconds: float, taken: float, what: str) -> None:
+        if seconds > SHORT or taken > _LONG:
+            times = {"ended": time.perf_counter(), "seconds": seconds, "taken": taken}
+            seen = {"kind": kind, "what": what, "at": self._seen, **times}
             with self._file.open("a") as file:
                 file.write(f"{json.dumps(seen)}\n")
 
