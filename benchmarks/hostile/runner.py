@@ -171,6 +171,7 @@ async def _measured(
         beside=Waits.of(within(samples["build"], began, end)),
         ping=Waits.of(within(samples["ping"], began, end)),
         echo=Waits.of(within(samples["echo"], began, end)),
+        work=Waits.of(within(samples["work"], began, end) or [(began, None)]),
         grown=max(meanwhile) - max(before),
         waiting=arena.waiting,
         exit=exits,
