@@ -41,6 +41,7 @@ _MOST_SHARED_SHOWN = 3
 _MOST_SUGGESTIONS = 20
 _READING_WORK = 64 * 1024 * 1024
 """Units of work for reading the references of a build: more than those of ``max_template_nodes`` take."""
+_FEW = 4
 _PER_IMPLIED_EDGE = 200
 _PER_EDGE_OF_DEFINITIONS = 2_000
 """Units for an edge that a reference implies, and for one more than a component has references."""
@@ -296,8 +297,10 @@ class _Check:
             if template is None or template.constant:
                 continue
             try:
-                own = sum(1 for _ in template.targets())
-                for number, needed in enumerate(sorted(template.needs(needs))):
+                every = sorted(template.needs(needs))
+                # Of a few it does not matter where they come from.
+                own = _FEW if len(every) <= _FEW else sum(1 for _ in template.targets())
+                for number, needed in enumerate(every):
                     if needed != change.id:
                         self.following.spend(_PER_IMPLIED_EDGE if number < own else _PER_EDGE_OF_DEFINITIONS)
                         yield needed, change.id
