@@ -34,13 +34,15 @@ from scheduler.template import (
 from scheduler.template.needs import Needs, suggestion
 from scheduler.template.places import named_fields
 from scheduler.template.references import Syntax
+from scheduler.template.work import build_work
 from scheduler.text import count
 
 _LONGEST_PATH_SHOWN = 24
 _MOST_SHARED_SHOWN = 3
 _MOST_SUGGESTIONS = 20
-_READING_WORK = 96 * 1024 * 1024
+_READING_WORK = 64 * 1024 * 1024
 """Units of work for reading the references of a build: more than those of ``max_template_nodes`` take."""
+_FEW = 4
 _PER_IMPLIED_EDGE = 200
 _PER_EDGE_OF_DEFINITIONS = 2_000
 """Units for an edge that a reference implies, and for one more than a component has references."""
@@ -169,6 +171,8 @@ class _Check:
         # What was accepted once may be read again, however much another version took.
         most = INLINE_WORK if inline else sys.maxsize if resumed else _READING_WORK
         self.reading = Work(most, inline=inline)
+        # And so may who waits for whom be found out, where references lead on through definitions.
+        self.following = Work(build_work(changes) if most == _READING_WORK else most, inline=inline)
 
     def edges(self) -> None:
         """Both ends of an edge are known, and are two."""
@@ -255,6 +259,8 @@ class _Check:
 
     def references(self, graph: Graph, compiled: Sequence[Template | None]) -> None:
         """Nothing refers to nothing, as far as that can be known."""
+        if self.reading.left < 0 or self.following.left < 0:
+            return  # It is refused for that; to judge it would take as much again.
         finders = self.behind_a_find(graph)
         for change, template in zip(self.build.changes, compiled, strict=True):
             if template is None or template.constant:
@@ -287,19 +293,21 @@ class _Check:
     def implied(self, compiled: Sequence[Template | None]) -> Iterator[tuple[str, str]]:
         """Edges that references imply: to a change that only this build can supply."""
         syntax = next((template.syntax for template in compiled if template is not None), Syntax())
-        needs = Needs(self.scope, syntax, self.only_supplied, self.reading.spend)
+        needs = Needs(self.scope, syntax, self.only_supplied, self.following.spend)
         for change, template in zip(self.build.changes, compiled, strict=True):
             if template is None or template.constant:
                 continue
             try:
-                own = sum(1 for _ in template.targets())
-                for number, needed in enumerate(sorted(template.needs(needs))):
+                every = sorted(template.needs(needs))
+                # Of a few it does not matter where they come from.
+                own = _FEW if len(every) <= _FEW else sum(1 for _ in template.targets())
+                for number, needed in enumerate(every):
                     if needed != change.id:
-                        self.reading.spend(_PER_IMPLIED_EDGE if number < own else _PER_EDGE_OF_DEFINITIONS)
+                        self.following.spend(_PER_IMPLIED_EDGE if number < own else _PER_EDGE_OF_DEFINITIONS)
                         yield needed, change.id
             except ExhaustedError:
-                text = f"finding out who waits for whom takes more than {_READING_WORK:,} units of work"
-                self.problems.append(Problem(change.id, f"{text}, the limit of a build"))
+                text = "following its references through definitions takes more work than a build may"
+                self.problems.append(Problem(change.id, text))
                 return
 
     def only_supplied(self, id: str) -> bool:  # noqa: A002 - as in the port

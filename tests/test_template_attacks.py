@@ -3,6 +3,7 @@
 import time
 import tracemalloc
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -11,7 +12,18 @@ import pytest
 from scheduler.errors import TemplateError
 from scheduler.limits import DEFAULT_LIMITS
 from scheduler.model import Action, Change, State
-from scheduler.template import Found, OnUnresolved, Scope, Templates, Work, compile_change, sandbox
+from scheduler.template import (
+    Found,
+    Laborious,
+    OnUnresolved,
+    Scope,
+    Shared,
+    Templates,
+    Work,
+    compile_change,
+    references,
+    sandbox,
+)
 
 SECONDS = 1.0
 """Generous: each takes milliseconds, and what these would take without bounds is minutes and gigabytes."""
@@ -312,3 +324,120 @@ def test_programs_are_not_kept_without_end() -> None:
 def test_many_slots_of_large_text_stop_early() -> None:
     """A component is given up as soon as it is too large, and not when all of it was made."""
     assert "1048576" in attack(["{{ build.x }}"] * 10_000)
+
+
+# What is charged: by steps, so that no machine's speed matters.
+
+
+def charged(text: Any, world: World) -> int:
+    """The units that rendering takes, however many they are."""
+    fields = {"_component_id": "a", "x": text}
+    change = Change(
+        id="a",
+        type="t",
+        action=Action.CREATE,
+        provider="p",
+        state=State.WAITING,
+        raw=msgspec.json.encode(fields),
+    )
+    template = compile_change(
+        change, "b1", templates=Templates.ALL, unresolved=OnUnresolved.ERROR, limits=DEFAULT_LIMITS
+    )
+    meter = Work(10**12)
+    world.work = meter
+    with suppress(TemplateError):
+        template._rendered(world, meter)
+    return meter.spent
+
+
+def numbers(count: int) -> World:
+    return World(data={"d": {"l": list(range(count)), "same": list(range(count)), "t": ["x" * 50] * count}})
+
+
+WORK_BY_SIZE = {
+    "equality of lists": "{{ components['d'].l == components['d'].same }}",
+    "a list in a list": "{{ components['d'].l in [components['d'].same, 1] }}",
+    "the test in": "{{ 'y' is in(components['d'].t) }}",
+    "a slice": "{{ components['d'].l[1:] | length }}",
+    "sort": "{{ components['d'].l | sort | length }}",
+    "unique": "{{ components['d'].t | unique | length }}",
+    "join": "{{ components['d'].l | join | length }}",
+    "text of a list": "{{ components['d'].l | string | length }}",
+    "a query in a list": '$(components.0.l.#[x="y"].z)',
+}
+
+
+@pytest.mark.parametrize("name", WORK_BY_SIZE)
+def test_work_is_charged_by_what_is_looked_at(name: str) -> None:
+    """Whatever loops over a list in C is paid for by the list's size."""
+    text = WORK_BY_SIZE[name]
+    few, many = charged(text, numbers(100)), charged(text, numbers(5_000))
+    assert many - few > 4_900 * 5
+
+
+def test_what_fails_is_charged_too() -> None:
+    """Measuring what turns out to be too large is paid for, and the failure is found out once."""
+    names = {str(n): {"v": [f"{{{{ components['{n + 1}'].v }}}}"] * 10} for n in range(8)}
+    world = World(names, {"8": {"v": "x"}})
+    once = charged("{{ components['0'].v | default(1) }}", world)
+    assert once > 200_000
+    assert charged(["{{ components['0'].v | default(1) }}"] * 20, world) < 2 * once
+
+
+def test_definitions_are_evaluated_once_a_build() -> None:
+    """What is the same for all components of a build is parsed and evaluated for the first only."""
+    long = " ~ ".join(["build.id"] * 100)
+    world = World({"d": {"v": f"{{{{ {long} }}}}", "w": "{{ components['d'].v }}"}})
+    world.shared = Shared(lambda _: True, 1)
+    first = charged("{{ components['d'].w }}", world)
+    assert charged("{{ components['d'].w }}", world) < first / 20
+    world = World({"d": {"v": f"{{{{ {long} ~ components['e'].x }}}}"}}, {"e": {"x": "y"}})
+    world.shared = Shared(lambda name: name != "e", 1)
+    charged("{{ components['d'].v }}", world)
+    # What a connector returned is another thing for others: only the text is not read again.
+    assert 5_000 < charged("{{ components['d'].v }}", world) < first / 5
+
+
+@pytest.mark.parametrize("text", ["%1000000000d", "%s", "x"])
+def test_text_is_neither_even_nor_odd(text: str) -> None:
+    """Python's formatting is out of reach: `%` of a text would make one of any size."""
+    assert "asks about a number" in attack(f"{{{{ '{text}' is even }}}}")
+    assert "asks about a number" in attack(f"{{{{ '{text}' is odd }}}}")
+
+
+def test_many_expressions_in_one_string_are_not_all_read() -> None:
+    """Reading stops at the limit of nodes, not at the end of the string."""
+    spent: list[int] = []
+    for count in (600, 50_000):
+        meter = Work(10**12)
+        with pytest.raises(TemplateError, match="nodes"):
+            references.read("{{1}}" * count, references.Syntax(), meter.spend)
+        spent.append(meter.spent)
+    assert spent[1] < spent[0] * 1.2
+
+
+def test_references_under_endless_keys_are_refused() -> None:
+    """A place is a text for each reference, so the keys above it are bounded together."""
+    assert "under keys of more than" in attack({"k" * 600: {"l" * 600: ["{{ build.id }}"] * 10}})
+    world = World({"d": {"v": {"k" * 1100: ["{{ build.id }}"]}}})
+    assert "under keys of more than" in attack("{{ components['d'].v }}", world)
+
+
+def test_a_build_past_its_work_says_so() -> None:
+    """The error names the place and the limit, that of the component or that of the build."""
+    world = World(data={"d": {"l": list(range(20_000))}})
+    assert "the limit of a component" in attack(["{{ components['d'].l | sort | first }}"] * 50, world)
+    work = Work.of_build(1)
+    work.left = 10_000
+    change = Change(
+        "a", "t", Action.CREATE, "p", State.WAITING, b'{"_component_id":"a","x":"{{ components[\'d\'].l }}"}'
+    )
+    template = compile_change(
+        change, "b1", templates=Templates.ALL, unresolved=OnUnresolved.ERROR, limits=DEFAULT_LIMITS
+    )
+    with pytest.raises(TemplateError, match=r"^a\.x: takes more than .* the limit of a build"):
+        template.render(world, work=work)
+    with pytest.raises(Laborious):
+        template.render(world, work=Work.of_build(1), inline=True)
+    with pytest.raises(TemplateError, match="longer than it may"):
+        template.render(world, work=Work.of_build(1), expired=lambda: True)

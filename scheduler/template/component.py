@@ -277,7 +277,7 @@ class Template:
             problems[Problem(self._change.id, message)] = None
         known = _Known(scope, supplied, open_ended=open_ended)
         known.work = work
-        resolver = self._resolver(known, work)
+        resolver: Resolver | None = None
         suggestions = _SUGGESTIONS if suggest else 0
         for place, text in self._slots:
             if len(problems) >= _PROBLEMS:
@@ -308,6 +308,8 @@ class Template:
                             problems[Problem(where, f"there is no '{target.id}'{cure}")] = None
                 if not judged and not beside:
                     continue
+                if resolver is None:
+                    resolver = self._resolver(known, work)
                 questions: Iterable[Callable[[], object]] = [partial(self._judge, resolver, text, place)]
                 if not judged:
                     # What it comes to is not known; whether the rest of what it names is there may be.

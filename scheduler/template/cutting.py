@@ -15,10 +15,8 @@ from scheduler.template.work import AbortedError, free
 # A slot is encoded as one zero byte, which JSON cannot hold: that is where the constant runs are cut apart.
 _HOLE = b"\0"
 _SLOT = msgspec.Raw(_HOLE)
-_ITEM = 16
-_TEXT = 80
-_PLACE = 24
-"""Work for looking at what is in something, at a text that may refer, and for saying where it stands."""
+_ITEM = 24
+"""Work for looking at what is in something, and for saying where it stands."""
 _PROBLEMS = 100
 """Of one component, that are told one by one."""
 _SHOWN = 200
@@ -110,7 +108,6 @@ class _Cutter:
         """Where ``key`` of ``place`` is; no longer than that a reference there is sure to be refused."""
         if len(place) > MAX_PLACE:
             return place
-        self.spend(_PLACE)
         return join_place(place, key[: MAX_PLACE + 1] if isinstance(key, str) else key)
 
     def cut_text(self, value: str, place: str) -> Any:
@@ -119,7 +116,6 @@ class _Cutter:
                 f"{place[:_SHOWN]}...", f"a reference under keys of more than {MAX_PLACE} characters together"
             )
             return value
-        self.spend(_TEXT)
         try:
             text = references.read(value, self.syntax, self.spend)
         except AbortedError:

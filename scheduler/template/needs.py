@@ -46,6 +46,7 @@ class Needs:
         self._syntax = syntax
         self._wanted = wanted
         self._spend = spend
+        self._leads_on: dict[str, bool] = {}
         self._reached: dict[Spot, int] = {}
         """A bit for each wanted id that can be come to from there."""
         self._bits: dict[str, int] = {}
@@ -53,21 +54,31 @@ class Needs:
 
     def of(self, targets: Iterable[Target]) -> list[str]:
         """Every wanted id that following ``targets`` can touch."""
+        ids: dict[str, None] = {}
         bits = 0
         for target in targets:
-            if target.id is not None:
+            name = target.id
+            if name is None:
+                continue
+            leads_on = self._leads_on.get(name)
+            if leads_on is None:
                 self._spend(_PER_TARGET)
-                spot = (target.id, target.keys)
+                found = self._scope.find(name)
+                leads_on = self._leads_on[name] = found is not None and found.definition
+            if leads_on:
+                self._spend(_PER_TARGET)
+                spot = (name, target.keys)
                 if spot not in self._reached:
                     self._reach(spot)
                 bits |= self._reached[spot]
-        ids = []
+            elif self._wanted(name):
+                ids[name] = None
         while bits:
             self._spend(_PER_TARGET)
             lowest = bits & -bits
-            ids.append(self._ids[lowest.bit_length() - 1])
+            ids[self._ids[lowest.bit_length() - 1]] = None
             bits ^= lowest
-        return ids
+        return list(ids)
 
     def _reach(self, first: Spot) -> None:
         """Find what can be come to from ``first`` and from all behind it (Tarjan's algorithm)."""

@@ -18,6 +18,8 @@ _SHARED: Final = 1024
 """Characters up to which a string is worth keeping for the next component that says the same."""
 _PER_NODE: Final = 600
 """Bytes that are kept for a node of what was read, and as many for the string itself."""
+_READING: Final = 100
+"""Work for a string that may refer, beside that of parsing."""
 _PLAIN: Final = "plain"
 
 
@@ -163,11 +165,12 @@ def read(text: str, syntax: Syntax, spend: Callable[[int], None] = free) -> Text
     Args:
         text: What a user wrote.
         syntax: Which references there are.
-        spend: Is told of the work before it is done; there is none where the same was read lately.
+        spend: Is told of the work before it is done; there is little where the same was read lately.
 
     Raises:
         TemplateError: It is neither plain text nor a reference that can be read, or is over a bound.
     """
+    spend(_READING + (len(text) >> 2))
     if len(text) > _SHARED:
         return _read(text, syntax, spend)
     key = (text, *syntax)
@@ -184,7 +187,6 @@ _known: ByteCache[tuple[str, bool, bool], Text | str] = ByteCache(4 * 1024 * 102
 
 
 def _read(text: str, syntax: Syntax, spend: Callable[[int], None]) -> Text | None:
-    spend(64 + (len(text) >> 2))
     if text.startswith("$(") and text.endswith(")") and len(text) > 3 and text.find("$(", 2) < 0:
         try:
             return PathText(text, paths.parse(text[2:-1], spend))

@@ -29,7 +29,7 @@ _STEP = 40
 """Work for one key of a look-up, where it is kept where that stands."""
 _FINDING = 40
 _EVALUATING = 160
-_FAILING = 200
+_FAILING = 300
 _PER_ITEM = 48
 """Work for an element of a definition that is looked through."""
 _SHOWN = 500

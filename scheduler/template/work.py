@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 from scheduler.errors import TemplateError
 
-MAX_WORK = 2 * 1024 * 1024
-"""Units for one component each time it is rendered: 50 ms at the very worst."""
+MAX_WORK = 8 * 1024 * 1024
+"""Units for one component each time it is rendered: 0.2 s at the very worst."""
 INLINE_WORK = 80_000
 """Units that may be spent where others wait meanwhile: 2 ms."""
 _BUILD_WORK = 32 * 1024 * 1024
