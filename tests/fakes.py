@@ -350,14 +350,15 @@ class World:
             self.fake_store = store
         self.slots = slots or Slots()
         self.timers = Timers(self.bus)
+        self.executor = FakeExecutor()
         self.connectors = Connectors(
             self.bus,
             self.timers,
             timeouts=lambda _: timeout,
             start_timeout=start_timeout,
             listener=listener,
+            executor=self.executor,
         )
-        self.executor = FakeExecutor()
         self.cloud = Cloud(self.bus, script)
 
     @property
