@@ -22,6 +22,7 @@ from scheduler.errors import (
     AlreadyLogged,
     BusError,
     StoreError,
+    StreamNotFound,
     UnreadableLog,
 )
 from scheduler.events import Accepted, Event, Finished, Reported, Sent
@@ -267,6 +268,17 @@ class JetStreamStore:
     async def log_is_there(self) -> None:
         """Return when the stream of all logs is there; where it is gone, this process ends by that."""
         await ask_the_log(self.weather, self._bus, lambda: self.js.info(LOG))
+
+    async def written(self) -> int:
+        """How much was ever written to all logs, by anybody: the number of the last record.
+
+        Raises:
+            BusError: JetStream could not be asked.
+        """
+        try:
+            return (await self.js.info(LOG)).last_sequence
+        except StreamNotFound:
+            return 0
 
     async def history(self, subject: str) -> History:
         """Everything that stands in the log on ``subject``.
