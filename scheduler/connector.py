@@ -20,6 +20,7 @@ from scheduler.captured import Captured
 from scheduler.doubles import Doubles
 from scheduler.echoes import Echoes, Way
 from scheduler.errors import InvalidJSON, OverLimit
+from scheduler.executor import Executor, ThreadExecutor
 from scheduler.hearing import Hearing
 from scheduler.limits import DEFAULT_LIMITS, Limits
 from scheduler.outcome import Outcome, failure, read_head, read_reply
@@ -27,11 +28,16 @@ from scheduler.plan import Request
 from scheduler.ratelimit import RateLimitedLog
 from scheduler.records import Position
 from scheduler.replies import OLD, REPLY, Tokens, draw_key, interest, owner_of, parse
+from scheduler.strictjson import decode_in_pieces
 from scheduler.subjects import REPLY_SUBJECTS
 from scheduler.timers import Timers
 from scheduler.turns import Turns
 
 _MOST_COPIES = 10_000
+_READ_HERE = 64 * 1024
+"""Bytes of a reply that is read on the spot: a millisecond or two, whatever it says."""
+_LONG = 1024 * 1024
+"""Bytes of a reply that may take a tenth of a second to be read."""
 
 
 Timeouts: TypeAlias = Callable[[str], float]
@@ -47,6 +53,33 @@ class Stray:
     message: Message = field(repr=False)
 
 
+class _Large:
+    """A reply that is too large to be read on the spot, and what it says once it was read."""
+
+    def __init__(self) -> None:
+        self.is_read = False
+        self._outcome: Outcome | None = None
+        self._problem: tuple[type[InvalidJSON], str] | None = None
+
+    async def read(
+        self, build: str, size: int, read: Callable[[], Outcome | None], executor: Executor
+    ) -> None:
+        """Have it read beside the loop."""
+        try:
+            self._outcome = await executor.run(build, read, long=size > _LONG)
+        except InvalidJSON as error:
+            # Not the error itself: with its traceback it would refer to this frame, which refers to us.
+            self._problem = type(error), str(error)
+        self.is_read = True
+
+    def result(self) -> Outcome | None:
+        """As `read_reply`."""
+        if self._problem is not None:
+            kind, text = self._problem
+            raise kind(text)
+        return self._outcome
+
+
 class Connectors:
     """The waiter table: everything in flight, over all builds of this process.
 
@@ -58,6 +91,7 @@ class Connectors:
         limits: on the JSON of replies.
         listener: a second connection that replies come in on, too.
         instance: names this process; unlike any other's.
+        executor: reads large replies.
     """
 
     def __init__(
@@ -70,6 +104,7 @@ class Connectors:
         limits: Limits = DEFAULT_LIMITS,
         listener: Listener | None = None,
         instance: str = "",
+        executor: Executor | None = None,
     ) -> None:
         self.bus = bus
         self.timers = timers
@@ -87,6 +122,7 @@ class Connectors:
         self._listener = listener
         self._timeouts = timeouts
         self._limits = limits
+        self._executor = executor or ThreadExecutor()
         self._by_token: dict[str, Call] = {}
         self._by_component: dict[tuple[str, str], Call] = {}
         self.turns = Turns()
@@ -259,7 +295,7 @@ class Connectors:
         if message.no_responders:
             call.deliver(Signal.NOBODY)
             return
-        self.turns.take(call.request.build, partial(self._deliver, call, message, None))
+        self._in_turn(call, message, None, partial(self._deliver, call, message, None))
 
     def _call_of(self, subject: str) -> Call | None:
         """Whose reply subject this is, of all that are waited for."""
@@ -294,7 +330,7 @@ class Connectors:
         elif call.request.subject != subject:
             self.count("of another type, provider or action", message.subject, build=build[:128])
         else:
-            self.turns.take(build, partial(self._deliver, call, message, suffix))
+            self._in_turn(call, message, suffix, partial(self._deliver, call, message, suffix))
 
     def on_captured(self, message: Message, place: Position, provider: str = "") -> None:
         """Look at the next reply that a stream captured, at ``place``."""
@@ -333,7 +369,8 @@ class Connectors:
             self.captured.hold(build, place.sequence, before, provider)
             at = place.sequence, provider
             if call.closed or not call.answered:
-                self.turns.take(build, partial(self._deliver_captured, call, message, suffix, at))
+                job = partial(self._deliver_captured, call, message, suffix, at)
+                self._in_turn(call, message, suffix, job)
             else:
                 call.held.append(at)
 
@@ -348,14 +385,35 @@ class Connectors:
         # While the attempt that it ended is not booked yet, it holds the position as any reply does.
         return echo and (call.closed or not call.answered)
 
+    def _in_turn(self, call: Call, message: Message, suffix: str | None, job: Callable[..., None]) -> None:
+        """Have a reply dealt with in its turn; a large one is read beside the loop when that comes."""
+        build = call.request.build
+        if len(message.data) <= _READ_HERE:
+            self.turns.take(build, job)
+            return
+        large = _Large()
+
+        async def prepare() -> None:
+            if call.late is not None or not (call.closed or call.answered):
+                read = partial(read_reply, message.data, suffix, self._limits, decode=decode_in_pieces)
+                await large.read(build, len(message.data), read, self._executor)
+
+        self.turns.take(build, partial(job, large=large), prepare)
+
     def _deliver_captured(
-        self, call: Call, message: Message, suffix: str | None, at: tuple[int, str]
+        self,
+        call: Call,
+        message: Message,
+        suffix: str | None,
+        at: tuple[int, str],
+        *,
+        large: "_Large | None" = None,
     ) -> None:
         try:
             if call.late is not None:
-                self._deliver(call, message, suffix)
+                self._deliver(call, message, suffix, large=large)
             elif not call.answered:
-                self._deliver(call, message, suffix, Way.CAPTURED)
+                self._deliver(call, message, suffix, Way.CAPTURED, large=large)
                 call.by_capture = self._copy_of(call, suffix)
         finally:
             if call.closed or not call.answered:
@@ -394,10 +452,18 @@ class Connectors:
             self.count("without service or _component_id", message.subject)
         return head
 
-    def _deliver(self, call: Call, message: Message, suffix: str | None, way: Way = Way.DIRECT) -> None:
+    def _deliver(
+        self,
+        call: Call,
+        message: Message,
+        suffix: str | None,
+        way: Way = Way.DIRECT,
+        *,
+        large: "_Large | None" = None,
+    ) -> None:
         request = call.request
         try:
-            outcome = self._read(request, message, suffix)
+            outcome = self._read(request, message, suffix, large)
         except InvalidJSON as error:
             # Somebody's noise is dropped; a reply that we may not take is one all the same, and waiting on
             # would not bring a better one.
@@ -417,11 +483,16 @@ class Connectors:
         else:
             self.count("duplicate", message.subject, build=request.build, component=request.component)
 
-    def _read(self, request: Request, message: Message, suffix: str | None) -> Outcome:
+    def _read(
+        self, request: Request, message: Message, suffix: str | None, large: "_Large | None"
+    ) -> Outcome:
         if suffix is None and message.headers and "Nats-Service-Error" in message.headers:
             code = message.headers.get("Nats-Service-Error-Code", "")
             return failure(f"{message.headers['Nats-Service-Error']} {code}".strip())
-        outcome = read_reply(message.data, suffix, self._limits)
+        if large is not None and large.is_read:
+            outcome = large.result()
+        else:
+            outcome = read_reply(message.data, suffix, self._limits)
         if outcome is None:
             return failure("the reply does not say how it ended: its _state is neither completed nor errored")
         if suffix is None:

@@ -90,6 +90,7 @@ class Service:
             limits=settings.limits,
             listener=listener,
             instance="" if durable is None else durable.instance,
+            executor=self._executor,
         )
         self._slots = Slots(
             settings.rules,

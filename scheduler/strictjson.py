@@ -44,6 +44,53 @@ def decode(data: bytes | Raw, limits: Limits = DEFAULT_LIMITS, *, level: int = 0
     return value
 
 
+def decode_in_pieces(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Any:
+    """As `decode`, for what is large, in a thread: the interpreter is free for others every few milliseconds.
+
+    Raises:
+        InvalidJSON: as `decode`.
+    """
+    value = _in_pieces(data, limits, 0)
+    _check_bounds(data, value, limits, 0)
+    return value
+
+
+def _in_pieces(data: bytes | Raw, limits: Limits, level: int) -> Any:
+    view = memoryview(data)
+    if len(view) <= _PIECE:
+        return _call(_decode, data, limits)
+    if level > limits.max_depth:
+        raise OverLimit(f"nested deeper than max_depth {limits.max_depth}")
+    first = bytes(view[:64]).lstrip()[:1]
+    if first == b"{":
+        members: dict[str, Raw] = _call(_decode_raw_object, data, limits)
+        return {key: _in_pieces(raw, limits, level + 1) for key, raw in members.items()}
+    if first != b"[":
+        return _call(_decode, data, limits)
+    elements: list[Raw] = _call(_decode_raw_list, data, limits)
+    values: list[Any] = []
+    some: list[Raw] = []
+    size = 0
+    for raw in elements:
+        length = len(memoryview(raw))
+        if length > _PIECE:
+            values += _decoded(some, limits)
+            some, size = [], 0
+            values.append(_in_pieces(raw, limits, level + 1))
+            continue
+        some.append(raw)
+        size += length
+        if size > _PIECE:
+            values += _decoded(some, limits)
+            some, size = [], 0
+    return values + _decoded(some, limits)
+
+
+def _decoded(elements: list[Raw], limits: Limits) -> list[Any]:
+    found: list[Any] = _call(_decode, b"[" + b",".join(elements) + b"]", limits)
+    return found
+
+
 def split_object(data: bytes, limits: Limits = DEFAULT_LIMITS) -> dict[str, Raw]:
     """The members of an object, their values not yet decoded.
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import trio
 from fake_bus import FakeBus, Published
-from fakes import JSON, World, change, document, encode, open_world, prepare
+from fakes import JSON, FakeExecutor, Gate, World, change, document, encode, open_world, prepare
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from scheduler.bus import Message
@@ -1091,3 +1091,28 @@ async def test_a_reply_before_the_decision_wins_over_the_deadline(autojump_clock
         await wait_all_tasks_blocked()
         assert attempt.outcome.completed
         assert bench.connectors.dropped == {}
+
+
+@pytest.mark.parametrize("broken", [False, True])
+async def test_a_large_reply_is_read_beside_the_loop(bench: Bench, broken: bool) -> None:
+    """What comes behind it for its build waits for that; a broken one is what a small one would be."""
+    executor = FakeExecutor()
+    gate = executor.gate = Gate()
+    bench.connectors._executor = executor
+    first, second = await bench.send(request("a")), await bench.send(request("b"))
+    bench.bus.deliver(
+        f"{SUBJECT}.done", encode(reply(numbers=[10**400] if broken else [], text="x" * 70_000))
+    )
+    bench.bus.deliver(f"{SUBJECT}.done", encode(reply(_component_id="b")))
+    await wait_all_tasks_blocked()
+    assert executor.owners == ["b1"]
+    assert not first.ended
+    assert not second.ended
+    gate.open()
+    await wait_all_tasks_blocked()
+    assert second.outcome.completed
+    if broken:
+        assert "max_digits" in first.failed
+    else:
+        assert first.outcome.body is not None
+        assert len(first.outcome.body["text"]) == 70_000

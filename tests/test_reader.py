@@ -12,7 +12,7 @@ import trio
 from attrs import evolve
 from durable import Broker, Fate, Plant, stored, until
 from fake_jetstream import UNAVAILABLE
-from fakes import JSON, change, document, encode, states
+from fakes import JSON, FakeExecutor, change, document, encode, states
 from trio.testing import MockClock
 
 from scheduler.config import Settings
@@ -353,3 +353,32 @@ async def test_small_is_what_is_read_on_the_spot() -> None:
             "stored": encode({"id": "b1", "object": "upload/1.json"}),
         }
         assert [name for name, data in sizes.items() if library.reader.is_small(data)] == ["small"]
+
+
+_NUMBERS = [{"n": f"{number:05}"} for number in range(300)]
+_ONCE = "(build.numbers | tojson | length)"
+
+
+@pytest.mark.parametrize(
+    ("times", "padding", "long"),
+    [
+        (0, 0, []),
+        (20, 0, [True]),
+        (0, 40_000, [False]),
+        (40, 40_000, [False, True]),
+        (0, 1_100_000, [True]),
+    ],
+    ids=["small", "small and laborious", "medium", "medium and laborious", "large"],
+)
+async def test_what_takes_long_leaves_a_thread_to_others(times: int, padding: int, long: list[bool]) -> None:
+    """A build is read on the spot, as a short job or as a long one, as its size and its references say."""
+    executor = FakeExecutor()
+    work = "{{ " + " ~ ".join([_ONCE] * times) + " }}" if times else ""
+    components = [
+        change(f"e{number}", _state="completed", text="x" * 20_000) for number in range(padding // 20_000)
+    ]
+    value = document([change(f"c{number}", x=work) for number in range(6)], numbers=_NUMBERS)
+    value["components"] = components
+    prepared = await BuildReader(Settings(), None, executor).read_submitted(encode(value))
+    assert len(prepared.build.changes) == 6
+    assert executor.long == long

@@ -31,6 +31,7 @@ from scheduler.events import (
 )
 from scheduler.jetstream.streams import SENTINEL
 from scheduler.records import Elsewhere, Position, Status, decode_record
+from simulation.bounds import Bounds
 from simulation.gauges import Gauges
 from simulation.knowledge import Attempt, Build, Component, Reply
 from simulation.labour import BOUNDLESS
@@ -70,6 +71,7 @@ class Checker:
         self._times = Times(scenario, self._wrong)
         self._replies = Replies(scenario, self._wrong)
         self._ordering = Ordering(scenario, self._rulebook, self._wrong)
+        self._bounds = Bounds(scenario, self._rulebook, self._wrong)
         self._builds: dict[str, Build] = {}
         for document in scenario.builds:
             needed = dependencies(document)
@@ -209,6 +211,7 @@ class Checker:
                 build.loaded[who] = n
                 self._times.taken_up(name, who, self._now)
                 self._ordering.accepted(build)
+                self._bounds.settled(build, None, self._now)
             case Loading():
                 self._taken_up(name, build, n, who)
                 self._load(build, n, who)
@@ -230,6 +233,7 @@ class Checker:
                 in_flight = build.components[component].current is not None
                 self._settled(name, build, n, component, body)
                 self._ordering.settled(build, component, in_flight=in_flight)
+                self._bounds.settled(build, component, self._now)
             case Reported(run=run):
                 build.run(run).reported_at = n
                 if not build.run(run).published:
@@ -470,6 +474,7 @@ class Checker:
             # A resumption counts from when it is decided; that comes before the log says so.
             if build.knows(who, build.paused_at) and not build.resuming:
                 self._wrong(f"told {name}: {identity} is sent for the first time, and the build is paused")
+            self._bounds.left(build, component, self._now)
             counts = attempt.started_at > build.loaded.get(who, 0)
             self._gauges.sent(
                 build, who, attempt, one.change, subject, size=size, counts=counts, now=self._now

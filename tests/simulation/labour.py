@@ -24,7 +24,7 @@ LONGEST = 0.010
 """Seconds for which the loop may be kept."""
 BOUNDLESS = "boundless"
 """Part of the id of a component that takes more work than one may."""
-_NUMBERS = [{"n": f"{number:05}", "text": "x" * 40} for number in range(600)]
+_NUMBERS = [{"n": f"{number:05}", "text": "x" * 20} for number in range(250)]
 _ONE = '(components["first"].numbers | tojson | length)'
 """Of what the first one returns, which nobody knows at intake."""
 _KNOWN = "(build.numbers | tojson | length)"
@@ -100,7 +100,7 @@ def laborious(seed: int) -> JSON | None:
     rng = random.Random(f"laborious {seed}")
     if rng.random() > 0.08:
         return None
-    changes = [_change("first", 0), {**_change("known", 0), "work": f"{{{{ {' ~ '.join([_KNOWN] * 12)} }}}}"}]
+    changes = [_change("first", 0), {**_change("known", 0), "work": f"{{{{ {' ~ '.join([_KNOWN] * 25)} }}}}"}]
     changes[0]["numbers"] = _NUMBERS
     changes += [_change(f"long{number}", rng.choice((2, 6, 12))) for number in range(rng.choice((2, 6)))]
     if rng.random() < 0.7:
@@ -117,7 +117,7 @@ def laborious(seed: int) -> JSON | None:
             for change in changes
             if change["_component_id"] != "first"
         ],
-        "numbers": _NUMBERS,
+        "numbers": _NUMBERS[:80],
     }
 
 

@@ -163,6 +163,10 @@ def imagine(seed: int) -> Scenario:
         # Beside the first one.
         builds = (*builds, heavy)
         submissions.append(Submission(first, len(builds) - 1))
+        if random.Random(f"calm {seed}").random() < 0.5:
+            # Nothing but the one can hold the others up.
+            faults, clocks, servers = [], Disorder(), Cluster()
+            operating = evolve(operating, rules="", orders=(), strikes=(), max_bytes=0)
     return Scenario(
         seed=seed,
         builds=builds,
