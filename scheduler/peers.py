@@ -56,6 +56,10 @@ async def _no_logs() -> int:
     return 0
 
 
+_MOST_NAMED = 20
+"""Others, in the log: whoever answers names itself, and may be anybody."""
+
+
 class _Words(msgspec.Struct):
     """What candidates, and those who answer service discovery, say of themselves."""
 
@@ -86,7 +90,7 @@ class Peers:
         self._id = id
         self._written = written
         self._decided = False
-        self._limited_log = RateLimitedLog(_log)
+        self._limited_log = RateLimitedLog(_log, burst=_MOST_NAMED)
         self._outbid = False
         """Whether a candidate that goes first has asked, since we began to look."""
         self.live: frozenset[str] = frozenset({id})
@@ -153,12 +157,15 @@ class Peers:
                 continue
             others = {one.id for one in answers} - {self._id, ""}
             for other in others - missed.keys():
-                _log.warning("another scheduler works beside this one", other=other)
+                self._limited_log.warning("another scheduler works beside this one", other=other[:100])
             missed = {other: 0 if other in others else missed[other] + 1 for other in others | missed.keys()}
             gone = {other for other, rounds in missed.items() if rounds >= _SILENT_ROUNDS}
             self.live = frozenset({self._id, *missed} - gone)
             if gone:
-                _log.warning("another scheduler has gone: its builds are looked after", others=sorted(gone))
+                _log.warning(
+                    "another scheduler has gone: its builds are looked after",
+                    others=sorted(gone)[:_MOST_NAMED],
+                )
                 on_gone()
                 missed = {other: rounds for other, rounds in missed.items() if other not in gone}
 
