@@ -141,6 +141,9 @@ class Watchdog:
         for number, handler in self._handlers.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
         signal.set_wakeup_fd(self._trio_fd)
+        if not self._thread.is_alive():
+            self._reader.close()
+            self._writer.close()
 
     async def beat(self) -> None:
         """Show that the loop turns; never returns."""
