@@ -106,6 +106,9 @@ class Watchdog:
         self._code = 0
         self._exit_at = math.inf
         self._closed = False
+        self._timers = threading.Lock()
+        self._timed = True
+        """Whether the timers that end a process without a turn of this thread are to run."""
         self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
 
     def __enter__(self) -> Self:
@@ -129,10 +132,18 @@ class Watchdog:
             self._closed = True
             self._writer.send(b"\0")
             self._thread.join(_SAYING)
-            _disarm_last_resort()
+        with self._timers:
+            # Before the handlers go: with none of ours, what a timer sends would end the process.
+            self._timed = False
+            signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+            signal.setitimer(signal.ITIMER_PROF, 0)
+        _disarm_last_resort()
         for number, handler in self._handlers.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
         signal.set_wakeup_fd(self._trio_fd)
+        if not self._thread.is_alive():
+            self._reader.close()
+            self._writer.close()
 
     async def beat(self) -> None:
         """Show that the loop turns; never returns."""
@@ -170,10 +181,11 @@ class Watchdog:
 
     def _heard(self, timeout: float) -> bytes:
         soon = math.isfinite(self._exit_at)
-        signal.setitimer(
-            signal.ITIMER_VIRTUAL, _GIVE_WAY_PERIOD if soon else _GIVE_WAY_AFTER, _GIVE_WAY_PERIOD
-        )
-        signal.setitimer(signal.ITIMER_PROF, END_CPU_AFTER)
+        with self._timers:
+            if self._timed:
+                give_way_after = _GIVE_WAY_PERIOD if soon else _GIVE_WAY_AFTER
+                signal.setitimer(signal.ITIMER_VIRTUAL, give_way_after, _GIVE_WAY_PERIOD)
+                signal.setitimer(signal.ITIMER_PROF, END_CPU_AFTER)
         self._reader.settimeout(max(0.001, timeout))
         try:
             return self._reader.recv(1_024)
@@ -270,7 +282,5 @@ def _arm_last_resort() -> None:
 
 
 def _disarm_last_resort() -> None:
-    signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-    signal.setitimer(signal.ITIMER_PROF, 0)
     faulthandler.unregister(_LAST_RESORT)
     signal.signal(_LAST_RESORT, signal.SIG_DFL)

@@ -78,6 +78,7 @@ class PresenceThread:
         self._bus = _PresenceBus(first, options)
         self._silent = silent
         self._listening = False
+        self._failing = False
         self._thread: threading.Thread | None = None
         self._scope = trio.CancelScope()
         self._token: trio.lowlevel.TrioToken | None = None
@@ -139,7 +140,12 @@ class PresenceThread:
                 try:
                     self._bus.publish(message.reply, answer)
                 except BusError as error:
-                    log.warning("discovery not answered", error=str(error))
+                    # Once, whoever asks how often: the first that is answered again ends it.
+                    if not self._failing:
+                        log.warning("discovery not answered", error=str(error))
+                    self._failing = True
+                else:
+                    self._failing = False
 
         return handle
 
