@@ -617,6 +617,14 @@ def test_long_texts_of_one_part(part: str) -> None:
     assert time.thread_time() - began < 0.2
 
 
+def test_thousands_of_values_in_a_text_are_masked_to_its_end() -> None:
+    """A text of nothing but values behind secret names costs no more than some of them."""
+    shown = Secrets().mask("a password=x1 " * 5_000 + "b")
+    assert shown.startswith("a password=*** a password=*** ")
+    assert shown.endswith("password=******")
+    assert shown.count("password") < 2_000
+
+
 def test_user_information_up_to_the_last_at() -> None:
     """A password may hold an @ of its own."""
     assert mask_url("x://a@b@c y://d z@") == "x://***@c y://d z@"
