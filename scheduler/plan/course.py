@@ -651,7 +651,15 @@ class Course:
 
     def parts(self) -> list[object]:
         """Everything large in it, for whoever lets go of it piece by piece."""
-        return [*self.build.changes, *self._templates, *self._ledger.final.values()]
+        ledger = self._ledger
+        return [
+            *self.build.components,
+            *self.build.edges,
+            *self.build.changes,
+            *self._templates,
+            *ledger.existing.values(),
+            *ledger.final.values(),
+        ]
 
     def in_flight_ids(self) -> Iterator[str]:
         """The ids of the changes that are in flight."""
