@@ -21,7 +21,7 @@ import msgspec
 from scheduler.encodings import views
 from scheduler.errors import Problem
 from scheduler.model import Build, State
-from scheduler.secretindex import SHORTEST, Index, Span, Tries, folded
+from scheduler.secretindex import LONGEST_START, SHORTEST, Index, Span, Tries, folded
 from scheduler.secretnames import MASK, has_secret_names, named_value
 from scheduler.secretparts import parts_of
 from scheduler.secretpatterns import mask_named
@@ -39,7 +39,9 @@ _PUNCTUATION = " \t\r\n.,:;/|@=&?\"'"
 _TRIVIAL = frozenset({"true", "false", "null", "none", "undefined", "unknown", "default"})
 _LONGEST_TRIVIAL = 9
 _LONGEST: Final = 65_536
-"""Characters of a value that are looked for; of a longer one its ends are, and its lines."""
+"""Characters of a value that are looked for; of a longer one its beginning is, its end, and its lines."""
+_LONG: Final = 256
+"""Characters; of a longer value the end is also found by itself."""
 _AT_ONCE: Final = 8_000
 """Members of lists looked at, or as much other work, before something else has a turn: 3 ms."""
 _OF_A_PART: Final = 8
@@ -193,14 +195,12 @@ class Secrets:
         value = value.strip()
         if not value:
             return
-        if len(value) > _LONGEST:
-            half = _LONGEST // 2
-            yield self._keep(value[:half])
-            yield self._keep(value[-half:])
-        else:
-            if value in self._values or _is_trivial(value):
-                return
-            yield self._keep(value)
+        if len(value) <= _LONGEST and (value in self._values or _is_trivial(value)):
+            return
+        # As much of its beginning is found as is there.
+        yield self._keep(value[:_LONGEST])
+        if len(value) > _LONG:
+            yield self._keep(value[-LONGEST_START:])
         for part in parts_of(value):
             yield _OF_A_PART + self._keep(part.strip())
 

@@ -23,6 +23,7 @@ from scheduler.model import Build
 from scheduler.outcome import cut
 from scheduler.secretindex import Index, Tries, folded
 from scheduler.secretnames import has_secret_names, is_secret_name
+from scheduler.secretparts import parts_of
 from scheduler.secretpatterns import mask_named
 from scheduler.text import mask_url
 
@@ -474,6 +475,45 @@ def test_the_longest_secret_goes_as_one() -> None:
     assert secrets_of("abcd", "abcdefghi", "abcdefg").mask("x abcdefghi abcdefgh") == "x *** ***h"
     assert secrets_of("abcdefgh", "efghijkl").mask("-abcdefghijkl-") == "-***-"
     assert secrets_of("abcdefghijkl", "cdef").mask("-abcdefghijkl-") == "-***-"
+
+
+def test_what_a_text_has_of_a_long_secret() -> None:
+    """Of a long secret a text need not have all: its beginning goes, its end, and each of its lines."""
+    long = "".join(f"{number:05}-" for number in range(20_000))
+    secrets = secrets_of(long)
+    assert secrets.mask(f"got {long[:500]} back") == "got *** back"
+    assert secrets.mask(f"got {long[:40_000]}") == "got ***"
+    assert secrets.mask(f"ends in {long[-64:]}") == "ends in ***"
+    lines = secrets_of("\n".join(f"line {number} of it" for number in range(300)))
+    assert lines.mask("at line 277 of it: x") == "at ***: x"
+
+
+def test_capitals_are_folded_in_their_places() -> None:
+    """Every character is compared as one character, whatever stands beside it."""
+    every = "".join(map(chr, range(0x20, 0xD800)))
+    assert [folded(one) for one in every] == list(folded(every))
+
+
+@pytest.mark.parametrize(
+    ("value", "parts"),
+    [
+        ("hunter2", []),
+        ("Bearer abc.def", ["abc.def"]),
+        ('{"user": "u", "password": "pw12", "port": 5432, "x": "abcdefgh1"}', ["pw12", "abcdefgh1"]),
+        ("{not json", []),
+        ("user: admin\npassword: 'pw12' \nhost: db.example.com1\n", ["pw12"]),
+        ("export A_TOKEN=abcd\nB=no\n", ["abcd"]),
+        ("-----BEGIN KEY-----\nMIIabcde\nx==\n-----END KEY-----", ["MIIabcde"]),
+        ("Server=db;User=u;Password=pw12;Timeout=5", ["pw12"]),
+        ("postgres://u:p%40w1@h/x?sslkey=a&sig=abcd&x=efgh", ["p%40w1", "p@w1", "abcd"]),
+        ("https://abcdefgh1@h", ["abcdefgh1"]),
+        ("https://user@h/x", []),
+        (base64.b64encode(b"user:pw12").decode(), ["user:pw12", "pw12"]),
+    ],
+)
+def test_parts_of_a_secret(value: str, parts: list[str]) -> None:
+    """What a secret is made of is known by itself: values of documents, passwords of URLs, lines."""
+    assert set(filter(None, parts_of(value))) == set(parts)
 
 
 def test_lines_of_a_secret_joined() -> None:
