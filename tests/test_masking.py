@@ -694,17 +694,17 @@ def test_the_log_has_no_secret() -> None:
 
 
 LARGE: dict[str, Any] = {
-    "one long": {"password": "x1" * 1_000_000},
-    "short lines": {"password": "abcdefg1\n" * 40_000},
-    "quotes": {"password": "\"'\\\n" * 60_000},
+    "one long": {"password": "x1" * 500_000},
+    "short lines": {"password": "abcdefg1\n" * 10_000},
+    "quotes": {"password": "\"'\\\n" * 20_000},
     "a document": {"password": json.dumps([f"secret{number}" for number in range(4_000)])},
     "many short": {"passwords": [f"p{number:05}" for number in range(30_000)]},
     "many long": {"passwords": [f"p{number:05}" * 20 for number in range(10_000)]},
-    "elements": {"x": [1] * 200_000},
-    "names": {"x": {f"k{number}": 1 for number in range(30_000)}},
-    "secret names": {"tokens": {f"k{number:07}": 1 for number in range(30_000)}},
-    "urls": {"x": [f"x://u:p{number:07}@h" for number in range(20_000)]},
-    "urls in one": {"x": "x://u:p1234567@h " * 60_000},
+    "elements": {"x": [1] * 60_000},
+    "names": {"x": {f"k{number}": 1 for number in range(8_000)}},
+    "secret names": {"tokens": {f"k{number:07}": 1 for number in range(10_000)}},
+    "urls": {"x": [f"x://u:p{number:07}@h" for number in range(8_000)]},
+    "urls in one": {"x": "x://u:p1234567@h " * 10_000},
     "pairs": {"password": "a=b;" * 16_000},
 }
 
@@ -786,9 +786,9 @@ def test_a_secret_in_each_of_many_components_is_learnt() -> None:
 def test_what_is_kept_of_secrets_is_bounded_by_what_came_in() -> None:
     """Secrets take no more than four times the bytes that came in, and a fixed amount for a component."""
     for values in (
-        [f"p{number:05}" * 20 for number in range(10_000)],
-        ["x1" * 1_000_000],
-        ["ab\n" * 300_000],
+        [f"p{number:05}" * 20 for number in range(3_000)],
+        ["x1" * 300_000],
+        ["ab\n" * 20_000],
     ):
         document = {"passwords": values}
         tracemalloc.start()
