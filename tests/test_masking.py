@@ -747,6 +747,15 @@ def test_a_text_is_not_shown_while_secrets_are_learnt() -> None:
     assert secrets.mask(f"a word: {CANARY}, first-secret") == "a word: ***, ***"
 
 
+def test_a_text_is_not_shown_while_another_thread_learns() -> None:
+    """While secrets are being learnt beside the loop, no text is shown that may have one of them."""
+    secrets = secrets_of("first-secret")
+    with secrets._learns:
+        secrets.add({"password": CANARY})
+        assert secrets.mask(f"a word: {CANARY}") == UNREAD
+    assert secrets.mask(f"a word: {CANARY}") == "a word: ***"
+
+
 def test_who_keeps_a_masked_text_is_told_when_it_is_good_no_longer() -> None:
     """What says whether a text must be masked again changes with each secret, and when all are learnt."""
     secrets = secrets_of("first-secret")
