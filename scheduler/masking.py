@@ -57,8 +57,8 @@ _ROOM_OF_A_CHARACTER: Final = 3
 """Bytes, for each character of a secret."""
 _MOST_CUTS: Final = 4
 """Marks of a cut text, the last ones, before which there may be half a secret."""
-_REACH: Final = 4
-"""So many characters of a text are looked at for each that is to be shown."""
+_BEYOND: Final = 2_048
+"""Characters of a text that are looked at behind those that are to be shown."""
 _COMPONENTS = ("components", "changes")
 _DEEPEST = 256
 
@@ -69,7 +69,7 @@ class Secrets:
     Several threads may learn at a time, and one may mask meanwhile.
     """
 
-    __slots__ = ("_index", "_learns", "_room", "_todo", "_values", "full")
+    __slots__ = ("_index", "_last", "_learns", "_room", "_todo", "_values", "full")
 
     def __init__(self) -> None:
         self.full = False
@@ -80,6 +80,8 @@ class Secrets:
         self._todo: list[Iterator[int]] = []
         """What is left to be learnt from, the last one first."""
         self._learns = Lock()
+        self._last: tuple[str, tuple[int, int], str] = "", (0, 0), ""
+        """The text that was masked last, to what length and with how many secrets, and what came of it."""
 
     @classmethod
     def of(cls, build: Build) -> "Secrets":
@@ -232,13 +234,20 @@ class Secrets:
             return UNREAD[:most] if most else UNREAD
         if self.full:
             return HIDDEN[:most] if most else HIDDEN
-        cut = 0 < most * _REACH < len(text)
-        if cut:
-            text = text[: most * _REACH]
+        if not most:
+            return self._masked(text, cut=False)
+        of, known, shown = self._last
+        if of is not text or known != (most, len(self._values)):
+            # An event and a line of the log tell the same error, one after the other.
+            reach = most + _BEYOND
+            shown = self._masked(text[:reach], cut=len(text) > reach)[:most]
+            self._last = text, (most, len(self._values)), shown
+        return shown
+
+    def _masked(self, text: str, *, cut: bool) -> str:
         *parts, rest = text.rsplit(CUT, _MOST_CUTS) if CUT in text else [text]
         shown = [self._without_values(part, cut=True) for part in parts]
-        masked = mask_url(mask_named(CUT.join([*shown, self._without_values(rest, cut=cut)])))
-        return masked[:most] if most else masked
+        return mask_url(mask_named(CUT.join([*shown, self._without_values(rest, cut=cut)])))
 
     def _without_values(self, text: str, *, cut: bool = False) -> str:
         if not self._values or len(text) < SHORTEST:

@@ -756,6 +756,25 @@ def test_a_text_is_not_shown_while_another_thread_learns() -> None:
     assert secrets.mask(f"a word: {CANARY}") == "a word: ***"
 
 
+def test_a_text_that_is_masked_twice_is_masked_anew_for_each_secret() -> None:
+    """What was shown of a text before holds until another secret is known, and for its length."""
+    secrets = secrets_of("first-secret")
+    text = f"first-secret and {CANARY}"
+    assert secrets.mask(text, 100) == f"*** and {CANARY}"
+    secrets.add({"token": CANARY})
+    assert secrets.mask(text, 100) == "*** and ***"
+    assert secrets.mask(text, 5) == "*** a"
+    assert secrets.mask(text, 100) == "*** and ***"
+
+
+def test_of_a_long_text_the_beginning_is_masked() -> None:
+    """Where a text is cut to be shown, half a secret at the cut goes, too."""
+    secrets = secrets_of("abcdefgh" * 100, CANARY)
+    assert "abcd" not in secrets.mask("x" * 1_000 + "abcdefgh" * 10_000, 1_100)
+    for shift in range(60):
+        assert "4nary" not in secrets.mask("x" * (3_040 - shift) + CANARY * 100, 1_000)
+
+
 def test_who_keeps_a_masked_text_is_told_when_it_is_good_no_longer() -> None:
     """What says whether a text must be masked again changes with each secret, and when all are learnt."""
     secrets = secrets_of("first-secret")
