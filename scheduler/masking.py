@@ -21,7 +21,7 @@ import msgspec
 from scheduler.encodings import views
 from scheduler.errors import Problem
 from scheduler.model import Build, State
-from scheduler.secretindex import SHORTEST, Index, Span, Tries, folded
+from scheduler.secretindex import LONGEST_START, SHORTEST, Index, Span, Tries, folded
 from scheduler.secretnames import MASK, has_secret_names, named_value
 from scheduler.secretparts import parts_of
 from scheduler.secretpatterns import mask_named
@@ -39,7 +39,9 @@ _PUNCTUATION = " \t\r\n.,:;/|@=&?\"'"
 _TRIVIAL = frozenset({"true", "false", "null", "none", "undefined", "unknown", "default"})
 _LONGEST_TRIVIAL = 9
 _LONGEST: Final = 65_536
-"""Characters of a value that are looked for; of a longer one its ends are, and its lines."""
+"""Characters of a value that are looked for; of a longer one its beginning is, its end, and its lines."""
+_LONG: Final = 256
+"""Characters; of a longer value the end is also found by itself."""
 _AT_ONCE: Final = 8_000
 """Members of lists looked at, or as much other work, before something else has a turn: 3 ms."""
 _OF_A_PART: Final = 8
@@ -55,8 +57,8 @@ _ROOM_OF_A_CHARACTER: Final = 3
 """Bytes, for each character of a secret."""
 _MOST_CUTS: Final = 4
 """Marks of a cut text, the last ones, before which there may be half a secret."""
-_REACH: Final = 4
-"""So many characters of a text are looked at for each that is to be shown."""
+_BEYOND: Final = 2_048
+"""Characters of a text that are looked at behind those that are to be shown."""
 _COMPONENTS = ("components", "changes")
 _DEEPEST = 256
 
@@ -67,7 +69,7 @@ class Secrets:
     Several threads may learn at a time, and one may mask meanwhile.
     """
 
-    __slots__ = ("_index", "_learns", "_room", "_todo", "_values", "full")
+    __slots__ = ("_index", "_last", "_learns", "_room", "_todo", "_values", "full")
 
     def __init__(self) -> None:
         self.full = False
@@ -78,6 +80,8 @@ class Secrets:
         self._todo: list[Iterator[int]] = []
         """What is left to be learnt from, the last one first."""
         self._learns = Lock()
+        self._last: tuple[str, tuple[int, int], str] = "", (0, 0), ""
+        """The text that was masked last, to what length and with how many secrets, and what came of it."""
 
     @classmethod
     def of(cls, build: Build) -> "Secrets":
@@ -193,14 +197,12 @@ class Secrets:
         value = value.strip()
         if not value:
             return
-        if len(value) > _LONGEST:
-            half = _LONGEST // 2
-            yield self._keep(value[:half])
-            yield self._keep(value[-half:])
-        else:
-            if value in self._values or _is_trivial(value):
-                return
-            yield self._keep(value)
+        if len(value) <= _LONGEST and (value in self._values or _is_trivial(value)):
+            return
+        # As much of its beginning is found as is there.
+        yield self._keep(value[:_LONGEST])
+        if len(value) > _LONG:
+            yield self._keep(value[-LONGEST_START:])
         for part in parts_of(value):
             yield _OF_A_PART + self._keep(part.strip())
 
@@ -232,13 +234,20 @@ class Secrets:
             return UNREAD[:most] if most else UNREAD
         if self.full:
             return HIDDEN[:most] if most else HIDDEN
-        cut = 0 < most * _REACH < len(text)
-        if cut:
-            text = text[: most * _REACH]
+        if not most:
+            return self._masked(text, cut=False)
+        of, known, shown = self._last
+        if of is not text or known != (most, len(self._values)):
+            # An event and a line of the log tell the same error, one after the other.
+            reach = most + _BEYOND
+            shown = self._masked(text[:reach], cut=len(text) > reach)[:most]
+            self._last = text, (most, len(self._values)), shown
+        return shown
+
+    def _masked(self, text: str, *, cut: bool) -> str:
         *parts, rest = text.rsplit(CUT, _MOST_CUTS) if CUT in text else [text]
         shown = [self._without_values(part, cut=True) for part in parts]
-        masked = mask_url(mask_named(CUT.join([*shown, self._without_values(rest, cut=cut)])))
-        return masked[:most] if most else masked
+        return mask_url(mask_named(CUT.join([*shown, self._without_values(rest, cut=cut)])))
 
     def _without_values(self, text: str, *, cut: bool = False) -> str:
         if not self._values or len(text) < SHORTEST:

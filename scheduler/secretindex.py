@@ -9,7 +9,7 @@ SHORTEST: Final = 4
 LONGEST_START: Final = 64
 """Characters of a long text that are enough to find it: as much of it goes as is there."""
 _STARTS: Final = (4, 8, 16, 32, LONGEST_START)
-_TRIES: Final = 4_096
+_TRIES: Final = 1_024
 """Looks at what stands at a place that one text may take, beside one for each eight of its characters."""
 _A_COMPARISON: Final = 16
 """Tries that it takes to see how much of a text is there."""
