@@ -102,6 +102,7 @@ class Control:
         self._foreseeing = trio.Lock()
         self._over_known: tuple[tuple[int, ...], list[Document]] | None = None
         """How far the stream of reports is, and what they say."""
+        self._listed = trio.Event()
         self._questions = Questions(bus, self.endpoints, self._pace, self._answer)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -168,12 +169,15 @@ class Control:
         known = self._over_known
         if known is None or known[0] != state:
             known = self._over_known = state, await _read_over(self._store.js)
+            self._listed.set()
         return known[1]
 
     async def _forget(self) -> None:
         """Let go, from time to time, of what a list of everything has read."""
         while True:
+            await self._listed.wait()
             await trio.sleep(_LIST_KEPT)
+            self._listed = trio.Event()
             self._over_known = None
 
     async def _get(self, document: Document) -> Document:
