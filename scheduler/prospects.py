@@ -119,7 +119,9 @@ class Prospects:
     async def preview(self, prepared: Prepared) -> dict[str, Any]:
         """What a build will do, from its beginning, as `planning.Preview.document` says it."""
         job = partial(preview, prepared, self._durations, self._rules, cap=self._cap)
-        if len(prepared.build.changes) <= _ON_THE_SPOT:
+        build, templates = prepared.build, prepared.templates
+        size = len(build.changes) + len(build.components) + len(build.edges)
+        if size <= _ON_THE_SPOT and all(template.constant for template in templates):
             return job().document()
         return await self._executor.run(_ASKERS, lambda: job().document(), long=True)
 
