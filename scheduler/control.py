@@ -16,6 +16,7 @@ from scheduler.codec import decode_token
 from scheduler.courtesy import give_way
 from scheduler.discovery import Endpoint
 from scheduler.errors import (
+    BusError,
     InvalidBuild,
     InvalidJSON,
     Refused,
@@ -31,6 +32,7 @@ from scheduler.pages import Pages
 from scheduler.plan import Plan
 from scheduler.prospects import Prospects
 from scheduler.questions import Document, Pace, Questions
+from scheduler.ratelimit import RateLimitedLog
 from scheduler.reader import BuildReader
 from scheduler.recalling import Recalled
 from scheduler.schemas import SCHEMAS
@@ -46,6 +48,8 @@ _LOOKING: Final = frozenset({"list", "get", "why", "plan"})
 """The verbs that change nothing."""
 _LIST_KEPT = 60.0
 """Seconds between two times that what a list of everything has read is let go of; it comes in pages."""
+_DEAF = 2.0
+"""Seconds for which no questions of a verb are taken after a flood of them."""
 _ENDING = 5.0
 """Seconds that a build may take from its report to its end."""
 _PAGE = 1_000
@@ -104,7 +108,9 @@ class Control:
         self._over_known: tuple[tuple[int, ...], list[Document]] | None = None
         """How far the stream of reports is, and what they say."""
         self._listed = trio.Event()
-        self._questions = Questions(bus, self.endpoints, self._pace, self._answer)
+        self._questions = Questions(bus, self.endpoints, self._pace, self._answer, self._on_flood)
+        self._flooded: dict[str, trio.Event] = {}
+        self._log = RateLimitedLog(burst=len(self._verbs))
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Answer, until cancelled; started when questions are taken."""
@@ -115,11 +121,37 @@ class Control:
                 nursery.start_soon(self._recalled.run)
             async with trio.open_nursery() as subscriptions:
                 for verb in self._verbs:
-                    subscriptions.start_soon(self._listen, verb)
+                    subscriptions.start_soon(nursery.start, self._listen, verb)
             task_status.started()
 
-    async def _listen(self, verb: str) -> None:
-        await self._bus.subscribe(f"{CONTROL}{verb}", self._questions.handler(verb), queue=QUEUE_GROUP)
+    async def _listen(self, verb: str, *, task_status: trio.TaskStatus[None]) -> None:
+        """Take the questions of a verb in, but for a while after each flood of them.
+
+        What the broker has for us comes in one after another, builds and replies behind questions. So where
+        more are asked than can be refused, it is the broker that is to refuse them.
+        """
+        listening = False
+        while True:
+            flooded = self._flooded[verb] = trio.Event()
+            handler = self._questions.handler(verb)
+            try:
+                subscription = await self._bus.subscribe(f"{CONTROL}{verb}", handler, queue=QUEUE_GROUP)
+            except BusError as error:
+                if not listening:
+                    raise
+                self._log.warning("no questions can be taken again for now", verb=verb, error=str(error))
+                await trio.sleep(_DEAF)
+                continue
+            if not listening:
+                listening = True
+                task_status.started()
+            await flooded.wait()
+            self._log.warning("a flood of questions: none are taken for a while", verb=verb, seconds=_DEAF)
+            await subscription.unsubscribe()
+            await trio.sleep(_DEAF)
+
+    def _on_flood(self, verb: str) -> None:
+        self._flooded[verb].set()
 
     def _pace(self, verb: str, document: Document) -> Pace:
         if verb not in _LOOKING:
