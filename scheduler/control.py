@@ -50,6 +50,9 @@ _LIST_KEPT = 60.0
 """Seconds between two times that what a list of everything has read is let go of; it comes in pages."""
 _DEAF = 2.0
 """Seconds for which no questions of a verb are taken after a flood of them."""
+_FRESH = 1.0
+_SHARE = 20.0
+"""Seconds for which a preview is good at least, and as a multiple of the time that it took."""
 _ENDING = 5.0
 """Seconds that a build may take from its report to its end."""
 _PAGE = 1_000
@@ -108,6 +111,10 @@ class Control:
         self._over_known: tuple[tuple[int, ...], list[Document]] | None = None
         """How far the stream of reports is, and what they say."""
         self._listed = trio.Event()
+        """Set when one of these two is there to be let go of."""
+        self._previewing = trio.Lock()
+        self._previewed: tuple[tuple[str, str], float, Document] | None = None
+        """The last preview of a build that is here: of which, until when it is good, and what it says."""
         self._questions = Questions(bus, self.endpoints, self._pace, self._answer, self._on_flood)
         self._flooded: dict[str, trio.Event] = {}
         self._log = RateLimitedLog(burst=len(self._verbs))
@@ -211,7 +218,7 @@ class Control:
             await self._listed.wait()
             await trio.sleep(_LIST_KEPT)
             self._listed = trio.Event()
-            self._over_known = None
+            self._over_known = self._previewed = None
 
     async def _get(self, document: Document) -> Document:
         seen = await self._seen(document)
@@ -259,7 +266,7 @@ class Control:
     async def _plan(self, document: Document) -> Document:
         definition = document.get("build")
         if definition is None:
-            return await self._prospects.preview((await self._seen(document)).plan.prepared)
+            return await self._preview(await self._seen(document))
         if not isinstance(definition, dict):
             raise Refused("invalid", "build: the build itself, an object; or id: that of one that is here")
         try:
@@ -268,6 +275,20 @@ class Control:
             text = "; ".join(str(problem) for problem in error.problems)
             raise Refused("invalid", f"build: {text}") from None
         return await self._prospects.preview(prepared)
+
+    async def _preview(self, seen: Seen) -> Document:
+        """What a build that is here will do; of a large one that takes long, so it is good for a while."""
+        key = seen.plan.build.id, seen.identity
+        async with self._previewing:
+            known = self._previewed
+            began = trio.current_time()
+            if known is None or known[0] != key or began >= known[1]:
+                preview = await self._prospects.preview(seen.plan.prepared)
+                ended = trio.current_time()
+                until = ended + max(_FRESH, _SHARE * (ended - began))
+                known = self._previewed = key, until, preview
+                self._listed.set()
+            return known[2]
 
     async def _seen(self, document: Document) -> Seen:
         build = _text(document, "id")

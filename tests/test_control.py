@@ -927,6 +927,24 @@ async def test_of_a_flood_of_questions_the_broker_is_left_to_refuse_the_rest(
         assert (await ask(site, "why"))["id"] == "b1"
 
 
+async def test_many_who_ask_for_the_same_plan_cost_one_preview(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is good for a second at least; of another build there is another."""
+    previews = counting(monkeypatch, Prospects, "preview")
+    async with running() as site:
+        await run(site, document("xyz", build="b2"))
+        async with trio.open_nursery() as nursery:
+            for _ in range(10):
+                nursery.start_soon(ask, site, "plan")
+        assert len(previews) == 1
+        assert (await ask(site, "plan"))["total"] == (await ask(site, "get"))["total"] == 2
+        assert (await ask(site, "plan", "b2"))["total"] == 3
+        await trio.sleep(1.1)
+        await ask(site, "plan", "b2")
+        assert len(previews) == 3
+
+
 async def test_many_who_ask_at_once_cost_one_prediction(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a large build that is made in a thread, which takes its time from everybody."""
     monkeypatch.setattr("scheduler.prospects._ON_THE_SPOT", 0)
