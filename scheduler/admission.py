@@ -54,6 +54,7 @@ class _Lane:
         # One for each message in the queue, so that one that comes in wakes one worker.
         self.put, self.ready = trio.open_memory_channel[None](math.inf)
         self.door = trio.Lock()
+        self.stirred = trio.Event()
         self.at_once = at_once
         self.patience = patience
         self.workers: list[_Worker] = []
@@ -101,6 +102,7 @@ class Admission:
         kept = Message(intern(message.subject), message.data, message.reply)
         if lane.queue.put(sender, kept, _size(kept)):
             lane.put.send_nowait(None)
+            lane.stirred.set()
         else:
             text = "more builds come in than can be read; try again later"
             self._receipts.reject(message, InvalidBuild("busy", [Problem("", text)]))
@@ -149,7 +151,12 @@ class Admission:
     async def _watch(self, lane: _Lane, nursery: trio.Nursery) -> None:
         """Put others in the place of workers that wait long."""
         while True:
+            # Nobody wakes up for nothing while nothing comes in.
+            await lane.stirred.wait()
             await trio.sleep(lane.patience / 2)
+            if not lane.queue and all(one.began == math.inf for one in lane.workers):
+                lane.stirred = trio.Event()
+                continue
             late = trio.current_time() - lane.patience
             for worker in [one for one in lane.workers if one.began <= late]:
                 if self._waiting >= _MOST_WAITING:

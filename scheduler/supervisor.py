@@ -134,6 +134,8 @@ class Supervisor:
         self.limits = limits
         self._max_builds = max_builds
         self._held: dict[str, Held] = {}
+        self._components = 0
+        """Of the builds that run."""
         self._reported: OrderedDict[str, None] = OrderedDict()
         self._nursery: trio.Nursery | None = None
         self._stopping = False
@@ -189,8 +191,7 @@ class Supervisor:
 
     def size(self) -> tuple[int, int]:
         """How many builds are held, or about to be, and how many components those have that run."""
-        held = self._held.values()
-        return len(held), sum(len(one.walk.plan.phases) for one in held if one.walk is not None)
+        return len(self._held), self._components
 
     async def until_gone(self, build: str) -> None:
         """Wait until a build that has come to its end is not held any more; the caller owns the deadline."""
@@ -360,6 +361,8 @@ class Supervisor:
         """The build does not run here (any more). Idempotent."""
         held.decided.set()
         held.gone.set()
+        if held.walk is not None:
+            self._components -= len(held.walk.plan.phases)
         held.walk = held.track = None
         if self._held.get(held.build) is held:
             del self._held[held.build]
@@ -479,6 +482,7 @@ class Supervisor:
 
     def _begin(self, held: Held, walk: Walk, track: Track) -> None:
         held.walk, held.track = walk, track
+        self._components += len(walk.plan.phases)
         held.decided.set()
         self._slots.open(walk, walk.plan.rules)
         self._store.on_failure(walk.id, walk.lose)
