@@ -299,14 +299,13 @@ class Connectors:
 
     def _call_of(self, subject: str) -> Call | None:
         """Whose reply subject this is, of all that are waited for."""
-        address = parse(subject)
-        if address is None:
-            return None
-        if not address.owner:
-            return self._by_old_token.get(address.token)
-        call = self._by_token.get(address.token)
+        # As `parse` has it, for each reply that comes in.
+        parts = subject.split(".")
+        if len(parts) != 5:
+            return self._by_old_token.get(parts[2]) if len(parts) == 3 else None
+        call = self._by_token.get(parts[4])
         # What a connector of another provider may publish on is none of its reply subjects.
-        return None if call is None or call.request.provider != address.provider else call
+        return None if call is None or call.request.provider != parts[3] else call
 
     def _on_verb(self, message: Message) -> None:
         subject, _, suffix = message.subject.rpartition(".")
