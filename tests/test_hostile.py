@@ -30,6 +30,7 @@ def ordeal(**changes: Any) -> Ordeal:
         beside=quick,
         ping=quick,
         echo=quick,
+        work=quick,
         grown=0,
         waiting=0,
         exit=0.1,

@@ -14,13 +14,15 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
-from benchmarks.hostile.broker import User, log_in
+from benchmarks.hostile.broker import MAX_PAYLOAD, User, log_in
 from benchmarks.processes import NO_SETTINGS, Store
 
 PLACEHOLDER = "@build@"
 """Where the id of a build is put in when it is submitted."""
 PROVIDER = "evil"
 _PATIENCE = 120.0
+_ROOM = 1_024
+"""Bytes of a message that are its headers' and its subject's."""
 _AT_LEAST = 4.0
 """Seconds that an attack goes on for at least: what is refused at once comes again."""
 _numbers = itertools.count(1)
@@ -106,6 +108,8 @@ class Arena:
             action: the subject.
             components: how many will wait for their turn.
         """
+        if len(data) > MAX_PAYLOAD - _ROOM:
+            raise ValueError(f"{len(data)} bytes: the broker would cut us off")
         name = f"hostile-{next(_numbers)}"
         data = data.replace(PLACEHOLDER.encode(), name.encode(), 1)
         self._reports[name] = asyncio.get_running_loop().create_future()
@@ -164,7 +168,10 @@ class Arena:
         async def on_request(message: Msg) -> None:
             result = answer(json.loads(message.data))
             if result is not None:
-                await message.respond(result if isinstance(result, bytes) else encode(result))
+                body = result if isinstance(result, bytes) else encode(result)
+                if len(body) > MAX_PAYLOAD - _ROOM:
+                    self.tally["too large a reply"] += 1
+                await message.respond(body)
 
         await self.connector.subscribe(
             f"{kind}.{action}.{PROVIDER}", cb=on_request, pending_bytes_limit=2**30

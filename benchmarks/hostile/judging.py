@@ -74,9 +74,16 @@ def within(samples: Sequence[Sample], start: float, end: float) -> list[Sample]:
 class Stretch:
     """The loop was held, and nobody else had a turn."""
 
+    ended: float
+    """By the machine's monotonic clock, seconds."""
+    kind: str
+    """``step`` of one task, or ``round`` of all that could run."""
     seconds: float
     """Of CPU time."""
-    task: str
+    taken: float
+    """Seconds, of which other threads and processes had the rest."""
+    what: str
+    """Which task it was, or how many steps."""
     at: Sequence[str]
     """The calls that were seen, the innermost first; empty where nobody looked in time."""
 
@@ -100,6 +107,8 @@ class Ordeal:
     ping: Waits
     echo: Waits
     """Through the broker to the probes themselves: what is no fault of the scheduler."""
+    work: Waits
+    """Of CPU time that the scheduler had while each healthy build ran: what it waited for on a busy machine."""
     grown: int
     """Bytes by which the resident size was larger than before, at most."""
     waiting: int
@@ -108,8 +117,8 @@ class Ordeal:
     """Seconds from a second signal to the end of the process, amid the attack; None: not measured."""
     excuse: str = ""
     """Why the healthy builds may take as long as they do, where the rule has an exception."""
-    stretch: Stretch | None = None
-    """The longest; None where none was above 10 ms."""
+    stretches: Sequence[Stretch] = ()
+    """The longest step and the longest round, where they were above 10 ms."""
     said: str = ""
     """What the first of the attack that was refused, or failed, was told."""
     faults: Sequence[str] = ()

@@ -46,8 +46,16 @@ class Prober:
     def __init__(self, url: str, pid: int) -> None:
         self.url = url
         self.pid = pid
-        self.samples: dict[str, list[tuple[float, float | None]]] = {"build": [], "ping": [], "echo": []}
-        """When it was due, and how many seconds it took; None: refused, failed, or not within `PATIENCE`."""
+        self.samples: dict[str, list[tuple[float, float | None]]] = {
+            "build": [],
+            "ping": [],
+            "echo": [],
+            "work": [],
+        }
+        """When it was due, and how many seconds it took; None: refused, failed, or not within `PATIENCE`.
+
+        As ``work``: the seconds of CPU time that the scheduler had meanwhile, which no other process adds to.
+        """
         self.resident: list[tuple[float, int]] = []
         self.faults: list[str] = []
         self._reports: dict[str, asyncio.Future[bool]] = {}
@@ -95,14 +103,23 @@ class Prober:
 
     async def _take_time(self, kind: str, due: float, probe: Awaitable[None]) -> None:
         seconds: float | None = None
+        before = self._cpu()
         try:
             async with asyncio.timeout(PATIENCE):
                 await probe
             seconds = perf_counter() - due
+            if kind == "build":
+                self.samples["work"].append((due, self._cpu() - before))
         except (NatsError, FailedError, TimeoutError) as error:
             self.faults.append(f"{kind}: {error!r:.300}")
         finally:
             self.samples[kind].append((due, seconds))
+
+    def _cpu(self) -> float:
+        with contextlib.suppress(psutil.Error):
+            times = psutil.Process(self.pid).cpu_times()
+            return float(times.user + times.system)
+        return 0.0
 
     async def _build(self, name: str) -> None:
         change = {

@@ -67,11 +67,12 @@ class Fighter:
             await client.close()
         return perf_counter() - began
 
-    def longest(self) -> Stretch | None:
-        """The longest stretch for which the loop was held; None where none was worth a word."""
+    def longest(self, since: float) -> list[Stretch]:
+        """The longest stretch of each kind for which the loop was held, where it was worth a word."""
         lines = self._watched.read_text().splitlines() if self._watched.exists() else []
         found = [Stretch(**json.loads(line)) for line in lines]
-        return max(found, key=lambda stretch: stretch.seconds, default=None)
+        found = [stretch for stretch in found if stretch.ended >= since]
+        return list({one.kind: one for one in sorted(found, key=lambda one: one.seconds)}.values())
 
     def signal(self, number: int) -> None:
         """Send the process a signal."""
@@ -154,7 +155,7 @@ async def _measured(
     await asyncio.sleep(_AFTER)
     end = perf_counter()
     found = await _close(process)
-    stretch = fighter.longest()
+    stretches = fighter.longest(began)
     await arena.close()
     exits = await _exit(attack, store, fighter) if attack.signalled else None
     samples = found["samples"]
@@ -170,11 +171,12 @@ async def _measured(
         beside=Waits.of(within(samples["build"], began, end)),
         ping=Waits.of(within(samples["ping"], began, end)),
         echo=Waits.of(within(samples["echo"], began, end)),
+        work=Waits.of(within(samples["work"], began, end) or [(began, None)]),
         grown=max(meanwhile) - max(before),
         waiting=arena.waiting,
         exit=exits,
         excuse=attack.excuse,
-        stretch=stretch,
+        stretches=stretches,
         said=arena.said,
         faults=found["faults"],
     )

@@ -29,18 +29,24 @@ def _lines(ordeals: Sequence[Ordeal]) -> Iterator[str]:
         alone = max(ordeal.alone.worst for ordeal in mine)
         echo = max(ordeal.echo.worst for ordeal in mine)
         yield f"{len(mine)} attacks, {bad} past the rule ({PAST})"
-        yield f"A healthy build alone took {_time(alone)} ms at worst,"
-        yield f"a message through the broker and past the scheduler {_time(echo)}, at worst."
+        yield f"The worst of a healthy build alone: {_time(alone)} ms; of a message to itself: {_time(echo)}."
         yield f"Of RSS, {CACHES // 2**20} MiB are the caches', which have a bound."
         for ordeal in mine:
             if ordeal.excuse:
                 yield f"{ordeal.attack}: {ordeal.excuse}"
-        held = [(ordeal.attack, ordeal.stretch) for ordeal in mine if ordeal.stretch is not None]
-        if held:
-            yield "The longest stretch for which the loop was held, ms of CPU, and where it was seen:"
-        for name, stretch in sorted(held, key=lambda pair: -pair[1].seconds):
-            where = next((call for call in stretch.at if call.startswith(_OURS)), stretch.task)
-            yield f"{name:<30} {_time(stretch.seconds):>6}  {where:.71}"
+        yield from _held(mine)
+
+
+def _held(ordeals: Sequence[Ordeal]) -> Iterator[str]:
+    held = {ordeal.attack: {one.kind: one for one in ordeal.stretches} for ordeal in ordeals}
+    held = {name: found for name, found in held.items() if found}
+    if held:
+        yield "The loop was held by one step of a task, and by a round of all; ms of CPU; where the step was:"
+    for name, found in held.items():
+        step, around = found.get("step"), found.get("round")
+        where = "" if step is None else next((call for call in step.at if call.startswith(_OURS)), step.what)
+        times = " ".join(f"{_time(one.seconds) if one else '':>6}" for one in (step, around))
+        yield f"{name:<30} {times}  {where:.64}"
 
 
 def line(ordeal: Ordeal) -> str:

@@ -1,8 +1,9 @@
 """The scheduler, with a look at how long its loop is held at a stretch.
 
-``python -m benchmarks.hostile.watched FILE ...`` is the scheduler in every other respect. Each stretch that
-is longer than the ones before, and than `SHORT`, becomes a line of JSON in the file: seconds of CPU time,
-which no other process on the machine makes longer, the task, and where it was when it was looked at.
+``python -m benchmarks.hostile.watched FILE ...`` is the scheduler in every other respect. Each stretch
+longer than `SHORT` becomes a line of JSON in the file: seconds of CPU time, which no other process on the
+machine makes longer, the task, and where it was when it was looked at. So does each round: all that can run
+has a turn, and what comes in meanwhile waits for its end.
 """
 
 import functools
@@ -19,7 +20,9 @@ import trio
 from scheduler import cli
 
 SHORT = 0.01
-"""Seconds that are no matter."""
+"""Seconds of CPU time of a stretch that does nobody any harm."""
+_LONG = 0.05
+"""The same where the thread did not run all the time: another one, or another process, did."""
 _LOOK = 0.005
 """Seconds between two looks at what the loop does."""
 _FRAMES = 24
@@ -27,7 +30,7 @@ _FRAMES = 24
 
 
 class Watch(trio.abc.Instrument):
-    """Takes the time of each step of a task.
+    """Takes the time of each step of a task, and of each round of them.
 
     Args:
         file: where it is told.
@@ -35,8 +38,10 @@ class Watch(trio.abc.Instrument):
 
     def __init__(self, file: Path) -> None:
         self._file = file
-        self._longest = SHORT
         self._began = 0.0
+        self._round_began = 0.0
+        self._round_since = 0.0
+        self._steps = 0
         self._since = 0.0
         """When the step began, by the clock on the wall; 0: there is none."""
         self._seen: list[str] = []
@@ -46,6 +51,17 @@ class Watch(trio.abc.Instrument):
         """Begin to look."""
         threading.Thread(target=self._look, daemon=True, name="watch").start()
 
+    def after_io_wait(self, timeout: float) -> None:  # noqa: ARG002 - the port's
+        """A round begins."""
+        self._round_began, self._round_since = time.thread_time(), time.monotonic()
+        self._steps = 0
+
+    def before_io_wait(self, timeout: float) -> None:  # noqa: ARG002 - the port's
+        """A round is over."""
+        if self._round_began:
+            seconds, taken = time.thread_time() - self._round_began, time.monotonic() - self._round_since
+            self._note("round", seconds, taken, f"{self._steps:,} steps")
+
     def before_task_step(self, task: trio.lowlevel.Task) -> None:  # noqa: ARG002 - the port's
         """A step begins."""
         self._began = time.thread_time()
@@ -53,15 +69,19 @@ class Watch(trio.abc.Instrument):
 
     def after_task_step(self, task: trio.lowlevel.Task) -> None:
         """A step is over."""
-        seconds = time.thread_time() - self._began
+        seconds, taken = time.thread_time() - self._began, time.monotonic() - self._since
         self._since = 0.0
-        if seconds > self._longest:
-            self._longest = seconds
-            seen = {"seconds": seconds, "task": task.name, "at": self._seen}
-            with self._file.open("a") as file:
-                file.write(f"{json.dumps(seen)}\n")
+        self._steps += 1
+        self._note("step", seconds, taken, task.name)
         if self._seen:
             self._seen = []
+
+    def _note(self, kind: str, seconds: float, taken: float, what: str) -> None:
+        if seconds > SHORT or taken > _LONG:
+            times = {"ended": time.perf_counter(), "seconds": seconds, "taken": taken}
+            seen = {"kind": kind, "what": what, "at": self._seen, **times}
+            with self._file.open("a") as file:
+                file.write(f"{json.dumps(seen)}\n")
 
     def _look(self) -> None:
         while True:
