@@ -20,7 +20,9 @@ PROJECT = nox.project.load_toml("pyproject.toml")
 FLAKE8 = [
     # What ruff has not, without the rules that flake8-async leaves off by default.
     "--select=ASYNC1,ASYNC2,ASYNC3",
-    "--extend-ignore=ASYNC114,ASYNC124",
+    # Where a rule is only ignored, the file is gone through for it all the same, which takes long.
+    "--enable=ASYNC1,ASYNC2,ASYNC3",
+    "--disable=ASYNC114,ASYNC124",
 ]
 
 

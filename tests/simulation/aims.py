@@ -57,7 +57,7 @@ def burden(seed: int, builds: tuple[JSON, ...]) -> int:
     Returns:
         The bytes that may be; 0 where nothing is said of it.
     """
-    rng = random.Random(f"bytes {seed}")
+    rng = random.Random(f"freight {seed}")
     if rng.random() > 0.1:
         return 0
     sizes = rng.choice(((9_000,), (9_000, 20_000), (10, 9_000, 9_000, 20_000)))
