@@ -39,7 +39,7 @@ class Catalogue:
         instant: Iterable[tuple[Vertex, str, Found]],
         shared: Shared,
     ) -> None:
-        self._index = Index(shared.owner)
+        self._index = Index(shared)
         self._existing = list(existing.values())
         self._numbers = {name: number for number, name in enumerate(existing)}
         self._instead: dict[int, tuple[tuple[int, Found], ...]] = {}

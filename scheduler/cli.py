@@ -96,7 +96,8 @@ _HOMES = {
 _COMMANDS = ("serve", *_LAZY)
 _EPILOGUE = (
     "Flags are also variables, named beside them; where both are there, the flag counts. "
-    "Exit codes: 0 done, 1 errored, invalid or refused, 2 wrong usage, 128 and the number after a signal."
+    "Exit codes: 0 done, 1 errored, invalid or refused, 2 wrong usage, 70 hung, 128 and the number after a "
+    "signal."
 )
 
 

@@ -371,8 +371,8 @@ class Settings:
     max_builds: int = 10_000
     max_in_flight: int = 2_000
     max_in_flight_per_build: int = 500
-    max_bytes_in_flight: int = 32 * _MEBIBYTE
-    """Of requests in flight: half of what a server keeps for a connection where nobody told it otherwise."""
+    max_bytes_in_flight: int = 8 * _MEBIBYTE
+    """Of requests in flight: what other builds' messages stand behind, and what waits in the server."""
     rules: tuple[LimitRule, ...] = ()
     """How many requests may be in flight, and begin, by subject, over all builds."""
     retries: Retries = ()

@@ -35,7 +35,8 @@ from scheduler.reader import BuildReader
 from scheduler.recalling import Recalled
 from scheduler.schemas import SCHEMAS
 from scheduler.stores.jetstream import JetStreamStore
-from scheduler.strictjson import decode, encode
+from scheduler.stores.slices import encode as encode_in_slices
+from scheduler.strictjson import decode
 from scheduler.subjects import CONTROL
 from scheduler.supervisor import Supervisor
 from scheduler.survey import Doctor, Seen, interruptions, summary
@@ -226,7 +227,7 @@ class Control:
         if not isinstance(definition, dict):
             raise Refused("invalid", "build: the build itself, an object; or id: that of one that is here")
         try:
-            prepared = await self._reader.read_submitted(encode(definition))
+            prepared = await self._reader.read_submitted(await encode_in_slices(definition))
         except InvalidBuild as error:
             text = "; ".join(str(problem) for problem in error.problems)
             raise Refused("invalid", f"build: {text}") from None

@@ -23,8 +23,9 @@ _MOST: Final = 20
 """Hints for one build."""
 _MOST_NAMES: Final = 1_000
 """Names that are compared with ours."""
-_MOST_TRIES: Final = 10_000
+_MOST_TRIES: Final = 1_000
 """References that are looked up."""
+_INDEX_DIGITS: Final = 10
 _SHOWN: Final = 100
 """Characters of a text."""
 
@@ -48,30 +49,27 @@ def hints_for(
 
 def _fields(build: Build, names: Collection[str]) -> Iterator[Problem]:
     """Names that are nearly those of fields that speak to the scheduler."""
+    meant_by: dict[str, str] = {}
     for name in islice(sorted(names), _MOST_NAMES):
-        meant = nearly(name, _FIELDS)
-        if meant is None or (meant == _STATE and _STATE in names):
-            continue
-        have: list[str] = []
-        every: Sequence[Change | Component] = (*build.changes, *build.components)
-        for component in every:
-            fields = _fields_of(component, name)
+        meant = nearly(name, _FIELDS) if len(name) <= _SHOWN else None
+        if meant is not None and not (meant == _STATE and _STATE in names):
+            meant_by[name] = meant
+    if not meant_by:
+        return
+    have: dict[str, list[str]] = {name: [] for name in meant_by}
+    every: Sequence[Change | Component] = (*build.changes, *build.components)
+    for component in every:
+        # Each is decoded once, however many names are in question.
+        fields = component.fields
+        for name in meant_by.keys() & fields.keys():
             # Both at once is no mistake in the one; a state is added where there was none.
-            if name in fields and (meant not in fields or meant == _STATE):
-                have.append(component.id)
-        if have:
-            others = (
-                f" (and in {len(have) - 1:,} other{'s' if len(have) > 2 else ''})" if len(have) > 1 else ""
-            )
-            text = f"is no field of ours and has no effect; did you mean '{meant}'?{others}"
-            yield Problem(f"{have[0]}.{name[:_SHOWN]}", text)
-
-
-def _fields_of(component: Change | Component, name: str) -> Mapping[str, Any]:
-    """Its fields; none where a change surely has not the field ``name``: those of most are not decoded."""
-    if isinstance(component, Change) and name.encode() not in component.raw:
-        return {}
-    return component.fields
+            if meant_by[name] not in fields or meant_by[name] == _STATE:
+                have[name].append(component.id)
+    for name, ids in have.items():
+        if ids:
+            others = f" (and in {len(ids) - 1:,} other{'s' if len(ids) > 2 else ''})" if len(ids) > 1 else ""
+            text = f"is no field of ours and has no effect; did you mean '{meant_by[name]}'?{others}"
+            yield Problem(f"{ids[0]}.{name[:_SHOWN]}", text)
 
 
 def _options(build: Build, templates: Iterable[Template]) -> Iterator[Problem]:
@@ -81,7 +79,7 @@ def _options(build: Build, templates: Iterable[Template]) -> Iterator[Problem]:
         return
     used: set[object] | None = None
     for key in islice(options, _MOST_NAMES):
-        meant = nearly(key, OPTIONS)
+        meant = nearly(key, OPTIONS) if len(key) <= _SHOWN else None
         if meant is None or meant in options:
             continue
         if used is None:
@@ -161,7 +159,8 @@ def _meant(inside: str, build: Build, ids: Collection[str], *, whole: bool) -> s
     value: Any = build.fields
     for key in path:
         if isinstance(value, list) and isinstance(key, str) and key.isdecimal():
-            value = dict(enumerate(value)).get(int(key))
+            index = int(key) if len(key) < _INDEX_DIGITS else len(value)
+            value = value[index] if index < len(value) else None
         else:
             value = value.get(key) if isinstance(value, Mapping) else None
     return text.source if whole and value is not None else None

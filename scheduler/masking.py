@@ -110,8 +110,12 @@ class Secrets:
 
     @property
     def known(self) -> tuple[int, bool, bool]:
-        """Changes whenever texts may have to be masked in another way than before."""
-        return len(self._values), self.full, bool(self._todo)
+        """Changes whenever texts may have to be masked in another way than before.
+
+        Who asks this, to see whether a text masked before is good yet, has the rest learnt, too (`learn`).
+        """
+        learnt = self.learn()
+        return len(self._values), self.full, learnt
 
     def add_build(self, document: Mapping[str, Any]) -> None:
         """`add` for a build, or its report, as JSON: all of it at once, component by component."""

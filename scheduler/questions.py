@@ -7,6 +7,7 @@ of a log. In each line the askers take turns, as far as they can be told (`sched
 import math
 from collections.abc import Awaitable, Callable, Mapping
 from enum import Enum
+from functools import partial
 from typing import Any, Final, TypeAlias
 
 import trio
@@ -15,6 +16,7 @@ from attrs import field, frozen
 from scheduler.bus import Bus, Message
 from scheduler.discovery import Endpoint
 from scheduler.errors import BusError, Fenced, InvalidJSON, MessageTooLarge, Refused, StoreError
+from scheduler.executor import ThreadExecutor
 from scheduler.ratelimit import RateLimitedLog
 from scheduler.senders import RoundRobinQueue, sender_of
 from scheduler.strictjson import decode, encode
@@ -31,6 +33,8 @@ _OVERHEAD: Final = 512
 """Bytes that a question takes beside its content."""
 _SHORT: Final = 4 * 1024
 """Bytes of a question that is looked at before it is put into a line."""
+_READ_HERE: Final = 32 * 1024
+"""Bytes of a question that is read on the spot."""
 _DEADLINE: Final = 30.0
 """Seconds for one question, from when it came in; what takes longer is the store or the broker."""
 
@@ -129,7 +133,7 @@ class Questions:
             if began >= question.came + _DEADLINE:
                 text = f"too many questions at a time: not looked at within {_DEADLINE:g} s; ask again"
                 raise Refused("unavailable", text)  # noqa: TRY301 - one place answers every refusal
-            document = read_object(message.data)
+            document = await _read_beside(message.data)
             build = document.get("id") if isinstance(document.get("id"), str) else None
             with trio.fail_at(question.came + _DEADLINE):
                 answer = await self._give(verb, document)
@@ -195,6 +199,13 @@ def read_object(data: bytes) -> Document:
     if not isinstance(document, dict):
         raise Refused("invalid", "a JSON object is required")
     return document
+
+
+async def _read_beside(data: bytes) -> Document:
+    """As `read_object`; what takes long is read beside the loop."""
+    if len(data) <= _READ_HERE:
+        return read_object(data)
+    return await ThreadExecutor().run("questions", partial(read_object, data), long=True)
 
 
 def _glance(data: bytes) -> Document:

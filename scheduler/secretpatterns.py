@@ -12,8 +12,10 @@ _FLAG = re.compile(
 )
 """As in ``--password X``, also in a list of arguments."""
 _SAID = re.compile(
-    r"""(?:pass(?:word|phrase|wd|code)|secret|token|key|pwd|credentials?|otp)s?["']?
-    (?:\s{1,3}(?P<verb>is|was)\s{1,3} | \s{1,3}(?=\\{0,3}["']))""",
+    r"""(?:(?:(?:pass(?:word|phrase|wd|code)|token|pwd|otp)s?["']?)
+      (?:\s{1,3}(?P<verb>is|was)\s{1,3} | \s{1,3}(?=\\{0,3}["']))
+    | (?:secret|credential|(?:api|access|private|license|ssh)[ _-]?key)s?["']?
+      \s{1,3}(?P<other>is|was)\s{1,3})""",
     re.VERBOSE | re.IGNORECASE,
 )
 """As in ``the password is X`` and ``invalid token "X"``."""
@@ -153,7 +155,7 @@ def _is_noun(_match: re.Match[str]) -> bool:
 
 def _is_said(match: re.Match[str], value: re.Match[str]) -> bool:
     said = value[0].strip("\\\"'")
-    if match["verb"] is None:
+    if match["verb"] is None and match["other"] is None:
         return like_a_secret(said)
     return _is_quoted(value) or (len(said) >= _SHORTEST_SAID and any(map(said.__contains__, "0123456789")))
 

@@ -8,6 +8,7 @@ from scheduler.errors import Problem, TemplateError
 from scheduler.model import Change
 from scheduler.secretnames import (
     is_credentials,
+    is_judged,
     is_secret_among_credentials,
     is_secret_name,
     like_a_secret,
@@ -25,11 +26,12 @@ _CONCEALED = (
     "secret: name it in _raw if it is meant literally"
 )
 
-_OF_A_MEMBER: Final = 10
+_OF_A_MEMBER: Final = 2
+_OF_A_NAME: Final = 12
 _OF_A_PART: Final = 8
 _A_CHUNK: Final = 20
-"""Work, in elements of a list that are looked at: for a member of an object; a URL; and at least, before that
-is told."""
+"""Work, in elements of a list that are looked at: for a member of an object whose name is known, or is not; a
+URL; and at least, before that is told."""
 
 
 def secret_values(document: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
@@ -46,14 +48,14 @@ def secret_values(document: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
     while todo:
         value, level, named = todo.pop()
         members: Iterable[tuple[Any, Any]]
-        pair, work = None, 1
+        pair = None
         if isinstance(value, dict):
-            members, pair, work = value.items(), named_value(value), _OF_A_MEMBER
+            members, pair = value.items(), named_value(value)
             level, named = entered(value, level, named)
         else:
             members = enumerate(value)
         for key, item in members:
-            done += work
+            done += 1 if isinstance(key, int) else _OF_A_MEMBER if is_judged(key) else _OF_A_NAME
             if level == SECRET and isinstance(key, str) and like_a_secret(key):
                 yield key, 0
             if done > _A_CHUNK:

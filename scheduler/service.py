@@ -19,7 +19,7 @@ from scheduler.config import Settings
 from scheduler.connector import Connectors
 from scheduler.control import Control
 from scheduler.discovery import Discovery, Endpoint, Identity
-from scheduler.errors import InvalidBuild, Problem
+from scheduler.errors import Hung, InvalidBuild, Problem
 from scheduler.executor import Executor, ThreadExecutor
 from scheduler.experience import Experience
 from scheduler.feed import Feed
@@ -114,7 +114,8 @@ class Service:
             executor=self._executor,
         )
         self._id = secrets.token_hex(11) if self._durable is None else encode_token(self._durable.instance)
-        self._peers = Peers(bus, NAME, self._id)
+        written = () if self._durable is None else (self._durable.written,)
+        self._peers = Peers(bus, NAME, self._id, *written)
         self._timers.on_resumed = self._supervisor.note_outage
         self._endpoints = {
             subject: Endpoint(subject.replace(".", "-"), subject, intake.QUEUE_GROUP)
@@ -269,6 +270,9 @@ class Service:
         except InvalidBuild as refusal:
             error = str(refusal)
             self._receipts.reject(message, refusal)
+        except Hung as hung:
+            error = f"it cannot be taken: {hung}"
+            self._receipts.reject(message, InvalidBuild("invalid", [Problem("", error)]))
         except Exception as fault:  # noqa: BLE001 - a bug of ours, set off by this message, must cost no other
             self._limited_log.exception(
                 "a build was not taken by a fault of the scheduler", subject=message.subject

@@ -28,6 +28,7 @@ from scheduler.interruptible import interruptible
 from scheduler.limits import Limits
 from scheduler.model import Resend
 from scheduler.plan import Phase, Plan
+from scheduler.ratelimit import RateLimitedLog
 from scheduler.records import Status
 from scheduler.replies import draw_key
 from scheduler.reporting import Reporter
@@ -50,6 +51,8 @@ _LARGE = 3_000
 """Changes, edges and components of a build about which all at once takes longer than a few milliseconds."""
 _WORTH_NOTING = 1.0
 """Seconds of an outage that move deadlines also for the next process."""
+_MOST_LINES = 20
+"""About builds that may hold mistakes, in the log, at once."""
 _MOST_HINTS = 5
 """Of a build, in the log."""
 _CLOSING = 0.5
@@ -134,6 +137,7 @@ class Supervisor:
         self._reported: OrderedDict[str, None] = OrderedDict()
         self._nursery: trio.Nursery | None = None
         self._stopping = False
+        self._log = RateLimitedLog(_log, burst=_MOST_LINES)
         self._idle = trio.Event()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -262,7 +266,9 @@ class Supervisor:
         if anew:
             if prepared.hints:
                 shown = [str(hint) for hint in prepared.hints[:_MOST_HINTS]]
-                _log.warning("build may hold mistakes", build=build, found=len(prepared.hints), hints=shown)
+                self._log.warning(
+                    "build may hold mistakes", build=build, found=len(prepared.hints), hints=shown
+                )
             self._begin(held, *self._new_walk(plan, key=key, journey=None))
         return over
 

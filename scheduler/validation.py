@@ -41,7 +41,9 @@ _MOST_SHARED_SHOWN = 3
 _MOST_SUGGESTIONS = 20
 _READING_WORK = 96 * 1024 * 1024
 """Units of work for reading the references of a build: more than those of ``max_template_nodes`` take."""
-_PER_IMPLIED_EDGE = 150
+_PER_IMPLIED_EDGE = 200
+_PER_EDGE_OF_DEFINITIONS = 2_000
+"""Units for an edge that a reference implies, and for one more than a component has references."""
 _DEEPEST = 256
 """The highest that ``max_depth`` may be set to."""
 _LONGEST_NUMBER = 4_300
@@ -267,8 +269,8 @@ class _Check:
             )
             self.suggestions = max(0, self.suggestions - len(found))
             self.problems.extend(found)
-            if self.work.left < 0:
-                break  # The last of the problems says so.
+            if self.work.exhausted:
+                break  # The last of the problems says so; to judge the others would take as much.
 
     def secrets(self) -> None:
         """What a component says of its own secrets can be followed."""
@@ -290,9 +292,10 @@ class _Check:
             if template is None or template.constant:
                 continue
             try:
-                for needed in sorted(template.needs(needs)):
+                own = sum(1 for _ in template.targets())
+                for number, needed in enumerate(sorted(template.needs(needs))):
                     if needed != change.id:
-                        self.reading.spend(_PER_IMPLIED_EDGE)
+                        self.reading.spend(_PER_IMPLIED_EDGE if number < own else _PER_EDGE_OF_DEFINITIONS)
                         yield needed, change.id
             except ExhaustedError:
                 text = f"finding out who waits for whom takes more than {_READING_WORK:,} units of work"

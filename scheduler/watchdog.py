@@ -202,7 +202,7 @@ class Watchdog:
         self._held = self._held + seconds if same and not turned else 0.0
         if self._held >= INTERRUPT_AFTER:
             self._interrupt(number, build)
-        elif self.still >= INTERRUPT_AFTER and not self._said:
+        elif self.still >= INTERRUPT_AFTER and not self._held and not self._said:
             self._said = True
             _say(_log.error, "the loop does not turn", seconds=round(self.still), where=self._where())
         if self.still >= END_LOOP_AFTER:

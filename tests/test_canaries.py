@@ -10,7 +10,7 @@ from typing import Any
 import structlog
 from canaries import CARRIED, CHOSEN, SUPPLIED, canaries, definition, marks_of, script_of
 from durable import Plant, until
-from fakes import JSON, encode, prepare
+from fakes import JSON, encode, open_service, prepare
 from rich.console import Console
 from trio.testing import MockClock
 
@@ -141,3 +141,26 @@ async def test_no_canary_is_seen(autojump_clock: MockClock) -> None:
     # What is not secret can be read.
     assert all(f"c-{number}" in surfaces["events"] for number in range(len(CASES)))
     assert surfaces["events"].count("refused: ") > 50
+
+
+async def test_no_canary_is_in_a_refusal() -> None:
+    """A build that is not taken is refused, logged and planned without the secrets that it has in it."""
+    value = definition(CASES)
+    for case, one in zip(CASES, value["changes"], strict=False):
+        if case.secret.isidentifier():
+            one["wrong"] = f"{{{{ {case.secret} }}}} and {{{{ components['{case.secret}'].y }}}}"
+            one["_provider"] = f"{case.secret}!"
+    async with open_service() as site:
+        with structlog.testing.capture_logs() as logs:
+            answer = await site.submit(value)
+            planned = await asked(site, "plan", build=value)
+            await site.publish(value)
+    assert answer["status"] == "rejected"
+    details = json.dumps(answer)
+    submitted = [case for case in CASES if case.submitted and case.secret.isidentifier()]
+    assert details.count("***") >= len(submitted)
+    # In base64 it stands with something behind it.
+    known = {case.what for case in submitted} - {"base64"} | {CHOSEN}
+    logged = json.dumps([mask_secrets(None, "", entry) for entry in logs], default=str)
+    for shown in (details, json.dumps(planned), logged):
+        assert known.isdisjoint(leaks(shown))

@@ -835,6 +835,24 @@ async def test_what_an_earlier_process_dealt_with_is_no_reply(bench: Bench) -> N
     assert attempt.outcome.completed
 
 
+async def test_what_was_dealt_with_is_told_by_the_stream_that_it_is_in(bench: Bench) -> None:
+    """However far another stream is: each has its own numbers."""
+    after = place(900).moved("aws", place(5))
+    attempt = await bench.watch(bench.connectors.expect(request(), KEY, after=after))
+    bench.connectors.captured.seen = after
+    captured = bench.connectors.on_captured
+    captured(Message(f"{SUBJECT}.error", encode(reply(_state="errored"))), place(5), "aws")
+    captured(Message(f"{SUBJECT}.error", encode(reply(_state="errored"))), place(900))
+    await wait_all_tasks_blocked()
+    assert attempt.ended == []
+    captured(Message(f"{SUBJECT}.done", encode(reply())), place(6), "aws")
+    await wait_all_tasks_blocked()
+    assert attempt.outcome.completed
+    assert bench.connectors.captured.position("b1") == after
+    attempt.call.close()
+    assert bench.connectors.captured.position("b1") == place(900).moved("aws", place(6))
+
+
 async def test_numbers_that_are_given_out_again_are_told_apart_by_time(bench: Bench) -> None:
     """A stream that lost its end counts anew: a later reply counts although its number is lower."""
     attempt = await bench.watch(bench.connectors.expect(request(), KEY, after=Position(9, 1_000)))

@@ -38,6 +38,7 @@ from scheduler.errors import StoreUnavailable
 from scheduler.events import Cancelled, Paused
 from scheduler.progress import STATES
 from scheduler.prospects import Prospects
+from scheduler.questions import Pace
 from scheduler.recalling import Recalled
 from scheduler.rules import parse_limits
 from scheduler.stores.jetstream import JetStreamStore
@@ -884,15 +885,35 @@ async def test_reports_are_read_once_for_all_pages_of_a_list(
         assert len((await ask(process, "list", all=True))["builds"]) == 5
 
 
+async def test_orders_questions_and_what_takes_a_log_wait_apart() -> None:
+    """Whatever the order names; a build that runs is in memory, any other is looked for in the log."""
+    async with running() as site:
+        service = site.service
+        one = control.Control(
+            site.bus,
+            service._supervisor,
+            Prospects(service._supervisor.durations, (), 1),
+            service._reader,
+            None,
+        )
+        assert {one._pace(verb, {"id": name}) for verb in STEERING for name in ("b1", "b2", 5)} == {
+            Pace.ORDER
+        }
+        looks = ["get", "why", "plan"]
+        assert {one._pace(verb, {"id": "b1"}) for verb in looks} == {Pace.QUICK}
+        assert {one._pace(verb, asked) for verb in looks for asked in ({"id": "b2"}, {})} == {Pace.SLOW}
+        assert [one._pace("list", asked) for asked in ({}, {"all": True})] == [Pace.QUICK, Pace.SLOW]
+
+
 async def test_many_who_ask_at_once_cost_one_prediction(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a large build that is made in a thread, which takes its time from everybody."""
     monkeypatch.setattr("scheduler.prospects._ON_THE_SPOT", 0)
     jobs: list[Any] = []
     original = Prospects._job
 
-    def counted(self: Prospects, seen: Any) -> Any:
+    async def counted(self: Prospects, seen: Any) -> Any:
         jobs.append(seen)
-        return original(self, seen)
+        return await original(self, seen)
 
     monkeypatch.setattr(Prospects, "_job", counted)
     async with running() as site, trio.open_nursery() as nursery:

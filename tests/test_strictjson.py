@@ -6,7 +6,15 @@ from hypothesis import strategies as st
 
 from scheduler.errors import InvalidJSON
 from scheduler.limits import Limits
-from scheduler.strictjson import decode, encode, encode_sorted, kind, split_list, split_object
+from scheduler.strictjson import (
+    decode,
+    encode,
+    encode_sorted,
+    kind,
+    list_chunks,
+    split_list,
+    split_object,
+)
 
 JSON = st.recursive(
     st.none()
@@ -186,3 +194,17 @@ def test_equal_content_has_equal_sorted_bytes() -> None:
 def test_kinds_have_their_names(value: object, name: str) -> None:
     """Values are called what JSON calls them."""
     assert kind(value) == name
+
+
+@given(
+    st.lists(st.integers(0, 400_000), max_size=60),
+    st.booleans(),
+)
+def test_the_pieces_of_a_list_are_its_json_and_none_is_large(sizes: list[int], converted: bool) -> None:
+    """Each is at most about what is written in a millisecond, or a single element."""
+    items = ["x" * (size if size % 3 else size % 100) for size in sizes]
+    pieces = list(list_chunks(items, str.upper if converted else None))
+    whole = encode([item.upper() for item in items] if converted else items)
+    assert b"[" + b"".join(pieces) + b"]" == whole
+    # Of what was small so far eight times as much as thought at the very most: then it is one element.
+    assert all(len(piece) <= 8 * 400_010 for piece in pieces)

@@ -35,6 +35,8 @@ _MOST_LINES = 50
 
 _LEAST_TIME = 0.001
 """Seconds that an attempt has at least."""
+_LEFT_AT_ONCE = 50
+"""Requests that leave between two looks at everything else: a millisecond or two."""
 _UNKNOWN = (
     "outcome unknown: the scheduler was stopped when its request may have left, and it is not to be sent "
     "again. Look whether it exists; then submit what is left to be done as a new build"
@@ -317,17 +319,26 @@ class Attempts(ABC):
                 kept = await self._is_persisted(departure.number)
                 if departure.order is not None and not departure.order.is_set():
                     await departure.order.wait()
-                self._let_leave(departure, kept)
+                await self._let_leave(departure, kept)
             if departure.call is not None:
                 await self._await_reply(departure.call)
         finally:
             if departure.call is not None:
                 self._put_away(departure.call)
 
-    def _let_leave(self, departure: Departure, kept: bool) -> None:
-        """What began before it has been persisted as well: all that leaves now, in that order."""
+    async def _let_leave(self, departure: Departure, kept: bool) -> None:
+        """What began before it has been persisted as well: all that leaves now, in that order.
+
+        Others have their turn meanwhile: one record may let hundreds leave.
+        """
+        left = 0
         while not departure.left:
+            if left == _LEFT_AT_ONCE:
+                left = 0
+                await trio.lowlevel.checkpoint()
+                continue
             self._leave(self._departures.popleft(), kept)
+            left += 1
 
     async def _is_persisted(self, number: int) -> bool:
         try:

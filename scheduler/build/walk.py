@@ -35,6 +35,7 @@ from scheduler.errors import Fenced, Hung, LogRemoved, Refused, StoreError
 from scheduler.events import Event, Settled
 from scheduler.executor import Executor, ThreadExecutor
 from scheduler.graph import Vertex
+from scheduler.interruptible import interruptible
 from scheduler.model import Resend
 from scheduler.outcome import failure
 from scheduler.pace import Pace
@@ -274,14 +275,16 @@ class Walk(Beginning):
                 continue
             work = plan.work_left
             try:
-                step = plan.resume(vertex)
+                with interruptible(self.id):
+                    step = plan.resume(vertex)
             except Laborious:
                 await self.render_now(vertex)
                 if not plan.is_in_flight(vertex):
                     # An operator has said meanwhile what becomes of it.
                     plan.let_go(vertex)
                     continue
-                step = plan.resume(vertex)
+                with interruptible(self.id):
+                    step = plan.resume(vertex)
             self._resumed[vertex] = step if isinstance(step, Settled) else self._expect(step)
             await pace.turn(work - plan.work_left)
         self.listening.set()

@@ -66,7 +66,6 @@ class _PresenceBus(NatsBus):
 
     def _note_connection(self) -> None:
         self._said.clear()
-        log.debug("that we are there is said by a thread of its own", url=self.url)
 
     def _note_loss(self, reason: str) -> None:
         log.debug("that we are there is said on the loop", url=self.url, reason=reason)
@@ -129,6 +128,7 @@ class PresenceThread:
                     for subject in subjects:
                         await self._bus.subscribe(subject, self._answerer(answer))
                     self._listening = True
+                    log.debug("that we are there is said by a thread of its own", url=self._bus.url)
                     await trio.sleep_forever()
             except (NotPermitted, UnsupportedServer) as error:
                 self._bus.say_failure(str(error))

@@ -13,6 +13,7 @@ from attrs import field, frozen
 
 from scheduler import intake
 from scheduler.bus import Bus, Message
+from scheduler.bus.interest import SUBJECT as CONNECTIONS
 from scheduler.diagnosis import Diagnosis, Level
 from scheduler.diagnosis.versions import TRACES, parse
 from scheduler.errors import BusError
@@ -67,6 +68,7 @@ def _core() -> list[Need]:
         Need("_INBOX.>", "answers to those who submit", Level.WARNING, ("_INBOX.doctor.1",)),
         Need("_R_.>", "answers to those who submit from another account", Level.NOTE, ("_R_.doctor",)),
         Need("$SRV.PING.scheduler", "the question whether another scheduler is there"),
+        Need(CONNECTIONS, "the question whether one that is silent subscribes", Level.NOTE),
         Need(CANDIDATES, "the question whether another scheduler is about to begin"),
         Need("scheduler.event.*", "progress", Level.WARNING, ("scheduler.event.doctor",)),
     ]

@@ -1,6 +1,6 @@
 """The run of a build by itself: what may start, what a reply changes, how it ends."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import msgspec
@@ -651,7 +651,15 @@ class Course:
 
     def parts(self) -> list[object]:
         """Everything large in it, for whoever lets go of it piece by piece."""
-        return [*self.build.changes, *self._templates, *self._ledger.final.values()]
+        ledger = self._ledger
+        return [
+            *self.build.components,
+            *self.build.edges,
+            *self.build.changes,
+            *self._templates,
+            *ledger.existing.values(),
+            *ledger.final.values(),
+        ]
 
     def in_flight_ids(self) -> Iterator[str]:
         """The ids of the changes that are in flight."""
@@ -668,16 +676,16 @@ class Course:
         return self._secrets.mask(text, most)
 
     @property
-    def secrets_known(self) -> int:
-        """How many secrets `masked` knows: what it has masked before may hold one that was learned since."""
-        return len(self._secrets)
+    def secrets_known(self) -> Hashable:
+        """What `masked` knows: where that has changed, what it has masked before may look otherwise."""
+        return self._secrets.known
 
     @property
     def shown_cause(self) -> str | None:
         """The `cause` without the secrets of the build, for people to see; the beginning of a long one."""
         if self.cause is None:
             return None
-        known = self._secrets.known
+        known = self.secrets_known
         if self._shown_cause is None or self._shown_cause[:2] != (self.cause, known):
             # It may be long, and is asked for every two seconds by everybody who watches.
             self._shown_cause = self.cause, known, self.masked(self.cause, _MOST_SHOWN)

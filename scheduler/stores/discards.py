@@ -1,4 +1,4 @@
-"""Says in the log when captured replies leave a full stream early: who sends much costs others."""
+"""Says in the log when captured replies leave a stream early as it is full: who sends much costs others."""
 
 from collections.abc import Callable, Iterable
 from typing import Final, NoReturn

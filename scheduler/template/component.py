@@ -36,6 +36,8 @@ _SIMPLE = 100
 """Work for a simple one, besides writing it."""
 _TARGET = 80
 """Work for looking at intake whether what a reference names is there."""
+_PROBLEMS = 100
+"""Of one component, that are told one by one."""
 _SUGGESTIONS = 20
 """Ids of one component that others are compared with, to say which was meant."""
 
@@ -261,6 +263,7 @@ class Template:
         try:
             return self._checked(scope, supplied, meter, open_ended=open_ended, suggest=suggest)
         finally:
+            whole.exhausted = whole.exhausted or meter.exhausted
             whole.left -= meter.spent
 
     def _checked(
@@ -277,6 +280,11 @@ class Template:
         resolver = self._resolver(known, work)
         suggestions = _SUGGESTIONS if suggest else 0
         for place, text in self._slots:
+            if len(problems) >= _PROBLEMS:
+                problems[Problem(self._change.id, f"{_PROBLEMS} problems or more; these are the first")] = (
+                    None
+                )
+                break
             if self._syntax.keep and isinstance(text, PathText):
                 continue
             where = f"{self._change.id}.{place}"
@@ -319,6 +327,7 @@ class Template:
                 raise
             except ExhaustedError as error:
                 if error.certain:
+                    work.exhausted = True
                     problems[Problem(where, str(error))] = None
                 break
             except AbortedError as error:

@@ -19,6 +19,8 @@ _ITEM = 16
 _TEXT = 80
 _PLACE = 24
 """Work for looking at what is in something, at a text that may refer, and for saying where it stands."""
+_PROBLEMS = 100
+"""Of one component, that are told one by one."""
 _SHOWN = 200
 """Characters of a place that is too long."""
 
@@ -63,7 +65,10 @@ class _Cutter:
         self.problems: list[Problem] = []
 
     def refuse(self, place: str, message: str) -> None:
-        self.problems.append(Problem(f"{self.id}.{place}" if place else self.id, message))
+        if len(self.problems) == _PROBLEMS:
+            self.problems.append(Problem(self.id, f"more than {_PROBLEMS} problems; these are the first"))
+        if len(self.problems) < _PROBLEMS:
+            self.problems.append(Problem(f"{self.id}.{place}" if place else self.id, message))
 
     def raw(self, fields: Mapping[str, Any]) -> Raw:
         try:

@@ -225,7 +225,9 @@ class Resolver(Walker):
         if isinstance(source, str):
             text = None if shared is None else shared.texts.get(spot)
             if text is None:
-                text = references.read(source, self.syntax, self.spend)
+                # It is read once, whoever comes first.
+                spend = self.spend if shared is None else self._work.spend_shared
+                text = references.read(source, self.syntax, spend)
                 if text is None:
                     return source
                 if shared is not None:

@@ -56,7 +56,18 @@ class Work:
         whose: of what the limit is.
     """
 
-    __slots__ = ("_certain", "_inline", "_limit", "_look", "_parent", "_start", "_whose", "expired", "left")
+    __slots__ = (
+        "_certain",
+        "_inline",
+        "_limit",
+        "_look",
+        "_parent",
+        "_start",
+        "_whose",
+        "exhausted",
+        "expired",
+        "left",
+    )
 
     def __init__(
         self,
@@ -73,6 +84,8 @@ class Work:
         self._whose = whose
         self._parent: Work | None = None
         self._certain = False
+        self.exhausted = False
+        """Whether something was found to be certain to take more than it may."""
         self._look = 0 if expired is None else left
 
     @classmethod

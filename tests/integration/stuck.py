@@ -49,12 +49,12 @@ KINDS: dict[str, Callable[[], None]] = {
 _begin = Plan.begin
 
 
-def begin(plan: Plan, vertex: int) -> Any:
+def begin(plan: Plan, vertex: int, *rest: Any) -> Any:
     """As the plan does it, or not at all."""
     hang = KINDS.get(plan.graph.ids[vertex].partition("::")[0])
     if hang is not None:
         hang()
-    return _begin(plan, vertex)
+    return _begin(plan, vertex, *rest)
 
 
 if __name__ == "__main__":

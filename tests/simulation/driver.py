@@ -98,6 +98,10 @@ class Driver:
                 detail = f"{event.get('event')}: {_place(sys.exc_info()[1])}"
                 self.trace.add("fault", level, detail=detail)
 
+    def held(self, task: str, seconds: float) -> None:
+        """A task has kept the loop for too long."""
+        self.trace.add("held", task, detail=seconds)
+
     async def run(self) -> Trace:
         """Run it to its end."""
         jetstream = self.world.broker.jetstream
@@ -227,9 +231,10 @@ def simulate(seed: int) -> Driver:
     """Run the scenario of a seed, and give the driver with its trace."""
     drivers: list[Driver] = []
 
-    async def main(later: Later) -> None:
-        driver = Driver(imagine(seed), later)
+    async def main(clockwork: determinism.Clockwork) -> None:
+        driver = Driver(imagine(seed), clockwork)
         drivers.append(driver)
+        clockwork.labour.tell = driver.held
         # Its default was bound when the module was imported.
         store = partial(JetStreamStore, wall_clock=driver.clocks.wall_clock)
         with (

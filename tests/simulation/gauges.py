@@ -104,13 +104,13 @@ class Gauges:
                 for one in self._flights.values()
             )
             if flying > rule.count:
-                self._wrong(f"G8 {name}: {who} has {flying} in flight, and {rule} is a limit")
+                self._wrong(f"limits {name}: {who} has {flying} in flight, and {rule} is a limit")
             return
         starts = self._starts.setdefault((who, name, rule), [])
         starts.append(now)
         window = rule.period - _UNDER_WAY
         if self._quiet and sum(start > now - window for start in starts) > rule.count:
-            self._wrong(f"G8 {name}: {who} begins more than {rule}")
+            self._wrong(f"limits {name}: {who} begins more than {rule}")
 
     def limited(self, name: str, n: int, limits: JSON) -> None:
         """A build has other limits of its own from a record on."""

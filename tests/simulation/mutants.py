@@ -13,6 +13,7 @@ from unittest import mock
 import trio
 from attrs import evolve
 
+import scheduler.reader
 import scheduler.stores.log
 from scheduler.build import Walk
 from scheduler.build.frontier import Frontier
@@ -41,7 +42,9 @@ from scheduler.stores import Departure
 from scheduler.stores.jetstream import JetStreamStore
 from scheduler.stores.keeper import Keeper
 from scheduler.stores.log import BuildLog
+from scheduler.template import Rendered, Scope, Template, Work
 from scheduler.timers import Timers
+from scheduler.validation import Prepared, read_build
 
 Patch: TypeAlias = tuple[object, str, object]
 """Whose attribute is replaced, its name, and by what."""
@@ -557,6 +560,30 @@ def _slots_before_dependents() -> list[Patch]:
     return [(Walk, "_land", hasty)]
 
 
+def _work_that_costs_nothing() -> list[Patch]:
+    """No work is taken off, and so there is no bound for it."""
+    return [(Work, "spend", lambda *_: None)]
+
+
+def _rendered_while_others_wait() -> list[Patch]:
+    """Whatever takes long is rendered on the loop all the same."""
+    render = Template.render
+
+    def stubborn(template: Template, scope: Scope, **options: Any) -> Rendered:
+        return render(template, scope, **{**options, "inline": False})
+
+    return [(Template, "render", stubborn)]
+
+
+def _read_while_others_wait() -> list[Patch]:
+    """However long it takes to check the references of a build, it is done on the loop."""
+
+    def stubborn(*args: Any, **options: Any) -> Prepared:
+        return read_build(*args, **{**options, "inline": False})
+
+    return [(scheduler.reader, "read_build", stubborn)]
+
+
 _MAKERS: tuple[Callable[[], list[Patch]], ...] = (
     _no_write_ahead,
     _accepted_too_early,
@@ -604,6 +631,9 @@ _MAKERS: tuple[Callable[[], list[Patch]], ...] = (
     _streams_that_are_not_made_again,
     _siblings_in_any_order,
     _slots_before_dependents,
+    _work_that_costs_nothing,
+    _rendered_while_others_wait,
+    _read_while_others_wait,
 )
 MUTANTS: Mapping[str, Callable[[], list[Patch]]] = {
     maker.__name__.strip("_").replace("_", " "): maker for maker in _MAKERS

@@ -67,6 +67,9 @@ class Ordering:
         if self._bounded:
             # What waits for bytes is overtaken by what is more urgent.
             return
+        if "work" in build.components[component].change:
+            # While it is rendered others begin.
+            return
         if not self._rulebook.limits and not self._rulebook.own_limits(build.document):
             for group in course.groups:
                 behind = group[group.index(component) + 1 :] if component in group else []

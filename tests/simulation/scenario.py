@@ -9,6 +9,7 @@ from simulation.aims import aims, burden, paused, widen
 from simulation.clocks import Disorder, disorder
 from simulation.cluster import HARMLESS, Cluster, cluster
 from simulation.connectors import PROVIDERS, TYPES, Manners
+from simulation.labour import laborious
 from simulation.operating import Operating, operate, spoil
 from simulation.vanishing import vanish
 
@@ -157,6 +158,11 @@ def imagine(seed: int) -> Scenario:
     if servers.alone:
         faults = [fault for fault in faults if fault.kind in HARMLESS]
     faults += [Fault(one.at, "server", one.seconds, one.number, one.moment) for one in servers.losses]
+    heavy = laborious(seed)
+    if heavy is not None:
+        # Beside the first one.
+        builds = (*builds, heavy)
+        submissions.append(Submission(first, len(builds) - 1))
     return Scenario(
         seed=seed,
         builds=builds,
