@@ -108,7 +108,7 @@ class Ordeal:
     echo: Waits
     """Through the broker to the probes themselves: what is no fault of the scheduler."""
     work: Waits
-    """Of CPU time that the scheduler had while each healthy build ran: the same, on a busy machine."""
+    """Of CPU time the scheduler had while each healthy build ran: what it waited for on a busy machine."""
     grown: int
     """Bytes by which the resident size was larger than before, at most."""
     waiting: int

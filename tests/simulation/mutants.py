@@ -193,8 +193,8 @@ def _dependents_that_do_not_wait() -> list[Patch]:
 def _replies_not_followed() -> list[Patch]:
     """Nobody looks at what the stream captured."""
 
-    def ignore(connectors: Connectors, _: object, place: Position) -> None:
-        connectors.captured.seen = place
+    def ignore(connectors: Connectors, _: object, place: Position, provider: str = "") -> None:
+        connectors.captured.see(place, provider)
 
     return [(Connectors, "on_captured", ignore)]
 
