@@ -38,12 +38,16 @@ class Watch(trio.abc.Instrument):
 
     def __init__(self, file: Path) -> None:
         self._file = file
-        self._began = 0.0
         self._round_began = 0.0
+        """CPU time of the thread."""
         self._round_since = 0.0
         self._steps = 0
         self._since = 0.0
         """When the step began, by the clock on the wall; 0: there is none."""
+        self._longest = 0.0
+        """Seconds of the longest step of the round; its CPU time is at most the round's."""
+        self._whose = ""
+        self._where: list[str] = []
         self._seen: list[str] = []
         self._thread = threading.main_thread().ident or 0
 
@@ -54,34 +58,35 @@ class Watch(trio.abc.Instrument):
     def after_io_wait(self, timeout: float) -> None:  # noqa: ARG002 - the port's
         """A round begins."""
         self._round_began, self._round_since = time.thread_time(), time.monotonic()
-        self._steps = 0
+        self._steps, self._longest = 0, 0.0
 
     def before_io_wait(self, timeout: float) -> None:  # noqa: ARG002 - the port's
         """A round is over."""
         if self._round_began:
             seconds, taken = time.thread_time() - self._round_began, time.monotonic() - self._round_since
-            self._note("round", seconds, taken, f"{self._steps:,} steps")
+            if seconds > SHORT or taken > _LONG:
+                self._note("round", seconds, taken, f"{self._steps:,} steps", [])
+                self._note("step", min(seconds, self._longest), self._longest, self._whose, self._where)
 
     def before_task_step(self, task: trio.lowlevel.Task) -> None:  # noqa: ARG002 - the port's
         """A step begins."""
-        self._began = time.thread_time()
         self._since = time.monotonic()
 
     def after_task_step(self, task: trio.lowlevel.Task) -> None:
         """A step is over."""
-        seconds, taken = time.thread_time() - self._began, time.monotonic() - self._since
+        taken = time.monotonic() - self._since
         self._since = 0.0
         self._steps += 1
-        self._note("step", seconds, taken, task.name)
+        if taken > self._longest:
+            self._longest, self._whose, self._where = taken, task.name, self._seen
         if self._seen:
             self._seen = []
 
-    def _note(self, kind: str, seconds: float, taken: float, what: str) -> None:
+    def _note(self, kind: str, seconds: float, taken: float, what: str, where: list[str]) -> None:
         if seconds > SHORT or taken > _LONG:
             times = {"ended": time.perf_counter(), "seconds": seconds, "taken": taken}
-            seen = {"kind": kind, "what": what, "at": self._seen, **times}
             with self._file.open("a") as file:
-                file.write(f"{json.dumps(seen)}\n")
+                file.write(f"{json.dumps({'kind': kind, 'what': what, 'at': where, **times})}\n")
 
     def _look(self) -> None:
         while True:
@@ -110,7 +115,9 @@ def main(file: Path, *arguments: str) -> None:
 
     @functools.wraps(run)
     def watched(*args: Any, instruments: Any = (), **kwargs: Any) -> Any:
-        return run(*args, instruments=[*instruments, Watch(file)], **kwargs)
+        # Other threads may have a loop of their own.
+        mine = [Watch(file)] if threading.current_thread() is threading.main_thread() else []
+        return run(*args, instruments=[*instruments, *mine], **kwargs)
 
     trio.run = watched  # type: ignore[assignment]
     sys.argv = ["scheduler", *arguments]

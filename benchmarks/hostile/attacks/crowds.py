@@ -58,9 +58,9 @@ async def never_ending(arena: Arena) -> Course:
     await asyncio.sleep(2)
 
 
-@attack("lists-of-5000-builds", signalled=False)
+@attack("lists-of-5000-builds", signalled=False, settings={"limits": "silent.create.*=10"})
 async def lists(arena: Arena) -> Course:
-    """Twenty people who list thousands of builds that run."""
+    """Twenty people who list thousands of builds, most of which wait for a slot of their own limit."""
     await arena.connect(SILENT, lambda _: None)
     data = build([component(1, SILENT)])
     for _ in range(10):

@@ -87,16 +87,27 @@ async def questions(arena: Arena) -> Course:
         await asyncio.gather(*[arena.ask(verb, asked) for verb, asked in kinds * 200])
 
 
-@attack("questions-refused", signalled=False)
-async def refused(arena: Arena) -> Course:
-    """What nobody can answer, as quickly as the broker takes it, without waiting for it."""
-    yield
+async def _refused(arena: Arena, at_once: int) -> None:
     while arena.again():
-        for number in range(500):
+        for number in range(at_once):
             subject = f"scheduler.build.{('get', 'why', 'cancel', 'plan')[number % 4]}"
             await arena.nats.publish(subject, b'{"id":"nobody"}', reply="_INBOX.hostile.nobody")
-        arena.tally["sent"] += 500
+        arena.tally["sent"] += at_once
         await asyncio.sleep(0.005)
+
+
+@attack("questions-refused", signalled=False)
+async def refused(arena: Arena) -> Course:
+    """What nobody can answer, 10,000 times a second, without waiting for it."""
+    yield
+    await _refused(arena, 50)
+
+
+@attack("questions-at-full-rate", signalled=False)
+async def full_rate(arena: Arena) -> Course:
+    """The same as quickly as one connection sends."""
+    yield
+    await _refused(arena, 500)
 
 
 @attack("plans-of-8-mb")

@@ -118,12 +118,22 @@ async def stray(arena: Arena) -> Course:
 
 @attack("guessed-replies")
 async def guessed(arena: Arena) -> Course:
-    """Replies on reply subjects that were never given out."""
-    bodies = [encode(component(n, service="x", _state="completed")) for n in range(100)]
+    """Replies on reply subjects like one that was given out, but for the last token."""
+    given: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    async def on_request(message: Any) -> None:
+        if not given.done():
+            given.set_result(message.reply)
+
+    await arena.connector.subscribe(f"thing.create.{PROVIDER}", cb=on_request)
+    await arena.submit(build([component(number) for number in range(100)]), components=100)
+    prefix, _, token = (await given).rpartition(".")
+    bodies = [encode(component(number, service="x", _state="completed")) for number in range(100)]
     rng = random.Random(0)
     yield
     for number in range(_FLOOD):
-        await arena.connector.publish(f"scheduler.reply.{rng.randbytes(11).hex()}", bodies[number % 100])
+        guess = rng.randbytes(len(token)).hex()[: len(token)]
+        await arena.connector.publish(f"{prefix}.{guess}", bodies[number % 100])
         if not number % 200:
             await arena.connector.flush(30)
     arena.tally["sent"] += _FLOOD

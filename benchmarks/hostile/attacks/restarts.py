@@ -18,10 +18,10 @@ async def _restarted(arena: Arena) -> None:
 
 @attack("restart-with-large-builds", stores=[Store.JETSTREAM], limit=60.0, signalled=False)
 async def large_in_log(arena: Arena) -> Course:
-    """Killed with five builds of 10,000 components in the log."""
+    """Killed with three builds of 10,000 components in the log, and 1,500 requests in flight."""
     await arena.connect("silent", lambda _: None)
     data = large(kind="silent", text="x" * 100)
-    for _ in range(5):
+    for _ in range(3):
         await arena.submit(data, components=10_000)
     yield
     await _restarted(arena)
