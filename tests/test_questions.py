@@ -170,7 +170,6 @@ async def test_of_a_large_question_it_is_not_looked_at_which_line_it_is_for() ->
 
 async def test_work_for_those_who_look_gives_way_while_others_are_busy() -> None:
     """While something else is to be done it gets a part of the time; while nothing is, all of it."""
-    ended = False
 
     async def look(times: int) -> float:
         began = trio.current_time()
@@ -179,11 +178,11 @@ async def test_work_for_those_who_look_gives_way_while_others_are_busy() -> None
         return trio.current_time() - began
 
     async def work() -> None:
-        while not ended:
+        while True:
             await trio.lowlevel.checkpoint()
 
     assert await look(100) < 0.05
     async with trio.open_nursery() as nursery:
         nursery.start_soon(work)
         assert await look(40) > 0.05
-        ended = True
+        nursery.cancel_scope.cancel()
