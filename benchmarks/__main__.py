@@ -11,6 +11,9 @@ from pathlib import Path
 import attrs
 
 from benchmarks import durable, makespan, measure, plot, steady
+from benchmarks.hostile import runner, tables
+from benchmarks.hostile.attacks import ATTACKS
+from benchmarks.hostile.judging import Ordeal
 from benchmarks.processes import Store, scratch
 from benchmarks.results import Growth, Machine, Makespan, Point, Results, Steady
 from benchmarks.stage import stage
@@ -19,8 +22,8 @@ from scheduler.generate import Shape
 
 _OUTPUT = Path(__file__).parent / "results" / "results.json"
 _PARTS = ("throughput", "latency", "memory", "start-up", "durable", "makespan")
-_LARGE = "large"
-"""Beside them: it takes minutes, and is measured where it is asked for."""
+_LARGE, _HOSTILE = "large", "hostile"
+"""Beside them: they take minutes, and are measured where they are asked for."""
 
 
 def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -33,9 +36,17 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--only",
         nargs="+",
-        choices=(*_PARTS, _LARGE),
+        choices=(*_PARTS, _LARGE, _HOSTILE),
         default=_PARTS,
-        help="parts to measure; large, 100,000 in one build, only if it is named",
+        help="parts to measure; large, 100,000 in one build, and hostile, attacks, only if they are named",
+    )
+    parser.add_argument(
+        "--attacks",
+        nargs="+",
+        choices=ATTACKS,
+        default=list(ATTACKS),
+        metavar="NAME",
+        help="of hostile (all)",
     )
     parser.add_argument("--output", type=Path, default=_OUTPUT, help="the JSON file; the plot goes beside it")
     parser.add_argument("--check", action="store_true", help="exit code 1 where a target is not met")
@@ -82,6 +93,9 @@ async def _measure(arguments: argparse.Namespace) -> Results:
     if _LARGE in only:
         grown = [await _growth(store, shape) for store in arguments.stores for shape in arguments.shapes]
         results = attrs.evolve(results, growth=tuple(grown))
+    if _HOSTILE in only:
+        ordeals = [await _ordeal(store, name) for store in arguments.stores for name in arguments.attacks]
+        results = attrs.evolve(results, hostile=tuple(one for one in ordeals if one is not None))
     return results
 
 
@@ -119,6 +133,14 @@ async def _growth(store: Store, shape: Shape) -> Growth:
             return await measure.growth(on, shape)
 
 
+async def _ordeal(store: Store, name: str) -> Ordeal | None:
+    if store not in ATTACKS[name].stores:
+        return None
+    ordeal = await runner.ordeal(ATTACKS[name], store)
+    _progress(f"{store}, {tables.line(ordeal)}")
+    return ordeal
+
+
 def _progress(what: str) -> None:
     sys.stderr.write(f"measuring: {what}\n")
     sys.stderr.flush()
@@ -128,20 +150,26 @@ def _write(results: Results, output: Path) -> None:
     output.parent.mkdir(parents=True, exist_ok=True)
     document = attrs.asdict(results)
     document["targets"] = [{**attrs.asdict(target), "met": target.met} for target in results.targets()]
+    for shown, ordeal in zip(document["hostile"], results.hostile, strict=True):
+        shown["broken"] = sorted(ordeal.broken())
     output.write_text(json.dumps(document, indent=1) + "\n")
     if results.points:
         plot.draw(results, output.with_suffix(".png"))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the benchmark; the exit code is 0 unless ``--check`` is given and a target is not met."""
+    """Run the benchmark.
+
+    The exit code is 1 where ``--check`` is given and a target is not met, and where an attack broke the rule.
+    """
     # So that every context is left, and no process stays.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     found = _arguments(arguments)
     results = asyncio.run(_measure(found))
     _write(results, found.output)
     sys.stdout.write(f"{table(results)}\n\nwritten: {found.output}\n")
-    return int(found.check and not all(target.met for target in results.targets()))
+    missed = found.check and not all(target.met for target in results.targets())
+    return int(missed or any(ordeal.broken() for ordeal in results.hostile))
 
 
 if __name__ == "__main__":

@@ -117,12 +117,19 @@ def nats_server(folder: Path, *, jetstream: bool = False) -> Iterator[str]:
 
     With ``jetstream`` it has that, and every write reaches the disk before it is acknowledged.
     """
-    folder.mkdir(exist_ok=True)
     settings: dict[str, object] = {"max_payload": MAX_PAYLOAD, "max_pending": 4 * MAX_PAYLOAD}
     if jetstream:
         settings["jetstream"] = {"store_dir": str(folder / "jetstream"), "sync_interval": "always"}
+    with configured_server(folder, json.dumps(settings)) as url:
+        yield url
+
+
+@contextlib.contextmanager
+def configured_server(folder: Path, configuration: str) -> Iterator[str]:
+    """A nats-server on a free port, with the text of its configuration; gives its URL."""
+    folder.mkdir(exist_ok=True)
     config = folder / "nats.conf"
-    config.write_text(json.dumps(settings))
+    config.write_text(configuration)
     command = [
         nats_binary(),
         "-c",
@@ -161,13 +168,19 @@ def connectors(url: str, folder: Path) -> Iterator[int]:
 
 @contextlib.contextmanager
 def service(
-    url: str, folder: Path, *, store: Store = Store.MEMORY, settings: Mapping[str, str] = NO_SETTINGS
+    url: str,
+    folder: Path,
+    *,
+    store: Store = Store.MEMORY,
+    settings: Mapping[str, str] = NO_SETTINGS,
+    program: Sequence[str] = ("scheduler",),
 ) -> Iterator[int]:
     """The scheduler's process; gives its id, at once.
 
-    ``settings`` are those beside the store, by their names.
+    ``settings`` are those beside the store, by their names; ``program`` is the module to run, and what stands
+    before the scheduler's own arguments.
     """
-    command = [sys.executable, "-m", "scheduler", "--nats-url", url, "--store", store]
+    command = [sys.executable, "-m", *program, "--nats-url", url, "--store", store]
     variables = {f"SCHEDULER_{name.upper()}": value for name, value in settings.items()}
     with running(command, log=folder / "scheduler.log", variables=variables) as process:
         yield process.pid

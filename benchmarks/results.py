@@ -11,6 +11,7 @@ from statistics import median, quantiles
 
 from attrs import field, frozen
 
+from benchmarks.hostile.judging import Ordeal
 from benchmarks.processes import Store, nats_binary
 from scheduler import __version__
 from scheduler.generate import Shape
@@ -325,6 +326,7 @@ class Results:
     growth: tuple[Growth, ...] = field(factory=tuple)
     makespans: tuple[Makespan, ...] = field(factory=tuple)
     beside: Beside | None = None
+    hostile: tuple[Ordeal, ...] = field(factory=tuple)
 
     def targets(self) -> list[Target]:
         """The numbers that are asked for, as far as their sizes were measured."""

@@ -4,6 +4,7 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
 
+from benchmarks.hostile import tables
 from benchmarks.processes import Store
 from benchmarks.results import Beside, Durable, Latencies, Machine, Makespan, Point, Results, Spread, Target
 
@@ -11,7 +12,7 @@ _WIDTH = 100
 
 
 def table(results: Results) -> str:
-    """Everything, in lines of 100 characters at most."""
+    """Everything, in lines of 100 characters at most; of attacks 110."""
     return "\n".join(line.rstrip() for line in _lines(results))
 
 
@@ -66,6 +67,8 @@ def _lines(results: Results) -> Iterator[str]:
         yield from _makespans(results.makespans)
     if results.beside is not None:
         yield from _beside(results.beside)
+    if results.hostile:
+        yield tables.table(results.hostile)
     for target in results.targets():
         yield _target(target)
 

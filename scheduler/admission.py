@@ -10,6 +10,7 @@ from sys import intern
 from typing import Final
 
 import trio
+from attrs import define
 
 from scheduler.bus import Message
 from scheduler.errors import InvalidBuild, Problem
@@ -25,17 +26,38 @@ _SMALL_AT_ONCE: Final = 16
 """Small builds that are being read and persisted at a time."""
 _LARGE_AT_ONCE: Final = 2
 """As many as there are threads to read them."""
+_SMALL_PATIENCE: Final = 1.0
+_LARGE_PATIENCE: Final = 30.0
+"""Seconds after which the next build has its turn while this one waits: for a store that is away, or for
+another build of its id that is just being loaded."""
+_MOST_WAITING: Final = 500
+"""Builds that may wait like that."""
 _OVERHEAD: Final = 512
 """Bytes that a message takes beside its content."""
+
+
+@define(eq=False)
+class _Worker:
+    """Takes one build after another."""
+
+    began: float = math.inf
+    """With the present one, by Trio's clock."""
+    replaced: bool = False
+    """Whether it takes no more after that one."""
 
 
 class _Lane:
     """A queue, and those who wait for something in it."""
 
-    def __init__(self, most: int, most_bytes: int) -> None:
-        self.queue: RoundRobinQueue[Message] = RoundRobinQueue(most, most_bytes)
+    def __init__(self, most_bytes: int, at_once: int, patience: float) -> None:
+        self.queue: RoundRobinQueue[Message] = RoundRobinQueue(_MOST, most_bytes)
         # One for each message in the queue, so that one that comes in wakes one worker.
         self.put, self.ready = trio.open_memory_channel[None](math.inf)
+        self.door = trio.Lock()
+        self.stirred = trio.Event()
+        self.at_once = at_once
+        self.patience = patience
+        self.workers: list[_Worker] = []
 
 
 class Admission:
@@ -56,10 +78,11 @@ class Admission:
         self._receipts = receipts
         self._take = take
         self._is_small = is_small
-        self._small = _Lane(_MOST, _MOST_SMALL_BYTES)
-        self._large = _Lane(_MOST, _MOST_LARGE_BYTES)
+        self._small = _Lane(_MOST_SMALL_BYTES, _SMALL_AT_ONCE, _SMALL_PATIENCE)
+        self._large = _Lane(_MOST_LARGE_BYTES, _LARGE_AT_ONCE, _LARGE_PATIENCE)
         self._closed = False
         self._taken_bytes = 0
+        self._waiting = 0
 
     @property
     def bytes(self) -> int:
@@ -79,6 +102,7 @@ class Admission:
         kept = Message(intern(message.subject), message.data, message.reply)
         if lane.queue.put(sender, kept, _size(kept)):
             lane.put.send_nowait(None)
+            lane.stirred.set()
         else:
             text = "more builds come in than can be read; try again later"
             self._receipts.reject(message, InvalidBuild("busy", [Problem("", text)]))
@@ -91,23 +115,56 @@ class Admission:
 
     async def run(self) -> None:
         """Have builds taken, each sender's in turn, until closed."""
-        async with trio.open_nursery() as nursery:
-            for lane, workers in ((self._small, _SMALL_AT_ONCE), (self._large, _LARGE_AT_ONCE)):
-                for _ in range(workers):
-                    nursery.start_soon(self._work, lane)
+        async with trio.open_nursery() as watching:
+            async with trio.open_nursery() as nursery:
+                for lane in (self._small, self._large):
+                    for _ in range(lane.at_once):
+                        self._add_worker(lane, nursery)
+                    watching.start_soon(self._watch, lane, nursery)
+            watching.cancel_scope.cancel()
 
-    async def _work(self, lane: _Lane) -> None:
+    def _add_worker(self, lane: _Lane, nursery: trio.Nursery) -> None:
+        worker = _Worker()
+        lane.workers.append(worker)
+        nursery.start_soon(self._work, lane, worker)
+
+    async def _work(self, lane: _Lane, worker: _Worker) -> None:
         async for _ in lane.ready:
-            message = lane.queue.take()
+            # One at a time, as they are read: whose turn it is is decided at the last moment.
+            async with lane.door:
+                message = lane.queue.take()
             assert message is not None, "there is one for each that was sent"
+            worker.began = trio.current_time()
             size = _size(message)
             self._taken_bytes += size
             try:
                 await self._take(message)
             finally:
                 self._taken_bytes -= size
+            worker.began = math.inf
             # It may be tens of megabytes, and the next one may be long in coming.
             del message
+            if worker.replaced:
+                self._waiting -= 1
+                return
+
+    async def _watch(self, lane: _Lane, nursery: trio.Nursery) -> None:
+        """Put others in the place of workers that wait long."""
+        while True:
+            # Nobody wakes up for nothing while nothing comes in.
+            await lane.stirred.wait()
+            await trio.sleep(lane.patience / 2)
+            if not lane.queue and all(one.began == math.inf for one in lane.workers):
+                lane.stirred = trio.Event()
+                continue
+            late = trio.current_time() - lane.patience
+            for worker in [one for one in lane.workers if one.began <= late]:
+                if self._waiting >= _MOST_WAITING:
+                    break
+                self._waiting += 1
+                worker.replaced = True
+                lane.workers.remove(worker)
+                self._add_worker(lane, nursery)
 
 
 def shutting_down() -> InvalidBuild:

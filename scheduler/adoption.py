@@ -1,6 +1,6 @@
 """Late successes: what was answered to attempts that were given up, found among the captured replies."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
 from typing import TypeAlias
 
@@ -14,7 +14,6 @@ from scheduler.graph import Vertex
 from scheduler.history import History
 from scheduler.jetstream.api import JetStream
 from scheduler.jetstream.reading import Delivered, read
-from scheduler.jetstream.streams import REPLIES
 from scheduler.limits import Limits
 from scheduler.outcome import read_head, read_reply
 from scheduler.plan import Phase, Plan, Request
@@ -31,12 +30,19 @@ Render: TypeAlias = Callable[[Plan, Vertex], Awaitable[None]]
 
 
 async def adopt_what_came_late(
-    js: JetStream, plan: Plan, history: History, limits: Limits, render: Render
+    js: JetStream,
+    streams: Mapping[str, str],
+    plan: Plan,
+    history: History,
+    *,
+    limits: Limits,
+    render: Render,
 ) -> None:
     """Keep successes beside the errors of a build: what was made need not be made twice.
 
     Args:
         js: has the captured replies.
+        streams: what they are in, by provider.
         plan: of the build, as it was when that was over; `plan.adopted` has what was found.
         history: what the log says of it.
         limits: on the JSON of replies.
@@ -45,19 +51,20 @@ async def adopt_what_came_late(
     Raises:
         BusError: they cannot be read.
     """
-    position = history.since_failures
     if not plan.phases.within(Phase.ERRORED):
         return
     adoption = _Adoption(plan, Failures.of(plan, history), limits, render)
-    known = await js.get(REPLIES, position.sequence) if position.sequence else None
-    there = known is not None and known.time == position.time
     with trio.move_on_after(_LATE) as late:
-        replies = read(js, REPLIES, start=position.sequence + 1 if there else 1)
-        async with aclosing(replies) as batches:
-            async for batch in batches:
-                for reply in batch:
-                    await adoption.look_at(reply)
-                await trio.lowlevel.checkpoint()
+        for provider, stream in streams.items():
+            place = history.since_failures.of(provider)
+            known = await js.get(stream, place.sequence) if place.sequence else None
+            there = known is not None and known.time == place.time
+            replies = read(js, stream, start=place.sequence + 1 if there else 1)
+            async with aclosing(replies) as batches:
+                async for batch in batches:
+                    for reply in batch:
+                        await adoption.look_at(reply)
+                    await trio.lowlevel.checkpoint()
     if late.cancelled_caught:
         _log.warning("not all captured replies were looked at for late successes", build=plan.build.id)
 

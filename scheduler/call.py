@@ -124,8 +124,9 @@ class Call:
         """Whether nobody awaits it any more."""
         self.answer: Outcome | Signal | None = None
         """Its end, once that is known."""
-        self.held: list[int] = []
-        """Where the replies to it stand in the stream that captures them, until it is closed."""
+        self.held: list[tuple[int, str]] = []
+        """Where the replies to it stand in the streams that capture them, until it is closed: a sequence, and
+        the stream's provider."""
         self.extended = 0.0
         """Seconds that were added to its time."""
         self.by_capture: Hashable | None = None

@@ -1,8 +1,9 @@
 """How far the captured replies have been dealt with, for each build.
 
-The log of a build keeps a position in the stream of replies: every reply up to it is in the log, or is none
+The log of a build keeps a position in the streams of replies: every reply up to it is in the log, or is none
 of this build's. A reply that was handed to a component and whose outcome is not in the log's queue yet
-*holds* the position of its build.
+*holds* the position of its build. There is one stream, or beside it one for each of some providers; a
+provider names its stream, and an empty text that of all the others.
 """
 
 from collections.abc import Iterable
@@ -15,8 +16,8 @@ class Captured:
 
     def __init__(self) -> None:
         self.seen = Position()
-        """The last reply that was looked at, whoever it was for."""
-        self._held: dict[str, dict[int, Position]] = {}
+        """The last replies that were looked at, whoever they were for."""
+        self._held: dict[str, dict[tuple[str, int], Position]] = {}
         self._behind: dict[str, Position] = {}
         self._frozen: dict[str, Position] = {}
 
@@ -26,17 +27,29 @@ class Captured:
         if stuck is not None:
             return stuck
         held = self._held.get(build)
-        return held[min(held)] if held else self.seen
+        if not held:
+            return self.seen
+        if not self.seen.others:
+            return held[min(held)]
+        position = self.seen
+        for provider in dict.fromkeys(provider for provider, _ in held):
+            first = min(sequence for stream, sequence in held if stream == provider)
+            position = position.moved(provider, held[provider, first])
+        return position
 
-    def hold(self, build: str, sequence: int, before: Position) -> None:
+    def see(self, place: Position, provider: str = "") -> None:
+        """The reply at ``place`` was looked at, in the stream of ``provider``."""
+        self.seen = self.seen.moved(provider, place)
+
+    def hold(self, build: str, sequence: int, before: Position, provider: str = "") -> None:
         """The reply at ``sequence``, the next after ``before``, waits to be dealt with."""
-        self._held.setdefault(build, {})[sequence] = before
+        self._held.setdefault(build, {})[provider, sequence] = before
 
-    def release(self, build: str, sequence: int) -> None:
+    def release(self, build: str, sequence: int, provider: str = "") -> None:
         """It was dealt with. Idempotent."""
         held = self._held.get(build)
         if held is not None:
-            held.pop(sequence, None)
+            held.pop((provider, sequence), None)
             if not held:
                 del self._held[build]
 

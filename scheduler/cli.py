@@ -80,7 +80,8 @@ that it cannot keep the service from starting.""",
     "export": """Print a build's log as JSON lines.
 
 Each record that was written, with its number and time in the stream, in order.
-It holds whole builds, credentials that are in them included.""",
+It holds whole builds, credentials that are in them included: those are shown
+as ***, unless --secrets is given. The key of the reply subjects never is.""",
     "permissions": """Print a broker's configuration with the least permissions.
 
 For the scheduler, connectors, and those who submit builds; it says how to use it.""",
@@ -95,7 +96,8 @@ _HOMES = {
 _COMMANDS = ("serve", *_LAZY)
 _EPILOGUE = (
     "Flags are also variables, named beside them; where both are there, the flag counts. "
-    "Exit codes: 0 done, 1 errored, invalid or refused, 2 wrong usage, 128 and the number after a signal."
+    "Exit codes: 0 done, 1 errored, invalid or refused, 2 wrong usage, 70 hung, 128 and the number after a "
+    "signal."
 )
 
 

@@ -44,6 +44,7 @@ _NAME = re.compile(r"[A-Za-z0-9._@:-]{1,128}")
 _DAY = 86_400.0
 _MEBIBYTE = 1024 * 1024
 _GIBIBYTE = 1024 * _MEBIBYTE
+_MOST_PROVIDERS = 32
 _SPELLED: Final = {"rules": "limits"}
 """Settings whose flag has another name: `Settings.limits` were the bounds of a build first."""
 _SHOWN = 100
@@ -295,6 +296,26 @@ def _check_capture(types: tuple[str, ...]) -> None:
             raise invalid("capture", type_, "is no component type, such as vpc")
 
 
+def parse_providers(text: str) -> tuple[str, ...]:
+    """Comma-separated providers, each once.
+
+    Raises:
+        InvalidSettings: one of them cannot be a component's provider, or there are too many.
+    """
+    providers = tuple(dict.fromkeys(filter(None, (part.strip() for part in text.split(",")))))
+    _check_providers(providers)
+    return providers
+
+
+def _check_providers(providers: tuple[str, ...]) -> None:
+    for provider in providers:
+        if token_problem("_provider", provider) is not None:
+            raise invalid("capture_providers", provider, "is no provider, such as aws")
+    if len(providers) > _MOST_PROVIDERS:
+        many = f"{len(providers)} providers"
+        raise invalid("capture_providers", many, f"is more than {_MOST_PROVIDERS}: each has a stream")
+
+
 def _default_data_dir() -> Path:
     return platformdirs.user_data_path("scheduler", appauthor=False)
 
@@ -325,8 +346,10 @@ class Settings:
     """Servers that keep a copy of each stream of ours."""
     capture: tuple[str, ...] = ()
     """Component types whose replies are captured while nobody listens; of every type where it is empty."""
+    capture_providers: tuple[str, ...] = ()
+    """Providers whose replies are captured, each in a stream of its own; of all in one where it is empty."""
     reply_bytes: int = _GIBIBYTE
-    """What captured replies may take; the oldest go first."""
+    """What each stream of captured replies may take; the oldest go first."""
     resend: Resends = ()
     keep: float = 7 * _DAY
     """Seconds that the log of a build is kept after its end."""
@@ -348,8 +371,8 @@ class Settings:
     max_builds: int = 10_000
     max_in_flight: int = 2_000
     max_in_flight_per_build: int = 500
-    max_bytes_in_flight: int = 32 * _MEBIBYTE
-    """Of requests in flight: half of what a server keeps for a connection where nobody told it otherwise."""
+    max_bytes_in_flight: int = 8 * _MEBIBYTE
+    """Of requests in flight: what other builds' messages stand behind, and what waits in the server."""
     rules: tuple[LimitRule, ...] = ()
     """How many requests may be in flight, and begin, by subject, over all builds."""
     retries: Retries = ()
@@ -380,6 +403,7 @@ class Settings:
         for rule in self.rules:
             _pattern("rules", rule.pattern)
         _check_capture(self.capture)
+        _check_providers(self.capture_providers)
         if not _NAME.fullmatch(self.name):
             raise invalid("name", self.name, "is not 1 to 128 of the characters A-Z a-z 0-9 . _ @ : -")
 

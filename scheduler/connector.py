@@ -20,6 +20,7 @@ from scheduler.captured import Captured
 from scheduler.doubles import Doubles
 from scheduler.echoes import Echoes, Way
 from scheduler.errors import InvalidJSON, OverLimit
+from scheduler.executor import Executor, ThreadExecutor
 from scheduler.hearing import Hearing
 from scheduler.limits import DEFAULT_LIMITS, Limits
 from scheduler.outcome import Outcome, failure, read_head, read_reply
@@ -27,11 +28,16 @@ from scheduler.plan import Request
 from scheduler.ratelimit import RateLimitedLog
 from scheduler.records import Position
 from scheduler.replies import OLD, REPLY, Tokens, draw_key, interest, owner_of, parse
+from scheduler.strictjson import decode_in_pieces
 from scheduler.subjects import REPLY_SUBJECTS
 from scheduler.timers import Timers
 from scheduler.turns import Turns
 
 _MOST_COPIES = 10_000
+_READ_HERE = 64 * 1024
+"""Bytes of a reply that is read on the spot: a millisecond or two, whatever it says."""
+_LONG = 1024 * 1024
+"""Bytes of a reply that may take a tenth of a second to be read."""
 
 
 Timeouts: TypeAlias = Callable[[str], float]
@@ -47,6 +53,33 @@ class Stray:
     message: Message = field(repr=False)
 
 
+class _Large:
+    """A reply that is too large to be read on the spot, and what it says once it was read."""
+
+    def __init__(self) -> None:
+        self.is_read = False
+        self._outcome: Outcome | None = None
+        self._problem: tuple[type[InvalidJSON], str] | None = None
+
+    async def read(
+        self, build: str, size: int, read: Callable[[], Outcome | None], executor: Executor
+    ) -> None:
+        """Have it read beside the loop."""
+        try:
+            self._outcome = await executor.run(build, read, long=size > _LONG)
+        except InvalidJSON as error:
+            # Not the error itself: with its traceback it would refer to this frame, which refers to us.
+            self._problem = type(error), str(error)
+        self.is_read = True
+
+    def result(self) -> Outcome | None:
+        """As `read_reply`."""
+        if self._problem is not None:
+            kind, text = self._problem
+            raise kind(text)
+        return self._outcome
+
+
 class Connectors:
     """The waiter table: everything in flight, over all builds of this process.
 
@@ -58,6 +91,7 @@ class Connectors:
         limits: on the JSON of replies.
         listener: a second connection that replies come in on, too.
         instance: names this process; unlike any other's.
+        executor: reads large replies.
     """
 
     def __init__(
@@ -70,6 +104,7 @@ class Connectors:
         limits: Limits = DEFAULT_LIMITS,
         listener: Listener | None = None,
         instance: str = "",
+        executor: Executor | None = None,
     ) -> None:
         self.bus = bus
         self.timers = timers
@@ -87,6 +122,7 @@ class Connectors:
         self._listener = listener
         self._timeouts = timeouts
         self._limits = limits
+        self._executor = executor or ThreadExecutor()
         self._by_token: dict[str, Call] = {}
         self._by_component: dict[tuple[str, str], Call] = {}
         self.turns = Turns()
@@ -218,8 +254,8 @@ class Connectors:
         """Forget a call, or keep it for what comes late."""
         if call.timer is not None:
             self.timers.cancel(call.timer)
-        for sequence in call.held:
-            self.captured.release(call.request.build, sequence)
+        for place in call.held:
+            self.captured.release(call.request.build, *place)
         call.held.clear()
         if call.late is None:
             self._by_token.pop(call.token, None)
@@ -259,18 +295,17 @@ class Connectors:
         if message.no_responders:
             call.deliver(Signal.NOBODY)
             return
-        self.turns.take(call.request.build, partial(self._deliver, call, message, None))
+        self._in_turn(call, message, None, partial(self._deliver, call, message, None))
 
     def _call_of(self, subject: str) -> Call | None:
         """Whose reply subject this is, of all that are waited for."""
-        address = parse(subject)
-        if address is None:
-            return None
-        if not address.owner:
-            return self._by_old_token.get(address.token)
-        call = self._by_token.get(address.token)
+        # As `parse` has it, for each reply that comes in.
+        parts = subject.split(".")
+        if len(parts) != 5:
+            return self._by_old_token.get(parts[2]) if len(parts) == 3 else None
+        call = self._by_token.get(parts[4])
         # What a connector of another provider may publish on is none of its reply subjects.
-        return None if call is None or call.request.provider != address.provider else call
+        return None if call is None or call.request.provider != parts[3] else call
 
     def _on_verb(self, message: Message) -> None:
         subject, _, suffix = message.subject.rpartition(".")
@@ -294,17 +329,19 @@ class Connectors:
         elif call.request.subject != subject:
             self.count("of another type, provider or action", message.subject, build=build[:128])
         else:
-            self.turns.take(build, partial(self._deliver, call, message, suffix))
+            self._in_turn(call, message, suffix, partial(self._deliver, call, message, suffix))
 
-    def on_captured(self, message: Message, place: Position) -> None:
+    def on_captured(self, message: Message, place: Position, provider: str = "") -> None:
         """Look at the next reply that a stream captured, at ``place``."""
-        self.look_at_captured(message, place, self.captured.seen)
-        self.captured.seen = place
+        self.look_at_captured(message, place, self.captured.seen.of(provider), provider)
+        self.captured.see(place, provider)
 
-    def look_at_captured(self, message: Message, place: Position, before: Position) -> None:
+    def look_at_captured(
+        self, message: Message, place: Position, before: Position, provider: str = ""
+    ) -> None:
         """Look at a reply that a stream captured at ``place``, next after ``before``.
 
-        It may have reached us before, or never.
+        It may have reached us before, or never. The stream is that of all replies, or of one provider's.
 
         What is of no use is not counted here: it is, where it comes in directly.
         """
@@ -321,15 +358,20 @@ class Connectors:
             if call is not None and call.request.subject != subject:
                 call = None
         # Both: clocks may be set back, and a stream that lost its end gives its numbers out again.
-        if call is not None and (place.sequence > call.after.sequence or place.time > call.after.time):
+        if call is None:
+            return
+        after = call.after.of(provider)
+        if place.sequence > after.sequence or place.time > after.time:
             build = call.request.build
             if suffix is not None and self._is_echo(call, message):
                 return
-            self.captured.hold(build, place.sequence, before)
+            self.captured.hold(build, place.sequence, before, provider)
+            at = place.sequence, provider
             if call.closed or not call.answered:
-                self.turns.take(build, partial(self._deliver_captured, call, message, suffix, place.sequence))
+                job = partial(self._deliver_captured, call, message, suffix, at)
+                self._in_turn(call, message, suffix, job)
             else:
-                call.held.append(place.sequence)
+                call.held.append(at)
 
     def _is_echo(self, call: Call, message: Message) -> bool:
         """Whether a captured reply has ended an earlier attempt of the component that ``call`` is one of."""
@@ -342,18 +384,41 @@ class Connectors:
         # While the attempt that it ended is not booked yet, it holds the position as any reply does.
         return echo and (call.closed or not call.answered)
 
-    def _deliver_captured(self, call: Call, message: Message, suffix: str | None, sequence: int) -> None:
+    def _in_turn(self, call: Call, message: Message, suffix: str | None, job: Callable[..., None]) -> None:
+        """Have a reply dealt with in its turn; a large one is read beside the loop when that comes."""
+        build = call.request.build
+        if len(message.data) <= _READ_HERE:
+            self.turns.take(build, job)
+            return
+        large = _Large()
+
+        async def prepare() -> None:
+            if call.late is not None or not (call.closed or call.answered):
+                read = partial(read_reply, message.data, suffix, self._limits, decode=decode_in_pieces)
+                await large.read(build, len(message.data), read, self._executor)
+
+        self.turns.take(build, partial(job, large=large), prepare)
+
+    def _deliver_captured(
+        self,
+        call: Call,
+        message: Message,
+        suffix: str | None,
+        at: tuple[int, str],
+        *,
+        large: "_Large | None" = None,
+    ) -> None:
         try:
             if call.late is not None:
-                self._deliver(call, message, suffix)
+                self._deliver(call, message, suffix, large=large)
             elif not call.answered:
-                self._deliver(call, message, suffix, Way.CAPTURED)
+                self._deliver(call, message, suffix, Way.CAPTURED, large=large)
                 call.by_capture = self._copy_of(call, suffix)
         finally:
             if call.closed or not call.answered:
-                self.captured.release(call.request.build, sequence)
+                self.captured.release(call.request.build, *at)
             else:
-                call.held.append(sequence)
+                call.held.append(at)
 
     @staticmethod
     def _copy_of(call: Call, suffix: str | None) -> Hashable | None:
@@ -361,6 +426,13 @@ class Connectors:
         if not call.answered:
             return None
         return call.token if suffix is None else (call.request.build, call.request.component)
+
+    def take(self, message: Message) -> None:
+        """Look at a reply that somebody else has heard directly."""
+        if message.subject.startswith(REPLY):
+            self._on_reply(message)
+        else:
+            self._on_verb(message)
 
     def redeliver(self, stray: Stray) -> bool:
         """Look at a stray again, now that its build may be held; False where nobody waits for it."""
@@ -379,10 +451,18 @@ class Connectors:
             self.count("without service or _component_id", message.subject)
         return head
 
-    def _deliver(self, call: Call, message: Message, suffix: str | None, way: Way = Way.DIRECT) -> None:
+    def _deliver(
+        self,
+        call: Call,
+        message: Message,
+        suffix: str | None,
+        way: Way = Way.DIRECT,
+        *,
+        large: "_Large | None" = None,
+    ) -> None:
         request = call.request
         try:
-            outcome = self._read(request, message, suffix)
+            outcome = self._read(request, message, suffix, large)
         except InvalidJSON as error:
             # Somebody's noise is dropped; a reply that we may not take is one all the same, and waiting on
             # would not bring a better one.
@@ -402,11 +482,16 @@ class Connectors:
         else:
             self.count("duplicate", message.subject, build=request.build, component=request.component)
 
-    def _read(self, request: Request, message: Message, suffix: str | None) -> Outcome:
+    def _read(
+        self, request: Request, message: Message, suffix: str | None, large: "_Large | None"
+    ) -> Outcome:
         if suffix is None and message.headers and "Nats-Service-Error" in message.headers:
             code = message.headers.get("Nats-Service-Error-Code", "")
             return failure(f"{message.headers['Nats-Service-Error']} {code}".strip())
-        outcome = read_reply(message.data, suffix, self._limits)
+        if large is not None and large.is_read:
+            outcome = large.result()
+        else:
+            outcome = read_reply(message.data, suffix, self._limits)
         if outcome is None:
             return failure("the reply does not say how it ended: its _state is neither completed nor errored")
         if suffix is None:

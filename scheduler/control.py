@@ -16,6 +16,7 @@ from scheduler.codec import decode_token
 from scheduler.courtesy import give_way
 from scheduler.discovery import Endpoint
 from scheduler.errors import (
+    BusError,
     InvalidBuild,
     InvalidJSON,
     Refused,
@@ -31,11 +32,13 @@ from scheduler.pages import Pages
 from scheduler.plan import Plan
 from scheduler.prospects import Prospects
 from scheduler.questions import Document, Pace, Questions
+from scheduler.ratelimit import RateLimitedLog
 from scheduler.reader import BuildReader
 from scheduler.recalling import Recalled
 from scheduler.schemas import SCHEMAS
 from scheduler.stores.jetstream import JetStreamStore
-from scheduler.strictjson import decode, encode
+from scheduler.stores.slices import encode as encode_in_slices
+from scheduler.strictjson import decode
 from scheduler.subjects import CONTROL
 from scheduler.supervisor import Supervisor
 from scheduler.survey import Doctor, Seen, interruptions, summary
@@ -45,6 +48,11 @@ _LOOKING: Final = frozenset({"list", "get", "why", "plan"})
 """The verbs that change nothing."""
 _LIST_KEPT = 60.0
 """Seconds between two times that what a list of everything has read is let go of; it comes in pages."""
+_DEAF = 2.0
+"""Seconds for which no questions of a verb are taken after a flood of them."""
+_FRESH = 1.0
+_SHARE = 20.0
+"""Seconds for which a preview is good at least, and as a multiple of the time that it took."""
 _ENDING = 5.0
 """Seconds that a build may take from its report to its end."""
 _PAGE = 1_000
@@ -102,7 +110,14 @@ class Control:
         self._foreseeing = trio.Lock()
         self._over_known: tuple[tuple[int, ...], list[Document]] | None = None
         """How far the stream of reports is, and what they say."""
-        self._questions = Questions(bus, self.endpoints, self._pace, self._answer)
+        self._listed = trio.Event()
+        """Set when one of these two is there to be let go of."""
+        self._previewing = trio.Lock()
+        self._previewed: tuple[tuple[str, str], float, Document] | None = None
+        """The last preview of a build that is here: of which, until when it is good, and what it says."""
+        self._questions = Questions(bus, self.endpoints, self._pace, self._answer, self._on_flood)
+        self._flooded: dict[str, trio.Event] = {}
+        self._log = RateLimitedLog(burst=len(self._verbs))
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Answer, until cancelled; started when questions are taken."""
@@ -113,11 +128,37 @@ class Control:
                 nursery.start_soon(self._recalled.run)
             async with trio.open_nursery() as subscriptions:
                 for verb in self._verbs:
-                    subscriptions.start_soon(self._listen, verb)
+                    subscriptions.start_soon(nursery.start, self._listen, verb)
             task_status.started()
 
-    async def _listen(self, verb: str) -> None:
-        await self._bus.subscribe(f"{CONTROL}{verb}", self._questions.handler(verb), queue=QUEUE_GROUP)
+    async def _listen(self, verb: str, *, task_status: trio.TaskStatus[None]) -> None:
+        """Take the questions of a verb in, but for a while after each flood of them.
+
+        What the broker has for us comes in one after another, builds and replies behind questions. So where
+        more are asked than can be refused, it is the broker that is to refuse them.
+        """
+        listening = False
+        while True:
+            flooded = self._flooded[verb] = trio.Event()
+            handler = self._questions.handler(verb)
+            try:
+                subscription = await self._bus.subscribe(f"{CONTROL}{verb}", handler, queue=QUEUE_GROUP)
+            except BusError as error:
+                if not listening:
+                    raise
+                self._log.warning("no questions can be taken again for now", verb=verb, error=str(error))
+                await trio.sleep(_DEAF)
+                continue
+            if not listening:
+                listening = True
+                task_status.started()
+            await flooded.wait()
+            self._log.warning("a flood of questions: none are taken for a while", verb=verb, seconds=_DEAF)
+            await subscription.unsubscribe()
+            await trio.sleep(_DEAF)
+
+    def _on_flood(self, verb: str) -> None:
+        self._flooded[verb].set()
 
     def _pace(self, verb: str, document: Document) -> Pace:
         if verb not in _LOOKING:
@@ -168,13 +209,16 @@ class Control:
         known = self._over_known
         if known is None or known[0] != state:
             known = self._over_known = state, await _read_over(self._store.js)
+            self._listed.set()
         return known[1]
 
     async def _forget(self) -> None:
         """Let go, from time to time, of what a list of everything has read."""
         while True:
+            await self._listed.wait()
             await trio.sleep(_LIST_KEPT)
-            self._over_known = None
+            self._listed = trio.Event()
+            self._over_known = self._previewed = None
 
     async def _get(self, document: Document) -> Document:
         seen = await self._seen(document)
@@ -222,15 +266,29 @@ class Control:
     async def _plan(self, document: Document) -> Document:
         definition = document.get("build")
         if definition is None:
-            return await self._prospects.preview((await self._seen(document)).plan.prepared)
+            return await self._preview(await self._seen(document))
         if not isinstance(definition, dict):
             raise Refused("invalid", "build: the build itself, an object; or id: that of one that is here")
         try:
-            prepared = await self._reader.read_submitted(encode(definition))
+            prepared = await self._reader.read_submitted(await encode_in_slices(definition))
         except InvalidBuild as error:
             text = "; ".join(str(problem) for problem in error.problems)
             raise Refused("invalid", f"build: {text}") from None
         return await self._prospects.preview(prepared)
+
+    async def _preview(self, seen: Seen) -> Document:
+        """What a build that is here will do; of a large one that takes long, so it is good for a while."""
+        key = seen.plan.build.id, seen.identity
+        async with self._previewing:
+            known = self._previewed
+            began = trio.current_time()
+            if known is None or known[0] != key or began >= known[1]:
+                preview = await self._prospects.preview(seen.plan.prepared)
+                ended = trio.current_time()
+                until = ended + max(_FRESH, _SHARE * (ended - began))
+                known = self._previewed = key, until, preview
+                self._listed.set()
+            return known[2]
 
     async def _seen(self, document: Document) -> Seen:
         build = _text(document, "id")

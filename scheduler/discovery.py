@@ -9,7 +9,7 @@ from typing import Any
 
 from attrs import define, field, frozen
 
-from scheduler.bus import Bus, Message, Subscription
+from scheduler.bus import Bus, Message, Presence, Subscription
 from scheduler.errors import BusError
 from scheduler.ratelimit import RateLimitedLog
 from scheduler.strictjson import encode
@@ -51,10 +51,21 @@ class Identity:
 
 
 class Discovery:
-    """The three questions of ADR-32, each for everybody, for our name, and for us alone."""
+    """The three questions of ADR-32, each for everybody, for our name, and for us alone.
 
-    def __init__(self, bus: Bus, identity: Identity, endpoints: Sequence[Endpoint]) -> None:
+    Args:
+        bus: the connection.
+        identity: who answers.
+        endpoints: what is served.
+        presence: answers PING in our place while it can. The loop listens for it all the same: as long as one
+            of the two is subscribed, nobody is told that there is nobody.
+    """
+
+    def __init__(
+        self, bus: Bus, identity: Identity, endpoints: Sequence[Endpoint], presence: Presence | None = None
+    ) -> None:
         self._bus = bus
+        self._presence = presence
         self._identity = identity
         self._endpoints = endpoints
         self._started = datetime.now(UTC).isoformat().replace("+00:00", "Z")
@@ -64,11 +75,16 @@ class Discovery:
     async def open(self) -> None:
         """Begin to answer."""
         answers = {"PING": self.ping, "INFO": self.info, "STATS": self.stats}
-        name, id_ = self._identity.name, self._identity.id
         for verb, answer in answers.items():
-            handler = self._handler(answer)
-            for tail in ("", f".{name}", f".{name}.{id_}"):
-                self._subscriptions.append(await self._bus.subscribe(f"$SRV.{verb}{tail}", handler))
+            handler = self._handler(answer, self._presence if verb == "PING" else None)
+            for subject in self._subjects(verb):
+                self._subscriptions.append(await self._bus.subscribe(subject, handler))
+        if self._presence is not None:
+            self._presence.announce(self._subjects("PING"), encode(self.ping()))
+
+    def _subjects(self, verb: str) -> list[str]:
+        name, id_ = self._identity.name, self._identity.id
+        return [f"$SRV.{verb}{tail}" for tail in ("", f".{name}", f".{name}.{id_}")]
 
     async def close(self) -> None:
         """Answer no more."""
@@ -118,9 +134,11 @@ class Discovery:
             "metadata": {},
         }
 
-    def _handler(self, answer: Callable[[], dict[str, Any]]) -> Callable[[Message], None]:
+    def _handler(
+        self, answer: Callable[[], dict[str, Any]], instead: Presence | None
+    ) -> Callable[[Message], None]:
         def handle(message: Message) -> None:
-            if not message.reply:
+            if not message.reply or (instead is not None and instead.answering):
                 return
             if not may_be_answered(message.reply):
                 self._log.warning(UNANSWERABLE, subject=message.subject, reply=message.reply[:500])

@@ -37,6 +37,7 @@
     │   ├── LogMissing           the log of all builds is gone
     │   └── UnreadableLog        a build's log cannot be understood
     ├── BrokerError              the embedded broker could not be started
+    ├── Hung                     work on one build held the loop up for too long, and was interrupted
     ├── SteeringError            a running scheduler refuses what it was asked, or nobody answers
     └── PlanError                a bug in this package, never a user's mistake
         ├── IllegalTransition    a component cannot go from that state to this one
@@ -254,6 +255,10 @@ class LogMissing(StoreError):
 
 class UnreadableLog(StoreError):
     """A build's log, or a record of it, cannot be understood by this version."""
+
+
+class Hung(SchedulerError):
+    """Work on one build held the loop up for too long, and was interrupted there; it names the place."""
 
 
 class BrokerError(SchedulerError):

@@ -141,7 +141,7 @@ class Track(Observer):
             event["component"] = self._plan.graph.ids[vertex]
 
     def _shown(self, error: str) -> str:
-        return self._plan.masked(error)[:_ERROR_SHOWN]
+        return self._plan.masked(error, _ERROR_SHOWN)
 
     def _end(self, vertex: Vertex, state: str, attempt: int) -> dict[str, Any]:
         now = self.chronicle.clock()

@@ -9,7 +9,7 @@ import trio
 
 from scheduler.bus import Bus, Handler, Subscription
 from scheduler.doubles import Doubles
-from scheduler.errors import BusError
+from scheduler.errors import BusError, NotPermitted
 
 _log = structlog.get_logger()
 
@@ -39,6 +39,9 @@ class Hearing:
     async def hear(self, subjects: Iterable[str]) -> tuple[str, ...]:
         """Hold these subjects, and return when the broker knows of them.
 
+        What the broker does not let us subscribe to is left out, and said: it keeps nobody from going on, as
+        replies are captured too.
+
         Args:
             subjects: the most important one first.
 
@@ -46,7 +49,6 @@ class Hearing:
             Those that are heard and held, to be released once by the caller.
 
         Raises:
-            NotPermitted: the broker does not let us subscribe.
             BusError: the bus cannot be used.
         """
         held: list[str] = []
@@ -60,7 +62,13 @@ class Hearing:
                             )
                             _log.warning(text, most=MOST)
                             break
-                        await self._begin(subject)
+                        try:
+                            await self._begin(subject)
+                        except NotPermitted as error:
+                            _log.error(
+                                "replies to an earlier process are not heard directly", reason=str(error)
+                            )
+                            continue
                     self._holders[subject] += 1
                     held.append(subject)
         except BaseException:

@@ -6,10 +6,10 @@ from itertools import chain, islice
 from typing import Any, Final
 
 from scheduler.errors import Problem, TemplateError
-from scheduler.masking import is_secret_place
 from scheduler.model import SETTINGS, Build, Change, Component, State
 from scheduler.nearly import nearly
 from scheduler.rules import OPTIONS
+from scheduler.secretplaces import is_secret_place
 from scheduler.template import Template
 from scheduler.template.paths import parse
 from scheduler.template.places import Raw, join_place, raw_fields

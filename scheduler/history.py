@@ -34,7 +34,7 @@ from scheduler.events import (
     Withdrawn,
 )
 from scheduler.model import State
-from scheduler.records import Elsewhere, Position, Record, Status
+from scheduler.records import Elsewhere, Position, Record, Status, earliest
 
 _LONGEST_NAME = 256
 _TERMINAL = (State.COMPLETED.value, State.ERRORED.value)
@@ -173,7 +173,7 @@ class History:
     @property
     def since_failures(self) -> Position:
         """Up to where replies were dealt with when the first component failed of those that have."""
-        return min(self._failed_at.values(), key=lambda place: place.sequence, default=self.position)
+        return earliest(self._failed_at.values()) if self._failed_at else self.position
 
     @property
     def senders(self) -> tuple[str, ...]:

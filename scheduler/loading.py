@@ -28,6 +28,7 @@ from scheduler.errors import (
 )
 from scheduler.events import Accepted, Event, Loading, Rekeyed, Released
 from scheduler.history import History
+from scheduler.interruptible import interruptible
 from scheduler.jetstream.api import JetStream
 from scheduler.jetstream.streams import LOG, log_subject
 from scheduler.pace import TURN, Pace
@@ -49,6 +50,7 @@ from scheduler.stores.jetstream import Entry, JetStreamStore
 from scheduler.stores.log import BuildLog
 from scheduler.stores.slices import encode as encode_in_slices
 from scheduler.supervisor import Held, Supervisor
+from scheduler.suspects import MOST_HANGS
 from scheduler.template import INLINE_WORK, Laborious
 from scheduler.validation import Prepared
 
@@ -136,12 +138,12 @@ class Loader:
         limiter = trio.CapacityLimiter(_LOADED_AT_ONCE)
         async with trio.open_nursery() as loads:
             for one, entry in held:
-                if SUSPECT_LOADS <= _loads(entry) < MOST_LOADS:
+                if _is_suspect(entry):
                     loaded.suspects.append((one, entry))
                 else:
                     loads.start_soon(self._load, one, entry, loaded, nursery, limiter)
         # Who is the most likely to kill comes last.
-        loaded.suspects.sort(key=lambda suspect: _loads(suspect[1]))
+        loaded.suspects.sort(key=lambda suspect: _counts(suspect[1]))
         return loaded
 
     async def load_suspect(
@@ -233,11 +235,13 @@ class Loader:
         if isinstance(headings, UnreadableLog):
             # Not that one itself: with its traceback it would refer to this frame, which refers to it.
             raise UnreadableLog(str(headings))
-        if headings.loads >= MOST_LOADS:
-            msg = (
-                f"{headings.loads} processes in a row ended while they took it up; "
-                f"`scheduler release {build}` has the next one try again"
+        if headings.loads >= MOST_LOADS or headings.hangs >= MOST_HANGS:
+            what = (
+                f"{headings.hangs} processes hung over it"
+                if headings.hangs >= MOST_HANGS
+                else f"{headings.loads} processes in a row ended while they took it up"
             )
+            msg = f"{what}; `scheduler release {build}` has the next one try again"
             raise UnreadableLog(msg)
         log = await self._mark(build, entry, headings, loaded.live)
         if log is None:
@@ -296,7 +300,7 @@ class Loader:
         log = self._store.open(
             build, sequence=last.sequence, n=record.n, epoch=record.epoch + 1, at=(record.at + 1) / 1_000
         )
-        log.status, log.loads = headings.status, headings.loads + anew
+        log.status, log.loads, log.hangs = headings.status, headings.loads + anew, headings.hangs
         await log.append(Loading())
         log.loads = 0
         return log
@@ -334,7 +338,8 @@ class Loader:
         pace = Pace(TURN // _REPLAYED_AT_ONCE, pause)
         for step in history.steps:
             work, unlearned = plan.work_left, len(plan.unlearned)
-            plan.replay(step)
+            with interruptible(plan.build.id):
+                plan.replay(step)
             await pace.turn(work - plan.work_left + (len(plan.unlearned) - unlearned) * INLINE_WORK)
         for vertex in plan.unlearned:
             await self._supervisor.render(plan, vertex)
@@ -417,8 +422,14 @@ class Loader:
                 raise Refused("unavailable", f"{build} is not over, and not held here: ask again soon")
             history = await self._store.history(log_subject(build))
             plan, accepted = await self._replayed(history)
+            store, supervisor = self._store, self._supervisor
             await adopt_what_came_late(
-                self._store.js, plan, history, self._supervisor.limits, self._supervisor.render
+                store.js,
+                store.replies,
+                plan,
+                history,
+                limits=supervisor.limits,
+                render=supervisor.render,
             )
             adopted = plan.adopted()
             try:
@@ -457,12 +468,20 @@ class Loader:
                 self._supervisor.on_orphan()
 
 
-def _loads(entry: Entry) -> int:
-    return 0 if isinstance(entry.headings, UnreadableLog) else entry.headings.loads
+def _counts(entry: Entry) -> tuple[int, int]:
+    """How many processes hung over a build, and how many died while they took it up."""
+    headings = entry.headings
+    return (0, 0) if isinstance(headings, UnreadableLog) else (headings.hangs, headings.loads)
+
+
+def _is_suspect(entry: Entry) -> bool:
+    """Whether processes died of a build, as far as can be told, and it is to be tried again all the same."""
+    hangs, loads = _counts(entry)
+    return hangs < MOST_HANGS and loads < MOST_LOADS and (hangs > 0 or loads >= SUSPECT_LOADS)
 
 
 async def forget_loads(js: JetStream, build: str) -> None:
-    """Write into the log of a build that processes died of that the next one may try again.
+    """Write into the log of a build that processes died of, or hung over, that the next one may try again.
 
     Raises:
         StoreError: there is no such build, or it is none of those: somebody may be writing to its log.
@@ -474,7 +493,7 @@ async def forget_loads(js: JetStream, build: str) -> None:
     if last is None or is_tombstone(last.headers):
         raise StoreError(f"there is no build {build!r} in the log")
     headings, record = read_headers(last.headers), decode_record(last.data)
-    if headings.loads < MOST_LOADS:
+    if headings.loads < MOST_LOADS and headings.hangs < MOST_HANGS:
         raise StoreError(f"{build} is not one that schedulers died of: it needs no release")
     record_id = f"release-{secrets.token_hex(8)}"
     data = compose(

@@ -1,77 +1,87 @@
 """The secrets of one build, and texts and documents without them.
 
-What counts as secret: every value under a secret name (`secretnames`), at any depth; in a component of a
-type that says ``credential`` also what stands under a name such as ``key``; and what a component names in its
-``_secret``. A build learns them when it is read, and from what its connectors return.
+What counts as secret: every value under a secret name (`secretnames`), at any depth, and its parts
+(`secretparts`); in a component of a type that says ``credential`` also what stands under a name such as
+``key``; what a component names in its ``_secret``; the password in any URL. A build learns them when it is
+read, and from what its connectors return.
 
 Masking is for logs, events and screens. What is stored and reported is what was said.
 
-A text is searched for all of them at once, in time that its length bounds, whatever the secrets are.
+*Bounds.* However much comes in, `Secrets.add` and `Secrets.mask` take a few milliseconds: what is left to be
+learnt is learnt by the calls that follow, and until then, as well as where there are more secrets than are
+kept, no text is shown at all. A text is searched for all secrets at once, in time that its length bounds.
 """
 
-import json
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
+from threading import Lock
 from typing import Any, Final
-from urllib.parse import quote
 
 import msgspec
 
-from scheduler.errors import Problem, TemplateError
-from scheduler.model import Build, Change, State
-from scheduler.secretnames import (
-    MASK,
-    has_secret_names,
-    is_credentials,
-    is_secret_among_credentials,
-    is_secret_name,
-    mask_named,
-)
-from scheduler.template.places import Raw, named_fields
+from scheduler.encodings import views
+from scheduler.errors import Problem
+from scheduler.model import Build, State
+from scheduler.secretindex import LONGEST_START, SHORTEST, Index, Span, Tries, folded
+from scheduler.secretnames import MASK, has_secret_names, named_value
+from scheduler.secretparts import parts_of
+from scheduler.secretpatterns import mask_named
+from scheduler.secretplaces import HELD, NOT_SECRET, SECRET, entered, level_of, secret_values
+from scheduler.template.places import Raw
 from scheduler.text import CUT, mask_url
 
-SHORTEST: Final = 4
-"""Characters; a shorter value is not looked for in texts: it would be found everywhere."""
+HIDDEN: Final = f"{MASK} (not shown: the build has more secrets than are looked for)"
+UNREAD: Final = f"{MASK} (not shown yet: what came in with it is still searched for secrets)"
 _SHORTEST_NUMBER = 6
 """Digits; shorter ones are sizes and ports."""
 _SHORTEST_PIECE = 8
 """Characters of what stands between the references in a secret field."""
 _PUNCTUATION = " \t\r\n.,:;/|@=&?\"'"
 _TRIVIAL = frozenset({"true", "false", "null", "none", "undefined", "unknown", "default"})
-_PLAIN = re.compile(r"[A-Za-z0-9_.~-]*")
-"""Text that every way of escaping leaves as it is."""
-_LONGEST_START = 64
-_LONGEST_HALF = 16_384
-"""Characters before a cut that may be the beginning of a secret."""
-_MOST_TRIES = 20_000
-"""Comparisons that one text may take, beside one for each of its characters."""
+_LONGEST_TRIVIAL = 9
+_LONGEST: Final = 65_536
+"""Characters of a value that are looked for; of a longer one its beginning is, its end, and its lines."""
+_LONG: Final = 256
+"""Characters; of a longer value the end is also found by itself."""
+_AT_ONCE: Final = 8_000
+"""Members of lists looked at, or as much other work, before something else has a turn: 3 ms."""
+_OF_A_PART: Final = 8
+_OF_A_VALUE: Final = 20
+"""So much of that work is in a part of a secret, and in a secret."""
+_A_KEPT_VALUE: Final = 250
+"""Bytes that a value takes beside its characters."""
+_ROOM: Final = 131_072
+"""Bytes for the secrets of a build, to begin with."""
+_ROOM_OF_A_COMPONENT: Final = 4_096
+"""Bytes, for each time that a component with secrets comes in."""
+_ROOM_OF_A_CHARACTER: Final = 3
+"""Bytes, for each character of a secret."""
+_MOST_CUTS: Final = 4
+"""Marks of a cut text, the last ones, before which there may be half a secret."""
+_BEYOND: Final = 2_048
+"""Characters of a text that are looked at behind those that are to be shown."""
+_COMPONENTS = ("components", "changes")
 _DEEPEST = 256
-_PATH = re.compile(r"[.\[\]]")
-_NOT_SECRET, _CREDENTIALS, _HELD, _SECRET = range(4)
-"""How secret something is: not at all; as what stands in credentials, by its name; an object in it is as
-credentials, and all else is secret; it is secret, all of it."""
-_CONCEALED = (
-    "'{{' or '$(' begins nothing that can be read here; what it is is not shown, since the field is "
-    "secret: name it in _raw if it is meant literally"
-)
 
 
 class Secrets:
     """The values known to be secret in one build.
 
-    They are found by their first characters: 4 to 64, as many as a power of two not above their length.
-    That leaves very few to compare with at any place of a text; where somebody has made it many, a text is
-    masked from there to its end rather than searched for long.
+    Several threads may learn at a time, and one may mask meanwhile.
     """
 
-    __slots__ = ("_by_start", "_starts", "_values")
+    __slots__ = ("_index", "_last", "_learns", "_room", "_todo", "_values", "full")
 
     def __init__(self) -> None:
+        self.full = False
+        """Whether there are more than are kept: then, and from then on, texts are masked whole."""
         self._values: set[str] = set()
-        self._starts: set[str] = set()
-        """The first 4 characters of each form of each value."""
-        self._by_start: dict[int, dict[str, list[str]]] = {}
-        """By the number of characters, and by those characters: the forms that begin with them."""
+        self._index = Index()
+        self._room = _ROOM
+        self._todo: list[Iterator[int]] = []
+        """What is left to be learnt from, the last one first."""
+        self._learns = Lock()
+        self._last: tuple[str, tuple[int, int], str] = "", (0, 0), ""
+        """The text that was masked last, to what length and with how many secrets, and what came of it."""
 
     @classmethod
     def of(cls, build: Build) -> "Secrets":
@@ -80,19 +90,20 @@ class Secrets:
         For a thread where the build is large, as the rest of reading is.
         """
         secrets = cls()
-        secrets.add(build.fields, literal=False)
+        secrets.add(build.fields, literal=False, at_once=None)
         for component in build.components:
-            secrets.add(component.fields, literal=False)
+            secrets.add(component.fields, literal=False, at_once=None)
         for change in build.changes:
             if change.sensitive:
-                secrets.add(change.fields, literal=change.state is State.COMPLETED)
+                literal = change.state is State.COMPLETED
+                secrets.add(change.fields, literal=literal, at_once=None)
         return secrets
 
     @classmethod
     def of_document(cls, document: Mapping[str, Any]) -> "Secrets":
         """Those of a build, or of its report, as JSON: as far as it tells by itself what is secret."""
         secrets = cls()
-        secrets.add(document, literal=False)
+        secrets.add_build(document)
         return secrets
 
     def __len__(self) -> int:
@@ -101,89 +112,156 @@ class Secrets:
     def __repr__(self) -> str:
         return f"<Secrets: {len(self)}>"
 
+    @property
+    def known(self) -> tuple[int, bool, bool]:
+        """Changes whenever texts may have to be masked in another way than before.
+
+        Who asks this, to see whether a text masked before is good yet, has the rest learnt, too (`learn`).
+        """
+        learnt = self.learn()
+        return len(self._values), self.full, learnt
+
+    def add_build(self, document: Mapping[str, Any]) -> None:
+        """`add` for a build, or its report, as JSON: all of it at once, component by component."""
+        lists = {key: document[key] for key in _COMPONENTS if isinstance(document.get(key), list)}
+        self.add({key: document[key] for key in document if key not in lists}, literal=False, at_once=None)
+        for components in lists.values():
+            for component in components:
+                if isinstance(component, dict):
+                    self.add(component, literal=False, at_once=None)
+
     def add_json(self, data: bytes) -> None:
         """`add` for a component's JSON, such as it was sent: its references have become what they lead to."""
         self.add(msgspec.json.decode(data))
 
-    def add(self, document: Mapping[str, Any], *, literal: bool = True) -> None:
+    def add(
+        self, document: Mapping[str, Any], *, literal: bool = True, at_once: int | None = _AT_ONCE
+    ) -> None:
         """Learn the secrets of a component. If it has none this takes 2 us.
 
         Args:
-            document: Its fields, such as a connector returned them.
+            document: Its fields, such as a connector returned them; not to be changed afterwards.
             literal: Whether braces in it are text. Otherwise they are references, which are no secrets.
+            at_once: How many of its members are looked at before it returns; the rest is left to `learn`,
+                and until then no text is shown. None: all of them, for a thread.
         """
         if not has_secret_names(document):
             return
-        todo: list[tuple[Any, int, Raw | None]] = [(document, _NOT_SECRET, None)]
-        while todo:
-            value, level, named = todo.pop()
-            items: Iterable[tuple[Any, Any]]
-            if isinstance(value, dict):
-                items = value.items()
-                if level != _SECRET and "_component" in value:
-                    level = _CREDENTIALS if is_credentials(value["_component"]) else _NOT_SECRET
-                    if "_secret" in value:
-                        named = _named(value)
-            else:
-                items = enumerate(value)
-            for key, item in items:
-                kind = item.__class__
-                if kind is not str and kind is not dict and kind is not list and kind is not int:
-                    continue
-                scalar = kind is str or kind is int
-                below = None if named is None else named.get(str(key))
-                at = _SECRET if below is not None and not below else _level(key, level)
-                if not scalar:
-                    todo.append((item, at, below))
-                elif at >= _HELD:
-                    self._learn(item if kind is str else str(item), literal=literal)
+        self._room += _ROOM_OF_A_COMPONENT
+        learning = self._learning(document, literal=literal)
+        if at_once is None:
+            for _ in learning:
+                pass
+        else:
+            self._todo.append(learning)
+            self.learn(at_once)
 
-    def _learn(self, value: str, *, literal: bool) -> None:
+    def learn(self, at_once: int = _AT_ONCE) -> bool:
+        """Go on with what is left to be learnt, for some milliseconds; returns whether that was all."""
+        if not self._todo:
+            return True
+        if not self._learns.acquire(blocking=False):
+            # Another thread is at it.
+            return False
+        try:
+            while self._todo:
+                learning = self._todo[-1]
+                for work in learning:
+                    at_once -= work
+                    if at_once < 0:
+                        return False
+                self._todo.remove(learning)
+        finally:
+            self._learns.release()
+        return True
+
+    def _learning(self, document: Mapping[str, Any], *, literal: bool) -> Iterator[int]:
+        """Learn from a document, and say now and then how much was done."""
+        for value, work in secret_values(document):
+            yield work
+            if value:
+                yield from self._learn(value, literal=literal)
+
+    def _learn(self, value: str, *, literal: bool) -> Iterator[int]:
+        if self.full or not value:
+            return
+        self._room += _ROOM_OF_A_CHARACTER * len(value)
+        yield _OF_A_VALUE + (len(value) >> 6)
         if not literal and (value.startswith("$(") or "{{" in value):
             pieces = _pieces(value)
             if not any(piece.strip() for piece in pieces):
                 return
             for piece in pieces:
                 if len(bare := piece.strip(_PUNCTUATION)) >= _SHORTEST_PIECE:
-                    self._keep(bare)
-        self._keep(value.strip())
-
-    def _keep(self, value: str) -> None:
-        if len(value) < SHORTEST or value in self._values or _is_trivial(value):
+                    yield self._keep(bare)
+        value = value.strip()
+        if not value:
             return
+        if len(value) <= _LONGEST and (value in self._values or _is_trivial(value)):
+            return
+        # As much of its beginning is found as is there.
+        yield self._keep(value[:_LONGEST])
+        if len(value) > _LONG:
+            yield self._keep(value[-LONGEST_START:])
+        for part in parts_of(value):
+            yield _OF_A_PART + self._keep(part.strip())
+
+    def _keep(self, value: str) -> int:
+        """Have a value found from now on; returns how much work that was."""
+        if self.full or len(value) < SHORTEST or value in self._values or _is_trivial(value):
+            return 1
         self._values.add(value)
         for form in _forms(value):
-            self._starts.add(form[:SHORTEST])
-            length = min(1 << len(form).bit_length() - 1, _LONGEST_START)
-            self._by_start.setdefault(length, {}).setdefault(form[:length], []).append(form)
+            self._room -= len(form) + _A_KEPT_VALUE
+            if self._room < 0:
+                self.full = True
+                return 1
+            self._index.add(form)
+        return _OF_A_VALUE + (len(value) >> 6)
 
-    def mask(self, text: str) -> str:
+    def mask(self, text: str, most: int = 0) -> str:
         """``text`` for people: no known secret in it, nor what stands behind a secret name.
 
-        A secret is also found as JSON, Python, Go or a URL would write it. To be called before a text is
-        cut or made printable: half a secret is found only before the mark of a cut text (`outcome.cut`).
-        """
-        if CUT in text and self._values:
-            *parts, rest = text.split(CUT)
-            text = CUT.join([*map(self._without_half, parts), rest])
-        return mask_url(mask_named(self._without_values(text)))
+        A secret is also found as JSON, Python, Go, HTML or a URL would write it, in capitals or without, in
+        base64 and in hex. To be called before a text is cut or made printable: half a secret is found only
+        before the mark of a cut text (`outcome.cut`), and where it is cut here.
 
-    def _without_half(self, text: str) -> str:
-        """``text`` without the beginning of a secret at its end, where one was cut off."""
-        tries = _MOST_TRIES
-        forms = [
-            form for by_start in self._by_start.values() for found in by_start.values() for form in found
-        ]
-        for at in range(max(0, len(text) - _LONGEST_HALF), len(text) - SHORTEST + 1):
-            if text[at : at + SHORTEST] in self._starts:
-                tries -= len(forms)
-                if tries < 0 or any(form.startswith(text[at:]) for form in forms):
-                    return text[:at] + MASK
-        return text
+        Args:
+            text: what is to be shown.
+            most: at most so many characters of it are; 0: all. Of a long text that takes less time.
+        """
+        if not self.learn():
+            return UNREAD[:most] if most else UNREAD
+        if self.full:
+            return HIDDEN[:most] if most else HIDDEN
+        if not most:
+            return self._masked(text, cut=False)
+        of, known, shown = self._last
+        if of is not text or known != (most, len(self._values)):
+            # An event and a line of the log tell the same error, one after the other.
+            reach = most + _BEYOND
+            shown = self._masked(text[:reach], cut=len(text) > reach)[:most]
+            self._last = text, (most, len(self._values)), shown
+        return shown
+
+    def _masked(self, text: str, *, cut: bool) -> str:
+        *parts, rest = text.rsplit(CUT, _MOST_CUTS) if CUT in text else [text]
+        shown = [self._without_values(part, cut=True) for part in parts]
+        return mask_url(mask_named(CUT.join([*shown, self._without_values(rest, cut=cut)])))
+
+    def _without_values(self, text: str, *, cut: bool = False) -> str:
+        if not self._values or len(text) < SHORTEST:
+            return text
+        tries = Tries(len(text))
+        spans: list[Span] = []
+        for view in views(text):
+            found = self._index.find(folded(view.text), tries, cut=cut)
+            spans += (view.place(*span) for span in found)
+        return _without(text, spans)
 
     def mask_document(self, value: Any) -> Any:
         """A JSON value for people: ``***`` under secret names, and every text in it masked."""
-        return self._shown(value, _NOT_SECRET, None, 0)
+        return self._shown(value, NOT_SECRET, None, 0)
 
     def _shown(self, value: Any, level: int, named: Raw | None, depth: int) -> Any:
         if value is None or isinstance(value, bool):
@@ -191,11 +269,12 @@ class Secrets:
         if depth > _DEEPEST:
             return MASK
         if isinstance(value, Mapping):
-            if level != _SECRET and "_component" in value:
-                level = _CREDENTIALS if is_credentials(value["_component"]) else _NOT_SECRET
-                named = _named(value) if "_secret" in value else None
+            level, named = entered(value, level, named)
+            pair = named_value(value)
             return {
-                self._without_values(str(key)): self._shown_under(key, item, level, named, depth)
+                self._without_values(str(key)): self._shown_under(
+                    key, item, SECRET if key == pair else level, named, depth
+                )
                 for key, item in value.items()
             }
         if isinstance(value, list | tuple):
@@ -203,11 +282,10 @@ class Secrets:
         return self.mask(value) if isinstance(value, str) else value
 
     def _shown_under(self, key: str | int, item: Any, level: int, named: Raw | None, depth: int) -> Any:
-        below = None if named is None else named.get(str(key))
-        at = _SECRET if below is not None and not below else _level(key, level)
+        at, below = level_of(key, level, named)
         if item is None or isinstance(item, bool):
             return item
-        if at == _SECRET or (at == _HELD and not isinstance(item, Mapping | list | tuple)):
+        if at == SECRET or (at == HELD and not isinstance(item, Mapping | list | tuple)):
             return MASK
         return self._shown(item, at, below, depth + 1)
 
@@ -215,88 +293,10 @@ class Secrets:
         """A problem of a build, for people and for the answer to whoever sent it."""
         return Problem(self._without_values(problem.place), self.mask(problem.message))
 
-    def _without_values(self, text: str) -> str:
-        if not self._values or len(text) < SHORTEST:
-            return text
-        starts = self._starts
-        places = [at for at in range(len(text) - SHORTEST + 1) if text[at : at + SHORTEST] in starts]
-        if not places:
-            return text
-        tries = _MOST_TRIES + len(text)
-        parts: list[str] = []
-        done = begin = end = 0
-        for place in places:
-            if end == len(text):
-                break
-            length, tries = self._longest(text, place, tries)
-            if not length:
-                continue
-            if place > end or not end:
-                if end:
-                    parts += (text[done:begin], MASK)
-                    done = end
-                begin = place
-            end = max(end, place + length)
-        return "".join((*parts, text[done:begin], MASK, text[end:])) if end else text
-
-    def _longest(self, text: str, place: int, tries: int) -> tuple[int, int]:
-        """How long the longest secret is that stands there, and how many tries are left after that.
-
-        Without any left, all the rest counts as one.
-        """
-        found = 0
-        for length, by_start in self._by_start.items():
-            for form in by_start.get(text[place : place + length], ()):
-                if tries < 0:
-                    return len(text) - place, tries
-                tries -= 1 + (len(form) >> 8)
-                if len(form) > found and text.startswith(form, place):
-                    found = len(form)
-        return found, tries
-
-
-def conceal(problem: Problem, change: Change) -> Problem:
-    """What is wrong with a text of ``change``, as template, without a word of it where it is secret.
-
-    Such a message quotes parts of the text, which nobody could find as the secret that they come from.
-    """
-    secret = is_secret_place(problem.place.removeprefix(f"{change.id}."), change)
-    return Problem(problem.place, _CONCEALED) if secret else problem
-
-
-def is_secret_place(place: str, change: Change) -> bool:
-    """Whether what stands at ``place`` in ``change`` (``tags.x``, ``rules[0].ip``) is secret."""
-    keys = _PATH.split(place)
-    if keys[0] in {"_raw", "_secret"}:
-        return False
-    level = _CREDENTIALS if is_credentials(change.type) else _NOT_SECRET
-    for key in keys:
-        if key and not key.isdecimal():
-            level = _level(key, level)
-    return level >= _HELD or keys[0] in (_named(change.settings) if change.settings else ())
-
-
-def _named(document: Mapping[str, Any]) -> Raw:
-    try:
-        return named_fields(document, "_secret")
-    except TemplateError:
-        # At intake that is refused; a connector may return anything.
-        return {}
-
-
-def _level(key: str | int, level: int) -> int:
-    """How secret what stands under ``key`` is, in something that is ``level``."""
-    if level == _SECRET or isinstance(key, int):
-        return level
-    if is_credentials(key) and is_secret_name(key):
-        # `credentials: {"region": ..., "key": ...}` is as a component of that type.
-        return _HELD
-    if level == _NOT_SECRET:
-        return _SECRET if is_secret_name(key) else level
-    return _SECRET if is_secret_among_credentials(key) else _CREDENTIALS
-
 
 def _is_trivial(value: str) -> bool:
+    if len(value) > _LONGEST_TRIVIAL and not value.startswith("*"):
+        return False
     if value.isdecimal():
         return len(value) < _SHORTEST_NUMBER
     return value.lower() in _TRIVIAL or not value.strip("*")
@@ -315,40 +315,25 @@ def _pieces(value: str) -> list[str]:
     return pieces
 
 
-_OF_GO = str.maketrans(
-    {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
-)
+def _forms(value: str) -> Iterator[str]:
+    """``value`` as it is looked for: `encodings` and `secretindex` know the other ways of writing it."""
+    yield folded(value)
+    if not value.isascii():
+        # Its bytes, in base64 and in hex.
+        yield folded(value.encode("utf-8", "surrogatepass").decode("latin-1"))
+    elif not value.isprintable() and (line := " ".join(value.split())) != value and len(line) >= SHORTEST:
+        # As terminals show it.
+        yield folded(line)
 
 
-def _forms(value: str) -> Iterable[str]:
-    """``value`` as it may be written in a text: as it is, and escaped once or twice."""
-    if _PLAIN.fullmatch(value):
-        return (value,)
-    wide, narrow = _json(value, ascii_only=False), _json(value, ascii_only=True)
-    once = {value, wide, narrow, wide.translate(_OF_GO), narrow.translate(_OF_GO)}
-    once |= {form.replace("/", "\\/") for form in (wide, narrow)}
-    for write in (repr, ascii):
-        # In single quotes, and in double ones.
-        once |= {write(value + "'\"")[1:-4], write(value + "'")[1:-2]}
-    twice = {_json(form, ascii_only=each) for form in once if not form.isalnum() for each in (False, True)}
-    upper = quote(value, safe="", errors="surrogatepass")
-    lower = _CODE.sub(lambda code: code[0].lower(), upper)
-    percent = {upper, lower, upper.replace("%20", "+"), lower.replace("%20", "+")}
-    for kept in _KEPT_IN_URLS:
-        high, low = upper, lower
-        for code, character in kept:
-            high, low = high.replace(code, character), low.replace(code.lower(), character)
-        percent |= {high, low}
-    return once | twice | percent | {" ".join(value.split())}
-
-
-_CODE = re.compile("%[0-9A-F]{2}")
-_KEPT_IN_URLS = [
-    [(quote(character, safe=""), character) for character in kept]
-    for kept in ("/", "!*'()", "$&+=:@", "/!*'()", "/!*'()$&+=:@", "/!*'()$&+=:@,;?")
-]
-"""What is not escaped in some part of a URL, or by some library."""
-
-
-def _json(value: str, *, ascii_only: bool) -> str:
-    return json.dumps(value, ensure_ascii=ascii_only)[1:-1]
+def _without(text: str, spans: list[Span]) -> str:
+    """``text`` with a mask for everything in ``spans``: one where they overlap."""
+    if not spans:
+        return text
+    parts: list[str] = []
+    done = end = 0
+    for begin, stop in sorted(spans):
+        if begin > end or not parts:
+            parts += (text[done:begin], MASK)
+        end = done = max(end, stop)
+    return "".join((*parts, text[done:]))

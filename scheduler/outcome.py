@@ -1,5 +1,6 @@
 """What became of an attempt: a connector's reply, read; or the reason why there is none."""
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -36,13 +37,20 @@ def failure(error: str, *, retryable: bool = True) -> Outcome:
     return Outcome(completed=False, error=error, retryable=retryable)
 
 
-def read_reply(data: bytes, suffix: str | None, limits: Limits = DEFAULT_LIMITS) -> Outcome | None:
+def read_reply(
+    data: bytes,
+    suffix: str | None,
+    limits: Limits = DEFAULT_LIMITS,
+    *,
+    decode: Callable[[bytes, Limits], Any] = decode,
+) -> Outcome | None:
     """Read a connector's reply (WIRE: "Requests and replies").
 
     Args:
         data: its body.
         suffix: ``done`` or ``error``, the last token of the subject it came on; None on a reply subject.
         limits: bounds on its JSON.
+        decode: reads it.
 
     Returns:
         The outcome, or None where the body does not say how it ended (only on a reply subject, where

@@ -5,6 +5,7 @@ kept, so that many who look at the same build, or one who looks again and again,
 """
 
 from collections import OrderedDict
+from collections.abc import Hashable
 from typing import Final, TypeAlias
 
 import trio
@@ -20,7 +21,7 @@ _SLICE: Final = 200
 _MORE_ROWS: Final = 256
 """Characters of an error that cost as much as another component."""
 
-_Key: TypeAlias = tuple[str, str, int, int, int, int, bool]
+_Key: TypeAlias = tuple[str, str, int, Hashable, int, int, bool]
 
 
 class Pages:

@@ -12,11 +12,11 @@ from scheduler.durations import Durations
 from scheduler.errors import Problem
 from scheduler.forecast import Forecast, forecast
 from scheduler.graph import Graph, Vertex
-from scheduler.masking import is_secret_place
 from scheduler.model import Action, Build, Change, State
 from scheduler.rules import LimitRule
 from scheduler.scope import SeenByItself, Submitted, is_supplied
 from scheduler.secretnames import MASK
+from scheduler.secretplaces import is_secret_place
 from scheduler.template import Found, Template, Work
 from scheduler.validation import Prepared
 
@@ -276,7 +276,7 @@ class _References:
             # What stands there is secret wherever no reference is, and within one too.
             return Question(change.id, place, MASK, "what it refers to may not be there when it is due")
         masked = self.secrets.mask_problem(Problem(place, why))
-        return Question(change.id, masked.place, self.secrets.mask(text)[:_SHOWN], masked.message)
+        return Question(change.id, masked.place, self.secrets.mask(text, _SHOWN), masked.message)
 
     def _doubt(self, root: str, name: str | None, keys: tuple[str | int, ...]) -> str | None:
         if name is None:

@@ -1,25 +1,27 @@
 """The service as a process: its signals, its broker, its store, and its exit code."""
 
-import os
 import secrets
 import signal
 import sys
-import threading
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 
 import attrs
 import structlog
 import trio
+from attrs import frozen
 
 from scheduler.broker import open_broker
-from scheduler.bus import Bus, Listener
+from scheduler.bus import Bus, Listener, Presence
 from scheduler.bus.listener import open_listener
 from scheduler.bus.nats import open_bus
 from scheduler.bus.options import BusOptions
+from scheduler.bus.presence import open_presence
 from scheduler.config import Settings
-from scheduler.errors import BrokerError
-from scheduler.jetstream.streams import Layout
+from scheduler.errors import BrokerError, BusError, StoreError
+from scheduler.jetstream.api import JetStream
+from scheduler.jetstream.capturing import layout_of
 from scheduler.service import Service
 from scheduler.stores import Store
 from scheduler.stores.ernest import ErnestStore
@@ -27,11 +29,13 @@ from scheduler.stores.ground import Ground
 from scheduler.stores.jetstream import JetStreamStore
 from scheduler.stores.memory import MemoryStore
 from scheduler.stores.presence import await_jetstream
+from scheduler.suspects import record_hang
+from scheduler.watchdog import Watchdog
 
 _log = structlog.get_logger()
 
-_HARD_EXIT_AFTER = 0.8
-"""Seconds from the second signal until the process ends, whatever still holds on to it."""
+_RECORDING = 3.0
+"""Seconds to put a build on record, connecting included."""
 
 
 async def open_store(settings: Settings, bus: Bus) -> Store:
@@ -54,7 +58,7 @@ async def open_store(settings: Settings, bus: Bus) -> Store:
     if settings.store == "memory":
         return MemoryStore()
     await await_jetstream(bus)
-    layout = Layout(replicas=settings.replicas, capture=settings.capture, reply_bytes=settings.reply_bytes)
+    layout = layout_of(settings)
     store = JetStreamStore(
         bus,
         instance=f"{settings.name}-{secrets.token_hex(4)}",
@@ -79,12 +83,17 @@ async def run_service(settings: Settings) -> int:
         BusError: the broker refuses us, or has not what the store takes.
     """
     stopping = _Stopping()
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    with Watchdog() as watchdog:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(stopping.watch, signals, nursery.cancel_scope)
-            async with _open_bus(settings) as (bus, listener):
-                store = await open_store(settings, bus)
-                service = Service(settings, bus, store, listener=listener, collects=True)
+            nursery.start_soon(watchdog.beat)
+            nursery.start_soon(stopping.watch, watchdog.signals(), nursery.cancel_scope)
+            async with _open_connections(settings, watchdog) as to:
+                store = await open_store(settings, to.bus)
+                if isinstance(store, JetStreamStore):
+                    watchdog.record = partial(_record_hang, to.options)
+                service = Service(
+                    settings, to.bus, store, listener=to.listener, presence=to.presence, collects=True
+                )
                 stopping.service = service
                 await service.run()
             nursery.cancel_scope.cancel()
@@ -92,7 +101,7 @@ async def run_service(settings: Settings) -> int:
 
 
 class _Stopping:
-    """What the signals do."""
+    """What the signals do; of the second one, what the loop has to do with it."""
 
     def __init__(self) -> None:
         self.service: Service | None = None
@@ -110,16 +119,23 @@ class _Stopping:
         second = await anext(signals)
         _log.warning("stopping at once", signal=signal.Signals(second).name)
         self.code = 128 + second
-        # A thread that reads a large build cannot be cancelled, and must not keep anybody waiting.
-        timer = threading.Timer(_HARD_EXIT_AFTER, os._exit, (self.code,))
-        timer.daemon = True
-        timer.start()
         scope.cancel()
 
 
+@frozen
+class _Connections:
+    """What leads to the broker."""
+
+    options: BusOptions
+    """As whom, and where to."""
+    bus: Bus
+    listener: Listener
+    presence: Presence
+
+
 @asynccontextmanager
-async def _open_bus(settings: Settings) -> AsyncIterator[tuple[Bus, Listener]]:
-    """The bus that the settings name, and its listener, with a broker of our own where they say so."""
+async def _open_connections(settings: Settings, watchdog: Watchdog) -> AsyncIterator[_Connections]:
+    """Those to the broker that the settings name, which is one of our own where they say so."""
     async with AsyncExitStack() as stack:
         options = attrs.evolve(settings.bus, name=f"scheduler {settings.name}")
         if settings.embedded:
@@ -132,7 +148,25 @@ async def _open_bus(settings: Settings) -> AsyncIterator[tuple[Bus, Listener]]:
             nursery.start_soon(_fail_when_dead, broker.died)
             stack.callback(nursery.cancel_scope.cancel)
         bus = await stack.enter_async_context(open_bus(options))
-        yield bus, await stack.enter_async_context(open_listener(bus, options))
+        listener = await stack.enter_async_context(open_listener(bus, options))
+        presence = await stack.enter_async_context(open_presence(bus, options, watchdog.is_silent))
+        yield _Connections(options, bus, listener, presence)
+
+
+def _record_hang(options: BusOptions, build: str) -> None:
+    """Put a build on record as one that this process hangs over; in a thread other than the loop's."""
+
+    async def record() -> None:
+        with trio.fail_after(_RECORDING):
+            async with open_bus(options, connect_deadline=_RECORDING) as bus:
+                await record_hang(JetStream(bus), build)
+
+    try:
+        trio.run(record)
+    except (BusError, StoreError, trio.TooSlowError) as error:
+        _log.error("it was not put on record that the process hung", build=build, why=str(error))
+    else:
+        _log.error("it is on record that the process hung over this build", build=build)
 
 
 async def _fail_when_dead(died: trio.Event) -> None:

@@ -9,6 +9,7 @@ from weakref import WeakKeyDictionary
 import trio
 from attrs import evolve, frozen
 
+from scheduler.courtesy import give_way
 from scheduler.durations import Durations, expectation
 from scheduler.executor import Executor, ThreadExecutor
 from scheduler.forecast import Standing, forecast
@@ -29,6 +30,8 @@ _LATE_SHARE: Final = 0.1
 """... and the share of what is left then."""
 _TRIED: Final = 3
 """Late attempts that are looked at, the latest ones: whether the end waits for one takes a simulation."""
+_SLICE: Final = 1_000
+"""Components that are looked at between two looks at everything else: a millisecond."""
 _ON_THE_SPOT: Final = 100
 """Components up to which it is quicker to do it here than to have a thread do it."""
 
@@ -103,7 +106,7 @@ class Prospects:
         now = trio.current_time()
         known = self._known.get(plan)
         if known is None or now >= known.until:
-            job = self._job(seen)
+            job = await self._job(seen)
             began = time.thread_time()
             if len(plan.phases) <= _ON_THE_SPOT:
                 found, cost = job(), time.thread_time() - began
@@ -116,16 +119,30 @@ class Prospects:
     async def preview(self, prepared: Prepared) -> dict[str, Any]:
         """What a build will do, from its beginning, as `planning.Preview.document` says it."""
         job = partial(preview, prepared, self._durations, self._rules, cap=self._cap)
-        if len(prepared.build.changes) <= _ON_THE_SPOT:
+        build, templates = prepared.build, prepared.templates
+        size = len(build.changes) + len(build.components) + len(build.edges)
+        if size <= _ON_THE_SPOT and all(template.constant for template in templates):
             return job().document()
         return await self._executor.run(_ASKERS, lambda: job().document(), long=True)
 
-    def _job(self, seen: Seen) -> Callable[[], _Found]:
-        """The prediction, to be made anywhere: nothing that it looks at changes any more."""
+    async def _job(self, seen: Seen) -> Callable[[], _Found]:
+        """The prediction, to be made anywhere: nothing that it looks at changes any more.
+
+        A large build is looked at in slices, and may go on between two of them: then some components are seen
+        a moment later than others, which no prediction is the worse for.
+        """
         plan, chronicle = seen.plan, seen.chronicle
         now = chronicle.clock()
         done, never, running, retrying = set(), set(), {}, {}
+        expect = expectation(self._durations)
+        expected: list[float] = []
+        subjects: list[str | None] = []
         for vertex in range(len(plan.phases)):
+            subject = None if plan.is_instant(vertex) else plan.subject(vertex)
+            subjects.append(subject)
+            expected.append(0.0 if subject is None else expect(subject))
+            if not (vertex + 1) % _SLICE:
+                await give_way()
             match plan.phases[vertex]:
                 case Phase.COMPLETED:
                     done.add(vertex)
@@ -138,10 +155,6 @@ class Prospects:
                 case _:
                     pass
         standing = Standing(done, running, retrying, never)
-        vertices = range(len(plan.phases))
-        subjects = [None if plan.is_instant(vertex) else plan.subject(vertex) for vertex in vertices]
-        expected = expectation(self._durations)
-        seconds = [0.0 if subject is None else expected(subject) for subject in subjects]
         rules = (*self._rules, *plan.rules)
 
         def predict() -> _Found:
@@ -150,7 +163,7 @@ class Prospects:
                     plan.graph, seconds, subjects, rules, cap=self._cap, standing=standing
                 ).seconds
 
-            return _predict(simulate, seconds, standing)
+            return _predict(simulate, expected, standing)
 
         return predict
 

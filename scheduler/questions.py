@@ -5,8 +5,10 @@ of a log. In each line the askers take turns, as far as they can be told (`sched
 """
 
 import math
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from enum import Enum
+from functools import partial
 from typing import Any, Final, TypeAlias
 
 import trio
@@ -15,6 +17,7 @@ from attrs import field, frozen
 from scheduler.bus import Bus, Message
 from scheduler.discovery import Endpoint
 from scheduler.errors import BusError, Fenced, InvalidJSON, MessageTooLarge, Refused, StoreError
+from scheduler.executor import ThreadExecutor
 from scheduler.ratelimit import RateLimitedLog
 from scheduler.senders import RoundRobinQueue, sender_of
 from scheduler.strictjson import decode, encode
@@ -24,13 +27,18 @@ Document: TypeAlias = dict[str, Any]
 
 _NUMBERS: Final = {"invalid": 400, "unknown": 404, "conflict": 409, "internal": 500, "unavailable": 503}
 """The codes as in HTTP, for the header."""
-_MOST: Final = 2_000
+_MOST: Final = 500
 """Questions in a line; one asker alone gets half of it."""
 _MOST_BYTES: Final = 64 * 1024 * 1024
 _OVERHEAD: Final = 512
 """Bytes that a question takes beside its content."""
 _SHORT: Final = 4 * 1024
 """Bytes of a question that is looked at before it is put into a line."""
+_READ_HERE: Final = 32 * 1024
+"""Bytes of a question that is read on the spot."""
+_FLOOD: Final = 100
+"""Questions of a verb that are refused within a second for being too many, before it is called a flood."""
+_NOT_FOR_HEADERS: Final = re.compile(r"[^ -~]")
 _DEADLINE: Final = 30.0
 """Seconds for one question, from when it came in; what takes longer is the store or the broker."""
 
@@ -67,6 +75,7 @@ class Questions:
         endpoints: by verb; each counts its questions.
         pace: which line a question goes to; of one that is large or no JSON object, what it says is empty.
         answer: gives the answer to a verb and what was asked; raises Refused, StoreError or BusError.
+        on_flood: is told of a verb of which more questions come in than it is good to refuse one by one.
     """
 
     def __init__(
@@ -75,6 +84,7 @@ class Questions:
         endpoints: Mapping[str, Endpoint],
         pace: Callable[[str, Document], Pace],
         answer: Callable[[str, Document], Awaitable[Document]],
+        on_flood: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._bus = bus
         self._endpoints = endpoints
@@ -83,6 +93,9 @@ class Questions:
         self._lines = {pace: RoundRobinQueue[_Question](_MOST, _MOST_BYTES) for pace in Pace}
         # One for each question in the line, so that one that comes in wakes one worker.
         self._ready = {pace: trio.open_memory_channel[None](math.inf) for pace in Pace}
+        self._on_flood = on_flood
+        self._too_many: dict[str, tuple[int, int]] = {}
+        """By verb: in which second how many were refused for being too many."""
         self._log = RateLimitedLog()
 
     async def run(self) -> None:
@@ -110,8 +123,16 @@ class Questions:
                 refusal = Refused("unavailable", "too many questions at a time: ask again")
                 self._refuse(message, None, refusal)
                 self._endpoints[verb].served(0.0, str(refusal))
+                self._count_refused(verb, int(question.came))
 
         return take
+
+    def _count_refused(self, verb: str, second: int) -> None:
+        before, count = self._too_many.get(verb, (second, 0))
+        count = count + 1 if before == second else 1
+        self._too_many[verb] = second, count
+        if count == _FLOOD:
+            self._on_flood(verb)
 
     async def _work(self, pace: Pace) -> None:
         async for _ in self._ready[pace][1]:
@@ -129,7 +150,7 @@ class Questions:
             if began >= question.came + _DEADLINE:
                 text = f"too many questions at a time: not looked at within {_DEADLINE:g} s; ask again"
                 raise Refused("unavailable", text)  # noqa: TRY301 - one place answers every refusal
-            document = read_object(message.data)
+            document = await _read_beside(message.data)
             build = document.get("id") if isinstance(document.get("id"), str) else None
             with trio.fail_at(question.came + _DEADLINE):
                 answer = await self._give(verb, document)
@@ -170,7 +191,7 @@ class Questions:
         if not message.reply:
             return
         headers = {
-            "Nats-Service-Error": "".join(c if c.isascii() and c.isprintable() else "?" for c in text[:500]),
+            "Nats-Service-Error": _NOT_FOR_HEADERS.sub("?", text[:500]),
             "Nats-Service-Error-Code": str(_NUMBERS[refusal.code]),
         }
         body = encode({"id": build, "error": {"code": refusal.code, "message": text}})
@@ -195,6 +216,13 @@ def read_object(data: bytes) -> Document:
     if not isinstance(document, dict):
         raise Refused("invalid", "a JSON object is required")
     return document
+
+
+async def _read_beside(data: bytes) -> Document:
+    """As `read_object`; what takes long is read beside the loop."""
+    if len(data) <= _READ_HERE:
+        return read_object(data)
+    return await ThreadExecutor().run("questions", partial(read_object, data), long=True)
 
 
 def _glance(data: bytes) -> Document:

@@ -1,24 +1,28 @@
 """Reads builds: small ones on the spot, large ones in a thread, those in the object store fetched first."""
 
+from functools import partial
 from typing import Final
 
 import trio
 
 from scheduler.codec import read_id
 from scheduler.config import Settings
-from scheduler.errors import BusError, InvalidBuild, InvalidJSON, JetStreamUnavailable, Problem
+from scheduler.errors import BusError, Hung, InvalidBuild, InvalidJSON, JetStreamUnavailable, Problem
 from scheduler.events import Accepted
 from scheduler.executor import THREADS, Executor, ThreadExecutor
+from scheduler.interruptible import interruptible
 from scheduler.jetstream.objects import Objects
 from scheduler.jetstream.streams import UPLOADS
 from scheduler.strictjson import decode, split_object
-from scheduler.template import Laborious, OnUnresolved, Templates
+from scheduler.template import INLINE_WORK, Laborious, OnUnresolved, Templates
 from scheduler.validation import Prepared, read_build
 
 _SMALL: Final = 32 * 1024
 """Bytes of a build that is read on the spot."""
 _LARGE: Final = 1024 * 1024
 """Bytes of a build that may take a second to be read."""
+_SHORT_WORK: Final = 4 * 1024 * 1024
+"""Units of work (`template.work`) for the references of a build that is read as a short job: 0.1 s."""
 _READING: Final = "builds that come in"
 """Who has the threads that read: before that nobody knows whose a build is."""
 _LONGEST_NAME: Final = 512
@@ -110,7 +114,7 @@ class BuildReader:
     ) -> Prepared:
         settings = self._settings
 
-        def read(*, inline: bool = False) -> Prepared:
+        def read(allowance: int | None = None) -> Prepared:
             return read_build(
                 data,
                 limits=settings.limits,
@@ -118,16 +122,23 @@ class BuildReader:
                 unresolved=unresolved or settings.unresolved,
                 resumed=resumed,
                 action=action,
-                inline=inline,
+                inline=allowance is not None,
+                allowance=allowance or 0,
             )
 
-        if len(data) <= _SMALL:
-            try:
+        try:
+            if len(data) <= _SMALL:
                 async with self._spot:
-                    return read(inline=True)
-            except Laborious:
-                pass
-        return await self._executor.run(_READING, read, long=len(data) > _LARGE)
+                    with interruptible("a build that is being read"):
+                        return read(INLINE_WORK)
+            if len(data) <= _LARGE:
+                return await self._executor.run(_READING, partial(read, _SHORT_WORK))
+        except Laborious:
+            pass
+        except Hung as hung:
+            raise InvalidBuild("invalid", [Problem("", f"it cannot be read: {hung}")]) from None
+        # With a thread for such as this one: what is rendered, and other builds, have the other.
+        return await self._executor.run(_READING, read, long=True)
 
 
 def object_name(data: bytes) -> str | None:

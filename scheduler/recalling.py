@@ -50,6 +50,7 @@ class Recalled:
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
         """By build, whoever was asked about last at the end."""
         self._reading = trio.Lock()
+        self._stirred = trio.Event()
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -76,6 +77,7 @@ class Recalled:
             size = max(history.bytes, _COMPONENT_BYTES * len(plan.phases))
             self._kept[build] = _Kept(seen, sequence, size, trio.current_time())
             self._kept.move_to_end(build)
+            self._stirred.set()
             await self._trim()
             return seen
 
@@ -90,8 +92,11 @@ class Recalled:
     async def run(self) -> None:
         """Let go of builds that nobody asks about, or that are too many; never returns."""
         while True:
+            await self._stirred.wait()
             await trio.sleep(_PERIOD)
             await self._trim()
+            if not self._kept:
+                self._stirred = trio.Event()
 
     async def _trim(self) -> None:
         while self._kept:

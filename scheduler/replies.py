@@ -37,9 +37,9 @@ def owner_of(instance: str) -> str:
     return urlsafe_b64encode(blake2b(instance.encode(), digest_size=_OWNER_BYTES).digest()).decode("ascii")
 
 
-def interest(owner: str) -> str:
-    """What the replies to the requests of one process come in on."""
-    return f"{REPLY}{owner}.*.*"
+def interest(owner: str, provider: str = "*") -> str:
+    """What the replies to the requests of one process come in on, or those of one provider."""
+    return f"{REPLY}{owner}.{provider}.*"
 
 
 def parse(subject: str) -> Address | None:

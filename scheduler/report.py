@@ -8,10 +8,8 @@ from attrs import field, frozen
 
 from scheduler.codec import to_document
 from scheduler.model import Edge, written
-from scheduler.strictjson import Raw, encode
+from scheduler.strictjson import Raw, encode, list_chunks
 
-_SLICE = 200
-"""Components encoded at a time: about a millisecond."""
 _LISTS = ("components", "changes", "edges")
 _HEAD = ("id", "name", "action")
 _LONGEST_NAME = 40
@@ -67,10 +65,7 @@ class Report:
         yield encode({key: value for key, value in self._head().items() if key not in lists})[:-1]
         for name, items in lists.items():
             yield b',"%b":[' % name.encode()
-            for start in range(0, len(items), _SLICE):
-                part = items[start : start + _SLICE]
-                text = encode([to_document(edge) for edge in part] if name == "edges" else part)[1:-1]
-                yield b"," + text if start else text
+            yield from list_chunks(items, to_document if name == "edges" else None)
             yield b"]"
         yield b"}"
 

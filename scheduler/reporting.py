@@ -30,6 +30,7 @@ from scheduler.jetstream.streams import (
 )
 from scheduler.report import Report
 from scheduler.stores.jetstream import JetStreamStore
+from scheduler.stores.slices import gathered
 from scheduler.strictjson import encode, split_object
 from scheduler.subjects import attempt_header
 
@@ -37,8 +38,6 @@ _log = structlog.get_logger()
 
 _T = TypeVar("_T")
 _FULL_PAUSE = 1.0
-_JOINED_HERE = 4 * 1024 * 1024
-"""Bytes that are put together within a millisecond."""
 _FLUSH_DEADLINE = 5.0
 _ROOM = 1024
 """Bytes of a message beside its body: its headers, and those that the store adds."""
@@ -249,15 +248,7 @@ def object_of(build: str, run: int) -> str:
 
 async def whole(report: Report) -> bytes:
     """The report as JSON; other builds have their turn while it is made."""
-    parts: list[bytes] = []
-    for part in report.chunks():
-        parts.append(part)
-        if not len(parts) % 4:
-            await trio.lowlevel.checkpoint()
-    if sum(map(len, parts)) < _JOINED_HERE:
-        return b"".join(parts)
-    # Of a megabyte and more it lets other threads go on meanwhile.
-    return await trio.to_thread.run_sync(b"".join, parts)
+    return await gathered(report.chunks())
 
 
 def reduced(data: bytes, name: str) -> bytes:

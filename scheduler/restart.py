@@ -4,7 +4,7 @@ In order: what is unfinished is found and folded; the replies that came while no
 then is anything sent, awaited against its deadline, or given up.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from functools import partial
 from itertools import chain, repeat
@@ -16,13 +16,14 @@ import trio
 from scheduler.bus import Bus, Message
 from scheduler.call import Call
 from scheduler.connector import Connectors
-from scheduler.errors import BusError, UnreadableLog
+from scheduler.errors import BusError, StreamNotFound, UnreadableLog
+from scheduler.jetstream.api import JetStream
 from scheduler.jetstream.reading import Delivered, Follower, read
-from scheduler.jetstream.streams import REPLIES
+from scheduler.jetstream.streams import REPLIES, reply_streams
 from scheduler.loading import Loaded, Loader
 from scheduler.records import Position, Status
 from scheduler.stores.jetstream import Entry, JetStreamStore
-from scheduler.stores.weather import ask_the_log
+from scheduler.stores.weather import ask_the_log, patiently
 from scheduler.supervisor import Supervisor
 
 _log = structlog.get_logger()
@@ -68,8 +69,12 @@ class Restart:
         self._loader = loader
         self._supervisor = supervisor
         self._connectors = connectors
-        restore = partial(store.streams.restore, REPLIES)
-        self._follower = Follower(store.js, REPLIES, self._on_captured, restore)
+        self._followers: dict[str, Follower] = {}
+        """Of the streams that replies come into, by provider."""
+        self._retired: dict[str, str] = {}
+        """Streams that replies come into no more, by provider: they may hold some that were not read."""
+        self.heard: Sequence[Message] = ()
+        """What came while no stream took it: to be set before `run`."""
         self._live = live
         self._again = trio.Event()
         self._on_probation: list[str] = []
@@ -86,10 +91,19 @@ class Restart:
         bus.on_connected(self._on_connected)
 
     async def prepare(self) -> None:
-        """Note where the stream of replies ends: builds that are accepted later have none before that."""
-        info = await self._insist(lambda: self._store.js.info(REPLIES))
-        last = await self._insist(lambda: self._store.js.get(REPLIES, max(1, info.last_sequence)))
-        self._connectors.captured.seen = Position(info.last_sequence, last.time if last else 0)
+        """Note where the streams of replies end: builds that are accepted later have none before that."""
+        store = self._store
+        live, self._retired = await self._insist(lambda: reply_streams(store.js, store.layout))
+        store.replies = {**live, **self._retired}
+        seen = Position()
+        for provider, stream in store.replies.items():
+            end = await self._ask(provider, stream, partial(_end_of, store.js, stream))
+            seen = seen.moved(provider, end or Position())
+        self._connectors.captured.seen = seen
+        for provider, stream in live.items():
+            handler = partial(self._on_captured, provider)
+            restore = partial(store.streams.restore, stream)
+            self._followers[provider] = Follower(store.js, stream, handler, restore)
 
     async def run(self) -> None:
         """Go on with what is unfinished, then follow the replies; never returns."""
@@ -99,9 +113,18 @@ class Restart:
             nursery.start_soon(self._resend_what_was_lost)
             nursery.start_soon(self._time_out)
             loaded = await self._loader.load(await self._unfinished(), nursery)
-            start = captured.seen = _earliest([captured.seen, *loaded.positions])
-            await self._insist(partial(nursery.start, self._follower.run, start))
-            await self._insist(self._follower.caught_up)
+            places = [captured.seen, *loaded.positions]
+            for provider, follower in self._followers.items():
+                start = _earliest([place.of(provider) for place in places])
+                captured.see(start, provider)
+                stream = self._store.replies[provider]
+                await self._insist(partial(nursery.start, follower.run, start), stream)
+            await self._read_again(loaded.positions, self._retired)
+            for provider, follower in self._followers.items():
+                await self._insist(follower.caught_up, self._store.replies[provider])
+            for message in self.heard:
+                self._connectors.take(message)
+            self.heard = ()
             self._caught_up.set()
             await self._go_on(loaded)
             await self._take_up_suspects(loaded, nursery)
@@ -144,7 +167,7 @@ class Restart:
 
     async def _catch_up_and_go_on(self, loaded: Loaded, probation: float = _PROBATION) -> None:
         if loaded.builds:
-            await self._insist(partial(self._read_again, _earliest(loaded.positions)))
+            await self._read_again(loaded.positions, self._store.replies)
             await self._go_on(loaded, probation)
 
     async def _go_on(self, loaded: Loaded, probation: float = _PROBATION) -> None:
@@ -163,20 +186,29 @@ class Restart:
         builds, self._on_probation = self._on_probation, []
         await self._loader.acquit(builds)
 
-    async def _read_again(self, after: Position) -> None:
-        """Look at what was captured after a position, up to what is followed."""
-        known = await self._store.js.get(REPLIES, after.sequence) if after.sequence else None
+    async def _read_again(self, positions: Sequence[Position], streams: Mapping[str, str]) -> None:
+        """Look at what was captured after any of these positions, up to what is followed."""
+        for provider, stream in streams.items() if positions else ():
+            after = _earliest([position.of(provider) for position in positions])
+            await self._ask(provider, stream, partial(self._read_stream, provider, stream, after))
+
+    async def _read_stream(self, provider: str, stream: str, after: Position) -> None:
+        known = await self._store.js.get(stream, after.sequence) if after.sequence else None
         start = after.sequence + 1 if known is not None and known.time == after.time else 1
-        async with aclosing(read(self._store.js, REPLIES, start=start)) as batches:
+        async with aclosing(read(self._store.js, stream, start=start)) as batches:
             async for batch in batches:
                 for delivered in batch:
                     place = _place(delivered)
-                    self._connectors.look_at_captured(_message(delivered), place, after)
+                    self._connectors.look_at_captured(_message(delivered), place, after, provider)
                     after = place
                 await trio.lowlevel.checkpoint()
 
-    def _on_captured(self, delivered: Delivered) -> None:
-        self._connectors.on_captured(_message(delivered), _place(delivered))
+    def _on_captured(self, provider: str, delivered: Delivered) -> None:
+        self._connectors.on_captured(_message(delivered), _place(delivered), provider)
+
+    async def _all_caught_up(self) -> None:
+        for follower in self._followers.values():
+            await follower.caught_up()
 
     def _on_connected(self) -> None:
         self._reconnected.set()
@@ -198,7 +230,7 @@ class Restart:
             calls, self._expired = self._expired, []
             with trio.move_on_after(self._store.weather.grace):
                 try:
-                    await self._follower.caught_up()
+                    await self._all_caught_up()
                 except BusError as error:
                     _log.error("cannot look at the captured replies", error=str(error))
                 await self._resent.wait()
@@ -213,7 +245,7 @@ class Restart:
             self._reconnected = trio.Event()
             await self._caught_up.wait()
             try:
-                await self._follower.caught_up()
+                await self._all_caught_up()
             except BusError as error:
                 _log.error("cannot look at the captured replies", error=str(error))
             await self._connectors.turns.through()
@@ -230,9 +262,25 @@ class Restart:
 
         return await ask_the_log(self._store.weather, self._bus, look)
 
-    async def _insist(self, ask: Callable[[], Awaitable[_T]]) -> _T:
-        """Ask until there is an answer, of the captured replies: nothing can begin without it."""
-        return await self._store.streams.ask(REPLIES, ask)
+    async def _ask(self, provider: str, stream: str, ask: Callable[[], Awaitable[_T]]) -> _T | None:
+        """Ask as `_insist`; None where it is of a stream that is not used any more, and gone."""
+        if provider not in self._retired:
+            return await self._insist(ask, stream)
+        try:
+            return await patiently(self._store.weather, ask, StreamNotFound)
+        except StreamNotFound:
+            _log.info("a stream of replies that is not used any more was removed", stream=stream)
+            return None
+
+    async def _insist(self, ask: Callable[[], Awaitable[_T]], stream: str = REPLIES) -> _T:
+        """Ask until there is an answer, of captured replies: nothing can begin without it."""
+        return await self._store.streams.ask(stream, ask)
+
+
+async def _end_of(js: JetStream, stream: str) -> Position:
+    info = await js.info(stream)
+    last = await js.get(stream, max(1, info.last_sequence))
+    return Position(info.last_sequence, last.time if last else 0)
 
 
 def _earliest(positions: list[Position]) -> Position:

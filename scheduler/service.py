@@ -11,7 +11,7 @@ import trio
 
 from scheduler import __version__, intake
 from scheduler.admission import Admission, shutting_down
-from scheduler.bus import Bus, Listener, Message, Subscription
+from scheduler.bus import Bus, Listener, Message, Presence, Subscription
 from scheduler.clock import BuildClock
 from scheduler.codec import encode_token
 from scheduler.collector import Collector, Load
@@ -19,7 +19,7 @@ from scheduler.config import Settings
 from scheduler.connector import Connectors
 from scheduler.control import Control
 from scheduler.discovery import Discovery, Endpoint, Identity
-from scheduler.errors import InvalidBuild, Problem
+from scheduler.errors import Hung, InvalidBuild, Problem
 from scheduler.executor import Executor, ThreadExecutor
 from scheduler.experience import Experience
 from scheduler.feed import Feed
@@ -33,6 +33,7 @@ from scheduler.restart import Restart
 from scheduler.retention import Retention
 from scheduler.slots import Slots
 from scheduler.stores import Store
+from scheduler.stores.discards import Discards
 from scheduler.stores.jetstream import JetStreamStore
 from scheduler.supervisor import Supervisor
 from scheduler.takeup import TakeUp
@@ -58,6 +59,7 @@ class Service:
         bus: connected.
         store: where builds are persisted.
         listener: a second connection that replies come in on, too.
+        presence: answers PING in the loop's place, where it can.
         collects: whether the garbage collector is this service's to run; it is the whole process's.
         executor: does what takes long beside the loop.
     """
@@ -69,6 +71,7 @@ class Service:
         store: Store,
         *,
         listener: Listener | None = None,
+        presence: Presence | None = None,
         collects: bool = False,
         executor: Executor | None = None,
     ) -> None:
@@ -87,6 +90,7 @@ class Service:
             limits=settings.limits,
             listener=listener,
             instance="" if durable is None else durable.instance,
+            executor=self._executor,
         )
         self._slots = Slots(
             settings.rules,
@@ -111,7 +115,8 @@ class Service:
             executor=self._executor,
         )
         self._id = secrets.token_hex(11) if self._durable is None else encode_token(self._durable.instance)
-        self._peers = Peers(bus, NAME, self._id)
+        written = () if self._durable is None else (self._durable.written,)
+        self._peers = Peers(bus, NAME, self._id, *written)
         self._timers.on_resumed = self._supervisor.note_outage
         self._endpoints = {
             subject: Endpoint(subject.replace(".", "-"), subject, intake.QUEUE_GROUP)
@@ -131,6 +136,7 @@ class Service:
         self._receipts = intake.Receipts(bus, self._supervisor.holds)
         self._admission = Admission(self._receipts, self._take, self._reader.is_small)
         self._limited_log = RateLimitedLog(_log)
+        self._presence = presence
         self._collects = collects
 
     def stop(self) -> None:
@@ -186,11 +192,16 @@ class Service:
                     connectors=self._connectors,
                     live=self._peers.look,
                 )
+                if ground is not None:
+                    restart.heard = ground.caught.messages
                 await restart.prepare()
                 background.start_soon(restart.run)
                 background.start_soon(self._peers.watch, restart.look_again)
                 self._supervisor.on_orphan = restart.look_again
                 background.start_soon(Retention(self._durable, self._settings.keep).run)
+                store = self._durable
+                discards = Discards(store.js, store.replies.values, store.wall_clock)
+                background.start_soon(discards.run)
                 experience = Experience(self._durable, self._supervisor.durations)
                 background.start_soon(experience.run)
             elif self._store.resumable:
@@ -233,7 +244,7 @@ class Service:
             self._interests.append(interest)
         identity = Identity(NAME, self._id, __version__, "Runs builds of infrastructure")
         endpoints = [*self._endpoints.values(), *control.endpoints.values()]
-        await Discovery(self._bus, identity, endpoints).open()
+        await Discovery(self._bus, identity, endpoints, self._presence).open()
         task_status.started()
         await self._admission.run()
         self._answered.set()
@@ -260,6 +271,9 @@ class Service:
         except InvalidBuild as refusal:
             error = str(refusal)
             self._receipts.reject(message, refusal)
+        except Hung as hung:
+            error = f"it cannot be taken: {hung}"
+            self._receipts.reject(message, InvalidBuild("invalid", [Problem("", error)]))
         except Exception as fault:  # noqa: BLE001 - a bug of ours, set off by this message, must cost no other
             self._limited_log.exception(
                 "a build was not taken by a fault of the scheduler", subject=message.subject

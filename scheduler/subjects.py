@@ -28,12 +28,14 @@ _WORD = r"[^\x00-\x20\x7f-\xa0.*>\u2028\u2029\ud800-\udfff]+"
 _PLAIN: Final = re.compile(rf"{_WORD}(?:\.{_WORD})*")
 
 
-def reply_subjects(types: Iterable[str] = ("*",)) -> tuple[str, ...]:
-    """What replies come in on, for components of these types.
+def reply_subjects(types: Iterable[str] = ("*",), provider: str = "*") -> tuple[str, ...]:
+    """What replies come in on, for components of these types, and of this provider.
 
     By verb and never ``>``: interest in everything would keep the server from saying 503.
     """
-    return tuple(f"{type_}.{verb}.*.{suffix}" for type_ in types for verb in _VERBS for suffix in _SUFFIXES)
+    return tuple(
+        f"{type_}.{verb}.{provider}.{suffix}" for type_ in types for verb in _VERBS for suffix in _SUFFIXES
+    )
 
 
 REPLY_SUBJECTS: Final = reply_subjects()

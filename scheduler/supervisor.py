@@ -24,9 +24,11 @@ from scheduler.executor import Executor, ThreadExecutor
 from scheduler.feed import Feed, Track
 from scheduler.graph import Vertex
 from scheduler.history import History
+from scheduler.interruptible import interruptible
 from scheduler.limits import Limits
 from scheduler.model import Resend
 from scheduler.plan import Phase, Plan
+from scheduler.ratelimit import RateLimitedLog
 from scheduler.records import Status
 from scheduler.replies import draw_key
 from scheduler.reporting import Reporter
@@ -49,6 +51,8 @@ _LARGE = 3_000
 """Changes, edges and components of a build about which all at once takes longer than a few milliseconds."""
 _WORTH_NOTING = 1.0
 """Seconds of an outage that move deadlines also for the next process."""
+_MOST_LINES = 20
+"""About builds that may hold mistakes, in the log, at once."""
 _MOST_HINTS = 5
 """Of a build, in the log."""
 _CLOSING = 0.5
@@ -130,9 +134,12 @@ class Supervisor:
         self.limits = limits
         self._max_builds = max_builds
         self._held: dict[str, Held] = {}
+        self._components = 0
+        """Of the builds that run."""
         self._reported: OrderedDict[str, None] = OrderedDict()
         self._nursery: trio.Nursery | None = None
         self._stopping = False
+        self._log = RateLimitedLog(_log, burst=_MOST_LINES)
         self._idle = trio.Event()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -184,8 +191,7 @@ class Supervisor:
 
     def size(self) -> tuple[int, int]:
         """How many builds are held, or about to be, and how many components those have that run."""
-        held = self._held.values()
-        return len(held), sum(len(one.walk.plan.phases) for one in held if one.walk is not None)
+        return len(self._held), self._components
 
     async def until_gone(self, build: str) -> None:
         """Wait until a build that has come to its end is not held any more; the caller owns the deadline."""
@@ -250,7 +256,7 @@ class Supervisor:
             if not over:
                 self.on_orphan()
         except StoreError as error:
-            held.refusal = "store", prepared.secrets.mask(store_failure(error))
+            held.refusal = "store", prepared.secrets.mask(store_failure(error), 2_000)
             raise _refused(*held.refusal) from None
         except BaseException:
             held.refusal = "internal", "it could not be taken; see the scheduler's log"
@@ -261,7 +267,9 @@ class Supervisor:
         if anew:
             if prepared.hints:
                 shown = [str(hint) for hint in prepared.hints[:_MOST_HINTS]]
-                _log.warning("build may hold mistakes", build=build, found=len(prepared.hints), hints=shown)
+                self._log.warning(
+                    "build may hold mistakes", build=build, found=len(prepared.hints), hints=shown
+                )
             self._begin(held, *self._new_walk(plan, key=key, journey=None))
         return over
 
@@ -269,7 +277,8 @@ class Supervisor:
         """Do something with a whole build: a large one beside the loop, where it keeps nobody waiting."""
         build = prepared.build
         if len(build.changes) + len(build.edges) + len(build.components) < _LARGE:
-            return job()
+            with interruptible(build.id):
+                return job()
         return await self.executor.run(build.id, job, long=True)
 
     def _planned(self, prepared: Prepared, key: str, mark: str) -> tuple[Plan, Accepted]:
@@ -352,6 +361,8 @@ class Supervisor:
         """The build does not run here (any more). Idempotent."""
         held.decided.set()
         held.gone.set()
+        if held.walk is not None:
+            self._components -= len(held.walk.plan.phases)
         held.walk = held.track = None
         if self._held.get(held.build) is held:
             del self._held[held.build]
@@ -471,6 +482,7 @@ class Supervisor:
 
     def _begin(self, held: Held, walk: Walk, track: Track) -> None:
         held.walk, held.track = walk, track
+        self._components += len(walk.plan.phases)
         held.decided.set()
         self._slots.open(walk, walk.plan.rules)
         self._store.on_failure(walk.id, walk.lose)
@@ -521,7 +533,7 @@ class Supervisor:
             if report.error is None:
                 log.info("build done", changes=total, seconds=seconds)
             else:
-                log.warning("build failed", error=walk.plan.masked(report.error)[:1_000], seconds=seconds)
+                log.warning("build failed", error=walk.plan.masked(report.error, 1_000), seconds=seconds)
         except Fenced as error:
             log.warning("another process has taken the build over: it reports", error=str(error))
         except StoreError as error:

@@ -101,7 +101,7 @@ def component(seen: Seen, vertex: Vertex, *, graph: bool = False) -> Document:
         document["failed"] = [attempt._asdict() for attempt in failed]
     error = plan.error(vertex)
     if error is not None:
-        document["error"] = plan.masked(error)[:1_000]
+        document["error"] = plan.masked(error, 1_000)
     if graph:
         document["needs"] = [
             plan.graph.ids[dependency] for dependency in plan.graph.dependencies[vertex][:_MOST_NEEDS]
@@ -207,7 +207,7 @@ class Doctor:
                 return Reason("it is completed", chronicle.ended(vertex))
             case Phase.ERRORED:
                 return Reason(
-                    f"it has failed: {plan.masked(plan.error(vertex) or '')}", chronicle.ended(vertex)
+                    f"it has failed: {plan.masked(plan.error(vertex) or '', 4_000)}", chronicle.ended(vertex)
                 )
             case Phase.SKIPPED:
                 return self._skipped(vertex)
@@ -252,7 +252,7 @@ class Doctor:
         left = None if walk is None else walk.retry_in(vertex)
         when = "soon" if left is None else f"in {seconds(left)}"
         attempt = self._plan.attempt(vertex)
-        error = self._plan.masked(self._plan.error(vertex) or "")
+        error = self._plan.masked(self._plan.error(vertex) or "", 4_000)
         text = f"attempt {attempt} failed, the next one follows {when}: {error}"
         if self._plan.paused:
             text = f"the build is paused; {text}"

@@ -6,9 +6,10 @@ build, and not in the connection, where the next build would stand behind all of
 """
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 
 import trio
+from attrs import define
 
 from scheduler.ratelimit import RateLimitedLog
 
@@ -18,37 +19,53 @@ _MOST = 10_000
 """Replies of one build that wait for its turn."""
 
 
+@define
+class _Job:
+    do: Callable[[], None]
+    prepare: Callable[[], Awaitable[None]] | None = None
+
+
 class Turns:
     """Calls back at once while there is little to do, otherwise build by build in turn."""
 
     def __init__(self) -> None:
         self._left = _AT_ONCE
-        self._queues: OrderedDict[str, deque[Callable[[], None]]] = OrderedDict()
+        self._queues: OrderedDict[str, deque[_Job]] = OrderedDict()
+        self._preparing: dict[str, deque[_Job]] = {}
+        """What waits until the first of it is prepared."""
         self._wake = trio.Event()
         self._moved = trio.Event()
         self._log = RateLimitedLog()
 
     async def done_with(self, builds: Iterable[str]) -> None:
         """Wait until nothing waits for its turn that was there for one of ``builds`` by now."""
-        waiting = {build for build in builds if build in self._queues}
+        waiting = {build for build in builds if build in self._queues or build in self._preparing}
         while waiting:
             await self._moved.wait()
-            waiting.intersection_update(self._queues)
+            waiting.intersection_update([*self._queues, *self._preparing])
 
     async def through(self) -> None:
         """Wait until nothing waits for its turn that was there by now."""
-        await self.done_with(list(self._queues))
+        await self.done_with([*self._queues, *self._preparing])
 
-    def take(self, build: str, job: Callable[[], None]) -> None:
-        """Call ``job`` now or soon, in the order of asking within a build; it must not block."""
-        queue = self._queues.get(build)
-        if queue is None and self._left:
+    def take(
+        self, build: str, job: Callable[[], None], prepare: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
+        """Call ``job`` now or soon, in the order of asking within a build; it must not block.
+
+        Args:
+            build: whose it is.
+            job: what is to be called.
+            prepare: what takes long about it, to be awaited first; other builds do not wait for it.
+        """
+        queue = self._queues.get(build) or self._preparing.get(build)
+        if queue is None and self._left and prepare is None:
             self._left -= 1
             self._do(job)
         elif queue is None:
-            self._queues[build] = deque([job])
+            self._queues[build] = deque([_Job(job, prepare)])
         elif len(queue) < _MOST:
-            queue.append(job)
+            queue.append(_Job(job, prepare))
         else:
             # More than can be in flight: most of it is duplicates, which cost nothing.
             self._do(job)
@@ -56,6 +73,10 @@ class Turns:
 
     async def run(self) -> None:
         """Give the turns; never returns."""
+        async with trio.open_nursery() as nursery:
+            await self._run(nursery)
+
+    async def _run(self, nursery: trio.Nursery) -> None:
         while True:
             await self._wake.wait()
             self._wake = trio.Event()
@@ -64,14 +85,28 @@ class Turns:
             for _ in range(min(_AT_ONCE, len(self._queues))):
                 build, queue = self._queues.popitem(last=False)
                 for _ in range(min(share, len(queue))):
+                    if (prepare := queue[0].prepare) is not None:
+                        self._preparing[build] = queue
+                        nursery.start_soon(self._prepare, build, prepare)
+                        break
                     self._left -= 1
-                    self._do(queue.popleft())
-                if queue:
+                    self._do(queue.popleft().do)
+                if queue and build not in self._preparing:
                     self._queues[build] = queue
             if self._queues:
                 self._wake.set()
             moved, self._moved = self._moved, trio.Event()
             moved.set()
+
+    async def _prepare(self, build: str, prepare: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await prepare()
+        except Exception:  # noqa: BLE001 - logged, and it must cost no other reply
+            self._log.exception("a reply could not be read")
+        queue = self._preparing.pop(build)
+        queue[0].prepare = None
+        self._queues[build] = queue
+        self._wake.set()
 
     def _do(self, job: Callable[[], None]) -> None:
         try:

@@ -15,10 +15,11 @@ from scheduler.errors import InvalidBuild, InvalidTemplate, Problem, TemplateErr
 from scheduler.graph import Graph
 from scheduler.hints import hints_for
 from scheduler.limits import DEFAULT_LIMITS, Limits
-from scheduler.masking import Secrets, conceal
+from scheduler.masking import Secrets
 from scheduler.model import PSEUDO_IDS, Action, Build, Change, State
 from scheduler.rules import DEFAULT_POLICY, Policy
 from scheduler.scope import SeenByItself, Submitted, is_supplied
+from scheduler.secretplaces import conceal
 from scheduler.strictjson import encode
 from scheduler.subjects import token_problem
 from scheduler.template import (
@@ -92,6 +93,7 @@ def read_build(
     resumed: bool = False,
     action: str | None = None,
     inline: bool = False,
+    allowance: int = INLINE_WORK,
 ) -> Prepared:
     """Read and check a submitted build (WIRE: "Intake").
 
@@ -104,10 +106,11 @@ def read_build(
             stands in it, which may be larger than what is submitted, and is never rendered; what can be
             judged when a component is due is left until then, since it was accepted once.
         action: the subject that it came in on; None where it came otherwise (`codec.parse_build`).
-        inline: whether others wait meanwhile, so that what takes long is to be done again in a thread.
+        inline: whether others wait meanwhile, so that what takes long is to be done again elsewhere.
+        allowance: units of work from which on that is so.
 
     Raises:
-        Laborious: its references take more than `INLINE_WORK`, and ``inline`` says that they must not.
+        Laborious: its references take more than ``allowance``, and ``inline`` says that they must not.
         InvalidBuild: with every problem that was found, each with its place.
     """
     if resumed:
@@ -115,7 +118,7 @@ def read_build(
     parsed = parse_build(data, limits, action=action, accepted=resumed)
     if not resumed:
         parsed = evolve(parsed, build=_anew(parsed.build))
-    check = _Check(parsed, limits, resumed=resumed, inline=inline)
+    check = _Check(parsed, limits, resumed=resumed, allowance=allowance if inline else None)
     check.edges()
     compiled = check.templates(templates, unresolved, resumed=resumed)
     graph = check.graph(compiled)
@@ -156,7 +159,7 @@ def _to_be_done(change: Change) -> Change:
 class _Check:
     """The questions asked of a build as a whole; each adds to ``problems``."""
 
-    def __init__(self, parsed: Parsed, limits: Limits, *, resumed: bool, inline: bool) -> None:
+    def __init__(self, parsed: Parsed, limits: Limits, *, resumed: bool, allowance: int | None) -> None:
         self.parsed = parsed
         self.build = parsed.build
         self.limits = limits
@@ -166,9 +169,10 @@ class _Check:
         self.known = parsed.known
         self.suggestions = _MOST_SUGGESTIONS
         changes = len(parsed.build.changes)
-        self.work = Work(INLINE_WORK, inline=True) if inline else Work.of_build(changes)
+        self.work = Work.of_build(changes) if allowance is None else Work(allowance, inline=True)
         # What was accepted once may be read again, however much another version took.
-        most = INLINE_WORK if inline else sys.maxsize if resumed else _READING_WORK
+        most = (sys.maxsize if resumed else _READING_WORK) if allowance is None else allowance
+        inline = allowance is not None
         self.reading = Work(most, inline=inline)
         # And so may who waits for whom be found out, where references lead on through definitions.
         self.following = Work(build_work(changes) if most == _READING_WORK else most, inline=inline)

@@ -20,6 +20,7 @@ from scheduler.config import Settings
 from scheduler.events import Event
 from scheduler.executor import Executor
 from scheduler.jetstream.api import JetStream
+from scheduler.jetstream.capturing import layout_of
 from scheduler.jetstream.objects import Objects
 from scheduler.jetstream.streams import LOG, OBJECTS, REPLIES, REPORTS, Layout, set_up
 from scheduler.records import (
@@ -33,6 +34,7 @@ from scheduler.records import (
     headers_of,
 )
 from scheduler.service import Service
+from scheduler.stores.ground import Ground
 from scheduler.stores.jetstream import JetStreamStore
 
 LOGS = "scheduler.log.*"
@@ -268,8 +270,10 @@ class Plant:
         settings: of all processes.
     """
 
-    def __init__(self, script: Script = succeed, **settings: Any) -> None:
+    def __init__(self, script: Script = succeed, *, lays: bool = False, **settings: Any) -> None:
         self.broker = Broker()
+        self.lays = lays
+        """Whether each process sees to the streams, as its settings say."""
         self.script = script
         self.settings = settings
         self.started = 0
@@ -299,11 +303,15 @@ class Plant:
         """A process that is ready; at the end it dies without another word."""
         self.started += 1
         bus = self.broker.plug() if self.started > 1 else self.broker.bus
-        if LOG not in self.broker.jetstream.streams:
+        if LOG not in self.broker.jetstream.streams and not self.lays:
             await self.broker.set_up()
-        store = JetStreamStore(bus, instance=f"p{self.started}", wall_clock=self.wall_clock)
+        options = Settings(**{**self.settings, **settings})
+        layout = layout_of(options)
+        store = JetStreamStore(bus, instance=f"p{self.started}", wall_clock=self.wall_clock, layout=layout)
+        if self.lays:
+            store.ground = Ground(store.js, layout)
         cloud = Cloud(bus, script or self.script, self.requests)
-        service = Service(Settings(**{**self.settings, **settings}), bus, store, executor=self.executor)
+        service = Service(options, bus, store, executor=self.executor)
         async with trio.open_nursery() as nursery:
             if connectors:
                 await cloud.open(nursery)

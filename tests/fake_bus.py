@@ -4,6 +4,7 @@ What is published is delivered a little later (`TrioToken.run_sync_soon`), in or
 ``publish``: as with a real broker, and deterministic under an autojump clock.
 """
 
+import json
 from collections import deque
 from collections.abc import Callable, Mapping
 
@@ -13,6 +14,7 @@ from attrs import field, frozen
 
 from scheduler.bus import Handler, Message
 from scheduler.bus.endpoint import Endpoint, Interest
+from scheduler.bus.interest import SUBJECT as CONNECTIONS
 from scheduler.bus.outbox import MAX_BYTES, MAX_MESSAGES, Barrier, Queued
 from scheduler.bus.subjects import matches
 
@@ -215,3 +217,13 @@ def _parse(item: Queued) -> Published:
     assert int(rest[-1]) == len(block) + len(item.data) == item.size
     assert subject == item.subject
     return Published(subject, item.data, " ".join(rest[:-sizes]), headers)
+
+
+async def tell_subscribers(bus: FakeBus, *subjects: str) -> None:
+    """Have the broker say, as a real one does, what another connection subscribes to."""
+
+    def answer(message: Message) -> None:
+        document = {"data": {"total": 1, "connections": [{"subscriptions_list": subjects}]}}
+        bus.deliver(message.reply, json.dumps(document).encode())
+
+    await bus.subscribe(CONNECTIONS, answer)

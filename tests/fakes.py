@@ -318,11 +318,14 @@ class FakeExecutor:
     def __init__(self) -> None:
         self.owners: list[str] = []
         """Whose jobs were handed in, in order."""
+        self.long: list[bool] = []
+        """Which of them were long ones."""
         self.gate: Gate | None = None
         """Where jobs wait from now on."""
 
     async def run(self, owner: str, job: Callable[[], _T], *, long: bool = False) -> _T:
         self.owners.append(owner)
+        self.long.append(long)
         await trio.lowlevel.checkpoint()
         if self.gate is not None:
             await self.gate.passed()
@@ -350,14 +353,15 @@ class World:
             self.fake_store = store
         self.slots = slots or Slots()
         self.timers = Timers(self.bus)
+        self.executor = FakeExecutor()
         self.connectors = Connectors(
             self.bus,
             self.timers,
             timeouts=lambda _: timeout,
             start_timeout=start_timeout,
             listener=listener,
+            executor=self.executor,
         )
-        self.executor = FakeExecutor()
         self.cloud = Cloud(self.bus, script)
 
     @property

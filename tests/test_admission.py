@@ -1,5 +1,7 @@
 """Builds that have come in and wait: whose turn it is, how many at a time, and what is refused."""
 
+# ruff: noqa: ARG001 - pytest-trio takes a clock from a test's own arguments only
+
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -7,7 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 from fake_bus import FakeBus
-from trio.testing import wait_all_tasks_blocked
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from scheduler import admission
 from scheduler.admission import Admission
@@ -106,6 +108,27 @@ async def test_whoever_fills_the_queue_is_refused_and_others_are_not(monkeypatch
         await site.next(100)
         assert site.taken[1] == "mine"
         assert len(site.taken) == 51
+
+
+async def test_what_waits_for_something_else_keeps_nobody_from_a_turn(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store that is away, or a build of the same id that is being loaded; but not any number of them."""
+    monkeypatch.setattr(admission, "_MOST_WAITING", 20)
+    async with taking() as site:
+        for number in range(100):
+            site.send(f"b{number}", "x")
+        await wait_all_tasks_blocked()
+        assert len(site.taken) == 16
+        await trio.sleep(1.6)
+        assert len(site.taken) == 32
+        await trio.sleep(60)
+        assert len(site.taken) == 16 + 20
+        for _ in range(100):
+            site.gate.release()
+        await trio.sleep(60)
+        assert len(site.taken) == 100
+        assert (site.admission._waiting, site.admission.bytes) == (0, 0)
 
 
 async def test_what_waits_is_counted_in_bytes_until_it_is_dealt_with() -> None:

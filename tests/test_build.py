@@ -84,6 +84,8 @@ class Run:
         assert self.plan.in_flight == 0
         assert self.world.slots.taken == 0
         assert self.world.slots.waiters == 0
+        assert self.world.slots.budget.in_flight == 0
+        assert not self.walk._unsent
         assert self.world.connectors._by_component == {}
         assert self.world.connectors._by_token == {}
 

@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 import trio
-from fakes import JSON, Gate, World, change, document, open_world, states
+from durable import Plant, until
+from fakes import JSON, FakeExecutor, Gate, Reply, World, change, document, encode, open_world, states
 from test_build import Run
 from trio.testing import MockClock, wait_all_tasks_blocked
 
@@ -150,3 +151,52 @@ async def test_the_slots_are_those_of_the_subject_that_comes_out(autojump_clock:
     assert len(world.executor.owners) == 2 * len(names), "once for the subject, and once to be sent"
     run.check_end()
     assert set(states(run.done).values()) == {"completed"}
+
+
+async def test_the_next_process_knows_its_request_again(autojump_clock: MockClock) -> None:
+    """What was sent is rendered again after a restart, beside the loop, and its reply is taken."""
+    plant = Plant(lambda component: [] if component["_component_id"] == "b" else [Reply()])
+    executor = FakeExecutor()
+    plant.executor = executor
+    value = document([change("a", **LONG), laborious("b"), "c"], [("a", "b"), ("b", "c")])
+    async with plant.run() as process:
+        await process.submit(value)
+        # Until the log says that it has left.
+        await trio.sleep(5)
+        assert process.requests == ["a", "b"]
+    first = len(executor.owners)
+    async with plant.run() as process:
+        await trio.sleep(1)
+        assert len(executor.owners) > first
+        plant.answer("b")
+        await until(lambda: process.reports)
+        assert process.requests == ["c"]
+        assert set(states(process.report[1]).values()) == {"completed"}
+
+
+async def test_an_operator_may_skip_what_takes_long(autojump_clock: MockClock) -> None:
+    """What it is completed with is rendered as far as it can be, beside the loop, before anything changes."""
+
+    def script(component: JSON) -> list[Reply]:
+        return [Reply("errored" if component["_component_id"] == "b" else "completed")]
+
+    plant = Plant(script)
+    executor = FakeExecutor()
+    plant.executor = executor
+    value = document([change("a", **LONG), laborious("b"), "c"], [("a", "b"), ("b", "c")])
+    async with plant.run() as process:
+        await process.submit(value)
+        await until(lambda: process.reports)
+        before = len(executor.owners)
+        inbox, answers = process.bus.new_inbox(), []
+        await process.bus.subscribe(inbox, lambda message: answers.append(json.loads(message.data)))
+        process.bus.deliver(
+            "scheduler.build.skip", encode({"id": "b1", "component": "b", "output": {"y": 1}}), reply=inbox
+        )
+        await until(lambda: len(process.reports) == 2)
+        assert len(executor.owners) > before
+        assert "error" not in answers[0], answers
+        [b] = [one for one in process.reports[1][1]["changes"] if one["_component_id"] == "b"]
+        assert b["_state"] == "completed"
+        assert b["y"] == 1
+        assert b["x"].isdigit(), "it was rendered"

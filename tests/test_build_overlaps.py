@@ -216,8 +216,10 @@ def test_whatever_is_asked_at_a_time_the_next_process_can_go_on(case: Case, deat
 
     async def main() -> None:
         log = Log(random.Random(case.seed))
+        # With room for all; or for the bytes of few, or of one at a time.
+        slots = Slots(max_bytes=(1_000_000, 4_000, 1_000)[case.seed % 3])
         async with (
-            open_world(script=luck_of(case.seed), store=log) as world,
+            open_world(script=luck_of(case.seed), store=log, slots=slots) as world,
             trio.open_nursery() as nursery,
         ):
             process = Process(world, case, log)

@@ -181,13 +181,16 @@ def test_with_slots_to_spare_every_build_ends_as_the_reference_says(case: Case) 
     assert one.done.get("error", "").partition(":")[0] == (first or "")
 
 
-@given(cases(), st.integers(1, 4), st.integers(1, 3))
+@given(cases(), st.integers(1, 4), st.integers(1, 3), st.sampled_from([1_000, 2_900, 4_000, 1_000_000]))
 @settings(max_examples=150)
 def test_with_few_slots_and_a_slow_store_every_promise_holds(
-    case: Case, per_instance: int, per_build: int
+    case: Case, per_instance: int, per_build: int, max_bytes: int
 ) -> None:
-    """Order, one request each, none after an error, everything settles, one report, slots given back."""
-    slots = Slots(per_instance=per_instance, per_build=per_build)
+    """Order, one request each, none after an error, everything settles, one report, slots given back.
+
+    Also where there is room for the bytes of one request at a time, or of few.
+    """
+    slots = Slots(per_instance=per_instance, per_build=per_build, max_bytes=max_bytes)
     one = run(case, slots=slots, persisted=True)
     if set(case.outcomes) <= {"completed", "instant"}:
         assert set(states(one.done).values()) == {"completed"}

@@ -156,3 +156,24 @@ def test_no_position_is_ahead_of_what_is_not_dealt_with(steps: list[tuple[str, s
             captured.release(build, outstanding[build].pop(which % len(outstanding[build])))
         for name, mine in outstanding.items():
             assert captured.position(name).sequence == min(mine, default=sequence + 1) - 1
+
+
+def test_each_stream_has_a_place_of_its_own() -> None:
+    """What was seen or is held in one says nothing of the others, whose numbers are their own."""
+    captured = Captured()
+    captured.seen = at(50).moved("gcp", at(7))
+    captured.hold("b1", 1, at(0), "aws")
+    captured.see(at(1), "aws")
+    captured.see(at(2), "aws")
+    captured.hold("b1", 51, at(50))
+    captured.see(at(51))
+    captured.hold("b1", 2, at(1), "gcp")
+    seen = at(51).moved("aws", at(2)).moved("gcp", at(7))
+    assert captured.position("b2") == seen
+    assert captured.position("b1") == at(50).moved("aws", at(0)).moved("gcp", at(1))
+    captured.release("b1", 1)
+    captured.release("b1", 1, "aws")
+    assert captured.position("b1") == at(50).moved("aws", at(2)).moved("gcp", at(1))
+    captured.release("b1", 51)
+    captured.release("b1", 2, "gcp")
+    assert captured.position("b1") == seen

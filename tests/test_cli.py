@@ -17,6 +17,7 @@ import structlog
 from scheduler import __version__, cli
 from scheduler.commands.files import read_example
 from scheduler.config import Settings
+from scheduler.diagnosis.permissions import publishes
 from scheduler.generate import generate
 from scheduler.rules import LimitRule, Retry
 
@@ -245,8 +246,20 @@ def test_help_fits_80_columns(capsys: pytest.CaptureFixture[str], tokens: list[s
     assert "Usage: scheduler" in text
     whole = re.sub(r"[│\s]+", " ", text)
     # No variable says, for every call, what is asked or ordered once.
-    asking = tokens[0] in {"list", "status", "cancel", "skip", "timeline", "graph", "plan"}
-    once = {"all", "components", "now", "reason", "output", "trace", "format", "around", "depth", "ask"}
+    asking = tokens[0] in {"list", "status", "cancel", "skip", "timeline", "graph", "plan", "export"}
+    once = {
+        "all",
+        "components",
+        "now",
+        "reason",
+        "output",
+        "trace",
+        "format",
+        "around",
+        "depth",
+        "ask",
+        "secrets",
+    }
     this_once = once if asking else set()
     for flag in (
         set(re.findall(r"--([a-z-]+)", whole)) - {"help", "version", "embedded", "simulate"} - this_once
@@ -476,6 +489,19 @@ def test_the_permissions_are_printed_as_they_are_shipped(capsys: pytest.CaptureF
     assert cli.main(["permissions"]) == 0
     shipped = ROOT / "scheduler" / "permissions" / "nats-server.conf"
     assert capsys.readouterr().out == shipped.read_text()
+
+
+def test_the_permissions_name_the_streams_of_providers(capsys: pytest.CaptureFixture[str]) -> None:
+    """What the service takes beside that, where replies are captured apart."""
+    assert cli.main(["permissions", "--capture-providers", "aws,gcp"]) == 0
+    out = capsys.readouterr().out
+    shipped = (ROOT / "scheduler" / "permissions" / "nats-server.conf").read_text()
+    more = [line for line in out.splitlines() if line not in shipped.splitlines()]
+    assert [line for line in out.splitlines() if line not in more] == shipped.splitlines()
+    printed = set(re.findall(r'"([^"]+)"', "\n".join(more)))
+    needed = {need.line for need in publishes("jetstream", ("aws", "gcp"))}
+    assert printed == needed - {need.line for need in publishes("jetstream")}
+    assert len(printed) == 12
 
 
 # With a real broker.

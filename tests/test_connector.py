@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import trio
 from fake_bus import FakeBus, Published
-from fakes import JSON, World, change, document, encode, open_world, prepare
+from fakes import JSON, FakeExecutor, Gate, World, change, document, encode, open_world, prepare
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from scheduler.bus import Message
@@ -835,6 +835,24 @@ async def test_what_an_earlier_process_dealt_with_is_no_reply(bench: Bench) -> N
     assert attempt.outcome.completed
 
 
+async def test_what_was_dealt_with_is_told_by_the_stream_that_it_is_in(bench: Bench) -> None:
+    """However far another stream is: each has its own numbers."""
+    after = place(900).moved("aws", place(5))
+    attempt = await bench.watch(bench.connectors.expect(request(), KEY, after=after))
+    bench.connectors.captured.seen = after
+    captured = bench.connectors.on_captured
+    captured(Message(f"{SUBJECT}.error", encode(reply(_state="errored"))), place(5), "aws")
+    captured(Message(f"{SUBJECT}.error", encode(reply(_state="errored"))), place(900))
+    await wait_all_tasks_blocked()
+    assert attempt.ended == []
+    captured(Message(f"{SUBJECT}.done", encode(reply())), place(6), "aws")
+    await wait_all_tasks_blocked()
+    assert attempt.outcome.completed
+    assert bench.connectors.captured.position("b1") == after
+    attempt.call.close()
+    assert bench.connectors.captured.position("b1") == place(900).moved("aws", place(6))
+
+
 async def test_numbers_that_are_given_out_again_are_told_apart_by_time(bench: Bench) -> None:
     """A stream that lost its end counts anew: a later reply counts although its number is lower."""
     attempt = await bench.watch(bench.connectors.expect(request(), KEY, after=Position(9, 1_000)))
@@ -1073,3 +1091,28 @@ async def test_a_reply_before_the_decision_wins_over_the_deadline(autojump_clock
         await wait_all_tasks_blocked()
         assert attempt.outcome.completed
         assert bench.connectors.dropped == {}
+
+
+@pytest.mark.parametrize("broken", [False, True])
+async def test_a_large_reply_is_read_beside_the_loop(bench: Bench, broken: bool) -> None:
+    """What comes behind it for its build waits for that; a broken one is what a small one would be."""
+    executor = FakeExecutor()
+    gate = executor.gate = Gate()
+    bench.connectors._executor = executor
+    first, second = await bench.send(request("a")), await bench.send(request("b"))
+    bench.bus.deliver(
+        f"{SUBJECT}.done", encode(reply(numbers=[10**400] if broken else [], text="x" * 70_000))
+    )
+    bench.bus.deliver(f"{SUBJECT}.done", encode(reply(_component_id="b")))
+    await wait_all_tasks_blocked()
+    assert executor.owners == ["b1"]
+    assert not first.ended
+    assert not second.ended
+    gate.open()
+    await wait_all_tasks_blocked()
+    assert second.outcome.completed
+    if broken:
+        assert "max_digits" in first.failed
+    else:
+        assert first.outcome.body is not None
+        assert len(first.outcome.body["text"]) == 70_000

@@ -1,8 +1,10 @@
 """Service discovery by ADR-32: who is asked how, and what the answers say."""
 
 import json
+from collections.abc import Sequence
 
 import pytest
+import trio
 from fake_bus import FakeBus
 from fakes import JSON
 from trio.testing import wait_all_tasks_blocked
@@ -124,3 +126,25 @@ async def test_a_question_without_an_address_to_answer_is_passed_over(
     await wait_all_tasks_blocked()
     assert fake_bus.published == []
     await ask(fake_bus, "$SRV.PING")
+
+
+async def test_ping_is_left_to_who_answers_it_in_our_place(fake_bus: FakeBus) -> None:
+    """While it does; the loop listens all the same, so that nobody is told that there is nobody."""
+
+    class Presence:
+        answering = False
+        announced: tuple[list[str], bytes] = ([], b"")
+
+        def announce(self, subjects: Sequence[str], answer: bytes) -> None:
+            self.announced = list(subjects), answer
+
+    presence = Presence()
+    await Discovery(fake_bus, IDENTITY, [], presence).open()
+    subjects, answer = presence.announced
+    assert subjects == [f"$SRV.PING{tail}" for tail in TAILS]
+    assert await ask(fake_bus, "$SRV.PING") == json.loads(answer)
+    presence.answering = True
+    with trio.move_on_after(1) as silent:
+        await ask(fake_bus, "$SRV.PING")
+    assert silent.cancelled_caught
+    await ask(fake_bus, "$SRV.STATS")

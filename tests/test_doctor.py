@@ -315,6 +315,22 @@ async def test_before_an_upgrade_the_connectors_permissions_come_first(
     assert jetstream.streams[REPLIES].config["subjects"] == before
 
 
+async def test_streams_of_providers_are_looked_at_as_any(fake_bus: FakeBus, jetstream: FakeJetStream) -> None:
+    """Those to come are named, and that others give up what they are to take; nothing is changed."""
+    await set_up(JetStream(fake_bus), Layout())
+    before = list(jetstream.streams[REPLIES].config["subjects"])
+    diagnosis = await looked_at(fake_bus, capture_providers=("aws", "gcp"))
+    said = words(diagnosis, "streams")
+    assert set(levels(diagnosis, "streams")) == {Level.NOTE}
+    assert f"{REPLIES}: the service changes at its next start which replies it takes" in said
+    assert f"{REPLIES}_aws, {REPLIES}_gcp: not there; the service makes what is missing" in said
+    assert jetstream.streams[REPLIES].config["subjects"] == before
+    await set_up(JetStream(fake_bus), Layout(providers=("aws", "gcp")))
+    diagnosis = await looked_at(fake_bus, capture_providers=("aws", "gcp"))
+    assert levels(diagnosis, "streams") == [Level.OK]
+    assert f"{REPLIES}_gcp (0 bytes)" in words(diagnosis, "streams")
+
+
 async def test_a_log_that_is_gone_is_a_failure(fake_bus: FakeBus, jetstream: FakeJetStream) -> None:
     """With what to do about it."""
     await set_up(JetStream(fake_bus), Layout())

@@ -19,7 +19,7 @@ from scheduler import cli
 from scheduler.bus import Bus
 from scheduler.bus.nats import open_bus
 from scheduler.bus.options import BusOptions
-from scheduler.commands.export import read_out
+from scheduler.commands.export import read_out, read_secrets
 from scheduler.errors import StreamNotFound
 from scheduler.events import Accepted, Finished, Rekeyed
 from scheduler.jetstream.api import JetStream, format_time
@@ -31,13 +31,10 @@ BUILD = "prod/eu-1:42"
 GOLDEN = Path(__file__).parent / "golden"
 ROOT = Path(__file__).parent.parent
 LOG = (GOLDEN / "log-v1.jsonl").read_bytes().removesuffix(b"\n").split(b"\n")
+SHOWN = [one.replace(b'"key":"k3q8d0zv7m1x"', b'"key":"***"') for one in LOG]
+"""As it is printed: the key of the reply subjects is for nobody."""
 LARGE = (GOLDEN / "log-v1-elsewhere.json").read_bytes()
 OBJECT = "scheduler.log.prod=2Feu-1=3A42/1-4-0"
-
-
-def keyless(line: bytes) -> bytes:
-    """A record as it is shown."""
-    return line.replace(b'"key":"k3q8d0zv7m1x"', b'"key":"***"')
 
 
 async def keep(js: JetStream, *records: bytes, build: str = BUILD) -> None:
@@ -80,7 +77,7 @@ async def test_each_record_is_a_line(js: JetStream) -> None:
     await keep(js, written(record(1, ACCEPTED)), build="b-2")
     await keep(js, LOG[2])
     found, missing = await exported(js)
-    assert [line["record"] for line in found] == [json.loads(keyless(one)) for one in LOG[:3]]
+    assert [line["record"] for line in found] == list(map(json.loads, SHOWN[:3]))
     assert [line["sequence"] for line in found] == [1, 2, 4]
     for line in found:
         stored = await js.get("SCHEDULER_LOG", line["sequence"])
@@ -93,7 +90,7 @@ async def test_every_digit_stays(js: JetStream) -> None:
     """Records are handed on as text: nothing in them is rounded or put in another order."""
     await keep(js, LOG[0])
     (line,), _ = await texts(js)
-    assert line.endswith(b',"record":%b}' % keyless(LOG[0]))
+    assert line.endswith(b',"record":%b}' % SHOWN[0])
 
 
 async def test_what_reply_subjects_are_made_with_is_masked(js: JetStream) -> None:
@@ -168,6 +165,45 @@ async def test_what_is_no_record_is_shown_as_bytes(js: JetStream, data: bytes) -
     assert base64.b64decode(line["data"]) == data
 
 
+async def masked(js: JetStream, *records: bytes) -> list[Any]:
+    """What is shown of a log with these records, where secrets are not."""
+    await keep(js, *records)
+    found: list[bytes] = []
+
+    async def put(line: bytes) -> None:
+        found.append(line)
+
+    await read_out(js, BUILD, put, secrets=await read_secrets(js, BUILD))
+    return list(map(json.loads, found))
+
+
+async def test_secrets_are_masked_wherever_they_come_up(js: JetStream) -> None:
+    """What a record calls a secret is masked in all others, in those before it as well; all else stays."""
+    plain = record(
+        1, ACCEPTED, settled("a", note="was c4nary-one and c4nary-two", big=12345678901234567890123)
+    )
+    told = record(2, settled("b", password="c4nary-one"), settled("token=x", url="x://u:c4nary-two@h"))
+    first, second = await masked(js, written(plain), written(told))
+    [accepted, a] = first["record"]["events"]
+    assert accepted == {**json.loads(written(plain))["events"][0], "key": "***"}
+    assert a["body"]["note"] == "was *** and ***"
+    assert a["body"]["big"] == 12345678901234567890123
+    [b, named] = second["record"]["events"]
+    assert b["body"]["password"] == "***"
+    assert named["component"] == "token=x"
+    assert named["body"]["url"] == "x://***@h"
+
+
+@pytest.mark.parametrize(
+    "data", [b"c4nary", b"[]", b'{"events":"c4nary"', b'{"x":' + b"[" * 300 + b"]" * 300 + b"}"]
+)
+async def test_what_cannot_be_read_cannot_be_masked(js: JetStream, data: bytes) -> None:
+    """Where secrets are not shown, nor is what is no record: only how large it is."""
+    (line,) = await masked(js, data)
+    assert set(line) == {"sequence", "time", "hidden"}
+    assert line["hidden"].startswith(f"{len(data)} bytes")
+
+
 async def test_a_build_that_has_no_log(js: JetStream) -> None:
     """Of a build that never was there is no line."""
     await keep(js, *LOG)
@@ -207,9 +243,9 @@ async def fill(bus: Bus, *, large: bool = True) -> None:
 def run(capfd: pytest.CaptureFixture[str]) -> Any:
     """Runs the command: its exit code, and lines of output and errors."""
 
-    def run(server: NatsServer, build: str = BUILD) -> tuple[int, list[str], list[str]]:
+    def run(server: NatsServer, build: str = BUILD, *flags: str) -> tuple[int, list[str], list[str]]:
         capfd.readouterr()
-        code = cli.main(["export", build, "--nats-url", server.url])
+        code = cli.main(["export", build, "--nats-url", server.url, *flags])
         out, err = capfd.readouterr()
         return code, out.removesuffix("\n").split("\n") if out else [], err.splitlines()
 
@@ -220,21 +256,30 @@ def run(capfd: pytest.CaptureFixture[str]) -> Any:
 def test_a_whole_log(jetstream_server: NatsServer, run: Any) -> None:
     """Without a scheduler, the command prints the log that is there, whole, and exits with 0."""
     on(jetstream_server, fill)
-    code, out, err = run(jetstream_server)
+    code, out, err = run(jetstream_server, BUILD, "--secrets")
     assert (code, err) == (0, [])
     found = [json.loads(line)["record"] for line in out]
     assert [one["n"] for one in found] == list(range(1, 17))
     assert found[3]["events"] == [json.loads(LARGE)]
     assert [one for one in found if one["n"] != 4] == [
-        json.loads(keyless(one)) for one in LOG if b'"n":4,' not in one
+        json.loads(one) for one in SHOWN if b'"n":4,' not in one
     ]
+
+
+@pytest.mark.integration
+def test_it_says_that_secrets_are_masked(jetstream_server: NatsServer, run: Any) -> None:
+    """Without the flag a sentence on standard error says that what is shown is not what is stored."""
+    on(jetstream_server, fill)
+    code, out, err = run(jetstream_server)
+    assert (code, len(out)) == (0, 16)
+    assert err == ["scheduler: secrets are masked (***); --secrets shows what is stored"]
 
 
 @pytest.mark.integration
 def test_a_log_that_is_not_whole(jetstream_server: NatsServer, run: Any) -> None:
     """Where an object is gone the rest is printed; it exits with 1 and says so."""
     on(jetstream_server, partial(fill, large=False))
-    code, out, err = run(jetstream_server)
+    code, out, err = run(jetstream_server, BUILD, "--secrets")
     assert (code, len(out)) == (1, 16)
     assert err == [f"scheduler: the log of build {BUILD} is not whole: there is no object {OBJECT}"]
 

@@ -27,6 +27,8 @@ TIMED = "log-v1-timed.jsonl"
 """A build whose events say when they happened, each before it was written down."""
 REKEYED = "log-v1-rekeyed.jsonl"
 """A build of an earlier version whose key stood in reply subjects: it was given another one."""
+APART = "log-v1-apart.jsonl"
+"""A build whose replies were captured in streams of their own by provider."""
 OF_OPERATIONS = {
     "Retrying",
     "Cancelled",
@@ -82,7 +84,7 @@ def test_it_has_everything_in_it() -> None:
 
 def test_each_event_is_written_as_it_was() -> None:
     """What is read of it and written again is the same, to the byte."""
-    for line in [*lines(), *lines(OPERATED), *lines(TIMED), *lines(REKEYED)]:
+    for line in [*lines(), *lines(OPERATED), *lines(TIMED), *lines(REKEYED), *lines(APART)]:
         assert written(decode_record(line)) == line
     large = (GOLDEN / "log-v1-elsewhere.json").read_bytes()
     assert encode_event(decode_event(large)) == large
@@ -306,3 +308,12 @@ def test_whose_replies_an_upgraded_build_waits_for() -> None:
     ]
     del history.in_flight["vpc::b"]
     assert history.senders == ("scheduler-5e6f7a8b",)
+
+
+def test_where_each_stream_of_replies_stood() -> None:
+    """Each has its own numbers; one that nothing was read from stands at its beginning."""
+    history = fold(list(map(decode_record, lines(APART))))
+    assert history.position.of("") == Position(12, 1_920_000_000_000_000_001)
+    assert history.position.of("aws") == Position(5, 1_920_000_000_310_000_000)
+    assert history.position.of("gcp") == Position()
+    assert history.position.providers == ("aws", "gcp")

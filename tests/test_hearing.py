@@ -3,14 +3,13 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import pytest
 import trio
 from fake_bus import FakeBus, FakeListener
+from structlog.testing import capture_logs
 from trio.testing import wait_all_tasks_blocked
 
 from scheduler.bus import Message
 from scheduler.doubles import Doubles
-from scheduler.errors import NotPermitted
 from scheduler.hearing import MOST, Hearing
 
 
@@ -77,11 +76,22 @@ async def test_so_many_are_heard_at_a_time() -> None:
         assert await ears.hearing.hear([wanted[-1]]) == (wanted[-1],)
 
 
-async def test_what_is_not_permitted_leaves_nothing_behind() -> None:
-    """The error names it, and what was held for the same caller is given up."""
+async def test_what_is_not_permitted_is_left_out_and_said() -> None:
+    """The others are heard; nobody is kept from going on with a build by it."""
     async with open_ears() as ears:
         ears.bus.forbidden = {"r.b.*"}
-        with pytest.raises(NotPermitted, match=r"r\.b\."):
-            await ears.hearing.hear(["r.a.*", "r.b.*"])
+        with capture_logs() as lines:
+            assert await ears.hearing.hear(["r.a.*", "r.b.*", "r.c.*"]) == ("r.a.*", "r.c.*")
+        assert ears.subjects == {"r.a.*", "r.c.*"}
+        assert [one for one in lines if one["log_level"] == "error" and "r.b.*" in one["reason"]]
+
+
+async def test_whoever_is_cancelled_holds_nothing() -> None:
+    """What it had got so far is given up."""
+    async with open_ears() as ears:
+        ears.bus.disconnect()
+        with trio.move_on_after(0):
+            await ears.hearing.hear(["r.a.*"])
+        ears.bus.reconnect()
         await wait_all_tasks_blocked()
         assert ears.subjects == set()

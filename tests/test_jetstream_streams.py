@@ -21,6 +21,7 @@ from scheduler.errors import (
     StoreError,
 )
 from scheduler.jetstream.api import JetStream
+from scheduler.jetstream.reading import read
 from scheduler.jetstream.streams import (
     LOG,
     OBJECTS,
@@ -30,6 +31,7 @@ from scheduler.jetstream.streams import (
     _compare,
     configs,
     log_subject,
+    reply_streams,
     report_subject,
     set_up,
 )
@@ -376,6 +378,24 @@ async def test_more_types_are_captured_where_they_are_asked_for(js: JetStream) -
         await set_up(js, layout)
         have = set((await js.info(REPLIES)).config["subjects"])
         assert have == set(wanted(REPLIES, layout)["subjects"])
+
+
+@integration
+async def test_providers_get_streams_of_their_own_and_lose_them_again(js: JetStream) -> None:
+    """On a live server: what was captured stays where it is, and what comes is taken by whose it is now."""
+    subjects = ("vpc.create.aws.done", "scheduler.reply.own.gcp.token", "scheduler.reply.k-0")
+    for number, providers in enumerate(((), ("aws", "gcp"), ("gcp",), (), ("aws", "gcp")), 1):
+        assert await set_up(js, Layout(providers=providers)) == []
+        for subject in subjects:
+            js.bus.publish(subject, b"%d" % number)
+        await js.bus.flush()
+    await hold(js, REPLIES, 3 + 1 + 1 + 3 + 1)
+    await hold(js, f"{REPLIES}_aws", 2)
+    await hold(js, f"{REPLIES}_gcp", 3)
+    live, retired = await reply_streams(js, Layout(providers=("aws",)))
+    assert (set(live), set(retired)) == ({"", "aws"}, {"gcp"})
+    [batch] = [batch async for batch in read(js, REPLIES)]
+    assert [one.data for one in batch] == [b"1", b"1", b"1", b"2", b"3", b"4", b"4", b"4", b"5"]
 
 
 async def hold(js: JetStream, stream: str, count: int) -> None:

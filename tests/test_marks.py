@@ -8,11 +8,14 @@ import trio
 from durable import Plant, log_of, until
 from ernest_service_store import ServiceStore
 from fake_bus import FakeBus
-from fakes import JSON, Reply, Site, change, document, encode, open_service, states
+from fakes import JSON, Reply, Site, change, document, encode, ignore, open_service, states
+from structlog.testing import capture_logs
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from scheduler.bus import Message
-from scheduler.events import Accepted, Finished, Reported, Settled, Started
+from scheduler.commands.export import read_out
+from scheduler.events import Accepted, Finished, Rekeyed, Reported, Settled, Started
+from scheduler.jetstream.api import JetStream
 from scheduler.records import decode_event, encode_event
 from scheduler.stores.ernest import ErnestStore
 
@@ -142,3 +145,50 @@ async def test_the_mark_stands_in_the_log_and_is_not_the_key_of_reply_subjects(
     assert accepted.key not in identity
     assert accepted.mark not in accepted.key
     assert plant.broker.messages("SCHEDULER_LOG", log_of("b1"))
+
+
+async def test_what_reply_subjects_are_made_with_is_shown_to_nobody(autojump_clock: MockClock) -> None:
+    """It stands in the log alone: not in what is published, answered, logged or exported, nor in any repr.
+
+    Tokens are told to the connector that is asked, and not even they to anybody else.
+    """
+    plant = Plant(ignore)
+    questions = ("list", "get", "why", "plan", "pause", "resume", "cancel")
+    answers: list[bytes] = []
+    with capture_logs() as lines:
+        await plant.broker.set_up()
+        plant.broker.write(Accepted(document("x", build="old"), "d1", "0123456789abcdef"), build="old")
+        async with plant.run() as process:
+            await process.submit(document([change("a"), change("b", _timeout=5)], [("a", "b")]))
+            inbox = process.bus.new_inbox()
+            await process.bus.subscribe(inbox, lambda message: answers.append(message.data))
+            await trio.sleep(1)
+            plant.answer("a")
+            await trio.sleep(1)
+            to = plant.requests[-1][0].reply
+            process.bus.deliver(f"{to}0", b"{}")
+            process.bus.deliver(to.replace(".aws.", ".gcp."), b"{}")
+            for question in questions:
+                body = encode({"id": "b1", "components": True})
+                process.bus.deliver(f"scheduler.build.{question}", body, reply=inbox)
+                await trio.sleep(1)
+            await trio.sleep(10)
+            records = [one for build in ("b1", "old") for one in plant.broker.records(build)]
+            exported: list[bytes] = []
+
+            async def put(line: bytes) -> None:
+                exported.append(line)
+
+            for build in ("b1", "old"):
+                await read_out(JetStream(process.bus), build, put)
+            published = [one for one in process.bus.published if not one.subject.startswith("scheduler.log.")]
+    events = [event for record in records for event in record.events]
+    keys = {event.key for event in events if isinstance(event, Accepted | Rekeyed)}
+    assert len(keys) == 3
+    tokens = {message.reply.rpartition(".")[2] for message, _ in plant.requests}
+    told = [one.data + one.subject.encode() + repr(one.headers).encode() for one in published]
+    shown = b"\n".join([*answers, *exported, repr(lines).encode(), repr(events).encode(), *told])
+    assert b'"b1"' in shown
+    assert len(answers) == len(questions)
+    assert not [key for key in keys if key.encode() in shown]
+    assert not [token for token in tokens if token.encode() in b"\n".join([*answers, *exported, *told])]

@@ -57,6 +57,7 @@ async def looking(
 
 async def test_a_page_is_made_once_for_all_who_look(monkeypatch: pytest.MonkeyPatch) -> None:
     """At the same time or one after another, while nothing happens."""
+    monkeypatch.setattr(pages, "_SLICE", 1)
     async with looking(document("abcd"), monkeypatch) as looker:
         async with trio.open_nursery() as nursery:
             for _ in range(20):

@@ -2,16 +2,19 @@
 
 # ruff: noqa: ARG001 - a test asks for the clock by naming it
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import count
 
 import pytest
 import structlog
 import trio
-from fake_bus import FakeBus
+from fake_bus import FakeBus, tell_subscribers
 from trio.testing import MockClock
 
+from scheduler.bus import Message
 from scheduler.discovery import Discovery, Identity
+from scheduler.errors import BusError
 from scheduler.peers import CANDIDATES, Peers
 
 
@@ -92,3 +95,125 @@ async def test_one_that_goes_is_told_once(autojump_clock: MockClock, fake_bus: F
         assert len(gone) == 1
         assert peers.live == {"a"}
         nursery.cancel_scope.cancel()
+
+
+PING = "$SRV.PING.scheduler"
+
+
+class Silent:
+    """Another scheduler whose subscription is there, and that answers from some time on, or never."""
+
+    def __init__(self, bus: FakeBus, answers_from: float = float("inf")) -> None:
+        self._bus = bus
+        self._from = trio.current_time() + answers_from
+        self.asked: list[float] = []
+
+    def take(self, message: Message) -> None:
+        self.asked.append(trio.current_time())
+        if trio.current_time() >= self._from:
+            self._bus.publish(message.reply, b'{"id":"b"}')
+
+
+async def taken_over(bus: FakeBus, written: Callable[[], int] | None = None, most: float = 60.0) -> float:
+    """Seconds until a stand-by takes over; infinite where it does not within ``most``."""
+    began = trio.current_time()
+
+    async def read() -> int:
+        assert written is not None
+        return written()
+
+    peers = Peers(bus, "scheduler", "a") if written is None else Peers(bus, "scheduler", "a", read)
+    with trio.move_on_after(most):
+        await peers.stand_by()
+        return trio.current_time() - began
+    return float("inf")
+
+
+async def test_one_that_is_gone_is_succeeded_at_once(autojump_clock: MockClock, fake_bus: FakeBus) -> None:
+    """The broker says that nobody is there: no silence has to be waited for, whatever was written."""
+    numbers = count()
+    assert await taken_over(fake_bus, lambda: next(numbers)) < 0.5
+
+
+async def test_one_that_is_silent_is_asked_three_times_over_ten_seconds(
+    autojump_clock: MockClock, fake_bus: FakeBus
+) -> None:
+    """Hung, or stopped: nothing is written, and it is succeeded then."""
+    other = Silent(fake_bus)
+    await fake_bus.subscribe(PING, other.take)
+    began = trio.current_time()
+    with said() as events:
+        seconds = await taken_over(fake_bus, lambda: 7)
+    assert 10 <= seconds < 15
+    assert [at - began for at in other.asked[:3]] == pytest.approx([0, 6.5, 11.0], abs=2.5)
+    assert "another scheduler is silent, and nothing is written: it counts as gone" in events
+
+
+@pytest.mark.parametrize("after", [0.5, 4.0, 8.0])
+async def test_one_that_answers_once_in_ten_seconds_is_not_succeeded(
+    autojump_clock: MockClock, fake_bus: FakeBus, after: float
+) -> None:
+    """However busy it was until then."""
+    await fake_bus.subscribe(PING, Silent(fake_bus, after).take)
+    assert await taken_over(fake_bus, lambda: 7) == float("inf")
+
+
+async def test_one_that_goes_while_it_is_waited_for_is_succeeded_then(
+    autojump_clock: MockClock, fake_bus: FakeBus
+) -> None:
+    """A process that hung, and was killed."""
+    other = await fake_bus.subscribe(PING, Silent(fake_bus).take)
+
+    async def die() -> None:
+        await trio.sleep(2)
+        await other.unsubscribe()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(die)
+        assert await taken_over(fake_bus, lambda: 7) < 8
+
+
+async def test_while_the_logs_grow_nobody_takes_over(autojump_clock: MockClock, fake_bus: FakeBus) -> None:
+    """Somebody works, though he does not answer; once nothing grows any more, he has stopped."""
+    await fake_bus.subscribe(PING, Silent(fake_bus).take)
+    began = trio.current_time()
+    seconds = await taken_over(fake_bus, lambda: int(min(trio.current_time() - began, 100)), 200)
+    assert 100 <= seconds < 130
+
+
+async def test_where_it_cannot_be_told_whether_the_logs_grow_nobody_takes_over(
+    autojump_clock: MockClock, fake_bus: FakeBus
+) -> None:
+    """Silence alone is not enough."""
+    await fake_bus.subscribe(PING, Silent(fake_bus).take)
+
+    def fail() -> int:
+        raise BusError("no answer")
+
+    assert await taken_over(fake_bus, fail) == float("inf")
+
+
+@pytest.mark.parametrize(("subjects", "waits"), [((">",), False), ((">", PING), True)])
+async def test_who_hears_everything_is_no_scheduler(
+    autojump_clock: MockClock, fake_bus: FakeBus, subjects: tuple[str, ...], waits: bool
+) -> None:
+    """Where the broker tells who subscribes to what, a monitor makes nobody wait."""
+    await fake_bus.subscribe(">", lambda _: None)
+    await tell_subscribers(fake_bus, *subjects)
+    seconds = await taken_over(fake_bus, lambda: 7)
+    assert (seconds > 10) is waits
+    assert seconds < 15
+
+
+async def test_one_that_is_known_is_asked_again_before_it_is_missing(
+    autojump_clock: MockClock, fake_bus: FakeBus
+) -> None:
+    """Whose builds are left to him is not decided by one answer that is late."""
+    other = Silent(fake_bus, 0)
+    await fake_bus.subscribe(PING, other.take)
+    peers = Peers(fake_bus, "scheduler", "a")
+    assert await peers.look() == {"a", "b"}
+    other._from = trio.current_time() + 3
+    assert await peers.look() == {"a", "b"}
+    other._from = float("inf")
+    assert await peers.look() == {"a"}

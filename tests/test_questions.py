@@ -71,7 +71,7 @@ async def desk() -> AsyncIterator[Desk]:
 async def test_orders_wait_for_no_question() -> None:
     """However many there are of one who asks: also his own."""
     async with desk() as site:
-        for number in range(500):
+        for number in range(200):
             site.ask("quick", f"q{number}")
             site.ask("slow", f"s{number}")
         await wait_all_tasks_blocked()
@@ -97,7 +97,7 @@ async def test_what_is_soon_answered_waits_for_nothing_that_takes_a_log() -> Non
 async def test_askers_take_turns(verb: str) -> None:
     """One with a thousand questions does not keep another from his one."""
     async with desk() as site:
-        for number in range(500):
+        for number in range(200):
             site.ask(verb, f"f{number}", "flood")
         await wait_all_tasks_blocked()
         site.ask(verb, "mine", "healthy")

@@ -5,13 +5,14 @@
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 import trio
 from attrs import evolve
 from durable import Broker, Fate, Plant, stored, until
 from fake_jetstream import UNAVAILABLE
-from fakes import JSON, change, document, encode, states
+from fakes import JSON, FakeExecutor, change, document, encode, states
 from trio.testing import MockClock
 
 from scheduler.config import Settings
@@ -23,7 +24,7 @@ from scheduler.jetstream.streams import OBJECTS
 from scheduler.limits import Limits
 from scheduler.reader import BuildReader, object_name
 from scheduler.template import OnUnresolved, Templates
-from scheduler.validation import Prepared
+from scheduler.validation import Prepared, read_build
 
 LARGE = document([change(f"c{number}", text="x" * 1_000) for number in range(100)])
 
@@ -313,3 +314,71 @@ async def test_a_report_beyond_a_message_names_its_object(autojump_clock: MockCl
         assert subject == "build.create.done"
         whole = json.loads(await stored(plant.broker, report["object"]) or b"{}")
         assert states(whole) == dict.fromkeys("abcd", "completed")
+
+
+class Passes(trio.abc.Instrument):
+    """Counts how often everybody had a turn."""
+
+    def __init__(self) -> None:
+        self.number = 0
+
+    def before_io_wait(self, timeout: float) -> None:
+        self.number += 1
+
+
+async def test_of_builds_that_are_read_on_the_spot_one_has_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everybody else has one before the next, however many come together."""
+    passes = Passes()
+    read: list[int] = []
+
+    def noted(data: bytes, **options: Any) -> Prepared:
+        read.append(passes.number)
+        return read_build(data, **options)
+
+    monkeypatch.setattr("scheduler.reader.read_build", noted)
+    async with open_library() as library, trio.open_nursery() as nursery:
+        trio.lowlevel.add_instrument(passes)
+        for number in range(10):
+            nursery.start_soon(library.reader.read_submitted, encode(document("a", build=f"b{number}")))
+    trio.lowlevel.remove_instrument(passes)
+    assert len(set(read)) == len(read) == 10
+
+
+async def test_small_is_what_is_read_on_the_spot() -> None:
+    """Neither a large build, nor the name of one that has to be fetched."""
+    async with open_library() as library:
+        sizes = {
+            "small": encode(document("a")),
+            "large": encode(LARGE),
+            "stored": encode({"id": "b1", "object": "upload/1.json"}),
+        }
+        assert [name for name, data in sizes.items() if library.reader.is_small(data)] == ["small"]
+
+
+_NUMBERS = [{"n": f"{number:05}"} for number in range(300)]
+_ONCE = "(build.numbers | tojson | length)"
+
+
+@pytest.mark.parametrize(
+    ("times", "padding", "long"),
+    [
+        (0, 0, []),
+        (20, 0, [True]),
+        (0, 40_000, [False]),
+        (40, 40_000, [False, True]),
+        (0, 1_100_000, [True]),
+    ],
+    ids=["small", "small and laborious", "medium", "medium and laborious", "large"],
+)
+async def test_what_takes_long_leaves_a_thread_to_others(times: int, padding: int, long: list[bool]) -> None:
+    """A build is read on the spot, as a short job or as a long one, as its size and its references say."""
+    executor = FakeExecutor()
+    work = "{{ " + " ~ ".join([_ONCE] * times) + " }}" if times else ""
+    components = [
+        change(f"e{number}", _state="completed", text="x" * 20_000) for number in range(padding // 20_000)
+    ]
+    value = document([change(f"c{number}", x=work) for number in range(6)], numbers=_NUMBERS)
+    value["components"] = components
+    prepared = await BuildReader(Settings(), None, executor).read_submitted(encode(value))
+    assert len(prepared.build.changes) == 6
+    assert executor.long == long

@@ -392,6 +392,9 @@ def test_how_headers_are_written() -> None:
     headers = headers_of("r-1", Status.OPEN, 2)
     assert headers == {"Scheduler-Record": "r-1", "Scheduler-Status": "open", "Scheduler-Loads": "2"}
     assert read_headers({**headers, "Scheduler-Digest": "d"}).digest == "d"
+    hung = headers_of("r-1", Status.OPEN, 2, 3)
+    assert hung == {**headers, "Scheduler-Hangs": "3"}
+    assert (read_headers(headers).hangs, read_headers(hung).hangs) == (0, 3)
 
 
 @pytest.mark.parametrize(
@@ -407,6 +410,7 @@ def test_how_headers_are_written() -> None:
         ),
         ({"Scheduler-Status": "OPEN"}, "'OPEN' is not known here"),
         ({"Scheduler-Loads": ""}, "Scheduler-Loads is no count: ''"),
+        ({"Scheduler-Hangs": "many"}, "Scheduler-Hangs is no count: 'many'"),
         ({"Scheduler-Loads": "-1"}, "no count: '-1'"),
         ({"Scheduler-Loads": "1.0"}, "no count"),
         ({"Scheduler-Loads": "1\n"}, "no count"),

@@ -265,6 +265,22 @@ async def test_one_build_more_than_there_may_be_is_busy() -> None:
         assert (await site.submit(document("a", build="b3")))["status"] == "accepted"
 
 
+async def test_the_size_is_that_of_the_builds_that_run() -> None:
+    """How many they are, and their components: what the collector of garbage goes by."""
+    async with open_service(script=ignore) as site:
+        for build, names in (("b1", "abc"), ("b2", "d")):
+            await site.submit(document(names, build=build))
+        await wait_all_tasks_blocked()
+        assert site.service._supervisor.size() == (2, 4)
+        for name in "abc":
+            site.cloud.answer(name)
+        await wait_all_tasks_blocked()
+        assert site.service._supervisor.size() == (1, 1)
+        site.cloud.answer("d")
+        await wait_all_tasks_blocked()
+        assert site.service._supervisor.size() == (0, 0)
+
+
 async def test_builds_share_the_slots_of_the_instance() -> None:
     """A build of one component beside a large one gets its slot in its turn."""
     async with open_service(script=ignore, max_in_flight=2, max_in_flight_per_build=2) as site:

@@ -1,12 +1,21 @@
 """JSON as it is taken and written."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scheduler.errors import InvalidJSON
 from scheduler.limits import Limits
-from scheduler.strictjson import decode, encode, encode_sorted, kind, split_list, split_object
+from scheduler.strictjson import (
+    decode,
+    decode_in_pieces,
+    encode,
+    encode_sorted,
+    kind,
+    list_chunks,
+    split_list,
+    split_object,
+)
 
 JSON = st.recursive(
     st.none()
@@ -186,3 +195,48 @@ def test_equal_content_has_equal_sorted_bytes() -> None:
 def test_kinds_have_their_names(value: object, name: str) -> None:
     """Values are called what JSON calls them."""
     assert kind(value) == name
+
+
+@given(
+    st.lists(st.integers(0, 400_000), max_size=60),
+    st.booleans(),
+)
+def test_the_pieces_of_a_list_are_its_json_and_none_is_large(sizes: list[int], converted: bool) -> None:
+    """Each is at most about what is written in a millisecond, or a single element."""
+    items = ["x" * (size if size % 3 else size % 100) for size in sizes]
+    pieces = list(list_chunks(items, str.upper if converted else None))
+    whole = encode([item.upper() for item in items] if converted else items)
+    assert b"[" + b"".join(pieces) + b"]" == whole
+    # Of what was small so far eight times as much as thought at the very most: then it is one element.
+    assert all(len(piece) <= 8 * 400_010 for piece in pieces)
+
+
+@given(
+    st.recursive(
+        st.none() | st.integers() | st.text(max_size=5) | st.just("y" * 200_000),
+        lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(max_size=3), inner, max_size=5),
+        max_leaves=20,
+    )
+)
+@settings(max_examples=20)
+def test_what_is_read_in_pieces_is_what_is_read_at_once(value: object) -> None:
+    data = encode({"value": value, "many": [[number] for number in range(20_000)]})
+    assert decode_in_pieces(data) == decode(data)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 100 + '"' + "x" * 200_000 + '"' + "]" * 100,
+        '{"a": [' + "1," * 100_000 + "NaN]}",
+        '{"a": [' + "1," * 100_000 + "9" * 500 + "]}",
+        "[" + "[1]," * 100_000 + "[1]",
+    ],
+    ids=["deep", "no number", "long number", "unfinished"],
+)
+def test_what_is_refused_at_once_is_refused_in_pieces(text: str) -> None:
+    with pytest.raises(InvalidJSON) as at_once:
+        decode(text.encode())
+    with pytest.raises(InvalidJSON) as in_pieces:
+        decode_in_pieces(text.encode())
+    assert type(in_pieces.value) is type(at_once.value)

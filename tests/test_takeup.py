@@ -9,7 +9,7 @@ import pytest
 import structlog
 import trio
 from ernest_service_store import ServiceStore
-from fake_bus import FakeBus
+from fake_bus import FakeBus, tell_subscribers
 from fakes import JSON, FakeStore, Reply, Site, change, document, encode, ignore, open_service, states
 from trio.testing import MockClock, wait_all_tasks_blocked
 
@@ -617,8 +617,9 @@ async def test_while_the_broker_is_away_nobody_takes_over(
 async def test_a_broker_on_which_somebody_listens_to_everything_does_not_keep_it(
     autojump_clock: MockClock, fake_bus: FakeBus
 ) -> None:
-    """Ernest's store and monitor listen to `>`: then nobody says that nobody answers, and silence counts."""
+    """Ernest's store and monitor listen to `>`: then nobody says that nobody answers, and others tell."""
     await fake_bus.subscribe(">", _ignore)
+    await tell_subscribers(fake_bus, ">")
     async with trio.open_nursery() as nursery:
         standby = Standby(fake_bus, FakeStore(resumable=True))
         nursery.start_soon(standby.run)

@@ -81,3 +81,32 @@ async def test_the_queue_of_a_build_is_bounded(monkeypatch: pytest.MonkeyPatch) 
         work.take("b", partial(seen.append, number))
     # The first of a queue opens it, whatever its bound.
     assert len(seen) == turns._AT_ONCE + 5
+
+
+async def test_what_is_prepared_first_keeps_its_place_in_its_build_and_delays_no_other() -> None:
+    """Also where preparing it fails: then it is dealt with as it is."""
+    seen: list[str] = []
+    work, prepared = Turns(), trio.Event()
+
+    async def broken() -> None:
+        await prepared.wait()
+        raise RuntimeError("broken")
+
+    work.take("a", partial(seen.append, "a1"))
+    work.take("a", partial(seen.append, "a2"), prepared.wait)
+    work.take("a", partial(seen.append, "a3"))
+    work.take("a", partial(seen.append, "a4"), broken)
+    work.take("a", partial(seen.append, "a5"))
+    work.take("b", partial(seen.append, "b1"))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(work.run)
+        nursery.start_soon(work.through)
+        await wait_all_tasks_blocked()
+        work.take("b", partial(seen.append, "b2"))
+        assert sorted(seen) == ["a1", "b1", "b2"]
+        prepared.set()
+        with structlog.testing.capture_logs() as logs:
+            await wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert [one for one in seen if one < "b"] == ["a1", "a2", "a3", "a4", "a5"]
+    assert [line["event"] for line in logs] == ["a reply could not be read"]

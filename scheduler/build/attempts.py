@@ -14,10 +14,11 @@ from scheduler.build.ports import Journey, Observer, Resending, Sender
 from scheduler.build.rendering import render
 from scheduler.build.unsent import Unsent, size_of
 from scheduler.call import Call, Signal
-from scheduler.errors import StoreError, StoreUnavailable, Stuck
+from scheduler.errors import Hung, StoreError, StoreUnavailable, Stuck
 from scheduler.events import Event, Retrying, Sent, Settled, Withdrawn
 from scheduler.executor import Executor
 from scheduler.graph import Vertex
+from scheduler.interruptible import interruptible
 from scheduler.model import Resend
 from scheduler.outcome import Outcome, failure
 from scheduler.plan import Phase, Plan, Request
@@ -34,6 +35,8 @@ _MOST_LINES = 50
 
 _LEAST_TIME = 0.001
 """Seconds that an attempt has at least."""
+_LEFT_AT_ONCE = 50
+"""Requests that leave between two looks at everything else: a millisecond or two."""
 _UNKNOWN = (
     "outcome unknown: the scheduler was stopped when its request may have left, and it is not to be sent "
     "again. Look whether it exists; then submit what is left to be done as a new build"
@@ -269,7 +272,14 @@ class Attempts(ABC):
             Laborious: it is to be rendered first (`render`).
         """
         plan = self.plan
-        step = plan.begin(vertex, self._unsent.pop(vertex) if self._unsent else None)
+        rendered = self._unsent.pop(vertex) if self._unsent else None
+        try:
+            with interruptible(self.id):
+                step = plan.begin(vertex, rendered)
+        except Hung as hung:
+            _log.error("the build failed: it held the scheduler up", build=self.id, why=str(hung))
+            self.halt(f"{plan.graph.ids[vertex]}: {hung}")
+            return None
         if step is None and not plan.held:
             msg = f"{plan.graph.ids[vertex]} is due, nothing holds it up, and it does not begin"
             raise Stuck(msg)
@@ -309,17 +319,26 @@ class Attempts(ABC):
                 kept = await self._is_persisted(departure.number)
                 if departure.order is not None and not departure.order.is_set():
                     await departure.order.wait()
-                self._let_leave(departure, kept)
+                await self._let_leave(departure, kept)
             if departure.call is not None:
                 await self._await_reply(departure.call)
         finally:
             if departure.call is not None:
                 self._put_away(departure.call)
 
-    def _let_leave(self, departure: Departure, kept: bool) -> None:
-        """What began before it has been persisted as well: all that leaves now, in that order."""
+    async def _let_leave(self, departure: Departure, kept: bool) -> None:
+        """What began before it has been persisted as well: all that leaves now, in that order.
+
+        Others have their turn meanwhile: one record may let hundreds leave.
+        """
+        left = 0
         while not departure.left:
+            if left == _LEFT_AT_ONCE:
+                left = 0
+                await trio.lowlevel.checkpoint()
+                continue
             self._leave(self._departures.popleft(), kept)
+            left += 1
 
     async def _is_persisted(self, number: int) -> bool:
         try:
@@ -501,7 +520,8 @@ class Attempts(ABC):
         vertex, plan = request.vertex, self.plan
         now = trio.current_time()
         elapsed = now - self._first_sent.get(vertex, now)
-        step = plan.settle(request, outcome, luck=random.random(), elapsed=elapsed)  # noqa: S311
+        with interruptible(self.id):
+            step = plan.settle(request, outcome, luck=random.random(), elapsed=elapsed)  # noqa: S311
         if isinstance(step, Settled):
             self._tell(vertex, step)
             return step
@@ -515,7 +535,7 @@ class Attempts(ABC):
             component=step.component,
             attempt=plan.attempt(vertex) + 1,
             pause=round(step.pause, 3),
-            error=self.plan.masked(step.error)[:1_000],
+            error=self.plan.masked(step.error, 1_000),
         )
         return step
 
@@ -551,7 +571,7 @@ class Attempts(ABC):
         error = settled.body.get("error") if settled.body["_state"] == "errored" else None
         self._observer.settled(vertex, self.plan.attempt(vertex), error)
         if error is not None:
-            shown = self.plan.masked(error)[:1_000]
+            shown = self.plan.masked(error, 1_000)
             self._log.warning("component failed", build=self.id, component=settled.component, error=shown)
             self.recall()
             if skips := self.plan.skips():

@@ -31,10 +31,11 @@ from scheduler.build.frontier import Frontier, from_the_start
 from scheduler.build.ports import Journey, Observer, Resending, Sender
 from scheduler.build.unsent import size_of
 from scheduler.call import Call, Inherited
-from scheduler.errors import Fenced, LogRemoved, Refused, StoreError
+from scheduler.errors import Fenced, Hung, LogRemoved, Refused, StoreError
 from scheduler.events import Event, Settled
 from scheduler.executor import Executor, ThreadExecutor
 from scheduler.graph import Vertex
+from scheduler.interruptible import interruptible
 from scheduler.model import Resend
 from scheduler.outcome import failure
 from scheduler.pace import Pace
@@ -121,6 +122,10 @@ class Walk(Beginning):
                 await self._components()
             if not self.plan.over and not self.plan.halted:
                 self.plan.finish()  # raises, and says what is stuck
+        except* Hung as hung:
+            why = str(hung.exceptions[0])
+            log.error("the build failed: it held the scheduler up", why=why)  # noqa: TRY400 - no fault of ours
+            await self._give_up_on_the_rest(f"{why}. The outcome is unknown")
         except* Exception:  # a bug of ours: it costs this build, and no other
             if self._journey is not None and not self._acted:
                 # As the next version may do better: the log has it as it was.
@@ -229,7 +234,7 @@ class Walk(Beginning):
         if not isinstance(error, Fenced):
             cause = store_failure(error)
             if not self.log_removed:
-                _log.error("the store failed", build=self.id, error=self.plan.masked(cause))
+                _log.error("the store failed", build=self.id, error=self.plan.masked(cause, 1_000))
             # No other process can know of the build any more: it is to be reported by this one.
             self.log_removed = isinstance(error, LogRemoved)
             self.halt(cause)
@@ -270,14 +275,16 @@ class Walk(Beginning):
                 continue
             work = plan.work_left
             try:
-                step = plan.resume(vertex)
+                with interruptible(self.id):
+                    step = plan.resume(vertex)
             except Laborious:
                 await self.render_now(vertex)
                 if not plan.is_in_flight(vertex):
                     # An operator has said meanwhile what becomes of it.
                     plan.let_go(vertex)
                     continue
-                step = plan.resume(vertex)
+                with interruptible(self.id):
+                    step = plan.resume(vertex)
             self._resumed[vertex] = step if isinstance(step, Settled) else self._expect(step)
             await pace.turn(work - plan.work_left)
         self.listening.set()

@@ -5,7 +5,7 @@ Handlers run inside the broker client's own callback, so they are synchronous an
 they put what they got into a memory channel (``send_nowait``) or set an event.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, TypeAlias
 
 from attrs import field, frozen
@@ -147,3 +147,14 @@ class Listener(Protocol):
         Args:
             captured: a stream keeps them, for as long as the server lives that has it.
         """
+
+
+class Presence(Protocol):
+    """Says that we are there, to whoever asks, from where no work on the loop can starve it."""
+
+    @property
+    def answering(self) -> bool:
+        """Whether it does; while it does not, the loop is to answer."""
+
+    def announce(self, subjects: Sequence[str], answer: bytes) -> None:
+        """Begin to answer what comes in on ``subjects``, once; synchronous, and done in the background."""

@@ -335,6 +335,13 @@ async def open_bus(
         BusError: ``connect_deadline`` has passed.
     """
     bus = NatsBus(options if options is not None else BusOptions(), on_status)
+    async with keep_open(bus, connect_deadline=connect_deadline):
+        yield bus
+
+
+@asynccontextmanager
+async def keep_open(bus: NatsBus, *, connect_deadline: float | None = None) -> AsyncIterator[None]:
+    """As `open_bus`, for a bus that is there already."""
     failure: Exception | None = None
     async with _asyncio_loop():
         try:
@@ -344,7 +351,7 @@ async def open_bus(
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(bus.run, name="bus")
                 try:
-                    yield bus
+                    yield
                 except Exception as error:  # noqa: BLE001  (raised again below, outside the nurseries)
                     failure = error
                 finally:

@@ -1,20 +1,22 @@
 """``scheduler export BUILD``: the log of a build, as JSON lines.
 
-It shows what stands there, also what this version cannot make anything of: whoever looks into a log may be
-looking for just that.
+Secrets are masked, unless ``--secrets`` is given. Then it shows what stands there, also what this version
+cannot make anything of: whoever looks into a log may be looking for just that.
 """
 
 import base64
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from functools import partial
 from typing import Annotated, Any
 
 import trio
+from attrs import evolve
 from cyclopts import Parameter
 
 from scheduler.bus import Bus
+from scheduler.commands.asking import option
 from scheduler.commands.flags import (
     BROKER_DEFAULTS,
     QUIET_LOG_DEFAULTS,
@@ -25,10 +27,14 @@ from scheduler.commands.flags import (
 from scheduler.commands.session import complain, run_async, until_signal, with_parts
 from scheduler.errors import BusError, InvalidJSON, StreamNotFound
 from scheduler.jetstream.api import JetStream, format_time
+from scheduler.jetstream.consumers import Delivered
 from scheduler.jetstream.objects import Objects
 from scheduler.jetstream.reading import read
 from scheduler.jetstream.streams import LOG, log_subject
+from scheduler.limits import DEFAULT_LIMITS
 from scheduler.log import configure_logging
+from scheduler.loose import objects as objects_of
+from scheduler.masking import Secrets
 from scheduler.records import is_tombstone
 from scheduler.secretnames import MASK
 from scheduler.strictjson import Raw, decode, encode, split_list, split_object
@@ -40,6 +46,12 @@ _POINTER = b'"elsewhere"'
 _KEY = b'"key"'
 _KEYED = frozenset({"accepted", "rekeyed"})
 """The events that say what a build's reply subjects are made with."""
+_AS_STORED = evolve(DEFAULT_LIMITS, max_depth=4 * DEFAULT_LIMITS.max_depth)
+"""A component stands in an event there, and that in a record."""
+_NAMES = ("event", "component", "attempt")
+"""Members of an event that no secret is looked for in."""
+_MASKED = "secrets are masked (***); --secrets shows what is stored"
+_TOO_MANY = "texts are masked whole, as there are too many secrets; --secrets shows what is stored"
 
 BuildId = Annotated[str, Parameter(help="The build's id.")]
 
@@ -48,21 +60,24 @@ def export(
     build: BuildId,
     /,
     *,
+    secrets: Annotated[bool, option("Show secrets as they are stored, not as ***.")] = False,
     broker: BrokerFlags = BROKER_DEFAULTS,
     log: QuietLogFlags = QUIET_LOG_DEFAULTS,
 ) -> int:
     """Print a build's log as JSON lines."""
     settings = settings_of(broker, log)
     configure_logging(settings.log_level, settings.log_format)
-    job = partial(_export, build)
+    job = partial(_export, build, secrets)
     return run_async(partial(until_signal, partial(with_parts, settings, None, job), lambda: None))
 
 
-async def _export(build: str, bus: Bus) -> int:
+async def _export(build: str, secrets: bool, bus: Bus) -> int:
     """Print it; 1 where there is none, or where a part of it is missing."""
     name = printable(build)
+    js = JetStream(bus)
     try:
-        records, missing = await read_out(JetStream(bus), build, _print)
+        known = None if secrets else await read_secrets(js, build)
+        records, missing = await read_out(js, build, _print, secrets=known)
     except StreamNotFound:
         complain(f"there is no log of build {name}: the broker has no stream {LOG}")
         return 1
@@ -73,6 +88,8 @@ async def _export(build: str, bus: Bus) -> int:
         complain(f"there is no log of build {name}; a finished build is kept for as long as --keep says")
     for one in missing:
         complain(f"the log of build {name} is not whole: there is no object {printable(one)}")
+    if records and known is not None:
+        complain(_TOO_MANY if known.full else _MASKED)
     return 0 if records and not missing else 1
 
 
@@ -86,8 +103,35 @@ def _write(line: bytes) -> None:
     sys.stdout.buffer.flush()
 
 
+async def read_secrets(js: JetStream, build: str) -> Secrets:
+    """The secrets of a build, as far as its log tells them.
+
+    Raises:
+        StreamNotFound: there are no logs at all.
+        BusError: it cannot be read.
+    """
+    secrets = Secrets()
+    objects = Objects(js)
+    async with aclosing(_records(js, build)) as records:
+        async for one in records:
+            try:
+                record = decode(encode(await _whole(split_object(one.data), objects, [])), _AS_STORED)
+            except InvalidJSON:
+                continue
+            for event in objects_of(record.get("events")):
+                if isinstance(event.get("document"), dict):
+                    secrets.add_build(event["document"])
+                secrets.add({key: event[key] for key in event if key != "document"}, at_once=None)
+                await trio.lowlevel.checkpoint()
+    return secrets
+
+
 async def read_out(
-    js: JetStream, build: str, put: Callable[[bytes], Awaitable[None]]
+    js: JetStream,
+    build: str,
+    put: Callable[[bytes], Awaitable[None]],
+    *,
+    secrets: Secrets | None = None,
 ) -> tuple[int, list[str]]:
     """Give the records of a build's log to ``put``, each as a line of JSON with its sequence and time.
 
@@ -98,6 +142,8 @@ async def read_out(
         js: where the log is.
         build: the build's id.
         put: takes one line, without its end.
+        secrets: are masked; what cannot be read, and so not masked, is ``hidden``. None: all is shown as it
+            is stored.
 
     Returns:
         How many records there are, and the names of objects that are not there; what points to one of
@@ -108,24 +154,41 @@ async def read_out(
         BusError: it cannot be read.
     """
     objects = Objects(js)
-    records = 0
+    count = 0
     missing: list[str] = []
+    async with aclosing(_records(js, build)) as records:
+        async for one in records:
+            line = {"sequence": one.sequence, "time": format_time(one.time)}
+            try:
+                record = encode(await _whole(split_object(one.data), objects, missing))
+                line["record"] = Raw(record) if secrets is None else _masked(record, secrets)
+            except InvalidJSON:
+                if secrets is None:
+                    line["data"] = base64.b64encode(one.data).decode()
+                else:
+                    line["hidden"] = f"{len(one.data)} bytes that cannot be read, and so not be masked"
+            # In JSON the end of a line can only be where a space can be.
+            await put(encode(line).replace(b"\n", b" "))
+            count += 1
+    return count, missing
+
+
+async def _records(js: JetStream, build: str) -> AsyncGenerator[Delivered, None]:
     async with aclosing(read(js, LOG, subjects=[log_subject(build)])) as batches:
         async for batch in batches:
             for one in batch:
-                if is_tombstone(one.headers):
-                    continue
-                line = {"sequence": one.sequence, "time": format_time(one.time)}
-                try:
-                    record = encode(await _whole(split_object(one.data), objects, missing))
-                except InvalidJSON:
-                    line["data"] = base64.b64encode(one.data).decode()
-                else:
-                    line["record"] = Raw(record)
-                # In JSON the end of a line can only be where a space can be.
-                await put(encode(line).replace(b"\n", b" "))
-                records += 1
-    return records, missing
+                if not is_tombstone(one.headers):
+                    yield one
+
+
+def _masked(record: bytes, secrets: Secrets) -> Any:
+    """A record without secrets; its ids, and the names of its events, are as they stand."""
+    read = decode(record, _AS_STORED)
+    masked: Any = secrets.mask_document(read)
+    shown: list[Any] = objects_of(masked.get("events"))
+    for before, after in zip(objects_of(read.get("events")), shown, strict=True):
+        after.update((key, before[key]) for key in _NAMES if isinstance(before.get(key), str))
+    return masked
 
 
 async def _whole(record: dict[str, Raw], objects: Objects, missing: list[str]) -> dict[str, Any]:

@@ -35,6 +35,7 @@ from scheduler.config import (
     flag_of,
     invalid,
     parse_capture,
+    parse_providers,
     parse_resend,
     parse_retry_rules,
     parse_rules,
@@ -179,8 +180,17 @@ class StoreFlags:
     capture: Annotated[
         str, text("capture", "Types whose replies are captured: 'vpc,network' [default: all].", STORE)
     ] = ""
+    capture_providers: Annotated[
+        str,
+        text(
+            "capture_providers",
+            "Providers whose replies are captured, each apart: 'aws,gcp' [default: all, together].",
+            STORE,
+        ),
+    ] = ""
     reply_bytes: Annotated[
-        int, number("reply_bytes", "Bytes of captured replies; the oldest go first.", STORE)
+        int,
+        number("reply_bytes", "Bytes of captured replies, a provider's or all; the oldest go first.", STORE),
     ] = _SETTINGS.reply_bytes
 
 
@@ -356,6 +366,7 @@ _PARSED: Final = {
     "timeouts": parse_timeouts,
     "resend": parse_resend,
     "capture": parse_capture,
+    "capture_providers": parse_providers,
     "rules": parse_rules,
     "retries": parse_retry_rules,
 }

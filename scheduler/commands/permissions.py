@@ -1,15 +1,39 @@
 """``scheduler permissions``: a configuration for nats-server with the least that each side needs."""
 
 import sys
+from collections.abc import Iterable, Iterator
 from importlib import resources
+from typing import Annotated
+
+from scheduler.commands.parameters import text
+from scheduler.config import parse_providers
+from scheduler.jetstream.capturing import REPLIES, replies_of
+
+_AFTER = f'"$JS.API.STREAM.UPDATE.{REPLIES}"\n'
 
 
-def permissions() -> int:
+def permissions(
+    *,
+    capture_providers: Annotated[
+        str, text("capture_providers", "As the service has it: 'aws,gcp' takes some more.")
+    ] = "",
+) -> int:
     """Print a broker's configuration with the least permissions."""
-    sys.stdout.write(read_permissions())
+    sys.stdout.write(read_permissions(parse_providers(capture_providers)))
     return 0
 
 
-def read_permissions() -> str:
-    """The file as it was shipped."""
-    return resources.files("scheduler").joinpath("permissions", "nats-server.conf").read_text()
+def read_permissions(providers: Iterable[str] = ()) -> str:
+    """The file as it was shipped, and what it takes where these providers' replies are captured apart."""
+    shipped = resources.files("scheduler").joinpath("permissions", "nats-server.conf").read_text()
+    before, after, behind = shipped.partition(_AFTER)
+    indent = before[before.rfind("\n") + 1 :]
+    more = "".join(f"{indent}{line}\n" for provider in providers for line in _lines(replies_of(provider)))
+    return f"{before}{after}{more}{behind}"
+
+
+def _lines(stream: str) -> Iterator[str]:
+    api = "$JS.API"
+    yield f'"{api}.STREAM.CREATE.{stream}", "{api}.STREAM.UPDATE.{stream}"'
+    yield f'"{api}.STREAM.MSG.GET.{stream}", "{api}.CONSUMER.CREATE.{stream}.>"'
+    yield f'"{api}.CONSUMER.MSG.NEXT.{stream}.*", "{api}.CONSUMER.DELETE.{stream}.*"'

@@ -47,7 +47,7 @@ async def examine(bus: KnownBus, settings: Settings) -> Diagnosis:
     check_version(diagnosis, replicas=settings.replicas, jetstream=jetstream)
     _check_messages(diagnosis, bus.max_payload, settings, jetstream=jetstream)
     _check_pending(diagnosis, bus.max_payload, settings)
-    await check_permissions(diagnosis, bus, settings.store)
+    await check_permissions(diagnosis, bus, settings.store, settings.capture_providers)
     if await check_jetstream(diagnosis, bus, settings) and jetstream:
         await check_commits(diagnosis, JetStream(bus), settings.replicas)
     return diagnosis

@@ -10,16 +10,21 @@ from scheduler.config import Settings
 from scheduler.diagnosis import Diagnosis, size
 from scheduler.errors import BusError, JetStreamError, LogMissing, StoreError, StreamNotFound, Unanswered
 from scheduler.jetstream.api import JetStream
+from scheduler.jetstream.capturing import captures, layout_of
 from scheduler.jetstream.codes import STORAGE_FAILED
 from scheduler.jetstream.rivals import CURE, find_rival
 from scheduler.jetstream.streams import LOG, OBJECTS, PROBE, REPLIES, REPORTS, Layout, set_up
 from scheduler.records import tombstone
-from scheduler.replies import OLD, REPLY
+from scheduler.replies import EVERY, OLD, REPLY
 from scheduler.stores.presence import Presence
 
 _OVERLAP = 10065
 _NEARLY_FULL = 0.8
-OURS = (LOG, REPLIES, REPORTS, OBJECTS)
+
+
+def ours(layout: Layout) -> list[str]:
+    """The names of our streams."""
+    return [LOG, *captures(layout), REPORTS, OBJECTS]
 
 
 class Rehearsal(JetStream):
@@ -31,16 +36,22 @@ class Rehearsal(JetStream):
         """The streams that would have been made."""
         self.changed: list[str] = []
         """Those whose subjects would have been changed."""
+        self.upgrades = False
+        """Whether that of all replies is as it was before reply subjects had owners."""
 
     async def call(self, endpoint: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """As `JetStream.call`; what would make a stream finds out whether its subjects are free."""
         if body is not None and endpoint.startswith("STREAM.UPDATE."):
-            self.changed.append(body["name"])
+            name = body["name"]
+            have = (await self.info(name)).config.get("subjects") or ()
+            self.upgrades |= name == REPLIES and OLD in have and len(have) > 1 and EVERY not in have
+            self.changed.append(name)
             return {"config": dict(body)}
         if body is None or not endpoint.startswith("STREAM.CREATE."):
             return await super().call(endpoint, body)
         for subject in body["subjects"]:
-            if (await super().call("STREAM.NAMES", {"subject": subject})).get("streams"):
+            found = (await super().call("STREAM.NAMES", {"subject": subject})).get("streams") or ()
+            if not set(self.changed).issuperset(found):
                 text = f"{endpoint}: its subjects overlap with another stream's"
                 raise JetStreamError(text, code=400, err_code=_OVERLAP)
         self.missing.append(body["name"])
@@ -82,7 +93,7 @@ async def check_jetstream(diagnosis: Diagnosis, bus: Bus, settings: Settings) ->
 async def _check_streams(diagnosis: Diagnosis, bus: Bus, settings: Settings) -> list[str]:
     """Rehearse what the service does at its start; returns the streams that it would make."""
     rehearsal = Rehearsal(bus)
-    layout = Layout(replicas=settings.replicas, capture=settings.capture, reply_bytes=settings.reply_bytes)
+    layout = layout_of(settings)
     try:
         deviations = await set_up(rehearsal, layout)
     except LogMissing as error:
@@ -100,24 +111,27 @@ async def _check_streams(diagnosis: Diagnosis, bus: Bus, settings: Settings) -> 
         text, _, cure = deviation.partition("; ")
         diagnosis.warn("streams", text, cure or "see the broker's log")
     missing = rehearsal.missing
-    for stream in rehearsal.changed:
+    if rehearsal.upgrades:
         diagnosis.warn(
             "streams",
-            f"{stream} does not take all replies yet: the service changes that at its next start, and asks"
-            f" connectors from then on to reply on {REPLY}<owner>.<provider>.<token>",
+            f"{REPLIES} is as an earlier version made it: the service changes that at its next start, and"
+            f" connectors are from then on to reply on {REPLY}<owner>.<provider>.<token>",
             f"before that, let each connector publish on {REPLY}*.<provider>.*, beside {OLD}, as `scheduler"
             " permissions` has it: otherwise the broker drops what it answers",
         )
+    elif rehearsal.changed:
+        names = ", ".join(dict.fromkeys(rehearsal.changed))
+        diagnosis.note("streams", f"{names}: the service changes at its next start which replies it takes")
     if LOG not in missing and not await _takes_records(bus):
         what, _, cure = STORAGE_FAILED.partition(". ")
         diagnosis.fail("streams", f"{LOG}: {what}", cure)
         return missing
-    if len(missing) == len(OURS):
+    if len(missing) == len(ours(layout)):
         diagnosis.ok("streams", "none of ours are there yet: the service makes them at its first start")
     elif missing:
         diagnosis.note("streams", f"{', '.join(missing)}: not there; the service makes what is missing")
     elif not deviations and not rehearsal.changed:
-        diagnosis.ok("streams", f"{await _contents(bus)}, all set up as they should be")
+        diagnosis.ok("streams", f"{await _contents(bus, layout)}, all set up as they should be")
     return missing
 
 
@@ -141,10 +155,10 @@ async def _takes_records(bus: Bus) -> bool:
     return True
 
 
-async def _contents(bus: Bus) -> str:
+async def _contents(bus: Bus, layout: Layout) -> str:
     js = JetStream(bus)
     parts = []
-    for stream in OURS:
+    for stream in ours(layout):
         try:
             info = await js.info(stream)
         except StreamNotFound:
@@ -186,7 +200,7 @@ def _check_limits(
             "raise the account's max_streams",
         )
     if most is not None:
-        reserve = settings.reply_bytes if REPLIES in missing else 0
+        reserve = settings.reply_bytes * sum(name in missing for name in captures(layout_of(settings)))
         if stored + reserve > most:
             diagnosis.fail(
                 "jetstream",

@@ -5,7 +5,7 @@ nobody receives it, no stream stores it, no API carries it out. A subscription i
 comes in on it is ignored; it is in no queue group, so that it takes nothing from anybody.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import trio
@@ -13,10 +13,11 @@ from attrs import field, frozen
 
 from scheduler import intake
 from scheduler.bus import Bus, Message
+from scheduler.bus.interest import SUBJECT as CONNECTIONS
 from scheduler.diagnosis import Diagnosis, Level
 from scheduler.diagnosis.versions import TRACES, parse
 from scheduler.errors import BusError
-from scheduler.jetstream.streams import BUCKET, LOG, OBJECTS, REPLIES, REPORTS
+from scheduler.jetstream.streams import BUCKET, LOG, OBJECTS, REPLIES, REPORTS, replies_of
 from scheduler.peers import CANDIDATES
 from scheduler.replies import EVERY, OLD
 from scheduler.subjects import CONTROL, REPLY_SUBJECTS
@@ -67,6 +68,7 @@ def _core() -> list[Need]:
         Need("_INBOX.>", "answers to those who submit", Level.WARNING, ("_INBOX.doctor.1",)),
         Need("_R_.>", "answers to those who submit from another account", Level.NOTE, ("_R_.doctor",)),
         Need("$SRV.PING.scheduler", "the question whether another scheduler is there"),
+        Need(CONNECTIONS, "the question whether one that is silent subscribes", Level.NOTE),
         Need(CANDIDATES, "the question whether another scheduler is about to begin"),
         Need("scheduler.event.*", "progress", Level.WARNING, ("scheduler.event.doctor",)),
     ]
@@ -83,7 +85,8 @@ def _ernest() -> list[Need]:
     return [Need(f"build.{word}", "questions to the Ernest store") for word in (*words, "find")]
 
 
-def _jetstream() -> list[Need]:
+def _jetstream(providers: Sequence[str]) -> list[Need]:
+    streams = (LOG, REPLIES, *map(replies_of, providers), REPORTS, OBJECTS)
     needs = [
         Need("scheduler.log.*", "the log", samples=("scheduler.log.doctor",)),
         Need("scheduler.report.*.*", "stored reports", samples=("scheduler.report.doctor.1",)),
@@ -97,10 +100,10 @@ def _jetstream() -> list[Need]:
         Need(
             "$JS.API.STREAM.INFO.*",
             "the question how its streams are set up",
-            samples=tuple(f"$JS.API.STREAM.INFO.{stream}" for stream in (LOG, REPLIES, REPORTS, OBJECTS)),
+            samples=tuple(f"$JS.API.STREAM.INFO.{stream}" for stream in streams),
         ),
     ]
-    for stream in (LOG, REPLIES, REPORTS, OBJECTS):
+    for stream in streams:
         api = "$JS.API"
         needs += [
             Need(f"{api}.STREAM.CREATE.{stream}", f"the making of {stream}"),
@@ -122,7 +125,7 @@ def _jetstream() -> list[Need]:
                 (f"{api}.CONSUMER.DELETE.{stream}.doctor",),
             ),
         ]
-        if stream == REPLIES:
+        if stream.startswith(REPLIES):
             needs.append(Need(f"{api}.STREAM.UPDATE.{stream}", f"the change of what {stream} takes"))
         else:
             needs.append(Need(f"{api}.STREAM.PURGE.{stream}", f"the removal of what is not kept in {stream}"))
@@ -140,15 +143,15 @@ def _own() -> list[Need]:
     ]
 
 
-def publishes(store: str) -> list[Need]:
-    """What a service with this store publishes."""
+def publishes(store: str, providers: Sequence[str] = ()) -> list[Need]:
+    """What a service with this store publishes, where these providers' replies are captured by themselves."""
     match store:
         case "memory":
             return _core()
         case "ernest":
             return [*_core(), *_ernest()]
         case _:
-            return [*_core(), *_jetstream(), *_own()]
+            return [*_core(), *_jetstream(providers), *_own()]
 
 
 SUBSCRIPTIONS: Final = (
@@ -167,8 +170,10 @@ SUBSCRIPTIONS: Final = (
 """What the service subscribes to, beside its inbox, without which there is no connection."""
 
 
-async def check_permissions(diagnosis: Diagnosis, bus: Bus, store: str) -> None:
-    """Try all that a service with this store needs.
+async def check_permissions(
+    diagnosis: Diagnosis, bus: Bus, store: str, providers: Sequence[str] = ()
+) -> None:
+    """Try all that a service with this store needs, where these providers' replies are captured apart.
 
     Raises:
         BusError: the bus cannot be used.
@@ -183,7 +188,7 @@ async def check_permissions(diagnosis: Diagnosis, bus: Bus, store: str) -> None:
         what = "may subscribe to all that it has to; " if not unheard else ""
         diagnosis.note("permissions", f"{what}what it may publish is not tried: that takes nats-server 2.11")
         return
-    needs = publishes(store)
+    needs = publishes(store, providers)
     refused = await refused_publishes(bus, [subject for need in needs for subject in need.subjects])
     if refused is None:
         diagnosis.warn(

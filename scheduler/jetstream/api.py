@@ -7,6 +7,7 @@ with what is old. The server's errors are translated in one place: `_error`.
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
@@ -29,6 +30,7 @@ from scheduler.errors import (
     Unanswered,
     WrongLastSequence,
 )
+from scheduler.executor import ThreadExecutor
 from scheduler.jetstream.codes import MOST_STORED, Meaning, meaning
 
 NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
@@ -45,6 +47,8 @@ _ERRORS: Final[Mapping[Meaning, type[JetStreamError]]] = {
 _UNAVAILABLE = 503
 _SURELY_STORED = 16 * 1024 * 1024
 """Bytes of a payload about whose size in a stream nobody has to think."""
+_READ_HERE = 512 * 1024
+"""Bytes of an answer that is read on the spot: a millisecond or two."""
 _BESIDE = 1024
 """Bytes that the server stores beside a message's subject, headers and payload, and more."""
 
@@ -274,7 +278,12 @@ class JetStream:
     async def _message(self, stream: str, body: Mapping[str, Any]) -> Stored | None:
         endpoint = f"STREAM.MSG.GET.{stream}"
         try:
-            message = _understand(endpoint, await self.call(endpoint, body), _MessageAnswer).message
+            answer = await self.call(endpoint, body)
+            understand = partial(_understand, endpoint, answer, _MessageAnswer)
+            if _size_of_message(answer) <= _READ_HERE:
+                message = understand().message
+            else:
+                message = (await ThreadExecutor().run("answers", understand)).message
         except JetStreamError as error:
             if error.err_code == _NO_MESSAGE:
                 return None
@@ -309,7 +318,9 @@ class JetStream:
         except NotPermitted as error:
             # Permissions may be mended while we run.
             raise JetStreamUnavailable(str(error)) from error
-        return read_answer(subject, message.data)
+        if len(message.data) <= _READ_HERE:
+            return read_answer(subject, message.data)
+        return await ThreadExecutor().run("answers", partial(read_answer, subject, message.data))
 
 
 @contextmanager
@@ -319,6 +330,12 @@ def _within(seconds: float, problem: str) -> Iterator[None]:
             yield
     except trio.TooSlowError:
         raise Unanswered(f"{problem} within {seconds:g} s") from None
+
+
+def _size_of_message(answer: Mapping[str, Any]) -> int:
+    message = answer.get("message")
+    data = message.get("data") if isinstance(message, dict) else None
+    return len(data) if isinstance(data, str) else 0
 
 
 def read_answer(subject: str, data: bytes) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import secrets
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import aclosing, suppress
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -29,6 +30,7 @@ from scheduler.errors import (
     StreamUnheard,
     WrongLastSequence,
 )
+from scheduler.executor import ThreadExecutor
 from scheduler.jetstream.api import JetStream, Stored, read_ack, read_answer
 from scheduler.jetstream.reading import read
 from scheduler.jetstream.streams import BUCKET
@@ -280,7 +282,7 @@ class Objects:
             return None
         if size < _LARGE:
             return b"".join(chunks)
-        return await trio.to_thread.run_sync(b"".join, chunks)
+        return await ThreadExecutor().run("joined", partial(b"".join, chunks))
 
     async def _discard(self, nuid: str) -> None:
         """Remove the chunks of a version that nobody can see, if that is possible; else `sweep` will."""

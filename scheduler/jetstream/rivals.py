@@ -40,7 +40,7 @@ _OWNERS: Final = {"scheduler.log.": LOG, "scheduler.report.": REPORTS, f"$O.{BUC
 
 CURE: Final = (
     "remove the streams SCHEDULER_* and OBJ_SCHEDULER_* from the other one (nats stream rm --js-domain ...),"
-    f" and keep scheduler.log.>, scheduler.report.>, $O.{BUCKET}.>, scheduler.reply.* and the captured"
+    f" and keep scheduler.log.>, scheduler.report.>, $O.{BUCKET}.>, scheduler.reply.> and the captured"
     " subjects (*.create.*.done and so on) from passing the leaf node (deny_imports and deny_exports of its"
     " remote); or give the scheduler an account of its own"
 )

@@ -3,7 +3,7 @@
 | stream | holds |
 |---|---|
 | `LOG` | a log for each build: the truth |
-| `REPLIES` | what connectors answered, whether or not anybody listened |
+| `REPLIES` | what connectors answered, whether or not anybody listened (`scheduler.jetstream.capturing`) |
 | `REPORTS` | the report of each run |
 | `OBJECTS` | an object store: graphs and reports beyond the payload limit |
 """
@@ -11,16 +11,51 @@
 from collections.abc import Mapping
 from typing import Any, Final, Literal
 
-from attrs import frozen
+import structlog
+from attrs import evolve
 
 from scheduler.codec import encode_token
-from scheduler.errors import JetStreamError, LogMissing, NotPermitted, StoreError, StreamNotFound
+from scheduler.errors import (
+    JetStreamError,
+    LogMissing,
+    NotPermitted,
+    StoreError,
+    StreamNotFound,
+)
 from scheduler.jetstream.api import JetStream, StreamInfo
-from scheduler.replies import EVERY, OLD
-from scheduler.subjects import overlap, reply_subjects
+from scheduler.jetstream.capturing import (
+    REPLIES,
+    RETIRED,
+    Layout,
+    captures,
+    narrowed,
+    replies_of,
+)
+from scheduler.replies import EVERY
+from scheduler.subjects import overlap
+
+__all__ = [
+    "BUCKET",
+    "LOG",
+    "OBJECTS",
+    "PROBE",
+    "REPLIES",
+    "REPORTS",
+    "SENTINEL",
+    "Layout",
+    "configs",
+    "log_subject",
+    "make_again",
+    "moves",
+    "replies_of",
+    "reply_streams",
+    "report_subject",
+    "set_up",
+]
+
+_log = structlog.get_logger(__name__)
 
 LOG: Final = "SCHEDULER_LOG"
-REPLIES: Final = "SCHEDULER_REPLIES"
 REPORTS: Final = "SCHEDULER_REPORTS"
 BUCKET: Final = "SCHEDULER_OBJECTS"
 OBJECTS: Final = f"OBJ_{BUCKET}"
@@ -62,18 +97,6 @@ _FLAGS: Final[Mapping[str, str]] = {
 }
 
 
-@frozen
-class Layout:
-    """What is up to the operator."""
-
-    replicas: int = 1
-    """Copies of each stream: 1, 3 or 5."""
-    capture: tuple[str, ...] = ()
-    """The component types whose replies are captured; all where empty."""
-    reply_bytes: int = 1024**3
-    """How many bytes of replies are kept."""
-
-
 def log_subject(build: str) -> str:
     """Where the log of the build with this id is."""
     return f"scheduler.log.{encode_token(build)}"
@@ -102,8 +125,6 @@ def configs(layout: Layout) -> list[dict[str, Any]]:
     }
     replies: dict[str, Any] = {
         **common,
-        "name": REPLIES,
-        "subjects": [*reply_subjects(layout.capture or ("*",)), OLD, EVERY],
         # Connectors await no answer; and only so may a stream's subjects begin with a wildcard.
         "no_ack": True,
         "discard": "old",
@@ -113,7 +134,7 @@ def configs(layout: Layout) -> list[dict[str, Any]]:
     if layout.replicas == 1:
         replies["persist_mode"] = "async"
     return [
-        replies,
+        *({**replies, "name": name, "subjects": subjects} for name, subjects in captures(layout).items()),
         {**common, "name": LOG, "subjects": ["scheduler.log.*"]},
         {**common, "name": REPORTS, "subjects": ["scheduler.report.*.*"]},
         {
@@ -125,6 +146,36 @@ def configs(layout: Layout) -> list[dict[str, Any]]:
             "allow_direct": True,
         },
     ]
+
+
+async def reply_streams(js: JetStream, layout: Layout) -> tuple[dict[str, str], dict[str, str]]:
+    """The streams of replies, each by its provider (empty: that of all).
+
+    Returns:
+        Those that replies come into, and those that have none any more but may hold some that were not read.
+
+    Raises:
+        BusError: as for `JetStream`.
+    """
+    live = {provider: replies_of(provider) for provider in ("", *layout.providers)}
+    retired = {
+        name.removeprefix(f"{REPLIES}_"): name
+        for name in await _others(js, layout)
+        if (info := await _info(js, name)) is not None and info.messages
+    }
+    return live, retired
+
+
+async def _others(js: JetStream, layout: Layout) -> list[str]:
+    """The streams of single providers' replies that are there and not in the layout."""
+    found: set[str] = set()
+    try:
+        for subject in (EVERY, f"{RETIRED}*"):
+            found.update((await js.call("STREAM.NAMES", {"subject": subject})).get("streams") or ())
+    except NotPermitted as error:
+        _log.warning("cannot look for streams of single providers' replies", reason=error.refusal)
+    wanted = captures(layout)
+    return sorted(name for name in found if name.startswith(f"{REPLIES}_") and name not in wanted)
 
 
 async def set_up(js: JetStream, layout: Layout) -> list[str]:
@@ -160,6 +211,7 @@ async def set_up(js: JetStream, layout: Layout) -> list[str]:
             f" the reports as well (nats stream purge {REPORTS})"
         )
     lines: list[str] = []
+    await _make_way(js, layout, found)
     for config in wanted:
         name = config["name"]
         have = found[name]
@@ -212,6 +264,55 @@ async def _create(js: JetStream, config: Mapping[str, Any]) -> Mapping[str, Any]
     raise StoreError(f"cannot make stream {name}: {await _explain(js, config, refusal)}") from refusal
 
 
+async def moves(js: JetStream, layout: Layout) -> bool:
+    """Whether `set_up` will have to take subjects of replies from one stream, to give them to another.
+
+    Raises:
+        BusError: as for `JetStream`.
+    """
+    names = [*captures(layout), *await _others(js, layout)]
+    return bool(_narrowed(layout, {name: await _info(js, name) for name in names}))
+
+
+def _narrowed(layout: Layout, there: Mapping[str, StreamInfo | None]) -> dict[str, list[str]]:
+    taking = {name: info.config.get("subjects") or () for name, info in there.items() if info is not None}
+    return narrowed(layout, taking)
+
+
+async def _make_way(js: JetStream, layout: Layout, found: dict[str, StreamInfo | None]) -> None:
+    """Have each stream of replies give up what another one is to take: no subject is in two of them."""
+    there = {name: found[name] for name in captures(layout)}
+    for name in await _others(js, layout):
+        there[name] = await _info(js, name)
+    for name, subjects in _narrowed(layout, there).items():
+        info = there[name]
+        assert info is not None, "what is not there takes nothing"
+        config = await _change(js, name, info.config, subjects)
+        if name in found:
+            found[name] = evolve(info, config=config)
+        _log.info("replies are captured in other streams from now on", stream=name, now=subjects)
+
+
+async def _change(
+    js: JetStream, name: str, have: Mapping[str, Any], subjects: list[str]
+) -> Mapping[str, Any]:
+    """Have a stream take these subjects; returns its configuration.
+
+    Raises:
+        StoreError: we may not, or cannot; the message has the cure.
+        BusError: as for `JetStream`.
+    """
+    try:
+        answer = await js.call(f"STREAM.UPDATE.{name}", {**have, "subjects": subjects})
+    except NotPermitted as error:
+        cure = _cure(name, "subjects", subjects)
+        lacks = set(subjects) - set(have.get("subjects") or ())
+        what = f"does not take {_show('subjects', lacks)}" if lacks else "takes what another one is to take"
+        raise StoreError(f"stream {name} {what}, and {error.refusal}; allow that, or {cure}") from error
+    made: dict[str, Any] = answer["config"]
+    return made
+
+
 async def _extended(js: JetStream, config: Mapping[str, Any], have: Mapping[str, Any]) -> Mapping[str, Any]:
     """Have a stream of replies take all subjects that it is to; returns its configuration.
 
@@ -219,29 +320,27 @@ async def _extended(js: JetStream, config: Mapping[str, Any], have: Mapping[str,
         StoreError: as for ``set_up``.
     """
     name, needed, taken = config["name"], config["subjects"], have.get("subjects") or ()
-    if name != REPLIES or not set(needed) - set(taken):
+    if not name.startswith(REPLIES) or not set(needed) - set(taken):
         return have
     # What somebody has added stays, where it can.
-    others = [one for one in taken if not any(overlap(one, subject) for subject in needed)]
-    subjects = [*needed, *others]
-    cure = _cure(name, "subjects", subjects)
-    lacks = f"stream {name} does not take {_show('subjects', set(needed) - set(taken))}"
+    others = [
+        one
+        for one in taken
+        if not one.startswith(RETIRED) and not any(overlap(one, subject) for subject in needed)
+    ]
     try:
-        answer = await js.call(f"STREAM.UPDATE.{name}", {**have, "subjects": subjects})
-    except NotPermitted as error:
-        raise StoreError(f"{lacks}, and {error.refusal}; allow that, or {cure}") from error
+        return await _change(js, name, have, [*needed, *others])
     except JetStreamError as error:
+        lacks = f"stream {name} does not take {_show('subjects', set(needed) - set(taken))}"
         raise StoreError(
             f"{lacks}, and that cannot be changed: {await _explain(js, config, error)}"
         ) from error
-    made: dict[str, Any] = answer["config"]
-    return made
 
 
 async def _explain(js: JetStream, config: Mapping[str, Any], error: JetStreamError) -> str:
     if error.err_code == _OVERLAP:
         cure = "give the scheduler an account of its own on the server"
-        if config["name"] == REPLIES:
+        if config["name"].startswith(REPLIES):
             cure += ", or have it capture only your components' types (SCHEDULER_CAPTURE=vpc,network)"
         return f"{await _overlap(js, config)}; {cure}"
     if error.err_code in _TOO_MANY_REPLICAS:
@@ -306,7 +405,7 @@ def _cure(name: str, key: str, value: Any, *, fixed: bool = False) -> str:
         text = f"={_show(key, value).replace(' ', '')}"
         flag = f"{on}{_FLAGS[key]}" if isinstance(value, bool) else f"{_FLAGS[key]}{text}"
         return f"change it: nats stream edit {name} '--{flag}'"
-    if name == REPLIES:
+    if name.startswith(REPLIES):
         return f"this cannot be changed: while no build runs, nats stream rm {name}, then start again"
     return f"this cannot be changed: nats stream backup {name}, and restore it with a corrected configuration"
 

@@ -1,6 +1,6 @@
 """The run of a build by itself: what may start, what a reply changes, how it ends."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import msgspec
@@ -24,6 +24,8 @@ from scheduler.validation import Prepared
 
 Rendering: TypeAlias = Rendered | str
 """A component that was rendered; or why it cannot be."""
+_MOST_SHOWN = 4_000
+"""Characters of a build's error that people see; the report has all of it."""
 
 
 @frozen
@@ -118,7 +120,7 @@ class Course:
         """What has begun, and was taken back by `unbegin`: its work was charged, and is not charged again."""
         self._limits = limits
         self._secrets = prepared.secrets
-        self._shown_cause: tuple[str, int, str] | None = None
+        self._shown_cause: tuple[str, object, str] | None = None
         """The cause, the secrets that were known, and the cause without them."""
         self._ledger = Ledger(prepared.build, prepared.graph, limits)
         self._attempts = Attempts()
@@ -649,7 +651,15 @@ class Course:
 
     def parts(self) -> list[object]:
         """Everything large in it, for whoever lets go of it piece by piece."""
-        return [*self.build.changes, *self._templates, *self._ledger.final.values()]
+        ledger = self._ledger
+        return [
+            *self.build.components,
+            *self.build.edges,
+            *self.build.changes,
+            *self._templates,
+            *ledger.existing.values(),
+            *ledger.final.values(),
+        ]
 
     def in_flight_ids(self) -> Iterator[str]:
         """The ids of the changes that are in flight."""
@@ -658,24 +668,27 @@ class Course:
     def _shown(self, vertex: Vertex) -> Mapping[str, Any] | Raw:
         return self._ledger.shown(vertex, self.phases[vertex].state)
 
-    def masked(self, text: str) -> str:
-        """A text without the secrets of the build, for people to see."""
-        return self._secrets.mask(text)
+    def masked(self, text: str, most: int = 0) -> str:
+        """A text without the secrets of the build, for people to see; cut to ``most`` characters, if any.
+
+        Of a long text a few thousand characters take some milliseconds; all of it takes 25.
+        """
+        return self._secrets.mask(text, most)
 
     @property
-    def secrets_known(self) -> int:
-        """How many secrets `masked` knows: what it has masked before may hold one that was learned since."""
-        return len(self._secrets)
+    def secrets_known(self) -> Hashable:
+        """What `masked` knows: where that has changed, what it has masked before may look otherwise."""
+        return self._secrets.known
 
     @property
     def shown_cause(self) -> str | None:
-        """The `cause` without the secrets of the build, for people to see."""
+        """The `cause` without the secrets of the build, for people to see; the beginning of a long one."""
         if self.cause is None:
             return None
-        known = len(self._secrets)
+        known = self.secrets_known
         if self._shown_cause is None or self._shown_cause[:2] != (self.cause, known):
             # It may be long, and is asked for every two seconds by everybody who watches.
-            self._shown_cause = self.cause, known, self.masked(self.cause)
+            self._shown_cause = self.cause, known, self.masked(self.cause, _MOST_SHOWN)
         return self._shown_cause[2]
 
     def _text(self, error: str) -> str:

@@ -12,6 +12,8 @@ from scheduler.plan.phases import Phase
 from scheduler.rules import read_limits
 from scheduler.template import Laborious
 
+_LONGEST_REASON = 4_000
+"""Characters that an operator may say."""
 _OF_A_REPLY = "the reply's "
 
 
@@ -30,7 +32,7 @@ class Steered(Course):
         if self.cancelled:
             raise Refused("conflict", "it was cancelled before, and what is in flight is awaited")
         # No connector's words: what an operator says is kept without secrets.
-        cause = f"cancelled: {self._text(self.masked(reason))}" if reason else "cancelled"
+        cause = f"cancelled: {self._text(self.masked(reason, _LONGEST_REASON))}" if reason else "cancelled"
         self._cancel(cause)
         return [Cancelled(cause)]
 

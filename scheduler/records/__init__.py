@@ -5,6 +5,9 @@ A record is everything that became true since the one before it::
     {"v":1, "n":7, "epoch":2, "instance":"host-1", "record_id":"...", "at":1700000000000,
      "reply_position":[815,1700000000000000000], "events":[{"event":"sent", ...}, ...]}
 
+Where single providers' replies are in streams of their own, ``"reply_positions":{"aws":[815,17...], ...}``
+stands behind the position in the stream of all the others.
+
 Reading is strict. What this version does not know is an `errors.UnreadableLog`, never passed over: a build
 that is gone on with from half of its log does things twice. Whoever changes the format counts `VERSION` up
 and goes on reading what earlier versions wrote. New events, and new members that may be missing, need no
@@ -18,6 +21,7 @@ of an event when that happened, which is earlier where the record had to wait. `
 
 from scheduler.records.headers import (
     DIGEST_HEADER,
+    HANGS_HEADER,
     LOADS_HEADER,
     RECORD_HEADER,
     REMOVED_HEADER,
@@ -27,7 +31,7 @@ from scheduler.records.headers import (
     headers_of,
     read_headers,
 )
-from scheduler.records.record import VERSION, Position, Record, compose, decode_record
+from scheduler.records.record import VERSION, Position, Record, compose, decode_record, earliest
 from scheduler.records.tombstone import TOMBSTONE_KEPT, is_tombstone, tombstone
 from scheduler.records.wire import (
     TIMED,
@@ -40,6 +44,7 @@ from scheduler.records.wire import (
 
 __all__ = [
     "DIGEST_HEADER",
+    "HANGS_HEADER",
     "LOADS_HEADER",
     "RECORD_HEADER",
     "REMOVED_HEADER",
@@ -57,6 +62,7 @@ __all__ = [
     "decode_event",
     "decode_record",
     "document_chunks",
+    "earliest",
     "encode_event",
     "headers_of",
     "is_tombstone",

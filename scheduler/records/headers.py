@@ -11,6 +11,7 @@ from scheduler.records.strict import left, left_for_another, shown
 RECORD_HEADER = "Scheduler-Record"
 STATUS_HEADER = "Scheduler-Status"
 LOADS_HEADER = "Scheduler-Loads"
+HANGS_HEADER = "Scheduler-Hangs"
 DIGEST_HEADER = "Scheduler-Digest"
 REMOVED_HEADER = "Scheduler-Removed"
 
@@ -40,13 +41,16 @@ class Headings:
     """How many ``loading`` marks in a row stand at the end of the log."""
     digest: str = ""
     """Equal for equal content of the build; beside its first record, and empty elsewhere."""
+    hangs: int = 0
+    """How many processes hung over the build, so far."""
     removed: bool = False
     """Whether it is a tombstone: the log was removed on purpose."""
 
 
-def headers_of(record_id: str, status: str, loads: int) -> dict[str, str]:
-    """The headers that every record has; as `Headings`."""
-    return {RECORD_HEADER: record_id, STATUS_HEADER: str(status), LOADS_HEADER: str(loads)}
+def headers_of(record_id: str, status: str, loads: int, hangs: int = 0) -> dict[str, str]:
+    """The headers that every record has, and that of hangs where there were any; as `Headings`."""
+    headers = {RECORD_HEADER: record_id, STATUS_HEADER: str(status), LOADS_HEADER: str(loads)}
+    return headers | {HANGS_HEADER: str(hangs)} if hangs else headers
 
 
 def read_headers(headers: Mapping[str, str]) -> Headings:
@@ -66,8 +70,15 @@ def read_headers(headers: Mapping[str, str]) -> Headings:
         raise left_for_another(
             f"record {shown(record_id)}: {STATUS_HEADER} {shown(status)} is not known here"
         )
-    if not _COUNT.fullmatch(loads):
-        raise left(f"record {shown(record_id)}: {LOADS_HEADER} is no count: {shown(loads)}")
+    hangs = headers.get(HANGS_HEADER, "0")
+    for header, count in ((LOADS_HEADER, loads), (HANGS_HEADER, hangs)):
+        if not _COUNT.fullmatch(count):
+            raise left(f"record {shown(record_id)}: {header} is no count: {shown(count)}")
     return Headings(
-        record_id, Status(status), int(loads), headers.get(DIGEST_HEADER, ""), REMOVED_HEADER in headers
+        record_id,
+        Status(status),
+        int(loads),
+        headers.get(DIGEST_HEADER, ""),
+        int(hangs),
+        REMOVED_HEADER in headers,
     )

@@ -1,6 +1,6 @@
 """A record: composed of events that are JSON already, and read back."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -22,6 +22,45 @@ class Position:
     sequence: int = 0
     time: int = 0
     """The server's stamp of the message there, in nanoseconds since 1970; 0 where there is none."""
+    others: tuple[tuple[str, int, int], ...] = ()
+    """The same of the streams that replies of single providers are in: provider, sequence and time, sorted.
+    What is not there stands at its beginning."""
+
+    def of(self, provider: str) -> "Position":
+        """The place in the stream of one provider's replies, or in that of all (empty)."""
+        if provider:
+            found = (Position(sequence, time) for name, sequence, time in self.others if name == provider)
+            return next(found, Position())
+        return Position(self.sequence, self.time) if self.others else self
+
+    def moved(self, provider: str, place: "Position") -> "Position":
+        """The same, but in one of the streams."""
+        if not provider:
+            return Position(place.sequence, place.time, self.others) if self.others else place
+        kept = [one for one in self.others if one[0] != provider]
+        others = tuple(sorted([*kept, (provider, place.sequence, place.time)]))
+        return Position(self.sequence, self.time, others)
+
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """Those that have a stream of their own."""
+        return tuple(name for name, _, _ in self.others)
+
+    def ahead_of(self, other: "Position") -> int:
+        """How many replies lie between them, over all streams."""
+        ahead = self.sequence - other.sequence
+        return ahead + sum(sequence - other.of(name).sequence for name, sequence, _ in self.others)
+
+
+def earliest(positions: Iterable[Position]) -> Position:
+    """Where everything is read, of each stream, that comes after any of these; the beginning without any."""
+    places = list(positions)
+    first = min(places, key=lambda place: place.sequence, default=Position()).of("")
+    for provider in dict.fromkeys(name for place in places for name in place.providers):
+        first = first.moved(
+            provider, min((place.of(provider) for place in places), key=lambda one: one.sequence)
+        )
+    return first
 
 
 @frozen
@@ -60,6 +99,7 @@ class _Record(msgspec.Struct, forbid_unknown_fields=True):
     at: _Natural
     reply_position: tuple[_Natural, _Natural]
     events: list[Raw]
+    reply_positions: dict[str, tuple[_Natural, _Natural]] = {}
 
 
 _decode = msgspec.json.Decoder(_Record).decode
@@ -90,7 +130,8 @@ def decode_record(data: bytes) -> Record:
     """
     wire = read(_decode, data, "a record", _unknown)
     place = f"record {wire.n}"
-    position = Position(*wire.reply_position)
+    others = tuple((name, *place) for name, place in wire.reply_positions.items())
+    position = Position(*wire.reply_position, others)
     head = Record(wire.n, wire.epoch, wire.instance, wire.record_id, wire.at, position, ())
     beginning = _beginning(head)
     events = wire.events
@@ -113,7 +154,17 @@ def _beginning(head: Record) -> bytes:
         head.at,
     )
     position = head.position
-    return b'%b,"reply_position":[%d,%d],"events":[' % (version_to_at, position.sequence, position.time)
+    others = b""
+    if position.others:
+        # Left out where there is one stream, as in the logs of earlier versions.
+        places = {name: (sequence, time) for name, sequence, time in position.others}
+        others = b'"reply_positions":%b,' % encode(places)
+    return b'%b,"reply_position":[%d,%d],%b"events":[' % (
+        version_to_at,
+        position.sequence,
+        position.time,
+        others,
+    )
 
 
 def _unknown(value: Any) -> str:

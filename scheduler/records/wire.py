@@ -31,11 +31,9 @@ from scheduler.events import (
     Withdrawn,
 )
 from scheduler.records.strict import left, read, shown, strange_field
-from scheduler.strictjson import Raw, encode
+from scheduler.strictjson import Raw, encode, list_chunks
 
-_SLICE = 8
-"""Elements of a list encoded at a time: a component may take 256 KiB."""
-_PIECE = 1 << 20
+_PIECE = 128 * 1024
 """Bytes of JSON text passed on at a time."""
 
 
@@ -290,9 +288,9 @@ def document_chunks(document: Document) -> Iterator[bytes]:
         if isinstance(member, Raw):
             view = memoryview(member)
             yield from (bytes(view[start : start + _PIECE]) for start in range(0, len(view), _PIECE))
-        elif isinstance(member, list | tuple) and len(member) > _SLICE:
-            for start in range(0, len(member), _SLICE):
-                yield (b"," if start else b"[") + encode(member[start : start + _SLICE])[1:-1]
+        elif isinstance(member, list | tuple):
+            yield b"["
+            yield from list_chunks(member)
             yield b"]"
         else:
             yield encode(member)

@@ -15,8 +15,8 @@ from scheduler.slots.pools import Pool
 
 __all__ = ["Slots", "Waiter"]
 
-MAX_BYTES: Final = 32 * 1024 * 1024
-"""Bytes of requests in flight where nothing else is said: half of what a server keeps for a connection."""
+MAX_BYTES: Final = 8 * 1024 * 1024
+"""Bytes of requests in flight where nothing else is said."""
 _AGAIN: Final = 1 << 62
 """What puts a number before all others."""
 _MOST_COMPARED: Final = 16

@@ -1,5 +1,6 @@
 """What the durable store stands on: its streams, made once this process is to work, and watched then."""
 
+from contextlib import AsyncExitStack
 from typing import NoReturn
 
 import structlog
@@ -8,7 +9,8 @@ import trio
 from scheduler.errors import JetStreamUnavailable
 from scheduler.jetstream.api import JetStream
 from scheduler.jetstream.rivals import Rivals
-from scheduler.jetstream.streams import Layout, set_up
+from scheduler.jetstream.streams import Layout, moves, set_up
+from scheduler.stores.moving import Caught, catching
 
 _log = structlog.get_logger(__name__)
 
@@ -27,6 +29,8 @@ class Ground:
         self._js = js
         self._layout = layout
         self._rivals = Rivals(js)
+        self.caught = Caught()
+        """The replies that came while no stream took them, as the streams were changed."""
 
     async def look(self) -> None:
         """Begin to look who else answers appends: whoever only stands by makes nothing."""
@@ -39,15 +43,20 @@ class Ground:
             StoreError: it cannot work as it is, or another JetStream answers too; the message has the cure.
             BusError: as for `JetStream`, but that it is unavailable.
         """
-        while True:
-            try:
-                await self._rivals.check()
-                deviations = await set_up(self._js, self._layout)
-            except JetStreamUnavailable as error:
-                _log.warning("the streams cannot be set up yet", reason=str(error))
-                await trio.sleep(_PAUSE)
-            else:
-                break
+        async with AsyncExitStack() as stack:
+            hearing = False
+            while True:
+                try:
+                    await self._rivals.check()
+                    if not hearing and await moves(self._js, self._layout):
+                        await stack.enter_async_context(catching(self._js.bus, self.caught))
+                        hearing = True
+                    deviations = await set_up(self._js, self._layout)
+                except JetStreamUnavailable as error:
+                    _log.warning("the streams cannot be set up yet", reason=str(error))
+                    await trio.sleep(_PAUSE)
+                else:
+                    break
         for deviation in deviations:
             _log.warning("a stream is not as it should be", deviation=deviation)
 

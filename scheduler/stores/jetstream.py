@@ -10,6 +10,7 @@ would follow from them. What makes the process end is a stream that is gone alth
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, suppress
+from functools import partial
 from typing import Any, Final
 
 import trio
@@ -21,14 +22,16 @@ from scheduler.errors import (
     AlreadyLogged,
     BusError,
     StoreError,
+    StreamNotFound,
     UnreadableLog,
 )
 from scheduler.events import Accepted, Event, Finished, Reported, Sent
+from scheduler.executor import ThreadExecutor
 from scheduler.history import History
 from scheduler.jetstream.api import JetStream, Stored
 from scheduler.jetstream.objects import Objects
 from scheduler.jetstream.reading import Delivered, read
-from scheduler.jetstream.streams import LOG, PROBE, SENTINEL, Layout, log_subject
+from scheduler.jetstream.streams import LOG, PROBE, REPLIES, SENTINEL, Layout, log_subject
 from scheduler.records import (
     DIGEST_HEADER,
     Elsewhere,
@@ -47,6 +50,7 @@ from scheduler.stores.ground import Ground
 from scheduler.stores.keeper import Keeper
 from scheduler.stores.log import BuildLog, Desk
 from scheduler.stores.sentinel import Sentinel
+from scheduler.stores.slices import gathered
 from scheduler.stores.weather import Weather, ask_the_log
 
 _STATUS: Final[Mapping[type[Event], Status]] = {Finished: Status.FINISHED, Reported: Status.REPORTED}
@@ -104,7 +108,10 @@ class JetStreamStore:
         self.js = JetStream(bus)
         self.objects = Objects(self.js)
         self.weather = Weather(grace, lambda: bus.connected)
-        self.streams = Keeper(self.js, self.weather, layout or Layout())
+        self.layout = layout or Layout()
+        self.streams = Keeper(self.js, self.weather, self.layout)
+        self.replies: dict[str, str] = {"": REPLIES}
+        """The streams to read captured replies from, by provider (empty: that of all)."""
         self.wall_clock = wall_clock
         self.instance = instance
         self.ground: Ground | None = None
@@ -262,6 +269,17 @@ class JetStreamStore:
         """Return when the stream of all logs is there; where it is gone, this process ends by that."""
         await ask_the_log(self.weather, self._bus, lambda: self.js.info(LOG))
 
+    async def written(self) -> int:
+        """How much was ever written to all logs, by anybody: the number of the last record.
+
+        Raises:
+            BusError: JetStream could not be asked.
+        """
+        try:
+            return (await self.js.info(LOG)).last_sequence
+        except StreamNotFound:
+            return 0
+
     async def history(self, subject: str) -> History:
         """Everything that stands in the log on ``subject``.
 
@@ -301,7 +319,7 @@ class JetStreamStore:
             await trio.lowlevel.checkpoint()
             record = decode_record(data)
         else:
-            record = await trio.to_thread.run_sync(decode_record, data)
+            record = await ThreadExecutor().run("logs", partial(decode_record, data))
         if not record.objects:
             return record
         return evolve(record, events=tuple([await self._event(event) for event in record.events]))
@@ -312,17 +330,12 @@ class JetStreamStore:
         data = await self.objects.get(event.object, most=_MOST_EVENT_BYTES)
         if data is None:
             raise UnreadableLog(f"the object {event.object!r}, which holds an event, is gone")
-        return await trio.to_thread.run_sync(decode_event, data)
+        return await ThreadExecutor().run("logs", partial(decode_event, data))
 
     async def _begin(self, build: str, event: Accepted) -> None:
         if build in self._logs:
             raise await self._explained(build, f"build {build} has begun already")
-        parts = []
-        for part in accepted_chunks(event):
-            parts.append(part)
-            if not len(parts) % 16:
-                await trio.lowlevel.checkpoint()
-        data = b"".join(parts)
+        data = await gathered(accepted_chunks(event))
         if len(data) > self._desk.record_bytes:
             subject = log_subject(build)
             if await ask_the_log(self.weather, self._bus, lambda: self.last(subject)) is not None:

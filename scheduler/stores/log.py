@@ -156,6 +156,8 @@ class BuildLog:
         self.epoch = epoch
         self.loads = 0
         """How many `Loading` stand at the end."""
+        self.hangs = 0
+        """How many processes hung over the build."""
         self.status = Status.OPEN
         self.digest = ""
         """Of the content; written beside the first record."""
@@ -320,7 +322,7 @@ class BuildLog:
 
         Otherwise a build that waits long would have the next process read everything again since then.
         """
-        if self._desk.position(self.build).sequence - self._position.sequence > behind:
+        if self._desk.position(self.build).ahead_of(self._position) > behind:
             self._forced = True
             self._begin_to_write()
 
@@ -387,7 +389,7 @@ class BuildLog:
             position=self._position,
             events=events,
         )
-        headers = headers_of(record_id, self.status, self.loads)
+        headers = headers_of(record_id, self.status, self.loads, self.hangs)
         if not self.n and self.digest:
             headers[DIGEST_HEADER] = self.digest
         try:

@@ -7,12 +7,14 @@ with a checkpoint whenever `SLICE` has gone by.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
 import trio
 
+from scheduler.executor import ThreadExecutor
 from scheduler.strictjson import refusal
 
 T = TypeVar("T")
@@ -25,6 +27,13 @@ BATCH = 16
 
 WHOLE = 128 * 1024
 """Bytes that are read in one go: well under a millisecond."""
+
+_GATHERED_AT_ONCE = 512 * 1024
+"""Bytes of chunks that are made between two checkpoints: a millisecond or two."""
+_PER_CHUNK = 4 * 1024
+"""Bytes that a chunk counts for beside its own."""
+_JOINED_HERE = 2 * 1024 * 1024
+"""Bytes that are put together on the spot: half a millisecond."""
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
@@ -55,6 +64,23 @@ async def encode(content: Mapping[str, Any]) -> bytes:
     pieces: list[bytes] = []
     await _encode_sliced(content, pieces, _Slicer())
     return b"".join(pieces)
+
+
+async def gathered(chunks: Iterable[bytes]) -> bytes:
+    """What ``chunks``, made one after another, are together; others have their turn between them."""
+    pieces: list[bytes] = []
+    size = since = 0
+    for chunk in chunks:
+        pieces.append(chunk)
+        size += len(chunk)
+        since += _PER_CHUNK + len(chunk)
+        if since > _GATHERED_AT_ONCE:
+            since = 0
+            await trio.lowlevel.checkpoint()
+    if size < _JOINED_HERE:
+        return b"".join(pieces)
+    # Of a megabyte and more it lets go of the interpreter's lock meanwhile.
+    return await ThreadExecutor().run("joined", partial(b"".join, pieces))
 
 
 async def _encode_sliced(content: Mapping[str, Any], pieces: list[bytes], slicer: _Slicer) -> None:

@@ -32,10 +32,14 @@ class World:
 
     def scheduler(self, *arguments: str, ready: bool = True, env: dict[str, str] | None = None) -> Scheduler:
         """Start the service; it takes builds on return, where ``ready`` is to be awaited."""
-        scheduler = Scheduler(*arguments, env=env or {"NATS_URL": self.server.url})
-        self._stack.callback(scheduler.close)
+        scheduler = self.started(Scheduler(*arguments, env=env or {"NATS_URL": self.server.url}))
         if ready:
             scheduler.await_log("ready")
+        return scheduler
+
+    def started(self, scheduler: Scheduler) -> Scheduler:
+        """See to it that a service ends with this world."""
+        self._stack.callback(scheduler.close)
         return scheduler
 
     def command(self, *arguments: str, text: str = "") -> Scheduler:
@@ -62,8 +66,8 @@ def start_world() -> Iterator[WorldFactory]:
     """Worlds with settings for the broker: ``start_world({"max_payload": 1024})``."""
     with ExitStack() as stack:
 
-        def start(config: dict[str, Any] | None = None) -> World:
-            return World(stack, stack.enter_context(nats_server(config)))
+        def start(config: dict[str, Any] | None = None, *, jetstream: bool = False) -> World:
+            return World(stack, stack.enter_context(nats_server(config, jetstream=jetstream)))
 
         yield start
 

@@ -44,12 +44,17 @@ class Guarded:
             patch.setenv(name, value)
         self._stack = stack
         self.server = NatsServer(folder)
-        # The one line that a test cannot use: its port is the system's choice.
-        text, number = re.subn(r"(?m)^listen: .*$", "", read_permissions())
-        assert number == 1
-        self.server.text = text
+        self.server.text = self.text()
         self.server.start()
         stack.callback(self.server.kill)
+
+    @staticmethod
+    def text(*providers: str) -> str:
+        """The shipped configuration, where these providers' replies are captured apart."""
+        # The one line that a test cannot use: its port is the system's choice.
+        text, number = re.subn(r"(?m)^listen: .*$", "", read_permissions(providers))
+        assert number == 1
+        return text
 
     def url(self, user: str) -> str:
         return f"nats://{user}:{PASSWORDS[user]}@127.0.0.1:{self.server.port}"
@@ -154,6 +159,29 @@ def test_so_they_can_where_the_broker_restarts(guarded: Guarded) -> None:
     connectors.await_event("reconnected")
     scheduler.await_log("connected to the broker", times=2)
     submitter.run(build(component("vpc::1")))
+    guarded.check_log()
+
+
+def test_so_they_can_where_replies_are_captured_by_provider(guarded: Guarded) -> None:
+    """A reply while no scheduler is there counts, captured before the setting is changed or after."""
+    guarded.server.text = guarded.text("aws", "gcp")
+    guarded.server.restart()
+    scheduler, connectors = guarded.scheduler(), guarded.connectors()
+    submitter = Submitter(guarded.client("submitter"))
+    for number, providers in enumerate(("aws,gcp", "aws,gcp", "")):
+        cut = chain(
+            component(f"vpc::{number}", {"hold": f"gate {number}", "on": "inbox"}), component("net::1")
+        )
+        submitter.accepted(cut)
+        connectors.await_requests(cut["id"], f"vpc::{number}")
+        scheduler.kill()
+        connectors.release(f"gate {number}")
+        connectors.await_event("reply", build=cut["id"], id=f"vpc::{number}")
+        scheduler = guarded.scheduler(SCHEDULER_CAPTURE_PROVIDERS=providers)
+        assert set(states(submitter.done(cut)).values()) == {"completed"}
+        assert connectors.ids(cut["id"]) == [f"vpc::{number}", "net::1"]
+    doctor = guarded.command("scheduler", "doctor", SCHEDULER_CAPTURE_PROVIDERS="gcp")
+    assert doctor.code == 0, doctor.output
     guarded.check_log()
 
 

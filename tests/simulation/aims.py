@@ -51,6 +51,22 @@ def widen(seed: int, build: JSON) -> bool:
     return True
 
 
+def burden(seed: int, builds: tuple[JSON, ...]) -> int:
+    """Sometimes have components be so large that not all of them may be in flight at a time.
+
+    Returns:
+        The bytes that may be; 0 where nothing is said of it.
+    """
+    rng = random.Random(f"freight {seed}")
+    if rng.random() > 0.1:
+        return 0
+    sizes = rng.choice(((9_000,), (9_000, 20_000), (10, 9_000, 9_000, 20_000)))
+    for build in builds:
+        for change in build["changes"]:
+            change["pad"] = "x" * rng.choice(sizes)
+    return 65_536
+
+
 def paused(seed: int, builds: tuple[JSON, ...]) -> tuple[Order, ...]:
     """Sometimes have the largest build be paused when it has just begun, and for a while."""
     if random.Random(f"paused {seed}").random() > 0.1:

@@ -2,7 +2,7 @@
 
 A rule that is broken raises nothing; it adds a line to what is wrong. The letters are those of the promises:
 G1 durable acceptance, G2 order, G3 one outcome, G4 at least once and known by its attempt, G5 stop on error,
-G6 one report, G7 fencing, G8 what operators were told.
+G6 one report, G7 fencing, G8 bounds on what builds cost each other; "told" is what operators were told.
 """
 
 import json
@@ -31,8 +31,10 @@ from scheduler.events import (
 )
 from scheduler.jetstream.streams import SENTINEL
 from scheduler.records import Elsewhere, Position, Status, decode_record
+from simulation.bounds import Bounds
 from simulation.gauges import Gauges
 from simulation.knowledge import Attempt, Build, Component, Reply
+from simulation.labour import BOUNDLESS
 from simulation.ordering import Ordering
 from simulation.replies import Replies
 from simulation.rulebook import Rulebook
@@ -69,6 +71,7 @@ class Checker:
         self._times = Times(scenario, self._wrong)
         self._replies = Replies(scenario, self._wrong)
         self._ordering = Ordering(scenario, self._rulebook, self._wrong)
+        self._bounds = Bounds(scenario, self._rulebook, self._wrong)
         self._builds: dict[str, Build] = {}
         for document in scenario.builds:
             needed = dependencies(document)
@@ -108,6 +111,7 @@ class Checker:
             "told left": self._told_left,
             "accepted left": self._accepted_left,
             "answered": self._answered,
+            "held": self._held,
             "fails": self._fails,
             "fault": self._fails,
             "connected": self._interrupted,
@@ -137,6 +141,9 @@ class Checker:
         for name, build in self._builds.items():
             self._at_the_end(name, build, stuck=stuck)
         return self.problems
+
+    def _held(self, step: Step) -> None:
+        self._wrong(f"G8 {step.who} keeps the loop for {step.detail:.4f} s")
 
     # What the log says.
 
@@ -204,6 +211,7 @@ class Checker:
                 build.loaded[who] = n
                 self._times.taken_up(name, who, self._now)
                 self._ordering.accepted(build)
+                self._bounds.settled(build, None, self._now)
             case Loading():
                 self._taken_up(name, build, n, who)
                 self._load(build, n, who)
@@ -225,6 +233,7 @@ class Checker:
                 in_flight = build.components[component].current is not None
                 self._settled(name, build, n, component, body)
                 self._ordering.settled(build, component, in_flight=in_flight)
+                self._bounds.settled(build, component, self._now)
             case Reported(run=run):
                 build.run(run).reported_at = n
                 if not build.run(run).published:
@@ -256,6 +265,8 @@ class Checker:
             self._wrong(f"G4 {name}: {component} is started as {identity}, after {one.current.id}")
         if attempt.ended_at:
             self._wrong(f"G4 {name}: {component} is started as {identity}, which was used before")
+        if BOUNDLESS in component:
+            self._wrong(f"G8 {name}: {component} is started, and takes more work than any component may")
         attempt.started_at, attempt.began = n, self._now
         self._times.started(name, build, one.pause, self._now)
         one.current, one.pause = attempt, None
@@ -361,6 +372,8 @@ class Checker:
 
     def _has_a_reason(self, name: str, build: Build, component: str, one: Component, text: str) -> None:
         attempt = one.current
+        if BOUNDLESS in component and text.startswith("work: takes more than"):
+            return
         first = attempt.departures[0][0] if attempt is not None and attempt.departures else None
         kept = [reply for reply in attempt.replies if reply.time >= first] if attempt and first else []
         if text.endswith("(not tried again: the build was halted)") and attempt is None:
@@ -440,7 +453,7 @@ class Checker:
         name, component, who = step.build, step.component, step.who
         build = self._builds[name]
         one = build.components[component]
-        identity, subject, reply = step.detail
+        identity, subject, reply, size = step.detail
         attempt = one.attempt(identity)
         self._tokens[reply] = (name, component, identity)
         if not attempt.started_at:
@@ -454,15 +467,18 @@ class Checker:
         if build.knows(who, attempt.ended_at):
             self._wrong(f"G4 {name}: {identity} is sent after its end")
         if build.knows(who, one.supplied_at):
-            self._wrong(f"G8 {name}: {component} is sent, and an operator has supplied its output")
+            self._wrong(f"told {name}: {component} is sent, and an operator has supplied its output")
         if not attempt.departures:
             if build.knows(who, build.halted_at):
                 self._wrong(f"G5 {name}: {identity} is sent for the first time, and the build is halted")
             # A resumption counts from when it is decided; that comes before the log says so.
             if build.knows(who, build.paused_at) and not build.resuming:
-                self._wrong(f"G8 {name}: {identity} is sent for the first time, and the build is paused")
+                self._wrong(f"told {name}: {identity} is sent for the first time, and the build is paused")
+            self._bounds.left(build, component, self._now)
             counts = attempt.started_at > build.loaded.get(who, 0)
-            self._gauges.sent(build, who, attempt, one.change, subject, counts=counts, now=self._now)
+            self._gauges.sent(
+                build, who, attempt, one.change, subject, size=size, counts=counts, now=self._now
+            )
         else:
             self._sent_again(name, build, component, attempt, who)
         attempt.departures.append((step.time, who))
@@ -591,7 +607,7 @@ class Checker:
             return
         found = (deed for deed in build.deeds if deed[0] >= asked and deed[1] == kind)
         if not any(verb == "retry" or deed[2] == component for deed in found):
-            self._wrong(f"G8 {name}: an operator is told that {verb} is done, and the log does not have it")
+            self._wrong(f"told {name}: an operator is told that {verb} is done, and the log does not have it")
 
     # Reports, and what clients hear.
 

@@ -17,6 +17,8 @@ import trio._core._run as trio_run
 from fake_jetstream import Later
 from trio.testing import MockClock
 
+from simulation.labour import Labour
+
 T = TypeVar("T")
 
 _NEVER = 1e9
@@ -36,6 +38,8 @@ class Clockwork(Later):
     def __init__(self) -> None:
         super().__init__()
         self.clock = MockClock(autojump_threshold=0)
+        self.labour = Labour(self.clock)
+        """What the work of rendering costs."""
         # Of its own accord it would jump to Trio's next deadline.
         self.clock._autojump = self._move_on  # type: ignore[method-assign]
 
@@ -88,7 +92,9 @@ def _place(task: trio.lowlevel.Task) -> str:
     return " > ".join(f"{frame.f_code.co_qualname}:{frame.f_lineno}" for frame in frames)
 
 
-def run(seed: int, main: Callable[[Later], Awaitable[T]], log: Callable[[str, dict[str, Any]], None]) -> T:
+def run(
+    seed: int, main: Callable[[Clockwork], Awaitable[T]], log: Callable[[str, dict[str, Any]], None]
+) -> T:
     """Run ``main`` under Trio, on a mock clock that begins at 0 and jumps.
 
     Args:
@@ -113,8 +119,8 @@ def run(seed: int, main: Callable[[Later], Awaitable[T]], log: Callable[[str, di
         raise Stuck(msg)
 
     try:
-        with _alarm(seed), _patched(source), _logging(log):
-            return trio.run(watched, clock=work.clock, instruments=[watch])
+        with _alarm(seed), _patched(source), _logging(log), work.labour.charged():
+            return trio.run(watched, clock=work.clock, instruments=[watch, work.labour])
     finally:
         random.setstate(before)
 
@@ -127,9 +133,8 @@ def _patched(source: random.Random) -> Iterator[None]:
         mock.patch.object(secrets, "token_bytes", lambda size=32: source.randbytes(size)),
         mock.patch.object(secrets, "randbelow", source.randrange),
         mock.patch.object(time, "monotonic", trio.current_time),
-        # How long our own code takes is no part of the simulation: it takes no time at all.
+        # How long our own code takes is no part of the simulation, but for what is charged as work.
         mock.patch.object(time, "perf_counter", trio.current_time),
-        mock.patch.object(trio.to_thread, "run_sync", _in_place),
     ]
     for patch in patches:
         patch.start()
@@ -138,12 +143,6 @@ def _patched(source: random.Random) -> Iterator[None]:
     finally:
         for patch in reversed(patches):
             patch.stop()
-
-
-async def _in_place(work: Callable[..., T], *args: Any, **_: Any) -> T:
-    """A thread would be as fast as it is in this run; so there is none."""
-    await trio.lowlevel.checkpoint()
-    return work(*args)
 
 
 @contextmanager

@@ -61,6 +61,7 @@ class Driver:
             grace=scenario.grace,
             rules=parse_rules(scenario.operating.rules),
             retries=parse_retry_rules(scenario.operating.retries),
+            max_bytes_in_flight=scenario.operating.max_bytes or Settings().max_bytes_in_flight,
         )
         self.world.broker.size = scenario.cluster.servers
         self.memory = Memory()
@@ -96,6 +97,10 @@ class Driver:
             if event.get("exc_info"):
                 detail = f"{event.get('event')}: {_place(sys.exc_info()[1])}"
                 self.trace.add("fault", level, detail=detail)
+
+    def held(self, task: str, seconds: float) -> None:
+        """A task has kept the loop for too long."""
+        self.trace.add("held", task, detail=seconds)
 
     async def run(self) -> Trace:
         """Run it to its end."""
@@ -226,9 +231,10 @@ def simulate(seed: int) -> Driver:
     """Run the scenario of a seed, and give the driver with its trace."""
     drivers: list[Driver] = []
 
-    async def main(later: Later) -> None:
-        driver = Driver(imagine(seed), later)
+    async def main(clockwork: determinism.Clockwork) -> None:
+        driver = Driver(imagine(seed), clockwork)
         drivers.append(driver)
+        clockwork.labour.tell = driver.held
         # Its default was bound when the module was imported.
         store = partial(JetStreamStore, wall_clock=driver.clocks.wall_clock)
         with (

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from attrs import define
 
+from scheduler.config import Settings
 from scheduler.rules import LimitRule, read_limits
 from simulation.knowledge import Attempt, Build
 from simulation.operating import JSON
@@ -27,6 +28,7 @@ class _Flight:
     build: str
     component: str
     subject: str
+    size: int
     who: str
     until: float
     """When it may have been given up."""
@@ -47,6 +49,7 @@ class Gauges:
     def __init__(self, scenario: Scenario, rulebook: Rulebook, wrong: Callable[[str], None]) -> None:
         self._rulebook = rulebook
         self._wrong = wrong
+        self._most = scenario.operating.max_bytes or Settings().max_bytes_in_flight
         self._flights: dict[str, _Flight] = {}
         """By attempt."""
         self._own = {build["id"]: _Own(rulebook.own_limits(build)) for build in scenario.builds}
@@ -62,15 +65,17 @@ class Gauges:
         change: JSON,
         subject: str,
         *,
+        size: int,
         counts: bool,
         now: float,
     ) -> None:
-        """An attempt leaves for the first time; it must have had slots where it ``counts``."""
+        """An attempt leaves for the first time; it must have had slots, and room, where it ``counts``."""
         name = build.document["id"]
         until = now + self._rulebook.shortest(build.document, change)
-        self._flights[attempt.id] = _Flight(name, change["_component_id"], subject, who, until)
+        self._flights[attempt.id] = _Flight(name, change["_component_id"], subject, size, who, until)
         if not counts:
             return
+        self._weigh(name, who, size, now)
         for rule in self._rulebook.limits:
             self._check(rule, "", who, subject, now)
         own = self._own[name]
@@ -78,6 +83,17 @@ class Gauges:
             return
         for rule in own.rules:
             self._check(rule, name, who, subject, now)
+
+    def _weigh(self, name: str, who: str, size: int, now: float) -> None:
+        """No more bytes than may be, but for one large request; and a share of them for each build."""
+        flying = [one for one in self._flights.values() if one.who == who and one.until > now]
+        large = [one for one in flying if one.size > self._most // 4]
+        total = sum(one.size for one in flying) - sum(one.size for one in large)
+        own = sum(one.size for one in flying if one.build == name and one not in large)
+        if total > self._most or len(large) > 1:
+            self._wrong(f"G8 {name}: {who} has {total} bytes in flight, and {len(large)} large requests")
+        if size <= self._most // 4 and own > self._most - total:
+            self._wrong(f"G8 {name}: {who} has {own} bytes in flight, and leaves {self._most - total}")
 
     def _check(self, rule: LimitRule, name: str, who: str, subject: str, now: float) -> None:
         if not rule.matches(subject):
@@ -88,13 +104,13 @@ class Gauges:
                 for one in self._flights.values()
             )
             if flying > rule.count:
-                self._wrong(f"G8 {name}: {who} has {flying} in flight, and {rule} is a limit")
+                self._wrong(f"limits {name}: {who} has {flying} in flight, and {rule} is a limit")
             return
         starts = self._starts.setdefault((who, name, rule), [])
         starts.append(now)
         window = rule.period - _UNDER_WAY
         if self._quiet and sum(start > now - window for start in starts) > rule.count:
-            self._wrong(f"G8 {name}: {who} begins more than {rule}")
+            self._wrong(f"limits {name}: {who} begins more than {rule}")
 
     def limited(self, name: str, n: int, limits: JSON) -> None:
         """A build has other limits of its own from a record on."""

@@ -13,6 +13,7 @@ from unittest import mock
 import trio
 from attrs import evolve
 
+import scheduler.reader
 import scheduler.stores.log
 from scheduler.build import Walk
 from scheduler.build.frontier import Frontier
@@ -36,11 +37,14 @@ from scheduler.report import Report
 from scheduler.reporting import Recorder, whole
 from scheduler.rules import Retry
 from scheduler.slots import Slots
+from scheduler.slots.budget import ByteBudget
 from scheduler.stores import Departure
 from scheduler.stores.jetstream import JetStreamStore
 from scheduler.stores.keeper import Keeper
 from scheduler.stores.log import BuildLog
+from scheduler.template import Rendered, Scope, Template, Work
 from scheduler.timers import Timers
+from scheduler.validation import Prepared, read_build
 
 Patch: TypeAlias = tuple[object, str, object]
 """Whose attribute is replaced, its name, and by what."""
@@ -189,8 +193,8 @@ def _dependents_that_do_not_wait() -> list[Patch]:
 def _replies_not_followed() -> list[Patch]:
     """Nobody looks at what the stream captured."""
 
-    def ignore(connectors: Connectors, _: object, place: Position) -> None:
-        connectors.captured.seen = place
+    def ignore(connectors: Connectors, _: object, place: Position, provider: str = "") -> None:
+        connectors.captured.see(place, provider)
 
     return [(Connectors, "on_captured", ignore)]
 
@@ -393,9 +397,9 @@ def _supplied_and_sent() -> list[Patch]:
 
 
 def _beginning(begin: Callable[..., Any], before: Callable[[Plan, int], object]) -> Callable[..., Any]:
-    def changed(plan: Plan, vertex: int) -> Any:
+    def changed(plan: Plan, vertex: int, *args: Any) -> Any:
         before(plan, vertex)
-        return begin(plan, vertex)
+        return begin(plan, vertex, *args)
 
     return changed
 
@@ -404,8 +408,8 @@ def _slots_given_back_twice() -> list[Patch]:
     """What a request gives back of its limits is given back twice."""
     release = Slots.release
 
-    def generous(slots: Slots, build: Any, subject: str) -> None:
-        release(slots, build, subject)
+    def generous(slots: Slots, build: Any, subject: str, size: int = 0) -> None:
+        release(slots, build, subject, size)
         account = slots._accounts.get(build)
         if account is not None and account.flying.get(subject):
             release(slots, build, subject)
@@ -426,20 +430,39 @@ def _limits_of_builds_not_read() -> list[Patch]:
 def _what_is_in_flight_has_no_slot() -> list[Patch]:
     """What an earlier process sent does not count for the limits."""
 
-    def release(slots: Slots, build: Any, subject: str) -> None:
+    def release(slots: Slots, build: Any, subject: str, size: int = 0) -> None:
         account = slots._accounts.get(build)
         if account is not None and account.flying.get(subject):
-            give_back(slots, build, subject)
+            give_back(slots, build, subject, size)
 
     give_back = Slots.release
     return [(Slots, "occupy", lambda *_: None), (Slots, "release", release)]
+
+
+def _bytes_that_do_not_count() -> list[Patch]:
+    """Whatever it takes, a request is sent as soon as it has its slots."""
+    return [(ByteBudget, "fits", lambda *_: True)]
+
+
+def _a_build_that_leaves_nothing_to_others() -> list[Patch]:
+    """One build may take all of the bytes."""
+
+    def fits(budget: ByteBudget, _: object, size: int) -> bool:
+        return budget.taken + size <= budget.most
+
+    return [(ByteBudget, "fits", fits)]
+
+
+def _nobody_learns_that_there_is_room() -> list[Patch]:
+    """Who waits for bytes waits on when some are given back."""
+    return [(ByteBudget, "freed", lambda _: iter(()))]
 
 
 def _dependents_of_what_failed() -> list[Patch]:
     """A build that goes on after an error goes on with what depends on it as well."""
     begin = Plan.begin
 
-    def careless(plan: Plan, vertex: int) -> Any:
+    def careless(plan: Plan, vertex: int, *_: Any) -> Any:
         if plan.held or plan.is_instant(vertex):
             return begin(plan, vertex)
         try:
@@ -537,6 +560,30 @@ def _slots_before_dependents() -> list[Patch]:
     return [(Walk, "_land", hasty)]
 
 
+def _work_that_costs_nothing() -> list[Patch]:
+    """No work is taken off, and so there is no bound for it."""
+    return [(Work, "spend", lambda *_: None)]
+
+
+def _rendered_while_others_wait() -> list[Patch]:
+    """Whatever takes long is rendered on the loop all the same."""
+    render = Template.render
+
+    def stubborn(template: Template, scope: Scope, **options: Any) -> Rendered:
+        return render(template, scope, **{**options, "inline": False})
+
+    return [(Template, "render", stubborn)]
+
+
+def _read_while_others_wait() -> list[Patch]:
+    """However long it takes to check the references of a build, it is done on the loop."""
+
+    def stubborn(*args: Any, **options: Any) -> Prepared:
+        return read_build(*args, **{**options, "inline": False})
+
+    return [(scheduler.reader, "read_build", stubborn)]
+
+
 _MAKERS: tuple[Callable[[], list[Patch]], ...] = (
     _no_write_ahead,
     _accepted_too_early,
@@ -571,6 +618,9 @@ _MAKERS: tuple[Callable[[], list[Patch]], ...] = (
     _slots_given_back_twice,
     _limits_of_builds_not_read,
     _what_is_in_flight_has_no_slot,
+    _bytes_that_do_not_count,
+    _a_build_that_leaves_nothing_to_others,
+    _nobody_learns_that_there_is_room,
     _dependents_of_what_failed,
     _durations_by_the_wall_clock,
     _clocks_that_begin_anew,
@@ -581,6 +631,9 @@ _MAKERS: tuple[Callable[[], list[Patch]], ...] = (
     _streams_that_are_not_made_again,
     _siblings_in_any_order,
     _slots_before_dependents,
+    _work_that_costs_nothing,
+    _rendered_while_others_wait,
+    _read_while_others_wait,
 )
 MUTANTS: Mapping[str, Callable[[], list[Patch]]] = {
     maker.__name__.strip("_").replace("_", " "): maker for maker in _MAKERS

@@ -36,6 +36,7 @@ class Ordering:
     def __init__(self, scenario: Scenario, rulebook: Rulebook, wrong: Callable[[str], None]) -> None:
         self._rulebook = rulebook
         self._wrong = wrong
+        self._bounded = bool(scenario.operating.max_bytes)
         self._courses: dict[str, _Course] = {build["id"]: _Course() for build in scenario.builds}
         self._learned = False
         """Whether anything was completed by now, so that processes know how long something takes."""
@@ -62,6 +63,12 @@ class Ordering:
         name = build.document["id"]
         course = self._courses[name]
         if build.deeds or len(build.loaded) > 1 or build.halted_at or component in course.started:
+            return
+        if self._bounded:
+            # What waits for bytes is overtaken by what is more urgent.
+            return
+        if "work" in build.components[component].change:
+            # While it is rendered others begin.
             return
         if not self._rulebook.limits and not self._rulebook.own_limits(build.document):
             for group in course.groups:

@@ -5,10 +5,11 @@ from typing import Any, TypeAlias
 
 from attrs import evolve, field, frozen
 
-from simulation.aims import aims, paused, widen
+from simulation.aims import aims, burden, paused, widen
 from simulation.clocks import Disorder, disorder
 from simulation.cluster import HARMLESS, Cluster, cluster
 from simulation.connectors import PROVIDERS, TYPES, Manners
+from simulation.labour import laborious
 from simulation.operating import Operating, operate, spoil
 from simulation.vanishing import vanish
 
@@ -130,7 +131,9 @@ def imagine(seed: int) -> Scenario:
     begin = {builds[one.build]["id"]: one.at for one in reversed(submissions) if not one.altered}
     wide = widen(seed, builds[0])
     operating = operate(seed, builds, begin, heals_at)
-    operating = evolve(operating, orders=operating.orders + paused(seed, builds))
+    operating = evolve(
+        operating, orders=operating.orders + paused(seed, builds), max_bytes=burden(seed, builds)
+    )
     impatient = random.Random(f"impatient {seed}").random() < 0.06
     if impatient:
         # Many an answer comes when the next attempt is being waited for.
@@ -155,6 +158,15 @@ def imagine(seed: int) -> Scenario:
     if servers.alone:
         faults = [fault for fault in faults if fault.kind in HARMLESS]
     faults += [Fault(one.at, "server", one.seconds, one.number, one.moment) for one in servers.losses]
+    heavy = laborious(seed)
+    if heavy is not None:
+        # Beside the first one.
+        builds = (*builds, heavy)
+        submissions.append(Submission(first, len(builds) - 1))
+        if random.Random(f"calm {seed}").random() < 0.5:
+            # Nothing but the one can hold the others up.
+            faults, clocks, servers = [], Disorder(), Cluster()
+            operating = evolve(operating, rules="", orders=(), strikes=(), max_bytes=0)
     return Scenario(
         seed=seed,
         builds=builds,

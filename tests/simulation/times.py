@@ -49,7 +49,7 @@ class Times:
 
     def __attrs_post_init__(self) -> None:
         operating = self.scenario.operating
-        limits = operating.rules or any(
+        limits = (operating.rules or operating.max_bytes) or any(
             "limits" in build.get("options", {}) for build in self.scenario.builds
         )
         self._orderly = not operating.orders and not limits

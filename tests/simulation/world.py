@@ -315,8 +315,8 @@ class World:
         if message.reply.startswith("scheduler.reply."):
             body = json.loads(message.data)
             identity = (message.headers or {}).get("Nats-Msg-Id", "")
-            detail = (identity, subject, message.reply)
-            self.trace.add(f"request {kind}", who, body["service"], body["_component_id"], detail)
+            sent = (identity, subject, message.reply, len(message.data))
+            self.trace.add(f"request {kind}", who, body["service"], body["_component_id"], sent)
         elif subject.startswith("scheduler.log.") and kind != "unheard":
             record = (message.headers or {}).get("Scheduler-Record", "")
             takes_up = b'"event":"loading"' in message.data or b'"event":"retried"' in message.data

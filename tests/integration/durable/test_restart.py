@@ -1,6 +1,7 @@
 """What the next process makes of what an earlier one left."""
 
 import json
+import signal
 import time
 from signal import SIGTERM
 from typing import Any
@@ -224,6 +225,29 @@ def test_a_second_instance_takes_over_when_the_first_is_killed(start_scene: Scen
     scene.submitter.done(after)
     scene.settle()
     scene.check()
+    scene.end()
+
+
+def test_a_second_instance_takes_over_when_the_first_is_stopped(start_scene: SceneFactory) -> None:
+    """It is subscribed, and silent; and once it goes on it does no harm, and nothing is held against it."""
+    scene = start_scene()
+    document = line("handed", component("vpc::1"), held("net::1", "go"), component("vm::1"))
+    first = scene.start()
+    second = scene.start(ready=False)
+    second.err.first(lambda entry: "standing by" in entry)
+    scene.submit(document)
+    await_event(scene, "handed", "sent", "net::1")
+    began = time.monotonic()
+    first.send(signal.SIGSTOP)
+    second.await_log("another scheduler is silent, and nothing is written: it counts as gone")
+    second.await_log("ready")
+    assert time.monotonic() - began >= 10
+    first.send(signal.SIGCONT)
+    scene.recorder.release("go")
+    scene.submitter.done(document)
+    scene.settle()
+    scene.check()
+    assert first.running
     scene.end()
 
 

@@ -1,0 +1,40 @@
+"""What one build costs another: where nothing else keeps a component, it is sent soon after it is due."""
+
+from collections.abc import Callable
+
+from simulation.knowledge import Build
+from simulation.rulebook import Rulebook
+from simulation.scenario import Scenario
+
+_SOON = 0.25
+"""Seconds from the record that makes a component due until its request leaves, whatever other builds do."""
+
+
+class Bounds:
+    """Watches the builds of a scenario in which nothing goes wrong, and no limit holds anything back."""
+
+    def __init__(self, scenario: Scenario, rulebook: Rulebook, wrong: Callable[[str], None]) -> None:
+        self._wrong = wrong
+        self._due: dict[tuple[str, str], float] = {}
+        """By build and component: when the last of its dependencies was settled, as the log says."""
+        held_up = scenario.faults or scenario.operating.orders or scenario.operating.max_bytes
+        self._applies = not (held_up or rulebook.limits or scenario.clocks.settings)
+        self._rulebook = rulebook
+
+    def settled(self, build: Build, component: str | None, now: float) -> None:
+        """A component is settled, or (None) the build is accepted."""
+        name = build.document["id"]
+        for other, needed in build.needed.items():
+            if component is None or component in needed:
+                self._due[name, other] = now
+
+    def left(self, build: Build, component: str, now: float) -> None:
+        """The request of a component leaves for the first time."""
+        one = build.components[component]
+        if not self._applies or one.tries > 1 or "work" in one.change:
+            return
+        if self._rulebook.own_limits(build.document):
+            return
+        due = self._due[build.document["id"], component]
+        if now > due + _SOON:
+            self._wrong(f"G8 {build.document['id']}: {component} leaves {now - due:.3f} s after it is due")

@@ -1,0 +1,104 @@
+"""That we are there is said by a thread of its own; where it cannot, by the loop; and by one of the two."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+from brokers import NatsServer, eventually
+from conftest import ServerFactory
+from structlog.testing import capture_logs
+
+from scheduler.bus import Message
+from scheduler.bus.nats import NatsBus, open_bus
+from scheduler.bus.options import BusOptions
+from scheduler.bus.presence import PresenceThread, open_presence
+from scheduler.discovery import Discovery, Identity
+
+pytestmark = pytest.mark.integration
+
+
+@asynccontextmanager
+async def discoverable(
+    server: NatsServer, silent: Callable[[], bool] = lambda: False
+) -> AsyncIterator[tuple[NatsBus, PresenceThread]]:
+    """A bus, and on it a service that can be found."""
+    options = BusOptions((server.url,), name="scheduler test")
+    async with open_bus(options) as bus, open_presence(bus, options, silent) as presence:
+        await Discovery(bus, Identity("scheduler", "ID1", "1.0"), [], presence).open()
+        yield bus, presence
+
+
+async def answers(bus: NatsBus, subject: str = "$SRV.PING") -> int:
+    """How many answers there are to one question."""
+    found: list[Message] = []
+    inbox = bus.new_inbox()
+    subscription = await bus.subscribe(inbox, found.append)
+    bus.publish(subject, b"", reply=inbox)
+    # Nothing tells that there is no second one under way.
+    await trio.sleep(0.3)
+    await subscription.unsubscribe()
+    return len(found)
+
+
+@pytest.mark.parametrize("tail", ["", ".scheduler", ".scheduler.ID1"])
+async def test_each_question_has_one_answer(nats_server: NatsServer, tail: str) -> None:
+    """Before the thread is there it is the loop's, afterwards the thread's."""
+    async with discoverable(nats_server) as (bus, presence):
+        assert await answers(bus, f"$SRV.PING{tail}") == 1
+        await eventually(lambda: presence.answering)
+        assert await answers(bus, f"$SRV.PING{tail}") == 1
+
+
+async def test_while_the_loop_counts_as_gone_nothing_is_said(nats_server: NatsServer) -> None:
+    """And again once it turns."""
+    silent = True
+    async with discoverable(nats_server, lambda: silent) as (bus, presence):
+        await eventually(lambda: presence.answering)
+        assert await answers(bus) == 0
+        silent = False
+        assert await answers(bus) == 1
+
+
+async def test_after_a_restart_of_the_broker_there_is_one_answer(nats_server: NatsServer) -> None:
+    """The thread comes back as the first connection does."""
+    async with discoverable(nats_server) as (bus, presence):
+        await eventually(lambda: presence.answering)
+        nats_server.kill()
+        nats_server.start()
+        await eventually(lambda: bus.connected and presence.answering, 20)
+        assert await answers(bus) == 1
+
+
+async def test_where_there_is_no_second_connection_the_loop_answers(
+    start_nats_server: ServerFactory,
+) -> None:
+    """That is said once."""
+    server = start_nats_server({"max_connections": 1})
+    with capture_logs() as logs:
+        async with discoverable(server) as (bus, presence):
+            await eventually(lambda: any("no second connection" in line["event"] for line in logs))
+            assert not presence.answering
+            assert await answers(bus) == 1
+
+
+async def test_no_answer_goes_to_a_subject_of_the_system(nats_server: NatsServer) -> None:
+    """A question cannot have the thread write into a log."""
+    async with discoverable(nats_server) as (bus, presence):
+        await eventually(lambda: presence.answering)
+        found: list[Message] = []
+        await bus.subscribe("scheduler.log.b1", found.append)
+        bus.publish("$SRV.PING", b"", reply="scheduler.log.b1")
+        assert await answers(bus) == 1
+        assert found == []
+
+
+async def test_it_ends_with_the_context(nats_server: NatsServer) -> None:
+    """The thread too."""
+    async with discoverable(nats_server) as (_, presence):
+        await eventually(lambda: presence.answering)
+        thread = presence._thread
+        assert thread is not None
+        assert thread.is_alive()
+    thread.join(1)
+    assert not thread.is_alive()
