@@ -350,7 +350,7 @@ class Template:
         return needs.of(target for _, text in self._slots for target in text.targets())
 
     def _resolver(self, scope: Scope, work: Work) -> Resolver:
-        work.spend(len(self._change.raw))
+        work.spend(2 * len(self._change.raw))
         owner = Owner(self._change.fields, self._raw)
         return Resolver(scope, owner, self._syntax, self._limits.max_digits, work)
 
