@@ -190,6 +190,8 @@ class Template:
             TemplateError: A reference cannot be resolved, or what it leads to is too large, or too much work.
                 All messages begin with the place: ``instance::web-1.tags.x: ...``.
         """
+        if not self._slots:
+            return Rendered(self._runs[0], self._change.type, self._change.provider)
         whole = Work() if work is None else work
         meter = whole.part(inline=inline, expired=expired)
         scope.work = meter
