@@ -69,6 +69,7 @@ def token_problem(name: str, token: str) -> str | None:
     return f"{token!r} is reserved: its subject would be a message of the system" if reserved else None
 
 
+# At most 2 MB: what is not three short tokens raises, and is not kept.
 @lru_cache(maxsize=4_096)
 def request_subject(type_: str, action: str, provider: str) -> str:
     """The subject of a request.

@@ -71,7 +71,8 @@ def _shorten(text: str) -> str:
     return repr(text if len(text) <= 80 else f"{text[:77]}...")
 
 
-_known_subject = lru_cache(maxsize=8192)(encode_subject)
+# At most 3 MB: what is no subject of at most 512 bytes raises, and is not kept.
+_known_subject = lru_cache(maxsize=2048)(encode_subject)
 
 
 @lru_cache(maxsize=256)

@@ -190,6 +190,8 @@ class Template:
             TemplateError: A reference cannot be resolved, or what it leads to is too large, or too much work.
                 All messages begin with the place: ``instance::web-1.tags.x: ...``.
         """
+        if not self._slots:
+            return Rendered(self._runs[0], self._change.type, self._change.provider)
         whole = Work() if work is None else work
         meter = whole.part(inline=inline, expired=expired)
         scope.work = meter
@@ -350,7 +352,7 @@ class Template:
         return needs.of(target for _, text in self._slots for target in text.targets())
 
     def _resolver(self, scope: Scope, work: Work) -> Resolver:
-        work.spend(len(self._change.raw))
+        work.spend(2 * len(self._change.raw))
         owner = Owner(self._change.fields, self._raw)
         return Resolver(scope, owner, self._syntax, self._limits.max_digits, work)
 

@@ -15,8 +15,9 @@ from scheduler.template.work import AbortedError, free
 # A slot is encoded as one zero byte, which JSON cannot hold: that is where the constant runs are cut apart.
 _HOLE = b"\0"
 _SLOT = msgspec.Raw(_HOLE)
-_ITEM = 24
-"""Work for looking at what is in something, and for saying where it stands."""
+_CONTAINER = 48
+_ITEM = 4
+"""Work for a list or an object and where it stands, and for each thing in it."""
 _PROBLEMS = 100
 """Of one component, that are told one by one."""
 _SHOWN = 200
@@ -86,7 +87,7 @@ class _Cutter:
             items = enumerate(value)
         else:
             return value
-        self.spend(_ITEM * len(value))
+        self.spend(_CONTAINER + _ITEM * len(value))
         copy: Any = None
         for key, item in items:
             if isinstance(item, str):
