@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any, TypeAlias, TypeVar
 from unittest import mock
 
+import outcome
 import trio
 from trio.testing import MockClock
 
@@ -67,12 +68,11 @@ class Labour(trio.abc.Instrument):
             await limiter.acquire_on_behalf_of(work)
         try:
             self._beside = 0.0
-            try:
-                return work(*args)
-            finally:
-                seconds, self._beside = self._beside, None
-                if seconds:
-                    await trio.sleep(seconds)
+            result = outcome.capture(work, *args)
+            seconds, self._beside = self._beside, None
+            if seconds:
+                await trio.sleep(seconds)
+            return result.unwrap()
         finally:
             if limiter is not None:
                 limiter.release_on_behalf_of(work)
