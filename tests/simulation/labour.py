@@ -6,15 +6,17 @@ In a thread it passes beside everything else.
 
 import random
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, TypeAlias, TypeVar
 from unittest import mock
 
+import outcome
 import trio
 from outcome import capture
 from trio.testing import MockClock
 
-from scheduler.template import Work
+from scheduler.caches import ByteCache
+from scheduler.template import Work, references, sandbox
 
 JSON: TypeAlias = dict[str, Any]
 T = TypeVar("T")
@@ -68,7 +70,11 @@ class Labour(trio.abc.Instrument):
             await limiter.acquire_on_behalf_of(work)
         try:
             self._beside = 0.0
+<<<<<<< HEAD
             result = capture(work, *args)
+=======
+            result = outcome.capture(work, *args)
+>>>>>>> w-loop
             seconds, self._beside = self._beside, None
             if seconds:
                 await trio.sleep(seconds)
@@ -88,10 +94,16 @@ class Labour(trio.abc.Instrument):
             spend(work, units)
             self._charge(left - work.left)
 
-        with (
+        patches: tuple[Any, ...] = (
             mock.patch.object(Work, "spend", charge),
             mock.patch.object(trio.to_thread, "run_sync", self.beside),
-        ):
+            # What is known from an earlier run would cost nothing.
+            mock.patch.object(references, "_known", ByteCache(1 << 22)),
+            mock.patch.object(sandbox, "_codes", ByteCache(1 << 22)),
+        )
+        with ExitStack() as stack:
+            for patch in patches:
+                stack.enter_context(patch)
             yield
 
 
