@@ -12,7 +12,6 @@ from unittest import mock
 
 import outcome
 import trio
-from outcome import capture
 from trio.testing import MockClock
 
 from scheduler.caches import ByteCache
@@ -70,11 +69,7 @@ class Labour(trio.abc.Instrument):
             await limiter.acquire_on_behalf_of(work)
         try:
             self._beside = 0.0
-<<<<<<< HEAD
-            result = capture(work, *args)
-=======
             result = outcome.capture(work, *args)
->>>>>>> w-loop
             seconds, self._beside = self._beside, None
             if seconds:
                 await trio.sleep(seconds)
