@@ -33,7 +33,7 @@ CANARY = "c4nary-bird"
 def secrets_of(*values: Any, **fields: Any) -> Secrets:
     """What is learnt from a document with these fields, and from each of ``values`` as a password."""
     secrets = Secrets()
-    secrets.add({**fields, "passwords": list(values)})
+    secrets.add({**fields, "passwords": list(values)}, at_once=None)
     return secrets
 
 
