@@ -161,8 +161,15 @@ def test_what_has_no_id_is_answered_and_nothing_else(site: Site, beside: JSON, n
     check_refusal(site, data, expected)
     before = len(site.submitter.reports)
     rejections = len([line for line in site.scheduler.err if "build rejected" in line])
-    site.client.publish("build.create", data)
-    site.scheduler.await_log("build rejected", times=rejections + 1)
+    # Of rejections within a second the log has one: so it is published until its turn has come.
+    for attempt in range(1, 41):
+        site.client.publish("build.create", data)
+        try:
+            site.scheduler.await_log("build rejected", 0.5, times=rejections + 1)
+        except AssertionError:
+            assert attempt < 40, "no rejection was logged"
+        else:
+            break
     check_alive(site, beside)
     assert len(site.submitter.reports) == before + 1
 
