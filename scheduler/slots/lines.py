@@ -254,7 +254,7 @@ class Seat(_Taker):
         if self.account.held_back:
             return None
         for line in self.lines:
-            if any(alarms.blocked(pool, now) for pool in line.own):
+            if alarms.block(line.own, now):
                 continue
             if best is None or line.order < best.order:
                 best = line
@@ -318,4 +318,4 @@ class Ring(_Turns[Bench]):
 
     def blocked(self, now: float, alarms: Alarms) -> bool:
         """Whether a limit of the instance keeps all of them."""
-        return any(alarms.blocked(pool, now) for pool in self.pools)
+        return alarms.block(self.pools, now)

@@ -1,9 +1,9 @@
 """How much of what all may have at a time one sender may have, however many builds it sends.
 
 The last eighth of a limit is kept for those who have little: of it a sender may have one more only while it
-has less than is left. So a sender alone has seven eighths, and nobody's silent connector keeps the requests of
-others from being sent. Of the eighth a second sender that gives nothing back has half, a third one half of the
-rest, and so on.
+has less than is left. So a sender alone has seven eighths, and nobody's silent connector keeps the requests
+of others from being sent. Of the eighth a second sender that gives nothing back has half, a third one half of
+the rest, and so on.
 """
 
 import heapq
