@@ -7,7 +7,6 @@ where no copy can be in anybody's hands.
 """
 
 import random
-from collections import deque
 from collections.abc import Callable, Hashable
 from enum import Enum
 from typing import Final, Protocol
@@ -138,7 +137,7 @@ class Call:
         """Is told of what arrives after the attempt was given up."""
         self.since = 0
         """The connection of the bus when it was registered."""
-        self._arrivals: deque[Call] | None = None
+        self._arrivals: list[Call] | None = None
         self._exchange = exchange
         # One place is enough: after what ends the attempt nothing is put in any more.
         self._send, self._receive = trio.open_memory_channel[Outcome | Signal](1)
@@ -146,7 +145,7 @@ class Call:
         self._wanted = True
         self._backing_off = False
 
-    def tell(self, arrivals: "deque[Call]") -> None:
+    def tell(self, arrivals: "list[Call]") -> None:
         """Have the call put there when its end is known; of several in the order in which that happens."""
         self._arrivals = arrivals
         if self._ended:
