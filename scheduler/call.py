@@ -98,6 +98,7 @@ class Call:
         "maybe_out",
         "outgoing",
         "reached",
+        "reply",
         "request",
         "since",
         "timer",
@@ -108,6 +109,8 @@ class Call:
     def __init__(self, exchange: Exchange, request: Request, token: str) -> None:
         self.request = request
         self.token = token
+        self.reply = f"{exchange.replies}{request.provider}.{token}"
+        """The subject on which this process hears the reply to it alone."""
         self.timer: Timer | None = None
         self.outgoing: Outgoing | None = None
         """The request as it was last handed to the bus; None where an earlier process did that."""
@@ -206,7 +209,7 @@ class Call:
             self.outgoing = self._exchange.bus.publish(
                 request.subject,
                 request.body,
-                reply=f"{self._exchange.replies}{request.provider}.{self.token}",
+                reply=self.reply,
                 headers={"Nats-Msg-Id": attempt_header(request.attempt), KEY: attempt_header(request.key)},
             )
         except BusError as error:

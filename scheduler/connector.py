@@ -27,7 +27,7 @@ from scheduler.outcome import Outcome, failure, read_head, read_reply
 from scheduler.plan import Request
 from scheduler.ratelimit import RateLimitedLog
 from scheduler.records import Position
-from scheduler.replies import OLD, REPLY, Tokens, draw_key, interest, owner_of, parse
+from scheduler.replies import ADDRESS, OLD, REPLY, Tokens, draw_key, interest, owner_of, parse
 from scheduler.strictjson import decode_in_pieces
 from scheduler.subjects import REPLY_SUBJECTS
 from scheduler.timers import Timers
@@ -124,6 +124,7 @@ class Connectors:
         self._limits = limits
         self._executor = executor or ThreadExecutor()
         self._by_token: dict[str, Call] = {}
+        """By the `ADDRESS` of their reply subjects: whoever of us sent the request, it is the same."""
         self._by_component: dict[tuple[str, str], Call] = {}
         self.turns = Turns()
         """Shares the work on replies between builds; `Turns.run` has to be running."""
@@ -224,7 +225,7 @@ class Connectors:
         if after is not None:
             call.after = after
         call.maybe_out = True
-        self._by_token[call.token] = call
+        self._by_token[call.reply[ADDRESS]] = call
         self._by_component[request.build, request.component] = call
         if inherited is not None:
             self._inherited[call] = inherited
@@ -258,7 +259,7 @@ class Connectors:
             self.captured.release(call.request.build, *place)
         call.held.clear()
         if call.late is None:
-            self._by_token.pop(call.token, None)
+            self._by_token.pop(call.reply[ADDRESS], None)
             key = (call.request.build, call.request.component)
             if self._inherited and (inherited := self._inherited.pop(call, None)) is not None:
                 self._by_old_token.pop(inherited.old, None)
@@ -283,12 +284,11 @@ class Connectors:
     def _on_reply(self, message: Message) -> None:
         call = self._call_of(message.subject)
         if call is None:
-            address = parse(message.subject)
-            if address is None or address.owner != self._owner or message.no_responders:
+            if not message.subject.startswith(self.replies) or message.no_responders:
                 # To another process, say: it is none of our business any more.
                 return
-            if address.token in self._copies:
-                del self._copies[address.token]
+            if message.subject[ADDRESS] in self._copies:
+                del self._copies[message.subject[ADDRESS]]
             else:
                 self.count("to no request that waits", message.subject)
             return
@@ -299,13 +299,12 @@ class Connectors:
 
     def _call_of(self, subject: str) -> Call | None:
         """Whose reply subject this is, of all that are waited for."""
-        # As `parse` has it, for each reply that comes in.
-        parts = subject.split(".")
-        if len(parts) != 5:
-            return self._by_old_token.get(parts[2]) if len(parts) == 3 else None
-        call = self._by_token.get(parts[4])
         # What a connector of another provider may publish on is none of its reply subjects.
-        return None if call is None or call.request.provider != parts[3] else call
+        call = self._by_token.get(subject[ADDRESS])
+        if call is None and self._by_old_token:
+            address = parse(subject)
+            return None if address is None or address.owner else self._by_old_token.get(address.token)
+        return call
 
     def _on_verb(self, message: Message) -> None:
         subject, _, suffix = message.subject.rpartition(".")
@@ -425,7 +424,7 @@ class Connectors:
         """By what the other copy is known of the reply that has answered a call; None where none has."""
         if not call.answered:
             return None
-        return call.token if suffix is None else (call.request.build, call.request.component)
+        return call.reply[ADDRESS] if suffix is None else (call.request.build, call.request.component)
 
     def take(self, message: Message) -> None:
         """Look at a reply that somebody else has heard directly."""
