@@ -13,7 +13,7 @@ from enum import Enum
 from typing import Final, Protocol
 
 import trio
-from attrs import frozen
+from attrs import evolve, frozen
 
 from scheduler.bus import Bus, Outgoing
 from scheduler.errors import BusError
@@ -22,6 +22,7 @@ from scheduler.plan import Request
 from scheduler.records import Position
 from scheduler.subjects import attempt_header
 from scheduler.timers import Timer, Timers
+from scheduler.turns import Turns
 
 MAYBE_MISSED: Final = "it may have been answered while the broker was away"
 KEY: Final = "Scheduler-Component-Key"
@@ -54,6 +55,7 @@ class Exchange(Protocol):
 
     bus: Bus
     timers: Timers
+    turns: Turns
     start_timeout: float
     deaf: int
     on_expired: "Callable[[Call], None] | None"
@@ -286,7 +288,13 @@ class Call:
         self.deliver(Signal.LEFT)
 
     def expire(self) -> None:
-        """Its time is over."""
+        """Its time is over: that is seen to when it is its build's turn, as a reply is."""
+        self._exchange.turns.take(self.request.build, self._expire)
+
+    def _expire(self) -> None:
+        if self.closed or self._ended or not self.expired:
+            # It was answered before its turn came, or was given more time.
+            return
         if self.outgoing is not None and self._wanted and not self.maybe_out and self.outgoing.withdraw():
             # It stood in the queue all that time and never left. It has not had its time yet.
             self.publish()
@@ -304,6 +312,11 @@ class Call:
             text += f"; {MAYBE_MISSED}: look whether it was done, then retry or skip it"
         if self.deliver(failure(text)):
             self._exchange.count("timed_out")
+
+    def forget_the_request(self) -> None:
+        """Keep only what is needed to know a late reply, and to take it."""
+        self.request = evolve(self.request, body=b"")
+        self.outgoing = self.timer = None
 
     def close(self, late: Callable[[Request, Outcome], None] | None = None) -> None:
         """Nobody awaits it any more; with ``late``, what arrives afterwards is told to it."""
