@@ -25,6 +25,7 @@ from scheduler.timers import Timer, Timers
 from scheduler.turns import Turns
 
 MAYBE_MISSED: Final = "it may have been answered while the broker was away"
+MAYBE_UNCAPTURED: Final = "it may have been answered while no scheduler ran: replies to it are not captured"
 KEY: Final = "Scheduler-Component-Key"
 """The header that is the same over all attempts of a component."""
 FIRST_PAUSE: Final = 0.05
@@ -57,13 +58,15 @@ class Exchange(Protocol):
     timers: Timers
     turns: Turns
     start_timeout: float
-    deaf: int
     on_expired: "Callable[[Call], None] | None"
     replies: str
     """What the reply subjects of this process begin with, before the provider."""
 
     def seconds(self, request: Request) -> float:
         """How long an attempt may take."""
+
+    def deaf(self, request: Request) -> int:
+        """The last connection of the bus before which a reply to it may have been missed; 0: none."""
 
     def arm(self, call: "Call", seconds: float | None = None) -> None:
         """Start its clock."""
@@ -104,6 +107,7 @@ class Call:
         "since",
         "timer",
         "token",
+        "uncaptured",
         "unheard",
     )
 
@@ -138,6 +142,8 @@ class Call:
         """Captured replies up to here were dealt with by an earlier process."""
         self.late: Callable[[Request, Outcome], None] | None = None
         """Is told of what arrives after the attempt was given up."""
+        self.uncaptured = False
+        """Whether an earlier process sent it, and nothing keeps the replies that come while none is there."""
         self.since = 0
         """The connection of the bus when it was registered."""
         self._arrivals: deque[Call] | None = None
@@ -240,11 +246,13 @@ class Call:
         return self.timer is not None and self.timer.cancelled
 
     @property
-    def maybe_missed(self) -> bool:
-        """Whether its reply may have come while nobody here could hear it."""
+    def maybe_missed(self) -> str:
+        """How its reply may have come while nobody here could hear it; empty where it cannot have."""
         outgoing = self.outgoing
         sent = self.since if outgoing is None or self.maybe_out else outgoing.generation
-        return 0 < sent < self._exchange.deaf
+        if 0 < sent < self._exchange.deaf(self.request):
+            return MAYBE_MISSED
+        return MAYBE_UNCAPTURED if self.uncaptured else ""
 
     def deliver(self, answer: Outcome | Signal) -> bool:
         """Give the waiter its answer; False where it has one already."""
@@ -308,8 +316,8 @@ class Call:
         """There is no reply, and its time is over."""
         seconds = self._exchange.seconds(self.request) + self.extended
         text = f"timed out after {seconds:g} s"
-        if self.maybe_missed:
-            text += f"; {MAYBE_MISSED}: look whether it was done, then retry or skip it"
+        if missed := self.maybe_missed:
+            text += f"; {missed}: look whether it was done, then retry or skip it"
         if self.deliver(failure(text)):
             self._exchange.count("timed_out")
 
