@@ -322,15 +322,18 @@ class Call:
             self._exchange.count("timed_out")
 
     def forget_the_request(self) -> None:
-        """Keep only what is needed to know a late reply, and to take it."""
+        """Keep only what is needed to know a late reply, and to take it; to be called once it is closed."""
         self.request = evolve(self.request, body=b"")
-        self.outgoing = self.timer = None
+        self.outgoing = self.timer = self._arrivals = None
+        # Two kilobytes; whoever still waits has what he waits for.
+        del self._send, self._receive
 
     def close(self, late: Callable[[Request, Outcome], None] | None = None) -> None:
         """Nobody awaits it any more; with ``late``, what arrives afterwards is told to it."""
         self.late = late
         # It is published no more; and what it tells is its walk, which may have it in a list.
         self.departing = None
-        self.closed = True
         self._exchange.close(self)
-        self._receive.close()
+        if not self.closed:
+            self.closed = True
+            self._receive.close()
