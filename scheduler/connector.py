@@ -12,6 +12,7 @@ from collections.abc import Callable, Hashable, Iterable
 from functools import partial
 from typing import TypeAlias
 
+import structlog
 from attrs import field, frozen
 
 from scheduler.bus import Bus, Handler, Listener, Message, Subscription
@@ -33,7 +34,11 @@ from scheduler.subjects import REPLY_SUBJECTS
 from scheduler.timers import Timers
 from scheduler.turns import Turns
 
+_log = structlog.get_logger()
+
 _MOST_COPIES = 10_000
+_MOST_UNCAPTURED = 100
+"""Providers whose replies are not captured that are told of; builds choose them."""
 _READ_HERE = 64 * 1024
 """Bytes of a reply that is read on the spot: a millisecond or two, whatever it says."""
 _LONG = 1024 * 1024
@@ -116,8 +121,14 @@ class Connectors:
         self.on_expired: Callable[[Call], None] | None = None
         """Is told of attempts whose time is over, instead of their being timed out at once: where replies are
         captured, one of them may be there and not have reached us yet."""
-        self.deaf = 0
-        """The last connection of the bus before which replies may have been missed; 0: none."""
+        self.captures: Callable[[Request], bool] = lambda _: False
+        """Whether replies to such a request are captured, so that one is kept that nobody hears."""
+        self.capture_providers: frozenset[str] = frozenset()
+        """The providers whose replies are captured, where that is so of some only."""
+        self._uncaptured: set[str] = set()
+        """Of the others those that were told of in the log."""
+        self._deaf = {True: 0, False: 0}
+        """The last connection before which replies may have been missed, captured or not; 0: none."""
         self._connection = bus.generation
         self._listener = listener
         self._timeouts = timeouts
@@ -175,7 +186,7 @@ class Connectors:
             departing: is told each time that it is handed to the bus.
         """
         call = self.expect(request, token, self.captured.seen)
-        call.maybe_out = False
+        call.maybe_out = call.uncaptured = False
         call.departing = departing
         try:
             self.arm(call)
@@ -225,6 +236,9 @@ class Connectors:
         if after is not None:
             call.after = after
         call.maybe_out = True
+        if self.capture_providers and request.provider not in self.capture_providers:
+            call.uncaptured = True
+            self._note_uncaptured(request)
         self._by_token[call.reply[ADDRESS]] = call
         self._by_component[request.build, request.component] = call
         if inherited is not None:
@@ -233,6 +247,20 @@ class Connectors:
             if inherited.old:
                 self._by_old_token[inherited.old] = call
         return call
+
+    def deaf(self, request: Request) -> int:
+        """The last connection of the bus before which a reply to it may have been missed; 0: none."""
+        return self._deaf[self.captures(request)]
+
+    def _note_uncaptured(self, request: Request) -> None:
+        if request.provider not in self._uncaptured and len(self._uncaptured) < _MOST_UNCAPTURED:
+            self._uncaptured.add(request.provider)
+            _log.warning(
+                "replies of this provider are not captured: one that comes while no scheduler runs is lost",
+                provider=request.provider,
+                request=request.subject,
+                cure="name it in --capture-providers",
+            )
 
     def seconds(self, request: Request) -> float:
         """How long an attempt may take."""
@@ -517,8 +545,9 @@ class Connectors:
 
     def _on_connected(self) -> None:
         self._connection = self.bus.generation
-        if self._listener is not None and self._listener.missed(captured=self.on_expired is not None):
-            self.deaf = self._connection
+        for captured in self._deaf:
+            if self._listener is not None and self._listener.missed(captured=captured):
+                self._deaf[captured] = self._connection
 
     def _on_refused(self, subject: str) -> None:
         calls = [
