@@ -43,8 +43,8 @@ _PING = b"PING\r\n"
 _BATCH_BYTES = 64 * 1024
 _READ_AHEAD = 1024 * 1024
 _READ_BYTES = 64 * 1024
-# Handlers called in a row before other tasks get a turn.
-_TURN = 256
+TURN = 256
+"""Handlers called in a row before other tasks get a turn."""
 
 _REFUSED = re.compile(r'permissions violation for (\w+)[^"]*"([^"]*)"', re.IGNORECASE)
 
@@ -78,6 +78,7 @@ class Connection(Client):
         handlers: Mapping[int, Handler],
         on_lost: Callable[[], None],
         on_refused: Callable[[str, str, str], None],
+        turn: int = TURN,
     ) -> None:
         """Prepare one.
 
@@ -85,6 +86,7 @@ class Connection(Client):
             handlers: called with what comes in, by subscription id; looked up at every message.
             on_lost: called once when the connection can no longer be used; ``loss`` says why.
             on_refused: called with ``publish`` or ``subscription``, the subject and the server's words.
+            turn: how many handlers are called in a row before other tasks get a turn.
         """
         super().__init__()
         self.loss: str | None = None
@@ -95,6 +97,7 @@ class Connection(Client):
         self._on_refused = on_refused
         self._limited_log = RateLimitedLog(log)
         self._turn = 0
+        self._longest_turn = turn
         self._tls_wanted = False
         self._transport = _Transport()  # type: ignore[no-untyped-call]
 
@@ -296,7 +299,7 @@ class Connection(Client):
                 shown = subject.decode(errors="replace")
                 self._limited_log.exception("a message could not be handled", subject=shown)
         self._turn += 1
-        if self._turn >= _TURN:
+        if self._turn >= self._longest_turn:
             self._turn = 0
             await asyncio.sleep(0)
 
