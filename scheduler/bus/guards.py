@@ -41,8 +41,12 @@ _OLDEST = (2, 2)
 _PING = b"PING\r\n"
 # A batch of lines for one write: large enough to be cheap, small enough to keep messages withdrawable.
 _BATCH_BYTES = 64 * 1024
-_READ_AHEAD = 1024 * 1024
-_READ_BYTES = 64 * 1024
+# What one look at the socket brings at most. Between two looks everybody else has a turn, and other threads
+# may have the interpreter for 5 ms: with asyncio's 256 KiB the server would find us slow while we are busy,
+# and hang up.
+_RECEIVED = 4 * 1024 * 1024
+_READ_AHEAD = 4 * 1024 * 1024
+_READ_BYTES = 256 * 1024
 TURN = 256
 """Handlers called in a row before other tasks get a turn."""
 
@@ -52,7 +56,7 @@ log = structlog.get_logger(__name__)
 
 
 class _Transport(TcpTransport):
-    """Reads further ahead than nats-py does.
+    """Reads more at a time, and further ahead, than nats-py does.
 
     With its 32 KiB the socket is paused and resumed all the time, each of which costs trio-asyncio a task,
     and a server hangs up on who reads slowly.
@@ -64,6 +68,8 @@ class _Transport(TcpTransport):
 
     async def connect(self, uri: ParseResult, buffer_size: int, connect_timeout: int) -> None:  # noqa: ARG002 - theirs
         await super().connect(uri, _READ_AHEAD, connect_timeout)
+        transport: Any = self._io_writer.transport  # type: ignore[union-attr]
+        transport.max_size = _RECEIVED
 
     async def read(self, buffer_size: int) -> bytes:  # noqa: ARG002 - theirs
         data: bytes = await super().read(_READ_BYTES)
