@@ -36,6 +36,7 @@ from scheduler.turns import Turns
 
 _log = structlog.get_logger()
 
+_DROPPED = "reply dropped"
 _MOST_COPIES = 10_000
 _MOST_UNCAPTURED = 100
 """Providers whose replies are not captured that are told of; builds choose them."""
@@ -156,6 +157,8 @@ class Connectors:
         self._subscriptions: list[Subscription] = []
         self._copies: OrderedDict[Hashable, None] = OrderedDict()
         """Whose answers were read from the stream, and may still come directly."""
+        self._waiting: set[tuple[Call, str | None, bytes]] = set()
+        """Small replies that came directly and wait for their turn."""
         self._echoes = Echoes()
         """Failures that ended an attempt, and may still come on the other way."""
         self.captured = Captured()
@@ -306,8 +309,10 @@ class Connectors:
     def count(self, reason: str, subject: str = "", **context: str) -> None:
         """Count something that was dropped; logged, but not more than once a second."""
         self.dropped[reason] += 1
-        total = self.dropped.total()
-        self._log.warning("reply dropped", reason=reason, subject=subject, dropped_so_far=total, **context)
+        # It may be all that a flood of messages comes to, each of them.
+        if not self._log.leaves_out(_DROPPED):
+            total = self.dropped.total()
+            self._log.warning(_DROPPED, reason=reason, subject=subject, dropped_so_far=total, **context)
 
     def _on_reply(self, message: Message) -> None:
         call = self._call_of(message.subject)
@@ -315,15 +320,16 @@ class Connectors:
             if not message.subject.startswith(self.replies) or message.no_responders:
                 # To another process, say: it is none of our business any more.
                 return
-            if message.subject[ADDRESS] in self._copies:
-                del self._copies[message.subject[ADDRESS]]
+            address = message.subject[ADDRESS]
+            if address in self._copies:
+                del self._copies[address]
             else:
                 self.count("to no request that waits", message.subject)
             return
         if message.no_responders:
             call.deliver(Signal.NOBODY)
             return
-        self._in_turn(call, message, None, partial(self._deliver, call, message, None))
+        self._take_direct(call, message, None)
 
     def _call_of(self, subject: str) -> Call | None:
         """Whose reply subject this is, of all that are waited for."""
@@ -356,7 +362,32 @@ class Connectors:
         elif call.request.subject != subject:
             self.count("of another type, provider or action", message.subject, build=build[:128])
         else:
-            self._in_turn(call, message, suffix, partial(self._deliver, call, message, suffix))
+            self._take_direct(call, message, suffix)
+
+    def _take_direct(self, call: Call, message: Message, suffix: str | None) -> None:
+        if not self._is_repeated(call, message, suffix):
+            waits = self._in_turn(call, message, suffix, partial(self._deliver, call, message, suffix))
+            if waits and not message.headers and len(message.data) <= _READ_HERE:
+                self._waiting.add((call, suffix, message.data))
+
+    def _is_repeated(self, call: Call, message: Message, suffix: str | None) -> bool:
+        """Whether a reply that came directly changes nothing, as can be said before it has its turn.
+
+        There is an answer already, or the same reply waits for its turn: one that is no good is none the
+        second time either.
+        """
+        if call.late is not None:
+            return False
+        if call.answered:
+            if call.by_capture is not None:
+                call.by_capture = None
+                return True
+        else:
+            comparable = self._waiting and not message.headers and len(message.data) <= _READ_HERE
+            if not comparable or (call, suffix, message.data) not in self._waiting:
+                return False
+        self.count("duplicate", message.subject, build=call.request.build, component=call.request.component)
+        return True
 
     def on_captured(self, message: Message, place: Position, provider: str = "") -> None:
         """Look at the next reply that a stream captured, at ``place``."""
@@ -411,12 +442,15 @@ class Connectors:
         # While the attempt that it ended is not booked yet, it holds the position as any reply does.
         return echo and (call.closed or not call.answered)
 
-    def _in_turn(self, call: Call, message: Message, suffix: str | None, job: Callable[..., None]) -> None:
-        """Have a reply dealt with in its turn; a large one is read beside the loop when that comes."""
+    def _in_turn(self, call: Call, message: Message, suffix: str | None, job: Callable[..., None]) -> bool:
+        """Have a reply dealt with in its turn; a large one is read beside the loop when that comes.
+
+        Returns:
+            Whether its turn is yet to come.
+        """
         build = call.request.build
         if len(message.data) <= _READ_HERE:
-            self.turns.take(build, job)
-            return
+            return self.turns.take(build, job)
         large = _Large()
 
         async def prepare() -> None:
@@ -424,7 +458,7 @@ class Connectors:
                 read = partial(read_reply, message.data, suffix, self._limits, decode=decode_in_pieces)
                 await large.read(build, len(message.data), read, self._executor)
 
-        self.turns.take(build, partial(job, large=large), prepare)
+        return self.turns.take(build, partial(job, large=large), prepare)
 
     def _deliver_captured(
         self,
@@ -488,6 +522,8 @@ class Connectors:
         large: "_Large | None" = None,
     ) -> None:
         request = call.request
+        if self._waiting:
+            self._waiting.discard((call, suffix, message.data))
         try:
             outcome = self._read(request, message, suffix, large)
         except InvalidJSON as error:
