@@ -16,8 +16,6 @@ from collections.abc import Iterator, Mapping
 from threading import Lock
 from typing import Any, Final
 
-import msgspec
-
 from scheduler.encodings import views
 from scheduler.errors import Problem
 from scheduler.model import Build, State
@@ -26,6 +24,7 @@ from scheduler.secretnames import MASK, has_secret_names, named_value
 from scheduler.secretparts import parts_of
 from scheduler.secretpatterns import mask_named
 from scheduler.secretplaces import HELD, NOT_SECRET, SECRET, entered, level_of, secret_values
+from scheduler.strictjson import decode_own
 from scheduler.template.places import Raw
 from scheduler.text import CUT, mask_url
 
@@ -132,9 +131,9 @@ class Secrets:
                 if isinstance(component, dict):
                     self.add(component, literal=False, at_once=None)
 
-    def add_json(self, data: bytes) -> None:
+    def add_json(self, data: bytes, *, at_once: int | None = _AT_ONCE) -> None:
         """`add` for a component's JSON, such as it was sent: its references have become what they lead to."""
-        self.add(msgspec.json.decode(data))
+        self.add(decode_own(data), at_once=at_once)
 
     def add(
         self, document: Mapping[str, Any], *, literal: bool = True, at_once: int | None = _AT_ONCE

@@ -200,3 +200,22 @@ async def test_an_operator_may_skip_what_takes_long(autojump_clock: MockClock) -
         assert b["_state"] == "completed"
         assert b["y"] == 1
         assert b["x"].isdigit(), "it was rendered"
+
+
+@pytest.mark.parametrize("size", [1_000, 40_000])
+async def test_the_secrets_of_a_large_request_are_learnt_elsewhere(
+    autojump_clock: MockClock, size: int
+) -> None:
+    """What references fetch is known before the request leaves, and a long search is not done on the loop."""
+    value = document(
+        [change("a", note="c4nary" + "x" * size), change("b", password="{{ components['a'].note }}")],
+        [("a", "b")],
+    )
+    async with open_world() as world:
+        run = Run(world, value)
+        await run.go()
+        assert world.cloud.asked == ["a", "b"]
+        assert len(world.executor.owners) == (2 if size > 16_384 else 0)
+        assert "c4nary" not in run.plan.masked("it is c4nary" + "x" * size)
+    run.check_end()
+    assert not run.plan._renderings

@@ -1,7 +1,8 @@
 """The run of a build by itself: what may start, what a reply changes, how it ends."""
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from typing import Any, TypeAlias
+from functools import partial
+from typing import Any, Final, TypeAlias
 
 import msgspec
 from attrs import field, frozen
@@ -26,6 +27,8 @@ Rendering: TypeAlias = Rendered | str
 """A component that was rendered; or why it cannot be."""
 _MOST_SHOWN = 4_000
 """Characters of a build's error that people see; the report has all of it."""
+_LEARNT_HERE: Final = 16 * 1024
+"""Bytes of a request that is searched for secrets on the spot: a millisecond."""
 
 
 @frozen
@@ -297,8 +300,17 @@ class Course:
 
         return render
 
+    def learning(self, vertex: Vertex, rendering: Rendering) -> Callable[[], None] | None:
+        """What learns the secrets of a change that was rendered elsewhere, in a thread; None: there are none.
+
+        To be done before `take_in`.
+        """
+        if isinstance(rendering, str) or self._is_learnt(vertex, rendering):
+            return None
+        return partial(self._secrets.add_json, rendering.body, at_once=None)
+
     def take_in(self, vertex: Vertex, rendering: Rendering) -> None:
-        """A change was rendered elsewhere: that is used when it is next asked for."""
+        """A change was rendered elsewhere, and searched for secrets: it is used when it is next asked for."""
         self._renderings[vertex] = rendering
 
     def is_rendered(self, vertex: Vertex) -> bool:
@@ -322,7 +334,10 @@ class Course:
             return known
         try:
             scope = self._ledger.scope(vertex)
-            return self._templates[vertex].render(scope, work=work or self._meter(vertex), inline=True)
+            most = _LEARNT_HERE if self.build.changes[vertex].sensitive else None
+            return self._templates[vertex].render(
+                scope, work=work or self._meter(vertex), inline=True, most=most
+            )
         except Laborious:
             self.laborious = vertex
             raise
@@ -426,7 +441,10 @@ class Course:
 
     def _request(self, vertex: Vertex, change: Change) -> Request:
         rendered = self._rendered(vertex)
-        if change.sensitive:
+        if change.sensitive and vertex not in self._renderings and not self._is_learnt(vertex, rendered):
+            if len(rendered.body) > _LEARNT_HERE:
+                self.laborious = vertex
+                raise Laborious("has more to be searched for secrets than others should wait for")
             self._secrets.add_json(rendered.body)
         subject = request_subject(rendered.type, change.action.value, rendered.provider)
         failed = self._attempts.failed(vertex)
@@ -446,6 +464,14 @@ class Course:
             Started(change.id, attempt, change.raw, failed),
             mark,
         )
+
+    def _is_learnt(self, vertex: Vertex, rendered: Rendered) -> bool:
+        """Whether what is to be sent has no secrets that were not known when the build was read."""
+        if not self.build.changes[vertex].sensitive:
+            return True
+        # What looks like a reference, and is none, was passed over then.
+        body = rendered.body
+        return self._templates[vertex].constant and b"{{" not in body and b'"$(' not in body
 
     def sent(self, vertex: Vertex) -> None:
         """The request goes out now; to be called in the same breath as handing it to the bus.

@@ -174,6 +174,7 @@ class Template:
         *,
         work: Work | None = None,
         inline: bool = False,
+        most: int | None = None,
         expired: Callable[[], bool] | None = None,
     ) -> Rendered:
         """The component as it is to be sent.
@@ -182,11 +183,12 @@ class Template:
             scope: What its references can see.
             work: What all renderings of its build may still cost; this one is taken off.
             inline: Whether others wait meanwhile: what takes long is to be done again, elsewhere.
+            most: So is what becomes longer than so many bytes, if it has references at all; None: nothing is.
             expired: Says whether there is no more time, in the place of that of ``work``.
 
         Raises:
             Unresolved: It needs something that is absent or null.
-            Laborious: It takes more than `INLINE_WORK`; nothing was taken off for it.
+            Laborious: It takes more than `INLINE_WORK`, or is longer than ``most``: nothing was taken off.
             TemplateError: A reference cannot be resolved, or what it leads to is too large, or too much work.
                 All messages begin with the place: ``instance::web-1.tags.x: ...``.
         """
@@ -196,14 +198,14 @@ class Template:
         meter = whole.part(inline=inline, expired=expired)
         scope.work = meter
         try:
-            return self._rendered(scope, meter)
+            return self._rendered(scope, meter, most)
         except Laborious:
             whole.left += meter.spent
             raise
         finally:
             whole.left -= meter.spent
 
-    def _rendered(self, scope: Scope, work: Work) -> Rendered:
+    def _rendered(self, scope: Scope, work: Work, most: int | None = None) -> Rendered:
         change = self._change
         type_, provider = change.type, change.provider
         keep = self._syntax.keep
@@ -235,6 +237,8 @@ class Template:
                 raise kind(f"{change.id}.{place}: {error}") from error
             parts.append(chunk)
             parts.append(run)
+        if most is not None and size > most:
+            raise Laborious("is longer than others should wait for")
         return Rendered(b"".join(parts), type_, provider)
 
     def check(
