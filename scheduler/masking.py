@@ -81,8 +81,9 @@ class Secrets:
         self._todo: list[Iterator[int]] = []
         """What is left to be learnt from, the last one first."""
         self._learns = Lock()
-        self._last: tuple[str, tuple[int, int], str] = "", (0, 0), ""
-        """The text that was masked last, to what length and with how many secrets, and what came of it."""
+        self._last: tuple[str, tuple[int, bool, int], str] = "", (0, False, 0), ""
+        """The text that was masked last; to what length, whether it was longer, and with how many secrets; and
+        what came of it."""
 
     @classmethod
     def of(cls, build: Build) -> "Secrets":
@@ -237,13 +238,13 @@ class Secrets:
             return HIDDEN[:most] if most else HIDDEN
         if not most:
             return self._masked(text, cut=False)
-        of, known, shown = self._last
-        if of is not text or known != (most, len(self._values)):
-            # An event and a line of the log tell the same error, one after the other.
-            reach = most + _BEYOND
-            shown = self._masked(text[:reach], cut=len(text) > reach)[:most]
-            self._last = text, (most, len(self._values)), shown
-        return shown
+        reach = most + _BEYOND
+        looked_at, known = text[:reach], (most, len(text) > reach, len(self._values))
+        if self._last[:2] != (looked_at, known):
+            # An event and a line of the log tell the same error, and all attempts often the same one.
+            shown = self._masked(looked_at, cut=len(text) > reach)[:most]
+            self._last = looked_at, known, shown
+        return self._last[2]
 
     def _masked(self, text: str, *, cut: bool) -> str:
         *parts, rest = text.rsplit(CUT, _MOST_CUTS) if CUT in text else [text]
