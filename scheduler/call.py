@@ -95,6 +95,7 @@ class Call:
         "extended",
         "held",
         "late",
+        "look_through",
         "maybe_out",
         "outgoing",
         "reached",
@@ -136,6 +137,8 @@ class Call:
         """Captured replies up to here were dealt with by an earlier process."""
         self.late: Callable[[Request, Outcome], None] | None = None
         """Is told of what arrives after the attempt was given up."""
+        self.look_through: Callable[[Request, Outcome], Outcome] | None = None
+        """What takes long about a large reply, for a thread: it returns the outcome as it is to be kept."""
         self.since = 0
         """The connection of the bus when it was registered."""
         self._arrivals: deque[Call] | None = None
@@ -146,9 +149,19 @@ class Call:
         self._wanted = True
         self._backing_off = False
 
-    def tell(self, arrivals: "deque[Call]") -> None:
-        """Have the call put there when its end is known; of several in the order in which that happens."""
+    def tell(
+        self,
+        arrivals: "deque[Call]",
+        look_through: Callable[[Request, Outcome], Outcome] | None = None,
+    ) -> None:
+        """Have the call put there when its end is known; of several in the order in which that happens.
+
+        Args:
+            arrivals: where it is put.
+            look_through: is given a large reply first, in a thread.
+        """
         self._arrivals = arrivals
+        self.look_through = look_through
         if self._ended:
             arrivals.append(self)
 

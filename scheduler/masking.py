@@ -82,8 +82,8 @@ class Secrets:
         """What is left to be learnt from, the last one first."""
         self._learns = Lock()
         self._last: tuple[str, tuple[int, bool, int], str] = "", (0, False, 0), ""
-        """The text that was masked last; to what length, whether it was longer, with how many secrets; and what
-        came of it."""
+        """The text that was masked last, to what length, whether it was longer, with how many secrets, and
+        what came of it."""
 
     @classmethod
     def of(cls, build: Build) -> "Secrets":

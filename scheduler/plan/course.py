@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any, Final, TypeAlias
 
 import msgspec
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from scheduler.errors import IllegalTransition, Stuck, TemplateError
 from scheduler.events import Accepted, Finished, Retrying, Settled, Started, Withdrawn
@@ -18,7 +18,7 @@ from scheduler.plan.attempts import Attempts
 from scheduler.plan.phases import IN_FLIGHT, Phase, Phases
 from scheduler.report import Report
 from scheduler.rules import LimitRule, Retries, Retry, retry_for
-from scheduler.strictjson import Raw
+from scheduler.strictjson import Raw, packed
 from scheduler.subjects import request_subject
 from scheduler.template import Laborious, Rendered, Work
 from scheduler.validation import Prepared
@@ -759,6 +759,17 @@ class Course:
                     self._skips.append(dependent)
                     todo.append(dependent)
 
+    def look_through(self, request: Request, outcome: Outcome) -> Outcome:
+        """A large reply, for a thread: its secrets are known from now on, what is large in it is packed."""
+        if outcome.body is None:
+            return outcome
+        kept = self._identified(request, outcome.body, State.COMPLETED)
+        self._secrets.add(kept, at_once=None)
+        if self.build.changes[request.vertex].action is Action.FIND:
+            # What it returned becomes components.
+            return evolve(outcome, searched=True)
+        return evolve(outcome, body=packed(outcome.body), searched=True)
+
     def _looked_at(self, request: Request, outcome: Outcome) -> tuple[Outcome, dict[str, Any] | None]:
         """A reply whose secrets are known from now on, and what is kept of it where it is a success.
 
@@ -768,7 +779,10 @@ class Course:
             return outcome, None
         # As it is kept: what a connector leaves out says what is secret (`_secret`, the type), too.
         kept = self._identified(request, outcome.body, State.COMPLETED)
-        self._secrets.add(kept)
+        if outcome.searched:
+            self._ledger.note_packed(request.vertex)
+        else:
+            self._secrets.add(kept)
         if outcome.completed and self.build.changes[request.vertex].action is Action.FIND:
             return self._ledger.checked_find(outcome.body), kept
         return outcome, kept
