@@ -323,6 +323,9 @@ class Call:
         self.late = late
         # It is published no more; and what it tells is its walk, which may have it in a list.
         self.departing = None
+        if late is None:
+            # Its timer may keep the call for long, and is not to keep the build.
+            self.look_through = None
         self.closed = True
         self._exchange.close(self)
         self._receive.close()
