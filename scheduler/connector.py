@@ -86,6 +86,13 @@ class _Large:
         return self._outcome
 
 
+def _read_large(call: Call, data: bytes, suffix: str | None, limits: Limits) -> Outcome | None:
+    outcome = read_reply(data, suffix, limits, decode=decode_in_pieces)
+    if outcome is None or call.look_through is None:
+        return outcome
+    return call.look_through(call.request, outcome)
+
+
 class Connectors:
     """The waiter table: everything in flight, over all builds of this process.
 
@@ -455,7 +462,7 @@ class Connectors:
 
         async def prepare() -> None:
             if call.late is not None or not (call.closed or call.answered):
-                read = partial(read_reply, message.data, suffix, self._limits, decode=decode_in_pieces)
+                read = partial(_read_large, call, message.data, suffix, self._limits)
                 await large.read(build, len(message.data), read, self._executor)
 
         return self.turns.take(build, partial(job, large=large), prepare)

@@ -375,7 +375,7 @@ class Attempts(ABC):
             plan.sent(vertex)
             request = self._in_time(step)
             call = self._connectors.send(request, self._token(request), self._departing())
-            call.tell(self._arrived)
+            call.tell(self._arrived, self.plan.look_through)
             departure.call = call
             self._calls[call] = trio.current_time()
             self._observer.sent(vertex, plan.attempt(vertex))
