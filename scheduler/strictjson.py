@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from scheduler.breath import breathe
 from scheduler.errors import InvalidJSON, OverLimit
 from scheduler.limits import DEFAULT_LIMITS, Limits
 
@@ -87,6 +88,7 @@ def _in_pieces(data: bytes | Raw, limits: Limits, level: int) -> Any:
 
 
 def _decoded(elements: list[Raw], limits: Limits) -> list[Any]:
+    breathe()
     found: list[Any] = _call(_decode, b"[" + b",".join(elements) + b"]", limits)
     return found
 
@@ -121,6 +123,7 @@ def list_chunks(items: Sequence[Any], convert: Callable[[Any], Any] | None = Non
     start, number = 0, _FIRST_SLICE
     while start < len(items):
         part = items[start : start + number]
+        breathe()
         text = encode(part if convert is None else [convert(item) for item in part])[1:-1]
         yield b"," + text if start else text
         start += number
