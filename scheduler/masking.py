@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from threading import Lock
 from typing import Any, Final
 
+from scheduler.breath import breathe
 from scheduler.encodings import views
 from scheduler.errors import Problem
 from scheduler.model import Build, State
@@ -94,9 +95,11 @@ class Secrets:
         secrets = cls()
         secrets.add(build.fields, literal=False, at_once=None)
         for component in build.components:
+            breathe()
             secrets.add(component.fields, literal=False, at_once=None)
         for change in build.changes:
             if change.sensitive:
+                breathe()
                 literal = change.state is State.COMPLETED
                 secrets.add(change.fields, literal=literal, at_once=None)
         return secrets
@@ -129,6 +132,7 @@ class Secrets:
         self.add({key: document[key] for key in document if key not in lists}, literal=False, at_once=None)
         for components in lists.values():
             for component in components:
+                breathe()
                 if isinstance(component, dict):
                     self.add(component, literal=False, at_once=None)
 
@@ -153,7 +157,7 @@ class Secrets:
         learning = self._learning(document, literal=literal)
         if at_once is None:
             for _ in learning:
-                pass
+                breathe()
         else:
             self._todo.append(learning)
             self.learn(at_once)
