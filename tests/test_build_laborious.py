@@ -61,7 +61,7 @@ async def test_others_begin_while_one_is_rendered(autojump_clock: MockClock) -> 
     async with begun(value) as (world, run, _):
         assert world.cloud.asked == ["a", *names]
         assert world.executor.owners == ["b1"], "one of a build at a time"
-    assert world.cloud.asked == ["a", *names, "b", "c"]
+    assert sorted(world.cloud.asked[4:]) == ["b", "c"], "which of the two is rendered first is left open"
     run.check_end()
 
 

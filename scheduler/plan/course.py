@@ -390,8 +390,10 @@ class Course:
             self.let_go(vertex)
             text = str(error).removeprefix(f"{change.id}.")
             return self._fail(vertex, text)
-        self.let_go(vertex)
-        self._put_back.discard(vertex)
+        if self._renderings:
+            self.let_go(vertex)
+        if self._put_back:
+            self._put_back.discard(vertex)
         self._move(vertex, Phase.STARTING)
         return request
 
