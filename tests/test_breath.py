@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from builds import build, change
 
 from scheduler.breath import Breath, breathe, breathing, current
 from scheduler.codec import parse_build
@@ -14,7 +15,6 @@ from scheduler.executor import Stints, ThreadExecutor
 from scheduler.masking import Secrets
 from scheduler.strictjson import decode_in_pieces, list_chunks
 from scheduler.template import Work
-from tests.builds import build, change
 
 _DEADLINE = 20.0
 
