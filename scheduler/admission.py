@@ -59,6 +59,9 @@ class _Lane:
         self.at_once = at_once
         self.patience = patience
         self.workers: list[_Worker] = []
+        self.going = 0
+        """Workers that have not ended, those included in whose place others were put."""
+        self.watching = trio.CancelScope()
 
 
 class Admission:
@@ -117,18 +120,25 @@ class Admission:
 
     async def run(self) -> None:
         """Have builds taken, each sender's in turn, until closed."""
-        async with trio.open_nursery() as watching:
-            async with trio.open_nursery() as nursery:
-                for lane in (self._small, self._large):
-                    for _ in range(lane.at_once):
-                        self._add_worker(lane, nursery)
-                    watching.start_soon(self._watch, lane, nursery)
-            watching.cancel_scope.cancel()
+        async with trio.open_nursery() as nursery:
+            for lane in (self._small, self._large):
+                for _ in range(lane.at_once):
+                    self._add_worker(lane, nursery)
+                nursery.start_soon(self._watch, lane, nursery)
 
     def _add_worker(self, lane: _Lane, nursery: trio.Nursery) -> None:
         worker = _Worker()
         lane.workers.append(worker)
-        nursery.start_soon(self._work, lane, worker)
+        lane.going += 1
+        nursery.start_soon(self._work_until_closed, lane, worker)
+
+    async def _work_until_closed(self, lane: _Lane, worker: _Worker) -> None:
+        try:
+            await self._work(lane, worker)
+        finally:
+            lane.going -= 1
+            if not lane.going:
+                lane.watching.cancel()
 
     async def _work(self, lane: _Lane, worker: _Worker) -> None:
         async for _ in lane.ready:
@@ -152,22 +162,26 @@ class Admission:
                 return
 
     async def _watch(self, lane: _Lane, nursery: trio.Nursery) -> None:
-        """Put others in the place of workers that wait long."""
-        while True:
-            # Nobody wakes up for nothing while nothing comes in.
-            await lane.stirred.wait()
-            await trio.sleep(lane.patience / 2)
-            if not lane.queue and all(one.began == math.inf for one in lane.workers):
-                lane.stirred = trio.Event()
-                continue
-            late = trio.current_time() - lane.patience
-            for worker in [one for one in lane.workers if one.began <= late]:
-                if self._waiting >= _MOST_WAITING:
-                    break
-                self._waiting += 1
-                worker.replaced = True
-                lane.workers.remove(worker)
-                self._add_worker(lane, nursery)
+        """Put others in the place of workers that wait long, until none is left."""
+        with lane.watching:
+            while True:
+                # Nobody wakes up for nothing while nothing comes in.
+                await lane.stirred.wait()
+                await trio.sleep(lane.patience / 2)
+                if lane.queue or any(one.began < math.inf for one in lane.workers):
+                    self._replace_the_late(lane, nursery)
+                else:
+                    lane.stirred = trio.Event()
+
+    def _replace_the_late(self, lane: _Lane, nursery: trio.Nursery) -> None:
+        late = trio.current_time() - lane.patience
+        for worker in [one for one in lane.workers if one.began <= late]:
+            if self._waiting >= _MOST_WAITING:
+                break
+            self._waiting += 1
+            worker.replaced = True
+            lane.workers.remove(worker)
+            self._add_worker(lane, nursery)
 
 
 def shutting_down() -> InvalidBuild:
