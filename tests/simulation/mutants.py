@@ -496,7 +496,7 @@ def _a_cycle_in_each_build() -> list[Patch]:
 
     def knotted(walk: Walk, *args: Any, **options: Any) -> None:
         init(walk, *args, **options)
-        vars(walk)["itself"] = walk
+        walk._early[-1] = walk  # type: ignore[assignment]
 
     return [(Walk, "__init__", knotted)]
 
