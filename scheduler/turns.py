@@ -7,9 +7,9 @@ build, and not in the connection, where the next build would stand behind all of
 
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Iterable
+from typing import TypeAlias
 
 import trio
-from attrs import define
 
 from scheduler.ratelimit import RateLimitedLog
 
@@ -19,10 +19,8 @@ _MOST = 10_000
 """Replies of one build that wait for its turn."""
 
 
-@define
-class _Job:
-    do: Callable[[], None]
-    prepare: Callable[[], Awaitable[None]] | None = None
+_Job: TypeAlias = tuple[Callable[[], None], Callable[[], Awaitable[None]] | None]
+"""What is to be called, and what is to be awaited before."""
 
 
 class Turns:
@@ -63,9 +61,9 @@ class Turns:
             self._left -= 1
             self._do(job)
         elif queue is None:
-            self._queues[build] = deque([_Job(job, prepare)])
+            self._queues[build] = deque([(job, prepare)])
         elif len(queue) < _MOST:
-            queue.append(_Job(job, prepare))
+            queue.append((job, prepare))
         else:
             # More than can be in flight: most of it is duplicates, which cost nothing.
             self._do(job)
@@ -85,12 +83,12 @@ class Turns:
             for _ in range(min(_AT_ONCE, len(self._queues))):
                 build, queue = self._queues.popitem(last=False)
                 for _ in range(min(share, len(queue))):
-                    if (prepare := queue[0].prepare) is not None:
+                    if (prepare := queue[0][1]) is not None:
                         self._preparing[build] = queue
                         nursery.start_soon(self._prepare, build, prepare)
                         break
                     self._left -= 1
-                    self._do(queue.popleft().do)
+                    self._do(queue.popleft()[0])
                 if queue and build not in self._preparing:
                     self._queues[build] = queue
             if self._queues:
@@ -104,7 +102,7 @@ class Turns:
         except Exception:  # noqa: BLE001 - logged, and it must cost no other reply
             self._log.exception("a reply could not be read")
         queue = self._preparing.pop(build)
-        queue[0].prepare = None
+        queue[0] = queue[0][0], None
         self._queues[build] = queue
         self._wake.set()
 

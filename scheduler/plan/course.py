@@ -112,6 +112,10 @@ class Course:
         """Failures that an operator knew of and went on with."""
         self.laborious: Vertex | None = None
         """The change that took too long to be rendered on the spot, the last time that any did."""
+        changes = prepared.build.changes
+        words = {change.type for change in changes} | {change.provider for change in changes}
+        self.has_open_subjects = any(map(_is_open, words))
+        """Whether references supply what any request goes out on."""
         self._templates = prepared.templates
         self._work = Work.of_build(len(prepared.build.changes))
         self._renderings: dict[Vertex, Rendering] = {}
@@ -255,8 +259,7 @@ class Course:
     def has_open_subject(self, vertex: Vertex) -> bool:
         """Whether references supply what the request of a change goes out on."""
         change = self.build.changes[vertex]
-        words = change.type + change.provider
-        return "{" in words or "$" in words
+        return _is_open(change.type) or _is_open(change.provider)
 
     def due_subject(self, vertex: Vertex) -> str:
         """The same as `subject` of a change that is due, rendered where it must be; a guess where that fails.
@@ -762,3 +765,7 @@ class Course:
 
     def _move(self, vertex: Vertex, phase: Phase) -> None:
         self.phases.move(vertex, phase)
+
+
+def _is_open(word: str) -> bool:
+    return "{" in word or "$" in word
