@@ -63,6 +63,10 @@ class Ledger:
         kept = change.fields if body is None else body
         return self._keep(vertex, Settled(change.id, {**kept, "_state": "errored", "error": error}))
 
+    def note_packed(self, vertex: Vertex) -> None:
+        """What a change returned is large, and may be packed (`strictjson.packed`)."""
+        self._returned.packed.add(vertex)
+
     def reopen(self, vertex: Vertex) -> None:
         """A change that had failed is to be done after all."""
         self.final.pop(vertex, None)
