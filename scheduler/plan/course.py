@@ -72,6 +72,44 @@ class Course:
         mark: of the build's acceptance, drawn once; empty where the store keeps none.
     """
 
+    __slots__ = (
+        "__weakref__",
+        "_adoptable",
+        "_attempts",
+        "_forgiven",
+        "_halted",
+        "_last_errors",
+        "_ledger",
+        "_limits",
+        "_mark",
+        "_outputs",
+        "_policy",
+        "_put_back",
+        "_renderings",
+        "_retries",
+        "_secrets",
+        "_shown_cause",
+        "_skips",
+        "_templates",
+        "_unpersisted",
+        "_work",
+        "build",
+        "cancelled",
+        "cause",
+        "digest",
+        "finished",
+        "graph",
+        "laborious",
+        "mark",
+        "paused",
+        "phases",
+        "prepared",
+        "priorities",
+        "rules",
+        "run",
+        "stopped",
+    )
+
     def __init__(
         self,
         prepared: Prepared,
@@ -123,7 +161,7 @@ class Course:
         self._work = Work.of_build(len(prepared.build.changes))
         self._renderings: dict[Vertex, Rendering] = {}
         """What was rendered elsewhere, and is to be used now."""
-        self._put_back: set[Vertex] = set()
+        self._put_back: dict[Vertex, None] = {}
         """What has begun, and was taken back by `unbegin`: its work was charged, and is not charged again."""
         self._limits = limits
         self._secrets = prepared.secrets
@@ -382,7 +420,7 @@ class Course:
             return self._ledger.complete(vertex, {**change.fields, "_state": "completed"})
         if rendered is not None and rendered.started.failed == self._attempts.failed(vertex):
             # What it is rendered from is all completed, and stays as it is.
-            self._put_back.discard(vertex)
+            self._put_back.pop(vertex, None)
             self._move(vertex, Phase.STARTING)
             return rendered
         try:
@@ -396,7 +434,7 @@ class Course:
         if self._renderings:
             self.let_go(vertex)
         if self._put_back:
-            self._put_back.discard(vertex)
+            self._put_back.pop(vertex, None)
         self._move(vertex, Phase.STARTING)
         return request
 
@@ -410,7 +448,7 @@ class Course:
         """
         again = vertex in self._last_errors and self._attempts.is_between(vertex)
         self._move(vertex, Phase.RETRYING if again else Phase.WAITING)
-        self._put_back.add(vertex)
+        self._put_back[vertex] = None
 
     def _complete_with(self, vertex: Vertex, output: Mapping[str, Any]) -> Settled:
         change = self.build.changes[vertex]
