@@ -15,7 +15,8 @@ class RateLimitedLog:
     """Logs as structlog does, but each event only so often.
 
     The first lines of an event are logged at once and in full. When more of them come than one a second, some
-    are left out; the next line then says how many, as ``left_out``.
+    are left out; the next line then says how many, as ``left_out``. A value that takes work may be given as a
+    function without arguments: it is called for a line that is logged.
 
     Args:
         log: where the lines go.
@@ -62,4 +63,5 @@ class RateLimitedLog:
             return
         left_out = int(kind[1])
         kind[0], kind[1] = used, 0
-        getattr(self._log, level)(event, **context, **({"left_out": left_out} if left_out else {}))
+        said = {name: value() if callable(value) else value for name, value in context.items()}
+        getattr(self._log, level)(event, **said, **({"left_out": left_out} if left_out else {}))

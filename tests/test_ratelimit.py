@@ -1,5 +1,7 @@
 """The log that input cannot flood."""
 
+from functools import partial
+
 import structlog
 from hypothesis import given
 from hypothesis import strategies as st
@@ -74,3 +76,19 @@ def test_in_any_time_there_are_no_more_than_a_burst_and_one_a_second(pauses: lis
     for first, begin in enumerate(logged):
         for last in range(first, len(logged)):
             assert last - first + 1 <= burst + (logged[last] - begin) + 1e-6
+
+
+def test_what_takes_work_is_done_for_lines_that_are_logged() -> None:
+    """And for no other."""
+    log = RateLimitedLog(clock=Clock())
+    asked: list[int] = []
+
+    def shown(number: int) -> str:
+        asked.append(number)
+        return f"number {number}"
+
+    with structlog.testing.capture_logs() as lines:
+        for number in range(3):
+            log.info("one", error=partial(shown, number))
+    assert [line["error"] for line in lines] == ["number 0"]
+    assert asked == [0]

@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
+from functools import partial
 
 import structlog
 import trio
@@ -543,7 +544,7 @@ class Attempts(ABC):
             component=step.component,
             attempt=plan.attempt(vertex) + 1,
             pause=round(step.pause, 3),
-            error=self.plan.masked(step.error, 1_000),
+            error=partial(self.plan.masked, step.error, 1_000),
         )
         return step
 
@@ -579,7 +580,7 @@ class Attempts(ABC):
         error = settled.body.get("error") if settled.body["_state"] == "errored" else None
         self._observer.settled(vertex, self.plan.attempt(vertex), error)
         if error is not None:
-            shown = self.plan.masked(error, 1_000)
+            shown = partial(self.plan.masked, error, 1_000)
             self._log.warning("component failed", build=self.id, component=settled.component, error=shown)
             self.recall()
             if skips := self.plan.skips():
