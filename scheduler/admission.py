@@ -50,7 +50,8 @@ class _Lane:
     """A queue, and those who wait for something in it."""
 
     def __init__(self, most_bytes: int, at_once: int, patience: float) -> None:
-        self.queue: RoundRobinQueue[Message] = RoundRobinQueue(_MOST, most_bytes)
+        self.queue: RoundRobinQueue[tuple[Message, str]] = RoundRobinQueue(_MOST, most_bytes)
+        """With the sender of each."""
         # One for each message in the queue, so that one that comes in wakes one worker.
         self.put, self.ready = trio.open_memory_channel[None](math.inf)
         self.door = trio.Lock()
@@ -68,14 +69,14 @@ class Admission:
 
     Args:
         receipts: answers those that are refused here.
-        take: reads a build, has it run and answers; must not raise.
+        take: reads a build, has it run and answers, and is told who sent it; must not raise.
         is_small: whether a message is soon read.
     """
 
     def __init__(
         self,
         receipts: Receipts,
-        take: Callable[[Message], Awaitable[None]],
+        take: Callable[[Message, str], Awaitable[None]],
         is_small: Callable[[bytes], bool],
     ) -> None:
         self._receipts = receipts
@@ -100,10 +101,11 @@ class Admission:
             self._receipts.reject(message, shutting_down())
             return
         lane = self._small if self._is_small(message.data) else self._large
-        sender = sender_of(message.reply, message.headers)
+        # One may send thousands.
+        sender = intern(sender_of(message.reply, message.headers))
         # Its headers are not needed any more, and its subject is one of ten.
         kept = Message(intern(message.subject), message.data, message.reply)
-        if lane.queue.put(sender, kept, _size(kept)):
+        if lane.queue.put(sender, (kept, sender), _size(kept)):
             lane.put.send_nowait(None)
             lane.stirred.set()
         else:
@@ -142,18 +144,19 @@ class Admission:
         async for _ in lane.ready:
             # One at a time, as they are read: whose turn it is is decided at the last moment.
             async with lane.door:
-                message = lane.queue.take()
-            assert message is not None, "there is one for each that was sent"
+                item = lane.queue.take()
+            assert item is not None, "there is one for each that was sent"
+            message, sender = item
             worker.began = trio.current_time()
             size = _size(message)
             self._taken_bytes += size
             try:
-                await self._take(message)
+                await self._take(message, sender)
             finally:
                 self._taken_bytes -= size
             worker.began = math.inf
             # It may be tens of megabytes, and the next one may be long in coming.
-            del message
+            del item, message
             if worker.replaced:
                 self._waiting -= 1
                 return

@@ -100,9 +100,11 @@ class Call:
         "extended",
         "held",
         "late",
+        "look_through",
         "maybe_out",
         "outgoing",
         "reached",
+        "reply",
         "request",
         "since",
         "timer",
@@ -114,6 +116,8 @@ class Call:
     def __init__(self, exchange: Exchange, request: Request, token: str) -> None:
         self.request = request
         self.token = token
+        self.reply = f"{exchange.replies}{request.provider}.{token}"
+        """The subject on which this process hears the reply to it alone."""
         self.timer: Timer | None = None
         self.outgoing: Outgoing | None = None
         """The request as it was last handed to the bus; None where an earlier process did that."""
@@ -144,6 +148,8 @@ class Call:
         """Is told of what arrives after the attempt was given up."""
         self.uncaptured = False
         """Whether an earlier process sent it, and nothing keeps the replies that come while none is there."""
+        self.look_through: Callable[[Request, Outcome], Outcome] | None = None
+        """What takes long about a large reply, for a thread: it returns the outcome as it is to be kept."""
         self.since = 0
         """The connection of the bus when it was registered."""
         self._arrivals: deque[Call] | None = None
@@ -154,9 +160,19 @@ class Call:
         self._wanted = True
         self._backing_off = False
 
-    def tell(self, arrivals: "deque[Call]") -> None:
-        """Have the call put there when its end is known; of several in the order in which that happens."""
+    def tell(
+        self,
+        arrivals: "deque[Call]",
+        look_through: Callable[[Request, Outcome], Outcome] | None = None,
+    ) -> None:
+        """Have the call put there when its end is known; of several in the order in which that happens.
+
+        Args:
+            arrivals: where it is put.
+            look_through: is given a large reply first, in a thread.
+        """
         self._arrivals = arrivals
+        self.look_through = look_through
         if self._ended:
             arrivals.append(self)
 
@@ -214,7 +230,7 @@ class Call:
             self.outgoing = self._exchange.bus.publish(
                 request.subject,
                 request.body,
-                reply=f"{self._exchange.replies}{request.provider}.{self.token}",
+                reply=self.reply,
                 headers={"Nats-Msg-Id": attempt_header(request.attempt), KEY: attempt_header(request.key)},
             )
         except BusError as error:
@@ -333,6 +349,9 @@ class Call:
         self.late = late
         # It is published no more; and what it tells is its walk, which may have it in a list.
         self.departing = None
+        if late is None:
+            # Its timer may keep the call for long, and is not to keep the build.
+            self.look_through = None
         self._exchange.close(self)
         if not self.closed:
             self.closed = True

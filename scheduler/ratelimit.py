@@ -15,8 +15,7 @@ class RateLimitedLog:
     """Logs as structlog does, but each event only so often.
 
     The first lines of an event are logged at once and in full. When more of them come than one a second, some
-    are left out; the next line then says how many, as ``left_out``. A value that takes work may be given as a
-    function without arguments: it is called for a line that is logged.
+    are left out; the next line then says how many, as ``left_out``.
 
     Args:
         log: where the lines go.
@@ -51,6 +50,17 @@ class RateLimitedLog:
         """... at level error, with the exception that is being handled."""
         self._say("error", event, {**context, "exc_info": sys.exc_info()[1]})
 
+    def leaves_out(self, event: str) -> bool:
+        """Whether a line of ``event`` would be left out now; then it is counted as that.
+
+        For those who would make up the rest of the line for nothing.
+        """
+        kind = self._kinds.get(event)
+        if kind is None or kind[0] + _PERIOD <= self._clock():
+            return False
+        kind[1] += 1
+        return True
+
     def _say(self, level: str, event: str, context: dict[str, Any]) -> None:
         now = self._clock()
         kind = self._kinds.get(event)
@@ -63,5 +73,4 @@ class RateLimitedLog:
             return
         left_out = int(kind[1])
         kind[0], kind[1] = used, 0
-        said = {name: value() if callable(value) else value for name, value in context.items()}
-        getattr(self._log, level)(event, **said, **({"left_out": left_out} if left_out else {}))
+        getattr(self._log, level)(event, **context, **({"left_out": left_out} if left_out else {}))

@@ -19,7 +19,7 @@ from scheduler.bus import Message
 from scheduler.call import FIRST_PAUSE, Call, Inherited, Signal
 from scheduler.config import Settings
 from scheduler.connector import Connectors, Stray
-from scheduler.outcome import UNEXPLAINED, Outcome, failure
+from scheduler.outcome import UNEXPLAINED, Outcome, failure, read_reply
 from scheduler.plan import Plan, Request
 from scheduler.records import Position
 from scheduler.replies import interest, owner_of
@@ -221,6 +221,45 @@ async def test_the_first_reply_counts_and_the_others_are_dropped(bench: Bench) -
     await wait_all_tasks_blocked()
     assert attempt.outcome.completed
     assert bench.connectors.dropped == {"duplicate": 2}
+
+
+@pytest.mark.parametrize("way", ["subject of its own", "shared subject"])
+async def test_a_reply_that_comes_a_hundred_times_has_one_turn(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """While the first of them waits for its turn, and afterwards, the others are not even read."""
+    read: list[bytes] = []
+    real = read_reply
+
+    def counting(data: bytes, *args: Any, **options: Any) -> Any:
+        read.append(data)
+        return real(data, *args, **options)
+
+    monkeypatch.setattr("scheduler.connector.read_reply", counting)
+    calls = [bench.connectors.send(request(f"c{number}")) for number in range(40)]
+    await wait_all_tasks_blocked()
+    for _ in range(100):
+        for number, sent in enumerate(bench.requests):
+            subject = sent.reply if way == "subject of its own" else f"{SUBJECT}.done"
+            bench.bus.deliver(subject, encode(reply(_component_id=f"c{number}", _state="completed")))
+    await wait_all_tasks_blocked()
+    assert [call.answered for call in calls] == [True] * 40
+    assert len(read) == 40
+    assert bench.connectors.dropped == {"duplicate": 99 * 40}
+    assert not bench.connectors._waiting
+
+
+async def test_another_reply_behind_one_that_waits_and_is_no_good_counts(bench: Bench) -> None:
+    """Only the same one again is no better."""
+    calls = [bench.connectors.send(request(f"c{number}")) for number in range(40)]
+    await wait_all_tasks_blocked()
+    for number in range(40):
+        good = encode(reply(_component_id=f"c{number}"))
+        bad = good[:-1] + b',"x":NaN}'
+        for body in (bad, bad, good):
+            bench.bus.deliver(f"{SUBJECT}.done", body)
+    await wait_all_tasks_blocked()
+    assert [isinstance(call.answer, Outcome) and call.answer.completed for call in calls] == [True] * 40
 
 
 async def test_what_comes_after_the_end_is_counted_and_dropped(bench: Bench) -> None:

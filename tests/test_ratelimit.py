@@ -1,7 +1,5 @@
 """The log that input cannot flood."""
 
-from functools import partial
-
 import structlog
 from hypothesis import given
 from hypothesis import strategies as st
@@ -78,17 +76,15 @@ def test_in_any_time_there_are_no_more_than_a_burst_and_one_a_second(pauses: lis
             assert last - first + 1 <= burst + (logged[last] - begin) + 1e-6
 
 
-def test_what_takes_work_is_done_for_lines_that_are_logged() -> None:
-    """And for no other."""
-    log = RateLimitedLog(clock=Clock())
-    asked: list[int] = []
-
-    def shown(number: int) -> str:
-        asked.append(number)
-        return f"number {number}"
-
+def test_whether_a_line_is_left_out_can_be_asked_before_it_is_made_up() -> None:
+    """It counts as one that was left out."""
+    clock = Clock()
+    log = RateLimitedLog(clock=clock)
+    assert not log.leaves_out("x")
     with structlog.testing.capture_logs() as lines:
-        for number in range(3):
-            log.info("one", error=partial(shown, number))
-    assert [line["error"] for line in lines] == ["number 0"]
-    assert asked == [0]
+        log.warning("x")
+        assert [log.leaves_out("x"), log.leaves_out("x"), log.leaves_out("y")] == [True, True, False]
+        clock.now += 1
+        assert not log.leaves_out("x")
+        log.warning("x")
+    assert [line.get("left_out", 0) for line in lines] == [0, 2]

@@ -5,7 +5,6 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
-from functools import partial
 
 import structlog
 import trio
@@ -33,7 +32,8 @@ _log = structlog.get_logger()
 
 _MOST_LINES = 50
 """In the log, of a kind and a build, at once: a build may have thousands of components that fail."""
-
+_TRIED_AGAIN = "component is tried again"
+_FAILED = "component failed"
 _LEAST_TIME = 0.001
 """Seconds that an attempt has at least."""
 _LEFT_AT_ONCE = 50
@@ -376,7 +376,7 @@ class Attempts(ABC):
             plan.sent(vertex)
             request = self._in_time(step)
             call = self._connectors.send(request, self._token(request), self._departing())
-            call.tell(self._arrived)
+            call.tell(self._arrived, self.plan.look_through)
             departure.call = call
             self._calls[call] = trio.current_time()
             self._observer.sent(vertex, plan.attempt(vertex))
@@ -538,14 +538,15 @@ class Attempts(ABC):
         if plan.paused:
             self._hold([vertex])
         self._observer.retries(vertex, plan.attempt(vertex), step.error, step.pause)
-        self._log.info(
-            "component is tried again",
-            build=self.id,
-            component=step.component,
-            attempt=plan.attempt(vertex) + 1,
-            pause=round(step.pause, 3),
-            error=partial(self.plan.masked, step.error, 1_000),
-        )
+        if not self._log.leaves_out(_TRIED_AGAIN):
+            self._log.info(
+                _TRIED_AGAIN,
+                build=self.id,
+                component=step.component,
+                attempt=plan.attempt(vertex) + 1,
+                pause=round(step.pause, 3),
+                error=self.plan.masked(step.error, 1_000),
+            )
         return step
 
     def _adopt(self, request: Request, outcome: Outcome) -> None:
@@ -580,8 +581,9 @@ class Attempts(ABC):
         error = settled.body.get("error") if settled.body["_state"] == "errored" else None
         self._observer.settled(vertex, self.plan.attempt(vertex), error)
         if error is not None:
-            shown = partial(self.plan.masked, error, 1_000)
-            self._log.warning("component failed", build=self.id, component=settled.component, error=shown)
+            if not self._log.leaves_out(_FAILED):
+                shown = self.plan.masked(error, 1_000)
+                self._log.warning(_FAILED, build=self.id, component=settled.component, error=shown)
             self.recall()
             if skips := self.plan.skips():
                 self._observer.skipped(skips)

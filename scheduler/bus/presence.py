@@ -11,75 +11,30 @@ import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 
-import attrs
 import structlog
 import trio
 
 from scheduler.bus import Message
-from scheduler.bus.nats import FIRST_DELAY, NatsBus, keep_open
+from scheduler.bus.follower import Follower
+from scheduler.bus.nats import NatsBus, keep_open
 from scheduler.bus.options import BusOptions
 from scheduler.errors import BusError, NotPermitted, UnsupportedServer
 from scheduler.subjects import may_be_answered
 
-_LAST_DELAY = 15.0
-"""Seconds between two attempts to connect, at most: each of them may be a line in the broker's log."""
 _BEGINNING = 1.0
 """Seconds for which the service waits for the thread to answer; without it the loop does."""
+_INSTEAD = "that we are there is said on the loop, and not while that is busy"
 _GOODBYE = 1.0
 """Seconds for the thread to end in order."""
-_MOST_SAID = 100
 
 log = structlog.get_logger(__name__)
-
-
-class _PresenceBus(NatsBus):
-    """The connection of the thread; it follows ``first``, whose attributes it only reads."""
-
-    def __init__(self, first: NatsBus, options: BusOptions, on_failure: Callable[[], None]) -> None:
-        super().__init__(attrs.evolve(options, name=f"{options.name} (presence)"))
-        self._first = first
-        self._on_failure = on_failure
-        self._said: set[str] = set()
-
-    async def connect(self, *, first: bool = False, delay: float = FIRST_DELAY) -> None:
-        """As in the first connection, but in no hurry: there is always one more that answers."""
-        while True:
-            for server, hostname in self._candidates():
-                if await self._try(server, hostname, first=first, delay=delay):
-                    return
-            await trio.sleep(delay)
-            delay = min(2 * delay, _LAST_DELAY)
-
-    def _candidates(self) -> list[tuple[str, str | None]]:
-        self._servers = {**self._servers, **self._first.known()}
-        return sorted(self._servers.items(), key=lambda one: one[0] != self._first.server)
-
-    def say_failure(self, reason: str) -> None:
-        """Say, each reason once, that there is no second connection."""
-        self._on_failure()
-        if reason not in self._said and len(self._said) < _MOST_SAID:
-            self._said.add(reason)
-            log.warning(
-                "no second connection: that we are there is said on the loop, and not while that is busy",
-                reason=reason,
-            )
-
-    def _note_failure(self, shown: str, reason: str, delay: float) -> None:  # noqa: ARG002 - theirs
-        if self._first.connected:
-            self.say_failure(f"{shown}: {reason}")
-
-    def _note_connection(self) -> None:
-        self._said.clear()
-
-    def _note_loss(self, reason: str) -> None:
-        log.debug("that we are there is said on the loop", url=self.url, reason=reason)
 
 
 class PresenceThread:
     """The thread; made by `open_presence`."""
 
     def __init__(self, first: NatsBus, options: BusOptions, silent: Callable[[], bool]) -> None:
-        self._bus = _PresenceBus(first, options, self._note_begun)
+        self._bus = Follower(first, options, "presence", _INSTEAD, on_failure=self._note_begun)
         self._silent = silent
         self._listening = False
         self._failing = False
