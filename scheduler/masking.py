@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from threading import Lock
 from typing import Any, Final
 
+from scheduler.breath import breathe
 from scheduler.encodings import views
 from scheduler.errors import Problem
 from scheduler.model import Build, State
@@ -96,9 +97,11 @@ class Secrets:
         secrets = cls()
         secrets.add(build.fields, literal=False, at_once=None)
         for component in build.components:
+            breathe()
             secrets.add(component.fields, literal=False, at_once=None)
         for change in build.changes:
             if change.sensitive:
+                breathe()
                 literal = change.state is State.COMPLETED
                 secrets.add(change.fields, literal=literal, at_once=None)
         return secrets
@@ -131,6 +134,7 @@ class Secrets:
         self.add({key: document[key] for key in document if key not in lists}, literal=False, at_once=None)
         for components in lists.values():
             for component in components:
+                breathe()
                 if isinstance(component, dict):
                     self.add(component, literal=False, at_once=None)
 
@@ -155,7 +159,7 @@ class Secrets:
         learning = self._learning(document, literal=literal)
         if at_once is None:
             for _ in learning:
-                pass
+                breathe()
         else:
             self._todo.append(learning)
             self.learn(at_once)

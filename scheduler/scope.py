@@ -5,6 +5,7 @@ from functools import partial
 from threading import Lock
 from typing import Any, Final
 
+from scheduler.breath import breathe
 from scheduler.catalogue import Catalogue, documents_work
 from scheduler.graph import Graph, Vertex
 from scheduler.model import Action, Build, Change, State
@@ -19,6 +20,8 @@ _PER_SEEN: Final = 40
 _PER_FINDER: Final = 40
 _BYTES_OF_A_UNIT: Final = 4
 """Of what is packed, decoded in the time of a unit of work."""
+_SHORTLY: Final = 0.001
+"""Seconds to wait for another thread's work, before it is this one's turn to pause."""
 
 
 def is_supplied(change: Change) -> bool:
@@ -192,8 +195,11 @@ class Returned:
         size = (len(self.graph.ids) + 7) // 8
         work.spend(size)
         dependencies = self.ancestors(vertex, work).to_bytes(size, "little")
-        if not self._lock.acquire(blocking=not work.inline):
-            raise Laborious("another thread makes the index")
+        while not self._lock.acquire(timeout=0 if work.inline else _SHORTLY):
+            if work.inline:
+                raise Laborious("another thread makes the index")
+            # Whoever has it may be waiting for this thread's next pause.
+            breathe()
         try:
             catalogue = self._caught_up(work)
             if not catalogue.complete:

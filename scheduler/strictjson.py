@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 from attrs import evolve
 
+from scheduler.breath import breathe
 from scheduler.errors import InvalidJSON, OverLimit
 from scheduler.limits import DEFAULT_LIMITS, Limits
 
@@ -99,6 +100,7 @@ def _in_pieces(data: bytes | Raw, limits: Limits, level: int) -> Any:
 
 
 def _decoded(elements: list[Raw], limits: Limits) -> list[Any]:
+    breathe()
     found: list[Any] = _call(_decode, b"[" + b",".join(elements) + b"]", limits)
     return found
 
@@ -133,6 +135,7 @@ def list_chunks(items: Sequence[Any], convert: Callable[[Any], Any] | None = Non
     start, number = 0, _FIRST_SLICE
     while start < len(items):
         part = items[start : start + number]
+        breathe()
         text = encode(part if convert is None else [convert(item) for item in part])[1:-1]
         yield b"," + text if start else text
         start += number
