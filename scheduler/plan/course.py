@@ -99,6 +99,7 @@ class Course:
         "digest",
         "finished",
         "graph",
+        "has_open_subjects",
         "laborious",
         "mark",
         "paused",
