@@ -41,8 +41,8 @@ def current() -> Breath:
 def breathing(breath: Breath) -> Iterator[None]:
     """Within this, and in this thread, `breathe` calls ``breath``."""
     before = _here.breath
-    _here.breath = breath  # type: ignore[method-assign]
+    _here.breath = breath
     try:
         yield
     finally:
-        _here.breath = before  # type: ignore[method-assign]
+        _here.breath = before

@@ -7,14 +7,20 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from builds import build, change, prepare
 
 from scheduler.breath import Breath, breathe, breathing, current
 from scheduler.codec import parse_build
+from scheduler.durations import Durations
 from scheduler.executor import Stints, ThreadExecutor
+from scheduler.forecast import forecast
 from scheduler.masking import Secrets
-from scheduler.strictjson import decode_in_pieces, list_chunks
+from scheduler.plan import Plan
+from scheduler.planning import preview
+from scheduler.questions import read_object
+from scheduler.strictjson import decode, decode_in_pieces, list_chunks
 from scheduler.template import Work
-from tests.builds import build, change
+from scheduler.validation import Prepared
 
 _DEADLINE = 20.0
 
@@ -122,6 +128,11 @@ def _build() -> bytes:
     return json.dumps(build(*changes, components=components, edges=edges)).encode()
 
 
+def _prepared() -> Prepared:
+    """One of 200 components, each with a reference."""
+    return prepare(build(*[change(f"a{number}", x="$(name)") for number in range(200)]))
+
+
 def _breaths(job: Callable[[], object]) -> int:
     breaths: list[None] = []
     with breathing(lambda: breaths.append(None)):
@@ -129,6 +140,7 @@ def _breaths(job: Callable[[], object]) -> int:
     return len(breaths)
 
 
+_PREPARED = _prepared()
 _VALUES: Any = [{"text": "x" * 1_000}] * 2_000
 
 
@@ -136,6 +148,11 @@ _VALUES: Any = [{"text": "x" * 1_000}] * 2_000
     ("job", "least"),
     [
         pytest.param(lambda: parse_build(_build()), 100 + 160 + 160 // 16, id="reading"),
+        pytest.param(lambda: decode(json.dumps([[1]] * 10_000).encode()), 20, id="looking for what is deep"),
+        pytest.param(lambda: read_object(json.dumps({"x": _VALUES}).encode()), 10, id="a question"),
+        pytest.param(lambda: Plan(_PREPARED).report(), 200, id="reporting"),
+        pytest.param(lambda: _foreseen(_PREPARED), 200, id="foreseeing"),
+        pytest.param(lambda: preview(_PREPARED, Durations()), 200 + 200, id="planning"),
         pytest.param(lambda: decode_in_pieces(json.dumps(_VALUES).encode()), 10, id="decoding"),
         pytest.param(lambda: list(list_chunks(_VALUES)), 10, id="writing"),
         pytest.param(
@@ -148,6 +165,10 @@ _VALUES: Any = [{"text": "x" * 1_000}] * 2_000
 )
 def test_long_work_breathes_all_along(job: Callable[[], object], least: int) -> None:
     assert _breaths(job) >= least
+
+
+def _foreseen(prepared: Prepared) -> None:
+    forecast(prepared.graph, [float(number) for number in range(1, 201)], ["a.b.c"] * 200)
 
 
 def _spend(work: Work, units: int) -> None:
