@@ -12,6 +12,7 @@ from collections.abc import Callable, Hashable, Iterable
 from functools import partial
 from typing import TypeAlias
 
+import structlog
 from attrs import field, frozen
 
 from scheduler.bus import Bus, Handler, Listener, Message, Subscription
@@ -27,13 +28,18 @@ from scheduler.outcome import Outcome, failure, read_head, read_reply
 from scheduler.plan import Request
 from scheduler.ratelimit import RateLimitedLog
 from scheduler.records import Position
-from scheduler.replies import OLD, REPLY, Tokens, draw_key, interest, owner_of, parse
+from scheduler.replies import ADDRESS, OLD, REPLY, Tokens, draw_key, interest, owner_of, parse
 from scheduler.strictjson import decode_in_pieces
 from scheduler.subjects import REPLY_SUBJECTS
 from scheduler.timers import Timers
 from scheduler.turns import Turns
 
+_log = structlog.get_logger()
+
+_DROPPED = "reply dropped"
 _MOST_COPIES = 10_000
+_MOST_UNCAPTURED = 100
+"""Providers whose replies are not captured that are told of; builds choose them."""
 _READ_HERE = 64 * 1024
 """Bytes of a reply that is read on the spot: a millisecond or two, whatever it says."""
 _LONG = 1024 * 1024
@@ -80,6 +86,13 @@ class _Large:
         return self._outcome
 
 
+def _read_large(call: Call, data: bytes, suffix: str | None, limits: Limits) -> Outcome | None:
+    outcome = read_reply(data, suffix, limits, decode=decode_in_pieces)
+    if outcome is None or call.look_through is None:
+        return outcome
+    return call.look_through(call.request, outcome)
+
+
 class Connectors:
     """The waiter table: everything in flight, over all builds of this process.
 
@@ -116,14 +129,21 @@ class Connectors:
         self.on_expired: Callable[[Call], None] | None = None
         """Is told of attempts whose time is over, instead of their being timed out at once: where replies are
         captured, one of them may be there and not have reached us yet."""
-        self.deaf = 0
-        """The last connection of the bus before which replies may have been missed; 0: none."""
+        self.captures: Callable[[Request], bool] = lambda _: False
+        """Whether replies to such a request are captured, so that one is kept that nobody hears."""
+        self.capture_providers: frozenset[str] = frozenset()
+        """The providers whose replies are captured, where that is so of some only."""
+        self._uncaptured: set[str] = set()
+        """Of the others those that were told of in the log."""
+        self._deaf = {True: 0, False: 0}
+        """The last connection before which replies may have been missed, captured or not; 0: none."""
         self._connection = bus.generation
         self._listener = listener
         self._timeouts = timeouts
         self._limits = limits
         self._executor = executor or ThreadExecutor()
         self._by_token: dict[str, Call] = {}
+        """By the `ADDRESS` of their reply subjects: whoever of us sent the request, it is the same."""
         self._by_component: dict[tuple[str, str], Call] = {}
         self.turns = Turns()
         """Shares the work on replies between builds; `Turns.run` has to be running."""
@@ -144,6 +164,8 @@ class Connectors:
         self._subscriptions: list[Subscription] = []
         self._copies: OrderedDict[Hashable, None] = OrderedDict()
         """Whose answers were read from the stream, and may still come directly."""
+        self._waiting: set[tuple[Call, str | None, bytes]] = set()
+        """Small replies that came directly and wait for their turn."""
         self._echoes = Echoes()
         """Failures that ended an attempt, and may still come on the other way."""
         self.captured = Captured()
@@ -174,7 +196,7 @@ class Connectors:
             departing: is told each time that it is handed to the bus.
         """
         call = self.expect(request, token, self.captured.seen)
-        call.maybe_out = False
+        call.maybe_out = call.uncaptured = False
         call.departing = departing
         try:
             self.arm(call)
@@ -224,7 +246,10 @@ class Connectors:
         if after is not None:
             call.after = after
         call.maybe_out = True
-        self._by_token[call.token] = call
+        if self.capture_providers and request.provider not in self.capture_providers:
+            call.uncaptured = True
+            self._note_uncaptured(request)
+        self._by_token[call.reply[ADDRESS]] = call
         self._by_component[request.build, request.component] = call
         if inherited is not None:
             self._inherited[call] = inherited
@@ -232,6 +257,20 @@ class Connectors:
             if inherited.old:
                 self._by_old_token[inherited.old] = call
         return call
+
+    def deaf(self, request: Request) -> int:
+        """The last connection of the bus before which a reply to it may have been missed; 0: none."""
+        return self._deaf[self.captures(request)]
+
+    def _note_uncaptured(self, request: Request) -> None:
+        if request.provider not in self._uncaptured and len(self._uncaptured) < _MOST_UNCAPTURED:
+            self._uncaptured.add(request.provider)
+            _log.warning(
+                "replies of this provider are not captured: one that comes while no scheduler runs is lost",
+                provider=request.provider,
+                request=request.subject,
+                cure="name it in --capture-providers",
+            )
 
     def seconds(self, request: Request) -> float:
         """How long an attempt may take."""
@@ -258,7 +297,7 @@ class Connectors:
             self.captured.release(call.request.build, *place)
         call.held.clear()
         if call.late is None:
-            self._by_token.pop(call.token, None)
+            self._by_token.pop(call.reply[ADDRESS], None)
             key = (call.request.build, call.request.component)
             if self._inherited and (inherited := self._inherited.pop(call, None)) is not None:
                 self._by_old_token.pop(inherited.old, None)
@@ -277,35 +316,36 @@ class Connectors:
     def count(self, reason: str, subject: str = "", **context: str) -> None:
         """Count something that was dropped; logged, but not more than once a second."""
         self.dropped[reason] += 1
-        total = self.dropped.total()
-        self._log.warning("reply dropped", reason=reason, subject=subject, dropped_so_far=total, **context)
+        # It may be all that a flood of messages comes to, each of them.
+        if not self._log.leaves_out(_DROPPED):
+            total = self.dropped.total()
+            self._log.warning(_DROPPED, reason=reason, subject=subject, dropped_so_far=total, **context)
 
     def _on_reply(self, message: Message) -> None:
         call = self._call_of(message.subject)
         if call is None:
-            address = parse(message.subject)
-            if address is None or address.owner != self._owner or message.no_responders:
+            if not message.subject.startswith(self.replies) or message.no_responders:
                 # To another process, say: it is none of our business any more.
                 return
-            if address.token in self._copies:
-                del self._copies[address.token]
+            address = message.subject[ADDRESS]
+            if address in self._copies:
+                del self._copies[address]
             else:
                 self.count("to no request that waits", message.subject)
             return
         if message.no_responders:
             call.deliver(Signal.NOBODY)
             return
-        self._in_turn(call, message, None, partial(self._deliver, call, message, None))
+        self._take_direct(call, message, None)
 
     def _call_of(self, subject: str) -> Call | None:
         """Whose reply subject this is, of all that are waited for."""
-        # As `parse` has it, for each reply that comes in.
-        parts = subject.split(".")
-        if len(parts) != 5:
-            return self._by_old_token.get(parts[2]) if len(parts) == 3 else None
-        call = self._by_token.get(parts[4])
         # What a connector of another provider may publish on is none of its reply subjects.
-        return None if call is None or call.request.provider != parts[3] else call
+        call = self._by_token.get(subject[ADDRESS])
+        if call is None and self._by_old_token:
+            address = parse(subject)
+            return None if address is None or address.owner else self._by_old_token.get(address.token)
+        return call
 
     def _on_verb(self, message: Message) -> None:
         subject, _, suffix = message.subject.rpartition(".")
@@ -329,7 +369,32 @@ class Connectors:
         elif call.request.subject != subject:
             self.count("of another type, provider or action", message.subject, build=build[:128])
         else:
-            self._in_turn(call, message, suffix, partial(self._deliver, call, message, suffix))
+            self._take_direct(call, message, suffix)
+
+    def _take_direct(self, call: Call, message: Message, suffix: str | None) -> None:
+        if not self._is_repeated(call, message, suffix):
+            waits = self._in_turn(call, message, suffix, partial(self._deliver, call, message, suffix))
+            if waits and not message.headers and len(message.data) <= _READ_HERE:
+                self._waiting.add((call, suffix, message.data))
+
+    def _is_repeated(self, call: Call, message: Message, suffix: str | None) -> bool:
+        """Whether a reply that came directly changes nothing, as can be said before it has its turn.
+
+        There is an answer already, or the same reply waits for its turn: one that is no good is none the
+        second time either.
+        """
+        if call.late is not None:
+            return False
+        if call.answered:
+            if call.by_capture is not None:
+                call.by_capture = None
+                return True
+        else:
+            comparable = self._waiting and not message.headers and len(message.data) <= _READ_HERE
+            if not comparable or (call, suffix, message.data) not in self._waiting:
+                return False
+        self.count("duplicate", message.subject, build=call.request.build, component=call.request.component)
+        return True
 
     def on_captured(self, message: Message, place: Position, provider: str = "") -> None:
         """Look at the next reply that a stream captured, at ``place``."""
@@ -384,20 +449,23 @@ class Connectors:
         # While the attempt that it ended is not booked yet, it holds the position as any reply does.
         return echo and (call.closed or not call.answered)
 
-    def _in_turn(self, call: Call, message: Message, suffix: str | None, job: Callable[..., None]) -> None:
-        """Have a reply dealt with in its turn; a large one is read beside the loop when that comes."""
+    def _in_turn(self, call: Call, message: Message, suffix: str | None, job: Callable[..., None]) -> bool:
+        """Have a reply dealt with in its turn; a large one is read beside the loop when that comes.
+
+        Returns:
+            Whether its turn is yet to come.
+        """
         build = call.request.build
         if len(message.data) <= _READ_HERE:
-            self.turns.take(build, job)
-            return
+            return self.turns.take(build, job)
         large = _Large()
 
         async def prepare() -> None:
             if call.late is not None or not (call.closed or call.answered):
-                read = partial(read_reply, message.data, suffix, self._limits, decode=decode_in_pieces)
+                read = partial(_read_large, call, message.data, suffix, self._limits)
                 await large.read(build, len(message.data), read, self._executor)
 
-        self.turns.take(build, partial(job, large=large), prepare)
+        return self.turns.take(build, partial(job, large=large), prepare)
 
     def _deliver_captured(
         self,
@@ -425,7 +493,7 @@ class Connectors:
         """By what the other copy is known of the reply that has answered a call; None where none has."""
         if not call.answered:
             return None
-        return call.token if suffix is None else (call.request.build, call.request.component)
+        return call.reply[ADDRESS] if suffix is None else (call.request.build, call.request.component)
 
     def take(self, message: Message) -> None:
         """Look at a reply that somebody else has heard directly."""
@@ -461,6 +529,8 @@ class Connectors:
         large: "_Large | None" = None,
     ) -> None:
         request = call.request
+        if self._waiting:
+            self._waiting.discard((call, suffix, message.data))
         try:
             outcome = self._read(request, message, suffix, large)
         except InvalidJSON as error:
@@ -518,8 +588,9 @@ class Connectors:
 
     def _on_connected(self) -> None:
         self._connection = self.bus.generation
-        if self._listener is not None and self._listener.missed(captured=self.on_expired is not None):
-            self.deaf = self._connection
+        for captured in self._deaf:
+            if self._listener is not None and self._listener.missed(captured=captured):
+                self._deaf[captured] = self._connection
 
     def _on_refused(self, subject: str) -> None:
         calls = [

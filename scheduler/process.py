@@ -14,6 +14,7 @@ from attrs import frozen
 
 from scheduler.broker import open_broker
 from scheduler.bus import Bus, Listener, Presence
+from scheduler.bus.beside import open_beside
 from scheduler.bus.listener import open_listener
 from scheduler.bus.nats import open_bus
 from scheduler.bus.options import BusOptions
@@ -92,7 +93,13 @@ async def run_service(settings: Settings) -> int:
                 if isinstance(store, JetStreamStore):
                     watchdog.record = partial(_record_hang, to.options)
                 service = Service(
-                    settings, to.bus, store, listener=to.listener, presence=to.presence, collects=True
+                    settings,
+                    to.bus,
+                    store,
+                    listener=to.listener,
+                    presence=to.presence,
+                    asked=to.asked,
+                    collects=True,
                 )
                 stopping.service = service
                 await service.run()
@@ -131,6 +138,8 @@ class _Connections:
     bus: Bus
     listener: Listener
     presence: Presence
+    asked: Bus
+    """For questions."""
 
 
 @asynccontextmanager
@@ -150,7 +159,8 @@ async def _open_connections(settings: Settings, watchdog: Watchdog) -> AsyncIter
         bus = await stack.enter_async_context(open_bus(options))
         listener = await stack.enter_async_context(open_listener(bus, options))
         presence = await stack.enter_async_context(open_presence(bus, options, watchdog.is_silent))
-        yield _Connections(options, bus, listener, presence)
+        asked = await stack.enter_async_context(open_beside(bus, options, "questions"))
+        yield _Connections(options, bus, listener, presence, asked)
 
 
 def _record_hang(options: BusOptions, build: str) -> None:

@@ -38,6 +38,8 @@ _READ_HERE: Final = 32 * 1024
 """Bytes of a question that is read on the spot."""
 _FLOOD: Final = 100
 """Questions of a verb that are refused within a second for being too many, before it is called a flood."""
+_REFUSED: Final = "an operator was refused"
+_TOO_MANY: Final = "too many questions at a time: ask again"
 _NOT_FOR_HEADERS: Final = re.compile(r"[^ -~]")
 _DEADLINE: Final = 30.0
 """Seconds for one question, from when it came in; what takes longer is the store or the broker."""
@@ -120,12 +122,18 @@ class Questions:
             if self._lines[pace].put(sender, question, question.size):
                 self._ready[pace][0].send_nowait(None)
             else:
-                refusal = Refused("unavailable", "too many questions at a time: ask again")
-                self._refuse(message, None, refusal)
-                self._endpoints[verb].served(0.0, str(refusal))
+                self._turn_away(message)
+                self._endpoints[verb].served(0.0, _TOO_MANY)
                 self._count_refused(verb, int(question.came))
 
         return take
+
+    def _turn_away(self, message: Message) -> None:
+        """Refuse what there is no room for: what makes up a flood, so it has to be cheap."""
+        if not self._log.leaves_out(_REFUSED):
+            self._refuse(message, None, Refused("unavailable", _TOO_MANY))
+        elif message.reply:
+            self._send(message, _TURNED_AWAY, _TURNED_AWAY_HEADERS)
 
     def _count_refused(self, verb: str, second: int) -> None:
         before, count = self._too_many.get(verb, (second, 0))
@@ -185,20 +193,27 @@ class Questions:
 
     def _refuse(self, message: Message, build: str | None, refusal: Refused) -> None:
         text = str(refusal)[:4_000]
-        self._log.info(
-            "an operator was refused", subject=message.subject, build=build, code=refusal.code, why=text
-        )
-        if not message.reply:
-            return
-        headers = {
-            "Nats-Service-Error": _NOT_FOR_HEADERS.sub("?", text[:500]),
-            "Nats-Service-Error-Code": str(_NUMBERS[refusal.code]),
-        }
-        body = encode({"id": build, "error": {"code": refusal.code, "message": text}})
+        self._log.info(_REFUSED, subject=message.subject, build=build, code=refusal.code, why=text)
+        if message.reply:
+            self._send(message, *_refusal(build, refusal.code, text))
+
+    def _send(self, message: Message, body: bytes, headers: Mapping[str, str]) -> None:
         try:
             self._bus.publish(message.reply, body, headers=headers)
         except BusError as error:
             self._log.warning("an operator was not answered", error=str(error))
+
+
+def _refusal(build: str | None, code: str, text: str) -> tuple[bytes, dict[str, str]]:
+    """The answer to what is refused, and its headers."""
+    headers = {
+        "Nats-Service-Error": _NOT_FOR_HEADERS.sub("?", text[:500]),
+        "Nats-Service-Error-Code": str(_NUMBERS[code]),
+    }
+    return encode({"id": build, "error": {"code": code, "message": text}}), headers
+
+
+_TURNED_AWAY, _TURNED_AWAY_HEADERS = _refusal(None, "unavailable", _TOO_MANY)
 
 
 def read_object(data: bytes) -> Document:

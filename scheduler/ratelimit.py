@@ -50,6 +50,17 @@ class RateLimitedLog:
         """... at level error, with the exception that is being handled."""
         self._say("error", event, {**context, "exc_info": sys.exc_info()[1]})
 
+    def leaves_out(self, event: str) -> bool:
+        """Whether a line of ``event`` would be left out now; then it is counted as that.
+
+        For those who would make up the rest of the line for nothing.
+        """
+        kind = self._kinds.get(event)
+        if kind is None or kind[0] + _PERIOD <= self._clock():
+            return False
+        kind[1] += 1
+        return True
+
     def _say(self, level: str, event: str, context: dict[str, Any]) -> None:
         now = self._clock()
         kind = self._kinds.get(event)

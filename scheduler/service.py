@@ -60,6 +60,7 @@ class Service:
         store: where builds are persisted.
         listener: a second connection that replies come in on, too.
         presence: answers PING in the loop's place, where it can.
+        asked: what operators' questions come in on, and are answered on; ``bus`` where it is None.
         collects: whether the garbage collector is this service's to run; it is the whole process's.
         executor: does what takes long beside the loop.
     """
@@ -72,12 +73,14 @@ class Service:
         *,
         listener: Listener | None = None,
         presence: Presence | None = None,
+        asked: Bus | None = None,
         collects: bool = False,
         executor: Executor | None = None,
     ) -> None:
         self._settings = settings
         self._executor = executor or ThreadExecutor()
         self._bus = bus
+        self._asked = bus if asked is None else asked
         self._store = store
         self._timers = Timers(bus, lambda: store.available)
         self._feed = Feed(bus)
@@ -214,7 +217,7 @@ class Service:
                 self._settings.max_in_flight_per_build,
                 self._executor,
             )
-            control = Control(self._bus, self._supervisor, prospects, self._reader, self._loader)
+            control = Control(self._asked, self._supervisor, prospects, self._reader, self._loader)
             await background.start(control.run)
             if self._collects:
                 await background.start(Collector(self._load).run)
@@ -259,14 +262,15 @@ class Service:
             await self._answered.wait()
         if not silent.cancelled_caught:
             with trio.move_on_after(_GOODBYE):
+                await self._asked.flush()
                 await self._bus.flush()
 
-    async def _take(self, message: Message) -> None:
+    async def _take(self, message: Message, sender: str) -> None:
         began = trio.current_time()
         error = ""
         try:
             prepared = await self._read_unless_stopped(message)
-            over = await self._supervisor.submit(prepared)
+            over = await self._supervisor.submit(prepared, sender)
             self._receipts.accept(message, prepared.build.id, finished=over)
         except InvalidBuild as refusal:
             error = str(refusal)

@@ -50,26 +50,34 @@ class Turns:
 
     def take(
         self, build: str, job: Callable[[], None], prepare: Callable[[], Awaitable[None]] | None = None
-    ) -> None:
+    ) -> bool:
         """Call ``job`` now or soon, in the order of asking within a build; it must not block.
 
         Args:
             build: whose it is.
             job: what is to be called.
             prepare: what takes long about it, to be awaited first; other builds do not wait for it.
+
+        Returns:
+            Whether it is yet to be called.
         """
         queue = self._queues.get(build) or self._preparing.get(build)
         if queue is None and self._left and prepare is None:
             self._left -= 1
             self._do(job)
+            waits = False
         elif queue is None:
             self._queues[build] = deque([_Job(job, prepare)])
+            waits = True
         elif len(queue) < _MOST:
             queue.append(_Job(job, prepare))
+            waits = True
         else:
             # More than can be in flight: most of it is duplicates, which cost nothing.
             self._do(job)
+            waits = False
         self._wake.set()
+        return waits
 
     async def run(self) -> None:
         """Give the turns; never returns."""

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from scheduler.bus import Message
 from scheduler.call import FIRST_PAUSE, Call, Inherited, Signal
 from scheduler.config import Settings
 from scheduler.connector import Connectors, Stray
-from scheduler.outcome import UNEXPLAINED, Outcome, failure
+from scheduler.outcome import UNEXPLAINED, Outcome, failure, read_reply
 from scheduler.plan import Plan, Request
 from scheduler.records import Position
 from scheduler.replies import interest, owner_of
@@ -220,6 +221,45 @@ async def test_the_first_reply_counts_and_the_others_are_dropped(bench: Bench) -
     await wait_all_tasks_blocked()
     assert attempt.outcome.completed
     assert bench.connectors.dropped == {"duplicate": 2}
+
+
+@pytest.mark.parametrize("way", ["subject of its own", "shared subject"])
+async def test_a_reply_that_comes_a_hundred_times_has_one_turn(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """While the first of them waits for its turn, and afterwards, the others are not even read."""
+    read: list[bytes] = []
+    real = read_reply
+
+    def counting(data: bytes, *args: Any, **options: Any) -> Any:
+        read.append(data)
+        return real(data, *args, **options)
+
+    monkeypatch.setattr("scheduler.connector.read_reply", counting)
+    calls = [bench.connectors.send(request(f"c{number}")) for number in range(40)]
+    await wait_all_tasks_blocked()
+    for _ in range(100):
+        for number, sent in enumerate(bench.requests):
+            subject = sent.reply if way == "subject of its own" else f"{SUBJECT}.done"
+            bench.bus.deliver(subject, encode(reply(_component_id=f"c{number}", _state="completed")))
+    await wait_all_tasks_blocked()
+    assert [call.answered for call in calls] == [True] * 40
+    assert len(read) == 40
+    assert bench.connectors.dropped == {"duplicate": 99 * 40}
+    assert not bench.connectors._waiting
+
+
+async def test_another_reply_behind_one_that_waits_and_is_no_good_counts(bench: Bench) -> None:
+    """Only the same one again is no better."""
+    calls = [bench.connectors.send(request(f"c{number}")) for number in range(40)]
+    await wait_all_tasks_blocked()
+    for number in range(40):
+        good = encode(reply(_component_id=f"c{number}"))
+        bad = good[:-1] + b',"x":NaN}'
+        for body in (bad, bad, good):
+            bench.bus.deliver(f"{SUBJECT}.done", body)
+    await wait_all_tasks_blocked()
+    assert [isinstance(call.answer, Outcome) and call.answer.completed for call in calls] == [True] * 40
 
 
 async def test_what_comes_after_the_end_is_counted_and_dropped(bench: Bench) -> None:
@@ -1116,3 +1156,53 @@ async def test_a_large_reply_is_read_beside_the_loop(bench: Bench, broken: bool)
     else:
         assert first.outcome.body is not None
         assert len(first.outcome.body["text"]) == 70_000
+
+
+async def test_attempts_that_time_out_together_do_so_in_turns(autojump_clock: MockClock) -> None:
+    """A few between two looks at everything else, and those of another build are not behind all of them."""
+    async with open_bench() as bench:
+        ended: list[str] = []
+        together: list[int] = []
+        due = trio.Event()
+
+        async def wait(call: Call) -> None:
+            await call.outcome()
+            ended.append(call.request.build)
+
+        bench.connectors.timers.start(5.0, due.set)
+        for number in range(300):
+            bench.nursery.start_soon(
+                wait, bench.connectors.send(request(f"c{number}", build="large", _timeout=5))
+            )
+        bench.nursery.start_soon(wait, bench.connectors.send(request(build="small", _timeout=5)))
+        await wait_all_tasks_blocked()
+        await due.wait()
+        while len(ended) < 301:
+            before = len(ended)
+            await trio.lowlevel.checkpoint()
+            together.append(len(ended) - before)
+        assert max(together) <= 32
+        assert ended.index("small") <= 48
+
+
+async def test_an_attempt_that_is_given_time_while_it_waits_to_time_out_does_not(
+    autojump_clock: MockClock,
+) -> None:
+    """Nor does one whose reply comes in that moment."""
+
+    def answer(call: Call) -> None:
+        call.deliver(Outcome(completed=True, body={}))
+
+    async with open_bench() as bench:
+        for number in range(40):
+            bench.connectors.send(request(f"c{number}", _timeout=5))
+        extended = await bench.send(request("a", _timeout=5))
+        answered = bench.connectors.send(request("b", _timeout=5))
+        bench.connectors.timers.start(5.0, lambda: bench.connectors.extend(extended.call, 100))
+        bench.connectors.timers.start(5.0, partial(answer, answered))
+        await trio.sleep(5.5)
+        assert not extended.ended
+        assert answered.answer == Outcome(completed=True, body={})
+        assert bench.connectors.dropped["timed_out"] == 40
+        await trio.sleep(100)
+        assert extended.failed == "timed out after 105 s"

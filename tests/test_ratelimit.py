@@ -74,3 +74,17 @@ def test_in_any_time_there_are_no_more_than_a_burst_and_one_a_second(pauses: lis
     for first, begin in enumerate(logged):
         for last in range(first, len(logged)):
             assert last - first + 1 <= burst + (logged[last] - begin) + 1e-6
+
+
+def test_whether_a_line_is_left_out_can_be_asked_before_it_is_made_up() -> None:
+    """It counts as one that was left out."""
+    clock = Clock()
+    log = RateLimitedLog(clock=clock)
+    assert not log.leaves_out("x")
+    with structlog.testing.capture_logs() as lines:
+        log.warning("x")
+        assert [log.leaves_out("x"), log.leaves_out("x"), log.leaves_out("y")] == [True, True, False]
+        clock.now += 1
+        assert not log.leaves_out("x")
+        log.warning("x")
+    assert [line.get("left_out", 0) for line in lines] == [0, 2]

@@ -41,10 +41,14 @@ _OLDEST = (2, 2)
 _PING = b"PING\r\n"
 # A batch of lines for one write: large enough to be cheap, small enough to keep messages withdrawable.
 _BATCH_BYTES = 64 * 1024
-_READ_AHEAD = 1024 * 1024
-_READ_BYTES = 64 * 1024
-# Handlers called in a row before other tasks get a turn.
-_TURN = 256
+# What one look at the socket brings at most. Between two looks everybody else has a turn, and other threads
+# may have the interpreter for 5 ms: with asyncio's 256 KiB the server would find us slow while we are busy,
+# and hang up.
+_RECEIVED = 4 * 1024 * 1024
+_READ_AHEAD = 4 * 1024 * 1024
+_READ_BYTES = 256 * 1024
+TURN = 256
+"""Handlers called in a row before other tasks get a turn."""
 
 _REFUSED = re.compile(r'permissions violation for (\w+)[^"]*"([^"]*)"', re.IGNORECASE)
 
@@ -52,7 +56,7 @@ log = structlog.get_logger(__name__)
 
 
 class _Transport(TcpTransport):
-    """Reads further ahead than nats-py does.
+    """Reads more at a time, and further ahead, than nats-py does.
 
     With its 32 KiB the socket is paused and resumed all the time, each of which costs trio-asyncio a task,
     and a server hangs up on who reads slowly.
@@ -64,6 +68,8 @@ class _Transport(TcpTransport):
 
     async def connect(self, uri: ParseResult, buffer_size: int, connect_timeout: int) -> None:  # noqa: ARG002 - theirs
         await super().connect(uri, _READ_AHEAD, connect_timeout)
+        transport: Any = self._io_writer.transport  # type: ignore[union-attr]
+        transport.max_size = _RECEIVED
 
     async def read(self, buffer_size: int) -> bytes:  # noqa: ARG002 - theirs
         data: bytes = await super().read(_READ_BYTES)
@@ -78,6 +84,7 @@ class Connection(Client):
         handlers: Mapping[int, Handler],
         on_lost: Callable[[], None],
         on_refused: Callable[[str, str, str], None],
+        turn: int = TURN,
     ) -> None:
         """Prepare one.
 
@@ -85,6 +92,7 @@ class Connection(Client):
             handlers: called with what comes in, by subscription id; looked up at every message.
             on_lost: called once when the connection can no longer be used; ``loss`` says why.
             on_refused: called with ``publish`` or ``subscription``, the subject and the server's words.
+            turn: how many handlers are called in a row before other tasks get a turn.
         """
         super().__init__()
         self.loss: str | None = None
@@ -95,6 +103,7 @@ class Connection(Client):
         self._on_refused = on_refused
         self._limited_log = RateLimitedLog(log)
         self._turn = 0
+        self._longest_turn = turn
         self._tls_wanted = False
         self._transport = _Transport()  # type: ignore[no-untyped-call]
 
@@ -296,7 +305,7 @@ class Connection(Client):
                 shown = subject.decode(errors="replace")
                 self._limited_log.exception("a message could not be handled", subject=shown)
         self._turn += 1
-        if self._turn >= _TURN:
+        if self._turn >= self._longest_turn:
             self._turn = 0
             await asyncio.sleep(0)
 

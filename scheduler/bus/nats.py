@@ -23,7 +23,7 @@ import trio
 import trio_asyncio  # type: ignore[import-untyped]
 
 from scheduler.bus.endpoint import Endpoint, Interest
-from scheduler.bus.guards import Connection, describe, is_expected
+from scheduler.bus.guards import TURN, Connection, describe, is_expected
 from scheduler.bus.options import BusOptions, safe_url
 from scheduler.bus.outbox import Barrier
 from scheduler.errors import BusError, UnsupportedServer
@@ -45,6 +45,9 @@ log = structlog.get_logger(__name__)
 
 class NatsBus(Endpoint):
     """The Bus over one connection at a time; made by `open_bus`."""
+
+    turn = TURN
+    """Handlers that are called in a row before other tasks get a turn."""
 
     def __init__(self, options: BusOptions, on_status: Callable[[str], None] | None = None) -> None:
         super().__init__(
@@ -145,7 +148,7 @@ class NatsBus(Endpoint):
 
     async def _try(self, server: str, hostname: str | None, *, first: bool, delay: float) -> bool:
         lost = trio.Event()
-        connection = Connection(self.handlers, lost.set, self.refuse)
+        connection = Connection(self.handlers, lost.set, self.refuse, self.turn)
         shown = safe_url(server)
         sent = dict(self.interests)
         try:

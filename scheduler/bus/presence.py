@@ -11,71 +11,30 @@ import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 
-import attrs
 import structlog
 import trio
 
 from scheduler.bus import Message
-from scheduler.bus.nats import FIRST_DELAY, NatsBus, keep_open
+from scheduler.bus.follower import Follower
+from scheduler.bus.nats import NatsBus, keep_open
 from scheduler.bus.options import BusOptions
 from scheduler.errors import BusError, NotPermitted, UnsupportedServer
 from scheduler.subjects import may_be_answered
 
-_LAST_DELAY = 15.0
-"""Seconds between two attempts to connect, at most: each of them may be a line in the broker's log."""
+_BEGINNING = 1.0
+"""Seconds for which the service waits for the thread to answer; without it the loop does."""
+_INSTEAD = "that we are there is said on the loop, and not while that is busy"
 _GOODBYE = 1.0
 """Seconds for the thread to end in order."""
-_MOST_SAID = 100
 
 log = structlog.get_logger(__name__)
-
-
-class _PresenceBus(NatsBus):
-    """The connection of the thread; it follows ``first``, whose attributes it only reads."""
-
-    def __init__(self, first: NatsBus, options: BusOptions) -> None:
-        super().__init__(attrs.evolve(options, name=f"{options.name} (presence)"))
-        self._first = first
-        self._said: set[str] = set()
-
-    async def connect(self, *, first: bool = False, delay: float = FIRST_DELAY) -> None:
-        """As in the first connection, but in no hurry: there is always one more that answers."""
-        while True:
-            for server, hostname in self._candidates():
-                if await self._try(server, hostname, first=first, delay=delay):
-                    return
-            await trio.sleep(delay)
-            delay = min(2 * delay, _LAST_DELAY)
-
-    def _candidates(self) -> list[tuple[str, str | None]]:
-        self._servers = {**self._servers, **self._first.known()}
-        return sorted(self._servers.items(), key=lambda one: one[0] != self._first.server)
-
-    def say_failure(self, reason: str) -> None:
-        """Say, each reason once, that there is no second connection."""
-        if reason not in self._said and len(self._said) < _MOST_SAID:
-            self._said.add(reason)
-            log.warning(
-                "no second connection: that we are there is said on the loop, and not while that is busy",
-                reason=reason,
-            )
-
-    def _note_failure(self, shown: str, reason: str, delay: float) -> None:  # noqa: ARG002 - theirs
-        if self._first.connected:
-            self.say_failure(f"{shown}: {reason}")
-
-    def _note_connection(self) -> None:
-        self._said.clear()
-
-    def _note_loss(self, reason: str) -> None:
-        log.debug("that we are there is said on the loop", url=self.url, reason=reason)
 
 
 class PresenceThread:
     """The thread; made by `open_presence`."""
 
     def __init__(self, first: NatsBus, options: BusOptions, silent: Callable[[], bool]) -> None:
-        self._bus = _PresenceBus(first, options)
+        self._bus = Follower(first, options, "presence", _INSTEAD, on_failure=self._note_begun)
         self._silent = silent
         self._listening = False
         self._failing = False
@@ -83,6 +42,8 @@ class PresenceThread:
         self._scope = trio.CancelScope()
         self._token: trio.lowlevel.TrioToken | None = None
         self._owner = trio.lowlevel.current_trio_token()
+        self._begun = trio.Event()
+        """Set when it answers, or has failed to for the first time."""
         self._ended = trio.Event()
         self._closed = False
 
@@ -91,13 +52,20 @@ class PresenceThread:
         """As in the port."""
         return self._listening and self._bus.connected
 
-    def announce(self, subjects: Sequence[str], answer: bytes) -> None:
+    async def announce(self, subjects: Sequence[str], answer: bytes) -> None:
         """As in the port."""
         if self._thread is None and not self._closed:
             self._thread = threading.Thread(
                 target=self._run, args=(tuple(subjects), answer), name="presence", daemon=True
             )
             self._thread.start()
+            with trio.move_on_after(_BEGINNING):
+                await self._begun.wait()
+
+    def _note_begun(self) -> None:
+        """In the thread."""
+        with suppress(trio.RunFinishedError):
+            self._owner.run_sync_soon(self._begun.set)
 
     async def close(self) -> None:
         """End the thread, within a second."""
@@ -116,6 +84,7 @@ class PresenceThread:
             log.error("that we are there is said on the loop: a fault of the scheduler", exc_info=error)  # noqa: TRY400 - as text
         finally:
             self._listening = False
+            self._note_begun()
             with suppress(trio.RunFinishedError):
                 self._owner.run_sync_soon(self._ended.set)
 
@@ -129,6 +98,7 @@ class PresenceThread:
                     for subject in subjects:
                         await self._bus.subscribe(subject, self._answerer(answer))
                     self._listening = True
+                    self._note_begun()
                     log.debug("that we are there is said by a thread of its own", url=self._bus.url)
                     await trio.sleep_forever()
             except (NotPermitted, UnsupportedServer) as error:

@@ -6,6 +6,7 @@ outside pays before each round, so that what is counted never lags far behind wh
 """
 
 from collections.abc import Callable
+from typing import Final
 
 from scheduler.breath import breathe
 from scheduler.errors import TemplateError
@@ -161,3 +162,17 @@ class Work:
         if self.expired is not None and self.expired():
             raise ExhaustedError("takes longer than it may", certain=False)
         self._look = max(0, self.left - _BETWEEN_LOOKS)
+
+
+class _NoWork(Work):
+    __slots__ = ()
+
+    def spend(self, units: int) -> None:  # noqa: ARG002 - as there
+        raise Laborious("takes some work")
+
+    def spend_shared(self, units: int) -> None:  # noqa: ARG002 - as there
+        raise Laborious("takes some work")
+
+
+NO_WORK: Final = _NoWork(0, inline=True)
+"""Where nothing may be done that has to be counted: all of it raises `Laborious`."""

@@ -1,0 +1,164 @@
+"""A connection of its own for what may come in by the thousand and concerns nobody else.
+
+What the broker has for a connection comes in one after another: builds and replies would stand behind a flood
+of questions. Over two connections they take turns.
+
+While the connection cannot be had the first one has its subscriptions. For a moment both have them, so they
+are for queue groups only, whose members share what comes in.
+"""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+import structlog
+import trio
+
+from scheduler.bus import Handler, Outgoing, Subscription
+from scheduler.bus.endpoint import Interest
+from scheduler.bus.follower import Follower
+from scheduler.bus.nats import NatsBus
+from scheduler.bus.options import BusOptions
+from scheduler.errors import BusError, NotPermitted
+
+_PATIENCE = 1.0
+"""Seconds for which the connection may be away before the first one stands in."""
+
+log = structlog.get_logger(__name__)
+
+
+class BesideBus(Follower):
+    """A Bus for subscriptions of queue groups, and for answers; made by `open_beside`."""
+
+    turn = 32
+
+    def __init__(self, first: NatsBus, options: BusOptions, name: str) -> None:
+        super().__init__(first, options, name, f"{name} come in on the first one, and may be in its way")
+        self._lent: dict[int, Subscription] = {}
+        """What the first connection is subscribed to in our place, by our subscription id."""
+        self._moved = trio.Event()
+        """Set when the connection comes or goes."""
+        self._came = trio.Event()
+        """Set when it came for the first time."""
+
+    # The port, where it differs.
+
+    def publish(
+        self, subject: str, data: bytes, *, reply: str = "", headers: Mapping[str, str] | None = None
+    ) -> Outgoing:
+        """As in the port; on the first connection while this one is away."""
+        if self.connected:
+            return super().publish(subject, data, reply=reply, headers=headers)
+        return self._first.publish(subject, data, reply=reply, headers=headers)
+
+    async def subscribe(self, subject: str, handler: Handler, *, queue: str = "") -> Subscription:
+        """As in the port; for a queue group."""
+        assert queue, "both connections may bring it"
+        self._check_open()
+        interest = self._begin(subject, queue, handler)
+        try:
+            if self.connected:
+                self.outbox.command(interest.line)
+                with trio.move_on_after(_PATIENCE):
+                    await self.outbox.command_barrier().event.wait()
+            if not self.connected:
+                await self._lend(interest)
+            self._check_open()
+        except BaseException:
+            self.end(interest)
+            raise
+        interest.awaited = False
+        if interest.refused:
+            self.end(interest)
+            raise NotPermitted("subscribe to", subject)
+        return interest
+
+    async def unsubscribe(self, interest: Interest) -> None:
+        """As in any endpoint."""
+        lent = self._lent.pop(interest.sid, None)
+        await super().unsubscribe(interest)
+        if lent is not None:
+            await lent.unsubscribe()
+
+    # Coming and going.
+
+    async def keep(self) -> None:
+        """Be connected, until `stop`."""
+        await self.connect()
+        await self.run()
+
+    async def stand_in(self) -> None:
+        """Have the first connection take the place of this one while it is away; never returns."""
+        while True:
+            self._moved = trio.Event()
+            if not self.connected:
+                with trio.move_on_after(_PATIENCE):
+                    await self._moved.wait()
+            try:
+                await self._settle()
+            except BusError as error:
+                log.warning("a further connection is away, and the first one is no help", reason=str(error))
+            await self._moved.wait()
+
+    async def first_connected(self) -> None:
+        """Wait for the connection, but not for long."""
+        with trio.move_on_after(_PATIENCE):
+            await self._came.wait()
+
+    async def _settle(self) -> None:
+        if self.connected:
+            while self._lent:
+                _, subscription = self._lent.popitem()
+                await subscription.unsubscribe()
+            return
+        for interest in [one for one in self.interests.values() if one.queue]:
+            await self._lend(interest)
+
+    async def _lend(self, interest: Interest) -> None:
+        if interest.sid in self._lent:
+            return
+        lent = await self._first.subscribe(interest.subject, interest.handler, queue=interest.queue)
+        if interest.sid in self._lent or interest.sid not in self.interests:
+            # Somebody else was there meanwhile, or it is not wanted any more.
+            await lent.unsubscribe()
+        else:
+            self._lent[interest.sid] = lent
+
+    def tell_connected(self) -> None:
+        """As in any endpoint."""
+        super().tell_connected()
+        self._moved.set()
+        self._came.set()
+
+    def _note_loss(self, reason: str) -> None:
+        super()._note_loss(reason)
+        self._moved.set()
+
+
+@asynccontextmanager
+async def open_beside(first: NatsBus, options: BusOptions, name: str) -> AsyncIterator[BesideBus]:
+    """Have a connection beside the first one, until the context is left; it is waited for for a second.
+
+    An exception of the body comes out as it is, not wrapped in groups. What is to leave has to be flushed
+    before.
+
+    Args:
+        first: the first connection; its context is around this one, and has the asyncio loop.
+        options: as whom to connect, and to which servers beside those that the cluster tells of.
+        name: what it is for, in the plural: shown in the server's monitoring and in the log.
+    """
+    beside = BesideBus(first, options, name)
+    failure: Exception | None = None
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(beside.keep, name=name)
+        nursery.start_soon(beside.stand_in)
+        try:
+            await beside.first_connected()
+            yield beside
+        except Exception as error:  # noqa: BLE001  (raised again below, outside the nursery)
+            failure = error
+        finally:
+            beside.close()
+            beside.stop()
+            nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise failure

@@ -1,0 +1,77 @@
+"""A further connection to the server of the first one: it follows that, and is in no hurry.
+
+It shares the first one's fate, and is never what the service depends on: whatever it is for, the first one
+can do in its place.
+"""
+
+from collections.abc import Callable
+
+import attrs
+import structlog
+import trio
+
+from scheduler.bus.nats import FIRST_DELAY, NatsBus
+from scheduler.bus.options import BusOptions
+
+_LAST_DELAY = 15.0
+"""Seconds between two attempts to connect, at most: each of them may be a line in the broker's log."""
+_MOST_SAID = 100
+
+log = structlog.get_logger(__name__)
+
+
+class Follower(NatsBus):
+    """A connection beside ``first``, whose attributes it only reads: it may be in another thread.
+
+    Args:
+        first: the first connection.
+        options: as whom to connect, and to which servers beside those that the cluster tells of.
+        name: tells it from others, in the server's monitoring.
+        instead: what is said where it cannot be had: what does its work.
+        on_failure: is told each time that it cannot be had.
+    """
+
+    def __init__(
+        self,
+        first: NatsBus,
+        options: BusOptions,
+        name: str,
+        instead: str,
+        *,
+        on_failure: Callable[[], None] = lambda: None,
+    ) -> None:
+        super().__init__(attrs.evolve(options, name=f"{options.name} ({name})"))
+        self._first = first
+        self._instead = instead
+        self._on_failure = on_failure
+        self._said: set[str] = set()
+
+    async def connect(self, *, first: bool = False, delay: float = FIRST_DELAY) -> None:
+        """As in the first connection, but in no hurry."""
+        while True:
+            for server, hostname in self._candidates():
+                if await self._try(server, hostname, first=first, delay=delay):
+                    return
+            await trio.sleep(delay)
+            delay = min(2 * delay, _LAST_DELAY)
+
+    def _candidates(self) -> list[tuple[str, str | None]]:
+        self._servers = {**self._servers, **self._first.known()}
+        return sorted(self._servers.items(), key=lambda one: one[0] != self._first.server)
+
+    def say_failure(self, reason: str) -> None:
+        """Say, each reason once, that there is no such connection."""
+        self._on_failure()
+        if reason not in self._said and len(self._said) < _MOST_SAID:
+            self._said.add(reason)
+            log.warning("no second connection: " + self._instead, reason=reason)  # noqa: G003 - of the code
+
+    def _note_failure(self, shown: str, reason: str, delay: float) -> None:  # noqa: ARG002 - theirs
+        if self._first.connected:
+            self.say_failure(f"{shown}: {reason}")
+
+    def _note_connection(self) -> None:
+        self._said.clear()
+
+    def _note_loss(self, reason: str) -> None:
+        log.debug("a further connection was lost", instead=self._instead, url=self.url, reason=reason)

@@ -1,0 +1,134 @@
+"""A connection of its own for questions; while it cannot be had, the first one hears them."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+from brokers import NatsServer, eventually
+from conftest import ServerFactory
+from structlog.testing import capture_logs
+
+from scheduler.bus import Message
+from scheduler.bus.beside import BesideBus, open_beside
+from scheduler.bus.nats import NatsBus, open_bus
+from scheduler.bus.options import BusOptions
+from scheduler.errors import NotPermitted
+
+pytestmark = pytest.mark.integration
+
+
+@asynccontextmanager
+async def both(server: NatsServer) -> AsyncIterator[tuple[NatsBus, BesideBus]]:
+    options = BusOptions((server.url,), name="scheduler test")
+    async with open_bus(options) as bus, open_beside(bus, options, "questions") as beside:
+        yield bus, beside
+
+
+async def answering(beside: BesideBus) -> None:
+    """Have it answer on ``q``, with what it was asked."""
+
+    def answer(message: Message) -> None:
+        beside.publish(message.reply, message.data)
+
+    await beside.subscribe("q", answer, queue="scheduler")
+
+
+async def ask(bus: NatsBus, data: bytes = b"x") -> bytes:
+    with trio.fail_after(5):
+        return (await bus.request("q", data)).data
+
+
+async def test_what_comes_in_does_not_stand_before_the_first_connection(nats_server: NatsServer) -> None:
+    """It is subscribed to on the further one alone, and answered there."""
+    async with both(nats_server) as (bus, beside):
+        await answering(beside)
+        assert await ask(bus) == b"x"
+        assert [one.subject for one in bus.interests.values() if one.queue] == []
+        assert (bus.generation, beside.generation) == (1, 1)
+
+
+async def test_two_busy_connections_take_turns(nats_server: NatsServer) -> None:
+    """What comes in on the first one is not behind a thousand messages on the other."""
+    order: list[str] = []
+    async with both(nats_server) as (bus, beside):
+        await beside.subscribe("q", lambda _: order.append("q"), queue="scheduler")
+        await bus.subscribe("build", lambda _: order.append("build"))
+        async with open_bus(BusOptions((nats_server.url,))) as sender:
+            for _ in range(20_000):
+                sender.publish("q", b"")
+            sender.publish("build", b"")
+            await eventually(lambda: len(order) == 20_001)
+    assert order.index("build") < 19_000
+
+
+async def test_where_there_is_no_second_connection_the_first_one_hears_and_answers(
+    start_nats_server: ServerFactory,
+) -> None:
+    """That is said once."""
+    server = start_nats_server({"max_connections": 1})
+    with capture_logs() as logs:
+        async with both(server) as (bus, beside):
+            await answering(beside)
+            assert not beside.connected
+            assert await ask(bus) == b"x"
+    said = [line for line in logs if line["event"].startswith("no second connection: questions")]
+    assert len(said) == 1
+
+
+async def test_while_the_further_connection_is_away_the_first_one_stands_in(
+    nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And no longer."""
+    async with both(nats_server) as (bus, beside):
+        await answering(beside)
+        back = trio.Event()
+        connect = beside.connect
+
+        async def later(**options: float) -> None:
+            await back.wait()
+            await connect(delay=options["delay"])
+
+        monkeypatch.setattr(beside, "connect", later)
+        assert beside._connection is not None
+        beside._connection.lose("a test")
+        await eventually(lambda: not beside.connected and len(beside._lent) == 1)
+        assert await ask(bus) == b"x"
+        back.set()
+        await eventually(lambda: beside.connected and not beside._lent)
+        assert await ask(bus) == b"x"
+        await eventually(lambda: all(not one.queue for one in bus.interests.values()))
+
+
+async def test_after_a_restart_of_the_broker_questions_are_heard(nats_server: NatsServer) -> None:
+    """Both connections come back."""
+    async with both(nats_server) as (bus, beside):
+        await answering(beside)
+        nats_server.kill()
+        nats_server.start()
+        await eventually(lambda: bus.generation == beside.generation == 2, 20)
+        assert await ask(bus) == b"x"
+
+
+async def test_what_ended_is_heard_by_neither(start_nats_server: ServerFactory) -> None:
+    """Also where the first one stands in."""
+    server = start_nats_server({"max_connections": 1})
+    async with both(server) as (bus, beside):
+        found: list[Message] = []
+        subscription = await beside.subscribe("q", found.append, queue="scheduler")
+        await subscription.unsubscribe()
+        bus.publish("q", b"")
+        await bus.flush()
+        assert (found, beside._lent) == ([], {})
+
+
+async def test_a_subscription_that_is_forbidden_is_refused(start_nats_server: ServerFactory) -> None:
+    """As on any bus."""
+    permissions = {"subscribe": {"deny": ["q"]}}
+    server = start_nats_server(
+        {"authorization": {"users": [{"user": "u", "password": "p", "permissions": permissions}]}}
+    )
+    options = BusOptions((server.url,), user="u", password="p")
+    async with open_bus(options) as bus, open_beside(bus, options, "questions") as beside:
+        with pytest.raises(NotPermitted):
+            await beside.subscribe("q", lambda _: None, queue="scheduler")
