@@ -4,6 +4,7 @@ import json
 import threading
 from collections.abc import Callable
 from itertools import pairwise
+from time import thread_time
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from builds import build, change, prepare
 from scheduler.breath import Breath, breathe, breathing, current
 from scheduler.codec import parse_build
 from scheduler.durations import Durations
-from scheduler.executor import Stints, ThreadExecutor
+from scheduler.executor import Stints, ThreadExecutor, clock_of_this_thread
 from scheduler.forecast import forecast
 from scheduler.masking import Secrets
 from scheduler.plan import Plan
@@ -54,8 +55,39 @@ def test_a_job_pauses_for_as_long_as_it_computes() -> None:
         return "done"
 
     assert Stints(threading.Lock(), time.clock, time.sleep).run(job) == "done"
-    assert sum(time.slept) == pytest.approx(0.1, rel=0.1)
-    assert max(b - a for a, b in pairwise(paused)) < 0.0022
+    assert sum(time.slept) == pytest.approx(0.1, rel=0.15)
+    assert max(b - a for a, b in pairwise(paused)) < 0.0023
+
+
+@pytest.mark.parametrize(("computes", "slept"), [(0.0, 0.0002), (0.0001, 0.0011)])
+def test_a_job_pauses_for_long_only_beside_a_loop_that_has_something_to_do(
+    computes: float, slept: float
+) -> None:
+    time = Time()
+
+    def job() -> None:
+        time.now += 1
+        breathe()
+
+    Stints(threading.Lock(), time.clock, time.sleep, lambda: len(time.slept) * computes).run(job)
+    assert sum(time.slept) == pytest.approx(slept)
+
+
+async def test_how_long_the_loop_has_computed_is_known_beside_it() -> None:
+    clock = clock_of_this_thread()
+
+    def look() -> tuple[float | None, float | None, float]:
+        # The loop waits meanwhile, and this thread computes.
+        own, before = thread_time(), clock()
+        sum(range(1_000_000))
+        return before, clock(), thread_time() - own
+
+    before, after, own = await ThreadExecutor().run("b", look)
+    while (now := clock()) == after and now is not None:
+        pass
+    if before is not None and after is not None and now is not None:
+        assert now > after
+        assert after - before < own / 2
 
 
 def test_a_job_that_ends_soon_has_no_pause() -> None:
@@ -78,7 +110,7 @@ def test_the_turn_is_held_while_a_job_computes_and_free_in_the_second_half_of_it
         held.append(turn.locked())
 
     Stints(turn, time.clock, sleep).run(job)
-    assert held == [True, True, False, True]
+    assert held == [True, True, True, False, True]
     assert not turn.locked()
 
 
@@ -117,7 +149,9 @@ async def test_a_job_beside_the_loop_breathes() -> None:
     """The executor says what happens there; on the loop nothing does."""
     here: Breath = current()
     there = await ThreadExecutor().run("b", current)
-    assert isinstance(getattr(there, "__self__", None), Stints)
+    stints = getattr(there, "__self__", None)
+    assert isinstance(stints, Stints)
+    assert (stints._loop() is None) == (clock_of_this_thread()() is None)  # noqa: SLF001 - no other sign of it
     assert current() is here
 
 
