@@ -20,7 +20,7 @@ from scheduler.errors import BusError, Fenced, InvalidJSON, MessageTooLarge, Ref
 from scheduler.executor import ThreadExecutor
 from scheduler.ratelimit import RateLimitedLog
 from scheduler.senders import RoundRobinQueue, sender_of
-from scheduler.strictjson import decode, encode
+from scheduler.strictjson import decode, decode_in_pieces, encode
 from scheduler.subjects import UNANSWERABLE, may_be_answered
 
 Document: TypeAlias = dict[str, Any]
@@ -225,7 +225,7 @@ def read_object(data: bytes) -> Document:
     if not data:
         return {}
     try:
-        document = decode(data)
+        document = decode(data) if len(data) <= _READ_HERE else decode_in_pieces(data)
     except InvalidJSON as error:
         raise Refused("invalid", f"not JSON: {error}") from None
     if not isinstance(document, dict):

@@ -7,6 +7,7 @@ from typing import Any, Final, TypeAlias
 import msgspec
 from attrs import evolve, field, frozen
 
+from scheduler.breath import breathe
 from scheduler.errors import IllegalTransition, Stuck, TemplateError
 from scheduler.events import Accepted, Finished, Retrying, Settled, Started, Withdrawn
 from scheduler.graph import Vertex
@@ -736,6 +737,7 @@ class Course:
         return (self.graph.ids[vertex] for vertex in self.phases.within(*IN_FLIGHT))
 
     def _shown(self, vertex: Vertex) -> Mapping[str, Any] | Raw:
+        breathe()
         return self._ledger.shown(vertex, self.phases[vertex].state)
 
     def masked(self, text: str, most: int = 0) -> str:
