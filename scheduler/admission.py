@@ -50,7 +50,8 @@ class _Lane:
     """A queue, and those who wait for something in it."""
 
     def __init__(self, most_bytes: int, at_once: int, patience: float) -> None:
-        self.queue: RoundRobinQueue[Message] = RoundRobinQueue(_MOST, most_bytes)
+        self.queue: RoundRobinQueue[tuple[Message, str]] = RoundRobinQueue(_MOST, most_bytes)
+        """With the sender of each."""
         # One for each message in the queue, so that one that comes in wakes one worker.
         self.put, self.ready = trio.open_memory_channel[None](math.inf)
         self.door = trio.Lock()
@@ -58,6 +59,9 @@ class _Lane:
         self.at_once = at_once
         self.patience = patience
         self.workers: list[_Worker] = []
+        self.going = 0
+        """Workers that have not ended, those included in whose place others were put."""
+        self.watching = trio.CancelScope()
 
 
 class Admission:
@@ -65,14 +69,14 @@ class Admission:
 
     Args:
         receipts: answers those that are refused here.
-        take: reads a build, has it run and answers; must not raise.
+        take: reads a build, has it run and answers, and is told who sent it; must not raise.
         is_small: whether a message is soon read.
     """
 
     def __init__(
         self,
         receipts: Receipts,
-        take: Callable[[Message], Awaitable[None]],
+        take: Callable[[Message, str], Awaitable[None]],
         is_small: Callable[[bytes], bool],
     ) -> None:
         self._receipts = receipts
@@ -97,10 +101,11 @@ class Admission:
             self._receipts.reject(message, shutting_down())
             return
         lane = self._small if self._is_small(message.data) else self._large
-        sender = sender_of(message.reply, message.headers)
+        # One may send thousands.
+        sender = intern(sender_of(message.reply, message.headers))
         # Its headers are not needed any more, and its subject is one of ten.
         kept = Message(intern(message.subject), message.data, message.reply)
-        if lane.queue.put(sender, kept, _size(kept)):
+        if lane.queue.put(sender, (kept, sender), _size(kept)):
             lane.put.send_nowait(None)
             lane.stirred.set()
         else:
@@ -115,56 +120,68 @@ class Admission:
 
     async def run(self) -> None:
         """Have builds taken, each sender's in turn, until closed."""
-        async with trio.open_nursery() as watching:
-            async with trio.open_nursery() as nursery:
-                for lane in (self._small, self._large):
-                    for _ in range(lane.at_once):
-                        self._add_worker(lane, nursery)
-                    watching.start_soon(self._watch, lane, nursery)
-            watching.cancel_scope.cancel()
+        async with trio.open_nursery() as nursery:
+            for lane in (self._small, self._large):
+                for _ in range(lane.at_once):
+                    self._add_worker(lane, nursery)
+                nursery.start_soon(self._watch, lane, nursery)
 
     def _add_worker(self, lane: _Lane, nursery: trio.Nursery) -> None:
         worker = _Worker()
         lane.workers.append(worker)
-        nursery.start_soon(self._work, lane, worker)
+        lane.going += 1
+        nursery.start_soon(self._work_until_closed, lane, worker)
+
+    async def _work_until_closed(self, lane: _Lane, worker: _Worker) -> None:
+        try:
+            await self._work(lane, worker)
+        finally:
+            lane.going -= 1
+            if not lane.going:
+                lane.watching.cancel()
 
     async def _work(self, lane: _Lane, worker: _Worker) -> None:
         async for _ in lane.ready:
             # One at a time, as they are read: whose turn it is is decided at the last moment.
             async with lane.door:
-                message = lane.queue.take()
-            assert message is not None, "there is one for each that was sent"
+                item = lane.queue.take()
+            assert item is not None, "there is one for each that was sent"
+            message, sender = item
             worker.began = trio.current_time()
             size = _size(message)
             self._taken_bytes += size
             try:
-                await self._take(message)
+                await self._take(message, sender)
             finally:
                 self._taken_bytes -= size
             worker.began = math.inf
             # It may be tens of megabytes, and the next one may be long in coming.
-            del message
+            del item, message
             if worker.replaced:
                 self._waiting -= 1
                 return
 
     async def _watch(self, lane: _Lane, nursery: trio.Nursery) -> None:
-        """Put others in the place of workers that wait long."""
-        while True:
-            # Nobody wakes up for nothing while nothing comes in.
-            await lane.stirred.wait()
-            await trio.sleep(lane.patience / 2)
-            if not lane.queue and all(one.began == math.inf for one in lane.workers):
-                lane.stirred = trio.Event()
-                continue
-            late = trio.current_time() - lane.patience
-            for worker in [one for one in lane.workers if one.began <= late]:
-                if self._waiting >= _MOST_WAITING:
-                    break
-                self._waiting += 1
-                worker.replaced = True
-                lane.workers.remove(worker)
-                self._add_worker(lane, nursery)
+        """Put others in the place of workers that wait long, until none is left."""
+        with lane.watching:
+            while True:
+                # Nobody wakes up for nothing while nothing comes in.
+                await lane.stirred.wait()
+                await trio.sleep(lane.patience / 2)
+                if lane.queue or any(one.began < math.inf for one in lane.workers):
+                    self._replace_the_late(lane, nursery)
+                else:
+                    lane.stirred = trio.Event()
+
+    def _replace_the_late(self, lane: _Lane, nursery: trio.Nursery) -> None:
+        late = trio.current_time() - lane.patience
+        for worker in [one for one in lane.workers if one.began <= late]:
+            if self._waiting >= _MOST_WAITING:
+                break
+            self._waiting += 1
+            worker.replaced = True
+            lane.workers.remove(worker)
+            self._add_worker(lane, nursery)
 
 
 def shutting_down() -> InvalidBuild:

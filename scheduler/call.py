@@ -13,7 +13,7 @@ from enum import Enum
 from typing import Final, Protocol
 
 import trio
-from attrs import frozen
+from attrs import evolve, frozen
 
 from scheduler.bus import Bus, Outgoing
 from scheduler.errors import BusError
@@ -22,8 +22,10 @@ from scheduler.plan import Request
 from scheduler.records import Position
 from scheduler.subjects import attempt_header
 from scheduler.timers import Timer, Timers
+from scheduler.turns import Turns
 
 MAYBE_MISSED: Final = "it may have been answered while the broker was away"
+MAYBE_UNCAPTURED: Final = "it may have been answered while no scheduler ran: replies to it are not captured"
 KEY: Final = "Scheduler-Component-Key"
 """The header that is the same over all attempts of a component."""
 FIRST_PAUSE: Final = 0.05
@@ -54,14 +56,17 @@ class Exchange(Protocol):
 
     bus: Bus
     timers: Timers
+    turns: Turns
     start_timeout: float
-    deaf: int
     on_expired: "Callable[[Call], None] | None"
     replies: str
     """What the reply subjects of this process begin with, before the provider."""
 
     def seconds(self, request: Request) -> float:
         """How long an attempt may take."""
+
+    def deaf(self, request: Request) -> int:
+        """The last connection of the bus before which a reply to it may have been missed; 0: none."""
 
     def arm(self, call: "Call", seconds: float | None = None) -> None:
         """Start its clock."""
@@ -95,19 +100,24 @@ class Call:
         "extended",
         "held",
         "late",
+        "look_through",
         "maybe_out",
         "outgoing",
         "reached",
+        "reply",
         "request",
         "since",
         "timer",
         "token",
+        "uncaptured",
         "unheard",
     )
 
     def __init__(self, exchange: Exchange, request: Request, token: str) -> None:
         self.request = request
         self.token = token
+        self.reply = f"{exchange.replies}{request.provider}.{token}"
+        """The subject on which this process hears the reply to it alone."""
         self.timer: Timer | None = None
         self.outgoing: Outgoing | None = None
         """The request as it was last handed to the bus; None where an earlier process did that."""
@@ -136,6 +146,10 @@ class Call:
         """Captured replies up to here were dealt with by an earlier process."""
         self.late: Callable[[Request, Outcome], None] | None = None
         """Is told of what arrives after the attempt was given up."""
+        self.uncaptured = False
+        """Whether an earlier process sent it, and nothing keeps the replies that come while none is there."""
+        self.look_through: Callable[[Request, Outcome], Outcome] | None = None
+        """What takes long about a large reply, for a thread: it returns the outcome as it is to be kept."""
         self.since = 0
         """The connection of the bus when it was registered."""
         self._arrivals: deque[Call] | None = None
@@ -146,9 +160,19 @@ class Call:
         self._wanted = True
         self._backing_off = False
 
-    def tell(self, arrivals: "deque[Call]") -> None:
-        """Have the call put there when its end is known; of several in the order in which that happens."""
+    def tell(
+        self,
+        arrivals: "deque[Call]",
+        look_through: Callable[[Request, Outcome], Outcome] | None = None,
+    ) -> None:
+        """Have the call put there when its end is known; of several in the order in which that happens.
+
+        Args:
+            arrivals: where it is put.
+            look_through: is given a large reply first, in a thread.
+        """
         self._arrivals = arrivals
+        self.look_through = look_through
         if self._ended:
             arrivals.append(self)
 
@@ -206,7 +230,7 @@ class Call:
             self.outgoing = self._exchange.bus.publish(
                 request.subject,
                 request.body,
-                reply=f"{self._exchange.replies}{request.provider}.{self.token}",
+                reply=self.reply,
                 headers={"Nats-Msg-Id": attempt_header(request.attempt), KEY: attempt_header(request.key)},
             )
         except BusError as error:
@@ -238,11 +262,13 @@ class Call:
         return self.timer is not None and self.timer.cancelled
 
     @property
-    def maybe_missed(self) -> bool:
-        """Whether its reply may have come while nobody here could hear it."""
+    def maybe_missed(self) -> str:
+        """How its reply may have come while nobody here could hear it; empty where it cannot have."""
         outgoing = self.outgoing
         sent = self.since if outgoing is None or self.maybe_out else outgoing.generation
-        return 0 < sent < self._exchange.deaf
+        if 0 < sent < self._exchange.deaf(self.request):
+            return MAYBE_MISSED
+        return MAYBE_UNCAPTURED if self.uncaptured else ""
 
     def deliver(self, answer: Outcome | Signal) -> bool:
         """Give the waiter its answer; False where it has one already."""
@@ -286,7 +312,13 @@ class Call:
         self.deliver(Signal.LEFT)
 
     def expire(self) -> None:
-        """Its time is over."""
+        """Its time is over: that is seen to when it is its build's turn, as a reply is."""
+        self._exchange.turns.take(self.request.build, self._expire)
+
+    def _expire(self) -> None:
+        if self.closed or self._ended or not self.expired:
+            # It was answered before its turn came, or was given more time.
+            return
         if self.outgoing is not None and self._wanted and not self.maybe_out and self.outgoing.withdraw():
             # It stood in the queue all that time and never left. It has not had its time yet.
             self.publish()
@@ -300,16 +332,27 @@ class Call:
         """There is no reply, and its time is over."""
         seconds = self._exchange.seconds(self.request) + self.extended
         text = f"timed out after {seconds:g} s"
-        if self.maybe_missed:
-            text += f"; {MAYBE_MISSED}: look whether it was done, then retry or skip it"
+        if missed := self.maybe_missed:
+            text += f"; {missed}: look whether it was done, then retry or skip it"
         if self.deliver(failure(text)):
             self._exchange.count("timed_out")
+
+    def forget_the_request(self) -> None:
+        """Keep only what is needed to know a late reply, and to take it; to be called once it is closed."""
+        self.request = evolve(self.request, body=b"")
+        self.outgoing = self.timer = self._arrivals = None
+        # Two kilobytes; whoever still waits has what he waits for.
+        del self._send, self._receive
 
     def close(self, late: Callable[[Request, Outcome], None] | None = None) -> None:
         """Nobody awaits it any more; with ``late``, what arrives afterwards is told to it."""
         self.late = late
         # It is published no more; and what it tells is its walk, which may have it in a list.
         self.departing = None
-        self.closed = True
+        if late is None:
+            # Its timer may keep the call for long, and is not to keep the build.
+            self.look_through = None
         self._exchange.close(self)
-        self._receive.close()
+        if not self.closed:
+            self.closed = True
+            self._receive.close()

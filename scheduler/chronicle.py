@@ -24,7 +24,7 @@ from scheduler.history import History
 from scheduler.model import Build, State
 
 _MOST_ATTEMPTS: Final = 100
-"""Failed attempts of a component that are remembered, the last ones."""
+"""Failed attempts of a component that are remembered, the last ones: 24 bytes each."""
 _MOST_INTERRUPTIONS: Final = 1_000
 """Pauses and outages of a build that are remembered, the last ones of each."""
 
@@ -58,7 +58,8 @@ class Chronicle:
         self._due = array("d", bytes(8 * count))
         self._sent = array("d", bytes(8 * count))
         self._ended = array("d", bytes(8 * count))
-        self._failed: dict[Vertex, deque[Failed]] = {}
+        self._failed: dict[Vertex, array[float]] = {}
+        """Of each failed attempt the three times of `Failed`, one after another."""
         self._paused_since: float | None = None
         self._pauses: deque[tuple[float, float]] = deque(maxlen=_MOST_INTERRUPTIONS)
         self._outages: deque[tuple[float, float]] = deque(maxlen=_MOST_INTERRUPTIONS)
@@ -97,15 +98,20 @@ class Chronicle:
 
     def note_failed(self, vertex: Vertex, at: float, pause: float) -> None:
         """Its attempt has failed, and another one follows after so many seconds at the earliest."""
-        attempt = Failed(self._sent[vertex] or at, at, at + pause)
-        self._failed.setdefault(vertex, deque(maxlen=_MOST_ATTEMPTS)).append(attempt)
+        times = self._failed.get(vertex)
+        if times is None:
+            times = self._failed[vertex] = array("d")
+        elif len(times) >= 3 * _MOST_ATTEMPTS:
+            del times[:3]
+        times.extend(Failed(self._sent[vertex] or at, at, at + pause))
         self._sent[vertex] = 0.0
 
     def note_late_success(self, vertex: Vertex) -> None:
         """The attempt that had failed last did not: its success has come, before another one had left."""
-        failed = self._failed.get(vertex)
-        if failed and not self._sent[vertex]:
-            self._sent[vertex] = failed.pop().sent
+        times = self._failed.get(vertex)
+        if times and not self._sent[vertex]:
+            self._sent[vertex] = times[-3]
+            del times[-3:]
 
     def note_ended(self, vertex: Vertex, at: float) -> None:
         """It has its outcome."""
@@ -143,7 +149,8 @@ class Chronicle:
 
     def failed(self, vertex: Vertex) -> Sequence[Failed]:
         """The attempts that were followed by another one, or are to be."""
-        return self._failed.get(vertex, ())
+        times = self._failed.get(vertex, ())
+        return [Failed(*times[at : at + 3]) for at in range(0, len(times), 3)]
 
     @property
     def pauses(self) -> list[tuple[float, float | None]]:

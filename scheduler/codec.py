@@ -15,6 +15,7 @@ import msgspec
 from attrs import frozen
 from cattrs import Converter
 
+from scheduler.breath import breathe
 from scheduler.errors import InvalidBuild, InvalidJSON, InvalidRule, OverLimit, Problem
 from scheduler.keys import mistakable
 from scheduler.limits import DEFAULT_LIMITS, Limits
@@ -49,6 +50,8 @@ _MAX_TIMEOUT = 366 * 86_400.0
 _EDGE_KEYS = {"source", "destination", "length"}
 _NONE: Document = {}
 _MOST_ATTEMPTS = 1_000_000
+_EDGES = 16
+"""Edges that are read in the time of a component."""
 
 
 def encode_token(text: str) -> str:
@@ -224,6 +227,8 @@ class _Reader:
         places: list[int] = []
         ids: list[tuple[int, str]] = []
         for position, raw in enumerate(raws):
+            if cls is not Edge or not position % _EDGES:
+                breathe()
             data = bytes(raw)
             if cls is Edge and (edge := self._plain_edge(data)) is not None:
                 digest.update(_digest_text(edge))

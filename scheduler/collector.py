@@ -5,7 +5,9 @@ This is the net below that. It costs a pause, which grows with what is alive, an
 
 - while the service is idle, over what was made since the last time;
 - while builds run, once the interpreter holds many more blocks of memory than they explain: over everything,
-  and once in ten minutes at most. No other stretch of the loop is longer than 10 ms.
+  and once in ten minutes at most. No other stretch of the loop is longer than 10 ms. It takes the longer the
+  more is alive, half a second beside 10,000 small builds: so the more builds explain, the more may be
+  unexplained before that pause is made.
 
 Whatever is alive after a collection is *frozen*, so that the next one passes it over: after the start these
 are the modules, tens of thousands of objects.
@@ -35,6 +37,10 @@ BETWEEN_FORCED: Final = 600.0
 """Seconds between two collections while builds run, at least."""
 MOST_UNEXPLAINED: Final = 1_000_000
 """Blocks that no build explains: about 100 MB, a third of a second to be collected."""
+MOST_OF_EXPLAINED: Final = 0.5
+"""As a part of what builds explain, where that is more: what they explain is only about right."""
+BLOCKS_A_BUILD: Final = 350
+"""What a build that is held explains, however small it is: two tasks, its plan, its log."""
 BLOCKS_A_COMPONENT: Final = 60
 """What a component of a build that is held explains; it is less, half of that while it waits."""
 BYTES_A_BLOCK: Final = 8
@@ -63,7 +69,8 @@ class Load:
     @property
     def blocks(self) -> int:
         """How many blocks of memory that explains."""
-        return self.components * BLOCKS_A_COMPONENT + self.arriving // BYTES_A_BLOCK
+        held = self.builds * BLOCKS_A_BUILD + self.components * BLOCKS_A_COMPONENT
+        return held + self.arriving // BYTES_A_BLOCK
 
 
 class Reason(Enum):
@@ -102,7 +109,8 @@ class Schedule:
             self._busy_at, self._worked = now, True
             excess = blocks - self._base - load.blocks
             due = now - self._forced_at >= BETWEEN_FORCED
-            return Reason.MEMORY if due and excess > MOST_UNEXPLAINED else None
+            most = max(MOST_UNEXPLAINED, load.blocks * MOST_OF_EXPLAINED)
+            return Reason.MEMORY if due and excess > most else None
         rested = now - self._busy_at >= REST and now - self._collected_at >= BETWEEN_RESTS
         return Reason.IDLE if self._worked and rested else None
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Hashable, Iterable
 from functools import partial
 from typing import TypeAlias
 
+import structlog
 from attrs import field, frozen
 
 from scheduler.bus import Bus, Handler, Listener, Message, Subscription
@@ -27,14 +28,18 @@ from scheduler.outcome import Outcome, failure, read_head, read_reply
 from scheduler.plan import Request
 from scheduler.ratelimit import RateLimitedLog
 from scheduler.records import Position
-from scheduler.replies import OLD, REPLY, Tokens, draw_key, interest, owner_of
+from scheduler.replies import ADDRESS, OLD, REPLY, Tokens, draw_key, interest, owner_of, parse
 from scheduler.strictjson import decode_in_pieces
 from scheduler.subjects import REPLY_SUBJECTS
 from scheduler.timers import Timers
 from scheduler.turns import Turns
 
+_log = structlog.get_logger()
+
 _DROPPED = "reply dropped"
 _MOST_COPIES = 10_000
+_MOST_UNCAPTURED = 100
+"""Providers whose replies are not captured that are told of; builds choose them."""
 _READ_HERE = 64 * 1024
 """Bytes of a reply that is read on the spot: a millisecond or two, whatever it says."""
 _LONG = 1024 * 1024
@@ -81,6 +86,13 @@ class _Large:
         return self._outcome
 
 
+def _read_large(call: Call, data: bytes, suffix: str | None, limits: Limits) -> Outcome | None:
+    outcome = read_reply(data, suffix, limits, decode=decode_in_pieces)
+    if outcome is None or call.look_through is None:
+        return outcome
+    return call.look_through(call.request, outcome)
+
+
 class Connectors:
     """The waiter table: everything in flight, over all builds of this process.
 
@@ -117,14 +129,21 @@ class Connectors:
         self.on_expired: Callable[[Call], None] | None = None
         """Is told of attempts whose time is over, instead of their being timed out at once: where replies are
         captured, one of them may be there and not have reached us yet."""
-        self.deaf = 0
-        """The last connection of the bus before which replies may have been missed; 0: none."""
+        self.captures: Callable[[Request], bool] = lambda _: False
+        """Whether replies to such a request are captured, so that one is kept that nobody hears."""
+        self.capture_providers: frozenset[str] = frozenset()
+        """The providers whose replies are captured, where that is so of some only."""
+        self._uncaptured: set[str] = set()
+        """Of the others those that were told of in the log."""
+        self._deaf = {True: 0, False: 0}
+        """The last connection before which replies may have been missed, captured or not; 0: none."""
         self._connection = bus.generation
         self._listener = listener
         self._timeouts = timeouts
         self._limits = limits
         self._executor = executor or ThreadExecutor()
         self._by_token: dict[str, Call] = {}
+        """By the `ADDRESS` of their reply subjects: whoever of us sent the request, it is the same."""
         self._by_component: dict[tuple[str, str], Call] = {}
         self.turns = Turns()
         """Shares the work on replies between builds; `Turns.run` has to be running."""
@@ -177,7 +196,7 @@ class Connectors:
             departing: is told each time that it is handed to the bus.
         """
         call = self.expect(request, token, self.captured.seen)
-        call.maybe_out = False
+        call.maybe_out = call.uncaptured = False
         call.departing = departing
         try:
             self.arm(call)
@@ -227,7 +246,10 @@ class Connectors:
         if after is not None:
             call.after = after
         call.maybe_out = True
-        self._by_token[call.token] = call
+        if self.capture_providers and request.provider not in self.capture_providers:
+            call.uncaptured = True
+            self._note_uncaptured(request)
+        self._by_token[call.reply[ADDRESS]] = call
         self._by_component[request.build, request.component] = call
         if inherited is not None:
             self._inherited[call] = inherited
@@ -235,6 +257,20 @@ class Connectors:
             if inherited.old:
                 self._by_old_token[inherited.old] = call
         return call
+
+    def deaf(self, request: Request) -> int:
+        """The last connection of the bus before which a reply to it may have been missed; 0: none."""
+        return self._deaf[self.captures(request)]
+
+    def _note_uncaptured(self, request: Request) -> None:
+        if request.provider not in self._uncaptured and len(self._uncaptured) < _MOST_UNCAPTURED:
+            self._uncaptured.add(request.provider)
+            _log.warning(
+                "replies of this provider are not captured: one that comes while no scheduler runs is lost",
+                provider=request.provider,
+                request=request.subject,
+                cure="name it in --capture-providers",
+            )
 
     def seconds(self, request: Request) -> float:
         """How long an attempt may take."""
@@ -261,7 +297,7 @@ class Connectors:
             self.captured.release(call.request.build, *place)
         call.held.clear()
         if call.late is None:
-            self._by_token.pop(call.token, None)
+            self._by_token.pop(call.reply[ADDRESS], None)
             key = (call.request.build, call.request.component)
             if self._inherited and (inherited := self._inherited.pop(call, None)) is not None:
                 self._by_old_token.pop(inherited.old, None)
@@ -291,9 +327,9 @@ class Connectors:
             if not message.subject.startswith(self.replies) or message.no_responders:
                 # To another process, say: it is none of our business any more.
                 return
-            token = message.subject.rpartition(".")[2]
-            if token in self._copies:
-                del self._copies[token]
+            address = message.subject[ADDRESS]
+            if address in self._copies:
+                del self._copies[address]
             else:
                 self.count("to no request that waits", message.subject)
             return
@@ -304,13 +340,12 @@ class Connectors:
 
     def _call_of(self, subject: str) -> Call | None:
         """Whose reply subject this is, of all that are waited for."""
-        # As `parse` has it, for each reply that comes in.
-        parts = subject.split(".")
-        if len(parts) != 5:
-            return self._by_old_token.get(parts[2]) if len(parts) == 3 else None
-        call = self._by_token.get(parts[4])
         # What a connector of another provider may publish on is none of its reply subjects.
-        return None if call is None or call.request.provider != parts[3] else call
+        call = self._by_token.get(subject[ADDRESS])
+        if call is None and self._by_old_token:
+            address = parse(subject)
+            return None if address is None or address.owner else self._by_old_token.get(address.token)
+        return call
 
     def _on_verb(self, message: Message) -> None:
         subject, _, suffix = message.subject.rpartition(".")
@@ -427,7 +462,7 @@ class Connectors:
 
         async def prepare() -> None:
             if call.late is not None or not (call.closed or call.answered):
-                read = partial(read_reply, message.data, suffix, self._limits, decode=decode_in_pieces)
+                read = partial(_read_large, call, message.data, suffix, self._limits)
                 await large.read(build, len(message.data), read, self._executor)
 
         return self.turns.take(build, partial(job, large=large), prepare)
@@ -458,7 +493,7 @@ class Connectors:
         """By what the other copy is known of the reply that has answered a call; None where none has."""
         if not call.answered:
             return None
-        return call.token if suffix is None else (call.request.build, call.request.component)
+        return call.reply[ADDRESS] if suffix is None else (call.request.build, call.request.component)
 
     def take(self, message: Message) -> None:
         """Look at a reply that somebody else has heard directly."""
@@ -553,8 +588,9 @@ class Connectors:
 
     def _on_connected(self) -> None:
         self._connection = self.bus.generation
-        if self._listener is not None and self._listener.missed(captured=self.on_expired is not None):
-            self.deaf = self._connection
+        for captured in self._deaf:
+            if self._listener is not None and self._listener.missed(captured=captured):
+                self._deaf[captured] = self._connection
 
     def _on_refused(self, subject: str) -> None:
         calls = [

@@ -57,8 +57,8 @@ class Discovery:
         bus: the connection.
         identity: who answers.
         endpoints: what is served.
-        presence: answers PING in our place while it can. The loop listens for it all the same: as long as one
-            of the two is subscribed, nobody is told that there is nobody.
+        presence: answers PING in our place while it can. The loop listens for it all the same, from when that
+            has begun: as long as one of the two is subscribed, nobody is told that there is nobody.
     """
 
     def __init__(
@@ -74,13 +74,14 @@ class Discovery:
 
     async def open(self) -> None:
         """Begin to answer."""
+        if self._presence is not None:
+            # Before the loop listens: a question that came to both in between would be answered by neither.
+            await self._presence.announce(self._subjects("PING"), encode(self.ping()))
         answers = {"PING": self.ping, "INFO": self.info, "STATS": self.stats}
         for verb, answer in answers.items():
             handler = self._handler(answer, self._presence if verb == "PING" else None)
             for subject in self._subjects(verb):
                 self._subscriptions.append(await self._bus.subscribe(subject, handler))
-        if self._presence is not None:
-            self._presence.announce(self._subjects("PING"), encode(self.ping()))
 
     def _subjects(self, verb: str) -> list[str]:
         name, id_ = self._identity.name, self._identity.id

@@ -2,10 +2,13 @@
 
 A thread that computes has the loop wait for the interpreter's lock: with one beside it the loop gets its turn
 within 1.2 ms (p99), with two within 6 ms, with three within 13 ms (at the switch interval that
-`scheduler.tuning` sets). So there are two in the whole process; and as a job may take a second, one of them
-takes short jobs only.
+`scheduler.tuning` sets), and so each time that it has let go of it: dozens of times in the shortest build.
+So there are two in the whole process; and as a job may take a second, one of them takes short jobs only.
+Besides, only one of them computes at a time, a millisecond, and then none does for as long: see `Stints`.
 """
 
+import threading
+import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import Final, Protocol, TypeVar, cast
@@ -13,12 +16,22 @@ from typing import Final, Protocol, TypeVar, cast
 import trio
 from attrs import define, field
 
+from scheduler.breath import breathing
+
 _T = TypeVar("_T")
 
 THREADS: Final = 2
 """Threads that work on input at a time, in the whole process."""
 _LONG: Final = 1
 """Of these, as many at most have a long job."""
+
+
+_STINT: Final = 0.001
+"""Seconds for which a job computes before others have the interpreter."""
+_PAUSE: Final = 0.001
+"""Seconds for which it then leaves it to them, at least."""
+_PATIENCE: Final = 0.02
+"""Seconds to wait for another job's pause: it may be where it has none for long, as within a decoder."""
 
 
 class Executor(Protocol):
@@ -33,13 +46,71 @@ class Executor(Protocol):
         Args:
             owner: whose work it is, a build's id: owners have their turns in rotation, however many jobs
                 each of them has.
-            job: must not touch what the loop changes meanwhile.
+            job: must not touch what the loop changes meanwhile. Where it runs for more than a millisecond it
+                breathes (`scheduler.breath`).
             long: it may take longer than a tenth of a second.
 
         Returns:
             What the job returns; what it raises is raised.
         """
         ...
+
+
+class Stints:
+    """A job's time with the interpreter, in stints of a millisecond with a pause after each.
+
+    Two threads that compute at once get nothing done sooner, and have the loop wait longer: whichever of them
+    lets go, the other one has the interpreter before the loop does. So they take turns as well.
+
+    Args:
+        turn: held by the job that computes; shared by all of them.
+        clock: seconds.
+        sleep: waits for some seconds.
+    """
+
+    def __init__(
+        self,
+        turn: threading.Lock,
+        clock: Callable[[], float] = time.perf_counter,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._turn = turn
+        self._clock = clock
+        self._sleep = sleep
+        self._until = 0.0
+        self._mine = False
+
+    def run(self, job: Callable[[], _T]) -> _T:
+        """Do a job, with pauses where it breathes (`scheduler.breath`)."""
+        self._begin()
+        try:
+            with breathing(self.breathe):
+                return job()
+        finally:
+            self._end()
+
+    def breathe(self) -> None:
+        """Leave the interpreter to others if this stint has lasted long enough."""
+        if self._clock() < self._until:
+            return
+        # First to the loop, which nobody else computes beside; then to another job as well.
+        self._sleep(_PAUSE / 2)
+        self._end()
+        self._sleep(_PAUSE / 2)
+        self._begin()
+
+    def _begin(self) -> None:
+        self._mine = self._turn.acquire(timeout=_PATIENCE)
+        self._until = self._clock() + _STINT
+
+    def _end(self) -> None:
+        if self._mine:
+            self._mine = False
+            self._turn.release()
+
+
+_turn: Final = threading.Lock()
+"""Of all jobs of the process, whichever loop they are beside: it has one interpreter."""
 
 
 @define(eq=False)
@@ -140,4 +211,6 @@ class ThreadExecutor:
     async def run(self, owner: str, job: Callable[[], _T], *, long: bool = False) -> _T:
         """As `Executor.run`."""
         limiter = cast("trio.CapacityLimiter", _Pass(owner, long=long))
-        return await trio.to_thread.run_sync(job, limiter=limiter, abandon_on_cancel=True)
+        # A job of its own for each: what is abandoned goes on beside the next.
+        stints = Stints(_turn)
+        return await trio.to_thread.run_sync(stints.run, job, limiter=limiter, abandon_on_cancel=True)

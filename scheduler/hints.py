@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from typing import Any, Final
 
+from scheduler.breath import breathe
 from scheduler.errors import Problem, TemplateError
 from scheduler.model import SETTINGS, Build, Change, Component, State
 from scheduler.nearly import nearly
@@ -116,6 +117,7 @@ def _variables(
     Scripts are full of variables; within a text only what can be nothing else is looked at.
     """
     for change in changes:
+        breathe()
         fields = change.fields
         for place, text in _texts(fields, "", raw_fields(fields)):
             for found in _SHELL.finditer(text):

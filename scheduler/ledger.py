@@ -18,6 +18,8 @@ from scheduler.outcome import Outcome, cut, error_text, failure
 from scheduler.scope import Due, Returned, Submitted, elements_of
 from scheduler.strictjson import Raw
 
+_SETTINGS = frozenset(SETTINGS)
+
 
 class Ledger:
     """The books of one build.
@@ -60,6 +62,10 @@ class Ledger:
         change = self._build.changes[vertex]
         kept = change.fields if body is None else body
         return self._keep(vertex, Settled(change.id, {**kept, "_state": "errored", "error": error}))
+
+    def note_packed(self, vertex: Vertex) -> None:
+        """What a change returned is large, and may be packed (`strictjson.packed`)."""
+        self._returned.packed.add(vertex)
 
     def reopen(self, vertex: Vertex) -> None:
         """A change that had failed is to be done after all."""
@@ -107,11 +113,11 @@ class Ledger:
         """
         change = self._build.changes[vertex]
         fields = without_mistakable(body)
-        kept = {**{key: value for key, value in fields.items() if key not in SETTINGS}, **change.settings}
-        if state is State.COMPLETED and isinstance(kept.get("error"), str):
-            kept["error"] = cut(kept["error"], self._limits.max_error_bytes)
-        return {
-            **kept,
+        if not _SETTINGS.isdisjoint(fields):
+            fields = {key: value for key, value in fields.items() if key not in _SETTINGS}
+        kept = {
+            **fields,
+            **change.settings,
             "_component_id": change.id,
             "_component": type_,
             "_action": change.action.value,
@@ -119,6 +125,9 @@ class Ledger:
             "_state": state.value,
             "service": self._build.id,
         }
+        if state is State.COMPLETED and isinstance(kept.get("error"), str):
+            kept["error"] = cut(kept["error"], self._limits.max_error_bytes)
+        return kept
 
     def checked_find(self, body: Mapping[str, Any]) -> Outcome:
         """The reply of a ``find`` as an outcome: it fails where what it found cannot be kept."""

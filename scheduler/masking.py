@@ -16,8 +16,7 @@ from collections.abc import Iterator, Mapping
 from threading import Lock
 from typing import Any, Final
 
-import msgspec
-
+from scheduler.breath import breathe
 from scheduler.encodings import views
 from scheduler.errors import Problem
 from scheduler.model import Build, State
@@ -26,6 +25,7 @@ from scheduler.secretnames import MASK, has_secret_names, named_value
 from scheduler.secretparts import parts_of
 from scheduler.secretpatterns import mask_named
 from scheduler.secretplaces import HELD, NOT_SECRET, SECRET, entered, level_of, secret_values
+from scheduler.strictjson import decode_own
 from scheduler.template.places import Raw
 from scheduler.text import CUT, mask_url
 
@@ -82,8 +82,9 @@ class Secrets:
         self._todo: list[Iterator[int]] = []
         """What is left to be learnt from, the last one first."""
         self._learns = Lock()
-        self._last: tuple[str, tuple[int, int], str] = "", (0, 0), ""
-        """The text that was masked last, to what length and with how many secrets, and what came of it."""
+        self._last: tuple[str, tuple[int, bool, int], str] = "", (0, False, 0), ""
+        """The text that was masked last, to what length, whether it was longer, with how many secrets, and
+        what came of it."""
 
     @classmethod
     def of(cls, build: Build) -> "Secrets":
@@ -94,9 +95,11 @@ class Secrets:
         secrets = cls()
         secrets.add(build.fields, literal=False, at_once=None)
         for component in build.components:
+            breathe()
             secrets.add(component.fields, literal=False, at_once=None)
         for change in build.changes:
             if change.sensitive:
+                breathe()
                 literal = change.state is State.COMPLETED
                 secrets.add(change.fields, literal=literal, at_once=None)
         return secrets
@@ -129,12 +132,13 @@ class Secrets:
         self.add({key: document[key] for key in document if key not in lists}, literal=False, at_once=None)
         for components in lists.values():
             for component in components:
+                breathe()
                 if isinstance(component, dict):
                     self.add(component, literal=False, at_once=None)
 
-    def add_json(self, data: bytes) -> None:
+    def add_json(self, data: bytes, *, at_once: int | None = _AT_ONCE) -> None:
         """`add` for a component's JSON, such as it was sent: its references have become what they lead to."""
-        self.add(msgspec.json.decode(data))
+        self.add(decode_own(data), at_once=at_once)
 
     def add(
         self, document: Mapping[str, Any], *, literal: bool = True, at_once: int | None = _AT_ONCE
@@ -153,7 +157,7 @@ class Secrets:
         learning = self._learning(document, literal=literal)
         if at_once is None:
             for _ in learning:
-                pass
+                breathe()
         else:
             self._todo.append(learning)
             self.learn(at_once)
@@ -238,13 +242,13 @@ class Secrets:
             return HIDDEN[:most] if most else HIDDEN
         if not most:
             return self._masked(text, cut=False)
-        of, known, shown = self._last
-        if of is not text or known != (most, len(self._values)):
-            # An event and a line of the log tell the same error, one after the other.
-            reach = most + _BEYOND
-            shown = self._masked(text[:reach], cut=len(text) > reach)[:most]
-            self._last = text, (most, len(self._values)), shown
-        return shown
+        reach = most + _BEYOND
+        looked_at, known = text[:reach], (most, len(text) > reach, len(self._values))
+        if self._last[:2] != (looked_at, known):
+            # An event and a line of the log tell the same error, and all attempts often the same one.
+            shown = self._masked(looked_at, cut=len(text) > reach)[:most]
+            self._last = looked_at, known, shown
+        return self._last[2]
 
     def _masked(self, text: str, *, cut: bool) -> str:
         *parts, rest = text.rsplit(CUT, _MOST_CUTS) if CUT in text else [text]

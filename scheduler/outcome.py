@@ -30,6 +30,8 @@ class Outcome:
     """Whether another attempt may do better; the connector can say that it will not."""
     retry_after: float | None = None
     """Seconds before which another attempt is of no use, as the connector says."""
+    searched: bool = False
+    """Whether the secrets in its body are known already; then what is large in it may be packed."""
 
 
 def failure(error: str, *, retryable: bool = True) -> Outcome:

@@ -19,6 +19,10 @@ OLD: Final = f"{REPLY}*"
 EVERY: Final = f"{REPLY}*.*.*"
 """All reply subjects of this form."""
 
+ADDRESS: Final = slice(len(REPLY) + 8, None)
+"""What of a reply subject stands behind the owner, whose name has always as many characters: the same under
+each owner's name. It begins with a dot, so that it is the provider and the token of nothing else."""
+
 _TOKEN_BYTES = 16
 _OWNER_BYTES = 6
 _KEY = re.compile(r"[0-9a-f]{32}")

@@ -18,6 +18,7 @@ from scheduler.call import Call
 from scheduler.connector import Connectors
 from scheduler.errors import BusError, StreamNotFound, UnreadableLog
 from scheduler.jetstream.api import JetStream
+from scheduler.jetstream.capturing import is_captured
 from scheduler.jetstream.reading import Delivered, Follower, read
 from scheduler.jetstream.streams import REPLIES, reply_streams
 from scheduler.loading import Loaded, Loader
@@ -88,6 +89,9 @@ class Restart:
         self._nursery: trio.Nursery | None = None
         store.follow_positions(connectors.captured.position)
         connectors.on_expired = self._on_expired
+        layout = store.layout
+        connectors.capture_providers = frozenset(layout.providers)
+        connectors.captures = lambda request: is_captured(layout, request.type, request.provider)
         bus.on_connected(self._on_connected)
 
     async def prepare(self) -> None:

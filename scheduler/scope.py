@@ -5,9 +5,11 @@ from functools import partial
 from threading import Lock
 from typing import Any, Final
 
+from scheduler.breath import breathe
 from scheduler.catalogue import Catalogue, documents_work
 from scheduler.graph import Graph, Vertex
 from scheduler.model import Action, Build, Change, State
+from scheduler.strictjson import packed_size, unpacked
 from scheduler.template import UNLIMITED, Found, Laborious, Shared, Work
 from scheduler.template.paths import Query
 
@@ -16,6 +18,10 @@ _FEW: Final = 16
 _PER_EDGE: Final = 16
 _PER_SEEN: Final = 40
 _PER_FINDER: Final = 40
+_BYTES_OF_A_UNIT: Final = 4
+"""Of what is packed, decoded in the time of a unit of work."""
+_SHORTLY: Final = 0.001
+"""Seconds to wait for another thread's work, before it is this one's turn to pause."""
 
 
 def is_supplied(change: Change) -> bool:
@@ -125,6 +131,8 @@ class Returned:
         self.graph = graph
         self.bodies: dict[Vertex, Mapping[str, Any]] = {}
         """By change: the reply."""
+        self.packed: set[Vertex] = set()
+        """Whose replies may be packed, until somebody refers to them."""
         self.found: dict[str, dict[Vertex, Mapping[str, Any]]] = {}
         """By component id: what a ``find`` returned, by the change that found it."""
         self._ancestors: dict[Vertex, int] = {}
@@ -141,6 +149,15 @@ class Returned:
             self._seen = None
         self.bodies[vertex] = body
         self._arrivals.append(vertex)
+
+    def opened(self, vertex: Vertex, body: Mapping[str, Any], work: Work) -> Mapping[str, Any]:
+        """What a change returned, for somebody who refers to it: kept like this from then on."""
+        if vertex not in self.packed:
+            return body
+        work.spend_shared(packed_size(body) // _BYTES_OF_A_UNIT)
+        body = self.bodies[vertex] = unpacked(body)
+        self.packed.discard(vertex)
+        return body
 
     def depends(self, vertex: Vertex, on: Vertex, work: Work = UNLIMITED) -> bool:
         """Whether ``on`` is a dependency of ``vertex``, direct or not."""
@@ -178,8 +195,11 @@ class Returned:
         size = (len(self.graph.ids) + 7) // 8
         work.spend(size)
         dependencies = self.ancestors(vertex, work).to_bytes(size, "little")
-        if not self._lock.acquire(blocking=not work.inline):
-            raise Laborious("another thread makes the index")
+        while not self._lock.acquire(timeout=0 if work.inline else _SHORTLY):
+            if work.inline:
+                raise Laborious("another thread makes the index")
+            # Whoever has it may be waiting for this thread's next pause.
+            breathe()
         try:
             catalogue = self._caught_up(work)
             if not catalogue.complete:
@@ -208,7 +228,7 @@ class Returned:
                 documents = [(name, Found(self.found[name][vertex], definition=False)) for name in names]
             else:
                 work.spend_shared(documents_work(1 + catalogue.others(change.id)))
-                documents = [(change.id, Found(body, definition=False))]
+                documents = [(change.id, Found(self.opened(vertex, body, work), definition=False))]
             catalogue.book(vertex, documents)
             self._booked += 1
         return catalogue
@@ -240,7 +260,7 @@ class Returned:
                     work.spend(_PER_SEEN)
                     seen[identity] = Found(self.found[identity][one], definition=False)
             elif body is not None:
-                seen[change.id] = Found(body, definition=False)
+                seen[change.id] = Found(self.opened(one, body, work), definition=False)
         every = list(seen.values())
         self._seen = (ancestors, arrived, every)
         return every
@@ -266,6 +286,8 @@ class Due:
         if vertex is not None:
             body = returned.bodies.get(vertex)
             if body is not None and returned.depends(self._vertex, vertex, self.work):
+                if returned.packed:
+                    body = returned.opened(vertex, body, self.work)
                 return Found(body, definition=False)
         finders = returned.found.get(id)
         if finders is not None:

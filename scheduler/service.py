@@ -270,12 +270,12 @@ class Service:
                 await self._asked.flush()
                 await self._bus.flush()
 
-    async def _take(self, message: Message) -> None:
+    async def _take(self, message: Message, sender: str) -> None:
         began = trio.current_time()
         error = ""
         try:
             prepared = await self._read_unless_stopped(message)
-            over = await self._supervisor.submit(prepared)
+            over = await self._supervisor.submit(prepared, sender)
             self._receipts.accept(message, prepared.build.id, finished=over)
         except InvalidBuild as refusal:
             error = str(refusal)

@@ -6,15 +6,19 @@ how deep things nest and how long an integer may be (WIRE: "Limits").
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
 import msgspec
+from attrs import evolve
 
+from scheduler.breath import breathe
 from scheduler.errors import InvalidJSON, OverLimit
 from scheduler.limits import DEFAULT_LIMITS, Limits
 
+_OWN = evolve(DEFAULT_LIMITS, max_depth=1_000)
+"""As much as can be decoded at all."""
 Raw = msgspec.Raw
 """A piece of JSON text that was not decoded yet."""
 
@@ -31,6 +35,10 @@ _FIRST_SLICE = 8
 """Elements of a list that are written at a time, until it is known how large they are."""
 _PIECE = 128 * 1024
 """Bytes of a list that are written at a time, about: a fraction of a millisecond."""
+
+
+_PACKED = 16 * 1024
+"""Bytes of a list or an object from which it is worth the while to have it packed."""
 
 
 def decode(data: bytes | Raw, limits: Limits = DEFAULT_LIMITS, *, level: int = 0) -> Any:
@@ -53,6 +61,11 @@ def decode_in_pieces(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Any:
     value = _in_pieces(data, limits, 0)
     _check_bounds(data, value, limits, 0)
     return value
+
+
+def decode_own(data: bytes) -> Any:
+    """Decode what this program has written or checked before, in pieces where it is large."""
+    return _in_pieces(data, _OWN, 0)
 
 
 def _in_pieces(data: bytes | Raw, limits: Limits, level: int) -> Any:
@@ -87,6 +100,7 @@ def _in_pieces(data: bytes | Raw, limits: Limits, level: int) -> Any:
 
 
 def _decoded(elements: list[Raw], limits: Limits) -> list[Any]:
+    breathe()
     found: list[Any] = _call(_decode, b"[" + b",".join(elements) + b"]", limits)
     return found
 
@@ -121,6 +135,7 @@ def list_chunks(items: Sequence[Any], convert: Callable[[Any], Any] | None = Non
     start, number = 0, _FIRST_SLICE
     while start < len(items):
         part = items[start : start + number]
+        breathe()
         text = encode(part if convert is None else [convert(item) for item in part])[1:-1]
         yield b"," + text if start else text
         start += number
@@ -128,6 +143,50 @@ def list_chunks(items: Sequence[Any], convert: Callable[[Any], Any] | None = Non
             number = max(1, number * _PIECE // len(text))
         elif len(text) < _PIECE // 2:
             number *= 2
+
+
+def packed(document: dict[str, Any]) -> dict[str, Any]:
+    """A document whose long lists and objects are JSON text again, each a `Raw`: for a thread.
+
+    Decoded they may take twenty times the memory. `encode` writes both alike.
+    """
+    kept: dict[str, Any] = {}
+    for key, value in document.items():
+        if isinstance(value, dict | list):
+            text = b"".join(_written(value))
+            kept[key] = Raw(text) if len(text) > _PACKED else value
+        else:
+            kept[key] = value
+    return kept
+
+
+def packed_size(document: Mapping[str, Any]) -> int:
+    """Bytes of what is packed in a document; 0 where nothing is."""
+    return sum(len(memoryview(value)) for value in document.values() if isinstance(value, Raw))
+
+
+def unpacked(document: Mapping[str, Any]) -> dict[str, Any]:
+    """A document without anything packed in it."""
+    return {
+        key: decode_own(bytes(value)) if isinstance(value, Raw) else value for key, value in document.items()
+    }
+
+
+def _written(value: Any) -> Iterator[bytes]:
+    """The JSON of a value in pieces."""
+    if isinstance(value, list):
+        yield b"["
+        yield from list_chunks(value)
+        yield b"]"
+    elif isinstance(value, dict) and value:
+        mark = b"{"
+        for key, item in value.items():
+            yield mark + encode(key) + b":"
+            yield from _written(item)
+            mark = b","
+        yield b"}"
+    else:
+        yield encode(value)
 
 
 def kind(value: object) -> str:

@@ -4,7 +4,7 @@ One build's trouble never reaches another: whatever a build raises ends here.
 """
 
 import secrets
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
@@ -33,7 +33,8 @@ from scheduler.records import Status
 from scheduler.replies import draw_key
 from scheduler.reporting import Reporter
 from scheduler.rules import Retries
-from scheduler.slots import Slots
+from scheduler.senders import UNKNOWN
+from scheduler.slots import Slots, may_have_one_more
 from scheduler.stores import Store
 from scheduler.survey import Seen
 from scheduler.text import doing
@@ -65,6 +66,8 @@ class Held:
 
     build: str
     digest: bytes = b""
+    sender: str = UNKNOWN
+    """Who sent it; of what an earlier process left nobody knows."""
     reserved: bool = False
     """Whether it is only being found out what stands in its log."""
     decided: trio.Event = field(factory=trio.Event)
@@ -86,7 +89,7 @@ class Supervisor:
         connectors, slots, feed: shared by all builds.
         reporter: where reports go.
         limits: on texts that come in on the way.
-        max_builds: more at a time are refused as ``busy``.
+        max_builds: more at a time are refused as ``busy``; one sender alone may have seven eighths of it.
         templates, unresolved: what builds are read with, to be kept with them.
         resending: when a request without a reply is sent again.
         retries: the operator's rules for what fails.
@@ -134,6 +137,8 @@ class Supervisor:
         self.limits = limits
         self._max_builds = max_builds
         self._held: dict[str, Held] = {}
+        self._senders: Counter[str] = Counter()
+        """By sender, how many builds are held."""
         self._components = 0
         """Of the builds that run."""
         self._reported: OrderedDict[str, None] = OrderedDict()
@@ -217,10 +222,14 @@ class Supervisor:
         """Whether the last run of this build ended here: a reply that comes now must not revive it."""
         return build in self._reported
 
-    async def submit(self, prepared: Prepared) -> bool:
+    async def submit(self, prepared: Prepared, sender: str = UNKNOWN) -> bool:
         """Take a build: persist it, and begin it.
 
         The same content again is taken already, and changes nothing.
+
+        Args:
+            prepared: the build.
+            sender: who sent it (`senders.sender_of`).
 
         Returns:
             Whether it is over already: it was taken before, and has been reported.
@@ -239,7 +248,8 @@ class Supervisor:
                     raise _refused("running", f"build {build} is running, with other content")
                 return False
         self._check_room()
-        held = self._held[build] = Held(build, prepared.digest)
+        self._check_share(sender)
+        held = self._hold(Held(build, prepared.digest, sender))
         self._reported.pop(build, None)
         key = draw_key() if self._store.in_order else ""
         # A store that gives a build back to the next process, and keeps nothing of ours with it, has no mark.
@@ -325,8 +335,7 @@ class Supervisor:
             await known.decided.wait()
             if known.walk is not None:
                 return None
-        held = self._held[build] = Held(build, reserved=True)
-        return held
+        return self._hold(Held(build, reserved=True))
 
     async def go_on(
         self, held: Held, plan: Plan, accepted: Accepted, journey: Journey, history: History
@@ -366,6 +375,9 @@ class Supervisor:
         held.walk = held.track = None
         if self._held.get(held.build) is held:
             del self._held[held.build]
+            self._senders[held.sender] -= 1
+            if not self._senders[held.sender]:
+                del self._senders[held.sender]
             self._connectors.captured.forget(held.build)
             if not self._busy:
                 self._idle.set()
@@ -384,7 +396,7 @@ class Supervisor:
             return None
         self._check_room()
         plan = self._new_plan(prepared, resumed=True)
-        held = self._held[build] = Held(build, prepared.digest)
+        held = self._hold(Held(build, prepared.digest))
         _log.info("build taken up", build=build, in_flight=plan.in_flight, settled=plan.done)
         walk, track = self._new_walk(plan, key="", journey=None)
         self._begin(held, walk, track)
@@ -456,6 +468,18 @@ class Supervisor:
                 "busy", f"{doing(len(self._held), 'build', 'be')} running; max_builds is {self._max_builds}"
             )
 
+    def _check_share(self, sender: str) -> None:
+        """Some room is kept for builds of those who have few."""
+        most, free, theirs = self._max_builds, self._max_builds - len(self._held), self._senders[sender]
+        if not may_have_one_more(theirs, free, most):
+            text = f"{doing(theirs, 'build', 'be')} running that you have sent"
+            raise _refused("busy", f"{text}; of max_builds={most} the last {free} are kept for other senders")
+
+    def _hold(self, held: Held) -> Held:
+        self._held[held.build] = held
+        self._senders[held.sender] += 1
+        return held
+
     def _new_walk(
         self, plan: Plan, *, key: str, journey: Journey | None, chronicle: Chronicle | None = None
     ) -> tuple[Walk, Track]:
@@ -484,7 +508,7 @@ class Supervisor:
         held.walk, held.track = walk, track
         self._components += len(walk.plan.phases)
         held.decided.set()
-        self._slots.open(walk, walk.plan.rules)
+        self._slots.open(walk, walk.plan.rules, held.sender)
         self._store.on_failure(walk.id, walk.lose)
         if self._stopping:
             walk.stop()

@@ -6,7 +6,6 @@ from typing import Any
 from attrs import define, frozen
 
 from scheduler.build import Walk
-from scheduler.call import MAYBE_MISSED
 from scheduler.chronicle import Chronicle
 from scheduler.graph import Vertex
 from scheduler.plan import Phase, Plan
@@ -243,8 +242,8 @@ class Doctor:
         if call is not None and call.outgoing is not None and not call.outgoing.generation:
             return Reason("its request waits for the connection to the broker", sent, more)
         text = f"it waits for its connector to answer on {subject}"
-        if call is not None and call.maybe_missed:
-            text += f"; {MAYBE_MISSED}: look whether it was done, then skip it (with what was returned)"
+        if call is not None and (missed := call.maybe_missed):
+            text += f"; {missed}: look whether it was done, then skip it (with what was returned)"
         return Reason(text, sent, {**more, "connector": "silent"})
 
     def _retrying(self, vertex: Vertex) -> Reason:

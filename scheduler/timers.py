@@ -11,6 +11,8 @@ from scheduler.bus import Bus
 _TICK = 1.0
 """Seconds between two looks at the connection; an outage is known this exactly."""
 _LONGEST_LOOK = 5 * _TICK
+_AT_ONCE = 500
+"""Timers that expire between two looks at everything else: about a millisecond, as they only line up work."""
 _GRAIN = 1e-6
 """Seconds within which a timer counts as due: sums of times are rounded, and must not have us spin."""
 
@@ -111,12 +113,16 @@ class Timers:
         while True:
             now = self.now()
             self._look()
+            looked = 0
             while self._heap and (self._heap[0][0] <= now + _GRAIN or self._heap[0][2].cancelled):
                 timer = heapq.heappop(self._heap)[2]
                 if timer.cancelled:
                     self._cancelled -= 1
                 else:
                     _expire(timer)
+                looked += 1
+                if not looked % _AT_ONCE:
+                    await trio.lowlevel.checkpoint()
             self._wake = trio.Event()
             nap = _TICK
             if not self._heap:

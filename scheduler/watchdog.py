@@ -49,8 +49,9 @@ END_LOOP_AFTER: Final = 60.0
 """Seconds without a turn of the loop, whatever it does, after which the process ends."""
 END_CPU_AFTER: Final = 15.0
 """Seconds of the processor without a turn of the watchdog after which the kernel ends the process."""
-_HARD_EXIT_AFTER = 0.8
-"""Seconds from the second signal until the process ends, whatever still holds on to it."""
+_HARD_EXIT_AFTER = 0.5
+"""Seconds from the second signal until the process ends, whatever still holds on to it: to give back a
+gigabyte takes the kernel some tenths more."""
 _BEAT = 0.5
 """Seconds between two signs of life of the loop."""
 _PERIOD = 1.0

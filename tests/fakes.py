@@ -464,10 +464,10 @@ class Site:
         self.cloud = cloud
         self.nursery = nursery
 
-    async def submit(self, value: JSON | bytes, subject: str = "build.create") -> JSON:
-        """Hand a build in, and return the answer."""
+    async def submit(self, value: JSON | bytes, subject: str = "build.create", sender: str = "") -> JSON:
+        """Hand a build in, on a connection of this name, and return the answer."""
         data = value if isinstance(value, bytes) else encode(value)
-        inbox = self.bus.new_inbox()
+        inbox = f"_INBOX.{sender}.1" if sender else self.bus.new_inbox()
         answers: list[bytes] = []
         answered = trio.Event()
 

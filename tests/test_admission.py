@@ -23,14 +23,16 @@ class Taking:
     def __init__(self) -> None:
         self.bus = FakeBus()
         self.taken: list[str] = []
+        self.senders: list[str] = []
         self.gate = trio.Semaphore(0)
         self.ended = trio.Event()
         self.admission = Admission(
             Receipts(self.bus, lambda _: False), self.take, lambda data: len(data) < 100
         )
 
-    async def take(self, message: Message) -> None:
+    async def take(self, message: Message, sender: str) -> None:
         self.taken.append(json.loads(message.data)["id"])
+        self.senders.append(sender)
         await self.gate.acquire()
 
     def send(self, build: str, sender: str, *, size: int = 0, headers: dict[str, str] | None = None) -> None:
@@ -57,6 +59,16 @@ async def taking() -> AsyncIterator[Taking]:
         nursery.start_soon(one.run)
         yield one
         nursery.cancel_scope.cancel()
+
+
+async def test_whoever_takes_a_build_is_told_who_sent_it() -> None:
+    """As far as that can be told; of one sender it is the same text, which thousands of builds may keep."""
+    async with taking() as site:
+        for build, sender in (("a", "one"), ("b", ""), ("c", "one")):
+            site.send(build, sender)
+            await wait_all_tasks_blocked()
+    assert site.senders == ["reply _INBOX.one", "", "reply _INBOX.one"]
+    assert site.senders[0] is site.senders[2]
 
 
 async def test_a_build_behind_a_thousand_of_another_sender_is_among_the_next() -> None:

@@ -246,6 +246,26 @@ async def test_a_late_success_of_any_attempt_counts(autojump_clock: MockClock) -
         assert sum(settled("a")(event) for event in run.events) == 1
 
 
+async def test_only_so_many_attempts_are_kept_for_a_late_success(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The oldest are forgotten, and of none is the request kept."""
+    monkeypatch.setattr("scheduler.build.attempts._MOST_GIVEN_UP", 3)
+    async with open_world(script=ignore) as world, trio.open_nursery() as nursery:
+        run = Run(world, document([patient("a", 10, _timeout=5)]))
+        await run.start(nursery)
+        await tick(42)
+        assert len(attempts(world, "a")) == 9
+        assert [one.request.attempt for one in run.walk._given_up] == [f"b1/a/{n}" for n in range(4, 9)]
+        assert not any(one.request.body or one.outgoing for one in run.walk._given_up)
+        await late(run, 3)
+        assert run.plan.phase(0) is Phase.RUNNING
+        assert world.connectors.dropped["to no request that waits"] == 1
+        await late(run, 4)
+        await tick()
+        assert run.done["changes"][0]["vpc_id"] == "v4"
+
+
 async def test_a_late_failure_changes_nothing(autojump_clock: MockClock) -> None:
     """That attempt counts as failed already."""
     async with open_world(script=ignore) as world, trio.open_nursery() as nursery:

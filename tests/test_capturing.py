@@ -3,26 +3,29 @@
 # ruff: noqa: ARG001 - pytest-trio takes a clock from a test's own arguments only
 
 import json
+from collections.abc import Sequence
 from itertools import combinations
 from typing import Any
 
 import pytest
 import trio
 from durable import Plant, Process, flat, until, wall_clock
-from fake_bus import FakeBus, Published
+from fake_bus import FakeBus, FakeListener, Published
 from fake_jetstream import plug_into
-from fakes import JSON, Reply, change, document, encode, ignore, states
+from fakes import JSON, Reply, change, document, encode, ignore, open_world, prepare, states
 from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from scheduler.bus.subjects import matches
+from scheduler.call import MAYBE_MISSED
 from scheduler.config import Settings, parse_providers
 from scheduler.errors import InvalidSettings, NotPermitted, StoreError
 from scheduler.jetstream.api import JetStream
-from scheduler.jetstream.capturing import REPLIES, Layout, captures, narrowed, replies_of
+from scheduler.jetstream.capturing import REPLIES, Layout, captures, is_captured, narrowed, replies_of
 from scheduler.jetstream.streams import reply_streams, set_up
+from scheduler.plan import Plan, Request
 from scheduler.records import Position, compose, decode_record, earliest
 from scheduler.stores.discards import Discards
 from scheduler.stores.ground import Ground
@@ -256,6 +259,58 @@ async def test_what_comes_while_streams_are_changed_counts(autojump_clock: MockC
         assert await ended(process) == {"a": "completed", "b": "completed"}
     kept = [json.loads(one.data) for one in plant.broker.messages(replies_of("aws"))]
     assert kept == []
+
+
+def request_for(component: JSON) -> Request:
+    step = Plan(prepare(document([component]))).begin(0)
+    assert isinstance(step, Request)
+    return step
+
+
+async def test_a_provider_that_is_not_captured_is_told_of_once(autojump_clock: MockClock) -> None:
+    """In the log when the first request goes to it; and what is not answered says that after a restart."""
+    plant = Plant(ignore, lays=True, capture_providers=("aws",))
+    value = document([change("a"), *(change(name, provider="gcp", _timeout=20) for name in "bc")])
+
+    def told(logs: Sequence[Any]) -> list[str]:
+        return [line["provider"] for line in logs if "replies of this provider" in line["event"]]
+
+    with capture_logs() as logs:
+        async with plant.run() as process:
+            await process.submit(value)
+            await until(lambda: len(process.requests) == 3)
+    assert told(logs) == ["gcp"]
+    async with plant.run() as process:
+        await trio.sleep(1)
+        plant.answer("a")
+        assert await ended(process) == {"a": "completed", "b": "errored", "c": "errored"}
+        [_, report] = process.report
+        assert "while no scheduler ran" in next(one for one in report["changes"] if "error" in one)["error"]
+
+
+async def test_what_is_not_captured_may_be_missed_where_the_broker_was_away(
+    autojump_clock: MockClock,
+) -> None:
+    """Of a single broker that came back, a stream tells what came meanwhile, and nobody the rest."""
+
+    class Single(FakeListener):
+        def missed(self, *, captured: bool) -> bool:
+            return not captured
+
+    async with open_world(cloud=False, listener=Single()) as world:
+        for subject in ("vpc.create.*", "dns.create.*"):
+            await world.bus.subscribe(subject, lambda _: None)
+        connectors = world.connectors
+        layout = Layout(capture=("vpc",), providers=("aws",))
+        connectors.captures = lambda request: is_captured(layout, request.type, request.provider)
+        calls = [
+            connectors.send(request_for(change("x", kind=kind, provider=provider)))
+            for kind, provider in (("vpc", "aws"), ("vpc", "gcp"), ("dns", "aws"))
+        ]
+        await wait_all_tasks_blocked()
+        world.bus.disconnect()
+        world.bus.reconnect()
+        assert [one.maybe_missed for one in calls] == ["", MAYBE_MISSED, MAYBE_MISSED]
 
 
 # ---- making and changing them

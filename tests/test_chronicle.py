@@ -1,7 +1,7 @@
 """When what happened to a build's components: as it happens, and as its log says afterwards."""
 
 import random
-from collections import deque
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -125,6 +125,18 @@ def test_a_copy_of_a_request_does_not_move_when_it_left() -> None:
     assert times(recall(PAIR, log), 1) == [(0, 2, 8)]
 
 
+def test_failed_attempts_are_remembered_to_a_bound() -> None:
+    """Of a component that fails ever again the last hundred, in 24 bytes each."""
+    chronicle = Chronicle(1, 0.0, lambda: SECONDS)
+    for second in range(1, 1_001):
+        chronicle.note_sent(0, second)
+        chronicle.note_failed(0, second + 0.5, 0.25)
+    remembered = chronicle.failed(0)
+    assert len(remembered) == 100
+    assert (remembered[0].sent, remembered[-1].again) == (901, 1_000.75)
+    assert sys.getsizeof(chronicle._failed[0]) < 100 * 24 * 1.2
+
+
 def test_between_two_attempts_none_is_in_flight() -> None:
     """Until the next one leaves; a late success of the one that had failed takes that back."""
     log: list[tuple[float, Event]] = [
@@ -135,7 +147,7 @@ def test_between_two_attempts_none_is_in_flight() -> None:
     waiting = recall(PAIR, log)
     assert (times(waiting, 1), rounded(waiting.failed(0))) == ([(0, None, None)], [[2, 5, 65]])
     late = recall(PAIR, [*log, (30, settled("a"))])
-    assert (times(late, 1), late.failed(0)) == ([(0, 2, 30)], deque())
+    assert (times(late, 1), late.failed(0)) == ([(0, 2, 30)], [])
     halted = recall(PAIR, [*log, (30, settled("a", "errored"))])
     assert (times(halted, 1), rounded(halted.failed(0))) == ([(0, None, 30)], [[2, 5, 65]])
 

@@ -3,6 +3,7 @@
 # ruff: noqa: ARG001 - pytest-trio takes a clock from a test's own arguments only
 
 import gc
+import sys
 from collections.abc import Iterator
 from weakref import ref
 
@@ -18,8 +19,10 @@ from scheduler import collector
 from scheduler.collector import (
     BETWEEN_FORCED,
     BETWEEN_RESTS,
+    BLOCKS_A_BUILD,
     BLOCKS_A_COMPONENT,
     BYTES_A_BLOCK,
+    MOST_OF_EXPLAINED,
     MOST_UNEXPLAINED,
     REST,
     Collector,
@@ -83,9 +86,36 @@ def test_memory_that_no_build_explains_is_collected_while_builds_run() -> None:
 
 def test_what_builds_explain_is_no_reason() -> None:
     """Components that are there, and builds that are being read, take memory."""
-    most = 10_000 * BLOCKS_A_COMPONENT + 8_000_000 // BYTES_A_BLOCK
+    most = BLOCKS_A_BUILD + 10_000 * BLOCKS_A_COMPONENT + 8_000_000 // BYTES_A_BLOCK + MOST_UNEXPLAINED
     assert schedule().decide(1.0, Load(1, 10_000, 8_000_000), BASE + most) is None
     assert schedule().decide(1.0, BUSY, BASE + most) is Reason.MEMORY
+
+
+def test_ten_thousand_small_builds_are_no_reason() -> None:
+    """Each takes more than its component; beside them a part of what they explain may be unexplained."""
+    load = Load(10_000, 10_000)
+    each = BLOCKS_A_BUILD + BLOCKS_A_COMPONENT
+    assert each * 10_000 * MOST_OF_EXPLAINED > MOST_UNEXPLAINED
+    most = int(each * 10_000 * (1 + MOST_OF_EXPLAINED))
+    assert schedule().decide(1.0, load, BASE + most) is None
+    assert schedule().decide(1.0, load, BASE + most + 1) is Reason.MEMORY
+
+
+async def test_what_a_small_build_explains_is_about_what_it_takes(autojump_clock: MockClock) -> None:
+    """A build of one component that waits for its reply, and all that is kept of it."""
+    count = 200
+    async with open_service(script=ignore) as site:
+        await site.submit(document("a", build="warm"))
+        await trio.sleep(1)
+        gc.collect()
+        before = sys.getallocatedblocks()
+        for number in range(count):
+            await site.submit(document("a", build=f"b{number}"))
+        await trio.sleep(1)
+        gc.collect()
+        each = (sys.getallocatedblocks() - before) / count
+    explained = BLOCKS_A_BUILD + BLOCKS_A_COMPONENT
+    assert explained / (1 + MOST_OF_EXPLAINED) < each < explained * (1 + MOST_OF_EXPLAINED)
 
 
 def test_it_is_forced_once_in_ten_minutes_at_most() -> None:

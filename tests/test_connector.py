@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -1155,3 +1156,53 @@ async def test_a_large_reply_is_read_beside_the_loop(bench: Bench, broken: bool)
     else:
         assert first.outcome.body is not None
         assert len(first.outcome.body["text"]) == 70_000
+
+
+async def test_attempts_that_time_out_together_do_so_in_turns(autojump_clock: MockClock) -> None:
+    """A few between two looks at everything else, and those of another build are not behind all of them."""
+    async with open_bench() as bench:
+        ended: list[str] = []
+        together: list[int] = []
+        due = trio.Event()
+
+        async def wait(call: Call) -> None:
+            await call.outcome()
+            ended.append(call.request.build)
+
+        bench.connectors.timers.start(5.0, due.set)
+        for number in range(300):
+            bench.nursery.start_soon(
+                wait, bench.connectors.send(request(f"c{number}", build="large", _timeout=5))
+            )
+        bench.nursery.start_soon(wait, bench.connectors.send(request(build="small", _timeout=5)))
+        await wait_all_tasks_blocked()
+        await due.wait()
+        while len(ended) < 301:
+            before = len(ended)
+            await trio.lowlevel.checkpoint()
+            together.append(len(ended) - before)
+        assert max(together) <= 32
+        assert ended.index("small") <= 48
+
+
+async def test_an_attempt_that_is_given_time_while_it_waits_to_time_out_does_not(
+    autojump_clock: MockClock,
+) -> None:
+    """Nor does one whose reply comes in that moment."""
+
+    def answer(call: Call) -> None:
+        call.deliver(Outcome(completed=True, body={}))
+
+    async with open_bench() as bench:
+        for number in range(40):
+            bench.connectors.send(request(f"c{number}", _timeout=5))
+        extended = await bench.send(request("a", _timeout=5))
+        answered = bench.connectors.send(request("b", _timeout=5))
+        bench.connectors.timers.start(5.0, lambda: bench.connectors.extend(extended.call, 100))
+        bench.connectors.timers.start(5.0, partial(answer, answered))
+        await trio.sleep(5.5)
+        assert not extended.ended
+        assert answered.answer == Outcome(completed=True, body={})
+        assert bench.connectors.dropped["timed_out"] == 40
+        await trio.sleep(100)
+        assert extended.failed == "timed out after 105 s"

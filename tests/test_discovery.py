@@ -135,7 +135,8 @@ async def test_ping_is_left_to_who_answers_it_in_our_place(fake_bus: FakeBus) ->
         answering = False
         announced: tuple[list[str], bytes] = ([], b"")
 
-        def announce(self, subjects: Sequence[str], answer: bytes) -> None:
+        async def announce(self, subjects: Sequence[str], answer: bytes) -> None:
+            assert not any("PING" in subject for subject in fake_bus.subjects), "nothing came to both"
             self.announced = list(subjects), answer
 
     presence = Presence()

@@ -657,6 +657,27 @@ def test_long_texts_of_one_part(part: str) -> None:
     assert time.thread_time() - began < 0.2
 
 
+def test_the_same_text_is_looked_at_once_more_when_something_was_learnt(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What all attempts of a component say is masked once, until more secrets are known."""
+    secrets = secrets_of("hunter2222")
+    looked: list[str] = []
+    plainly = Secrets._masked
+
+    def masked(self: Secrets, text: str, *, cut: bool) -> str:
+        looked.append(text)
+        return plainly(self, text, cut=cut)
+
+    monkeypatch.setattr(Secrets, "_masked", masked)
+    beginning = f"hunter2222 {CANARY} "
+    for end in ("x", "x", "y", "y" * 9_000):
+        assert secrets.mask(beginning + end, 40) == f"*** {CANARY} {end}"[:40]
+    assert len(looked) == 3, "the last one is cut"
+    secrets.add({"password": CANARY})
+    assert secrets.mask(beginning + "y" * 9_000, 40) == f"*** *** {'y' * 40}"[:40]
+
+
 def test_thousands_of_values_in_a_text_are_masked_to_its_end() -> None:
     """A text of nothing but values behind secret names costs no more than some of them."""
     shown = Secrets().mask("a password=x1 " * 5_000 + "b")

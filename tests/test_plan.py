@@ -20,11 +20,12 @@ from scheduler.events import (
     Withdrawn,
 )
 from scheduler.limits import Limits
+from scheduler.masking import Secrets
 from scheduler.outcome import Outcome, failure
 from scheduler.plan import Phase, Plan, Request
 from scheduler.strictjson import decode, encode
 from scheduler.subjects import attempt_header
-from scheduler.template import OnUnresolved, Templates
+from scheduler.template import Laborious, OnUnresolved, Templates
 
 BIG = int("1234567890" * 4)
 
@@ -55,6 +56,38 @@ def test_a_request() -> None:
     assert request.started.body == sent
     assert request.started.component == "vpc::a"
     assert request.started.attempt == request.attempt
+
+
+def test_what_was_learnt_when_it_was_read_is_not_searched_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The secrets of a request without references are those of the build as it was read."""
+    run = Run(build(change("a", password=["hunter-2222"] * 10_000)))
+    monkeypatch.setattr(Secrets, "add", None)
+    assert isinstance(run.begin("a"), Request)
+    assert "hunter" not in run.plan.masked("hunter-2222")
+
+
+def test_a_secret_that_only_looks_like_a_reference_is_learnt() -> None:
+    """Where braces are text, they may be all of a secret."""
+    run = Run(build(change("a", x="{{hunter-2222}}", _secret=["x"])), templates=Templates.ERNEST)
+    assert isinstance(run.begin("a"), Request)
+    assert "hunter" not in run.plan.masked("it is {{hunter-2222}}")
+
+
+def test_a_long_request_with_secrets_is_searched_elsewhere() -> None:
+    """To be rendered on the spot is refused, nothing is charged, and nothing is changed."""
+    document = build(change("a", password=["x" * 30] * 1_000, name="{{ build.id }}"))
+    run = Run(document)
+    left = run.plan.work_left
+    vertex = run.vertex("a")
+    with pytest.raises(Laborious):
+        run.begin("a")
+    assert (run.plan.laborious, run.plan.work_left) == (vertex, left)
+    rendering = run.plan.rendering(vertex)(lambda: False)
+    learn = run.plan.learning(vertex, rendering)
+    assert learn is not None
+    learn()
+    run.plan.take_in(vertex, rendering)
+    assert isinstance(run.begin("a"), Request)
 
 
 def test_the_order_of_fields_is_kept_in_requests() -> None:

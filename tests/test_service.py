@@ -40,6 +40,7 @@ from scheduler.limits import Limits
 from scheduler.reader import BuildReader
 from scheduler.service import Service
 from scheduler.stores.memory import MemoryStore
+from scheduler.survey import Doctor
 
 # ---- taking builds
 
@@ -263,6 +264,44 @@ async def test_one_build_more_than_there_may_be_is_busy() -> None:
         site.cloud.answer("of-b1")
         await wait_all_tasks_blocked()
         assert (await site.submit(document("a", build="b3")))["status"] == "accepted"
+
+
+async def test_one_sender_leaves_room_for_the_builds_of_others() -> None:
+    """Of `max_builds` it has seven eighths, and more as its builds end; another one's build is taken."""
+    async with open_service(script=ignore, max_builds=16) as site:
+        for number in range(14):
+            answer = await site.submit(document([f"of-{number}"], build=f"b{number}"), sender="one")
+            assert answer["status"] == "accepted"
+        answer = await site.submit(document("a", build="more"), sender="one")
+        assert answer["error"]["code"] == "busy"
+        assert "14 builds are running that you have sent" in answer["error"]["message"]
+        assert "of max_builds=16 the last 2 are kept" in answer["error"]["message"]
+        assert (await site.submit(document("a", build="b1"), sender="one"))["error"]["code"] == "running"
+        assert (await site.submit(document("b", build="x"), sender="two"))["status"] == "accepted"
+        for number in range(2):
+            site.cloud.answer(f"of-{number}")
+        await wait_all_tasks_blocked()
+        assert (await site.submit(document("a", build="more"), sender="one"))["status"] == "accepted"
+
+
+async def test_a_sender_with_silent_connectors_leaves_slots_for_others() -> None:
+    """Many builds of it wait, and are told for what; what another one sends goes at once."""
+    async with open_service(script=ignore, max_in_flight=16) as site:
+        for number in range(20):
+            await site.submit(document([f"of-{number}"], build=f"b{number}"), sender="one")
+        await wait_all_tasks_blocked()
+        assert len(site.cloud.asked) == 14
+        await site.submit(document("a", build="x"), sender="two")
+        await wait_all_tasks_blocked()
+        assert site.cloud.asked[14:] == ["a"]
+        seen = site.service._supervisor.see("b19")
+        assert seen is not None
+        why = Doctor(seen, site.service._slots, site.service._store).component(0)
+        assert why["text"] == "it is due, and waits for the limit max_in_flight=16 (its sender's share)"
+        for name in ("a", "of-0"):
+            site.cloud.answer(name)
+            await wait_all_tasks_blocked()
+        assert site.cloud.asked[15:] == ["of-14"]
 
 
 async def test_the_size_is_that_of_the_builds_that_run() -> None:

@@ -13,6 +13,7 @@ from scheduler.rules import LimitRule
 from scheduler.slots import Slots
 
 BUILDS = "abc"
+SENDERS = {"a": "one", "b": "one", "c": "two"}
 WORDS = (("vpc", "lb"), ("create", "delete"), ("aws", "fake"))
 
 subjects = st.tuples(*map(st.sampled_from, WORDS)).map(".".join)
@@ -84,14 +85,21 @@ class World:
             if rule.matches(subject) and build in {None, whose}
         )
 
+    def of_sender(self, build: str) -> int:
+        """How many requests in flight the sender of a build has."""
+        return sum(times for (one, _), times in self.held.items() if SENDERS[one] == SENDERS[build])
+
     def full(self, build: str, subject: str) -> list[str]:
         """The limits that keep such a request, naively."""
         now = trio.current_time()
         found = [
             str(rule) for rule in self.instance if rule.matches(subject) and self._is_full(rule, None, now)
         ]
-        if self.held.total() >= self.slots.per_instance:
+        free = self.slots.per_instance - self.held.total()
+        if free <= 0:
             found.append(f"max_in_flight={self.slots.per_instance}")
+        elif free <= self.slots.per_instance // 8 and self.of_sender(build) >= free:
+            found.append(f"max_in_flight={self.slots.per_instance} (its sender's share)")
         found += [
             f"options.limits {rule}"
             for rule in self.own[build]
@@ -121,6 +129,8 @@ class World:
 
     def _check_limits(self) -> None:
         assert self.slots.taken <= self.slots.per_instance
+        # Of the last eighth nobody has more than half: some of it is left for whoever has little.
+        assert max(map(self.of_sender, BUILDS)) <= self.slots.per_instance - self.slots.per_instance // 8
         every: list[tuple[LimitRule, str | None]] = [(rule, None) for rule in self.instance]
         every += [(rule, name) for name in BUILDS for rule in self.own[name]]
         for rule, build in every:
@@ -140,8 +150,8 @@ class World:
     instance=rules,
     own=st.fixed_dictionaries(dict.fromkeys(BUILDS, rules)),
     other=rules,
-    per_instance=st.integers(1, 6),
-    per_build=st.integers(1, 4),
+    per_instance=st.integers(1, 16),
+    per_build=st.integers(1, 12),
     steps=steps,
 )
 @settings(max_examples=400)
@@ -159,7 +169,7 @@ def test_limits_hold_and_everybody_is_served(
     async def main() -> None:
         slots = Slots(instance, per_instance=per_instance, per_build=per_build)
         for build in BUILDS:
-            slots.open(build, own[build])
+            slots.open(build, own[build], SENDERS[build])
         world = World(slots, instance, dict(own))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(slots.run)

@@ -927,3 +927,23 @@ async def test_objects_of_a_lost_race_are_known(autojump_clock: MockClock) -> No
             await bench.log.append(Accepted({"id": "b1", "x": "x" * 20_000}))
         assert bench.log.loose == bench.broker.objects
         assert len(bench.broker.messages(OBJECTS, "$O.*.M.>")) == 1
+
+
+async def test_those_that_wait_for_one_commit_go_on_a_few_at_a_time(begun: Bench) -> None:
+    """Hundreds of requests may be about to leave then, and others have their turn between them."""
+    gone_on: list[int] = []
+
+    async def wait(number: int) -> None:
+        await begun.log.commit(number)
+        gone_on.append(number)
+
+    numbers = [begun.log.put([encode_event(start(f"c{n}"))]) for n in range(300)]
+    for number in numbers:
+        begun.nursery.start_soon(wait, number)
+    together = []
+    while len(gone_on) < 300:
+        before = len(gone_on)
+        await trio.lowlevel.checkpoint()
+        together.append(len(gone_on) - before)
+    assert max(together) <= 2 * 25, "two slices may follow each other: tasks run in any order"
+    assert sorted(gone_on) == numbers

@@ -1,9 +1,13 @@
 """JSON as it is taken and written."""
 
+import tracemalloc
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from scheduler import strictjson
 from scheduler.errors import InvalidJSON
 from scheduler.limits import Limits
 from scheduler.strictjson import (
@@ -13,8 +17,11 @@ from scheduler.strictjson import (
     encode_sorted,
     kind,
     list_chunks,
+    packed,
+    packed_size,
     split_list,
     split_object,
+    unpacked,
 )
 
 JSON = st.recursive(
@@ -240,3 +247,29 @@ def test_what_is_refused_at_once_is_refused_in_pieces(text: str) -> None:
     with pytest.raises(InvalidJSON) as in_pieces:
         decode_in_pieces(text.encode())
     assert type(in_pieces.value) is type(at_once.value)
+
+
+@given(st.dictionaries(st.text(), JSON), st.sampled_from([0, 20]))
+def test_what_is_packed_is_written_and_read_like_the_rest(document: dict[str, Any], most: int) -> None:
+    """A packed document gives the same JSON, and the same values again."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(strictjson, "_PACKED", most)
+        short = packed(document)
+    assert encode(short) == encode(document)
+    assert unpacked(short) == document
+    large = [
+        value for value in document.values() if isinstance(value, list | dict) and len(encode(value)) > most
+    ]
+    assert packed_size(short) == sum(map(len, map(encode, large)))
+
+
+def test_what_is_packed_takes_as_much_memory_as_it_has_bytes() -> None:
+    """Of small lists there may be many in few bytes."""
+    document = decode(b'{"x":[' + b",".join([b"[[]]"] * 50_000) + b"]}")
+    tracemalloc.start()
+    kept = packed(document)
+    size, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert size < 300_000
+    assert most < 1_500_000
+    assert unpacked(kept) == document

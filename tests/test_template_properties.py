@@ -6,16 +6,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from scheduler.errors import TemplateError
 from scheduler.limits import DEFAULT_LIMITS
 from scheduler.model import Action, Change, State
-from scheduler.template import Found, OnUnresolved, Scope, Templates, compile_change
+from scheduler.template import Found, OnUnresolved, Scope, Templates, compile_change, references
 from scheduler.template.needs import Needs
 from scheduler.template.paths import MISSING, Walker, parse
 from scheduler.template.patterns import Pattern
+from scheduler.template.work import free
 
 keys = st.sampled_from(["a", "b", "ab", "0", "1", "x.y", "*", "#", ""])
 scalars = st.one_of(
@@ -207,3 +209,76 @@ def test_any_text_is_a_path_or_is_refused(text: str) -> None:
     """Reading a path raises nothing but TemplateError."""
     with contextlib.suppress(TemplateError):
         Walker().walk(parse(text), {"a": [1, {"b": "c"}]})
+
+
+_pieces = st.sampled_from(
+    [
+        *(
+            "{{",
+            "}}",
+            "{",
+            "}",
+            " ",
+            "components",
+            '["a::b"]',
+            '["',
+            '"]',
+            ".",
+            ".x",
+            ".y_1",
+            ".2",
+            "._z",
+            "-",
+        ),
+        *("$(", ")", "components.#", '[_component_id="a"]', '[_component_id="a.b"]', "#", "$", "\\", "\n"),
+        *(
+            '{{ components["a::b"].x }}',
+            '$(components.#[_component_id="a"].x',
+            ".é",
+            "é",
+            "*",
+            "'a'",
+            "(",
+            '""',
+        ),
+        *('{{components["a"]}}', '{{ components["a"].b.c\t}}', ".k" * 70, '["a"]', "if", "|"),
+    ]
+)
+
+
+@given(st.lists(_pieces, max_size=8).map("".join), st.booleans(), st.booleans())
+@example('$(components.#[_component_id="a"]' + ".k" * 62 + ")", True, False)
+@example('$(components.#[_component_id="a"]' + ".k" * 63 + ")", True, False)
+@example("{{ components['a']" + ".k" * 39 + "}}", True, False)
+@example('{{ components["a"]' + ".k" * 40 + "}}", True, False)
+@example('{{{ components["a"].x }}', True, False)
+@example('{{ components["a"].x }}}', True, False)
+@example('x {{ components["a"].x }} y {{ components["b"] }}', True, False)
+@example('$(components.#[_component_id="{{ components["a"].x }}"].a)', True, False)
+@example('$(components.#[_component_id="a"].a)\n', True, True)
+def test_common_forms_are_read_as_all_others_are(text: str, expressions: bool, keep: bool) -> None:
+    """What has a short way of its own is exactly what it is without that, whatever stands around it."""
+    syntax = references.Syntax(expressions, keep)
+
+    def parts(found: references.Text | None) -> object:
+        if isinstance(found, references.PathText):
+            return found.source, found.id, found.path, found.nodes
+        return found and (found.source, found.parts, found.nodes)
+
+    try:
+        expected = parts(references._read(text, syntax, free))
+    except TemplateError as error:
+        with pytest.raises(TemplateError, match=re.escape(str(error))):
+            references.read(text, syntax)
+    else:
+        assert parts(references.read(text, syntax)) == expected
+
+
+def test_what_nearly_all_references_are_like_has_the_short_way() -> None:
+    """A field of a component by its id, in both forms, alone and within text."""
+    for text in (
+        '$(components.#[_component_id="vpc::a-1.x"].vpc_aws_id)',
+        '{{ components["vpc::a"].id }}',
+        'join {{components["vpc::a"].tags.x }} as {{ components["b"] }}',
+    ):
+        assert references._read_common(text) is not None

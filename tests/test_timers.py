@@ -4,6 +4,7 @@
 
 import gc
 import weakref
+from itertools import pairwise
 
 import pytest
 import trio
@@ -328,3 +329,19 @@ async def test_without_an_outage_nothing_is_told(watch: Watch, autojump_clock: M
     watch.log.start("a", 100.0)
     await trio.sleep(1_000)
     assert watch.outages == []
+
+
+async def test_timers_that_are_due_together_expire_in_slices(log: Log, autojump_clock: MockClock) -> None:
+    """Others have their turn between them, however many there are."""
+    seen: list[int] = []
+    due = trio.Event()
+    log.timers.start(5.0, due.set)
+    for number in range(2_000):
+        log.start(str(number), 5.0)
+    await due.wait()
+    while len(log.calls) < 2_000:
+        seen.append(len(log.calls))
+        await trio.lowlevel.checkpoint()
+    seen.append(len(log.calls))
+    steps = {later - earlier for earlier, later in pairwise(seen)}
+    assert max(steps) <= 2 * 500, "two slices may follow each other: tasks run in any order"

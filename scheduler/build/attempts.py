@@ -37,6 +37,9 @@ _LEAST_TIME = 0.001
 """Seconds that an attempt has at least."""
 _LEFT_AT_ONCE = 50
 """Requests that leave between two looks at everything else: a millisecond or two."""
+_MOST_GIVEN_UP = 1_000
+_GIVEN_UP_OF_EACH = 2
+"""Attempts that timed out and are kept for a late success: of a build, and of each component more."""
 _UNKNOWN = (
     "outcome unknown: the scheduler was stopped when its request may have left, and it is not to be sent "
     "again. Look whether it exists; then submit what is left to be done as a new build"
@@ -131,7 +134,9 @@ class Attempts(ABC):
         """Everything in flight, and since when, by Trio's clock."""
         self._resumed: dict[Vertex, Call | Settled] = {}
         """What an earlier process sent, until the task of its component looks at it."""
-        self._given_up: list[Call] = []
+        self._given_up: deque[Call] = deque()
+        """Attempts whose late success would count, the oldest first: `_most_given_up` of them."""
+        self._most_given_up = _MOST_GIVEN_UP + _GIVEN_UP_OF_EACH * len(plan.graph.ids)
         self._arrived: deque[Call] = deque()
         """Attempts whose end is known and not booked, in the order in which it became known."""
         self._unsent = Unsent(slots)
@@ -370,7 +375,7 @@ class Attempts(ABC):
             plan.sent(vertex)
             request = self._in_time(step)
             call = self._connectors.send(request, self._token(request), self._departing())
-            call.tell(self._arrived)
+            call.tell(self._arrived, self.plan.look_through)
             departure.call = call
             self._calls[call] = trio.current_time()
             self._observer.sent(vertex, plan.attempt(vertex))
@@ -511,9 +516,12 @@ class Attempts(ABC):
         if call.closed:
             return
         self._calls.pop(call, None)
-        if late:
-            self._given_up.append(call)
         call.close(self._adopt if late else None)
+        if late:
+            call.forget_the_request()
+            self._given_up.append(call)
+            if len(self._given_up) > self._most_given_up:
+                self._given_up.popleft().close()
 
     def _end_attempt(self, request: Request, outcome: Outcome) -> Settled | Retrying:
         """How an attempt ended; there may be another one. Returns what is to be persisted."""

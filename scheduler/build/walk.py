@@ -293,7 +293,7 @@ class Walk(Beginning):
         vertex, journey = request.vertex, self._journey
         if journey is None:
             call = self._connectors.expect(self._in_time(request), self._token(request))
-            call.tell(self._arrived)
+            call.tell(self._arrived, self.plan.look_through)
             return call
         # What is not known to have left has all its time before it.
         passed = 0.0 if self.plan.is_starting(vertex) else journey.ages[vertex]
@@ -302,7 +302,7 @@ class Walk(Beginning):
         old = old_token(key, vertex, request.started.failed) if key else ""
         inherited = Inherited(old, journey.heard) if old or journey.heard else None
         call = self._connectors.expect(request, self._token(request), journey.after, inherited)
-        call.tell(self._arrived)
+        call.tell(self._arrived, self.plan.look_through)
         call.extended = journey.extended.get(vertex, 0.0)
         return call
 

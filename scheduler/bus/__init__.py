@@ -156,5 +156,8 @@ class Presence(Protocol):
     def answering(self) -> bool:
         """Whether it does; while it does not, the loop is to answer."""
 
-    def announce(self, subjects: Sequence[str], answer: bytes) -> None:
-        """Begin to answer what comes in on ``subjects``, once; synchronous, and done in the background."""
+    async def announce(self, subjects: Sequence[str], answer: bytes) -> None:
+        """Begin to answer what comes in on ``subjects``, once.
+
+        Returns when it does; or, within a second, when it does not yet: it goes on trying in the background.
+        """

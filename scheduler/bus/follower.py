@@ -4,6 +4,8 @@ It shares the first one's fate, and is never what the service depends on: whatev
 can do in its place.
 """
 
+from collections.abc import Callable
+
 import attrs
 import structlog
 import trio
@@ -26,12 +28,22 @@ class Follower(NatsBus):
         options: as whom to connect, and to which servers beside those that the cluster tells of.
         name: tells it from others, in the server's monitoring.
         instead: what is said where it cannot be had: what does its work.
+        on_failure: is told each time that it cannot be had.
     """
 
-    def __init__(self, first: NatsBus, options: BusOptions, name: str, instead: str) -> None:
+    def __init__(
+        self,
+        first: NatsBus,
+        options: BusOptions,
+        name: str,
+        instead: str,
+        *,
+        on_failure: Callable[[], None] = lambda: None,
+    ) -> None:
         super().__init__(attrs.evolve(options, name=f"{options.name} ({name})"))
         self._first = first
         self._instead = instead
+        self._on_failure = on_failure
         self._said: set[str] = set()
 
     async def connect(self, *, first: bool = False, delay: float = FIRST_DELAY) -> None:
@@ -49,6 +61,7 @@ class Follower(NatsBus):
 
     def say_failure(self, reason: str) -> None:
         """Say, each reason once, that there is no such connection."""
+        self._on_failure()
         if reason not in self._said and len(self._said) < _MOST_SAID:
             self._said.add(reason)
             log.warning("no second connection: " + self._instead, reason=reason)  # noqa: G003 - of the code

@@ -21,6 +21,8 @@ from scheduler.bus.options import BusOptions
 from scheduler.errors import BusError, NotPermitted, UnsupportedServer
 from scheduler.subjects import may_be_answered
 
+_BEGINNING = 1.0
+"""Seconds for which the service waits for the thread to answer; without it the loop does."""
 _INSTEAD = "that we are there is said on the loop, and not while that is busy"
 _GOODBYE = 1.0
 """Seconds for the thread to end in order."""
@@ -32,7 +34,7 @@ class PresenceThread:
     """The thread; made by `open_presence`."""
 
     def __init__(self, first: NatsBus, options: BusOptions, silent: Callable[[], bool]) -> None:
-        self._bus = Follower(first, options, "presence", _INSTEAD)
+        self._bus = Follower(first, options, "presence", _INSTEAD, on_failure=self._note_begun)
         self._silent = silent
         self._listening = False
         self._failing = False
@@ -40,6 +42,8 @@ class PresenceThread:
         self._scope = trio.CancelScope()
         self._token: trio.lowlevel.TrioToken | None = None
         self._owner = trio.lowlevel.current_trio_token()
+        self._begun = trio.Event()
+        """Set when it answers, or has failed to for the first time."""
         self._ended = trio.Event()
         self._closed = False
 
@@ -48,13 +52,20 @@ class PresenceThread:
         """As in the port."""
         return self._listening and self._bus.connected
 
-    def announce(self, subjects: Sequence[str], answer: bytes) -> None:
+    async def announce(self, subjects: Sequence[str], answer: bytes) -> None:
         """As in the port."""
         if self._thread is None and not self._closed:
             self._thread = threading.Thread(
                 target=self._run, args=(tuple(subjects), answer), name="presence", daemon=True
             )
             self._thread.start()
+            with trio.move_on_after(_BEGINNING):
+                await self._begun.wait()
+
+    def _note_begun(self) -> None:
+        """In the thread."""
+        with suppress(trio.RunFinishedError):
+            self._owner.run_sync_soon(self._begun.set)
 
     async def close(self) -> None:
         """End the thread, within a second."""
@@ -73,6 +84,7 @@ class PresenceThread:
             log.error("that we are there is said on the loop: a fault of the scheduler", exc_info=error)  # noqa: TRY400 - as text
         finally:
             self._listening = False
+            self._note_begun()
             with suppress(trio.RunFinishedError):
                 self._owner.run_sync_soon(self._ended.set)
 
@@ -86,6 +98,7 @@ class PresenceThread:
                     for subject in subjects:
                         await self._bus.subscribe(subject, self._answerer(answer))
                     self._listening = True
+                    self._note_begun()
                     log.debug("that we are there is said by a thread of its own", url=self._bus.url)
                     await trio.sleep_forever()
             except (NotPermitted, UnsupportedServer) as error:

@@ -48,6 +48,12 @@ def replies_of(provider: str) -> str:
     return f"{REPLIES}_{provider}" if provider else REPLIES
 
 
+def is_captured(layout: Layout, type_: str, provider: str) -> bool:
+    """Whether replies of a provider's connector for a component type are captured, on whatever they come."""
+    of_type = not layout.capture or type_ in layout.capture
+    return of_type and (not layout.providers or provider in layout.providers)
+
+
 def captures(layout: Layout) -> dict[str, list[str]]:
     """What each stream of replies takes, by its name; none of them takes what another does."""
     types = layout.capture or ("*",)

@@ -1,10 +1,11 @@
 """The run of a build by itself: what may start, what a reply changes, how it ends."""
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from typing import Any, TypeAlias
+from functools import partial
+from typing import Any, Final, TypeAlias
 
 import msgspec
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from scheduler.errors import IllegalTransition, Stuck, TemplateError
 from scheduler.events import Accepted, Finished, Retrying, Settled, Started, Withdrawn
@@ -17,7 +18,7 @@ from scheduler.plan.attempts import Attempts
 from scheduler.plan.phases import IN_FLIGHT, Phase, Phases
 from scheduler.report import Report
 from scheduler.rules import LimitRule, Retries, Retry, retry_for
-from scheduler.strictjson import Raw
+from scheduler.strictjson import Raw, packed
 from scheduler.subjects import request_subject
 from scheduler.template import Laborious, Rendered, Work
 from scheduler.validation import Prepared
@@ -26,6 +27,8 @@ Rendering: TypeAlias = Rendered | str
 """A component that was rendered; or why it cannot be."""
 _MOST_SHOWN = 4_000
 """Characters of a build's error that people see; the report has all of it."""
+_LEARNT_HERE: Final = 16 * 1024
+"""Bytes of a request that is searched for secrets on the spot: a millisecond."""
 
 
 @frozen
@@ -297,8 +300,17 @@ class Course:
 
         return render
 
+    def learning(self, vertex: Vertex, rendering: Rendering) -> Callable[[], None] | None:
+        """What learns the secrets of a change that was rendered elsewhere, in a thread; None: there are none.
+
+        To be done before `take_in`.
+        """
+        if isinstance(rendering, str) or self._is_learnt(vertex, rendering):
+            return None
+        return partial(self._secrets.add_json, rendering.body, at_once=None)
+
     def take_in(self, vertex: Vertex, rendering: Rendering) -> None:
-        """A change was rendered elsewhere: that is used when it is next asked for."""
+        """A change was rendered elsewhere, and searched for secrets: it is used when it is next asked for."""
         self._renderings[vertex] = rendering
 
     def is_rendered(self, vertex: Vertex) -> bool:
@@ -322,7 +334,10 @@ class Course:
             return known
         try:
             scope = self._ledger.scope(vertex)
-            return self._templates[vertex].render(scope, work=work or self._meter(vertex), inline=True)
+            most = _LEARNT_HERE if self.build.changes[vertex].sensitive else None
+            return self._templates[vertex].render(
+                scope, work=work or self._meter(vertex), inline=True, most=most
+            )
         except Laborious:
             self.laborious = vertex
             raise
@@ -375,8 +390,10 @@ class Course:
             self.let_go(vertex)
             text = str(error).removeprefix(f"{change.id}.")
             return self._fail(vertex, text)
-        self.let_go(vertex)
-        self._put_back.discard(vertex)
+        if self._renderings:
+            self.let_go(vertex)
+        if self._put_back:
+            self._put_back.discard(vertex)
         self._move(vertex, Phase.STARTING)
         return request
 
@@ -426,7 +443,10 @@ class Course:
 
     def _request(self, vertex: Vertex, change: Change) -> Request:
         rendered = self._rendered(vertex)
-        if change.sensitive:
+        if change.sensitive and vertex not in self._renderings and not self._is_learnt(vertex, rendered):
+            if len(rendered.body) > _LEARNT_HERE:
+                self.laborious = vertex
+                raise Laborious("has more to be searched for secrets than others should wait for")
             self._secrets.add_json(rendered.body)
         subject = request_subject(rendered.type, change.action.value, rendered.provider)
         failed = self._attempts.failed(vertex)
@@ -446,6 +466,14 @@ class Course:
             Started(change.id, attempt, change.raw, failed),
             mark,
         )
+
+    def _is_learnt(self, vertex: Vertex, rendered: Rendered) -> bool:
+        """Whether what is to be sent has no secrets that were not known when the build was read."""
+        if not self.build.changes[vertex].sensitive:
+            return True
+        # What looks like a reference, and is none, was passed over then.
+        body = rendered.body
+        return self._templates[vertex].constant and b"{{" not in body and b'"$(' not in body
 
     def sent(self, vertex: Vertex) -> None:
         """The request goes out now; to be called in the same breath as handing it to the bus.
@@ -733,6 +761,17 @@ class Course:
                     self._skips.append(dependent)
                     todo.append(dependent)
 
+    def look_through(self, request: Request, outcome: Outcome) -> Outcome:
+        """A large reply, for a thread: its secrets are known from now on, what is large in it is packed."""
+        if outcome.body is None:
+            return outcome
+        kept = self._identified(request, outcome.body, State.COMPLETED)
+        self._secrets.add(kept, at_once=None)
+        if self.build.changes[request.vertex].action is Action.FIND:
+            # What it returned becomes components.
+            return evolve(outcome, searched=True)
+        return evolve(outcome, body=packed(outcome.body), searched=True)
+
     def _looked_at(self, request: Request, outcome: Outcome) -> tuple[Outcome, dict[str, Any] | None]:
         """A reply whose secrets are known from now on, and what is kept of it where it is a success.
 
@@ -742,7 +781,10 @@ class Course:
             return outcome, None
         # As it is kept: what a connector leaves out says what is secret (`_secret`, the type), too.
         kept = self._identified(request, outcome.body, State.COMPLETED)
-        self._secrets.add(kept)
+        if outcome.searched:
+            self._ledger.note_packed(request.vertex)
+        else:
+            self._secrets.add(kept)
         if outcome.completed and self.build.changes[request.vertex].action is Action.FIND:
             return self._ledger.checked_find(outcome.body), kept
         return outcome, kept

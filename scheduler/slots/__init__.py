@@ -12,8 +12,9 @@ from scheduler.slots.alarms import Alarms
 from scheduler.slots.budget import ByteBudget
 from scheduler.slots.lines import Fate, Line, Ring, Seat, Waiter
 from scheduler.slots.pools import Pool
+from scheduler.slots.shares import Share, may_have_one_more
 
-__all__ = ["Slots", "Waiter"]
+__all__ = ["Slots", "Waiter", "may_have_one_more"]
 
 MAX_BYTES: Final = 8 * 1024 * 1024
 """Bytes of requests in flight where nothing else is said."""
@@ -30,10 +31,12 @@ class Slots:
     that there is no deadlock. Whoever waits stands in a `Ring`, with all that fall under the same limits of
     the instance; no ring holds up another one. When there is room again,
 
-    - builds take turns, one slot a turn: the one that was served longest ago has it, and who comes anew goes
-      before the one that had the last;
+    - senders of builds take turns, one slot a turn, and so do the builds of a sender: the one that was served
+      longest ago has it, and who comes anew goes before the one that had the last;
     - within a build the most urgent component goes first, of equal ones that under the narrowest limit, and
       of these who asked first.
+
+    However many builds a sender has, it leaves room for those of others (`shares`).
 
     Bytes in flight are bounded as well (`budget`). How many a request takes is known only when it is
     rendered, and that is done when it has its slots: then it is weighed (`weigh`), and where there is no room
@@ -61,6 +64,7 @@ class Slots:
         self.budget = ByteBudget(max_bytes)
         """Of bytes in flight."""
         self._accounts = Accounts(rules, per_instance, per_build, self.budget)
+        self._kept = self._accounts.shares.kept
         self._alarms = Alarms()
         self._turn = 0
         self._numbers = count()
@@ -70,9 +74,9 @@ class Slots:
         """How many requests are in flight."""
         return self._accounts.all.taken
 
-    def open(self, build: Hashable, rules: Sequence[LimitRule] = ()) -> None:
-        """A build begins, with limits of its own."""
-        self._accounts.make(build).opened = True
+    def open(self, build: Hashable, rules: Sequence[LimitRule] = (), sender: str = "") -> None:
+        """A build begins, with limits of its own; ``sender`` sent it (empty: nobody knows who)."""
+        self._accounts.make(build, sender).opened = True
         self.change(build, rules)
 
     def change(self, build: Hashable, rules: Sequence[LimitRule]) -> None:
@@ -112,6 +116,12 @@ class Slots:
         # comes by itself.
         if line.rates:
             return self._try_rated(account, line, subject)
+        every = self._accounts.all
+        free = every.count - every.taken
+        # As `may_have_one_more` says it: this is done for each and every request.
+        if free <= self._kept and account.share.taken >= free:
+            self._accounts.drop_if_empty(account)
+            return False
         for pool in line.counted:
             if pool.taken >= pool.count:
                 self._accounts.drop_if_empty(account)
@@ -212,8 +222,11 @@ class Slots:
         """
         account = self._accounts.get(build) or self._accounts.make(build)
         line = account.line_of.get(subject) or self._accounts.line(account, subject)
-        if not line.seat.lines:
-            line.seat.served = max(line.seat.served, self._turn - 0.5)
+        seat = line.seat
+        if not seat.lines:
+            seat.served = max(seat.served, self._turn - 0.5)
+            if not seat.bench.waiting:
+                seat.bench.served = max(seat.bench.served, self._turn - 0.5)
         number = next(self._numbers) if again is None else again - _AGAIN
         waiter = Waiter(line, subject, (-priority, number), ended, size)
         line.push(waiter)
@@ -390,20 +403,39 @@ class Slots:
         rings: dict[Ring, None] = {}
         if any(pool.taken == pool.count - 1 for pool in line.own if isinstance(pool, Pool)):
             rings |= self._back_in_turn(account)
-        for pool in line.seat.ring.pools:
+        for pool in line.seat.bench.ring.pools:
             # With room before, it kept nobody.
             if isinstance(pool, Pool) and pool.taken == pool.count - 1:
                 rings |= pool.rings
         if rings:
             self._serve(rings)
+        shares = self._accounts.shares
+        if shares.full:
+            if account.share.waits:
+                account.share.wait()
+            while (share := shares.next()) is not None:
+                self._serve(self._benches_back_in_turn(share))
 
     @staticmethod
     def _back_in_turn(account: Account) -> dict[Ring, None]:
         """A limit of the build itself has room: it waits for its turn again."""
-        seats = account.waiting
-        for seat in seats:
-            seat.ring.push(seat)
-        return dict.fromkeys(seat.ring for seat in seats)
+        rings: dict[Ring, None] = {}
+        for seat in account.seats.values():
+            if seat.lines:
+                seat.push()
+                rings[seat.bench.ring] = None
+        return rings
+
+    @staticmethod
+    def _benches_back_in_turn(share: Share) -> dict[Ring, None]:
+        """A sender may have one more in flight: its builds wait for their turn again."""
+        rings: dict[Ring, None] = {}
+        for bench in share.benches.values():
+            if bench.turns:
+                if not bench.queued:
+                    bench.ring.push(bench)
+                rings[bench.ring] = None
+        return rings
 
     def _follow_alarms(self, now: float) -> None:
         for rate in self._alarms.pop_due(now):
@@ -418,7 +450,7 @@ class Slots:
                 if not ring or ring.blocked(now, self._alarms):
                     continue
                 seat = ring.head(now, self._alarms)
-                if seat is not None and (next_one is None or seat.served < next_one.served):
+                if seat is not None and (next_one is None or _is_before(seat, next_one)):
                     next_one = seat
             if next_one is None:
                 return
@@ -431,7 +463,7 @@ class Slots:
         best: Line | None = None
         rivals = account.waiting
         for rival in rivals if len(rivals) <= _MOST_COMPARED else (seat,):
-            if rival is not seat and rival.ring.blocked(now, self._alarms):
+            if rival is not seat and rival.bench.ring.blocked(now, self._alarms):
                 continue
             line = rival.best(now, self._alarms)
             if line is not None:
@@ -440,6 +472,7 @@ class Slots:
                 if best is None or line.order < best.order:
                     best = line
         assert best is not None, "its ring found somebody to be served"
+        seat.bench.served = best.seat.bench.served = self._turn
         size = best.first.size
         if size and not self.budget.fits(account, size):
             account.singly = True
@@ -450,3 +483,10 @@ class Slots:
         self._take(account, best, waiter.subject, now)
         self._take_bytes(account, size)
         waiter.end(Fate.SERVED)
+
+
+def _is_before(one: Seat, other: Seat) -> bool:
+    """Whether it is the turn of a build rather than of one in another ring."""
+    if one.bench.share is other.bench.share:
+        return one.served < other.served
+    return one.bench.served < other.bench.served

@@ -7,6 +7,7 @@ from scheduler.rules import LimitRule
 from scheduler.slots.budget import ByteBudget, Shortage
 from scheduler.slots.lines import Line, Ring, Seat
 from scheduler.slots.pools import AnyPool, Pool, Rate, make_pools
+from scheduler.slots.shares import Share, Shares
 
 _MOST_REMEMBERED: Final = 1_024
 """Subjects whose limits are remembered, of the instance and of each build: there may be many."""
@@ -34,16 +35,19 @@ class Account:
         "rules",
         "seats",
         "sets",
+        "share",
         "short",
         "single",
         "singly",
         "unweighed",
     )
 
-    def __init__(self, key: Hashable, cap: Pool) -> None:
+    def __init__(self, key: Hashable, cap: Pool, share: Share) -> None:
         self.key: Hashable = key
         self.cap = cap
         """For everything that the build has in flight."""
+        self.share = share
+        """For everything that its sender has in flight."""
         self.opened = False
         """Whether it is kept until it is closed; else it goes as soon as it is empty."""
         self.rules: tuple[LimitRule, ...] = ()
@@ -122,7 +126,11 @@ class Accounts:
         self.all = Pool(f"max_in_flight={per_instance}", per_instance)
         """For everything that is in flight."""
         self.budget = budget
+        self.shares = Shares(self.all)
+        """The senders that keep builds of theirs waiting by what they have in flight."""
+        self._share_of: dict[str, Share] = {}
         self._per_build = per_build
+        self._cap_label = f"max_in_flight_per_build={per_build}"
         self._rules = tuple(rules)
         self._pools = make_pools(self._rules)
         self._accounts: dict[Hashable, Account] = {}
@@ -135,19 +143,29 @@ class Accounts:
         """How many there are."""
         return len(self._accounts)
 
-    def make(self, build: Hashable) -> Account:
-        """The account of a build, a new one if it has none."""
+    def make(self, build: Hashable, sender: str = "") -> Account:
+        """The account of a build, a new one, of this sender, if it has none."""
         account = self._accounts.get(build)
         if account is None:
-            cap = Pool(f"max_in_flight_per_build={self._per_build}", self._per_build)
-            account = self._accounts[build] = Account(build, cap)
+            share = self._share_of.get(sender)
+            if share is None:
+                share = self._share_of[sender] = Share(sender, self.all, self.shares)
+            share.accounts += 1
+            cap = Pool(self._cap_label, self._per_build)
+            account = self._accounts[build] = Account(build, cap, share)
         return account
 
     def forget(self, account: Account) -> None:
-        """Its build is over; nobody of it waits."""
-        self._accounts.pop(account.key, None)
+        """Its build is over; nobody of it waits. Idempotent."""
+        if self._accounts.pop(account.key, None) is None:
+            return
         self.budget.close(account)
         account.dissolve()
+        share = account.share
+        share.accounts -= 1
+        if not share.accounts:
+            del self._share_of[share.sender]
+            share.dissolve()
 
     def drop_if_empty(self, account: Account) -> None:
         """Forget an account that nobody opened and nobody needs any more."""
@@ -164,7 +182,7 @@ class Accounts:
         if line is None:
             seat = account.seats.get(ring)
             if seat is None:
-                seat = account.seats[ring] = Seat(account, ring)
+                seat = account.seats[ring] = Seat(account, ring.bench(account.share))
             pools = (*(account.pools[number] for number in numbers), account.cap)
             line = account.lines[ring, numbers] = Line(seat, pools)
         if len(account.line_of) >= _MOST_REMEMBERED:

@@ -1,7 +1,7 @@
 """When a rate has room again, for those who wait for it."""
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import count
 
 import trio
@@ -17,16 +17,20 @@ class Alarms:
         self._numbers = count()
         self._news = trio.Event()
 
-    def blocked(self, pool: AnyPool, now: float) -> bool:
-        """Whether ``pool`` has no room; if it is a rate, there will be an alarm when it has."""
-        if pool.room(now):
-            return False
-        if isinstance(pool, Rate) and not pool.alarmed:
-            pool.alarmed = True
-            heapq.heappush(self._heap, (pool.due, next(self._numbers), pool))
-            if self._heap[0][2] is pool:
-                self._news.set()
-        return True
+    def block(self, pools: Iterable[AnyPool], now: float) -> bool:
+        """Whether one of these has no room; if the first such one is a rate, there will be an alarm."""
+        for pool in pools:
+            if not pool.room(now):
+                if isinstance(pool, Rate) and not pool.alarmed:
+                    self._set(pool)
+                return True
+        return False
+
+    def _set(self, rate: Rate) -> None:
+        rate.alarmed = True
+        heapq.heappush(self._heap, (rate.due, next(self._numbers), rate))
+        if self._heap[0][2] is rate:
+            self._news.set()
 
     def due(self, now: float) -> bool:
         """Whether there is an alarm that nobody followed yet."""

@@ -63,6 +63,8 @@ _MOST_RECORD_BYTES = 1024 * 1024
 _ROOM = 8 * 1024
 """Bytes of a message beside the events of its record."""
 _APPENDS_AT_ONCE = 128
+_WOKEN_AT_ONCE = 25
+"""Of those that wait for a commit, between two looks at everything else: a few milliseconds follow."""
 _ENDS = (Settled, Retrying, Withdrawn)
 """The events that end an attempt."""
 _SURELY_FAILED = 3
@@ -411,10 +413,18 @@ class BuildLog:
         if at_once and desk.bus.generation == generation:
             # It went out behind the requests before it, over the same connection, and has arrived.
             self.arrived(generation, departures)
-        while self._waiters and self._waiters[0][0] <= self._committed:
-            heapq.heappop(self._waiters)[2].set()
+        await self._wake_up_to_here()
         done, self._round = self._round, trio.Event()
         done.set()
+
+    async def _wake_up_to_here(self) -> None:
+        """Let those go on that wait for what is committed: many requests may be about to leave."""
+        woken = 0
+        while self._waiters and self._waiters[0][0] <= self._committed:
+            heapq.heappop(self._waiters)[2].set()
+            woken += 1
+            if not woken % _WOKEN_AT_ONCE:
+                await trio.lowlevel.checkpoint()
 
     def _pass_statuses(self, taken: int, passed: list[tuple[int, Status]]) -> None:
         """The log's status is that with the next ``taken`` events; ``passed`` gets those up to there."""

@@ -28,8 +28,10 @@ from scheduler.template.places import Owner, Raw
 from scheduler.template.references import PathText, Syntax, Target, Text
 from scheduler.template.resolve import Resolver
 from scheduler.template.scopes import UNLIMITED, Found, Scope, Shared
-from scheduler.template.work import AbortedError, ExhaustedError, Laborious, Work, free
+from scheduler.template.work import NO_WORK, AbortedError, ExhaustedError, Laborious, Work, free
 
+_OF_THE_SUBJECT = frozenset({"_component", "_provider"})
+_LONG = "is longer than others should wait for"
 _FEW = 32
 """References that are so quick to follow, where they are simple, that nobody counts."""
 _SIMPLE = 100
@@ -174,6 +176,7 @@ class Template:
         *,
         work: Work | None = None,
         inline: bool = False,
+        most: int | None = None,
         expired: Callable[[], bool] | None = None,
     ) -> Rendered:
         """The component as it is to be sent.
@@ -182,28 +185,52 @@ class Template:
             scope: What its references can see.
             work: What all renderings of its build may still cost; this one is taken off.
             inline: Whether others wait meanwhile: what takes long is to be done again, elsewhere.
+            most: So is what becomes longer than so many bytes, if it has references at all; None: nothing is.
             expired: Says whether there is no more time, in the place of that of ``work``.
 
         Raises:
             Unresolved: It needs something that is absent or null.
-            Laborious: It takes more than `INLINE_WORK`; nothing was taken off for it.
+            Laborious: It takes more than `INLINE_WORK`, or is longer than ``most``: nothing was taken off.
             TemplateError: A reference cannot be resolved, or what it leads to is too large, or too much work.
                 All messages begin with the place: ``instance::web-1.tags.x: ...``.
         """
         if not self._slots:
             return Rendered(self._runs[0], self._change.type, self._change.provider)
+        if len(self._slots) <= _FEW:
+            body = self._simple(scope)
+            if body is not None:
+                if most is not None and len(body) > most:
+                    raise Laborious(_LONG)
+                return Rendered(body, self._change.type, self._change.provider)
         whole = Work() if work is None else work
         meter = whole.part(inline=inline, expired=expired)
         scope.work = meter
         try:
-            return self._rendered(scope, meter)
+            return self._rendered(scope, meter, most)
         except Laborious:
             whole.left += meter.spent
             raise
         finally:
             whole.left -= meter.spent
 
-    def _rendered(self, scope: Scope, work: Work) -> Rendered:
+    def _simple(self, scope: Scope) -> bytes | None:
+        """Its JSON, if that takes no work that is worth counting, and nothing is wrong; None otherwise."""
+        scope.work = NO_WORK
+        runs, keep = self._runs, self._syntax.keep
+        parts = [runs[0]]
+        try:
+            for at, (place, text) in enumerate(self._slots, 1):
+                chunk = None if place in _OF_THE_SUBJECT else _quick(text, scope, keep)
+                if chunk is None:
+                    return None
+                parts += chunk, runs[at]
+        except TemplateError:
+            # What is wrong, or that it takes more work, is found out again by who says so.
+            return None
+        body = b"".join(parts)
+        return body if len(body) <= MAX_RENDERED else None
+
+    def _rendered(self, scope: Scope, work: Work, most: int | None = None) -> Rendered:
         change = self._change
         type_, provider = change.type, change.provider
         keep = self._syntax.keep
@@ -235,6 +262,8 @@ class Template:
                 raise kind(f"{change.id}.{place}: {error}") from error
             parts.append(chunk)
             parts.append(run)
+        if most is not None and size > most:
+            raise Laborious(_LONG)
         return Rendered(b"".join(parts), type_, provider)
 
     def check(

@@ -25,6 +25,11 @@ _LINK = re.compile(
 )
 _REST = re.compile(r"\s*+\Z")
 _TOKEN = re.compile(r""" "(?:[^"\\]++|\\.)*+" | '(?:[^'\\]++|\\.)*+' | [{}"'] """, re.VERBOSE | re.DOTALL)
+_COMMON = re.compile(
+    r"""\{\{ \s*+ components\["([^"\\{}]++)"\] ((?:\.[A-Za-z][A-Za-z0-9_]*+)*+) \s*+ \}\}""", re.VERBOSE
+)
+_MANY = 32
+"""Keys and expressions, together, from which on none of them is taken to be common."""
 
 
 class Expression(NamedTuple):
@@ -113,6 +118,26 @@ def split(text: str, spend: Callable[[int], None] = free) -> list[str | Expressi
     if at < len(text):
         parts.append(text[at:])
     return parts
+
+
+def split_common(text: str) -> tuple[str | Expression, ...] | None:
+    """As `split`, of short text with fields of components by name, and nothing else; otherwise None."""
+    split = _COMMON.split(text)
+    if len(split) == 1 or text.count(".") + len(split) > _MANY:
+        return None
+    parts: list[str | Expression] = []
+    for at in range(0, len(split), 3):
+        plain = split[at]
+        if plain:
+            if "{{" in plain or plain[-1] == "{":
+                return None
+            parts.append(plain)
+        if at + 1 < len(split):
+            keys = split[at + 2].split(".")
+            # It begins with a dot, where there is one.
+            keys[0] = split[at + 1]
+            parts.append(Expression((Lookup("components", tuple(keys)),), nodes=1 + len(keys)))
+    return tuple(parts)
 
 
 def _end(text: str, at: int) -> int:

@@ -2,9 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final, Protocol
-
-from attrs import frozen
+from typing import Any, Final, NamedTuple, Protocol
 
 from scheduler.caches import ByteCache
 from scheduler.template.paths import Query
@@ -17,8 +15,7 @@ _KEPT_OF_A_COMPONENT: Final = 1024
 """Bytes of results that a build keeps, and for each of its components."""
 
 
-@frozen
-class Found:
+class Found(NamedTuple):
     """A component that a reference can see."""
 
     document: Mapping[str, Any]

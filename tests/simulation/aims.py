@@ -101,6 +101,9 @@ def aims(seed: int, begin: float, operating: Operating, *, wide: bool) -> list[A
     elif chance < 0.31:
         # Between the storing of a report and the note that it is published.
         found.append(Aim(begin, "crash at", 0.05, rng.randrange(9), "report left"))
+    elif chance < 0.36:
+        # Another one takes over what the first, which is only silent, goes on with.
+        found.append(Aim(begin + rng.uniform(0.1, 0.8), "second", rng.uniform(0.0, 4.0), 2))
     pause = next((order for order in operating.orders if order.verb == "pause"), None)
     if pause is not None and rng.random() < 0.5:
         found.append(Aim(pause.at, "crash at", 0.05, 0, "told left"))

@@ -14,6 +14,9 @@ from simulation.vanishing import VANISHING
 if TYPE_CHECKING:
     from simulation.driver import Driver
 
+_COUNTS_AS_GONE = 11.0
+"""Seconds of silence after which another scheduler takes a process for gone."""
+
 
 class Faults:
     """Causes the faults of a scenario; a fault of the kind ``some thing`` is the method ``_some_thing``."""
@@ -113,11 +116,12 @@ class Faults:
         await self._restart_later(fault.seconds)
 
     async def _second(self, fault: Fault, _: float) -> None:
-        """Another instance starts; the first one may go silent, and come back."""
+        """Another instance starts; the first one may go silent, for short or until it counts as gone."""
         first = self._victim(fault.number)
         self._driver.start()
-        if first is not None and fault.number % 3:
-            self._world.silence(first.bus, min(fault.seconds, 9.0))
+        silences = (0.0, min(fault.seconds, 9.0), _COUNTS_AS_GONE + fault.seconds % 4.0)
+        if first is not None and (silence := silences[fault.number % 3]):
+            self._world.silence(first.bus, silence)
 
     async def _cut(self, fault: Fault, _: float) -> None:
         victim = self._victim(fault.number)
