@@ -30,6 +30,7 @@ KEY: Final = "Scheduler-Component-Key"
 FIRST_PAUSE: Final = 0.05
 """Seconds until a request that nobody received goes out again, the first time; then longer."""
 _LAST_PAUSE = 2.0
+_BEGINNING = Position()
 
 
 class Signal(Enum):
@@ -141,7 +142,7 @@ class Call:
         self.by_capture: Hashable | None = None
         """Where its answer was read from the stream, by what the same one is known that is still to come
         directly: the token, or the ids of build and component."""
-        self.after = Position()
+        self.after = _BEGINNING
         """Captured replies up to here were dealt with by an earlier process."""
         self.late: Callable[[Request, Outcome], None] | None = None
         """Is told of what arrives after the attempt was given up."""

@@ -4,7 +4,8 @@ A thread that computes has the loop wait for the interpreter's lock: with one be
 within 1.2 ms (p99), with two within 6 ms, with three within 13 ms (at the switch interval that
 `scheduler.tuning` sets), and so each time that it has let go of it: dozens of times in the shortest build.
 So there are two in the whole process; and as a job may take a second, one of them takes short jobs only.
-Besides, only one of them computes at a time, a millisecond, and then none does for as long: see `Stints`.
+Besides, only one of them computes at a time, a millisecond, and then none does, for as long where the loop has
+something to do: see `Stints`.
 """
 
 import threading
@@ -29,7 +30,11 @@ _LONG: Final = 1
 _STINT: Final = 0.001
 """Seconds for which a job computes before others have the interpreter."""
 _PAUSE: Final = 0.001
-"""Seconds for which it then leaves it to them, at least."""
+"""Seconds for which it then leaves it to them, at least, where the loop has something to do."""
+_GLANCE: Final = 0.0001
+"""Seconds after which it shows whether it has: the loop gets the interpreter at once, if it waits for it."""
+_NOTHING: Final = 0.00001
+"""Seconds that the loop has computed meanwhile, at most, where it has not."""
 _PATIENCE: Final = 0.02
 """Seconds to wait for another job's pause: it may be where it has none for long, as within a decoder."""
 
@@ -59,6 +64,8 @@ class Executor(Protocol):
 class Stints:
     """A job's time with the interpreter, in stints of a millisecond with a pause after each.
 
+    The pause is as long where the loop then computes, and a fifth of that where it does not.
+
     Two threads that compute at once get nothing done sooner, and have the loop wait longer: whichever of them
     lets go, the other one has the interpreter before the loop does. So they take turns as well.
 
@@ -66,6 +73,7 @@ class Stints:
         turn: held by the job that computes; shared by all of them.
         clock: seconds.
         sleep: waits for some seconds.
+        loop: seconds that the loop has computed so far; None where nobody can tell, and it counts as busy.
     """
 
     def __init__(
@@ -73,8 +81,10 @@ class Stints:
         turn: threading.Lock,
         clock: Callable[[], float] = time.perf_counter,
         sleep: Callable[[float], None] = time.sleep,
+        loop: Callable[[], float | None] = lambda: None,
     ) -> None:
         self._turn = turn
+        self._loop = loop
         self._clock = clock
         self._sleep = sleep
         self._until = 0.0
@@ -94,9 +104,14 @@ class Stints:
         if self._clock() < self._until:
             return
         # First to the loop, which nobody else computes beside; then to another job as well.
-        self._sleep(_PAUSE / 2)
+        before = self._loop()
+        self._sleep(_GLANCE)
+        after = self._loop()
+        idle = before is not None and after is not None and after - before <= _NOTHING
+        if not idle:
+            self._sleep(_PAUSE / 2)
         self._end()
-        self._sleep(_PAUSE / 2)
+        self._sleep(_GLANCE if idle else _PAUSE / 2)
         self._begin()
 
     def _begin(self) -> None:
@@ -111,6 +126,21 @@ class Stints:
 
 _turn: Final = threading.Lock()
 """Of all jobs of the process, whichever loop they are beside: it has one interpreter."""
+
+
+def clock_of_this_thread() -> Callable[[], float | None]:
+    """Seconds that this thread has computed, for another one to ask; None once it is gone."""
+    if not hasattr(time, "pthread_getcpuclockid"):
+        return lambda: None
+    number = time.pthread_getcpuclockid(threading.get_ident())
+
+    def taken() -> float | None:
+        try:
+            return time.clock_gettime(number)
+        except OSError:
+            return None
+
+    return taken
 
 
 @define(eq=False)
@@ -212,5 +242,5 @@ class ThreadExecutor:
         """As `Executor.run`."""
         limiter = cast("trio.CapacityLimiter", _Pass(owner, long=long))
         # A job of its own for each: what is abandoned goes on beside the next.
-        stints = Stints(_turn)
+        stints = Stints(_turn, loop=clock_of_this_thread())
         return await trio.to_thread.run_sync(stints.run, job, limiter=limiter, abandon_on_cancel=True)

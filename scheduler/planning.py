@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple
 
 from attrs import field, frozen
 
+from scheduler.breath import breathe
 from scheduler.durations import Durations
 from scheduler.errors import Problem
 from scheduler.forecast import Forecast, forecast
@@ -361,6 +362,7 @@ class _References:
 
     def _to_be_done(self) -> Iterator[tuple[Change, Template]]:
         for change, template in zip(self.changes, self.prepared.templates, strict=True):
+            breathe()
             done = change.state is State.COMPLETED or change.action is Action.NONE
             if not done and not template.constant:
                 yield change, template

@@ -33,6 +33,8 @@ encode_sorted = msgspec.json.Encoder(order="sorted").encode
 
 _FIRST_SLICE = 8
 """Elements of a list that are written at a time, until it is known how large they are."""
+_BETWEEN_BREATHS = 1_000
+"""Values that are looked at in the time of a component."""
 _PIECE = 128 * 1024
 """Bytes of a list that are written at a time, about: a fraction of a millisecond."""
 
@@ -277,16 +279,18 @@ def _check_bounds(data: bytes, value: Any, limits: Limits, level: int) -> None:
     while layer:
         inner: list[Any] = []
         containers = False
-        for item in layer:
-            if isinstance(item, dict):
-                containers = True
-                inner.extend(item.values())
-            elif isinstance(item, list):
-                containers = True
-                inner.extend(item)
-            elif type(item) is int and not -beyond < item < beyond:
-                msg = f"an integer of more digits than max_digits {limits.max_digits}"
-                raise OverLimit(msg)
+        for start in range(0, len(layer), _BETWEEN_BREATHS):
+            breathe()
+            for item in layer[start : start + _BETWEEN_BREATHS]:
+                if isinstance(item, dict):
+                    containers = True
+                    inner.extend(item.values())
+                elif isinstance(item, list):
+                    containers = True
+                    inner.extend(item)
+                elif type(item) is int and not -beyond < item < beyond:
+                    msg = f"an integer of more digits than max_digits {limits.max_digits}"
+                    raise OverLimit(msg)
         level += containers
         if level > limits.max_depth:
             msg = f"nested deeper than max_depth {limits.max_depth}"

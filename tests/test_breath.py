@@ -4,17 +4,24 @@ import json
 import threading
 from collections.abc import Callable
 from itertools import pairwise
+from time import thread_time
 from typing import Any
 
 import pytest
-from builds import build, change
+from builds import build, change, prepare
 
 from scheduler.breath import Breath, breathe, breathing, current
 from scheduler.codec import parse_build
-from scheduler.executor import Stints, ThreadExecutor
+from scheduler.durations import Durations
+from scheduler.executor import Stints, ThreadExecutor, clock_of_this_thread
+from scheduler.forecast import forecast
 from scheduler.masking import Secrets
-from scheduler.strictjson import decode_in_pieces, list_chunks
+from scheduler.plan import Plan
+from scheduler.planning import preview
+from scheduler.questions import read_object
+from scheduler.strictjson import decode, decode_in_pieces, list_chunks
 from scheduler.template import Work
+from scheduler.validation import Prepared
 
 _DEADLINE = 20.0
 
@@ -48,8 +55,39 @@ def test_a_job_pauses_for_as_long_as_it_computes() -> None:
         return "done"
 
     assert Stints(threading.Lock(), time.clock, time.sleep).run(job) == "done"
-    assert sum(time.slept) == pytest.approx(0.1, rel=0.1)
-    assert max(b - a for a, b in pairwise(paused)) < 0.0022
+    assert sum(time.slept) == pytest.approx(0.1, rel=0.15)
+    assert max(b - a for a, b in pairwise(paused)) < 0.0023
+
+
+@pytest.mark.parametrize(("computes", "slept"), [(0.0, 0.0002), (0.0001, 0.0011)])
+def test_a_job_pauses_for_long_only_beside_a_loop_that_has_something_to_do(
+    computes: float, slept: float
+) -> None:
+    time = Time()
+
+    def job() -> None:
+        time.now += 1
+        breathe()
+
+    Stints(threading.Lock(), time.clock, time.sleep, lambda: len(time.slept) * computes).run(job)
+    assert sum(time.slept) == pytest.approx(slept)
+
+
+async def test_how_long_the_loop_has_computed_is_known_beside_it() -> None:
+    clock = clock_of_this_thread()
+
+    def look() -> tuple[float | None, float | None, float]:
+        # The loop waits meanwhile, and this thread computes.
+        own, before = thread_time(), clock()
+        sum(range(1_000_000))
+        return before, clock(), thread_time() - own
+
+    before, after, own = await ThreadExecutor().run("b", look)
+    while (now := clock()) == after and now is not None:
+        pass
+    if before is not None and after is not None and now is not None:
+        assert now > after
+        assert after - before < own / 2
 
 
 def test_a_job_that_ends_soon_has_no_pause() -> None:
@@ -72,7 +110,7 @@ def test_the_turn_is_held_while_a_job_computes_and_free_in_the_second_half_of_it
         held.append(turn.locked())
 
     Stints(turn, time.clock, sleep).run(job)
-    assert held == [True, True, False, True]
+    assert held == [True, True, True, False, True]
     assert not turn.locked()
 
 
@@ -111,7 +149,9 @@ async def test_a_job_beside_the_loop_breathes() -> None:
     """The executor says what happens there; on the loop nothing does."""
     here: Breath = current()
     there = await ThreadExecutor().run("b", current)
-    assert isinstance(getattr(there, "__self__", None), Stints)
+    stints = getattr(there, "__self__", None)
+    assert isinstance(stints, Stints)
+    assert (stints._loop() is None) == (clock_of_this_thread()() is None)  # noqa: SLF001 - no other sign of it
     assert current() is here
 
 
@@ -122,6 +162,11 @@ def _build() -> bytes:
     return json.dumps(build(*changes, components=components, edges=edges)).encode()
 
 
+def _prepared() -> Prepared:
+    """One of 200 components, each with a reference."""
+    return prepare(build(*[change(f"a{number}", x="$(name)") for number in range(200)]))
+
+
 def _breaths(job: Callable[[], object]) -> int:
     breaths: list[None] = []
     with breathing(lambda: breaths.append(None)):
@@ -129,6 +174,7 @@ def _breaths(job: Callable[[], object]) -> int:
     return len(breaths)
 
 
+_PREPARED = _prepared()
 _VALUES: Any = [{"text": "x" * 1_000}] * 2_000
 
 
@@ -136,6 +182,11 @@ _VALUES: Any = [{"text": "x" * 1_000}] * 2_000
     ("job", "least"),
     [
         pytest.param(lambda: parse_build(_build()), 100 + 160 + 160 // 16, id="reading"),
+        pytest.param(lambda: decode(json.dumps([[1]] * 10_000).encode()), 20, id="looking for what is deep"),
+        pytest.param(lambda: read_object(json.dumps({"x": _VALUES}).encode()), 10, id="a question"),
+        pytest.param(lambda: Plan(_PREPARED).report(), 200, id="reporting"),
+        pytest.param(lambda: _foreseen(_PREPARED), 200, id="foreseeing"),
+        pytest.param(lambda: preview(_PREPARED, Durations()), 200 + 200, id="planning"),
         pytest.param(lambda: decode_in_pieces(json.dumps(_VALUES).encode()), 10, id="decoding"),
         pytest.param(lambda: list(list_chunks(_VALUES)), 10, id="writing"),
         pytest.param(
@@ -148,6 +199,10 @@ _VALUES: Any = [{"text": "x" * 1_000}] * 2_000
 )
 def test_long_work_breathes_all_along(job: Callable[[], object], least: int) -> None:
     assert _breaths(job) >= least
+
+
+def _foreseen(prepared: Prepared) -> None:
+    forecast(prepared.graph, [float(number) for number in range(1, 201)], ["a.b.c"] * 200)
 
 
 def _spend(work: Work, units: int) -> None:

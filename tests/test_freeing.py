@@ -34,13 +34,14 @@ from test_control import ask, refused
 from trio.testing import MockClock
 
 from scheduler.build import Walk
-from scheduler.errors import BuildLost
+from scheduler.errors import BuildLost, InvalidBuild
 from scheduler.events import Event, Loading
 from scheduler.feed import Track
 from scheduler.plan import Plan
 from scheduler.stores.ernest import ErnestStore
 from scheduler.stores.memory import MemoryStore
 from scheduler.supervisor import Held, Supervisor
+from scheduler.validation import read_build
 
 CHAIN = document("abc", [("a", "b"), ("b", "c")], options={"limits": {"vpc.*.*": 2, "*.create.*": "1000/h"}})
 """A build with limits of its own, one of them a rate."""
@@ -607,3 +608,24 @@ async def test_others_hold_the_limits(autojump_clock: MockClock, watch: Watch) -
         site.cloud.answer("a")
         await ended(site, watch)
         watch.check(6)
+
+
+QUERIES = ['[tag="t1"].tag', '[tag="t9"].tag', '[tag!="t1"].tag', "#.tag"]
+"""What an index answers, what nothing fits, what every component is looked at for, and all of them."""
+
+
+@pytest.mark.parametrize("query", QUERIES)
+def test_one_that_is_only_read_leaves_nothing_to_the_collector(query: str) -> None:
+    there = [{**change(f"e{number}"), "tag": f"t{number}", "_state": "completed"} for number in range(3)]
+    path = query if query.startswith("#") else f"#{query}"
+    data = encode({"id": "b", "components": there, "changes": [change("a", x=f"$(components.{path})")]})
+    gc.collect()
+    gc.disable()
+    try:
+        try:
+            read_build(data)
+        except InvalidBuild:
+            assert "t9" in query
+        assert gc.collect() == 0
+    finally:
+        gc.enable()

@@ -31,7 +31,8 @@ _log = structlog.get_logger()
 
 _MOST_LINES = 50
 """In the log, of a kind and a build, at once: a build may have thousands of components that fail."""
-
+_TRIED_AGAIN = "component is tried again"
+_FAILED = "component failed"
 _LEAST_TIME = 0.001
 """Seconds that an attempt has at least."""
 _LEFT_AT_ONCE = 50
@@ -579,14 +580,15 @@ class Attempts(ABC):
         if plan.paused:
             self._hold([vertex])
         self._observer.retries(vertex, plan.attempt(vertex), step.error, step.pause)
-        self._log.info(
-            "component is tried again",
-            build=self.id,
-            component=step.component,
-            attempt=plan.attempt(vertex) + 1,
-            pause=round(step.pause, 3),
-            error=self.plan.masked(step.error, 1_000),
-        )
+        if not self._log.leaves_out(_TRIED_AGAIN):
+            self._log.info(
+                _TRIED_AGAIN,
+                build=self.id,
+                component=step.component,
+                attempt=plan.attempt(vertex) + 1,
+                pause=round(step.pause, 3),
+                error=self.plan.masked(step.error, 1_000),
+            )
         return step
 
     def _adopt(self, request: Request, outcome: Outcome) -> None:
@@ -621,8 +623,9 @@ class Attempts(ABC):
         error = settled.body.get("error") if settled.body["_state"] == "errored" else None
         self._observer.settled(vertex, self.plan.attempt(vertex), error)
         if error is not None:
-            shown = self.plan.masked(error, 1_000)
-            self._log.warning("component failed", build=self.id, component=settled.component, error=shown)
+            if not self._log.leaves_out(_FAILED):
+                shown = self.plan.masked(error, 1_000)
+                self._log.warning(_FAILED, build=self.id, component=settled.component, error=shown)
             self.recall()
             if skips := self.plan.skips():
                 self._observer.skipped(skips)

@@ -173,7 +173,7 @@ class Beginning(Attempts):
             # A late success is to be persisted first. Before the walk has begun nothing is due: it will see.
             settled = self._frontier.settle(vertex)
             due = [one for one in settled if self._is_new(one)] if self.under_way else []
-        if len(due) > _ENTERED_AT_ONCE or any(map(self._is_open, due)):
+        if len(due) > _ENTERED_AT_ONCE or (self.plan.has_open_subjects and any(map(self._is_open, due))):
             self._enter_soon(due, given_back)
         elif due:
             self._line_up([one for one in due if self._admit(one)], given_back)

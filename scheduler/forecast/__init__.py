@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 
 from attrs import field, frozen
 
+from scheduler.breath import breathe
 from scheduler.forecast.queues import Pool, Queue, Queues, cap_label
 from scheduler.graph import Graph, Vertex
 from scheduler.rules import LimitRule
@@ -158,6 +159,7 @@ class _Simulation:
         while events:
             now = events[0][0]
             while events and events[0][0] <= now:
+                breathe()
                 _, rate, vertex = heappop(events)
                 if rate >= 0:
                     pool = self.queues.pools[rate]

@@ -7,6 +7,7 @@ from typing import Any, Final, TypeAlias
 import msgspec
 from attrs import evolve, field, frozen
 
+from scheduler.breath import breathe
 from scheduler.errors import IllegalTransition, Stuck, TemplateError
 from scheduler.events import Accepted, Finished, Retrying, Settled, Started, Withdrawn
 from scheduler.graph import Vertex
@@ -99,6 +100,7 @@ class Course:
         "digest",
         "finished",
         "graph",
+        "has_open_subjects",
         "laborious",
         "mark",
         "paused",
@@ -153,6 +155,10 @@ class Course:
         """Failures that an operator knew of and went on with."""
         self.laborious: Vertex | None = None
         """The change that took too long to be rendered on the spot, the last time that any did."""
+        changes = prepared.build.changes
+        words = {change.type for change in changes} | {change.provider for change in changes}
+        self.has_open_subjects = any(map(_is_open, words))
+        """Whether references supply what any request goes out on."""
         self._templates = prepared.templates
         self._work = Work.of_build(len(prepared.build.changes))
         self._renderings: dict[Vertex, Rendering] = {}
@@ -296,8 +302,7 @@ class Course:
     def has_open_subject(self, vertex: Vertex) -> bool:
         """Whether references supply what the request of a change goes out on."""
         change = self.build.changes[vertex]
-        words = change.type + change.provider
-        return "{" in words or "$" in words
+        return _is_open(change.type) or _is_open(change.provider)
 
     def due_subject(self, vertex: Vertex) -> str:
         """The same as `subject` of a change that is due, rendered where it must be; a guess where that fails.
@@ -732,6 +737,7 @@ class Course:
         return (self.graph.ids[vertex] for vertex in self.phases.within(*IN_FLIGHT))
 
     def _shown(self, vertex: Vertex) -> Mapping[str, Any] | Raw:
+        breathe()
         return self._ledger.shown(vertex, self.phases[vertex].state)
 
     def masked(self, text: str, most: int = 0) -> str:
@@ -840,3 +846,7 @@ class Course:
 
     def _move(self, vertex: Vertex, phase: Phase) -> None:
         self.phases.move(vertex, phase)
+
+
+def _is_open(word: str) -> bool:
+    return "{" in word or "$" in word

@@ -52,7 +52,7 @@ class Resolver(Walker):
         self._shared = scope.shared
         self._due = owner
         self._owners: dict[int, Owner] = {id(owner.document): owner}
-        self._everything: Elements | None = None
+        self._everything: Sequence[paths.Place] | None = None
         # By the identity of a document, which lives as long as the scope does, and the place in it.
         self._values: dict[Spot, Kept] = {}
         self._open: dict[Spot, tuple[Owner, str]] = {}
@@ -157,18 +157,19 @@ class Resolver(Walker):
     def _all(self) -> Elements:
         """Everything that can be seen."""
         self._common = False
-        if self._everything is None:
-            self._everything = Elements(self._pairs)
-        return self._everything
+        # Not kept: it leads back here, and what is on a cycle lives until the collector comes.
+        return Elements(self._pairs)
 
     def _pairs(self) -> Sequence[paths.Place]:
-        every = self.scope.all()
-        self.spend(_PER_PLAIN * len(every))
-        return [(found.document, self._place(found)) for found in every]
+        if self._everything is None:
+            every = self.scope.all()
+            self.spend(_PER_PLAIN * len(every))
+            self._everything = [(found.document, self._place(found)) for found in every]
+        return self._everything
 
     def chosen(self, query: Query, value: list[Any] | Elements, where: Where | None) -> Iterator[paths.Place]:
         """The elements for which ``query`` holds, in order; of all components only those that may fit."""
-        if value is self._everything and query.operator == "=":
+        if isinstance(value, Elements) and query.operator == "=":
             candidates = self.scope.candidates(query)
             if candidates is not None:
                 return self.select(query, ((found.document, self._place(found)) for found in candidates))
