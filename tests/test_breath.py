@@ -151,7 +151,7 @@ async def test_a_job_beside_the_loop_breathes() -> None:
     there = await ThreadExecutor().run("b", current)
     stints = getattr(there, "__self__", None)
     assert isinstance(stints, Stints)
-    assert (stints._loop() is None) == (clock_of_this_thread()() is None)  # noqa: SLF001 - no other sign of it
+    assert (stints._loop() is None) == (clock_of_this_thread()() is None)
     assert current() is here
 
 
