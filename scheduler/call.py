@@ -7,7 +7,6 @@ where no copy can be in anybody's hands.
 """
 
 import random
-from collections import deque
 from collections.abc import Callable, Hashable
 from enum import Enum
 from typing import Final, Protocol
@@ -31,6 +30,7 @@ KEY: Final = "Scheduler-Component-Key"
 FIRST_PAUSE: Final = 0.05
 """Seconds until a request that nobody received goes out again, the first time; then longer."""
 _LAST_PAUSE = 2.0
+_BEGINNING = Position()
 
 
 class Signal(Enum):
@@ -142,7 +142,7 @@ class Call:
         self.by_capture: Hashable | None = None
         """Where its answer was read from the stream, by what the same one is known that is still to come
         directly: the token, or the ids of build and component."""
-        self.after = Position()
+        self.after = _BEGINNING
         """Captured replies up to here were dealt with by an earlier process."""
         self.late: Callable[[Request, Outcome], None] | None = None
         """Is told of what arrives after the attempt was given up."""
@@ -152,7 +152,7 @@ class Call:
         """What takes long about a large reply, for a thread: it returns the outcome as it is to be kept."""
         self.since = 0
         """The connection of the bus when it was registered."""
-        self._arrivals: deque[Call] | None = None
+        self._arrivals: list[Call] | None = None
         self._exchange = exchange
         # One place is enough: after what ends the attempt nothing is put in any more.
         self._send, self._receive = trio.open_memory_channel[Outcome | Signal](1)
@@ -162,7 +162,7 @@ class Call:
 
     def tell(
         self,
-        arrivals: "deque[Call]",
+        arrivals: "list[Call]",
         look_through: Callable[[Request, Outcome], Outcome] | None = None,
     ) -> None:
         """Have the call put there when its end is known; of several in the order in which that happens.

@@ -1,7 +1,6 @@
 """When what happened to the components of a build: for whoever asks, and for predictions."""
 
 from array import array
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple
 
@@ -49,6 +48,20 @@ class Chronicle:
         clock: seconds since 1970; it never goes back.
     """
 
+    __slots__ = (
+        "__weakref__",
+        "_due",
+        "_ended",
+        "_failed",
+        "_outages",
+        "_paused_since",
+        "_pauses",
+        "_sent",
+        "accepted",
+        "clock",
+        "over",
+    )
+
     def __init__(self, count: int, accepted: float, clock: Callable[[], float]) -> None:
         self.clock = clock
         self.accepted = accepted
@@ -61,14 +74,16 @@ class Chronicle:
         self._failed: dict[Vertex, array[float]] = {}
         """Of each failed attempt the three times of `Failed`, one after another."""
         self._paused_since: float | None = None
-        self._pauses: deque[tuple[float, float]] = deque(maxlen=_MOST_INTERRUPTIONS)
-        self._outages: deque[tuple[float, float]] = deque(maxlen=_MOST_INTERRUPTIONS)
+        # Lists, as most builds have none of them: an empty deque takes ten times as much.
+        self._pauses: list[tuple[float, float]] = []
+        self._outages: list[tuple[float, float]] = []
 
     @classmethod
     def recall(cls, build: Build, graph: Graph, history: History, clock: Callable[[], float]) -> "Chronicle":
         """What a log says: when its events happened, where it has that, otherwise when they were written."""
         chronicle = cls(len(graph.ids), history.times[0] / 1_000, clock)
-        chronicle._outages.extend((begin / 1_000, end / 1_000) for begin, end in history.outages)
+        lately = history.outages[-_MOST_INTERRUPTIONS:]
+        chronicle._outages += [(begin / 1_000, end / 1_000) for begin, end in lately]
         memory = _Memory(chronicle, build, graph)
         for step, at in zip(history.steps, history.times, strict=True):
             memory.take(step, at / 1_000)
@@ -122,13 +137,13 @@ class Chronicle:
         if on and self._paused_since is None:
             self._paused_since = at
         elif not on and self._paused_since is not None:
-            self._pauses.append((self._paused_since, at))
+            _append(self._pauses, (self._paused_since, at))
             self._paused_since = None
 
     def note_outage(self, seconds: float) -> None:
         """The broker, or what keeps the log, was away for so long and is back."""
         now = self.clock()
-        self._outages.append((now - seconds, now))
+        _append(self._outages, (now - seconds, now))
 
     def forget(self, vertex: Vertex) -> None:
         """It is to be done anew."""
@@ -162,6 +177,12 @@ class Chronicle:
     def outages(self) -> Sequence[tuple[float, float]]:
         """From when to when the broker, or what keeps the log, was away."""
         return self._outages
+
+
+def _append(spans: list[tuple[float, float]], span: tuple[float, float]) -> None:
+    """One more; of many the last ones are kept."""
+    spans.append(span)
+    del spans[:-_MOST_INTERRUPTIONS]
 
 
 class _Memory:

@@ -9,6 +9,8 @@ This is the net below that. It costs a pause, which grows with what is alive, an
   more is alive, half a second beside 10,000 small builds: so the more builds explain, the more may be
   unexplained before that pause is made.
 
+While builds run the young ones are walked once a second, if the interpreter has not done that already.
+
 Whatever is alive after a collection is *frozen*, so that the next one passes it over: after the start these
 are the modules, tens of thousands of objects.
 
@@ -171,3 +173,7 @@ class Collector:
                     blocks_before=before,
                     blocks=left,
                 )
+            elif not load.idle:
+                # Where as many objects are freed as are made, the interpreter does not come to this for long,
+                # and then walks all of them at once. What has died young it does not see at all.
+                gc.collect(1)

@@ -42,6 +42,8 @@ _MOST_UNCAPTURED = 100
 """Providers whose replies are not captured that are told of; builds choose them."""
 _READ_HERE = 64 * 1024
 """Bytes of a reply that is read on the spot: a millisecond or two, whatever it says."""
+_SMALL = 4 * 1024
+"""Bytes of a reply that takes as long as what follows from it; what is larger counts as several."""
 _LONG = 1024 * 1024
 """Bytes of a reply that may take a tenth of a second to be read."""
 
@@ -457,7 +459,7 @@ class Connectors:
         """
         build = call.request.build
         if len(message.data) <= _READ_HERE:
-            return self.turns.take(build, job)
+            return self.turns.take(build, job, weight=1 + len(message.data) // _SMALL)
         large = _Large()
 
         async def prepare() -> None:

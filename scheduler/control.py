@@ -134,8 +134,8 @@ class Control:
     async def _listen(self, verb: str, *, task_status: trio.TaskStatus[None]) -> None:
         """Take the questions of a verb in, but for a while after each flood of them.
 
-        What the broker has for us comes in one after another, builds and replies behind questions. So where
-        more are asked than can be refused, it is the broker that is to refuse them.
+        They have a connection of their own, but all of them that one, and refusing takes time. So where more
+        are asked than can be refused, it is the broker that is to refuse them.
         """
         listening = False
         while True:

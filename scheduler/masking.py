@@ -61,6 +61,8 @@ _MOST_CUTS: Final = 4
 """Marks of a cut text, the last ones, before which there may be half a secret."""
 _BEYOND: Final = 2_048
 """Characters of a text that are looked at behind those that are to be shown."""
+_MOST_OF_A_PROBLEM: Final = 4_000
+"""Characters that are said of one thing that is wrong with a build."""
 _COMPONENTS = ("components", "changes")
 _DEEPEST = 256
 
@@ -296,8 +298,8 @@ class Secrets:
         return self._shown(item, at, below, depth + 1)
 
     def mask_problem(self, problem: Problem) -> Problem:
-        """A problem of a build, for people and for the answer to whoever sent it."""
-        return Problem(self._without_values(problem.place), self.mask(problem.message))
+        """A problem of a build, for people and for the answer to its sender; the beginning of a long one."""
+        return Problem(self._without_values(problem.place), self.mask(problem.message, _MOST_OF_A_PROBLEM))
 
 
 def _is_trivial(value: str) -> bool:

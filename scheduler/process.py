@@ -99,6 +99,7 @@ async def run_service(settings: Settings) -> int:
                     listener=to.listener,
                     presence=to.presence,
                     asked=to.asked,
+                    submitted=to.submitted,
                     collects=True,
                 )
                 stopping.service = service
@@ -140,6 +141,8 @@ class _Connections:
     presence: Presence
     asked: Bus
     """For questions."""
+    submitted: Bus
+    """For builds."""
 
 
 @asynccontextmanager
@@ -160,7 +163,8 @@ async def _open_connections(settings: Settings, watchdog: Watchdog) -> AsyncIter
         listener = await stack.enter_async_context(open_listener(bus, options))
         presence = await stack.enter_async_context(open_presence(bus, options, watchdog.is_silent))
         asked = await stack.enter_async_context(open_beside(bus, options, "questions"))
-        yield _Connections(options, bus, listener, presence, asked)
+        submitted = await stack.enter_async_context(open_beside(bus, options, "builds"))
+        yield _Connections(options, bus, listener, presence, asked, submitted)
 
 
 def _record_hang(options: BusOptions, build: str) -> None:

@@ -36,8 +36,9 @@ _SHORT: Final = 4 * 1024
 """Bytes of a question that is looked at before it is put into a line."""
 _READ_HERE: Final = 32 * 1024
 """Bytes of a question that is read on the spot."""
-_FLOOD: Final = 100
-"""Questions of a verb that are refused within a second for being too many, before it is called a flood."""
+_FLOOD: Final = 2_000
+"""Questions of a verb that are refused within a second for being too many, before it is called a flood: 30 ms
+of work."""
 _REFUSED: Final = "an operator was refused"
 _TOO_MANY: Final = "too many questions at a time: ask again"
 _NOT_FOR_HEADERS: Final = re.compile(r"[^ -~]")
@@ -98,6 +99,8 @@ class Questions:
         self._on_flood = on_flood
         self._too_many: dict[str, tuple[int, int]] = {}
         """By verb: in which second how many were refused for being too many."""
+        self._flooding: set[str] = set()
+        """Verbs of which a flood comes in, until they are listened to anew."""
         self._log = RateLimitedLog()
 
     async def run(self) -> None:
@@ -108,7 +111,8 @@ class Questions:
                     nursery.start_soon(self._work, pace)
 
     def handler(self, verb: str) -> Callable[[Message], None]:
-        """What takes in the questions of one verb; synchronous, as handlers are."""
+        """What takes in the questions of one verb; synchronous, as handlers are. A flood before is over."""
+        self._flooding.discard(verb)
 
         def take(message: Message) -> None:
             if message.reply and not may_be_answered(message.reply):
@@ -122,7 +126,9 @@ class Questions:
             if self._lines[pace].put(sender, question, question.size):
                 self._ready[pace][0].send_nowait(None)
             else:
-                self._turn_away(message)
+                # Of a flood there is more on its way, and whoever sends it hears nothing any more.
+                if verb not in self._flooding:
+                    self._turn_away(message)
                 self._endpoints[verb].served(0.0, _TOO_MANY)
                 self._count_refused(verb, int(question.came))
 
@@ -140,6 +146,7 @@ class Questions:
         count = count + 1 if before == second else 1
         self._too_many[verb] = second, count
         if count == _FLOOD:
+            self._flooding.add(verb)
             self._on_flood(verb)
 
     async def _work(self, pace: Pace) -> None:

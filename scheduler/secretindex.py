@@ -50,12 +50,12 @@ class Index:
         """Of the first four, for each: which characters there are, as a table for `bytes.translate`."""
         self._starts: dict[str, int] = {}
         """By the first 4 characters: the lengths of start, as bits, under which such texts are found."""
-        self._by_start: dict[int, dict[str, list[str]]] = {length: {} for length in _STARTS}
+        self._by_start: dict[int, dict[str, list[str]]] = {}
 
     def add(self, text: str) -> None:
         """Have ``text``, which is folded and not too short, found from now on."""
         length = min(1 << len(text).bit_length() - 1, LONGEST_START)
-        self._by_start[length].setdefault(text[:length], []).append(text)
+        self._by_start.setdefault(length, {}).setdefault(text[:length], []).append(text)
         start = text[:SHORTEST]
         if start not in self._starts:
             self._characters = self._characters or [bytearray(256) for _ in range(SHORTEST)]

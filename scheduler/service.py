@@ -61,6 +61,7 @@ class Service:
         listener: a second connection that replies come in on, too.
         presence: answers PING in the loop's place, where it can.
         asked: what operators' questions come in on, and are answered on; ``bus`` where it is None.
+        submitted: what builds come in on; ``bus`` where it is None.
         collects: whether the garbage collector is this service's to run; it is the whole process's.
         executor: does what takes long beside the loop.
     """
@@ -74,6 +75,7 @@ class Service:
         listener: Listener | None = None,
         presence: Presence | None = None,
         asked: Bus | None = None,
+        submitted: Bus | None = None,
         collects: bool = False,
         executor: Executor | None = None,
     ) -> None:
@@ -81,6 +83,7 @@ class Service:
         self._executor = executor or ThreadExecutor()
         self._bus = bus
         self._asked = bus if asked is None else asked
+        self._submitted = bus if submitted is None else submitted
         self._store = store
         self._timers = Timers(bus, lambda: store.available)
         self._feed = Feed(bus)
@@ -243,7 +246,9 @@ class Service:
     async def _take_in(self, control: Control, *, task_status: trio.TaskStatus[None]) -> None:
         """Take builds in; while the service stops they are refused, until the intake is closed."""
         for subject in intake.SUBJECTS:
-            interest = await self._bus.subscribe(subject, self._admission.on_build, queue=intake.QUEUE_GROUP)
+            interest = await self._submitted.subscribe(
+                subject, self._admission.on_build, queue=intake.QUEUE_GROUP
+            )
             self._interests.append(interest)
         identity = Identity(NAME, self._id, __version__, "Runs builds of infrastructure")
         endpoints = [*self._endpoints.values(), *control.endpoints.values()]

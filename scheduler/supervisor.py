@@ -530,14 +530,15 @@ class Supervisor:
             await trio.lowlevel.checkpoint()
 
     async def _run_to_report(self, walk: Walk, track: Track) -> None:
-        log = _log.bind(build=walk.id)
         total = len(walk.plan.build.changes)
-        log.info("build started", action=walk.plan.build.action, changes=total)
+        _log.info("build started", build=walk.id, action=walk.plan.build.action, changes=total)
         try:
             report = await walk.run()
             self._feed.close(track)
             if report is None:
-                log.info("build left for the next process", settled=walk.plan.done, changes=total)
+                _log.info(
+                    "build left for the next process", build=walk.id, settled=walk.plan.done, changes=total
+                )
                 if walk.fenced:
                     # Whoever took it may be gone again by now.
                     self.on_orphan()
@@ -555,17 +556,24 @@ class Supervisor:
             # Of the whole build, whichever processes had it.
             seconds = round(track.chronicle.clock() - track.chronicle.accepted, 3)
             if report.error is None:
-                log.info("build done", changes=total, seconds=seconds)
+                _log.info("build done", build=walk.id, changes=total, seconds=seconds)
             else:
-                log.warning("build failed", error=walk.plan.masked(report.error, 1_000), seconds=seconds)
+                _log.warning(
+                    "build failed",
+                    build=walk.id,
+                    error=walk.plan.masked(report.error, 1_000),
+                    seconds=seconds,
+                )
         except Fenced as error:
-            log.warning("another process has taken the build over: it reports", error=str(error))
+            _log.warning(
+                "another process has taken the build over: it reports", build=walk.id, error=str(error)
+            )
         except StoreError as error:
             # What is stored of it by now is published by the next process; otherwise that makes it.
-            log.error("the report is not out, and left to the next process", error=str(error))  # noqa: TRY400 - no fault of ours
-        except Exception:
+            _log.error("the report is not out, and left to the next process", build=walk.id, error=str(error))
+        except Exception:  # noqa: BLE001 - it is logged
             # A bug of ours, outside what the walk itself survives: all that can be done is to say so, once.
-            log.exception("the build ends without a report by a fault of the scheduler")
+            _log.exception("the build ends without a report by a fault of the scheduler", build=walk.id)
 
 
 def _refused(code: str, text: str) -> InvalidBuild:

@@ -7,22 +7,20 @@ build, and not in the connection, where the next build would stand behind all of
 
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Iterable
+from typing import TypeAlias
 
 import trio
-from attrs import define
 
 from scheduler.ratelimit import RateLimitedLog
 
 _AT_ONCE = 16
-"""Replies between two looks at everything else: 2 ms with all that follows from them."""
+"""Replies between two looks at everything else, if they are small: 2 ms with all that follows from them."""
 _MOST = 10_000
 """Replies of one build that wait for its turn."""
 
 
-@define
-class _Job:
-    do: Callable[[], None]
-    prepare: Callable[[], Awaitable[None]] | None = None
+_Job: TypeAlias = tuple[Callable[[], None], Callable[[], Awaitable[None]] | None, int]
+"""What is to be called, what is to be awaited before, and as how many it counts."""
 
 
 class Turns:
@@ -49,7 +47,12 @@ class Turns:
         await self.done_with([*self._queues, *self._preparing])
 
     def take(
-        self, build: str, job: Callable[[], None], prepare: Callable[[], Awaitable[None]] | None = None
+        self,
+        build: str,
+        job: Callable[[], None],
+        prepare: Callable[[], Awaitable[None]] | None = None,
+        *,
+        weight: int = 1,
     ) -> bool:
         """Call ``job`` now or soon, in the order of asking within a build; it must not block.
 
@@ -57,20 +60,21 @@ class Turns:
             build: whose it is.
             job: what is to be called.
             prepare: what takes long about it, to be awaited first; other builds do not wait for it.
+            weight: as how many small ones it counts.
 
         Returns:
             Whether it is yet to be called.
         """
         queue = self._queues.get(build) or self._preparing.get(build)
-        if queue is None and self._left and prepare is None:
-            self._left -= 1
+        if queue is None and self._left > 0 and prepare is None:
+            self._left -= weight
             self._do(job)
             waits = False
         elif queue is None:
-            self._queues[build] = deque([_Job(job, prepare)])
+            self._queues[build] = deque([(job, prepare, weight)])
             waits = True
         elif len(queue) < _MOST:
-            queue.append(_Job(job, prepare))
+            queue.append((job, prepare, weight))
             waits = True
         else:
             # More than can be in flight: most of it is duplicates, which cost nothing.
@@ -91,14 +95,20 @@ class Turns:
             self._left = _AT_ONCE
             share = max(1, _AT_ONCE // max(1, len(self._queues)))
             for _ in range(min(_AT_ONCE, len(self._queues))):
+                if self._left <= 0:
+                    break
                 build, queue = self._queues.popitem(last=False)
-                for _ in range(min(share, len(queue))):
-                    if (prepare := queue[0].prepare) is not None:
+                left = share
+                while queue and left > 0:
+                    job, prepare, weight = queue[0]
+                    if prepare is not None:
                         self._preparing[build] = queue
                         nursery.start_soon(self._prepare, build, prepare)
                         break
-                    self._left -= 1
-                    self._do(queue.popleft().do)
+                    queue.popleft()
+                    left -= weight
+                    self._left -= weight
+                    self._do(job)
                 if queue and build not in self._preparing:
                     self._queues[build] = queue
             if self._queues:
@@ -112,7 +122,8 @@ class Turns:
         except Exception:  # noqa: BLE001 - logged, and it must cost no other reply
             self._log.exception("a reply could not be read")
         queue = self._preparing.pop(build)
-        queue[0].prepare = None
+        job, _, weight = queue[0]
+        queue[0] = job, None, weight
         self._queues[build] = queue
         self._wake.set()
 

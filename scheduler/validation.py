@@ -268,6 +268,8 @@ class _Check:
         for change, template in zip(self.build.changes, compiled, strict=True):
             if template is None or template.constant:
                 continue
+            if template.waits_for_all(change.id, self.supplied, self.work):
+                continue
             own = template.names(change.id)
             found = template.check(
                 SeenByItself(self.scope, change) if own else self.scope,

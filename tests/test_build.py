@@ -36,7 +36,7 @@ from scheduler.errors import StoreError, StoreUnavailable
 from scheduler.events import Event, Finished, Settled, Started, Withdrawn
 from scheduler.model import State
 from scheduler.outcome import failure
-from scheduler.plan import Request
+from scheduler.plan import Plan, Request
 from scheduler.slots import Slots
 
 
@@ -544,11 +544,11 @@ async def test_a_bug_in_one_build_does_not_reach_another() -> None:
         good.check_end()
 
 
-async def test_a_plan_that_is_stuck_is_a_bug_and_is_reported() -> None:
+async def test_a_plan_that_is_stuck_is_a_bug_and_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     """A walk that ends without a cause and with changes that never began raises, loudly, and reports."""
     async with open_world() as world:
         run = Run(world, document("ab"))
-        run.plan.unsettled = list  # type: ignore[method-assign]
+        monkeypatch.setattr(Plan, "unsettled", lambda _: [])
         with structlog.testing.capture_logs() as logs:
             await run.go()
         assert "a fault in the scheduler" in run.done["error"]
@@ -756,15 +756,15 @@ async def test_a_running_change_whose_request_cannot_be_told_fails() -> None:
     assert run.world.sent == []
 
 
-async def test_a_fault_while_it_is_taken_up_leaves_nobody_waiting() -> None:
+async def test_a_fault_while_it_is_taken_up_leaves_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever waits for a walk to listen is let go even where it never does."""
     async with open_world() as world:
         run = Run(world, document([change("a", _state="running")]), resumed=True)
 
-        def broken(_vertex: int) -> Any:
+        def broken(_plan: Plan, _vertex: int) -> Any:
             raise RuntimeError("a bug")
 
-        run.plan.resume = broken  # type: ignore[method-assign, assignment]
+        monkeypatch.setattr(Plan, "resume", broken)
         await run.go()
         assert run.walk.listening.is_set()
         assert "a fault in the scheduler" in run.done["error"]

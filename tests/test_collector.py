@@ -4,6 +4,7 @@
 
 import gc
 import sys
+from collections import deque
 from collections.abc import Iterator
 from weakref import ref
 
@@ -197,7 +198,11 @@ async def test_the_task_collects_when_the_service_rests(
     with structlog.testing.capture_logs() as logs:
         async with trio.open_nursery() as nursery:
             await nursery.start(Collector(lambda: load).run)
-            there = ref(Knot())
+            knot = Knot()
+            there = ref(knot)
+            # Until it counts as old.
+            await trio.sleep(2)
+            del knot
             await trio.sleep(100)
             assert there() is not None
             load = IDLE
@@ -227,6 +232,22 @@ async def test_the_task_collects_while_builds_run_where_it_must(
     assert (line["reason"], line["log_level"]) == ("memory that no build explains", "warning")
     assert line["objects"] >= 100_000
     assert line["blocks"] < line["blocks_before"] - 20_000
+
+
+@pytest.mark.usefixtures("_collector_off")
+async def test_young_objects_do_not_pile_up_while_builds_run(autojump_clock: MockClock) -> None:
+    """Where as many old ones are freed as new ones are made, nothing else would have them walked."""
+    async with trio.open_nursery() as nursery:
+        await nursery.start(Collector(lambda: BUSY).run)
+        kept = deque([[number] for number in range(20_000)])
+        for _ in range(20):
+            for number in range(1_000):
+                kept.append([number])
+                kept.popleft()
+            await trio.sleep(1)
+        await trio.sleep(1.5)
+        assert not {id(one) for one in gc.get_objects(generation=0)} & {id(one) for one in kept}
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_service_says_what_it_has_to_do_with(autojump_clock: MockClock) -> None:

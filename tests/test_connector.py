@@ -1158,6 +1158,17 @@ async def test_a_large_reply_is_read_beside_the_loop(bench: Bench, broken: bool)
         assert len(first.outcome.body["text"]) == 70_000
 
 
+async def test_replies_of_many_bytes_are_dealt_with_one_at_a_time(bench: Bench) -> None:
+    """Of what takes milliseconds each there are not as many between two looks at everything else."""
+    attempts = [await bench.send(request(str(number))) for number in range(8)]
+    for number in range(8):
+        body = encode(reply(_component_id=str(number), text="x" * 60_000))
+        bench.connectors.take(Message(f"{SUBJECT}.done", body))
+    assert sum(attempt.call.answered for attempt in attempts) <= 2
+    await wait_all_tasks_blocked()
+    assert all(attempt.ended for attempt in attempts)
+
+
 async def test_attempts_that_time_out_together_do_so_in_turns(autojump_clock: MockClock) -> None:
     """A few between two looks at everything else, and those of another build are not behind all of them."""
     async with open_bench() as bench:

@@ -17,6 +17,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from scheduler import secretindex, secretnames
+from scheduler.errors import Problem
 from scheduler.log import mask_secrets
 from scheduler.masking import HIDDEN, UNREAD, Secrets
 from scheduler.model import Build
@@ -676,6 +677,14 @@ def test_the_same_text_is_looked_at_once_more_when_something_was_learnt(
     assert len(looked) == 3, "the last one is cut"
     secrets.add({"password": CANARY})
     assert secrets.mask(beginning + "y" * 9_000, 40) == f"*** *** {'y' * 40}"[:40]
+
+
+def test_of_a_long_problem_the_beginning_is_told() -> None:
+    """What is wrong with a build may quote it at length; whoever is told so reads the beginning."""
+    problem = Problem("a.x", f"{CANARY} is " + "wrong " * 10_000)
+    shown = secrets_of(CANARY).mask_problem(problem)
+    assert shown.message.startswith("*** is wrong")
+    assert len(shown.message) == 4_000
 
 
 def test_thousands_of_values_in_a_text_are_masked_to_its_end() -> None:

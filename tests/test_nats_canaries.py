@@ -7,6 +7,7 @@ are not here: the bus uses neither.
 
 import asyncio
 import contextlib
+from asyncio.selector_events import _SelectorSocketTransport  # type: ignore[attr-defined]
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -551,3 +552,4 @@ def test_what_we_override_exists() -> None:
     tasks = ("_reading_task", "_ping_interval_task", "_flusher_task")
     for name in (*counters, *tasks, "_transport", "_status", "_ps", "_server_pool", "_server_info"):
         assert hasattr(client, name), name
+    assert _SelectorSocketTransport.max_size == 256 * 1024

@@ -124,6 +124,26 @@ async def test_whoever_asks_too_much_is_refused_and_others_are_not(monkeypatch: 
         assert (site.endpoints["quick"].errors, site.endpoints["slow"].errors) == (10, 15)
 
 
+async def test_of_a_flood_what_is_still_on_its_way_is_not_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever sends it hears nothing until the verb is listened to anew; others are answered."""
+    monkeypatch.setattr(questions, "_MOST", 40)
+    monkeypatch.setattr(questions, "_FLOOD", 100)
+    async with desk() as site:
+        for number in range(1_000):
+            site.ask("quick", f"f{number}", "flood")
+        site.ask("quick", "mine", "healthy")
+        assert len(await site.answers()) == 100
+        assert site.endpoints["quick"].errors == 980
+        site.gate.release()
+        await site.next(4)
+        assert "mine" in site.begun
+        answered = len(site.bus.published)
+        site.handlers["quick"] = site.questions.handler("quick")
+        for number in range(100):
+            site.ask("quick", f"f{number}", "flood")
+        assert len(await site.answers()) > answered + 50
+
+
 async def test_a_question_that_was_not_looked_at_in_time_is_refused(autojump_clock: MockClock) -> None:
     """Who asked has gone by then; it costs nobody anything any more."""
     async with desk() as site:

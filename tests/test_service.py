@@ -57,6 +57,25 @@ async def test_a_build_is_accepted_run_and_reported() -> None:
         assert report["edges"] == [{"source": "a", "destination": "b"}]
 
 
+async def test_builds_and_questions_come_in_on_connections_of_their_own() -> None:
+    """Neither stands behind the other, nor behind replies; replies are heard where requests leave."""
+    bus, asked, submitted = FakeBus(), FakeBus(), FakeBus()
+    service = Service(Settings(), bus, MemoryStore(), asked=asked, submitted=submitted)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(service.run)
+        submitted.deliver("build.create", encode(document("a")), reply="_INBOX.x.1")
+        asked.deliver("scheduler.build.list", b"{}", reply="_INBOX.x.2")
+        await wait_all_tasks_blocked()
+        requests = [one.subject for one in bus.published if one.reply]
+        nursery.cancel_scope.cancel()
+    assert sorted(submitted.subjects) == sorted(SUBJECTS)
+    assert {one.rpartition(".")[0] for one in asked.subjects} == {"scheduler.build"}
+    assert not {*submitted.subjects, *asked.subjects} & {*bus.subjects}
+    assert "_INBOX.x.1" in [one.subject for one in bus.published]
+    assert [one.subject for one in asked.published] == ["_INBOX.x.2"]
+    assert len(set(requests)) == 1
+
+
 async def test_what_was_probably_meant_otherwise_is_logged_once_a_build() -> None:
     """Names that are nearly ours are one line in the log, when the build is accepted and not again."""
     value = {**document("abcdefg"), "options": {"on_eror": "continue"}}

@@ -20,8 +20,9 @@ from scheduler.template import (
     Templates,
     compile_change,
 )
-from scheduler.template.jsonparts import measure
+from scheduler.template.jsonparts import MAX_RENDERED, measure
 from scheduler.template.needs import Needs
+from scheduler.template.work import Work
 
 BUILD: Mapping[str, Any] = {
     "id": "b1",
@@ -841,3 +842,31 @@ def test_rendering_twice_gives_the_same_and_changes_nothing() -> None:
     )
     assert template.render(WORLD) == template.render(WORLD)
     assert submitted.raw == before
+
+
+@pytest.mark.parametrize(
+    ("text", "waits"),
+    [
+        ("{{ components['new'].x }} {{ components['new'].y }}", True),
+        ('$(components.#[_component_id="new"].x)', True),
+        ("{{ components['new'].x }} {{ components['nobody'].x | default(1) }}", True),
+        ("{{ components['new'].x }} {{ components['vpc::a'].n }}", False),
+        ("{{ components['new'].x }} {{ components['nobody'].n }}", False),
+        ("{{ components['new'].x | default(1) }}", False),
+        ("{{ components['web::1'].x }}", False),
+        ("{{ components['new'].x }} {{ component.x }}", False),
+        ("$(components.#.x)", False),
+        ("{{ 1 + 'a' }}", False),
+    ],
+)
+def test_of_what_is_not_there_yet_nothing_is_said(text: str, waits: bool) -> None:
+    """Only where every reference that must lead somewhere waits for a change is nothing looked at."""
+    template = compiled(x=text, y="{{ components['new'].z }}")
+    work = Work()
+    assert template.waits_for_all("web::1", {"new", "web::1"}.__contains__, work) is waits
+    assert (work.spent > 0) is waits
+    if waits:
+        assert template.check(WORLD, {"new", "web::1"}.__contains__) == []
+        assert not template.waits_for_all("web::1", {"new", "web::1"}.__contains__, Work(100))
+    long = compiled(x=text, y="y" * MAX_RENDERED)
+    assert not long.waits_for_all("web::1", {"new", "web::1"}.__contains__, work)

@@ -51,6 +51,24 @@ async def test_between_turns_others_run() -> None:
     assert max(after - before for before, after in pairwise(looks)) <= 2 * turns._AT_ONCE
 
 
+async def test_of_what_is_large_few_are_dealt_with_at_once() -> None:
+    """Replies of 64 KB have others run after each of them; a build with small ones still has its turn."""
+    seen: list[str] = []
+    work = Turns()
+    for number in range(40):
+        work.take(f"large-{number % 2}", partial(seen.append, "large"), weight=turns._AT_ONCE)
+    work.take("small", partial(seen.append, "small"))
+    looks: list[int] = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(work.run)
+        while len(seen) < 41:
+            await trio.lowlevel.checkpoint()
+            looks.append(len(seen))
+        nursery.cancel_scope.cancel()
+    assert max(after - before for before, after in pairwise(looks)) <= 3, "one a turn, or two if one is small"
+    assert seen.index("small") <= 3
+
+
 async def test_a_reply_that_cannot_be_handled_costs_no_other() -> None:
     """Called at once or in its turn: a fault is logged, and the next reply is passed on."""
     seen: list[int] = []

@@ -2,7 +2,6 @@
 
 import random
 from abc import ABC, abstractmethod
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 
@@ -32,7 +31,8 @@ _log = structlog.get_logger()
 
 _MOST_LINES = 50
 """In the log, of a kind and a build, at once: a build may have thousands of components that fail."""
-
+_TRIED_AGAIN = "component is tried again"
+_FAILED = "component failed"
 _LEAST_TIME = 0.001
 """Seconds that an attempt has at least."""
 _LEFT_AT_ONCE = 50
@@ -83,6 +83,44 @@ class Attempts(ABC):
         executor: renders what takes long.
     """
 
+    __slots__ = (
+        "__weakref__",
+        "_acted",
+        "_arrived",
+        "_booked",
+        "_bytes_of",
+        "_calls",
+        "_connectors",
+        "_departures",
+        "_early",
+        "_executor",
+        "_first_sent",
+        "_given_up",
+        "_held_back",
+        "_held_since",
+        "_journey",
+        "_log",
+        "_most_given_up",
+        "_observer",
+        "_order",
+        "_rendering",
+        "_rescued",
+        "_resending",
+        "_resumed",
+        "_retry_at",
+        "_slots",
+        "_store",
+        "_tokens",
+        "_unpaused",
+        "_unsent",
+        "_unwritten",
+        "_waits",
+        "_writing",
+        "_written",
+        "id",
+        "plan",
+    )
+
     def __init__(
         self,
         plan: Plan,
@@ -106,8 +144,8 @@ class Attempts(ABC):
         self._journey = journey
         self._resending = resending
         self._executor = executor
-        self._rendering = trio.Lock()
-        """Held while a component is rendered elsewhere: one of a build at a time."""
+        self._rendering: trio.Lock | None = None
+        """Held while a component is rendered elsewhere: one of a build at a time. Made for the first one."""
         self._acted = False
         self._log = RateLimitedLog(_log, burst=_MOST_LINES)
         """Whether anything was done that is worth persisting."""
@@ -120,8 +158,8 @@ class Attempts(ABC):
         """Since when time stands still for those that wait for another attempt, as the build is paused."""
         self._waits: dict[Vertex, trio.CancelScope] = {}
         """Of those that wait before they begin: for another attempt, the end of a pause, or a slot."""
-        self._unpaused = trio.Event()
-        """Replaced at each pause; wakes those that wait for its end."""
+        self._unpaused: trio.Event | None = None
+        """Wakes those that wait for the end of a pause; there where somebody does."""
         self._early: dict[Vertex, tuple[Request, Outcome]] = {}
         """Late successes of an attempt that came while the next one was about to be sent."""
         self._rescued: dict[Vertex, Settled] = {}
@@ -134,24 +172,27 @@ class Attempts(ABC):
         """Everything in flight, and since when, by Trio's clock."""
         self._resumed: dict[Vertex, Call | Settled] = {}
         """What an earlier process sent, until the task of its component looks at it."""
-        self._given_up: deque[Call] = deque()
+        # Lists, although they are taken from at the front: they are no longer than there is in flight, and in
+        # most builds that is one or none, of which a deque takes ten times as much.
+        self._given_up: list[Call] = []
         """Attempts whose late success would count, the oldest first: `_most_given_up` of them."""
         self._most_given_up = _MOST_GIVEN_UP + _GIVEN_UP_OF_EACH * len(plan.graph.ids)
-        self._arrived: deque[Call] = deque()
+        self._arrived: list[Call] = []
         """Attempts whose end is known and not booked, in the order in which it became known."""
         self._unsent = Unsent(slots)
         """What was rendered, and waits for room in flight."""
         self._bytes_of: dict[Vertex, int] = {}
         """What is taken of that room."""
-        self._departures: deque[Departure] = deque()
+        self._departures: list[Departure] = []
         """Requests whose start is being persisted, in the order in which they began and are to leave."""
-        self._unwritten: deque[Settled | Retrying | Withdrawn] = deque()
+        self._unwritten: list[Settled | Retrying | Withdrawn] = []
         """What is booked and not persisted, where the store is told step by step."""
         self._booked = 0
         """How many of those there have been so far."""
         self._written = 0
         """How many of those have been persisted, or have failed to be."""
-        self._writing = trio.Lock()
+        self._writing: trio.Lock | None = None
+        """Held by whoever writes. Made for the first one."""
 
     @abstractmethod
     def _land(self, vertex: Vertex) -> None:
@@ -200,8 +241,9 @@ class Attempts(ABC):
                     self._connectors.arm(call)
                 call.publish()
                 self._observer.departed(call.request.vertex)
-        self._unpaused.set()
-        self._unpaused = trio.Event()
+        if self._unpaused is not None:
+            self._unpaused.set()
+            self._unpaused = None
 
     def stir(self, vertex: Vertex) -> None:
         """Look at a component again: there is news of it, whatever it waits for."""
@@ -236,6 +278,7 @@ class Attempts(ABC):
         It is not, if there is news of the component before, or nothing is to be sent for now.
         """
         with self._wait(vertex):
+            self._rendering = self._rendering or trio.Lock()
             async with self._rendering:
                 if not self.plan.held:
                     await self.render_now(vertex)
@@ -342,7 +385,7 @@ class Attempts(ABC):
                 left = 0
                 await trio.lowlevel.checkpoint()
                 continue
-            self._leave(self._departures.popleft(), kept)
+            self._leave(self._departures.pop(0), kept)
             left += 1
 
     async def _is_persisted(self, number: int) -> bool:
@@ -489,7 +532,7 @@ class Attempts(ABC):
     def _book(self) -> None:
         """Book all attempts that have ended, in the order in which that became known."""
         while self._arrived:
-            call = self._arrived.popleft()
+            call = self._arrived.pop(0)
             vertex, answer = call.request.vertex, call.answer
             if self._resumed.get(vertex) is call:
                 # Nobody has looked at it yet: its answer came before we did.
@@ -521,7 +564,7 @@ class Attempts(ABC):
             call.forget_the_request()
             self._given_up.append(call)
             if len(self._given_up) > self._most_given_up:
-                self._given_up.popleft().close()
+                self._given_up.pop(0).close()
 
     def _end_attempt(self, request: Request, outcome: Outcome) -> Settled | Retrying:
         """How an attempt ended; there may be another one. Returns what is to be persisted."""
@@ -537,14 +580,15 @@ class Attempts(ABC):
         if plan.paused:
             self._hold([vertex])
         self._observer.retries(vertex, plan.attempt(vertex), step.error, step.pause)
-        self._log.info(
-            "component is tried again",
-            build=self.id,
-            component=step.component,
-            attempt=plan.attempt(vertex) + 1,
-            pause=round(step.pause, 3),
-            error=self.plan.masked(step.error, 1_000),
-        )
+        if not self._log.leaves_out(_TRIED_AGAIN):
+            self._log.info(
+                _TRIED_AGAIN,
+                build=self.id,
+                component=step.component,
+                attempt=plan.attempt(vertex) + 1,
+                pause=round(step.pause, 3),
+                error=self.plan.masked(step.error, 1_000),
+            )
         return step
 
     def _adopt(self, request: Request, outcome: Outcome) -> None:
@@ -579,8 +623,9 @@ class Attempts(ABC):
         error = settled.body.get("error") if settled.body["_state"] == "errored" else None
         self._observer.settled(vertex, self.plan.attempt(vertex), error)
         if error is not None:
-            shown = self.plan.masked(error, 1_000)
-            self._log.warning("component failed", build=self.id, component=settled.component, error=shown)
+            if not self._log.leaves_out(_FAILED):
+                shown = self.plan.masked(error, 1_000)
+                self._log.warning(_FAILED, build=self.id, component=settled.component, error=shown)
             self.recall()
             if skips := self.plan.skips():
                 self._observer.skipped(skips)
@@ -606,17 +651,18 @@ class Attempts(ABC):
         if self._written == self._booked:
             return
         mine = self._booked
+        writing = self._writing = self._writing or trio.Lock()
         try:
-            self._writing.acquire_nowait()
+            writing.acquire_nowait()
         except trio.WouldBlock:
-            await self._writing.acquire()
+            await writing.acquire()
         try:
             while self._written < mine:
-                event = self._unwritten.popleft()
+                event = self._unwritten.pop(0)
                 await self._write_one(event)
                 self._written += 1
         finally:
-            self._writing.release()
+            writing.release()
 
     async def _write_one(self, event: Settled | Retrying | Withdrawn) -> None:
         landing = [event]

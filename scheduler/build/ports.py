@@ -19,6 +19,8 @@ class Observer:
     Errors come as they are kept, with secrets in them (`Plan.masked`). Nothing here may block or raise.
     """
 
+    __slots__ = ()
+
     def due(self, vertex: Vertex) -> None:
         """All that a component depends on is completed."""
 

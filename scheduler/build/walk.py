@@ -71,6 +71,15 @@ class Walk(Beginning):
         executor: renders what takes long, and makes the report of a large build.
     """
 
+    __slots__ = (
+        "_end_noted",
+        "_scope",
+        "fenced",
+        "listening",
+        "log_removed",
+        "stuck",
+    )
+
     def __init__(
         self,
         plan: Plan,
@@ -116,7 +125,6 @@ class Walk(Beginning):
             The report; or None where the process is to end and the store can resume the build: it then
             stands in the store as it is.
         """
-        log = _log.bind(build=self.id)
         try:
             with self._scope:
                 await self._components()
@@ -124,16 +132,18 @@ class Walk(Beginning):
                 self.plan.finish()  # raises, and says what is stuck
         except* Hung as hung:
             why = str(hung.exceptions[0])
-            log.error("the build failed: it held the scheduler up", why=why)  # noqa: TRY400 - no fault of ours
+            _log.error("the build failed: it held the scheduler up", build=self.id, why=why)
             await self._give_up_on_the_rest(f"{why}. The outcome is unknown")
-        except* Exception:  # a bug of ours: it costs this build, and no other
+        except* Exception:  # noqa: BLE001 - a bug of ours: it costs this build, and no other
             if self._journey is not None and not self._acted:
                 # As the next version may do better: the log has it as it was.
-                log.exception("the build cannot be gone on with by a fault of the scheduler")
+                _log.exception("the build cannot be gone on with by a fault of the scheduler", build=self.id)
                 self.stuck = True
             else:
                 stranded = list(self.plan.in_flight_ids())
-                log.exception("the build failed by a fault of the scheduler", in_flight=stranded[:20])
+                _log.exception(
+                    "the build failed by a fault of the scheduler", build=self.id, in_flight=stranded[:20]
+                )
                 await self._give_up_on_the_rest(
                     "a fault in the scheduler; see its log. The outcome is unknown"
                 )

@@ -1,7 +1,8 @@
-"""A connection of its own for what may come in by the thousand and concerns nobody else.
+"""A connection of its own for what must not stand behind everything else, or stands in its way.
 
 What the broker has for a connection comes in one after another: builds and replies would stand behind a flood
-of questions. Over two connections they take turns.
+of questions, and builds behind a flood of replies. Over several connections they take turns; and where the
+broker cuts one of them off, for what has piled up there, the others go on.
 
 While the connection cannot be had the first one has its subscriptions. For a moment both have them, so they
 are for queue groups only, whose members share what comes in.
@@ -21,7 +22,10 @@ from scheduler.bus.options import BusOptions
 from scheduler.errors import BusError, NotPermitted
 
 _PATIENCE = 1.0
-"""Seconds for which the connection may be away before the first one stands in."""
+"""Seconds for which the first connection of all is waited for, and the server's word on a subscription."""
+_AWAY = 0.1
+"""Seconds for which the connection may be away before the first one stands in: it comes back sooner where the
+server has cut it off for what had piled up."""
 
 log = structlog.get_logger(__name__)
 
@@ -32,7 +36,7 @@ class BesideBus(Follower):
     turn = 32
 
     def __init__(self, first: NatsBus, options: BusOptions, name: str) -> None:
-        super().__init__(first, options, name, f"{name} come in on the first one, and may be in its way")
+        super().__init__(first, options, name, f"{name} come in on the first one, behind all else")
         self._lent: dict[int, Subscription] = {}
         """What the first connection is subscribed to in our place, by our subscription id."""
         self._moved = trio.Event()
@@ -91,7 +95,7 @@ class BesideBus(Follower):
         while True:
             self._moved = trio.Event()
             if not self.connected:
-                with trio.move_on_after(_PATIENCE):
+                with trio.move_on_after(_AWAY):
                     await self._moved.wait()
             try:
                 await self._settle()

@@ -29,6 +29,7 @@ from nats.protocol.parser import ERR_RE
 from scheduler.bus import Handler, Message
 from scheduler.bus.options import BusOptions
 from scheduler.bus.outbox import Barrier, Outbox
+from scheduler.bus.parsing import FastParser
 from scheduler.errors import BusError, UnsupportedServer
 from scheduler.ratelimit import RateLimitedLog
 
@@ -42,13 +43,19 @@ _PING = b"PING\r\n"
 # A batch of lines for one write: large enough to be cheap, small enough to keep messages withdrawable.
 _BATCH_BYTES = 64 * 1024
 # What one look at the socket brings at most. Between two looks everybody else has a turn, and other threads
-# may have the interpreter for 5 ms: with asyncio's 256 KiB the server would find us slow while we are busy,
-# and hang up.
-_RECEIVED = 4 * 1024 * 1024
+# may have the interpreter for a while: with 256 KiB, as asyncio has it, the server would find us slow while
+# we are busy, and hang up. But memory for so much comes from the system each time, which costs 35 us: it is
+# asked for while there is more than a little to read.
+_LITTLE = 64 * 1024
+_MUCH = 4 * 1024 * 1024
+_CALM = 8
+"""Reads of little in a row after which little is expected again."""
 _READ_AHEAD = 4 * 1024 * 1024
 _READ_BYTES = 256 * 1024
 TURN = 256
-"""Handlers called in a row before other tasks get a turn."""
+"""Handlers called in a row before other tasks get a turn; fewer where the messages are large."""
+_SHIFT = 13
+"""A message counts once more for each 8 KiB: 2 MiB are read in a turn."""
 
 _REFUSED = re.compile(r'permissions violation for (\w+)[^"]*"([^"]*)"', re.IGNORECASE)
 
@@ -62,17 +69,29 @@ class _Transport(TcpTransport):
     and a server hangs up on who reads slowly.
     """
 
+    _socket: Any
+    """The connection itself, beneath TLS."""
+    _calm = 0
+    """Reads of little in a row, up to `_CALM`."""
+
     def __bool__(self) -> bool:
         # Otherwise the client replaces one that is not connected yet by its own.
         return True
 
     async def connect(self, uri: ParseResult, buffer_size: int, connect_timeout: int) -> None:  # noqa: ARG002 - theirs
         await super().connect(uri, _READ_AHEAD, connect_timeout)
-        transport: Any = self._io_writer.transport  # type: ignore[union-attr]
-        transport.max_size = _RECEIVED
+        self._socket = self._io_writer.transport  # type: ignore[union-attr]
+        self._socket.max_size = _LITTLE
 
     async def read(self, buffer_size: int) -> bytes:  # noqa: ARG002 - theirs
         data: bytes = await super().read(_READ_BYTES)
+        if len(data) >= _LITTLE:
+            self._calm = 0
+            self._socket.max_size = _MUCH
+        elif self._calm < _CALM:
+            self._calm += 1
+            if self._calm == _CALM:
+                self._socket.max_size = _LITTLE
         return data
 
 
@@ -105,6 +124,7 @@ class Connection(Client):
         self._turn = 0
         self._longest_turn = turn
         self._tls_wanted = False
+        self._ps = FastParser(self)
         self._transport = _Transport()  # type: ignore[no-untyped-call]
 
     @property
@@ -304,7 +324,7 @@ class Connection(Client):
                 # Here an exception would end the reading while the connection seems to be up.
                 shown = subject.decode(errors="replace")
                 self._limited_log.exception("a message could not be handled", subject=shown)
-        self._turn += 1
+        self._turn += 1 + (len(data) >> _SHIFT)
         if self._turn >= self._longest_turn:
             self._turn = 0
             await asyncio.sleep(0)

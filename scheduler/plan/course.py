@@ -73,6 +73,45 @@ class Course:
         mark: of the build's acceptance, drawn once; empty where the store keeps none.
     """
 
+    __slots__ = (
+        "__weakref__",
+        "_adoptable",
+        "_attempts",
+        "_forgiven",
+        "_halted",
+        "_last_errors",
+        "_ledger",
+        "_limits",
+        "_mark",
+        "_outputs",
+        "_policy",
+        "_put_back",
+        "_renderings",
+        "_retries",
+        "_secrets",
+        "_shown_cause",
+        "_skips",
+        "_templates",
+        "_unpersisted",
+        "_work",
+        "build",
+        "cancelled",
+        "cause",
+        "digest",
+        "finished",
+        "graph",
+        "has_open_subjects",
+        "laborious",
+        "mark",
+        "paused",
+        "phases",
+        "prepared",
+        "priorities",
+        "rules",
+        "run",
+        "stopped",
+    )
+
     def __init__(
         self,
         prepared: Prepared,
@@ -116,11 +155,15 @@ class Course:
         """Failures that an operator knew of and went on with."""
         self.laborious: Vertex | None = None
         """The change that took too long to be rendered on the spot, the last time that any did."""
+        changes = prepared.build.changes
+        words = {change.type for change in changes} | {change.provider for change in changes}
+        self.has_open_subjects = any(map(_is_open, words))
+        """Whether references supply what any request goes out on."""
         self._templates = prepared.templates
         self._work = Work.of_build(len(prepared.build.changes))
         self._renderings: dict[Vertex, Rendering] = {}
         """What was rendered elsewhere, and is to be used now."""
-        self._put_back: set[Vertex] = set()
+        self._put_back: dict[Vertex, None] = {}
         """What has begun, and was taken back by `unbegin`: its work was charged, and is not charged again."""
         self._limits = limits
         self._secrets = prepared.secrets
@@ -259,8 +302,7 @@ class Course:
     def has_open_subject(self, vertex: Vertex) -> bool:
         """Whether references supply what the request of a change goes out on."""
         change = self.build.changes[vertex]
-        words = change.type + change.provider
-        return "{" in words or "$" in words
+        return _is_open(change.type) or _is_open(change.provider)
 
     def due_subject(self, vertex: Vertex) -> str:
         """The same as `subject` of a change that is due, rendered where it must be; a guess where that fails.
@@ -380,7 +422,7 @@ class Course:
             return self._ledger.complete(vertex, {**change.fields, "_state": "completed"})
         if rendered is not None and rendered.started.failed == self._attempts.failed(vertex):
             # What it is rendered from is all completed, and stays as it is.
-            self._put_back.discard(vertex)
+            self._put_back.pop(vertex, None)
             self._move(vertex, Phase.STARTING)
             return rendered
         try:
@@ -394,7 +436,7 @@ class Course:
         if self._renderings:
             self.let_go(vertex)
         if self._put_back:
-            self._put_back.discard(vertex)
+            self._put_back.pop(vertex, None)
         self._move(vertex, Phase.STARTING)
         return request
 
@@ -408,7 +450,7 @@ class Course:
         """
         again = vertex in self._last_errors and self._attempts.is_between(vertex)
         self._move(vertex, Phase.RETRYING if again else Phase.WAITING)
-        self._put_back.add(vertex)
+        self._put_back[vertex] = None
 
     def _complete_with(self, vertex: Vertex, output: Mapping[str, Any]) -> Settled:
         change = self.build.changes[vertex]
@@ -804,3 +846,7 @@ class Course:
 
     def _move(self, vertex: Vertex, phase: Phase) -> None:
         self.phases.move(vertex, phase)
+
+
+def _is_open(word: str) -> bool:
+    return "{" in word or "$" in word

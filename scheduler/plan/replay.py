@@ -32,6 +32,8 @@ from scheduler.validation import Prepared
 class Plan(Steered):
     """Drives one build from its acceptance to its report; see `Course` for what it is made of."""
 
+    __slots__ = ("unlearned",)
+
     def __init__(
         self,
         prepared: Prepared,

@@ -23,6 +23,8 @@ class Steered(Course):
     Whatever is asked for takes effect at once; what is to be persisted of it is returned.
     """
 
+    __slots__ = ()
+
     def cancel(self, reason: str = "") -> list[Event]:
         """Send nothing new; what is in flight is awaited. Returns what is to be persisted.
 

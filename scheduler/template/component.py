@@ -38,6 +38,8 @@ _SIMPLE = 100
 """Work for a simple one, besides writing it."""
 _TARGET = 80
 """Work for looking at intake whether what a reference names is there."""
+_AT_A_GLANCE = 100
+"""Nodes of a component whose references are gone through before that is paid for: 0.1 ms."""
 _PROBLEMS = 100
 """Of one component, that are told one by one."""
 _SUGGESTIONS = 20
@@ -265,6 +267,33 @@ class Template:
         if most is not None and size > most:
             raise Laborious(_LONG)
         return Rendered(b"".join(parts), type_, provider)
+
+    def waits_for_all(self, own: str, supplied: Callable[[str], bool], work: Work) -> bool:
+        """Whether `check` has nothing to say, as nothing that is referred to is there yet.
+
+        Args:
+            own: The id of the component itself.
+            supplied: As for `check`.
+            work: As for `check`. Where the answer is no, nothing is taken off: `check` does so.
+        """
+        if self.nodes > _AT_A_GLANCE or work.left < _TARGET * self.nodes:
+            return False
+        if sum(map(len, self._runs)) > MAX_RENDERED:
+            return False
+        seen = 0
+        for _, text in self._slots:
+            named = False
+            for target in text.targets():
+                seen += 1
+                if target.guarded:
+                    continue
+                if target.id is None or target.id == own or not supplied(target.id):
+                    return False
+                named = True
+            if not named:
+                return False
+        work.spend(_TARGET * seen)
+        return True
 
     def check(
         self,

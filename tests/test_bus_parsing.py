@@ -1,0 +1,84 @@
+"""Our short cut through what the server sends takes the same messages out of it as nats-py's parser does."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from nats.errors import ProtocolError
+from nats.protocol.parser import Parser
+
+from scheduler.bus.parsing import FastParser
+
+TEXTS = st.sampled_from(["a", "vpc.create.aws.done", "MSG", "HMSG", "_INBOX.x.1"])
+BODIES = st.one_of(
+    st.binary(max_size=40), st.sampled_from([b"MSG a 1 2\r\n", b"\r\n", b"x" * 5_000, b"PING\r\n"])
+)
+HEADERS = b"NATS/1.0\r\nA: b\r\n\r\n"
+
+
+class Client:
+    """Notes what a parser has it do."""
+
+    def __init__(self) -> None:
+        self.seen: list[Any] = []
+
+    async def _process_msg(self, *message: Any) -> None:
+        self.seen.append(message)
+
+    async def _process_ping(self) -> None:
+        self.seen.append("ping")
+
+    async def _process_pong(self) -> None:
+        self.seen.append("pong")
+
+    async def _process_err(self, words: str) -> None:
+        self.seen.append(words)
+
+
+@st.composite
+def messages(draw: st.DrawFn) -> bytes:
+    kind = draw(st.sampled_from(["msg", "hmsg", "other"]))
+    if kind == "other":
+        return draw(st.sampled_from([b"PING\r\n", b"PONG\r\n", b"+OK\r\n", b"-ERR 'No'\r\n"]))
+    body = draw(BODIES)
+    words = [draw(TEXTS), str(draw(st.integers(1, 99)))]
+    words += [draw(TEXTS)] if draw(st.booleans()) else []
+    if kind == "hmsg":
+        words.append(str(len(HEADERS)))
+        body = HEADERS + body
+    words.append(str(len(body)))
+    # The server writes one blank; its protocol allows more.
+    blank = draw(st.sampled_from([" ", " ", " ", "  "]))
+    return f"{kind.upper()} {blank.join(words)}\r\n".encode() + body + b"\r\n"
+
+
+def seen(parser: type[Parser], pieces: Sequence[bytes]) -> list[Any]:
+    client = Client()
+    one: Any = parser(client)
+    for piece in pieces:
+        with pytest.raises(StopIteration):
+            one.parse(piece).send(None)
+    return client.seen
+
+
+@given(st.lists(messages(), max_size=12), st.lists(st.integers(0, 3_000), max_size=8))
+def test_the_same_comes_out_however_it_is_cut_into_pieces(sent: list[bytes], cuts: list[int]) -> None:
+    """Messages with headers and without, replies, keep-alives and errors, in order."""
+    data = b"".join(sent)
+    places = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
+    pieces = [data[begin:end] for begin, end in pairwise(places)]
+    assert seen(FastParser, pieces) == seen(Parser, [data])
+
+
+@pytest.mark.parametrize(
+    "line", [b"MSG a b 1\r\n", b"MSG a\r\n", b"HMSG a 1 5\r\n", b"NONSENSE\r\n", b"MSG a 1 b c 1\r\n"]
+)
+def test_what_no_server_says_is_refused(line: bytes) -> None:
+    """As nats-py refuses it."""
+    for parser in (Parser, FastParser):
+        one: Any = parser(Client())
+        with pytest.raises(ProtocolError):
+            one.parse(b"MSG a 1 0\r\n\r\n" + line).send(None)
