@@ -4,7 +4,7 @@ A thread that computes has the loop wait for the interpreter's lock: with one be
 within 1.2 ms (p99), with two within 6 ms, with three within 13 ms (at the switch interval that
 `scheduler.tuning` sets), and so each time that it has let go of it: dozens of times in the shortest build.
 So there are two in the whole process; and as a job may take a second, one of them takes short jobs only.
-Besides, only one of them computes at a time, a millisecond, and then none does: for as long, where the loop
+Besides, only one of them computes at a time, a millisecond, and then none does, for as long where the loop
 has something to do. See `Stints`.
 """
 
