@@ -26,7 +26,7 @@ LONGEST = 0.010
 """Seconds for which the loop may be kept."""
 BOUNDLESS = "boundless"
 """Part of the id of a component that takes more work than one may."""
-_NUMBERS = [{"n": f"{number:05}", "text": "x" * 20} for number in range(250)]
+_NUMBERS = [{"n": f"{number:05}", "text": "x" * 20} for number in range(550)]
 _ONE = '(components["first"].numbers | tojson | length)'
 """Of what the first one returns, which nobody knows at intake."""
 _KNOWN = "(build.numbers | tojson | length)"
