@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 
 from trio.testing import MockClock
 
@@ -52,7 +53,7 @@ def test_to_read_one_takes_long() -> None:
     for heavy in _BUILDS:
         data = json.dumps(heavy).encode()
         assert BuildReader(Settings(), None).is_small(data)
-        assert 2 * _KEEPS < _units(lambda data=data: read_build(data)) < MAX_WORK / 2
+        assert 2 * _KEEPS < _units(partial(read_build, data)) < MAX_WORK / 2
 
 
 def test_to_render_them_takes_long_and_more_than_it_may_for_the_boundless_one_alone() -> None:
