@@ -26,7 +26,8 @@ LONGEST = 0.010
 """Seconds for which the loop may be kept."""
 BOUNDLESS = "boundless"
 """Part of the id of a component that takes more work than one may."""
-_NUMBERS = [{"n": f"{number:05}", "text": "x" * 20} for number in range(550)]
+_NUMBERS = [0] * 3_200
+"""Few bytes that take much work: what is read where others wait must be small."""
 _ONE = '(components["first"].numbers | tojson | length)'
 """Of what the first one returns, which nobody knows at intake."""
 _KNOWN = "(build.numbers | tojson | length)"
@@ -109,7 +110,7 @@ def laborious(seed: int) -> JSON | None:
         return None
     changes = [_change("first", 0), {**_change("known", 0), "work": f"{{{{ {' ~ '.join([_KNOWN] * 25)} }}}}"}]
     changes[0]["numbers"] = _NUMBERS
-    changes += [_change(f"long{number}", rng.choice((2, 6, 12))) for number in range(rng.choice((2, 6)))]
+    changes += [_change(f"long{number}", rng.choice((2, 4, 6))) for number in range(rng.choice((2, 6)))]
     if rng.random() < 0.7:
         changes.append(_change(BOUNDLESS, 75))
     rng.shuffle(changes)
@@ -124,7 +125,7 @@ def laborious(seed: int) -> JSON | None:
             for change in changes
             if change["_component_id"] != "first"
         ],
-        "numbers": _NUMBERS[:80],
+        "numbers": _NUMBERS[:1_200],
     }
 
 
