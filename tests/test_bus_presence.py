@@ -1,7 +1,9 @@
 """That we are there is said by a thread of its own; where it cannot, by the loop; and by one of the two."""
 
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 import trio
@@ -9,8 +11,9 @@ from brokers import NatsServer, eventually
 from conftest import ServerFactory
 from structlog.testing import capture_logs
 
-from scheduler.bus import Message
+from scheduler.bus import Message, Subscription
 from scheduler.bus import presence as presence_module
+from scheduler.bus.follower import Follower
 from scheduler.bus.nats import NatsBus, open_bus
 from scheduler.bus.options import BusOptions
 from scheduler.bus.presence import PresenceThread, open_presence
@@ -57,6 +60,35 @@ async def test_each_question_has_one_answer(nats_server: NatsServer, tail: str) 
         assert await answers(bus, f"$SRV.PING{tail}") == 1
         presence._listening = False
         assert await answers(bus, f"$SRV.PING{tail}") == 1
+
+
+async def test_what_is_asked_while_the_thread_begins_is_answered(
+    nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From its first subscription on: the loop does not listen yet, and nobody else would."""
+    subscribed, asked = threading.Event(), threading.Event()
+    original = Follower.subscribe
+
+    async def subscribe(self: Follower, *args: Any, **options: Any) -> Subscription:
+        subscription = await original(self, *args, **options)
+        await self.flush()
+        subscribed.set()
+        await trio.to_thread.run_sync(asked.wait)
+        return subscription
+
+    monkeypatch.setattr(Follower, "subscribe", subscribe)
+    options = BusOptions((nats_server.url,), name="scheduler test")
+    async with (
+        open_bus(options) as bus,
+        open_presence(bus, options, lambda: False) as presence,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(presence.announce, ["$SRV.PING", "$SRV.PING.scheduler"], b"{}")
+        try:
+            await trio.to_thread.run_sync(subscribed.wait, 20)
+            assert await answers(bus) == 1
+        finally:
+            asked.set()
 
 
 async def test_while_the_loop_counts_as_gone_nothing_is_said(nats_server: NatsServer) -> None:

@@ -37,6 +37,8 @@ class PresenceThread:
         self._bus = Follower(first, options, "presence", _INSTEAD, on_failure=self._note_begun)
         self._silent = silent
         self._listening = False
+        self._alone = True
+        """Whether the loop does not listen yet: what is not answered in the thread is not answered at all."""
         self._failing = False
         self._thread: threading.Thread | None = None
         self._scope = trio.CancelScope()
@@ -61,6 +63,7 @@ class PresenceThread:
             self._thread.start()
             with trio.move_on_after(_BEGINNING):
                 await self._begun.wait()
+        self._alone = False
 
     def _note_begun(self) -> None:
         """In the thread."""
@@ -106,7 +109,8 @@ class PresenceThread:
 
     def _answerer(self, answer: bytes) -> Callable[[Message], None]:
         def handle(message: Message) -> None:
-            if may_be_answered(message.reply) and self._listening and not self._silent():
+            ours = self._listening or self._alone
+            if may_be_answered(message.reply) and ours and not self._silent():
                 try:
                     self._bus.publish(message.reply, answer)
                 except BusError as error:
