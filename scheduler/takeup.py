@@ -5,6 +5,7 @@ WIRE: "The Ernest store". A store without this (memory) never needs it.
 
 from collections import deque
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TypeAlias
 
 import structlog
@@ -124,7 +125,7 @@ class TakeUp:
         if "changes" not in document:
             self._limited_log.warning("build not taken up: what the store has is none", build=build)
             return None
-        data = await trio.to_thread.run_sync(encode, document)
+        data = await self._supervisor.executor.run(build, partial(encode, document), long=True)
         prepared = await self._read(data, None)
         if prepared.build.id != build:
             self._limited_log.warning(
