@@ -99,6 +99,7 @@ class Plan(Steered):
             except Laborious:
                 self.unlearned.append(vertex)
             except TemplateError:
+                # It cannot be told what was sent: no more is known of it than was submitted.
                 pass
 
     def learn_request(self, vertex: Vertex) -> None:
@@ -106,6 +107,7 @@ class Plan(Steered):
         try:
             self.request(vertex)
         except TemplateError:
+            # As above.
             pass
         finally:
             self.let_go(vertex)

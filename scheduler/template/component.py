@@ -207,13 +207,16 @@ class Template:
         whole = Work() if work is None else work
         meter = whole.part(inline=inline, expired=expired)
         scope.work = meter
+        put_off = False
         try:
             return self._rendered(scope, meter, most)
         except Laborious:
-            whole.left += meter.spent
+            put_off = True
             raise
         finally:
-            whole.left -= meter.spent
+            # Found out before it is taken off: another thread may take its own part off meanwhile.
+            spent = 0 if put_off else meter.spent
+            whole.left -= spent
 
     def _simple(self, scope: Scope) -> bytes | None:
         """Its JSON, if that takes no work that is worth counting, and nothing is wrong; None otherwise."""
@@ -324,7 +327,8 @@ class Template:
             return self._checked(scope, supplied, meter, open_ended=open_ended, suggest=suggest)
         finally:
             whole.exhausted = whole.exhausted or meter.exhausted
-            whole.left -= meter.spent
+            spent = meter.spent
+            whole.left -= spent
 
     def _checked(
         self, scope: Scope, supplied: Callable[[str], bool], work: Work, *, open_ended: bool, suggest: bool
