@@ -28,6 +28,8 @@ _ASK_AGAIN_AFTER = 10.0
 _MOST_UNKNOWN = 10_000
 _MOST_STRAYS = 1_000
 """Replies kept of one build while the store is asked about it."""
+_MOST_BYTES = 64 * 1024 * 1024
+"""Of all replies that are kept meanwhile."""
 _MOST_ASKED = 1_000
 """Builds that the store is asked about at a time because of replies."""
 
@@ -46,7 +48,9 @@ class TakeUp:
         self._supervisor = supervisor
         self._connectors = connectors
         self._read = read
-        self._strays: deque[Stray] = deque(maxlen=_MOST_STRAYS)
+        self._strays: deque[Stray] = deque()
+        self._bytes = 0
+        """Of the replies that are kept."""
         self._wake = trio.Event()
         self._asking: dict[str, deque[Stray]] = {}
         self._unknown: dict[str, float] = {}
@@ -56,10 +60,18 @@ class TakeUp:
         """A reply came for a component that nobody here waits for. Synchronous: it only notes it."""
         build = stray.build
         if build in self._asking:
-            self._asking[build].append(stray)
-        elif self._is_worth_asking(build) and len(self._strays) < _MOST_STRAYS:
-            self._strays.append(stray)
+            self._keep(stray, self._asking[build])
+        elif self._is_worth_asking(build):
+            self._keep(stray, self._strays)
             self._wake.set()
+        else:
+            self._drop(stray)
+
+    def _keep(self, stray: Stray, strays: deque[Stray]) -> None:
+        size = len(stray.message.data)
+        if len(strays) < _MOST_STRAYS and self._bytes + size <= _MOST_BYTES:
+            self._bytes += size
+            strays.append(stray)
         else:
             self._drop(stray)
 
@@ -77,12 +89,14 @@ class TakeUp:
                 self._wake = trio.Event()
                 while self._strays:
                     stray = self._strays.popleft()
+                    self._bytes -= len(stray.message.data)
                     if stray.build in self._asking:
-                        self._asking[stray.build].append(stray)
+                        self._keep(stray, self._asking[stray.build])
                     elif len(self._asking) >= _MOST_ASKED:
                         self._drop(stray)
                     else:
-                        self._asking[stray.build] = deque([stray], maxlen=_MOST_STRAYS)
+                        self._asking[stray.build] = deque()
+                        self._keep(stray, self._asking[stray.build])
                         nursery.start_soon(self._ask, stray.build, False)
 
     async def _at_start(self, nursery: trio.Nursery) -> None:
@@ -91,7 +105,7 @@ class TakeUp:
             try:
                 async for build in self._store.unfinished():
                     if build not in self._asking and not self._supervisor.holds(build):
-                        self._asking[build] = deque(maxlen=_MOST_STRAYS)
+                        self._asking[build] = deque()
                         nursery.start_soon(self._ask, build, True)
             except StoreError as error:
                 _log.warning("the store does not say which builds are unfinished", error=str(error))
@@ -115,6 +129,7 @@ class TakeUp:
         if walk is None:
             self._remember_no(build)
         for stray in strays:
+            self._bytes -= len(stray.message.data)
             if not self._connectors.redeliver(stray):
                 self._drop(stray)
 

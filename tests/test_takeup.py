@@ -633,3 +633,33 @@ async def test_a_memory_store_needs_no_standing_by(fake_bus: FakeBus) -> None:
     await answer_pings(fake_bus)
     async with open_service(bus=fake_bus) as site:
         assert (await site.submit(document("a")))["status"] == "accepted"
+
+
+async def test_replies_that_wait_for_the_store_have_a_bound_in_bytes(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is beyond it is dropped and counted; what was kept is counted off when the store has spoken."""
+    monkeypatch.setattr("scheduler.takeup._MOST_BYTES", 5_000)
+    gate = trio.Event()
+    store = store_with()
+    original = store.load
+
+    async def load(build: str) -> Any:
+        await gate.wait()
+        return await original(build)
+
+    monkeypatch.setattr(store, "load", load)
+    async with open_service(store=store) as site:
+        await wait_all_tasks_blocked()
+        dropped = site.service._connectors.dropped
+        for number in range(10):
+            await reply(site, "a", build=f"b{number}", text="x" * 1_500)
+        assert dropped["for no running component"] == 7
+        gate.set()
+        await wait_all_tasks_blocked()
+        assert dropped["for no running component"] == 10
+        gate = trio.Event()
+        for number in range(10, 20):
+            await reply(site, "a", build=f"b{number}", text="x" * 1_500)
+        assert dropped["for no running component"] == 17
+        gate.set()
