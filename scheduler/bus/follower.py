@@ -60,11 +60,11 @@ class Follower(NatsBus):
         return sorted(self._servers.items(), key=lambda one: one[0] != self._first.server)
 
     def say_failure(self, reason: str) -> None:
-        """Say, each reason once, that there is no such connection."""
-        self._on_failure()
+        """Say, each reason once, that there is no such connection; then tell whoever waits for it."""
         if reason not in self._said and len(self._said) < _MOST_SAID:
             self._said.add(reason)
             log.warning("no second connection: " + self._instead, reason=reason)  # noqa: G003 - of the code
+        self._on_failure()
 
     def _note_failure(self, shown: str, reason: str, delay: float) -> None:  # noqa: ARG002 - theirs
         if self._first.connected:
