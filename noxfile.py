@@ -34,6 +34,9 @@ PARALLEL = ("-n", "auto", "--dist", "worksteal")
 
 def install(session: nox.Session, *groups: str) -> None:
     """Install the package as it is in the tree, and dependency groups; in `check` all is there already."""
+    # The tests start hundreds of processes. Where containers switch this off, as many do, each of them would
+    # compile all that it imports anew.
+    session.env["PYTHONDONTWRITEBYTECODE"] = ""
     if session.name != "check":
         # What is imported is compiled then; most of it never is.
         session.install("--no-compile", "-e", ".", *nox.project.dependency_groups(PROJECT, *groups))

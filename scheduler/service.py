@@ -139,6 +139,7 @@ class Service:
         self._reads: set[trio.CancelScope] = set()
         objects = None if self._durable is None else self._durable.objects
         self._reader = BuildReader(settings, objects, self._executor)
+        self._connectors.turns.sender_of = self._supervisor.sender_of
         self._receipts = intake.Receipts(bus, self._supervisor.holds)
         self._admission = Admission(self._receipts, self._take, self._reader.is_small)
         self._limited_log = RateLimitedLog(_log)

@@ -198,6 +198,11 @@ class Supervisor:
         """How many builds are held, or about to be, and how many components those have that run."""
         return len(self._held), self._components
 
+    def sender_of(self, build: str) -> str:
+        """Who has sent a build that is held here; `UNKNOWN` where nobody knows."""
+        held = self._held.get(build)
+        return UNKNOWN if held is None else held.sender
+
     async def until_gone(self, build: str) -> None:
         """Wait until a build that has come to its end is not held any more; the caller owns the deadline."""
         held = self._held.get(build)

@@ -2,7 +2,8 @@
 
 A reply that is passed on wakes a component, which settles, and wakes dependents, which send requests: all of
 it happens before anything else comes in. So only so many are passed on at a time; the rest waits here, by
-build, and not in the connection, where the next build would stand behind all of it.
+sender and build, and not in the connection, where the next build would stand behind all of it. Senders take
+turns, and so do the builds of a sender: thousands of builds of one do not delay that of another.
 """
 
 from collections import OrderedDict, deque
@@ -12,6 +13,7 @@ from typing import TypeAlias
 import trio
 
 from scheduler.ratelimit import RateLimitedLog
+from scheduler.senders import UNKNOWN
 
 _AT_ONCE = 16
 """Replies between two looks at everything else, if they are small: 2 ms with all that follows from them."""
@@ -24,27 +26,32 @@ _Job: TypeAlias = tuple[Callable[[], None], Callable[[], Awaitable[None]] | None
 
 
 class Turns:
-    """Calls back at once while there is little to do, otherwise build by build in turn."""
+    """Calls back at once while there is little to do, otherwise sender by sender and build by build in turn."""
 
     def __init__(self) -> None:
+        self.sender_of: Callable[[str], str] = lambda _: UNKNOWN
+        """Who has sent the build of this id, for whoever knows; `senders.UNKNOWN` where nobody does."""
         self._left = _AT_ONCE
-        self._queues: OrderedDict[str, deque[_Job]] = OrderedDict()
-        self._preparing: dict[str, deque[_Job]] = {}
-        """What waits until the first of it is prepared."""
+        self._queues: dict[str, deque[_Job]] = {}
+        """By build, what waits; of some builds until the first of it is prepared."""
+        self._rotation: OrderedDict[str, OrderedDict[str, None]] = OrderedDict()
+        """The builds of which the first is prepared, by sender: whose turn is next comes first."""
+        self._ready = 0
+        """How many builds those are."""
         self._wake = trio.Event()
         self._moved = trio.Event()
         self._log = RateLimitedLog()
 
     async def done_with(self, builds: Iterable[str]) -> None:
         """Wait until nothing waits for its turn that was there for one of ``builds`` by now."""
-        waiting = {build for build in builds if build in self._queues or build in self._preparing}
+        waiting = {build for build in builds if build in self._queues}
         while waiting:
             await self._moved.wait()
-            waiting.intersection_update([*self._queues, *self._preparing])
+            waiting.intersection_update(self._queues)
 
     async def through(self) -> None:
         """Wait until nothing waits for its turn that was there by now."""
-        await self.done_with([*self._queues, *self._preparing])
+        await self.done_with(list(self._queues))
 
     def take(
         self,
@@ -65,13 +72,14 @@ class Turns:
         Returns:
             Whether it is yet to be called.
         """
-        queue = self._queues.get(build) or self._preparing.get(build)
+        queue = self._queues.get(build)
         if queue is None and self._left > 0 and prepare is None:
             self._left -= weight
             self._do(job)
             waits = False
         elif queue is None:
             self._queues[build] = deque([(job, prepare, weight)])
+            self._enter(build)
             waits = True
         elif len(queue) < _MOST:
             queue.append((job, prepare, weight))
@@ -93,38 +101,57 @@ class Turns:
             await self._wake.wait()
             self._wake = trio.Event()
             self._left = _AT_ONCE
-            share = max(1, _AT_ONCE // max(1, len(self._queues)))
-            for _ in range(min(_AT_ONCE, len(self._queues))):
+            for _ in range(min(_AT_ONCE, self._ready)):
                 if self._left <= 0:
                     break
-                build, queue = self._queues.popitem(last=False)
-                left = share
-                while queue and left > 0:
-                    job, prepare, weight = queue[0]
-                    if prepare is not None:
-                        self._preparing[build] = queue
-                        nursery.start_soon(self._prepare, build, prepare)
-                        break
-                    queue.popleft()
-                    left -= weight
-                    self._left -= weight
-                    self._do(job)
-                if queue and build not in self._preparing:
-                    self._queues[build] = queue
-            if self._queues:
+                build, most = self._next()
+                self._serve(nursery, build, most)
+            if self._ready:
                 self._wake.set()
             moved, self._moved = self._moved, trio.Event()
             moved.set()
+
+    def _enter(self, build: str) -> None:
+        """A build is to have its turn, after all others of its sender."""
+        self._rotation.setdefault(self.sender_of(build), OrderedDict())[build] = None
+        self._ready += 1
+
+    def _next(self) -> tuple[str, int]:
+        """The build whose turn it is, which has one no more, and how many small replies it may have in it."""
+        senders = len(self._rotation)
+        sender, builds = self._rotation.popitem(last=False)
+        most = max(1, _AT_ONCE // (senders * len(builds)))
+        build, _ = builds.popitem(last=False)
+        if builds:
+            self._rotation[sender] = builds
+        self._ready -= 1
+        return build, most
+
+    def _serve(self, nursery: trio.Nursery, build: str, most: int) -> None:
+        queue = self._queues[build]
+        while queue and most > 0:
+            job, prepare, weight = queue[0]
+            if prepare is not None:
+                nursery.start_soon(self._prepare, build, prepare)
+                return
+            queue.popleft()
+            most -= weight
+            self._left -= weight
+            self._do(job)
+        if queue:
+            self._enter(build)
+        else:
+            del self._queues[build]
 
     async def _prepare(self, build: str, prepare: Callable[[], Awaitable[None]]) -> None:
         try:
             await prepare()
         except Exception:  # noqa: BLE001 - logged, and it must cost no other reply
             self._log.exception("a reply could not be read")
-        queue = self._preparing.pop(build)
+        queue = self._queues[build]
         job, _, weight = queue[0]
         queue[0] = job, None, weight
-        self._queues[build] = queue
+        self._enter(build)
         self._wake.set()
 
     def _do(self, job: Callable[[], None]) -> None:

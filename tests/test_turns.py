@@ -35,6 +35,27 @@ async def test_a_small_build_is_not_behind_a_large_one() -> None:
     assert [number for build, number in seen if build == "large"] == list(range(500))
 
 
+async def test_a_sender_is_not_behind_the_many_builds_of_another() -> None:
+    """Senders take turns, and so do the builds of each: a sender with a thousand is served beside one with two."""
+    seen: list[str] = []
+    work = Turns()
+    work.sender_of = lambda build: build.partition("-")[0]
+    for number in range(1_000):
+        work.take(f"many-{number}", partial(seen.append, "many"))
+    for number in range(20):
+        work.take(f"few-{number % 2}", partial(seen.append, f"few-{number % 2}"))
+    begun = len(seen)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(work.run)
+        await wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert len(seen) == 1_020
+    few = [place for place, one in enumerate(seen) if one.startswith("few")]
+    assert few[0] <= begun + 1
+    assert few[-1] <= begun + 3 * 20, "it had about every other turn"
+    assert {seen[few[0]], seen[few[1]]} == {"few-0", "few-1"}
+
+
 async def test_between_turns_others_run() -> None:
     """A task that is ready gets to run every few replies, not after all of them."""
     seen: list[int] = []
