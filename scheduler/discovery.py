@@ -53,8 +53,12 @@ class Identity:
 class Discovery:
     """The three questions of ADR-32, each for everybody, for our name, and for us alone.
 
+    Of each instance every question is to be answered. Its subscriptions are in a queue group all the same,
+    which has no other member: so they can be on a connection that another one stands in for.
+
     Args:
-        bus: the connection.
+        bus: what questions come in on and are answered on: not what replies come in on, which would stand
+            behind thousands of them.
         identity: who answers.
         endpoints: what is served.
         presence: answers PING in our place while it can. The loop listens for it all the same, from when that
@@ -77,11 +81,12 @@ class Discovery:
         if self._presence is not None:
             # Before the loop listens: a question that came to both in between would be answered by neither.
             await self._presence.announce(self._subjects("PING"), encode(self.ping()))
+        group = f"{self._identity.name}.{self._identity.id}"
         answers = {"PING": self.ping, "INFO": self.info, "STATS": self.stats}
         for verb, answer in answers.items():
             handler = self._handler(answer, self._presence if verb == "PING" else None)
             for subject in self._subjects(verb):
-                self._subscriptions.append(await self._bus.subscribe(subject, handler))
+                self._subscriptions.append(await self._bus.subscribe(subject, handler, queue=group))
 
     def _subjects(self, verb: str) -> list[str]:
         name, id_ = self._identity.name, self._identity.id

@@ -253,7 +253,7 @@ class Service:
             self._interests.append(interest)
         identity = Identity(NAME, self._id, __version__, "Runs builds of infrastructure")
         endpoints = [*self._endpoints.values(), *control.endpoints.values()]
-        await Discovery(self._bus, identity, endpoints, self._presence).open()
+        await Discovery(self._asked, identity, endpoints, self._presence).open()
         task_status.started()
         await self._admission.run()
         self._answered.set()

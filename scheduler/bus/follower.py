@@ -16,6 +16,9 @@ from scheduler.bus.options import BusOptions
 _LAST_DELAY = 15.0
 """Seconds between two attempts to connect, at most: each of them may be a line in the broker's log."""
 _MOST_SAID = 100
+_MOST_QUEUED = 20_000
+"""Messages that wait to be written, at most: answers, for which nobody waits long."""
+_MOST_BYTES_QUEUED = 64 * 1024 * 1024
 
 log = structlog.get_logger(__name__)
 
@@ -40,7 +43,14 @@ class Follower(NatsBus):
         *,
         on_failure: Callable[[], None] = lambda: None,
     ) -> None:
-        super().__init__(attrs.evolve(options, name=f"{options.name} ({name})"))
+        super().__init__(
+            attrs.evolve(
+                options,
+                name=f"{options.name} ({name})",
+                max_queued_messages=min(options.max_queued_messages, _MOST_QUEUED),
+                max_queued_bytes=min(options.max_queued_bytes, _MOST_BYTES_QUEUED),
+            )
+        )
         self._first = first
         self._instead = instead
         self._on_failure = on_failure
