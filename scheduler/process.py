@@ -37,6 +37,11 @@ _log = structlog.get_logger()
 
 _RECORDING = 3.0
 """Seconds to put a build on record, connecting included."""
+_QUESTIONS_AT_ONCE = 32
+"""Questions that are looked at between two looks at everything else: those come by the hundred thousand. Builds
+wait for their turn once they are read in (`scheduler.admission`), and there no sender waits for another."""
+_BUILDS_AT_ONCE = 400
+"""The same of builds: 5 ms or so."""
 
 
 async def open_store(settings: Settings, bus: Bus) -> Store:
@@ -162,8 +167,8 @@ async def _open_connections(settings: Settings, watchdog: Watchdog) -> AsyncIter
         bus = await stack.enter_async_context(open_bus(options))
         listener = await stack.enter_async_context(open_listener(bus, options))
         presence = await stack.enter_async_context(open_presence(bus, options, watchdog.is_silent))
-        asked = await stack.enter_async_context(open_beside(bus, options, "questions"))
-        submitted = await stack.enter_async_context(open_beside(bus, options, "builds"))
+        asked = await stack.enter_async_context(open_beside(bus, options, "questions", _QUESTIONS_AT_ONCE))
+        submitted = await stack.enter_async_context(open_beside(bus, options, "builds", _BUILDS_AT_ONCE))
         yield _Connections(options, bus, listener, presence, asked, submitted)
 
 

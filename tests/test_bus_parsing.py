@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from nats.aio.client import Client as NatsClient
 from nats.errors import ProtocolError
 from nats.protocol.parser import Parser
 
-from scheduler.bus.parsing import FastParser
+from scheduler.bus.parsing import FastParser, parse_headers
 
 TEXTS = st.sampled_from(["a", "vpc.create.aws.done", "MSG", "HMSG", "_INBOX.x.1"])
 BODIES = st.one_of(
@@ -82,3 +83,24 @@ def test_what_no_server_says_is_refused(line: bytes) -> None:
         one: Any = parser(Client())
         with pytest.raises(ProtocolError):
             one.parse(b"MSG a 1 0\r\n\r\n" + line).send(None)
+
+
+LINES = st.one_of(
+    st.sampled_from([b"A: b", b"A:b", b"a:  b:c ", b"Nats-Msg-Id: \xff\xc3\xa9", b"", b":", b"A", b"A b: c", b" A: b"]),
+    st.binary(max_size=12).map(lambda line: line.replace(b"\n", b"")),
+)
+
+
+@given(st.lists(LINES, max_size=5), st.sampled_from([b"NATS/1.0", b"NATS/1.0 503", b"NATS/1.0 100 Idle"]))
+async def test_headers_are_what_nats_py_makes_of_them_or_left_to_it(lines: list[bytes], first: bytes) -> None:
+    """None of those that connectors, servers and submitters write is left to it."""
+    headers = b"\r\n".join([first, *lines, b"", b""])
+    client = NatsClient()
+    if found := parse_headers(headers):
+        assert found == await client._process_headers(headers)
+
+
+def test_the_usual_headers_are_not_left_to_nats_py() -> None:
+    """Of a build from another account, and of a message out of a stream."""
+    headers = b'NATS/1.0\r\nNats-Request-Info: {"acc":"A","user":"b"}\r\nNats-Msg-Id:b1/a/1\r\n\r\n'
+    assert parse_headers(headers) == {"Nats-Request-Info": '{"acc":"A","user":"b"}', "Nats-Msg-Id": "b1/a/1"}

@@ -17,6 +17,7 @@ import trio
 from scheduler.bus import Handler, Outgoing, Subscription
 from scheduler.bus.endpoint import Interest
 from scheduler.bus.follower import Follower
+from scheduler.bus.guards import TURN
 from scheduler.bus.nats import NatsBus
 from scheduler.bus.options import BusOptions
 from scheduler.errors import BusError, NotPermitted
@@ -33,10 +34,9 @@ log = structlog.get_logger(__name__)
 class BesideBus(Follower):
     """A Bus for subscriptions of queue groups, and for answers; made by `open_beside`."""
 
-    turn = 32
-
-    def __init__(self, first: NatsBus, options: BusOptions, name: str) -> None:
+    def __init__(self, first: NatsBus, options: BusOptions, name: str, turn: int) -> None:
         super().__init__(first, options, name, f"{name} come in on the first one, behind all else")
+        self.turn = turn
         self._lent: dict[int, Subscription] = {}
         """What the first connection is subscribed to in our place, by our subscription id."""
         self._moved = trio.Event()
@@ -139,7 +139,9 @@ class BesideBus(Follower):
 
 
 @asynccontextmanager
-async def open_beside(first: NatsBus, options: BusOptions, name: str) -> AsyncIterator[BesideBus]:
+async def open_beside(
+    first: NatsBus, options: BusOptions, name: str, turn: int = TURN
+) -> AsyncIterator[BesideBus]:
     """Have a connection beside the first one, until the context is left; it is waited for for a second.
 
     An exception of the body comes out as it is, not wrapped in groups. What is to leave has to be flushed
@@ -149,8 +151,9 @@ async def open_beside(first: NatsBus, options: BusOptions, name: str) -> AsyncIt
         first: the first connection; its context is around this one, and has the asyncio loop.
         options: as whom to connect, and to which servers beside those that the cluster tells of.
         name: what it is for, in the plural: shown in the server's monitoring and in the log.
+        turn: how many messages are dealt with in a row before everybody else has a turn.
     """
-    beside = BesideBus(first, options, name)
+    beside = BesideBus(first, options, name, turn)
     failure: Exception | None = None
     async with trio.open_nursery() as nursery:
         nursery.start_soon(beside.keep, name=name)

@@ -16,7 +16,7 @@ from scheduler.bus.options import BusOptions
 _LAST_DELAY = 15.0
 """Seconds between two attempts to connect, at most: each of them may be a line in the broker's log."""
 _MOST_SAID = 100
-_MOST_QUEUED = 20_000
+_MOST_QUEUED = 4_000
 """Messages that wait to be written, at most: answers, for which nobody waits long."""
 _MOST_BYTES_QUEUED = 64 * 1024 * 1024
 

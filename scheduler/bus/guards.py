@@ -29,7 +29,7 @@ from nats.protocol.parser import ERR_RE
 from scheduler.bus import Handler, Message
 from scheduler.bus.options import BusOptions
 from scheduler.bus.outbox import Barrier, Outbox
-from scheduler.bus.parsing import FastParser
+from scheduler.bus.parsing import FastParser, parse_headers
 from scheduler.errors import BusError, UnsupportedServer
 from scheduler.ratelimit import RateLimitedLog
 
@@ -318,7 +318,9 @@ class Connection(Client):
         handler = self._handlers.get(sid)
         if handler is not None:
             try:
-                fields = await self._process_headers(headers) if headers else None
+                fields = None
+                if headers:
+                    fields = parse_headers(headers) or await self._process_headers(headers)
                 handler(Message(subject.decode(), data, reply.decode(), fields))
             except Exception:  # noqa: BLE001 - logged
                 # Here an exception would end the reading while the connection seems to be up.

@@ -5,12 +5,32 @@ dropping a message that nobody wants does; so for whole messages there is anothe
 comes, and the one message that a read has cut in two, is nats-py's.
 """
 
-from typing import Any
+import re
+from typing import Any, Final
 
 from nats.protocol.parser import AWAITING_MSG_PAYLOAD, CRLF_SIZE, Parser
 
 _FEWEST = 4
 """Words of a line that announces a message."""
+_VERSION: Final = b"NATS/1.0\r\n"
+"""What headers begin with, if there is no status among them."""
+_NAME: Final = re.compile(rb"[!-9;-~]+")
+
+
+def parse_headers(headers: bytes) -> dict[str, str]:
+    """The headers of a message that have nothing unusual; of any other nothing, and nats-py is to be asked.
+
+    It goes through each name character by character, which takes longer than all else about a build.
+    """
+    fields: dict[str, str] = {}
+    if headers.startswith(_VERSION):
+        for line in headers[len(_VERSION) :].split(b"\r\n"):
+            if line:
+                name, colon, value = line.partition(b":")
+                if not colon or _NAME.fullmatch(name) is None:
+                    return {}
+                fields[name.decode()] = value.strip().decode("utf-8", "replace")
+    return fields
 
 
 class FastParser(Parser):
