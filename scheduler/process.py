@@ -38,10 +38,10 @@ _log = structlog.get_logger()
 _RECORDING = 3.0
 """Seconds to put a build on record, connecting included."""
 _QUESTIONS_AT_ONCE = 32
-"""Questions that are looked at between two looks at everything else: those come by the hundred thousand. Builds
-wait for their turn once they are read in (`scheduler.admission`), and there no sender waits for another."""
+"""Questions that are looked at between two looks at everything else: they come by the hundred thousand."""
 _BUILDS_AT_ONCE = 400
-"""The same of builds: 5 ms or so."""
+"""The same of builds: 5 ms or so. They wait for their turn once they are read in (`scheduler.admission`), and
+only there does no sender wait for another."""
 
 
 async def open_store(settings: Settings, bus: Bus) -> Store:

@@ -26,7 +26,7 @@ _Job: TypeAlias = tuple[Callable[[], None], Callable[[], Awaitable[None]] | None
 
 
 class Turns:
-    """Calls back at once while there is little to do, otherwise sender by sender and build by build in turn."""
+    """Calls back at once while there is little to do; otherwise senders, and builds of each, have turns."""
 
     def __init__(self) -> None:
         self.sender_of: Callable[[str], str] = lambda _: UNKNOWN

@@ -86,7 +86,9 @@ def test_what_no_server_says_is_refused(line: bytes) -> None:
 
 
 LINES = st.one_of(
-    st.sampled_from([b"A: b", b"A:b", b"a:  b:c ", b"Nats-Msg-Id: \xff\xc3\xa9", b"", b":", b"A", b"A b: c", b" A: b"]),
+    st.sampled_from(
+        [b"A: b", b"A:b", b"a:  b:c ", b"Nats-Msg-Id: \xff\xc3\xa9", b"", b":", b"A", b"A b: c", b" A: b"]
+    ),
     st.binary(max_size=12).map(lambda line: line.replace(b"\n", b"")),
 )
 

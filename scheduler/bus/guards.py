@@ -18,11 +18,9 @@ import asyncio
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
-from urllib.parse import ParseResult
 
 import structlog
 from nats.aio.client import Client
-from nats.aio.transport import TcpTransport
 from nats.errors import Error as NatsError
 from nats.protocol.parser import ERR_RE
 
@@ -30,6 +28,7 @@ from scheduler.bus import Handler, Message
 from scheduler.bus.options import BusOptions
 from scheduler.bus.outbox import Barrier, Outbox
 from scheduler.bus.parsing import FastParser, parse_headers
+from scheduler.bus.stream import ByteStream
 from scheduler.errors import BusError, UnsupportedServer
 from scheduler.ratelimit import RateLimitedLog
 
@@ -42,16 +41,6 @@ _OLDEST = (2, 2)
 _PING = b"PING\r\n"
 # A batch of lines for one write: large enough to be cheap, small enough to keep messages withdrawable.
 _BATCH_BYTES = 64 * 1024
-# What one look at the socket brings at most. Between two looks everybody else has a turn, and other threads
-# may have the interpreter for a while: with 256 KiB, as asyncio has it, the server would find us slow while
-# we are busy, and hang up. But memory for so much comes from the system each time, which costs 35 us: it is
-# asked for while there is more than a little to read. To pass 4 MiB on at a time took 23 ms.
-_LITTLE = 64 * 1024
-_MUCH = 1024 * 1024
-_CALM = 8
-"""Reads of little in a row after which little is expected again."""
-_READ_AHEAD = 2 * 1024 * 1024
-_READ_BYTES = 256 * 1024
 TURN = 256
 """Handlers called in a row before other tasks get a turn; fewer where the messages are large."""
 _SHIFT = 13
@@ -60,39 +49,6 @@ _SHIFT = 13
 _REFUSED = re.compile(r'permissions violation for (\w+)[^"]*"([^"]*)"', re.IGNORECASE)
 
 log = structlog.get_logger(__name__)
-
-
-class _Transport(TcpTransport):
-    """Reads more at a time, and further ahead, than nats-py does.
-
-    With its 32 KiB the socket is paused and resumed all the time, each of which costs trio-asyncio a task,
-    and a server hangs up on who reads slowly.
-    """
-
-    _socket: Any
-    """The connection itself, beneath TLS."""
-    _calm = 0
-    """Reads of little in a row, up to `_CALM`."""
-
-    def __bool__(self) -> bool:
-        # Otherwise the client replaces one that is not connected yet by its own.
-        return True
-
-    async def connect(self, uri: ParseResult, buffer_size: int, connect_timeout: int) -> None:  # noqa: ARG002 - theirs
-        await super().connect(uri, _READ_AHEAD, connect_timeout)
-        self._socket = self._io_writer.transport  # type: ignore[union-attr]
-        self._socket.max_size = _LITTLE
-
-    async def read(self, buffer_size: int) -> bytes:  # noqa: ARG002 - theirs
-        data: bytes = await super().read(_READ_BYTES)
-        if len(data) >= _LITTLE:
-            self._calm = 0
-            self._socket.max_size = _MUCH
-        elif self._calm < _CALM:
-            self._calm += 1
-            if self._calm == _CALM:
-                self._socket.max_size = _LITTLE
-        return data
 
 
 class Connection(Client):
@@ -125,7 +81,7 @@ class Connection(Client):
         self._longest_turn = turn
         self._tls_wanted = False
         self._ps = FastParser(self)
-        self._transport = _Transport()  # type: ignore[no-untyped-call]
+        self._transport = self._stream = ByteStream()
 
     @property
     def version(self) -> str:
@@ -257,12 +213,10 @@ class Connection(Client):
             barrier.event.set()
 
     def _write(self, lines: list[bytes]) -> None:
-        assert self._transport is not None
-        self._transport.write(b"".join(lines))
+        self._stream.writelines(lines)
 
     async def _drain(self) -> None:
-        assert self._transport is not None
-        await self._transport.drain()  # type: ignore[no-untyped-call]
+        await self._stream.drain()
 
     def lose(self, reason: str) -> None:
         """Give the connection up; the first reason counts."""
@@ -281,14 +235,11 @@ class Connection(Client):
         running = [task for task in tasks if task is not None and not task.done()]
         for task in running:
             task.cancel()
-        transport: Any = self._transport
-        if transport is not None:
-            for writer in {transport._io_writer, transport._bare_io_writer} - {None}:  # noqa: SLF001
-                writer.transport.abort()
-            # Sockets are closed in the loop's next turn; TLS takes one more. Not ``wait_closed()``: after a
-            # failed TLS handshake nothing ever ends that wait.
-            for _ in range(3):
-                await asyncio.sleep(0)
+        self._stream.abort()
+        # Sockets are closed in the loop's next turn; TLS takes one more. Not ``wait_closed()``: after a
+        # failed TLS handshake nothing ever ends that wait.
+        for _ in range(3):
+            await asyncio.sleep(0)
         if running:
             await asyncio.wait(running, timeout=_ABORT_TIMEOUT)
 

@@ -39,25 +39,46 @@ class FastParser(Parser):
     nc: Any
     buf: bytearray
 
+    def __init__(self, nc: Any = None) -> None:
+        super().__init__(nc)
+        self._pieces: list[bytes] = []
+        """What there is of a body that several reads bring."""
+        self._missing = 0
+        """Bytes of it that are to come, with the end of the line behind it."""
+        self._announced: tuple[int, bytes, bytes, int] = (0, b"", b"", 0)
+        """Of that message the subscription, the subject, the reply subject, and the bytes of its headers."""
+
     async def parse(self, data: bytes = b"") -> None:
         """Take in what was read, and have every message in it processed.
 
         Raises:
             nats.errors.ProtocolError: it is not what a server says.
         """
-        if self.state == AWAITING_MSG_PAYLOAD:
+        at, size = 0, len(data)
+        process = self.nc._process_msg  # noqa: SLF001 - this is part of the client
+        if self._missing:
+            at = self._take_piece(data)
+            if self._missing:
+                return
+            number, subject, answer, length = self._announced
+            body, headers = b"".join(self._pieces), None
+            self._pieces.clear()
+            if length:
+                body, headers = body[length:], body[:length]
+            await process(number, subject, answer, body, headers)
+        elif self.state == AWAITING_MSG_PAYLOAD:
+            # Of a line that has something unusual.
             missing = self.needed + CRLF_SIZE - len(self.buf)
-            if missing > len(data):
+            if missing > size:
                 self.buf += data
                 return
             self.buf += data[:missing]
             await super().parse()
-            data = data[missing:]
+            at = missing
         elif self.buf:
             data = bytes(self.buf) + data
             self.buf.clear()
-        process = self.nc._process_msg  # noqa: SLF001 - this is part of the client
-        at, size = 0, len(data)
+            size = len(data)
         while at < size:
             with_headers = data.startswith(b"HMSG ", at)
             end = data.find(b"\r\n", at) if with_headers or data.startswith(b"MSG ", at) else -1
@@ -70,16 +91,30 @@ class FastParser(Parser):
             try:
                 number, begin = int(sid), end + CRLF_SIZE
                 stop = begin + int(needed)
-                body = begin + int(reply.pop()) if with_headers else begin
+                body_at = begin + int(reply.pop()) if with_headers else begin
             except (ValueError, IndexError):
                 break
-            if stop + CRLF_SIZE > size or len(reply) > 1:
+            if len(reply) > 1 or not begin <= body_at <= stop:
                 break
-            at = stop + CRLF_SIZE
             answer = reply[0] if reply else b""
+            if stop + CRLF_SIZE > size:
+                self._announced = number, subject, answer, body_at - begin
+                self._missing = stop + CRLF_SIZE - begin
+                self._take_piece(data[begin:])
+                return
+            at = stop + CRLF_SIZE
             await process(
-                number, subject, answer, data[body:stop], data[begin:body] if with_headers else None
+                number, subject, answer, data[body_at:stop], data[begin:body_at] if with_headers else None
             )
         if at < size:
             self.buf += data[at:]
             await super().parse()
+
+    def _take_piece(self, data: bytes) -> int:
+        """Take what belongs to the message that is coming in; gives the place behind it."""
+        taken = min(self._missing, len(data))
+        body = self._missing - CRLF_SIZE
+        if body > 0:
+            self._pieces.append(data if body >= len(data) else data[:body])
+        self._missing -= taken
+        return taken
