@@ -106,6 +106,9 @@ class Connectors:
         limits: on the JSON of replies.
         listener: a second connection that replies come in on, too.
         instance: names this process; unlike any other's.
+        shared: what replies on the subjects come in on that all connectors share; ``bus`` where it is None.
+            Of these anybody may publish as many as he likes, and large ones: they are not to stand in the way
+            of those on a request's own reply subject.
         executor: reads large replies.
     """
 
@@ -119,6 +122,7 @@ class Connectors:
         limits: Limits = DEFAULT_LIMITS,
         listener: Listener | None = None,
         instance: str = "",
+        shared: Bus | None = None,
         executor: Executor | None = None,
     ) -> None:
         self.bus = bus
@@ -156,7 +160,8 @@ class Connectors:
         """Of requests whose build has no key of its own."""
         self._number = 0
         self._log = RateLimitedLog()
-        self._doubles = None if listener is None else Doubles(bus, listener)
+        self._shared = bus if shared is None else shared
+        self._doubles = None if listener is None else Doubles(lambda: bus.connected, listener)
         self.hearing = Hearing(bus, self._doubles, self._on_reply)
         """Whoever is heard beside us; `Hearing.run` has to be running."""
         self._by_old_token: dict[str, Call] = {}
@@ -175,17 +180,25 @@ class Connectors:
 
     async def listen(self) -> None:
         """Subscribe to replies; to be done before anything is sent."""
-        doubles = self._doubles
-        handlers: dict[str, Handler] = {
-            interest(self._owner): self._on_reply,
-            **dict.fromkeys(REPLY_SUBJECTS, self._on_verb),
-        }
-        for subject, handler in handlers.items():
-            if doubles is not None:
-                handler = doubles.listen(subject, handler)  # noqa: PLW2901
-            self._subscriptions.append(await self.bus.subscribe(subject, handler))
-        self.bus.on_refused(self._on_refused)
-        self.bus.on_connected(self._on_connected)
+        ours = interest(self._owner)
+        handler: Handler = self._on_reply
+        if self._doubles is not None:
+            handler = self._doubles.listen(ours, handler)
+        self._subscriptions.append(await self.bus.subscribe(ours, handler))
+        bus, shared = self.bus, self._shared
+        apart = shared is not bus
+        doubles = None
+        if self._listener is not None:
+            doubles = Doubles(lambda: shared.connected or bus.connected, self._listener)
+        # A queue group without another member: so another connection can stand in, and none comes twice.
+        group = f"scheduler.{self._owner}" if apart else ""
+        for subject in REPLY_SUBJECTS:
+            handler = self._on_verb if doubles is None else doubles.listen(subject, self._on_verb)
+            self._subscriptions.append(await shared.subscribe(subject, handler, queue=group))
+        bus.on_refused(self._on_refused)
+        bus.on_connected(self._on_connected)
+        if apart:
+            shared.on_connected(self._on_shared_connected)
 
     def send(
         self, request: Request, token: str = "", departing: Callable[[Call], None] | None = None
@@ -593,6 +606,11 @@ class Connectors:
         for captured in self._deaf:
             if self._listener is not None and self._listener.missed(captured=captured):
                 self._deaf[captured] = self._connection
+
+    def _on_shared_connected(self) -> None:
+        """What came on shared subjects meanwhile is lost, where no stream and no second connection has it."""
+        if self._listener is None or not self._listener.connected:
+            self._deaf[False] = self._connection + 1
 
     def _on_refused(self, subject: str) -> None:
         calls = [

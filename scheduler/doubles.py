@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import trio
 
-from scheduler.bus import Bus, Handler, Listener, Message
+from scheduler.bus import Handler, Listener, Message
 
 _PATIENCE = 30.0
 """Seconds for which a copy is awaited: a connection that hangs is given up after half of that."""
@@ -18,10 +18,15 @@ _MOST = 100_000
 
 
 class Doubles:
-    """Pairs what comes over a bus with what comes over the listener beside it."""
+    """Pairs what comes over a bus with what comes over the listener beside it.
 
-    def __init__(self, bus: Bus, listener: Listener) -> None:
-        self._bus = bus
+    Args:
+        hears: whether the bus brings what it is subscribed to just now.
+        listener: the second connection.
+    """
+
+    def __init__(self, hears: Callable[[], bool], listener: Listener) -> None:
+        self._hears = hears
         self._listener = listener
         self._paired = listener.connected
         """Whether there ever was a second connection."""
@@ -69,7 +74,7 @@ class Doubles:
         key = hash((message.subject, message.data))
         if self._second.take(key):
             return False
-        if self._bus.connected:
+        if self._hears():
             self._first.expect(key)
         return True
 

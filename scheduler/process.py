@@ -105,6 +105,7 @@ async def run_service(settings: Settings) -> int:
                     presence=to.presence,
                     asked=to.asked,
                     submitted=to.submitted,
+                    shared=to.shared,
                     collects=True,
                 )
                 stopping.service = service
@@ -148,6 +149,8 @@ class _Connections:
     """For questions."""
     submitted: Bus
     """For builds."""
+    shared: Bus
+    """For replies on subjects that all connectors share."""
 
 
 @asynccontextmanager
@@ -169,7 +172,8 @@ async def _open_connections(settings: Settings, watchdog: Watchdog) -> AsyncIter
         presence = await stack.enter_async_context(open_presence(bus, options, watchdog.is_silent))
         asked = await stack.enter_async_context(open_beside(bus, options, "questions", _QUESTIONS_AT_ONCE))
         submitted = await stack.enter_async_context(open_beside(bus, options, "builds", _BUILDS_AT_ONCE))
-        yield _Connections(options, bus, listener, presence, asked, submitted)
+        shared = await stack.enter_async_context(open_beside(bus, options, "shared replies", away=0))
+        yield _Connections(options, bus, listener, presence, asked, submitted, shared)
 
 
 def _record_hang(options: BusOptions, build: str) -> None:

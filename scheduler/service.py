@@ -62,6 +62,7 @@ class Service:
         presence: answers PING in the loop's place, where it can.
         asked: what operators' questions come in on, and are answered on; ``bus`` where it is None.
         submitted: what builds come in on; ``bus`` where it is None.
+        shared: as of `Connectors`.
         collects: whether the garbage collector is this service's to run; it is the whole process's.
         executor: does what takes long beside the loop.
     """
@@ -76,6 +77,7 @@ class Service:
         presence: Presence | None = None,
         asked: Bus | None = None,
         submitted: Bus | None = None,
+        shared: Bus | None = None,
         collects: bool = False,
         executor: Executor | None = None,
     ) -> None:
@@ -96,6 +98,7 @@ class Service:
             limits=settings.limits,
             listener=listener,
             instance="" if durable is None else durable.instance,
+            shared=shared,
             executor=self._executor,
         )
         self._slots = Slots(

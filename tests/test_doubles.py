@@ -26,7 +26,7 @@ class Twin:
         self.bus = FakeBus()
         self.listener = FakeListener()
         self.passed: list[bytes] = []
-        doubles = Doubles(self.bus, self.listener)
+        doubles = Doubles(lambda: self.bus.connected, self.listener)
         self.first = doubles.listen("a", lambda message: self.passed.append(message.data))
 
     def come(self, data: bytes, *, second: bool = False) -> None:

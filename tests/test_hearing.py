@@ -20,7 +20,7 @@ class Ears:
         self.bus = FakeBus()
         self.listener = FakeListener()
         self.heard: list[str] = []
-        self.hearing = Hearing(self.bus, Doubles(self.bus, self.listener), self._hear)
+        self.hearing = Hearing(self.bus, Doubles(lambda: self.bus.connected, self.listener), self._hear)
 
     def _hear(self, message: Message) -> None:
         self.heard.append(message.subject)

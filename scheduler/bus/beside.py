@@ -25,8 +25,8 @@ from scheduler.errors import BusError, NotPermitted
 _PATIENCE = 1.0
 """Seconds for which the first connection of all is waited for, and the server's word on a subscription."""
 _AWAY = 0.1
-"""Seconds for which the connection may be away before the first one stands in: it comes back sooner where the
-server has cut it off for what had piled up."""
+"""Seconds for which the connection may be away before the first one stands in, where nothing else is said: it
+comes back sooner where the server has cut it off for what had piled up."""
 
 log = structlog.get_logger(__name__)
 
@@ -34,9 +34,10 @@ log = structlog.get_logger(__name__)
 class BesideBus(Follower):
     """A Bus for subscriptions of queue groups, and for answers; made by `open_beside`."""
 
-    def __init__(self, first: NatsBus, options: BusOptions, name: str, turn: int) -> None:
+    def __init__(self, first: NatsBus, options: BusOptions, name: str, turn: int, away: float) -> None:
         super().__init__(first, options, name, f"{name} come in on the first one, behind all else")
         self.turn = turn
+        self._away = away
         self._lent: dict[int, Subscription] = {}
         """What the first connection is subscribed to in our place, by our subscription id."""
         self._moved = trio.Event()
@@ -95,7 +96,7 @@ class BesideBus(Follower):
         while True:
             self._moved = trio.Event()
             if not self.connected:
-                with trio.move_on_after(_AWAY):
+                with trio.move_on_after(self._away):
                     await self._moved.wait()
             try:
                 await self._settle()
@@ -140,7 +141,7 @@ class BesideBus(Follower):
 
 @asynccontextmanager
 async def open_beside(
-    first: NatsBus, options: BusOptions, name: str, turn: int = TURN
+    first: NatsBus, options: BusOptions, name: str, turn: int = TURN, *, away: float = _AWAY
 ) -> AsyncIterator[BesideBus]:
     """Have a connection beside the first one, until the context is left; it is waited for for a second.
 
@@ -152,8 +153,10 @@ async def open_beside(
         options: as whom to connect, and to which servers beside those that the cluster tells of.
         name: what it is for, in the plural: shown in the server's monitoring and in the log.
         turn: how many messages are dealt with in a row before everybody else has a turn.
+        away: seconds for which it may be away before the first one stands in. Whoever asks, or submits, asks
+            again; what else comes in meanwhile is lost.
     """
-    beside = BesideBus(first, options, name, turn)
+    beside = BesideBus(first, options, name, turn, away)
     failure: Exception | None = None
     async with trio.open_nursery() as nursery:
         nursery.start_soon(beside.keep, name=name)

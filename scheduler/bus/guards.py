@@ -10,8 +10,8 @@ nats-py does the handshake, authentication, TLS, keep-alive and parsing. It does
 - queue what comes in: its subscription queues drop messages when they are full, cancelling a receive loses
   some. A handler is called as soon as a message is parsed, so a slow one slows the reading, and nothing else.
 
-This package alone knows asyncio and nats, and of it this module, `stream`, `parsing` and `nats`. What is overridden here is
-private to nats-py 2.16; ``tests/test_nats_canaries.py`` tells when that changes.
+This package alone knows asyncio and nats, and of it this module, `stream`, `parsing` and `nats`. What is
+overridden here is private to nats-py 2.16; ``tests/test_nats_canaries.py`` tells when that changes.
 """
 
 import asyncio
