@@ -13,6 +13,7 @@ from functools import partial
 from typing import TypeAlias
 
 import structlog
+import trio
 from attrs import field, frozen
 
 from scheduler.bus import Bus, Handler, Listener, Message, Subscription
@@ -44,6 +45,9 @@ _READ_HERE = 64 * 1024
 """Bytes of a reply that is read on the spot: a millisecond or two, whatever it says."""
 _SMALL = 4 * 1024
 """Bytes of a reply that takes as long as what follows from it; what is larger counts as several."""
+_READ_FIRST = 1.0
+_SHORTLY = 0.005
+"""Seconds for which large replies are left as they are, at most, while the bus is behind; and between looks."""
 _LONG = 1024 * 1024
 """Bytes of a reply that may take a tenth of a second to be read."""
 
@@ -476,6 +480,10 @@ class Connectors:
         large = _Large()
 
         async def prepare() -> None:
+            # What has come in is read first: the broker hangs up where too much waits there.
+            with trio.move_on_after(_READ_FIRST):
+                while self.bus.behind:
+                    await trio.sleep(_SHORTLY)
             if call.late is not None or not (call.closed or call.answered):
                 read = partial(_read_large, call, message.data, suffix, self._limits)
                 await large.read(build, len(message.data), read, self._executor)

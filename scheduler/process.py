@@ -172,7 +172,7 @@ async def _open_connections(settings: Settings, watchdog: Watchdog) -> AsyncIter
         presence = await stack.enter_async_context(open_presence(bus, options, watchdog.is_silent))
         asked = await stack.enter_async_context(open_beside(bus, options, "questions", _QUESTIONS_AT_ONCE))
         submitted = await stack.enter_async_context(open_beside(bus, options, "builds", _BUILDS_AT_ONCE))
-        shared = await stack.enter_async_context(open_beside(bus, options, "shared replies", away=0))
+        shared = await stack.enter_async_context(open_beside(bus, options, "shared replies"))
         yield _Connections(options, bus, listener, presence, asked, submitted, shared)
 
 

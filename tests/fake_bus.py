@@ -62,6 +62,11 @@ class FakeBus(Endpoint):
     def connected(self) -> bool:
         return self._up
 
+    @property
+    def behind(self) -> bool:
+        """As in the port."""
+        return False
+
     def disconnect(self) -> None:
         """Have the broker go away: what is published stays queued."""
         self._up = False

@@ -15,7 +15,7 @@ from benchmarks.processes import configured_server
 PASSWORD = "bench"
 MAX_PAYLOAD = 8 * 1024 * 1024
 """As in the server file that ``scheduler permissions`` prints."""
-_MAX_PENDING = 64 * 1024 * 1024
+_MAX_PENDING = 256 * 1024 * 1024
 _SUBMITTER = "build", "service"
 _PENDING = 512 * 1024 * 1024
 

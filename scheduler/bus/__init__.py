@@ -69,6 +69,10 @@ class Bus(Protocol):
         """Whether the connection is up right now."""
 
     @property
+    def behind(self) -> bool:
+        """Whether more has come in than was read so far: a server hangs up on who does not catch up."""
+
+    @property
     def generation(self) -> int:
         """How often a connection was established: it grows with every reconnect."""
 

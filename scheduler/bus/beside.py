@@ -25,8 +25,8 @@ from scheduler.errors import BusError, NotPermitted
 _PATIENCE = 1.0
 """Seconds for which the first connection of all is waited for, and the server's word on a subscription."""
 _AWAY = 0.1
-"""Seconds for which the connection may be away before the first one stands in, where nothing else is said: it
-comes back sooner where the server has cut it off for what had piled up."""
+"""Seconds for which the connection may be away before the first one stands in: it comes back sooner where the
+server has cut it off for what had piled up. Where the first one was away too, it stands in at once."""
 
 log = structlog.get_logger(__name__)
 
@@ -34,16 +34,16 @@ log = structlog.get_logger(__name__)
 class BesideBus(Follower):
     """A Bus for subscriptions of queue groups, and for answers; made by `open_beside`."""
 
-    def __init__(self, first: NatsBus, options: BusOptions, name: str, turn: int, away: float) -> None:
+    def __init__(self, first: NatsBus, options: BusOptions, name: str, turn: int) -> None:
         super().__init__(first, options, name, f"{name} come in on the first one, behind all else")
         self.turn = turn
-        self._away = away
         self._lent: dict[int, Subscription] = {}
         """What the first connection is subscribed to in our place, by our subscription id."""
         self._moved = trio.Event()
-        """Set when the connection comes or goes."""
+        """Set when the connection comes or goes, or the first one comes."""
         self._came = trio.Event()
         """Set when it came for the first time."""
+        first.on_connected(lambda: self._moved.set())
 
     # The port, where it differs.
 
@@ -96,12 +96,11 @@ class BesideBus(Follower):
         while True:
             self._moved = trio.Event()
             if not self.connected:
-                with trio.move_on_after(self._away):
+                with trio.move_on_after(_AWAY):
                     await self._moved.wait()
-            try:
-                await self._settle()
-            except BusError as error:
-                log.warning("a further connection is away, and the first one is no help", reason=str(error))
+            if failures := await self._settle():
+                text = "a further connection is away, and the first one is no help"
+                log.warning(text, reason=failures[0], subjects=len(failures))
             await self._moved.wait()
 
     async def first_connected(self) -> None:
@@ -109,14 +108,26 @@ class BesideBus(Follower):
         with trio.move_on_after(_PATIENCE):
             await self._came.wait()
 
-    async def _settle(self) -> None:
-        if self.connected:
-            while self._lent:
-                _, subscription = self._lent.popitem()
-                await subscription.unsubscribe()
-            return
-        for interest in [one for one in self.interests.values() if one.queue]:
-            await self._lend(interest)
+    async def _settle(self) -> list[str]:
+        """Have the first connection stand in, or not any more; gives what kept it from that."""
+        failures: list[str] = []
+
+        async def lend(interest: Interest) -> None:
+            try:
+                await self._lend(interest)
+            except BusError as error:
+                failures.append(str(error))
+
+        # All of them at once: in between the first one has a part of all that comes in.
+        async with trio.open_nursery() as nursery:
+            if self.connected:
+                while self._lent:
+                    _, subscription = self._lent.popitem()
+                    nursery.start_soon(subscription.unsubscribe)
+            else:
+                for interest in [one for one in self.interests.values() if one.queue]:
+                    nursery.start_soon(lend, interest)
+        return failures
 
     async def _lend(self, interest: Interest) -> None:
         if interest.sid in self._lent:
@@ -141,7 +152,7 @@ class BesideBus(Follower):
 
 @asynccontextmanager
 async def open_beside(
-    first: NatsBus, options: BusOptions, name: str, turn: int = TURN, *, away: float = _AWAY
+    first: NatsBus, options: BusOptions, name: str, turn: int = TURN
 ) -> AsyncIterator[BesideBus]:
     """Have a connection beside the first one, until the context is left; it is waited for for a second.
 
@@ -153,10 +164,8 @@ async def open_beside(
         options: as whom to connect, and to which servers beside those that the cluster tells of.
         name: what it is for, in the plural: shown in the server's monitoring and in the log.
         turn: how many messages are dealt with in a row before everybody else has a turn.
-        away: seconds for which it may be away before the first one stands in. Whoever asks, or submits, asks
-            again; what else comes in meanwhile is lost.
     """
-    beside = BesideBus(first, options, name, turn, away)
+    beside = BesideBus(first, options, name, turn)
     failure: Exception | None = None
     async with trio.open_nursery() as nursery:
         nursery.start_soon(beside.keep, name=name)

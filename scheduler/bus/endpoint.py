@@ -76,6 +76,11 @@ class Endpoint(ABC):
         """Whether the connection is up and everything is subscribed."""
 
     @property
+    @abstractmethod
+    def behind(self) -> bool:
+        """As in the port."""
+
+    @property
     def generation(self) -> int:
         """How often a connection was established."""
         return self.outbox.generation

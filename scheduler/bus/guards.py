@@ -99,6 +99,11 @@ class Connection(Client):
         return str(self._server_info.get("cluster", ""))
 
     @property
+    def behind(self) -> bool:
+        """Whether more has come in than was read so far."""
+        return self._stream.behind
+
+    @property
     def discovered(self) -> list[str]:
         """The ``host:port`` of each server of the cluster that this one told of."""
         return [uri.netloc for uri in self.discovered_servers]

@@ -86,6 +86,11 @@ class NatsBus(Endpoint):
         """Whether the connection is up and everything is subscribed."""
         return self._connection is not None and self._connection.loss is None
 
+    @property
+    def behind(self) -> bool:
+        """As in the port."""
+        return self._connection is not None and self._connection.behind
+
     def _say(self, status: str) -> None:
         if self._on_status is not None:
             self._on_status(status)

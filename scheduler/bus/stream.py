@@ -7,7 +7,9 @@ look at the socket brings is passed on as it is.
 """
 
 import asyncio
+import math
 import ssl
+import time
 from collections import deque
 from typing import Any, Final, cast
 from urllib.parse import ParseResult
@@ -23,6 +25,8 @@ which costs 35 us; to pass 4 MiB on at a time took 23 ms.
 """
 _CALM: Final = 8
 """Looks in a row that would have brought as much with the next smaller size, after which that is taken."""
+_LATELY: Final = 0.02
+"""Seconds after a look that brought as much as it could in which more is to be expected."""
 _READ_AHEAD: Final = 2 * 1024 * 1024
 """Bytes that wait to be taken from here; with more of them nothing is read. A pause costs a task."""
 _LONGEST_LINE: Final = 1024 * 1024
@@ -47,6 +51,8 @@ class _Protocol(asyncio.Protocol):
         """The one beneath TLS."""
         self._level = 0
         self._calm = 0
+        self._filled_at = -math.inf
+        """When a look last brought as much as the largest may, by the machine's monotonic clock."""
         self._paused = False
         self._reader: asyncio.Future[None] | None = None
         self._full: asyncio.Future[None] | None = None
@@ -71,7 +77,10 @@ class _Protocol(asyncio.Protocol):
         level = self._level
         if size >= _SIZES[level]:
             self._calm = 0
-            self._level = min(level + 1, len(_SIZES) - 1)
+            if level + 1 < len(_SIZES):
+                self._level += 1
+            else:
+                self._filled_at = time.monotonic()
         elif level and size < _SIZES[level - 1]:
             self._calm += 1
             if self._calm == _CALM:
@@ -81,6 +90,11 @@ class _Protocol(asyncio.Protocol):
             self._calm = 0
         if self._level != level:
             self.socket.max_size = _SIZES[self._level]
+
+    @property
+    def behind(self) -> bool:
+        """As of `ByteStream`."""
+        return time.monotonic() - self._filled_at < _LATELY
 
     def eof_received(self) -> None:
         self.at_end = True
@@ -247,6 +261,11 @@ class ByteStream(Transport):
         """Whether the server has closed it, and all that came was read."""
         protocol = self._protocol
         return protocol is None or (protocol.at_end and not protocol.chunks and protocol.error is None)
+
+    @property
+    def behind(self) -> bool:
+        """Whether one look at the socket after the other brings as much as it can, or has lately."""
+        return self._protocol is not None and self._protocol.behind
 
     def _connected(self) -> _Protocol:
         if self._protocol is None:

@@ -121,6 +121,11 @@ class SimBus(Endpoint):
     def connected(self) -> bool:
         return self._greeted
 
+    @property
+    def behind(self) -> bool:
+        """As in the port."""
+        return False
+
     async def connect(self) -> None:
         """Connect, however long it takes."""
         self._connect()
