@@ -39,6 +39,8 @@ _RECORDING = 3.0
 """Seconds to put a build on record, connecting included."""
 _QUESTIONS_AT_ONCE = 32
 """Questions that are looked at between two looks at everything else: they come by the hundred thousand."""
+_SHARED_AT_ONCE = 64
+"""Replies on shared subjects: fewer than of those on a request's own, where a reply may stand behind them."""
 _BUILDS_AT_ONCE = 400
 """The same of builds: 5 ms or so. They wait for their turn once they are read in (`scheduler.admission`), and
 only there does no sender wait for another."""
@@ -172,7 +174,7 @@ async def _open_connections(settings: Settings, watchdog: Watchdog) -> AsyncIter
         presence = await stack.enter_async_context(open_presence(bus, options, watchdog.is_silent))
         asked = await stack.enter_async_context(open_beside(bus, options, "questions", _QUESTIONS_AT_ONCE))
         submitted = await stack.enter_async_context(open_beside(bus, options, "builds", _BUILDS_AT_ONCE))
-        shared = await stack.enter_async_context(open_beside(bus, options, "shared replies"))
+        shared = await stack.enter_async_context(open_beside(bus, options, "shared replies", _SHARED_AT_ONCE))
         yield _Connections(options, bus, listener, presence, asked, submitted, shared)
 
 
