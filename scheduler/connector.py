@@ -47,7 +47,7 @@ _SMALL = 4 * 1024
 """Bytes of a reply that takes as long as what follows from it; what is larger counts as several."""
 _READ_FIRST = 1.0
 _SHORTLY = 0.005
-"""Seconds for which large replies are left as they are, at most, while the bus is behind; and between looks."""
+"""Seconds for which large replies are left, at most, while the bus is behind, and between two looks."""
 _LONG = 1024 * 1024
 """Bytes of a reply that may take a tenth of a second to be read."""
 
@@ -482,7 +482,7 @@ class Connectors:
         async def prepare() -> None:
             # What has come in is read first: the broker hangs up where too much waits there.
             with trio.move_on_after(_READ_FIRST):
-                while self.bus.behind:
+                while self.bus.behind:  # noqa: ASYNC110 - it is told by the time since the last look
                     await trio.sleep(_SHORTLY)
             if call.late is not None or not (call.closed or call.answered):
                 read = partial(_read_large, call, message.data, suffix, self._limits)

@@ -29,6 +29,10 @@ class Client:
     async def _process_msg(self, *message: Any) -> None:
         self.seen.append(message)
 
+    def take(self, *message: Any) -> bool:
+        self.seen.append(message)
+        return False
+
     async def _process_ping(self) -> None:
         self.seen.append("ping")
 

@@ -6,22 +6,23 @@ they put what they got into a memory channel (``send_nowait``) or set an event.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol, TypeAlias
-
-from attrs import field, frozen
+from typing import NamedTuple, Protocol, TypeAlias
 
 from scheduler.errors import MessageTooLarge
 
 
-@frozen
-class Message:
-    """A message as it came in."""
+class Message(NamedTuple):
+    """A message as it came in: made for each and every one."""
 
     subject: str
-    data: bytes = field(repr=False)
+    data: bytes
     reply: str = ""
     """The subject to answer on, or empty."""
     headers: Mapping[str, str] | None = None
+
+    def __repr__(self) -> str:
+        """What may be shown of it: not what it says."""
+        return f"Message(subject={self.subject!r}, reply={self.reply!r}, headers={self.headers!r})"
 
     @property
     def no_responders(self) -> bool:

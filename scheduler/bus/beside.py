@@ -43,7 +43,7 @@ class BesideBus(Follower):
         """Set when the connection comes or goes, or the first one comes."""
         self._came = trio.Event()
         """Set when it came for the first time."""
-        first.on_connected(lambda: self._moved.set())
+        first.on_connected(self._note_first)
 
     # The port, where it differs.
 
@@ -144,6 +144,9 @@ class BesideBus(Follower):
         super().tell_connected()
         self._moved.set()
         self._came.set()
+
+    def _note_first(self) -> None:
+        self._moved.set()
 
     def _note_loss(self, reason: str) -> None:
         super()._note_loss(reason)

@@ -271,21 +271,36 @@ class Connection(Client):
     async def _process_msg(
         self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None
     ) -> None:
+        fields = None
+        if headers:
+            try:
+                fields = parse_headers(headers) or await self._process_headers(headers)
+            except Exception:  # noqa: BLE001 - logged
+                self._log_fault(subject)
+                return
+        if self.take(sid, subject, reply, data, fields):
+            await asyncio.sleep(0)
+
+    def take(
+        self, sid: int, subject: bytes, reply: bytes, data: bytes, fields: Mapping[str, str] | None
+    ) -> bool:
+        """Have a message handled; whether it is others' turn then."""
         handler = self._handlers.get(sid)
         if handler is not None:
             try:
-                fields = None
-                if headers:
-                    fields = parse_headers(headers) or await self._process_headers(headers)
-                handler(Message(subject.decode(), data, reply.decode(), fields))
+                handler(Message(subject.decode(), data, reply.decode() if reply else "", fields))
             except Exception:  # noqa: BLE001 - logged
-                # Here an exception would end the reading while the connection seems to be up.
-                shown = subject.decode(errors="replace")
-                self._limited_log.exception("a message could not be handled", subject=shown)
+                self._log_fault(subject)
         self._turn += 1 + (len(data) >> _SHIFT)
-        if self._turn >= self._longest_turn:
-            self._turn = 0
-            await asyncio.sleep(0)
+        if self._turn < self._longest_turn:
+            return False
+        self._turn = 0
+        return True
+
+    def _log_fault(self, subject: bytes) -> None:
+        # An exception would end the reading while the connection seems to be up.
+        shown = subject.decode(errors="replace")
+        self._limited_log.exception("a message could not be handled", subject=shown)
 
     async def _process_pong(self) -> None:
         self._pongs_received += 1

@@ -5,6 +5,7 @@ dropping a message that nobody wants does; so for whole messages there is anothe
 comes, and the one message that a read has cut in two, is nats-py's.
 """
 
+import asyncio
 import re
 from typing import Any, Final
 
@@ -56,6 +57,7 @@ class FastParser(Parser):
         """
         at, size = 0, len(data)
         process = self.nc._process_msg  # noqa: SLF001 - this is part of the client
+        take = self.nc.take
         if self._missing:
             at = self._take_piece(data)
             if self._missing:
@@ -103,9 +105,10 @@ class FastParser(Parser):
                 self._take_piece(data[begin:])
                 return
             at = stop + CRLF_SIZE
-            await process(
-                number, subject, answer, data[body_at:stop], data[begin:body_at] if with_headers else None
-            )
+            if with_headers:
+                await process(number, subject, answer, data[body_at:stop], data[begin:body_at])
+            elif take(number, subject, answer, data[begin:stop], None):
+                await asyncio.sleep(0)
         if at < size:
             self.buf += data[at:]
             await super().parse()
