@@ -39,6 +39,7 @@ _OPEN_TIMEOUT = 10.0
 _ABORT_TIMEOUT = 0.25
 _OLDEST = (2, 2)
 _PING = b"PING\r\n"
+_PONG = b"PONG\r\n"
 # A batch of lines for one write: large enough to be cheap, small enough to keep messages withdrawable.
 _BATCH_BYTES = 64 * 1024
 TURN = 256
@@ -80,7 +81,7 @@ class Connection(Client):
         self._turn = 0
         self._longest_turn = turn
         self._tls_wanted = False
-        self._ps = FastParser(self)
+        self._ps = self._parser = FastParser(self)
         self._transport = self._stream = ByteStream()
 
     @property
@@ -149,6 +150,7 @@ class Connection(Client):
         if not self.is_connected:
             await self.abort()
             raise NatsError(self.loss or "the server did not finish the handshake")
+        self._stream.pass_on(self._parser)
 
     async def start(self, commands: Iterable[bytes]) -> None:
         """Write the first commands and wait until the server has processed them.
@@ -271,15 +273,26 @@ class Connection(Client):
     async def _process_msg(
         self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None
     ) -> None:
-        fields = None
-        if headers:
-            try:
-                fields = parse_headers(headers) or await self._process_headers(headers)
-            except Exception:  # noqa: BLE001 - logged
-                self._log_fault(subject)
-                return
+        fields = self.fields_of(subject, headers) if headers else None
         if self.take(sid, subject, reply, data, fields):
             await asyncio.sleep(0)
+
+    def fields_of(self, subject: bytes, headers: bytes) -> dict[str, str] | None:
+        """The headers of a message."""
+        if fields := parse_headers(headers):
+            return fields
+        # It is a coroutine for the sake of a callback, ours, and waits for nothing.
+        asking = self._process_headers(headers)
+        try:
+            asking.send(None)
+        except StopIteration as found:
+            unusual: dict[str, str] | None = found.value
+            return unusual
+        except Exception:  # noqa: BLE001 - logged
+            self._log_fault(subject)
+        finally:
+            asking.close()
+        return None
 
     def take(
         self, sid: int, subject: bytes, reply: bytes, data: bytes, fields: Mapping[str, str] | None
@@ -303,6 +316,14 @@ class Connection(Client):
         self._limited_log.exception("a message could not be handled", subject=shown)
 
     async def _process_pong(self) -> None:
+        self.note_pong()
+
+    def answer_ping(self) -> None:
+        """The server wants to know whether we are there."""
+        self._write([_PONG])
+
+    def note_pong(self) -> None:
+        """The server has got everything up to a PING."""
         self._pongs_received += 1
         self._pings_outstanding = 0
         if self._pongs:

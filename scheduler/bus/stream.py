@@ -11,7 +11,7 @@ import math
 import ssl
 import time
 from collections import deque
-from typing import Any, Final, cast
+from typing import Any, Final, Protocol, cast
 from urllib.parse import ParseResult
 
 from nats.aio.transport import Transport
@@ -31,6 +31,22 @@ _READ_AHEAD: Final = 2 * 1024 * 1024
 """Bytes that wait to be taken from here; with more of them nothing is read. A pause costs a task."""
 _LONGEST_LINE: Final = 1024 * 1024
 """Bytes; a server's greeting is a kilobyte, and more in a large cluster."""
+
+
+class Parser(Protocol):
+    """What knows the messages in the bytes."""
+
+    @property
+    def clean(self) -> bool:
+        """Whether nothing of what somebody has taken here is left to be parsed."""
+
+    def feed(self, data: bytes, at: int) -> tuple[bytes, int, bool]:
+        """Have messages handled, from there on.
+
+        Returns:
+            The bytes, with those that were kept before them; up to where they were handled; and whether
+            somebody is to take the rest.
+        """
 
 
 class _Protocol(asyncio.Protocol):
@@ -55,6 +71,13 @@ class _Protocol(asyncio.Protocol):
         """When a look last brought as much as the largest may, by the machine's monotonic clock."""
         self._paused = False
         self._reader: asyncio.Future[None] | None = None
+        """Done when there is something to be taken; there while somebody waits for that."""
+        self._at = 0
+        """Up to where the first of the chunks was passed on."""
+        self._later = False
+        """Whether others have their turn, and what is here is passed on after that."""
+        self.parser: Parser | None = None
+        """What comes is passed on to, where it is not left to who takes it."""
         self._full: asyncio.Future[None] | None = None
         """Done when there is room again for what is to be written; None while there is some."""
 
@@ -63,14 +86,47 @@ class _Protocol(asyncio.Protocol):
         self.socket.max_size = _SIZES[0]
 
     def data_received(self, data: bytes) -> None:
+        self._adapt(len(data))
+        if self._later:
+            self._keep(data)
+        elif self.parser is not None and self._reader is not None and not self.chunks and self.parser.clean:
+            self._pass_on(self.parser, data, 0)
+        else:
+            self._keep(data)
+            self._wake()
+
+    def _keep(self, data: bytes) -> None:
         self.chunks.append(data)
         self.size += len(data)
-        self._adapt(len(data))
         if self.size > _READ_AHEAD and not self._paused:
             self._paused = True
             assert self.transport is not None
             self.transport.pause_reading()
-        self._wake()
+
+    def _pass_on(self, parser: Parser, data: bytes, at: int) -> None:
+        try:
+            data, at, unusual = parser.feed(data, at)
+        except Exception as error:  # noqa: BLE001 - whoever reads raises it
+            self.chunks.clear()
+            self.size = 0
+            self.end(error)
+            return
+        if unusual:
+            self.put_back(data[at:])
+            self._wake()
+        elif at < len(data):
+            self.put_back(data)
+            self._at = at
+            self._later = True
+            asyncio.get_running_loop().call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        self._later = False
+        while self.chunks and not self._later and self.parser is not None:
+            if self._reader is None:
+                return
+            at, self._at = self._at, 0
+            self._pass_on(self.parser, self._taken(), at)
 
     def _adapt(self, size: int) -> None:
         """Have the next look bring as much as seems to be there, after one that brought ``size`` bytes."""
@@ -100,10 +156,14 @@ class _Protocol(asyncio.Protocol):
         self.at_end = True
         self._wake()
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.error = exc
+    def end(self, error: Exception | None) -> None:
+        """Nothing comes any more, and whoever reads is to know why."""
+        self.error = error
         self.at_end = True
         self._wake()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.end(exc)
         if not self.closed.done():
             self.closed.set_result(None)
         self.resume_writing()
@@ -125,8 +185,13 @@ class _Protocol(asyncio.Protocol):
             if self.error is not None:
                 raise self.error
             return b""
+        return self._taken()
+
+    def _taken(self) -> bytes:
         data = self.chunks.popleft()
         self.size -= len(data)
+        if self._at:
+            data, self._at = data[self._at :], 0
         if self._paused and self.size <= _READ_AHEAD // 2:
             self._paused = False
             if not self.at_end:
@@ -198,6 +263,10 @@ class ByteStream(Transport):
             raise ConnectionResetError("the connection was closed in the handshake")
         protocol.transport = secure
 
+    def pass_on(self, parser: Parser) -> None:
+        """Have a parser handle what comes from now on; what it makes nothing of is read as before."""
+        self._connected().parser = parser
+
     def write(self, payload: bytes) -> None:
         """Have bytes written, as soon as the socket takes them."""
         transport = self._connected().transport
@@ -254,6 +323,7 @@ class ByteStream(Transport):
     def abort(self) -> None:
         """Close it at once, whatever is still to be written; TLS and what is beneath it. Idempotent."""
         if self._protocol is not None:
+            self._protocol.parser = None
             for transport in {self._protocol.transport, self._protocol.socket} - {None}:
                 transport.abort()
 
