@@ -31,7 +31,14 @@ class Client:
 
     def take(self, *message: Any) -> bool:
         self.seen.append(message)
-        return False
+        # Every third time it is others' turn.
+        return len(self.seen) % 3 == 0
+
+    def answer_ping(self) -> None:
+        self.seen.append("ping")
+
+    def note_pong(self) -> None:
+        self.seen.append("pong")
 
     async def _process_ping(self) -> None:
         self.seen.append("ping")
@@ -69,13 +76,32 @@ def seen(parser: type[Parser], pieces: Sequence[bytes]) -> list[Any]:
     return client.seen
 
 
+def seen_at_once(pieces: Sequence[bytes]) -> list[Any]:
+    """The same where what is usual is handled by `feed`, as `stream` does it."""
+    client = Client()
+    parser = FastParser(client)
+    for piece in pieces:
+        data, at = piece, 0
+        while at < len(data):
+            unusual = not parser.clean
+            if not unusual:
+                data, at, unusual = parser.feed(data, at)
+            if unusual:
+                with pytest.raises(StopIteration):
+                    parser.parse(data[at:]).send(None)
+                at = len(data)
+    return client.seen
+
+
 @given(st.lists(messages(), max_size=12), st.lists(st.integers(0, 3_000), max_size=8))
 def test_the_same_comes_out_however_it_is_cut_into_pieces(sent: list[bytes], cuts: list[int]) -> None:
     """Messages with headers and without, replies, keep-alives and errors, in order."""
     data = b"".join(sent)
     places = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
     pieces = [data[begin:end] for begin, end in pairwise(places)]
-    assert seen(FastParser, pieces) == seen(Parser, [data])
+    expected = seen(Parser, [data])
+    assert seen(FastParser, pieces) == expected
+    assert seen_at_once(pieces) == expected
 
 
 @pytest.mark.parametrize(

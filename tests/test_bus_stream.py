@@ -158,3 +158,89 @@ def test_whoever_writes_waits_for_room_or_for_the_end() -> None:
         return held, transport.abort.call_count
 
     assert run(main) == ([True, False], 1)
+
+
+class Notes:
+    """A parser that handles whole words, one a turn; a word in capitals is for whoever reads."""
+
+    clean = True
+
+    def __init__(self) -> None:
+        self.seen: list[bytes] = []
+
+    def feed(self, data: bytes, at: int) -> tuple[bytes, int, bool]:
+        word, blank, _ = data[at:].partition(b" ")
+        if word == b"broken":
+            raise ValueError("broken")
+        if word.isupper():
+            return data, at, True
+        self.seen.append(word)
+        return data, at + len(word) + len(blank), False
+
+
+def test_what_is_usual_is_passed_on_and_the_rest_left_to_who_reads() -> None:
+    """Others have their turn in between; while the rest is not taken, what follows it waits."""
+
+    async def main() -> tuple[list[bytes], list[bytes], int]:
+        stream, protocol, _ = connected()
+        notes = Notes()
+        stream.pass_on(notes)
+        read = []
+
+        async def reader() -> None:
+            while data := await stream.read(1):
+                read.append(data)
+
+        reading = asyncio.ensure_future(reader())
+        await asyncio.sleep(0)
+        protocol.data_received(b"a b ")
+        protocol.data_received(b"c ")
+        first = len(notes.seen)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        protocol.data_received(b"d E f ")
+        for _ in range(5):
+            await asyncio.sleep(0)
+        protocol.data_received(b"g h ")
+        for _ in range(5):
+            await asyncio.sleep(0)
+        protocol.eof_received()
+        await reading
+        return notes.seen, read, first
+
+    seen, read, first = run(main)
+    assert seen == [b"a", b"b", b"c", b"d", b"g", b"h"]
+    assert read == [b"E f "]
+    assert first == 1, "the others are not behind all of it"
+
+
+def test_what_cannot_be_parsed_ends_the_reading() -> None:
+    """Whoever reads is told why."""
+
+    async def main() -> None:
+        stream, protocol, _ = connected()
+        stream.pass_on(Notes())
+        reading = asyncio.ensure_future(stream.read(1))
+        await asyncio.sleep(0)
+        protocol.data_received(b"a broken b ")
+        with pytest.raises(ValueError, match="broken"):
+            await reading
+
+    run(main)
+
+
+def test_once_it_was_given_up_nothing_is_passed_on() -> None:
+    async def main() -> list[bytes]:
+        stream, protocol, _ = connected()
+        notes = Notes()
+        stream.pass_on(notes)
+        reading = asyncio.ensure_future(stream.read(1))
+        await asyncio.sleep(0)
+        protocol.data_received(b"a b c ")
+        stream.abort()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        reading.cancel()
+        return notes.seen
+
+    assert run(main) == [b"a"]

@@ -6,30 +6,62 @@ they put what they got into a memory channel (``send_nowait``) or set an event.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
 from scheduler.errors import MessageTooLarge
 
 
-class Message(NamedTuple):
-    """A message as it came in: made for each and every one."""
+class Message:
+    """A message as it came in; not to be changed.
 
-    subject: str
-    data: bytes
-    reply: str = ""
-    """The subject to answer on, or empty."""
-    headers: Mapping[str, str] | None = None
+    Args:
+        subject: what it came in on.
+        data: what it says.
+        reply: the subject to answer on, or empty.
+        headers: or what makes them: most are never looked at.
+    """
+
+    __slots__ = ("_headers", "data", "reply", "subject")
+
+    def __init__(
+        self, subject: str, data: bytes, reply: str = "", headers: "Headers | Callable[[], Headers]" = None
+    ) -> None:
+        self.subject = subject
+        self.data = data
+        self.reply = reply
+        self._headers = headers
+
+    @property
+    def headers(self) -> "Headers":
+        """None where it has none."""
+        headers = self._headers
+        if callable(headers):
+            headers = self._headers = headers()
+        return headers
+
+    @property
+    def no_responders(self) -> bool:
+        """Whether this is the server's word that nobody subscribes to what was requested (503)."""
+        return not self.data and self.headers is not None and self.headers.get("Status") == "503"
+
+    def __eq__(self, other: object) -> bool:
+        """Whether the two say the same."""
+        if not isinstance(other, Message):
+            return NotImplemented
+        theirs = (other.subject, other.data, other.reply, other.headers)
+        return (self.subject, self.data, self.reply, self.headers) == theirs
+
+    def __hash__(self) -> int:
+        """Equal for what is equal."""
+        return hash((self.subject, self.data, self.reply))
 
     def __repr__(self) -> str:
         """What may be shown of it: not what it says."""
         return f"Message(subject={self.subject!r}, reply={self.reply!r}, headers={self.headers!r})"
 
-    @property
-    def no_responders(self) -> bool:
-        """Whether this is the server's word that nobody subscribes to what was requested (503)."""
-        return self.headers is not None and not self.data and self.headers.get("Status") == "503"
 
-
+Headers: TypeAlias = Mapping[str, str] | None
+"""Of a message."""
 Handler: TypeAlias = Callable[[Message], None]
 
 

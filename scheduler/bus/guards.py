@@ -17,6 +17,7 @@ overridden here is private to nats-py 2.16; ``tests/test_nats_canaries.py`` tell
 import asyncio
 import re
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import structlog
@@ -273,12 +274,10 @@ class Connection(Client):
     async def _process_msg(
         self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None
     ) -> None:
-        fields = self.fields_of(subject, headers) if headers else None
-        if self.take(sid, subject, reply, data, fields):
+        if self.take(sid, subject, reply, data, headers):
             await asyncio.sleep(0)
 
-    def fields_of(self, subject: bytes, headers: bytes) -> dict[str, str] | None:
-        """The headers of a message."""
+    def _fields_of(self, headers: bytes) -> dict[str, str] | None:
         if fields := parse_headers(headers):
             return fields
         # It is a coroutine for the sake of a callback, ours, and waits for nothing.
@@ -288,32 +287,29 @@ class Connection(Client):
         except StopIteration as found:
             unusual: dict[str, str] | None = found.value
             return unusual
-        except Exception:  # noqa: BLE001 - logged
-            self._log_fault(subject)
+        except UnicodeDecodeError as error:
+            log.warning("headers that cannot be read count as none", reason=describe(error))
+            return None
         finally:
             asking.close()
-        return None
+        raise RuntimeError("nats-py waits for something while it reads headers")
 
-    def take(
-        self, sid: int, subject: bytes, reply: bytes, data: bytes, fields: Mapping[str, str] | None
-    ) -> bool:
+    def take(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None = None) -> bool:
         """Have a message handled; whether it is others' turn then."""
         handler = self._handlers.get(sid)
         if handler is not None:
             try:
+                fields = partial(self._fields_of, headers) if headers else None
                 handler(Message(subject.decode(), data, reply.decode() if reply else "", fields))
             except Exception:  # noqa: BLE001 - logged
-                self._log_fault(subject)
+                # An exception would end the reading while the connection seems to be up.
+                shown = subject.decode(errors="replace")
+                self._limited_log.exception("a message could not be handled", subject=shown)
         self._turn += 1 + (len(data) >> _SHIFT)
         if self._turn < self._longest_turn:
             return False
         self._turn = 0
         return True
-
-    def _log_fault(self, subject: bytes) -> None:
-        # An exception would end the reading while the connection seems to be up.
-        shown = subject.decode(errors="replace")
-        self._limited_log.exception("a message could not be handled", subject=shown)
 
     async def _process_pong(self) -> None:
         self.note_pong()

@@ -70,12 +70,12 @@ class FastParser(Parser):
         """
         if self._missing:
             at = self._take_piece(data)
-            if self._missing or self._pass_on(*self._collected()):
+            if self._missing or self.nc.take(*self._collected()):
                 return data, at, False
         elif self._line:
             data = self._line + data
             self._line = b""
-        size = len(data)
+        size, take = len(data), self.nc.take
         while at < size:
             end = data.find(b"\r\n", at)
             if end < 0:
@@ -102,15 +102,9 @@ class FastParser(Parser):
                 break
             at = stop + CRLF_SIZE
             headers = data[begin:body_at] if with_headers else None
-            if self._pass_on(number, subject, answer, data[body_at:stop], headers):
+            if take(number, subject, answer, data[body_at:stop], headers):
                 return data, at, False
         return data, size, False
-
-    def _pass_on(
-        self, number: int, subject: bytes, answer: bytes, data: bytes, headers: bytes | None
-    ) -> bool:
-        fields = self.nc.fields_of(subject, headers) if headers else None
-        return bool(self.nc.take(number, subject, answer, data, fields))
 
     async def parse(self, data: bytes = b"") -> None:
         """Take in what was read, and have every message in it processed.
