@@ -345,6 +345,7 @@ class World:
         timeout: float = 3_600.0,
         start_timeout: float = 10.0,
         listener: Listener | None = None,
+        shared: FakeBus | None = None,
     ) -> None:
         self.bus = bus or FakeBus()
         self.fake_store = FakeStore()
@@ -360,6 +361,7 @@ class World:
             timeouts=lambda _: timeout,
             start_timeout=start_timeout,
             listener=listener,
+            shared=shared,
             executor=self.executor,
         )
         self.cloud = Cloud(self.bus, script)

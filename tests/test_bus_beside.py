@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 
 import pytest
 import trio
@@ -151,3 +152,42 @@ async def test_a_subscription_that_is_forbidden_is_refused(start_nats_server: Se
     async with open_bus(options) as bus, open_beside(bus, options, "questions") as beside:
         with pytest.raises(NotPermitted):
             await beside.subscribe("q", lambda _: None, queue="scheduler")
+
+
+async def test_where_the_first_one_was_away_too_it_stands_in_at_once(
+    nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What comes in after a restart of the broker is lost to nobody who is back."""
+    monkeypatch.setattr(beside_module, "_AWAY", 600.0)
+    async with both(nats_server) as (bus, beside):
+        await answering(beside)
+        await beside.subscribe("p", lambda _: None, queue="scheduler")
+
+        async def never(**_: float) -> None:
+            await trio.sleep_forever()
+
+        monkeypatch.setattr(beside, "connect", never)
+        nats_server.kill()
+        nats_server.start()
+        await eventually(lambda: bus.generation == 2 and len(beside._lent) == 2, 20)
+        assert await ask(bus) == b"x"
+
+
+def _is_beyond(beside: BesideBus, generation: int) -> bool:
+    return beside.generation > generation
+
+
+async def test_where_it_alone_is_away_the_first_one_is_left_alone_for_a_moment(
+    nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server may have cut it off for a flood, which the first one would have then."""
+    monkeypatch.setattr(beside_module, "_AWAY", 600.0)
+    async with both(nats_server) as (bus, beside):
+        await answering(beside)
+        for _ in range(3):
+            generation = beside.generation
+            assert beside._connection is not None
+            beside._connection.lose("a test")
+            await eventually(partial(_is_beyond, beside, generation))
+            assert not beside._lent
+        assert await ask(bus) == b"x"

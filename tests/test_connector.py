@@ -1217,3 +1217,45 @@ async def test_an_attempt_that_is_given_time_while_it_waits_to_time_out_does_not
         assert bench.connectors.dropped["timed_out"] == 40
         await trio.sleep(100)
         assert extended.failed == "timed out after 105 s"
+
+
+async def test_replies_on_shared_subjects_come_in_on_a_connection_of_their_own(
+    autojump_clock: MockClock,
+) -> None:
+    """However many, and however large, somebody publishes there: those on reply subjects come in elsewhere."""
+    shared = FakeBus()
+    async with open_world(cloud=False, shared=shared) as world, trio.open_nursery() as nursery:
+        bench = Bench(world, nursery)
+        await bench.take_requests()
+        assert not {*shared.subjects} & {*world.bus.subjects}
+        assert [one for one in world.bus.subjects if one.startswith("scheduler.reply.")] == [
+            f"{world.connectors.replies}*.*"
+        ]
+        assert {one.queue for one in shared.interests.values()} - {""} == {
+            f"scheduler.{world.connectors.replies.split('.')[2]}"
+        }
+        by_verb, by_subject = await bench.send(request("a")), await bench.send(request("b"))
+        shared.deliver("vpc.create.aws.done", encode(reply(_component_id="a")))
+        world.bus.deliver(by_subject.call.reply, encode(reply(_component_id="b")))
+        await wait_all_tasks_blocked()
+        assert by_verb.call.answered
+        assert by_subject.call.answered
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_came_on_shared_subjects_while_their_connection_was_away_may_have_been_missed(
+    autojump_clock: MockClock,
+) -> None:
+    """A timeout says so of what had been sent by then."""
+    shared = FakeBus()
+    async with open_world(cloud=False, shared=shared) as world, trio.open_nursery() as nursery:
+        bench = Bench(world, nursery)
+        await bench.take_requests()
+        sent = await bench.send(request("a"))
+        found = [bool(sent.call.maybe_missed)]
+        shared.disconnect()
+        shared.reconnect()
+        await wait_all_tasks_blocked()
+        found.append(bool(sent.call.maybe_missed))
+        assert found == [False, True]
+        nursery.cancel_scope.cancel()

@@ -40,6 +40,8 @@ class Arena:
         """What became of what was sent, in a word."""
         self.waiting = 0
         """Components of builds that were accepted and had no end yet, at most."""
+        self.builds = 0
+        """Those builds, at most."""
         self.said = ""
         """Why the first of what was refused, or failed, was."""
         self.began = 0.0
@@ -127,6 +129,7 @@ class Arena:
             return None
         self._components[name] = components
         self.waiting = max(self.waiting, sum(self._components.values()))
+        self.builds = max(self.builds, len(self._components))
         return name
 
     async def ended(self, name: str | None) -> None:

@@ -4,7 +4,7 @@ With anything at all going on that input can cause, a healthy build of one compo
 ends within `P99` at the 99th percentile and within `WORST` at most, or within `TIMES` what it takes alone,
 where that is more; a ping is answered within `PING`; a second signal ends the process within `EXIT`; and the
 resident size grows by at most `PER_BYTE` times the bytes that came in, `PER_WAITING` for each component that
-waits, and what caches that have a bound may hold (`CACHES`).
+waits, `PER_BUILD` for each build that does, and what caches that have a bound may hold (`CACHES`).
 """
 
 from collections.abc import Sequence
@@ -25,6 +25,8 @@ EXIT = 1.0
 PER_BYTE = 4
 PER_WAITING = 6 * 1024
 """Bytes."""
+PER_BUILD = 20 * 1024
+"""Bytes: a nursery of its own, two tasks and a channel, of which Trio alone has eight; a plan and its log."""
 CACHES = 16 * 1024 * 1024
 """Bytes, whatever came in."""
 
@@ -113,6 +115,8 @@ class Ordeal:
     """Bytes by which the resident size was larger than before, at most."""
     waiting: int
     """Components of the attack that waited."""
+    builds: int
+    """Builds of the attack that these belonged to."""
     exit: float | None
     """Seconds from a second signal to the end of the process, amid the attack; None: not measured."""
     excuse: str = ""
@@ -134,7 +138,7 @@ class Ordeal:
             case Measure.PING:
                 return PING
             case Measure.MEMORY:
-                return PER_BYTE * self.sent + PER_WAITING * self.waiting + CACHES
+                return PER_BYTE * self.sent + PER_WAITING * self.waiting + PER_BUILD * self.builds + CACHES
             case Measure.EXIT:
                 return EXIT
 

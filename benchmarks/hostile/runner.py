@@ -174,6 +174,7 @@ async def _measured(
         work=Waits.of(within(samples["work"], began, end) or [(began, None)]),
         grown=max(meanwhile) - max(before),
         waiting=arena.waiting,
+        builds=arena.builds,
         exit=exits,
         excuse=attack.excuse,
         stretches=stretches,

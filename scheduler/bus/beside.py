@@ -43,6 +43,8 @@ class BesideBus(Follower):
         """Set when the connection comes or goes, or the first one comes."""
         self._came = trio.Event()
         """Set when it came for the first time."""
+        self._both_away = False
+        """Whether the first connection came back and this one had not."""
         first.on_connected(self._note_first)
 
     # The port, where it differs.
@@ -95,9 +97,13 @@ class BesideBus(Follower):
         """Have the first connection take the place of this one while it is away; never returns."""
         while True:
             self._moved = trio.Event()
-            if not self.connected:
-                with trio.move_on_after(_AWAY):
+            if not (self.connected or self._both_away):
+                with trio.move_on_after(_AWAY) as patience:
                     await self._moved.wait()
+                if not patience.cancelled_caught:
+                    # It came; or it came and went again; or the first one did.
+                    continue
+            self._both_away = False
             if failures := await self._settle():
                 text = "a further connection is away, and the first one is no help"
                 log.warning(text, reason=failures[0], subjects=len(failures))
@@ -146,6 +152,7 @@ class BesideBus(Follower):
         self._came.set()
 
     def _note_first(self) -> None:
+        self._both_away = not self.connected
         self._moved.set()
 
     def _note_loss(self, reason: str) -> None:
