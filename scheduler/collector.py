@@ -46,7 +46,7 @@ BLOCKS_A_BUILD: Final = 350
 BLOCKS_A_COMPONENT: Final = 60
 """What a component of a build that is held explains; it is less, half of that while it waits."""
 BYTES_A_BLOCK: Final = 8
-"""Of a build that comes in: what is read of it explains a block each; it is more."""
+"""Of builds and of large replies: so many explain a block; mostly it is more, and three where all is lists."""
 _PERIOD: Final = 1.0
 _LONG: Final = 0.010
 """Seconds from which on an idle collection is worth a line in the log."""
@@ -60,19 +60,19 @@ class Load:
     """Builds that it holds, or is about to."""
     components: int = 0
     """All of them together."""
-    arriving: int = 0
-    """Bytes of builds that have come in and are being read."""
+    bytes: int = 0
+    """Bytes of builds that have come in, and of large replies to those that run."""
 
     @property
     def idle(self) -> bool:
         """Whether there is nothing to be done."""
-        return not self.builds and not self.arriving
+        return not self.builds and not self.bytes
 
     @property
     def blocks(self) -> int:
         """How many blocks of memory that explains."""
         held = self.builds * BLOCKS_A_BUILD + self.components * BLOCKS_A_COMPONENT
-        return held + self.arriving // BYTES_A_BLOCK
+        return held + self.bytes // BYTES_A_BLOCK
 
 
 class Reason(Enum):

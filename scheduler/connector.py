@@ -134,6 +134,8 @@ class Connectors:
         self.start_timeout = start_timeout
         self.dropped: Counter[str] = Counter()
         """What was dropped, by reason."""
+        self.replied: Counter[str] = Counter()
+        """Bytes of the large replies that were taken, by build; whoever ends a build forgets them."""
         self.on_stray: Callable[[Stray], None] | None = None
         """Is told of replies for builds that this process does not hold."""
         self.on_expired: Callable[[Call], None] | None = None
@@ -567,6 +569,8 @@ class Connectors:
             call.late(request, outcome)
             self.count("late", message.subject, build=request.build, component=request.component)
         elif call.deliver(outcome):
+            if len(message.data) > _SMALL:
+                self.replied[request.build] += len(message.data)
             if suffix is not None and not outcome.completed:
                 other = Way.CAPTURED if way is Way.DIRECT else Way.DIRECT
                 self._echoes.expect(other, request.build, request.component, message.subject, message.data)

@@ -245,7 +245,7 @@ class Service:
         _log.info("stopped")
 
     def _load(self) -> Load:
-        return Load(*self._supervisor.size(), self._admission.bytes)
+        return Load(*self._supervisor.size(), self._admission.bytes + self._supervisor.bytes)
 
     async def _take_in(self, control: Control, *, task_status: trio.TaskStatus[None]) -> None:
         """Take builds in; while the service stops they are refused, until the intake is closed."""

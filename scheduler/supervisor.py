@@ -140,6 +140,7 @@ class Supervisor:
         self._senders: Counter[str] = Counter()
         """By sender, how many builds are held."""
         self._components = 0
+        self._bytes = 0
         """Of the builds that run."""
         self._reported: OrderedDict[str, None] = OrderedDict()
         self._nursery: trio.Nursery | None = None
@@ -197,6 +198,11 @@ class Supervisor:
     def size(self) -> tuple[int, int]:
         """How many builds are held, or about to be, and how many components those have that run."""
         return len(self._held), self._components
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the builds that run, as they were submitted, and of large replies to them."""
+        return self._bytes + self._connectors.replied.total()
 
     def sender_of(self, build: str) -> str:
         """Who has sent a build that is held here; `UNKNOWN` where nobody knows."""
@@ -377,6 +383,7 @@ class Supervisor:
         held.gone.set()
         if held.walk is not None:
             self._components -= len(held.walk.plan.phases)
+            self._bytes -= held.walk.plan.prepared.size
         held.walk = held.track = None
         if self._held.get(held.build) is held:
             del self._held[held.build]
@@ -384,6 +391,7 @@ class Supervisor:
             if not self._senders[held.sender]:
                 del self._senders[held.sender]
             self._connectors.captured.forget(held.build)
+            del self._connectors.replied[held.build]
             if not self._busy:
                 self._idle.set()
 
@@ -512,6 +520,7 @@ class Supervisor:
     def _begin(self, held: Held, walk: Walk, track: Track) -> None:
         held.walk, held.track = walk, track
         self._components += len(walk.plan.phases)
+        self._bytes += walk.plan.prepared.size
         held.decided.set()
         self._slots.open(walk, walk.plan.rules, held.sender)
         self._store.on_failure(walk.id, walk.lose)

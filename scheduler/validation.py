@@ -82,6 +82,8 @@ class Prepared:
     """What of it must not be shown."""
     hints: tuple[Problem, ...] = field(default=(), eq=False)
     """What was probably meant otherwise, although it is valid."""
+    size: int = field(default=0, eq=False)
+    """Bytes that it was read from."""
 
 
 def read_build(
@@ -137,7 +139,7 @@ def read_build(
     if not resumed:
         found = hints_for(parsed.build, parsed.names, every, expressions=templates is Templates.ALL)
         hints = tuple(secrets.mask_problem(hint) for hint in found)
-    return Prepared(parsed.build, graph, every, parsed.digest, policy, secrets, hints)
+    return Prepared(parsed.build, graph, every, parsed.digest, policy, secrets, hints, len(data))
 
 
 def _anew(build: Build) -> Build:

@@ -11,7 +11,7 @@ from weakref import ref
 import pytest
 import structlog
 import trio
-from fakes import document, ignore, open_service
+from fakes import Reply, document, encode, ignore, open_service
 from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock
@@ -76,7 +76,7 @@ def test_a_build_that_is_being_read_keeps_it_from_resting() -> None:
     """What is about to be taken is work, too."""
     one = schedule()
     one.decide(1.0, BUSY, BASE)
-    assert one.decide(100.0, Load(arriving=10), BASE) is None
+    assert one.decide(100.0, Load(bytes=10), BASE) is None
 
 
 def test_memory_that_no_build_explains_is_collected_while_builds_run() -> None:
@@ -251,13 +251,17 @@ async def test_young_objects_do_not_pile_up_while_builds_run(autojump_clock: Moc
 
 
 async def test_a_service_says_what_it_has_to_do_with(autojump_clock: MockClock) -> None:
-    """Builds and their components count from their acceptance to their end."""
+    """Builds count from their acceptance to their end, with their components, their bytes and large replies."""
     async with open_service(script=ignore) as site:
         assert site.service._load() == IDLE
-        await site.submit(document("abc"))
+        data = encode(document("abc"))
+        await site.submit(data)
         await trio.sleep(1)
-        assert site.service._load() == Load(1, 3, 0)
-        for name in "abc":
+        assert site.service._load() == Load(1, 3, len(data))
+        site.cloud.answer("a", Reply(fields={"text": "x" * 10_000}))
+        await trio.sleep(1)
+        assert 10_000 < site.service._load().bytes - len(data) < 11_000
+        for name in "bc":
             site.cloud.answer(name)
         await trio.sleep(1)
         assert site.service._load().idle
