@@ -1222,7 +1222,7 @@ async def test_an_attempt_that_is_given_time_while_it_waits_to_time_out_does_not
 async def test_replies_on_shared_subjects_come_in_on_a_connection_of_their_own(
     autojump_clock: MockClock,
 ) -> None:
-    """However many, and however large, somebody publishes there: those on reply subjects come in elsewhere."""
+    """However many somebody publishes there, and how large: those on reply subjects come in elsewhere."""
     shared = FakeBus()
     async with open_world(cloud=False, shared=shared) as world, trio.open_nursery() as nursery:
         bench = Bench(world, nursery)
