@@ -30,7 +30,7 @@ from scheduler.jetstream.streams import (
 )
 from scheduler.report import Report
 from scheduler.stores.jetstream import JetStreamStore
-from scheduler.stores.slices import gathered
+from scheduler.stores.slices import gathered, gathered_up_to
 from scheduler.strictjson import encode, split_object
 from scheduler.subjects import attempt_header
 
@@ -65,17 +65,21 @@ class Publisher:
 
     async def report(self, build: str, report: Report) -> None:
         """Publish it, without its lists where it is too large."""
-        body = await whole(report)
-        reduced = False
+        limit = self._bus.max_payload
+        body, size = await gathered_up_to(report.chunks(), limit)
+        too_large = None if body is not None else MessageTooLarge("the report", size, limit)
         while True:
+            if body is None:
+                assert too_large is not None
+                _log.error("the report is too large", build=build, error=str(too_large))
+                body = report.reduced(too_large.size, too_large.limit)
             try:
                 self._bus.publish(report.subject, body)
             except MessageTooLarge as error:
-                if reduced:
+                # We came to another server meanwhile.
+                if too_large is not None:
                     raise
-                reduced = True
-                _log.error("the report is too large", build=build, error=str(error))
-                body = report.reduced(error.size, error.limit)
+                body, too_large = None, error
             except BusFull:
                 # The broker is away, and much waits for it. A report is not to be lost over that.
                 await trio.sleep(_FULL_PAUSE)

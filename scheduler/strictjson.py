@@ -31,8 +31,6 @@ encode = msgspec.json.Encoder().encode
 encode_sorted = msgspec.json.Encoder(order="sorted").encode
 """A value as compact JSON bytes with sorted keys: equal content gives equal bytes."""
 
-_FIRST_SLICE = 8
-"""Elements of a list that are written at a time, until it is known how large they are."""
 _BETWEEN_BREATHS = 1_000
 """Values that are looked at in the time of a component."""
 _PIECE = 128 * 1024
@@ -134,12 +132,20 @@ def list_chunks(items: Sequence[Any], convert: Callable[[Any], Any] | None = Non
         items: the elements; what ``convert`` makes of them is written, where there is one.
         convert: to be called for each element.
     """
-    start, number = 0, _FIRST_SLICE
+    # Until it is known how large they are.
+    start, number = 0, 1
     while start < len(items):
-        part = items[start : start + number]
         breathe()
-        text = encode(part if convert is None else [convert(item) for item in part])[1:-1]
-        yield b"," + text if start else text
+        if number == 1:
+            # It may be megabytes: it is not to be copied.
+            text = encode(items[start] if convert is None else convert(items[start]))
+            if start:
+                yield b","
+            yield text
+        else:
+            part = items[start : start + number]
+            text = encode(part if convert is None else [convert(item) for item in part])[1:-1]
+            yield b"," + text if start else text
         start += number
         if len(text) > _PIECE:
             number = max(1, number * _PIECE // len(text))

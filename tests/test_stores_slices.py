@@ -1,3 +1,4 @@
+import tracemalloc
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -89,3 +90,17 @@ async def test_refuses_bad_elements_of_a_long_list() -> None:
     data = b'{"changes":[' + b'"%b",' % (b"x" * 200_000) + b'{"a":"\xff"}]}'
     with pytest.raises(ValueError, match="not UTF-8: byte 0xff"):
         await slices.document(slices.members(data))
+
+
+async def test_what_is_too_much_is_counted_and_not_kept() -> None:
+    """A report of hundreds of megabytes that no message holds takes no memory."""
+    chunk = b"x" * 1_000_000
+    tracemalloc.start()
+    try:
+        found = await slices.gathered_up_to((bytes(chunk) + b"y" for _ in range(50)), 2_500_000)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert found == (None, 50 * 1_000_001)
+    assert peak < 6_000_000
+    assert await slices.gathered_up_to([b"a", b"bc"], 3) == (b"abc", 3)

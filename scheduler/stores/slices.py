@@ -6,6 +6,7 @@ near the top, which is where a build's size is, are written and read a few eleme
 with a checkpoint whenever `SLICE` has gone by.
 """
 
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -68,19 +69,32 @@ async def encode(content: Mapping[str, Any]) -> bytes:
 
 async def gathered(chunks: Iterable[bytes]) -> bytes:
     """What ``chunks``, made one after another, are together; others have their turn between them."""
+    whole, _ = await gathered_up_to(chunks, sys.maxsize)
+    assert whole is not None
+    return whole
+
+
+async def gathered_up_to(chunks: Iterable[bytes], most: int) -> tuple[bytes | None, int]:
+    """The same, or None where it is more than ``most`` bytes; and how many it is."""
     pieces: list[bytes] = []
     size = since = 0
     for chunk in chunks:
-        pieces.append(chunk)
         size += len(chunk)
+        if size <= most:
+            pieces.append(chunk)
+        else:
+            # It may be ten times as much.
+            pieces.clear()
         since += _PER_CHUNK + len(chunk)
         if since > _GATHERED_AT_ONCE:
             since = 0
             await trio.lowlevel.checkpoint()
+    if size > most:
+        return None, size
     if size < _JOINED_HERE:
-        return b"".join(pieces)
+        return b"".join(pieces), size
     # Of a megabyte and more it lets go of the interpreter's lock meanwhile.
-    return await ThreadExecutor().run("joined", partial(b"".join, pieces))
+    return await ThreadExecutor().run("joined", partial(b"".join, pieces)), size
 
 
 async def _encode_sliced(content: Mapping[str, Any], pieces: list[bytes], slicer: _Slicer) -> None:
