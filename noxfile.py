@@ -99,7 +99,8 @@ def integration(session: nox.Session) -> None:
         session.run("pytest", "-m", "integration", *session.posargs)
         return
     # They wait more than they work.
-    session.run("pytest", "-n", "4", "--dist", "worksteal", "-m", "integration and not alone")
+    session.run("pytest", "-n", "4", "--dist", "worksteal", "-m", "integration and not alone and not long")
+    session.run("pytest", "-n", "2", "--maxschedchunk", "1", "-m", "integration and long")
     session.run("pytest", "-m", "integration and alone")
 
 

@@ -229,7 +229,7 @@ def await_replicas(world: World, number: int) -> None:
     client.request("$JS.API.STREAM.DELETE.T", {})
 
 
-@pytest.mark.alone
+@pytest.mark.long
 def test_replicas_in_a_cluster() -> None:
     """As many as there are servers can be had, more cannot; one alone is a warning there."""
     with ExitStack() as stack:

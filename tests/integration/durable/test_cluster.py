@@ -12,7 +12,7 @@ from integration.durable.losing import KINDS, Trial
 from integration.durable.reader import REPLIES
 from integration.harness import Client, Connectors, Scheduler, Submitter
 
-pytestmark = [pytest.mark.integration, pytest.mark.alone]
+pytestmark = [pytest.mark.integration, pytest.mark.long]
 
 OTHERS = ("SCHEDULER_LOG", "SCHEDULER_REPORTS", "OBJ_SCHEDULER_OBJECTS")
 

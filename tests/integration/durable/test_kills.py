@@ -125,7 +125,7 @@ class Siege:
                 return "a build that is handed in"
 
 
-@pytest.mark.alone
+@pytest.mark.long
 def test_the_service_is_killed_again_and_again(start_scene: SceneFactory) -> None:
     """Every build ends once, and nothing is sent twice but what may not have left."""
     randomness = random.Random(f"service {SEED}")
@@ -136,7 +136,7 @@ def test_the_service_is_killed_again_and_again(start_scene: SceneFactory) -> Non
     siege.end()
 
 
-@pytest.mark.alone
+@pytest.mark.long
 def test_the_broker_is_killed_again_and_again(start_scene: SceneFactory) -> None:
     """With ``always`` and connectors that honour attempt ids, every build ends once."""
     randomness = random.Random(f"broker {SEED}")
@@ -149,7 +149,7 @@ def test_the_broker_is_killed_again_and_again(start_scene: SceneFactory) -> None
     siege.end(watched=False)
 
 
-@pytest.mark.alone
+@pytest.mark.long
 def test_both_are_killed_again_and_again(start_scene: SceneFactory) -> None:
     """In any order, also one while the other comes back."""
     randomness = random.Random(f"both {SEED}")

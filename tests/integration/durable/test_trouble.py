@@ -37,7 +37,7 @@ def test_a_log_that_is_gone_is_not_made_anew(start_scene: SceneFactory) -> None:
     assert scene.reader.stream(REPORTS) is not None
 
 
-@pytest.mark.alone
+@pytest.mark.long
 def test_a_log_that_is_deleted_while_it_is_written_ends_the_service(start_scene: SceneFactory) -> None:
     """Nothing more is sent, and the stream is not made anew."""
     scene = start_scene()
