@@ -182,9 +182,14 @@ class _Protocol(asyncio.Protocol):
             self._reader = asyncio.get_running_loop().create_future()
             await self._reader
         if not self.chunks:
-            if self.error is not None:
-                raise self.error
-            return b""
+            if self.error is None:
+                return b""
+            error, self.error = self.error, None
+            try:
+                raise error
+            finally:
+                # It refers to this frame.
+                del error
         return self._taken()
 
     def _taken(self) -> bytes:
