@@ -46,7 +46,7 @@ BLOCKS_A_BUILD: Final = 350
 BLOCKS_A_COMPONENT: Final = 60
 """What a component of a build that is held explains; it is less, half of that while it waits."""
 BYTES_A_BLOCK: Final = 8
-"""Of builds and large replies: so many explain a block; mostly it is more, but three where all is lists."""
+"""Of builds and replies: so many explain a block; mostly it is more, but three where all is lists."""
 _PERIOD: Final = 1.0
 _LONG: Final = 0.010
 """Seconds from which on an idle collection is worth a line in the log."""
@@ -61,7 +61,7 @@ class Load:
     components: int = 0
     """All of them together."""
     bytes: int = 0
-    """Bytes of builds that have come in, and of large replies to those that run."""
+    """Bytes of builds that have come in, and of replies to those that run."""
 
     @property
     def idle(self) -> bool:

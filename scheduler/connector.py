@@ -135,7 +135,7 @@ class Connectors:
         self.dropped: Counter[str] = Counter()
         """What was dropped, by reason."""
         self.replied: Counter[str] = Counter()
-        """Bytes of the large replies that came in, by build; whoever ends a build forgets them."""
+        """Bytes of the replies that were taken, or are read, by build; whoever ends a build forgets them."""
         self.on_stray: Callable[[Stray], None] | None = None
         """Is told of replies for builds that this process does not hold."""
         self.on_expired: Callable[[Call], None] | None = None
@@ -571,7 +571,7 @@ class Connectors:
             call.late(request, outcome)
             self.count("late", message.subject, build=request.build, component=request.component)
         elif call.deliver(outcome):
-            if _SMALL < len(message.data) <= _READ_HERE:
+            if len(message.data) <= _READ_HERE:
                 self.replied[request.build] += len(message.data)
             if suffix is not None and not outcome.completed:
                 other = Way.CAPTURED if way is Way.DIRECT else Way.DIRECT

@@ -201,7 +201,7 @@ class Supervisor:
 
     @property
     def bytes(self) -> int:
-        """Bytes of the builds that run, as they were submitted, and of large replies to them."""
+        """Bytes of the builds that run, as they were submitted, and of the replies to them."""
         return self._bytes + self._connectors.replied.total()
 
     def sender_of(self, build: str) -> str:

@@ -251,7 +251,7 @@ async def test_young_objects_do_not_pile_up_while_builds_run(autojump_clock: Moc
 
 
 async def test_a_service_says_what_it_has_to_do_with(autojump_clock: MockClock) -> None:
-    """Builds count from their acceptance to their end: their components, their bytes and large replies."""
+    """Builds count from their acceptance to their end: their components, their bytes and replies."""
     async with open_service(script=ignore) as site:
         assert site.service._load() == IDLE
         data = encode(document("abc"))
