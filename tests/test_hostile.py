@@ -90,7 +90,7 @@ def test_where_a_build_alone_is_slow_it_may_take_five_times_that() -> None:
 
 
 def test_memory_may_grow_with_what_came_in_and_what_waits() -> None:
-    grown = ordeal(grown=CACHES + 4 * MIB + 10 * 6_144 + 5 * 20_480, sent=MIB, waiting=10, builds=5)
+    grown = ordeal(grown=CACHES + 4 * MIB + 10 * 6_144 + 5 * 24_576, sent=MIB, waiting=10, builds=5)
     assert grown.broken() == set()
     assert evolve(grown, builds=4).broken() == {Measure.MEMORY}
     assert evolve(grown, waiting=9).broken() == {Measure.MEMORY}
