@@ -26,7 +26,7 @@ PER_BYTE = 4
 PER_WAITING = 6 * 1024
 """Bytes."""
 PER_BUILD = 24 * 1024
-"""Bytes: a nursery of its own, two tasks and a channel, of which Trio alone has eight thousand; a plan, a log."""
+"""Bytes: a nursery of its own, two tasks and a channel, which are 8 KB of Trio's alone; a plan; a log."""
 CACHES = 16 * 1024 * 1024
 """Bytes, whatever came in."""
 
