@@ -14,6 +14,7 @@ import msgspec
 from attrs import field, frozen
 
 from scheduler.model import ATTEMPTS
+from scheduler.values import value
 
 Document: TypeAlias = Mapping[str, Any]
 """A JSON object, as a Python mapping."""
@@ -39,7 +40,7 @@ class Accepted:
     where a build's id is used again. Empty in the logs of versions that drew none."""
 
 
-@frozen
+@value
 class Started:
     """A component's request is about to leave (write-ahead: this is persisted first)."""
 
@@ -56,7 +57,7 @@ class Started:
         return _kept(self.raw, "running", self.failed)
 
 
-@frozen
+@value
 class Sent:
     """A started component's request has reached the broker: it is known to have left."""
 
@@ -66,7 +67,7 @@ class Sent:
     """When it left."""
 
 
-@frozen
+@value
 class Withdrawn:
     """A started component's request never left, and will not leave."""
 
@@ -82,7 +83,7 @@ class Withdrawn:
         return _kept(self.raw, "waiting", self.failed)
 
 
-@frozen
+@value
 class Retrying:
     """An attempt has failed, and there will be another one."""
 
@@ -106,7 +107,7 @@ class Retrying:
         return _kept(self.raw, "waiting", self.failed)
 
 
-@frozen
+@value
 class Settled:
     """A component has its terminal outcome.
 

@@ -4,20 +4,21 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
-from attrs import field, frozen
+from attrs import field
 
 from scheduler.errors import InvalidJSON
 from scheduler.limits import DEFAULT_LIMITS, Limits
 from scheduler.model import State
 from scheduler.strictjson import decode, encode, kind, refusal
 from scheduler.text import CUT
+from scheduler.values import value
 
 _LONGEST_PAUSE = 86_400.0
 """Seconds that a connector may ask to be left alone."""
 UNEXPLAINED = "the connector reported an error and did not say why"
 
 
-@frozen
+@value
 class Outcome:
     """The end of an attempt."""
 

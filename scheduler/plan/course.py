@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any, Final, TypeAlias
 
 import msgspec
-from attrs import evolve, field, frozen
+from attrs import evolve, field
 
 from scheduler.breath import breathe
 from scheduler.errors import IllegalTransition, Stuck, TemplateError
@@ -23,6 +23,7 @@ from scheduler.strictjson import Raw, packed
 from scheduler.subjects import request_subject
 from scheduler.template import Laborious, Rendered, Work
 from scheduler.validation import Prepared
+from scheduler.values import value
 
 Rendering: TypeAlias = Rendered | str
 """A component that was rendered; or why it cannot be."""
@@ -32,7 +33,7 @@ _LEARNT_HERE: Final = 16 * 1024
 """Bytes of a request that is searched for secrets on the spot: a millisecond."""
 
 
-@frozen
+@value
 class Request:
     """What is to be sent for one component."""
 
