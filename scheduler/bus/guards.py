@@ -43,10 +43,10 @@ _PING = b"PING\r\n"
 _PONG = b"PONG\r\n"
 # A batch of lines for one write: large enough to be cheap, small enough to keep messages withdrawable.
 _BATCH_BYTES = 64 * 1024
-TURN = 1024
+TURN = 512
 """Handlers called in a row before other tasks get a turn; fewer where the messages are large."""
-_SHIFT = 11
-"""A message counts once more for each 2 KiB: 2 MiB are read in a turn."""
+_SHIFT = 12
+"""A message counts once more for each 4 KiB: 2 MiB are read in a turn."""
 
 _REFUSED = re.compile(r'permissions violation for (\w+)[^"]*"([^"]*)"', re.IGNORECASE)
 
