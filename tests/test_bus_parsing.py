@@ -11,6 +11,8 @@ from nats.aio.client import Client as NatsClient
 from nats.errors import ProtocolError
 from nats.protocol.parser import Parser
 
+from scheduler.bus import Message
+from scheduler.bus.guards import Connection
 from scheduler.bus.parsing import FastParser, parse_headers
 
 TEXTS = st.sampled_from(["a", "vpc.create.aws.done", "MSG", "HMSG", "_INBOX.x.1"])
@@ -136,3 +138,16 @@ def test_the_usual_headers_are_not_left_to_nats_py() -> None:
     """Of a build from another account, and of a message out of a stream."""
     headers = b'NATS/1.0\r\nNats-Request-Info: {"acc":"A","user":"b"}\r\nNats-Msg-Id:b1/a/1\r\n\r\n'
     assert parse_headers(headers) == {"Nats-Request-Info": '{"acc":"A","user":"b"}', "Nats-Msg-Id": "b1/a/1"}
+
+
+STARTS = st.sampled_from([b"", b"NATS/1.0", b"NATS/1.0\r\n", b"NATS/1.0 503 ", b"NATS/1.0 \xff"])
+
+
+@given(st.binary(max_size=30), STARTS)
+async def test_whatever_stands_in_headers_whoever_looks_at_them_is_spared(rest: bytes, first: bytes) -> None:
+    """They may be read long after the message came in, where an exception would cost something else."""
+    found: list[Message] = []
+    connection = Connection({1: found.append}, lambda: None, lambda *_: None)
+    connection.take(1, b"a", b"", b"x", first + rest)
+    [message] = found
+    assert message.headers is None or all(isinstance(name, str) for name in message.headers)

@@ -287,8 +287,9 @@ class Connection(Client):
         except StopIteration as found:
             unusual: dict[str, str] | None = found.value
             return unusual
-        except UnicodeDecodeError as error:
-            log.warning("headers that cannot be read count as none", reason=describe(error))
+        except Exception as error:  # noqa: BLE001 - logged
+            # Whoever looks at headers is to be spared what somebody has made up.
+            self._limited_log.warning("headers that cannot be read count as none", reason=describe(error))
             return None
         finally:
             asking.close()

@@ -2,7 +2,7 @@
 
 nats-py's parser cuts each message off the front of its buffer, by a regular expression. It costs as much as
 dropping a message that nobody wants does; so for whole messages there is another way here. Whatever else
-comes, and the one message that a read has cut in two, is nats-py's.
+comes is nats-py's.
 """
 
 import re
@@ -22,7 +22,7 @@ _NAME: Final = re.compile(rb"[!-9;-~]+")
 def parse_headers(headers: bytes) -> dict[str, str]:
     """The headers of a message that have nothing unusual; of any other nothing, and nats-py is to be asked.
 
-    It goes through each name character by character, which takes longer than all else about a build.
+    That goes through each name character by character, which takes longer than all else about a build.
     """
     fields: dict[str, str] = {}
     if headers.startswith(_VERSION):
@@ -39,7 +39,8 @@ class FastParser(Parser):
     """nats-py's parser, with a short cut.
 
     What is usual is handled by `feed`, which does not wait: whatever waits in asyncio takes a turn of Trio's
-    for each step. Where it comes upon something else, the rest is for `parse`, until that has nothing left.
+    for each step. Where it comes upon something else, the rest is for nats-py's own `parse`, until that has
+    nothing left.
     """
 
     nc: Any
@@ -105,49 +106,6 @@ class FastParser(Parser):
             if take(number, subject, answer, data[body_at:stop], headers):
                 return data, at, False
         return data, size, False
-
-    async def parse(self, data: bytes = b"") -> None:
-        """Take in what was read, and have every message in it processed.
-
-        Raises:
-            nats.errors.ProtocolError: it is not what a server says.
-        """
-        at, size = 0, len(data)
-        process = self.nc._process_msg  # noqa: SLF001 - this is part of the client
-        if self._missing:
-            at = self._take_piece(data)
-            if self._missing:
-                return
-            await process(*self._collected())
-        elif self.state == AWAITING_MSG_PAYLOAD:
-            # Of a line that has something unusual.
-            missing = self.needed + CRLF_SIZE - len(self.buf)
-            if missing > size:
-                self.buf += data
-                return
-            self.buf += data[:missing]
-            await super().parse()
-            at = missing
-        elif self.buf:
-            data = bytes(self.buf) + data
-            self.buf.clear()
-            size = len(data)
-        while at < size:
-            with_headers = data.startswith(b"HMSG ", at)
-            end = data.find(b"\r\n", at) if with_headers or data.startswith(b"MSG ", at) else -1
-            found = None if end < 0 else _announcement(data[at:end], end + CRLF_SIZE, with_headers)
-            if found is None:
-                break
-            number, subject, answer, begin, body_at, stop = found
-            if stop + CRLF_SIZE > size:
-                self._announce(data, found)
-                return
-            at = stop + CRLF_SIZE
-            headers = data[begin:body_at] if with_headers else None
-            await process(number, subject, answer, data[body_at:stop], headers)
-        if at < size:
-            self.buf += data[at:]
-            await super().parse()
 
     def _announce(self, data: bytes, found: "_Announcement") -> None:
         """A message of which there is only a part."""
