@@ -45,6 +45,9 @@ _READ_HERE = 64 * 1024
 """Bytes of a reply that is read on the spot: a millisecond or two, whatever it says."""
 _SMALL = 4 * 1024
 """Bytes of a reply that takes as long as what follows from it; what is larger counts as several."""
+_MOST_UNREAD = 512 * 1024 * 1024
+"""Bytes of large replies that wait to be read; beyond that one is read on the spot, and what follows waits in
+the broker. Somebody may send thousands to one request."""
 _READ_FIRST = 1.0
 _SHORTLY = 0.005
 """Seconds for which large replies are left, at most, while the bus is behind, and between two looks."""
@@ -177,6 +180,8 @@ class Connectors:
         self._subscriptions: list[Subscription] = []
         self._copies: OrderedDict[Hashable, None] = OrderedDict()
         """Whose answers were read from the stream, and may still come directly."""
+        self._unread = 0
+        """Bytes of the large replies that wait for their turn, or are being read."""
         self._waiting: set[tuple[Call, str | None, bytes]] = set()
         """Small replies that came directly and wait for their turn."""
         self._echoes = Echoes()
@@ -479,8 +484,13 @@ class Connectors:
         build = call.request.build
         if len(message.data) <= _READ_HERE:
             return self.turns.take(build, job, weight=1 + len(message.data) // _SMALL)
+        size = len(message.data)
+        if self._unread + size > _MOST_UNREAD:
+            job()
+            return False
+        self._unread += size
         # While it is being read it takes memory as well.
-        self.replied[build] += len(message.data)
+        self.replied[build] += size
         large = _Large()
 
         async def prepare() -> None:
@@ -490,9 +500,13 @@ class Connectors:
                     await trio.sleep(_SHORTLY)
             if call.late is not None or not (call.closed or call.answered):
                 read = partial(_read_large, call, message.data, suffix, self._limits)
-                await large.read(build, len(message.data), read, self._executor)
+                await large.read(build, size, read, self._executor)
 
-        return self.turns.take(build, partial(job, large=large), prepare)
+        def deliver() -> None:
+            self._unread -= size
+            job(large=large)
+
+        return self.turns.take(build, deliver, prepare)
 
     def _deliver_captured(
         self,

@@ -15,6 +15,7 @@ from fake_bus import FakeBus, Published
 from fakes import JSON, FakeExecutor, Gate, World, change, document, encode, open_world, prepare
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from scheduler import connector as connector_module
 from scheduler.bus import Message
 from scheduler.call import FIRST_PAUSE, Call, Inherited, Signal
 from scheduler.config import Settings
@@ -1259,3 +1260,21 @@ async def test_what_came_on_shared_subjects_while_their_connection_was_away_may_
         found.append(bool(sent.call.maybe_missed))
         assert found == [False, True]
         nursery.cancel_scope.cancel()
+
+
+async def test_large_replies_that_wait_have_a_bound_in_bytes(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One beyond it is read on the spot, so that what follows waits in the broker; none is lost."""
+    large = {"text": "x" * 100_000}
+    monkeypatch.setattr(connector_module, "_MOST_UNREAD", 150_000)
+    async with open_bench() as bench:
+        first, second = await bench.send(request("a")), await bench.send(request("b"))
+        for one, name in ((first, "a"), (second, "b")):
+            body = encode(reply(_component_id=name, _state="completed", **large))
+            bench.connectors.take(Message(one.call.reply, body))
+        found = [(one.call.answered, bench.connectors._unread > 0) for one in (first, second)]
+        assert found == [(False, True), (True, True)]
+        await wait_all_tasks_blocked()
+        assert first.call.answered
+        assert bench.connectors._unread == 0
