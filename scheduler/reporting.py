@@ -30,7 +30,7 @@ from scheduler.jetstream.streams import (
 )
 from scheduler.report import Report
 from scheduler.stores.jetstream import JetStreamStore
-from scheduler.stores.slices import gathered, gathered_up_to
+from scheduler.stores.slices import gathered_up_to
 from scheduler.strictjson import encode, split_object
 from scheduler.subjects import attempt_header
 
@@ -124,7 +124,6 @@ class Recorder:
 
     async def _store_report(self, build: str, report: Report) -> None:
         js, subject = self._store.js, report_subject(build, report.run)
-        body = await whole(report)
         # By this people's own streams may tell a second copy; not so ours, which would take the report of a
         # later build of the same id for one.
         headers = {
@@ -136,7 +135,7 @@ class Recorder:
             headers[MARK_HEADER] = report.mark
         expected = 0
         while True:
-            data = await self._fitting(build, report, body)
+            data = await self._fitting(build, report)
             try:
                 store = partial(js.publish, subject, data, expected=expected, headers=headers)
                 await self._ask(REPORTS, store)
@@ -154,14 +153,16 @@ class Recorder:
             else:
                 return
 
-    async def _fitting(self, build: str, report: Report, body: bytes) -> bytes:
+    async def _fitting(self, build: str, report: Report) -> bytes:
         """What is stored of a report: all of it, or where the rest is."""
         limit = self._store.js.most_bytes(_ROOM)
-        if len(body) <= limit:
+        body, size = await gathered_up_to(report.chunks(), limit)
+        if body is not None:
             return body
         name = object_of(build, report.run)
-        await self._ask(OBJECTS, lambda: self._store.objects.put(name, body))
-        return report.reduced(len(body), limit, name)
+        # Made once more as it is sent: it may be many times the payload, and is nowhere as a whole.
+        await self._ask(OBJECTS, lambda: self._store.objects.put_pieces(name, report.chunks()))
+        return report.reduced(size, limit, name)
 
     async def is_stored(self, build: str, run: int, mark: str = "") -> bool:
         """Whether an earlier process stored the report of a run.
@@ -248,11 +249,6 @@ def _mark_of(stored: Stored) -> str:
 def object_of(build: str, run: int) -> str:
     """The name of the object that holds a report which is too large for a message."""
     return f"{report_subject(build, run)}.json"
-
-
-async def whole(report: Report) -> bytes:
-    """The report as JSON; other builds have their turn while it is made."""
-    return await gathered(report.chunks())
 
 
 def reduced(data: bytes, name: str) -> bytes:

@@ -4,7 +4,7 @@ import asyncio
 import base64
 import json
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -100,23 +100,43 @@ async def counting_turns() -> AsyncIterator[Callable[[], int]]:
 async def test_64_megabytes(objects: Objects) -> None:
     """They are got about as fast as they are put, and everybody else has a turn at every megabyte."""
     data = some(64 * MEGABYTE)
-    hashed = 0
-
-    class Watched(Objects):
-        async def _send(self, *args: Any) -> None:
-            nonlocal hashed
-            hashed = turns()
-            await super()._send(*args)
-
     async with counting_turns() as turns:
         before = trio.current_time()
-        await Watched(objects._js).put("large", data)
-        put = trio.current_time()
+        await objects.put("large", data)
+        put, turns_of_put = trio.current_time(), turns()
         got = await objects.get("large", most=PLENTY)
         # 6 s for half as much is what it is without care.
         assert trio.current_time() - put < 3 * (put - before) + 1
-        assert hashed >= 60
+        assert turns_of_put >= 60
     assert got == data
+
+
+@pytest.mark.parametrize(
+    "sizes", [[], [0, 0], [5 * CHUNK + 1], [1] * 1000, [CHUNK - 1, 2, CHUNK, 0, 3 * CHUNK]]
+)
+async def test_what_is_put_in_pieces_is_got(objects: Objects, sizes: list[int]) -> None:
+    """Pieces of any size become chunks of the usual one, but for the last."""
+    pieces = [some(size) for size in sizes]
+    await objects.put_pieces("name", iter(pieces))
+    assert await objects.get("name", most=PLENTY) == b"".join(pieces)
+    assert sum((await kept(objects)).values()) == 1 + -(-sum(sizes) // CHUNK)
+
+
+async def test_objects_leave_room_for_other_messages(objects: Objects) -> None:
+    """Pieces are made as they are sent, and of all objects together there is a megabyte on its way."""
+    most = 0
+
+    def pieces() -> Iterator[bytes]:
+        nonlocal most
+        for _ in range(200):
+            most = max(most, sum(len(window._unacknowledged) for window in objects._windows.values()))
+            yield bytes(CHUNK)
+
+    async with trio.open_nursery() as nursery:
+        for name in "abcde":
+            nursery.start_soon(objects.put_pieces, name, pieces())
+    assert 0 < most * CHUNK <= MEGABYTE
+    assert [len(await objects.get(name, most=PLENTY) or b"") for name in "abcde"] == [200 * CHUNK] * 5
 
 
 async def test_there_is_no_such_object(objects: Objects) -> None:

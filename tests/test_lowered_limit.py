@@ -21,7 +21,7 @@ from scheduler.jetstream.api import JetStream
 from scheduler.jetstream.codes import MOST_STORED
 from scheduler.jetstream.streams import LOG, REPORTS
 from scheduler.report import Report
-from scheduler.reporting import Recorder, whole
+from scheduler.reporting import Recorder
 
 MIB = 1024 * 1024
 
@@ -60,7 +60,7 @@ async def test_a_report_over_what_streams_take_goes_by_the_object_store(autojump
         [out] = [one for one in broker.bus.published if one.subject == "build.create.done"]
         told = json.loads(out.data)
         assert told["omitted"] == ["components", "changes", "edges"]
-        assert await stored(broker, told["object"]) == await whole(large)
+        assert await stored(broker, told["object"]) == b"".join(large.chunks())
         assert flat(broker.told())[-1] == "reported"
 
 

@@ -19,7 +19,7 @@ from scheduler.errors import BusFull, Fenced, MessageTooLarge, StoreError
 from scheduler.events import Accepted, Finished, Loading
 from scheduler.jetstream.streams import REPORTS
 from scheduler.report import Report
-from scheduler.reporting import Publisher, Recorder, whole
+from scheduler.reporting import Publisher, Recorder
 from scheduler.stores.jetstream import JetStreamStore
 
 DONE = "build.create.done"
@@ -87,7 +87,7 @@ async def test_a_report_is_stored_published_and_noted(desk: Desk) -> None:
     await desk.recorder.report("b1", finished())
     [message] = desk.broker.messages(REPORTS)
     [out] = desk.out
-    assert out.data == message.data == await whole(finished())
+    assert out.data == message.data == b"".join(finished().chunks())
     assert (message.subject, out.subject) == ("scheduler.report.b1.1", DONE)
     wanted = ["scheduler.report.b1.1", DONE, "scheduler.log.b1"]
     assert [one for one in order if one in wanted] == wanted
@@ -305,7 +305,7 @@ async def test_a_report_beyond_a_message_goes_out_by_name(autojump_clock: MockCl
         [out] = desk.out
         reduced: JSON = json.loads(out.data)
         assert reduced["object"] in desk.broker.objects
-        assert await stored(desk.broker, reduced["object"]) == await whole(report)
+        assert await stored(desk.broker, reduced["object"]) == b"".join(report.chunks())
         assert (reduced["id"], reduced["error"]) == ("b1", "a: quota")
         assert "changes" not in reduced
         assert reduced["states"] == {"errored": 1}
@@ -313,7 +313,7 @@ async def test_a_report_beyond_a_message_goes_out_by_name(autojump_clock: MockCl
 
 async def test_a_report_that_just_fits_is_published_whole(autojump_clock: MockClock) -> None:
     """Headers are counted: what does not fit with them goes by name, and nothing is refused by the broker."""
-    size = len(await whole(finished()))
+    size = len(b"".join(finished().chunks()))
     ways = set()
     for extra in range(0, 2_000, 100):
         async with open_desk() as desk:

@@ -28,7 +28,7 @@ from scheduler.jetstream.api import JetStream
 from scheduler.jetstream.objects import Objects
 from scheduler.jetstream.streams import LOG, REPORTS, log_subject
 from scheduler.process import open_store
-from scheduler.reporting import Recorder, whole
+from scheduler.reporting import Recorder
 from scheduler.service import Service
 from scheduler.stores.jetstream import JetStreamStore
 
@@ -122,7 +122,7 @@ async def test_a_report_of_more_than_32_mib(start_nats_server: ServerFactory) ->
         await Recorder(scene.bus, store).report("b9", report)
         told = await scene.reported()
         data = await Objects(scene.js).get(told["object"], most=64 * MIB)
-        assert data == await whole(report)
+        assert data == b"".join(report.chunks())
 
 
 async def test_a_build_of_more_than_32_mib(start_nats_server: ServerFactory) -> None:

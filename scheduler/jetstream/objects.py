@@ -10,7 +10,7 @@ import hashlib
 import re
 import secrets
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import aclosing, suppress
 from functools import partial
 from typing import Any, Final
@@ -38,8 +38,10 @@ from scheduler.jetstream.streams import BUCKET
 CHUNK: Final = 128 * 1024
 """Bytes of a chunk, the other clients' default."""
 
-# Chunks on their way at a time.
-_WINDOW = 16
+_WINDOW = 4
+"""Chunks of an object on their way at a time."""
+_AT_ONCE = 2
+"""Objects whose chunks are on their way: other messages have a megabyte before them at most."""
 _DIGEST = "SHA-256="
 _NUID = re.compile(r"[A-Za-z0-9_-]*")
 _ATTEMPTS = 3
@@ -81,6 +83,7 @@ class Objects:
         self._stream = f"OBJ_{bucket}"
         self._windows: dict[str, _Window] = {}
         """What is being sent, by subject."""
+        self._lane = trio.CapacityLimiter(_AT_ONCE)
         js.bus.on_refused(self._on_refused)
 
     def _on_refused(self, subject: str) -> bool:
@@ -97,14 +100,21 @@ class Objects:
 
         Where it raises JetStreamUnavailable, whether it is visible is unknown.
         """
+        await self.put_pieces(name, [data])
+
+    async def put_pieces(self, name: str, pieces: Iterable[bytes]) -> None:
+        """As `put`, of data that need never be there as a whole.
+
+        Args:
+            name: the object's.
+            pieces: the data, in pieces of any size, each made quickly; they are taken once.
+        """
         nuid = secrets.token_hex(11)
         chunk_bytes = min(CHUNK, self._js.bus.max_payload)
-        digest = hashlib.sha256()
+        sent = _Sum()
         try:
-            for at in range(0, len(data), _LARGE):
-                digest.update(data[at : at + _LARGE])
-                await trio.lowlevel.checkpoint()
-            await self._send(self._chunks(nuid), data, chunk_bytes)
+            async with self._lane:
+                await self._send(self._chunks(nuid), sent.of(_recut(pieces, chunk_bytes)))
             older = await self._js.last(self._stream, self._meta_subject(name))
         except BaseException:
             await self._discard(nuid)  # noqa: ASYNC102, ASYNC120 - it shields itself, with a deadline
@@ -114,9 +124,9 @@ class Objects:
                 "name": name,
                 "bucket": self._bucket,
                 "nuid": nuid,
-                "size": len(data),
-                "chunks": -(-len(data) // chunk_bytes),
-                "digest": _DIGEST + base64.urlsafe_b64encode(digest.digest()).decode(),
+                "size": sent.size,
+                "chunks": sent.count,
+                "digest": sent.digest,
                 "options": {"max_chunk_size": chunk_bytes},
             }
         )
@@ -238,7 +248,7 @@ class Objects:
             else:
                 return "" if older is None else _nuid(older.data)
 
-    async def _send(self, subject: str, data: bytes, chunk_bytes: int) -> None:
+    async def _send(self, subject: str, chunks: Iterable[bytes]) -> None:
         self._js.check_suspended(subject)
         window = _Window(self._js, subject)
         bus = self._js.bus
@@ -248,9 +258,10 @@ class Objects:
         try:
             with self._js.in_flight() as scope:
                 try:
-                    for at in range(0, len(data), chunk_bytes):
+                    for chunk in chunks:
+                        await trio.lowlevel.checkpoint()
                         await window.room(_WINDOW)
-                        window.sent(bus.publish(subject, data[at : at + chunk_bytes], reply=inbox))
+                        window.sent(bus.publish(subject, chunk, reply=inbox))
                 except MessageTooLarge as error:
                     # The limit was lowered meanwhile: once more, in smaller pieces.
                     raise JetStreamUnavailable(f"an object was not stored: {error}") from error
@@ -267,20 +278,18 @@ class Objects:
     async def _fetch(self, meta: _Meta) -> bytes | None:
         """The data of a version; None where it is not (or no longer) what its metadata says."""
         chunks: list[bytes] = []
-        size = 0
-        digest = hashlib.sha256()
+        found = _Sum()
         async with aclosing(read(self._js, self._stream, subjects=[self._chunks(meta.nuid)])) as batches:
             async for batch in batches:
                 for one in batch:
                     chunks.append(one.data)
-                    size += len(one.data)
-                    digest.update(one.data)
+                    found.add(one.data)
                     await trio.lowlevel.checkpoint()
-                if size > meta.size:
+                if found.size > meta.size:
                     return None
-        if size != meta.size or meta.digest != _DIGEST + base64.urlsafe_b64encode(digest.digest()).decode():
+        if found.size != meta.size or found.digest != meta.digest:
             return None
-        if size < _LARGE:
+        if found.size < _LARGE:
             return b"".join(chunks)
         return await ThreadExecutor().run("joined", partial(b"".join, chunks))
 
@@ -354,6 +363,52 @@ class _Window:
         )
         with suppress(BusError):
             await self.room(1)
+
+
+class _Sum:
+    """Size and digest of an object, as its chunks pass by."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        """In bytes."""
+        self.count = 0
+        """Of chunks."""
+        self._digest = hashlib.sha256()
+
+    @property
+    def digest(self) -> str:
+        """As it stands in an object's metadata."""
+        return _DIGEST + base64.urlsafe_b64encode(self._digest.digest()).decode()
+
+    def add(self, chunk: bytes) -> None:
+        """A further chunk."""
+        self._digest.update(chunk)
+        self.size += len(chunk)
+        self.count += 1
+
+    def of(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+        """The same chunks, each added when it is taken."""
+        for chunk in chunks:
+            self.add(chunk)
+            yield chunk
+
+
+def _recut(pieces: Iterable[bytes], size: int) -> Iterator[bytes]:
+    """The same bytes, in pieces of ``size`` bytes each; the last one may be smaller."""
+    rest: list[bytes] = []
+    kept = 0
+    for piece in pieces:
+        start = 0
+        while kept + len(piece) - start >= size:
+            end = start + size - kept
+            rest.append(piece[start:end])
+            yield b"".join(rest)
+            rest, kept, start = [], 0, end
+        if start < len(piece):
+            rest.append(piece[start:])
+            kept += len(piece) - start
+    if rest:
+        yield b"".join(rest)
 
 
 def _decode(data: bytes) -> _Meta:

@@ -34,7 +34,7 @@ from scheduler.plan import Phase, Plan, Request
 from scheduler.plan.attempts import Again, Attempts
 from scheduler.records import Position, encode_event
 from scheduler.report import Report
-from scheduler.reporting import Recorder, whole
+from scheduler.reporting import Recorder
 from scheduler.rules import Retry
 from scheduler.slots import Slots
 from scheduler.slots.budget import ByteBudget
@@ -254,7 +254,7 @@ def _report_not_stored() -> list[Patch]:
     """The report is published without being stored first."""
 
     async def report(recorder: Recorder, build: str, report: Report) -> None:
-        body = await whole(report)
+        body = b"".join(report.chunks())
         recorder._bus.publish(report.subject, body, headers={"Nats-Msg-Id": report_subject(build, 1)})
         await recorder._store.append(build, [])
 
