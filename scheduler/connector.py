@@ -184,6 +184,8 @@ class Connectors:
         """Bytes of the large replies that wait for their turn, or are being read."""
         self._waiting: set[tuple[Call, str | None, bytes]] = set()
         """Small replies that came directly and wait for their turn."""
+        self._large: dict[tuple[Call, str | None], bytes] = {}
+        """Of each call the first large reply that waits for its turn."""
         self._echoes = Echoes()
         """Failures that ended an attempt, and may still come on the other way."""
         self.captured = Captured()
@@ -488,9 +490,14 @@ class Connectors:
         if self._unread + size > _MOST_UNREAD:
             job()
             return False
-        self._unread += size
+        kept = size
+        first = self._large.setdefault((call, suffix), message.data)
+        if first is not message.data and first == message.data:
+            # It came on the other way as well: megabytes are kept once.
+            message.data, kept = first, 0
+        self._unread += kept
         # While it is being read it takes memory as well.
-        self.replied[build] += size
+        self.replied[build] += kept
         large = _Large()
 
         async def prepare() -> None:
@@ -503,7 +510,8 @@ class Connectors:
                 await large.read(build, size, read, self._executor)
 
         def deliver() -> None:
-            self._unread -= size
+            self._unread -= kept
+            self._large.pop((call, suffix), None)
             job(large=large)
 
         return self.turns.take(build, deliver, prepare)

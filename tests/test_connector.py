@@ -1159,6 +1159,27 @@ async def test_a_large_reply_is_read_beside_the_loop(bench: Bench, broken: bool)
         assert len(first.outcome.body["text"]) == 70_000
 
 
+async def test_a_large_reply_that_comes_both_ways_is_kept_once(bench: Bench) -> None:
+    """While both wait to be read they are one text; another reply to the same request is not."""
+    executor = FakeExecutor()
+    gate = executor.gate = Gate()
+    bench.connectors._executor = executor
+    attempt = await bench.send()
+    body = reply(text="x" * 100_000)
+    size = len(encode(body))
+    bench.bus.deliver(f"{SUBJECT}.done", encode(body))
+    await wait_all_tasks_blocked()
+    capture(bench, f"{SUBJECT}.done", body, 1)
+    assert (bench.connectors._unread, bench.connectors.replied["b1"]) == (size, size)
+    capture(bench, f"{SUBJECT}.done", body | {"text": "y" * 100_000}, 2)
+    assert bench.connectors._unread == 2 * size
+    gate.open()
+    await wait_all_tasks_blocked()
+    assert (attempt.outcome.body or {})["text"] == "x" * 100_000
+    assert bench.connectors._unread == 0
+    assert bench.connectors._large == {}
+
+
 async def test_replies_of_many_bytes_are_dealt_with_one_at_a_time(bench: Bench) -> None:
     """Of what takes milliseconds each there are not as many between two looks at everything else."""
     attempts = [await bench.send(request(str(number))) for number in range(8)]
