@@ -18,21 +18,25 @@ from scheduler.bus import Handler, Outgoing, Subscription
 from scheduler.bus.endpoint import Interest
 from scheduler.bus.follower import Follower
 from scheduler.bus.guards import TURN
-from scheduler.bus.nats import NatsBus
+from scheduler.bus.nats import FIRST_DELAY, NatsBus
 from scheduler.bus.options import BusOptions
 from scheduler.errors import BusError, NotPermitted
 
 _PATIENCE = 1.0
 """Seconds for which the first connection of all is waited for, and the server's word on a subscription."""
-_AWAY = 0.1
+_AWAY = 1.0
 """Seconds for which the connection may be away before the first one stands in: it comes back sooner where the
-server has cut it off for what had piled up. Where the first one was away too, it stands in at once."""
+server has cut it off for what had piled up, which the first one would have then. Where it cannot be had, or
+the first one was away too, that one stands in at once."""
 
 log = structlog.get_logger(__name__)
 
 
 class BesideBus(Follower):
     """A Bus for subscriptions of queue groups, and for answers; made by `open_beside`."""
+
+    longest_pause = FIRST_DELAY
+    """In a flood it is cut off again and again, and the first one must not stand in for that."""
 
     def __init__(self, first: NatsBus, options: BusOptions, name: str, turn: int) -> None:
         super().__init__(first, options, name, f"{name} come in on the first one, behind all else")
@@ -43,8 +47,9 @@ class BesideBus(Follower):
         """Set when the connection comes or goes, or the first one comes."""
         self._came = trio.Event()
         """Set when it came for the first time."""
-        self._both_away = False
-        """Whether the first connection came back and this one had not."""
+        self._needed = False
+        """Whether the first one is to stand in at once: it came back and this one had not, or this one was
+        not to be had."""
         first.on_connected(self._note_first)
 
     # The port, where it differs.
@@ -97,13 +102,13 @@ class BesideBus(Follower):
         """Have the first connection take the place of this one while it is away; never returns."""
         while True:
             self._moved = trio.Event()
-            if not (self.connected or self._both_away):
+            if not (self.connected or self._needed):
                 with trio.move_on_after(_AWAY) as patience:
                     await self._moved.wait()
                 if not patience.cancelled_caught:
                     # It came; or it came and went again; or the first one did.
                     continue
-            self._both_away = False
+            self._needed = False
             if failures := await self._settle():
                 text = "a further connection is away, and the first one is no help"
                 log.warning(text, reason=failures[0], subjects=len(failures))
@@ -148,11 +153,17 @@ class BesideBus(Follower):
     def tell_connected(self) -> None:
         """As in any endpoint."""
         super().tell_connected()
+        self._needed = False
         self._moved.set()
         self._came.set()
 
     def _note_first(self) -> None:
-        self._both_away = not self.connected
+        self._needed = not self.connected
+        self._moved.set()
+
+    def _note_failure(self, shown: str, reason: str, delay: float) -> None:
+        super()._note_failure(shown, reason, delay)
+        self._needed = True
         self._moved.set()
 
     def _note_loss(self, reason: str) -> None:

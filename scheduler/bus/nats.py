@@ -48,6 +48,8 @@ class NatsBus(Endpoint):
 
     turn = TURN
     """Handlers that are called in a row before other tasks get a turn."""
+    longest_pause = LAST_DELAY
+    """Seconds, at most, before it connects again to a server that hung up soon, and does so each time."""
 
     def __init__(self, options: BusOptions, on_status: Callable[[str], None] | None = None) -> None:
         super().__init__(
@@ -225,9 +227,12 @@ class NatsBus(Endpoint):
                 since = trio.current_time()
                 await self._serve()
                 lived = trio.current_time() - since
-                delay = 0.0 if lived > _STABLE_AFTER else min(max(FIRST_DELAY, delay * _GROWTH), LAST_DELAY)
+                delay = 0.0 if lived > _STABLE_AFTER else self._longer(delay)
                 await trio.sleep(delay)
                 await self.connect(delay=max(delay, FIRST_DELAY))
+
+    def _longer(self, delay: float) -> float:
+        return min(max(FIRST_DELAY, delay * _GROWTH), self.longest_pause)
 
     def stop(self) -> None:
         """Have ``run`` return, with the connection cleared away. Idempotent."""
