@@ -169,7 +169,8 @@ class Connectors:
         """Of requests whose build has no key of its own."""
         self._number = 0
         self._log = RateLimitedLog()
-        self._shared = bus if shared is None else shared
+        self.shared = bus if shared is None else shared
+        """What replies come in on that are not on the reply subject of a request."""
         self._doubles = None if listener is None else Doubles(lambda: bus.connected, listener)
         self.hearing = Hearing(bus, self._doubles, self._on_reply)
         """Whoever is heard beside us; `Hearing.run` has to be running."""
@@ -198,7 +199,7 @@ class Connectors:
         if self._doubles is not None:
             handler = self._doubles.listen(ours, handler)
         self._subscriptions.append(await self.bus.subscribe(ours, handler))
-        bus, shared = self.bus, self._shared
+        bus, shared = self.bus, self.shared
         apart = shared is not bus
         doubles = None
         if self._listener is not None:

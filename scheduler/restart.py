@@ -104,10 +104,12 @@ class Restart:
             end = await self._ask(provider, stream, partial(_end_of, store.js, stream))
             seen = seen.moved(provider, end or Position())
         self._connectors.captured.seen = seen
+        shared = self._connectors.shared
+        beside = None if shared is self._bus else JetStream(shared)
         for provider, stream in live.items():
             handler = partial(self._on_captured, provider)
             restore = partial(store.streams.restore, stream)
-            self._followers[provider] = Follower(store.js, stream, handler, restore)
+            self._followers[provider] = Follower(store.js, stream, handler, restore, beside=beside)
 
     async def run(self) -> None:
         """Go on with what is unfinished, then follow the replies; never returns."""

@@ -15,8 +15,8 @@ import trio
 from scheduler.ratelimit import RateLimitedLog
 from scheduler.senders import UNKNOWN
 
-_AT_ONCE = 16
-"""Replies between two looks at everything else, if they are small: 2 ms with all that follows from them."""
+_AT_ONCE = 24
+"""Replies between two looks at everything else, if they are small: 3 ms with all that follows from them."""
 _MOST = 10_000
 """Replies of one build that wait for its turn."""
 

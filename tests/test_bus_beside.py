@@ -191,3 +191,46 @@ async def test_where_it_alone_is_away_the_first_one_is_left_alone_for_a_moment(
             await eventually(partial(_is_beyond, beside, generation))
             assert not beside._lent
         assert await ask(bus) == b"x"
+
+
+async def test_what_is_for_no_queue_group_the_first_one_never_has(
+    nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would come twice, in the moment in which both have it."""
+    async with both(nats_server) as (bus, beside):
+        found: list[bytes] = []
+        await answering(beside)
+        await beside.subscribe("p", lambda message: found.append(message.data))
+
+        async def never(**_: float) -> None:
+            beside._note_failure("", "a test", 0.0)
+            await trio.sleep_forever()
+
+        bus.publish("p", b"1")
+        await eventually(lambda: found == [b"1"])
+        monkeypatch.setattr(beside, "connect", never)
+        assert beside._connection is not None
+        beside._connection.lose("a test")
+        await eventually(lambda: len(beside._lent) == 1)
+        bus.publish("p", b"2")
+        assert await ask(bus) == b"x"
+        assert found == [b"1"]
+
+
+async def test_where_it_cannot_be_had_the_first_one_stands_in_at_once(
+    nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A failure says so: there is nothing to wait for."""
+    monkeypatch.setattr(beside_module, "_AWAY", 600.0)
+    async with both(nats_server) as (bus, beside):
+        await answering(beside)
+
+        async def fail(*_: object, **__: float) -> bool:
+            beside._note_failure("", "a test", 0.0)
+            return False
+
+        monkeypatch.setattr(beside, "_try", fail)
+        assert beside._connection is not None
+        beside._connection.lose("a test")
+        await eventually(lambda: len(beside._lent) == 1)
+        assert await ask(bus) == b"x"

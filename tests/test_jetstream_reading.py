@@ -13,6 +13,7 @@ from fake_bus import FakeBus
 from structlog.testing import capture_logs
 
 from scheduler.bus import Handler, Message, Subscription
+from scheduler.bus.beside import open_beside
 from scheduler.bus.nats import NatsBus, open_bus
 from scheduler.bus.options import BusOptions
 from scheduler.errors import JetStreamUnavailable, StreamNotFound
@@ -372,6 +373,49 @@ async def test_large_messages_are_followed(js: JetStream) -> None:
             nursery.cancel_scope.cancel()
     assert logs == []
     assert got == [len(payload)] * 40
+
+
+@integration
+async def test_a_stream_is_followed_over_a_connection_of_its_own(
+    js: JetStream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While that one is away the first one does, and nothing is missed or comes twice."""
+    bus = js.bus
+    assert isinstance(bus, NatsBus)
+    async with open_beside(bus, BusOptions((bus.url,)), "replies") as connection:
+        beside = JetStream(connection)
+        got: list[Delivered] = []
+        follower = Follower(js, "S", got.append, beside=beside)
+
+        def over() -> JetStream | None:
+            consumer = follower._consumer
+            return next((one for one in (js, beside) if consumer is not None and consumer.is_over(one)), None)
+
+        async with trio.open_nursery() as nursery:
+            await nursery.start(follower.run, Position())
+            await fill(js, 1, 100)
+            await follower.caught_up()
+            assert over() is beside
+            back, connect = trio.Event(), connection.connect
+
+            async def later(**options: float) -> None:
+                await back.wait()
+                await connect(delay=options["delay"])
+
+            monkeypatch.setattr(connection, "connect", later)
+            assert connection._connection is not None
+            connection._connection.lose("a test")
+            await fill(js, 101, 200)
+            await eventually(lambda: over() is js, 20)
+            await follower.caught_up()
+            assert numbers(got) == [*range(1, 201)]
+            back.set()
+            await eventually(lambda: over() is beside, 20)
+            await fill(js, 201, 300)
+            await follower.caught_up()
+            nursery.cancel_scope.cancel()
+    assert numbers(got) == [*range(1, 301)]
+    assert await consumers(js) <= 2
 
 
 @integration

@@ -4,8 +4,8 @@ What the broker has for a connection comes in one after another: builds and repl
 of questions, and builds behind a flood of replies. Over several connections they take turns; and where the
 broker cuts one of them off, for what has piled up there, the others go on.
 
-While the connection cannot be had the first one has its subscriptions. For a moment both have them, so they
-are for queue groups only, whose members share what comes in.
+While the connection cannot be had the first one has its subscriptions. For a moment both have them, so that
+is for queue groups only, whose members share what comes in.
 """
 
 from collections.abc import AsyncIterator, Mapping
@@ -33,7 +33,7 @@ log = structlog.get_logger(__name__)
 
 
 class BesideBus(Follower):
-    """A Bus for subscriptions of queue groups, and for answers; made by `open_beside`."""
+    """A Bus for subscriptions, those of queue groups above all, and for answers; made by `open_beside`."""
 
     longest_pause = FIRST_DELAY
     """In a flood it is cut off again and again, and the first one must not stand in for that."""
@@ -63,8 +63,7 @@ class BesideBus(Follower):
         return self._first.publish(subject, data, reply=reply, headers=headers)
 
     async def subscribe(self, subject: str, handler: Handler, *, queue: str = "") -> Subscription:
-        """As in the port; for a queue group."""
-        assert queue, "both connections may bring it"
+        """As in the port; of what is for no queue group, nothing comes while this one is away."""
         self._check_open()
         interest = self._begin(subject, queue, handler)
         try:
@@ -72,7 +71,7 @@ class BesideBus(Follower):
                 self.outbox.command(interest.line)
                 with trio.move_on_after(_PATIENCE):
                     await self.outbox.command_barrier().event.wait()
-            if not self.connected:
+            if queue and not self.connected:
                 await self._lend(interest)
             self._check_open()
         except BaseException:

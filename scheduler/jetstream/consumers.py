@@ -92,6 +92,10 @@ class Consumer:
         """Whether nothing speaks against it."""
         return not self.lost and self._bus.connected and self._bus.generation == self._generation
 
+    def is_over(self, js: JetStream) -> bool:
+        """Whether it is this server, over this connection, that it was prepared for."""
+        return self._js is js
+
     async def open(self, config: Mapping[str, Any]) -> None:
         """Have the server make it. To be closed in any case.
 

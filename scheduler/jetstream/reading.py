@@ -9,6 +9,7 @@ import trio
 from scheduler.errors import JetStreamError, JetStreamUnavailable, StreamNotFound
 from scheduler.jetstream.api import JetStream, format_time
 from scheduler.jetstream.consumers import BATCH, Consumer, Delivered
+from scheduler.ratelimit import RateLimitedLog
 from scheduler.records import Position
 
 __all__ = ["Delivered", "Follower", "read"]
@@ -24,6 +25,8 @@ _EXPIRES = 30
 _SILENCE = 5.0
 # Where a stream lost its end: two servers' clocks, or one that was set, may differ by so much.
 _MARGIN = 1_000_000_000
+# Of a kind, in a row: a connection may be cut off several times a second.
+_LINES = 10
 # After so long `Follower.caught_up` asks anew which message is the last.
 _ASK_AGAIN = 1.0
 
@@ -118,6 +121,8 @@ class Follower:
         stream: str,
         handler: Callable[[Delivered], None],
         restore: Callable[[], Awaitable[None]] | None = None,
+        *,
+        beside: JetStream | None = None,
     ) -> None:
         """Prepare it.
 
@@ -127,8 +132,11 @@ class Follower:
             handler: called with every message in the stream's order, in the bus's callback: synchronous, must
                 not raise.
             restore: awaited where the stream is gone: returns when it is there again.
+            beside: over a connection of its own, where there is one: what comes over it is not before
+                anything that comes over the first.
         """
         self._js = js
+        self._beside = beside
         self._stream = stream
         self._handler = handler
         self._restore = restore
@@ -137,7 +145,10 @@ class Follower:
         self._consumer: Consumer | None = None
         self._moved = trio.lowlevel.ParkingLot()
         self._connected = trio.Event()
-        js.bus.on_connected(self._on_connected)
+        self._log = RateLimitedLog(log, burst=_LINES)
+        js.bus.on_connected(lambda: self._on_connected(first=True))
+        if beside is not None:
+            beside.bus.on_connected(lambda: self._on_connected(first=False))
 
     @property
     def seen(self) -> Position:
@@ -165,7 +176,7 @@ class Follower:
         failures = 0
         while True:
             gone = False
-            consumer = Consumer(self._js, self._stream, self._take, low=BATCH // 2)
+            consumer = Consumer(self._over(), self._stream, self._take, low=BATCH // 2)
             try:
                 await consumer.open(_after(self.seen))
                 # Whoever holds the consumer has held the stream all the while: had it been killed since, the
@@ -174,7 +185,7 @@ class Follower:
                     self._go_by_time()
                     continue
                 if failures:
-                    log.info("a stream is followed again", stream=self._stream, after=self._sequence)
+                    self._log.info("a stream is followed again", stream=self._stream, after=self._sequence)
                 failures = 0
                 self._consumer = consumer
                 self._moved.unpark_all()
@@ -183,11 +194,11 @@ class Follower:
                 while not consumer.lost:
                     consumer.pull(expires=_EXPIRES)
                     await consumer.settle(_SILENCE)
-                problem, tell = consumer.lost, log.warning
+                problem, tell = consumer.lost, self._log.warning
             except JetStreamUnavailable as error:
-                problem, tell = str(error), log.warning
+                problem, tell = str(error), self._log.warning
             except JetStreamError as error:
-                problem, tell = str(error), log.error
+                problem, tell = str(error), self._log.error
                 gone = isinstance(error, StreamNotFound)
             finally:
                 self._consumer = None
@@ -226,14 +237,26 @@ class Follower:
 
     async def _connection(self) -> None:
         """Wait until there is a connection."""
-        while not self._js.bus.connected:
+        while not self._over().bus.connected:
             await self._connected.wait()
 
-    def _on_connected(self) -> None:
+    def _over(self) -> JetStream:
+        """What to read over: the first connection where there is no other."""
+        beside = self._beside
+        return self._js if beside is None or not beside.bus.connected else beside
+
+    def _on_connected(self, *, first: bool) -> None:
         self._connected.set()
         self._connected = trio.Event()
-        if self._consumer is not None:
+        if self._consumer is None:
+            return
+        if not self._consumer.is_over(self._js):
+            if not first:
+                self._consumer.lose("the connection was lost")
+        elif first:
             self._consumer.lose("the connection was lost")
+        else:
+            self._consumer.lose("it goes on over a connection of its own")
 
     async def _is_there(self, position: Position) -> bool:
         """Whether the stream is still the one that had this message, or had it and has removed it by age."""
