@@ -18,7 +18,7 @@ from benchmarks.processes import Store, scratch
 from benchmarks.results import Growth, Machine, Makespan, Point, Results, Steady
 from benchmarks.stage import stage
 from benchmarks.table import table
-from scheduler.generate import Shape
+from scheduler.local.generate import Shape
 
 _OUTPUT = Path(__file__).parent / "results" / "results.json"
 _PARTS = ("throughput", "latency", "memory", "start-up", "durable", "makespan")

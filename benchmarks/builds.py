@@ -1,6 +1,6 @@
 """The builds that are measured, and what the connector makes of their components.
 
-The builds are those of ``scheduler demo`` (`scheduler.generate`): about 450 bytes a component, and two
+The builds are those of ``scheduler demo`` (`scheduler.local.generate`): about 450 bytes a component, and two
 references in each that depends on something, once as ``$(...)`` and once as ``{{ }}``.
 """
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from scheduler.generate import KINDS, PROVIDER, Shape, generate
+from scheduler.local.generate import KINDS, PROVIDER, Shape, generate
 
 SUBJECTS = tuple(f"{kind}.create.{PROVIDER}" for kind in KINDS)
 """What the connector subscribes to. Not ``*.create.*``: that would bring it the reports as well."""

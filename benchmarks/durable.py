@@ -15,7 +15,7 @@ from benchmarks.measure import CHAIN, along_a_chain, small_builds
 from benchmarks.processes import Store, service
 from benchmarks.results import Durable, Restart, Spread
 from benchmarks.stage import Ground, Stage, cpu_time, ground, stage, until_idle
-from scheduler.generate import Shape
+from scheduler.local.generate import Shape
 
 _IN_FLIGHT = 500
 """Requests of one build that a service has in flight by default."""

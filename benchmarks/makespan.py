@@ -21,8 +21,8 @@ from benchmarks.client import Client, Times, run_elsewhere
 from benchmarks.processes import Store
 from benchmarks.results import Beside, Makespan, Spread
 from benchmarks.stage import stage
-from scheduler.generate import KINDS, PROVIDER, Shape
-from scheduler.rules import parse_limits
+from scheduler.definition.rules import parse_limits
+from scheduler.local.generate import KINDS, PROVIDER, Shape
 
 _LATENCY: Final = 0.5
 """Seconds that a component takes at least."""

@@ -17,7 +17,7 @@ from benchmarks.client import Client, Times, connect, run_elsewhere
 from benchmarks.processes import NotReadyError, Store, embedded_service, nats_server, service
 from benchmarks.results import Growth, Latencies, Memory, Point, Round, Spread, StartUp
 from benchmarks.stage import Stage, cpu_time, until_idle
-from scheduler.generate import Shape
+from scheduler.local.generate import Shape
 
 _BLOCK = 10_000
 """Components of a block: small builds are repeated until there are as many, within `_MOST_BUILDS`."""

@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 
 from benchmarks.processes import Store
 from benchmarks.results import Point, Results
-from scheduler.generate import Shape
+from scheduler.local.generate import Shape
 
 
 def draw(results: Results, path: Path) -> None:

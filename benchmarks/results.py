@@ -14,7 +14,7 @@ from attrs import field, frozen
 from benchmarks.hostile.judging import Ordeal
 from benchmarks.processes import Store, nats_binary
 from scheduler import __version__
-from scheduler.generate import Shape
+from scheduler.local.generate import Shape
 
 
 @frozen

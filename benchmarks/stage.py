@@ -12,7 +12,7 @@ from attrs import frozen
 from benchmarks import builds
 from benchmarks.client import Client, connect
 from benchmarks.processes import NO_SETTINGS, Store, connectors, nats_server, service
-from scheduler.generate import Shape
+from scheduler.local.generate import Shape
 
 
 @frozen

@@ -15,12 +15,12 @@ from benchmarks import builds
 from benchmarks.processes import Store
 from benchmarks.results import Collections, Steady
 from benchmarks.stage import stage, until_idle
-from scheduler.collector import collect
-from scheduler.generate import Shape
-from scheduler.limits import DEFAULT_LIMITS
+from scheduler.definition.limits import DEFAULT_LIMITS
+from scheduler.definition.validation import read_build
+from scheduler.local.generate import Shape
 from scheduler.plan import Plan
-from scheduler.tuning import tune_interpreter
-from scheduler.validation import read_build
+from scheduler.runtime.collector import collect
+from scheduler.runtime.tuning import tune_interpreter
 
 SIZE = 1_500
 """Components of each build."""

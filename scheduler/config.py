@@ -15,13 +15,13 @@ import platformdirs
 from attrs import Factory, field, fields, frozen
 
 from scheduler.bus.options import BusOptions
+from scheduler.definition.limits import DEFAULT_LIMITS, Limits
+from scheduler.definition.model import Resend
+from scheduler.definition.patterns import EVERY, FORM, first_match, read_pattern
+from scheduler.definition.rules import LimitRule, Retry, parse_limits, parse_retries, retry_for
+from scheduler.definition.subjects import token_problem
+from scheduler.definition.template import OnUnresolved, Templates
 from scheduler.errors import InvalidRule, InvalidSettings
-from scheduler.limits import DEFAULT_LIMITS, Limits
-from scheduler.model import Resend
-from scheduler.patterns import EVERY, FORM, first_match, read_pattern
-from scheduler.rules import LimitRule, Retry, parse_limits, parse_retries, retry_for
-from scheduler.subjects import token_problem
-from scheduler.template import OnUnresolved, Templates
 from scheduler.text import DURATIONS, mask_url, printable, read_duration, write_duration
 
 StoreName: TypeAlias = Literal["auto", "jetstream", "ernest", "memory"]
@@ -256,7 +256,7 @@ def parse_resend(text: str) -> Resends:
 
 
 def parse_rules(text: str) -> tuple[LimitRule, ...]:
-    """The limits on requests, as `scheduler.rules.parse_limits` reads them.
+    """The limits on requests, as `scheduler.definition.rules.parse_limits` reads them.
 
     Raises:
         InvalidSettings: one of them is none.
@@ -268,7 +268,7 @@ def parse_rules(text: str) -> tuple[LimitRule, ...]:
 
 
 def parse_retry_rules(text: str) -> Retries:
-    """When what failed is sent again, as `scheduler.rules.parse_retries` reads it.
+    """When what failed is sent again, as `scheduler.definition.rules.parse_retries` reads it.
 
     Raises:
         InvalidSettings: a part of it is no such rule.

@@ -13,8 +13,8 @@ from typing import Any, TypeAlias
 
 import structlog
 
-from scheduler.secretnames import MASK, is_secret_name
-from scheduler.secretpatterns import mask_named
+from scheduler.definition.secrets.names import MASK, is_secret_name
+from scheduler.definition.secrets.patterns import mask_named
 from scheduler.text import mask_url, printable
 
 EventDict: TypeAlias = MutableMapping[str, Any]

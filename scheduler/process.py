@@ -12,7 +12,6 @@ import structlog
 import trio
 from attrs import frozen
 
-from scheduler.broker import open_broker
 from scheduler.bus import Bus, Listener, Presence
 from scheduler.bus.beside import open_beside
 from scheduler.bus.listener import open_listener
@@ -23,6 +22,9 @@ from scheduler.config import Settings
 from scheduler.errors import BrokerError, BusError, StoreError
 from scheduler.jetstream.api import JetStream
 from scheduler.jetstream.capturing import layout_of
+from scheduler.local.broker import open_broker
+from scheduler.recovery.suspects import record_hang
+from scheduler.runtime.watchdog import Watchdog
 from scheduler.service import Service
 from scheduler.stores import Store
 from scheduler.stores.ernest import ErnestStore
@@ -30,8 +32,6 @@ from scheduler.stores.ground import Ground
 from scheduler.stores.jetstream import JetStreamStore
 from scheduler.stores.memory import MemoryStore
 from scheduler.stores.presence import await_jetstream
-from scheduler.suspects import record_hang
-from scheduler.watchdog import Watchdog
 
 _log = structlog.get_logger()
 
@@ -42,8 +42,8 @@ _QUESTIONS_AT_ONCE = 32
 _SHARED_AT_ONCE = 64
 """Replies on shared subjects: fewer than of those on a request's own, where a reply may stand behind them."""
 _BUILDS_AT_ONCE = 400
-"""The same of builds: 5 ms or so. They wait for their turn once they are read in (`scheduler.admission`), and
-only there does no sender wait for another."""
+"""The same of builds: 5 ms or so. They wait for their turn once they are read in
+(`scheduler.supervision.admission`), and only there does no sender wait for another."""
 
 
 async def open_store(settings: Settings, bus: Bus) -> Store:

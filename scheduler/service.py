@@ -9,36 +9,37 @@ import secrets
 import structlog
 import trio
 
-from scheduler import __version__, intake
-from scheduler.admission import Admission, shutting_down
+from scheduler import __version__
 from scheduler.bus import Bus, Listener, Message, Presence, Subscription
-from scheduler.clock import BuildClock
-from scheduler.codec import encode_token
-from scheduler.collector import Collector, Load
 from scheduler.config import Settings
-from scheduler.connector import Connectors
-from scheduler.control import Control
-from scheduler.discovery import Discovery, Endpoint, Identity
+from scheduler.control.endpoint import Control
+from scheduler.control.eta import Prospects
+from scheduler.definition.codec import encode_token
+from scheduler.definition.validation import Prepared
+from scheduler.dispatch.router import Connectors
+from scheduler.dispatch.slots import Slots
+from scheduler.dispatch.timers import Timers
 from scheduler.errors import Hung, InvalidBuild, Problem
-from scheduler.executor import Executor, ThreadExecutor
-from scheduler.experience import Experience
-from scheduler.feed import Feed
-from scheduler.loading import Loader
-from scheduler.peers import Peers
-from scheduler.prospects import Prospects
-from scheduler.ratelimit import RateLimitedLog
-from scheduler.reader import BuildReader
-from scheduler.reporting import Publisher, Recorder
-from scheduler.restart import Restart
-from scheduler.retention import Retention
-from scheduler.slots import Slots
+from scheduler.recovery.ernest import TakeUp
+from scheduler.recovery.experience import Experience
+from scheduler.recovery.loader import Loader
+from scheduler.recovery.restart import Restart
+from scheduler.runtime.clock import BuildClock
+from scheduler.runtime.collector import Collector, Load
+from scheduler.runtime.executor import Executor, ThreadExecutor
+from scheduler.runtime.ratelimit import RateLimitedLog
 from scheduler.stores import Store
 from scheduler.stores.discards import Discards
 from scheduler.stores.jetstream import JetStreamStore
-from scheduler.supervisor import Supervisor
-from scheduler.takeup import TakeUp
-from scheduler.timers import Timers
-from scheduler.validation import Prepared
+from scheduler.supervision import intake
+from scheduler.supervision.admission import Admission, shutting_down
+from scheduler.supervision.discovery import Discovery, Endpoint, Identity
+from scheduler.supervision.feed import Feed
+from scheduler.supervision.peers import Peers
+from scheduler.supervision.reader import BuildReader
+from scheduler.supervision.reporting import Publisher, Recorder
+from scheduler.supervision.retention import Retention
+from scheduler.supervision.supervisor import Supervisor
 
 _log = structlog.get_logger()
 

@@ -8,11 +8,11 @@ from typing import Any
 import hypothesis
 import pytest
 import structlog
-from brokers import NatsServer
-from brokers import nats_server as run_nats_server
-from fake_bus import FakeBus
+from support.brokers import NatsServer
+from support.brokers import nats_server as run_nats_server
+from support.fake_bus import FakeBus
 
-pytest_plugins = ["hangs"]
+pytest_plugins = ["support.hangs"]
 
 # How long an example takes says how busy the machine is; what hangs is found by the time of its test.
 hypothesis.settings.register_profile(

@@ -8,23 +8,23 @@ from collections.abc import Iterator
 from typing import Any
 
 import structlog
-from canaries import CARRIED, CHOSEN, SUPPLIED, canaries, definition, marks_of, script_of
-from durable import Plant, until
-from fakes import JSON, encode, open_service, prepare
 from rich.console import Console
+from support.canaries import CARRIED, CHOSEN, SUPPLIED, canaries, definition, marks_of, script_of
+from support.durable import Plant, until
+from support.fakes import JSON, encode, open_service, prepare
 from trio.testing import MockClock
 
+from scheduler.client.follow import _shown
+from scheduler.client.progress import Progress
+from scheduler.client.timeline import read_timeline
+from scheduler.client.traces import trace
 from scheduler.commands.export import read_out, read_secrets
 from scheduler.display import Frame, JsonView, PlainView, TerminalView, render_summary
+from scheduler.display.drawing import dot, drawing_of, drawing_of_build, mermaid, svg
 from scheduler.display.tables import show_builds, show_components, show_reasons, show_status
 from scheduler.display.timeline import show_timeline
-from scheduler.drawing import dot, drawing_of, drawing_of_build, mermaid, svg
-from scheduler.following import _shown
 from scheduler.jetstream.api import JetStream
 from scheduler.log import mask_secrets
-from scheduler.progress import Progress
-from scheduler.timeline import read_timeline
-from scheduler.traces import trace
 
 CASES = canaries()
 SECRETS = [CARRIED, SUPPLIED, CHOSEN, *(case.secret for case in CASES)]

@@ -17,9 +17,9 @@ import structlog
 from scheduler import __version__, cli
 from scheduler.commands.files import read_example
 from scheduler.config import Settings
+from scheduler.definition.rules import LimitRule, Retry
 from scheduler.diagnosis.permissions import publishes
-from scheduler.generate import generate
-from scheduler.rules import LimitRule, Retry
+from scheduler.local.generate import generate
 
 COMMANDS = (
     "serve", "run", "validate", "plan", "graph", "simulate", "list", "status", "watch", "why", "timeline",

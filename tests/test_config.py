@@ -12,9 +12,9 @@ from typing import Any
 import attrs
 import pytest
 import structlog
-from fake_bus import FakeBus
 from hypothesis import given
 from hypothesis import strategies as st
+from support.fake_bus import FakeBus
 
 from scheduler.bus.options import BusOptions
 from scheduler.cli import _COMMANDS as COMMANDS
@@ -46,14 +46,14 @@ from scheduler.config import (
     parse_timeouts,
     variables_of,
 )
+from scheduler.definition.limits import DEFAULT_LIMITS, Limits
+from scheduler.definition.model import Resend
+from scheduler.definition.rules import LimitRule, Retry
+from scheduler.definition.secrets.names import MASK
+from scheduler.definition.template import OnUnresolved, Templates
 from scheduler.errors import InvalidSettings
-from scheduler.limits import DEFAULT_LIMITS, Limits
 from scheduler.log import configure_logging, mask_secrets
-from scheduler.model import Resend
 from scheduler.process import open_store
-from scheduler.rules import LimitRule, Retry
-from scheduler.secretnames import MASK
-from scheduler.template import OnUnresolved, Templates
 from scheduler.text import mask_url, printable, read_duration, seconds, write_duration
 
 

@@ -9,17 +9,17 @@ from typing import Any
 import pytest
 import structlog
 import trio
-from durable import Plant, until
-from ernest_service_store import ServiceStore
-from fake_bus import FakeBus
-from fakes import JSON, Reply, Site, change, document, encode, ignore, open_service
-from test_control import ask, refused
-from test_takeup import leave_service
+from support.asking import ask, refused
+from support.durable import Plant, until
+from support.ernest_service_store import ServiceStore
+from support.fake_bus import FakeBus
+from support.fakes import JSON, Reply, Site, change, document, encode, ignore, open_service
+from support.leaving import leave_service
 from trio.testing import MockClock
 
-from scheduler.events import Finished, Retrying, Settled
+from scheduler.definition.template import Templates
+from scheduler.journal.events import Finished, Retrying, Settled
 from scheduler.stores.ernest import ErnestStore
-from scheduler.template import Templates
 
 CANARY = "c4nary-bird"
 SENT = "s3nt-along"

@@ -12,10 +12,11 @@ from weakref import ref
 import pytest
 import structlog
 import trio
-from durable import Peer, Plant
-from ernest_service_store import ServiceStore
-from fake_bus import FakeBus
-from fakes import (
+from support.asking import ask, refused
+from support.durable import Peer, Plant
+from support.ernest_service_store import ServiceStore
+from support.fake_bus import FakeBus
+from support.fakes import (
     JSON,
     FakeStore,
     Match,
@@ -29,19 +30,18 @@ from fakes import (
     ignore,
     open_service,
 )
-from fakes import settled as settles
-from test_control import ask, refused
+from support.fakes import settled as settles
 from trio.testing import MockClock
 
-from scheduler.build import Walk
+from scheduler.definition.validation import read_build
 from scheduler.errors import BuildLost, InvalidBuild
-from scheduler.events import Event, Loading
-from scheduler.feed import Track
+from scheduler.journal.events import Event, Loading
 from scheduler.plan import Plan
 from scheduler.stores.ernest import ErnestStore
 from scheduler.stores.memory import MemoryStore
-from scheduler.supervisor import Held, Supervisor
-from scheduler.validation import read_build
+from scheduler.supervision.feed import Track
+from scheduler.supervision.supervisor import Held, Supervisor
+from scheduler.walk import Walk
 
 CHAIN = document("abc", [("a", "b"), ("b", "c")], options={"limits": {"vpc.*.*": 2, "*.create.*": "1000/h"}})
 """A build with limits of its own, one of them a rate."""

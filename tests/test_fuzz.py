@@ -14,14 +14,14 @@ from typing import Any
 import msgspec
 import pytest
 
+from scheduler.definition.limits import DEFAULT_LIMITS
+from scheduler.definition.model import Action, Change, State
+from scheduler.definition.template import Found, OnUnresolved, Scope, Templates, compile_change
+from scheduler.definition.template.needs import Needs
+from scheduler.definition.validation import read_build
 from scheduler.errors import InvalidBuild, InvalidJSON, TemplateError
-from scheduler.limits import DEFAULT_LIMITS
-from scheduler.model import Action, Change, State
-from scheduler.outcome import read_head, read_reply
 from scheduler.plan import Plan, Request
-from scheduler.template import Found, OnUnresolved, Scope, Templates, compile_change
-from scheduler.template.needs import Needs
-from scheduler.validation import read_build
+from scheduler.plan.outcome import read_head, read_reply
 
 SLOWEST = 2.0
 """Seconds that any one round may take on a busy machine; a denial of service takes minutes."""

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 import trio
-from ernest_service_store import ServiceStore
-from fake_bus import FakeBus
-from fakes import JSON, Reply, change, document, encode, ignore, open_service, states
+from support.ernest_service_store import ServiceStore
+from support.fake_bus import FakeBus
+from support.fakes import JSON, Reply, change, document, encode, ignore, open_service, states
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from scheduler.config import Settings

@@ -112,7 +112,7 @@ def run_pytest(tmp_path: Path) -> Pytest:
     """Run tests with this project's settings and a time-out of half a second."""
 
     def run(source: str, *arguments: str) -> str:
-        (tmp_path / "conftest.py").write_text('pytest_plugins = ["hangs"]\n')
+        (tmp_path / "conftest.py").write_text('pytest_plugins = ["support.hangs"]\n')
         (tmp_path / "test_source.py").write_text(source + WELL)
         settings = ["-c", str(PROJECT), "--rootdir", str(tmp_path), "--timeout", "0.5"]
         process = subprocess.run(
@@ -138,7 +138,7 @@ def test_a_hang_is_a_failure_that_names_the_line(run_pytest: Pytest, arguments: 
     for kind in ("task", "round", "block", "thread", "deaf", "wait", "process", "property"):
         assert re.search(rf"FAILED \S+::test_{kind} - .*(Hangs|$)", output), f"{kind}\n{output}"
         assert re.search(rf"  # of (a|the) {kind}", output), f"{kind}\n{output}"
-    assert re.search(r"ERROR \S+::test_leaving - hangs.Hangs", output), output
+    assert re.search(r"ERROR \S+::test_leaving - support.hangs.Hangs", output), output
     assert "  # of a fixture" in output
     assert "9 failed, 10 passed, 1 error in" in output
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import structlog
 import trio
-from durable import Peer, Plant, flat
-from fake_bus import FakeBus, Published
-from fakes import (
+from support.durable import Peer, Plant, flat
+from support.fake_bus import FakeBus, Published
+from support.fakes import (
     JSON,
     LOST,
     FakeStore,
@@ -32,15 +32,15 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from scheduler.bus import Outgoing
 from scheduler.config import Settings
+from scheduler.definition.limits import Limits
 from scheduler.errors import BusFull, LogMissing
-from scheduler.events import Accepted, Resumed, Started
-from scheduler.intake import SUBJECTS
 from scheduler.jetstream.streams import LOG
-from scheduler.limits import Limits
-from scheduler.reader import BuildReader
+from scheduler.journal.events import Accepted, Resumed, Started
 from scheduler.service import Service
 from scheduler.stores.memory import MemoryStore
-from scheduler.survey import Doctor
+from scheduler.supervision.explainer import Doctor
+from scheduler.supervision.intake import SUBJECTS
+from scheduler.supervision.reader import BuildReader
 
 # ---- taking builds
 
@@ -423,7 +423,7 @@ async def test_a_flood_is_refused_as_busy_and_what_was_taken_is_answered(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """When more comes in than the queue holds, the rest is told to come again."""
-    monkeypatch.setattr("scheduler.admission._MOST", 10)
+    monkeypatch.setattr("scheduler.supervision.admission._MOST", 10)
     async with open_service() as site:
         codes: list[str] = []
         await site.bus.subscribe("answers", lambda message: codes.append(json.loads(message.data)["status"]))
@@ -437,7 +437,7 @@ async def test_a_flood_is_refused_as_busy_and_what_was_taken_is_answered(
 
 async def test_however_few_are_read_at_once_all_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """Builds that come in together are read in their turn, whatever became of those before."""
-    monkeypatch.setattr("scheduler.admission._SMALL_AT_ONCE", 1)
+    monkeypatch.setattr("scheduler.supervision.admission._SMALL_AT_ONCE", 1)
     async with open_service() as site:
         for number in range(5):
             assert (await site.submit(document("a", build=f"b{number}")))["status"] == "accepted"
@@ -493,7 +493,7 @@ async def test_a_bug_at_intake_of_the_store_is_answered_and_the_id_is_free_again
 
 async def test_a_report_that_cannot_be_written_costs_no_other_build(monkeypatch: pytest.MonkeyPatch) -> None:
     """A bug after the walk is logged, and the id is free again."""
-    from scheduler.report import Report  # noqa: PLC0415
+    from scheduler.plan.report import Report  # noqa: PLC0415
 
     def broken(_self: Report) -> Any:
         raise RuntimeError("a bug")

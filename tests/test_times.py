@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 import trio
-from durable import Plant, Process, until
-from fakes import JSON, Reply, change, document, ignore
-from test_control import ask
+from support.asking import ask
+from support.durable import Plant, Process, until
+from support.fakes import JSON, Reply, change, document, ignore
 from trio.testing import MockClock
 
-from scheduler.progress import News, Progress
-from scheduler.timeline import Timeline, Wait, read_timeline
+from scheduler.client.progress import News, Progress
+from scheduler.client.timeline import Timeline, Wait, read_timeline
 
 
 class Listener:

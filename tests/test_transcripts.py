@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import trio
-from transcript import EXPECTED, FOLDER, Stage, check, read
+from support.transcript import EXPECTED, FOLDER, Stage, check, read
 from trio.testing import MockClock
 
 FILES = sorted(FOLDER.glob("*.txt"))

@@ -15,7 +15,7 @@ from scheduler.bus.inbox import Inbox
 from scheduler.bus.outbox import MAX_BYTES, MAX_MESSAGES, Barrier, Outbox
 from scheduler.bus.subjects import compose, encode_pattern, encode_queue
 from scheduler.errors import BusClosed, NotPermitted
-from scheduler.ratelimit import RateLimitedLog
+from scheduler.runtime.ratelimit import RateLimitedLog
 
 _CURE = "where permissions are the reason, `scheduler permissions` prints what each user needs"
 

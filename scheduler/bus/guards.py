@@ -31,7 +31,7 @@ from scheduler.bus.outbox import Barrier, Outbox
 from scheduler.bus.parsing import FastParser, parse_headers
 from scheduler.bus.stream import ByteStream
 from scheduler.errors import BusError, UnsupportedServer
-from scheduler.ratelimit import RateLimitedLog
+from scheduler.runtime.ratelimit import RateLimitedLog
 
 CONNECT_TIMEOUT = 2
 PING_INTERVAL = 5

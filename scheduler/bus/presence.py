@@ -4,7 +4,8 @@ Whoever stands by asks whether we are there, and takes our builds over where nob
 must not look like that: so the answer needs no turn of it. The thread has a Trio loop of its own, with a
 `NatsBus` in it as any other, on the server of the first connection, so that the two share its fate.
 
-Where no second connection can be had, and until there is one, the loop answers (`scheduler.discovery`).
+Where no second connection can be had, and until there is one, the loop answers
+(`scheduler.supervision.discovery`).
 """
 
 import threading
@@ -18,8 +19,8 @@ from scheduler.bus import Message
 from scheduler.bus.follower import Follower
 from scheduler.bus.nats import NatsBus, keep_open
 from scheduler.bus.options import BusOptions
+from scheduler.definition.subjects import may_be_answered
 from scheduler.errors import BusError, NotPermitted, UnsupportedServer
-from scheduler.subjects import may_be_answered
 
 _BEGINNING = 1.0
 """Seconds for which the service waits for the thread to answer; without it the loop does."""

@@ -20,8 +20,8 @@ _SIZES: Final = (64 * 1024, 240 * 1024, 1024 * 1024)
 """Bytes that one look at the socket brings at most, by how much there is to be read.
 
 Between two looks everybody else has a turn: with no more than 256 KiB, as asyncio has it, the server would
-find us slow while we are busy. But memory for so much comes from the system each time (`scheduler.tuning`),
-which costs 35 us; to pass 4 MiB on at a time took 23 ms.
+find us slow while we are busy. But memory for so much comes from the system each time
+(`scheduler.runtime.tuning`), which costs 35 us; to pass 4 MiB on at a time took 23 ms.
 """
 _CALM: Final = 8
 """Looks in a row that would have brought as much with the next smaller size, after which that is taken."""

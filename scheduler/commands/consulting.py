@@ -6,15 +6,15 @@ from typing import Any
 from attrs import frozen
 
 from scheduler.bus import Bus
+from scheduler.client.ask import ask
+from scheduler.client.loose import number, objects, text
 from scheduler.commands.asking import in_time, run_asking
 from scheduler.commands.flags import BrokerFlags, QuietLogFlags
-from scheduler.durations import Durations, Given
+from scheduler.definition.rules import LimitRule, parse_limits
 from scheduler.errors import InvalidRule, SteeringError
 from scheduler.forecast import cap_label
-from scheduler.loose import number, objects, text
-from scheduler.planning import UNKNOWN, Source
-from scheduler.rules import LimitRule, parse_limits
-from scheduler.steering import ask
+from scheduler.forecast.durations import Durations, Given
+from scheduler.forecast.preview import UNKNOWN, Source
 
 
 @frozen

@@ -8,14 +8,14 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from scheduler.bus import Bus
+from scheduler.client.ask import Document, ask
+from scheduler.client.loose import text
 from scheduler.commands.asking import BuildId, ComponentId, Json, in_time, option, run_asking, say_json
 from scheduler.commands.flags import BROKER_DEFAULTS, QUIET_LOG_DEFAULTS, BrokerFlags, QuietLogFlags
 from scheduler.commands.session import say
+from scheduler.definition.rules import parse_limits
+from scheduler.definition.strictjson import decode, kind
 from scheduler.errors import InvalidJSON, InvalidRule, InvalidSettings
-from scheduler.loose import text
-from scheduler.rules import parse_limits
-from scheduler.steering import Document, ask
-from scheduler.strictjson import decode, kind
 from scheduler.text import DURATIONS, printable, read_duration, write_duration
 
 _LONGEST = 30 * 86_400.0

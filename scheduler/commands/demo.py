@@ -18,11 +18,11 @@ from scheduler.commands.following import run_build
 from scheduler.commands.parameters import choice, number
 from scheduler.commands.session import complain, run_async, say, throwaway, until_signal, with_parts
 from scheduler.config import Range
-from scheduler.generate import generate
-from scheduler.limits import DEFAULT_LIMITS
+from scheduler.definition.limits import DEFAULT_LIMITS
+from scheduler.definition.validation import read_build
+from scheduler.local.generate import generate
 from scheduler.log import configure_logging
 from scheduler.text import count
-from scheduler.validation import read_build
 
 
 def demo(

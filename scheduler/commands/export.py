@@ -16,6 +16,7 @@ from attrs import evolve
 from cyclopts import Parameter
 
 from scheduler.bus import Bus
+from scheduler.client.loose import objects as objects_of
 from scheduler.commands.asking import option
 from scheduler.commands.flags import (
     BROKER_DEFAULTS,
@@ -25,19 +26,18 @@ from scheduler.commands.flags import (
     settings_of,
 )
 from scheduler.commands.session import complain, run_async, until_signal, with_parts
+from scheduler.definition.limits import DEFAULT_LIMITS
+from scheduler.definition.secrets.masking import Secrets
+from scheduler.definition.secrets.names import MASK
+from scheduler.definition.strictjson import Raw, decode, encode, split_list, split_object
 from scheduler.errors import BusError, InvalidJSON, StreamNotFound
 from scheduler.jetstream.api import JetStream, format_time
 from scheduler.jetstream.consumers import Delivered
 from scheduler.jetstream.objects import Objects
 from scheduler.jetstream.reading import read
 from scheduler.jetstream.streams import LOG, log_subject
-from scheduler.limits import DEFAULT_LIMITS
+from scheduler.journal.records import is_tombstone
 from scheduler.log import configure_logging
-from scheduler.loose import objects as objects_of
-from scheduler.masking import Secrets
-from scheduler.records import is_tombstone
-from scheduler.secretnames import MASK
-from scheduler.strictjson import Raw, decode, encode, split_list, split_object
 from scheduler.text import printable
 
 _MOST_EVENT_BYTES = 1 << 30

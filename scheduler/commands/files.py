@@ -9,9 +9,9 @@ import msgspec
 from cyclopts import Parameter
 
 from scheduler.commands.parameters import choice
+from scheduler.definition.model import BUILD_ACTIONS, DEFAULT_BUILD_ACTION
+from scheduler.definition.strictjson import decode, split_object
 from scheduler.errors import InvalidSettings, SchedulerError
-from scheduler.model import BUILD_ACTIONS, DEFAULT_BUILD_ACTION
-from scheduler.strictjson import decode, split_object
 from scheduler.text import printable
 
 STANDARD_INPUT = "-"

@@ -43,10 +43,10 @@ from scheduler.config import (
     parse_timeouts,
     variables_of,
 )
+from scheduler.definition.limits import DEFAULT_LIMITS, Limits
+from scheduler.definition.template import OnUnresolved, Templates
 from scheduler.errors import InvalidSettings
-from scheduler.limits import DEFAULT_LIMITS, Limits
-from scheduler.simulator import Behaviour, ReplyTo, parse_output
-from scheduler.template import OnUnresolved, Templates
+from scheduler.local.simulator import Behaviour, ReplyTo, parse_output
 
 _NAMES = re.compile(r"\b(?:user(?! info)|password|token|credentials|nkey|tls_key|tls_certificate)\b")
 _LEADING_NAMES = re.compile(

@@ -6,16 +6,16 @@ from collections.abc import Sequence
 import trio
 
 from scheduler.bus import Bus
-from scheduler.client import stored_report, submit
+from scheduler.client.follow import open_following, show
+from scheduler.client.progress import Progress
+from scheduler.client.submit import stored_report, submit
 from scheduler.commands.files import note_action, read_file
 from scheduler.commands.session import complain
 from scheduler.config import Settings
+from scheduler.definition.validation import Prepared, read_build
 from scheduler.display import open_view
 from scheduler.errors import InvalidBuild, MessageTooLarge, NoResponders, NotPermitted
-from scheduler.following import open_following, show
-from scheduler.progress import Progress
 from scheduler.text import count, printable
-from scheduler.validation import Prepared, read_build
 
 SUBMIT_TIMEOUT = 60.0
 """Seconds for the answer to a submitted build: it may be large, and its store slow."""

@@ -8,6 +8,8 @@ from typing import Annotated, Literal, TypeAlias
 from cyclopts import Parameter
 
 from scheduler.bus import Bus
+from scheduler.client.ask import get_build
+from scheduler.client.loose import objects
 from scheduler.commands.asking import in_time, option, run_asking
 from scheduler.commands.files import STANDARD_INPUT, BuildAction
 from scheduler.commands.flags import (
@@ -21,14 +23,12 @@ from scheduler.commands.flags import (
 )
 from scheduler.commands.following import read_checked
 from scheduler.commands.session import complain
-from scheduler.drawing import Drawing, collapsed, dot, drawing_of, drawing_of_build, mermaid, svg
-from scheduler.drawing.mermaid import MOST_EDGES as MERMAID_EDGES
-from scheduler.drawing.mermaid import MOST_NODES as MERMAID_NODES
-from scheduler.drawing.model import around as part_around
-from scheduler.drawing.svg import MOST_EDGES, MOST_NODES
+from scheduler.display.drawing import Drawing, collapsed, dot, drawing_of, drawing_of_build, mermaid, svg
+from scheduler.display.drawing.mermaid import MOST_EDGES as MERMAID_EDGES
+from scheduler.display.drawing.mermaid import MOST_NODES as MERMAID_NODES
+from scheduler.display.drawing.model import around as part_around
+from scheduler.display.drawing.svg import MOST_EDGES, MOST_NODES
 from scheduler.errors import InvalidDrawing, InvalidSettings
-from scheduler.loose import objects
-from scheduler.steering import get_build
 from scheduler.text import count, printable
 
 Format: TypeAlias = Literal["dot", "mermaid", "svg"]

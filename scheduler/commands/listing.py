@@ -7,14 +7,14 @@ from typing import Annotated
 import trio
 
 from scheduler.bus import Bus
+from scheduler.client.ask import get_build, list_builds
+from scheduler.client.loose import number
+from scheduler.client.progress import Progress
 from scheduler.commands.asking import BuildId, Json, in_time, option, run_asking, say_json
 from scheduler.commands.flags import BROKER_DEFAULTS, QUIET_LOG_DEFAULTS, BrokerFlags, QuietLogFlags
 from scheduler.commands.session import say
 from scheduler.display import Output
 from scheduler.display.tables import show_builds, show_components, show_status
-from scheduler.loose import number
-from scheduler.progress import Progress
-from scheduler.steering import get_build, list_builds
 
 
 def list_(

@@ -19,10 +19,10 @@ from scheduler.commands.flags import (
 )
 from scheduler.commands.parameters import LIMITS, OPTIONS, number, switch, text
 from scheduler.config import Settings, flag_of, parse_rules, variables_of
-from scheduler.durations import Durations, Given, parse_durations
+from scheduler.definition.validation import read_build
 from scheduler.errors import InvalidBuild, InvalidRule, InvalidSettings
-from scheduler.planning import preview, subject_of
-from scheduler.validation import read_build
+from scheduler.forecast.durations import Durations, Given, parse_durations
+from scheduler.forecast.preview import preview, subject_of
 
 _SETTINGS: Final = Settings()
 

@@ -30,8 +30,8 @@ def release(
     from scheduler.commands.session import complain, run_async, say, until_signal, with_parts  # noqa: PLC0415
     from scheduler.errors import BusError, StoreError  # noqa: PLC0415
     from scheduler.jetstream.api import JetStream  # noqa: PLC0415
-    from scheduler.loading import forget_loads  # noqa: PLC0415
     from scheduler.log import configure_logging  # noqa: PLC0415
+    from scheduler.recovery.loader import forget_loads  # noqa: PLC0415
 
     configure_logging(settings.log_level, settings.log_format)
 

@@ -19,8 +19,8 @@ from scheduler.bus.nats import open_bus
 from scheduler.bus.options import BusOptions
 from scheduler.config import Settings
 from scheduler.errors import BrokerError, SchedulerError
-from scheduler.simulator import Behaviour, Simulator
-from scheduler.tuning import tune_interpreter
+from scheduler.local.simulator import Behaviour, Simulator
+from scheduler.runtime.tuning import tune_interpreter
 
 CONNECT_TIMEOUT = 10.0
 """Seconds that a command waits for the broker; the service waits for ever."""
@@ -125,7 +125,7 @@ async def with_parts(
         options = settings.bus
         died: trio.Event | None = None
         if settings.embedded:
-            from scheduler.broker import open_broker  # noqa: PLC0415 - only here needed
+            from scheduler.local.broker import open_broker  # noqa: PLC0415 - only here needed
 
             broker = await stack.enter_async_context(open_broker(settings.data_dir))
             options = BusOptions(servers=(broker.url,), token=broker.token)

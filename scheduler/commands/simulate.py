@@ -16,8 +16,8 @@ from scheduler.commands.flags import (
     settings_of,
 )
 from scheduler.commands.session import run_async, say, until_signal, with_parts
+from scheduler.local.simulator import QUEUE, VERBS, Behaviour, Simulator
 from scheduler.log import configure_logging
-from scheduler.simulator import QUEUE, VERBS, Behaviour, Simulator
 from scheduler.text import seconds
 
 _INTERVAL = 1.0

@@ -8,15 +8,15 @@ from typing import Annotated, Any
 import msgspec
 
 from scheduler.bus import Bus
+from scheduler.client.ask import get_build
+from scheduler.client.loose import text
+from scheduler.client.timeline import Span, Timeline, Wait, read_timeline
+from scheduler.client.traces import trace as trace_of
 from scheduler.commands.asking import BuildId, Json, in_time, option, run_asking, say_json
 from scheduler.commands.flags import BROKER_DEFAULTS, QUIET_LOG_DEFAULTS, BrokerFlags, QuietLogFlags
 from scheduler.commands.session import complain
 from scheduler.display import Output
 from scheduler.display.timeline import show_timeline
-from scheduler.loose import text
-from scheduler.steering import get_build
-from scheduler.timeline import Span, Timeline, Wait, read_timeline
-from scheduler.traces import trace as trace_of
 
 _SLOWEST = 10
 

@@ -20,11 +20,11 @@ from scheduler.commands.flags import (
 )
 from scheduler.commands.parameters import switch
 from scheduler.commands.variables import misspelt_variables
+from scheduler.definition.model import Action, Build, State
+from scheduler.definition.validation import Prepared
 from scheduler.errors import Problem
 from scheduler.log import configure_logging
-from scheduler.model import Action, Build, State
 from scheduler.text import count, printable
-from scheduler.validation import Prepared
 
 
 def validate(

@@ -8,7 +8,7 @@ import attrs
 
 from scheduler.commands.flags import GROUPS
 from scheduler.config import SERVER_VARIABLES, variables_of
-from scheduler.nearly import nearly
+from scheduler.definition.nearly import nearly
 
 _PREFIX: Final = "SCHEDULER_"
 _KUBERNETES: Final = re.compile(r"SCHEDULER_(?:[A-Z0-9_]+_)?(?:PORT(?:_.*)?|SERVICE_(?:HOST|PORT(?:_.*)?))")

@@ -5,15 +5,15 @@ from functools import partial
 import trio
 
 from scheduler.bus import Bus
+from scheduler.client.ask import get_summary
+from scheduler.client.follow import explain, open_following, show
+from scheduler.client.loose import text
+from scheduler.client.progress import Progress
+from scheduler.client.timeline import OVER
 from scheduler.commands.asking import BuildId, Json, in_time, run_asking
 from scheduler.commands.flags import BROKER_DEFAULTS, QUIET_LOG_DEFAULTS, BrokerFlags, QuietLogFlags
 from scheduler.display import open_view
-from scheduler.following import explain, open_following, show
-from scheduler.loose import text
-from scheduler.progress import Progress
-from scheduler.steering import get_summary
 from scheduler.text import printable
-from scheduler.timeline import OVER
 
 
 def watch(

@@ -3,11 +3,11 @@
 from functools import partial
 
 from scheduler.bus import Bus
+from scheduler.client.ask import Document, ask
 from scheduler.commands.asking import BuildId, ComponentId, Json, in_time, run_asking, say_json
 from scheduler.commands.flags import BROKER_DEFAULTS, QUIET_LOG_DEFAULTS, BrokerFlags, QuietLogFlags
 from scheduler.display import Output
 from scheduler.display.tables import show_reasons
-from scheduler.steering import Document, ask
 
 
 def why(

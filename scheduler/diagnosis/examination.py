@@ -4,6 +4,7 @@ from typing import Protocol
 
 from scheduler.bus import Bus
 from scheduler.config import Settings
+from scheduler.definition.template.jsonparts import MAX_RENDERED
 from scheduler.diagnosis import Diagnosis, size
 from scheduler.diagnosis.commits import check_commits
 from scheduler.diagnosis.jetstream import check_jetstream
@@ -11,7 +12,6 @@ from scheduler.diagnosis.permissions import check_permissions
 from scheduler.diagnosis.versions import check_version
 from scheduler.jetstream.api import JetStream
 from scheduler.jetstream.codes import MOST_STORED
-from scheduler.template.jsonparts import MAX_RENDERED
 
 _RECOMMENDED = 8 * 1024 * 1024
 _TYPICAL = 450

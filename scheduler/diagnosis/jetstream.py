@@ -7,6 +7,7 @@ from typing import Any
 
 from scheduler.bus import Bus
 from scheduler.config import Settings
+from scheduler.definition.reply_subjects import EVERY, OLD, REPLY
 from scheduler.diagnosis import Diagnosis, size
 from scheduler.errors import BusError, JetStreamError, LogMissing, StoreError, StreamNotFound, Unanswered
 from scheduler.jetstream.api import JetStream
@@ -14,8 +15,7 @@ from scheduler.jetstream.capturing import captures, layout_of
 from scheduler.jetstream.codes import STORAGE_FAILED
 from scheduler.jetstream.rivals import CURE, find_rival
 from scheduler.jetstream.streams import LOG, OBJECTS, PROBE, REPLIES, REPORTS, Layout, set_up
-from scheduler.records import tombstone
-from scheduler.replies import EVERY, OLD, REPLY
+from scheduler.journal.records import tombstone
 from scheduler.stores.presence import Presence
 
 _OVERLAP = 10065

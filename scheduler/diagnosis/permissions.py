@@ -11,16 +11,16 @@ from typing import Final
 import trio
 from attrs import field, frozen
 
-from scheduler import intake
 from scheduler.bus import Bus, Message
 from scheduler.bus.interest import SUBJECT as CONNECTIONS
+from scheduler.definition.reply_subjects import EVERY, OLD
+from scheduler.definition.subjects import CONTROL, REPLY_SUBJECTS
 from scheduler.diagnosis import Diagnosis, Level
 from scheduler.diagnosis.versions import TRACES, parse
 from scheduler.errors import BusError
 from scheduler.jetstream.streams import BUCKET, LOG, OBJECTS, REPLIES, REPORTS, replies_of
-from scheduler.peers import CANDIDATES
-from scheduler.replies import EVERY, OLD
-from scheduler.subjects import CONTROL, REPLY_SUBJECTS
+from scheduler.supervision import intake
+from scheduler.supervision.peers import CANDIDATES
 
 DOCTOR: Final = "SCHEDULER_DOCTOR"
 """Our own throw-away stream."""

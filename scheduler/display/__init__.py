@@ -2,10 +2,10 @@
 
 from rich.console import Console
 
+from scheduler.client.progress import Progress, View
 from scheduler.display.frame import Frame, frame_lines
 from scheduler.display.summary import render_summary
 from scheduler.display.views import JsonView, PlainView, TerminalView
-from scheduler.progress import Progress, View
 
 __all__ = [
     "Frame",

@@ -6,8 +6,8 @@ from attrs import frozen
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderResult
 
+from scheduler.client.progress import Progress
 from scheduler.display.lines import STATE_STYLES, Line, bar, counts, fit, fit_id, segments, time_left
-from scheduler.progress import Progress
 from scheduler.text import agreeing, seconds
 
 _RETRYING = 3

@@ -12,9 +12,9 @@ from rich.segment import Segment
 from rich.style import Style
 from rich.text import Text
 
-from scheduler.progress import Progress
+from scheduler.client.progress import Progress
+from scheduler.client.timeline import Wait
 from scheduler.text import printable, seconds
-from scheduler.timeline import Wait
 
 Line: TypeAlias = list[tuple[str, str]]
 """Texts, each with the name of its style; empty for none."""

@@ -6,11 +6,11 @@ from typing import Final, TypeVar
 from rich.cells import cell_len
 from rich.console import Console
 
+from scheduler.definition.model import Action
 from scheduler.display.lines import Line, fit
 from scheduler.display.tables import put, width_of
 from scheduler.forecast import Step
-from scheduler.model import Action
-from scheduler.planning import Preview, Source, kinds_of
+from scheduler.forecast.preview import Preview, Source, kinds_of
 from scheduler.text import count, doing, printable, seconds, shortened
 
 _T = TypeVar("_T")

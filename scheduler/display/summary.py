@@ -6,10 +6,10 @@ from textwrap import wrap
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from scheduler.client.progress import Progress
+from scheduler.client.timeline import Span, waits_of
 from scheduler.display.lines import as_text, counts, fit_id, waits_in_words
-from scheduler.progress import Progress
 from scheduler.text import count, printable, seconds
-from scheduler.timeline import Span, waits_of
 
 _ERROR_WIDTH = 230
 """Less than three lines of 80."""

@@ -9,6 +9,9 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from scheduler.client.loose import number, objects, text, whole
+from scheduler.client.progress import Progress
+from scheduler.client.timeline import OVER
 from scheduler.display.lines import (
     STATE_STYLES,
     Line,
@@ -21,10 +24,7 @@ from scheduler.display.lines import (
     plain,
     time_left,
 )
-from scheduler.loose import number, objects, text, whole
-from scheduler.progress import Progress
 from scheduler.text import agreeing, count, printable, seconds
-from scheduler.timeline import OVER
 
 _SHOWN = 10
 """Components of each kind on a page that does not list all."""

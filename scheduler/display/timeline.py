@@ -6,10 +6,10 @@ from textwrap import wrap
 from rich.cells import cell_len
 from rich.console import Console
 
+from scheduler.client.timeline import Span, Timeline, Wait, histogram, waits_of
 from scheduler.display.lines import STATE_STYLES, Line, fit, fit_id, waits_in_words
 from scheduler.display.tables import put
 from scheduler.text import count, printable, seconds
-from scheduler.timeline import Span, Timeline, Wait, histogram, waits_of
 
 _WIDTH = 80
 """Cells, also in a pipe."""

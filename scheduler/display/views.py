@@ -11,11 +11,11 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
+from scheduler.client.progress import News, Progress
+from scheduler.definition.strictjson import encode
 from scheduler.display.frame import Frame
 from scheduler.display.lines import counts, fit, fit_id, plain, time_left
 from scheduler.display.summary import render_summary, summary_lines
-from scheduler.progress import News, Progress
-from scheduler.strictjson import encode
 from scheduler.text import count, printable, seconds
 
 _CHATTY = 60

@@ -14,10 +14,10 @@ from typing import Final, NamedTuple
 
 from attrs import field, frozen
 
-from scheduler.breath import breathe
+from scheduler.definition.graph import Graph, Vertex
+from scheduler.definition.rules import LimitRule
 from scheduler.forecast.queues import Pool, Queue, Queues, cap_label
-from scheduler.graph import Graph, Vertex
-from scheduler.rules import LimitRule
+from scheduler.runtime.breath import breathe
 
 __all__ = ["NEVER", "Forecast", "Standing", "Step", "cap_label", "forecast"]
 

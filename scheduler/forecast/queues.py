@@ -3,8 +3,8 @@
 from collections import deque
 from collections.abc import Sequence
 
-from scheduler.graph import Vertex
-from scheduler.rules import LimitRule
+from scheduler.definition.graph import Vertex
+from scheduler.definition.rules import LimitRule
 
 
 def cap_label(cap: int) -> str:

@@ -30,8 +30,8 @@ from scheduler.errors import (
     Unanswered,
     WrongLastSequence,
 )
-from scheduler.executor import ThreadExecutor
 from scheduler.jetstream.codes import MOST_STORED, Meaning, meaning
+from scheduler.runtime.executor import ThreadExecutor
 
 NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 

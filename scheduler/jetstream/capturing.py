@@ -11,8 +11,8 @@ from typing import Final
 from attrs import frozen
 
 from scheduler.config import Settings
-from scheduler.replies import EVERY, OLD, interest
-from scheduler.subjects import overlap, reply_subjects
+from scheduler.definition.reply_subjects import EVERY, OLD, interest
+from scheduler.definition.subjects import overlap, reply_subjects
 
 REPLIES: Final = "SCHEDULER_REPLIES"
 RETIRED: Final = "scheduler.replies.retired."

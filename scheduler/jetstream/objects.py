@@ -30,10 +30,10 @@ from scheduler.errors import (
     StreamUnheard,
     WrongLastSequence,
 )
-from scheduler.executor import ThreadExecutor
 from scheduler.jetstream.api import JetStream, Stored, read_ack, read_answer
 from scheduler.jetstream.reading import read
 from scheduler.jetstream.streams import BUCKET
+from scheduler.runtime.executor import ThreadExecutor
 
 CHUNK: Final = 128 * 1024
 """Bytes of a chunk, the other clients' default."""

@@ -9,8 +9,8 @@ import trio
 from scheduler.errors import JetStreamError, JetStreamUnavailable, StreamNotFound
 from scheduler.jetstream.api import JetStream, format_time
 from scheduler.jetstream.consumers import BATCH, Consumer, Delivered
-from scheduler.ratelimit import RateLimitedLog
-from scheduler.records import Position
+from scheduler.journal.records import Position
+from scheduler.runtime.ratelimit import RateLimitedLog
 
 __all__ = ["Delivered", "Follower", "read"]
 

@@ -14,7 +14,9 @@ from typing import Any, Final, Literal
 import structlog
 from attrs import evolve
 
-from scheduler.codec import encode_token
+from scheduler.definition.codec import encode_token
+from scheduler.definition.reply_subjects import EVERY
+from scheduler.definition.subjects import overlap
 from scheduler.errors import (
     JetStreamError,
     LogMissing,
@@ -31,8 +33,6 @@ from scheduler.jetstream.capturing import (
     narrowed,
     replies_of,
 )
-from scheduler.replies import EVERY
-from scheduler.subjects import overlap
 
 __all__ = [
     "BUCKET",

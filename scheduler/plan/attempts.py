@@ -2,9 +2,9 @@
 
 from attrs import frozen
 
-from scheduler.graph import Vertex
-from scheduler.outcome import Outcome
-from scheduler.rules import Retry
+from scheduler.definition.graph import Vertex
+from scheduler.definition.rules import Retry
+from scheduler.plan.outcome import Outcome
 
 
 @frozen

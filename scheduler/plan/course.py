@@ -7,23 +7,23 @@ from typing import Any, Final, TypeAlias
 import msgspec
 from attrs import evolve, field
 
-from scheduler.breath import breathe
+from scheduler.definition.graph import Vertex
+from scheduler.definition.limits import DEFAULT_LIMITS, Limits
+from scheduler.definition.model import Action, Change, State
+from scheduler.definition.rules import LimitRule, Retries, Retry, retry_for
+from scheduler.definition.strictjson import Raw, packed
+from scheduler.definition.subjects import request_subject
+from scheduler.definition.template import Laborious, Rendered, Work
+from scheduler.definition.validation import Prepared
 from scheduler.errors import IllegalTransition, Stuck, TemplateError
-from scheduler.events import Accepted, Finished, Retrying, Settled, Started, Withdrawn
-from scheduler.graph import Vertex
-from scheduler.ledger import Ledger
-from scheduler.limits import DEFAULT_LIMITS, Limits
-from scheduler.model import Action, Change, State
-from scheduler.outcome import Outcome, cut, error_text
+from scheduler.journal.events import Accepted, Finished, Retrying, Settled, Started, Withdrawn
 from scheduler.plan.attempts import Attempts
+from scheduler.plan.ledger import Ledger
+from scheduler.plan.outcome import Outcome, cut, error_text
 from scheduler.plan.phases import IN_FLIGHT, Phase, Phases
-from scheduler.report import Report
-from scheduler.rules import LimitRule, Retries, Retry, retry_for
-from scheduler.strictjson import Raw, packed
-from scheduler.subjects import request_subject
-from scheduler.template import Laborious, Rendered, Work
-from scheduler.validation import Prepared
-from scheduler.values import value
+from scheduler.plan.report import Report
+from scheduler.runtime.breath import breathe
+from scheduler.runtime.values import value
 
 Rendering: TypeAlias = Rendered | str
 """A component that was rendered; or why it cannot be."""

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from enum import Enum
 
+from scheduler.definition.graph import Vertex
+from scheduler.definition.model import State
 from scheduler.errors import IllegalTransition
-from scheduler.graph import Vertex
-from scheduler.model import State
 
 
 class Phase(Enum):

@@ -3,8 +3,14 @@
 from collections.abc import Mapping
 from typing import Any
 
+from scheduler.definition.graph import Vertex
+from scheduler.definition.limits import DEFAULT_LIMITS, Limits
+from scheduler.definition.model import State
+from scheduler.definition.rules import Retries, read_limits
+from scheduler.definition.template import Laborious
+from scheduler.definition.validation import Prepared
 from scheduler.errors import TemplateError
-from scheduler.events import (
+from scheduler.journal.events import (
     Cancelled,
     Event,
     Finished,
@@ -19,14 +25,8 @@ from scheduler.events import (
     Unpaused,
     Withdrawn,
 )
-from scheduler.graph import Vertex
-from scheduler.limits import DEFAULT_LIMITS, Limits
-from scheduler.model import State
 from scheduler.plan.phases import IN_FLIGHT, Phase
 from scheduler.plan.steering import Steered
-from scheduler.rules import Retries, read_limits
-from scheduler.template import Laborious
-from scheduler.validation import Prepared
 
 
 class Plan(Steered):

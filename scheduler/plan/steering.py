@@ -3,14 +3,14 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from scheduler.definition.graph import Vertex
+from scheduler.definition.model import Action, State
+from scheduler.definition.rules import read_limits
+from scheduler.definition.template import Laborious
 from scheduler.errors import Refused, TemplateError
-from scheduler.events import Cancelled, Event, Limited, Paused, Retried, Supplied, Unpaused
-from scheduler.graph import Vertex
-from scheduler.model import Action, State
+from scheduler.journal.events import Cancelled, Event, Limited, Paused, Retried, Supplied, Unpaused
 from scheduler.plan.course import Course
 from scheduler.plan.phases import Phase
-from scheduler.rules import read_limits
-from scheduler.template import Laborious
 
 _LONGEST_REASON = 4_000
 """Characters that an operator may say."""

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from scheduler.bus import Outgoing
 from scheduler.errors import StoreError
-from scheduler.events import Event, Sent
+from scheduler.journal.events import Event, Sent
 
 
 class Departure(Protocol):

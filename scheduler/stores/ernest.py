@@ -27,7 +27,7 @@ from attrs import define, field
 
 from scheduler.bus import Bus
 from scheduler.errors import BuildLost, StoreError, StoreUnavailable
-from scheduler.events import Accepted, Document, Event, Retrying, Sent, Settled, Started, Withdrawn
+from scheduler.journal.events import Accepted, Document, Event, Retrying, Sent, Settled, Started, Withdrawn
 from scheduler.stores import Departure, slices
 from scheduler.stores.asking import DEFAULT_BACKOFF, Asker, Backoff
 

@@ -1,7 +1,8 @@
 """The durable store: each build's log in a JetStream stream is the truth about it.
 
-`scheduler.stores.log` writes one build's log, `scheduler.records` is the format of its records, and
-`scheduler.history` folds them. Here stands what all logs of a process share, and how they are found again.
+`scheduler.stores.log` writes one build's log, `scheduler.journal.records` is the format of its records, and
+`scheduler.journal.history` folds them. Here stands what all logs of a process share, and how they are found
+again.
 
 While the broker, its quorum or its disk is away nothing fails: appends wait, and with them everything that
 would follow from them. What makes the process end is a stream that is gone although it was there.
@@ -17,7 +18,6 @@ import trio
 from attrs import evolve, frozen
 
 from scheduler.bus import Bus
-from scheduler.clock import BuildClock
 from scheduler.errors import (
     AlreadyLogged,
     BusError,
@@ -25,14 +25,13 @@ from scheduler.errors import (
     StreamNotFound,
     UnreadableLog,
 )
-from scheduler.events import Accepted, Event, Finished, Reported, Sent
-from scheduler.executor import ThreadExecutor
-from scheduler.history import History
 from scheduler.jetstream.api import JetStream, Stored
 from scheduler.jetstream.objects import Objects
 from scheduler.jetstream.reading import Delivered, read
 from scheduler.jetstream.streams import LOG, PROBE, REPLIES, SENTINEL, Layout, log_subject
-from scheduler.records import (
+from scheduler.journal.events import Accepted, Event, Finished, Reported, Sent
+from scheduler.journal.history import History
+from scheduler.journal.records import (
     DIGEST_HEADER,
     Elsewhere,
     Headings,
@@ -45,6 +44,8 @@ from scheduler.records import (
     is_tombstone,
     read_headers,
 )
+from scheduler.runtime.clock import BuildClock
+from scheduler.runtime.executor import ThreadExecutor
 from scheduler.stores import Departure
 from scheduler.stores.ground import Ground
 from scheduler.stores.keeper import Keeper

@@ -23,7 +23,6 @@ import trio
 from attrs import Factory, define, field, frozen
 
 from scheduler.bus import Bus, Outgoing
-from scheduler.clock import BuildClock
 from scheduler.errors import (
     AlreadyLogged,
     BusClosed,
@@ -35,12 +34,12 @@ from scheduler.errors import (
     StoreError,
     Unanswered,
 )
-from scheduler.events import Event, Retrying, Sent, Settled, Withdrawn
 from scheduler.jetstream.api import JetStream, Stored
 from scheduler.jetstream.codes import STORAGE_FAILED
 from scheduler.jetstream.objects import Objects
 from scheduler.jetstream.streams import LOG, OBJECTS, Layout, log_subject
-from scheduler.records import (
+from scheduler.journal.events import Event, Retrying, Sent, Settled, Withdrawn
+from scheduler.journal.records import (
     DIGEST_HEADER,
     RECORD_HEADER,
     TIMED,
@@ -52,6 +51,7 @@ from scheduler.records import (
     headers_of,
     is_tombstone,
 )
+from scheduler.runtime.clock import BuildClock
 from scheduler.stores import Departure
 from scheduler.stores.keeper import Keeper
 from scheduler.stores.weather import Weather, ask_the_log, patiently

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 from scheduler.errors import StoreError
-from scheduler.events import Event, Sent
+from scheduler.journal.events import Event, Sent
 from scheduler.stores import Departure
 
 

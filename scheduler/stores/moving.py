@@ -7,8 +7,8 @@ from typing import Final
 import structlog
 
 from scheduler.bus import Bus, Message
-from scheduler.replies import EVERY
-from scheduler.subjects import REPLY_SUBJECTS
+from scheduler.definition.reply_subjects import EVERY
+from scheduler.definition.subjects import REPLY_SUBJECTS
 
 _log = structlog.get_logger(__name__)
 

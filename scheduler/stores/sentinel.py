@@ -17,7 +17,7 @@ import trio
 from scheduler.errors import BusError, LogMissing, StreamNotFound, WrongLastSequence
 from scheduler.jetstream.api import JetStream
 from scheduler.jetstream.streams import LOG, REPORTS, SENTINEL, log_subject
-from scheduler.records import tombstone
+from scheduler.journal.records import tombstone
 from scheduler.stores.weather import Weather, ask_the_log
 
 _log = structlog.get_logger(__name__)

@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 import msgspec
 import trio
 
-from scheduler.executor import ThreadExecutor
-from scheduler.strictjson import refusal
+from scheduler.definition.strictjson import refusal
+from scheduler.runtime.executor import ThreadExecutor
 
 T = TypeVar("T")
 

@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
-from brokers import NatsServer, nats_server
+from support.brokers import NatsServer, nats_server
 
 from integration.harness import Client, Connectors, Scheduler, Submitter
 

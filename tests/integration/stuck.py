@@ -9,10 +9,10 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from scheduler import watchdog
 from scheduler.cli import main
 from scheduler.errors import Hung
 from scheduler.plan import Plan
+from scheduler.runtime import watchdog
 
 
 def in_python() -> None:

@@ -7,7 +7,7 @@ from copy import deepcopy
 from typing import Any
 
 import pytest
-from brokers import nats_server
+from support.brokers import nats_server
 
 from integration.builds import build, chain, component, held
 from integration.conftest import Site, World

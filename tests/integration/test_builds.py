@@ -11,10 +11,9 @@ import pytest
 from integration.builds import build, chain, component, failing, held, layered
 from integration.conftest import Site, World
 from integration.harness import CANARY, Connectors, Submitter, errors, states
+from integration.orders import JSON, check_order
 
 pytestmark = pytest.mark.integration
-
-JSON = dict[str, Any]
 
 
 def example(name: str, **fields: Any) -> JSON:
@@ -22,26 +21,6 @@ def example(name: str, **fields: Any) -> JSON:
     text = (resources.files("scheduler") / "examples" / f"{name}.json").read_text("utf-8")
     document: JSON = json.loads(text) | fields
     return document
-
-
-def check_order(document: JSON, connectors: Connectors) -> list[str]:
-    """No request came twice, and none before the replies of what it depends on; returns the ids in order."""
-    records = [record for record in connectors.records if record.get("build") == document["id"]]
-    requested: dict[str, int] = {}
-    replied: dict[str, int] = {}
-    for position, record in enumerate(records):
-        if record["event"] == "request":
-            assert record["id"] not in requested, f"{record['id']} was requested twice"
-            requested[record["id"]] = position
-        elif record["event"] == "reply":
-            replied.setdefault(record["id"], position)
-    changes = {change["_component_id"] for change in document["changes"]}
-    for edge in document["edges"]:
-        source, destination = edge["source"], edge["destination"]
-        if destination in requested and source in changes:
-            assert source in replied, f"{destination} came before {source}"
-            assert replied[source] < requested[destination], f"{destination} came before {source}"
-    return list(requested)
 
 
 @pytest.mark.parametrize("name", ["create", "delete"])

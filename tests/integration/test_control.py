@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from brokers import nats_server
+from support.brokers import nats_server
 
 from integration.builds import build, chain, component, failing, held
 from integration.conftest import World

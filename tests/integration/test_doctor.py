@@ -9,8 +9,8 @@ from signal import SIGINT
 from typing import Any
 
 import pytest
-from brokers import NatsServer, nats_server
 from nats.errors import TimeoutError as NatsTimeout
+from support.brokers import NatsServer, nats_server
 
 from integration.builds import build, component
 from integration.conftest import World

@@ -11,8 +11,8 @@ from signal import SIGTERM
 from typing import Any
 
 import pytest
-from brokers import nats_server
-from transcript import EXPECTED, FOLDER, Line, check, read, word_for
+from support.brokers import nats_server
+from support.transcript import EXPECTED, FOLDER, Line, check, read, word_for
 
 from integration.builds import build, chain, component, failing, held, silent
 from integration.conftest import World
@@ -34,11 +34,11 @@ JSON = dict[str, Any]
 
 
 class ServiceStore(Process):
-    """``tests/ernest_service_store.py``, with what it has recorded."""
+    """``tests/support/ernest_service_store.py``, with what it has recorded."""
 
     def __init__(self, url: str, folder: Path, *arguments: str) -> None:
         self.record = folder / "record"
-        script = str(Path(__file__).parents[1] / "ernest_service_store.py")
+        script = str(Path(__file__).parents[1] / "support" / "ernest_service_store.py")
         super().__init__(sys.executable, script, url, "--record", str(self.record), *arguments)
         self.out.first(lambda line: line == "ready")
 

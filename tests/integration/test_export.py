@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
-from brokers import nats_server
+from support.brokers import nats_server
 
 from integration.builds import chain, component, failing
 from integration.conftest import World

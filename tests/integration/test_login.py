@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from certificates import write_certificates
+from support.certificates import write_certificates
 
 from integration.builds import build, component
 from integration.conftest import World

@@ -4,8 +4,8 @@ import json
 
 import pytest
 import trio
-from brokers import NatsServer
-from stretches import measured_stretches
+from support.brokers import NatsServer
+from support.stretches import measured_stretches
 
 from integration.harness import Connectors
 from scheduler.bus import Message

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from brokers import NatsServer
+from support.brokers import NatsServer
 
 from integration.builds import build, chain, component, failing, held
 from integration.harness import Client, Connectors, Feed, Scheduler, Submitter, states
 from scheduler.commands.permissions import read_permissions
 from scheduler.diagnosis.permissions import SUBSCRIPTIONS, publishes
-from scheduler.senders import sender_of
+from scheduler.dispatch.senders import sender_of
 
 pytestmark = pytest.mark.integration
 

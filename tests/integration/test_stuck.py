@@ -10,8 +10,8 @@ import pytest
 from integration.builds import build, chain, component, held
 from integration.conftest import World, WorldFactory
 from integration.harness import Process, Scheduler, within
-from scheduler.suspects import MOST_HANGS
-from scheduler.watchdog import EXIT_HUNG
+from scheduler.recovery.suspects import MOST_HANGS
+from scheduler.runtime.watchdog import EXIT_HUNG
 
 pytestmark = pytest.mark.integration
 

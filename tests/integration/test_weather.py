@@ -10,7 +10,7 @@ import pytest
 from integration.builds import build, chain, component, held, layered
 from integration.conftest import World
 from integration.harness import Connectors, Scheduler, Submitter, states
-from integration.test_builds import check_order
+from integration.orders import check_order
 
 pytestmark = pytest.mark.integration
 

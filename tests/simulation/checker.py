@@ -9,10 +9,11 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from fake_jetstream import DAY_ZERO, SECOND
+from support.fake_jetstream import DAY_ZERO, SECOND
 
 from scheduler.errors import UnreadableLog
-from scheduler.events import (
+from scheduler.jetstream.streams import SENTINEL
+from scheduler.journal.events import (
     Accepted,
     Cancelled,
     Extended,
@@ -29,8 +30,7 @@ from scheduler.events import (
     Unpaused,
     Withdrawn,
 )
-from scheduler.jetstream.streams import SENTINEL
-from scheduler.records import Elsewhere, Position, Status, decode_record
+from scheduler.journal.records import Elsewhere, Position, Status, decode_record
 from simulation.bounds import Bounds
 from simulation.gauges import Gauges
 from simulation.knowledge import Attempt, Build, Component, Reply

@@ -11,7 +11,7 @@ from unittest import mock
 
 import trio
 from attrs import define, field, frozen
-from fake_jetstream import DAY_ZERO, SECOND
+from support.fake_jetstream import DAY_ZERO, SECOND
 
 from simulation.processes import WHO, Process
 

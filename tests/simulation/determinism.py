@@ -14,7 +14,7 @@ from unittest import mock
 import structlog
 import trio
 import trio._core._run as trio_run
-from fake_jetstream import Later
+from support.fake_jetstream import Later
 from trio.testing import MockClock
 
 from simulation.labour import Labour

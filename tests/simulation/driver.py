@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 from unittest import mock
 
 import trio
-from fake_jetstream import Kept, Later, Stream
+from support.fake_jetstream import Kept, Later, Stream
 
 import scheduler.process
 from scheduler.config import Settings, parse_resend, parse_retry_rules, parse_rules

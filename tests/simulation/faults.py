@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import trio
-from fake_jetstream import NO_ROOM, UNAVAILABLE
+from support.fake_jetstream import NO_ROOM, UNAVAILABLE
 
 from scheduler.jetstream.streams import REPLIES
 from simulation.processes import Process

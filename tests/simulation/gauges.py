@@ -9,7 +9,7 @@ from collections.abc import Callable
 from attrs import define
 
 from scheduler.config import Settings
-from scheduler.rules import LimitRule, read_limits
+from scheduler.definition.rules import LimitRule, read_limits
 from simulation.knowledge import Attempt, Build
 from simulation.operating import JSON
 from simulation.rulebook import Rulebook

@@ -5,7 +5,7 @@ from typing import Any, TypeAlias
 
 from attrs import define, field, frozen
 
-from scheduler.history import History
+from scheduler.journal.history import History
 
 JSON: TypeAlias = dict[str, Any]
 

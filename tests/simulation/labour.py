@@ -14,8 +14,8 @@ import outcome
 import trio
 from trio.testing import MockClock
 
-from scheduler.caches import ByteCache
-from scheduler.template import Work, references, sandbox
+from scheduler.definition.template import Work, references, sandbox
+from scheduler.runtime.caches import ByteCache
 
 JSON: TypeAlias = dict[str, Any]
 T = TypeVar("T")

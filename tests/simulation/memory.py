@@ -9,7 +9,7 @@ from weakref import ref
 
 from attrs import define, field
 
-from scheduler.build import Walk
+from scheduler.walk import Walk
 from simulation.processes import WHO, Process
 
 

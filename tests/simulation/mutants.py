@@ -13,38 +13,38 @@ from unittest import mock
 import trio
 from attrs import evolve
 
-import scheduler.reader
 import scheduler.stores.log
-from scheduler.build import Walk
-from scheduler.build.frontier import Frontier
+import scheduler.supervision.reader
 from scheduler.bus import Bus
-from scheduler.captured import Captured
-from scheduler.clock import BuildClock
 from scheduler.config import Settings
-from scheduler.connector import Connectors
+from scheduler.definition.model import Resend
+from scheduler.definition.rules import Retry
+from scheduler.definition.template import Rendered, Scope, Template, Work
+from scheduler.definition.validation import Prepared, read_build
+from scheduler.dispatch.positions import Captured
+from scheduler.dispatch.router import Connectors
+from scheduler.dispatch.slots import Slots
+from scheduler.dispatch.slots.budget import ByteBudget
+from scheduler.dispatch.timers import Timers
 from scheduler.errors import BusError, Fenced, TemplateError, WrongLastSequence
-from scheduler.events import Accepted, Cancelled, Event, Paused, Sent, Settled, Supplied, Withdrawn
-from scheduler.history import History
 from scheduler.jetstream.api import Ack, JetStream
 from scheduler.jetstream.streams import report_subject
-from scheduler.loading import Loaded, Loader
-from scheduler.model import Resend
-from scheduler.outcome import Outcome
+from scheduler.journal.events import Accepted, Cancelled, Event, Paused, Sent, Settled, Supplied, Withdrawn
+from scheduler.journal.history import History
+from scheduler.journal.records import Position, encode_event
 from scheduler.plan import Phase, Plan, Request
 from scheduler.plan.attempts import Again, Attempts
-from scheduler.records import Position, encode_event
-from scheduler.report import Report
-from scheduler.reporting import Recorder
-from scheduler.rules import Retry
-from scheduler.slots import Slots
-from scheduler.slots.budget import ByteBudget
+from scheduler.plan.outcome import Outcome
+from scheduler.plan.report import Report
+from scheduler.recovery.loader import Loaded, Loader
+from scheduler.runtime.clock import BuildClock
 from scheduler.stores import Departure
 from scheduler.stores.jetstream import JetStreamStore
 from scheduler.stores.keeper import Keeper
 from scheduler.stores.log import BuildLog
-from scheduler.template import Rendered, Scope, Template, Work
-from scheduler.timers import Timers
-from scheduler.validation import Prepared, read_build
+from scheduler.supervision.reporting import Recorder
+from scheduler.walk import Walk
+from scheduler.walk.frontier import Frontier
 
 Patch: TypeAlias = tuple[object, str, object]
 """Whose attribute is replaced, its name, and by what."""
@@ -581,7 +581,7 @@ def _read_while_others_wait() -> list[Patch]:
     def stubborn(*args: Any, **options: Any) -> Prepared:
         return read_build(*args, **{**options, "inline": False})
 
-    return [(scheduler.reader, "read_build", stubborn)]
+    return [(scheduler.supervision.reader, "read_build", stubborn)]
 
 
 _MAKERS: tuple[Callable[[], list[Patch]], ...] = (

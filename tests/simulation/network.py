@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import trio
-from fake_bus import _parse
+from support.fake_bus import _parse
 
 from scheduler.bus import Handler
 from scheduler.bus.endpoint import Endpoint

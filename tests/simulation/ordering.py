@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from attrs import define, field
 
-from scheduler.rules import LimitRule
+from scheduler.definition.rules import LimitRule
 from simulation.knowledge import Build
 from simulation.operating import JSON
 from simulation.rulebook import Rulebook

@@ -1,7 +1,15 @@
 """What builds and operators say of how components are to be run, as the checker reads it."""
 
-from scheduler.patterns import matches
-from scheduler.rules import LimitRule, Policy, Retry, parse_limits, parse_retries, read_limits, read_retry
+from scheduler.definition.patterns import matches
+from scheduler.definition.rules import (
+    LimitRule,
+    Policy,
+    Retry,
+    parse_limits,
+    parse_retries,
+    read_limits,
+    read_retry,
+)
 from simulation.operating import JSON
 from simulation.scenario import Scenario
 

@@ -7,11 +7,11 @@ from functools import partial
 from trio.testing import MockClock
 
 from scheduler.config import Settings
+from scheduler.definition.template import MAX_WORK
+from scheduler.definition.template.work import build_work
+from scheduler.definition.validation import read_build
 from scheduler.plan import Plan
-from scheduler.reader import BuildReader
-from scheduler.template import MAX_WORK
-from scheduler.template.work import build_work
-from scheduler.validation import read_build
+from scheduler.supervision.reader import BuildReader
 from simulation.judging import DEFAULT, chosen
 from simulation.labour import BOUNDLESS, JSON, LONGEST, UNIT, Labour, laborious
 

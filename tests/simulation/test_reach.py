@@ -4,7 +4,8 @@ from collections import Counter
 
 import pytest
 
-from scheduler.events import (
+from scheduler.jetstream.streams import SENTINEL
+from scheduler.journal.events import (
     Cancelled,
     Loading,
     Paused,
@@ -14,8 +15,7 @@ from scheduler.events import (
     Started,
     Unpaused,
 )
-from scheduler.jetstream.streams import SENTINEL
-from scheduler.records import Record, decode_record
+from scheduler.journal.records import Record, decode_record
 from simulation.driver import simulate
 from simulation.judging import DEFAULT, chosen
 from simulation.scenario import FAULTS

@@ -6,8 +6,8 @@ import random
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from fake_bus import Published
-from fake_jetstream import FakeJetStream, Kept, Later, Stream
+from support.fake_bus import Published
+from support.fake_jetstream import FakeJetStream, Kept, Later, Stream
 
 from scheduler.bus import Message
 from scheduler.bus.subjects import matches

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from attrs import asdict, frozen
-from clusters import Cluster, cluster
+from support.clusters import Cluster, cluster
 
 from integration.durable.reader import REPLIES
 from integration.durable.scene import Recorder

@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from brokers import NatsServer, nats_server
+from support.brokers import NatsServer, nats_server
 
 from integration.durable.checker import Evidence, Published, violations
 from integration.durable.proxy import Proxy

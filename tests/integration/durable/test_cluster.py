@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from clusters import ask, cluster
+from support.clusters import ask, cluster
 
 from integration.builds import build, component
 from integration.durable.losing import KINDS, Trial

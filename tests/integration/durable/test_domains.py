@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import pytest
-from brokers import NatsServer
-from clusters import ask, hub_and_leaf
+from support.brokers import NatsServer
+from support.clusters import ask, hub_and_leaf
 
 from integration.builds import build, component, held
 from integration.harness import Client, Connectors, Scheduler, Submitter
@@ -90,7 +90,13 @@ def test_nobody_starts_while_two_answer(stack: ExitStack, start: Start, domains:
 
 def test_the_cure_works(stack: ExitStack, start: Start) -> None:
     """Where the subjects do not pass the leaf, each side has its log to itself."""
-    deny = ("scheduler.log.>", "scheduler.report.>", "$O.SCHEDULER_OBJECTS.>", "*.*.*.done", "*.*.*.error")
+    deny = (
+        "scheduler.log.>",
+        "scheduler.report.>",
+        "$O.SCHEDULER_OBJECTS.>",
+        "*.*.*.done",
+        "*.*.*.error",
+    )
     hub, leaf = stack.enter_context(hub_and_leaf(deny=(*deny, "scheduler.reply.>")))
     make_a_copy(leaf)
     service = start(hub)

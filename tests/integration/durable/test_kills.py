@@ -13,6 +13,7 @@ from nats.errors import NoRespondersError
 from integration.durable.conftest import SceneFactory
 from integration.durable.scene import SEED, Scene, passed, pause
 from integration.durable.shapes import SHAPES, shaped
+from integration.durable.shared import request_lines
 
 pytestmark = pytest.mark.integration
 
@@ -26,10 +27,6 @@ LATENCY = [0.02, 0.1]
 PACE = ("--max-in-flight", "12")
 WAIT = 2.0
 """Seconds that a moment may keep everybody waiting: what it waits for may not come any more."""
-
-
-def request_lines(line: str) -> bool:
-    return '"event": "request"' in line
 
 
 def answer_lines(line: str) -> bool:

@@ -20,8 +20,7 @@ from integration.durable.conftest import SceneFactory
 from integration.durable.proxy import Proxy, Way
 from integration.durable.scene import SEED, Scene, passed, pause
 from integration.durable.shapes import SHAPES, shaped
-from integration.durable.test_kills import request_lines
-from integration.durable.test_restart import await_event, held
+from integration.durable.shared import await_event, held, request_lines
 
 pytestmark = pytest.mark.integration
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from brokers import NatsServer
+from support.brokers import NatsServer
 
 from integration.builds import component
 from integration.durable.scene import Recorder

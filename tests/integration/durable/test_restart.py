@@ -4,37 +4,16 @@ import json
 import signal
 import time
 from signal import SIGTERM
-from typing import Any
 
 import pytest
 
 from integration.builds import build, component
 from integration.durable.conftest import SceneFactory
-from integration.durable.reader import LOG, token
-from integration.durable.scene import Scene
 from integration.durable.shapes import line, plain
+from integration.durable.shared import JSON, await_event, has_event, held
 from integration.harness import errors, states, within
 
 pytestmark = pytest.mark.integration
-
-JSON = dict[str, Any]
-
-
-def held(name: str, gate: str, **behaviour: Any) -> JSON:
-    """A change whose connector answers when the gate is open."""
-    return component(name, behaviour={"hold": gate, **behaviour})
-
-
-def has_event(scene: Scene, name: str, event: str, component: str) -> bool:
-    """Whether the log says something of a component."""
-    messages = scene.reader.messages(LOG, f"scheduler.log.{token(name)}")
-    events = [one for message in messages for one in json.loads(message.data)["events"]]
-    return any((one["event"], one.get("component")) == (event, component) for one in events)
-
-
-def await_event(scene: Scene, name: str, event: str, component: str) -> None:
-    """Wait until the log says something of a component."""
-    scene.until(lambda: has_event(scene, name, event, component), 20, f"{event} of {component}")
 
 
 @pytest.mark.parametrize("on", ["subject", "inbox"])

@@ -11,7 +11,7 @@ from integration.durable.conftest import SceneFactory
 from integration.durable.reader import LOG, REPLIES, REPORTS
 from integration.durable.scene import Scene, check_text
 from integration.durable.shapes import line, plain
-from integration.durable.test_restart import held
+from integration.durable.shared import held
 
 pytestmark = pytest.mark.integration
 

@@ -1,0 +1,1 @@
+"""Whoever submits builds, follows them and asks about them, as seen from there."""

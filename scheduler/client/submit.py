@@ -1,0 +1,151 @@
+"""Submitting a build over the bus, and finding its report where it is stored.
+
+Nothing here knows the service: it speaks the wire only, to whichever scheduler answers.
+"""
+
+import secrets
+from contextlib import suppress
+from typing import Any, Literal
+
+import msgspec
+import trio
+from attrs import frozen
+
+from scheduler.bus import Bus, Message
+from scheduler.definition.model import BUILD_ACTIONS
+from scheduler.errors import BusError, JetStreamError, JetStreamUnavailable, MessageTooLarge
+from scheduler.jetstream.api import JetStream
+from scheduler.jetstream.objects import Objects
+from scheduler.jetstream.streams import REPORTS, SUBJECT_HEADER, UPLOADS, report_subject
+
+INTAKE_ACTIONS = frozenset(BUILD_ACTIONS)
+"""The actions that are subjects as well, on which a scheduler takes builds."""
+
+_LOOK = 2.0
+"""Seconds for each question about a stored report."""
+_GOODBYE = 5.0
+_MOST_REPORT = 1024 * 1024 * 1024
+
+
+@frozen
+class Answer:
+    """What the scheduler says to a submitted build."""
+
+    accepted: bool
+    finished: bool = False
+    """Whether it was taken before and is over: it does not run again, and its report was published then."""
+    code: str = ""
+    message: str = ""
+    details: tuple[str, ...] = ()
+
+
+async def submit(bus: Bus, action: str, data: bytes, build: str = "") -> Answer:
+    """Hand a build in on the intake subject ``action``; the caller owns the deadline.
+
+    One that is over the server's ``max_payload`` goes into the object store first, for as long as it takes
+    to be accepted.
+
+    Args:
+        bus: the connection.
+        action: the build's action.
+        data: the build.
+        build: its id.
+
+    Raises:
+        NoResponders: no scheduler listens.
+        NotPermitted: this user may not submit builds.
+        MessageTooLarge: the build is over ``max_payload``, and there is no object store, or this user may not
+            use it: then the cause is NotPermitted.
+        BusError: the bus cannot be used.
+    """
+    try:
+        message = await bus.request(action, data)
+    except MessageTooLarge as error:
+        message = await _submit_by_object(bus, action, data, build, error)
+    try:
+        answer = msgspec.json.decode(message.data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        answer = None
+    if not isinstance(answer, dict) or answer.get("status") not in {"accepted", "rejected"}:
+        return Answer(accepted=False, code="unreadable", message="what answered is not a scheduler")
+    if answer["status"] == "accepted":
+        return Answer(accepted=True, finished=answer.get("finished") is True)
+    said = answer.get("error")
+    said = said if isinstance(said, dict) else {}
+    details = said.get("details")
+    return Answer(
+        accepted=False,
+        code=str(said.get("code", "")),
+        message=str(said.get("message", "")),
+        details=tuple(_detail(item) for item in details) if isinstance(details, list) else (),
+    )
+
+
+async def _submit_by_object(
+    bus: Bus, action: str, data: bytes, build: str, too_large: MessageTooLarge
+) -> Message:
+    objects = Objects(JetStream(bus))
+    name = f"{UPLOADS}{secrets.token_hex(8)}.json"
+    try:
+        await objects.put(name, data)
+    except (JetStreamUnavailable, JetStreamError) as error:
+        # That this user may not use the store is worth knowing; that there is none is not.
+        raise too_large from error.__cause__
+    try:
+        return await bus.request(action, msgspec.json.encode({"id": build, "object": name}))
+    finally:
+        # The scheduler has its own copy by now, or does not want one.
+        with trio.move_on_after(_GOODBYE, shield=True), suppress(BusError):
+            await objects.delete(name)
+
+
+async def stored_report(
+    bus: Bus, build: str, run: int | Literal["*"] = "*"
+) -> tuple[dict[str, Any], bool] | None:
+    """The report of one run of a build, or of its last one, as it was stored; and whether it failed.
+
+    None where there is none yet.
+
+    Raises:
+        BusError: the bus cannot be used.
+    """
+    try:
+        stored = await JetStream(bus, timeout=_LOOK).last(REPORTS, report_subject(build, run))
+    except (JetStreamUnavailable, JetStreamError):
+        return None
+    if stored is None:
+        return None
+    failed = not stored.headers.get(SUBJECT_HEADER, "").endswith(".done")
+    return await whole_report(bus, decode_object(stored.data) or {}), failed
+
+
+async def whole_report(bus: Bus, report: dict[str, Any]) -> dict[str, Any]:
+    """The report itself, where what came only names the object that it is in.
+
+    Raises:
+        BusError: the bus cannot be used.
+    """
+    name = report.get("object")
+    if not isinstance(name, str):
+        return report
+    try:
+        data = await Objects(JetStream(bus)).get(name, most=_MOST_REPORT)
+    except (JetStreamUnavailable, JetStreamError):
+        return report
+    return report if data is None else decode_object(data) or report
+
+
+def _detail(item: Any) -> str:
+    if isinstance(item, dict):
+        place, message = item.get("place"), item.get("message")
+        return f"{place}: {message}" if place else str(message)
+    return str(item)
+
+
+def decode_object(data: bytes) -> dict[str, Any] | None:
+    """A JSON object; None where it is none."""
+    try:
+        document = msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return document if isinstance(document, dict) else None

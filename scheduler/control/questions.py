@@ -1,0 +1,256 @@
+"""Takes in what operators ask and order, in turns, and answers: JSON, or the service error headers of ADR-32.
+
+Orders do not wait behind questions, nor questions that are soon answered behind those that take the reading
+of a log. In each line the askers take turns, as far as they can be told (`scheduler.dispatch.senders`).
+"""
+
+import math
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from enum import Enum
+from functools import partial
+from typing import Any, Final, TypeAlias
+
+import trio
+from attrs import field, frozen
+
+from scheduler.bus import Bus, Message
+from scheduler.definition.strictjson import decode, decode_in_pieces, encode
+from scheduler.definition.subjects import UNANSWERABLE, may_be_answered
+from scheduler.dispatch.senders import RoundRobinQueue, sender_of
+from scheduler.errors import BusError, Fenced, InvalidJSON, MessageTooLarge, Refused, StoreError
+from scheduler.runtime.executor import ThreadExecutor
+from scheduler.runtime.ratelimit import RateLimitedLog
+from scheduler.supervision.discovery import Endpoint
+
+Document: TypeAlias = dict[str, Any]
+
+_NUMBERS: Final = {"invalid": 400, "unknown": 404, "conflict": 409, "internal": 500, "unavailable": 503}
+"""The codes as in HTTP, for the header."""
+_MOST: Final = 500
+"""Questions in a line; one asker alone gets half of it."""
+_MOST_BYTES: Final = 64 * 1024 * 1024
+_OVERHEAD: Final = 512
+"""Bytes that a question takes beside its content."""
+_SHORT: Final = 4 * 1024
+"""Bytes of a question that is looked at before it is put into a line."""
+_READ_HERE: Final = 32 * 1024
+"""Bytes of a question that is read on the spot."""
+_FLOOD: Final = 2_000
+"""Questions of a verb that are refused within a second for being too many, before it is called a flood: 30 ms
+of work."""
+_REFUSED: Final = "an operator was refused"
+_TOO_MANY: Final = "too many questions at a time: ask again"
+_NOT_FOR_HEADERS: Final = re.compile(r"[^ -~]")
+_DEADLINE: Final = 30.0
+"""Seconds for one question, from when it came in; what takes longer is the store or the broker."""
+
+
+class Pace(Enum):
+    """The lines."""
+
+    ORDER = "changes a build"
+    QUICK = "needs only what is in memory"
+    SLOW = "reads logs or builds"
+
+
+_AT_ONCE: Final = {Pace.ORDER: 20, Pace.QUICK: 4, Pace.SLOW: 2}
+"""Questions of a line that are worked on at a time. Those that make a page have that one at a time."""
+
+
+@frozen
+class _Question:
+    verb: str
+    message: Message = field(repr=False)
+    came: float
+    """By Trio's clock."""
+
+    @property
+    def size(self) -> int:
+        return len(self.message.data) + len(self.message.reply) + _OVERHEAD
+
+
+class Questions:
+    """Answers operators.
+
+    Args:
+        bus: what answers go out on.
+        endpoints: by verb; each counts its questions.
+        pace: which line a question goes to; of one that is large or no JSON object, what it says is empty.
+        answer: gives the answer to a verb and what was asked; raises Refused, StoreError or BusError.
+        on_flood: is told of a verb of which more questions come in than it is good to refuse one by one.
+    """
+
+    def __init__(
+        self,
+        bus: Bus,
+        endpoints: Mapping[str, Endpoint],
+        pace: Callable[[str, Document], Pace],
+        answer: Callable[[str, Document], Awaitable[Document]],
+        on_flood: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._bus = bus
+        self._endpoints = endpoints
+        self._pace = pace
+        self._give = answer
+        self._lines = {pace: RoundRobinQueue[_Question](_MOST, _MOST_BYTES) for pace in Pace}
+        # One for each question in the line, so that one that comes in wakes one worker.
+        self._ready = {pace: trio.open_memory_channel[None](math.inf) for pace in Pace}
+        self._on_flood = on_flood
+        self._too_many: dict[str, tuple[int, int]] = {}
+        """By verb: in which second how many were refused for being too many."""
+        self._flooding: set[str] = set()
+        """Verbs of which a flood comes in, until they are listened to anew."""
+        self._log = RateLimitedLog()
+
+    async def run(self) -> None:
+        """Answer; never returns."""
+        async with trio.open_nursery() as nursery:
+            for pace, workers in _AT_ONCE.items():
+                for _ in range(workers):
+                    nursery.start_soon(self._work, pace)
+
+    def handler(self, verb: str) -> Callable[[Message], None]:
+        """What takes in the questions of one verb; synchronous, as handlers are. A flood before is over."""
+        self._flooding.discard(verb)
+
+        def take(message: Message) -> None:
+            if message.reply and not may_be_answered(message.reply):
+                self._log.warning(UNANSWERABLE, subject=message.subject, reply=message.reply[:500])
+                self._endpoints[verb].served(0.0, "a reply subject that must not be answered on")
+                return
+            pace = self._pace(verb, _glance(message.data))
+            kept = Message(message.subject, message.data, message.reply)
+            question = _Question(verb, kept, trio.current_time())
+            sender = sender_of(message.reply, message.headers)
+            if self._lines[pace].put(sender, question, question.size):
+                self._ready[pace][0].send_nowait(None)
+            else:
+                # Of a flood there is more on its way, and whoever sends it hears nothing any more.
+                if verb not in self._flooding:
+                    self._turn_away(message)
+                self._endpoints[verb].served(0.0, _TOO_MANY)
+                self._count_refused(verb, int(question.came))
+
+        return take
+
+    def _turn_away(self, message: Message) -> None:
+        """Refuse what there is no room for: what makes up a flood, so it has to be cheap."""
+        if not self._log.leaves_out(_REFUSED):
+            self._refuse(message, None, Refused("unavailable", _TOO_MANY))
+        elif message.reply:
+            self._send(message, _TURNED_AWAY, _TURNED_AWAY_HEADERS)
+
+    def _count_refused(self, verb: str, second: int) -> None:
+        before, count = self._too_many.get(verb, (second, 0))
+        count = count + 1 if before == second else 1
+        self._too_many[verb] = second, count
+        if count == _FLOOD:
+            self._flooding.add(verb)
+            self._on_flood(verb)
+
+    async def _work(self, pace: Pace) -> None:
+        async for _ in self._ready[pace][1]:
+            question = self._lines[pace].take()
+            assert question is not None, "there is one for each that was sent"
+            await self._answer(question)
+            del question
+
+    async def _answer(self, question: _Question) -> None:
+        began = trio.current_time()
+        message, verb = question.message, question.verb
+        build: str | None = None
+        error = ""
+        try:
+            if began >= question.came + _DEADLINE:
+                text = f"too many questions at a time: not looked at within {_DEADLINE:g} s; ask again"
+                raise Refused("unavailable", text)  # noqa: TRY301 - one place answers every refusal
+            document = await _read_beside(message.data)
+            build = document.get("id") if isinstance(document.get("id"), str) else None
+            with trio.fail_at(question.came + _DEADLINE):
+                answer = await self._give(verb, document)
+            self._reply(message, answer)
+        except Refused as refusal:
+            error = str(refusal)
+            self._refuse(message, build, refusal)
+        except trio.TooSlowError:
+            error = f"not done within {_DEADLINE:g} s; it may be done yet"
+            self._refuse(message, build, Refused("unavailable", error))
+        except (StoreError, BusError) as trouble:
+            error = str(trouble)
+            code = "conflict" if isinstance(trouble, Fenced) else "unavailable"
+            self._refuse(message, build, Refused(code, error))
+        except Exception as fault:  # noqa: BLE001 - a bug of ours, set off by this question, costs no other
+            self._log.exception("an operator was not answered by a fault of the scheduler", verb=verb)
+            error = f"a fault in the scheduler ({type(fault).__name__}); see its log"
+            self._refuse(message, build, Refused("internal", error))
+        finally:
+            self._endpoints[verb].served(trio.current_time() - began, error)
+
+    def _reply(self, message: Message, answer: Document) -> None:
+        if not message.reply:
+            return
+        try:
+            self._bus.publish(message.reply, encode(answer))
+        except MessageTooLarge as error:
+            text = f"{error}; ask for less at a time (limit)"
+            self._refuse(message, answer.get("id"), Refused("invalid", text))
+        except BusError as error:
+            self._log.warning("an operator was not answered", error=str(error))
+
+    def _refuse(self, message: Message, build: str | None, refusal: Refused) -> None:
+        text = str(refusal)[:4_000]
+        self._log.info(_REFUSED, subject=message.subject, build=build, code=refusal.code, why=text)
+        if message.reply:
+            self._send(message, *_refusal(build, refusal.code, text))
+
+    def _send(self, message: Message, body: bytes, headers: Mapping[str, str]) -> None:
+        try:
+            self._bus.publish(message.reply, body, headers=headers)
+        except BusError as error:
+            self._log.warning("an operator was not answered", error=str(error))
+
+
+def _refusal(build: str | None, code: str, text: str) -> tuple[bytes, dict[str, str]]:
+    """The answer to what is refused, and its headers."""
+    headers = {
+        "Nats-Service-Error": _NOT_FOR_HEADERS.sub("?", text[:500]),
+        "Nats-Service-Error-Code": str(_NUMBERS[code]),
+    }
+    return encode({"id": build, "error": {"code": code, "message": text}}), headers
+
+
+_TURNED_AWAY, _TURNED_AWAY_HEADERS = _refusal(None, "unavailable", _TOO_MANY)
+
+
+def read_object(data: bytes) -> Document:
+    """What a question says; nothing where it is empty.
+
+    Raises:
+        Refused: it is no JSON object.
+    """
+    if not data:
+        return {}
+    try:
+        document = decode(data) if len(data) <= _READ_HERE else decode_in_pieces(data)
+    except InvalidJSON as error:
+        raise Refused("invalid", f"not JSON: {error}") from None
+    if not isinstance(document, dict):
+        raise Refused("invalid", "a JSON object is required")
+    return document
+
+
+async def _read_beside(data: bytes) -> Document:
+    """As `read_object`; what takes long is read beside the loop."""
+    if len(data) <= _READ_HERE:
+        return read_object(data)
+    return await ThreadExecutor().run("questions", partial(read_object, data), long=True)
+
+
+def _glance(data: bytes) -> Document:
+    if len(data) > _SHORT:
+        return {}
+    try:
+        return read_object(data)
+    except Refused:
+        return {}

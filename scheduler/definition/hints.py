@@ -1,0 +1,168 @@
+"""What is valid in a build and was probably meant otherwise: no problems, but worth a warning."""
+
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
+from typing import Any, Final
+
+from scheduler.definition.model import SETTINGS, Build, Change, Component, State
+from scheduler.definition.nearly import nearly
+from scheduler.definition.rules import OPTIONS
+from scheduler.definition.secrets.places import is_secret_place
+from scheduler.definition.template import Template
+from scheduler.definition.template.paths import parse
+from scheduler.definition.template.places import Raw, join_place, raw_fields
+from scheduler.definition.template.references import PathText
+from scheduler.errors import Problem, TemplateError
+from scheduler.runtime.breath import breathe
+
+_STATE: Final = "_state"
+_FIELDS: Final = (*SETTINGS, _STATE)
+"""Fields that may be left out; of the others a build would be refused."""
+_SHELL: Final = re.compile(r"\$\{([^{}]{1,2048}+)\}")
+_MOST: Final = 20
+"""Hints for one build."""
+_MOST_NAMES: Final = 1_000
+"""Names that are compared with ours."""
+_MOST_TRIES: Final = 1_000
+"""References that are looked up."""
+_INDEX_DIGITS: Final = 10
+_SHOWN: Final = 100
+"""Characters of a text."""
+
+
+def hints_for(
+    build: Build, names: Collection[str], templates: Iterable[Template], *, expressions: bool
+) -> list[Problem]:
+    """What was probably meant otherwise in a build, at most 20 of it.
+
+    Args:
+        build: one that is valid.
+        names: the names of all fields of its components and changes that begin with ``_``.
+        templates: of its changes.
+        expressions: whether ``{{ }}`` is special.
+    """
+    every = chain(
+        _fields(build, names), _options(build, templates), _shell_variables(build, expressions=expressions)
+    )
+    return list(islice(every, _MOST))
+
+
+def _fields(build: Build, names: Collection[str]) -> Iterator[Problem]:
+    """Names that are nearly those of fields that speak to the scheduler."""
+    meant_by: dict[str, str] = {}
+    for name in islice(sorted(names), _MOST_NAMES):
+        meant = nearly(name, _FIELDS) if len(name) <= _SHOWN else None
+        if meant is not None and not (meant == _STATE and _STATE in names):
+            meant_by[name] = meant
+    if not meant_by:
+        return
+    have: dict[str, list[str]] = {name: [] for name in meant_by}
+    every: Sequence[Change | Component] = (*build.changes, *build.components)
+    for component in every:
+        # Each is decoded once, however many names are in question.
+        fields = component.fields
+        for name in meant_by.keys() & fields.keys():
+            # Both at once is no mistake in the one; a state is added where there was none.
+            if meant_by[name] not in fields or meant_by[name] == _STATE:
+                have[name].append(component.id)
+    for name, ids in have.items():
+        if ids:
+            others = f" (and in {len(ids) - 1:,} other{'s' if len(ids) > 2 else ''})" if len(ids) > 1 else ""
+            text = f"is no field of ours and has no effect; did you mean '{meant_by[name]}'?{others}"
+            yield Problem(f"{ids[0]}.{name[:_SHOWN]}", text)
+
+
+def _options(build: Build, templates: Iterable[Template]) -> Iterator[Problem]:
+    """Keys of ``options`` that are nearly ours, and that no reference uses: others are the user's own."""
+    options = build.fields.get("options")
+    if not isinstance(options, Mapping):
+        return
+    used: set[object] | None = None
+    for key in islice(options, _MOST_NAMES):
+        meant = nearly(key, OPTIONS) if len(key) <= _SHOWN else None
+        if meant is None or meant in options:
+            continue
+        if used is None:
+            used = {target.keys[1] for template in templates for target in _of_options(template)}
+        if key not in used:
+            text = f"is no option of ours and has no effect; did you mean '{meant}'?"
+            yield Problem(f"options.{key[:_SHOWN]}", text)
+
+
+def _of_options(template: Template) -> Iterator[Any]:
+    for _, target in template.targets():
+        if target.root in {"path", "build"} and target.keys[:1] == ("options",) and len(target.keys) > 1:
+            yield target
+
+
+def _shell_variables(build: Build, *, expressions: bool) -> Iterator[Problem]:
+    """Texts with ``${...}`` in them whose inside would be a reference in ``$(...)``."""
+    changes = [one for one in build.changes if b"${" in one.raw and one.state is not State.COMPLETED]
+    ids = {one.id for one in build.components} | {one.id for one in build.changes} if changes else set()
+    for change, place, found in islice(_variables(changes, expressions=expressions), _MOST_TRIES):
+        meant = _meant(found[1], build, ids, whole=found[0] == found.string)
+        if meant is not None:
+            message = f"'{found[0][:_SHOWN]}' is plain text; did you mean '{meant[:_SHOWN]}'?"
+            if is_secret_place(place, change):
+                message = "a reference in ${ } is plain text; did you mean $( )?"
+            yield Problem(f"{change.id}.{place}", message)
+
+
+def _variables(
+    changes: Iterable[Change], *, expressions: bool
+) -> Iterator[tuple[Change, str, re.Match[str]]]:
+    """What in the texts of changes may be one of our references, with its place.
+
+    Scripts are full of variables; within a text only what can be nothing else is looked at.
+    """
+    for change in changes:
+        breathe()
+        fields = change.fields
+        for place, text in _texts(fields, "", raw_fields(fields)):
+            for found in _SHELL.finditer(text):
+                if found[0] == text or (expressions and found[1].startswith("components.")):
+                    yield change, place, found
+
+
+def _texts(value: Any, place: str, raw: Raw | None) -> Iterator[tuple[str, str]]:
+    """The strings in ``value`` that are rendered, with their places."""
+    if isinstance(value, str):
+        if "${" in value:
+            yield place, value
+        return
+    items: Iterable[tuple[Any, Any]] = ()
+    if isinstance(value, dict):
+        items = value.items()
+    elif isinstance(value, list):
+        items = enumerate(value)
+    for key, item in items:
+        below = None if raw is None else raw.get(str(key))
+        if below is None or below:
+            yield from _texts(item, join_place(place, key), below)
+
+
+def _meant(inside: str, build: Build, ids: Collection[str], *, whole: bool) -> str | None:
+    """The reference that ``${inside}`` was meant to be; None where it leads to nothing in this build."""
+    try:
+        path = parse(inside)
+    except TemplateError:
+        return None
+    text = PathText(f"$({inside})", path)
+    if text.id is not None:
+        if text.id not in ids:
+            return None
+        if whole:
+            return text.source
+        keys = "".join(f".{key}" if isinstance(key, str) else "[...]" for key in text.path)
+        return f'{{{{ components["{text.id}"]{keys} }}}}'
+    if path[0] == "components":
+        return text.source if whole and len(path) > 1 else None
+    value: Any = build.fields
+    for key in path:
+        if isinstance(value, list) and isinstance(key, str) and key.isdecimal():
+            index = int(key) if len(key) < _INDEX_DIGITS else len(value)
+            value = value[index] if index < len(value) else None
+        else:
+            value = value.get(key) if isinstance(value, Mapping) else None
+    return text.source if whole and value is not None else None

@@ -1,0 +1,347 @@
+"""The secrets of one build, and texts and documents without them.
+
+What counts as secret: every value under a secret name (`secretnames`), at any depth, and its parts
+(`secretparts`); in a component of a type that says ``credential`` also what stands under a name such as
+``key``; what a component names in its ``_secret``; the password in any URL. A build learns them when it is
+read, and from what its connectors return.
+
+Masking is for logs, events and screens. What is stored and reported is what was said.
+
+*Bounds.* However much comes in, `Secrets.add` and `Secrets.mask` take a few milliseconds: what is left to be
+learnt is learnt by the calls that follow, and until then, as well as where there are more secrets than are
+kept, no text is shown at all. A text is searched for all secrets at once, in time that its length bounds.
+"""
+
+from collections.abc import Iterator, Mapping
+from threading import Lock
+from typing import Any, Final
+
+from scheduler.definition.model import Build, State
+from scheduler.definition.secrets.encodings import views
+from scheduler.definition.secrets.index import LONGEST_START, SHORTEST, Index, Span, Tries, folded
+from scheduler.definition.secrets.names import MASK, has_secret_names, named_value
+from scheduler.definition.secrets.parts import parts_of
+from scheduler.definition.secrets.patterns import mask_named
+from scheduler.definition.secrets.places import HELD, NOT_SECRET, SECRET, entered, level_of, secret_values
+from scheduler.definition.strictjson import decode_own
+from scheduler.definition.template.places import Raw
+from scheduler.errors import Problem
+from scheduler.runtime.breath import breathe
+from scheduler.text import CUT, mask_url
+
+HIDDEN: Final = f"{MASK} (not shown: the build has more secrets than are looked for)"
+UNREAD: Final = f"{MASK} (not shown yet: what came in with it is still searched for secrets)"
+_SHORTEST_NUMBER = 6
+"""Digits; shorter ones are sizes and ports."""
+_SHORTEST_PIECE = 8
+"""Characters of what stands between the references in a secret field."""
+_PUNCTUATION = " \t\r\n.,:;/|@=&?\"'"
+_TRIVIAL = frozenset({"true", "false", "null", "none", "undefined", "unknown", "default"})
+_LONGEST_TRIVIAL = 9
+_LONGEST: Final = 65_536
+"""Characters of a value that are looked for; of a longer one its beginning is, its end, and its lines."""
+_LONG: Final = 256
+"""Characters; of a longer value the end is also found by itself."""
+_AT_ONCE: Final = 4_000
+"""Members of lists looked at, or as much other work, before something else has a turn: 1 to 2 ms."""
+_MORE_AT_ONCE: Final = 2_000
+"""As much again each time that a text is to be masked: of those there may be many between two turns."""
+_OF_A_PART: Final = 8
+_OF_A_VALUE: Final = 20
+"""So much of that work is in a part of a secret, and in a secret."""
+_A_KEPT_VALUE: Final = 250
+"""Bytes that a value takes beside its characters."""
+_ROOM: Final = 131_072
+"""Bytes for the secrets of a build, to begin with."""
+_ROOM_OF_A_COMPONENT: Final = 4_096
+"""Bytes, for each time that a component with secrets comes in."""
+_ROOM_OF_A_CHARACTER: Final = 3
+"""Bytes, for each character of a secret."""
+_MOST_CUTS: Final = 4
+"""Marks of a cut text, the last ones, before which there may be half a secret."""
+_BEYOND: Final = 2_048
+"""Characters of a text that are looked at behind those that are to be shown."""
+_MOST_OF_A_PROBLEM: Final = 4_000
+"""Characters that are said of one thing that is wrong with a build."""
+_COMPONENTS = ("components", "changes")
+_DEEPEST = 256
+
+
+class Secrets:
+    """The values known to be secret in one build.
+
+    Several threads may learn at a time, and one may mask meanwhile.
+    """
+
+    __slots__ = ("_index", "_last", "_learns", "_room", "_todo", "_values", "full")
+
+    def __init__(self) -> None:
+        self.full = False
+        """Whether there are more than are kept: then, and from then on, texts are masked whole."""
+        self._values: set[str] = set()
+        self._index = Index()
+        self._room = _ROOM
+        self._todo: list[Iterator[int]] = []
+        """What is left to be learnt from, the last one first."""
+        self._learns = Lock()
+        self._last: tuple[str, tuple[int, bool, int], str] = "", (0, False, 0), ""
+        """The text that was masked last, to what length, whether it was longer, with how many secrets, and
+        what came of it."""
+
+    @classmethod
+    def of(cls, build: Build) -> "Secrets":
+        """Those of a build as it was read.
+
+        For a thread where the build is large, as the rest of reading is.
+        """
+        secrets = cls()
+        secrets.add(build.fields, literal=False, at_once=None)
+        for component in build.components:
+            breathe()
+            secrets.add(component.fields, literal=False, at_once=None)
+        for change in build.changes:
+            if change.sensitive:
+                breathe()
+                literal = change.state is State.COMPLETED
+                secrets.add(change.fields, literal=literal, at_once=None)
+        return secrets
+
+    @classmethod
+    def of_document(cls, document: Mapping[str, Any]) -> "Secrets":
+        """Those of a build, or of its report, as JSON: as far as it tells by itself what is secret."""
+        secrets = cls()
+        secrets.add_build(document)
+        return secrets
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __repr__(self) -> str:
+        return f"<Secrets: {len(self)}>"
+
+    @property
+    def known(self) -> tuple[int, bool, bool]:
+        """Changes whenever texts may have to be masked in another way than before.
+
+        Who asks this, to see whether a text masked before is good yet, has the rest learnt, too (`learn`).
+        """
+        learnt = self.learn()
+        return len(self._values), self.full, learnt
+
+    def add_build(self, document: Mapping[str, Any]) -> None:
+        """`add` for a build, or its report, as JSON: all of it at once, component by component."""
+        lists = {key: document[key] for key in _COMPONENTS if isinstance(document.get(key), list)}
+        self.add({key: document[key] for key in document if key not in lists}, literal=False, at_once=None)
+        for components in lists.values():
+            for component in components:
+                breathe()
+                if isinstance(component, dict):
+                    self.add(component, literal=False, at_once=None)
+
+    def add_json(self, data: bytes, *, at_once: int | None = _AT_ONCE) -> None:
+        """`add` for a component's JSON, such as it was sent: its references have become what they lead to."""
+        self.add(decode_own(data), at_once=at_once)
+
+    def add(
+        self, document: Mapping[str, Any], *, literal: bool = True, at_once: int | None = _AT_ONCE
+    ) -> None:
+        """Learn the secrets of a component. If it has none this takes 2 us.
+
+        Args:
+            document: Its fields, such as a connector returned them; not to be changed afterwards.
+            literal: Whether braces in it are text. Otherwise they are references, which are no secrets.
+            at_once: How many of its members are looked at before it returns; the rest is left to `learn`,
+                and until then no text is shown. None: all of them, for a thread.
+        """
+        if not has_secret_names(document):
+            return
+        self._room += _ROOM_OF_A_COMPONENT
+        learning = self._learning(document, literal=literal)
+        if at_once is None:
+            for _ in learning:
+                breathe()
+        else:
+            self._todo.append(learning)
+            self.learn(at_once)
+
+    def learn(self, at_once: int = _MORE_AT_ONCE) -> bool:
+        """Go on with what is left to be learnt, for some milliseconds; returns whether that was all."""
+        if not self._todo:
+            return True
+        if not self._learns.acquire(blocking=False):
+            # Another thread is at it.
+            return False
+        try:
+            while self._todo:
+                learning = self._todo[-1]
+                for work in learning:
+                    at_once -= work
+                    if at_once < 0:
+                        return False
+                self._todo.remove(learning)
+        finally:
+            self._learns.release()
+        return True
+
+    def _learning(self, document: Mapping[str, Any], *, literal: bool) -> Iterator[int]:
+        """Learn from a document, and say now and then how much was done."""
+        for value, work in secret_values(document):
+            yield work
+            if value:
+                yield from self._learn(value, literal=literal)
+
+    def _learn(self, value: str, *, literal: bool) -> Iterator[int]:
+        if self.full or not value:
+            return
+        self._room += _ROOM_OF_A_CHARACTER * len(value)
+        yield _OF_A_VALUE + (len(value) >> 6)
+        if not literal and (value.startswith("$(") or "{{" in value):
+            pieces = _pieces(value)
+            if not any(piece.strip() for piece in pieces):
+                return
+            for piece in pieces:
+                if len(bare := piece.strip(_PUNCTUATION)) >= _SHORTEST_PIECE:
+                    yield self._keep(bare)
+        value = value.strip()
+        if not value:
+            return
+        if len(value) <= _LONGEST and (value in self._values or _is_trivial(value)):
+            return
+        # As much of its beginning is found as is there.
+        yield self._keep(value[:_LONGEST])
+        if len(value) > _LONG:
+            yield self._keep(value[-LONGEST_START:])
+        for part in parts_of(value):
+            yield _OF_A_PART + self._keep(part.strip())
+
+    def _keep(self, value: str) -> int:
+        """Have a value found from now on; returns how much work that was."""
+        if self.full or len(value) < SHORTEST or value in self._values or _is_trivial(value):
+            return 1
+        self._values.add(value)
+        for form in _forms(value):
+            self._room -= len(form) + _A_KEPT_VALUE
+            if self._room < 0:
+                self.full = True
+                return 1
+            self._index.add(form)
+        return _OF_A_VALUE + (len(value) >> 6)
+
+    def mask(self, text: str, most: int = 0) -> str:
+        """``text`` for people: no known secret in it, nor what stands behind a secret name.
+
+        A secret is also found as JSON, Python, Go, HTML or a URL would write it, in capitals or without, in
+        base64 and in hex. To be called before a text is cut or made printable: half a secret is found only
+        before the mark of a cut text (`outcome.cut`), and where it is cut here.
+
+        Args:
+            text: what is to be shown.
+            most: at most so many characters of it are; 0: all. Of a long text that takes less time.
+        """
+        if not self.learn():
+            return UNREAD[:most] if most else UNREAD
+        if self.full:
+            return HIDDEN[:most] if most else HIDDEN
+        if not most:
+            return self._masked(text, cut=False)
+        reach = most + _BEYOND
+        looked_at, known = text[:reach], (most, len(text) > reach, len(self._values))
+        if self._last[:2] != (looked_at, known):
+            # An event and a line of the log tell the same error, and all attempts often the same one.
+            shown = self._masked(looked_at, cut=len(text) > reach)[:most]
+            self._last = looked_at, known, shown
+        return self._last[2]
+
+    def _masked(self, text: str, *, cut: bool) -> str:
+        *parts, rest = text.rsplit(CUT, _MOST_CUTS) if CUT in text else [text]
+        shown = [self._without_values(part, cut=True) for part in parts]
+        return mask_url(mask_named(CUT.join([*shown, self._without_values(rest, cut=cut)])))
+
+    def _without_values(self, text: str, *, cut: bool = False) -> str:
+        if not self._values or len(text) < SHORTEST:
+            return text
+        tries = Tries(len(text))
+        spans: list[Span] = []
+        for view in views(text):
+            found = self._index.find(folded(view.text), tries, cut=cut)
+            spans += (view.place(*span) for span in found)
+        return _without(text, spans)
+
+    def mask_document(self, value: Any) -> Any:
+        """A JSON value for people: ``***`` under secret names, and every text in it masked."""
+        return self._shown(value, NOT_SECRET, None, 0)
+
+    def _shown(self, value: Any, level: int, named: Raw | None, depth: int) -> Any:
+        if value is None or isinstance(value, bool):
+            return value
+        if depth > _DEEPEST:
+            return MASK
+        if isinstance(value, Mapping):
+            level, named = entered(value, level, named)
+            pair = named_value(value)
+            return {
+                self._without_values(str(key)): self._shown_under(
+                    key, item, SECRET if key == pair else level, named, depth
+                )
+                for key, item in value.items()
+            }
+        if isinstance(value, list | tuple):
+            return [self._shown_under(at, item, level, named, depth) for at, item in enumerate(value)]
+        return self.mask(value) if isinstance(value, str) else value
+
+    def _shown_under(self, key: str | int, item: Any, level: int, named: Raw | None, depth: int) -> Any:
+        at, below = level_of(key, level, named)
+        if item is None or isinstance(item, bool):
+            return item
+        if at == SECRET or (at == HELD and not isinstance(item, Mapping | list | tuple)):
+            return MASK
+        return self._shown(item, at, below, depth + 1)
+
+    def mask_problem(self, problem: Problem) -> Problem:
+        """A problem of a build, for people and for the answer to its sender; the beginning of a long one."""
+        return Problem(self._without_values(problem.place), self.mask(problem.message, _MOST_OF_A_PROBLEM))
+
+
+def _is_trivial(value: str) -> bool:
+    if len(value) > _LONGEST_TRIVIAL and not value.startswith("*"):
+        return False
+    if value.isdecimal():
+        return len(value) < _SHORTEST_NUMBER
+    return value.lower() in _TRIVIAL or not value.strip("*")
+
+
+def _pieces(value: str) -> list[str]:
+    """The text that stands between the references in ``value``."""
+    if value.startswith("$(") and value.endswith(")"):
+        return []
+    pieces: list[str] = []
+    done = 0
+    while (start := value.find("{{", done)) >= 0 and (end := value.find("}}", start)) >= 0:
+        pieces.append(value[done:start])
+        done = end + 2
+    pieces.append(value[done:])
+    return pieces
+
+
+def _forms(value: str) -> Iterator[str]:
+    """``value`` as it is looked for: `encodings` and `secretindex` know the other ways of writing it."""
+    yield folded(value)
+    if not value.isascii():
+        # Its bytes, in base64 and in hex.
+        yield folded(value.encode("utf-8", "surrogatepass").decode("latin-1"))
+    elif not value.isprintable() and (line := " ".join(value.split())) != value and len(line) >= SHORTEST:
+        # As terminals show it.
+        yield folded(line)
+
+
+def _without(text: str, spans: list[Span]) -> str:
+    """``text`` with a mask for everything in ``spans``: one where they overlap."""
+    if not spans:
+        return text
+    parts: list[str] = []
+    done = end = 0
+    for begin, stop in sorted(spans):
+        if begin > end or not parts:
+            parts += (text[done:begin], MASK)
+        end = done = max(end, stop)
+    return "".join((*parts, text[done:]))

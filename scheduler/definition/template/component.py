@@ -1,0 +1,522 @@
+"""References and expressions in a component's fields (WIRE: "References").
+
+A change is compiled once, when its build is accepted: its JSON becomes constant runs of bytes with slots
+between them. When it is due the slots are filled, from what its dependencies returned, and all is joined::
+
+    compile_change()  ->  Template  ->  check(), needs()     at intake, against what was submitted
+                                    ->  render()             when due
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from enum import StrEnum
+from functools import partial
+from typing import Any
+
+import msgspec
+from attrs import frozen
+
+from scheduler.definition.limits import Limits
+from scheduler.definition.model import Change
+from scheduler.definition.template import references
+from scheduler.definition.template.cutting import cut_fields
+from scheduler.definition.template.grammar import Lookup
+from scheduler.definition.template.jsonparts import MAX_RENDERED, encode
+from scheduler.definition.template.needs import Needs, suggestion
+from scheduler.definition.template.paths import Query
+from scheduler.definition.template.places import Owner, Raw
+from scheduler.definition.template.references import PathText, Syntax, Target, Text
+from scheduler.definition.template.resolve import Resolver
+from scheduler.definition.template.scopes import UNLIMITED, Found, Scope, Shared
+from scheduler.definition.template.work import NO_WORK, AbortedError, ExhaustedError, Laborious, Work, free
+from scheduler.errors import InvalidTemplate, Problem, SchedulerError, TemplateError, Unresolved
+
+_OF_THE_SUBJECT = frozenset({"_component", "_provider"})
+_LONG = "is longer than others should wait for"
+_FEW = 32
+"""References that are so quick to follow, where they are simple, that nobody counts."""
+_SIMPLE = 100
+"""Work for a simple one, besides writing it."""
+_TARGET = 80
+"""Work for looking at intake whether what a reference names is there."""
+_AT_A_GLANCE = 100
+"""Nodes of a component whose references are gone through before that is paid for: 0.1 ms."""
+_PROBLEMS = 100
+"""Of one component, that are told one by one."""
+_SUGGESTIONS = 20
+"""Ids of one component that others are compared with, to say which was meant."""
+
+
+class Templates(StrEnum):
+    """Which forms of references there are."""
+
+    ALL = "all"
+    ERNEST = "ernest"
+    """``$(path)`` only: ``{{ }}`` is plain text."""
+
+
+class OnUnresolved(StrEnum):
+    """What becomes of a ``$(path)`` that leads to nothing, or to empty text."""
+
+    ERROR = "error"
+    KEEP = "keep"
+    """It goes out as it stands, as Ernest's scheduler did. Otherwise empty text is a value like others."""
+
+
+@frozen
+class Reference:
+    """One reference of a component."""
+
+    place: str
+    """Where in the component it stands: ``tags.x``, ``rules[0].ip``."""
+    text: str
+    """As it is written, cut at 200 characters."""
+    id: str | None
+    """The component that it names by a constant."""
+    guarded: bool
+    """Whether the component can do without: it stands under ``default`` or ``is defined``, or in a branch."""
+
+
+@frozen
+class Rendered:
+    """A component that is ready to be sent."""
+
+    body: bytes
+    """Its JSON, with ``_state`` running and ``service`` the build's id."""
+    type: str
+    provider: str
+
+
+class _UnknownError(SchedulerError):
+    """Something that cannot be known before the build runs."""
+
+
+class _Known:
+    """The part of a scope that will still be the same when the component is due."""
+
+    __slots__ = ("_open_ended", "_scope", "_supplied", "build", "shared", "work")
+
+    def __init__(self, scope: Scope, supplied: Callable[[str], bool], *, open_ended: bool) -> None:
+        self._scope = scope
+        self._supplied = supplied
+        self._open_ended = open_ended
+        self.build = scope.build
+        self.shared: Shared | None = scope.shared
+        self.work: Work = UNLIMITED
+
+    def find(self, id: str) -> Found | None:  # noqa: A002 - the port's name
+        # What a `find` returns may take the place of a component that exists.
+        if self._open_ended or self._supplied(id):
+            raise _UnknownError
+        return self._scope.find(id)
+
+    def all(self) -> Sequence[Found]:
+        raise _UnknownError
+
+    def candidates(self, query: Query) -> Iterable[Found] | None:  # noqa: ARG002 - as in the port
+        raise _UnknownError
+
+    def ids(self) -> Iterable[str]:
+        return self._scope.ids()
+
+
+class Template:
+    """A change with its references found. Made by `compile_change`."""
+
+    __slots__ = ("_change", "_limits", "_raw", "_runs", "_slots", "_syntax", "nodes")
+
+    def __init__(
+        self,
+        change: Change,
+        runs: tuple[bytes, ...],
+        slots: tuple[tuple[str, Text], ...],
+        *,
+        syntax: Syntax,
+        raw: Raw,
+        limits: Limits,
+    ) -> None:
+        self._change = change
+        self._runs = runs
+        self._slots = slots
+        self._syntax = syntax
+        self._raw = raw
+        self._limits = limits
+        self.nodes = sum(text.nodes for _, text in slots)
+        """Its part in ``max_template_nodes`` of the build."""
+
+    @property
+    def syntax(self) -> Syntax:
+        """Which references there are."""
+        return self._syntax
+
+    @property
+    def constant(self) -> bool:
+        """Whether there is nothing to render."""
+        return not self._slots
+
+    def targets(self) -> Iterator[tuple[str, Target]]:
+        """Every reference in it as it was read, with the place where it stands."""
+        for place, text in self._slots:
+            for target in text.targets():
+                yield place, target
+
+    @property
+    def references(self) -> tuple[Reference, ...]:
+        """Every reference in it."""
+        return tuple(
+            Reference(place, target.text[:_SHOWN], target.id, target.guarded)
+            for place, text in self._slots
+            for target in text.targets()
+        )
+
+    def names(self, id: str) -> bool:  # noqa: A002 - as in the port
+        """Whether a reference names the component with this id by a constant."""
+        return any(target.id == id for _, text in self._slots for target in text.targets())
+
+    def render(
+        self,
+        scope: Scope,
+        *,
+        work: Work | None = None,
+        inline: bool = False,
+        most: int | None = None,
+        expired: Callable[[], bool] | None = None,
+    ) -> Rendered:
+        """The component as it is to be sent.
+
+        Args:
+            scope: What its references can see.
+            work: What all renderings of its build may still cost; this one is taken off.
+            inline: Whether others wait meanwhile: what takes long is to be done again, elsewhere.
+            most: So is what becomes longer than so many bytes, if it has references at all; None: nothing is.
+            expired: Says whether there is no more time, in the place of that of ``work``.
+
+        Raises:
+            Unresolved: It needs something that is absent or null.
+            Laborious: It takes more than `INLINE_WORK`, or is longer than ``most``: nothing was taken off.
+            TemplateError: A reference cannot be resolved, or what it leads to is too large, or too much work.
+                All messages begin with the place: ``instance::web-1.tags.x: ...``.
+        """
+        if not self._slots:
+            return Rendered(self._runs[0], self._change.type, self._change.provider)
+        if len(self._slots) <= _FEW:
+            body = self._simple(scope)
+            if body is not None:
+                if most is not None and len(body) > most:
+                    raise Laborious(_LONG)
+                return Rendered(body, self._change.type, self._change.provider)
+        whole = Work() if work is None else work
+        meter = whole.part(inline=inline, expired=expired)
+        scope.work = meter
+        put_off = False
+        try:
+            return self._rendered(scope, meter, most)
+        except Laborious:
+            put_off = True
+            raise
+        finally:
+            # Found out before it is taken off: another thread may take its own part off meanwhile.
+            spent = 0 if put_off else meter.spent
+            whole.left -= spent
+
+    def _simple(self, scope: Scope) -> bytes | None:
+        """Its JSON, if that takes no work that is worth counting, and nothing is wrong; None otherwise."""
+        scope.work = NO_WORK
+        runs, keep = self._runs, self._syntax.keep
+        parts = [runs[0]]
+        try:
+            for at, (place, text) in enumerate(self._slots, 1):
+                chunk = None if place in _OF_THE_SUBJECT else _quick(text, scope, keep)
+                if chunk is None:
+                    return None
+                parts += chunk, runs[at]
+        except TemplateError:
+            # What is wrong, or that it takes more work, is found out again by who says so.
+            return None
+        body = b"".join(parts)
+        return body if len(body) <= MAX_RENDERED else None
+
+    def _rendered(self, scope: Scope, work: Work, most: int | None = None) -> Rendered:
+        change = self._change
+        type_, provider = change.type, change.provider
+        keep = self._syntax.keep
+        parts = [self._runs[0]]
+        size = len(parts[0])
+        counted = len(self._slots) > _FEW
+        resolver: Resolver | None = None
+        for (place, text), run in zip(self._slots, self._runs[1:], strict=True):
+            try:
+                if counted:
+                    work.spend(_SIMPLE)
+                chunk = _quick(text, scope, keep)
+                if chunk is None:
+                    if resolver is None:
+                        resolver = self._resolver(scope, work)
+                    chunk = resolver.written(text, place)
+                if counted:
+                    work.spend(len(chunk))
+                size += len(chunk) + len(run)
+                _refuse_over(size)
+                if place == "_component":
+                    type_ = _token(chunk)
+                elif place == "_provider":
+                    provider = _token(chunk)
+            except Laborious:
+                raise
+            except TemplateError as error:
+                kind = Unresolved if isinstance(error, Unresolved) else TemplateError
+                raise kind(f"{change.id}.{place}: {error}") from error
+            parts.append(chunk)
+            parts.append(run)
+        if most is not None and size > most:
+            raise Laborious(_LONG)
+        return Rendered(b"".join(parts), type_, provider)
+
+    def waits_for_all(self, own: str, supplied: Callable[[str], bool], work: Work) -> bool:
+        """Whether `check` has nothing to say, as nothing that is referred to is there yet.
+
+        Args:
+            own: The id of the component itself.
+            supplied: As for `check`.
+            work: As for `check`. Where the answer is no, nothing is taken off: `check` does so.
+        """
+        if self.nodes > _AT_A_GLANCE or work.left < _TARGET * self.nodes:
+            return False
+        if sum(map(len, self._runs)) > MAX_RENDERED:
+            return False
+        seen = 0
+        for _, text in self._slots:
+            named = False
+            for target in text.targets():
+                seen += 1
+                if target.guarded:
+                    continue
+                if target.id is None or target.id == own or not supplied(target.id):
+                    return False
+                named = True
+            if not named:
+                return False
+        work.spend(_TARGET * seen)
+        return True
+
+    def check(
+        self,
+        scope: Scope,
+        supplied: Callable[[str], bool],
+        *,
+        open_ended: bool = False,
+        suggest: bool = True,
+        work: Work | None = None,
+    ) -> list[Problem]:
+        """What is known at intake to resolve to nothing, or not at all.
+
+        Args:
+            scope: What was submitted.
+            supplied: Whether a change of this build returns the component with an id, so that nothing can
+                be said about its fields.
+            open_ended: Whether a ``find`` among the dependencies may return components of any id.
+            suggest: Whether to look for the id that was meant, which takes a moment with many ids.
+            work: What may be spent on it, to be shared by the components of a build. What is certain to take
+                more than it may when it is due is a problem; what cannot be judged now is left until then.
+
+        Raises:
+            Laborious: ``work`` is for inline, and there is more to do.
+        """
+        whole = Work() if work is None else work
+        meter = whole.part()
+        try:
+            return self._checked(scope, supplied, meter, open_ended=open_ended, suggest=suggest)
+        finally:
+            whole.exhausted = whole.exhausted or meter.exhausted
+            spent = meter.spent
+            whole.left -= spent
+
+    def _checked(
+        self, scope: Scope, supplied: Callable[[str], bool], work: Work, *, open_ended: bool, suggest: bool
+    ) -> list[Problem]:
+        problems: dict[Problem, None] = {}
+        if self._slots and (size := sum(map(len, self._runs))) > MAX_RENDERED:
+            message = (
+                f"{size} bytes beside its references; the limit of a rendered component is {MAX_RENDERED}"
+            )
+            problems[Problem(self._change.id, message)] = None
+        known = _Known(scope, supplied, open_ended=open_ended)
+        known.work = work
+        resolver: Resolver | None = None
+        suggestions = _SUGGESTIONS if suggest else 0
+        for place, text in self._slots:
+            if len(problems) >= _PROBLEMS:
+                problems[Problem(self._change.id, f"{_PROBLEMS} problems or more; these are the first")] = (
+                    None
+                )
+                break
+            if self._syntax.keep and isinstance(text, PathText):
+                continue
+            where = f"{self._change.id}.{place}"
+            judged, beside = True, False
+            try:
+                for target in text.targets():
+                    work.spend(_TARGET)
+                    if target.guarded:
+                        continue
+                    if target.id is None:
+                        beside = True
+                    elif supplied(target.id):
+                        judged = False
+                    elif scope.find(target.id) is not None:
+                        beside = True
+                    else:
+                        judged = False
+                        if not open_ended:
+                            cure = suggestion(target.id, scope.ids()) if suggestions else ""
+                            suggestions = max(0, suggestions - 1)
+                            problems[Problem(where, f"there is no '{target.id}'{cure}")] = None
+                if not judged and not beside:
+                    continue
+                if resolver is None:
+                    resolver = self._resolver(known, work)
+                questions: Iterable[Callable[[], object]] = [partial(self._judge, resolver, text, place)]
+                if not judged:
+                    # What it comes to is not known; whether the rest of what it names is there may be.
+                    questions = _one_by_one(
+                        text, resolver, lambda name: not supplied(name) and scope.find(name) is not None
+                    )
+                for question in questions:
+                    try:
+                        question()
+                    except AbortedError:
+                        raise
+                    except _UnknownError:
+                        continue
+                    except TemplateError as error:
+                        problems[Problem(where, str(error))] = None
+            except Laborious:
+                raise
+            except ExhaustedError as error:
+                if error.certain:
+                    work.exhausted = True
+                    problems[Problem(where, str(error))] = None
+                break
+            except AbortedError as error:
+                problems[Problem(where, str(error))] = None
+        return list(problems)
+
+    def _judge(self, resolver: Resolver, text: Text, place: str) -> None:
+        if _quick(text, resolver.scope, self._syntax.keep) is None:
+            resolver.written(text, place)
+
+    def needs(self, needs: Needs) -> list[str]:
+        """Every id that rendering can touch by a constant, through definitions in turn.
+
+        Args:
+            needs: Those of the build, in which ids are wanted.
+        """
+        # Of the component itself all strings are slots already: `component` need not be followed.
+        return needs.of(target for _, text in self._slots for target in text.targets())
+
+    def _resolver(self, scope: Scope, work: Work) -> Resolver:
+        work.spend(2 * len(self._change.raw))
+        owner = Owner(self._change.fields, self._raw)
+        return Resolver(scope, owner, self._syntax, self._limits.max_digits, work)
+
+
+def compile_change(
+    component: Change,
+    build: str,
+    *,
+    templates: Templates,
+    unresolved: OnUnresolved,
+    limits: Limits,
+    spend: Callable[[int], None] = free,
+) -> Template:
+    """Find the references of a change, and make the rest of it bytes.
+
+    Args:
+        component: The change as submitted; it is kept, and must not be changed.
+        build: The id of its build, which becomes ``service``.
+        templates: Which forms of references there are.
+        unresolved: What becomes of a ``$(path)`` that leads to nothing.
+        limits: The bounds.
+        spend: Is told of the work before it is done; what it raises ends it.
+
+    Raises:
+        InvalidTemplate: With every problem: syntax that cannot be read or is not allowed, what is over a
+            limit, text that cannot be written. Each names its place.
+    """
+    syntax = Syntax(templates is Templates.ALL, unresolved is OnUnresolved.KEEP)
+    fields = {**component.fields, "_state": "running", "service": build}
+    cut = cut_fields(component.id, fields, syntax, spend)
+    template = Template(component, cut.runs, cut.slots, syntax=syntax, raw=cut.raw, limits=limits)
+    if template.nodes > limits.max_template_nodes:
+        message = f"{template.nodes} template nodes; max_template_nodes is {limits.max_template_nodes}"
+        raise InvalidTemplate([Problem(component.id, message)])
+    return template
+
+
+def _one_by_one(
+    text: Text, resolver: Resolver, known: Callable[[str], bool]
+) -> Iterator[Callable[[], object]]:
+    """What a text cannot do without of components that are ``known``, and of the build, each alone."""
+    for target in text.targets():
+        if target.guarded or target.root == "path" or (target.id is None and target.root == "components"):
+            continue
+        if target.id is None:
+            yield partial(resolver.lookup, Lookup(target.root, target.keys))
+        elif known(target.id):
+            yield partial(resolver.lookup, Lookup(target.root, (target.id, *target.keys)))
+
+
+_SHOWN = 200
+_SHORT = 4096
+"""Characters up to which text found is surely within every bound."""
+
+
+def _quick(text: Text, scope: Scope, keep: bool) -> bytes | None:
+    """The JSON for what is by far the most common: fields of components that are plain text.
+
+    None if it is anything else, or if anything at all about it needs a closer look.
+    """
+    if isinstance(text, PathText):
+        value = None if text.id is None else _plain(text.id, text.path, scope)
+        if value == "" and keep:
+            return encode(text.source)
+        return None if value is None else encode(value)
+    whole = ""
+    for part in text.parts:
+        if isinstance(part, str):
+            whole += part
+            continue
+        if part.program is not None or part.lookups[0].root != "components":
+            return None
+        lookup = part.lookups[0]
+        value = _plain(lookup.keys[0], lookup.keys[1:], scope)
+        if value is None:
+            return None
+        whole += value
+    return encode(whole) if len(whole) <= _SHORT else None
+
+
+def _plain(name: object, keys: Sequence[object], scope: Scope) -> str | None:
+    """The text that stands under ``keys`` of a component; None if it is not short, plain text."""
+    found = scope.find(name) if isinstance(name, str) else None
+    if found is None:
+        return None
+    value: Any = found.document
+    for key in keys:
+        if not isinstance(value, dict) or not isinstance(key, str):
+            return None
+        value = value.get(key)
+    if not isinstance(value, str) or len(value) > _SHORT:
+        return None
+    return None if found.definition and references.may_refer(value) else value
+
+
+def _refuse_over(size: int) -> None:
+    if size > MAX_RENDERED:
+        raise TemplateError(f"the component would be over {MAX_RENDERED} bytes, the limit")
+
+
+def _token(chunk: bytes) -> str:
+    value = msgspec.json.decode(chunk)
+    if not isinstance(value, str):
+        raise TemplateError("is a part of the subject, and must be text")
+    return value

@@ -1,0 +1,130 @@
+"""A change's JSON cut apart where references stand: constant runs of bytes, with slots between them."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+
+from scheduler.definition.template import references
+from scheduler.definition.template.jsonparts import encode
+from scheduler.definition.template.places import MAX_PLACE, Raw, join_place, raw_fields
+from scheduler.definition.template.references import Syntax, Text
+from scheduler.definition.template.work import AbortedError, free
+from scheduler.errors import InvalidTemplate, Problem, TemplateError
+
+# A slot is encoded as one zero byte, which JSON cannot hold: that is where the constant runs are cut apart.
+_HOLE = b"\0"
+_SLOT = msgspec.Raw(_HOLE)
+_CONTAINER = 48
+_ITEM = 4
+"""Work for a list or an object and where it stands, and for each thing in it."""
+_PROBLEMS = 100
+"""Of one component, that are told one by one."""
+_SHOWN = 200
+"""Characters of a place that is too long."""
+
+
+class Cut(NamedTuple):
+    """A change, cut apart."""
+
+    runs: tuple[bytes, ...]
+    """What stands before, between and after the slots: one more than there are slots."""
+    slots: tuple[tuple[str, Text], ...]
+    """By place, in the order of the JSON."""
+    raw: Raw
+    """What is never rendered."""
+
+
+def cut_fields(
+    name: str, fields: Mapping[str, Any], syntax: Syntax, spend: Callable[[int], None] = free
+) -> Cut:
+    """Cut the JSON of ``fields``, those of the component with this id; ``spend`` is told of the work before.
+
+    Raises:
+        InvalidTemplate: With every problem there is.
+    """
+    cutter = _Cutter(name, syntax, spend)
+    body = encode(fields)
+    raw = cutter.raw(fields)
+    holed = cutter.cut(fields, "", raw) if b"{{" in body or b'"$(' in body else fields
+    if cutter.problems:
+        raise InvalidTemplate(cutter.problems)
+    runs = tuple(encode(holed).split(_HOLE)) if cutter.slots else (body,)
+    return Cut(runs, tuple(cutter.slots), raw)
+
+
+class _Cutter:
+    """Takes the references out of a component's fields."""
+
+    def __init__(self, name: str, syntax: Syntax, spend: Callable[[int], None]) -> None:
+        self.id = name
+        self.spend = spend
+        self.syntax = syntax
+        self.slots: list[tuple[str, Text]] = []
+        self.problems: list[Problem] = []
+
+    def refuse(self, place: str, message: str) -> None:
+        if len(self.problems) == _PROBLEMS:
+            self.problems.append(Problem(self.id, f"more than {_PROBLEMS} problems; these are the first"))
+        if len(self.problems) < _PROBLEMS:
+            self.problems.append(Problem(f"{self.id}.{place}" if place else self.id, message))
+
+    def raw(self, fields: Mapping[str, Any]) -> Raw:
+        try:
+            return raw_fields(fields)
+        except TemplateError as error:
+            self.refuse("_raw", str(error))
+            return {}
+
+    def cut(self, value: Any, place: str, raw: Raw | None) -> Any:
+        """``value`` with a hole where a reference stands; ``value`` itself if there is none."""
+        if isinstance(value, str):
+            return self.cut_text(value, place) if references.may_refer(value) else value
+        items: Iterable[tuple[Any, Any]]
+        if isinstance(value, dict):
+            items = value.items()
+        elif isinstance(value, list):
+            items = enumerate(value)
+        else:
+            return value
+        self.spend(_CONTAINER + _ITEM * len(value))
+        copy: Any = None
+        for key, item in items:
+            if isinstance(item, str):
+                if not references.may_refer(item):
+                    continue
+            elif not isinstance(item, dict | list):
+                continue
+            below = None if raw is None else raw.get(str(key))
+            if below is not None and not below:
+                continue
+            changed = self.cut(item, self.place_of(place, key), below)
+            if changed is not item:
+                if copy is None:
+                    copy = value.copy()
+                copy[key] = changed
+        return value if copy is None else copy
+
+    def place_of(self, place: str, key: str | int) -> str:
+        """Where ``key`` of ``place`` is; no longer than that a reference there is sure to be refused."""
+        if len(place) > MAX_PLACE:
+            return place
+        return join_place(place, key[: MAX_PLACE + 1] if isinstance(key, str) else key)
+
+    def cut_text(self, value: str, place: str) -> Any:
+        if len(place) > MAX_PLACE:
+            self.refuse(
+                f"{place[:_SHOWN]}...", f"a reference under keys of more than {MAX_PLACE} characters together"
+            )
+            return value
+        try:
+            text = references.read(value, self.syntax, self.spend)
+        except AbortedError:
+            raise
+        except TemplateError as error:
+            self.refuse(place, str(error))
+            return value
+        if text is None:
+            return value
+        self.slots.append((place, text))
+        return _SLOT

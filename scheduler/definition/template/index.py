@@ -1,0 +1,178 @@
+"""Components by what stands in them, so that a query over all of them need not look at each.
+
+The index says which components may fit, never that one does: whoever asks looks at those. So it may hold
+what was there once, and what may turn out to be anything (a string that is a template itself).
+"""
+
+from bisect import insort
+from collections.abc import Callable, Iterable, Iterator
+from heapq import merge
+from typing import Any, Final, cast
+
+from scheduler.definition.template import references
+from scheduler.definition.template.paths import MAX_PATH, Path, Query, Walker, Where
+from scheduler.definition.template.places import MAX_PLACE, Place, fields_work
+from scheduler.definition.template.scopes import Found, Shared
+from scheduler.definition.template.work import AbortedError
+
+MAX_PATHS: Final = 4
+"""Paths of queries that are indexed at a time."""
+_ADDING: Final = 40
+"""Work for an entry, beside that of finding out what it is."""
+
+_WHILES: Final = 3
+
+Slots = int | list[int]
+"""One position, or several in order."""
+
+
+class _UnsureError(AbortedError):
+    """What a path leads to is a template, or goes through one."""
+
+
+class _Probe(Walker):
+    """Walks documents without resolving anything in them, but for what was resolved for all alike."""
+
+    def __init__(self, shared: Shared, spend: Callable[[int], None]) -> None:
+        self._shared = shared
+        self._spend = spend
+
+    def spend(self, work: int) -> None:
+        self._spend(work)
+
+    def settle(self, value: Any, where: Where) -> Any:
+        if not references.may_refer(value):
+            return value
+        place = cast("Place", where)
+        if place.size > MAX_PLACE:
+            raise _UnsureError
+        self.spend(place.size)
+        kept = self._shared.values.get((id(place.owner.document), place.text))
+        if kept is None:
+            raise _UnsureError
+        return kept.value if kept.failure is None else None
+
+    def whole(self, value: Any, where: Where | None) -> Any:
+        if where is not None:
+            raise _UnsureError
+        return value
+
+
+class _Values:
+    """Positions of documents by what one path leads to in them."""
+
+    __slots__ = ("done", "truths", "unsure", "values", "whiles")
+
+    def __init__(self) -> None:
+        self.done = 0
+        """Entries of the index that were looked at."""
+        self.values: dict[str | int | float, Slots] = {}
+        self.truths: dict[bool, Slots] = {}
+        self.unsure: list[tuple[int, Found]] = []
+        self.whiles = _WHILES
+        """How often what was unsure is still looked at again: by and by most of it is known."""
+
+    def add(self, slot: int, value: object) -> None:
+        match value:
+            case bool():
+                _put(self.truths, value, slot)
+            case str() if len(value) <= MAX_PATH:
+                _put(self.values, value, slot)
+            case int() | float():
+                _put(self.values, value, slot)
+
+    def fitting(self, query: Query) -> Iterator[Slots]:
+        yield self.values.get(query.value, [])
+        if query.number is not None:
+            yield self.values.get(query.number, [])
+        if query.value in {"true", "false"}:
+            yield self.truths.get(query.value == "true", [])
+        yield [slot for slot, _ in self.unsure]
+
+
+def _put(places: dict[Any, Slots], key: object, slot: int) -> None:
+    slots = places.setdefault(key, slot)
+    if isinstance(slots, list):
+        if slot > slots[-1]:
+            slots.append(slot)
+        else:
+            insort(slots, slot)
+    elif slots != slot:
+        places[key] = [slots, slot] if slots < slot else [slot, slots]
+
+
+class Index:
+    """Documents, each at a position, by what the paths of queries lead to in them.
+
+    Args:
+        shared: What the build keeps.
+    """
+
+    def __init__(self, shared: Shared) -> None:
+        self._shared = shared
+        self._entries: list[tuple[int, Found]] = []
+        self._paths: dict[Path, _Values] = {}
+
+    def add(self, slot: int, found: Found) -> None:
+        """Another document at a position, beside those that are there already."""
+        self._entries.append((slot, found))
+
+    def candidates(self, query: Query, spend: Callable[[int], None]) -> Iterable[int]:
+        """Positions at which the comparison of ``query``, for equality, may hold for one of the documents.
+
+        Args:
+            query: Which.
+            spend: Is told of the work before it is done; whatever it raises, what was done is kept.
+
+        Returns:
+            Positions in order, each once; not to be gone through while documents are added.
+        """
+        values = self._paths.pop(query.path, None) or _Values()
+        self._paths[query.path] = values
+        if len(self._paths) > MAX_PATHS:
+            del self._paths[next(iter(self._paths))]
+        probe = _Probe(self._shared, spend)
+        if values.unsure and values.whiles:
+            values.whiles -= 1
+            before, still = values.unsure, []
+            for slot, found in before:
+                if not self._look(query, slot, found, values, probe):
+                    still.append((slot, found))
+            values.unsure = still
+        while values.done < len(self._entries):
+            slot, found = self._entries[values.done]
+            if not self._look(query, slot, found, values, probe):
+                insort(values.unsure, (slot, found), key=_slot)
+            values.done += 1
+        lists = [[slots] if isinstance(slots, int) else slots for slots in values.fitting(query)]
+        spend(_ADDING * len(lists) + sum(map(len, lists)))
+        copies = [slots.copy() for slots in lists if slots]
+        return _once(copies[0] if len(copies) == 1 else merge(*copies))
+
+    def _look(self, query: Query, slot: int, found: Found, values: _Values, probe: _Probe) -> bool:
+        """Put a document where it belongs, unless nobody knows yet."""
+        probe.spend(_ADDING)
+        where: Place | None = None
+        if found.definition:
+            probe.spend(fields_work(found.document))
+            where = Place.of(self._shared.owner(found.document))
+        try:
+            value, place = probe.walk(query.path, found.document, where)
+            if place is not None and isinstance(value, str):
+                value = probe.settle(value, place)
+        except _UnsureError:
+            return False
+        values.add(slot, value)
+        return True
+
+
+def _slot(one: tuple[int, Found]) -> int:
+    return one[0]
+
+
+def _once(slots: Iterable[int]) -> Iterator[int]:
+    before: int | None = None
+    for slot in slots:
+        if slot != before:
+            before = slot
+            yield slot

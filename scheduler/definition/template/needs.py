@@ -1,0 +1,258 @@
+"""Which components a reference can touch, through definitions in turn; and which one was perhaps meant."""
+
+from collections.abc import Callable, Iterable, Iterator
+from difflib import get_close_matches
+from itertools import islice
+from typing import Any
+from unicodedata import combining, normalize
+
+from scheduler.definition.template import references
+from scheduler.definition.template.places import MAX_PLACE, Owner, Place, fields_work
+from scheduler.definition.template.references import Syntax, Target, Text
+from scheduler.definition.template.scopes import Scope
+from scheduler.definition.template.work import AbortedError, free
+from scheduler.errors import TemplateError
+
+_PER_TARGET = 80
+_PER_ITEM = 24
+_PER_TEXT = 80
+"""Work for a reference that is followed, for what is looked at on the way, and for a text that may refer."""
+
+Spot = tuple[str, tuple[str | int, ...]]
+"""What a reference names: a component, and how it goes on from there."""
+
+
+class Needs:
+    """What the references of one build can touch by constant ids, each found out once.
+
+    What one reference leads to leads further on, and thousands may begin with the same: so the sets of all
+    that can be come to are made from the ends, and what goes round in a circle has one set for all of it.
+
+    Args:
+        scope: What was submitted.
+        syntax: Which references there are.
+        wanted: Whether an id is of interest; of all others nothing is kept.
+        spend: Is told of the work before it is done.
+    """
+
+    def __init__(
+        self,
+        scope: Scope,
+        syntax: Syntax,
+        wanted: Callable[[str], bool],
+        spend: Callable[[int], None] = free,
+    ) -> None:
+        self._scope = scope
+        self._syntax = syntax
+        self._wanted = wanted
+        self._spend = spend
+        self._leads_on: dict[str, bool] = {}
+        self._reached: dict[Spot, int] = {}
+        """A bit for each wanted id that can be come to from there."""
+        self._bits: dict[str, int] = {}
+        self._ids: list[str] = []
+
+    def of(self, targets: Iterable[Target]) -> list[str]:
+        """Every wanted id that following ``targets`` can touch."""
+        ids: dict[str, None] = {}
+        bits = 0
+        for target in targets:
+            name = target.id
+            if name is None:
+                continue
+            leads_on = self._leads_on.get(name)
+            if leads_on is None:
+                self._spend(_PER_TARGET)
+                found = self._scope.find(name)
+                leads_on = self._leads_on[name] = found is not None and found.definition
+            if leads_on:
+                self._spend(_PER_TARGET)
+                spot = (name, target.keys)
+                if spot not in self._reached:
+                    self._reach(spot)
+                bits |= self._reached[spot]
+            elif self._wanted(name):
+                ids[name] = None
+        while bits:
+            self._spend(_PER_TARGET)
+            lowest = bits & -bits
+            ids[self._ids[lowest.bit_length() - 1]] = None
+            bits ^= lowest
+        return list(ids)
+
+    def _reach(self, first: Spot) -> None:
+        """Find what can be come to from ``first`` and from all behind it (Tarjan's algorithm)."""
+        numbers: dict[Spot, int] = {}
+        lowest: dict[Spot, int] = {}
+        bits: dict[Spot, int] = {}
+        open_: list[Spot] = []
+        path: list[tuple[Spot, Iterator[Spot]]] = []
+
+        def enter(spot: Spot) -> None:
+            numbers[spot] = lowest[spot] = len(numbers)
+            bits[spot] = self._bit(spot[0])
+            open_.append(spot)
+            path.append((spot, iter(self._behind(spot))))
+
+        enter(first)
+        while path:
+            spot, following = path[-1]
+            self._spend(_PER_TARGET + len(self._ids) // 64)
+            after = next(following, None)
+            if after is None:
+                path.pop()
+                if lowest[spot] == numbers[spot]:
+                    circle = [open_.pop()]
+                    while circle[-1] != spot:
+                        circle.append(open_.pop())
+                    every = 0
+                    for one in circle:
+                        every |= bits[one]
+                    for one in circle:
+                        self._reached[one] = every
+                if path:
+                    before = path[-1][0]
+                    lowest[before] = min(lowest[before], lowest[spot])
+                    bits[before] |= bits[spot]
+            elif after in self._reached:
+                bits[spot] |= self._reached[after]
+            elif after in numbers:
+                lowest[spot] = min(lowest[spot], numbers[after])
+            else:
+                enter(after)
+
+    def _bit(self, id: str) -> int:  # noqa: A002 - the word of the model
+        if not self._wanted(id):
+            return 0
+        bit = self._bits.get(id)
+        if bit is None:
+            bit = self._bits[id] = 1 << len(self._ids)
+            self._ids.append(id)
+        return bit
+
+    def _behind(self, spot: Spot) -> list[Spot]:
+        """What the definition at ``spot`` refers to in turn, its references to its own fields followed."""
+        found = self._scope.find(spot[0])
+        if found is None or not found.definition:
+            return []
+        self._spend(fields_work(found.document))
+        shared = self._scope.shared
+        owner = Owner(found.document) if shared is None else shared.owner(found.document)
+        seen: set[str] = set()
+        spots: dict[Spot, None] = {}
+        todo = [spot[1]]
+        while todo:
+            for text in self._texts_below(owner, todo.pop(), seen):
+                for target in text.targets():
+                    self._spend(_PER_TARGET)
+                    if target.root == "component":
+                        todo.append(target.keys)
+                    elif target.id is not None:
+                        spots[target.id, target.keys] = None
+        return list(spots)
+
+    def _texts_below(self, owner: Owner, keys: tuple[str | int, ...], seen: set[str]) -> Iterable[Text]:
+        """The templates that are met on the way along ``keys``, or within what they lead to."""
+        value: Any = owner.document
+        where: Place | None = Place.of(owner)
+        for key in keys:
+            self._spend(_PER_ITEM)
+            if where is None:
+                return
+            if isinstance(value, dict) and key in value:
+                value = value[key]
+            elif isinstance(value, list) and str(key).isdecimal() and int(key) < len(value):
+                value = value[int(key)]
+            else:
+                break
+            where = where.child(key)
+        todo: list[tuple[Any, Place | None]] = [(value, where)]
+        while todo:
+            value, where = todo.pop()
+            if where is None:
+                continue
+            if isinstance(value, dict | list):
+                self._spend(_PER_ITEM * (1 + len(value)))
+                items: Iterable[tuple[Any, Any]] = (
+                    value.items() if isinstance(value, dict) else enumerate(value)
+                )
+                todo.extend((item, where.child(key)) for key, item in items if not _is_plain(item))
+            elif isinstance(value, str) and references.may_refer(value) and where.size <= MAX_PLACE:
+                self._spend(_PER_TEXT + where.size)
+                if where.text in seen:
+                    continue
+                seen.add(where.text)
+                try:
+                    text = references.read(value, self._syntax, self._spend)
+                except AbortedError:
+                    raise
+                except TemplateError:
+                    continue  # Whoever renders it is told so.
+                if text is not None:
+                    yield text
+
+
+def _is_plain(value: object) -> bool:
+    return not isinstance(value, dict | list) and not (isinstance(value, str) and references.may_refer(value))
+
+
+_LONGEST = 200
+"""Characters of an id for which another one is looked for that was perhaps meant."""
+_PAIRS = 100_000
+"""Pairs of letters that are compared for it: some milliseconds."""
+_LETTERS = 100_000
+"""Letters that are composed anew for it."""
+
+
+def suggestion(name: str, ids: Iterable[str]) -> str:
+    """``; did you mean 'x'?``, if there is something like it, with the difference where it cannot be seen."""
+    if len(name) > _LONGEST:
+        return ""
+    ids = list(ids)
+    same = _composed_otherwise(name, ids)
+    if same is not None:
+        return f"; did you mean '{same}'? It reads the same, but has {_difference(same, name)}"
+    kind = name[:3]
+    like = (one for one in ids if abs(len(one) - len(name)) <= 4 and one[:3] == kind)
+    candidates = islice(like, 1 + _PAIRS // (1 + len(name) * len(name)))
+    found = get_close_matches(name, candidates, n=1, cutoff=0.75)
+    return f"; did you mean '{found[0]}'?" if found else ""
+
+
+def _composed_otherwise(name: str, ids: Iterable[str]) -> str | None:
+    """The id that differs only in how its letters are composed: U+00FC, or u and U+0308."""
+    whole = normalize("NFC", name)
+    plain = name.isascii()
+    # No other letter is composed of the first one, where a plain one follows it.
+    first = name[:1] if name[:2].isascii() else ""
+    left = _LETTERS
+    for one in ids:
+        if (not plain or not one.isascii()) and one.startswith(first) and len(one) <= 4 * len(name):
+            left -= len(one)
+            if left < 0:
+                break
+            if normalize("NFC", one) == whole:
+                return one
+    return None
+
+
+def _difference(there: str, here: str) -> str:
+    """The first letter that is composed otherwise in two texts that read the same."""
+    letters = zip(_letters(there), _letters(here), strict=False)
+    one, other = next(((one, other) for one, other in letters if one != other), (there, here))
+    return f"{_points(one)} where this has {_points(other)}"
+
+
+def _points(letter: str) -> str:
+    return " ".join(f"U+{ord(point):04X}" for point in letter)
+
+
+def _letters(text: str) -> list[str]:
+    """``text`` cut apart before each letter: what is only put on a letter stays with it."""
+    letters: list[str] = []
+    for point in text:
+        if letters and combining(point):
+            letters[-1] += point
+        else:
+            letters.append(point)
+    return letters

@@ -1,0 +1,118 @@
+"""The reply subjects of earlier processes: heard for as long as one of their requests may be answered."""
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Final, NoReturn
+
+import structlog
+import trio
+
+from scheduler.bus import Bus, Handler, Subscription
+from scheduler.dispatch.doubles import Doubles
+from scheduler.errors import BusError, NotPermitted
+
+_log = structlog.get_logger()
+
+MOST: Final = 64
+"""Subjects that are heard at a time. There are more where processes have died of a build again and again, and
+of those the captured replies tell."""
+
+
+class Hearing:
+    """Who is heard beside ourselves, on both connections; `run` has to be running.
+
+    Args:
+        bus: the first connection.
+        doubles: pairs it with the second one, where there is one.
+        handler: is called with what comes in.
+    """
+
+    def __init__(self, bus: Bus, doubles: Doubles | None, handler: Handler) -> None:
+        self._bus = bus
+        self._doubles = doubles
+        self._handler = handler
+        self._holders: Counter[str] = Counter()
+        self._subscriptions: dict[str, Subscription] = {}
+        self._lock = trio.Lock()
+        self._idle = trio.Event()
+
+    async def hear(self, subjects: Iterable[str]) -> tuple[str, ...]:
+        """Hold these subjects, and return when the broker knows of them.
+
+        What the broker does not let us subscribe to is left out, and said: it keeps nobody from going on, as
+        replies are captured too.
+
+        Args:
+            subjects: the most important one first.
+
+        Returns:
+            Those that are heard and held, to be released once by the caller.
+
+        Raises:
+            BusError: the bus cannot be used.
+        """
+        held: list[str] = []
+        try:
+            async with self._lock:
+                for subject in subjects:
+                    if subject not in self._subscriptions:
+                        if len(self._subscriptions) >= MOST:
+                            text = (
+                                "too many earlier processes: what is answered to the first ones is read later"
+                            )
+                            _log.warning(text, most=MOST)
+                            break
+                        try:
+                            await self._begin(subject)
+                        except NotPermitted as error:
+                            _log.error(
+                                "replies to an earlier process are not heard directly", reason=str(error)
+                            )
+                            continue
+                    self._holders[subject] += 1
+                    held.append(subject)
+        except BaseException:
+            self.release(held)
+            raise
+        return tuple(held)
+
+    def hold(self, subjects: Iterable[str]) -> None:
+        """Hold once more what is held."""
+        self._holders.update(subjects)
+
+    def release(self, subjects: Iterable[str]) -> None:
+        """Hold it once less; what nobody holds is given up soon. Synchronous."""
+        for subject in subjects:
+            self._holders[subject] -= 1
+            if self._holders[subject] <= 0:
+                del self._holders[subject]
+                self._idle.set()
+
+    async def run(self) -> NoReturn:
+        """Give up what nobody holds any more; never returns."""
+        while True:
+            await self._idle.wait()
+            self._idle = trio.Event()
+            async with self._lock:
+                for subject in [one for one in self._subscriptions if one not in self._holders]:
+                    await self._end(subject)
+
+    async def _begin(self, subject: str) -> None:
+        handler = self._handler
+        if self._doubles is not None:
+            handler = self._doubles.listen(subject, handler)
+        try:
+            self._subscriptions[subject] = await self._bus.subscribe(subject, handler)
+        except BaseException:
+            if self._doubles is not None:
+                self._doubles.forget(subject)
+            raise
+
+    async def _end(self, subject: str) -> None:
+        subscription = self._subscriptions.pop(subject)
+        if self._doubles is not None:
+            self._doubles.forget(subject)
+        try:
+            await subscription.unsubscribe()
+        except BusError as error:
+            _log.debug("a subscription is left to itself", subject=subject, reason=str(error))

@@ -1,0 +1,162 @@
+"""Replies are dealt with in turns: a build to which hundreds come in at once does not delay the others.
+
+A reply that is passed on wakes a component, which settles, and wakes dependents, which send requests: all of
+it happens before anything else comes in. So only so many are passed on at a time; the rest waits here, by
+sender and build, and not in the connection, where the next build would stand behind all of it. Senders take
+turns, and so do the builds of a sender: thousands of builds of one do not delay that of another.
+"""
+
+from collections import OrderedDict, deque
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TypeAlias
+
+import trio
+
+from scheduler.dispatch.senders import UNKNOWN
+from scheduler.runtime.ratelimit import RateLimitedLog
+
+_AT_ONCE = 24
+"""Replies between two looks at everything else, if they are small: 3 ms with all that follows from them."""
+_MOST = 10_000
+"""Replies of one build that wait for its turn."""
+
+
+_Job: TypeAlias = tuple[Callable[[], None], Callable[[], Awaitable[None]] | None, int]
+"""What is to be called, what is to be awaited before, and as how many it counts."""
+
+
+class Turns:
+    """Calls back at once while there is little to do; otherwise senders, and builds of each, have turns."""
+
+    def __init__(self) -> None:
+        self.sender_of: Callable[[str], str] = lambda _: UNKNOWN
+        """Who has sent the build of this id, for whoever knows; `senders.UNKNOWN` where nobody does."""
+        self._left = _AT_ONCE
+        self._queues: dict[str, deque[_Job]] = {}
+        """By build, what waits; of some builds until the first of it is prepared."""
+        self._rotation: OrderedDict[str, OrderedDict[str, None]] = OrderedDict()
+        """The builds of which the first is prepared, by sender: whose turn is next comes first."""
+        self._ready = 0
+        """How many builds those are."""
+        self._wake = trio.Event()
+        self._moved = trio.Event()
+        self._log = RateLimitedLog()
+
+    async def done_with(self, builds: Iterable[str]) -> None:
+        """Wait until nothing waits for its turn that was there for one of ``builds`` by now."""
+        waiting = {build for build in builds if build in self._queues}
+        while waiting:
+            await self._moved.wait()
+            waiting.intersection_update(self._queues)
+
+    async def through(self) -> None:
+        """Wait until nothing waits for its turn that was there by now."""
+        await self.done_with(list(self._queues))
+
+    def take(
+        self,
+        build: str,
+        job: Callable[[], None],
+        prepare: Callable[[], Awaitable[None]] | None = None,
+        *,
+        weight: int = 1,
+    ) -> bool:
+        """Call ``job`` now or soon, in the order of asking within a build; it must not block.
+
+        Args:
+            build: whose it is.
+            job: what is to be called.
+            prepare: what takes long about it, to be awaited first; other builds do not wait for it.
+            weight: as how many small ones it counts.
+
+        Returns:
+            Whether it is yet to be called.
+        """
+        queue = self._queues.get(build)
+        if queue is None and self._left > 0 and prepare is None:
+            self._left -= weight
+            self._do(job)
+            waits = False
+        elif queue is None:
+            self._queues[build] = deque([(job, prepare, weight)])
+            self._enter(build)
+            waits = True
+        elif len(queue) < _MOST:
+            queue.append((job, prepare, weight))
+            waits = True
+        else:
+            # More than can be in flight: most of it is duplicates, which cost nothing.
+            self._do(job)
+            waits = False
+        self._wake.set()
+        return waits
+
+    async def run(self) -> None:
+        """Give the turns; never returns."""
+        async with trio.open_nursery() as nursery:
+            await self._run(nursery)
+
+    async def _run(self, nursery: trio.Nursery) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake = trio.Event()
+            self._left = _AT_ONCE
+            for _ in range(min(_AT_ONCE, self._ready)):
+                if self._left <= 0:
+                    break
+                build, most = self._next()
+                self._serve(nursery, build, most)
+            if self._ready:
+                self._wake.set()
+            moved, self._moved = self._moved, trio.Event()
+            moved.set()
+
+    def _enter(self, build: str) -> None:
+        """A build is to have its turn, after all others of its sender."""
+        self._rotation.setdefault(self.sender_of(build), OrderedDict())[build] = None
+        self._ready += 1
+
+    def _next(self) -> tuple[str, int]:
+        """The build whose turn it is, which has one no more, and how many small replies it may have in it."""
+        senders = len(self._rotation)
+        sender, builds = self._rotation.popitem(last=False)
+        most = max(1, _AT_ONCE // (senders * len(builds)))
+        build, _ = builds.popitem(last=False)
+        if builds:
+            self._rotation[sender] = builds
+        self._ready -= 1
+        return build, most
+
+    def _serve(self, nursery: trio.Nursery, build: str, most: int) -> None:
+        queue = self._queues[build]
+        while queue and most > 0:
+            job, prepare, weight = queue[0]
+            if prepare is not None:
+                nursery.start_soon(self._prepare, build, prepare)
+                return
+            queue.popleft()
+            most -= weight
+            self._left -= weight
+            self._do(job)
+        if queue:
+            self._enter(build)
+        else:
+            del self._queues[build]
+
+    async def _prepare(self, build: str, prepare: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await prepare()
+        except Exception:  # noqa: BLE001 - logged, and it must cost no other reply
+            self._log.exception("a reply could not be read")
+        queue = self._queues[build]
+        job, _, weight = queue[0]
+        queue[0] = job, None, weight
+        self._enter(build)
+        self._wake.set()
+
+    def _do(self, job: Callable[[], None]) -> None:
+        try:
+            job()
+        except Exception:  # noqa: BLE001 - logged, and it must cost no other reply
+            # As in the bus: here an exception would end the work on all replies.
+            self._log.exception("a reply could not be handled")

@@ -1,0 +1,84 @@
+"""The headers of a record: enough to find unfinished builds without reading their logs."""
+
+import re
+from collections.abc import Mapping
+from enum import StrEnum
+
+from attrs import frozen
+
+from scheduler.journal.records.strict import left, left_for_another, shown
+
+RECORD_HEADER = "Scheduler-Record"
+STATUS_HEADER = "Scheduler-Status"
+LOADS_HEADER = "Scheduler-Loads"
+HANGS_HEADER = "Scheduler-Hangs"
+DIGEST_HEADER = "Scheduler-Digest"
+REMOVED_HEADER = "Scheduler-Removed"
+
+_COUNT = re.compile(r"[0-9]{1,9}")
+
+
+class Status(StrEnum):
+    """How far a build is."""
+
+    OPEN = "open"
+    FINISHED = "finished"
+    """Nothing will be done any more, and the report may not be out yet."""
+    REPORTED = "reported"
+
+
+_STATUSES = frozenset(Status)
+
+
+@frozen
+class Headings:
+    """What the headers of a record say."""
+
+    record_id: str
+    status: Status
+    """Of the build, with this record."""
+    loads: int
+    """How many ``loading`` marks in a row stand at the end of the log."""
+    digest: str = ""
+    """Equal for equal content of the build; beside its first record, and empty elsewhere."""
+    hangs: int = 0
+    """How many processes hung over the build, so far."""
+    removed: bool = False
+    """Whether it is a tombstone: the log was removed on purpose."""
+
+
+def headers_of(record_id: str, status: str, loads: int, hangs: int = 0) -> dict[str, str]:
+    """The headers that every record has, and that of hangs where there were any; as `Headings`."""
+    headers = {RECORD_HEADER: record_id, STATUS_HEADER: str(status), LOADS_HEADER: str(loads)}
+    return headers | {HANGS_HEADER: str(hangs)} if hangs else headers
+
+
+def read_headers(headers: Mapping[str, str]) -> Headings:
+    """What the headers of a record say; those that are not ours are passed over.
+
+    Raises:
+        UnreadableLog: one is missing, or says what this version does not know.
+    """
+    record_id = headers.get(RECORD_HEADER)
+    if not record_id:
+        raise left(f"a record without the header {RECORD_HEADER}")
+    status, loads = headers.get(STATUS_HEADER), headers.get(LOADS_HEADER)
+    if status is None or loads is None:
+        missing = STATUS_HEADER if status is None else LOADS_HEADER
+        raise left(f"record {shown(record_id)}: it has no header {missing}")
+    if status not in _STATUSES:
+        raise left_for_another(
+            f"record {shown(record_id)}: {STATUS_HEADER} {shown(status)} is not known here"
+        )
+    hangs = headers.get(HANGS_HEADER, "0")
+    for header, count in ((LOADS_HEADER, loads), (HANGS_HEADER, hangs)):
+        if not _COUNT.fullmatch(count):
+            raise left(f"record {shown(record_id)}: {header} is no count: {shown(count)}")
+    return Headings(
+        record_id,
+        Status(status),
+        int(loads),
+        headers.get(DIGEST_HEADER, ""),
+        int(hangs),
+        REMOVED_HEADER in headers,
+    )

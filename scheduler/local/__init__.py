@@ -1,0 +1,1 @@
+"""To try things out on one machine: a broker, connectors and builds that are made up."""

@@ -1,0 +1,176 @@
+"""What has become of a build's components and changes so far (WIRE: "What a completion changes").
+
+The plan decides when something settles; here stands what that does: to the change itself, to the
+components that exist, and to what later components can refer to.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from attrs import evolve
+
+from scheduler.definition.graph import Graph, Vertex
+from scheduler.definition.keys import without_mistakable
+from scheduler.definition.limits import Limits
+from scheduler.definition.model import PSEUDO_IDS, SETTINGS, Action, Build, State
+from scheduler.definition.scope import Due, Returned, Submitted, elements_of
+from scheduler.definition.strictjson import Raw
+from scheduler.journal.events import Settled
+from scheduler.plan.outcome import Outcome, cut, error_text, failure
+
+_SETTINGS = frozenset(SETTINGS)
+
+
+class Ledger:
+    """The books of one build.
+
+    Args:
+        build: as it was submitted.
+        graph: who depends on whom.
+        limits: on texts and ids that connectors return.
+    """
+
+    def __init__(self, build: Build, graph: Graph, limits: Limits) -> None:
+        self.existing: dict[str, Mapping[str, Any]] = {
+            component.id: component.fields for component in build.components
+        }
+        """What exists, by id."""
+        self.final: dict[Vertex, Mapping[str, Any]] = {}
+        """The changes as they are to be kept, of those that settled in this process."""
+        self._build = build
+        self._limits = limits
+        self._returned = Returned(Submitted(build), graph)
+
+    def scope(self, vertex: Vertex) -> Due:
+        """What the references of a change can see now."""
+        return Due(self._returned, vertex)
+
+    def shown(self, vertex: Vertex, state: State) -> Mapping[str, Any] | Raw:
+        """A change as it is reported while it stands in ``state``."""
+        final = self.final.get(vertex)
+        if final is not None:
+            return final
+        change = self._build.changes[vertex]
+        return Raw(change.raw) if change.state is state else {**change.fields, "_state": state.value}
+
+    def complete(self, vertex: Vertex, body: Mapping[str, Any]) -> Settled:
+        """Book a completed change, with ``body`` as it is to be kept."""
+        return self._keep(vertex, self._completion(vertex, body))
+
+    def fail(self, vertex: Vertex, error: str, body: Mapping[str, Any] | None = None) -> Settled:
+        """Book an errored change; without a ``body`` it is kept as submitted, its templates in it."""
+        change = self._build.changes[vertex]
+        kept = change.fields if body is None else body
+        return self._keep(vertex, Settled(change.id, {**kept, "_state": "errored", "error": error}))
+
+    def note_packed(self, vertex: Vertex) -> None:
+        """What a change returned is large, and may be packed (`strictjson.packed`)."""
+        self._returned.packed.add(vertex)
+
+    def reopen(self, vertex: Vertex) -> None:
+        """A change that had failed is to be done after all."""
+        self.final.pop(vertex, None)
+
+    def error(self, vertex: Vertex) -> str | None:
+        """Why a change has failed."""
+        final = self.final.get(vertex)
+        found = (self._build.changes[vertex].fields if final is None else final).get("error")
+        return None if found is None else error_text(found, self._limits)
+
+    def keep(self, vertex: Vertex, body: Mapping[str, Any]) -> None:
+        """Book an errored change as an earlier process kept it."""
+        self.final[vertex] = body
+
+    def adopt(self, vertex: Vertex, adoptable: Mapping[str, Any]) -> Settled:
+        """Keep a late success beside the error of a change."""
+        change = self._build.changes[vertex]
+        return self._keep(vertex, Settled(change.id, {**self.final[vertex], "adoptable": adoptable}))
+
+    def catch_up(self, vertex: Vertex) -> Settled | None:
+        """Do what an earlier process may not have come to after it persisted a completed change.
+
+        Returns:
+            What is missing in the store, if anything is.
+        """
+        settled = self._completion(vertex, self._build.changes[vertex].fields)
+        upserts = tuple(
+            document
+            for document in settled.upserts
+            if self.existing.get(document["_component_id"]) != document
+        )
+        deletes = tuple(
+            document for document in settled.deletes if document["_component_id"] in self.existing
+        )
+        self._keep(vertex, settled)
+        return evolve(settled, upserts=upserts, deletes=deletes) if upserts or deletes else None
+
+    def identified(
+        self, vertex: Vertex, body: Mapping[str, Any], state: State, *, type_: str, provider: str
+    ) -> dict[str, Any]:
+        """A reply as ours to keep: connectors built on typed structs drop fields that they don't know.
+
+        Keys that are ours but for their case are left out: what is reported can be submitted again.
+        """
+        change = self._build.changes[vertex]
+        fields = without_mistakable(body)
+        if not _SETTINGS.isdisjoint(fields):
+            fields = {key: value for key, value in fields.items() if key not in _SETTINGS}
+        kept = {
+            **fields,
+            **change.settings,
+            "_component_id": change.id,
+            "_component": type_,
+            "_action": change.action.value,
+            "_provider": provider,
+            "_state": state.value,
+            "service": self._build.id,
+        }
+        if state is State.COMPLETED and isinstance(kept.get("error"), str):
+            kept["error"] = cut(kept["error"], self._limits.max_error_bytes)
+        return kept
+
+    def checked_find(self, body: Mapping[str, Any]) -> Outcome:
+        """The reply of a ``find`` as an outcome: it fails where what it found cannot be kept."""
+        elements = body.get("components")
+        if elements is not None and not isinstance(elements, list):
+            return failure("the reply's components are not a list")
+        for position, element in enumerate(elements or ()):
+            identity = element.get("_component_id") if isinstance(element, dict) else None
+            if not isinstance(identity, str) or not identity:
+                return failure(f"the reply's components[{position}] is no component with a _component_id")
+            if identity in PSEUDO_IDS:
+                return failure(f"the reply's components[{position}]._component_id {identity!r} is reserved")
+            if len(identity.encode()) > self._limits.max_id_bytes:
+                return failure(
+                    f"the reply's components[{position}]._component_id is longer than "
+                    f"max_id_bytes {self._limits.max_id_bytes}"
+                )
+        return Outcome(completed=True, body=dict(body))
+
+    def _completion(self, vertex: Vertex, body: Mapping[str, Any]) -> Settled:
+        change = self._build.changes[vertex]
+        match change.action:
+            case Action.NONE:
+                return Settled(change.id, body)
+            case Action.DELETE:
+                return Settled(change.id, body, deletes=(body,))
+            case Action.FIND:
+                elements = {
+                    identity: {**without_mistakable(element), "service": self._build.id}
+                    for identity, element in elements_of(body)
+                }
+                for identity, element in elements.items():
+                    self._returned.found.setdefault(identity, {})[vertex] = element
+                settled = Settled(change.id, body, upserts=tuple(elements.values()))
+            case _:
+                settled = Settled(change.id, body, upserts=(body,))
+        self._returned.add(vertex, body)
+        return settled
+
+    def _keep(self, vertex: Vertex, settled: Settled) -> Settled:
+        self.final[vertex] = settled.body
+        for document in settled.upserts:
+            self.existing[document["_component_id"]] = document
+        for document in settled.deletes:
+            self.existing.pop(document["_component_id"], None)
+        return settled

@@ -1,0 +1,1 @@
+"""What a process finds that an earlier one left: builds that go on, and those that must not."""

@@ -1,0 +1,180 @@
+"""Late successes: what was answered to attempts that were given up, found among the captured replies."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import aclosing
+from typing import TypeAlias
+
+import structlog
+import trio
+from attrs import frozen
+
+from scheduler.definition.graph import Vertex
+from scheduler.definition.limits import Limits
+from scheduler.definition.reply_subjects import REPLY, Tokens, is_secret, parse
+from scheduler.definition.template import Laborious
+from scheduler.errors import InvalidJSON, TemplateError
+from scheduler.jetstream.api import JetStream
+from scheduler.jetstream.reading import Delivered, read
+from scheduler.journal.events import Started
+from scheduler.journal.history import History
+from scheduler.plan import Phase, Plan, Request
+from scheduler.plan.outcome import read_head, read_reply
+
+_log = structlog.get_logger()
+
+_LATE = 10.0
+"""Seconds for looking at what was captured since a build was over."""
+
+Render: TypeAlias = Callable[[Plan, Vertex], Awaitable[None]]
+"""Renders a component beside the loop, which takes long."""
+
+
+async def adopt_what_came_late(
+    js: JetStream,
+    streams: Mapping[str, str],
+    plan: Plan,
+    history: History,
+    *,
+    limits: Limits,
+    render: Render,
+) -> None:
+    """Keep successes beside the errors of a build: what was made need not be made twice.
+
+    Args:
+        js: has the captured replies.
+        streams: what they are in, by provider.
+        plan: of the build, as it was when that was over; `plan.adopted` has what was found.
+        history: what the log says of it.
+        limits: on the JSON of replies.
+        render: for components that it takes long to render.
+
+    Raises:
+        BusError: they cannot be read.
+    """
+    if not plan.phases.within(Phase.ERRORED):
+        return
+    adoption = _Adoption(plan, Failures.of(plan, history), limits, render)
+    with trio.move_on_after(_LATE) as late:
+        for provider, stream in streams.items():
+            place = history.since_failures.of(provider)
+            known = await js.get(stream, place.sequence) if place.sequence else None
+            there = known is not None and known.time == place.time
+            replies = read(js, stream, start=place.sequence + 1 if there else 1)
+            async with aclosing(replies) as batches:
+                async for batch in batches:
+                    for reply in batch:
+                        await adoption.look_at(reply)
+                    await trio.lowlevel.checkpoint()
+    if late.cancelled_caught:
+        _log.warning("not all captured replies were looked at for late successes", build=plan.build.id)
+
+
+@frozen
+class Failures:
+    """What the replies to the failed attempts of a build come in on."""
+
+    plan: Plan
+    tokens: dict[str, int]
+    """The vertices that they were of, by their tokens."""
+    old_key: str
+    """What tokens began with before the build had a secret key."""
+    old: frozenset[int]
+    """The vertices of those."""
+
+    @staticmethod
+    def of(plan: Plan, history: History) -> "Failures":
+        """Of the components that have failed, whichever attempt it was."""
+        tokens = Tokens(history.key) if is_secret(history.key) else None
+        found: dict[str, int] = {}
+        old = set()
+        for count, step in enumerate(history.steps):
+            if (
+                not isinstance(step, Started)
+                or plan.phase(plan.graph.index[step.component]) is not Phase.ERRORED
+            ):
+                continue
+            vertex = plan.graph.index[step.component]
+            if tokens is not None:
+                found[tokens.of(step.attempt)] = vertex
+            if tokens is None or count < history.old_steps:
+                old.add(vertex)
+        key = "" if history.accepted is None else history.accepted.key
+        return Failures(plan, found, key, frozenset(old))
+
+    def find(self, subject: str) -> tuple[Vertex, str | None] | None:
+        """Which component a reply subject is of, and the provider that may answer there; None of none.
+
+        A subject of the old form names no provider.
+        """
+        address = parse(subject)
+        if address is None:
+            return None
+        if address.owner:
+            vertex = self.tokens.get(address.token)
+            return None if vertex is None else (vertex, address.provider)
+        key, _, rest = address.token.partition("-")
+        try:
+            vertex = int(rest.partition("-")[0], 16)
+        except ValueError:
+            return None
+        return (vertex, None) if key and key == self.old_key and vertex in self.old else None
+
+
+class _Adoption:
+    """Looks at replies one by one."""
+
+    def __init__(self, plan: Plan, failures: Failures, limits: Limits, render: Render) -> None:
+        self._plan = plan
+        self._failures = failures
+        self._limits = limits
+        self._render = render
+        self._requests: dict[Vertex, Request | None] = {}
+
+    async def look_at(self, reply: Delivered) -> None:
+        """Adopt a reply where it is a success of something that has failed."""
+        plan = self._plan
+        provider: str | None = None
+        suffix: str | None = None
+        try:
+            if reply.subject.startswith(REPLY):
+                found = self._failures.find(reply.subject)
+                if found is None:
+                    return
+                vertex, provider = found
+            else:
+                head = read_head(reply.data)
+                if head is None or head[0] != plan.build.id or head[1] not in plan.graph.index:
+                    return
+                vertex, suffix = plan.graph.index[head[1]], reply.subject.rpartition(".")[2]
+            if vertex >= len(plan.phases) or plan.phase(vertex) is not Phase.ERRORED:
+                return
+            outcome = read_reply(reply.data, suffix, self._limits)
+        except InvalidJSON:
+            return
+        if outcome is None:
+            return
+        if vertex not in self._requests:
+            # Once, however many replies there are to it.
+            self._requests[vertex] = await self._request(vertex)
+        request = self._requests[vertex]
+        if request is None or (provider is not None and request.provider != provider):
+            return
+        if suffix is None or reply.subject.startswith(f"{request.subject}."):
+            plan.adopt(request, outcome)
+
+    async def _request(self, vertex: Vertex) -> Request | None:
+        """The request of a component as it would be now; None where that cannot be told."""
+        plan = self._plan
+        await trio.lowlevel.checkpoint()
+        try:
+            return plan.request(vertex)
+        except Laborious:
+            await self._render(plan, vertex)
+        except TemplateError:
+            return None
+        try:
+            return plan.request(vertex)
+        except TemplateError:
+            return None
+        finally:
+            plan.let_go(vertex)

@@ -1,0 +1,157 @@
+"""Answers NATS's service discovery, so that ``nats micro ls`` shows the scheduler (ADR-32).
+
+Whoever is answered may send builds: it is switched on when that is true, and not before.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from attrs import define, field, frozen
+
+from scheduler.bus import Bus, Message, Presence, Subscription
+from scheduler.definition.strictjson import encode
+from scheduler.definition.subjects import UNANSWERABLE, may_be_answered
+from scheduler.errors import BusError
+from scheduler.runtime.ratelimit import RateLimitedLog
+
+_TYPE = "io.nats.micro.v1"
+
+
+@define
+class Endpoint:
+    """A subject that is served, and its counters."""
+
+    name: str
+    subject: str
+    queue_group: str
+    requests: int = 0
+    errors: int = 0
+    last_error: str = ""
+    processing_ns: int = 0
+    metadata: Mapping[str, str] = field(factory=dict)
+
+    def served(self, seconds: float, error: str = "") -> None:
+        """Count a request that took so long and was refused with ``error``, or was not."""
+        self.requests += 1
+        self.processing_ns += round(seconds * 1e9)
+        if error:
+            self.errors += 1
+            self.last_error = error[:200]
+
+
+@frozen
+class Identity:
+    """Who answers."""
+
+    name: str
+    id: str
+    version: str
+    description: str = ""
+
+
+class Discovery:
+    """The three questions of ADR-32, each for everybody, for our name, and for us alone.
+
+    Of each instance every question is to be answered. Its subscriptions are in a queue group all the same,
+    which has no other member: so they can be on a connection that another one stands in for.
+
+    Args:
+        bus: what questions come in on and are answered on: not what replies come in on, which would stand
+            behind thousands of them.
+        identity: who answers.
+        endpoints: what is served.
+        presence: answers PING in our place while it can. The loop listens for it all the same, from when that
+            has begun: as long as one of the two is subscribed, nobody is told that there is nobody.
+    """
+
+    def __init__(
+        self, bus: Bus, identity: Identity, endpoints: Sequence[Endpoint], presence: Presence | None = None
+    ) -> None:
+        self._bus = bus
+        self._presence = presence
+        self._identity = identity
+        self._endpoints = endpoints
+        self._started = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+        self._subscriptions: list[Subscription] = []
+        self._log = RateLimitedLog()
+
+    async def open(self) -> None:
+        """Begin to answer."""
+        if self._presence is not None:
+            # Before the loop listens: a question that came to both in between would be answered by neither.
+            await self._presence.announce(self._subjects("PING"), encode(self.ping()))
+        group = f"{self._identity.name}.{self._identity.id}"
+        answers = {"PING": self.ping, "INFO": self.info, "STATS": self.stats}
+        for verb, answer in answers.items():
+            handler = self._handler(answer, self._presence if verb == "PING" else None)
+            for subject in self._subjects(verb):
+                self._subscriptions.append(await self._bus.subscribe(subject, handler, queue=group))
+
+    def _subjects(self, verb: str) -> list[str]:
+        name, id_ = self._identity.name, self._identity.id
+        return [f"$SRV.{verb}{tail}" for tail in ("", f".{name}", f".{name}.{id_}")]
+
+    async def close(self) -> None:
+        """Answer no more."""
+        while self._subscriptions:
+            await self._subscriptions.pop().unsubscribe()
+
+    def ping(self) -> dict[str, Any]:
+        """The answer to PING."""
+        return self._answer("ping")
+
+    def info(self) -> dict[str, Any]:
+        """The answer to INFO."""
+        endpoints = [
+            {
+                "name": one.name,
+                "subject": one.subject,
+                "queue_group": one.queue_group,
+                "metadata": one.metadata,
+            }
+            for one in self._endpoints
+        ]
+        return {**self._answer("info"), "description": self._identity.description, "endpoints": endpoints}
+
+    def stats(self) -> dict[str, Any]:
+        """The answer to STATS."""
+        endpoints = [
+            {
+                "name": one.name,
+                "subject": one.subject,
+                "queue_group": one.queue_group,
+                "num_requests": one.requests,
+                "num_errors": one.errors,
+                "last_error": one.last_error,
+                "processing_time": one.processing_ns,
+                "average_processing_time": one.processing_ns // one.requests if one.requests else 0,
+            }
+            for one in self._endpoints
+        ]
+        return {**self._answer("stats"), "started": self._started, "endpoints": endpoints}
+
+    def _answer(self, kind: str) -> dict[str, Any]:
+        return {
+            "type": f"{_TYPE}.{kind}_response",
+            "name": self._identity.name,
+            "id": self._identity.id,
+            "version": self._identity.version,
+            "metadata": {},
+        }
+
+    def _handler(
+        self, answer: Callable[[], dict[str, Any]], instead: Presence | None
+    ) -> Callable[[Message], None]:
+        def handle(message: Message) -> None:
+            if not message.reply or (instead is not None and instead.answering):
+                return
+            if not may_be_answered(message.reply):
+                self._log.warning(UNANSWERABLE, subject=message.subject, reply=message.reply[:500])
+                return
+            try:
+                self._bus.publish(message.reply, encode(answer()))
+            except BusError as error:
+                self._log.warning("discovery not answered", error=str(error))
+
+        return handle

@@ -1,0 +1,307 @@
+"""What is told of builds: how they stand, and why they do not get on. It only looks."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from attrs import define, frozen
+
+from scheduler.definition.graph import Vertex
+from scheduler.definition.template import Laborious
+from scheduler.dispatch.slots import Slots
+from scheduler.journal.timings import Chronicle
+from scheduler.plan import Phase, Plan
+from scheduler.stores import Store
+from scheduler.stores.jetstream import JetStreamStore
+from scheduler.text import agreeing, doing, seconds
+from scheduler.walk import Walk
+
+Document = dict[str, Any]
+
+_SHOWN = 20
+"""Ids in a list that a person reads, and reasons why a build does not get on."""
+_MOST_NEEDS = 1_000
+
+
+@define
+class Seen:
+    """A build as it can be seen: one that runs here, or one as its log says."""
+
+    plan: Plan
+    chronicle: Chronicle
+    walk: Walk | None = None
+    sequence: int = 0
+    """Of the last event that was published."""
+    source: str = ""
+    """Who publishes; see `feed.Track.source`."""
+    report_waits: str = ""
+    """Why the report of a build that is over is not out yet; empty where it is, or is not due."""
+
+    identity: str = ""
+    """Unlike that of any other run of this build that was or will be seen; with the ``revision`` it says
+    whether something has changed."""
+    revision: Callable[[], int] = lambda: 0
+    """A number that changes with everything that happens to the build."""
+
+    @property
+    def over(self) -> bool:
+        """Whether it has come to its end, although its report may still be on its way."""
+        return self.plan.finished or (self.plan.over and not self.plan.stopped)
+
+    @property
+    def status(self) -> str:
+        """``running``, ``paused``, ``halted``, ``done``, ``errored`` or ``cancelled``."""
+        plan = self.plan
+        if self.over:
+            failed = "cancelled" if plan.cancelled else "errored"
+            return "done" if plan.cause is None else failed
+        if plan.halted:
+            return "halted"
+        return "paused" if plan.paused else "running"
+
+
+def summary(seen: Seen) -> Document:
+    """A build in a few words."""
+    plan, chronicle = seen.plan, seen.chronicle
+    name = plan.build.fields.get("name")
+    document = {
+        "id": plan.build.id,
+        "name": name if isinstance(name, str) else "",
+        "action": plan.build.action,
+        "status": seen.status,
+        "run": plan.run,
+        "total": len(plan.phases),
+        "counts": plan.counts(),
+        "accepted": chronicle.accepted,
+    }
+    if plan.finished and chronicle.over is not None:
+        document["ended"] = chronicle.over
+    if plan.cause is not None:
+        document["error"] = plan.shown_cause
+    if seen.over and seen.report_waits:
+        document["report"] = f"waits: {seen.report_waits}"
+    return document
+
+
+def component(seen: Seen, vertex: Vertex, *, graph: bool = False) -> Document:
+    """How one component stands."""
+    plan, chronicle = seen.plan, seen.chronicle
+    phase = plan.phase(vertex)
+    document: Document = {
+        "id": plan.graph.ids[vertex],
+        "subject": plan.subject(vertex),
+        "state": "running" if phase is Phase.STARTING else phase.value,
+        "attempt": plan.attempt(vertex),
+    }
+    times = {"due": chronicle.due(vertex), "sent": chronicle.sent(vertex), "ended": chronicle.ended(vertex)}
+    document |= {name: at for name, at in times.items() if at is not None}
+    if seen.walk is not None and (left := seen.walk.retry_in(vertex)) is not None:
+        document["retry_at"] = chronicle.clock() + left
+    if failed := chronicle.failed(vertex):
+        document["failed"] = [attempt._asdict() for attempt in failed]
+    error = plan.error(vertex)
+    if error is not None:
+        document["error"] = plan.masked(error, 1_000)
+    if graph:
+        document["needs"] = [
+            plan.graph.ids[dependency] for dependency in plan.graph.dependencies[vertex][:_MOST_NEEDS]
+        ]
+    return document
+
+
+def interruptions(seen: Seen) -> Document:
+    """When nothing new could be sent: an operator's pauses, and the outages of the broker."""
+    pauses, outages = seen.chronicle.pauses, seen.chronicle.outages
+    return {
+        "pauses": [
+            {"began": begin} if end is None else {"began": begin, "ended": end} for begin, end in pauses
+        ],
+        "outages": [{"began": begin, "ended": end} for begin, end in outages],
+    }
+
+
+@frozen
+class Reason:
+    """Why something does not get on."""
+
+    text: str
+    since: float | None = None
+    """Seconds since 1970."""
+    more: Mapping[str, Any] = {}
+
+
+class Doctor:
+    """Says why the components of one build are where they are.
+
+    Args:
+        seen: the build.
+        slots: know who waits for which limit.
+        store: may be what all wait for.
+    """
+
+    def __init__(self, seen: Seen, slots: Slots, store: Store) -> None:
+        self._seen = seen
+        self._plan = seen.plan
+        self._slots = slots
+        self._store = store
+
+    def component(self, vertex: Vertex) -> Document:
+        """Why one component is where it is."""
+        return self._document(self._reason(vertex), vertex)
+
+    def build(self) -> tuple[list[Document], int]:
+        """What keeps the build from getting on, the weightiest first; and how many reasons more there are.
+
+        What runs is told by subject: of thousands of components nobody reads a line each.
+        """
+        reasons = [self._document(reason) for reason in self._general()]
+        plan = self._plan
+        failed = [*plan.phases.within(Phase.ERRORED), *plan.phases.within(Phase.RETRYING)]
+        running = self._by_subject()
+        reasons += [self.component(vertex) for vertex in failed[: _SHOWN // 2]]
+        reasons += [self._group(subject, vertices) for subject, vertices in running[: _SHOWN // 2]]
+        return reasons, max(0, len(failed) - _SHOWN // 2) + max(0, len(running) - _SHOWN // 2)
+
+    def _by_subject(self) -> list[tuple[str, list[Vertex]]]:
+        """What is in flight, the longest first, by what it was sent on."""
+        groups: dict[str, list[Vertex]] = {}
+        if self._seen.walk is not None:
+            for call in self._seen.walk.calls():
+                groups.setdefault(call.request.subject, []).append(call.request.vertex)
+        return list(groups.items())
+
+    def _group(self, subject: str, vertices: list[Vertex]) -> Document:
+        oldest = self.component(vertices[0])
+        if len(vertices) == 1:
+            return oldest
+        more = len(vertices) - 1
+        others = f"so {agreeing(more, 'do')} {more} more on {subject}, sent later"
+        return {**oldest, "text": f"{oldest['text']}; {others}", "components": len(vertices)}
+
+    def _general(self) -> Iterator[Reason]:
+        plan = self._plan
+        if self._seen.over:
+            yield Reason("it is over" if plan.cause is None else f"it is over: {plan.shown_cause}")
+            if self._seen.report_waits:
+                yield Reason(f"its report waits: {self._seen.report_waits}")
+            return
+        if not self._store.available:
+            text = "nothing can be persisted at the moment, so nothing new is sent"
+            trouble = self._store.trouble if isinstance(self._store, JetStreamStore) else ""
+            yield Reason(f"{text}: {trouble}" if trouble else text)
+        if plan.stopped:
+            yield Reason("the scheduler is shutting down")
+        elif plan.halted:
+            yield Reason(f"nothing new is sent any more: {plan.shown_cause}")
+        elif plan.paused:
+            yield Reason("it is paused: resume it to go on")
+        if self._seen.walk is not None:
+            for limit, waiting in self._slots.waiting(self._seen.walk).items():
+                text = f"{doing(waiting, 'component', 'wait')} for the limit {limit}"
+                yield Reason(text, None, {"limit": limit})
+
+    def _reason(self, vertex: Vertex) -> Reason:
+        plan, chronicle = self._plan, self._seen.chronicle
+        match plan.phase(vertex):
+            case Phase.COMPLETED:
+                return Reason("it is completed", chronicle.ended(vertex))
+            case Phase.ERRORED:
+                return Reason(
+                    f"it has failed: {plan.masked(plan.error(vertex) or '', 4_000)}", chronicle.ended(vertex)
+                )
+            case Phase.SKIPPED:
+                return self._skipped(vertex)
+            case Phase.STARTING:
+                return Reason("its start is being persisted", chronicle.due(vertex))
+            case Phase.RUNNING:
+                return self._running(vertex)
+            case Phase.RETRYING:
+                return self._retrying(vertex)
+            case _:
+                return self._waiting(vertex)
+
+    def _skipped(self, vertex: Vertex) -> Reason:
+        failed = [
+            self._plan.graph.ids[one]
+            for one in self._plan.graph.ancestors(vertex)
+            if self._plan.phase(one) is Phase.ERRORED
+        ]
+        shown = sorted(failed)[:_SHOWN]
+        return Reason(
+            f"it is left out, since {_listed(shown, len(failed))} failed", None, {"waits_for": shown}
+        )
+
+    def _running(self, vertex: Vertex) -> Reason:
+        walk, chronicle = self._seen.walk, self._seen.chronicle
+        sent = chronicle.sent(vertex)
+        call = None if walk is None else walk.call_of(vertex)
+        subject = self._plan.subject(vertex) if call is None else call.request.subject
+        more = {"subject": subject, "attempt": self._plan.attempt(vertex)}
+        if call is not None and call.unheard_of:
+            text = f"no connector is subscribed to {subject}"
+            return Reason(text, sent, {**more, "connector": "none"})
+        if call is not None and call.outgoing is not None and not call.outgoing.generation:
+            return Reason("its request waits for the connection to the broker", sent, more)
+        text = f"it waits for its connector to answer on {subject}"
+        if call is not None and (missed := call.maybe_missed):
+            text += f"; {missed}: look whether it was done, then skip it (with what was returned)"
+        return Reason(text, sent, {**more, "connector": "silent"})
+
+    def _retrying(self, vertex: Vertex) -> Reason:
+        walk, chronicle = self._seen.walk, self._seen.chronicle
+        left = None if walk is None else walk.retry_in(vertex)
+        when = "soon" if left is None else f"in {seconds(left)}"
+        attempt = self._plan.attempt(vertex)
+        error = self._plan.masked(self._plan.error(vertex) or "", 4_000)
+        text = f"attempt {attempt} failed, the next one follows {when}: {error}"
+        if self._plan.paused:
+            text = f"the build is paused; {text}"
+        failed = chronicle.failed(vertex)
+        return Reason(text, failed[-1].failed if failed else None, {"subject": self._plan.subject(vertex)})
+
+    def _waiting(self, vertex: Vertex) -> Reason:
+        plan, chronicle = self._plan, self._seen.chronicle
+        missing = [one for one in plan.graph.dependencies[vertex] if plan.phase(one) is not Phase.COMPLETED]
+        due = chronicle.due(vertex)
+        if plan.halted:
+            return Reason(f"it will not be sent: {plan.shown_cause or 'the scheduler is shutting down'}", due)
+        if missing:
+            ids = [plan.graph.ids[one] for one in missing[:_SHOWN]]
+            states = [f"{plan.graph.ids[one]} ({_called(plan.phase(one))})" for one in missing[:_SHOWN]]
+            text = f"it waits for {_listed(states, len(missing))}"
+            return Reason(text, chronicle.accepted, {"waits_for": ids})
+        if plan.paused:
+            return Reason("it is due, and the build is paused", due)
+        walk = self._seen.walk
+        try:
+            subject = plan.due_subject(vertex)
+        except Laborious:
+            return Reason("it is due, and its references take long to be evaluated", due)
+        limits = [] if walk is None else self._slots.blocking(walk, subject)
+        if limits:
+            text = f"it is due, and waits for the limit {_listed(limits, len(limits))}"
+            return Reason(text, due, {"limit": limits[0], "subject": subject})
+        if not self._store.available:
+            return Reason("it is due, and nothing can be persisted at the moment", due)
+        return Reason("it is about to be sent", due, {"subject": subject})
+
+    def _document(self, reason: Reason, vertex: Vertex | None = None) -> Document:
+        document: Document = {"text": reason.text[:4_000]}
+        if vertex is not None:
+            phase = self._plan.phase(vertex)
+            document["component"] = self._plan.graph.ids[vertex]
+            document["state"] = _called(phase)
+        if reason.since is not None:
+            now = self._seen.chronicle.clock()
+            document |= {"since": reason.since, "seconds": round(max(0.0, now - reason.since), 3)}
+        return document | dict(reason.more)
+
+
+def _called(phase: Phase) -> str:
+    return "running" if phase is Phase.STARTING else phase.value
+
+
+def _listed(names: list[str], total: int) -> str:
+    if not names:
+        return "something"
+    more = f" and {total - len(names)} more" if total > len(names) else ""
+    return ", ".join(names) + more

@@ -1,0 +1,239 @@
+"""Tells whoever wants to follow a build what happens in it, on ``scheduler.event.<build>``.
+
+What happened within a tenth of a second travels in one message, so that following a build of thousands
+costs it next to nothing. The feed is a courtesy: nothing depends on it, and the report is the truth.
+
+Every event has a number; who joins late, or misses some, asks for how things stand
+(`scheduler.control.endpoint`), and is told up to which event that is so.
+"""
+
+import secrets
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import structlog
+import trio
+
+from scheduler.bus import Bus
+from scheduler.definition.codec import encode_token
+from scheduler.definition.graph import Vertex
+from scheduler.definition.strictjson import encode
+from scheduler.errors import BusError
+from scheduler.journal.timings import Chronicle
+from scheduler.plan import Plan
+from scheduler.walk import Observer
+
+_log = structlog.get_logger()
+
+VERSION = 2
+"""Of the messages."""
+_PERIOD = 0.1
+"""Seconds between two messages about one build."""
+_MOST = 1_000
+"""Events in one message."""
+_ERROR_SHOWN = 1_000
+"""Characters of an error's text; all of it is in the report."""
+
+
+class Track(Observer):
+    """What is to be told of one build, and when it happened.
+
+    Args:
+        feed: publishes it.
+        plan: of the build.
+        chronicle: keeps the times.
+        completed: is told the subject of each component that was completed, and the seconds that it took.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_completed",
+        "_dues",
+        "_events",
+        "_feed",
+        "_plan",
+        "_resumed",
+        "_subject",
+        "_supplied",
+        "chronicle",
+        "sequence",
+        "source",
+    )
+
+    def __init__(
+        self, feed: "Feed", plan: Plan, chronicle: Chronicle, completed: Callable[[str, float], None]
+    ) -> None:
+        self.chronicle = chronicle
+        self.sequence = 0
+        """Of the last event."""
+        self._dues = 0
+        self._plan = plan
+        self._feed = feed
+        self._completed = completed
+        # Dicts, as they are empty mostly: a set takes three times as much then.
+        self._supplied: dict[Vertex, None] = {}
+        """Components settled by an operator; nothing is learnt from how long they took."""
+        self._events: list[dict[str, Any]] = []
+        self._resumed: dict[Vertex, None] = {}
+        """In flight since an earlier process: when they were answered is known from here on only."""
+        self.source = secrets.token_hex(4)
+        """Unlike that of any other process or run that told, or will tell, of this build."""
+        self._subject = f"scheduler.event.{encode_token(plan.build.id)}"
+
+    def revision(self) -> int:
+        """A number that changes with everything that is told of the build."""
+        return self.sequence + self._dues
+
+    def due(self, vertex: Vertex) -> None:
+        """As `Observer.due`."""
+        self._dues += 1
+        self.chronicle.note_due(vertex, self.chronicle.clock())
+
+    def sent(self, vertex: Vertex, attempt: int) -> None:
+        """As `Observer.sent`."""
+        now = self.chronicle.clock()
+        self.chronicle.note_sent(vertex, now)
+        if self._resumed:
+            self._resumed.pop(vertex, None)
+        event = self._event(vertex, "running", now)
+        event["attempt"] = attempt
+        due = self.chronicle.due(vertex)
+        if due is not None:
+            event["waited"] = round(max(0.0, now - due), 6)
+
+    def resumed(self, vertex: Vertex, attempt: int) -> None:
+        """As `Observer.resumed`: it runs since its request left, whoever sent it."""
+        self._resumed[vertex] = None
+        now = self.chronicle.clock()
+        if self.chronicle.sent(vertex) is None:
+            # No log says when.
+            self.chronicle.note_sent(vertex, now)
+        self._event(vertex, "running", now)["attempt"] = attempt
+
+    def departed(self, vertex: Vertex) -> None:
+        """As `Observer.departed`."""
+        self._resumed.pop(vertex, None)
+        self.chronicle.note_sent(vertex, self.chronicle.clock())
+
+    def waits(self, vertex: Vertex) -> None:
+        """As `Observer.waits`."""
+        self.chronicle.note_waiting(vertex)
+        self._event(vertex, "waiting", self.chronicle.clock())
+
+    def retries(self, vertex: Vertex, attempt: int, error: str, pause: float) -> None:
+        """As `Observer.retries`."""
+        event = self._end(vertex, "retrying", attempt)
+        event |= {"error": self._shown(error), "retry_in": round(pause, 3)}
+        self.chronicle.note_failed(vertex, event["time"], pause)
+
+    def settled(self, vertex: Vertex, attempt: int, error: str | None) -> None:
+        """As `Observer.settled`."""
+        if self.chronicle.ended(vertex) is not None:
+            # An operator has said so after it had failed: what its attempt took is told already.
+            self.chronicle.forget(vertex)
+            self.chronicle.note_due(vertex, self.chronicle.clock())
+        if error is None and vertex not in self._supplied:
+            self.chronicle.note_late_success(vertex)
+        event = self._end(vertex, "completed" if error is None else "errored", attempt)
+        self.chronicle.note_ended(vertex, event["time"])
+        if error is not None:
+            event["error"] = self._shown(error)
+        elif "seconds" in event and vertex not in self._supplied and vertex not in self._resumed:
+            self._completed(self._plan.subject(vertex), event["seconds"])
+
+    def skipped(self, vertices: Sequence[Vertex]) -> None:
+        """As `Observer.skipped`."""
+        now = self.chronicle.clock()
+        for vertex in vertices:
+            self._event(vertex, "skipped", now)
+
+    def happened(self, what: str, vertex: Vertex | None = None) -> None:
+        """As `Observer.happened`."""
+        event = self._add(self.chronicle.clock(), {"event": what})
+        self.chronicle.note_paused(event["time"], on=self._plan.paused)
+        if vertex is not None:
+            if what == "skipped":
+                self._supplied[vertex] = None
+            event["component"] = self._plan.graph.ids[vertex]
+
+    def _shown(self, error: str) -> str:
+        return self._plan.masked(error, _ERROR_SHOWN)
+
+    def _end(self, vertex: Vertex, state: str, attempt: int) -> dict[str, Any]:
+        now = self.chronicle.clock()
+        event = self._event(vertex, state, now)
+        event["attempt"] = attempt
+        sent = self.chronicle.sent(vertex)
+        if sent is not None:
+            event["seconds"] = round(max(0.0, now - sent), 6)
+        return event
+
+    def _event(self, vertex: Vertex, state: str, at: float) -> dict[str, Any]:
+        return self._add(at, {"component": self._plan.graph.ids[vertex], "state": state})
+
+    def _add(self, at: float, event: dict[str, Any]) -> dict[str, Any]:
+        if not self._events:
+            self._feed.stir(self)
+        self.sequence += 1
+        event |= {"seq": self.sequence, "time": at}
+        self._events.append(event)
+        return event
+
+    def flush(self, bus: Bus) -> None:
+        """Publish what was noted."""
+        events, self._events = self._events, []
+        for start in range(0, len(events), _MOST):
+            part = events[start : start + _MOST]
+            counts = self._plan.counts()
+            message = {
+                "v": VERSION,
+                "build": self._plan.build.id,
+                "source": self.source,
+                "seq": part[-1]["seq"],
+                "time": self.chronicle.clock(),
+                "total": len(self._plan.build.changes),
+                "done": counts["completed"],
+                "counts": counts,
+                "events": part,
+            }
+            try:
+                bus.publish(self._subject, encode(message))
+            except BusError as error:
+                _log.debug("progress not published", build=self._plan.build.id, error=str(error))
+
+
+class Feed:
+    """Publishes the progress of all builds of this process."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+        self._stirred: dict[Track, None] = {}
+        self._wake = trio.Event()
+
+    def stir(self, track: Track) -> None:
+        """Something of this build is to be published soon."""
+        self._stirred[track] = None
+        self._wake.set()
+
+    def close(self, track: Track) -> None:
+        """The build is over: publish the rest now, before its report."""
+        self._stirred.pop(track, None)
+        track.flush(self._bus)
+
+    async def run(self) -> None:
+        """Publish from time to time; never returns."""
+        while True:
+            await self._wake.wait()
+            await trio.sleep(_PERIOD)
+            # While the broker is away nobody follows; what happens meanwhile is told afterwards.
+            if not self._bus.connected:
+                continue
+            self._wake = trio.Event()
+            await self._publish()
+
+    async def _publish(self) -> None:
+        # In a function of its own: what is told of is not kept while there is nothing new.
+        stirred, self._stirred = self._stirred, {}
+        for track in stirred:
+            track.flush(self._bus)
+            await trio.lowlevel.checkpoint()

@@ -1,0 +1,150 @@
+"""Takes builds in: reads them, answers whoever sent them, and hands the good ones on.
+
+WIRE: "Intake". The answer to a build that was accepted is sent when it is persisted, not before.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from scheduler.bus import Bus, Message
+from scheduler.definition.codec import read_id
+from scheduler.definition.model import BUILD_ACTIONS
+from scheduler.definition.strictjson import Raw, encode, split_object
+from scheduler.definition.subjects import UNANSWERABLE, may_be_answered
+from scheduler.errors import BusError, InvalidBuild, MessageTooLarge, Problem
+from scheduler.runtime.ratelimit import RateLimitedLog
+
+SUBJECTS: Final = BUILD_ACTIONS
+"""What builds come in on."""
+QUEUE_GROUP: Final = "scheduler"
+
+_STREAM_ACK: Final = "$JS.ACK."
+_MOST_DETAIL_BYTES = 256 * 1024
+_SMALL = 32 * 1024
+"""Bytes of a build that is taken apart on the spot."""
+_MOST_KEPT_BYTES = 1_000
+"""Of each field, where a rejected build is too large to be published whole."""
+
+
+class Receipts:
+    """Answers whoever sends builds.
+
+    Args:
+        bus: what answers go out on.
+        holds: says whether a build of this id is running here.
+    """
+
+    def __init__(self, bus: Bus, holds: Callable[[str], bool]) -> None:
+        self._bus = bus
+        self._holds = holds
+        self._log = RateLimitedLog()
+
+    def may_be_taken(self, message: Message) -> bool:
+        """Whether a message may be looked at: not where its answer would go to what is no inbox.
+
+        A build that comes out of a stream has a reply subject of the server's, which is for acknowledgements
+        to JetStream: it is taken as one without.
+        """
+        if not message.reply or _is_delivered(message) or may_be_answered(message.reply):
+            return True
+        self._log.warning(UNANSWERABLE, subject=message.subject, reply=message.reply[:500])
+        return False
+
+    def accept(self, message: Message, build: str, *, finished: bool = False) -> None:
+        """Answer that the build is ours now, or was taken before and is ``finished``."""
+        answer: dict[str, Any] = {"id": build, "status": "accepted"}
+        self._answer(message, answer | {"finished": True} if finished else answer)
+
+    def reject(self, message: Message, refusal: InvalidBuild) -> None:
+        """Answer that the build is not taken, and why.
+
+        Where there is nobody to answer, a build whose id can be read is published, whole, on
+        ``<intake>.error``; not so where one with this id is running, whatever is wrong with this one: the
+        store would take the running one for failed.
+        """
+        build = read_id(message.data)
+        problems = refusal.problems
+        self._log.warning(
+            "build rejected",
+            build=build,
+            subject=message.subject,
+            code=refusal.code,
+            problems=len(problems),
+            first=str(problems[0])[:500] if problems else "",
+        )
+        if message.reply and not _is_delivered(message):
+            details = _fitting(problems, self._bus.max_payload // 2)
+            error = {"code": refusal.code, "message": str(refusal)[:2_000], "details": details}
+            self._answer(message, {"id": build, "status": "rejected", "error": error})
+        elif build is not None and refusal.code != "running" and not self._holds(build):
+            try:
+                _publish_error(self._bus, message, refusal)
+            except BusError as error:
+                self._log.warning("rejection not published", build=build, error=str(error))
+
+    def _answer(self, message: Message, answer: dict[str, Any]) -> None:
+        # Looked at again: whoever calls may not have asked `may_be_taken`, and this is the last place.
+        if not may_be_answered(message.reply):
+            return
+        try:
+            try:
+                self._bus.publish(message.reply, encode(answer))
+            except MessageTooLarge:
+                answer.get("error", {}).pop("details", None)
+                self._bus.publish(message.reply, encode(answer))
+        except BusError as error:
+            self._log.warning("intake not answered", build=answer["id"], error=str(error))
+
+
+def _is_delivered(message: Message) -> bool:
+    """Whether it comes out of a stream, by a consumer."""
+    return message.reply.startswith(_STREAM_ACK)
+
+
+def _fitting(problems: Sequence[Problem], most: int) -> list[str]:
+    """As many problems as an answer holds, and how many there are beside them."""
+    size = 0
+    fitting: list[str] = []
+    for problem in problems:
+        text = str(problem)
+        size += len(encode(text)) + 1
+        if size > min(most, _MOST_DETAIL_BYTES):
+            return [*fitting, f"... and {len(problems) - len(fitting)} more"]
+        fitting.append(text)
+    return fitting
+
+
+class _Head(msgspec.Struct, omit_defaults=True):
+    """What of a rejected build is published where the whole is too large."""
+
+    id: Raw = Raw()
+    name: Raw = Raw()
+    action: Raw = Raw()
+    error: Raw = Raw()
+
+
+_decode_head = msgspec.json.Decoder(_Head).decode
+
+
+def _publish_error(bus: Bus, message: Message, refusal: InvalidBuild) -> None:
+    error = encode(str(refusal)[:4_000])
+    subject = f"{message.subject}.error"
+    # It is an object, and as such it stays: who takes it apart to put it together again does so on the loop.
+    head = _decode_head(message.data)
+    data = message.data
+    if bytes(head.error) and len(data) <= _SMALL:
+        members = split_object(data)
+        data = encode({key: value for key, value in members.items() if key != "error"})
+    try:
+        # Of two members of a name the last one counts.
+        bus.publish(subject, data.rstrip()[:-1] + b',"error":' + error + b"}")
+    except MessageTooLarge:
+        kept = {
+            key: value
+            for key in ("id", "name", "action")
+            if 0 < len(bytes(value := getattr(head, key))) <= _MOST_KEPT_BYTES
+        }
+        omitted = ["components", "changes", "edges"]
+        bus.publish(subject, encode({**kept, "error": Raw(error), "omitted": omitted}))

@@ -1,0 +1,269 @@
+"""Other schedulers on the same broker: whether there is one that works, and whether one has gone.
+
+Of several one works and the others stand by. Who wants to begin looks for one that works (it answers service
+discovery), then says so to the other candidates, and gives way to one that has decided already or whose id is
+smaller. Two that begin in the same moment see each other that way.
+
+A scheduler that is gone is told from one that is silent. Where nobody subscribes to the question, the broker
+says so: it is gone. Where somebody does and does not answer, it may be hung, or stopped while the broker has
+not noticed: it is asked three times over 10 s, and counts as gone where nothing was written to the logs
+meanwhile.
+
+A partition can make two of them work at the same time. Where the store has compare-and-set that does no harm,
+each build being one's only; but when one of the two then goes, the other has to look after its builds.
+"""
+
+from collections.abc import Awaitable, Callable
+from enum import Enum, auto
+
+import msgspec
+import structlog
+import trio
+
+from scheduler.bus import Bus, Message
+from scheduler.bus.interest import subscribers
+from scheduler.definition.strictjson import encode
+from scheduler.definition.subjects import may_be_answered
+from scheduler.errors import BusError, NoResponders, NotPermitted
+from scheduler.runtime.ratelimit import RateLimitedLog
+
+_log = structlog.get_logger()
+
+CANDIDATES = "scheduler.candidate"
+"""Where those who want to begin speak to each other."""
+_LISTEN = 0.2
+"""Seconds for the other candidates to answer."""
+_STANDBY_PERIOD = 2.0
+_WATCH_PERIOD = 10.0
+_ANSWERS = 1.0
+"""Seconds for schedulers that work to answer."""
+_SILENT_ROUNDS = 3
+"""Questions without an answer after which a scheduler has gone."""
+_BETWEEN = 3.5
+"""Seconds between those, so that with the waits for answers they take 10 s."""
+
+
+class _Found(Enum):
+    """What became of the question whether another scheduler works."""
+
+    ANSWER = auto()
+    NOBODY = auto()
+    SILENCE = auto()
+    UNKNOWN = auto()
+
+
+async def _no_logs() -> int:
+    return 0
+
+
+_MOST_NAMED = 20
+"""Others, in the log: whoever answers names itself, and may be anybody."""
+
+
+class _Words(msgspec.Struct):
+    """What candidates, and those who answer service discovery, say of themselves."""
+
+    id: str = ""
+    decided: bool = False
+
+
+class Peers:
+    """The others.
+
+    Args:
+        bus: the connection.
+        name: of the service, in service discovery.
+        id: of this process, there and among candidates.
+        written: how much stands in the logs: a number that grows while anybody works. Raises BusError where
+            that cannot be told now.
+    """
+
+    def __init__(
+        self,
+        bus: Bus,
+        name: str,
+        id: str,  # noqa: A002 - the protocol's word
+        written: Callable[[], Awaitable[int]] = _no_logs,
+    ) -> None:
+        self._bus = bus
+        self._ping = f"$SRV.PING.{name}"
+        self._id = id
+        self._written = written
+        self._decided = False
+        self._limited_log = RateLimitedLog(_log, burst=_MOST_NAMED)
+        self._outbid = False
+        """Whether a candidate that goes first has asked, since we began to look."""
+        self.live: frozenset[str] = frozenset({id})
+        """Who worked when it was looked last, this process included."""
+
+    async def stand_by(self) -> None:
+        """Return when this process is to work: no other scheduler does.
+
+        Raises:
+            BusError: a subscription could not be made.
+        """
+        announced = False
+        await self._bus.subscribe(CANDIDATES, self._on_candidate)
+        while True:
+            generation = self._bus.generation
+            self._outbid = False
+            if (
+                await self._another_works() is False
+                and await self._is_first()
+                and await self._ask_once() in {_Found.NOBODY, _Found.SILENCE}
+                and generation == self._bus.generation
+                and not self._is_outbid()
+            ):
+                break
+            if not announced:
+                _log.warning("standing by: another scheduler is there")
+                announced = True
+            # After a restart of the broker the other one is on its way back, as we are.
+            await trio.sleep(_STANDBY_PERIOD)
+        self._decided = True
+        if announced:
+            _log.info("taking over: no other scheduler answers any more")
+
+    async def look(self) -> frozenset[str]:
+        """The ids of those that work, our own included; where they cannot be asked, those known last.
+
+        Who is known, and does not answer, is asked again.
+        """
+        found = {self._id}
+        for number in range(_SILENT_ROUNDS):
+            if number:
+                await trio.sleep(_BETWEEN)
+            answers = await self._ask(self._ping, b"", _ANSWERS)
+            if answers is None:
+                return self.live
+            found.update(one.id for one in answers if one.id)
+            if self.live <= found:
+                break
+        self.live = frozenset(found)
+        return self.live
+
+    async def watch(self, on_gone: Callable[[], None]) -> None:
+        """Look for others that work, from time to time; never returns.
+
+        Args:
+            on_gone: called when one has gone.
+        """
+        missed: dict[str, int] = {}
+        while True:
+            await trio.sleep(_BETWEEN if any(missed.values()) else _WATCH_PERIOD)
+            generation = self._bus.generation
+            answers = await self._ask(self._ping, b"", _ANSWERS)
+            if answers is None or generation != self._bus.generation or not self._bus.connected:
+                continue
+            others = {one.id for one in answers} - {self._id, ""}
+            for other in others - missed.keys():
+                self._limited_log.warning("another scheduler works beside this one", other=other[:100])
+            missed = {other: 0 if other in others else missed[other] + 1 for other in others | missed.keys()}
+            gone = {other for other, rounds in missed.items() if rounds >= _SILENT_ROUNDS}
+            self.live = frozenset({self._id, *missed} - gone)
+            if gone:
+                _log.warning(
+                    "another scheduler has gone: its builds are looked after",
+                    others=sorted(gone)[:_MOST_NAMED],
+                )
+                on_gone()
+                missed = {other: rounds for other, rounds in missed.items() if other not in gone}
+
+    def _on_candidate(self, message: Message) -> None:
+        words = _read(message)
+        if words is not None and words.id != self._id and may_be_answered(message.reply):
+            self._outbid = self._outbid or words.id < self._id
+            try:
+                self._bus.publish(message.reply, encode({"id": self._id, "decided": self._decided}))
+            except BusError as error:
+                self._limited_log.warning("another candidate was not answered", error=str(error))
+
+    def _is_outbid(self) -> bool:
+        return self._outbid
+
+    async def _is_first(self) -> bool:
+        """Whether no other candidate goes first."""
+        answers = await self._ask(CANDIDATES, encode({"id": self._id}), _LISTEN)
+        if answers is None:
+            return False
+        return not any(one.decided or one.id < self._id for one in answers if one.id != self._id)
+
+    async def _another_works(self) -> bool | None:
+        """Whether another scheduler works; None where that cannot be told."""
+        found = await self._ask_once()
+        if found is _Found.SILENCE and await self._is_heard():
+            written = await self._read_written()
+            for _ in range(_SILENT_ROUNDS - 1):
+                await trio.sleep(_BETWEEN)
+                found = await self._ask_once()
+                if found is not _Found.SILENCE:
+                    break
+            else:
+                now = await self._read_written()
+                if written is None or now is None:
+                    return None
+                if now != written:
+                    return True
+                _log.warning("another scheduler is silent, and nothing is written: it counts as gone")
+        return None if found is _Found.UNKNOWN else found is _Found.ANSWER
+
+    async def _ask_once(self) -> _Found:
+        try:
+            with trio.fail_after(_ANSWERS):
+                await self._bus.request(self._ping, b"")
+        except NoResponders:
+            return _Found.NOBODY
+        except trio.TooSlowError:
+            return _Found.SILENCE if self._bus.connected else _Found.UNKNOWN
+        except NotPermitted as error:
+            _log.error("cannot ask for other schedulers, and works as if there were none", error=str(error))
+            return _Found.NOBODY
+        except BusError as error:
+            _log.warning("cannot ask for other schedulers", error=str(error))
+            return _Found.UNKNOWN
+        return _Found.ANSWER
+
+    async def _is_heard(self) -> bool:
+        """Whether a scheduler may hear the question, and not only somebody who hears everything."""
+        try:
+            return self._ping in await subscribers(self._bus)
+        except BusError:
+            return True
+
+    async def _read_written(self) -> int | None:
+        """What is written; None where that cannot be told."""
+        try:
+            with trio.fail_after(_ANSWERS):
+                return await self._written()
+        except (BusError, trio.TooSlowError) as error:
+            _log.warning("cannot tell whether another scheduler writes", error=str(error))
+            return None
+
+    async def _ask(self, subject: str, data: bytes, seconds: float) -> list[_Words] | None:
+        """What everybody answers who does so in time; None where nobody could be asked."""
+        answers: list[_Words] = []
+
+        def take(message: Message) -> None:
+            words = _read(message)
+            if words is not None:
+                answers.append(words)
+
+        inbox = self._bus.new_inbox()
+        with trio.move_on_after(seconds + _ANSWERS):
+            try:
+                subscription = await self._bus.subscribe(inbox, take)
+                self._bus.publish(subject, data, reply=inbox)
+            except BusError as error:
+                _log.warning("cannot ask for other schedulers", error=str(error))
+                return None
+            await trio.sleep(seconds)
+            await subscription.unsubscribe()
+            return answers
+        return None
+
+
+def _read(message: Message) -> _Words | None:
+    try:
+        return msgspec.json.decode(message.data, type=_Words)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None

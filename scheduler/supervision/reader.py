@@ -1,0 +1,155 @@
+"""Reads builds: small ones on the spot, large ones in a thread, those in the object store fetched first."""
+
+from functools import partial
+from typing import Final
+
+import trio
+
+from scheduler.config import Settings
+from scheduler.definition.codec import read_id
+from scheduler.definition.strictjson import decode, split_object
+from scheduler.definition.template import INLINE_WORK, Laborious, OnUnresolved, Templates
+from scheduler.definition.validation import Prepared, read_build
+from scheduler.errors import BusError, Hung, InvalidBuild, InvalidJSON, JetStreamUnavailable, Problem
+from scheduler.jetstream.objects import Objects
+from scheduler.jetstream.streams import UPLOADS
+from scheduler.journal.events import Accepted
+from scheduler.runtime.executor import THREADS, Executor, ThreadExecutor
+from scheduler.runtime.interruptible import interruptible
+
+_SMALL: Final = 32 * 1024
+"""Bytes of a build that is read on the spot."""
+_LARGE: Final = 1024 * 1024
+"""Bytes of a build that may take a second to be read."""
+_SHORT_WORK: Final = 4 * 1024 * 1024
+"""Units of work (`template.work`) for the references of a build that is read as a short job: 0.1 s."""
+_READING: Final = "builds that come in"
+"""Who has the threads that read: before that nobody knows whose a build is."""
+_LONGEST_NAME: Final = 512
+_BUILD_MEMBERS: Final = frozenset({"action", "components", "changes", "edges"})
+_FETCH_DEADLINE: Final = 120.0
+
+
+class BuildReader:
+    """Everything that makes a `Prepared` of bytes.
+
+    Args:
+        settings: bounds, and how references are read.
+        objects: where definitions may be that are too large for a message; None where there is no such place.
+        executor: reads what takes long.
+    """
+
+    def __init__(self, settings: Settings, objects: Objects | None, executor: Executor | None = None) -> None:
+        self._settings = settings
+        self._objects = objects
+        self._executor = executor or ThreadExecutor()
+        # As many definitions as are read at a time are held in memory at a time.
+        self._fetches = trio.CapacityLimiter(THREADS)
+        # Of those that are read on the spot one has its turn between two looks at everything else.
+        self._spot = trio.Lock()
+
+    def is_small(self, data: bytes) -> bool:
+        """Whether a submitted build is read on the spot, and not fetched, nor read in a thread."""
+        return len(data) <= _SMALL and object_name(data) is None
+
+    async def read_submitted(self, data: bytes, action: str | None = None) -> Prepared:
+        """Read a build that comes in, or one that is in the object store as what comes in says.
+
+        Args:
+            data: its JSON, or what names its object.
+            action: the subject that it comes in on; None where it comes in on none.
+
+        Raises:
+            InvalidBuild: with every problem that was found; ``store`` where it could not be fetched.
+        """
+        name = object_name(data)
+        if name is None:
+            return await self._read(data, action=action)
+        async with self._fetches:
+            prepared = await self._read(await self._fetch(name), action=action)
+        build = read_id(data)
+        if build is not None and build != prepared.build.id:
+            text = f"the build in {name!r} is {prepared.build.id!r}, not {build!r}"
+            raise InvalidBuild("invalid", [Problem("id", text)])
+        return prepared
+
+    async def read_back(self, data: bytes, action: str | None = None) -> Prepared:
+        """Read a build that is ours already: what connectors returned stands in it."""
+        return await self._read(data, resumed=True, action=action)
+
+    async def read_accepted(self, data: bytes, accepted: Accepted) -> Prepared:
+        """Read a build as it was accepted, whatever the settings are now."""
+        templates, unresolved = Templates(accepted.templates), OnUnresolved(accepted.unresolved)
+        return await self._read(data, resumed=True, templates=templates, unresolved=unresolved)
+
+    async def _fetch(self, name: str) -> bytes:
+        if not name.startswith(UPLOADS):
+            # What is stored under other names is another build's.
+            raise InvalidBuild("invalid", [Problem("object", f"{name!r} does not begin with {UPLOADS!r}")])
+        if self._objects is None:
+            text = "definitions in an object store take the JetStream store, and this scheduler has another"
+            raise InvalidBuild("invalid", [Problem("object", text)])
+        most = self._settings.limits.max_definition_bytes
+        try:
+            with trio.fail_after(_FETCH_DEADLINE):
+                data = await self._objects.get(name, most=most)
+        except (JetStreamUnavailable, trio.TooSlowError) as error:
+            text = f"{name!r} cannot be fetched now: {error}"
+            raise InvalidBuild("store", [Problem("object", text)]) from None
+        except BusError as error:
+            text = f"{name!r} cannot be taken: {error}; max_definition_bytes is {most}"
+            raise InvalidBuild("invalid", [Problem("object", text)]) from None
+        if data is None:
+            raise InvalidBuild("invalid", [Problem("object", f"there is no object {name!r}")])
+        return data
+
+    async def _read(
+        self,
+        data: bytes,
+        *,
+        resumed: bool = False,
+        templates: Templates | None = None,
+        unresolved: OnUnresolved | None = None,
+        action: str | None = None,
+    ) -> Prepared:
+        settings = self._settings
+
+        def read(allowance: int | None = None) -> Prepared:
+            return read_build(
+                data,
+                limits=settings.limits,
+                templates=templates or settings.templates,
+                unresolved=unresolved or settings.unresolved,
+                resumed=resumed,
+                action=action,
+                inline=allowance is not None,
+                allowance=allowance or 0,
+            )
+
+        try:
+            if len(data) <= _SMALL:
+                async with self._spot:
+                    with interruptible("a build that is being read"):
+                        return read(INLINE_WORK)
+            if len(data) <= _LARGE:
+                return await self._executor.run(_READING, partial(read, _SHORT_WORK))
+        except Laborious:
+            pass
+        except Hung as hung:
+            raise InvalidBuild("invalid", [Problem("", f"it cannot be read: {hung}")]) from None
+        # With a thread for such as this one: what is rendered, and other builds, have the other.
+        return await self._executor.run(_READING, read, long=True)
+
+
+def object_name(data: bytes) -> str | None:
+    """The name of the object that a submitted message refers to; None where it is a build itself."""
+    if len(data) > 4 * _LONGEST_NAME or b'"object"' not in data:
+        return None
+    try:
+        members = split_object(data)
+        name = decode(members["object"]) if "object" in members else None
+    except InvalidJSON:
+        return None
+    if not isinstance(name, str) or not name or len(name) > _LONGEST_NAME:
+        return None
+    return None if _BUILD_MEMBERS & members.keys() else name

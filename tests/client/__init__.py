@@ -1,0 +1,1 @@
+"""Whoever submits and follows builds."""

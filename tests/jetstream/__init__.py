@@ -1,0 +1,1 @@
+"""JetStream, real and in memory."""

@@ -1,0 +1,1 @@
+"""Broker, connectors and builds to try things out."""

@@ -1,0 +1,518 @@
+"""What an operator does to a build: what comes of it, what is persisted, and what is refused."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from support.builds import Document, Run, build, change, prepare, report_document
+from support.logs import NOW, fold, record, reread
+
+from scheduler.definition.strictjson import decode, encode
+from scheduler.errors import InvalidRule, Refused
+from scheduler.journal.events import (
+    Cancelled,
+    Event,
+    Finished,
+    Limited,
+    Paused,
+    Reported,
+    Retried,
+    Settled,
+    Supplied,
+    Unpaused,
+)
+from scheduler.plan import Plan
+from scheduler.plan.outcome import Outcome, read_reply
+
+GOES_ON: Document = {"on_error": "continue"}
+
+
+def failed(*more: str, edges: Any = (), **fields: Any) -> Run:
+    """A build whose `a` has failed; nothing else was begun."""
+    run = Run(build(change("a"), *map(change, more), edges=edges, **fields))
+    run.send("a")
+    run.fail("a")
+    return run
+
+
+def finished(run: Run, *events: Event) -> Run:
+    """The build after its end, as whoever wants another run of it has it: from its log."""
+    plan = run.plan
+    log = [plan.accepted, *events, plan.finish(), Reported(plan.run)]
+    run.plan = Plan(prepare(decode(encode({**plan.accepted.document, "changes": run_changes(run)}))))
+    history = fold(reread([record(n, one, at=NOW) for n, one in enumerate(log, 1)]))
+    for step in history.steps:
+        run.plan.replay(step)
+    assert run.plan.finished
+    return run
+
+
+def run_changes(run: Run) -> list[Document]:
+    """The changes as they were submitted."""
+    return [one.fields for one in run.plan.build.changes]
+
+
+def settled(run: Run, name: str) -> Settled:
+    """The outcome of a component, as it was persisted."""
+    changes = {one["_component_id"]: one for one in report_document(run.plan)["changes"]}
+    return Settled(name, changes[name])
+
+
+def errored_and_over(*more: str, **fields: Any) -> Run:
+    """A build that is over because its `a` has failed."""
+    run = failed(*more, **fields)
+    begun = run.requests["a"].started
+    return finished(run, begun, settled(run, "a"))
+
+
+# --- cancel
+
+
+def test_a_cancelled_build_drains() -> None:
+    """Nothing new is sent; what is in flight is awaited; the report says who ended it and why."""
+    run = Run(build(change("a"), change("b")))
+    run.send("a")
+    assert run.plan.cancel("wrong account") == [Cancelled("cancelled: wrong account")]
+    assert run.begin("b") is None
+    assert not run.over()
+    run.reply("a")
+    assert run.over()
+    assert run.report()["error"] == "cancelled: wrong account"
+    assert run.states() == {"a": "completed", "b": "waiting"}
+
+
+def test_a_cancellation_needs_no_reason() -> None:
+    """Without one the report says that it was cancelled."""
+    run = Run(build(change("a")))
+    assert run.plan.cancel() == [Cancelled("cancelled")]
+    assert run.report()["error"] == "cancelled"
+
+
+def test_an_error_before_the_cancellation_stays_the_cause() -> None:
+    """The first cause is reported."""
+    run = failed("b", options=GOES_ON)
+    run.plan.cancel("enough")
+    assert run.report()["error"] == "a: broken"
+
+
+def test_a_reason_is_cut() -> None:
+    """It is a text like an error's."""
+    run = Run(build(change("a")))
+    run.plan.cancel("x" * 100_000)
+    assert len(str(run.plan.cause)) < 66_000
+
+
+def test_a_paused_build_can_be_cancelled() -> None:
+    """The pause is over with that."""
+    run = Run(build(change("a")))
+    run.plan.pause(on=True)
+    run.plan.cancel()
+    assert not run.plan.paused
+    assert run.over()
+
+
+# --- pause
+
+
+def test_a_paused_build_sends_nothing_new() -> None:
+    """What is in flight ends; what is due waits, until the build goes on."""
+    run = Run(build(change("a"), change("b"), change("c", "none")))
+    run.send("a")
+    assert run.plan.pause(on=True) == [Paused()]
+    assert run.begin("b") is None
+    assert run.begin("c") is None
+    run.reply("a")
+    assert not run.over()
+    assert run.plan.pause(on=False) == [Unpaused()]
+    run.do("b")
+    run.begin("c")
+    assert run.report().get("error") is None
+
+
+def test_what_is_about_to_be_sent_when_the_pause_comes_is_taken_back() -> None:
+    """It must not be sent, and waits again."""
+    run = Run(build(change("a")))
+    run.begin("a")
+    run.plan.pause(on=True)
+    with pytest.raises(Exception, match="paused"):
+        run.plan.sent(0)
+    run.plan.withdraw(0)
+    assert run.phases() == {"a": "waiting"}
+
+
+def test_a_pause_outlives_a_retry() -> None:
+    """Who has a component sent again in a paused build has it wait for the end of the pause."""
+    run = failed("b", options=GOES_ON)
+    run.plan.pause(on=True)
+    run.plan.retry()
+    assert run.plan.paused
+    assert run.begin("a") is None
+    assert run.plan.pause(on=False) == [Unpaused()]
+    run.do("a", "b")
+    assert run.plan.cause is None
+
+
+# --- retry
+
+
+def test_a_component_that_failed_is_sent_again() -> None:
+    """It has the next number, all its attempts anew, and the build its cause no more."""
+    run = Run(build(change("a", _retry={"attempts": 2}), change("b"), edges=[("a", "b")]))
+    run.send("a")
+    run.retry("a")
+    run.send("a")
+    run.fail("a")
+    assert run.plan.halted
+    assert run.plan.retry(0) == [Retried(("a",), 1)]
+    assert run.plan.cause is None
+    assert run.plan.attempt(0) == 3
+    assert "error" not in report_document(run.plan)["changes"][0]
+    run.send("a")
+    assert run.requests["a"].attempt == "b-1/a/3"
+    run.retry("a")
+    run.send("a")
+    assert run.fail("a").body["error"] == "broken (after 2 attempts)"
+    run.plan.retry()
+    run.do("a", "b")
+    assert run.report().get("error") is None
+
+
+def test_what_was_skipped_waits_again() -> None:
+    """Behind a component that is sent again everything is as before its failure."""
+    run = failed("b", "c", edges=[("a", "b"), ("b", "c")], options=GOES_ON)
+    assert run.phases() == {"a": "errored", "b": "skipped", "c": "skipped"}
+    run.plan.retry()
+    assert run.phases() == {"a": "waiting", "b": "waiting", "c": "waiting"}
+    run.do("a", "b", "c")
+    assert run.report().get("error") is None
+
+
+def test_one_of_several_is_sent_again() -> None:
+    """The build goes on without the others, and without what depends on them."""
+    run = Run(build(*map(change, "abcd"), edges=[("a", "c"), ("b", "d")]))
+    run.send("a")
+    run.send("b")
+    run.fail("a", "first")
+    run.fail("b", "second")
+    assert run.plan.retry(run.vertex("a")) == [Retried(("a",), 1)]
+    assert not run.plan.halted
+    assert run.phases() == {"a": "waiting", "b": "errored", "c": "waiting", "d": "skipped"}
+    run.do("a", "c")
+    assert run.over()
+    assert run.report()["error"] == "b: second"
+
+
+def test_a_failure_after_a_retry_halts_again() -> None:
+    """What an operator went on with is forgiven; the next failure is not."""
+    run = Run(build(*map(change, "abc")))
+    run.send("a")
+    run.send("b")
+    run.fail("a")
+    run.fail("b")
+    run.plan.retry(0)
+    run.send("a")
+    run.fail("a")
+    assert run.plan.halted
+    assert run.begin("c") is None
+
+
+def test_a_late_success_is_adopted_instead() -> None:
+    """What exists already is not made a second time."""
+    run = failed("b", edges=[("a", "b")])
+    run.plan.adopt(run.requests["a"], Outcome(completed=True, body={"a_id": 7}))
+    retried, adopted = run.plan.retry()
+    assert retried == Retried(("a",), 1)
+    assert isinstance(adopted, Settled)
+    assert adopted.body == change("a", a_id=7, service="b-1", _state="completed")
+    assert adopted.upserts == (adopted.body,)
+    assert "error" not in adopted.body
+    run.do("b")
+    assert run.report().get("error") is None
+
+
+def test_a_retry_after_the_end_is_a_new_run() -> None:
+    """It goes on from where it stood, under the next attempt ids, and is reported again."""
+    run = errored_and_over("b", edges=[("a", "b")])
+    assert run.plan.retry() == [Retried(("a",), 2)]
+    assert (run.plan.run, run.plan.finished, run.plan.over) == (2, False, False)
+    run.send("a")
+    assert run.requests["a"].attempt == "b-1/a/2"
+    run.reply("a")
+    run.do("b")
+    assert run.report().get("error") is None
+    assert run.plan.report().run == 2
+
+
+def test_a_cancelled_build_that_is_over_can_be_gone_on_with() -> None:
+    """Nothing has failed, and what was never begun is begun."""
+    run = Run(build(change("a")))
+    events = run.plan.cancel("later")
+    finished(run, *events)
+    assert run.plan.retry() == [Retried((), 2)]
+    assert not run.plan.cancelled
+    run.do("a")
+    assert run.report().get("error") is None
+
+
+# --- supply
+
+
+def test_a_supplied_output_is_a_connectors_reply() -> None:
+    """It is merged into the component, which is complete and exists; nothing is sent."""
+    run = Run(build(change("a", name="x", size=1), change("b", of='{{ components["a"].a_id }}')))
+    run.plan.pause(on=True)
+    assert run.plan.supply(0, {"a_id": 7, "size": 2}) == [Supplied("a", {"a_id": 7, "size": 2})]
+    assert run.plan.is_instant(0)
+    run.plan.pause(on=False)
+    step = run.begin("a")
+    assert isinstance(step, Settled)
+    kept = change("a", name="x", size=2, a_id=7, service="b-1", _state="completed")
+    assert step.body == kept
+    assert step.upserts == (kept,)
+    assert run.send("b")["of"] == 7
+
+
+@pytest.mark.parametrize("how", ["starting", "running", "retrying"])
+def test_what_is_under_way_completes_at_once(how: str) -> None:
+    """An operator's word goes before the connector's."""
+    run = Run(build(change("a", _retry={"attempts": 2})))
+    run.begin("a")
+    if how != "starting":
+        run.plan.sent(0)
+    if how == "retrying":
+        run.retry("a")
+    assert run.phases() == {"a": how}
+    supplied, outcome = run.plan.supply(0, {"a_id": 7})
+    assert supplied == Supplied("a", {"a_id": 7})
+    assert isinstance(outcome, Settled)
+    assert outcome.body["a_id"] == 7
+    assert run.over()
+    assert run.report().get("error") is None
+
+
+def test_what_has_failed_completes_at_once() -> None:
+    """Then the build goes on behind it."""
+    run = failed("b", edges=[("a", "b")])
+    supplied, outcome = run.plan.supply(0, {"a_id": 7})
+    assert supplied == Supplied("a", {"a_id": 7})
+    assert isinstance(outcome, Settled)
+    assert "error" not in outcome.body
+    assert not run.plan.halted
+    run.do("b")
+    assert run.report().get("error") is None
+
+
+def test_what_was_skipped_completes_at_once() -> None:
+    """What is behind it alone waits again."""
+    run = failed("b", "c", "d", edges=[("a", "b"), ("b", "c"), ("a", "d")], options=GOES_ON)
+    run.plan.supply(run.vertex("b"), {})
+    assert run.phases() == {"a": "errored", "b": "completed", "c": "waiting", "d": "skipped"}
+    run.do("c")
+    assert run.over()
+    assert run.report()["error"] == "a: broken"
+
+
+NO_FINDINGS: list[tuple[Any, str]] = [
+    (7, "output: components are not a list"),
+    ({"_component_id": "x"}, "output: components are not a list"),
+    ([None], "output: components[0] is no component with a _component_id"),
+    (["x"], "output: components[0] is no component with a _component_id"),
+    ([{}], "output: components[0] is no component with a _component_id"),
+    (
+        [{"_component_id": "x"}, {"_component_id": ""}],
+        "output: components[1] is no component with a _component_id",
+    ),
+    ([{"_component_id": 5}], "output: components[0] is no component with a _component_id"),
+    ([{"_component_id": "start"}], "output: components[0]._component_id 'start' is reserved"),
+    ([{"_component_id": "x" * 513}], "output: components[0]._component_id is longer than max_id_bytes 512"),
+]
+
+
+@pytest.mark.parametrize("state", ["waiting", "running", "errored", "finished"])
+@pytest.mark.parametrize(("components", "why"), NO_FINDINGS)
+def test_what_no_connector_could_find_cannot_be_supplied(components: Any, why: str, state: str) -> None:
+    """An output for a `find` is judged as a reply is; refused, it changes nothing."""
+    run = Run(build(change("a", "find"), change("b"), edges=[("b", "a")] if state == "waiting" else ()))
+    if state != "waiting":
+        run.send("a")
+    if state in {"errored", "finished"}:
+        run.fail("a")
+    if state == "finished":
+        run = finished(run, settled(run, "a"))
+    before = run.phases(), run.plan.run
+    with pytest.raises(Refused, match="^" + re.escape(why) + "$") as caught:
+        run.plan.supply(0, {"components": components})
+    assert caught.value.code == "invalid"
+    assert (run.phases(), run.plan.run) == before
+
+
+def test_what_a_connector_could_find_can_be_supplied() -> None:
+    """Each element is kept as one that was found; no list, or null, means that nothing was found."""
+    for output, found in (
+        ({"components": [{"_component_id": "x", "n": 1}]}, {"x"}),
+        ({"components": []}, set()),
+        ({"components": None}, set()),
+        ({}, set()),
+    ):
+        run = Run(build(change("a", "find")))
+        run.send("a")
+        run.plan.supply(0, output)
+        assert set(run.existing()) == found
+    # Of other components it is a field like others.
+    run = Run(build(change("a")))
+    run.send("a")
+    run.plan.supply(0, {"components": 7})
+    assert run.existing()["a"]["components"] == 7
+
+
+def test_a_component_that_cannot_be_rendered_can_be_supplied() -> None:
+    """It may be supplied for this very reason: it is kept with its templates."""
+    run = Run(build(change("a"), change("b", of='{{ components["a"].nothing }}')))
+    run.do("a")
+    run.refused("b")
+    _, outcome = run.plan.supply(1, {"b_id": 1})
+    assert isinstance(outcome, Settled)
+    assert (outcome.body["b_id"], outcome.body["of"]) == (1, '{{ components["a"].nothing }}')
+
+
+def test_who_a_component_is_is_not_the_operators_to_say() -> None:
+    """Its identity, its action and its settings are those of the build."""
+    run = Run(build(change("a", _timeout=5)))
+    run.send("a")
+    output = {"_component_id": "z", "_action": "delete", "_state": "errored", "_timeout": 1, "service": "x"}
+    _, outcome = run.plan.supply(0, output)
+    assert isinstance(outcome, Settled)
+    assert outcome.body == change("a", _timeout=5, service="b-1", _state="completed")
+
+
+def test_a_supply_after_the_end_is_a_new_run() -> None:
+    """What it was over for is there now."""
+    run = errored_and_over("b", edges=[("a", "b")])
+    retried, supplied, outcome = run.plan.supply(0, {"a_id": 7})
+    assert (retried, supplied) == (Retried(("a",), 2), Supplied("a", {"a_id": 7}))
+    assert isinstance(outcome, Settled)
+    run.do("b")
+    assert run.report().get("error") is None
+
+
+def test_a_supply_behind_a_failure_after_the_end() -> None:
+    """It completes at once: in a build that goes on without what failed it would never be due."""
+    run = errored_and_over("b", "c", edges=[("a", "b"), ("b", "c")])
+    retried, supplied, outcome = run.plan.supply(run.vertex("b"), {})
+    assert (retried, supplied) == (Retried((), 2), Supplied("b", {}))
+    assert isinstance(outcome, Settled)
+    run.do("c")
+    assert run.over()
+    assert run.report()["error"] == "a: broken"
+
+
+# --- limit
+
+
+def test_a_build_has_other_limits_from_now_on() -> None:
+    """They replace its own."""
+    run = Run(build(change("a"), options={"limits": {"*": 1}}))
+    assert list(map(str, run.plan.rules)) == ["*=1"]
+    limits: dict[str, int | str] = {"vpc.*.*": 5, "*": "20/s"}
+    assert run.plan.limit(limits) == [Limited(limits)]
+    assert list(map(str, run.plan.rules)) == ["vpc.*.*=5", "*=20/s"]
+    run.plan.limit({})
+    assert run.plan.rules == ()
+
+
+@pytest.mark.parametrize("limits", [{"*": 0}, {"vpc": 1}, {"*": "5/d"}, {"*": 1.5}])
+def test_limits_that_cannot_be(limits: Any) -> None:
+    """They change nothing."""
+    run = Run(build(change("a"), options={"limits": {"*": 1}}))
+    with pytest.raises(InvalidRule):
+        run.plan.limit(limits)
+    assert list(map(str, run.plan.rules)) == ["*=1"]
+
+
+# --- refusals
+
+
+def _two(action: str = "create") -> Run:
+    return Run(build(change("a", action), change("b")))
+
+
+def _done() -> Run:
+    run = _two()
+    run.do("a")
+    return run
+
+
+def _cancelled(run: Run) -> Run:
+    run.plan.cancel()
+    return run
+
+
+def _paused() -> Run:
+    run = _two()
+    run.plan.pause(on=True)
+    return run
+
+
+def _all_done() -> Run:
+    run = Run(build(change("a", "none")))
+    run.begin("a")
+    return finished(run, settled(run, "a"))
+
+
+@pytest.mark.parametrize(
+    ("made", "asked", "says"),
+    [
+        (lambda: _cancelled(_two()), lambda plan: plan.cancel(), "it was cancelled before"),
+        (_paused, lambda plan: plan.pause(on=True), "it is paused already"),
+        (_two, lambda plan: plan.pause(on=False), "it is not paused"),
+        (failed, lambda plan: plan.pause(on=True), "nothing new is sent any more: a: broken"),
+        (_two, lambda plan: plan.retry(), "no component has failed"),
+        (_two, lambda plan: plan.retry(0), "a is waiting: only what has failed can be tried again"),
+        (_done, lambda plan: plan.retry(0), "a is completed: only what has failed"),
+        (
+            lambda: failed("b", edges=[("a", "b")], options=GOES_ON),
+            lambda plan: plan.retry(1),
+            "b is skipped: only what has failed",
+        ),
+        (lambda: _cancelled(failed()), lambda plan: plan.retry(), "it was cancelled; try again when"),
+        (lambda: _cancelled(failed()), lambda plan: plan.supply(0, {}), "it was cancelled; try again when"),
+        (_all_done, lambda plan: plan.retry(), "every component is completed"),
+        (_done, lambda plan: plan.supply(0, {}), "a is completed already"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(
+    made: Callable[[], Run], asked: Callable[[Plan], object], says: str
+) -> None:
+    """It is refused with the reason, and nothing is changed by it."""
+    run = made()
+    before = (run.phases(), run.plan.cause, run.plan.halted, run.plan.paused, report_document(run.plan))
+    with pytest.raises(Refused, match=says) as caught:
+        asked(run.plan)
+    assert caught.value.code == "conflict"
+    after = (run.phases(), run.plan.cause, run.plan.halted, run.plan.paused, report_document(run.plan))
+    assert after == before
+
+
+def test_the_end_of_a_further_run() -> None:
+    """A run that fails again is over again, and another one may follow."""
+    run = errored_and_over()
+    log: list[Event] = [*run.plan.retry()]
+    run.send("a")
+    run.fail("a")
+    assert run.plan.finish() == Finished("a: broken")
+    assert log == [Retried(("a",), 2)]
+
+
+def test_a_late_success_that_was_taken_is_kept_beside_no_error_any_more() -> None:
+    """A store that is told of it at the end only would have the error stand behind the outcome."""
+    run = Run(build(change("a"), change("b")))
+    run.send("a")
+    run.send("b")
+    run.fail("a", "timed out")
+    outcome = read_reply(encode({**change("a"), "_state": "completed"}), "done")
+    assert outcome is not None
+    assert run.plan.adopt(run.requests["a"], outcome)
+    run.plan.retry(run.vertex("a"))
+    assert run.phases()["a"] == "completed"
+    assert run.plan.adopted() == []

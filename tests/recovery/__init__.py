@@ -1,0 +1,1 @@
+"""What the next process makes of what it finds."""

@@ -1,0 +1,1 @@
+"""All builds of a process."""

@@ -1,0 +1,362 @@
+"""What is told of builds: how their components stand, and each reason why one does not get on."""
+
+# ruff: noqa: ARG001 - pytest-trio takes a clock from a test's own arguments only
+
+from itertools import pairwise
+
+import pytest
+import trio
+from support.fake_bus import FakeListener
+from support.fakes import (
+    FakeStore,
+    change,
+    document,
+    encode,
+    ignore,
+    open_world,
+    settled,
+    started,
+)
+from support.patients import DAY, Patient
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from scheduler.dispatch.slots import Slots
+from scheduler.errors import StoreUnavailable
+from scheduler.supervision.explainer import component, summary
+
+# ---- a component
+
+
+async def test_what_is_completed(autojump_clock: MockClock) -> None:
+    """Since when."""
+    async with open_world(script=ignore) as world, trio.open_nursery() as nursery:
+        patient = Patient(world, document("ab", [("a", "b")]))
+        await patient.start(nursery)
+        await trio.sleep(7)
+        await patient.complete("a")
+        await trio.sleep(5)
+        assert patient.why("a") == {
+            "text": "it is completed",
+            "component": "a",
+            "state": "completed",
+            "since": DAY + 7,
+            "seconds": 5.0,
+        }
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_has_failed_and_what_is_left_out_behind_it() -> None:
+    """What is left out names what has failed, however far before it."""
+    value = document("abcxy", [*pairwise("abc"), ("x", "c")], options={"on_error": "continue"})
+    async with open_world(script=ignore) as world, trio.open_nursery() as nursery:
+        patient = Patient(world, value)
+        await patient.start(nursery)
+        await patient.fail("a")
+        await patient.fail("x")
+        assert patient.why("a")["text"] == "it has failed: quota"
+        assert patient.why("b")["waits_for"] == ["a"]
+        why = patient.why("c")
+        assert why["text"] == "it is left out, since a, x failed"
+        assert (why["state"], why["waits_for"]) == ("skipped", ["a", "x"])
+        assert "since" not in why
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_is_being_persisted() -> None:
+    """It is not sent before that, and since when it is due."""
+    async with open_world(script=ignore) as world, trio.open_nursery() as nursery:
+        gate = world.fake_store.hold(started("a"))
+        patient = Patient(world, document("a"))
+        nursery.start_soon(patient.walk.run)
+        await gate.reached.wait()
+        why = patient.why("a")
+        assert (why["text"], why["state"]) == ("its start is being persisted", "running")
+        assert why["since"] >= DAY
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_connector_that_does_not_answer(autojump_clock: MockClock) -> None:
+    """For how long, on which subject, and which attempt that is."""
+    async with open_world(script=ignore) as world, trio.open_nursery() as nursery:
+        patient = Patient(world, document("a"))
+        await patient.start(nursery)
+        await trio.sleep(90)
+        assert patient.why("a") == {
+            "text": "it waits for its connector to answer on vpc.create.aws",
+            "component": "a",
+            "state": "running",
+            "since": DAY,
+            "seconds": 90.0,
+            "subject": "vpc.create.aws",
+            "attempt": 1,
+            "connector": "silent",
+        }
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_connector_that_is_not_there(autojump_clock: MockClock) -> None:
+    """Nobody is subscribed, and the broker has said so."""
+    async with open_world(cloud=False) as world, trio.open_nursery() as nursery:
+        patient = Patient(world, document("a"))
+        await patient.start(nursery)
+        await trio.sleep(2)
+        why = patient.why("a")
+        assert (why["text"], why["connector"]) == ("no connector is subscribed to vpc.create.aws", "none")
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_broker_that_is_away() -> None:
+    """The request has not left."""
+    async with open_world(script=ignore) as world, trio.open_nursery() as nursery:
+        world.bus.disconnect()
+        patient = Patient(world, document("a"))
+        await patient.start(nursery)
+        assert patient.why("a")["text"] == "its request waits for the connection to the broker"
+        world.bus.reconnect()
+        await wait_all_tasks_blocked()
+        assert patient.why("a")["connector"] == "silent"
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_is_tried_again(autojump_clock: MockClock) -> None:
+    """Which attempt has failed, of what, and when the next one follows; and that a pause holds it."""
+    async with open_world(script=ignore) as world, trio.open_nursery() as nursery:
+        patient = Patient(world, document([change("a", _retry={"attempts": 3})]))
+        await patient.start(nursery)
+        await patient.fail("a", "busy", retry_after=100)
+        await trio.sleep(40)
+        text = "attempt 1 failed, the next one follows in 1m00s: busy"
+        why = patient.why("a")
+        assert (why["text"], why["state"], why["subject"]) == (text, "retrying", "vpc.create.aws")
+        seen = component(patient.seen, 0)
+        assert (seen["state"], seen["attempt"], seen["error"]) == ("retrying", 1, "busy")
+        assert seen["retry_at"] == pytest.approx(DAY + 100)
+        await patient.helm.pause()
+        assert patient.why("a")["text"] == f"the build is paused; {text}"
+        assert patient.reasons == ["it is paused: resume it to go on", f"the build is paused; {text}"]
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_secret_that_is_learned_later_is_in_no_reason(autojump_clock: MockClock) -> None:
+    """An error text is masked when it is told, and not only when it came."""
+    value = document(["a", change("b", _retry={"attempts": 2}), "c"], options={"on_error": "continue"})
+    async with open_world(script=ignore) as world, trio.open_nursery() as nursery:
+        patient = Patient(world, value)
+        await patient.start(nursery)
+        await patient.fail("a", "no hunter2hunter2")
+        await patient.fail("b", "no hunter2hunter2", retry_after=100)
+        await patient.complete("c", password="hunter2hunter2")
+        for name in "ab":
+            assert "hunter2" not in patient.why(name)["text"]
+            assert "hunter2" not in str(component(patient.seen, patient.plan.graph.index[name]))
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_waits_for_others(autojump_clock: MockClock) -> None:
+    """Each that is missing with where that stands; of many, some and how many more."""
+    names = [f"d{number:02}" for number in range(25)]
+    edges = [(name, "z") for name in names]
+    async with open_world(script=ignore) as world, trio.open_nursery() as nursery:
+        patient = Patient(world, document([*names, "z"], edges))
+        await patient.start(nursery)
+        why = patient.why("z")
+        assert why["text"].startswith("it waits for d00 (running), d01 (running), ")
+        assert why["text"].endswith(" and 5 more")
+        assert why["waits_for"] == names[:20]
+        for name in names[2:]:
+            await patient.complete(name)
+        assert patient.why("z")["text"] == "it waits for d00 (running), d01 (running)"
+        assert patient.why("z")["since"] == DAY
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_a_pause_holds() -> None:
+    """It is due, and since when."""
+    async with open_world(script=ignore) as world, trio.open_nursery() as nursery:
+        patient = Patient(world, document("ab", [("a", "b")]))
+        await patient.start(nursery)
+        await patient.helm.pause()
+        await patient.complete("a")
+        why = patient.why("b")
+        assert why["text"] == "it is due, and the build is paused"
+        assert why["since"] >= DAY
+        assert patient.reasons == ["it is paused: resume it to go on"]
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_a_limit_holds() -> None:
+    """The limit as it is written, and the subject; of the build, how many wait for it."""
+    value = document("abc", options={"limits": {"vpc.create.*": 1}})
+    async with open_world(script=ignore) as world, trio.open_nursery() as nursery:
+        patient = Patient(world, value)
+        await patient.start(nursery)
+        [running] = world.cloud.asked
+        [one, _] = [name for name in "abc" if name != running]
+        why = patient.why(one)
+        assert why["text"] == "it is due, and waits for the limit options.limits vpc.create.*=1"
+        assert (why["limit"], why["subject"]) == ("options.limits vpc.create.*=1", "vpc.create.aws")
+        reasons, more = patient.doctor.build()
+        assert more == 0
+        assert reasons[0] == {
+            "text": "2 components wait for the limit options.limits vpc.create.*=1",
+            "limit": "options.limits vpc.create.*=1",
+        }
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_a_limit_of_the_instance_holds() -> None:
+    """Another build has the slot."""
+    async with (
+        open_world(script=ignore, slots=Slots(per_instance=1)) as world,
+        trio.open_nursery() as nursery,
+    ):
+        first = Patient(world, document("a"))
+        second = Patient(world, document("b", build="b2"))
+        await first.start(nursery)
+        await second.start(nursery)
+        assert second.why("b")["text"].startswith("it is due, and waits for the limit ")
+        assert second.reasons[0].startswith("1 component")
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_waits_for_the_store() -> None:
+    """Nothing can be persisted, so nothing is sent: said of the component and of the build."""
+    async with open_world(script=ignore) as world, trio.open_nursery() as nursery:
+        patient = Patient(world, document("ab", [("a", "b")]))
+        await patient.start(nursery)
+        gate = world.fake_store.hold(settled("a"))
+        world.cloud.answer("a")
+        await gate.reached.wait()
+        world.fake_store.available = False
+        assert patient.why("b")["text"] == "it is due, and nothing can be persisted at the moment"
+        assert patient.reasons[0] == "nothing can be persisted at the moment, so nothing new is sent"
+        world.fake_store.available = True
+        assert patient.why("b")["text"] == "it is about to be sent"
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_a_halt_holds() -> None:
+    """What was not sent will not be, and why."""
+    async with open_world(script=ignore) as world, trio.open_nursery() as nursery:
+        patient = Patient(world, document("abc", [("b", "c")]))
+        await patient.start(nursery)
+        await patient.fail("a")
+        assert patient.why("c")["text"] == "it will not be sent: a: quota"
+        assert patient.reasons[:2] == ["nothing new is sent any more: a: quota", "it has failed: quota"]
+        assert patient.seen.status == "halted"
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_a_shutdown_holds() -> None:
+    """It is no failure of the build."""
+    async with (
+        open_world(script=ignore, store=FakeStore(resumable=True)) as world,
+        trio.open_nursery() as nursery,
+    ):
+        patient = Patient(world, document("ab", [("a", "b")]))
+        await patient.start(nursery)
+        patient.walk.stop()
+        assert patient.reasons[0] == "the scheduler is shutting down"
+        assert patient.why("b")["text"] == "it will not be sent: the scheduler is shutting down"
+        nursery.cancel_scope.cancel()
+
+
+# ---- a build
+
+
+async def test_what_is_over() -> None:
+    """How it ended, and what has failed."""
+    async with open_world(script=ignore) as world, trio.open_nursery() as nursery:
+        good, bad = Patient(world, document("a")), Patient(world, document("x", build="b2"))
+        await good.start(nursery)
+        await bad.start(nursery)
+        await good.complete("a")
+        await bad.fail("x")
+        assert (good.seen.status, good.reasons) == ("done", ["it is over"])
+        assert bad.seen.status == "errored"
+        assert bad.reasons == ["it is over: x: quota", "it has failed: quota"]
+        assert summary(bad.seen)["error"] == "x: quota"
+        assert "error" not in summary(good.seen)
+
+
+async def test_a_reply_that_may_have_been_missed() -> None:
+    """What was in flight while nobody could hear its reply: what may have become of it, and what to do."""
+    listener = FakeListener()
+    async with open_world(script=ignore, listener=listener) as world, trio.open_nursery() as nursery:
+        patient = Patient(world, document("a"))
+        await patient.start(nursery)
+        listener.deaf = True
+        world.bus.disconnect()
+        world.bus.reconnect()
+        assert patient.why("a")["text"] == (
+            "it waits for its connector to answer on vpc.create.aws; it may have been answered while the"
+            " broker was away: look whether it was done, then skip it (with what was returned)"
+        )
+        nursery.cancel_scope.cancel()
+
+
+async def test_thousands_in_flight_are_a_few_reasons() -> None:
+    """By subject, the oldest first; beyond ten subjects only how many more there are."""
+    changes = [change(f"{kind}-{number}", kind=f"t{kind}") for number in range(30) for kind in range(13)]
+    async with open_world(script=ignore) as world, trio.open_nursery() as nursery:
+        patient = Patient(world, document(changes))
+        await patient.start(nursery)
+        reasons, more = patient.doctor.build()
+        assert (len(reasons), more) == (10, 3)
+        assert {reason["components"] for reason in reasons} == {30}
+        assert reasons[0]["text"] == (
+            f"it waits for its connector to answer on {reasons[0]['subject']}; "
+            f"so do 29 more on {reasons[0]['subject']}, sent later"
+        )
+        nursery.cancel_scope.cancel()
+
+
+async def test_many_failures_are_a_few_reasons() -> None:
+    """Ten are told, and how many more there are."""
+    names = [f"c{number:02}" for number in range(14)]
+    async with open_world(script=ignore) as world, trio.open_nursery() as nursery:
+        patient = Patient(world, document([*names, "z"], options={"on_error": "continue"}))
+        await patient.start(nursery)
+        for name in names:
+            await patient.fail(name)
+        reasons, more = patient.doctor.build()
+        assert [reason["component"] for reason in reasons] == [*names[:10], "z"]
+        assert more == 4
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_store_that_failed_is_the_cause() -> None:
+    """As the report will say."""
+    async with open_world(script=ignore) as world, trio.open_nursery() as nursery:
+        patient = Patient(world, document("abc", [("a", "b")]))
+        await patient.start(nursery)
+        world.fake_store.fail(settled("a"), StoreUnavailable("gone"))
+        await patient.complete("a")
+        assert patient.reasons[0] == "nothing new is sent any more: store: gone"
+        nursery.cancel_scope.cancel()
+
+
+async def test_the_times_of_a_component(autojump_clock: MockClock) -> None:
+    """When it was due, sent and ended, each from when it happened."""
+    async with open_world(script=ignore, slots=Slots(per_build=1)) as world, trio.open_nursery() as nursery:
+        patient = Patient(world, document("ab"))
+        await patient.start(nursery)
+        [first] = world.cloud.asked
+        await trio.sleep(3)
+        await patient.complete(first)
+        await trio.sleep(4)
+        [_, second] = world.cloud.asked
+        await patient.complete(second)
+        one = component(patient.seen, patient.plan.graph.index[second])
+        assert (one["due"], one["sent"], one["ended"]) == (DAY, DAY + 3, DAY + 7)
+
+
+async def test_a_body_is_no_part_of_what_is_told() -> None:
+    """Whatever connectors return: only states, times and errors are."""
+    async with open_world(script=ignore) as world, trio.open_nursery() as nursery:
+        patient = Patient(world, document("ab", [("a", "b")]))
+        await patient.start(nursery)
+        await patient.complete("a", password="canary-4711")
+        told = [summary(patient.seen), *(component(patient.seen, vertex, graph=True) for vertex in (0, 1))]
+        assert b"canary" not in encode(told) + encode(patient.doctor.build())
+        nursery.cancel_scope.cancel()

@@ -1,0 +1,219 @@
+"""Of several schedulers one works: how candidates find out which, and that one that goes is noticed."""
+
+# ruff: noqa: ARG001 - a test asks for the clock by naming it
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import count
+
+import pytest
+import structlog
+import trio
+from support.fake_bus import FakeBus, tell_subscribers
+from trio.testing import MockClock
+
+from scheduler.bus import Message
+from scheduler.errors import BusError
+from scheduler.supervision.discovery import Discovery, Identity
+from scheduler.supervision.peers import CANDIDATES, Peers
+
+
+async def begin(bus: FakeBus, name: str, after: float, working: list[str]) -> None:
+    """Stand by, and then work: be found by service discovery, as the service does it."""
+    await trio.sleep(after)
+    await Peers(bus, "scheduler", name).stand_by()
+    working.append(name)
+    # A service has things to do before it can be found.
+    await trio.sleep(0.1)
+    await Discovery(bus, Identity("scheduler", name, "1.0"), []).open()
+
+
+@contextmanager
+def said() -> Iterator[list[str]]:
+    with structlog.testing.capture_logs() as logs:
+        events: list[str] = []
+        yield events
+        events += [line["event"] for line in logs]
+
+
+@pytest.mark.parametrize("between", [0.0, 0.01, 0.05, 0.15, 0.3, 1.0])
+@pytest.mark.parametrize("names", [("a", "b"), ("b", "a")])
+async def test_of_two_that_begin_together_one_works(
+    autojump_clock: MockClock, fake_bus: FakeBus, names: tuple[str, str], between: float
+) -> None:
+    """Whichever id is smaller, and however close they are."""
+    working: list[str] = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(begin, fake_bus, names[0], 0.0, working)
+        nursery.start_soon(begin, fake_bus, names[1], between, working)
+        await trio.sleep(30)
+        assert len(working) == 1
+        nursery.cancel_scope.cancel()
+
+
+async def test_one_alone_works_at_once(autojump_clock: MockClock, fake_bus: FakeBus) -> None:
+    """Nobody is waited for who is not there."""
+    began = trio.current_time()
+    with said() as events:
+        await Peers(fake_bus, "scheduler", "a").stand_by()
+    assert trio.current_time() - began < 0.5
+    assert events == []
+
+
+async def test_one_that_has_decided_goes_first(autojump_clock: MockClock, fake_bus: FakeBus) -> None:
+    """Between deciding and being found by service discovery it is known by what it tells candidates."""
+    await Peers(fake_bus, "scheduler", "z").stand_by()
+    with trio.move_on_after(60) as waiting:
+        await Peers(fake_bus, "scheduler", "a").stand_by()
+    assert waiting.cancelled_caught
+
+
+async def test_a_candidate_answers_on_no_subject_of_the_system(
+    autojump_clock: MockClock, fake_bus: FakeBus
+) -> None:
+    """Nobody has it write into a log."""
+    await Peers(fake_bus, "scheduler", "a").stand_by()
+    fake_bus.published.clear()
+    fake_bus.deliver(CANDIDATES, b'{"id":"b"}', reply="scheduler.log.b1")
+    await trio.sleep(1)
+    assert fake_bus.published == []
+
+
+async def test_one_that_goes_is_told_once(autojump_clock: MockClock, fake_bus: FakeBus) -> None:
+    """Another one that works is live while it answers; two silent rounds, and it has gone."""
+    other = Discovery(fake_bus, Identity("scheduler", "b", "1.0"), [])
+    await other.open()
+    peers = Peers(fake_bus, "scheduler", "a")
+    gone: list[None] = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(peers.watch, lambda: gone.append(None))
+        await trio.sleep(60)
+        assert peers.live == {"a", "b"}
+        assert await peers.look() == {"a", "b"}
+        await other.close()
+        await trio.sleep(60)
+        assert len(gone) == 1
+        assert peers.live == {"a"}
+        nursery.cancel_scope.cancel()
+
+
+PING = "$SRV.PING.scheduler"
+
+
+class Silent:
+    """Another scheduler whose subscription is there, and that answers from some time on, or never."""
+
+    def __init__(self, bus: FakeBus, answers_from: float = float("inf")) -> None:
+        self._bus = bus
+        self._from = trio.current_time() + answers_from
+        self.asked: list[float] = []
+
+    def take(self, message: Message) -> None:
+        self.asked.append(trio.current_time())
+        if trio.current_time() >= self._from:
+            self._bus.publish(message.reply, b'{"id":"b"}')
+
+
+async def taken_over(bus: FakeBus, written: Callable[[], int] | None = None, most: float = 60.0) -> float:
+    """Seconds until a stand-by takes over; infinite where it does not within ``most``."""
+    began = trio.current_time()
+
+    async def read() -> int:
+        assert written is not None
+        return written()
+
+    peers = Peers(bus, "scheduler", "a") if written is None else Peers(bus, "scheduler", "a", read)
+    with trio.move_on_after(most):
+        await peers.stand_by()
+        return trio.current_time() - began
+    return float("inf")
+
+
+async def test_one_that_is_gone_is_succeeded_at_once(autojump_clock: MockClock, fake_bus: FakeBus) -> None:
+    """The broker says that nobody is there: no silence has to be waited for, whatever was written."""
+    numbers = count()
+    assert await taken_over(fake_bus, lambda: next(numbers)) < 0.5
+
+
+async def test_one_that_is_silent_is_asked_three_times_over_ten_seconds(
+    autojump_clock: MockClock, fake_bus: FakeBus
+) -> None:
+    """Hung, or stopped: nothing is written, and it is succeeded then."""
+    other = Silent(fake_bus)
+    await fake_bus.subscribe(PING, other.take)
+    began = trio.current_time()
+    with said() as events:
+        seconds = await taken_over(fake_bus, lambda: 7)
+    assert 10 <= seconds < 15
+    assert [at - began for at in other.asked[:3]] == pytest.approx([0, 6.5, 11.0], abs=2.5)
+    assert "another scheduler is silent, and nothing is written: it counts as gone" in events
+
+
+@pytest.mark.parametrize("after", [0.5, 4.0, 8.0])
+async def test_one_that_answers_once_in_ten_seconds_is_not_succeeded(
+    autojump_clock: MockClock, fake_bus: FakeBus, after: float
+) -> None:
+    """However busy it was until then."""
+    await fake_bus.subscribe(PING, Silent(fake_bus, after).take)
+    assert await taken_over(fake_bus, lambda: 7) == float("inf")
+
+
+async def test_one_that_goes_while_it_is_waited_for_is_succeeded_then(
+    autojump_clock: MockClock, fake_bus: FakeBus
+) -> None:
+    """A process that hung, and was killed."""
+    other = await fake_bus.subscribe(PING, Silent(fake_bus).take)
+
+    async def die() -> None:
+        await trio.sleep(2)
+        await other.unsubscribe()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(die)
+        assert await taken_over(fake_bus, lambda: 7) < 8
+
+
+async def test_while_the_logs_grow_nobody_takes_over(autojump_clock: MockClock, fake_bus: FakeBus) -> None:
+    """Somebody works, though he does not answer; once nothing grows any more, he has stopped."""
+    await fake_bus.subscribe(PING, Silent(fake_bus).take)
+    began = trio.current_time()
+    seconds = await taken_over(fake_bus, lambda: int(min(trio.current_time() - began, 100)), 200)
+    assert 100 <= seconds < 130
+
+
+async def test_where_it_cannot_be_told_whether_the_logs_grow_nobody_takes_over(
+    autojump_clock: MockClock, fake_bus: FakeBus
+) -> None:
+    """Silence alone is not enough."""
+    await fake_bus.subscribe(PING, Silent(fake_bus).take)
+
+    def fail() -> int:
+        raise BusError("no answer")
+
+    assert await taken_over(fake_bus, fail) == float("inf")
+
+
+@pytest.mark.parametrize(("subjects", "waits"), [((">",), False), ((">", PING), True)])
+async def test_who_hears_everything_is_no_scheduler(
+    autojump_clock: MockClock, fake_bus: FakeBus, subjects: tuple[str, ...], waits: bool
+) -> None:
+    """Where the broker tells who subscribes to what, a monitor makes nobody wait."""
+    await fake_bus.subscribe(">", lambda _: None)
+    await tell_subscribers(fake_bus, *subjects)
+    seconds = await taken_over(fake_bus, lambda: 7)
+    assert (seconds > 10) is waits
+    assert seconds < 15
+
+
+async def test_one_that_is_known_is_asked_again_before_it_is_missing(
+    autojump_clock: MockClock, fake_bus: FakeBus
+) -> None:
+    """Whose builds are left to him is not decided by one answer that is late."""
+    other = Silent(fake_bus, 0)
+    await fake_bus.subscribe(PING, other.take)
+    peers = Peers(fake_bus, "scheduler", "a")
+    assert await peers.look() == {"a", "b"}
+    other._from = trio.current_time() + 3
+    assert await peers.look() == {"a", "b"}
+    other._from = float("inf")
+    assert await peers.look() == {"a"}

@@ -1,0 +1,69 @@
+"""Builds that do not get on, to be asked why."""
+
+from typing import Any
+
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from scheduler.control.orders import Helm
+from scheduler.journal.timings import Chronicle
+from scheduler.supervision.explainer import Doctor, Seen
+from scheduler.supervision.feed import Feed, Track
+from scheduler.walk import Walk
+from support.fakes import (
+    JSON,
+    Reply,
+    World,
+)
+
+DAY = 1_700_000_000.0
+
+
+class Patient:
+    """A build that runs, as a supervisor would run it, and what is told of it."""
+
+    def __init__(self, world: World, value: JSON) -> None:
+        self.world = world
+        self.plan = world.plan(value)
+        began = trio.current_time()
+
+        def clock() -> float:
+            return DAY + trio.current_time() - began
+
+        self.chronicle = Chronicle(len(self.plan.phases), clock(), clock)
+        self.track = Track(Feed(world.bus), self.plan, self.chronicle, lambda *_: None)
+        self.walk = Walk(self.plan, world.connectors, world.store, world.slots, self.track)
+        world.slots.open(self.walk, self.plan.rules)
+        self.seen = Seen(self.plan, self.chronicle, self.walk, revision=self.track.revision)
+
+    async def start(self, nursery: trio.Nursery) -> None:
+        """Start it and let it get as far as it gets."""
+        nursery.start_soon(self.walk.run)
+        await wait_all_tasks_blocked()
+
+    async def fail(self, name: str, error: str = "quota", **fields: Any) -> None:
+        """Have a component's connector say so."""
+        self.world.cloud.answer(name, Reply("errored", fields={"error": error, **fields}))
+        await wait_all_tasks_blocked()
+
+    async def complete(self, name: str, **fields: Any) -> None:
+        """Have a component's connector say so."""
+        self.world.cloud.answer(name, Reply(fields=fields))
+        await wait_all_tasks_blocked()
+
+    @property
+    def helm(self) -> Helm:
+        return Helm(self.walk, self.world.connectors, self.world.slots)
+
+    @property
+    def doctor(self) -> Doctor:
+        return Doctor(self.seen, self.world.slots, self.world.store)
+
+    def why(self, name: str) -> JSON:
+        """Why a component is where it is."""
+        return self.doctor.component(self.plan.graph.index[name])
+
+    @property
+    def reasons(self) -> list[str]:
+        """Why the build is where it is."""
+        return [reason["text"] for reason in self.doctor.build()[0]]

@@ -1,0 +1,73 @@
+"""Commands run in this process, against a scheduler that says what a test wants."""
+
+import json
+import os
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+import trio
+
+from scheduler.bus import Bus, Message
+from support.fake_bus import FakeBus
+from support.feeds import JSON
+
+
+class FakeScheduler:
+    """Answers what a test says, on a bus of its own, which takes the broker's place in every command."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, JSON]] = []
+        self.asked_for_all = trio.Event()
+        """Set once somebody wants a build with its components."""
+        self.answers: dict[str, Callable[[JSON], Any]] = {}
+        self.there = True
+        self.silent = False
+        self.forbidden: set[str] = set()
+        self.script: Callable[[FakeBus], Awaitable[None]] | None = None
+
+    def say(self, verb: str, answer: JSON) -> None:
+        self.answers[verb] = lambda _: answer
+
+    def refuse(self, verb: str, code: str, text: str) -> None:
+        self.answers[verb] = lambda _: (
+            {"error": {"code": code, "message": text}},
+            {"Nats-Service-Error": text},
+        )
+
+    async def run(self, _settings: Any, _behaviour: Any, job: Callable[[Bus], Awaitable[int]]) -> int:
+        """In place of `session.with_parts`."""
+        bus = FakeBus()
+        bus.forbidden = self.forbidden
+
+        def handle(message: Message) -> None:
+            verb, question = message.subject.rpartition(".")[2], json.loads(message.data)
+            self.asked.append((verb, question))
+            if self.silent:
+                return
+            if question.get("components"):
+                self.asked_for_all.set()
+            said = self.answers[verb](question)
+            document, headers = said if isinstance(said, tuple) else (said, None)
+            bus.deliver(message.reply, json.dumps(document).encode(), headers=headers)
+
+        if self.there:
+            await bus.subscribe("scheduler.build.*", handle)
+        async with trio.open_nursery() as nursery:
+            if self.script is not None:
+                nursery.start_soon(self.script, bus)
+            code = await job(bus)
+            nursery.cancel_scope.cancel()
+        return code
+
+
+@pytest.fixture
+def scheduler(monkeypatch: pytest.MonkeyPatch) -> FakeScheduler:
+    """A scheduler that every command reaches."""
+    for name in list(os.environ):
+        if name.startswith(("SCHEDULER_", "NATS_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("COLUMNS", "80")
+    fake = FakeScheduler()
+    monkeypatch.setattr("scheduler.commands.asking.with_parts", fake.run)
+    return fake

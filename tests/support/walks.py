@@ -1,0 +1,263 @@
+"""Walks of one build, on the mock clock, with connectors that do as told."""
+
+import json
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from scheduler.control.orders import Helm
+from scheduler.definition.model import State
+from scheduler.errors import Refused, StoreError
+from scheduler.journal.events import (
+    Event,
+    Sent,
+)
+from scheduler.stores import Departure
+from scheduler.walk import Walk
+from support.durable import word
+from support.fakes import (
+    JSON,
+    Diary,
+    FakeStore,
+    Reply,
+    World,
+    change,
+)
+from support.logs import NOW
+
+
+class Run:
+    """A walk in a task of its own, and its end."""
+
+    def __init__(self, world: World, value: JSON, *, resumed: bool = False) -> None:
+        self.world = world
+        self.observed: list[tuple[str, State, str | None]] = []
+        self.plan = world.plan(value, resumed=resumed)
+        self.walk = Walk(
+            self.plan,
+            world.connectors,
+            world.store,
+            world.slots,
+            Diary(self.plan.graph.ids, self.observed),
+            executor=world.executor,
+        )
+        self.ends = 0
+        self.report: JSON | None = None
+
+    async def go(self) -> None:
+        report = await self.walk.run()
+        self.report = None if report is None else json.loads(b"".join(report.chunks()))
+        self.ends += 1
+
+    async def start(self, nursery: trio.Nursery) -> None:
+        """Start it and let it get as far as it gets."""
+        nursery.start_soon(self.go)
+        await wait_all_tasks_blocked()
+
+    @property
+    def events(self) -> list[Event]:
+        return self.world.fake_store.of(self.walk.id)
+
+    @property
+    def done(self) -> JSON:
+        """The one report there is."""
+        assert self.ends == 1
+        assert self.report is not None
+        return self.report
+
+    def check_end(self) -> None:
+        """What holds at the end of every walk."""
+        assert self.plan.in_flight == 0
+        assert self.world.slots.taken == 0
+        assert self.world.slots.waiters == 0
+        assert self.world.slots.budget.in_flight == 0
+        assert not self.walk._unsent
+        assert self.world.connectors._by_component == {}
+        assert self.world.connectors._by_token == {}
+
+
+def fail(*names: str) -> Callable[[JSON], Sequence[Reply]]:
+    """Connectors that fail these components, and do the others."""
+
+    def script(component: JSON) -> Sequence[Reply]:
+        if component["_component_id"] in names:
+            return [Reply("errored", fields={"error": "quota exceeded"})]
+        return [Reply()]
+
+    return script
+
+
+def helm(run: Run) -> Helm:
+    return Helm(run.walk, run.world.connectors, run.world.slots)
+
+
+def attempts(world: World, name: str) -> list[str]:
+    """The attempt ids under which a component was asked for, in order."""
+    return [
+        (message.headers or {})["Nats-Msg-Id"]
+        for message, component in world.cloud.requests
+        if component["_component_id"] == name
+    ]
+
+
+def retrying(name: str, **retry: Any) -> JSON:
+    return change(name, _retry={"attempts": 3, "backoff": 0, **retry})
+
+
+async def tick(seconds: float = 0.0) -> None:
+    await trio.sleep(seconds)
+    await wait_all_tasks_blocked()
+
+
+ORDERS = ("pause", "resume", "cancel", "cancel now", "retry", "supply", "extend", "limit")
+
+
+def attempts_of(world: World) -> list[str]:
+    return [(message.headers or {})["Nats-Msg-Id"] for message, _ in world.cloud.requests]
+
+
+async def steer(run: Run, order: str, vertex: int) -> None:
+    """Give one order; that it is refused is fine."""
+    try:
+        wheel = helm(run)
+        match order:
+            case "pause":
+                await wheel.pause()
+            case "resume":
+                await wheel.resume()
+            case "cancel" | "cancel now":
+                await wheel.cancel(now=order == "cancel now", reason="")
+            case "retry":
+                await wheel.retry(vertex if vertex % 2 else None)
+            case "supply":
+                await wheel.supply(vertex, {"out": 1})
+            case "extend":
+                await wheel.extend(vertex, 1)
+            case _:
+                await wheel.limit({"vpc.*.*": 1 + vertex % 3})
+    except Refused:
+        pass
+
+
+_LATENCY = 0.001
+"""Seconds that a broker needs at least: no answer comes in the moment of the question."""
+
+
+class Log(FakeStore):
+    """A store that keeps what it is told in the order of a build's log, and only that."""
+
+    def __init__(self, luck: random.Random) -> None:
+        super().__init__(resumable=True)
+        self.in_order = True
+        self.records: list[tuple[int, list[Event]]] = []
+        """What is kept, by record, and when that was written."""
+        self._luck = luck
+        self._queue: list[Event] = []
+        self._lazy: list[Event] = []
+        self._leaving: list[tuple[Sent, Departure]] = []
+        self._put = self._committed = 0
+        self._lane = trio.Lock()
+
+    def note(self, build: str, *events: Event, lazily: bool = False) -> int:
+        self._queue += events
+        self._put += len(events)
+        return self._put
+
+    async def persisted(self, build: str, number: int) -> None:
+        await self._commit(number)
+
+    def note_sent(self, build: str, event: Sent, departure: Departure) -> None:
+        self._leaving.append((event, departure))
+
+    @property
+    def now(self) -> int:
+        """What is written as the time of a record."""
+        return NOW + int(trio.current_time() * 1_000)
+
+    def forget(self) -> None:
+        """The process has died: what is not kept is gone."""
+        self._queue, self._lazy, self._leaving = [], [], []
+        self._committed = self._put
+
+    def on_failure(self, build: str, handler: Callable[[StoreError], None]) -> None:
+        pass
+
+    async def append(self, build: str, events: Sequence[Event]) -> None:
+        await self._commit(self.note(build, *events))
+
+    async def _commit(self, put: int) -> None:
+        async with self._lane:
+            if self._committed >= put:
+                return
+            taken, self._queue = self._queue, []
+            events, at = [*self._lazy, *taken], self.now
+            self._lazy, leaving = [], list(self._leaving)
+            arrives = self._luck.choice((0.0, 1.0)) * (seconds := self._luck.choice((_LATENCY, 1.0)))
+            await trio.sleep(arrives)
+            # Whether or not the answer comes: it is kept now.
+            self.records.append((at, events))
+            await trio.sleep(seconds - arrives + _LATENCY)
+            self._committed += len(taken)
+            # As `stores.log` does it: what went out before, and still waits, has arrived.
+            del self._leaving[: len(leaving)]
+            for event, departure in leaving:
+                if not (departure.closed or departure.unheard or departure.reached):
+                    departure.reached = True
+                    self._lazy.append(event)
+
+
+class OrderedStore(FakeStore):
+    """A store that is told at once and commits in order, when an append is awaited or a little later."""
+
+    def __init__(self) -> None:
+        super().__init__(resumable=True)
+        self.in_order = True
+        self.told: list[str] = []
+        """What it was told, in order, committed or not."""
+        self.departures: list[tuple[Sent, Departure]] = []
+        self.failure: StoreError | None = None
+        self._noted: list[Event] = []
+        self._number = self._committed = 0
+        self._lock = trio.Lock()
+        self._handler: Callable[[StoreError], None] = lambda _: None
+
+    def note(self, build: str, *events: Event, lazily: bool = False) -> int:
+        self.told += map(word, events)
+        self._noted += events
+        self._number += len(events)
+        return self._number
+
+    async def persisted(self, build: str, number: int) -> None:
+        async with self._lock:
+            if self._committed < number:
+                self._committed = self._number
+                await self._commit([])
+
+    def note_sent(self, build: str, event: Sent, departure: Departure) -> None:
+        self.departures.append((event, departure))
+
+    def on_failure(self, build: str, handler: Callable[[StoreError], None]) -> None:
+        self._handler = handler
+
+    def lose(self, error: StoreError) -> None:
+        """From now on nothing can be committed, and whoever asked for it is told."""
+        self.failure = error
+        self._handler(error)
+
+    async def append(self, build: str, events: Sequence[Event]) -> None:
+        self.told += map(word, events)
+        await self._commit(events)
+
+    async def _commit(self, events: Sequence[Event]) -> None:
+        noted, self._noted = self._noted, []
+        if self.failure is not None:
+            await trio.lowlevel.checkpoint()
+            raise self.failure
+        await super().append("b1", [*noted, *events])
+
+    @property
+    def committed(self) -> list[str]:
+        return [word(event) for _, event in self.events]
