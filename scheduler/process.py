@@ -23,7 +23,7 @@ from scheduler.errors import BrokerError, BusError, StoreError
 from scheduler.jetstream.api import JetStream
 from scheduler.jetstream.capturing import layout_of
 from scheduler.local.broker import open_broker
-from scheduler.recovery.suspects import record_hang
+from scheduler.recovery.crash_loops import record_hang
 from scheduler.runtime.watchdog import Watchdog
 from scheduler.service import Service
 from scheduler.stores import Store

@@ -13,7 +13,7 @@ from scheduler import __version__
 from scheduler.bus import Bus, Listener, Message, Presence, Subscription
 from scheduler.config import Settings
 from scheduler.control.endpoint import Control
-from scheduler.control.eta import Prospects
+from scheduler.control.eta import EtaEstimator
 from scheduler.definition.codec import encode_token
 from scheduler.definition.validation import Prepared
 from scheduler.dispatch.router import Connectors
@@ -33,7 +33,7 @@ from scheduler.stores.discards import Discards
 from scheduler.stores.jetstream import JetStreamStore
 from scheduler.supervision import intake
 from scheduler.supervision.admission import Admission, shutting_down
-from scheduler.supervision.discovery import Discovery, Endpoint, Identity
+from scheduler.supervision.discovery import Discovery, Identity, ServiceEndpoint
 from scheduler.supervision.feed import Feed
 from scheduler.supervision.peers import Peers
 from scheduler.supervision.reader import BuildReader
@@ -129,7 +129,7 @@ class Service:
         self._peers = Peers(bus, NAME, self._id, *written)
         self._timers.on_resumed = self._supervisor.note_outage
         self._endpoints = {
-            subject: Endpoint(subject.replace(".", "-"), subject, intake.QUEUE_GROUP)
+            subject: ServiceEndpoint(subject.replace(".", "-"), subject, intake.QUEUE_GROUP)
             for subject in intake.SUBJECTS
         }
         self._restart: Restart | None = None
@@ -143,7 +143,7 @@ class Service:
         self._reads: set[trio.CancelScope] = set()
         objects = None if self._durable is None else self._durable.objects
         self._reader = BuildReader(settings, objects, self._executor)
-        self._connectors.turns.sender_of = self._supervisor.sender_of
+        self._connectors.dispatcher.sender_of = self._supervisor.sender_of
         self._receipts = intake.Receipts(bus, self._supervisor.holds)
         self._admission = Admission(self._receipts, self._take, self._reader.is_small)
         self._limited_log = RateLimitedLog(_log)
@@ -175,7 +175,7 @@ class Service:
         experience: Experience | None = None
         async with trio.open_nursery() as background:
             await background.start(self._timers.run)
-            background.start_soon(self._connectors.turns.run)
+            background.start_soon(self._connectors.dispatcher.run)
             background.start_soon(self._connectors.hearing.run)
             background.start_soon(self._feed.run)
             background.start_soon(self._slots.run)
@@ -219,13 +219,13 @@ class Service:
                 take_up = TakeUp(self._store, self._supervisor, self._connectors, self._reader.read_back)
                 self._connectors.on_stray = take_up.on_stray
                 background.start_soon(take_up.run)
-            prospects = Prospects(
+            eta = EtaEstimator(
                 self._supervisor.durations,
                 self._settings.rules,
                 self._settings.max_in_flight_per_build,
                 self._executor,
             )
-            control = Control(self._asked, self._supervisor, prospects, self._reader, self._loader)
+            control = Control(self._asked, self._supervisor, eta, self._reader, self._loader)
             await background.start(control.run)
             if self._collects:
                 await background.start(Collector(self._load).run)
@@ -236,7 +236,7 @@ class Service:
             await self._stopping.wait()
             self._supervisor.refuse_new()
             if self._restart is not None:
-                await self._restart.acquit()
+                await self._restart.mark_stable()
             await self._supervisor.drain(self._settings.grace)
             if experience is not None:
                 with trio.move_on_after(_GOODBYE):

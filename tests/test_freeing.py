@@ -53,18 +53,29 @@ TIMED = document([change("a", _timeout=1), "b"], [("a", "b")])
 
 OF_BUILDS = {
     *(
-        "Account",
+        "Usage",
         "BuildLog",
         "Call",
-        "Chronicle",
+        "Timings",
         "Graph",
         "Held",
         "InvalidBuild",
-        "Journey",
+        "Resumption",
         "Ledger",
-        "Line",
+        "PriorityQueue",
     ),
-    *("Outcome", "Plan", "Prepared", "Rate", "Report", "Request", "Seat", "Settled", "Started", "Track"),
+    *(
+        "Outcome",
+        "Plan",
+        "Prepared",
+        "Rate",
+        "Report",
+        "Request",
+        "BuildQueue",
+        "Settled",
+        "Started",
+        "Track",
+    ),
     *("Waiter", "Walk"),
 }
 """Kinds of what belongs to a build; what a whole process has is freed with that."""
@@ -136,9 +147,9 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
         seen.begun += 1
         for part in (walk, walk.plan, walk.plan.prepared, walk.plan.build, walk.plan.graph, track):
             seen.add(type(part).__name__, part)
-        account = supervisor.slots._accounts.get(walk)
-        assert account is not None
-        seen.add("Account", account)
+        usage = supervisor.slots._usages.get(walk)
+        assert usage is not None
+        seen.add("Usage", usage)
 
     def plan_and_watch(supervisor: Supervisor, *args: Any, **options: Any) -> Plan:
         # Those that are refused come no further than this.

@@ -38,7 +38,7 @@ from scheduler.jetstream.streams import LOG
 from scheduler.journal.events import Accepted, Resumed, Started
 from scheduler.service import Service
 from scheduler.stores.memory import MemoryStore
-from scheduler.supervision.explainer import Doctor
+from scheduler.supervision.explainer import Explainer
 from scheduler.supervision.intake import SUBJECTS
 from scheduler.supervision.reader import BuildReader
 
@@ -322,7 +322,7 @@ async def test_a_sender_with_silent_connectors_leaves_slots_for_others() -> None
         assert site.cloud.asked[14:] == ["a"]
         seen = site.service._supervisor.see("b19")
         assert seen is not None
-        why = Doctor(seen, site.service._slots, site.service._store).component(0)
+        why = Explainer(seen, site.service._slots, site.service._store).component(0)
         assert why["text"] == "it is due, and waits for the limit max_in_flight=16 (its sender's share)"
         for name in ("a", "of-0"):
             site.cloud.answer(name)
@@ -693,7 +693,7 @@ async def test_a_long_wait_is_told_in_the_log(autojump_clock: MockClock, fake_bu
         assert (lines[0]["build"], lines[0]["component"]) == ("b1", "a")
 
 
-# ---- bad weather
+# ---- bad health
 
 
 async def test_a_broker_that_comes_and_goes_costs_nothing(

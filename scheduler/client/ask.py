@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from scheduler.bus import Bus
-from scheduler.client.loose import number, objects
+from scheduler.client.lenient import number, objects
 from scheduler.definition.strictjson import encode
 from scheduler.definition.subjects import CONTROL
 from scheduler.errors import NoResponders, NotPermitted, SteeringError

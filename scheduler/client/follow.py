@@ -14,7 +14,7 @@ from attrs import define, field
 
 from scheduler.bus import Bus, Message
 from scheduler.client.ask import FORBIDDEN, Document, get_build, get_summary
-from scheduler.client.loose import objects, text
+from scheduler.client.lenient import objects, text
 from scheduler.client.progress import News, Progress, View
 from scheduler.client.submit import decode_object, stored_report, whole_report
 from scheduler.client.timeline import OVER

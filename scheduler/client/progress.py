@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from attrs import define, evolve, field, frozen
 
-from scheduler.client.loose import number, objects, text, whole
+from scheduler.client.lenient import number, objects, text, whole
 from scheduler.client.timeline import OVER, Span, read_timeline
 
 SLOWEST = 10

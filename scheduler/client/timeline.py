@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 from attrs import frozen
 
-from scheduler.client.loose import number, objects, text, texts, whole
+from scheduler.client.lenient import number, objects, text, texts, whole
 
 SETTLED = frozenset({"completed", "errored", "skipped"})
 """States in which a component stays."""

@@ -7,7 +7,7 @@ from attrs import frozen
 
 from scheduler.bus import Bus
 from scheduler.client.ask import ask
-from scheduler.client.loose import number, objects, text
+from scheduler.client.lenient import number, objects, text
 from scheduler.commands.asking import in_time, run_asking
 from scheduler.commands.flags import BrokerFlags, QuietLogFlags
 from scheduler.definition.rules import LimitRule, parse_limits

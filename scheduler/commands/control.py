@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from scheduler.bus import Bus
 from scheduler.client.ask import Document, ask
-from scheduler.client.loose import text
+from scheduler.client.lenient import text
 from scheduler.commands.asking import BuildId, ComponentId, Json, in_time, option, run_asking, say_json
 from scheduler.commands.flags import BROKER_DEFAULTS, QUIET_LOG_DEFAULTS, BrokerFlags, QuietLogFlags
 from scheduler.commands.session import say

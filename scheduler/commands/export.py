@@ -16,7 +16,7 @@ from attrs import evolve
 from cyclopts import Parameter
 
 from scheduler.bus import Bus
-from scheduler.client.loose import objects as objects_of
+from scheduler.client.lenient import objects as objects_of
 from scheduler.commands.asking import option
 from scheduler.commands.flags import (
     BROKER_DEFAULTS,

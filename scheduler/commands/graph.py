@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from scheduler.bus import Bus
 from scheduler.client.ask import get_build
-from scheduler.client.loose import objects
+from scheduler.client.lenient import objects
 from scheduler.commands.asking import in_time, option, run_asking
 from scheduler.commands.files import STANDARD_INPUT, BuildAction
 from scheduler.commands.flags import (

@@ -9,7 +9,7 @@ import msgspec
 
 from scheduler.bus import Bus
 from scheduler.client.ask import get_build
-from scheduler.client.loose import text
+from scheduler.client.lenient import text
 from scheduler.client.timeline import Span, Timeline, Wait, read_timeline
 from scheduler.client.traces import trace as trace_of
 from scheduler.commands.asking import BuildId, Json, in_time, option, run_asking, say_json

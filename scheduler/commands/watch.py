@@ -7,7 +7,7 @@ import trio
 from scheduler.bus import Bus
 from scheduler.client.ask import get_summary
 from scheduler.client.follow import explain, open_following, show
-from scheduler.client.loose import text
+from scheduler.client.lenient import text
 from scheduler.client.progress import Progress
 from scheduler.client.timeline import OVER
 from scheduler.commands.asking import BuildId, Json, in_time, run_asking

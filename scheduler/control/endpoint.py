@@ -12,11 +12,11 @@ from typing import Any, Final
 import trio
 
 from scheduler.bus import Bus
-from scheduler.control.eta import Prospects
-from scheduler.control.orders import Helm, retry, supplied
+from scheduler.control.eta import EtaEstimator
+from scheduler.control.finished import FinishedBuilds
+from scheduler.control.orders import Orders, retry, supplied
 from scheduler.control.pages import Pages
 from scheduler.control.questions import Document, Pace, Questions
-from scheduler.control.recalling import Recalled
 from scheduler.control.schemas import SCHEMAS
 from scheduler.definition.codec import decode_token
 from scheduler.definition.graph import Vertex
@@ -38,8 +38,8 @@ from scheduler.runtime.courtesy import give_way
 from scheduler.runtime.ratelimit import RateLimitedLog
 from scheduler.stores.jetstream import JetStreamStore
 from scheduler.stores.slices import encode as encode_in_slices
-from scheduler.supervision.discovery import Endpoint
-from scheduler.supervision.explainer import Doctor, Seen, interruptions, summary
+from scheduler.supervision.discovery import ServiceEndpoint
+from scheduler.supervision.explainer import Explainer, Seen, interruptions, summary
 from scheduler.supervision.reader import BuildReader
 from scheduler.supervision.supervisor import Supervisor
 
@@ -67,7 +67,7 @@ class Control:
     Args:
         bus: what questions come in on.
         supervisor: holds the builds.
-        prospects: know when a build will be over.
+        eta: know when a build will be over.
         reader: reads builds that are asked about before they are submitted.
         loader: knows the builds that are over; None where the store keeps none.
     """
@@ -76,7 +76,7 @@ class Control:
         self,
         bus: Bus,
         supervisor: Supervisor,
-        prospects: Prospects,
+        eta: EtaEstimator,
         reader: BuildReader,
         loader: Loader | None,
     ) -> None:
@@ -84,7 +84,7 @@ class Control:
         self._supervisor = supervisor
         self._slots = supervisor.slots
         self._store = supervisor.store
-        self._prospects = prospects
+        self._eta = eta
         self._reader = reader
         self._loader = loader
         self._verbs: Mapping[str, Callable[[Document], Awaitable[Document]]] = {
@@ -101,11 +101,11 @@ class Control:
             "limit": self._limit,
         }
         self.endpoints = {
-            verb: Endpoint(f"build-{verb}", f"{CONTROL}{verb}", QUEUE_GROUP, metadata=SCHEMAS[verb])
+            verb: ServiceEndpoint(f"build-{verb}", f"{CONTROL}{verb}", QUEUE_GROUP, metadata=SCHEMAS[verb])
             for verb in self._verbs
         }
         """What service discovery shows."""
-        self._recalled = None if loader is None else Recalled(loader, supervisor)
+        self._finished = None if loader is None else FinishedBuilds(loader, supervisor)
         self._pages = Pages()
         self._foreseeing = trio.Lock()
         self._over_known: tuple[tuple[int, ...], list[Document]] | None = None
@@ -124,8 +124,8 @@ class Control:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._questions.run)
             nursery.start_soon(self._forget)
-            if self._recalled is not None:
-                nursery.start_soon(self._recalled.run)
+            if self._finished is not None:
+                nursery.start_soon(self._finished.run)
             async with trio.open_nursery() as subscriptions:
                 for verb in self._verbs:
                     subscriptions.start_soon(nursery.start, self._listen, verb)
@@ -224,12 +224,12 @@ class Control:
         seen = await self._seen(document)
         async with self._foreseeing:
             # Whoever asks at the same time is told the same.
-            eta, overdue = await self._prospects.eta(seen), await self._prospects.overdue(seen)
+            eta, overdue = await self._eta.eta(seen), await self._eta.overdue(seen)
         answer = summary(seen)
         answer |= {
             "seq": seen.sequence,
             "source": seen.source,
-            "now": seen.chronicle.clock(),
+            "now": seen.timings.clock(),
             "eta": eta,
             "overdue": overdue,
             "paused": seen.plan.paused,
@@ -256,7 +256,7 @@ class Control:
 
     async def _why(self, document: Document) -> Document:
         seen = await self._seen(document)
-        doctor = Doctor(seen, self._slots, self._store)
+        doctor = Explainer(seen, self._slots, self._store)
         if document.get("component") is None:
             reasons, more = doctor.build()
         else:
@@ -274,7 +274,7 @@ class Control:
         except InvalidBuild as error:
             text = "; ".join(str(problem) for problem in error.problems)
             raise Refused("invalid", f"build: {text}") from None
-        return await self._prospects.preview(prepared)
+        return await self._eta.preview(prepared)
 
     async def _preview(self, seen: Seen) -> Document:
         """What a build that is here will do; of a large one that takes long, so it is good for a while."""
@@ -283,7 +283,7 @@ class Control:
             known = self._previewed
             began = trio.current_time()
             if known is None or known[0] != key or began >= known[1]:
-                preview = await self._prospects.preview(seen.plan.prepared)
+                preview = await self._eta.preview(seen.plan.prepared)
                 ended = trio.current_time()
                 until = ended + max(_FRESH, _SHARE * (ended - began))
                 known = self._previewed = key, until, preview
@@ -293,8 +293,8 @@ class Control:
     async def _seen(self, document: Document) -> Seen:
         build = _text(document, "id")
         seen = self._supervisor.see(build)
-        if seen is None and self._recalled is not None:
-            seen = await self._recalled.seen(build)
+        if seen is None and self._finished is not None:
+            seen = await self._finished.seen(build)
         if seen is None:
             raise Refused("unknown", f"there is no build {build!r} here")
         return seen
@@ -303,38 +303,38 @@ class Control:
 
     async def _cancel(self, document: Document) -> Document:
         reason = _text(document, "reason", optional=True)
-        helm, seen = await self._helm(document)
-        return _done(seen, await helm.cancel(now=_flag(document, "now"), reason=reason[:1_000]))
+        orders, seen = await self._orders(document)
+        return _done(seen, await orders.cancel(now=_flag(document, "now"), reason=reason[:1_000]))
 
     async def _pause(self, document: Document) -> Document:
-        helm, seen = await self._helm(document)
-        return _done(seen, await helm.pause())
+        orders, seen = await self._orders(document)
+        return _done(seen, await orders.pause())
 
     async def _resume(self, document: Document) -> Document:
-        helm, seen = await self._helm(document)
-        return _done(seen, await helm.resume())
+        orders, seen = await self._orders(document)
+        return _done(seen, await orders.resume())
 
     async def _extend(self, document: Document) -> Document:
         given = document.get("seconds")
         if isinstance(given, bool) or not isinstance(given, int | float):
             raise Refused("invalid", "seconds: a number is required")
-        helm, seen = await self._helm(document)
-        return _done(seen, await helm.extend(_vertex(seen.plan, document), float(given)), 1)
+        orders, seen = await self._orders(document)
+        return _done(seen, await orders.extend(_vertex(seen.plan, document), float(given)), 1)
 
     async def _limit(self, document: Document) -> Document:
         limits = document.get("limits")
         if not isinstance(limits, dict):
             raise Refused("invalid", "limits: an object such as {'vpc.create.*': 5} is required")
-        helm, seen = await self._helm(document)
-        return _done(seen, await helm.limit(limits))
+        orders, seen = await self._orders(document)
+        return _done(seen, await orders.limit(limits))
 
     async def _retry(self, document: Document) -> Document:
         build = _text(document, "id")
         one = _text(document, "component", optional=True)
         if await self._runs(build):
-            helm, seen = await self._helm(document)
+            orders, seen = await self._orders(document)
             vertex = _vertex(seen.plan, document) if one else None
-            text, components = await helm.retry(vertex)
+            text, components = await orders.retry(vertex)
             return _done(seen, text, components)
         said: list[tuple[str, int]] = []
 
@@ -354,8 +354,8 @@ class Control:
         if not isinstance(output, dict | None):
             raise Refused("invalid", "output: an object, which is merged into the component")
         if await self._runs(build):
-            helm, seen = await self._helm(document)
-            return _done(seen, await helm.supply(_vertex(seen.plan, document), output or {}), 1)
+            orders, seen = await self._orders(document)
+            return _done(seen, await orders.supply(_vertex(seen.plan, document), output or {}), 1)
         said: list[str] = []
 
         def decide(plan: Plan) -> Any:
@@ -376,14 +376,14 @@ class Control:
             await self._supervisor.until_gone(build)
         return self._supervisor.see(build) is not None
 
-    async def _helm(self, document: Document) -> tuple[Helm, Seen]:
+    async def _orders(self, document: Document) -> tuple[Orders, Seen]:
         build = _text(document, "id")
         seen = self._supervisor.see(build)
         if seen is not None and seen.over:
             raise Refused("conflict", f"{build} is over ({seen.status})")
         if seen is not None and seen.walk is not None:
-            return Helm(seen.walk, self._supervisor.connectors, self._slots), seen
-        if self._recalled is not None and (found := await self._recalled.seen(build)) is not None:
+            return Orders(seen.walk, self._supervisor.connectors, self._slots), seen
+        if self._finished is not None and (found := await self._finished.seen(build)) is not None:
             if not found.plan.finished:
                 raise Refused("unavailable", _elsewhere(build))
             raise Refused("conflict", f"{build} is over ({found.status})")

@@ -56,7 +56,7 @@ class _Prospect:
         return self.late is not None and plan.is_in_flight(self.late)
 
 
-class Prospects:
+class EtaEstimator:
     """Predicts the ends of builds.
 
     Args:
@@ -131,8 +131,8 @@ class Prospects:
         A large build is looked at in slices, and may go on between two of them: then some components are seen
         a moment later than others, which no prediction is the worse for.
         """
-        plan, chronicle = seen.plan, seen.chronicle
-        now = chronicle.clock()
+        plan, timings = seen.plan, seen.timings
+        now = timings.clock()
         done, never, running, retrying = set(), set(), {}, {}
         expect = expectation(self._durations)
         expected: list[float] = []
@@ -149,7 +149,7 @@ class Prospects:
                 case Phase.ERRORED | Phase.SKIPPED:
                     never.add(vertex)
                 case Phase.RUNNING | Phase.STARTING:
-                    running[vertex] = now - (chronicle.sent(vertex) or now)
+                    running[vertex] = now - (timings.sent(vertex) or now)
                 case Phase.RETRYING:
                     retrying[vertex] = 0.0 if seen.walk is None else seen.walk.retry_in(vertex) or 0.0
                 case _:

@@ -21,7 +21,7 @@ from scheduler.walk import Walk
 _MOST_SECONDS = 30 * 86_400.0
 
 
-class Helm:
+class Orders:
     """The wheel of one build.
 
     Args:
@@ -52,7 +52,7 @@ class Helm:
             events = plan.cancel(reason)
             walk.tell("cancelled")
         in_flight = plan.in_flight
-        walk.recall()
+        walk.withdraw_unsent()
         if now:
             walk.give_up_on_replies("given up by an operator, who cancelled the build")
         await walk.persist(*events)

@@ -21,7 +21,7 @@ from scheduler.dispatch.senders import RoundRobinQueue, sender_of
 from scheduler.errors import BusError, Fenced, InvalidJSON, MessageTooLarge, Refused, StoreError
 from scheduler.runtime.executor import ThreadExecutor
 from scheduler.runtime.ratelimit import RateLimitedLog
-from scheduler.supervision.discovery import Endpoint
+from scheduler.supervision.discovery import ServiceEndpoint
 
 Document: TypeAlias = dict[str, Any]
 
@@ -84,7 +84,7 @@ class Questions:
     def __init__(
         self,
         bus: Bus,
-        endpoints: Mapping[str, Endpoint],
+        endpoints: Mapping[str, ServiceEndpoint],
         pace: Callable[[str, Document], Pace],
         answer: Callable[[str, Document], Awaitable[Document]],
         on_flood: Callable[[str], None] = lambda _: None,

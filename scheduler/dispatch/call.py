@@ -16,8 +16,8 @@ from attrs import evolve, frozen
 
 from scheduler.bus import Bus, Outgoing
 from scheduler.definition.subjects import attempt_header
+from scheduler.dispatch.fairness import FairDispatcher
 from scheduler.dispatch.timers import Timer, Timers
-from scheduler.dispatch.turns import Turns
 from scheduler.errors import BusError
 from scheduler.journal.records import Position
 from scheduler.plan import Request
@@ -56,7 +56,7 @@ class Exchange(Protocol):
 
     bus: Bus
     timers: Timers
-    turns: Turns
+    dispatcher: FairDispatcher
     start_timeout: float
     on_expired: "Callable[[Call], None] | None"
     replies: str
@@ -307,13 +307,13 @@ class Call:
         elif self._backing_off or (self.outgoing is not None and self.outgoing.withdraw()):
             self.deliver(Signal.WITHDRAWN)
 
-    def leave(self) -> None:
+    def abandon(self) -> None:
         """Stop waiting, and say nothing of how it ended."""
         self.deliver(Signal.LEFT)
 
     def expire(self) -> None:
         """Its time is over: that is seen to when it is its build's turn, as a reply is."""
-        self._exchange.turns.take(self.request.build, self._expire)
+        self._exchange.dispatcher.take(self.request.build, self._expire)
 
     def _expire(self) -> None:
         if self.closed or self._ended or not self.expired:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from scheduler.journal.records import Position
 
 
-class Captured:
+class ReplyPositions:
     """The position of every build, in one process. Pure bookkeeping."""
 
     def __init__(self) -> None:

@@ -32,11 +32,11 @@ from scheduler.definition.strictjson import decode_in_pieces
 from scheduler.definition.subjects import REPLY_SUBJECTS
 from scheduler.dispatch.call import Call, Inherited, Signal
 from scheduler.dispatch.doubles import Doubles
-from scheduler.dispatch.echoes import Echoes, Way
+from scheduler.dispatch.duplicates import DuplicateFilter, Way
+from scheduler.dispatch.fairness import FairDispatcher
 from scheduler.dispatch.hearing import Hearing
-from scheduler.dispatch.positions import Captured
+from scheduler.dispatch.positions import ReplyPositions
 from scheduler.dispatch.timers import Timers
-from scheduler.dispatch.turns import Turns
 from scheduler.errors import InvalidJSON, OverLimit
 from scheduler.journal.records import Position
 from scheduler.plan import Request
@@ -169,8 +169,8 @@ class Connectors:
         self._by_token: dict[str, Call] = {}
         """By the `ADDRESS` of their reply subjects: whoever of us sent the request, it is the same."""
         self._by_component: dict[tuple[str, str], Call] = {}
-        self.turns = Turns()
-        """Shares the work on replies between builds; `Turns.run` has to be running."""
+        self.dispatcher = FairDispatcher()
+        """Shares the work on replies between builds; `FairDispatcher.run` has to be running."""
         self._owner = owner_of(instance or secrets.token_hex(16))
         self.replies = f"{REPLY}{self._owner}."
         """What the reply subjects of this process begin with, before the provider."""
@@ -196,9 +196,9 @@ class Connectors:
         """Small replies that came directly and wait for their turn."""
         self._large: dict[tuple[Call, str | None], bytes] = {}
         """Of each call the first large reply that waits for its turn."""
-        self._echoes = Echoes()
+        self._duplicates = DuplicateFilter()
         """Failures that ended an attempt, and may still come on the other way."""
-        self.captured = Captured()
+        self.positions = ReplyPositions()
         """How far the replies that a stream captured were dealt with, where one does."""
 
     async def listen(self) -> None:
@@ -233,7 +233,7 @@ class Connectors:
             token: what its reply subject ends with; one of this process where it is empty.
             departing: is told each time that it is handed to the bus.
         """
-        call = self.expect(request, token, self.captured.seen)
+        call = self.expect(request, token, self.positions.seen)
         call.maybe_out = call.uncaptured = False
         call.departing = departing
         try:
@@ -332,7 +332,7 @@ class Connectors:
         if call.timer is not None:
             self.timers.cancel(call.timer)
         for place in call.held:
-            self.captured.release(call.request.build, *place)
+            self.positions.release(call.request.build, *place)
         call.held.clear()
         if call.late is None:
             self._by_token.pop(call.reply[ADDRESS], None)
@@ -347,9 +347,9 @@ class Connectors:
             if self._by_component.get(key) is call:
                 del self._by_component[key]
 
-    def leave(self, build: str) -> None:
+    def hand_over(self, build: str) -> None:
         """No more replies for ``build`` are dealt with here: what comes is left to the next process."""
-        self.captured.freeze(build)
+        self.positions.freeze(build)
 
     def count(self, reason: str, subject: str = "", **context: str) -> None:
         """Count something that was dropped; logged, but not more than once a second."""
@@ -394,7 +394,8 @@ class Connectors:
         if head is None:
             return
         build, component = head
-        if self._echoes and self._echoes.take(Way.DIRECT, build, component, message.subject, message.data):
+        duplicates = self._duplicates
+        if duplicates and duplicates.take(Way.DIRECT, build, component, message.subject, message.data):
             return
         call = self._by_component.get((build, component))
         if call is None:
@@ -436,8 +437,8 @@ class Connectors:
 
     def on_captured(self, message: Message, place: Position, provider: str = "") -> None:
         """Look at the next reply that a stream captured, at ``place``."""
-        self.look_at_captured(message, place, self.captured.seen.of(provider), provider)
-        self.captured.see(place, provider)
+        self.look_at_captured(message, place, self.positions.seen.of(provider), provider)
+        self.positions.see(place, provider)
 
     def look_at_captured(
         self, message: Message, place: Position, before: Position, provider: str = ""
@@ -468,7 +469,7 @@ class Connectors:
             build = call.request.build
             if suffix is not None and self._is_echo(call, message):
                 return
-            self.captured.hold(build, place.sequence, before, provider)
+            self.positions.hold(build, place.sequence, before, provider)
             at = place.sequence, provider
             if call.closed or not call.answered:
                 job = partial(self._deliver_captured, call, message, suffix, at)
@@ -479,9 +480,9 @@ class Connectors:
     def _is_echo(self, call: Call, message: Message) -> bool:
         """Whether a captured reply has ended an earlier attempt of the component that ``call`` is one of."""
         request = call.request
-        if not self._echoes:
+        if not self._duplicates:
             return False
-        echo = self._echoes.take(
+        echo = self._duplicates.take(
             Way.CAPTURED, request.build, request.component, message.subject, message.data
         )
         # While the attempt that it ended is not booked yet, it holds the position as any reply does.
@@ -495,7 +496,7 @@ class Connectors:
         """
         build = call.request.build
         if len(message.data) <= _READ_HERE:
-            return self.turns.take(build, job, weight=1 + len(message.data) // _SMALL)
+            return self.dispatcher.take(build, job, weight=1 + len(message.data) // _SMALL)
         size = len(message.data)
         if self._unread + size > _MOST_UNREAD:
             job()
@@ -524,7 +525,7 @@ class Connectors:
             self._large.pop((call, suffix), None)
             job(large=large)
 
-        return self.turns.take(build, deliver, prepare)
+        return self.dispatcher.take(build, deliver, prepare)
 
     def _deliver_captured(
         self,
@@ -543,7 +544,7 @@ class Connectors:
                 call.by_capture = self._copy_of(call, suffix)
         finally:
             if call.closed or not call.answered:
-                self.captured.release(call.request.build, *at)
+                self.positions.release(call.request.build, *at)
             else:
                 call.held.append(at)
 
@@ -607,7 +608,8 @@ class Connectors:
                 self.replied[request.build] += len(message.data)
             if suffix is not None and not outcome.completed:
                 other = Way.CAPTURED if way is Way.DIRECT else Way.DIRECT
-                self._echoes.expect(other, request.build, request.component, message.subject, message.data)
+                build, component = request.build, request.component
+                self._duplicates.expect(other, build, component, message.subject, message.data)
         elif call.by_capture is not None:
             call.by_capture = None
         else:

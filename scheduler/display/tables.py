@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from scheduler.client.loose import number, objects, text, whole
+from scheduler.client.lenient import number, objects, text, whole
 from scheduler.client.progress import Progress
 from scheduler.client.timeline import OVER
 from scheduler.display.lines import (

@@ -75,7 +75,7 @@ class Durations:
         """Everything that was recorded: seconds by subject."""
         return self._recorded
 
-    def recall(self, document: Any) -> None:
+    def restore(self, document: Any) -> None:
         """Take in what `recorded` was in another process; what is none of it is passed over."""
         if isinstance(document, dict):
             for subject, seconds in list(document.items())[-_MOST:]:

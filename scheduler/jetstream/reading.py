@@ -12,7 +12,7 @@ from scheduler.jetstream.consumers import BATCH, Consumer, Delivered
 from scheduler.journal.records import Position
 from scheduler.runtime.ratelimit import RateLimitedLog
 
-__all__ = ["Delivered", "Follower", "read"]
+__all__ = ["Delivered", "StreamFollower", "read"]
 
 _EVERYTHING: Final = ">"
 
@@ -27,7 +27,7 @@ _SILENCE = 5.0
 _MARGIN = 1_000_000_000
 # Of a kind, in a row: a connection may be cut off several times a second.
 _LINES = 10
-# After so long `Follower.caught_up` asks anew which message is the last.
+# After so long `StreamFollower.caught_up` asks anew which message is the last.
 _ASK_AGAIN = 1.0
 
 log = structlog.get_logger(__name__)
@@ -112,7 +112,7 @@ async def _last_sequence(js: JetStream, stream: str, subjects: Sequence[str]) ->
     return max((one.sequence for one in found if one is not None), default=0)
 
 
-class Follower:
+class StreamFollower:
     """Follows a whole stream, from a known position, for as long as it runs."""
 
     def __init__(

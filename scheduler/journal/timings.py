@@ -37,10 +37,10 @@ class Failed(NamedTuple):
     """When the next one might begin."""
 
 
-class Chronicle:
+class Timings:
     """The times of one build, in seconds since 1970: 24 bytes a component, more for one that is tried again.
 
-    Told live by `feed.Track`, or recalled from the log: both say the same.
+    Told live by `feed.Track`, or made from its log: both say the same.
 
     Args:
         count: how many components there are.
@@ -79,15 +79,17 @@ class Chronicle:
         self._outages: list[tuple[float, float]] = []
 
     @classmethod
-    def recall(cls, build: Build, graph: Graph, history: History, clock: Callable[[], float]) -> "Chronicle":
+    def of_history(
+        cls, build: Build, graph: Graph, history: History, clock: Callable[[], float]
+    ) -> "Timings":
         """What a log says: when its events happened, where it has that, otherwise when they were written."""
-        chronicle = cls(len(graph.ids), history.times[0] / 1_000, clock)
+        timings = cls(len(graph.ids), history.times[0] / 1_000, clock)
         lately = history.outages[-_MOST_INTERRUPTIONS:]
-        chronicle._outages += [(begin / 1_000, end / 1_000) for begin, end in lately]
-        memory = _Memory(chronicle, build, graph)
+        timings._outages += [(begin / 1_000, end / 1_000) for begin, end in lately]
+        memory = _Memory(timings, build, graph)
         for step, at in zip(history.steps, history.times, strict=True):
             memory.take(step, at / 1_000)
-        return chronicle
+        return timings
 
     def begin_anew(self, vertices: Iterable[Vertex], at: float) -> None:
         """A further run begins, in which these are to be done; it is not paused."""
@@ -186,10 +188,10 @@ def _append(spans: list[tuple[float, float]], span: tuple[float, float]) -> None
 
 
 class _Memory:
-    """Tells a chronicle what a log says, event by event."""
+    """Tells a timings what a log says, event by event."""
 
-    def __init__(self, chronicle: Chronicle, build: Build, graph: Graph) -> None:
-        self._chronicle = chronicle
+    def __init__(self, timings: Timings, build: Build, graph: Graph) -> None:
+        self._timings = timings
         self._graph = graph
         self._completed = [change.state is State.COMPLETED for change in build.changes]
         self._missing = [
@@ -200,77 +202,77 @@ class _Memory:
         self._departed: set[str] = set()
         """The attempts that are known to have left: of several copies the first one counts."""
         self._supplied: set[Vertex] = set()
-        self._note_all_due(chronicle.accepted)
+        self._note_all_due(timings.accepted)
 
     def take(self, step: Event, at: float) -> None:
         """The next event of the log, and when it happened."""
-        chronicle, index = self._chronicle, self._graph.index
+        timings, index = self._timings, self._graph.index
         match step:
             case Started(component=component):
                 # As far as is known; it leaves when that is written.
-                chronicle.note_sent(index[component], at)
+                timings.note_sent(index[component], at)
                 self._departed.discard(component)
             case Sent(component=component):
                 self._send(component, at)
             case Withdrawn(component=component):
-                chronicle.note_waiting(index[component])
+                timings.note_waiting(index[component])
             case Retrying(component=component, pause=pause):
                 self._send(component, step.sent, at)
-                chronicle.note_failed(index[component], at, pause)
+                timings.note_failed(index[component], at, pause)
             case Settled():
                 self._settle(step, at)
             case Supplied(component=component):
                 vertex = index[component]
                 self._supplied.add(vertex)
-                if chronicle.ended(vertex):
-                    chronicle.forget(vertex)
-                    chronicle.note_due(vertex, at)
+                if timings.ended(vertex):
+                    timings.forget(vertex)
+                    timings.note_due(vertex, at)
             case Retried():
                 self._reopen(step, at)
             case Paused():
-                chronicle.note_paused(at, on=True)
+                timings.note_paused(at, on=True)
             case Unpaused() | Cancelled():
-                chronicle.note_paused(at, on=False)
+                timings.note_paused(at, on=False)
             case Finished():
-                chronicle.over = at
+                timings.over = at
             case _:
                 pass
 
     def _send(self, component: str, sent: float | None, latest: float | None = None) -> None:
         if sent is not None and component not in self._departed:
             self._departed.add(component)
-            self._chronicle.note_sent(
+            self._timings.note_sent(
                 self._graph.index[component], sent if latest is None else min(sent, latest)
             )
 
     def _settle(self, step: Settled, at: float) -> None:
-        chronicle, vertex = self._chronicle, self._graph.index[step.component]
+        timings, vertex = self._timings, self._graph.index[step.component]
         completed = step.body["_state"] == State.COMPLETED
-        if not completed and chronicle.ended(vertex):
+        if not completed and timings.ended(vertex):
             # A late success, kept beside the error: it had ended before.
             return
         self._send(step.component, step.sent, at)
         if completed and vertex not in self._supplied:
-            chronicle.note_late_success(vertex)
-        chronicle.note_ended(vertex, at)
+            timings.note_late_success(vertex)
+        timings.note_ended(vertex, at)
         if completed and not self._completed[vertex]:
             self._completed[vertex] = True
             for dependent in self._graph.dependents[vertex]:
                 self._missing[dependent] -= 1
                 if not self._missing[dependent]:
-                    chronicle.note_due(dependent, at)
+                    timings.note_due(dependent, at)
 
     def _reopen(self, step: Retried, at: float) -> None:
-        chronicle = self._chronicle
+        timings = self._timings
         for component in step.components:
-            chronicle.forget(self._graph.index[component])
+            timings.forget(self._graph.index[component])
         if step.run != self._run:
             self._run = step.run
-            chronicle.begin_anew(
+            timings.begin_anew(
                 (
                     vertex
                     for vertex, done in enumerate(self._completed)
-                    if not done and not chronicle.ended(vertex)
+                    if not done and not timings.ended(vertex)
                 ),
                 at,
             )
@@ -279,4 +281,4 @@ class _Memory:
     def _note_all_due(self, at: float) -> None:
         for vertex, number in enumerate(self._missing):
             if not number and not self._completed[vertex]:
-                self._chronicle.note_due(vertex, at)
+                self._timings.note_due(vertex, at)

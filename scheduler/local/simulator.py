@@ -46,7 +46,7 @@ _AWS_IDS = {
 
 
 @frozen
-class Output:
+class SimulatorLog:
     """A field that the simulated connectors set, on the requests that ``pattern`` matches."""
 
     pattern: tuple[str, ...]
@@ -58,7 +58,7 @@ class Output:
         return all(mine in {"*", token} for mine, token in zip(self.pattern, tokens, strict=True))
 
 
-def parse_output(text: str) -> Output:
+def parse_output(text: str) -> SimulatorLog:
     """Read ``instance.create.*:public_ip=1.2.3.4``; the value is JSON where it can be, otherwise text.
 
     Raises:
@@ -75,7 +75,7 @@ def parse_output(text: str) -> Output:
         decoded = json.loads(value)
     except ValueError:
         decoded = value
-    return Output(tokens, name.strip(), decoded)
+    return SimulatorLog(tokens, name.strip(), decoded)
 
 
 @frozen
@@ -91,7 +91,7 @@ class Behaviour:
     seed: int = 0
     """One seed gives the same fates and delays to the same components, in whatever order they come."""
     reply_to: ReplyTo = "subject"
-    outputs: tuple[Output, ...] = ()
+    outputs: tuple[SimulatorLog, ...] = ()
 
     def fate(self, component: str, subject: str) -> tuple[float, bool]:
         """Seconds until the answer, and whether it is a failure."""

@@ -15,7 +15,7 @@ class Again:
     """Seconds until then."""
 
 
-class Attempts:
+class AttemptCounts:
     """The attempts of one build. Nearly all components have one, and nothing is kept of those."""
 
     def __init__(self) -> None:

@@ -17,7 +17,7 @@ from scheduler.definition.template import Laborious, Rendered, Work
 from scheduler.definition.validation import Prepared
 from scheduler.errors import IllegalTransition, Stuck, TemplateError
 from scheduler.journal.events import Accepted, Finished, Retrying, Settled, Started, Withdrawn
-from scheduler.plan.attempts import Attempts
+from scheduler.plan.attempts import AttemptCounts
 from scheduler.plan.ledger import Ledger
 from scheduler.plan.outcome import Outcome, cut, error_text
 from scheduler.plan.phases import IN_FLIGHT, Phase, Phases
@@ -171,7 +171,7 @@ class Course:
         self._shown_cause: tuple[str, object, str] | None = None
         """The cause, the secrets that were known, and the cause without them."""
         self._ledger = Ledger(prepared.build, prepared.graph, limits)
-        self._attempts = Attempts()
+        self._attempts = AttemptCounts()
         self._last_errors: dict[Vertex, str] = {}
         """Of those whose last attempt failed, and that are tried again."""
         self._outputs: dict[Vertex, Mapping[str, Any]] = {}
@@ -218,7 +218,7 @@ class Course:
         return self.phases.in_flight
 
     @property
-    def done(self) -> int:
+    def settled(self) -> int:
         """How many changes are settled."""
         return self.phases.settled
 

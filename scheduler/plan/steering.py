@@ -72,7 +72,7 @@ class Steered(Course):
         if vertex is not None and vertex not in failed:
             name, phase = self.graph.ids[vertex], self.phases[vertex].value
             raise Refused("conflict", f"{name} is {phase}: only what has failed can be tried again")
-        if self.finished and self.done - len(failed) == len(self.phases):
+        if self.finished and self.settled - len(failed) == len(self.phases):
             raise Refused("conflict", "every component is completed: there is nothing to be tried again")
         if not self.finished and self.cancelled:
             raise Refused("conflict", "it was cancelled; try again when what is in flight has ended")

@@ -36,18 +36,18 @@ class Experience:
 
     async def run(self) -> NoReturn:
         """Recall it, then write it from time to time; never returns."""
-        await self.recall()
+        await self.restore()
         while True:
             await trio.sleep(_PERIOD)
             await self.keep()
 
-    async def recall(self) -> None:
+    async def restore(self) -> None:
         """Take in what was kept."""
         try:
             with trio.fail_after(_DEADLINE):
                 data = await self._store.objects.get(OBJECT, most=_MOST_BYTES)
             if data is not None:
-                self._durations.recall(decode(data))
+                self._durations.restore(decode(data))
         except (BusError, InvalidJSON, trio.TooSlowError) as error:
             _log.info("durations of earlier builds are not known", reason=str(error))
 

@@ -44,7 +44,7 @@ from scheduler.journal.records import (
 )
 from scheduler.plan import Phase, Plan
 from scheduler.recovery.adoption import adopt_what_came_late
-from scheduler.recovery.suspects import MOST_HANGS
+from scheduler.recovery.crash_loops import MOST_HANGS
 from scheduler.runtime.interruptible import interruptible
 from scheduler.runtime.pace import TURN, Pace
 from scheduler.stores.jetstream import Entry, JetStreamStore
@@ -52,7 +52,7 @@ from scheduler.stores.log import BuildLog
 from scheduler.stores.slices import encode as encode_in_slices
 from scheduler.supervision.reporting import Recorder
 from scheduler.supervision.supervisor import Held, Supervisor
-from scheduler.walk import Journey, Walk
+from scheduler.walk import Resumption, Walk
 
 _log = structlog.get_logger()
 
@@ -64,7 +64,7 @@ random will hardly hit the same build three times; what it cannot survive, it do
 _LOADED_AT_ONCE = 4
 _REPLAYED_AT_ONCE = 100
 """Events replayed between two looks at everything else: about a millisecond."""
-_ACQUITTED_AT_ONCE = 100
+_MARKED_AT_ONCE = 100
 _PAUSE = 1.0
 _MOST_REFUSALS = 5
 """Errors of the server, other than that it cannot answer now, after which they are taken for the build's."""
@@ -84,7 +84,7 @@ class Loaded:
     """To be set when that was read."""
     builds: list[str] = field(factory=list)
     positions: list[Position] = field(factory=list)
-    suspects: list[tuple[Held, Entry]] = field(factory=list)
+    unproven: list[tuple[Held, Entry]] = field(factory=list)
     """Those that processes have died of, as far as can be told: to be taken up last, and one by one."""
     contested: bool = False
     """Whether somebody else wrote to one of the logs meanwhile: perhaps its last word."""
@@ -113,7 +113,7 @@ class Loader:
         self._store = store
         self._supervisor = supervisor
         self._connectors = connectors
-        self._captured = connectors.captured
+        self._captured = connectors.positions
         self._recorder = recorder
         self._read = read
 
@@ -139,28 +139,28 @@ class Loader:
         async with trio.open_nursery() as loads:
             for one, entry in held:
                 if _is_suspect(entry):
-                    loaded.suspects.append((one, entry))
+                    loaded.unproven.append((one, entry))
                 else:
                     loads.start_soon(self._load, one, entry, loaded, nursery, limiter)
         # Who is the most likely to kill comes last.
-        loaded.suspects.sort(key=lambda suspect: _counts(suspect[1]))
+        loaded.unproven.sort(key=lambda one: _counts(one[1]))
         return loaded
 
-    async def load_suspect(
-        self, suspect: tuple[Held, Entry], nursery: trio.Nursery, live: frozenset[str]
+    async def load_unproven(
+        self, one: tuple[Held, Entry], nursery: trio.Nursery, live: frozenset[str]
     ) -> Loaded:
-        """Take up one of `Loaded.suspects`: if we die now, it is of that one."""
+        """Take up one of `Loaded.unproven`: if we die now, it is of that one."""
         loaded = Loaded(live)
-        held, entry = suspect
+        held, entry = one
         await self._load(held, entry, loaded, nursery, trio.CapacityLimiter(1))
         return loaded
 
-    async def acquit(self, builds: Iterable[str]) -> None:
+    async def mark_stable(self, builds: Iterable[str]) -> None:
         """Nobody has died of these: their loadings are not counted any more."""
         for count, build in enumerate(builds, 1):
             if self._supervisor.holds(build):
                 self._store.note(build, Released(), lazily=True)
-            if not count % _ACQUITTED_AT_ONCE:
+            if not count % _MARKED_AT_ONCE:
                 await trio.lowlevel.checkpoint()
 
     async def _load(
@@ -320,8 +320,8 @@ class Loader:
 
     async def _begin(self, held: Held, history: History, loaded: Loaded, heard: tuple[str, ...]) -> None:
         plan, accepted = await self._replayed(history)
-        journey = evolve(self._journey(plan, history, loaded.caught_up, history.position), heard=heard)
-        await self._supervisor.go_on(held, plan, accepted, journey, history)
+        resumption = evolve(self._resumption(plan, history, loaded.caught_up, history.position), heard=heard)
+        await self._supervisor.go_on(held, plan, accepted, resumption, history)
         loaded.positions.append(history.position)
         loaded.builds.append(held.build)
 
@@ -346,7 +346,7 @@ class Loader:
             plan.learn_request(vertex)
         return plan, accepted
 
-    def _journey(self, plan: Plan, history: History, caught_up: trio.Event, after: Position) -> Journey:
+    def _resumption(self, plan: Plan, history: History, caught_up: trio.Event, after: Position) -> Resumption:
         # Where our clock is behind the one of the process before us, or a clock was set, as much is left of
         # a pause or a deadline as there was.
         now = max(self._store.wall_clock() * 1_000, history.latest)
@@ -356,7 +356,7 @@ class Loader:
             return max(0.0, (now - at) / 1_000)
 
         flights = {index[component]: flight for component, flight in history.in_flight.items()}
-        return Journey(
+        return Resumption(
             caught_up,
             after,
             {vertex: ago(flight.since) for vertex, flight in flights.items()},
@@ -458,8 +458,8 @@ class Loader:
                 history.rekey(events[0].key)
             caught_up = trio.Event()
             caught_up.set()
-            journey = self._journey(plan, history, caught_up, self._captured.seen)
-            return await self._supervisor.go_on(held, plan, accepted, journey, history)
+            resumption = self._resumption(plan, history, caught_up, self._captured.seen)
+            return await self._supervisor.go_on(held, plan, accepted, resumption, history)
         finally:
             if held.walk is None:
                 self._store.close(build)

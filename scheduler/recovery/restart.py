@@ -19,12 +19,12 @@ from scheduler.dispatch.router import Connectors
 from scheduler.errors import BusError, StreamNotFound, UnreadableLog
 from scheduler.jetstream.api import JetStream
 from scheduler.jetstream.capturing import is_captured
-from scheduler.jetstream.reading import Delivered, Follower, read
+from scheduler.jetstream.reading import Delivered, StreamFollower, read
 from scheduler.jetstream.streams import REPLIES, reply_streams
 from scheduler.journal.records import Position, Status
 from scheduler.recovery.loader import Loaded, Loader
+from scheduler.stores.commit_health import ask_the_log, patiently
 from scheduler.stores.jetstream import Entry, JetStreamStore
-from scheduler.stores.weather import ask_the_log, patiently
 from scheduler.supervision.supervisor import Supervisor
 
 _log = structlog.get_logger()
@@ -32,9 +32,9 @@ _log = structlog.get_logger()
 _T = TypeVar("_T")
 
 _PAUSE = 1.0
-_PROBATION = 0.3
+_PROOF = 0.3
 """Seconds after which a build that was taken up no longer counts as one that a process may die of."""
-_PROBATION_ALONE = 0.05
+_PROOF_ALONE = 0.05
 """The same for one that is taken up alone, while others wait."""
 _FIRST_LOOKS = (5.0, 30.0)
 _LOOK_PERIOD = 600.0
@@ -70,7 +70,7 @@ class Restart:
         self._loader = loader
         self._supervisor = supervisor
         self._connectors = connectors
-        self._followers: dict[str, Follower] = {}
+        self._followers: dict[str, StreamFollower] = {}
         """Of the streams that replies come into, by provider."""
         self._retired: dict[str, str] = {}
         """Streams that replies come into no more, by provider: they may hold some that were not read."""
@@ -78,7 +78,7 @@ class Restart:
         """What came while no stream took it: to be set before `run`."""
         self._live = live
         self._again = trio.Event()
-        self._on_probation: list[str] = []
+        self._unproven: list[str] = []
         self._caught_up = trio.Event()
         self._reconnected = trio.Event()
         self._resent = trio.Event()
@@ -87,7 +87,7 @@ class Restart:
         self._expired: list[Call] = []
         self._something_expired = trio.Event()
         self._nursery: trio.Nursery | None = None
-        store.follow_positions(connectors.captured.position)
+        store.follow_positions(connectors.positions.position)
         connectors.on_expired = self._on_expired
         layout = store.layout
         connectors.capture_providers = frozenset(layout.providers)
@@ -103,17 +103,17 @@ class Restart:
         for provider, stream in store.replies.items():
             end = await self._ask(provider, stream, partial(_end_of, store.js, stream))
             seen = seen.moved(provider, end or Position())
-        self._connectors.captured.seen = seen
+        self._connectors.positions.seen = seen
         shared = self._connectors.shared
         beside = None if shared is self._bus else JetStream(shared)
         for provider, stream in live.items():
             handler = partial(self._on_captured, provider)
             restore = partial(store.streams.restore, stream)
-            self._followers[provider] = Follower(store.js, stream, handler, restore, beside=beside)
+            self._followers[provider] = StreamFollower(store.js, stream, handler, restore, beside=beside)
 
     async def run(self) -> None:
         """Go on with what is unfinished, then follow the replies; never returns."""
-        captured = self._connectors.captured
+        captured = self._connectors.positions
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             nursery.start_soon(self._resend_what_was_lost)
@@ -133,7 +133,7 @@ class Restart:
             self.heard = ()
             self._caught_up.set()
             await self._go_on(loaded)
-            await self._take_up_suspects(loaded, nursery)
+            await self._take_up_unproven(loaded, nursery)
             if loaded.contested:
                 self.look_again()
             await self._adopt_what_is_left()
@@ -161,36 +161,36 @@ class Restart:
             if loaded.contested:
                 self.look_again()
             await self._catch_up_and_go_on(loaded)
-            await self._take_up_suspects(loaded, self._nursery)
+            await self._take_up_unproven(loaded, self._nursery)
             await trio.sleep(_PAUSE)
 
-    async def _take_up_suspects(self, loaded: Loaded, nursery: trio.Nursery) -> None:
-        for suspect in loaded.suspects:
-            alone = await self._loader.load_suspect(suspect, nursery, loaded.live)
-            await self._catch_up_and_go_on(alone, _PROBATION_ALONE)
+    async def _take_up_unproven(self, loaded: Loaded, nursery: trio.Nursery) -> None:
+        for one in loaded.unproven:
+            alone = await self._loader.load_unproven(one, nursery, loaded.live)
+            await self._catch_up_and_go_on(alone, _PROOF_ALONE)
             # Known to be innocent before the next one may kill.
             await self._store.settle()
 
-    async def _catch_up_and_go_on(self, loaded: Loaded, probation: float = _PROBATION) -> None:
+    async def _catch_up_and_go_on(self, loaded: Loaded, proof: float = _PROOF) -> None:
         if loaded.builds:
             await self._read_again(loaded.positions, self._store.replies)
-            await self._go_on(loaded, probation)
+            await self._go_on(loaded, proof)
 
-    async def _go_on(self, loaded: Loaded, probation: float = _PROBATION) -> None:
+    async def _go_on(self, loaded: Loaded, proof: float = _PROOF) -> None:
         """Let builds go on: the replies that came meanwhile have been read."""
-        await self._connectors.turns.done_with(loaded.builds)
-        self._connectors.captured.catch_up(loaded.builds)
+        await self._connectors.dispatcher.done_with(loaded.builds)
+        self._connectors.positions.catch_up(loaded.builds)
         loaded.caught_up.set()
         if loaded.builds:
             _log.info("unfinished builds go on", builds=len(loaded.builds))
-            self._on_probation += loaded.builds
-            await trio.sleep(probation)
-            await self.acquit()
+            self._unproven += loaded.builds
+            await trio.sleep(proof)
+            await self.mark_stable()
 
-    async def acquit(self) -> None:
+    async def mark_stable(self) -> None:
         """Whoever dies of a build does so at once, and we have not; or we end in order."""
-        builds, self._on_probation = self._on_probation, []
-        await self._loader.acquit(builds)
+        builds, self._unproven = self._unproven, []
+        await self._loader.mark_stable(builds)
 
     async def _read_again(self, positions: Sequence[Position], streams: Mapping[str, str]) -> None:
         """Look at what was captured after any of these positions, up to what is followed."""
@@ -234,7 +234,7 @@ class Restart:
             await self._something_expired.wait()
             self._something_expired = trio.Event()
             calls, self._expired = self._expired, []
-            with trio.move_on_after(self._store.weather.grace):
+            with trio.move_on_after(self._store.health.grace):
                 try:
                     await self._all_caught_up()
                 except BusError as error:
@@ -242,7 +242,7 @@ class Restart:
                 await self._resent.wait()
             for call in (call for call in calls if call.expired):
                 # Behind the replies of its build that wait for their turn.
-                self._connectors.turns.take(call.request.build, call.time_out)
+                self._connectors.dispatcher.take(call.request.build, call.time_out)
 
     async def _resend_what_was_lost(self) -> None:
         """After each new connection, once the replies are read that came meanwhile."""
@@ -254,7 +254,7 @@ class Restart:
                 await self._all_caught_up()
             except BusError as error:
                 _log.error("cannot look at the captured replies", error=str(error))
-            await self._connectors.turns.through()
+            await self._connectors.dispatcher.through()
             if not self._reconnected.is_set():
                 self._supervisor.send_again()
                 self._resent.set()
@@ -266,14 +266,14 @@ class Restart:
             async with aclosing(self._store.entries()) as batches:
                 return [entry async for entries in batches for entry in entries if not _is_over(entry)]
 
-        return await ask_the_log(self._store.weather, self._bus, look)
+        return await ask_the_log(self._store.health, self._bus, look)
 
     async def _ask(self, provider: str, stream: str, ask: Callable[[], Awaitable[_T]]) -> _T | None:
         """Ask as `_insist`; None where it is of a stream that is not used any more, and gone."""
         if provider not in self._retired:
             return await self._insist(ask, stream)
         try:
-            return await patiently(self._store.weather, ask, StreamNotFound)
+            return await patiently(self._store.health, ask, StreamNotFound)
         except StreamNotFound:
             _log.info("a stream of replies that is not used any more was removed", stream=stream)
             return None

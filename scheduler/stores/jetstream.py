@@ -47,12 +47,12 @@ from scheduler.journal.records import (
 from scheduler.runtime.clock import BuildClock
 from scheduler.runtime.executor import ThreadExecutor
 from scheduler.stores import Departure
+from scheduler.stores.commit_health import CommitHealth, ask_the_log
 from scheduler.stores.ground import Ground
 from scheduler.stores.keeper import Keeper
-from scheduler.stores.log import BuildLog, Desk
+from scheduler.stores.log import BuildLog, LogContext
 from scheduler.stores.sentinel import Sentinel
 from scheduler.stores.slices import gathered
-from scheduler.stores.weather import Weather, ask_the_log
 
 _STATUS: Final[Mapping[type[Event], Status]] = {Finished: Status.FINISHED, Reported: Status.REPORTED}
 """What a log is with an event of this kind in it."""
@@ -108,9 +108,9 @@ class JetStreamStore:
     ) -> None:
         self.js = JetStream(bus)
         self.objects = Objects(self.js)
-        self.weather = Weather(grace, lambda: bus.connected)
+        self.health = CommitHealth(grace, lambda: bus.connected)
         self.layout = layout or Layout()
-        self.streams = Keeper(self.js, self.weather, self.layout)
+        self.streams = Keeper(self.js, self.health, self.layout)
         self.replies: dict[str, str] = {"": REPLIES}
         """The streams to read captured replies from, by provider (empty: that of all)."""
         self.wall_clock = wall_clock
@@ -118,13 +118,13 @@ class JetStreamStore:
         self.ground: Ground | None = None
         """Makes and watches the streams, where that is this process's to do."""
         self._bus = bus
-        self.sentinel = Sentinel(self.js, self.weather, instance, wall_clock, self._written)
-        self._desk = Desk(
+        self.sentinel = Sentinel(self.js, self.health, instance, wall_clock, self._written)
+        self._context = LogContext(
             bus=bus,
             js=self.js,
             objects=self.objects,
             streams=self.streams,
-            weather=self.weather,
+            health=self.health,
             instance=instance,
             position=position,
             wall_clock=wall_clock,
@@ -137,12 +137,12 @@ class JetStreamStore:
     @property
     def available(self) -> bool:
         """Whether commits go through, as far as is known."""
-        return self.weather.fine
+        return self.health.good
 
     @property
     def trouble(self) -> str:
         """Why commits do not go through; empty where they do, as far as is known."""
-        return self.weather.reason
+        return self.health.reason
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Write what is told; never returns.
@@ -152,13 +152,13 @@ class JetStreamStore:
         """
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
-            nursery.start_soon(self.weather.watch)
+            nursery.start_soon(self.health.watch)
             task_status.started()
             nursery.start_soon(self._keep_up)
             nursery.start_soon(self.sentinel.watch)
             while True:
                 await trio.sleep(_LULL)
-                if self._desk.waiting:
+                if self._context.waiting:
                     await self._end_the_wait()
 
     async def _keep_up(self) -> None:
@@ -171,7 +171,7 @@ class JetStreamStore:
 
     def follow_positions(self, position: Callable[[str], Position]) -> None:
         """Ask ``position`` from now on up to where the captured replies of a build were dealt with."""
-        self._desk.position = position
+        self._context.position = position
 
     async def append(self, build: str, events: Sequence[Event]) -> None:
         """Commit ``events``; see `Store.append`. It waits for as long as the broker needs.
@@ -239,7 +239,7 @@ class JetStreamStore:
 
     def open(self, build: str, *, sequence: int, n: int, epoch: int, at: float = 0.0) -> BuildLog:
         """Write on in the log of a build that an earlier process began, whose last record is of ``at``."""
-        log = self._logs[build] = BuildLog(build, self._desk, sequence=sequence, n=n, epoch=epoch, at=at)
+        log = self._logs[build] = BuildLog(build, self._context, sequence=sequence, n=n, epoch=epoch, at=at)
         return log
 
     def clock(self, build: str) -> BuildClock:
@@ -251,7 +251,7 @@ class JetStreamStore:
         """Nothing more is to be written for this build. Idempotent."""
         log = self._logs.pop(build, None)
         if log is not None:
-            self._desk.waiting.pop(log, None)
+            self._context.waiting.pop(log, None)
             log.close()
 
     async def entries(self) -> AsyncGenerator[list[Entry], None]:
@@ -268,7 +268,7 @@ class JetStreamStore:
 
     async def log_is_there(self) -> None:
         """Return when the stream of all logs is there; where it is gone, this process ends by that."""
-        await ask_the_log(self.weather, self._bus, lambda: self.js.info(LOG))
+        await ask_the_log(self.health, self._bus, lambda: self.js.info(LOG))
 
     async def written(self) -> int:
         """How much was ever written to all logs, by anybody: the number of the last record.
@@ -337,12 +337,12 @@ class JetStreamStore:
         if build in self._logs:
             raise await self._explained(build, f"build {build} has begun already")
         data = await gathered(accepted_chunks(event))
-        if len(data) > self._desk.record_bytes:
+        if len(data) > self._context.record_bytes:
             subject = log_subject(build)
-            if await ask_the_log(self.weather, self._bus, lambda: self.last(subject)) is not None:
+            if await ask_the_log(self.health, self._bus, lambda: self.last(subject)) is not None:
                 # Found out now, not after all of it has been put into the object store.
                 raise await self._explained(build, f"there is a log of {build} already")
-        log = BuildLog(build, self._desk)
+        log = BuildLog(build, self._context)
         if self._logs.setdefault(build, log) is not log:
             raise await self._explained(build, f"build {build} has begun already")
         log.digest = event.digest
@@ -362,8 +362,8 @@ class JetStreamStore:
     async def _explained(self, build: str, text: str) -> AlreadyLogged:
         """What stands under the id of a build that was to begin."""
         subject = log_subject(build)
-        first = await ask_the_log(self.weather, self._bus, lambda: self._first(subject))
-        last = await ask_the_log(self.weather, self._bus, lambda: self.last(subject))
+        first = await ask_the_log(self.health, self._bus, lambda: self._first(subject))
+        last = await ask_the_log(self.health, self._bus, lambda: self.last(subject))
         if first is None or last is None:
             return AlreadyLogged(text)
         try:
@@ -390,7 +390,7 @@ class JetStreamStore:
     async def _end_the_wait(self) -> None:
         """Find out whether what was sent has arrived, and commit what has no company."""
         bus = self._bus
-        logs, generation = list(self._desk.waiting), bus.generation
+        logs, generation = list(self._context.waiting), bus.generation
         counts = [log.departures for log in logs]
         with trio.move_on_after(self.js.timeout):
             try:
@@ -402,7 +402,7 @@ class JetStreamStore:
                     log.arrived(generation, count)
         for count, log in enumerate(logs, 1):
             if not log.flush():
-                self._desk.waiting.pop(log, None)
+                self._context.waiting.pop(log, None)
             if not count % _FLUSHED_AT_ONCE:
                 await trio.lowlevel.checkpoint()
 

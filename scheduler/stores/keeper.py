@@ -13,7 +13,7 @@ import trio
 from scheduler.errors import BusError, JetStreamUnavailable, StoreError, StreamNotFound, StreamUnheard
 from scheduler.jetstream.api import JetStream
 from scheduler.jetstream.streams import Layout, make_again
-from scheduler.stores.weather import SURELY_GONE, Weather, patiently
+from scheduler.stores.commit_health import SURELY_GONE, CommitHealth, patiently
 
 _log = structlog.get_logger(__name__)
 
@@ -28,13 +28,13 @@ class Keeper:
 
     Args:
         js: where they are.
-        weather: is told while JetStream does not answer at all; not while a single stream is missing.
+        health: is told while JetStream does not answer at all; not while a single stream is missing.
         layout: what they are to be like.
     """
 
-    def __init__(self, js: JetStream, weather: Weather, layout: Layout) -> None:
+    def __init__(self, js: JetStream, health: CommitHealth, layout: Layout) -> None:
         self._js = js
-        self._weather = weather
+        self._health = health
         self._layout = layout
         self._problems: dict[str, str] = {}
         self._locks: dict[str, trio.Lock] = {}
@@ -68,7 +68,7 @@ class Keeper:
 
         while True:
             try:
-                return await patiently(self._weather, once, StreamNotFound, StreamUnheard, *answers)
+                return await patiently(self._health, once, StreamNotFound, StreamUnheard, *answers)
             except (StreamNotFound, StreamUnheard):
                 await self.restore(stream)
 
@@ -84,7 +84,7 @@ class Keeper:
             try:
                 while True:
                     try:
-                        await patiently(self._weather, lambda: js.info(stream), StreamNotFound)
+                        await patiently(self._health, lambda: js.info(stream), StreamNotFound)
                     except StreamNotFound:
                         # A server that has just started may not know its streams yet.
                         looks = looks + 1 if generation == js.bus.generation else 1

@@ -53,8 +53,8 @@ from scheduler.journal.records import (
 )
 from scheduler.runtime.clock import BuildClock
 from scheduler.stores import Departure
+from scheduler.stores.commit_health import CommitHealth, ask_the_log, patiently
 from scheduler.stores.keeper import Keeper
-from scheduler.stores.weather import Weather, ask_the_log, patiently
 
 _log = structlog.get_logger(__name__)
 
@@ -76,13 +76,13 @@ async def _not_gone() -> bool:
 
 
 @define(eq=False)
-class Desk:
+class LogContext:
     """What the logs of a process share."""
 
     bus: Bus
     js: JetStream
     objects: Objects
-    weather: Weather
+    health: CommitHealth
     instance: str
     position: Callable[[str], Position]
     """Up to where the captured replies of a build were dealt with."""
@@ -91,7 +91,7 @@ class Desk:
     start: Callable[["BuildLog"], None]
     """Runs the log's `BuildLog.write` beside everything else."""
     streams: Keeper = field(
-        default=Factory(lambda desk: Keeper(desk.js, desk.weather, Layout()), takes_self=True)
+        default=Factory(lambda context: Keeper(context.js, context.health, Layout()), takes_self=True)
     )
     """Looks after the object store."""
     all_gone: Callable[[], Awaitable[bool]] = field(factory=lambda: _not_gone)
@@ -141,7 +141,7 @@ class BuildLog:
 
     Args:
         build: its id.
-        desk: what all logs share.
+        context: what all logs share.
         sequence: of the last record in the stream; 0 where there is none yet.
         n: the number of the last record.
         epoch: how often the build was taken up, by this process as well.
@@ -149,10 +149,17 @@ class BuildLog:
     """
 
     def __init__(
-        self, build: str, desk: Desk, *, sequence: int = 0, n: int = 0, epoch: int = 1, at: float = 0.0
+        self,
+        build: str,
+        context: LogContext,
+        *,
+        sequence: int = 0,
+        n: int = 0,
+        epoch: int = 1,
+        at: float = 0.0,
     ) -> None:
         self.build = build
-        self.clock = BuildClock(desk.wall_clock, at)
+        self.clock = BuildClock(context.wall_clock, at)
         """The build's time, in the log and wherever else this process tells of it."""
         self.n = n
         self.epoch = epoch
@@ -167,7 +174,7 @@ class BuildLog:
         """Why nothing more can be written."""
         self.on_failure: Callable[[StoreError], None] = _nobody
         """Is told of it."""
-        self._desk = desk
+        self._context = context
         self._subject = log_subject(build)
         self._sequence = sequence
         self._position = Position()
@@ -247,7 +254,7 @@ class BuildLog:
     def put_lazily(self, events: Iterable[bytes]) -> None:
         """Queue events that can wait for company."""
         self._lazy.extend(events)
-        self._desk.waiting[self] = None
+        self._context.waiting[self] = None
 
     async def commit(self, number: int | None = None) -> None:
         """Wait until everything that was put so far is committed, or its first ``number`` events.
@@ -281,7 +288,7 @@ class BuildLog:
             self._left.setdefault(event.component, self.clock())
             self._leaving.append(_Leaving(self.departures, event, departure, outgoing))
             self.departures += 1
-            self._desk.waiting[self] = None
+            self._context.waiting[self] = None
 
     def arrived(self, generation: int, departures: int) -> None:
         """The broker has got everything that went out over the connection ``generation`` up to a moment.
@@ -324,7 +331,7 @@ class BuildLog:
 
         Otherwise a build that waits long would have the next process read everything again since then.
         """
-        if self._desk.position(self.build).ahead_of(self._position) > behind:
+        if self._context.position(self.build).ahead_of(self._position) > behind:
             self._forced = True
             self._begin_to_write()
 
@@ -332,7 +339,7 @@ class BuildLog:
         if not self._writing and self.failure is None:
             self._writing = True
             self._round = trio.Event()
-            self._desk.start(self)
+            self._context.start(self)
 
     async def write(self) -> None:
         """Commit until there is nothing left; there is one of these at a time."""
@@ -359,33 +366,33 @@ class BuildLog:
         self._lazy.clear()
         self._leaving.clear()
         self._left.clear()
-        self._desk.waiting.pop(self, None)
+        self._context.waiting.pop(self, None)
         waiters, self._waiters = self._waiters, []
         for _, _, done in waiters:
             done.set()
         self.on_failure(error)
 
     async def _write_record(self) -> None:
-        desk = self._desk
+        context = self._context
         self._forced = False
         # Every reply up to here was dealt with, and what came of it is queued by now, or committed.
-        position, target = desk.position(self.build), self._put
+        position, target = context.position(self.build), self._put
         events, taken = await self._take()
         if self._committed + taken >= target:
             self._position = position
         # Unlike any other's, of this process as well: one that was given up may be under way.
-        record_id = f"{desk.instance}-{self.epoch}-{self.n + 1}-{secrets.token_hex(4)}"
+        record_id = f"{context.instance}-{self.epoch}-{self.n + 1}-{secrets.token_hex(4)}"
         at = int(self.clock() * 1_000)
         if not self.n:
             self.clock.began = at / 1_000
         lazy = len(events) - taken
         draft = _Draft(record_id, events[:lazy], events[lazy:], self.status, [])
         self._pass_statuses(taken, draft.statuses)
-        departures, generation = self.departures, desk.bus.generation
+        departures, generation = self.departures, context.bus.generation
         data = compose(
             n=self.n + 1,
             epoch=self.epoch,
-            instance=desk.instance,
+            instance=context.instance,
             record_id=record_id,
             at=at,
             position=self._position,
@@ -397,7 +404,7 @@ class BuildLog:
         try:
             at_once = await self._store(data, headers, record_id)
         except MessageTooLarge as error:
-            if sum(len(event) + 1 for event in events) <= desk.record_bytes:
+            if sum(len(event) + 1 for event in events) <= context.record_bytes:
                 raise StoreError(f"the log of {self.build} cannot be written: {error}") from error
             _log.warning("the broker takes less than before: smaller records follow", build=self.build)
             self._put_back(draft)
@@ -410,7 +417,7 @@ class BuildLog:
         self.n += 1
         self._committed += taken
         self.loose.clear()
-        if at_once and desk.bus.generation == generation:
+        if at_once and context.bus.generation == generation:
             # It went out behind the requests before it, over the same connection, and has arrived.
             self.arrived(generation, departures)
         await self._wake_up_to_here()
@@ -452,7 +459,7 @@ class BuildLog:
 
     async def _take(self) -> tuple[list[bytes], int]:
         """As many of the events as fit into a record, and how many those are without the lazy ones."""
-        most = self._desk.record_bytes
+        most = self._context.record_bytes
         events: list[bytes] = []
         size = taken = 0
         while self._lazy and size < most // 2:
@@ -478,9 +485,9 @@ class BuildLog:
 
     async def _put_elsewhere(self, event: bytes) -> bytes:
         # Unlike any other's: whoever loses the race for this record must not have replaced the winner's.
-        name = f"{self._subject}/{self._desk.instance}-{self.epoch}-{self._put}-{secrets.token_hex(4)}"
+        name = f"{self._subject}/{self._context.instance}-{self.epoch}-{self._put}-{secrets.token_hex(4)}"
         self.loose.append(name)
-        await self._desk.streams.ask(OBJECTS, lambda: self._desk.objects.put(name, event))
+        await self._context.streams.ask(OBJECTS, lambda: self._context.objects.put(name, event))
         return encode_event(Elsewhere(name))
 
     async def _store(self, data: bytes, headers: Mapping[str, str], record_id: str) -> bool:
@@ -493,7 +500,7 @@ class BuildLog:
             MessageTooLarge: it is over the broker's limit.
             _StoredBefore: the one that was given up as that is stored instead.
         """
-        desk = self._desk
+        context = self._context
         at_once = True
 
         async def attempt() -> None:
@@ -503,8 +510,10 @@ class BuildLog:
                 # Once more at once where the first record is to follow something else than was thought.
                 expected = self._sequence
                 try:
-                    async with desk.lane:
-                        ack = await desk.js.publish(self._subject, data, expected=expected, headers=headers)
+                    async with context.lane:
+                        ack = await context.js.publish(
+                            self._subject, data, expected=expected, headers=headers
+                        )
                 except (BusClosed, MessageTooLarge):
                     raise
                 except BusError as error:
@@ -520,7 +529,7 @@ class BuildLog:
                     return
 
         try:
-            await patiently(desk.weather, attempt)
+            await patiently(context.health, attempt)
         except BusClosed as error:
             raise StoreError(f"the log of {self.build} cannot be written: {error}") from error
         return at_once
@@ -558,7 +567,7 @@ class BuildLog:
             await self._follow(last)
             return False
         if last is None:
-            if await self._desk.all_gone():
+            if await self._context.all_gone():
                 await trio.sleep_forever()
             raise LogRemoved(f"the log of {self.build} was removed from {LOG}, and by no scheduler")
         if is_tombstone(last.headers):
@@ -576,14 +585,14 @@ class BuildLog:
             raise AlreadyLogged(f"there is a log of {self.build} already")
         if last is not None:
             # Whoever removed it may have died before all of it was gone.
-            desk, sequence = self._desk, last.sequence
-            await patiently(desk.weather, lambda: desk.js.purge(LOG, self._subject, before=sequence))
+            context, sequence = self._context, last.sequence
+            await patiently(context.health, lambda: context.js.purge(LOG, self._subject, before=sequence))
         self._sequence = 0 if last is None else last.sequence
 
     async def _last(self) -> Stored | None:
         """The last record in the stream, asked for until there is an answer."""
-        return await ask_the_log(self._desk.weather, self._desk.bus, self._ask_for_the_last)
+        return await ask_the_log(self._context.health, self._context.bus, self._ask_for_the_last)
 
     async def _ask_for_the_last(self) -> Stored | None:
-        async with self._desk.lane:
-            return await self._desk.js.last(LOG, self._subject)
+        async with self._context.lane:
+            return await self._context.js.last(LOG, self._subject)

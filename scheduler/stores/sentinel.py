@@ -18,7 +18,7 @@ from scheduler.errors import BusError, LogMissing, StreamNotFound, WrongLastSequ
 from scheduler.jetstream.api import JetStream
 from scheduler.jetstream.streams import LOG, REPORTS, SENTINEL, log_subject
 from scheduler.journal.records import tombstone
-from scheduler.stores.weather import Weather, ask_the_log
+from scheduler.stores.commit_health import CommitHealth, ask_the_log
 
 _log = structlog.get_logger(__name__)
 
@@ -33,7 +33,7 @@ class Sentinel:
 
     Args:
         js: where the stream is.
-        weather: is told that all logs are gone.
+        health: is told that all logs are gone.
         instance: names this process.
         wall_clock: seconds since 1970.
         ours: the builds whose logs are known to have been there.
@@ -42,13 +42,13 @@ class Sentinel:
     def __init__(
         self,
         js: JetStream,
-        weather: Weather,
+        health: CommitHealth,
         instance: str,
         wall_clock: Callable[[], float],
         ours: Callable[[], Iterable[str]],
     ) -> None:
         self._js = js
-        self._weather = weather
+        self._health = health
         self._instance = instance
         self._wall_clock = wall_clock
         self._ours = ours
@@ -85,17 +85,17 @@ class Sentinel:
     async def all_gone(self) -> bool:
         """Whether the stream of all logs was purged; that is what this process then ends with."""
         bus = self._js.bus
-        if not await ask_the_log(self._weather, bus, self._is_gone):
+        if not await ask_the_log(self._health, bus, self._is_gone):
             return False
         for build in list(islice(self._ours(), _SPOT_CHECKS)):
             look = partial(self._js.last, LOG, log_subject(build))
-            if await ask_the_log(self._weather, bus, look) is not None:
+            if await ask_the_log(self._health, bus, look) is not None:
                 return False
         msg = (
             f"the stream {LOG} was purged: no build can be accepted or gone on with. Restore it from a backup"
             f" (nats stream restore); or, to forget all builds, purge {REPORTS} as well"
         )
-        self._weather.missing(LogMissing(msg))
+        self._health.missing(LogMissing(msg))
         return True
 
     async def _place(self) -> None:

@@ -19,7 +19,7 @@ _TYPE = "io.nats.micro.v1"
 
 
 @define
-class Endpoint:
+class ServiceEndpoint:
     """A subject that is served, and its counters."""
 
     name: str
@@ -66,7 +66,11 @@ class Discovery:
     """
 
     def __init__(
-        self, bus: Bus, identity: Identity, endpoints: Sequence[Endpoint], presence: Presence | None = None
+        self,
+        bus: Bus,
+        identity: Identity,
+        endpoints: Sequence[ServiceEndpoint],
+        presence: Presence | None = None,
     ) -> None:
         self._bus = bus
         self._presence = presence

@@ -8,7 +8,7 @@ from attrs import define, frozen
 from scheduler.definition.graph import Vertex
 from scheduler.definition.template import Laborious
 from scheduler.dispatch.slots import Slots
-from scheduler.journal.timings import Chronicle
+from scheduler.journal.timings import Timings
 from scheduler.plan import Phase, Plan
 from scheduler.stores import Store
 from scheduler.stores.jetstream import JetStreamStore
@@ -27,7 +27,7 @@ class Seen:
     """A build as it can be seen: one that runs here, or one as its log says."""
 
     plan: Plan
-    chronicle: Chronicle
+    timings: Timings
     walk: Walk | None = None
     sequence: int = 0
     """Of the last event that was published."""
@@ -61,7 +61,7 @@ class Seen:
 
 def summary(seen: Seen) -> Document:
     """A build in a few words."""
-    plan, chronicle = seen.plan, seen.chronicle
+    plan, timings = seen.plan, seen.timings
     name = plan.build.fields.get("name")
     document = {
         "id": plan.build.id,
@@ -71,10 +71,10 @@ def summary(seen: Seen) -> Document:
         "run": plan.run,
         "total": len(plan.phases),
         "counts": plan.counts(),
-        "accepted": chronicle.accepted,
+        "accepted": timings.accepted,
     }
-    if plan.finished and chronicle.over is not None:
-        document["ended"] = chronicle.over
+    if plan.finished and timings.over is not None:
+        document["ended"] = timings.over
     if plan.cause is not None:
         document["error"] = plan.shown_cause
     if seen.over and seen.report_waits:
@@ -84,7 +84,7 @@ def summary(seen: Seen) -> Document:
 
 def component(seen: Seen, vertex: Vertex, *, graph: bool = False) -> Document:
     """How one component stands."""
-    plan, chronicle = seen.plan, seen.chronicle
+    plan, timings = seen.plan, seen.timings
     phase = plan.phase(vertex)
     document: Document = {
         "id": plan.graph.ids[vertex],
@@ -92,11 +92,11 @@ def component(seen: Seen, vertex: Vertex, *, graph: bool = False) -> Document:
         "state": "running" if phase is Phase.STARTING else phase.value,
         "attempt": plan.attempt(vertex),
     }
-    times = {"due": chronicle.due(vertex), "sent": chronicle.sent(vertex), "ended": chronicle.ended(vertex)}
+    times = {"due": timings.due(vertex), "sent": timings.sent(vertex), "ended": timings.ended(vertex)}
     document |= {name: at for name, at in times.items() if at is not None}
     if seen.walk is not None and (left := seen.walk.retry_in(vertex)) is not None:
-        document["retry_at"] = chronicle.clock() + left
-    if failed := chronicle.failed(vertex):
+        document["retry_at"] = timings.clock() + left
+    if failed := timings.failed(vertex):
         document["failed"] = [attempt._asdict() for attempt in failed]
     error = plan.error(vertex)
     if error is not None:
@@ -110,7 +110,7 @@ def component(seen: Seen, vertex: Vertex, *, graph: bool = False) -> Document:
 
 def interruptions(seen: Seen) -> Document:
     """When nothing new could be sent: an operator's pauses, and the outages of the broker."""
-    pauses, outages = seen.chronicle.pauses, seen.chronicle.outages
+    pauses, outages = seen.timings.pauses, seen.timings.outages
     return {
         "pauses": [
             {"began": begin} if end is None else {"began": begin, "ended": end} for begin, end in pauses
@@ -129,7 +129,7 @@ class Reason:
     more: Mapping[str, Any] = {}
 
 
-class Doctor:
+class Explainer:
     """Says why the components of one build are where they are.
 
     Args:
@@ -200,18 +200,18 @@ class Doctor:
                 yield Reason(text, None, {"limit": limit})
 
     def _reason(self, vertex: Vertex) -> Reason:
-        plan, chronicle = self._plan, self._seen.chronicle
+        plan, timings = self._plan, self._seen.timings
         match plan.phase(vertex):
             case Phase.COMPLETED:
-                return Reason("it is completed", chronicle.ended(vertex))
+                return Reason("it is completed", timings.ended(vertex))
             case Phase.ERRORED:
                 return Reason(
-                    f"it has failed: {plan.masked(plan.error(vertex) or '', 4_000)}", chronicle.ended(vertex)
+                    f"it has failed: {plan.masked(plan.error(vertex) or '', 4_000)}", timings.ended(vertex)
                 )
             case Phase.SKIPPED:
                 return self._skipped(vertex)
             case Phase.STARTING:
-                return Reason("its start is being persisted", chronicle.due(vertex))
+                return Reason("its start is being persisted", timings.due(vertex))
             case Phase.RUNNING:
                 return self._running(vertex)
             case Phase.RETRYING:
@@ -231,8 +231,8 @@ class Doctor:
         )
 
     def _running(self, vertex: Vertex) -> Reason:
-        walk, chronicle = self._seen.walk, self._seen.chronicle
-        sent = chronicle.sent(vertex)
+        walk, timings = self._seen.walk, self._seen.timings
+        sent = timings.sent(vertex)
         call = None if walk is None else walk.call_of(vertex)
         subject = self._plan.subject(vertex) if call is None else call.request.subject
         more = {"subject": subject, "attempt": self._plan.attempt(vertex)}
@@ -247,7 +247,7 @@ class Doctor:
         return Reason(text, sent, {**more, "connector": "silent"})
 
     def _retrying(self, vertex: Vertex) -> Reason:
-        walk, chronicle = self._seen.walk, self._seen.chronicle
+        walk, timings = self._seen.walk, self._seen.timings
         left = None if walk is None else walk.retry_in(vertex)
         when = "soon" if left is None else f"in {seconds(left)}"
         attempt = self._plan.attempt(vertex)
@@ -255,20 +255,20 @@ class Doctor:
         text = f"attempt {attempt} failed, the next one follows {when}: {error}"
         if self._plan.paused:
             text = f"the build is paused; {text}"
-        failed = chronicle.failed(vertex)
+        failed = timings.failed(vertex)
         return Reason(text, failed[-1].failed if failed else None, {"subject": self._plan.subject(vertex)})
 
     def _waiting(self, vertex: Vertex) -> Reason:
-        plan, chronicle = self._plan, self._seen.chronicle
+        plan, timings = self._plan, self._seen.timings
         missing = [one for one in plan.graph.dependencies[vertex] if plan.phase(one) is not Phase.COMPLETED]
-        due = chronicle.due(vertex)
+        due = timings.due(vertex)
         if plan.halted:
             return Reason(f"it will not be sent: {plan.shown_cause or 'the scheduler is shutting down'}", due)
         if missing:
             ids = [plan.graph.ids[one] for one in missing[:_SHOWN]]
             states = [f"{plan.graph.ids[one]} ({_called(plan.phase(one))})" for one in missing[:_SHOWN]]
             text = f"it waits for {_listed(states, len(missing))}"
-            return Reason(text, chronicle.accepted, {"waits_for": ids})
+            return Reason(text, timings.accepted, {"waits_for": ids})
         if plan.paused:
             return Reason("it is due, and the build is paused", due)
         walk = self._seen.walk
@@ -291,7 +291,7 @@ class Doctor:
             document["component"] = self._plan.graph.ids[vertex]
             document["state"] = _called(phase)
         if reason.since is not None:
-            now = self._seen.chronicle.clock()
+            now = self._seen.timings.clock()
             document |= {"since": reason.since, "seconds": round(max(0.0, now - reason.since), 3)}
         return document | dict(reason.more)
 

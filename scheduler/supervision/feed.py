@@ -19,7 +19,7 @@ from scheduler.definition.codec import encode_token
 from scheduler.definition.graph import Vertex
 from scheduler.definition.strictjson import encode
 from scheduler.errors import BusError
-from scheduler.journal.timings import Chronicle
+from scheduler.journal.timings import Timings
 from scheduler.plan import Plan
 from scheduler.walk import Observer
 
@@ -41,7 +41,7 @@ class Track(Observer):
     Args:
         feed: publishes it.
         plan: of the build.
-        chronicle: keeps the times.
+        timings: keeps the times.
         completed: is told the subject of each component that was completed, and the seconds that it took.
     """
 
@@ -55,15 +55,15 @@ class Track(Observer):
         "_resumed",
         "_subject",
         "_supplied",
-        "chronicle",
         "sequence",
         "source",
+        "timings",
     )
 
     def __init__(
-        self, feed: "Feed", plan: Plan, chronicle: Chronicle, completed: Callable[[str, float], None]
+        self, feed: "Feed", plan: Plan, timings: Timings, completed: Callable[[str, float], None]
     ) -> None:
-        self.chronicle = chronicle
+        self.timings = timings
         self.sequence = 0
         """Of the last event."""
         self._dues = 0
@@ -87,55 +87,55 @@ class Track(Observer):
     def due(self, vertex: Vertex) -> None:
         """As `Observer.due`."""
         self._dues += 1
-        self.chronicle.note_due(vertex, self.chronicle.clock())
+        self.timings.note_due(vertex, self.timings.clock())
 
     def sent(self, vertex: Vertex, attempt: int) -> None:
         """As `Observer.sent`."""
-        now = self.chronicle.clock()
-        self.chronicle.note_sent(vertex, now)
+        now = self.timings.clock()
+        self.timings.note_sent(vertex, now)
         if self._resumed:
             self._resumed.pop(vertex, None)
         event = self._event(vertex, "running", now)
         event["attempt"] = attempt
-        due = self.chronicle.due(vertex)
+        due = self.timings.due(vertex)
         if due is not None:
             event["waited"] = round(max(0.0, now - due), 6)
 
     def resumed(self, vertex: Vertex, attempt: int) -> None:
         """As `Observer.resumed`: it runs since its request left, whoever sent it."""
         self._resumed[vertex] = None
-        now = self.chronicle.clock()
-        if self.chronicle.sent(vertex) is None:
+        now = self.timings.clock()
+        if self.timings.sent(vertex) is None:
             # No log says when.
-            self.chronicle.note_sent(vertex, now)
+            self.timings.note_sent(vertex, now)
         self._event(vertex, "running", now)["attempt"] = attempt
 
     def departed(self, vertex: Vertex) -> None:
         """As `Observer.departed`."""
         self._resumed.pop(vertex, None)
-        self.chronicle.note_sent(vertex, self.chronicle.clock())
+        self.timings.note_sent(vertex, self.timings.clock())
 
     def waits(self, vertex: Vertex) -> None:
         """As `Observer.waits`."""
-        self.chronicle.note_waiting(vertex)
-        self._event(vertex, "waiting", self.chronicle.clock())
+        self.timings.note_waiting(vertex)
+        self._event(vertex, "waiting", self.timings.clock())
 
     def retries(self, vertex: Vertex, attempt: int, error: str, pause: float) -> None:
         """As `Observer.retries`."""
         event = self._end(vertex, "retrying", attempt)
         event |= {"error": self._shown(error), "retry_in": round(pause, 3)}
-        self.chronicle.note_failed(vertex, event["time"], pause)
+        self.timings.note_failed(vertex, event["time"], pause)
 
     def settled(self, vertex: Vertex, attempt: int, error: str | None) -> None:
         """As `Observer.settled`."""
-        if self.chronicle.ended(vertex) is not None:
+        if self.timings.ended(vertex) is not None:
             # An operator has said so after it had failed: what its attempt took is told already.
-            self.chronicle.forget(vertex)
-            self.chronicle.note_due(vertex, self.chronicle.clock())
+            self.timings.forget(vertex)
+            self.timings.note_due(vertex, self.timings.clock())
         if error is None and vertex not in self._supplied:
-            self.chronicle.note_late_success(vertex)
+            self.timings.note_late_success(vertex)
         event = self._end(vertex, "completed" if error is None else "errored", attempt)
-        self.chronicle.note_ended(vertex, event["time"])
+        self.timings.note_ended(vertex, event["time"])
         if error is not None:
             event["error"] = self._shown(error)
         elif "seconds" in event and vertex not in self._supplied and vertex not in self._resumed:
@@ -143,14 +143,14 @@ class Track(Observer):
 
     def skipped(self, vertices: Sequence[Vertex]) -> None:
         """As `Observer.skipped`."""
-        now = self.chronicle.clock()
+        now = self.timings.clock()
         for vertex in vertices:
             self._event(vertex, "skipped", now)
 
     def happened(self, what: str, vertex: Vertex | None = None) -> None:
         """As `Observer.happened`."""
-        event = self._add(self.chronicle.clock(), {"event": what})
-        self.chronicle.note_paused(event["time"], on=self._plan.paused)
+        event = self._add(self.timings.clock(), {"event": what})
+        self.timings.note_paused(event["time"], on=self._plan.paused)
         if vertex is not None:
             if what == "skipped":
                 self._supplied[vertex] = None
@@ -160,10 +160,10 @@ class Track(Observer):
         return self._plan.masked(error, _ERROR_SHOWN)
 
     def _end(self, vertex: Vertex, state: str, attempt: int) -> dict[str, Any]:
-        now = self.chronicle.clock()
+        now = self.timings.clock()
         event = self._event(vertex, state, now)
         event["attempt"] = attempt
-        sent = self.chronicle.sent(vertex)
+        sent = self.timings.sent(vertex)
         if sent is not None:
             event["seconds"] = round(max(0.0, now - sent), 6)
         return event
@@ -190,7 +190,7 @@ class Track(Observer):
                 "build": self._plan.build.id,
                 "source": self.source,
                 "seq": part[-1]["seq"],
-                "time": self.chronicle.clock(),
+                "time": self.timings.clock(),
                 "total": len(self._plan.build.changes),
                 "done": counts["completed"],
                 "counts": counts,

@@ -27,7 +27,7 @@ from scheduler.forecast.durations import Durations, expectation
 from scheduler.journal.events import Accepted, Resumed, Suspended
 from scheduler.journal.history import History
 from scheduler.journal.records import Status
-from scheduler.journal.timings import Chronicle
+from scheduler.journal.timings import Timings
 from scheduler.plan import Phase, Plan
 from scheduler.runtime.clock import BuildClock
 from scheduler.runtime.executor import Executor, ThreadExecutor
@@ -38,7 +38,7 @@ from scheduler.supervision.explainer import Seen
 from scheduler.supervision.feed import Feed, Track
 from scheduler.supervision.reporting import Reporter
 from scheduler.text import doing
-from scheduler.walk import Journey, Resending, Walk, render, store_failure
+from scheduler.walk import Resending, Resumption, Walk, render, store_failure
 
 _log = structlog.get_logger()
 
@@ -178,7 +178,7 @@ class Supervisor:
         track, waits = held.track, self._reporter.waits(build)
         return Seen(
             held.walk.plan,
-            track.chronicle,
+            track.timings,
             held.walk,
             track.sequence,
             track.source,
@@ -217,8 +217,8 @@ class Supervisor:
 
     async def recalled(self, plan: Plan, history: History) -> Seen:
         """A build as its log says that it stood; the times of a large one are read beside the loop."""
-        recall = partial(Chronicle.recall, plan.build, plan.graph, history, self._clock_after(plan, history))
-        return Seen(plan, await self._beside(plan.prepared, recall), None, 2 * len(history.steps))
+        fold = partial(Timings.of_history, plan.build, plan.graph, history, self._clock_after(plan, history))
+        return Seen(plan, await self._beside(plan.prepared, fold), None, 2 * len(history.steps))
 
     def _clock_after(self, plan: Plan, history: History) -> BuildClock:
         clock = self._clock(plan.build.id)
@@ -291,7 +291,7 @@ class Supervisor:
                 self._log.warning(
                     "build may hold mistakes", build=build, found=len(prepared.hints), hints=shown
                 )
-            self._begin(held, *self._new_walk(plan, key=key, journey=None))
+            self._begin(held, *self._new_walk(plan, key=key, resumption=None))
         return over
 
     async def _beside(self, prepared: Prepared, job: Callable[[], _T]) -> _T:
@@ -349,7 +349,7 @@ class Supervisor:
         return self._hold(Held(build, reserved=True))
 
     async def go_on(
-        self, held: Held, plan: Plan, accepted: Accepted, journey: Journey, history: History
+        self, held: Held, plan: Plan, accepted: Accepted, resumption: Resumption, history: History
     ) -> Walk:
         """Go on with a build that an earlier process left, whose plan was replayed from its log.
 
@@ -357,23 +357,23 @@ class Supervisor:
             held: from `reserve`.
             plan: as the log says.
             accepted: the first word of the log.
-            journey: what else the log says.
+            resumption: what else the log says.
             history: all that it says.
 
         Raises:
             PlanError: the plan does not know how to go on.
         """
-        chronicle = Chronicle.recall(plan.build, plan.graph, history, self._clock_after(plan, history))
+        timings = Timings.of_history(plan.build, plan.graph, history, self._clock_after(plan, history))
         if plan.run != history.run:
-            chronicle.begin_anew(plan.unsettled(), chronicle.clock())
-        walk, track = self._new_walk(plan, key=history.key, journey=journey, chronicle=chronicle)
+            timings.begin_anew(plan.unsettled(), timings.clock())
+        walk, track = self._new_walk(plan, key=history.key, resumption=resumption, timings=timings)
         # Whoever has followed it so far has seen less than this.
         track.sequence = 2 * len(history.steps)
         await walk.prepare()
         # Of what was submitted: what was kept of it differs, if only in its states.
         held.digest = bytes.fromhex(accepted.digest)
         held.reserved = False
-        _log.info("build taken up", build=held.build, in_flight=plan.in_flight, settled=plan.done)
+        _log.info("build taken up", build=held.build, in_flight=plan.in_flight, settled=plan.settled)
         self._begin(held, walk, track)
         return walk
 
@@ -390,7 +390,7 @@ class Supervisor:
             self._senders[held.sender] -= 1
             if not self._senders[held.sender]:
                 del self._senders[held.sender]
-            self._connectors.captured.forget(held.build)
+            self._connectors.positions.forget(held.build)
             del self._connectors.replied[held.build]
             if not self._busy:
                 self._idle.set()
@@ -410,8 +410,8 @@ class Supervisor:
         self._check_room()
         plan = self._new_plan(prepared, resumed=True)
         held = self._hold(Held(build, prepared.digest))
-        _log.info("build taken up", build=build, in_flight=plan.in_flight, settled=plan.done)
-        walk, track = self._new_walk(plan, key="", journey=None)
+        _log.info("build taken up", build=build, in_flight=plan.in_flight, settled=plan.settled)
+        walk, track = self._new_walk(plan, key="", resumption=None)
         self._begin(held, walk, track)
         return walk
 
@@ -431,7 +431,7 @@ class Supervisor:
         with trio.move_on_after(_CLOSING):
             await self._store.settle()
         for walk in self._walks():
-            walk.give_up(_CLOSING)
+            walk.abandon(_CLOSING)
         with trio.move_on_after(_CLOSING + 0.2):
             await self._until_idle()
 
@@ -446,7 +446,7 @@ class Supervisor:
             return
         for held in self._held.values():
             if held.walk is not None and held.track is not None and held.walk.plan.in_flight:
-                held.track.chronicle.note_outage(seconds)
+                held.track.timings.note_outage(seconds)
                 if self._store.in_order:
                     self._store.note(held.build, Suspended(), Resumed(seconds), lazily=True)
 
@@ -494,15 +494,15 @@ class Supervisor:
         return held
 
     def _new_walk(
-        self, plan: Plan, *, key: str, journey: Journey | None, chronicle: Chronicle | None = None
+        self, plan: Plan, *, key: str, resumption: Resumption | None, timings: Timings | None = None
     ) -> tuple[Walk, Track]:
-        if chronicle is None:
+        if timings is None:
             clock = self._clock(plan.build.id)
-            chronicle = Chronicle(len(plan.build.changes), clock.began, clock)
+            timings = Timings(len(plan.build.changes), clock.began, clock)
             for vertex, dependencies in enumerate(plan.graph.dependencies):
                 if not dependencies and plan.phase(vertex) is Phase.WAITING:
-                    chronicle.note_due(vertex, clock.began)
-        track = Track(self._feed, plan, chronicle, self.durations.record)
+                    timings.note_due(vertex, clock.began)
+        track = Track(self._feed, plan, timings, self.durations.record)
         walk = Walk(
             plan,
             self._connectors,
@@ -511,7 +511,7 @@ class Supervisor:
             track,
             key=key,
             priorities=plan.priorities,
-            journey=journey,
+            resumption=resumption,
             resending=self._resending,
             executor=self.executor,
         )
@@ -523,7 +523,7 @@ class Supervisor:
         self._bytes += walk.plan.prepared.size
         held.decided.set()
         self._slots.open(walk, walk.plan.rules, held.sender)
-        self._store.on_failure(walk.id, walk.lose)
+        self._store.on_failure(walk.id, walk.fence)
         if self._stopping:
             walk.stop()
         assert self._nursery is not None, "the supervisor does not run"
@@ -551,7 +551,7 @@ class Supervisor:
             self._feed.close(track)
             if report is None:
                 _log.info(
-                    "build left for the next process", build=walk.id, settled=walk.plan.done, changes=total
+                    "build left for the next process", build=walk.id, settled=walk.plan.settled, changes=total
                 )
                 if walk.fenced:
                     # Whoever took it may be gone again by now.
@@ -563,12 +563,12 @@ class Supervisor:
                         "its log could not be written; the next process goes on with it"
                     )
                 return
-            await self._reporter.report(walk.id, evolve(report, accepted=track.chronicle.accepted))
+            await self._reporter.report(walk.id, evolve(report, accepted=track.timings.accepted))
             self._reported[walk.id] = None
             if len(self._reported) > _MOST_REPORTED:
                 self._reported.popitem(last=False)
             # Of the whole build, whichever processes had it.
-            seconds = round(track.chronicle.clock() - track.chronicle.accepted, 3)
+            seconds = round(track.timings.clock() - track.timings.accepted, 3)
             if report.error is None:
                 _log.info("build done", build=walk.id, changes=total, seconds=seconds)
             else:

@@ -23,7 +23,7 @@ from scheduler.runtime.executor import Executor
 from scheduler.runtime.interruptible import interruptible
 from scheduler.runtime.ratelimit import RateLimitedLog
 from scheduler.stores import Store
-from scheduler.walk.ports import Journey, Observer, Resending, Sender
+from scheduler.walk.ports import Observer, Resending, Resumption, Sender
 from scheduler.walk.rendering import render
 from scheduler.walk.unsent import Unsent, size_of
 
@@ -78,7 +78,7 @@ class Attempts(ABC):
         observer: is told of everything.
         key: what the reply subjects of this build are made with, so that a later process knows them; where it
             is empty, they are known to this process only.
-        journey: an earlier process began the build, and the plan was replayed from its log.
+        resumption: an earlier process began the build, and the plan was replayed from its log.
         resending: when a request without a reply is sent again.
         executor: renders what takes long.
     """
@@ -98,7 +98,6 @@ class Attempts(ABC):
         "_given_up",
         "_held_back",
         "_held_since",
-        "_journey",
         "_log",
         "_most_given_up",
         "_observer",
@@ -107,6 +106,7 @@ class Attempts(ABC):
         "_rescued",
         "_resending",
         "_resumed",
+        "_resumption",
         "_retry_at",
         "_slots",
         "_store",
@@ -130,7 +130,7 @@ class Attempts(ABC):
         observer: Observer | None,
         *,
         key: str,
-        journey: Journey | None,
+        resumption: Resumption | None,
         resending: Resending,
         executor: Executor,
     ) -> None:
@@ -141,7 +141,7 @@ class Attempts(ABC):
         self._slots = slots
         self._observer = observer or Observer()
         self._tokens = Tokens(key) if key else None
-        self._journey = journey
+        self._resumption = resumption
         self._resending = resending
         self._executor = executor
         self._rendering: trio.Lock | None = None
@@ -199,13 +199,13 @@ class Attempts(ABC):
         """The attempt of a component is over and persisted, or as good as that: see what follows from it."""
 
     @abstractmethod
-    def lose(self, error: StoreError) -> None:
+    def fence(self, error: StoreError) -> None:
         """Nothing more can be persisted: send nothing more."""
 
     def halt(self, cause: str) -> None:
         """Send nothing more for this build; what is in flight is awaited."""
         self.plan.halt(cause)
-        self.recall()
+        self.withdraw_unsent()
 
     def pause(self) -> None:
         """The build is paused: for what waits for another attempt time stands still. Synchronous."""
@@ -232,8 +232,8 @@ class Attempts(ABC):
                 # Paused again in the meantime.
                 self._held_back.append(call)
             elif self.plan.stopped:
-                self._connectors.leave(self.id)
-                call.leave()
+                self._connectors.hand_over(self.id)
+                call.abandon()
             elif self.plan.halted:
                 call.deliver(failure(_UNKNOWN_AND_HALTED, retryable=False))
             elif not call.answered:
@@ -252,7 +252,7 @@ class Attempts(ABC):
             wait.cancel()
         call = self.call_of(vertex)
         if call is not None:
-            call.leave()
+            call.abandon()
 
     def call_of(self, vertex: Vertex) -> Call | None:
         """The attempt of a component that is in flight, where one is."""
@@ -392,7 +392,7 @@ class Attempts(ABC):
         try:
             await self._store.persisted(self.id, number)
         except StoreError as error:
-            self.lose(error)
+            self.fence(error)
             return False
         return True
 
@@ -456,9 +456,9 @@ class Attempts(ABC):
         if self.plan.is_in_flight(vertex):
             # Or an operator has said meanwhile what becomes of it.
             self._observer.resumed(vertex, self.plan.attempt(vertex))
-        if self._journey is None:
+        if self._resumption is None:
             self._connectors.arm(resumed)
-        elif not self._go_on(vertex, resumed, self._journey):
+        elif not self._go_on(vertex, resumed, self._resumption):
             resumed.close()
             return
         self._calls[resumed] = trio.current_time()
@@ -467,7 +467,7 @@ class Attempts(ABC):
         finally:
             self._put_away(resumed)
 
-    def _go_on(self, vertex: Vertex, call: Call, journey: Journey) -> bool:
+    def _go_on(self, vertex: Vertex, call: Call, resumption: Resumption) -> bool:
         """What becomes of a request that an earlier process may have sent, now that we know its replies.
 
         Returns:
@@ -481,7 +481,7 @@ class Attempts(ABC):
                 plan.departed(vertex)
             return True
         if unsent and plan.stopped:
-            self._connectors.leave(self.id)
+            self._connectors.hand_over(self.id)
             return False
         call.departing = self._departing()
         if unsent and (plan.halted or resend is Resend.NEVER):
@@ -499,7 +499,7 @@ class Attempts(ABC):
             self._observer.departed(vertex)
         else:
             seconds = self._connectors.seconds(request) + call.extended
-            self._connectors.arm(call, max(0.0, seconds - journey.ages[vertex]))
+            self._connectors.arm(call, max(0.0, seconds - resumption.ages[vertex]))
             if resend is Resend.ALWAYS:
                 call.publish()
         return True
@@ -626,7 +626,7 @@ class Attempts(ABC):
             if not self._log.leaves_out(_FAILED):
                 shown = self.plan.masked(error, 1_000)
                 self._log.warning(_FAILED, build=self.id, component=settled.component, error=shown)
-            self.recall()
+            self.withdraw_unsent()
             if skips := self.plan.skips():
                 self._observer.skipped(skips)
 
@@ -669,13 +669,13 @@ class Attempts(ABC):
         try:
             await self._store.append(self.id, [event])
         except StoreUnavailable as error:
-            self.lose(error)
+            self.fence(error)
             # Nor will it answer for those that have waited meanwhile: each would take its time anew.
             landing += self._unwritten
             self._written += len(self._unwritten)
             self._unwritten.clear()
         except StoreError as error:
-            self.lose(error)
+            self.fence(error)
         for one in landing:
             self._land(self.plan.graph.index[one.component])
 
@@ -684,7 +684,7 @@ class Attempts(ABC):
         try:
             await self._store.append(self.id, events)
         except StoreError as error:
-            self.lose(error)
+            self.fence(error)
             return False
         return True
 
@@ -697,7 +697,7 @@ class Attempts(ABC):
             self.halt("a fault in the scheduler's store; see its log")
             return False
 
-    def recall(self) -> None:
+    def withdraw_unsent(self) -> None:
         """After a halt: take back what has not left, and let go who waits for anything but a reply."""
         if self.plan.halted:
             for call in list(self._calls):

@@ -23,7 +23,7 @@ from scheduler.runtime.executor import Executor
 from scheduler.stores import Store
 from scheduler.walk.attempts import Attempts, Departure
 from scheduler.walk.frontier import Frontier
-from scheduler.walk.ports import Journey, Observer, Resending, Sender
+from scheduler.walk.ports import Observer, Resending, Resumption, Sender
 
 _SPAWNED_AT_ONCE = 25
 """Tasks started between two looks at everything else: a millisecond or two, where they begin at once."""
@@ -51,7 +51,7 @@ class Beginning(Attempts):
         observer: as for `Attempts`.
         priorities: by vertex: of those that wait for a slot the highest goes first.
         key: as for `Attempts`.
-        journey: as for `Attempts`.
+        resumption: as for `Attempts`.
         resending: as for `Attempts`.
         executor: as for `Attempts`.
     """
@@ -92,7 +92,7 @@ class Beginning(Attempts):
         *,
         priorities: Sequence[float],
         key: str,
-        journey: Journey | None,
+        resumption: Resumption | None,
         resending: Resending,
         executor: Executor,
     ) -> None:
@@ -103,7 +103,7 @@ class Beginning(Attempts):
             slots,
             observer,
             key=key,
-            journey=journey,
+            resumption=resumption,
             resending=resending,
             executor=executor,
         )

@@ -66,7 +66,7 @@ class Sender(Protocol):
     ) -> Call:
         """Register the wait for the reply to a request that was sent before."""
 
-    def leave(self, build: str) -> None:
+    def hand_over(self, build: str) -> None:
         """Replies that come from now on are left to the next process."""
 
     def arm(self, call: Call, seconds: float | None = None) -> None:
@@ -81,7 +81,7 @@ Resending: TypeAlias = Callable[[str], Resend]
 
 
 @frozen
-class Journey:
+class Resumption:
     """How a build that an earlier process began is gone on with, where its log says what was done."""
 
     caught_up: trio.Event

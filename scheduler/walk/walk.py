@@ -43,7 +43,7 @@ from scheduler.stores import Store
 from scheduler.walk.attempts import store_failure
 from scheduler.walk.beginning import Beginning
 from scheduler.walk.frontier import Frontier, from_the_start
-from scheduler.walk.ports import Journey, Observer, Resending, Sender
+from scheduler.walk.ports import Observer, Resending, Resumption, Sender
 from scheduler.walk.unsent import size_of
 
 _log = structlog.get_logger()
@@ -66,7 +66,7 @@ class Walk(Beginning):
         priorities: by vertex: of those that wait for a slot the highest goes first.
         key: what the reply subjects of this build are made with, so that a later process knows them; where it
             is empty, they are known to this process only.
-        journey: an earlier process began the build, and the plan was replayed from its log.
+        resumption: an earlier process began the build, and the plan was replayed from its log.
         resending: when a request without a reply is sent again.
         executor: renders what takes long, and makes the report of a large build.
     """
@@ -90,7 +90,7 @@ class Walk(Beginning):
         *,
         priorities: Sequence[float] = (),
         key: str = "",
-        journey: Journey | None = None,
+        resumption: Resumption | None = None,
         resending: Resending = lambda _: Resend.UNSENT,
         executor: Executor | None = None,
     ) -> None:
@@ -102,7 +102,7 @@ class Walk(Beginning):
             observer,
             priorities=priorities,
             key=key,
-            journey=journey,
+            resumption=resumption,
             resending=resending,
             executor=executor or ThreadExecutor(),
         )
@@ -135,7 +135,7 @@ class Walk(Beginning):
             _log.error("the build failed: it held the scheduler up", build=self.id, why=why)
             await self._give_up_on_the_rest(f"{why}. The outcome is unknown")
         except* Exception:  # noqa: BLE001 - a bug of ours: it costs this build, and no other
-            if self._journey is not None and not self._acted:
+            if self._resumption is not None and not self._acted:
                 # As the next version may do better: the log has it as it was.
                 _log.exception("the build cannot be gone on with by a fault of the scheduler", build=self.id)
                 self.stuck = True
@@ -193,7 +193,7 @@ class Walk(Beginning):
     def stop(self) -> None:
         """Send nothing more, because this process is to end; what is in flight is awaited."""
         self.plan.stop()
-        self.recall()
+        self.withdraw_unsent()
 
     async def persist(self, *events: Event) -> None:
         """Persist what an operator did, before it is acknowledged.
@@ -227,19 +227,19 @@ class Walk(Beginning):
         for call in [*self._calls, *resumed]:
             call.deliver(failure(f"outcome unknown: {why}", retryable=False))
 
-    def give_up(self, within: float) -> None:
+    def abandon(self, within: float) -> None:
         """Stop waiting for replies; what is being persisted has ``within`` seconds to be done."""
         self._scope.deadline = trio.current_time() + within
         if self._store.in_order:
-            self._connectors.leave(self.id)
+            self._connectors.hand_over(self.id)
         for call in list(self._calls):
             if self._store.resumable:
-                call.leave()
+                call.abandon()
             else:
                 unknown = "the scheduler was shut down before there was a reply: outcome unknown"
                 call.deliver(failure(unknown, retryable=False))
 
-    def lose(self, error: StoreError) -> None:
+    def fence(self, error: StoreError) -> None:
         """Nothing more can be persisted: send nothing more, and where another process has the build, stop."""
         if not isinstance(error, Fenced):
             cause = store_failure(error)
@@ -270,13 +270,13 @@ class Walk(Beginning):
         """
         if self.listening.is_set():
             return
-        plan, journey = self.plan, self._journey
+        plan, resumption = self.plan, self._resumption
         unsettled = plan.unsettled()
         self._frontier = Frontier(plan.graph, unsettled)
         now = trio.current_time()
-        if journey is not None:
-            self._first_sent = {vertex: now - seconds for vertex, seconds in journey.begun.items()}
-            self._retry_at = {vertex: now + seconds for vertex, seconds in journey.pauses.items()}
+        if resumption is not None:
+            self._first_sent = {vertex: now - seconds for vertex, seconds in resumption.begun.items()}
+            self._retry_at = {vertex: now + seconds for vertex, seconds in resumption.pauses.items()}
             if plan.paused:
                 self.pause()
         pace = Pace(_RESUMING)
@@ -300,20 +300,20 @@ class Walk(Beginning):
         self.listening.set()
 
     def _expect(self, request: Request) -> Call:
-        vertex, journey = request.vertex, self._journey
-        if journey is None:
+        vertex, resumption = request.vertex, self._resumption
+        if resumption is None:
             call = self._connectors.expect(self._in_time(request), self._token(request))
             call.tell(self._arrived, self.plan.look_through)
             return call
         # What is not known to have left has all its time before it.
-        passed = 0.0 if self.plan.is_starting(vertex) else journey.ages[vertex]
+        passed = 0.0 if self.plan.is_starting(vertex) else resumption.ages[vertex]
         request = self._in_time(request, passed)
-        key = journey.old.get(vertex)
+        key = resumption.old.get(vertex)
         old = old_token(key, vertex, request.started.failed) if key else ""
-        inherited = Inherited(old, journey.heard) if old or journey.heard else None
-        call = self._connectors.expect(request, self._token(request), journey.after, inherited)
+        inherited = Inherited(old, resumption.heard) if old or resumption.heard else None
+        call = self._connectors.expect(request, self._token(request), resumption.after, inherited)
         call.tell(self._arrived, self.plan.look_through)
-        call.extended = journey.extended.get(vertex, 0.0)
+        call.extended = resumption.extended.get(vertex, 0.0)
         return call
 
     async def _components(self) -> None:
@@ -324,9 +324,9 @@ class Walk(Beginning):
                 subject = self._slots_of[vertex] = resumed.request.subject
                 size = self._bytes_of[vertex] = size_of(resumed.request)
                 self._slots.occupy(self, subject, size)
-        if self._journey is not None:
+        if self._resumption is not None:
             # What was answered while nobody listened counts before anything that we do.
-            await self._journey.caught_up.wait()
+            await self._resumption.caught_up.wait()
             await self._settle_what_is_answered()
         try:
             async with trio.open_nursery() as nursery:

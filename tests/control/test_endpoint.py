@@ -35,9 +35,9 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from scheduler.bus import Message
 from scheduler.client.progress import STATES
 from scheduler.control import endpoint as control
-from scheduler.control.eta import Prospects
+from scheduler.control.eta import EtaEstimator
+from scheduler.control.finished import FinishedBuilds
 from scheduler.control.questions import Pace
-from scheduler.control.recalling import Recalled
 from scheduler.definition.rules import parse_limits
 from scheduler.errors import NoResponders, StoreUnavailable
 from scheduler.journal.events import Cancelled, Paused
@@ -576,7 +576,7 @@ async def test_a_fault_costs_one_question(monkeypatch: pytest.MonkeyPatch) -> No
     async with running() as site:
         for _ in range(25):
             with monkeypatch.context() as patch:
-                patch.setattr(Prospects, "eta", broken)
+                patch.setattr(EtaEstimator, "eta", broken)
                 code, text = await refused(site, "get")
             assert (code, text) == ("internal", "a fault in the scheduler (RuntimeError); see its log")
         assert (await ask(site, "get"))["status"] == "running"
@@ -807,7 +807,7 @@ async def test_builds_that_are_over_are_kept_by_bytes(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The last one however large it is, since it comes in pages."""
-    monkeypatch.setattr(Recalled.__init__, "__defaults__", (1,))
+    monkeypatch.setattr(FinishedBuilds.__init__, "__defaults__", (1,))
     reads = counting(monkeypatch, JetStreamStore, "history")
     async with Plant().run() as process:
         for name in ("b1", "b2"):
@@ -848,7 +848,7 @@ async def test_orders_questions_and_what_takes_a_log_wait_apart() -> None:
         one = control.Control(
             site.bus,
             service._supervisor,
-            Prospects(service._supervisor.durations, (), 1),
+            EtaEstimator(service._supervisor.durations, (), 1),
             service._reader,
             None,
         )
@@ -887,7 +887,7 @@ async def test_many_who_ask_for_the_same_plan_cost_one_preview(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is good for a second at least; of another build there is another."""
-    previews = counting(monkeypatch, Prospects, "preview")
+    previews = counting(monkeypatch, EtaEstimator, "preview")
     async with running() as site:
         await run(site, document("xyz", build="b2"))
         async with trio.open_nursery() as nursery:
@@ -905,13 +905,13 @@ async def test_many_who_ask_at_once_cost_one_prediction(monkeypatch: pytest.Monk
     """Of a large build that is made in a thread, which takes its time from everybody."""
     monkeypatch.setattr("scheduler.control.eta._ON_THE_SPOT", 0)
     jobs: list[Any] = []
-    original = Prospects._job
+    original = EtaEstimator._job
 
-    async def counted(self: Prospects, seen: Any) -> Any:
+    async def counted(self: EtaEstimator, seen: Any) -> Any:
         jobs.append(seen)
         return await original(self, seen)
 
-    monkeypatch.setattr(Prospects, "_job", counted)
+    monkeypatch.setattr(EtaEstimator, "_job", counted)
     async with running() as site, trio.open_nursery() as nursery:
         for _ in range(10):
             nursery.start_soon(ask, site, "get")

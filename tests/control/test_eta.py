@@ -14,7 +14,7 @@ from support.fakes import JSON, change, document, ignore, open_world, prepare
 from support.patients import Patient
 from trio.testing import MockClock
 
-from scheduler.control.eta import Prospects
+from scheduler.control.eta import EtaEstimator
 from scheduler.definition.rules import parse_limits
 from scheduler.forecast import forecast
 from scheduler.forecast.durations import Durations
@@ -37,8 +37,8 @@ def threads(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     return done
 
 
-def prospects(durations: Durations = TEN, limits: str = "", cap: int = 500) -> Prospects:
-    return Prospects(durations, parse_limits(limits), cap)
+def eta(durations: Durations = TEN, limits: str = "", cap: int = 500) -> EtaEstimator:
+    return EtaEstimator(durations, parse_limits(limits), cap)
 
 
 @asynccontextmanager
@@ -54,24 +54,24 @@ async def ill(value: JSON) -> AsyncIterator[Patient]:
 async def test_what_has_begun_has_less_left(autojump_clock: MockClock) -> None:
     """A chain of three takes thirty seconds; what ran for four has six left."""
     async with ill(document("abc", pairwise("abc"))) as patient:
-        assert await prospects().eta(patient.seen) == 30
+        assert await eta().eta(patient.seen) == 30
         await trio.sleep(4)
-        assert await prospects().eta(patient.seen) == 26
+        assert await eta().eta(patient.seen) == 26
         await patient.complete("a")
-        assert await prospects().eta(patient.seen) == 20
+        assert await eta().eta(patient.seen) == 20
 
 
 async def test_what_takes_longer_than_expected_is_expected_at_any_moment(autojump_clock: MockClock) -> None:
     """Never is anything over in the past."""
     async with ill(document("a")) as patient:
         await trio.sleep(100)
-        assert 0 <= (await prospects().eta(patient.seen) or 0.0) < 100
+        assert 0 <= (await eta().eta(patient.seen) or 0.0) < 100
 
 
 async def test_an_attempt_that_is_late_makes_the_build_overdue(autojump_clock: MockClock) -> None:
     """By as much as it is past what was expected, and more every second; until it is answered."""
     async with ill(document("abc", pairwise("abc"))) as patient:
-        asked = prospects()
+        asked = eta()
         await trio.sleep(10.5)
         assert (await asked.overdue(patient.seen), await asked.eta(patient.seen) is None) == (None, False)
         await trio.sleep(1_139.5)
@@ -92,21 +92,21 @@ async def test_an_attempt_that_the_end_does_not_wait_for_is_not_what_is_overdue(
     durations = Durations((("vm.*.*", 1_000.0), ("*.*.*", 10.0)))
     async with ill(document(["a", change("b", kind="vm")])) as patient:
         await trio.sleep(200)
-        asked = prospects(durations)
+        asked = eta(durations)
         assert await asked.overdue(patient.seen) is None
         assert await asked.eta(patient.seen) == pytest.approx(800)
     async with ill(document(["a", change("b", kind="vm")], [("a", "b")])) as patient:
         await trio.sleep(100)
-        assert await prospects(durations).overdue(patient.seen) is None
+        assert await eta(durations).overdue(patient.seen) is None
         await trio.sleep(20)
-        assert await prospects(durations).overdue(patient.seen) == pytest.approx(110)
+        assert await eta(durations).overdue(patient.seen) == pytest.approx(110)
 
 
 async def test_what_is_late_and_holds_a_slot_makes_the_build_overdue(autojump_clock: MockClock) -> None:
     """The end waits for it also where no edge says so."""
     async with ill(document("ab", options={"limits": {"*": 1}})) as patient:
         await trio.sleep(60)
-        assert await prospects().overdue(patient.seen) == pytest.approx(50)
+        assert await eta().overdue(patient.seen) == pytest.approx(50)
 
 
 async def test_an_attempt_is_late_by_its_own_time(autojump_clock: MockClock) -> None:
@@ -116,9 +116,9 @@ async def test_an_attempt_is_late_by_its_own_time(autojump_clock: MockClock) -> 
         await trio.sleep(9)
         await patient.fail("a", "busy", retry_after=30)
         await trio.sleep(32)
-        assert await prospects().overdue(patient.seen) is None
+        assert await eta().overdue(patient.seen) is None
         await trio.sleep(20)
-        assert await prospects().overdue(patient.seen) == pytest.approx(12, abs=1)
+        assert await eta().overdue(patient.seen) == pytest.approx(12, abs=1)
 
 
 async def test_recorded_durations_count(autojump_clock: MockClock) -> None:
@@ -127,7 +127,7 @@ async def test_recorded_durations_count(autojump_clock: MockClock) -> None:
     durations.record("vpc.create.aws", 5.0)
     durations.record("vm.create.aws", 60.0)
     async with ill(document(["a", change("b", kind="vm")], [("a", "b")])) as patient:
-        assert await prospects(durations).eta(patient.seen) == 65
+        assert await eta(durations).eta(patient.seen) == 65
 
 
 @pytest.mark.parametrize(
@@ -137,16 +137,16 @@ async def test_limits_are_foreseen(autojump_clock: MockClock, limits: str, cap: 
     """Those of the instance and how much a build may have in flight: six that do not depend on each other."""
     waiting = document([change("z"), *"abcdef"], [("z", name) for name in "abcdef"])
     async with ill(waiting) as patient:
-        assert await prospects(limits=limits, cap=cap).eta(patient.seen) == 10 + seconds
+        assert await eta(limits=limits, cap=cap).eta(patient.seen) == 10 + seconds
 
 
 async def test_limits_of_the_build_are_foreseen_as_they_are_now(autojump_clock: MockClock) -> None:
     """Also where an operator has just changed them."""
     value = document(["z", *"abcd"], [("z", name) for name in "abcd"], options={"limits": {"*": 1}})
     async with ill(value) as patient:
-        assert await prospects().eta(patient.seen) == 50
-        await patient.helm.limit({"*": 2})
-        assert await prospects().eta(patient.seen) == 30
+        assert await eta().eta(patient.seen) == 50
+        await patient.orders.limit({"*": 2})
+        assert await eta().eta(patient.seen) == 30
 
 
 async def test_a_pause_before_another_attempt_is_foreseen(autojump_clock: MockClock) -> None:
@@ -154,18 +154,18 @@ async def test_a_pause_before_another_attempt_is_foreseen(autojump_clock: MockCl
     value = document([change("a", _retry={"attempts": 2}), "b"], [("a", "b")])
     async with ill(value) as patient:
         await patient.fail("a", "busy", retry_after=60)
-        assert await prospects().eta(patient.seen) == pytest.approx(80)
+        assert await eta().eta(patient.seen) == pytest.approx(80)
         await trio.sleep(20)
-        assert await prospects().eta(patient.seen) == pytest.approx(60)
+        assert await eta().eta(patient.seen) == pytest.approx(60)
 
 
 async def test_what_is_skipped_takes_no_time(autojump_clock: MockClock) -> None:
     """Nor does what has failed."""
     value = document("abcx", pairwise("abc"), options={"on_error": "continue"})
     async with ill(value) as patient:
-        assert await prospects().eta(patient.seen) == 30
+        assert await eta().eta(patient.seen) == 30
         await patient.fail("a")
-        assert await prospects().eta(patient.seen) == 10
+        assert await eta().eta(patient.seen) == 10
 
 
 @pytest.mark.parametrize("how", ["cancelled", "failed", "stopped"])
@@ -174,12 +174,12 @@ async def test_of_what_starts_nothing_more_no_end_is_foreseen(autojump_clock: Mo
     async with ill(document("abcx", pairwise("abc"))) as patient:
         await trio.sleep(3)
         if how == "cancelled":
-            await patient.helm.cancel(now=False, reason="")
+            await patient.orders.cancel(now=False, reason="")
         elif how == "failed":
             await patient.fail("x")
         else:
             patient.seen.plan.stop()
-        asked = prospects()
+        asked = eta()
         assert (await asked.eta(patient.seen), await asked.overdue(patient.seen)) == (None, None)
         await trio.sleep(300)
         assert (await asked.eta(patient.seen), await asked.overdue(patient.seen)) == (None, None)
@@ -188,19 +188,19 @@ async def test_of_what_starts_nothing_more_no_end_is_foreseen(autojump_clock: Mo
 async def test_of_what_is_paused_nobody_can_say(autojump_clock: MockClock) -> None:
     """Nor of what is paused and then cancelled."""
     async with ill(document("ab", [("a", "b")])) as patient:
-        await patient.helm.pause()
-        assert await prospects().eta(patient.seen) is None
-        await patient.helm.cancel(now=False, reason="")
-        assert await prospects().eta(patient.seen) is None
+        await patient.orders.pause()
+        assert await eta().eta(patient.seen) is None
+        await patient.orders.cancel(now=False, reason="")
+        assert await eta().eta(patient.seen) is None
 
 
 async def test_of_what_is_over_or_elsewhere_nobody_can_say(autojump_clock: MockClock) -> None:
     """There is nothing to wait for, or nobody here knows."""
     async with ill(document("a")) as patient:
-        assert await prospects().eta(evolve(patient.seen, walk=None)) is None
+        assert await eta().eta(evolve(patient.seen, walk=None)) is None
         await patient.complete("a")
         assert patient.seen.over
-        assert await prospects().eta(patient.seen) is None
+        assert await eta().eta(patient.seen) is None
 
 
 async def test_it_is_predicted_once_a_second(
@@ -216,7 +216,7 @@ async def test_it_is_predicted_once_a_second(
 
     monkeypatch.setattr("scheduler.control.eta.forecast", counted)
     async with ill(document("ab", [("a", "b")])) as patient:
-        asked = prospects()
+        asked = eta()
         assert [await asked.eta(patient.seen) for _ in range(5)] == [20] * 5
         await trio.sleep(0.5)
         assert (await asked.eta(patient.seen), made) == (19.5, 1)
@@ -233,7 +233,7 @@ async def test_a_large_build_is_predicted_beside_the_loop_and_less_often(
     monkeypatch.setattr("scheduler.control.eta.time.thread_time", lambda: float(next(clock)))
     names = [f"c{number}" for number in range(150)]
     async with ill(document(names, pairwise(names))) as patient:
-        asked = prospects()
+        asked = eta()
         assert await asked.eta(patient.seen) == 1_500
         assert len(threads) == 1
         await trio.sleep(140)
@@ -255,7 +255,7 @@ async def test_what_it_looked_at_may_change_while_it_is_predicted(
             return function(*arguments)
 
         monkeypatch.setattr("trio.to_thread.run_sync", run_sync)
-        assert await prospects().eta(patient.seen) == 1_500
+        assert await eta().eta(patient.seen) == 1_500
 
 
 async def test_a_preview_is_that_of_the_command(autojump_clock: MockClock, threads: list[object]) -> None:
@@ -264,6 +264,6 @@ async def test_a_preview_is_that_of_the_command(autojump_clock: MockClock, threa
         names = [f"c{number}" for number in range(size)]
         prepared = prepare(document(names, pairwise(names)))
         rules = parse_limits("*=2")
-        found = await Prospects(TEN, rules, 7).preview(prepared)
+        found = await EtaEstimator(TEN, rules, 7).preview(prepared)
         assert found == preview(prepared, TEN, rules, cap=7).document()
         assert len(threads) == beside

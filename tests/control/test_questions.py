@@ -19,7 +19,7 @@ from scheduler.bus import Message
 from scheduler.control import questions
 from scheduler.control.questions import Document, Pace, Questions
 from scheduler.runtime.courtesy import give_way
-from scheduler.supervision.discovery import Endpoint
+from scheduler.supervision.discovery import ServiceEndpoint
 
 PACES = {"order": Pace.ORDER, "quick": Pace.QUICK, "slow": Pace.SLOW}
 
@@ -32,7 +32,7 @@ class Desk:
         self.begun: list[str] = []
         self.gate = trio.Semaphore(0)
         self.glanced: list[Document] = []
-        self.endpoints = {verb: Endpoint(verb, f"x.{verb}", "q") for verb in PACES}
+        self.endpoints = {verb: ServiceEndpoint(verb, f"x.{verb}", "q") for verb in PACES}
         self.questions = Questions(self.bus, self.endpoints, self.pace, self.answer)
         self.handlers = {verb: self.questions.handler(verb) for verb in PACES}
 

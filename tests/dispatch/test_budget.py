@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.fakes import JSON, Reply, change, document, encode, ignore, open_world, states, succeed
 from support.patients import Patient
-from support.walks import Run, helm, retrying
+from support.walks import Run, orders_of, retrying
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from scheduler.definition.rules import parse_limits
@@ -58,7 +58,7 @@ async def test_builds_share_it_evenly(builds: int) -> None:
     for _ in range(2_000):
         for build in range(builds):
             send(slots, f"b{build}", 10)
-    each = [slots._accounts.make(f"b{build}").bytes for build in range(builds)]
+    each = [slots._usages.make(f"b{build}").bytes for build in range(builds)]
     assert max(each) - min(each) <= 10
     assert each[0] == pytest.approx(12_000 / (builds + 1), abs=20)
 
@@ -215,7 +215,7 @@ def test_whatever_is_sent_the_budget_holds_and_all_are_served(
             async with trio.open_nursery() as nursery:
                 for build, size, subject, priority in crowd:
                     nursery.start_soon(work, build, size, subject, priority)
-        assert slots.taken == slots.waiters == slots.budget.in_flight == len(slots._accounts) == 0
+        assert slots.taken == slots.waiters == slots.budget.in_flight == len(slots._usages) == 0
         assert not list(slots.budget.freed())
 
     trio.run(main, clock=MockClock(autojump_threshold=0))
@@ -309,7 +309,7 @@ async def test_what_waits_for_bytes_is_not_sent_after_a_halt(autojump_clock: Moc
         run = Run(world, document([large(name) for name in "abcdef"]))
         await run.start(nursery)
         if how == "cancel":
-            nursery.start_soon(lambda: helm(run).cancel(now=False, reason=""))
+            nursery.start_soon(lambda: orders_of(run).cancel(now=False, reason=""))
         elif how == "stop":
             run.walk.stop()
         world.cloud.answer("a", Reply("errored") if how == "error" else None)
@@ -328,13 +328,13 @@ async def test_a_pause_holds_what_waits_for_bytes(autojump_clock: MockClock) -> 
     async with open_world(script=ignore, slots=slots) as world, trio.open_nursery() as nursery:
         run = Run(world, document([large(name) for name in "abcdef"]))
         await run.start(nursery)
-        await helm(run).pause()
+        await orders_of(run).pause()
         for name in "abc":
             world.cloud.answer(name)
         await wait_all_tasks_blocked()
         assert world.cloud.asked == ["a", "b", "c"]
         assert slots.budget.in_flight == slots.budget._kept == 0
-        await helm(run).resume()
+        await orders_of(run).resume()
         await wait_all_tasks_blocked()
         assert world.cloud.asked == list("abcdef")
         for name in "def":
@@ -350,7 +350,7 @@ async def test_what_an_operator_supplies_while_it_waits_is_not_sent(autojump_clo
         run = Run(world, document([large(name) for name in "abcd"] + ["e"], [("d", "e")]))
         await run.start(nursery)
         assert world.cloud.asked == ["a", "b", "c"]
-        await helm(run).supply(run.plan.graph.index["d"], {"id": 1})
+        await orders_of(run).supply(run.plan.graph.index["d"], {"id": 1})
         await wait_all_tasks_blocked()
         assert world.cloud.asked == ["a", "b", "c", "e"]
         assert slots.budget._kept == 0

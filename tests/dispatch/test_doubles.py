@@ -214,6 +214,6 @@ async def test_of_what_an_earlier_process_sent_too(autojump_clock: MockClock) ->
         later = world.connectors.expect(request("z"), "l")
         found += [bool(call.maybe_missed), bool(later.maybe_missed)]
         assert found == [False, True, False]
-        call.leave()
+        call.abandon()
         outcome: Outcome | Signal = await call.outcome()
         assert outcome is Signal.LEFT

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scheduler.dispatch.positions import Captured
+from scheduler.dispatch.positions import ReplyPositions
 from scheduler.journal.records import Position
 
 
@@ -11,7 +11,7 @@ def at(sequence: int) -> Position:
     return Position(sequence, sequence * 10)
 
 
-def see(captured: Captured, sequence: int, *, hold: str = "") -> None:
+def see(captured: ReplyPositions, sequence: int, *, hold: str = "") -> None:
     """The next reply was looked at; it is for a component of ``hold``, or for nobody."""
     if hold:
         captured.hold(hold, sequence, captured.seen)
@@ -20,19 +20,19 @@ def see(captured: Captured, sequence: int, *, hold: str = "") -> None:
 
 def test_in_the_beginning_nothing_was_dealt_with() -> None:
     """Before the first reply every build stands at the beginning."""
-    assert Captured().position("b1") == Position()
+    assert ReplyPositions().position("b1") == Position()
 
 
 def test_replies_for_nobody_are_dealt_with_when_they_were_looked_at() -> None:
     """Builds that nothing is held for stand where the stream was read to."""
-    captured = Captured()
+    captured = ReplyPositions()
     see(captured, 5)
     assert captured.position("b1") == at(5)
 
 
 def test_a_held_reply_keeps_its_build_before_it() -> None:
     """The position is that of the reply before, until the held one was dealt with; others go on."""
-    captured = Captured()
+    captured = ReplyPositions()
     see(captured, 5)
     see(captured, 6, hold="b1")
     see(captured, 7)
@@ -43,7 +43,7 @@ def test_a_held_reply_keeps_its_build_before_it() -> None:
 
 def test_the_oldest_of_several_counts() -> None:
     """Replies that are dealt with in another order free the position only up to the oldest that is not."""
-    captured = Captured()
+    captured = ReplyPositions()
     for sequence in range(1, 6):
         see(captured, sequence, hold="b1")
     captured.release("b1", 2)
@@ -58,7 +58,7 @@ def test_the_oldest_of_several_counts() -> None:
 
 def test_releasing_is_idempotent() -> None:
     """What is not held, or no longer, is released without harm to others."""
-    captured = Captured()
+    captured = ReplyPositions()
     see(captured, 1, hold="b1")
     captured.release("b2", 1)
     captured.release("b1", 9)
@@ -70,7 +70,7 @@ def test_releasing_is_idempotent() -> None:
 
 def test_a_build_that_was_taken_up_stays_behind_until_it_has_caught_up() -> None:
     """What came since its position is still to be read, however far others are."""
-    captured = Captured()
+    captured = ReplyPositions()
     captured.seen = at(100)
     captured.keep_behind("b1", at(3))
     captured.keep_behind("b2", at(7))
@@ -85,7 +85,7 @@ def test_a_build_that_was_taken_up_stays_behind_until_it_has_caught_up() -> None
 
 def test_one_that_has_caught_up_is_still_held_by_its_replies() -> None:
     """To have been read is not to have been dealt with."""
-    captured = Captured()
+    captured = ReplyPositions()
     captured.seen = at(3)
     captured.keep_behind("b1", at(3))
     see(captured, 4)
@@ -97,7 +97,7 @@ def test_one_that_has_caught_up_is_still_held_by_its_replies() -> None:
 
 def test_what_is_read_again_counts_as_well() -> None:
     """A reply from further back, which is looked at later, holds the position before itself."""
-    captured = Captured()
+    captured = ReplyPositions()
     captured.seen = at(100)
     captured.keep_behind("b1", at(40))
     see(captured, 101, hold="b1")
@@ -110,7 +110,7 @@ def test_what_is_read_again_counts_as_well() -> None:
 
 def test_a_build_that_is_left_stays_where_it_is() -> None:
     """What comes in and is let go of afterwards was not dealt with."""
-    captured = Captured()
+    captured = ReplyPositions()
     see(captured, 5)
     see(captured, 6, hold="b1")
     see(captured, 7)
@@ -123,7 +123,7 @@ def test_a_build_that_is_left_stays_where_it_is() -> None:
 
 def test_a_build_that_is_forgotten_holds_nothing() -> None:
     """Nothing of it is kept; under the same id another one may begin."""
-    captured = Captured()
+    captured = ReplyPositions()
     for build in ("b1", "b2", "b3"):
         see(captured, captured.seen.sequence + 1, hold=build)
     captured.freeze("b1")
@@ -143,7 +143,7 @@ def test_a_build_that_is_forgotten_holds_nothing() -> None:
 )
 def test_no_position_is_ahead_of_what_is_not_dealt_with(steps: list[tuple[str, str, int]]) -> None:
     """Whatever comes in and is dealt with in whichever order: a position covers nothing that is open."""
-    captured = Captured()
+    captured = ReplyPositions()
     outstanding: dict[str, list[int]] = {"b1": [], "b2": []}
     sequence = 0
     for what, build, which in steps:
@@ -160,7 +160,7 @@ def test_no_position_is_ahead_of_what_is_not_dealt_with(steps: list[tuple[str, s
 
 def test_each_stream_has_a_place_of_its_own() -> None:
     """What was seen or is held in one says nothing of the others, whose numbers are their own."""
-    captured = Captured()
+    captured = ReplyPositions()
     captured.seen = at(50).moved("gcp", at(7))
     captured.hold("b1", 1, at(0), "aws")
     captured.see(at(1), "aws")

@@ -20,8 +20,8 @@ from scheduler.bus import Message
 from scheduler.config import Settings
 from scheduler.definition.reply_subjects import interest, owner_of
 from scheduler.definition.subjects import REPLY_SUBJECTS
+from scheduler.dispatch import fairness
 from scheduler.dispatch import router as connector_module
-from scheduler.dispatch import turns
 from scheduler.dispatch.call import FIRST_PAUSE, Call, Inherited, Signal
 from scheduler.dispatch.router import Connectors, Stray
 from scheduler.journal.records import Position
@@ -688,7 +688,7 @@ async def test_withdrawn_before_nobody_is_heard_of_it_is_not_repeated(autojump_c
         assert attempt.ended == [Signal.WITHDRAWN]
 
 
-@pytest.mark.parametrize("end", [Call.withdraw, Call.leave, lambda call: call.deliver(failure("late"))])
+@pytest.mark.parametrize("end", [Call.withdraw, Call.abandon, lambda call: call.deliver(failure("late"))])
 async def test_ended_in_the_very_moment_of_its_next_try_it_is_not_repeated(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, end: Callable[[Call], None]
 ) -> None:
@@ -731,7 +731,7 @@ def capture(bench: Bench, subject: str, body: JSON, sequence: int) -> None:
 
 def dealt_with(bench: Bench, build: str = "b1") -> int:
     """Up to which captured reply a record of a build may say that all were dealt with."""
-    return bench.connectors.captured.position(build).sequence
+    return bench.connectors.positions.position(build).sequence
 
 
 @pytest.mark.parametrize("way", ["subject", "reply"])
@@ -812,7 +812,7 @@ async def test_what_was_dealt_with_is_told_by_the_stream_that_it_is_in(bench: Be
     """However far another stream is: each has its own numbers."""
     after = place(900).moved("aws", place(5))
     attempt = await bench.watch(bench.connectors.expect(request(), KEY, after=after))
-    bench.connectors.captured.seen = after
+    bench.connectors.positions.seen = after
     captured = bench.connectors.on_captured
     captured(Message(f"{SUBJECT}.error", encode(reply(_state="errored"))), place(5), "aws")
     captured(Message(f"{SUBJECT}.error", encode(reply(_state="errored"))), place(900))
@@ -821,9 +821,9 @@ async def test_what_was_dealt_with_is_told_by_the_stream_that_it_is_in(bench: Be
     captured(Message(f"{SUBJECT}.done", encode(reply())), place(6), "aws")
     await wait_all_tasks_blocked()
     assert attempt.outcome.completed
-    assert bench.connectors.captured.position("b1") == after
+    assert bench.connectors.positions.position("b1") == after
     attempt.call.close()
-    assert bench.connectors.captured.position("b1") == place(900).moved("aws", place(6))
+    assert bench.connectors.positions.position("b1") == place(900).moved("aws", place(6))
 
 
 async def test_numbers_that_are_given_out_again_are_told_apart_by_time(bench: Bench) -> None:
@@ -889,12 +889,12 @@ async def test_a_captured_reply_that_comes_late_is_told_first_and_claimed_then(b
 async def test_a_reply_that_is_read_again_holds_the_position_before_it(bench: Bench) -> None:
     """For a build that is adopted the stream is read again from further back, however far it was read."""
     capture(bench, "nobody.create.aws.done", reply(service="b9"), 1_000)
-    bench.connectors.captured.keep_behind("b1", place(40))
+    bench.connectors.positions.keep_behind("b1", place(40))
     calls = [bench.connectors.expect(request(f"c{number}"), f"k-{number:x}") for number in range(50)]
     for number in range(50):
         message = Message(f"{SUBJECT}.done", encode(reply(_component_id=f"c{number}")))
         bench.connectors.look_at_captured(message, place(50 + number), place(49 + number))
-    bench.connectors.captured.catch_up(["b1"])
+    bench.connectors.positions.catch_up(["b1"])
     assert dealt_with(bench) < 50
     await wait_all_tasks_blocked()
     for call in calls:
@@ -906,8 +906,8 @@ async def test_a_build_that_is_left_claims_nothing_more(bench: Bench) -> None:
     """Whoever stops waiting has not dealt with what comes then: it is for another process to read."""
     attempt = await bench.send()
     capture(bench, "nobody.create.aws.done", reply(service="b9"), 1)
-    bench.connectors.leave("b1")
-    attempt.call.leave()
+    bench.connectors.hand_over("b1")
+    attempt.call.abandon()
     capture(bench, f"{SUBJECT}.done", reply(), 2)
     await wait_all_tasks_blocked()
     assert attempt.ended == [Signal.LEFT]
@@ -921,7 +921,7 @@ async def test_an_answer_that_is_there_already_is_not_left(bench: Bench) -> None
     """To stop waiting takes back nothing that has come."""
     call = bench.connectors.send(request())
     await bench.say(f"{SUBJECT}.done", reply())
-    call.leave()
+    call.abandon()
     outcome = await call.outcome()
     assert isinstance(outcome, Outcome)
     assert outcome.completed
@@ -1146,8 +1146,8 @@ async def test_attempts_that_time_out_together_do_so_in_turns(autojump_clock: Mo
             before = len(ended)
             await trio.lowlevel.checkpoint()
             together.append(len(ended) - before)
-        assert max(together) <= 2 * turns._AT_ONCE
-        assert ended.index("small") <= 3 * turns._AT_ONCE
+        assert max(together) <= 2 * fairness._AT_ONCE
+        assert ended.index("small") <= 3 * fairness._AT_ONCE
 
 
 async def test_an_attempt_that_is_given_time_while_it_waits_to_time_out_does_not(

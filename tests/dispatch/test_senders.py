@@ -118,7 +118,7 @@ def test_what_went_as_the_oldest_leaves_nothing_behind() -> None:
     assert len(crowd.by_size) < 40
 
 
-class Turns(RuleBasedStateMachine):
+class FairDispatcher(RuleBasedStateMachine):
     """The queue against a model: a deque a sender."""
 
     def __init__(self) -> None:
@@ -167,4 +167,4 @@ class Turns(RuleBasedStateMachine):
             assert self.queue.take() is None
 
 
-TestTurns = Turns.TestCase
+TestTurns = FairDispatcher.TestCase

@@ -198,16 +198,16 @@ async def test_a_sender_whose_builds_are_over_leaves_nothing_behind() -> None:
     async with trio.open_nursery() as nursery:
         takers = Takers(slots, nursery)
         await takers.take("x", "one")
-        account = slots._accounts.get("x")
-        assert account is not None
+        usage = slots._usages.get("x")
+        assert usage is not None
         slots.release(("one", 0), VPC)
         await takers.take("y", "one")
-        there = ref(account)
-        del account
+        there = ref(usage)
+        del usage
         for build in ("y", "x", ("one", 0)):
             slots.close(build)
     assert there() is None
     assert slots.taken == 0
-    assert not slots._accounts.shares.full
-    assert not slots._accounts._share_of
+    assert not slots._usages.shares.full
+    assert not slots._usages._share_of
     assert fill(slots, "two") == 14

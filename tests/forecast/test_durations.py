@@ -51,7 +51,7 @@ def test_what_was_seen_here_goes_before_what_is_recalled() -> None:
     """Recalling takes in what is not known yet, and is nothing new."""
     durations = Durations()
     durations.record("a.create.x", 1.0)
-    durations.recall({"a.create.x": 9.0, "b.create.x": 2, "c": "3", "d": True, "e": -1, "f": None})
+    durations.restore({"a.create.x": 9.0, "b.create.x": 2, "c": "3", "d": True, "e": -1, "f": None})
     assert dict(durations.recorded()) == {"a.create.x": 1.0, "b.create.x": 2.0}
     assert not durations.changed
 

@@ -10,7 +10,7 @@ import pytest
 from integration.builds import build, chain, component, held
 from integration.conftest import World, WorldFactory
 from integration.harness import Process, Scheduler, within
-from scheduler.recovery.suspects import MOST_HANGS
+from scheduler.recovery.crash_loops import MOST_HANGS
 from scheduler.runtime.watchdog import EXIT_HUNG
 
 pytestmark = pytest.mark.integration

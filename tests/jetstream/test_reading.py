@@ -19,7 +19,7 @@ from scheduler.bus.options import BusOptions
 from scheduler.errors import JetStreamUnavailable, StreamNotFound
 from scheduler.jetstream.api import JetStream
 from scheduler.jetstream.consumers import BATCH, BATCH_BYTES, Consumer
-from scheduler.jetstream.reading import Delivered, Follower, read
+from scheduler.jetstream.reading import Delivered, StreamFollower, read
 from scheduler.journal.records import Position
 
 integration = pytest.mark.integration
@@ -109,8 +109,8 @@ class Meddler:
 @asynccontextmanager
 async def following(
     js: JetStream, got: list[Delivered], start: Position | None = None
-) -> AsyncIterator[Follower]:
-    follower = Follower(js, "S", got.append)
+) -> AsyncIterator[StreamFollower]:
+    follower = StreamFollower(js, "S", got.append)
     async with trio.open_nursery() as nursery:
         await nursery.start(follower.run, start or Position())
         yield follower
@@ -365,7 +365,7 @@ async def test_large_messages_are_followed(js: JetStream) -> None:
     got: list[int] = []
     payload = bytes(js.bus.max_payload - 100)
     await store(js, [("s.a", payload)] * 40)
-    follower = Follower(js, "S", lambda message: got.append(len(message.data)))
+    follower = StreamFollower(js, "S", lambda message: got.append(len(message.data)))
     with capture_logs() as logs:
         async with trio.open_nursery() as nursery:
             await nursery.start(follower.run, Position())
@@ -385,7 +385,7 @@ async def test_a_stream_is_followed_over_a_connection_of_its_own(
     async with open_beside(bus, BusOptions((bus.url,)), "replies") as connection:
         beside = JetStream(connection)
         got: list[Delivered] = []
-        follower = Follower(js, "S", got.append, beside=beside)
+        follower = StreamFollower(js, "S", got.append, beside=beside)
 
         def over() -> JetStream | None:
             consumer = follower._consumer
@@ -653,7 +653,7 @@ async def test_following_waits_for_a_connection(jetstream_server: NatsServer) ->
         jetstream_server.stop()
         await eventually(lambda: not js.bus.connected)
         got: list[Delivered] = []
-        follower = Follower(js, "S", got.append)
+        follower = StreamFollower(js, "S", got.append)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(follower.run, Position())
             nursery.start_soon(follower.caught_up)
@@ -669,7 +669,7 @@ async def test_following_waits_for_the_stream(js: JetStream) -> None:
     """One that is not there is said loudly; it may just not be known yet to a server that has started."""
     await js.call("STREAM.DELETE.S")
     got: list[Delivered] = []
-    follower = Follower(js, "S", got.append)
+    follower = StreamFollower(js, "S", got.append)
     async with trio.open_nursery() as nursery:
         with capture_logs() as logs:
             nursery.start_soon(follower.run, Position())

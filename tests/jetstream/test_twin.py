@@ -19,7 +19,7 @@ from scheduler.bus.nats import open_bus
 from scheduler.bus.options import BusOptions
 from scheduler.errors import JetStreamError, JetStreamUnavailable, StreamNotFound, WrongLastSequence
 from scheduler.jetstream.api import Ack, JetStream
-from scheduler.jetstream.reading import Delivered, Follower, read
+from scheduler.jetstream.reading import Delivered, StreamFollower, read
 from scheduler.journal.records import Position
 
 SECOND = 10**9
@@ -504,7 +504,7 @@ async def test_following_a_stream(open_world: OpenWorld) -> None:
             await world.js.publish("s.1", b"%d" % number)
         second = await world.js.get("S", 2)
         assert second is not None
-        follower = Follower(world.js, "S", got.append)
+        follower = StreamFollower(world.js, "S", got.append)
         with trio.fail_after(10):
             await nursery.start(follower.run, Position(2, second.time))
             await follower.caught_up()

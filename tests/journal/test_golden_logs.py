@@ -24,7 +24,7 @@ from scheduler.journal.records import (
     decode_record,
     encode_event,
 )
-from scheduler.journal.timings import Chronicle
+from scheduler.journal.timings import Timings
 from scheduler.plan import Plan
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -270,18 +270,18 @@ def test_when_it_happened() -> None:
     history = fold(map(decode_record, lines(TIMED)))
     assert history.latest == 1_900_000_099_010
     plan = replay(history)
-    chronicle = Chronicle.recall(plan.build, plan.graph, history, lambda: 0.0)
+    timings = Timings.of_history(plan.build, plan.graph, history, lambda: 0.0)
 
     def since(*times: float | None) -> list[float | None]:
         return [None if time is None else round(time - 1_900_000_000, 4) for time in times]
 
-    assert [since(chronicle.due(one), chronicle.sent(one), chronicle.ended(one)) for one in (0, 1)] == [
+    assert [since(timings.due(one), timings.sent(one), timings.ended(one)) for one in (0, 1)] == [
         [0, 65.0125, 90.25],
         [90.25, 96.0042, 98.75],
     ]
-    assert [since(*failed) for failed in chronicle.failed(0)] == [[0.0031, 4.0995, 14.0995]]
-    assert [since(*pause) for pause in chronicle.pauses] == [[4.9999, 64.999]]
-    assert [since(*outage) for outage in chronicle.outages] == [[74.5, 95]]
+    assert [since(*failed) for failed in timings.failed(0)] == [[0.0031, 4.0995, 14.0995]]
+    assert [since(*pause) for pause in timings.pauses] == [[4.9999, 64.999]]
+    assert [since(*outage) for outage in timings.outages] == [[74.5, 95]]
     on_the_way = fold(map(decode_record, lines(TIMED)[:7]))
     assert on_the_way.in_flight["vpc::a"].since == 1_900_000_065_010
     # Of the pause nothing counts after the attempt had failed.

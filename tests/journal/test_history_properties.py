@@ -228,7 +228,7 @@ def test_a_replayed_plan_goes_on_as_the_first_one(case: Case, cut: int, seed: in
         expected = plan.phase(vertex) if noted.get(name, True) else Phase.STARTING
         assert again.phase(vertex) is expected
         assert again.is_in_flight(vertex) == plan.is_in_flight(vertex)
-    assert (again.cause, again.in_flight, again.done) == (plan.cause, plan.in_flight, plan.done)
+    assert (again.cause, again.in_flight, again.settled) == (plan.cause, plan.in_flight, plan.settled)
     assert again.over == plan.over
     other = beside(watch, again)
     assert text(again) == text(plan)

@@ -29,7 +29,7 @@ from scheduler.journal.events import (
     Unpaused,
 )
 from scheduler.journal.records import TIMED, Record
-from scheduler.journal.timings import Chronicle
+from scheduler.journal.timings import Timings
 from scheduler.plan import Phase, Plan, Request
 from scheduler.plan.outcome import Outcome, failure
 from scheduler.supervision.feed import Feed, Track
@@ -37,19 +37,18 @@ from scheduler.supervision.feed import Feed, Track
 SECONDS = NOW / 1_000
 
 
-def times(chronicle: Chronicle, count: int) -> list[tuple[float | None, float | None, float | None]]:
+def times(timings: Timings, count: int) -> list[tuple[float | None, float | None, float | None]]:
     """Of each component when it was due, when it was sent and when it ended: seconds since NOW."""
 
     def since(at: float | None) -> float | None:
         return None if at is None else round(at - SECONDS, 3)
 
     return [
-        (since(chronicle.due(one)), since(chronicle.sent(one)), since(chronicle.ended(one)))
-        for one in range(count)
+        (since(timings.due(one)), since(timings.sent(one)), since(timings.ended(one))) for one in range(count)
     ]
 
 
-def recall(document: Document, log: Iterable[tuple[float, Event]], late: float = 0.0) -> Chronicle:
+def recall(document: Document, log: Iterable[tuple[float, Event]], late: float = 0.0) -> Timings:
     """What a log says of a build; each event with the seconds since NOW.
 
     With ``late``, what says when it happened was written down so many seconds later, or with what came next.
@@ -65,7 +64,7 @@ def recall(document: Document, log: Iterable[tuple[float, Event]], late: float =
         records.insert(0, record(0, event, at=NOW + round(until * 1_000)))
     records.insert(0, record(0, plan.accepted, at=NOW))
     records = [evolve(one, n=n) for n, one in enumerate(records, 1)]
-    return Chronicle.recall(plan.build, plan.graph, fold(reread(records)), lambda: SECONDS)
+    return Timings.of_history(plan.build, plan.graph, fold(reread(records)), lambda: SECONDS)
 
 
 def rounded(intervals: Iterable[Sequence[float | None]]) -> list[list[float | None]]:
@@ -82,7 +81,7 @@ PAIR = build(change("a"), change("b"), edges=[("a", "b")])
 
 def test_what_a_log_says_of_times() -> None:
     """A component is due when its dependencies are completed, and sent when its last attempt was."""
-    chronicle = recall(
+    timings = recall(
         PAIR,
         [
             (1, started("a")),
@@ -94,9 +93,9 @@ def test_what_a_log_says_of_times() -> None:
             (11, started("b")),
         ],
     )
-    assert times(chronicle, 2) == [(0, 8, 9), (9, 11, None)]
-    assert (chronicle.accepted, chronicle.over) == (SECONDS, None)
-    assert rounded(chronicle.failed(0)) == [[2, 5, 7]]
+    assert times(timings, 2) == [(0, 8, 9), (9, 11, None)]
+    assert (timings.accepted, timings.over) == (SECONDS, None)
+    assert rounded(timings.failed(0)) == [[2, 5, 7]]
 
 
 def test_what_was_written_late_happened_when_it_says() -> None:
@@ -110,8 +109,8 @@ def test_what_was_written_late_happened_when_it_says() -> None:
         record(5, evolve(settled("b"), sent=SECONDS + 9.02, time=SECONDS + 9.05), at=NOW + 9_060),
     ]
     plan = Plan(prepare(PAIR))
-    chronicle = Chronicle.recall(plan.build, plan.graph, fold(reread(written)), lambda: SECONDS)
-    assert times(chronicle, 2) == [(0, 1.01, 4), (4, 9.02, 9.05)]
+    timings = Timings.of_history(plan.build, plan.graph, fold(reread(written)), lambda: SECONDS)
+    assert times(timings, 2) == [(0, 1.01, 4), (4, 9.02, 9.05)]
 
 
 def test_a_copy_of_a_request_does_not_move_when_it_left() -> None:
@@ -127,14 +126,14 @@ def test_a_copy_of_a_request_does_not_move_when_it_left() -> None:
 
 def test_failed_attempts_are_remembered_to_a_bound() -> None:
     """Of a component that fails ever again the last hundred, in 24 bytes each."""
-    chronicle = Chronicle(1, 0.0, lambda: SECONDS)
+    timings = Timings(1, 0.0, lambda: SECONDS)
     for second in range(1, 1_001):
-        chronicle.note_sent(0, second)
-        chronicle.note_failed(0, second + 0.5, 0.25)
-    remembered = chronicle.failed(0)
+        timings.note_sent(0, second)
+        timings.note_failed(0, second + 0.5, 0.25)
+    remembered = timings.failed(0)
     assert len(remembered) == 100
     assert (remembered[0].sent, remembered[-1].again) == (901, 1_000.75)
-    assert sys.getsizeof(chronicle._failed[0]) < 100 * 24 * 1.2
+    assert sys.getsizeof(timings._failed[0]) < 100 * 24 * 1.2
 
 
 def test_between_two_attempts_none_is_in_flight() -> None:
@@ -164,7 +163,7 @@ def test_a_late_success_beside_an_error_does_not_move_its_end() -> None:
 
 def test_pauses_and_outages_are_known() -> None:
     """Those of operators end with a cancellation, too; those of the broker are told when they are over."""
-    chronicle = recall(
+    timings = recall(
         PAIR,
         [
             (1, started("a")),
@@ -176,15 +175,15 @@ def test_pauses_and_outages_are_known() -> None:
             (21, Cancelled("cancelled")),
         ],
     )
-    assert rounded(chronicle.pauses) == [[5, 6], [20, 21]]
-    assert rounded(chronicle.outages) == [[7, 10]]
+    assert rounded(timings.pauses) == [[5, 6], [20, 21]]
+    assert rounded(timings.outages) == [[7, 10]]
     assert rounded(recall(PAIR, [(5, Paused())]).pauses) == [[5, None]]
 
 
 def test_nothing_is_due_behind_a_failure() -> None:
     """An outcome that is an error completes no dependency."""
-    chronicle = recall(PAIR, [(1, started("a")), (2, settled("a", "errored"))])
-    assert times(chronicle, 2) == [(0, 1, 2), (None, None, None)]
+    timings = recall(PAIR, [(1, started("a")), (2, settled("a", "errored"))])
+    assert times(timings, 2) == [(0, 1, 2), (None, None, None)]
 
 
 def test_what_was_completed_before_the_build_is_waited_for_by_nobody() -> None:
@@ -217,7 +216,7 @@ def test_a_component_that_had_failed_and_is_supplied() -> None:
 
 def test_a_further_run_has_its_own_beginning() -> None:
     """What is to be done in it is due from then on; what was completed before keeps its times."""
-    chronicle = recall(
+    timings = recall(
         build(change("a"), change("b"), change("c")),
         [
             (1, started("a")),
@@ -229,22 +228,22 @@ def test_a_further_run_has_its_own_beginning() -> None:
             (90, Retried(("b",), 2)),
         ],
     )
-    assert times(chronicle, 3) == [(0, 1, 3), (90, None, None), (90, None, None)]
-    assert (chronicle.accepted - SECONDS, chronicle.over) == (90, None)
+    assert times(timings, 3) == [(0, 1, 3), (90, None, None), (90, None, None)]
+    assert (timings.accepted - SECONDS, timings.over) == (90, None)
 
 
 def test_a_build_that_is_over() -> None:
     """The log says when it had come to its end."""
-    chronicle = recall(build(change("a", "none")), [(1, settled("a")), (2.5, Finished(None))])
-    assert chronicle.over == SECONDS + 2.5
+    timings = recall(build(change("a", "none")), [(1, settled("a")), (2.5, Finished(None))])
+    assert timings.over == SECONDS + 2.5
 
 
 def test_a_further_run_that_begins_here() -> None:
     """Whoever begins it has all that is to be done wait anew."""
-    chronicle = recall(PAIR, [(1, started("a")), (2, settled("a", "errored")), (3, Finished("no"))])
-    chronicle.begin_anew([0, 1], SECONDS + 5)
-    assert times(chronicle, 2) == [(None, None, None)] * 2
-    assert chronicle.over is None
+    timings = recall(PAIR, [(1, started("a")), (2, settled("a", "errored")), (3, Finished("no"))])
+    timings.begin_anew([0, 1], SECONDS + 5)
+    assert times(timings, 2) == [(None, None, None)] * 2
+    assert timings.over is None
 
 
 class Live:
@@ -255,8 +254,8 @@ class Live:
         self.chance = random.Random(seed)
         self.now = 0.0
         count = len(self.plan.phases)
-        chronicle = Chronicle(count, SECONDS, lambda: SECONDS + self.now)
-        self.track = Track(Feed(FakeBus()), self.plan, chronicle, lambda _subject, _seconds: None)
+        timings = Timings(count, SECONDS, lambda: SECONDS + self.now)
+        self.track = Track(Feed(FakeBus()), self.plan, timings, lambda _subject, _seconds: None)
         self.log: list[tuple[float, Event]] = []
         self.requests: dict[int, Request] = {}
         self.due()
@@ -273,12 +272,12 @@ class Live:
     def departures(self) -> list[tuple[float, Event]]:
         """The word that what is in flight has left, as it is written sooner or later."""
         running = self.plan.phases.within(Phase.RUNNING)
-        requests = [(self.track.chronicle.sent(one), self.requests[one]) for one in running]
+        requests = [(self.track.timings.sent(one), self.requests[one]) for one in running]
         return [((at or 0.0) - SECONDS, Sent(one.component, one.attempt)) for at, one in requests]
 
     def settle(self, step: Event) -> None:
         if isinstance(step, Settled | Retrying):
-            step = evolve(step, sent=self.track.chronicle.sent(self.plan.graph.index[step.component]))
+            step = evolve(step, sent=self.track.timings.sent(self.plan.graph.index[step.component]))
         self.keep(step)
         if isinstance(step, Settled):
             vertex = self.plan.graph.index[step.component]
@@ -367,9 +366,9 @@ def test_a_log_says_the_times_that_were_told(seed: int, steps: int) -> None:
     for late in (0.0, 0.25, 60.0):
         log = [*live.log, *(live.departures() if late else ())]
         again = recall(document, sorted(log, key=lambda one: round(one[0], 3)), late)
-        assert times(again, 5) == times(live.track.chronicle, 5)
+        assert times(again, 5) == times(live.track.timings, 5)
         assert [rounded(again.failed(one)) for one in range(5)] == [
-            rounded(live.track.chronicle.failed(one)) for one in range(5)
+            rounded(live.track.timings.failed(one)) for one in range(5)
         ]
-        assert rounded(again.pauses) == rounded(live.track.chronicle.pauses)
-        assert again.accepted == live.track.chronicle.accepted
+        assert rounded(again.pauses) == rounded(live.track.timings.pauses)
+        assert again.accepted == live.track.timings.accepted

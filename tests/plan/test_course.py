@@ -194,7 +194,7 @@ def snapshot(run: Run) -> object:
     return (
         [plan.phase(vertex) for vertex in range(2)],
         plan.in_flight,
-        plan.done,
+        plan.settled,
         plan.cause,
         plan.stopped,
         plan.counts(),
@@ -238,7 +238,7 @@ def test_transitions(asked: str, phase: Phase) -> None:
         ASKED[asked](run)
         assert run.plan.phase(0) is following
         assert run.plan.in_flight == (following in {Phase.STARTING, Phase.RUNNING})
-        assert run.plan.done == (following in {Phase.COMPLETED, Phase.ERRORED})
+        assert run.plan.settled == (following in {Phase.COMPLETED, Phase.ERRORED})
         assert run.plan.counts()["retrying"] == 0
 
 
@@ -606,7 +606,7 @@ def test_what_is_completed_is_not_done_again() -> None:
     """Changes submitted as completed count as done; with nothing else the build is over."""
     run = Run(build(change("a", _state="completed", x="{{ data")))
     assert run.over()
-    assert run.plan.done == 1
+    assert run.plan.settled == 1
     with pytest.raises(IllegalTransition):
         run.begin("a")
     assert run.report()["changes"] == [change("a", _state="completed", x="{{ data")]
@@ -907,7 +907,7 @@ def test_a_resumed_build_goes_on_where_it_stands() -> None:
         options={"p": "aws"},
     )
     assert not run.plan.halted
-    assert (run.plan.in_flight, run.plan.done) == (1, 1)
+    assert (run.plan.in_flight, run.plan.settled) == (1, 1)
     assert run.plan.is_in_flight(1)
     request = run.resume("b")
     assert isinstance(request, Request)

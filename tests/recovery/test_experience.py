@@ -54,7 +54,7 @@ async def test_what_was_learnt_is_known_to_the_next_process() -> None:
     first.record("vpc.create.aws", 12.5)
     await experience(objects, first).keep()
     assert decode(objects.kept[OBJECT]) == {"vpc.create.aws": 12.5}
-    await experience(objects, second).recall()
+    await experience(objects, second).restore()
     assert second.known("vpc.create.aws") == (12.5, "recorded")
     assert not second.changed
 
@@ -91,7 +91,7 @@ async def test_what_cannot_be_recalled_is_not_known(trouble: str, autojump_clock
     objects, durations = Objects(), Durations()
     objects.kept[OBJECT] = b'{"a.b.c":1.0}'
     setattr(objects, trouble, True)
-    await experience(objects, durations).recall()
+    await experience(objects, durations).restore()
     assert len(durations) == 0
 
 
@@ -102,7 +102,7 @@ async def test_what_is_none_of_ours_is_passed_over(data: bytes) -> None:
     """Whatever stands there, it is taken where it can be, and stops nobody."""
     objects, durations = Objects(), Durations()
     objects.kept[OBJECT] = data
-    await experience(objects, durations).recall()
+    await experience(objects, durations).restore()
     assert len(durations) == 0
 
 

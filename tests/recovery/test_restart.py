@@ -999,7 +999,7 @@ async def test_a_death_of_something_else_counts_against_nobody(autojump_clock: M
         assert set(states(await ended(process)).values()) == {"completed"}
 
 
-# ---- bad weather at the start
+# ---- bad health at the start
 
 
 async def test_without_jetstream_the_restart_waits(autojump_clock: MockClock) -> None:
@@ -1018,7 +1018,7 @@ async def test_without_jetstream_the_restart_waits(autojump_clock: MockClock) ->
 
 
 async def test_a_log_that_cannot_be_read_for_a_while_is_read_later(autojump_clock: MockClock) -> None:
-    """Trouble between the mark and the reading of a log costs time, and not the build."""
+    """PendingCommit between the mark and the reading of a log costs time, and not the build."""
     plant = Plant()
     await abandon(plant)
     plant.answer("a")
@@ -1031,7 +1031,7 @@ async def test_a_log_that_cannot_be_read_for_a_while_is_read_later(autojump_cloc
 async def test_one_process_counts_once_however_often_it_begins_anew(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Trouble between the mark and the reading of a log is no death, and is not counted as several."""
+    """PendingCommit between the mark and the reading of a log is no death, and is not counted as several."""
     plant = Plant()
     await abandon(plant)
     plant.answer("a")

@@ -21,7 +21,7 @@ from scheduler.definition.model import Resend
 from scheduler.definition.rules import Retry
 from scheduler.definition.template import Rendered, Scope, Template, Work
 from scheduler.definition.validation import Prepared, read_build
-from scheduler.dispatch.positions import Captured
+from scheduler.dispatch.positions import ReplyPositions
 from scheduler.dispatch.router import Connectors
 from scheduler.dispatch.slots import Slots
 from scheduler.dispatch.slots.budget import ByteBudget
@@ -33,7 +33,7 @@ from scheduler.journal.events import Accepted, Cancelled, Event, Paused, Sent, S
 from scheduler.journal.history import History
 from scheduler.journal.records import Position, encode_event
 from scheduler.plan import Phase, Plan, Request
-from scheduler.plan.attempts import Again, Attempts
+from scheduler.plan.attempts import Again, AttemptCounts
 from scheduler.plan.outcome import Outcome
 from scheduler.plan.report import Report
 from scheduler.recovery.loader import Loaded, Loader
@@ -67,7 +67,7 @@ def _accepted_too_early() -> list[Patch]:
         if not events or not isinstance(events[0], Accepted):
             await append(store, build, events)
         elif build not in store._logs:
-            log = store._logs[build] = BuildLog(build, store._desk)
+            log = store._logs[build] = BuildLog(build, store._context)
             log.digest = events[0].digest
             log.put(map(encode_event, events))
 
@@ -194,14 +194,14 @@ def _replies_not_followed() -> list[Patch]:
     """Nobody looks at what the stream captured."""
 
     def ignore(connectors: Connectors, _: object, place: Position, provider: str = "") -> None:
-        connectors.captured.see(place, provider)
+        connectors.positions.see(place, provider)
 
     return [(Connectors, "on_captured", ignore)]
 
 
 def _position_too_far() -> list[Patch]:
     """The log says of replies that they were dealt with as soon as they were looked at."""
-    return [(Captured, "position", lambda captured, _: captured.seen)]
+    return [(ReplyPositions, "position", lambda captured, _: captured.seen)]
 
 
 def _sent_again_although_sent() -> list[Patch]:
@@ -335,22 +335,22 @@ def _one_id_for_all_attempts() -> list[Patch]:
 
 def _retries_without_bound() -> list[Patch]:
     """What is tried again is tried again until it succeeds."""
-    again = Attempts.again
+    again = AttemptCounts.again
 
-    def stubborn(attempts: Attempts, vertex: int, rule: Retry, *args: Any) -> Again | str:
+    def stubborn(attempts: AttemptCounts, vertex: int, rule: Retry, *args: Any) -> Again | str:
         return again(attempts, vertex, rule if rule.attempts == 1 else evolve(rule, attempts=1_000), *args)
 
-    return [(Attempts, "again", stubborn)]
+    return [(AttemptCounts, "again", stubborn)]
 
 
 def _retried_against_advice() -> list[Patch]:
     """What a connector says of other attempts is not heard."""
-    again = Attempts.again
+    again = AttemptCounts.again
 
-    def deaf(attempts: Attempts, vertex: int, rule: Retry, outcome: Outcome, *args: Any) -> Again | str:
+    def deaf(attempts: AttemptCounts, vertex: int, rule: Retry, outcome: Outcome, *args: Any) -> Again | str:
         return again(attempts, vertex, rule, evolve(outcome, retryable=True, retry_after=None), *args)
 
-    return [(Attempts, "again", deaf)]
+    return [(AttemptCounts, "again", deaf)]
 
 
 def _pauses_that_do_not_hold() -> list[Patch]:
@@ -410,7 +410,7 @@ def _slots_given_back_twice() -> list[Patch]:
 
     def generous(slots: Slots, build: Any, subject: str, size: int = 0) -> None:
         release(slots, build, subject, size)
-        account = slots._accounts.get(build)
+        account = slots._usages.get(build)
         if account is not None and account.flying.get(subject):
             release(slots, build, subject)
             account.flying[subject] = account.flying.get(subject, 0) + 1
@@ -422,7 +422,7 @@ def _limits_of_builds_not_read() -> list[Patch]:
     """The limits that a build has of its own do not count."""
 
     def careless(slots: Slots, build: Any, *_: object) -> None:
-        slots._accounts.make(build).opened = True
+        slots._usages.make(build).opened = True
 
     return [(Slots, "open", careless), (Slots, "change", lambda *_: None)]
 
@@ -431,7 +431,7 @@ def _what_is_in_flight_has_no_slot() -> list[Patch]:
     """What an earlier process sent does not count for the limits."""
 
     def release(slots: Slots, build: Any, subject: str, size: int = 0) -> None:
-        account = slots._accounts.get(build)
+        account = slots._usages.get(build)
         if account is not None and account.flying.get(subject):
             give_back(slots, build, subject, size)
 
@@ -513,16 +513,16 @@ def _no_second_listener() -> list[Patch]:
 
 def _pauses_by_the_clock_of_the_next_process() -> list[Patch]:
     """What is left of a pause is what the clock says, however far it is behind the log."""
-    journey = Loader._journey
+    resumption = Loader._resumption
 
     def credulous(loader: Loader, plan: Plan, history: History, *args: Any) -> Any:
         latest, history.latest = history.latest, 0
         try:
-            return journey(loader, plan, history, *args)
+            return resumption(loader, plan, history, *args)
         finally:
             history.latest = latest
 
-    return [(Loader, "_journey", credulous)]
+    return [(Loader, "_resumption", credulous)]
 
 
 def _purged_logs_are_taken_for_anothers() -> list[Patch]:

@@ -21,8 +21,8 @@ from scheduler.jetstream.objects import Objects
 from scheduler.jetstream.streams import LOG, OBJECTS
 from scheduler.journal.events import Accepted, Event, Loading, Sent, Settled, Started
 from scheduler.journal.records import Elsewhere, Position, Status, decode_event, encode_event
-from scheduler.stores.log import BuildLog, Desk
-from scheduler.stores.weather import Weather
+from scheduler.stores.commit_health import CommitHealth
+from scheduler.stores.log import BuildLog, LogContext
 
 ACCEPTED = Accepted({"id": "b1"}, "d1")
 LAST = "$JS.API.STREAM.MSG.GET.SCHEDULER_LOG"
@@ -66,16 +66,16 @@ class Bench:
         self.bus = broker.bus
         self.nursery = nursery
         self.bus.max_payload = record_bytes + ROOM
-        self.weather = Weather(600)
+        self.health = CommitHealth(600)
         self.position = Position()
         self.writing = 0
         """How many tasks write."""
         js = JetStream(broker.bus)
-        self.desk = Desk(
+        self.desk = LogContext(
             bus=broker.bus,
             js=js,
             objects=Objects(js),
-            weather=self.weather,
+            health=self.health,
             instance="me",
             position=lambda _: self.position,
             wall_clock=wall_clock,
@@ -121,7 +121,7 @@ class Bench:
 
     def is_fine(self) -> bool:
         """Whether commits go through."""
-        return self.weather.fine
+        return self.health.good
 
     def reconnect(self) -> None:
         """The connection is lost, and there is another one."""
@@ -566,9 +566,9 @@ async def test_a_stream_that_is_gone_is_fatal(autojump_clock: MockClock) -> None
         bench.put(start("a"))
         with trio.fail_after(3), pytest.raises(trio.TooSlowError):
             with trio.fail_after(2):
-                await bench.weather.watch()
+                await bench.health.watch()
         with trio.fail_after(10), pytest.raises(LogMissing):
-            await bench.weather.watch()
+            await bench.health.watch()
 
 
 async def test_a_stream_that_comes_late_is_not_missing(autojump_clock: MockClock) -> None:
@@ -582,7 +582,7 @@ async def test_a_stream_that_comes_late_is_not_missing(autojump_clock: MockClock
         await trio.sleep(3)
         assert ends == ["done"]
         with trio.move_on_after(5):
-            await bench.weather.watch()
+            await bench.health.watch()
 
 
 # ---- large things

@@ -10,7 +10,7 @@ from support.fakes import JSON
 from trio.testing import wait_all_tasks_blocked
 
 from scheduler.errors import NoResponders
-from scheduler.supervision.discovery import Discovery, Endpoint, Identity
+from scheduler.supervision.discovery import Discovery, Identity, ServiceEndpoint
 
 IDENTITY = Identity("scheduler", "ID1", "1.2.3", "Runs builds")
 VERBS = ("PING", "INFO", "STATS")
@@ -18,12 +18,12 @@ TAILS = ("", ".scheduler", ".scheduler.ID1")
 
 
 @pytest.fixture
-def endpoint() -> Endpoint:
-    return Endpoint("build-create", "build.create", "scheduler")
+def endpoint() -> ServiceEndpoint:
+    return ServiceEndpoint("build-create", "build.create", "scheduler")
 
 
 @pytest.fixture
-def discovery(fake_bus: FakeBus, endpoint: Endpoint) -> Discovery:
+def discovery(fake_bus: FakeBus, endpoint: ServiceEndpoint) -> Discovery:
     return Discovery(fake_bus, IDENTITY, [endpoint])
 
 
@@ -93,7 +93,7 @@ async def test_info_lists_the_endpoints(fake_bus: FakeBus, discovery: Discovery)
 
 
 async def test_stats_count_requests_errors_and_time(
-    fake_bus: FakeBus, discovery: Discovery, endpoint: Endpoint
+    fake_bus: FakeBus, discovery: Discovery, endpoint: ServiceEndpoint
 ) -> None:
     """STATS has the counters of each endpoint, its last error and its mean time, in nanoseconds."""
     await discovery.open()

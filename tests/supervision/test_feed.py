@@ -13,7 +13,7 @@ from support.fake_bus import FakeBus
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from scheduler.definition.strictjson import decode
-from scheduler.journal.timings import Chronicle
+from scheduler.journal.timings import Timings
 from scheduler.plan import Plan, Request
 from scheduler.plan.outcome import failure
 from scheduler.supervision.feed import Feed, Track
@@ -43,7 +43,7 @@ def follow(
     """What is told of a build of so many components, `c0` and following."""
     changes = [change(f"c{number}", **fields) for number in range(size)]
     plan = Plan(prepare(build(*changes, id=name)))
-    return Track(feed, plan, Chronicle(size, NOW, clock or Clock()), completed)
+    return Track(feed, plan, Timings(size, NOW, clock or Clock()), completed)
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ async def test_a_message_says_where_the_build_stands_and_what_happened(
     """A message has the version, the build, the number of its last event, the counts, and the events."""
     clock = Clock()
     plan = Plan(prepare(build(*map(change, "abc"), id="b1", options={"on_error": "continue"})))
-    track = Track(feed, plan, Chronicle(3, NOW, clock), lambda _subject, _seconds: None)
+    track = Track(feed, plan, Timings(3, NOW, clock), lambda _subject, _seconds: None)
     requests = []
     for vertex in (0, 1):
         track.due(vertex)
@@ -142,7 +142,7 @@ def test_what_an_earlier_process_sent_runs_since_then(feed_less: Feed) -> None:
     """What it took is told whole; nothing is learnt from it, as it may have been answered long ago."""
     clock, learnt = Clock(), list[tuple[str, float]]()
     track = follow(feed_less, clock=clock, completed=lambda subject, took: learnt.append((subject, took)))
-    track.chronicle.note_sent(0, NOW - 100)
+    track.timings.note_sent(0, NOW - 100)
     track.resumed(0, 1)
     track.resumed(1, 1)
     clock.now += 5
@@ -387,7 +387,7 @@ async def test_an_event_is_synchronous_and_needs_no_loop_of_its_own(fake_bus: Fa
 async def test_no_secret_is_told(feed: Feed, fake_bus: FakeBus, autojump_clock: MockClock) -> None:
     """Of what a build holds, an event says ids and masked errors."""
     plan = Plan(prepare(build(change("c", password="canary-4711"), id="b1")))
-    track = Track(feed, plan, Chronicle(1, NOW, Clock()), lambda _subject, _seconds: None)
+    track = Track(feed, plan, Timings(1, NOW, Clock()), lambda _subject, _seconds: None)
     request = plan.begin(0)
     assert isinstance(request, Request)
     plan.sent(0)

@@ -381,7 +381,7 @@ async def open_world(*, cloud: bool = True, **options: Any) -> AsyncIterator[Wor
     world = World(**options)
     async with trio.open_nursery() as nursery:
         await nursery.start(world.timers.run)
-        nursery.start_soon(world.connectors.turns.run)
+        nursery.start_soon(world.connectors.dispatcher.run)
         await world.connectors.listen()
         if cloud:
             await world.cloud.open(nursery)

@@ -5,9 +5,9 @@ from typing import Any
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from scheduler.control.orders import Helm
-from scheduler.journal.timings import Chronicle
-from scheduler.supervision.explainer import Doctor, Seen
+from scheduler.control.orders import Orders
+from scheduler.journal.timings import Timings
+from scheduler.supervision.explainer import Explainer, Seen
 from scheduler.supervision.feed import Feed, Track
 from scheduler.walk import Walk
 from support.fakes import (
@@ -30,11 +30,11 @@ class Patient:
         def clock() -> float:
             return DAY + trio.current_time() - began
 
-        self.chronicle = Chronicle(len(self.plan.phases), clock(), clock)
-        self.track = Track(Feed(world.bus), self.plan, self.chronicle, lambda *_: None)
+        self.timings = Timings(len(self.plan.phases), clock(), clock)
+        self.track = Track(Feed(world.bus), self.plan, self.timings, lambda *_: None)
         self.walk = Walk(self.plan, world.connectors, world.store, world.slots, self.track)
         world.slots.open(self.walk, self.plan.rules)
-        self.seen = Seen(self.plan, self.chronicle, self.walk, revision=self.track.revision)
+        self.seen = Seen(self.plan, self.timings, self.walk, revision=self.track.revision)
 
     async def start(self, nursery: trio.Nursery) -> None:
         """Start it and let it get as far as it gets."""
@@ -52,12 +52,12 @@ class Patient:
         await wait_all_tasks_blocked()
 
     @property
-    def helm(self) -> Helm:
-        return Helm(self.walk, self.world.connectors, self.world.slots)
+    def orders(self) -> Orders:
+        return Orders(self.walk, self.world.connectors, self.world.slots)
 
     @property
-    def doctor(self) -> Doctor:
-        return Doctor(self.seen, self.world.slots, self.world.store)
+    def doctor(self) -> Explainer:
+        return Explainer(self.seen, self.world.slots, self.world.store)
 
     def why(self, name: str) -> JSON:
         """Why a component is where it is."""

@@ -8,7 +8,7 @@ from typing import Any
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from scheduler.control.orders import Helm
+from scheduler.control.orders import Orders
 from scheduler.definition.model import State
 from scheduler.errors import Refused, StoreError
 from scheduler.journal.events import (
@@ -90,8 +90,8 @@ def fail(*names: str) -> Callable[[JSON], Sequence[Reply]]:
     return script
 
 
-def helm(run: Run) -> Helm:
-    return Helm(run.walk, run.world.connectors, run.world.slots)
+def orders_of(run: Run) -> Orders:
+    return Orders(run.walk, run.world.connectors, run.world.slots)
 
 
 def attempts(world: World, name: str) -> list[str]:
@@ -122,7 +122,7 @@ def attempts_of(world: World) -> list[str]:
 async def steer(run: Run, order: str, vertex: int) -> None:
     """Give one order; that it is refused is fine."""
     try:
-        wheel = helm(run)
+        wheel = orders_of(run)
         match order:
             case "pause":
                 await wheel.pause()

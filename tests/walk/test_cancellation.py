@@ -88,7 +88,7 @@ class Scene:
 
     def give_up(self) -> None:
         self.stop()
-        self.run.walk.give_up(0.1)
+        self.run.walk.abandon(0.1)
 
     def check(self) -> None:
         """What holds at the end, however it came."""

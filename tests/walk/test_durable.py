@@ -34,7 +34,7 @@ from scheduler.errors import Fenced, StoreError
 from scheduler.journal.events import Event, Finished, Sent, Settled, Started
 from scheduler.journal.records import Position
 from scheduler.plan import Plan
-from scheduler.walk import Journey, Resending, Walk
+from scheduler.walk import Resending, Resumption, Walk
 
 KEY = "0123456789abcdef0123456789abcdef"
 UNKNOWN = "outcome unknown"
@@ -44,7 +44,12 @@ class Run:
     """A walk, and its end."""
 
     def __init__(
-        self, world: World, plan: Plan, store: OrderedStore, journey: Journey | None, resending: Resending
+        self,
+        world: World,
+        plan: Plan,
+        store: OrderedStore,
+        resumption: Resumption | None,
+        resending: Resending,
     ) -> None:
         self.world = world
         self.plan = plan
@@ -55,11 +60,11 @@ class Run:
             store,
             world.slots,
             key=KEY,
-            journey=journey,
+            resumption=resumption,
             resending=resending,
             executor=world.executor,
         )
-        store.on_failure("b1", self.walk.lose)
+        store.on_failure("b1", self.walk.fence)
         self.ends = 0
         self.report: JSON | None = None
 
@@ -99,32 +104,32 @@ async def open_run(
     value: JSON,
     *events: Event,
     script: Script = ignore,
-    journey: Journey | None = None,
+    resumption: Resumption | None = None,
     resend: Resend = Resend.UNSENT,
     store: OrderedStore | None = None,
     **options: Any,
 ) -> AsyncIterator[Run]:
-    """A build that runs; where a journey is given, what an earlier process said of it are the events."""
+    """A build that runs; where a resumption is given, what an earlier process said of it are the events."""
     store = store or OrderedStore()
     async with open_world(script=script, store=store, **options) as world, trio.open_nursery() as nursery:
         plan = Plan(prepare(value))
         for event in events:
             plan.replay(event)
-        run = Run(world, plan, store, journey, lambda _: resend)
+        run = Run(world, plan, store, resumption, lambda _: resend)
         nursery.start_soon(run.go)
         await wait_all_tasks_blocked()
         yield run
         nursery.cancel_scope.cancel()
 
 
-def travel(*ages: float, after: Position | None = None) -> Journey:
+def travel(*ages: float, after: Position | None = None) -> Resumption:
     """An earlier process began the build, and its components are in flight for so many seconds."""
-    return Journey(trio.Event(), after or Position(), dict(enumerate(ages)))
+    return Resumption(trio.Event(), after or Position(), dict(enumerate(ages)))
 
 
-async def arrive(journey: Journey) -> None:
+async def arrive(resumption: Resumption) -> None:
     """What was captured has been read."""
-    journey.caught_up.set()
+    resumption.caught_up.set()
     await wait_all_tasks_blocked()
 
 
@@ -291,7 +296,7 @@ async def test_what_is_left_is_told_nothing_of(autojump_clock: MockClock) -> Non
     """When the grace is over waiting ends; for the next process it looks as if it had never begun."""
     async with open_run(CHAIN) as run:
         run.walk.stop()
-        run.walk.give_up(0.5)
+        run.walk.abandon(0.5)
         await trio.sleep(1)
         assert run.left
         assert run.store.told == ["started a"]
@@ -324,12 +329,12 @@ async def test_a_start_that_is_persisted_too_late_is_withdrawn() -> None:
 
 async def test_nothing_is_done_before_the_captured_replies_are_read(autojump_clock: MockClock) -> None:
     """Neither what is due, nor what may be lost, nor what has run out of time."""
-    journey = travel(0.0, 95.0, 0.0)
+    resumption = travel(0.0, 95.0, 0.0)
     events: list[Event] = [start("a"), start("b"), sent("b")]
-    async with open_run(document("abc"), *events, journey=journey, timeout=100) as run:
+    async with open_run(document("abc"), *events, resumption=resumption, timeout=100) as run:
         await trio.sleep(1_000)
         assert (run.store.told, run.asked, run.ends) == ([], [], 0)
-        await arrive(journey)
+        await arrive(resumption)
         assert sorted(run.asked) == ["a", "c"]
         await trio.sleep(6)
         assert run.plan.cause == "b: timed out after 100 s"
@@ -337,22 +342,22 @@ async def test_nothing_is_done_before_the_captured_replies_are_read(autojump_clo
 
 async def test_what_a_captured_reply_answers_is_not_sent_again() -> None:
     """It had left, although nobody had come to note that."""
-    journey = travel(0.0, 0.0)
-    async with open_run(CHAIN, start("a"), journey=journey) as run:
+    resumption = travel(0.0, 0.0)
+    async with open_run(CHAIN, start("a"), resumption=resumption) as run:
         reply = {**change("a"), "service": "b1", "_state": "completed", "vpc_id": "vpc-7"}
         run.world.bus.deliver(run.reply_of("a"), json.dumps(reply).encode())
         await wait_all_tasks_blocked()
         assert run.store.told == []
-        await arrive(journey)
+        await arrive(resumption)
         assert run.store.told == ["settled a", "started b"]
         assert run.asked == ["b"]
 
 
 async def test_what_may_not_have_left_goes_out_again() -> None:
     """Its start is committed already: it is not told a second time."""
-    journey = travel(0.0, 0.0)
-    async with open_run(CHAIN, start("a"), journey=journey) as run:
-        await arrive(journey)
+    resumption = travel(0.0, 0.0)
+    async with open_run(CHAIN, start("a"), resumption=resumption) as run:
+        await arrive(resumption)
         assert (run.asked, run.store.told) == (["a"], [])
         assert [event for event, _ in run.store.departures] == [sent("a")]
         run.answer("a")
@@ -373,10 +378,10 @@ async def test_what_may_not_have_left_goes_out_again() -> None:
 )
 async def test_what_is_sent_again_is_a_policy(resend: Resend, left: bool, again: bool) -> None:
     """Of what is unanswered; what is neither sent again nor known to have left is unknown."""
-    journey = travel(0.0)
+    resumption = travel(0.0)
     events: list[Event] = [start("a"), sent("a")] if left else [start("a")]
-    async with open_run(document("a"), *events, journey=journey, resend=resend) as run:
-        await arrive(journey)
+    async with open_run(document("a"), *events, resumption=resumption, resend=resend) as run:
+        await arrive(resumption)
         assert run.asked == (["a"] if again else [])
         if not left and not again:
             assert run.done["error"].startswith(f"a: {UNKNOWN}")
@@ -386,10 +391,10 @@ async def test_what_is_sent_again_is_a_policy(resend: Resend, left: bool, again:
 
 async def test_a_build_that_had_failed_sends_nothing_again() -> None:
     """For what may not have left that would be the first time, after an error: it is unknown."""
-    journey = travel(0.0, 0.0)
+    resumption = travel(0.0, 0.0)
     errored = Settled("b", {**change("b"), "_state": "errored", "error": "quota"})
-    async with open_run(document("ab"), start("a"), start("b"), errored, journey=journey) as run:
-        await arrive(journey)
+    async with open_run(document("ab"), start("a"), start("b"), errored, resumption=resumption) as run:
+        await arrive(resumption)
         assert run.asked == []
         assert run.done["error"] == "b: quota"
         assert next(one for one in run.done["changes"])["error"].startswith(UNKNOWN)
@@ -397,20 +402,20 @@ async def test_a_build_that_had_failed_sends_nothing_again() -> None:
 
 async def test_a_stop_before_it_goes_on_leaves_all_as_it_was() -> None:
     """What may not have left is neither sent nor judged."""
-    journey = travel(0.0)
-    async with open_run(document("a"), start("a"), journey=journey, resend=Resend.NEVER) as run:
+    resumption = travel(0.0)
+    async with open_run(document("a"), start("a"), resumption=resumption, resend=Resend.NEVER) as run:
         run.walk.stop()
-        await arrive(journey)
+        await arrive(resumption)
         assert run.left
         assert (run.asked, run.store.told) == ([], [])
 
 
 async def test_what_is_left_of_the_time_counts(autojump_clock: MockClock) -> None:
     """A request that left has what its log leaves it; one that goes out again has all of it."""
-    journey = travel(70.0, 70.0)
+    resumption = travel(70.0, 70.0)
     events: list[Event] = [start("a"), sent("a"), start("b")]
-    async with open_run(document("ab"), *events, journey=journey, timeout=100) as run:
-        await arrive(journey)
+    async with open_run(document("ab"), *events, resumption=resumption, timeout=100) as run:
+        await arrive(resumption)
         await trio.sleep(29)
         assert not run.plan.halted
         await trio.sleep(2)
@@ -424,18 +429,18 @@ async def test_what_is_left_of_the_time_counts(autojump_clock: MockClock) -> Non
 async def test_a_build_that_is_finished_already_is_not_finished_again() -> None:
     """All that is left is its report."""
     completed = Settled("a", {**change("a"), "_state": "completed"})
-    journey = travel()
+    resumption = travel()
     events: list[Event] = [start("a"), completed, Finished(None)]
-    async with open_run(document("a"), *events, journey=journey) as run:
-        await arrive(journey)
+    async with open_run(document("a"), *events, resumption=resumption) as run:
+        await arrive(resumption)
         assert states(run.done) == {"a": "completed"}
         assert run.store.told == []
 
 
 async def test_what_was_captured_before_is_no_reply() -> None:
     """Whoever waits is told up to where an earlier process has read."""
-    journey = travel(0.0, after=Position(5, 50))
-    async with open_run(document("a"), start("a"), sent("a"), journey=journey) as run:
+    resumption = travel(0.0, after=Position(5, 50))
+    async with open_run(document("a"), start("a"), sent("a"), resumption=resumption) as run:
         [call] = run.world.connectors._by_token.values()
         assert call.after == Position(5, 50)
         assert call.request.attempt == "b1/a/1"

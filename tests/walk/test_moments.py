@@ -7,7 +7,7 @@ import random
 import pytest
 import trio
 from support.fakes import Reply, change, document, ignore, open_world, settled, started, states
-from support.walks import Log, Run, attempts, helm, tick
+from support.walks import Log, Run, attempts, orders_of, tick
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from scheduler.definition.graph import Vertex
@@ -25,7 +25,7 @@ async def test_an_error_in_the_moment_in_which_a_pause_ends_hangs_nothing(autoju
     async with open_world(script=ignore) as world, trio.open_nursery() as nursery:
         run = Run(world, document(["a", "b", "c", "d"], [("a", "c"), ("a", "d")]))
         await run.start(nursery)
-        await helm(run).pause()
+        await orders_of(run).pause()
         world.cloud.answer("a")
         await wait_all_tasks_blocked()
         run.plan.pause(on=False)
@@ -98,7 +98,7 @@ async def test_what_is_retried_before_its_own_task_looks_is_waited_for(autojump_
         assert call is not None
         call.deliver(failure("busy", retryable=False))
         run.walk._book()
-        await helm(run).retry(0)
+        await orders_of(run).retry(0)
         await tick(10)
         assert attempts(world, "a") == ["b1/a/1", "b1/a/2"]
         world.cloud.answer("a")
@@ -137,7 +137,7 @@ class Fencing(Observer):
         self._run = run
 
     def sent(self, vertex: Vertex, attempt: int) -> None:
-        self._run.walk.lose(Fenced("another process has it"))
+        self._run.walk.fence(Fenced("another process has it"))
 
 
 async def test_fenced_while_it_sends_it_awaits_no_reply(
@@ -177,11 +177,11 @@ async def test_halted_many_are_sent_off_little_by_little(paused: bool, autojump_
         run = Run(world, document(["a", *names], [("a", name) for name in names]))
         await run.start(nursery)
         if paused:
-            await helm(run).pause()
+            await orders_of(run).pause()
         world.cloud.answer("a")
         await wait_all_tasks_blocked()
         trio.lowlevel.add_instrument(batches := Batches())
-        await helm(run).cancel(now=True, reason="")
+        await orders_of(run).cancel(now=True, reason="")
         await wait_all_tasks_blocked()
         trio.lowlevel.remove_instrument(batches)
         assert batches.most <= 100

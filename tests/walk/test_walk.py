@@ -555,7 +555,7 @@ async def test_given_up_without_a_store_that_can_resume_it_what_is_in_flight_fai
         run = Run(world, document("abc", [("a", "c")]))
         await run.start(nursery)
         run.walk.stop()
-        run.walk.give_up(0.5)
+        run.walk.abandon(0.5)
         await wait_all_tasks_blocked()
         assert states(run.done) == {"a": "errored", "b": "errored", "c": "waiting"}
         assert run.done["error"].endswith(
@@ -571,7 +571,7 @@ async def test_given_up_with_a_store_that_can_resume_it_what_is_in_flight_stays_
             run = Run(world, document("a"))
             await run.start(nursery)
             run.walk.stop()
-            run.walk.give_up(0.5)
+            run.walk.abandon(0.5)
             await wait_all_tasks_blocked()
             assert run.ends == 1, "at once, without the time that is there for the store"
         assert run.report is None
@@ -592,7 +592,7 @@ async def test_given_up_what_is_being_persisted_has_a_little_time(
         await run.start(nursery)
         run.walk.stop()
         began = trio.current_time()
-        run.walk.give_up(0.5)
+        run.walk.abandon(0.5)
         await trio.sleep(0.4)
         assert run.ends == 0
         await trio.sleep(0.2)
@@ -620,7 +620,7 @@ async def test_a_late_success_is_persisted_when_the_build_is_left_to_the_next_pr
             nursery.start_soon(run.go)
             await trio.sleep(30)
             run.walk.stop()
-            run.walk.give_up(0.5)
+            run.walk.abandon(0.5)
         assert run.report is None
         [kept] = [event for event in run.events if isinstance(event, Settled) and "adoptable" in event.body]
         assert kept.component == "late"

@@ -17,7 +17,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Final, Optional
 
 if TYPE_CHECKING:
-    from scheduler.dispatch.slots.accounts import Account
+    from scheduler.dispatch.slots.usage import Usage
 
 _MOST_STALE: Final = 100
 """Entries of those who wait no more that are not worth clearing up."""
@@ -27,14 +27,14 @@ class Shortage:
     """A build whose next request finds no room.
 
     Args:
-        account: of the build.
+        usage: of the build.
         size: of the request, in bytes.
     """
 
-    __slots__ = ("account", "size")
+    __slots__ = ("size", "usage")
 
-    def __init__(self, account: "Account", size: int) -> None:
-        self.account: Account | None = account
+    def __init__(self, usage: "Usage", size: int) -> None:
+        self.usage: Usage | None = usage
         """None once it waits no more: this may stay in a queue until its turn comes, and keeps no build."""
         self.size = size
 
@@ -80,84 +80,84 @@ class ByteBudget:
         """All bytes in flight."""
         return self.taken + self._single
 
-    def is_ample(self, account: "Account") -> bool:
+    def is_ample(self, usage: "Usage") -> bool:
         """Whether a build is so far from its share that it need not be looked at closely."""
-        return 2 * (account.bytes + self.taken) <= self.most
+        return 2 * (usage.bytes + self.taken) <= self.most
 
-    def fits(self, account: "Account", size: int) -> bool:
+    def fits(self, usage: "Usage", size: int) -> bool:
         """Whether a request of so many bytes may go."""
         if size > self.large:
             return not self._single
-        return account.bytes + self.taken + 2 * size <= self.most
+        return usage.bytes + self.taken + 2 * size <= self.most
 
-    def take(self, account: "Account", size: int) -> None:
+    def take(self, usage: "Usage", size: int) -> None:
         """A request is in flight, be there room for it or not."""
         if size > self.large:
-            account.single += size
+            usage.single += size
             self._single += size
         else:
-            account.bytes += size
+            usage.bytes += size
             self.taken += size
 
-    def give_back(self, account: "Account", size: int) -> None:
+    def give_back(self, usage: "Usage", size: int) -> None:
         """A request is in flight no more; who can go on by that, `freed` says."""
         if size > self.large:
-            account.single -= size
+            usage.single -= size
             self._single -= size
             return
-        account.bytes -= size
+        usage.bytes -= size
         self.taken -= size
-        if account.short is not None and account.short.size <= self.large:
+        if usage.short is not None and usage.short.size <= self.large:
             # It needs less now.
-            self.wait(account, account.short.size)
+            self.wait(usage, usage.short.size)
 
-    def close(self, account: "Account") -> None:
+    def close(self, usage: "Usage") -> None:
         """A build is over: nothing of it is in flight, and it waits for nothing."""
-        self.end_wait(account)
-        self.taken -= account.bytes
-        self._single -= account.single
-        account.bytes = account.single = 0
+        self.end_wait(usage)
+        self.taken -= usage.bytes
+        self._single -= usage.single
+        usage.bytes = usage.single = 0
 
-    def wait(self, account: "Account", size: int) -> None:
+    def wait(self, usage: "Usage", size: int) -> None:
         """The next request of a build finds no room: nothing of it goes until there is some."""
-        self.end_wait(account)
-        shortage = account.short = Shortage(account, size)
+        self.end_wait(usage)
+        shortage = usage.short = Shortage(usage, size)
         if size > self.large:
             self._alone.append(shortage)
         else:
-            heapq.heappush(self._heap, (account.bytes + 2 * size, next(self._numbers), shortage))
+            heapq.heappush(self._heap, (usage.bytes + 2 * size, next(self._numbers), shortage))
 
-    def end_wait(self, account: "Account") -> None:
+    def end_wait(self, usage: "Usage") -> None:
         """A build waits no more. Idempotent."""
-        shortage, account.short = account.short, None
+        shortage, usage.short = usage.short, None
         if shortage is None:
             return
-        shortage.account = None
+        shortage.usage = None
         self._stale += 1
         if self._stale > _MOST_STALE and self._stale * 2 > len(self._heap) + len(self._alone):
-            self._heap = [entry for entry in self._heap if entry[2].account is not None]
+            self._heap = [entry for entry in self._heap if entry[2].usage is not None]
             heapq.heapify(self._heap)
-            self._alone = deque(one for one in self._alone if one.account is not None)
+            self._alone = deque(one for one in self._alone if one.usage is not None)
             self._stale = 0
 
-    def freed(self) -> Iterator["Account"]:
+    def freed(self) -> Iterator["Usage"]:
         """The builds that wait no more, as there is room; each may take some before the next is looked at."""
-        while self._heap and (self._heap[0][2].account is None or self._heap[0][0] + self.taken <= self.most):
-            account = self._end(heapq.heappop(self._heap)[2])
-            if account is not None:
-                yield account
+        while self._heap and (self._heap[0][2].usage is None or self._heap[0][0] + self.taken <= self.most):
+            usage = self._end(heapq.heappop(self._heap)[2])
+            if usage is not None:
+                yield usage
         while self._alone and not self._single:
-            account = self._end(self._alone.popleft())
-            if account is not None:
-                yield account
+            usage = self._end(self._alone.popleft())
+            if usage is not None:
+                yield usage
 
-    def _end(self, shortage: Shortage) -> Optional["Account"]:
-        account = shortage.account
-        if account is None:
+    def _end(self, shortage: Shortage) -> Optional["Usage"]:
+        usage = shortage.usage
+        if usage is None:
             self._stale -= 1
         else:
-            account.short = shortage.account = None
-        return account
+            usage.short = shortage.usage = None
+        return usage
 
     def keep(self, size: int) -> bool:
         """Whether a body of so many bytes may be kept while it waits; where it may, it counts."""

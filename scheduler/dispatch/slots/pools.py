@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Final, Optional, TypeAlias
 from scheduler.definition.rules import LimitRule
 
 if TYPE_CHECKING:
-    from scheduler.dispatch.slots.accounts import Account
-    from scheduler.dispatch.slots.lines import Ring
+    from scheduler.dispatch.slots.queues import FairQueue
+    from scheduler.dispatch.slots.usage import Usage
 
 _MARGIN: Final = 0.01
 """The part of a period by which it is stretched: on the way to a connector requests move together."""
@@ -24,13 +24,13 @@ class Pool:
         count: how many.
     """
 
-    __slots__ = ("count", "label", "rings", "taken")
+    __slots__ = ("count", "fair_queues", "label", "taken")
 
     def __init__(self, label: str, count: int) -> None:
         self.label = label
         self.count = count
         self.taken = 0
-        self.rings: dict[Ring, None] = {}
+        self.fair_queues: dict[FairQueue, None] = {}
         """Where somebody may be waiting, if it is a limit of the instance."""
 
     def room(self, now: float) -> bool:  # noqa: ARG002 - as that of a rate
@@ -55,15 +55,15 @@ class Rate:
         owner: the build whose limit it is; None for one of the instance.
     """
 
-    __slots__ = ("_gap", "alarmed", "count", "label", "owner", "rings", "starts")
+    __slots__ = ("_gap", "alarmed", "count", "fair_queues", "label", "owner", "starts")
 
-    def __init__(self, label: str, count: int, period: float, owner: Optional["Account"] = None) -> None:
+    def __init__(self, label: str, count: int, period: float, owner: Optional["Usage"] = None) -> None:
         self.label = label
         self.count = count
         self.owner = owner
         self.alarmed = False
         """Whether somebody will be woken when there is room."""
-        self.rings: dict[Ring, None] = {}
+        self.fair_queues: dict[FairQueue, None] = {}
         """As in `Pool`."""
         self._gap = period + min(_MARGIN * period, _MOST_MARGIN)
         self.starts: deque[float] = deque(maxlen=count)
@@ -96,7 +96,7 @@ AnyPool: TypeAlias = Pool | Rate
 
 
 def make_pools(
-    rules: Sequence[LimitRule], prefix: str = "", owner: Optional["Account"] = None
+    rules: Sequence[LimitRule], prefix: str = "", owner: Optional["Usage"] = None
 ) -> list[AnyPool]:
     """A counter for each rule, in their order.
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from scheduler.dispatch.slots.pools import Pool
 
 if TYPE_CHECKING:
-    from scheduler.dispatch.slots.lines import Bench, Ring
+    from scheduler.dispatch.slots.queues import FairQueue, SenderQueue
 
 PARTS: Final = 8
 """One of so many parts of a limit is kept; of a limit below that, nothing."""
@@ -35,15 +35,15 @@ class Share(Pool):
         shares: where it is entered while it keeps somebody waiting.
     """
 
-    __slots__ = ("__weakref__", "_shares", "accounts", "benches", "every", "sender")
+    __slots__ = ("__weakref__", "_shares", "every", "sender", "sender_queues", "usages")
 
     def __init__(self, sender: str, every: Pool, shares: "Shares") -> None:
         super().__init__(f"{every.label} (its sender's share)", every.count)
         self.sender = sender
         self.every = every
-        self.accounts = 0
+        self.usages = 0
         """How many builds it has."""
-        self.benches: dict[Ring, Bench] = {}
+        self.sender_queues: dict[FairQueue, SenderQueue] = {}
         """Where its builds wait for their turn."""
         self._shares = shares
 
@@ -63,10 +63,10 @@ class Share(Pool):
         self._shares.enter(self)
 
     def dissolve(self) -> None:
-        """Let go of all that refers to it; its benches may stay in the rings' heaps for a while."""
-        for bench in self.benches.values():
-            bench.leave()
-        self.benches.clear()
+        """Let go of all that refers to it; its queues may stay in the heaps of others for a while."""
+        for sender_queue in self.sender_queues.values():
+            sender_queue.leave()
+        self.sender_queues.clear()
         self._shares.strike(self)
 
 

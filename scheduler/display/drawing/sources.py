@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from scheduler.client.loose import text, texts
+from scheduler.client.lenient import text, texts
 from scheduler.client.progress import STATES
 from scheduler.definition.model import State
 from scheduler.definition.validation import Prepared

@@ -9,7 +9,7 @@ from enum import Enum
 from typing import Final, TypeAlias
 
 _MOST: Final = 10_000
-"""Echoes that are waited for; the oldest is forgotten."""
+"""DuplicateFilter that are waited for; the oldest is forgotten."""
 
 Key: TypeAlias = tuple[str, str, str, int]
 
@@ -21,7 +21,7 @@ class Way(Enum):
     CAPTURED = "captured"
 
 
-class Echoes:
+class DuplicateFilter:
     """Which replies are still to come a second time."""
 
     def __init__(self) -> None:

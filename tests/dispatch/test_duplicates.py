@@ -1,13 +1,13 @@
 """Replies that come twice."""
 
-from scheduler.dispatch.echoes import Echoes, Way
+from scheduler.dispatch.duplicates import DuplicateFilter, Way
 
 REPLY = ("b1", "a", "vpc.create.aws.error", b"{}")
 
 
 def test_what_was_dealt_with_is_an_echo_once_on_the_other_way() -> None:
     """A third one is somebody's answer again, and so is one of other words or for another component."""
-    echoes = Echoes()
+    echoes = DuplicateFilter()
     echoes.expect(Way.CAPTURED, *REPLY)
     assert echoes
     assert not echoes.take(Way.DIRECT, *REPLY)
@@ -20,7 +20,7 @@ def test_what_was_dealt_with_is_an_echo_once_on_the_other_way() -> None:
 
 def test_the_same_words_twice_have_two_echoes() -> None:
     """Two attempts may fail alike."""
-    echoes = Echoes()
+    echoes = DuplicateFilter()
     echoes.expect(Way.CAPTURED, *REPLY)
     echoes.expect(Way.CAPTURED, *REPLY)
     assert [echoes.take(Way.CAPTURED, *REPLY) for _ in range(3)] == [True, True, False]
@@ -28,7 +28,7 @@ def test_the_same_words_twice_have_two_echoes() -> None:
 
 def test_what_never_comes_is_forgotten() -> None:
     """Only so many are waited for, the oldest going first."""
-    echoes = Echoes()
+    echoes = DuplicateFilter()
     echoes.expect(Way.CAPTURED, *REPLY)
     for number in range(10_000):
         echoes.expect(Way.CAPTURED, "b2", str(number), *REPLY[2:])

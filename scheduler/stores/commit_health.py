@@ -33,11 +33,11 @@ _REPEAT = 60.0
 """Seconds between two lines about the same refusal."""
 
 
-class Trouble:
+class PendingCommit:
     """Somebody who may be in trouble, as a context: leaving it, they are not any more."""
 
-    def __init__(self, weather: "Weather") -> None:
-        self._weather = weather
+    def __init__(self, health: "CommitHealth") -> None:
+        self._health = health
 
     def __enter__(self) -> Self:
         return self
@@ -45,14 +45,14 @@ class Trouble:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._weather.leave(self)
+        self._health.leave(self)
 
-    def say(self, reason: str) -> None:
+    def failed(self, reason: str) -> None:
         """What was tried did not work, and is tried again."""
-        self._weather.enter(self, reason)
+        self._health.enter(self, reason)
 
 
-class Weather:
+class CommitHealth:
     """Notes who is in trouble, and says so when it lasts.
 
     Args:
@@ -65,7 +65,7 @@ class Weather:
         self._connected = connected
         self._lost = trio.Event()
         self._error: LogMissing | None = None
-        self._troubled: set[Trouble] = set()
+        self._troubled: set[PendingCommit] = set()
         self._reason = ""
 
     @property
@@ -74,20 +74,20 @@ class Weather:
         return self._reason if self._troubled else ""
 
     @property
-    def fine(self) -> bool:
+    def good(self) -> bool:
         """Whether commits go through, as far as is known."""
         return not self._troubled
 
-    def trouble(self) -> Trouble:
+    def pending(self) -> PendingCommit:
         """Somebody begins with what may not work."""
-        return Trouble(self)
+        return PendingCommit(self)
 
-    def enter(self, trouble: Trouble, reason: str) -> None:
-        """As `Trouble.say`."""
+    def enter(self, trouble: PendingCommit, reason: str) -> None:
+        """As `PendingCommit.say`."""
         self._troubled.add(trouble)
         self._reason = reason
 
-    def leave(self, trouble: Trouble) -> None:
+    def leave(self, trouble: PendingCommit) -> None:
         """As leaving the context."""
         self._troubled.discard(trouble)
 
@@ -111,7 +111,7 @@ class Weather:
                 raise self._error
             now = trio.current_time()
             connected = self._connected()
-            if connected and self.fine:
+            if connected and self.good:
                 if said and since is not None:
                     _log.warning("commits go through again: builds go on", seconds=round(now - since, 1))
                 since, said, louder = None, False, self.grace
@@ -131,13 +131,13 @@ class Weather:
                 )
 
 
-async def ask_the_log(weather: Weather, bus: Bus, ask: Callable[[], Awaitable[_T]]) -> _T:
+async def ask_the_log(health: CommitHealth, bus: Bus, ask: Callable[[], Awaitable[_T]]) -> _T:
     """Ask something of the stream of all logs until there is an answer.
 
-    That the stream is gone is told to ``weather``, by which the process ends; this does not return then.
+    That the stream is gone is told to ``health``, by which the process ends; this does not return then.
 
     Args:
-        weather: is told while there is no answer.
+        health: is told while there is no answer.
         bus: tells of new connections.
         ask: asks once.
 
@@ -147,23 +147,23 @@ async def ask_the_log(weather: Weather, bus: Bus, ask: Callable[[], Awaitable[_T
     looks, generation = 0, bus.generation
     while True:
         try:
-            return await patiently(weather, ask, StreamNotFound)
+            return await patiently(health, ask, StreamNotFound)
         except StreamNotFound:
             # A server that has just started may not know its streams yet.
             looks = looks + 1 if generation == bus.generation else 0
             generation = bus.generation
         if looks >= SURELY_GONE:
-            weather.missing(LogMissing(f"the stream {LOG} is gone: no build can be accepted or gone on with"))
+            health.missing(LogMissing(f"the stream {LOG} is gone: no build can be accepted or gone on with"))
             # No build is to say anything of its own.
             await trio.sleep_forever()
         await trio.sleep(1.0)
 
 
-async def patiently(weather: Weather, ask: Callable[[], Awaitable[_T]], *answers: type[BusError]) -> _T:
+async def patiently(health: CommitHealth, ask: Callable[[], Awaitable[_T]], *answers: type[BusError]) -> _T:
     """Ask JetStream until it answers, however long that takes.
 
     Args:
-        weather: is told while it does not.
+        health: is told while it does not.
         ask: asks once.
         answers: errors that are an answer, and are raised.
 
@@ -173,7 +173,7 @@ async def patiently(weather: Weather, ask: Callable[[], Awaitable[_T]], *answers
     final = (BusClosed, MessageTooLarge, *answers)
     pause = _FIRST_PAUSE
     said = -_REPEAT
-    with weather.trouble() as trouble:
+    with health.pending() as trouble:
         while True:
             try:
                 return await ask()
@@ -186,7 +186,7 @@ async def patiently(weather: Weather, ask: Callable[[], Awaitable[_T]], *answers
                     and meaning(error.code, error.err_code, "") is Meaning.FULL
                 )
                 if full or isinstance(error, JetStreamUnavailable):
-                    trouble.say(str(error))
+                    trouble.failed(str(error))
                 elif trio.current_time() - said >= _REPEAT:
                     said = trio.current_time()
                     _log.error(

@@ -5,8 +5,8 @@ from typing import Final
 
 from scheduler.definition.rules import LimitRule
 from scheduler.dispatch.slots.budget import ByteBudget, Shortage
-from scheduler.dispatch.slots.lines import Line, Ring, Seat
 from scheduler.dispatch.slots.pools import AnyPool, Pool, Rate, make_pools
+from scheduler.dispatch.slots.queues import BuildQueue, FairQueue, PriorityQueue
 from scheduler.dispatch.slots.shares import Share, Shares
 
 _MOST_REMEMBERED: Final = 1_024
@@ -19,21 +19,21 @@ such sets, which is not made in good faith, slows down itself and nobody else.""
 _OWN: Final = "options.limits "
 
 
-class Account:
+class Usage:
     """What a build has in flight, and who of it waits."""
 
     __slots__ = (
         "__weakref__",
+        "build_queues",
         "bytes",
         "cap",
         "flying",
         "key",
-        "line_of",
-        "lines",
         "opened",
         "pools",
+        "priority_queue_of",
+        "priority_queues",
         "rules",
-        "seats",
         "sets",
         "share",
         "short",
@@ -55,9 +55,9 @@ class Account:
         """Its own limits, one for each rule."""
         self.flying: dict[str, int] = {}
         """By subject, how many requests are in flight."""
-        self.seats: dict[Ring, Seat] = {}
-        self.lines: dict[tuple[Ring, tuple[int, ...]], Line] = {}
-        self.line_of: dict[str, Line] = {}
+        self.build_queues: dict[FairQueue, BuildQueue] = {}
+        self.priority_queues: dict[tuple[FairQueue, tuple[int, ...]], PriorityQueue] = {}
+        self.priority_queue_of: dict[str, PriorityQueue] = {}
         """By subject; what has been seen lately."""
         self.sets: set[tuple[int, ...]] = set()
         """Which of its limits go together for some subject."""
@@ -79,26 +79,26 @@ class Account:
         return self.singly and (self.unweighed or self.short is not None)
 
     def dissolve(self) -> None:
-        """Let go of all that refers to the account, once nobody of the build waits any more.
+        """Let go of all that refers to the usage, once nobody of the build waits any more.
 
-        Its seats may stay in the rings' heaps, and its rates among the alarms, until their turn comes:
-        neither may keep the build alive until then. Nor may they all keep each other alive until the garbage
-        collector comes round.
+        Its build queues may stay in the fair queues' heaps, and its rates among the alarms, until
+        their turn comes: neither may keep the build alive until then. Nor may they all keep each
+        other alive until the garbage collector comes round.
         """
-        for seat in self.seats.values():
-            seat.leave()
+        for build_queue in self.build_queues.values():
+            build_queue.leave()
         for pool in self.pools:
             if isinstance(pool, Rate):
                 pool.retire()
-        self.seats.clear()
-        self.lines.clear()
-        self.line_of.clear()
+        self.build_queues.clear()
+        self.priority_queues.clear()
+        self.priority_queue_of.clear()
         self.pools.clear()
 
     @property
-    def waiting(self) -> list[Seat]:
-        """Its seats where somebody waits."""
-        return [seat for seat in self.seats.values() if seat.lines]
+    def waiting(self) -> list[BuildQueue]:
+        """Its build queues where somebody waits."""
+        return [build_queue for build_queue in self.build_queues.values() if build_queue.priority_queues]
 
     def set_of(self, subject: str) -> tuple[int, ...]:
         """The numbers of its limits that such a request falls under; the same as long as the limits are."""
@@ -110,7 +110,7 @@ class Account:
         return numbers
 
 
-class Accounts:
+class Usages:
     """Every build that has something in flight, waits or is open.
 
     Args:
@@ -133,98 +133,107 @@ class Accounts:
         self._cap_label = f"max_in_flight_per_build={per_build}"
         self._rules = tuple(rules)
         self._pools = make_pools(self._rules)
-        self._accounts: dict[Hashable, Account] = {}
-        self._rings: dict[tuple[int, ...], Ring] = {}
-        self._ring_of: dict[str, Ring] = {}
-        self.get = self._accounts.get
-        """The account of a build, or None."""
+        self._usages: dict[Hashable, Usage] = {}
+        self._fair_queues: dict[tuple[int, ...], FairQueue] = {}
+        self._fair_queue_of: dict[str, FairQueue] = {}
+        self.get = self._usages.get
+        """The usage of a build, or None."""
 
     def __len__(self) -> int:
         """How many there are."""
-        return len(self._accounts)
+        return len(self._usages)
 
-    def make(self, build: Hashable, sender: str = "") -> Account:
-        """The account of a build, a new one, of this sender, if it has none."""
-        account = self._accounts.get(build)
-        if account is None:
+    def make(self, build: Hashable, sender: str = "") -> Usage:
+        """The usage of a build, a new one, of this sender, if it has none."""
+        usage = self._usages.get(build)
+        if usage is None:
             share = self._share_of.get(sender)
             if share is None:
                 share = self._share_of[sender] = Share(sender, self.all, self.shares)
-            share.accounts += 1
+            share.usages += 1
             cap = Pool(self._cap_label, self._per_build)
-            account = self._accounts[build] = Account(build, cap, share)
-        return account
+            usage = self._usages[build] = Usage(build, cap, share)
+        return usage
 
-    def forget(self, account: Account) -> None:
+    def forget(self, usage: Usage) -> None:
         """Its build is over; nobody of it waits. Idempotent."""
-        if self._accounts.pop(account.key, None) is None:
+        if self._usages.pop(usage.key, None) is None:
             return
-        self.budget.close(account)
-        account.dissolve()
-        share = account.share
-        share.accounts -= 1
-        if not share.accounts:
+        self.budget.close(usage)
+        usage.dissolve()
+        share = usage.share
+        share.usages -= 1
+        if not share.usages:
             del self._share_of[share.sender]
             share.dissolve()
 
-    def drop_if_empty(self, account: Account) -> None:
-        """Forget an account that nobody opened and nobody needs any more."""
-        if not account.opened and not account.flying and not account.waiting:
-            self.forget(account)
+    def drop_if_empty(self, usage: Usage) -> None:
+        """Forget a usage that nobody opened and nobody needs any more."""
+        if not usage.opened and not usage.flying and not usage.waiting:
+            self.forget(usage)
 
-    def line(self, account: Account, subject: str) -> Line:
+    def priority_queue(self, usage: Usage, subject: str) -> PriorityQueue:
         """Where requests on ``subject`` of a build wait, and what they count for."""
-        line = account.line_of.get(subject)
-        if line is not None:
-            return line
-        ring, numbers = self._ring(subject), account.set_of(subject)
-        line = account.lines.get((ring, numbers))
-        if line is None:
-            seat = account.seats.get(ring)
-            if seat is None:
-                seat = account.seats[ring] = Seat(account, ring.bench(account.share))
-            pools = (*(account.pools[number] for number in numbers), account.cap)
-            line = account.lines[ring, numbers] = Line(seat, pools)
-        if len(account.line_of) >= _MOST_REMEMBERED:
-            account.line_of.clear()
-        account.line_of[subject] = line
-        return line
+        priority_queue = usage.priority_queue_of.get(subject)
+        if priority_queue is not None:
+            return priority_queue
+        fair_queue, numbers = self._fair_queue(subject), usage.set_of(subject)
+        priority_queue = usage.priority_queues.get((fair_queue, numbers))
+        if priority_queue is None:
+            build_queue = usage.build_queues.get(fair_queue)
+            if build_queue is None:
+                build_queue = usage.build_queues[fair_queue] = BuildQueue(
+                    usage, fair_queue.sender_queue(usage.share)
+                )
+            pools = (*(usage.pools[number] for number in numbers), usage.cap)
+            priority_queue = usage.priority_queues[fair_queue, numbers] = PriorityQueue(build_queue, pools)
+        if len(usage.priority_queue_of) >= _MOST_REMEMBERED:
+            usage.priority_queue_of.clear()
+        usage.priority_queue_of[subject] = priority_queue
+        return priority_queue
 
-    def _ring(self, subject: str) -> Ring:
-        ring = self._ring_of.get(subject)
-        if ring is None:
+    def _fair_queue(self, subject: str) -> FairQueue:
+        fair_queue = self._fair_queue_of.get(subject)
+        if fair_queue is None:
             numbers = tuple(number for number, rule in enumerate(self._rules) if rule.matches(subject))
-            ring = self._rings.get(numbers)
-            if ring is None:
-                ring = self._rings[numbers] = Ring((*(self._pools[number] for number in numbers), self.all))
-            if len(self._ring_of) >= _MOST_REMEMBERED:
-                self._ring_of.clear()
-            self._ring_of[subject] = ring
-        return ring
+            fair_queue = self._fair_queues.get(numbers)
+            if fair_queue is None:
+                fair_queue = self._fair_queues[numbers] = FairQueue(
+                    (*(self._pools[number] for number in numbers), self.all)
+                )
+            if len(self._fair_queue_of) >= _MOST_REMEMBERED:
+                self._fair_queue_of.clear()
+            self._fair_queue_of[subject] = fair_queue
+        return fair_queue
 
-    def change(self, account: Account, rules: Sequence[LimitRule]) -> None:
+    def change(self, usage: Usage, rules: Sequence[LimitRule]) -> None:
         """Give a build other limits: what is in flight counts, and who waits does so for what is new."""
         before = {
             rule.pattern: pool
-            for rule, pool in zip(account.rules, account.pools, strict=True)
+            for rule, pool in zip(usage.rules, usage.pools, strict=True)
             if isinstance(pool, Rate)
         }
-        waiters = [waiter for seat in account.waiting for line in list(seat.lines) for waiter in line.clear()]
-        retired = account.pools
-        account.rules = tuple(rules)
-        account.pools = make_pools(account.rules, _OWN, account)
-        account.lines.clear()
-        account.line_of.clear()
-        account.sets.clear()
-        for rule, pool in zip(account.rules, account.pools, strict=True):
+        waiters = [
+            waiter
+            for build_queue in usage.waiting
+            for priority_queue in list(build_queue.priority_queues)
+            for waiter in priority_queue.clear()
+        ]
+        retired = usage.pools
+        usage.rules = tuple(rules)
+        usage.pools = make_pools(usage.rules, _OWN, usage)
+        usage.priority_queues.clear()
+        usage.priority_queue_of.clear()
+        usage.sets.clear()
+        for rule, pool in zip(usage.rules, usage.pools, strict=True):
             if isinstance(pool, Rate) and rule.pattern in before:
                 pool.follow(before[rule.pattern])
         for pool in retired:
             if isinstance(pool, Rate):
                 pool.retire()
-        for subject, flying in account.flying.items():
-            for pool in self.line(account, subject).own:
-                if isinstance(pool, Pool) and pool is not account.cap:
+        for subject, flying in usage.flying.items():
+            for pool in self.priority_queue(usage, subject).own:
+                if isinstance(pool, Pool) and pool is not usage.cap:
                     pool.taken += flying
         for waiter in waiters:
-            self.line(account, waiter.subject).push(waiter)
+            self.priority_queue(usage, waiter.subject).push(waiter)

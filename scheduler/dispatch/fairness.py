@@ -25,7 +25,7 @@ _Job: TypeAlias = tuple[Callable[[], None], Callable[[], Awaitable[None]] | None
 """What is to be called, what is to be awaited before, and as how many it counts."""
 
 
-class Turns:
+class FairDispatcher:
     """Calls back at once while there is little to do; otherwise senders, and builds of each, have turns."""
 
     def __init__(self) -> None:

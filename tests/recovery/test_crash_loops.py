@@ -10,8 +10,8 @@ from trio.testing import MockClock
 
 from scheduler.errors import StoreError
 from scheduler.jetstream.api import JetStream
+from scheduler.recovery.crash_loops import MOST_HANGS, record_hang
 from scheduler.recovery.loader import Loader, forget_loads
-from scheduler.recovery.suspects import MOST_HANGS, record_hang
 
 
 async def hang(plant: Plant, build: str = "b1") -> None:
@@ -38,7 +38,7 @@ async def test_it_is_taken_up_alone_and_last(
 
     async def begin(self: Loader, held, history, loaded, heard):  # type: ignore[no-untyped-def]
         order.append(held.build)
-        assert held.build != "b1" or [one for one, _ in loaded.suspects] == []
+        assert held.build != "b1" or [one for one, _ in loaded.unproven] == []
         await original(self, held, history, loaded, heard)
 
     monkeypatch.setattr(Loader, "_begin", begin)

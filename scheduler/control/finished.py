@@ -34,7 +34,7 @@ class _Kept:
     """By Trio's clock."""
 
 
-class Recalled:
+class FinishedBuilds:
     """Reads builds from their logs; `run` lets go of them.
 
     Args:

@@ -2,10 +2,10 @@
 
 ::
 
-    Ring        requests that fall under the same limits of the instance
-      Bench     a sender of builds in it: senders take turns, and who was served longest ago is next
-        Seat    a build of it: builds take turns in the same way
-          Line  those of its components that fall under the same limits of the build: the most urgent first
+    FairQueue                requests that fall under the same limits of the instance
+      SenderQueue            a sender of builds: senders take turns, who was served longest ago is next
+        BuildQueue           a build of it: builds take turns in the same way
+          PriorityQueue      components under the same limits of the build: the most urgent first
 """
 
 import heapq
@@ -19,16 +19,16 @@ from scheduler.dispatch.slots.pools import AnyPool, Pool, Rate
 from scheduler.dispatch.slots.shares import Share
 
 if TYPE_CHECKING:
-    from scheduler.dispatch.slots.accounts import Account
+    from scheduler.dispatch.slots.usage import Usage
 
 _MOST_LEFT: Final = 100
 """Places of builds, or senders, that are over in a heap, that are not worth clearing it up."""
 
 Order: TypeAlias = tuple[float, int]
-"""By urgency, then by when it was asked: the smallest goes first in its line."""
+"""By urgency, then by when it was asked: the smallest goes first in its priority queue."""
 
 
-class Fate(Enum):
+class WaiterState(Enum):
     """What became of somebody who waits."""
 
     WAITS = 0
@@ -42,41 +42,46 @@ class Waiter:
     """A component that waits for its slots.
 
     Args:
-        line: where it waits.
+        priority queue: where it waits.
         subject: of its request.
         order: its place there.
         ended: is told that the wait is over, and whether it has its slots; it must not ask for slots itself.
         size: of its request, in bytes, for which it waits as well; 0 where that is not known yet.
     """
 
-    __slots__ = ("ended", "fate", "line", "order", "size", "subject")
+    __slots__ = ("ended", "fate", "order", "priority_queue", "size", "subject")
 
     def __init__(
-        self, line: "Line", subject: str, order: Order, ended: Callable[[bool], None], size: int = 0
+        self,
+        priority_queue: "PriorityQueue",
+        subject: str,
+        order: Order,
+        ended: Callable[[bool], None],
+        size: int = 0,
     ) -> None:
-        self.line = line
+        self.priority_queue = priority_queue
         self.subject = subject
         self.order = order
         self.ended = ended
         self.size = size
-        self.fate = Fate.WAITS
+        self.fate = WaiterState.WAITS
 
-    def end(self, fate: Fate) -> None:
+    def end(self, fate: WaiterState) -> None:
         """Let it go on."""
         self.fate = fate
-        self.ended(fate is Fate.SERVED)
+        self.ended(fate is WaiterState.SERVED)
 
 
-class Line:
+class PriorityQueue:
     """The components of one build that fall under the same limits."""
 
-    __slots__ = ("_heap", "counted", "length", "own", "pools", "rates", "seat", "width")
+    __slots__ = ("_heap", "build_queue", "counted", "length", "own", "pools", "rates", "width")
 
-    def __init__(self, seat: "Seat", own: tuple[AnyPool, ...]) -> None:
-        self.seat = seat
+    def __init__(self, build_queue: "BuildQueue", own: tuple[AnyPool, ...]) -> None:
+        self.build_queue = build_queue
         self.own = own
         """The limits of the build that they fall under."""
-        self.pools = (*own, seat.bench.share, *seat.bench.ring.pools)
+        self.pools = (*own, build_queue.sender_queue.share, *build_queue.sender_queue.fair_queue.pools)
         """All limits that they fall under."""
         self.counted = tuple(pool for pool in self.pools if isinstance(pool, Pool))
         self.rates = tuple(pool for pool in self.pools if isinstance(pool, Rate))
@@ -88,17 +93,17 @@ class Line:
 
     def push(self, waiter: Waiter) -> None:
         """One more waits."""
-        waiter.line = self
+        waiter.priority_queue = self
         heapq.heappush(self._heap, (*waiter.order, waiter))
         self.length += 1
-        seat = self.seat
-        if not seat.lines:
-            seat.bench.waiting += 1
-        seat.lines[self] = None
+        build_queue = self.build_queue
+        if not build_queue.priority_queues:
+            build_queue.sender_queue.waiting += 1
+        build_queue.priority_queues[self] = None
 
     @property
     def order(self) -> tuple[float, int, int]:
-        """That of the most urgent one who waits, to be compared with other lines of its build.
+        """That of the most urgent one who waits, to be compared with other priority queues of its build.
 
         Of equally urgent ones those under the narrowest limit go first: it is to be full all the time.
         """
@@ -108,7 +113,7 @@ class Line:
     @property
     def first(self) -> Waiter:
         """The most urgent one who waits."""
-        while self._heap[0][2].fate is not Fate.WAITS:
+        while self._heap[0][2].fate is not WaiterState.WAITS:
             heapq.heappop(self._heap)
         return self._heap[0][2]
 
@@ -116,7 +121,7 @@ class Line:
         """Take out the most urgent one."""
         while True:
             waiter = heapq.heappop(self._heap)[2]
-            if waiter.fate is Fate.WAITS:
+            if waiter.fate is WaiterState.WAITS:
                 self.one_less()
                 return waiter
 
@@ -125,14 +130,14 @@ class Line:
         self.length -= 1
         if not self.length:
             self._heap.clear()
-            self.seat.one_line_less(self)
+            self.build_queue.one_priority_queue_less(self)
 
     def clear(self) -> list[Waiter]:
         """Take out all."""
-        waiters = [waiter for _, _, waiter in self._heap if waiter.fate is Fate.WAITS]
+        waiters = [waiter for _, _, waiter in self._heap if waiter.fate is WaiterState.WAITS]
         self._heap.clear()
         self.length = 0
-        self.seat.one_line_less(self)
+        self.build_queue.one_priority_queue_less(self)
         return waiters
 
 
@@ -149,7 +154,7 @@ class _Taker:
         self.left = False
         """Whether it is over."""
 
-    def ready(self, now: float, alarms: Alarms) -> "Seat | None":
+    def ready(self, now: float, alarms: Alarms) -> "BuildQueue | None":
         """The build that goes on, if it is the turn of this one now."""
         raise NotImplementedError
 
@@ -177,7 +182,7 @@ class _Turns(Generic[_TakerT]):
         taker.queued = True
         heapq.heappush(self._heap, (taker.served, next(self._numbers), taker))
 
-    def head(self, now: float, alarms: Alarms) -> "Seat | None":
+    def head(self, now: float, alarms: Alarms) -> "BuildQueue | None":
         """The build whose turn it is; those that limits of their own keep are taken out."""
         heap = self._heap
         while heap:
@@ -186,12 +191,12 @@ class _Turns(Generic[_TakerT]):
                 heapq.heappop(heap)
                 self._left -= 1
             elif served != taker.served:
-                # Served in another ring meanwhile: it moves back.
+                # Served in another fair queue meanwhile: it moves back.
                 heapq.heapreplace(heap, (taker.served, number, taker))
             else:
-                seat = taker.ready(now, alarms)
-                if seat is not None:
-                    return seat
+                build_queue = taker.ready(now, alarms)
+                if build_queue is not None:
+                    return build_queue
                 heapq.heappop(heap)
                 taker.queued = False
         return None
@@ -208,77 +213,77 @@ class _Turns(Generic[_TakerT]):
             self._left = 0
 
 
-class Seat(_Taker):
-    """A build in a ring."""
+class BuildQueue(_Taker):
+    """A build in a fair queue."""
 
-    __slots__ = ("_account", "bench", "lines")
+    __slots__ = ("_usage", "priority_queues", "sender_queue")
 
-    def __init__(self, account: "Account", bench: "Bench") -> None:
+    def __init__(self, usage: "Usage", sender_queue: "SenderQueue") -> None:
         super().__init__()
-        self._account: Account | None = account
-        self.bench = bench
-        self.lines: dict[Line, None] = {}
+        self._usage: Usage | None = usage
+        self.sender_queue = sender_queue
+        self.priority_queues: dict[PriorityQueue, None] = {}
         """Where somebody waits."""
 
     @property
-    def account(self) -> "Account":
-        """Whose seat it is."""
-        assert self._account is not None, "nobody waits in a seat that was left"
-        return self._account
+    def usage(self) -> "Usage":
+        """Whose build queue it is."""
+        assert self._usage is not None, "nobody waits in a seat that was left"
+        return self._usage
 
     def leave(self) -> None:
         """Its build is over: its place in the heap is found empty later on."""
-        self._account = None
-        self.bench.turns.leave(self)
+        self._usage = None
+        self.sender_queue.turns.leave(self)
 
     def push(self) -> None:
         """Wait for its turn."""
-        bench = self.bench
+        sender_queue = self.sender_queue
         if not self.queued:
-            bench.turns.add(self)
-        if not bench.queued and not bench.share.waits:
-            bench.ring.push(bench)
+            sender_queue.turns.add(self)
+        if not sender_queue.queued and not sender_queue.share.waits:
+            sender_queue.fair_queue.push(sender_queue)
 
-    def one_line_less(self, line: Line) -> None:
+    def one_priority_queue_less(self, priority_queue: PriorityQueue) -> None:
         """Nobody waits there any more. Idempotent."""
-        if self.lines.pop(line, self) is None and not self.lines:
-            self.bench.waiting -= 1
+        if self.priority_queues.pop(priority_queue, self) is None and not self.priority_queues:
+            self.sender_queue.waiting -= 1
 
-    def ready(self, now: float, alarms: Alarms) -> "Seat | None":
+    def ready(self, now: float, alarms: Alarms) -> "BuildQueue | None":
         """Itself, if it has a component that the limits of its build let through."""
         return None if self.best(now, alarms) is None else self
 
-    def best(self, now: float, alarms: Alarms) -> Line | None:
-        """The line with the most urgent component that the limits of its build let through."""
-        best: Line | None = None
-        if self.account.held_back:
+    def best(self, now: float, alarms: Alarms) -> PriorityQueue | None:
+        """The priority queue with the most urgent component that the limits of its build let through."""
+        best: PriorityQueue | None = None
+        if self.usage.held_back:
             return None
-        for line in self.lines:
-            if alarms.block(line.own, now):
+        for priority_queue in self.priority_queues:
+            if alarms.block(priority_queue.own, now):
                 continue
-            if best is None or line.order < best.order:
-                best = line
+            if best is None or priority_queue.order < best.order:
+                best = priority_queue
         return best
 
 
-class Bench(_Taker):
-    """The builds of one sender in a ring."""
+class SenderQueue(_Taker):
+    """The builds of one sender in a fair queue."""
 
-    __slots__ = ("ring", "share", "turns", "waiting")
+    __slots__ = ("fair_queue", "share", "turns", "waiting")
 
-    def __init__(self, share: Share, ring: "Ring") -> None:
+    def __init__(self, share: Share, fair_queue: "FairQueue") -> None:
         super().__init__()
         self.share = share
-        self.ring = ring
-        self.turns: _Turns[Seat] = _Turns()
+        self.fair_queue = fair_queue
+        self.turns: _Turns[BuildQueue] = _Turns()
         self.waiting = 0
-        """In how many of its seats somebody waits."""
+        """In how many of its build queues somebody waits."""
 
     def leave(self) -> None:
         """Its sender has no build any more."""
-        self.ring.leave(self)
+        self.fair_queue.leave(self)
 
-    def ready(self, now: float, alarms: Alarms) -> Seat | None:
+    def ready(self, now: float, alarms: Alarms) -> BuildQueue | None:
         """The build of it whose turn it is, if its sender may have one more in flight."""
         if self.share.room():
             return self.turns.head(now, alarms)
@@ -286,7 +291,7 @@ class Bench(_Taker):
         return None
 
 
-class Ring(_Turns[Bench]):
+class FairQueue(_Turns[SenderQueue]):
     """Builds that wait with requests that fall under the same limits of the instance."""
 
     __slots__ = ("pools",)
@@ -295,26 +300,26 @@ class Ring(_Turns[Bench]):
         super().__init__()
         self.pools = pools
 
-    def bench(self, share: Share) -> Bench:
+    def sender_queue(self, share: Share) -> SenderQueue:
         """Where the builds of a sender wait for their turn."""
-        bench = share.benches.get(self)
-        if bench is None:
-            bench = share.benches[self] = Bench(share, self)
-        return bench
+        sender_queue = share.sender_queues.get(self)
+        if sender_queue is None:
+            sender_queue = share.sender_queues[self] = SenderQueue(share, self)
+        return sender_queue
 
-    def push(self, bench: Bench) -> None:
+    def push(self, sender_queue: SenderQueue) -> None:
         """A sender waits for its turn."""
-        self.add(bench)
+        self.add(sender_queue)
         for pool in self.pools:
-            pool.rings[self] = None
+            pool.fair_queues[self] = None
 
-    def head(self, now: float, alarms: Alarms) -> Seat | None:
+    def head(self, now: float, alarms: Alarms) -> BuildQueue | None:
         """The build whose turn it is; those whom limits of their own keep are taken out."""
-        seat = super().head(now, alarms)
-        if seat is None:
+        build_queue = super().head(now, alarms)
+        if build_queue is None:
             for pool in self.pools:
-                pool.rings.pop(self, None)
-        return seat
+                pool.fair_queues.pop(self, None)
+        return build_queue
 
     def blocked(self, now: float, alarms: Alarms) -> bool:
         """Whether a limit of the instance keeps all of them."""
