@@ -32,7 +32,7 @@ from scheduler.errors import (
 from scheduler.jetstream.api import JetStream
 from scheduler.jetstream.reading import read
 from scheduler.jetstream.streams import REPORTS, SUBJECT_HEADER, SUMMARY_HEADER
-from scheduler.plan import Plan
+from scheduler.plan import Plan, steering
 from scheduler.recovery.loader import Loader
 from scheduler.runtime.courtesy import give_way
 from scheduler.runtime.ratelimit import RateLimitedLog
@@ -360,7 +360,7 @@ class Control:
 
         def decide(plan: Plan) -> Any:
             vertex = _vertex(plan, document)
-            events = plan.supply(vertex, output or {})
+            events = steering.supply(plan, vertex, output or {})
             said.append(supplied(plan, vertex))
             return events
 

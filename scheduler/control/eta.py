@@ -138,7 +138,7 @@ class EtaEstimator:
         expected: list[float] = []
         subjects: list[str | None] = []
         for vertex in range(len(plan.phases)):
-            subject = None if plan.is_instant(vertex) else plan.subject(vertex)
+            subject = None if plan.is_instant(vertex) else plan.requests.subject(vertex)
             subjects.append(subject)
             expected.append(0.0 if subject is None else expect(subject))
             if not (vertex + 1) % _SLICE:

@@ -14,7 +14,7 @@ from scheduler.dispatch.router import Connectors
 from scheduler.dispatch.slots import Slots
 from scheduler.errors import InvalidRule, Refused
 from scheduler.journal.events import Event, Extended, Settled, Supplied
-from scheduler.plan import Phase, Plan
+from scheduler.plan import Phase, Plan, steering
 from scheduler.text import count
 from scheduler.walk import Walk
 
@@ -49,7 +49,7 @@ class Orders:
         walk, plan = self._walk, self._plan
         events: list[Event] = []
         if not (now and plan.cancelled):
-            events = plan.cancel(reason)
+            events = steering.cancel(plan, reason)
             walk.tell("cancelled")
         in_flight = plan.in_flight
         walk.withdraw_unsent()
@@ -64,7 +64,7 @@ class Orders:
 
     async def pause(self) -> str:
         """Send nothing new for now."""
-        events = self._plan.pause(on=True)
+        events = steering.pause(self._plan, on=True)
         self._walk.pause()
         self._walk.tell("paused")
         await self._walk.persist(*events)
@@ -72,7 +72,7 @@ class Orders:
 
     async def resume(self) -> str:
         """Go on after a pause."""
-        events = self._plan.pause(on=False)
+        events = steering.pause(self._plan, on=False)
         self._walk.tell("resumed")
         try:
             await self._walk.persist(*events)
@@ -93,15 +93,15 @@ class Orders:
         """Have a component complete with this output, without being sent (again)."""
         before = self._settled()
         try:
-            events = self._plan.supply(vertex, output)
+            events = steering.supply(self._plan, vertex, output)
         except Laborious:
             await self._walk.render_now(vertex)
             try:
                 self._check_is_under_way()
                 before = self._settled()
-                events = self._plan.supply(vertex, output)
+                events = steering.supply(self._plan, vertex, output)
             finally:
-                self._plan.let_go(vertex)
+                self._plan.requests.let_go(vertex)
         self._walk.tell("skipped", vertex)
         await self._carry_out(events, before)
         return supplied(self._plan, vertex)
@@ -140,7 +140,7 @@ class Orders:
     async def limit(self, limits: Mapping[str, int | str]) -> str:
         """Give the build other limits of its own."""
         try:
-            events = self._plan.limit(limits)
+            events = steering.limit(self._plan, limits)
         except InvalidRule as error:
             raise Refused("invalid", f"limits: {error}") from None
         self._slots.change(self._walk, self._plan.rules)
@@ -156,7 +156,7 @@ def retry(plan: Plan, vertex: Vertex | None) -> tuple[list[Event], str, int]:
     """
     idle = plan.halted or plan.finished
     expected = set() if idle else set(plan.phases.within(Phase.WAITING))
-    events = plan.retry(vertex)
+    events = steering.retry(plan, vertex)
     adopted = sum(isinstance(event, Settled) for event in events)
     again = len(getattr(events[0], "components", ())) - adopted
     due = set(plan.phases.within(Phase.WAITING)) - expected

@@ -39,27 +39,26 @@ class AttemptCounts:
         """An operator has it sent again: it has all its attempts anew; their numbers go on."""
         self._forgiven[vertex] = self.failed(vertex)
 
-    def fail(self, vertex: Vertex) -> int:
-        """An attempt has failed; returns its number."""
-        number = self._failed[vertex] = self.failed(vertex) + 1
-        return number
+    def fail(self, vertex: Vertex) -> None:
+        """An attempt has failed."""
+        self._failed[vertex] = self.failed(vertex) + 1
 
     def again(
         self, vertex: Vertex, rule: Retry, outcome: Outcome, luck: float, elapsed: float
     ) -> Again | str:
-        """Whether there is another attempt after the last one has failed.
+        """Whether there is another attempt after one that has just failed, and is not counted yet.
 
         Args:
             vertex: which component.
             rule: how often it is tried.
-            outcome: of the last attempt.
+            outcome: of that attempt.
             luck: from 0 to 1, random.
             elapsed: seconds since the first attempt.
 
         Returns:
             When; or why not, in words to be put behind the error: empty where nothing was to be expected.
         """
-        tried = self.failed(vertex) - self._forgiven.get(vertex, 0)
+        tried = self.failed(vertex) + 1 - self._forgiven.get(vertex, 0)
         if rule.attempts == 1:
             return ""
         if not outcome.retryable:

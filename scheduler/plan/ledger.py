@@ -1,7 +1,8 @@
 """What has become of a build's components and changes so far (WIRE: "What a completion changes").
 
 The plan decides when something settles; here stands what that does: to the change itself, to the
-components that exist, and to what later components can refer to.
+components that exist, and to what later components can refer to. What makes an event of it changes nothing;
+`complete`, `keep` and `reopen` do.
 """
 
 from collections.abc import Mapping
@@ -19,6 +20,8 @@ from scheduler.journal.events import Settled
 from scheduler.plan.outcome import Outcome, cut, error_text, failure
 
 _SETTINGS = frozenset(SETTINGS)
+_WITHOUT_OUTPUT = frozenset({Action.NONE, Action.DELETE})
+"""Actions of changes that others cannot refer to the outcome of."""
 
 
 class Ledger:
@@ -53,15 +56,47 @@ class Ledger:
         change = self._build.changes[vertex]
         return Raw(change.raw) if change.state is state else {**change.fields, "_state": state.value}
 
-    def complete(self, vertex: Vertex, body: Mapping[str, Any]) -> Settled:
-        """Book a completed change, with ``body`` as it is to be kept."""
-        return self._keep(vertex, self._completion(vertex, body))
+    def completion(self, vertex: Vertex, body: Mapping[str, Any]) -> Settled:
+        """A completed change as an event, with ``body`` as it is to be kept."""
+        change = self._build.changes[vertex]
+        match change.action:
+            case Action.NONE:
+                return Settled(change.id, body)
+            case Action.DELETE:
+                return Settled(change.id, body, deletes=(body,))
+            case Action.FIND:
+                elements = {
+                    identity: {**without_mistakable(element), "service": self._build.id}
+                    for identity, element in elements_of(body)
+                }
+                return Settled(change.id, body, upserts=tuple(elements.values()))
+            case _:
+                return Settled(change.id, body, upserts=(body,))
 
-    def fail(self, vertex: Vertex, error: str, body: Mapping[str, Any] | None = None) -> Settled:
-        """Book an errored change; without a ``body`` it is kept as submitted, its templates in it."""
+    def failure(self, vertex: Vertex, error: str, body: Mapping[str, Any] | None = None) -> Settled:
+        """An errored change as an event; without a ``body`` it is kept as submitted, its templates in it."""
         change = self._build.changes[vertex]
         kept = change.fields if body is None else body
-        return self._keep(vertex, Settled(change.id, {**kept, "_state": "errored", "error": error}))
+        return Settled(change.id, {**kept, "_state": "errored", "error": error})
+
+    def late_success(self, vertex: Vertex, adoptable: Mapping[str, Any]) -> Settled:
+        """A success that came after the change had failed, as an event: it is kept beside the error."""
+        change = self._build.changes[vertex]
+        return Settled(change.id, {**self.final[vertex], "adoptable": adoptable})
+
+    def complete(self, vertex: Vertex, settled: Settled) -> None:
+        """Book a completed change, as `completion` told it."""
+        self.final[vertex] = settled.body
+        for document in settled.upserts:
+            self.existing[document["_component_id"]] = document
+        for document in settled.deletes:
+            self.existing.pop(document["_component_id"], None)
+        action = self._build.changes[vertex].action
+        if action is Action.FIND:
+            for document in settled.upserts:
+                self._returned.found.setdefault(document["_component_id"], {})[vertex] = document
+        if action not in _WITHOUT_OUTPUT:
+            self._returned.add(vertex, settled.body)
 
     def note_packed(self, vertex: Vertex) -> None:
         """What a change returned is large, and may be packed (`strictjson.packed`)."""
@@ -81,18 +116,13 @@ class Ledger:
         """Book an errored change as an earlier process kept it."""
         self.final[vertex] = body
 
-    def adopt(self, vertex: Vertex, adoptable: Mapping[str, Any]) -> Settled:
-        """Keep a late success beside the error of a change."""
-        change = self._build.changes[vertex]
-        return self._keep(vertex, Settled(change.id, {**self.final[vertex], "adoptable": adoptable}))
-
     def catch_up(self, vertex: Vertex) -> Settled | None:
         """Do what an earlier process may not have come to after it persisted a completed change.
 
         Returns:
             What is missing in the store, if anything is.
         """
-        settled = self._completion(vertex, self._build.changes[vertex].fields)
+        settled = self.completion(vertex, self._build.changes[vertex].fields)
         upserts = tuple(
             document
             for document in settled.upserts
@@ -101,7 +131,7 @@ class Ledger:
         deletes = tuple(
             document for document in settled.deletes if document["_component_id"] in self.existing
         )
-        self._keep(vertex, settled)
+        self.complete(vertex, settled)
         return evolve(settled, upserts=upserts, deletes=deletes) if upserts or deletes else None
 
     def identified(
@@ -146,31 +176,3 @@ class Ledger:
                     f"max_id_bytes {self._limits.max_id_bytes}"
                 )
         return Outcome(completed=True, body=dict(body))
-
-    def _completion(self, vertex: Vertex, body: Mapping[str, Any]) -> Settled:
-        change = self._build.changes[vertex]
-        match change.action:
-            case Action.NONE:
-                return Settled(change.id, body)
-            case Action.DELETE:
-                return Settled(change.id, body, deletes=(body,))
-            case Action.FIND:
-                elements = {
-                    identity: {**without_mistakable(element), "service": self._build.id}
-                    for identity, element in elements_of(body)
-                }
-                for identity, element in elements.items():
-                    self._returned.found.setdefault(identity, {})[vertex] = element
-                settled = Settled(change.id, body, upserts=tuple(elements.values()))
-            case _:
-                settled = Settled(change.id, body, upserts=(body,))
-        self._returned.add(vertex, body)
-        return settled
-
-    def _keep(self, vertex: Vertex, settled: Settled) -> Settled:
-        self.final[vertex] = settled.body
-        for document in settled.upserts:
-            self.existing[document["_component_id"]] = document
-        for document in settled.deletes:
-            self.existing.pop(document["_component_id"], None)
-        return settled

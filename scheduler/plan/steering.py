@@ -1,183 +1,134 @@
-"""What an operator does with a build while it runs, or after it has failed."""
+"""What an operator does with a build while it runs, or after it has failed.
 
-from collections.abc import Iterable, Mapping
+Each function decides: it applies its events to the plan's state at once, and returns what is to be persisted,
+in this order. Where it raises, nothing was changed.
+"""
+
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from scheduler.definition.graph import Vertex
-from scheduler.definition.model import Action, State
+from scheduler.definition.model import Action
 from scheduler.definition.rules import read_limits
-from scheduler.definition.template import Laborious
-from scheduler.errors import Refused, TemplateError
+from scheduler.errors import Refused
 from scheduler.journal.events import Cancelled, Event, Limited, Paused, Retried, Supplied, Unpaused
-from scheduler.plan.course import Course
 from scheduler.plan.phases import Phase
+from scheduler.plan.plan import Plan
 
 _LONGEST_REASON = 4_000
 """Characters that an operator may say."""
 _OF_A_REPLY = "the reply's "
+_LATER = "it was cancelled; try again when what is in flight has ended"
 
 
-class Steered(Course):
-    """A course that can be steered.
+def cancel(plan: Plan, reason: str = "") -> list[Event]:
+    """Send nothing new; what is in flight is awaited.
 
-    Whatever is asked for takes effect at once; what is to be persisted of it is returned.
+    Raises:
+        Refused: it was cancelled before.
     """
+    if plan.cancelled:
+        raise Refused("conflict", "it was cancelled before, and what is in flight is awaited")
+    # No connector's words: what an operator says is kept without secrets.
+    cause = f"cancelled: {plan.cut(plan.masked(reason, _LONGEST_REASON))}" if reason else "cancelled"
+    return _applied(plan, Cancelled(cause))
 
-    __slots__ = ()
 
-    def cancel(self, reason: str = "") -> list[Event]:
-        """Send nothing new; what is in flight is awaited. Returns what is to be persisted.
+def pause(plan: Plan, *, on: bool) -> list[Event]:
+    """Send nothing new for now, or resume.
 
-        Raises:
-            Refused: it was cancelled before.
-        """
-        if self.cancelled:
-            raise Refused("conflict", "it was cancelled before, and what is in flight is awaited")
-        # No connector's words: what an operator says is kept without secrets.
-        cause = f"cancelled: {self._text(self.masked(reason, _LONGEST_REASON))}" if reason else "cancelled"
-        self._cancel(cause)
-        return [Cancelled(cause)]
+    Raises:
+        Refused: so it is already, or nothing is sent any more anyhow.
+    """
+    if on and plan.state.draining:
+        raise Refused("conflict", f"nothing new is sent any more: {plan.shown_cause}")
+    if on is plan.paused:
+        raise Refused("conflict", "it is paused already" if on else "it is not paused")
+    return _applied(plan, Paused() if on else Unpaused())
 
-    def _cancel(self, cause: str) -> None:
-        self.cancelled = True
-        self.paused = False
-        self.halt(cause)
 
-    def pause(self, *, on: bool) -> list[Event]:
-        """Send nothing new for now, or go on; returns what is to be persisted.
+def retry(plan: Plan, vertex: Vertex | None = None) -> list[Event]:
+    """Have a change sent again that has failed, or all of them; after the end of the build in a new run.
 
-        Raises:
-            Refused: so it is already, or nothing is sent any more anyhow.
-        """
-        if on and self._halted:
-            raise Refused("conflict", f"nothing new is sent any more: {self.shown_cause}")
-        if on is self.paused:
-            raise Refused("conflict", "it is paused already" if on else "it is not paused")
-        self.paused = on
-        return [Paused() if on else Unpaused()]
+    A late success that was kept beside an error is adopted instead. What has failed and is not sent again was
+    seen by whoever asks for this: the build goes on without it, and without what depends on it.
 
-    def retry(self, vertex: Vertex | None = None) -> list[Event]:
-        """Have a change sent again that has failed, or all of them; after the end of the build in a new run.
+    Raises:
+        Refused: it makes no sense.
+    """
+    failed = plan.phases.within(Phase.ERRORED)
+    if vertex is not None and vertex not in failed:
+        name, phase = plan.graph.ids[vertex], plan.phases[vertex].value
+        raise Refused("conflict", f"{name} is {phase}: only what has failed can be tried again")
+    if plan.finished and plan.settled - len(failed) == len(plan.phases):
+        raise Refused("conflict", "every component is completed: there is nothing to be tried again")
+    if not plan.finished and plan.cancelled:
+        raise Refused("conflict", _LATER)
+    if not plan.finished and not failed:
+        raise Refused("conflict", "no component has failed")
+    chosen = failed if vertex is None else [vertex]
+    late = {one: plan.state.adoptable[one] for one in chosen if one in plan.state.adoptable}
+    events = _applied(plan, _reopened(plan, chosen))
+    for one, body in late.items():
+        events += _applied(plan, plan.state.ledger.completion(one, body))
+    return events
 
-        A late success that was kept beside an error is adopted instead. What has failed and is not sent again
-        was seen by whoever asks for this: the build goes on without it, and without what depends on it.
 
-        Returns:
-            What is to be persisted, in this order.
+def supply(plan: Plan, vertex: Vertex, output: Mapping[str, Any]) -> list[Event]:
+    """Have a change complete with an output that an operator supplies, without being sent (again).
 
-        Raises:
-            Refused: it makes no sense.
-        """
-        failed = self.phases.within(Phase.ERRORED)
-        if vertex is not None and vertex not in failed:
-            name, phase = self.graph.ids[vertex], self.phases[vertex].value
-            raise Refused("conflict", f"{name} is {phase}: only what has failed can be tried again")
-        if self.finished and self.settled - len(failed) == len(self.phases):
-            raise Refused("conflict", "every component is completed: there is nothing to be tried again")
-        if not self.finished and self.cancelled:
-            raise Refused("conflict", "it was cancelled; try again when what is in flight has ended")
-        if not self.finished and not failed:
-            raise Refused("conflict", "no component has failed")
-        chosen = failed if vertex is None else [vertex]
-        events: list[Event] = [self._reopen(chosen)]
-        for one in chosen:
-            if one in self._adoptable:
-                self._move(one, Phase.COMPLETED)
-                events.append(self._ledger.complete(one, self._adoptable.pop(one)))
-        return events
+    What waits for its dependencies completes when it is due; everything else at once. Where the build was
+    over, a new run begins.
 
-    def supply(self, vertex: Vertex, output: Mapping[str, Any]) -> list[Event]:
-        """Have a change complete with an output that an operator supplies, without being sent (again).
-
-        What waits for its dependencies completes when it is due; everything else at once. Where the build was
-        over, a new run begins.
-
-        Returns:
-            What is to be persisted, in this order.
-
-        Raises:
-            Refused: it is completed; it has failed in a build that is cancelled, and not over yet; or it is a
-                ``find``, and the output is none that its connector could return.
-            Laborious: it takes long to render it (`Course.rendering`), and nothing was changed.
-        """
-        phase = self.phases[vertex]
-        name = self.graph.ids[vertex]
-        if phase is Phase.COMPLETED:
-            raise Refused("conflict", f"{name} is completed already")
-        change = self.build.changes[vertex]
-        if change.action is Action.FIND:
-            # As it will be merged: what a connector would be refused for, an operator is, too.
-            refusal = self._ledger.checked_find({**change.fields, **output}).error
-            if refusal is not None:
-                raise Refused("invalid", f"output: {refusal.removeprefix(_OF_A_REPLY)}")
-        if phase is Phase.ERRORED and self.cancelled and not self.finished:
-            raise Refused("conflict", "it was cancelled; try again when what is in flight has ended")
-        if phase is not Phase.WAITING or self.finished:
-            self._render_first(vertex)
-        self._learn_secrets(vertex, output)
-        events: list[Event] = []
-        if self.finished:
-            events.append(self._reopen([vertex] if phase is Phase.ERRORED else []))
-            if phase is Phase.WAITING:
-                # In this run the build goes on without what is behind a failure.
-                phase = self.phases[vertex]
-        elif phase is Phase.ERRORED:
-            self._reopen([vertex])
-        events.append(Supplied(name, output))
+    Raises:
+        Refused: it is completed; it has failed in a build that is cancelled, and not over yet; or it is a
+            ``find``, and the output is none that its connector could return.
+        Laborious: it takes long to render it (`Requests.rendering`), and nothing was changed.
+    """
+    phase = plan.phases[vertex]
+    name = plan.graph.ids[vertex]
+    if phase is Phase.COMPLETED:
+        raise Refused("conflict", f"{name} is completed already")
+    change = plan.build.changes[vertex]
+    if change.action is Action.FIND:
+        # As it will be merged: what a connector would be refused for, an operator is, too.
+        refusal = plan.state.ledger.checked_find({**change.fields, **output}).error
+        if refusal is not None:
+            raise Refused("invalid", f"output: {refusal.removeprefix(_OF_A_REPLY)}")
+    if phase is Phase.ERRORED and plan.cancelled and not plan.finished:
+        raise Refused("conflict", _LATER)
+    if phase is not Phase.WAITING or plan.finished:
+        plan.requests.render_first(vertex)
+    plan.requests.learn_output(vertex, output)
+    events: list[Event] = []
+    if plan.finished:
+        events += _applied(plan, _reopened(plan, [vertex] if phase is Phase.ERRORED else []))
         if phase is Phase.WAITING:
-            self._outputs[vertex] = output
-        else:
-            events.append(self._complete_with(vertex, output))
-        self.let_go(vertex)
-        return events
+            # In this run the build goes on without what is behind a failure.
+            phase = plan.phases[vertex]
+    events += _applied(plan, Supplied(name, output))
+    if phase is not Phase.WAITING:
+        events.append(plan.complete_with(vertex, output))
+    plan.requests.let_go(vertex)
+    return events
 
-    def limit(self, limits: Mapping[str, int | str]) -> list[Event]:
-        """Give the build other limits of its own; returns what is to be persisted.
 
-        Raises:
-            InvalidRule: they cannot be read.
-        """
-        self.rules = read_limits(limits)
-        return [Limited(limits)]
+def limit(plan: Plan, limits: Mapping[str, int | str]) -> list[Event]:
+    """Give the build other limits of its own.
 
-    def _render_first(self, vertex: Vertex) -> None:
-        """See to it that a change is rendered, as well as it can be, before anything is changed."""
-        try:
-            self.take_in(vertex, self._rendered(vertex))
-        except Laborious:
-            raise
-        except TemplateError as error:
-            self.take_in(vertex, str(error))
+    Raises:
+        InvalidRule: they cannot be read.
+    """
+    read_limits(limits)
+    return _applied(plan, Limited(limits))
 
-    def _learn_secrets(self, vertex: Vertex, output: Mapping[str, Any]) -> None:
-        change = self.build.changes[vertex]
-        # As it is kept: the type and `_secret` say what is secret, too.
-        self._secrets.add(
-            self._ledger.identified(
-                vertex, output, State.COMPLETED, type_=change.type, provider=change.provider
-            )
-        )
 
-    def _reopen(self, chosen: Iterable[Vertex]) -> Retried:
-        """Have changes that failed wait again, and let the build go on with whatever else failed."""
-        chosen = list(chosen)
-        # What is not persisted yet of a late success must not come behind what becomes of it now.
-        names = {self.graph.ids[vertex] for vertex in chosen}
-        self._unpersisted = [event for event in self._unpersisted if event.component not in names]
-        if self.finished:
-            self.run += 1
-            # A pause is for the run in which somebody asked for it; but for all of that.
-            self.paused = False
-        self.finished = self.cancelled = self._halted = False
-        for vertex in chosen:
-            self.phases.reopen(vertex)
-            self._attempts.forgive(vertex)
-            self._ledger.reopen(vertex)
-        for vertex in self.phases.within(Phase.SKIPPED):
-            self.phases.reopen(vertex)
-        errored = self.phases.within(Phase.ERRORED)
-        self._forgiven = len(errored)
-        self.cause = None
-        for vertex in errored:
-            self._reckon(vertex, str(self._ledger.error(vertex)))
-        return Retried(tuple(self.graph.ids[vertex] for vertex in chosen), self.run)
+def _reopened(plan: Plan, chosen: Sequence[Vertex]) -> Retried:
+    """Have changes that failed wait again, and let the build go on with whatever else failed."""
+    names = tuple(plan.graph.ids[vertex] for vertex in chosen)
+    return Retried(names, plan.run + 1 if plan.finished else plan.run)
+
+
+def _applied(plan: Plan, event: Event) -> list[Event]:
+    plan.state.apply(event)
+    return [event]

@@ -167,14 +167,14 @@ class _Adoption:
         plan = self._plan
         await trio.lowlevel.checkpoint()
         try:
-            return plan.request(vertex)
+            return plan.requests.make(vertex)
         except Laborious:
             await self._render(plan, vertex)
         except TemplateError:
             return None
         try:
-            return plan.request(vertex)
+            return plan.requests.make(vertex)
         except TemplateError:
             return None
         finally:
-            plan.let_go(vertex)
+            plan.requests.let_go(vertex)

@@ -337,13 +337,15 @@ class Loader:
         plan = await self._supervisor.plan_of(prepared, accepted.mark)
         pace = Pace(TURN // _REPLAYED_AT_ONCE, pause)
         for step in history.steps:
-            work, unlearned = plan.work_left, len(plan.unlearned)
+            work, unlearned = plan.requests.work_left, len(plan.requests.unlearned)
             with interruptible(plan.build.id):
                 plan.replay(step)
-            await pace.turn(work - plan.work_left + (len(plan.unlearned) - unlearned) * INLINE_WORK)
-        for vertex in plan.unlearned:
+            await pace.turn(
+                work - plan.requests.work_left + (len(plan.requests.unlearned) - unlearned) * INLINE_WORK
+            )
+        for vertex in plan.requests.unlearned:
             await self._supervisor.render(plan, vertex)
-            plan.learn_request(vertex)
+            plan.requests.learn_request(vertex)
         return plan, accepted
 
     def _resumption(self, plan: Plan, history: History, caught_up: trio.Event, after: Position) -> Resumption:
@@ -435,7 +437,7 @@ class Loader:
             try:
                 decided = decide(plan)
             except Laborious:
-                vertex = plan.laborious
+                vertex = plan.requests.laborious
                 assert vertex is not None, "it is one of the build"
                 await self._supervisor.render(plan, vertex)
                 decided = decide(plan)

@@ -88,7 +88,7 @@ def component(seen: Seen, vertex: Vertex, *, graph: bool = False) -> Document:
     phase = plan.phase(vertex)
     document: Document = {
         "id": plan.graph.ids[vertex],
-        "subject": plan.subject(vertex),
+        "subject": plan.requests.subject(vertex),
         "state": "running" if phase is Phase.STARTING else phase.value,
         "attempt": plan.attempt(vertex),
     }
@@ -234,7 +234,7 @@ class Explainer:
         walk, timings = self._seen.walk, self._seen.timings
         sent = timings.sent(vertex)
         call = None if walk is None else walk.call_of(vertex)
-        subject = self._plan.subject(vertex) if call is None else call.request.subject
+        subject = self._plan.requests.subject(vertex) if call is None else call.request.subject
         more = {"subject": subject, "attempt": self._plan.attempt(vertex)}
         if call is not None and call.unheard_of:
             text = f"no connector is subscribed to {subject}"
@@ -256,7 +256,9 @@ class Explainer:
         if self._plan.paused:
             text = f"the build is paused; {text}"
         failed = timings.failed(vertex)
-        return Reason(text, failed[-1].failed if failed else None, {"subject": self._plan.subject(vertex)})
+        return Reason(
+            text, failed[-1].failed if failed else None, {"subject": self._plan.requests.subject(vertex)}
+        )
 
     def _waiting(self, vertex: Vertex) -> Reason:
         plan, timings = self._plan, self._seen.timings
@@ -273,7 +275,7 @@ class Explainer:
             return Reason("it is due, and the build is paused", due)
         walk = self._seen.walk
         try:
-            subject = plan.due_subject(vertex)
+            subject = plan.requests.due_subject(vertex)
         except Laborious:
             return Reason("it is due, and its references take long to be evaluated", due)
         limits = [] if walk is None else self._slots.blocking(walk, subject)

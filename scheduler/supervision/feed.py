@@ -139,7 +139,7 @@ class Track(Observer):
         if error is not None:
             event["error"] = self._shown(error)
         elif "seconds" in event and vertex not in self._supplied and vertex not in self._resumed:
-            self._completed(self._plan.subject(vertex), event["seconds"])
+            self._completed(self._plan.requests.subject(vertex), event["seconds"])
 
     def skipped(self, vertices: Sequence[Vertex]) -> None:
         """As `Observer.skipped`."""

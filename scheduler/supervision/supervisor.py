@@ -323,7 +323,7 @@ class Supervisor:
     def _new_plan(self, prepared: Prepared, *, resumed: bool = False, mark: str = "") -> Plan:
         plan = Plan(prepared, resumed=resumed, limits=self.limits, retries=self._retries, mark=mark)
         expected = expectation(self.durations)
-        seconds = [expected(plan.subject(vertex)) for vertex in range(len(plan.phases))]
+        seconds = [expected(plan.requests.subject(vertex)) for vertex in range(len(plan.phases))]
         plan.priorities = plan.graph.remaining(seconds)
         return plan
 

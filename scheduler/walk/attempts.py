@@ -298,10 +298,10 @@ class Attempts(ABC):
         except Laborious:
             await self.render(vertex)
             try:
-                goes_on = self.plan.is_rendered(vertex) and self.plan.is_due(vertex)
+                goes_on = self.plan.requests.is_rendered(vertex) and self.plan.is_due(vertex)
                 departure = await self._start(vertex) if goes_on else None
             finally:
-                self.plan.let_go(vertex)
+                self.plan.requests.let_go(vertex)
         if departure is not None:
             await self._see_through(departure)
 
@@ -418,7 +418,7 @@ class Attempts(ABC):
             plan.sent(vertex)
             request = self._in_time(step)
             call = self._connectors.send(request, self._token(request), self._departing())
-            call.tell(self._arrived, self.plan.look_through)
+            call.tell(self._arrived, self.plan.requests.look_through)
             departure.call = call
             self._calls[call] = trio.current_time()
             self._observer.sent(vertex, plan.attempt(vertex))

@@ -173,7 +173,9 @@ class Beginning(Attempts):
             # A late success is to be persisted first. Before the walk has begun nothing is due: it will see.
             settled = self._frontier.settle(vertex)
             due = [one for one in settled if self._is_new(one)] if self.under_way else []
-        if len(due) > _ENTERED_AT_ONCE or (self.plan.has_open_subjects and any(map(self._is_open, due))):
+        if len(due) > _ENTERED_AT_ONCE or (
+            self.plan.requests.has_open_subjects and any(map(self._is_open, due))
+        ):
             self._enter_soon(due, given_back)
         elif due:
             self._line_up([one for one in due if self._admit(one)], given_back)
@@ -252,27 +254,31 @@ class Beginning(Attempts):
     def _is_open(self, vertex: Vertex) -> bool:
         """Whether its subject is to be found out before it is lined up."""
         plan = self.plan
-        return plan.has_open_subject(vertex) and not plan.is_instant(vertex) and vertex not in self._subjects
+        return (
+            plan.requests.has_open_subject(vertex)
+            and not plan.is_instant(vertex)
+            and vertex not in self._subjects
+        )
 
     def _subject(self, vertex: Vertex) -> str:
         """What a component goes out on; found out before (`_find_subject`) where references supply it."""
-        return self._subjects.pop(vertex, None) or self.plan.subject(vertex)
+        return self._subjects.pop(vertex, None) or self.plan.requests.subject(vertex)
 
     async def _find_subject(self, vertex: Vertex) -> str:
         """What something that is due goes out on; a guess where that cannot be told."""
         await trio.lowlevel.checkpoint()
         try:
-            return self.plan.due_subject(vertex)
+            return self.plan.requests.due_subject(vertex)
         except Laborious:
             await self.render(vertex)
         try:
-            return self.plan.due_subject(vertex)
+            return self.plan.requests.due_subject(vertex)
         except Laborious:
             # There is news of the build.
-            return self.plan.subject(vertex)
+            return self.plan.requests.subject(vertex)
         finally:
             # It is rendered again when it begins: thousands may be waiting for slots.
-            self.plan.let_go(vertex)
+            self.plan.requests.let_go(vertex)
 
     def _queue(self, vertex: Vertex, subject: str, again: int | None = None) -> None:
         priority = self._priorities[vertex] if self._priorities else 0.0
@@ -467,7 +473,7 @@ class Beginning(Attempts):
             if vertex in self._laborious:
                 number = self._laborious.pop(vertex)
                 await self.render(vertex)
-                if not self.plan.is_rendered(vertex) and not self.plan.held:
+                if not self.plan.requests.is_rendered(vertex) and not self.plan.held:
                     return None
                 self._grant(vertex, number)
             if vertex in self._due:
@@ -497,9 +503,9 @@ class Beginning(Attempts):
             while self._begun_in_a_row < _BEGUN_AT_ONCE:
                 if vertex in self._begun or not self._granted:
                     return
-                work = self.plan.work_left
+                work = self.plan.requests.work_left
                 await self._begin_one(*heapq.heappop(self._granted))
-                self._begun_in_a_row += 1 + (work - self.plan.work_left) // _WORK_OF_ONE
+                self._begun_in_a_row += 1 + (work - self.plan.requests.work_left) // _WORK_OF_ONE
         finally:
             self._beginning = False
             if self._granted:
@@ -535,7 +541,7 @@ class Beginning(Attempts):
                 else:
                     self._begun[vertex] = departure
                     self._call_up(vertex)
-        plan.let_go(vertex)
+        plan.requests.let_go(vertex)
         self._called.pop(vertex, None)
         self._may_begin.pop(vertex, None)
 

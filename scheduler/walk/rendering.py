@@ -24,7 +24,7 @@ async def render(plan: Plan, vertex: Vertex, executor: Executor) -> None:
         vertex: the component.
         executor: has the thread.
     """
-    job = plan.rendering(vertex)
+    job = plan.requests.rendering(vertex)
 
     def timed() -> Rendering:
         # From now on: it may have waited long for its thread.
@@ -32,8 +32,8 @@ async def render(plan: Plan, vertex: Vertex, executor: Executor) -> None:
         return job(lambda: time.monotonic() > until)
 
     rendering = await executor.run(plan.build.id, timed)
-    learn = plan.learning(vertex, rendering)
+    learn = plan.requests.learning(vertex, rendering)
     if learn is not None:
         long = not isinstance(rendering, str) and len(rendering.body) > _LONG
         await executor.run(plan.build.id, learn, long=long)
-    plan.take_in(vertex, rendering)
+    plan.requests.take_in(vertex, rendering)

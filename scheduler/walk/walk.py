@@ -283,7 +283,7 @@ class Walk(Beginning):
         for vertex in unsettled if plan.in_flight else ():
             if not plan.is_in_flight(vertex):
                 continue
-            work = plan.work_left
+            work = plan.requests.work_left
             try:
                 with interruptible(self.id):
                     step = plan.resume(vertex)
@@ -291,19 +291,19 @@ class Walk(Beginning):
                 await self.render_now(vertex)
                 if not plan.is_in_flight(vertex):
                     # An operator has said meanwhile what becomes of it.
-                    plan.let_go(vertex)
+                    plan.requests.let_go(vertex)
                     continue
                 with interruptible(self.id):
                     step = plan.resume(vertex)
             self._resumed[vertex] = step if isinstance(step, Settled) else self._expect(step)
-            await pace.turn(work - plan.work_left)
+            await pace.turn(work - plan.requests.work_left)
         self.listening.set()
 
     def _expect(self, request: Request) -> Call:
         vertex, resumption = request.vertex, self._resumption
         if resumption is None:
             call = self._connectors.expect(self._in_time(request), self._token(request))
-            call.tell(self._arrived, self.plan.look_through)
+            call.tell(self._arrived, self.plan.requests.look_through)
             return call
         # What is not known to have left has all its time before it.
         passed = 0.0 if self.plan.is_starting(vertex) else resumption.ages[vertex]
@@ -312,7 +312,7 @@ class Walk(Beginning):
         old = old_token(key, vertex, request.started.failed) if key else ""
         inherited = Inherited(old, resumption.heard) if old or resumption.heard else None
         call = self._connectors.expect(request, self._token(request), resumption.after, inherited)
-        call.tell(self._arrived, self.plan.look_through)
+        call.tell(self._arrived, self.plan.requests.look_through)
         call.extended = resumption.extended.get(vertex, 0.0)
         return call
 

@@ -69,7 +69,7 @@ class Plain(Scope):
 
 
 def outcome(run: Run, name: str, scope: Scope) -> tuple[bytes, str]:
-    template = run.plan._templates[run.vertex(name)]
+    template = run.plan.requests._templates[run.vertex(name)]
     try:
         return template.render(scope).body, ""
     except TemplateError as error:
@@ -104,13 +104,13 @@ def test_the_index_finds_what_is_found_by_looking_at_each(data: st.DataObject) -
         return
     # In any order that the edges allow.
     rank = {name: data.draw(st.integers(0, 9)) for name in names}
-    ledger = run.plan._ledger
+    ledger = run.plan.state.ledger
     for layer in run.plan.graph.layers():
         for vertex in sorted(layer, key=lambda one: rank.get(run.plan.graph.ids[one], 10)):
             name = run.plan.graph.ids[vertex]
             if name in rank:
                 reply: Mapping[str, Any] = {"_component_id": name, **data.draw(REPLIES)}
-                ledger.complete(vertex, reply)
+                ledger.complete(vertex, ledger.completion(vertex, reply))
                 continue
             due = ledger.scope(vertex)
             assert outcome(run, name, due) == outcome(run, name, Plain(ledger.scope(vertex)))
@@ -124,9 +124,9 @@ def many(count: int, query: str, tag: str = "t{}") -> Run:
 
 def spent(run: Run, name: str, work: Work) -> int:
     before = work.left
-    scope = run.plan._ledger.scope(run.vertex(name))
+    scope = run.plan.state.ledger.scope(run.vertex(name))
     with suppress(Unresolved):
-        run.plan._templates[run.vertex(name)].render(scope, work=work)
+        run.plan.requests._templates[run.vertex(name)].render(scope, work=work)
     return before - work.left
 
 
@@ -147,11 +147,14 @@ def test_an_index_that_takes_long_is_made_elsewhere() -> None:
     """Where others wait, a large index is not made, and nothing is charged; once it is there, it is used."""
     run = many(4_000, '$(components.#[tag="t9"].id)')
     work = Work.of_build(40)
-    first, second = (run.plan._templates[run.vertex(name)] for name in ("q0", "q1"))
+    first, second = (run.plan.requests._templates[run.vertex(name)] for name in ("q0", "q1"))
     before = work.left
     with pytest.raises(Laborious):
-        first.render(run.plan._ledger.scope(run.vertex("q0")), work=work, inline=True)
+        first.render(run.plan.state.ledger.scope(run.vertex("q0")), work=work, inline=True)
     assert work.left == before
-    body = first.render(run.plan._ledger.scope(run.vertex("q0")), work=work).body
+    body = first.render(run.plan.state.ledger.scope(run.vertex("q0")), work=work).body
     assert b'"x":"i9"' in body
-    assert b'"x":"i9"' in second.render(run.plan._ledger.scope(run.vertex("q1")), work=work, inline=True).body
+    assert (
+        b'"x":"i9"'
+        in second.render(run.plan.state.ledger.scope(run.vertex("q1")), work=work, inline=True).body
+    )

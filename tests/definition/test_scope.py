@@ -71,7 +71,7 @@ def test_what_is_seen_when_due() -> None:
         )
     )
     run.do("first", "between", "beside", x=2)
-    scope = run.plan._ledger.scope(run.vertex("last"))
+    scope = run.plan.state.ledger.scope(run.vertex("last"))
     seen = {name: scope.find(name) for name in ("first", "between", "beside")}
     assert {name: found and (found.document["x"], found.definition) for name, found in seen.items()} == {
         "first": (2, False),
@@ -99,7 +99,7 @@ def test_everything_that_is_seen_when_due() -> None:
     run.do("f", components=[{"_component_id": "e", "x": "found"}, {"_component_id": "old", "x": "newer"}])
     run.begin("n")
     run.do("made", "gone", "beside", x="returned")
-    every = run.plan._ledger.scope(run.vertex("last")).all()
+    every = run.plan.state.ledger.scope(run.vertex("last")).all()
     assert [(found.document["x"], found.definition) for found in every] == [
         ("newer", False),
         ("gone", True),
@@ -113,7 +113,7 @@ def test_everything_that_is_seen_when_due() -> None:
 def test_a_component_sees_itself_as_submitted() -> None:
     """A component's own id answers with the component; another one that is not done answers nothing."""
     run = Run(build(change("a", x=1), change("b", x=2)))
-    scope = run.plan._ledger.scope(run.vertex("a"))
+    scope = run.plan.state.ledger.scope(run.vertex("a"))
     found = scope.find("a")
     assert found is not None
     assert found.document["x"] == 1

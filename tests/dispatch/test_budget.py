@@ -394,7 +394,7 @@ async def test_what_an_earlier_process_sent_counts(autojump_clock: MockClock) ->
         assert slots.budget.in_flight == pytest.approx(30_000, rel=0.1)
         assert world.cloud.asked == []
         answer = {**running[0], "service": "b1", "_state": "completed"}
-        world.bus.deliver(f"{run.plan.subject(0)}.done", encode(answer))
+        world.bus.deliver(f"{run.plan.requests.subject(0)}.done", encode(answer))
         await wait_all_tasks_blocked()
         assert world.cloud.asked == ["d"]
         nursery.cancel_scope.cancel()

@@ -25,7 +25,7 @@ from scheduler.journal.records import (
     encode_event,
 )
 from scheduler.journal.timings import Timings
-from scheduler.plan import Plan
+from scheduler.plan import Plan, steering
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 EVERY_EVENT = {one.__name__ for one in Event.__args__} | {"Elsewhere"}
@@ -291,7 +291,7 @@ def test_when_it_happened() -> None:
 def test_an_operated_build_goes_on_after_its_first_run() -> None:
     """The second run takes the late success, and sends what failed under its next number."""
     plan = replay(fold(operated()[:24]))
-    events = plan.retry()
+    events = steering.retry(plan)
     assert list(map(kept, events)) == list(operated()[24].events)
     request = plan.begin(plan.graph.index["network::a"])
     assert getattr(request, "attempt", "") == "prod:77/network::a/3"

@@ -30,7 +30,7 @@ from scheduler.journal.events import (
 )
 from scheduler.journal.records import TIMED, Record
 from scheduler.journal.timings import Timings
-from scheduler.plan import Phase, Plan, Request
+from scheduler.plan import Phase, Plan, Request, steering
 from scheduler.plan.outcome import Outcome, failure
 from scheduler.supervision.feed import Feed, Track
 
@@ -289,14 +289,16 @@ class Live:
         plan, chance = self.plan, self.chance
         self.now += chance.randrange(1, 5_000) / 1_000
         if chance.random() < 0.1 and not plan.halted:
-            self.keep(*plan.pause(on=not plan.paused))
+            self.keep(*steering.pause(plan, on=not plan.paused))
             self.track.happened("paused" if plan.paused else "resumed")
             return
         errored = plan.phases.within(Phase.ERRORED)
         if errored and chance.random() < 0.3:
             before = {*errored, *plan.phases.within(Phase.SKIPPED)}
             vertex = chance.choice(errored)
-            events = plan.retry(vertex) if chance.random() < 0.5 else plan.supply(vertex, {})
+            events = (
+                steering.retry(plan, vertex) if chance.random() < 0.5 else steering.supply(plan, vertex, {})
+            )
             self.keep(*[one for one in events if not isinstance(one, Settled)])
             for vertex in sorted(before):
                 if plan.phase(vertex) is Phase.WAITING:

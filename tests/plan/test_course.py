@@ -77,16 +77,16 @@ def test_a_long_request_with_secrets_is_searched_elsewhere() -> None:
     """To be rendered on the spot is refused, nothing is charged, and nothing is changed."""
     document = build(change("a", password=["x" * 30] * 1_000, name="{{ build.id }}"))
     run = Run(document)
-    left = run.plan.work_left
+    left = run.plan.requests.work_left
     vertex = run.vertex("a")
     with pytest.raises(Laborious):
         run.begin("a")
-    assert (run.plan.laborious, run.plan.work_left) == (vertex, left)
-    rendering = run.plan.rendering(vertex)(lambda: False)
-    learn = run.plan.learning(vertex, rendering)
+    assert (run.plan.requests.laborious, run.plan.requests.work_left) == (vertex, left)
+    rendering = run.plan.requests.rendering(vertex)(lambda: False)
+    learn = run.plan.requests.learning(vertex, rendering)
     assert learn is not None
     learn()
-    run.plan.take_in(vertex, rendering)
+    run.plan.requests.take_in(vertex, rendering)
     assert isinstance(run.begin("a"), Request)
 
 

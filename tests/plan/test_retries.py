@@ -9,7 +9,7 @@ from scheduler.definition.rules import ONCE, Retry
 from scheduler.definition.strictjson import encode
 from scheduler.errors import IllegalTransition
 from scheduler.journal.events import Event, Retrying, Sent
-from scheduler.plan import Phase, Request
+from scheduler.plan import Phase, Request, steering
 from scheduler.plan.outcome import Outcome, failure, read_reply
 
 THRICE: Document = {"attempts": 3, "backoff": 10, "max_backoff": 15}
@@ -431,7 +431,7 @@ def test_a_supplied_secret_is_known_from_then_on() -> None:
         run = Run(build(change("a", **fields), change("b")))
         run.send("a")
         run.send("b")
-        run.plan.supply(0, output)
+        steering.supply(run.plan, 0, output)
         assert run.plan.masked(run.fail("b", f"what is {CANARY}?").body["error"]) == "what is ***?", fields
 
 
@@ -457,5 +457,5 @@ def test_a_secret_that_was_only_sent_is_known_after_a_restart() -> None:
 def test_no_secret_is_in_the_reason_of_a_cancellation() -> None:
     """An operator may quote one."""
     run = Run(build(change("a", password=CANARY)))
-    run.plan.cancel(f"{CANARY} has leaked")
+    steering.cancel(run.plan, f"{CANARY} has leaked")
     assert run.plan.cause == "cancelled: *** has leaked"

@@ -22,7 +22,7 @@ from scheduler.journal.events import (
     Supplied,
     Unpaused,
 )
-from scheduler.plan import Plan
+from scheduler.plan import Plan, steering
 from scheduler.plan.outcome import Outcome, read_reply
 
 GOES_ON: Document = {"on_error": "continue"}
@@ -73,7 +73,7 @@ def test_a_cancelled_build_drains() -> None:
     """Nothing new is sent; what is in flight is awaited; the report says who ended it and why."""
     run = Run(build(change("a"), change("b")))
     run.send("a")
-    assert run.plan.cancel("wrong account") == [Cancelled("cancelled: wrong account")]
+    assert steering.cancel(run.plan, "wrong account") == [Cancelled("cancelled: wrong account")]
     assert run.begin("b") is None
     assert not run.over()
     run.reply("a")
@@ -85,29 +85,29 @@ def test_a_cancelled_build_drains() -> None:
 def test_a_cancellation_needs_no_reason() -> None:
     """Without one the report says that it was cancelled."""
     run = Run(build(change("a")))
-    assert run.plan.cancel() == [Cancelled("cancelled")]
+    assert steering.cancel(run.plan) == [Cancelled("cancelled")]
     assert run.report()["error"] == "cancelled"
 
 
 def test_an_error_before_the_cancellation_stays_the_cause() -> None:
     """The first cause is reported."""
     run = failed("b", options=GOES_ON)
-    run.plan.cancel("enough")
+    steering.cancel(run.plan, "enough")
     assert run.report()["error"] == "a: broken"
 
 
 def test_a_reason_is_cut() -> None:
     """It is a text like an error's."""
     run = Run(build(change("a")))
-    run.plan.cancel("x" * 100_000)
+    steering.cancel(run.plan, "x" * 100_000)
     assert len(str(run.plan.cause)) < 66_000
 
 
 def test_a_paused_build_can_be_cancelled() -> None:
     """The pause is over with that."""
     run = Run(build(change("a")))
-    run.plan.pause(on=True)
-    run.plan.cancel()
+    steering.pause(run.plan, on=True)
+    steering.cancel(run.plan)
     assert not run.plan.paused
     assert run.over()
 
@@ -119,12 +119,12 @@ def test_a_paused_build_sends_nothing_new() -> None:
     """What is in flight ends; what is due waits, until the build goes on."""
     run = Run(build(change("a"), change("b"), change("c", "none")))
     run.send("a")
-    assert run.plan.pause(on=True) == [Paused()]
+    assert steering.pause(run.plan, on=True) == [Paused()]
     assert run.begin("b") is None
     assert run.begin("c") is None
     run.reply("a")
     assert not run.over()
-    assert run.plan.pause(on=False) == [Unpaused()]
+    assert steering.pause(run.plan, on=False) == [Unpaused()]
     run.do("b")
     run.begin("c")
     assert run.report().get("error") is None
@@ -134,7 +134,7 @@ def test_what_is_about_to_be_sent_when_the_pause_comes_is_taken_back() -> None:
     """It must not be sent, and waits again."""
     run = Run(build(change("a")))
     run.begin("a")
-    run.plan.pause(on=True)
+    steering.pause(run.plan, on=True)
     with pytest.raises(Exception, match="paused"):
         run.plan.sent(0)
     run.plan.withdraw(0)
@@ -144,11 +144,11 @@ def test_what_is_about_to_be_sent_when_the_pause_comes_is_taken_back() -> None:
 def test_a_pause_outlives_a_retry() -> None:
     """Who has a component sent again in a paused build has it wait for the end of the pause."""
     run = failed("b", options=GOES_ON)
-    run.plan.pause(on=True)
-    run.plan.retry()
+    steering.pause(run.plan, on=True)
+    steering.retry(run.plan)
     assert run.plan.paused
     assert run.begin("a") is None
-    assert run.plan.pause(on=False) == [Unpaused()]
+    assert steering.pause(run.plan, on=False) == [Unpaused()]
     run.do("a", "b")
     assert run.plan.cause is None
 
@@ -164,7 +164,7 @@ def test_a_component_that_failed_is_sent_again() -> None:
     run.send("a")
     run.fail("a")
     assert run.plan.halted
-    assert run.plan.retry(0) == [Retried(("a",), 1)]
+    assert steering.retry(run.plan, 0) == [Retried(("a",), 1)]
     assert run.plan.cause is None
     assert run.plan.attempt(0) == 3
     assert "error" not in report_document(run.plan)["changes"][0]
@@ -173,7 +173,7 @@ def test_a_component_that_failed_is_sent_again() -> None:
     run.retry("a")
     run.send("a")
     assert run.fail("a").body["error"] == "broken (after 2 attempts)"
-    run.plan.retry()
+    steering.retry(run.plan)
     run.do("a", "b")
     assert run.report().get("error") is None
 
@@ -182,7 +182,7 @@ def test_what_was_skipped_waits_again() -> None:
     """Behind a component that is sent again everything is as before its failure."""
     run = failed("b", "c", edges=[("a", "b"), ("b", "c")], options=GOES_ON)
     assert run.phases() == {"a": "errored", "b": "skipped", "c": "skipped"}
-    run.plan.retry()
+    steering.retry(run.plan)
     assert run.phases() == {"a": "waiting", "b": "waiting", "c": "waiting"}
     run.do("a", "b", "c")
     assert run.report().get("error") is None
@@ -195,7 +195,7 @@ def test_one_of_several_is_sent_again() -> None:
     run.send("b")
     run.fail("a", "first")
     run.fail("b", "second")
-    assert run.plan.retry(run.vertex("a")) == [Retried(("a",), 1)]
+    assert steering.retry(run.plan, run.vertex("a")) == [Retried(("a",), 1)]
     assert not run.plan.halted
     assert run.phases() == {"a": "waiting", "b": "errored", "c": "waiting", "d": "skipped"}
     run.do("a", "c")
@@ -210,7 +210,7 @@ def test_a_failure_after_a_retry_halts_again() -> None:
     run.send("b")
     run.fail("a")
     run.fail("b")
-    run.plan.retry(0)
+    steering.retry(run.plan, 0)
     run.send("a")
     run.fail("a")
     assert run.plan.halted
@@ -221,7 +221,7 @@ def test_a_late_success_is_adopted_instead() -> None:
     """What exists already is not made a second time."""
     run = failed("b", edges=[("a", "b")])
     run.plan.adopt(run.requests["a"], Outcome(completed=True, body={"a_id": 7}))
-    retried, adopted = run.plan.retry()
+    retried, adopted = steering.retry(run.plan)
     assert retried == Retried(("a",), 1)
     assert isinstance(adopted, Settled)
     assert adopted.body == change("a", a_id=7, service="b-1", _state="completed")
@@ -234,7 +234,7 @@ def test_a_late_success_is_adopted_instead() -> None:
 def test_a_retry_after_the_end_is_a_new_run() -> None:
     """It goes on from where it stood, under the next attempt ids, and is reported again."""
     run = errored_and_over("b", edges=[("a", "b")])
-    assert run.plan.retry() == [Retried(("a",), 2)]
+    assert steering.retry(run.plan) == [Retried(("a",), 2)]
     assert (run.plan.run, run.plan.finished, run.plan.over) == (2, False, False)
     run.send("a")
     assert run.requests["a"].attempt == "b-1/a/2"
@@ -247,9 +247,9 @@ def test_a_retry_after_the_end_is_a_new_run() -> None:
 def test_a_cancelled_build_that_is_over_can_be_gone_on_with() -> None:
     """Nothing has failed, and what was never begun is begun."""
     run = Run(build(change("a")))
-    events = run.plan.cancel("later")
+    events = steering.cancel(run.plan, "later")
     finished(run, *events)
-    assert run.plan.retry() == [Retried((), 2)]
+    assert steering.retry(run.plan) == [Retried((), 2)]
     assert not run.plan.cancelled
     run.do("a")
     assert run.report().get("error") is None
@@ -261,10 +261,10 @@ def test_a_cancelled_build_that_is_over_can_be_gone_on_with() -> None:
 def test_a_supplied_output_is_a_connectors_reply() -> None:
     """It is merged into the component, which is complete and exists; nothing is sent."""
     run = Run(build(change("a", name="x", size=1), change("b", of='{{ components["a"].a_id }}')))
-    run.plan.pause(on=True)
-    assert run.plan.supply(0, {"a_id": 7, "size": 2}) == [Supplied("a", {"a_id": 7, "size": 2})]
+    steering.pause(run.plan, on=True)
+    assert steering.supply(run.plan, 0, {"a_id": 7, "size": 2}) == [Supplied("a", {"a_id": 7, "size": 2})]
     assert run.plan.is_instant(0)
-    run.plan.pause(on=False)
+    steering.pause(run.plan, on=False)
     step = run.begin("a")
     assert isinstance(step, Settled)
     kept = change("a", name="x", size=2, a_id=7, service="b-1", _state="completed")
@@ -283,7 +283,7 @@ def test_what_is_under_way_completes_at_once(how: str) -> None:
     if how == "retrying":
         run.retry("a")
     assert run.phases() == {"a": how}
-    supplied, outcome = run.plan.supply(0, {"a_id": 7})
+    supplied, outcome = steering.supply(run.plan, 0, {"a_id": 7})
     assert supplied == Supplied("a", {"a_id": 7})
     assert isinstance(outcome, Settled)
     assert outcome.body["a_id"] == 7
@@ -294,7 +294,7 @@ def test_what_is_under_way_completes_at_once(how: str) -> None:
 def test_what_has_failed_completes_at_once() -> None:
     """Then the build goes on behind it."""
     run = failed("b", edges=[("a", "b")])
-    supplied, outcome = run.plan.supply(0, {"a_id": 7})
+    supplied, outcome = steering.supply(run.plan, 0, {"a_id": 7})
     assert supplied == Supplied("a", {"a_id": 7})
     assert isinstance(outcome, Settled)
     assert "error" not in outcome.body
@@ -306,7 +306,7 @@ def test_what_has_failed_completes_at_once() -> None:
 def test_what_was_skipped_completes_at_once() -> None:
     """What is behind it alone waits again."""
     run = failed("b", "c", "d", edges=[("a", "b"), ("b", "c"), ("a", "d")], options=GOES_ON)
-    run.plan.supply(run.vertex("b"), {})
+    steering.supply(run.plan, run.vertex("b"), {})
     assert run.phases() == {"a": "errored", "b": "completed", "c": "waiting", "d": "skipped"}
     run.do("c")
     assert run.over()
@@ -342,7 +342,7 @@ def test_what_no_connector_could_find_cannot_be_supplied(components: Any, why: s
         run = finished(run, settled(run, "a"))
     before = run.phases(), run.plan.run
     with pytest.raises(Refused, match="^" + re.escape(why) + "$") as caught:
-        run.plan.supply(0, {"components": components})
+        steering.supply(run.plan, 0, {"components": components})
     assert caught.value.code == "invalid"
     assert (run.phases(), run.plan.run) == before
 
@@ -357,12 +357,12 @@ def test_what_a_connector_could_find_can_be_supplied() -> None:
     ):
         run = Run(build(change("a", "find")))
         run.send("a")
-        run.plan.supply(0, output)
+        steering.supply(run.plan, 0, output)
         assert set(run.existing()) == found
     # Of other components it is a field like others.
     run = Run(build(change("a")))
     run.send("a")
-    run.plan.supply(0, {"components": 7})
+    steering.supply(run.plan, 0, {"components": 7})
     assert run.existing()["a"]["components"] == 7
 
 
@@ -371,7 +371,7 @@ def test_a_component_that_cannot_be_rendered_can_be_supplied() -> None:
     run = Run(build(change("a"), change("b", of='{{ components["a"].nothing }}')))
     run.do("a")
     run.refused("b")
-    _, outcome = run.plan.supply(1, {"b_id": 1})
+    _, outcome = steering.supply(run.plan, 1, {"b_id": 1})
     assert isinstance(outcome, Settled)
     assert (outcome.body["b_id"], outcome.body["of"]) == (1, '{{ components["a"].nothing }}')
 
@@ -381,7 +381,7 @@ def test_who_a_component_is_is_not_the_operators_to_say() -> None:
     run = Run(build(change("a", _timeout=5)))
     run.send("a")
     output = {"_component_id": "z", "_action": "delete", "_state": "errored", "_timeout": 1, "service": "x"}
-    _, outcome = run.plan.supply(0, output)
+    _, outcome = steering.supply(run.plan, 0, output)
     assert isinstance(outcome, Settled)
     assert outcome.body == change("a", _timeout=5, service="b-1", _state="completed")
 
@@ -389,7 +389,7 @@ def test_who_a_component_is_is_not_the_operators_to_say() -> None:
 def test_a_supply_after_the_end_is_a_new_run() -> None:
     """What it was over for is there now."""
     run = errored_and_over("b", edges=[("a", "b")])
-    retried, supplied, outcome = run.plan.supply(0, {"a_id": 7})
+    retried, supplied, outcome = steering.supply(run.plan, 0, {"a_id": 7})
     assert (retried, supplied) == (Retried(("a",), 2), Supplied("a", {"a_id": 7}))
     assert isinstance(outcome, Settled)
     run.do("b")
@@ -399,7 +399,7 @@ def test_a_supply_after_the_end_is_a_new_run() -> None:
 def test_a_supply_behind_a_failure_after_the_end() -> None:
     """It completes at once: in a build that goes on without what failed it would never be due."""
     run = errored_and_over("b", "c", edges=[("a", "b"), ("b", "c")])
-    retried, supplied, outcome = run.plan.supply(run.vertex("b"), {})
+    retried, supplied, outcome = steering.supply(run.plan, run.vertex("b"), {})
     assert (retried, supplied) == (Retried((), 2), Supplied("b", {}))
     assert isinstance(outcome, Settled)
     run.do("c")
@@ -415,9 +415,9 @@ def test_a_build_has_other_limits_from_now_on() -> None:
     run = Run(build(change("a"), options={"limits": {"*": 1}}))
     assert list(map(str, run.plan.rules)) == ["*=1"]
     limits: dict[str, int | str] = {"vpc.*.*": 5, "*": "20/s"}
-    assert run.plan.limit(limits) == [Limited(limits)]
+    assert steering.limit(run.plan, limits) == [Limited(limits)]
     assert list(map(str, run.plan.rules)) == ["vpc.*.*=5", "*=20/s"]
-    run.plan.limit({})
+    steering.limit(run.plan, {})
     assert run.plan.rules == ()
 
 
@@ -426,7 +426,7 @@ def test_limits_that_cannot_be(limits: Any) -> None:
     """They change nothing."""
     run = Run(build(change("a"), options={"limits": {"*": 1}}))
     with pytest.raises(InvalidRule):
-        run.plan.limit(limits)
+        steering.limit(run.plan, limits)
     assert list(map(str, run.plan.rules)) == ["*=1"]
 
 
@@ -444,13 +444,13 @@ def _done() -> Run:
 
 
 def _cancelled(run: Run) -> Run:
-    run.plan.cancel()
+    steering.cancel(run.plan)
     return run
 
 
 def _paused() -> Run:
     run = _two()
-    run.plan.pause(on=True)
+    steering.pause(run.plan, on=True)
     return run
 
 
@@ -463,22 +463,26 @@ def _all_done() -> Run:
 @pytest.mark.parametrize(
     ("made", "asked", "says"),
     [
-        (lambda: _cancelled(_two()), lambda plan: plan.cancel(), "it was cancelled before"),
-        (_paused, lambda plan: plan.pause(on=True), "it is paused already"),
-        (_two, lambda plan: plan.pause(on=False), "it is not paused"),
-        (failed, lambda plan: plan.pause(on=True), "nothing new is sent any more: a: broken"),
-        (_two, lambda plan: plan.retry(), "no component has failed"),
-        (_two, lambda plan: plan.retry(0), "a is waiting: only what has failed can be tried again"),
-        (_done, lambda plan: plan.retry(0), "a is completed: only what has failed"),
+        (lambda: _cancelled(_two()), steering.cancel, "it was cancelled before"),
+        (_paused, lambda plan: steering.pause(plan, on=True), "it is paused already"),
+        (_two, lambda plan: steering.pause(plan, on=False), "it is not paused"),
+        (failed, lambda plan: steering.pause(plan, on=True), "nothing new is sent any more: a: broken"),
+        (_two, steering.retry, "no component has failed"),
+        (_two, lambda plan: steering.retry(plan, 0), "a is waiting: only what has failed can be tried again"),
+        (_done, lambda plan: steering.retry(plan, 0), "a is completed: only what has failed"),
         (
             lambda: failed("b", edges=[("a", "b")], options=GOES_ON),
-            lambda plan: plan.retry(1),
+            lambda plan: steering.retry(plan, 1),
             "b is skipped: only what has failed",
         ),
-        (lambda: _cancelled(failed()), lambda plan: plan.retry(), "it was cancelled; try again when"),
-        (lambda: _cancelled(failed()), lambda plan: plan.supply(0, {}), "it was cancelled; try again when"),
-        (_all_done, lambda plan: plan.retry(), "every component is completed"),
-        (_done, lambda plan: plan.supply(0, {}), "a is completed already"),
+        (lambda: _cancelled(failed()), steering.retry, "it was cancelled; try again when"),
+        (
+            lambda: _cancelled(failed()),
+            lambda plan: steering.supply(plan, 0, {}),
+            "it was cancelled; try again when",
+        ),
+        (_all_done, steering.retry, "every component is completed"),
+        (_done, lambda plan: steering.supply(plan, 0, {}), "a is completed already"),
     ],
 )
 def test_what_makes_no_sense_is_refused(
@@ -497,7 +501,7 @@ def test_what_makes_no_sense_is_refused(
 def test_the_end_of_a_further_run() -> None:
     """A run that fails again is over again, and another one may follow."""
     run = errored_and_over()
-    log: list[Event] = [*run.plan.retry()]
+    log: list[Event] = [*steering.retry(run.plan)]
     run.send("a")
     run.fail("a")
     assert run.plan.finish() == Finished("a: broken")
@@ -513,6 +517,6 @@ def test_a_late_success_that_was_taken_is_kept_beside_no_error_any_more() -> Non
     outcome = read_reply(encode({**change("a"), "_state": "completed"}), "done")
     assert outcome is not None
     assert run.plan.adopt(run.requests["a"], outcome)
-    run.plan.retry(run.vertex("a"))
+    steering.retry(run.plan, run.vertex("a"))
     assert run.phases()["a"] == "completed"
     assert run.plan.adopted() == []

@@ -32,10 +32,12 @@ from scheduler.jetstream.streams import report_subject
 from scheduler.journal.events import Accepted, Cancelled, Event, Paused, Sent, Settled, Supplied, Withdrawn
 from scheduler.journal.history import History
 from scheduler.journal.records import Position, encode_event
-from scheduler.plan import Phase, Plan, Request
+from scheduler.plan import Plan, Request
 from scheduler.plan.attempts import Again, AttemptCounts
 from scheduler.plan.outcome import Outcome
 from scheduler.plan.report import Report
+from scheduler.plan.requests import Requests
+from scheduler.plan.state import PlanState
 from scheduler.recovery.loader import Loaded, Loader
 from scheduler.runtime.clock import BuildClock
 from scheduler.stores import Departure
@@ -123,10 +125,13 @@ def _no_fencing() -> list[Patch]:
 def _sending_after_an_error() -> list[Patch]:
     """What is due is sent, whatever failed."""
 
-    def halted(plan: Plan) -> bool:
-        return plan.stopped
+    def held(state: PlanState) -> bool:
+        return state.stopped or state.paused
 
-    return [(Plan, "halted", property(halted))]
+    return [
+        (PlanState, "halted", property(lambda state: state.stopped)),
+        (PlanState, "held", property(held)),
+    ]
 
 
 def _starts_that_are_not_withdrawn() -> list[Patch]:
@@ -323,14 +328,14 @@ def _unknown_appends_fail_the_build() -> list[Patch]:
 
 def _one_id_for_all_attempts() -> list[Patch]:
     """What is sent again is sent under the id of the attempt before."""
-    make = Plan._request
+    make = Requests.make
 
-    def same(plan: Plan, vertex: int, change: Any) -> Request:
-        request = make(plan, vertex, change)
+    def same(requests: Requests, vertex: int) -> Request:
+        request = make(requests, vertex)
         attempt = f"{request.build}/{request.component}/1{request.mark}"
         return evolve(request, attempt=attempt, started=evolve(request.started, attempt=attempt))
 
-    return [(Plan, "_request", same)]
+    return [(Requests, "make", same)]
 
 
 def _retries_without_bound() -> list[Patch]:
@@ -355,7 +360,7 @@ def _retried_against_advice() -> list[Patch]:
 
 def _pauses_that_do_not_hold() -> list[Patch]:
     """A build that is paused goes on."""
-    return [(Plan, "held", Plan.halted), (Plan, "paused", property(lambda _: False, lambda *_: None))]
+    return [(PlanState, "held", PlanState.halted), (Plan, "paused", property(lambda _: False))]
 
 
 def _pauses_that_end_with_the_process() -> list[Patch]:
@@ -392,7 +397,7 @@ def _supplied_and_sent() -> list[Patch]:
     """What an operator supplies for a component that waits is not looked at when that is due."""
     return [
         (Plan, "is_instant", lambda *_: False),
-        (Plan, "begin", _beginning(Plan.begin, lambda plan, vertex: plan._outputs.pop(vertex, None))),
+        (Plan, "begin", _beginning(Plan.begin, lambda plan, vertex: plan.state.outputs.pop(vertex, None))),
     ]
 
 
@@ -466,13 +471,13 @@ def _dependents_of_what_failed() -> list[Patch]:
         if plan.held or plan.is_instant(vertex):
             return begin(plan, vertex)
         try:
-            request = plan._request(vertex, plan.build.changes[vertex])
+            request = plan.requests.make(vertex)
         except TemplateError as error:
             return plan._fail(vertex, str(error))
-        plan._move(vertex, Phase.STARTING)
+        plan.state.apply(request.started)
         return request
 
-    return [(Plan, "begin", careless), (Plan, "_skip_behind", lambda *_: None)]
+    return [(Plan, "begin", careless), (PlanState, "_skip_behind", lambda *_: None)]
 
 
 def _durations_by_the_wall_clock() -> list[Patch]:

@@ -37,8 +37,8 @@ def _rendering(heavy: JSON, change: JSON) -> int:
         some = {**change, "work": f"{{{{ {' ~ '.join(expressions[start : start + 5])} }}}}"}
         alone = {**heavy, "components": [first], "changes": [some], "edges": []}
         plan = Plan(read_build(json.dumps(alone).encode(), resumed=True))
-        assert not isinstance(plan.rendering(0)(lambda: False), str)
-        total += build_work(1) - plan.work_left
+        assert not isinstance(plan.requests.rendering(0)(lambda: False), str)
+        total += build_work(1) - plan.requests.work_left
     return total
 
 

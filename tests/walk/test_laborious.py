@@ -16,6 +16,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from scheduler.config import parse_rules
 from scheduler.definition.strictjson import Raw
 from scheduler.dispatch.slots import Slots
+from scheduler.plan import steering
 
 LONG: JSON = {"numbers": [{"n": f"{n:07}", "x": "x" * 40} for n in range(400)]}
 """What `HEAVY` looks through."""
@@ -82,7 +83,7 @@ async def test_nothing_of_it_leaves_once_the_build_is_halted(autojump_clock: Moc
 async def test_a_pause_meanwhile_holds_it_back(autojump_clock: MockClock) -> None:
     value = document([change("a", **LONG), laborious("b"), laborious("c")], [("a", "b"), ("a", "c")])
     async with begun(value) as (world, run, gate):
-        run.plan.pause(on=True)
+        steering.pause(run.plan, on=True)
         run.walk.pause()
         gate.open()
         world.executor.gate = None
@@ -90,12 +91,12 @@ async def test_a_pause_meanwhile_holds_it_back(autojump_clock: MockClock) -> Non
         assert world.cloud.asked == ["a"]
         assert len(world.executor.owners) == 1, "nothing more is rendered for nothing"
         assert world.slots.taken == 0
-        run.plan.pause(on=False)
+        steering.pause(run.plan, on=False)
         run.walk.unpause()
         await wait_all_tasks_blocked()
     assert world.cloud.asked == ["a", "b", "c"]
     run.check_end()
-    assert not run.plan._renderings
+    assert not run.plan.requests._renderings
 
 
 async def test_what_is_skipped_meanwhile_is_not_sent(autojump_clock: MockClock) -> None:
@@ -105,7 +106,7 @@ async def test_what_is_skipped_meanwhile_is_not_sent(autojump_clock: MockClock) 
         gate.open()
         world.executor.gate = None
         await run.walk.render_now(vertex)
-        run.plan.supply(vertex, {"y": 1})
+        steering.supply(run.plan, vertex, {"y": 1})
         run.walk.stir(vertex)
         run.walk.respawn()
         await wait_all_tasks_blocked()
@@ -219,7 +220,7 @@ async def test_the_secrets_of_a_large_request_are_learnt_elsewhere(
         assert len(world.executor.owners) == (2 if size > 16_384 else 0)
         assert "c4nary" not in run.plan.masked("it is c4nary" + "x" * size)
     run.check_end()
-    assert not run.plan._renderings
+    assert not run.plan.requests._renderings
 
 
 async def test_a_large_reply_is_looked_through_elsewhere_and_kept_small(autojump_clock: MockClock) -> None:
@@ -242,7 +243,7 @@ async def test_a_large_reply_is_looked_through_elsewhere_and_kept_small(autojump
         run = Run(world, value)
         await run.go()
         assert world.executor.owners
-        kept = run.plan._ledger.final[run.plan.graph.index["a"]]
+        kept = run.plan.state.ledger.final[run.plan.graph.index["a"]]
         assert isinstance(kept["numbers"], Raw)
         assert "c4nary" not in run.plan.masked("it is c4nary-bird")
     run.check_end()

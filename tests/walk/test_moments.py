@@ -15,7 +15,7 @@ from scheduler.dispatch.call import Signal
 from scheduler.dispatch.slots import Slots
 from scheduler.errors import Fenced
 from scheduler.journal.events import Event, Retrying, Settled, Started
-from scheduler.plan import Phase, Request
+from scheduler.plan import Phase, Request, steering
 from scheduler.plan.outcome import Outcome, failure
 from scheduler.walk import Observer
 
@@ -28,7 +28,7 @@ async def test_an_error_in_the_moment_in_which_a_pause_ends_hangs_nothing(autoju
         await orders_of(run).pause()
         world.cloud.answer("a")
         await wait_all_tasks_blocked()
-        run.plan.pause(on=False)
+        steering.pause(run.plan, on=False)
         run.walk.unpause()
         run.walk.halt("the store failed")
         world.cloud.answer("b")

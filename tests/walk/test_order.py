@@ -423,7 +423,7 @@ def test_the_walk_takes_the_order_that_was_forecast(
         async with open_world(script=script, store=MemoryStore(), slots=Slots(per_build=cap)) as world:
             plan: Plan = world.plan(value)
             lasting = [seconds[name] for name in plan.graph.ids]
-            subjects = [plan.subject(vertex) for vertex in range(len(lasting))]
+            subjects = [plan.requests.subject(vertex) for vertex in range(len(lasting))]
             found = forecast(plan.graph, lasting, subjects, plan.rules, cap=cap)
             walk = Walk(
                 plan,

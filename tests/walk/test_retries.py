@@ -138,7 +138,7 @@ async def test_a_component_has_its_own_rule_before_that_of_its_build(autojump_cl
 
     async with open_world(script=script) as world:
         run = Run(world, value)
-        run.plan._retries = [("*.*.*", Retry(9, 0.0))]
+        run.plan.requests._retries = [("*.*.*", Retry(9, 0.0))]
         await run.go()
         assert (len(attempts(world, "a")), len(attempts(world, "b"))) == (3, 2)
 
