@@ -35,6 +35,7 @@ from scheduler.jetstream.streams import REPORTS, SUBJECT_HEADER, SUMMARY_HEADER
 from scheduler.plan import Plan, steering
 from scheduler.recovery.loader import Loader
 from scheduler.runtime.courtesy import give_way
+from scheduler.runtime.pace import paced
 from scheduler.runtime.ratelimit import RateLimitedLog
 from scheduler.stores.jetstream import JetStreamStore
 from scheduler.stores.slices import encode as encode_in_slices
@@ -183,7 +184,7 @@ class Control:
             over = {one["id"]: one for one in await self._over()}
         known = sorted(one for one in {*here, *quarantined, *over} if one > after)
         found = []
-        for count, build in enumerate(known[:most], 1):
+        async for build in paced(known[:most], every=_SLICE, pause=give_way):
             seen = self._supervisor.see(build)
             if seen is not None:
                 found.append(summary(seen))
@@ -192,8 +193,6 @@ class Control:
                 found.append({"id": build, "action": "", "status": "quarantined", "error": why})
             elif build in over:
                 found.append(over[build])
-            if not count % _SLICE:
-                await give_way()
         return {"builds": found, "next": known[most - 1] if len(known) > most else None}
 
     async def _over(self) -> list[Document]:
@@ -409,7 +408,7 @@ async def _read_over(js: JetStream) -> list[Document]:
     reports = read(js, REPORTS, last_per_subject=True, headers_only=True)
     async with aclosing(reports) as batches:
         async for batch in batches:
-            for count, report in enumerate(batch, 1):
+            async for report in paced(batch, every=_SLICE, pause=give_way):
                 _, _, token, run = report.subject.split(".")
                 action, _, how = report.headers.get(SUBJECT_HEADER, "").rpartition(".")
                 build = decode_token(token)
@@ -422,8 +421,6 @@ async def _read_over(js: JetStream) -> list[Document]:
                 } | _read_summary(report.headers)
                 if int(run) >= found.get(build, document)["run"]:
                     found[build] = document
-                if not count % _SLICE:
-                    await give_way()
     return list(found.values())
 
 

@@ -18,6 +18,7 @@ from scheduler.forecast.preview import preview
 from scheduler.plan import Phase, Plan
 from scheduler.runtime.courtesy import give_way
 from scheduler.runtime.executor import Executor, ThreadExecutor
+from scheduler.runtime.pace import paced
 from scheduler.supervision.explainer import Seen
 
 _FRESH: Final = 1.0
@@ -137,12 +138,10 @@ class EtaEstimator:
         expect = expectation(self._durations)
         expected: list[float] = []
         subjects: list[str | None] = []
-        for vertex in range(len(plan.phases)):
+        async for vertex in paced(range(len(plan.phases)), every=_SLICE, pause=give_way):
             subject = None if plan.is_instant(vertex) else plan.requests.subject(vertex)
             subjects.append(subject)
             expected.append(0.0 if subject is None else expect(subject))
-            if not (vertex + 1) % _SLICE:
-                await give_way()
             match plan.phases[vertex]:
                 case Phase.COMPLETED:
                     done.add(vertex)

@@ -1,12 +1,13 @@
 """Deadlines of attempts: one task for all of them, on a clock that stands still while the broker is away."""
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import count
 
 import trio
 
 from scheduler.bus import Bus
+from scheduler.runtime.pace import paced
 
 _TICK = 1.0
 """Seconds between two looks at the connection; an outage is known this exactly."""
@@ -106,6 +107,11 @@ class Timers:
             self.on_resumed(trio.current_time() - self._down_since)
         self._up = up
 
+    def _due(self, now: float) -> Iterator[Timer]:
+        """Take those whose time has come, and those that were cancelled before them."""
+        while self._heap and (self._heap[0][0] <= now + _GRAIN or self._heap[0][2].cancelled):
+            yield heapq.heappop(self._heap)[2]
+
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Watch the clock; never returns."""
         self._seen = trio.current_time()
@@ -113,16 +119,11 @@ class Timers:
         while True:
             now = self.now()
             self._look()
-            looked = 0
-            while self._heap and (self._heap[0][0] <= now + _GRAIN or self._heap[0][2].cancelled):
-                timer = heapq.heappop(self._heap)[2]
+            async for timer in paced(self._due(now), every=_AT_ONCE):
                 if timer.cancelled:
                     self._cancelled -= 1
                 else:
                     _expire(timer)
-                looked += 1
-                if not looked % _AT_ONCE:
-                    await trio.lowlevel.checkpoint()
             self._wake = trio.Event()
             nap = _TICK
             if not self._heap:

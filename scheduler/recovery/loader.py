@@ -46,7 +46,7 @@ from scheduler.plan import Phase, Plan
 from scheduler.recovery.adoption import adopt_what_came_late
 from scheduler.recovery.crash_loops import MOST_HANGS
 from scheduler.runtime.interruptible import interruptible
-from scheduler.runtime.pace import TURN, Pace
+from scheduler.runtime.pace import TURN, Pace, paced
 from scheduler.stores.jetstream import Entry, JetStreamStore
 from scheduler.stores.log import BuildLog
 from scheduler.stores.slices import encode as encode_in_slices
@@ -157,11 +157,9 @@ class Loader:
 
     async def mark_stable(self, builds: Iterable[str]) -> None:
         """Nobody has died of these: their loadings are not counted any more."""
-        for count, build in enumerate(builds, 1):
+        async for build in paced(builds, every=_MARKED_AT_ONCE):
             if self._supervisor.holds(build):
                 self._store.note(build, Released(), lazily=True)
-            if not count % _MARKED_AT_ONCE:
-                await trio.lowlevel.checkpoint()
 
     async def _load(
         self,

@@ -28,6 +28,7 @@ from attrs import define, field
 from scheduler.bus import Bus
 from scheduler.errors import BuildLost, StoreError, StoreUnavailable
 from scheduler.journal.events import Accepted, Document, Event, Retrying, Sent, Settled, Started, Withdrawn
+from scheduler.runtime.pace import paced
 from scheduler.stores import Departure, slices
 from scheduler.stores.asking import DEFAULT_BACKOFF, Asker, Backoff
 
@@ -339,9 +340,8 @@ async def _found(data: bytes, status: str, most: int) -> dict[str, str]:
         raise StoreError(f"store: {FIND} was answered with bad JSON: {error}") from error
     builds: dict[str, str] = {}
     bad = 0
-    for position, row in enumerate(rows):
-        if position % slices.BATCH == 0:
-            await trio.lowlevel.checkpoint()
+    await trio.lowlevel.checkpoint()  # taking it apart was a slice of its own
+    async for row in paced(rows, every=slices.BATCH):
         head = _head_of(row)
         if head is None or (head.status is not None and head.status != status):
             bad += 1

@@ -46,6 +46,7 @@ from scheduler.journal.records import (
 )
 from scheduler.runtime.clock import BuildClock
 from scheduler.runtime.executor import ThreadExecutor
+from scheduler.runtime.pace import paced
 from scheduler.stores import Departure
 from scheduler.stores.commit_health import CommitHealth, ask_the_log
 from scheduler.stores.ground import Ground
@@ -164,10 +165,8 @@ class JetStreamStore:
     async def _keep_up(self) -> None:
         while True:
             await trio.sleep(_KEEP_UP_PERIOD)
-            for count, log in enumerate(list(self._logs.values()), 1):
+            async for log in paced(list(self._logs.values()), every=_LOOKED_AT_AT_ONCE):
                 log.keep_up(_MOST_BEHIND)
-                if not count % _LOOKED_AT_AT_ONCE:
-                    await trio.lowlevel.checkpoint()
 
     def follow_positions(self, position: Callable[[str], Position]) -> None:
         """Ask ``position`` from now on up to where the captured replies of a build were dealt with."""
@@ -400,11 +399,9 @@ class JetStreamStore:
             if bus.generation == generation:
                 for log, count in zip(logs, counts, strict=True):
                     log.arrived(generation, count)
-        for count, log in enumerate(logs, 1):
+        async for log in paced(logs, every=_FLUSHED_AT_ONCE):
             if not log.flush():
                 self._context.waiting.pop(log, None)
-            if not count % _FLUSHED_AT_ONCE:
-                await trio.lowlevel.checkpoint()
 
 
 def _entry(delivered: Delivered) -> Entry:

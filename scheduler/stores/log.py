@@ -15,7 +15,7 @@ else's: fenced. De-duplication by message id would not do: a copy that comes aft
 import heapq
 import secrets
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from itertools import count
 
 import structlog
@@ -52,6 +52,7 @@ from scheduler.journal.records import (
     is_tombstone,
 )
 from scheduler.runtime.clock import BuildClock
+from scheduler.runtime.pace import paced
 from scheduler.stores import Departure
 from scheduler.stores.commit_health import CommitHealth, ask_the_log, patiently
 from scheduler.stores.keeper import Keeper
@@ -426,12 +427,12 @@ class BuildLog:
 
     async def _wake_up_to_here(self) -> None:
         """Let those go on that wait for what is committed: many requests may be about to leave."""
-        woken = 0
+        async for waiter in paced(self._waiters_up_to_here(), every=_WOKEN_AT_ONCE):
+            waiter.set()
+
+    def _waiters_up_to_here(self) -> Iterator[trio.Event]:
         while self._waiters and self._waiters[0][0] <= self._committed:
-            heapq.heappop(self._waiters)[2].set()
-            woken += 1
-            if not woken % _WOKEN_AT_ONCE:
-                await trio.lowlevel.checkpoint()
+            yield heapq.heappop(self._waiters)[2]
 
     def _pass_statuses(self, taken: int, passed: list[tuple[int, Status]]) -> None:
         """The log's status is that with the next ``taken`` events; ``passed`` gets those up to there."""

@@ -20,6 +20,7 @@ from scheduler.definition.template import INLINE_WORK, Laborious
 from scheduler.dispatch.slots import Slots, Waiter
 from scheduler.plan import Phase, Plan
 from scheduler.runtime.executor import Executor
+from scheduler.runtime.pace import drained, paced
 from scheduler.stores import Store
 from scheduler.walk.attempts import Attempts, Departure
 from scheduler.walk.frontier import Frontier
@@ -321,12 +322,8 @@ class Beginning(Attempts):
 
     async def _tell_the_sent_off(self) -> None:
         """Thousands may have waited when a build is halted: other builds have their turn between them."""
-        told = 0
-        while self._sent_off:
-            self._call_up(self._sent_off.pop())
-            told += 1
-            if not told % _WOKEN_AT_ONCE:
-                await trio.lowlevel.checkpoint()
+        async for vertex in paced(drained(self._sent_off), every=_WOKEN_AT_ONCE):
+            self._call_up(vertex)
 
     def _enter_soon(
         self, vertices: Iterable[Vertex], given_back: GivenBack = None, *, again: bool = False
@@ -345,18 +342,12 @@ class Beginning(Attempts):
         """
         vertices = list(vertices)
         try:
-            due: list[Vertex] = []
-            for looked, vertex in enumerate(vertices, 1):
-                if self._is_new(vertex) and self._frontier.is_ready(vertex):
-                    due.append(vertex)
-                if not looked % _ENTERED_AT_ONCE:
-                    await trio.lowlevel.checkpoint()
+            every = paced(vertices, every=_ENTERED_AT_ONCE)
+            due = [one async for one in every if self._is_new(one) and self._frontier.is_ready(one)]
             unusual = [vertex for vertex in due if self._is_unusual(vertex)]
-            for started, vertex in enumerate(unusual, 1):
+            async for vertex in paced(unusual, every=_BEGUN_AT_ONCE):
                 if self._is_new(vertex):
                     self._admit(vertex, again=again)
-                if not started % _BEGUN_AT_ONCE:
-                    await trio.lowlevel.checkpoint()
             for vertex in due:
                 if self._is_open(vertex) and self._is_new(vertex):
                     self._subjects[vertex] = await self._find_subject(vertex)
@@ -364,22 +355,18 @@ class Beginning(Attempts):
                 new = [one for one in due if self._is_new(one) and self._admit(one, again=again)]
                 self._line_up(new, given_back)
             else:
-                for entered, vertex in enumerate(due, 1):
+                async for vertex in paced(due, every=_ENTERED_AT_ONCE):
                     if self._is_new(vertex) and self._admit(vertex, again=again):
                         self._queue(vertex, self._subject(vertex))
-                    if not entered % _ENTERED_AT_ONCE:
-                        await trio.lowlevel.checkpoint()
                 if given_back is not None:
                     self._slots.release(self, *given_back)
                 self._slots.serve(self)
-            for started, vertex in enumerate(vertices, 1):
+            async for vertex in paced(vertices, every=_SPAWNED_AT_ONCE):
                 if not self._frontier.settled[vertex]:
                     self._start_task(vertex)
                     if vertex not in self._due:
                         # It may have waited for this, and the build was halted meanwhile.
                         self._call_up(vertex)
-                if not started % _SPAWNED_AT_ONCE:
-                    await trio.lowlevel.checkpoint()
         finally:
             self._entering -= 1
             self._look_for_the_end()

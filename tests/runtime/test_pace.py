@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pytest
 import trio
 
-from scheduler.runtime.pace import TURN, Pace
+from scheduler.runtime.pace import TURN, Pace, drained, paced
 
 
 @pytest.mark.parametrize(
@@ -28,3 +28,29 @@ async def test_others_have_a_turn_as_often_as_the_work_asks_for(units: Sequence[
             await pace.turn(one)
         assert turns - 1 <= seen - before <= turns
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(("count", "pauses"), [(0, 0), (2, 0), (3, 1), (4, 1), (9, 3), (10, 3)])
+async def test_others_have_a_turn_after_so_many_items(count: int, pauses: int) -> None:
+    """The items come in their order, each once."""
+    seen: list[int] = []
+    places: list[int] = []
+
+    async def pause() -> None:
+        places.append(len(seen))
+
+    async for item in paced(range(count), every=3, pause=pause):
+        seen += [item]
+    assert seen == list(range(count))
+    assert places == [3, 6, 9][:pauses]
+
+
+async def test_what_is_added_meanwhile_is_drained_as_well() -> None:
+    """Until there is none."""
+    items = [1, 2]
+    seen: list[int] = []
+    async for item in paced(drained(items), every=1):
+        seen += [item]
+        if item == 1:
+            items.append(3)
+    assert (seen, items) == ([2, 1, 3], [])
