@@ -23,6 +23,8 @@ from scheduler.errors import Hung, InvalidBuild, Problem
 from scheduler.recovery.ernest import TakeUp
 from scheduler.recovery.experience import Experience
 from scheduler.recovery.loader import Loader
+from scheduler.recovery.reopening import Reopener
+from scheduler.recovery.replaying import Replayer
 from scheduler.recovery.restart import Restart
 from scheduler.runtime.clock import BuildClock
 from scheduler.runtime.collector import Collector, Load
@@ -133,7 +135,7 @@ class Service:
             for subject in intake.SUBJECTS
         }
         self._restart: Restart | None = None
-        self._loader: Loader | None = None
+        self._reopener: Reopener | None = None
         self._stopping = trio.Event()
         self._answered = trio.Event()
         """Set when every build that came in has its answer, and no more are taken in."""
@@ -188,12 +190,16 @@ class Service:
             # Before anything is sent, and so before anything is taken up: a reply must find us listening.
             await self._connectors.listen()
             if self._durable is not None and self._recorder is not None:
-                loader = self._loader = Loader(
+                replayer = Replayer(self._durable, self._supervisor, self._reader.read_accepted)
+                self._reopener = Reopener(
+                    self._durable, replayer, self._supervisor, self._connectors.positions
+                )
+                loader = Loader(
                     self._durable,
                     supervisor=self._supervisor,
                     connectors=self._connectors,
                     recorder=self._recorder,
-                    read=self._reader.read_accepted,
+                    replayer=replayer,
                 )
                 restart = self._restart = Restart(
                     self._bus,
@@ -225,7 +231,7 @@ class Service:
                 self._settings.max_in_flight_per_build,
                 self._executor,
             )
-            control = Control(self._asked, self._supervisor, eta, self._reader, self._loader)
+            control = Control(self._asked, self._supervisor, eta, self._reader, self._reopener)
             await background.start(control.run)
             if self._collects:
                 await background.start(Collector(self._load).run)

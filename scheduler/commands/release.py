@@ -31,13 +31,13 @@ def release(
     from scheduler.errors import BusError, StoreError  # noqa: PLC0415
     from scheduler.jetstream.api import JetStream  # noqa: PLC0415
     from scheduler.log import configure_logging  # noqa: PLC0415
-    from scheduler.recovery.loader import forget_loads  # noqa: PLC0415
+    from scheduler.recovery import crash_loops  # noqa: PLC0415
 
     configure_logging(settings.log_level, settings.log_format)
 
     async def job(bus: Any) -> int:
         try:
-            await forget_loads(JetStream(bus), build)
+            await crash_loops.release(JetStream(bus), build)
         except (BusError, StoreError) as error:
             complain(str(error))
             return 1

@@ -33,7 +33,7 @@ from scheduler.jetstream.api import JetStream
 from scheduler.jetstream.reading import read
 from scheduler.jetstream.streams import REPORTS, SUBJECT_HEADER, SUMMARY_HEADER
 from scheduler.plan import Plan, steering
-from scheduler.recovery.loader import Loader
+from scheduler.recovery.reopening import Reopener
 from scheduler.runtime.courtesy import give_way
 from scheduler.runtime.pace import paced
 from scheduler.runtime.ratelimit import RateLimitedLog
@@ -70,7 +70,7 @@ class Control:
         supervisor: holds the builds.
         eta: know when a build will be over.
         reader: reads builds that are asked about before they are submitted.
-        loader: knows the builds that are over; None where the store keeps none.
+        reopener: begins further runs of builds that are over; None where the store keeps none.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Control:
         supervisor: Supervisor,
         eta: EtaEstimator,
         reader: BuildReader,
-        loader: Loader | None,
+        reopener: Reopener | None,
     ) -> None:
         self._bus = bus
         self._supervisor = supervisor
@@ -87,7 +87,7 @@ class Control:
         self._store = supervisor.store
         self._eta = eta
         self._reader = reader
-        self._loader = loader
+        self._reopener = reopener
         self._verbs: Mapping[str, Callable[[Document], Awaitable[Document]]] = {
             "list": self._list,
             "get": self._get,
@@ -106,7 +106,7 @@ class Control:
             for verb in self._verbs
         }
         """What service discovery shows."""
-        self._finished = None if loader is None else FinishedBuilds(loader, supervisor)
+        self._finished = None if reopener is None else FinishedBuilds(reopener.replayer, supervisor)
         self._pages = Pages()
         self._foreseeing = trio.Lock()
         self._over_known: tuple[tuple[int, ...], list[Document]] | None = None
@@ -391,10 +391,10 @@ class Control:
     async def _reopen(self, build: str, decide: Callable[[Plan], Any]) -> Seen:
         if self._supervisor.stopping:
             raise Refused("unavailable", "the scheduler is shutting down")
-        if self._loader is None:
+        if self._reopener is None:
             text = f"no build {build!r} runs here, and the store {self._store.name} keeps none that is over"
             raise Refused("unknown", f"{text}: submit what is left to be done as a build of its own")
-        walk = await self._loader.reopen(build, decide)
+        walk = await self._reopener.reopen(build, decide)
         seen = self._supervisor.see(build)
         if walk is None or seen is None:
             # Somebody else has begun another run in this very moment; or this one is over already.

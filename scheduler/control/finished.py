@@ -10,7 +10,7 @@ from typing import Final
 import trio
 from attrs import define
 
-from scheduler.recovery.loader import Loader
+from scheduler.recovery.replaying import Replayer
 from scheduler.runtime.courtesy import give_way
 from scheduler.supervision.explainer import Seen
 from scheduler.supervision.supervisor import Supervisor
@@ -38,13 +38,13 @@ class FinishedBuilds:
     """Reads builds from their logs; `run` lets go of them.
 
     Args:
-        loader: reads logs.
+        replayer: makes plans of logs.
         supervisor: has what else is to be known of a build.
         most_bytes: of the logs whose builds are kept; one is kept even if it is larger.
     """
 
-    def __init__(self, loader: Loader, supervisor: Supervisor, most_bytes: int = _MOST_BYTES) -> None:
-        self._loader = loader
+    def __init__(self, replayer: Replayer, supervisor: Supervisor, most_bytes: int = _MOST_BYTES) -> None:
+        self._replayer = replayer
         self._supervisor = supervisor
         self._most_bytes = most_bytes
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
@@ -62,7 +62,7 @@ class FinishedBuilds:
             UnreadableLog: this version cannot understand it.
             BusError: JetStream could not be asked.
         """
-        sequence = await self._loader.last_sequence(build)
+        sequence = await self._replayer.last_sequence(build)
         if sequence is None:
             return None
         if (seen := self._known(build, sequence)) is not None:
@@ -71,7 +71,7 @@ class FinishedBuilds:
             # Somebody else may have read it meanwhile.
             if (seen := self._known(build, sequence)) is not None:
                 return seen
-            plan, history = await self._loader.look(build, give_way)
+            plan, history = await self._replayer.look(build, give_way)
             seen = await self._supervisor.recalled(plan, history)
             seen.identity = f"log {sequence}"
             size = max(history.bytes, _COMPONENT_BYTES * len(plan.phases))

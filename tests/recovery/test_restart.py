@@ -41,7 +41,7 @@ from scheduler.journal.events import (
 from scheduler.journal.history import History
 from scheduler.journal.records import Elsewhere, Position
 from scheduler.plan import Plan
-from scheduler.recovery.loader import MOST_LOADS, forget_loads
+from scheduler.recovery.crash_loops import MOST_LOADS, release
 from scheduler.stores.jetstream import JetStreamStore
 from scheduler.walk import Walk
 
@@ -1059,14 +1059,14 @@ async def test_a_released_build_is_taken_up_again(
     plant = Plant(ignore)
     await abandon(plant, document("x"))
     with pytest.raises(StoreError, match="needs no release"):
-        await forget_loads(JetStream(plant.broker.plug()), "b1")
+        await release(JetStream(plant.broker.plug()), "b1")
     with pytest.raises(StoreError, match="no build 'b9'"):
-        await forget_loads(JetStream(plant.broker.plug()), "b9")
+        await release(JetStream(plant.broker.plug()), "b9")
     await die_while_loading(plant, monkeypatch, MOST_LOADS)
     async with plant.run() as process:
         await trio.sleep(3)
         assert list(process.service._supervisor.quarantined) == ["b1"]
-    await forget_loads(JetStream(plant.broker.plug()), "b1")
+    await release(JetStream(plant.broker.plug()), "b1")
     plant.answer("x")
     async with plant.run() as process:
         assert states(await ended(process)) == {"x": "completed"}

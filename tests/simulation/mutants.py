@@ -39,6 +39,7 @@ from scheduler.plan.report import Report
 from scheduler.plan.requests import Requests
 from scheduler.plan.state import PlanState
 from scheduler.recovery.loader import Loaded, Loader
+from scheduler.recovery.replaying import Replayer
 from scheduler.runtime.clock import BuildClock
 from scheduler.stores import Departure
 from scheduler.stores.jetstream import JetStreamStore
@@ -518,16 +519,16 @@ def _no_second_listener() -> list[Patch]:
 
 def _pauses_by_the_clock_of_the_next_process() -> list[Patch]:
     """What is left of a pause is what the clock says, however far it is behind the log."""
-    resumption = Loader._resumption
+    resumption = Replayer.resumption
 
-    def credulous(loader: Loader, plan: Plan, history: History, *args: Any) -> Any:
+    def credulous(replayer: Replayer, plan: Plan, history: History, *args: Any) -> Any:
         latest, history.latest = history.latest, 0
         try:
-            return resumption(loader, plan, history, *args)
+            return resumption(replayer, plan, history, *args)
         finally:
             history.latest = latest
 
-    return [(Loader, "_resumption", credulous)]
+    return [(Replayer, "resumption", credulous)]
 
 
 def _purged_logs_are_taken_for_anothers() -> list[Patch]:

@@ -40,7 +40,7 @@ from scheduler.journal.history import History
 from scheduler.journal.records import Position
 from scheduler.plan import Phase, Plan
 from scheduler.plan.outcome import failure
-from scheduler.recovery.loader import Loader
+from scheduler.recovery.replaying import Replayer
 from scheduler.walk import Resumption, Walk
 
 SECONDS = (0.0, 1.0, 2.0, 3.0)
@@ -97,9 +97,9 @@ class Process:
             history, self.run.plan = self.replayed()
             caught_up = trio.Event()
             caught_up.set()
-            # As `Loader` has it of the real log.
+            # As `Replayer` has it of the real log.
             clock: Any = SimpleNamespace(_store=SimpleNamespace(wall_clock=lambda: log.now / 1_000))
-            resumption = Loader._resumption(clock, self.run.plan, history, caught_up, Position())
+            resumption = Replayer.resumption(clock, self.run.plan, history, caught_up, Position())
         self.run.walk = Walk(
             self.run.plan,
             world.connectors,

@@ -1,0 +1,133 @@
+"""Builds as their logs say that they stood: the plan, and what goes on where an earlier process stopped."""
+
+from collections.abc import Awaitable, Callable
+
+import trio
+
+from scheduler.definition.reply_subjects import is_secret
+from scheduler.definition.template import INLINE_WORK
+from scheduler.definition.validation import Prepared
+from scheduler.errors import UnreadableLog
+from scheduler.jetstream.streams import log_subject
+from scheduler.journal.events import Accepted
+from scheduler.journal.history import History
+from scheduler.journal.records import Position
+from scheduler.plan import Plan
+from scheduler.runtime.interruptible import interruptible
+from scheduler.runtime.pace import TURN, Pace
+from scheduler.stores.jetstream import JetStreamStore
+from scheduler.stores.slices import encode as encode_in_slices
+from scheduler.supervision.supervisor import Supervisor
+from scheduler.walk import Resumption
+
+_REPLAYED_AT_ONCE = 100
+"""Events replayed between two looks at everything else: about a millisecond."""
+
+Pause = Callable[[], Awaitable[None]]
+Reader = Callable[[bytes, Accepted], Awaitable[Prepared]]
+"""Reads and checks a build as it was accepted."""
+
+
+class Replayer:
+    """Makes plans of logs. It writes nothing.
+
+    Args:
+        store: has the logs.
+        supervisor: makes plans, and renders what takes long.
+        read: reads a build as it was accepted.
+    """
+
+    def __init__(self, store: JetStreamStore, supervisor: Supervisor, read: Reader) -> None:
+        self._store = store
+        self._supervisor = supervisor
+        self._read = read
+
+    async def replay(
+        self, history: History, pause: Pause = trio.lowlevel.checkpoint
+    ) -> tuple[Plan, Accepted]:
+        """The plan as a log says that it stood, and the first event of the log.
+
+        Args:
+            history: what stands in the log.
+            pause: awaited after each slice of the work.
+
+        Raises:
+            UnreadableLog: this version cannot understand it.
+        """
+        accepted = history.accepted
+        if accepted is None:
+            msg = "its log is empty"
+            raise UnreadableLog(msg)
+        prepared = await self._read(await encode_in_slices(accepted.document), accepted)
+        plan = await self._supervisor.plan_of(prepared, accepted.mark)
+        pace = Pace(TURN // _REPLAYED_AT_ONCE, pause)
+        for step in history.steps:
+            work, unlearned = plan.requests.work_left, len(plan.requests.unlearned)
+            with interruptible(plan.build.id):
+                plan.replay(step)
+            await pace.turn(
+                work - plan.requests.work_left + (len(plan.requests.unlearned) - unlearned) * INLINE_WORK
+            )
+        for vertex in plan.requests.unlearned:
+            await self._supervisor.render(plan, vertex)
+            plan.requests.learn_request(vertex)
+        return plan, accepted
+
+    async def look(self, build: str, pause: Pause) -> tuple[Plan, History]:
+        """What the log of a build says, without taking it up.
+
+        Args:
+            build: its id.
+            pause: awaited after each slice of the work.
+
+        Raises:
+            UnreadableLog: this version cannot understand it.
+            BusError: JetStream could not be asked.
+        """
+        history = await self._store.history(log_subject(build))
+        plan, _ = await self.replay(history, pause)
+        return plan, history
+
+    async def last_sequence(self, build: str) -> int | None:
+        """Where the log of a build ends by now; None where there is none.
+
+        Raises:
+            BusError: JetStream could not be asked.
+        """
+        last = await self._store.last(log_subject(build))
+        return None if last is None else last.sequence
+
+    def resumption(self, plan: Plan, history: History, caught_up: trio.Event, after: Position) -> Resumption:
+        """What a walk needs to go on where the log ends.
+
+        Args:
+            plan: of the build, as `replay` made it.
+            history: what stands in the log.
+            caught_up: set when the replies were read that came meanwhile.
+            after: captured replies up to here were dealt with.
+        """
+        # Where our clock is behind the one of the process before us, or a clock was set, as much is left of
+        # a pause or a deadline as there was.
+        now = max(self._store.wall_clock() * 1_000, history.latest)
+        index = plan.graph.index
+
+        def ago(at: float) -> float:
+            return max(0.0, (now - at) / 1_000)
+
+        flights = {index[component]: flight for component, flight in history.in_flight.items()}
+        return Resumption(
+            caught_up,
+            after,
+            {vertex: ago(flight.since) for vertex, flight in flights.items()},
+            pauses={
+                index[component]: max(0.0, (until - now) / 1_000)
+                for component, until in history.pauses.items()
+            },
+            extended={v: flight.extended / 1_000 for v, flight in flights.items() if flight.extended},
+            # While the build is paused, up to when that began to count for the component.
+            begun={
+                index[component]: max(0.0, (history.held.get(component, now) - began) / 1_000)
+                for component, began in history.began.items()
+            },
+            old={v: flight.key for v, flight in flights.items() if flight.key and not is_secret(flight.key)},
+        )
