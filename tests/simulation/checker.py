@@ -112,6 +112,7 @@ class Checker:
             "accepted left": self._accepted_left,
             "answered": self._answered,
             "held": self._held,
+            "differs": self._differs,
             "fails": self._fails,
             "fault": self._fails,
             "connected": self._interrupted,
@@ -144,6 +145,9 @@ class Checker:
 
     def _held(self, step: Step) -> None:
         self._wrong(f"G8 {step.who} keeps the loop for {step.detail:.4f} s")
+
+    def _differs(self, step: Step) -> None:
+        self._wrong(f"{step.build}: the log does not say what the plan has done: {step.detail}")
 
     # What the log says.
 

@@ -28,6 +28,7 @@ from simulation.network import SimBus
 from simulation.operators import Operator
 from simulation.processes import WHO, Process
 from simulation.scenario import Scenario, Submission, imagine, subject_of
+from simulation.shadow import Shadow
 from simulation.trace import Trace
 from simulation.world import World
 
@@ -97,6 +98,10 @@ class Driver:
             if event.get("exc_info"):
                 detail = f"{event.get('event')}: {_place(sys.exc_info()[1])}"
                 self.trace.add("fault", level, detail=detail)
+
+    def differs(self, build: str, how: str) -> None:
+        """A log does not say what a plan has done."""
+        self.trace.add("differs", build=build, detail=how[:600])
 
     def held(self, task: str, seconds: float) -> None:
         """A task has kept the loop for too long."""
@@ -240,6 +245,7 @@ def simulate(seed: int) -> Driver:
         with (
             driver.memory.watched(),
             driver.clocks.in_use(),
+            Shadow(driver.differs).watching(),
             mock.patch.object(scheduler.process, "JetStreamStore", store),
         ):
             await driver.run()

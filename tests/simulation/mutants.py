@@ -32,7 +32,7 @@ from scheduler.jetstream.streams import report_subject
 from scheduler.journal.events import Accepted, Cancelled, Event, Paused, Sent, Settled, Supplied, Withdrawn
 from scheduler.journal.history import History
 from scheduler.journal.records import Position, encode_event
-from scheduler.plan import Plan, Request
+from scheduler.plan import Phase, Plan, Request
 from scheduler.plan.attempts import Again, AttemptCounts
 from scheduler.plan.outcome import Outcome
 from scheduler.plan.report import Report
@@ -433,6 +433,17 @@ def _limits_of_builds_not_read() -> list[Patch]:
     return [(Slots, "open", careless), (Slots, "change", lambda *_: None)]
 
 
+def _a_plan_that_changes_by_hand() -> list[Patch]:
+    """A component waits again, and the event that says so was never applied."""
+
+    def careless(plan: Plan, vertex: int) -> Withdrawn:
+        change = plan.build.changes[vertex]
+        plan.phases.move(vertex, Phase.WAITING)
+        return Withdrawn(change.id, change.raw, plan.state.attempts.failed(vertex))
+
+    return [(Plan, "withdraw", careless)]
+
+
 def _what_is_in_flight_has_no_slot() -> list[Patch]:
     """What an earlier process sent does not count for the limits."""
 
@@ -624,6 +635,7 @@ _MAKERS: tuple[Callable[[], list[Patch]], ...] = (
     _slots_given_back_twice,
     _limits_of_builds_not_read,
     _what_is_in_flight_has_no_slot,
+    _a_plan_that_changes_by_hand,
     _bytes_that_do_not_count,
     _a_build_that_leaves_nothing_to_others,
     _nobody_learns_that_there_is_room,
