@@ -30,7 +30,7 @@ from scheduler.runtime.clock import BuildClock
 from scheduler.runtime.collector import Collector, Load
 from scheduler.runtime.executor import Executor, ThreadExecutor
 from scheduler.runtime.ratelimit import RateLimitedLog
-from scheduler.stores import Store
+from scheduler.stores import DocumentStore, Store
 from scheduler.stores.discards import Discards
 from scheduler.stores.jetstream import JetStreamStore
 from scheduler.supervision import intake
@@ -221,7 +221,7 @@ class Service:
                 background.start_soon(discards.run)
                 experience = Experience(self._durable, self._supervisor.durations)
                 background.start_soon(experience.run)
-            elif self._store.resumable:
+            elif isinstance(self._store, DocumentStore) and self._store.resumable:
                 take_up = TakeUp(self._store, self._supervisor, self._connectors, self._reader.read_back)
                 self._connectors.on_stray = take_up.on_stray
                 background.start_soon(take_up.run)

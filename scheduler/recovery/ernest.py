@@ -17,7 +17,7 @@ from scheduler.definition.validation import Prepared
 from scheduler.dispatch.router import Connectors, Stray
 from scheduler.errors import InvalidBuild, StoreError
 from scheduler.runtime.ratelimit import RateLimitedLog
-from scheduler.stores import Store
+from scheduler.stores import DocumentStore
 from scheduler.supervision.supervisor import Supervisor
 from scheduler.walk import Walk
 
@@ -43,7 +43,9 @@ Reader: TypeAlias = Callable[[bytes, str | None], Awaitable[Prepared]]
 class TakeUp:
     """Finds builds that the store holds and this process does not."""
 
-    def __init__(self, store: Store, supervisor: Supervisor, connectors: Connectors, read: Reader) -> None:
+    def __init__(
+        self, store: DocumentStore, supervisor: Supervisor, connectors: Connectors, read: Reader
+    ) -> None:
         self._store = store
         self._supervisor = supervisor
         self._connectors = connectors

@@ -1,10 +1,11 @@
 """The Store port: where a build's state is persisted, outside this process.
 
-A store is told of *events*, several at a time, and gives builds back. It never decides anything.
+A store is told of *events*, several at a time. It never decides anything. What a walk needs is a `Store`; a
+later process gets builds back from a `DocumentStore`, or from the logs of `scheduler.stores.jetstream`.
 """
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from scheduler.bus import Outgoing
 from scheduler.errors import StoreError
@@ -21,7 +22,7 @@ class Departure(Protocol):
 
 
 class Store(Protocol):
-    """What the rest of the package needs of a store; implementations stand beside this file."""
+    """What a build that runs needs of a store; implementations stand beside this file."""
 
     name: str
     """As in ``--store``: ``memory``, ``ernest``."""
@@ -89,6 +90,11 @@ class Store(Protocol):
 
     def close(self, build: str) -> None:
         """Nothing more will be told of this build by this process. Idempotent."""
+
+
+@runtime_checkable
+class DocumentStore(Store, Protocol):
+    """A store without a log: it keeps each build as a document, and is asked for what is unfinished."""
 
     async def load(self, build: str) -> dict[str, Any] | None:
         """The build with the id ``build`` as a JSON document, or None where there is no such build.

@@ -9,10 +9,10 @@ would follow from them. What makes the process end is a stream that is gone alth
 """
 
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 import trio
 from attrs import evolve, frozen
@@ -216,18 +216,6 @@ class JetStreamStore:
         log = self._logs.get(build)
         if log is not None:
             log.note_sent(event, departure)
-
-    async def load(self, build: str) -> dict[str, Any] | None:
-        """None: a log is not a document; see `history`."""
-
-    async def unfinished(self) -> AsyncIterator[str]:
-        """Nothing; see `entries`."""
-        nothing: tuple[str, ...] = ()
-        for build in nothing:
-            yield build
-
-    async def action_of(self, build: str) -> str | None:
-        """None: as for `unfinished`."""
 
     async def settle(self) -> None:
         """Commit everything that was told, what waits for company included; the caller owns the deadline."""

@@ -1,7 +1,6 @@
 """The store that keeps nothing: for tests and runs that may be thrown away."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from scheduler.errors import StoreError
 from scheduler.journal.events import Event, Sent
@@ -40,15 +39,3 @@ class MemoryStore:
 
     def close(self, build: str) -> None:
         """Nothing: there is nothing to let go of."""
-
-    async def load(self, build: str) -> dict[str, Any] | None:
-        """None: no build was kept."""
-
-    async def unfinished(self) -> AsyncIterator[str]:
-        """Nothing: an earlier process left nothing."""
-        nothing: tuple[str, ...] = ()
-        for build in nothing:
-            yield build
-
-    async def action_of(self, build: str) -> str | None:
-        """None: as for `unfinished`."""

@@ -21,7 +21,7 @@ from scheduler.bus import Message
 from scheduler.definition.strictjson import encode
 from scheduler.errors import BuildLost, StoreError, StoreUnavailable
 from scheduler.journal.events import Accepted, Event, Finished, Retrying, Settled, Started, Withdrawn
-from scheduler.stores import Store, ernest
+from scheduler.stores import DocumentStore, ernest
 from scheduler.stores.asking import Backoff
 from scheduler.stores.ernest import ErnestStore
 
@@ -138,7 +138,7 @@ async def _failure(
     return str(caught.value), trio.current_time() - before
 
 
-async def _unfinished(store: Store) -> list[str]:
+async def _unfinished(store: DocumentStore) -> list[str]:
     return [build async for build in store.unfinished()]
 
 
@@ -147,7 +147,8 @@ async def _unfinished(store: Store) -> list[str]:
 
 async def test_satisfies_the_port(store: ErnestStore, autojump_clock: MockClock) -> None:
     """It is a Store that a later process can go on from."""
-    port: Store = store
+    port: DocumentStore = store
+    assert isinstance(store, DocumentStore)
     assert (port.name, port.resumable) == ("ernest", True)
 
 
