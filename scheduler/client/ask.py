@@ -1,6 +1,6 @@
 """Asking a running scheduler about its builds, and steering them: the client of ``scheduler.build.<verb>``.
 
-JSON in and out, as README "Control" says. Nothing here knows the service: whichever scheduler answers is
+JSON in and out (WIRE: "Control"). Nothing here knows the service: whichever scheduler answers is
 asked.
 """
 

@@ -1,6 +1,6 @@
 """How far a build is, from what the scheduler publishes and answers about it. No terminal, no clock.
 
-Events come on ``scheduler.event.<build>`` (README "Progress"), numbered from 1 for each build. Whoever comes
+Events come on ``scheduler.event.<build>`` (WIRE: "Progress"), numbered from 1 for each build. Whoever comes
 late, or misses one, takes a *snapshot*, the answer to ``get``, and goes on with the events beyond its number.
 """
 

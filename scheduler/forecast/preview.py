@@ -103,7 +103,7 @@ class Preview:
         return found
 
     def document(self) -> dict[str, Any]:
-        """The same as JSON (README: "Plan")."""
+        """The same as JSON (OPERATING: "JSON")."""
         build, seen = self.build, self.forecast
         ids = [change.id for change in build.changes]
         name = build.fields.get("name")

@@ -82,7 +82,7 @@ def test_plan_names_the_limits_that_cost_time(capsys: Captured, write: Write) ->
 
 
 def test_plan_as_json_is_one_document(capsys: Captured, write: Write) -> None:
-    """Of version 1, as the README says."""
+    """It has version 1, and says what a preview is made of."""
     assert cli.main(["plan", write(read_example("create")), "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["v"] == 1
