@@ -13,7 +13,6 @@ from functools import partial
 from typing import TypeAlias
 
 import structlog
-import trio
 from attrs import field, frozen
 
 from scheduler.bus import Bus, Handler, Listener, Message, Subscription
@@ -28,7 +27,6 @@ from scheduler.definition.reply_subjects import (
     owner_of,
     parse,
 )
-from scheduler.definition.strictjson import decode_in_pieces
 from scheduler.definition.subjects import REPLY_SUBJECTS
 from scheduler.dispatch.call import Call, Inherited, Signal
 from scheduler.dispatch.doubles import Doubles
@@ -36,11 +34,12 @@ from scheduler.dispatch.duplicates import DuplicateFilter, Way
 from scheduler.dispatch.fairness import FairDispatcher
 from scheduler.dispatch.hearing import Hearing
 from scheduler.dispatch.positions import ReplyPositions
+from scheduler.dispatch.reply_reader import READ_HERE, LargeReply, ReplyReader
 from scheduler.dispatch.timers import Timers
 from scheduler.errors import InvalidJSON, OverLimit
 from scheduler.journal.records import Position
 from scheduler.plan import Request
-from scheduler.plan.outcome import Outcome, failure, read_head, read_reply
+from scheduler.plan.outcome import failure, read_head
 from scheduler.runtime.executor import Executor, ThreadExecutor
 from scheduler.runtime.ratelimit import RateLimitedLog
 
@@ -50,18 +49,6 @@ _DROPPED = "reply dropped"
 _MOST_COPIES = 10_000
 _MOST_UNCAPTURED = 100
 """Providers whose replies are not captured that are told of; builds choose them."""
-_READ_HERE = 64 * 1024
-"""Bytes of a reply that is read on the spot: a millisecond or two, whatever it says."""
-_SMALL = 4 * 1024
-"""Bytes of a reply that takes as long as what follows from it; what is larger counts as several."""
-_MOST_UNREAD = 512 * 1024 * 1024
-"""Bytes of large replies that wait to be read; beyond that one is read on the spot, and what follows waits in
-the broker. Somebody may send thousands to one request."""
-_READ_FIRST = 1.0
-_SHORTLY = 0.005
-"""Seconds for which large replies are left, at most, while the bus is behind, and between two looks."""
-_LONG = 1024 * 1024
-"""Bytes of a reply that may take a tenth of a second to be read."""
 
 
 Timeouts: TypeAlias = Callable[[str], float]
@@ -75,40 +62,6 @@ class Stray:
     build: str
     component: str
     message: Message = field(repr=False)
-
-
-class _Large:
-    """A reply that is too large to be read on the spot, and what it says once it was read."""
-
-    def __init__(self) -> None:
-        self.is_read = False
-        self._outcome: Outcome | None = None
-        self._problem: tuple[type[InvalidJSON], str] | None = None
-
-    async def read(
-        self, build: str, size: int, read: Callable[[], Outcome | None], executor: Executor
-    ) -> None:
-        """Have it read beside the loop."""
-        try:
-            self._outcome = await executor.run(build, read, long=size > _LONG)
-        except InvalidJSON as error:
-            # Not the error itself: with its traceback it would refer to this frame, which refers to us.
-            self._problem = type(error), str(error)
-        self.is_read = True
-
-    def result(self) -> Outcome | None:
-        """As `read_reply`."""
-        if self._problem is not None:
-            kind, text = self._problem
-            raise kind(text)
-        return self._outcome
-
-
-def _read_large(call: Call, data: bytes, suffix: str | None, limits: Limits) -> Outcome | None:
-    outcome = read_reply(data, suffix, limits, decode=decode_in_pieces)
-    if outcome is None or call.look_through is None:
-        return outcome
-    return call.look_through(call.request, outcome)
 
 
 class Connectors:
@@ -146,8 +99,6 @@ class Connectors:
         self.start_timeout = start_timeout
         self.dropped: Counter[str] = Counter()
         """What was dropped, by reason."""
-        self.replied: Counter[str] = Counter()
-        """Bytes of the replies that were taken, or are read, by build; whoever ends a build forgets them."""
         self.on_stray: Callable[[Stray], None] | None = None
         """Is told of replies for builds that this process does not hold."""
         self.on_expired: Callable[[Call], None] | None = None
@@ -164,13 +115,12 @@ class Connectors:
         self._connection = bus.generation
         self._listener = listener
         self._timeouts = timeouts
-        self._limits = limits
-        self._executor = executor or ThreadExecutor()
         self._by_token: dict[str, Call] = {}
         """By the `ADDRESS` of their reply subjects: whoever of us sent the request, it is the same."""
         self._by_component: dict[tuple[str, str], Call] = {}
         self.dispatcher = FairDispatcher()
         """Shares the work on replies between builds; `FairDispatcher.run` has to be running."""
+        self.reader = ReplyReader(bus, self.dispatcher, limits, executor or ThreadExecutor())
         self._owner = owner_of(instance or secrets.token_hex(16))
         self.replies = f"{REPLY}{self._owner}."
         """What the reply subjects of this process begin with, before the provider."""
@@ -185,17 +135,11 @@ class Connectors:
         """Whoever is heard beside us; `Hearing.run` has to be running."""
         self._by_old_token: dict[str, Call] = {}
         self._inherited: dict[Call, Inherited] = {}
-        self.unnamed = 0
-        """How many replies were taken that named neither a build nor a component."""
         self._subscriptions: list[Subscription] = []
         self._copies: OrderedDict[Hashable, None] = OrderedDict()
         """Whose answers were read from the stream, and may still come directly."""
-        self._unread = 0
-        """Bytes of the large replies that wait for their turn, or are being read."""
         self._waiting: set[tuple[Call, str | None, bytes]] = set()
         """Small replies that came directly and wait for their turn."""
-        self._large: dict[tuple[Call, str | None], bytes] = {}
-        """Of each call the first large reply that waits for its turn."""
         self._duplicates = DuplicateFilter()
         """Failures that ended an attempt, and may still come on the other way."""
         self.positions = ReplyPositions()
@@ -412,8 +356,8 @@ class Connectors:
 
     def _take_direct(self, call: Call, message: Message, suffix: str | None) -> None:
         if not self._is_repeated(call, message, suffix):
-            waits = self._in_turn(call, message, suffix, partial(self._deliver, call, message, suffix))
-            if waits and not message.headers and len(message.data) <= _READ_HERE:
+            waits = self.reader.in_turn(call, message, suffix, partial(self._deliver, call, message, suffix))
+            if waits and not message.headers and len(message.data) <= READ_HERE:
                 self._waiting.add((call, suffix, message.data))
 
     def _is_repeated(self, call: Call, message: Message, suffix: str | None) -> bool:
@@ -429,7 +373,7 @@ class Connectors:
                 call.by_capture = None
                 return True
         else:
-            comparable = self._waiting and not message.headers and len(message.data) <= _READ_HERE
+            comparable = self._waiting and not message.headers and len(message.data) <= READ_HERE
             if not comparable or (call, suffix, message.data) not in self._waiting:
                 return False
         self.count("duplicate", message.subject, build=call.request.build, component=call.request.component)
@@ -473,7 +417,7 @@ class Connectors:
             at = place.sequence, provider
             if call.closed or not call.answered:
                 job = partial(self._deliver_captured, call, message, suffix, at)
-                self._in_turn(call, message, suffix, job)
+                self.reader.in_turn(call, message, suffix, job)
             else:
                 call.held.append(at)
 
@@ -488,45 +432,6 @@ class Connectors:
         # While the attempt that it ended is not booked yet, it holds the position as any reply does.
         return echo and (call.closed or not call.answered)
 
-    def _in_turn(self, call: Call, message: Message, suffix: str | None, job: Callable[..., None]) -> bool:
-        """Have a reply dealt with in its turn; a large one is read beside the loop when that comes.
-
-        Returns:
-            Whether its turn is yet to come.
-        """
-        build = call.request.build
-        if len(message.data) <= _READ_HERE:
-            return self.dispatcher.take(build, job, weight=1 + len(message.data) // _SMALL)
-        size = len(message.data)
-        if self._unread + size > _MOST_UNREAD:
-            job()
-            return False
-        kept = size
-        first = self._large.setdefault((call, suffix), message.data)
-        if first is not message.data and first == message.data:
-            # It came on the other way as well: megabytes are kept once.
-            message.data, kept = first, 0
-        self._unread += kept
-        # While it is being read it takes memory as well.
-        self.replied[build] += kept
-        large = _Large()
-
-        async def prepare() -> None:
-            # What has come in is read first: the broker hangs up where too much waits there.
-            with trio.move_on_after(_READ_FIRST):
-                while self.bus.behind:  # noqa: ASYNC110 - it is told by the time since the last look
-                    await trio.sleep(_SHORTLY)
-            if call.late is not None or not (call.closed or call.answered):
-                read = partial(_read_large, call, message.data, suffix, self._limits)
-                await large.read(build, size, read, self._executor)
-
-        def deliver() -> None:
-            self._unread -= kept
-            self._large.pop((call, suffix), None)
-            job(large=large)
-
-        return self.dispatcher.take(build, deliver, prepare)
-
     def _deliver_captured(
         self,
         call: Call,
@@ -534,7 +439,7 @@ class Connectors:
         suffix: str | None,
         at: tuple[int, str],
         *,
-        large: "_Large | None" = None,
+        large: LargeReply | None = None,
     ) -> None:
         try:
             if call.late is not None:
@@ -586,13 +491,13 @@ class Connectors:
         suffix: str | None,
         way: Way = Way.DIRECT,
         *,
-        large: "_Large | None" = None,
+        large: LargeReply | None = None,
     ) -> None:
         request = call.request
         if self._waiting:
             self._waiting.discard((call, suffix, message.data))
         try:
-            outcome = self._read(request, message, suffix, large)
+            outcome = self.reader.read(request, message, suffix, large)
         except InvalidJSON as error:
             # Somebody's noise is dropped; a reply that we may not take is one all the same, and waiting on
             # would not bring a better one.
@@ -604,8 +509,7 @@ class Connectors:
             call.late(request, outcome)
             self.count("late", message.subject, build=request.build, component=request.component)
         elif call.deliver(outcome):
-            if len(message.data) <= _READ_HERE:
-                self.replied[request.build] += len(message.data)
+            self.reader.took(request.build, message)
             if suffix is not None and not outcome.completed:
                 other = Way.CAPTURED if way is Way.DIRECT else Way.DIRECT
                 build, component = request.build, request.component
@@ -614,40 +518,6 @@ class Connectors:
             call.by_capture = None
         else:
             self.count("duplicate", message.subject, build=request.build, component=request.component)
-
-    def _read(
-        self, request: Request, message: Message, suffix: str | None, large: "_Large | None"
-    ) -> Outcome:
-        if suffix is None and message.headers and "Nats-Service-Error" in message.headers:
-            code = message.headers.get("Nats-Service-Error-Code", "")
-            return failure(f"{message.headers['Nats-Service-Error']} {code}".strip())
-        if large is not None and large.is_read:
-            outcome = large.result()
-        else:
-            outcome = read_reply(message.data, suffix, self._limits)
-        if outcome is None:
-            return failure("the reply does not say how it ended: its _state is neither completed nor errored")
-        if suffix is None:
-            body = outcome.body or {}
-            named = False
-            for key, mine in (("_component_id", request.component), ("service", request.build)):
-                other = body.get(key)
-                if isinstance(other, str) and other:
-                    if other != mine:
-                        return failure(f"the reply is about another component: its {key} is {other[:600]!r}")
-                    named = True
-            if not named:
-                self._note_unnamed(request)
-        return outcome
-
-    def _note_unnamed(self, request: Request) -> None:
-        """Count a reply that is known by its subject alone; logged, but not more than once a second."""
-        self.unnamed += 1
-        self._log.info(
-            "a reply names neither its build nor its component: it counts by its subject",
-            request=request.subject,
-            so_far=self.unnamed,
-        )
 
     def _on_connected(self) -> None:
         self._connection = self.bus.generation

@@ -202,7 +202,7 @@ class Supervisor:
     @property
     def bytes(self) -> int:
         """Bytes of the builds that run, as they were submitted, and of the replies to them."""
-        return self._bytes + self._connectors.replied.total()
+        return self._bytes + self._connectors.reader.bytes_of.total()
 
     def sender_of(self, build: str) -> str:
         """Who has sent a build that is held here; `UNKNOWN` where nobody knows."""
@@ -391,7 +391,7 @@ class Supervisor:
             if not self._senders[held.sender]:
                 del self._senders[held.sender]
             self._connectors.positions.forget(held.build)
-            del self._connectors.replied[held.build]
+            del self._connectors.reader.bytes_of[held.build]
             if not self._busy:
                 self._idle.set()
 

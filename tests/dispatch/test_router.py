@@ -21,7 +21,6 @@ from scheduler.config import Settings
 from scheduler.definition.reply_subjects import interest, owner_of
 from scheduler.definition.subjects import REPLY_SUBJECTS
 from scheduler.dispatch import fairness
-from scheduler.dispatch import router as connector_module
 from scheduler.dispatch.call import FIRST_PAUSE, Call, Inherited, Signal
 from scheduler.dispatch.router import Connectors, Stray
 from scheduler.journal.records import Position
@@ -168,7 +167,7 @@ async def test_a_reply_that_comes_a_hundred_times_has_one_turn(
         read.append(data)
         return real(data, *args, **options)
 
-    monkeypatch.setattr("scheduler.dispatch.router.read_reply", counting)
+    monkeypatch.setattr("scheduler.dispatch.reply_reader.read_reply", counting)
     calls = [bench.connectors.send(request(f"c{number}")) for number in range(40)]
     await wait_all_tasks_blocked()
     for _ in range(100):
@@ -353,7 +352,7 @@ async def test_a_reply_that_names_nothing_counts_and_is_counted(bench: Bench) ->
     await bench.say(replies[1], {"_state": "completed", "_component_id": "b"})
     await bench.say(replies[2], {"_state": "completed", "service": "", "_component_id": None})
     assert [attempt.outcome.completed for attempt in attempts] == [True] * 3
-    assert bench.connectors.unnamed == 2
+    assert bench.connectors.reader.unnamed == 2
     assert bench.connectors.dropped == {}
 
 
@@ -1071,7 +1070,7 @@ async def test_a_large_reply_is_read_beside_the_loop(bench: Bench, broken: bool)
     """What comes behind it for its build waits for that; a broken one is what a small one would be."""
     executor = FakeExecutor()
     gate = executor.gate = Gate()
-    bench.connectors._executor = executor
+    bench.connectors.reader._executor = executor
     first, second = await bench.send(request("a")), await bench.send(request("b"))
     bench.bus.deliver(
         f"{SUBJECT}.done", encode(reply(numbers=[10**400] if broken else [], text="x" * 70_000))
@@ -1095,21 +1094,21 @@ async def test_a_large_reply_that_comes_both_ways_is_kept_once(bench: Bench) -> 
     """While both wait to be read they are one text; another reply to the same request is not."""
     executor = FakeExecutor()
     gate = executor.gate = Gate()
-    bench.connectors._executor = executor
+    bench.connectors.reader._executor = executor
     attempt = await bench.send()
     body = reply(text="x" * 100_000)
     size = len(encode(body))
     bench.bus.deliver(f"{SUBJECT}.done", encode(body))
     await wait_all_tasks_blocked()
     capture(bench, f"{SUBJECT}.done", body, 1)
-    assert (bench.connectors._unread, bench.connectors.replied["b1"]) == (size, size)
+    assert (bench.connectors.reader._unread, bench.connectors.reader.bytes_of["b1"]) == (size, size)
     capture(bench, f"{SUBJECT}.done", body | {"text": "y" * 100_000}, 2)
-    assert bench.connectors._unread == 2 * size
+    assert bench.connectors.reader._unread == 2 * size
     gate.open()
     await wait_all_tasks_blocked()
     assert (attempt.outcome.body or {})["text"] == "x" * 100_000
-    assert bench.connectors._unread == 0
-    assert bench.connectors._large == {}
+    assert bench.connectors.reader._unread == 0
+    assert bench.connectors.reader._large == {}
 
 
 async def test_replies_of_many_bytes_are_dealt_with_one_at_a_time(bench: Bench) -> None:
@@ -1220,14 +1219,14 @@ async def test_large_replies_that_wait_have_a_bound_in_bytes(
 ) -> None:
     """One beyond it is read on the spot, so that what follows waits in the broker; none is lost."""
     large = {"text": "x" * 100_000}
-    monkeypatch.setattr(connector_module, "_MOST_UNREAD", 150_000)
+    monkeypatch.setattr("scheduler.dispatch.reply_reader._MOST_UNREAD", 150_000)
     async with open_bench() as bench:
         first, second = await bench.send(request("a")), await bench.send(request("b"))
         for one, name in ((first, "a"), (second, "b")):
             body = encode(reply(_component_id=name, _state="completed", **large))
             bench.connectors.take(Message(one.call.reply, body))
-        found = [(one.call.answered, bench.connectors._unread > 0) for one in (first, second)]
+        found = [(one.call.answered, bench.connectors.reader._unread > 0) for one in (first, second)]
         assert found == [(False, True), (True, True)]
         await wait_all_tasks_blocked()
         assert first.call.answered
-        assert bench.connectors._unread == 0
+        assert bench.connectors.reader._unread == 0
