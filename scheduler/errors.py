@@ -250,7 +250,7 @@ class LogRemoved(StoreError):
 
 
 class LogMissing(StoreError):
-    """The log of all builds is gone, although there was one: nothing can be accepted or gone on with."""
+    """The log of all builds is gone, although there was one: nothing can be accepted or resumed."""
 
 
 class UnreadableLog(StoreError):

@@ -295,10 +295,8 @@ class Service:
             error = f"it cannot be taken: {hung}"
             self._receipts.reject(message, InvalidBuild("invalid", [Problem("", error)]))
         except Exception as fault:  # noqa: BLE001 - a bug of ours, set off by this message, must cost no other
-            self._limited_log.exception(
-                "a build was not taken by a fault of the scheduler", subject=message.subject
-            )
-            error = f"a fault in the scheduler ({type(fault).__name__}); see its log"
+            self._limited_log.exception("internal error: a build was not accepted", subject=message.subject)
+            error = f"internal error in the scheduler ({type(fault).__name__}); see its log"
             internal = InvalidBuild("internal", [Problem("", error)])
             self._receipts.reject(message, internal)
         finally:

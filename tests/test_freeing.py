@@ -265,7 +265,7 @@ async def paused_then_resumed(site: Site) -> None:
     await cancelled_now(site)
 
 
-async def limited_anew(site: Site) -> None:
+async def limited_again(site: Site) -> None:
     """Its limits are changed while components wait for them, one of them a rate with its alarm set."""
     await ask(site, "limit", limits={"vpc.*.*": "1/h", "*": 1})
     site.cloud.answer("a")
@@ -318,7 +318,7 @@ ENDINGS = (
     cancelled_now,
     paused_then_cancelled,
     paused_then_resumed,
-    limited_anew,
+    limited_again,
     skipped,
     asked_about,
     submitted_again,

@@ -458,7 +458,7 @@ async def test_a_bug_in_one_build_touches_no_other_build() -> None:
         reports = {report["id"]: (subject, report) for subject, report in site.reports}
         assert reports["build-good"][0] == "build.create.done"
         assert reports["build-bad"][0] == "build.create.error"
-        assert "a fault in the scheduler" in reports["build-bad"][1]["error"]
+        assert "internal error in the scheduler" in reports["build-bad"][1]["error"]
         assert (await site.submit(document("a", build="b3")))["status"] == "accepted"
 
 
@@ -476,7 +476,7 @@ async def test_a_bug_at_intake_is_answered_and_touches_nothing(monkeypatch: pyte
         with structlog.testing.capture_logs() as logs:
             answer = await site.submit(document(["poison"]))
         assert answer["error"]["code"] == "internal"
-        assert any("fault" in line["event"] for line in logs)
+        assert any("internal error" in line["event"] for line in logs)
         assert (await site.submit(document("a")))["status"] == "accepted"
 
 

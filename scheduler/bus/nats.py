@@ -263,7 +263,7 @@ class NatsBus(Endpoint):
             await trio_asyncio.aio_as_trio(connection.pump)(self.outbox)
         except Exception as error:
             if not isinstance(error, OSError):
-                log.exception("the pump of outgoing messages failed; connecting anew")
+                log.exception("the pump of outgoing messages failed; connecting again")
             connection.lose(describe(error))
 
     async def _abort(self, connection: Connection) -> None:

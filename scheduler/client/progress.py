@@ -179,7 +179,7 @@ class Progress:
         if type(sequence) is not int:
             return False
         if sequence <= self.sequence:
-            # Known; unless it is younger than what we know: another process counts anew.
+            # Known; unless it is younger than what we know: another process counts from the start.
             self.behind |= time is not None and time > self._as_of
             return False
         self.behind |= sequence > self.sequence + 1

@@ -398,7 +398,7 @@ class Control:
         seen = self._supervisor.see(build)
         if walk is None or seen is None:
             # Somebody else has begun another run in this very moment; or this one is over already.
-            raise Refused("unavailable", f"{build} is just being begun or ended: ask again soon")
+            raise Refused("unavailable", f"{build} is starting or finishing; try again shortly")
         return seen
 
 

@@ -42,7 +42,7 @@ class Orders:
 
     def _check_is_under_way(self) -> None:
         if not self._walk.steerable:
-            raise Refused("unavailable", f"{self._walk.id} is just being begun or ended: ask again soon")
+            raise Refused("unavailable", f"{self._walk.id} is starting or finishing; try again shortly")
 
     async def cancel(self, *, now: bool, reason: str) -> str:
         """Send nothing more; ``now``: nor await what is in flight. Returns a sentence for a person."""

@@ -100,7 +100,7 @@ class Questions:
         self._too_many: dict[str, tuple[int, int]] = {}
         """By verb: in which second how many were refused for being too many."""
         self._flooding: set[str] = set()
-        """Verbs of which a flood comes in, until they are listened to anew."""
+        """Verbs of which a flood comes in, until they are listened to again."""
         self._log = RateLimitedLog()
 
     async def run(self) -> None:
@@ -181,8 +181,8 @@ class Questions:
             code = "conflict" if isinstance(trouble, Fenced) else "unavailable"
             self._refuse(message, build, Refused(code, error))
         except Exception as fault:  # noqa: BLE001 - a bug of ours, set off by this question, costs no other
-            self._log.exception("an operator was not answered by a fault of the scheduler", verb=verb)
-            error = f"a fault in the scheduler ({type(fault).__name__}); see its log"
+            self._log.exception("internal error: a question was not answered", verb=verb)
+            error = f"internal error in the scheduler ({type(fault).__name__}); see its log"
             self._refuse(message, build, Refused("internal", error))
         finally:
             self._endpoints[verb].served(trio.current_time() - began, error)

@@ -97,7 +97,7 @@ class Change:
 
     @property
     def fields(self) -> dict[str, Any]:
-        """The whole object as submitted; decoded anew each time."""
+        """The whole object as submitted; decoded again each time."""
         decoded: dict[str, Any] = msgspec.json.decode(self.raw)
         return decoded
 

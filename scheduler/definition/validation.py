@@ -62,7 +62,7 @@ _ACCEPTED_ONCE = Limits(
     max_id_bytes=sys.maxsize,
     max_template_nodes=sys.maxsize,
 )
-"""What was within limits when it was accepted is gone on with, whatever they are now."""
+"""What was within limits when it was accepted is resumed, whatever they are now."""
 
 
 @frozen
@@ -119,7 +119,7 @@ def read_build(
         limits = _ACCEPTED_ONCE
     parsed = parse_build(data, limits, action=action, accepted=resumed)
     if not resumed:
-        parsed = evolve(parsed, build=_anew(parsed.build))
+        parsed = evolve(parsed, build=_again(parsed.build))
     check = _Check(parsed, limits, resumed=resumed, allowance=allowance if inline else None)
     check.edges()
     compiled = check.templates(templates, unresolved, resumed=resumed)
@@ -142,7 +142,7 @@ def read_build(
     return Prepared(parsed.build, graph, every, parsed.digest, policy, secrets, hints, len(data))
 
 
-def _anew(build: Build) -> Build:
+def _again(build: Build) -> Build:
     """``build`` without what an earlier run said of the changes that are now to be done.
 
     Its `running` or `errored` would be taken for this run's after a restart.

@@ -198,7 +198,7 @@ class Call:
             if not self._wanted:
                 continue
             bus, timers = self._exchange.bus, self._exchange.timers
-            # After a broker's restart the connectors are on their way back, too: the time begins anew.
+            # After a broker's restart the connectors are on their way back, too: the time begins again.
             if unheard_since is None or generation != bus.generation:
                 unheard_since, generation = timers.now(), bus.generation
                 pause = FIRST_PAUSE

@@ -66,7 +66,7 @@ class TerminalView:
         if len(worth) > len(lines):
             lines.insert(0, Text(f"... {count(len(worth) - len(lines), 'line')} more", style="dim"))
         if lines:
-            # One print for all of them: each one moves the frame and draws it anew.
+            # One print for all of them: each one moves the frame and draws it again.
             self._console.print(Group(*lines))
         self._live.refresh()
 

@@ -27,7 +27,7 @@ _SILENCE = 5.0
 _MARGIN = 1_000_000_000
 # Of a kind, in a row: a connection may be cut off several times a second.
 _LINES = 10
-# After so long `StreamFollower.caught_up` asks anew which message is the last.
+# After so long `StreamFollower.caught_up` asks again which message is the last.
 _ASK_AGAIN = 1.0
 
 log = structlog.get_logger(__name__)
@@ -86,7 +86,7 @@ async def read(
                 await consumer.settle(js.timeout)
                 if not taken:
                     consumer.lose(f"it ends before message {last}")
-                # Begun anew, the last messages of all subjects come again.
+                # Begun again, the last messages of all subjects come again.
                 batch = [one for one in taken if one.sequence > position]
                 taken.clear()
                 if batch:

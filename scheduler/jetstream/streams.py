@@ -200,14 +200,14 @@ async def set_up(js: JetStream, layout: Layout) -> list[str]:
     if log is None and (orphans := [name for name in (REPORTS, OBJECTS) if found[name] is not None]):
         raise LogMissing(
             f"stream {LOG} is missing, although there is {' and '.join(orphans)}: all builds' logs are gone."
-            " Restore it from a backup (nats stream restore); or, to forget all builds and begin anew, remove"
+            " Restore it from a backup (nats stream restore); or, to forget all builds, remove"
             f" the others as well (nats stream rm {orphans[0]}, and so on)"
         )
     reports = found[REPORTS]
     if log is not None and not log.messages and reports is not None and reports.messages:
         raise LogMissing(
             f"stream {LOG} is empty, although there are reports in {REPORTS}: all builds' logs were purged."
-            " Restore it from a backup (nats stream restore); or, to forget all builds and begin anew, purge"
+            " Restore it from a backup (nats stream restore); or, to forget all builds, purge"
             f" the reports as well (nats stream purge {REPORTS})"
         )
     lines: list[str] = []
@@ -221,7 +221,7 @@ async def set_up(js: JetStream, layout: Layout) -> list[str]:
         lines += _compare(config, await _create(js, config))
         if log is not None and log.messages:
             lines.append(
-                f"stream {name} was missing beside {LOG}: it was made anew, and what it held is lost"
+                f"stream {name} was missing beside {LOG}: it was made again, and what it held is lost"
             )
     return lines
 

@@ -2,7 +2,7 @@
 
 What the components became is the plan's business (`plan.Plan.replay`). Here stands what the plan has no
 words for (records, clocks, processes), and whether the events can have happened in this order at all: a
-log that says otherwise is not gone on with.
+log that says otherwise is not resumed.
 """
 
 from enum import Enum

@@ -91,7 +91,7 @@ class Timings:
             memory.take(step, at / 1_000)
         return timings
 
-    def begin_anew(self, vertices: Iterable[Vertex], at: float) -> None:
+    def begin_run(self, vertices: Iterable[Vertex], at: float) -> None:
         """A further run begins, in which these are to be done; it is not paused."""
         self.accepted, self.over = at, None
         self.note_paused(at, on=False)
@@ -99,7 +99,7 @@ class Timings:
             self.forget(vertex)
 
     def note_waiting(self, vertex: Vertex) -> None:
-        """Its request did not leave after all; or, where it had its outcome, it is to be done anew."""
+        """Its request did not leave after all; or, where it had its outcome, it is to be done again."""
         if self._ended[vertex]:
             self.forget(vertex)
         self._sent[vertex] = 0.0
@@ -148,7 +148,7 @@ class Timings:
         _append(self._outages, (now - seconds, now))
 
     def forget(self, vertex: Vertex) -> None:
-        """It is to be done anew."""
+        """It is to be done again."""
         self._due[vertex] = self._sent[vertex] = self._ended[vertex] = 0.0
         self._failed.pop(vertex, None)
 
@@ -268,7 +268,7 @@ class _Memory:
             timings.forget(self._graph.index[component])
         if step.run != self._run:
             self._run = step.run
-            timings.begin_anew(
+            timings.begin_run(
                 (
                     vertex
                     for vertex, done in enumerate(self._completed)

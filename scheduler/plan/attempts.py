@@ -36,7 +36,7 @@ class AttemptCounts:
             self._failed[vertex] = max(failed, self.failed(vertex))
 
     def forgive(self, vertex: Vertex) -> None:
-        """An operator has it sent again: it has all its attempts anew; their numbers go on."""
+        """An operator has it sent again: it has all its attempts again; their numbers continue."""
         self._forgiven[vertex] = self.failed(vertex)
 
     def fail(self, vertex: Vertex) -> None:

@@ -124,7 +124,7 @@ def limit(plan: Plan, limits: Mapping[str, int | str]) -> list[Event]:
 
 
 def _reopened(plan: Plan, chosen: Sequence[Vertex]) -> Retried:
-    """Have changes that failed wait again, and let the build go on with whatever else failed."""
+    """Have changes that failed wait again, and let the build go on despite whatever else failed."""
     names = tuple(plan.graph.ids[vertex] for vertex in chosen)
     return Retried(names, plan.run + 1 if plan.finished else plan.run)
 

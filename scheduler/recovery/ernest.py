@@ -125,7 +125,7 @@ class TakeUp:
         except (StoreError, InvalidBuild) as error:
             self._limited_log.warning("build not taken up", build=build, error=str(error)[:1_000])
         except Exception:  # noqa: BLE001 - a bug of ours, set off by this build, must cost no other
-            self._limited_log.exception("build not taken up by a fault of the scheduler", build=build)
+            self._limited_log.exception("internal error: the build was not resumed", build=build)
         finally:
             strays = self._asking.pop(build)
         if walk is None:

@@ -69,7 +69,7 @@ class Loader:
 
     Args:
         store: has the logs.
-        supervisor: runs what is gone on with.
+        supervisor: runs what is resumed.
         connectors: keeps the positions in the captured replies.
         recorder: publishes reports that were stored and perhaps not published.
         replayer: makes plans of logs.
@@ -180,7 +180,7 @@ class Loader:
     async def _quarantine(self, build: str, error: Exception) -> None:
         reason = f"{type(error).__name__}: {error}" if not isinstance(error, StoreError) else str(error)
         _log.error(
-            "build quarantined: it is left in the log as it is, and not gone on with",
+            "build quarantined: its log is left untouched, and it is not resumed",
             build=build,
             reason=reason[:2_000],
             exc_info=None if isinstance(error, StoreError) else error,

@@ -166,7 +166,7 @@ class Watchdog:
             try:
                 self._watch()
             except Exception as error:  # noqa: BLE001 - without this thread no signal has any effect
-                _say(_log.error, "the watchdog failed by a fault of the scheduler", exc_info=error)
+                _say(_log.error, "internal error: the watchdog failed", exc_info=error)
                 time.sleep(_PERIOD)
 
     def _watch(self) -> None:

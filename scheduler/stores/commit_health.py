@@ -153,7 +153,7 @@ async def ask_the_log(health: CommitHealth, bus: Bus, ask: Callable[[], Awaitabl
             looks = looks + 1 if generation == bus.generation else 0
             generation = bus.generation
         if looks >= SURELY_GONE:
-            health.missing(LogMissing(f"the stream {LOG} is gone: no build can be accepted or gone on with"))
+            health.missing(LogMissing(f"the stream {LOG} is gone: no build can be accepted or resumed"))
             # No build is to say anything of its own.
             await trio.sleep_forever()
         await trio.sleep(1.0)

@@ -1,7 +1,7 @@
 """The store of an Ernest installation: its service-store, over NATS request/reply (WIRE: "The Ernest store").
 
 Pace. The service does everything in one goroutine, so a build has one request in flight and this
-process four. Both queues are first come, first served, and a build joins the second one anew for each
+process four. Both queues are first come, first served, and a build joins the second one again for each
 of its requests: a build with 500 appends waiting delays another by one request, not by 500.
 
 Retries. What the store is asked to do is idempotent (set this, delete that), so an attempt whose answer

@@ -354,8 +354,8 @@ class BuildLog:
         except StoreError as error:
             self._fail(error)
         except Exception:  # noqa: BLE001 - a bug of ours: it costs this build, and no other
-            _log.exception("a log cannot be written by a fault of the scheduler", build=self.build)
-            self._fail(StoreError("a fault in the scheduler; see its log"))
+            _log.exception("internal error: the log of a build cannot be written", build=self.build)
+            self._fail(StoreError("internal error in the scheduler; see its log"))
         finally:
             self._writing = False
             self._round.set()

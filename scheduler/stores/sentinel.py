@@ -92,7 +92,7 @@ class Sentinel:
             if await ask_the_log(self._health, bus, look) is not None:
                 return False
         msg = (
-            f"the stream {LOG} was purged: no build can be accepted or gone on with. Restore it from a backup"
+            f"the stream {LOG} was purged: no build can be accepted or resumed. Restore it from a backup"
             f" (nats stream restore); or, to forget all builds, purge {REPORTS} as well"
         )
         self._health.missing(LogMissing(msg))

@@ -149,7 +149,7 @@ class Recorder:
             except MessageTooLarge as error:
                 if len(data) <= js.most_bytes(_ROOM):
                     raise StoreError(str(error)) from error
-                # The limit was lowered meanwhile: it is decided anew.
+                # The limit was lowered meanwhile: it is decided again.
             else:
                 return
 

@@ -120,7 +120,7 @@ class Supervisor:
         self.on_orphan: Callable[[], None] = lambda: None
         """Is told when somebody submits a build that has a log and is held by nobody here."""
         self.quarantined: dict[str, str] = {}
-        """Builds that are not gone on with, and why."""
+        """Quarantined builds, and why they are."""
         self._store = store
         self._reporter = reporter
         self._templates = templates
@@ -365,7 +365,7 @@ class Supervisor:
         """
         timings = Timings.of_history(plan.build, plan.graph, history, self._clock_after(plan, history))
         if plan.run != history.run:
-            timings.begin_anew(plan.unsettled(), timings.clock())
+            timings.begin_run(plan.unsettled(), timings.clock())
         walk, track = self._new_walk(plan, key=history.key, resumption=resumption, timings=timings)
         # Whoever has followed it so far has seen less than this.
         track.sequence = 2 * len(history.steps)
@@ -557,7 +557,7 @@ class Supervisor:
                     # Whoever took it may be gone again by now.
                     self.on_orphan()
                 elif walk.stuck:
-                    self.quarantined[walk.id] = "a fault of the scheduler; see its log"
+                    self.quarantined[walk.id] = "internal error in the scheduler; see its log"
                 elif not self._stopping:
                     self.quarantined[walk.id] = (
                         "its log could not be written; the next process goes on with it"
@@ -587,7 +587,7 @@ class Supervisor:
             _log.error("the report is not out, and left to the next process", build=walk.id, error=str(error))
         except Exception:  # noqa: BLE001 - it is logged
             # A bug of ours, outside what the walk itself survives: all that can be done is to say so, once.
-            _log.exception("the build ends without a report by a fault of the scheduler", build=walk.id)
+            _log.exception("internal error: the build ends without a report", build=walk.id)
 
 
 def _refused(code: str, text: str) -> InvalidBuild:

@@ -42,11 +42,11 @@ _GIVEN_UP_OF_EACH = 2
 """Attempts that timed out and are kept for a late success: of a build, and of each component more."""
 _UNKNOWN = (
     "outcome unknown: the scheduler was stopped when its request may have left, and it is not to be sent "
-    "again. Look whether it exists; then submit what is left to be done as a new build"
+    "again. Check whether it was created, then submit the remaining changes as a new build"
 )
 _UNKNOWN_AND_HALTED = (
     "outcome unknown: the scheduler was stopped when its request may have left, and the build had failed "
-    "already, so it was not sent again. Look whether it exists"
+    "already, so it was not sent again. Check whether it was created"
 )
 
 
@@ -670,7 +670,7 @@ class Attempts(ABC):
             await self._store.append(self.id, [event])
         except StoreUnavailable as error:
             self.fence(error)
-            # Nor will it answer for those that have waited meanwhile: each would take its time anew.
+            # Nor will it answer for those that have waited meanwhile: each would take its time again.
             landing += self._unwritten
             self._written += len(self._unwritten)
             self._unwritten.clear()
@@ -693,8 +693,8 @@ class Attempts(ABC):
         try:
             return await self._persist(*events)
         except Exception:  # noqa: BLE001 - a bug, as above
-            _log.exception("the store failed by a fault of the scheduler", build=self.id)
-            self.halt("a fault in the scheduler's store; see its log")
+            _log.exception("internal error: the store failed", build=self.id)
+            self.halt("internal error in the scheduler's store; see its log")
             return False
 
     def withdraw_unsent(self) -> None:

@@ -14,7 +14,7 @@ from scheduler.plan import Request
 
 
 class Observer:
-    """Is told of everything that happens to a build, as it happens; this one does not care.
+    """Receives build events as they happen; this base class ignores them.
 
     Errors come as they are kept, with secrets in them (`Plan.masked`). Nothing here may block or raise.
     """
@@ -82,7 +82,7 @@ Resending: TypeAlias = Callable[[str], Resend]
 
 @frozen
 class Resumption:
-    """How a build that an earlier process began is gone on with, where its log says what was done."""
+    """How a build of an earlier process is resumed, where its log says what was done."""
 
     caught_up: trio.Event
     """Set when the replies that came in the meantime were read."""

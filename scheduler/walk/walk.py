@@ -137,15 +137,13 @@ class Walk(Beginning):
         except* Exception:  # noqa: BLE001 - a bug of ours: it costs this build, and no other
             if self._resumption is not None and not self._acted:
                 # As the next version may do better: the log has it as it was.
-                _log.exception("the build cannot be gone on with by a fault of the scheduler", build=self.id)
+                _log.exception("internal error: the build could not be resumed", build=self.id)
                 self.stuck = True
             else:
                 stranded = list(self.plan.in_flight_ids())
-                _log.exception(
-                    "the build failed by a fault of the scheduler", build=self.id, in_flight=stranded[:20]
-                )
+                _log.exception("internal error: the build failed", build=self.id, in_flight=stranded[:20])
                 await self._give_up_on_the_rest(
-                    "a fault in the scheduler; see its log. The outcome is unknown"
+                    "internal error in the scheduler; see its log. The outcome is unknown"
                 )
         finally:
             self.listening.set()
@@ -181,7 +179,7 @@ class Walk(Beginning):
                 *self.plan.adopted(), self.plan.finish()
             )
         if not kept and self._store.in_order and not self.log_removed:
-            # The log is the truth: what it does not say to be over is gone on with by the next process.
+            # The log is the truth: what it does not say to be over is resumed by the next process.
             _log.error(
                 "the end of the build could not be committed: it is left to the next process", build=self.id
             )

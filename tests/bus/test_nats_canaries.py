@@ -186,7 +186,7 @@ def test_p5_raw_error_closes_for_good() -> None:
 
 
 @pytest.mark.parametrize("words", ["-ERR 'Something New'", "-ERR ", "-ERR 'Stale Connection'", "BOO"])
-async def test_p5_we_connect_anew(words: str) -> None:
+async def test_p5_we_connect_again(words: str) -> None:
     """Whatever it is, the bus opens another connection and subscribes again; what is queued leaves once."""
     heard = trio.Event()
     with scripted_server() as server:

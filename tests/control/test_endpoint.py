@@ -578,7 +578,7 @@ async def test_a_fault_costs_one_question(monkeypatch: pytest.MonkeyPatch) -> No
             with monkeypatch.context() as patch:
                 patch.setattr(EtaEstimator, "eta", broken)
                 code, text = await refused(site, "get")
-            assert (code, text) == ("internal", "a fault in the scheduler (RuntimeError); see its log")
+            assert (code, text) == ("internal", "internal error in the scheduler (RuntimeError); see its log")
         assert (await ask(site, "get"))["status"] == "running"
 
 

@@ -382,14 +382,14 @@ async def test_a_build_that_another_process_has_is_not_steered(autojump_clock: M
         run = await begin(world, nursery, document("a"))
         world.cloud.answer("a")
         await gate.reached.wait()
-        with pytest.raises(Refused, match="just being begun or ended") as caught:
+        with pytest.raises(Refused, match="is starting or finishing") as caught:
             orders_of(run)
         assert caught.value.code == "unavailable"
         gate.open()
         await tick()
         fenced = await begin(world, nursery, document("a", build="b2"))
         fenced.walk.fenced = True
-        with pytest.raises(Refused, match="just being begun or ended"):
+        with pytest.raises(Refused, match="is starting or finishing"):
             orders_of(fenced)
         nursery.cancel_scope.cancel()
 

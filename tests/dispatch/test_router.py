@@ -459,7 +459,7 @@ async def test_a_connector_that_comes_up_in_time_gets_the_request_once(autojump_
         assert attempt.outcome.completed
 
 
-async def test_after_a_reconnect_the_time_to_find_a_connector_begins_anew(autojump_clock: MockClock) -> None:
+async def test_after_a_reconnect_the_time_to_find_a_connector_begins_again(autojump_clock: MockClock) -> None:
     """Connectors come back after a restart of the broker as we do: they get the whole time again."""
     async with open_bench(listening=False) as bench:
         attempt = await bench.send()

@@ -15,7 +15,7 @@ from scheduler.runtime.watchdog import EXIT_HUNG
 
 pytestmark = pytest.mark.integration
 
-QUARANTINED = "build quarantined: it is left in the log as it is, and not gone on with"
+QUARANTINED = "build quarantined: its log is left untouched, and it is not resumed"
 SCRIPT = str(Path(__file__).with_name("stuck.py"))
 
 

@@ -173,7 +173,7 @@ async def test_the_log_is_made_anew_with_nothing_but_replies_left(js: JetStream)
 
 @integration
 @pytest.mark.parametrize("left", [REPORTS, OBJECTS])
-async def test_a_log_that_is_gone_is_not_made_anew(js: JetStream, left: str) -> None:
+async def test_a_log_that_is_gone_is_not_made_again(js: JetStream, left: str) -> None:
     """What is made after it is still there, so there was one."""
     await set_up(js, Layout())
     for stream in {LOG, REPORTS, OBJECTS, REPLIES} - {left}:
@@ -195,7 +195,7 @@ async def test_another_stream_that_is_gone_is_made_anew_and_told(js: JetStream, 
     await js.publish(log_subject("b"), b"1")
     await js.call(f"STREAM.DELETE.{gone}")
     lines = await set_up(js, Layout())
-    assert lines == [f"stream {gone} was missing beside {LOG}: it was made anew, and what it held is lost"]
+    assert lines == [f"stream {gone} was missing beside {LOG}: it was made again, and what it held is lost"]
     assert await set_up(js, Layout()) == []
 
 

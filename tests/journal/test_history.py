@@ -233,7 +233,7 @@ def test_a_component_may_settle_while_it_waits_for_another_attempt(outcome: Even
     assert (history.in_flight, history.pauses, history.began) == ({}, {}, {})
 
 
-def test_what_is_sent_again_by_an_operator_begins_anew() -> None:
+def test_what_is_sent_again_by_an_operator_begins_again() -> None:
     """It may start and settle once more, and all of its time begins with that."""
     history = fold(
         [

@@ -241,7 +241,7 @@ def test_a_build_that_is_over() -> None:
 def test_a_further_run_that_begins_here() -> None:
     """Whoever begins it has all that is to be done wait anew."""
     timings = recall(PAIR, [(1, started("a")), (2, settled("a", "errored")), (3, Finished("no"))])
-    timings.begin_anew([0, 1], SECONDS + 5)
+    timings.begin_run([0, 1], SECONDS + 5)
     assert times(timings, 2) == [(None, None, None)] * 2
     assert timings.over is None
 

@@ -1028,7 +1028,7 @@ async def test_a_log_that_cannot_be_read_for_a_while_is_read_later(autojump_cloc
         assert [subject for subject, _ in process.reports] == ["build.create.done"]
 
 
-async def test_one_process_counts_once_however_often_it_begins_anew(
+async def test_one_process_counts_once_however_often_it_begins_again(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """PendingCommit between the mark and the reading of a log is no death, and is not counted as several."""

@@ -497,7 +497,7 @@ def _durations_by_the_wall_clock() -> list[Patch]:
     return [(BuildClock, "__call__", lambda _: time.time())]
 
 
-def _clocks_that_begin_anew() -> list[Patch]:
+def _clocks_that_begin_run() -> list[Patch]:
     """The next process goes by its own clock, though times in the log are later."""
     init = BuildClock.__init__
 
@@ -641,7 +641,7 @@ _MAKERS: tuple[Callable[[], list[Patch]], ...] = (
     _nobody_learns_that_there_is_room,
     _dependents_of_what_failed,
     _durations_by_the_wall_clock,
-    _clocks_that_begin_anew,
+    _clocks_that_begin_run,
     _pauses_by_the_clock_of_the_next_process,
     _no_second_listener,
     _a_cycle_in_each_build,

@@ -450,7 +450,7 @@ async def test_a_fault_of_ours_ends_one_log(bench: Bench) -> None:
         raise ZeroDivisionError
 
     position, bench.desk.position = bench.desk.position, broken
-    with pytest.raises(StoreError, match="a fault in the scheduler"):
+    with pytest.raises(StoreError, match="internal error in the scheduler"):
         await bench.log.append(ACCEPTED)
     bench.desk.position = position
     await BuildLog("b2", bench.desk).append(ACCEPTED)

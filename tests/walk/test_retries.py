@@ -434,7 +434,7 @@ async def test_what_is_tried_again_while_it_is_given_up_is_not_forgotten(autojum
         run.check_end()
 
 
-async def test_what_is_tried_again_has_all_its_time_anew(autojump_clock: MockClock) -> None:
+async def test_what_is_tried_again_has_all_its_time_again(autojump_clock: MockClock) -> None:
     """`total_timeout` bounds the attempts since an operator said so."""
     rule = {"attempts": 9, "backoff": 0, "total_timeout": 12}
     async with open_world(script=ignore) as world, trio.open_nursery() as nursery:
@@ -452,7 +452,7 @@ async def test_what_is_tried_again_has_all_its_time_anew(autojump_clock: MockClo
         nursery.cancel_scope.cancel()
 
 
-async def test_what_is_tried_again_has_all_its_attempts_anew(autojump_clock: MockClock) -> None:
+async def test_what_is_tried_again_has_all_its_attempts_again(autojump_clock: MockClock) -> None:
     """Their numbers go on."""
     async with open_world(script=ignore) as world, trio.open_nursery() as nursery:
         run = Run(world, document([patient("a", 2), "hold"]))

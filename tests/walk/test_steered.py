@@ -386,10 +386,10 @@ async def test_nobody_steers_what_has_ended(autojump_clock: MockClock) -> None:
     """Nor what has not begun: that is said, and nothing is persisted."""
     async with open_world(script=succeed) as world:
         run = Run(world, document("a"))
-        with pytest.raises(Refused, match="just being begun or ended"):
+        with pytest.raises(Refused, match="is starting or finishing"):
             orders_of(run)
         await run.go()
-        with pytest.raises(Refused, match="just being begun or ended"):
+        with pytest.raises(Refused, match="is starting or finishing"):
             orders_of(run)
 
 

@@ -423,7 +423,7 @@ async def test_a_bug_in_the_store_ends_the_build_with_a_report_that_says_so(wher
             if where is not finished
             else await complete(document("ab"), store=store)
         )
-    assert "a fault in the scheduler" in run.done["error"]
+    assert "internal error in the scheduler" in run.done["error"]
     assert any(line["log_level"] == "error" and line.get("exc_info") for line in logs)
     if where is not finished:
         assert states(run.done)["a"] in {"errored", "waiting"}
@@ -434,7 +434,7 @@ async def test_a_store_that_never_works_again_costs_no_report() -> None:
     store = FakeStore()
     store.fail(lambda event: not accepted(event), RuntimeError("a bug"))
     run = await complete(document("ab"), store=store)
-    assert "a fault in the scheduler" in run.done["error"]
+    assert "internal error in the scheduler" in run.done["error"]
 
 
 async def test_a_bug_while_sending_fails_what_is_in_flight() -> None:
@@ -487,8 +487,8 @@ async def test_a_plan_that_is_stuck_is_a_bug_and_is_reported(monkeypatch: pytest
         monkeypatch.setattr(Plan, "unsettled", lambda _: [])
         with structlog.testing.capture_logs() as logs:
             await run.go()
-        assert "a fault in the scheduler" in run.done["error"]
-        assert any("fault" in line["event"] for line in logs)
+        assert "internal error in the scheduler" in run.done["error"]
+        assert any("internal error" in line["event"] for line in logs)
 
 
 # ---- stopping
@@ -703,7 +703,7 @@ async def test_a_fault_while_it_is_taken_up_leaves_nobody_waiting(monkeypatch: p
         monkeypatch.setattr(Plan, "resume", broken)
         await run.go()
         assert run.walk.listening.is_set()
-        assert "a fault in the scheduler" in run.done["error"]
+        assert "internal error in the scheduler" in run.done["error"]
 
 
 async def test_the_longest_wait_is_that_of_the_oldest_request(autojump_clock: MockClock) -> None:

@@ -201,7 +201,7 @@ _LONGEST = 200
 _PAIRS = 100_000
 """Pairs of letters that are compared for it: some milliseconds."""
 _LETTERS = 100_000
-"""Letters that are composed anew for it."""
+"""Letters that are composed again for it."""
 
 
 def suggestion(name: str, ids: Iterable[str]) -> str:

@@ -32,7 +32,7 @@ class Slots:
     limits of the instance; no fair queue holds up another one. When there is room again,
 
     - senders of builds take turns, one slot a turn, and so do the builds of a sender: the one that was served
-      longest ago has it, and who comes anew goes before the one that had the last;
+      longest ago has it; a build that just arrived precedes the one served last;
     - within a build the most urgent component goes first, of equal ones that under the narrowest limit, and
       of these who asked first.
 
@@ -254,7 +254,7 @@ class Slots:
             self._usages.drop_if_empty(usage)
 
     def occupy(self, build: Hashable, subject: str, size: int = 0) -> None:
-        """Count a request that is in flight already, be there room or not; it is no start for a rate."""
+        """Account for a request already in flight, even over the limit; consumes no rate."""
         usage = self._usages.make(build)
         if size:
             self.budget.take(usage, size)

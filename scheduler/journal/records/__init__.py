@@ -9,7 +9,7 @@ Where single providers' replies are in streams of their own, ``"reply_positions"
 stands behind the position in the stream of all the others.
 
 Reading is strict. What this version does not know is an `errors.UnreadableLog`, never passed over: a build
-that is gone on with from half of its log does things twice. Whoever changes the format counts `VERSION` up
+that is resumed from half of its log does things twice. Whoever changes the format counts `VERSION` up
 and goes on reading what earlier versions wrote. New events, and new members that may be missing, need no
 other version: an earlier one refuses them by their names.
 

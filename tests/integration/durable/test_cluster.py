@@ -73,7 +73,7 @@ def test_from_one_copy_to_three(stack: ExitStack) -> None:
     assert ask(url, f"$JS.API.STREAM.DELETE.{REPLIES}")["success"]
     service = start(3)
     assert [line["deviation"] for line in service.log if "deviation" in line] == [
-        f"stream {REPLIES} was missing beside SCHEDULER_LOG: it was made anew, and what it held is lost"
+        f"stream {REPLIES} was missing beside SCHEDULER_LOG: it was made again, and what it held is lost"
     ]
     assert ask(url, f"$JS.API.STREAM.INFO.{REPLIES}")["config"]["num_replicas"] == 3
     submitter.run(build(component("vpc::2"), component("net::2"), edges="vpc::2 net::2"))

@@ -89,7 +89,7 @@ def test_errors_are_answered_where_they_should(start_desk: DeskFactory, on: str,
     assert (message.json["_state"], message.json["error"]) == ("errored", "vpc::1 broke")
 
 
-def test_each_request_is_answered_anew(start_desk: DeskFactory) -> None:
+def test_each_request_is_answered_again(start_desk: DeskFactory) -> None:
     """Without ``idempotent`` the same attempt has another result."""
     desk = start_desk()
     desk.ask("vpc::1")

@@ -19,7 +19,7 @@ JSON = dict[str, Any]
 MEBIBYTE = 1 << 20
 
 
-def test_a_log_that_is_gone_is_not_made_anew(start_scene: SceneFactory) -> None:
+def test_a_log_that_is_gone_is_not_made_again(start_scene: SceneFactory) -> None:
     """Where there was one the service ends with a line that says so, and leaves everything as it is."""
     scene = start_scene()
     document = build(component("vpc::1"), id="before")
@@ -183,7 +183,7 @@ def test_a_build_that_somebody_else_writes_is_let_go(start_scene: SceneFactory) 
     scene.end()
 
 
-def test_a_missing_stream_of_replies_is_made_anew(start_scene: SceneFactory) -> None:
+def test_a_missing_stream_of_replies_is_made_again(start_scene: SceneFactory) -> None:
     """What it held is lost, and everything else goes on."""
     scene = start_scene()
     document = line("made", held("vpc::1", "go"), component("net::1"))
