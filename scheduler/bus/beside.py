@@ -24,19 +24,19 @@ from scheduler.errors import BusError, NotPermitted
 
 _PATIENCE = 1.0
 """Seconds for which the first connection of all is waited for, and the server's word on a subscription."""
-_AWAY = 1.0
-"""Seconds for which the connection may be away before the first one stands in: it comes back sooner where the
-server has cut it off for what had piled up, which the first one would have then. Where it cannot be had, or
-the first one was away too, that one stands in at once."""
+_AWAY = 0.1
+"""Seconds for which the connection may be away before the first one stands in. Where it cannot be had, or the
+first one was away too, that one stands in at once."""
+_AWAY_IN_A_FLOOD = 1.0
+"""The same where the server has cut it off for what had piled up, which the first one would have then."""
+_FLOOD = 8 * 1024 * 1024
+"""Bytes that had come in over a connection by then: far less than what a server lets pile up."""
 
 log = structlog.get_logger(__name__)
 
 
 class BesideBus(Follower):
     """A Bus for subscriptions, those of queue groups above all, and for answers; made by `open_beside`."""
-
-    longest_pause = FIRST_DELAY
-    """In a flood it is cut off again and again, and the first one must not stand in for that."""
 
     def __init__(self, first: NatsBus, options: BusOptions, name: str, turn: int) -> None:
         super().__init__(first, options, name, f"{name} come in on the first one, behind all else")
@@ -92,6 +92,16 @@ class BesideBus(Follower):
 
     # Coming and going.
 
+    @property
+    def _flooded(self) -> bool:
+        """Whether it was lost in a flood, as far as can be told: the server says nothing of its reason."""
+        return self.received >= _FLOOD
+
+    @property
+    def longest_pause(self) -> float:
+        """As in any connection; in a flood it is cut off again and again, and comes back at once."""
+        return FIRST_DELAY if self._flooded else super().longest_pause
+
     async def keep(self) -> None:
         """Be connected, until `stop`."""
         await self.connect()
@@ -102,7 +112,7 @@ class BesideBus(Follower):
         while True:
             self._moved = trio.Event()
             if not (self.connected or self._needed):
-                with trio.move_on_after(_AWAY) as patience:
+                with trio.move_on_after(_AWAY_IN_A_FLOOD if self._flooded else _AWAY) as patience:
                     await self._moved.wait()
                 if not patience.cancelled_caught:
                     # It came; or it came and went again; or the first one did.

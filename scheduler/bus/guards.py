@@ -106,6 +106,11 @@ class Connection(Client):
         return self._stream.behind
 
     @property
+    def received(self) -> int:
+        """Bytes that have come in so far."""
+        return self._stream.received
+
+    @property
     def discovered(self) -> list[str]:
         """The ``host:port`` of each server of the cluster that this one told of."""
         return [uri.netloc for uri in self.discovered_servers]

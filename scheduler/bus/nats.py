@@ -48,8 +48,6 @@ class NatsBus(Endpoint):
 
     turn = TURN
     """Handlers that are called in a row before other tasks get a turn."""
-    longest_pause = LAST_DELAY
-    """Seconds, at most, before it connects again to a server that hung up soon, and does so each time."""
 
     def __init__(self, options: BusOptions, on_status: Callable[[str], None] | None = None) -> None:
         super().__init__(
@@ -59,6 +57,8 @@ class NatsBus(Endpoint):
         )
         self.dropped = 0
         """How often the server hung up on us for reading too slowly: messages were lost."""
+        self.received = 0
+        """Bytes that had come in over the last connection that was lost."""
         self.server_version = ""
         """The version of the server that is, or was last, connected."""
         self.url = ""
@@ -234,6 +234,11 @@ class NatsBus(Endpoint):
     def _longer(self, delay: float) -> float:
         return min(max(FIRST_DELAY, delay * _GROWTH), self.longest_pause)
 
+    @property
+    def longest_pause(self) -> float:
+        """Seconds, at most, before it connects again to a server that hung up soon, and does so each time."""
+        return LAST_DELAY
+
     def stop(self) -> None:
         """Have ``run`` return, with the connection cleared away. Idempotent."""
         self._running.cancel()
@@ -250,6 +255,7 @@ class NatsBus(Endpoint):
         finally:
             self._connection = None
             self.lost_at = trio.current_time()
+            self.received = connection.received
             self._unanswered = list(connection.barriers.values())
             await self._abort(connection)  # noqa: ASYNC102 - as above
         reason = connection.loss or "unknown"

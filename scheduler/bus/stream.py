@@ -56,6 +56,8 @@ class _Protocol(asyncio.Protocol):
         self.chunks: deque[bytes] = deque()
         self.size = 0
         """Bytes in these."""
+        self.received = 0
+        """Bytes that came in, all in all."""
         self.at_end = False
         """Whether nothing comes any more."""
         self.error: Exception | None = None
@@ -86,6 +88,7 @@ class _Protocol(asyncio.Protocol):
         self.socket.max_size = _SIZES[0]
 
     def data_received(self, data: bytes) -> None:
+        self.received += len(data)
         self._adapt(len(data))
         if self._later:
             self._keep(data)
@@ -341,6 +344,11 @@ class ByteStream(Transport):
     def behind(self) -> bool:
         """Whether one look at the socket after the other brings as much as it can, or has lately."""
         return self._protocol is not None and self._protocol.behind
+
+    @property
+    def received(self) -> int:
+        """Bytes that have come in so far."""
+        return 0 if self._protocol is None else self._protocol.received
 
     def _connected(self) -> _Protocol:
         if self._protocol is None:

@@ -112,9 +112,12 @@ class Objects:
         nuid = secrets.token_hex(11)
         chunk_bytes = min(CHUNK, self._js.bus.max_payload)
         sent = _Sum()
+        await self._lane.acquire()
         try:
-            async with self._lane:
+            try:
                 await self._send(self._chunks(nuid), sent.of(_recut(pieces, chunk_bytes)))
+            finally:
+                self._lane.release()
             older = await self._js.last(self._stream, self._meta_subject(name))
         except BaseException:
             await self._discard(nuid)  # noqa: ASYNC102, ASYNC120 - it shields itself, with a deadline

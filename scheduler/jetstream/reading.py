@@ -25,6 +25,7 @@ _EXPIRES = 30
 _SILENCE = 5.0
 # Where a stream lost its end: two servers' clocks, or one that was set, may differ by so much.
 _MARGIN = 1_000_000_000
+_MOVES = "it goes on over a connection of its own"
 # Of a kind, in a row: a connection may be cut off several times a second.
 _LINES = 10
 # After so long `StreamFollower.caught_up` asks again which message is the last.
@@ -137,6 +138,8 @@ class StreamFollower:
         """
         self._js = js
         self._beside = beside
+        self._beside_fails = False
+        """Whether nothing can be followed over it since it last connected, and all is well with that."""
         self._stream = stream
         self._handler = handler
         self._restore = restore
@@ -176,7 +179,9 @@ class StreamFollower:
         failures = 0
         while True:
             gone = False
-            consumer = Consumer(self._over(), self._stream, self._take, low=BATCH // 2)
+            over = self._over()
+            generation = over.bus.generation
+            consumer = Consumer(over, self._stream, self._take, low=BATCH // 2)
             try:
                 await consumer.open(_after(self.seen))
                 # Whoever holds the consumer has held the stream all the while: had it been killed since, the
@@ -188,6 +193,9 @@ class StreamFollower:
                     self._log.info("a stream is followed again", stream=self._stream, after=self._sequence)
                 failures = 0
                 self._consumer = consumer
+                if over is not self._over():
+                    # The other connection has come meanwhile.
+                    consumer.lose(_MOVES)
                 self._moved.unpark_all()
                 task_status.started()
                 task_status = trio.TASK_STATUS_IGNORED
@@ -203,6 +211,9 @@ class StreamFollower:
             finally:
                 self._consumer = None
                 await consumer.close()  # noqa: ASYNC102 - it shields itself, with a deadline
+            if over is self._beside and over.bus.connected and over.bus.generation == generation:
+                # It may be to a server that has no JetStream, or no leader to ask.
+                self._beside_fails = True
             if not failures:
                 tell("a stream is not followed for the moment", stream=self._stream, reason=problem)
             else:
@@ -243,11 +254,15 @@ class StreamFollower:
     def _over(self) -> JetStream:
         """What to read over: the first connection where there is no other."""
         beside = self._beside
-        return self._js if beside is None or not beside.bus.connected else beside
+        if beside is None or self._beside_fails or not beside.bus.connected:
+            return self._js
+        return beside
 
     def _on_connected(self, *, first: bool) -> None:
         self._connected.set()
         self._connected = trio.Event()
+        if not first:
+            self._beside_fails = False
         if self._consumer is None:
             return
         if not self._consumer.is_over(self._js):
@@ -256,7 +271,7 @@ class StreamFollower:
         elif first:
             self._consumer.lose("the connection was lost")
         else:
-            self._consumer.lose("it goes on over a connection of its own")
+            self._consumer.lose(_MOVES)
 
     async def _is_there(self, position: Position) -> bool:
         """Whether the stream is still the one that had this message, or had it and has removed it by age."""

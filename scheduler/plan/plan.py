@@ -367,7 +367,9 @@ class Plan:
             why = self.shown_cause or ("the scheduler is to stop" if self.state.stopped else "it is paused")
             msg = f"{self.graph.ids[vertex]} must not be sent: the build is halted ({why})"
             raise IllegalTransition(msg)
-        self.phases.move(vertex, Phase.RUNNING)
+        if self.phases[vertex] is Phase.RUNNING:
+            raise IllegalTransition(f"{self.graph.ids[vertex]} was sent already")
+        self.state.depart(vertex)
 
     def departed(self, vertex: Vertex) -> None:
         """The request of a change that began to be sent has left, or may have: it is in flight.
@@ -522,7 +524,7 @@ class Plan:
 
     def stop(self) -> None:
         """From now on nothing new is sent, because this process is to end."""
-        self.state.stopped = True
+        self.state.stop()
 
     def abandon(self, why: str) -> list[Settled | Withdrawn]:
         """Give up on whatever is in flight: it fails, its outcome unknown. The build is halted."""
@@ -565,6 +567,8 @@ class Plan:
         request: Request | None = None,
         body: Mapping[str, Any] | None = None,
     ) -> Settled:
+        if self.phases[vertex] is Phase.ERRORED:
+            raise IllegalTransition(f"{self.graph.ids[vertex]} has failed already")
         kept = self.requests.identified(request, body, State.ERRORED) if request and body else None
         return self._applied(self._ledger.failure(vertex, self.cut(error), kept))
 

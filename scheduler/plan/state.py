@@ -4,9 +4,10 @@
 decides on an event, has it applied, and returns it to be persisted. So a replay cannot differ from what was
 lived through, and everything that changes how a build stands is in this file.
 
-Three things are no events. What this process alone knows: that it is to stop, or cannot write the log
-(`halt`). What is taken back before anything of it was persisted (`take_back`). And what a store without a log
-says of an earlier process (`take_over`).
+Four things are no events. What this process alone knows: that it is to stop, or cannot write the log
+(`halt`). That a request has left (`depart`), which is told to the log later, if at all. What is taken back
+before anything of it was persisted (`take_back`). And what a store without a log says of an earlier process
+(`take_over`). `skips` and `unpersisted` are lists for whoever drives the plan, who takes them away.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -128,7 +129,7 @@ class PlanState:
         """Change what the event says has happened.
 
         Args:
-            event: with what an outcome does to the components in it (`Ledger.with_effects`).
+            event: an outcome with what it does to the components (`Ledger.completion`).
 
         Raises:
             IllegalTransition: it cannot have happened.
@@ -144,6 +145,10 @@ class PlanState:
         self.draining = True
         if self.cause is None:
             self.cause = cause
+
+    def stop(self) -> None:
+        """From now on nothing new is sent: this process is to end."""
+        self.stopped = True
 
     def take_back(self, vertex: Vertex) -> None:
         """It has not begun after all, and nothing was persisted: it waits as it did before.
@@ -247,7 +252,8 @@ class PlanState:
         vertex = self._graph.index[event.component]
         if self.phases[vertex] is Phase.ERRORED:
             self._reopen([vertex])
-        elif self.phases[vertex] is Phase.SKIPPED:
+        if self.phases[vertex] is Phase.SKIPPED:
+            # Before, or again: something else before it has failed as well.
             self.phases.reopen(vertex)
         self.outputs[vertex] = event.output
 

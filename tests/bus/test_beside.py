@@ -180,7 +180,7 @@ def _is_beyond(beside: BesideBus, generation: int) -> bool:
 async def test_where_it_alone_is_away_the_first_one_is_left_alone_for_a_moment(
     nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The server may have cut it off for a flood, which the first one would have then."""
+    """It comes back soon."""
     monkeypatch.setattr(beside_module, "_AWAY", 600.0)
     async with both(nats_server) as (bus, beside):
         await answering(beside)
@@ -234,3 +234,30 @@ async def test_where_it_cannot_be_had_the_first_one_stands_in_at_once(
         beside._connection.lose("a test")
         await eventually(lambda: len(beside._lent) == 1)
         assert await ask(bus) == b"x"
+
+
+@pytest.mark.parametrize("flooded", [True, False])
+async def test_one_that_is_cut_off_again_and_again_is_stood_in_for_unless_that_is_a_flood(
+    nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch, *, flooded: bool
+) -> None:
+    """What it is cut off for, by a proxy say, need not happen to the first one as well."""
+    monkeypatch.setattr(beside_module, "_FLOOD", 0 if flooded else 1 << 40)
+    monkeypatch.setattr(beside_module, "_AWAY_IN_A_FLOOD", 600.0)
+    async with both(nats_server) as (bus, beside):
+        await answering(beside)
+
+        async def cut_off() -> None:
+            while True:
+                if beside._connection is not None:
+                    beside._connection.lose("a test")
+                await trio.sleep(0.01)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(cut_off)
+            if flooded:
+                await eventually(lambda: beside.generation >= 5, 20)
+                assert not beside._lent
+            else:
+                await eventually(lambda: len(beside._lent) == 1, 20)
+                assert await ask(bus) == b"x"
+            nursery.cancel_scope.cancel()

@@ -2,7 +2,7 @@
 
 import shutil
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
@@ -13,7 +13,7 @@ from support.brokers import NatsServer, eventually
 from support.fake_bus import FakeBus
 
 from scheduler.bus import Handler, Message, Subscription
-from scheduler.bus.beside import open_beside
+from scheduler.bus.beside import BesideBus, open_beside
 from scheduler.bus.nats import NatsBus, open_bus
 from scheduler.bus.options import BusOptions
 from scheduler.errors import JetStreamUnavailable, StreamNotFound
@@ -416,6 +416,61 @@ async def test_a_stream_is_followed_over_a_connection_of_its_own(
             nursery.cancel_scope.cancel()
     assert numbers(got) == [*range(1, 301)]
     assert await consumers(js) <= 2
+
+
+@integration
+async def test_a_connection_that_comes_while_another_one_is_tried_is_used(
+    js: JetStream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not left alone until something else changes."""
+    bus = js.bus
+    assert isinstance(bus, NatsBus)
+    async with open_beside(bus, BusOptions((bus.url,)), "replies") as connection:
+        beside = JetStream(connection)
+        follower = StreamFollower(js, "S", lambda _: None, beside=beside)
+        back, connect, open_consumer = trio.Event(), connection.connect, Consumer.open
+
+        async def later(**options: float) -> None:
+            await back.wait()
+            await connect(delay=options["delay"])
+
+        async def slow(consumer: Consumer, config: Mapping[str, Any]) -> None:
+            await open_consumer(consumer, config)
+            if consumer.is_over(js):
+                back.set()
+                await eventually(lambda: connection.connected)
+
+        async with trio.open_nursery() as nursery:
+            await nursery.start(follower.run, Position())
+            monkeypatch.setattr(connection, "connect", later)
+            monkeypatch.setattr(Consumer, "open", slow)
+            assert connection._connection is not None
+            connection._connection.lose("a test")
+            await back.wait()
+            await eventually(
+                lambda: follower._consumer is not None and follower._consumer.is_over(beside), 20
+            )
+            nursery.cancel_scope.cancel()
+
+
+@integration
+async def test_where_the_other_connection_has_no_jetstream_the_first_one_is_used(
+    js: JetStream, nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two connections may be to two servers, of which one is cut off from the others."""
+    bus = js.bus
+    assert isinstance(bus, NatsBus)
+    monkeypatch.setattr(BesideBus, "_candidates", lambda _: [(nats_server.url, None)])
+    async with open_beside(bus, BusOptions((nats_server.url,)), "replies") as connection:
+        assert connection.connected
+        got: list[Delivered] = []
+        follower = StreamFollower(js, "S", got.append, beside=JetStream(connection))
+        async with trio.open_nursery() as nursery:
+            await nursery.start(follower.run, Position())
+            await fill(js, 1, 100)
+            await follower.caught_up()
+            nursery.cancel_scope.cancel()
+    assert numbers(got) == [*range(1, 101)]
 
 
 @integration

@@ -22,7 +22,7 @@ from scheduler.journal.events import (
     Supplied,
     Unpaused,
 )
-from scheduler.plan import Plan, steering
+from scheduler.plan import Phase, Plan, steering
 from scheduler.plan.outcome import Outcome, read_reply
 
 GOES_ON: Document = {"on_error": "continue"}
@@ -520,3 +520,13 @@ def test_a_late_success_that_was_taken_is_kept_beside_no_error_any_more() -> Non
     steering.retry(run.plan, run.vertex("a"))
     assert run.phases()["a"] == "completed"
     assert run.plan.adopted() == []
+
+
+def test_what_failed_behind_another_failure_can_be_supplied() -> None:
+    """A store without a log may have both; the first one does not stand in the way."""
+    failed = [change(name, _state="errored", error="x") for name in "ab"]
+    value = build(*failed, change("c"), edges=[("a", "b")], options={"on_error": "continue"})
+    plan = Plan(prepare(value, resumed=True), resumed=True)
+    events = steering.supply(plan, 1, {"name": "n"})
+    assert [type(one) for one in events] == [Supplied, Settled]
+    assert plan.phase(1) is Phase.COMPLETED

@@ -203,7 +203,9 @@ def test_a_store_that_fails_at_any_append_costs_one_build_and_no_promise(
                 return False
             scene.check()
             report = scene.run.done
-            expected = "internal error in the scheduler" if isinstance(error, RuntimeError) else f"store: {error}"
+            expected = (
+                "internal error in the scheduler" if isinstance(error, RuntimeError) else f"store: {error}"
+            )
             assert expected in report["error"]
             for name, state in states(report).items():
                 assert state != "running"
@@ -251,7 +253,9 @@ def test_a_bus_that_refuses_any_request_costs_that_component_and_no_promise(erro
             report = scene.run.done
             assert "errored" in states(report).values()
             bug = isinstance(error, RuntimeError)
-            assert ("internal error in the scheduler" if bug else "the request cannot be sent") in report["error"]
+            assert ("internal error in the scheduler" if bug else "the request cannot be sent") in report[
+                "error"
+            ]
             return True
 
     assert repeat(play_failing) == 5
