@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 OK, FAILED, USAGE = 0, 1, 2
 _LAZY = {
+    "serve": """Take builds from NATS and run them; so does no command at all.""",
     "run": """Submit a build, follow it live and print how it ends.
 
 With --embedded a broker and a scheduler run in this process, with --simulate
@@ -93,7 +94,9 @@ _HOMES = {
     **{name: f"control:{name}" for name in ("cancel", "pause", "resume", "retry", "skip", "extend", "limit")},
 }
 """Where those are that share a module; any other has one of its own name."""
-_COMMANDS = ("serve", *_LAZY)
+_COMMANDS = tuple(_LAZY)
+_ROOT = ("--help", "-h", "--version")
+"""Flags that are about all commands where none is named."""
 _EPILOGUE = (
     "Flags are also variables, named beside them; where both are there, the flag counts. "
     "Exit codes: 0 done, 1 errored, invalid or refused, 2 wrong usage, 70 hung, 128 and the number after a "
@@ -120,7 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not tokens and sys.stdin.isatty() and sys.stdout.isatty():
             from scheduler.commands.usage import overview  # noqa: PLC0415 - `--version` does without
 
-            sys.stdout.write(overview({"serve": "Take builds from NATS and run them.", **_LAZY}, __version__))
+            sys.stdout.write(overview(_LAZY, __version__))
             return OK
         return _dispatch(tokens)
     except InvalidSettings as error:
@@ -147,9 +150,13 @@ def _forget_empty_variables() -> None:
 def _dispatch(tokens: Sequence[str]) -> int:
     from cyclopts import CycloptsError  # noqa: PLC0415 - `--version` does without
 
-    from scheduler.commands.usage import command_first, explain  # noqa: PLC0415
+    from scheduler.commands.usage import command_first, explain, unknown_command  # noqa: PLC0415
 
     tokens, other = command_first(tokens, _COMMANDS)
+    if other is not None and tokens[0] == other:
+        raise InvalidSettings(unknown_command(other, _COMMANDS))
+    if not tokens or tokens[0] not in _COMMANDS:
+        tokens = [token for token in tokens if token in _ROOT][:1] or ["serve", *tokens]
     app = build_app()
     try:
         result = app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
@@ -162,8 +169,6 @@ def build_app() -> "App":
     """The commands; each one's module is loaded when it is called or asked for help."""
     from cyclopts import App  # noqa: PLC0415 - `--version` does without
 
-    from scheduler.commands.serve import serve  # noqa: PLC0415
-
     app = App(
         name="scheduler",
         help="Runs builds: dependency graphs of infrastructure components, over NATS.",
@@ -171,9 +176,7 @@ def build_app() -> "App":
         help_format="plaintext",
         version=__version__,
     )
-    app.default(serve)
-    app.command(serve, name="serve", sort_key=1)
-    for key, (name, text) in enumerate(_LAZY.items(), 2):
+    for key, (name, text) in enumerate(_LAZY.items()):
         home = _HOMES.get(name, f"{name}:{name}")
         app.command(f"scheduler.commands.{home}", name=name, help=text, sort_key=key)
     return app

@@ -15,12 +15,12 @@ import platformdirs
 from attrs import Factory, field, fields, frozen
 
 from scheduler.bus.options import BusOptions
+from scheduler.definition.choices import OnUnresolved, Templates
 from scheduler.definition.limits import DEFAULT_LIMITS, Limits
 from scheduler.definition.model import Resend
 from scheduler.definition.patterns import EVERY, FORM, first_match, read_pattern
 from scheduler.definition.rules import LimitRule, Retry, parse_limits, parse_retries, retry_for
 from scheduler.definition.subjects import token_problem
-from scheduler.definition.template import OnUnresolved, Templates
 from scheduler.errors import InvalidRule, InvalidSettings
 from scheduler.text import DURATIONS, mask_url, printable, read_duration, write_duration
 

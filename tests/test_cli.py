@@ -293,6 +293,21 @@ def test_the_version_loads_nothing() -> None:
     assert done.stdout.splitlines()[-1] == "[]"
 
 
+@pytest.mark.parametrize("command", ["list", "status b", "why b", "timeline b", "cancel b", "limit b *=5"])
+def test_what_asks_a_scheduler_loads_little_before_it_connects(command: str) -> None:
+    """A command that asks has loaded no rendering, no templates and no structlog when it connects."""
+    code = f"""
+import sys
+import scheduler.commands.session as session
+from scheduler.cli import main
+HEAVY = ("structlog", "rich", "jinja2", "scheduler.local", "scheduler.log")
+session.run_async = lambda _: print([module for module in HEAVY if module in sys.modules])
+main({command.replace("*", "*.*.*").split()!r})
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["[]"]
+
+
 def test_the_module_runs() -> None:
     """`python -m scheduler` is the command line, exit codes included."""
     tokens = [sys.executable, "-m", "scheduler", "--grace", "soon"]

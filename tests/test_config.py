@@ -19,17 +19,9 @@ from support.fake_bus import FakeBus
 from scheduler.bus.options import BusOptions
 from scheduler.cli import _COMMANDS as COMMANDS
 from scheduler.cli import build_app
-from scheduler.commands.flags import (
-    BrokerFlags,
-    BuildFlags,
-    EmbeddedFlags,
-    LogFlags,
-    QuietLogFlags,
-    ServiceFlags,
-    SimulatorFlags,
-    StoreFlags,
-    settings_of,
-)
+from scheduler.commands.flags import BrokerFlags, QuietLogFlags, settings_of
+from scheduler.commands.service_flags import BuildFlags, EmbeddedFlags, LogFlags, ServiceFlags, StoreFlags
+from scheduler.commands.simulator_flags import SimulatorFlags
 from scheduler.commands.variables import misspelt_variables, our_variables
 from scheduler.config import (
     DEFAULT_SERVERS,

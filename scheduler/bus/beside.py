@@ -11,7 +11,6 @@ is for queue groups only, whose members share what comes in.
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
-import structlog
 import trio
 
 from scheduler.bus import Handler, Outgoing, Subscription
@@ -21,6 +20,7 @@ from scheduler.bus.guards import TURN
 from scheduler.bus.nats import FIRST_DELAY, NatsBus
 from scheduler.bus.options import BusOptions
 from scheduler.errors import BusError, NotPermitted
+from scheduler.runtime.logger import Logger
 
 _PATIENCE = 1.0
 """Seconds for which the first connection of all is waited for, and the server's word on a subscription."""
@@ -32,7 +32,7 @@ _AWAY_IN_A_FLOOD = 1.0
 _FLOOD = 8 * 1024 * 1024
 """Bytes that had come in over a connection by then: far less than what a server lets pile up."""
 
-log = structlog.get_logger(__name__)
+log = Logger()
 
 
 class BesideBus(Follower):

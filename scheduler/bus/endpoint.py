@@ -7,19 +7,20 @@ them empties the outbox while it is up, calls the handlers, and reports refusals
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 
-import structlog
 import trio
 
 from scheduler.bus import Handler, Message, Outgoing, Subscription
 from scheduler.bus.inbox import Inbox
-from scheduler.bus.outbox import MAX_BYTES, MAX_MESSAGES, Barrier, Outbox
+from scheduler.bus.options import MAX_BYTES, MAX_MESSAGES
+from scheduler.bus.outbox import Barrier, Outbox
 from scheduler.bus.subjects import compose, encode_pattern, encode_queue
 from scheduler.errors import BusClosed, NotPermitted
+from scheduler.runtime.logger import Logger
 from scheduler.runtime.ratelimit import RateLimitedLog
 
 _CURE = "where permissions are the reason, `scheduler permissions` prints what each user needs"
 
-log = structlog.get_logger(__name__)
+log = Logger()
 
 
 class Interest:

@@ -7,11 +7,11 @@ can do in its place.
 from collections.abc import Callable
 
 import attrs
-import structlog
 import trio
 
 from scheduler.bus.nats import FIRST_DELAY, NatsBus
 from scheduler.bus.options import BusOptions
+from scheduler.runtime.logger import Logger
 
 _LAST_DELAY = 15.0
 """Seconds between two attempts to connect, at most: each of them may be a line in the broker's log."""
@@ -20,7 +20,7 @@ _MOST_QUEUED = 4_000
 """Messages that wait to be written, at most: answers, for which nobody waits long."""
 _MOST_BYTES_QUEUED = 64 * 1024 * 1024
 
-log = structlog.get_logger(__name__)
+log = Logger()
 
 
 class Follower(NatsBus):

@@ -20,7 +20,6 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
-import structlog
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.protocol.parser import ERR_RE
@@ -31,6 +30,7 @@ from scheduler.bus.outbox import Barrier, Outbox
 from scheduler.bus.parsing import FastParser, parse_headers
 from scheduler.bus.stream import ByteStream
 from scheduler.errors import BusError, UnsupportedServer
+from scheduler.runtime.logger import Logger
 from scheduler.runtime.ratelimit import RateLimitedLog
 
 CONNECT_TIMEOUT = 2
@@ -50,7 +50,7 @@ _SHIFT = 12
 
 _REFUSED = re.compile(r'permissions violation for (\w+)[^"]*"([^"]*)"', re.IGNORECASE)
 
-log = structlog.get_logger(__name__)
+log = Logger()
 
 
 class Connection(Client):

@@ -15,7 +15,6 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 import attrs
-import structlog
 import trio
 
 from scheduler.bus import Handler
@@ -23,11 +22,12 @@ from scheduler.bus.guards import MAX_OUTSTANDING_PINGS, PING_INTERVAL, Connectio
 from scheduler.bus.nats import NatsBus
 from scheduler.bus.options import BusOptions
 from scheduler.errors import BusError
+from scheduler.runtime.logger import Logger
 
 _UNNOTICED = PING_INTERVAL * (MAX_OUTSTANDING_PINGS + 1)
 """Seconds for which a connection may bring nothing any more before it is given up."""
 
-log = structlog.get_logger(__name__)
+log = Logger()
 
 
 class NatsListener(NatsBus):

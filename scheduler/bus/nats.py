@@ -18,7 +18,6 @@ from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
-import structlog
 import trio
 import trio_asyncio  # type: ignore[import-untyped]
 
@@ -27,6 +26,7 @@ from scheduler.bus.guards import TURN, Connection, describe, is_expected
 from scheduler.bus.options import BusOptions, safe_url
 from scheduler.bus.outbox import Barrier
 from scheduler.errors import BusError, UnsupportedServer
+from scheduler.runtime.logger import Logger
 
 FIRST_DELAY = 0.25
 LAST_DELAY = 5.0
@@ -40,7 +40,7 @@ _STABLE_AFTER = 1.0
 _GOODBYE = 0.5
 _ABORT = 0.4
 
-log = structlog.get_logger(__name__)
+log = Logger()
 
 
 class NatsBus(Endpoint):

@@ -8,12 +8,15 @@ from urllib.parse import SplitResult, urlsplit
 
 from attrs import Attribute, field, frozen
 
-from scheduler.bus.outbox import MAX_BYTES, MAX_MESSAGES
 from scheduler.bus.subjects import encode_subject
 from scheduler.errors import InvalidSettings, InvalidSubject
 
 DEFAULT_SERVER = "nats://127.0.0.1:4222"
 DEFAULT_INBOX = "_INBOX.scheduler"
+MAX_MESSAGES = 200_000
+"""Messages that wait to leave, at most."""
+MAX_BYTES = 512 * 1024 * 1024
+"""Bytes of them, at most."""
 _SCHEMES = ("nats", "tls")
 
 

@@ -9,10 +9,8 @@ from collections.abc import Callable, Iterable
 
 import trio
 
+from scheduler.bus.options import MAX_BYTES, MAX_MESSAGES
 from scheduler.errors import BusFull, MessageTooLarge
-
-MAX_MESSAGES = 200_000
-MAX_BYTES = 512 * 1024 * 1024
 
 # Withdrawn messages stay in the queue, emptied, until they are passed by or until they are too many.
 _MAX_WITHDRAWN = 1024

@@ -12,7 +12,6 @@ import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 
-import structlog
 import trio
 
 from scheduler.bus import Message
@@ -21,6 +20,7 @@ from scheduler.bus.nats import NatsBus, keep_open
 from scheduler.bus.options import BusOptions
 from scheduler.definition.subjects import may_be_answered
 from scheduler.errors import BusError, NotPermitted, UnsupportedServer
+from scheduler.runtime.logger import Logger
 
 _BEGINNING = 1.0
 """Seconds for which the service waits for the thread to answer; without it the loop does."""
@@ -28,7 +28,7 @@ _INSTEAD = "that we are there is said on the loop, and not while that is busy"
 _GOODBYE = 1.0
 """Seconds for the thread to end in order."""
 
-log = structlog.get_logger(__name__)
+log = Logger()
 
 
 class PresenceThread:

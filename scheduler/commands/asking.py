@@ -12,9 +12,8 @@ from cyclopts import Parameter
 from scheduler.bus import Bus
 from scheduler.commands.flags import BrokerFlags, QuietLogFlags, settings_of
 from scheduler.commands.parameters import OPTIONS, switch
-from scheduler.commands.session import complain, run_async, until_signal, with_parts
+from scheduler.commands.saying import complain
 from scheduler.errors import SteeringError
-from scheduler.log import configure_logging
 from scheduler.text import printable
 
 ANSWER_TIMEOUT = 10.0
@@ -56,7 +55,10 @@ def run_asking(
         SchedulerError: the broker is not there, or the like.
     """
     settings = settings_of(broker, log)
-    configure_logging(settings.log_level, settings.log_format)
+    # A wrong flag is told, and help shown, without nats-py.
+    from scheduler.commands.session import configure_log, run_async, until_signal, with_parts  # noqa: PLC0415
+
+    configure_log(settings)
 
     async def asking(bus: Bus) -> int:
         try:

@@ -12,7 +12,7 @@ from scheduler.client.ask import Document, ask
 from scheduler.client.lenient import text
 from scheduler.commands.asking import BuildId, ComponentId, Json, in_time, option, run_asking, say_json
 from scheduler.commands.flags import BROKER_DEFAULTS, QUIET_LOG_DEFAULTS, BrokerFlags, QuietLogFlags
-from scheduler.commands.session import say
+from scheduler.commands.saying import say
 from scheduler.definition.rules import parse_limits
 from scheduler.definition.strictjson import decode, kind
 from scheduler.errors import InvalidJSON, InvalidRule, InvalidSettings

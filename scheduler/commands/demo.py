@@ -7,16 +7,12 @@ import attrs
 import msgspec
 
 from scheduler.commands.files import read_example
-from scheduler.commands.flags import (
-    QUIET_LOG_DEFAULTS,
-    SIMULATOR_DEFAULTS,
-    QuietLogFlags,
-    SimulatorFlags,
-    settings_of,
-)
+from scheduler.commands.flags import QUIET_LOG_DEFAULTS, QuietLogFlags, settings_of
 from scheduler.commands.following import run_build
 from scheduler.commands.parameters import choice, number
-from scheduler.commands.session import complain, run_async, say, throwaway, until_signal, with_parts
+from scheduler.commands.saying import complain, say
+from scheduler.commands.session import run_async, throwaway, until_signal, with_parts
+from scheduler.commands.simulator_flags import SIMULATOR_DEFAULTS, SimulatorFlags
 from scheduler.config import Range
 from scheduler.definition.limits import DEFAULT_LIMITS
 from scheduler.definition.validation import read_build

@@ -8,14 +8,10 @@ import msgspec
 import structlog
 from attrs import evolve
 
-from scheduler.commands.flags import (
-    BROKER_DEFAULTS,
-    STORE_DEFAULTS,
-    BrokerFlags,
-    StoreFlags,
-    settings_of,
-)
+from scheduler.commands.flags import BROKER_DEFAULTS, BrokerFlags, settings_of
 from scheduler.commands.parameters import LIMITS, number, switch
+from scheduler.commands.saying import complain, say
+from scheduler.commands.service_flags import STORE_DEFAULTS, StoreFlags
 from scheduler.config import Settings
 
 
@@ -32,7 +28,7 @@ def doctor(
     settings = evolve(settings_of(broker, store), max_bytes_in_flight=max_bytes_in_flight)
 
     # A wrong flag is told without loading these.
-    from scheduler.commands.session import complain, run_async, say, until_signal, with_parts  # noqa: PLC0415
+    from scheduler.commands.session import run_async, until_signal, with_parts  # noqa: PLC0415
     from scheduler.diagnosis import Diagnosis  # noqa: PLC0415
     from scheduler.diagnosis.examination import examine  # noqa: PLC0415
     from scheduler.diagnosis.output import Output, show  # noqa: PLC0415

@@ -25,7 +25,8 @@ from scheduler.commands.flags import (
     QuietLogFlags,
     settings_of,
 )
-from scheduler.commands.session import complain, run_async, until_signal, with_parts
+from scheduler.commands.saying import complain
+from scheduler.commands.session import configure_log, run_async, until_signal, with_parts
 from scheduler.definition.limits import DEFAULT_LIMITS
 from scheduler.definition.secrets.masking import Secrets
 from scheduler.definition.secrets.names import MASK
@@ -37,7 +38,6 @@ from scheduler.jetstream.objects import Objects
 from scheduler.jetstream.reading import read
 from scheduler.jetstream.streams import LOG, log_subject
 from scheduler.journal.records import is_tombstone
-from scheduler.log import configure_logging
 from scheduler.text import printable
 
 _MOST_EVENT_BYTES = 1 << 30
@@ -66,7 +66,7 @@ def export(
 ) -> int:
     """Print a build's log as JSON lines."""
     settings = settings_of(broker, log)
-    configure_logging(settings.log_level, settings.log_format)
+    configure_log(settings)
     job = partial(_export, build, secrets)
     return run_async(partial(until_signal, partial(with_parts, settings, None, job), lambda: None))
 

@@ -9,6 +9,7 @@ import msgspec
 from cyclopts import Parameter
 
 from scheduler.commands.parameters import choice
+from scheduler.commands.saying import complain
 from scheduler.definition.model import BUILD_ACTIONS, DEFAULT_BUILD_ACTION
 from scheduler.definition.strictjson import decode, split_object
 from scheduler.errors import InvalidSettings, SchedulerError
@@ -46,8 +47,6 @@ def note_action(name: str, data: bytes, action: str | None) -> None:
     except (SchedulerError, KeyError):
         return
     if isinstance(own, str) and own and own not in BUILD_ACTIONS:
-        from scheduler.commands.session import complain  # noqa: PLC0415 - it comes with all of Trio
-
         complain(
             f"{printable(name)}: its action {printable(own, 80)!r} is that of no build; it is taken as"
             f" {DEFAULT_BUILD_ACTION} (--action takes {', '.join(BUILD_ACTIONS)})"
@@ -65,8 +64,6 @@ def read_file(name: str) -> bytes | None:
     try:
         return sys.stdin.buffer.read() if name == STANDARD_INPUT else Path(name).read_bytes()
     except (OSError, ValueError) as error:
-        from scheduler.commands.session import complain  # noqa: PLC0415 - it comes with all of Trio
-
         reason = error.strerror if isinstance(error, OSError) else error
         complain(f"cannot read {name!r}: {reason}")
         return None

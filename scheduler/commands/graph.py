@@ -14,15 +14,13 @@ from scheduler.commands.asking import in_time, option, run_asking
 from scheduler.commands.files import STANDARD_INPUT, BuildAction
 from scheduler.commands.flags import (
     BROKER_DEFAULTS,
-    BUILD_DEFAULTS,
     QUIET_LOG_DEFAULTS,
     BrokerFlags,
-    BuildFlags,
     QuietLogFlags,
     settings_of,
 )
-from scheduler.commands.following import read_checked
-from scheduler.commands.session import complain
+from scheduler.commands.saying import complain
+from scheduler.commands.service_flags import BUILD_DEFAULTS, BuildFlags
 from scheduler.display.drawing import Drawing, collapsed, dot, drawing_of, drawing_of_build, mermaid, svg
 from scheduler.display.drawing.mermaid import MOST_EDGES as MERMAID_EDGES
 from scheduler.display.drawing.mermaid import MOST_NODES as MERMAID_NODES
@@ -60,6 +58,8 @@ def graph(
         raise InvalidSettings(f"--depth: {depth} is not a whole number from 0 to {_DEEPEST:,}")
     show = partial(_show, format=format, output=output, component=around, depth=depth)
     if is_file(build):
+        from scheduler.commands.checking import read_checked  # noqa: PLC0415 - a build's id does without
+
         checked = read_checked(build, settings_of(limits), action)
         return 1 if checked is None else show(drawing_of_build(checked[1]))
 

@@ -12,9 +12,7 @@ from scheduler.client.lenient import number
 from scheduler.client.progress import Progress
 from scheduler.commands.asking import BuildId, Json, in_time, option, run_asking, say_json
 from scheduler.commands.flags import BROKER_DEFAULTS, QUIET_LOG_DEFAULTS, BrokerFlags, QuietLogFlags
-from scheduler.commands.session import say
-from scheduler.display import Output
-from scheduler.display.tables import show_builds, show_components, show_status
+from scheduler.commands.saying import say
 
 
 def list_(
@@ -33,6 +31,9 @@ async def _list(finished: bool, json: bool, bus: Bus) -> int:
     if json:
         say_json({"builds": builds})
     elif builds:
+        from scheduler.display import Output  # noqa: PLC0415 - it loads rich, for an answer to show
+        from scheduler.display.tables import show_builds  # noqa: PLC0415
+
         show_builds(Output(), builds, time.time())
     else:
         say("no builds" if finished else "no builds are running; --all lists those that are over too")
@@ -60,6 +61,9 @@ async def _status(build: str, components: bool, json: bool, bus: Bus) -> int:
             answer.pop("components", None)
         say_json(answer)
         return 0
+    from scheduler.display import Output  # noqa: PLC0415 - it loads rich, for an answer to show
+    from scheduler.display.tables import show_components, show_status  # noqa: PLC0415
+
     console = Output()
     if components:
         show_components(console, answer, number(answer.get("now")) or time.time())

@@ -10,14 +10,13 @@ from cyclopts import Parameter
 from scheduler.commands.files import BuildAction, BuildFile, note_action, read_file
 from scheduler.commands.flags import (
     BROKER_DEFAULTS,
-    BUILD_DEFAULTS,
     QUIET_LOG_DEFAULTS,
     BrokerFlags,
-    BuildFlags,
     QuietLogFlags,
     settings_of,
 )
 from scheduler.commands.parameters import LIMITS, OPTIONS, number, switch, text
+from scheduler.commands.service_flags import BUILD_DEFAULTS, BuildFlags
 from scheduler.config import Settings, flag_of, parse_rules, variables_of
 from scheduler.definition.validation import read_build
 from scheduler.errors import InvalidBuild, InvalidRule, InvalidSettings
@@ -77,7 +76,7 @@ def plan(
             known, limits, cap = answer.durations, answer.rules, answer.cap or cap
         found = preview(prepared, known, limits, cap=cap)
     except InvalidBuild as error:
-        from scheduler.commands.following import complain_of_build  # noqa: PLC0415 - as above
+        from scheduler.commands.checking import complain_of_build  # noqa: PLC0415 - as above
 
         complain_of_build(file, error)
         return 1

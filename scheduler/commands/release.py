@@ -12,6 +12,7 @@ from scheduler.commands.flags import (
     QuietLogFlags,
     settings_of,
 )
+from scheduler.commands.saying import complain, say
 
 Build = Annotated[str, Parameter(help="The build's id.")]
 
@@ -27,7 +28,7 @@ def release(
     settings = settings_of(broker, log)
 
     # A wrong flag is told without loading these.
-    from scheduler.commands.session import complain, run_async, say, until_signal, with_parts  # noqa: PLC0415
+    from scheduler.commands.session import run_async, until_signal, with_parts  # noqa: PLC0415
     from scheduler.errors import BusError, StoreError  # noqa: PLC0415
     from scheduler.jetstream.api import JetStream  # noqa: PLC0415
     from scheduler.log import configure_logging  # noqa: PLC0415

@@ -4,24 +4,21 @@ from contextlib import nullcontext
 from functools import partial
 from typing import Annotated
 
+from scheduler.commands.checking import read_checked
 from scheduler.commands.files import BuildAction, BuildFile, compact
 from scheduler.commands.flags import (
     BROKER_DEFAULTS,
-    BUILD_DEFAULTS,
-    EMBEDDED_DEFAULTS,
     QUIET_LOG_DEFAULTS,
-    SIMULATOR_DEFAULTS,
     BrokerFlags,
-    BuildFlags,
-    EmbeddedFlags,
     QuietLogFlags,
-    SimulatorFlags,
     settings_of,
 )
-from scheduler.commands.following import read_checked, run_build
+from scheduler.commands.following import run_build
 from scheduler.commands.parameters import switch
-from scheduler.commands.session import complain, run_async, throwaway, until_signal, with_parts
-from scheduler.log import configure_logging
+from scheduler.commands.saying import complain
+from scheduler.commands.service_flags import BUILD_DEFAULTS, EMBEDDED_DEFAULTS, BuildFlags, EmbeddedFlags
+from scheduler.commands.session import configure_log, run_async, throwaway, until_signal, with_parts
+from scheduler.commands.simulator_flags import SIMULATOR_DEFAULTS, SimulatorFlags
 
 
 def run(
@@ -40,7 +37,7 @@ def run(
     """Submit a build, follow it live and print how it ends."""
     settings = settings_of(broker, embedded, build, log)
     behaviour = connectors.behaviour() if simulate else None
-    configure_logging(settings.log_level, settings.log_format)
+    configure_log(settings)
     checked = read_checked(file, settings, action)
     if checked is None:
         return 1

@@ -3,20 +3,18 @@
 import os
 from functools import partial
 
-from scheduler.commands.flags import (
-    BROKER_DEFAULTS,
+from scheduler.commands.flags import BROKER_DEFAULTS, BrokerFlags, settings_of
+from scheduler.commands.service_flags import (
     BUILD_DEFAULTS,
     EMBEDDED_DEFAULTS,
     LOG_DEFAULTS,
     SERVICE_DEFAULTS,
     STORE_DEFAULTS,
-    BrokerFlags,
     BuildFlags,
     EmbeddedFlags,
     LogFlags,
     ServiceFlags,
     StoreFlags,
-    settings_of,
 )
 from scheduler.commands.variables import misspelt_variables
 

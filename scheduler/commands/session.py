@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import attrs
 import trio
@@ -17,25 +18,31 @@ import trio
 from scheduler.bus import Bus
 from scheduler.bus.nats import open_bus
 from scheduler.bus.options import BusOptions
+from scheduler.commands.saying import complain
 from scheduler.config import Settings
 from scheduler.errors import BrokerError, SchedulerError
-from scheduler.local.simulator import Behaviour, Simulator
+from scheduler.runtime.logger import configure_late
 from scheduler.runtime.tuning import tune_interpreter
+
+if TYPE_CHECKING:
+    from scheduler.local.simulator import Behaviour
 
 CONNECT_TIMEOUT = 10.0
 """Seconds that a command waits for the broker; the service waits for ever."""
 
 
-def complain(text: str) -> None:
-    """Say what is wrong, on standard error."""
-    sys.stderr.write(f"scheduler: {text}\n")
-    sys.stderr.flush()
+def configure_log(settings: Settings) -> None:
+    """Configure the log with its first line; at once where a service is to run in this process."""
 
+    def configure() -> None:
+        from scheduler.log import configure_logging  # noqa: PLC0415 - it loads structlog
 
-def say(text: str) -> None:
-    """Say something on standard output."""
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
+        configure_logging(settings.log_level, settings.log_format)
+
+    if settings.embedded:
+        configure()
+    else:
+        configure_late(settings.log_level, configure)
 
 
 def run_async(main: Callable[[], Awaitable[int]]) -> int:
@@ -108,7 +115,7 @@ class _Waiting:
 
 
 async def with_parts(
-    settings: Settings, behaviour: Behaviour | None, job: Callable[[Bus], Awaitable[int]]
+    settings: Settings, behaviour: "Behaviour | None", job: Callable[[Bus], Awaitable[int]]
 ) -> int:
     """Run ``job`` on a bus, with an embedded broker and scheduler where the settings say so.
 
@@ -149,6 +156,8 @@ async def with_parts(
                 store = await open_store(settings, bus)
                 await nursery.start(serve, settings, bus, store, name="scheduler")
             if behaviour is not None:
+                from scheduler.local.simulator import Simulator  # noqa: PLC0415 - only here needed
+
                 await nursery.start(Simulator(bus, behaviour).run, name="simulator")
             code = await job(bus)
             nursery.cancel_scope.cancel()

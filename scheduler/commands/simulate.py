@@ -9,15 +9,14 @@ from scheduler.bus import Bus
 from scheduler.commands.flags import (
     BROKER_DEFAULTS,
     QUIET_LOG_DEFAULTS,
-    SIMULATOR_DEFAULTS,
     BrokerFlags,
     QuietLogFlags,
-    SimulatorFlags,
     settings_of,
 )
-from scheduler.commands.session import run_async, say, until_signal, with_parts
+from scheduler.commands.saying import say
+from scheduler.commands.session import configure_log, run_async, until_signal, with_parts
+from scheduler.commands.simulator_flags import SIMULATOR_DEFAULTS, SimulatorFlags
 from scheduler.local.simulator import QUEUE, VERBS, Behaviour, Simulator
-from scheduler.log import configure_logging
 from scheduler.text import seconds
 
 _INTERVAL = 1.0
@@ -32,7 +31,7 @@ def simulate(
     """Answer for connectors of any type and provider, with made-up results."""
     settings = settings_of(broker, log)
     behaviour = connectors.behaviour()
-    configure_logging(settings.log_level, settings.log_format)
+    configure_log(settings)
     job = partial(_simulate, behaviour)
     code = run_async(partial(until_signal, partial(with_parts, settings, None, job), lambda: None))
     # It has no other end than a signal.

@@ -14,9 +14,7 @@ from scheduler.client.timeline import Span, Timeline, Wait, read_timeline
 from scheduler.client.traces import trace as trace_of
 from scheduler.commands.asking import BuildId, Json, in_time, option, run_asking, say_json
 from scheduler.commands.flags import BROKER_DEFAULTS, QUIET_LOG_DEFAULTS, BrokerFlags, QuietLogFlags
-from scheduler.commands.session import complain
-from scheduler.display import Output
-from scheduler.display.timeline import show_timeline
+from scheduler.commands.saying import complain
 
 _SLOWEST = 10
 
@@ -45,6 +43,9 @@ async def _timeline(build: str, trace: Path | None, json: bool, bus: Bus) -> int
     if json:
         say_json(_document(found, build, status))
         return 0
+    from scheduler.display import Output  # noqa: PLC0415 - it loads rich, for an answer to show
+    from scheduler.display.timeline import show_timeline  # noqa: PLC0415
+
     show_timeline(Output(), found, build, status)
     return 0
 

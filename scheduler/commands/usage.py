@@ -5,10 +5,6 @@ from difflib import get_close_matches
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any, Final, get_args
 
-import attrs
-
-from scheduler.commands.flags import GROUPS
-from scheduler.config import flag_of
 from scheduler.text import printable
 
 if TYPE_CHECKING:
@@ -31,6 +27,8 @@ def command_first(tokens: Sequence[str], commands: Collection[str]) -> tuple[lis
     """
     if not tokens or not tokens[0].startswith("-"):
         return list(tokens), tokens[0] if tokens and tokens[0] not in commands else None
+    if len(tokens) == 1:
+        return list(tokens), None
     # Where no command follows, these are flags of `serve`.
     other: str | None = None
     for at, token in _bare(tokens):
@@ -42,6 +40,11 @@ def command_first(tokens: Sequence[str], commands: Collection[str]) -> tuple[lis
 
 def _bare(tokens: Sequence[str]) -> Iterator[tuple[int, str]]:
     """What among ``tokens`` is neither a flag nor the value of one of ours."""
+    import attrs  # noqa: PLC0415 - few commands begin with a flag
+
+    from scheduler.commands.groups import GROUPS  # noqa: PLC0415
+    from scheduler.config import flag_of  # noqa: PLC0415
+
     with_value = {
         flag_of(field.name)
         for group in GROUPS
@@ -68,17 +71,15 @@ def explain(
     Args:
         app: the commands.
         tokens: what was typed, the command first.
-        other: what stands in the command's place although it is none.
+        other: what stands behind flags in the place of a command, although it is none.
         error: what cyclopts says.
         commands: the names of the commands.
     """
-    if other is not None and other == tokens[0]:
-        return unknown_command(other, commands)
-    command = tokens[0] if tokens[0] in commands else "serve"
+    command = tokens[0]
     call = f"scheduler {command}"
     arguments = app[command].assemble_argument_collection()
     known = {name for argument in arguments for name in argument.names if name.startswith("-")}
-    for token in tokens[1 if tokens[0] in commands else 0 :]:
+    for token in tokens[1:]:
         name = token.partition("=")[0]
         if name in {"-", "--"} or not name.startswith("-") or name in known:
             continue

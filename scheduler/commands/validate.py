@@ -11,19 +11,18 @@ from scheduler.bus import Bus
 from scheduler.commands.files import BuildAction, BuildFile
 from scheduler.commands.flags import (
     BROKER_DEFAULTS,
-    BUILD_DEFAULTS,
     QUIET_LOG_DEFAULTS,
     BrokerFlags,
-    BuildFlags,
     QuietLogFlags,
     settings_of,
 )
 from scheduler.commands.parameters import switch
+from scheduler.commands.saying import complain, say
+from scheduler.commands.service_flags import BUILD_DEFAULTS, BuildFlags
 from scheduler.commands.variables import misspelt_variables
 from scheduler.definition.model import Action, Build, State
 from scheduler.definition.validation import Prepared
 from scheduler.errors import Problem
-from scheduler.log import configure_logging
 from scheduler.text import count, printable
 
 
@@ -40,8 +39,7 @@ def validate(
     log: QuietLogFlags = QUIET_LOG_DEFAULTS,
 ) -> int:
     """List every problem of a build, each with its place."""
-    from scheduler.commands.following import read_checked  # noqa: PLC0415 - a wrong flag is told without it
-    from scheduler.commands.session import run_async, say, with_parts  # noqa: PLC0415
+    from scheduler.commands.checking import read_checked  # noqa: PLC0415 - a wrong flag is told without it
 
     settings = settings_of(build, broker, log)
     checked = read_checked(file, settings, action)
@@ -52,14 +50,14 @@ def validate(
     warn(file, prepared.hints)
     if not connectors:
         return 0
-    configure_logging(settings.log_level, settings.log_format)
+    from scheduler.commands.session import configure_log, run_async, with_parts  # noqa: PLC0415 - as above
+
+    configure_log(settings)
     return run_async(partial(with_parts, settings, None, partial(_ask_broker, prepared.build)))
 
 
 def warn(file: str, hints: Sequence[Problem]) -> None:
     """Say what was probably meant otherwise: in a build, and in the variables of this process."""
-    from scheduler.commands.session import complain  # noqa: PLC0415 - a wrong flag is told without it
-
     if hints:
         complain(f"{printable(file)} has {count(len(hints), 'warning')}:")
         sys.stderr.write("".join(f"  {printable(str(hint))}\n" for hint in hints))
@@ -79,7 +77,6 @@ def describe(prepared: Prepared) -> str:
 async def _ask_broker(build: Build, bus: Bus) -> int:
     from scheduler.bus.interest import subscribers  # noqa: PLC0415 - only with --connectors
     from scheduler.bus.subjects import matches  # noqa: PLC0415
-    from scheduler.commands.session import say  # noqa: PLC0415
 
     patterns = await subscribers(bus)
     untaken: Counter[str] = Counter()

@@ -6,7 +6,7 @@ from typing import Final
 
 import attrs
 
-from scheduler.commands.flags import GROUPS
+from scheduler.commands.groups import GROUPS
 from scheduler.config import SERVER_VARIABLES, variables_of
 from scheduler.definition.nearly import nearly
 

@@ -12,7 +12,6 @@ from scheduler.client.progress import Progress
 from scheduler.client.timeline import OVER
 from scheduler.commands.asking import BuildId, Json, in_time, run_asking
 from scheduler.commands.flags import BROKER_DEFAULTS, QUIET_LOG_DEFAULTS, BrokerFlags, QuietLogFlags
-from scheduler.display import open_view
 from scheduler.text import printable
 
 
@@ -40,6 +39,8 @@ async def watch_build(build: str, json: bool, bus: Bus) -> int:
     now = trio.current_time()
     progress = Progress(build, text(summary.get("action")), now)
     progress.refresh(summary, now)
+    from scheduler.display import open_view  # noqa: PLC0415 - it loads rich, for an answer to show
+
     view = open_view(progress, json=json)
     if summary.get("status") in OVER:
         await explain(bus, progress)

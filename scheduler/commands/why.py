@@ -6,8 +6,6 @@ from scheduler.bus import Bus
 from scheduler.client.ask import Document, ask
 from scheduler.commands.asking import BuildId, ComponentId, Json, in_time, run_asking, say_json
 from scheduler.commands.flags import BROKER_DEFAULTS, QUIET_LOG_DEFAULTS, BrokerFlags, QuietLogFlags
-from scheduler.display import Output
-from scheduler.display.tables import show_reasons
 
 
 def why(
@@ -31,5 +29,8 @@ async def _why(question: Document, json: bool, bus: Bus) -> int:
     if json:
         say_json(answer)
     else:
+        from scheduler.display import Output  # noqa: PLC0415 - it loads rich, for an answer to show
+        from scheduler.display.tables import show_reasons  # noqa: PLC0415
+
         show_reasons(Output(), answer)
     return 0

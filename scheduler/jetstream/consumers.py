@@ -10,13 +10,13 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import msgspec
-import structlog
 import trio
 from attrs import field, frozen
 
 from scheduler.bus import Message, Subscription
 from scheduler.errors import BusError
 from scheduler.jetstream.api import NO_HEADERS, JetStream
+from scheduler.runtime.logger import Logger
 
 BATCH: Final = 1000
 """Messages to ask for at a time."""
@@ -39,7 +39,7 @@ _GOODBYE = 1.0
 # How a question that has ``max_bytes`` may end without harm.
 _OVER = ("Batch Completed", "Message Size Exceeds MaxBytes")
 
-log = structlog.get_logger(__name__)
+log = Logger()
 
 
 @frozen

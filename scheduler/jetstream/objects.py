@@ -16,7 +16,6 @@ from functools import partial
 from typing import Any, Final
 
 import msgspec
-import structlog
 import trio
 from attrs import frozen
 
@@ -34,6 +33,7 @@ from scheduler.jetstream.api import JetStream, Stored, read_ack, read_answer
 from scheduler.jetstream.reading import read
 from scheduler.jetstream.streams import BUCKET
 from scheduler.runtime.executor import ThreadExecutor
+from scheduler.runtime.logger import Logger
 
 CHUNK: Final = 128 * 1024
 """Bytes of a chunk, the other clients' default."""
@@ -49,7 +49,7 @@ _GOODBYE = 2.0
 # From here on chunks are joined in a thread, which lets go of the interpreter's lock meanwhile.
 _LARGE = 1024 * 1024
 
-log = structlog.get_logger(__name__)
+log = Logger()
 
 
 @frozen

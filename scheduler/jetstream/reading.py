@@ -3,13 +3,13 @@
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import Any, Final, NoReturn
 
-import structlog
 import trio
 
 from scheduler.errors import JetStreamError, JetStreamUnavailable, StreamNotFound
 from scheduler.jetstream.api import JetStream, format_time
 from scheduler.jetstream.consumers import BATCH, Consumer, Delivered
 from scheduler.journal.records import Position
+from scheduler.runtime.logger import Logger
 from scheduler.runtime.ratelimit import RateLimitedLog
 
 __all__ = ["Delivered", "StreamFollower", "read"]
@@ -31,7 +31,7 @@ _LINES = 10
 # After so long `StreamFollower.caught_up` asks again which message is the last.
 _ASK_AGAIN = 1.0
 
-log = structlog.get_logger(__name__)
+log = Logger()
 
 
 async def read(

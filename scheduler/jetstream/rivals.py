@@ -13,13 +13,13 @@ While somebody else answers nothing is appended: builds are suspended, as in any
 from typing import Final, NoReturn
 
 import msgspec
-import structlog
 import trio
 
 from scheduler.bus import Message, Subscription
 from scheduler.errors import BusError, ForeignAnswer, StoreError, StreamNotFound
 from scheduler.jetstream.api import Ack, JetStream
 from scheduler.jetstream.streams import BUCKET, LOG, OBJECTS, REPORTS
+from scheduler.runtime.logger import Logger
 
 PROBE_SUBJECT: Final = "scheduler.log.=rivals"
 """Where no build's log can be: that is no id as it is encoded."""
@@ -45,7 +45,7 @@ CURE: Final = (
     " remote); or give the scheduler an account of its own"
 )
 
-log = structlog.get_logger(__name__)
+log = Logger()
 
 
 class _Answer(msgspec.Struct):

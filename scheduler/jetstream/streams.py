@@ -11,7 +11,6 @@
 from collections.abc import Mapping
 from typing import Any, Final, Literal
 
-import structlog
 from attrs import evolve
 
 from scheduler.definition.codec import encode_token
@@ -33,6 +32,7 @@ from scheduler.jetstream.capturing import (
     narrowed,
     replies_of,
 )
+from scheduler.runtime.logger import Logger
 
 __all__ = [
     "BUCKET",
@@ -53,7 +53,7 @@ __all__ = [
     "set_up",
 ]
 
-_log = structlog.get_logger(__name__)
+_log = Logger()
 
 LOG: Final = "SCHEDULER_LOG"
 REPORTS: Final = "SCHEDULER_REPORTS"

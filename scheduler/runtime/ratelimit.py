@@ -4,8 +4,9 @@ import sys
 from collections.abc import Callable
 from typing import Any, Final
 
-import structlog
 import trio
+
+from scheduler.runtime.logger import Logger
 
 _PERIOD: Final = 1.0
 """Seconds in which a line of each kind is let through again."""
@@ -28,7 +29,7 @@ class RateLimitedLog:
     def __init__(
         self, log: Any = None, *, burst: int = 1, clock: Callable[[], float] = trio.current_time
     ) -> None:
-        self._log = structlog.get_logger() if log is None else log
+        self._log = Logger() if log is None else log
         self._burst = burst
         self._clock = clock
         self._kinds: dict[str, list[float]] = {}

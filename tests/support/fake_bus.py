@@ -15,7 +15,8 @@ from attrs import field, frozen
 from scheduler.bus import Handler, Message
 from scheduler.bus.endpoint import Endpoint, Interest
 from scheduler.bus.interest import SUBJECT as CONNECTIONS
-from scheduler.bus.outbox import MAX_BYTES, MAX_MESSAGES, Barrier, Queued
+from scheduler.bus.options import MAX_BYTES, MAX_MESSAGES
+from scheduler.bus.outbox import Barrier, Queued
 from scheduler.bus.subjects import matches
 
 log = structlog.get_logger(__name__)

@@ -69,5 +69,5 @@ def scheduler(monkeypatch: pytest.MonkeyPatch) -> FakeScheduler:
             monkeypatch.delenv(name)
     monkeypatch.setenv("COLUMNS", "80")
     fake = FakeScheduler()
-    monkeypatch.setattr("scheduler.commands.asking.with_parts", fake.run)
+    monkeypatch.setattr("scheduler.commands.session.with_parts", fake.run)
     return fake

@@ -4,14 +4,8 @@
 and `sandbox`) and what both look things up in (`resolve`). What all that may cost stands in `work`.
 """
 
-from scheduler.definition.template.component import (
-    OnUnresolved,
-    Reference,
-    Rendered,
-    Template,
-    Templates,
-    compile_change,
-)
+from scheduler.definition.choices import OnUnresolved, Templates
+from scheduler.definition.template.component import Reference, Rendered, Template, compile_change
 from scheduler.definition.template.scopes import UNLIMITED, Found, Scope, Shared
 from scheduler.definition.template.work import INLINE_WORK, MAX_WORK, ExhaustedError, Laborious, Work
 from scheduler.errors import InvalidTemplate

@@ -8,13 +8,13 @@ between them. When it is due the slots are filled, from what its dependencies re
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from enum import StrEnum
 from functools import partial
 from typing import Any
 
 import msgspec
 from attrs import frozen
 
+from scheduler.definition.choices import OnUnresolved, Templates
 from scheduler.definition.limits import Limits
 from scheduler.definition.model import Change
 from scheduler.definition.template import references
@@ -44,22 +44,6 @@ _PROBLEMS = 100
 """Of one component, that are told one by one."""
 _SUGGESTIONS = 20
 """Ids of one component that others are compared with, to say which was meant."""
-
-
-class Templates(StrEnum):
-    """Which forms of references there are."""
-
-    ALL = "all"
-    ERNEST = "ernest"
-    """``$(path)`` only: ``{{ }}`` is plain text."""
-
-
-class OnUnresolved(StrEnum):
-    """What becomes of a ``$(path)`` that leads to nothing, or to empty text."""
-
-    ERROR = "error"
-    KEEP = "keep"
-    """It goes out as it stands, as Ernest's scheduler did. Otherwise empty text is a value like others."""
 
 
 @frozen
