@@ -10,7 +10,7 @@ from pathlib import Path
 
 import attrs
 
-from benchmarks import durable, makespan, measure, plot, steady
+from benchmarks import commands, durable, makespan, measure, plot, steady
 from benchmarks.hostile import runner, tables
 from benchmarks.hostile.attacks import ATTACKS
 from benchmarks.hostile.judging import Ordeal
@@ -80,6 +80,7 @@ async def _measure(arguments: argparse.Namespace) -> Results:
         _progress("start-up")
         with scratch() as folder:
             results = attrs.evolve(results, start_up=await measure.start_up(folder, repeat))
+        results = attrs.evolve(results, commands=commands.measure(repeat))
     if "durable" in only and Store.JETSTREAM in arguments.stores:
         _progress("the durable store")
         sizes = [size for size in arguments.sizes if size >= durable.LEAST]

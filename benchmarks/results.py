@@ -3,7 +3,7 @@
 import os
 import platform
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -151,6 +151,20 @@ class StartUp:
     service: float
     embedded: float | None
     """With the embedded broker; None where it does not start."""
+
+
+@frozen
+class Commands:
+    """What commands take to start; medians of seconds of CPU."""
+
+    baseline: float
+    """To load the libraries that no command which asks can do without."""
+    seconds: Mapping[str, float]
+    """By command, to its end, or to where it connects."""
+
+    def ratio(self, command: str) -> float:
+        """Of a command to the baseline."""
+        return self.seconds[command] / self.baseline
 
 
 @frozen
@@ -322,6 +336,7 @@ class Results:
     steady: tuple[Steady, ...] = field(factory=tuple)
     collections: Collections | None = None
     start_up: StartUp | None = None
+    commands: Commands | None = None
     durable: Durable | None = None
     growth: tuple[Growth, ...] = field(factory=tuple)
     makespans: tuple[Makespan, ...] = field(factory=tuple)
@@ -349,6 +364,9 @@ class Results:
             if restart.size in _RESTARTS:
                 name = f"s from start to first request, build of {restart.size:,}"
                 yield Target(name, restart.request, _RESTARTS[restart.size], at_least=False)
+        if self.commands is not None:
+            name = "CPU of `scheduler status` until it connects / bare"
+            yield Target(name, self.commands.ratio("status"), 1.5, at_least=False)
         for one in self.makespans:
             yield Target(f"{one.shape}: makespan over its lower bound", one.ratio, 1.02, at_least=False)
         if self.beside is not None:

@@ -6,7 +6,18 @@ from statistics import median
 
 from benchmarks.hostile import tables
 from benchmarks.processes import Store
-from benchmarks.results import Beside, Durable, Latencies, Machine, Makespan, Point, Results, Spread, Target
+from benchmarks.results import (
+    Beside,
+    Commands,
+    Durable,
+    Latencies,
+    Machine,
+    Makespan,
+    Point,
+    Results,
+    Spread,
+    Target,
+)
 
 _WIDTH = 100
 
@@ -58,6 +69,8 @@ def _lines(results: Results) -> Iterator[str]:
         embedded = results.start_up.embedded
         shown = "failed" if embedded is None else f"{embedded:.2f} s"
         yield f"start-up: {results.start_up.service:.2f} s; with the embedded broker {shown}"
+    if results.commands is not None:
+        yield from _commands(results.commands)
     for grown in results.growth:
         yield (
             f"{grown.store}, {grown.shape}, {grown.size:,} components: accepted after {grown.accept:.1f} s,"
@@ -115,6 +128,15 @@ def _durable(durable: Durable) -> Iterator[str]:
             f"killed in a build of {restart.size:,}: the next one is ready after {restart.ready:.2f} s, sends"
             f" after {restart.request:.2f} s, reports after {restart.report:.2f} s"
         )
+
+
+def _commands(commands: Commands) -> Iterator[str]:
+    yield ""
+    yield "CPU of a command's start, ms                            median   / bare"
+    yield f"{'import msgspec, nats, trio_asyncio (bare)':<55} {commands.baseline * 1e3:>6.0f}"
+    for name, seconds in commands.seconds.items():
+        shown = f"scheduler {name}"
+        yield f"{shown:<55} {seconds * 1e3:>6.0f} {commands.ratio(name):>8.2f}"
 
 
 def _makespans(makespans: Sequence[Makespan]) -> Iterator[str]:
