@@ -8,16 +8,12 @@ import msgspec
 
 from scheduler.commands.files import read_example
 from scheduler.commands.flags import QUIET_LOG_DEFAULTS, QuietLogFlags, settings_of
-from scheduler.commands.following import run_build
 from scheduler.commands.parameters import choice, number
 from scheduler.commands.saying import complain, say
-from scheduler.commands.session import run_async, throwaway, until_signal, with_parts
 from scheduler.commands.simulator_flags import SIMULATOR_DEFAULTS, SimulatorFlags
 from scheduler.config import Range
 from scheduler.definition.limits import DEFAULT_LIMITS
-from scheduler.definition.validation import read_build
 from scheduler.local.generate import generate
-from scheduler.log import configure_logging
 from scheduler.text import count
 
 
@@ -41,6 +37,13 @@ def demo(
     """Watch a build, with everything that it takes in this process."""
     settings = settings_of(log)
     behaviour = connectors.behaviour()
+
+    # A wrong flag is told without loading these.
+    from scheduler.commands import session  # noqa: PLC0415
+    from scheduler.commands.following import run_build  # noqa: PLC0415
+    from scheduler.definition.validation import read_build  # noqa: PLC0415
+    from scheduler.log import configure_logging  # noqa: PLC0415
+
     configure_logging(settings.log_level, settings.log_format)
     if components:
         data = msgspec.json.encode(generate(components))
@@ -51,6 +54,10 @@ def demo(
     prepared = read_build(data)
     say(f"Running {what}. The broker, the scheduler and")
     say("simulated connectors are in this process; no cloud is asked for anything.\n")
-    with throwaway(attrs.evolve(settings, embedded=True)) as settings:
-        main = partial(with_parts, settings, behaviour, partial(run_build, prepared=prepared, data=data))
-        return run_async(partial(until_signal, main, lambda: complain("interrupted: the demo was stopped")))
+    with session.throwaway(attrs.evolve(settings, embedded=True)) as settings:
+        main = partial(
+            session.with_parts, settings, behaviour, partial(run_build, prepared=prepared, data=data)
+        )
+        return session.run_async(
+            partial(session.until_signal, main, lambda: complain("interrupted: the demo was stopped"))
+        )

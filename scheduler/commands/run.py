@@ -4,7 +4,6 @@ from contextlib import nullcontext
 from functools import partial
 from typing import Annotated
 
-from scheduler.commands.checking import read_checked
 from scheduler.commands.files import BuildAction, BuildFile, compact
 from scheduler.commands.flags import (
     BROKER_DEFAULTS,
@@ -13,11 +12,9 @@ from scheduler.commands.flags import (
     QuietLogFlags,
     settings_of,
 )
-from scheduler.commands.following import run_build
 from scheduler.commands.parameters import switch
 from scheduler.commands.saying import complain
 from scheduler.commands.service_flags import BUILD_DEFAULTS, EMBEDDED_DEFAULTS, BuildFlags, EmbeddedFlags
-from scheduler.commands.session import configure_log, run_async, throwaway, until_signal, with_parts
 from scheduler.commands.simulator_flags import SIMULATOR_DEFAULTS, SimulatorFlags
 
 
@@ -37,7 +34,13 @@ def run(
     """Submit a build, follow it live and print how it ends."""
     settings = settings_of(broker, embedded, build, log)
     behaviour = connectors.behaviour() if simulate else None
-    configure_log(settings)
+
+    # A wrong flag is told without loading these.
+    from scheduler.commands import session  # noqa: PLC0415
+    from scheduler.commands.checking import read_checked  # noqa: PLC0415
+    from scheduler.commands.following import run_build  # noqa: PLC0415
+
+    session.configure_log(settings)
     checked = read_checked(file, settings, action)
     if checked is None:
         return 1
@@ -51,5 +54,7 @@ def run(
 
     job = partial(run_build, prepared=prepared, data=compact(data), json=json)
     own_folder = settings.embedded and embedded.data_dir is None
-    with throwaway(settings) if own_folder else nullcontext(settings) as settings:
-        return run_async(partial(until_signal, partial(with_parts, settings, behaviour, job), interrupted))
+    with session.throwaway(settings) if own_folder else nullcontext(settings) as settings:
+        return session.run_async(
+            partial(session.until_signal, partial(session.with_parts, settings, behaviour, job), interrupted)
+        )
