@@ -4,6 +4,7 @@ import io
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -15,17 +16,16 @@ import pytest
 import structlog
 
 from scheduler import __version__, cli
+from scheduler.cli import build_app
+from scheduler.commands.catalogue import COMMANDS as CATALOGUE
+from scheduler.commands.catalogue import NAMES as COMMANDS
+from scheduler.commands.catalogue import Command
 from scheduler.commands.files import read_example
 from scheduler.config import Settings
 from scheduler.definition.rules import LimitRule, Retry
 from scheduler.diagnosis.permissions import publishes
 from scheduler.local.generate import generate
 
-COMMANDS = (
-    "serve", "run", "validate", "plan", "graph", "simulate", "list", "status", "watch", "why", "timeline",
-    "cancel", "pause", "resume", "retry", "skip", "extend", "limit", "demo", "doctor", "release",
-    "export", "permissions",
-)  # fmt: skip
 ROOT = Path(__file__).parent.parent
 
 
@@ -237,44 +237,82 @@ def test_secrets_stay_secret_in_complaints(
     assert "hunter2" not in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("tokens", [["--help"], *([command, "--help"] for command in COMMANDS)])
+PAGES = [["--help"], *([command, flag] for command in COMMANDS for flag in ("--help", "--help-all"))]
+ONCE = {
+    "all", "components", "now", "reason", "output", "trace", "format", "around", "depth", "ask", "secrets",
+}  # fmt: skip
+"""Flags of what is asked or ordered once: no variable says it for every call."""
+SHARED = {"nats-url", "user", "inbox-prefix", "tls-ca", "log-level", "log-format"}
+
+
+def shown(tokens: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """What a page of the help says."""
+    assert cli.main(tokens) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    return out
+
+
+def panels(page: str) -> str:
+    """A page without the text above and below its panels."""
+    return "\n".join(line for line in page.splitlines() if line.startswith(("│", "╭")))
+
+
+def flags(page: str) -> set[str]:
+    """The flags that a page explains."""
+    return set(re.findall(r"│ (?:\*  )?--([a-z-]+)", panels(page)))
+
+
+@pytest.mark.parametrize("tokens", PAGES)
 def test_help_fits_80_columns(capsys: pytest.CaptureFixture[str], tokens: list[str]) -> None:
     """Help is for every command, no wider than a terminal, and names every variable in full."""
-    assert cli.main(tokens) == 0
-    text = capsys.readouterr().out
-    assert max(len(line.rstrip()) for line in text.splitlines()) <= 80
-    assert "Usage: scheduler" in text
-    whole = re.sub(r"[│\s]+", " ", text)
-    # No variable says, for every call, what is asked or ordered once.
-    asking = tokens[0] in {"list", "status", "cancel", "skip", "timeline", "graph", "plan", "export"}
-    once = {
-        "all",
-        "components",
-        "now",
-        "reason",
-        "output",
-        "trace",
-        "format",
-        "around",
-        "depth",
-        "ask",
-        "secrets",
-    }
-    this_once = once if asking else set()
-    for flag in (
-        set(re.findall(r"--([a-z-]+)", whole)) - {"help", "version", "embedded", "simulate"} - this_once
-    ):
+    page = shown(tokens, capsys)
+    assert max(len(line.rstrip()) for line in page.splitlines()) <= 80
+    assert "Usage: scheduler" in page
+    whole = re.sub(r"[│\s]+", " ", page)
+    without = ONCE if tokens[0] not in {"doctor", "demo"} else set()
+    for flag in flags(page) - without:
         variable = (
             "NATS_URL, NATS_URI" if flag == "nats-url" else f"SCHEDULER_{flag.upper().replace('-', '_')}"
         )
         assert variable in whole, flag
 
 
-def test_help_names_every_command_with_a_line(capsys: pytest.CaptureFixture[str]) -> None:
-    """The first help that people read says what there is."""
-    cli.main(["--help"])
-    text = capsys.readouterr().out
-    assert all(re.search(rf"│ {command} +\S", text) for command in COMMANDS)
+def test_help_lists_every_command_in_its_group(capsys: pytest.CaptureFixture[str]) -> None:
+    """The first help that people read has four groups, and a line for each command."""
+    page = shown(["--help"], capsys)
+    found: dict[str, list[str]] = {}
+    for title, name in re.findall(r"╭─ (\w+)|│ (\w+) +\S", page):
+        found.setdefault(title, []) if title else found[list(found)[-1]].append(name)
+    assert list(found) == ["Run", "Look", "Steer", "Operate"]
+    assert [name for names in found.values() for name in names] == list(COMMANDS)
+    assert len(panels(page).splitlines()) == len(COMMANDS) + len(found)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_shows_the_flags_of_its_command_only(capsys: pytest.CaptureFixture[str], command: str) -> None:
+    """The broker's and the log's flags are told of in one line, and shown under --help-all."""
+    page, whole = shown([command, "--help"], capsys), shown([command, "--help-all"], capsys)
+    assert not flags(page) & SHARED
+    assert flags(whole) - flags(page) >= flags(whole) & SHARED
+    assert ("--help-all" in page) == bool(flags(whole) & SHARED)
+    assert ("--nats-url" in page.rpartition("╯")[2]) == ("nats-url" in flags(whole))
+    assert "--help-all" not in whole
+    titles = re.findall(r"╭─ (\w+)", whole)
+    assert titles[-1] == "Log" or "Log" not in titles
+
+
+@pytest.mark.parametrize("command", CATALOGUE, ids=lambda command: command.name)
+def test_help_has_an_example_that_is_a_correct_call(
+    capsys: pytest.CaptureFixture[str], command: Command
+) -> None:
+    """The example of a command's help is a call of that command, and its flags and arguments are known."""
+    assert f"\nExample: scheduler {command.example}\n" in shown([command.name, "--help"], capsys)
+    tokens = shlex.split(command.example.partition(" > ")[0])
+    called, bound, _ = build_app().parse_args(tokens, exit_on_error=False, print_error=False)
+    assert tokens[0] == command.name
+    assert called.__name__.rstrip("_") == command.name
+    assert bound.arguments or len(tokens) == 1
 
 
 def test_the_version_is_that_of_the_project(capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from support.fake_bus import FakeBus
 
 from scheduler.bus.options import BusOptions
-from scheduler.cli import _COMMANDS as COMMANDS
 from scheduler.cli import build_app
+from scheduler.commands.catalogue import NAMES as COMMANDS
 from scheduler.commands.flags import BrokerFlags, QuietLogFlags, settings_of
 from scheduler.commands.service_flags import BuildFlags, EmbeddedFlags, LogFlags, ServiceFlags, StoreFlags
 from scheduler.commands.simulator_flags import SimulatorFlags

@@ -23,8 +23,8 @@ WHOLE_TIMEOUT = 60.0
 
 _T = TypeVar("_T")
 
-BuildId: TypeAlias = Annotated[str, Parameter(help="The build's id.")]
-ComponentId: TypeAlias = Annotated[str, Parameter(help="The id of one of its components.")]
+BuildId: TypeAlias = Annotated[str, Parameter(help="Id of the build.")]
+ComponentId: TypeAlias = Annotated[str, Parameter(help="Id of a component of the build.")]
 Json: TypeAlias = Annotated[bool, switch("json", "Print JSON instead of text.")]
 
 

@@ -26,13 +26,13 @@ def cancel(
     build: BuildId,
     /,
     *,
-    now: Annotated[bool, option("Do not wait for what is in flight; its outcome is then unknown.")] = False,
-    reason: Annotated[str, option("Why; it stands in the report and in the log.")] = "",
+    now: Annotated[bool, option("Do not wait for requests in flight; their outcome stays unknown.")] = False,
+    reason: Annotated[str, option("Reason, for the report and the log.")] = "",
     json: Json = False,
     broker: BrokerFlags = BROKER_DEFAULTS,
     log: QuietLogFlags = QUIET_LOG_DEFAULTS,
 ) -> int:
-    """Stop a build."""
+    """Stop a build: start nothing new, await what is in flight."""
     order: Document = {"id": build, "now": now}
     if reason:
         order["reason"] = reason
@@ -47,7 +47,7 @@ def pause(
     broker: BrokerFlags = BROKER_DEFAULTS,
     log: QuietLogFlags = QUIET_LOG_DEFAULTS,
 ) -> int:
-    """Have nothing new start."""
+    """Start nothing new in a build until it is resumed."""
     return _give("pause", {"id": build}, broker, log, json=json)
 
 
@@ -59,7 +59,7 @@ def resume(
     broker: BrokerFlags = BROKER_DEFAULTS,
     log: QuietLogFlags = QUIET_LOG_DEFAULTS,
 ) -> int:
-    """Let a paused build go on."""
+    """Resume a paused build."""
     return _give("resume", {"id": build}, broker, log, json=json)
 
 
@@ -72,7 +72,7 @@ def retry(
     broker: BrokerFlags = BROKER_DEFAULTS,
     log: QuietLogFlags = QUIET_LOG_DEFAULTS,
 ) -> int:
-    """Try again what failed."""
+    """Retry what failed in a build, or one of its components."""
     order: Document = {"id": build}
     if component is not None:
         order["component"] = component
@@ -85,13 +85,13 @@ def skip(
     /,
     *,
     output: Annotated[
-        str, option("What its connector would have returned, a JSON object; @FILE reads it from there.")
+        str, option("What its connector would have returned, as a JSON object, or @FILE.")
     ] = "",
     json: Json = False,
     broker: BrokerFlags = BROKER_DEFAULTS,
     log: QuietLogFlags = QUIET_LOG_DEFAULTS,
 ) -> int:
-    """Go on as if a component were done."""
+    """Mark a component as done and continue without it."""
     order: Document = {"id": build, "component": component}
     if output:
         order["output"] = _read_output(output)
@@ -120,14 +120,14 @@ def _read_output(given: str) -> dict[str, Any]:
 def extend(
     build: BuildId,
     component: ComponentId,
-    duration: Annotated[str, Parameter(help="By how much: seconds, or as 10m.")],
+    duration: Annotated[str, Parameter(help="Time to add: seconds, or as 10m.")],
     /,
     *,
     json: Json = False,
     broker: BrokerFlags = BROKER_DEFAULTS,
     log: QuietLogFlags = QUIET_LOG_DEFAULTS,
 ) -> int:
-    """Give a component more time."""
+    """Give a running component more time before its timeout."""
     try:
         seconds = read_duration(duration)
     except ValueError:
@@ -140,14 +140,14 @@ def extend(
 
 def limit(
     build: BuildId,
-    limits: Annotated[str, Parameter(help="As 'vpc.create.*=5, *.create.aws=20/s'.")],
+    limits: Annotated[str, Parameter(help="Limits by subject: 'vpc.create.*=5, *.create.aws=20/s'.")],
     /,
     *,
     json: Json = False,
     broker: BrokerFlags = BROKER_DEFAULTS,
     log: QuietLogFlags = QUIET_LOG_DEFAULTS,
 ) -> int:
-    """Change a build's limits."""
+    """Limit the requests of a build, at a time or in a period."""
     try:
         rules = parse_limits(limits)
     except InvalidRule as error:

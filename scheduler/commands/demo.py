@@ -21,20 +21,20 @@ def demo(
     *,
     example: Annotated[
         Literal["create", "delete"],
-        choice("example", Literal["create", "delete"], "Which of the shipped builds to run."),
+        choice("example", Literal["create", "delete"], "Which shipped build to run."),
     ] = "create",
     components: Annotated[
         int,
         number(
             "components",
-            "Run a made-up build of this many components instead; 0 is the example.",
+            "Run a generated build of this many components instead (0: the example).",
             allowed=Range(0, DEFAULT_LIMITS.max_changes),
         ),
     ] = 0,
     connectors: SimulatorFlags = SIMULATOR_DEFAULTS,
     log: QuietLogFlags = QUIET_LOG_DEFAULTS,
 ) -> int:
-    """Watch a build, with everything that it takes in this process."""
+    """Run an example build, with all it needs in this process."""
     settings = settings_of(log)
     behaviour = connectors.behaviour()
 

@@ -21,10 +21,10 @@ def doctor(
     store: StoreFlags = STORE_DEFAULTS,
     broker: BrokerFlags = BROKER_DEFAULTS,
     max_bytes_in_flight: Annotated[
-        int, number("max_bytes_in_flight", "Bytes of requests in flight, as the service has them.", LIMITS)
+        int, number("max_bytes_in_flight", "Bytes of requests in flight, as the service is set.", LIMITS)
     ] = Settings().max_bytes_in_flight,
 ) -> int:
-    """Look at a broker, and say what to do before a service relies on it."""
+    """Check whether a service would run well on a broker."""
     settings = evolve(settings_of(broker, store), max_bytes_in_flight=max_bytes_in_flight)
 
     # A wrong flag is told without loading these.

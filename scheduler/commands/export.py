@@ -53,7 +53,7 @@ _NAMES = ("event", "component", "attempt")
 _MASKED = "secrets are masked (***); --secrets shows what is stored"
 _TOO_MANY = "texts are masked whole, as there are too many secrets; --secrets shows what is stored"
 
-BuildId = Annotated[str, Parameter(help="The build's id.")]
+BuildId = Annotated[str, Parameter(help="Id of the build.")]
 
 
 def export(

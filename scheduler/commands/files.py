@@ -18,7 +18,7 @@ from scheduler.text import printable
 STANDARD_INPUT = "-"
 # A lone dash would otherwise be taken for a flag.
 BuildFile: TypeAlias = Annotated[
-    str, Parameter(help="A build as JSON; - is standard input.", allow_leading_hyphen=True)
+    str, Parameter(help="File with a build as JSON; - for standard input.", allow_leading_hyphen=True)
 ]
 
 BuildAction: TypeAlias = Annotated[
@@ -26,7 +26,7 @@ BuildAction: TypeAlias = Annotated[
     choice(
         "action",
         BUILD_ACTIONS,
-        "What the build is, such as build.delete [default: what the file says, else build.create].",
+        "Action of the build [default: the file's own, else build.create].",
         show_default=False,
     ),
 ]

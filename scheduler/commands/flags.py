@@ -46,23 +46,26 @@ class BrokerFlags:
     """Where the broker is, and as whom to log in."""
 
     nats_url: Annotated[
-        str, text("nats_url", "The broker; several, separated by commas, are tried in turn.", BROKER)
+        str,
+        text("nats_url", "Address of the broker; several, separated by commas, are tried in turn.", BROKER),
     ] = DEFAULT_SERVERS[0]
     user: Annotated[str | None, text("user", "Log in with this name and --password.", BROKER)] = None
     password: Annotated[
-        str | None, text("password", "Better in the variable: flags are seen by others.", BROKER)
+        str | None, text("password", "Its password; safer in the variable, as others can see flags.", BROKER)
     ] = None
-    token: Annotated[str | None, text("token", "Log in with a token; the same holds.", BROKER)] = None
+    token: Annotated[str | None, text("token", "Log in with a token; safer in the variable.", BROKER)] = None
     credentials: Annotated[Path | None, text("credentials", "Log in with a .creds file.", BROKER)] = None
     nkey: Annotated[Path | None, text("nkey", "Log in with the nkey seed in this file.", BROKER)] = None
     inbox_prefix: Annotated[
-        str, text("inbox_prefix", "What answers to us come in on; no other user's.", BROKER)
+        str, text("inbox_prefix", "Subject prefix for replies; must be unique to this user.", BROKER)
     ] = DEFAULT_INBOX
     tls_ca: Annotated[Path | None, text("tls_ca", "Certificates to trust, not the system's.", BROKER)] = None
-    tls_certificate: Annotated[Path | None, text("tls_certificate", "Our own certificate.", BROKER)] = None
-    tls_key: Annotated[Path | None, text("tls_key", "The key to it.", BROKER)] = None
+    tls_certificate: Annotated[
+        Path | None, text("tls_certificate", "Certificate to present to the broker.", BROKER)
+    ] = None
+    tls_key: Annotated[Path | None, text("tls_key", "Key of that certificate.", BROKER)] = None
     tls_hostname: Annotated[
-        str | None, text("tls_hostname", "The name in the broker's certificate.", BROKER)
+        str | None, text("tls_hostname", "Name to expect in the broker's certificate.", BROKER)
     ] = None
     tls_first: Annotated[bool, switch("tls_first", "Start TLS before the broker's greeting.", BROKER)] = False
 
@@ -72,11 +75,9 @@ class BrokerFlags:
 class QuietLogFlags:
     """What a command logs whose output is not its log, and how."""
 
-    log_level: Annotated[LogLevel, choice("log_level", LogLevel, "The least that is worth a line.", LOG)] = (
-        "error"
-    )
+    log_level: Annotated[LogLevel, choice("log_level", LogLevel, "Lowest level to log.", LOG)] = "error"
     log_format: Annotated[
-        LogFormat, choice("log_format", LogFormat, "auto: readable in a terminal, else JSON.", LOG)
+        LogFormat, choice("log_format", LogFormat, "auto: readable text in a terminal, JSON elsewhere.", LOG)
     ] = "auto"
 
 

@@ -39,21 +39,22 @@ def graph(
     build: Annotated[
         str,
         Parameter(
-            help="A build as JSON in a file, - is standard input; or a build's id.", allow_leading_hyphen=True
+            help="File with a build as JSON (- for standard input), or a build's id.",
+            allow_leading_hyphen=True,
         ),
     ],
     /,
     *,
     action: BuildAction = None,
     format: Annotated[Format, option("dot, mermaid or svg [default: dot].")] = "dot",  # noqa: A002
-    output: Annotated[Path | None, option("Write it to this file.")] = None,
-    around: Annotated[str | None, option("Draw only what is near the component with this id.")] = None,
-    depth: Annotated[int, option("How many edges away from it [default: 2].")] = 2,
+    output: Annotated[Path | None, option("Write the drawing to this file.")] = None,
+    around: Annotated[str | None, option("Draw only the surroundings of this component.")] = None,
+    depth: Annotated[int, option("How many edges around it [default: 2].")] = 2,
     limits: BuildFlags = BUILD_DEFAULTS,
     broker: BrokerFlags = BROKER_DEFAULTS,
     log: QuietLogFlags = QUIET_LOG_DEFAULTS,
 ) -> int:
-    """Draw a build."""
+    """Draw a build as DOT, Mermaid or SVG."""
     if not 0 <= depth <= _DEEPEST:
         raise InvalidSettings(f"--depth: {depth} is not a whole number from 0 to {_DEEPEST:,}")
     show = partial(_show, format=format, output=output, component=around, depth=depth)

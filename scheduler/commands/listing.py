@@ -17,12 +17,12 @@ from scheduler.commands.saying import say
 
 def list_(
     *,
-    all_: Annotated[bool, option("Those that are over too, as long as their logs are kept.")] = False,
+    all_: Annotated[bool, option("List finished builds too, as long as their logs are kept.")] = False,
     json: Json = False,
     broker: BrokerFlags = BROKER_DEFAULTS,
     log: QuietLogFlags = QUIET_LOG_DEFAULTS,
 ) -> int:
-    """List the builds that a scheduler has."""
+    """List the builds of a scheduler."""
     return run_asking(broker, log, partial(_list, all_, json), json=json)
 
 
@@ -44,12 +44,12 @@ def status(
     build: BuildId,
     /,
     *,
-    components: Annotated[bool, option("List all of its components.")] = False,
+    components: Annotated[bool, option("List every component.")] = False,
     json: Json = False,
     broker: BrokerFlags = BROKER_DEFAULTS,
     log: QuietLogFlags = QUIET_LOG_DEFAULTS,
 ) -> int:
-    """Show how a build stands."""
+    """Show the current state of a build."""
     return run_asking(broker, log, partial(_status, build, components, json), json=json)
 
 

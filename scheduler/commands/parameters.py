@@ -9,12 +9,12 @@ from scheduler.config import RANGES, Range, check_choice, flag_of, invalid, pars
 from scheduler.text import write_duration
 
 OPTIONS = Group("Options", sort_key=1)
-BROKER = Group("Broker", sort_key=2)
-STORE = Group("Store", sort_key=3)
-BUILDS = Group("Builds", sort_key=4)
-TIMES = Group("Times: seconds, or as 250ms, 10m, 1h30m, 7d", sort_key=5)
-LIMITS = Group("Limits", sort_key=6)
-SIMULATED = Group("Simulated connectors", sort_key=7)
+STORE = Group("Store", sort_key=2)
+BUILDS = Group("Builds", sort_key=3)
+TIMES = Group("Times: seconds, or as 250ms, 10m, 1h30m, 7d", sort_key=4)
+LIMITS = Group("Limits", sort_key=5)
+SIMULATED = Group("Simulated connectors", sort_key=6)
+BROKER = Group("Broker", sort_key=7)
 LOG = Group("Log", sort_key=8)
 
 _TRUE = {"1", "true", "yes", "on", "y", "t"}

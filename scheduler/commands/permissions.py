@@ -15,10 +15,10 @@ _AFTER = f'"$JS.API.STREAM.UPDATE.{REPLIES}"\n'
 def permissions(
     *,
     capture_providers: Annotated[
-        str, text("capture_providers", "As the service has it: 'aws,gcp' takes some more.")
+        str, text("capture_providers", "As the service is set: 'aws,gcp' needs a few more.")
     ] = "",
 ) -> int:
-    """Print a broker's configuration with the least permissions."""
+    """Print a broker configuration with the least permissions."""
     sys.stdout.write(read_permissions(parse_providers(capture_providers)))
     return 0
 

@@ -41,14 +41,14 @@ def plan(
         int, number("max_in_flight_per_build", "Requests in flight, of one build.", LIMITS)
     ] = _SETTINGS.max_in_flight_per_build,
     ask: Annotated[
-        bool, Parameter(help="Take durations and limits from the scheduler.", negative="", group=OPTIONS)
+        bool, Parameter(help="Ask the scheduler for durations and limits.", negative="", group=OPTIONS)
     ] = False,
     json: Annotated[bool, switch("json", "Print JSON instead of text.")] = False,
     build: BuildFlags = BUILD_DEFAULTS,
     broker: BrokerFlags = BROKER_DEFAULTS,
     log: QuietLogFlags = QUIET_LOG_DEFAULTS,
 ) -> int:
-    """Show what a build will do."""
+    """Show what a build will do, without running it."""
     settings = settings_of(build)
     given, limits = _given(durations), parse_rules(rules)
     data = read_file(file)

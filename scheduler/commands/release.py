@@ -14,7 +14,7 @@ from scheduler.commands.flags import (
 )
 from scheduler.commands.saying import complain, say
 
-Build = Annotated[str, Parameter(help="The build's id.")]
+Build = Annotated[str, Parameter(help="Id of the build.")]
 
 
 def release(
@@ -24,7 +24,7 @@ def release(
     broker: BrokerFlags = BROKER_DEFAULTS,
     log: QuietLogFlags = QUIET_LOG_DEFAULTS,
 ) -> int:
-    """Have the next scheduler that starts take a build up again."""
+    """Release a quarantined build so that it is loaded again."""
     settings = settings_of(broker, log)
 
     # A wrong flag is told without loading these.

@@ -28,7 +28,7 @@ def serve(
     service: ServiceFlags = SERVICE_DEFAULTS,
     log: LogFlags = LOG_DEFAULTS,
 ) -> int:
-    """Take builds from NATS and run them; so does no command at all."""
+    """Take builds from the broker and run them."""
     settings = settings_of(broker, embedded, store, build, service, log)
 
     # A wrong flag is told without loading these.

@@ -7,7 +7,6 @@ import attrs
 from cyclopts import Parameter
 
 from scheduler.commands.parameters import (
-    BROKER,
     BUILDS,
     LIMITS,
     LOG,
@@ -31,14 +30,13 @@ class EmbeddedFlags:
     """A broker of our own."""
 
     embedded: Annotated[
-        bool, switch("embedded", "Run a broker of our own on a free port; --nats-url is not used.", BROKER)
+        bool, switch("embedded", "Run a broker in this process, on a free port; ignores --nats-url.")
     ] = False
     data_dir: Annotated[
         Path | None,
         text(
             "data_dir",
-            "What the embedded broker keeps [default: your data directory; for `run` a temporary one].",
-            BROKER,
+            "Data of the embedded broker [default: your data directory; for `run` a temporary one].",
         ),
     ] = None
 
@@ -53,7 +51,7 @@ class BuildFlags:
         choice(
             "templates",
             Templates,
-            "all: $(...) and {{ }} in fields; ernest: $(...) only"
+            "all: $(...) and {{ }} in fields; ernest: only $(...)"
             " [default: all; with the Ernest store: ernest].",
             BUILDS,
             show_default=False,
@@ -64,18 +62,18 @@ class BuildFlags:
         choice(
             "unresolved",
             OnUnresolved,
-            "What a reference to nothing is: an error, or kept as text"
+            "A reference that finds nothing: an error, or kept as text"
             " [default: error; with the Ernest store: keep].",
             BUILDS,
             show_default=False,
         ),
     ] = None
-    max_changes: Annotated[int, number("max_changes", "Components a build may change.", LIMITS)] = (
+    max_changes: Annotated[int, number("max_changes", "Components that a build may change.", LIMITS)] = (
         DEFAULT_LIMITS.max_changes
     )
-    max_components: Annotated[int, number("max_components", "Components that exist already.", LIMITS)] = (
-        DEFAULT_LIMITS.max_components
-    )
+    max_components: Annotated[
+        int, number("max_components", "Existing components that a build may list.", LIMITS)
+    ] = DEFAULT_LIMITS.max_components
     max_edges: Annotated[int, number("max_edges", "Edges of a build.", LIMITS)] = DEFAULT_LIMITS.max_edges
     max_depth: Annotated[int, number("max_depth", "Levels of nesting in JSON.", LIMITS)] = (
         DEFAULT_LIMITS.max_depth
@@ -93,10 +91,10 @@ class BuildFlags:
         DEFAULT_LIMITS.max_id_bytes
     )
     max_template_nodes: Annotated[
-        int, number("max_template_nodes", "Nodes of all expressions of a build.", LIMITS)
+        int, number("max_template_nodes", "Nodes of all expressions of a build together.", LIMITS)
     ] = DEFAULT_LIMITS.max_template_nodes
     max_error_bytes: Annotated[
-        int, number("max_error_bytes", "Bytes at which error texts are cut.", LIMITS)
+        int, number("max_error_bytes", "Bytes after which an error text is cut.", LIMITS)
     ] = DEFAULT_LIMITS.max_error_bytes
 
 
@@ -111,27 +109,32 @@ class StoreFlags:
             "store",
             StoreName,
             "Where builds are kept. auto: in the broker's JetStream; ernest: in an Ernest"
-            " service-store; memory: nowhere, they end with the process.",
+            " service-store; memory: in this process only.",
             STORE,
         ),
     ] = _SETTINGS.store
-    replicas: Annotated[
-        int, number("replicas", "Brokers that keep a copy; 3 survive the loss of one.", STORE)
-    ] = _SETTINGS.replicas
+    replicas: Annotated[int, number("replicas", "Brokers that keep a copy; with 3, one may fail.", STORE)] = (
+        _SETTINGS.replicas
+    )
     capture: Annotated[
-        str, text("capture", "Types whose replies are captured: 'vpc,network' [default: all].", STORE)
+        str,
+        text(
+            "capture",
+            "Types whose replies are captured: 'vpc,network' [default: all].",
+            STORE,
+        ),
     ] = ""
     capture_providers: Annotated[
         str,
         text(
             "capture_providers",
-            "Providers whose replies are captured, each apart: 'aws,gcp' [default: all, together].",
+            "Providers whose replies get a stream each: 'aws,gcp' [default: one stream for all].",
             STORE,
         ),
     ] = ""
     reply_bytes: Annotated[
         int,
-        number("reply_bytes", "Bytes of captured replies, a provider's or all; the oldest go first.", STORE),
+        number("reply_bytes", "Bytes that a stream of captured replies may take; drops the oldest.", STORE),
     ] = _SETTINGS.reply_bytes
 
 
@@ -144,35 +147,39 @@ class ServiceFlags:
         str,
         text(
             "resend",
-            "What becomes of requests in flight after a restart. unsent: again, if not known to"
-            " have left; always: again; never: an error. By subject: 'never, vpc.create.*=always'"
+            "Resend requests in flight after a restart. unsent: those not known to have left;"
+            " always: all; never: none, they fail. By subject: 'never, vpc.create.*=always'"
             " [default: unsent].",
             BUILDS,
         ),
     ] = ""
-    name: Annotated[str | None, text("name", "This instance's name [default: the host's name].", BUILDS)] = (
+    name: Annotated[str | None, text("name", "Name of this instance [default: the host's name].", BUILDS)] = (
         None
     )
-    attempt_timeout: Annotated[float, number("attempt_timeout", "For a connector to answer.", TIMES)] = (
-        _SETTINGS.attempt_timeout
-    )
+    attempt_timeout: Annotated[
+        float, number("attempt_timeout", "How long a connector may take to answer.", TIMES)
+    ] = _SETTINGS.attempt_timeout
     timeouts: Annotated[
-        str, text("timeouts", "The same by subject: 'vpc.create.*=10m, *.delete.*=300'.", TIMES)
+        str, text("timeouts", "The same, by subject: 'vpc.create.*=10m, *.delete.*=300'.", TIMES)
     ] = ""
-    start_timeout: Annotated[float, number("start_timeout", "For a connector to be there at all.", TIMES)] = (
-        _SETTINGS.start_timeout
-    )
-    store_timeout: Annotated[float, number("store_timeout", "For the store to answer.", TIMES)] = (
-        _SETTINGS.store_timeout
-    )
-    grace: Annotated[float, number("grace", "For what is in flight, after SIGTERM.", TIMES)] = _SETTINGS.grace
+    start_timeout: Annotated[
+        float, number("start_timeout", "How long to wait for a connector to subscribe.", TIMES)
+    ] = _SETTINGS.start_timeout
+    store_timeout: Annotated[
+        float, number("store_timeout", "How long the store may take to answer.", TIMES)
+    ] = _SETTINGS.store_timeout
+    grace: Annotated[
+        float, number("grace", "How long to wait for requests in flight after SIGTERM.", TIMES)
+    ] = _SETTINGS.grace
     broker_grace: Annotated[
-        float, number("broker_grace", "For the broker to be back, before alarm is raised.", TIMES)
+        float, number("broker_grace", "How long the broker may be away before an error is logged.", TIMES)
     ] = _SETTINGS.broker_grace
     keep: Annotated[
-        float, number("keep", "That a build's log is kept after its end; 0: not at all.", TIMES)
+        float, number("keep", "How long to keep a finished build's log (0: delete at once).", TIMES)
     ] = _SETTINGS.keep
-    max_builds: Annotated[int, number("max_builds", "Builds at a time.", LIMITS)] = _SETTINGS.max_builds
+    max_builds: Annotated[int, number("max_builds", "Builds that run at a time.", LIMITS)] = (
+        _SETTINGS.max_builds
+    )
     max_in_flight: Annotated[int, number("max_in_flight", "Requests in flight, of all builds.", LIMITS)] = (
         _SETTINGS.max_in_flight
     )
@@ -186,7 +193,7 @@ class ServiceFlags:
         str,
         text(
             "rules",
-            "Requests in flight, or begun in a period, by subject: 'vpc.create.*=5, *.create.aws=20/s'.",
+            "Requests in flight, or started in a period, by subject: 'vpc.create.*=5, *.create.aws=20/s'.",
             LIMITS,
         ),
     ] = ""
@@ -194,7 +201,7 @@ class ServiceFlags:
         str,
         text(
             "retries",
-            "Attempts by subject, then the first pause, the longest, and the time in all:"
+            "Attempts by subject, then the first pause, the longest pause, and the total time:"
             " 'vpc.create.*=5:1s:1m:10m' [default: one].",
             BUILDS,
         ),

@@ -28,7 +28,7 @@ def simulate(
     broker: BrokerFlags = BROKER_DEFAULTS,
     log: QuietLogFlags = QUIET_LOG_DEFAULTS,
 ) -> int:
-    """Answer for connectors of any type and provider, with made-up results."""
+    """Answer as connectors of every type and provider."""
     settings = settings_of(broker, log)
     behaviour = connectors.behaviour()
     configure_log(settings)

@@ -18,25 +18,34 @@ class SimulatorFlags:
     """How simulated connectors behave."""
 
     latency: Annotated[
-        float, number("latency", "Time until an answer.", SIMULATED, Range(0.0, 3_600.0, duration=True))
+        float,
+        number(
+            "latency", "How long a connector takes to answer.", SIMULATED, Range(0.0, 3_600.0, duration=True)
+        ),
     ] = _BEHAVIOUR.latency
     jitter: Annotated[
         float,
-        number("jitter", "Time it may be off by, either way.", SIMULATED, Range(0.0, 3_600.0, duration=True)),
+        number(
+            "jitter", "How much that time varies, either way.", SIMULATED, Range(0.0, 3_600.0, duration=True)
+        ),
     ] = _BEHAVIOUR.jitter
     failure_rate: Annotated[
-        float, number("failure_rate", "The share of requests that fail.", SIMULATED, Range(0.0, 1.0))
+        float, number("failure_rate", "Share of requests that fail, from 0 to 1.", SIMULATED, Range(0.0, 1.0))
     ] = _BEHAVIOUR.failure_rate
     seed: Annotated[
-        int, number("seed", "Decides who fails and how long it takes.", SIMULATED, Range(0, 2**63))
+        int, number("seed", "Seed of the random failures and times.", SIMULATED, Range(0, 2**63))
     ] = _BEHAVIOUR.seed
     reply_to: Annotated[
         Literal["subject", "inbox", "both"],
-        choice("reply_to", ReplyTo, "Answer on <subject>.done, to the reply subject, or both.", SIMULATED),
+        choice("reply_to", ReplyTo, "Answer on <subject>.done, on the reply subject, or on both.", SIMULATED),
     ] = _BEHAVIOUR.reply_to
     outputs: Annotated[
         tuple[str, ...],
-        text("outputs", "Fields to set, as 'instance.create.*:public_ip=1.2.3.4'; repeatable.", SIMULATED),
+        text(
+            "outputs",
+            "Field to set in answers: 'instance.create.*:public_ip=1.2.3.4'; repeatable.",
+            SIMULATED,
+        ),
     ] = ()
 
     def behaviour(self) -> Behaviour:

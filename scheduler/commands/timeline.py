@@ -24,13 +24,13 @@ def timeline(
     /,
     *,
     trace: Annotated[
-        Path | None, option("Write a trace there that Perfetto (ui.perfetto.dev) opens.")
+        Path | None, option("Write a trace for Perfetto (ui.perfetto.dev) to this file.")
     ] = None,
     json: Json = False,
     broker: BrokerFlags = BROKER_DEFAULTS,
     log: QuietLogFlags = QUIET_LOG_DEFAULTS,
 ) -> int:
-    """Show who ran when."""
+    """Show when each component ran, and what took the time."""
     return run_asking(broker, log, partial(_timeline, build, trace, json), json=json)
 
 

@@ -1,10 +1,12 @@
 """The command line in words: flags that stand before the command, and those that there are not."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from difflib import get_close_matches
-from textwrap import shorten
-from typing import TYPE_CHECKING, Any, Final, get_args
+from itertools import groupby
+from operator import attrgetter
+from typing import TYPE_CHECKING, Final, get_args
 
+from scheduler.commands.catalogue import Command
 from scheduler.text import printable
 
 if TYPE_CHECKING:
@@ -12,7 +14,6 @@ if TYPE_CHECKING:
 
 _SHOWN: Final = 80
 """Characters of what was typed that a message repeats."""
-_END: Final = "\n"
 
 
 def command_first(tokens: Sequence[str], commands: Collection[str]) -> tuple[list[str], str | None]:
@@ -112,11 +113,11 @@ def suggestion(name: str, known: Collection[str]) -> str:
     return f": did you mean {words[found[0]]}?" if found else ""
 
 
-def overview(helps: Mapping[str, Any], version: str) -> str:
+def overview(commands: Iterable[Command], version: str) -> str:
     """What there is to be done, for somebody who typed nothing but our name.
 
     Args:
-        helps: the commands, with their help.
+        commands: all of them, those of a group together.
         version: ours.
     """
     lines = [
@@ -126,14 +127,8 @@ def overview(helps: Mapping[str, Any], version: str) -> str:
         "  scheduler serve --embedded   the same, with a broker of its own",
         "",
         "At a terminal `scheduler` alone prints this; anywhere else it serves.",
-        "",
-        "Commands",
-        *(
-            f"  {name:12} {shorten(text.partition(_END)[0], 63, placeholder=' ...')}"
-            for name, text in helps.items()
-        ),
-        "",
-        "scheduler COMMAND --help shows the flags of one; each is a variable too.",
-        "",
     ]
+    for group, members in groupby(commands, attrgetter("group")):
+        lines += ["", group, *(f"  {command.name:12} {command.summary}" for command in members)]
+    lines += ["", "scheduler COMMAND --help shows a command's flags, scheduler help the documents.", ""]
     return "\n".join(lines)

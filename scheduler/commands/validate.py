@@ -32,7 +32,7 @@ def validate(
     *,
     action: BuildAction = None,
     connectors: Annotated[
-        bool, switch("connectors", "Ask the broker which requests nobody would take.")
+        bool, switch("connectors", "Ask the broker for requests without a connector.")
     ] = False,
     build: BuildFlags = BUILD_DEFAULTS,
     broker: BrokerFlags = BROKER_DEFAULTS,

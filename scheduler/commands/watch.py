@@ -23,7 +23,7 @@ def watch(
     broker: BrokerFlags = BROKER_DEFAULTS,
     log: QuietLogFlags = QUIET_LOG_DEFAULTS,
 ) -> int:
-    """Follow a build live and print how it ends."""
+    """Follow a running build live and print how it ends."""
     said = f"interrupted: no longer following {printable(build)}; it goes on without us"
     return run_asking(broker, log, partial(watch_build, build, json), json=json, interrupted=said)
 

@@ -17,7 +17,7 @@ def why(
     broker: BrokerFlags = BROKER_DEFAULTS,
     log: QuietLogFlags = QUIET_LOG_DEFAULTS,
 ) -> int:
-    """Say what a build waits for."""
+    """Explain what a build or component is waiting for."""
     question: Document = {"id": build}
     if component is not None:
         question["component"] = component

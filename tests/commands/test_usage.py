@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from scheduler import cli
-from scheduler.cli import _COMMANDS as COMMANDS
+from scheduler.commands.catalogue import NAMES as COMMANDS
 from scheduler.commands.usage import command_first
 
 ALL = ", ".join(COMMANDS)

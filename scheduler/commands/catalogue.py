@@ -1,0 +1,221 @@
+"""Every command: its group in the help, what it says there, an example, and where its function is.
+
+It loads nothing of a command, so that all of them can be listed at no cost.
+"""
+
+from typing import Final, NamedTuple
+
+_CONNECTS: Final = "--help-all also shows how to reach the broker (--nats-url), and what is logged."
+_VARIABLES: Final = "A flag can also be given as the variable that is named beside it."
+_LOGS: Final = "--help-all also shows what is logged."
+
+
+class Command(NamedTuple):
+    """A command as its help presents it."""
+
+    group: str
+    name: str
+    summary: str
+    """One imperative sentence, for the list of all commands."""
+    example: str
+    """A call of it, without the program's name."""
+    details: str = ""
+    hidden: str = _CONNECTS
+    """The line about the flags that only ``--help-all`` shows; empty where there are none."""
+    home: str = ""
+    """``module:function`` in this package; both are the command's name where it is empty."""
+
+    @property
+    def import_path(self) -> str:
+        """Where its function is, as cyclopts takes it."""
+        return f"scheduler.commands.{self.home or f'{self.name}:{self.name}'}"
+
+    @property
+    def help(self) -> str:
+        """The text above its flags."""
+        return f"{self.summary}\n\n{self.details}" if self.details else self.summary
+
+    def epilogue(self, *, everything: bool) -> str:
+        """The text below its flags, of which ``everything`` is shown or not."""
+        hidden = [] if everything or not self.hidden else [self.hidden]
+        return "\n".join((f"Example: scheduler {self.example}", *hidden, _VARIABLES))
+
+
+RUN, LOOK, STEER, OPERATE = "Run", "Look", "Steer", "Operate"
+"""The groups of commands, in the order of the help."""
+COMMANDS: Final = (
+    Command(
+        RUN,
+        "serve",
+        "Take builds from the broker and run them.",
+        "serve --embedded",
+        "`scheduler` alone does the same, except when it is typed at a terminal.",
+    ),
+    Command(
+        RUN,
+        "run",
+        "Submit a build, follow it live and print how it ends.",
+        "run build.json --embedded --simulate",
+        "With --embedded, a broker and a scheduler run in this process; with --simulate, connectors too.",
+    ),
+    Command(
+        RUN,
+        "demo",
+        "Run an example build, with all it needs in this process.",
+        "demo --components 200",
+        "No cloud is contacted, and nothing is left behind.",
+        hidden=_LOGS,
+    ),
+    Command(
+        RUN,
+        "simulate",
+        "Answer as connectors of every type and provider.",
+        "simulate --latency 2s --failure-rate 0.05",
+        "Do not run it beside real connectors: each request would be answered twice.",
+    ),
+    Command(
+        LOOK,
+        "validate",
+        "List every problem of a build, each with its place.",
+        "validate build.json",
+    ),
+    Command(
+        LOOK,
+        "plan",
+        "Show what a build will do, without running it.",
+        "plan build.json --durations 'vpc.create.*=2m, *=5'",
+        "Shows its waves, its critical path, its duration under the limits, and the references that can"
+        " only be checked when they are due. Works offline unless --ask is given.",
+    ),
+    Command(
+        LOOK,
+        "graph",
+        "Draw a build as DOT, Mermaid or SVG.",
+        "graph build.json --format svg --output build.svg",
+        "From a file: what it will do. By a build's id: its current state.",
+    ),
+    Command(
+        LOOK,
+        "list",
+        "List the builds of a scheduler.",
+        "list --all",
+        "Running builds only, unless --all is given.",
+        home="listing:list_",
+    ),
+    Command(
+        LOOK,
+        "status",
+        "Show the current state of a build.",
+        "status prod-eu-1",
+        "Its progress, running components, failures with their causes, and the limits it has reached.",
+        home="listing:status",
+    ),
+    Command(
+        LOOK,
+        "watch",
+        "Follow a running build live and print how it ends.",
+        "watch prod-eu-1",
+        "Exits with 0 if the build succeeded, 1 if it failed. An interrupt does not stop the build.",
+    ),
+    Command(
+        LOOK,
+        "why",
+        "Explain what a build or component is waiting for.",
+        "why prod-eu-1 vpc::web",
+        "Since when, for which components, limit or connector, and what to do about it.",
+    ),
+    Command(
+        LOOK,
+        "timeline",
+        "Show when each component ran, and what took the time.",
+        "timeline prod-eu-1 --trace trace.json",
+        "The critical path, waiting time against working time, and the ten slowest components.",
+    ),
+    Command(
+        LOOK,
+        "export",
+        "Print a build's log as JSON lines.",
+        "export prod-eu-1 > build.jsonl",
+        "Every record, with its number and time in the stream, in order. It holds whole builds, with their"
+        " credentials: secrets are shown as ***, unless --secrets is given; the key of the reply subjects"
+        " is never shown.",
+    ),
+    Command(
+        STEER,
+        "cancel",
+        "Stop a build: start nothing new, await what is in flight.",
+        "cancel prod-eu-1 --reason 'wrong region'",
+        "The build ends with an error, and can be retried.",
+        home="control:cancel",
+    ),
+    Command(
+        STEER,
+        "pause",
+        "Start nothing new in a build until it is resumed.",
+        "pause prod-eu-1",
+        home="control:pause",
+    ),
+    Command(
+        STEER,
+        "resume",
+        "Resume a paused build.",
+        "resume prod-eu-1",
+        home="control:resume",
+    ),
+    Command(
+        STEER,
+        "retry",
+        "Retry what failed in a build, or one of its components.",
+        "retry prod-eu-1 vpc::web",
+        "A finished build can be retried too: it continues from where it stopped.",
+        home="control:retry",
+    ),
+    Command(
+        STEER,
+        "skip",
+        "Mark a component as done and continue without it.",
+        """skip prod-eu-1 vpc::web --output '{"vpc_aws_id": "vpc-1"}'""",
+        "Its dependents may need what its connector would have returned: give that with --output.",
+        home="control:skip",
+    ),
+    Command(
+        STEER,
+        "extend",
+        "Give a running component more time before its timeout.",
+        "extend prod-eu-1 vpc::web 10m",
+        home="control:extend",
+    ),
+    Command(
+        STEER,
+        "limit",
+        "Limit the requests of a build, at a time or in a period.",
+        "limit prod-eu-1 'vpc.create.*=5, *.create.aws=20/s'",
+        home="control:limit",
+    ),
+    Command(
+        OPERATE,
+        "doctor",
+        "Check whether a service would run well on a broker.",
+        "doctor --nats-url nats://broker:4222",
+        "Tries what a service does: version, permissions, limits, streams, clocks, and 200 commits to a"
+        " stream of its own, which is deleted afterwards. Exits with 1 if a service could not run.",
+        hidden="--help-all also shows how to reach the broker (--nats-url).",
+    ),
+    Command(
+        OPERATE,
+        "permissions",
+        "Print a broker configuration with the least permissions.",
+        "permissions > nats-server.conf",
+        "For the scheduler, for connectors and for users who submit builds; its comments say how to use it.",
+        hidden="",
+    ),
+    Command(
+        OPERATE,
+        "release",
+        "Release a quarantined build so that it is loaded again.",
+        "release prod-eu-1",
+        "A build is quarantined when schedulers crash while they load it, so that it cannot keep the"
+        " service from starting.",
+    ),
+)
+NAMES: Final = tuple(command.name for command in COMMANDS)
