@@ -38,7 +38,8 @@ class Command(NamedTuple):
     def epilogue(self, *, everything: bool) -> str:
         """The text below its flags, of which ``everything`` is shown or not."""
         hidden = [] if everything or not self.hidden else [self.hidden]
-        return "\n".join((f"Example: scheduler {self.example}", *hidden, _VARIABLES))
+        variables = [] if self.name == "help" else [_VARIABLES]
+        return "\n".join((f"Example: scheduler {self.example}", *hidden, *variables))
 
 
 RUN, LOOK, STEER, OPERATE = "Run", "Look", "Steer", "Operate"
@@ -216,6 +217,15 @@ COMMANDS: Final = (
         "release prod-eu-1",
         "A build is quarantined when schedulers crash while they load it, so that it cannot keep the"
         " service from starting.",
+    ),
+    Command(
+        OPERATE,
+        "help",
+        "Show a document on a topic, or list the topics.",
+        "help connectors",
+        "In a terminal it is shown in its width, and a page at a time where it does not fit.",
+        hidden="",
+        home="topics:help_",
     ),
 )
 NAMES: Final = tuple(command.name for command in COMMANDS)

@@ -1,0 +1,113 @@
+"""``scheduler help TOPIC``: the documents that ship with the package.
+
+A topic is a Markdown file in ``scheduler/docs``: its stem is its name, its first line its title, its second
+paragraph one sentence that says what it is about.
+"""
+
+import os
+import shutil
+import sys
+from importlib import resources
+from importlib.resources.abc import Traversable
+from textwrap import wrap
+from typing import Annotated, Final
+
+from cyclopts import Parameter
+
+from scheduler.commands.catalogue import NAMES
+from scheduler.commands.usage import suggestion
+from scheduler.errors import InvalidSettings
+from scheduler.text import printable
+
+_SUFFIX: Final = ".md"
+_SHOWN: Final = 80
+"""Characters of a wrong topic that a message repeats."""
+_NO_PROSE: Final = ("#", "```", "|", "<")
+"""What a paragraph begins with that is no summary."""
+
+
+def help_(
+    topic: Annotated[str | None, Parameter(help="Topic to show; without one, every topic is listed.")] = None,
+    /,
+) -> int:
+    """Show a document, or list them all."""
+    found = topics()
+    if topic is None:
+        sys.stdout.write(_listing(found))
+    elif topic in found:
+        _show(found[topic].read_text(encoding="utf-8"))
+    else:
+        raise InvalidSettings(_unknown(topic, found))
+    return 0
+
+
+def folder() -> Traversable:
+    """Where the documents are."""
+    return resources.files("scheduler") / "docs"
+
+
+def topics() -> dict[str, Traversable]:
+    """The document of each topic, by its name, in order."""
+    documents = folder()
+    if not documents.is_dir():
+        return {}
+    files = sorted(documents.iterdir(), key=lambda file: file.name)
+    return {file.name.removesuffix(_SUFFIX): file for file in files if file.name.endswith(_SUFFIX)}
+
+
+def summary_of(document: str) -> str:
+    """What a document is about: its second paragraph, on one line; its title where it has none."""
+    title, *rest = (" ".join(part.split()) for part in document.split("\n\n") if part.strip())
+    summary = rest[0] if rest and not rest[0].startswith(_NO_PROSE) else title.lstrip("# ")
+    return summary.replace("`", "").replace("*", "")
+
+
+def _listing(found: dict[str, Traversable]) -> str:
+    if not found:
+        return "There are no documents in this installation; scheduler --help lists the commands.\n"
+    width = min(shutil.get_terminal_size().columns, 100)
+    column = max(map(len, found)) + 4
+    lines = ["Topics", ""]
+    for name, file in found.items():
+        # An empty document has no summary, and a line all the same.
+        summary = summary_of(file.read_text(encoding="utf-8") or name)
+        lines += wrap(
+            summary,
+            max(width, 2 * column),
+            initial_indent=f"  {name}".ljust(column),
+            subsequent_indent=" " * column,
+            break_on_hyphens=False,
+        )
+    lines += ["", "scheduler help TOPIC shows one, scheduler COMMAND --help a command's flags.", ""]
+    return "\n".join(lines)
+
+
+def _unknown(topic: str, found: dict[str, Traversable]) -> str:
+    shown = f"'{printable(topic, _SHOWN)}'"
+    if topic in NAMES:
+        return f"there is no topic {shown}; scheduler {topic} --help is about the command"
+    if not found:
+        return f"there is no topic {shown}: there are no documents in this installation"
+    cure = suggestion(topic, found)
+    return f"there is no topic {shown}{f'{cure} The' if cure else ': the'} topics are {', '.join(found)}"
+
+
+def _show(document: str) -> None:
+    if not sys.stdout.isatty():
+        sys.stdout.write(document)
+        return
+    from rich.markdown import Markdown  # noqa: PLC0415 - a pipe gets the document as it is
+
+    from scheduler.display import Output  # noqa: PLC0415
+
+    console = Output()
+    # A link leads to another topic, which no terminal could open.
+    rendered = Markdown(document, code_theme="ansi_dark", hyperlinks=False)
+    lines = console.render_lines(rendered, pad=False)
+    if len(lines) < console.height:
+        console.print(rendered)
+        return
+    # `less` shows colors where it is told to; what another pager makes of them is not known.
+    os.environ.setdefault("LESS", "-R")
+    with console.pager(styles="less" in os.environ.get("PAGER", "less")):
+        console.print(rendered)
