@@ -19,9 +19,11 @@ if TYPE_CHECKING:
     from cyclopts import App
 
 OK, FAILED, USAGE = 0, 1, 2
+_COMPLETE = "__complete"
+"""The command by which a shell asks for what it can complete."""
 _HELP_ALL = "--help-all"
 """Shows the flags that nearly every command has, beside a command's own."""
-_HELP = frozenset({"--help", "-h"})
+_HELP = ("--help", "-h")
 _ROOT = (*_HELP, _HELP_ALL, "--version")
 """Flags that are about all commands where none is named."""
 _EPILOGUE = (
@@ -79,6 +81,10 @@ def _dispatch(tokens: Sequence[str]) -> int:
 
     from scheduler.commands.usage import command_first, explain, unknown_command  # noqa: PLC0415
 
+    if tokens[:1] == [_COMPLETE]:
+        from scheduler.commands.completion import complete  # noqa: PLC0415 - a shell asks
+
+        return complete(build_app(), tokens[1:])
     tokens, other = command_first(tokens, NAMES)
     if other is not None and tokens[0] == other:
         raise InvalidSettings(unknown_command(other, NAMES))
@@ -86,9 +92,7 @@ def _dispatch(tokens: Sequence[str]) -> int:
         tokens = [token for token in tokens if token in _ROOT][:1] or ["serve", *tokens]
     everything = _HELP_ALL in tokens
     app = build_app(everything=everything)
-    if everything:
-        tokens = ["--help" if token == _HELP_ALL else token for token in tokens]
-    elif not _HELP.isdisjoint(tokens):
+    if not everything and any(token in _HELP for token in tokens):
         from scheduler.commands.pages import Pages  # noqa: PLC0415 - it loads what renders help
 
         app.help_formatter = Pages()
@@ -111,6 +115,7 @@ def build_app(*, everything: bool = False) -> "App":
         name="scheduler",
         help="Runs builds: dependency graphs of infrastructure components, over NATS.",
         help_epilogue=_EPILOGUE,
+        help_flags=(*_HELP, _HELP_ALL),
         help_format="plaintext",
         version=__version__,
     )

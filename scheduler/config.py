@@ -420,12 +420,17 @@ class Settings:
         return retry_for(self.retries, subject)
 
 
+def words_of(choices: object) -> list[str]:
+    """The words that ``choices``, a ``Literal`` or a ``StrEnum``, leave the choice of."""
+    return [str(word) for word in get_args(choices) or choices]  # type: ignore[attr-defined]
+
+
 def check_choice(name: str, value: str, choices: object) -> None:
     """Check that ``value`` is one of ``choices``, a ``Literal`` or a ``StrEnum``.
 
     Raises:
         InvalidSettings: it is none of them.
     """
-    words = [str(word) for word in get_args(choices) or choices]  # type: ignore[attr-defined]
+    words = words_of(choices)
     if value not in words:
         raise invalid(name, value, f"is not one of: {', '.join(words)}")

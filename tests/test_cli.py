@@ -308,7 +308,7 @@ def test_help_has_an_example_that_is_a_correct_call(
 ) -> None:
     """The example of a command's help is a call of that command, and its flags and arguments are known."""
     assert f"\nExample: scheduler {command.example}\n" in shown([command.name, "--help"], capsys)
-    tokens = shlex.split(command.example.partition(" > ")[0])
+    tokens = shlex.split(command.example.partition(" >")[0])
     called, bound, _ = build_app().parse_args(tokens, exit_on_error=False, print_error=False)
     assert tokens[0] == command.name
     assert called.__name__.rstrip("_") == command.name

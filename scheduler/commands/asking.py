@@ -10,6 +10,7 @@ import trio
 from cyclopts import Parameter
 
 from scheduler.bus import Bus
+from scheduler.commands.completers import Completer
 from scheduler.commands.flags import BrokerFlags, QuietLogFlags, settings_of
 from scheduler.commands.parameters import OPTIONS, switch
 from scheduler.commands.saying import complain
@@ -23,14 +24,12 @@ WHOLE_TIMEOUT = 60.0
 
 _T = TypeVar("_T")
 
-BuildId: TypeAlias = Annotated[str, Parameter(help="Id of the build.")]
-ComponentId: TypeAlias = Annotated[str, Parameter(help="Id of a component of the build.")]
 Json: TypeAlias = Annotated[bool, switch("json", "Print JSON instead of text.")]
 
 
-def option(text: str) -> Parameter:
+def option(text: str, completer: Completer | None = None) -> Parameter:
     """A flag that says what is wanted this once: no variable gives it, which would hold for every call."""
-    return Parameter(help=text, negative="", group=OPTIONS, show_default=False)
+    return Parameter(help=text, negative="", group=OPTIONS, show_default=False, completer=completer)
 
 
 def run_asking(

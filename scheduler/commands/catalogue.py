@@ -38,7 +38,7 @@ class Command(NamedTuple):
     def epilogue(self, *, everything: bool) -> str:
         """The text below its flags, of which ``everything`` is shown or not."""
         hidden = [] if everything or not self.hidden else [self.hidden]
-        variables = [] if self.name == "help" else [_VARIABLES]
+        variables = [] if self.name in {"completion", "help"} else [_VARIABLES]
         return "\n".join((f"Example: scheduler {self.example}", *hidden, *variables))
 
 
@@ -217,6 +217,16 @@ COMMANDS: Final = (
         "release prod-eu-1",
         "A build is quarantined when schedulers crash while they load it, so that it cannot keep the"
         " service from starting.",
+    ),
+    Command(
+        OPERATE,
+        "completion",
+        "Print a script that completes commands in a shell.",
+        "completion bash >> ~/.bashrc",
+        "It completes commands, flags, topics and files, and asks a running scheduler for the ids of builds"
+        " and components. zsh takes it as a file _scheduler in its fpath, fish as"
+        " ~/.config/fish/completions/scheduler.fish.",
+        hidden="",
     ),
     Command(
         OPERATE,

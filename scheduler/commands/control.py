@@ -10,8 +10,9 @@ from cyclopts import Parameter
 from scheduler.bus import Bus
 from scheduler.client.ask import Document, ask
 from scheduler.client.lenient import text
-from scheduler.commands.asking import BuildId, ComponentId, Json, in_time, option, run_asking, say_json
+from scheduler.commands.asking import Json, in_time, option, run_asking, say_json
 from scheduler.commands.flags import BROKER_DEFAULTS, QUIET_LOG_DEFAULTS, BrokerFlags, QuietLogFlags
+from scheduler.commands.parameters import BuildId, ComponentId, RunningBuildId
 from scheduler.commands.saying import say
 from scheduler.definition.rules import parse_limits
 from scheduler.definition.strictjson import decode, kind
@@ -23,7 +24,7 @@ _LONGEST = 30 * 86_400.0
 
 
 def cancel(
-    build: BuildId,
+    build: RunningBuildId,
     /,
     *,
     now: Annotated[bool, option("Do not wait for requests in flight; their outcome stays unknown.")] = False,
@@ -40,7 +41,7 @@ def cancel(
 
 
 def pause(
-    build: BuildId,
+    build: RunningBuildId,
     /,
     *,
     json: Json = False,
@@ -52,7 +53,7 @@ def pause(
 
 
 def resume(
-    build: BuildId,
+    build: RunningBuildId,
     /,
     *,
     json: Json = False,
@@ -80,7 +81,7 @@ def retry(
 
 
 def skip(
-    build: BuildId,
+    build: RunningBuildId,
     component: ComponentId,
     /,
     *,
@@ -118,7 +119,7 @@ def _read_output(given: str) -> dict[str, Any]:
 
 
 def extend(
-    build: BuildId,
+    build: RunningBuildId,
     component: ComponentId,
     duration: Annotated[str, Parameter(help="Time to add: seconds, or as 10m.")],
     /,
@@ -139,7 +140,7 @@ def extend(
 
 
 def limit(
-    build: BuildId,
+    build: RunningBuildId,
     limits: Annotated[str, Parameter(help="Limits by subject: 'vpc.create.*=5, *.create.aws=20/s'.")],
     /,
     *,

@@ -13,7 +13,6 @@ from typing import Annotated, Any
 
 import trio
 from attrs import evolve
-from cyclopts import Parameter
 
 from scheduler.bus import Bus
 from scheduler.client.lenient import objects as objects_of
@@ -25,6 +24,7 @@ from scheduler.commands.flags import (
     QuietLogFlags,
     settings_of,
 )
+from scheduler.commands.parameters import BuildId
 from scheduler.commands.saying import complain
 from scheduler.commands.session import configure_log, run_async, until_signal, with_parts
 from scheduler.definition.limits import DEFAULT_LIMITS
@@ -52,8 +52,6 @@ _NAMES = ("event", "component", "attempt")
 """Members of an event that no secret is looked for in."""
 _MASKED = "secrets are masked (***); --secrets shows what is stored"
 _TOO_MANY = "texts are masked whole, as there are too many secrets; --secrets shows what is stored"
-
-BuildId = Annotated[str, Parameter(help="Id of the build.")]
 
 
 def export(

@@ -8,6 +8,7 @@ from typing import Annotated, TypeAlias
 import msgspec
 from cyclopts import Parameter
 
+from scheduler.commands.completers import build_files
 from scheduler.commands.parameters import choice
 from scheduler.commands.saying import complain
 from scheduler.definition.model import BUILD_ACTIONS, DEFAULT_BUILD_ACTION
@@ -18,7 +19,12 @@ from scheduler.text import printable
 STANDARD_INPUT = "-"
 # A lone dash would otherwise be taken for a flag.
 BuildFile: TypeAlias = Annotated[
-    str, Parameter(help="File with a build as JSON; - for standard input.", allow_leading_hyphen=True)
+    str,
+    Parameter(
+        help="File with a build as JSON; - for standard input.",
+        allow_leading_hyphen=True,
+        completer=build_files,
+    ),
 ]
 
 BuildAction: TypeAlias = Annotated[

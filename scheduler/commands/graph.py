@@ -11,6 +11,7 @@ from scheduler.bus import Bus
 from scheduler.client.ask import get_build
 from scheduler.client.lenient import objects
 from scheduler.commands.asking import in_time, option, run_asking
+from scheduler.commands.completers import builds_or_files, components
 from scheduler.commands.files import STANDARD_INPUT, BuildAction
 from scheduler.commands.flags import (
     BROKER_DEFAULTS,
@@ -41,6 +42,7 @@ def graph(
         Parameter(
             help="File with a build as JSON (- for standard input), or a build's id.",
             allow_leading_hyphen=True,
+            completer=builds_or_files,
         ),
     ],
     /,
@@ -48,7 +50,9 @@ def graph(
     action: BuildAction = None,
     format: Annotated[Format, option("dot, mermaid or svg [default: dot].")] = "dot",  # noqa: A002
     output: Annotated[Path | None, option("Write the drawing to this file.")] = None,
-    around: Annotated[str | None, option("Draw only the surroundings of this component.")] = None,
+    around: Annotated[
+        str | None, option("Draw only the surroundings of this component.", completer=components)
+    ] = None,
     depth: Annotated[int, option("How many edges around it [default: 2].")] = 2,
     limits: BuildFlags = BUILD_DEFAULTS,
     broker: BrokerFlags = BROKER_DEFAULTS,

@@ -10,8 +10,9 @@ from scheduler.bus import Bus
 from scheduler.client.ask import get_build, list_builds
 from scheduler.client.lenient import number
 from scheduler.client.progress import Progress
-from scheduler.commands.asking import BuildId, Json, in_time, option, run_asking, say_json
+from scheduler.commands.asking import Json, in_time, option, run_asking, say_json
 from scheduler.commands.flags import BROKER_DEFAULTS, QUIET_LOG_DEFAULTS, BrokerFlags, QuietLogFlags
+from scheduler.commands.parameters import BuildId
 from scheduler.commands.saying import say
 
 

@@ -1,11 +1,21 @@
 """A single flag: how its text is read, what its variable is called, and under which heading help shows it."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol, TypeAlias
 
 from cyclopts import Group, Parameter
 
-from scheduler.config import RANGES, Range, check_choice, flag_of, invalid, parse_number, variables_of
+from scheduler.commands.completers import Candidates, Completer, all_builds, components, running_builds
+from scheduler.config import (
+    RANGES,
+    Range,
+    check_choice,
+    flag_of,
+    invalid,
+    parse_number,
+    variables_of,
+    words_of,
+)
 from scheduler.text import write_duration
 
 OPTIONS = Group("Options", sort_key=1)
@@ -19,6 +29,13 @@ LOG = Group("Log", sort_key=8)
 
 _TRUE = {"1", "true", "yes", "on", "y", "t"}
 _FALSE = {"0", "false", "no", "off", "n", "f", ""}
+
+
+BuildId: TypeAlias = Annotated[str, Parameter(help="Id of the build.", completer=all_builds)]
+RunningBuildId: TypeAlias = Annotated[str, Parameter(help="Id of the build.", completer=running_builds)]
+ComponentId: TypeAlias = Annotated[
+    str, Parameter(help="Id of a component of the build.", completer=components)
+]
 
 
 class Token(Protocol):
@@ -46,7 +63,10 @@ def choice(
         check_choice(name, tokens[0].value, choices)
         return choices(tokens[0].value) if isinstance(choices, type) else tokens[0].value
 
-    return _parameter(name, text, group, convert, show_default=show_default)
+    def complete(_context: Any) -> Candidates:
+        return [(word, "") for word in words_of(choices)]
+
+    return _parameter(name, text, group, convert, show_default=show_default, completer=complete)
 
 
 def switch(name: str, text: str, group: Group | None = None) -> Parameter:
@@ -67,7 +87,13 @@ def text(name: str, explanation: str, group: Group | None = None) -> Parameter:
 
 
 def _parameter(
-    name: str, explanation: str, group: Group | None, convert: Any, *, show_default: Any = True
+    name: str,
+    explanation: str,
+    group: Group | None,
+    convert: Any,
+    *,
+    show_default: Any = True,
+    completer: Completer | None = None,
 ) -> Parameter:
     return Parameter(
         name=flag_of(name),
@@ -77,4 +103,5 @@ def _parameter(
         converter=convert,
         negative="",
         show_default=show_default,
+        completer=completer,
     )

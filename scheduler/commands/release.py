@@ -1,9 +1,7 @@
 """``scheduler release BUILD``: have a build taken up again that processes died of."""
 
 from functools import partial
-from typing import Annotated, Any
-
-from cyclopts import Parameter
+from typing import Any
 
 from scheduler.commands.flags import (
     BROKER_DEFAULTS,
@@ -12,13 +10,12 @@ from scheduler.commands.flags import (
     QuietLogFlags,
     settings_of,
 )
+from scheduler.commands.parameters import BuildId
 from scheduler.commands.saying import complain, say
-
-Build = Annotated[str, Parameter(help="Id of the build.")]
 
 
 def release(
-    build: Build,
+    build: BuildId,
     /,
     *,
     broker: BrokerFlags = BROKER_DEFAULTS,

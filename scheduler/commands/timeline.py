@@ -12,8 +12,9 @@ from scheduler.client.ask import get_build
 from scheduler.client.lenient import text
 from scheduler.client.timeline import Span, Timeline, Wait, read_timeline
 from scheduler.client.traces import trace as trace_of
-from scheduler.commands.asking import BuildId, Json, in_time, option, run_asking, say_json
+from scheduler.commands.asking import Json, in_time, option, run_asking, say_json
 from scheduler.commands.flags import BROKER_DEFAULTS, QUIET_LOG_DEFAULTS, BrokerFlags, QuietLogFlags
+from scheduler.commands.parameters import BuildId
 from scheduler.commands.saying import complain
 
 _SLOWEST = 10

@@ -14,6 +14,7 @@ from typing import Annotated, Final
 
 from cyclopts import Parameter
 
+from scheduler.commands import completers
 from scheduler.commands.catalogue import NAMES
 from scheduler.commands.usage import suggestion
 from scheduler.errors import InvalidSettings
@@ -27,14 +28,17 @@ _NO_PROSE: Final = ("#", "```", "|", "<")
 
 
 def help_(
-    topic: Annotated[str | None, Parameter(help="Topic to show; without one, every topic is listed.")] = None,
+    topic: Annotated[
+        str | None, Parameter(help="Topic to show [default: list the topics].", completer=completers.topics)
+    ] = None,
     /,
 ) -> int:
     """Show a document, or list them all."""
-    found = topics()
     if topic is None:
-        sys.stdout.write(_listing(found))
-    elif topic in found:
+        sys.stdout.write(_listing())
+        return 0
+    found = topics()
+    if topic in found:
         _show(found[topic].read_text(encoding="utf-8"))
     else:
         raise InvalidSettings(_unknown(topic, found))
@@ -62,15 +66,19 @@ def summary_of(document: str) -> str:
     return summary.replace("`", "").replace("*", "")
 
 
-def _listing(found: dict[str, Traversable]) -> str:
+def summaries() -> dict[str, str]:
+    """What each topic is about."""
+    return {name: summary_of(file.read_text(encoding="utf-8") or name) for name, file in topics().items()}
+
+
+def _listing() -> str:
+    found = summaries()
     if not found:
         return "There are no documents in this installation; scheduler --help lists the commands.\n"
     width = min(shutil.get_terminal_size().columns, 100)
     column = max(map(len, found)) + 4
     lines = ["Topics", ""]
-    for name, file in found.items():
-        # An empty document has no summary, and a line all the same.
-        summary = summary_of(file.read_text(encoding="utf-8") or name)
+    for name, summary in found.items():
         lines += wrap(
             summary,
             max(width, 2 * column),

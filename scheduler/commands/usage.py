@@ -32,15 +32,15 @@ def command_first(tokens: Sequence[str], commands: Collection[str]) -> tuple[lis
         return list(tokens), None
     # Where no command follows, these are flags of `serve`.
     other: str | None = None
-    for at, token in _bare(tokens):
+    for at, token in bare(tokens):
         if token in commands:
             return [token, *tokens[:at], *tokens[at + 1 :]], None
         other = other or token
     return list(tokens), other
 
 
-def _bare(tokens: Sequence[str]) -> Iterator[tuple[int, str]]:
-    """What among ``tokens`` is neither a flag nor the value of one of ours."""
+def bare(tokens: Sequence[str]) -> Iterator[tuple[int, str]]:
+    """The words among ``tokens`` that are neither a flag nor the value of one of ours, with their places."""
     import attrs  # noqa: PLC0415 - few commands begin with a flag
 
     from scheduler.commands.groups import GROUPS  # noqa: PLC0415

@@ -10,8 +10,9 @@ from scheduler.client.follow import explain, open_following, show
 from scheduler.client.lenient import text
 from scheduler.client.progress import Progress
 from scheduler.client.timeline import OVER
-from scheduler.commands.asking import BuildId, Json, in_time, run_asking
+from scheduler.commands.asking import Json, in_time, run_asking
 from scheduler.commands.flags import BROKER_DEFAULTS, QUIET_LOG_DEFAULTS, BrokerFlags, QuietLogFlags
+from scheduler.commands.parameters import BuildId
 from scheduler.text import printable
 
 

@@ -4,8 +4,9 @@ from functools import partial
 
 from scheduler.bus import Bus
 from scheduler.client.ask import Document, ask
-from scheduler.commands.asking import BuildId, ComponentId, Json, in_time, run_asking, say_json
+from scheduler.commands.asking import Json, in_time, run_asking, say_json
 from scheduler.commands.flags import BROKER_DEFAULTS, QUIET_LOG_DEFAULTS, BrokerFlags, QuietLogFlags
+from scheduler.commands.parameters import BuildId, ComponentId
 
 
 def why(

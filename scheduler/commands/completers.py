@@ -1,0 +1,138 @@
+"""Values that a shell is offered at TAB: ids of builds and components, files, topics.
+
+Builds and components are asked of the scheduler that the command would ask. Where none answers within
+`DEADLINE`, there is nothing to offer, and nothing is said.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from scheduler.errors import SchedulerError
+
+if TYPE_CHECKING:
+    from scheduler.bus import Bus
+    from scheduler.config import Settings
+
+DEADLINE: Final = 1.0
+"""Seconds to connect and to be answered, while somebody waits for a shell."""
+
+Candidates = Iterable[tuple[str, str]]
+"""Values, each with a few words about it."""
+Completer = Callable[[Any], Candidates]
+"""As cyclopts takes it: it is handed what was typed so far."""
+_T = TypeVar("_T")
+
+
+def all_builds(context: Any) -> Candidates:
+    """The ids of all builds, finished ones included.
+
+    Args:
+        context: what was typed so far, as cyclopts hands it to a completer.
+    """
+    return _builds(context, finished=True)
+
+
+def running_builds(context: Any) -> Candidates:
+    """The ids of the builds that are not finished."""
+    return _builds(context, finished=False)
+
+
+def components(context: Any) -> Candidates:
+    """The ids of the components of the build that was typed before."""
+    build = context["build"].raw
+    if build is None:
+        return []
+    from scheduler.client.ask import get_build  # noqa: PLC0415 - only a shell asks for it
+
+    answer = _ask(context, lambda bus: get_build(bus, build))
+    return [] if answer is None else _described(answer.get("components"), "state")
+
+
+def build_files(context: Any) -> Candidates:
+    """JSON files, and folders on the way to them."""
+    return [(path, "") for path in paths(context.incomplete) if path.endswith(("/", ".json"))]
+
+
+def builds_or_files(context: Any) -> Candidates:
+    """Files with a build, and the ids of builds."""
+    return [*build_files(context), *all_builds(context)]
+
+
+def topics(_context: Any) -> Candidates:
+    """The topics of ``scheduler help``."""
+    from scheduler.commands.topics import summaries  # noqa: PLC0415 - only a shell asks for it
+
+    return summaries().items()
+
+
+def paths(start: str) -> Iterator[str]:
+    """The files and folders whose path begins with ``start``; a folder ends with a slash."""
+    folder, slash, name = start.rpartition("/")
+    before = folder + slash
+    try:
+        entries = sorted(Path(before or ".").expanduser().iterdir())
+        for entry in entries:
+            if entry.name.startswith(name) and (name or not entry.name.startswith(".")):
+                yield f"{before}{entry.name}{'/' if entry.is_dir() else ''}"
+    except (OSError, RuntimeError, ValueError):
+        return
+
+
+def _builds(context: Any, *, finished: bool) -> Candidates:
+    from scheduler.client.ask import list_builds  # noqa: PLC0415 - only a shell asks for it
+
+    return _described(_ask(context, lambda bus: list_builds(bus, finished=finished)), "status")
+
+
+def _described(members: Any, about: str) -> Candidates:
+    """The ids among what a scheduler answered, each with one of its members."""
+    found = members if isinstance(members, list) else []
+    return [
+        (one["id"], str(one.get(about, "")))
+        for one in found
+        if isinstance(one, Mapping) and isinstance(one.get("id"), str)
+    ]
+
+
+def _ask(context: Any, question: Callable[["Bus"], Awaitable[_T]]) -> _T | None:
+    """What a scheduler answers; None where it cannot be reached at once, or does not answer in time."""
+    import trio  # noqa: PLC0415 - only a shell asks, and then a network is needed
+
+    from scheduler.bus.nats import open_bus  # noqa: PLC0415
+    from scheduler.commands.session import run_async  # noqa: PLC0415
+
+    found: list[_T] = []
+
+    async def ask() -> int:
+        with trio.move_on_after(DEADLINE) as scope:
+
+            def give_up(status: str) -> None:
+                if not status.startswith("connected"):
+                    scope.cancel()
+
+            options = _settings(context).bus
+            async with open_bus(options, connect_deadline=DEADLINE, on_status=give_up) as bus:
+                found.append(await question(bus))
+        return 0
+
+    try:
+        run_async(ask)
+    except SchedulerError:
+        return None
+    return found[0] if found else None
+
+
+def _settings(context: Any) -> "Settings":
+    """The settings that the flags before the cursor, and the variables, describe."""
+    import attrs  # noqa: PLC0415 - only a shell asks for it
+
+    from scheduler.commands.flags import BrokerFlags, QuietLogFlags, settings_of  # noqa: PLC0415
+    from scheduler.config import flag_of  # noqa: PLC0415
+
+    typed = {}
+    for field in attrs.fields(BrokerFlags):
+        argument = context.get(flag_of(field.name))
+        if argument is not None and argument.provided:
+            typed[field.name] = argument.value
+    return settings_of(BrokerFlags(**typed), QuietLogFlags())
