@@ -86,12 +86,12 @@ def _builds(context: Any, *, finished: bool) -> Candidates:
 
 
 def _described(members: Any, about: str) -> Candidates:
-    """The ids among what a scheduler answered, each with one of its members."""
+    """The ids that a scheduler answered, each with one of its members; unprintable ones are left out."""
     found = members if isinstance(members, list) else []
     return [
         (one["id"], str(one.get(about, "")))
         for one in found
-        if isinstance(one, Mapping) and isinstance(one.get("id"), str)
+        if isinstance(one, Mapping) and isinstance(one.get("id"), str) and one["id"].isprintable()
     ]
 
 

@@ -107,8 +107,9 @@ def complete(app: "App", arguments: Sequence[str]) -> int:
         words, quote = split(line)
     else:
         words = list(typed)
+    words = words or [""]
     with open(os.devnull, "w") as nowhere, redirect_stderr(nowhere):  # noqa: PTH123 - a name, no path
-        found = candidates(app, words or [""])
+        found = candidates(app, words)
     for value, about in found:
         if not value.isprintable():
             continue
@@ -122,7 +123,9 @@ def complete(app: "App", arguments: Sequence[str]) -> int:
 def candidates(app: "App", words: Sequence[str]) -> list[tuple[str, str]]:
     """What could stand in the place of the last of ``words``, each with a few words about it."""
     *before, last = words
-    tokens, _ = command_first(before, NAMES)
+    tokens, other = command_first(before, NAMES)
+    if other is not None:
+        return []
     if tokens and tokens[0] in NAMES:
         return _ask_cyclopts(app, [*tokens, last])
     if not last.startswith("-") and any(at == len(before) for at, _ in bare([*before, "command"])):

@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -37,6 +38,12 @@ class FakeScheduler:
 
     async def run(self, _settings: Any, _behaviour: Any, job: Callable[[Bus], Awaitable[int]]) -> int:
         """In place of `session.with_parts`."""
+        async with self.open() as bus:
+            return await job(bus)
+
+    @asynccontextmanager
+    async def open(self, *_options: Any, **_more: Any) -> AsyncIterator[Bus]:
+        """In place of `scheduler.bus.nats.open_bus`."""
         bus = FakeBus()
         bus.forbidden = self.forbidden
 
@@ -56,9 +63,8 @@ class FakeScheduler:
         async with trio.open_nursery() as nursery:
             if self.script is not None:
                 nursery.start_soon(self.script, bus)
-            code = await job(bus)
+            yield bus
             nursery.cancel_scope.cancel()
-        return code
 
 
 @pytest.fixture
