@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -173,8 +174,10 @@ def test_whatever_happens_nothing_is_said(
             reached.say("list", {"builds": [1, {"id": 2}, {}], "next": None})
         case _:
             words = ["status", "--nats-url", "::", ""]
+    began = time.monotonic()
     assert cli.main(["__complete", "zsh", *words]) == 0
     assert capsys.readouterr() == ("", "")
+    assert time.monotonic() - began < 5
 
 
 @pytest.mark.parametrize("arguments", [[], ["zsh"], ["bash"], ["bash", "scheduler 'st"], ["qqqq", "a", "b"]])
@@ -184,8 +187,10 @@ def test_any_call_of_a_shell_is_answered(capsys: Captured, arguments: list[str])
     assert capsys.readouterr().err == ""
 
 
-def test_what_a_terminal_would_obey_is_not_offered(reached: FakeScheduler, capsys: Captured) -> None:
-    """An id that is not printable is left out; a status that is not, is."""
+def test_what_a_terminal_would_obey_is_not_offered(
+    reached: FakeScheduler, capsys: Captured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An id or a file that is not printable is left out; of a status only the status is."""
     builds = [
         {"id": "a\x1b[2J"},
         {"id": "b\nc"},
@@ -193,23 +198,62 @@ def test_what_a_terminal_would_obey_is_not_offered(reached: FakeScheduler, capsy
         {"id": "e", "status": "done"},
     ]
     reached.say("list", {"builds": builds, "next": None})
-    assert cli.main(["__complete", "fish", "status", ""]) == 0
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "f\x1b.json").touch()
+    assert cli.main(["__complete", "fish", "graph", ""]) == 0
     assert capsys.readouterr().out == "d\ne\tdone\n"
 
 
-@pytest.mark.parametrize("listening", [False, True])
-def test_a_broker_that_is_not_there_holds_nobody_up(listening: bool) -> None:
-    """Where nobody listens the answer is there at once, and where nobody answers after a second or so."""
+@pytest.fixture
+def listener() -> Iterator[socket.socket]:
+    """A port that is taken; whether anybody listens there is left open."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
-        if listening:
-            taken.listen()
-        url = f"nats://127.0.0.1:{taken.getsockname()[1]}"
-        tokens = [sys.executable, "-m", "scheduler", "__complete", "zsh", "status", "--nats-url", url, ""]
-        began = time.monotonic()
-        done = subprocess.run(tokens, cwd=ROOT, capture_output=True, timeout=30, check=True)
+        yield taken
+
+
+def url_of(listener: socket.socket) -> str:
+    return f"nats://127.0.0.1:{listener.getsockname()[1]}"
+
+
+def test_a_broker_that_is_not_there_is_not_waited_for(
+    listener: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a connection is refused there is nothing to wait for, whatever the deadline."""
+    monkeypatch.setattr(completers, "DEADLINE", 60.0)
+    began = time.monotonic()
+    assert offered("status", "--nats-url", url_of(listener), "") == []
+    assert time.monotonic() - began < 10
+
+
+def test_a_broker_that_says_nothing_holds_nobody_up(listener: socket.socket) -> None:
+    """Where nobody answers, the process ends after a second or so, and has said nothing."""
+    listener.listen()
+    tokens = [
+        sys.executable,
+        "-m",
+        "scheduler",
+        "__complete",
+        "zsh",
+        "status",
+        "--nats-url",
+        url_of(listener),
+        "",
+    ]
+    began = time.monotonic()
+    done = subprocess.run(tokens, cwd=ROOT, capture_output=True, timeout=60, check=True)
     assert (done.stdout, done.stderr) == (b"", b"")
     assert time.monotonic() - began < 10
+
+
+def test_files_are_offered_without_a_scheduler(
+    reached: FakeScheduler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a file or a build may stand, nobody there to ask for builds is no reason to offer no files."""
+    reached.there = False
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.json").touch()
+    assert offered("graph", "") == ["a.json"]
 
 
 # The line of bash.
