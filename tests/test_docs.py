@@ -9,9 +9,9 @@ from pathlib import Path
 import attrs
 import pytest
 
-from scheduler.cli import _COMMANDS as COMMANDS
 from scheduler.cli import build_app
-from scheduler.commands.flags import GROUPS
+from scheduler.commands.catalogue import NAMES as COMMANDS
+from scheduler.commands.groups import GROUPS
 from scheduler.commands.variables import our_variables
 from scheduler.config import flag_of
 from scheduler.definition.model import SETTINGS
@@ -182,7 +182,7 @@ def test_every_field_that_speaks_to_the_scheduler_is_explained() -> None:
 def our_flags() -> frozenset[str]:
     """Every flag of every command."""
     app = build_app()
-    found = {"--help", "--version"}
+    found = {"--help", "--help-all", "--version"}
     for name in COMMANDS:
         for argument in app[name].assemble_argument_collection():
             found.update(spelled for spelled in argument.names if spelled.startswith("--"))
