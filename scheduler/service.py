@@ -49,9 +49,12 @@ NAME = "scheduler"
 _SLOW = 60.0
 """Seconds after which a wait is worth a line in the log, and between two looks for such waits."""
 _GOODBYE = 0.3
-"""Seconds for the server to say that it has all that we sent, and we all that it sent."""
+"""Seconds for the server to say that it has all that we sent, and we all that it sent: longer while builds
+still come in."""
+_LONGEST_GOODBYE = 3.0
+"""Seconds, at most, for the second of these: in a flood the server's word comes behind what it had sent."""
 _LAST_ANSWERS = 1.0
-"""Seconds to answer whatever build came in by then."""
+"""Seconds to answer whatever build came in by then; three times as many where the server is not silent."""
 
 
 class Service:
@@ -270,16 +273,29 @@ class Service:
 
     async def _say_goodbye(self) -> None:
         """Have every build that reached us answered, and every message of ours reach the server."""
-        with trio.move_on_after(_GOODBYE) as silent:
-            for interest in self._interests:
-                await interest.unsubscribe()
+        silent = await self._unsubscribe()
         self._admission.close()
-        with trio.move_on_after(_LAST_ANSWERS):
+        with trio.move_on_after(_LAST_ANSWERS if silent else 3 * _LAST_ANSWERS):
             await self._answered.wait()
-        if not silent.cancelled_caught:
+        if not silent:
             with trio.move_on_after(_GOODBYE):
                 await self._asked.flush()
                 await self._bus.flush()
+
+    async def _unsubscribe(self) -> bool:
+        """Have no more builds sent to us; returns whether the server was silent."""
+        longest = trio.current_time() + _LONGEST_GOODBYE
+        with trio.move_on_after(_GOODBYE) as patience:
+            async with trio.open_nursery() as nursery:
+                for interest in self._interests:
+                    nursery.start_soon(interest.unsubscribe)
+                came = self._admission.came
+                while nursery.child_tasks:
+                    await trio.sleep(_GOODBYE / 10)
+                    if self._admission.came > came:
+                        came = self._admission.came
+                        patience.deadline = min(trio.current_time() + _GOODBYE, longest)
+        return patience.cancelled_caught
 
     async def _take(self, message: Message, sender: str) -> None:
         began = trio.current_time()

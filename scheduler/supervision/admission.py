@@ -84,6 +84,8 @@ class Admission:
         self._is_small = is_small
         self._small = _Lane(_MOST_SMALL_BYTES, _SMALL_AT_ONCE, _SMALL_PATIENCE)
         self._large = _Lane(_MOST_LARGE_BYTES, _LARGE_AT_ONCE, _LARGE_PATIENCE)
+        self.came = 0
+        """How many messages have come in."""
         self._closed = False
         self._taken_bytes = 0
         self._waiting = 0
@@ -95,6 +97,7 @@ class Admission:
 
     def on_build(self, message: Message) -> None:
         """Put a message into its sender's line, or refuse it. A handler: synchronous."""
+        self.came += 1
         if not self._receipts.may_be_taken(message):
             return
         if self._closed:
