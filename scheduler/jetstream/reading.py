@@ -1,5 +1,6 @@
 """Streams that are read to their end, or followed for as long as the process lives."""
 
+import math
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import Any, Final, NoReturn
 
@@ -25,6 +26,8 @@ _EXPIRES = 30
 _SILENCE = 5.0
 # Where a stream lost its end: two servers' clocks, or one that was set, may differ by so much.
 _MARGIN = 1_000_000_000
+# Seconds for which a connection is left alone that a stream could not be followed over.
+_AVOIDED = 600.0
 _MOVES = "it goes on over a connection of its own"
 # Of a kind, in a row: a connection may be cut off several times a second.
 _LINES = 10
@@ -138,8 +141,8 @@ class StreamFollower:
         """
         self._js = js
         self._beside = beside
-        self._beside_fails = False
-        """Whether nothing can be followed over it since it last connected, and all is well with that."""
+        self._avoided_until = -math.inf
+        """Until when it is left alone, by Trio's clock: it was there, and nothing could be followed over it."""
         self._stream = stream
         self._handler = handler
         self._restore = restore
@@ -193,13 +196,14 @@ class StreamFollower:
                     self._log.info("a stream is followed again", stream=self._stream, after=self._sequence)
                 failures = 0
                 self._consumer = consumer
-                if over is not self._over():
-                    # The other connection has come meanwhile.
-                    consumer.lose(_MOVES)
                 self._moved.unpark_all()
                 task_status.started()
                 task_status = trio.TASK_STATUS_IGNORED
                 while not consumer.lost:
+                    if over is not self._over():
+                        # The other connection has come meanwhile, or is worth another try.
+                        consumer.lose(_MOVES)
+                        break
                     consumer.pull(expires=_EXPIRES)
                     await consumer.settle(_SILENCE)
                 problem, tell = consumer.lost, self._log.warning
@@ -211,9 +215,10 @@ class StreamFollower:
             finally:
                 self._consumer = None
                 await consumer.close()  # noqa: ASYNC102 - it shields itself, with a deadline
-            if over is self._beside and over.bus.connected and over.bus.generation == generation:
+            there = over.bus.connected and over.bus.generation == generation
+            if over is self._beside and there and not gone:
                 # It may be to a server that has no JetStream, or no leader to ask.
-                self._beside_fails = True
+                self._avoided_until = trio.current_time() + _AVOIDED
             if not failures:
                 tell("a stream is not followed for the moment", stream=self._stream, reason=problem)
             else:
@@ -254,7 +259,7 @@ class StreamFollower:
     def _over(self) -> JetStream:
         """What to read over: the first connection where there is no other."""
         beside = self._beside
-        if beside is None or self._beside_fails or not beside.bus.connected:
+        if beside is None or not beside.bus.connected or trio.current_time() < self._avoided_until:
             return self._js
         return beside
 
@@ -262,7 +267,7 @@ class StreamFollower:
         self._connected.set()
         self._connected = trio.Event()
         if not first:
-            self._beside_fails = False
+            self._avoided_until = -math.inf
         if self._consumer is None:
             return
         if not self._consumer.is_over(self._js):

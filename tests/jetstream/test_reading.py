@@ -17,6 +17,7 @@ from scheduler.bus.beside import BesideBus, open_beside
 from scheduler.bus.nats import NatsBus, open_bus
 from scheduler.bus.options import BusOptions
 from scheduler.errors import JetStreamUnavailable, StreamNotFound
+from scheduler.jetstream import reading
 from scheduler.jetstream.api import JetStream
 from scheduler.jetstream.consumers import BATCH, BATCH_BYTES, Consumer
 from scheduler.jetstream.reading import Delivered, StreamFollower, read
@@ -471,6 +472,32 @@ async def test_where_the_other_connection_has_no_jetstream_the_first_one_is_used
             await follower.caught_up()
             nursery.cancel_scope.cancel()
     assert numbers(got) == [*range(1, 101)]
+
+
+@integration
+async def test_a_connection_that_failed_is_tried_again_later(
+    js: JetStream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not for ever, and not at once: meanwhile the first one is used."""
+    bus = js.bus
+    assert isinstance(bus, NatsBus)
+    monkeypatch.setattr(reading, "_EXPIRES", 1)
+    monkeypatch.setattr(reading, "_AVOIDED", 2.0)
+    async with open_beside(bus, BusOptions((bus.url,)), "replies") as connection:
+        beside = JetStream(connection)
+        follower = StreamFollower(js, "S", lambda _: None, beside=beside)
+
+        def is_over(one: JetStream) -> bool:
+            return follower._consumer is not None and follower._consumer.is_over(one)
+
+        async with trio.open_nursery() as nursery:
+            await nursery.start(follower.run, Position())
+            assert is_over(beside)
+            assert follower._consumer is not None
+            follower._consumer.lose("a test")
+            await eventually(lambda: is_over(js), 20)
+            await eventually(lambda: is_over(beside), 20)
+            nursery.cancel_scope.cancel()
 
 
 @integration
