@@ -286,16 +286,22 @@ class Service:
         """Have no more builds sent to us; returns whether the server was silent."""
         longest = trio.current_time() + _LONGEST_GOODBYE
         with trio.move_on_after(_GOODBYE) as patience:
-            async with trio.open_nursery() as nursery:
-                for interest in self._interests:
-                    nursery.start_soon(interest.unsubscribe)
-                came = self._admission.came
-                while nursery.child_tasks:
-                    await trio.sleep(_GOODBYE / 10)
-                    if self._admission.came > came:
-                        came = self._admission.came
-                        patience.deadline = min(trio.current_time() + _GOODBYE, longest)
+            async with trio.open_nursery() as watching:
+                watching.start_soon(self._be_patient, patience, longest)
+                async with trio.open_nursery() as nursery:
+                    for interest in self._interests:
+                        nursery.start_soon(interest.unsubscribe)
+                watching.cancel_scope.cancel()
         return patience.cancelled_caught
+
+    async def _be_patient(self, patience: trio.CancelScope, longest: float) -> None:
+        """Move a deadline for as long as builds come, up to ``longest`` by Trio's clock; never returns."""
+        came = self._admission.came
+        while True:
+            await trio.sleep(_GOODBYE / 10)
+            if self._admission.came > came:
+                came = self._admission.came
+                patience.deadline = min(trio.current_time() + _GOODBYE, longest)
 
     async def _take(self, message: Message, sender: str) -> None:
         began = trio.current_time()
