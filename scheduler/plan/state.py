@@ -204,9 +204,9 @@ class PlanState:
         vertex, body = self._graph.index[event.component], event.body
         phases = self.phases
         phase = phases[vertex]
+        if phase is Phase.STARTING:
+            phases.move(vertex, Phase.RUNNING)
         if body["_state"] == State.COMPLETED:
-            if phase is Phase.STARTING:
-                phases.move(vertex, Phase.RUNNING)
             phases.move(vertex, Phase.COMPLETED)
             if self.outputs and self.outputs.pop(vertex, None) is not None:
                 self._skip_again()
@@ -217,8 +217,6 @@ class PlanState:
             self.adoptable[vertex] = body["adoptable"]
             self.ledger.keep(vertex, body)
         else:
-            if phase is Phase.STARTING:
-                phases.move(vertex, Phase.RUNNING)
             phases.move(vertex, Phase.ERRORED)
             if phase in IN_FLIGHT:
                 # Its number is used up: where it is sent again in another run, that is another attempt.

@@ -248,9 +248,10 @@ async def test_one_that_is_cut_off_again_and_again_is_stood_in_for_unless_that_i
 
         async def cut_off() -> None:
             while True:
-                if beside._connection is not None:
-                    beside._connection.lose("a test")
-                await trio.sleep(0.01)
+                await eventually(lambda: beside._connection is not None, 20)
+                assert beside._connection is not None
+                beside._connection.lose("a test")
+                await eventually(lambda: beside._connection is None, 20)
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(cut_off)
