@@ -49,10 +49,12 @@ NAME = "scheduler"
 _SLOW = 60.0
 """Seconds after which a wait is worth a line in the log, and between two looks for such waits."""
 _GOODBYE = 0.3
-"""Seconds for the server to say that it has all that we sent, and we all that it sent: longer while builds
-still come in."""
+"""Seconds for the server to say that it has all that we sent."""
+_SILENT = 0.7
+"""Seconds without a word of the server, nor a build, after which builds are not waited for: this process may
+get little of the processor."""
 _LONGEST_GOODBYE = 3.0
-"""Seconds, at most, for the second of these: in a flood the server's word comes behind what it had sent."""
+"""Seconds, at most, while builds come: in a flood the server's word comes behind what it had sent."""
 _LAST_ANSWERS = 1.0
 """Seconds to answer whatever build came in by then; three times as many where the server is not silent."""
 
@@ -285,7 +287,7 @@ class Service:
     async def _unsubscribe(self) -> bool:
         """Have no more builds sent to us; returns whether the server was silent."""
         longest = trio.current_time() + _LONGEST_GOODBYE
-        with trio.move_on_after(_GOODBYE) as patience:
+        with trio.move_on_after(_SILENT) as patience:
             async with trio.open_nursery() as watching:
                 watching.start_soon(self._be_patient, patience, longest)
                 async with trio.open_nursery() as nursery:
@@ -298,10 +300,10 @@ class Service:
         """Move a deadline for as long as builds come, up to ``longest`` by Trio's clock; never returns."""
         came = self._admission.came
         while True:
-            await trio.sleep(_GOODBYE / 10)
+            await trio.sleep(_SILENT / 10)
             if self._admission.came > came:
                 came = self._admission.came
-                patience.deadline = min(trio.current_time() + _GOODBYE, longest)
+                patience.deadline = min(trio.current_time() + _SILENT, longest)
 
     async def _take(self, message: Message, sender: str) -> None:
         began = trio.current_time()

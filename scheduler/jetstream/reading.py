@@ -142,7 +142,7 @@ class StreamFollower:
         self._js = js
         self._beside = beside
         self._avoided_until = -math.inf
-        """Until when it is left alone, by Trio's clock: it was there, and nothing could be followed over it."""
+        """Until when it is left alone (Trio's clock): it was there, and nothing could be followed over it."""
         self._stream = stream
         self._handler = handler
         self._restore = restore
