@@ -14,7 +14,6 @@ import trio
 from scheduler.bus import Bus
 from scheduler.control.eta import EtaEstimator
 from scheduler.control.finished import FinishedBuilds
-from scheduler.control.orders import Orders, retry, supplied
 from scheduler.control.pages import Pages
 from scheduler.control.questions import Document, Pace, Questions
 from scheduler.control.schemas import SCHEMAS
@@ -43,6 +42,7 @@ from scheduler.supervision.discovery import ServiceEndpoint
 from scheduler.supervision.explainer import Explainer, Seen, interruptions, summary
 from scheduler.supervision.reader import BuildReader
 from scheduler.supervision.supervisor import Supervisor
+from scheduler.walk import Steering
 
 QUEUE_GROUP: Final = "scheduler"
 _LOOKING: Final = frozenset({"list", "get", "why", "plan"})
@@ -250,7 +250,7 @@ class Control:
     def _limits_of(self, seen: Seen) -> list[Document]:
         if seen.walk is None:
             return []
-        waiting = self._slots.waiting(seen.walk)
+        waiting = self._slots.waiting(seen.plan)
         return [{"limit": limit, "waiting": number} for limit, number in waiting.items()]
 
     async def _why(self, document: Document) -> Document:
@@ -302,43 +302,43 @@ class Control:
 
     async def _cancel(self, document: Document) -> Document:
         reason = _text(document, "reason", optional=True)
-        orders, seen = await self._orders(document)
-        return _done(seen, await orders.cancel(now=_flag(document, "now"), reason=reason[:1_000]))
+        command, seen = await self._steering(document)
+        return _done(seen, await command.cancel(now=_flag(document, "now"), reason=reason[:1_000]))
 
     async def _pause(self, document: Document) -> Document:
-        orders, seen = await self._orders(document)
-        return _done(seen, await orders.pause())
+        command, seen = await self._steering(document)
+        return _done(seen, await command.pause())
 
     async def _resume(self, document: Document) -> Document:
-        orders, seen = await self._orders(document)
-        return _done(seen, await orders.resume())
+        command, seen = await self._steering(document)
+        return _done(seen, await command.resume())
 
     async def _extend(self, document: Document) -> Document:
         given = document.get("seconds")
         if isinstance(given, bool) or not isinstance(given, int | float):
             raise Refused("invalid", "seconds: a number is required")
-        orders, seen = await self._orders(document)
-        return _done(seen, await orders.extend(_vertex(seen.plan, document), float(given)), 1)
+        command, seen = await self._steering(document)
+        return _done(seen, await command.extend(_vertex(seen.plan, document), float(given)), 1)
 
     async def _limit(self, document: Document) -> Document:
         limits = document.get("limits")
         if not isinstance(limits, dict):
             raise Refused("invalid", "limits: an object such as {'vpc.create.*': 5} is required")
-        orders, seen = await self._orders(document)
-        return _done(seen, await orders.limit(limits))
+        command, seen = await self._steering(document)
+        return _done(seen, await command.limit(limits))
 
     async def _retry(self, document: Document) -> Document:
         build = _text(document, "id")
         one = _text(document, "component", optional=True)
         if await self._runs(build):
-            orders, seen = await self._orders(document)
+            command, seen = await self._steering(document)
             vertex = _vertex(seen.plan, document) if one else None
-            text, components = await orders.retry(vertex)
+            text, components = await command.retry(vertex)
             return _done(seen, text, components)
         said: list[tuple[str, int]] = []
 
         def decide(plan: Plan) -> Any:
-            events, text, components = retry(plan, _vertex(plan, document) if one else None)
+            events, text, components = steering.retry_told(plan, _vertex(plan, document) if one else None)
             said.append((text, components))
             return events
 
@@ -353,14 +353,14 @@ class Control:
         if not isinstance(output, dict | None):
             raise Refused("invalid", "output: an object, which is merged into the component")
         if await self._runs(build):
-            orders, seen = await self._orders(document)
-            return _done(seen, await orders.supply(_vertex(seen.plan, document), output or {}), 1)
+            command, seen = await self._steering(document)
+            return _done(seen, await command.supply(_vertex(seen.plan, document), output or {}), 1)
         said: list[str] = []
 
         def decide(plan: Plan) -> Any:
             vertex = _vertex(plan, document)
             events = steering.supply(plan, vertex, output or {})
-            said.append(supplied(plan, vertex))
+            said.append(steering.supplied(plan, vertex))
             return events
 
         seen = await self._reopen(build, decide)
@@ -375,13 +375,13 @@ class Control:
             await self._supervisor.until_gone(build)
         return self._supervisor.see(build) is not None
 
-    async def _orders(self, document: Document) -> tuple[Orders, Seen]:
+    async def _steering(self, document: Document) -> tuple[Steering, Seen]:
         build = _text(document, "id")
         seen = self._supervisor.see(build)
         if seen is not None and seen.over:
             raise Refused("conflict", f"{build} is over ({seen.status})")
         if seen is not None and seen.walk is not None:
-            return Orders(seen.walk, self._supervisor.connectors, self._slots), seen
+            return seen.walk.steer(), seen
         if self._finished is not None and (found := await self._finished.seen(build)) is not None:
             if not found.plan.finished:
                 raise Refused("unavailable", _elsewhere(build))

@@ -11,9 +11,10 @@ from scheduler.definition.graph import Vertex
 from scheduler.definition.model import Action
 from scheduler.definition.rules import read_limits
 from scheduler.errors import Refused
-from scheduler.journal.events import Cancelled, Event, Limited, Paused, Retried, Supplied, Unpaused
+from scheduler.journal.events import Cancelled, Event, Limited, Paused, Retried, Settled, Supplied, Unpaused
 from scheduler.plan.phases import Phase
 from scheduler.plan.plan import Plan
+from scheduler.text import count
 
 _LONGEST_REASON = 4_000
 """Characters that an operator may say."""
@@ -132,3 +133,33 @@ def _reopened(plan: Plan, chosen: Sequence[Vertex]) -> Retried:
 def _applied(plan: Plan, event: Event) -> list[Event]:
     plan.state.apply(event)
     return [event]
+
+
+def retry_told(plan: Plan, vertex: Vertex | None) -> tuple[list[Event], str, int]:
+    """As `retry`; also returns what is to be sent by that, as a sentence, and how many components it is.
+
+    Where nothing would have been sent any more, that is also what was never sent.
+    """
+    idle = plan.halted or plan.finished
+    expected = set() if idle else set(plan.phases.within(Phase.WAITING))
+    events = retry(plan, vertex)
+    adopted = sum(isinstance(event, Settled) for event in events)
+    again = len(getattr(events[0], "components", ())) - adopted
+    due = set(plan.phases.within(Phase.WAITING)) - expected
+    total = sum(plan.build.changes[one].action is not Action.NONE for one in due)
+    text = f"{count(total, 'component')} will be sent"
+    if total == again:
+        text += " again"
+    elif again:
+        text += f", {again:,} of them again"
+    if adopted:
+        text += f"; of {adopted} a late success is taken instead"
+    return events, text, total + adopted
+
+
+def supplied(plan: Plan, vertex: Vertex) -> str:
+    """Return what `supply` decided, as a sentence for a person."""
+    name = plan.graph.ids[vertex]
+    if plan.phase(vertex) is Phase.COMPLETED:
+        return f"{name} is completed with this output"
+    return f"{name} will be completed with this output when it is due"

@@ -195,7 +195,7 @@ class Explainer:
         elif plan.paused:
             yield Reason("it is paused: resume it to go on")
         if self._seen.walk is not None:
-            for limit, waiting in self._slots.waiting(self._seen.walk).items():
+            for limit, waiting in self._slots.waiting(self._seen.plan).items():
                 text = f"{doing(waiting, 'component', 'wait')} for the limit {limit}"
                 yield Reason(text, None, {"limit": limit})
 
@@ -278,7 +278,7 @@ class Explainer:
             subject = plan.requests.due_subject(vertex)
         except Laborious:
             return Reason("it is due, and its references take long to be evaluated", due)
-        limits = [] if walk is None else self._slots.blocking(walk, subject)
+        limits = [] if walk is None else self._slots.blocking(walk.plan, subject)
         if limits:
             text = f"it is due, and waits for the limit {_listed(limits, len(limits))}"
             return Reason(text, due, {"limit": limits[0], "subject": subject})

@@ -522,7 +522,7 @@ class Supervisor:
         self._components += len(walk.plan.phases)
         self._bytes += walk.plan.prepared.size
         held.decided.set()
-        self._slots.open(walk, walk.plan.rules, held.sender)
+        self._slots.open(walk.plan, walk.plan.rules, held.sender)
         self._store.on_failure(walk.id, walk.fence)
         if self._stopping:
             walk.stop()
@@ -534,7 +534,7 @@ class Supervisor:
             await self._run_to_report(walk, track)
         finally:
             self._store.close(walk.id)
-            self._slots.close(walk)
+            self._slots.close(walk.plan)
             self.let_go(held)
         # Freed at once, hundreds of thousands of objects would keep the other builds waiting.
         parts = walk.plan.parts()

@@ -1,8 +1,10 @@
-"""Runs one build: `walk` the whole of it, `attempts` a component's part; `ports` is what it speaks to."""
+"""Runs one build: `walk` is the whole of it, and says what the other modules are for."""
 
-from scheduler.walk.attempts import store_failure
-from scheduler.walk.ports import Observer, Resending, Resumption, Sender
+from scheduler.walk.ports import Observer, Resending, Sender
+from scheduler.walk.recording import store_failure
 from scheduler.walk.rendering import render
+from scheduler.walk.resumption import Resumption
+from scheduler.walk.steering import Steering
 from scheduler.walk.walk import Walk
 
-__all__ = ["Observer", "Resending", "Resumption", "Sender", "Walk", "render", "store_failure"]
+__all__ = ["Observer", "Resending", "Resumption", "Sender", "Steering", "Walk", "render", "store_failure"]

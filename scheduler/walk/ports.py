@@ -1,10 +1,7 @@
 """What a walk is given, and what it tells: see `scheduler.walk.walk`."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol, TypeAlias
-
-import trio
-from attrs import field, frozen
 
 from scheduler.definition.graph import Vertex
 from scheduler.definition.model import Resend
@@ -72,32 +69,12 @@ class Sender(Protocol):
     def arm(self, call: Call, seconds: float | None = None) -> None:
         """Start the clock of an attempt that is expected."""
 
+    def extend(self, call: Call, seconds: float) -> None:
+        """Give an attempt more time, whether or not its clock runs yet."""
+
     def seconds(self, request: Request) -> float:
         """How long an attempt may take."""
 
 
 Resending: TypeAlias = Callable[[str], Resend]
 """What becomes of a request without a reply when it may have been lost, by its subject."""
-
-
-@frozen
-class Resumption:
-    """How a build of an earlier process is resumed, where its log says what was done."""
-
-    caught_up: trio.Event
-    """Set when the replies that came in the meantime were read."""
-    after: Position
-    """Captured replies up to here were dealt with."""
-    ages: Mapping[Vertex, float]
-    """For each change in flight, how many seconds of its time have passed."""
-    pauses: Mapping[Vertex, float] = field(factory=dict)
-    """For each change that waits for another attempt, how many seconds from now."""
-    extended: Mapping[Vertex, float] = field(factory=dict)
-    """For changes in flight, how many seconds were added to their time."""
-    begun: Mapping[Vertex, float] = field(factory=dict)
-    """For each change that was tried, how many seconds ago that was the first time, without those that do not
-    count for ``total_timeout``."""
-    old: Mapping[Vertex, str] = field(factory=dict, repr=False)
-    """For changes in flight that a version before reply subjects had an owner began, the build's key then."""
-    heard: tuple[str, ...] = ()
-    """What the replies to earlier processes come in on."""

@@ -1,11 +1,14 @@
-"""Renders a component that takes long, beside the loop."""
+"""Renders components that take long beside the loop, for their plan to take in."""
 
 import time
 from typing import Final
 
+import trio
+
 from scheduler.definition.graph import Vertex
 from scheduler.plan import Plan, Rendering
 from scheduler.runtime.executor import Executor
+from scheduler.walk.component import ComponentRun, Runs
 
 _TIME: Final = 2.0
 """Seconds for a component, however slow the machine is: what its work takes is 50 ms."""
@@ -14,10 +17,10 @@ _LONG: Final = 128 * 1024
 
 
 async def render(plan: Plan, vertex: Vertex, executor: Executor) -> None:
-    """Have a component rendered and searched for secrets in a thread, for its plan to take in.
+    """Render a component and search it for secrets in a thread, for its plan to take in.
 
-    It costs at most what one component may, of what is left of its build's work, and some seconds: past that
-    it is told like a reference that cannot be resolved.
+    It costs at most what one component may, of what is left of its build's work, and some seconds: beyond
+    that it fails like a reference that cannot be resolved.
 
     Args:
         plan: of the build. The dependencies of the component are completed.
@@ -37,3 +40,37 @@ async def render(plan: Plan, vertex: Vertex, executor: Executor) -> None:
         long = not isinstance(rendering, str) and len(rendering.body) > _LONG
         await executor.run(plan.build.id, learn, long=long)
     plan.requests.take_in(vertex, rendering)
+
+
+class Renderer:
+    """Renders the components of one build beside the loop, one at a time.
+
+    Args:
+        plan: takes in what was rendered.
+        runs: of its components.
+        executor: has the threads.
+    """
+
+    __slots__ = ("_executor", "_lock", "_plan", "_runs")
+
+    def __init__(self, plan: Plan, runs: Runs, executor: Executor) -> None:
+        self._plan = plan
+        self._runs = runs
+        self._executor = executor
+        self._lock: trio.Lock | None = None
+        """Made for the first one: most builds have none."""
+
+    async def render(self, run: ComponentRun) -> None:
+        """Render a component, while others begin.
+
+        Nothing is rendered where there is news of the component before, or nothing is to be sent for now.
+        """
+        with self._runs.interruptible(run):
+            self._lock = self._lock or trio.Lock()
+            async with self._lock:
+                if not self._plan.held:
+                    await self.render_now(run.vertex)
+
+    async def render_now(self, vertex: Vertex) -> None:
+        """Render a component, whatever happens meanwhile."""
+        await render(self._plan, vertex, self._executor)

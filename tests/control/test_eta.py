@@ -145,7 +145,7 @@ async def test_limits_of_the_build_are_foreseen_as_they_are_now(autojump_clock: 
     value = document(["z", *"abcd"], [("z", name) for name in "abcd"], options={"limits": {"*": 1}})
     async with ill(value) as patient:
         assert await eta().eta(patient.seen) == 50
-        await patient.orders.limit({"*": 2})
+        await patient.commands.limit({"*": 2})
         assert await eta().eta(patient.seen) == 30
 
 
@@ -174,7 +174,7 @@ async def test_of_what_starts_nothing_more_no_end_is_foreseen(autojump_clock: Mo
     async with ill(document("abcx", pairwise("abc"))) as patient:
         await trio.sleep(3)
         if how == "cancelled":
-            await patient.orders.cancel(now=False, reason="")
+            await patient.commands.cancel(now=False, reason="")
         elif how == "failed":
             await patient.fail("x")
         else:
@@ -188,9 +188,9 @@ async def test_of_what_starts_nothing_more_no_end_is_foreseen(autojump_clock: Mo
 async def test_of_what_is_paused_nobody_can_say(autojump_clock: MockClock) -> None:
     """Nor of what is paused and then cancelled."""
     async with ill(document("ab", [("a", "b")])) as patient:
-        await patient.orders.pause()
+        await patient.commands.pause()
         assert await eta().eta(patient.seen) is None
-        await patient.orders.cancel(now=False, reason="")
+        await patient.commands.cancel(now=False, reason="")
         assert await eta().eta(patient.seen) is None
 
 

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.fakes import JSON, Reply, change, document, encode, ignore, open_world, states, succeed
 from support.patients import Patient
-from support.walks import Run, orders_of, retrying
+from support.walks import Run, retrying, steering_of
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from scheduler.definition.rules import parse_limits
@@ -309,7 +309,7 @@ async def test_what_waits_for_bytes_is_not_sent_after_a_halt(autojump_clock: Moc
         run = Run(world, document([large(name) for name in "abcdef"]))
         await run.start(nursery)
         if how == "cancel":
-            nursery.start_soon(lambda: orders_of(run).cancel(now=False, reason=""))
+            nursery.start_soon(lambda: steering_of(run).cancel(now=False, reason=""))
         elif how == "stop":
             run.walk.stop()
         world.cloud.answer("a", Reply("errored") if how == "error" else None)
@@ -328,13 +328,13 @@ async def test_a_pause_holds_what_waits_for_bytes(autojump_clock: MockClock) -> 
     async with open_world(script=ignore, slots=slots) as world, trio.open_nursery() as nursery:
         run = Run(world, document([large(name) for name in "abcdef"]))
         await run.start(nursery)
-        await orders_of(run).pause()
+        await steering_of(run).pause()
         for name in "abc":
             world.cloud.answer(name)
         await wait_all_tasks_blocked()
         assert world.cloud.asked == ["a", "b", "c"]
         assert slots.budget.in_flight == slots.budget._kept == 0
-        await orders_of(run).resume()
+        await steering_of(run).resume()
         await wait_all_tasks_blocked()
         assert world.cloud.asked == list("abcdef")
         for name in "def":
@@ -350,7 +350,7 @@ async def test_what_an_operator_supplies_while_it_waits_is_not_sent(autojump_clo
         run = Run(world, document([large(name) for name in "abcd"] + ["e"], [("d", "e")]))
         await run.start(nursery)
         assert world.cloud.asked == ["a", "b", "c"]
-        await orders_of(run).supply(run.plan.graph.index["d"], {"id": 1})
+        await steering_of(run).supply(run.plan.graph.index["d"], {"id": 1})
         await wait_all_tasks_blocked()
         assert world.cloud.asked == ["a", "b", "c", "e"]
         assert slots.budget._kept == 0

@@ -48,6 +48,9 @@ from scheduler.stores.log import BuildLog
 from scheduler.supervision.reporting import Recorder
 from scheduler.walk import Walk
 from scheduler.walk.frontier import Frontier
+from scheduler.walk.lineup import Lineup
+from scheduler.walk.outbox import Outbox
+from scheduler.walk.tasks import Tasks
 
 Patch: TypeAlias = tuple[object, str, object]
 """Whose attribute is replaced, its name, and by what."""
@@ -170,10 +173,10 @@ def _a_lost_outcome() -> list[Patch]:
 def _a_lost_wake_up() -> list[Patch]:
     """Whoever waits for a component that had to be awaited is not woken."""
 
-    def silent(walk: Walk, vertex: int) -> None:
-        walk._awaited.pop(vertex, None)
+    def silent(tasks: Tasks, vertex: int) -> None:
+        tasks._awaited.pop(vertex, None)
 
-    return [(Walk, "_wake_dependents", silent)]
+    return [(Tasks, "wake_dependents", silent)]
 
 
 def _dependents_that_do_not_wait() -> list[Patch]:
@@ -227,7 +230,7 @@ def _sent_without_knowing() -> list[Patch]:
 
 def _never_sent_again() -> list[Patch]:
     """What was lost with a connection is not sent again."""
-    return [(Walk, "send_again", lambda _: None)]
+    return [(Outbox, "send_again", lambda _: None)]
 
 
 def _deadlines_before_replies() -> list[Patch]:
@@ -513,7 +516,7 @@ def _a_cycle_in_each_build() -> list[Patch]:
 
     def knotted(walk: Walk, *args: Any, **options: Any) -> None:
         init(walk, *args, **options)
-        walk._early[-1] = walk  # type: ignore[assignment]
+        walk._tasks._awaited[-1] = walk  # type: ignore[assignment]
 
     return [(Walk, "__init__", knotted)]
 
@@ -568,13 +571,15 @@ def _siblings_in_any_order() -> list[Patch]:
 
 def _slots_before_dependents() -> list[Patch]:
     """A slot is given out before what its completion has made due stands in the queue."""
-    land = Walk._land
+    land = Lineup.land
 
-    def hasty(walk: Walk, vertex: int) -> None:
-        walk._give_back(vertex)
-        land(walk, vertex)
+    def hasty(lineup: Lineup, vertex: int) -> None:
+        run = lineup._runs.get(vertex)
+        if run is not None:
+            lineup._slots.give_back(run)
+        land(lineup, vertex)
 
-    return [(Walk, "_land", hasty)]
+    return [(Lineup, "land", hasty)]
 
 
 def _work_that_costs_nothing() -> list[Patch]:

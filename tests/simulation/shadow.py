@@ -93,7 +93,7 @@ class Shadow:
             state = walk.plan.state
             self._states.append(state)
             self._pending[id(state)] = {}
-            self._lived[id(walk._store), walk.id] = state
+            self._lived[id(walk._recording._store), walk.id] = state
 
         return begun
 

@@ -131,7 +131,7 @@ async def test_what_is_tried_again(autojump_clock: MockClock) -> None:
         seen = component(patient.seen, 0)
         assert (seen["state"], seen["attempt"], seen["error"]) == ("retrying", 1, "busy")
         assert seen["retry_at"] == pytest.approx(DAY + 100)
-        await patient.orders.pause()
+        await patient.commands.pause()
         assert patient.why("a")["text"] == f"the build is paused; {text}"
         assert patient.reasons == ["it is paused: resume it to go on", f"the build is paused; {text}"]
         nursery.cancel_scope.cancel()
@@ -175,7 +175,7 @@ async def test_what_a_pause_holds() -> None:
     async with open_world(script=ignore) as world, trio.open_nursery() as nursery:
         patient = Patient(world, document("ab", [("a", "b")]))
         await patient.start(nursery)
-        await patient.orders.pause()
+        await patient.commands.pause()
         await patient.complete("a")
         why = patient.why("b")
         assert why["text"] == "it is due, and the build is paused"

@@ -5,11 +5,10 @@ from typing import Any
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from scheduler.control.orders import Orders
 from scheduler.journal.timings import Timings
 from scheduler.supervision.explainer import Explainer, Seen
 from scheduler.supervision.feed import Feed, Track
-from scheduler.walk import Walk
+from scheduler.walk import Steering, Walk
 from support.fakes import (
     JSON,
     Reply,
@@ -33,7 +32,7 @@ class Patient:
         self.timings = Timings(len(self.plan.phases), clock(), clock)
         self.track = Track(Feed(world.bus), self.plan, self.timings, lambda *_: None)
         self.walk = Walk(self.plan, world.connectors, world.store, world.slots, self.track)
-        world.slots.open(self.walk, self.plan.rules)
+        world.slots.open(self.plan, self.plan.rules)
         self.seen = Seen(self.plan, self.timings, self.walk, revision=self.track.revision)
 
     async def start(self, nursery: trio.Nursery) -> None:
@@ -52,8 +51,8 @@ class Patient:
         await wait_all_tasks_blocked()
 
     @property
-    def orders(self) -> Orders:
-        return Orders(self.walk, self.world.connectors, self.world.slots)
+    def commands(self) -> Steering:
+        return self.walk.steer()
 
     @property
     def doctor(self) -> Explainer:

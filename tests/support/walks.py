@@ -8,7 +8,6 @@ from typing import Any
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from scheduler.control.orders import Orders
 from scheduler.definition.model import State
 from scheduler.errors import Refused, StoreError
 from scheduler.journal.events import (
@@ -16,7 +15,7 @@ from scheduler.journal.events import (
     Sent,
 )
 from scheduler.stores import Departure
-from scheduler.walk import Walk
+from scheduler.walk import Observer, Steering, Walk
 from support.durable import word
 from support.fakes import (
     JSON,
@@ -29,19 +28,34 @@ from support.fakes import (
 from support.logs import NOW
 
 
+class Relay(Observer):
+    """Tells another observer, which may be exchanged."""
+
+    def __init__(self, to: Observer) -> None:
+        self.to = to
+
+    def __getattribute__(self, name: str) -> Any:
+        return object.__getattribute__(self, name) if name == "to" else getattr(self.to, name)
+
+
 class Run:
     """A walk in a task of its own, and its end."""
 
-    def __init__(self, world: World, value: JSON, *, resumed: bool = False) -> None:
+    def __init__(
+        self, world: World, value: JSON, *, resumed: bool = False, priorities: Sequence[float] = ()
+    ) -> None:
         self.world = world
         self.observed: list[tuple[str, State, str | None]] = []
         self.plan = world.plan(value, resumed=resumed)
+        self.told = Relay(Diary(self.plan.graph.ids, self.observed))
+        """What the walk tells; tests may have it told to another observer."""
         self.walk = Walk(
             self.plan,
             world.connectors,
             world.store,
             world.slots,
-            Diary(self.plan.graph.ids, self.observed),
+            self.told,
+            priorities=priorities,
             executor=world.executor,
         )
         self.ends = 0
@@ -90,8 +104,9 @@ def fail(*names: str) -> Callable[[JSON], Sequence[Reply]]:
     return script
 
 
-def orders_of(run: Run) -> Orders:
-    return Orders(run.walk, run.world.connectors, run.world.slots)
+def steering_of(run: Run) -> Steering:
+    """The commands of a build that is under way; refused where it is not."""
+    return run.walk.steer()
 
 
 def attempts(world: World, name: str) -> list[str]:
@@ -122,7 +137,7 @@ def attempts_of(world: World) -> list[str]:
 async def steer(run: Run, order: str, vertex: int) -> None:
     """Give one order; that it is refused is fine."""
     try:
-        wheel = orders_of(run)
+        wheel = steering_of(run)
         match order:
             case "pause":
                 await wheel.pause()

@@ -17,6 +17,7 @@ from scheduler.config import parse_rules
 from scheduler.definition.strictjson import Raw
 from scheduler.dispatch.slots import Slots
 from scheduler.plan import steering
+from scheduler.walk import render
 
 LONG: JSON = {"numbers": [{"n": f"{n:07}", "x": "x" * 40} for n in range(400)]}
 """What `HEAVY` looks through."""
@@ -84,7 +85,7 @@ async def test_a_pause_meanwhile_holds_it_back(autojump_clock: MockClock) -> Non
     value = document([change("a", **LONG), laborious("b"), laborious("c")], [("a", "b"), ("a", "c")])
     async with begun(value) as (world, run, gate):
         steering.pause(run.plan, on=True)
-        run.walk.pause()
+        run.walk._hold.pause()
         gate.open()
         world.executor.gate = None
         await wait_all_tasks_blocked()
@@ -92,7 +93,7 @@ async def test_a_pause_meanwhile_holds_it_back(autojump_clock: MockClock) -> Non
         assert len(world.executor.owners) == 1, "nothing more is rendered for nothing"
         assert world.slots.taken == 0
         steering.pause(run.plan, on=False)
-        run.walk.unpause()
+        run.walk._hold.unpause()
         await wait_all_tasks_blocked()
     assert world.cloud.asked == ["a", "b", "c"]
     run.check_end()
@@ -105,10 +106,10 @@ async def test_what_is_skipped_meanwhile_is_not_sent(autojump_clock: MockClock) 
         vertex = run.plan.graph.index["b"]
         gate.open()
         world.executor.gate = None
-        await run.walk.render_now(vertex)
+        await render(run.plan, vertex, world.executor)
         steering.supply(run.plan, vertex, {"y": 1})
-        run.walk.stir(vertex)
-        run.walk.respawn()
+        run.walk._lineup.stir(vertex)
+        run.walk._lineup.respawn()
         await wait_all_tasks_blocked()
     assert world.cloud.asked == ["a", "c"]
     run.check_end()

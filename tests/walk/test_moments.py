@@ -7,7 +7,7 @@ import random
 import pytest
 import trio
 from support.fakes import Reply, change, document, ignore, open_world, settled, started, states
-from support.walks import Log, Run, attempts, orders_of, tick
+from support.walks import Log, Run, attempts, steering_of, tick
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from scheduler.definition.graph import Vertex
@@ -25,11 +25,11 @@ async def test_an_error_in_the_moment_in_which_a_pause_ends_hangs_nothing(autoju
     async with open_world(script=ignore) as world, trio.open_nursery() as nursery:
         run = Run(world, document(["a", "b", "c", "d"], [("a", "c"), ("a", "d")]))
         await run.start(nursery)
-        await orders_of(run).pause()
+        await steering_of(run).pause()
         world.cloud.answer("a")
         await wait_all_tasks_blocked()
         steering.pause(run.plan, on=False)
-        run.walk.unpause()
+        run.walk._hold.unpause()
         run.walk.halt("the store failed")
         world.cloud.answer("b")
         await tick()
@@ -97,8 +97,8 @@ async def test_what_is_retried_before_its_own_task_looks_is_waited_for(autojump_
         call = run.walk.call_of(0)
         assert call is not None
         call.deliver(failure("busy", retryable=False))
-        run.walk._book()
-        await orders_of(run).retry(0)
+        run.walk._outcomes.book()
+        await steering_of(run).retry(0)
         await tick(10)
         assert attempts(world, "a") == ["b1/a/1", "b1/a/2"]
         world.cloud.answer("a")
@@ -146,7 +146,7 @@ async def test_fenced_while_it_sends_it_awaits_no_reply(
     """Not even that to a request which was sent for a task that had not come to it yet."""
     async with open_world(script=ignore) as world:
         run = Run(world, document([f"c{number}" for number in range(30)]))
-        run.walk._observer = Fencing(run)
+        run.told.to = Fencing(run)
         await run.go()
         assert run.report is None
         assert not run.walk.calls()
@@ -177,11 +177,11 @@ async def test_halted_many_are_sent_off_little_by_little(paused: bool, autojump_
         run = Run(world, document(["a", *names], [("a", name) for name in names]))
         await run.start(nursery)
         if paused:
-            await orders_of(run).pause()
+            await steering_of(run).pause()
         world.cloud.answer("a")
         await wait_all_tasks_blocked()
         trio.lowlevel.add_instrument(batches := Batches())
-        await orders_of(run).cancel(now=True, reason="")
+        await steering_of(run).cancel(now=True, reason="")
         await wait_all_tasks_blocked()
         trio.lowlevel.remove_instrument(batches)
         assert batches.most <= 100

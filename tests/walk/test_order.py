@@ -376,13 +376,13 @@ async def test_other_builds_do_not_wait_for_a_fan_to_be_entered(autojump_clock: 
             world.plan(document(names, options={"limits": {"*": 1}})), world.connectors, world.store, slots
         )
         small = Walk(world.plan(document(["x"], build="b2")), world.connectors, world.store, slots)
-        slots.open(large, large.plan.rules)
+        slots.open(large.plan, large.plan.rules)
         nursery.start_soon(large.run)
         nursery.start_soon(small.run)
         for _ in range(8):
             await trio.lowlevel.checkpoint()
         assert "x" in world.cloud.asked
-        assert len(large._queued) < len(names)
+        assert slots.waiters < len(names)
         nursery.cancel_scope.cancel()
 
 

@@ -28,7 +28,7 @@ from support.fakes import (
     prepare,
 )
 from support.logs import record
-from support.walks import ORDERS, Log, Run, attempts_of, orders_of, steer, tick
+from support.walks import ORDERS, Log, Run, attempts_of, steer, steering_of, tick
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from scheduler.definition.model import State
@@ -210,7 +210,7 @@ async def test_a_late_success_ends_the_wait_for_the_end_of_a_pause(autojump_cloc
     async with open_world(script=ignore) as world, trio.open_nursery() as nursery:
         run = Run(world, value)
         await run.start(nursery)
-        await orders_of(run).pause()
+        await steering_of(run).pause()
         await tick(6)
         world.cloud.answer("a", Reply(via="reply"))
         await tick()
@@ -225,9 +225,9 @@ async def test_what_is_supplied_waits_for_no_end_of_a_pause(autojump_clock: Mock
     async with open_world(script=ignore) as world, trio.open_nursery() as nursery:
         run = Run(world, value)
         await run.start(nursery)
-        await orders_of(run).pause()
+        await steering_of(run).pause()
         await tick(6)
-        await orders_of(run).supply(0, {"out": 1})
+        await steering_of(run).supply(0, {"out": 1})
         await tick()
         assert run.done["changes"][0]["out"] == 1
         run.check_end()
@@ -241,7 +241,7 @@ async def test_what_is_supplied_waits_for_no_slot(autojump_clock: MockClock) -> 
         await Run(world, document("x")).start(nursery)
         run = Run(world, value)
         await run.start(nursery)
-        await orders_of(run).supply(0, {})
+        await steering_of(run).supply(0, {})
         await tick()
         assert {one["_state"] for one in run.done["changes"]} == {"completed"}
         assert slots.waiters == 0
@@ -274,7 +274,7 @@ async def test_what_has_just_been_answered_needs_no_more_time(autojump_clock: Mo
         assert call is not None
         call.deliver(failure("broken"))
         with pytest.raises(Refused, match="a has just been answered"):
-            await orders_of(run).extend(0, 5)
+            await steering_of(run).extend(0, 5)
         await tick()
         assert Extended("a", 5) not in run.events
         run.check_end()
@@ -312,7 +312,7 @@ async def test_what_was_resumed_is_supplied_at_once(autojump_clock: MockClock) -
     """Nobody waits for a reply to it until its time is over."""
     async with just_resumed() as run:
         last = len(MANY) - 1
-        await orders_of(run).supply(last, {"out": 1})
+        await steering_of(run).supply(last, {"out": 1})
         answer_all_but_the_last(run)
         await tick()
         assert run.done["changes"][last]["out"] == 1
@@ -324,7 +324,7 @@ async def test_what_was_resumed_is_supplied_at_once(autojump_clock: MockClock) -
 async def test_what_was_resumed_is_given_up_at_once(autojump_clock: MockClock) -> None:
     """All of it, whether or not its task has begun to wait."""
     async with just_resumed() as run:
-        await orders_of(run).cancel(now=True, reason="")
+        await steering_of(run).cancel(now=True, reason="")
         await tick()
         assert {one["_state"] for one in run.done["changes"]} == {"errored"}
         run.check_end()
@@ -334,7 +334,7 @@ async def test_what_was_resumed_is_extended_at_once(autojump_clock: MockClock) -
     """Before its clock runs as well as later."""
     async with just_resumed() as run:
         last = len(MANY) - 1
-        await orders_of(run).extend(last, 50)
+        await steering_of(run).extend(last, 50)
         await tick(1_020)
         assert run.plan.phase(0) is Phase.ERRORED
         assert run.plan.phase(last) is Phase.RUNNING

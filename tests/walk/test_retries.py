@@ -24,7 +24,7 @@ from support.fakes import (
     states,
     unmarked,
 )
-from support.walks import Run, attempts, orders_of, tick
+from support.walks import Run, attempts, steering_of, tick
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from scheduler.definition.rules import Retry
@@ -249,14 +249,16 @@ async def test_only_so_many_attempts_are_kept_for_a_late_success(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The oldest are forgotten, and of none is the request kept."""
-    monkeypatch.setattr("scheduler.walk.attempts._MOST_GIVEN_UP", 3)
+    monkeypatch.setattr("scheduler.walk.outcomes._MOST_GIVEN_UP", 3)
     async with open_world(script=ignore) as world, trio.open_nursery() as nursery:
         run = Run(world, document([patient("a", 10, _timeout=5)]))
         await run.start(nursery)
         await tick(42)
         assert len(attempts(world, "a")) == 9
-        assert [one.request.attempt for one in run.walk._given_up] == [f"b1/a/{n}" for n in range(4, 9)]
-        assert not any(one.request.body or one.outgoing for one in run.walk._given_up)
+        assert [one.request.attempt for one in run.walk._outcomes.given_up] == [
+            f"b1/a/{n}" for n in range(4, 9)
+        ]
+        assert not any(one.request.body or one.outgoing for one in run.walk._outcomes.given_up)
         await late(run, 3)
         assert run.plan.phase(0) is Phase.RUNNING
         assert world.connectors.dropped["to no request that waits"] == 1
@@ -290,10 +292,10 @@ async def test_what_is_due_for_another_attempt_in_a_pause_waits_for_its_end(
         await run.start(nursery)
         world.cloud.answer("a", busy(10))
         await wait_all_tasks_blocked()
-        await orders_of(run).pause()
+        await steering_of(run).pause()
         await tick(100)
         assert (attempts(world, "a"), world.slots.taken) == (["b1/a/1"], 0)
-        await orders_of(run).resume()
+        await steering_of(run).resume()
         await tick()
         assert attempts(world, "a") == ["b1/a/1", "b1/a/2"]
         nursery.cancel_scope.cancel()
@@ -308,9 +310,9 @@ async def test_a_short_pause_of_the_build_does_not_shorten_that_before_an_attemp
         await run.start(nursery)
         world.cloud.answer("a", busy(10))
         await tick(1)
-        await orders_of(run).pause()
+        await steering_of(run).pause()
         await tick(2)
-        await orders_of(run).resume()
+        await steering_of(run).resume()
         await tick(6)
         assert len(attempts(world, "a")) == 1
         await tick(2)
@@ -328,11 +330,11 @@ async def test_an_attempt_that_is_being_persisted_when_a_pause_begins_is_taken_b
         gate = world.fake_store.hold(started("a"))
         world.cloud.answer("a", busy(1))
         await gate.reached.wait()
-        await orders_of(run).pause()
+        await steering_of(run).pause()
         gate.open()
         await tick(10)
         assert attempts(world, "a") == ["b1/a/1"]
-        await orders_of(run).resume()
+        await steering_of(run).resume()
         await tick()
         assert attempts(world, "a") == ["b1/a/1", "b1/a/2"]
         assert any(isinstance(event, Paused) for event in run.events)
@@ -348,7 +350,7 @@ async def test_cancelled_it_is_not_tried_again(now: bool, autojump_clock: MockCl
         world.cloud.answer("a", busy())
         await wait_all_tasks_blocked()
         began = trio.current_time()
-        assert await orders_of(run).cancel(now=now, reason="") == "cancelled: nothing was in flight"
+        assert await steering_of(run).cancel(now=now, reason="") == "cancelled: nothing was in flight"
         await tick()
         assert trio.current_time() == began
         assert run.done["error"] == "cancelled"
@@ -361,7 +363,7 @@ async def test_cancelled_now_what_is_in_flight_is_not_tried_again_either(autojum
     async with open_world(script=ignore) as world, trio.open_nursery() as nursery:
         run = Run(world, document([patient("a")]))
         await run.start(nursery)
-        await orders_of(run).cancel(now=True, reason="")
+        await steering_of(run).cancel(now=True, reason="")
         await tick(100)
         assert attempts(world, "a") == ["b1/a/1"]
         assert "outcome unknown" in errors(run)["a"]
@@ -390,7 +392,7 @@ async def test_what_an_operator_has_tried_again_does_not_wait_for_a_pause_of_bef
         gate.open()
         await wait_all_tasks_blocked()
         assert run.plan.phase(0) is Phase.ERRORED
-        await orders_of(run).retry(None)
+        await steering_of(run).retry(None)
         await tick()
         assert attempts(world, "a") == ["b1/a/1", "b1/a/2"]
         for name in "abc":
@@ -409,7 +411,7 @@ async def test_a_halt_that_is_taken_back_at_once_shortens_no_pause(autojump_cloc
         world.cloud.answer("b", Reply("errored", fields={"error": "broken"}))
         await wait_all_tasks_blocked()
         run.walk.halt("for no reason")
-        await orders_of(run).retry(1)
+        await steering_of(run).retry(1)
         await tick(40)
         assert (attempts(world, "a"), attempts(world, "b")) == (["b1/a/1"], ["b1/b/1", "b1/b/2"])
         await tick(15)
@@ -423,7 +425,7 @@ async def test_what_is_tried_again_while_it_is_given_up_is_not_forgotten(autojum
         run = Run(world, document([patient("a"), "b", "c"]))
         gate = await halted_while_it_pauses(run, nursery, settled("a"))
         assert gate.reached.is_set()
-        await orders_of(run).retry(None)
+        await steering_of(run).retry(None)
         gate.open()
         await tick()
         assert attempts(world, "a") == ["b1/a/1", "b1/a/2"]
@@ -442,7 +444,7 @@ async def test_what_is_tried_again_has_all_its_time_again(autojump_clock: MockCl
         await run.start(nursery)
         await tick(13)
         assert (run.plan.phase(0), len(attempts(world, "a"))) == (Phase.ERRORED, 3)
-        await orders_of(run).retry(0)
+        await steering_of(run).retry(0)
         await tick(4)
         assert (run.plan.phase(0), len(attempts(world, "a"))) == (Phase.RUNNING, 4)
         await tick(4)
@@ -462,7 +464,7 @@ async def test_what_is_tried_again_has_all_its_attempts_again(autojump_clock: Mo
                 world.cloud.answer("a", busy(0))
                 await tick(0.1)
             assert run.plan.phase(0) is Phase.ERRORED
-            await orders_of(run).retry(0)
+            await steering_of(run).retry(0)
             await tick()
         assert attempts(world, "a") == [f"b1/a/{number}" for number in range(1, 6)]
         nursery.cancel_scope.cancel()
@@ -479,7 +481,7 @@ async def test_supplied_while_its_next_attempt_is_being_persisted_it_does_not_le
         gate = world.fake_store.hold(started("a"))
         world.cloud.answer("a", busy(1))
         await gate.reached.wait()
-        await orders_of(run).supply(0, {"x": 1})
+        await steering_of(run).supply(0, {"x": 1})
         gate.open()
         await tick(10)
         assert attempts(world, "a") == ["b1/a/1"]
@@ -578,18 +580,18 @@ async def test_the_total_time_stands_still_while_the_build_is_paused(autojump_cl
         run = Run(world, document([change("a", _timeout=40, _retry=rule)]))
         await run.start(nursery)
         await tick(2)
-        await orders_of(run).pause()
+        await steering_of(run).pause()
         await tick(8)
         world.cloud.answer("a", busy(5))
         await tick(1_000)
         assert attempts(world, "a") == ["b1/a/1"]
-        await orders_of(run).resume()
+        await steering_of(run).resume()
         await tick(39)
-        await orders_of(run).pause()
+        await steering_of(run).pause()
         await tick(2)
         assert run.plan.phase(0) is Phase.RETRYING
         await tick(1_000)
-        await orders_of(run).resume()
+        await steering_of(run).resume()
         # Of 60 seconds 10 and 40 have passed.
         await tick(9)
         assert (run.plan.phase(0), attempts(world, "a")[2:]) == (Phase.RUNNING, ["b1/a/3"])

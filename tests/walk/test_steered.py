@@ -22,7 +22,7 @@ from support.fakes import (
     states,
     succeed,
 )
-from support.walks import ORDERS, Run, attempts, attempts_of, fail, orders_of, retrying, steer, tick
+from support.walks import ORDERS, Run, attempts, attempts_of, fail, retrying, steer, steering_of, tick
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from scheduler.definition.rules import parse_limits
@@ -178,8 +178,8 @@ async def test_the_longest_way_goes_first_when_slots_are_scarce(autojump_clock: 
     edges = [("h", "x"), ("x", "y"), ("y", "z")]
     slots = Slots(parse_limits("*=1"))
     async with open_world(script=succeed, slots=slots) as world:
-        run = Run(world, document("abcdefghijxyz", edges))
-        run.walk._priorities = run.plan.graph.remaining([1.0] * 13)
+        value = document("abcdefghijxyz", edges)
+        run = Run(world, value, priorities=world.plan(value).graph.remaining([1.0] * 13))
         await run.go()
         assert world.cloud.asked[0] == "h"
 
@@ -198,13 +198,13 @@ async def test_a_pause_holds_what_was_not_sent(autojump_clock: MockClock) -> Non
         await wait_all_tasks_blocked()
         before = list(world.cloud.asked)
         assert "b" not in before
-        await orders_of(run).pause()
+        await steering_of(run).pause()
         gate.open()
         for name in before:
             world.cloud.answer(name)
         await tick(100)
         assert world.cloud.asked == before
-        await orders_of(run).resume()
+        await steering_of(run).resume()
         await wait_all_tasks_blocked()
         assert set(world.cloud.asked) == set("abc")
         for name in set("abc") - set(before):
@@ -221,11 +221,11 @@ async def test_a_paused_build_can_be_cancelled(autojump_clock: MockClock) -> Non
     async with open_world(script=ignore) as world, trio.open_nursery() as nursery:
         run = Run(world, document("ab", [("a", "b")]))
         await run.start(nursery)
-        await orders_of(run).pause()
+        await steering_of(run).pause()
         world.cloud.answer("a")
         await tick()
         assert run.ends == 0
-        assert await orders_of(run).cancel(now=False, reason="") == "cancelled: nothing was in flight"
+        assert await steering_of(run).cancel(now=False, reason="") == "cancelled: nothing was in flight"
         await tick()
         assert run.done["error"] == "cancelled"
         assert states(run.done) == {"a": "completed", "b": "waiting"}
@@ -240,9 +240,9 @@ async def test_cancelled_it_awaits_what_is_in_flight(autojump_clock: MockClock) 
     async with open_world(script=ignore) as world, trio.open_nursery() as nursery:
         run = Run(world, document("ab", [("a", "b")]))
         await run.start(nursery)
-        await orders_of(run).cancel(now=False, reason="wrong region")
+        await steering_of(run).cancel(now=False, reason="wrong region")
         with pytest.raises(Refused, match="cancelled before"):
-            await orders_of(run).cancel(now=False, reason="")
+            await steering_of(run).cancel(now=False, reason="")
         assert any(isinstance(event, Cancelled) for event in run.events)
         world.cloud.answer("a")
         await tick()
@@ -255,10 +255,10 @@ async def test_cancelled_now_it_gives_up(autojump_clock: MockClock) -> None:
     async with open_world(script=ignore) as world, trio.open_nursery() as nursery:
         run = Run(world, document("a"))
         await run.start(nursery)
-        await orders_of(run).cancel(now=False, reason="")
+        await steering_of(run).cancel(now=False, reason="")
         await tick(10)
         assert run.ends == 0
-        await orders_of(run).cancel(now=True, reason="")
+        await steering_of(run).cancel(now=True, reason="")
         await tick()
         assert "outcome unknown" in run.done["changes"][0]["error"]
         run.check_end()
@@ -274,7 +274,7 @@ async def test_a_build_that_drains_goes_on_when_it_is_retried(autojump_clock: Mo
         await run.start(nursery)
         world.cloud.answer("a", Reply("errored", fields={"error": "busy"}))
         await tick()
-        assert await orders_of(run).retry(None) == ("3 components will be sent, 1 of them again", 3)
+        assert await steering_of(run).retry(None) == ("3 components will be sent, 1 of them again", 3)
         await wait_all_tasks_blocked()
         for name in "adbc":
             world.cloud.answer(name)
@@ -307,7 +307,7 @@ async def test_a_component_is_supplied_wherever_it_stands(phase: str, autojump_c
         await wait_all_tasks_blocked()
         assert run.plan.phase(1).value == phase
         before = len(attempts(world, "a"))
-        await orders_of(run).supply(1, {"vpc_id": "vpc-7"})
+        await steering_of(run).supply(1, {"vpc_id": "vpc-7"})
         await wait_all_tasks_blocked()
         if phase == "waiting":
             world.cloud.answer("top")
@@ -332,7 +332,7 @@ async def test_a_supplied_component_is_persisted_before_what_depends_on_it_leave
     async with open_world(script=ignore) as world, trio.open_nursery() as nursery:
         run = Run(world, document("ab", [("a", "b")]))
         await run.start(nursery)
-        await orders_of(run).supply(0, {})
+        await steering_of(run).supply(0, {})
         await wait_all_tasks_blocked()
         names = [(type(event).__name__, getattr(event, "component", "")) for event in run.events]
         assert names.index(("Supplied", "a")) < names.index(("Settled", "a")) < names.index(("Started", "b"))
@@ -349,11 +349,11 @@ async def test_what_is_in_flight_gets_more_time(autojump_clock: MockClock) -> No
     async with open_world(script=ignore) as world, trio.open_nursery() as nursery:
         run = Run(world, document([change("a", _timeout=10), "b"], [("a", "b")]))
         await run.start(nursery)
-        await orders_of(run).extend(0, 20)
+        await steering_of(run).extend(0, 20)
         with pytest.raises(Refused, match="b is waiting"):
-            await orders_of(run).extend(1, 20)
+            await steering_of(run).extend(1, 20)
         with pytest.raises(Refused, match="above 0"):
-            await orders_of(run).extend(0, -1)
+            await steering_of(run).extend(0, -1)
         assert Extended("a", 20) in run.events
         await tick(29)
         assert run.ends == 0
@@ -368,11 +368,11 @@ async def test_a_build_has_limits_of_its_own_that_change(autojump_clock: MockClo
         world.slots.open(run.walk, run.plan.rules)
         await run.start(nursery)
         assert len(world.cloud.asked) == 2
-        assert await orders_of(run).limit({"vpc.create.*": 4}) == "limits: vpc.create.*=4"
+        assert await steering_of(run).limit({"vpc.create.*": 4}) == "limits: vpc.create.*=4"
         await wait_all_tasks_blocked()
         assert len(world.cloud.asked) == 4
         with pytest.raises(Refused, match="limits: 'vpc'"):
-            await orders_of(run).limit({"vpc": 4})
+            await steering_of(run).limit({"vpc": 4})
         assert Limited({"vpc.create.*": 4}) in run.events
         for _ in range(2):
             for name in "abcde":
@@ -387,10 +387,10 @@ async def test_nobody_steers_what_has_ended(autojump_clock: MockClock) -> None:
     async with open_world(script=succeed) as world:
         run = Run(world, document("a"))
         with pytest.raises(Refused, match="is starting or finishing"):
-            orders_of(run)
+            steering_of(run)
         await run.go()
         with pytest.raises(Refused, match="is starting or finishing"):
-            orders_of(run)
+            steering_of(run)
 
 
 async def test_an_order_that_cannot_be_persisted_is_refused(autojump_clock: MockClock) -> None:
@@ -400,7 +400,7 @@ async def test_an_order_that_cannot_be_persisted_is_refused(autojump_clock: Mock
         await run.start(nursery)
         world.fake_store.fail(lambda event: isinstance(event, Paused), StoreUnavailable("gone"))
         with pytest.raises(Refused, match="could not be persisted") as refused:
-            await orders_of(run).pause()
+            await steering_of(run).pause()
         assert refused.value.code == "unavailable"
         world.cloud.answer("a")
         await tick()
@@ -469,7 +469,7 @@ def test_whatever_operators_do_a_walk_ends_once(case: tuple[JSON, list[tuple[flo
                     await trio.sleep(0.5)
                     assert len(world.cloud.requests) == sent
             if run.walk.steerable and run.plan.paused:
-                await orders_of(run).resume()
+                await steering_of(run).resume()
             with trio.fail_after(500):
                 await ended.wait()
             run.check_end()

@@ -310,7 +310,7 @@ async def test_what_never_left_is_taken_back_when_another_fails() -> None:
         gate.open()
         await wait_all_tasks_blocked()
         assert world.bus.queued == 1
-        [first, _] = run.walk._calls
+        [first, _] = run.walk.calls()
         first.deliver(failure("no"))
         await wait_all_tasks_blocked()
         world.bus.reconnect()

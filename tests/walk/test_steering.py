@@ -8,10 +8,9 @@ from typing import TypeAlias
 import pytest
 import trio
 from support.fakes import JSON, Reply, World, change, document, finished, ignore, open_world, started, states
-from support.walks import Run, attempts, orders_of, tick
+from support.walks import Run, attempts, steering_of, tick
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from scheduler.control.orders import Orders
 from scheduler.errors import Refused
 from scheduler.journal.events import (
     Cancelled,
@@ -25,9 +24,9 @@ from scheduler.journal.events import (
     Unpaused,
 )
 from scheduler.plan import Phase
-from scheduler.walk import Observer
+from scheduler.walk import Observer, Steering
 
-Order: TypeAlias = Callable[[Orders], Awaitable[object]]
+Order: TypeAlias = Callable[[Steering], Awaitable[object]]
 
 
 class Told(Observer):
@@ -49,7 +48,7 @@ class Told(Observer):
 def listen(run: Run) -> Told:
     """What is told from now on."""
     told = Told()
-    run.walk._observer = told
+    run.told.to = told
     return told
 
 
@@ -78,7 +77,7 @@ async def test_each_order_is_told_and_persisted_once(autojump_clock: MockClock) 
     async with open_world(script=ignore) as world, trio.open_nursery() as nursery:
         run = await begin(world, nursery, document("abcd", [("b", "d")], options={"on_error": "continue"}))
         told = listen(run)
-        wheel = orders_of(run)
+        wheel = steering_of(run)
         await wheel.pause()
         await wheel.resume()
         await wheel.extend(0, 5)
@@ -117,8 +116,8 @@ async def test_a_cancelled_build_that_gives_up_later_is_cancelled_once(autojump_
     async with open_world(script=ignore) as world, trio.open_nursery() as nursery:
         run = await begin(world, nursery, document("ab", [("a", "b")]))
         told = listen(run)
-        await orders_of(run).cancel(now=False, reason="first")
-        text = await orders_of(run).cancel(now=True, reason="second")
+        await steering_of(run).cancel(now=False, reason="first")
+        text = await steering_of(run).cancel(now=True, reason="second")
         assert text == "cancelled: gave up on 1 component in flight, their outcome unknown"
         await tick()
         assert persisted(run) == [Cancelled("cancelled: first")]
@@ -132,7 +131,7 @@ async def test_a_reason_has_no_secrets(autojump_clock: MockClock) -> None:
     secret = "hunter2hunter2"
     async with open_world(script=ignore) as world, trio.open_nursery() as nursery:
         run = await begin(world, nursery, document([change("a", password=secret)]))
-        await orders_of(run).cancel(now=True, reason=f"it is {secret}")
+        await steering_of(run).cancel(now=True, reason=f"it is {secret}")
         await tick()
         assert secret not in run.done["error"]
         assert secret not in str(persisted(run))
@@ -143,7 +142,7 @@ async def test_an_output_has_its_secrets_masked_from_then_on(autojump_clock: Moc
     secret = "hunter2hunter2"
     async with open_world(script=ignore) as world, trio.open_nursery() as nursery:
         run = await begin(world, nursery, document("ab"))
-        await orders_of(run).supply(0, {"password": secret})
+        await steering_of(run).supply(0, {"password": secret})
         world.cloud.answer("b", Reply("errored", fields={"error": f"no {secret}"}))
         await tick()
         assert run.done["error"] == f"b: no {secret}"
@@ -157,7 +156,7 @@ async def test_what_is_being_persisted_is_taken_back_by_a_cancel(autojump_clock:
         run = Run(world, document("a"))
         nursery.start_soon(run.go)
         await gate.reached.wait()
-        await orders_of(run).cancel(now=True, reason="")
+        await steering_of(run).cancel(now=True, reason="")
         gate.open()
         await tick()
         assert states(run.done) == {"a": "waiting"}
@@ -178,15 +177,15 @@ async def test_nothing_leaves_because_of_an_order_before_that_is_persisted(
         world.slots.open(run.walk, run.plan.rules)
         await run.start(nursery)
         if order == "resume":
-            await orders_of(run).pause()
+            await steering_of(run).pause()
         if order != "limit":
             await fail(run, "a")
             if order == "resume":
-                await orders_of(run).supply(0, {})
+                await steering_of(run).supply(0, {})
         kinds = Retried | Supplied | Unpaused | Limited
         gate = world.fake_store.hold(lambda event: isinstance(event, kinds))
         before = list(world.cloud.asked)
-        wheel = orders_of(run)
+        wheel = steering_of(run)
         actions: dict[str, Order] = {
             "retry": lambda wheel: wheel.retry(0),
             "supply": lambda wheel: wheel.supply(0, {}),
@@ -211,7 +210,7 @@ async def test_all_that_has_failed_is_tried_again_by_one_order(autojump_clock: M
         await fail(run, "a")
         await fail(run, "b")
         assert run.plan.phase(2) is Phase.SKIPPED
-        assert await orders_of(run).retry(None) == ("3 components will be sent, 2 of them again", 3)
+        assert await steering_of(run).retry(None) == ("3 components will be sent, 2 of them again", 3)
         await wait_all_tasks_blocked()
         for name in "abdc":
             world.cloud.answer(name)
@@ -227,7 +226,7 @@ async def test_of_several_that_failed_one_is_tried_again(autojump_clock: MockClo
         run = await begin(world, nursery, value)
         await fail(run, "a")
         await fail(run, "b")
-        await orders_of(run).retry(0)
+        await steering_of(run).retry(0)
         await wait_all_tasks_blocked()
         for name in "axc":
             world.cloud.answer(name)
@@ -246,7 +245,7 @@ async def test_a_late_success_is_taken_instead_of_another_attempt(autojump_clock
         first = next(one for one in world.cloud.requests if one[1]["_component_id"] == "a")
         world.cloud.say(*first, Reply(via="reply", fields={"vpc_id": "v1"}))
         await wait_all_tasks_blocked()
-        text, number = await orders_of(run).retry(None)
+        text, number = await steering_of(run).retry(None)
         assert text == "0 components will be sent again; of 1 a late success is taken instead"
         assert number == 1
         world.cloud.answer("hold")
@@ -264,7 +263,7 @@ async def check_refused(run: Run, order: Order, code: str, text: str) -> None:
     told, events = listen(run), len(run.events)
     phases, held = dict(enumerate(run.plan.phases[v] for v in range(len(run.plan.phases)))), run.plan.held
     with pytest.raises(Refused) as caught:
-        await order(orders_of(run))
+        await order(steering_of(run))
     assert caught.value.code == code
     assert text in str(caught.value)
     await wait_all_tasks_blocked()
@@ -324,7 +323,7 @@ async def test_what_was_cancelled_is_not_gone_on_with_before_its_end(autojump_cl
     """Neither by a retry nor by a supplied failure nor by a pause."""
     async with open_world(script=ignore) as world, trio.open_nursery() as nursery:
         run = await begin(world, nursery, document("abc", [("b", "c")]))
-        await orders_of(run).cancel(now=False, reason="enough")
+        await steering_of(run).cancel(now=False, reason="enough")
         await fail(run, "a")
         await check_refused(run, lambda wheel: wheel.retry(None), "conflict", "it was cancelled; try again")
         await check_refused(run, lambda wheel: wheel.supply(0, {}), "conflict", "it was cancelled; try again")
@@ -333,7 +332,7 @@ async def test_what_was_cancelled_is_not_gone_on_with_before_its_end(autojump_cl
         text = "it was cancelled before"
         await check_refused(run, lambda wheel: wheel.cancel(now=False, reason=""), "conflict", text)
         # What is in flight can be supplied all the same.
-        await orders_of(run).supply(1, {})
+        await steering_of(run).supply(1, {})
         await tick()
         assert states(run.done) == {"a": "errored", "b": "completed", "c": "waiting"}
         run.check_end()
@@ -353,9 +352,9 @@ async def test_what_is_halted_is_not_paused_and_what_is_paused_not_twice(autojum
     """Each refusal says why."""
     async with open_world(script=ignore) as world, trio.open_nursery() as nursery:
         run = await begin(world, nursery, document("ab"))
-        await orders_of(run).pause()
+        await steering_of(run).pause()
         await check_refused(run, lambda wheel: wheel.pause(), "conflict", "it is paused already")
-        await orders_of(run).resume()
+        await steering_of(run).resume()
         await check_refused(run, lambda wheel: wheel.resume(), "conflict", "it is not paused")
         await fail(run, "a")
         await check_refused(run, lambda wheel: wheel.pause(), "conflict", "any more: a: busy")
@@ -383,14 +382,14 @@ async def test_a_build_that_another_process_has_is_not_steered(autojump_clock: M
         world.cloud.answer("a")
         await gate.reached.wait()
         with pytest.raises(Refused, match="is starting or finishing") as caught:
-            orders_of(run)
+            steering_of(run)
         assert caught.value.code == "unavailable"
         gate.open()
         await tick()
         fenced = await begin(world, nursery, document("a", build="b2"))
-        fenced.walk.fenced = True
+        fenced.walk._recording.fenced = True
         with pytest.raises(Refused, match="is starting or finishing"):
-            orders_of(fenced)
+            steering_of(fenced)
         nursery.cancel_scope.cancel()
 
 
@@ -399,7 +398,7 @@ async def test_an_outcome_counts_that_comes_while_an_order_is_persisted(autojump
     async with open_world(script=ignore) as world, trio.open_nursery() as nursery:
         run = await begin(world, nursery, document("ab", [("a", "b")]))
         gate = world.fake_store.hold(lambda event: isinstance(event, Limited))
-        nursery.start_soon(lambda: orders_of(run).limit({"*": 5}))
+        nursery.start_soon(lambda: steering_of(run).limit({"*": 5}))
         await gate.reached.wait()
         world.cloud.answer("a")
         await tick()

@@ -1,0 +1,227 @@
+"""What the task of a component does, from its dependencies to its end."""
+
+import trio
+
+from scheduler.definition.graph import Vertex
+from scheduler.definition.template import INLINE_WORK, Laborious
+from scheduler.plan import Phase
+from scheduler.walk.component import ComponentRun, Departure, Place
+from scheduler.walk.context import Context
+from scheduler.walk.granted import Granted
+from scheduler.walk.hold import Hold
+from scheduler.walk.lineup import Lineup
+from scheduler.walk.outbox import Outbox
+from scheduler.walk.outcomes import Outcomes
+from scheduler.walk.resumption import Resumer
+from scheduler.walk.slot_queue import SlotQueue
+
+
+class ComponentTasks:
+    """The life of each component of one build, in a task of its own.
+
+    Args:
+        context: what the parts of the walk share.
+        granted, slots, lineup: those that are to begin.
+        hold: what keeps the build from sending.
+        outbox, outcomes: how an attempt begins and ends.
+        resumer: for attempts that an earlier process began.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        *,
+        granted: Granted,
+        slots: SlotQueue,
+        lineup: Lineup,
+        hold: Hold,
+        outbox: Outbox,
+        outcomes: Outcomes,
+        resumer: Resumer,
+    ) -> None:
+        self._plan = context.plan
+        self._runs = context.runs
+        self._tasks = context.tasks
+        self._granted = granted
+        self._slots = slots
+        self._lineup = lineup
+        self._hold = hold
+        self._unsent = context.unsent
+        self._outbox = outbox
+        self._outcomes = outcomes
+        self._resumer = resumer
+        self._renderer = context.renderer
+
+    async def run(self, vertex: Vertex) -> None:
+        """See to one component, from its dependencies to its end."""
+        lineup, runs = self._lineup, self._runs
+        try:
+            await self._tasks.dependencies(vertex, lineup.frontier.settled)
+            run = runs.of(vertex)
+            resumed, run.resumed = run.resumed, None
+            if resumed is not None:
+                run.due = True
+                await self._resumer.resume(run, resumed)
+            elif (departure := await self._turn(run)) is not None:
+                await self._outbox.see_through(departure)
+            if run.subject:
+                lineup.land(vertex)
+            # While its end is persisted an operator may have it done again.
+            while await self._proceed(run):
+                pass
+        finally:
+            self._end(vertex)
+
+    async def _turn(self, run: ComponentRun) -> Departure | None:
+        """Wait until it is the turn of a component; it has begun then.
+
+        Returns:
+            The request to be seen through; None where it ended without being sent, where something else is
+            to be done about it, or nothing at all.
+        """
+        vertex = run.vertex
+        while run.place is not Place.BEGUN:
+            if run.place is Place.LABORIOUS:
+                run.place = Place.NOWHERE
+                await self._renderer.render(run)
+                if not self._plan.requests.is_rendered(vertex) and not self._plan.held:
+                    return None
+                self._granted.grant(run, run.number)
+            if run.due:
+                if run.place is Place.GRANTED:
+                    if not self._granted.beginning:
+                        await self._begin_up_to(run)
+                        continue
+                elif run.place is not Place.QUEUED and run.place is not Place.PARKED:
+                    return None
+            elif not self._lineup.is_new(vertex):
+                return None
+            elif not self._tasks.entering:
+                await self._lineup.enter(vertex)
+                continue
+            turn = run.turn = trio.Event()
+            await turn.wait()
+        run.place = Place.NOWHERE
+        departure, run.departure = run.departure, None
+        return departure
+
+    async def _begin_up_to(self, run: ComponentRun) -> None:
+        """Begin what may begin, in the order in which it was entered, until this one has, or many have."""
+        granted, requests = self._granted, self._plan.requests
+        granted.beginning = True
+        try:
+            while not granted.enough:
+                if run.place is Place.BEGUN or not granted:
+                    return
+                work = requests.work_left
+                await self._begin_granted(granted.pop())
+                granted.count(1, work - requests.work_left)
+        finally:
+            granted.beginning = False
+            granted.call_first()
+        # This task comes back to it, should no other one have come so far by then.
+        looks = granted.looks
+        await trio.lowlevel.checkpoint()
+        if looks == granted.looks:
+            granted.look()
+
+    async def _begin_granted(self, run: ComponentRun) -> None:
+        plan, vertex = self._plan, run.vertex
+        due = plan.is_due(vertex)
+        if due and plan.paused:
+            self._lineup.park(run, run.number)
+            self._unsent.let_go(vertex)
+            self._slots.give_back(run)
+        elif due and self._slots.no_room and run.subject:
+            self._slots.queue_again(run)
+        else:
+            try:
+                departure = await self._outbox.start(run) if due else None
+            except Laborious:
+                run.place = Place.LABORIOUS
+                self._granted.count(0, INLINE_WORK)
+                run.call_up()
+            else:
+                if due and vertex in self._unsent:
+                    self._slots.queue_again(run)
+                else:
+                    run.place, run.departure = Place.BEGUN, departure
+                    run.call_up()
+        plan.requests.let_go(vertex)
+
+    async def _proceed(self, run: ComponentRun) -> bool:
+        """Make one step of a component whose dependencies have settled; returns whether there was one."""
+        plan, vertex = self._plan, run.vertex
+        if plan.is_due(vertex):
+            await self._try(run)
+        elif plan.is_to_be_given_up(vertex):
+            await self._outcomes.keep(plan.give_up_retrying(vertex))
+        elif run.rescued is not None:
+            rescued, run.rescued = run.rescued, None
+            await self._outcomes.keep(rescued)
+        else:
+            return False
+        return True
+
+    async def _try(self, run: ComponentRun) -> None:
+        """Make one attempt, if it comes to that; whether there is to be another one is the plan's to say."""
+        plan, vertex = self._plan, run.vertex
+        if plan.is_instant(vertex) and not plan.paused:
+            await self._begin(run)
+            return
+        if run.retry_at is not None:
+            await self._back_off(run, run.retry_at)
+            return
+        if plan.paused:
+            with self._runs.interruptible(run):
+                await self._hold.pause_over()
+            return
+        subject = await self._lineup.subject(run)
+        if not self._slots.try_take(run, subject):
+            with self._runs.interruptible(run):
+                await self._slots.take(run, subject)
+        if run.subject:
+            try:
+                if plan.is_due(vertex):
+                    await self._begin(run)
+            finally:
+                self._lineup.land(vertex)
+
+    async def _back_off(self, run: ComponentRun, until: float) -> None:
+        with self._runs.interruptible(run):
+            await trio.sleep_until(until)
+        if trio.current_time() >= until:
+            run.retry_at = None
+
+    async def _begin(self, run: ComponentRun) -> None:
+        """Begin one that has its slots, and await its end: what is done again begins like this."""
+        plan, vertex = self._plan, run.vertex
+        try:
+            departure = await self._outbox.start(run)
+        except Laborious:
+            await self._renderer.render(run)
+            try:
+                proceeds = plan.requests.is_rendered(vertex) and plan.is_due(vertex)
+                departure = await self._outbox.start(run) if proceeds else None
+            finally:
+                plan.requests.let_go(vertex)
+        if departure is not None:
+            await self._outbox.see_through(departure)
+
+    def _end(self, vertex: Vertex) -> None:
+        settled, run = self._lineup.frontier.settled, self._runs.get(vertex)
+        if not settled[vertex] or (run is not None and run.subject):
+            self._lineup.land(vertex)
+        if run is not None:
+            run.due = False
+            if (
+                run.place is Place.NOWHERE
+                and run.rescued is None
+                and self._plan.phase(vertex) is not Phase.RETRYING
+            ):
+                self._runs.drop(run)
+        if not settled[vertex]:
+            # Whatever became of it: no task may wait for it for ever.
+            settled[vertex] = True
+            self._tasks.wake_dependents(vertex)
+        self._tasks.end(vertex)

@@ -1,0 +1,130 @@
+"""What keeps a build from sending: a halt, which is for good, and a pause, which is not."""
+
+from collections.abc import Iterable
+
+import trio
+
+from scheduler.dispatch.call import Call
+from scheduler.plan import Phase
+from scheduler.plan.outcome import failure
+from scheduler.walk.component import ComponentRun
+from scheduler.walk.context import Context
+from scheduler.walk.lineup import Lineup
+from scheduler.walk.slot_queue import SlotQueue
+
+UNKNOWN_AND_HALTED = (
+    "outcome unknown: the scheduler was stopped when its request may have left, and the build had failed "
+    "already, so it was not sent again. Check whether it was created"
+)
+
+
+class Hold:
+    """Halts and pauses one build: what follows from that for its components.
+
+    Args:
+        context: what the parts of the walk share.
+        slots: has those that wait for them.
+        lineup: of the components that are to begin.
+    """
+
+    __slots__ = (
+        "_connectors",
+        "_held_back",
+        "_held_runs",
+        "_lineup",
+        "_observer",
+        "_plan",
+        "_resumed",
+        "_runs",
+        "_slots",
+        "_unsent",
+    )
+
+    def __init__(self, context: Context, slots: SlotQueue, lineup: Lineup) -> None:
+        self._plan = context.plan
+        self._connectors = context.connectors
+        self._slots = slots
+        self._observer = context.observer
+        self._unsent = context.unsent
+        self._runs = context.runs
+        self._lineup = lineup
+        self._held_runs: list[ComponentRun] = []
+        """Those for which time stands still, as the build is paused."""
+        self._held_back: list[Call] = []
+        """Requests that an earlier process may have sent, of a build that is paused."""
+        self._resumed: trio.Event | None = None
+        """Set at the end of a pause, or of the build; there where a task waits for that."""
+
+    def halt(self, cause: str) -> None:
+        """Send nothing more for this build; what is in flight is awaited."""
+        self._plan.halt(cause)
+        self.withdraw_unsent()
+
+    def withdraw_unsent(self) -> None:
+        """After a halt: take back what has not left, and end every wait for anything but a reply."""
+        if self._plan.halted:
+            for call in list(self._runs.calls):
+                call.withdraw()
+            self._slots.dismiss()
+            self._unsent.clear()
+            self.unpause()
+            for run in self._runs.waiting:
+                assert run.wait is not None, "it waits"
+                run.wait.cancel()
+
+    def pause(self) -> None:
+        """The build is paused: for what waits for another attempt time stands still. Synchronous."""
+        self.stop_time(map(self._runs.of, self._plan.phases.within(Phase.RETRYING)))
+
+    def stop_time(self, runs: Iterable[ComponentRun]) -> None:
+        """For these components time stands still until the pause ends."""
+        now = trio.current_time()
+        for run in runs:
+            if run.held_since is None:
+                run.held_since = now
+                self._held_runs.append(run)
+
+    def hold_back(self, call: Call) -> None:
+        """Send a request again that an earlier process may have sent, but only when the pause is over."""
+        self._held_back.append(call)
+
+    async def pause_over(self) -> None:
+        """Wait for the end of a pause, or of the build."""
+        if self._resumed is None:
+            self._resumed = trio.Event()
+        await self._resumed.wait()
+
+    def unpause(self) -> None:
+        """Let everything proceed that waits for the end of a pause, or of the build."""
+        now = trio.current_time()
+        held, self._held_runs = self._held_runs, []
+        for run in held:
+            if run.first_sent is not None and run.held_since is not None:
+                run.first_sent += now - run.held_since
+            run.held_since = None
+        if self._plan.paused:
+            # Paused again in the meantime.
+            self.stop_time(held)
+        held_back, self._held_back = self._held_back, []
+        for call in held_back:
+            self._release(call)
+        if self._resumed is not None:
+            self._resumed.set()
+            self._resumed = None
+        self._lineup.unpark()
+
+    def _release(self, call: Call) -> None:
+        plan = self._plan
+        if not plan.halted and plan.paused:
+            # Paused again in the meantime.
+            self._held_back.append(call)
+        elif plan.stopped:
+            self._connectors.hand_over(plan.build.id)
+            call.abandon()
+        elif plan.halted:
+            call.deliver(failure(UNKNOWN_AND_HALTED, retryable=False))
+        elif not call.answered:
+            if call.timer is None:
+                self._connectors.arm(call)
+            call.publish()
+            self._observer.departed(call.request.vertex)

@@ -1,0 +1,288 @@
+"""The line of the components that are due: for slots, and then in the order in which they begin.
+
+What one completion makes due enters the line in the order of the edges, before the slots of what has
+completed are given back; so the most urgent component has them, whether it is new or not. A component that has
+its slots is *granted*; those granted begin in the order in which they entered.
+"""
+
+from collections.abc import Iterable, Sequence
+from functools import partial
+from typing import Final
+
+import trio
+
+from scheduler.definition.graph import Vertex
+from scheduler.definition.template import Laborious
+from scheduler.plan import Phase
+from scheduler.runtime.pace import paced
+from scheduler.walk.component import OVER, ComponentRun, Held, Place
+from scheduler.walk.context import Context
+from scheduler.walk.frontier import Frontier
+from scheduler.walk.granted import Granted
+from scheduler.walk.slot_queue import SlotQueue
+
+_SPAWNED_AT_ONCE: Final = 25
+"""Tasks started between two looks at everything else: a millisecond or two, where they begin at once."""
+_ENTERED_AT_ONCE: Final = 200
+"""Components entered into the line between two looks at everything else: about a millisecond."""
+
+
+class Lineup:
+    """The line of one build.
+
+    Args:
+        context: what the parts of the walk share.
+        granted: gets what needs no slots.
+        slots: for those that need some.
+    """
+
+    __slots__ = (
+        "_granted",
+        "_observer",
+        "_parked",
+        "_plan",
+        "_renderer",
+        "_runs",
+        "_slots",
+        "_tasks",
+        "_unsent",
+        "frontier",
+    )
+
+    def __init__(self, context: Context, granted: Granted, slots: SlotQueue) -> None:
+        self._plan = context.plan
+        self._observer = context.observer
+        self._unsent = context.unsent
+        self._runs = context.runs
+        self._tasks = context.tasks
+        self._granted = granted
+        self._slots = slots
+        self._renderer = context.renderer
+        self.frontier = Frontier(context.plan.graph, ())
+        """What has settled; what has not is told it when the walk is prepared."""
+        self._parked: dict[ComponentRun, None] = {}
+        """Those that could begin if the build were not paused."""
+
+    # ---- what is due
+
+    def land(self, vertex: Vertex) -> None:
+        """Its attempt has ended: enter what that makes due, then give back its slots. Idempotent.
+
+        That is how what has waited for long does not overtake something more urgent that is due only now.
+        """
+        run, tasks = self._runs.get(vertex), self._tasks
+        given_back = None if run is None else run.take_slots()
+        due: list[Vertex] = []
+        if self._plan.phase(vertex) in OVER and (run is None or run.rescued is None):
+            # A late success is to be persisted first. Before the walk has begun nothing is due: it will see.
+            settled = self.frontier.settle(vertex)
+            due = [one for one in settled if self.is_new(one)] if tasks.under_way else []
+        if len(due) > _ENTERED_AT_ONCE or (
+            self._plan.requests.has_open_subjects and any(map(self._is_open, due))
+        ):
+            self.enter_soon(due, given_back)
+        elif due:
+            self._line_up([run for one in due if (run := self._admit(one)) is not None], given_back)
+        elif given_back is not None:
+            self._slots.release(given_back)
+        if self.frontier.settled[vertex]:
+            tasks.wake_dependents(vertex)
+
+    def is_new(self, vertex: Vertex) -> bool:
+        """Whether a component whose dependencies have settled is to begin, and is not in the line yet."""
+        run = self._runs.get(vertex)
+        if self.frontier.settled[vertex] or (run is not None and run.due):
+            return False
+        plan = self._plan
+        return (
+            plan.is_due(vertex)
+            or (run is not None and (run.resumed is not None or run.rescued is not None))
+            or plan.is_to_be_given_up(vertex)
+        )
+
+    def _admit(self, vertex: Vertex, *, again: bool = False) -> ComponentRun | None:
+        """Take in a component that is due (``again``: after a pause); returned where it is to have slots."""
+        plan, run = self._plan, self._runs.of(vertex)
+        run.due = True
+        if self._is_unusual(run):
+            self._look_at(run)
+            return None
+        if not again:
+            self._observer.due(vertex)
+        if plan.paused:
+            self.park(run, next(self._slots.numbers))
+            return None
+        if plan.is_instant(vertex):
+            self._granted.grant(run, next(self._slots.numbers))
+            return None
+        return run
+
+    def _line_up(self, runs: Sequence[ComponentRun], given_back: Held = None) -> None:
+        self._slots.line_up(runs, [self._subject(run) for run in runs], given_back)
+
+    def park(self, run: ComponentRun, number: int) -> None:
+        """Keep one that could begin until the build is not paused any more."""
+        run.place, run.number = Place.PARKED, number
+        self._parked[run] = None
+
+    def _is_unusual(self, run: ComponentRun) -> bool:
+        """Whether a component that is due does not simply wait for its slots."""
+        return (
+            self._plan.phase(run.vertex) is not Phase.WAITING
+            or run.resumed is not None
+            or run.retry_at is not None
+            or run.rescued is not None
+        )
+
+    async def enter(self, vertex: Vertex) -> None:
+        """Enter one that no task is about to enter: its own task does."""
+        if self._is_open(vertex):
+            await self._find_subject(vertex)
+        else:
+            run = self._admit(vertex)
+            self._line_up([] if run is None else [run])
+
+    def enter_soon(self, vertices: Iterable[Vertex], given_back: Held = None, *, again: bool = False) -> None:
+        """Enter those that are due, in a task of its own, and start the tasks that are missing.
+
+        Args:
+            vertices: to be looked at, in the order in which they are to begin.
+            given_back: slots that are free as soon as all of these are in the queue for them.
+            again: after a pause.
+        """
+        self._tasks.enter(partial(self._enter, vertices, given_back, again=again))
+
+    async def _enter(self, vertices: Iterable[Vertex], given_back: Held, *, again: bool) -> None:
+        """As `_admit` and `_line_up`, of many: other builds have their turn between them.
+
+        None is served before all of them stand in the queue.
+        """
+        vertices, tasks = list(vertices), self._tasks
+        every = paced(vertices, every=_ENTERED_AT_ONCE)
+        due = [one async for one in every if self.is_new(one) and self.frontier.is_ready(one)]
+        unusual = [one for one in due if self._is_unusual(self._runs.of(one))]
+        async for vertex in paced(unusual, every=_SPAWNED_AT_ONCE):
+            if self.is_new(vertex):
+                self._admit(vertex, again=again)
+        for vertex in due:
+            if self._is_open(vertex) and self.is_new(vertex):
+                await self._find_subject(vertex)
+        if len(due) <= _ENTERED_AT_ONCE:
+            admitted = [self._admit(one, again=again) for one in due if self.is_new(one)]
+            self._line_up([run for run in admitted if run is not None], given_back)
+        else:
+            async for vertex in paced(due, every=_ENTERED_AT_ONCE):
+                if self.is_new(vertex) and (run := self._admit(vertex, again=again)) is not None:
+                    self._slots.queue(run, self._subject(run))
+            self._slots.serve(given_back)
+        async for vertex in paced(vertices, every=_SPAWNED_AT_ONCE):
+            if not self.frontier.settled[vertex]:
+                tasks.start(vertex)
+                run = self._runs.get(vertex)
+                if run is not None and not run.due:
+                    # It may have waited for this, and the build was halted meanwhile.
+                    run.call_up()
+
+    def _look_at(self, run: ComponentRun) -> None:
+        """Have a task look at a component that does not simply wait for its slots."""
+        run.call_up()
+        self._tasks.start(run.vertex)
+
+    # ---- subjects that references supply
+
+    def _is_open(self, vertex: Vertex) -> bool:
+        """Whether its subject is to be found out before it is lined up."""
+        plan = self._plan
+        if not plan.requests.has_open_subject(vertex) or plan.is_instant(vertex):
+            return False
+        run = self._runs.get(vertex)
+        return run is None or not run.supplied_subject
+
+    def _subject(self, run: ComponentRun) -> str:
+        """Return what its request goes out on; found out before where references supply it."""
+        subject, run.supplied_subject = run.supplied_subject, ""
+        return subject or self._plan.requests.subject(run.vertex)
+
+    async def subject(self, run: ComponentRun) -> str:
+        """Return what its request goes out on."""
+        if self._is_open(run.vertex):
+            await self._find_subject(run.vertex)
+        return self._subject(run)
+
+    async def _find_subject(self, vertex: Vertex) -> None:
+        """Find out what a component that is due goes out on; a guess where that cannot be told."""
+        await trio.lowlevel.checkpoint()
+        requests, run = self._plan.requests, self._runs.of(vertex)
+        try:
+            run.supplied_subject = requests.due_subject(vertex)
+        except Laborious:
+            await self._renderer.render(run)
+        else:
+            return
+        try:
+            run.supplied_subject = requests.due_subject(vertex)
+        except Laborious:
+            # There is news of the build.
+            run.supplied_subject = requests.subject(vertex)
+        finally:
+            # It is rendered again when it begins: thousands may be waiting for slots.
+            requests.let_go(vertex)
+
+    # ---- news
+
+    def stir(self, vertex: Vertex) -> None:
+        """Look at a component again: there is news of it, whatever it waits for."""
+        if self._unsent:
+            self._unsent.pop(vertex)
+        run = self._runs.get(vertex)
+        if run is None:
+            return
+        if run.wait is not None:
+            run.wait.cancel()
+        call = self._runs.call_of(vertex)
+        if call is not None:
+            call.abandon()
+        if run.place is Place.QUEUED:
+            self._slots.leave(run)
+            self._look_at(run)
+        elif run.place is Place.PARKED:
+            self._unpark(run)
+            self._look_at(run)
+        elif run.rescued is not None and not self._tasks.has(vertex):
+            # Its task has ended, as the build was halted while it waited for another attempt.
+            self.frontier.reopen([vertex])
+            run.due = True
+            self._tasks.start(vertex)
+
+    def respawn(self) -> None:
+        """Have whatever is to be done and is due begin: it may have been given up."""
+        unsettled = self._plan.unsettled()
+        # Also what its own task has not looked at since it failed.
+        self.frontier.reopen(unsettled)
+        missing = [one for one in unsettled if (run := self._runs.get(one)) is None or not run.due]
+        if missing and self._tasks.under_way:
+            self.enter_soon(missing)
+
+    def _unpark(self, run: ComponentRun) -> None:
+        run.place = Place.NOWHERE
+        self._parked.pop(run, None)
+
+    def unpark(self) -> None:
+        """Have those enter again that could begin but for a pause: it is over, or the build is halted."""
+        if not self._parked or (self._plan.paused and not self._plan.halted):
+            return
+        parked, self._parked = self._parked, {}
+        for run in parked:
+            run.place, run.due = Place.NOWHERE, False
+            if self._plan.halted:
+                self._slots.send_off(run)
+        if not self._plan.halted and self._tasks.under_way:
+            self.enter_soon([run.vertex for run in sorted(parked, key=lambda run: run.number)], again=True)
+
+    def clear(self) -> None:
+        """Give back all slots, and forget what waits: the walk has ended."""
+        self._slots.dismiss()
+        for run in self._runs.all():
+            self._slots.give_back(run)
+        self._granted.clear()
+        self._parked.clear()

@@ -1,0 +1,233 @@
+"""Lets requests leave: each after its start was persisted, in the order in which the components began."""
+
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+import trio
+from attrs import evolve
+
+from scheduler.definition.model import Resend
+from scheduler.dispatch.call import Call
+from scheduler.errors import Hung, Stuck
+from scheduler.journal.events import Settled
+from scheduler.plan import Request
+from scheduler.runtime.interruptible import interruptible
+from scheduler.walk.component import ComponentRun, Departure
+from scheduler.walk.context import Context
+from scheduler.walk.hold import Hold
+from scheduler.walk.outcomes import Outcomes
+from scheduler.walk.recording import Recording
+from scheduler.walk.slot_queue import SlotQueue
+from scheduler.walk.unsent import size_of
+
+_log = structlog.get_logger()
+
+_LEAST_TIME: Final = 0.001
+"""Seconds that an attempt has at least."""
+_LEFT_AT_ONCE: Final = 50
+"""Requests that leave between two looks at everything else: a millisecond or two."""
+
+
+class Outbox:
+    """The requests of one build on their way out.
+
+    Args:
+        context: what the parts of the walk share.
+        slots: has room for its bytes, or not.
+        recording: has the starts persisted.
+        hold: sees to a component that holds the scheduler up.
+        outcomes: of the attempts.
+    """
+
+    __slots__ = (
+        "_connectors",
+        "_departures",
+        "_hold",
+        "_observer",
+        "_outcomes",
+        "_plan",
+        "_recording",
+        "_resending",
+        "_runs",
+        "_slots",
+        "_tokens",
+        "_unsent",
+        "command",
+    )
+
+    def __init__(
+        self, context: Context, slots: SlotQueue, recording: Recording, hold: Hold, outcomes: Outcomes
+    ) -> None:
+        self._plan = context.plan
+        self._connectors = context.connectors
+        self._slots = slots
+        self._observer = context.observer
+        self._recording = recording
+        self._hold = hold
+        self._outcomes = outcomes
+        self._unsent = context.unsent
+        self._runs = context.runs
+        self._tokens = context.tokens
+        self._resending = context.resending
+        # A list, although it is taken from at the front: mostly it has one or none.
+        self._departures: list[Departure] = []
+        """Requests whose start is being persisted, in the order in which they began and are to leave."""
+        self.command: trio.Event | None = None
+        """Set once the last command of an operator is persisted: before that nothing leaves because of it."""
+
+    async def start(self, run: ComponentRun) -> Departure | None:
+        """Begin a component that has its slots.
+
+        Where the store keeps order, this does not wait: the request leaves in `see_through`. Otherwise the
+        start is persisted here, and the request leaves. In both cases what is begun first leaves first.
+
+        Returns:
+            The request to be seen through; None where the component ended without being sent, or may not
+            begin, or there is no room for its request (it is unsent then).
+
+        Raises:
+            Laborious: it is to be rendered first.
+            Stuck: the plan contradicts itself, which is a bug.
+        """
+        plan, vertex = self._plan, run.vertex
+        rendered = self._unsent.pop(vertex) if self._unsent else None
+        try:
+            with interruptible(plan.build.id):
+                step = plan.begin(vertex, rendered)
+        except Hung as hung:
+            _log.error("the build failed: it held the scheduler up", build=plan.build.id, why=str(hung))
+            self._hold.halt(f"{plan.graph.ids[vertex]}: {hung}")
+            return None
+        if step is None and not plan.held:
+            msg = f"{plan.graph.ids[vertex]} is due, nothing holds it up, and it does not begin"
+            raise Stuck(msg)
+        if step is None:
+            return None
+        if isinstance(step, Settled):
+            await self._outcomes.keep(step)
+            return None
+        if not run.bytes:
+            size = size_of(step)
+            if not self._slots.weigh(run, size):
+                plan.unbegin(vertex)
+                self._unsent.put(vertex, step)
+                return None
+        number = await self._recording.begin(step.started)
+        # What made it begin was told the store before; it is persisted when the operator is told so.
+        departure = Departure(step, number, self.command)
+        kept = self._recording.known(number)
+        if kept is None:
+            self._departures.append(departure)
+        else:
+            if self.command is not None:
+                await self.command.wait()
+            booked = self._recording.booked
+            self._leave(departure, kept)
+            if self._recording.booked != booked:
+                await self._recording.written()
+        return departure
+
+    async def see_through(self, departure: Departure) -> None:
+        """Let a request leave as soon as it may, and await the end of the attempt."""
+        try:
+            if not departure.left:
+                kept = await self._recording.persisted(departure.number)
+                if departure.command is not None and not departure.command.is_set():
+                    await departure.command.wait()
+                await self._let_leave(departure, kept)
+            if departure.call is not None:
+                await self._outcomes.of(departure.call)
+        finally:
+            if departure.call is not None:
+                self._outcomes.put_away(departure.call)
+
+    async def _let_leave(self, departure: Departure, kept: bool) -> None:
+        """What began before it has been persisted as well: all that leaves now, in that order.
+
+        Others have their turn meanwhile: one record may let hundreds leave.
+        """
+        left = 0
+        while not departure.left:
+            if left == _LEFT_AT_ONCE:
+                left = 0
+                await trio.lowlevel.checkpoint()
+                continue
+            self._leave(self._departures.pop(0), kept)
+            left += 1
+
+    def _leave(self, departure: Departure, kept: bool) -> None:
+        """Its start was persisted, if ``kept``: it leaves, unless something has happened meanwhile.
+
+        Whether it may is asked in the same breath as it is handed to the bus.
+        """
+        plan, outcomes = self._plan, self._outcomes
+        vertex = departure.request.vertex
+        departure.left = True
+        if outcomes.arrived:
+            # An error among the answers that no task has looked at yet is one all the same.
+            outcomes.book()
+        if not plan.is_starting(vertex):
+            # An operator has said meanwhile what becomes of it.
+            return
+        run = self._runs.of(vertex)
+        if run.early is not None:
+            plan.departed(vertex)
+            early, run.early = run.early, None
+            outcomes.end_attempt(*early)
+        elif not kept:
+            plan.withdraw(vertex)
+        elif plan.held:
+            outcomes.record(vertex, plan.withdraw(vertex))
+        else:
+            plan.sent(vertex)
+            request = self.in_time(departure.request)
+            call = self._connectors.send(request, self.token(request), self.departing())
+            outcomes.expect(call)
+            departure.call = run.call = call
+            self._runs.calls[call] = trio.current_time()
+            self._observer.sent(vertex, plan.attempt(vertex))
+
+    def in_time(self, request: Request, passed: float = 0.0) -> Request:
+        """Return a request with no more time than is left for all attempts of its component together.
+
+        Args:
+            request: of the next attempt, or of one that an earlier process began.
+            passed: seconds of its own time that have passed.
+        """
+        if request.retry.attempts == 1:
+            return request
+        run, now = self._runs.of(request.vertex), trio.current_time()
+        if run.first_sent is None:
+            run.first_sent = now
+        if request.retry.total is None:
+            return request
+        left = passed + max(_LEAST_TIME, run.first_sent + request.retry.total - now)
+        return evolve(request, timeout=min(left, self._connectors.seconds(request)))
+
+    def token(self, request: Request) -> str:
+        """Return the last part of its reply subject; empty where only this process is to know it."""
+        # Each attempt has its own: only so a late reply to one can be told from that to the next.
+        return "" if self._tokens is None else self._tokens.of(request.attempt)
+
+    def departing(self) -> Callable[[Call], None] | None:
+        """Return what is to be called when a request is handed to the bus."""
+        # Made for each: a walk that refers to itself would outlive its build until the next full collection.
+        return self._recording.record_sent if self._recording.in_order else None
+
+    def send_again(self) -> None:
+        """After a loss of the connection: send what may have been lost with it again, where that is wanted.
+
+        What is known to have reached the broker is sent again only where the operator wants that.
+        """
+        again = []
+        for call in [call for call in self._runs.calls if call.lost]:
+            resend = self._resending(call.request.subject)
+            unsure = resend is Resend.UNSENT and not call.reached and not self._plan.halted
+            if resend is Resend.ALWAYS or unsure:
+                again.append(call.request.component)
+                if call.expired:
+                    self._connectors.arm(call)
+                call.publish()
+        if again:
+            _log.info("requests sent again", build=self._plan.build.id, requests=len(again), first=again[0])

@@ -1,0 +1,203 @@
+"""Books the ends of attempts: in the order in which they became known, each once, late ones included."""
+
+import random
+from functools import partial
+
+import structlog
+import trio
+
+from scheduler.definition.graph import Vertex
+from scheduler.dispatch.call import Call, Signal
+from scheduler.journal.events import Retrying, Settled, Withdrawn
+from scheduler.plan import Phase, Request
+from scheduler.plan.outcome import Outcome
+from scheduler.runtime.interruptible import interruptible
+from scheduler.runtime.ratelimit import RateLimitedLog
+from scheduler.walk.context import Context
+from scheduler.walk.hold import Hold
+from scheduler.walk.lineup import Lineup
+from scheduler.walk.recording import Recording
+
+_log = structlog.get_logger()
+
+_MOST_LINES = 50
+"""In the log, of a kind and a build, at once: a build may have thousands of components that fail."""
+_TRIED_AGAIN = "component is tried again"
+_FAILED = "component failed"
+_MOST_GIVEN_UP = 1_000
+_GIVEN_UP_OF_EACH = 2
+"""Attempts that timed out and are kept for a late success: of a build, and of each component more."""
+
+
+class Outcomes:
+    """The ends of one build's attempts.
+
+    Args:
+        context: what the parts of the walk share.
+        recording: has them persisted.
+        hold: sees to an error that halts the build.
+        lineup: enters what an outcome makes due.
+    """
+
+    __slots__ = (
+        "_hold",
+        "_lineup",
+        "_log",
+        "_most_given_up",
+        "_observer",
+        "_plan",
+        "_recording",
+        "_runs",
+        "arrived",
+        "given_up",
+    )
+
+    def __init__(self, context: Context, recording: Recording, hold: Hold, lineup: Lineup) -> None:
+        self._plan = context.plan
+        self._observer = context.observer
+        self._recording = recording
+        self._hold = hold
+        self._lineup = lineup
+        self._runs = context.runs
+        self._log = RateLimitedLog(_log, burst=_MOST_LINES)
+        # Lists, although they are taken from at the front: they are no longer than there is in flight, and in
+        # most builds that is one or none, of which a deque takes ten times as much.
+        self.arrived: list[Call] = []
+        """Attempts whose end is known and not booked, in the order in which it became known."""
+        self.given_up: list[Call] = []
+        """Attempts whose late success would count, the oldest first."""
+        self._most_given_up = _MOST_GIVEN_UP + _GIVEN_UP_OF_EACH * len(context.plan.graph.ids)
+
+    def expect(self, call: Call) -> None:
+        """Have the end of an attempt put among those that have arrived, as soon as it is known."""
+        call.tell(self.arrived, self._plan.requests.look_through)
+
+    async def of(self, call: Call) -> None:
+        """Await the end of an attempt that is in flight, and have it persisted."""
+        if not call.closed:
+            # Closed by a task that came first, and booked all that had ended by then.
+            await call.outcome()
+            self.book()
+        await self._recording.written()
+
+    def book(self) -> None:
+        """Book all attempts that have ended, in the order in which that became known."""
+        plan = self._plan
+        while self.arrived:
+            call = self.arrived.pop(0)
+            vertex, answer = call.request.vertex, call.answer
+            run = self._runs.get(vertex)
+            if run is not None and run.resumed is call:
+                # Its answer came before its task has looked at it.
+                run.resumed = None
+                if plan.is_in_flight(vertex):
+                    # Or an operator has said meanwhile what becomes of it.
+                    self._observer.resumed(vertex, plan.attempt(vertex))
+                if isinstance(answer, Outcome) and plan.is_starting(vertex):
+                    plan.departed(vertex)
+            # Without a reply there may still be one: a late success is worth keeping.
+            late = isinstance(answer, Outcome) and not answer.completed and answer.body is None
+            self.put_away(call, late=late)
+            if answer is Signal.LEFT or plan.phase(vertex) is not Phase.RUNNING:
+                continue
+            if isinstance(answer, Outcome):
+                self.end_attempt(call.request, answer)
+            else:
+                withdrawn = plan.withdraw(vertex)
+                self._observer.waits(vertex)
+                self.record(vertex, withdrawn)
+
+    def put_away(self, call: Call, *, late: bool = False) -> None:
+        """Await an attempt no more; with ``late``, what comes afterwards is looked at. Idempotent."""
+        if call.closed:
+            return
+        self._runs.calls.pop(call, None)
+        run = self._runs.get(call.request.vertex)
+        if run is not None and run.call is call:
+            run.call = None
+        call.close(self._adopt if late else None)
+        if late:
+            call.forget_the_request()
+            self.given_up.append(call)
+            if len(self.given_up) > self._most_given_up:
+                self.given_up.pop(0).close()
+
+    def end_attempt(self, request: Request, outcome: Outcome) -> None:
+        """Book how an attempt ended; there may be another one."""
+        vertex, plan = request.vertex, self._plan
+        run, now = self._runs.of(vertex), trio.current_time()
+        elapsed = 0.0 if run.first_sent is None else now - run.first_sent
+        with interruptible(plan.build.id):
+            step = plan.settle(request, outcome, luck=random.random(), elapsed=elapsed)  # noqa: S311
+        if isinstance(step, Settled):
+            self._tell(vertex, step)
+        else:
+            run.retry_at = now + step.pause
+            if plan.paused:
+                self._hold.stop_time([run])
+            self._tell_of_retry(vertex, step)
+        self.record(vertex, step)
+
+    def record(self, vertex: Vertex, event: Settled | Retrying | Withdrawn) -> None:
+        """Have what became of an attempt persisted: before what follows from it, or together with that."""
+        self._recording.record(event, partial(self._lineup.land, vertex))
+
+    async def keep(self, settled: Settled) -> None:
+        """Book and persist an outcome that no attempt had; an error may halt the build first."""
+        vertex = self._plan.graph.index[settled.component]
+        self._tell(vertex, settled)
+        self.record(vertex, settled)
+        await self._recording.written()
+
+    def _tell(self, vertex: Vertex, settled: Settled) -> None:
+        """Tell of an outcome, and let follow what does at once from an error."""
+        error = settled.body.get("error") if settled.body["_state"] == "errored" else None
+        self._observer.settled(vertex, self._plan.attempt(vertex), error)
+        if error is not None:
+            if not self._log.leaves_out(_FAILED):
+                shown = self._plan.masked(error, 1_000)
+                self._log.warning(
+                    _FAILED, build=self._plan.build.id, component=settled.component, error=shown
+                )
+            self._hold.withdraw_unsent()
+            if skips := self._plan.skips():
+                self._observer.skipped(skips)
+
+    def _tell_of_retry(self, vertex: Vertex, step: Retrying) -> None:
+        attempt = self._plan.attempt(vertex)
+        self._observer.retries(vertex, attempt, step.error, step.pause)
+        if not self._log.leaves_out(_TRIED_AGAIN):
+            self._log.info(
+                _TRIED_AGAIN,
+                build=self._plan.build.id,
+                component=step.component,
+                attempt=attempt + 1,
+                pause=round(step.pause, 3),
+                error=self._plan.masked(step.error, 1_000),
+            )
+
+    def _adopt(self, request: Request, outcome: Outcome) -> None:
+        """Take a reply that came to an attempt that had been given up."""
+        vertex, plan = request.vertex, self._plan
+        call = self._runs.call_of(vertex)
+        if not outcome.completed:
+            # Of an attempt that counts as failed already.
+            return
+        if call is not None:
+            # Another attempt is in flight: what the first one has made is there, and that is what counts.
+            call.deliver(outcome)
+        elif plan.is_starting(vertex):
+            self._runs.of(vertex).early = request, outcome
+        elif (settled := plan.rescue(request, outcome)) is not None:
+            self._log.info("late success taken", build=plan.build.id, component=request.component)
+            self._runs.of(vertex).rescued = settled
+            self._lineup.stir(vertex)
+        elif plan.adopt(request, outcome):
+            self._log.info("late success kept", build=plan.build.id, component=request.component)
+            if self._recording.in_order:
+                self._recording.record_soon(*plan.adopted())
+
+    def close_given_up(self) -> None:
+        """Look no more at what comes late: it is too late now. Idempotent."""
+        for call in self.given_up:
+            call.close()

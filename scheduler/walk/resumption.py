@@ -1,0 +1,240 @@
+"""Resumes the attempts that an earlier process began: what becomes of each, once its replies are known."""
+
+from collections.abc import Mapping
+
+import trio
+from attrs import field, frozen
+
+from scheduler.definition.graph import Vertex
+from scheduler.definition.model import Resend
+from scheduler.definition.reply_subjects import old_token
+from scheduler.definition.template import Laborious
+from scheduler.dispatch.call import Call, Inherited
+from scheduler.journal.events import Settled
+from scheduler.journal.records import Position
+from scheduler.plan import Request
+from scheduler.plan.outcome import failure
+from scheduler.runtime.interruptible import interruptible
+from scheduler.runtime.pace import Pace
+from scheduler.walk.component import ComponentRun
+from scheduler.walk.context import Context
+from scheduler.walk.frontier import Frontier
+from scheduler.walk.hold import UNKNOWN_AND_HALTED, Hold
+from scheduler.walk.outbox import Outbox
+from scheduler.walk.outcomes import Outcomes
+from scheduler.walk.recording import Recording
+from scheduler.walk.slot_queue import SlotQueue
+from scheduler.walk.unsent import size_of
+
+_RESUMING = 2_000
+"""Units of work for awaiting a reply again."""
+_UNKNOWN = (
+    "outcome unknown: the scheduler was stopped when its request may have left, and it is not to be sent "
+    "again. Check whether it was created, then submit the remaining changes as a new build"
+)
+
+
+@frozen
+class Resumption:
+    """How a build of an earlier process is resumed, where its log says what was done."""
+
+    caught_up: trio.Event
+    """Set when the replies that came in the meantime were read."""
+    after: Position
+    """Captured replies up to here were dealt with."""
+    ages: Mapping[Vertex, float]
+    """For each component in flight, how much of its time has passed, in seconds."""
+    pauses: Mapping[Vertex, float] = field(factory=dict)
+    """For each component that waits for another attempt, how long from now, in seconds."""
+    extended: Mapping[Vertex, float] = field(factory=dict)
+    """For components in flight, by how much their time was extended, in seconds."""
+    begun: Mapping[Vertex, float] = field(factory=dict)
+    """For each component that was tried, how long ago that was the first time, in seconds; without what does
+    not count for ``total_timeout``."""
+    old: Mapping[Vertex, str] = field(factory=dict, repr=False)
+    """For components in flight that were begun by a version whose reply subjects had no owner: the build's key
+    then."""
+    heard: tuple[str, ...] = ()
+    """What the replies to earlier processes come in on."""
+
+
+class Resumer:
+    """Resumes the attempts of one build.
+
+    Args:
+        context: what the parts of the walk share.
+        resumption: what its log says of its times; None where the store keeps no log.
+        recording: has outcomes persisted.
+        hold: keeps back what a pause does not let leave.
+        slots: what is in flight holds some.
+        frontier: is told what has not settled.
+        outcomes: of the attempts.
+        outbox: knows their times and reply subjects.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        resumption: Resumption | None,
+        *,
+        frontier: Frontier,
+        slots: SlotQueue,
+        recording: Recording,
+        hold: Hold,
+        outcomes: Outcomes,
+        outbox: Outbox,
+    ) -> None:
+        self._plan = context.plan
+        self._resumption = resumption
+        self._connectors = context.connectors
+        self._observer = context.observer
+        self._recording = recording
+        self._hold = hold
+        self._slots = slots
+        self._frontier = frontier
+        self._outcomes = outcomes
+        self._outbox = outbox
+        self._renderer = context.renderer
+        self._runs = context.runs
+        self._resending = context.resending
+        self.listening = trio.Event()
+        """Set once the replies to what an earlier process sent are waited for."""
+
+    @property
+    def from_log(self) -> bool:
+        """Whether the build is resumed from a log, which stays as it is if that fails."""
+        return self._resumption is not None
+
+    async def prepare(self) -> None:
+        """Register the waits for replies to what an earlier process sent. Idempotent.
+
+        Raises:
+            PlanError: the plan cannot be resumed.
+        """
+        if self.listening.is_set():
+            return
+        plan, runs, resumption = self._plan, self._runs, self._resumption
+        unsettled = plan.unsettled()
+        self._frontier.reopen(unsettled)
+        now = trio.current_time()
+        if resumption is not None:
+            for vertex, seconds in resumption.begun.items():
+                runs.of(vertex).first_sent = now - seconds
+            for vertex, seconds in resumption.pauses.items():
+                runs.of(vertex).retry_at = now + seconds
+            if plan.paused:
+                self._hold.pause()
+        pace = Pace(_RESUMING)
+        for vertex in unsettled if plan.in_flight else ():
+            if not plan.is_in_flight(vertex):
+                continue
+            work = plan.requests.work_left
+            try:
+                with interruptible(plan.build.id):
+                    step = plan.resume(vertex)
+            except Laborious:
+                await self._renderer.render_now(vertex)
+                if not plan.is_in_flight(vertex):
+                    # An operator has said meanwhile what becomes of it.
+                    plan.requests.let_go(vertex)
+                    continue
+                with interruptible(plan.build.id):
+                    step = plan.resume(vertex)
+            runs.of(vertex).resumed = step if isinstance(step, Settled) else self._expect(step)
+            await pace.turn(work - plan.requests.work_left)
+        self.listening.set()
+
+    def _expect(self, request: Request) -> Call:
+        vertex, resumption, outbox = request.vertex, self._resumption, self._outbox
+        if resumption is None:
+            call = self._connectors.expect(outbox.in_time(request), outbox.token(request))
+        else:
+            # What is not known to have left has all its time before it.
+            passed = 0.0 if self._plan.is_starting(vertex) else resumption.ages[vertex]
+            request = outbox.in_time(request, passed)
+            key = resumption.old.get(vertex)
+            old = old_token(key, vertex, request.started.failed) if key else ""
+            inherited = Inherited(old, resumption.heard) if old or resumption.heard else None
+            call = self._connectors.expect(request, outbox.token(request), resumption.after, inherited)
+        self._outcomes.expect(call)
+        if resumption is not None:
+            call.extended = resumption.extended.get(vertex, 0.0)
+        return call
+
+    async def take_up(self) -> None:
+        """Before anything new begins: count what is in flight, and book what was answered meanwhile."""
+        runs = self._runs
+        for run in runs.all():
+            if isinstance(run.resumed, Call):
+                # It is in flight, whether or not there would be a slot for it now; and before anything new.
+                request = run.resumed.request
+                self._slots.occupy(run, request.subject, size_of(request))
+        if self._resumption is None:
+            return
+        # What was answered while no process listened counts before anything that this one does; after an
+        # error among it nothing else starts.
+        await self._resumption.caught_up.wait()
+        self._outcomes.book()
+        await self._recording.written()
+        for run in runs.all():
+            if isinstance(run.resumed, Settled):
+                settled, run.resumed = run.resumed, None
+                await self._outcomes.keep(settled)
+
+    async def resume(self, run: ComponentRun, resumed: Call | Settled) -> None:
+        """See one attempt of an earlier process through to its end."""
+        if isinstance(resumed, Settled):
+            await self._outcomes.keep(resumed)
+            return
+        vertex = run.vertex
+        if self._plan.is_in_flight(vertex):
+            # Or an operator has said meanwhile what becomes of it.
+            self._observer.resumed(vertex, self._plan.attempt(vertex))
+        if self._resumption is None:
+            self._connectors.arm(resumed)
+        elif not self._proceed(vertex, resumed, self._resumption):
+            resumed.close()
+            return
+        run.call = resumed
+        self._runs.calls[resumed] = trio.current_time()
+        try:
+            await self._outcomes.of(resumed)
+        finally:
+            self._outcomes.put_away(resumed)
+
+    def _proceed(self, vertex: Vertex, call: Call, resumption: Resumption) -> bool:
+        """Decide about a request that an earlier process may have sent, now that its replies are known.
+
+        Returns:
+            Whether its end is to be awaited.
+        """
+        plan, request = self._plan, call.request
+        unsent = plan.is_starting(vertex)
+        resend = self._resending(request.subject)
+        if call.answered:
+            if unsent:
+                plan.departed(vertex)
+            return True
+        if unsent and plan.stopped:
+            self._connectors.hand_over(plan.build.id)
+            return False
+        call.departing = self._outbox.departing()
+        if unsent and (plan.halted or resend is Resend.NEVER):
+            plan.departed(vertex)
+            unknown = _UNKNOWN if resend is Resend.NEVER else UNKNOWN_AND_HALTED
+            call.deliver(failure(unknown, retryable=False))
+        elif unsent and plan.paused:
+            # It may have left: then there will be a reply. If not, it leaves when the pause is over.
+            plan.departed(vertex)
+            self._hold.hold_back(call)
+        elif unsent:
+            plan.sent(vertex)
+            self._connectors.arm(call)
+            call.publish()
+            self._observer.departed(vertex)
+        else:
+            seconds = self._connectors.seconds(request) + call.extended
+            self._connectors.arm(call, max(0.0, seconds - resumption.ages[vertex]))
+            if resend is Resend.ALWAYS:
+                call.publish()
+        return True

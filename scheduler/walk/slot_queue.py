@@ -1,0 +1,194 @@
+"""The slots of one build's components: taken, waited for in the queue, given back."""
+
+from collections.abc import Sequence
+from functools import partial
+from itertools import count
+from typing import Final
+
+from scheduler.definition.graph import Vertex
+from scheduler.runtime.pace import drained, paced
+from scheduler.walk.component import ComponentRun, Held, Place
+from scheduler.walk.context import Context
+from scheduler.walk.granted import Granted
+
+_TOLD_AT_ONCE: Final = 50
+"""Tasks told that their component will not begin, between two looks at everything else."""
+
+
+class SlotQueue:
+    """Slots for one build.
+
+    Args:
+        context: what the parts of the walk share.
+        granted: gets what has its slots.
+        priorities: by vertex: of those that wait for a slot the highest goes first; empty: all are alike.
+    """
+
+    __slots__ = (
+        "_granted",
+        "_no_room",
+        "_plan",
+        "_queued",
+        "_sent_off",
+        "_slots",
+        "_tasks",
+        "_unsent",
+        "numbers",
+        "priorities",
+    )
+
+    def __init__(self, context: Context, granted: Granted, priorities: Sequence[float]) -> None:
+        self._plan = context.plan
+        self._slots = context.slots
+        self._unsent = context.unsent
+        self._tasks = context.tasks
+        self._granted = granted
+        self.priorities = priorities
+        self.numbers = count()
+        """Places in the line, in the order in which components enter it."""
+        self._queued = 0
+        """How many wait for slots."""
+        self._no_room = False
+        """Whether a request found no room, and none had its slots since: what has them already gives them
+        back."""
+        self._sent_off: list[ComponentRun] = []
+        """Those that will not begin, and whose tasks are still to be told."""
+
+    def line_up(self, runs: Sequence[ComponentRun], subjects: Sequence[str], given_back: Held = None) -> None:
+        """Have these begin as soon as there are slots for them; then those of ``given_back`` are free.
+
+        Args:
+            runs: components that are due, in the order in which they are to begin.
+            subjects: of their requests.
+            given_back: slots that are free as soon as all of these are in the queue for them.
+        """
+        slots, plan = self._slots, self._plan
+        if given_back is not None and not slots.waiters:
+            # There is no other claim to them.
+            slots.release(plan, *given_back)
+            given_back = None
+        if slots.take_all(plan, subjects):
+            for run, subject in zip(runs, subjects, strict=True):
+                run.subject = subject
+                self._granted.grant(run, next(self.numbers))
+        else:
+            for run, subject in zip(runs, subjects, strict=True):
+                self.queue(run, subject)
+        if given_back is not None:
+            slots.release(plan, *given_back)
+        if self._queued:
+            slots.serve(plan)
+
+    def give_back(self, run: ComponentRun) -> None:
+        """Give back the slots of a component, where it has any."""
+        self.release(run.take_slots())
+
+    def release(self, given_back: Held) -> None:
+        """Give back slots that a component held, where it held any."""
+        if given_back is not None:
+            self._slots.release(self._plan, *given_back)
+
+    def serve(self, given_back: Held) -> None:
+        """Give slots back, and then serve those that wait."""
+        self.release(given_back)
+        self._slots.serve(self._plan)
+
+    @property
+    def no_room(self) -> bool:
+        """Whether a request found no room, and what has slots already gives them back."""
+        return self._no_room
+
+    def weigh(self, run: ComponentRun, size: int) -> bool:
+        """Take room for a request of ``size`` bytes that has its slots; returns whether there was room."""
+        if not self._slots.weigh(self._plan, size):
+            return False
+        run.bytes = size
+        return True
+
+    def dismiss(self) -> None:
+        """Have none of this build wait for slots any more: their tasks are told so soon."""
+        self._slots.dismiss(self._plan)
+
+    def occupy(self, run: ComponentRun, subject: str, size: int) -> None:
+        """Count a request that is in flight already, and its ``size`` in bytes, even over the limits."""
+        run.subject, run.bytes = subject, size
+        self._slots.occupy(self._plan, subject, size)
+
+    def try_take(self, run: ComponentRun, subject: str) -> bool:
+        """Take slots for a component outside the line; returns whether there were some."""
+        size = self._unsent.size(run.vertex)
+        taken = self._slots.try_take(self._plan, subject, self._priority(run.vertex), size)
+        if taken:
+            run.subject, run.bytes = subject, size
+        return taken
+
+    async def take(self, run: ComponentRun, subject: str) -> None:
+        """Wait for slots for a component outside the line; it has none where the build was halted."""
+        size = self._unsent.size(run.vertex)
+        if await self._slots.take(self._plan, subject, self._priority(run.vertex), size):
+            run.subject, run.bytes = subject, size
+
+    def _priority(self, vertex: Vertex) -> float:
+        """Return how urgent a component is: the highest goes first."""
+        return self.priorities[vertex] if self.priorities else 0.0
+
+    def queue(self, run: ComponentRun, subject: str, again: int | None = None) -> None:
+        """Have one wait for its slots; ``again``: at the place that it had."""
+        run.waiter = self._slots.queue(
+            self._plan,
+            subject,
+            self._priority(run.vertex),
+            partial(self._on_served, run),
+            size=self._unsent.size(run.vertex),
+            again=again,
+        )
+        run.place, run.number = Place.QUEUED, next(self.numbers) if again is None else again
+        self._queued += 1
+
+    def queue_again(self, run: ComponentRun) -> None:
+        """Have one wait that has its slots and no room for its bytes; or one that is behind it."""
+        given_back = run.take_slots()
+        assert given_back is not None, "it is about to begin"
+        self._no_room = True
+        # Before another build can have them, this one is at the place that it had.
+        self.queue(run, given_back[0], run.number)
+        self._slots.release(self._plan, *given_back)
+        self._slots.serve(self._plan)
+
+    def _on_served(self, run: ComponentRun, served: bool) -> None:
+        waiter = run.waiter
+        assert waiter is not None, "it was queued"
+        self._unqueue(run)
+        if served:
+            self._no_room = False
+            run.subject = waiter.subject
+            if waiter.size:
+                run.bytes = waiter.size
+            self._granted.grant(run, run.number)
+        else:
+            self.send_off(run)
+
+    def leave(self, run: ComponentRun) -> None:
+        """Have a queued component wait no more, without its task being told so."""
+        assert run.waiter is not None, "it is queued"
+        self._slots.leave(run.waiter)
+        self._unqueue(run)
+
+    def _unqueue(self, run: ComponentRun) -> None:
+        run.place, run.waiter = Place.NOWHERE, None
+        self._queued -= 1
+
+    def send_off(self, run: ComponentRun) -> None:
+        """It is not to begin any more: its task is told so soon."""
+        run.due = False
+        if not self._tasks.under_way:
+            # No task is left to be told.
+            return
+        if not self._sent_off:
+            self._tasks.run_beside(self._tell_the_sent_off, "send off")
+        self._sent_off.append(run)
+
+    async def _tell_the_sent_off(self) -> None:
+        """Thousands may have waited when a build is halted: other builds have their turn between them."""
+        async for run in paced(drained(self._sent_off), every=_TOLD_AT_ONCE):
+            run.call_up()

@@ -1,0 +1,202 @@
+"""Carries out what an operator does to a build that runs: decided by its plan, and persisted.
+
+A command takes effect in the same breath in which it is decided, so that nothing else happens in between; it
+is acknowledged when it is persisted. Until then nothing leaves because of it.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import trio
+
+from scheduler.definition.graph import Vertex
+from scheduler.definition.template import Laborious
+from scheduler.dispatch.call import Call
+from scheduler.errors import InvalidRule, Refused
+from scheduler.journal.events import Event, Extended, Settled, Supplied
+from scheduler.plan import Phase, steering
+from scheduler.plan.outcome import failure
+from scheduler.text import count
+from scheduler.walk.context import Context
+from scheduler.walk.hold import Hold
+from scheduler.walk.lineup import Lineup
+from scheduler.walk.outbox import Outbox
+from scheduler.walk.recording import Recording
+
+_MOST_SECONDS = 30 * 86_400.0
+
+
+class Steering:
+    """The commands of operators for one build that runs.
+
+    Each of them raises `Refused` where the build does not allow it, or where it could not be persisted, which
+    halts the build.
+
+    Args:
+        context: what the parts of the walk share.
+        recording: has the commands persisted.
+        hold: pauses and halts.
+        lineup: of the components that are to begin.
+        outbox: lets nothing leave because of a command before that is persisted.
+    """
+
+    def __init__(
+        self, context: Context, recording: Recording, hold: Hold, lineup: Lineup, outbox: Outbox
+    ) -> None:
+        self._plan = context.plan
+        self._connectors = context.connectors
+        self._slots = context.slots
+        self._observer = context.observer
+        self._recording = recording
+        self._hold = hold
+        self._lineup = lineup
+        self._outbox = outbox
+        self._renderer = context.renderer
+        self._runs = context.runs
+        self._tasks = context.tasks
+
+    def check(self) -> None:
+        """Check that the walk is under way.
+
+        Raises:
+            Refused: it has not begun yet, or has come to its end.
+        """
+        if not self._tasks.under_way or self._recording.fenced:
+            raise Refused("unavailable", f"{self._plan.build.id} is starting or finishing; try again shortly")
+
+    async def cancel(self, *, now: bool, reason: str) -> str:
+        """Send nothing more; ``now``: nor await what is in flight. Returns a sentence for a person."""
+        plan = self._plan
+        events: list[Event] = []
+        if not (now and plan.cancelled):
+            events = steering.cancel(plan, reason)
+            self._observer.happened("cancelled")
+        in_flight = plan.in_flight
+        self._hold.withdraw_unsent()
+        if now:
+            self._give_up_on_replies("given up by an operator, who cancelled the build")
+        await self._persist(*events)
+        if not in_flight:
+            return "cancelled: nothing was in flight"
+        if now:
+            return f"cancelled: gave up on {count(in_flight, 'component')} in flight, their outcome unknown"
+        return f"cancelled: {count(in_flight, 'component')} in flight will be awaited"
+
+    async def pause(self) -> str:
+        """Send nothing new for now. Returns a sentence for a person."""
+        events = steering.pause(self._plan, on=True)
+        self._hold.pause()
+        self._observer.happened("paused")
+        await self._persist(*events)
+        return f"paused: nothing new is sent; {count(self._plan.in_flight, 'component')} in flight"
+
+    async def resume(self) -> str:
+        """Send what is due again, after a pause. Returns a sentence for a person."""
+        events = steering.pause(self._plan, on=False)
+        self._observer.happened("resumed")
+        try:
+            await self._persist(*events)
+        finally:
+            # What may have been sent before a restart goes out at once: not before the log says so.
+            self._hold.unpause()
+        return "resumed"
+
+    async def retry(self, vertex: Vertex | None) -> tuple[str, int]:
+        """Send what has failed again; returns a sentence for a person, and how many components that are."""
+        before = self._settled()
+        events, text, components = steering.retry_told(self._plan, vertex)
+        self._observer.happened("retried", vertex)
+        await self._carry_out(events, before)
+        return text, components
+
+    async def supply(self, vertex: Vertex, output: Mapping[str, Any]) -> str:
+        """Have a component complete with this output, without being sent (again)."""
+        before = self._settled()
+        try:
+            events = steering.supply(self._plan, vertex, output)
+        except Laborious:
+            await self._renderer.render_now(vertex)
+            try:
+                self.check()
+                before = self._settled()
+                events = steering.supply(self._plan, vertex, output)
+            finally:
+                self._plan.requests.let_go(vertex)
+        self._observer.happened("skipped", vertex)
+        await self._carry_out(events, before)
+        return steering.supplied(self._plan, vertex)
+
+    async def extend(self, vertex: Vertex, seconds: float) -> str:
+        """Give an attempt that is in flight more time, in seconds. Returns a sentence for a person."""
+        name = self._plan.graph.ids[vertex]
+        if not 0 < seconds <= _MOST_SECONDS:
+            raise Refused("invalid", f"seconds: above 0 and at most {_MOST_SECONDS:.0f}")
+        call = self._runs.call_of(vertex)
+        if call is None:
+            phase = self._plan.phase(vertex).value
+            raise Refused("conflict", f"{name} is {phase}: only what is in flight can be given more time")
+        if call.answered:
+            # Behind the outcome the log has no place for it.
+            raise Refused("conflict", f"{name} has just been answered: it needs no more time")
+        self._connectors.extend(call, seconds)
+        self._observer.happened("extended", vertex)
+        await self._persist(Extended(name, seconds))
+        return f"{name} has {seconds:g} s more"
+
+    async def limit(self, limits: Mapping[str, int | str]) -> str:
+        """Give the build other limits of its own. Returns a sentence for a person."""
+        try:
+            events = steering.limit(self._plan, limits)
+        except InvalidRule as error:
+            raise Refused("invalid", f"limits: {error}") from None
+        self._slots.change(self._plan, self._plan.rules)
+        self._observer.happened("limited")
+        await self._persist(*events)
+        return f"limits: {', '.join(map(str, self._plan.rules)) or 'none'}"
+
+    async def _persist(self, *events: Event) -> None:
+        command = self._outbox.command = trio.Event()
+        try:
+            kept = await self._recording.commit(*events)
+        finally:
+            command.set()
+        if not kept:
+            raise Refused("unavailable", f"it could not be persisted: {self._plan.shown_cause}")
+
+    def _settled(self) -> set[Vertex]:
+        return set(self._plan.phases.within(Phase.ERRORED, Phase.SKIPPED))
+
+    async def _carry_out(self, events: list[Event], before: set[Vertex]) -> None:
+        """Carry out what was decided about components, of which those ``before`` had an end."""
+        plan = self._plan
+        self._start_over(sorted(v for v in before if plan.phase(v) is Phase.WAITING))
+        for event in events:
+            if isinstance(event, Settled):
+                self._end(plan.graph.index[event.component])
+            elif isinstance(event, Supplied):
+                self._lineup.stir(plan.graph.index[event.component])
+        self._lineup.respawn()
+        await self._persist(*events)
+
+    def _start_over(self, vertices: Iterable[Vertex]) -> None:
+        """These had an outcome, or would have been left out, and wait again."""
+        for vertex in vertices:
+            run = self._runs.get(vertex)
+            if run is not None:
+                # Neither a pause nor the time of its attempts so far is of any meaning now.
+                run.start_over()
+            self._observer.waits(vertex)
+
+    def _end(self, vertex: Vertex) -> None:
+        """The operator has said what became of a component."""
+        self._observer.settled(vertex, self._plan.attempt(vertex), None)
+        self._lineup.stir(vertex)
+        run = self._runs.get(vertex)
+        if run is None or not run.due:
+            self._lineup.land(vertex)
+
+    def _give_up_on_replies(self, why: str) -> None:
+        """Await nothing more: what is in flight fails, its outcome unknown."""
+        resumed = [run.resumed for run in self._runs.all() if isinstance(run.resumed, Call)]
+        for call in [*self._runs.calls, *resumed]:
+            call.deliver(failure(f"outcome unknown: {why}", retryable=False))
