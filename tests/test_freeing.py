@@ -42,6 +42,8 @@ from scheduler.stores.memory import MemoryStore
 from scheduler.supervision.feed import Track
 from scheduler.supervision.supervisor import Held, Supervisor
 from scheduler.walk import Walk
+from scheduler.walk.outbox import Outbox
+from scheduler.walk.outcomes import Outcomes
 
 CHAIN = document("abc", [("a", "b"), ("b", "c")], options={"limits": {"vpc.*.*": 2, "*.create.*": "1000/h"}})
 """A build with limits of its own, one of them a rate."""
@@ -52,6 +54,23 @@ TIMED = document([change("a", _timeout=1), "b"], [("a", "b")])
 
 
 OF_BUILDS = {
+    *(
+        "ComponentRun",
+        "ComponentTasks",
+        "Context",
+        "Departure",
+        "Granted",
+        "Hold",
+        "Lineup",
+        "Outbox",
+        "Outcomes",
+        "Recording",
+        "Resumer",
+        "Runs",
+        "SlotQueue",
+        "Steering",
+        "Tasks",
+    ),
     *(
         "Usage",
         "BuildLog",
@@ -147,7 +166,7 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
         seen.begun += 1
         for part in (walk, walk.plan, walk.plan.prepared, walk.plan.build, walk.plan.graph, track):
             seen.add(type(part).__name__, part)
-        usage = supervisor.slots._usages.get(walk)
+        usage = supervisor.slots._usages.get(walk.plan)
         assert usage is not None
         seen.add("Usage", usage)
 
@@ -406,9 +425,13 @@ async def test_a_reference_to_nothing(autojump_clock: MockClock, watch: Watch, s
 
 
 @pytest.mark.parametrize("store", STORES)
-@pytest.mark.parametrize("part", ["_in_time", "_end_attempt", "_tell"])
+@pytest.mark.parametrize("part", [(Outbox, "in_time"), (Outcomes, "end_attempt"), (Outcomes, "_tell")])
 async def test_a_fault_of_ours(
-    autojump_clock: MockClock, watch: Watch, store: str, part: str, monkeypatch: pytest.MonkeyPatch
+    autojump_clock: MockClock,
+    watch: Watch,
+    store: str,
+    part: tuple[type, str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A build that ends by an exception in one of its tasks."""
 
@@ -419,7 +442,7 @@ async def test_a_fault_of_ours(
     async with open_site(store) as site:
         await site.submit(WIDE)
         await trio.sleep(0.5)
-        monkeypatch.setattr(Walk, part, broken)
+        monkeypatch.setattr(*part, broken)
         site.cloud.answer("a")
         await trio.sleep(0.5)
         site.cloud.answer("b")

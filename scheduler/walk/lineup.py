@@ -1,8 +1,8 @@
 """The line of the components that are due: for slots, and then in the order in which they begin.
 
 What one completion makes due enters the line in the order of the edges, before the slots of what has
-completed are given back; so the most urgent component has them, whether it is new or not. A component that has
-its slots is *granted*; those granted begin in the order in which they entered.
+completed are given back; so the most urgent component has them, whether it is new or not. A component that
+has its slots is *granted*; those granted begin in the order in which they entered.
 """
 
 from collections.abc import Iterable, Sequence

@@ -52,8 +52,8 @@ class Resumption:
     """For each component that was tried, how long ago that was the first time, in seconds; without what does
     not count for ``total_timeout``."""
     old: Mapping[Vertex, str] = field(factory=dict, repr=False)
-    """For components in flight that were begun by a version whose reply subjects had no owner: the build's key
-    then."""
+    """For components in flight that were begun by a version whose reply subjects had no owner, the build's
+    key then."""
     heard: tuple[str, ...] = ()
     """What the replies to earlier processes come in on."""
 

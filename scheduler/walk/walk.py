@@ -316,7 +316,7 @@ class Walk:
                 call.deliver(failure(unknown, retryable=False))
 
     def send_again(self) -> None:
-        """After a loss of the connection: send again what may have been lost with it, where that is wanted."""
+        """After a loss of the connection: send what may have been lost with it again, if that is wanted."""
         self._outbox.send_again()
 
     def calls(self) -> Mapping[Call, float]:

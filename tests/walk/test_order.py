@@ -432,7 +432,7 @@ def test_the_walk_takes_the_order_that_was_forecast(
                 world.slots,
                 priorities=plan.graph.remaining(lasting),
             )
-            world.slots.open(walk, plan.rules)
+            world.slots.open(plan, plan.rules)
             start = trio.current_time()
             await walk.run()
             for vertex, name in enumerate(plan.graph.ids):

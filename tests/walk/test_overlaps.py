@@ -121,7 +121,7 @@ class Process:
         return history, plan
 
     async def go(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        self._world.slots.open(self.run.walk, self.run.plan.rules)
+        self._world.slots.open(self.run.plan, self.run.plan.rules)
         with self._scope:
             async with trio.open_nursery() as self.nursery:
                 task_status.started()
@@ -132,7 +132,7 @@ class Process:
         self._scope.cancel()
         await wait_all_tasks_blocked()
         self._log.forget()
-        self._world.slots.close(self.run.walk)
+        self._world.slots.close(self.run.plan)
 
 
 def luck_of(seed: int) -> Callable[[JSON], Sequence[Reply]]:

@@ -365,7 +365,7 @@ async def test_a_build_has_limits_of_its_own_that_change(autojump_clock: MockClo
     """As many are in flight as they say, and as the new ones say."""
     async with open_world(script=ignore) as world, trio.open_nursery() as nursery:
         run = Run(world, document("abcde", options={"limits": {"vpc.*.*": 2}}))
-        world.slots.open(run.walk, run.plan.rules)
+        world.slots.open(run.plan, run.plan.rules)
         await run.start(nursery)
         assert len(world.cloud.asked) == 2
         assert await steering_of(run).limit({"vpc.create.*": 4}) == "limits: vpc.create.*=4"
@@ -453,7 +453,7 @@ def test_whatever_operators_do_a_walk_ends_once(case: tuple[JSON, list[tuple[flo
     async def main() -> None:
         async with open_world(script=script) as world, trio.open_nursery() as nursery:
             run = Run(world, value)
-            world.slots.open(run.walk, run.plan.rules)
+            world.slots.open(run.plan, run.plan.rules)
             ended = trio.Event()
 
             async def go() -> None:

@@ -174,7 +174,7 @@ async def test_nothing_leaves_because_of_an_order_before_that_is_persisted(
     )
     async with open_world(script=ignore) as world, trio.open_nursery() as nursery:
         run = Run(world, value)
-        world.slots.open(run.walk, run.plan.rules)
+        world.slots.open(run.plan, run.plan.rules)
         await run.start(nursery)
         if order == "resume":
             await steering_of(run).pause()
