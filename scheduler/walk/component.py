@@ -24,7 +24,7 @@ Held: TypeAlias = tuple[str, int] | None
 """Slots that a component holds: the subject of its request, and its bytes in flight."""
 
 
-class Place(Enum):
+class Stage(Enum):
     """Where a component stands in the line of those that are to begin."""
 
     NOWHERE = 0
@@ -74,10 +74,10 @@ class ComponentRun:
         "first_sent",
         "held_since",
         "number",
-        "place",
         "rescued",
         "resumed",
         "retry_at",
+        "stage",
         "subject",
         "supplied_subject",
         "turn",
@@ -92,7 +92,7 @@ class ComponentRun:
         """Whether all its dependencies have settled, and it was entered into the line."""
 
         # In the line.
-        self.place = Place.NOWHERE
+        self.stage = Stage.NOWHERE
         self.number = 0
         """The place in the line: the smallest begins first."""
         self.called = False
@@ -150,40 +150,28 @@ class ComponentRun:
         self.retry_at = self.first_sent = None
 
 
-class Runs:
-    """The component runs of one build, and what is in flight."""
+class Runs(dict[Vertex, ComponentRun]):
+    """The component runs of one build by component, in the order in which they were made; and its calls.
 
-    __slots__ = ("_runs", "calls", "waiting")
+    Looking one up makes it (``runs[vertex]``); with `get` it is None where there is none.
+    """
+
+    __slots__ = ("calls", "waiting")
 
     def __init__(self) -> None:
-        self._runs: dict[Vertex, ComponentRun] = {}
+        super().__init__()
         self.calls: dict[Call, float] = {}
         """All attempts in flight, the oldest first, and since when (Trio's clock, seconds)."""
         self.waiting: dict[ComponentRun, None] = {}
         """Those with a wait that news of the build or the component ends."""
 
-    def get(self, vertex: Vertex) -> ComponentRun | None:
-        """Return the run of a component, where there is one."""
-        return self._runs.get(vertex)
-
-    def of(self, vertex: Vertex) -> ComponentRun:
-        """Return the run of a component; made where there is none."""
-        run = self._runs.get(vertex)
-        if run is None:
-            run = self._runs[vertex] = ComponentRun(vertex)
+    def __missing__(self, vertex: Vertex) -> ComponentRun:
+        run = self[vertex] = ComponentRun(vertex)
         return run
-
-    def drop(self, run: ComponentRun) -> None:
-        """Forget a component. Idempotent."""
-        self._runs.pop(run.vertex, None)
-
-    def all(self) -> list[ComponentRun]:
-        """Return all component runs, in the order in which they were made."""
-        return list(self._runs.values())
 
     def call_of(self, vertex: Vertex) -> Call | None:
         """Return the attempt of a component that is in flight, where one is."""
-        run = self._runs.get(vertex)
+        run = self.get(vertex)
         if run is None:
             return None
         return run.resumed if isinstance(run.resumed, Call) else run.call

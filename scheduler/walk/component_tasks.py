@@ -5,12 +5,12 @@ import trio
 from scheduler.definition.graph import Vertex
 from scheduler.definition.template import INLINE_WORK, Laborious
 from scheduler.plan import Phase
-from scheduler.walk.component import ComponentRun, Departure, Place
+from scheduler.walk.component import ComponentRun, Departure, Stage
 from scheduler.walk.context import Context
+from scheduler.walk.departures import Departures
 from scheduler.walk.granted import Granted
 from scheduler.walk.hold import Hold
 from scheduler.walk.lineup import Lineup
-from scheduler.walk.outbox import Outbox
 from scheduler.walk.outcomes import Outcomes
 from scheduler.walk.resumption import Resumer
 from scheduler.walk.slot_queue import SlotQueue
@@ -23,7 +23,7 @@ class ComponentTasks:
         context: what the parts of the walk share.
         granted, slots, lineup: those that are to begin.
         hold: what keeps the build from sending.
-        outbox, outcomes: how an attempt begins and ends.
+        departures, outcomes: how an attempt begins and ends.
         resumer: for attempts that an earlier process began.
     """
 
@@ -35,7 +35,7 @@ class ComponentTasks:
         slots: SlotQueue,
         lineup: Lineup,
         hold: Hold,
-        outbox: Outbox,
+        departures: Departures,
         outcomes: Outcomes,
         resumer: Resumer,
     ) -> None:
@@ -47,7 +47,7 @@ class ComponentTasks:
         self._lineup = lineup
         self._hold = hold
         self._unsent = context.unsent
-        self._outbox = outbox
+        self._departures = departures
         self._outcomes = outcomes
         self._resumer = resumer
         self._renderer = context.renderer
@@ -57,13 +57,13 @@ class ComponentTasks:
         lineup, runs = self._lineup, self._runs
         try:
             await self._tasks.dependencies(vertex, lineup.frontier.settled)
-            run = runs.of(vertex)
+            run = runs[vertex]
             resumed, run.resumed = run.resumed, None
             if resumed is not None:
                 run.due = True
                 await self._resumer.resume(run, resumed)
             elif (departure := await self._turn(run)) is not None:
-                await self._outbox.see_through(departure)
+                await self._departures.see_through(departure)
             if run.subject:
                 lineup.land(vertex)
             # While its end is persisted an operator may have it done again.
@@ -80,19 +80,19 @@ class ComponentTasks:
             to be done about it, or nothing at all.
         """
         vertex = run.vertex
-        while run.place is not Place.BEGUN:
-            if run.place is Place.LABORIOUS:
-                run.place = Place.NOWHERE
+        while run.stage is not Stage.BEGUN:
+            if run.stage is Stage.LABORIOUS:
+                run.stage = Stage.NOWHERE
                 await self._renderer.render(run)
                 if not self._plan.requests.is_rendered(vertex) and not self._plan.held:
                     return None
                 self._granted.grant(run, run.number)
             if run.due:
-                if run.place is Place.GRANTED:
+                if run.stage is Stage.GRANTED:
                     if not self._granted.beginning:
                         await self._begin_up_to(run)
                         continue
-                elif run.place is not Place.QUEUED and run.place is not Place.PARKED:
+                elif run.stage is not Stage.QUEUED and run.stage is not Stage.PARKED:
                     return None
             elif not self._lineup.is_new(vertex):
                 return None
@@ -101,7 +101,7 @@ class ComponentTasks:
                 continue
             turn = run.turn = trio.Event()
             await turn.wait()
-        run.place = Place.NOWHERE
+        run.stage = Stage.NOWHERE
         departure, run.departure = run.departure, None
         return departure
 
@@ -110,12 +110,13 @@ class ComponentTasks:
         granted, requests = self._granted, self._plan.requests
         granted.beginning = True
         try:
-            while not granted.enough:
-                if run.place is Place.BEGUN or not granted:
+            enough = granted.count(0, 0)
+            while not enough:
+                if run.stage is Stage.BEGUN or not granted:
                     return
                 work = requests.work_left
                 await self._begin_granted(granted.pop())
-                granted.count(1, work - requests.work_left)
+                enough = granted.count(1, work - requests.work_left)
         finally:
             granted.beginning = False
             granted.call_first()
@@ -136,16 +137,16 @@ class ComponentTasks:
             self._slots.queue_again(run)
         else:
             try:
-                departure = await self._outbox.start(run) if due else None
+                departure = await self._departures.start(run) if due else None
             except Laborious:
-                run.place = Place.LABORIOUS
+                run.stage = Stage.LABORIOUS
                 self._granted.count(0, INLINE_WORK)
                 run.call_up()
             else:
                 if due and vertex in self._unsent:
                     self._slots.queue_again(run)
                 else:
-                    run.place, run.departure = Place.BEGUN, departure
+                    run.stage, run.departure = Stage.BEGUN, departure
                     run.call_up()
         plan.requests.let_go(vertex)
 
@@ -197,16 +198,16 @@ class ComponentTasks:
         """Begin one that has its slots, and await its end: what is done again begins like this."""
         plan, vertex = self._plan, run.vertex
         try:
-            departure = await self._outbox.start(run)
+            departure = await self._departures.start(run)
         except Laborious:
             await self._renderer.render(run)
             try:
                 proceeds = plan.requests.is_rendered(vertex) and plan.is_due(vertex)
-                departure = await self._outbox.start(run) if proceeds else None
+                departure = await self._departures.start(run) if proceeds else None
             finally:
                 plan.requests.let_go(vertex)
         if departure is not None:
-            await self._outbox.see_through(departure)
+            await self._departures.see_through(departure)
 
     def _end(self, vertex: Vertex) -> None:
         settled, run = self._lineup.frontier.settled, self._runs.get(vertex)
@@ -215,11 +216,11 @@ class ComponentTasks:
         if run is not None:
             run.due = False
             if (
-                run.place is Place.NOWHERE
+                run.stage is Stage.NOWHERE
                 and run.rescued is None
                 and self._plan.phase(vertex) is not Phase.RETRYING
             ):
-                self._runs.drop(run)
+                self._runs.pop(vertex, None)
         if not settled[vertex]:
             # Whatever became of it: no task may wait for it for ever.
             settled[vertex] = True

@@ -3,7 +3,7 @@
 import heapq
 from typing import Final
 
-from scheduler.walk.component import ComponentRun, Place
+from scheduler.walk.component import ComponentRun, Stage
 
 _IN_A_ROW: Final = 25
 """Components begun between two looks at everything else: a millisecond or two."""
@@ -35,7 +35,7 @@ class Granted:
 
     def grant(self, run: ComponentRun, number: int) -> None:
         """A component may begin, once everything before it in the line has begun."""
-        run.place, run.number = Place.GRANTED, number
+        run.stage, run.number = Stage.GRANTED, number
         heapq.heappush(self._heap, (number, run))
         if self._called < _IN_A_ROW:
             # The others are called by those, one after another.
@@ -60,14 +60,14 @@ class Granted:
             self._called -= 1
         return run
 
-    @property
-    def enough(self) -> bool:
-        """Whether so many have begun that other builds are to have their turn."""
-        return self._in_a_row >= _IN_A_ROW
+    def count(self, components: int, work: int) -> bool:
+        """Count what has begun, and the units of work that it took.
 
-    def count(self, components: int, work: int) -> None:
-        """Count what has begun, and the units of work that it took."""
+        Returns:
+            Whether so much has begun that other builds are to have their turn.
+        """
         self._in_a_row += components + work // _WORK_OF_ONE
+        return self._in_a_row >= _IN_A_ROW
 
     def look(self) -> None:
         """Count a look at everything else."""

@@ -74,7 +74,7 @@ class Hold:
 
     def pause(self) -> None:
         """The build is paused: for what waits for another attempt time stands still. Synchronous."""
-        self.stop_time(map(self._runs.of, self._plan.phases.within(Phase.RETRYING)))
+        self.stop_time(self._runs[vertex] for vertex in self._plan.phases.within(Phase.RETRYING))
 
     def stop_time(self, runs: Iterable[ComponentRun]) -> None:
         """For these components time stands still until the pause ends."""

@@ -15,7 +15,7 @@ from scheduler.definition.graph import Vertex
 from scheduler.definition.template import Laborious
 from scheduler.plan import Phase
 from scheduler.runtime.pace import paced
-from scheduler.walk.component import OVER, ComponentRun, Held, Place
+from scheduler.walk.component import OVER, ComponentRun, Held, Stage
 from scheduler.walk.context import Context
 from scheduler.walk.frontier import Frontier
 from scheduler.walk.granted import Granted
@@ -37,6 +37,7 @@ class Lineup:
     """
 
     __slots__ = (
+        "_all_slots",
         "_granted",
         "_observer",
         "_parked",
@@ -57,6 +58,7 @@ class Lineup:
         self._tasks = context.tasks
         self._granted = granted
         self._slots = slots
+        self._all_slots = context.slots
         self._renderer = context.renderer
         self.frontier = Frontier(context.plan.graph, ())
         """What has settled; what has not is told it when the walk is prepared."""
@@ -84,7 +86,7 @@ class Lineup:
         elif due:
             self._line_up([run for one in due if (run := self._admit(one)) is not None], given_back)
         elif given_back is not None:
-            self._slots.release(given_back)
+            self._all_slots.release(self._plan, *given_back)
         if self.frontier.settled[vertex]:
             tasks.wake_dependents(vertex)
 
@@ -102,7 +104,7 @@ class Lineup:
 
     def _admit(self, vertex: Vertex, *, again: bool = False) -> ComponentRun | None:
         """Take in a component that is due (``again``: after a pause); returned where it is to have slots."""
-        plan, run = self._plan, self._runs.of(vertex)
+        plan, run = self._plan, self._runs[vertex]
         run.due = True
         if self._is_unusual(run):
             self._look_at(run)
@@ -122,7 +124,7 @@ class Lineup:
 
     def park(self, run: ComponentRun, number: int) -> None:
         """Keep one that could begin until the build is not paused any more."""
-        run.place, run.number = Place.PARKED, number
+        run.stage, run.number = Stage.PARKED, number
         self._parked[run] = None
 
     def _is_unusual(self, run: ComponentRun) -> bool:
@@ -160,7 +162,7 @@ class Lineup:
         vertices, tasks = list(vertices), self._tasks
         every = paced(vertices, every=_ENTERED_AT_ONCE)
         due = [one async for one in every if self.is_new(one) and self.frontier.is_ready(one)]
-        unusual = [one for one in due if self._is_unusual(self._runs.of(one))]
+        unusual = [one for one in due if self._is_unusual(self._runs[one])]
         async for vertex in paced(unusual, every=_SPAWNED_AT_ONCE):
             if self.is_new(vertex):
                 self._admit(vertex, again=again)
@@ -212,7 +214,7 @@ class Lineup:
     async def _find_subject(self, vertex: Vertex) -> None:
         """Find out what a component that is due goes out on; a guess where that cannot be told."""
         await trio.lowlevel.checkpoint()
-        requests, run = self._plan.requests, self._runs.of(vertex)
+        requests, run = self._plan.requests, self._runs[vertex]
         try:
             run.supplied_subject = requests.due_subject(vertex)
         except Laborious:
@@ -242,10 +244,10 @@ class Lineup:
         call = self._runs.call_of(vertex)
         if call is not None:
             call.abandon()
-        if run.place is Place.QUEUED:
+        if run.stage is Stage.QUEUED:
             self._slots.leave(run)
             self._look_at(run)
-        elif run.place is Place.PARKED:
+        elif run.stage is Stage.PARKED:
             self._unpark(run)
             self._look_at(run)
         elif run.rescued is not None and not self._tasks.has(vertex):
@@ -264,7 +266,7 @@ class Lineup:
             self.enter_soon(missing)
 
     def _unpark(self, run: ComponentRun) -> None:
-        run.place = Place.NOWHERE
+        run.stage = Stage.NOWHERE
         self._parked.pop(run, None)
 
     def unpark(self) -> None:
@@ -273,7 +275,7 @@ class Lineup:
             return
         parked, self._parked = self._parked, {}
         for run in parked:
-            run.place, run.due = Place.NOWHERE, False
+            run.stage, run.due = Stage.NOWHERE, False
             if self._plan.halted:
                 self._slots.send_off(run)
         if not self._plan.halted and self._tasks.under_way:
@@ -282,7 +284,7 @@ class Lineup:
     def clear(self) -> None:
         """Give back all slots, and forget what waits: the walk has ended."""
         self._slots.dismiss()
-        for run in self._runs.all():
+        for run in list(self._runs.values()):
             self._slots.give_back(run)
         self._granted.clear()
         self._parked.clear()

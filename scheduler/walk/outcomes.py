@@ -125,7 +125,7 @@ class Outcomes:
     def end_attempt(self, request: Request, outcome: Outcome) -> None:
         """Book how an attempt ended; there may be another one."""
         vertex, plan = request.vertex, self._plan
-        run, now = self._runs.of(vertex), trio.current_time()
+        run, now = self._runs[vertex], trio.current_time()
         elapsed = 0.0 if run.first_sent is None else now - run.first_sent
         with interruptible(plan.build.id):
             step = plan.settle(request, outcome, luck=random.random(), elapsed=elapsed)  # noqa: S311
@@ -187,10 +187,10 @@ class Outcomes:
             # Another attempt is in flight: what the first one has made is there, and that is what counts.
             call.deliver(outcome)
         elif plan.is_starting(vertex):
-            self._runs.of(vertex).early = request, outcome
+            self._runs[vertex].early = request, outcome
         elif (settled := plan.rescue(request, outcome)) is not None:
             self._log.info("late success taken", build=plan.build.id, component=request.component)
-            self._runs.of(vertex).rescued = settled
+            self._runs[vertex].rescued = settled
             self._lineup.stir(vertex)
         elif plan.adopt(request, outcome):
             self._log.info("late success kept", build=plan.build.id, component=request.component)

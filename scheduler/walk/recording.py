@@ -23,10 +23,6 @@ from scheduler.walk.hold import Hold
 
 _log = structlog.get_logger()
 
-_KEPT = 0
-_NOT_KEPT = -1
-"""What `Recording.begin` returns where the store is told step by step."""
-
 
 class Recording:
     """What one build has its store told.
@@ -131,19 +127,22 @@ class Recording:
         for one in landing:
             one()
 
-    async def begin(self, event: Started) -> int:
-        """Have the start of a component persisted, before the next one may begin; `known` tells more.
+    async def begin(self, event: Started) -> tuple[int, bool | None]:
+        """Have the start of a component persisted, before the next one may begin.
 
-        Where the store keeps order this does not wait.
+        Returns:
+            A number, and None: the store keeps order, and this did not wait; see `persisted`. Or 0, and
+            whether it was persisted.
         """
+        self.acted = True
         if self.in_order:
-            self.acted = True
-            return self._store.note(self._plan.build.id, event)
-        return _KEPT if await self.commit(event) else _NOT_KEPT
-
-    def known(self, number: int) -> bool | None:
-        """Whether the start with this number was persisted; None: that is to be awaited (`persisted`)."""
-        return None if self.in_order else number == _KEPT
+            return self._store.note(self._plan.build.id, event), None
+        try:
+            await self._store.append(self._plan.build.id, (event,))
+        except StoreError as error:
+            self.fence(error)
+            return 0, False
+        return 0, True
 
     async def persisted(self, number: int) -> bool:
         """Wait until the start with this number is persisted; returns whether it is."""

@@ -18,9 +18,9 @@ from scheduler.runtime.interruptible import interruptible
 from scheduler.runtime.pace import Pace
 from scheduler.walk.component import ComponentRun
 from scheduler.walk.context import Context
+from scheduler.walk.departures import Departures
 from scheduler.walk.frontier import Frontier
 from scheduler.walk.hold import UNKNOWN_AND_HALTED, Hold
-from scheduler.walk.outbox import Outbox
 from scheduler.walk.outcomes import Outcomes
 from scheduler.walk.recording import Recording
 from scheduler.walk.slot_queue import SlotQueue
@@ -69,7 +69,7 @@ class Resumer:
         slots: what is in flight holds some.
         frontier: is told what has not settled.
         outcomes: of the attempts.
-        outbox: knows their times and reply subjects.
+        departures: knows their times and reply subjects.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Resumer:
         recording: Recording,
         hold: Hold,
         outcomes: Outcomes,
-        outbox: Outbox,
+        departures: Departures,
     ) -> None:
         self._plan = context.plan
         self._resumption = resumption
@@ -93,7 +93,7 @@ class Resumer:
         self._slots = slots
         self._frontier = frontier
         self._outcomes = outcomes
-        self._outbox = outbox
+        self._departures = departures
         self._renderer = context.renderer
         self._runs = context.runs
         self._resending = context.resending
@@ -119,9 +119,9 @@ class Resumer:
         now = trio.current_time()
         if resumption is not None:
             for vertex, seconds in resumption.begun.items():
-                runs.of(vertex).first_sent = now - seconds
+                runs[vertex].first_sent = now - seconds
             for vertex, seconds in resumption.pauses.items():
-                runs.of(vertex).retry_at = now + seconds
+                runs[vertex].retry_at = now + seconds
             if plan.paused:
                 self._hold.pause()
         pace = Pace(_RESUMING)
@@ -140,22 +140,22 @@ class Resumer:
                     continue
                 with interruptible(plan.build.id):
                     step = plan.resume(vertex)
-            runs.of(vertex).resumed = step if isinstance(step, Settled) else self._expect(step)
+            runs[vertex].resumed = step if isinstance(step, Settled) else self._expect(step)
             await pace.turn(work - plan.requests.work_left)
         self.listening.set()
 
     def _expect(self, request: Request) -> Call:
-        vertex, resumption, outbox = request.vertex, self._resumption, self._outbox
+        vertex, resumption, departures = request.vertex, self._resumption, self._departures
         if resumption is None:
-            call = self._connectors.expect(outbox.in_time(request), outbox.token(request))
+            call = self._connectors.expect(departures.in_time(request), departures.token(request))
         else:
             # What is not known to have left has all its time before it.
             passed = 0.0 if self._plan.is_starting(vertex) else resumption.ages[vertex]
-            request = outbox.in_time(request, passed)
+            request = departures.in_time(request, passed)
             key = resumption.old.get(vertex)
             old = old_token(key, vertex, request.started.failed) if key else ""
             inherited = Inherited(old, resumption.heard) if old or resumption.heard else None
-            call = self._connectors.expect(request, outbox.token(request), resumption.after, inherited)
+            call = self._connectors.expect(request, departures.token(request), resumption.after, inherited)
         self._outcomes.expect(call)
         if resumption is not None:
             call.extended = resumption.extended.get(vertex, 0.0)
@@ -164,7 +164,7 @@ class Resumer:
     async def take_up(self) -> None:
         """Before anything new begins: count what is in flight, and book what was answered meanwhile."""
         runs = self._runs
-        for run in runs.all():
+        for run in list(runs.values()):
             if isinstance(run.resumed, Call):
                 # It is in flight, whether or not there would be a slot for it now; and before anything new.
                 request = run.resumed.request
@@ -176,7 +176,7 @@ class Resumer:
         await self._resumption.caught_up.wait()
         self._outcomes.book()
         await self._recording.written()
-        for run in runs.all():
+        for run in list(runs.values()):
             if isinstance(run.resumed, Settled):
                 settled, run.resumed = run.resumed, None
                 await self._outcomes.keep(settled)
@@ -218,7 +218,7 @@ class Resumer:
         if unsent and plan.stopped:
             self._connectors.hand_over(plan.build.id)
             return False
-        call.departing = self._outbox.departing()
+        call.departing = self._departures.departing()
         if unsent and (plan.halted or resend is Resend.NEVER):
             plan.departed(vertex)
             unknown = _UNKNOWN if resend is Resend.NEVER else UNKNOWN_AND_HALTED

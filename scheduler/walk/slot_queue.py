@@ -7,7 +7,7 @@ from typing import Final
 
 from scheduler.definition.graph import Vertex
 from scheduler.runtime.pace import drained, paced
-from scheduler.walk.component import ComponentRun, Held, Place
+from scheduler.walk.component import ComponentRun, Held, Stage
 from scheduler.walk.context import Context
 from scheduler.walk.granted import Granted
 
@@ -81,29 +81,20 @@ class SlotQueue:
 
     def give_back(self, run: ComponentRun) -> None:
         """Give back the slots of a component, where it has any."""
-        self.release(run.take_slots())
-
-    def release(self, given_back: Held) -> None:
-        """Give back slots that a component held, where it held any."""
+        given_back = run.take_slots()
         if given_back is not None:
             self._slots.release(self._plan, *given_back)
 
     def serve(self, given_back: Held) -> None:
-        """Give slots back, and then serve those that wait."""
-        self.release(given_back)
+        """Give slots back, where there are any to be given back, and then serve those that wait."""
+        if given_back is not None:
+            self._slots.release(self._plan, *given_back)
         self._slots.serve(self._plan)
 
     @property
     def no_room(self) -> bool:
         """Whether a request found no room, and what has slots already gives them back."""
         return self._no_room
-
-    def weigh(self, run: ComponentRun, size: int) -> bool:
-        """Take room for a request of ``size`` bytes that has its slots; returns whether there was room."""
-        if not self._slots.weigh(self._plan, size):
-            return False
-        run.bytes = size
-        return True
 
     def dismiss(self) -> None:
         """Have none of this build wait for slots any more: their tasks are told so soon."""
@@ -142,7 +133,7 @@ class SlotQueue:
             size=self._unsent.size(run.vertex),
             again=again,
         )
-        run.place, run.number = Place.QUEUED, next(self.numbers) if again is None else again
+        run.stage, run.number = Stage.QUEUED, next(self.numbers) if again is None else again
         self._queued += 1
 
     def queue_again(self, run: ComponentRun) -> None:
@@ -175,7 +166,7 @@ class SlotQueue:
         self._unqueue(run)
 
     def _unqueue(self, run: ComponentRun) -> None:
-        run.place, run.waiter = Place.NOWHERE, None
+        run.stage, run.waiter = Stage.NOWHERE, None
         self._queued -= 1
 
     def send_off(self, run: ComponentRun) -> None:

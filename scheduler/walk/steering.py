@@ -18,9 +18,9 @@ from scheduler.plan import Phase, steering
 from scheduler.plan.outcome import failure
 from scheduler.text import count
 from scheduler.walk.context import Context
+from scheduler.walk.departures import Departures
 from scheduler.walk.hold import Hold
 from scheduler.walk.lineup import Lineup
-from scheduler.walk.outbox import Outbox
 from scheduler.walk.recording import Recording
 
 _MOST_SECONDS = 30 * 86_400.0
@@ -37,11 +37,11 @@ class Steering:
         recording: has the commands persisted.
         hold: pauses and halts.
         lineup: of the components that are to begin.
-        outbox: lets nothing leave because of a command before that is persisted.
+        departures: lets nothing leave because of a command before that is persisted.
     """
 
     def __init__(
-        self, context: Context, recording: Recording, hold: Hold, lineup: Lineup, outbox: Outbox
+        self, context: Context, recording: Recording, hold: Hold, lineup: Lineup, departures: Departures
     ) -> None:
         self._plan = context.plan
         self._connectors = context.connectors
@@ -50,7 +50,7 @@ class Steering:
         self._recording = recording
         self._hold = hold
         self._lineup = lineup
-        self._outbox = outbox
+        self._departures = departures
         self._renderer = context.renderer
         self._runs = context.runs
         self._tasks = context.tasks
@@ -155,7 +155,7 @@ class Steering:
         return f"limits: {', '.join(map(str, self._plan.rules)) or 'none'}"
 
     async def _persist(self, *events: Event) -> None:
-        command = self._outbox.command = trio.Event()
+        command = self._departures.command = trio.Event()
         try:
             kept = await self._recording.commit(*events)
         finally:
@@ -197,6 +197,6 @@ class Steering:
 
     def _give_up_on_replies(self, why: str) -> None:
         """Await nothing more: what is in flight fails, its outcome unknown."""
-        resumed = [run.resumed for run in self._runs.all() if isinstance(run.resumed, Call)]
+        resumed = [run.resumed for run in list(self._runs.values()) if isinstance(run.resumed, Call)]
         for call in [*self._runs.calls, *resumed]:
             call.deliver(failure(f"outcome unknown: {why}", retryable=False))

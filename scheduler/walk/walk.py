@@ -7,7 +7,7 @@ outcome persisted, and sets its own event, whatever has happened, so that no tas
 decisions are the plan's; this package only carries them out, in the order that the promises need:
 
 - a request leaves after its start was persisted, and after every outcome it depends on was (`recording`);
-- whether it may still leave is asked in the same breath as it is handed to the bus (`outbox`);
+- whether it may still leave is asked in the same breath as it is handed to the bus (`departures`);
 - what one completion makes due is in the queue for slots, in the order of the edges, before the slots of what
   has completed are given back. So the most urgent has them, be it new or not; where there is room for all,
   they leave in the order of the edges (`lineup`);
@@ -26,7 +26,7 @@ The parts know one another in one direction only, in this order; the walk makes 
     lineup                what is due, until it begins
     hold                  what keeps the build from sending: a halt, a pause
     recording             what the store is told
-    outcomes, outbox      the ends of attempts; their beginnings
+    outcomes, departures      the ends of attempts; their beginnings
     resumption, steering  what an earlier process began; what an operator wants
     component_tasks       what the task of a component does with all these
 """
@@ -51,11 +51,11 @@ from scheduler.stores import Store
 from scheduler.walk.component import Runs
 from scheduler.walk.component_tasks import ComponentTasks
 from scheduler.walk.context import Context
+from scheduler.walk.departures import Departures
 from scheduler.walk.frontier import from_the_start
 from scheduler.walk.granted import Granted
 from scheduler.walk.hold import Hold
 from scheduler.walk.lineup import Lineup
-from scheduler.walk.outbox import Outbox
 from scheduler.walk.outcomes import Outcomes
 from scheduler.walk.ports import Observer, Resending, Sender
 from scheduler.walk.recording import Recording
@@ -131,7 +131,7 @@ class Walk:
         self._hold = hold = Hold(context, queue, lineup)
         self._recording = recording = Recording(plan, store, hold)
         self._outcomes = outcomes = Outcomes(context, recording, hold, lineup)
-        self._outbox = outbox = Outbox(context, queue, recording, hold, outcomes)
+        self._departures = departures = Departures(context, recording, hold, outcomes)
         self._resumer = resumer = Resumer(
             context,
             resumption,
@@ -140,7 +140,7 @@ class Walk:
             recording=recording,
             hold=hold,
             outcomes=outcomes,
-            outbox=outbox,
+            departures=departures,
         )
         self._component_tasks = ComponentTasks(
             context,
@@ -148,11 +148,11 @@ class Walk:
             slots=queue,
             lineup=lineup,
             hold=hold,
-            outbox=outbox,
+            departures=departures,
             outcomes=outcomes,
             resumer=resumer,
         )
-        self._steering = Steering(context, recording, hold, lineup, outbox)
+        self._steering = Steering(context, recording, hold, lineup, departures)
 
     # ---- from the start to the report
 
@@ -218,7 +218,7 @@ class Walk:
     def _clear(self) -> None:
         """Let go of everything, however the build has ended: all cycles of references end here."""
         self.listening.set()
-        for run in self._runs.all():
+        for run in list(self._runs.values()):
             if isinstance(run.resumed, Call):
                 run.resumed.close()
                 run.resumed = None
@@ -317,7 +317,7 @@ class Walk:
 
     def send_again(self) -> None:
         """After a loss of the connection: send what may have been lost with it again, if that is wanted."""
-        self._outbox.send_again()
+        self._departures.send_again()
 
     def calls(self) -> Mapping[Call, float]:
         """Return everything in flight, the oldest first, and since when (Trio's clock, seconds)."""

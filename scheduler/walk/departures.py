@@ -18,7 +18,6 @@ from scheduler.walk.context import Context
 from scheduler.walk.hold import Hold
 from scheduler.walk.outcomes import Outcomes
 from scheduler.walk.recording import Recording
-from scheduler.walk.slot_queue import SlotQueue
 from scheduler.walk.unsent import size_of
 
 _log = structlog.get_logger()
@@ -29,12 +28,11 @@ _LEFT_AT_ONCE: Final = 50
 """Requests that leave between two looks at everything else: a millisecond or two."""
 
 
-class Outbox:
+class Departures:
     """The requests of one build on their way out.
 
     Args:
         context: what the parts of the walk share.
-        slots: has room for its bytes, or not.
         recording: has the starts persisted.
         hold: sees to a component that holds the scheduler up.
         outcomes: of the attempts.
@@ -42,7 +40,6 @@ class Outbox:
 
     __slots__ = (
         "_connectors",
-        "_departures",
         "_hold",
         "_observer",
         "_outcomes",
@@ -53,15 +50,14 @@ class Outbox:
         "_slots",
         "_tokens",
         "_unsent",
+        "_waiting",
         "command",
     )
 
-    def __init__(
-        self, context: Context, slots: SlotQueue, recording: Recording, hold: Hold, outcomes: Outcomes
-    ) -> None:
+    def __init__(self, context: Context, recording: Recording, hold: Hold, outcomes: Outcomes) -> None:
         self._plan = context.plan
         self._connectors = context.connectors
-        self._slots = slots
+        self._slots = context.slots
         self._observer = context.observer
         self._recording = recording
         self._hold = hold
@@ -71,7 +67,7 @@ class Outbox:
         self._tokens = context.tokens
         self._resending = context.resending
         # A list, although it is taken from at the front: mostly it has one or none.
-        self._departures: list[Departure] = []
+        self._waiting: list[Departure] = []
         """Requests whose start is being persisted, in the order in which they began and are to leave."""
         self.command: trio.Event | None = None
         """Set once the last command of an operator is persisted: before that nothing leaves because of it."""
@@ -109,16 +105,16 @@ class Outbox:
             return None
         if not run.bytes:
             size = size_of(step)
-            if not self._slots.weigh(run, size):
+            if not self._slots.weigh(plan, size):
                 plan.unbegin(vertex)
                 self._unsent.put(vertex, step)
                 return None
-        number = await self._recording.begin(step.started)
+            run.bytes = size
+        number, kept = await self._recording.begin(step.started)
         # What made it begin was told the store before; it is persisted when the operator is told so.
         departure = Departure(step, number, self.command)
-        kept = self._recording.known(number)
         if kept is None:
-            self._departures.append(departure)
+            self._waiting.append(departure)
         else:
             if self.command is not None:
                 await self.command.wait()
@@ -153,7 +149,7 @@ class Outbox:
                 left = 0
                 await trio.lowlevel.checkpoint()
                 continue
-            self._leave(self._departures.pop(0), kept)
+            self._leave(self._waiting.pop(0), kept)
             left += 1
 
     def _leave(self, departure: Departure, kept: bool) -> None:
@@ -170,7 +166,7 @@ class Outbox:
         if not plan.is_starting(vertex):
             # An operator has said meanwhile what becomes of it.
             return
-        run = self._runs.of(vertex)
+        run = self._runs[vertex]
         if run.early is not None:
             plan.departed(vertex)
             early, run.early = run.early, None
@@ -197,7 +193,7 @@ class Outbox:
         """
         if request.retry.attempts == 1:
             return request
-        run, now = self._runs.of(request.vertex), trio.current_time()
+        run, now = self._runs[request.vertex], trio.current_time()
         if run.first_sent is None:
             run.first_sent = now
         if request.retry.total is None:
