@@ -1,14 +1,14 @@
 """The state machine of one build: what may start, what a reply changes, how it ends.
 
-The plan is the only place that decides. It is synchronous: between reading and changing it nothing else
-runs, so it needs no lock. It knows neither time nor network; whoever drives it (`scheduler.walk`) asks,
-acts, and says what happened.
+The plan is the only place that decides. It is synchronous: nothing else runs between reading and changing
+it, so it needs no lock. It knows neither time nor network: its driver (`scheduler.walk`) asks for a decision,
+acts on it, and reports what happened.
 
-A component that fails is data. What raises here is a bug of the driver (`errors.PlanError`).
+A component that fails is data. An exception here is a bug of the driver (`errors.PlanError`).
 
-`plan` decides on events and `steering` what an operator does; `state` is what they change, and nothing else
-changes it. `requests` renders, `phases` says where each component may go, `attempts` how often it is tried,
-`ledger` what exists.
+`plan` decides on events, and `steering` on the commands of operators. `state` holds what the events change,
+and is their only writer. `requests` renders requests, `phases` holds the table of legal transitions,
+`attempts` counts attempts, and `ledger` keeps the components that exist.
 """
 
 from scheduler.plan.phases import Phase

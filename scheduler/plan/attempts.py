@@ -1,4 +1,4 @@
-"""How often each component of a build was tried, and whether it is tried again."""
+"""Attempts: how often each component of a build was tried, and whether it is tried again."""
 
 from attrs import frozen
 
@@ -9,54 +9,55 @@ from scheduler.plan.outcome import Outcome
 
 @frozen
 class Again:
-    """There will be another attempt."""
+    """Decision for another attempt."""
 
     pause: float
-    """Seconds until then."""
+    """Seconds until the next attempt."""
 
 
 class AttemptCounts:
-    """The attempts of one build. Nearly all components have one, and nothing is kept of those."""
+    """Counts the attempts of one build. Nearly all components need one, and take no memory here."""
 
     def __init__(self) -> None:
         self._failed: dict[Vertex, int] = {}
         self._forgiven: dict[Vertex, int] = {}
 
     def failed(self, vertex: Vertex) -> int:
-        """How many attempts have failed."""
+        """Return the number of failed attempts."""
         return self._failed.get(vertex, 0)
 
     def is_between(self, vertex: Vertex) -> bool:
-        """Whether one has failed since an operator had it sent (again)."""
+        """Whether an attempt has failed since the change was first sent, or an operator retried it."""
         return self.failed(vertex) > self._forgiven.get(vertex, 0)
 
     def start_at(self, vertex: Vertex, failed: int) -> None:
-        """So many attempts had failed before this process."""
+        """Set the number of attempts that failed before this process."""
         if failed:
             self._failed[vertex] = max(failed, self.failed(vertex))
 
     def forgive(self, vertex: Vertex) -> None:
-        """An operator has it sent again: it has all its attempts again; their numbers continue."""
+        """Give a change all its attempts again, for an operator's retry. Their numbers continue."""
         self._forgiven[vertex] = self.failed(vertex)
 
     def fail(self, vertex: Vertex) -> None:
-        """An attempt has failed."""
+        """Count a failed attempt."""
         self._failed[vertex] = self.failed(vertex) + 1
 
     def again(
         self, vertex: Vertex, rule: Retry, outcome: Outcome, luck: float, elapsed: float
     ) -> Again | str:
-        """Whether there is another attempt after one that has just failed, and is not counted yet.
+        """Decide whether another attempt follows one that has just failed, and is not counted yet.
 
         Args:
-            vertex: which component.
-            rule: how often it is tried.
-            outcome: of that attempt.
-            luck: from 0 to 1, random.
+            vertex: the component.
+            rule: its retry rule.
+            outcome: outcome of the failed attempt.
+            luck: random number from 0 to 1.
             elapsed: seconds since the first attempt.
 
         Returns:
-            When; or why not, in words to be put behind the error: empty where nothing was to be expected.
+            The pause; or the reason against another attempt, as text to append to the error: empty where none
+            was to be expected.
         """
         tried = self.failed(vertex) + 1 - self._forgiven.get(vertex, 0)
         if rule.attempts == 1:

@@ -1,8 +1,8 @@
-"""What has become of a build's components and changes so far (WIRE: "What a completion changes").
+"""The ledger of a build: its components and changes as they stand (WIRE: "What a completion changes").
 
-The plan decides when something settles; here stands what that does: to the change itself, to the
-components that exist, and to what later components can refer to. What makes an event of it changes nothing;
-`complete`, `keep` and `reopen` do.
+The plan decides when a change settles. The ledger holds the effect of that on the change, on the components
+that exist, and on the values that later components can refer to. Methods that make an event change nothing;
+only `complete`, `keep` and `reopen` do.
 """
 
 from collections.abc import Mapping
@@ -21,35 +21,35 @@ from scheduler.plan.outcome import Outcome, cut, error_text, failure
 
 _SETTINGS = frozenset(SETTINGS)
 _WITHOUT_OUTPUT = frozenset({Action.NONE, Action.DELETE})
-"""Actions of changes that others cannot refer to the outcome of."""
+"""Actions of changes whose outcome others cannot refer to."""
 
 
 class Ledger:
-    """The books of one build.
+    """Components and changes of one build.
 
     Args:
-        build: as it was submitted.
-        graph: who depends on whom.
-        limits: on texts and ids that connectors return.
+        build: the build as it was submitted.
+        graph: its dependencies.
+        limits: bounds on texts and ids that connectors return.
     """
 
     def __init__(self, build: Build, graph: Graph, limits: Limits) -> None:
         self.existing: dict[str, Mapping[str, Any]] = {
             component.id: component.fields for component in build.components
         }
-        """What exists, by id."""
+        """Components that exist, by id."""
         self.final: dict[Vertex, Mapping[str, Any]] = {}
-        """The changes as they are to be kept, of those that settled in this process."""
+        """Changes as they are kept, of those that settled in this process."""
         self._build = build
         self._limits = limits
         self._returned = Returned(Submitted(build), graph)
 
     def scope(self, vertex: Vertex) -> Due:
-        """What the references of a change can see now."""
+        """Return the values that the references of a change can see now."""
         return Due(self._returned, vertex)
 
     def shown(self, vertex: Vertex, state: State) -> Mapping[str, Any] | Raw:
-        """A change as it is reported while it stands in ``state``."""
+        """Return a change as it is reported while it is in ``state``."""
         final = self.final.get(vertex)
         if final is not None:
             return final
@@ -57,7 +57,7 @@ class Ledger:
         return Raw(change.raw) if change.state is state else {**change.fields, "_state": state.value}
 
     def completion(self, vertex: Vertex, body: Mapping[str, Any]) -> Settled:
-        """A completed change as an event, with ``body`` as it is to be kept."""
+        """Return the event of a completed change; ``body`` is kept."""
         change = self._build.changes[vertex]
         match change.action:
             case Action.NONE:
@@ -74,18 +74,18 @@ class Ledger:
                 return Settled(change.id, body, upserts=(body,))
 
     def failure(self, vertex: Vertex, error: str, body: Mapping[str, Any] | None = None) -> Settled:
-        """An errored change as an event; without a ``body`` it is kept as submitted, its templates in it."""
+        """Return the event of an errored change; without a ``body`` it is kept as submitted."""
         change = self._build.changes[vertex]
         kept = change.fields if body is None else body
         return Settled(change.id, {**kept, "_state": "errored", "error": error})
 
     def late_success(self, vertex: Vertex, adoptable: Mapping[str, Any]) -> Settled:
-        """A success that came after the change had failed, as an event: it is kept beside the error."""
+        """Return the event of a success that came after the failure; it is kept beside the error."""
         change = self._build.changes[vertex]
         return Settled(change.id, {**self.final[vertex], "adoptable": adoptable})
 
     def complete(self, vertex: Vertex, settled: Settled) -> None:
-        """Book a completed change, as `completion` told it."""
+        """Record a completed change, by the event of `completion`."""
         self.final[vertex] = settled.body
         for document in settled.upserts:
             self.existing[document["_component_id"]] = document
@@ -99,28 +99,28 @@ class Ledger:
             self._returned.add(vertex, settled.body)
 
     def note_packed(self, vertex: Vertex) -> None:
-        """What a change returned is large, and may be packed (`strictjson.packed`)."""
+        """Note that the output of a change is large, and may be packed (`strictjson.packed`)."""
         self._returned.packed.add(vertex)
 
     def reopen(self, vertex: Vertex) -> None:
-        """A change that had failed is to be done after all."""
+        """Forget the failure of a change that is to be done after all."""
         self.final.pop(vertex, None)
 
     def error(self, vertex: Vertex) -> str | None:
-        """Why a change has failed."""
+        """Return the error of a failed change; None where there is none."""
         final = self.final.get(vertex)
         found = (self._build.changes[vertex].fields if final is None else final).get("error")
         return None if found is None else error_text(found, self._limits)
 
     def keep(self, vertex: Vertex, body: Mapping[str, Any]) -> None:
-        """Book an errored change as an earlier process kept it."""
+        """Record an errored change as an earlier process kept it."""
         self.final[vertex] = body
 
     def catch_up(self, vertex: Vertex) -> Settled | None:
-        """Do what an earlier process may not have come to after it persisted a completed change.
+        """Complete what an earlier process may have left undone after it persisted a completed change.
 
         Returns:
-            What is missing in the store, if anything is.
+            An event with what is missing in the store; None where nothing is.
         """
         settled = self.completion(vertex, self._build.changes[vertex].fields)
         upserts = tuple(
@@ -137,9 +137,9 @@ class Ledger:
     def identified(
         self, vertex: Vertex, body: Mapping[str, Any], state: State, *, type_: str, provider: str
     ) -> dict[str, Any]:
-        """A reply as ours to keep: connectors built on typed structs drop fields that they don't know.
+        """Return a reply with our own keys, as it is kept: connectors with typed structs drop unknown fields.
 
-        Keys that are ours but for their case are left out: what is reported can be submitted again.
+        Keys that differ from ours only in case are left out, so that a report can be submitted again.
         """
         change = self._build.changes[vertex]
         fields = without_mistakable(body)
@@ -160,7 +160,7 @@ class Ledger:
         return kept
 
     def checked_find(self, body: Mapping[str, Any]) -> Outcome:
-        """The reply of a ``find`` as an outcome: it fails where what it found cannot be kept."""
+        """Return the outcome of a ``find``: a failure where the found components cannot be kept."""
         elements = body.get("components")
         if elements is not None and not isinstance(elements, list):
             return failure("the reply's components are not a list")

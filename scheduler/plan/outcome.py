@@ -1,4 +1,4 @@
-"""What became of an attempt: a connector's reply, read; or the reason why there is none."""
+"""The outcome of an attempt: a connector's reply, read, or the reason why there is none."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +14,7 @@ from scheduler.runtime.values import value
 from scheduler.text import CUT
 
 _LONGEST_PAUSE = 86_400.0
-"""Seconds that a connector may ask to be left alone."""
+"""Longest pause that a connector may ask for, in seconds."""
 UNEXPLAINED = "the connector reported an error and did not say why"
 
 
@@ -24,15 +24,15 @@ class Outcome:
 
     completed: bool
     body: dict[str, Any] | None = field(default=None, repr=False)
-    """The component as the connector returned it; None where it returned nothing that can be kept."""
+    """Component as the connector returned it; None where nothing of it can be kept."""
     error: str | None = None
-    """Why it failed; set where it did."""
+    """Reason of the failure; None for a success."""
     retryable: bool = True
-    """Whether another attempt may do better; the connector can say that it will not."""
+    """Whether another attempt may succeed; a connector can say that it will not."""
     retry_after: float | None = None
-    """Seconds before which another attempt is of no use, as the connector says."""
+    """Seconds before which another attempt is useless, according to the connector."""
     searched: bool = False
-    """Whether the secrets in its body are known already; then what is large in it may be packed."""
+    """Whether the secrets in the body are known already. Large parts of it may then be packed."""
 
 
 def failure(error: str, *, retryable: bool = True) -> Outcome:
@@ -50,17 +50,17 @@ def read_reply(
     """Read a connector's reply (WIRE: "Requests and replies").
 
     Args:
-        data: its body.
-        suffix: ``done`` or ``error``, the last token of the subject it came on; None on a reply subject.
+        data: the body of the reply.
+        suffix: ``done`` or ``error``, the last token of its subject; None on a reply subject.
         limits: bounds on its JSON.
-        decode: reads it.
+        decode: function that reads the JSON.
 
     Returns:
-        The outcome, or None where the body does not say how it ended (only on a reply subject, where
-        the state alone tells).
+        The outcome; None where the body does not say how the attempt ended. That happens only on a reply
+        subject, where the state alone tells.
 
     Raises:
-        InvalidJSON: the body is not an object that we take.
+        InvalidJSON: the body is not an acceptable JSON object.
     """
     if not data:
         msg = "the body is empty"
@@ -100,9 +100,12 @@ _decode_head = msgspec.json.Decoder(_Head).decode
 
 
 def read_head(data: bytes) -> tuple[str, str] | None:
-    """The ids of the build and of the component that a reply is about; None where it does not name both.
+    """Read the ids of the build and of the component that a reply is about.
 
-    The rest is passed over, not checked: most of what comes by on a shared subject may be somebody else's.
+    The rest is skipped, not checked: most messages on a shared subject may belong to others.
+
+    Returns:
+        Both ids; None where one of them is missing.
 
     Raises:
         InvalidJSON: the body is not a JSON object.
@@ -117,7 +120,7 @@ def read_head(data: bytes) -> tuple[str, str] | None:
 
 
 def error_text(error: Any, limits: Limits = DEFAULT_LIMITS) -> str:
-    """Whatever stands in an ``error`` field as text, cut with a mark where it is too long."""
+    """Return the content of an ``error`` field as text, cut with a mark where it is too long."""
     if error is None:
         return ""
     text = error if isinstance(error, str) else encode(error).decode()
@@ -125,7 +128,7 @@ def error_text(error: Any, limits: Limits = DEFAULT_LIMITS) -> str:
 
 
 def cut(text: str, most: int) -> str:
-    """``text``, or its beginning and a mark where it takes more than ``most`` bytes."""
+    """Return ``text``; or its beginning and a mark, where it takes more than ``most`` bytes."""
     if len(text) * 4 <= most or len(data := text.encode()) <= most:
         return text
     mark = f"{CUT}{len(data)} bytes)"

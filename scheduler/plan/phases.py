@@ -1,4 +1,4 @@
-"""Where each change of a build stands, and the table of where it may go from there."""
+"""The phase of each change of a build, and the table of legal transitions."""
 
 from collections.abc import Sequence
 from enum import Enum
@@ -9,26 +9,26 @@ from scheduler.errors import IllegalTransition
 
 
 class Phase(Enum):
-    """Where a change stands inside; on the wire some of these look the same."""
+    """Phase of a change inside the plan. On the wire some of these look the same."""
 
     WAITING = "waiting"
     STARTING = "starting"
-    """Its request is ready, and is being persisted."""
+    """The request is ready, and is being persisted."""
     RUNNING = "running"
-    """Its request was handed to the bus."""
+    """The request was handed to the bus."""
     RETRYING = "retrying"
-    """An attempt has failed, and another one will follow after a pause."""
+    """An attempt has failed; another one follows after a pause."""
     COMPLETED = "completed"
     ERRORED = "errored"
     SKIPPED = "skipped"
-    """Something that it depends on has failed: it will not be sent, although the build goes on."""
+    """A dependency has failed: the change will not be sent, although the build continues."""
 
-    # Used as keys thousands of times a second; what Enum has instead is written in Python.
+    # Used as a dictionary key thousands of times a second; Enum's own is written in Python.
     __hash__ = object.__hash__
 
     @property
     def state(self) -> State:
-        """What it is called on the wire: a build that is over knows neither pauses nor what was skipped."""
+        """State on the wire. There is no pause between attempts in it, and nothing is skipped."""
         return _STATES[self]
 
 
@@ -46,7 +46,7 @@ _LEGAL = {
     Phase.STARTING: {Phase.RUNNING, Phase.WAITING, Phase.RETRYING, Phase.COMPLETED},
     Phase.RUNNING: {Phase.COMPLETED, Phase.ERRORED, Phase.WAITING, Phase.RETRYING},
     Phase.RETRYING: {Phase.STARTING, Phase.COMPLETED, Phase.ERRORED},
-    # From these an operator alone leads away: see `Phases.reopen`.
+    # Only an operator leads away from these: see `Phases.reopen`.
     Phase.ERRORED: set[Phase](),
     Phase.SKIPPED: set[Phase](),
     Phase.COMPLETED: set[Phase](),
@@ -57,13 +57,13 @@ SETTLED = frozenset({Phase.COMPLETED, Phase.ERRORED})
 
 
 class Phases:
-    """The phase of every change of one build, and how many there are of each."""
+    """Phases of all changes of one build, and the number of changes in each."""
 
     def __init__(self, ids: Sequence[str]) -> None:
         self._ids = ids
         self._phases = [Phase.WAITING] * len(ids)
         self.counts = dict.fromkeys(Phase, 0) | {Phase.WAITING: len(ids)}
-        """How many changes are in each phase."""
+        """Number of changes in each phase."""
 
     def __getitem__(self, vertex: Vertex) -> Phase:
         return self._phases[vertex]
@@ -73,23 +73,23 @@ class Phases:
 
     @property
     def in_flight(self) -> int:
-        """How many changes are in flight."""
+        """Number of changes in flight."""
         return self.counts[Phase.STARTING] + self.counts[Phase.RUNNING]
 
     @property
     def settled(self) -> int:
-        """How many changes have an outcome."""
+        """Number of settled changes."""
         return self.counts[Phase.COMPLETED] + self.counts[Phase.ERRORED]
 
     def within(self, *phases: Phase) -> list[Vertex]:
-        """The changes that are in one of these."""
+        """Return the changes in one of these phases, in order."""
         return [vertex for vertex, phase in enumerate(self._phases) if phase in phases]
 
     def move(self, vertex: Vertex, phase: Phase) -> None:
-        """A change goes on.
+        """Move a change to another phase.
 
         Raises:
-            IllegalTransition: not from where it stands; nothing was changed.
+            IllegalTransition: the table does not allow it; nothing was changed.
         """
         before = self._phases[vertex]
         if phase not in _LEGAL[before]:
@@ -98,10 +98,10 @@ class Phases:
         self._set(vertex, before, phase)
 
     def reopen(self, vertex: Vertex) -> None:
-        """A change that failed, or was skipped, waits again.
+        """Set a failed or skipped change back to waiting.
 
         Raises:
-            IllegalTransition: it did neither; nothing was changed.
+            IllegalTransition: the change is neither; nothing was changed.
         """
         before = self._phases[vertex]
         if before not in _ENDED:

@@ -1,7 +1,7 @@
-"""The plan of one build: it decides what may start, what a reply changes, and how the build ends.
+"""The plan of one build: decides what may start, what a reply changes, and how the build ends.
 
-What it decides on are events. Each is applied to the state at once (`PlanState.apply`), and returned to be
-persisted; `Plan.replay` applies the same events as they stand in the log of an earlier process.
+Each decision is an event. It is applied to the state at once (`PlanState.apply`), and returned to be
+persisted; `Plan.replay` applies the same events from the log of an earlier process.
 """
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
@@ -33,19 +33,19 @@ from scheduler.plan.state import PlanState
 from scheduler.runtime.breath import breathe
 
 _MOST_SHOWN = 4_000
-"""Characters of a build's error that people see; the report has all of it."""
+"""Characters of a build's error that people see; the report has the whole error."""
 
 
 class Plan:
-    """Drives one build from its acceptance to its report.
+    """Decides for one build, from its acceptance to its report.
 
     Args:
         prepared: the build.
-        resumed: it was begun by an earlier process: what it says is `running` is in flight and is
-            awaited, and what it says is `errored` has failed. Otherwise both are to be done.
-        limits: for texts that come in on the way.
-        retries: the operator's rules, for what neither the component nor the build has a rule.
-        mark: of the build's acceptance, drawn once; empty where the store keeps none.
+        resumed: whether an earlier process began it. A change in state ``running`` is then in flight and
+            awaited, and one in state ``errored`` has failed. Otherwise both are to be done.
+        limits: bounds on texts that come in on the way.
+        retries: the operator's rules, used where neither the component nor the build has one.
+        mark: mark of the build's acceptance, drawn once; empty where the store keeps none.
     """
 
     __slots__ = (
@@ -75,40 +75,40 @@ class Plan:
         mark: str = "",
     ) -> None:
         self.prepared = prepared
-        """The build as it was found valid."""
+        """The validated build."""
         self.build = prepared.build
         self.graph = prepared.graph
         self.digest = prepared.digest.hex()
-        """Equal for equal content."""
+        """Digest of the build's content, in hexadecimal."""
         self.mark = mark
-        """Of the build's acceptance; empty where there is none."""
+        """Mark of the build's acceptance; empty where there is none."""
         self.priorities: Sequence[float] = ()
-        """By vertex: what the rest of the build waits for most is the highest."""
+        """Priority by vertex; the highest belongs to what the rest of the build waits for most."""
         self.state = PlanState(prepared.build, prepared.graph, prepared.policy, limits)
-        """How the build stands."""
+        """State of the build."""
         self.phases = self.state.phases
-        """Where each change stands."""
+        """Phase of each change."""
         self.requests = Requests(prepared, self.state, retries, mark)
         self._ledger = self.state.ledger
         self._limits = limits
         self._secrets = prepared.secrets
         self._shown_cause: tuple[str, object, str] | None = None
-        """The cause, the secrets that were known, and the cause without them."""
+        """The cause, the state of known secrets, and the cause with secrets masked."""
         if resumed:
             self.state.take_over()
 
     def replay(self, event: Event) -> None:
-        """Take in what the log of an earlier process says; to be done in order, before anything else.
+        """Apply an event from the log of an earlier process; to be done in order, before anything else.
 
         Raises:
-            IllegalTransition: it cannot have happened.
+            IllegalTransition: the event cannot have happened.
         """
         index = self.graph.index
         match event:
             case Settled(component=component, body=body):
                 self._secrets.add(body)
                 if body["_state"] == State.COMPLETED:
-                    # What it did to the components follows from its body.
+                    # The effect on the components follows from the body.
                     event = self._ledger.completion(index[component], body)
             case Supplied(component=component, output=output):
                 self.requests.learn_output(index[component], output)
@@ -119,7 +119,7 @@ class Plan:
         if isinstance(event, Started):
             self.requests.learn_request(index[event.component])
 
-    # How it stands.
+    # State.
 
     @property
     def held(self) -> bool:
@@ -133,57 +133,57 @@ class Plan:
 
     @property
     def stopped(self) -> bool:
-        """Whether this process is to end; that halts the build, and is no failure of it."""
+        """Whether this process is to end. That halts the build, but is no failure of it."""
         return self.state.stopped
 
     @property
     def paused(self) -> bool:
-        """Whether an operator wants nothing new to be sent, for now."""
+        """Whether an operator has paused the build."""
         return self.state.paused
 
     @property
     def cancelled(self) -> bool:
-        """Whether an operator has ended it."""
+        """Whether an operator has cancelled the build."""
         return self.state.cancelled
 
     @property
     def finished(self) -> bool:
-        """Whether the end of the run was persisted by an earlier process."""
+        """Whether an earlier process persisted the end of the run."""
         return self.state.finished
 
     @property
     def run(self) -> int:
-        """Which run of the build it is: one, and one more each time that it is resumed after its end."""
+        """Number of the run: 1, and one more each time that a finished build is retried."""
         return self.state.run
 
     @property
     def rules(self) -> tuple[LimitRule, ...]:
-        """The build's own limits."""
+        """Limits of the build itself."""
         return self.state.rules
 
     @property
     def cause(self) -> str | None:
-        """What is to be reported as the build's error; None while there is none. See `shown_cause`."""
+        """Error of the build as it is to be reported; None while there is none. For people: `shown_cause`."""
         return self.state.cause
 
     @property
     def in_flight(self) -> int:
-        """How many changes are in flight."""
+        """Number of changes in flight."""
         return self.phases.in_flight
 
     @property
     def settled(self) -> int:
-        """How many changes are settled."""
+        """Number of settled changes."""
         return self.phases.settled
 
     @property
     def completed(self) -> int:
-        """How many changes are completed."""
+        """Number of completed changes."""
         return self.phases.counts[Phase.COMPLETED]
 
     @property
     def over(self) -> bool:
-        """Whether the build has come to its end: nothing is in flight, and nothing is left to be done."""
+        """Whether the run has come to its end: nothing is in flight, and nothing is left to be done."""
         counts = self.phases.counts
         if self.phases.in_flight or counts[Phase.RETRYING]:
             return False
@@ -191,11 +191,11 @@ class Plan:
 
     @property
     def accepted(self) -> Accepted:
-        """The first event of the build."""
+        """First event of the build."""
         return Accepted({**self.build.fields, **self.report().lists()}, self.digest, mark=self.mark)
 
     def counts(self) -> dict[str, int]:
-        """How many changes are in each state, as people are told: what is about to be sent is running."""
+        """Return the number of changes in each state, for people: a change about to be sent is running."""
         counts = self.phases.counts
         return {
             "waiting": counts[Phase.WAITING],
@@ -207,27 +207,27 @@ class Plan:
         }
 
     def phase(self, vertex: Vertex) -> Phase:
-        """Where a change stands."""
+        """Return the phase of a change."""
         return self.phases[vertex]
 
     def unsettled(self) -> list[Vertex]:
-        """The changes that have no outcome yet, and may get one."""
+        """Return the changes that have no outcome yet, and may get one."""
         return self.phases.within(Phase.WAITING, Phase.STARTING, Phase.RUNNING, Phase.RETRYING)
 
     def is_in_flight(self, vertex: Vertex) -> bool:
-        """Whether a change is in flight; at the beginning only what an earlier process sent is."""
+        """Whether a change is in flight; before the walk begins: by an earlier process."""
         return self.phases[vertex] in IN_FLIGHT
 
     def is_starting(self, vertex: Vertex) -> bool:
-        """Whether a change is about to be sent, as far as is known."""
+        """Whether a change is about to be sent."""
         return self.phases[vertex] is Phase.STARTING
 
     def is_due(self, vertex: Vertex) -> bool:
-        """Whether a change whose dependencies are settled is to be tried, as soon as nothing holds it up."""
+        """Whether a change whose dependencies are settled is to be tried as soon as nothing prevents it."""
         return not self.state.halted and self.phases[vertex] in {Phase.WAITING, Phase.RETRYING}
 
     def is_to_be_given_up(self, vertex: Vertex) -> bool:
-        """Whether a change waits for another attempt that there will not be."""
+        """Whether a change waits for another attempt that will not come."""
         return self.state.draining and self.phases[vertex] is Phase.RETRYING
 
     def is_instant(self, vertex: Vertex) -> bool:
@@ -235,51 +235,51 @@ class Plan:
         return self.build.changes[vertex].action is Action.NONE or vertex in self.state.outputs
 
     def attempt(self, vertex: Vertex) -> int:
-        """The number of the attempt that is in flight, or was the last one; 1 before the first."""
+        """Return the number of the attempt that is in flight, or was the last one; 1 before the first."""
         failed = self.state.attempts.failed(vertex)
         return max(1, failed if self.phases[vertex] in {Phase.RETRYING, Phase.ERRORED} else failed + 1)
 
     def error(self, vertex: Vertex) -> str | None:
-        """Why a change has failed, or its last attempt has; None where nothing did. For people: `masked`."""
+        """Return the error of a change or its last attempt; None without one. For people: `masked`."""
         if self.phases[vertex] is Phase.RETRYING:
             return self.state.last_errors[vertex]
         return self._ledger.error(vertex) if self.phases[vertex] is Phase.ERRORED else None
 
     def in_flight_ids(self) -> Iterator[str]:
-        """The ids of the changes that are in flight."""
+        """Yield the ids of the changes in flight."""
         return (self.graph.ids[vertex] for vertex in self.phases.within(*IN_FLIGHT))
 
     def skips(self) -> list[Vertex]:
-        """What will not be sent because something before it has failed, since this was last asked."""
+        """Take the changes that were skipped because of a failure before them, since the last call."""
         skips, self.state.skips = self.state.skips, []
         return skips
 
     def masked(self, text: str, most: int = 0) -> str:
-        """A text without the secrets of the build, for people to see; cut to ``most`` characters, if any.
+        """Return a text with secrets masked, and cut to ``most`` characters if that is not 0.
 
-        Of a long text a few thousand characters take some milliseconds; all of it takes 25.
+        Masking a few thousand characters takes some milliseconds; a whole long text takes 25.
         """
         return self._secrets.mask(text, most)
 
     @property
     def secrets_known(self) -> Hashable:
-        """What `masked` knows: where that has changed, what it has masked before may look otherwise."""
+        """State of what `masked` knows; once it has changed, a text may be masked differently."""
         return self._secrets.known
 
     @property
     def shown_cause(self) -> str | None:
-        """The `cause` without the secrets of the build, for people to see; the beginning of a long one."""
+        """The `cause` with secrets masked, for people; only the beginning of a long one."""
         cause = self.state.cause
         if cause is None:
             return None
         known = self.secrets_known
         if self._shown_cause is None or self._shown_cause[:2] != (cause, known):
-            # It may be long, and is asked for every two seconds by everybody who watches.
+            # It may be long, and every watcher asks for it every two seconds.
             self._shown_cause = cause, known, self.masked(cause, _MOST_SHOWN)
         return self._shown_cause[2]
 
     def report(self) -> Report:
-        """The report as things stand: complete once `finish` has returned."""
+        """Return the report as things stand; it is complete once `finish` has returned."""
         return Report(
             self.build.action,
             self.state.cause,
@@ -295,28 +295,28 @@ class Plan:
         )
 
     def parts(self) -> list[object]:
-        """Everything large in it, for whoever lets go of it piece by piece."""
+        """Return large parts, for a caller that frees them piece by piece."""
         ledger, build = self._ledger, self.build
         parts: list[object] = [*build.components, *build.edges, *build.changes, *self.requests.large]
         return [*parts, *ledger.existing.values(), *ledger.final.values()]
 
-    # What becomes of a change.
+    # Decisions for a change.
 
     def begin(self, vertex: Vertex, made: Request | None = None) -> Request | Settled | None:
-        """Whether a change whose dependencies are settled may start, and with what.
+        """Decide whether a change whose dependencies are settled may start, and with which request.
 
         Args:
             vertex: the change.
-            made: its request as `begin` returned it before, where that was taken back by `unbegin`.
+            made: the request of an earlier `begin` that was undone by `unbegin`.
 
         Returns:
-            None where the plan is held; the outcome where it has one without being sent (action
-            ``none``, an operator's word, or a reference that cannot be resolved); otherwise the request:
+            None while the plan is held. The outcome, where there is one without a request (action ``none``,
+            an output supplied by an operator, or a reference that cannot be resolved). Otherwise the request:
             persist its ``started``, then call `sent` or `withdraw`.
 
         Raises:
-            IllegalTransition: the change began before, or a dependency is not completed.
-            Laborious: it takes long to render it (`Requests.rendering`), and nothing was changed.
+            IllegalTransition: the change has begun already, or a dependency is not completed.
+            Laborious: rendering it takes long (`Requests.rendering`); nothing was changed.
         """
         state = self.state
         if state.held:
@@ -331,7 +331,7 @@ class Plan:
             return self.complete_with(vertex, state.outputs[vertex])
         if change.action is Action.NONE:
             return self._applied(self._ledger.completion(vertex, {**change.fields, "_state": "completed"}))
-        # What it is rendered from is all completed, and stays as it is.
+        # All that it is rendered from is completed, and does not change any more.
         request = made
         if request is None or request.started.failed != state.attempts.failed(vertex):
             try:
@@ -347,21 +347,21 @@ class Plan:
         return request
 
     def unbegin(self, vertex: Vertex) -> None:
-        """There is no room for the request of a change that has just begun: it waits as it did before.
+        """Undo a start for which there is no room: the change waits as before.
 
-        Nothing of its beginning may have been persisted. What its rendering has cost is not charged again.
+        Nothing of the start may have been persisted. The work of its rendering is not charged again.
 
         Raises:
-            IllegalTransition: it is not about to be sent.
+            IllegalTransition: the change is not about to be sent.
         """
         self.state.take_back(vertex)
         self.requests.put_back(vertex)
 
     def sent(self, vertex: Vertex) -> None:
-        """The request goes out now; to be called in the same breath as handing it to the bus.
+        """Mark a request as sent. Nothing may happen between this call and handing it to the bus.
 
         Raises:
-            IllegalTransition: it did not begin, or the plan is held.
+            IllegalTransition: the change did not begin, or the plan is held.
         """
         if self.state.held:
             why = self.shown_cause or ("the scheduler is to stop" if self.state.stopped else "it is paused")
@@ -372,18 +372,18 @@ class Plan:
         self.state.depart(vertex)
 
     def departed(self, vertex: Vertex) -> None:
-        """The request of a change that began to be sent has left, or may have: it is in flight.
+        """Mark a change in flight, whose request has left or may have left.
 
         Raises:
-            IllegalTransition: it is neither about to be sent nor sent.
+            IllegalTransition: the change is neither about to be sent nor sent.
         """
         self.state.depart(vertex)
 
     def withdraw(self, vertex: Vertex) -> Withdrawn:
-        """The request did not leave, and never will: the change is waiting again.
+        """Set a change back to waiting, whose request has not left and never will.
 
         Raises:
-            IllegalTransition: it is not in flight.
+            IllegalTransition: the change is not in flight.
         """
         change = self.build.changes[vertex]
         withdrawn = Withdrawn(change.id, change.raw, self.state.attempts.failed(vertex))
@@ -391,14 +391,14 @@ class Plan:
         return withdrawn
 
     def resume(self, vertex: Vertex) -> Request | Settled:
-        """A change that an earlier process began to send.
+        """Make the request of a change again that an earlier process began to send.
 
         Returns:
-            The request that it must have been; or the outcome, where that can no longer be told.
+            The request as it must have been; or the outcome, where the request cannot be told any more.
 
         Raises:
-            IllegalTransition: it is not in flight.
-            Laborious: it takes long to render it (`Requests.rendering`), and nothing was changed.
+            IllegalTransition: the change is not in flight.
+            Laborious: rendering it takes long (`Requests.rendering`); nothing was changed.
         """
         if self.phases[vertex] not in IN_FLIGHT:
             msg = f"{self.graph.ids[vertex]} is {self.phases[vertex].name}, and was not sent"
@@ -416,16 +416,18 @@ class Plan:
     def settle(
         self, request: Request, outcome: Outcome, *, luck: float = 1.0, elapsed: float = 0.0
     ) -> Settled | Retrying:
-        """The attempt ended (WIRE: "What a completion changes"). An error may halt the build.
+        """Decide what follows the end of an attempt (WIRE: "What a completion changes").
+
+        An error may halt the build.
 
         Args:
-            request: of the attempt.
-            outcome: how it ended.
-            luck: from 0 to 1, random: how much of the longest pause passes before another attempt.
+            request: request of the attempt.
+            outcome: its end.
+            luck: random number from 0 to 1: share of the longest pause that passes before another attempt.
             elapsed: seconds since the first attempt.
 
         Returns:
-            What became of the change; or that there will be another attempt.
+            The outcome of the change; or the event of another attempt.
 
         Raises:
             IllegalTransition: the change is not in flight.
@@ -453,10 +455,10 @@ class Plan:
         return retrying
 
     def give_up_retrying(self, vertex: Vertex) -> Settled:
-        """There will be no other attempt of a change whose last one has failed: the build was halted.
+        """Fail a change that waits for another attempt: the build was halted, so there will be none.
 
         Raises:
-            IllegalTransition: it does not wait for another attempt.
+            IllegalTransition: the change does not wait for another attempt.
         """
         if self.phases[vertex] is not Phase.RETRYING:
             msg = f"{self.graph.ids[vertex]} is {self.phases[vertex].name}, and not to be tried again"
@@ -465,10 +467,10 @@ class Plan:
         return self._fail(vertex, f"{error} (not tried again: the build was halted)")
 
     def rescue(self, request: Request, outcome: Outcome) -> Settled | None:
-        """A reply came to an attempt that had been given up, and the change waits for another one.
+        """Use a reply to an earlier attempt for a change that waits for the next one.
 
         Returns:
-            The outcome, where it is a success: no other attempt is needed. Otherwise None.
+            The outcome, where the reply is a success: no other attempt is needed. Otherwise None.
         """
         vertex = request.vertex
         waits = self.phases[vertex] in {Phase.RETRYING, Phase.WAITING}
@@ -480,7 +482,7 @@ class Plan:
         return self._applied(self._ledger.completion(vertex, kept))
 
     def adopt(self, request: Request, outcome: Outcome) -> bool:
-        """A success that came after the change had failed: kept beside the error as ``adoptable``.
+        """Keep a success that came after the change had failed, as ``adoptable`` beside the error.
 
         Returns:
             Whether it was kept: only a success is, and only the first.
@@ -495,19 +497,19 @@ class Plan:
         return True
 
     def adopted(self) -> list[Settled]:
-        """What is to be persisted beside the outcomes themselves, since the last time this was asked.
+        """Take the outcomes to be persisted beside the returned ones, since the last call.
 
-        That is what `adopt` kept, and what an earlier process did not get round to.
+        They are those that `adopt` kept, and those that an earlier process had not persisted yet.
         """
         kept, self.state.unpersisted = self.state.unpersisted, []
         return kept
 
     def complete_with(self, vertex: Vertex, output: Mapping[str, Any]) -> Settled:
-        """A change completes with what an operator supplied, whatever else is true of it.
+        """Complete a change with the output that an operator supplied, in whatever phase it is.
 
         Raises:
-            IllegalTransition: it has an outcome.
-            Laborious: it takes long to render it (`Requests.rendering`), and nothing was changed.
+            IllegalTransition: the change has an outcome.
+            Laborious: rendering it takes long (`Requests.rendering`); nothing was changed.
         """
         body, type_, provider = self.requests.content(vertex)
         self.requests.let_go(vertex)
@@ -516,18 +518,18 @@ class Plan:
         )
         return self._applied(self._ledger.completion(vertex, kept))
 
-    # What becomes of the build.
+    # Decisions for the build.
 
     def halt(self, cause: str) -> None:
-        """From now on nothing new is sent. The first cause is kept: it is the one reported."""
+        """Send nothing new from now on. The first cause is kept: it is the one reported."""
         self.state.halt(cause)
 
     def stop(self) -> None:
-        """From now on nothing new is sent, because this process is to end."""
+        """Send nothing new from now on, because this process is to end."""
         self.state.stop()
 
     def abandon(self, why: str) -> list[Settled | Withdrawn]:
-        """Give up on whatever is in flight: it fails, its outcome unknown. The build is halted."""
+        """Fail everything in flight, with its outcome unknown, and halt the build."""
         ended: list[Settled | Withdrawn] = []
         for vertex in range(len(self.phases)):
             phase = self.phases[vertex]
@@ -542,10 +544,10 @@ class Plan:
         return ended
 
     def finish(self) -> Finished:
-        """The end of the build. It is applied by who reads it in the log: nothing follows it here.
+        """Return the event that ends the run. It is not applied here: nothing follows it in this process.
 
         Raises:
-            Stuck: something is in flight, or nothing is, and nothing explains why not all is completed.
+            Stuck: something is in flight; or nothing is, and nothing explains why changes are not completed.
         """
         if self.in_flight:
             msg = f"{self.in_flight} changes are in flight at the end of build {self.build.id}"
@@ -557,7 +559,7 @@ class Plan:
         return Finished(self.state.cause)
 
     def cut(self, error: str) -> str:
-        """An error as it is kept and reported: what was said, byte for byte, up to the bound."""
+        """Return an error as it is kept and reported: byte for byte, up to the limit."""
         return cut(error, self._limits.max_error_bytes)
 
     def _fail(

@@ -1,4 +1,4 @@
-"""The report of a build: the whole build, once, on ``<action>.done`` or ``<action>.error``."""
+"""The report of a build: the whole build, published once on ``<action>.done`` or ``<action>.error``."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +15,7 @@ _HEAD = ("id", "name", "action")
 _LONGEST_NAME = 40
 _STATES = ("waiting", "running", "retrying", "completed", "errored", "skipped")
 _SHORT = 1_000
-"""Characters of a field that a reduced report keeps: it has to be small, whatever the build says."""
+"""Characters of a field in a reduced report, which must be small whatever the build says."""
 
 
 @frozen
@@ -24,32 +24,32 @@ class Report:
 
     action: str
     error: str | None
-    """The first cause; None where every change is completed."""
+    """First cause; None where every change is completed."""
     fields: Mapping[str, Any] = field(repr=False)
-    """The build's own fields."""
+    """Fields of the build itself."""
     components: Sequence[Mapping[str, Any]] = field(repr=False)
     changes: Sequence[Mapping[str, Any] | Raw] = field(repr=False)
     edges: Sequence[Edge] = field(repr=False)
     states: Mapping[str, int]
-    """How many changes are in which state."""
+    """Number of changes in each state."""
     run: int = 1
-    """Which run of the build it is of."""
+    """Number of the run."""
     mark: str = ""
-    """Of the build's acceptance: tells it from the report of another build that had the same id."""
+    """Mark of the build's acceptance: tells the report from that of another build with the same id."""
     absent: frozenset[str] = frozenset()
-    """The lists that the build did not have: they are left out while they are empty."""
+    """Names of lists that the submitted build left out: they are left out while they are empty."""
     cancelled: bool = False
-    """Whether an operator ended it."""
+    """Whether an operator cancelled the build."""
     accepted: float | None = None
-    """When the build was accepted, or this run of it began; seconds since 1970."""
+    """Time at which the build was accepted, or this run of it began; seconds since 1970."""
 
     @property
     def subject(self) -> str:
-        """Where it is published."""
+        """Subject on which the report is published."""
         return f"{self.action}.{'done' if self.error is None else 'error'}"
 
     def lists(self) -> dict[str, Sequence[Any]]:
-        """The lists as they are written; changes that nothing was done with are JSON text in them."""
+        """Return the lists as they are written; untouched changes are JSON text in them."""
         edges = [to_document(edge) for edge in self.edges]
         lists: dict[str, Sequence[Any]] = {
             "components": list(self.components),
@@ -59,7 +59,7 @@ class Report:
         return written(lists, self.fields, self.absent)
 
     def chunks(self) -> Iterator[bytes]:
-        """The report as JSON text in pieces, each made quickly: together they may be tens of megabytes."""
+        """Yield the report as JSON text in pieces, each made quickly: the whole may be tens of megabytes."""
         given = {"components": self.components, "changes": self.changes, "edges": self.edges}
         lists = written(given, self.fields, self.absent)
         yield encode({key: value for key, value in self._head().items() if key not in lists})[:-1]
@@ -70,12 +70,12 @@ class Report:
         yield b"}"
 
     def reduced(self, size: int, limit: int, name: str = "") -> bytes:
-        """What is reported instead when the report cannot be published: the lists are left out.
+        """Return a report without the lists, for one that is too large to be published.
 
         Args:
             size: bytes of the whole report.
             limit: the server's ``max_payload``, in bytes.
-            name: of the object that holds the whole report; empty where it is lost.
+            name: name of the object that holds the whole report; empty where it is lost.
         """
         if name:
             return encode(
@@ -87,7 +87,7 @@ class Report:
         return encode({**self._short(), "error": error, "omitted": _LISTS, "states": dict(self.states)})
 
     def summary(self) -> str:
-        """What a list of builds says of it, as JSON that fits into a header: ASCII, and short."""
+        """Return the summary for lists of builds, as short ASCII JSON that fits into a header."""
         name = self.fields.get("name")
         name = name[:_LONGEST_NAME] if isinstance(name, str) else ""
         status = "done" if self.error is None else "cancelled" if self.cancelled else "errored"

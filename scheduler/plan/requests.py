@@ -1,7 +1,8 @@
 """The requests of a build: rendered from what its components returned, and searched for secrets.
 
-Rendering may take long. What does is refused on the spot (`Laborious`): whoever asks has it rendered beside
-the loop (`Requests.rendering`), takes it in, and asks again. None of this changes how the build stands.
+Rendering may take long. A long one is refused on the spot (`Laborious`): the caller has it rendered beside
+the loop (`Requests.rendering`), gives the result to `take_in`, and asks again. None of this changes the state
+of the build.
 """
 
 from collections.abc import Callable, Mapping
@@ -25,37 +26,37 @@ from scheduler.plan.state import PlanState
 from scheduler.runtime.values import value
 
 Rendering: TypeAlias = Rendered | str
-"""A component that was rendered; or why it cannot be."""
+"""A rendered component; or the reason why it cannot be rendered."""
 _LEARNT_HERE: Final = 16 * 1024
-"""Bytes of a request that is searched for secrets on the spot: a millisecond."""
+"""Bytes of a request that is searched for secrets on the spot: that takes a millisecond."""
 
 
 @value
 class Request:
-    """What is to be sent for one component."""
+    """The request for one component."""
 
     vertex: Vertex
     build: str
     component: str
     attempt: str
-    """``<build>/<component>/<n>``, and the mark of the build's acceptance where it has one: a key by which a
-    connector can know a request it had before."""
+    """``<build>/<component>/<n>``, and the mark of the build's acceptance if it has one: a key by which a
+    connector can recognise a request that it had before."""
     subject: str
     type: str
     provider: str
     timeout: float | None
-    """Seconds, where the component names them."""
+    """Timeout in seconds, where the component names one."""
     retry: Retry
-    """What follows when it fails."""
+    """Rule for what follows a failure."""
     body: bytes = field(repr=False)
     started: Started = field(repr=False)
-    """To be persisted before the request leaves."""
+    """Event to be persisted before the request leaves."""
     mark: str = ""
-    """What the ids of all attempts of the build end with; empty, or ``/`` and the mark of its acceptance."""
+    """End of the ids of all attempts of the build: empty, or ``/`` and the mark of its acceptance."""
 
     @property
     def key(self) -> str:
-        """``<build>/<component>`` and the mark: the same over all attempts, and over all runs of a build."""
+        """``<build>/<component>`` and the mark: the same for all attempts, and for all runs of a build."""
         return f"{self.build}/{self.component}{self.mark}"
 
 
@@ -64,9 +65,9 @@ class Requests:
 
     Args:
         prepared: the build.
-        state: how it stands.
-        retries: the operator's rules, for what neither the component nor the build has a rule.
-        mark: of the build's acceptance; empty where there is none.
+        state: its state.
+        retries: the operator's rules, used where neither the component nor the build has one.
+        mark: mark of the build's acceptance; empty where there is none.
     """
 
     __slots__ = (
@@ -87,14 +88,14 @@ class Requests:
 
     def __init__(self, prepared: Prepared, state: PlanState, retries: Retries, mark: str) -> None:
         self.laborious: Vertex | None = None
-        """The change that took too long to be rendered on the spot, the last time that any did."""
+        """Change that took too long to be rendered on the spot, most recently."""
         self.unlearned: list[Vertex] = []
-        """Changes whose requests may hold secrets, and take long to be rendered: to be rendered elsewhere
-        (`rendering`), and told to `learn_request`."""
+        """Changes whose requests may hold secrets, and take long to render: to be rendered elsewhere
+        (`rendering`), and given to `learn_request`."""
         changes = prepared.build.changes
         words = {change.type for change in changes} | {change.provider for change in changes}
         self.has_open_subjects = any(map(_is_open, words))
-        """Whether references supply what any request goes out on."""
+        """Whether any request goes out on a subject with references in it."""
         self._build = prepared.build
         self._policy = prepared.policy
         self._secrets = prepared.secrets
@@ -104,9 +105,9 @@ class Requests:
         self._mark = f"/{mark}" if mark else ""
         self._work = Work.of_build(len(changes))
         self._renderings: dict[Vertex, Rendering] = {}
-        """What was rendered elsewhere, and is to be used now."""
+        """Results of renderings elsewhere, to be used next."""
         self._put_back: dict[Vertex, None] = {}
-        """What has begun, and was taken back: its work was charged, and is not charged again."""
+        """Changes whose start was undone: their work was charged, and is not charged again."""
 
     @property
     def work_left(self) -> int:
@@ -115,32 +116,32 @@ class Requests:
 
     @property
     def large(self) -> list[object]:
-        """What is large in it, for whoever lets go of it piece by piece."""
+        """Large parts, for a caller that frees them piece by piece."""
         return list(self._templates)
 
-    # Where they go.
+    # Subjects.
 
     def subject(self, vertex: Vertex) -> str:
-        """What the request of a change goes out on, as far as that can be told before it is rendered."""
+        """Return the subject of a change's request, as far as it is known before rendering."""
         change = self._build.changes[vertex]
         return f"{change.type}.{change.action.value}.{change.provider}"
 
     def has_open_subject(self, vertex: Vertex) -> bool:
-        """Whether references supply what the request of a change goes out on."""
+        """Whether references supply parts of the subject of a change's request."""
         change = self._build.changes[vertex]
         return _is_open(change.type) or _is_open(change.provider)
 
     def due_subject(self, vertex: Vertex) -> str:
-        """The same as `subject` of a change that is due, rendered where it must be; a guess where that fails.
+        """Return the subject of a change that is due, rendered if necessary; a guess where that fails.
 
         Raises:
-            Laborious: it takes long to render it (see `rendering`).
+            Laborious: rendering it takes long (see `rendering`).
         """
         if not self.has_open_subject(vertex):
             return self.subject(vertex)
         change = self._build.changes[vertex]
         try:
-            # Not charged to the build: whoever asks what a component waits for must not use it up.
+            # Not charged to the build: asking what a component waits for must not use up its work.
             rendered = self.rendered(vertex, Work())
             return request_subject(rendered.type, change.action.value, rendered.provider)
         except Laborious:
@@ -148,13 +149,13 @@ class Requests:
         except TemplateError:
             return self.subject(vertex)
 
-    # What they say.
+    # Contents.
 
     def make(self, vertex: Vertex) -> Request:
-        """The request of a change as it would be now.
+        """Return the request of a change as it would be now.
 
         Raises:
-            Laborious: it takes long to render it (`rendering`).
+            Laborious: rendering it takes long (`rendering`).
             TemplateError: a reference in it cannot be resolved.
         """
         change = self._build.changes[vertex]
@@ -188,10 +189,10 @@ class Requests:
         )
 
     def rendered(self, vertex: Vertex, work: Work | None = None) -> Rendered:
-        """A change as it is to be sent; ``work`` is charged for it, the build's if there is none.
+        """Render a change as it is to be sent; the work is charged to ``work``, or else to the build.
 
         Raises:
-            Laborious: not on the spot (`rendering`); nothing was changed.
+            Laborious: rendering it on the spot would take long (`rendering`); nothing was changed.
             TemplateError: a reference cannot be resolved.
         """
         if self._renderings and (known := self._renderings.get(vertex)) is not None:
@@ -209,10 +210,10 @@ class Requests:
             raise
 
     def content(self, vertex: Vertex) -> tuple[Mapping[str, Any], str, str]:
-        """A change as well as it can be rendered: its fields, type and provider.
+        """Return fields, type and provider of a change; rendered, unless a reference cannot be resolved.
 
         Raises:
-            Laborious: it takes long to render it (`rendering`).
+            Laborious: rendering it takes long (`rendering`).
         """
         change = self._build.changes[vertex]
         try:
@@ -224,10 +225,10 @@ class Requests:
         return msgspec.json.decode(rendered.body), rendered.type, rendered.provider
 
     def render_first(self, vertex: Vertex) -> None:
-        """See to it that a change is rendered, as well as it can be, before anything is changed.
+        """Render a change, or keep why it cannot be rendered, before anything else is changed.
 
         Raises:
-            Laborious: it takes long to render it (`rendering`).
+            Laborious: rendering it takes long (`rendering`).
         """
         try:
             self.take_in(vertex, self.rendered(vertex))
@@ -236,12 +237,12 @@ class Requests:
         except TemplateError as error:
             self.take_in(vertex, str(error))
 
-    # Beside the loop.
+    # Rendering beside the loop.
 
     def rendering(self, vertex: Vertex) -> Callable[[Callable[[], bool]], Rendering]:
-        """What renders a change that takes long, in a thread: while the plan goes on with others.
+        """Return a function that renders a laborious change in a thread, while others continue.
 
-        It takes a function that says whether its time is over, and returns what is to be given to `take_in`.
+        The function takes another one, which says whether its time has expired. Its result goes to `take_in`.
         The dependencies of the change must be completed.
         """
         template, work = self._templates[vertex], self._meter(vertex)
@@ -256,33 +257,33 @@ class Requests:
         return render
 
     def learning(self, vertex: Vertex, rendering: Rendering) -> Callable[[], None] | None:
-        """What learns the secrets of a change that was rendered elsewhere, in a thread; None: there are none.
+        """Return a function that learns the secrets of a rendered change in a thread; None if it has none.
 
-        To be done before `take_in`.
+        The function is to be called before `take_in`.
         """
         if isinstance(rendering, str) or self._is_learnt(self._build.changes[vertex], vertex, rendering):
             return None
         return partial(self._secrets.add_json, rendering.body, at_once=None)
 
     def take_in(self, vertex: Vertex, rendering: Rendering) -> None:
-        """A change was rendered elsewhere, and searched for secrets: it is used when it is next asked for."""
+        """Keep the rendering of a change, already searched for secrets, until it is next asked for."""
         self._renderings[vertex] = rendering
 
     def is_rendered(self, vertex: Vertex) -> bool:
-        """Whether a change was rendered elsewhere, and that is still to be used."""
+        """Whether a rendering of the change is kept for use."""
         return vertex in self._renderings
 
     def let_go(self, vertex: Vertex) -> None:
-        """What was rendered of a change elsewhere is not used now after all."""
+        """Discard the kept rendering of a change."""
         if self._renderings:
             self._renderings.pop(vertex, None)
 
     def put_back(self, vertex: Vertex) -> None:
-        """What the rendering of a change has cost is not charged again the next time."""
+        """Note that the next rendering of a change is not charged again."""
         self._put_back[vertex] = None
 
     def take(self, vertex: Vertex) -> None:
-        """A change begins with its request: what was kept for it is used up."""
+        """Use up what is kept for a change: it begins with its request."""
         self.let_go(vertex)
         if self._put_back:
             self._put_back.pop(vertex, None)
@@ -290,40 +291,44 @@ class Requests:
     # Secrets.
 
     def learn_request(self, vertex: Vertex) -> None:
-        """What was sent may hold secrets that an error quotes, and that stand in no reply.
+        """Learn the secrets of a request that was sent: an error may quote them, and no reply has them.
 
-        What takes long to be rendered is noted in `unlearned`; to be called again once it was taken in.
+        A change that takes long to render is added to `unlearned`; call this again once it was taken in.
         """
         if not self._build.changes[vertex].sensitive:
             return
         try:
-            # The request itself is of no use here.
+            # Called for what it learns; the request itself is not used here.
             self.make(vertex)
         except Laborious:
             self.unlearned.append(vertex)
         except TemplateError:
-            # It cannot be told what was sent: no more is known of it than was submitted.
+            # The request cannot be told: only the secrets that were submitted are known.
             pass
         self.let_go(vertex)
 
     def look_through(self, request: Request, outcome: Outcome) -> Outcome:
-        """A large reply, for a thread: its secrets are known from now on, what is large in it is packed."""
+        """Learn the secrets of a large reply, and pack large parts of it, in a thread."""
         if outcome.body is None:
             return outcome
         self._secrets.add(self.identified(request, outcome.body, State.COMPLETED), at_once=None)
         if self._build.changes[request.vertex].action is Action.FIND:
-            # What it returned becomes components.
+            # The found elements become components.
             return evolve(outcome, searched=True)
         return evolve(outcome, body=packed(outcome.body), searched=True)
 
     def look_at(self, request: Request, outcome: Outcome) -> tuple[Outcome, dict[str, Any] | None]:
-        """A reply whose secrets are known from now on, and what is kept of it where it is a success.
+        """Learn the secrets of a reply.
 
-        It is a failure where it is no reply to such a request.
+        Returns:
+            The outcome, and the body as it is kept; the body is None where the reply has none. A reply that
+            does not fit the request is a failure.
+
         """
         if outcome.body is None:
             return outcome, None
-        # As it is kept: what a connector leaves out says what is secret (`_secret`, the type), too.
+        # Searched as it is kept: settings that a connector omits (`_secret`, the type) say what is secret,
+        # too.
         kept = self.identified(request, outcome.body, State.COMPLETED)
         ledger = self._state.ledger
         if outcome.searched:
@@ -335,9 +340,9 @@ class Requests:
         return outcome, kept
 
     def learn_output(self, vertex: Vertex, output: Mapping[str, Any]) -> None:
-        """An operator supplies this for a change: its secrets are known from now on."""
+        """Learn the secrets of an output that an operator supplies for a change."""
         change = self._build.changes[vertex]
-        # As it is kept: the type and `_secret` say what is secret, too.
+        # Searched as it is kept: the type and `_secret` say what is secret, too.
         self._secrets.add(
             self._state.ledger.identified(
                 vertex, output, State.COMPLETED, type_=change.type, provider=change.provider
@@ -345,21 +350,21 @@ class Requests:
         )
 
     def identified(self, request: Request, body: Mapping[str, Any], state: State) -> dict[str, Any]:
-        """A reply as ours to keep (`Ledger.identified`)."""
+        """Return a reply with our own keys, as it is kept (`Ledger.identified`)."""
         return self._state.ledger.identified(
             request.vertex, body, state, type_=request.type, provider=request.provider
         )
 
     def _is_learnt(self, change: Change, vertex: Vertex, rendered: Rendered) -> bool:
-        """Whether what is to be sent has no secrets that were not known when the build was read."""
+        """Whether all secrets of a request were known when the build was read."""
         if not change.sensitive:
             return True
-        # What looks like a reference, and is none, was passed over then.
+        # Text that looks like a reference, and is none, was skipped then.
         body = rendered.body
         return self._templates[vertex].constant and b"{{" not in body and b'"$(' not in body
 
     def _meter(self, vertex: Vertex) -> Work:
-        """What is charged for rendering a change."""
+        """Return the budget that rendering a change is charged to."""
         return Work() if vertex in self._put_back else self._work
 
 

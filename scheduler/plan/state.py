@@ -1,13 +1,18 @@
-"""How a build stands, and what each event of its log changes in that.
+"""The state of a build, and how each event of its log changes it.
 
-`PlanState.apply` is the only writer, for a build that runs as for one whose log is read again: the plan
-decides on an event, has it applied, and returns it to be persisted. So a replay cannot differ from what was
-lived through, and everything that changes how a build stands is in this file.
+`PlanState.apply` is the only writer, live and on replay: the plan decides on an event, applies it, and
+returns it to be persisted. So a replay cannot differ from the live run, and everything that changes the state
+of a build is in this file.
 
-Four things are no events. What this process alone knows: that it is to stop, or cannot write the log
-(`halt`). That a request has left (`depart`), which is told to the log later, if at all. What is taken back
-before anything of it was persisted (`take_back`). And what a store without a log says of an earlier process
-(`take_over`). `skips` and `unpersisted` are lists for whoever drives the plan, who takes them away.
+Some changes are not events:
+
+- `halt`: only this process knows that its log cannot be written.
+- `stop`: only this process knows that it is to end.
+- `depart`: a request has left. The log is told later, if at all.
+- `take_back`: a start is undone before any of it was persisted.
+- `take_over`: a store without a log describes an earlier process by the build's own states.
+
+`skips` and `unpersisted` are lists that the driver of the plan empties.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -40,13 +45,13 @@ from scheduler.plan.phases import IN_FLIGHT, Phase, Phases
 
 
 class PlanState:
-    """Where one build stands.
+    """The state of one build.
 
     Args:
-        build: as it was accepted.
-        graph: who depends on whom.
-        policy: what the build says of failures and limits.
-        limits: on texts that come in.
+        build: the build as it was accepted.
+        graph: its dependencies.
+        policy: its rules for failures and limits.
+        limits: bounds on incoming texts.
     """
 
     __slots__ = (
@@ -79,38 +84,38 @@ class PlanState:
         self._policy = policy
         self._limits = limits
         self.phases = Phases(graph.ids)
-        """Where each change stands."""
+        """Phase of each change."""
         self.attempts = AttemptCounts()
         self.ledger = Ledger(build, graph, limits)
-        """What exists, and the changes as they are kept."""
+        """Components that exist, and changes as they are kept."""
         self.cause: str | None = None
-        """What is to be reported as the build's error; None while there is none."""
+        """Error of the build as it is to be reported; None while there is none."""
         self.draining = False
-        """Whether nothing new is sent any more, for a failure or at an operator's word."""
+        """Whether nothing new is sent any more, because of a failure or a command."""
         self.stopped = False
-        """Whether this process is to end; that halts the build, and is no failure of it."""
+        """Whether this process is to end. That halts the build, but is no failure of it."""
         self.paused = False
-        """Whether an operator wants nothing new to be sent, for now."""
+        """Whether an operator has paused the build."""
         self.cancelled = False
-        """Whether an operator has ended it."""
+        """Whether an operator has cancelled the build."""
         self.finished = False
-        """Whether the end of the run was persisted by an earlier process."""
+        """Whether an earlier process persisted the end of the run."""
         self.run = 1
-        """Counts the runs of the build: one, and one more each time that it is resumed after its end."""
+        """Number of the run: 1, and one more each time that a finished build is retried."""
         self.rules: tuple[LimitRule, ...] = policy.limits
-        """The build's own limits."""
+        """Limits of the build itself."""
         self.forgiven = 0
-        """Failures that an operator knew of and went on with."""
+        """Number of failures that an operator has accepted."""
         self.last_errors: dict[Vertex, str] = {}
-        """Of those whose last attempt failed, and that are tried again."""
+        """Error of the last attempt, for changes that are tried again."""
         self.outputs: dict[Vertex, Document] = {}
-        """What an operator supplied for changes that are not due yet."""
+        """Output that an operator supplied, for changes that are not due yet."""
         self.adoptable: dict[Vertex, Document] = {}
-        """Late successes of changes that had failed."""
+        """Body of the late success, for changes that had failed."""
         self.unpersisted: list[Settled] = []
-        """What is to be persisted beside the outcomes themselves."""
+        """Outcomes still to be persisted, beside those that the plan returns."""
         self.skips: list[Vertex] = []
-        """What will not be sent because something before it has failed, since this was last asked."""
+        """Changes skipped because of a failure before them, since the driver last took the list."""
         for vertex, change in enumerate(build.changes):
             if change.state is State.COMPLETED:
                 self.phases.move(vertex, Phase.COMPLETED)
@@ -126,41 +131,41 @@ class PlanState:
         return self.stopped or self.draining or self.paused
 
     def apply(self, event: Event) -> None:
-        """Change what the event says has happened.
+        """Apply an event to the state.
 
         Args:
-            event: an outcome with what it does to the components (`Ledger.completion`).
+            event: the event; a completion comes with its effect on the components (`Ledger.completion`).
 
         Raises:
-            IllegalTransition: it cannot have happened.
+            IllegalTransition: the event cannot have happened.
         """
         write = self._WRITERS.get(type(event))
         if write is not None:
             write(self, event)
 
-    # What is no event.
+    # Changes that are not events.
 
     def halt(self, cause: str) -> None:
-        """From now on nothing new is sent. The first cause is kept: it is the one reported."""
+        """Send nothing new from now on. The first cause is kept: it is the one reported."""
         self.draining = True
         if self.cause is None:
             self.cause = cause
 
     def stop(self) -> None:
-        """From now on nothing new is sent: this process is to end."""
+        """Send nothing new from now on: this process is to end."""
         self.stopped = True
 
     def take_back(self, vertex: Vertex) -> None:
-        """It has not begun after all, and nothing was persisted: it waits as it did before.
+        """Undo a start of which nothing was persisted: the change waits as before.
 
         Raises:
-            IllegalTransition: it is not about to be sent.
+            IllegalTransition: the change is not about to be sent.
         """
         again = vertex in self.last_errors and self.attempts.is_between(vertex)
         self.phases.move(vertex, Phase.RETRYING if again else Phase.WAITING)
 
     def take_over(self) -> None:
-        """Start where an earlier process stopped, as the build itself says that it stood."""
+        """Start where an earlier process stopped, by the states in the build itself."""
         changes = self._build.changes
         for vertex, change in enumerate(changes):
             if change.state is State.ERRORED:
@@ -178,13 +183,13 @@ class PlanState:
                 if self.phases[vertex] is Phase.COMPLETED and (missing := self.ledger.catch_up(vertex)):
                     self.unpersisted.append(missing)
 
-    # What each event changes.
+    # Changes by event.
 
     def _start(self, event: Started) -> None:
         self.phases.move(self._graph.index[event.component], Phase.STARTING)
 
     def depart(self, vertex: Vertex) -> None:
-        """As `Sent` says: its request has left, or may have. Of several copies the first one counts."""
+        """Note that a request has left, or may have, as `Sent` says. Repeating it changes nothing."""
         if self.phases[vertex] is not Phase.RUNNING:
             self.phases.move(vertex, Phase.RUNNING)
 
@@ -219,14 +224,14 @@ class PlanState:
         else:
             phases.move(vertex, Phase.ERRORED)
             if phase in IN_FLIGHT:
-                # Its number is used up: where it is sent again in another run, that is another attempt.
+                # The number is used up: sending the change again in another run is another attempt.
                 self.attempts.fail(vertex)
             self.outputs.pop(vertex, None)
             self.ledger.keep(vertex, body)
             self._reckon(vertex, str(body.get("error")))
 
     def _finish(self, event: Finished) -> None:
-        # The first cause may be one that no event tells: the store failed, say.
+        # The first cause may be one without an event, such as a failing store.
         self.finished, self.cause = True, event.error
         counts = self.phases.counts
         left = self.phases.in_flight + counts[Phase.WAITING] + counts[Phase.RETRYING]
@@ -251,20 +256,20 @@ class PlanState:
         if self.phases[vertex] is Phase.ERRORED:
             self._reopen([vertex])
         if self.phases[vertex] is Phase.SKIPPED:
-            # Before, or again: something else before it has failed as well.
+            # Skipped before, or skipped again: another dependency has failed as well.
             self.phases.reopen(vertex)
         self.outputs[vertex] = event.output
 
     def _resume(self, event: Retried) -> None:
         if self.finished:
-            # A pause is for the run in which somebody asked for it; but for all of that.
+            # A pause belongs to the run in which it was asked for, and to all of it.
             self.paused = False
         self._reopen([self._graph.index[component] for component in event.components])
         self.run = event.run
 
     def _reopen(self, chosen: Iterable[Vertex]) -> None:
-        """Changes that failed wait again, and the build goes on with whatever else failed."""
-        # What is not persisted yet of a late success must not come behind what becomes of it now.
+        """Set failed changes back to waiting, and continue despite all other failures."""
+        # A late success that is not persisted yet must not come after what the change becomes now.
         names = {self._graph.ids[vertex] for vertex in chosen}
         self.unpersisted = [event for event in self.unpersisted if event.component not in names]
         self.finished = self.cancelled = self.draining = False
@@ -281,7 +286,7 @@ class PlanState:
             self._reckon(vertex, str(self.ledger.error(vertex)))
 
     def _reckon(self, vertex: Vertex, error: str) -> None:
-        """A change has failed: the build is halted by that, or goes on without what depends on it."""
+        """Account for a failure: it halts the build, or skips everything that depends on the change."""
         if self.cause is None:
             self.cause = f"{self._graph.ids[vertex]}: {error}"
         if self.phases.counts[Phase.ERRORED] > self.forgiven + self._policy.most_failures:
@@ -290,7 +295,7 @@ class PlanState:
             self._skip_behind(vertex)
 
     def _skip_again(self) -> None:
-        """Something is completed after all: what was skipped behind it may be due."""
+        """Find the skipped changes again after a completion: some of them may be due now."""
         for dependent in self.phases.within(Phase.SKIPPED):
             self.phases.reopen(dependent)
         for errored in self.phases.within(Phase.ERRORED):
@@ -319,4 +324,4 @@ class PlanState:
         Supplied: _supply,
         Retried: _resume,
     }
-    """What writes each event; those that are missing change nothing of how a build stands."""
+    """Method for each type of event; an event without one does not change the state."""

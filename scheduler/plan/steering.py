@@ -1,7 +1,7 @@
-"""What an operator does with a build while it runs, or after it has failed.
+"""Commands of operators: what they change in a plan, while its build runs or after it has failed.
 
-Each function decides: it applies its events to the plan's state at once, and returns what is to be persisted,
-in this order. Where it raises, nothing was changed.
+Each function decides: it applies its events to the plan's state at once, and returns the events to be
+persisted, in this order. If it raises, nothing was changed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,29 +17,29 @@ from scheduler.plan.plan import Plan
 from scheduler.text import count
 
 _LONGEST_REASON = 4_000
-"""Characters that an operator may say."""
+"""Characters of an operator's reason that are kept."""
 _OF_A_REPLY = "the reply's "
 _LATER = "it was cancelled; try again when what is in flight has ended"
 
 
 def cancel(plan: Plan, reason: str = "") -> list[Event]:
-    """Send nothing new; what is in flight is awaited.
+    """Cancel the build: send nothing new, and await what is in flight.
 
     Raises:
-        Refused: it was cancelled before.
+        Refused: the build is cancelled already.
     """
     if plan.cancelled:
         raise Refused("conflict", "it was cancelled before, and what is in flight is awaited")
-    # No connector's words: what an operator says is kept without secrets.
+    # Operators' words are kept without secrets, unlike connectors'.
     cause = f"cancelled: {plan.cut(plan.masked(reason, _LONGEST_REASON))}" if reason else "cancelled"
     return _applied(plan, Cancelled(cause))
 
 
 def pause(plan: Plan, *, on: bool) -> list[Event]:
-    """Send nothing new for now, or resume.
+    """Pause the build, so that nothing new is sent for now; or resume it.
 
     Raises:
-        Refused: so it is already, or nothing is sent any more anyhow.
+        Refused: the build is in that state already, or sends nothing new any more.
     """
     if on and plan.state.draining:
         raise Refused("conflict", f"nothing new is sent any more: {plan.shown_cause}")
@@ -49,13 +49,13 @@ def pause(plan: Plan, *, on: bool) -> list[Event]:
 
 
 def retry(plan: Plan, vertex: Vertex | None = None) -> list[Event]:
-    """Have a change sent again that has failed, or all of them; after the end of the build in a new run.
+    """Send a failed change again, or all of them. After the end of the build this begins a new run.
 
-    A late success that was kept beside an error is adopted instead. What has failed and is not sent again was
-    seen by whoever asks for this: the build goes on without it, and without what depends on it.
+    A late success that was kept beside an error is adopted instead. The operator has seen the failures that
+    are not sent again: the build continues without them, and without what depends on them.
 
     Raises:
-        Refused: it makes no sense.
+        Refused: there is nothing to retry, or the build is cancelled.
     """
     failed = plan.phases.within(Phase.ERRORED)
     if vertex is not None and vertex not in failed:
@@ -76,15 +76,15 @@ def retry(plan: Plan, vertex: Vertex | None = None) -> list[Event]:
 
 
 def supply(plan: Plan, vertex: Vertex, output: Mapping[str, Any]) -> list[Event]:
-    """Have a change complete with an output that an operator supplies, without being sent (again).
+    """Complete a change with an output that an operator supplies, without sending it (again).
 
-    What waits for its dependencies completes when it is due; everything else at once. Where the build was
-    over, a new run begins.
+    A change that waits for its dependencies completes when it is due; any other at once. In a finished build
+    a new run begins.
 
     Raises:
-        Refused: it is completed; it has failed in a build that is cancelled, and not over yet; or it is a
-            ``find``, and the output is none that its connector could return.
-        Laborious: it takes long to render it (`Requests.rendering`), and nothing was changed.
+        Refused: the change is completed; it has failed in a cancelled build that is not finished; or it is
+            a ``find``, and its connector could not have returned this output.
+        Laborious: rendering it takes long (`Requests.rendering`); nothing was changed.
     """
     phase = plan.phases[vertex]
     name = plan.graph.ids[vertex]
@@ -92,7 +92,7 @@ def supply(plan: Plan, vertex: Vertex, output: Mapping[str, Any]) -> list[Event]
         raise Refused("conflict", f"{name} is completed already")
     change = plan.build.changes[vertex]
     if change.action is Action.FIND:
-        # As it will be merged: what a connector would be refused for, an operator is, too.
+        # Checked as it will be merged: an operator is refused what a connector would be refused.
         refusal = plan.state.ledger.checked_find({**change.fields, **output}).error
         if refusal is not None:
             raise Refused("invalid", f"output: {refusal.removeprefix(_OF_A_REPLY)}")
@@ -105,7 +105,7 @@ def supply(plan: Plan, vertex: Vertex, output: Mapping[str, Any]) -> list[Event]
     if plan.finished:
         events += _applied(plan, _reopened(plan, [vertex] if phase is Phase.ERRORED else []))
         if phase is Phase.WAITING:
-            # In this run the build goes on without what is behind a failure.
+            # In this run the build continues without what is behind a failure.
             phase = plan.phases[vertex]
     events += _applied(plan, Supplied(name, output))
     if phase is not Phase.WAITING:
@@ -115,17 +115,17 @@ def supply(plan: Plan, vertex: Vertex, output: Mapping[str, Any]) -> list[Event]
 
 
 def limit(plan: Plan, limits: Mapping[str, int | str]) -> list[Event]:
-    """Give the build other limits of its own.
+    """Replace the limits of the build itself.
 
     Raises:
-        InvalidRule: they cannot be read.
+        InvalidRule: the limits cannot be read.
     """
     read_limits(limits)
     return _applied(plan, Limited(limits))
 
 
 def _reopened(plan: Plan, chosen: Sequence[Vertex]) -> Retried:
-    """Have changes that failed wait again, and let the build go on despite whatever else failed."""
+    """Return the event that sets failed changes back to waiting, despite all other failures."""
     names = tuple(plan.graph.ids[vertex] for vertex in chosen)
     return Retried(names, plan.run + 1 if plan.finished else plan.run)
 
