@@ -1,1 +1,1 @@
-"""What happened to a build: its events, how its log writes them down, and what a log comes to."""
+"""The journal of a build: its events, the format of its log, and the history that a log adds up to."""

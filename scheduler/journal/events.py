@@ -1,10 +1,10 @@
-"""What happens to a build, as the store is told of it.
+"""Events: what happens to a build, as it is given to the store.
 
-A store takes several of these at a time, in order, and persists them before it returns.
-They are plain data; the objects inside are shared with the plan and must not be changed.
+A store takes several events at a time, in order, and persists them before it returns. Events are plain data;
+the objects inside are shared with the plan and must not be changed.
 
-``time`` is when an event happened, in seconds since 1970, where the store has written that down; an event
-that is on its way to the store has none.
+``time`` is the time of an event in seconds since 1970, where the store has recorded it. An event on its way
+to the store has none.
 """
 
 from collections.abc import Mapping
@@ -22,117 +22,117 @@ Document: TypeAlias = Mapping[str, Any]
 
 @frozen
 class Accepted:
-    """The build was validated; it is now ours."""
+    """Acceptance of the validated build: the scheduler is responsible for it from now on."""
 
     document: Document = field(repr=False)
-    """The whole build, as it is to be kept; parts of it may be JSON text (`msgspec.Raw`)."""
+    """Whole build as it is to be kept; parts of it may be JSON text (`msgspec.Raw`)."""
     digest: str = ""
-    """Equal for equal content: tells whether what comes under the same id again is the same."""
+    """Digest of the content: tells whether a build that comes again under the same id is the same."""
     key: str = field(default="", repr=False)
-    """A random text by which the next process knows the tokens of reply subjects, and nobody else; a secret.
-    In the logs of earlier versions it is shorter, and stood in the subjects themselves."""
+    """Random text by which the next process recognises the tokens of reply subjects, and nobody else can; a
+    secret. In the logs of earlier versions it is shorter, and stood in the subjects themselves."""
     templates: str = "all"
-    """Which forms of references it was accepted with."""
+    """Forms of references that were valid when the build was accepted."""
     unresolved: str = "error"
-    """What a reference to nothing was when it was accepted."""
+    """Treatment of references to nothing when the build was accepted."""
     mark: str = ""
-    """A random text, another for each acceptance: what attempt ids end with, so that they are unequal also
-    where a build's id is used again. Empty in the logs of versions that drew none."""
+    """Random text, drawn for each acceptance: the end of attempt ids, so that they differ even where a
+    build's id is used again. Empty in the logs of versions that drew none."""
 
 
 @value
 class Started:
-    """A component's request is about to leave (write-ahead: this is persisted first)."""
+    """Start of a component: its request is about to leave. This is persisted first (write-ahead)."""
 
     component: str
     attempt: str
     raw: bytes = field(repr=False)
-    """The change as submitted, as JSON: its templates stay in it. Its ``_state`` is still the old one."""
+    """Change as submitted, as JSON, with its templates and its old ``_state``."""
     failed: int = 0
-    """How many attempts have failed before this one."""
+    """Number of attempts that failed before this one."""
 
     @property
     def body(self) -> Document:
-        """The change as it is to be kept: running."""
+        """Change as it is to be kept: running."""
         return _kept(self.raw, "running", self.failed)
 
 
 @value
 class Sent:
-    """A started component's request has reached the broker: it is known to have left."""
+    """Arrival of a started component's request at the broker: it is known to have left."""
 
     component: str
     attempt: str
     time: float | None = field(default=None, eq=False)
-    """When it left."""
+    """Time at which it left."""
 
 
 @value
 class Withdrawn:
-    """A started component's request never left, and will not leave."""
+    """Withdrawal of a started component's request: it has not left, and never will."""
 
     component: str
     raw: bytes = field(repr=False)
-    """The change as submitted, as JSON."""
+    """Change as submitted, as JSON."""
     failed: int = 0
-    """How many attempts have failed."""
+    """Number of failed attempts."""
 
     @property
     def body(self) -> Document:
-        """The change as it is to be kept: waiting again."""
+        """Change as it is to be kept: waiting again."""
         return _kept(self.raw, "waiting", self.failed)
 
 
 @value
 class Retrying:
-    """An attempt has failed, and there will be another one."""
+    """Failure of an attempt that is followed by another one."""
 
     component: str
     attempt: str
-    """The one that failed."""
+    """Id of the failed attempt."""
     error: str
     pause: float
-    """Seconds until the next one."""
+    """Seconds until the next attempt."""
     raw: bytes = field(default=b"", repr=False)
-    """The change as submitted, as JSON."""
+    """Change as submitted, as JSON."""
     failed: int = 1
-    """How many attempts have failed."""
+    """Number of failed attempts."""
     sent: float | None = field(default=None, eq=False)
-    """When that attempt had left, where no `Sent` said so before."""
+    """Time at which the failed attempt left, where no earlier `Sent` told it."""
     time: float | None = field(default=None, eq=False)
 
     @property
     def body(self) -> Document:
-        """The change as it is to be kept: waiting again."""
+        """Change as it is to be kept: waiting again."""
         return _kept(self.raw, "waiting", self.failed)
 
 
 @value
 class Settled:
-    """A component has its terminal outcome.
+    """Final outcome of a component.
 
-    ``upserts`` and ``deletes`` say what the outcome does to the build's ``components``; they are
-    to be persisted after the change itself and before anything that depends on it starts.
+    ``upserts`` and ``deletes`` are its effect on the build's ``components``. They are to be persisted after
+    the change itself, and before anything that depends on it starts.
     """
 
     component: str
     body: Document = field(repr=False)
-    """The change as it is to be kept, with its final ``_state``."""
+    """Change as it is to be kept, with its final ``_state``."""
     upserts: tuple[Document, ...] = field(default=(), repr=False)
     deletes: tuple[Document, ...] = field(default=(), repr=False)
     sent: float | None = field(default=None, eq=False)
-    """When its last attempt had left, where no `Sent` said so before."""
+    """Time at which its last attempt left, where no earlier `Sent` told it."""
     time: float | None = field(default=None, eq=False)
 
 
 @frozen
 class Suspended:
-    """The broker, or what keeps the log, was away; told when it is back, together with `Resumed`."""
+    """Outage of the broker, or of what keeps the log; recorded after it, together with `Resumed`."""
 
 
 @frozen
 class Resumed:
-    """It is back: the deadlines of what is in flight move by as much."""
+    """End of an outage: the deadlines of what is in flight move by its length."""
 
     seconds: float
     time: float | None = field(default=None, eq=False)
@@ -140,61 +140,61 @@ class Resumed:
 
 @frozen
 class Finished:
-    """Nothing is in flight any more and nothing will start: the build is over."""
+    """End of the run: nothing is in flight, and nothing more will start."""
 
     error: str | None
-    """The first cause, or None where every change is completed."""
+    """First cause; None where every change is completed."""
 
 
 @frozen
 class Reported:
-    """The report is out: nothing is left to be done."""
+    """Publication of the report: nothing is left to be done."""
 
     run: int
 
 
 @frozen
 class Loading:
-    """A process is about to take the build up. One that dies of it leaves this as its last word."""
+    """Intention of a process to take the build up. If the process dies of that, this is its last event."""
 
 
 @frozen
 class Rekeyed:
-    """Reply subjects are made with another key from now on: the one before it was no secret."""
+    """Change of the key of reply subjects: the previous one was not secret."""
 
     key: str = field(repr=False)
 
 
 @frozen
 class Released:
-    """The loadings before it are not counted any more: they did no harm, or a person wants another one."""
+    """Discharge of all earlier loadings: they did no harm, or an operator wants another one."""
 
 
 @frozen
 class Cancelled:
-    """An operator has ended the build: nothing new is sent."""
+    """Cancellation by an operator: nothing new is sent."""
 
     cause: str
-    """What is reported as its error."""
+    """Error that is reported for the build."""
 
 
 @frozen
 class Paused:
-    """An operator wants nothing new to be sent, for now."""
+    """Pause by an operator: nothing new is sent for now."""
 
     time: float | None = field(default=None, eq=False)
 
 
 @frozen
 class Unpaused:
-    """What was paused goes on."""
+    """End of a pause."""
 
     time: float | None = field(default=None, eq=False)
 
 
 @frozen
 class Retried:
-    """An operator has components sent again that had failed; after the end of the build, in a new run."""
+    """Retry of failed components by an operator; after the end of the build, in a new run."""
 
     components: tuple[str, ...]
     run: int
@@ -202,7 +202,7 @@ class Retried:
 
 @frozen
 class Supplied:
-    """An operator says what became of a component: it completes with this output, and is not sent (again)."""
+    """Output that an operator supplies: the component completes with it, and is not sent (again)."""
 
     component: str
     output: Document = field(repr=False)
@@ -210,7 +210,7 @@ class Supplied:
 
 @frozen
 class Extended:
-    """An operator gives a component that is in flight more time."""
+    """Extension by an operator of the deadline of a component in flight."""
 
     component: str
     seconds: float
@@ -218,7 +218,7 @@ class Extended:
 
 @frozen
 class Limited:
-    """The build's own limits are others from now on."""
+    """Replacement of the build's own limits."""
 
     limits: Mapping[str, int | str]
 
@@ -248,6 +248,6 @@ Event: TypeAlias = (
 
 
 def _kept(raw: bytes, state: str, failed: int) -> Document:
-    """A change as it is to be kept in a store that has nothing else to say how often it has failed."""
+    """Return a change as it is kept in a store that records its failed attempts nowhere else."""
     document = {**msgspec.json.decode(raw), "_state": state}
     return {**document, ATTEMPTS: failed} if failed else document

@@ -1,8 +1,8 @@
-"""Folds the records of a build's log into what a restart needs to know.
+"""The history of a build: folds the records of its log into what a restart needs.
 
-What the components became is the plan's business (`plan.Plan.replay`). Here stands what the plan has no
-words for (records, clocks, processes), and whether the events can have happened in this order at all: a
-log that says otherwise is not resumed.
+The state of the components belongs to the plan (`plan.Plan.replay`). The history holds what the plan does not
+know: records, clocks, processes. It also checks that the events can have happened in this order; a build
+whose log says otherwise is not resumed.
 """
 
 from enum import Enum
@@ -58,34 +58,34 @@ _PLACES: dict[type[Event], set[Status]] = {
     Cancelled: _OPEN,
     Paused: _OPEN,
     Unpaused: _OPEN,
-    # After the end it begins a new run.
+    # Begins a new run after the end.
     Retried: {Status.OPEN, Status.REPORTED},
     Supplied: _OPEN,
     Extended: _OPEN,
     Limited: _OPEN,
 }
-"""How far a build may be when such an event comes."""
+"""Statuses of a build in which each event may come."""
 
 
 @mutable
 class Flight:
-    """A component whose outcome is not in the log yet."""
+    """A component in flight: its outcome is not in the log yet."""
 
     attempt: str
     since: float
-    """When it was sent, as far as the log tells, in milliseconds since 1970; moved by outages."""
+    """Time at which it was sent, as far as the log tells, in milliseconds since 1970; moved by outages."""
     sent: bool = False
     """Whether its request is known to have left."""
     extended: float = 0.0
-    """Milliseconds that operators added to its time."""
+    """Time that operators added to its deadline, in milliseconds."""
     key: str = field(default="", repr=False)
-    """What reply subjects were made with when it was started."""
+    """Key of reply subjects when it was started."""
     writer: int = 0
-    """Which of the processes that had the build started it, counted from the first one."""
+    """Index of the process that started it, among those that had the build, counted from the first."""
 
 
 class _Ending(Enum):
-    """How a component was settled."""
+    """Ways in which a component settles."""
 
     COMPLETED = "completed"
     ERRORED = "errored"
@@ -93,63 +93,65 @@ class _Ending(Enum):
 
 
 class History:
-    """What stands in the log of one build, as far as its records were added.
+    """The content of one build's log, as far as its records were added.
 
-    After an error it is of no more use.
+    It must not be used any more once `add` has raised.
     """
 
     def __init__(self) -> None:
         self.latest = 0
-        """The last time in the log, in milliseconds since 1970. All times here are as if they never went
-        back; in logs of earlier versions they do: a clock was set, or those of two processes differed."""
+        """Last time in the log, in milliseconds since 1970. Times here never go back, although those in logs
+        of earlier versions may: a clock was set, or the clocks of two processes differed."""
         self.accepted: Accepted | None = None
-        """The first event: set once there is a record."""
+        """First event; None until there is a record."""
         self.steps: list[Event] = []
-        """What happened to the build, in order; without what happened to the processes that had it
-        (`Loading`, `Released`, `Rekeyed`) and to the broker (`Suspended`, `Resumed`)."""
+        """Events of the build in order, without those of processes (`Loading`, `Released`, `Rekeyed`) and of
+        the broker (`Suspended`, `Resumed`)."""
         self.bytes = 0
-        """Of the records."""
+        """Size of all records, in bytes."""
         self.n = 0
-        """The number of the last record."""
+        """Number of the last record."""
         self.epoch = 0
         self.position = Position()
-        """Every reply up to here was dealt with."""
+        """Position up to which all replies were handled."""
         self.status = Status.OPEN
         self.run = 1
-        """Which run of the build is the last one."""
+        """Number of the last run."""
         self.finished: Finished | None = None
         self.loads = 0
-        """How many `Loading` in a row stand at the end: processes that took the build up, and did nothing."""
+        """Number of `Loading` events at the end of the log: processes that took the build up, and did
+        nothing."""
         self.in_flight: dict[str, Flight] = {}
-        """By component, in the order in which they started."""
+        """Components in flight by id, in the order in which they started."""
         self.pauses: dict[str, float] = {}
-        """Until when the components wait whose attempt has failed, in milliseconds since 1970."""
+        """End of the pause before the next attempt, by component, in milliseconds since 1970."""
         self.began: dict[str, float] = {}
-        """When the first attempt of each component was started that is not settled, in milliseconds since
-        1970; the first since an operator had it sent again, where one did. Moved by what does not count for
-        ``total_timeout``: the pauses of the build in which the component waited for another attempt."""
+        """Start of the first attempt of each unsettled component, in milliseconds since 1970; after an
+        operator's retry, of the first attempt since. Moved by time that does not count for ``total_timeout``:
+        pauses of the build in which the component waited for another attempt."""
         self.held: dict[str, float] = {}
-        """Since when the components wait for another attempt for which time stands still, as the build is
-        paused, in milliseconds since 1970."""
+        """Time since which a component waits for another attempt while the build is paused, and no time
+        passes for it; in milliseconds since 1970."""
         self.times: list[float] = []
-        """When each of ``steps`` happened, in milliseconds since 1970."""
+        """Time of each event in ``steps``, in milliseconds since 1970."""
         self.outages: list[tuple[float, float]] = []
-        """From when to when the broker was away, or what keeps the log; in milliseconds since 1970."""
+        """Beginning and end of each outage of the broker, or of what keeps the log; in milliseconds since
+        1970."""
         self.key = ""
-        """What reply subjects are made with; a secret."""
+        """Key of reply subjects; a secret."""
         self.old_steps = 0
-        """How many of ``steps`` there were when the key was replaced that reply subjects had shown."""
+        """Number of ``steps`` at the time when a key was replaced that reply subjects had shown."""
         self._writers: list[str] = []
         self._paused = False
         self._settled: dict[str, _Ending] = {}
         self._failed_at: dict[str, Position] = {}
-        """Up to where replies had been dealt with when each component failed that has."""
+        """Position of handled replies at the time of each failed component's failure."""
 
     def add(self, record: Record) -> None:
-        """Add the next record, with the events that were too large for it put in their places.
+        """Add the next record, with events that were too large for it put in their places.
 
         Raises:
-            UnreadableLog: it cannot follow, or something in it cannot have happened.
+            UnreadableLog: the record cannot follow, or something in it cannot have happened.
         """
         if record.n != self.n + 1:
             raise _wrong(record.n, f"it stands where record {self.n + 1} is due")
@@ -172,17 +174,17 @@ class History:
 
     @property
     def since_failures(self) -> Position:
-        """Up to where replies were dealt with when the first component failed of those that have."""
+        """Return the position of handled replies when the first of the failed components failed."""
         return earliest(self._failed_at.values()) if self._failed_at else self.position
 
     @property
     def senders(self) -> tuple[str, ...]:
-        """The processes that may have sent what is in flight, each once, the last one first."""
+        """Return the processes that may have sent what is in flight, each once, the last one first."""
         first = min((flight.writer for flight in self.in_flight.values()), default=len(self._writers))
         return tuple(dict.fromkeys(reversed(self._writers[first:])))
 
     def rekey(self, key: str) -> None:
-        """Reply subjects are made with this key from now on."""
+        """Use this key for reply subjects from now on."""
         self.key = key
         self.old_steps = len(self.steps)
 
@@ -230,18 +232,18 @@ class History:
             case _:
                 pass
         if not isinstance(event, Rekeyed):
-            # That one is a part of the loading.
+            # Part of the loading.
             self.loads = self.loads + 1 if isinstance(event, Loading) else 0
         if not isinstance(event, _NO_STEPS):
             self.steps.append(event)
             self.times.append(at)
 
     def _moment(self, record: Record, event: Event) -> float:
-        """When an event happened: not after it was written down, nor before the build was accepted."""
+        """Return the time of an event: not after its record, nor before the acceptance of the build."""
         time: float | None = getattr(event, "time", None)
         if time is None:
             return self.latest
-        # ``at`` is without its fraction.
+        # ``at`` has no fraction.
         moment = self.latest + min(1.0, time * 1_000 - record.at)
         return max(moment, self.times[0]) if self.times else moment
 
@@ -262,7 +264,7 @@ class History:
         if flight is None or flight.attempt != event.attempt:
             text = f"{_shown(event.component)} is sent as {_shown(event.attempt)}, which was not started"
             raise _wrong(n, text)
-        # A request may go out again under its attempt; the time to answer it began with the first one.
+        # A request may go out again under its attempt; its deadline counts from the first time.
         if not flight.sent:
             flight.sent = True
             flight.since = at
@@ -278,7 +280,7 @@ class History:
         if state not in _TERMINAL:
             raise _wrong(n, f"{_shown(component)} is settled, and its _state is {_shown(state)}")
         errored = state == State.ERRORED
-        # It may settle without having begun: there may have been nothing to send.
+        # It may settle without having started: there may have been nothing to send.
         self.in_flight.pop(component, None)
         self.pauses.pop(component, None)
         self.held.pop(component, None)
@@ -304,7 +306,7 @@ class History:
             self.held[component] = at
 
     def _release(self, at: float) -> None:
-        """The build is not paused any more: that time counts for nobody's ``total_timeout``."""
+        """End a pause: its time does not count for any ``total_timeout``."""
         self._paused = False
         held, self.held = self.held, {}
         for component, since in held.items():
@@ -326,7 +328,7 @@ class History:
         self.status, self.finished = Status.OPEN, None
 
     def _supply(self, n: int, event: Supplied) -> None:
-        # What had failed can be settled once more.
+        # A failed component can settle once more.
         self._failed_at.pop(event.component, None)
         if self._settled.pop(event.component, None) is _Ending.COMPLETED:
             raise _wrong(n, f"{_shown(event.component)} is supplied, and it is completed already")
@@ -338,7 +340,7 @@ class History:
         flight.extended += event.seconds * 1_000
 
     def _move(self, at: float, outage: float) -> None:
-        """An outage of so many milliseconds ended ``at``: it counts for nobody's time to answer."""
+        """Move deadlines by an outage of ``outage`` milliseconds that ended ``at``."""
         began = at - outage
         self.outages.append((began, at))
         for flight in self.in_flight.values():

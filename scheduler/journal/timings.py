@@ -1,4 +1,4 @@
-"""When what happened to the components of a build: for whoever asks, and for predictions."""
+"""Timings: when what happened to the components of a build, for watchers and predictions."""
 
 from array import array
 from collections.abc import Callable, Iterable, Sequence
@@ -23,29 +23,29 @@ from scheduler.journal.events import (
 from scheduler.journal.history import History
 
 _MOST_ATTEMPTS: Final = 100
-"""Failed attempts of a component that are remembered, the last ones: 24 bytes each."""
+"""Most failed attempts of a component that are remembered, the last ones: 24 bytes each."""
 _MOST_INTERRUPTIONS: Final = 1_000
-"""Pauses and outages of a build that are remembered, the last ones of each."""
+"""Most pauses and outages of a build that are remembered, the last ones of each."""
 
 
 class Failed(NamedTuple):
-    """An attempt that was followed by another one, or is to be."""
+    """A failed attempt that is followed by another one."""
 
     sent: float
     failed: float
     again: float
-    """When the next one might begin."""
+    """Earliest time of the next attempt."""
 
 
 class Timings:
-    """The times of one build, in seconds since 1970: 24 bytes a component, more for one that is tried again.
+    """Times of one build, in seconds since 1970: 24 bytes a component, and more for further attempts.
 
-    Told live by `feed.Track`, or made from its log: both say the same.
+    They are noted live by `feed.Track`, or read from the build's log, with the same result.
 
     Args:
-        count: how many components there are.
-        accepted: when the build was.
-        clock: seconds since 1970; it never goes back.
+        count: number of components.
+        accepted: time of the build's acceptance.
+        clock: function that returns seconds since 1970; it never goes back.
     """
 
     __slots__ = (
@@ -65,16 +65,16 @@ class Timings:
     def __init__(self, count: int, accepted: float, clock: Callable[[], float]) -> None:
         self.clock = clock
         self.accepted = accepted
-        """When the build was accepted; of a further run, when that began."""
+        """Time of acceptance; in a further run, of its beginning."""
         self.over: float | None = None
-        """When it had come to its end."""
+        """Time at which the run ended; None until then."""
         self._due = array("d", bytes(8 * count))
         self._sent = array("d", bytes(8 * count))
         self._ended = array("d", bytes(8 * count))
         self._failed: dict[Vertex, array[float]] = {}
-        """Of each failed attempt the three times of `Failed`, one after another."""
+        """Times of the failed attempts by vertex: the three of `Failed`, attempt after attempt."""
         self._paused_since: float | None = None
-        # Lists, as most builds have none of them: an empty deque takes ten times as much.
+        # Lists, since most builds have none of them, and an empty deque takes ten times as much.
         self._pauses: list[tuple[float, float]] = []
         self._outages: list[tuple[float, float]] = []
 
@@ -82,7 +82,7 @@ class Timings:
     def of_history(
         cls, build: Build, graph: Graph, history: History, clock: Callable[[], float]
     ) -> "Timings":
-        """What a log says: when its events happened, where it has that, otherwise when they were written."""
+        """Read the times from a log: those of its events, or of their records where an event has none."""
         timings = cls(len(graph.ids), history.times[0] / 1_000, clock)
         lately = history.outages[-_MOST_INTERRUPTIONS:]
         timings._outages += [(begin / 1_000, end / 1_000) for begin, end in lately]
@@ -92,29 +92,29 @@ class Timings:
         return timings
 
     def begin_run(self, vertices: Iterable[Vertex], at: float) -> None:
-        """A further run begins, in which these are to be done; it is not paused."""
+        """Begin a further run, not paused, in which these components are to be done."""
         self.accepted, self.over = at, None
         self.note_paused(at, on=False)
         for vertex in vertices:
             self.forget(vertex)
 
     def note_waiting(self, vertex: Vertex) -> None:
-        """Its request did not leave after all; or, where it had its outcome, it is to be done again."""
+        """Note that a component waits again: its request did not leave, or it is to be done again."""
         if self._ended[vertex]:
             self.forget(vertex)
         self._sent[vertex] = 0.0
 
     def note_due(self, vertex: Vertex, at: float) -> None:
-        """All that a component depends on is completed; the first time counts."""
+        """Note that all dependencies of a component are completed; the first time counts."""
         if not self._due[vertex]:
             self._due[vertex] = at
 
     def note_sent(self, vertex: Vertex, at: float) -> None:
-        """Its request left; the last attempt counts."""
+        """Note that a component's request has left; the last attempt counts."""
         self._sent[vertex] = at
 
     def note_failed(self, vertex: Vertex, at: float, pause: float) -> None:
-        """Its attempt has failed, and another one follows after so many seconds at the earliest."""
+        """Note that an attempt has failed, and that another one follows after at least ``pause`` seconds."""
         times = self._failed.get(vertex)
         if times is None:
             times = self._failed[vertex] = array("d")
@@ -124,18 +124,18 @@ class Timings:
         self._sent[vertex] = 0.0
 
     def note_late_success(self, vertex: Vertex) -> None:
-        """The attempt that had failed last did not: its success has come, before another one had left."""
+        """Note that the last failed attempt has succeeded late, before another one had left."""
         times = self._failed.get(vertex)
         if times and not self._sent[vertex]:
             self._sent[vertex] = times[-3]
             del times[-3:]
 
     def note_ended(self, vertex: Vertex, at: float) -> None:
-        """It has its outcome."""
+        """Note that a component is settled."""
         self._ended[vertex] = at
 
     def note_paused(self, at: float, *, on: bool) -> None:
-        """Nothing new is sent from now on, as an operator wants it; or it is again. Idempotent."""
+        """Note that an operator has paused the build, or resumed it. Repeating it changes nothing."""
         if on and self._paused_since is None:
             self._paused_since = at
         elif not on and self._paused_since is not None:
@@ -143,52 +143,52 @@ class Timings:
             self._paused_since = None
 
     def note_outage(self, seconds: float) -> None:
-        """The broker, or what keeps the log, was away for so long and is back."""
+        """Note that an outage of so many seconds, of the broker or of what keeps the log, is over."""
         now = self.clock()
         _append(self._outages, (now - seconds, now))
 
     def forget(self, vertex: Vertex) -> None:
-        """It is to be done again."""
+        """Forget the times of a component that is to be done again."""
         self._due[vertex] = self._sent[vertex] = self._ended[vertex] = 0.0
         self._failed.pop(vertex, None)
 
     def due(self, vertex: Vertex) -> float | None:
-        """When all that it depends on was completed."""
+        """Return the time at which all dependencies were completed."""
         return self._due[vertex] or None
 
     def sent(self, vertex: Vertex) -> float | None:
-        """When its attempt left; None also between two attempts."""
+        """Return the time at which the current attempt left; None also between two attempts."""
         return self._sent[vertex] or None
 
     def ended(self, vertex: Vertex) -> float | None:
-        """When it had its outcome."""
+        """Return the time at which a component settled."""
         return self._ended[vertex] or None
 
     def failed(self, vertex: Vertex) -> Sequence[Failed]:
-        """The attempts that were followed by another one, or are to be."""
+        """Return the failed attempts that were followed by another one, or will be."""
         times = self._failed.get(vertex, ())
         return [Failed(*times[at : at + 3]) for at in range(0, len(times), 3)]
 
     @property
     def pauses(self) -> list[tuple[float, float | None]]:
-        """From when to when the build was paused; the last one may go on."""
+        """Return beginning and end of each pause; the end of the last one may be None."""
         open_ = [] if self._paused_since is None else [(self._paused_since, None)]
         return [*self._pauses, *open_]
 
     @property
     def outages(self) -> Sequence[tuple[float, float]]:
-        """From when to when the broker, or what keeps the log, was away."""
+        """Beginning and end of each outage of the broker, or of what keeps the log."""
         return self._outages
 
 
 def _append(spans: list[tuple[float, float]], span: tuple[float, float]) -> None:
-    """One more; of many the last ones are kept."""
+    """Append a span; of many, the last ones are kept."""
     spans.append(span)
     del spans[:-_MOST_INTERRUPTIONS]
 
 
 class _Memory:
-    """Tells a timings what a log says, event by event."""
+    """Notes the events of a log in timings, one by one."""
 
     def __init__(self, timings: Timings, build: Build, graph: Graph) -> None:
         self._timings = timings
@@ -200,16 +200,16 @@ class _Memory:
         ]
         self._run = 1
         self._departed: set[str] = set()
-        """The attempts that are known to have left: of several copies the first one counts."""
+        """Attempts that are known to have left: of several copies the first one counts."""
         self._supplied: set[Vertex] = set()
         self._note_all_due(timings.accepted)
 
     def take(self, step: Event, at: float) -> None:
-        """The next event of the log, and when it happened."""
+        """Note the next event of the log, and its time."""
         timings, index = self._timings, self._graph.index
         match step:
             case Started(component=component):
-                # As far as is known; it leaves when that is written.
+                # Assumed to have left now; a `Sent` would say when.
                 timings.note_sent(index[component], at)
                 self._departed.discard(component)
             case Sent(component=component):
@@ -249,7 +249,7 @@ class _Memory:
         timings, vertex = self._timings, self._graph.index[step.component]
         completed = step.body["_state"] == State.COMPLETED
         if not completed and timings.ended(vertex):
-            # A late success, kept beside the error: it had ended before.
+            # A late success, kept beside the error: the component had settled before.
             return
         self._send(step.component, step.sent, at)
         if completed and vertex not in self._supplied:

@@ -1,23 +1,22 @@
-"""The format of a build's log: what stands in a record, as JSON, and what its headers say.
+"""The format of a build's log: records as JSON, and their headers.
 
-A record is everything that became true since the one before it::
+A record holds everything that became true since the one before it::
 
     {"v":1, "n":7, "epoch":2, "instance":"host-1", "record_id":"...", "at":1700000000000,
      "reply_position":[815,1700000000000000000], "events":[{"event":"sent", ...}, ...]}
 
-Where single providers' replies are in streams of their own, ``"reply_positions":{"aws":[815,17...], ...}``
-stands behind the position in the stream of all the others.
+Where the replies of single providers have streams of their own, ``"reply_positions":{"aws":[815,17...],
+...}`` follows the position in the stream of all other replies.
 
-Reading is strict. What this version does not know is an `errors.UnreadableLog`, never passed over: a build
-that is resumed from half of its log does things twice. Whoever changes the format counts `VERSION` up
-and goes on reading what earlier versions wrote. New events, and new members that may be missing, need no
-other version: an earlier one refuses them by their names.
+Reading is strict. Anything that this version does not know is an `errors.UnreadableLog`, and never skipped: a
+build resumed from half of its log would do things twice. A change of the format must increase `VERSION`, and
+keep reading what earlier versions wrote. New events, and new members that may be missing, need no new
+version: earlier ones refuse them by name.
 
-Times are those of the build's clock (`scheduler.runtime.clock`): ``at`` of a record is when it was written,
-``time`` of an event when that happened, which is earlier where the record had to wait. ``at`` never goes
-back.
+Times are those of the build's clock (`scheduler.runtime.clock`): ``at`` is the time of a record, ``time``
+that of an event, which is earlier where the record had to wait. ``at`` never goes back.
 
-`record` is where to begin reading; `wire` has the events, `headers` what can be told without the record.
+Begin reading with `record`; `wire` has the events, and `headers` what can be told without the record.
 """
 
 from scheduler.journal.records.headers import (

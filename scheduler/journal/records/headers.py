@@ -19,11 +19,11 @@ _COUNT = re.compile(r"[0-9]{1,9}")
 
 
 class Status(StrEnum):
-    """How far a build is."""
+    """Status of a build after a record."""
 
     OPEN = "open"
     FINISHED = "finished"
-    """Nothing will be done any more, and the report may not be out yet."""
+    """Nothing more will be done; the report may not be out yet."""
     REPORTED = "reported"
 
 
@@ -32,32 +32,32 @@ _STATUSES = frozenset(Status)
 
 @frozen
 class Headings:
-    """What the headers of a record say."""
+    """Content of a record's headers."""
 
     record_id: str
     status: Status
-    """Of the build, with this record."""
+    """Status of the build after this record."""
     loads: int
-    """How many ``loading`` marks in a row stand at the end of the log."""
+    """Number of ``loading`` marks at the end of the log."""
     digest: str = ""
-    """Equal for equal content of the build; beside its first record, and empty elsewhere."""
+    """Digest of the build's content; beside its first record, and empty elsewhere."""
     hangs: int = 0
-    """How many processes hung over the build, so far."""
+    """Number of processes that hung over the build, so far."""
     removed: bool = False
-    """Whether it is a tombstone: the log was removed on purpose."""
+    """Whether the record is a tombstone: the log was removed on purpose."""
 
 
 def headers_of(record_id: str, status: str, loads: int, hangs: int = 0) -> dict[str, str]:
-    """The headers that every record has, and that of hangs where there were any; as `Headings`."""
+    """Return the headers of a record (see `Headings`); the number of hangs only where there were any."""
     headers = {RECORD_HEADER: record_id, STATUS_HEADER: str(status), LOADS_HEADER: str(loads)}
     return headers | {HANGS_HEADER: str(hangs)} if hangs else headers
 
 
 def read_headers(headers: Mapping[str, str]) -> Headings:
-    """What the headers of a record say; those that are not ours are passed over.
+    """Read the headers of a record; foreign ones are ignored.
 
     Raises:
-        UnreadableLog: one is missing, or says what this version does not know.
+        UnreadableLog: a header is missing, or has a value that this version does not know.
     """
     record_id = headers.get(RECORD_HEADER)
     if not record_id:

@@ -1,4 +1,4 @@
-"""A record: composed of events that are JSON already, and read back."""
+"""A record: composed of events that are JSON already, and read again."""
 
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Literal
@@ -12,29 +12,29 @@ from scheduler.journal.records.strict import left, read, strange_field
 from scheduler.journal.records.wire import Elsewhere, read_event
 
 VERSION = 1
-"""Of the format that is written here."""
+"""Version of the format that is written here."""
 
 
 @frozen
 class Position:
-    """A place in the stream of replies: up to here everything was seen."""
+    """Place in the streams of replies up to which everything was seen."""
 
     sequence: int = 0
     time: int = 0
-    """The server's stamp of the message there, in nanoseconds since 1970; 0 where there is none."""
+    """Server's stamp of the message at this place, in nanoseconds since 1970; 0 where there is none."""
     others: tuple[tuple[str, int, int], ...] = ()
-    """The same of the streams that replies of single providers are in: provider, sequence and time, sorted.
-    What is not there stands at its beginning."""
+    """Places in the streams that hold single providers' replies: provider, sequence and time, sorted. A
+    stream that is missing here stands at its beginning."""
 
     def of(self, provider: str) -> "Position":
-        """The place in the stream of one provider's replies, or in that of all (empty)."""
+        """Return the place in one provider's stream; in the common one for an empty name."""
         if provider:
             found = (Position(sequence, time) for name, sequence, time in self.others if name == provider)
             return next(found, Position())
         return Position(self.sequence, self.time) if self.others else self
 
     def moved(self, provider: str, place: "Position") -> "Position":
-        """The same, but in one of the streams."""
+        """Return a copy that is moved in one of the streams."""
         if not provider:
             return Position(place.sequence, place.time, self.others) if self.others else place
         kept = [one for one in self.others if one[0] != provider]
@@ -43,17 +43,17 @@ class Position:
 
     @property
     def providers(self) -> tuple[str, ...]:
-        """Those that have a stream of their own."""
+        """Providers with a stream of their own."""
         return tuple(name for name, _, _ in self.others)
 
     def ahead_of(self, other: "Position") -> int:
-        """How many replies lie between them, over all streams."""
+        """Return the number of replies between two positions, over all streams."""
         ahead = self.sequence - other.sequence
         return ahead + sum(sequence - other.of(name).sequence for name, sequence, _ in self.others)
 
 
 def earliest(positions: Iterable[Position]) -> Position:
-    """Where everything is read, of each stream, that comes after any of these; the beginning without any."""
+    """Return the earliest place of each stream among positions; the beginning if there are none."""
     places = list(positions)
     first = min(places, key=lambda place: place.sequence, default=Position()).of("")
     for provider in dict.fromkeys(name for place in places for name in place.providers):
@@ -65,25 +65,25 @@ def earliest(positions: Iterable[Position]) -> Position:
 
 @frozen
 class Record:
-    """One message of a build's log."""
+    """A record: one message of a build's log."""
 
     n: int
-    """Counts the build's records, from 1."""
+    """Number of the record in the build's log, from 1."""
     epoch: int
-    """Counts the processes that had the build, one after another."""
+    """Number of the process that has the build, among all that had it."""
     instance: str
-    """Who wrote it: a name for people."""
+    """Name of the writer, for people."""
     record_id: str
-    """By which whoever wrote it knows it again."""
+    """Id by which the writer recognises its record."""
     at: int
-    """When it was written by the writer's clock, in milliseconds since 1970."""
+    """Time of writing by the writer's clock, in milliseconds since 1970."""
     position: Position
-    """Every reply up to here is in this record or an earlier one, or is not this build's."""
+    """Position up to which every reply is in this record or an earlier one, or belongs to other builds."""
     events: tuple[Event | Elsewhere, ...]
 
     @property
     def objects(self) -> tuple[str, ...]:
-        """The names of the objects that hold events of this record."""
+        """Names of the objects that hold events of this record."""
         return tuple(event.object for event in self.events if isinstance(event, Elsewhere))
 
 
@@ -116,16 +116,16 @@ def compose(
     position: Position,
     events: Sequence[bytes],
 ) -> bytes:
-    """A record of events that `encode_event` wrote; the other fields are those of `Record`."""
+    """Return a record of events written by `encode_event`; the other fields are those of `Record`."""
     head = Record(n, epoch, instance, record_id, at, position, ())
     return b"".join((_beginning(head), b",".join(events), b"]}"))
 
 
 def decode_record(data: bytes) -> Record:
-    """Read a record; its events come as `decode_event` gives them.
+    """Read a record; its events are as `decode_event` returns them.
 
     Raises:
-        UnreadableLog: it is of another version, says something that this one does not know, or is not
+        UnreadableLog: the record has another version, contains what this version does not know, or is not
             what `compose` makes.
     """
     wire = read(_decode, data, "a record", _unknown)
@@ -136,7 +136,7 @@ def decode_record(data: bytes) -> Record:
     beginning = _beginning(head)
     events = wire.events
     size = len(beginning) + sum(len(memoryview(raw)) for raw in events) + max(0, len(events) - 1) + 2
-    # Of two members with the same name the decoder takes the last, and drops what the other says.
+    # Of two members with the same name the decoder keeps the last one only.
     if size != len(data) or not data.startswith(beginning):
         raise left(f"{place}: it does not consist of its members, each once and in their order")
     return evolve(

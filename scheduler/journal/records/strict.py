@@ -1,4 +1,4 @@
-"""Reads JSON into what it must be, and says in words why it cannot."""
+"""Strict reading: decodes JSON into the one form that it must have, and says in words why it cannot."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -19,17 +19,17 @@ _decode_any = msgspec.json.Decoder().decode
 def read(
     decode: Callable[[bytes | Raw], T], data: bytes | Raw, place: str, unknown: Callable[[Any], str]
 ) -> T:
-    """What ``decode``, a decoder of msgspec, makes of ``data``.
+    """Decode ``data`` with a decoder of msgspec.
 
     Args:
-        decode: the decoder; it must refuse fields that it does not know.
+        decode: the decoder; it must refuse unknown fields.
         data: JSON.
-        place: what the data is, for the error.
-        unknown: is given the JSON where it is refused, and names what in it another version may have put
-            there; empty where it is simply wrong.
+        place: name of the data, for the error.
+        unknown: function that takes refused JSON, and names what another version may have put there; empty
+            where the JSON is simply wrong.
 
     Raises:
-        UnreadableLog: it is not what the decoder wants.
+        UnreadableLog: the decoder refuses the data.
     """
     try:
         return decode(data)
@@ -47,20 +47,20 @@ def read(
 
 
 def left(text: str) -> UnreadableLog:
-    """The error for a log that is wrong, to be raised."""
+    """Return the error for a log that is wrong."""
     return UnreadableLog(f"{text}; the build is left as it is")
 
 
 def left_for_another(text: str) -> UnreadableLog:
-    """The error for a log that is beyond this version, to be raised."""
+    """Return the error for a log that is beyond this version."""
     return UnreadableLog(f"{text}; the build is left as it is for a version that knows it")
 
 
 def shown(name: object) -> str:
-    """A name that came from outside, for a message."""
+    """Return a name from outside as it is shown in a message."""
     return repr(str(name)[:_LONGEST_NAME])
 
 
 def strange_field(value: dict[str, Any], known: frozenset[str]) -> str:
-    """Names a field of ``value`` that is not one of ``known``; empty where all of them are."""
+    """Return the name of a field of ``value`` that is not in ``known``; empty where there is none."""
     return next((f"the field {shown(name)}" for name in value if name not in known), "")

@@ -1,4 +1,4 @@
-"""The events of a log as JSON: ``{"event": <name>, ...}``, in a record or in an object of their own."""
+"""Events as JSON: ``{"event": <name>, ...}``, in a record or in an object of their own."""
 
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any, TypeAlias
@@ -34,19 +34,19 @@ from scheduler.journal.events import (
 from scheduler.journal.records.strict import left, read, shown, strange_field
 
 _PIECE = 128 * 1024
-"""Bytes of JSON text passed on at a time."""
+"""Bytes of JSON text that are passed on at a time."""
 
 
 @frozen
 class Elsewhere:
-    """An event that is too large for a record."""
+    """Reference to an event that is too large for a record."""
 
     object: str
-    """The name under which the object store has it, as `encode_event` wrote it."""
+    """Name of the object with the event, as `encode_event` wrote it."""
 
 
 _Moment: TypeAlias = Annotated[float, msgspec.Meta(ge=0)] | None
-"""Seconds since 1970; left out where it is not known, as in the logs of earlier versions."""
+"""Seconds since 1970; left out where unknown, as in the logs of earlier versions."""
 
 
 class _Wire(msgspec.Struct, tag_field="event", forbid_unknown_fields=True, omit_defaults=True):
@@ -59,7 +59,7 @@ class _Accepted(_Wire, tag="accepted", kw_only=True, omit_defaults=True):
     templates: str
     unresolved: str
     mark: str = ""
-    # The last one, so that it can be written in pieces.
+    # Last, so that it can be written in pieces.
     document: dict[str, Raw]
 
 
@@ -247,22 +247,22 @@ _FROM_WIRE: dict[type[_Wire], Callable[[Any], Event | Elsewhere]] = {
     _Elsewhere: lambda wire: Elsewhere(wire.object),
 }
 TIMED = frozenset({Sent, Settled, Retrying, Paused, Unpaused, Resumed})
-"""The events that have a ``time``: of the others the record's is near enough."""
+"""Events with a ``time``; for others the time of the record is near enough."""
 _FIELDS = {wire.__struct_config__.tag: frozenset({"event", *wire.__struct_fields__}) for wire in _FROM_WIRE}
 
 _decode = msgspec.json.Decoder(_AnyWire).decode
 
 
 def encode_event(event: Event | Elsewhere, time: float | None = None, sent: float | None = None) -> bytes:
-    """An event as it stands in a record, or in an object of its own; all in one call.
+    """Return an event as it stands in a record, or in an object of its own.
 
-    What other stores are told of is left out: the text of a started or withdrawn component is in the
-    build as accepted, and what an outcome does to ``components`` follows from its body.
+    Parts that are meant for other stores are left out: the text of a started or withdrawn component is in the
+    accepted build, and the effect of an outcome on ``components`` follows from its body.
 
     Args:
-        event: of `TIMED` where a time is given.
-        time: when it happened, in seconds since 1970.
-        sent: when the attempt had left that ended with it.
+        event: the event; one of `TIMED` if there is a time.
+        time: time of the event, in seconds since 1970.
+        sent: time at which the ended attempt left, in seconds since 1970.
     """
     wire: Any = _TO_WIRE[type(event)](event)
     if time is not None:
@@ -273,14 +273,14 @@ def encode_event(event: Event | Elsewhere, time: float | None = None, sent: floa
 
 
 def accepted_chunks(event: Accepted) -> Iterator[bytes]:
-    """`encode_event` in pieces, each made within a few milliseconds, however many components there are."""
+    """Yield the JSON of `encode_event` in pieces, each made within milliseconds for any build."""
     yield encode_event(evolve(event, document={})).removesuffix(b"{}}")
     yield from document_chunks(event.document)
     yield b"}"
 
 
 def document_chunks(document: Document) -> Iterator[bytes]:
-    """A build's document as JSON text, in pieces as those of `accepted_chunks`."""
+    """Yield a build's document as JSON text, in pieces like those of `accepted_chunks`."""
     mark = b"{"
     for key, member in document.items():
         yield mark + encode(key) + b":"
@@ -300,12 +300,12 @@ def document_chunks(document: Document) -> Iterator[bytes]:
 def decode_event(data: bytes) -> Event:
     """Read an event that was too large for a record.
 
-    Not everything that `encode_event` was given comes back: a started or withdrawn component has no
-    ``raw``, and an outcome no ``upserts`` and ``deletes``. The members of a build's document are JSON text
-    (`msgspec.Raw`); the body of an outcome is a dict, and its integers have all their digits.
+    Some of what `encode_event` was given does not come back: a started or withdrawn component has no ``raw``,
+    and an outcome no ``upserts`` and ``deletes``. The members of a build's document are JSON text
+    (`msgspec.Raw`); the body of an outcome is a dict, whose integers have all their digits.
 
     Raises:
-        UnreadableLog: this version does not know it, or it is not what `encode_event` makes.
+        UnreadableLog: this version does not know the event, or `encode_event` does not make such JSON.
     """
     event = read_event(data, "an event in an object")
     if isinstance(event, Elsewhere):
@@ -314,7 +314,7 @@ def decode_event(data: bytes) -> Event:
 
 
 def read_event(data: bytes | Raw, place: str) -> Event | Elsewhere:
-    """As `decode_event`, for an event of a record; ``place`` says in an error where it stands."""
+    """Read an event of a record, as `decode_event` does; ``place`` is its place for an error."""
     wire = read(_decode, data, place, _unknown)
     return _FROM_WIRE[type(wire)](wire)
 
