@@ -1,14 +1,14 @@
-"""Ask a service by request/reply: a few requests at a time, again while it is silent, up to a deadline.
+"""Ask a service by request/reply: a few requests at a time, repeated while it is silent, up to a deadline.
 
-Deadlines. A request's deadline counts from its first sending, and only while the broker is connected: a
-broker's restart fails no request. An attempt during which the connection was lost is not counted, and
-nothing is sent while it is down; a request that was on its way then is sent again when its own timeout
-is over. While the broker is away a call therefore waits for as long as its
-caller lets it.
+Deadlines. The deadline of a request counts from its first sending, and only while the broker is connected: a
+broker's restart fails no request. An attempt during which the connection was lost is not counted, and nothing
+is sent while it is down. A request that was on its way then is sent again after its own timeout. While the
+broker is away, a call therefore waits for as long as its caller lets it.
 
-Turns. At most ``at_once`` requests are in flight, first come, first served; the pause before a further
-attempt is no part of that. A request that waits for its turn waits as long as the service answers
-anybody. Once it has been silent towards everybody for a deadline, whatever waited that long fails as well.
+Turns. At most ``at_once`` requests are in flight, first come, first served; the pause before another attempt
+does not count as in flight. A request that waits for its turn waits as long as the service answers anything
+at all. Once the service has been silent for a deadline, every request that has waited that long fails as
+well.
 """
 
 import math
@@ -23,7 +23,7 @@ from scheduler.bus import Bus
 from scheduler.errors import BusError, NoResponders, StoreError, StoreUnavailable
 
 SHORTEST = 0.01
-"""Seconds: with less of the deadline left, another attempt is not worth it."""
+"""Seconds of the deadline below which another attempt is not worth it."""
 
 AWAY_INTERVAL = 0.1
 """Seconds between two looks at a connection that is down; at most ``at_once`` tasks look."""
@@ -33,16 +33,16 @@ _log = structlog.get_logger(__name__)
 
 @frozen
 class Backoff:
-    """How long to wait before the next attempt, in seconds."""
+    """Delays before the next attempt, in seconds."""
 
     first: float = 0.1
     factor: float = 2.0
     most: float = 2.0
     jitter: float = 0.5
-    """The part of each delay that is left to chance, from 0 to 1, so that builds don't retry in step."""
+    """Share of each delay that is random, from 0 to 1, so that builds don't retry in step."""
 
     def delays(self) -> Iterator[float]:
-        """The delays of one request, without end."""
+        """Yield the delays of one request, without end."""
         delay = self.first
         while True:
             yield delay * (1 - self.jitter * random.random())  # noqa: S311 (not a secret)
@@ -53,7 +53,7 @@ DEFAULT_BACKOFF = Backoff()
 
 
 class _Retry(Exception):
-    """An attempt came to nothing that is final."""
+    """An attempt ended without a final result."""
 
     def __init__(self, outcome: str, reason: str = "") -> None:
         self.outcome = outcome
@@ -61,7 +61,7 @@ class _Retry(Exception):
         super().__init__(f"{outcome}: {reason}" if reason else outcome)
 
     def text(self, subject: str, seconds: float) -> str:
-        """What to say where this was the last attempt."""
+        """Return the error text for the case that this was the last attempt."""
         text = f"store: {subject} {self.outcome} within {seconds:g} s"
         return f"{text}: {self.reason}" if self.reason else text
 
@@ -69,8 +69,8 @@ class _Retry(Exception):
 class _ConnectedClock:
     """A clock that stands still while the broker is away.
 
-    It is advanced by whoever reads it. What lies between two readings is counted only if one and the
-    same connection was up at both, so it never counts too much.
+    Each reading advances it. Time between two readings counts only if one and the same connection was up at
+    both, so it never counts too much.
     """
 
     def __init__(self, bus: Bus) -> None:
@@ -80,7 +80,7 @@ class _ConnectedClock:
         self._connection: int | None = None
 
     def read(self) -> float:
-        """Seconds of connection so far."""
+        """Return the seconds of connection so far."""
         now = trio.current_time()
         connection = self._bus.generation if self._bus.connected else None
         if connection is not None and connection == self._connection:
@@ -91,7 +91,7 @@ class _ConnectedClock:
 
 
 class _Budget:
-    """The time that one request has: it runs, on the connected clock, once started."""
+    """Time left for one request: it runs, on the connected clock, once started."""
 
     def __init__(self, clock: _ConnectedClock, seconds: float) -> None:
         self._clock = clock
@@ -107,7 +107,7 @@ class _Budget:
 
 
 class Asker:
-    """Asks with the pace and the patience that the module describes."""
+    """Asks requests with the turns and deadlines described in this module."""
 
     def __init__(
         self,
@@ -119,7 +119,7 @@ class Asker:
         backoff: Backoff,
         ask_again: Callable[[bytes], str | None],
     ) -> None:
-        """Speak over ``bus``, which stays the caller's to close.
+        """Ask over ``bus``, which remains the caller's to close.
 
         Args:
             bus: the connection to the broker.
@@ -127,7 +127,8 @@ class Asker:
             deadline: seconds for one request with all its attempts, counted from the first sending.
             at_once: requests in flight at a time.
             backoff: the delays between attempts.
-            ask_again: given an answer, says why it calls for another attempt, or None where it is final.
+            ask_again: function that takes an answer, and returns why it calls for another attempt; None for a
+                final one.
         """
         self._bus = bus
         self._timeout = timeout
@@ -136,24 +137,24 @@ class Asker:
         self._ask_again = ask_again
         self._slots = trio.CapacityLimiter(at_once)
         self._clock = _ConnectedClock(bus)
-        # Who waits for a slot, and since when on the clock; the longest waiting first.
+        # Requests that wait for a slot, with the clock's time at which they began; the longest waiting first.
         self._waiting: dict[trio.CancelScope, float] = {}
         self._answers = 0
 
     async def ask(self, subject: str, data: bytes, *, build: str) -> bytes:
-        """The first final answer to a request; ``build`` is for the log.
+        """Return the first final answer to a request; ``build`` is for the log.
 
-        Where it raises or is cancelled, whether the service has taken the request is unknown.
+        If this raises or is cancelled, it is unknown whether the service has taken the request.
 
         Raises:
-            StoreUnavailable: there was none within the deadline.
+            StoreUnavailable: there was no final answer within the deadline.
             StoreError: the request cannot be sent.
         """
         budget = _Budget(self._clock, self._deadline)
         delays = self._backoff.delays()
         attempts = answers = 0
         while True:
-            # Before the first sending nothing is counted: then the turn is awaited.
+            # Nothing is counted before the first sending: until then the turn is awaited.
             if await self._slot(budget.left() if attempts else math.inf):
                 try:
                     await self._connected()
@@ -163,14 +164,14 @@ class Asker:
                     attempts += 1
                     answer = await self._attempt(subject, data, min(self._timeout, budget.left()))
                 except _Retry as retry:
-                    # Without its traceback, which would keep this very frame, and the request in it, alive.
+                    # Without its traceback, which would keep this very frame alive, and the request in it.
                     failure = retry.with_traceback(None)
                 else:
                     if attempts > 1:
                         _log.info("the store answers again", build=build, subject=subject, attempts=attempts)
                     return answer
                 finally:
-                    # Not after the delay: a request that has to pause leaves its place to another.
+                    # Not after the delay: a request that pauses leaves its slot to another.
                     self._slots.release()
                 delay = min(next(delays), max(budget.left(), 0))
                 log = _log.warning if attempts == 1 else _log.debug
@@ -188,8 +189,8 @@ class Asker:
                 raise StoreUnavailable(failure.text(subject, self._deadline))
 
     async def _slot(self, patience: float) -> bool:
-        """Wait for one of the slots; False when ``patience`` is over or the store was declared silent."""
-        # The clock may stand still while this deadline runs: a floor keeps the caller from spinning.
+        """Wait for a slot; return False after ``patience`` seconds, or once the store is declared silent."""
+        # The clock may stand still while this deadline runs: a minimum keeps the caller from spinning.
         with trio.move_on_after(max(patience, AWAY_INTERVAL)) as scope:
             self._waiting[scope] = self._clock.read()
             try:
@@ -199,14 +200,14 @@ class Asker:
         return not scope.cancelled_caught
 
     async def _connected(self) -> None:
-        """Wait while the broker is away, with the clock kept up to date."""
+        """Wait while the broker is away, and keep the clock up to date."""
         self._clock.read()
         while not self._bus.connected:
             await trio.sleep(AWAY_INTERVAL)
             self._clock.read()
 
     async def _attempt(self, subject: str, data: bytes, seconds: float) -> bytes:
-        """One request and its answer."""
+        """Send one request, and return its answer."""
         try:
             with trio.fail_after(max(seconds, SHORTEST)):
                 message = await self._bus.request(subject, data)
@@ -225,7 +226,7 @@ class Asker:
         return message.data
 
     def _end_long_waits(self) -> None:
-        """The store is silent towards everybody: end the waits for a slot that took just as long."""
+        """End all waits for a slot that took as long as the store has been silent to everything."""
         now = self._clock.read()
         for scope, since in self._waiting.items():
             if now - since < self._deadline - SHORTEST:

@@ -1,4 +1,4 @@
-"""Whether commits go through: what the builds of a process do while they don't is to wait."""
+"""Commit health: whether commits go through. While they do not, the builds of a process wait."""
 
 from collections.abc import Awaitable, Callable
 from types import TracebackType
@@ -24,17 +24,17 @@ _log = structlog.get_logger(__name__)
 
 _T = TypeVar("_T")
 _SOON = 2.0
-"""Seconds of trouble that are worth a line: less is a server's leader that changes, or a slow disk."""
+"""Seconds of trouble worth a log line: less than that is a change of leader, or a slow disk."""
 _FIRST_PAUSE = 0.05
 _LAST_PAUSE = 1.0
 SURELY_GONE = 5
-"""Looks for a stream, a second apart, after which it is missing and not just late in coming back."""
+"""Looks for a stream, a second apart, after which it is missing, and not just late in coming back."""
 _REPEAT = 60.0
-"""Seconds between two lines about the same refusal."""
+"""Seconds between two log lines about the same refusal."""
 
 
 class PendingCommit:
-    """Somebody who may be in trouble, as a context: leaving it, they are not any more."""
+    """A commit that may be in trouble, as a context: leaving it ends the trouble."""
 
     def __init__(self, health: "CommitHealth") -> None:
         self._health = health
@@ -48,16 +48,16 @@ class PendingCommit:
         self._health.leave(self)
 
     def failed(self, reason: str) -> None:
-        """What was tried did not work, and is tried again."""
+        """Note that an attempt failed, and is repeated."""
         self._health.enter(self, reason)
 
 
 class CommitHealth:
-    """Notes who is in trouble, and says so when it lasts.
+    """Keeps the commits in trouble, and logs trouble that lasts.
 
     Args:
-        grace: seconds of trouble after which it is said loudly, and again each time that it has doubled.
-        connected: whether there is a connection to the broker at all.
+        grace: seconds of trouble after which it is logged loudly, and again each time that it has doubled.
+        connected: function that says whether there is a connection to the broker.
     """
 
     def __init__(self, grace: float, connected: Callable[[], bool] = lambda: True) -> None:
@@ -70,7 +70,7 @@ class CommitHealth:
 
     @property
     def reason(self) -> str:
-        """What those say that are in trouble; empty where nobody is."""
+        """Reason given by the commits in trouble; empty where there are none."""
         return self._reason if self._troubled else ""
 
     @property
@@ -79,25 +79,25 @@ class CommitHealth:
         return not self._troubled
 
     def pending(self) -> PendingCommit:
-        """Somebody begins with what may not work."""
+        """Return a context for a commit that may not go through."""
         return PendingCommit(self)
 
     def enter(self, trouble: PendingCommit, reason: str) -> None:
-        """As `PendingCommit.say`."""
+        """Add a commit to those in trouble (see `PendingCommit.failed`)."""
         self._troubled.add(trouble)
         self._reason = reason
 
     def leave(self, trouble: PendingCommit) -> None:
-        """As leaving the context."""
+        """Remove a commit from those in trouble; its context was left."""
         self._troubled.discard(trouble)
 
     def missing(self, error: LogMissing) -> None:
-        """The log of all builds is gone: there is nothing to wait for."""
+        """Report that the log of all builds is gone: there is nothing to wait for."""
         self._error = error
         self._lost.set()
 
     async def watch(self) -> None:
-        """Speak up when trouble lasts; returns only by raising.
+        """Log trouble that lasts; returns only by raising.
 
         Raises:
             LogMissing: the log is gone.
@@ -134,12 +134,13 @@ class CommitHealth:
 async def ask_the_log(health: CommitHealth, bus: Bus, ask: Callable[[], Awaitable[_T]]) -> _T:
     """Ask something of the stream of all logs until there is an answer.
 
-    That the stream is gone is told to ``health``, by which the process ends; this does not return then.
+    If the stream is gone, this reports it to ``health``, which ends the process, and does not return.
 
     Args:
-        health: is told while there is no answer.
-        bus: tells of new connections.
-        ask: asks once.
+        health: takes note of trouble while there is no answer.
+        bus: bus that numbers its connections.
+        ask: function that asks once.
+
 
     Raises:
         BusClosed, MessageTooLarge: as `patiently`.
@@ -154,7 +155,7 @@ async def ask_the_log(health: CommitHealth, bus: Bus, ask: Callable[[], Awaitabl
             generation = bus.generation
         if looks >= SURELY_GONE:
             health.missing(LogMissing(f"the stream {LOG} is gone: no build can be accepted or resumed"))
-            # No build is to say anything of its own.
+            # The process ends by that error alone; no build adds one of its own.
             await trio.sleep_forever()
         await trio.sleep(1.0)
 
@@ -163,12 +164,12 @@ async def patiently(health: CommitHealth, ask: Callable[[], Awaitable[_T]], *ans
     """Ask JetStream until it answers, however long that takes.
 
     Args:
-        health: is told while it does not.
-        ask: asks once.
-        answers: errors that are an answer, and are raised.
+        health: takes note of trouble while there is no answer.
+        ask: function that asks once.
+        answers: types of errors that count as an answer, and are raised.
 
     Raises:
-        BusClosed, MessageTooLarge: what no waiting cures.
+        BusClosed, MessageTooLarge: errors that no waiting cures.
     """
     final = (BusClosed, MessageTooLarge, *answers)
     pause = _FIRST_PAUSE
@@ -180,7 +181,7 @@ async def patiently(health: CommitHealth, ask: Callable[[], Awaitable[_T]], *ans
             except BusError as error:
                 if isinstance(error, final):
                     raise
-                # Nothing fails by an account that may not store more, as by a full disk.
+                # An account that may not store more is treated like a full disk: nothing fails by it.
                 full = (
                     isinstance(error, JetStreamError)
                     and meaning(error.code, error.err_code, "") is Meaning.FULL

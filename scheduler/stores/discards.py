@@ -1,4 +1,4 @@
-"""Says in the log when captured replies leave a stream early as it is full: who sends much costs others."""
+"""Warnings about captured replies that leave a full stream early: a heavy sender costs the others."""
 
 from collections.abc import Callable, Iterable
 from typing import Final, NoReturn
@@ -12,9 +12,9 @@ from scheduler.jetstream.api import JetStream
 _log = structlog.get_logger(__name__)
 
 _PERIOD: Final = 60.0
-"""Seconds between two looks, and so the least between two lines about one stream."""
+"""Seconds between two looks, and so the shortest time between two lines about one stream."""
 _YOUNG: Final = 3_600.0
-"""Seconds for which each reply should be there, however long a scheduler is away."""
+"""Seconds for which each reply should be kept, however long a scheduler is away."""
 _CURE: Final = (
     "raise --reply-bytes, or have providers not share a stream (--capture-providers); a connector that sends"
     " much that nobody waits for is to be found"
@@ -22,12 +22,12 @@ _CURE: Final = (
 
 
 class Discards:
-    """Looks after the streams of replies.
+    """Watches the streams of replies.
 
     Args:
-        js: where they are.
-        streams: their names.
-        wall_clock: seconds since 1970.
+        js: JetStream with the streams.
+        streams: function that returns their names.
+        wall_clock: function that returns seconds since 1970.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Discards:
         if before is None or info.first_sequence <= max(before, 1) or not info.messages:
             return
         oldest = await self._js.get(stream, info.first_sequence)
-        # What has left was hardly older than what is the oldest now.
+        # The discarded replies were hardly older than the oldest one now.
         age = None if oldest is None else self._wall_clock() - oldest.time / 1e9
         if age is not None and age < _YOUNG:
             _log.warning(

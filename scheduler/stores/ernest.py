@@ -1,17 +1,16 @@
 """The store of an Ernest installation: its service-store, over NATS request/reply (WIRE: "The Ernest store").
 
-Pace. The service does everything in one goroutine, so a build has one request in flight and this
-process four. Both queues are first come, first served, and a build joins the second one again for each
-of its requests: a build with 500 appends waiting delays another by one request, not by 500.
+Pace. The service does everything in one goroutine, so a build has one request in flight and this process
+four. Both queues are first come, first served, and a build joins the second one again for each of its
+requests: a build with 500 waiting appends delays another one by one request, not by 500.
 
-Retries. What the store is asked to do is idempotent (set this, delete that), so an attempt whose answer
-is lost is repeated, and may be applied twice. The hazard is an attempt that is applied *late*: a
-``running`` after the ``completed`` of the same component. The next request of a build leaves only when
-the one before was answered or given up, all of them leave over one connection, and one goroutine takes
-them in the order they came: with the service as it is, a late attempt is applied before any later request
-is answered. Several instances of the service side by side would lose that order. Without compare-and-set
-nothing here could prevent it; the worst outcome is a stored ``running`` of a completed component, which
-a restarted scheduler would await and not send again.
+Retries. Requests to the store are idempotent (set this, delete that), so an attempt whose answer is lost is
+repeated, and may be applied twice. The danger is an attempt that is applied *late*: a ``running`` after the
+``completed`` of the same component. The next request of a build leaves only when the one before was answered
+or abandoned, all of them use one connection, and one goroutine takes them in order: with the service as it
+is, a late attempt is applied before any later request is answered. Several instances of the service side by
+side would lose that order. Without compare-and-set nothing here could prevent it; the worst outcome is a
+stored ``running`` of a completed component, which a restarted scheduler would await and not send again.
 
 Deadlines, and what waits while the store is silent: see `scheduler.stores.asking`.
 """
@@ -40,7 +39,7 @@ DELETE_COMPONENT = "build.del.mapping.component"
 FIND = "build.find"
 
 UNFINISHED = ("in_progress", "syncing")
-"""What the store calls builds that are not over; the second are its imports and syncs."""
+"""Statuses of unfinished builds in the store; the second is that of its imports and syncs."""
 
 _ACTIONS = {
     "apply": "build.create",
@@ -49,28 +48,28 @@ _ACTIONS = {
     "patch": "build.patch",
     "sync": "build.sync",
 }
-"""What a build is, by the ``type`` that the store keeps beside it."""
+"""Action of a build, by the ``type`` that the store keeps beside it."""
 
 MAX_UNFINISHED = 100_000
-"""Builds that `ErnestStore.unfinished` yields at most."""
+"""Most builds that `ErnestStore.unfinished` yields."""
 
 MAX_TEXT = 1024
-"""Characters of the store's own words in an exception."""
+"""Most characters of the store's own words in an exception."""
 
 SERIALIZE = "could not serialize"
-"""In an error: another transaction was faster, and the request is to be repeated."""
+"""Part of an error: another transaction was faster, and the request is to be repeated."""
 
 LOST = ("record not found", "build not found")
-"""In an error: there is no such build. The second is in older versions of the service."""
+"""Parts of an error: there is no such build. The second is in older versions of the service."""
 
 _log = structlog.get_logger(__name__)
 
 _Request: TypeAlias = tuple[str, Document]
-"""A subject and what is sent to it."""
+"""Subject and document of a request."""
 
 
 class _Head(msgspec.Struct):
-    """What we look at in an entry of a find's answer; the build itself comes with it, and isn't read."""
+    """The fields that are read of an entry in a find's answer; the build itself comes with it, unread."""
 
     id: Any = None
     status: Any = None
@@ -82,25 +81,26 @@ _decode_head = msgspec.json.Decoder(_Head).decode
 
 @define(eq=False)
 class _Lane:
-    """One build's queue of appends: who holds the lock may send. It lives while anybody uses it."""
+    """A build's queue of appends: the holder of the lock may send. It lives while it is in use."""
 
     lock: trio.Lock = field(factory=trio.Lock)
     users: int = 0
     failures: int = 0
-    """How often the store was given up on."""
+    """Number of times that an append gave up on the store."""
     error: str = ""
-    """What was said the last time."""
+    """Error of the last such append."""
 
 
 class ErnestStore:
     """Keeps builds in Ernest's service-store; see the module for pace, retries and deadlines.
 
-    A build's ``append`` calls are carried out in the order they were made, one request at a time. When
-    one of them gives up on the store (StoreUnavailable), those queued behind it fail at once with the
-    same: they would leave a hole behind them, and 500 of them would take four hours. Later calls try again.
+    The ``append`` calls of a build are carried out in the order in which they were made, one request at a
+    time. When one of them gives up on the store (StoreUnavailable), those queued behind it fail at once with
+    the same error: otherwise they would leave a hole behind them, and 500 of them would take four hours.
+    Later calls try again.
 
-    A cancelled call gives up its turn; whether the store applied what it had sent is unknown.
-    How many calls wait is bounded by the caller: each is a task of its own.
+    A cancelled call gives up its turn; it is unknown whether the store applied what it had sent. The number
+    of waiting calls is bounded by the caller: each is a task of its own.
     """
 
     name = "ernest"
@@ -117,7 +117,7 @@ class ErnestStore:
         per_instance: int = 4,
         backoff: Backoff = DEFAULT_BACKOFF,
     ) -> None:
-        """Speak over ``bus``, which stays the caller's to close.
+        """Speak over ``bus``, which remains the caller's to close.
 
         Args:
             bus: the connection to the broker.
@@ -136,16 +136,16 @@ class ErnestStore:
         )
         self._lanes: dict[str, _Lane] = {}
         self._actions: dict[str, str] = {}
-        """What unfinished builds are, as far as the store said so when it was last asked for them."""
+        """Actions of unfinished builds, as far as the store named them when it was last asked."""
 
     async def append(self, build: str, events: Sequence[Event]) -> None:
         """Persist ``events``, in order; see `Store.append`.
 
-        Finished asks nothing of this store: it ends a build by itself when it sees the report, on its
+        `Finished` sends nothing to this store: it ends a build by itself when it sees the report, by its
         subscriptions to ``build.*.done`` and ``build.*.error``.
 
         Raises:
-            StoreUnavailable: not answered, or only with "could not serialize", for ``store_timeout``.
+            StoreUnavailable: there was no answer, or only "could not serialize", for ``store_timeout``.
             BuildLost: the store has no record of the build.
             StoreError: the store answered with an error or with nonsense, or the request cannot be
                 sent (it is larger than the broker takes, the outgoing queue is full, the bus is closed).
@@ -169,31 +169,31 @@ class ErnestStore:
                     raise
 
     def note(self, build: str, *events: Event, lazily: bool = False) -> int:  # noqa: ARG002 - as the port
-        """Nothing: this store is told step by step."""
+        """Do nothing: this store is given events step by step."""
         return 0
 
     async def persisted(self, build: str, number: int) -> None:
-        """Nothing: nothing is noted."""
+        """Do nothing: no event is noted."""
 
     def on_failure(self, build: str, handler: Callable[[StoreError], None]) -> None:
-        """Nothing: nothing is noted."""
+        """Do nothing: no event is noted."""
 
     def note_sent(self, build: str, event: Sent, departure: Departure) -> None:
-        """Nothing: it has no word for this."""
+        """Do nothing: this store cannot record a departure."""
 
     async def settle(self) -> None:
-        """Nothing: nothing was only noted."""
+        """Do nothing: no event is only noted."""
 
     def close(self, build: str) -> None:
-        """Nothing: its queue is gone when nobody waits in it."""
+        """Do nothing: a queue disappears when nothing waits in it."""
 
     async def load(self, build: str) -> dict[str, Any] | None:
-        """The build as the store has it, or None where it has no such build, or no mapping for it.
+        """Return the build as the store has it; None where it has no such build, or no mapping for it.
 
-        Waits for the build's ``append`` calls made before.
+        It waits for the build's earlier ``append`` calls.
 
         Raises:
-            StoreError: as for ``append``; or the answer is not a build, or another one.
+            StoreError: as for ``append``; or the answer is no build, or another one.
         """
         with self._lane(build) as lane:
             async with lane.lock:
@@ -218,13 +218,13 @@ class ErnestStore:
         return document
 
     async def unfinished(self) -> AsyncIterator[str]:
-        """The ids of the builds that the store calls `UNFINISHED`, each once, at most `MAX_UNFINISHED`.
+        """Yield the ids of the builds in a status of `UNFINISHED`, each once, at most `MAX_UNFINISHED`.
 
-        Entries that are not objects with a textual ``id`` are logged and left out.
+        Entries that are not objects with a textual ``id`` are left out, and logged.
 
         Raises:
-            StoreUnavailable: nobody answered within ``store_timeout``; to be asked again later.
-            StoreError: the store answered with an error or with something other than a list.
+            StoreUnavailable: there was no answer within ``store_timeout``; to be asked again later.
+            StoreError: the store answered with an error, or with something other than a list.
         """
         self._actions = {}
         seen: set[str] = set()
@@ -238,7 +238,7 @@ class ErnestStore:
                     yield build
 
     async def action_of(self, build: str) -> str | None:
-        """What an unfinished build is by the store's own ``type``: ``build.delete`` where it is a destroy.
+        """Return the action of an unfinished build by its ``type``: ``build.delete`` for a destroy.
 
         Raises:
             StoreError: as for `unfinished`.
@@ -261,7 +261,7 @@ class ErnestStore:
 
 
 def _requests(build: str, event: Event) -> list[_Request]:
-    """What the store is to be asked for ``event``, in order."""
+    """Return the requests that persist ``event``, in order."""
     match event:
         case Accepted(document=document):
             return [(SET_MAPPING, {"id": build, "mapping": document})]
@@ -278,8 +278,8 @@ def _requests(build: str, event: Event) -> list[_Request]:
 
 
 def _ask_again(data: bytes) -> str | None:
-    """Why a request is to be repeated: the store says that another transaction got in its way."""
-    # A look at the bytes first: a build of megabytes is not to be parsed for this.
+    """Return why a request is to be repeated: another transaction of the store got in its way."""
+    # The bytes are looked at first: a build of megabytes is not to be parsed for this.
     if SERIALIZE.encode() not in data:
         return None
     try:
@@ -297,7 +297,7 @@ def _members(subject: str, data: bytes) -> dict[str, msgspec.Raw]:
 
 
 def _error_in(members: Mapping[str, msgspec.Raw]) -> str | None:
-    """The text of an answer's ``_error``, or None where it has none. Whatever its value, it is an error."""
+    """Return the text of an answer's ``_error``; None without one. Any value of it is an error."""
     raw = members.get("_error")
     if raw is None:
         return None
@@ -311,7 +311,7 @@ def _error_in(members: Mapping[str, msgspec.Raw]) -> str | None:
 
 
 def _raise_error(subject: str, members: Mapping[str, msgspec.Raw]) -> None:
-    """Raise what an answer says went wrong, if it says so."""
+    """Raise the error of an answer, if it has one."""
     text = _error_in(members)
     if text is None:
         return
@@ -321,13 +321,13 @@ def _raise_error(subject: str, members: Mapping[str, msgspec.Raw]) -> None:
 
 
 def _check(subject: str, data: bytes) -> None:
-    """Raise unless ``data`` is the answer to a change that was carried out: empty, or no error."""
+    """Raise unless ``data`` is the answer to a change that was carried out: empty, or without error."""
     if data:
         _raise_error(subject, _members(subject, data))
 
 
 async def _found(data: bytes, status: str, most: int) -> dict[str, str]:
-    """The builds in the answer to a find, each with what it is; empty where that is not said."""
+    """Return the builds in the answer to a find, each with its action; empty where that is unknown."""
     # Go writes an empty list as null.
     if data.strip() in {b"", b"null"}:
         return {}
@@ -358,7 +358,7 @@ async def _found(data: bytes, status: str, most: int) -> dict[str, str]:
 
 
 def _head_of(row: msgspec.Raw) -> _Head | None:
-    """An entry of a find's answer, or None where it is none that names a build."""
+    """Return an entry of a find's answer; None where it names no build."""
     try:
         head = _decode_head(row)
     except (ValueError, RecursionError):
@@ -367,5 +367,5 @@ def _head_of(row: msgspec.Raw) -> _Head | None:
 
 
 def _cut(text: str) -> str:
-    """``text``, not longer than a message should be."""
+    """Return ``text``, cut to the length of a message."""
     return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}... ({len(text)} characters)"

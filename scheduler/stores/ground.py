@@ -1,4 +1,4 @@
-"""What the durable store stands on: its streams, made once this process is to work, and watched then."""
+"""The ground of the durable store: its streams, made when this process begins to work, and watched."""
 
 from contextlib import AsyncExitStack
 from typing import NoReturn
@@ -21,8 +21,8 @@ class Ground:
     """The streams of one account.
 
     Args:
-        js: what the store uses.
-        layout: how the streams are to be.
+        js: JetStream of the store.
+        layout: desired state of the streams.
     """
 
     def __init__(self, js: JetStream, layout: Layout) -> None:
@@ -30,18 +30,19 @@ class Ground:
         self._layout = layout
         self._rivals = Rivals(js)
         self.caught = Caught()
-        """The replies that came while no stream took them, as the streams were changed."""
+        """Replies that came while no stream took them, because the streams were being changed."""
 
     async def look(self) -> None:
-        """Begin to look who else answers appends: whoever only stands by makes nothing."""
+        """Begin to look for another JetStream that answers; a standby process does only this."""
         await self._rivals.ask()
 
     async def lay(self) -> None:
-        """Make the streams that are missing, and log what is not as it should be; waits for a leader.
+        """Make missing streams, and log deviations of the others; waits for a leader.
 
         Raises:
-            StoreError: it cannot work as it is, or another JetStream answers too; the message has the cure.
-            BusError: as for `JetStream`, but that it is unavailable.
+            StoreError: the store cannot work here, or another JetStream answers too; the message has the
+            cure.
+            BusError: as for `JetStream`, except that it is unavailable.
         """
         async with AsyncExitStack() as stack:
             hearing = False
@@ -61,5 +62,5 @@ class Ground:
             _log.warning("a stream is not as it should be", deviation=deviation)
 
     async def watch(self) -> NoReturn:
-        """Have nothing appended while another JetStream answers; never returns."""
+        """Prevent all appends while another JetStream answers; never returns."""
         await self._rivals.watch()

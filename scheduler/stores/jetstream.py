@@ -1,11 +1,11 @@
 """The durable store: each build's log in a JetStream stream is the truth about it.
 
 `scheduler.stores.log` writes one build's log, `scheduler.journal.records` is the format of its records, and
-`scheduler.journal.history` folds them. Here stands what all logs of a process share, and how they are found
+`scheduler.journal.history` folds them. This module holds what all logs of a process share, and finds them
 again.
 
-While the broker, its quorum or its disk is away nothing fails: appends wait, and with them everything that
-would follow from them. What makes the process end is a stream that is gone although it was there.
+While the broker, its quorum or its disk is away, nothing fails: appends wait, and with them everything that
+would follow. The process ends if a stream is gone that was there before.
 """
 
 import time
@@ -56,12 +56,12 @@ from scheduler.stores.sentinel import Sentinel
 from scheduler.stores.slices import gathered
 
 _STATUS: Final[Mapping[type[Event], Status]] = {Finished: Status.FINISHED, Reported: Status.REPORTED}
-"""What a log is with an event of this kind in it."""
+"""Status of a log after an event of this type."""
 _LULL = 0.25
-"""Seconds for which what can wait for company waits."""
+"""Seconds for which an event waits for others to be committed with."""
 _KEEP_UP_PERIOD = 10.0
 _MOST_BEHIND = 20_000
-"""Replies that a restart may have to read for a build: half a second of them."""
+"""Most replies that a restart has to read for a build: half a second's worth."""
 _MOST_EVENT_BYTES = 512 * 1024 * 1024
 _SMALL = 32 * 1024
 _LOOKED_AT_AT_ONCE = 500
@@ -71,13 +71,13 @@ _NO_LOGS = frozenset({SENTINEL, PROBE})
 
 @frozen
 class Entry:
-    """A log as the stream has it, without its content."""
+    """A log in the stream, without its content."""
 
     subject: str
     sequence: int
-    """Of the last record."""
+    """Sequence of the last record."""
     time: int
-    """Of the last record, in nanoseconds since 1970."""
+    """Time of the last record, in nanoseconds since 1970."""
     headings: Headings | UnreadableLog
 
 
@@ -85,12 +85,12 @@ class JetStreamStore:
     """Keeps builds as logs in JetStream; `run` has to be running.
 
     Args:
-        bus: the connection to the broker; it stays the caller's to close.
-        instance: names this process in the records that it writes; unlike any other's.
-        position: up to where the captured replies of a build were dealt with.
-        grace: seconds without a commit after which that is said loudly.
-        wall_clock: seconds since 1970.
-        layout: what the streams are to be like that have to be made again.
+        bus: the connection to the broker; it remains the caller's to close.
+        instance: name of this process in the records that it writes; unlike any other's.
+        position: function that returns up to where the captured replies of a build were handled.
+        grace: seconds without a commit after which that is logged loudly.
+        wall_clock: function that returns seconds since 1970.
+        layout: desired state of streams that have to be made again.
     """
 
     name = "jetstream"
@@ -113,11 +113,11 @@ class JetStreamStore:
         self.layout = layout or Layout()
         self.streams = Keeper(self.js, self.health, self.layout)
         self.replies: dict[str, str] = {"": REPLIES}
-        """The streams to read captured replies from, by provider (empty: that of all)."""
+        """Streams of captured replies by provider; the common one under an empty name."""
         self.wall_clock = wall_clock
         self.instance = instance
         self.ground: Ground | None = None
-        """Makes and watches the streams, where that is this process's to do."""
+        """Maker and watcher of the streams, where that is this process's task."""
         self._bus = bus
         self.sentinel = Sentinel(self.js, self.health, instance, wall_clock, self._written)
         self._context = LogContext(
@@ -142,11 +142,11 @@ class JetStreamStore:
 
     @property
     def trouble(self) -> str:
-        """Why commits do not go through; empty where they do, as far as is known."""
+        """Reason why commits do not go through; empty where they do, as far as is known."""
         return self.health.reason
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Write what is told; never returns.
+        """Write the logs; never returns.
 
         Raises:
             LogMissing: the stream of all logs is gone, or was purged.
@@ -169,16 +169,16 @@ class JetStreamStore:
                 log.keep_up(_MOST_BEHIND)
 
     def follow_positions(self, position: Callable[[str], Position]) -> None:
-        """Ask ``position`` from now on up to where the captured replies of a build were dealt with."""
+        """Use ``position`` from now on for how far the captured replies of a build were handled."""
         self._context.position = position
 
     async def append(self, build: str, events: Sequence[Event]) -> None:
-        """Commit ``events``; see `Store.append`. It waits for as long as the broker needs.
+        """Commit ``events``; see `Store.append`. This waits for as long as the broker needs.
 
         Raises:
-            AlreadyLogged: the build begins with them, and its id has a log; with what that one says.
+            AlreadyLogged: the events begin a build whose id has a log; the error tells what that log says.
             Fenced: another process has the build now.
-            StoreError: the build has no log here; or a fault of ours.
+            StoreError: the build has no log here; or an internal error.
         """
         if events and isinstance(events[0], Accepted):
             await self._begin(build, events[0])
@@ -189,7 +189,7 @@ class JetStreamStore:
         await log.commit()
 
     def note(self, build: str, *events: Event, lazily: bool = False) -> int:
-        """Have ``events`` committed soon, in order; ``lazily``, with whatever comes soon."""
+        """Commit ``events`` soon, in order; if ``lazily``, with others that come soon."""
         log = self._logs.get(build)
         if log is None or log.failure is not None:
             return 0
@@ -202,47 +202,47 @@ class JetStreamStore:
         return number
 
     async def persisted(self, build: str, number: int) -> None:
-        """Wait until what was noted is committed, up to this number; raises as `append`."""
+        """Wait until noted events up to this number are committed; raises as `append`."""
         await self._log(build).commit(number)
 
     def on_failure(self, build: str, handler: Callable[[StoreError], None]) -> None:
-        """Have ``handler`` told when nothing more can be written for the build."""
+        """Call ``handler`` when nothing more can be written for the build."""
         log = self._logs.get(build)
         if log is not None:
             log.on_failure = handler
 
     def note_sent(self, build: str, event: Sent, departure: Departure) -> None:
-        """Have ``event`` committed some time after the broker is known to have the request."""
+        """Commit ``event`` some time after the broker is known to have the request."""
         log = self._logs.get(build)
         if log is not None:
             log.note_sent(event, departure)
 
     async def settle(self) -> None:
-        """Commit everything that was told, what waits for company included; the caller owns the deadline."""
+        """Commit all events, also those that wait for others; the caller owns the deadline."""
         await self._end_the_wait()
         for log in list(self._logs.values()):
             with suppress(StoreError):
                 await log.commit_all()
 
     def open(self, build: str, *, sequence: int, n: int, epoch: int, at: float = 0.0) -> BuildLog:
-        """Write on in the log of a build that an earlier process began, whose last record is of ``at``."""
+        """Continue the log of a build that an earlier process began, whose last record is of ``at``."""
         log = self._logs[build] = BuildLog(build, self._context, sequence=sequence, n=n, epoch=epoch, at=at)
         return log
 
     def clock(self, build: str) -> BuildClock:
-        """The clock of a build: that of its log, where it is written here."""
+        """Return the clock of a build: that of its log, where it is written here."""
         log = self._logs.get(build)
         return BuildClock(self.wall_clock) if log is None else log.clock
 
     def close(self, build: str) -> None:
-        """Nothing more is to be written for this build. Idempotent."""
+        """Take leave of a build: nothing more is written for it. Idempotent."""
         log = self._logs.pop(build, None)
         if log is not None:
             self._context.waiting.pop(log, None)
             log.close()
 
     async def entries(self) -> AsyncGenerator[list[Entry], None]:
-        """Every log that there is, each by its last record.
+        """Yield every log, in batches, each by its last record.
 
         Raises:
             JetStreamUnavailable: to be asked again.
@@ -254,11 +254,11 @@ class JetStreamStore:
                 yield [_entry(delivered) for delivered in batch if delivered.subject not in _NO_LOGS]  # noqa: ASYNC119 - who leaves early closes this one, too
 
     async def log_is_there(self) -> None:
-        """Return when the stream of all logs is there; where it is gone, this process ends by that."""
+        """Return once the stream of all logs is there; if it is gone, the process ends by that."""
         await ask_the_log(self.health, self._bus, lambda: self.js.info(LOG))
 
     async def written(self) -> int:
-        """How much was ever written to all logs, by anybody: the number of the last record.
+        """Return the number of the last record in all logs: how much was ever written, by any process.
 
         Raises:
             BusError: JetStream could not be asked.
@@ -269,10 +269,10 @@ class JetStreamStore:
             return 0
 
     async def history(self, subject: str) -> History:
-        """Everything that stands in the log on ``subject``.
+        """Return the history in the log on ``subject``.
 
         Raises:
-            UnreadableLog: this version cannot understand it, or a part of it is gone.
+            UnreadableLog: this version cannot read the log, or a part of it is gone.
             JetStreamUnavailable, JetStreamError: as `entries`.
         """
         history = History()
@@ -280,7 +280,7 @@ class JetStreamStore:
             async for batch in batches:
                 for delivered in batch:
                     if is_tombstone(delivered.headers):
-                        # What comes before it is none of this build, which has the id of an earlier one.
+                        # What comes before it belongs to an earlier build with the same id.
                         history = History()
                     else:
                         history.add(await self._record(delivered.data))
@@ -288,7 +288,7 @@ class JetStreamStore:
         return history
 
     async def last(self, subject: str) -> Stored | None:
-        """The last record of the log on ``subject``; None where there is none, or it was removed.
+        """Return the last record of the log on ``subject``; None where there is none, or it was removed.
 
         Raises:
             BusError: as for `JetStream`.
@@ -327,7 +327,7 @@ class JetStreamStore:
         if len(data) > self._context.record_bytes:
             subject = log_subject(build)
             if await ask_the_log(self.health, self._bus, lambda: self.last(subject)) is not None:
-                # Found out now, not after all of it has been put into the object store.
+                # Found out now, before all of it is put into the object store.
                 raise await self._explained(build, f"there is a log of {build} already")
         log = BuildLog(build, self._context)
         if self._logs.setdefault(build, log) is not log:
@@ -347,7 +347,7 @@ class JetStreamStore:
             raise
 
     async def _explained(self, build: str, text: str) -> AlreadyLogged:
-        """What stands under the id of a build that was to begin."""
+        """Return the error for a build that was to begin, with what its id stands for already."""
         subject = log_subject(build)
         first = await ask_the_log(self.health, self._bus, lambda: self._first(subject))
         last = await ask_the_log(self.health, self._bus, lambda: self.last(subject))
@@ -366,7 +366,7 @@ class JetStreamStore:
         return log
 
     def _written(self) -> Iterator[str]:
-        """The builds that have a record in the stream, written by this process or read."""
+        """Yield the builds that have a record in the stream, written or read by this process."""
         return (build for build, log in self._logs.items() if log.n)
 
     def _start(self, log: BuildLog) -> None:
@@ -375,7 +375,7 @@ class JetStreamStore:
             self._nursery.start_soon(log.write, name=f"log of {log.build}")
 
     async def _end_the_wait(self) -> None:
-        """Find out whether what was sent has arrived, and commit what has no company."""
+        """Find out which requests have arrived, and commit the events that wait for others."""
         bus = self._bus
         logs, generation = list(self._context.waiting), bus.generation
         counts = [log.departures for log in logs]

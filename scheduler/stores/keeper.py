@@ -1,7 +1,7 @@
-"""Looks after the streams beside the log: one that somebody removes while the service runs is made again.
+"""The keeper of the streams beside the log: makes a stream again that is removed while the service runs.
 
-What it held is lost, and that is said; what it is for goes on. The log is never made again: a new one would
-forget every build.
+Its content is lost, which is logged, and its users continue. The log itself is never made again: a new one
+would forget every build.
 """
 
 from collections.abc import Awaitable, Callable
@@ -20,16 +20,16 @@ _log = structlog.get_logger(__name__)
 _T = TypeVar("_T")
 _PAUSE = 1.0
 _REPEAT = 60.0
-"""Seconds between two lines about the same trouble."""
+"""Seconds between two log lines about the same trouble."""
 
 
 class Keeper:
-    """Those streams, for one process.
+    """Keeps those streams, for one process.
 
     Args:
-        js: where they are.
-        health: is told while JetStream does not answer at all; not while a single stream is missing.
-        layout: what they are to be like.
+        js: JetStream with the streams.
+        health: takes note while JetStream does not answer at all; not while a single stream is missing.
+        layout: desired state of the streams.
     """
 
     def __init__(self, js: JetStream, health: CommitHealth, layout: Layout) -> None:
@@ -41,16 +41,16 @@ class Keeper:
         self._said = -_REPEAT
 
     def problem(self, stream: str) -> str:
-        """Why something that needs the stream has to wait; empty where it need not, as far as is known."""
+        """Return why a user of the stream has to wait; empty where it need not, as far as is known."""
         return self._problems.get(stream, "")
 
     async def ask(self, stream: str, ask: Callable[[], Awaitable[_T]], *answers: type[BusError]) -> _T:
         """Ask something of a stream until there is an answer, as `patiently` does.
 
         Args:
-            stream: its name.
-            ask: asks once.
-            answers: errors that are an answer, and are raised.
+            stream: the name of the stream.
+            ask: function that asks once.
+            answers: types of errors that count as an answer, and are raised.
 
         Raises:
             BusClosed, MessageTooLarge: as `patiently`.
@@ -62,7 +62,7 @@ class Keeper:
             except StreamUnheard:
                 raise
             except JetStreamUnavailable:
-                # Somebody else may listen on its subjects, and say nothing.
+                # Another program may listen on its subjects without answering.
                 await self._js.info(stream)  # noqa: ASYNC120 - cancelled, it is all the same
                 raise
 
@@ -73,7 +73,7 @@ class Keeper:
                 await self.restore(stream)
 
     async def restore(self, stream: str) -> None:
-        """Return when the stream is there; where it surely is gone, it is made again, as soon as that works.
+        """Return once the stream is there; if it surely is gone, make it again as soon as that works.
 
         Raises:
             BusClosed, MessageTooLarge: as `patiently`.

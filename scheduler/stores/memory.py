@@ -1,4 +1,4 @@
-"""The store that keeps nothing: for tests and runs that may be thrown away."""
+"""The store that keeps nothing: for tests, and for runs that may be thrown away."""
 
 from collections.abc import Callable, Sequence
 
@@ -8,7 +8,7 @@ from scheduler.stores import Departure
 
 
 class MemoryStore:
-    """Nothing outlives the process: what the plan holds is all there is.
+    """Keeps nothing beyond the process: the plan has all there is.
 
     Appending does nothing at all, not even a checkpoint, so that it costs a bare call.
     """
@@ -19,23 +19,23 @@ class MemoryStore:
     available = True
 
     async def append(self, build: str, events: Sequence[Event]) -> None:
-        """Forget ``events``: the plan in memory has them already. Never raises."""
+        """Ignore ``events``: the plan in memory has them already. Never raises."""
 
     def note(self, build: str, *events: Event, lazily: bool = False) -> int:  # noqa: ARG002 - as the port
-        """Forget ``events``."""
+        """Ignore ``events``."""
         return 0
 
     async def persisted(self, build: str, number: int) -> None:
-        """Nothing: nothing is noted."""
+        """Do nothing: no event is noted."""
 
     def on_failure(self, build: str, handler: Callable[[StoreError], None]) -> None:
-        """Nothing: nothing is noted."""
+        """Do nothing: no event is noted."""
 
     def note_sent(self, build: str, event: Sent, departure: Departure) -> None:
-        """Forget ``event``."""
+        """Ignore ``event``."""
 
     async def settle(self) -> None:
-        """Nothing: nothing was only noted."""
+        """Do nothing: no event is only noted."""
 
     def close(self, build: str) -> None:
-        """Nothing: there is nothing to let go of."""
+        """Do nothing: there is nothing to free."""

@@ -1,4 +1,4 @@
-"""Hears replies directly while the streams that capture them are changed: for a moment none takes them."""
+"""Direct hearing of replies while the streams that capture them are changed: for a moment none takes them."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,7 +17,7 @@ _MOST_BYTES: Final = 64 * 1024 * 1024
 
 
 class Caught:
-    """Replies that came meanwhile; those over a bound are left to the streams."""
+    """Replies that came meanwhile; those over a limit are left to the streams."""
 
     def __init__(self) -> None:
         self.messages: list[Message] = []
@@ -25,7 +25,7 @@ class Caught:
         self._full = False
 
     def take(self, message: Message) -> None:
-        """Keep one."""
+        """Keep a reply."""
         self._bytes += len(message.data)
         if len(self.messages) < _MOST and self._bytes <= _MOST_BYTES:
             self.messages.append(message)
@@ -39,10 +39,10 @@ async def catching(bus: Bus, caught: Caught) -> AsyncIterator[None]:
     """Keep all replies until the context is left.
 
     Raises:
-        BusError: we may not subscribe, or cannot.
+        BusError: the subscriptions are not permitted, or fail.
     """
     subscriptions = [await bus.subscribe(subject, caught.take) for subject in (EVERY, *REPLY_SUBJECTS)]
     yield
-    # Not where it fails: this process ends then.
+    # Not after a failure: the process ends then.
     for subscription in subscriptions:
         await subscription.unsubscribe()

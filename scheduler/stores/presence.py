@@ -1,4 +1,4 @@
-"""Whether the broker has JetStream: one that has none is told from one where it is not ready yet."""
+"""Presence of JetStream: tells a broker without it from one where it is not ready yet."""
 
 import msgspec
 import structlog
@@ -13,7 +13,7 @@ _log = structlog.get_logger(__name__)
 
 _QUESTION = "$JS.API.INFO"
 _NOT_ENABLED = frozenset({10039, 10076})
-"""The server's errors for an account without JetStream, and for none at all."""
+"""Error codes of the server for an account without JetStream, and for a server without it."""
 _TIMEOUT = 2.0
 _PERIOD = 1.0
 _CLUSTER = "in a cluster, most of its servers have to be up for it to have a leader; see their logs"
@@ -21,7 +21,7 @@ _CLUSTER = "in a cluster, most of its servers have to be up for it to have a lea
 
 @frozen
 class Absence:
-    """Why JetStream cannot be used."""
+    """Reason why JetStream cannot be used."""
 
     text: str
     cure: str = ""
@@ -42,13 +42,13 @@ REFUSED = Absence(
 
 
 class Presence:
-    """Asks for JetStream, as often as one likes."""
+    """Asks for JetStream, any number of times."""
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
 
     async def absence(self) -> Absence | None:
-        """Why JetStream cannot be used right now; None where it can.
+        """Return why JetStream cannot be used right now; None where it can.
 
         Raises:
             BusError: the bus cannot be used.
@@ -72,7 +72,7 @@ class Presence:
         return Absence(f"JetStream cannot work: {error.get('description')}", _CLUSTER, passing=True)
 
     async def _silence(self) -> Absence:
-        # Where something listens to everything, nobody says that there is none.
+        # A subscriber to everything prevents the server's answer that nobody listens.
         info = await server_info(self._bus) if self._bus.connected else None
         if info is not None and not info.jetstream and not info.cluster:
             return NONE
@@ -80,10 +80,10 @@ class Presence:
 
 
 async def await_jetstream(bus: Bus) -> None:
-    """Wait until JetStream's API answers, without limit; that it does not yet is logged once.
+    """Wait until JetStream's API answers, without limit; the wait is logged once.
 
     Raises:
-        UnsupportedServer: the broker has no JetStream for us; the message names the choices.
+        UnsupportedServer: the broker has no JetStream for this user; the message names the choices.
         BusError: the bus was closed.
     """
     presence = Presence(bus)

@@ -1,7 +1,7 @@
-"""Tells a stream of logs that was purged from one in which a single build's log was removed.
+"""The sentinel: tells a purged stream of logs from one in which a single build's log was removed.
 
-A record of no build stands in the stream from its first use on. Whoever finds a log of its own gone looks for
-it: where it is gone as well, all logs are, and this process ends as where the whole stream is missing.
+It is a record of no build, in the stream from its first use on. A process that misses a log of its own looks
+for it: if the sentinel is gone as well, all logs are, and the process ends as for a missing stream.
 """
 
 import secrets
@@ -23,20 +23,20 @@ from scheduler.stores.commit_health import CommitHealth, ask_the_log
 _log = structlog.get_logger(__name__)
 
 _PERIOD: Final = 10.0
-"""Seconds between two looks for it, while this process has builds."""
+"""Seconds between two looks for the sentinel, while this process has builds."""
 _SPOT_CHECKS: Final = 3
-"""Logs of ours that are looked for where the stream seems to be purged."""
+"""Logs of this process that are looked for where the stream seems to be purged."""
 
 
 class Sentinel:
-    """That record.
+    """Places the sentinel, and looks for it.
 
     Args:
-        js: where the stream is.
-        health: is told that all logs are gone.
-        instance: names this process.
-        wall_clock: seconds since 1970.
-        ours: the builds whose logs are known to have been there.
+        js: JetStream with the stream.
+        health: takes note that all logs are gone.
+        instance: name of this process.
+        wall_clock: function that returns seconds since 1970.
+        ours: function that returns the builds whose logs are known to have been there.
     """
 
     def __init__(
@@ -55,9 +55,9 @@ class Sentinel:
         self._seen = False
 
     async def place(self) -> None:
-        """Put it there, unless it is there; several processes may do so at once.
+        """Write the sentinel unless it is there; several processes may do so at once.
 
-        Where that does not work now, `watch` sees to it later: a service is ready without it.
+        If that does not work now, `watch` does it later: a service is ready without it.
         """
         try:
             await self._place()
@@ -66,7 +66,7 @@ class Sentinel:
             _log.warning(text, reason=str(error))
 
     async def watch(self) -> NoReturn:
-        """See in time that all logs are gone: a build that waits for a reply has nothing to write."""
+        """Notice in time that all logs are gone: a build that waits for a reply has nothing to write."""
         while True:
             await trio.sleep(_PERIOD)
             if not any(True for _ in self._ours()):
@@ -83,7 +83,7 @@ class Sentinel:
                 self._seen = False
 
     async def all_gone(self) -> bool:
-        """Whether the stream of all logs was purged; that is what this process then ends with."""
+        """Whether the stream of all logs was purged; if so, this process ends."""
         bus = self._js.bus
         if not await ask_the_log(self._health, bus, self._is_gone):
             return False
@@ -108,5 +108,5 @@ class Sentinel:
         self._seen = True
 
     async def _is_gone(self) -> bool:
-        """Whether it was there, and is not any more."""
+        """Whether the sentinel was there, and is no longer."""
         return self._seen and await self._js.last(LOG, SENTINEL) is None

@@ -1,9 +1,9 @@
-"""JSON of large documents, a slice at a time, so that the loop stays free.
+"""JSON of large documents, a slice at a time, so that the loop stays responsive.
 
-One msgspec call holds the interpreter from beginning to end: a build of 5 MB takes it 7-11 ms to write
-and 24-55 ms to read, in a worker thread as well, where it stalls the loop all the same. So the lists
-near the top, which is where a build's size is, are written and read a few elements at a time,
-with a checkpoint whenever `SLICE` has gone by.
+One msgspec call holds the interpreter from beginning to end: a build of 5 MB takes 7-11 ms to write and 24-55
+ms to read, in a worker thread as well, where it stalls the loop all the same. So the lists near the top,
+where the size of a build is, are written and read a few elements at a time, with a checkpoint after every
+`SLICE`.
 """
 
 import sys
@@ -34,7 +34,7 @@ _GATHERED_AT_ONCE = 512 * 1024
 _PER_CHUNK = 4 * 1024
 """Bytes that a chunk counts for beside its own."""
 _JOINED_HERE = 2 * 1024 * 1024
-"""Bytes that are put together on the spot: half a millisecond."""
+"""Bytes that are joined on the spot: half a millisecond."""
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
@@ -43,7 +43,7 @@ _decode_elements = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
 class _Slicer:
-    """Gives way to other tasks whenever a slice is over."""
+    """Yields to other tasks after every slice."""
 
     def __init__(self) -> None:
         self._end = time.perf_counter() + SLICE
@@ -55,10 +55,10 @@ class _Slicer:
 
 
 async def encode(content: Mapping[str, Any]) -> bytes:
-    """``content`` as compact JSON, its keys in their order.
+    """Return ``content`` as compact JSON, its keys in their order.
 
-    The whole of it must be plain dicts and lists, and must not change meanwhile.
-    Without a long list in it, or in an object in it, this is one plain call.
+    All of it must be plain dicts and lists, and must not change meanwhile. Unless it, or an object in it,
+    contains a long list, this is one plain call.
     """
     if not _large(content, levels=2):
         return _encode(content)
@@ -68,14 +68,14 @@ async def encode(content: Mapping[str, Any]) -> bytes:
 
 
 async def gathered(chunks: Iterable[bytes]) -> bytes:
-    """What ``chunks``, made one after another, are together; others have their turn between them."""
+    """Return ``chunks``, made one after another, joined; other tasks run between them."""
     whole, _ = await gathered_up_to(chunks, sys.maxsize)
     assert whole is not None
     return whole
 
 
 async def gathered_up_to(chunks: Iterable[bytes], most: int) -> tuple[bytes | None, int]:
-    """The same, or None where it is more than ``most`` bytes; and how many it is."""
+    """Return ``chunks`` joined and their size; None in place of the bytes if they exceed ``most``."""
     pieces: list[bytes] = []
     size = since = 0
     for chunk in chunks:
@@ -83,7 +83,7 @@ async def gathered_up_to(chunks: Iterable[bytes], most: int) -> tuple[bytes | No
         if size <= most:
             pieces.append(chunk)
         else:
-            # It may be ten times as much.
+            # The rest may be ten times as much.
             pieces.clear()
         since += _PER_CHUNK + len(chunk)
         if since > _GATHERED_AT_ONCE:
@@ -93,12 +93,12 @@ async def gathered_up_to(chunks: Iterable[bytes], most: int) -> tuple[bytes | No
         return None, size
     if size < _JOINED_HERE:
         return b"".join(pieces), size
-    # Of a megabyte and more it lets go of the interpreter's lock meanwhile.
+    # From a megabyte on the join releases the interpreter's lock meanwhile.
     return await ThreadExecutor().run("joined", partial(b"".join, pieces)), size
 
 
 async def _encode_sliced(content: Mapping[str, Any], pieces: list[bytes], slicer: _Slicer) -> None:
-    """Append ``content`` to ``pieces``: joined but once, since copying megabytes is a stall as well."""
+    """Append ``content`` to ``pieces``, to be joined only once: copying megabytes is a stall as well."""
     before = b"{"
     for key, member in content.items():
         pieces += before, _encode(key), b":"
@@ -123,7 +123,7 @@ def _long(member: Any) -> bool:
 
 
 def _large(content: Mapping[str, Any], *, levels: int) -> bool:
-    """Whether there is a long list in ``content``, so many levels down."""
+    """Whether there is a long list in ``content``, at most so many levels down."""
     for member in content.values():
         if _long(member):
             return True
@@ -133,7 +133,7 @@ def _large(content: Mapping[str, Any], *, levels: int) -> bool:
 
 
 def members(data: bytes | msgspec.Raw) -> dict[str, msgspec.Raw]:
-    """The members of the JSON object in ``data``, their values not yet read; of equal keys the last.
+    """Return the members of the JSON object in ``data``, values unread; of equal keys the last.
 
     Raises:
         ValueError: it is not JSON, not an object, or nested too deep.
@@ -142,7 +142,7 @@ def members(data: bytes | msgspec.Raw) -> dict[str, msgspec.Raw]:
 
 
 def elements(data: bytes | msgspec.Raw) -> list[msgspec.Raw]:
-    """The elements of the JSON list in ``data``, not yet read.
+    """Return the elements of the JSON list in ``data``, unread.
 
     Raises:
         ValueError: it is not JSON, not a list, or nested too deep.
@@ -151,7 +151,7 @@ def elements(data: bytes | msgspec.Raw) -> list[msgspec.Raw]:
 
 
 def value(raw: msgspec.Raw) -> Any:
-    """One value, strictly read in one go.
+    """Return one value, strictly read in one go.
 
     Raises:
         ValueError: it is not JSON or nested too deep.
@@ -160,7 +160,7 @@ def value(raw: msgspec.Raw) -> Any:
 
 
 async def document(heads: Mapping[str, msgspec.Raw]) -> dict[str, Any]:
-    """The object whose `members` are ``heads``, strictly read.
+    """Return the object whose `members` are ``heads``, strictly read.
 
     Raises:
         ValueError: a value is not JSON or nested too deep.
@@ -183,7 +183,7 @@ async def document(heads: Mapping[str, msgspec.Raw]) -> dict[str, Any]:
 
 
 def _translated(decode: Callable[[bytes | msgspec.Raw], T], data: bytes | msgspec.Raw) -> T:
-    """What ``decode`` makes of ``data``; every way in which msgspec refuses it is a ValueError."""
+    """Decode ``data``; every refusal by msgspec becomes a ValueError."""
     try:
         return decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
