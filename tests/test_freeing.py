@@ -528,7 +528,7 @@ async def test_a_log_that_cannot_be_written(
             msg = "a bug"
             raise RuntimeError(msg)
 
-        monkeypatch.setattr("scheduler.stores.log.BuildLog._take", broken)
+        monkeypatch.setattr("scheduler.stores.event_queue.EventQueue.take", broken)
         process.cloud.answer("a")
         process.cloud.answer("b")
         await ended(process, watch)

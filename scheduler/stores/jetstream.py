@@ -378,7 +378,7 @@ class JetStreamStore:
         """Find out which requests have arrived, and commit the events that wait for others."""
         bus = self._bus
         logs, generation = list(self._context.waiting), bus.generation
-        counts = [log.departures for log in logs]
+        counts = [log.departures.count for log in logs]
         with trio.move_on_after(self.js.timeout):
             try:
                 await bus.flush()

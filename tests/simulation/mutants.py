@@ -13,7 +13,7 @@ from unittest import mock
 import trio
 from attrs import evolve
 
-import scheduler.stores.log
+import scheduler.stores.appender
 import scheduler.supervision.reader
 from scheduler.bus import Bus
 from scheduler.config import Settings
@@ -42,6 +42,7 @@ from scheduler.recovery.loader import Loaded, Loader
 from scheduler.recovery.replaying import Replayer
 from scheduler.runtime.clock import BuildClock
 from scheduler.stores import Departure
+from scheduler.stores.appender import Appender, Appending
 from scheduler.stores.jetstream import JetStreamStore
 from scheduler.stores.keeper import Keeper
 from scheduler.stores.log import BuildLog
@@ -87,18 +88,18 @@ def _taken_for_stored() -> list[Patch]:
         await trio.lowlevel.checkpoint()
         return True
 
-    return [(BuildLog, "_is_stored", is_stored)]
+    return [(Appender, "is_stored", is_stored)]
 
 
 def _blind_retry() -> list[Patch]:
     """An append without an answer is taken for lost, and is made again after whatever is there now."""
 
-    async def is_stored(log: BuildLog, *_: object) -> bool:
-        last = await log._last()
-        log._sequence = last.sequence if last is not None else 0
+    async def is_stored(appender: Appender, *_: object) -> bool:
+        last = await appender.last()
+        appender.sequence = last.sequence if last is not None else 0
         return False
 
-    return [(BuildLog, "_is_stored", is_stored)]
+    return [(Appender, "is_stored", is_stored)]
 
 
 def _no_compare_and_set() -> list[Patch]:
@@ -113,17 +114,17 @@ def _no_compare_and_set() -> list[Patch]:
 
 def _no_fencing() -> list[Patch]:
     """Who is overtaken by another writer goes on behind it."""
-    is_stored = BuildLog._is_stored
+    is_stored = Appender.is_stored
 
-    async def stubborn(log: BuildLog, record_id: str, reason: str) -> bool:
+    async def stubborn(appender: Appender, record: Appending, reason: str) -> bool:
         try:
-            return await is_stored(log, record_id, reason)
+            return await is_stored(appender, record, reason)
         except Exception:  # noqa: BLE001 - whatever it says
-            last = await log._last()
-            log._sequence = last.sequence if last is not None else 0
+            last = await appender.last()
+            appender.sequence = last.sequence if last is not None else 0
             return False
 
-    return [(BuildLog, "_is_stored", stubborn)]
+    return [(Appender, "is_stored", stubborn)]
 
 
 def _sending_after_an_error() -> list[Patch]:
@@ -547,7 +548,7 @@ def _pauses_by_the_clock_of_the_next_process() -> list[Patch]:
 
 def _purged_logs_are_taken_for_anothers() -> list[Patch]:
     """Who finds the log of a build gone takes that for another process's work, and forgets the build."""
-    return [(scheduler.stores.log, "LogRemoved", Fenced)]
+    return [(scheduler.stores.appender, "LogRemoved", Fenced)]
 
 
 def _streams_that_are_not_made_again() -> list[Patch]:

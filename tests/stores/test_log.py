@@ -660,7 +660,7 @@ async def test_a_record_always_fits_into_a_message(autojump_clock: MockClock) ->
         for number in range(500):
             bench.depart(f"c{number}")
         await wait_all_tasks_blocked()
-        bench.log.arrived(bench.bus.generation, bench.log.departures)
+        bench.log.arrived(bench.bus.generation, bench.log.departures.count)
         ends = bench.watch(lambda: bench.log.append(settle("a", 1024 * 1024 - 9 * 1024)))
         await trio.sleep(60)
         assert ends == ["done"]
@@ -674,7 +674,7 @@ async def test_a_record_fits_however_much_waited_for_company(autojump_clock: Moc
         for number in range(1_000):
             bench.depart(f"c{number}")
         await wait_all_tasks_blocked()
-        bench.log.arrived(bench.bus.generation, bench.log.departures)
+        bench.log.arrived(bench.bus.generation, bench.log.departures.count)
         await bench.log.append(start("z"))
         await wait_all_tasks_blocked()
         assert max(len(one.data) for one in bench.broker.messages(LOG)) <= 10_000 + 1_000
@@ -854,7 +854,7 @@ async def test_a_request_that_waits_for_a_connection_is_noted_when_it_has_left(
         await bench.log.append(ACCEPTED)
         bench.bus.disconnect()
         departure = bench.depart("a")
-        bench.log.arrived(bench.bus.generation, bench.log.departures)
+        bench.log.arrived(bench.bus.generation, bench.log.departures.count)
         assert not reached(departure)
         bench.bus.reconnect()
         await bench.log.append(start("b"))
@@ -900,7 +900,7 @@ async def test_what_left_stands_before_the_outcome(begun: Bench) -> None:
     await wait_all_tasks_blocked()
     assert len(begun.line.held) == 1
     # Shown by a flush of the bus, while the append is still under way.
-    begun.log.arrived(begun.bus.generation, begun.log.departures)
+    begun.log.arrived(begun.bus.generation, begun.log.departures.count)
     begun.put(settle("b"))
     ends = begun.watch(begun.log.commit_all)
     await wait_all_tasks_blocked()
