@@ -1,7 +1,11 @@
 """The log of one build: an append-only list of records on one subject of a stream.
 
 Group commit. One append is in flight at a time; events that come meanwhile go into the next record, so a busy
-build has large records, and an idle one commits at once. `scheduler.stores.appender` has the single append.
+build has large records, and an idle one commits at once.
+
+`appender` has the single append, `event_queue` the division into records, and `departures` the requests on
+their way. The file is longer than others because `LogContext` stands here: it refers to the logs that share
+it.
 """
 
 import heapq
