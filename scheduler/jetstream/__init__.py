@@ -1,1 +1,1 @@
-"""JetStream over the Bus: its API, streams that are read and followed, an object store."""
+"""JetStream over the Bus: its API, reading and following streams, and an object store."""

@@ -1,7 +1,7 @@
 """JetStream's request/reply API and publishing with an acknowledgement, over the Bus.
 
 State is read from a stream's leader (``STREAM.MSG.GET``), never by direct get, which a replica may answer
-with what is old. The server's errors are translated in one place: `_error`.
+with old state. The server's errors are translated in one place: `_error`.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -46,23 +46,23 @@ _ERRORS: Final[Mapping[Meaning, type[JetStreamError]]] = {
 }
 _UNAVAILABLE = 503
 _SURELY_STORED = 16 * 1024 * 1024
-"""Bytes of a payload about whose size in a stream nobody has to think."""
+"""Bytes of a payload that surely fits into a stream."""
 _READ_HERE = 512 * 1024
 """Bytes of an answer that is read on the spot: a millisecond or two."""
 _BESIDE = 1024
-"""Bytes that the server stores beside a message's subject, headers and payload, and more."""
+"""Bytes that the server stores beside a message's subject, headers and payload; a little more."""
 
 
 @frozen
 class Ack:
-    """The server's word that it has stored a message."""
+    """Acknowledgement by the server that it has stored a message."""
 
     stream: str
     sequence: int
     domain: str = ""
-    """The stream's JetStream domain; empty where it has none."""
+    """JetStream domain of the stream; empty where it has none."""
     duplicate: bool = False
-    """It had stored one of the same ``Nats-Msg-Id`` a moment ago: ``sequence`` is that one's."""
+    """Whether it had stored one with the same ``Nats-Msg-Id`` shortly before: ``sequence`` is of that one."""
 
 
 @frozen
@@ -72,22 +72,22 @@ class Stored:
     subject: str
     sequence: int
     time: int
-    """When it was stored, in nanoseconds since 1970, by the server's clock."""
+    """Time of storage by the server's clock, in nanoseconds since 1970."""
     data: bytes = field(repr=False)
     headers: Mapping[str, str] = NO_HEADERS
 
 
 @frozen
 class StreamInfo:
-    """A stream's configuration, as the server has it, and its state."""
+    """Configuration of a stream, as the server has it, and its state."""
 
     config: Mapping[str, Any]
     messages: int
     bytes: int
     first_sequence: int
-    """Of the oldest message; ``last_sequence + 1`` where all were removed, 0 where there never was one."""
+    """Sequence of the oldest message; ``last_sequence + 1`` if all were removed, 0 if there never was one."""
     last_sequence: int
-    """The last one given out, whether or not that message is still there."""
+    """Last sequence given out, whether or not that message is still there."""
 
 
 class _State(msgspec.Struct):
@@ -107,7 +107,7 @@ class _Message(msgspec.Struct):
     seq: int
     time: str
     data: bytes = b""
-    """In base64, as ``hdrs``; msgspec sees to that."""
+    """Payload; in base64, like ``hdrs``, which msgspec decodes."""
     hdrs: bytes = b""
 
 
@@ -123,24 +123,24 @@ class _PublishAnswer(msgspec.Struct):
 
 
 class JetStream:
-    """The API of the server that a bus is connected to.
+    """The JetStream API of the server that a bus is connected to.
 
     Each method has a deadline of its own, ``timeout``, and raises nothing but BusError:
 
-    - JetStreamUnavailable where it was not answered in time, or cannot be served now: worth asking again.
-      Whether what was asked for has been done is then unknown.
-    - JetStreamError where the server answered with another error; StreamNotFound is one.
-    - BusError where the message cannot be sent at all: too large, an invalid subject, a closed bus.
+    - JetStreamUnavailable: there was no answer in time, or the request cannot be served now; worth asking
+    again. It is then unknown whether the request was carried out.
+    - JetStreamError: the server answered with another error; StreamNotFound is one.
+    - BusError: the message cannot be sent at all: too large, an invalid subject, a closed bus.
     """
 
     def __init__(self, bus: Bus, *, timeout: float = 5.0) -> None:
         self.bus = bus
         self.timeout = timeout
-        """Seconds for one question and its answer."""
+        """Seconds for one request and its answer."""
         self.suspended = ""
-        """Why nothing may be published for the moment; whoever sets it resets it."""
+        """Reason why nothing may be published for the moment. Its setter has to reset it."""
         self.on_ack: Callable[[str, Ack], None] = lambda _, __: None
-        """Is shown every acknowledgement, with what it is of; may raise BusError."""
+        """Function that is called with every subject and its acknowledgement; may raise BusError."""
         self._in_flight: set[trio.CancelScope] = set()
         bus.on_connected(self._on_connected)
 
@@ -150,7 +150,7 @@ class JetStream:
 
     @contextmanager
     def in_flight(self) -> Iterator[trio.CancelScope]:
-        """Cancel the body when a connection is established: no answer will come over the one before it."""
+        """Cancel the body when a new connection is established: the old one brings no answer any more."""
         with trio.CancelScope() as scope:
             self._in_flight.add(scope)
             try:
@@ -159,13 +159,14 @@ class JetStream:
                 self._in_flight.discard(scope)
 
     def most_bytes(self, beside: int) -> int:
-        """The largest payload that a stream takes with ``beside`` bytes of subject and headers."""
+        """Return the largest payload that a stream takes beside ``beside`` bytes of subject and headers."""
         return max(0, min(self.bus.max_payload, MOST_STORED - _BESIDE) - beside)
 
     async def call(self, endpoint: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Ask ``$JS.API.<endpoint>`` and return the answer, which is no error.
+        """Ask ``$JS.API.<endpoint>``, and return the answer; errors are raised.
 
-        Where the connection is lost meanwhile, it is asked again: what is asked for twice is done once.
+        If the connection is lost meanwhile, the request is sent again: a repeated request is carried out
+        once.
         """
         data = b"" if body is None else msgspec.json.encode(body)
         return await self._ask(f"$JS.API.{endpoint}", data, None, self.timeout, again=True)
@@ -182,15 +183,15 @@ class JetStream:
         """Publish a message and wait until the stream has stored it.
 
         Args:
-            subject: where to; a stream must have it among its subjects, and must not be ``no_ack``.
+            subject: subject of the message; a stream must take it, and must not be ``no_ack``.
             data: the payload.
-            expected: store it only if this is the sequence of the last message on ``subject``; 0 for none.
-            headers: in addition.
-            timeout: seconds, instead of ``self.timeout``. A message that has not left by then never will.
+            expected: sequence that the last message on ``subject`` must have for it to be stored; 0 for none.
+            headers: headers to add.
+            timeout: seconds, instead of ``self.timeout``. A message that has not left by then is never sent.
 
         Raises:
             WrongLastSequence: ``expected`` does not hold; nothing was stored.
-            MessageTooLarge: it is over the server's limit, or over what its streams take.
+            MessageTooLarge: the message is over the server's limit, or over what its streams take.
             BusError: as for the class.
         """
         if expected is not None:
@@ -209,7 +210,7 @@ class JetStream:
         return ack
 
     def check_suspended(self, subject: str) -> None:
-        """Raise JetStreamUnavailable where nothing may be published, on ``subject`` or any other."""
+        """Raise JetStreamUnavailable if nothing may be published, on ``subject`` or any other."""
         if self.suspended:
             raise JetStreamUnavailable(f"{subject} was not sent: {self.suspended}")
 
@@ -219,24 +220,24 @@ class JetStream:
         return MessageTooLarge(f"a message on {subject!r}", size, most, whose)
 
     async def last(self, stream: str, subject: str) -> Stored | None:
-        """The last message of a stream on ``subject``, which may have wildcards; None where there is none."""
+        """Return a stream's last message on ``subject``, which may have wildcards; None without one."""
         found = await self._message(stream, {"last_by_subj": subject})
         if found is None and subject == ">":
-            # Then the server has only looked for its last number, whose message may have been removed.
+            # The server has only looked for its last number here, whose message may have been removed.
             others = [await self._message(stream, {"last_by_subj": all_}) for all_ in ("*", "*.>")]
             found = max((one for one in others if one), key=lambda one: one.sequence, default=None)
         return found
 
     async def get(self, stream: str, sequence: int) -> Stored | None:
-        """The message of that number, from 1; None where there is none (any more)."""
+        """Return the message with this number, from 1; None where there is none, or none any more."""
         return await self._message(stream, {"seq": sequence})
 
     async def first(self, stream: str, subject: str, *, from_sequence: int = 1) -> Stored | None:
-        """The first message on ``subject`` that is ``from_sequence`` or later; None where there is none."""
+        """Return the first message on ``subject`` from ``from_sequence`` on; None where there is none."""
         return await self._message(stream, {"seq": from_sequence, "next_by_subj": subject})
 
     async def info(self, stream: str) -> StreamInfo:
-        """What the server says of a stream.
+        """Return configuration and state of a stream.
 
         Raises:
             StreamNotFound: there is no such stream.
@@ -248,21 +249,21 @@ class JetStream:
         return StreamInfo(answer.config, state.messages, state.bytes, state.first_seq, state.last_seq)
 
     async def account(self) -> dict[str, Any]:
-        """What the server says of our account: ``limits``, use, ``domain``.
+        """Return what the server says of this account: ``limits``, use, ``domain``.
 
         Raises:
-            JetStreamUnavailable: there is no JetStream for us (or not yet: the server has just started).
+            JetStreamUnavailable: the account has no JetStream, or not yet: the server has just started.
             BusError: as for the class.
         """
         return await self.call("INFO")
 
     async def purge(self, stream: str, subject: str, *, before: int | None = None) -> int:
-        """Remove the messages on ``subject``, which may have wildcards; returns how many there were.
+        """Remove the messages on ``subject``, which may have wildcards; return their number.
 
         Args:
-            stream: which stream.
-            subject: on what.
-            before: only those with a smaller sequence than this.
+            stream: the name of the stream.
+            subject: subject of the messages.
+            before: sequence before which messages are removed; all if None.
         """
         body: dict[str, Any] = {"filter": subject}
         if before is not None:
@@ -271,7 +272,7 @@ class JetStream:
         return int(answer.get("purged", 0))
 
     async def subscribe(self, subject: str, handler: Handler) -> Subscription:
-        """As `Bus.subscribe`, with the deadline of this class; raises BusError as the class does."""
+        """Subscribe as `Bus.subscribe` does, with the deadline and the errors of this class."""
         with _within(self.timeout, f"cannot subscribe to {subject}"):
             return await self.bus.subscribe(subject, handler)
 
@@ -316,7 +317,7 @@ class JetStream:
         except BusFull as error:
             raise JetStreamUnavailable(f"{subject} was not sent: {error}") from error
         except NotPermitted as error:
-            # Permissions may be mended while we run.
+            # Permissions may be granted while the process runs.
             raise JetStreamUnavailable(str(error)) from error
         if len(message.data) <= _READ_HERE:
             return read_answer(subject, message.data)
@@ -342,8 +343,8 @@ def read_answer(subject: str, data: bytes) -> dict[str, Any]:
     """Read the answer to a request on ``subject``.
 
     Raises:
-        JetStreamUnavailable: it says: not now.
-        JetStreamError: it says: no, or makes no sense.
+        JetStreamUnavailable: the answer is: not now.
+        JetStreamError: the answer is a refusal, or makes no sense.
     """
     try:
         answer = msgspec.json.decode(data, type=dict[str, Any])
@@ -359,7 +360,7 @@ def read_ack(subject: str, answer: Mapping[str, Any]) -> Ack:
     """Read the answer to a message published on ``subject``.
 
     Raises:
-        JetStreamError: it is none of a stream: somebody else answers on that subject.
+        JetStreamError: it is not an answer of a stream: another program answers on that subject.
     """
     ack = _understand(subject, answer, _PublishAnswer)
     return Ack(ack.stream, ack.seq, ack.domain, ack.duplicate)
@@ -383,14 +384,14 @@ def _error(subject: str, error: Mapping[str, Any]) -> BusError:
 
 
 def parse_time(text: str) -> int:
-    """Read the server's form of a time (RFC 3339, UTC, up to nine decimals) as nanoseconds since 1970."""
+    """Read a time in the server's form (RFC 3339, UTC, up to nine decimals) as nanoseconds since 1970."""
     whole, _, fraction = text.removesuffix("Z").partition(".")
     seconds = int(datetime.fromisoformat(f"{whole}+00:00").timestamp())
     return seconds * 1_000_000_000 + int(fraction.ljust(9, "0"))
 
 
 def format_time(nanoseconds: int) -> str:
-    """The reverse of ``parse_time``."""
+    """Write a time in the server's form; the reverse of ``parse_time``."""
     seconds, fraction = divmod(nanoseconds, 1_000_000_000)
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{fraction:09d}Z"
 

@@ -1,8 +1,8 @@
-"""Which streams capture replies, and which subjects each of them takes: one for all, or one a provider.
+"""Capturing of replies: the streams of replies, and the subjects of each: one for all, or one a provider.
 
-JetStream has no bound for a part of a stream: who sends the most pushes everybody else's replies out of one
-that is full. So providers may have streams of their own. No subject is in two streams, and none is in none
-for longer than it takes to move it.
+JetStream cannot limit a part of a stream: in a full one, the provider that sends the most pushes the replies
+of all others out. So providers may have streams of their own. No subject is in two streams, and none is in no
+stream for longer than it takes to move it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,25 +16,25 @@ from scheduler.definition.subjects import overlap, reply_subjects
 
 REPLIES: Final = "SCHEDULER_REPLIES"
 RETIRED: Final = "scheduler.replies.retired."
-"""Where nobody publishes: what a stream of replies takes that is not to take any more, and is still read."""
+"""Subject without publishers: given to a stream that is to take no more replies, and is still read."""
 
 
 @frozen
 class Layout:
-    """What is up to the operator."""
+    """The operator's choices for the streams."""
 
     replicas: int = 1
     """Copies of each stream: 1, 3 or 5."""
     capture: tuple[str, ...] = ()
-    """The component types whose replies are captured; all where empty."""
+    """Component types whose replies are captured; all where empty."""
     reply_bytes: int = 1024**3
-    """How many bytes of replies each stream of them keeps."""
+    """Bytes of replies that each of their streams keeps."""
     providers: tuple[str, ...] = ()
-    """The providers whose replies are captured, each in a stream of its own; all in one where empty."""
+    """Providers whose replies are captured, each in a stream of its own; all in one where empty."""
 
 
 def layout_of(settings: Settings) -> Layout:
-    """What an operator has set."""
+    """Return the layout by an operator's settings."""
     return Layout(
         replicas=settings.replicas,
         capture=settings.capture,
@@ -44,22 +44,22 @@ def layout_of(settings: Settings) -> Layout:
 
 
 def replies_of(provider: str) -> str:
-    """The stream that has a provider's replies; that of all where there is none for it alone (empty)."""
+    """Return the name of the stream with a provider's replies; the common one for an empty name."""
     return f"{REPLIES}_{provider}" if provider else REPLIES
 
 
 def is_captured(layout: Layout, type_: str, provider: str) -> bool:
-    """Whether replies of a provider's connector for a component type are captured, on whatever they come."""
+    """Whether replies of a provider's connector for a component type are captured, on any subject."""
     of_type = not layout.capture or type_ in layout.capture
     return of_type and (not layout.providers or provider in layout.providers)
 
 
 def captures(layout: Layout) -> dict[str, list[str]]:
-    """What each stream of replies takes, by its name; none of them takes what another does."""
+    """Return the subjects of each stream of replies, by its name; no subject is in two of them."""
     types = layout.capture or ("*",)
     if not layout.providers:
         return {REPLIES: [*reply_subjects(types), OLD, EVERY]}
-    # What requests of an earlier version are answered on does not tell the provider.
+    # The reply subjects of requests by an earlier version do not tell the provider.
     return {REPLIES: [OLD]} | {
         replies_of(provider): [*reply_subjects(types, provider), interest("*", provider)]
         for provider in layout.providers
@@ -67,11 +67,13 @@ def captures(layout: Layout) -> dict[str, list[str]]:
 
 
 def narrowed(layout: Layout, taking: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
-    """What streams of replies are to take until the others have what is theirs, of those that take more.
+    """Return the subjects that streams of replies keep for now, while other streams take over theirs.
+
+    Only streams that have to give up subjects are in it.
 
     Args:
-        layout: as it is to be.
-        taking: what each stream takes that is there, in the layout or not.
+        layout: the desired layout.
+        taking: subjects of each existing stream, in the layout or not.
     """
     wanted = captures(layout)
     found = {}

@@ -1,20 +1,20 @@
-"""What the numbers of JetStream's errors mean to whoever asked: they are known here, and nowhere else.
+"""Meanings of JetStream's error codes: they are known here, and nowhere else.
 
-| meaning | what follows |
+| meaning | consequence |
 |---|---|
 | `Meaning.LATER` | nothing can be done now (no leader, no quorum, no resources): ask again, however long |
 | `Meaning.AGAIN` | another copy, or another append to the subject, is just being stored: ask again |
 | `Meaning.FULL` | the account, or the stream, may store no more: ask again once there is room |
 | `Meaning.TOO_LARGE` | no waiting makes it fit: put it elsewhere |
-| `Meaning.OTHER_SEQUENCE` | compare-and-set: somebody else wrote to the subject; nothing was stored |
+| `Meaning.OTHER_SEQUENCE` | compare-and-set: another writer was faster; nothing was stored |
 | `Meaning.NO_STREAM` | there is no such stream |
 | `Meaning.NO` | any other refusal |
 
-A file store in which a write has failed (a disk that was full or broke) says nothing at all from then on,
-however well the disk is again: what is published to its stream is not answered, while it is read as ever.
-That ends only when its server is restarted (`STORAGE_FAILED`).
+A file store whose write has failed (because a disk was full or broke) is silent from then on, even after the
+disk has recovered: what is published to its stream is not answered, while it can be read as ever. Only a
+restart of its server ends that (`STORAGE_FAILED`).
 
-Whether what was refused "for now" has been stored nonetheless is not known: it is read back.
+It is unknown whether a message that was refused "for now" has been stored nevertheless: it is read back.
 """
 
 from collections.abc import Mapping
@@ -22,19 +22,19 @@ from enum import Enum
 from typing import Final
 
 MOST_STORED: Final = 32 * 1024 * 1024
-"""Bytes of a message, with its subject and headers, that the server's file store takes at most, whatever its
-``max_payload`` says."""
+"""Most bytes of a message, with its subject and headers, that the server's file store takes, whatever its
+``max_payload``."""
 
 
 STORAGE_FAILED: Final = (
     "the stream is read, and takes nothing that is written to it: it seems that the broker's storage has"
     " failed (its log says 'write error'). That ends only when the broker is restarted, its disk being well"
 )
-"""What is said of a stream in that state."""
+"""Explanation of a stream in that state."""
 
 
 class Meaning(Enum):
-    """What is to be made of an error; see the module's table."""
+    """Consequence of an error; see the module's table."""
 
     LATER = "later"
     AGAIN = "again"
@@ -58,13 +58,13 @@ _MEANINGS: Final[Mapping[int, Meaning]] = {
     10118: Meaning.LATER,  # stream is offline: its servers are away
     10119: Meaning.LATER,  # consumer is offline
     10158: Meaning.AGAIN,  # duplicate message id is in process: the first copy is being stored
-    # Replicated streams alone say so: another append is in process, whose sequence is not known yet. It
-    # may be lost yet, so nobody has been overtaken.
+    # Only replicated streams say this: another append is in process, whose sequence is not known yet. It may
+    # still be lost, so it has overtaken nothing.
     10164: Meaning.AGAIN,
     10167: Meaning.LATER,  # too many requests
 }
 _STORE_FAILED: Final = 10077
-"""The file store does not take it: the description says why."""
+"""Error of a file store that does not take a message: the description says why."""
 _STORE_FAILURES: Final[Mapping[str, Meaning]] = {
     "message too large": Meaning.TOO_LARGE,
     "maximum bytes exceeded": Meaning.FULL,
@@ -74,10 +74,10 @@ _UNAVAILABLE: Final = 503
 
 
 def meaning(code: int, err_code: int, description: str) -> Meaning:
-    """What an error means.
+    """Return the meaning of an error.
 
     Args:
-        code: as in HTTP.
+        code: status as in HTTP.
         err_code: the server's own number.
         description: the server's words.
     """

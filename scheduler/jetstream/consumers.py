@@ -1,8 +1,9 @@
-"""Pull consumers: the server's notion of a reader of a stream.
+"""Pull consumers: the server's side of reading a stream.
 
-Ours are ephemeral: in memory, without acknowledgements, gone with the server that holds them, or soon after
-they are used no more. What they deliver is numbered, so that a gap is seen. Once anything is wrong with one
-it is *lost*, for good and with a reason; another takes its place, behind the last message of the old one.
+The scheduler's are ephemeral: in memory, without acknowledgements, gone with their server, or soon after
+their last use. Their deliveries are numbered, so that a gap is noticed. Once anything is wrong with a
+consumer it is *lost*, for good and with a reason; another one takes its place, behind the last message of the
+old one.
 """
 
 import secrets
@@ -21,22 +22,22 @@ from scheduler.runtime.logger import Logger
 BATCH: Final = 1000
 """Messages to ask for at a time."""
 BATCH_BYTES: Final = 8_388_593
-"""... and bytes: far from the 64 MiB at which a server hangs up on who reads too slowly.
+"""Bytes to ask for at a time: far below the 64 MiB at which a server disconnects a slow reader.
 
-A prime: where messages of one size fill it to the byte, the server stops without a word.
+A prime: if messages of one size fill it to the byte, the server stops without a word.
 """
 
 _SECOND = 1_000_000_000
 
-# How long a consumer that nobody asks outlives its reader.
+# Seconds for which a consumer outlives the last request to it.
 _INACTIVE = 120
-# While a question stands, the server gives a sign of life so often.
+# Seconds between two signs of life of the server while a request stands.
 _HEARTBEAT = 2
-# How often to look whether the connection is still the same.
+# Seconds between two checks that the connection is still the same.
 _LOOK = 0.5
 _GOODBYE = 1.0
 
-# How a question that has ``max_bytes`` may end without harm.
+# Descriptions with which a request with ``max_bytes`` may end without harm.
 _OVER = ("Batch Completed", "Message Size Exceeds MaxBytes")
 
 log = Logger()
@@ -51,25 +52,26 @@ class Delivered:
     headers: Mapping[str, str]
     sequence: int
     time: int
-    """When it was stored, in nanoseconds since 1970, by the server's clock."""
+    """Time of storage by the server's clock, in nanoseconds since 1970."""
 
 
 class Consumer:
-    """One consumer, to be opened, used until it is lost, and closed."""
+    """One consumer: opened, used until it is lost, and closed."""
 
     def __init__(
         self, js: JetStream, stream: str, handler: Callable[[Delivered], None], *, low: int = 0
     ) -> None:
-        """Prepare it.
+        """Prepare a consumer.
 
         Args:
-            js: the server.
-            stream: its stream.
-            handler: called with each message, in order, in the bus's callback; must not raise.
-            low: where fewer messages than this are outstanding, the next ones are asked for.
+            js: JetStream with the stream.
+            stream: the name of the stream.
+            handler: function that is called with each message, in order, in the bus's callback; must not
+                raise.
+            low: number of outstanding messages below which the next ones are asked for.
         """
         self.lost = ""
-        """Why nothing more is to be expected of it, if so."""
+        """Reason why nothing more is to be expected of it; empty while it works."""
         self._js = js
         self._bus = js.bus
         self._generation = 0
@@ -89,18 +91,18 @@ class Consumer:
 
     @property
     def alive(self) -> bool:
-        """Whether nothing speaks against it."""
+        """Whether nothing is known to be wrong with it."""
         return not self.lost and self._bus.connected and self._bus.generation == self._generation
 
     def is_over(self, js: JetStream) -> bool:
-        """Whether it is this server, over this connection, that it was prepared for."""
+        """Whether it was prepared for this server, over this connection."""
         return self._js is js
 
     async def open(self, config: Mapping[str, Any]) -> None:
-        """Have the server make it. To be closed in any case.
+        """Create the consumer on the server. It is to be closed in any case.
 
         Args:
-            config: what is to be delivered, in the server's words.
+            config: messages to be delivered, in the server's words.
 
         Raises:
             BusError: as for `JetStream`.
@@ -122,7 +124,7 @@ class Consumer:
         await self._js.call(f"CONSUMER.CREATE.{self._stream}.{self._name}", request)
 
     async def close(self) -> None:
-        """Hand nothing over any more, and have the server remove it. Idempotent; it shields itself."""
+        """Hand over nothing more, and have the server remove it. Idempotent; shielded from cancellation."""
         subscription, self._subscription = self._subscription, None
         if subscription is None:
             return
@@ -140,7 +142,7 @@ class Consumer:
         """Ask for up to ``BATCH`` messages.
 
         Args:
-            expires: seconds to wait for them; with 0, only what is there.
+            expires: seconds to wait for them; with 0, only messages that are there already are delivered.
         """
         self._expires = expires
         self._outstanding += BATCH
@@ -165,13 +167,13 @@ class Consumer:
             self.lose(str(error))
 
     async def settle(self, silence: float) -> str:
-        """Wait until all that was asked for has come, or will not come.
+        """Wait until everything that was asked for has come, or will not come.
 
         Args:
-            silence: seconds without a sign of life after which it is taken for dead.
+            silence: seconds without a sign of life after which the consumer counts as dead.
 
         Returns:
-            why it is lost; empty where it is not.
+            The reason why it is lost; empty where it is not.
         """
         deadline = trio.current_time() + silence
         while self._outstanding and not self.lost:
@@ -191,7 +193,7 @@ class Consumer:
         return self.lost
 
     async def _ask_again(self) -> None:
-        """In a cluster, our server may not know yet of a consumer that another one has made a moment ago."""
+        """Ask again: in a cluster, our server may not know yet of a consumer that another has just made."""
         if self._delivered or not self._pauses:
             self.lose("it does not exist any more")
         else:
@@ -199,7 +201,7 @@ class Consumer:
             self._ask()
 
     def lose(self, reason: str) -> None:
-        """Give it up; the first reason counts."""
+        """Give the consumer up; the first reason counts."""
         self.lost = self.lost or reason
         self._changed.set()
 

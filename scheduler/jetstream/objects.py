@@ -1,8 +1,8 @@
-"""An object store bucket: data beyond the payload limit, in chunks, as other NATS clients keep it.
+"""An object store bucket: data beyond the payload limit, in chunks, in the format of other NATS clients.
 
 The chunks of an object are messages on ``$O.<bucket>.C.<nuid>``, where each version has a nuid of its own.
-Its metadata is the one message on ``$O.<bucket>.M.<name, base64>``. Written last, it makes the object
-visible; replaced by compare-and-set, the next version. Only then are the old chunks removed.
+Its metadata is the one message on ``$O.<bucket>.M.<name, base64>``. Written last, the metadata makes the
+object visible; replaced by compare-and-set, the next version. Only then are the old chunks removed.
 """
 
 import base64
@@ -36,17 +36,17 @@ from scheduler.runtime.executor import ThreadExecutor
 from scheduler.runtime.logger import Logger
 
 CHUNK: Final = 128 * 1024
-"""Bytes of a chunk, the other clients' default."""
+"""Bytes of a chunk: the other clients' default."""
 
 _WINDOW = 4
 """Chunks of an object on their way at a time."""
 _AT_ONCE = 2
-"""Objects whose chunks are on their way: other messages have a megabyte before them at most."""
+"""Objects whose chunks are on their way: other messages have at most a megabyte before them."""
 _DIGEST = "SHA-256="
 _NUID = re.compile(r"[A-Za-z0-9_-]*")
 _ATTEMPTS = 3
 _GOODBYE = 2.0
-# From here on chunks are joined in a thread, which lets go of the interpreter's lock meanwhile.
+# Bytes from which chunks are joined in a thread, which releases the interpreter's lock meanwhile.
 _LARGE = 1024 * 1024
 
 log = Logger()
@@ -54,17 +54,17 @@ log = Logger()
 
 @frozen
 class ObjectInfo:
-    """What a bucket says of an object."""
+    """Description of an object by its bucket."""
 
     name: str
     size: int
-    """In bytes."""
+    """Size in bytes."""
     time: int
-    """When it was put, in nanoseconds since 1970, by the server's clock."""
+    """Time of storage by the server's clock, in nanoseconds since 1970."""
 
 
 class _Meta(msgspec.Struct, frozen=True):
-    """The metadata of one version of an object; other fields are not ours to know."""
+    """Metadata of one version of an object; its other fields are ignored."""
 
     name: str
     nuid: str = ""
@@ -82,7 +82,7 @@ class Objects:
         self._bucket = bucket
         self._stream = f"OBJ_{bucket}"
         self._windows: dict[str, _Window] = {}
-        """What is being sent, by subject."""
+        """Windows of messages that are being sent, by subject."""
         self._lane = trio.CapacityLimiter(_AT_ONCE)
         js.bus.on_refused(self._on_refused)
 
@@ -96,17 +96,17 @@ class Objects:
         return window is not None
 
     async def put(self, name: str, data: bytes) -> None:
-        """Store an object, instead of an older one of its name; visible all at once, in the end.
+        """Store an object in place of an older one with its name; it becomes visible all at once, at the end.
 
-        Where it raises JetStreamUnavailable, whether it is visible is unknown.
+        If this raises JetStreamUnavailable, it is unknown whether the object is visible.
         """
         await self.put_pieces(name, [data])
 
     async def put_pieces(self, name: str, pieces: Iterable[bytes]) -> None:
-        """As `put`, of data that need never be there as a whole.
+        """Store an object as `put` does, without ever holding all of its data.
 
         Args:
-            name: the object's.
+            name: the name of the object.
             pieces: the data, in pieces of any size, each made quickly; they are taken once.
         """
         nuid = secrets.token_hex(11)
@@ -138,14 +138,14 @@ class Objects:
             await self._discard(replaced)
 
     async def get(self, name: str, *, most: int) -> bytes | None:
-        """The data of an object, complete and checked against its digest; None where there is none.
+        """Return the data of an object, complete and checked against its digest; None where there is none.
 
         Args:
-            name: its name.
-            most: bytes; a larger one is refused before anything of it is fetched.
+            name: the name of the object.
+            most: most bytes; a larger object is refused before any of it is fetched.
 
         Raises:
-            JetStreamError: it is larger than ``most``, or damaged.
+            JetStreamError: the object is larger than ``most``, or damaged.
         """
         damaged: str | None = None
         for _ in range(_ATTEMPTS):
@@ -168,7 +168,7 @@ class Objects:
         )
 
     async def delete(self, name: str) -> None:
-        """Remove an object and its chunks; it is no error where there is none."""
+        """Remove an object and its chunks; it is not an error if there is none."""
         subject = self._meta_subject(name)
         stored = await self._js.last(self._stream, subject)
         if stored is None:
@@ -179,7 +179,7 @@ class Objects:
             await self._js.purge(self._stream, self._chunks(nuid))
 
     async def names(self, prefix: str = "") -> AsyncIterator[ObjectInfo]:
-        """The objects whose names begin with ``prefix``, oldest first."""
+        """Yield the objects whose names begin with ``prefix``, oldest first."""
         batches = read(self._js, self._stream, subjects=[self._subject("M", ">")])
         try:
             async for batch in batches:
@@ -193,14 +193,14 @@ class Objects:
             await batches.aclose()  # noqa: ASYNC102 - it shields itself, with a deadline
 
     async def sweep(self, before: int) -> int:
-        """Remove the chunks that no object has: what was left by processes that were killed.
+        """Remove chunks without an object: the remains of processes that were killed.
 
         Args:
-            before: only those stored before this time, in nanoseconds since 1970; younger ones may be part of
-                an object that is being put.
+            before: time in nanoseconds since 1970; younger chunks stay: they may be part of an object that is
+                being put.
 
         Returns:
-            how many versions of objects they were part of.
+            The number of versions of objects that they were part of.
         """
         chunks = self._subject("C", ">")
         options = {"last_per_subject": True, "headers_only": True}
@@ -233,17 +233,17 @@ class Objects:
         return None if meta.deleted else meta
 
     async def _publish(self, name: str, meta: bytes, older: Stored | None, nuid: str) -> str:
-        """Make a version the object of that name; returns the nuid of the one it replaces, if any."""
+        """Make a version visible under its name; return the nuid of the version that it replaces, if any."""
         subject = self._meta_subject(name)
         while True:
             expected = 0 if older is None else older.sequence
             try:
                 await self._js.publish(subject, meta, expected=expected, headers={"Nats-Rollup": "sub"})
             except WrongLastSequence:
-                # Somebody else's put was first: its version is the one to replace.
+                # Another put was first: its version is the one to replace.
                 older = await self._js.last(self._stream, subject)
             except JetStreamUnavailable:
-                # It may yet be stored, and would need its chunks.
+                # It may still be stored, and would need its chunks.
                 raise
             except BusError:
                 await self._discard(nuid)  # noqa: ASYNC120 - it shields itself, with a deadline
@@ -266,7 +266,7 @@ class Objects:
                         await window.room(_WINDOW)
                         window.sent(bus.publish(subject, chunk, reply=inbox))
                 except MessageTooLarge as error:
-                    # The limit was lowered meanwhile: once more, in smaller pieces.
+                    # The limit was lowered meanwhile: the caller starts again, with smaller pieces.
                     raise JetStreamUnavailable(f"an object was not stored: {error}") from error
                 await window.room(1)
             if scope.cancelled_caught:
@@ -279,7 +279,7 @@ class Objects:
                 await subscription.unsubscribe()
 
     async def _fetch(self, meta: _Meta) -> bytes | None:
-        """The data of a version; None where it is not (or no longer) what its metadata says."""
+        """Return the data of a version; None where it is not what its metadata says, or no longer."""
         chunks: list[bytes] = []
         found = _Sum()
         async with aclosing(read(self._js, self._stream, subjects=[self._chunks(meta.nuid)])) as batches:
@@ -297,7 +297,7 @@ class Objects:
         return await ThreadExecutor().run("joined", partial(b"".join, chunks))
 
     async def _discard(self, nuid: str) -> None:
-        """Remove the chunks of a version that nobody can see, if that is possible; else `sweep` will."""
+        """Remove the chunks of an invisible version if possible; otherwise `sweep` will."""
         with trio.move_on_after(_GOODBYE, shield=True) as scope:
             try:
                 await self._js.purge(self._stream, self._chunks(nuid))
@@ -322,7 +322,7 @@ class _Window:
         self._unacknowledged.append(outgoing)
 
     def receive(self, message: Message) -> None:
-        """Take in an acknowledgement; they come in the order of the messages."""
+        """Take an acknowledgement; they come in the order of the messages."""
         try:
             if message.no_responders:
                 raise StreamUnheard("no stream takes the object's chunks")
@@ -334,12 +334,12 @@ class _Window:
         self._changed.set()
 
     def fail(self, error: BusError) -> None:
-        """One of them was not taken; the first reason counts."""
+        """Note that a message was not taken; the first reason counts."""
         self._failure = self._failure or error
         self._changed.set()
 
     async def room(self, size: int) -> None:
-        """Wait until fewer than ``size`` are unacknowledged.
+        """Wait until fewer than ``size`` messages are unacknowledged.
 
         Raises:
             JetStreamUnavailable: no acknowledgement came for ``patience`` seconds.
@@ -357,9 +357,9 @@ class _Window:
             raise self._failure
 
     async def end(self, generation: int) -> None:
-        """Have what has not left never leave, and wait for the rest: it may be stored behind a purge.
+        """Keep unsent messages from ever leaving, and wait for the rest: they may be stored behind a purge.
 
-        What left over another connection than this ``generation`` was stored long ago, or is lost.
+        Messages that left over another connection than this ``generation`` were stored long ago, or are lost.
         """
         self._unacknowledged = deque(
             one for one in self._unacknowledged if not one.withdraw() and one.generation == generation
@@ -369,35 +369,35 @@ class _Window:
 
 
 class _Sum:
-    """Size and digest of an object, as its chunks pass by."""
+    """Size and digest of an object, computed as its chunks pass by."""
 
     def __init__(self) -> None:
         self.size = 0
-        """In bytes."""
+        """Size in bytes."""
         self.count = 0
-        """Of chunks."""
+        """Number of chunks."""
         self._digest = hashlib.sha256()
 
     @property
     def digest(self) -> str:
-        """As it stands in an object's metadata."""
+        """Digest in the form of an object's metadata."""
         return _DIGEST + base64.urlsafe_b64encode(self._digest.digest()).decode()
 
     def add(self, chunk: bytes) -> None:
-        """A further chunk."""
+        """Add a chunk."""
         self._digest.update(chunk)
         self.size += len(chunk)
         self.count += 1
 
     def of(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
-        """The same chunks, each added when it is taken."""
+        """Yield the same chunks, each added when it is taken."""
         for chunk in chunks:
             self.add(chunk)
             yield chunk
 
 
 def _recut(pieces: Iterable[bytes], size: int) -> Iterator[bytes]:
-    """The same bytes, in pieces of ``size`` bytes each; the last one may be smaller."""
+    """Yield the same bytes in pieces of ``size`` bytes each; the last one may be smaller."""
     rest: list[bytes] = []
     kept = 0
     for piece in pieces:
@@ -420,7 +420,7 @@ def _decode(data: bytes) -> _Meta:
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise JetStreamError(f"an object's metadata cannot be read: {error}") from None
     if not _NUID.fullmatch(meta.nuid):
-        # It becomes part of a subject that is purged: a wildcard would take every object with it.
+        # It becomes part of a subject that is purged: a wildcard in it would take every object along.
         raise JetStreamError(f"an object's metadata has an invalid nuid: {meta.nuid[:80]!r}")
     return meta
 
@@ -433,6 +433,6 @@ def _decode_or_none(data: bytes) -> _Meta | None:
 
 
 def _nuid(data: bytes) -> str:
-    """The nuid in an object's metadata; empty where there is none to be read."""
+    """Return the nuid in an object's metadata; empty where none can be read."""
     meta = _decode_or_none(data)
     return "" if meta is None else meta.nuid

@@ -18,20 +18,20 @@ __all__ = ["Delivered", "StreamFollower", "read"]
 _EVERYTHING: Final = ">"
 
 _PAUSE = 0.25
-# How often in a row reading may come to nothing.
+# Attempts in a row without any result after which reading fails.
 _ATTEMPTS = 3
 
-# A follower's question stands for so long, and after so long without a sign of life its consumer is dead.
+# Seconds for which a follower's request stands, and without a sign of life after which its consumer is dead.
 _EXPIRES = 30
 _SILENCE = 5.0
-# Where a stream lost its end: two servers' clocks, or one that was set, may differ by so much.
+# Nanoseconds by which two servers' clocks, or one that was set, may differ where a stream lost its end.
 _MARGIN = 1_000_000_000
-# Seconds for which a connection is left alone that a stream could not be followed over.
+# Seconds for which a connection is avoided over which a stream could not be followed.
 _AVOIDED = 600.0
 _MOVES = "it goes on over a connection of its own"
-# Of a kind, in a row: a connection may be cut off several times a second.
+# Lines of a kind in a row: a connection may be cut off several times a second.
 _LINES = 10
-# After so long `StreamFollower.caught_up` asks again which message is the last.
+# Seconds after which `StreamFollower.caught_up` asks again which message is the last.
 _ASK_AGAIN = 1.0
 
 log = Logger()
@@ -46,20 +46,20 @@ async def read(
     last_per_subject: bool = False,
     headers_only: bool = False,
 ) -> AsyncGenerator[list[Delivered], None]:
-    """What matches in a stream as of the call (and maybe some that came since), in order, in batches.
+    """Yield the matching messages of a stream as of the call, and maybe later ones, in order, in batches.
 
-    It is complete, or raises: after a lost message or connection it goes on behind the last one delivered. At
-    most `scheduler.jetstream.consumers.BATCH_BYTES` are in flight, or twice the payload limit where that is
-    more. Whoever does not read it to its end closes it (``aclosing``).
+    The result is complete, or this raises: after a lost message or connection it continues behind the last
+    message delivered. At most `scheduler.jetstream.consumers.BATCH_BYTES` are in flight, or twice the payload
+    limit where that is more. A caller that does not read to the end has to close it (``aclosing``).
 
     Args:
-        js: the server.
-        stream: which stream.
-        subjects: only messages on these, which may have wildcards but must not overlap.
+        js: JetStream with the stream.
+        stream: the name of the stream.
+        subjects: subjects of interest, which may have wildcards but must not overlap; all if empty.
         start: the first sequence of interest.
-        last_per_subject: of each subject only the last message; one that is followed by another meanwhile may
-            come as well, before it.
-        headers_only: without payload; its size is in the header ``Nats-Msg-Size``.
+        last_per_subject: whether only the last message of each subject is of interest; one that is followed
+            by another meanwhile may come as well, before it.
+        headers_only: whether payloads are left out; their size is in the header ``Nats-Msg-Size``.
 
     Raises:
         JetStreamUnavailable: several times in a row nothing came within ``js.timeout`` seconds.
@@ -74,7 +74,7 @@ async def read(
         taken: list[Delivered] = []
         consumer = Consumer(js, stream, taken.append)
         try:
-            # The leader's word: the consumer may be held by a replica that is behind.
+            # Asked of the leader: the consumer may be held by a replica that is behind.
             now = await _last_sequence(js, stream, wanted)
             last = now if last is None else min(last, now)
             if position >= last:
@@ -90,7 +90,7 @@ async def read(
                 await consumer.settle(js.timeout)
                 if not taken:
                     consumer.lose(f"it ends before message {last}")
-                # Begun again, the last messages of all subjects come again.
+                # After a new start, the last messages of all subjects come again.
                 batch = [one for one in taken if one.sequence > position]
                 taken.clear()
                 if batch:
@@ -128,21 +128,22 @@ class StreamFollower:
         *,
         beside: JetStream | None = None,
     ) -> None:
-        """Prepare it.
+        """Prepare to follow a stream.
 
         Args:
-            js: the server.
-            stream: which stream.
-            handler: called with every message in the stream's order, in the bus's callback: synchronous, must
-                not raise.
-            restore: awaited where the stream is gone: returns when it is there again.
-            beside: over a connection of its own, where there is one: what comes over it is not before
-                anything that comes over the first.
+            js: JetStream with the stream.
+            stream: the name of the stream.
+            handler: function that is called with every message in the stream's order, in the bus's callback:
+                synchronous, must not raise.
+            restore: function that is awaited if the stream is gone, and returns once it is there again.
+            beside: the same over a connection of its own, if there is one: its messages do not go ahead of
+                the first one's.
         """
         self._js = js
         self._beside = beside
         self._avoided_until = -math.inf
-        """Until when it is left alone (Trio's clock): it was there, and nothing could be followed over it."""
+        """Time until which it is avoided (Trio's clock): it was there, but no stream could be followed over
+        it."""
         self._stream = stream
         self._handler = handler
         self._restore = restore
@@ -158,25 +159,25 @@ class StreamFollower:
 
     @property
     def seen(self) -> Position:
-        """The last message handed over; before the first, where it starts.
+        """Position of the last message handed over; before the first, the start.
 
-        With sequence 0 it starts with whatever was stored at that time or later.
+        A start with sequence 0 means whatever was stored at that time or later.
         """
         return Position(self._sequence, self._time)
 
     async def run(
         self, start: Position, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> NoReturn:
-        """Hand over every message after ``start``, once, for ever; started once the server has a consumer.
+        """Hand over every message after ``start``, once, without end; started once the server has a consumer.
 
-        While the connection or the stream is away, it waits. A stream that was not replicated may lose its
-        end with its server, and give the same numbers out again. So whenever it begins, it checks that the
-        message at its position still has the position's time, or that all up to there have been removed by
-        age; otherwise it goes on by time, from a second earlier. Only then may messages come that were handed
-        over before.
+        While the connection or the stream is away, this waits. A stream that was not replicated may lose its
+        end with its server, and give the same numbers out again. So each time that it begins, this checks
+        that the message at its position still has the position's time, or that all messages up to there have
+        been removed by age; otherwise it continues by time, from a second earlier. Only then may messages
+        come that were handed over before.
 
         Raises:
-            BusError: the bus was closed, or refuses us an inbox.
+            BusError: the bus was closed, or refuses an inbox.
         """
         self._sequence, self._time = start.sequence, start.time
         failures = 0
@@ -187,8 +188,8 @@ class StreamFollower:
             consumer = Consumer(over, self._stream, self._take, low=BATCH // 2)
             try:
                 await consumer.open(_after(self.seen))
-                # Whoever holds the consumer has held the stream all the while: had it been killed since, the
-                # consumer would be gone. So what is found now has been so from the consumer's beginning.
+                # The server of the consumer has held the stream all the while: had it been killed since, the
+                # consumer would be gone. So what is found now was true from the consumer's beginning.
                 if self._sequence and not await self._is_there(self.seen):
                     self._go_by_time()
                     continue
@@ -201,7 +202,7 @@ class StreamFollower:
                 task_status = trio.TASK_STATUS_IGNORED
                 while not consumer.lost:
                     if over is not self._over():
-                        # The other connection has come meanwhile, or is worth another try.
+                        # The other connection has come up meanwhile, or is worth another try.
                         consumer.lose(_MOVES)
                         break
                     consumer.pull(expires=_EXPIRES)
@@ -217,7 +218,7 @@ class StreamFollower:
                 await consumer.close()  # noqa: ASYNC102 - it shields itself, with a deadline
             there = over.bus.connected and over.bus.generation == generation
             if over is self._beside and there and not gone:
-                # It may be to a server that has no JetStream, or no leader to ask.
+                # It may lead to a server without JetStream, or without a leader to ask.
                 self._avoided_until = trio.current_time() + _AVOIDED
             if not failures:
                 tell("a stream is not followed for the moment", stream=self._stream, reason=problem)
@@ -231,7 +232,7 @@ class StreamFollower:
     async def caught_up(self) -> None:
         """Wait until everything that was in the stream at the call has been handed over.
 
-        However long that takes: the caller owns the deadline.
+        The caller owns the deadline.
         """
         while True:
             try:
@@ -248,7 +249,7 @@ class StreamFollower:
     def _has(self, goal: Position) -> bool:
         if not self._sequence:
             return not goal.sequence or goal.time < self._time
-        # The time as well: where a stream has just lost its end, the number says nothing.
+        # The time as well: if a stream has just lost its end, the number says nothing.
         return self._sequence >= goal.sequence and self._time >= goal.time
 
     async def _connection(self) -> None:
@@ -257,7 +258,7 @@ class StreamFollower:
             await self._connected.wait()
 
     def _over(self) -> JetStream:
-        """What to read over: the first connection where there is no other."""
+        """Connection to read over: the first one if there is no other."""
         beside = self._beside
         if beside is None or not beside.bus.connected or trio.current_time() < self._avoided_until:
             return self._js
@@ -279,7 +280,7 @@ class StreamFollower:
             self._consumer.lose(_MOVES)
 
     async def _is_there(self, position: Position) -> bool:
-        """Whether the stream is still the one that had this message, or had it and has removed it by age."""
+        """Whether the stream still has this message, or had it and removed it by age."""
         stored = await self._js.get(self._stream, position.sequence)
         if stored is not None:
             return stored.time == position.time
@@ -309,7 +310,7 @@ class StreamFollower:
 
 
 def _after(position: Position) -> dict[str, Any]:
-    """Have a consumer deliver what comes after a position."""
+    """Return a consumer's configuration that delivers everything after a position."""
     if position.sequence:
         return {"deliver_policy": "by_start_sequence", "opt_start_seq": position.sequence + 1}
     if position.time:

@@ -1,13 +1,14 @@
-"""Whether another JetStream answers what we append.
+"""Rivals: other JetStreams that answer the scheduler's appends.
 
-Two JetStreams may share an account: those of a hub and of its leaf nodes. Where each of them has a stream on
-our subjects, both judge every append, and the first answer wins: appends are acknowledged by a log that is
-not read, or refused by one that knows nothing of the build, and components are sent twice.
+Two JetStreams may share an account: those of a hub and of its leaf nodes. If each of them has a stream on the
+scheduler's subjects, both judge every append, and the first answer wins: appends are acknowledged by a log
+that is not read, or refused by one that does not know the build, and components are sent twice.
 
-So who answers is found out before our streams are made or used, and again from time to time, by a *probe*: an
-append that no stream stores, since it expects a stream of a name that there is none of. Each stream on its
-subject refuses it, and so tells of itself. An acknowledgement tells its stream and domain; each is checked.
-While somebody else answers nothing is appended: builds are suspended, as in any trouble with the broker.
+So the streams that answer are found out before the scheduler's own are made or used, and from time to time
+after that, by a *probe*: an append that no stream stores, because it expects a stream by a name that does not
+exist. Each stream on its subject refuses it, and so reveals itself. An acknowledgement names its stream and
+domain; each is checked. While a rival answers nothing is appended: builds are suspended, as in any trouble
+with the broker.
 """
 
 from typing import Final, NoReturn
@@ -22,21 +23,21 @@ from scheduler.jetstream.streams import BUCKET, LOG, OBJECTS, REPORTS
 from scheduler.runtime.logger import Logger
 
 PROBE_SUBJECT: Final = "scheduler.log.=rivals"
-"""Where no build's log can be: that is no id as it is encoded."""
+"""Subject of the probe. It is no build's log: an encoded id never looks like this."""
 _NO_STREAM = "SCHEDULER_PROBE"
 _QUIET = 0.25
-"""Seconds for answers to come in, from wherever they come."""
+"""Seconds for answers to come in, from anywhere."""
 _LONG_QUIET = 2.0
 _STALE = 5.0
-"""Seconds after which the answers to a probe say nothing of how it is now."""
+"""Seconds after which the answers to a probe are out of date."""
 _PERIOD = 60.0
-"""Seconds between two looks; also between two lines of the log that say the same."""
+"""Seconds between two looks; also between two log lines that say the same."""
 _SOON = 5.0
 """Seconds until the first look, and between two of them while there is a rival."""
 _GOODBYE = 1.0
 
 _OWNERS: Final = {"scheduler.log.": LOG, "scheduler.report.": REPORTS, f"$O.{BUCKET}.": OBJECTS}
-"""The stream that takes what is published on subjects that begin so."""
+"""Stream for the subjects with each of these beginnings."""
 
 CURE: Final = (
     "remove the streams SCHEDULER_* and OBJ_SCHEDULER_* from the other one (nats stream rm --js-domain ...),"
@@ -53,7 +54,7 @@ class _Answer(msgspec.Struct):
 
 
 class Probe:
-    """One question who answers an append, in which nothing is stored; to be closed."""
+    """A request for all streams that answer an append, by which nothing is stored; to be closed."""
 
     def __init__(self, js: JetStream) -> None:
         self.asked_at = trio.current_time()
@@ -62,7 +63,7 @@ class Probe:
         self._subscription: Subscription | None = None
 
     async def ask(self) -> None:
-        """Publish it; the answers may come in while other things are done.
+        """Publish the probe; answers may come in while other things are done.
 
         Raises:
             BusError: as for `JetStream`.
@@ -73,12 +74,12 @@ class Probe:
         self._js.bus.publish(PROBE_SUBJECT, b"", reply=inbox, headers={"Nats-Expected-Stream": _NO_STREAM})
 
     async def answers(self, quiet: float) -> list[str]:
-        """The names of the streams that have answered, so many seconds after it was asked at the earliest."""
+        """Return the names of the streams that answered, at least ``quiet`` seconds after `ask`."""
         await trio.sleep_until(self.asked_at + quiet)
         return list(self._streams)
 
     async def close(self) -> None:
-        """Take no more answers. Idempotent; it shields itself."""
+        """Take no more answers. Idempotent; shielded from cancellation."""
         subscription, self._subscription = self._subscription, None
         if subscription is not None:
             with trio.move_on_after(_GOODBYE, shield=True):
@@ -93,14 +94,14 @@ class Probe:
 
 
 class Rivals:
-    """Looks for other JetStreams that answer: before anything relies on ours, and while it works."""
+    """Looks for rivals: before anything relies on our JetStream, and while it works."""
 
     def __init__(self, js: JetStream) -> None:
         self._js = js
         self._probe: Probe | None = None
         self._wake = trio.Event()
         self._domain: str | None = None
-        """Of our JetStream; empty where it has none, None before that is known."""
+        """Domain of our JetStream; empty where it has none, None before it is known."""
         self._said_at = 0.0
 
     async def ask(self) -> None:
@@ -114,10 +115,10 @@ class Rivals:
             self._probe = None
 
     async def check(self) -> None:
-        """Find out which domain is ours, and that no other one answers; from then on `watch` that.
+        """Find out our domain, and that no rival answers; from then on `watch` keeps to that domain.
 
         Raises:
-            StoreError: another one does; the message has the cure.
+            StoreError: a rival answers; the message has the cure.
             BusError: as for `JetStream`.
         """
         self._domain = await self._ask_domain()
@@ -157,7 +158,7 @@ class Rivals:
         return await self._confirmed(_LONG_QUIET)
 
     async def _confirmed(self, quiet: float) -> str:
-        """As `_look`, and once more where something is wrong: while a leader changes, two may answer."""
+        """Look as `_look` does; twice if something is wrong: two may answer while a leader changes."""
         found = await self._look(quiet)
         if found:
             await self.ask()
@@ -165,7 +166,7 @@ class Rivals:
         return found
 
     async def _look(self, quiet: float) -> str:
-        """What is wrong, in words; empty where nothing is."""
+        """Return what is wrong, in words; empty where nothing is."""
         try:
             try:
                 await self._js.info(LOG)
@@ -196,10 +197,10 @@ class Rivals:
         self._wake.set()
 
     def _on_ack(self, subject: str, ack: Ack) -> None:
-        """Check who acknowledged what was published on ``subject``.
+        """Check the origin of an acknowledgement for ``subject``.
 
         Raises:
-            ForeignAnswer: somebody else did.
+            ForeignAnswer: it comes from a rival.
         """
         owner = next((stream for prefix, stream in _OWNERS.items() if subject.startswith(prefix)), ack.stream)
         if ack.domain != self._domain or ack.stream != owner:
@@ -211,7 +212,7 @@ class Rivals:
             raise ForeignAnswer(f"{subject}: {found}")
 
     def _suspend(self, found: str) -> None:
-        """Have nothing appended until nobody else answers."""
+        """Prevent all appends until no rival answers."""
         now = trio.current_time()
         if not self._js.suspended or now - self._said_at >= _PERIOD:
             self._said_at = now
@@ -220,7 +221,7 @@ class Rivals:
 
 
 async def find_rival(js: JetStream) -> str:
-    """What is wrong with who answers what we append, in words; empty where nothing is.
+    """Return what is wrong with the answers to our appends, in words; empty where nothing is.
 
     Raises:
         BusError: as for `JetStream`.

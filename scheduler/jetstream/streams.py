@@ -1,9 +1,9 @@
-"""The streams that durable builds rest on: their names, their settings, and whether they still have those.
+"""The streams of durable builds: their names, their settings, and whether they still have those.
 
 | stream | holds |
 |---|---|
 | `LOG` | a log for each build: the truth |
-| `REPLIES` | what connectors answered, whether or not anybody listened (`scheduler.jetstream.capturing`) |
+| `REPLIES` | replies of connectors, heard directly or not (`scheduler.jetstream.capturing`) |
 | `REPORTS` | the report of each run |
 | `OBJECTS` | an object store: graphs and reports beyond the payload limit |
 """
@@ -62,18 +62,18 @@ OBJECTS: Final = f"OBJ_{BUCKET}"
 
 SUBJECT_HEADER: Final = "Scheduler-Subject"
 SUMMARY_HEADER: Final = "Scheduler-Summary"
-"""Of a stored report: where it is published."""
+"""Header of a stored report: subject on which it is published."""
 REPORT_HEADER: Final = "Scheduler-Report"
-"""Of a stored report: the message id that it is published with."""
+"""Header of a stored report: message id with which it is published."""
 MARK_HEADER: Final = "Scheduler-Mark"
-"""Of a stored report: the mark of the acceptance that it belongs to."""
+"""Header of a stored report: mark of the acceptance that it belongs to."""
 SENTINEL: Final = "scheduler.log.=sentinel"
-"""A record of no build, from the stream's first use on: where it is missing, the whole stream was purged.
-What follows a ``=`` is no number in an encoded id, so that it is nobody's log."""
+"""Subject of a record of no build, from the stream's first use on: if it is missing, the whole stream was
+purged. A ``=`` is followed by a number in every encoded id, so this is no build's log."""
 PROBE: Final = "scheduler.log.=probe"
-"""Where `scheduler doctor` writes a record, and removes it: nobody's log either."""
+"""Subject on which `scheduler doctor` writes a record, and removes it; no build's log either."""
 UPLOADS: Final = "upload/"
-"""What the names of objects begin with that are handed in as builds."""
+"""Beginning of the names of objects that are handed in as builds."""
 
 _REPLY_AGE: Final = 72 * 3600 * 1_000_000_000
 
@@ -82,7 +82,7 @@ _OVERLAP = 10065
 _TOO_MANY_REPLICAS = frozenset({10005, 10074})
 _NO_ROOM = frozenset({10002, 10028, 10047})
 
-# The flag of `nats stream edit` for each setting that can be changed on a live stream.
+# Flag of `nats stream edit` for each setting that can be changed on a live stream.
 _FLAGS: Final[Mapping[str, str]] = {
     "subjects": "subjects",
     "num_replicas": "replicas",
@@ -98,17 +98,17 @@ _FLAGS: Final[Mapping[str, str]] = {
 
 
 def log_subject(build: str) -> str:
-    """Where the log of the build with this id is."""
+    """Return the subject of a build's log."""
     return f"scheduler.log.{encode_token(build)}"
 
 
 def report_subject(build: str, run: int | Literal["*"]) -> str:
-    """Where the report of one run of a build is, or those of all its runs."""
+    """Return the subject of the report of one run of a build, or of all its runs."""
     return f"scheduler.report.{encode_token(build)}.{run}"
 
 
 def configs(layout: Layout) -> list[dict[str, Any]]:
-    """The streams' configurations, in the server's words, in the order in which they are made."""
+    """Return the streams' configurations, in the server's words, in the order in which they are made."""
     common: dict[str, Any] = {
         "storage": "file",
         "retention": "limits",
@@ -125,7 +125,8 @@ def configs(layout: Layout) -> list[dict[str, Any]]:
     }
     replies: dict[str, Any] = {
         **common,
-        # Connectors await no answer; and only so may a stream's subjects begin with a wildcard.
+        # Connectors await no acknowledgement; and only without them may a stream's subjects begin with a
+        # wildcard.
         "no_ack": True,
         "discard": "old",
         "max_age": _REPLY_AGE,
@@ -142,17 +143,17 @@ def configs(layout: Layout) -> list[dict[str, Any]]:
             "name": OBJECTS,
             "subjects": [f"$O.{BUCKET}.C.>", f"$O.{BUCKET}.M.>"],
             "allow_rollup_hdrs": True,
-            # As other clients make a bucket, and may read it. We do not read by direct get.
+            # As other clients make a bucket, and may read it. The scheduler does not read by direct get.
             "allow_direct": True,
         },
     ]
 
 
 async def reply_streams(js: JetStream, layout: Layout) -> tuple[dict[str, str], dict[str, str]]:
-    """The streams of replies, each by its provider (empty: that of all).
+    """Return the streams of replies by provider; the common one under an empty name.
 
     Returns:
-        Those that replies come into, and those that have none any more but may hold some that were not read.
+        The streams that replies come into; and those that get no more, but may hold some that are unread.
 
     Raises:
         BusError: as for `JetStream`.
@@ -167,7 +168,7 @@ async def reply_streams(js: JetStream, layout: Layout) -> tuple[dict[str, str], 
 
 
 async def _others(js: JetStream, layout: Layout) -> list[str]:
-    """The streams of single providers' replies that are there and not in the layout."""
+    """Return the names of existing streams of single providers' replies that are not in the layout."""
     found: set[str] = set()
     try:
         for subject in (EVERY, f"{RETIRED}*"):
@@ -179,22 +180,22 @@ async def _others(js: JetStream, layout: Layout) -> list[str]:
 
 
 async def set_up(js: JetStream, layout: Layout) -> list[str]:
-    """Make the streams that are missing, and check those that are there; any number of processes may at once.
+    """Make missing streams, and check the existing ones; any number of processes may do so at once.
 
-    Nothing is changed of those, but that captured replies are to be taken on all subjects that they may come
-    on.
+    Existing streams are not changed, except that captured replies are taken on all subjects that they may
+    come on.
 
     Returns:
-        A line for people on each thing that is not as it should be, with its cure.
+        A line for people on each deviation, with its cure.
 
     Raises:
         LogMissing: there is no log, or an empty one, although other streams show that there was one.
-        StoreError: it cannot work as it is; the message has the cure.
-        JetStreamUnavailable: the server cannot say or do it now.
+        StoreError: the streams cannot work like this; the message has the cure.
+        JetStreamUnavailable: the server cannot answer or do it now.
         BusError: as for `JetStream`.
     """
     wanted = configs(layout)
-    # The last one first: whoever finds one finds those made before it, even while they are being made.
+    # The last one first: the existence of one proves those made before it, even while they are being made.
     found = {config["name"]: await _info(js, config["name"]) for config in reversed(wanted)}
     log = found[LOG]
     if log is None and (orphans := [name for name in (REPORTS, OBJECTS) if found[name] is not None]):
@@ -227,7 +228,7 @@ async def set_up(js: JetStream, layout: Layout) -> list[str]:
 
 
 async def make_again(js: JetStream, layout: Layout, stream: str) -> None:
-    """Make one of our streams that is gone; any number of processes may at once.
+    """Make one of the streams again that is gone; any number of processes may do so at once.
 
     Raises:
         StoreError: the broker refuses; the message has the cure.
@@ -246,7 +247,7 @@ async def _info(js: JetStream, stream: str) -> StreamInfo | None:
 
 
 async def _create(js: JetStream, config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Make a stream, or find that somebody else just did; returns its configuration.
+    """Make a stream, or find that another process just did; return its configuration.
 
     Raises:
         StoreError: as for ``set_up``.
@@ -265,7 +266,7 @@ async def _create(js: JetStream, config: Mapping[str, Any]) -> Mapping[str, Any]
 
 
 async def moves(js: JetStream, layout: Layout) -> bool:
-    """Whether `set_up` will have to take subjects of replies from one stream, to give them to another.
+    """Whether `set_up` will have to move subjects of replies from one stream to another.
 
     Raises:
         BusError: as for `JetStream`.
@@ -280,7 +281,7 @@ def _narrowed(layout: Layout, there: Mapping[str, StreamInfo | None]) -> dict[st
 
 
 async def _make_way(js: JetStream, layout: Layout, found: dict[str, StreamInfo | None]) -> None:
-    """Have each stream of replies give up what another one is to take: no subject is in two of them."""
+    """Take subjects from streams of replies that another one is to have: no subject is in two of them."""
     there = {name: found[name] for name in captures(layout)}
     for name in await _others(js, layout):
         there[name] = await _info(js, name)
@@ -296,10 +297,10 @@ async def _make_way(js: JetStream, layout: Layout, found: dict[str, StreamInfo |
 async def _change(
     js: JetStream, name: str, have: Mapping[str, Any], subjects: list[str]
 ) -> Mapping[str, Any]:
-    """Have a stream take these subjects; returns its configuration.
+    """Set the subjects of a stream; return its configuration.
 
     Raises:
-        StoreError: we may not, or cannot; the message has the cure.
+        StoreError: the change is not permitted, or impossible; the message has the cure.
         BusError: as for `JetStream`.
     """
     try:
@@ -314,7 +315,7 @@ async def _change(
 
 
 async def _extended(js: JetStream, config: Mapping[str, Any], have: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Have a stream of replies take all subjects that it is to; returns its configuration.
+    """Add to a stream of replies all subjects that it should have; return its configuration.
 
     Raises:
         StoreError: as for ``set_up``.
@@ -322,7 +323,7 @@ async def _extended(js: JetStream, config: Mapping[str, Any], have: Mapping[str,
     name, needed, taken = config["name"], config["subjects"], have.get("subjects") or ()
     if not name.startswith(REPLIES) or not set(needed) - set(taken):
         return have
-    # What somebody has added stays, where it can.
+    # Subjects that an operator has added stay where possible.
     others = [
         one
         for one in taken
@@ -369,10 +370,10 @@ async def _overlap(js: JetStream, config: Mapping[str, Any]) -> str:
 
 
 def _compare(want: Mapping[str, Any], have: Mapping[str, Any]) -> list[str]:
-    """What is different, a line each.
+    """Return the differences, a line each.
 
     Raises:
-        StoreError: it lacks subjects that we need.
+        StoreError: the stream lacks subjects that are needed.
     """
     name = want["name"]
     lines = []
@@ -388,9 +389,9 @@ def _compare(want: Mapping[str, Any], have: Mapping[str, Any]) -> list[str]:
                 lines.append(
                     f"stream {name} takes {_show(key, taken - needed)} too; {_cure(name, key, value)}"
                 )
-        # The server leaves out what is false.
+        # The server leaves out fields that are false.
         elif (other or None) != (value or None):
-            # One that is written asynchronously cannot be replicated, not even by giving that up.
+            # One that is written asynchronously cannot be replicated, not even after giving that up.
             fixed = key == "num_replicas" and bool(have.get("persist_mode"))
             lines.append(
                 f"stream {name}: {key} is {_show(key, other)}, expected {_show(key, value)};"
