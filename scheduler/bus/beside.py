@@ -1,11 +1,11 @@
-"""A connection of its own for what must not stand behind everything else, or stands in its way.
+"""A connection of its own for messages that must not queue behind all others, or must not delay them.
 
-What the broker has for a connection comes in one after another: builds and replies would stand behind a flood
-of questions, and builds behind a flood of replies. Over several connections they take turns; and where the
-broker cuts one of them off, for what has piled up there, the others go on.
+A connection delivers messages one after another: builds and replies would queue behind a flood of questions,
+and builds behind a flood of replies. Several connections take turns; and if the broker cuts one of them off
+because of its backlog, the others continue.
 
-While the connection cannot be had the first one has its subscriptions. For a moment both have them, so that
-is for queue groups only, whose members share what comes in.
+While the connection is away, the first one has its subscriptions. For a moment both have them, so this is for
+queue groups only, whose members share the messages.
 """
 
 from collections.abc import AsyncIterator, Mapping
@@ -23,33 +23,34 @@ from scheduler.errors import BusError, NotPermitted
 from scheduler.runtime.logger import Logger
 
 _PATIENCE = 1.0
-"""Seconds for which the first connection of all is waited for, and the server's word on a subscription."""
+"""Seconds to wait for the first connection of all, and for the server's answer to a subscription."""
 _AWAY = 0.1
-"""Seconds for which the connection may be away before the first one stands in. Where it cannot be had, or the
-first one was away too, that one stands in at once."""
+"""Seconds for which the connection may be away before the first one stands in. If it cannot be opened, or if
+the first one was away too, the first one stands in at once."""
 _AWAY_IN_A_FLOOD = 1.0
-"""The same where the server has cut it off for what had piled up, which the first one would have then."""
+"""The same if the server has cut it off because of its backlog, which the first one would then get."""
 _FLOOD = 8 * 1024 * 1024
-"""Bytes that had come in over a connection by then: far less than what a server lets pile up."""
+"""Bytes received over a connection from which its loss counts as one in a flood: far less than a server's
+backlog."""
 
 log = Logger()
 
 
 class BesideBus(Follower):
-    """A Bus for subscriptions, those of queue groups above all, and for answers; made by `open_beside`."""
+    """A Bus for subscriptions, above all of queue groups, and for answers; made by `open_beside`."""
 
     def __init__(self, first: NatsBus, options: BusOptions, name: str, turn: int) -> None:
         super().__init__(first, options, name, f"{name} come in on the first one, behind all else")
         self.turn = turn
         self._lent: dict[int, Subscription] = {}
-        """What the first connection is subscribed to in our place, by our subscription id."""
+        """Substitute subscription of the first connection, by this one's subscription id."""
         self._moved = trio.Event()
-        """Set when the connection comes or goes, or the first one comes."""
+        """Set when this connection comes or goes, or the first one comes."""
         self._came = trio.Event()
-        """Set when it came for the first time."""
+        """Set when this connection came for the first time."""
         self._needed = False
-        """Whether the first one is to stand in at once: it came back and this one had not, or this one was
-        not to be had."""
+        """Whether the first connection is to stand in at once: it came back before this one, or this one
+        could not be opened."""
         first.on_connected(self._note_first)
 
     # The port, where it differs.
@@ -57,13 +58,13 @@ class BesideBus(Follower):
     def publish(
         self, subject: str, data: bytes, *, reply: str = "", headers: Mapping[str, str] | None = None
     ) -> Outgoing:
-        """As in the port; on the first connection while this one is away."""
+        """Publish as in the port; on the first connection while this one is away."""
         if self.connected:
             return super().publish(subject, data, reply=reply, headers=headers)
         return self._first.publish(subject, data, reply=reply, headers=headers)
 
     async def subscribe(self, subject: str, handler: Handler, *, queue: str = "") -> Subscription:
-        """As in the port; of what is for no queue group, nothing comes while this one is away."""
+        """Subscribe as in the port; without a queue group, nothing comes while this connection is away."""
         self._check_open()
         interest = self._begin(subject, queue, handler)
         try:
@@ -84,7 +85,7 @@ class BesideBus(Follower):
         return interest
 
     async def unsubscribe(self, interest: Interest) -> None:
-        """As in any endpoint."""
+        """End a subscription, and the first connection's substitute for it."""
         lent = self._lent.pop(interest.sid, None)
         await super().unsubscribe(interest)
         if lent is not None:
@@ -94,28 +95,28 @@ class BesideBus(Follower):
 
     @property
     def _flooded(self) -> bool:
-        """Whether it was lost in a flood, as far as can be told: the server says nothing of its reason."""
+        """Whether it was lost in a flood, as far as can be told: the server does not give its reason."""
         return self.received >= _FLOOD
 
     @property
     def longest_pause(self) -> float:
-        """As in any connection; in a flood it is cut off again and again, and comes back at once."""
+        """Longest pause before connecting again, in seconds; the shortest one in a flood, which recurs."""
         return FIRST_DELAY if self._flooded else super().longest_pause
 
     async def keep(self) -> None:
-        """Be connected, until `stop`."""
+        """Stay connected until `stop`."""
         await self.connect()
         await self.run()
 
     async def stand_in(self) -> None:
-        """Have the first connection take the place of this one while it is away; never returns."""
+        """Let the first connection take the place of this one while it is away; never returns."""
         while True:
             self._moved = trio.Event()
             if not (self.connected or self._needed):
                 with trio.move_on_after(_AWAY_IN_A_FLOOD if self._flooded else _AWAY) as patience:
                     await self._moved.wait()
                 if not patience.cancelled_caught:
-                    # It came; or it came and went again; or the first one did.
+                    # It came; or it came and went again; or the first one came.
                     continue
             self._needed = False
             if failures := await self._settle():
@@ -124,12 +125,12 @@ class BesideBus(Follower):
             await self._moved.wait()
 
     async def first_connected(self) -> None:
-        """Wait for the connection, but not for long."""
+        """Wait a short time for the connection."""
         with trio.move_on_after(_PATIENCE):
             await self._came.wait()
 
     async def _settle(self) -> list[str]:
-        """Have the first connection stand in, or not any more; gives what kept it from that."""
+        """Lend or take back all subscriptions; return the reasons for failures."""
         failures: list[str] = []
 
         async def lend(interest: Interest) -> None:
@@ -138,7 +139,7 @@ class BesideBus(Follower):
             except BusError as error:
                 failures.append(str(error))
 
-        # All of them at once: in between the first one has a part of all that comes in.
+        # All of them at once: in between, the first connection gets only a share of the messages.
         async with trio.open_nursery() as nursery:
             if self.connected:
                 while self._lent:
@@ -154,13 +155,13 @@ class BesideBus(Follower):
             return
         lent = await self._first.subscribe(interest.subject, interest.handler, queue=interest.queue)
         if interest.sid in self._lent or interest.sid not in self.interests:
-            # Somebody else was there meanwhile, or it is not wanted any more.
+            # Another one was lent meanwhile, or it is not wanted any more.
             await lent.unsubscribe()
         else:
             self._lent[interest.sid] = lent
 
     def tell_connected(self) -> None:
-        """As in any endpoint."""
+        """Tell the handlers that this connection is back, and take the subscriptions back."""
         super().tell_connected()
         self._needed = False
         self._moved.set()
@@ -184,16 +185,16 @@ class BesideBus(Follower):
 async def open_beside(
     first: NatsBus, options: BusOptions, name: str, turn: int = TURN
 ) -> AsyncIterator[BesideBus]:
-    """Have a connection beside the first one, until the context is left; it is waited for for a second.
+    """Open a connection beside the first one until the context is left; wait for it at most a second.
 
-    An exception of the body comes out as it is, not wrapped in groups. What is to leave has to be flushed
-    before.
+    An exception of the body comes out as it is, not wrapped in groups. Messages that have to leave must be
+    flushed before.
 
     Args:
         first: the first connection; its context is around this one, and has the asyncio loop.
-        options: as whom to connect, and to which servers beside those that the cluster tells of.
-        name: what it is for, in the plural: shown in the server's monitoring and in the log.
-        turn: how many messages are dealt with in a row before everybody else has a turn.
+        options: credentials, and servers beside those that the cluster tells of.
+        name: purpose, in the plural: shown in the server's monitoring and in the log.
+        turn: number of messages that are handled in a row before other tasks get a turn.
     """
     beside = BesideBus(first, options, name, turn)
     failure: Exception | None = None

@@ -1,4 +1,4 @@
-"""Our half of the bus: what is published, awaited and subscribed to, whatever carries it.
+"""The scheduler's half of the bus: publishing, awaiting and subscribing, over any carrier.
 
 `scheduler.bus.nats.NatsBus` adds a connection to a broker, the tests' ``FakeBus`` a broker in memory. Each of
 them empties the outbox while it is up, calls the handlers, and reports refusals.
@@ -33,21 +33,21 @@ class Interest:
         self.subject = subject
         self.queue = queue
         self.line = line
-        """The command that tells the server."""
+        """Command that tells the server."""
         self.handler = handler
         self.refused = ""
-        """Why the server does not allow it, if so."""
+        """Reason why the server does not allow it; empty while it does."""
         self.awaited = True
-        """Whether somebody waits to hear that the server knows of it."""
+        """Whether a task waits for the server to know of it."""
         self._endpoint = endpoint
 
     async def unsubscribe(self) -> None:
-        """As in the port."""
+        """End the subscription, as in the port."""
         await self._endpoint.unsubscribe(self)
 
 
 class Endpoint(ABC):
-    """All of the Bus that needs no connection."""
+    """Everything of a Bus that needs no connection."""
 
     def __init__(
         self,
@@ -57,12 +57,12 @@ class Endpoint(ABC):
         max_queued_bytes: int = MAX_BYTES,
     ) -> None:
         self.max_payload = max_payload
-        """The limit of the server that is, or was last, connected."""
+        """Limit of the server that is, or was last, connected, in bytes."""
         self.outbox = Outbox(max_queued_messages, max_queued_bytes)
         self.interests: dict[int, Interest] = {}
-        """What is subscribed to, by subscription id."""
+        """Subscriptions, by subscription id."""
         self.handlers: dict[int, Handler] = {}
-        """The same, as whoever reads from a connection needs it."""
+        """Handlers of the subscriptions, in the form that a connection needs."""
         self.inbox = Inbox(inbox_prefix)
         self._sids = 0
         self._on_refused: list[Callable[[str], bool | None]] = []
@@ -74,16 +74,16 @@ class Endpoint(ABC):
     @property
     @abstractmethod
     def connected(self) -> bool:
-        """Whether the connection is up and everything is subscribed."""
+        """Whether the connection is up, and every subscription is made."""
 
     @property
     @abstractmethod
     def behind(self) -> bool:
-        """As in the port."""
+        """Whether more has come in than was read so far."""
 
     @property
     def generation(self) -> int:
-        """How often a connection was established."""
+        """Number of connections that were established so far."""
         return self.outbox.generation
 
     @generation.setter
@@ -92,13 +92,13 @@ class Endpoint(ABC):
 
     @property
     def queued(self) -> int:
-        """How many messages wait to be sent."""
+        """Number of messages that wait to be sent."""
         return len(self.outbox)
 
     def publish(
         self, subject: str, data: bytes, *, reply: str = "", headers: Mapping[str, str] | None = None
     ) -> Outgoing:
-        """As in the port."""
+        """Publish as in the port."""
         if self._closed:
             raise BusClosed(f"cannot publish on {subject!r}: the bus is closed")
         head, size = compose(subject, data, reply, headers, self.max_payload)
@@ -107,7 +107,7 @@ class Endpoint(ABC):
     async def request(
         self, subject: str, data: bytes, *, headers: Mapping[str, str] | None = None
     ) -> Message:
-        """As in the port; one that is cancelled is withdrawn, if it has not left."""
+        """Request as in the port; a cancelled request is withdrawn if it has not left."""
         with self.inbox.open() as ticket:
             outgoing = self.publish(subject, data, reply=ticket.reply, headers=headers)
             try:
@@ -117,11 +117,11 @@ class Endpoint(ABC):
                 raise
 
     def new_inbox(self) -> str:
-        """As in the port."""
+        """Return a new inbox, as in the port."""
         return self.inbox.new()
 
     async def subscribe(self, subject: str, handler: Handler, *, queue: str = "") -> Subscription:
-        """As in the port."""
+        """Subscribe as in the port."""
         self._check_open()
         interest = self._begin(subject, queue, handler)
         try:
@@ -138,20 +138,20 @@ class Endpoint(ABC):
         return interest
 
     async def flush(self) -> None:
-        """As in the port."""
+        """Flush as in the port."""
         self._check_open()
         await self._reach(self.outbox.put_barrier())
 
     def on_refused(self, handler: Callable[[str], bool | None]) -> None:
-        """As in the port."""
+        """Add a handler, as in the port."""
         self._on_refused.append(handler)
 
     def on_connected(self, handler: Callable[[], None]) -> None:
-        """As in the port."""
+        """Add a handler, as in the port."""
         self._on_connected.append(handler)
 
     def tell_connected(self) -> None:
-        """Tell those who asked that there is a connection again."""
+        """Tell the handlers that there is a connection again."""
         for handler in self._on_connected:
             try:
                 handler()
@@ -159,9 +159,9 @@ class Endpoint(ABC):
                 log.exception("a handler of new connections failed")
 
     async def unsubscribe(self, interest: Interest) -> None:
-        """End a subscription once the server knows: until then it sends us messages, and they are handled.
+        """End a subscription once the server knows: until then messages come, and are handled.
 
-        Cancelled, it has ended at once.
+        If this is cancelled, it has ended at once.
         """
         known = self.interests.pop(interest.sid, None) is not None
         try:
@@ -181,7 +181,7 @@ class Endpoint(ABC):
                 self.outbox.command(b"UNSUB %d\r\n" % interest.sid)
 
     def refuse(self, what: str, subject: str, words: str) -> None:
-        """Take in that the server refuses a ``publish`` or ``subscription``."""
+        """Note that the server refuses a ``publish`` or ``subscription``."""
         if what == "publish":
             told = "max_payload" not in words and self.inbox.refuse(subject)
             for handler in self._on_refused:
@@ -189,7 +189,8 @@ class Endpoint(ABC):
                     told = handler(subject) is True or told
                 except Exception:  # noqa: BLE001 - logged
                     self._log.exception("a handler of refused messages failed", subject=subject)
-            # Whoever chooses what we publish on could have us write a line for each.
+            # Quiet in this case: a remote choice of the subject could otherwise cause a line for each
+            # message.
             tell = self._log.warning if told else self._log.error
             tell("the broker refuses a message", subject=subject, reason=words, cure=_CURE)
             return
@@ -203,7 +204,7 @@ class Endpoint(ABC):
             interest.refused = words
 
     def close(self) -> None:
-        """Refuse whatever is asked from now on; whoever waits gets BusClosed. Idempotent."""
+        """Refuse everything from now on; waiting tasks get BusClosed. Idempotent."""
         self._closed = True
         self.inbox.close()
         for barrier in self.outbox.drain_barriers():

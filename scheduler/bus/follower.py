@@ -1,7 +1,7 @@
-"""A further connection to the server of the first one: it follows that, and is in no hurry.
+"""A companion: a further connection to the server of the first one.
 
-It shares the first one's fate, and is never what the service depends on: whatever it is for, the first one
-can do in its place.
+It follows the first connection, is in no hurry, and the service never depends on it: the first one can do its
+work. It shares the first one's fate.
 """
 
 from collections.abc import Callable
@@ -14,10 +14,10 @@ from scheduler.bus.options import BusOptions
 from scheduler.runtime.logger import Logger
 
 _LAST_DELAY = 15.0
-"""Seconds between two attempts to connect, at most: each of them may be a line in the broker's log."""
+"""Most seconds between two attempts to connect: each of them may be a line in the broker's log."""
 _MOST_SAID = 100
 _MOST_QUEUED = 4_000
-"""Messages that wait to be written, at most: answers, for which nobody waits long."""
+"""Most messages that wait to be written: answers, which are not awaited for long."""
 _MOST_BYTES_QUEUED = 64 * 1024 * 1024
 
 log = Logger()
@@ -28,10 +28,10 @@ class Follower(NatsBus):
 
     Args:
         first: the first connection.
-        options: as whom to connect, and to which servers beside those that the cluster tells of.
-        name: tells it from others, in the server's monitoring.
-        instead: what is said where it cannot be had: what does its work.
-        on_failure: is told each time that it cannot be had.
+        options: credentials, and servers beside those that the cluster tells of.
+        name: its name among the others, in the server's monitoring.
+        instead: text for the log about who does its work while it cannot be opened.
+        on_failure: function that is called each time that it cannot be opened.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Follower(NatsBus):
         self._said: set[str] = set()
 
     async def connect(self, *, first: bool = False, delay: float = FIRST_DELAY) -> None:
-        """As in the first connection, but in no hurry."""
+        """Connect as the first connection does, but in no hurry."""
         while True:
             for server, hostname in self._candidates():
                 if await self._try(server, hostname, first=first, delay=delay):
@@ -70,7 +70,7 @@ class Follower(NatsBus):
         return sorted(self._servers.items(), key=lambda one: one[0] != self._first.server)
 
     def say_failure(self, reason: str) -> None:
-        """Say, each reason once, that there is no such connection; then tell whoever waits for it."""
+        """Log a failure, each reason once, and call its handler."""
         if reason not in self._said and len(self._said) < _MOST_SAID:
             self._said.add(reason)
             log.warning("no second connection: " + self._instead, reason=reason)  # noqa: G003 - of the code

@@ -1,17 +1,18 @@
-"""One connection of nats-py, used for what it does well, and kept from what it does not.
+"""One connection of nats-py: used for what it does well, and guarded from what it does not.
 
-nats-py does the handshake, authentication, TLS, keep-alive and parsing. It does not get to
+nats-py does the handshake, authentication, TLS, keep-alive and parsing. It is kept from
 
-- buffer what we publish: its ``flush`` overtakes its own buffer, and a close writes that buffer to a dead
-  socket. Lines go straight to the transport, so that "given to nats-py" is "written".
-- reconnect or close: an unexpected ``-ERR`` closes it for good, a close waits for a stalled peer without
-  limit, a reconnect that fails in an unforeseen way leaves it reconnecting for ever. Whatever happens, the
-  connection is *lost*, once, with a reason; it is then aborted, and the bus opens another.
-- queue what comes in: its subscription queues drop messages when they are full, cancelling a receive loses
-  some. A handler is called as soon as a message is parsed, so a slow one slows the reading, and nothing else.
+- buffering messages to be published: its ``flush`` overtakes its own buffer, and a close writes that buffer
+to a dead socket. Lines go straight to the transport, so that "given to nats-py" means "written".
+- reconnecting and closing: an unexpected ``-ERR`` closes it for good, a close waits for a stalled peer
+without limit, and a reconnect that fails in an unforeseen way leaves it reconnecting for ever. Whatever
+happens, the connection is *lost*, once, with a reason; it is then aborted, and the bus opens another.
+- queueing incoming messages: its subscription queues drop messages when they are full, and cancelling a
+receive loses some. A handler is called as soon as a message is parsed, so a slow one slows the reading, and
+nothing else.
 
-This package alone knows asyncio and nats, and of it this module, `stream`, `parsing` and `nats`. What is
-overridden here is private to nats-py 2.16; ``tests/test_nats_canaries.py`` tells when that changes.
+Only this package knows asyncio and nats, and in it only this module, `stream`, `parsing` and `nats`. The
+methods overridden here are private to nats-py 2.16; ``tests/test_nats_canaries.py`` tells when that changes.
 """
 
 import asyncio
@@ -44,9 +45,10 @@ _PONG = b"PONG\r\n"
 # A batch of lines for one write: large enough to be cheap, small enough to keep messages withdrawable.
 _BATCH_BYTES = 64 * 1024
 TURN = 512
-"""Handlers called in a row before other tasks get a turn; fewer where the messages are large."""
+"""Handlers called in a row before other tasks get a turn; fewer if the messages are large."""
 _SHIFT = 12
-"""A message counts once more for each 4 KiB: 2 MiB are read in a turn."""
+"""Power of two of the bytes for which a message counts once more: every 4 KiB. So 2 MiB are read in a
+turn."""
 
 _REFUSED = re.compile(r'permissions violation for (\w+)[^"]*"([^"]*)"', re.IGNORECASE)
 
@@ -54,7 +56,7 @@ log = Logger()
 
 
 class Connection(Client):
-    """One connection from CONNECT to its loss. Use it once, from asyncio only."""
+    """One connection from CONNECT to its loss. To be used once, from asyncio only."""
 
     def __init__(
         self,
@@ -63,18 +65,20 @@ class Connection(Client):
         on_refused: Callable[[str, str, str], None],
         turn: int = TURN,
     ) -> None:
-        """Prepare one.
+        """Prepare a connection.
 
         Args:
-            handlers: called with what comes in, by subscription id; looked up at every message.
-            on_lost: called once when the connection can no longer be used; ``loss`` says why.
-            on_refused: called with ``publish`` or ``subscription``, the subject and the server's words.
-            turn: how many handlers are called in a row before other tasks get a turn.
+            handlers: handlers of incoming messages by subscription id; looked up at every message.
+            on_lost: function that is called once when the connection cannot be used any more; ``loss`` says
+                why.
+            on_refused: function that is called with ``publish`` or ``subscription``, the subject, and the
+                server's words.
+            turn: number of handlers that are called in a row before other tasks get a turn.
         """
         super().__init__()
         self.loss: str | None = None
         self.barriers: dict[asyncio.Future[Any], Barrier] = {}
-        """What was asked of the server and not answered yet, oldest first."""
+        """Questions to the server that are not answered yet, oldest first."""
         self._handlers = handlers
         self._on_lost = on_lost
         self._on_refused = on_refused
@@ -87,7 +91,7 @@ class Connection(Client):
 
     @property
     def version(self) -> str:
-        """The server's version."""
+        """Version of the server."""
         return str(self._server_info.get("version", ""))
 
     @property
@@ -97,7 +101,7 @@ class Connection(Client):
 
     @property
     def cluster(self) -> str:
-        """The name of the server's cluster; empty where it is on its own."""
+        """Name of the server's cluster; empty where it has none."""
         return str(self._server_info.get("cluster", ""))
 
     @property
@@ -112,15 +116,15 @@ class Connection(Client):
 
     @property
     def discovered(self) -> list[str]:
-        """The ``host:port`` of each server of the cluster that this one told of."""
+        """``host:port`` of each server of the cluster that this one told of."""
         return [uri.netloc for uri in self.discovered_servers]
 
     async def open(self, options: BusOptions, server: str, tls_hostname: str | None) -> None:
         """Connect to one server, once.
 
         Raises:
-            UnsupportedServer: it is too old, or offers no TLS where we insist on it.
-            OSError, nats.errors.Error, Exception: anything else; nothing is left behind.
+            UnsupportedServer: the server is too old, or offers no TLS although that is required.
+            OSError, nats.errors.Error, Exception: any other failure; nothing is left behind.
         """
         self._tls_wanted = options.tls
         try:
@@ -133,7 +137,7 @@ class Connection(Client):
                     token=options.token,
                     user_credentials=options.credentials,
                     nkeys_seed=None if options.nkey is None else str(options.nkey),
-                    # Without settings for TLS nats-py makes a context itself, where the server asks for it.
+                    # Without settings for TLS nats-py makes a context itself if the server asks for it.
                     tls=options.ssl_context if options.tls else None,
                     tls_hostname=tls_hostname,
                     tls_handshake_first=options.tls_first,
@@ -172,7 +176,7 @@ class Connection(Client):
             await done
 
     async def pump(self, outbox: Outbox) -> None:
-        """Write what is in the outbox as it comes, until cancelled or the connection is lost."""
+        """Write messages from the outbox as they come, until cancelled or the connection is lost."""
         loop = asyncio.get_running_loop()
         idle: asyncio.Future[None] = loop.create_future()
 
@@ -186,7 +190,7 @@ class Connection(Client):
                 lines = self._batch(outbox)
                 if lines:
                     self._write(lines)
-                    # Waits while the socket's buffer is full: the rest stays withdrawable.
+                    # This waits while the socket's buffer is full: the rest stays withdrawable.
                     await self._drain()
                     await asyncio.sleep(0)
                 elif idle.done():
@@ -239,9 +243,11 @@ class Connection(Client):
             self._on_lost()
 
     async def abort(self) -> None:
-        """End it at once, whatever the peer does; every task of nats-py has ended on return. Idempotent.
+        """End the connection at once, whatever the peer does. Idempotent.
 
-        Not nats-py's ``close()``, which waits for a stalled peer to read what is buffered.
+        On return all tasks of nats-py have ended.
+
+        This is not nats-py's ``close()``, which waits for a stalled peer to read the buffer.
         """
         self._status = Client.CLOSED
         tasks = [self._reading_task, self._ping_interval_task, self._flusher_task]
@@ -249,17 +255,17 @@ class Connection(Client):
         for task in running:
             task.cancel()
         self._stream.abort()
-        # Sockets are closed in the loop's next turn; TLS takes one more. Not ``wait_closed()``: after a
-        # failed TLS handshake nothing ever ends that wait.
+        # Sockets are closed in the loop's next turn; TLS takes one more. This is not ``wait_closed()``: after
+        # a failed TLS handshake nothing ever ends that wait.
         for _ in range(3):
             await asyncio.sleep(0)
         if running:
             await asyncio.wait(running, timeout=_ABORT_TIMEOUT)
 
-    # What nats-py calls.
+    # Methods that nats-py calls.
 
     async def _select_next_server(self) -> None:
-        # The original tries for ever, within one call; the bus has a backoff and a log of its own.
+        # The original tries for ever, within one call; the bus has its own backoff and log.
         server = self._server_pool[0]
         await self._connect_to_server(server)
         self._current_server = server
@@ -285,7 +291,7 @@ class Connection(Client):
     def _fields_of(self, headers: bytes) -> dict[str, str] | None:
         if fields := parse_headers(headers):
             return fields
-        # It is a coroutine for the sake of a callback, ours, and waits for nothing.
+        # It is a coroutine only for the sake of a callback, which is ours, and waits for nothing.
         asking = self._process_headers(headers)
         try:
             asking.send(None)
@@ -293,7 +299,7 @@ class Connection(Client):
             unusual: dict[str, str] | None = found.value
             return unusual
         except Exception as error:  # noqa: BLE001 - logged
-            # Whoever looks at headers is to be spared what somebody has made up.
+            # Readers of headers are spared those that are malformed.
             self._limited_log.warning("headers that cannot be read count as none", reason=describe(error))
             return None
         finally:
@@ -301,7 +307,7 @@ class Connection(Client):
         raise RuntimeError("nats-py waits for something while it reads headers")
 
     def take(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None = None) -> bool:
-        """Have a message handled; whether it is others' turn then."""
+        """Let a message be handled; return whether other tasks are to get a turn then."""
         handler = self._handlers.get(sid)
         if handler is not None:
             try:
@@ -321,21 +327,21 @@ class Connection(Client):
         self.note_pong()
 
     def answer_ping(self) -> None:
-        """The server wants to know whether we are there."""
+        """Answer a PING of the server."""
         self._write([_PONG])
 
     def note_pong(self) -> None:
-        """The server has got everything up to a PING."""
+        """Note that the server has got everything up to a PING."""
         self._pongs_received += 1
         self._pings_outstanding = 0
         if self._pongs:
             done = self._pongs.pop(0)
-            # One that was cancelled, or timed out, would raise and end the reading.
+            # A cancelled future, or one that timed out, would raise and end the reading.
             if not done.done():
                 done.set_result(True)
 
     async def _process_err(self, err_msg: str) -> None:
-        # What is passed is in lower case; the parser still has the line as it came.
+        # The argument is in lower case; the parser still has the line as it came.
         line = ERR_RE.match(self._ps.buf)
         words = line.group(1).decode(errors="replace") if line is not None else err_msg
         words = words.strip("' ")
@@ -349,7 +355,7 @@ class Connection(Client):
         self.lose(describe(e))
 
     async def _read_loop(self) -> None:
-        # It ends on any unforeseen exception, and the client stays "connected" and deaf.
+        # The original ends on any unforeseen exception, and leaves the client "connected" and deaf.
         try:
             await super()._read_loop()
         finally:
@@ -359,14 +365,14 @@ class Connection(Client):
         log.debug("nats-py reports", error=describe(error))
 
     async def _ignore(self) -> None:
-        """Every callback is set: the defaults log on their own."""
+        """Do nothing. Every callback is set, because the defaults log on their own."""
 
     async def _lame_duck(self) -> None:
         log.warning("the broker is about to shut down")
 
 
 def check_server(info: Mapping[str, Any]) -> None:
-    """Check that a server can be used, by the INFO it greets with.
+    """Check that a server can be used, by the INFO of its greeting.
 
     Raises:
         UnsupportedServer: it is too old, or headers are switched off.
@@ -380,10 +386,10 @@ def check_server(info: Mapping[str, Any]) -> None:
 
 
 def is_expected(error: Exception) -> bool:
-    """Say whether it is one of the errors a connection may fail with, and not a bug."""
+    """Return whether an error is an ordinary failure of a connection, and not a bug."""
     return isinstance(error, (OSError, NatsError, BusError))
 
 
 def describe(error: BaseException) -> str:
-    """Put an exception into words; many of asyncio's and nats-py's have none of their own."""
+    """Return an exception in words; many of asyncio's and nats-py's have none of their own."""
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

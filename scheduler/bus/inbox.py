@@ -1,6 +1,6 @@
-"""Requests that await their answer: one wildcard subscription and a table of tokens.
+"""Requests that await their answer: one wildcard subscription, and a table of tokens.
 
-Not nats-py's ``request``: a cancelled one leaves its answer, or its future, behind.
+This is not nats-py's ``request``, which leaves its answer, or its future, behind if it is cancelled.
 """
 
 import secrets
@@ -24,7 +24,7 @@ class _Waiter:
 
 
 class Inbox:
-    """Where the answers to requests come in."""
+    """Receiver of the answers to requests."""
 
     def __init__(self, prefix: str) -> None:
         self._base = f"{prefix}.{secrets.token_hex(11)}"
@@ -33,15 +33,15 @@ class Inbox:
 
     @property
     def subject(self) -> str:
-        """What to subscribe to, with ``handle``."""
+        """Subject to subscribe to, with ``handle``."""
         return f"{self._base}.r.*"
 
     def __len__(self) -> int:
-        """How many requests await an answer."""
+        """Return the number of requests that await an answer."""
         return len(self._waiters)
 
     def new(self) -> str:
-        """Return a subject nobody else uses, for a subscription of its own."""
+        """Return a subject that nobody else uses, for a subscription of its own."""
         return f"{self._base}.{next(self._numbers)}"
 
     def open(self) -> "Ticket":
@@ -49,14 +49,14 @@ class Inbox:
         return Ticket(self._waiters, f"{self._base}.r.{next(self._numbers)}")
 
     def handle(self, message: Message) -> None:
-        """Take an answer in; one that nobody awaits (any more), or a second one, is dropped."""
+        """Take an answer; an answer that is not awaited (any more), or a second one, is dropped."""
         waiter = self._waiters.pop(message.subject, None)
         if waiter is not None:
             waiter.message = message
             waiter.event.set()
 
     def refuse(self, subject: str) -> bool:
-        """Have all that wait for an answer from ``subject`` raise NotPermitted; say whether there is any."""
+        """Fail all requests on ``subject`` with NotPermitted; return whether there are any."""
         waiters = [waiter for waiter in self._waiters.values() if waiter.subject == subject]
         for waiter in waiters:
             waiter.refusal = NotPermitted("publish on", subject)
@@ -64,7 +64,7 @@ class Inbox:
         return bool(waiters)
 
     def close(self) -> None:
-        """Have all that wait raise BusClosed."""
+        """Raise BusClosed in all waiting tasks."""
         for waiter in self._waiters.values():
             waiter.event.set()
         self._waiters.clear()
@@ -75,7 +75,7 @@ class Ticket:
 
     def __init__(self, waiters: dict[str, _Waiter], reply: str) -> None:
         self.reply = reply
-        """The subject to be answered on."""
+        """Subject for the answer."""
         self._waiters = waiters
         self._waiter = _Waiter()
 
@@ -90,8 +90,8 @@ class Ticket:
         """Wait for the answer to a request on ``subject``.
 
         Raises:
-            NoResponders: nobody subscribes to it.
-            NotPermitted: the broker does not let us publish on it.
+            NoResponders: nobody subscribes to the subject.
+            NotPermitted: the broker forbids publishing on it.
             BusClosed: the bus was closed first.
         """
         self._waiter.subject = subject

@@ -1,8 +1,8 @@
-"""Who subscribes to what, asked without publishing on it.
+"""Subscribers of subjects, found out without publishing on them.
 
 Every nats-server answers ``$SYS.REQ.ACCOUNT.PING.CONNZ`` to clients of any account, with the connections of
-that account: it is a service that each account imports by itself. Seen with 2.15, with and without
-authorization. With permissions of its own a user needs to publish on it.
+that account: a service that each account imports by itself. Seen with 2.15, with and without authorization. A
+user with permissions needs to be allowed to publish on it.
 """
 
 import json
@@ -20,20 +20,20 @@ _MAY_WE = f"do the permissions let us publish on {SUBJECT}?"
 
 
 async def subscribers(bus: Bus, *, deadline: float = 2.0, quiet: float = 0.2, page: int = _PAGE) -> list[str]:
-    """Return the subjects that other connections of our account subscribe to, sorted, each once.
+    """Return the subjects that other connections of this account subscribe to, sorted, each once.
 
-    Wildcards are given as they are (``scheduler.bus.subjects.matches`` tells what they get), and the ``>`` of
-    a monitor is among them. Our own connection is left out. Subscribers behind leaf nodes and gateways are
-    not known to it, so an absent subject is a reason for a warning, not for a refusal.
+    Wildcards are returned as they are (``scheduler.bus.subjects.matches`` tells what they match), including
+    the ``>`` of a monitor. The connection of ``bus`` is left out. The server does not know subscribers behind
+    leaf nodes and gateways, so a missing subject is a reason for a warning, not for a refusal.
 
     Args:
         bus: a connected bus.
-        deadline: how many seconds the first answer may take.
-        quiet: how long to wait for one more server of a cluster to answer.
-        page: how many connections to ask for at a time.
+        deadline: seconds that the first answer may take.
+        quiet: seconds to wait for one more server of a cluster to answer.
+        page: number of connections to ask for at a time.
 
     Raises:
-        BusError: nobody answers, or we are not allowed to ask.
+        BusError: there is no answer, or asking is not permitted.
     """
     found: set[str] = set()
     offset = 0
@@ -46,7 +46,7 @@ async def subscribers(bus: Bus, *, deadline: float = 2.0, quiet: float = 0.2, pa
             connections = data.get("connections") or ()
             for connection in connections:
                 subjects = connection.get("subscriptions_list") or ()
-                # Our own connection is the one that awaits this answer.
+                # The connection of ``bus`` is the one that awaits this answer.
                 if inbox not in subjects:
                     found.update(subjects)
             more = more or int(data.get("total", 0)) > offset + len(connections) > offset
@@ -55,7 +55,7 @@ async def subscribers(bus: Bus, *, deadline: float = 2.0, quiet: float = 0.2, pa
 
 
 async def _ask(bus: Bus, body: bytes, deadline: float, quiet: float) -> tuple[str, list[dict[str, Any]]]:
-    """Ask all servers; give the subject they answered on, and the answers."""
+    """Ask all servers; return the subject that they answered on, and their answers."""
     inbox = bus.new_inbox()
     send, receive = trio.open_memory_channel[Message | None](math.inf)
     answers: list[Message] = []

@@ -1,12 +1,12 @@
-"""A second connection, to another server of the same cluster, on which we only listen.
+"""A second connection, to another server of the same cluster, that only listens.
 
-A server of a cluster that is stopped, or hangs, takes with it what others sent to us over it. A stream cannot
-make up for that: a replicated one without acknowledgements keeps nothing while it has no leader. What is
-subscribed to on two servers arrives, whichever of them goes away.
+A server of a cluster that is stopped, or hangs, loses the messages that others sent through it. A stream
+cannot make up for that: a replicated one without acknowledgements keeps nothing while it has no leader. A
+message that is subscribed to on two servers arrives, whichever of them goes away.
 
-It is a `NatsBus` of its own that publishes nothing. It never stays on the server of the first connection:
-where that one moves to this one's server, this one leaves. Where the broker is a single server it is never
-opened.
+The connection is a `NatsBus` of its own that publishes nothing. It never stays on the server of the first
+connection: if that one moves to this one's server, this one leaves. If the broker is a single server, it is
+never opened.
 """
 
 import math
@@ -25,7 +25,7 @@ from scheduler.errors import BusError
 from scheduler.runtime.logger import Logger
 
 _UNNOTICED = PING_INTERVAL * (MAX_OUTSTANDING_PINGS + 1)
-"""Seconds for which a connection may bring nothing any more before it is given up."""
+"""Seconds without any message after which a connection is given up."""
 
 log = Logger()
 
@@ -38,10 +38,10 @@ class NatsListener(NatsBus):
         self._first = first
         self._since = math.inf
         self._was_there = False
-        """Whether we listened all the while that the first connection was last away."""
+        """Whether this connection listened all the while that the first one was last away."""
         self._first_id = first.server_id
         self._same_server = True
-        """Whether the first connection came back to the very process that it was lost to."""
+        """Whether the first connection came back to the very server process that it was lost to."""
         self._said: set[str] = set()
         self._clustered = trio.Event()
         first.avoided = self._place
@@ -49,24 +49,24 @@ class NatsListener(NatsBus):
         self._look_at_cluster()
 
     def listen(self, subject: str, handler: Handler) -> Callable[[], None]:
-        """As in the port."""
+        """Listen as in the port."""
         interest = self._begin(subject, "", handler)
         if self.connected:
             self.outbox.command(interest.line)
         return partial(self.end, interest)
 
     def missed(self, *, captured: bool) -> bool:
-        """As in the port."""
+        """Whether messages may be lost, as in the port."""
         return not self._was_there and not (captured and self._same_server)
 
     async def keep_listening(self) -> None:
-        """Be connected for as long as there is a cluster; returns after `stop`."""
+        """Stay connected for as long as there is a cluster; returns after `stop`."""
         await self._clustered.wait()
         await self.connect()
         await self.run()
 
     def _place(self) -> str:
-        """The server that it is on."""
+        """Server that this connection is on."""
         return self.server if self.connected else ""
 
     def _look_at_cluster(self) -> None:
@@ -82,7 +82,7 @@ class NatsListener(NatsBus):
         if self._connection is not None and self.server_id == first.server_id:
             self._connection.lose("the first connection is to this server now")
 
-    # What differs from the first connection.
+    # Differences from the first connection.
 
     def _candidates(self) -> list[tuple[str, str | None]]:
         self._servers |= self._first.known()
@@ -94,7 +94,7 @@ class NatsListener(NatsBus):
             raise BusError("the first connection is to this server")
 
     def _note_failure(self, shown: str, reason: str, delay: float) -> None:  # noqa: ARG002 - theirs
-        # It is tried for as long as we live, where there is no other server too: each reason once.
+        # It is tried for as long as the process lives, even without another server: each reason once.
         failure = f"{shown}: {reason}"
         if failure not in self._said and len(self._said) < _MOST_SAID:
             self._said.add(failure)
@@ -114,13 +114,13 @@ _MOST_SAID = 100
 
 @asynccontextmanager
 async def open_listener(first: NatsBus, options: BusOptions) -> AsyncIterator[NatsListener]:
-    """Listen on another server of ``first``'s cluster, where it has one, until the context is left.
+    """Listen on another server of ``first``'s cluster, if it has one, until the context is left.
 
     An exception of the body comes out as it is, not wrapped in groups.
 
     Args:
         first: the first connection; its context is around this one, and has the asyncio loop.
-        options: as whom to connect, and to which servers beside those that the cluster tells of.
+        options: credentials, and servers beside those that the cluster tells of.
     """
     listener = NatsListener(first, options)
     failure: Exception | None = None

@@ -1,13 +1,16 @@
-"""The Bus over a real NATS server; `open_bus` is all there is to use.
+"""The Bus over a real NATS server; `open_bus` is its entry.
 
 A connection is used once, from its handshake to its loss (`scheduler.bus.guards`); this module opens the next
-one, subscribes again, and lets the queued messages go. So every way to lose a connection, a restart of the
-broker, an error that makes it hang up, a stalled peer, is one and the same path.
+one, subscribes again, and releases the queued messages. So every way to lose a connection is one and the same
+path: a restart of the broker, an error that makes it disconnect, a stalled peer.
 
-Delivery is at most once, and nothing is published twice: while no connection is up messages stay in the
-outbox, and leave once, when the next is up; what was written to a connection that is then lost may or may not
-have been processed, and is never written again. ``generation`` grows with every connection, which tells those
-who care to look again.
+Delivery is at most once, and nothing is published twice. While no connection is up, messages stay in the
+outbox, and leave once, when the next is up. A message that was written to a connection that is then lost may
+or may not have been processed, and is never written again. ``generation`` grows with every connection, and so
+tells users to look again.
+
+One file on purpose: the life of a connection, from the first attempt to the goodbye, is read from top to
+bottom.
 """
 
 import math
@@ -31,11 +34,11 @@ from scheduler.runtime.logger import Logger
 FIRST_DELAY = 0.25
 LAST_DELAY = 5.0
 _GROWTH = 1.6
-# After a loss the first delay is kept for so long. Connectors wait two seconds by default before they try
-# again: whoever comes back before us may answer before we listen, and core NATS keeps nothing.
+# Seconds after a loss for which the first delay is kept. Connectors wait two seconds by default before they
+# try again: one that comes back before us may answer before we listen, and core NATS keeps nothing.
 _EAGER = 10.0
-# A connection that lived shorter than this counts as a failed attempt, so that a server that hangs up
-# at once is not called again and again without a pause.
+# Seconds below which a connection counts as a failed attempt, so that a server that disconnects at once is
+# not called again and again without a pause.
 _STABLE_AFTER = 1.0
 _GOODBYE = 0.5
 _ABORT = 0.4
@@ -56,25 +59,25 @@ class NatsBus(Endpoint):
             max_queued_bytes=options.max_queued_bytes,
         )
         self.dropped = 0
-        """How often the server hung up on us for reading too slowly: messages were lost."""
+        """Number of times that the server disconnected this slow reader: messages were lost."""
         self.received = 0
         """Bytes that had come in over the last connection that was lost."""
         self.server_version = ""
-        """The version of the server that is, or was last, connected."""
+        """Version of the server that is, or was last, connected."""
         self.url = ""
-        """The server that is, or was last, connected; fit for logs."""
+        """Server that is, or was last, connected, as shown in logs."""
         self.server_id = ""
-        """Its own id."""
+        """The server's own id."""
         self.cluster = ""
-        """The name of its cluster; empty where it is on its own."""
+        """Name of the server's cluster; empty where it has none."""
         self.server = ""
-        """Its URL as it was used."""
+        """URL of the server as it was used."""
         self.lost_at = -math.inf
-        """When a connection was last lost, by Trio's clock."""
+        """Time at which a connection was last lost, by Trio's clock."""
         self.avoided: Callable[[], str] = lambda: ""
-        """Gives the URL of a server that is to be tried last."""
+        """Function that returns the URL of a server to be tried last."""
         self.last_failure = ""
-        """Why the last attempt to connect failed."""
+        """Reason why the last attempt to connect failed."""
         self._options = options
         self._on_status = on_status
         self._connection: Connection | None = None
@@ -85,12 +88,12 @@ class NatsBus(Endpoint):
 
     @property
     def connected(self) -> bool:
-        """Whether the connection is up and everything is subscribed."""
+        """Whether the connection is up, and every subscription is made."""
         return self._connection is not None and self._connection.loss is None
 
     @property
     def behind(self) -> bool:
-        """As in the port."""
+        """Whether more has come in than was read so far."""
         return self._connection is not None and self._connection.behind
 
     def _say(self, status: str) -> None:
@@ -98,40 +101,40 @@ class NatsBus(Endpoint):
             self._on_status(status)
 
     async def connect(self, *, first: bool = False, delay: float = FIRST_DELAY) -> None:
-        """Connect to whichever server answers, however long it takes.
+        """Connect to the first server that answers, however long it takes.
 
         Raises:
-            UnsupportedServer: only at ``first``, and where trying again cannot help.
+            UnsupportedServer: only if ``first``, and where trying again cannot help.
         """
         eager_until = -math.inf if first else trio.current_time() + _EAGER
         while True:
             for server, hostname in self._candidates():
                 if await self._try(server, hostname, first=first, delay=delay):
                     return
-            # Jitter: after an outage not every client comes back in the same moment.
+            # Jitter: after an outage the clients must not come back all at the same moment.
             await trio.sleep(delay * random.uniform(0.8, 1.0))  # noqa: S311
             if trio.current_time() > eager_until:
                 delay = min(delay * _GROWTH, LAST_DELAY)
 
     def known(self) -> dict[str, str | None]:
-        """The servers that are known by now, each with the name to expect in its certificate, or None."""
+        """Known servers, each with the name to expect in its certificate, or None."""
         if self._connection is None:
             return self._servers
         hostname = self._servers.get(self.server)
         return _pool(self._options, self.server, hostname, self._connection.discovered)
 
     def _candidates(self) -> list[tuple[str, str | None]]:
-        """The servers to try, in order: one that has just hung may keep us waiting for seconds."""
+        """Return the servers to try, in order: the last is one that has just hung, which may take seconds."""
         avoided = self.avoided()
         return sorted(
             self._servers.items(), key=lambda one: (one[0] == avoided) + 2 * (one[0] == self.server)
         )
 
     def _check_server(self, connection: Connection) -> None:
-        """Raise BusError where this is no server to use."""
+        """Raise BusError if this server is not to be used."""
 
     def _note_failure(self, shown: str, reason: str, delay: float) -> None:
-        """Say that a server could not be connected to."""
+        """Log that a server could not be connected to."""
         failure = f"{shown}: {reason}"
         if failure != self.last_failure or delay > FIRST_DELAY:
             log.warning("cannot connect to the broker", url=shown, reason=reason, retry_in=round(delay, 2))
@@ -139,7 +142,7 @@ class NatsBus(Endpoint):
         self.last_failure = failure
 
     def _note_connection(self) -> None:
-        """Say that there is a connection."""
+        """Log that there is a connection."""
         log.info(
             "connected to the broker",
             url=self.url,
@@ -149,7 +152,7 @@ class NatsBus(Endpoint):
         self._say(f"connected to {self.url}")
 
     def _note_loss(self, reason: str) -> None:
-        """Say that the connection was lost."""
+        """Log that the connection was lost."""
         log.warning("lost the connection to the broker", url=self.url, reason=reason, queued=len(self.outbox))
         self._say(f"lost the connection to {self.url}: {reason}")
 
@@ -192,7 +195,7 @@ class NatsBus(Endpoint):
     def _established(
         self, connection: Connection, lost: trio.Event, server: str, sent: dict[int, Interest]
     ) -> None:
-        # What was subscribed or ended while the first commands were on their way.
+        # Subscriptions that were made or ended while the first commands were on their way.
         now = self.interests
         commands = [one.line for sid, one in now.items() if sid not in sent]
         commands += [b"UNSUB %d\r\n" % sid for sid in sent if sid not in now]
@@ -217,9 +220,9 @@ class NatsBus(Endpoint):
             )
 
     async def run(self) -> None:
-        """Keep the connection up until ``stop``; call it once ``connect`` has returned.
+        """Keep the connection up until ``stop``; to be called once ``connect`` has returned.
 
-        It is shielded: when everything around is cancelled, last words must still get out.
+        It is shielded: when everything around is cancelled, last messages must still get out.
         """
         delay = 0.0
         with self._running:
@@ -236,11 +239,11 @@ class NatsBus(Endpoint):
 
     @property
     def longest_pause(self) -> float:
-        """Seconds, at most, before it connects again to a server that hung up soon, and does so each time."""
+        """Longest pause, in seconds, before connecting again to a server that disconnects soon each time."""
         return LAST_DELAY
 
     def stop(self) -> None:
-        """Have ``run`` return, with the connection cleared away. Idempotent."""
+        """Let ``run`` return, with the connection cleared away. Idempotent."""
         self._running.cancel()
 
     async def _serve(self) -> None:
@@ -288,7 +291,7 @@ class NatsBus(Endpoint):
         self.close()
 
     def close(self) -> None:
-        """As for any endpoint, and whoever waits for the connection's answer gets BusClosed, too."""
+        """Close as any endpoint; tasks that wait for the connection's answer get BusClosed, too."""
         super().close()
         asked = [] if self._connection is None else list(self._connection.barriers.values())
         for barrier in (*asked, *self._unanswered):
@@ -296,7 +299,7 @@ class NatsBus(Endpoint):
 
 
 def _raise_if_hopeless(error: Exception, reason: str, shown: str) -> None:
-    """At start, tell what no waiting cures; later the same may be a broker that is being reconfigured."""
+    """Raise, at the start, for errors that no waiting cures; later a broker may be in reconfiguration."""
     lowered = reason.lower()
     if isinstance(error, UnsupportedServer):
         raise UnsupportedServer(f"{shown}: {error}") from error
@@ -313,9 +316,9 @@ def _raise_if_hopeless(error: Exception, reason: str, shown: str) -> None:
 def _pool(
     options: BusOptions, server: str, hostname: str | None, discovered: Iterable[str]
 ) -> dict[str, str | None]:
-    """Return the servers to try, each with the name to expect in its certificate where that is not the URL's.
+    """Return the servers to try, each with the name to expect in its certificate if the URL's is not it.
 
-    Those that the cluster told of come after those of the settings, with the login of the one that told.
+    Servers that the cluster told of come after those of the settings, with the login of the one that told.
     """
     pool: dict[str, str | None] = dict.fromkeys(options.servers, options.tls_hostname)
     parts = urlsplit(server if "://" in server else f"nats://{server}")
@@ -336,20 +339,20 @@ async def open_bus(
 ) -> AsyncIterator[NatsBus]:
     """Connect to the broker, and stay connected until the context is left.
 
-    A broker that is not there is waited for, with a backoff from 0.25 to 5 s; each failure is logged and told
-    to ``on_status``. Leaving takes a second at most, whatever the broker does: half of it for queued
-    messages to leave. An exception of the body comes out as it is, not wrapped in groups.
+    A broker that is not there is waited for, with a backoff from 0.25 to 5 s; each failure is logged, and
+    told to ``on_status``. Leaving takes at most a second, whatever the broker does: half of it for queued
+    messages. An exception of the body comes out as it is, not wrapped in groups.
 
-    Open it outside the nurseries that use it, at the outermost place: it runs an asyncio loop, which a second
-    bus inside shares.
+    It is to be opened outside the nurseries that use it, at the outermost place: it runs an asyncio loop,
+    which a second bus inside shares.
 
     Args:
-        options: where to connect, and as whom.
-        connect_deadline: how many seconds the first connection may take; without it there is no limit.
-        on_status: called with a line of text whenever the connection comes or goes.
+        options: servers and credentials.
+        connect_deadline: seconds that the first connection may take; without it there is no limit.
+        on_status: function that is called with a line of text whenever the connection comes or goes.
 
     Raises:
-        UnsupportedServer: the first server that answers is too old, or refuses our credentials or
+        UnsupportedServer: the first server that answers is too old, or refuses the credentials or
             certificate.
         BusError: ``connect_deadline`` has passed.
     """
@@ -360,7 +363,7 @@ async def open_bus(
 
 @asynccontextmanager
 async def keep_open(bus: NatsBus, *, connect_deadline: float | None = None) -> AsyncIterator[None]:
-    """As `open_bus`, for a bus that is there already."""
+    """Keep an existing bus open, as `open_bus` does."""
     failure: Exception | None = None
     async with _asyncio_loop():
         try:
@@ -384,7 +387,7 @@ async def keep_open(bus: NatsBus, *, connect_deadline: float | None = None) -> A
 
 @asynccontextmanager
 async def _asyncio_loop() -> AsyncIterator[None]:
-    """Run an asyncio loop of our own: one that is shared would end with whoever opened it."""
+    """Run an asyncio loop of our own: a shared one would end with its owner."""
     async with trio_asyncio.open_loop() as loop:
         # By default an exception in any asyncio task or callback ends the loop, and all builds with it.
         loop.set_exception_handler(_log_asyncio)

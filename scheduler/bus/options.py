@@ -1,4 +1,4 @@
-"""How to reach the broker, and as whom."""
+"""Options of a connection: the broker's servers, and the credentials."""
 
 import re
 import ssl
@@ -14,9 +14,9 @@ from scheduler.errors import InvalidSettings, InvalidSubject
 DEFAULT_SERVER = "nats://127.0.0.1:4222"
 DEFAULT_INBOX = "_INBOX.scheduler"
 MAX_MESSAGES = 200_000
-"""Messages that wait to leave, at most."""
+"""Most messages that wait to leave."""
 MAX_BYTES = 512 * 1024 * 1024
-"""Bytes of them, at most."""
+"""Most bytes of messages that wait to leave."""
 _SCHEMES = ("nats", "tls")
 
 
@@ -24,7 +24,7 @@ def _split(url: str) -> SplitResult:
     """Take a server's URL apart; a missing scheme means ``nats://``.
 
     Raises:
-        InvalidSettings: it is no URL of a server.
+        InvalidSettings: it is not the URL of a server.
     """
     shown = safe_url(url)
     try:
@@ -42,7 +42,7 @@ def _split(url: str) -> SplitResult:
 
 
 def safe_url(url: str) -> str:
-    """Return a server's URL with whatever stands before ``@`` masked, fit for logs and messages."""
+    """Return a server's URL with everything before ``@`` masked, fit for logs and messages."""
     before, at, host = url.rpartition("@")
     scheme = re.match(r"\w+://", before)
     return f"{scheme[0] if scheme else ''}***@{host}" if at else url
@@ -74,10 +74,10 @@ def _inbox_prefix(_: object, __: "Attribute[str]", prefix: str) -> None:
 
 @frozen
 class BusOptions:
-    """One frozen set of connection options, checked as a whole.
+    """Options of a connection, frozen and checked as a whole.
 
     Raises:
-        InvalidSettings: a URL is none, a file cannot be read, or the ways to log in contradict each other.
+        InvalidSettings: a URL is invalid, a file cannot be read, or the ways to log in contradict each other.
     """
 
     servers: tuple[str, ...] = field(
@@ -87,22 +87,22 @@ class BusOptions:
     password: str | None = field(default=None, repr=False, kw_only=True)
     token: str | None = field(default=None, repr=False, kw_only=True)
     credentials: Path | None = field(default=None, validator=_existing_file, kw_only=True)
-    """A ``.creds`` file: a JWT and its seed."""
+    """File with a JWT and its seed (``.creds``)."""
     nkey: Path | None = field(default=None, validator=_existing_file, kw_only=True)
-    """A file with an nkey seed."""
+    """File with an nkey seed."""
     tls_ca: Path | None = field(default=None, validator=_existing_file, kw_only=True)
     """Certificates to trust instead of the system's."""
     tls_certificate: Path | None = field(default=None, validator=_existing_file, kw_only=True)
-    """Our own certificate chain, where the server asks for one."""
+    """Client certificate chain, for a server that asks for one."""
     tls_key: Path | None = field(default=None, validator=_existing_file, kw_only=True)
     tls_hostname: str | None = field(default=None, kw_only=True)
-    """The name to expect in the server's certificate, where it is not the host of the URL."""
+    """Name to expect in the server's certificate, if it is not the host of the URL."""
     tls_first: bool = field(default=False, kw_only=True)
-    """Start TLS before the server has said anything (its ``handshake_first``)."""
+    """Whether TLS starts before the server has said anything (its ``handshake_first``)."""
     name: str = field(default="scheduler", kw_only=True)
-    """What the server's monitoring shows for this connection."""
+    """Name of the connection in the server's monitoring."""
     inbox_prefix: str = field(default=DEFAULT_INBOX, validator=_inbox_prefix, kw_only=True)
-    """Answers to our requests come in on ``<inbox_prefix>.<random>.>``."""
+    """Prefix of inboxes: answers to requests come in on ``<inbox_prefix>.<random>.>``."""
     max_queued_messages: int = field(default=MAX_MESSAGES, kw_only=True)
     max_queued_bytes: int = field(default=MAX_BYTES, kw_only=True)
 
@@ -132,7 +132,7 @@ class BusOptions:
 
     @cached_property
     def ssl_context(self) -> ssl.SSLContext:
-        """What to use for TLS; made once, as reading the system's certificates takes 20 ms.
+        """Context for TLS; made once, because reading the system's certificates takes 20 ms.
 
         Raises:
             InvalidSettings: a certificate or key file cannot be used.
@@ -145,7 +145,8 @@ class BusOptions:
             ) from None
         if self.tls_certificate is not None:
             try:
-                # For a key with a passphrase OpenSSL would otherwise ask on the terminal: a service hangs.
+                # For a key with a passphrase OpenSSL would otherwise ask on the terminal: a service would
+                # hang.
                 context.load_cert_chain(self.tls_certificate, self.tls_key, password="")
             except (OSError, ValueError) as error:
                 raise InvalidSettings(

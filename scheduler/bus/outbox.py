@@ -1,7 +1,7 @@
-"""What is to be sent and has not been given to the connection yet: a bounded queue of messages and barriers.
+"""The outbox: a bounded queue of messages and barriers that were not given to the connection yet.
 
-Nothing here knows of a connection. While there is none, everything stays here, and can be withdrawn;
-what was taken out has left, once, and never comes back.
+Nothing here knows of a connection. While there is none, everything stays here, and can be withdrawn; an item
+that was taken out has left, once, and never comes back.
 """
 
 from collections import deque
@@ -12,12 +12,12 @@ import trio
 from scheduler.bus.options import MAX_BYTES, MAX_MESSAGES
 from scheduler.errors import BusFull, MessageTooLarge
 
-# Withdrawn messages stay in the queue, emptied, until they are passed by or until they are too many.
+# Withdrawn messages stay in the queue, emptied, until they are passed or there are too many of them.
 _MAX_WITHDRAWN = 1024
 
 
 class Queued:
-    """A message on its way out; what ``Bus.publish`` returns."""
+    """A message on its way out, as returned by ``Bus.publish``."""
 
     __slots__ = ("_outbox", "data", "generation", "head", "refused", "size", "subject", "withdrawn")
 
@@ -25,18 +25,18 @@ class Queued:
         self._outbox: Outbox | None = outbox
         self.subject = subject
         self.head = head
-        """The control line and the headers."""
+        """Control line and headers."""
         self.data = data
         self.size = size
-        """What counts towards ``max_payload``."""
+        """Bytes that count towards ``max_payload``."""
         self.withdrawn = False
         self.refused: MessageTooLarge | None = None
-        """Why it was dropped when it was to be given to a connection."""
+        """Reason why it was dropped when it was to be given to a connection."""
         self.generation = 0
-        """The connection that it was given to; 0 where it was not."""
+        """Number of the connection that it was given to; 0 before that."""
 
     def withdraw(self) -> bool:
-        """Take it back: True when it had not left and now never will. Idempotent."""
+        """Take the message back: True if it has not left and never will. Idempotent."""
         if self._outbox is not None:
             self._outbox.forget(self)
             self._outbox = None
@@ -45,18 +45,18 @@ class Queued:
         return self.withdrawn
 
     def refuse(self, limit: int) -> None:
-        """Note that it was dropped: it is over the limit of the server that we came to, in bytes."""
+        """Note that the message was dropped: it is over the limit of the current server, in bytes."""
         self.generation = 0
         self.refused = MessageTooLarge(f"a message on {self.subject!r}", self.size, limit)
 
     def left(self, generation: int) -> None:
-        """Note that it was given to the connection ``generation``: too late to withdraw it."""
+        """Note that the message was given to the connection ``generation``: too late to withdraw it."""
         self._outbox = None
         self.generation = generation
 
 
 class Barrier:
-    """A place in the stream of what is sent; ``event`` is set when the server has got so far."""
+    """A place in the stream of sent data; ``event`` is set when the server has got there."""
 
     __slots__ = ("event",)
 
@@ -65,12 +65,12 @@ class Barrier:
 
 
 class Outbox:
-    """The bounded queue; ``on_work``, where set, is called when there is something to take."""
+    """The bounded queue; ``on_work``, if set, is called when there is something to take."""
 
     def __init__(self, max_messages: int = MAX_MESSAGES, max_bytes: int = MAX_BYTES) -> None:
         self.on_work: Callable[[], None] | None = None
         self.generation = 0
-        """How often a connection was established; messages leave on the last one."""
+        """Number of connections that were established; messages leave on the last one."""
         self._max_messages = max_messages
         self._max_bytes = max_bytes
         self._queue: deque[Queued | Barrier] = deque()
@@ -80,7 +80,7 @@ class Outbox:
         self._withdrawn = 0
 
     def __len__(self) -> int:
-        """How many messages wait."""
+        """Return the number of waiting messages."""
         return self._messages
 
     def put(self, subject: str, head: bytes, data: bytes, size: int) -> Queued:
@@ -104,7 +104,7 @@ class Outbox:
         return queued
 
     def put_barrier(self) -> Barrier:
-        """Queue a barrier behind every message that waits."""
+        """Queue a barrier behind every waiting message."""
         barrier = Barrier()
         self._queue.append(barrier)
         self._work()
@@ -129,17 +129,17 @@ class Outbox:
     def restart(self, commands: Iterable[bytes], unanswered: Iterable[Barrier]) -> None:
         """Prepare for a new connection: its commands replace those of the old one.
 
-        The barriers that the old one did not answer are asked again.
+        Barriers that the old one did not answer are asked again.
         """
         kept = [item for item in self._urgent if isinstance(item, Barrier)]
         self._urgent = deque([*commands, *unanswered, *kept])
 
     def take_command(self) -> bytes | Barrier | None:
-        """Take the next command or its barrier, or None."""
+        """Take the next command or its barrier; None if there is none."""
         return self._urgent.popleft() if self._urgent else None
 
     def take(self) -> Queued | Barrier | None:
-        """Take the next message, which has left from now on, or barrier, or None."""
+        """Take the next message, which has left from now on, or barrier; None if there is neither."""
         queue = self._queue
         while queue:
             item = queue.popleft()

@@ -1,8 +1,7 @@
-"""Takes apart what the server sends, message by message, as cheaply as Python can.
+"""Parsing of the server's data, message by message, as cheaply as Python can.
 
-nats-py's parser cuts each message off the front of its buffer, by a regular expression. It costs as much as
-dropping a message that nobody wants does; so for whole messages there is another way here. Whatever else
-comes is nats-py's.
+nats-py's parser cuts each message off the front of its buffer, by a regular expression. That costs as much as
+dropping an unwanted message; so whole messages have another way here. Everything else is nats-py's.
 """
 
 import re
@@ -11,18 +10,19 @@ from typing import Any, Final, TypeAlias
 from nats.protocol.parser import AWAITING_MSG_PAYLOAD, CRLF_SIZE, Parser
 
 _FEWEST = 4
-"""Words of a line that announces a message."""
+"""Fewest words of a line that announces a message."""
 _LONGEST_LINE: Final = 64 * 1024
-"""Bytes from which on a line without an end is left to nats-py, which has its own idea of that."""
+"""Bytes from which on a line without an end is left to nats-py, which has its own limit for that."""
 _VERSION: Final = b"NATS/1.0\r\n"
-"""What headers begin with, if there is no status among them."""
+"""Beginning of headers without a status."""
 _NAME: Final = re.compile(rb"[!-9;-~]+")
 
 
 def parse_headers(headers: bytes) -> dict[str, str]:
-    """The headers of a message that have nothing unusual; of any other nothing, and nats-py is to be asked.
+    """Return a message's headers if nothing in them is unusual; otherwise none: nats-py is to be asked.
 
-    That goes through each name character by character, which takes longer than all else about a build.
+    nats-py goes through each name character by character, which takes longer than everything else about a
+    build.
     """
     fields: dict[str, str] = {}
     if headers.startswith(_VERSION):
@@ -38,9 +38,8 @@ def parse_headers(headers: bytes) -> dict[str, str]:
 class FastParser(Parser):
     """nats-py's parser, with a short cut.
 
-    What is usual is handled by `feed`, which does not wait: whatever waits in asyncio takes a turn of Trio's
-    for each step. Where it comes upon something else, the rest is for nats-py's own `parse`, until that has
-    nothing left.
+    Usual data is handled by `feed`, which does not wait: waiting in asyncio takes a turn of Trio's for each
+    step. If it meets anything else, the rest is for nats-py's own `parse`, until that has nothing left.
     """
 
     nc: Any
@@ -49,25 +48,25 @@ class FastParser(Parser):
     def __init__(self, nc: Any = None) -> None:
         super().__init__(nc)
         self._line = b""
-        """What there is of a line that is still to end, of what `feed` was given."""
+        """Beginning of a line whose end has not come yet."""
         self._pieces: list[bytes] = []
-        """What there is of a body that several reads bring."""
+        """Parts of a body that comes in several reads."""
         self._missing = 0
-        """Bytes of it that are to come, with the end of the line behind it."""
+        """Bytes of that body still to come, including the end of its line."""
         self._announced: tuple[int, bytes, bytes, int] = (0, b"", b"", 0)
-        """Of that message the subscription, the subject, the reply subject, and the bytes of its headers."""
+        """Subscription, subject, reply subject, and bytes of headers of that message."""
 
     @property
     def clean(self) -> bool:
-        """Whether `parse` has nothing left, so that `feed` can go on."""
+        """Whether `parse` has nothing left, so that `feed` can continue."""
         return not self.buf and self.state != AWAITING_MSG_PAYLOAD
 
     def feed(self, data: bytes, at: int) -> tuple[bytes, int, bool]:
-        """Have what was read handled from there on, until it is others' turn, or something unusual comes.
+        """Handle data from ``at`` on, until other tasks are to get a turn, or something unusual comes.
 
         Returns:
-            What was read, with what was kept of it before; up to where it was handled; and whether the rest
-            is for `parse`. Otherwise it is to be given here once more.
+            The data, with what was kept of earlier data; the place up to which it was handled; and whether
+            the rest is for `parse`. Otherwise the rest is to be given here once more.
         """
         if self._missing:
             at = self._take_piece(data)
@@ -108,14 +107,14 @@ class FastParser(Parser):
         return data, size, False
 
     def _announce(self, data: bytes, found: "_Announcement") -> None:
-        """A message of which there is only a part."""
+        """Note a message that has come only in part."""
         number, subject, answer, begin, body_at, stop = found
         self._announced = number, subject, answer, body_at - begin
         self._missing = stop + CRLF_SIZE - begin
         self._take_piece(data[begin:])
 
     def _take_piece(self, data: bytes) -> int:
-        """Take what belongs to the message that is coming in; gives the place behind it."""
+        """Take the next part of the incoming message; return the place behind it."""
         taken = min(self._missing, len(data))
         body = self._missing - CRLF_SIZE
         if body > 0:
@@ -124,7 +123,7 @@ class FastParser(Parser):
         return taken
 
     def _collected(self) -> tuple[int, bytes, bytes, bytes, bytes | None]:
-        """The message of which all pieces are there."""
+        """Return the message whose parts have all come."""
         number, subject, answer, length = self._announced
         body = b"".join(self._pieces)
         self._pieces.clear()
@@ -134,11 +133,11 @@ class FastParser(Parser):
 
 
 _Announcement: TypeAlias = tuple[int, bytes, bytes, int, int, int]
-"""Of a message the subscription, the subject, the reply subject; where it, and its body, begins; its end."""
+"""Subscription, subject and reply subject of a message; places of its headers and its body; its end."""
 
 
 def _announcement(line: bytes, begin: int, with_headers: bool) -> _Announcement | None:
-    """What the line before a message says, which begins at ``begin``; None where it has something unusual."""
+    """Return what the line before a message announces, from ``begin`` on; None if anything is unusual."""
     words = line.split(b" ")
     if len(words) < _FEWEST:
         return None

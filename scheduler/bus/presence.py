@@ -1,11 +1,10 @@
-"""Says that we are there from a thread of its own, over a connection of its own.
+"""Answers to the question whether this process is there, from a thread with a connection of its own.
 
-Whoever stands by asks whether we are there, and takes our builds over where nobody answers. Work on the loop
-must not look like that: so the answer needs no turn of it. The thread has a Trio loop of its own, with a
-`NatsBus` in it as any other, on the server of the first connection, so that the two share its fate.
+A standby process asks that question, and takes over builds if there is no answer. Work on the loop must not
+look like absence: so the answer needs no turn of the loop. The thread has a Trio loop of its own, with an
+ordinary `NatsBus` in it, on the server of the first connection, so that the two share their fate.
 
-Where no second connection can be had, and until there is one, the loop answers
-(`scheduler.supervision.discovery`).
+While no second connection is up, the loop answers (`scheduler.supervision.discovery`).
 """
 
 import threading
@@ -32,31 +31,32 @@ log = Logger()
 
 
 class PresenceThread:
-    """The thread; made by `open_presence`."""
+    """The answering thread; made by `open_presence`."""
 
     def __init__(self, first: NatsBus, options: BusOptions, silent: Callable[[], bool]) -> None:
         self._bus = Follower(first, options, "presence", _INSTEAD, on_failure=self._note_begun)
         self._silent = silent
         self._listening = False
         self._alone = True
-        """Whether the loop does not listen yet: what is not answered in the thread is not answered at all."""
+        """Whether the loop does not listen yet: a message not answered in the thread is then not answered at
+        all."""
         self._failing = False
         self._thread: threading.Thread | None = None
         self._scope = trio.CancelScope()
         self._token: trio.lowlevel.TrioToken | None = None
         self._owner = trio.lowlevel.current_trio_token()
         self._begun = trio.Event()
-        """Set when it answers, or has failed to for the first time."""
+        """Set when the thread answers, or has failed to for the first time."""
         self._ended = trio.Event()
         self._closed = False
 
     @property
     def answering(self) -> bool:
-        """As in the port."""
+        """Whether the thread answers."""
         return self._listening and self._bus.connected
 
     async def announce(self, subjects: Sequence[str], answer: bytes) -> None:
-        """As in the port."""
+        """Begin to answer, as in the port."""
         if self._thread is None and not self._closed:
             self._thread = threading.Thread(
                 target=self._run, args=(tuple(subjects), answer), name="presence", daemon=True
@@ -67,7 +67,7 @@ class PresenceThread:
         self._alone = False
 
     def _note_begun(self) -> None:
-        """In the thread."""
+        """Note, in the thread, that it answers or has failed to."""
         with suppress(trio.RunFinishedError):
             self._owner.run_sync_soon(self._begun.set)
 
@@ -115,7 +115,7 @@ class PresenceThread:
                 try:
                     self._bus.publish(message.reply, answer)
                 except BusError as error:
-                    # Once, whoever asks how often: the first that is answered again ends it.
+                    # Logged once, however often the question comes, until an answer succeeds again.
                     if not self._failing:
                         log.warning("discovery not answered", error=str(error))
                     self._failing = True
@@ -129,12 +129,13 @@ class PresenceThread:
 async def open_presence(
     first: NatsBus, options: BusOptions, silent: Callable[[], bool]
 ) -> AsyncIterator[PresenceThread]:
-    """Be ready to say that we are there, until the context is left; nothing is connected before that.
+    """Prepare to answer until the context is left; nothing is connected before the answers begin.
 
     Args:
         first: the first connection.
-        options: as whom to connect, and to which servers beside those that the cluster tells of.
-        silent: whether nothing is to be said, as the loop counts as gone; called in another thread.
+        options: credentials, and servers beside those that the cluster tells of.
+        silent: function that says whether to stay silent, since the loop counts as gone; called in another
+            thread.
     """
     presence = PresenceThread(first, options, silent)
     try:

@@ -1,7 +1,7 @@
-"""What the server says of itself to any client that asks.
+"""Information of the server about itself, given to any client that asks.
 
-Every nats-server answers ``$SYS.REQ.USER.INFO`` to clients of any account. With permissions of its own a user
-needs to publish on it. Seen with 2.15.
+Every nats-server answers ``$SYS.REQ.USER.INFO`` to clients of any account. A user with permissions needs to
+be allowed to publish on it. Seen with 2.15.
 """
 
 from collections.abc import Mapping
@@ -18,18 +18,18 @@ SUBJECT = "$SYS.REQ.USER.INFO"
 
 @frozen
 class ServerInfo:
-    """The server that we are connected to."""
+    """The server at the other end of the connection."""
 
     name: str
     version: str
     cluster: str
-    """The name of its cluster; empty where it is on its own."""
+    """Name of its cluster; empty where it has none."""
     jetstream: bool
-    """Whether JetStream is switched on there; accounts may be kept from it all the same."""
+    """Whether JetStream is switched on there; an account may still have none."""
 
 
 async def server_info(bus: Bus, *, deadline: float = 1.0) -> ServerInfo | None:
-    """Ask the server; None where it does not answer within ``deadline`` seconds, or we may not ask.
+    """Ask the server; return None if it does not answer within ``deadline`` seconds, or asking is forbidden.
 
     Raises:
         BusError: the bus cannot be used.
@@ -46,6 +46,6 @@ async def server_info(bus: Bus, *, deadline: float = 1.0) -> ServerInfo | None:
                     jetstream=server.get("jetstream") is True,
                 )
         except (NoResponders, NotPermitted, msgspec.DecodeError, LookupError, TypeError):
-            # An older server, or somebody who answers everything.
+            # An older server, or a subscriber that answers everything.
             return None
     return None

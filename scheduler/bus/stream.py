@@ -1,9 +1,12 @@
-"""The bytes of one connection, as nats-py wants to have them: TCP, or TLS on top of it.
+"""The bytes of one connection, in the form that nats-py wants: TCP, or TLS on top of it.
 
-asyncio's own streams keep what comes in in one buffer, which what is read is cut out of: with nats-py's
-parser behind them each byte of a large message is copied six times, and memory comes from the system for most
-of that. At 200 MB/s that takes a whole processor, and a server hangs up on who reads slowly. Here what one
-look at the socket brings is passed on as it is.
+asyncio's own streams keep incoming data in one buffer, and cut pieces out of it: with nats-py's parser behind
+them each byte of a large message is copied six times, mostly into memory that comes from the system. At 200
+MB/s that takes a whole processor, and a server disconnects a slow reader. Here the data of one look at the
+socket is passed on as it is.
+
+One file on purpose: the protocol that asyncio calls and the transport that nats-py calls are two sides of the
+same bytes.
 """
 
 import asyncio
@@ -17,71 +20,71 @@ from urllib.parse import ParseResult
 from nats.aio.transport import Transport
 
 _SIZES: Final = (64 * 1024, 240 * 1024, 1024 * 1024)
-"""Bytes that one look at the socket brings at most, by how much there is to be read.
+"""Most bytes of one look at the socket, by how much there is to be read.
 
-Between two looks everybody else has a turn: with no more than 256 KiB, as asyncio has it, the server would
-find us slow while we are busy. But memory for so much comes from the system each time
-(`scheduler.runtime.tuning`), which costs 35 us; to pass 4 MiB on at a time took 23 ms.
+Between two looks all other tasks have a turn: with no more than 256 KiB, as in asyncio, the server would find
+this reader slow while the process is busy. But memory for so much comes from the system each time
+(`scheduler.runtime.tuning`), which costs 35 us; passing 4 MiB on at a time took 23 ms.
 """
 _CALM: Final = 8
-"""Looks in a row that would have brought as much with the next smaller size, after which that is taken."""
+"""Looks in a row that would have brought as much with the next smaller size, after which that is used."""
 _LATELY: Final = 0.02
-"""Seconds after a look that brought as much as it could in which more is to be expected."""
+"""Seconds after a full look in which more data is to be expected."""
 _READ_AHEAD: Final = 2 * 1024 * 1024
-"""Bytes that wait to be taken from here; with more of them nothing is read. A pause costs a task."""
+"""Bytes waiting here above which nothing is read. A pause costs a task."""
 _LONGEST_LINE: Final = 1024 * 1024
-"""Bytes; a server's greeting is a kilobyte, and more in a large cluster."""
+"""Most bytes of a line; a server's greeting is a kilobyte, and more in a large cluster."""
 
 
 class Parser(Protocol):
-    """What knows the messages in the bytes."""
+    """A parser of the messages in the bytes."""
 
     @property
     def clean(self) -> bool:
-        """Whether nothing of what somebody has taken here is left to be parsed."""
+        """Whether nothing is left to be parsed of the bytes that were taken by `ByteStream.read`."""
 
     def feed(self, data: bytes, at: int) -> tuple[bytes, int, bool]:
-        """Have messages handled, from there on.
+        """Handle the messages in ``data`` from ``at`` on.
 
         Returns:
-            The bytes, with those that were kept before them; up to where they were handled; and whether
-            somebody is to take the rest.
+            The bytes, with those that were kept before them; the place up to which they were handled; and
+            whether the rest is to be taken by `ByteStream.read`.
         """
 
 
 class _Protocol(asyncio.Protocol):
-    """What asyncio calls."""
+    """The side that asyncio calls."""
 
     def __init__(self) -> None:
         self.chunks: deque[bytes] = deque()
         self.size = 0
-        """Bytes in these."""
+        """Bytes in the chunks."""
         self.received = 0
-        """Bytes that came in, all in all."""
+        """Bytes that came in so far."""
         self.at_end = False
-        """Whether nothing comes any more."""
+        """Whether no more data comes."""
         self.error: Exception | None = None
-        """Why, where it was not the server's wish."""
+        """Reason for that, unless the server wished it."""
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.transport: asyncio.Transport | None = None
-        """The one that is read from and written to."""
+        """Transport that is read from and written to."""
         self.socket: Any = None
-        """The one beneath TLS."""
+        """Socket, beneath TLS if there is any."""
         self._level = 0
         self._calm = 0
         self._filled_at = -math.inf
-        """When a look last brought as much as the largest may, by the machine's monotonic clock."""
+        """Time of the last look that brought as much as the largest may, by the machine's monotonic clock."""
         self._paused = False
         self._reader: asyncio.Future[None] | None = None
-        """Done when there is something to be taken; there while somebody waits for that."""
+        """Done when there are bytes to take; exists while a task waits for that."""
         self._at = 0
-        """Up to where the first of the chunks was passed on."""
+        """Place in the first chunk up to which it was passed on."""
         self._later = False
-        """Whether others have their turn, and what is here is passed on after that."""
+        """Whether other tasks have their turn first, and waiting bytes are passed on after that."""
         self.parser: Parser | None = None
-        """What comes is passed on to, where it is not left to who takes it."""
+        """Parser of all incoming bytes, unless they are left to `take`."""
         self._full: asyncio.Future[None] | None = None
-        """Done when there is room again for what is to be written; None while there is some."""
+        """Done when there is room again for bytes to be written; None while there is some."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = self.socket = cast("asyncio.Transport", transport)
@@ -109,7 +112,7 @@ class _Protocol(asyncio.Protocol):
     def _pass_on(self, parser: Parser, data: bytes, at: int) -> None:
         try:
             data, at, unusual = parser.feed(data, at)
-        except Exception as error:  # noqa: BLE001 - whoever reads raises it
+        except Exception as error:  # noqa: BLE001 - raised in the reading task
             self.chunks.clear()
             self.size = 0
             self.end(error)
@@ -132,7 +135,7 @@ class _Protocol(asyncio.Protocol):
             self._pass_on(self.parser, self._taken(), at)
 
     def _adapt(self, size: int) -> None:
-        """Have the next look bring as much as seems to be there, after one that brought ``size`` bytes."""
+        """Adapt the size of the next look to one that brought ``size`` bytes."""
         level = self._level
         if size >= _SIZES[level]:
             self._calm = 0
@@ -152,7 +155,7 @@ class _Protocol(asyncio.Protocol):
 
     @property
     def behind(self) -> bool:
-        """As of `ByteStream`."""
+        """Whether more has come in than was read so far (see `ByteStream`)."""
         return time.monotonic() - self._filled_at < _LATELY
 
     def eof_received(self) -> None:
@@ -160,7 +163,7 @@ class _Protocol(asyncio.Protocol):
         self._wake()
 
     def end(self, error: Exception | None) -> None:
-        """Nothing comes any more, and whoever reads is to know why."""
+        """Note that no more data comes, with the reason for the reading task."""
         self.error = error
         self.at_end = True
         self._wake()
@@ -180,7 +183,7 @@ class _Protocol(asyncio.Protocol):
             full.set_result(None)
 
     async def take(self) -> bytes:
-        """What came in first; empty at the end."""
+        """Take the bytes that came first; empty at the end."""
         while not self.chunks and not self.at_end:
             self._reader = asyncio.get_running_loop().create_future()
             await self._reader
@@ -208,13 +211,13 @@ class _Protocol(asyncio.Protocol):
         return data
 
     def put_back(self, data: bytes) -> None:
-        """Have this come in first."""
+        """Put bytes back before all others."""
         if data:
             self.chunks.appendleft(data)
             self.size += len(data)
 
     async def room(self) -> None:
-        """Wait until there is room for what is to be written."""
+        """Wait until there is room for bytes to be written."""
         while self._full is not None:
             await asyncio.shield(self._full)
         if self.closed.done():
@@ -227,20 +230,20 @@ class _Protocol(asyncio.Protocol):
 
 
 class ByteStream(Transport):
-    """One connection, from `connect` to `abort`; the methods are nats-py's, and it calls them."""
+    """One connection, from `connect` to `abort`; the methods are nats-py's, which calls them."""
 
     def __init__(self) -> None:
         self._protocol: _Protocol | None = None
 
     def __bool__(self) -> bool:
-        # Otherwise the client replaces one that is not connected yet by its own.
+        # Otherwise the client replaces a transport that is not connected yet by its own.
         return True
 
     async def connect(self, uri: ParseResult, buffer_size: int, connect_timeout: int) -> None:  # noqa: ARG002 - theirs
         """Connect to a server, within ``connect_timeout`` seconds.
 
         Raises:
-            OSError, TimeoutError: it cannot be reached.
+            OSError, TimeoutError: the server cannot be reached.
         """
         assert uri.hostname is not None
         assert uri.port is not None
@@ -255,7 +258,7 @@ class ByteStream(Transport):
         buffer_size: int,  # noqa: ARG002 - theirs
         connect_timeout: int,
     ) -> None:
-        """Go on in TLS.
+        """Continue in TLS.
 
         Raises:
             OSError, TimeoutError: the handshake failed; an ``ssl.SSLError`` is an OSError.
@@ -272,21 +275,21 @@ class ByteStream(Transport):
         protocol.transport = secure
 
     def pass_on(self, parser: Parser) -> None:
-        """Have a parser handle what comes from now on; what it makes nothing of is read as before."""
+        """Let a parser handle all bytes from now on; those that it leaves are read as before."""
         self._connected().parser = parser
 
     def write(self, payload: bytes) -> None:
-        """Have bytes written, as soon as the socket takes them."""
+        """Write bytes as soon as the socket takes them."""
         transport = self._connected().transport
         assert transport is not None
         transport.write(payload)
 
     def writelines(self, payload: list[bytes]) -> None:
-        """The same of several."""
+        """Write several pieces as soon as the socket takes them."""
         self.write(b"".join(payload))
 
     async def read(self, buffer_size: int) -> bytes:  # noqa: ARG002 - theirs
-        """What came in, as much as one look at the socket brought; empty at the end.
+        """Return incoming bytes, as many as one look at the socket brought; empty at the end.
 
         Raises:
             OSError: the connection was lost.
@@ -294,7 +297,7 @@ class ByteStream(Transport):
         return await self._connected().take()
 
     async def readline(self) -> bytes:
-        """A line of the handshake, with its end; or what there is of it at the end of all.
+        """Return a line of the handshake with its end; or the rest, at the end of the data.
 
         Raises:
             OSError: the connection was lost, or the line is too long.
@@ -319,30 +322,30 @@ class ByteStream(Transport):
         await self._connected().room()
 
     async def wait_closed(self) -> None:
-        """Wait until it is closed."""
+        """Wait until the connection is closed."""
         if self._protocol is not None:
             await asyncio.shield(self._protocol.closed)
 
     def close(self) -> None:
-        """Close it once all is written."""
+        """Close the connection once everything is written."""
         if self._protocol is not None and self._protocol.transport is not None:
             self._protocol.transport.close()
 
     def abort(self) -> None:
-        """Close it at once, whatever is still to be written; TLS and what is beneath it. Idempotent."""
+        """Close the connection at once, TLS included, and drop unwritten bytes. Idempotent."""
         if self._protocol is not None:
             self._protocol.parser = None
             for transport in {self._protocol.transport, self._protocol.socket} - {None}:
                 transport.abort()
 
     def at_eof(self) -> bool:
-        """Whether the server has closed it, and all that came was read."""
+        """Whether the server has closed it, and everything was read."""
         protocol = self._protocol
         return protocol is None or (protocol.at_end and not protocol.chunks and protocol.error is None)
 
     @property
     def behind(self) -> bool:
-        """Whether one look at the socket after the other brings as much as it can, or has lately."""
+        """Whether look after look at the socket brings as much as it can, or has done so lately."""
         return self._protocol is not None and self._protocol.behind
 
     @property

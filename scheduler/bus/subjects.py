@@ -1,8 +1,8 @@
-"""What may be a subject, a queue group or a header, and how a message looks on the wire.
+"""Rules for subjects, queue groups and headers, and the form of a message on the wire.
 
-Shared by the real bus and its in-memory twin, so that a test is refused what the broker would be refused.
-nats-py lets some of it through, and the server then hangs up on everybody: an empty token, a control line
-over 4 KiB, a message whose headers take it over ``max_payload`` (nats-py counts the payload only).
+They are shared by the real bus and its in-memory twin, so that a test is refused whatever the broker would
+refuse. nats-py lets some of it through, and the server then disconnects: an empty token, a control line over
+4 KiB, a message whose headers take it over ``max_payload`` (nats-py counts the payload only).
 """
 
 import re
@@ -12,7 +12,7 @@ from functools import lru_cache
 from scheduler.errors import InvalidSubject, MessageTooLarge
 
 MAX_SUBJECT_BYTES = 512
-"""Far below the server's 4 KiB for a whole control line, which holds a subject, a reply subject and sizes."""
+"""Most bytes of a subject: far below the server's 4 KiB for a control line with two subjects and sizes."""
 
 _WORD = r"[^\x00-\x20\x7f-\xa0.*>\u2028\u2029]+"
 _SUBJECT = re.compile(rf"{_WORD}(?:\.{_WORD})*")
@@ -22,10 +22,10 @@ _HEADER_LINE = b"NATS/1.0\r\n"
 
 
 def encode_subject(subject: str, what: str = "subject") -> bytes:
-    """Return a subject one may publish on, as bytes.
+    """Return a subject for publishing, as bytes.
 
     Raises:
-        InvalidSubject: it is empty or too long, has an empty token, a wildcard, white space or a control
+        InvalidSubject: it is empty or too long, or has an empty token, a wildcard, white space or a control
             character.
     """
     return _encode(
@@ -34,7 +34,7 @@ def encode_subject(subject: str, what: str = "subject") -> bytes:
 
 
 def encode_pattern(subject: str) -> bytes:
-    """Return a subject one may subscribe to, as bytes: a whole token may be ``*``, the last one ``>``.
+    """Return a subject for subscribing, as bytes: a whole token may be ``*``, the last one ``>``.
 
     Raises:
         InvalidSubject: as for ``encode_subject``, or a wildcard stands in the wrong place.
@@ -71,7 +71,7 @@ def _shorten(text: str) -> str:
     return repr(text if len(text) <= 80 else f"{text[:77]}...")
 
 
-# At most 3 MB: what is no subject of at most 512 bytes raises, and is not kept.
+# At most 3 MB: a subject over 512 bytes raises, and is not kept.
 _known_subject = lru_cache(maxsize=2048)(encode_subject)
 
 
@@ -102,7 +102,7 @@ def encode_headers(headers: Mapping[str, str]) -> bytes:
 def compose(
     subject: str, data: bytes, reply: str, headers: Mapping[str, str] | None, max_payload: int
 ) -> tuple[bytes, int]:
-    """Check a message and return all that precedes its payload on the wire, and its size for ``max_payload``.
+    """Check a message; return its bytes before the payload, and its size for ``max_payload``.
 
     The payload and a CR LF are to follow. Subjects are remembered once checked; reply subjects, each of which
     is used once, are not.
@@ -127,7 +127,7 @@ def compose(
 
 
 def matches(pattern: str, subject: str) -> bool:
-    """Say whether a subscription to ``pattern`` gets what is published on ``subject``."""
+    """Return whether a subscription to ``pattern`` gets messages on ``subject``."""
     if pattern in (subject, ">"):
         return True
     wanted = pattern.split(".")
