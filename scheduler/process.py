@@ -27,11 +27,11 @@ from scheduler.recovery.crash_loops import record_hang
 from scheduler.runtime.watchdog import Watchdog
 from scheduler.service import Service
 from scheduler.stores import Store
+from scheduler.stores.absence import await_jetstream
 from scheduler.stores.ernest import ErnestStore
 from scheduler.stores.ground import Ground
 from scheduler.stores.jetstream import JetStreamStore
 from scheduler.stores.memory import MemoryStore
-from scheduler.stores.presence import await_jetstream
 
 _log = structlog.get_logger()
 

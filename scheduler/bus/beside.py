@@ -14,8 +14,8 @@ from contextlib import asynccontextmanager
 import trio
 
 from scheduler.bus import Handler, Outgoing, Subscription
+from scheduler.bus.companion import Companion
 from scheduler.bus.endpoint import Interest
-from scheduler.bus.follower import Follower
 from scheduler.bus.guards import TURN
 from scheduler.bus.nats import FIRST_DELAY, NatsBus
 from scheduler.bus.options import BusOptions
@@ -36,7 +36,7 @@ backlog."""
 log = Logger()
 
 
-class BesideBus(Follower):
+class BesideBus(Companion):
     """A Bus for subscriptions, above all of queue groups, and for answers; made by `open_beside`."""
 
     def __init__(self, first: NatsBus, options: BusOptions, name: str, turn: int) -> None:

@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager, suppress
 import trio
 
 from scheduler.bus import Message
-from scheduler.bus.follower import Follower
+from scheduler.bus.companion import Companion
 from scheduler.bus.nats import NatsBus, keep_open
 from scheduler.bus.options import BusOptions
 from scheduler.definition.subjects import may_be_answered
@@ -34,7 +34,7 @@ class PresenceThread:
     """The answering thread; made by `open_presence`."""
 
     def __init__(self, first: NatsBus, options: BusOptions, silent: Callable[[], bool]) -> None:
-        self._bus = Follower(first, options, "presence", _INSTEAD, on_failure=self._note_begun)
+        self._bus = Companion(first, options, "presence", _INSTEAD, on_failure=self._note_begun)
         self._silent = silent
         self._listening = False
         self._alone = True

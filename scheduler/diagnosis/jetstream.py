@@ -16,7 +16,7 @@ from scheduler.jetstream.codes import STORAGE_FAILED
 from scheduler.jetstream.rivals import CURE, find_rival
 from scheduler.jetstream.streams import LOG, OBJECTS, PROBE, REPLIES, REPORTS, Layout, set_up
 from scheduler.journal.records import tombstone
-from scheduler.stores.presence import Presence
+from scheduler.stores.absence import find_absence
 
 _OVERLAP = 10065
 _NEARLY_FULL = 0.8
@@ -68,7 +68,7 @@ async def check_jetstream(diagnosis: Diagnosis, bus: Bus, settings: Settings) ->
         BusError: the bus cannot be used.
     """
     needed = settings.store in {"auto", "jetstream"}
-    absence = await Presence(bus).absence()
+    absence = await find_absence(bus)
     if absence is not None:
         if needed:
             diagnosis.fail("jetstream", absence.text, absence.cure)

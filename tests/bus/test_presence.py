@@ -13,7 +13,7 @@ from support.brokers import NatsServer, eventually
 
 from scheduler.bus import Message, Subscription
 from scheduler.bus import presence as presence_module
-from scheduler.bus.follower import Follower
+from scheduler.bus.companion import Companion
 from scheduler.bus.nats import NatsBus, open_bus
 from scheduler.bus.options import BusOptions
 from scheduler.bus.presence import PresenceThread, open_presence
@@ -67,16 +67,16 @@ async def test_what_is_asked_while_the_thread_begins_is_answered(
 ) -> None:
     """From its first subscription on: the loop does not listen yet, and nobody else would."""
     subscribed, asked = threading.Event(), threading.Event()
-    original = Follower.subscribe
+    original = Companion.subscribe
 
-    async def subscribe(self: Follower, *args: Any, **options: Any) -> Subscription:
+    async def subscribe(self: Companion, *args: Any, **options: Any) -> Subscription:
         subscription = await original(self, *args, **options)
         await self.flush()
         subscribed.set()
         await trio.to_thread.run_sync(asked.wait)
         return subscription
 
-    monkeypatch.setattr(Follower, "subscribe", subscribe)
+    monkeypatch.setattr(Companion, "subscribe", subscribe)
     options = BusOptions((nats_server.url,), name="scheduler test")
     async with (
         open_bus(options) as bus,

@@ -1,4 +1,4 @@
-"""Presence of JetStream: tells a broker without it from one where it is not ready yet."""
+"""Absence of JetStream: tells a broker without it from one where it is not ready yet."""
 
 import msgspec
 import structlog
@@ -41,42 +41,37 @@ REFUSED = Absence(
 )
 
 
-class Presence:
-    """Asks for JetStream, any number of times."""
+async def find_absence(bus: Bus) -> Absence | None:
+    """Return why JetStream cannot be used right now; None where it can.
 
-    def __init__(self, bus: Bus) -> None:
-        self._bus = bus
+    Raises:
+        BusError: the bus cannot be used.
+    """
+    try:
+        with trio.fail_after(_TIMEOUT):
+            answer = msgspec.json.decode((await bus.request(_QUESTION, b"")).data)
+    except NoResponders:
+        return NONE
+    except NotPermitted:
+        return REFUSED
+    except trio.TooSlowError:
+        return await _silence(bus)
+    except msgspec.DecodeError:
+        return Absence("what answers for JetStream cannot be read", passing=True)
+    error = answer.get("error") if isinstance(answer, dict) else None
+    if not isinstance(error, dict):
+        return None
+    if error.get("err_code") in _NOT_ENABLED:
+        return NONE
+    return Absence(f"JetStream cannot work: {error.get('description')}", _CLUSTER, passing=True)
 
-    async def absence(self) -> Absence | None:
-        """Return why JetStream cannot be used right now; None where it can.
 
-        Raises:
-            BusError: the bus cannot be used.
-        """
-        try:
-            with trio.fail_after(_TIMEOUT):
-                answer = msgspec.json.decode((await self._bus.request(_QUESTION, b"")).data)
-        except NoResponders:
-            return NONE
-        except NotPermitted:
-            return REFUSED
-        except trio.TooSlowError:
-            return await self._silence()
-        except msgspec.DecodeError:
-            return Absence("what answers for JetStream cannot be read", passing=True)
-        error = answer.get("error") if isinstance(answer, dict) else None
-        if not isinstance(error, dict):
-            return None
-        if error.get("err_code") in _NOT_ENABLED:
-            return NONE
-        return Absence(f"JetStream cannot work: {error.get('description')}", _CLUSTER, passing=True)
-
-    async def _silence(self) -> Absence:
-        # A subscriber to everything prevents the server's answer that nobody listens.
-        info = await server_info(self._bus) if self._bus.connected else None
-        if info is not None and not info.jetstream and not info.cluster:
-            return NONE
-        return Absence("JetStream does not answer", _CLUSTER, passing=True)
+async def _silence(bus: Bus) -> Absence:
+    # A subscriber to everything prevents the server's answer that nobody listens.
+    info = await server_info(bus) if bus.connected else None
+    if info is not None and not info.jetstream and not info.cluster:
+        return NONE
+    return Absence("JetStream does not answer", _CLUSTER, passing=True)
 
 
 async def await_jetstream(bus: Bus) -> None:
@@ -86,9 +81,8 @@ async def await_jetstream(bus: Bus) -> None:
         UnsupportedServer: the broker has no JetStream for this user; the message names the choices.
         BusError: the bus was closed.
     """
-    presence = Presence(bus)
     said = False
-    while (absence := await presence.absence()) is not None:
+    while (absence := await find_absence(bus)) is not None:
         if not absence.passing:
             raise UnsupportedServer(f"{absence.text}: {absence.cure}")
         if not said:

@@ -10,7 +10,7 @@ from trio.testing import MockClock
 from scheduler.bus import Message
 from scheduler.bus.server import SUBJECT, ServerInfo, server_info
 from scheduler.errors import UnsupportedServer
-from scheduler.stores.presence import NONE, Presence, await_jetstream
+from scheduler.stores.absence import NONE, await_jetstream, find_absence
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ async def answer(bus: FakeBus, subject: str, data: bytes) -> None:
 
 async def test_where_it_answers_it_is_there(fake_bus: FakeBus, jetstream: FakeJetStream) -> None:
     """Nothing speaks against it, and nothing is waited for."""
-    assert await Presence(fake_bus).absence() is None
+    assert await find_absence(fake_bus) is None
     with capture_logs() as logs:
         await await_jetstream(fake_bus)
     assert logs == []
@@ -46,14 +46,14 @@ async def test_where_nobody_answers_there_is_none(fake_bus: FakeBus) -> None:
 async def test_an_account_without_it_has_none(fake_bus: FakeBus, jetstream: FakeJetStream, code: int) -> None:
     """The server has it, for others."""
     jetstream.refusal = Refusal(503, code, "not enabled")
-    assert await Presence(fake_bus).absence() == NONE
+    assert await find_absence(fake_bus) == NONE
 
 
 @pytest.mark.parametrize("data", [b"", b"what?", b"[]"])
 async def test_an_answer_of_somebody_else_is_no_reason_to_give_up(fake_bus: FakeBus, data: bytes) -> None:
     """What cannot be read is asked for again; what is no error is none."""
     await answer(fake_bus, "$JS.API.INFO", data)
-    absence = await Presence(fake_bus).absence()
+    absence = await find_absence(fake_bus)
     assert absence is None if data == b"[]" else absence is not None and absence.passing
 
 
@@ -92,7 +92,7 @@ async def test_silence_is_judged_by_what_the_server_says_of_itself(
     """A server on its own that has none will not get one; in a cluster another one may have it."""
     jetstream.silent = True
     await answer(fake_bus, SUBJECT, server)
-    absence = await Presence(fake_bus).absence()
+    absence = await find_absence(fake_bus)
     assert absence is not None
     assert absence.passing is passing
     assert autojump_clock.current_time() < 5
@@ -103,7 +103,7 @@ async def test_while_the_broker_is_away_nothing_is_concluded(
 ) -> None:
     """Silence of a connection that is down is none of the server's."""
     fake_bus.disconnect()
-    absence = await Presence(fake_bus).absence()
+    absence = await find_absence(fake_bus)
     assert absence is not None
     assert absence.passing
     assert autojump_clock.current_time() < 5

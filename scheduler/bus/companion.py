@@ -23,7 +23,7 @@ _MOST_BYTES_QUEUED = 64 * 1024 * 1024
 log = Logger()
 
 
-class Follower(NatsBus):
+class Companion(NatsBus):
     """A connection beside ``first``, whose attributes it only reads: it may be in another thread.
 
     Args:
