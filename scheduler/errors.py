@@ -1,4 +1,4 @@
-"""Everything this package raises on purpose.
+"""Errors that this package raises on purpose.
 
 ::
 
@@ -6,7 +6,7 @@
     ├── InvalidSettings          a flag or variable is wrong; the process exits with code 2
     ├── InvalidRule              a limit, a retry or a failure policy cannot be read
     ├── InvalidDrawing           a graph cannot be made a picture
-    ├── InvalidJSON              bytes are not JSON that we accept
+    ├── InvalidJSON              bytes are not acceptable JSON
     │   └── OverLimit            ... although they are JSON: it is too deep, or a number too long
     ├── InvalidBuild             a build is refused; carries every problem found
     ├── TemplateError            a reference or expression cannot be used
@@ -22,12 +22,12 @@
     │   ├── UnsupportedServer    the broker is too old or refuses our credentials
     │   ├── JetStreamUnavailable JetStream did not answer, or cannot work right now: to be asked again
     │   │   ├── StreamUnheard    ... nobody listens on the subject: no stream has it
-    │   │   └── Unanswered       ... somebody listens, and did not answer in time
+    │   │   └── Unanswered       ... a listener is there, and did not answer in time
     │   └── JetStreamError       JetStream answered with an error
     │       ├── StreamNotFound   ... there is no such stream
     │       ├── TooLargeForStream  ... no stream, or not this one, takes a message that large
-    │       └── WrongLastSequence  ... somebody else wrote to the subject (compare-and-set)
-    ├── Refused                  what an operator asks for makes no sense, or cannot be done now
+    │       └── WrongLastSequence  ... another writer was faster (compare-and-set)
+    ├── Refused                  a question or command makes no sense, or is impossible now
     ├── StoreError               the store answered with an error
     │   ├── StoreUnavailable     the store did not answer in time
     │   ├── BuildLost            the store no longer knows the build
@@ -35,16 +35,16 @@
     │   ├── Fenced               another process writes the build's log: it is no longer ours
     │   ├── LogRemoved           the build's log was removed by hand: nothing more can be persisted
     │   ├── LogMissing           the log of all builds is gone
-    │   └── UnreadableLog        a build's log cannot be understood
+    │   └── UnreadableLog        a build's log cannot be read
     ├── BrokerError              the embedded broker could not be started
-    ├── Hung                     work on one build held the loop up for too long, and was interrupted
-    ├── SteeringError            a running scheduler refuses what it was asked, or nobody answers
+    ├── Hung                     work on one build blocked the loop for too long, and was interrupted
+    ├── SteeringError            a running scheduler refuses a question or command, or none answers
     └── PlanError                a bug in this package, never a user's mistake
         ├── IllegalTransition    a component cannot go from that state to this one
         └── Stuck                nothing is in flight, nothing can start, and it is not finished
 
-A component that fails is not an exception: it is data, in the component's state.
-This module imports nothing of the package.
+A component that fails is not an exception: it is data, in the component's state. This module imports nothing
+of the package.
 """
 
 from collections.abc import Sequence
@@ -52,41 +52,41 @@ from typing import NamedTuple
 
 
 class SchedulerError(Exception):
-    """The root: catch this to catch everything the package raises on purpose."""
+    """Root of all errors: catch this to catch everything that the package raises on purpose."""
 
 
 class InvalidSettings(SchedulerError):
-    """A setting has a value that cannot be used; the message names the setting and the value."""
+    """A setting has an unusable value; the message names the setting and the value."""
 
 
 class InvalidRule(SchedulerError):
-    """A rule cannot be read; the message says what it is not, to be put behind what was written."""
+    """A rule cannot be read; the message says why, to be put behind the text of the rule."""
 
 
 class InvalidDrawing(SchedulerError):
-    """A graph that is too large for a picture; the message says what is possible."""
+    """A graph is too large for a picture; the message says what is possible."""
 
 
 class InvalidJSON(SchedulerError):
-    """Bytes that are not strict JSON within the limits; the message says what and where."""
+    """Bytes are not strict JSON within the limits; the message says why and where."""
 
     def __init__(self, message: str, *, what: str = "", at: int | None = None) -> None:
         self.what = what or message
-        """The message without the place."""
+        """Message without the place."""
         self.at = at
-        """The byte where they are not, if that is known."""
+        """Byte of the mistake, if that is known."""
         super().__init__(message)
 
 
 class OverLimit(InvalidJSON):
-    """JSON that nests too deep, or has a number that is too long."""
+    """JSON nests too deep, or has a number that is too long."""
 
 
 class Problem(NamedTuple):
-    """One thing wrong with a build: where, and what, with the cure where there is one."""
+    """One mistake in a build: its place and a message, with the cure where there is one."""
 
     place: str
-    """Such as ``changes[3]._provider`` or ``edges[0].source``; empty for the build as a whole."""
+    """Place such as ``changes[3]._provider`` or ``edges[0].source``; empty for the build as a whole."""
     message: str
 
     def __str__(self) -> str:
@@ -94,11 +94,11 @@ class Problem(NamedTuple):
 
 
 class InvalidBuild(SchedulerError):
-    """A build that is refused at intake, with *every* problem that was found."""
+    """A build is refused at intake, with *every* problem that was found."""
 
     def __init__(self, code: str, problems: Sequence[Problem]) -> None:
         self.code = code
-        """For programs: ``invalid``, ``limit``, ``running``, ``busy``, ``shutting_down``, ``store``."""
+        """Code for programs: ``invalid``, ``limit``, ``running``, ``busy``, ``shutting_down``, ``store``."""
         self.problems = tuple(problems)
         first = str(self.problems[0]) if self.problems else code
         more = len(self.problems) - 1
@@ -106,11 +106,11 @@ class InvalidBuild(SchedulerError):
 
 
 class TemplateError(SchedulerError):
-    """A reference or an expression that is not allowed, not readable, or too large."""
+    """A reference or an expression is not allowed, not readable, or too large."""
 
 
 class InvalidTemplate(TemplateError):
-    """A component that is refused for what its strings say, with *every* problem that was found."""
+    """A component is refused for its strings, with *every* problem that was found."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = tuple(problems)
@@ -119,11 +119,11 @@ class InvalidTemplate(TemplateError):
 
 
 class Unresolved(TemplateError):
-    """A reference to something that is absent or null."""
+    """A reference leads to something absent or null."""
 
 
 class BusError(SchedulerError):
-    """Something about the message broker, or a message that must not be given to it."""
+    """The message broker fails, or a message must not be given to it."""
 
 
 class BusClosed(BusError):
@@ -135,11 +135,11 @@ class BusFull(BusError):
 
 
 class InvalidSubject(BusError):
-    """A subject or a header that would break the protocol or forge a message."""
+    """A subject or a header would break the protocol, or forge a message."""
 
 
 class MessageTooLarge(BusError):
-    """A message over the server's limit, or over what its streams take."""
+    """A message is over the server's limit, or over that of its streams."""
 
     def __init__(self, what: str, size: int, limit: int, whose: str = "the server's max_payload") -> None:
         self.size = size
@@ -152,11 +152,11 @@ class NoResponders(BusError):
 
 
 class NotPermitted(BusError):
-    """The broker's permissions do not let this user publish on a subject, or subscribe to it."""
+    """The broker's permissions forbid this user to publish on a subject, or to subscribe to it."""
 
     def __init__(self, verb: str, subject: str) -> None:
         self.refusal = f"the broker refused to {verb} {subject}"
-        """Without the cure, for those who can say what it means."""
+        """Message without the cure, for callers that can say what it means."""
         super().__init__(
             f"{self.refusal}: allow it in the broker's permissions"
             " (`scheduler permissions` prints what each user needs)"
@@ -164,18 +164,18 @@ class NotPermitted(BusError):
 
 
 class UnsupportedServer(BusError):
-    """The server cannot be used: too old, or it refuses our credentials."""
+    """The server cannot be used: it is too old, or refuses our credentials."""
 
 
 class JetStreamUnavailable(BusError):
     """JetStream did not answer in time, or cannot work right now: no leader, no quorum, no room.
 
-    What was to be published may or may not have been stored.
+    A message that was to be published may or may not have been stored.
     """
 
 
 class ForeignAnswer(JetStreamUnavailable):
-    """Another JetStream than ours acknowledged what was published: ours may have stored it, or not."""
+    """Another JetStream acknowledged a message: ours may have stored it, or not."""
 
 
 class StreamUnheard(JetStreamUnavailable):
@@ -183,7 +183,7 @@ class StreamUnheard(JetStreamUnavailable):
 
 
 class Unanswered(JetStreamUnavailable):
-    """Somebody listens, and has not answered in time."""
+    """A listener is there, and has not answered in time."""
 
 
 class JetStreamError(BusError):
@@ -191,7 +191,7 @@ class JetStreamError(BusError):
 
     def __init__(self, message: str, *, code: int = 0, err_code: int = 0) -> None:
         self.code = code
-        """As in HTTP: 400, 404, 503."""
+        """Status as in HTTP: 400, 404, 503."""
         self.err_code = err_code
         """The server's own number, such as 10071."""
         super().__init__(message)
@@ -202,7 +202,7 @@ class StreamNotFound(JetStreamError):
 
 
 class TooLargeForStream(JetStreamError):
-    """A message is larger than the server's streams take, or this one does: it was not stored."""
+    """A message is too large for the server's streams, or for this one: it was not stored."""
 
 
 class WrongLastSequence(JetStreamError):
@@ -210,16 +210,16 @@ class WrongLastSequence(JetStreamError):
 
 
 class Refused(SchedulerError):
-    """An operator asks for something that makes no sense, or cannot be done now; the message says why."""
+    """A question or command of an operator makes no sense, or is impossible now; the message says why."""
 
     def __init__(self, code: str, message: str) -> None:
         self.code = code
-        """For programs: ``invalid``, ``unknown``, ``conflict``, ``unavailable``, ``internal``."""
+        """Code for programs: ``invalid``, ``unknown``, ``conflict``, ``unavailable``, ``internal``."""
         super().__init__(message)
 
 
 class StoreError(SchedulerError):
-    """The store answered, and the answer is an error or makes no sense."""
+    """The store answered with an error, or with nonsense."""
 
 
 class StoreUnavailable(StoreError):
@@ -227,7 +227,7 @@ class StoreUnavailable(StoreError):
 
 
 class BuildLost(StoreError):
-    """The store does not know the build (any more)."""
+    """The store does not know the build, or no longer."""
 
 
 class AlreadyLogged(StoreError):
@@ -235,9 +235,9 @@ class AlreadyLogged(StoreError):
 
     def __init__(self, message: str, *, digest: str = "", status: str = "") -> None:
         self.digest = digest
-        """Of the content that stands there."""
+        """Digest of the build in that log."""
         self.status = status
-        """How far it is: ``open``, ``finished`` or ``reported``."""
+        """Status of that log: ``open``, ``finished`` or ``reported``."""
         super().__init__(message)
 
 
@@ -246,7 +246,7 @@ class Fenced(StoreError):
 
 
 class LogRemoved(StoreError):
-    """A build's log is gone, and no scheduler has removed it: what this process holds is all there is."""
+    """A build's log is gone, and no scheduler has removed it: only this process still has its content."""
 
 
 class LogMissing(StoreError):
@@ -254,24 +254,24 @@ class LogMissing(StoreError):
 
 
 class UnreadableLog(StoreError):
-    """A build's log, or a record of it, cannot be understood by this version."""
+    """A build's log, or a record of it, cannot be read by this version."""
 
 
 class Hung(SchedulerError):
-    """Work on one build held the loop up for too long, and was interrupted there; it names the place."""
+    """Work on one build blocked the loop for too long, and was interrupted; the message names the place."""
 
 
 class BrokerError(SchedulerError):
-    """The embedded broker could not be started or did not become ready."""
+    """The embedded broker could not be started, or did not become ready."""
 
 
 class SteeringError(SchedulerError):
-    """A scheduler refuses what it was asked about a build, or none answers; the message is for a person."""
+    """A scheduler refuses a question or command about a build, or none answers; the message is for people."""
 
     def __init__(self, code: str, message: str) -> None:
         self.code = code
-        """The scheduler's (``invalid``, ``unknown``, ``conflict``, ``unavailable``, ``internal``), or ours:
-        ``nobody`` answers, or what does is ``unreadable``."""
+        """The scheduler's code (``invalid``, ``unknown``, ``conflict``, ``unavailable``, ``internal``); or
+        the client's: ``nobody`` answers, or the answer is ``unreadable``."""
         super().__init__(message)
 
 
@@ -280,7 +280,7 @@ class PlanError(SchedulerError):
 
 
 class IllegalTransition(PlanError):
-    """A component cannot go from its state to the one asked for; nothing was changed."""
+    """A component cannot go from its state to the requested one; nothing was changed."""
 
 
 class Stuck(PlanError):

@@ -1,4 +1,4 @@
-"""Text to a person and from one: secrets taken out, control characters made harmless, numbers readable."""
+"""Text to people and from them: without secrets and control characters, and with readable numbers."""
 
 import math
 import re
@@ -7,13 +7,13 @@ from typing import Final
 _UNBROKEN = re.compile(r"[^\s\"']+")
 _CUT = "..."
 CUT = " ... (cut: "
-"""Where an error text ends that was too long to be kept."""
+"""Beginning of the mark at the end of a text that was cut."""
 
 
 def mask_url(text: str) -> str:
-    """``text`` with the user information of every URL in it replaced by ``***``.
+    """Return ``text`` with the user information of every URL in it replaced by ``***``.
 
-    A password may hold slashes and commas, so everything up to the last ``@`` goes: rather too much.
+    A password may contain slashes and commas, so everything up to the last ``@`` is masked: rather too much.
     """
     return _UNBROKEN.sub(_without_user, text) if "://" in text and "@" in text else text
 
@@ -25,9 +25,9 @@ def _without_user(match: re.Match[str]) -> str:
 
 
 def printable(text: str, limit: int = 0) -> str:
-    """``text`` on one line, with nothing in it that a terminal would obey; cut to ``limit`` characters.
+    """Return ``text`` on one line, without anything that a terminal would obey, cut to ``limit`` characters.
 
-    Ids and error texts come from elsewhere: an escape sequence among them could rewrite the screen.
+    Ids and error texts come from elsewhere: an escape sequence in them could rewrite the screen.
     """
     if limit and len(text) > limit:
         text = text[: limit - len(_CUT)] + _CUT
@@ -37,7 +37,7 @@ def printable(text: str, limit: int = 0) -> str:
 
 
 def shortened(text: str, limit: int) -> str:
-    """As `printable`, but cut in the middle: what ids differ in mostly stands at their end."""
+    """Return printable text that is cut in the middle: ids mostly differ at their ends."""
     if len(text) > limit:
         tail = (limit - 1) // 2
         text = f"{text[: limit - 1 - tail]}…{text[len(text) - tail :]}"
@@ -51,7 +51,7 @@ def _harmless(character: str) -> str:
 
 
 def seconds(value: float) -> str:
-    """A duration as people read it: ``0.4s``, ``12.3s``, ``4m05s``, ``2h03m``."""
+    """Return a duration for people: ``0.4s``, ``12.3s``, ``4m05s``, ``2h03m``."""
     tenths = round(max(0.0, value), 1)
     if tenths < 60:
         return f"{tenths:.1f}s"
@@ -66,11 +66,11 @@ _DURATION: Final = re.compile(
     "".join(rf"(?:(?P<{unit}>[0-9]+(?:\.[0-9]+)?){unit}\s*)?" for unit in _UNITS), re.ASCII
 )
 DURATIONS: Final = "30 (seconds), 250ms, 10m, 1h30m or 7d"
-"""How durations may be written, for error messages."""
+"""Forms of a duration, for error messages."""
 
 
 def read_duration(text: str) -> float:
-    """The seconds that ``text`` says: a number of them, or numbers with units as in ``1h30m`` and ``250ms``.
+    """Read a duration in seconds: a number of seconds, or numbers with units as in ``1h30m`` and ``250ms``.
 
     Raises:
         ValueError: it is neither.
@@ -79,7 +79,7 @@ def read_duration(text: str) -> float:
     found = _DURATION.fullmatch(text)
     if not text or found is None:
         return float(text)
-    # A thousandth is divided by, not multiplied with: 250 of them are 0.25 exactly.
+    # Divided by a thousand, not multiplied with a thousandth: 250 of them are 0.25 exactly.
     parts = found.groupdict(default="0")
     return float(parts.pop("ms")) / 1_000 + sum(
         float(number) * _UNITS[unit] for unit, number in parts.items()
@@ -87,7 +87,7 @@ def read_duration(text: str) -> float:
 
 
 def write_duration(value: float) -> str:
-    """Seconds in the largest units that fit, so that `read_duration` gives them again: ``7d``, ``1h30m``."""
+    """Write seconds in the largest units that fit, so that `read_duration` reads them: ``7d``, ``1h30m``."""
     if not math.isfinite(value):
         return f"{value}s"
     whole, rest = int(value), value - int(value)
@@ -106,16 +106,16 @@ def write_duration(value: float) -> str:
 
 
 def count(number: int, noun: str) -> str:
-    """``1 component``, ``1,234 components``."""
+    """Return a number and its noun: ``1 component``, ``1,234 components``."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def doing(number: int, noun: str, verb: str) -> str:
-    """``1 component waits``, ``2 components wait``; of ``be``: ``1 build is``, ``2 builds are``."""
+    """Return a number, noun and verb: ``1 component waits``; of ``be``: ``1 build is``, ``2 builds are``."""
     return f"{count(number, noun)} {agreeing(number, verb)}"
 
 
 def agreeing(number: int, verb: str) -> str:
-    """The verb as it goes with so many: ``waits`` or ``wait``, ``is`` or ``are``, ``does`` or ``do``."""
+    """Return the verb for a number: ``waits`` or ``wait``, ``is`` or ``are``, ``does`` or ``do``."""
     one, several = {"be": ("is", "are"), "do": ("does", "do")}.get(verb, (f"{verb}s", verb))
     return one if number == 1 else several

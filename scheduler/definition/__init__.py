@@ -1,1 +1,1 @@
-"""What a build says: its model, how it is read, checked and written, and what its references come to."""
+"""The definition of a build: its model, reading, checking and writing it, and resolving its references."""

@@ -1,9 +1,9 @@
-"""What the components of a build can see between them, in one index for queries over all of it.
+"""The catalogue: everything that the components of a build can see, in one index for queries over all of it.
 
-What one of them sees is what exists, in its place what its own dependencies returned, and behind that what
-else they returned. Where a document stands in that order is its position: what exists has its number, what
-is new the number of its change behind those. So one index serves all components; which document stands at
-a position depends on who looks.
+A component sees the components that exist, in their place the results of its own dependencies under the same
+ids, and after them the other results of its dependencies. The place of a document in that order is its
+position: an existing component has its number, and a new one the number of its change after those. So one
+index serves all components; which document stands at a position depends on the component that looks.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,19 +17,19 @@ from scheduler.definition.template.paths import Query
 _PER_DOCUMENT: Final = 60
 _PER_POSITION: Final = 40
 _PER_ANOTHER: Final = 8
-"""Work for one document more that may stand at the same position."""
+"""Units of work for one more document that may stand at the same position."""
 _ELEMENT_BITS: Final = 32
-"""Bits of the number of an element, of those that a ``find`` returned."""
+"""Bits of an element's number, among those that a ``find`` returned."""
 
 
 class Catalogue:
-    """The documents of a build by position.
+    """Documents of a build by position.
 
-    It is not for two threads at once, but for `seen`.
+    Only `seen` may be called by two threads at once.
 
     Args:
-        existing: what exists, by id and in order.
-        instant: the changes that are done without being sent, which are seen as they are defined.
+        existing: components that exist, by id and in order.
+        instant: changes that complete without being sent, which are seen as they are defined.
         shared: what the build keeps.
     """
 
@@ -43,13 +43,14 @@ class Catalogue:
         self._existing = list(existing.values())
         self._numbers = {name: number for number, name in enumerate(existing)}
         self._instead: dict[int, tuple[tuple[int, Found], ...]] = {}
-        """By number of what exists: what was returned under its id, in the order of the changes."""
+        """Documents returned under an existing id, by number of that component, in the order of the
+        changes."""
         self._new: dict[int, Found] = {}
-        """By position."""
+        """New documents by position."""
         self._positions: dict[str, int] = {}
-        """Of what is new, by id."""
+        """Positions of new documents by id."""
         self.complete = True
-        """Whether it can say where everything stands: not where several changes return what is new."""
+        """Whether every position is known: not if several changes return new documents."""
         for number, found in enumerate(self._existing):
             self._index.add(number, found)
         for vertex, name, found in instant:
@@ -57,7 +58,7 @@ class Catalogue:
                 self._add_new(name, vertex << _ELEMENT_BITS, found)
 
     def book(self, vertex: Vertex, documents: Sequence[tuple[str, Found]]) -> None:
-        """Add what a change returned: documents with their ids, each id once."""
+        """Add the documents that a change returned, with their ids, each id once."""
         for at, (name, found) in enumerate(documents):
             place = vertex << _ELEMENT_BITS | at
             number = self._numbers.get(name)
@@ -77,21 +78,21 @@ class Catalogue:
         self._index.add(position, found)
 
     def others(self, name: str) -> int:
-        """How many were returned under an id that exists."""
+        """Return the number of documents that were returned under an existing id."""
         number = self._numbers.get(name)
         return 0 if number is None else len(self._instead.get(number, ()))
 
     def positions(self, query: Query, work: Work) -> Iterable[int]:
-        """Where a query may hold, in order (`Index.candidates`)."""
+        """Return the positions that may match a query, in order (`Index.candidates`)."""
         return self._index.candidates(query, work.spend_shared)
 
     def seen(self, positions: Iterable[int], dependencies: bytes, work: Work) -> Iterator[Found]:
-        """What stands at ``positions`` for a component with these dependencies, direct or not.
+        """Yield the documents at ``positions`` for a component with these dependencies, direct or not.
 
         Args:
-            positions: in order.
+            positions: positions in order.
             dependencies: a bit for each vertex.
-            work: is told of the work.
+            work: budget that the work is charged to.
         """
         count = len(self._existing)
         for position in positions:
@@ -111,7 +112,7 @@ class Catalogue:
 
 
 def documents_work(count: int) -> int:
-    """Work for adding so many documents."""
+    """Return the units of work for adding so many documents."""
     return _PER_DOCUMENT * (1 + count)
 
 

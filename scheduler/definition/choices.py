@@ -1,14 +1,14 @@
-"""How references are read: what the service decides, not a build.
+"""Choices of the service, not of a build, for the reading of references.
 
 They stand apart from `scheduler.definition.template`, so that a command can name them in its flags without
-loading what compiles references.
+loading the compiler of references.
 """
 
 from enum import StrEnum
 
 
 class Templates(StrEnum):
-    """Which forms of references there are."""
+    """Valid forms of references."""
 
     ALL = "all"
     ERNEST = "ernest"
@@ -16,8 +16,8 @@ class Templates(StrEnum):
 
 
 class OnUnresolved(StrEnum):
-    """What becomes of a ``$(path)`` that leads to nothing, or to empty text."""
+    """Treatment of a ``$(path)`` that leads to nothing, or to empty text."""
 
     ERROR = "error"
     KEEP = "keep"
-    """It goes out as it stands, as Ernest's scheduler did. Otherwise empty text is a value like others."""
+    """It is sent as it stands, as Ernest's scheduler did. Otherwise empty text is a value like any other."""

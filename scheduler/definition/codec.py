@@ -1,8 +1,10 @@
-"""Documents to the model and back; everything wrong is named with its place.
+"""Conversion of documents to the model and back; every mistake is named with its place.
 
-A document is decoded JSON. cattrs does the conversion, with one explicit pair of hooks a class: what we
-look at is checked and typed, and the object as a whole is handed on as ``fields``, so that whatever a
-user or a connector put into it is kept.
+A document is decoded JSON. cattrs does the conversion, with one explicit pair of hooks for each class: the
+fields that the scheduler looks at are checked and typed, and the whole object is passed on as ``fields``, so
+that everything is kept that a user or a connector put into it.
+
+One file on purpose: reading a build piece by piece, and the hooks for its parts, share the list of problems.
 """
 
 import re
@@ -55,35 +57,35 @@ _EDGES = 16
 
 
 def encode_token(text: str) -> str:
-    """``text`` as one subject token: every byte outside ``[A-Za-z0-9_-]`` becomes ``=XX``."""
+    """Return ``text`` as one subject token: every byte outside ``[A-Za-z0-9_-]`` becomes ``=XX``."""
     return _UNSAFE_IN_TOKEN.sub(lambda match: b"=%02X" % match[0][0], text.encode()).decode("ascii")
 
 
 def decode_token(token: str) -> str:
-    """The text that `encode_token` made ``token`` of; what it did not make may come out as anything."""
+    """Return the text of a token made by `encode_token`; for any other token, the result is arbitrary."""
     return unquote(token.replace("=", "%"))
 
 
 @frozen
 class Parsed:
-    """A build as far as it could be read, and everything wrong with it so far."""
+    """A build as far as it could be read, and all mistakes found so far."""
 
     build: Build
     digest: bytes
-    """Equal for equal content, whatever the order of keys and the white space."""
+    """Digest of the content, independent of the order of keys and of white space."""
     known: frozenset[str]
-    """Every component id that could be read, also of elements that are wrong otherwise."""
+    """Component ids that could be read, also those of elements with other mistakes."""
     places: tuple[int, ...]
-    """For each of the build's changes, its position in the submitted list."""
+    """Position of each of the build's changes in the submitted list."""
     edge_places: tuple[int, ...]
-    """For each of the build's edges, its position in the submitted list."""
+    """Position of each of the build's edges in the submitted list."""
     names: frozenset[str]
-    """The names of all fields of its components and changes that begin with ``_``."""
+    """Names of all fields of its components and changes that begin with ``_``."""
     problems: tuple[Problem, ...]
 
 
 class _Malformed(Exception):
-    """Everything wrong with one object, with places relative to it."""
+    """All mistakes in one object, with places relative to it."""
 
     def __init__(self, problems: list[Problem]) -> None:
         super().__init__(problems)
@@ -93,21 +95,21 @@ class _Malformed(Exception):
 def parse_build(
     data: bytes, limits: Limits = DEFAULT_LIMITS, *, action: str | None = None, accepted: bool = False
 ) -> Parsed:
-    """Read a submitted build; what is wrong with single elements is collected, not raised.
+    """Read a submitted build; mistakes in single elements are collected, not raised.
 
-    It is decoded piece by piece: a problem is then named with the component it is in, and no single call
-    into the decoder holds the interpreter for long, whatever the size of the build.
+    The build is decoded piece by piece. So a mistake is named with its component, and no single call into the
+    decoder holds the interpreter for long, whatever the size of the build.
 
     Args:
-        data: its JSON.
-        limits: bounds on what it may hold.
-        action: one of `BUILD_ACTIONS`: what the build is, whatever it says itself. None: what it says where
-            that is one of them, and otherwise ``build.create``.
-        accepted: it was accepted once, perhaps by a version that took what this one refuses.
+        data: the build's JSON.
+        limits: bounds on its content.
+        action: one of `BUILD_ACTIONS`, used whatever the build says itself. None: the action in the build if
+            it is one of them, and otherwise ``build.create``.
+        accepted: whether it was accepted before, perhaps by a version that was less strict.
 
     Raises:
-        InvalidBuild: it is not a JSON object, or a list is over its limit. Whatever else is known to be
-            wrong is named as well.
+        InvalidBuild: it is not a JSON object, or a list is over its limit. Other known mistakes are named as
+            well.
     """
     try:
         members = split_object(data, limits)
@@ -124,7 +126,7 @@ def parse_build(
     build_id = reader.take("id", lambda: _build_id(fields)) or ""
     if action is None:
         action = own if (own := fields.get("action")) in BUILD_ACTIONS else DEFAULT_BUILD_ACTION
-    # Part of the content: the same bytes on another subject are another build.
+    # The action is part of the content: the same bytes on another subject are another build.
     fields["action"] = action
     reader.note("action", action)
     components, _ = reader.elements("components", members, Component, limits.max_components)
@@ -141,10 +143,10 @@ def parse_build(
 
 
 def _located(data: bytes, error: InvalidJSON, part: bytes | None = None) -> str:
-    """What an error says of a build or of a part of it, with line and column where it is about its text."""
+    """Return the text of an error in a build or in a part of it, with line and column if known."""
     if isinstance(error, OverLimit):
         return str(error)
-    # Should the same bytes stand there twice, the first are wrong in the same way.
+    # If the same bytes stand there twice, the first ones have the same mistake.
     return explain(data, error.what, error.at, 0 if part is None else data.find(part))
 
 
@@ -154,12 +156,12 @@ _SHARED = ("_component_id", "_component", "_provider", "source", "destination")
 
 
 def _is_null(raw: Raw) -> bool:
-    # Of a list of megabytes no copy is made for this.
+    # A list of megabytes is not copied for this.
     return len(memoryview(raw)) == 4 and bytes(raw) == b"null"
 
 
 class _Reader:
-    """Collects problems while a build is read."""
+    """Collects the mistakes while a build is read."""
 
     def __init__(self, limits: Limits, data: bytes, *, accepted: bool) -> None:
         self.limits = limits
@@ -170,7 +172,7 @@ class _Reader:
         self.known: set[str] = set()
         self.names: set[str] = set()
         self._digests: dict[str, bytes] = {}
-        # The same few words stand in every component, and its id in every edge to it: kept once.
+        # The same few words stand in every component, and its id in every edge to it: each is kept once.
         self._words: dict[str, str] = {}
 
     def read(self, place: str, raw: Raw, *, level: int) -> Any:
@@ -183,11 +185,11 @@ class _Reader:
         return value
 
     def note(self, place: str, value: Any) -> None:
-        """``value`` stands at ``place``, as far as the fingerprint goes."""
+        """Include ``value``, which stands at ``place``, in the digest."""
         self._digests[place] = blake2b(encode_sorted(value)).digest()
 
     def digest(self) -> bytes:
-        """A fingerprint of everything that was read: 16 bytes."""
+        """Return the digest of everything that was read: 16 bytes."""
         whole = blake2b(digest_size=16)
         for key in sorted(self._digests):
             whole.update(encode_sorted(key) + self._digests[key])
@@ -203,10 +205,10 @@ class _Reader:
     def elements(
         self, name: str, members: dict[str, Raw], cls: type[_T], most: int
     ) -> tuple[tuple[_T, ...], tuple[int, ...]]:
-        """The elements of a list that could be read, each with its position.
+        """Return the readable elements of a list, each with its position.
 
-        One after another they are decoded, taken apart and let go: together, as Python objects, they would
-        take many times the room that their JSON does.
+        They are decoded, taken apart and freed one by one: together, as Python objects, they would take many
+            times the memory of their JSON.
         """
         digest = blake2b()
         self._digests[name] = digest.digest()
@@ -266,7 +268,7 @@ class _Reader:
         return tuple(items), tuple(places)
 
     def _plain_edge(self, data: bytes) -> Any:
-        """An edge that is nothing but its two ends and its length, as nearly all are; None for any other.
+        """Read an edge with nothing but its two ends and its length, as nearly all are; None for any other.
 
         A build has more edges than components, and this costs a fifth of the general way.
         """
@@ -310,7 +312,7 @@ _SMALL = 2**53
 
 
 def _digest_text(edge: Edge) -> bytes:
-    """A plain edge's part of the digest: always the same, since an edge is plain or is not."""
+    """Return a plain edge's part of the digest; every edge is either always plain, or never."""
     return encode([edge.destination, edge.length, edge.source]) + b","
 
 
@@ -387,7 +389,7 @@ def _structure_change(value: Any, _: type[Change]) -> Change:
         fields = {**fields, "_state": state.value}
     attempts = _attempts(fields)
     if ATTEMPTS in fields:
-        # Ours: a connector, or whoever reads the report, has nothing to do with it.
+        # Added by a store for itself: of no use to a connector, or in the report.
         fields = {name: value for name, value in fields.items() if name != ATTEMPTS}
     settings = {name: fields[name] for name in SETTINGS if name in fields}
     sensitive = has_secret_names(fields)
@@ -475,7 +477,7 @@ _converter = _make_converter()
 
 
 def to_document(item: Build | Component | Change | Edge) -> Document:
-    """The JSON object that ``item`` stands for; may share its parts with ``item``."""
+    """Return ``item`` as a JSON object, which may share its parts with ``item``."""
     document: Document = _converter.unstructure(item)
     return document
 
@@ -489,8 +491,8 @@ _MOST_ID_BYTES = 1_024
 
 
 def read_id(data: bytes) -> str | None:
-    """The id of a submitted build, where that can be read, whatever else is wrong with it."""
-    # Not `split_object`: a million members that nobody asks for would take half a second.
+    """Return the id of a submitted build if it can be read, whatever other mistakes it has."""
+    # Not by `split_object`: a million unneeded members would take half a second.
     try:
         raw = _decode_head(data).id
         value = decode(raw) if len(raw) <= _MOST_ID_BYTES else None

@@ -1,11 +1,11 @@
-"""Cycles in a graph, told knot by knot.
+"""Cycles in a graph, described knot by knot.
 
 A *knot* is a strongly connected part of a graph that holds a cycle. One wrong edge in a build can close
-exponentially many cycles, and they are all in one knot: so a knot is one mistake, told by its shortest
-cycle, by how many others there are, and by the edges that are on all of them.
+exponentially many cycles, all of them in one knot. So a knot counts as one mistake. It is described by its
+shortest cycle, the number of other cycles, and the edges that are on all of them.
 
-A graph is given as the sequence of its rows: for each vertex those that an edge from it leads to, each once.
-All of it takes time in proportion to the graph, and bounded work beyond that; nothing recurses.
+A graph is given as the sequence of its rows: for each vertex the targets of its edges, each once. Everything
+takes time in proportion to the graph, and limited work beyond that; nothing recurses.
 """
 
 from collections import deque
@@ -17,31 +17,31 @@ from attrs import field, frozen
 
 Rows: TypeAlias = Sequence[Sequence[int]]
 _Inner: TypeAlias = Mapping[int, Sequence[int]]
-"""The rows of a knot: its vertices in ascending order, and of their edges those that stay within it."""
+"""Rows of a knot: its vertices in ascending order, and those of their edges that stay within it."""
 
 MOST_COUNTED: Final = 1_000
-"""Cycles up to which those of a knot are counted."""
+"""Number up to which the cycles of a knot are counted."""
 _MOST_STEPS: Final = 500_000
-"""Edges that may be followed to find the shortest cycles of all knots, and as many to count: 0.1 s each."""
+"""Most edges that are followed to find the shortest cycles of all knots, and again to count: 0.1 s each."""
 
 
 @frozen
 class Knot:
-    """What there is to say of a knot."""
+    """Description of a knot."""
 
     cycle: tuple[int, ...]
-    """The shortest, as a path that ends where it began, at its smallest vertex; just a short one where no
-    edge is on all cycles and the search takes more than its bound."""
+    """Shortest cycle, as a path that ends where it began, at its smallest vertex; just a short one if no edge
+    is on all cycles and the search exceeds its limit."""
     others: int
-    """How many other elementary cycles there are at least: as far as they were counted."""
+    """Number of other elementary cycles, as far as they were counted."""
     counted: bool
-    """Whether that is all of them."""
+    """Whether ``others`` is the exact number."""
     shared: tuple[tuple[int, int], ...] = field(repr=False)
-    """The edges that are on every cycle, in the order of ``cycle``: without any one of them there is none."""
+    """Edges on every cycle, in the order of ``cycle``: without any one of them there is no cycle."""
 
 
 class _Steps:
-    """A bound on the edges that are followed."""
+    """A limit for the number of edges that are followed."""
 
     __slots__ = ("left",)
 
@@ -50,7 +50,7 @@ class _Steps:
 
 
 def find_knots(rows: Rows, vertices: Collection[int]) -> Iterator[Knot]:
-    """The knots among some vertices of a graph, each told once."""
+    """Yield the knots among some vertices of a graph, each once."""
     searching, counting = _Steps(), _Steps()
     for members in _components(rows, vertices):
         within = set(members)
@@ -71,13 +71,13 @@ def find_knots(rows: Rows, vertices: Collection[int]) -> Iterator[Knot]:
 
 
 def _turned(cycle: Sequence[int]) -> list[int]:
-    """``cycle`` from its smallest vertex on."""
+    """Return ``cycle`` turned to begin with its smallest vertex."""
     turn = min(range(len(cycle)), key=cycle.__getitem__)
     return [*cycle[turn:], *cycle[:turn]]
 
 
 def _first(inner: _Inner) -> list[int]:
-    """Any cycle, one vertex after another."""
+    """Return any cycle, one vertex after another."""
     start = next(iter(inner))
     if start in inner[start]:
         return [start]
@@ -85,7 +85,7 @@ def _first(inner: _Inner) -> list[int]:
 
 
 def _way(inner: _Inner, start: int, goal: int) -> list[int]:
-    """The shortest way from ``start`` to ``goal``."""
+    """Return the shortest way from ``start`` to ``goal``."""
     came_from = {start: start}
     todo = deque([start])
     while goal not in came_from:
@@ -101,13 +101,13 @@ def _way(inner: _Inner, start: int, goal: int) -> list[int]:
 
 
 def _shared(inner: _Inner, cycle: Sequence[int]) -> list[tuple[int, int]]:
-    """The edges that are on every cycle; they are all on ``cycle``, which is any.
+    """Return the edges that are on every cycle; they are all on ``cycle``, which is any.
 
     Take the edges of ``cycle`` away. If a cycle is left, no edge is shared. Otherwise number the vertices of
     ``cycle`` by their places on it: a way through what is left, from place p to place q, closes a cycle with
     the part of ``cycle`` that leads from q to p, and an edge is shared if and only if it is in all of these
     parts. For each vertex it is enough to know the least and the greatest place that can be reached from it,
-    and the greatest one that it can be reached from.
+    and the greatest place from which it can be reached.
     """
     size = len(cycle)
     place = {vertex: at for at, vertex in enumerate(cycle)}
@@ -150,7 +150,7 @@ def _shared(inner: _Inner, cycle: Sequence[int]) -> list[tuple[int, int]]:
 
 
 def _sorted(rows: _Inner) -> list[int] | None:
-    """The vertices, each before those that it leads to; None if there is a cycle."""
+    """Return the vertices, each before the targets of its edges; None if there is a cycle."""
     missing = dict.fromkeys(rows, 0)
     for row in rows.values():
         for one in row:
@@ -165,9 +165,9 @@ def _sorted(rows: _Inner) -> list[int] | None:
 
 
 def _ways(inner: _Inner, start: int, goal: int) -> int:
-    """How many ways lead from ``start`` to ``goal``; the edge back is on every cycle.
+    """Return the number of ways from ``start`` to ``goal``; the edge back is on every cycle.
 
-    Counted as far as one beyond `MOST_COUNTED`.
+    They are counted up to one more than `MOST_COUNTED`.
     """
     without = {**inner, goal: [one for one in inner[goal] if one != start]}
     ways = dict.fromkeys(inner, 0)
@@ -180,9 +180,9 @@ def _ways(inner: _Inner, start: int, goal: int) -> int:
 
 
 def _shortest(inner: _Inner, cycle: list[int], steps: _Steps) -> list[int]:
-    """The shortest cycle, or the shortest found within the bound; ``cycle`` is any.
+    """Return the shortest cycle, or the shortest one found within the limit; ``cycle`` is any.
 
-    Looked for from the few vertices of which every cycle has one.
+    The search begins at the few vertices of which every cycle has one.
     """
     for start in _met_again(inner):
         came_from = {start: start}
@@ -212,7 +212,7 @@ def _shortest(inner: _Inner, cycle: list[int], steps: _Steps) -> list[int]:
 
 
 def _met_again(inner: _Inner) -> list[int]:
-    """The vertices that a search in depth meets again on its own path: every cycle has one."""
+    """Return the vertices that a depth-first search meets again on its own path: every cycle has one."""
     met: dict[int, None] = {}
     on_path: dict[int, bool] = {}
     root = next(iter(inner))
@@ -234,9 +234,9 @@ def _met_again(inner: _Inner) -> list[int]:
 
 
 def _count(inner: _Inner, steps: _Steps) -> int:
-    """How many elementary cycles there are; if not all could be counted, the negative of how many were.
+    """Return the number of elementary cycles; if not all could be counted, the negative of the count.
 
-    Counted as far as one beyond `MOST_COUNTED` (Johnson's algorithm, without recursion).
+    They are counted up to one more than `MOST_COUNTED` (Johnson's algorithm, without recursion).
     """
     count = 0
     knots: list[_Inner] = [inner]
@@ -251,7 +251,7 @@ def _count(inner: _Inner, steps: _Steps) -> int:
         del rest[start]
         steps.left -= sum(map(len, rest.values()))
         if steps.left < 0:
-            # Where no edge is on all cycles there are two at least.
+            # If no edge is on all cycles, there are at least two.
             return -max(count, 2)
         for members in _components(rest, rest):
             within = set(members)
@@ -260,9 +260,9 @@ def _count(inner: _Inner, steps: _Steps) -> int:
 
 
 def _through(knot: _Inner, start: int, steps: _Steps) -> Iterator[None]:
-    """Each elementary cycle through ``start``, in a knot; ends early where the steps do.
+    """Yield once for each elementary cycle through ``start``, in a knot; end early when the steps run out.
 
-    A vertex that led back to the path only stays blocked until one of those it leads to is free again.
+    A vertex that only led back to the path stays blocked until one of its targets is free again.
     """
     path: list[int] = []
     trail: list[tuple[int, Iterator[int]]] = []
@@ -304,7 +304,7 @@ def _through(knot: _Inner, start: int, steps: _Steps) -> Iterator[None]:
 
 
 def _components(rows: Rows | _Inner, members: Collection[int]) -> Iterator[list[int]]:
-    """The strongly connected parts of ``members`` that hold a cycle, each in order (Tarjan's algorithm)."""
+    """Yield the strongly connected parts of ``members`` with a cycle, each in order (Tarjan's algorithm)."""
     order: dict[int, int] = {}
     low: dict[int, int] = {}
     stack: list[int] = []

@@ -1,4 +1,4 @@
-"""Who waits for whom: dependencies and dependents of a build's changes, indexed once.
+"""The graph of a build: dependencies and dependents of its changes, indexed once.
 
 Vertices are positions in the build's ``changes``; ids are looked up once, here.
 """
@@ -15,7 +15,7 @@ Vertex: TypeAlias = int
 
 @frozen
 class Graph:
-    """The structure of a build. Made by `Graph.of`; never changes."""
+    """Dependencies and dependents of a build's changes. Made by `Graph.of`; never changes."""
 
     ids: tuple[str, ...]
     index: Mapping[str, Vertex] = field(repr=False)
@@ -24,10 +24,10 @@ class Graph:
 
     @classmethod
     def of(cls, ids: Sequence[str], edges: Iterable[tuple[str, str]]) -> "Graph":
-        """The graph over ``ids`` with an edge from each source to each destination.
+        """Make the graph over ``ids``, with an edge from each source to each destination.
 
-        Edges that name something else than two of the ids are passed over: what already exists and the
-        pseudo ids are satisfied (WIRE: "Intake"). The same edge twice is one edge.
+        An edge that names anything but two of the ids is skipped: existing components and the pseudo ids need
+            no waiting (WIRE: "Intake"). The same edge twice is one edge.
         """
         index = {name: vertex for vertex, name in enumerate(ids)}
         before: list[dict[Vertex, None]] = [{} for _ in ids]
@@ -40,7 +40,7 @@ class Graph:
         return cls(tuple(ids), index, tuple(map(tuple, before)), tuple(map(tuple, after)))
 
     def layers(self) -> list[list[Vertex]]:
-        """The vertices by the length of the longest chain before them; what is on a cycle is left out."""
+        """Return the vertices by the length of the longest chain before them, without those on a cycle."""
         missing = [len(dependencies) for dependencies in self.dependencies]
         layer = [vertex for vertex, count in enumerate(missing) if not count]
         layers = []
@@ -56,7 +56,7 @@ class Graph:
         return layers
 
     def critical_path(self, cost: Sequence[float] | None = None) -> list[Vertex]:
-        """The most expensive chain, first to last; without ``cost`` every vertex costs 1.
+        """Return the most expensive chain, first to last; without ``cost`` every vertex costs 1.
 
         Only for graphs without cycles.
         """
@@ -77,7 +77,7 @@ class Graph:
         return path[::-1]
 
     def remaining(self, cost: Sequence[float]) -> list[float]:
-        """For every vertex the cost of the most expensive chain from it to an end, itself included.
+        """Return, for every vertex, the cost of the most expensive chain from it to an end, itself included.
 
         Only for graphs without cycles.
         """
@@ -90,7 +90,7 @@ class Graph:
         return total
 
     def ancestors(self, vertex: Vertex) -> set[Vertex]:
-        """Every dependency of ``vertex``, direct or not."""
+        """Return all dependencies of ``vertex``, direct or not."""
         found: set[Vertex] = set()
         todo = list(self.dependencies[vertex])
         while todo:
@@ -101,7 +101,7 @@ class Graph:
         return found
 
     def knots(self) -> list[Knot]:
-        """The cycles: one knot for all those that hang together, in the order of their vertices."""
-        # Whatever has a layer is on no cycle: that settles it for nearly every build.
+        """Return the cycles as knots of connected cycles, in the order of their vertices."""
+        # A vertex with a layer is on no cycle: that decides it for nearly every build.
         rest = set(range(len(self.ids))).difference(*self.layers())
         return sorted(find_knots(self.dependents, rest), key=lambda knot: knot.cycle) if rest else []

@@ -1,4 +1,4 @@
-"""What is valid in a build and was probably meant otherwise: no problems, but worth a warning."""
+"""Hints: parts of a build that are valid, but probably meant otherwise; a warning, no problems."""
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -18,28 +18,28 @@ from scheduler.runtime.breath import breathe
 
 _STATE: Final = "_state"
 _FIELDS: Final = (*SETTINGS, _STATE)
-"""Fields that may be left out; of the others a build would be refused."""
+"""Fields that may be left out; a build without one of the others would be refused."""
 _SHELL: Final = re.compile(r"\$\{([^{}]{1,2048}+)\}")
 _MOST: Final = 20
-"""Hints for one build."""
+"""Most hints for one build."""
 _MOST_NAMES: Final = 1_000
-"""Names that are compared with ours."""
+"""Most names that are compared with the known ones."""
 _MOST_TRIES: Final = 1_000
-"""References that are looked up."""
+"""Most references that are looked up."""
 _INDEX_DIGITS: Final = 10
 _SHOWN: Final = 100
-"""Characters of a text."""
+"""Characters of a text that are shown."""
 
 
 def hints_for(
     build: Build, names: Collection[str], templates: Iterable[Template], *, expressions: bool
 ) -> list[Problem]:
-    """What was probably meant otherwise in a build, at most 20 of it.
+    """Return hints on a build, at most 20.
 
     Args:
-        build: one that is valid.
-        names: the names of all fields of its components and changes that begin with ``_``.
-        templates: of its changes.
+        build: a valid build.
+        names: names of all fields of its components and changes that begin with ``_``.
+        templates: templates of its changes.
         expressions: whether ``{{ }}`` is special.
     """
     every = chain(
@@ -49,7 +49,7 @@ def hints_for(
 
 
 def _fields(build: Build, names: Collection[str]) -> Iterator[Problem]:
-    """Names that are nearly those of fields that speak to the scheduler."""
+    """Yield names that are nearly those of the scheduler's own fields."""
     meant_by: dict[str, str] = {}
     for name in islice(sorted(names), _MOST_NAMES):
         meant = nearly(name, _FIELDS) if len(name) <= _SHOWN else None
@@ -63,7 +63,7 @@ def _fields(build: Build, names: Collection[str]) -> Iterator[Problem]:
         # Each is decoded once, however many names are in question.
         fields = component.fields
         for name in meant_by.keys() & fields.keys():
-            # Both at once is no mistake in the one; a state is added where there was none.
+            # With both in one component it is no mistake; a missing state is filled in.
             if meant_by[name] not in fields or meant_by[name] == _STATE:
                 have[name].append(component.id)
     for name, ids in have.items():
@@ -74,7 +74,7 @@ def _fields(build: Build, names: Collection[str]) -> Iterator[Problem]:
 
 
 def _options(build: Build, templates: Iterable[Template]) -> Iterator[Problem]:
-    """Keys of ``options`` that are nearly ours, and that no reference uses: others are the user's own."""
+    """Yield unused keys of ``options`` that are nearly the scheduler's own: all others are the user's."""
     options = build.fields.get("options")
     if not isinstance(options, Mapping):
         return
@@ -97,7 +97,7 @@ def _of_options(template: Template) -> Iterator[Any]:
 
 
 def _shell_variables(build: Build, *, expressions: bool) -> Iterator[Problem]:
-    """Texts with ``${...}`` in them whose inside would be a reference in ``$(...)``."""
+    """Yield texts with ``${...}`` whose inside would be a reference in ``$(...)``."""
     changes = [one for one in build.changes if b"${" in one.raw and one.state is not State.COMPLETED]
     ids = {one.id for one in build.components} | {one.id for one in build.changes} if changes else set()
     for change, place, found in islice(_variables(changes, expressions=expressions), _MOST_TRIES):
@@ -112,9 +112,9 @@ def _shell_variables(build: Build, *, expressions: bool) -> Iterator[Problem]:
 def _variables(
     changes: Iterable[Change], *, expressions: bool
 ) -> Iterator[tuple[Change, str, re.Match[str]]]:
-    """What in the texts of changes may be one of our references, with its place.
+    """Yield the parts of changes' texts that may be meant as references, with their places.
 
-    Scripts are full of variables; within a text only what can be nothing else is looked at.
+    Scripts are full of variables; within a longer text only unmistakable ones are looked at.
     """
     for change in changes:
         breathe()
@@ -126,7 +126,7 @@ def _variables(
 
 
 def _texts(value: Any, place: str, raw: Raw | None) -> Iterator[tuple[str, str]]:
-    """The strings in ``value`` that are rendered, with their places."""
+    """Yield the rendered strings in ``value``, with their places."""
     if isinstance(value, str):
         if "${" in value:
             yield place, value
@@ -143,7 +143,7 @@ def _texts(value: Any, place: str, raw: Raw | None) -> Iterator[tuple[str, str]]
 
 
 def _meant(inside: str, build: Build, ids: Collection[str], *, whole: bool) -> str | None:
-    """The reference that ``${inside}`` was meant to be; None where it leads to nothing in this build."""
+    """Return the reference that ``${inside}`` was meant to be; None if it leads to nothing in this build."""
     try:
         path = parse(inside)
     except TemplateError:

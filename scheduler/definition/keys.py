@@ -1,7 +1,7 @@
-"""Keys of a component that a connector would take for one of ours.
+"""Keys of a component that a connector would mistake for the scheduler's own.
 
-Connectors in Go match the names of fields without regard to case: beside a ``_state`` of ours they would read
-``_State`` as that, or ours as it.
+Connectors in Go match the names of fields without regard to case: beside a ``_state`` of the scheduler they
+would read ``_State`` as the same field.
 """
 
 from collections.abc import Mapping
@@ -13,16 +13,16 @@ _OURS = frozenset({"service", "_component_id", "_component", "_action", "_provid
 _LONGEST_KEPT = 128
 _MOST_KEPT = 8_192
 _harmless: set[str] = set()
-"""Keys that were looked at, and that nobody takes for one of ours: the same few stand in every component."""
+"""Keys that were looked at and are not mistakable: the same few stand in every component."""
 
 
 def mistakable(place: str, component: Mapping[str, Any]) -> list[Problem]:
-    """The keys at the top level of a component that are one of ours but for their case; 0.3 us without any.
+    """Return problems for top-level keys that differ from our own only in case; 0.3 us for none.
 
     Deeper down they are data: a policy has its ``Service``.
 
     Args:
-        place: of the component: ``changes[3]``.
+        place: place of the component: ``changes[3]``.
         component: its fields.
     """
     return [
@@ -34,7 +34,7 @@ def mistakable(place: str, component: Mapping[str, Any]) -> list[Problem]:
 
 
 def without_mistakable(component: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What a connector returned without such keys: nobody is to take them for ours; 0.2 us without any."""
+    """Return a connector's component without mistakable keys; 0.2 us if there are none."""
     wrong = _mistaken(component)
     return {key: value for key, value in component.items() if key not in wrong} if wrong else component
 
@@ -44,7 +44,7 @@ def _mistaken(component: Mapping[str, Any]) -> list[str]:
         return []
     wrong = []
     for key in component:
-        # As Go folds names: the long s and the sign for kelvin count as s and k.
+        # As Go folds names: the long s and the kelvin sign count as s and k.
         if key not in _OURS and key.casefold() in _OURS:
             wrong.append(key)
         elif len(key) <= _LONGEST_KEPT:

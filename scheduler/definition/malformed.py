@@ -1,4 +1,4 @@
-"""What is wrong with bytes that are no JSON, in words for the person who wrote them."""
+"""Descriptions of malformed JSON, in words for the person who wrote it."""
 
 import re
 from typing import Final
@@ -22,19 +22,19 @@ _ESCAPE: Final = re.compile(
     re.DOTALL,
 )
 _LONGEST_ESCAPE: Final = 12
-"""Bytes of a character that is written as two escapes."""
+"""Most bytes of a character that is written as two escapes."""
 _LOOKED_AT: Final = 64 * 1024
-"""Bytes at the beginning by which a language is known."""
+"""Bytes at the beginning by which a language is recognised."""
 
 
 def explain(data: bytes, problem: str, at: int | None, start: int = 0) -> str:
-    """What is wrong with ``data``, and at which line and column, counted from 1 in characters.
+    """Return what is wrong with ``data``, with line and column, counted from 1 in characters.
 
     Args:
         data: a whole document.
-        problem: what the parser says of it, or of a part of it.
-        at: the byte in that part where it says so; None where it does not know.
-        start: the byte of ``data`` at which the part begins.
+        problem: the parser's message for it, or for a part of it.
+        at: byte in that part that the message is about; None if unknown.
+        start: byte of ``data`` at which the part begins.
     """
     if not data.strip(_WHITE):
         return "this is empty"
@@ -77,8 +77,8 @@ def _not_text(found: bytes) -> str:
 
 
 def _lone_surrogate(data: bytes, at: int) -> tuple[int, str] | None:
-    """The escape near byte ``at`` that is one half of a pair: where it stands, and its digits."""
-    # A string has no backslash before it: what comes after its quotation mark is read as the parser does.
+    """Return the place and the digits of a lone half of an escaped pair near byte ``at``."""
+    # No backslash stands before the string: after its quotation mark the text is read as the parser does.
     begin = data.rfind(b'"', 0, max(0, at - _LONGEST_ESCAPE)) + 1
     for found in _ESCAPE.finditer(data, begin, at + _LONGEST_ESCAPE):
         high, low, alone = found.groups()

@@ -1,10 +1,10 @@
-"""The words of the domain as frozen data: a build, its components, its changes, its edges.
+"""The model: a build, its components, changes and edges, as frozen data.
 
-The typed attributes are what the scheduler itself looks at. Everything else a user or connector put
-into a build or component stays in ``fields``, untouched and in its order, and is passed on.
+The typed attributes are those that the scheduler itself looks at. Everything else in a build or component
+stays in ``fields``, untouched and in its order, and is passed on.
 
-A change keeps its fields as JSON text: a build of thousands waits for most of its life, and as Python
-objects its changes would take five times the memory, and be looked at in every garbage collection.
+A change keeps its fields as JSON text: a build of thousands waits for most of its life, and as Python objects
+its changes would take five times the memory, and be visited in every garbage collection.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -17,24 +17,24 @@ from attrs import field, frozen
 from scheduler.definition.rules import Retry
 
 SETTINGS = ("_raw", "_retry", "_secret", "_timeout")
-"""Fields of a change that speak to the scheduler."""
+"""Fields of a change that are meant for the scheduler."""
 ATTEMPTS = "_attempts"
-"""The field in which a store without a log keeps how many attempts have failed."""
+"""Field in which a store without a log keeps the number of failed attempts."""
 START = "start"
 PSEUDO_IDS = frozenset({START, "end"})
-"""Ids that occur in edges only, and stand for no component."""
+"""Ids that occur only in edges, and stand for no component."""
 BUILD_ACTIONS = tuple(
     f"{kind}.{verb}"
     for kind in ("build", "service")
     for verb in ("create", "delete", "import", "patch", "sync")
 )
-"""What a build can be: the subjects that builds come in on, and that reports go out on."""
+"""Actions of a build: the subjects that builds come in on, and that reports go out on."""
 DEFAULT_BUILD_ACTION = "build.create"
-"""What a build is where neither a subject nor it itself says so."""
+"""Action of a build if neither its subject nor the build itself names one."""
 
 
 class Action(StrEnum):
-    """What a connector is asked to do with a component."""
+    """Work of a connector on a component."""
 
     CREATE = "create"
     UPDATE = "update"
@@ -45,7 +45,7 @@ class Action(StrEnum):
 
 
 class State(StrEnum):
-    """Where a component stands, as on the wire."""
+    """State of a component, as on the wire."""
 
     WAITING = "waiting"
     RUNNING = "running"
@@ -54,23 +54,23 @@ class State(StrEnum):
 
 
 class Resend(StrEnum):
-    """What becomes of a request that may have left, when a process or the broker comes back."""
+    """Rule for a request that may have left, when a process or the broker comes back."""
 
     UNSENT = "unsent"
-    """It goes out again unless it is known to have reached the broker; then its reply is awaited."""
+    """Send it again unless it is known to have reached the broker; then await its reply."""
     ALWAYS = "always"
-    """It goes out again, under the same attempt id, until it is answered."""
+    """Send it again, under the same attempt id, until it is answered."""
     NEVER = "never"
-    """It is not sent again: unless it is known to have reached the broker, its outcome is unknown."""
+    """Never send it again: unless it is known to have reached the broker, its outcome is unknown."""
 
 
 @frozen
 class Component:
-    """Something that exists."""
+    """A component that exists."""
 
     id: str
     fields: Mapping[str, Any] = field(repr=False)
-    """The whole object as submitted, the underscored fields included."""
+    """Whole object as submitted, including the underscored fields."""
 
 
 @frozen
@@ -83,34 +83,34 @@ class Change:
     provider: str
     state: State
     raw: bytes = field(repr=False)
-    """The whole object as submitted, as compact JSON; its ``_state`` says what ``state`` does."""
+    """Whole object as submitted, as compact JSON; its ``_state`` equals ``state``."""
     timeout: float | None = None
     """Seconds that one attempt may take, from the component's ``_timeout``."""
     retry: Retry | None = None
-    """How often it is sent again when it fails, from the component's ``_retry``."""
+    """Retry rule, from the component's ``_retry``."""
     attempts: int = 0
-    """How many attempts have failed, from ``_attempts``, where a store keeps them that has no log."""
+    """Number of failed attempts, from ``_attempts``, where a store without a log keeps it."""
     settings: Mapping[str, Any] = field(factory=dict, repr=False)
-    """Its fields that speak to the scheduler (`SETTINGS`); a connector has no say in them."""
+    """Fields that are meant for the scheduler (`SETTINGS`); a connector cannot change them."""
     sensitive: bool = True
     """Whether a field of it may be secret; False is certain."""
 
     @property
     def fields(self) -> dict[str, Any]:
-        """The whole object as submitted; decoded again each time."""
+        """Whole object as submitted; decoded again each time."""
         decoded: dict[str, Any] = msgspec.json.decode(self.raw)
         return decoded
 
 
 @frozen
 class Edge:
-    """``source`` completes before ``destination`` starts: the source is the dependency."""
+    """An edge: ``source`` completes before ``destination`` starts, so the source is the dependency."""
 
     source: str
     destination: str
     length: int | None = None
     extra: Mapping[str, Any] | None = field(default=None, repr=False)
-    """Its other fields, where it has any."""
+    """Other fields of the edge, if it has any."""
 
 
 @frozen
@@ -120,26 +120,27 @@ class Build:
     id: str
     action: str
     """One of `BUILD_ACTIONS`, and the subject of the report: ``build.create`` is reported on
-    ``build.create.done``. ``fields`` say the same."""
+    ``build.create.done``. It also stands in ``fields``."""
     components: tuple[Component, ...] = field(repr=False)
-    """What exists."""
+    """Components that exist."""
     changes: tuple[Change, ...] = field(repr=False)
-    """What this build does; each is sent once."""
+    """Work of this build; each change is sent once."""
     edges: tuple[Edge, ...] = field(repr=False)
     fields: Mapping[str, Any] = field(repr=False)
-    """Every top-level field as submitted, without ``components``, ``changes`` and ``edges``, unless null."""
+    """Top-level fields as submitted, without ``components``, ``changes`` and ``edges`` unless null."""
     absent: frozenset[str] = frozenset()
-    """Those of the three lists that it did not have at all: while they are empty they are not added."""
+    """Those of the three lists that the build did not have at all: they are not added while they are
+    empty."""
 
 
 def written(
     lists: Mapping[str, Sequence[Any]], fields: Mapping[str, Any], absent: Collection[str]
 ) -> dict[str, Sequence[Any]]:
-    """Those of a build's lists that are to be written: no empty one where it had none, or null.
+    """Return those of a build's lists that are written: not an empty one that was missing or null.
 
     Args:
-        lists: by name.
-        fields: those of the build; a list that was null stands there.
-        absent: the names of those that it did not have.
+        lists: the lists by name.
+        fields: fields of the build; a list that was null stands there.
+        absent: names of lists that the build did not have.
     """
     return {name: items for name, items in lists.items() if items or not (name in fields or name in absent)}

@@ -1,17 +1,17 @@
-"""Names that are nearly one of ours: a typing mistake, another spelling, one and many."""
+"""Names that are nearly a known one: a typing mistake, another spelling, singular and plural."""
 
 from collections.abc import Iterable
 from typing import Final
 
 _LONG: Final = 9
-"""Letters from which a name may differ in two of them; a shorter one in one, and in none below four."""
+"""Letters from which a name may differ in two of them; a shorter one in one, and below four in none."""
 _SHORT: Final = 4
 
 
 def nearly(name: str, ours: Iterable[str]) -> str | None:
-    """The one of ``ours`` that ``name`` was probably meant to be; None if it is one of them, or like none.
+    """Return the one of ``ours`` that ``name`` was probably meant to be; None if it is one, or like none.
 
-    Capitals, hyphens, underscores and the ending of a plural make no difference: ``_retries`` is ``_retry``,
+    Capitals, hyphens, underscores and a plural ending make no difference: ``_retries`` is ``_retry``,
     ``on-error`` is ``on_error``. Otherwise a letter or two may be wrong, missing, too many or swapped.
     """
     ours = list(ours)
@@ -35,7 +35,7 @@ def _plain(name: str) -> str:
 
 
 def _mistakes(first: str, second: str) -> int:
-    """Letters to be changed, added, taken away or swapped with the next (optimal string alignment)."""
+    """Return the letters to change, add, remove or swap with the next (optimal string alignment)."""
     before: list[int] = []
     row = list(range(len(second) + 1))
     for at, letter in enumerate(first, 1):

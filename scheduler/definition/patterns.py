@@ -1,7 +1,7 @@
-"""Patterns of request subjects, as settings and builds name them: ``vpc.create.*``, ``*.*.aws``, ``*``.
+"""Patterns of request subjects, as in settings and builds: ``vpc.create.*``, ``*.*.aws``, ``*``.
 
-Three words, as a subject has: the component's type, the action, the provider. ``*`` stands for any word;
-alone it stands for every subject.
+A pattern has three words, like a subject: the component's type, the action, the provider. ``*`` stands for
+any word; alone it stands for every subject.
 """
 
 import re
@@ -11,15 +11,15 @@ from typing import Final, TypeVar
 _T = TypeVar("_T")
 
 EVERY: Final = "*.*.*"
-"""Matches every subject."""
+"""Pattern that matches every subject."""
 FORM: Final = "is not a pattern of three words or *, as vpc.create.*"
-"""What is wrong with a text that is no pattern."""
+"""Description of a text that is not a pattern."""
 
 _WORD = re.compile(r"\*|[A-Za-z0-9_-]{1,64}")
 
 
 def read_pattern(text: str) -> str | None:
-    """The pattern that ``text`` writes, in its full form; None where it is none."""
+    """Return the pattern in ``text``, in its full form; None where it is none."""
     if text == "*":
         return EVERY
     words = text.split(".")
@@ -27,12 +27,12 @@ def read_pattern(text: str) -> str | None:
 
 
 def matches(pattern: str, subject: str) -> bool:
-    """Whether a request on ``subject`` is meant; both have three words."""
+    """Whether a pattern matches the subject of a request; both have three words."""
     return pattern == EVERY or all(
         wanted in {"*", word} for wanted, word in zip(pattern.split("."), subject.split("."), strict=False)
     )
 
 
 def first_match(pairs: Iterable[tuple[str, _T]], subject: str, otherwise: _T) -> _T:
-    """What stands beside the first pattern that matches."""
+    """Return the value beside the first pattern that matches."""
     return next((value for pattern, value in pairs if matches(pattern, subject)), otherwise)

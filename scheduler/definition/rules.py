@@ -1,8 +1,7 @@
-"""How a build is to be run, where it or the operator has a say: limits, retries, what an error means.
+"""Rules for running a build, given by the build or the operator: limits, retries, failure policy.
 
-Each rule is written in two forms: as text in a setting (``vpc.create.*=5``), and as JSON in a build's
-``options`` or in a component. Both are read here, and what is wrong with them is said in words that fit
-behind the place where it stands.
+Each rule has two forms: text in a setting (``vpc.create.*=5``), and JSON in a build's ``options`` or in a
+component. Both are read here; an error text fits behind the place of the rule.
 """
 
 import math
@@ -19,26 +18,26 @@ from scheduler.errors import InvalidRule, Problem
 from scheduler.text import DURATIONS, read_duration
 
 OPTIONS: Final = ("retry", "limits", "on_error", "max_failures")
-"""Keys of a build's ``options`` that speak to the scheduler; any other is the user's own."""
+"""Keys of a build's ``options`` that are meant for the scheduler; any other is the user's own."""
 _PERIODS: Final = {"s": 1.0, "m": 60.0, "h": 3_600.0}
 _UNITS: Final = {seconds: unit for unit, seconds in _PERIODS.items()}
 _MOST: Final = 1_000_000
-"""What a limit may allow, and the percentages and numbers of failures."""
+"""Most requests that a limit may allow, and the largest percentage or number of failures."""
 MOST_RULES: Final = 100
-"""Limits that a setting or a build may have: each is looked at for every kind of request."""
+"""Most limits of a setting or a build: each is looked at for every kind of request."""
 _MOST_ATTEMPTS: Final = 1_000
 _LONGEST: Final = 30 * 86_400.0
-"""Seconds."""
+"""Longest duration, in seconds."""
 
 
 @frozen
 class LimitRule:
-    """At most ``count`` requests on matching subjects: in flight, or begun within any ``period`` seconds."""
+    """At most ``count`` requests on matching subjects: in flight, or started within any ``period``."""
 
     pattern: str
     count: int
     period: float | None = None
-    """Seconds; None where it is about what is in flight."""
+    """Period in seconds; None if the limit is for requests in flight."""
 
     def __str__(self) -> str:
         rate = "" if self.period is None else f"/{_UNITS[self.period]}"
@@ -51,62 +50,62 @@ class LimitRule:
 
 @frozen
 class Retry:
-    """How often, and when, a component is sent again that failed."""
+    """How often, and when, a failed component is sent again."""
 
     attempts: int = 1
-    """In all, the first one included."""
+    """Number of attempts in all, including the first."""
     backoff: float = 1.0
-    """Seconds of pause at most before the second attempt; doubled before each further one."""
+    """Longest pause before the second attempt, in seconds; doubled before each further one."""
     max_backoff: float = 60.0
-    """... but at most so many."""
+    """Longest pause before any attempt, in seconds."""
     total: float | None = None
     """Seconds from the first attempt after which there is no other."""
 
     def pause(self, failed: int, luck: float) -> float:
-        """Seconds to wait after attempt number ``failed``.
+        """Return the seconds to wait after attempt number ``failed``.
 
         Full jitter (https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/): anything up
-        to the pause, so that what failed together does not come back together.
+        to the pause, so that simultaneous failures do not come back together.
 
         Args:
-            failed: the number of the attempt, from 1.
-            luck: from 0 to 1, random.
+            failed: number of the attempt, from 1.
+            luck: random number from 0 to 1.
         """
         return luck * min(self.max_backoff, self.backoff * 2.0 ** min(failed - 1, 64))
 
 
 ONCE: Final = Retry()
-"""No second attempt."""
+"""Rule without a second attempt."""
 
 
 class OnError(StrEnum):
-    """What an error means for the rest of a build."""
+    """Consequence of an error for the rest of a build."""
 
     DRAIN = "drain"
-    """Nothing new is sent; what is in flight is awaited."""
+    """Nothing new is sent; requests in flight are awaited."""
     CONTINUE = "continue"
-    """What does not depend on it goes on."""
+    """Components that do not depend on the failed one continue."""
 
 
 @frozen
 class Policy:
-    """What a build says in its ``options`` of how it is to be run."""
+    """Options of a build for its run."""
 
     retry: Retry | None = None
     limits: tuple[LimitRule, ...] = ()
     most_failures: float = 0
-    """Failed components that the build goes on with; one more halts it. Infinite where none does."""
+    """Failed components with which the build continues; one more halts it. Infinite if none ever does."""
 
     @classmethod
     def of(cls, options: Any, changes: int) -> tuple["Policy", list[Problem]]:
         """Read a build's ``options``.
 
         Args:
-            options: whatever stands there.
-            changes: how many there are: percentages are of them.
+            options: any JSON value.
+            changes: number of changes, for percentages.
 
         Returns:
-            The policy, the default in place of what cannot be read; and everything that is wrong.
+            The policy, with defaults in place of unreadable parts; and all problems.
         """
         problems: list[Problem] = []
         if not isinstance(options, Mapping):
@@ -134,21 +133,21 @@ class Policy:
 
 
 DEFAULT_POLICY: Final = Policy()
-"""Of a build that says nothing."""
+"""Policy of a build without options."""
 Retries: TypeAlias = Sequence[tuple[str, Retry]]
-"""Pairs of a subject pattern and a rule; the first that matches counts."""
+"""Pairs of a subject pattern and a rule; the first matching one counts."""
 
 
 def retry_for(retries: Retries, subject: str) -> Retry:
-    """The rule for a subject among those of the operator."""
+    """Return the operator's rule for a subject."""
     return first_match(retries, subject, ONCE)
 
 
 def parse_limits(text: str) -> tuple[LimitRule, ...]:
-    """``*=500, vpc.create.*=5, *.create.aws=20/s`` as rules.
+    """Read ``*=500, vpc.create.*=5, *.create.aws=20/s`` as rules.
 
     Raises:
-        InvalidRule: a part of it is not of this form; the message begins with that part.
+        InvalidRule: a part of it does not have this form; the message begins with that part.
     """
     rules = []
     for part, pattern, value in _parts(text):
@@ -160,7 +159,7 @@ def parse_limits(text: str) -> tuple[LimitRule, ...]:
 
 
 def read_limits(value: Any) -> tuple[LimitRule, ...]:
-    """Limits as JSON: an object of patterns and numbers or rates, or the text of the setting.
+    """Read limits in JSON: an object of patterns and numbers or rates, or the text of the setting.
 
     Raises:
         InvalidRule: it is neither.
@@ -203,12 +202,12 @@ def _limit(pattern: str, text: str) -> LimitRule:
 
 
 def parse_retries(text: str) -> tuple[tuple[str, Retry], ...]:
-    """``*.create.aws=5, vpc.*.*=3:2:30s:10m`` as pairs of a pattern and a rule.
+    """Read ``*.create.aws=5, vpc.*.*=3:2:30s:10m`` as pairs of a pattern and a rule.
 
-    Behind the attempts may stand `Retry.backoff`, `Retry.max_backoff` and `Retry.total`, each a duration.
+    The attempts may be followed by `Retry.backoff`, `Retry.max_backoff` and `Retry.total`, each a duration.
 
     Raises:
-        InvalidRule: a part of it is not of this form; the message begins with that part.
+        InvalidRule: a part of it does not have this form; the message begins with that part.
     """
     pairs = []
     for part, pattern, value in _parts(text):
@@ -249,7 +248,7 @@ _RETRY_FIELDS: Final = ("attempts", "backoff", "max_backoff", "total_timeout")
 
 
 def read_retry(value: Any) -> Retry:
-    """``{"attempts": 5, "backoff": 1.0, "max_backoff": 60, "total_timeout": 600}``; each may be left out.
+    """Read ``{"attempts": 5, "backoff": 1.0, "max_backoff": 60, "total_timeout": 600}``, or parts of it.
 
     Raises:
         InvalidRule: it is something else.
@@ -267,7 +266,7 @@ def read_retry(value: Any) -> Retry:
     if type(attempts) is not int or not 1 <= attempts <= _MOST_ATTEMPTS:
         raise InvalidRule(f"attempts: a whole number from 1 to {_MOST_ATTEMPTS:,}; it is {found(attempts)}")
     backoff = _seconds(value, "backoff", ONCE.backoff)
-    # Who only asks for longer pauses than the longest means them.
+    # A backoff above the default maximum raises that maximum.
     most = _seconds(value, "max_backoff", max(ONCE.max_backoff, backoff))
     total = _seconds(value, "total_timeout", math.inf)
     return Retry(attempts, backoff, most, None if total == math.inf else total)
@@ -285,7 +284,7 @@ def _seconds(value: Mapping[str, Any], name: str, otherwise: float) -> float:
 
 
 def found(value: Any) -> str:
-    """A JSON value in an error message: itself where it is short, otherwise what it is."""
+    """Return a JSON value for an error message: itself if it is short, otherwise its kind."""
     if isinstance(value, str):
         return repr(value[:80])
     if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e15:
@@ -294,7 +293,7 @@ def found(value: Any) -> str:
 
 
 def in_seconds(value: Any) -> str:
-    """The cure where seconds are wanted and a text says a duration: ``: write 600`` for ``10m``."""
+    """Return the cure for a duration in text where seconds are wanted: ``: write 600`` for ``10m``."""
     try:
         seconds = read_duration(value) if isinstance(value, str) else -1.0
     except ValueError:
@@ -309,7 +308,7 @@ def _read_on_error(value: Any) -> OnError:
 
 
 def _read_most_failures(value: Any, changes: int) -> int:
-    """A number of components, or a percentage of them: as many may fail, and the build goes on."""
+    """Read a number of components, or a percentage of them, that may fail while the build continues."""
     share = value[:-1].strip() if isinstance(value, str) and value.endswith("%") else None
     if share is not None and share.replace(".", "", 1).isascii() and share.replace(".", "", 1).isdigit():
         percent = float(share)
@@ -323,7 +322,7 @@ def _read_most_failures(value: Any, changes: int) -> int:
 
 
 def _parts(text: str) -> Iterator[tuple[str, str, str]]:
-    """The parts of a setting, each with its pattern and what stands behind it.
+    """Yield the parts of a setting, each with its pattern and its value.
 
     Raises:
         InvalidRule: a part has no ``=``.

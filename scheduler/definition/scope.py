@@ -1,4 +1,4 @@
-"""What the references of a component can see: what was submitted, and what its dependencies returned."""
+"""Scopes: the values that references of a component can see, submitted or returned by its dependencies."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -14,30 +14,30 @@ from scheduler.definition.template.paths import Query
 from scheduler.runtime.breath import breathe
 
 _FEW: Final = 16
-"""Dependencies that are gone through faster than anything else could be asked."""
+"""Dependencies that are searched one by one faster than in any other way."""
 _PER_EDGE: Final = 16
 _PER_SEEN: Final = 40
 _PER_FINDER: Final = 40
 _BYTES_OF_A_UNIT: Final = 4
-"""Of what is packed, decoded in the time of a unit of work."""
+"""Bytes of packed JSON that are decoded in the time of a unit of work."""
 _SHORTLY: Final = 0.001
-"""Seconds to wait for another thread's work, before it is this one's turn to pause."""
+"""Seconds to wait for another thread's work before this thread pauses."""
 
 
 def is_supplied(change: Change) -> bool:
-    """Whether what stands under a change's id comes from doing it, and is unknown before."""
+    """Whether the value under a change's id comes from doing the change, and is unknown before."""
     return change.action is not Action.DELETE and change.state is not State.COMPLETED
 
 
 class Submitted:
-    """A build as it was submitted: the `template.Scope` before anything of it was done."""
+    """A build as it was submitted: the `template.Scope` before any work was done."""
 
     def __init__(self, build: Build) -> None:
         self.build: Mapping[str, Any] = build.fields
         self.existing = {component.id: component for component in build.components}
         self.changes = {change.id: change for change in build.changes}
-        # What a connector returned in an earlier process stands in the submitted build like a definition,
-        # but it is data: it must never be rendered.
+        # A connector's result from an earlier process stands in the submitted build like a definition, but it
+        # is data: it must never be rendered.
         self._decoded: dict[str, Mapping[str, Any]] = {}
         self._all: Sequence[Found] | None = None
         self._ids: Collection[str] | None = None
@@ -52,10 +52,10 @@ class Submitted:
                 self._returned.update(identity for identity, _ in elements_of(change.fields))
 
     def find(self, id: str) -> Found | None:  # noqa: A002 - the port's name
-        """The component with this id as it exists, or the change where it speaks for itself.
+        """Return the component with this id as it exists, or a change that speaks for itself.
 
-        A change that is to be deleted, or that is done already, answers with what was submitted: nobody
-        has to wait for it.
+        A change that is to be deleted, or that is done already, stands as it was submitted: nothing has to
+        wait for it.
         """
         existing = self.existing.get(id)
         if existing is not None:
@@ -66,14 +66,14 @@ class Submitted:
         return Found(self.fields_of(change), definition=id not in self._returned)
 
     def fields_of(self, change: Change) -> Mapping[str, Any]:
-        """The fields of a change that is looked into: decoded once, and always the same object."""
+        """Return the fields of a change that is looked into: decoded once, and always the same object."""
         fields = self._decoded.get(change.id)
         if fields is None:
             fields = self._decoded[change.id] = change.fields
         return fields
 
     def all(self) -> Sequence[Found]:
-        """Everything that exists, in submission order."""
+        """Return everything that exists, in submission order."""
         if self._all is None:
             self._all = [
                 Found(component.fields, definition=name not in self._returned)
@@ -82,24 +82,24 @@ class Submitted:
         return self._all
 
     def candidates(self, query: Query) -> Iterable[Found] | None:  # noqa: ARG002 - as in the port
-        """None: here nobody asks often."""
+        """Return None: queries are rare here."""
         return None
 
     def ids(self) -> Iterable[str]:
-        """Every id of the build."""
+        """Return every id of the build."""
         if self._ids is None:
             self._ids = tuple({**self.existing, **self.changes})
         return self._ids
 
 
 def _is_common(changes: Mapping[str, Change], finds: bool, id: str) -> bool:  # noqa: A002
-    """Whether what a reference finds under an id is the same for every component, at any time."""
+    """Whether a reference to an id finds the same for every component, at any time."""
     change = changes.get(id)
     return not finds and (change is None or change.action is Action.DELETE)
 
 
 class SeenByItself:
-    """A build as it was submitted, as one of its changes sees it: its own id is its definition."""
+    """A submitted build as one of its changes sees it: its own id stands for its definition."""
 
     def __init__(self, submitted: Submitted, change: Change) -> None:
         self.build = submitted.build
@@ -112,7 +112,7 @@ class SeenByItself:
         self._change = change
 
     def find(self, id: str) -> Found | None:  # noqa: A002 - the port's name
-        """As `Submitted.find`."""
+        """Return the component with this id, as `Submitted.find` does."""
         found = self._submitted.find(id)
         if found is None and id == self._change.id:
             return Found(self._submitted.fields_of(self._change), definition=True)
@@ -120,38 +120,38 @@ class SeenByItself:
 
 
 class Returned:
-    """What the changes of one build returned so far. The plan writes it; scopes read it, in threads too.
+    """Results of the changes of one build so far. The plan writes them; scopes read them, also in threads.
 
-    A thread never looks at what another one is just adding: what a component can see was there before it
-    was due.
+    A thread never looks at a result that another one is just adding: everything that a component can see was
+    there before it was due.
     """
 
     def __init__(self, submitted: Submitted, graph: Graph) -> None:
         self.submitted = submitted
         self.graph = graph
         self.bodies: dict[Vertex, Mapping[str, Any]] = {}
-        """By change: the reply."""
+        """Reply by change."""
         self.packed: set[Vertex] = set()
-        """Whose replies may be packed, until somebody refers to them."""
+        """Changes whose replies may be packed, until something refers to them."""
         self.found: dict[str, dict[Vertex, Mapping[str, Any]]] = {}
-        """By component id: what a ``find`` returned, by the change that found it."""
+        """Elements that finds returned, by component id, then by the change that found them."""
         self._ancestors: dict[Vertex, int] = {}
         self._arrivals: list[Vertex] = []
         self._booked = 0
-        """Arrivals that stand in the catalogue."""
+        """Number of arrivals that stand in the catalogue."""
         self._catalogue: Catalogue | None = None
         self._lock = Lock()
         self._seen: tuple[int, int, list[Found]] | None = None
 
     def add(self, vertex: Vertex, body: Mapping[str, Any]) -> None:
-        """What a change returned; of a ``find`` its elements stand in `found` already."""
+        """Add the result of a change; the elements of a ``find`` stand in `found` already."""
         if vertex in self.bodies:
             self._seen = None
         self.bodies[vertex] = body
         self._arrivals.append(vertex)
 
     def opened(self, vertex: Vertex, body: Mapping[str, Any], work: Work) -> Mapping[str, Any]:
-        """What a change returned, for somebody who refers to it: kept like this from then on."""
+        """Return the result of a change, for a reference to it; it stays unpacked from then on."""
         if vertex not in self.packed:
             return body
         work.spend_shared(packed_size(body) // _BYTES_OF_A_UNIT)
@@ -167,7 +167,7 @@ class Returned:
         return bool(self.ancestors(vertex, work) >> on & 1)
 
     def ancestors(self, vertex: Vertex, work: Work) -> int:
-        """Every dependency of ``vertex``, direct or not: a bit for each."""
+        """Return all dependencies of ``vertex``, direct or not: a bit for each."""
         known = self._ancestors
         if vertex in known:
             return known[vertex]
@@ -191,14 +191,14 @@ class Returned:
         return known[vertex]
 
     def candidates(self, vertex: Vertex, query: Query, work: Work) -> Iterable[Found] | None:
-        """What a component can see and may fit a query (`template.Scope.candidates`)."""
+        """Return what a component can see that may match a query (`template.Scope.candidates`)."""
         size = (len(self.graph.ids) + 7) // 8
         work.spend(size)
         dependencies = self.ancestors(vertex, work).to_bytes(size, "little")
         while not self._lock.acquire(timeout=0 if work.inline else _SHORTLY):
             if work.inline:
                 raise Laborious("another thread makes the index")
-            # Whoever has it may be waiting for this thread's next pause.
+            # The thread that has it may be waiting for this thread's next pause.
             breathe()
         try:
             catalogue = self._caught_up(work)
@@ -240,7 +240,7 @@ class Returned:
                 yield self.graph.index[name], name, found
 
     def seen(self, vertex: Vertex, work: Work) -> Sequence[Found]:
-        """Everything that a component can see, in submission order."""
+        """Return everything that a component can see, in submission order."""
         ancestors = self.ancestors(vertex, work)
         work.spend(2 * len(self.graph.ids))
         vertices = [one for one, bit in enumerate(reversed(f"{ancestors:b}")) if bit == "1"]
@@ -280,7 +280,7 @@ class Due:
         self.work: Work = UNLIMITED
 
     def find(self, id: str) -> Found | None:  # noqa: A002 - the port's name
-        """What a dependency returned under this id, or else what was submitted."""
+        """Return a dependency's result under this id, or else what was submitted."""
         returned = self._returned
         vertex = returned.graph.index.get(id)
         if vertex is not None:
@@ -292,7 +292,7 @@ class Due:
         finders = returned.found.get(id)
         if finders is not None:
             self.work.spend(_PER_FINDER * len(finders))
-            # A copy: meanwhile another find may return it too.
+            # A copy: another find may add to it meanwhile.
             for finder, element in finders.copy().items():
                 if returned.depends(self._vertex, finder, self.work):
                     return Found(element, definition=False)
@@ -307,20 +307,20 @@ class Due:
         return None
 
     def all(self) -> Sequence[Found]:
-        """Everything that can be seen, in submission order."""
+        """Return everything that can be seen, in submission order."""
         return self._returned.seen(self._vertex, self.work)
 
     def candidates(self, query: Query) -> Iterable[Found] | None:
-        """What of it may fit a query for equality, in its order."""
+        """Return what can be seen that may match a query for equality, in its order."""
         return self._returned.candidates(self._vertex, query, self.work)
 
     def ids(self) -> Iterable[str]:
-        """Every id of the build."""
+        """Return every id of the build."""
         return self._returned.submitted.ids()
 
 
 def elements_of(reply: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """The components that a ``find`` returned, with their ids; what has none is passed over."""
+    """Yield the components that a ``find`` returned, with their ids; one without an id is skipped."""
     elements = reply.get("components")
     for element in elements if isinstance(elements, list) else ():
         if isinstance(element, dict) and isinstance(identity := element.get("_component_id"), str):

@@ -1,8 +1,8 @@
-"""JSON as we take it and as we write it.
+"""Strict JSON, in and out.
 
-msgspec refuses what the grammar refuses (NaN, lone surrogates, control characters) and keeps every digit
-of an integer, where other fast libraries round beyond 64 bits. What it leaves open is bounded here:
-how deep things nest and how long an integer may be (WIRE: "Limits").
+msgspec refuses everything that the grammar refuses (NaN, lone surrogates, control characters), and keeps
+every digit of an integer, where other fast libraries round beyond 64 bits. The bounds that it leaves open are
+set here: the depth of nesting, and the length of an integer (WIRE: "Limits").
 """
 
 import re
@@ -18,34 +18,34 @@ from scheduler.errors import InvalidJSON, OverLimit
 from scheduler.runtime.breath import breathe
 
 _OWN = evolve(DEFAULT_LIMITS, max_depth=1_000)
-"""As much as can be decoded at all."""
+"""Limits of what can be decoded at all."""
 Raw = msgspec.Raw
-"""A piece of JSON text that was not decoded yet."""
+"""A piece of JSON text that is not decoded yet."""
 
 _decode = msgspec.json.Decoder().decode
 _decode_raw_object = msgspec.json.Decoder(dict[str, Raw]).decode
 _decode_raw_list = msgspec.json.Decoder(list[Raw]).decode
 
 encode = msgspec.json.Encoder().encode
-"""A value as compact JSON bytes."""
+"""Encode a value as compact JSON bytes."""
 encode_sorted = msgspec.json.Encoder(order="sorted").encode
-"""A value as compact JSON bytes with sorted keys: equal content gives equal bytes."""
+"""Encode a value as compact JSON bytes with sorted keys: equal content gives equal bytes."""
 
 _BETWEEN_BREATHS = 1_000
 """Values that are looked at in the time of a component."""
 _PIECE = 128 * 1024
-"""Bytes of a list that are written at a time, about: a fraction of a millisecond."""
+"""Bytes of a list that are written at a time, roughly: a fraction of a millisecond."""
 
 
 _PACKED = 16 * 1024
-"""Bytes of a list or an object from which it is worth the while to have it packed."""
+"""Bytes from which packing a list or an object is worth while."""
 
 
 def decode(data: bytes | Raw, limits: Limits = DEFAULT_LIMITS, *, level: int = 0) -> Any:
-    """Decode strict JSON; ``level`` is how deep ``data`` already stands in something larger.
+    """Decode strict JSON; ``level`` is the depth of ``data`` in a larger document.
 
     Raises:
-        InvalidJSON: with what is wrong, and at which byte where that is known.
+        InvalidJSON: with the mistake, and its byte where that is known.
     """
     value = _call(_decode, data, limits)
     _check_bounds(bytes(data), value, limits, level)
@@ -53,10 +53,10 @@ def decode(data: bytes | Raw, limits: Limits = DEFAULT_LIMITS, *, level: int = 0
 
 
 def decode_in_pieces(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Any:
-    """As `decode`, for what is large, in a thread: the interpreter is free for others every few milliseconds.
+    """Decode large JSON in a thread, in pieces: every few milliseconds other threads get the interpreter.
 
     Raises:
-        InvalidJSON: as `decode`.
+        InvalidJSON: as for `decode`.
     """
     value = _in_pieces(data, limits, 0)
     _check_bounds(data, value, limits, 0)
@@ -64,7 +64,7 @@ def decode_in_pieces(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Any:
 
 
 def decode_own(data: bytes) -> Any:
-    """Decode what this program has written or checked before, in pieces where it is large."""
+    """Decode JSON that this program has written or checked before, in pieces if it is large."""
     return _in_pieces(data, _OWN, 0)
 
 
@@ -106,7 +106,7 @@ def _decoded(elements: list[Raw], limits: Limits) -> list[Any]:
 
 
 def split_object(data: bytes, limits: Limits = DEFAULT_LIMITS) -> dict[str, Raw]:
-    """The members of an object, their values not yet decoded.
+    """Return the members of an object, their values not yet decoded.
 
     Raises:
         InvalidJSON: it is not JSON, or not an object.
@@ -116,7 +116,7 @@ def split_object(data: bytes, limits: Limits = DEFAULT_LIMITS) -> dict[str, Raw]
 
 
 def split_list(data: Raw, limits: Limits = DEFAULT_LIMITS) -> list[Raw]:
-    """The elements of a list, not yet decoded.
+    """Return the elements of a list, not yet decoded.
 
     Raises:
         InvalidJSON: it is not a list.
@@ -126,18 +126,18 @@ def split_list(data: Raw, limits: Limits = DEFAULT_LIMITS) -> list[Raw]:
 
 
 def list_chunks(items: Sequence[Any], convert: Callable[[Any], Any] | None = None) -> Iterator[bytes]:
-    """The JSON of a list in pieces, without its brackets, each written within about a millisecond.
+    """Yield the JSON of a list in pieces, without its brackets, each written within about a millisecond.
 
     Args:
-        items: the elements; what ``convert`` makes of them is written, where there is one.
-        convert: to be called for each element.
+        items: the elements.
+        convert: function that returns what is written for an element; None: the element itself.
     """
-    # Until it is known how large they are.
+    # One by one until their size is known.
     start, number = 0, 1
     while start < len(items):
         breathe()
         if number == 1:
-            # It may be megabytes: it is not to be copied.
+            # It may be megabytes: it must not be copied.
             text = encode(items[start] if convert is None else convert(items[start]))
             if start:
                 yield b","
@@ -154,7 +154,7 @@ def list_chunks(items: Sequence[Any], convert: Callable[[Any], Any] | None = Non
 
 
 def packed(document: dict[str, Any]) -> dict[str, Any]:
-    """A document whose long lists and objects are JSON text again, each a `Raw`: for a thread.
+    """Return a document whose long lists and objects are JSON text again, each a `Raw`: for a thread.
 
     Decoded they may take twenty times the memory. `encode` writes both alike.
     """
@@ -169,19 +169,19 @@ def packed(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def packed_size(document: Mapping[str, Any]) -> int:
-    """Bytes of what is packed in a document; 0 where nothing is."""
+    """Return the bytes of packed JSON in a document; 0 where nothing is packed."""
     return sum(len(memoryview(value)) for value in document.values() if isinstance(value, Raw))
 
 
 def unpacked(document: Mapping[str, Any]) -> dict[str, Any]:
-    """A document without anything packed in it."""
+    """Return a document without packed parts."""
     return {
         key: decode_own(bytes(value)) if isinstance(value, Raw) else value for key, value in document.items()
     }
 
 
 def _written(value: Any) -> Iterator[bytes]:
-    """The JSON of a value in pieces."""
+    """Yield the JSON of a value in pieces."""
     if isinstance(value, list):
         yield b"["
         yield from list_chunks(value)
@@ -198,7 +198,7 @@ def _written(value: Any) -> Iterator[bytes]:
 
 
 def kind(value: object) -> str:
-    """What a value is called in JSON, with its article."""
+    """Return the name of a value's kind in JSON, with its article."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -231,17 +231,17 @@ def _call(decoder: Any, data: bytes | Raw, limits: Limits) -> Any:
 
 
 _NOT_TEXT = "Invalid UTF-8"
-"""What msgspec says from 0.23 on, without a place; before that it raised UnicodeDecodeError."""
+"""Message of msgspec from 0.23 on, without a place; earlier versions raised UnicodeDecodeError."""
 
 
 def refusal(error: Exception, data: bytes | Raw) -> str:
-    """What a decoder's ``error`` says of ``data``, in the same words whatever version of msgspec is there."""
+    """Return a decoder's complaint about ``data``, in the same words for all versions of msgspec."""
     text = str(error)
     return not_text(data) if isinstance(error, UnicodeDecodeError) or text.startswith(_NOT_TEXT) else text
 
 
 def not_text(data: bytes | Raw) -> str:
-    """What is wrong with ``data``, which is not UTF-8: the first byte that cannot be read, and why."""
+    """Return what is wrong with ``data`` that is not UTF-8: the first unreadable byte, and the reason."""
     try:
         bytes(data).decode()
     except UnicodeDecodeError as error:
@@ -267,16 +267,16 @@ def _long_run(digits: int) -> re.Pattern[bytes]:
 
 
 def _has_long_run(data: bytes, digits: int) -> bool:
-    """Whether there are more than so many decimal digits in a row."""
-    # Such a run holds one of every so many bytes: where none of those is a digit, there is none.
+    """Whether there are more than ``digits`` decimal digits in a row."""
+    # Such a run holds one of every so many bytes: if none of those is a digit, there is no run.
     if _ANY_DIGIT.search(data[digits :: digits + 1]) is None:
         return False
     return _long_run(digits).search(data) is not None
 
 
 def _check_bounds(data: bytes, value: Any, limits: Limits, level: int) -> None:
-    # Most messages have fewer brackets than the depth allows and no long run of digits: they are done
-    # after these two questions, which cost far less than a walk through the value.
+    # Most messages have fewer brackets than the depth allows, and no long run of digits: these two questions
+    # decide, and cost far less than a walk through the value.
     deep = data.count(b"{") + data.count(b"[") + level > limits.max_depth
     if not deep and not _has_long_run(data, limits.max_digits):
         return

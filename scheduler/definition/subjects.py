@@ -1,7 +1,7 @@
 """The subject of a request, formed of checked tokens, and its header (WIRE: "Requests and replies").
 
-A token that is not what it should be could forge a message of the system: a `build.create.done` of another
-build, or a call into the broker's own interface.
+An unchecked token could forge a message of the system: a `build.create.done` of another build, or a call into
+the broker's own interface.
 """
 
 import re
@@ -13,7 +13,7 @@ from urllib.parse import quote
 from scheduler.errors import TemplateError
 
 CONTROL: Final = "scheduler.build."
-"""What the subjects begin with on which operators ask and steer."""
+"""Beginning of the subjects for operators' questions and commands."""
 RESERVED_TYPES: Final = frozenset({"build", "service", "environment", "scheduler"})
 RESERVED_PROVIDERS: Final = frozenset({"done", "error", "mapping", "definition", "validation"})
 
@@ -22,16 +22,17 @@ _SUFFIXES: Final = ("done", "error")
 _REQUEST_TOKENS: Final = 3
 _GATEWAY: Final = "_GR_"
 _GATEWAY_TOKENS: Final = 3
-"""That one, the cluster and the server."""
+"""Tokens before a reply subject that came over a gateway: this one, the cluster and the server."""
 _LONGEST_REPLY: Final = 512
 _WORD = r"[^\x00-\x20\x7f-\xa0.*>\u2028\u2029\ud800-\udfff]+"
 _PLAIN: Final = re.compile(rf"{_WORD}(?:\.{_WORD})*")
 
 
 def reply_subjects(types: Iterable[str] = ("*",), provider: str = "*") -> tuple[str, ...]:
-    """What replies come in on, for components of these types, and of this provider.
+    """Return the subjects of replies for components of these types, and of this provider.
 
-    By verb and never ``>``: interest in everything would keep the server from saying 503.
+    They go by verb, and never have a ``>``: a subscription to everything would keep the server from saying
+    503.
     """
     return tuple(
         f"{type_}.{verb}.{provider}.{suffix}" for type_ in types for verb in _VERBS for suffix in _SUFFIXES
@@ -39,11 +40,11 @@ def reply_subjects(types: Iterable[str] = ("*",), provider: str = "*") -> tuple[
 
 
 REPLY_SUBJECTS: Final = reply_subjects()
-"""What replies come in on, whatever the type."""
+"""Subjects of replies for all types."""
 
 
 def overlap(one: str, other: str) -> bool:
-    """Whether there is a subject that both patterns take; without ``>``."""
+    """Whether a subject exists that matches both patterns; without ``>``."""
     ours, theirs = one.split("."), other.split(".")
     return len(ours) == len(theirs) and all(
         a == b or "*" in (a, b) for a, b in zip(ours, theirs, strict=True)
@@ -54,7 +55,7 @@ _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 def token_problem(name: str, token: str) -> str | None:
-    """Why ``token`` cannot be part of a request's subject; None if it can.
+    """Return why ``token`` cannot be part of a request's subject; None if it can.
 
     Args:
         name: the field that it comes from: ``_component`` or ``_provider``.
@@ -69,10 +70,10 @@ def token_problem(name: str, token: str) -> str | None:
     return f"{token!r} is reserved: its subject would be a message of the system" if reserved else None
 
 
-# At most 2 MB: what is not three short tokens raises, and is not kept.
+# At most 2 MB: anything but three short tokens raises, and is not kept.
 @lru_cache(maxsize=4_096)
 def request_subject(type_: str, action: str, provider: str) -> str:
-    """The subject of a request.
+    """Return the subject of a request.
 
     Raises:
         TemplateError: a token must not be part of it; the message names the field.
@@ -86,16 +87,16 @@ def request_subject(type_: str, action: str, provider: str) -> str:
 
 
 UNANSWERABLE: Final = "a message is ignored: its reply subject could be something else than an answer"
-"""What the log says of a message for which `may_be_answered` is false, although it asks for an answer."""
+"""Log text for a message that asks for an answer, although `may_be_answered` is false."""
 
 
 def may_be_answered(reply: str) -> bool:
-    """Whether an answer may go to the subject that a message asks for: one that can be nothing else.
+    """Whether an answer may go to the reply subject of a message: one that cannot be anything else.
 
-    The sender of a message names any subject it likes, and the answer goes there with the scheduler's rights.
-    Refused are the system's own subjects, requests to connectors and their replies, whatever begins with
-    ``$`` (JetStream, key-value and object stores, service discovery, the server itself), and what is no
-    subject to publish on. Case counts, as it does for the server.
+    The sender of a message chooses that subject freely, and the answer goes there with the scheduler's
+    rights. Refused are the system's own subjects, requests to connectors and their replies, everything that
+    begins with ``$`` (JetStream, key-value and object stores, service discovery, the server itself), and
+    subjects that cannot be published on. Case counts, as it does for the server.
 
     Args:
         reply: the reply subject of a message; empty where it has none.
@@ -104,8 +105,8 @@ def may_be_answered(reply: str) -> bool:
         return False
     tokens = reply.split(".")
     while tokens[0] == _GATEWAY:
-        # What comes over a gateway has the name of the way back before its reply subject; the server takes
-        # that off again, and publishes on the rest.
+        # Over a gateway the reply subject is preceded by the name of the way back; the server removes that,
+        # and publishes on the rest.
         tokens = tokens[_GATEWAY_TOKENS:]
         if not tokens:
             return False
@@ -115,7 +116,7 @@ def may_be_answered(reply: str) -> bool:
 
 
 def attempt_header(attempt: str) -> str:
-    """An attempt id as a header value: percent-encoded where it is not printable ASCII."""
+    """Return an attempt id as a header value: percent-encoded where it is not printable ASCII."""
     if attempt.isascii() and attempt.isprintable():
         return attempt
     return quote(attempt, safe=" !\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~")

@@ -1,6 +1,7 @@
-"""From bytes to a build that can be run: every problem it has, or the build with its graph and templates.
+"""Validation: from bytes to a build that can be run; all its problems, or the build with graph and templates.
 
-All of it is synchronous and made of short steps, so that it can run in a thread beside the event loop.
+Everything is synchronous, in short steps, so that it can run in a thread beside the event loop. One file on
+purpose: the checks share what was read, and each adds to one list of problems.
 """
 
 import sys
@@ -45,13 +46,14 @@ _READING_WORK = 64 * 1024 * 1024
 _FEW = 4
 _PER_IMPLIED_EDGE = 200
 _PER_EDGE_OF_DEFINITIONS = 2_000
-"""Units for an edge that a reference implies, and for one more than a component has references."""
+"""Units for an edge that a reference implies, and for each more than a component has references."""
 _DEEPEST = 256
-"""The highest that ``max_depth`` may be set to."""
+"""Highest value of ``max_depth``."""
 _LONGEST_NUMBER = 4_300
-"""Digits that CPython reads."""
+"""Most digits that CPython reads."""
 _LEVELS_ABOVE_A_COMPONENT = 2
-"""The build, and the list in it: a reply may be as deep as a build, and stands in one afterwards."""
+"""Levels above a component: the build and its list. A reply may be as deep as a build, and later stands in
+one."""
 _ACCEPTED_ONCE = Limits(
     max_changes=sys.maxsize,
     max_components=sys.maxsize,
@@ -62,26 +64,26 @@ _ACCEPTED_ONCE = Limits(
     max_id_bytes=sys.maxsize,
     max_template_nodes=sys.maxsize,
 )
-"""What was within limits when it was accepted is resumed, whatever they are now."""
+"""Limits for a build that was accepted before: it is resumed, whatever the limits are now."""
 
 
 @frozen
 class Prepared:
-    """A build that was found valid, with everything its run needs."""
+    """A valid build, with everything that its run needs."""
 
     build: Build
     graph: Graph = field(repr=False)
-    """With the implied edges."""
+    """Graph with the implied edges."""
     templates: tuple[Template, ...] = field(repr=False)
-    """One for each of the build's changes."""
+    """Template of each of the build's changes."""
     digest: bytes = field(repr=False)
-    """Equal for equal content, whatever the order of keys and the white space."""
+    """Digest of the content, independent of the order of keys and of white space."""
     policy: Policy = DEFAULT_POLICY
-    """What its options say of how it is to be run."""
+    """Policy by the build's options."""
     secrets: Secrets = field(factory=Secrets, repr=False, eq=False)
-    """What of it must not be shown."""
+    """Values in it that must not be shown."""
     hints: tuple[Problem, ...] = field(default=(), eq=False)
-    """What was probably meant otherwise, although it is valid."""
+    """Parts that are valid, but probably meant otherwise."""
     size: int = field(default=0, eq=False)
     """Bytes that it was read from."""
 
@@ -100,19 +102,19 @@ def read_build(
     """Read and check a submitted build (WIRE: "Intake").
 
     Args:
-        data: its JSON.
-        limits: bounds on what it may hold.
-        templates: which forms of references there are.
-        unresolved: what becomes of a ``$(path)`` that leads to nothing.
-        resumed: it comes from the store, where an earlier process put it. What connectors returned
-            stands in it, which may be larger than what is submitted, and is never rendered; what can be
-            judged when a component is due is left until then, since it was accepted once.
-        action: the subject that it came in on; None where it came otherwise (`codec.parse_build`).
-        inline: whether others wait meanwhile, so that what takes long is to be done again elsewhere.
-        allowance: units of work from which on that is so.
+        data: the build's JSON.
+        limits: bounds on its content.
+        templates: valid forms of references.
+        unresolved: treatment of a ``$(path)`` that leads to nothing.
+        resumed: whether it comes from the store, where an earlier process put it. Connectors' results in it
+            may be larger than a submitted build, and are never rendered. Checks that can wait until a
+            component is due are skipped, because it was accepted before.
+        action: the subject that it came in on; None for another origin (`codec.parse_build`).
+        inline: whether other tasks wait meanwhile, so that long work has to be done again elsewhere.
+        allowance: units of work above which that is so.
 
     Raises:
-        Laborious: its references take more than ``allowance``, and ``inline`` says that they must not.
+        Laborious: its references take more than ``allowance``, and ``inline`` is set.
         InvalidBuild: with every problem that was found, each with its place.
     """
     if resumed:
@@ -143,9 +145,9 @@ def read_build(
 
 
 def _again(build: Build) -> Build:
-    """``build`` without what an earlier run said of the changes that are now to be done.
+    """Return ``build`` without the states of an earlier run for changes that are to be done now.
 
-    Its `running` or `errored` would be taken for this run's after a restart.
+    After a restart, ``running`` or ``errored`` would be taken for states of this run.
     """
     return evolve(build, changes=tuple(map(_to_be_done, build.changes)))
 
@@ -159,7 +161,7 @@ def _to_be_done(change: Change) -> Change:
 
 
 class _Check:
-    """The questions asked of a build as a whole; each adds to ``problems``."""
+    """Checks of a build as a whole; each adds to ``problems``."""
 
     def __init__(self, parsed: Parsed, limits: Limits, *, resumed: bool, allowance: int | None) -> None:
         self.parsed = parsed
@@ -167,20 +169,20 @@ class _Check:
         self.limits = limits
         self.problems = list(parsed.problems)
         self.scope = Submitted(parsed.build)
-        # With the ids of elements that are wrong otherwise, so that one mistake is told once.
+        # Includes the ids of elements with other mistakes, so that one mistake is reported once.
         self.known = parsed.known
         self.suggestions = _MOST_SUGGESTIONS
         changes = len(parsed.build.changes)
         self.work = Work.of_build(changes) if allowance is None else Work(allowance, inline=True)
-        # What was accepted once may be read again, however much another version took.
+        # A build that was accepted before is read again, however much another version took.
         most = (sys.maxsize if resumed else _READING_WORK) if allowance is None else allowance
         inline = allowance is not None
         self.reading = Work(most, inline=inline)
-        # And so may who waits for whom be found out, where references lead on through definitions.
+        # The same holds for finding dependencies, where references lead on through definitions.
         self.following = Work(build_work(changes) if most == _READING_WORK else most, inline=inline)
 
     def edges(self) -> None:
-        """Both ends of an edge are known, and are two."""
+        """Check that both ends of each edge are known and different."""
         known = self.known | PSEUDO_IDS
         for edge, position in zip(self.build.edges, self.parsed.edge_places, strict=True):
             for end, name in ((edge.source, "source"), (edge.destination, "destination")):
@@ -192,14 +194,14 @@ class _Check:
                 self.problems.append(Problem(f"edges[{position}]", text))
 
     def suggest(self, wrong: str) -> str:
-        """``; did you mean ...?``, for the first few: comparing with 10,000 ids takes its time."""
+        """Return ``; did you mean ...?`` for the first few: comparing with 10,000 ids takes time."""
         if not self.suggestions or len(wrong) > 200:
             return ""
         self.suggestions -= 1
         return suggestion(wrong, self.known)
 
     def tokens(self, mode: Templates) -> None:
-        """No request is bound to fail for its subject; what a reference supplies is judged when due."""
+        """Check the parts of requests' subjects; parts that references supply are checked when due."""
         for change, position in zip(self.build.changes, self.parsed.places, strict=True):
             if change.action is Action.NONE or change.state is State.COMPLETED:
                 continue
@@ -211,12 +213,12 @@ class _Check:
                     self.problems.append(Problem(f"changes[{position}].{name}", text))
 
     def templates(self, mode: Templates, unresolved: OnUnresolved, *, resumed: bool) -> list[Template | None]:
-        """Every reference and expression can be read, within the limits; None for a change where not."""
+        """Compile every reference and expression, within the limits; None for a change where that fails."""
         compiled: list[Template | None] = []
         nodes = 0
         data = {State.COMPLETED, State.ERRORED} if resumed else {State.COMPLETED}
         for change in self.build.changes:
-            # What a connector returned is data.
+            # A connector's result is data.
             source = evolve(change, raw=b"{}") if change.state in data else change
             try:
                 template = compile_change(
@@ -248,7 +250,7 @@ class _Check:
         return compiled
 
     def graph(self, compiled: Sequence[Template | None]) -> Graph:
-        """There is no cycle, not with the implied edges either."""
+        """Check that there is no cycle, including the implied edges; return the graph."""
         changes = self.build.changes
         ids = list(dict.fromkeys(change.id for change in changes))
         pairs = ((edge.source, edge.destination) for edge in self.build.edges)
@@ -257,13 +259,13 @@ class _Check:
         implied = dict.fromkeys(pair for pair in self.implied(compiled) if pair not in known)
         edges += implied
         graph = Graph.of(ids, edges)
-        # What is wrong otherwise can still be on a cycle.
+        # An element with another mistake can still be on a cycle.
         unread = sorted(self.known - self.scope.existing.keys() - set(ids))
         self.cycles(Graph.of([*ids, *unread], edges) if unread else graph, implied.keys())
         return graph
 
     def references(self, graph: Graph, compiled: Sequence[Template | None]) -> None:
-        """Nothing refers to nothing, as far as that can be known."""
+        """Check that no reference leads to nothing, as far as that can be known."""
         if self.reading.left < 0 or self.following.left < 0:
             return  # It is refused for that; to judge it would take as much again.
         finders = self.behind_a_find(graph)
@@ -286,7 +288,7 @@ class _Check:
                 break  # The last of the problems says so; to judge the others would take as much.
 
     def secrets(self) -> None:
-        """What a component says of its own secrets can be followed."""
+        """Check that the secrets named by components can be followed."""
         settings = [(component.id, component.fields) for component in self.build.components]
         settings += [(change.id, change.settings) for change in self.build.changes if change.settings]
         for id_, fields in settings:
@@ -298,7 +300,7 @@ class _Check:
                 self.problems.append(Problem(f"{id_}._secret", str(error)))
 
     def implied(self, compiled: Sequence[Template | None]) -> Iterator[tuple[str, str]]:
-        """Edges that references imply: to a change that only this build can supply."""
+        """Yield edges that references imply: to a change that only this build can supply."""
         syntax = next((template.syntax for template in compiled if template is not None), Syntax())
         needs = Needs(self.scope, syntax, self.only_supplied, self.following.spend)
         for change, template in zip(self.build.changes, compiled, strict=True):
@@ -306,7 +308,7 @@ class _Check:
                 continue
             try:
                 every = sorted(template.needs(needs))
-                # Of a few it does not matter where they come from.
+                # For a few, their origin does not matter.
                 own = _FEW if len(every) <= _FEW else sum(1 for _ in template.targets())
                 for number, needed in enumerate(every):
                     if needed != change.id:
@@ -323,19 +325,19 @@ class _Check:
         return source is not None and id not in self.scope.existing and is_supplied(source)
 
     def supplied(self, id: str) -> bool:  # noqa: A002 - as in the port
-        """Whether what is known under this id can change before it is looked at."""
+        """Whether the value under this id can change before it is looked at."""
         change = self.scope.changes.get(id)
         if change is None:
-            # Of an element that is wrong otherwise nothing more is said.
+            # Nothing more is reported of an element with another mistake.
             return id in self.known and id not in self.scope.existing
         return is_supplied(change)
 
     def supplied_to(self, own: str, id: str) -> bool:  # noqa: A002 - as in the port
-        """The same, as seen by a change of its own id: that stands there as submitted."""
+        """The same, as a change with its own id sees it: its own definition is fixed."""
         return id != own and self.supplied(id)
 
     def behind_a_find(self, graph: Graph) -> set[int]:
-        """The changes that have a ``find`` among their dependencies, direct or not."""
+        """Return the changes with a ``find`` among their dependencies, direct or not."""
         todo = [
             dependent
             for change in self.build.changes
@@ -351,11 +353,11 @@ class _Check:
         return found
 
     def cycles(self, graph: Graph, implied: Collection[tuple[str, str]]) -> None:
-        """Tell each knot of cycles by its shortest as a path, and what would open it.
+        """Report each knot of cycles by its shortest one as a path, with a cure.
 
         Args:
-            graph: with the implied edges.
-            implied: those edges that only a reference makes.
+            graph: graph with the implied edges.
+            implied: edges that only a reference makes.
         """
         for knot in graph.knots():
             names = [graph.ids[vertex] for vertex in knot.cycle]
@@ -374,7 +376,7 @@ class _Check:
 
 
 def _opened_by(shared: Sequence[tuple[str, str]]) -> str:
-    """What is said of the edges that are on all cycles of a knot."""
+    """Return the text for the edges that are on all cycles of a knot."""
     shown = [f"{source} -> {end}" for source, end in shared[:_MOST_SHARED_SHOWN]]
     if len(shared) > len(shown):
         shown.append(count(len(shared) - len(shown), "other"))
