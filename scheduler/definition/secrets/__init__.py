@@ -1,1 +1,1 @@
-"""What of a build is secret, and texts without it."""
+"""Secrets of a build: what counts as secret, and texts without it."""

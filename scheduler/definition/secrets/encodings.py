@@ -1,7 +1,7 @@
-"""A text as it was before it was written into others: unescaped, and out of URLs, HTML, base64 and hex.
+"""Decodings: a text as it was before it was written into JSON, URLs, HTML, base64 or hex.
 
-What is searched for is kept once, as it is, however many ways there are to write it. Each view of a text
-knows the way back, so that what is found in it can be taken out of the text itself.
+A secret is kept once, as it is, however many ways there are to write it. Each view of a text knows the way
+back, so that a secret found in it can be taken out of the text itself.
 
 Each view takes time in proportion to the text.
 """
@@ -16,14 +16,14 @@ from itertools import accumulate
 from typing import Final, Protocol
 
 _MOST_LEVELS: Final = 2
-"""JSON within JSON is unescaped, and no deeper."""
+"""Levels of JSON within JSON that are unescaped."""
 
 _ESCAPE = re.compile(
     r"""(\\(?: u[dD][89abAB][0-9a-fA-F]{2} \\u[dD][c-fC-F][0-9a-fA-F]{2}
     | u[0-9a-fA-F]{4} | x[0-9a-fA-F]{2} | U00(?:0[0-9a-fA-F]|10)[0-9a-fA-F]{4} | [\\"'/nrtbfv0] ))""",
     re.VERBOSE,
 )
-"""As JSON, Python, Go and JavaScript escape."""
+"""Escapes of JSON, Python, Go and JavaScript."""
 _ESCAPED: Final = {
     "\\\\": "\\",
     '\\"': '"',
@@ -41,7 +41,7 @@ _PERCENT = re.compile(
     r"(%(?:[0-7][0-9a-f]|[cd][0-9a-f]%[89ab][0-9a-f]|e[0-9a-f](?:%[89ab][0-9a-f]){2}|f[0-7](?:%[89ab][0-9a-f]){3}))",
     re.IGNORECASE,
 )
-"""One character each."""
+"""Percent encodings, of one character each."""
 _PERCENT_AND_PLUS = re.compile(rf"{_PERCENT.pattern[:-1]}|\+)", re.IGNORECASE)
 _ENTITY = re.compile(r"(&(?:amp|lt|gt|quot|apos|#[0-9]{1,7}|#x[0-9a-fA-F]{1,6});)")
 _ENTITIES: Final = {"&amp;": "&", "&lt;": "<", "&gt;": ">", "&quot;": '"', "&apos;": "'"}
@@ -55,16 +55,16 @@ _URL_SAFE: Final = {ord("-"): ord("+"), ord("_"): ord("/")}
 _BASE64: Final = bytes(
     _URL_SAFE.get(byte, byte if byte in _BASE64_DIGITS else ord("A")) for byte in range(256)
 )
-"""What is no digit counts as one, so that all keep their places."""
+"""Table of base64's digits; anything else counts as a digit, so that all keep their places."""
 
 
 class View(Protocol):
-    """A text, and where its characters stand in the one that it was made of."""
+    """A text, with the places of its characters in the text that it was made of."""
 
     text: str
 
     def place(self, begin: int, end: int) -> tuple[int, int]:
-        """Where ``text[begin:end]``, which is not empty, stands in the original."""
+        """Return the place in the original of ``text[begin:end]``, which is not empty."""
 
 
 class Plain:
@@ -74,7 +74,7 @@ class Plain:
         self.text = text
 
     def place(self, begin: int, end: int) -> tuple[int, int]:
-        """As `View.place`."""
+        """Return the place in the original, which is this text."""
         return begin, end
 
 
@@ -82,9 +82,9 @@ class _Unescaped:
     """A view in which some pieces of another one have become a character each.
 
     Args:
-        of: the other one.
-        pieces: its text, split: between the pieces and those pieces, in turn.
-        meaning: the character that a piece stands for.
+        of: the other view.
+        pieces: its text, split: the parts between the pieces, and the pieces, in turn.
+        meaning: function that returns the character for a piece.
     """
 
     def __init__(self, of: View, pieces: list[str], meaning: Callable[[str], str]) -> None:
@@ -94,11 +94,11 @@ class _Unescaped:
         pieces[1::2] = map(known.__getitem__, pieces[1::2])
         self.text = "".join(pieces)
         self._at: list[int] = []
-        """Where those characters stand here, once anything was found."""
+        """Places of those characters here, once anything was found."""
         self._begins: list[int] = []
 
     def place(self, begin: int, end: int) -> tuple[int, int]:
-        """As `View.place`."""
+        """Return the place in the original (see `View`)."""
         if not self._at:
             self._begins = list(accumulate(self._lengths, initial=0))[1::2]
             between = accumulate(self._lengths[::2])
@@ -120,7 +120,7 @@ class _Unescaped:
 
 
 class _Bytes:
-    """The bytes that the digits of a view stand for, read from ``offset`` on, a character each."""
+    """The bytes for the digits of a view, read from ``offset`` on, a character each."""
 
     def __init__(self, of: View, offset: int, data: bytes, characters: int, size: int) -> None:
         self.text = data.decode("latin-1")
@@ -128,17 +128,17 @@ class _Bytes:
         self._offset = offset
         self._characters = characters
         self._size = size
-        """So many characters stand for so many bytes."""
+        """Bytes for which ``characters`` digits stand."""
 
     def place(self, begin: int, end: int) -> tuple[int, int]:
-        """As `View.place`."""
+        """Return the place in the original (see `View`)."""
         first = self._offset + begin * self._characters // self._size
         last = self._offset - (-end * self._characters // self._size)
         return self._of.place(first, last)
 
 
 def views(text: str) -> Iterator[View]:
-    """``text`` in all the ways in which it can be read; as it is first."""
+    """Yield ``text`` in all the ways in which it can be read, first as it is."""
     plain: View = Plain(text)
     yield plain
     levels = [plain]
@@ -155,12 +155,12 @@ def views(text: str) -> Iterator[View]:
     ):
         if mark in text and len(pieces := pattern.split(text)) > 1:
             yield _Unescaped(plain, pieces, meaning)
-    # `/`, which is one of base64's digits, may be escaped in JSON.
+    # `/`, one of base64's digits, may be escaped in JSON.
     yield from _bytes(levels[1] if len(levels) > 1 else plain)
 
 
 def _bytes(view: View) -> Iterator[View]:
-    """What is written in base64, wherever in its four characters it begins, and in hex."""
+    """Yield the content of base64, begun at any of its four characters, and of hex."""
     if _LONG_BASE64.search(view.text) is None:
         return
     data = view.text.encode("ascii", "replace")
@@ -180,7 +180,7 @@ def _unescaped(piece: str) -> str:
     if found is not None:
         return found
     if len(piece) == 12:
-        # Beyond the first 65,536 JSON has two halves for one.
+        # Beyond the first 65,536 characters JSON has two halves for one.
         high, low = int(piece[2:6], 16), int(piece[8:], 16)
         return chr(0x10000 + (high - 0xD800 << 10) + low - 0xDC00)
     digits = piece[2:]
@@ -193,7 +193,7 @@ def _percent(piece: str) -> str:
     try:
         return unhexlify(piece.replace("%", "")).decode("utf-8", "surrogatepass")
     except UnicodeDecodeError:
-        # No character is written like this (too long, say): one of any kind keeps the places.
+        # No character is written like this (too long, say): a substitute keeps the places.
         return "\ufffd"
 
 

@@ -1,32 +1,32 @@
-"""Texts that are to be found in others, each kept once, and found in one pass."""
+"""An index of texts that are to be found in others: each is kept once, and all are found in one pass."""
 
 from collections.abc import Iterator
 from itertools import compress
 from typing import Final
 
 SHORTEST: Final = 4
-"""Characters; what is shorter would be found everywhere."""
+"""Fewest characters of a text; a shorter one would be found everywhere."""
 LONGEST_START: Final = 64
-"""Characters of a long text that are enough to find it: as much of it goes as is there."""
+"""Characters of a long text that are enough to find it; the rest is masked as far as it is there."""
 _STARTS: Final = (4, 8, 16, 32, LONGEST_START)
 _TRIES: Final = 1_024
-"""Looks at what stands at a place that one text may take, beside one for each eight of its characters."""
+"""Looks at the texts for one place, beside one for each eight characters of what is searched."""
 _A_COMPARISON: Final = 16
-"""Tries that it takes to see how much of a text is there."""
+"""Looks that a comparison with a whole text counts for."""
 _MANY: Final = 64
-"""Texts that are compared with at the end of what is searched, at one place."""
+"""Most texts that are compared at one place at the end of what is searched."""
 
 Span = tuple[int, int]
 
 
 def folded(text: str) -> str:
-    """``text`` as it is compared: without regard to capitals, and of the same length."""
-    # The one letter that becomes two, and the one that depends on what stands around it.
+    """Return ``text`` as it is compared: without regard to capitals, and of the same length."""
+    # The one letter that becomes two, and the one that depends on its neighbours.
     return text.replace("\u0130", "i").lower().replace("\u03c2", "\u03c3")
 
 
 class Tries:
-    """How much may be looked at for one text yet; beyond that all the rest of it counts as found."""
+    """Budget of looks for one text; once it is used up, the rest of the text counts as found."""
 
     __slots__ = ("left",)
 
@@ -35,25 +35,25 @@ class Tries:
 
 
 class Index:
-    """The texts, by their first characters: 4 to 64, as many as a power of two not above their length.
+    """The texts by their first characters: 4 to 64, the largest power of two not above their length.
 
-    That leaves very few to compare with at any place. Where somebody has made it many, what is searched
+    That leaves very few to compare with at any place. If an attacker has made it many, the searched text
     counts as found from there to its end.
 
-    Adding and searching may go on in two threads: whatever was added before is found.
+    Adding and searching may happen in two threads: a text that was added before is found.
     """
 
     __slots__ = ("_by_start", "_characters", "_starts")
 
     def __init__(self) -> None:
         self._characters: list[bytearray] = []
-        """Of the first four, for each: which characters there are, as a table for `bytes.translate`."""
+        """Characters at each of the first four places, as tables for `bytes.translate`."""
         self._starts: dict[str, int] = {}
-        """By the first 4 characters: the lengths of start, as bits, under which such texts are found."""
+        """Lengths of start under which texts are found, as bits, by the first 4 characters."""
         self._by_start: dict[int, dict[str, list[str]]] = {}
 
     def add(self, text: str) -> None:
-        """Have ``text``, which is folded and not too short, found from now on."""
+        """Add ``text``, which is folded and not too short."""
         length = min(1 << len(text).bit_length() - 1, LONGEST_START)
         self._by_start.setdefault(length, {}).setdefault(text[:length], []).append(text)
         start = text[:SHORTEST]
@@ -64,12 +64,12 @@ class Index:
         self._starts[start] = self._starts.get(start, 0) | length
 
     def find(self, text: str, tries: Tries, *, cut: bool) -> Iterator[Span]:
-        """Where the texts stand in ``text``, which is folded, one after another and not touching.
+        """Yield the places of the texts in ``text``, which is folded, one after another and not touching.
 
         Args:
-            text: what is searched.
-            tries: how much may be looked at; used up.
-            cut: whether one of them may stand at the end without its own end.
+            text: the searched text.
+            tries: budget of looks; it is used up.
+            cut: whether a text may stand at the end without its own end.
         """
         size = len(text)
         begin = end = -1
@@ -93,13 +93,13 @@ class Index:
             yield begin, end
 
     def _places(self, text: str) -> list[int]:
-        """Where in ``text`` the first characters of any of them stand."""
+        """Return the places in ``text`` of the first characters of any of the texts."""
         starts = self._starts
         data = text.encode("latin-1", "replace")
         count = len(data) - SHORTEST + 1
         if not starts or count <= 0:
             return []
-        # Numbers of a byte for each place: a loop over the places would take twenty times as long.
+        # Integers with a byte for each place: a loop over the places would take twenty times as long.
         may_be = -1
         for index, table in enumerate(self._characters):
             may_be &= int.from_bytes(data[index : index + count].translate(table), "little")
@@ -107,7 +107,7 @@ class Index:
         return [at for at in likely if text[at : at + SHORTEST] in starts]
 
     def _longest(self, text: str, place: int, tries: Tries) -> int:
-        """Where the longest of them ends that stands there; 0 if there is none."""
+        """Return the end of the longest text at a place; 0 if there is none."""
         found = 0
         lengths = self._starts[text[place : place + SHORTEST]]
         for length in _STARTS:
@@ -128,10 +128,10 @@ class Index:
         return found
 
     def _may_begin(self, text: str, place: int) -> bool:
-        """Whether the rest of ``text`` may be the beginning of one of them."""
+        """Whether the rest of ``text`` may be the beginning of one of the texts."""
         rest = text[place : place + LONGEST_START]
         if place + len(rest) < len(text):
-            # What is longer was looked for already.
+            # Longer ones were searched for already.
             return False
         lengths = self._starts[rest[:SHORTEST]]
         for length in _STARTS:
@@ -143,7 +143,7 @@ class Index:
 
 
 def _common(known: str, text: str, place: int) -> int:
-    """How many characters of ``known`` stand at ``place``."""
+    """Return the number of characters of ``known`` that stand at ``place``."""
     low, high = 0, min(len(known), len(text) - place)
     while low < high:
         middle = (low + high + 1) // 2

@@ -1,15 +1,15 @@
-"""The secrets of one build, and texts and documents without them.
+"""Masking: the secrets of one build, and texts and documents without them.
 
-What counts as secret: every value under a secret name (`secretnames`), at any depth, and its parts
-(`secretparts`); in a component of a type that says ``credential`` also what stands under a name such as
-``key``; what a component names in its ``_secret``; the password in any URL. A build learns them when it is
-read, and from what its connectors return.
+Secret are: every value under a secret name (`names`), at any depth, and its parts (`parts`); in a component
+whose type says ``credential`` also values under names such as ``key``; fields that a component names in its
+``_secret``; the password in any URL. A build learns its secrets when it is read, and from the replies of
+connectors.
 
-Masking is for logs, events and screens. What is stored and reported is what was said.
+Masking is for logs, events and screens. The stored and the reported build are unchanged.
 
-*Bounds.* However much comes in, `Secrets.add` and `Secrets.mask` take a few milliseconds: what is left to be
-learnt is learnt by the calls that follow, and until then, as well as where there are more secrets than are
-kept, no text is shown at all. A text is searched for all secrets at once, in time that its length bounds.
+*Bounds.* However much comes in, `Secrets.add` and `Secrets.mask` take a few milliseconds. The rest is learned
+by the calls that follow. Until then, and if there are more secrets than are kept, no text is shown at all. A
+text is searched for all secrets at once, in time limited by its length.
 """
 
 from collections.abc import Iterator, Mapping
@@ -32,37 +32,37 @@ from scheduler.text import CUT, mask_url
 HIDDEN: Final = f"{MASK} (not shown: the build has more secrets than are looked for)"
 UNREAD: Final = f"{MASK} (not shown yet: what came in with it is still searched for secrets)"
 _SHORTEST_NUMBER = 6
-"""Digits; shorter ones are sizes and ports."""
+"""Fewest digits of a secret number; shorter ones are sizes and ports."""
 _SHORTEST_PIECE = 8
-"""Characters of what stands between the references in a secret field."""
+"""Fewest characters of a secret between the references in a secret field."""
 _PUNCTUATION = " \t\r\n.,:;/|@=&?\"'"
 _TRIVIAL = frozenset({"true", "false", "null", "none", "undefined", "unknown", "default"})
 _LONGEST_TRIVIAL = 9
 _LONGEST: Final = 65_536
-"""Characters of a value that are looked for; of a longer one its beginning is, its end, and its lines."""
+"""Most characters of a value that are looked for; of a longer one its beginning, its end, and its lines."""
 _LONG: Final = 256
-"""Characters; of a longer value the end is also found by itself."""
+"""Characters; the end of a longer value is also found by itself."""
 _AT_ONCE: Final = 4_000
-"""Members of lists looked at, or as much other work, before something else has a turn: 1 to 2 ms."""
+"""Members of lists, or as much other work, before other tasks have a turn: 1 to 2 ms."""
 _MORE_AT_ONCE: Final = 2_000
-"""As much again each time that a text is to be masked: of those there may be many between two turns."""
+"""As much again each time that a text is masked: there may be many of those between two turns."""
 _OF_A_PART: Final = 8
 _OF_A_VALUE: Final = 20
-"""So much of that work is in a part of a secret, and in a secret."""
+"""Work for a secret, and for a part of one, in members of lists."""
 _A_KEPT_VALUE: Final = 250
 """Bytes that a value takes beside its characters."""
 _ROOM: Final = 131_072
 """Bytes for the secrets of a build, to begin with."""
 _ROOM_OF_A_COMPONENT: Final = 4_096
-"""Bytes, for each time that a component with secrets comes in."""
+"""Bytes for each time that a component with secrets comes in."""
 _ROOM_OF_A_CHARACTER: Final = 3
-"""Bytes, for each character of a secret."""
+"""Bytes for each character of a secret."""
 _MOST_CUTS: Final = 4
-"""Marks of a cut text, the last ones, before which there may be half a secret."""
+"""Marks of a cut text, the last ones, before which half a secret may stand."""
 _BEYOND: Final = 2_048
 """Characters of a text that are looked at behind those that are to be shown."""
 _MOST_OF_A_PROBLEM: Final = 4_000
-"""Characters that are said of one thing that is wrong with a build."""
+"""Most characters of the description of one problem of a build."""
 _COMPONENTS = ("components", "changes")
 _DEEPEST = 256
 
@@ -77,22 +77,22 @@ class Secrets:
 
     def __init__(self) -> None:
         self.full = False
-        """Whether there are more than are kept: then, and from then on, texts are masked whole."""
+        """Whether there are more than are kept: from then on texts are masked as a whole."""
         self._values: set[str] = set()
         self._index = Index()
         self._room = _ROOM
         self._todo: list[Iterator[int]] = []
-        """What is left to be learnt from, the last one first."""
+        """Sources that are still to be learned from, the last one first."""
         self._learns = Lock()
         self._last: tuple[str, tuple[int, bool, int], str] = "", (0, False, 0), ""
-        """The text that was masked last, to what length, whether it was longer, with how many secrets, and
-        what came of it."""
+        """The text that was masked last; the length to show, whether it was longer, and the number of
+        secrets; and the result."""
 
     @classmethod
     def of(cls, build: Build) -> "Secrets":
-        """Those of a build as it was read.
+        """Return the secrets of a build as it was read.
 
-        For a thread where the build is large, as the rest of reading is.
+        To be run in a thread if the build is large, like the rest of reading.
         """
         secrets = cls()
         secrets.add(build.fields, literal=False, at_once=None)
@@ -108,7 +108,7 @@ class Secrets:
 
     @classmethod
     def of_document(cls, document: Mapping[str, Any]) -> "Secrets":
-        """Those of a build, or of its report, as JSON: as far as it tells by itself what is secret."""
+        """Return the secrets of a build, or of its report, as JSON, as far as they show by themselves."""
         secrets = cls()
         secrets.add_build(document)
         return secrets
@@ -121,15 +121,15 @@ class Secrets:
 
     @property
     def known(self) -> tuple[int, bool, bool]:
-        """Changes whenever texts may have to be masked in another way than before.
+        """State of knowledge: changes whenever texts may have to be masked differently from before.
 
-        Who asks this, to see whether a text masked before is good yet, has the rest learnt, too (`learn`).
+        A caller that asks whether a text masked before is still good also has the rest learned (`learn`).
         """
         learnt = self.learn()
         return len(self._values), self.full, learnt
 
     def add_build(self, document: Mapping[str, Any]) -> None:
-        """`add` for a build, or its report, as JSON: all of it at once, component by component."""
+        """Learn the secrets of a build, or of its report, as JSON: all at once, component by component."""
         lists = {key: document[key] for key in _COMPONENTS if isinstance(document.get(key), list)}
         self.add({key: document[key] for key in document if key not in lists}, literal=False, at_once=None)
         for components in lists.values():
@@ -139,19 +139,19 @@ class Secrets:
                     self.add(component, literal=False, at_once=None)
 
     def add_json(self, data: bytes, *, at_once: int | None = _AT_ONCE) -> None:
-        """`add` for a component's JSON, such as it was sent: its references have become what they lead to."""
+        """Learn the secrets of a component's JSON, such as a request with its references resolved."""
         self.add(decode_own(data), at_once=at_once)
 
     def add(
         self, document: Mapping[str, Any], *, literal: bool = True, at_once: int | None = _AT_ONCE
     ) -> None:
-        """Learn the secrets of a component. If it has none this takes 2 us.
+        """Learn the secrets of a component. If it has none, this takes 2 us.
 
         Args:
-            document: Its fields, such as a connector returned them; not to be changed afterwards.
-            literal: Whether braces in it are text. Otherwise they are references, which are no secrets.
-            at_once: How many of its members are looked at before it returns; the rest is left to `learn`,
-                and until then no text is shown. None: all of them, for a thread.
+            document: its fields, such as a connector returned them; not to be changed afterwards.
+            literal: whether braces in it are text. Otherwise they are references, which are no secrets.
+            at_once: number of its members that are looked at before this returns; the rest is left to
+                `learn`, and until then no text is shown. None: all of them, for a thread.
         """
         if not has_secret_names(document):
             return
@@ -165,11 +165,11 @@ class Secrets:
             self.learn(at_once)
 
     def learn(self, at_once: int = _MORE_AT_ONCE) -> bool:
-        """Go on with what is left to be learnt, for some milliseconds; returns whether that was all."""
+        """Continue to learn for some milliseconds; return whether everything is learned."""
         if not self._todo:
             return True
         if not self._learns.acquire(blocking=False):
-            # Another thread is at it.
+            # Another thread is learning.
             return False
         try:
             while self._todo:
@@ -184,7 +184,7 @@ class Secrets:
         return True
 
     def _learning(self, document: Mapping[str, Any], *, literal: bool) -> Iterator[int]:
-        """Learn from a document, and say now and then how much was done."""
+        """Learn from a document; yield now and then how much was done."""
         for value, work in secret_values(document):
             yield work
             if value:
@@ -207,7 +207,7 @@ class Secrets:
             return
         if len(value) <= _LONGEST and (value in self._values or _is_trivial(value)):
             return
-        # As much of its beginning is found as is there.
+        # The beginning is masked as far as it is there.
         yield self._keep(value[:_LONGEST])
         if len(value) > _LONG:
             yield self._keep(value[-LONGEST_START:])
@@ -215,7 +215,7 @@ class Secrets:
             yield _OF_A_PART + self._keep(part.strip())
 
     def _keep(self, value: str) -> int:
-        """Have a value found from now on; returns how much work that was."""
+        """Keep a value to be found from now on; return how much work that was."""
         if self.full or len(value) < SHORTEST or value in self._values or _is_trivial(value):
             return 1
         self._values.add(value)
@@ -228,15 +228,15 @@ class Secrets:
         return _OF_A_VALUE + (len(value) >> 6)
 
     def mask(self, text: str, most: int = 0) -> str:
-        """``text`` for people: no known secret in it, nor what stands behind a secret name.
+        """Return ``text`` for people: without known secrets, and without values behind secret names.
 
         A secret is also found as JSON, Python, Go, HTML or a URL would write it, in capitals or without, in
-        base64 and in hex. To be called before a text is cut or made printable: half a secret is found only
-        before the mark of a cut text (`outcome.cut`), and where it is cut here.
+        base64 and in hex. A text must be masked before it is cut or made printable: half a secret is found
+        only before the mark of a cut text (`outcome.cut`), and where this method cuts.
 
         Args:
-            text: what is to be shown.
-            most: at most so many characters of it are; 0: all. Of a long text that takes less time.
+            text: the text to be shown.
+            most: number of characters that are shown; 0: all. For a long text a limit takes less time.
         """
         if not self.learn():
             return UNREAD[:most] if most else UNREAD
@@ -268,7 +268,7 @@ class Secrets:
         return _without(text, spans)
 
     def mask_document(self, value: Any) -> Any:
-        """A JSON value for people: ``***`` under secret names, and every text in it masked."""
+        """Return a JSON value for people: ``***`` under secret names, and every text in it masked."""
         return self._shown(value, NOT_SECRET, None, 0)
 
     def _shown(self, value: Any, level: int, named: Raw | None, depth: int) -> Any:
@@ -298,7 +298,7 @@ class Secrets:
         return self._shown(item, at, below, depth + 1)
 
     def mask_problem(self, problem: Problem) -> Problem:
-        """A problem of a build, for people and for the answer to its sender; the beginning of a long one."""
+        """Return a problem of a build for people and for its sender; only the beginning of a long one."""
         return Problem(self._without_values(problem.place), self.mask(problem.message, _MOST_OF_A_PROBLEM))
 
 
@@ -311,7 +311,7 @@ def _is_trivial(value: str) -> bool:
 
 
 def _pieces(value: str) -> list[str]:
-    """The text that stands between the references in ``value``."""
+    """Return the text between the references in ``value``."""
     if value.startswith("$(") and value.endswith(")"):
         return []
     pieces: list[str] = []
@@ -324,10 +324,10 @@ def _pieces(value: str) -> list[str]:
 
 
 def _forms(value: str) -> Iterator[str]:
-    """``value`` as it is looked for: `encodings` and `secretindex` know the other ways of writing it."""
+    """Yield ``value`` in the forms that are looked for; `encodings` and `index` know the others."""
     yield folded(value)
     if not value.isascii():
-        # Its bytes, in base64 and in hex.
+        # Its bytes, as they come out of base64 and hex.
         yield folded(value.encode("utf-8", "surrogatepass").decode("latin-1"))
     elif not value.isprintable() and (line := " ".join(value.split())) != value and len(line) >= SHORTEST:
         # As terminals show it.
@@ -335,7 +335,7 @@ def _forms(value: str) -> Iterator[str]:
 
 
 def _without(text: str, spans: list[Span]) -> str:
-    """``text`` with a mask for everything in ``spans``: one where they overlap."""
+    """Return ``text`` with a mask for each of ``spans``; overlapping ones get one mask."""
     if not spans:
         return text
     parts: list[str] = []

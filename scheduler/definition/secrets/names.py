@@ -1,8 +1,8 @@
-"""Which fields are secret by their name.
+"""Names of secret fields.
 
-There is one list of names, for logs, events, terminals and errors alike. A name decides by its words,
-however they are joined (``db_password``, ``dbPassword``, ``DB-PASSWORD``): ``token`` is secret,
-``token_count`` and ``tokenizer`` are not.
+There is one list of names for logs, events, terminals and errors. A name is judged by its words, however they
+are joined (``db_password``, ``dbPassword``, ``DB-PASSWORD``): ``token`` is secret, ``token_count`` and
+``tokenizer`` are not.
 """
 
 import re
@@ -10,33 +10,33 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 MASK: Final = "***"
-"""What stands in the place of a secret."""
+"""Text in place of a secret."""
 
 _LONGEST_KEPT = 128
 _MOST_KEPT = 8_192
 _LONGEST_JUDGED = 256
-"""Characters of each end of a name."""
+"""Characters of each end of a long name that are judged."""
 _MOST_LOOKED_AT = 5_000
-"""Members of an object at any depth; what has more is to be looked through in slices."""
+"""Members of an object at any depth; a larger one has to be looked through in slices."""
 _SHORTEST_LIKELY = 8
 
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\W\d_]+|[0-9]+")
-# All four on the words of a name, in lower case, with `_` between, before and after them.
+# All four work on the words of a name, in lower case, with `_` between, before and after them.
 _BETWEEN = re.compile(r"[\W_]+")
 _TELLING = re.compile(
     r"passw|passphrase|passwd|passcode|_pass_|pwd_|_pw_|pword|secret(?!ar)|tokens?_|credential|bearer|jwt|"
     r"kubeconfig|dockerconfig|_psk_|_nkeys?_|authorization_|mnemonic|seed_phrase|snmp_community|"
     r"(?:api|access|private|shared|account|master|encryption|signing)_?keys?_|"
     r"(?:api|access|private)_?key|connection_?string_|_conn_str_|(?:amz|x_ms)_signature_|"
-    # Only at the end: what begins like this is about something else (`host_key_checking`, `pat_pool`).
+    # Only at the end: a name that begins like this is about something else (`host_key_checking`, `pat_pool`).
     r"(?:(?:ssh|tls|ssl|rsa|dsa|ecdsa|ed25519|pem|gpg|pgp|hmac|aes|cipher|crypto|auth|webhook|deploy|license|"
     r"session|client|server|host|service|application|app|function|recovery|unseal|unlock|join|wireguard|wg|"
     r"vpn|root|admin|subscription)_?keys?|cookies?|_t?otps?|(?:recovery|backup|unlock|mfa|one_time)_codes?|"
     r"_sas(?:_ur[li])?|(?:^|_git|hub|lab|azure|devops)_pat|_sig)_(?:(?:pem|data|value|base64|b64)_)?(?:[0-9]+_)?$"
 )
 _ABOUT_IT = re.compile(
-    # What is known of a secret, or where it lies, is none: its name, size, age, policy. An AppRole's
-    # `secret_id` is one, and an `access_key_id` is better not shown; a URL with a SAS is one.
+    # Properties of a secret, or its location, are not secret: its name, size, age, policy. An AppRole's
+    # `secret_id` is secret, and an `access_key_id` is better not shown; a URL with a SAS is secret.
     r"_(?:counts?|length|size|ttl|types?|policy|policies|names?|arns?|path|file|filename|(?<!sas_)ur[li]|"
     r"endpoint|versions?|expiry|expires|expires_(?:in|at|on)|expiration|lifetime|age|enabled|required|"
     r"rotation|limit|format|scopes?|issuer|audience|algorithm|refs?|status|fingerprints?|bits|pairs?|"
@@ -48,11 +48,11 @@ HINTS: Final = (
     *("kubeconfig", "dockerconfig", "authorization", "connection", "conn", "signature", "sig", "otp", "sas"),
     *("cookie", "mfa", "code", "mnemonic", "phrase", "community", "pat"),
 )
-"""One of these stands in every secret name, in lower case."""
+"""Parts of which every secret name has at least one, in lower case."""
 
 
 class _Names(dict[str, bool]):
-    """Names that were judged; what is looked up most of all must cost next to nothing."""
+    """Verdicts by name; the most frequent look-up of all must cost next to nothing."""
 
     def __missing__(self, name: str) -> bool:
         if len(name) > _LONGEST_KEPT:
@@ -69,7 +69,7 @@ def _judge(name: str) -> bool:
         return False
     if len(name) > 2 * _LONGEST_JUDGED:
         name = f"{name[:_LONGEST_JUDGED]} {name[-_LONGEST_JUDGED:]}"
-    # By its capitals, and without regard to them.
+    # With its capitals, and without regard to them.
     words = "_".join(_WORDS.findall(name)).lower()
     framed = (f"_{words}_", f"_{_BETWEEN.sub('_', name.lower()).strip('_')}_")
     return any(map(_TELLING.search, framed)) and not any(map(_ABOUT_IT.search, framed))
@@ -77,18 +77,18 @@ def _judge(name: str) -> bool:
 
 _names = _Names()
 _plain: set[str] = set()
-"""Names that tell nothing: for many at a time."""
+"""Names that are not secret: for checking many at a time."""
 
 is_secret_name: Callable[[str], bool] = _names.__getitem__
-"""Whether a field of this name holds a secret, whatever its value. Kept by name: 0.05 us the next time."""
+"""Return whether a field of this name holds a secret, whatever its value. Kept by name: 0.05 us."""
 
 
 is_judged: Callable[[str], bool] = _names.__contains__
-"""Whether it is known by now what a name is; to find out takes 5 us."""
+"""Return whether the verdict on a name is known; to find out takes 5 us."""
 
 _BARE = frozenset({"key", "keys", "pin"})
 _BARE_AT_THE_END = _BARE | {"value", "data"}
-"""Words that make a name secret only where credentials are kept: ``data``, but not ``data_center``."""
+"""Words that make a name secret only among credentials: ``data``, but not ``data_center``."""
 _PUBLIC = frozenset({"url", "urls", "environment", "vdc", "username", "region", "name", "id", "ids"})
 _PUBLIC_IN_DOCUMENTS = _PUBLIC | {
     *("user", "email", "host", "hostname", "server", "address", "port", "type", "kind", "version", "uri"),
@@ -106,14 +106,14 @@ _PUBLIC_IN_DOCUMENTS = _PUBLIC | {
     ),
     *("project", "domain", "issuer", "audience", "source", "algorithm", "expires", "expiration", "date"),
 }
-"""What a field of credentials is by its last word, and no secret, whatever stands before it."""
+"""Last words of names that are public among credentials, whatever stands before them."""
 
 
 def is_secret_among_credentials(name: str) -> bool:
     """Whether a field of this name holds a secret in a component that holds credentials.
 
-    Such a component has much that is no secret: where its cloud is, whom to log in as, ids. Only names of
-    secrets count, and there also those with a word such as ``key`` (``azure_key``, ``key2``, ``data``).
+    Much in such a component is not secret: the place of its cloud, the user, ids. Only names of secrets
+    count, and here also those with a word such as ``key`` (``azure_key``, ``key2``, ``data``).
     """
     words = [word.lower() for word in _WORDS.findall(name) if not word.isdigit()]
     if not words or (words[-1] in _PUBLIC and words[-2:] != ["secret", "id"]):
@@ -125,7 +125,7 @@ def is_secret_among_credentials(name: str) -> bool:
 
 
 def is_public_name(name: str) -> bool:
-    """Whether what stands under this name in a secret document is no secret, whatever it looks like."""
+    """Whether the value under this name in a secret document is public, whatever it looks like."""
     words = [word.lower() for word in _WORDS.findall(name) if not word.isdigit()]
     return bool(words) and words[-1] in _PUBLIC_IN_DOCUMENTS
 
@@ -136,7 +136,7 @@ def like_a_secret(word: str) -> bool:
 
 
 def named_value(document: Mapping[str, Any]) -> str | None:
-    """The key of a secret in an object that names it: ``{"name": "DB_PASSWORD", "value": ...}``."""
+    """Return the key of the secret in an object that names it: ``{"name": "DB_PASSWORD", "value": ...}``."""
     for name, value in _NAMED_VALUES:
         if value in document and isinstance(called := document.get(name), str) and is_secret_name(called):
             return value
@@ -153,10 +153,10 @@ def is_credentials(text: object) -> bool:
 
 
 def has_secret_names(document: Mapping[str, Any]) -> bool:
-    """Whether anything in a component, or in another JSON object, may be secret for where it stands.
+    """Whether anything in a component, or in another JSON object, may be secret because of its place.
 
-    Also where it is too large to be looked through at once; or has an ``@``, which may end the password in
-    a URL. Nearly always it is asked in vain: 2 us for a component of 15 fields and four lists or objects.
+    Also true if it is too large to be looked through at once, or has an ``@``, which may end the password in
+    a URL. The answer is nearly always no: 2 us for a component of 15 fields and four lists or objects.
     """
     todo: list[Any] = [document]
     left = _MOST_LOOKED_AT

@@ -1,4 +1,4 @@
-"""What is secret by itself within a secret value: a document's values, a URL's password, a key's lines."""
+"""Parts of a secret value that are secret by themselves: values of a document, lines of a key."""
 
 import binascii
 import re
@@ -17,7 +17,7 @@ from scheduler.definition.secrets.names import (
 )
 
 _MOST_READ: Final = 65_536
-"""Characters of a value that are read as a document, or decoded; what is longer is taken by its lines."""
+"""Most characters of a value that are read as a document, or decoded; a longer one is split into lines."""
 _SHORTEST_LINE: Final = 8
 _DEEPEST: Final = 64
 
@@ -35,14 +35,14 @@ _AROUND: Final = " \t\r\n,;\"'"
 
 
 def parts_of(value: str, *, deep: bool = True) -> Iterator[str]:
-    """The parts of a secret value that are secret by themselves; none where it is a word.
+    """Yield the parts of a secret value that are secret by themselves; none for a word.
 
     Args:
-        value: it, without white space around it.
-        deep: whether what it is in base64 counts as well.
+        value: the value, without white space around it.
+        deep: whether its content in base64 counts as well.
 
     Yields:
-        Each of them; and "" wherever a little work was done in vain.
+        Each part; and "" wherever a little work was done in vain.
     """
     yield from url_secrets(value)
     scheme = _SCHEME.match(value)
@@ -77,7 +77,7 @@ def parts_of(value: str, *, deep: bool = True) -> Iterator[str]:
 
 
 def url_secrets(text: str) -> Iterator[str]:
-    """Passwords in the URLs of a text, and what their parameters say under secret names."""
+    """Yield passwords in the URLs of a text, and their parameters with secret names."""
     if "://" not in text:
         return
     for match in _USER.finditer(text):
@@ -85,7 +85,7 @@ def url_secrets(text: str) -> Iterator[str]:
         rest = match[1]
         if "@" in rest:
             authority = rest.partition("/")[0]
-            # A password may hold slashes.
+            # A password may contain slashes.
             user, _, _ = (authority if "@" in authority else rest).rpartition("@")
             name, colon, password = user.partition(":")
             if not colon and like_a_secret(name):
@@ -133,7 +133,7 @@ def _of_line(line: str, *, whole: bool) -> Iterator[str]:
 
 
 def _under(name: str, value: str) -> Iterator[str]:
-    """The secrets in a document's ``value`` that stands under ``name``."""
+    """Yield the secrets in ``value``, which stands under ``name`` in a document."""
     if "://" in value:
         yield from url_secrets(value)
     elif is_secret_among_credentials(name) or (not is_public_name(name) and like_a_secret(value)):
@@ -146,7 +146,7 @@ def _under(name: str, value: str) -> Iterator[str]:
 
 
 def _decoded(value: str) -> str | None:
-    """The text that stands in base64; None where it is none."""
+    """Return the text encoded in base64; None where there is none."""
     digits = value.rstrip("=").replace("-", "+").replace("_", "/")
     try:
         text = b64decode(digits + "=" * (-len(digits) % 4), validate=True).decode()

@@ -1,4 +1,4 @@
-"""Texts in which a secret shows by itself: it stands behind a secret name, or has the form of one."""
+"""Patterns of secrets that show by themselves: values behind secret names, and known forms."""
 
 import re
 from collections.abc import Callable
@@ -6,11 +6,11 @@ from collections.abc import Callable
 from scheduler.definition.secrets.names import HINTS, MASK, is_secret_name, like_a_secret
 
 _NAME = re.compile(r"""(?<!\w)(?<!\w-)([A-Za-z_][\w-]{0,63}+)\\{0,3}["']?\s{0,3}(:|=>?)(\s{0,3})""")
-"""A name and what stands between it and its value."""
+"""A name, with the text between it and its value."""
 _FLAG = re.compile(
     r"""(?<![\w-])--?([A-Za-z][\w-]{0,63}+)(?:\s{1,3}|\\{0,3}["']\s{0,3},\s{0,3}(?=\\{0,3}["']))(?=[^\s-])"""
 )
-"""As in ``--password X``, also in a list of arguments."""
+"""Flags such as ``--password X``, also in a list of arguments."""
 _SAID = re.compile(
     r"""(?:(?:(?:pass(?:word|phrase|wd|code)|token|pwd|otp)s?["']?)
       (?:\s{1,3}(?P<verb>is|was)\s{1,3} | \s{1,3}(?=\\{0,3}["']))
@@ -18,9 +18,9 @@ _SAID = re.compile(
       \s{1,3}(?P<other>is|was)\s{1,3})""",
     re.VERBOSE | re.IGNORECASE,
 )
-"""As in ``the password is X`` and ``invalid token "X"``."""
+"""Prose such as ``the password is X`` and ``invalid token "X"``."""
 _MAY_SAY = re.compile(r"""\s(?:(?:is|was)\s|\\{0,3}["'])""")
-"""Quicker to look for, and in every match of that."""
+"""A part of every match of `_SAID`, quicker to look for."""
 _OF_PROSE = frozenset(
     {
         *(
@@ -56,7 +56,7 @@ _OF_PROSE = frozenset(
         *("to", "value", "was", "when", "with", "without"),
     }
 )
-"""What follows a flag that a message is about."""
+"""Words that follow a flag in a message about the flag."""
 _VALUE = re.compile(
     r"""
     "(?:[^"\\]|\\.)*+"?
@@ -78,21 +78,21 @@ _BY_ITSELF = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
-"""What shows by its form that it is a secret: ids of access keys, tokens of well-known services, keys."""
+"""Secrets by their form: ids of access keys, tokens of well-known services, keys."""
 _MARKS = ("AKIA", "ASIA", "eyJ", "PRIVATE KEY", "Bearer ", "gh", "glpat-", "xox", "hvs.", "AIza")
-"""One of these stands in each of them."""
+"""Parts of which every match of `_BY_ITSELF` has at least one."""
 _SHORTEST_SAID = 6
 _MOST_VALUES = 1_000
-"""Values that are masked in a text one by one; behind those all of it is."""
+"""Values that are masked in a text one by one; the text behind them is masked as a whole."""
 
 
 def mask_named(text: str) -> str:
-    """``text`` with the values masked that stand behind secret names in it.
+    """Return ``text`` with the values behind secret names in it masked.
 
-    That is ``password=...``, ``"api_key": "..."``, ``Authorization: Bearer ...``, ``--password ...``, ``the
-    password is ...``, also within quoted JSON; and what is known by its form. Prose stays (``token: expected
-    a string``): behind a colon and a space, or the word ``is``, only what is quoted, or has a digit in it,
-    counts as a value. Linear in the length of the text.
+    These are ``password=...``, ``"api_key": "..."``, ``Authorization: Bearer ...``, ``--password ...``, ``the
+    password is ...``, also within quoted JSON; and secrets in a known form. Prose stays (``token: expected a
+    string``): behind a colon and a space, or the word ``is``, only quoted text, or text with a digit, counts
+    as a value. Linear in the length of the text.
     """
     if any(map(text.__contains__, _MARKS)):
         text = _BY_ITSELF.sub(MASK, text)
@@ -113,9 +113,9 @@ def _masked_behind(
     is_name: Callable[[re.Match[str]], bool],
     is_value: Callable[[re.Match[str], re.Match[str]], bool],
 ) -> str:
-    """``text`` with what stands behind a match of ``pattern`` masked, where both say so.
+    """Return ``text`` with the values behind matches of ``pattern`` masked, if both functions agree.
 
-    What is found to be no value must be short, or have a space before its next name: the time would be
+    Text that is found to be no value must be short, or have a space before its next name: the time would be
     quadratic otherwise.
     """
     parts: list[str] = []

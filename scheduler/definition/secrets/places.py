@@ -1,4 +1,4 @@
-"""Where in a component secrets stand: under secret names, in credentials, and where it says so itself."""
+"""Places of secrets in a component: under secret names, in credentials, and where it says so itself."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,8 +19,8 @@ from scheduler.errors import Problem, TemplateError
 
 _PATH = re.compile(r"[.\[\]]")
 NOT_SECRET, CREDENTIALS, HELD, SECRET = range(4)
-"""How secret something is: not at all; as what stands in credentials, by its name; an object in it is as
-credentials, and all else is secret; it is secret, all of it."""
+"""Levels of secrecy: not secret; credentials, whose secrets are found by name; values of credentials: objects
+are again credentials, and all else is secret; secret as a whole."""
 _CONCEALED = (
     "'{{' or '$(' begins nothing that can be read here; what it is is not shown, since the field is "
     "secret: name it in _raw if it is meant literally"
@@ -30,18 +30,18 @@ _OF_A_MEMBER: Final = 2
 _OF_A_NAME: Final = 12
 _OF_A_PART: Final = 8
 _A_CHUNK: Final = 20
-"""Work, in elements of a list that are looked at: for a member of an object whose name is known, or is not; a
-URL; and at least, before that is told."""
+"""Work in elements of a list: for a member of an object whose name is known, or is not; for a URL; and the
+least that is reported at a time."""
 
 
 def secret_values(document: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
-    """What is secret in a component, for where it stands: texts, and numbers as texts.
+    """Yield the values of a component that are secret because of their place: texts, and numbers as texts.
 
     Args:
         document: its fields.
 
     Yields:
-        A secret, or "", and how much was looked at since the last one, in elements of a list.
+        A secret, or "", and the work since the last one, in elements of a list.
     """
     todo: list[tuple[Any, int, Raw | None]] = [(document, NOT_SECRET, None)]
     done = 0
@@ -78,7 +78,7 @@ def secret_values(document: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
 
 
 def entered(document: Mapping[str, Any], level: int, named: Raw | None) -> tuple[int, Raw | None]:
-    """How secret what stands in an object is that is ``level``, and what in it is named as secret."""
+    """Return the level for the members of an object with this level, and the names of its secret fields."""
     if level != SECRET and "_component" in document:
         level = CREDENTIALS if is_credentials(document["_component"]) else NOT_SECRET
         if "_secret" in document:
@@ -87,22 +87,22 @@ def entered(document: Mapping[str, Any], level: int, named: Raw | None) -> tuple
 
 
 def level_of(key: str | int, level: int, named: Raw | None) -> tuple[int, Raw | None]:
-    """How secret what stands under ``key`` is, and what in it is named as secret."""
+    """Return the level for the value under ``key``, and the names of its secret fields."""
     below = None if named is None else named.get(str(key))
     return (SECRET if below is not None and not below else _level(key, level)), below
 
 
 def conceal(problem: Problem, change: Change) -> Problem:
-    """What is wrong with a text of ``change``, as template, without a word of it where it is secret.
+    """Return a problem with a text of ``change``, read as a template, without its words if it is secret.
 
-    Such a message quotes parts of the text, which nobody could find as the secret that they come from.
+    Such a message quotes parts of the text, which could not be found as parts of a secret.
     """
     secret = is_secret_place(problem.place.removeprefix(f"{change.id}."), change)
     return Problem(problem.place, _CONCEALED) if secret else problem
 
 
 def is_secret_place(place: str, change: Change) -> bool:
-    """Whether what stands at ``place`` in ``change`` (``tags.x``, ``rules[0].ip``) is secret."""
+    """Whether the value at ``place`` in ``change`` (``tags.x``, ``rules[0].ip``) is secret."""
     keys = _PATH.split(place)
     if keys[0] in {"_raw", "_secret"}:
         return False
@@ -114,20 +114,20 @@ def is_secret_place(place: str, change: Change) -> bool:
 
 
 def named_secrets(document: Mapping[str, Any]) -> Raw:
-    """What a component names in its ``_secret``."""
+    """Return the fields that a component names in its ``_secret``."""
     try:
         return named_fields(document, "_secret")
     except TemplateError:
-        # At intake that is refused; a connector may return anything.
+        # Intake refuses this; a connector may return anything.
         return {}
 
 
 def _level(key: str | int, level: int) -> int:
-    """How secret what stands under ``key`` is, in something that is ``level``."""
+    """Return the level for the value under ``key``, in something with this level."""
     if level == SECRET or isinstance(key, int):
         return level
     if is_credentials(key) and is_secret_name(key):
-        # `credentials: {"region": ..., "key": ...}` is as a component of that type.
+        # `credentials: {"region": ..., "key": ...}` is treated like a component of that type.
         return HELD
     if level == NOT_SECRET:
         return SECRET if is_secret_name(key) else level

@@ -1,7 +1,7 @@
 """References in a component's fields (WIRE: "References"): compiled at intake, rendered just before sending.
 
-`component` is where to begin reading; below it stand the two forms (`paths`; `expressions`, over `grammar`
-and `sandbox`) and what both look things up in (`resolve`). What all that may cost stands in `work`.
+Begin reading with `component`. Below it are the two forms (`paths`; `expressions`, with `grammar` and
+`sandbox`), and the look-ups of both (`resolve`). Costs are in `work`.
 """
 
 from scheduler.definition.choices import OnUnresolved, Templates

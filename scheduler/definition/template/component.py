@@ -1,7 +1,8 @@
 """References and expressions in a component's fields (WIRE: "References").
 
-A change is compiled once, when its build is accepted: its JSON becomes constant runs of bytes with slots
-between them. When it is due the slots are filled, from what its dependencies returned, and all is joined::
+A change is compiled once, when its build is accepted: its JSON becomes constant runs of bytes, with slots
+between them. When it is due, the slots are filled from the results of its dependencies, and all is joined.
+One file on purpose: the checks at intake have to agree with the rendering. In outline::
 
     compile_change()  ->  Template  ->  check(), needs()     at intake, against what was submitted
                                     ->  render()             when due
@@ -33,31 +34,31 @@ from scheduler.errors import InvalidTemplate, Problem, SchedulerError, TemplateE
 _OF_THE_SUBJECT = frozenset({"_component", "_provider"})
 _LONG = "is longer than others should wait for"
 _FEW = 32
-"""References that are so quick to follow, where they are simple, that nobody counts."""
+"""References that are followed without counting their work, if they are simple."""
 _SIMPLE = 100
-"""Work for a simple one, besides writing it."""
+"""Units of work for a simple reference, besides writing it."""
 _TARGET = 80
-"""Work for looking at intake whether what a reference names is there."""
+"""Units of work for looking at intake whether the target of a reference exists."""
 _AT_A_GLANCE = 100
 """Nodes of a component whose references are gone through before that is paid for: 0.1 ms."""
 _PROBLEMS = 100
-"""Of one component, that are told one by one."""
+"""Problems of one component that are reported one by one."""
 _SUGGESTIONS = 20
-"""Ids of one component that others are compared with, to say which was meant."""
+"""Ids of one component for which a similar one is searched among all others."""
 
 
 @frozen
 class Reference:
-    """One reference of a component."""
+    """A reference of a component."""
 
     place: str
-    """Where in the component it stands: ``tags.x``, ``rules[0].ip``."""
+    """Its place in the component: ``tags.x``, ``rules[0].ip``."""
     text: str
-    """As it is written, cut at 200 characters."""
+    """Its text, cut at 200 characters."""
     id: str | None
-    """The component that it names by a constant."""
+    """Id of the component, if it is a constant."""
     guarded: bool
-    """Whether the component can do without: it stands under ``default`` or ``is defined``, or in a branch."""
+    """Whether a value may be missing: it stands under ``default`` or ``is defined``, or in a branch."""
 
 
 @frozen
@@ -65,13 +66,13 @@ class Rendered:
     """A component that is ready to be sent."""
 
     body: bytes
-    """Its JSON, with ``_state`` running and ``service`` the build's id."""
+    """Its JSON, with ``_state`` running, and ``service`` the build's id."""
     type: str
     provider: str
 
 
 class _UnknownError(SchedulerError):
-    """Something that cannot be known before the build runs."""
+    """A value cannot be known before the build runs."""
 
 
 class _Known:
@@ -88,7 +89,7 @@ class _Known:
         self.work: Work = UNLIMITED
 
     def find(self, id: str) -> Found | None:  # noqa: A002 - the port's name
-        # What a `find` returns may take the place of a component that exists.
+        # A result of a `find` may take the place of a component that exists.
         if self._open_ended or self._supplied(id):
             raise _UnknownError
         return self._scope.find(id)
@@ -125,11 +126,11 @@ class Template:
         self._raw = raw
         self._limits = limits
         self.nodes = sum(text.nodes for _, text in slots)
-        """Its part in ``max_template_nodes`` of the build."""
+        """Its share of the build's ``max_template_nodes``."""
 
     @property
     def syntax(self) -> Syntax:
-        """Which references there are."""
+        """Valid forms of references."""
         return self._syntax
 
     @property
@@ -138,14 +139,14 @@ class Template:
         return not self._slots
 
     def targets(self) -> Iterator[tuple[str, Target]]:
-        """Every reference in it as it was read, with the place where it stands."""
+        """Yield the target of every reference, with the place of the reference."""
         for place, text in self._slots:
             for target in text.targets():
                 yield place, target
 
     @property
     def references(self) -> tuple[Reference, ...]:
-        """Every reference in it."""
+        """Return every reference in the component."""
         return tuple(
             Reference(place, target.text[:_SHOWN], target.id, target.guarded)
             for place, text in self._slots
@@ -165,20 +166,20 @@ class Template:
         most: int | None = None,
         expired: Callable[[], bool] | None = None,
     ) -> Rendered:
-        """The component as it is to be sent.
+        """Render the component as it is to be sent.
 
         Args:
-            scope: What its references can see.
-            work: What all renderings of its build may still cost; this one is taken off.
-            inline: Whether others wait meanwhile: what takes long is to be done again, elsewhere.
-            most: So is what becomes longer than so many bytes, if it has references at all; None: nothing is.
-            expired: Says whether there is no more time, in the place of that of ``work``.
+            scope: the values that its references can see.
+            work: budget of all renderings of its build; this one is charged to it.
+            inline: whether other tasks wait meanwhile: long work is then to be done again elsewhere.
+            most: bytes of a result above which that is so as well, if there are references; None: no bound.
+            expired: function that says whether there is no more time, in place of that of ``work``.
 
         Raises:
-            Unresolved: It needs something that is absent or null.
-            Laborious: It takes more than `INLINE_WORK`, or is longer than ``most``: nothing was taken off.
-            TemplateError: A reference cannot be resolved, or what it leads to is too large, or too much work.
-                All messages begin with the place: ``instance::web-1.tags.x: ...``.
+            Unresolved: something that it needs is absent or null.
+            Laborious: it takes more than `INLINE_WORK`, or is longer than ``most``: nothing was charged.
+            TemplateError: a reference cannot be resolved, or its value is too large, or takes too much work.
+                Every message begins with the place: ``instance::web-1.tags.x: ...``.
         """
         if not self._slots:
             return Rendered(self._runs[0], self._change.type, self._change.provider)
@@ -198,12 +199,12 @@ class Template:
             put_off = True
             raise
         finally:
-            # Found out before it is taken off: another thread may take its own part off meanwhile.
+            # Read before it is charged: another thread may charge its own part meanwhile.
             spent = 0 if put_off else meter.spent
             whole.left -= spent
 
     def _simple(self, scope: Scope) -> bytes | None:
-        """Its JSON, if that takes no work that is worth counting, and nothing is wrong; None otherwise."""
+        """Return its JSON if that takes no work worth counting, and nothing is wrong; None otherwise."""
         scope.work = NO_WORK
         runs, keep = self._runs, self._syntax.keep
         parts = [runs[0]]
@@ -214,7 +215,7 @@ class Template:
                     return None
                 parts += chunk, runs[at]
         except TemplateError:
-            # What is wrong, or that it takes more work, is found out again by who says so.
+            # The caller's next way finds out again what is wrong, or that there is more work.
             return None
         body = b"".join(parts)
         return body if len(body) <= MAX_RENDERED else None
@@ -256,12 +257,12 @@ class Template:
         return Rendered(b"".join(parts), type_, provider)
 
     def waits_for_all(self, own: str, supplied: Callable[[str], bool], work: Work) -> bool:
-        """Whether `check` has nothing to say, as nothing that is referred to is there yet.
+        """Whether `check` has nothing to report, because no target exists yet.
 
         Args:
-            own: The id of the component itself.
-            supplied: As for `check`.
-            work: As for `check`. Where the answer is no, nothing is taken off: `check` does so.
+            own: id of the component itself.
+            supplied: as for `check`.
+            work: as for `check`. If the answer is no, nothing is charged: `check` does so.
         """
         if self.nodes > _AT_A_GLANCE or work.left < _TARGET * self.nodes:
             return False
@@ -291,19 +292,19 @@ class Template:
         suggest: bool = True,
         work: Work | None = None,
     ) -> list[Problem]:
-        """What is known at intake to resolve to nothing, or not at all.
+        """Return references that are known at intake to resolve to nothing, or not at all.
 
         Args:
-            scope: What was submitted.
-            supplied: Whether a change of this build returns the component with an id, so that nothing can
-                be said about its fields.
-            open_ended: Whether a ``find`` among the dependencies may return components of any id.
-            suggest: Whether to look for the id that was meant, which takes a moment with many ids.
-            work: What may be spent on it, to be shared by the components of a build. What is certain to take
-                more than it may when it is due is a problem; what cannot be judged now is left until then.
+            scope: the submitted build.
+            supplied: function that says whether a change of this build returns the component with an id, so
+                that its fields are unknown.
+            open_ended: whether a ``find`` among the dependencies may return components with any id.
+            suggest: whether to search for the id that was meant, which takes a moment with many ids.
+            work: budget for this, shared by the components of a build. A reference that is certain to exceed
+                the budget when it is due is a problem; one that cannot be judged now is left until then.
 
         Raises:
-            Laborious: ``work`` is for inline, and there is more to do.
+            Laborious: ``work`` is for inline use, and there is more to do.
         """
         whole = Work() if work is None else work
         meter = whole.part()
@@ -360,7 +361,7 @@ class Template:
                     resolver = self._resolver(known, work)
                 questions: Iterable[Callable[[], object]] = [partial(self._judge, resolver, text, place)]
                 if not judged:
-                    # What it comes to is not known; whether the rest of what it names is there may be.
+                    # Its value is unknown; whether the other components that it names exist may be known.
                     questions = _one_by_one(
                         text, resolver, lambda name: not supplied(name) and scope.find(name) is not None
                     )
@@ -389,12 +390,12 @@ class Template:
             resolver.written(text, place)
 
     def needs(self, needs: Needs) -> list[str]:
-        """Every id that rendering can touch by a constant, through definitions in turn.
+        """Return every id that rendering can touch by a constant, directly or through definitions.
 
         Args:
-            needs: Those of the build, in which ids are wanted.
+            needs: the build's needs, which know the interesting ids.
         """
-        # Of the component itself all strings are slots already: `component` need not be followed.
+        # All strings of the component itself are slots already: `component` need not be followed.
         return needs.of(target for _, text in self._slots for target in text.targets())
 
     def _resolver(self, scope: Scope, work: Work) -> Resolver:
@@ -412,19 +413,19 @@ def compile_change(
     limits: Limits,
     spend: Callable[[int], None] = free,
 ) -> Template:
-    """Find the references of a change, and make the rest of it bytes.
+    """Find the references of a change, and turn the rest of it into bytes.
 
     Args:
-        component: The change as submitted; it is kept, and must not be changed.
-        build: The id of its build, which becomes ``service``.
-        templates: Which forms of references there are.
-        unresolved: What becomes of a ``$(path)`` that leads to nothing.
-        limits: The bounds.
-        spend: Is told of the work before it is done; what it raises ends it.
+        component: the change as submitted; it is kept, and must not be changed.
+        build: id of its build, which becomes ``service``.
+        templates: valid forms of references.
+        unresolved: treatment of a ``$(path)`` that leads to nothing.
+        limits: bounds on its content.
+        spend: function that is called with the units of work before they are done; its exception ends it.
 
     Raises:
-        InvalidTemplate: With every problem: syntax that cannot be read or is not allowed, what is over a
-            limit, text that cannot be written. Each names its place.
+        InvalidTemplate: with every problem: invalid syntax, values over a limit, text that cannot be written.
+            Each names its place.
     """
     syntax = Syntax(templates is Templates.ALL, unresolved is OnUnresolved.KEEP)
     fields = {**component.fields, "_state": "running", "service": build}
@@ -439,7 +440,7 @@ def compile_change(
 def _one_by_one(
     text: Text, resolver: Resolver, known: Callable[[str], bool]
 ) -> Iterator[Callable[[], object]]:
-    """What a text cannot do without of components that are ``known``, and of the build, each alone."""
+    """Yield a function for each required value of known components, and of the build."""
     for target in text.targets():
         if target.guarded or target.root == "path" or (target.id is None and target.root == "components"):
             continue
@@ -451,13 +452,13 @@ def _one_by_one(
 
 _SHOWN = 200
 _SHORT = 4096
-"""Characters up to which text found is surely within every bound."""
+"""Characters up to which a resolved text is surely within every limit."""
 
 
 def _quick(text: Text, scope: Scope, keep: bool) -> bytes | None:
-    """The JSON for what is by far the most common: fields of components that are plain text.
+    """Return the JSON of the most common references: fields of components that are plain text.
 
-    None if it is anything else, or if anything at all about it needs a closer look.
+    None for anything else, or if anything about it needs a closer look.
     """
     if isinstance(text, PathText):
         value = None if text.id is None else _plain(text.id, text.path, scope)
@@ -480,7 +481,7 @@ def _quick(text: Text, scope: Scope, keep: bool) -> bytes | None:
 
 
 def _plain(name: object, keys: Sequence[object], scope: Scope) -> str | None:
-    """The text that stands under ``keys`` of a component; None if it is not short, plain text."""
+    """Return the text under ``keys`` of a component; None if it is not short, plain text."""
     found = scope.find(name) if isinstance(name, str) else None
     if found is None:
         return None

@@ -1,4 +1,4 @@
-"""A change's JSON cut apart where references stand: constant runs of bytes, with slots between them."""
+"""Cutting of a change's JSON at its references: constant runs of bytes, with slots between them."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
@@ -12,36 +12,36 @@ from scheduler.definition.template.references import Syntax, Text
 from scheduler.definition.template.work import AbortedError, free
 from scheduler.errors import InvalidTemplate, Problem, TemplateError
 
-# A slot is encoded as one zero byte, which JSON cannot hold: that is where the constant runs are cut apart.
+# A slot is encoded as one zero byte, which JSON cannot contain: the constant runs are cut there.
 _HOLE = b"\0"
 _SLOT = msgspec.Raw(_HOLE)
 _CONTAINER = 48
 _ITEM = 4
-"""Work for a list or an object and where it stands, and for each thing in it."""
+"""Units of work for a list or an object and its place, and for each element of it."""
 _PROBLEMS = 100
-"""Of one component, that are told one by one."""
+"""Problems of one component that are reported one by one."""
 _SHOWN = 200
-"""Characters of a place that is too long."""
+"""Characters of a too long place that are shown."""
 
 
 class Cut(NamedTuple):
-    """A change, cut apart."""
+    """A change, cut at its references."""
 
     runs: tuple[bytes, ...]
-    """What stands before, between and after the slots: one more than there are slots."""
+    """Bytes before, between and after the slots: one more than there are slots."""
     slots: tuple[tuple[str, Text], ...]
-    """By place, in the order of the JSON."""
+    """Texts with references, each with its place, in the order of the JSON."""
     raw: Raw
-    """What is never rendered."""
+    """Fields that are never rendered."""
 
 
 def cut_fields(
     name: str, fields: Mapping[str, Any], syntax: Syntax, spend: Callable[[int], None] = free
 ) -> Cut:
-    """Cut the JSON of ``fields``, those of the component with this id; ``spend`` is told of the work before.
+    """Cut the JSON of ``fields``, those of the component with this id; ``spend`` is called before work.
 
     Raises:
-        InvalidTemplate: With every problem there is.
+        InvalidTemplate: with every problem.
     """
     cutter = _Cutter(name, syntax, spend)
     body = encode(fields)
@@ -77,7 +77,7 @@ class _Cutter:
             return {}
 
     def cut(self, value: Any, place: str, raw: Raw | None) -> Any:
-        """``value`` with a hole where a reference stands; ``value`` itself if there is none."""
+        """Return ``value`` with a hole for each reference; ``value`` itself if there is none."""
         if isinstance(value, str):
             return self.cut_text(value, place) if references.may_refer(value) else value
         items: Iterable[tuple[Any, Any]]
@@ -106,7 +106,7 @@ class _Cutter:
         return value if copy is None else copy
 
     def place_of(self, place: str, key: str | int) -> str:
-        """Where ``key`` of ``place`` is; no longer than that a reference there is sure to be refused."""
+        """Return the place of ``key`` in ``place``; cut where a reference there is sure to be refused."""
         if len(place) > MAX_PLACE:
             return place
         return join_place(place, key[: MAX_PLACE + 1] if isinstance(key, str) else key)

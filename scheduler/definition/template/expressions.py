@@ -1,8 +1,8 @@
-"""Expressions in ``{{ }}`` within a string (WIRE: "References", form 2): where they are, and what they are.
+"""Expressions in ``{{ }}`` within a string (WIRE: "References", form 2): finding and reading them.
 
-Most expressions are nothing but a path. Those never reach Jinja2: they are read by one regular expression
-and followed by our own code, because component ids make nearly every one of them a different source text,
-and compiling it would take a thousand times as long (0.3 to 0.5 ms for a short one, Jinja2 3.1.6).
+Most expressions are just a path. Those never reach Jinja2: they are read by one regular expression and
+followed by our own code, because component ids make nearly every one of them a different source text, and
+compiling it would take a thousand times as long (0.3 to 0.5 ms for a short one, Jinja2 3.1.6).
 """
 
 import re
@@ -33,20 +33,20 @@ _MANY = 32
 
 
 class Expression(NamedTuple):
-    """One expression, ready to be evaluated."""
+    """An expression, ready to be evaluated."""
 
     lookups: tuple[Lookup, ...]
     guarded: tuple[bool, ...] = (False,)
-    """By look-up: whether the expression may have a value without it."""
+    """Whether the expression may have a value without it, for each look-up."""
     nodes: int = 1
     program: grammar.Program | None = None
 
     def evaluate(self, reader: Reader) -> Any:
-        """Its value: JSON that is not null.
+        """Return its value: JSON that is not null.
 
         Raises:
-            Unresolved: It needs something that is absent or null.
-            TemplateError: It cannot be evaluated, or what it makes is too large.
+            Unresolved: something that it needs is absent or null.
+            TemplateError: it cannot be evaluated, or its value is too large.
         """
         if self.program is not None:
             return sandbox.run(self.program, self.lookups, reader)
@@ -57,10 +57,10 @@ class Expression(NamedTuple):
 
 
 def compile_expression(source: str, spend: Callable[[int], None] = free) -> Expression:
-    """What stands between ``{{`` and ``}}``; ``spend`` is told of the work before.
+    """Compile the text between ``{{`` and ``}}``; ``spend`` is called with the work before it is done.
 
     Raises:
-        TemplateError: It cannot be read, uses what is not allowed, or is over a bound.
+        TemplateError: it cannot be read, uses forbidden syntax, or is over a limit.
     """
     spend(64 + 4 * len(source))
     lookup = pure_path(source)
@@ -72,7 +72,7 @@ def compile_expression(source: str, spend: Callable[[int], None] = free) -> Expr
 
 
 def pure_path(source: str) -> Lookup | None:
-    """The look-up that ``source`` is, if it is nothing else; None leaves it to Jinja2's parser."""
+    """Return the look-up that ``source`` consists of; None leaves it to Jinja2's parser."""
     found = _ROOT.match(source)
     if found is None or len(source) > grammar.MAX_SOURCE:
         return None
@@ -89,14 +89,14 @@ def pure_path(source: str) -> Lookup | None:
 
 
 def split(text: str, spend: Callable[[int], None] = free) -> list[str | Expression]:
-    """``text`` as plain parts and expressions, in turn; empty plain parts are left out.
+    """Split ``text`` into plain parts and expressions, in turn, without empty plain parts.
 
     Args:
-        text: What a user wrote.
-        spend: Is told of the work, before each expression is read.
+        text: text of a user.
+        spend: function that is called with the work, before each expression is read.
 
     Raises:
-        TemplateError: An expression does not end, or is none, or there are too many nodes in all.
+        TemplateError: an expression does not end, or is invalid, or there are too many nodes in all.
     """
     parts: list[str | Expression] = []
     nodes = 0
@@ -121,7 +121,7 @@ def split(text: str, spend: Callable[[int], None] = free) -> list[str | Expressi
 
 
 def split_common(text: str) -> tuple[str | Expression, ...] | None:
-    """As `split`, of short text with fields of components by name, and nothing else; otherwise None."""
+    """Split short text with nothing but fields of components by name; None for any other."""
     split = _COMMON.split(text)
     if len(split) == 1 or text.count(".") + len(split) > _MANY:
         return None
@@ -134,14 +134,14 @@ def split_common(text: str) -> tuple[str | Expression, ...] | None:
             parts.append(plain)
         if at + 1 < len(split):
             keys = split[at + 2].split(".")
-            # It begins with a dot, where there is one.
+            # The rest begins with a dot, if there is one.
             keys[0] = split[at + 1]
             parts.append(Expression((Lookup("components", tuple(keys)),), nodes=1 + len(keys)))
     return tuple(parts)
 
 
 def _end(text: str, at: int) -> int:
-    """Where the ``}}`` is that ends the expression at ``at``; -1 if nowhere.
+    """Return the place of the ``}}`` that ends the expression at ``at``; -1 if there is none.
 
     One within a string literal does not end it, nor do braces that belong to an object in it.
     """

@@ -1,8 +1,8 @@
-"""What an expression may say: an allow-list over the tree that Jinja2 parses, bounded in size and depth.
+"""The grammar of expressions: an allow-list for the tree that Jinja2 parses, limited in size and depth.
 
-What an expression reads of a build never runs in Jinja2: every chain of attributes and subscripts is taken
-out of the tree as one `Lookup`, which `sandbox.Reader` answers with plain JSON. Expressions that differ only
-in what they look up share one program.
+Reading a build never happens in Jinja2: every chain of attributes and subscripts is taken out of the tree as
+one `Lookup`, which `sandbox.Reader` answers with plain JSON. Expressions that differ only in their look-ups
+share one program.
 """
 
 import re
@@ -19,25 +19,25 @@ from scheduler.definition.template.work import free
 from scheduler.errors import TemplateError
 
 MAX_SOURCE = 16 * 1024
-"""Characters of an expression."""
+"""Most characters of an expression."""
 MAX_NODES = 500
-"""Nodes of the expressions in one string."""
+"""Most nodes of the expressions in one string."""
 MAX_WORDS = 8 * MAX_NODES
-"""Words and signs of an expression, looked at before it is parsed: that takes 10 us for each."""
+"""Most words and signs of an expression, counted before it is parsed: that takes 10 us for each."""
 MAX_BITS = 1024
-"""Of an integer written in an expression: beyond 300 digits, and far below what Python refuses to write."""
+"""Most bits of an integer in an expression: more than 300 digits, and far fewer than Python writes."""
 MAX_TREE = 40
-"""Levels of nesting in an expression."""
+"""Most levels of nesting in an expression."""
 
 _WORDS = re.compile(
     r""" "(?:[^"\\]++|\\.)*+" | '(?:[^'\\]++|\\.)*+' | \w++ | [^\w\s] """, re.VERBOSE | re.DOTALL
 )
 _PARSING = 1_500
 _PARSING_A_WORD = 600
-"""Work for parsing an expression, and for each word of it."""
+"""Units of work for parsing an expression, and for each word of it."""
 
 ROOTS = ("components", "build", "component")
-"""The names that there are."""
+"""Names that an expression may begin with."""
 
 
 class Lookup(NamedTuple):
@@ -51,13 +51,13 @@ class Lookup(NamedTuple):
 
     @property
     def id(self) -> str | None:
-        """The component it names by a constant."""
+        """Id of the component, if it is a constant."""
         first = self.keys[0] if self.keys and self.root == "components" else None
         return first if isinstance(first, str) else None
 
 
 class Program:
-    """An expression without what it looks up. Its code is made when it is first run."""
+    """An expression without its look-ups. Its code is made when it is first run."""
 
     __slots__ = ("__weakref__", "nodes", "source")
 
@@ -71,10 +71,10 @@ class Parsed(NamedTuple):
 
     lookups: tuple[Lookup, ...]
     guarded: tuple[bool, ...]
-    """By look-up: whether the expression may do without it."""
+    """Whether the expression can do without it, for each look-up."""
     nodes: int
     program: Program | None
-    """None if the expression is nothing but its one look-up."""
+    """Program to run; None if the expression is just one look-up."""
 
 
 # fmt: off
@@ -93,24 +93,24 @@ FILTERS = frozenset({
     "tojson", "title", "capitalize", "abs", "round", "sort", "unique",
 })
 # fmt: on
-# Names that no template can write: filters are held against the allow-list before these are put in.
+# Names that no template can contain: filters are checked against the allow-list before these are inserted.
 LOOKUP = " lookup"
 CONCAT = " concat"
 WHOLE = " whole"
-"""Of a list, tuple or object that is written: what of it is undefined, should anything be."""
+"""Filter for a list, tuple or object that is written: finds undefined parts of it."""
 GIVEN = " given"
-"""A value that must not be undefined."""
+"""Filter for a value that must not be undefined."""
 SIZED = " sized"
-"""A value of which a part is copied."""
+"""Filter for a value of which a part is copied."""
 WEIGHED = " weighed"
-"""A value that is compared with another."""
+"""Filter for a value that is compared with another."""
 
 
 def parse(source: str, spend: Callable[[int], None] = free) -> Parsed:
-    """Read an expression and hold it against what is allowed; ``spend`` is told of the work before.
+    """Read an expression and check it against the allow-list; ``spend`` is called before work.
 
     Raises:
-        TemplateError: It cannot be read, uses what is not allowed, or is over a bound.
+        TemplateError: it cannot be read, uses forbidden syntax, or is over a limit.
     """
     words = sum(1 for _ in _WORDS.finditer(source[: MAX_SOURCE + 1]))
     if words > MAX_WORDS:
@@ -138,10 +138,10 @@ def _share(tree: nodes.Expr, source: str, count: int) -> Program:
 
 
 def read(source: str) -> "tuple[nodes.Expr, _Reading]":
-    """The tree to run for an expression, and what else was found in it.
+    """Return the tree to run for an expression, and the pass that read it.
 
     Raises:
-        TemplateError: It cannot be read, uses what is not allowed, or is over a bound.
+        TemplateError: it cannot be read, uses forbidden syntax, or is over a limit.
     """
     if len(source) > MAX_SOURCE:
         raise TemplateError(f"an expression of {len(source)} characters; the limit is {MAX_SOURCE}")
@@ -175,10 +175,10 @@ class _Reading:
         self.guarded: list[bool] = []
 
     def convert(self, node: _Node, depth: int, *, guarded: bool) -> _Node:
-        """The tree to run in the place of ``node``.
+        """Return the tree to run in place of ``node``.
 
-        ``guarded`` says that the expression may have a value without this part of it: it stands under
-        ``default`` or ``is defined``, or it need not be evaluated at all.
+        ``guarded`` says that the expression may have a value without this part: it stands under ``default``
+        or ``is defined``, or it need not be evaluated at all.
         """
         self.admit(node, depth)
         match node:
@@ -233,7 +233,7 @@ class _Reading:
                 raise TemplateError(f"{type(node).__name__} is not allowed in an expression")
 
     def lookup(self, node: nodes.Node, depth: int, *, guarded: bool) -> nodes.Expr | None:
-        """``node`` as one look-up, if it is a chain that begins with a name."""
+        """Return ``node`` as one look-up, if it is a chain that begins with a name."""
         links: list[nodes.Getattr | nodes.Getitem] = []
         base: nodes.Node = node
         while isinstance(base, nodes.Getattr | nodes.Getitem):
@@ -263,7 +263,7 @@ class _Reading:
 
 
 def _guarded(node: nodes.Node) -> nodes.Node:
-    """``node``, whose parts are converted, in a form that lets nothing undefined pass unseen."""
+    """Return ``node``, whose parts are converted, in a form in which nothing undefined passes unseen."""
     match node:
         case nodes.Concat():
             return _call(CONCAT, nodes.List(node.nodes, lineno=1), [])
@@ -273,7 +273,7 @@ def _guarded(node: nodes.Node) -> nodes.Node:
             return _call(WHOLE, node, [])
         case nodes.Compare():
             if any(operand.op in {"in", "notin"} for operand in node.ops):
-                # An empty list compares with nothing.
+                # An empty list is compared with nothing.
                 node.expr = _call(GIVEN, node.expr, [])
             node.expr = _weighed(node.expr)
             for operand in node.ops:
@@ -311,6 +311,6 @@ def _admit_call(kind: str, node: nodes.Filter | nodes.Test, known: Iterable[str]
 
 
 def short(error: Exception) -> str:
-    """The message of an error from below, cut."""
+    """Return the message of an error from below, cut."""
     text = str(error) or type(error).__name__
     return text if len(text) <= 200 else f"{text[:200]}..."

@@ -1,7 +1,7 @@
-"""Components by what stands in them, so that a query over all of them need not look at each.
+"""An index of components by their content, so that a query over all of them need not look at each.
 
-The index says which components may fit, never that one does: whoever asks looks at those. So it may hold
-what was there once, and what may turn out to be anything (a string that is a template itself).
+The index tells which components may match, never that one does: the caller looks at those. So it may keep
+documents that were replaced, and fields whose value is still open (a string that is a template itself).
 """
 
 from bisect import insort
@@ -18,7 +18,7 @@ from scheduler.definition.template.work import AbortedError
 MAX_PATHS: Final = 4
 """Paths of queries that are indexed at a time."""
 _ADDING: Final = 40
-"""Work for an entry, beside that of finding out what it is."""
+"""Units of work for an entry, beside those of finding out its value."""
 
 _WHILES: Final = 3
 
@@ -27,11 +27,11 @@ Slots = int | list[int]
 
 
 class _UnsureError(AbortedError):
-    """What a path leads to is a template, or goes through one."""
+    """The value of a path is a template, or lies behind one."""
 
 
 class _Probe(Walker):
-    """Walks documents without resolving anything in them, but for what was resolved for all alike."""
+    """Walks documents without resolving anything in them, except values resolved for all alike."""
 
     def __init__(self, shared: Shared, spend: Callable[[int], None]) -> None:
         self._shared = shared
@@ -59,7 +59,7 @@ class _Probe(Walker):
 
 
 class _Values:
-    """Positions of documents by what one path leads to in them."""
+    """Positions of documents by the value of one path in them."""
 
     __slots__ = ("done", "truths", "unsure", "values", "whiles")
 
@@ -70,7 +70,7 @@ class _Values:
         self.truths: dict[bool, Slots] = {}
         self.unsure: list[tuple[int, Found]] = []
         self.whiles = _WHILES
-        """How often what was unsure is still looked at again: by and by most of it is known."""
+        """Times that unsure entries are still looked at again: by and by most of them are known."""
 
     def add(self, slot: int, value: object) -> None:
         match value:
@@ -102,10 +102,10 @@ def _put(places: dict[Any, Slots], key: object, slot: int) -> None:
 
 
 class Index:
-    """Documents, each at a position, by what the paths of queries lead to in them.
+    """Documents, each at a position, by the values of queried paths in them.
 
     Args:
-        shared: What the build keeps.
+        shared: what the build keeps.
     """
 
     def __init__(self, shared: Shared) -> None:
@@ -114,18 +114,19 @@ class Index:
         self._paths: dict[Path, _Values] = {}
 
     def add(self, slot: int, found: Found) -> None:
-        """Another document at a position, beside those that are there already."""
+        """Add a document at a position, beside those that are there already."""
         self._entries.append((slot, found))
 
     def candidates(self, query: Query, spend: Callable[[int], None]) -> Iterable[int]:
-        """Positions at which the comparison of ``query``, for equality, may hold for one of the documents.
+        """Return positions of documents for which ``query``, a comparison for equality, may hold.
 
         Args:
-            query: Which.
-            spend: Is told of the work before it is done; whatever it raises, what was done is kept.
+            query: the query.
+            spend: function that is called with the work before it is done; if it raises, finished work is
+                kept.
 
         Returns:
-            Positions in order, each once; not to be gone through while documents are added.
+            Positions in order, each once; not to be iterated while documents are added.
         """
         values = self._paths.pop(query.path, None) or _Values()
         self._paths[query.path] = values
@@ -150,7 +151,7 @@ class Index:
         return _once(copies[0] if len(copies) == 1 else merge(*copies))
 
     def _look(self, query: Query, slot: int, found: Found, values: _Values, probe: _Probe) -> bool:
-        """Put a document where it belongs, unless nobody knows yet."""
+        """Put a document where it belongs; return whether that is known."""
         probe.spend(_ADDING)
         where: Place | None = None
         if found.definition:

@@ -1,7 +1,7 @@
-"""JSON text in parts: how large a value would be, why it cannot be written, and as what text it stands.
+"""Parts of JSON text: the size of a value, the reason why it cannot be written, and its form as text.
 
-What is rendered is written by msgspec, which keeps every digit of an integer. The bounds are those
-of the sandbox: 64 KiB a rendered string, 1 MiB a rendered component.
+msgspec writes rendered values, and keeps every digit of an integer. The limits are those of the sandbox: 64
+KiB a rendered string, 1 MiB a rendered component.
 """
 
 import math
@@ -15,15 +15,15 @@ from scheduler.definition.template.work import free
 from scheduler.errors import TemplateError
 
 MAX_STRING = 64 * 1024
-"""Bytes of UTF-8 in one rendered string."""
+"""Most bytes of UTF-8 in one rendered string."""
 MAX_RENDERED = 1024 * 1024
-"""Bytes of JSON in one rendered component, and so in any value that goes into one."""
+"""Most bytes of JSON in one rendered component, and so in any value that goes into one."""
 MAX_VALUES = 200_000
-"""Values in what goes into a rendered component: the smallest take far more time than their bytes say."""
+"""Most values that go into a rendered component: small ones take far more time than their bytes tell."""
 WORK_PER_VALUE = 20
-"""Looking at one value takes as long as writing this many bytes, or longer."""
+"""Bytes that could be written in the time of looking at one value, at least."""
 MAX_DEPTH = 64
-"""Levels of nesting in a rendered value: what the other side accepts (WIRE: "Limits")."""
+"""Most levels of nesting in a rendered value: the limit of the other side (WIRE: "Limits")."""
 
 # A character takes at most four bytes of UTF-8, so text this short needs no counting.
 _SURELY_FITS = MAX_STRING // 4
@@ -31,10 +31,10 @@ _encode = msgspec.json.Encoder().encode
 
 
 def encode(value: object) -> bytes:
-    """The JSON of ``value``.
+    """Return the JSON of ``value``.
 
     Raises:
-        TemplateError: It cannot be written as JSON (a lone surrogate).
+        TemplateError: it cannot be written as JSON (a lone surrogate).
     """
     try:
         return _encode(value)
@@ -43,15 +43,15 @@ def encode(value: object) -> bytes:
 
 
 def unwritable(error: UnicodeEncodeError) -> str:
-    """What is wrong with text that has no UTF-8."""
+    """Return what is wrong with text that has no UTF-8."""
     return f"holds the lone surrogate \\u{ord(error.object[error.start]):04x}, which is not valid text"
 
 
 def bounded(text: str) -> str:
-    """``text`` itself, if it is not over the bound of a rendered string.
+    """Return ``text`` itself, if it is within the limit of a rendered string.
 
     Raises:
-        TemplateError: It is; the message names the limit.
+        TemplateError: it is not; the message names the limit.
     """
     if len(text) > _SURELY_FITS:
         size = len(text) if len(text) > MAX_STRING else len(text.encode("utf-8", "surrogatepass"))
@@ -63,21 +63,21 @@ def bounded(text: str) -> str:
 
 
 def measure(value: object, max_digits: int, spend: Callable[[int], None] = free) -> int:
-    """Hold what an expression made against every bound, and pay for that and for writing it.
+    """Check a value made by an expression against every limit, and pay for that and for writing it.
 
-    The work of doing so is bounded, and does not depend on the value: lists that hold one another many times
-    over would take for ever to write, while they take no memory.
+    The work of this is limited whatever the value: lists that contain one another many times over would take
+    for ever to write, although they take no memory.
 
     Args:
         value: JSON, or something that cannot be written as JSON.
-        max_digits: The most digits of an integer (`limits.Limits.max_digits`).
-        spend: Is told of the work, bit by bit.
+        max_digits: most digits of an integer (`limits.Limits.max_digits`).
+        spend: function that is called with the work, bit by bit.
 
     Returns:
-        The work.
+        The units of work.
 
     Raises:
-        TemplateError: It is over a bound, or it cannot be written as JSON.
+        TemplateError: the value is over a limit, or cannot be written as JSON.
     """
     meter = _Meter(max_digits, spend)
     try:
@@ -98,13 +98,13 @@ class _Meter:
         self.values = 0
 
     def pay(self) -> None:
-        """Account for what was looked at since the last time."""
+        """Account for everything that was looked at since the last time."""
         due = self.size + WORK_PER_VALUE * self.values - self.paid
         self.paid += due
         self.spend(due)
 
     def add(self, value: object, depth: int) -> None:
-        """Count ``value``, as never larger than its JSON really is."""
+        """Count ``value``, at no more than the size of its JSON."""
         self.values += 1
         if not self.values & 63:
             self.pay()
@@ -134,7 +134,7 @@ class _Meter:
                 raise TemplateError(f"is of type {type(value).__name__}, which JSON cannot say")
 
     def add_all(self, value: dict[Any, Any] | list[Any] | tuple[Any, ...], depth: int) -> None:
-        """Count what is in ``value``, too."""
+        """Count the elements of ``value``, too."""
         if depth > MAX_DEPTH:
             raise TemplateError(f"is nested more than {MAX_DEPTH} deep")
         self.grow(1 + len(value))
@@ -156,12 +156,12 @@ class _Meter:
 
 
 def text_of(value: object) -> str:
-    """``value`` within text, for expressions: itself if it is text, otherwise its JSON."""
+    """Return ``value`` as part of a text, for expressions: text itself, anything else as JSON."""
     return value if isinstance(value, str) else encode(value).decode()
 
 
 def gjson_text(value: object) -> str:
-    """``value`` as text the way gjson's ``String()`` gives it (WIRE: "References").
+    """Return ``value`` as text in the form of gjson's ``String()`` (WIRE: "References").
 
     Numbers are in positional notation without a superfluous fraction: ``1.0`` is ``1``. Integers keep all
     their digits, where gjson rounds them to 53 bits.

@@ -1,4 +1,4 @@
-"""Which components a reference can touch, through definitions in turn; and which one was perhaps meant."""
+"""Needs: the components that a reference can touch, also through definitions; and the id that was meant."""
 
 from collections.abc import Callable, Iterable, Iterator
 from difflib import get_close_matches
@@ -16,23 +16,24 @@ from scheduler.errors import TemplateError
 _PER_TARGET = 80
 _PER_ITEM = 24
 _PER_TEXT = 80
-"""Work for a reference that is followed, for what is looked at on the way, and for a text that may refer."""
+"""Units of work for following a reference, for each step on the way, and for a text that may refer."""
 
 Spot = tuple[str, tuple[str | int, ...]]
-"""What a reference names: a component, and how it goes on from there."""
+"""Target of a reference: a component, and the keys from there."""
 
 
 class Needs:
-    """What the references of one build can touch by constant ids, each found out once.
+    """Components that the references of one build can touch by constant ids, each found out once.
 
-    What one reference leads to leads further on, and thousands may begin with the same: so the sets of all
-    that can be come to are made from the ends, and what goes round in a circle has one set for all of it.
+    The target of a reference may refer further, and thousands of references may begin with the same target.
+    So the sets of all reachable components are made from the ends, and a circle of references has one set for
+    all of it.
 
     Args:
-        scope: What was submitted.
-        syntax: Which references there are.
-        wanted: Whether an id is of interest; of all others nothing is kept.
-        spend: Is told of the work before it is done.
+        scope: the submitted build.
+        syntax: valid forms of references.
+        wanted: function that says whether an id is of interest; nothing is kept of all others.
+        spend: function that is called with the work before it is done.
     """
 
     def __init__(
@@ -48,12 +49,12 @@ class Needs:
         self._spend = spend
         self._leads_on: dict[str, bool] = {}
         self._reached: dict[Spot, int] = {}
-        """A bit for each wanted id that can be come to from there."""
+        """Bit set of the wanted ids that are reachable from each spot."""
         self._bits: dict[str, int] = {}
         self._ids: list[str] = []
 
     def of(self, targets: Iterable[Target]) -> list[str]:
-        """Every wanted id that following ``targets`` can touch."""
+        """Return every wanted id that following ``targets`` can touch."""
         ids: dict[str, None] = {}
         bits = 0
         for target in targets:
@@ -81,7 +82,7 @@ class Needs:
         return list(ids)
 
     def _reach(self, first: Spot) -> None:
-        """Find what can be come to from ``first`` and from all behind it (Tarjan's algorithm)."""
+        """Find everything reachable from ``first``, and from every spot behind it (Tarjan's algorithm)."""
         numbers: dict[Spot, int] = {}
         lowest: dict[Spot, int] = {}
         bits: dict[Spot, int] = {}
@@ -131,7 +132,7 @@ class Needs:
         return bit
 
     def _behind(self, spot: Spot) -> list[Spot]:
-        """What the definition at ``spot`` refers to in turn, its references to its own fields followed."""
+        """Return the targets of the definition at ``spot``, its references to its own fields followed."""
         found = self._scope.find(spot[0])
         if found is None or not found.definition:
             return []
@@ -152,7 +153,7 @@ class Needs:
         return list(spots)
 
     def _texts_below(self, owner: Owner, keys: tuple[str | int, ...], seen: set[str]) -> Iterable[Text]:
-        """The templates that are met on the way along ``keys``, or within what they lead to."""
+        """Yield the templates on the way along ``keys``, and within the value that they lead to."""
         value: Any = owner.document
         where: Place | None = Place.of(owner)
         for key in keys:
@@ -197,15 +198,15 @@ def _is_plain(value: object) -> bool:
 
 
 _LONGEST = 200
-"""Characters of an id for which another one is looked for that was perhaps meant."""
+"""Most characters of an id for which a similar one is searched."""
 _PAIRS = 100_000
-"""Pairs of letters that are compared for it: some milliseconds."""
+"""Pairs of letters that are compared for that: some milliseconds."""
 _LETTERS = 100_000
-"""Letters that are composed again for it."""
+"""Letters that are composed again for that."""
 
 
 def suggestion(name: str, ids: Iterable[str]) -> str:
-    """``; did you mean 'x'?``, if there is something like it, with the difference where it cannot be seen."""
+    """Return ``; did you mean 'x'?`` if there is something similar, with a difference that cannot be seen."""
     if len(name) > _LONGEST:
         return ""
     ids = list(ids)
@@ -220,10 +221,10 @@ def suggestion(name: str, ids: Iterable[str]) -> str:
 
 
 def _composed_otherwise(name: str, ids: Iterable[str]) -> str | None:
-    """The id that differs only in how its letters are composed: U+00FC, or u and U+0308."""
+    """Return the id that differs only in the composition of its letters: U+00FC, or u and U+0308."""
     whole = normalize("NFC", name)
     plain = name.isascii()
-    # No other letter is composed of the first one, where a plain one follows it.
+    # If a plain letter follows the first one, no other letter is composed with the first one.
     first = name[:1] if name[:2].isascii() else ""
     left = _LETTERS
     for one in ids:
@@ -237,7 +238,7 @@ def _composed_otherwise(name: str, ids: Iterable[str]) -> str | None:
 
 
 def _difference(there: str, here: str) -> str:
-    """The first letter that is composed otherwise in two texts that read the same."""
+    """Return the first letter that is composed differently in two texts that read the same."""
     letters = zip(_letters(there), _letters(here), strict=False)
     one, other = next(((one, other) for one, other in letters if one != other), (there, here))
     return f"{_points(one)} where this has {_points(other)}"
@@ -248,7 +249,7 @@ def _points(letter: str) -> str:
 
 
 def _letters(text: str) -> list[str]:
-    """``text`` cut apart before each letter: what is only put on a letter stays with it."""
+    """Split ``text`` before each letter: marks stay with their letter."""
     letters: list[str] = []
     for point in text:
         if letters and combining(point):

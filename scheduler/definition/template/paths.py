@@ -10,8 +10,10 @@
     friends.#[age>40]#.name  of all of them: an array, empty if none has it; nothing at all if there are none
     fri*.?                   the first key that matches and leads to something
 
-A path is text from outside: its length and its parts are bounded, and so is the work of walking it, which the
-`Walker` accounts for. Nothing here backtracks.
+A path is text from outside: its length and its parts are limited, and so is the work of walking it, for which
+the `Walker` accounts. Nothing here backtracks.
+
+One file on purpose: the grammar of a path, and the rules for walking it, are read side by side.
 """
 
 import re
@@ -25,7 +27,7 @@ from scheduler.definition.template.work import AbortedError, free
 from scheduler.errors import TemplateError
 
 MAX_PATH = 2048
-"""Characters in a path: four of the longest ids."""
+"""Most characters of a path: four of the longest ids."""
 MAX_SEGMENTS = 64
 
 _STEPS = 4
@@ -33,12 +35,12 @@ _STEPS = 4
 _PER_STEPS = 32
 _PER_STEPS_WITH_PLACES = 80
 _PER_ELEMENT = 32
-"""Work for each element that is looked at."""
+"""Units of work for each element that is looked at."""
 _PER_PLACE = 24
-"""Work for each element of which it is kept where it stands."""
+"""Units of work for each element whose place is kept."""
 _READING_A_PART = 100
 _READING_A_CHARACTER = 8
-"""Work for reading a path."""
+"""Units of work for reading a character of a path."""
 
 
 class Mark(Enum):
@@ -67,7 +69,7 @@ class Query(NamedTuple):
 Segment: TypeAlias = "str | Pattern | Query | Literal[Mark.EACH]"
 Path: TypeAlias = "tuple[Segment, ...]"
 
-# Possessive throughout: nothing that was read is read again another way.
+# Possessive throughout: text that was read is never read again in another way.
 _KEY = re.compile(r"(?:[^.\\]++|\\.)*+", re.DOTALL)
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 _QUERY = re.compile(
@@ -80,14 +82,14 @@ _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 
 
 def parse(text: str, spend: Callable[[int], None] = free) -> Path:
-    """The parts of a path.
+    """Split a path into its parts.
 
     Args:
-        text: As a user wrote it.
-        spend: Is told of the work before it is done.
+        text: the path as a user wrote it.
+        spend: function that is called with the work before it is done.
 
     Raises:
-        TemplateError: It cannot be read, or is over a bound.
+        TemplateError: it cannot be read, or is over a limit.
     """
     if len(text) > MAX_PATH:
         raise TemplateError(f"a path of {len(text)} characters; the limit is {MAX_PATH}")
@@ -150,12 +152,12 @@ def _number(text: str) -> int | float | None:
 
 
 def cost(path: Path) -> int:
-    """The nodes of a path, those of its queries included."""
+    """Return the number of nodes of a path, including those of its queries."""
     return sum(1 + cost(part.path) if isinstance(part, Query) else 1 for part in path)
 
 
 def shown(path: Path) -> str:
-    """``path`` for a message, much as it was written."""
+    """Return ``path`` for a message, much as it was written."""
     return ".".join(_shown(part) for part in path)
 
 
@@ -171,10 +173,10 @@ def _shown(part: Segment) -> str:
 
 
 class Where(Protocol):
-    """Where a value stands, if strings below it may be templates."""
+    """The place of a value below which strings may be templates."""
 
     def child(self, key: str | int) -> "Where | None":
-        """Where the value under ``key`` stands; None if it is plain data."""
+        """Return the place of the value under ``key``; None if it is plain data."""
         ...
 
 
@@ -189,7 +191,7 @@ class Elements:
 
     @property
     def pairs(self) -> "Sequence[Place]":
-        """The elements, and where each stands."""
+        """Elements, each with its place."""
         if self._pairs is None:
             self._pairs = self._make()
         return self._pairs
@@ -200,21 +202,21 @@ _T = TypeVar("_T", int, float, str)
 
 
 class Walker:
-    """Walks paths over plain JSON. Where some of it may be a template, a subclass says what it stands for."""
+    """Walks paths over plain JSON. If parts of it may be templates, a subclass resolves them."""
 
     def spend(self, work: int) -> None:
-        """Account for work that an author of templates causes. Raises when there was too much of it."""
+        """Account for work that an author of templates causes; raise if it is too much."""
 
     def settle(self, value: Any, where: Where) -> Any:  # noqa: ARG002 - of plain JSON, all values are settled
-        """What stands at ``where``, in which ``value`` was written: a string that may be a template."""
+        """Return the value at ``where``, where ``value`` was written: a string that may be a template."""
         return value
 
     def whole(self, value: Any, where: Where | None) -> Any:  # noqa: ARG002
-        """``value`` with every string in it settled."""
+        """Return ``value`` with every string in it settled."""
         return value
 
     def walk(self, path: Path, value: Any, where: Where | None = None) -> Place:
-        """What ``path`` leads to from ``value``, and where that stands; ``MISSING`` if to nothing."""
+        """Return the value of ``path`` from ``value``, and its place; ``MISSING`` if there is none."""
         for at, segment in enumerate(path):
             if not at % _STEPS:
                 self.spend(_PER_STEPS if where is None else _PER_STEPS_WITH_PLACES)
@@ -269,7 +271,7 @@ class Walker:
         return MISSING, None
 
     def chosen(self, query: Query, value: list[Any] | Elements, where: Where | None) -> Iterator[Place]:
-        """The elements for which ``query`` holds, in order."""
+        """Return the elements for which ``query`` holds, in order."""
         return self.select(query, _pairs(value, where))
 
     def _collect(self, rest: Path, pairs: Iterator[Place]) -> list[Any]:
@@ -282,7 +284,7 @@ class Walker:
         return collected
 
     def select(self, query: Query, pairs: Iterable[Place]) -> Iterator[Place]:
-        """Those of ``pairs`` for which ``query`` holds."""
+        """Yield those of ``pairs`` for which ``query`` holds."""
         for value, where in pairs:
             self.spend(_PER_ELEMENT if where is None else _PER_ELEMENT + _PER_PLACE)
             item, place = value, where
@@ -297,7 +299,7 @@ class Walker:
             except AbortedError:
                 raise
             except TemplateError:
-                # The element's own template is at fault, and not the reference that looks at it in passing.
+                # The element's own template is wrong, not the reference that looks at it in passing.
                 continue
             if isinstance(found, str):
                 self.spend(len(query.value) if query.pattern is None else query.pattern.cost * len(found))
@@ -323,9 +325,9 @@ def _pairs(value: list[Any] | Elements, where: Where | None) -> Iterator[Place]:
 
 
 def holds(query: Query, found: object) -> bool:
-    """Whether the comparison of ``query`` holds for what its path led to.
+    """Whether the comparison of ``query`` holds for the value of its path.
 
-    Text is compared with text and a number with a number; null, arrays, objects and what is missing fit
+    Text is compared with text, and a number with a number; null, arrays, objects and missing values match
     nothing, not even ``!=``.
     """
     match found:

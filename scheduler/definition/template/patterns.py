@@ -1,11 +1,11 @@
-"""Matching text against ``*`` and ``?``, so that no text and no pattern makes it slow."""
+"""Patterns with ``*`` and ``?``, matched so that no text and no pattern makes it slow."""
 
 
 class Pattern:
     """A pattern with ``*`` for any characters and ``?`` for one, matched in linear time.
 
     All ways to match are followed at once: bit ``i`` of the state says that the first ``i`` parts of the
-    pattern fit what was read so far. There is nothing to go back to, so no text makes it slow.
+    pattern match the text so far. There is nothing to go back to, so no text makes it slow.
     """
 
     __slots__ = ("_any", "_end", "_loops", "_masks", "cost", "text")
@@ -29,10 +29,10 @@ class Pattern:
             bit <<= 1
         self._end = bit
         self.cost = 8 + bit.bit_length() // 64
-        """Work for each character that is held against it."""
+        """Units of work for each character of a text."""
 
     def matches(self, text: str) -> bool:
-        """Whether the whole of ``text`` fits."""
+        """Whether the whole of ``text`` matches."""
         state = 1
         masks, wild, loops = self._masks, self._any, self._loops
         for character in text:

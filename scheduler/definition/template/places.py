@@ -1,4 +1,4 @@
-"""Where a value of a submitted component stands, and which of them are never rendered."""
+"""Places of values in a submitted component, and the fields that are never rendered."""
 
 import re
 from collections.abc import Mapping
@@ -7,22 +7,23 @@ from typing import Any
 from scheduler.errors import TemplateError
 
 IDENTITY = frozenset({"_component_id", "_action", "_state", "service", "_raw", "_secret", "adoptable"})
-"""Fields that say what a component is. They are never rendered."""
+"""Fields that identify a component. They are never rendered."""
 
 MAX_PLACE = 1024
-"""Characters of the keys, together, under which a reference may stand."""
+"""Most characters of the keys, together, under which a reference may stand."""
 MAX_NAMES = 1_000
-"""Names in a ``_raw`` or a ``_secret``."""
+"""Most names in a ``_raw`` or a ``_secret``."""
 MAX_NAME = 2_048
-"""Characters of one of them."""
+"""Most characters of one of them."""
 
 Raw = dict[str, Any]
-"""Fields that are not rendered, as a tree of keys; an empty tree stands for all that is below."""
+"""Fields that are not rendered, as a tree of keys; an empty tree stands for everything below."""
 
 _READING = 40
 _PER_NAME = 80
 _PER_LETTER = 40
-"""Work for reading a ``_raw``, each of its names, and each letter, which may be a key or an index."""
+"""Units of work for reading a ``_raw``, each of its names, and each letter, which may be a key or an
+index."""
 
 _INDEX = re.compile(r"\[([0-9]{1,9})\]")
 _KEYS = re.compile(r"(?:[^.\\]++|\\.)++", re.DOTALL)
@@ -30,7 +31,7 @@ _NONE_RAW: Raw = {name: {} for name in IDENTITY}
 
 
 def raw_fields(document: Mapping[str, Any]) -> Raw:
-    """What of a component is never rendered: who it is, and what its ``_raw`` names.
+    """Return the fields of a component that are never rendered: its identity, and those of its ``_raw``.
 
     Raises:
         TemplateError: ``_raw`` is not a list of names.
@@ -39,7 +40,7 @@ def raw_fields(document: Mapping[str, Any]) -> Raw:
 
 
 def fields_work(document: Mapping[str, Any]) -> int:
-    """Work for reading what of a component is never rendered."""
+    """Return the units of work of `raw_fields`."""
     names = document.get("_raw")
     if not isinstance(names, list):
         return _READING
@@ -50,7 +51,7 @@ def fields_work(document: Mapping[str, Any]) -> int:
 
 
 def named_fields(document: Mapping[str, Any], setting: str) -> Raw:
-    """The fields that a component names in a ``setting`` of its own, ``_raw`` or ``_secret``.
+    """Return the fields that a component names in a ``setting`` of its own, ``_raw`` or ``_secret``.
 
     Names are paths of keys, as in ``tags.x`` or ``rules[0].script``; a dot within a key follows a backslash.
 
@@ -97,7 +98,7 @@ class Owner:
         self.document = document
         self.id = str(document.get("_component_id"))
         self.fault = ""
-        """Why nothing of it can be rendered. Its plain fields can be read all the same."""
+        """Reason why none of it can be rendered. Its plain fields can be read all the same."""
         if raw is None:
             try:
                 raw = raw_fields(document)
@@ -108,7 +109,7 @@ class Owner:
 
 
 class Place:
-    """Where a value of a submitted component stands."""
+    """The place of a value in a submitted component."""
 
     __slots__ = ("_key", "_parent", "_text", "owner", "raw", "size")
 
@@ -123,18 +124,18 @@ class Place:
         self.owner = owner
         self.raw = raw
         self.size = size
-        """Characters of `text`, at most: it is made when it is asked for."""
+        """Most characters of `text`, which is made on demand."""
         self._parent = parent
         self._key = key
         self._text: str | None = "" if parent is None else None
 
     @classmethod
     def of(cls, owner: Owner) -> "Place":
-        """Where the whole component stands."""
+        """Return the place of the whole component."""
         return cls(owner, owner.raw)
 
     def child(self, key: str | int) -> "Place | None":
-        """Where the value under ``key`` stands; None if it is never rendered."""
+        """Return the place of the value under ``key``; None if it is never rendered."""
         raw = None if self.raw is None else self.raw.get(str(key))
         if raw is not None and not raw:
             return None
@@ -142,7 +143,7 @@ class Place:
 
     @property
     def text(self) -> str:
-        """Such as ``tags.x`` or ``rules[0]``."""
+        """Path such as ``tags.x`` or ``rules[0]``."""
         if self._text is None:
             assert self._parent is not None
             self._text = join_place(self._parent.text, self._key)
@@ -150,7 +151,7 @@ class Place:
 
 
 def join_place(place: str, key: str | int) -> str:
-    """``tags`` and ``x`` make ``tags.x``; ``rules`` and 0 make ``rules[0]``."""
+    """Join a place and a key: ``tags`` and ``x`` to ``tags.x``, ``rules`` and 0 to ``rules[0]``."""
     if isinstance(key, int):
         return f"{place}[{key}]"
     return f"{place}.{key}" if place else key

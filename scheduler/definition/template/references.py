@@ -1,6 +1,6 @@
-"""What one string of a component is: plain text, a path in ``$( )``, or text with expressions in ``{{ }}``.
+"""References in one string: plain text, a path in ``$( )``, or text with expressions in ``{{ }}``.
 
-A string is read once; components that say the same thing share what was read (WIRE: "References").
+A string is read once; components with equal strings share the result (WIRE: "References").
 """
 
 import re
@@ -17,13 +17,13 @@ from scheduler.errors import TemplateError, Unresolved
 from scheduler.runtime.caches import ByteCache
 
 _SHARED: Final = 1024
-"""Characters up to which a string is worth keeping for the next component that says the same."""
+"""Characters up to which a string is kept for the next component with an equal one."""
 _PER_NODE: Final = 600
-"""Bytes that are kept for a node of what was read, and as many for the string itself."""
+"""Bytes that are kept for a node of a string that was read, and as many for the string itself."""
 _READING: Final = 160
-"""Work for a string that may refer, beside that of parsing; for one of the common forms it is all."""
+"""Units of work for a string that may refer, beside parsing; for a common form there is nothing else."""
 _SHORT: Final = 256
-"""Characters up to which a string may be of a common form."""
+"""Characters up to which a string may have a common form."""
 _COMMON_PATH: Final = re.compile(
     r"""\$\(components\.\#\[_component_id="([^"\\$]++)"\]\.([A-Za-z_][A-Za-z0-9_]*+(?:\.[A-Za-z_][A-Za-z0-9_]*+)*+)\)"""
 )
@@ -31,42 +31,42 @@ _PLAIN: Final = "plain"
 
 
 class Syntax(NamedTuple):
-    """Which references there are, and what becomes of those that lead to nothing."""
+    """Valid forms of references, and the treatment of those that lead to nothing."""
 
     expressions: bool = True
     """Whether ``{{ }}`` is special."""
     keep: bool = False
-    """Whether a ``$(path)`` that leads to nothing or to empty text, or is no path, stays as it stands."""
+    """Whether an invalid ``$(path)``, or one that leads to nothing or to empty text, stays as it stands."""
 
 
 class Reader(sandbox.Reader, Protocol):
-    """Answers the references of a string."""
+    """A source of answers for the references of a string."""
 
     def follow(self, id: str | None, path: paths.Path) -> object:  # noqa: A002 - the word of the model
-        """What ``path`` leads to from the component with this id, or from the build if it is None.
+        """Return the value of ``path`` from the component with this id, or from the build if it is None.
 
         Raises:
-            Unresolved: It leads to nothing, or to null.
-            TemplateError: It cannot be followed.
+            Unresolved: it leads to nothing, or to null.
+            TemplateError: it cannot be followed.
         """
         ...
 
 
 class Target(NamedTuple):
-    """What one reference names."""
+    """Target of one reference."""
 
     root: str
     id: str | None
-    """The component it names by a constant."""
+    """Id of the component, if it is a constant."""
     keys: tuple[str | int, ...]
-    """How it goes on from there, as far as that is constant."""
+    """Keys from there on, as far as they are constant."""
     guarded: bool
     text: str
-    """As it is written, all of it: to be cut when secrets were taken out."""
+    """Whole text of the reference: to be cut after secrets were masked."""
 
 
 class PathText:
-    """``$(path)``, the whole string: its value becomes text."""
+    """``$(path)`` as a whole string: its value becomes text."""
 
     __slots__ = ("id", "path", "source")
 
@@ -82,11 +82,11 @@ class PathText:
 
     @property
     def nodes(self) -> int:
-        """For the budget of a build."""
+        """Number of nodes, for the budget of a build."""
         return 1 + paths.cost(self.path)
 
     def value(self, reader: Reader, syntax: Syntax) -> str:
-        """The text to put in its place. Raises what `Reader.follow` raises."""
+        """Return the text for its place; raises as `Reader.follow`."""
         try:
             text = bounded(gjson_text(reader.follow(self.id, self.path)))
         except Unresolved:
@@ -97,7 +97,7 @@ class PathText:
         return text or (self.source if syntax.keep else text)
 
     def targets(self) -> Iterator[Target]:
-        """What it names."""
+        """Yield its target."""
         keys: list[str | int] = []
         for segment in self.path:
             if not isinstance(segment, str):
@@ -108,7 +108,7 @@ class PathText:
 
 
 class ExpressionText:
-    """Text with expressions in it; a string that is nothing but one keeps the type of its value."""
+    """Text with expressions in it; a string that is just one expression keeps the type of its value."""
 
     __slots__ = ("parts", "source")
 
@@ -118,11 +118,11 @@ class ExpressionText:
 
     @property
     def nodes(self) -> int:
-        """For the budget of a build."""
+        """Number of nodes, for the budget of a build."""
         return sum(part.nodes for part in self.parts if isinstance(part, Expression))
 
     def value(self, reader: Reader, _: Syntax) -> Any:
-        """The value to put in its place. Raises what `Expression.evaluate` raises."""
+        """Return the value for its place; raises as `Expression.evaluate`."""
         if len(self.parts) == 1:
             only = self.parts[0]
             value = only.evaluate(reader) if isinstance(only, Expression) else only
@@ -139,7 +139,7 @@ class ExpressionText:
         return bounded("".join(texts))
 
     def targets(self) -> Iterator[Target]:
-        """What it names."""
+        """Yield its targets."""
         text = self.source
         for part in self.parts:
             if isinstance(part, Expression):
@@ -160,22 +160,24 @@ def _constant_keys(lookup: Lookup) -> tuple[str | int, ...]:
 
 
 def may_refer(text: str) -> bool:
-    """Whether ``text`` could hold a reference: a quick look, that is never wrong about a no."""
+    """Whether ``text`` could hold a reference: a quick look that never misses one."""
     return "{{" in text or text.startswith("$(")
 
 
 def read(text: str, syntax: Syntax, spend: Callable[[int], None] = free) -> Text | None:
-    """What ``text`` refers to; None if it is plain text.
+    """Read the references of ``text``; None for plain text.
 
-    ``$()`` is plain text, and so is what holds ``$(`` again further on: it is not wholly of the form.
+    ``$()`` is plain text, and so is a string with another ``$(`` further on: it does not have the form as a
+    whole.
 
     Args:
-        text: What a user wrote.
-        syntax: Which references there are.
-        spend: Is told of the work before it is done; there is little where the same was read lately.
+        text: text of a user.
+        syntax: valid forms of references.
+        spend: function that is called with the work before it is done; little for a text that was read
+            lately.
 
     Raises:
-        TemplateError: It is neither plain text nor a reference that can be read, or is over a bound.
+        TemplateError: it is neither plain text nor a readable reference, or is over a limit.
     """
     size = len(text)
     spend(_READING + (size >> 2))
@@ -200,9 +202,10 @@ _known: ByteCache[tuple[str, bool, bool], Text | str] = ByteCache(4 * 1024 * 102
 
 @lru_cache(maxsize=512)
 def _read_common(text: str) -> Text | None:
-    """What a short ``text`` refers to, if it is of one of the forms that nearly all are of: fields by name.
+    """Read a short ``text`` of one of the forms that nearly all have: fields by name.
 
-    Other forms are left to `_read`, which reads these as well, and alike: but it takes five times as long.
+    Other forms are left to `_read`, which also reads these, with the same result: but it takes five times as
+    long.
     """
     if text.startswith("$("):
         found = _COMMON_PATH.fullmatch(text)

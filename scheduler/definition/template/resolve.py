@@ -1,9 +1,9 @@
-"""Following references: from the component that is due to what it names, and through what that names in turn.
+"""Following references: from the component that is due to its targets, and through their own references.
 
-What a user submitted is a definition: its strings may refer to further components, and are resolved when a
-reference comes by them, each at most once for one component; once for the whole build where it comes to the
-same for all. What a connector returned is data: its braces are never looked at. Where a value stands is
-carried along with it (`Place`); data stands nowhere.
+A submitted text is a definition: its strings may refer to further components, and are resolved when a
+reference meets them, each at most once for one component; once for the whole build if the result is the same
+for all. A connector's result is data: its braces are never looked at. The place of a value is carried along
+with it (`Place`); data has no place.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,20 +22,20 @@ from scheduler.definition.template.work import AbortedError, Work
 from scheduler.errors import TemplateError, Unresolved
 
 MAX_CHAIN = 40
-"""Definitions that refer to one another in turn."""
+"""Most definitions that refer to one another in a chain."""
 
 _LOOKING_AT_TEXT = 16
 _STEP = 40
-"""Work for one key of a look-up, where it is kept where that stands."""
+"""Units of work for one key of a look-up, if the place is kept."""
 _FINDING = 40
 _EVALUATING = 160
 _FAILING = 300
 _PER_ITEM = 48
-"""Work for an element of a definition that is looked through."""
+"""Units of work for an element of a definition that is looked through."""
 _SHOWN = 500
-"""Characters of a message, or of a key in it."""
+"""Characters of a message, or of a key in it, that are shown."""
 _PER_PLAIN = 24
-"""Work for a component that is only put on a list."""
+"""Units of work for a component that is only put on a list."""
 _PER_NODE = 600
 """Bytes that are kept for a node of a string that was read."""
 
@@ -57,21 +57,21 @@ class Resolver(Walker):
         self._values: dict[Spot, Kept] = {}
         self._open: dict[Spot, tuple[Owner, str]] = {}
         self._common = True
-        """Whether what was looked at since the string that is being evaluated is the same for everybody."""
+        """Whether everything looked at for the string being evaluated is the same for all components."""
         self._deep = False
-        """Whether something failed for being too far down a chain: elsewhere it might not."""
+        """Whether something failed because of a long chain: elsewhere it might not."""
 
     def written(self, text: Text, place: str) -> bytes:
-        """The JSON of the string at ``place`` of the component that is due.
+        """Return the JSON of the string at ``place`` of the component that is due.
 
         Raises:
-            Unresolved: It needs something that is absent or null.
-            TemplateError: It refers to itself, cannot be evaluated, or is over a bound.
+            Unresolved: something that it needs is absent or null.
+            TemplateError: it refers to itself, cannot be evaluated, or is over a limit.
         """
         try:
             return encode(self.evaluate(text, self.owner, place))
         except RecursionError as error:
-            # Definitions that are nested deep, each within the bounds, in a chain that is.
+            # Definitions that are nested deep, each within the limits, in a chain that is within them, too.
             raise TemplateError("refers to what is nested too deep") from error
 
     def spend(self, work: int) -> None:
@@ -79,7 +79,7 @@ class Resolver(Walker):
         self._work.spend(work)
 
     def lookup(self, lookup: Lookup, computed: Sequence[object] = ()) -> object:
-        """What an expression looks up (`sandbox.Reader`)."""
+        """Return the value of an expression's look-up (`sandbox.Reader`)."""
         keys: Sequence[object] = lookup.keys
         self.spend(_STEP * (2 + len(keys)))
         if None in keys:
@@ -109,7 +109,7 @@ class Resolver(Walker):
         return self._measured(self.whole(value, where))
 
     def follow(self, id: str | None, path: Path) -> object:  # noqa: A002 - the word of the model
-        """What a path leads to (`references.Reader`)."""
+        """Return the value of a path (`references.Reader`)."""
         value: Any
         if id is not None:
             value, where = self._component(id)
@@ -119,7 +119,7 @@ class Resolver(Walker):
         else:
             value, place = self.walk(path, self.scope.build, None)
             if value is MISSING and isinstance(path[0], Pattern) and path[0].matches("components"):
-                # As if the components stood behind the other fields of the build.
+                # As if the components stood after the other fields of the build.
                 value, place = self.walk(path[1:], self._all(), None)
         value = None if value is MISSING else self._measured(self.whole(value, place))
         if value is None:
@@ -128,7 +128,7 @@ class Resolver(Walker):
         return value
 
     def _measured(self, value: Any) -> Any:
-        """``value``, which is not over the bound of what can be rendered."""
+        """Return ``value``, which is within the limit of what can be rendered."""
         if isinstance(value, dict | list):
             measure(value, self.max_digits, self.spend)
         return value
@@ -155,9 +155,9 @@ class Resolver(Walker):
         return Place.of(owner)
 
     def _all(self) -> Elements:
-        """Everything that can be seen."""
+        """Return everything that can be seen."""
         self._common = False
-        # Not kept: it leads back here, and what is on a cycle lives until the collector comes.
+        # Not kept: it leads back here, and a cycle lives until the garbage collector comes.
         return Elements(self._pairs)
 
     def _pairs(self) -> Sequence[paths.Place]:
@@ -168,7 +168,7 @@ class Resolver(Walker):
         return self._everything
 
     def chosen(self, query: Query, value: list[Any] | Elements, where: Where | None) -> Iterator[paths.Place]:
-        """The elements for which ``query`` holds, in order; of all components only those that may fit."""
+        """Return the elements for which ``query`` holds, in order; of all components only possible ones."""
         if isinstance(value, Elements) and query.operator == "=":
             candidates = self.scope.candidates(query)
             if candidates is not None:
@@ -176,10 +176,10 @@ class Resolver(Walker):
         return super().chosen(query, value, where)
 
     def settle(self, value: Any, where: Any) -> Any:
-        """The value of a string that a user wrote at ``where``.
+        """Return the value of a string that a user wrote at ``where``.
 
         Raises:
-            TemplateError: It refers to itself, or cannot be resolved; the message says where.
+            TemplateError: it refers to itself, or cannot be resolved; the message names the place.
         """
         self.spend(_LOOKING_AT_TEXT + (len(value) >> 4))
         if not references.may_refer(value):
@@ -201,17 +201,17 @@ class Resolver(Walker):
             raise kind(_cut(f"{owner.id}.{place.text}: {error}")) from error
 
     def evaluate(self, text: Text, owner: Owner, place: str) -> Any:
-        """The value of the string at ``place`` of ``owner``, evaluated once however often it is asked for.
+        """Return the value of the string at ``place`` of ``owner``, evaluated at most once.
 
         Raises:
-            Unresolved: It needs something that is absent or null.
-            TemplateError: It refers to itself, cannot be evaluated, or is over a bound.
+            Unresolved: something that it needs is absent or null.
+            TemplateError: it refers to itself, cannot be evaluated, or is over a limit.
         """
         return self._evaluate(text, owner, place)
 
     def _evaluate(self, source: str | Text, owner: Owner, place: str) -> Any:
         spot = (id(owner.document), place)
-        # Of the component that is due there may be a copy only, which does not live as long as the build.
+        # Of the component that is due there may be only a copy, which does not live as long as the build.
         shared = None if owner is self._due else self._shared
         kept = self._values.get(spot)
         if kept is None and shared is not None:
@@ -226,7 +226,7 @@ class Resolver(Walker):
         if isinstance(source, str):
             text = None if shared is None else shared.texts.get(spot)
             if text is None:
-                # It is read once, whoever comes first.
+                # It is read once, for the first component that needs it.
                 spend = self.spend if shared is None else self._work.spend_shared
                 text = references.read(source, self.syntax, spend)
                 if text is None:
@@ -274,7 +274,7 @@ class Resolver(Walker):
             self._shared.values.keep(spot, kept, size)
 
     def whole(self, value: Any, where: Any) -> Any:
-        """``value`` with every string in it resolved that a user wrote."""
+        """Return ``value`` with every string of a user in it resolved."""
         if isinstance(value, Elements):
             self.spend(_PER_ITEM * len(value.pairs))
             return [self.whole(item, place) for item, place in value.pairs]

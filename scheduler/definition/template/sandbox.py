@@ -1,16 +1,18 @@
-"""The closed part of Jinja2 that expressions may use, and what runs them.
+"""The closed part of Jinja2 for expressions, and running it.
 
-The sandbox of Jinja2 keeps an expression away from Python, but not from all the memory and time there is:
-of 23 attacks, 11 reached a gigabyte or five seconds (Jinja2 3.1.6). So there are three walls. The parsed
-tree is held against an allow-list and bounded in size and depth. Whatever can make a value larger is a
-filter of this module that looks at the size before it makes it, concatenation and ``+`` included. And what
-reads a build does not run in Jinja2 at all: every chain of attributes and subscripts becomes one `Lookup`,
-which the caller answers with plain JSON.
+The sandbox of Jinja2 keeps an expression away from Python, but not from unlimited memory and time: of 23
+attacks, 11 reached a gigabyte or five seconds (Jinja2 3.1.6). So there are three walls. The parsed tree is
+checked against an allow-list, and limited in size and depth. Everything that can make a value larger is a
+filter of this module that looks at the size first, including concatenation and ``+``. And reading a build
+does not happen in Jinja2 at all: every chain of attributes and subscripts becomes one `Lookup`, which the
+caller answers with plain JSON.
 
-What is undefined is seen by ``default``, ``is defined`` and ``is undefined`` alone. Jinja2 lets it into lists
-and objects, and takes it for a value in most tests; here it is refused there, with what is missing.
+Only ``default``, ``is defined`` and ``is undefined`` see undefined values. Jinja2 lets them into lists and
+objects, and takes them for values in most tests; here they are refused there, with the name of what is
+missing.
 
-Expressions that differ only in what they look up share one compiled program.
+Expressions that differ only in their look-ups share one compiled program. One file on purpose: a filter
+outside it would be outside the walls.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -33,53 +35,53 @@ from scheduler.errors import SchedulerError, TemplateError, Unresolved
 from scheduler.runtime.caches import ByteCache
 
 MAX_PRECISION = 30
-"""Digits to which ``round`` rounds; Python would compute ten to any power asked for."""
+"""Most digits to which ``round`` rounds; Python would compute ten to any power."""
 
 MAX_ATTRIBUTE = 2048
-"""Characters of what ``join``, ``sort`` and ``unique`` may be told to look at."""
+"""Most characters of an attribute for ``join``, ``sort`` and ``unique``."""
 
 _PER_ELEMENT = 16
-"""Work for each element that a filter looks at, or a comparison."""
+"""Units of work for each element that a filter looks at, or a comparison."""
 _PER_STEP = 24
-"""Work for each step to an attribute of one."""
+"""Units of work for each step to an attribute of one."""
 _PER_COMPARISON = 3
 _CALL = 160
-"""Work for calling a filter or a test, besides."""
+"""Units of work for calling a filter or a test, besides."""
 _RUN = 800
 _RUN_A_NODE = 64
-"""Work for evaluating an expression, and for each node of it."""
+"""Units of work for evaluating an expression, and for each node of it."""
 _COMPILE = 24_000
 _COMPILE_A_NODE = 1_200
-"""Work for making its code."""
+"""Units of work for making the code of a node."""
 _CODE_OF_A_NODE = 3_000
-"""Bytes that the code takes for each node."""
+"""Bytes of code for each node."""
 
 
 class Reader(Protocol):
-    """Answers the look-ups of an expression, and counts the work that it causes."""
+    """A source of answers for the look-ups of an expression, which also counts the work."""
 
     max_digits: int
 
     def lookup(self, lookup: Lookup, computed: Sequence[object] = ()) -> object:
-        """What ``lookup`` leads to, as plain JSON. None if to null.
+        """Return the value of ``lookup``, as plain JSON; None if it is null.
 
         Raises:
-            Unresolved: It leads to nothing.
-            TemplateError: It cannot be followed.
+            Unresolved: it leads to nothing.
+            TemplateError: it cannot be followed.
         """
         ...
 
     def spend(self, work: int) -> None:
-        """Account for work. Raises `TemplateError` when there was too much of it."""
+        """Account for work. Raises `TemplateError` if it is too much."""
         ...
 
 
 def run(program: Program, lookups: tuple[Lookup, ...], reader: Reader) -> Any:
-    """The value of an expression: JSON, measured and bounded.
+    """Return the value of an expression: JSON, measured and limited.
 
     Raises:
-        Unresolved: It needs something that is absent or null.
-        TemplateError: It cannot be evaluated, or what it makes is too large.
+        Unresolved: something that it needs is absent or null.
+        TemplateError: it cannot be evaluated, or its value is too large.
     """
     try:
         return _run(program, lookups, reader)
@@ -92,8 +94,8 @@ def run(program: Program, lookups: tuple[Lookup, ...], reader: Reader) -> Any:
     except RecursionError as error:
         raise TemplateError("is nested too deep to evaluate") from error
     except Exception as error:
-        # The boundary to code that runs what strangers wrote: whatever else comes out of it is the failure
-        # of this one component. The type is named, so that a bug of ours is found in the report.
+        # The boundary to code that strangers wrote: any exception from it is the failure of this one
+        # component. Its type is named, so that a bug of ours shows in the report.
         raise TemplateError(f"{type(error).__name__}: {grammar.short(error)}") from error
 
 
@@ -133,7 +135,7 @@ def _why(value: object) -> str:
 
 
 def _text(value: object, reader: Reader) -> str:
-    """``value`` within text."""
+    """Return ``value`` as part of a text."""
     if isinstance(value, str):
         return value
     if isinstance(value, jinja2.Undefined) or value is None:
@@ -149,7 +151,7 @@ def _string(context: Context, value: object) -> str:
 
 @pass_context
 def _sized(context: Context, value: object) -> object:
-    """A value of which a part is to be copied."""
+    """Return a value of which a part is to be copied."""
     reader: Reader = context["reader"]
     reader.spend(_CALL + (len(value) >> 1 if isinstance(value, str | list | tuple) else 0))
     return value
@@ -157,7 +159,7 @@ def _sized(context: Context, value: object) -> object:
 
 @pass_context
 def _weighed(context: Context, value: object) -> object:
-    """A value that is to be compared with another."""
+    """Return a value that is to be compared with another."""
     reader: Reader = context["reader"]
     reader.spend(_CALL)
     weigh(value, reader.spend)
@@ -165,10 +167,10 @@ def _weighed(context: Context, value: object) -> object:
 
 
 def weigh(value: object, spend: Callable[[int], None]) -> int:
-    """Pay for looking at ``value`` and at all that is in it, however deep.
+    """Pay for looking at ``value`` and everything in it, however deep.
 
     Returns:
-        The work.
+        The units of work.
     """
     if isinstance(value, str):
         spend(len(value) >> 2)
@@ -193,7 +195,7 @@ def weigh(value: object, spend: Callable[[int], None]) -> int:
 
 
 def _joined(context: Context, parts: Iterable[Any], separator: str = "") -> str:
-    """The text of ``parts``, looked at as it grows: it is never made if it is too large."""
+    """Return the text of ``parts``, measured as it grows: a too large one is never made."""
     reader: Reader = context["reader"]
     texts: list[str] = []
     size = 0
@@ -207,14 +209,14 @@ def _joined(context: Context, parts: Iterable[Any], separator: str = "") -> str:
 
 
 def _given(value: Any) -> Any:
-    """``value``, unless it is undefined."""
+    """Return ``value``, unless it is undefined."""
     if isinstance(value, jinja2.Undefined):
         raise Unresolved(_why(value))
     return value
 
 
 def _whole(value: Any) -> Any:
-    """A list or an object; what of it is undefined, if anything is, so that ``default`` may step in."""
+    """Return a list or an object; or an undefined part of it, so that ``default`` may step in."""
     for one in value.values() if isinstance(value, dict) else value:
         if isinstance(one, jinja2.Undefined):
             return one
@@ -223,7 +225,7 @@ def _whole(value: Any) -> Any:
 
 @pass_context
 def _look_up(context: Context, computed: list[object], number: int) -> object:
-    """The value of a look-up; undefined, if it leads to nothing, so that ``default`` may step in."""
+    """Return the value of a look-up; undefined if it leads to nothing, so that ``default`` may step in."""
     reader: Reader = context["reader"]
     for key in computed:
         if isinstance(key, jinja2.Undefined):
@@ -302,14 +304,14 @@ def _unique(context: Context, value: Any, case_sensitive: Any = False, attribute
 
 
 def _weight(value: object) -> int:
-    """The work of looking at all of ``value``, but not within its elements."""
+    """Return the work of looking at all of ``value``, but not inside its elements."""
     return len(value) if isinstance(value, list | tuple | dict | str) else 0
 
 
 def _counted(
     function: Callable[..., Any], times: int, context: Context, value: Any, *args: Any, **kwargs: Any
 ) -> Any:
-    """Run a filter, having paid for the size of what it works on."""
+    """Run a filter after paying for the size of its input."""
     if function is not filters.do_default:
         _given(value)
         if args or kwargs:
@@ -356,11 +358,11 @@ assert frozenset(_FILTERS) == grammar.FILTERS
 
 
 _LABORIOUS: Mapping[str, int] = {"title": 16, "length": 0, "first": 0, "last": 0, "default": 0}
-"""Work for each character and each element, where it is not one."""
+"""Units of work for each character and each element, where it is not 1."""
 
 
 def _strict(name: str, test: Any) -> Any:
-    """A test that refuses what is undefined, unless that is what it asks, and pays for what it looks at."""
+    """Return a test that refuses undefined values, unless it asks about them, and pays for its input."""
     if name in {"defined", "undefined"}:
         return test
     numeric = name in {"even", "odd"}
@@ -371,7 +373,7 @@ def _strict(name: str, test: Any) -> Any:
         reader.spend(_CALL)
         for value in values:
             weigh(_given(value), reader.spend)
-            # Of text `%` would be Python's formatting, which makes text of any size.
+            # For text, `%` would be Python's formatting, which makes text of any size.
             if numeric and not isinstance(value, int | float):
                 raise TemplateError(f"'is {name}' asks about a number, and this is {type(value).__name__}")
         return test(*values)
@@ -388,7 +390,7 @@ class _Environment(ImmutableSandboxedEnvironment):
         return self.getitem(obj, attribute)
 
     def getitem(self, obj: Any, argument: Any) -> Any:
-        """A field of an object or an element of an array, and never what Python has under that name."""
+        """Return a field of an object or an element of an array, never a Python attribute of that name."""
         for one in (obj, argument):
             if isinstance(one, jinja2.Undefined):
                 return one
@@ -396,7 +398,7 @@ class _Environment(ImmutableSandboxedEnvironment):
         return self.undefined(hint=f"there is no {argument!r:.80}") if found is None else found
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        """``+`` and ``-``; the size of a sum is looked at before it is made."""
+        """Compute ``+`` and ``-``; the size of a sum is checked before it is made."""
         if operator == "+" and isinstance(left, str | list | tuple) and isinstance(right, type(left)):
             reader: Reader = context["reader"]
             reader.spend(_weight(left) + _weight(right))
@@ -405,7 +407,7 @@ class _Environment(ImmutableSandboxedEnvironment):
 
 
 def element(value: object, key: object) -> Any:
-    """What stands under ``key`` in JSON ``value``; None if nothing does, or null."""
+    """Return the value under ``key`` in the JSON ``value``; None if there is none, or null."""
     if isinstance(value, dict):
         return value.get(key) if isinstance(key, str) else None
     if isinstance(value, list | tuple | str) and isinstance(key, int) and not isinstance(key, bool):

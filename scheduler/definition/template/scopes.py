@@ -1,4 +1,4 @@
-"""What the references of a component can see, and what the components of one build keep in common."""
+"""Scopes: the values that references of a component can see, and what the components of a build share."""
 
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,11 +20,11 @@ class Found(NamedTuple):
 
     document: Mapping[str, Any]
     definition: bool
-    """Whether a user submitted it: its strings may be templates. What a connector returned is data."""
+    """Whether a user submitted it, so that its strings may be templates. A connector's result is data."""
 
 
 class Kept:
-    """What became of a string that was evaluated: its value, or why it has none."""
+    """The result of evaluating a string: its value, or the reason why there is none."""
 
     __slots__ = ("common", "failure", "value")
 
@@ -36,15 +36,15 @@ class Kept:
 
 
 Spot = tuple[int, str]
-"""The identity of a document, which lives as long as its build does, and a place in it."""
+"""Identity of a document, which lives as long as its build does, and a place in it."""
 
 
 class Shared:
-    """What the components of one build need not find out again: threads may use it at once.
+    """Results that the components of one build share; threads may use it at the same time.
 
     Args:
-        common: Whether the component with an id is the same for all that look at it, whenever they do.
-        components: How many there are.
+        common: function that says whether the component with an id is the same for all, at any time.
+        components: number of components.
     """
 
     def __init__(self, common: Callable[[str], bool], components: int) -> None:
@@ -52,11 +52,11 @@ class Shared:
         most = _LEAST_KEPT + _KEPT_OF_A_COMPONENT * components
         self.values: ByteCache[Spot, Kept] = ByteCache(most)
         self.texts: ByteCache[Spot, Text] = ByteCache(most)
-        """What the strings were read as."""
+        """Parsed strings by spot."""
         self._owners: dict[int, Owner] = {}
 
     def owner(self, document: Mapping[str, Any]) -> Owner:
-        """A submitted component by its document, which lives as long as its build does."""
+        """Return a submitted component by its document, which lives as long as its build does."""
         owner = self._owners.get(id(document))
         if owner is None:
             owner = self._owners[id(document)] = Owner(document)
@@ -64,34 +64,34 @@ class Shared:
 
 
 UNLIMITED: Final = Work(sys.maxsize)
-"""Where nobody counts."""
+"""A budget that is never used up."""
 
 
 class Scope(Protocol):
-    """What the references of one component can see."""
+    """The values that the references of one component can see."""
 
     build: Mapping[str, Any]
-    """The fields of the build, without its components, changes and edges."""
+    """Fields of the build, without its components, changes and edges."""
     shared: Shared | None = None
-    """What its build keeps; None if nothing is kept."""
+    """Results kept by its build; None if nothing is kept."""
     work: Work = UNLIMITED
-    """Is told of the work that looking takes. Whoever renders sets it."""
+    """Budget that looking is charged to; set by the renderer."""
 
     def find(self, id: str) -> Found | None:  # noqa: A002 - the word of the model
-        """The component with this id, at once."""
+        """Return the component with this id, at once."""
         ...
 
     def all(self) -> Sequence[Found]:
-        """Everything that can be seen, in the order of submission."""
+        """Return everything that can be seen, in the order of submission."""
         ...
 
     def candidates(self, query: Query) -> Iterable[Found] | None:  # noqa: ARG002
-        """Those of `all`, in its order, for which ``query`` holds, and perhaps some others beside.
+        """Return those of `all`, in its order, for which ``query`` holds, and perhaps some others.
 
-        None if that cannot be had for less than looking at all of them.
+        None if that is no cheaper than looking at all of them.
         """
         return None
 
     def ids(self) -> Iterable[str]:
-        """Every id that there is, of components and of changes."""
+        """Return every id that there is, of components and of changes."""
         ...

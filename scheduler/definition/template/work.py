@@ -1,8 +1,8 @@
-"""How much rendering may cost: units of work, of a component and of a build, and a clock beside them.
+"""Budgets for rendering: units of work for a component and for a build, and a clock beside them.
 
 A unit is the time in which about one byte of JSON is written in the worst kind of step: a million of them
-take 25 ms of one processor at most, whatever a template does. Whoever loops over anything that came from
-outside pays before each round, so that what is counted never lags far behind what was done.
+take at most 25 ms of one processor, whatever a template does. A loop over anything from outside pays before
+each round, so that the count never lags far behind the work.
 """
 
 from collections.abc import Callable
@@ -14,24 +14,24 @@ from scheduler.runtime.breath import breathe
 MAX_WORK = 8 * 1024 * 1024
 """Units for one component each time it is rendered: 0.2 s at the very worst."""
 INLINE_WORK = 80_000
-"""Units that may be spent where others wait meanwhile: 2 ms."""
+"""Units that may be spent while other tasks wait: 2 ms."""
 _BUILD_WORK = 32 * 1024 * 1024
 _WORK_PER_CHANGE = 8 * 1024
 _BETWEEN_LOOKS = 20_000
-"""Units between two looks at the clock, in which others have a turn where this runs beside them: 0.5 ms."""
+"""Units between two looks at the clock, at which other tasks have a turn: 0.5 ms."""
 
 
 def build_work(changes: int) -> int:
-    """Units for all that is rendered of a build with so many changes: 0.8 s, and 0.2 ms for each of them."""
+    """Return the units for all renderings of a build: 0.8 s, and 0.2 ms for each of its changes."""
     return _BUILD_WORK + _WORK_PER_CHANGE * changes
 
 
 def free(_: int, /) -> None:
-    """Where nobody counts."""
+    """Charge nothing: for work that is not counted."""
 
 
 class AbortedError(TemplateError):
-    """The whole walk must end, whatever it was about to pass over: a circle, or too much work."""
+    """The whole walk must end, whatever it was about to skip: because of a circle, or too much work."""
 
 
 class ExhaustedError(AbortedError):
@@ -39,23 +39,25 @@ class ExhaustedError(AbortedError):
 
     def __init__(self, message: str, *, certain: bool) -> None:
         self.certain = certain
-        """Whether it would be so again, whenever it is tried: a limit, and not the time that is left."""
+        """Whether every other attempt would fail as well: because of a limit, not because of the remaining
+        time."""
         super().__init__(message)
 
 
 class Laborious(AbortedError):
-    """There is more to do than others should wait for: to be done again, elsewhere, from the beginning."""
+    """There is more to do than others should wait for: to be done again elsewhere, from the beginning."""
 
 
 class Work:
-    """How much may still be done.
+    """A budget of work.
 
     Args:
         left: units.
-        expired: says whether there is no more time for it, asked every now and then (the core has no clock);
-            None if there always is.
-        inline: whether what is beyond is to be done again in a thread (`Laborious`), and not at all.
-        whose: of what the limit is.
+        expired: function that says whether there is no more time, called now and then (the core has no
+            clock);
+            None: there always is.
+        inline: whether work beyond it is to be done again in a thread (`Laborious`), or not at all.
+        whose: owner of the limit, for the message.
     """
 
     __slots__ = (
@@ -87,12 +89,12 @@ class Work:
         self._parent: Work | None = None
         self._certain = False
         self.exhausted = False
-        """Whether something was found to be certain to take more than it may."""
+        """Whether some work was found to be certain to exceed its limit."""
         self._look = max(0, left - _BETWEEN_LOOKS) if expired is None else left
 
     @classmethod
     def of_build(cls, changes: int) -> "Work":
-        """What all renderings of a build with so many changes may cost together."""
+        """Return the budget for all renderings of a build with so many changes."""
         work = cls(build_work(changes), whose="a build")
         work._certain = True
         return work
@@ -101,17 +103,17 @@ class Work:
         """Take ``units`` off.
 
         Raises:
-            ExhaustedError: there is not so much left, or no more time.
-            Laborious: there is not so much left, of what may be spent inline.
+            ExhaustedError: there are not so many left, or there is no more time.
+            Laborious: there are not so many left, of those that may be spent inline.
         """
         self.left -= units
         if self.left < self._look:
             self._judge()
 
     def spend_shared(self, units: int) -> None:
-        """Take ``units`` off for what is done once for the whole build: they are not this component's.
+        """Take ``units`` off for work that is done once for the whole build: they are not this component's.
 
-        Raises what `spend` raises.
+        Raises as `spend`.
         """
         if self._inline or self._parent is None:
             self.spend(units)
@@ -121,7 +123,7 @@ class Work:
 
     @property
     def inline(self) -> bool:
-        """Whether others wait meanwhile."""
+        """Whether other tasks wait meanwhile."""
         return self._inline
 
     @property
@@ -132,12 +134,12 @@ class Work:
     def part(
         self, most: int = MAX_WORK, *, expired: Callable[[], bool] | None = None, inline: bool = False
     ) -> "Work":
-        """A meter for one component. What it has spent is to be taken off here afterwards.
+        """Return a budget for one component. Its expense is to be taken off here afterwards.
 
         Args:
             most: units for it, if there are so many left.
-            expired: its own, in the place of that of the whole.
-            inline: whether it is to stop with `Laborious` beyond `INLINE_WORK`.
+            expired: its own clock, in place of that of the whole.
+            inline: whether it stops with `Laborious` beyond `INLINE_WORK`.
         """
         left = max(self.left, 0)
         expired = self.expired if expired is None else expired
@@ -175,4 +177,4 @@ class _NoWork(Work):
 
 
 NO_WORK: Final = _NoWork(0, inline=True)
-"""Where nothing may be done that has to be counted: all of it raises `Laborious`."""
+"""A budget for nothing that has to be counted: all such work raises `Laborious`."""
