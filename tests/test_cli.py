@@ -395,8 +395,8 @@ def test_what_was_probably_meant_otherwise_is_a_warning(
     assert out.startswith(f"{name} is fine: ")
     assert err.splitlines() == [
         f"scheduler: {name} has 2 warnings:",
-        "  vpc::test-vpc._time_out: is no field of ours and has no effect; did you mean '_timeout'?",
-        "  options.on_eror: is no option of ours and has no effect; did you mean 'on_error'?",
+        "  vpc::test-vpc._time_out: is unknown and has no effect; did you mean '_timeout'?",
+        "  options.on_eror: is unknown and has no effect; did you mean 'on_error'?",
         "scheduler: warning: SCHEDULER_STOR is none of our variables; did you mean SCHEDULER_STORE?",
     ]
 

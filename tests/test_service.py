@@ -95,7 +95,7 @@ async def test_what_was_probably_meant_otherwise_is_logged_once_a_build() -> Non
         (line,) = [entry for entry in logs if "hints" in entry]
         assert (line["event"], line["log_level"]) == ("build may hold mistakes", "warning")
         assert (line["build"], line["found"], len(line["hints"])) == ("b1", 7, 5)
-        assert line["hints"][0] == "d._raws: is no field of ours and has no effect; did you mean '_raw'?"
+        assert line["hints"][0] == "d._raws: is unknown and has no effect; did you mean '_raw'?"
 
 
 @pytest.mark.parametrize("subject", SUBJECTS)

@@ -77,16 +77,16 @@ async def _ask(bus: Bus, body: bytes, deadline: float, quiet: float) -> tuple[st
             if waiting.cancelled_caught:
                 break
             if answer is None:
-                raise BusError(f"the broker does not tell who subscribes: {_MAY_WE}")
+                raise BusError(f"the broker does not list subscribers: {_MAY_WE}")
             answers.append(answer)
             if answers[-1].no_responders:
-                raise BusError(f"the broker does not tell who subscribes: it has no service on {SUBJECT}")
+                raise BusError(f"the broker does not list subscribers: it has no service on {SUBJECT}")
             patience = quiet
     finally:
         with trio.CancelScope(shield=True):
             await subscription.unsubscribe()
     if not answers:
-        raise BusError(f"the broker does not tell who subscribes: no answer within {deadline:g} s; {_MAY_WE}")
+        raise BusError(f"the broker does not list subscribers: no answer within {deadline:g} s; {_MAY_WE}")
     return inbox, [_read(answer) for answer in answers]
 
 
@@ -96,7 +96,7 @@ def _read(answer: Message) -> dict[str, Any]:
         data = document["data"]
     except (ValueError, LookupError, TypeError):
         text = answer.data[:200].decode(errors="replace")
-        raise BusError(f"the broker does not tell who subscribes; it answered {text!r}") from None
+        raise BusError(f"the broker does not list subscribers; it answered {text!r}") from None
     if not isinstance(data, dict):
-        raise BusError(f"the broker does not tell who subscribes; it answered {type(data).__name__}")
+        raise BusError(f"the broker does not list subscribers; it answered {type(data).__name__}")
     return data

@@ -23,7 +23,7 @@ from scheduler.runtime.logger import Logger
 
 _BEGINNING = 1.0
 """Seconds for which the service waits for the thread to answer; without it the loop does."""
-_INSTEAD = "that we are there is said on the loop, and not while that is busy"
+_INSTEAD = "presence is answered on the loop, and not while that is busy"
 _GOODBYE = 1.0
 """Seconds for the thread to end in order."""
 
@@ -85,7 +85,7 @@ class PresenceThread:
         try:
             trio.run(self._serve, subjects, answer)
         except Exception as error:
-            log.error("that we are there is said on the loop: a fault of the scheduler", exc_info=error)  # noqa: TRY400 - as text
+            log.error("presence is answered on the loop: internal error in the scheduler", exc_info=error)  # noqa: TRY400 - as text
         finally:
             self._listening = False
             self._note_begun()
@@ -103,7 +103,7 @@ class PresenceThread:
                         await self._bus.subscribe(subject, self._answerer(answer))
                     self._listening = True
                     self._note_begun()
-                    log.debug("that we are there is said by a thread of its own", url=self._bus.url)
+                    log.debug("presence is answered by a thread of its own", url=self._bus.url)
                     await trio.sleep_forever()
             except (NotPermitted, UnsupportedServer) as error:
                 self._bus.say_failure(str(error))

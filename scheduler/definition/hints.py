@@ -69,7 +69,7 @@ def _fields(build: Build, names: Collection[str]) -> Iterator[Problem]:
     for name, ids in have.items():
         if ids:
             others = f" (and in {len(ids) - 1:,} other{'s' if len(ids) > 2 else ''})" if len(ids) > 1 else ""
-            text = f"is no field of ours and has no effect; did you mean '{meant_by[name]}'?{others}"
+            text = f"is unknown and has no effect; did you mean '{meant_by[name]}'?{others}"
             yield Problem(f"{ids[0]}.{name[:_SHOWN]}", text)
 
 
@@ -86,7 +86,7 @@ def _options(build: Build, templates: Iterable[Template]) -> Iterator[Problem]:
         if used is None:
             used = {target.keys[1] for template in templates for target in _of_options(template)}
         if key not in used:
-            text = f"is no option of ours and has no effect; did you mean '{meant}'?"
+            text = f"is unknown and has no effect; did you mean '{meant}'?"
             yield Problem(f"options.{key[:_SHOWN]}", text)
 
 

@@ -28,7 +28,7 @@ _SILENCE = 5.0
 _MARGIN = 1_000_000_000
 # Seconds for which a connection is avoided over which a stream could not be followed.
 _AVOIDED = 600.0
-_MOVES = "it goes on over a connection of its own"
+_MOVES = "it continues over a connection of its own"
 # Lines of a kind in a row: a connection may be cut off several times a second.
 _LINES = 10
 # Seconds after which `StreamFollower.caught_up` asks again which message is the last.

@@ -111,7 +111,7 @@ class Rivals:
         try:
             await self._probe.ask()
         except BusError as error:
-            log.debug("who answers cannot be asked yet", reason=str(error))
+            log.debug("rivals cannot be looked for yet", reason=str(error))
             self._probe = None
 
     async def check(self) -> None:
@@ -140,14 +140,14 @@ class Rivals:
             try:
                 found = await self._look_again()
             except BusError as error:
-                log.debug("who answers cannot be asked for the moment", reason=str(error))
+                log.debug("rivals cannot be looked for at the moment", reason=str(error))
                 pause = _SOON
                 continue
             if found:
                 self._suspend(found)
             elif self._js.suspended:
                 self._js.suspended = ""
-                log.warning("no other JetStream answers any more: builds go on")
+                log.warning("no other JetStream answers any more: builds resume")
             pause = _SOON if found else _PERIOD
 
     async def _look_again(self) -> str:

@@ -409,7 +409,7 @@ class Plan:
             raise
         except TemplateError as error:
             self.requests.let_go(vertex)
-            return self._fail(vertex, f"sent before a restart, and its request cannot be told again: {error}")
+            return self._fail(vertex, f"sent before a restart, and its request cannot be made again: {error}")
         self.requests.let_go(vertex)
         return request
 

@@ -113,7 +113,7 @@ class CommitHealth:
             connected = self._connected()
             if connected and self.good:
                 if said and since is not None:
-                    _log.warning("commits go through again: builds go on", seconds=round(now - since, 1))
+                    _log.warning("commits go through again: builds resume", seconds=round(now - since, 1))
                 since, said, louder = None, False, self.grace
                 continue
             since = now if since is None else since
@@ -124,8 +124,8 @@ class CommitHealth:
             if now - since >= louder:
                 louder *= 2
                 _log.error(
-                    "builds have been suspended for long: nothing is lost, and nothing goes on until commits "
-                    "go through; look after the broker",
+                    "builds have been suspended for long: nothing is lost, but nothing continues until "
+                    "commits go through; check the broker",
                     seconds=round(now - since),
                     reason=reason,
                 )

@@ -16,8 +16,8 @@ _PERIOD: Final = 60.0
 _YOUNG: Final = 3_600.0
 """Seconds for which each reply should be kept, however long a scheduler is away."""
 _CURE: Final = (
-    "raise --reply-bytes, or have providers not share a stream (--capture-providers); a connector that sends"
-    " much that nobody waits for is to be found"
+    "raise --reply-bytes, or give providers streams of their own (--capture-providers); look for a"
+    " connector that sends many replies for which no build waits"
 )
 
 

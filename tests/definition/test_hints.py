@@ -38,7 +38,7 @@ def hints(*changes: Document, templates: Templates = Templates.ALL, **fields: An
 def test_fields_that_are_nearly_ours_are_told(name: str, meant: str) -> None:
     """A field of a component whose name is nearly one of ours is named with the one that was meant."""
     lone = change("vpc::a", _state=None, **{name: 1})
-    expected = f"vpc::a.{name}: is no field of ours and has no effect; did you mean '{meant}'?"
+    expected = f"vpc::a.{name}: is unknown and has no effect; did you mean '{meant}'?"
     assert hints(lone, change("b", _state=None)) == [expected]
 
 
@@ -99,7 +99,7 @@ def test_a_required_field_that_is_misspelt_is_named() -> None:
 )
 def test_options_that_are_nearly_ours_are_told(key: str, meant: str) -> None:
     """A key of ``options`` that is nearly one of ours is named with the one that was meant."""
-    expected = f"options.{key}: is no option of ours and has no effect; did you mean '{meant}'?"
+    expected = f"options.{key}: is unknown and has no effect; did you mean '{meant}'?"
     assert hints(change("a"), options={key: 1}) == [expected]
 
 

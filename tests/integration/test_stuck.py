@@ -123,7 +123,7 @@ def test_what_keeps_even_the_watchdog_from_its_turn_is_ended_by_the_kernel(world
 def test_a_stuck_loop_is_no_dead_process(world: World) -> None:
     """Who asks whether it is there is answered once, and soon."""
     scheduler, submitter = start(world, shorter=0.1), world.submitter()
-    scheduler.await_log("that we are there is said by a thread of its own")
+    scheduler.await_log("presence is answered by a thread of its own")
     submitter.accepted(build(component("python::1")))
     scheduler.await_log("build started")
 

@@ -159,7 +159,7 @@ async def test_appends_are_suspended_while_another_one_answers(
     said = [(line["log_level"], line["event"]) for line in logs]
     loud = ("error", "builds are suspended: another JetStream answers")
     assert 2 <= said.count(loud) <= 4
-    assert ("warning", "no other JetStream answers any more: builds go on") in said
+    assert ("warning", "no other JetStream answers any more: builds resume") in said
     assert store.available
 
 

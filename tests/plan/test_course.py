@@ -964,7 +964,7 @@ def test_a_request_that_can_no_longer_be_told_fails() -> None:
     )
     settled = run.resume("a")
     assert isinstance(settled, Settled)
-    assert settled.body["error"].startswith("sent before a restart, and its request cannot be told again: ")
+    assert settled.body["error"].startswith("sent before a restart, and its request cannot be made again: ")
     assert run.over()
 
 

@@ -25,7 +25,7 @@ from scheduler.errors import (
 from scheduler.stores.commit_health import CommitHealth, patiently
 
 SUSPENDED = "builds are suspended: nothing can be committed"
-AGAIN = "commits go through again: builds go on"
+AGAIN = "commits go through again: builds resume"
 
 
 class Station:
@@ -152,7 +152,7 @@ async def test_beyond_the_grace_it_is_said_loudly_each_time_that_it_has_doubled(
             trouble.failed("no quorum")
             await trio.sleep(3_000)
         assert station.loud == pytest.approx([600, 1_200, 2_400], abs=2)
-        assert "look after the broker" in station.lines[1]["event"]
+        assert "check the broker" in station.lines[1]["event"]
         await trio.sleep(5)
         with station.health.pending() as trouble:
             trouble.failed("no quorum")

@@ -309,7 +309,7 @@ def decode_event(data: bytes) -> Event:
     """
     event = read_event(data, "an event in an object")
     if isinstance(event, Elsewhere):
-        raise left(f"an event in an object is said to be in another one, {shown(event.object)}")
+        raise left(f"an event in an object refers to another one, {shown(event.object)}")
     return event
 
 

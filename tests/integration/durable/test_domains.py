@@ -129,7 +129,7 @@ def test_a_rival_that_comes_later_suspends_builds(stack: ExitStack, start: Start
     said = service.await_log("builds are suspended: another JetStream answers")
     assert "--js-domain" in said["cure"]
     ask(leaf.url, "$JS.API.STREAM.DELETE.SCHEDULER_LOG")
-    service.await_log("no other JetStream answers any more: builds go on")
+    service.await_log("no other JetStream answers any more: builds resume")
     submitter.done(document)
     assert connectors.ids(document["id"]) == ["vpc::1", *names]
     service.end()

@@ -65,7 +65,7 @@ def goes_on_when(scene: Scene, document: JSON, enlarge: Any) -> None:
     assert not scene.submitter.reports_of(document["id"])
     began = time.monotonic()
     enlarge()
-    scene.service.await_log("commits go through again: builds go on")
+    scene.service.await_log("commits go through again: builds resume")
     took = time.monotonic() - began
     print(f"it went on {took:.2f} s after there was room")
     assert took < 6
