@@ -32,7 +32,8 @@ from scheduler.definition.secrets.masking import Secrets
 from scheduler.definition.secrets.names import MASK
 from scheduler.definition.strictjson import Raw, decode, encode, split_list, split_object
 from scheduler.errors import BusError, InvalidJSON, StreamNotFound
-from scheduler.jetstream.api import JetStream, format_time
+from scheduler.jetstream.answers import format_time
+from scheduler.jetstream.api import JetStream
 from scheduler.jetstream.consumers import Delivered
 from scheduler.jetstream.objects import Objects
 from scheduler.jetstream.reading import read

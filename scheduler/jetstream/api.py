@@ -1,125 +1,50 @@
 """JetStream's request/reply API and publishing with an acknowledgement, over the Bus.
 
 State is read from a stream's leader (``STREAM.MSG.GET``), never by direct get, which a replica may answer
-with old state. The server's errors are translated in one place: `_error`.
+with old state. The server's errors are translated in one place: `answers`.
 """
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from functools import partial
-from types import MappingProxyType
-from typing import Any, Final, TypeVar
+from typing import Any
 
 import msgspec
 import trio
-from attrs import field, frozen
 
 from scheduler.bus import Bus, Handler, Subscription
 from scheduler.errors import (
-    BusError,
     BusFull,
     JetStreamError,
     JetStreamUnavailable,
     MessageTooLarge,
     NoResponders,
     NotPermitted,
-    StreamNotFound,
     StreamUnheard,
     TooLargeForStream,
     Unanswered,
-    WrongLastSequence,
 )
-from scheduler.jetstream.codes import MOST_STORED, Meaning, meaning
+from scheduler.jetstream.answers import (
+    Ack,
+    Stored,
+    StreamInfo,
+    read_ack,
+    read_answer,
+    read_info,
+    read_message,
+)
+from scheduler.jetstream.codes import MOST_STORED
 from scheduler.runtime.executor import ThreadExecutor
-
-NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 
 _NO_MESSAGE = 10037
 
-_Form = TypeVar("_Form", bound=msgspec.Struct)
 
-_ERRORS: Final[Mapping[Meaning, type[JetStreamError]]] = {
-    Meaning.NO_STREAM: StreamNotFound,
-    Meaning.OTHER_SEQUENCE: WrongLastSequence,
-    Meaning.TOO_LARGE: TooLargeForStream,
-}
-_UNAVAILABLE = 503
 _SURELY_STORED = 16 * 1024 * 1024
 """Bytes of a payload that surely fits into a stream."""
 _READ_HERE = 512 * 1024
 """Bytes of an answer that is read on the spot: a millisecond or two."""
 _BESIDE = 1024
 """Bytes that the server stores beside a message's subject, headers and payload; a little more."""
-
-
-@frozen
-class Ack:
-    """Acknowledgement by the server that it has stored a message."""
-
-    stream: str
-    sequence: int
-    domain: str = ""
-    """JetStream domain of the stream; empty where it has none."""
-    duplicate: bool = False
-    """Whether it had stored one with the same ``Nats-Msg-Id`` shortly before: ``sequence`` is of that one."""
-
-
-@frozen
-class Stored:
-    """A message in a stream."""
-
-    subject: str
-    sequence: int
-    time: int
-    """Time of storage by the server's clock, in nanoseconds since 1970."""
-    data: bytes = field(repr=False)
-    headers: Mapping[str, str] = NO_HEADERS
-
-
-@frozen
-class StreamInfo:
-    """Configuration of a stream, as the server has it, and its state."""
-
-    config: Mapping[str, Any]
-    messages: int
-    bytes: int
-    first_sequence: int
-    """Sequence of the oldest message; ``last_sequence + 1`` if all were removed, 0 if there never was one."""
-    last_sequence: int
-    """Last sequence given out, whether or not that message is still there."""
-
-
-class _State(msgspec.Struct):
-    messages: int
-    bytes: int
-    first_seq: int
-    last_seq: int
-
-
-class _InfoAnswer(msgspec.Struct):
-    config: dict[str, Any]
-    state: _State
-
-
-class _Message(msgspec.Struct):
-    subject: str
-    seq: int
-    time: str
-    data: bytes = b""
-    """Payload; in base64, like ``hdrs``, which msgspec decodes."""
-    hdrs: bytes = b""
-
-
-class _MessageAnswer(msgspec.Struct):
-    message: _Message
-
-
-class _PublishAnswer(msgspec.Struct):
-    stream: str
-    seq: int
-    domain: str = ""
-    duplicate: bool = False
 
 
 class JetStream:
@@ -244,9 +169,7 @@ class JetStream:
             BusError: as for the class.
         """
         endpoint = f"STREAM.INFO.{stream}"
-        answer = _understand(endpoint, await self.call(endpoint), _InfoAnswer)
-        state = answer.state
-        return StreamInfo(answer.config, state.messages, state.bytes, state.first_seq, state.last_seq)
+        return read_info(endpoint, await self.call(endpoint))
 
     async def account(self) -> dict[str, Any]:
         """Return what the server says of this account: ``limits``, use, ``domain``.
@@ -280,17 +203,13 @@ class JetStream:
         endpoint = f"STREAM.MSG.GET.{stream}"
         try:
             answer = await self.call(endpoint, body)
-            understand = partial(_understand, endpoint, answer, _MessageAnswer)
             if _size_of_message(answer) <= _READ_HERE:
-                message = understand().message
-            else:
-                message = (await ThreadExecutor().run("answers", understand)).message
+                return read_message(endpoint, answer)
+            return await ThreadExecutor().run("answers", partial(read_message, endpoint, answer))
         except JetStreamError as error:
             if error.err_code == _NO_MESSAGE:
                 return None
             raise
-        time, headers = parse_time(message.time), _parse_headers(message.hdrs)
-        return Stored(message.subject, message.seq, time, message.data, headers)
 
     async def _ask(
         self,
@@ -337,66 +256,3 @@ def _size_of_message(answer: Mapping[str, Any]) -> int:
     message = answer.get("message")
     data = message.get("data") if isinstance(message, dict) else None
     return len(data) if isinstance(data, str) else 0
-
-
-def read_answer(subject: str, data: bytes) -> dict[str, Any]:
-    """Read the answer to a request on ``subject``.
-
-    Raises:
-        JetStreamUnavailable: the answer is: not now.
-        JetStreamError: the answer is a refusal, or makes no sense.
-    """
-    try:
-        answer = msgspec.json.decode(data, type=dict[str, Any])
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        raise JetStreamError(f"{subject}: the answer is not JetStream's: {data[:80]!r}") from None
-    error = answer.get("error")
-    if error is not None:
-        raise _error(subject, error)
-    return answer
-
-
-def read_ack(subject: str, answer: Mapping[str, Any]) -> Ack:
-    """Read the answer to a message published on ``subject``.
-
-    Raises:
-        JetStreamError: it is not an answer of a stream: another program answers on that subject.
-    """
-    ack = _understand(subject, answer, _PublishAnswer)
-    return Ack(ack.stream, ack.seq, ack.domain, ack.duplicate)
-
-
-def _understand(subject: str, answer: Mapping[str, Any], form: type[_Form]) -> _Form:
-    try:
-        return msgspec.convert(answer, form)
-    except msgspec.ValidationError as error:
-        raise JetStreamError(f"{subject}: the answer is not JetStream's: {error}") from None
-
-
-def _error(subject: str, error: Mapping[str, Any]) -> BusError:
-    code, err_code = error.get("code", 0), error.get("err_code", 0)
-    description = str(error.get("description", "no reason given"))
-    text = f"{subject}: {description} ({err_code})"
-    means = meaning(code, err_code, description)
-    if means in {Meaning.LATER, Meaning.AGAIN} or (means is Meaning.FULL and code == _UNAVAILABLE):
-        return JetStreamUnavailable(text)
-    return _ERRORS.get(means, JetStreamError)(text, code=code, err_code=err_code)
-
-
-def parse_time(text: str) -> int:
-    """Read a time in the server's form (RFC 3339, UTC, up to nine decimals) as nanoseconds since 1970."""
-    whole, _, fraction = text.removesuffix("Z").partition(".")
-    seconds = int(datetime.fromisoformat(f"{whole}+00:00").timestamp())
-    return seconds * 1_000_000_000 + int(fraction.ljust(9, "0"))
-
-
-def format_time(nanoseconds: int) -> str:
-    """Write a time in the server's form; the reverse of ``parse_time``."""
-    seconds, fraction = divmod(nanoseconds, 1_000_000_000)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{fraction:09d}Z"
-
-
-def _parse_headers(block: bytes) -> Mapping[str, str]:
-    lines = block.decode(errors="replace").split("\r\n")[1:]
-    pairs = (line.partition(":") for line in lines if line)
-    return {key: value.strip() for key, _, value in pairs} or NO_HEADERS

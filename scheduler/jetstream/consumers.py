@@ -16,7 +16,8 @@ from attrs import field, frozen
 
 from scheduler.bus import Message, Subscription
 from scheduler.errors import BusError
-from scheduler.jetstream.api import NO_HEADERS, JetStream
+from scheduler.jetstream.answers import NO_HEADERS
+from scheduler.jetstream.api import JetStream
 from scheduler.runtime.logger import Logger
 
 BATCH: Final = 1000

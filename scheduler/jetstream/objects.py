@@ -6,12 +6,10 @@ object visible; replaced by compare-and-set, the next version. Only then are the
 """
 
 import base64
-import hashlib
 import re
 import secrets
-from collections import deque
-from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import aclosing, suppress
+from collections.abc import AsyncIterator, Iterable
+from contextlib import aclosing
 from functools import partial
 from typing import Any, Final
 
@@ -19,19 +17,20 @@ import msgspec
 import trio
 from attrs import frozen
 
-from scheduler.bus import Message, Outgoing
 from scheduler.errors import (
     BusError,
     JetStreamError,
     JetStreamUnavailable,
     MessageTooLarge,
     NotPermitted,
-    StreamUnheard,
     WrongLastSequence,
 )
-from scheduler.jetstream.api import JetStream, Stored, read_ack, read_answer
+from scheduler.jetstream.answers import Stored
+from scheduler.jetstream.api import JetStream
+from scheduler.jetstream.chunks import Sum, recut
 from scheduler.jetstream.reading import read
 from scheduler.jetstream.streams import BUCKET
+from scheduler.jetstream.window import Window
 from scheduler.runtime.executor import ThreadExecutor
 from scheduler.runtime.logger import Logger
 
@@ -42,7 +41,6 @@ _WINDOW = 4
 """Chunks of an object on their way at a time."""
 _AT_ONCE = 2
 """Objects whose chunks are on their way: other messages have at most a megabyte before them."""
-_DIGEST = "SHA-256="
 _NUID = re.compile(r"[A-Za-z0-9_-]*")
 _ATTEMPTS = 3
 _GOODBYE = 2.0
@@ -81,7 +79,7 @@ class Objects:
         self._js = js
         self._bucket = bucket
         self._stream = f"OBJ_{bucket}"
-        self._windows: dict[str, _Window] = {}
+        self._windows: dict[str, Window] = {}
         """Windows of messages that are being sent, by subject."""
         self._lane = trio.CapacityLimiter(_AT_ONCE)
         js.bus.on_refused(self._on_refused)
@@ -111,11 +109,11 @@ class Objects:
         """
         nuid = secrets.token_hex(11)
         chunk_bytes = min(CHUNK, self._js.bus.max_payload)
-        sent = _Sum()
+        sent = Sum()
         await self._lane.acquire()
         try:
             try:
-                await self._send(self._chunks(nuid), sent.of(_recut(pieces, chunk_bytes)))
+                await self._send(self._chunks(nuid), sent.of(recut(pieces, chunk_bytes)))
             finally:
                 self._lane.release()
             older = await self._js.last(self._stream, self._meta_subject(name))
@@ -253,7 +251,7 @@ class Objects:
 
     async def _send(self, subject: str, chunks: Iterable[bytes]) -> None:
         self._js.check_suspended(subject)
-        window = _Window(self._js, subject)
+        window = Window(self._js, subject)
         bus = self._js.bus
         inbox = bus.new_inbox()
         subscription = await self._js.subscribe(inbox, window.receive)
@@ -281,7 +279,7 @@ class Objects:
     async def _fetch(self, meta: _Meta) -> bytes | None:
         """Return the data of a version; None where it is not what its metadata says, or no longer."""
         chunks: list[bytes] = []
-        found = _Sum()
+        found = Sum()
         async with aclosing(read(self._js, self._stream, subjects=[self._chunks(meta.nuid)])) as batches:
             async for batch in batches:
                 for one in batch:
@@ -305,113 +303,6 @@ class Objects:
                 log.warning("chunks of an object are left behind", nuid=nuid, reason=str(error))
         if scope.cancelled_caught:
             log.warning("chunks of an object are left behind", nuid=nuid, reason="the broker does not answer")
-
-
-class _Window:
-    """Messages that are published one after another, and acknowledged a little later."""
-
-    def __init__(self, js: JetStream, subject: str) -> None:
-        self._js = js
-        self._subject = subject
-        self._patience = js.timeout
-        self._unacknowledged: deque[Outgoing] = deque()
-        self._failure: BusError | None = None
-        self._changed = trio.Event()
-
-    def sent(self, outgoing: Outgoing) -> None:
-        self._unacknowledged.append(outgoing)
-
-    def receive(self, message: Message) -> None:
-        """Take an acknowledgement; they come in the order of the messages."""
-        try:
-            if message.no_responders:
-                raise StreamUnheard("no stream takes the object's chunks")
-            ack = read_ack("an object's chunk", read_answer("an object's chunk", message.data))
-            self._js.on_ack(self._subject, ack)
-            self._unacknowledged.popleft()
-        except BusError as error:
-            self.fail(error)
-        self._changed.set()
-
-    def fail(self, error: BusError) -> None:
-        """Note that a message was not taken; the first reason counts."""
-        self._failure = self._failure or error
-        self._changed.set()
-
-    async def room(self, size: int) -> None:
-        """Wait until fewer than ``size`` messages are unacknowledged.
-
-        Raises:
-            JetStreamUnavailable: no acknowledgement came for ``patience`` seconds.
-            BusError: as for `JetStream`, for any of the messages.
-        """
-        while len(self._unacknowledged) >= size and self._failure is None:
-            self._changed = trio.Event()
-            with trio.move_on_after(self._patience) as scope:
-                await self._changed.wait()
-            if scope.cancelled_caught:
-                raise JetStreamUnavailable(
-                    f"an object's chunks were not acknowledged within {self._patience:g} s"
-                )
-        if self._failure is not None:
-            raise self._failure
-
-    async def end(self, generation: int) -> None:
-        """Keep unsent messages from ever leaving, and wait for the rest: they may be stored behind a purge.
-
-        Messages that left over another connection than this ``generation`` were stored long ago, or are lost.
-        """
-        self._unacknowledged = deque(
-            one for one in self._unacknowledged if not one.withdraw() and one.generation == generation
-        )
-        with suppress(BusError):
-            await self.room(1)
-
-
-class _Sum:
-    """Size and digest of an object, computed as its chunks pass by."""
-
-    def __init__(self) -> None:
-        self.size = 0
-        """Size in bytes."""
-        self.count = 0
-        """Number of chunks."""
-        self._digest = hashlib.sha256()
-
-    @property
-    def digest(self) -> str:
-        """Digest in the form of an object's metadata."""
-        return _DIGEST + base64.urlsafe_b64encode(self._digest.digest()).decode()
-
-    def add(self, chunk: bytes) -> None:
-        """Add a chunk."""
-        self._digest.update(chunk)
-        self.size += len(chunk)
-        self.count += 1
-
-    def of(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
-        """Yield the same chunks, each added when it is taken."""
-        for chunk in chunks:
-            self.add(chunk)
-            yield chunk
-
-
-def _recut(pieces: Iterable[bytes], size: int) -> Iterator[bytes]:
-    """Yield the same bytes in pieces of ``size`` bytes each; the last one may be smaller."""
-    rest: list[bytes] = []
-    kept = 0
-    for piece in pieces:
-        start = 0
-        while kept + len(piece) - start >= size:
-            end = start + size - kept
-            rest.append(piece[start:end])
-            yield b"".join(rest)
-            rest, kept, start = [], 0, end
-        if start < len(piece):
-            rest.append(piece[start:])
-            kept += len(piece) - start
-    if rest:
-        yield b"".join(rest)
 
 
 def _decode(data: bytes) -> _Meta:

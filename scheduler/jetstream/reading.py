@@ -7,7 +7,8 @@ from typing import Any, Final, NoReturn
 import trio
 
 from scheduler.errors import JetStreamError, JetStreamUnavailable, StreamNotFound
-from scheduler.jetstream.api import JetStream, format_time
+from scheduler.jetstream.answers import format_time
+from scheduler.jetstream.api import JetStream
 from scheduler.jetstream.consumers import BATCH, Consumer, Delivered
 from scheduler.journal.records import Position
 from scheduler.runtime.logger import Logger

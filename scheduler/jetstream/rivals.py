@@ -18,7 +18,8 @@ import trio
 
 from scheduler.bus import Message, Subscription
 from scheduler.errors import BusError, ForeignAnswer, StoreError, StreamNotFound
-from scheduler.jetstream.api import Ack, JetStream
+from scheduler.jetstream.answers import Ack
+from scheduler.jetstream.api import JetStream
 from scheduler.jetstream.streams import BUCKET, LOG, OBJECTS, REPORTS
 from scheduler.runtime.logger import Logger
 

@@ -23,7 +23,8 @@ from scheduler.errors import (
     StoreError,
     StreamNotFound,
 )
-from scheduler.jetstream.api import JetStream, StreamInfo
+from scheduler.jetstream.answers import StreamInfo
+from scheduler.jetstream.api import JetStream
 from scheduler.jetstream.capturing import (
     REPLIES,
     RETIRED,

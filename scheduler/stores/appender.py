@@ -26,7 +26,8 @@ from scheduler.errors import (
     StoreError,
     Unanswered,
 )
-from scheduler.jetstream.api import JetStream, Stored
+from scheduler.jetstream.answers import Stored
+from scheduler.jetstream.api import JetStream
 from scheduler.jetstream.codes import STORAGE_FAILED
 from scheduler.jetstream.streams import LOG
 from scheduler.journal.records import RECORD_HEADER, is_tombstone

@@ -25,7 +25,8 @@ from scheduler.errors import (
     StreamNotFound,
     UnreadableLog,
 )
-from scheduler.jetstream.api import JetStream, Stored
+from scheduler.jetstream.answers import Stored
+from scheduler.jetstream.api import JetStream
 from scheduler.jetstream.objects import Objects
 from scheduler.jetstream.reading import Delivered, read
 from scheduler.jetstream.streams import LOG, PROBE, REPLIES, SENTINEL, Layout, log_subject

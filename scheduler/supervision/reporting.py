@@ -19,7 +19,7 @@ from scheduler.errors import (
     StoreError,
     WrongLastSequence,
 )
-from scheduler.jetstream.api import Stored
+from scheduler.jetstream.answers import Stored
 from scheduler.jetstream.streams import (
     MARK_HEADER,
     OBJECTS,

@@ -21,7 +21,8 @@ from scheduler.bus.nats import open_bus
 from scheduler.bus.options import BusOptions
 from scheduler.commands.export import read_out, read_secrets
 from scheduler.errors import StreamNotFound
-from scheduler.jetstream.api import JetStream, format_time
+from scheduler.jetstream.answers import format_time
+from scheduler.jetstream.api import JetStream
 from scheduler.jetstream.objects import Objects
 from scheduler.jetstream.streams import Layout, log_subject, set_up
 from scheduler.journal.events import Accepted, Finished, Rekeyed

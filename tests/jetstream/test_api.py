@@ -23,7 +23,8 @@ from scheduler.errors import (
     TooLargeForStream,
     WrongLastSequence,
 )
-from scheduler.jetstream.api import Ack, JetStream, format_time, parse_time, read_answer
+from scheduler.jetstream.answers import Ack, format_time, parse_time, read_answer
+from scheduler.jetstream.api import JetStream
 
 
 @asynccontextmanager

@@ -18,7 +18,8 @@ from scheduler.bus import Bus, Message
 from scheduler.bus.nats import open_bus
 from scheduler.bus.options import BusOptions
 from scheduler.errors import JetStreamError, JetStreamUnavailable, StreamNotFound, WrongLastSequence
-from scheduler.jetstream.api import Ack, JetStream
+from scheduler.jetstream.answers import Ack
+from scheduler.jetstream.api import JetStream
 from scheduler.jetstream.reading import Delivered, StreamFollower, read
 from scheduler.journal.records import Position
 

@@ -27,7 +27,8 @@ from scheduler.dispatch.slots import Slots
 from scheduler.dispatch.slots.budget import ByteBudget
 from scheduler.dispatch.timers import Timers
 from scheduler.errors import BusError, Fenced, TemplateError, WrongLastSequence
-from scheduler.jetstream.api import Ack, JetStream
+from scheduler.jetstream.answers import Ack
+from scheduler.jetstream.api import JetStream
 from scheduler.jetstream.streams import report_subject
 from scheduler.journal.events import Accepted, Cancelled, Event, Paused, Sent, Settled, Supplied, Withdrawn
 from scheduler.journal.history import History
