@@ -3,21 +3,22 @@
 nats-py does the handshake, authentication, TLS, keep-alive and parsing. It is kept from
 
 - buffering messages to be published: its ``flush`` overtakes its own buffer, and a close writes that buffer
-to a dead socket. Lines go straight to the transport, so that "given to nats-py" means "written".
+  to a dead socket. Lines go straight to the transport, so that "given to nats-py" means "written".
 - reconnecting and closing: an unexpected ``-ERR`` closes it for good, a close waits for a stalled peer
-without limit, and a reconnect that fails in an unforeseen way leaves it reconnecting for ever. Whatever
-happens, the connection is *lost*, once, with a reason; it is then aborted, and the bus opens another.
+  without limit, and a reconnect that fails in an unforeseen way leaves it reconnecting for ever. Whatever
+  happens, the connection is *lost*, once, with a reason; it is then aborted, and the bus opens another.
 - queueing incoming messages: its subscription queues drop messages when they are full, and cancelling a
-receive loses some. A handler is called as soon as a message is parsed, so a slow one slows the reading, and
-nothing else.
+  receive loses some. A handler is called as soon as a message is parsed, so a slow one slows the reading, and
+  nothing else.
 
 Only this package knows asyncio and nats, and in it only this module, `stream`, `parsing` and `nats`. The
-methods overridden here are private to nats-py 2.16; ``tests/test_nats_canaries.py`` tells when that changes.
+methods overridden here are private to nats-py 2.16; ``tests/bus/test_nats_canaries.py`` tells when that
+changes. One file on purpose: the overridden methods of one class have to be read together.
 """
 
 import asyncio
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -288,30 +289,16 @@ class Connection(Client):
         if self.take(sid, subject, reply, data, headers):
             await asyncio.sleep(0)
 
-    def _fields_of(self, headers: bytes) -> dict[str, str] | None:
-        if fields := parse_headers(headers):
-            return fields
-        # It is a coroutine only for the sake of a callback, which is ours, and waits for nothing.
-        asking = self._process_headers(headers)
-        try:
-            asking.send(None)
-        except StopIteration as found:
-            unusual: dict[str, str] | None = found.value
-            return unusual
-        except Exception as error:  # noqa: BLE001 - logged
-            # Readers of headers are spared those that are malformed.
-            self._limited_log.warning("headers that cannot be read count as none", reason=describe(error))
-            return None
-        finally:
-            asking.close()
-        raise RuntimeError("nats-py waits for something while it reads headers")
-
     def take(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None = None) -> bool:
         """Let a message be handled; return whether other tasks are to get a turn then."""
         handler = self._handlers.get(sid)
         if handler is not None:
             try:
-                fields = partial(self._fields_of, headers) if headers else None
+                fields = (
+                    partial(_read_headers, self._process_headers, self._limited_log, headers)
+                    if headers
+                    else None
+                )
                 handler(Message(subject.decode(), data, reply.decode() if reply else "", fields))
             except Exception:  # noqa: BLE001 - logged
                 # An exception would end the reading while the connection seems to be up.
@@ -369,6 +356,30 @@ class Connection(Client):
 
     async def _lame_duck(self) -> None:
         log.warning("the broker is about to shut down")
+
+
+def _read_headers(
+    process: Callable[[bytes], Coroutine[Any, Any, dict[str, str] | None]],
+    logger: RateLimitedLog,
+    headers: bytes,
+) -> dict[str, str] | None:
+    """Return a message's headers; None if they are malformed. ``process`` is nats-py's own way."""
+    if fields := parse_headers(headers):
+        return fields
+    # It is a coroutine only for the sake of a callback, which is ours, and waits for nothing.
+    asking = process(headers)
+    try:
+        asking.send(None)
+    except StopIteration as found:
+        unusual: dict[str, str] | None = found.value
+        return unusual
+    except Exception as error:  # noqa: BLE001 - logged
+        # Readers of headers are spared those that are malformed.
+        logger.warning("headers that cannot be read count as none", reason=describe(error))
+        return None
+    finally:
+        asking.close()
+    raise RuntimeError("nats-py waits for something while it reads headers")
 
 
 def check_server(info: Mapping[str, Any]) -> None:

@@ -14,7 +14,8 @@ from scheduler.jetstream.api import JetStream
 from scheduler.jetstream.capturing import captures, layout_of
 from scheduler.jetstream.codes import STORAGE_FAILED
 from scheduler.jetstream.rivals import CURE, find_rival
-from scheduler.jetstream.streams import LOG, OBJECTS, PROBE, REPLIES, REPORTS, Layout, set_up
+from scheduler.jetstream.setup import set_up
+from scheduler.jetstream.streams import LOG, OBJECTS, PROBE, REPLIES, REPORTS, Layout
 from scheduler.journal.records import tombstone
 from scheduler.stores.absence import find_absence
 

@@ -53,7 +53,7 @@ class JetStream:
     Each method has a deadline of its own, ``timeout``, and raises nothing but BusError:
 
     - JetStreamUnavailable: there was no answer in time, or the request cannot be served now; worth asking
-    again. It is then unknown whether the request was carried out.
+      again. It is then unknown whether the request was carried out.
     - JetStreamError: the server answered with another error; StreamNotFound is one.
     - BusError: the message cannot be sent at all: too large, an invalid subject, a closed bus.
     """

@@ -9,7 +9,8 @@ import trio
 from scheduler.errors import JetStreamUnavailable
 from scheduler.jetstream.api import JetStream
 from scheduler.jetstream.rivals import Rivals
-from scheduler.jetstream.streams import Layout, moves, set_up
+from scheduler.jetstream.setup import moves, set_up
+from scheduler.jetstream.streams import Layout
 from scheduler.stores.moving import Caught, catching
 
 _log = structlog.get_logger(__name__)

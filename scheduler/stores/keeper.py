@@ -12,7 +12,8 @@ import trio
 
 from scheduler.errors import BusError, JetStreamUnavailable, StoreError, StreamNotFound, StreamUnheard
 from scheduler.jetstream.api import JetStream
-from scheduler.jetstream.streams import Layout, make_again
+from scheduler.jetstream.setup import make_again
+from scheduler.jetstream.streams import Layout
 from scheduler.stores.commit_health import SURELY_GONE, CommitHealth, patiently
 
 _log = structlog.get_logger(__name__)

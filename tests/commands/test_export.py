@@ -24,7 +24,8 @@ from scheduler.errors import StreamNotFound
 from scheduler.jetstream.answers import format_time
 from scheduler.jetstream.api import JetStream
 from scheduler.jetstream.objects import Objects
-from scheduler.jetstream.streams import Layout, log_subject, set_up
+from scheduler.jetstream.setup import set_up
+from scheduler.jetstream.streams import Layout, log_subject
 from scheduler.journal.events import Accepted, Finished, Rekeyed
 from scheduler.journal.records import Elsewhere, encode_event, tombstone
 

@@ -20,7 +20,8 @@ from scheduler.diagnosis.output import show
 from scheduler.diagnosis.permissions import DOCTOR, SUBSCRIPTIONS, check_permissions, publishes
 from scheduler.diagnosis.versions import HOLES, check_version
 from scheduler.jetstream.api import JetStream
-from scheduler.jetstream.streams import LOG, REPLIES, REPORTS, Layout, set_up
+from scheduler.jetstream.setup import set_up
+from scheduler.jetstream.streams import LOG, REPLIES, REPORTS, Layout
 
 MEBIBYTE = 1024 * 1024
 

@@ -25,7 +25,8 @@ from scheduler.dispatch.call import MAYBE_MISSED
 from scheduler.errors import InvalidSettings, NotPermitted, StoreError
 from scheduler.jetstream.api import JetStream
 from scheduler.jetstream.capturing import REPLIES, Layout, captures, is_captured, narrowed, replies_of
-from scheduler.jetstream.streams import reply_streams, set_up
+from scheduler.jetstream.setup import set_up
+from scheduler.jetstream.streams import reply_streams
 from scheduler.journal.records import Position, compose, decode_record, earliest
 from scheduler.plan import Plan, Request
 from scheduler.stores.discards import Discards

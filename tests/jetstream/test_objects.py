@@ -22,7 +22,8 @@ from scheduler.errors import InvalidSubject, JetStreamError, JetStreamUnavailabl
 from scheduler.jetstream.api import JetStream
 from scheduler.jetstream.consumers import Delivered
 from scheduler.jetstream.objects import CHUNK, ObjectInfo, Objects
-from scheduler.jetstream.streams import BUCKET, OBJECTS, Layout, set_up
+from scheduler.jetstream.setup import set_up
+from scheduler.jetstream.streams import BUCKET, OBJECTS, Layout
 
 pytestmark = pytest.mark.integration
 

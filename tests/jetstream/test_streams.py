@@ -22,18 +22,17 @@ from scheduler.errors import (
 )
 from scheduler.jetstream.api import JetStream
 from scheduler.jetstream.reading import read
+from scheduler.jetstream.setup import _compare, set_up
 from scheduler.jetstream.streams import (
     LOG,
     OBJECTS,
     REPLIES,
     REPORTS,
     Layout,
-    _compare,
     configs,
     log_subject,
     reply_streams,
     report_subject,
-    set_up,
 )
 
 integration = pytest.mark.integration

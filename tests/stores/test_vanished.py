@@ -17,7 +17,8 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from scheduler.errors import AlreadyLogged, Fenced, LogMissing, LogRemoved
 from scheduler.jetstream.api import JetStream
-from scheduler.jetstream.streams import LOG, OBJECTS, REPLIES, REPORTS, SENTINEL, Layout, set_up
+from scheduler.jetstream.setup import set_up
+from scheduler.jetstream.streams import LOG, OBJECTS, REPLIES, REPORTS, SENTINEL, Layout
 from scheduler.journal.events import Accepted, Finished, Loading, Reported
 from scheduler.journal.records import REMOVED_HEADER, is_tombstone
 from scheduler.stores.jetstream import JetStreamStore

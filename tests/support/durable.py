@@ -17,7 +17,8 @@ from scheduler.definition.codec import encode_token
 from scheduler.jetstream.api import JetStream
 from scheduler.jetstream.capturing import layout_of
 from scheduler.jetstream.objects import Objects
-from scheduler.jetstream.streams import LOG, OBJECTS, REPLIES, REPORTS, Layout, set_up
+from scheduler.jetstream.setup import set_up
+from scheduler.jetstream.streams import LOG, OBJECTS, REPLIES, REPORTS, Layout
 from scheduler.journal.events import Event
 from scheduler.journal.records import (
     DIGEST_HEADER,
