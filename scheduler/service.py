@@ -132,7 +132,7 @@ class Service:
             executor=self._executor,
         )
         self._id = secrets.token_hex(11) if self._durable is None else encode_token(self._durable.instance)
-        written = () if self._durable is None else (self._durable.written,)
+        written = () if self._durable is None else (self._durable.logs.written,)
         self._peers = Peers(bus, NAME, self._id, *written)
         self._timers.on_resumed = self._supervisor.note_outage
         self._endpoints = {

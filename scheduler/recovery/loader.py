@@ -34,8 +34,9 @@ from scheduler.journal.records import (
 from scheduler.recovery import crash_loops
 from scheduler.recovery.replaying import Replayer
 from scheduler.runtime.pace import paced
-from scheduler.stores.jetstream import Entry, JetStreamStore
+from scheduler.stores.jetstream import JetStreamStore
 from scheduler.stores.log import BuildLog
+from scheduler.stores.log_reader import Entry
 from scheduler.supervision.reporting import Recorder
 from scheduler.supervision.supervisor import Held, Supervisor
 
@@ -212,7 +213,7 @@ class Loader:
         log = await self._mark(build, entry, headings, loaded.live)
         if log is None:
             return 0
-        history = await self._store.history(entry.subject)
+        history = await self._store.logs.history(entry.subject)
         if history.accepted is None:
             raise LogRemoved("there was a log a moment ago")
         mark = history.accepted.mark
@@ -246,7 +247,7 @@ class Loader:
         Returns:
             The log; None where it is that of somebody who is still there, or needs nothing more.
         """
-        last = await self._store.last(entry.subject)
+        last = await self._store.logs.last(entry.subject)
         if last is None:
             raise Fenced("its log was removed meanwhile")
         record = decode_record(last.data)

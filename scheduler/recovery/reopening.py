@@ -64,12 +64,12 @@ class Reopener:
         if held is None:
             return None
         try:
-            last = await self._store.last(log_subject(build))
+            last = await self._store.logs.last(log_subject(build))
             if last is None:
                 raise Refused("unknown", f"there is no build {build}")
             if read_headers(last.headers).status is not Status.REPORTED:
                 raise Refused("unavailable", f"{build} is not over, and not held here; try again shortly")
-            history = await self._store.history(log_subject(build))
+            history = await self._store.logs.history(log_subject(build))
             plan, accepted = await self.replayer.replay(history)
             events = await self._decided(plan, history, decide)
             log = self._store.open(

@@ -84,7 +84,7 @@ class Replayer:
             UnreadableLog: this version cannot understand it.
             BusError: JetStream could not be asked.
         """
-        history = await self._store.history(log_subject(build))
+        history = await self._store.logs.history(log_subject(build))
         plan, _ = await self.replay(history, pause)
         return plan, history
 
@@ -94,7 +94,7 @@ class Replayer:
         Raises:
             BusError: JetStream could not be asked.
         """
-        last = await self._store.last(log_subject(build))
+        last = await self._store.logs.last(log_subject(build))
         return None if last is None else last.sequence
 
     def resumption(self, plan: Plan, history: History, caught_up: trio.Event, after: Position) -> Resumption:

@@ -24,7 +24,8 @@ from scheduler.jetstream.streams import REPLIES, reply_streams
 from scheduler.journal.records import Position, Status
 from scheduler.recovery.loader import Loaded, Loader
 from scheduler.stores.commit_health import ask_the_log, patiently
-from scheduler.stores.jetstream import Entry, JetStreamStore
+from scheduler.stores.jetstream import JetStreamStore
+from scheduler.stores.log_reader import Entry
 from scheduler.supervision.supervisor import Supervisor
 
 _log = structlog.get_logger()
@@ -263,7 +264,7 @@ class Restart:
         """The logs that are not over."""
 
         async def look() -> list[Entry]:
-            async with aclosing(self._store.entries()) as batches:
+            async with aclosing(self._store.logs.entries()) as batches:
                 return [entry async for entries in batches for entry in entries if not _is_over(entry)]
 
         return await ask_the_log(self._store.health, self._bus, look)

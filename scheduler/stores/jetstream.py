@@ -1,58 +1,46 @@
 """The durable store: each build's log in a JetStream stream is the truth about it.
 
 `scheduler.stores.log` writes one build's log, `scheduler.journal.records` is the format of its records, and
-`scheduler.journal.history` folds them. This module holds what all logs of a process share, and finds them
-again.
+`scheduler.journal.history` folds them. This module holds what all logs of a process
+share; `scheduler.stores.log_reader` finds and reads them again.
 
 While the broker, its quorum or its disk is away, nothing fails: appends wait, and with them everything that
 would follow. The process ends if a stream is gone that was there before.
 """
 
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
-from contextlib import aclosing, suppress
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Final
 
 import trio
-from attrs import evolve, frozen
 
 from scheduler.bus import Bus
 from scheduler.errors import (
     AlreadyLogged,
     BusError,
     StoreError,
-    StreamNotFound,
     UnreadableLog,
 )
-from scheduler.jetstream.answers import Stored
 from scheduler.jetstream.api import JetStream
 from scheduler.jetstream.objects import Objects
-from scheduler.jetstream.reading import Delivered, read
-from scheduler.jetstream.streams import LOG, PROBE, REPLIES, SENTINEL, Layout, log_subject
+from scheduler.jetstream.streams import LOG, REPLIES, Layout, log_subject
 from scheduler.journal.events import Accepted, Event, Finished, Reported, Sent
-from scheduler.journal.history import History
 from scheduler.journal.records import (
     DIGEST_HEADER,
-    Elsewhere,
-    Headings,
     Position,
-    Record,
     Status,
     accepted_chunks,
-    decode_event,
-    decode_record,
-    is_tombstone,
     read_headers,
 )
 from scheduler.runtime.clock import BuildClock
-from scheduler.runtime.executor import ThreadExecutor
 from scheduler.runtime.pace import paced
 from scheduler.stores import Departure
 from scheduler.stores.commit_health import CommitHealth, ask_the_log
 from scheduler.stores.ground import Ground
 from scheduler.stores.keeper import Keeper
 from scheduler.stores.log import BuildLog, LogContext
+from scheduler.stores.log_reader import LogReader
 from scheduler.stores.sentinel import Sentinel
 from scheduler.stores.slices import gathered
 
@@ -63,23 +51,8 @@ _LULL = 0.25
 _KEEP_UP_PERIOD = 10.0
 _MOST_BEHIND = 20_000
 """Most replies that a restart has to read for a build: half a second's worth."""
-_MOST_EVENT_BYTES = 512 * 1024 * 1024
-_SMALL = 32 * 1024
 _LOOKED_AT_AT_ONCE = 500
 _FLUSHED_AT_ONCE = 50
-_NO_LOGS = frozenset({SENTINEL, PROBE})
-
-
-@frozen
-class Entry:
-    """A log in the stream, without its content."""
-
-    subject: str
-    sequence: int
-    """Sequence of the last record."""
-    time: int
-    """Time of the last record, in nanoseconds since 1970."""
-    headings: Headings | UnreadableLog
 
 
 class JetStreamStore:
@@ -110,6 +83,8 @@ class JetStreamStore:
     ) -> None:
         self.js = JetStream(bus)
         self.objects = Objects(self.js)
+        self.logs = LogReader(self.js, self.objects)
+        """Reader of all logs, of this process and of earlier ones."""
         self.health = CommitHealth(grace, lambda: bus.connected)
         self.layout = layout or Layout()
         self.streams = Keeper(self.js, self.health, self.layout)
@@ -242,84 +217,9 @@ class JetStreamStore:
             self._context.waiting.pop(log, None)
             log.close()
 
-    async def entries(self) -> AsyncGenerator[list[Entry], None]:
-        """Yield every log, in batches, each by its last record.
-
-        Raises:
-            JetStreamUnavailable: to be asked again.
-            JetStreamError: the server answered with an error.
-        """
-        batches = read(self.js, LOG, last_per_subject=True, headers_only=True)
-        async with aclosing(batches):
-            async for batch in batches:
-                yield [_entry(delivered) for delivered in batch if delivered.subject not in _NO_LOGS]  # noqa: ASYNC119 - who leaves early closes this one, too
-
     async def log_is_there(self) -> None:
         """Return once the stream of all logs is there; if it is gone, the process ends by that."""
         await ask_the_log(self.health, self._bus, lambda: self.js.info(LOG))
-
-    async def written(self) -> int:
-        """Return the number of the last record in all logs: how much was ever written, by any process.
-
-        Raises:
-            BusError: JetStream could not be asked.
-        """
-        try:
-            return (await self.js.info(LOG)).last_sequence
-        except StreamNotFound:
-            return 0
-
-    async def history(self, subject: str) -> History:
-        """Return the history in the log on ``subject``.
-
-        Raises:
-            UnreadableLog: this version cannot read the log, or a part of it is gone.
-            JetStreamUnavailable, JetStreamError: as `entries`.
-        """
-        history = History()
-        async with aclosing(read(self.js, LOG, subjects=[subject])) as batches:
-            async for batch in batches:
-                for delivered in batch:
-                    if is_tombstone(delivered.headers):
-                        # What comes before it belongs to an earlier build with the same id.
-                        history = History()
-                    else:
-                        history.add(await self._record(delivered.data))
-                        history.bytes += len(delivered.data)
-        return history
-
-    async def last(self, subject: str) -> Stored | None:
-        """Return the last record of the log on ``subject``; None where there is none, or it was removed.
-
-        Raises:
-            BusError: as for `JetStream`.
-        """
-        last = await self.js.last(LOG, subject)
-        return None if last is None or is_tombstone(last.headers) else last
-
-    async def _first(self, subject: str) -> Stored | None:
-        first = await self.js.first(LOG, subject)
-        while first is not None and is_tombstone(first.headers):
-            first = await self.js.first(LOG, subject, from_sequence=first.sequence + 1)
-        return first
-
-    async def _record(self, data: bytes) -> Record:
-        if len(data) <= _SMALL:
-            await trio.lowlevel.checkpoint()
-            record = decode_record(data)
-        else:
-            record = await ThreadExecutor().run("logs", partial(decode_record, data))
-        if not record.objects:
-            return record
-        return evolve(record, events=tuple([await self._event(event) for event in record.events]))
-
-    async def _event(self, event: Event | Elsewhere) -> Event:
-        if not isinstance(event, Elsewhere):
-            return event
-        data = await self.objects.get(event.object, most=_MOST_EVENT_BYTES)
-        if data is None:
-            raise UnreadableLog(f"the object {event.object!r}, which holds an event, is gone")
-        return await ThreadExecutor().run("logs", partial(decode_event, data))
 
     async def _begin(self, build: str, event: Accepted) -> None:
         if build in self._logs:
@@ -327,7 +227,7 @@ class JetStreamStore:
         data = await gathered(accepted_chunks(event))
         if len(data) > self._context.record_bytes:
             subject = log_subject(build)
-            if await ask_the_log(self.health, self._bus, lambda: self.last(subject)) is not None:
+            if await ask_the_log(self.health, self._bus, lambda: self.logs.last(subject)) is not None:
                 # Found out now, before all of it is put into the object store.
                 raise await self._explained(build, f"there is a log of {build} already")
         log = BuildLog(build, self._context)
@@ -350,8 +250,8 @@ class JetStreamStore:
     async def _explained(self, build: str, text: str) -> AlreadyLogged:
         """Return the error for a build that was to begin, with what its id stands for already."""
         subject = log_subject(build)
-        first = await ask_the_log(self.health, self._bus, lambda: self._first(subject))
-        last = await ask_the_log(self.health, self._bus, lambda: self.last(subject))
+        first = await ask_the_log(self.health, self._bus, lambda: self.logs.first(subject))
+        last = await ask_the_log(self.health, self._bus, lambda: self.logs.last(subject))
         if first is None or last is None:
             return AlreadyLogged(text)
         try:
@@ -391,12 +291,3 @@ class JetStreamStore:
         async for log in paced(logs, every=_FLUSHED_AT_ONCE):
             if not log.flush():
                 self._context.waiting.pop(log, None)
-
-
-def _entry(delivered: Delivered) -> Entry:
-    headings: Headings | UnreadableLog
-    try:
-        headings = read_headers(delivered.headers)
-    except UnreadableLog as error:
-        headings = error
-    return Entry(delivered.subject, delivered.sequence, delivered.time, headings)

@@ -14,7 +14,8 @@ from scheduler.errors import BusError, StreamNotFound, UnreadableLog, WrongLastS
 from scheduler.jetstream.reading import read
 from scheduler.jetstream.streams import LOG, REPORTS, UPLOADS
 from scheduler.journal.records import TOMBSTONE_KEPT, Status, tombstone
-from scheduler.stores.jetstream import Entry, JetStreamStore
+from scheduler.stores.jetstream import JetStreamStore
+from scheduler.stores.log_reader import Entry
 
 _log = structlog.get_logger()
 
@@ -62,7 +63,7 @@ class Retention:
         due: list[Entry] = []
         tombstones: list[Entry] = []
         logs: set[str] = set()
-        async with aclosing(self._store.entries()) as batches:
+        async with aclosing(self._store.logs.entries()) as batches:
             async for entries in batches:
                 due += [entry for entry in entries if self._is_due(entry, now)]
                 tombstones += [entry for entry in entries if _is_removed(entry)]

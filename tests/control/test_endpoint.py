@@ -41,8 +41,8 @@ from scheduler.control.questions import Pace
 from scheduler.definition.rules import parse_limits
 from scheduler.errors import NoResponders, StoreUnavailable
 from scheduler.journal.events import Cancelled, Paused
-from scheduler.stores.jetstream import JetStreamStore
 from scheduler.stores.log import BuildLog
+from scheduler.stores.log_reader import LogReader
 
 VERBS = ("list", "get", "why", "plan", "cancel", "pause", "resume", "retry", "skip", "extend", "limit")
 STEERING = VERBS[4:]
@@ -776,7 +776,7 @@ async def test_a_log_is_read_once_for_all_who_look_at_a_build_that_is_over(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Page by page, question by question; again where it has grown, or nobody asked for a while."""
-    reads = counting(monkeypatch, JetStreamStore, "history")
+    reads = counting(monkeypatch, LogReader, "history")
     plant = Plant(flaky("b", 1))
     async with plant.run() as process:
         await process.submit(document("abc", pairwise("abc")))
@@ -808,7 +808,7 @@ async def test_builds_that_are_over_are_kept_by_bytes(
 ) -> None:
     """The last one however large it is, since it comes in pages."""
     monkeypatch.setattr(FinishedBuilds.__init__, "__defaults__", (1,))
-    reads = counting(monkeypatch, JetStreamStore, "history")
+    reads = counting(monkeypatch, LogReader, "history")
     async with Plant().run() as process:
         for name in ("b1", "b2"):
             await process.submit(document("ab", build=name))

@@ -42,7 +42,7 @@ from scheduler.journal.history import History
 from scheduler.journal.records import Elsewhere, Position
 from scheduler.plan import Plan
 from scheduler.recovery.crash_loops import MOST_LOADS, release
-from scheduler.stores.jetstream import JetStreamStore
+from scheduler.stores.log_reader import LogReader
 from scheduler.walk import Walk
 
 CHAIN = document("ab", [("a", "b")])
@@ -1031,20 +1031,20 @@ async def test_a_log_that_cannot_be_read_for_a_while_is_read_later(autojump_cloc
 async def test_one_process_counts_once_however_often_it_begins_again(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """PendingCommit between the mark and the reading of a log is no death, and is not counted as several."""
+    """Trouble between the mark and the reading of a log is no death, and is not counted as several."""
     plant = Plant()
     await abandon(plant)
     plant.answer("a")
-    history, looks = JetStreamStore.history, 0
+    history, looks = LogReader.history, 0
 
-    async def shaky(store: JetStreamStore, subject: str) -> History:
+    async def shaky(logs: LogReader, subject: str) -> History:
         nonlocal looks
         looks += 1
         if looks <= 2 * MOST_LOADS:
             raise JetStreamUnavailable("the log is away")
-        return await history(store, subject)
+        return await history(logs, subject)
 
-    monkeypatch.setattr(JetStreamStore, "history", shaky)
+    monkeypatch.setattr(LogReader, "history", shaky)
     async with plant.run() as process:
         await trio.sleep(60)
         assert [subject for subject, _ in process.reports] == ["build.create.done"]

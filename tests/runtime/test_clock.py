@@ -88,7 +88,7 @@ async def test_a_duration_is_by_no_clock_that_can_be_set(autojump_clock: MockClo
             "b": pytest.approx(1, abs=0.1),
         }
         assert found.seconds == pytest.approx(3, abs=0.1)
-        history = await process.store.history(log_of("b1"))
+        history = await process.store.logs.history(log_of("b1"))
         assert history.times == sorted(history.times)
         assert history.latest - history.times[0] == pytest.approx(3_000, abs=100)
 
@@ -161,7 +161,7 @@ async def test_a_builds_time_never_goes_back_over_a_restart(
             "a": pytest.approx(took, abs=0.5),
             "b": pytest.approx(1, abs=0.1),
         }
-        history = await process.store.history(log_of("b1"))
+        history = await process.store.logs.history(log_of("b1"))
         assert history.times == sorted(history.times)
 
 
@@ -177,7 +177,7 @@ async def test_the_log_says_when_things_happened(autojump_clock: MockClock) -> N
         await trio.sleep(0.05)
         plant.answer("b")
         await until(lambda: process.reports)
-        history = await process.store.history(log_of("b1"))
+        history = await process.store.logs.history(log_of("b1"))
         sent = {one.component: one.time for one in history.steps if isinstance(one, Sent)}
         assert sent == {"a": pytest.approx(left, abs=0.02)}
         settled: dict[str, Any] = {

@@ -35,7 +35,8 @@ from scheduler.journal.events import (
 )
 from scheduler.journal.records import Elsewhere, Position, Status, encode_event
 from scheduler.stores import DocumentStore, Store
-from scheduler.stores.jetstream import Entry, JetStreamStore
+from scheduler.stores.jetstream import JetStreamStore
+from scheduler.stores.log_reader import Entry
 
 
 def sent(name: str) -> Sent:
@@ -489,7 +490,7 @@ async def test_a_build_that_only_waits_keeps_up_with_the_replies(
 
 
 async def entries(store: JetStreamStore) -> dict[str, Entry]:
-    return {entry.subject: entry async for batch in store.entries() for entry in batch}
+    return {entry.subject: entry async for batch in store.logs.entries() for entry in batch}
 
 
 async def test_every_log_is_found_by_its_last_record(broker: Broker, store: JetStreamStore) -> None:
@@ -498,7 +499,7 @@ async def test_every_log_is_found_by_its_last_record(broker: Broker, store: JetS
         await store.append(f"b{number}", [accept(f"b{number}")])
     await store.append("b1", [settle("a"), Finished(None)])
     broker.publish("scheduler.log.strange", b"rubbish")
-    assert sum([len(batch) async for batch in store.entries()]) == 4
+    assert sum([len(batch) async for batch in store.logs.entries()]) == 4
     found = await entries(store)
     [*_, create] = [one for one in broker.line.passed if ".CONSUMER.CREATE." in one.subject]
     assert json.loads(create.data)["config"]["headers_only"]
@@ -534,7 +535,7 @@ async def test_a_history_is_what_was_told(broker: Broker, store: JetStreamStore)
     await store.append("b2", [accept("b2")])
     await store.append("b1", [start("a"), start("b")])
     await store.append("b1", [sent("a"), settle("a")])
-    history = await store.history(log_of("b1"))
+    history = await store.logs.history(log_of("b1"))
     assert [type(step).__name__ for step in history.steps] == [
         "Accepted",
         *["Started"] * 2,
@@ -553,7 +554,7 @@ async def test_a_history_has_what_was_put_elsewhere(autojump_clock: MockClock, b
         await store.append("b1", [start("a"), start("b")])
         await store.append("b1", [settle("a"), settle("b", 30_000)])
         assert flat(broker.told()).count("elsewhere") == 2
-        history = await store.history(log_of("b1"))
+        history = await store.logs.history(log_of("b1"))
         [outcome] = [step for step in history.steps if step == settle("b", 30_000)]
         assert encode_event(evolve(outcome, time=None)) == encode_event(settle("b", 30_000))
         assert history.accepted is not None
@@ -567,7 +568,7 @@ async def test_a_history_of_many_records(autojump_clock: MockClock, broker: Brok
         await store.append("b1", [accept()])
         for _ in range(1_200):
             broker.write(Loading(), Released())
-        assert (await store.history(log_of("b1"))).n == 1_201
+        assert (await store.logs.history(log_of("b1"))).n == 1_201
 
 
 async def test_a_history_with_a_hole_cannot_be_read(broker: Broker, store: JetStreamStore) -> None:
@@ -578,7 +579,7 @@ async def test_a_history_with_a_hole_cannot_be_read(broker: Broker, store: JetSt
     message = broker.messages(LOG)[1]
     await store.js.call(f"STREAM.MSG.DELETE.{LOG}", {"seq": message.sequence})
     with pytest.raises(UnreadableLog):
-        await store.history(log_of("b1"))
+        await store.logs.history(log_of("b1"))
 
 
 async def test_a_history_without_its_objects_cannot_be_read(
@@ -590,12 +591,12 @@ async def test_a_history_without_its_objects_cannot_be_read(
         await store.append("b1", [accept(size=20_000)])
         await store.objects.delete(broker.objects[0])
         with pytest.raises(UnreadableLog, match="is gone"):
-            await store.history(log_of("b1"))
+            await store.logs.history(log_of("b1"))
 
 
 async def test_no_history(store: JetStreamStore) -> None:
     """A log without records says nothing."""
-    history = await store.history(log_of("b1"))
+    history = await store.logs.history(log_of("b1"))
     assert (history.n, history.accepted) == (0, None)
 
 
@@ -605,7 +606,7 @@ async def test_what_cannot_be_decoded_leaves_nothing_open(broker: Broker, store:
     broker.publish(log_of("b1"), b"{}")
     before = len(broker.bus.subjects)
     with pytest.raises(UnreadableLog):
-        await store.history(log_of("b1"))
+        await store.logs.history(log_of("b1"))
     await wait_all_tasks_blocked()
     assert len(broker.bus.subjects) == before
     assert broker.jetstream.streams[LOG].consumers == {}

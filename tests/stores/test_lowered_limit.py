@@ -117,7 +117,7 @@ async def test_an_event_over_a_lowered_limit_goes_elsewhere(autojump_clock: Mock
         broker.bus.lowered = 30_000
         await store.append("b1", [settle("a", 50_000)])
         assert broker.told() == [["accepted"], ["elsewhere"]]
-        history = await store.history(log_of("b1"))
+        history = await store.logs.history(log_of("b1"))
         assert [type(step) for step in history.steps] == [Accepted, Settled]
 
 

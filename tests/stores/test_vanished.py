@@ -253,7 +253,7 @@ async def test_a_log_of_which_only_the_end_was_removed(autojump_clock: MockClock
         broker.bus.max_payload = 200_000
         await store.append("b1", [new])
         assert flat(broker.told()[1:]) == ["accepted" if size == 10 else "elsewhere"]
-        history = await store.history(log_of("b1"))
+        history = await store.logs.history(log_of("b1"))
         assert history.accepted is not None
         assert history.accepted.digest == "new"
         with pytest.raises(AlreadyLogged) as refused:
@@ -287,7 +287,7 @@ async def test_of_a_removal_and_another_run_one_wins(autojump_clock: MockClock) 
     broker.write(Finished(None), status="finished")
     broker.write(Reported(1), status="reported")
     store = JetStreamStore(broker.bus, instance="me", wall_clock=wall_clock)
-    [[entry]] = [entries async for entries in store.entries()]
+    [[entry]] = [entries async for entries in store.logs.entries()]
     broker.write(Loading(), status="reported", epoch=2)
     await Retention(store, 0)._remove(entry, wall_clock())
     assert flat(broker.told()) == ["accepted", "finished", "reported", "loading"]
@@ -360,7 +360,7 @@ async def test_the_sentinel_is_no_build(autojump_clock: MockClock) -> None:
     assert await Retention(store, 0).sweep() == 0
     async with plant.run() as process:
         await trio.sleep(60)
-        assert [entries async for entries in process.store.entries()] == [[]]
+        assert [entries async for entries in process.store.logs.entries()] == [[]]
         assert len(plant.broker.messages(LOG, SENTINEL)) == 1
 
 
