@@ -14,7 +14,7 @@ from scheduler.bus import Bus, Listener, Message, Presence, Subscription
 from scheduler.config import Settings
 from scheduler.control.endpoint import Control
 from scheduler.control.eta import EtaEstimator
-from scheduler.definition.codec import encode_token
+from scheduler.definition.tokens import encode_token
 from scheduler.definition.validation import Prepared
 from scheduler.dispatch.router import Connectors
 from scheduler.dispatch.slots import Slots

@@ -18,8 +18,8 @@ from scheduler.client.lenient import objects, text
 from scheduler.client.progress import News, Progress, View
 from scheduler.client.submit import decode_object, stored_report, whole_report
 from scheduler.client.timeline import OVER
-from scheduler.definition.codec import encode_token
 from scheduler.definition.secrets.masking import Secrets
+from scheduler.definition.tokens import encode_token
 from scheduler.errors import BusError, NotPermitted, SteeringError
 
 FRAME = 0.25

@@ -17,10 +17,10 @@ from scheduler.control.finished import FinishedBuilds
 from scheduler.control.pages import Pages
 from scheduler.control.questions import Document, Pace, Questions
 from scheduler.control.schemas import SCHEMAS
-from scheduler.definition.codec import decode_token
 from scheduler.definition.graph import Vertex
 from scheduler.definition.strictjson import decode
 from scheduler.definition.subjects import CONTROL
+from scheduler.definition.tokens import decode_token
 from scheduler.errors import (
     BusError,
     InvalidBuild,

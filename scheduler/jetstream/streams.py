@@ -10,8 +10,8 @@
 
 from typing import Any, Final, Literal
 
-from scheduler.definition.codec import encode_token
 from scheduler.definition.reply_subjects import EVERY
+from scheduler.definition.tokens import encode_token
 from scheduler.errors import (
     NotPermitted,
     StreamNotFound,

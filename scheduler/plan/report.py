@@ -6,7 +6,7 @@ from typing import Any
 
 from attrs import field, frozen
 
-from scheduler.definition.codec import to_document
+from scheduler.definition.converter import to_document
 from scheduler.definition.model import Edge, written
 from scheduler.definition.strictjson import Raw, encode, list_chunks
 

@@ -15,68 +15,31 @@ stored ``running`` of a completed component, which a restarted scheduler would a
 Deadlines, and what waits while the store is silent: see `scheduler.stores.asking`.
 """
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeAlias
+from typing import Any
 
-import msgspec
-import structlog
 import trio
 from attrs import define, field
 
 from scheduler.bus import Bus
 from scheduler.errors import BuildLost, StoreError, StoreUnavailable
-from scheduler.journal.events import Accepted, Document, Event, Retrying, Sent, Settled, Started, Withdrawn
-from scheduler.runtime.pace import paced
+from scheduler.journal.events import Event, Sent
 from scheduler.stores import Departure, slices
 from scheduler.stores.asking import DEFAULT_BACKOFF, Asker, Backoff
-
-SET_MAPPING = "build.set.mapping"
-GET_MAPPING = "build.get.mapping"
-SET_CHANGE = "build.set.mapping.change"
-SET_COMPONENT = "build.set.mapping.component"
-DELETE_COMPONENT = "build.del.mapping.component"
-FIND = "build.find"
-
-UNFINISHED = ("in_progress", "syncing")
-"""Statuses of unfinished builds in the store; the second is that of its imports and syncs."""
-
-_ACTIONS = {
-    "apply": "build.create",
-    "destroy": "build.delete",
-    "import": "build.import",
-    "patch": "build.patch",
-    "sync": "build.sync",
-}
-"""Action of a build, by the ``type`` that the store keeps beside it."""
-
-MAX_UNFINISHED = 100_000
-"""Most builds that `ErnestStore.unfinished` yields."""
-
-MAX_TEXT = 1024
-"""Most characters of the store's own words in an exception."""
-
-SERIALIZE = "could not serialize"
-"""Part of an error: another transaction was faster, and the request is to be repeated."""
-
-LOST = ("record not found", "build not found")
-"""Parts of an error: there is no such build. The second is in older versions of the service."""
-
-_log = structlog.get_logger(__name__)
-
-_Request: TypeAlias = tuple[str, Document]
-"""Subject and document of a request."""
-
-
-class _Head(msgspec.Struct):
-    """The fields that are read of an entry in a find's answer; the build itself comes with it, unread."""
-
-    id: Any = None
-    status: Any = None
-    type: Any = None
-
-
-_decode_head = msgspec.json.Decoder(_Head).decode
+from scheduler.stores.ernest_protocol import (
+    FIND,
+    GET_MAPPING,
+    MAX_UNFINISHED,
+    UNFINISHED,
+    ask_again,
+    check,
+    cut,
+    found_builds,
+    members_of,
+    raise_error,
+    requests_for,
+)
 
 
 @define(eq=False)
@@ -132,7 +95,7 @@ class ErnestStore:
             deadline=store_timeout,
             at_once=per_instance,
             backoff=backoff,
-            ask_again=_ask_again,
+            ask_again=ask_again,
         )
         self._lanes: dict[str, _Lane] = {}
         self._actions: dict[str, str] = {}
@@ -150,7 +113,7 @@ class ErnestStore:
             StoreError: the store answered with an error or with nonsense, or the request cannot be
                 sent (it is larger than the broker takes, the outgoing queue is full, the bus is closed).
         """
-        requests = [request for event in events for request in _requests(build, event)]
+        requests = [request for event in events for request in requests_for(build, event)]
         if not requests:
             return
         with self._lane(build) as lane:
@@ -160,9 +123,7 @@ class ErnestStore:
                     raise StoreUnavailable(lane.error)
                 try:
                     for subject, body in requests:
-                        _check(
-                            subject, await self._asker.ask(subject, await slices.encode(body), build=build)
-                        )
+                        check(subject, await self._asker.ask(subject, await slices.encode(body), build=build))
                 except StoreUnavailable as error:
                     lane.failures += 1
                     lane.error = str(error)
@@ -201,9 +162,9 @@ class ErnestStore:
         # Go writes a mapping that was never set as null or {}.
         if data.strip() in {b"", b"null", b"{}"}:
             return None
-        members = _members(GET_MAPPING, data)
+        members = members_of(GET_MAPPING, data)
         try:
-            _raise_error(GET_MAPPING, members)
+            raise_error(GET_MAPPING, members)
         except BuildLost:
             return None
         try:
@@ -213,7 +174,7 @@ class ErnestStore:
         found = document.get("id")
         if found != build:
             raise StoreError(
-                f"store: {GET_MAPPING} for {build!r} was answered with the build {_cut(repr(found))}"
+                f"store: {GET_MAPPING} for {build!r} was answered with the build {cut(repr(found))}"
             )
         return document
 
@@ -230,7 +191,7 @@ class ErnestStore:
         seen: set[str] = set()
         for status in UNFINISHED:
             data = await self._asker.ask(FIND, await slices.encode({"status": status}), build="")
-            for build, action in (await _found(data, status, MAX_UNFINISHED - len(seen))).items():
+            for build, action in (await found_builds(data, status, MAX_UNFINISHED - len(seen))).items():
                 if action:
                     self._actions[build] = action
                 if build not in seen:
@@ -258,114 +219,3 @@ class ErnestStore:
             lane.users -= 1
             if not lane.users:
                 del self._lanes[build]
-
-
-def _requests(build: str, event: Event) -> list[_Request]:
-    """Return the requests that persist ``event``, in order."""
-    match event:
-        case Accepted(document=document):
-            return [(SET_MAPPING, {"id": build, "mapping": document})]
-        case Started() | Withdrawn() | Retrying():
-            return [(SET_CHANGE, {**event.body, "service": build})]
-        case Settled(body=body, upserts=upserts, deletes=deletes):
-            return [
-                (SET_CHANGE, {**body, "service": build}),
-                *((SET_COMPONENT, {**component, "service": build}) for component in upserts),
-                *((DELETE_COMPONENT, {**component, "service": build}) for component in deletes),
-            ]
-        case _:
-            return []
-
-
-def _ask_again(data: bytes) -> str | None:
-    """Return why a request is to be repeated: another transaction of the store got in its way."""
-    # The bytes are looked at first: a build of megabytes is not to be parsed for this.
-    if SERIALIZE.encode() not in data:
-        return None
-    try:
-        text = _error_in(slices.members(data))
-    except ValueError:
-        return None  # a list of builds, or nonsense: either way a final answer
-    return _cut(text) if text is not None and SERIALIZE in text else None
-
-
-def _members(subject: str, data: bytes) -> dict[str, msgspec.Raw]:
-    try:
-        return slices.members(data)
-    except ValueError as error:
-        raise StoreError(f"store: {subject} was answered with bad JSON: {error}") from error
-
-
-def _error_in(members: Mapping[str, msgspec.Raw]) -> str | None:
-    """Return the text of an answer's ``_error``; None without one. Any value of it is an error."""
-    raw = members.get("_error")
-    if raw is None:
-        return None
-    try:
-        text = slices.value(raw)
-    except ValueError:
-        text = None
-    if not isinstance(text, str):
-        text = bytes(raw).decode(errors="replace")
-    return text
-
-
-def _raise_error(subject: str, members: Mapping[str, msgspec.Raw]) -> None:
-    """Raise the error of an answer, if it has one."""
-    text = _error_in(members)
-    if text is None:
-        return
-    if any(lost in text for lost in LOST):
-        raise BuildLost(f"store: {subject}: {_cut(text)}")
-    raise StoreError(f"store: {subject}: {_cut(text)}")
-
-
-def _check(subject: str, data: bytes) -> None:
-    """Raise unless ``data`` is the answer to a change that was carried out: empty, or without error."""
-    if data:
-        _raise_error(subject, _members(subject, data))
-
-
-async def _found(data: bytes, status: str, most: int) -> dict[str, str]:
-    """Return the builds in the answer to a find, each with its action; empty where that is unknown."""
-    # Go writes an empty list as null.
-    if data.strip() in {b"", b"null"}:
-        return {}
-    if not data.lstrip().startswith(b"["):
-        _raise_error(FIND, _members(FIND, data))
-        raise StoreError(f"store: {FIND} was answered with an object, not with a list")
-    try:
-        rows = slices.elements(data)
-    except ValueError as error:
-        raise StoreError(f"store: {FIND} was answered with bad JSON: {error}") from error
-    builds: dict[str, str] = {}
-    bad = 0
-    await trio.lowlevel.checkpoint()  # taking it apart was a slice of its own
-    async for row in paced(rows, every=slices.BATCH):
-        head = _head_of(row)
-        if head is None or (head.status is not None and head.status != status):
-            bad += 1
-        elif len(builds) < most or head.id in builds:
-            builds[head.id] = _ACTIONS.get(head.type, "") if isinstance(head.type, str) else ""
-        else:
-            _log.warning(
-                "too many unfinished builds, the rest is left", limit=MAX_UNFINISHED, found=len(rows)
-            )
-            break
-    if bad:
-        _log.warning("entries that are no builds in progress were left out", entries=bad, found=len(rows))
-    return builds
-
-
-def _head_of(row: msgspec.Raw) -> _Head | None:
-    """Return an entry of a find's answer; None where it names no build."""
-    try:
-        head = _decode_head(row)
-    except (ValueError, RecursionError):
-        return None
-    return head if isinstance(head.id, str) and head.id else None
-
-
-def _cut(text: str) -> str:
-    """Return ``text``, cut to the length of a message."""
-    return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}... ({len(text)} characters)"

@@ -15,9 +15,9 @@ import structlog
 import trio
 
 from scheduler.bus import Bus
-from scheduler.definition.codec import encode_token
 from scheduler.definition.graph import Vertex
 from scheduler.definition.strictjson import encode
+from scheduler.definition.tokens import encode_token
 from scheduler.errors import BusError
 from scheduler.journal.timings import Timings
 from scheduler.plan import Plan

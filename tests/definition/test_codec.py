@@ -5,10 +5,12 @@ from typing import Any
 import pytest
 from support.builds import Document, build, change, prepare, problems_of
 
-from scheduler.definition.codec import encode_token, parse_build, read_id, to_document
+from scheduler.definition.codec import parse_build, read_id
+from scheduler.definition.converter import to_document
 from scheduler.definition.limits import Limits
 from scheduler.definition.model import BUILD_ACTIONS, Action, Edge, State
 from scheduler.definition.strictjson import decode, encode
+from scheduler.definition.tokens import encode_token
 from scheduler.definition.validation import read_build
 from scheduler.errors import InvalidBuild
 

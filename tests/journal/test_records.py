@@ -329,7 +329,7 @@ def test_a_record_consists_of_its_members(old: bytes, new: bytes) -> None:
 def test_an_object_holds_an_event() -> None:
     """What is in an object of its own must be an event, and not point elsewhere again."""
     assert decode_event(b'{"event":"loading"}') == Loading()
-    with pytest.raises(UnreadableLog, match="said to be in another one, 'b/2'"):
+    with pytest.raises(UnreadableLog, match="refers to another one, 'b/2'"):
         decode_event(b'{"event":"elsewhere","object":"b/2"}')
     with pytest.raises(UnreadableLog, match="an event in an object: the event 'frozen' is not known here"):
         decode_event(b'{"event":"frozen"}')

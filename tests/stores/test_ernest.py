@@ -21,7 +21,7 @@ from scheduler.bus import Message
 from scheduler.definition.strictjson import encode
 from scheduler.errors import BuildLost, StoreError, StoreUnavailable
 from scheduler.journal.events import Accepted, Event, Finished, Retrying, Settled, Started, Withdrawn
-from scheduler.stores import DocumentStore, ernest
+from scheduler.stores import DocumentStore, ernest, ernest_protocol
 from scheduler.stores.asking import Backoff
 from scheduler.stores.ernest import ErnestStore
 
@@ -1058,7 +1058,8 @@ async def test_finds_a_bounded_number(
     store: ErnestStore, script: Script, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
 ) -> None:
     """Beyond the bound the rest is left out, and that is logged."""
-    monkeypatch.setattr(ernest, "MAX_UNFINISHED", 3)
+    for module in (ernest, ernest_protocol):
+        monkeypatch.setattr(module, "MAX_UNFINISHED", 3)
     script.answer = lambda _: json.dumps([{"id": f"b{n}"} for n in range(10)]).encode()
     with structlog.testing.capture_logs() as logs:
         assert await _unfinished(store) == ["b0", "b1", "b2"]

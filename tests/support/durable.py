@@ -13,7 +13,7 @@ from attrs import define, evolve, field
 from scheduler.bus import Message
 from scheduler.bus.subjects import matches
 from scheduler.config import Settings
-from scheduler.definition.codec import encode_token
+from scheduler.definition.tokens import encode_token
 from scheduler.jetstream.api import JetStream
 from scheduler.jetstream.capturing import layout_of
 from scheduler.jetstream.objects import Objects
