@@ -121,9 +121,9 @@ def walk(plan: Plan, source: random.Random) -> None:
     """Drive a plan to its end with random replies."""
     while not plan.over:
         progress = False
-        for vertex in plan.unsettled():
-            ready = all(plan.phase(one).name == "COMPLETED" for one in plan.graph.dependencies[vertex])
-            if plan.halted or not ready:
+        for vertex in plan.phases.unsettled():
+            ready = all(plan.phases[one].name == "COMPLETED" for one in plan.graph.dependencies[vertex])
+            if plan.state.halted or not ready:
                 continue
             progress = True
             step = plan.begin(vertex)

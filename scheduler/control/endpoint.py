@@ -231,7 +231,7 @@ class Control:
             "now": seen.timings.clock(),
             "eta": eta,
             "overdue": overdue,
-            "paused": seen.plan.paused,
+            "paused": seen.plan.state.paused,
             "limits": self._limits_of(seen),
             "components": [],
             "next": None,
@@ -344,7 +344,7 @@ class Control:
 
         seen = await self._reopen(build, decide)
         text, components = said[0]
-        return _done(seen, f"run {seen.plan.run} begins: {text}", components)
+        return _done(seen, f"run {seen.plan.state.run} begins: {text}", components)
 
     async def _skip(self, document: Document) -> Document:
         build = _text(document, "id")
@@ -364,7 +364,7 @@ class Control:
             return events
 
         seen = await self._reopen(build, decide)
-        return _done(seen, f"run {seen.plan.run} begins: {said[0]}", 1)
+        return _done(seen, f"run {seen.plan.state.run} begins: {said[0]}", 1)
 
     async def _runs(self, build: str) -> bool:
         """Whether a build runs here; one whose report is just on its way is waited for."""
@@ -383,7 +383,7 @@ class Control:
         if seen is not None and seen.walk is not None:
             return seen.walk.steer(), seen
         if self._finished is not None and (found := await self._finished.seen(build)) is not None:
-            if not found.plan.finished:
+            if not found.plan.state.finished:
                 raise Refused("unavailable", _elsewhere(build))
             raise Refused("conflict", f"{build} is over ({found.status})")
         raise Refused("unknown", f"there is no build {build!r} that runs here")

@@ -54,7 +54,7 @@ class _Prospect:
 
     def is_overdue(self, plan: Plan) -> bool:
         """Whether that attempt is still in flight."""
-        return self.late is not None and plan.is_in_flight(self.late)
+        return self.late is not None and plan.phases.is_in_flight(self.late)
 
 
 class EtaEstimator:
@@ -102,7 +102,7 @@ class EtaEstimator:
 
     async def _look(self, seen: Seen) -> _Prospect | None:
         plan = seen.plan
-        if seen.walk is None or seen.over or plan.held:
+        if seen.walk is None or seen.over or plan.state.held:
             return None
         now = trio.current_time()
         known = self._known.get(plan)
@@ -154,7 +154,7 @@ class EtaEstimator:
                 case _:
                     pass
         standing = Standing(done, running, retrying, never)
-        rules = (*self._rules, *plan.rules)
+        rules = (*self._rules, *plan.state.rules)
 
         def predict() -> _Found:
             def simulate(seconds: Sequence[float], standing: Standing) -> float:

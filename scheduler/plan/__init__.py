@@ -13,6 +13,7 @@ and is their only writer. `requests` renders requests, `phases` holds the table 
 
 from scheduler.plan.phases import Phase
 from scheduler.plan.plan import Plan
-from scheduler.plan.requests import Rendering, Request
+from scheduler.plan.request import Request
+from scheduler.plan.requests import Rendering
 
 __all__ = ["Phase", "Plan", "Rendering", "Request"]

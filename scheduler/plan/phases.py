@@ -1,6 +1,6 @@
 """The phase of each change of a build, and the table of legal transitions."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from enum import Enum
 
 from scheduler.definition.graph import Vertex
@@ -80,6 +80,34 @@ class Phases:
     def settled(self) -> int:
         """Number of settled changes."""
         return self.counts[Phase.COMPLETED] + self.counts[Phase.ERRORED]
+
+    def shown(self) -> dict[str, int]:
+        """Return the number of changes in each state, for people: a change about to be sent is running."""
+        counts = self.counts
+        return {
+            "waiting": counts[Phase.WAITING],
+            "running": self.in_flight,
+            "retrying": counts[Phase.RETRYING],
+            "completed": counts[Phase.COMPLETED],
+            "errored": counts[Phase.ERRORED],
+            "skipped": counts[Phase.SKIPPED],
+        }
+
+    def unsettled(self) -> list[Vertex]:
+        """Return the changes that have no outcome yet, and may get one."""
+        return self.within(Phase.WAITING, Phase.STARTING, Phase.RUNNING, Phase.RETRYING)
+
+    def is_in_flight(self, vertex: Vertex) -> bool:
+        """Whether a change is in flight; before the walk begins: by an earlier process."""
+        return self._phases[vertex] in IN_FLIGHT
+
+    def is_starting(self, vertex: Vertex) -> bool:
+        """Whether a change is about to be sent."""
+        return self._phases[vertex] is Phase.STARTING
+
+    def in_flight_ids(self) -> Iterator[str]:
+        """Yield the ids of the changes in flight."""
+        return (self._ids[vertex] for vertex in self.within(*IN_FLIGHT))
 
     def within(self, *phases: Phase) -> list[Vertex]:
         """Return the changes in one of these phases, in order."""

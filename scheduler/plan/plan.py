@@ -2,15 +2,19 @@
 
 Each decision is an event. It is applied to the state at once (`PlanState.apply`), and returned to be
 persisted; `Plan.replay` applies the same events from the log of an earlier process.
+
+One class on purpose: all decisions about a build that follow from its own course stand together, and are read
+in the order in which they happen to a change. What they change is in `state`, commands of operators are in
+`steering`.
 """
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 from scheduler.definition.graph import Vertex
 from scheduler.definition.limits import DEFAULT_LIMITS, Limits
 from scheduler.definition.model import Action, State
-from scheduler.definition.rules import LimitRule, Retries
+from scheduler.definition.rules import Retries
 from scheduler.definition.strictjson import Raw
 from scheduler.definition.template import Laborious
 from scheduler.definition.validation import Prepared
@@ -28,7 +32,8 @@ from scheduler.journal.events import (
 from scheduler.plan.outcome import Outcome, cut
 from scheduler.plan.phases import IN_FLIGHT, Phase
 from scheduler.plan.report import Report
-from scheduler.plan.requests import Request, Requests
+from scheduler.plan.request import Request
+from scheduler.plan.requests import Requests
 from scheduler.plan.state import PlanState
 from scheduler.runtime.breath import breathe
 
@@ -122,66 +127,6 @@ class Plan:
     # State.
 
     @property
-    def held(self) -> bool:
-        """Whether nothing new may be sent now."""
-        return self.state.held
-
-    @property
-    def halted(self) -> bool:
-        """Whether nothing new may be sent any more."""
-        return self.state.halted
-
-    @property
-    def stopped(self) -> bool:
-        """Whether this process is to end. That halts the build, but is no failure of it."""
-        return self.state.stopped
-
-    @property
-    def paused(self) -> bool:
-        """Whether an operator has paused the build."""
-        return self.state.paused
-
-    @property
-    def cancelled(self) -> bool:
-        """Whether an operator has cancelled the build."""
-        return self.state.cancelled
-
-    @property
-    def finished(self) -> bool:
-        """Whether an earlier process persisted the end of the run."""
-        return self.state.finished
-
-    @property
-    def run(self) -> int:
-        """Number of the run: 1, and one more each time that a finished build is retried."""
-        return self.state.run
-
-    @property
-    def rules(self) -> tuple[LimitRule, ...]:
-        """Limits of the build itself."""
-        return self.state.rules
-
-    @property
-    def cause(self) -> str | None:
-        """Error of the build as it is to be reported; None while there is none. For people: `shown_cause`."""
-        return self.state.cause
-
-    @property
-    def in_flight(self) -> int:
-        """Number of changes in flight."""
-        return self.phases.in_flight
-
-    @property
-    def settled(self) -> int:
-        """Number of settled changes."""
-        return self.phases.settled
-
-    @property
-    def completed(self) -> int:
-        """Number of completed changes."""
-        return self.phases.counts[Phase.COMPLETED]
-
-    @property
     def over(self) -> bool:
         """Whether the run has come to its end: nothing is in flight, and nothing is left to be done."""
         counts = self.phases.counts
@@ -193,34 +138,6 @@ class Plan:
     def accepted(self) -> Accepted:
         """First event of the build."""
         return Accepted({**self.build.fields, **self.report().lists()}, self.digest, mark=self.mark)
-
-    def counts(self) -> dict[str, int]:
-        """Return the number of changes in each state, for people: a change about to be sent is running."""
-        counts = self.phases.counts
-        return {
-            "waiting": counts[Phase.WAITING],
-            "running": self.phases.in_flight,
-            "retrying": counts[Phase.RETRYING],
-            "completed": counts[Phase.COMPLETED],
-            "errored": counts[Phase.ERRORED],
-            "skipped": counts[Phase.SKIPPED],
-        }
-
-    def phase(self, vertex: Vertex) -> Phase:
-        """Return the phase of a change."""
-        return self.phases[vertex]
-
-    def unsettled(self) -> list[Vertex]:
-        """Return the changes that have no outcome yet, and may get one."""
-        return self.phases.within(Phase.WAITING, Phase.STARTING, Phase.RUNNING, Phase.RETRYING)
-
-    def is_in_flight(self, vertex: Vertex) -> bool:
-        """Whether a change is in flight; before the walk begins: by an earlier process."""
-        return self.phases[vertex] in IN_FLIGHT
-
-    def is_starting(self, vertex: Vertex) -> bool:
-        """Whether a change is about to be sent."""
-        return self.phases[vertex] is Phase.STARTING
 
     def is_due(self, vertex: Vertex) -> bool:
         """Whether a change whose dependencies are settled is to be tried as soon as nothing prevents it."""
@@ -244,10 +161,6 @@ class Plan:
         if self.phases[vertex] is Phase.RETRYING:
             return self.state.last_errors[vertex]
         return self._ledger.error(vertex) if self.phases[vertex] is Phase.ERRORED else None
-
-    def in_flight_ids(self) -> Iterator[str]:
-        """Yield the ids of the changes in flight."""
-        return (self.graph.ids[vertex] for vertex in self.phases.within(*IN_FLIGHT))
 
     def skips(self) -> list[Vertex]:
         """Take the changes that were skipped because of a failure before them, since the last call."""
@@ -287,7 +200,7 @@ class Plan:
             list(self._ledger.existing.values()),
             [self._shown(vertex) for vertex in range(len(self.phases))],
             self.build.edges,
-            {state: count for state, count in self.counts().items() if count},
+            {state: count for state, count in self.phases.shown().items() if count},
             self.state.run,
             self.mark,
             self.build.absent,
@@ -297,7 +210,7 @@ class Plan:
     def parts(self) -> list[object]:
         """Return large parts, for a caller that frees them piece by piece."""
         ledger, build = self._ledger, self.build
-        parts: list[object] = [*build.components, *build.edges, *build.changes, *self.requests.large]
+        parts: list[object] = [*build.components, *build.edges, *build.changes, *self.prepared.templates]
         return [*parts, *ledger.existing.values(), *ledger.final.values()]
 
     # Decisions for a change.
@@ -549,8 +462,8 @@ class Plan:
         Raises:
             Stuck: something is in flight; or nothing is, and nothing explains why changes are not completed.
         """
-        if self.in_flight:
-            msg = f"{self.in_flight} changes are in flight at the end of build {self.build.id}"
+        if self.phases.in_flight:
+            msg = f"{self.phases.in_flight} changes are in flight at the end of build {self.build.id}"
             raise Stuck(msg)
         if not self.state.draining and (left := self.phases.within(Phase.WAITING, Phase.RETRYING)):
             waiting = [self.graph.ids[vertex] for vertex in left[:5]]

@@ -10,11 +10,11 @@ from functools import partial
 from typing import Any, Final, TypeAlias
 
 import msgspec
-from attrs import evolve, field
+from attrs import evolve
 
 from scheduler.definition.graph import Vertex
 from scheduler.definition.model import Action, Change, State
-from scheduler.definition.rules import Retries, Retry, retry_for
+from scheduler.definition.rules import Retries, retry_for
 from scheduler.definition.strictjson import packed
 from scheduler.definition.subjects import request_subject
 from scheduler.definition.template import Laborious, Rendered, Work
@@ -22,42 +22,13 @@ from scheduler.definition.validation import Prepared
 from scheduler.errors import TemplateError
 from scheduler.journal.events import Started
 from scheduler.plan.outcome import Outcome
+from scheduler.plan.request import Request
 from scheduler.plan.state import PlanState
-from scheduler.runtime.values import value
 
 Rendering: TypeAlias = Rendered | str
 """A rendered component; or the reason why it cannot be rendered."""
 _LEARNT_HERE: Final = 16 * 1024
 """Bytes of a request that is searched for secrets on the spot: that takes a millisecond."""
-
-
-@value
-class Request:
-    """The request for one component."""
-
-    vertex: Vertex
-    build: str
-    component: str
-    attempt: str
-    """``<build>/<component>/<n>``, and the mark of the build's acceptance if it has one: a key by which a
-    connector can recognise a request that it had before."""
-    subject: str
-    type: str
-    provider: str
-    timeout: float | None
-    """Timeout in seconds, where the component names one."""
-    retry: Retry
-    """Rule for what follows a failure."""
-    body: bytes = field(repr=False)
-    started: Started = field(repr=False)
-    """Event to be persisted before the request leaves."""
-    mark: str = ""
-    """End of the ids of all attempts of the build: empty, or ``/`` and the mark of its acceptance."""
-
-    @property
-    def key(self) -> str:
-        """``<build>/<component>`` and the mark: the same for all attempts, and for all runs of a build."""
-        return f"{self.build}/{self.component}{self.mark}"
 
 
 class Requests:
@@ -114,11 +85,6 @@ class Requests:
         """Units of work that rendering the build may still take (`template.work`)."""
         return self._work.left
 
-    @property
-    def large(self) -> list[object]:
-        """Large parts, for a caller that frees them piece by piece."""
-        return list(self._templates)
-
     # Subjects.
 
     def subject(self, vertex: Vertex) -> str:
@@ -160,11 +126,7 @@ class Requests:
         """
         change = self._build.changes[vertex]
         rendered = self.rendered(vertex)
-        if (
-            change.sensitive
-            and vertex not in self._renderings
-            and not self._is_learnt(change, vertex, rendered)
-        ):
+        if vertex not in self._renderings and not self._is_learnt(change, vertex, rendered):
             if len(rendered.body) > _LEARNT_HERE:
                 self.laborious = vertex
                 raise Laborious("has more to be searched for secrets than others should wait for")

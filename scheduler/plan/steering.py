@@ -28,7 +28,7 @@ def cancel(plan: Plan, reason: str = "") -> list[Event]:
     Raises:
         Refused: the build is cancelled already.
     """
-    if plan.cancelled:
+    if plan.state.cancelled:
         raise Refused("conflict", "it was cancelled before, and what is in flight is awaited")
     # Operators' words are kept without secrets, unlike connectors'.
     cause = f"cancelled: {plan.cut(plan.masked(reason, _LONGEST_REASON))}" if reason else "cancelled"
@@ -43,7 +43,7 @@ def pause(plan: Plan, *, on: bool) -> list[Event]:
     """
     if on and plan.state.draining:
         raise Refused("conflict", f"nothing new is sent any more: {plan.shown_cause}")
-    if on is plan.paused:
+    if on is plan.state.paused:
         raise Refused("conflict", "it is paused already" if on else "it is not paused")
     return _applied(plan, Paused() if on else Unpaused())
 
@@ -61,11 +61,11 @@ def retry(plan: Plan, vertex: Vertex | None = None) -> list[Event]:
     if vertex is not None and vertex not in failed:
         name, phase = plan.graph.ids[vertex], plan.phases[vertex].value
         raise Refused("conflict", f"{name} is {phase}: only what has failed can be tried again")
-    if plan.finished and plan.settled - len(failed) == len(plan.phases):
+    if plan.state.finished and plan.phases.settled - len(failed) == len(plan.phases):
         raise Refused("conflict", "every component is completed: there is nothing to be tried again")
-    if not plan.finished and plan.cancelled:
+    if not plan.state.finished and plan.state.cancelled:
         raise Refused("conflict", _LATER)
-    if not plan.finished and not failed:
+    if not plan.state.finished and not failed:
         raise Refused("conflict", "no component has failed")
     chosen = failed if vertex is None else [vertex]
     late = {one: plan.state.adoptable[one] for one in chosen if one in plan.state.adoptable}
@@ -96,13 +96,13 @@ def supply(plan: Plan, vertex: Vertex, output: Mapping[str, Any]) -> list[Event]
         refusal = plan.state.ledger.checked_find({**change.fields, **output}).error
         if refusal is not None:
             raise Refused("invalid", f"output: {refusal.removeprefix(_OF_A_REPLY)}")
-    if phase is Phase.ERRORED and plan.cancelled and not plan.finished:
+    if phase is Phase.ERRORED and plan.state.cancelled and not plan.state.finished:
         raise Refused("conflict", _LATER)
-    if phase is not Phase.WAITING or plan.finished:
+    if phase is not Phase.WAITING or plan.state.finished:
         plan.requests.render_first(vertex)
     plan.requests.learn_output(vertex, output)
     events: list[Event] = []
-    if plan.finished:
+    if plan.state.finished:
         events += _applied(plan, _reopened(plan, [vertex] if phase is Phase.ERRORED else []))
         if phase is Phase.WAITING:
             # In this run the build continues without what is behind a failure.
@@ -127,7 +127,7 @@ def limit(plan: Plan, limits: Mapping[str, int | str]) -> list[Event]:
 def _reopened(plan: Plan, chosen: Sequence[Vertex]) -> Retried:
     """Return the event that sets failed changes back to waiting, despite all other failures."""
     names = tuple(plan.graph.ids[vertex] for vertex in chosen)
-    return Retried(names, plan.run + 1 if plan.finished else plan.run)
+    return Retried(names, plan.state.run + 1 if plan.state.finished else plan.state.run)
 
 
 def _applied(plan: Plan, event: Event) -> list[Event]:
@@ -140,7 +140,7 @@ def retry_told(plan: Plan, vertex: Vertex | None) -> tuple[list[Event], str, int
 
     Where nothing would have been sent any more, that is also what was never sent.
     """
-    idle = plan.halted or plan.finished
+    idle = plan.state.halted or plan.state.finished
     expected = set() if idle else set(plan.phases.within(Phase.WAITING))
     events = retry(plan, vertex)
     adopted = sum(isinstance(event, Settled) for event in events)
@@ -160,6 +160,6 @@ def retry_told(plan: Plan, vertex: Vertex | None) -> tuple[list[Event], str, int
 def supplied(plan: Plan, vertex: Vertex) -> str:
     """Return what `supply` decided, as a sentence for a person."""
     name = plan.graph.ids[vertex]
-    if plan.phase(vertex) is Phase.COMPLETED:
+    if plan.phases[vertex] is Phase.COMPLETED:
         return f"{name} is completed with this output"
     return f"{name} will be completed with this output when it is due"

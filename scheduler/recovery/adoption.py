@@ -90,7 +90,7 @@ class Failures:
         for count, step in enumerate(history.steps):
             if (
                 not isinstance(step, Started)
-                or plan.phase(plan.graph.index[step.component]) is not Phase.ERRORED
+                or plan.phases[plan.graph.index[step.component]] is not Phase.ERRORED
             ):
                 continue
             vertex = plan.graph.index[step.component]
@@ -146,7 +146,7 @@ class _Adoption:
                 if head is None or head[0] != plan.build.id or head[1] not in plan.graph.index:
                     return
                 vertex, suffix = plan.graph.index[head[1]], reply.subject.rpartition(".")[2]
-            if vertex >= len(plan.phases) or plan.phase(vertex) is not Phase.ERRORED:
+            if vertex >= len(plan.phases) or plan.phases[vertex] is not Phase.ERRORED:
                 return
             outcome = read_reply(reply.data, suffix, self._limits)
         except InvalidJSON:

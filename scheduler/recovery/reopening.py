@@ -108,5 +108,5 @@ class Reopener:
             await supervisor.render(plan, vertex)
             decided = decide(plan)
         key: list[Event] = [] if is_secret(history.key) else [Rekeyed(draw_key())]
-        errored = [one for one in adopted if plan.phase(plan.graph.index[one.component]) is Phase.ERRORED]
+        errored = [one for one in adopted if plan.phases[plan.graph.index[one.component]] is Phase.ERRORED]
         return [*key, *decided, *errored]

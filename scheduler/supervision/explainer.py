@@ -45,18 +45,18 @@ class Seen:
     @property
     def over(self) -> bool:
         """Whether it has come to its end, although its report may still be on its way."""
-        return self.plan.finished or (self.plan.over and not self.plan.stopped)
+        return self.plan.state.finished or (self.plan.over and not self.plan.state.stopped)
 
     @property
     def status(self) -> str:
         """``running``, ``paused``, ``halted``, ``done``, ``errored`` or ``cancelled``."""
         plan = self.plan
         if self.over:
-            failed = "cancelled" if plan.cancelled else "errored"
-            return "done" if plan.cause is None else failed
-        if plan.halted:
+            failed = "cancelled" if plan.state.cancelled else "errored"
+            return "done" if plan.state.cause is None else failed
+        if plan.state.halted:
             return "halted"
-        return "paused" if plan.paused else "running"
+        return "paused" if plan.state.paused else "running"
 
 
 def summary(seen: Seen) -> Document:
@@ -68,14 +68,14 @@ def summary(seen: Seen) -> Document:
         "name": name if isinstance(name, str) else "",
         "action": plan.build.action,
         "status": seen.status,
-        "run": plan.run,
+        "run": plan.state.run,
         "total": len(plan.phases),
-        "counts": plan.counts(),
+        "counts": plan.phases.shown(),
         "accepted": timings.accepted,
     }
-    if plan.finished and timings.over is not None:
+    if plan.state.finished and timings.over is not None:
         document["ended"] = timings.over
-    if plan.cause is not None:
+    if plan.state.cause is not None:
         document["error"] = plan.shown_cause
     if seen.over and seen.report_waits:
         document["report"] = f"waits: {seen.report_waits}"
@@ -85,7 +85,7 @@ def summary(seen: Seen) -> Document:
 def component(seen: Seen, vertex: Vertex, *, graph: bool = False) -> Document:
     """How one component stands."""
     plan, timings = seen.plan, seen.timings
-    phase = plan.phase(vertex)
+    phase = plan.phases[vertex]
     document: Document = {
         "id": plan.graph.ids[vertex],
         "subject": plan.requests.subject(vertex),
@@ -180,7 +180,7 @@ class Explainer:
     def _general(self) -> Iterator[Reason]:
         plan = self._plan
         if self._seen.over:
-            yield Reason("it is over" if plan.cause is None else f"it is over: {plan.shown_cause}")
+            yield Reason("it is over" if plan.state.cause is None else f"it is over: {plan.shown_cause}")
             if self._seen.report_waits:
                 yield Reason(f"its report waits: {self._seen.report_waits}")
             return
@@ -188,11 +188,11 @@ class Explainer:
             text = "nothing can be persisted at the moment, so nothing new is sent"
             trouble = self._store.trouble if isinstance(self._store, JetStreamStore) else ""
             yield Reason(f"{text}: {trouble}" if trouble else text)
-        if plan.stopped:
+        if plan.state.stopped:
             yield Reason("the scheduler is shutting down")
-        elif plan.halted:
+        elif plan.state.halted:
             yield Reason(f"nothing new is sent any more: {plan.shown_cause}")
-        elif plan.paused:
+        elif plan.state.paused:
             yield Reason("it is paused: resume it to go on")
         if self._seen.walk is not None:
             for limit, waiting in self._slots.waiting(self._seen.plan).items():
@@ -201,7 +201,7 @@ class Explainer:
 
     def _reason(self, vertex: Vertex) -> Reason:
         plan, timings = self._plan, self._seen.timings
-        match plan.phase(vertex):
+        match plan.phases[vertex]:
             case Phase.COMPLETED:
                 return Reason("it is completed", timings.ended(vertex))
             case Phase.ERRORED:
@@ -223,7 +223,7 @@ class Explainer:
         failed = [
             self._plan.graph.ids[one]
             for one in self._plan.graph.ancestors(vertex)
-            if self._plan.phase(one) is Phase.ERRORED
+            if self._plan.phases[one] is Phase.ERRORED
         ]
         shown = sorted(failed)[:_SHOWN]
         return Reason(
@@ -253,7 +253,7 @@ class Explainer:
         attempt = self._plan.attempt(vertex)
         error = self._plan.masked(self._plan.error(vertex) or "", 4_000)
         text = f"attempt {attempt} failed, the next one follows {when}: {error}"
-        if self._plan.paused:
+        if self._plan.state.paused:
             text = f"the build is paused; {text}"
         failed = timings.failed(vertex)
         return Reason(
@@ -262,16 +262,16 @@ class Explainer:
 
     def _waiting(self, vertex: Vertex) -> Reason:
         plan, timings = self._plan, self._seen.timings
-        missing = [one for one in plan.graph.dependencies[vertex] if plan.phase(one) is not Phase.COMPLETED]
+        missing = [one for one in plan.graph.dependencies[vertex] if plan.phases[one] is not Phase.COMPLETED]
         due = timings.due(vertex)
-        if plan.halted:
+        if plan.state.halted:
             return Reason(f"it will not be sent: {plan.shown_cause or 'the scheduler is shutting down'}", due)
         if missing:
             ids = [plan.graph.ids[one] for one in missing[:_SHOWN]]
-            states = [f"{plan.graph.ids[one]} ({_called(plan.phase(one))})" for one in missing[:_SHOWN]]
+            states = [f"{plan.graph.ids[one]} ({_called(plan.phases[one])})" for one in missing[:_SHOWN]]
             text = f"it waits for {_listed(states, len(missing))}"
             return Reason(text, timings.accepted, {"waits_for": ids})
-        if plan.paused:
+        if plan.state.paused:
             return Reason("it is due, and the build is paused", due)
         walk = self._seen.walk
         try:
@@ -289,7 +289,7 @@ class Explainer:
     def _document(self, reason: Reason, vertex: Vertex | None = None) -> Document:
         document: Document = {"text": reason.text[:4_000]}
         if vertex is not None:
-            phase = self._plan.phase(vertex)
+            phase = self._plan.phases[vertex]
             document["component"] = self._plan.graph.ids[vertex]
             document["state"] = _called(phase)
         if reason.since is not None:

@@ -150,7 +150,7 @@ class Track(Observer):
     def happened(self, what: str, vertex: Vertex | None = None) -> None:
         """As `Observer.happened`."""
         event = self._add(self.timings.clock(), {"event": what})
-        self.timings.note_paused(event["time"], on=self._plan.paused)
+        self.timings.note_paused(event["time"], on=self._plan.state.paused)
         if vertex is not None:
             if what == "skipped":
                 self._supplied[vertex] = None
@@ -184,7 +184,7 @@ class Track(Observer):
         events, self._events = self._events, []
         for start in range(0, len(events), _MOST):
             part = events[start : start + _MOST]
-            counts = self._plan.counts()
+            counts = self._plan.phases.shown()
             message = {
                 "v": VERSION,
                 "build": self._plan.build.id,

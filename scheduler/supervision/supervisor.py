@@ -364,8 +364,8 @@ class Supervisor:
             PlanError: the plan does not know how to go on.
         """
         timings = Timings.of_history(plan.build, plan.graph, history, self._clock_after(plan, history))
-        if plan.run != history.run:
-            timings.begin_run(plan.unsettled(), timings.clock())
+        if plan.state.run != history.run:
+            timings.begin_run(plan.phases.unsettled(), timings.clock())
         walk, track = self._new_walk(plan, key=history.key, resumption=resumption, timings=timings)
         # Whoever has followed it so far has seen less than this.
         track.sequence = 2 * len(history.steps)
@@ -373,7 +373,9 @@ class Supervisor:
         # Of what was submitted: what was kept of it differs, if only in its states.
         held.digest = bytes.fromhex(accepted.digest)
         held.reserved = False
-        _log.info("build taken up", build=held.build, in_flight=plan.in_flight, settled=plan.settled)
+        _log.info(
+            "build taken up", build=held.build, in_flight=plan.phases.in_flight, settled=plan.phases.settled
+        )
         self._begin(held, walk, track)
         return walk
 
@@ -410,7 +412,7 @@ class Supervisor:
         self._check_room()
         plan = self._new_plan(prepared, resumed=True)
         held = self._hold(Held(build, prepared.digest))
-        _log.info("build taken up", build=build, in_flight=plan.in_flight, settled=plan.settled)
+        _log.info("build taken up", build=build, in_flight=plan.phases.in_flight, settled=plan.phases.settled)
         walk, track = self._new_walk(plan, key="", resumption=None)
         self._begin(held, walk, track)
         return walk
@@ -445,7 +447,7 @@ class Supervisor:
         if seconds < _WORTH_NOTING:
             return
         for held in self._held.values():
-            if held.walk is not None and held.track is not None and held.walk.plan.in_flight:
+            if held.walk is not None and held.track is not None and held.walk.plan.phases.in_flight:
                 held.track.timings.note_outage(seconds)
                 if self._store.in_order:
                     self._store.note(held.build, Suspended(), Resumed(seconds), lazily=True)
@@ -500,7 +502,7 @@ class Supervisor:
             clock = self._clock(plan.build.id)
             timings = Timings(len(plan.build.changes), clock.began, clock)
             for vertex, dependencies in enumerate(plan.graph.dependencies):
-                if not dependencies and plan.phase(vertex) is Phase.WAITING:
+                if not dependencies and plan.phases[vertex] is Phase.WAITING:
                     timings.note_due(vertex, clock.began)
         track = Track(self._feed, plan, timings, self.durations.record)
         walk = Walk(
@@ -522,7 +524,7 @@ class Supervisor:
         self._components += len(walk.plan.phases)
         self._bytes += walk.plan.prepared.size
         held.decided.set()
-        self._slots.open(walk.plan, walk.plan.rules, held.sender)
+        self._slots.open(walk.plan, walk.plan.state.rules, held.sender)
         self._store.on_failure(walk.id, walk.fence)
         if self._stopping:
             walk.stop()
@@ -551,7 +553,10 @@ class Supervisor:
             self._feed.close(track)
             if report is None:
                 _log.info(
-                    "build left for the next process", build=walk.id, settled=walk.plan.settled, changes=total
+                    "build left for the next process",
+                    build=walk.id,
+                    settled=walk.plan.phases.settled,
+                    changes=total,
                 )
                 if walk.fenced:
                     # Whoever took it may be gone again by now.

@@ -84,7 +84,7 @@ class ComponentTasks:
             if run.stage is Stage.LABORIOUS:
                 run.stage = Stage.NOWHERE
                 await self._renderer.render(run)
-                if not self._plan.requests.is_rendered(vertex) and not self._plan.held:
+                if not self._plan.requests.is_rendered(vertex) and not self._plan.state.held:
                     return None
                 self._granted.grant(run, run.number)
             if run.due:
@@ -129,7 +129,7 @@ class ComponentTasks:
     async def _begin_granted(self, run: ComponentRun) -> None:
         plan, vertex = self._plan, run.vertex
         due = plan.is_due(vertex)
-        if due and plan.paused:
+        if due and plan.state.paused:
             self._lineup.park(run, run.number)
             self._unsent.let_go(vertex)
             self._slots.give_back(run)
@@ -167,13 +167,13 @@ class ComponentTasks:
     async def _try(self, run: ComponentRun) -> None:
         """Make one attempt, if it comes to that; whether there is to be another one is the plan's to say."""
         plan, vertex = self._plan, run.vertex
-        if plan.is_instant(vertex) and not plan.paused:
+        if plan.is_instant(vertex) and not plan.state.paused:
             await self._begin(run)
             return
         if run.retry_at is not None:
             await self._back_off(run, run.retry_at)
             return
-        if plan.paused:
+        if plan.state.paused:
             with self._runs.interruptible(run):
                 await self._hold.pause_over()
             return
@@ -218,7 +218,7 @@ class ComponentTasks:
             if (
                 run.stage is Stage.NOWHERE
                 and run.rescued is None
-                and self._plan.phase(vertex) is not Phase.RETRYING
+                and self._plan.phases[vertex] is not Phase.RETRYING
             ):
                 self._runs.pop(vertex, None)
         if not settled[vertex]:

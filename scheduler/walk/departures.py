@@ -95,7 +95,7 @@ class Departures:
             _log.error("the build failed: it held the scheduler up", build=plan.build.id, why=str(hung))
             self._hold.halt(f"{plan.graph.ids[vertex]}: {hung}")
             return None
-        if step is None and not plan.held:
+        if step is None and not plan.state.held:
             msg = f"{plan.graph.ids[vertex]} is due, nothing holds it up, and it does not begin"
             raise Stuck(msg)
         if step is None:
@@ -163,7 +163,7 @@ class Departures:
         if outcomes.arrived:
             # An error among the answers that no task has looked at yet is one all the same.
             outcomes.book()
-        if not plan.is_starting(vertex):
+        if not plan.phases.is_starting(vertex):
             # An operator has said meanwhile what becomes of it.
             return
         run = self._runs[vertex]
@@ -173,7 +173,7 @@ class Departures:
             outcomes.end_attempt(*early)
         elif not kept:
             plan.withdraw(vertex)
-        elif plan.held:
+        elif plan.state.held:
             outcomes.record(vertex, plan.withdraw(vertex))
         else:
             plan.sent(vertex)
@@ -219,7 +219,7 @@ class Departures:
         again = []
         for call in [call for call in self._runs.calls if call.lost]:
             resend = self._resending(call.request.subject)
-            unsure = resend is Resend.UNSENT and not call.reached and not self._plan.halted
+            unsure = resend is Resend.UNSENT and not call.reached and not self._plan.state.halted
             if resend is Resend.ALWAYS or unsure:
                 again.append(call.request.component)
                 if call.expired:

@@ -62,7 +62,7 @@ class Hold:
 
     def withdraw_unsent(self) -> None:
         """After a halt: take back what has not left, and end every wait for anything but a reply."""
-        if self._plan.halted:
+        if self._plan.state.halted:
             for call in list(self._runs.calls):
                 call.withdraw()
             self._slots.dismiss()
@@ -102,7 +102,7 @@ class Hold:
             if run.first_sent is not None and run.held_since is not None:
                 run.first_sent += now - run.held_since
             run.held_since = None
-        if self._plan.paused:
+        if self._plan.state.paused:
             # Paused again in the meantime.
             self.stop_time(held)
         held_back, self._held_back = self._held_back, []
@@ -115,13 +115,13 @@ class Hold:
 
     def _release(self, call: Call) -> None:
         plan = self._plan
-        if not plan.halted and plan.paused:
+        if not plan.state.halted and plan.state.paused:
             # Paused again in the meantime.
             self._held_back.append(call)
-        elif plan.stopped:
+        elif plan.state.stopped:
             self._connectors.hand_over(plan.build.id)
             call.abandon()
-        elif plan.halted:
+        elif plan.state.halted:
             call.deliver(failure(UNKNOWN_AND_HALTED, retryable=False))
         elif not call.answered:
             if call.timer is None:

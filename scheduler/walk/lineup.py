@@ -75,7 +75,7 @@ class Lineup:
         run, tasks = self._runs.get(vertex), self._tasks
         given_back = None if run is None else run.take_slots()
         due: list[Vertex] = []
-        if self._plan.phase(vertex) in OVER and (run is None or run.rescued is None):
+        if self._plan.phases[vertex] in OVER and (run is None or run.rescued is None):
             # A late success is to be persisted first. Before the walk has begun nothing is due: it will see.
             settled = self.frontier.settle(vertex)
             due = [one for one in settled if self.is_new(one)] if tasks.under_way else []
@@ -111,7 +111,7 @@ class Lineup:
             return None
         if not again:
             self._observer.due(vertex)
-        if plan.paused:
+        if plan.state.paused:
             self.park(run, next(self._slots.numbers))
             return None
         if plan.is_instant(vertex):
@@ -130,7 +130,7 @@ class Lineup:
     def _is_unusual(self, run: ComponentRun) -> bool:
         """Whether a component that is due does not simply wait for its slots."""
         return (
-            self._plan.phase(run.vertex) is not Phase.WAITING
+            self._plan.phases[run.vertex] is not Phase.WAITING
             or run.resumed is not None
             or run.retry_at is not None
             or run.rescued is not None
@@ -258,7 +258,7 @@ class Lineup:
 
     def respawn(self) -> None:
         """Have whatever is to be done and is due begin: it may have been given up."""
-        unsettled = self._plan.unsettled()
+        unsettled = self._plan.phases.unsettled()
         # Also what its own task has not looked at since it failed.
         self.frontier.reopen(unsettled)
         missing = [one for one in unsettled if (run := self._runs.get(one)) is None or not run.due]
@@ -271,14 +271,14 @@ class Lineup:
 
     def unpark(self) -> None:
         """Have those enter again that could begin but for a pause: it is over, or the build is halted."""
-        if not self._parked or (self._plan.paused and not self._plan.halted):
+        if not self._parked or (self._plan.state.paused and not self._plan.state.halted):
             return
         parked, self._parked = self._parked, {}
         for run in parked:
             run.stage, run.due = Stage.NOWHERE, False
-            if self._plan.halted:
+            if self._plan.state.halted:
                 self._slots.send_off(run)
-        if not self._plan.halted and self._tasks.under_way:
+        if not self._plan.state.halted and self._tasks.under_way:
             self.enter_soon([run.vertex for run in sorted(parked, key=lambda run: run.number)], again=True)
 
     def clear(self) -> None:

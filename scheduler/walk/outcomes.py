@@ -90,15 +90,15 @@ class Outcomes:
             if run is not None and run.resumed is call:
                 # Its answer came before its task has looked at it.
                 run.resumed = None
-                if plan.is_in_flight(vertex):
+                if plan.phases.is_in_flight(vertex):
                     # Or an operator has said meanwhile what becomes of it.
                     self._observer.resumed(vertex, plan.attempt(vertex))
-                if isinstance(answer, Outcome) and plan.is_starting(vertex):
+                if isinstance(answer, Outcome) and plan.phases.is_starting(vertex):
                     plan.departed(vertex)
             # Without a reply there may still be one: a late success is worth keeping.
             late = isinstance(answer, Outcome) and not answer.completed and answer.body is None
             self.put_away(call, late=late)
-            if answer is Signal.LEFT or plan.phase(vertex) is not Phase.RUNNING:
+            if answer is Signal.LEFT or plan.phases[vertex] is not Phase.RUNNING:
                 continue
             if isinstance(answer, Outcome):
                 self.end_attempt(call.request, answer)
@@ -133,7 +133,7 @@ class Outcomes:
             self._tell(vertex, step)
         else:
             run.retry_at = now + step.pause
-            if plan.paused:
+            if plan.state.paused:
                 self._hold.stop_time([run])
             self._tell_of_retry(vertex, step)
         self.record(vertex, step)
@@ -186,7 +186,7 @@ class Outcomes:
         if call is not None:
             # Another attempt is in flight: what the first one has made is there, and that is what counts.
             call.deliver(outcome)
-        elif plan.is_starting(vertex):
+        elif plan.phases.is_starting(vertex):
             self._runs[vertex].early = request, outcome
         elif (settled := plan.rescue(request, outcome)) is not None:
             self._log.info("late success taken", build=plan.build.id, component=request.component)

@@ -68,7 +68,7 @@ class Renderer:
         with self._runs.interruptible(run):
             self._lock = self._lock or trio.Lock()
             async with self._lock:
-                if not self._plan.held:
+                if not self._plan.state.held:
                     await self.render_now(run.vertex)
 
     async def render_now(self, vertex: Vertex) -> None:

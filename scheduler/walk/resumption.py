@@ -114,7 +114,7 @@ class Resumer:
         if self.listening.is_set():
             return
         plan, runs, resumption = self._plan, self._runs, self._resumption
-        unsettled = plan.unsettled()
+        unsettled = plan.phases.unsettled()
         self._frontier.reopen(unsettled)
         now = trio.current_time()
         if resumption is not None:
@@ -122,11 +122,11 @@ class Resumer:
                 runs[vertex].first_sent = now - seconds
             for vertex, seconds in resumption.pauses.items():
                 runs[vertex].retry_at = now + seconds
-            if plan.paused:
+            if plan.state.paused:
                 self._hold.pause()
         pace = Pace(_RESUMING)
-        for vertex in unsettled if plan.in_flight else ():
-            if not plan.is_in_flight(vertex):
+        for vertex in unsettled if plan.phases.in_flight else ():
+            if not plan.phases.is_in_flight(vertex):
                 continue
             work = plan.requests.work_left
             try:
@@ -134,7 +134,7 @@ class Resumer:
                     step = plan.resume(vertex)
             except Laborious:
                 await self._renderer.render_now(vertex)
-                if not plan.is_in_flight(vertex):
+                if not plan.phases.is_in_flight(vertex):
                     # An operator has said meanwhile what becomes of it.
                     plan.requests.let_go(vertex)
                     continue
@@ -150,7 +150,7 @@ class Resumer:
             call = self._connectors.expect(departures.in_time(request), departures.token(request))
         else:
             # What is not known to have left has all its time before it.
-            passed = 0.0 if self._plan.is_starting(vertex) else resumption.ages[vertex]
+            passed = 0.0 if self._plan.phases.is_starting(vertex) else resumption.ages[vertex]
             request = departures.in_time(request, passed)
             key = resumption.old.get(vertex)
             old = old_token(key, vertex, request.started.failed) if key else ""
@@ -187,7 +187,7 @@ class Resumer:
             await self._outcomes.keep(resumed)
             return
         vertex = run.vertex
-        if self._plan.is_in_flight(vertex):
+        if self._plan.phases.is_in_flight(vertex):
             # Or an operator has said meanwhile what becomes of it.
             self._observer.resumed(vertex, self._plan.attempt(vertex))
         if self._resumption is None:
@@ -209,21 +209,21 @@ class Resumer:
             Whether its end is to be awaited.
         """
         plan, request = self._plan, call.request
-        unsent = plan.is_starting(vertex)
+        unsent = plan.phases.is_starting(vertex)
         resend = self._resending(request.subject)
         if call.answered:
             if unsent:
                 plan.departed(vertex)
             return True
-        if unsent and plan.stopped:
+        if unsent and plan.state.stopped:
             self._connectors.hand_over(plan.build.id)
             return False
         call.departing = self._departures.departing()
-        if unsent and (plan.halted or resend is Resend.NEVER):
+        if unsent and (plan.state.halted or resend is Resend.NEVER):
             plan.departed(vertex)
             unknown = _UNKNOWN if resend is Resend.NEVER else UNKNOWN_AND_HALTED
             call.deliver(failure(unknown, retryable=False))
-        elif unsent and plan.paused:
+        elif unsent and plan.state.paused:
             # It may have left: then there will be a reply. If not, it leaves when the pause is over.
             plan.departed(vertex)
             self._hold.hold_back(call)

@@ -68,10 +68,10 @@ class Steering:
         """Send nothing more; ``now``: nor await what is in flight. Returns a sentence for a person."""
         plan = self._plan
         events: list[Event] = []
-        if not (now and plan.cancelled):
+        if not (now and plan.state.cancelled):
             events = steering.cancel(plan, reason)
             self._observer.happened("cancelled")
-        in_flight = plan.in_flight
+        in_flight = plan.phases.in_flight
         self._hold.withdraw_unsent()
         if now:
             self._give_up_on_replies("given up by an operator, who cancelled the build")
@@ -88,7 +88,7 @@ class Steering:
         self._hold.pause()
         self._observer.happened("paused")
         await self._persist(*events)
-        return f"paused: nothing new is sent; {count(self._plan.in_flight, 'component')} in flight"
+        return f"paused: nothing new is sent; {count(self._plan.phases.in_flight, 'component')} in flight"
 
     async def resume(self) -> str:
         """Send what is due again, after a pause. Returns a sentence for a person."""
@@ -133,7 +133,7 @@ class Steering:
             raise Refused("invalid", f"seconds: above 0 and at most {_MOST_SECONDS:.0f}")
         call = self._runs.call_of(vertex)
         if call is None:
-            phase = self._plan.phase(vertex).value
+            phase = self._plan.phases[vertex].value
             raise Refused("conflict", f"{name} is {phase}: only what is in flight can be given more time")
         if call.answered:
             # Behind the outcome the log has no place for it.
@@ -149,10 +149,10 @@ class Steering:
             events = steering.limit(self._plan, limits)
         except InvalidRule as error:
             raise Refused("invalid", f"limits: {error}") from None
-        self._slots.change(self._plan, self._plan.rules)
+        self._slots.change(self._plan, self._plan.state.rules)
         self._observer.happened("limited")
         await self._persist(*events)
-        return f"limits: {', '.join(map(str, self._plan.rules)) or 'none'}"
+        return f"limits: {', '.join(map(str, self._plan.state.rules)) or 'none'}"
 
     async def _persist(self, *events: Event) -> None:
         command = self._departures.command = trio.Event()
@@ -169,7 +169,7 @@ class Steering:
     async def _carry_out(self, events: list[Event], before: set[Vertex]) -> None:
         """Carry out what was decided about components, of which those ``before`` had an end."""
         plan = self._plan
-        self._start_over(sorted(v for v in before if plan.phase(v) is Phase.WAITING))
+        self._start_over(sorted(v for v in before if plan.phases[v] is Phase.WAITING))
         for event in events:
             if isinstance(event, Settled):
                 self._end(plan.graph.index[event.component])

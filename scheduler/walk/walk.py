@@ -167,7 +167,7 @@ class Walk:
         try:
             with self._recording.scope:
                 await self._run_components()
-            if not plan.over and not plan.halted:
+            if not plan.over and not plan.state.halted:
                 plan.finish()  # raises, and says what is stuck
         except* Hung as hung:
             why = str(hung.exceptions[0])
@@ -179,7 +179,7 @@ class Walk:
                 _log.exception("internal error: the build could not be resumed", build=self.id)
                 self.stuck = True
             else:
-                stranded = list(plan.in_flight_ids())
+                stranded = list(plan.phases.in_flight_ids())
                 _log.exception("internal error: the build failed", build=self.id, in_flight=stranded[:20])
                 await self._give_up_on_the_rest(
                     "internal error in the scheduler; see its log. The outcome is unknown"
@@ -211,7 +211,7 @@ class Walk:
     def _record_the_end(self) -> None:
         """Nothing is in flight any more: have the end of the build ride in the record of its last outcome."""
         self._outcomes.close_given_up()
-        if self._recording.in_order and self.plan.over and not self.plan.finished and not self.fenced:
+        if self._recording.in_order and self.plan.over and not self.plan.state.finished and not self.fenced:
             self._end_recorded = True
             self._recording.record_soon(*self.plan.adopted(), self.plan.finish())
 
@@ -232,7 +232,7 @@ class Walk:
 
     async def _end(self) -> Report | None:
         plan, recording = self.plan, self._recording
-        if not plan.over and plan.stopped and recording.resumable and not recording.log_removed:
+        if not plan.over and plan.state.stopped and recording.resumable and not recording.log_removed:
             adopted = plan.adopted()
             if recording.in_order:
                 # What was recorded has to be in the log before anything else makes its position move.
@@ -245,7 +245,7 @@ class Walk:
         if self._end_recorded:
             kept = await recording.commit_at_the_end()
         else:
-            kept = plan.finished or await recording.commit_at_the_end(*plan.adopted(), plan.finish())
+            kept = plan.state.finished or await recording.commit_at_the_end(*plan.adopted(), plan.finish())
         if not kept and recording.in_order and not recording.log_removed:
             # The log is the truth: what it does not say to be over is resumed by the next process.
             _log.error(
@@ -336,6 +336,6 @@ class Walk:
     def retry_in(self, vertex: Vertex) -> float | None:
         """Return the seconds until the next attempt of a component; None where it does not wait for one."""
         run = self._runs.get(vertex)
-        if run is None or run.retry_at is None or self.plan.phase(vertex) is not Phase.RETRYING:
+        if run is None or run.retry_at is None or self.plan.phases[vertex] is not Phase.RETRYING:
             return None
         return max(0.0, run.retry_at - trio.current_time())

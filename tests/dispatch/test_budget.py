@@ -275,7 +275,7 @@ async def test_what_waits_for_bytes_is_not_persisted_as_started(autojump_clock: 
             assert world.cloud.asked == ["a", "b", "c"]
             told = [type(event).__name__ for event in world.fake_store.of("b1")]
             assert told.count("Started") == 3
-            assert patient.plan.counts()["waiting"] == 3
+            assert patient.plan.phases.shown()["waiting"] == 3
             why = patient.why("d")
             assert why["text"] == "it is due, and waits for the limit max_bytes_in_flight=64000"
             assert why["limit"] == "max_bytes_in_flight=64000"
@@ -372,7 +372,7 @@ async def test_another_attempt_counts_as_the_first_one_did(autojump_clock: MockC
         assert world.cloud.asked == ["a", "b", "c", "d"]
         await trio.sleep(61)
         assert world.cloud.asked == ["a", "b", "c", "d"]
-        assert run.plan.phase(0) is Phase.RETRYING
+        assert run.plan.phases[0] is Phase.RETRYING
         for name in "bcd":
             world.cloud.answer(name)
             await wait_all_tasks_blocked()

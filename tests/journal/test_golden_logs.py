@@ -169,8 +169,8 @@ def test_what_it_says_on_the_way() -> None:
     assert flights["instance::web-1"].since == 1_700_000_002_600 + 300_250
     assert flights["instance::web-3"].since == 1_700_000_002_500 + 300_250
     plan = replay(history)
-    assert set(plan.in_flight_ids()) == set(flights)
-    assert not plan.halted
+    assert set(plan.phases.in_flight_ids()) == set(flights)
+    assert not plan.state.halted
     request = plan.resume(plan.graph.index["instance::web-1"])
     assert b'"image":"ami-1"' in getattr(request, "body", b"")
     assert fold(records()[:11]).loads == 1
@@ -211,8 +211,14 @@ def test_what_an_operated_build_says_in_the_end() -> None:
     assert history.finished is not None
     assert history.finished.error is None
     plan = replay(history)
-    assert (plan.cause, plan.run, plan.finished, plan.cancelled, plan.paused) == (None, 2, True, False, False)
-    assert list(map(str, plan.rules)) == ["vpc.create.*=2", "*.*.aws=20/s"]
+    assert (
+        plan.state.cause,
+        plan.state.run,
+        plan.state.finished,
+        plan.state.cancelled,
+        plan.state.paused,
+    ) == (None, 2, True, False, False)
+    assert list(map(str, plan.state.rules)) == ["vpc.create.*=2", "*.*.aws=20/s"]
     report = report_document(plan)
     assert {one["_state"] for one in report["changes"]} == {"completed"}
     existing = {one["_component_id"]: one for one in report["components"]}
@@ -227,9 +233,9 @@ def test_what_an_operated_build_says_at_the_end_of_its_first_run() -> None:
     history = fold(operated()[:24])
     assert (history.run, history.status) == (1, Status.REPORTED)
     plan = replay(history)
-    assert plan.cause == "network::a: quota exceeded (after 2 attempts)"
-    assert plan.cancelled
-    assert {name: plan.phase(vertex).value for name, vertex in plan.graph.index.items()} == {
+    assert plan.state.cause == "network::a: quota exceeded (after 2 attempts)"
+    assert plan.state.cancelled
+    assert {name: plan.phases[vertex].value for name, vertex in plan.graph.index.items()} == {
         "vpc::main": "completed",
         "network::a": "errored",
         "network::b": "errored",
@@ -253,10 +259,10 @@ def test_what_an_operated_build_says_on_the_way(
     history = fold(operated()[:records])
     assert history.pauses == retrying
     plan = replay(history)
-    assert plan.paused is paused
+    assert plan.state.paused is paused
     if since is not None:
         assert {name: flight.since for name, flight in history.in_flight.items()} == since
-        assert plan.counts()["retrying"] == 1
+        assert plan.phases.shown()["retrying"] == 1
     else:
         # More time was given to it, and its first attempt counts for all of them.
         assert history.in_flight["dns::zone"].since == 1_800_000_001_005

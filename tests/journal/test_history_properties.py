@@ -109,7 +109,7 @@ def in_records(events: list[Event], seed: int) -> list[Record]:
 def noted_in_flight(plan: Noted) -> dict[str, bool]:
     """Of the components in flight, whether it was noted that they were sent."""
     sent = {event.component for event in plan.events if isinstance(event, Sent)}
-    return {name: name in sent for name in plan.in_flight_ids()}
+    return {name: name in sent for name in plan.phases.in_flight_ids()}
 
 
 @given(cases(), st.integers(0, 40), st.integers(0, 10**6))
@@ -225,10 +225,12 @@ def test_a_replayed_plan_goes_on_as_the_first_one(case: Case, cut: int, seed: in
     noted = noted_in_flight(plan)
     for vertex, name in enumerate(plan.graph.ids):
         # What is not known to have left may have, and may not.
-        expected = plan.phase(vertex) if noted.get(name, True) else Phase.STARTING
-        assert again.phase(vertex) is expected
-        assert again.is_in_flight(vertex) == plan.is_in_flight(vertex)
-    assert (again.cause, again.in_flight, again.settled) == (plan.cause, plan.in_flight, plan.settled)
+        expected = plan.phases[vertex] if noted.get(name, True) else Phase.STARTING
+        assert again.phases[vertex] is expected
+        assert again.phases.is_in_flight(vertex) == plan.phases.is_in_flight(vertex)
+    assert again.state.cause == plan.state.cause
+    assert again.phases.in_flight == plan.phases.in_flight
+    assert again.phases.settled == plan.phases.settled
     assert again.over == plan.over
     other = beside(watch, again)
     assert text(again) == text(plan)
@@ -252,5 +254,5 @@ def test_the_report_of_a_finished_build_is_in_its_log(case: Case, halt_at: int, 
     plan.events.append(plan.finish())
     again = replayed(fold(reread(in_records(plan.events, seed))), plan.chance)
     assert again.over
-    assert again.cause == plan.cause
+    assert again.state.cause == plan.state.cause
     assert text(again) == text(plan)

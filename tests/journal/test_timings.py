@@ -266,7 +266,7 @@ class Live:
     def due(self) -> None:
         plan = self.plan
         for vertex in plan.phases.within(Phase.WAITING):
-            if all(plan.phase(one) is Phase.COMPLETED for one in plan.graph.dependencies[vertex]):
+            if all(plan.phases[one] is Phase.COMPLETED for one in plan.graph.dependencies[vertex]):
                 self.track.due(vertex)
 
     def departures(self) -> list[tuple[float, Event]]:
@@ -288,9 +288,9 @@ class Live:
     def step(self) -> None:
         plan, chance = self.plan, self.chance
         self.now += chance.randrange(1, 5_000) / 1_000
-        if chance.random() < 0.1 and not plan.halted:
-            self.keep(*steering.pause(plan, on=not plan.paused))
-            self.track.happened("paused" if plan.paused else "resumed")
+        if chance.random() < 0.1 and not plan.state.halted:
+            self.keep(*steering.pause(plan, on=not plan.state.paused))
+            self.track.happened("paused" if plan.state.paused else "resumed")
             return
         errored = plan.phases.within(Phase.ERRORED)
         if errored and chance.random() < 0.3:
@@ -301,7 +301,7 @@ class Live:
             )
             self.keep(*[one for one in events if not isinstance(one, Settled)])
             for vertex in sorted(before):
-                if plan.phase(vertex) is Phase.WAITING:
+                if plan.phases[vertex] is Phase.WAITING:
                     self.track.waits(vertex)
             for one in events:
                 if isinstance(one, Settled):
@@ -311,7 +311,7 @@ class Live:
         ready = [
             vertex
             for vertex in plan.phases.within(Phase.WAITING, Phase.RETRYING)
-            if all(plan.phase(one) is Phase.COMPLETED for one in plan.graph.dependencies[vertex])
+            if all(plan.phases[one] is Phase.COMPLETED for one in plan.graph.dependencies[vertex])
         ]
         retrying = plan.phases.within(Phase.RETRYING)
         if retrying and chance.random() < 0.2:
@@ -320,7 +320,7 @@ class Live:
             if late is not None:
                 self.settle(late)
             return
-        if plan.paused:
+        if plan.state.paused:
             ready = []
         todo = [*ready, *plan.phases.within(Phase.RUNNING)]
         if not todo:

@@ -116,8 +116,8 @@ def test_rendered_tokens_that_must_not_be_sent(field: str, token: str) -> None:
     error = run.refused("a")
     assert field in error
     assert "reserved" in error or "does not match" in error
-    assert run.plan.in_flight == 0
-    assert run.plan.cause == f"a: {error}"
+    assert run.plan.phases.in_flight == 0
+    assert run.plan.state.cause == f"a: {error}"
 
 
 def test_rendered_tokens_that_are_fine() -> None:
@@ -192,12 +192,12 @@ def in_phase(phase: Phase) -> Run:
 def snapshot(run: Run) -> object:
     plan = run.plan
     return (
-        [plan.phase(vertex) for vertex in range(2)],
-        plan.in_flight,
-        plan.settled,
-        plan.cause,
-        plan.stopped,
-        plan.counts(),
+        [plan.phases[vertex] for vertex in range(2)],
+        plan.phases.in_flight,
+        plan.phases.settled,
+        plan.state.cause,
+        plan.state.stopped,
+        plan.phases.shown(),
         plan.attempt(0),
         encode(report_document(plan)),
     )
@@ -224,7 +224,7 @@ ASKED: dict[str, Callable[[Run], object]] = {
 def test_transitions(asked: str, phase: Phase) -> None:
     """A component goes where the table says; anything else raises and changes nothing."""
     run = in_phase(phase)
-    assert run.plan.phase(0) is phase
+    assert run.plan.phases[0] is phase
     before = snapshot(run)
     following = LEGAL.get((asked, phase))
     if asked == "begin" and phase is Phase.ERRORED:
@@ -236,10 +236,10 @@ def test_transitions(asked: str, phase: Phase) -> None:
         assert snapshot(run) == before
     else:
         ASKED[asked](run)
-        assert run.plan.phase(0) is following
-        assert run.plan.in_flight == (following in {Phase.STARTING, Phase.RUNNING})
-        assert run.plan.settled == (following in {Phase.COMPLETED, Phase.ERRORED})
-        assert run.plan.counts()["retrying"] == 0
+        assert run.plan.phases[0] is following
+        assert run.plan.phases.in_flight == (following in {Phase.STARTING, Phase.RUNNING})
+        assert run.plan.phases.settled == (following in {Phase.COMPLETED, Phase.ERRORED})
+        assert run.plan.phases.shown()["retrying"] == 0
 
 
 def test_nothing_begins_before_its_dependencies() -> None:
@@ -250,7 +250,7 @@ def test_nothing_begins_before_its_dependencies() -> None:
             run.begin("a")
         elif phase is Phase.RUNNING:
             run.plan.sent(0)
-        assert run.plan.phase(0) is phase
+        assert run.plan.phases[0] is phase
         with pytest.raises(IllegalTransition, match="b cannot begin before a is completed"):
             run.begin("b")
     run.reply("a")
@@ -264,7 +264,7 @@ def test_nothing_is_sent_once_it_is_halted() -> None:
     run.plan.halt("enough")
     with pytest.raises(IllegalTransition, match=r"a must not be sent: the build is halted \(enough\)"):
         run.plan.sent(0)
-    assert run.plan.phase(0) is Phase.STARTING
+    assert run.plan.phases[0] is Phase.STARTING
     assert run.begin("b") is None
     withdrawn = run.plan.withdraw(0)
     assert withdrawn == Withdrawn("a", run.plan.build.changes[0].raw)
@@ -279,12 +279,12 @@ def test_what_is_in_flight_is_shown_running() -> None:
     run.begin("a")
     run.send("b")
     assert run.states() == {"a": "running", "b": "running"}
-    assert list(run.plan.in_flight_ids()) == ["a", "b"]
-    assert run.plan.unsettled() == [0, 1]
+    assert list(run.plan.phases.in_flight_ids()) == ["a", "b"]
+    assert run.plan.phases.unsettled() == [0, 1]
     run.plan.sent(0)
     run.reply("a")
-    assert list(run.plan.in_flight_ids()) == ["b"]
-    assert run.plan.unsettled() == [1]
+    assert list(run.plan.phases.in_flight_ids()) == ["b"]
+    assert run.plan.phases.unsettled() == [1]
 
 
 # --- what a completion changes
@@ -475,7 +475,7 @@ def test_a_warning_is_kept_and_cut() -> None:
     warning = run.reply("b", error="x" * 70_000).body["error"]
     assert len(warning) == 65_536
     assert warning.endswith("(cut: 70000 bytes)")
-    assert run.plan.cause is None
+    assert run.plan.state.cause is None
     assert "error" not in run.report()
 
 
@@ -489,8 +489,8 @@ def test_an_errored_reply() -> None:
     settled = run.reply("b", "error", error="no quota", detail=BIG)
     body = change("b", x=1, error="no quota", detail=BIG, service="b-1", _state="errored")
     assert settled == Settled("b", body)
-    assert run.plan.cause == "b: no quota"
-    assert run.plan.halted
+    assert run.plan.state.cause == "b: no quota"
+    assert run.plan.state.halted
     assert run.begin("a") is None
     report = run.report()
     assert report["error"] == "b: no quota"
@@ -533,8 +533,8 @@ def test_error_texts_are_cut() -> None:
     for settled in (run.fail("a", "x" * 70_000), run.reply("b", "error", error="y" * 70_000)):
         assert len(settled.body["error"]) == 65_536
         assert settled.body["error"].endswith(" ... (cut: 70000 bytes)")
-    assert run.plan.cause is not None
-    assert len(run.plan.cause) == 65_536 + 3
+    assert run.plan.state.cause is not None
+    assert len(run.plan.state.cause) == 65_536 + 3
 
 
 def test_a_late_success_is_kept_beside_the_error() -> None:
@@ -606,7 +606,7 @@ def test_what_is_completed_is_not_done_again() -> None:
     """Changes submitted as completed count as done; with nothing else the build is over."""
     run = Run(build(change("a", _state="completed", x="{{ data")))
     assert run.over()
-    assert run.plan.settled == 1
+    assert run.plan.phases.settled == 1
     with pytest.raises(IllegalTransition):
         run.begin("a")
     assert run.report()["changes"] == [change("a", _state="completed", x="{{ data")]
@@ -621,7 +621,7 @@ def test_what_is_to_be_done(state: str | None) -> None:
         one["error"] = "of an earlier run"
     run = Run(build(one, extra=1))
     assert not run.over()
-    assert run.plan.unsettled() == [0]
+    assert run.plan.phases.unsettled() == [0]
     assert accepted_document(run.plan) == build(change("a", x=1), extra=1)
     assert run.states() == {"a": "waiting"}
     assert "error" not in run.send("a")
@@ -649,8 +649,8 @@ def test_halting_and_stopping() -> None:
     run = Run(build(change("a"), change("b")))
     run.send("a")
     run.plan.stop()
-    assert run.plan.halted
-    assert run.plan.cause is None
+    assert run.plan.state.halted
+    assert run.plan.state.cause is None
     assert run.begin("b") is None
     assert not run.over()
     run.reply("a")
@@ -825,7 +825,7 @@ def test_what_is_unresolved_when_due_fails() -> None:
     error = run.refused("b")
     assert error.startswith("tags.x[0]: ")
     assert "'a' has no 'id'" in error
-    assert run.plan.in_flight == 0
+    assert run.plan.phases.in_flight == 0
     report = run.report()
     assert report["error"] == f"b: {error}"
     assert report["changes"][1]["tags"] == {"x": [reference("a", "id")]}
@@ -906,14 +906,14 @@ def test_a_resumed_build_goes_on_where_it_stands() -> None:
         edges=[("a", "b"), ("b", "c")],
         options={"p": "aws"},
     )
-    assert not run.plan.halted
-    assert (run.plan.in_flight, run.plan.settled) == (1, 1)
-    assert run.plan.is_in_flight(1)
+    assert not run.plan.state.halted
+    assert (run.plan.phases.in_flight, run.plan.phases.settled) == (1, 1)
+    assert run.plan.phases.is_in_flight(1)
     request = run.resume("b")
     assert isinstance(request, Request)
     assert request.subject == "box.create.aws"
     assert decode(request.body)["y"] == "returned"
-    assert run.plan.in_flight == 1
+    assert run.plan.phases.in_flight == 1
     run.reply("b")
     assert run.send("c")["z"] == "returned"
     run.reply("c")
@@ -930,7 +930,7 @@ def test_a_resumed_build_with_an_error_is_halted() -> None:
         change("c", _state="errored"),
         change("d"),
     )
-    assert run.plan.cause == "b: no {{ quota"
+    assert run.plan.state.cause == "b: no {{ quota"
     assert run.begin("d") is None
     assert not run.over()
     run.resume("a")
@@ -950,7 +950,7 @@ def test_an_errored_change_without_a_text() -> None:
 def test_what_was_never_sent_is_not_awaited() -> None:
     """A change with action none is never in flight, whatever the store says."""
     run = stored(change("n", "none", _state="running"))
-    assert run.plan.in_flight == 0
+    assert run.plan.phases.in_flight == 0
     assert isinstance(run.begin("n"), Settled)
     assert run.over()
 
@@ -1023,9 +1023,9 @@ def test_what_is_accepted_can_be_resumed() -> None:
     first = Plan(prepare(build(change("a", _state="errored", error="x"), change("b", _state="running"))))
     again = prepare(accepted_document(first), resumed=True)
     plan = Plan(again, resumed=True)
-    assert not plan.halted
-    assert plan.in_flight == 0
-    assert plan.unsettled() == [0, 1]
+    assert not plan.state.halted
+    assert plan.phases.in_flight == 0
+    assert plan.phases.unsettled() == [0, 1]
 
 
 def test_limits_are_settings() -> None:
@@ -1086,10 +1086,10 @@ TWO = build(change("a"), change("b"), edges=[("a", "b")])
 def test_what_a_log_says_of_a_component(events: list[Event], phase: Phase, in_flight: int) -> None:
     """A component stands where its last event leaves it."""
     run = replayed(TWO, *events)
-    assert run.plan.phase(run.vertex("a")) is phase
-    assert run.plan.in_flight == in_flight
-    assert run.plan.is_starting(run.vertex("a")) is (phase is Phase.STARTING)
-    assert run.plan.phase(run.vertex("b")) is Phase.WAITING
+    assert run.plan.phases[run.vertex("a")] is phase
+    assert run.plan.phases.in_flight == in_flight
+    assert run.plan.phases.is_starting(run.vertex("a")) is (phase is Phase.STARTING)
+    assert run.plan.phases[run.vertex("b")] is Phase.WAITING
 
 
 def test_what_needs_no_request_settles_without_one() -> None:
@@ -1176,7 +1176,7 @@ def test_a_replayed_error_halts_with_the_first_cause() -> None:
 def test_a_replayed_end_is_the_end(error: str | None) -> None:
     """With its cause, which may be no component's."""
     run = replayed(build(change("a")), started("a"), outcome("a"), Finished(error))
-    assert run.plan.finished
+    assert run.plan.state.finished
     assert run.over()
     assert run.report().get("error") == error
 
@@ -1229,7 +1229,7 @@ def test_what_departed_is_running() -> None:
     run = replayed(TWO, started("a"))
     for _ in range(2):
         run.plan.departed(run.vertex("a"))
-        assert run.plan.phase(run.vertex("a")) is Phase.RUNNING
+        assert run.plan.phases[run.vertex("a")] is Phase.RUNNING
     with pytest.raises(IllegalTransition):
         run.plan.departed(run.vertex("b"))
 

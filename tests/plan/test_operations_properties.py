@@ -87,9 +87,9 @@ class Drive:
 
     def step(self) -> None:
         """Something happens, if anything can."""
-        if not self.plan.finished and self.plan.over:
+        if not self.plan.state.finished and self.plan.over:
             self.finish()
-        elif self.chance.random() < self.case.meddling or (self.plan.finished and self.case.meddling):
+        elif self.chance.random() < self.case.meddling or (self.plan.state.finished and self.case.meddling):
             self.meddle(self.chance.choice(OPERATIONS))
         elif self.given_up and self.chance.random() < 0.3:
             self.reply_late()
@@ -98,7 +98,7 @@ class Drive:
         self.check()
 
     def finish(self) -> None:
-        self.events += [*self.plan.adopted(), self.plan.finish(), Reported(self.plan.run)]
+        self.events += [*self.plan.adopted(), self.plan.finish(), Reported(self.plan.state.run)]
         # As whoever begins another run has it: from the log.
         self.plan = replayed(history_of(self.events))
         self.given_up.clear()
@@ -110,11 +110,11 @@ class Drive:
             vertex
             for vertex in range(len(plan.phases))
             if plan.is_due(vertex)
-            and all(plan.phase(one) is Phase.COMPLETED for one in plan.graph.dependencies[vertex])
+            and all(plan.phases[one] is Phase.COMPLETED for one in plan.graph.dependencies[vertex])
         ]
         todo = [("begin", vertex) for vertex in due] + [("end", vertex) for vertex in self.flying]
-        todo += [("give up", vertex) for vertex in plan.unsettled() if plan.is_to_be_given_up(vertex)]
-        if not todo or plan.finished:
+        todo += [("give up", vertex) for vertex in plan.phases.unsettled() if plan.is_to_be_given_up(vertex)]
+        if not todo or plan.state.finished:
             return
         what, vertex = self.chance.choice(todo)
         if what == "give up":
@@ -128,12 +128,12 @@ class Drive:
         plan = self.plan
         step = plan.begin(vertex)
         if step is None:
-            assert plan.held
+            assert plan.state.held
             return
         if isinstance(step, Settled):
             self.events.append(step)
             return
-        assert plan.is_starting(vertex)
+        assert plan.phases.is_starting(vertex)
         self.events.append(step.started)
         if self.chance.random() < 0.1:
             self.events.append(plan.withdraw(vertex))
@@ -147,7 +147,7 @@ class Drive:
 
     def end(self, vertex: int) -> None:
         request = self.flying.pop(vertex)
-        if self.plan.phase(vertex) is not Phase.RUNNING:
+        if self.plan.phases[vertex] is not Phase.RUNNING:
             return
         if self.chance.random() < self.case.trouble:
             silent = self.chance.random() < 0.5
@@ -180,7 +180,7 @@ class Drive:
         """An operator does something; a refusal changes nothing."""
         plan, chance = self.plan, self.chance
         vertex = chance.randrange(len(plan.phases))
-        if plan.finished and what not in {"retry", "retry one", "supply"}:
+        if plan.state.finished and what not in {"retry", "retry one", "supply"}:
             return
         before = state(plan)
         try:
@@ -207,8 +207,8 @@ class Drive:
     def check(self) -> None:
         """What holds at every moment."""
         plan = self.plan
-        phases = [plan.phase(vertex) for vertex in range(len(plan.phases))]
-        counts = plan.counts()
+        phases = [plan.phases[vertex] for vertex in range(len(plan.phases))]
+        counts = plan.phases.shown()
         assert sum(counts.values()) == len(phases)
         assert counts["completed"] == phases.count(Phase.COMPLETED)
         assert counts["skipped"] == phases.count(Phase.SKIPPED)
@@ -216,23 +216,30 @@ class Drive:
             before = [phases[one] for one in plan.graph.dependencies[vertex]]
             if phase is Phase.SKIPPED:
                 assert {Phase.ERRORED, Phase.SKIPPED} & set(before), "skipped behind nothing that failed"
-            elif phase is Phase.WAITING and not plan.halted:
+            elif phase is Phase.WAITING and not plan.state.halted:
                 assert not {Phase.ERRORED, Phase.SKIPPED} & set(before), "waits behind something that failed"
         if Phase.ERRORED in phases:
-            assert plan.cause is not None
+            assert plan.state.cause is not None
 
 
 def state(plan: Plan) -> Any:
     """Everything that can be seen of a plan."""
-    phases = [plan.phase(vertex) for vertex in range(len(plan.phases))]
+    phases = [plan.phases[vertex] for vertex in range(len(plan.phases))]
     return (
         phases,
         [plan.attempt(vertex) for vertex, phase in enumerate(phases)],
         [plan.error(vertex) for vertex in range(len(phases))],
-        plan.counts(),
-        plan.cause,
-        (plan.halted, plan.paused, plan.cancelled, plan.finished, plan.run, plan.over),
-        plan.rules,
+        plan.phases.shown(),
+        plan.state.cause,
+        (
+            plan.state.halted,
+            plan.state.paused,
+            plan.state.cancelled,
+            plan.state.finished,
+            plan.state.run,
+            plan.over,
+        ),
+        plan.state.rules,
         encode(report_document(plan)),
         [plan.is_instant(vertex) for vertex in range(len(phases))],
     )
@@ -254,7 +261,7 @@ def replayed(history: History) -> Plan:
 def known_to_have_left(drive: Drive) -> None:
     """What is in flight is so for the next process as well, once it has asked."""
     for vertex in range(len(drive.plan.phases)):
-        if drive.plan.phase(vertex) is Phase.RUNNING:
+        if drive.plan.phases[vertex] is Phase.RUNNING:
             drive.events.append(Sent(drive.flying[vertex].component, drive.flying[vertex].attempt))
 
 
@@ -271,12 +278,12 @@ def test_the_log_says_what_the_plan_says(case: Case) -> None:
     history = history_of(drive.events)
     again = replayed(history)
     assert state(again) == state(drive.plan)
-    assert set(history.in_flight) == set(drive.plan.in_flight_ids())
+    assert set(history.in_flight) == set(drive.plan.phases.in_flight_ids())
     assert set(history.pauses) == {drive.plan.graph.ids[v] for v in drive.plan.phases.within(Phase.RETRYING)}
-    assert history.run == drive.plan.run
-    assert (history.status is Status.REPORTED) == drive.plan.finished
+    assert history.run == drive.plan.state.run
+    assert (history.status is Status.REPORTED) == drive.plan.state.finished
     for vertex, request in drive.flying.items():
-        if drive.plan.phase(vertex) is Phase.RUNNING:
+        if drive.plan.phases[vertex] is Phase.RUNNING:
             assert again.resume(vertex) == request
 
 
@@ -285,7 +292,7 @@ def inside(plan: Plan) -> Any:
     one = plan.state
     phases = [
         Phase.RUNNING if phase is Phase.STARTING else phase
-        for phase in map(plan.phase, range(len(plan.phases)))
+        for phase in map(plan.phases.__getitem__, range(len(plan.phases)))
     ]
     return (
         phases,
@@ -334,24 +341,24 @@ def test_every_build_comes_to_an_end(case: Case) -> None:
     drive = Drive(case)
     for _ in range(case.steps):
         drive.step()
-    if drive.plan.paused:
+    if drive.plan.state.paused:
         drive.events += steering.pause(drive.plan, on=False)
     drive.case = Case(case.document, case.trouble, 0.0, case.seed, 0)
     for _ in range(400):
-        if drive.plan.finished:
+        if drive.plan.state.finished:
             break
         drive.step()
     plan = drive.plan
-    assert plan.finished
-    counts = plan.counts()
+    assert plan.state.finished
+    counts = plan.phases.shown()
     assert counts["running"] == counts["retrying"] == 0
-    if plan.cause is None:
+    if plan.state.cause is None:
         assert counts["completed"] == len(plan.phases)
-    if not plan.halted:
+    if not plan.state.halted:
         assert counts["waiting"] == 0
     ends = [one for one in drive.events if isinstance(one, Finished)]
-    assert len(ends) == plan.run
-    assert plan.report().run == plan.run
+    assert len(ends) == plan.state.run
+    assert plan.report().run == plan.state.run
 
 
 @given(st.integers(1, 50), st.floats(0, 1), st.integers(1, 60))
@@ -375,7 +382,7 @@ def test_the_random_builds_have_everything_in_them() -> None:
             drive.step()
         seen.update(type(one).__name__ for one in drive.events)
         seen.update(f"refused {what}" for what in drive.refusals)
-        seen["run 2"] += drive.plan.run > 1
+        seen["run 2"] += drive.plan.state.run > 1
         seen["adoptable"] += any(isinstance(e, Settled) and "adoptable" in e.body for e in drive.events)
         seen["rescued"] += any(
             isinstance(one, Retrying)

@@ -22,7 +22,7 @@ def test_an_error_drains_by_default(options: Document) -> None:
     run = Run(build(*map(change, "abc"), edges=[("a", "c")], options=options))
     run.send("a")
     run.fail("a")
-    assert run.plan.halted
+    assert run.plan.state.halted
     assert run.begin("b") is None
     assert run.phases() == {"a": "errored", "b": "waiting", "c": "waiting"}
     assert run.plan.skips() == []
@@ -34,7 +34,7 @@ def test_a_build_that_goes_on() -> None:
     run = Run(build(*map(change, "abcd"), edges=DIAMOND, options=GOES_ON))
     run.send("a")
     run.fail("a")
-    assert not run.plan.halted
+    assert not run.plan.state.halted
     assert run.plan.skips() == [2, 3]
     assert run.plan.skips() == []
     assert not run.over()
@@ -75,9 +75,9 @@ def test_how_many_may_fail(options: Document, count: int, most: int) -> None:
     """The build goes on with as many failures, and is halted by one more; percentages are rounded down."""
     run = flat(count, options)
     for number in range(count):
-        assert run.plan.halted == (number > most)
+        assert run.plan.state.halted == (number > most)
         run.fail(f"c{number}")
-    assert run.plan.halted == (count > most)
+    assert run.plan.state.halted == (count > most)
     assert run.report()["error"] == "c0: broken"
 
 
@@ -129,8 +129,8 @@ def test_a_build_that_is_taken_up_goes_on_by_its_own_rule() -> None:
         options=GOES_ON,
     )
     run = Run(document, resumed=True)
-    assert not run.plan.halted
-    assert run.plan.cause == "a: broke"
+    assert not run.plan.state.halted
+    assert run.plan.state.cause == "a: broke"
     assert run.phases() == {"a": "errored", "b": "running", "c": "skipped", "d": "waiting"}
 
 
@@ -177,4 +177,4 @@ def test_options_of_an_accepted_build_stop_nothing() -> None:
     run = Run(build(change("a"), options={"on_error": "stop"}), resumed=True)
     run.send("a")
     run.fail("a")
-    assert run.plan.halted
+    assert run.plan.state.halted

@@ -33,7 +33,7 @@ def test_the_rules_of_the_walk(case: Case) -> None:
         if count == case.halt_at:
             watch.run.plan.halt("somebody stopped it")
             watch.halted = True
-        assert watch.run.plan.in_flight == len(watch.flying)
+        assert watch.run.plan.phases.in_flight == len(watch.flying)
         assert watch.run.over() == (
             not watch.flying and (watch.halted or len(watch.completed) == len(watch.before))
         )
@@ -73,12 +73,12 @@ def test_a_restart_loses_and_repeats_nothing(case: Case, cut: int) -> None:
     document = {**report_document(watch.run.plan), "action": "build.create"}
     document.pop("error", None)
     again = Run(document, resumed=True)
-    assert again.plan.in_flight == len(watch.flying)
-    assert again.plan.halted == bool(watch.failed)
+    assert again.plan.phases.in_flight == len(watch.flying)
+    assert again.plan.state.halted == bool(watch.failed)
     for vertex, name in enumerate(again.plan.graph.ids):
-        assert again.plan.is_in_flight(vertex) == (name in watch.flying)
-        assert (again.plan.phase(vertex) is Phase.COMPLETED) == (name in watch.completed)
-        assert (again.plan.phase(vertex) is Phase.ERRORED) == (name in watch.failed)
+        assert again.plan.phases.is_in_flight(vertex) == (name in watch.flying)
+        assert (again.plan.phases[vertex] is Phase.COMPLETED) == (name in watch.completed)
+        assert (again.plan.phases[vertex] is Phase.ERRORED) == (name in watch.failed)
     for name in watch.flying:
         request, first = again.resume(name), watch.run.requests[name]
         assert isinstance(request, Request)

@@ -78,7 +78,7 @@ def test_what_is_said_of_an_attempt_that_failed() -> None:
     assert run.phases() == {"a": "retrying"}
     assert run.states() == {"a": "waiting"}
     assert run.plan.error(0) == "503"
-    assert run.plan.counts() == {
+    assert run.plan.phases.shown() == {
         "waiting": 0,
         "running": 0,
         "retrying": 1,
@@ -87,7 +87,7 @@ def test_what_is_said_of_an_attempt_that_failed() -> None:
         "skipped": 0,
     }
     assert not run.plan.over
-    assert run.plan.cause is None
+    assert run.plan.state.cause is None
 
 
 def test_the_attempts_come_to_an_end() -> None:
@@ -179,7 +179,7 @@ def test_without_a_rule_there_is_one_attempt() -> None:
     """Nothing is tried again unless somebody wants it, and nothing is said of attempts."""
     run = one({})
     assert run.fail("a").body["error"] == "broken"
-    assert run.plan.cause == "a: broken"
+    assert run.plan.state.cause == "a: broken"
 
 
 # --- whose rule
@@ -227,7 +227,7 @@ def test_a_halted_build_tries_nothing_again() -> None:
     run = one()
     run.plan.halt("enough")
     assert run.fail("a").body["error"] == "broken (not tried again: the build was halted)"
-    assert run.plan.cause == "enough"
+    assert run.plan.state.cause == "enough"
 
 
 def test_what_waits_for_another_attempt_is_given_up_by_a_halt() -> None:
@@ -293,7 +293,7 @@ def test_a_late_success_spares_another_attempt() -> None:
     assert settled.body["_state"] == "completed"
     assert settled.upserts[0]["a_id"] == 7
     assert run.report()["changes"][0] == settled.body
-    assert run.plan.cause is None
+    assert run.plan.state.cause is None
 
 
 def test_what_spares_no_attempt() -> None:
@@ -319,7 +319,7 @@ def test_a_late_reply_to_a_find_is_looked_at_like_any(components: Any) -> None:
     request = run.requests["a"]
     run.retry("a", "timed out")
     assert run.plan.rescue(request, success(components=components)) is None
-    assert run.plan.phase(0) is Phase.RETRYING
+    assert run.plan.phases[0] is Phase.RETRYING
     run.send("a")
     run.fail("a", "timed out")
     assert not run.plan.adopt(request, success(components=components))
@@ -383,10 +383,10 @@ def test_an_error_is_kept_and_reported_as_it_was_said() -> None:
     run.send("a")
     body = run.fail("a", f"cannot log in with {CANARY}").body
     assert body["error"] == f"cannot log in with {CANARY} (after 2 attempts)"
-    assert run.plan.cause == f"a: {body['error']}"
+    assert run.plan.state.cause == f"a: {body['error']}"
     assert run.plan.shown_cause == "a: cannot log in with *** (after 2 attempts)"
     report = run.report()
-    assert report["error"] == run.plan.cause
+    assert report["error"] == run.plan.state.cause
     assert report["changes"][0]["error"] == body["error"]
 
 
@@ -450,7 +450,7 @@ def test_a_secret_that_was_only_sent_is_known_after_a_restart() -> None:
     for event in events:
         second.plan.replay(event)
     for run in (first, second):
-        assert run.plan.cause == f"b: what is {CANARY}?"
+        assert run.plan.state.cause == f"b: what is {CANARY}?"
         assert run.plan.shown_cause == "b: what is ***?"
 
 
@@ -458,4 +458,4 @@ def test_no_secret_is_in_the_reason_of_a_cancellation() -> None:
     """An operator may quote one."""
     run = Run(build(change("a", password=CANARY)))
     steering.cancel(run.plan, f"{CANARY} has leaked")
-    assert run.plan.cause == "cancelled: *** has leaked"
+    assert run.plan.state.cause == "cancelled: *** has leaked"

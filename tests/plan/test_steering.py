@@ -39,12 +39,12 @@ def failed(*more: str, edges: Any = (), **fields: Any) -> Run:
 def finished(run: Run, *events: Event) -> Run:
     """The build after its end, as whoever wants another run of it has it: from its log."""
     plan = run.plan
-    log = [plan.accepted, *events, plan.finish(), Reported(plan.run)]
+    log = [plan.accepted, *events, plan.finish(), Reported(plan.state.run)]
     run.plan = Plan(prepare(decode(encode({**plan.accepted.document, "changes": run_changes(run)}))))
     history = fold(reread([record(n, one, at=NOW) for n, one in enumerate(log, 1)]))
     for step in history.steps:
         run.plan.replay(step)
-    assert run.plan.finished
+    assert run.plan.state.finished
     return run
 
 
@@ -100,7 +100,7 @@ def test_a_reason_is_cut() -> None:
     """It is a text like an error's."""
     run = Run(build(change("a")))
     steering.cancel(run.plan, "x" * 100_000)
-    assert len(str(run.plan.cause)) < 66_000
+    assert len(str(run.plan.state.cause)) < 66_000
 
 
 def test_a_paused_build_can_be_cancelled() -> None:
@@ -108,7 +108,7 @@ def test_a_paused_build_can_be_cancelled() -> None:
     run = Run(build(change("a")))
     steering.pause(run.plan, on=True)
     steering.cancel(run.plan)
-    assert not run.plan.paused
+    assert not run.plan.state.paused
     assert run.over()
 
 
@@ -146,11 +146,11 @@ def test_a_pause_outlives_a_retry() -> None:
     run = failed("b", options=GOES_ON)
     steering.pause(run.plan, on=True)
     steering.retry(run.plan)
-    assert run.plan.paused
+    assert run.plan.state.paused
     assert run.begin("a") is None
     assert steering.pause(run.plan, on=False) == [Unpaused()]
     run.do("a", "b")
-    assert run.plan.cause is None
+    assert run.plan.state.cause is None
 
 
 # --- retry
@@ -163,9 +163,9 @@ def test_a_component_that_failed_is_sent_again() -> None:
     run.retry("a")
     run.send("a")
     run.fail("a")
-    assert run.plan.halted
+    assert run.plan.state.halted
     assert steering.retry(run.plan, 0) == [Retried(("a",), 1)]
-    assert run.plan.cause is None
+    assert run.plan.state.cause is None
     assert run.plan.attempt(0) == 3
     assert "error" not in report_document(run.plan)["changes"][0]
     run.send("a")
@@ -196,7 +196,7 @@ def test_one_of_several_is_sent_again() -> None:
     run.fail("a", "first")
     run.fail("b", "second")
     assert steering.retry(run.plan, run.vertex("a")) == [Retried(("a",), 1)]
-    assert not run.plan.halted
+    assert not run.plan.state.halted
     assert run.phases() == {"a": "waiting", "b": "errored", "c": "waiting", "d": "skipped"}
     run.do("a", "c")
     assert run.over()
@@ -213,7 +213,7 @@ def test_a_failure_after_a_retry_halts_again() -> None:
     steering.retry(run.plan, 0)
     run.send("a")
     run.fail("a")
-    assert run.plan.halted
+    assert run.plan.state.halted
     assert run.begin("c") is None
 
 
@@ -235,7 +235,7 @@ def test_a_retry_after_the_end_is_a_new_run() -> None:
     """It goes on from where it stood, under the next attempt ids, and is reported again."""
     run = errored_and_over("b", edges=[("a", "b")])
     assert steering.retry(run.plan) == [Retried(("a",), 2)]
-    assert (run.plan.run, run.plan.finished, run.plan.over) == (2, False, False)
+    assert (run.plan.state.run, run.plan.state.finished, run.plan.over) == (2, False, False)
     run.send("a")
     assert run.requests["a"].attempt == "b-1/a/2"
     run.reply("a")
@@ -250,7 +250,7 @@ def test_a_cancelled_build_that_is_over_can_be_gone_on_with() -> None:
     events = steering.cancel(run.plan, "later")
     finished(run, *events)
     assert steering.retry(run.plan) == [Retried((), 2)]
-    assert not run.plan.cancelled
+    assert not run.plan.state.cancelled
     run.do("a")
     assert run.report().get("error") is None
 
@@ -298,7 +298,7 @@ def test_what_has_failed_completes_at_once() -> None:
     assert supplied == Supplied("a", {"a_id": 7})
     assert isinstance(outcome, Settled)
     assert "error" not in outcome.body
-    assert not run.plan.halted
+    assert not run.plan.state.halted
     run.do("b")
     assert run.report().get("error") is None
 
@@ -340,11 +340,11 @@ def test_what_no_connector_could_find_cannot_be_supplied(components: Any, why: s
         run.fail("a")
     if state == "finished":
         run = finished(run, settled(run, "a"))
-    before = run.phases(), run.plan.run
+    before = run.phases(), run.plan.state.run
     with pytest.raises(Refused, match="^" + re.escape(why) + "$") as caught:
         steering.supply(run.plan, 0, {"components": components})
     assert caught.value.code == "invalid"
-    assert (run.phases(), run.plan.run) == before
+    assert (run.phases(), run.plan.state.run) == before
 
 
 def test_what_a_connector_could_find_can_be_supplied() -> None:
@@ -413,12 +413,12 @@ def test_a_supply_behind_a_failure_after_the_end() -> None:
 def test_a_build_has_other_limits_from_now_on() -> None:
     """They replace its own."""
     run = Run(build(change("a"), options={"limits": {"*": 1}}))
-    assert list(map(str, run.plan.rules)) == ["*=1"]
+    assert list(map(str, run.plan.state.rules)) == ["*=1"]
     limits: dict[str, int | str] = {"vpc.*.*": 5, "*": "20/s"}
     assert steering.limit(run.plan, limits) == [Limited(limits)]
-    assert list(map(str, run.plan.rules)) == ["vpc.*.*=5", "*=20/s"]
+    assert list(map(str, run.plan.state.rules)) == ["vpc.*.*=5", "*=20/s"]
     steering.limit(run.plan, {})
-    assert run.plan.rules == ()
+    assert run.plan.state.rules == ()
 
 
 @pytest.mark.parametrize("limits", [{"*": 0}, {"vpc": 1}, {"*": "5/d"}, {"*": 1.5}])
@@ -427,7 +427,7 @@ def test_limits_that_cannot_be(limits: Any) -> None:
     run = Run(build(change("a"), options={"limits": {"*": 1}}))
     with pytest.raises(InvalidRule):
         steering.limit(run.plan, limits)
-    assert list(map(str, run.plan.rules)) == ["*=1"]
+    assert list(map(str, run.plan.state.rules)) == ["*=1"]
 
 
 # --- refusals
@@ -490,11 +490,23 @@ def test_what_makes_no_sense_is_refused(
 ) -> None:
     """It is refused with the reason, and nothing is changed by it."""
     run = made()
-    before = (run.phases(), run.plan.cause, run.plan.halted, run.plan.paused, report_document(run.plan))
+    before = (
+        run.phases(),
+        run.plan.state.cause,
+        run.plan.state.halted,
+        run.plan.state.paused,
+        report_document(run.plan),
+    )
     with pytest.raises(Refused, match=says) as caught:
         asked(run.plan)
     assert caught.value.code == "conflict"
-    after = (run.phases(), run.plan.cause, run.plan.halted, run.plan.paused, report_document(run.plan))
+    after = (
+        run.phases(),
+        run.plan.state.cause,
+        run.plan.state.halted,
+        run.plan.state.paused,
+        report_document(run.plan),
+    )
     assert after == before
 
 
@@ -529,4 +541,4 @@ def test_what_failed_behind_another_failure_can_be_supplied() -> None:
     plan = Plan(prepare(value, resumed=True), resumed=True)
     events = steering.supply(plan, 1, {"name": "n"})
     assert [type(one) for one in events] == [Supplied, Settled]
-    assert plan.phase(1) is Phase.COMPLETED
+    assert plan.phases[1] is Phase.COMPLETED

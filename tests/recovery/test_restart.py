@@ -40,7 +40,7 @@ from scheduler.journal.events import (
 )
 from scheduler.journal.history import History
 from scheduler.journal.records import Elsewhere, Position
-from scheduler.plan import Plan
+from scheduler.plan import Plan, Request
 from scheduler.recovery.crash_loops import MOST_LOADS, release
 from scheduler.stores.log_reader import LogReader
 from scheduler.walk import Walk
@@ -937,15 +937,15 @@ async def test_a_build_that_kills_with_its_first_step_is_quarantined(
     plant = Plant(ignore)
     others = [document("ab", [("a", "b")], build=f"b{number}") for number in range(2, 8)]
     await abandon(plant, *others[:3], document("x"), *others[3:])
-    original = Plan.is_starting
+    original = Plan.resume
 
-    def fatal(plan: Plan, vertex: int) -> bool:
+    def fatal(plan: Plan, vertex: int) -> Request | Settled:
         if plan.build.id == "b1":
             raise Death
         return original(plan, vertex)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Plan, "is_starting", fatal)
+        patch.setattr(Plan, "resume", fatal)
         for _ in range(MOST_LOADS):
             with pytest.raises(BaseExceptionGroup) as caught:
                 async with plant.run():

@@ -366,7 +366,10 @@ def _retried_against_advice() -> list[Patch]:
 
 def _pauses_that_do_not_hold() -> list[Patch]:
     """A build that is paused goes on."""
-    return [(PlanState, "held", PlanState.halted), (Plan, "paused", property(lambda _: False))]
+    return [
+        (PlanState, "held", PlanState.halted),
+        (PlanState, "paused", property(lambda _: False, lambda *_: None)),
+    ]
 
 
 def _pauses_that_end_with_the_process() -> list[Patch]:
@@ -485,7 +488,7 @@ def _dependents_of_what_failed() -> list[Patch]:
     begin = Plan.begin
 
     def careless(plan: Plan, vertex: int, *_: Any) -> Any:
-        if plan.held or plan.is_instant(vertex):
+        if plan.state.held or plan.is_instant(vertex):
             return begin(plan, vertex)
         try:
             request = plan.requests.make(vertex)

@@ -163,7 +163,7 @@ class Run:
 
     def phases(self) -> dict[str, str]:
         """Where each change stands."""
-        return {name: self.plan.phase(vertex).value for vertex, name in enumerate(self.plan.graph.ids)}
+        return {name: self.plan.phases[vertex].value for vertex, name in enumerate(self.plan.graph.ids)}
 
     def fail(self, name: str, error: str = "broken") -> Settled:
         """End the attempt without a reply."""

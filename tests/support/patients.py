@@ -32,7 +32,7 @@ class Patient:
         self.timings = Timings(len(self.plan.phases), clock(), clock)
         self.track = Track(Feed(world.bus), self.plan, self.timings, lambda *_: None)
         self.walk = Walk(self.plan, world.connectors, world.store, world.slots, self.track)
-        world.slots.open(self.plan, self.plan.rules)
+        world.slots.open(self.plan, self.plan.state.rules)
         self.seen = Seen(self.plan, self.timings, self.walk, revision=self.track.revision)
 
     async def start(self, nursery: trio.Nursery) -> None:

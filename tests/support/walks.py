@@ -84,7 +84,7 @@ class Run:
 
     def check_end(self) -> None:
         """What holds at the end of every walk."""
-        assert self.plan.in_flight == 0
+        assert self.plan.phases.in_flight == 0
         assert self.world.slots.taken == 0
         assert self.world.slots.waiters == 0
         assert self.world.slots.budget.in_flight == 0

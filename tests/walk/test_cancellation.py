@@ -104,14 +104,14 @@ class Scene:
         """What the report says is what was persisted and sent."""
         assert self.run.ends == 1
         if self.run.report is None:
-            assert self.run.walk.plan.stopped
+            assert self.run.walk.plan.state.stopped
             return
-        assert self.run.plan.in_flight == 0
+        assert self.run.plan.phases.in_flight == 0
         assert ("Finished", "") in self.trace.steps
         for name, state in states(self.run.report).items():
             if state == "waiting":
                 assert name not in self.trace.sent
-                assert self.trace.last(name) in {"", "Withdrawn"} or self.run.walk.plan.stopped
+                assert self.trace.last(name) in {"", "Withdrawn"} or self.run.walk.plan.state.stopped
             elif name != "x":
                 assert self.trace.last(name) == state
         all_done = set(states(self.run.report).values()) == {"completed"}

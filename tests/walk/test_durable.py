@@ -269,7 +269,7 @@ async def test_a_store_that_fails_halts_at_once() -> None:
     """Nobody need append for the build to notice; its end is left to the next process."""
     async with open_run(document("abc", [("a", "c")])) as run:
         run.store.lose(StoreError("a fault"))
-        assert run.plan.halted
+        assert run.plan.state.halted
         run.answer("a")
         run.answer("b")
         await wait_all_tasks_blocked()
@@ -337,7 +337,7 @@ async def test_nothing_is_done_before_the_captured_replies_are_read(autojump_clo
         await arrive(resumption)
         assert sorted(run.asked) == ["a", "c"]
         await trio.sleep(6)
-        assert run.plan.cause == "b: timed out after 100 s"
+        assert run.plan.state.cause == "b: timed out after 100 s"
 
 
 async def test_what_a_captured_reply_answers_is_not_sent_again() -> None:
@@ -417,9 +417,9 @@ async def test_what_is_left_of_the_time_counts(autojump_clock: MockClock) -> Non
     async with open_run(document("ab"), *events, resumption=resumption, timeout=100) as run:
         await arrive(resumption)
         await trio.sleep(29)
-        assert not run.plan.halted
+        assert not run.plan.state.halted
         await trio.sleep(2)
-        assert run.plan.cause == "a: timed out after 100 s"
+        assert run.plan.state.cause == "a: timed out after 100 s"
         await trio.sleep(60)
         assert run.ends == 0
         await trio.sleep(10)

@@ -77,7 +77,7 @@ async def test_a_late_success_of_what_was_withdrawn_is_persisted(
         run.walk.halt("cancelled")
         gate.open()
         await wait_all_tasks_blocked()
-        assert run.plan.phase(0) is Phase.WAITING
+        assert run.plan.phases[0] is Phase.WAITING
         world.cloud.answer("a", Reply(via="reply"))
         await wait_all_tasks_blocked()
         world.cloud.answer("b")

@@ -376,7 +376,7 @@ async def test_other_builds_do_not_wait_for_a_fan_to_be_entered(autojump_clock: 
             world.plan(document(names, options={"limits": {"*": 1}})), world.connectors, world.store, slots
         )
         small = Walk(world.plan(document(["x"], build="b2")), world.connectors, world.store, slots)
-        slots.open(large.plan, large.plan.rules)
+        slots.open(large.plan, large.plan.state.rules)
         nursery.start_soon(large.run)
         nursery.start_soon(small.run)
         for _ in range(8):
@@ -424,7 +424,7 @@ def test_the_walk_takes_the_order_that_was_forecast(
             plan: Plan = world.plan(value)
             lasting = [seconds[name] for name in plan.graph.ids]
             subjects = [plan.requests.subject(vertex) for vertex in range(len(lasting))]
-            found = forecast(plan.graph, lasting, subjects, plan.rules, cap=cap)
+            found = forecast(plan.graph, lasting, subjects, plan.state.rules, cap=cap)
             walk = Walk(
                 plan,
                 world.connectors,
@@ -432,7 +432,7 @@ def test_the_walk_takes_the_order_that_was_forecast(
                 world.slots,
                 priorities=plan.graph.remaining(lasting),
             )
-            world.slots.open(plan, plan.rules)
+            world.slots.open(plan, plan.state.rules)
             start = trio.current_time()
             await walk.run()
             for vertex, name in enumerate(plan.graph.ids):

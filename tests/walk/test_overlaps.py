@@ -121,7 +121,7 @@ class Process:
         return history, plan
 
     async def go(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        self._world.slots.open(self.run.plan, self.run.plan.rules)
+        self._world.slots.open(self.run.plan, self.run.plan.state.rules)
         with self._scope:
             async with trio.open_nursery() as self.nursery:
                 task_status.started()
@@ -181,7 +181,7 @@ def test_whatever_is_asked_at_a_time_the_next_process_can_go_on(case: Case, deat
             await trio.sleep(10)
             with trio.fail_after(1_000):
                 while not run.ends:
-                    if run.plan.paused and not run.plan.over:
+                    if run.plan.state.paused and not run.plan.over:
                         await steer(run, "resume", 0)
                     await trio.sleep(1)
             run.check_end()
@@ -191,9 +191,11 @@ def test_whatever_is_asked_at_a_time_the_next_process_can_go_on(case: Case, deat
             assert max(Counter(attempts_of(world)).values(), default=1) <= 1 + len(deaths)
             _, plan = process.replayed()
             vertices = range(len(plan.phases))
-            for told in (plan.phase, run.plan.phase), (plan.attempt, run.plan.attempt):
-                assert [told[0](one) for one in vertices] == [told[1](one) for one in vertices]
-            assert (plan.cause, plan.finished, plan.rules) == (run.plan.cause, True, run.plan.rules)
+            for one in vertices:
+                assert plan.phases[one] is run.plan.phases[one]
+                assert plan.attempt(one) == run.plan.attempt(one)
+            state, lived = plan.state, run.plan.state
+            assert (state.cause, state.finished, state.rules) == (lived.cause, True, lived.rules)
 
     clock = MockClock(autojump_threshold=0)
     began = clock.current_time()
@@ -336,7 +338,7 @@ async def test_what_was_resumed_is_extended_at_once(autojump_clock: MockClock) -
         last = len(MANY) - 1
         await steering_of(run).extend(last, 50)
         await tick(1_020)
-        assert run.plan.phase(0) is Phase.ERRORED
-        assert run.plan.phase(last) is Phase.RUNNING
+        assert run.plan.phases[0] is Phase.ERRORED
+        assert run.plan.phases[last] is Phase.RUNNING
         await tick(40)
         assert run.done["changes"][last]["error"] == "timed out after 1050 s"

@@ -150,7 +150,7 @@ async def test_what_depends_on_what_is_tried_again_waits(autojump_clock: MockClo
         await run.start(nursery)
         world.cloud.answer("a", busy(50))
         await tick(20)
-        assert run.plan.phase(1) is Phase.WAITING
+        assert run.plan.phases[1] is Phase.WAITING
         await tick(40)
         world.cloud.answer("a")
         await tick()
@@ -260,7 +260,7 @@ async def test_only_so_many_attempts_are_kept_for_a_late_success(
         ]
         assert not any(one.request.body or one.outgoing for one in run.walk._outcomes.given_up)
         await late(run, 3)
-        assert run.plan.phase(0) is Phase.RUNNING
+        assert run.plan.phases[0] is Phase.RUNNING
         assert world.connectors.dropped["to no request that waits"] == 1
         await late(run, 4)
         await tick()
@@ -274,7 +274,7 @@ async def test_a_late_failure_changes_nothing(autojump_clock: MockClock) -> None
         await run.start(nursery)
         await tick(6)
         await late(run, 1, "errored")
-        assert run.plan.phase(0) is Phase.RUNNING
+        assert run.plan.phases[0] is Phase.RUNNING
         world.cloud.answer("a")
         await tick()
         assert states(run.done) == {"a": "completed"}
@@ -378,7 +378,7 @@ async def halted_while_it_pauses(run: Run, nursery: trio.Nursery, held: Match) -
     await wait_all_tasks_blocked()
     run.world.cloud.answer("b", Reply("errored", fields={"error": "broken"}))
     await wait_all_tasks_blocked()
-    assert run.plan.halted
+    assert run.plan.state.halted
     return gate
 
 
@@ -391,7 +391,7 @@ async def test_what_an_operator_has_tried_again_does_not_wait_for_a_pause_of_bef
         gate = await halted_while_it_pauses(run, nursery, tried_again("a"))
         gate.open()
         await wait_all_tasks_blocked()
-        assert run.plan.phase(0) is Phase.ERRORED
+        assert run.plan.phases[0] is Phase.ERRORED
         await steering_of(run).retry(None)
         await tick()
         assert attempts(world, "a") == ["b1/a/1", "b1/a/2"]
@@ -443,14 +443,14 @@ async def test_what_is_tried_again_has_all_its_time_again(autojump_clock: MockCl
         run = Run(world, document([change("a", _timeout=5, _retry=rule), "hold"]))
         await run.start(nursery)
         await tick(13)
-        assert (run.plan.phase(0), len(attempts(world, "a"))) == (Phase.ERRORED, 3)
+        assert (run.plan.phases[0], len(attempts(world, "a"))) == (Phase.ERRORED, 3)
         await steering_of(run).retry(0)
         await tick(4)
-        assert (run.plan.phase(0), len(attempts(world, "a"))) == (Phase.RUNNING, 4)
+        assert (run.plan.phases[0], len(attempts(world, "a"))) == (Phase.RUNNING, 4)
         await tick(4)
         assert len(attempts(world, "a")) == 5
         await tick(5)
-        assert (run.plan.phase(0), len(attempts(world, "a"))) == (Phase.ERRORED, 6)
+        assert (run.plan.phases[0], len(attempts(world, "a"))) == (Phase.ERRORED, 6)
         nursery.cancel_scope.cancel()
 
 
@@ -463,7 +463,7 @@ async def test_what_is_tried_again_has_all_its_attempts_again(autojump_clock: Mo
             for _ in range(2):
                 world.cloud.answer("a", busy(0))
                 await tick(0.1)
-            assert run.plan.phase(0) is Phase.ERRORED
+            assert run.plan.phases[0] is Phase.ERRORED
             await steering_of(run).retry(0)
             await tick()
         assert attempts(world, "a") == [f"b1/a/{number}" for number in range(1, 6)]
@@ -589,12 +589,12 @@ async def test_the_total_time_stands_still_while_the_build_is_paused(autojump_cl
         await tick(39)
         await steering_of(run).pause()
         await tick(2)
-        assert run.plan.phase(0) is Phase.RETRYING
+        assert run.plan.phases[0] is Phase.RETRYING
         await tick(1_000)
         await steering_of(run).resume()
         # Of 60 seconds 10 and 40 have passed.
         await tick(9)
-        assert (run.plan.phase(0), attempts(world, "a")[2:]) == (Phase.RUNNING, ["b1/a/3"])
+        assert (run.plan.phases[0], attempts(world, "a")[2:]) == (Phase.RUNNING, ["b1/a/3"])
         await tick(2)
         assert "total_timeout of 60 s" in errors(run)["a"]
 

@@ -91,7 +91,7 @@ async def test_a_late_success_ends_the_pause_without_another_request(autojump_cl
         run = Run(world, value)
         await run.start(nursery)
         await tick(6)
-        assert run.plan.phase(0) is Phase.RETRYING
+        assert run.plan.phases[0] is Phase.RETRYING
         world.cloud.answer("a", Reply(via="reply"))
         await wait_all_tasks_blocked()
         assert world.cloud.asked == ["a", "b"]
@@ -305,7 +305,7 @@ async def test_a_component_is_supplied_wherever_it_stands(phase: str, autojump_c
         if phase in {"retrying", "errored"}:
             world.cloud.answer("a", Reply("errored", fields={"error": "busy", "retry_after": 500}))
         await wait_all_tasks_blocked()
-        assert run.plan.phase(1).value == phase
+        assert run.plan.phases[1].value == phase
         before = len(attempts(world, "a"))
         await steering_of(run).supply(1, {"vpc_id": "vpc-7"})
         await wait_all_tasks_blocked()
@@ -365,7 +365,7 @@ async def test_a_build_has_limits_of_its_own_that_change(autojump_clock: MockClo
     """As many are in flight as they say, and as the new ones say."""
     async with open_world(script=ignore) as world, trio.open_nursery() as nursery:
         run = Run(world, document("abcde", options={"limits": {"vpc.*.*": 2}}))
-        world.slots.open(run.plan, run.plan.rules)
+        world.slots.open(run.plan, run.plan.state.rules)
         await run.start(nursery)
         assert len(world.cloud.asked) == 2
         assert await steering_of(run).limit({"vpc.create.*": 4}) == "limits: vpc.create.*=4"
@@ -453,7 +453,7 @@ def test_whatever_operators_do_a_walk_ends_once(case: tuple[JSON, list[tuple[flo
     async def main() -> None:
         async with open_world(script=script) as world, trio.open_nursery() as nursery:
             run = Run(world, value)
-            world.slots.open(run.plan, run.plan.rules)
+            world.slots.open(run.plan, run.plan.state.rules)
             ended = trio.Event()
 
             async def go() -> None:
@@ -464,11 +464,11 @@ def test_whatever_operators_do_a_walk_ends_once(case: tuple[JSON, list[tuple[flo
             for at, order, vertex in orders:
                 await trio.sleep_until(began + at)
                 await steer(run, order, vertex)
-                if run.plan.paused and not run.plan.halted:
+                if run.plan.state.paused and not run.plan.state.halted:
                     sent = len(world.cloud.requests)
                     await trio.sleep(0.5)
                     assert len(world.cloud.requests) == sent
-            if run.walk.steerable and run.plan.paused:
+            if run.walk.steerable and run.plan.state.paused:
                 await steering_of(run).resume()
             with trio.fail_after(500):
                 await ended.wait()

@@ -174,7 +174,7 @@ async def test_nothing_leaves_because_of_an_order_before_that_is_persisted(
     )
     async with open_world(script=ignore) as world, trio.open_nursery() as nursery:
         run = Run(world, value)
-        world.slots.open(run.plan, run.plan.rules)
+        world.slots.open(run.plan, run.plan.state.rules)
         await run.start(nursery)
         if order == "resume":
             await steering_of(run).pause()
@@ -209,7 +209,7 @@ async def test_all_that_has_failed_is_tried_again_by_one_order(autojump_clock: M
         run = await begin(world, nursery, value)
         await fail(run, "a")
         await fail(run, "b")
-        assert run.plan.phase(2) is Phase.SKIPPED
+        assert run.plan.phases[2] is Phase.SKIPPED
         assert await steering_of(run).retry(None) == ("3 components will be sent, 2 of them again", 3)
         await wait_all_tasks_blocked()
         for name in "abdc":
@@ -261,15 +261,15 @@ async def test_a_late_success_is_taken_instead_of_another_attempt(autojump_clock
 async def check_refused(run: Run, order: Order, code: str, text: str) -> None:
     """An order is refused; nothing is persisted, told or changed."""
     told, events = listen(run), len(run.events)
-    phases, held = dict(enumerate(run.plan.phases[v] for v in range(len(run.plan.phases)))), run.plan.held
+    phases, held = [run.plan.phases[v] for v in range(len(run.plan.phases))], run.plan.state.held
     with pytest.raises(Refused) as caught:
         await order(steering_of(run))
     assert caught.value.code == code
     assert text in str(caught.value)
     await wait_all_tasks_blocked()
     assert (told.words, len(run.events)) == ([], events)
-    assert dict(enumerate(run.plan.phases[v] for v in range(len(run.plan.phases)))) == phases
-    assert run.plan.held is held
+    assert [run.plan.phases[v] for v in range(len(run.plan.phases))] == phases
+    assert run.plan.state.held is held
 
 
 @pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf"), 30 * 86_400 + 1])
@@ -368,9 +368,9 @@ async def test_limits_that_cannot_be_read_leave_those_that_are(
     """The refusal says what is wrong with them."""
     async with open_world(script=ignore) as world, trio.open_nursery() as nursery:
         run = await begin(world, nursery, document("a", options={"limits": {"*": 7}}))
-        rules = run.plan.rules
+        rules = run.plan.state.rules
         await check_refused(run, lambda wheel: wheel.limit(limits), "invalid", "limits: ")
-        assert run.plan.rules == rules
+        assert run.plan.state.rules == rules
         nursery.cancel_scope.cancel()
 
 

@@ -35,6 +35,7 @@ from scheduler.errors import StoreError, StoreUnavailable
 from scheduler.journal.events import Finished, Settled, Started, Withdrawn
 from scheduler.plan import Plan, Request
 from scheduler.plan.outcome import failure
+from scheduler.plan.phases import Phases
 
 
 async def complete(value: JSON, **options: Any) -> Run:
@@ -484,7 +485,7 @@ async def test_a_plan_that_is_stuck_is_a_bug_and_is_reported(monkeypatch: pytest
     """A walk that ends without a cause and with changes that never began raises, loudly, and reports."""
     async with open_world() as world:
         run = Run(world, document("ab"))
-        monkeypatch.setattr(Plan, "unsettled", lambda _: [])
+        monkeypatch.setattr(Phases, "unsettled", lambda _: [])
         with structlog.testing.capture_logs() as logs:
             await run.go()
         assert "internal error in the scheduler" in run.done["error"]

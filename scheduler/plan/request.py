@@ -1,0 +1,37 @@
+"""A request for one component, as a plan hands it to the walk."""
+
+from attrs import field
+
+from scheduler.definition.graph import Vertex
+from scheduler.definition.rules import Retry
+from scheduler.journal.events import Started
+from scheduler.runtime.values import value
+
+
+@value
+class Request:
+    """The request for one component."""
+
+    vertex: Vertex
+    build: str
+    component: str
+    attempt: str
+    """``<build>/<component>/<n>``, and the mark of the build's acceptance if it has one: a key by which a
+    connector can recognise a request that it had before."""
+    subject: str
+    type: str
+    provider: str
+    timeout: float | None
+    """Timeout in seconds, where the component names one."""
+    retry: Retry
+    """Rule for what follows a failure."""
+    body: bytes = field(repr=False)
+    started: Started = field(repr=False)
+    """Event to be persisted before the request leaves."""
+    mark: str = ""
+    """End of the ids of all attempts of the build: empty, or ``/`` and the mark of its acceptance."""
+
+    @property
+    def key(self) -> str:
+        """``<build>/<component>`` and the mark: the same for all attempts, and for all runs of a build."""
+        return f"{self.build}/{self.component}{self.mark}"
