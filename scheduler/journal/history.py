@@ -3,6 +3,8 @@
 The state of the components belongs to the plan (`plan.Plan.replay`). The history holds what the plan does not
 know: records, clocks, processes. It also checks that the events can have happened in this order; a build
 whose log says otherwise is not resumed.
+
+One file on purpose: for each event, what it changes stands beside the check that it can have happened.
 """
 
 from enum import Enum

@@ -157,7 +157,7 @@ async def test_a_subscription_that_is_forbidden_is_refused(start_nats_server: Se
 async def test_where_the_first_one_was_away_too_it_stands_in_at_once(
     nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What comes in after a restart of the broker is lost to nobody who is back."""
+    """No message is lost that comes after a restart of the broker to a connection that is back."""
     monkeypatch.setattr(beside_module, "_AWAY", 600.0)
     async with both(nats_server) as (bus, beside):
         await answering(beside)

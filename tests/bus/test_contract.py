@@ -169,7 +169,7 @@ async def test_nothing_comes_in_during_publish(open_world: OpenWorld) -> None:
 
 
 async def test_publishing_to_nobody_tells_the_reply_subject(open_world: OpenWorld) -> None:
-    """Where nobody subscribes the broker says 503 on the reply subject, and only there."""
+    """Without a subscriber the broker says 503 on the reply subject, and only there."""
     got = Received()
     async with open_world() as world:
         await world.bus.subscribe("scheduler.reply.*", got)
@@ -182,7 +182,7 @@ async def test_publishing_to_nobody_tells_the_reply_subject(open_world: OpenWorl
 
 
 async def test_request(open_world: OpenWorld) -> None:
-    """A request gets its own answer, however many are under way; nobody there is an error at once."""
+    """A request gets its own answer, however many are under way; without a subscriber it fails at once."""
     async with open_world() as world:
         bus: Endpoint = world.bus
 
@@ -453,7 +453,7 @@ async def test_a_forbidden_request_fails_at_once(open_world: OpenWorld) -> None:
 
 
 async def test_a_closed_bus_refuses_everything(open_world: OpenWorld) -> None:
-    """And releases those who wait, with the same error."""
+    """Waiting tasks are released with the same error."""
     failures: list[BaseException] = []
 
     async def expect(what: Callable[[], Any]) -> None:

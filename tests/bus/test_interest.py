@@ -1,4 +1,4 @@
-"""Asking the broker who subscribes."""
+"""Asking the broker for the subscribers of a subject."""
 
 import json
 

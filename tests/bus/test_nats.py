@@ -297,7 +297,7 @@ async def test_a_smaller_limit_after_a_restart(nats_server: NatsServer) -> None:
 
 
 async def test_being_too_slow_is_counted() -> None:
-    """The server's word for it is logged as an error, and the connection made anew."""
+    """The server's error is logged, and a new connection is made."""
     with scripted_server() as server, capture_logs() as logs:
         async with open_bus(BusOptions((server.url,))) as bus:
             server.send(b"-ERR 'Slow Consumer'\r\n")
@@ -374,7 +374,7 @@ async def test_an_asyncio_accident_is_logged_only(nats_server: NatsServer) -> No
 async def test_a_pump_that_fails_is_replaced(
     nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Should it ever: the connection is made anew, and later messages leave."""
+    """If that ever happens, a new connection is made, and later messages leave."""
     got: list[bytes] = []
     async with open_bus(options(nats_server)) as bus:
         await bus.subscribe("s", lambda message: got.append(message.data))
@@ -435,7 +435,7 @@ async def test_cancelling_the_body(nats_server: NatsServer) -> None:
 
 
 async def test_cancelled_while_connecting(nats_server: NatsServer) -> None:
-    """Nothing is left behind, whether nobody listens or nobody answers."""
+    """Nothing is left behind, whether there is no server or it does not answer."""
     for prepare in (nats_server.pause, nats_server.kill):
         prepare()
         with trio.move_on_after(0.2) as scope:
@@ -473,7 +473,7 @@ def noise(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture
 
 
 async def test_cancellation_at_any_moment(nats_server: NatsServer, noise: pytest.LogCaptureFixture) -> None:
-    """Whatever is cancelled when, the bus goes on, and asyncio has nothing to complain of."""
+    """Whatever is cancelled when, the bus keeps working, and asyncio does not complain."""
 
     def echo(message: Message) -> None:
         bus.publish(message.reply, message.data)

@@ -207,7 +207,7 @@ async def test_p5_we_connect_again(words: str) -> None:
 
 
 def test_p6_raw_cancellation_is_swallowed(nats_server: NatsServer) -> None:
-    """A task that publishes to a stalled server goes on after being cancelled."""
+    """A task that publishes to a stalled server continues after being cancelled."""
     enough = False
 
     async def run(client: Client, __: list[Exception]) -> None:
@@ -234,7 +234,7 @@ def test_p6_raw_cancellation_is_swallowed(nats_server: NatsServer) -> None:
 
 @pytest.mark.alone
 async def test_p6_ours_is_cancelled_at_once(nats_server: NatsServer) -> None:
-    """With a stalled server whoever waits for it can be cancelled, and the rest can be withdrawn."""
+    """With a stalled server, waiting tasks can be cancelled, and the rest can be withdrawn."""
     async with open_bus(options(nats_server)) as bus:
         await bus.flush()
         nats_server.pause()

@@ -65,7 +65,7 @@ async def test_each_question_has_one_answer(nats_server: NatsServer, tail: str) 
 async def test_what_is_asked_while_the_thread_begins_is_answered(
     nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From its first subscription on: the loop does not listen yet, and nobody else would."""
+    """From its first subscription on: the loop does not listen yet, so nothing else would answer."""
     subscribed, asked = threading.Event(), threading.Event()
     original = Companion.subscribe
 

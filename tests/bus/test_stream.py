@@ -161,7 +161,7 @@ def test_whoever_writes_waits_for_room_or_for_the_end() -> None:
 
 
 class Notes:
-    """A parser that handles whole words, one a turn; a word in capitals is for whoever reads."""
+    """A parser that handles whole words, one a turn; a word in capitals is left to the reader."""
 
     clean = True
 
@@ -215,7 +215,7 @@ def test_what_is_usual_is_passed_on_and_the_rest_left_to_who_reads() -> None:
 
 
 def test_what_cannot_be_parsed_ends_the_reading() -> None:
-    """Whoever reads is told why."""
+    """The reader gets the reason."""
 
     async def main() -> None:
         stream, protocol, _ = connected()

@@ -149,7 +149,7 @@ def test_without_a_subject_a_build_is_what_it_says(own: str) -> None:
 
 
 def test_the_same_bytes_on_another_subject_are_another_build() -> None:
-    """Content is told by what the build is, not by what it says that it is."""
+    """The digest depends on the build's action, not on the action that the build claims."""
     data = encode(build(change("a"), action=""))
     digests = {read_build(data, action=subject).digest for subject in BUILD_ACTIONS}
     assert len(digests) == len(BUILD_ACTIONS)
@@ -429,7 +429,7 @@ def test_a_key_that_is_ours_but_for_its_case_is_refused(key: str, ours: str) -> 
 
 
 def test_every_problem_is_told_at_once() -> None:
-    """Whatever is wrong anywhere is told in one answer, each with its place."""
+    """All mistakes are reported in one answer, each with its place."""
     document = build(
         change("a", _provider=5, _action="nope"),
         change("b", _timeout=-1, _state="odd"),

@@ -11,7 +11,7 @@ from scheduler.definition.graph import Graph
 
 
 def before(size: int, edges: Edges) -> list[set[int]]:
-    """Who can reach each vertex, by taking steps until nothing is new."""
+    """Ancestors of each vertex, by taking steps until nothing is new."""
     reach = [{source for source, end in edges if end == vertex} for vertex in range(size)]
     while True:
         more = [one.union(*(reach[other] for other in one)) for one in reach]
@@ -195,7 +195,7 @@ WIDE = [(a, b) for a in range(9_900) for b in range(a + 1, a + 11)]
 def test_large_knots_take_bounded_time(
     edges: Edges, count: int, length: int, others: int, shared: int
 ) -> None:
-    """Graphs of 10,000 vertices and 100,000 edges: each knot is told, by a cycle that there is."""
+    """In graphs of 10,000 vertices and 100,000 edges each knot is described by an existing cycle."""
     found = made(10_000, edges).knots()
     known = set(edges)
     assert len(found) == count

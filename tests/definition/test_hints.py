@@ -123,7 +123,7 @@ def test_options_that_a_reference_uses_are_the_users(reference: str) -> None:
     ],
 )
 def test_references_in_the_form_of_a_shell_are_told(text: str, meant: str) -> None:
-    """What in ``${ }`` would be a reference of this build in ``$( )`` is told with its place."""
+    """A ``${ }`` that would be a reference of this build in ``$( )`` is reported with its place."""
     options = {"size": 3, "zones": [{"id": "z"}]}
     (found,) = hints(change("a", x={"y": [text]}), change("vpc::b"), options=options)
     inner = text.removeprefix("http://").removesuffix("/")
@@ -175,7 +175,7 @@ def test_a_hint_shows_no_secret() -> None:
 
 
 def test_hints_are_bounded_and_only_for_what_comes_in() -> None:
-    """At most 20 are told; of a build that is gone on with nothing is."""
+    """At most 20 hints are given; a resumed build gets none."""
     document = build(*(change(f"n{number}", x="${name}") for number in range(30)))
     assert len(prepare(document).hints) == 20
     assert prepare(document, resumed=True).hints == ()
@@ -183,7 +183,7 @@ def test_hints_are_bounded_and_only_for_what_comes_in() -> None:
 
 @pytest.mark.timeout(20)
 def test_a_build_full_of_mistakes_is_looked_at_in_bounded_time() -> None:
-    """Very many names and variables, none of which is told, are passed over."""
+    """Very many names and variables without a hint are skipped."""
     names = {f"_x{number}": 1 for number in range(10_000)}
     changes = [change(f"n{number}", x="${components.#[}" * 10_000) for number in range(20)]
     assert hints(change("a", _retry=RETRY, **names), *changes, options=names) == []

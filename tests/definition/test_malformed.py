@@ -39,7 +39,7 @@ def test_an_empty_file_is_called_empty(text: str) -> None:
     ],
 )
 def test_yaml_is_called_yaml(text: str, line: int, column: int) -> None:
-    """YAML is told as what it is, with the place at which it begins."""
+    """YAML is recognised, and the place where it begins is named."""
     expected = f"{PREFIX}line {line}, column {column}: this is YAML; convert it to JSON first"
     assert problems_of(text.encode()) == [expected]
 
@@ -110,7 +110,7 @@ def test_whole_characters_are_no_surrogates(escaped: str) -> None:
     ],
 )
 def test_the_place_is_told_in_lines_and_characters(old: str, new: str, expected: str) -> None:
-    """Where the grammar is broken is told by line and column, from 1, in characters."""
+    """A grammar mistake is reported by line and column, from 1, in characters."""
     assert problems_of(TEXT.replace(old, new).encode()) == [PREFIX + expected]
 
 

@@ -215,7 +215,7 @@ def test_a_build_knows_its_secrets(place: str) -> None:
 
 @pytest.mark.parametrize("place", sorted(PLACES.keys() - {"between references"}))
 def test_a_document_is_shown_without_its_secrets(place: str) -> None:
-    """A document for people has no secret, even if nobody told of them before, and all the rest."""
+    """A document for people has no secret, even if none was learned before, and everything else."""
     shown = json.dumps(Secrets().mask_document(PLACES[place]))
     assert CANARY not in shown
     assert "123456789" not in shown
@@ -600,7 +600,7 @@ def test_a_text_that_takes_too_long_is_masked_to_its_end(monkeypatch: pytest.Mon
     ],
 )
 def test_values_behind_secret_names(text: str, shown: str) -> None:
-    """What APIs echo is masked, although nobody knew the value."""
+    """Values echoed by APIs are masked, although they are not known."""
     assert Secrets().mask(text) == shown
 
 
@@ -681,7 +681,7 @@ def test_the_same_text_is_looked_at_once_more_when_something_was_learnt(
 
 
 def test_of_a_long_problem_the_beginning_is_told() -> None:
-    """What is wrong with a build may quote it at length; whoever is told so reads the beginning."""
+    """A problem of a build may quote it at length; only the beginning is shown."""
     problem = Problem("a.x", f"{CANARY} is " + "wrong " * 10_000)
     shown = secrets_of(CANARY).mask_problem(problem)
     assert shown.message.startswith("*** is wrong")

@@ -17,7 +17,7 @@ def test_three_words_or_stars_are_a_pattern(text: str) -> None:
 
 
 def test_a_star_alone_is_every_subject() -> None:
-    """Nobody has to write it three times."""
+    """A pattern for everything need not be written three times."""
     assert read_pattern("*") == EVERY
 
 

@@ -48,7 +48,7 @@ def test_a_token_is_that_of_one_attempt_under_one_key(attempt: str, other: str) 
 
 
 def test_a_key_is_drawn_anew_each_time() -> None:
-    """It has 128 bits; that of an earlier version is told from it."""
+    """It has 128 bits, and differs from that of an earlier version."""
     keys = {draw_key() for _ in range(1_000)}
     assert len(keys) == 1_000
     assert all(map(is_secret, keys))

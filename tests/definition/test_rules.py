@@ -138,7 +138,7 @@ def test_a_retry_is_read_from_json() -> None:
 
 
 def test_a_pause_longer_than_the_longest_is_meant() -> None:
-    """Who asks for pauses of two minutes gets them, without raising the longest as well."""
+    """A rule with pauses of two minutes gets them, without raising the longest as well."""
     assert read_retry({"backoff": 120}).max_backoff == 120
 
 
@@ -241,6 +241,6 @@ def test_what_is_wrong_is_said_with_its_place(options: dict[str, Any], place: st
 
 
 def test_everything_wrong_is_said_at_once() -> None:
-    """Nobody has to submit a build four times to learn of four mistakes."""
+    """Four mistakes are reported for one submission."""
     _, problems = Policy.of({"retry": 5, "limits": 5, "on_error": 5, "max_failures": "x"}, 25)
     assert len(problems) == 4

@@ -29,7 +29,7 @@ def test_what_the_build_supplies(action: str, state: str, supplied: bool) -> Non
 
 
 def test_what_was_submitted() -> None:
-    """Before anything is done, what exists answers, and the changes that nobody has to wait for."""
+    """Before any work is done, existing components answer, and changes that need not be awaited."""
     submitted = Submitted(
         prepare(
             build(

@@ -52,7 +52,7 @@ def ring(*names: str) -> list[tuple[str, str]]:
     ],
 )
 def test_edges(edges: list[tuple[str, str]], expected: list[str]) -> None:
-    """Edges join two things there are, and close no cycle; each knot of cycles is told by a path."""
+    """Edges join two existing ends, and close no cycle; each knot of cycles is reported by a path."""
     changes = [change(name) for name in "abcde"]
     document = build(*changes, components=[change("old")], edges=edges)
     if not expected:

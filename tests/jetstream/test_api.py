@@ -129,7 +129,7 @@ async def test_a_stalled_server_is_unavailable(jetstream_server: NatsServer) -> 
 
 @pytest.mark.integration
 async def test_what_was_asked_over_a_lost_connection(jetstream_server: NatsServer) -> None:
-    """A question is asked again over the next one at once; a publish ends: nobody knows what became of it."""
+    """A question is asked again over the next connection; a publish ends with its outcome unknown."""
     async with open_js(jetstream_server, patience=30) as js:
         await create(js)
         answers: list[Any] = []
@@ -263,7 +263,7 @@ def test_times_are_read_and_written(text: str, nanoseconds: int) -> None:
 
 @pytest.mark.integration
 async def test_what_a_stream_says_of_itself(js: JetStream) -> None:
-    """Its settings, and its numbers; those of one that was emptied go on where they were."""
+    """Its settings, and its numbers; after it was emptied its numbers continue."""
     await create(js, max_age=3_600_000_000_000)
     info = await js.info("S")
     assert (info.config["name"], info.config["max_age"]) == ("S", 3_600_000_000_000)
@@ -378,7 +378,7 @@ def test_errors_by_their_number(code: int, err_code: int, expected: type[BusErro
     "answer", [b"", b"hello", b"[1]", b'{"stream": 1, "seq": 1}', b"{}", b'{"a": "\xff"}']
 )
 async def test_an_answer_of_somebody_else(fake_bus: FakeBus, answer: bytes) -> None:
-    """Whoever else answers on a stream's subject does not pass for a stream."""
+    """Another program that answers on a stream's subject is not taken for a stream."""
     await fake_bus.subscribe("s.a", lambda message: fake_bus.deliver(message.reply, answer))
     await fake_bus.subscribe("$JS.API.>", lambda message: fake_bus.deliver(message.reply, answer))
     js = JetStream(fake_bus)

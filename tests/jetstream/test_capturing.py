@@ -292,7 +292,7 @@ async def test_a_provider_that_is_not_captured_is_told_of_once(autojump_clock: M
 async def test_what_is_not_captured_may_be_missed_where_the_broker_was_away(
     autojump_clock: MockClock,
 ) -> None:
-    """Of a single broker that came back, a stream tells what came meanwhile, and nobody the rest."""
+    """If a single broker came back, a stream has the replies sent meanwhile; the others are lost."""
 
     class Single(FakeListener):
         def missed(self, *, captured: bool) -> bool:
@@ -358,7 +358,7 @@ async def test_the_streams_to_be_read_are_those_that_hold_something(fake_bus: Fa
 
 
 async def test_where_a_stream_may_not_be_changed_the_start_ends_with_the_cure(fake_bus: FakeBus) -> None:
-    """Which permission it takes, or what somebody else can do."""
+    """The missing permission is named, or the alternative."""
     plug_into(fake_bus)
     js = JetStream(fake_bus)
     await set_up(js, Layout())

@@ -82,7 +82,7 @@ async def test_what_was_put_is_got(objects: Objects, size: int) -> None:
 
 @asynccontextmanager
 async def counting_turns() -> AsyncIterator[Callable[[], int]]:
-    """Count how often somebody else could have done something."""
+    """Count how often another task could have run."""
     turns = 0
 
     async def take_turns() -> None:
@@ -99,7 +99,7 @@ async def counting_turns() -> AsyncIterator[Callable[[], int]]:
 
 @pytest.mark.alone
 async def test_64_megabytes(objects: Objects) -> None:
-    """They are got about as fast as they are put, and everybody else has a turn at every megabyte."""
+    """They are read about as fast as they are written, and other tasks have a turn at every megabyte."""
     data = some(64 * MEGABYTE)
     async with counting_turns() as turns:
         before = trio.current_time()
@@ -252,7 +252,7 @@ async def test_a_damaged_object_is_not_got(objects: Objects, damage: str) -> Non
 async def test_no_more_is_fetched_than_was_promised(
     objects: Objects, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Chunks without end do not fill the memory; and many at once do not hold everybody else."""
+    """Endless chunks do not fill the memory; many at once do not hold up other tasks."""
     await objects.put("name", b"1")
     chunk = Delivered("", bytes(CHUNK), {}, 1, 1)
     fetched = 0
@@ -360,7 +360,7 @@ async def failing_put(objects: Objects, problem: str) -> None:
 
 
 async def test_a_bucket_that_is_not_there(objects: Objects) -> None:
-    """Nobody takes the chunks."""
+    """No stream takes the chunks."""
     elsewhere = Objects(objects._js, "NONE")
     with pytest.raises(JetStreamUnavailable):
         await elsewhere.put("name", b"1")
@@ -487,7 +487,7 @@ async def test_we_read_what_nats_py_puts(objects: Objects) -> None:
 
 
 async def test_a_bucket_that_nats_py_made(jetstream_server: NatsServer) -> None:
-    """It is set up as ours: no deviation is told."""
+    """It is set up as ours: no deviation is reported."""
     async with open_bus(BusOptions((jetstream_server.url,)), connect_deadline=5) as bus:
         js = JetStream(bus)
 

@@ -237,7 +237,7 @@ async def test_nothing_is_left_on_the_server(js: JetStream) -> None:
 async def test_a_lost_message_is_read_again(
     js: JetStream, *, last_per_subject: bool, lost: int, reason: str
 ) -> None:
-    """The gap is seen, and reading goes on in front of it; nothing comes twice."""
+    """The gap is seen, and reading resumes in front of it; nothing comes twice."""
     meddler = Meddler(js)
     await store(js, [(f"s.{number}", b"%d" % number) for number in range(1800)])
     meddler.lose_once(b"%d" % lost)
@@ -249,7 +249,7 @@ async def test_a_lost_message_is_read_again(
 
 @integration
 async def test_reading_outlives_the_server(jetstream_server: NatsServer) -> None:
-    """Consumers in memory are gone with it, and a new one goes on behind the last message."""
+    """Consumers in memory are gone with it, and a new one resumes behind the last message."""
     async with open_js(jetstream_server) as js:
         await create(js, synced=True)
         await fill(js, 1, 3 * BATCH)
@@ -570,7 +570,7 @@ async def test_catching_up_does_not_wait_for_what_has_gone_meanwhile(js: JetStre
 
 @integration
 async def test_messages_that_aged_are_told_and_passed_over(js: JetStream) -> None:
-    """What the stream has removed since cannot be had any more: it goes on with the first that is left."""
+    """Messages that the stream has removed are lost: reading resumes with the first that is left."""
     await fill(js, 1, 10)
     start = await position_of(js, 3)
     await js.call("STREAM.PURGE.S", {"seq": 6})
@@ -586,7 +586,7 @@ async def test_messages_that_aged_are_told_and_passed_over(js: JetStream) -> Non
 
 @integration
 async def test_all_messages_have_aged(js: JetStream) -> None:
-    """Numbers go on where they were, and so does it, without a word of loss."""
+    """Numbers continue where they were, and so does reading, without a report of loss."""
     await fill(js, 1, 10)
     start = await position_of(js, 10)
     await js.purge("S", "s.*")
@@ -796,7 +796,7 @@ async def test_the_last_message_lost_on_the_way_is_fetched_again(js: JetStream) 
 
 @integration
 async def test_a_dead_consumer_is_noticed_by_its_silence(js: JetStream) -> None:
-    """Within a few seconds, although nobody says anything."""
+    """Within a few seconds, although there is no sign of it."""
     got: list[Delivered] = []
     meddler = Meddler(js)
     async with following(js, got) as follower:

@@ -90,7 +90,7 @@ async def test_two_answers_once_are_a_leader_that_changes(
 
 
 async def test_nothing_is_made_where_another_one_answers(autojump_clock: MockClock) -> None:
-    """Before the first start there are no streams of ours, so nobody may answer."""
+    """Before the first start there are no streams of ours, so no answer is expected."""
     account = Account()
     account.add_rival("THEIRS")
     ground = Ground(account.js, Layout())
@@ -101,7 +101,7 @@ async def test_nothing_is_made_where_another_one_answers(autojump_clock: MockClo
 
 
 async def test_streams_are_made_where_nobody_answers(autojump_clock: MockClock) -> None:
-    """A look that was begun long ago, by who stood by, is begun again."""
+    """A look that a standby process began long ago is begun again."""
     account = Account()
     ground = Ground(account.js, Layout())
     await ground.look()
@@ -128,7 +128,7 @@ async def test_a_foreign_acknowledgement_is_none(
 
 @pytest.fixture
 async def store(account: Account) -> AsyncIterator[JetStreamStore]:
-    """A store that watches who answers."""
+    """A store that watches for rivals."""
     store = JetStreamStore(account.bus, instance="me")
     ground = Ground(store.js, Layout())
     await ground.lay()

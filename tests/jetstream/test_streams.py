@@ -113,7 +113,7 @@ async def test_setting_up_again_changes_nothing(js: JetStream) -> None:
 @integration
 @pytest.mark.parametrize("questions", [1, 2, 3, 4])
 async def test_another_process_makes_them_between_two_questions(js: JetStream, questions: int) -> None:
-    """Whoever finds what is made after the log finds the log as well: nothing looks lost."""
+    """A process that finds a stream made after the log finds the log as well: nothing looks lost."""
     call, asked = js.call, 0
 
     async def slow(endpoint: str, body: Any = None) -> dict[str, Any]:
@@ -136,7 +136,7 @@ async def test_another_process_makes_them_between_two_questions(js: JetStream, q
 
 @integration
 async def test_replies_are_captured_with_nobody_listening(js: JetStream) -> None:
-    """Those of each verb, and nobody is answered; a request that nobody takes is still told so."""
+    """Those of each verb, without acknowledgements; a request without a subscriber still gets its 503."""
     await set_up(js, Layout())
     answers: list[Message] = []
     inbox = js.bus.new_inbox()
@@ -354,7 +354,7 @@ async def test_a_deviation_of_replies_that_cannot_be_changed(js: JetStream) -> N
 
 @integration
 async def test_a_stream_that_lacks_subjects_is_given_them(js: JetStream) -> None:
-    """As an earlier version made it: what it holds stays, and what somebody has added that is no obstacle."""
+    """As an earlier version made it: its content stays, and so do harmless additions."""
     config = wanted(REPLIES)
     subjects = [*(one for one in config["subjects"] if one != "scheduler.reply.*.*.*"), "theirs.done"]
     await js.call(f"STREAM.CREATE.{REPLIES}", config | {"subjects": subjects})
@@ -406,7 +406,7 @@ async def hold(js: JetStream, stream: str, count: int) -> None:
 
 @integration
 async def test_where_subjects_may_not_be_changed_the_cure_is_told(js: JetStream) -> None:
-    """Which permission it takes, and how somebody else can do it: what is not taken would be lost."""
+    """The permission and the alternative are named: replies that are not taken would be lost."""
     await set_up(js, Layout(capture=("vpc",)))
     call = js.call
 
@@ -429,7 +429,7 @@ async def test_where_subjects_may_not_be_changed_the_cure_is_told(js: JetStream)
 
 @integration
 async def test_an_overlap_that_new_subjects_make_is_named(js: JetStream) -> None:
-    """Somebody else's stream may have come in the way since."""
+    """Another program's stream may have come in the way since."""
     await set_up(js, Layout(capture=("vpc",)))
     await js.call("STREAM.CREATE.THEIRS", {"name": "THEIRS", "subjects": ["net.>"]})
     with pytest.raises(
@@ -440,7 +440,7 @@ async def test_an_overlap_that_new_subjects_make_is_named(js: JetStream) -> None
 
 @integration
 async def test_another_version_makes_the_streams_meanwhile(js: JetStream) -> None:
-    """Whoever comes second finds what the first has made, and tells how it differs."""
+    """The second process finds the stream of the first, and reports how it differs."""
     call = js.call
 
     async def late(endpoint: str, body: Any = None) -> dict[str, Any]:

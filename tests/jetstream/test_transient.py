@@ -32,7 +32,7 @@ IN_PROCESS = [
 async def test_what_is_in_process_is_asked_again_with_the_same_bytes(
     autojump_clock: MockClock, refusal: Refusal
 ) -> None:
-    """It is read back, and sent as before: nobody is fenced, and nothing is said of it as an error."""
+    """It is read back, and sent as before: no build is fenced, and no error is logged."""
     broker = Broker()
     async with open_store(broker) as store:
         await store.append("b1", [Accepted({"id": "b1"}, "d1")])
@@ -92,7 +92,7 @@ def test_what_numbers_mean(code: int, number: int, words: str, expected: Meaning
 
 
 async def test_a_failed_storage_is_said(autojump_clock: MockClock) -> None:
-    """A stream that is read, and answers nothing that is written: in the log, and to whoever asks why."""
+    """A stream that can be read, and answers no writes: the log says so, and so does `why`."""
     plant = Plant()
     async with plant.run(ignore) as process:
         await process.submit(document("ab", [("a", "b")]))
@@ -117,7 +117,7 @@ async def test_a_failed_storage_is_said(autojump_clock: MockClock) -> None:
 
 
 async def test_a_broker_without_quorum_has_no_failed_storage(autojump_clock: MockClock) -> None:
-    """It does not answer to who reads either."""
+    """It does not answer reads either."""
     broker = Broker()
     async with open_store(broker) as store, trio.open_nursery() as nursery:
         await store.append("b1", [Accepted({"id": "b1"}, "d1")])
@@ -131,7 +131,7 @@ async def test_a_broker_without_quorum_has_no_failed_storage(autojump_clock: Moc
 
 @pytest.mark.parametrize("broken", [False, True])
 async def test_doctor_tells_a_failed_storage(autojump_clock: MockClock, broken: bool) -> None:
-    """It writes a record of nobody's, and removes it."""
+    """It writes a record of no build, and removes it."""
     broker = Broker()
     await broker.set_up()
     if broken:

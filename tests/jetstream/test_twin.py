@@ -28,7 +28,7 @@ ROLLUP = {"Nats-Rollup": "sub"}
 
 
 class World:
-    """A JetStream, and the means to have its server end and begin anew."""
+    """A JetStream, and the means to restart its server."""
 
     def __init__(self, js: JetStream, server: NatsServer | None, twin: FakeJetStream | None) -> None:
         self.js = js
@@ -195,7 +195,7 @@ async def test_the_streams_of_a_subject(open_world: OpenWorld) -> None:
 
 
 async def test_an_append_is_acknowledged_with_its_sequence(open_world: OpenWorld) -> None:
-    """Sequences count from 1 over all subjects of a stream; a subject of no stream is nobody's."""
+    """Sequences count from 1 over all subjects of a stream; a subject may belong to no stream."""
     async with open_world() as world:
         await world.create()
         acks = [await world.js.publish(subject, b"x") for subject in ("s.1", "s.2", "s.1")]
@@ -236,7 +236,7 @@ async def test_the_same_message_id_is_kept_once(open_world: OpenWorld) -> None:
 
 
 async def test_a_stream_without_acknowledgements_keeps_silently(open_world: OpenWorld) -> None:
-    """Nobody is answered, not even that nobody listens."""
+    """There is no answer, not even that nobody listens."""
     async with open_world() as world:
         await world.create(subjects=["*.create.*.done"], no_ack=True)
         with trio.move_on_after(0.3):
@@ -273,7 +273,7 @@ async def test_single_messages(open_world: OpenWorld) -> None:
 
 
 async def test_a_purge_takes_one_subject(open_world: OpenWorld) -> None:
-    """Only messages that match go, numbers go on, and the stream begins where something is left."""
+    """Only matching messages go, numbers continue, and the stream begins with the first that is left."""
     async with open_world() as world:
         await world.create()
         for subject in ("s.1", "s.2", "s.1", "s.3"):
@@ -556,7 +556,7 @@ async def test_the_twin_forgets_a_tail(autojump_clock: MockClock) -> None:
 
 
 async def test_the_twin_ends_idle_consumers(autojump_clock: MockClock) -> None:
-    """A consumer that nobody pulls from for its time ends; a request that waits keeps it."""
+    """A consumer without pulls for its time ends; a waiting request keeps it."""
     async with twin_world() as world:
         assert world.twin is not None
         await world.create()

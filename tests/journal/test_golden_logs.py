@@ -30,7 +30,7 @@ from scheduler.plan import Plan, steering
 GOLDEN = Path(__file__).parents[1] / "golden"
 EVERY_EVENT = {one.__name__ for one in Event.__args__} | {"Elsewhere"}
 OPERATED = "log-v1-operated.jsonl"
-"""A build that was tried again, operated, and gone on with in a second run."""
+"""A build that was retried, operated, and resumed in a second run."""
 TIMED = "log-v1-timed.jsonl"
 """A build whose events say when they happened, each before it was written down."""
 REKEYED = "log-v1-rekeyed.jsonl"
@@ -56,7 +56,7 @@ def lines(name: str = "log-v1.jsonl") -> list[bytes]:
 
 
 def whole(record: Record) -> Record:
-    """The record with the event that was too large for it, as whoever reads a log puts it in its place."""
+    """The record with the event that was too large for it, as a reader puts it in its place."""
     large = decode_event((GOLDEN / "log-v1-elsewhere.json").read_bytes())
     return evolve(record, events=tuple(large if isinstance(one, Elsewhere) else one for one in record.events))
 
@@ -99,7 +99,7 @@ def test_each_event_is_written_as_it_was() -> None:
 
 
 def test_what_its_head_says() -> None:
-    """A record says who wrote it and when, and up to where replies were seen."""
+    """A record has its writer and time, and the position up to which replies were seen."""
     one = decode_record(lines()[12])
     assert (one.n, one.epoch, one.instance, one.record_id) == (13, 3, "höst-2", "höst-2-3-13")
     assert (one.at, one.position) == (1_700_000_321_000, Position(31, 1_700_000_320_990_123_456))
@@ -204,7 +204,7 @@ def test_what_a_later_version_wrote_into_it(old: bytes, new: bytes, says: str) -
 
 
 def test_what_an_operated_build_says_in_the_end() -> None:
-    """Folded, it is a build that was cancelled, gone on with in a second run, and is done."""
+    """Folded, it is a build that was cancelled, resumed in a second run, and is done."""
     history = fold(operated())
     assert (history.n, history.epoch, history.run, history.status) == (31, 2, 2, Status.REPORTED)
     assert (history.in_flight, history.pauses, history.began) == ({}, {}, {})

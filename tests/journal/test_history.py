@@ -248,7 +248,7 @@ def test_what_is_sent_again_by_an_operator_begins_again() -> None:
 
 
 def test_a_further_run() -> None:
-    """After its report a build may be gone on with: it is open again, and is finished and reported again."""
+    """After its report a build may be resumed: it is open again, and is finished and reported again."""
     history = fold_events(FAILED, *OVER, Retried(("a",), 2))
     assert (history.status, history.run, history.finished) == (Status.OPEN, 2, None)
     then: list[Event] = [settled("a"), Finished(None), Reported(2)]

@@ -375,7 +375,7 @@ def test_a_damaged_record_loses_nothing_in_silence(damaged: bytes) -> None:
 
 @given(st.binary(max_size=200))
 def test_any_bytes(data: bytes) -> None:
-    """Bytes that nobody of us wrote are refused."""
+    """Bytes that no scheduler has written are refused."""
     with pytest.raises(UnreadableLog):
         decode_record(data)
 

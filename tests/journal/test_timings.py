@@ -239,7 +239,7 @@ def test_a_build_that_is_over() -> None:
 
 
 def test_a_further_run_that_begins_here() -> None:
-    """Whoever begins it has all that is to be done wait anew."""
+    """In a new run everything that is to be done waits again."""
     timings = recall(PAIR, [(1, started("a")), (2, settled("a", "errored")), (3, Finished("no"))])
     timings.begin_run([0, 1], SECONDS + 5)
     assert times(timings, 2) == [(None, None, None)] * 2
@@ -355,7 +355,7 @@ class Live:
 
 @given(st.integers(0, 10**6), st.integers(0, 40))
 def test_a_log_says_the_times_that_were_told(seed: int, steps: int) -> None:
-    """Recalled from the log, the times of a build are those that whoever followed it has heard."""
+    """Read from the log, the times of a build equal those noted live."""
     names = ["a", "b", "c", "d", "e"]
     document = build(
         *(change(name, "none" if name == "d" else "create", _retry={"attempts": 2}) for name in names),

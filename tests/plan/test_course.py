@@ -645,7 +645,7 @@ def test_a_build_is_stuck_only_by_a_bug() -> None:
 
 
 def test_halting_and_stopping() -> None:
-    """A halt is the build's end; a stop only sends nothing more, and leaves the build to be gone on with."""
+    """A halt is the build's end; a stop only sends nothing more, and leaves the build to be resumed."""
     run = Run(build(change("a"), change("b")))
     run.send("a")
     run.plan.stop()
@@ -797,7 +797,7 @@ def test_definitions_refer_to_definitions() -> None:
 
 
 def test_a_find_supplies_ids() -> None:
-    """What a find returned answers its dependents, in the place of what was submitted, and nobody else."""
+    """The result of a find answers its dependents, in place of the submitted component, and no others."""
     run = Run(
         build(
             change("f", "find"),
@@ -1019,7 +1019,7 @@ def test_a_submitted_build_is_not_taken_for_a_resumed_one() -> None:
 
 
 def test_what_is_accepted_can_be_resumed() -> None:
-    """What was accepted and persisted goes on after a restart as if nothing of it had begun."""
+    """A build that was accepted and persisted starts after a restart as if nothing had begun."""
     first = Plan(prepare(build(change("a", _state="errored", error="x"), change("b", _state="running"))))
     again = prepare(accepted_document(first), resumed=True)
     plan = Plan(again, resumed=True)
@@ -1114,7 +1114,7 @@ def test_what_needs_no_request_settles_without_one() -> None:
     ],
 )
 def test_a_log_that_cannot_have_happened_is_refused(events: list[Event]) -> None:
-    """Rather than gone on with from half of it; only the last event is wrong."""
+    """Rather than resumed from half of it; only the last event is wrong."""
     *before, last = events
     if events == [outcome("a")]:
         # It may be one that needs no request; an action that has one does.
@@ -1126,7 +1126,7 @@ def test_a_log_that_cannot_have_happened_is_refused(events: list[Event]) -> None
 
 
 def test_a_log_about_a_component_that_is_not_there() -> None:
-    """That is a fault of whoever wrote it."""
+    """That is a mistake of the log's writer."""
     with pytest.raises(KeyError):
         replayed(TWO, started("zzz"))
 
@@ -1182,7 +1182,7 @@ def test_a_replayed_end_is_the_end(error: str | None) -> None:
 
 
 def test_a_replayed_late_success_stays_beside_the_error() -> None:
-    """It is in the report, it is told to nobody a second time, and no other one replaces it."""
+    """It is in the report, it is persisted once, and no other one replaces it."""
     body = {**change("a"), "_state": "errored", "error": "timed out"}
     late = Settled("a", {**body, "adoptable": {"x": 1}})
     run = replayed(build(change("a")), started("a"), Settled("a", body), late)

@@ -151,7 +151,7 @@ def test_limits_are_settings() -> None:
     ],
 )
 def test_whose_a_reply_is(data: bytes, head: tuple[str, str] | None) -> None:
-    """A reply names its build and its component, or nobody's."""
+    """A reply names its build and its component, or belongs to none."""
     assert read_head(data) == head
 
 

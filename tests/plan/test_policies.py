@@ -1,4 +1,4 @@
-"""What an error means for the rest of a build: drain, go on, and how many may fail."""
+"""The consequence of an error for the rest of a build: drain, continue, and the limit of failures."""
 
 import pytest
 from support.builds import Document, Run, build, change, problems_of
@@ -72,7 +72,7 @@ def test_the_first_error_is_the_cause() -> None:
     ],
 )
 def test_how_many_may_fail(options: Document, count: int, most: int) -> None:
-    """The build goes on with as many failures, and is halted by one more; percentages are rounded down."""
+    """The build continues with as many failures, and is halted by one more; percentages are rounded down."""
     run = flat(count, options)
     for number in range(count):
         assert run.plan.state.halted == (number > most)
@@ -108,7 +108,7 @@ def test_what_is_in_flight_is_not_skipped() -> None:
 
 
 def test_a_component_that_cannot_be_rendered_is_a_failure_like_any() -> None:
-    """The build goes on beside it."""
+    """The build continues beside it."""
     second = change("b", ref='{{ components["a"].nothing }}')
     run = Run(build(change("a"), second, change("c"), change("d"), edges=[("b", "d")], options=GOES_ON))
     run.do("a")
@@ -119,7 +119,7 @@ def test_a_component_that_cannot_be_rendered_is_a_failure_like_any() -> None:
 
 
 def test_a_build_that_is_taken_up_goes_on_by_its_own_rule() -> None:
-    """A store without a log has the errors; what is behind them is skipped anew."""
+    """A store without a log has the errors; changes behind them are skipped again."""
     document = build(
         change("a", _state="errored", error="broke"),
         change("b", _state="running"),
@@ -173,7 +173,7 @@ def test_a_rule_of_a_component_that_cannot_be(retry: object, says: str) -> None:
 
 
 def test_options_of_an_accepted_build_stop_nothing() -> None:
-    """What was accepted once is gone on with, by the default where its options cannot be read any more."""
+    """A build that was accepted is resumed, with the default for options that cannot be read any more."""
     run = Run(build(change("a"), options={"on_error": "stop"}), resumed=True)
     run.send("a")
     run.fail("a")

@@ -29,7 +29,7 @@ def made(error: str | None, components: int = 0, changes: int = 0) -> Report:
 
 
 def document(report: Report) -> dict[str, Any]:
-    """A report as whoever receives it reads it."""
+    """A report as its receiver reads it."""
     read: dict[str, Any] = decode(b"".join(report.chunks()))
     return read
 

@@ -176,7 +176,7 @@ def test_a_pause_that_is_asked_for_counts_in_the_total() -> None:
 
 
 def test_without_a_rule_there_is_one_attempt() -> None:
-    """Nothing is tried again unless somebody wants it, and nothing is said of attempts."""
+    """Nothing is tried again without a rule, and attempts are not mentioned."""
     run = one({})
     assert run.fail("a").body["error"] == "broken"
     assert run.plan.state.cause == "a: broken"
@@ -329,7 +329,7 @@ def test_a_late_reply_to_a_find_is_looked_at_like_any(components: Any) -> None:
 
 
 def test_attempts_are_in_what_a_store_keeps() -> None:
-    """A store without a log is told how often a component has failed, and the next process goes on there."""
+    """A store without a log keeps the number of failures, and the next process continues there."""
     run = one()
     step = run.retry("a")
     kept = Run(build(dict(step.body)), resumed=True)
@@ -412,7 +412,7 @@ def test_a_secret_that_a_connector_returns_is_known_from_then_on() -> None:
 
 
 def test_a_late_reply_tells_its_secrets_as_well() -> None:
-    """What came too late to be kept as an outcome may be quoted by somebody all the same."""
+    """A reply that came too late to be kept may still be quoted."""
     run = Run(build(change("a"), change("b")))
     run.send("a")
     run.send("b")
@@ -436,7 +436,7 @@ def test_a_supplied_secret_is_known_from_then_on() -> None:
 
 
 def test_a_secret_that_was_only_sent_is_known_after_a_restart() -> None:
-    """A reference supplied it, and no reply repeats it: what was sent is told again from the log."""
+    """A reference supplied it, and no reply repeats it: the request is made again from the log."""
     fields = {"password": '{{ components["v"].blob }}'}
     document = build(change("a", **fields), change("b"), components=[change("v", blob=CANARY)])
     first, second = Run(document), Run(document)

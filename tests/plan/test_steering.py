@@ -37,7 +37,7 @@ def failed(*more: str, edges: Any = (), **fields: Any) -> Run:
 
 
 def finished(run: Run, *events: Event) -> Run:
-    """The build after its end, as whoever wants another run of it has it: from its log."""
+    """The finished build, as another run of it begins: from its log."""
     plan = run.plan
     log = [plan.accepted, *events, plan.finish(), Reported(plan.state.run)]
     run.plan = Plan(prepare(decode(encode({**plan.accepted.document, "changes": run_changes(run)}))))
@@ -70,7 +70,7 @@ def errored_and_over(*more: str, **fields: Any) -> Run:
 
 
 def test_a_cancelled_build_drains() -> None:
-    """Nothing new is sent; what is in flight is awaited; the report says who ended it and why."""
+    """Nothing new is sent; requests in flight are awaited; the report names the reason."""
     run = Run(build(change("a"), change("b")))
     run.send("a")
     assert steering.cancel(run.plan, "wrong account") == [Cancelled("cancelled: wrong account")]
@@ -116,7 +116,7 @@ def test_a_paused_build_can_be_cancelled() -> None:
 
 
 def test_a_paused_build_sends_nothing_new() -> None:
-    """What is in flight ends; what is due waits, until the build goes on."""
+    """Requests in flight end; due components wait until the build is resumed."""
     run = Run(build(change("a"), change("b"), change("c", "none")))
     run.send("a")
     assert steering.pause(run.plan, on=True) == [Paused()]
@@ -142,7 +142,7 @@ def test_what_is_about_to_be_sent_when_the_pause_comes_is_taken_back() -> None:
 
 
 def test_a_pause_outlives_a_retry() -> None:
-    """Who has a component sent again in a paused build has it wait for the end of the pause."""
+    """A component retried in a paused build waits for the end of the pause."""
     run = failed("b", options=GOES_ON)
     steering.pause(run.plan, on=True)
     steering.retry(run.plan)
@@ -157,7 +157,7 @@ def test_a_pause_outlives_a_retry() -> None:
 
 
 def test_a_component_that_failed_is_sent_again() -> None:
-    """It has the next number, all its attempts anew, and the build its cause no more."""
+    """It has the next number and all its attempts again, and is no longer the cause."""
     run = Run(build(change("a", _retry={"attempts": 2}), change("b"), edges=[("a", "b")]))
     run.send("a")
     run.retry("a")
@@ -189,7 +189,7 @@ def test_what_was_skipped_waits_again() -> None:
 
 
 def test_one_of_several_is_sent_again() -> None:
-    """The build goes on without the others, and without what depends on them."""
+    """The build continues without the others, and without what depends on them."""
     run = Run(build(*map(change, "abcd"), edges=[("a", "c"), ("b", "d")]))
     run.send("a")
     run.send("b")
@@ -232,7 +232,7 @@ def test_a_late_success_is_adopted_instead() -> None:
 
 
 def test_a_retry_after_the_end_is_a_new_run() -> None:
-    """It goes on from where it stood, under the next attempt ids, and is reported again."""
+    """It continues from where it stood, under the next attempt ids, and is reported again."""
     run = errored_and_over("b", edges=[("a", "b")])
     assert steering.retry(run.plan) == [Retried(("a",), 2)]
     assert (run.plan.state.run, run.plan.state.finished, run.plan.over) == (2, False, False)
@@ -292,7 +292,7 @@ def test_what_is_under_way_completes_at_once(how: str) -> None:
 
 
 def test_what_has_failed_completes_at_once() -> None:
-    """Then the build goes on behind it."""
+    """Then the build continues behind it."""
     run = failed("b", edges=[("a", "b")])
     supplied, outcome = steering.supply(run.plan, 0, {"a_id": 7})
     assert supplied == Supplied("a", {"a_id": 7})
@@ -397,7 +397,7 @@ def test_a_supply_after_the_end_is_a_new_run() -> None:
 
 
 def test_a_supply_behind_a_failure_after_the_end() -> None:
-    """It completes at once: in a build that goes on without what failed it would never be due."""
+    """It completes at once: in a build that continues without the failed ones it would never be due."""
     run = errored_and_over("b", "c", edges=[("a", "b"), ("b", "c")])
     retried, supplied, outcome = steering.supply(run.plan, run.vertex("b"), {})
     assert (retried, supplied) == (Retried((), 2), Supplied("b", {}))
@@ -521,7 +521,7 @@ def test_the_end_of_a_further_run() -> None:
 
 
 def test_a_late_success_that_was_taken_is_kept_beside_no_error_any_more() -> None:
-    """A store that is told of it at the end only would have the error stand behind the outcome."""
+    """A store that got it only at the end would have the error after the outcome."""
     run = Run(build(change("a"), change("b")))
     run.send("a")
     run.send("b")

@@ -19,7 +19,7 @@ def jetstream(fake_bus: FakeBus) -> FakeJetStream:
 
 
 async def answer(bus: FakeBus, subject: str, data: bytes) -> None:
-    """Have somebody answer every question on a subject."""
+    """Answer every question on a subject."""
 
     def take(message: Message) -> None:
         bus.publish(message.reply, data)

@@ -1,4 +1,4 @@
-"""Whether commits go through: who is in trouble, what is said of it, and when."""
+"""Commit health: which commits are in trouble, and what is logged when."""
 
 # ruff: noqa: ARG001 - pytest-trio takes a clock from a test's own arguments only
 
@@ -76,7 +76,7 @@ def failing(*errors: BusError, answer: str = "answer") -> Callable[[], Any]:
 
 
 async def test_it_is_fine_unless_somebody_is_in_trouble() -> None:
-    """Whoever tries is not in trouble before something did not work, nor after leaving."""
+    """An attempt is not in trouble before its first failure, nor after leaving."""
     health = CommitHealth(600)
     assert good(health)
     with health.pending() as one, health.pending() as other:
@@ -100,7 +100,7 @@ async def test_one_who_is_in_trouble_is_enough() -> None:
 
 
 async def test_who_gives_up_is_not_in_trouble_any_more() -> None:
-    """However it ends, nobody's clock stands still for it afterwards."""
+    """However it ends, no clock stands still for it afterwards."""
     health = CommitHealth(600)
     with pytest.raises(ZeroDivisionError), health.pending() as trouble:  # noqa: PT012
         trouble.failed("no")
@@ -161,7 +161,7 @@ async def test_beyond_the_grace_it_is_said_loudly_each_time_that_it_has_doubled(
 
 
 async def test_without_a_connection_nothing_can_be_committed(autojump_clock: MockClock) -> None:
-    """That is said although nobody has tried."""
+    """That is logged even without an attempt."""
     async with open_station() as station:
         station.connected = False
         await trio.sleep(700)
@@ -235,7 +235,7 @@ async def test_an_answer_that_is_an_error_ends_trouble(autojump_clock: MockClock
 
 
 async def test_a_refusal_that_should_not_be_is_said_and_asked_again(autojump_clock: MockClock) -> None:
-    """Once a minute, not each time; what the operator mends goes on by itself."""
+    """Once a minute, not each time; once an operator has mended it, it resumes by itself."""
     with structlog.testing.capture_logs() as lines:
         asked = failing(*[JetStreamError("not allowed", code=403)] * 150)
         assert await patiently(CommitHealth(600), asked) == "answer"

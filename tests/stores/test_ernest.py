@@ -146,7 +146,7 @@ async def _unfinished(store: DocumentStore) -> list[str]:
 
 
 async def test_satisfies_the_port(store: ErnestStore, autojump_clock: MockClock) -> None:
-    """It is a Store that a later process can go on from."""
+    """It is a Store from which a later process can resume."""
     port: DocumentStore = store
     assert isinstance(store, DocumentStore)
     assert (port.name, port.resumable) == ("ernest", True)
@@ -461,7 +461,7 @@ async def test_chance_shortens_the_pauses(autojump_clock: MockClock) -> None:
 async def test_a_store_that_comes_back_is_enough(
     store: ErnestStore, script: Script, autojump_clock: MockClock
 ) -> None:
-    """When the store answers within the deadline the append succeeds, and goes on with what is left."""
+    """If the store answers within the deadline the append succeeds, and continues with the rest."""
     script.answer = lambda request: None if request.time < 20 else b""
     event = Settled("vpc::a", _change("vpc::a"), upserts=(_change("vpc::a"),))
     await store.append("b", [event])
@@ -480,7 +480,7 @@ async def test_each_request_has_a_deadline_of_its_own(
 async def test_a_late_answer_is_harmless(
     store: ErnestStore, script: Script, autojump_clock: MockClock
 ) -> None:
-    """The answer to an attempt that timed out is nobody's, not that of the next request."""
+    """The answer to an attempt that timed out is dropped, not taken for that of the next request."""
     script.answer = lambda request: (
         b'{"_error":"too late"}' if request.time == script.requests[0].time else b""
     )
@@ -571,7 +571,8 @@ async def test_a_silent_store_ends_every_wait(
 async def test_a_young_wait_survives_the_silence_of_others(
     fake_bus: FakeBus, script: Script, autojump_clock: MockClock
 ) -> None:
-    """Whoever waits shorter than ``store_timeout`` when the store is declared silent gets its turn."""
+    """A request that has waited less than ``store_timeout`` when the store is declared silent gets its
+    turn."""
     store = ErnestStore(fake_bus, backoff=STEADY, per_instance=1)
     script.answer = lambda request: None if request.time < 31 else b""
     async with trio.open_nursery() as nursery:
@@ -607,7 +608,7 @@ async def test_a_slow_store_ends_no_wait(
 async def test_a_broker_that_is_away_fails_no_build(
     store: ErnestStore, script: Script, fake_bus: FakeBus, autojump_clock: MockClock
 ) -> None:
-    """While the broker is away nothing is sent, for as long as it takes; when it is back it goes on."""
+    """While the broker is away nothing is sent, for as long as it takes; then it resumes."""
     fake_bus.disconnect()
     async with trio.open_nursery() as nursery:
         for n in range(10):
@@ -796,7 +797,7 @@ async def test_a_closed_bus(store: ErnestStore, fake_bus: FakeBus, autojump_cloc
 async def test_a_cancelled_append_gives_up_its_turn(
     store: ErnestStore, script: Script, sent: bool, autojump_clock: MockClock
 ) -> None:
-    """The next append of the build goes on, in order, and nothing more is sent of the cancelled one."""
+    """The next append of the build continues, in order, and nothing more is sent of the cancelled one."""
     script.delay = 3
     async with trio.open_nursery() as nursery:
         scopes = []
@@ -904,7 +905,7 @@ async def test_loads_nothing_doubtful(
 
 
 async def test_load_fails_without_a_store(store: ErnestStore, autojump_clock: MockClock) -> None:
-    """Nobody there is StoreUnavailable after the deadline: it is not the same as no such build."""
+    """No store is StoreUnavailable after the deadline: it is not the same as no such build."""
     message, _ = await _failure(lambda: store.load("b"), StoreUnavailable)
     assert message == "store: build.get.mapping was not answered within 30 s: nobody is subscribed to it"
 
@@ -1005,7 +1006,7 @@ async def test_nothing_is_in_progress(
 async def test_nobody_to_find_anything(
     store: ErnestStore, fake_bus: FakeBus, silent: bool, autojump_clock: MockClock
 ) -> None:
-    """Without a store nobody can say what is unfinished, and that is said after its time."""
+    """Without a store the unfinished builds are unknown, and that is raised after its time."""
     if silent:
         await fake_bus.subscribe(">", lambda _: None)
     with pytest.raises(StoreUnavailable, match=r"build\.find was not answered within 30 s"):

@@ -84,7 +84,7 @@ async def test_a_strict_service_knows_only_what_was_created(nats_server: NatsSer
 
 
 async def test_nothing_is_lost_over_a_restart_of_the_broker(nats_server: NatsServer, tmp_path: Path) -> None:
-    """Builds that are being persisted while the broker is killed go on when it is back."""
+    """Builds that are being persisted while the broker is killed resume when it is back."""
     with spawn(nats_server.url, tmp_path / "record", "--delay", "2"), trio.fail_after(60):
         async with open_bus(BusOptions((nats_server.url,)), connect_deadline=5) as bus:
             store = ErnestStore(bus, timeout=1, store_timeout=8)

@@ -76,7 +76,7 @@ async def store(broker: Broker) -> AsyncIterator[JetStreamStore]:
 
 
 async def test_what_it_is(broker: Broker) -> None:
-    """It outlives processes, and what is told later is never persisted earlier."""
+    """It outlives processes, and a later event is never persisted earlier."""
     store: Store = JetStreamStore(broker.bus, instance="me")
     assert (store.name, store.resumable, store.in_order) == ("jetstream", True, True)
 
@@ -128,7 +128,7 @@ async def test_builds_do_not_wait_for_one_another(broker: Broker, store: JetStre
 async def test_the_status_of_a_record_is_that_of_the_build_with_it(
     broker: Broker, store: JetStreamStore
 ) -> None:
-    """Who reads headers alone learns from them how far a build is."""
+    """Headers alone tell the status of a build."""
     await store.append("b1", [accept()])
     await store.append("b1", [settle("a"), Finished(None)])
     await store.append("b1", [Reported(1)])
@@ -151,7 +151,7 @@ async def test_a_record_does_not_say_finished_before_it_is(autojump_clock: MockC
 
 
 async def test_a_build_that_was_not_begun_here_cannot_be_told_of(store: JetStreamStore) -> None:
-    """Appending is an error then, and noting is not worth one: its log is somebody else's."""
+    """Appending is an error then, and noting is not: its log belongs to another process."""
     with pytest.raises(StoreError, match="b1"):
         await store.append("b1", [start("a")])
     store.note("b1", settle("a"))
@@ -171,7 +171,7 @@ async def test_what_is_closed_is_written_no_more(broker: Broker, store: JetStrea
 
 
 async def test_it_gives_no_documents(store: JetStreamStore) -> None:
-    """A log is not a document: whoever goes on with builds reads histories."""
+    """A log is not a document: builds are resumed from histories."""
     assert not isinstance(store, DocumentStore)
 
 
@@ -256,7 +256,7 @@ async def test_a_large_build_that_loses_the_race_leaves_nothing(
 
 
 async def test_a_log_that_is_written_on_is_ours(broker: Broker, store: JetStreamStore) -> None:
-    """Behind its last record; who wrote there before is fenced when he goes on."""
+    """Behind its last record; the earlier writer is fenced when it continues."""
     broker.write(accept())
     [message] = broker.messages(LOG)
     store.open("b1", sequence=message.sequence, n=1, epoch=2)
@@ -313,7 +313,7 @@ async def test_what_nobody_heard_is_not_noted(autojump_clock: MockClock, broker:
 async def test_what_was_written_to_a_lost_connection_is_not_noted(
     autojump_clock: MockClock, broker: Broker
 ) -> None:
-    """It is for somebody else to decide whether it goes out again."""
+    """Whether it goes out again is decided elsewhere."""
     async with open_store(broker) as store:
         await store.append("b1", [accept()])
         departure = await depart(broker, store, "a")
@@ -404,7 +404,7 @@ async def test_it_is_available_while_commits_go_through(autojump_clock: MockCloc
 
 
 async def test_a_fence_after_trouble_is_no_trouble(autojump_clock: MockClock, broker: Broker) -> None:
-    """A build that is lost keeps nobody's clock standing still."""
+    """A lost build does not keep the clock of others standing still."""
     async with open_store(broker) as store:
         await store.append("b1", [accept()])
         broker.line.plan(LOGS, Fate.MUTE)
@@ -438,7 +438,7 @@ async def test_a_question_that_was_answered_in_the_end_is_no_trouble(
 
 
 async def test_a_missing_stream_ends_the_store(autojump_clock: MockClock, broker: Broker) -> None:
-    """It is never made anew behind everybody's back: the process ends, and says why."""
+    """It is never silently made again: the process ends, and says why."""
     with pytest.RaisesGroup(LogMissing, flatten_subgroups=True):
         async with open_store(broker) as store:
             await store.append("b1", [accept()])
@@ -460,7 +460,7 @@ async def test_a_purge_while_it_runs_ends_what_is_written(broker: Broker, store:
 
 
 async def test_a_failure_of_what_was_noted_is_told(broker: Broker, store: JetStreamStore) -> None:
-    """To whoever asked for it, since nobody may ever append again."""
+    """The caller gets the error, since nothing can ever be appended again."""
     told: list[str] = []
     await store.append("b1", [accept()])
     store.on_failure("b1", lambda error: told.append(type(error).__name__))
@@ -601,7 +601,7 @@ async def test_no_history(store: JetStreamStore) -> None:
 
 
 async def test_what_cannot_be_decoded_leaves_nothing_open(broker: Broker, store: JetStreamStore) -> None:
-    """Whoever gives up on a log has stopped reading it."""
+    """A caller that gives up on a log has stopped reading it."""
     await store.append("b1", [accept()])
     broker.publish(log_of("b1"), b"{}")
     before = len(broker.bus.subjects)

@@ -166,7 +166,7 @@ async def begun(bench: Bench) -> Bench:
 
 
 async def test_an_idle_log_commits_at_once(begun: Bench) -> None:
-    """What is told to a log that has nothing to do is a record, and stored when `append` returns."""
+    """An event for an idle log is a record, and stored when `append` returns."""
     await begun.log.append(start("a"))
     assert begun.told == [["accepted"], ["started a"]]
 
@@ -203,7 +203,7 @@ async def test_what_is_put_in_one_breath_shares_a_record(begun: Bench) -> None:
 
 
 async def test_a_commit_waits_for_what_was_put_before_and_for_nothing_else(begun: Bench) -> None:
-    """Each that waits goes on with the record that holds its own events."""
+    """Each waiting task continues with the record that holds its own events."""
     begun.line.plan(LOGS, Fate.HOLD, Fate.HOLD)
     first = begun.watch(lambda: begun.log.append(start("a")))
     await wait_all_tasks_blocked()
@@ -224,7 +224,7 @@ async def test_a_commit_of_nothing_returns(begun: Bench) -> None:
 
 
 async def test_who_stops_waiting_takes_nothing_back(begun: Bench) -> None:
-    """What was put is committed, and others go on, whether or not somebody still waits for it."""
+    """Queued events are committed, and others continue, whether or not a task still waits for it."""
     begun.line.plan(LOGS, Fate.HOLD)
     with trio.CancelScope() as scope:
         begun.nursery.start_soon(_cancel_soon, scope)
@@ -388,7 +388,7 @@ async def test_a_lost_connection_is_reason_enough_to_look(autojump_clock: MockCl
 async def test_a_look_that_was_lost_with_a_connection_is_taken_again_at_once(
     autojump_clock: MockClock,
 ) -> None:
-    """Work goes on within three seconds of the broker's return, whatever was under way when it went."""
+    """Work resumes within three seconds of the broker's return, whatever was under way when it went."""
     async with open_bench() as bench:
         await bench.log.append(ACCEPTED)
         bench.line.plan(LOGS, Fate.LOSE)
@@ -400,7 +400,7 @@ async def test_a_look_that_was_lost_with_a_connection_is_taken_again_at_once(
 
 
 async def test_an_outage_of_any_length_costs_nothing(autojump_clock: MockClock) -> None:
-    """What is told while the broker is away is committed once it is back, in order and once."""
+    """Events from the time without a broker are committed once it is back, in order and once."""
     async with open_bench() as bench:
         await bench.log.append(ACCEPTED)
         bench.bus.disconnect()
@@ -434,7 +434,7 @@ async def test_without_a_quorum_or_room_it_tries_again(autojump_clock: MockClock
 
 
 async def test_a_closed_bus_ends_the_log(bench: Bench) -> None:
-    """Without a bus nothing can be written any more, and whoever waits is told."""
+    """Without a bus nothing can be written any more, and waiting tasks get the error."""
     bench.line.plan(LOGS, Fate.HOLD)
     ends = bench.watch(lambda: bench.log.append(ACCEPTED))
     await wait_all_tasks_blocked()
@@ -444,7 +444,7 @@ async def test_a_closed_bus_ends_the_log(bench: Bench) -> None:
 
 
 async def test_a_fault_of_ours_ends_one_log(bench: Bench) -> None:
-    """What cannot be written by a bug is told to whoever waits, and goes no further."""
+    """A bug in writing is raised in the waiting tasks, and goes no further."""
 
     def broken(_: str) -> Position:
         raise ZeroDivisionError
@@ -460,7 +460,7 @@ async def test_a_fault_of_ours_ends_one_log(bench: Bench) -> None:
 
 
 async def test_a_foreign_record_fences(begun: Bench) -> None:
-    """Who finds somebody else's record behind his own has lost the build, and writes nothing more."""
+    """A writer that finds another one's record behind its own has lost the build, and writes nothing more."""
     begun.broker.write(Loading(), epoch=2)
     with pytest.raises(Fenced, match="other-2-2"):
         await begun.log.append(start("a"))
@@ -479,7 +479,7 @@ async def test_a_foreign_record_fences(begun: Bench) -> None:
 
 
 async def test_who_wants_to_know_is_told_of_a_failure(begun: Bench) -> None:
-    """What is only noted has nobody who waits, and its failure must not wait for the next who does."""
+    """A failure of noted events must not wait for the next task that waits."""
     told: list[str] = []
     begun.log.on_failure = lambda error: told.append(type(error).__name__)
     begun.broker.write(Loading(), epoch=2)
@@ -503,7 +503,7 @@ async def test_everybody_who_waits_hears_of_a_fence(begun: Bench) -> None:
 
 
 async def test_a_record_of_ours_with_a_foreign_one_behind_it(autojump_clock: MockClock) -> None:
-    """Although ours was stored, whoever took the build over since has it."""
+    """Although ours was stored, the process that has taken the build over has it."""
     async with open_bench() as bench:
         await bench.log.append(ACCEPTED)
         bench.line.plan(LOGS, Fate.MUTE)
@@ -542,7 +542,7 @@ async def test_a_log_that_exists_is_not_begun(autojump_clock: MockClock, fate: F
 
 
 async def test_a_log_that_is_removed_by_hand_is_told_from_one_of_another_process(begun: Bench) -> None:
-    """Somebody purged it: nothing is written any more, and nobody else has the build."""
+    """An operator purged it: nothing is written any more, and no other process has the build."""
     await begun.desk.js.purge(LOG, log_of("b1"))
     with pytest.raises(LogRemoved, match="removed"):
         await begun.log.append(start("a"))
@@ -668,7 +668,7 @@ async def test_a_record_always_fits_into_a_message(autojump_clock: MockClock) ->
 
 
 async def test_a_record_fits_however_much_waited_for_company(autojump_clock: MockClock) -> None:
-    """What nobody waits for is cut into records of a bounded size as well."""
+    """Events that nothing waits for are cut into records of a bounded size as well."""
     async with open_bench(record_bytes=10_000) as bench:
         await bench.log.append(ACCEPTED)
         for number in range(1_000):
@@ -794,7 +794,7 @@ async def test_a_request_that_leaves_behind_an_append_is_not_shown_by_it(begun: 
 
 @pytest.mark.parametrize("why", ["unheard", "closed"])
 async def test_a_request_that_nobody_heard_or_awaits_is_not_noted(begun: Bench, why: str) -> None:
-    """A request that nobody received never left; one that is answered needs no note."""
+    """A request without a receiver never left; an answered one needs no note."""
     departure = begun.depart("a")
     setattr(departure, why, True)
     await begun.log.append(start("b"))
@@ -804,7 +804,7 @@ async def test_a_request_that_nobody_heard_or_awaits_is_not_noted(begun: Bench, 
 
 
 async def test_a_request_that_went_out_again_is_noted_for_its_last_copy(begun: Bench) -> None:
-    """A first copy that nobody heard is not noted for the second one, which is still under way."""
+    """A first copy without a receiver is not noted for the second one, which is still under way."""
     departure = begun.depart("a")
     await wait_all_tasks_blocked()
     begun.line.plan(LOGS, Fate.HOLD)
@@ -833,7 +833,7 @@ async def test_a_request_that_is_known_to_have_left_is_noted_once(begun: Bench) 
 
 
 async def test_a_request_whose_connection_was_lost_is_not_noted(autojump_clock: MockClock) -> None:
-    """Nobody can tell any more whether it arrived, not even by an append over the next connection."""
+    """Its arrival is unknown for ever, even after an append over the next connection."""
     async with open_bench() as bench:
         await bench.log.append(ACCEPTED)
         departure = bench.depart("a")

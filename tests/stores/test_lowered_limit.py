@@ -135,7 +135,7 @@ async def test_a_build_over_a_lowered_limit_is_accepted(autojump_clock: MockCloc
 async def test_a_copy_from_before_the_limit_was_lowered_counts(
     autojump_clock: MockClock, first: bool
 ) -> None:
-    """It may have been under way: it is ours, what it says is committed, and it fences nobody."""
+    """It may have been under way: it is ours, its events are committed, and it fences no build."""
     broker = Broker()
     async with open_store(broker) as store:
         if not first:

@@ -4,7 +4,7 @@ from scheduler.stores.memory import MemoryStore
 
 
 async def test_keeps_nothing() -> None:
-    """What was appended is forgotten, and there is nothing to go on with."""
+    """Appended events are forgotten, and there is nothing to resume."""
     store: Store = MemoryStore()
 
     await store.append("b", [Started("vpc::a", "b/vpc::a/1", b"{}"), Finished(None)])

@@ -64,7 +64,7 @@ async def test_leaves_the_loop_free(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_what_is_quick_is_not_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A slice that is not over gives nobody else a turn: a checkpoint costs more than many elements."""
+    """Within a slice no other task gets a turn: a checkpoint costs more than many elements."""
     monkeypatch.setattr(slices, "SLICE", 1_000.0)
     assert await _turns(lambda: slices.encode({"id": "b", "changes": LONG})) <= 2
 

@@ -38,7 +38,7 @@ async def ask(process: Process, verb: str, build: str | None = "b1", **fields: A
 
 @asynccontextmanager
 async def waiting(plant: Plant, *builds: JSON) -> AsyncIterator[Process]:
-    """A process with builds whose first requests nobody has answered yet."""
+    """A process with builds whose first requests are not answered yet."""
     async with plant.run(ignore) as process:
         await process.store.sentinel.place()
         for build in builds:
@@ -169,7 +169,7 @@ async def test_a_build_that_another_scheduler_has_is_left_to_it(autojump_clock: 
 
 
 async def test_what_removes_a_log_leaves_a_tombstone_for_a_day(autojump_clock: MockClock) -> None:
-    """Small, and no build: no list, no restart and nobody who asks takes it for one."""
+    """Small, and no build: no list, no restart and no question takes it for one."""
     plant = Plant(keep=0.0)
     async with plant.run() as process:
         await process.submit(document("a"))
@@ -211,7 +211,7 @@ async def test_earlier_versions_take_a_tombstone_for_a_build_that_is_over(
 
 
 async def test_an_id_goes_on_behind_its_tombstone(autojump_clock: MockClock) -> None:
-    """Its log is whole without what came before, for a restart and for who submits it once more."""
+    """Its log is whole without the earlier part, for a restart and for another submission."""
     plant = Plant(keep=0.0)
     async with plant.run() as process:
         await process.submit(document("a"))
@@ -240,7 +240,7 @@ async def test_an_id_goes_on_behind_its_tombstone(autojump_clock: MockClock) -> 
 
 @pytest.mark.parametrize("size", [10, 300_000])
 async def test_a_log_of_which_only_the_end_was_removed(autojump_clock: MockClock, size: int) -> None:
-    """Whoever removed it died between the tombstone and the rest: a new build reads nothing of that."""
+    """The process that removed it died between the tombstone and the rest: a new build reads none of that."""
     broker = Broker()
     async with open_store(broker) as store:
         broker.write(Accepted(document("a")), digest="old")
@@ -280,7 +280,7 @@ async def test_a_tombstone_that_expires_while_a_build_begins_is_no_obstacle(
 
 
 async def test_of_a_removal_and_another_run_one_wins(autojump_clock: MockClock) -> None:
-    """An operator has a build go on in the moment in which it is removed: its log is whole, or gone."""
+    """An operator resumes a build in the moment in which it is removed: its log is whole, or gone."""
     broker = Broker()
     await broker.set_up()
     broker.write(Accepted(document("a")))
@@ -294,7 +294,7 @@ async def test_of_a_removal_and_another_run_one_wins(autojump_clock: MockClock) 
 
 
 async def test_a_log_that_a_later_process_finds_removed_is_nobodys(autojump_clock: MockClock) -> None:
-    """Who had it is fenced; whoever writes behind the tombstone is refused as well."""
+    """The process that had it is fenced; a writer behind the tombstone is refused as well."""
     broker = Broker()
     async with open_store(broker) as store:
         await store.append("b1", [Accepted(document("a"), "d1")])
@@ -372,7 +372,7 @@ async def remove(process: Process, stream: str) -> None:
 
 
 async def test_reports_that_are_removed_are_made_again(autojump_clock: MockClock) -> None:
-    """The report waits, which is said to whoever asks, and goes out; other builds notice nothing."""
+    """The report waits, which is told on request, and goes out; other builds notice nothing."""
     plant = Plant()
     async with waiting(plant, document("a")) as process:
         await remove(process, REPORTS)
@@ -400,7 +400,7 @@ async def test_reports_that_are_removed_are_made_again(autojump_clock: MockClock
 
 
 async def test_a_report_waits_for_as_long_as_its_stream_cannot_be_made(autojump_clock: MockClock) -> None:
-    """Why is said, and said again; the rest of the service goes on."""
+    """The reason is logged, repeatedly; the rest of the service continues."""
     plant = Plant()
     async with waiting(plant, document("a"), document("z", build="b2")) as process:
         await remove(process, REPORTS)

@@ -39,7 +39,7 @@ MIB = 1024 * 1024
 
 @define
 class Scene:
-    """The service on a real server, and a connector that answers when it is told to."""
+    """The service on a real server, and a connector that answers on command."""
 
     server: NatsServer
     bus: NatsBus
@@ -156,7 +156,7 @@ async def test_a_limit_that_is_lowered_by_a_reload(start_nats_server: ServerFact
 
 
 async def test_a_build_whose_log_is_purged(jetstream_server: NatsServer) -> None:
-    """The only one there is: it is reported as failed, and the service goes on."""
+    """The only one there is: it is reported as failed, and the service continues."""
     async with open_scene(jetstream_server) as scene:
         await scene.submit(document("ab", [("a", "b")]))
         await scene.asked("a")

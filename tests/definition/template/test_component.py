@@ -214,7 +214,7 @@ def test_type_must_be_text() -> None:
 
 @pytest.mark.parametrize("field", ["_component_id", "_action", "service", "_raw"])
 def test_identity_is_never_rendered(field: str) -> None:
-    """Who a component is, is not a template."""
+    """The identity of a component is not a template."""
     text: Any = ["{{ nobody }}"] if field == "_raw" else "{{ nobody }}"
     assert compiled(**{field: text}).constant
 

@@ -432,7 +432,7 @@ def test_unclosed(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["{{-1}}", "{{- build.n }}", "{{ build.n -}}", "{{+1 }}"])
 def test_marks_for_white_space_are_refused(text: str) -> None:
-    """Jinja2 would take these for marks and not for signs; nobody is left to wonder which it was."""
+    """Jinja2 would take these for marks and not for signs; the error says which it was."""
     with pytest.raises(TemplateError, match="space"):
         split(text)
 
