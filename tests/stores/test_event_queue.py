@@ -1,0 +1,75 @@
+"""The division of a build's events into records."""
+
+import pytest
+import trio
+
+from scheduler.journal.records import Status
+from scheduler.stores.event_queue import EventQueue
+
+
+async def kept(event: bytes) -> bytes:
+    """Store an event elsewhere; the reference to it is one byte."""
+    await trio.lowlevel.checkpoint()
+    return event[:1].upper()
+
+
+async def test_lazy_events_come_first_and_ask_for_no_record() -> None:
+    """A queue with nothing but lazy events is false; a record begins with them."""
+    queue = EventQueue()
+    queue.add_lazily([b"l"])
+    assert not queue
+    assert queue.has_lazy
+    assert queue.add([b"a", b"b"]) == 2
+    assert queue
+    draft = await queue.take(100, kept)
+    assert (draft.lazy, draft.queued, draft.events) == ([b"l"], [b"a", b"b"], [b"l", b"a", b"b"])
+    assert not queue
+    assert not queue.has_lazy
+
+
+async def test_a_record_has_as_many_events_as_fit() -> None:
+    """The rest waits for the next one, and an event beyond a record's size begins one of its own."""
+    queue = EventQueue()
+    queue.add([b"aaa", b"bbb", b"c" * 20, b"d"])
+    assert (await queue.take(8, kept)).queued == [b"aaa", b"bbb"]
+    assert (await queue.take(8, kept)).queued == [b"C", b"d"]
+
+
+async def test_an_outcome_does_not_overtake_a_lazy_event() -> None:
+    """While lazy events fill a record, queued ones wait for the next."""
+    queue = EventQueue()
+    queue.add([b"a"])
+    queue.add_lazily([b"l" * 9, b"m" * 9])
+    draft = await queue.take(10, kept)
+    assert (draft.lazy, draft.queued) == ([b"l" * 9], [])
+    draft = await queue.take(100, kept)
+    assert (draft.lazy, draft.queued) == ([b"m" * 9], [b"a"])
+
+
+async def test_a_status_comes_with_its_event() -> None:
+    """It is in the draft that has the event to which it belongs."""
+    queue = EventQueue()
+    queue.add([b"a"])
+    queue.add([b"b" * 9], Status.FINISHED)
+    assert (await queue.take(8, kept)).statuses == []
+    queue.committed = 1
+    assert (await queue.take(100, kept)).statuses == [(2, Status.FINISHED)]
+
+
+@pytest.mark.parametrize("again", [False, True])
+async def test_a_draft_is_put_back_or_dropped(again: bool) -> None:
+    """Put back, its events are taken in the same order; dropped after that, only later ones are left."""
+    queue = EventQueue()
+    queue.add_lazily([b"l", b"m"])
+    queue.add([b"a", b"b"], Status.FINISHED)
+    draft = await queue.take(100, kept)
+    queue.add([b"c"], Status.REPORTED)
+    queue.put_back(draft)
+    if again:
+        queue.drop(draft)
+        queue.committed += len(draft.queued)
+        assert (await queue.take(100, kept)).events == [b"c"]
+    else:
+        later = await queue.take(100, kept)
+        assert later.events == [b"l", b"m", b"a", b"b", b"c"]
+        assert later.statuses == [(2, Status.FINISHED), (3, Status.REPORTED)]
