@@ -148,7 +148,7 @@ class MessageTooLarge(BusError):
 
 
 class NoResponders(BusError):
-    """Nobody subscribes to the subject of a request (the server's status 503)."""
+    """The subject of a request has no subscriber (the server's status 503)."""
 
 
 class NotPermitted(BusError):
@@ -179,7 +179,7 @@ class ForeignAnswer(JetStreamUnavailable):
 
 
 class StreamUnheard(JetStreamUnavailable):
-    """Nobody listens on a subject that a stream should have: it is gone, or JetStream is not ready yet."""
+    """No stream listens on a subject that one should have: it is gone, or JetStream is not ready yet."""
 
 
 class Unanswered(JetStreamUnavailable):

@@ -90,7 +90,7 @@ class Probe:
         try:
             answer = msgspec.json.decode(message.data, type=_Answer)
         except (msgspec.MsgspecError, UnicodeDecodeError):
-            return  # the server's word that no stream is there, or somebody who answers everything
+            return  # no stream is there, as the server says; or a program that answers everything
         self._streams.append(answer.stream)
 
 

@@ -215,7 +215,7 @@ class Template:
                     return None
                 parts += chunk, runs[at]
         except TemplateError:
-            # The caller's next way finds out again what is wrong, or that there is more work.
+            # The other way finds the mistake again, or the work.
             return None
         body = b"".join(parts)
         return body if len(body) <= MAX_RENDERED else None

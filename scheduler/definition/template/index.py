@@ -70,7 +70,7 @@ class _Values:
         self.truths: dict[bool, Slots] = {}
         self.unsure: list[tuple[int, Found]] = []
         self.whiles = _WHILES
-        """Times that unsure entries are still looked at again: by and by most of them are known."""
+        """Times that unsure entries are still looked at again: most of them are known after some time."""
 
     def add(self, slot: int, value: object) -> None:
         match value:

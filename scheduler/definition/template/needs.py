@@ -188,7 +188,7 @@ class Needs:
                 except AbortedError:
                     raise
                 except TemplateError:
-                    continue  # Whoever renders it is told so.
+                    continue  # Reported when it is rendered.
                 if text is not None:
                     yield text
 
