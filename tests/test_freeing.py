@@ -42,8 +42,8 @@ from scheduler.stores.memory import MemoryStore
 from scheduler.supervision.feed import Track
 from scheduler.supervision.supervisor import Held, Supervisor
 from scheduler.walk import Walk
-from scheduler.walk.departures import Departures
 from scheduler.walk.outcomes import Outcomes
+from scheduler.walk.starts import Starts
 
 CHAIN = document("abc", [("a", "b"), ("b", "c")], options={"limits": {"vpc.*.*": 2, "*.create.*": "1000/h"}})
 """A build with limits of its own, one of them a rate."""
@@ -58,11 +58,11 @@ OF_BUILDS = {
         "ComponentRun",
         "ComponentTasks",
         "Context",
-        "Departure",
         "Granted",
         "Hold",
         "Lineup",
-        "Departures",
+        "Start",
+        "Starts",
         "Outcomes",
         "Recording",
         "Resumer",
@@ -425,7 +425,7 @@ async def test_a_reference_to_nothing(autojump_clock: MockClock, watch: Watch, s
 
 
 @pytest.mark.parametrize("store", STORES)
-@pytest.mark.parametrize("part", [(Departures, "in_time"), (Outcomes, "end_attempt"), (Outcomes, "_tell")])
+@pytest.mark.parametrize("part", [(Starts, "in_time"), (Outcomes, "end_attempt"), (Outcomes, "_tell")])
 async def test_a_fault_of_ours(
     autojump_clock: MockClock,
     watch: Watch,

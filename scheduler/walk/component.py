@@ -40,7 +40,7 @@ class Stage(Enum):
     """It has begun, or turned out not to; its task has still to take notice."""
 
 
-class Departure:
+class Start:
     """A request between its start and its leaving."""
 
     __slots__ = ("call", "command", "left", "number", "request")
@@ -68,7 +68,6 @@ class ComponentRun:
         "bytes",
         "call",
         "called",
-        "departure",
         "due",
         "early",
         "first_sent",
@@ -78,6 +77,7 @@ class ComponentRun:
         "resumed",
         "retry_at",
         "stage",
+        "start",
         "subject",
         "supplied_subject",
         "turn",
@@ -101,7 +101,7 @@ class ComponentRun:
         """The place in the queue for slots, while it is queued."""
         self.turn: trio.Event | None = None
         """Set to have its task look again; there while the task waits for its turn."""
-        self.departure: Departure | None = None
+        self.start: Start | None = None
         """The request that its task is to see through, where it has begun and is sent."""
 
         # Slots.

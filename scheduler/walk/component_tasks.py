@@ -5,15 +5,15 @@ import trio
 from scheduler.definition.graph import Vertex
 from scheduler.definition.template import INLINE_WORK, Laborious
 from scheduler.plan import Phase
-from scheduler.walk.component import ComponentRun, Departure, Stage
+from scheduler.walk.component import ComponentRun, Stage, Start
 from scheduler.walk.context import Context
-from scheduler.walk.departures import Departures
 from scheduler.walk.granted import Granted
 from scheduler.walk.hold import Hold
 from scheduler.walk.lineup import Lineup
 from scheduler.walk.outcomes import Outcomes
 from scheduler.walk.resumption import Resumer
 from scheduler.walk.slot_queue import SlotQueue
+from scheduler.walk.starts import Starts
 
 
 class ComponentTasks:
@@ -23,7 +23,7 @@ class ComponentTasks:
         context: what the parts of the walk share.
         granted, slots, lineup: those that are to begin.
         hold: what keeps the build from sending.
-        departures, outcomes: how an attempt begins and ends.
+        starts, outcomes: how an attempt begins and ends.
         resumer: for attempts that an earlier process began.
     """
 
@@ -35,7 +35,7 @@ class ComponentTasks:
         slots: SlotQueue,
         lineup: Lineup,
         hold: Hold,
-        departures: Departures,
+        starts: Starts,
         outcomes: Outcomes,
         resumer: Resumer,
     ) -> None:
@@ -47,7 +47,7 @@ class ComponentTasks:
         self._lineup = lineup
         self._hold = hold
         self._unsent = context.unsent
-        self._departures = departures
+        self._starts = starts
         self._outcomes = outcomes
         self._resumer = resumer
         self._renderer = context.renderer
@@ -62,8 +62,8 @@ class ComponentTasks:
             if resumed is not None:
                 run.due = True
                 await self._resumer.resume(run, resumed)
-            elif (departure := await self._turn(run)) is not None:
-                await self._departures.see_through(departure)
+            elif (start := await self._turn(run)) is not None:
+                await self._starts.see_through(start)
             if run.subject:
                 lineup.land(vertex)
             # While its end is persisted an operator may have it done again.
@@ -72,7 +72,7 @@ class ComponentTasks:
         finally:
             self._end(vertex)
 
-    async def _turn(self, run: ComponentRun) -> Departure | None:
+    async def _turn(self, run: ComponentRun) -> Start | None:
         """Wait until it is the turn of a component; it has begun then.
 
         Returns:
@@ -102,8 +102,8 @@ class ComponentTasks:
             turn = run.turn = trio.Event()
             await turn.wait()
         run.stage = Stage.NOWHERE
-        departure, run.departure = run.departure, None
-        return departure
+        start, run.start = run.start, None
+        return start
 
     async def _begin_up_to(self, run: ComponentRun) -> None:
         """Begin what may begin, in the order in which it was entered, until this one has, or many have."""
@@ -137,7 +137,7 @@ class ComponentTasks:
             self._slots.queue_again(run)
         else:
             try:
-                departure = await self._departures.start(run) if due else None
+                start = await self._starts.begin(run) if due else None
             except Laborious:
                 run.stage = Stage.LABORIOUS
                 self._granted.count(0, INLINE_WORK)
@@ -146,7 +146,7 @@ class ComponentTasks:
                 if due and vertex in self._unsent:
                     self._slots.queue_again(run)
                 else:
-                    run.stage, run.departure = Stage.BEGUN, departure
+                    run.stage, run.start = Stage.BEGUN, start
                     run.call_up()
         plan.requests.let_go(vertex)
 
@@ -198,16 +198,16 @@ class ComponentTasks:
         """Begin one that has its slots, and await its end: what is done again begins like this."""
         plan, vertex = self._plan, run.vertex
         try:
-            departure = await self._departures.start(run)
+            start = await self._starts.begin(run)
         except Laborious:
             await self._renderer.render(run)
             try:
                 proceeds = plan.requests.is_rendered(vertex) and plan.is_due(vertex)
-                departure = await self._departures.start(run) if proceeds else None
+                start = await self._starts.begin(run) if proceeds else None
             finally:
                 plan.requests.let_go(vertex)
-        if departure is not None:
-            await self._departures.see_through(departure)
+        if start is not None:
+            await self._starts.see_through(start)
 
     def _end(self, vertex: Vertex) -> None:
         settled, run = self._lineup.frontier.settled, self._runs.get(vertex)

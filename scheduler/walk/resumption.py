@@ -18,12 +18,12 @@ from scheduler.runtime.interruptible import interruptible
 from scheduler.runtime.pace import Pace
 from scheduler.walk.component import ComponentRun
 from scheduler.walk.context import Context
-from scheduler.walk.departures import Departures
 from scheduler.walk.frontier import Frontier
 from scheduler.walk.hold import UNKNOWN_AND_HALTED, Hold
 from scheduler.walk.outcomes import Outcomes
 from scheduler.walk.recording import Recording
 from scheduler.walk.slot_queue import SlotQueue
+from scheduler.walk.starts import Starts
 from scheduler.walk.unsent import size_of
 
 _RESUMING = 2_000
@@ -69,7 +69,7 @@ class Resumer:
         slots: what is in flight holds some.
         frontier: is told what has not settled.
         outcomes: of the attempts.
-        departures: knows their times and reply subjects.
+        starts: knows their times and reply subjects.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Resumer:
         recording: Recording,
         hold: Hold,
         outcomes: Outcomes,
-        departures: Departures,
+        starts: Starts,
     ) -> None:
         self._plan = context.plan
         self._resumption = resumption
@@ -93,7 +93,7 @@ class Resumer:
         self._slots = slots
         self._frontier = frontier
         self._outcomes = outcomes
-        self._departures = departures
+        self._starts = starts
         self._renderer = context.renderer
         self._runs = context.runs
         self._resending = context.resending
@@ -145,17 +145,17 @@ class Resumer:
         self.listening.set()
 
     def _expect(self, request: Request) -> Call:
-        vertex, resumption, departures = request.vertex, self._resumption, self._departures
+        vertex, resumption, starts = request.vertex, self._resumption, self._starts
         if resumption is None:
-            call = self._connectors.expect(departures.in_time(request), departures.token(request))
+            call = self._connectors.expect(starts.in_time(request), starts.token(request))
         else:
             # What is not known to have left has all its time before it.
             passed = 0.0 if self._plan.phases.is_starting(vertex) else resumption.ages[vertex]
-            request = departures.in_time(request, passed)
+            request = starts.in_time(request, passed)
             key = resumption.old.get(vertex)
             old = old_token(key, vertex, request.started.failed) if key else ""
             inherited = Inherited(old, resumption.heard) if old or resumption.heard else None
-            call = self._connectors.expect(request, departures.token(request), resumption.after, inherited)
+            call = self._connectors.expect(request, starts.token(request), resumption.after, inherited)
         self._outcomes.expect(call)
         if resumption is not None:
             call.extended = resumption.extended.get(vertex, 0.0)
@@ -218,7 +218,7 @@ class Resumer:
         if unsent and plan.state.stopped:
             self._connectors.hand_over(plan.build.id)
             return False
-        call.departing = self._departures.departing()
+        call.departing = self._starts.departing()
         if unsent and (plan.state.halted or resend is Resend.NEVER):
             plan.departed(vertex)
             unknown = _UNKNOWN if resend is Resend.NEVER else UNKNOWN_AND_HALTED

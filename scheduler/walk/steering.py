@@ -18,10 +18,10 @@ from scheduler.plan import Phase, steering
 from scheduler.plan.outcome import failure
 from scheduler.text import count
 from scheduler.walk.context import Context
-from scheduler.walk.departures import Departures
 from scheduler.walk.hold import Hold
 from scheduler.walk.lineup import Lineup
 from scheduler.walk.recording import Recording
+from scheduler.walk.starts import Starts
 
 _MOST_SECONDS = 30 * 86_400.0
 
@@ -37,11 +37,11 @@ class Steering:
         recording: has the commands persisted.
         hold: pauses and halts.
         lineup: of the components that are to begin.
-        departures: lets nothing leave because of a command before that is persisted.
+        starts: lets nothing leave because of a command before that is persisted.
     """
 
     def __init__(
-        self, context: Context, recording: Recording, hold: Hold, lineup: Lineup, departures: Departures
+        self, context: Context, recording: Recording, hold: Hold, lineup: Lineup, starts: Starts
     ) -> None:
         self._plan = context.plan
         self._connectors = context.connectors
@@ -50,7 +50,7 @@ class Steering:
         self._recording = recording
         self._hold = hold
         self._lineup = lineup
-        self._departures = departures
+        self._starts = starts
         self._renderer = context.renderer
         self._runs = context.runs
         self._tasks = context.tasks
@@ -155,7 +155,7 @@ class Steering:
         return f"limits: {', '.join(map(str, self._plan.state.rules)) or 'none'}"
 
     async def _persist(self, *events: Event) -> None:
-        command = self._departures.command = trio.Event()
+        command = self._starts.command = trio.Event()
         try:
             kept = await self._recording.commit(*events)
         finally:

@@ -7,7 +7,7 @@ outcome persisted, and sets its own event, whatever has happened, so that no tas
 decisions are the plan's; this package only carries them out, in the order that the promises need:
 
 - a request leaves after its start was persisted, and after every outcome it depends on was (`recording`);
-- whether it may still leave is asked in the same breath as it is handed to the bus (`departures`);
+- whether it may still leave is asked in the same breath as it is handed to the bus (`starts`);
 - what one completion makes due is in the queue for slots, in the order of the edges, before the slots of what
   has completed are given back. So the most urgent has them, be it new or not; where there is room for all,
   they leave in the order of the edges (`lineup`);
@@ -26,7 +26,7 @@ The parts know one another in one direction only, in this order; the walk makes 
     lineup                what is due, until it begins
     hold                  what keeps the build from sending: a halt, a pause
     recording             what the store is told
-    outcomes, departures      the ends of attempts; their beginnings
+    outcomes, starts      the ends of attempts; their beginnings
     resumption, steering  what an earlier process began; what an operator wants
     component_tasks       what the task of a component does with all these
 """
@@ -51,7 +51,6 @@ from scheduler.stores import Store
 from scheduler.walk.component import Runs
 from scheduler.walk.component_tasks import ComponentTasks
 from scheduler.walk.context import Context
-from scheduler.walk.departures import Departures
 from scheduler.walk.frontier import from_the_start
 from scheduler.walk.granted import Granted
 from scheduler.walk.hold import Hold
@@ -62,6 +61,7 @@ from scheduler.walk.recording import Recording
 from scheduler.walk.rendering import Renderer
 from scheduler.walk.resumption import Resumer, Resumption
 from scheduler.walk.slot_queue import SlotQueue
+from scheduler.walk.starts import Starts
 from scheduler.walk.steering import Steering
 from scheduler.walk.tasks import Tasks
 from scheduler.walk.unsent import Unsent
@@ -131,7 +131,7 @@ class Walk:
         self._hold = hold = Hold(context, queue, lineup)
         self._recording = recording = Recording(plan, store, hold)
         self._outcomes = outcomes = Outcomes(context, recording, hold, lineup)
-        self._departures = departures = Departures(context, recording, hold, outcomes)
+        self._starts = starts = Starts(context, recording, hold, outcomes)
         self._resumer = resumer = Resumer(
             context,
             resumption,
@@ -140,7 +140,7 @@ class Walk:
             recording=recording,
             hold=hold,
             outcomes=outcomes,
-            departures=departures,
+            starts=starts,
         )
         self._component_tasks = ComponentTasks(
             context,
@@ -148,11 +148,11 @@ class Walk:
             slots=queue,
             lineup=lineup,
             hold=hold,
-            departures=departures,
+            starts=starts,
             outcomes=outcomes,
             resumer=resumer,
         )
-        self._steering = Steering(context, recording, hold, lineup, departures)
+        self._steering = Steering(context, recording, hold, lineup, starts)
 
     # ---- from the start to the report
 
@@ -317,7 +317,7 @@ class Walk:
 
     def send_again(self) -> None:
         """After a loss of the connection: send what may have been lost with it again, if that is wanted."""
-        self._departures.send_again()
+        self._starts.send_again()
 
     def calls(self) -> Mapping[Call, float]:
         """Return everything in flight, the oldest first, and since when (Trio's clock, seconds)."""

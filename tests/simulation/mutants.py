@@ -49,9 +49,9 @@ from scheduler.stores.keeper import Keeper
 from scheduler.stores.log import BuildLog
 from scheduler.supervision.reporting import Recorder
 from scheduler.walk import Walk
-from scheduler.walk.departures import Departures
 from scheduler.walk.frontier import Frontier
 from scheduler.walk.lineup import Lineup
+from scheduler.walk.starts import Starts
 from scheduler.walk.tasks import Tasks
 
 Patch: TypeAlias = tuple[object, str, object]
@@ -232,7 +232,7 @@ def _sent_without_knowing() -> list[Patch]:
 
 def _never_sent_again() -> list[Patch]:
     """What was lost with a connection is not sent again."""
-    return [(Departures, "send_again", lambda _: None)]
+    return [(Starts, "send_again", lambda _: None)]
 
 
 def _deadlines_before_replies() -> list[Patch]:

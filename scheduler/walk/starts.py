@@ -13,7 +13,7 @@ from scheduler.errors import Hung, Stuck
 from scheduler.journal.events import Settled
 from scheduler.plan import Request
 from scheduler.runtime.interruptible import interruptible
-from scheduler.walk.component import ComponentRun, Departure
+from scheduler.walk.component import ComponentRun, Start
 from scheduler.walk.context import Context
 from scheduler.walk.hold import Hold
 from scheduler.walk.outcomes import Outcomes
@@ -28,7 +28,7 @@ _LEFT_AT_ONCE: Final = 50
 """Requests that leave between two looks at everything else: a millisecond or two."""
 
 
-class Departures:
+class Starts:
     """The requests of one build on their way out.
 
     Args:
@@ -67,12 +67,12 @@ class Departures:
         self._tokens = context.tokens
         self._resending = context.resending
         # A list, although it is taken from at the front: mostly it has one or none.
-        self._waiting: list[Departure] = []
+        self._waiting: list[Start] = []
         """Requests whose start is being persisted, in the order in which they began and are to leave."""
         self.command: trio.Event | None = None
         """Set once the last command of an operator is persisted: before that nothing leaves because of it."""
 
-    async def start(self, run: ComponentRun) -> Departure | None:
+    async def begin(self, run: ComponentRun) -> Start | None:
         """Begin a component that has its slots.
 
         Where the store keeps order, this does not wait: the request leaves in `see_through`. Otherwise the
@@ -112,39 +112,39 @@ class Departures:
             run.bytes = size
         number, kept = await self._recording.begin(step.started)
         # What made it begin was told the store before; it is persisted when the operator is told so.
-        departure = Departure(step, number, self.command)
+        start = Start(step, number, self.command)
         if kept is None:
-            self._waiting.append(departure)
+            self._waiting.append(start)
         else:
             if self.command is not None:
                 await self.command.wait()
             booked = self._recording.booked
-            self._leave(departure, kept)
+            self._leave(start, kept)
             if self._recording.booked != booked:
                 await self._recording.written()
-        return departure
+        return start
 
-    async def see_through(self, departure: Departure) -> None:
+    async def see_through(self, start: Start) -> None:
         """Let a request leave as soon as it may, and await the end of the attempt."""
         try:
-            if not departure.left:
-                kept = await self._recording.persisted(departure.number)
-                if departure.command is not None and not departure.command.is_set():
-                    await departure.command.wait()
-                await self._let_leave(departure, kept)
-            if departure.call is not None:
-                await self._outcomes.of(departure.call)
+            if not start.left:
+                kept = await self._recording.persisted(start.number)
+                if start.command is not None and not start.command.is_set():
+                    await start.command.wait()
+                await self._let_leave(start, kept)
+            if start.call is not None:
+                await self._outcomes.of(start.call)
         finally:
-            if departure.call is not None:
-                self._outcomes.put_away(departure.call)
+            if start.call is not None:
+                self._outcomes.put_away(start.call)
 
-    async def _let_leave(self, departure: Departure, kept: bool) -> None:
+    async def _let_leave(self, start: Start, kept: bool) -> None:
         """What began before it has been persisted as well: all that leaves now, in that order.
 
         Others have their turn meanwhile: one record may let hundreds leave.
         """
         left = 0
-        while not departure.left:
+        while not start.left:
             if left == _LEFT_AT_ONCE:
                 left = 0
                 await trio.lowlevel.checkpoint()
@@ -152,14 +152,14 @@ class Departures:
             self._leave(self._waiting.pop(0), kept)
             left += 1
 
-    def _leave(self, departure: Departure, kept: bool) -> None:
+    def _leave(self, start: Start, kept: bool) -> None:
         """Its start was persisted, if ``kept``: it leaves, unless something has happened meanwhile.
 
         Whether it may is asked in the same breath as it is handed to the bus.
         """
         plan, outcomes = self._plan, self._outcomes
-        vertex = departure.request.vertex
-        departure.left = True
+        vertex = start.request.vertex
+        start.left = True
         if outcomes.arrived:
             # An error among the answers that no task has looked at yet is one all the same.
             outcomes.book()
@@ -177,10 +177,10 @@ class Departures:
             outcomes.record(vertex, plan.withdraw(vertex))
         else:
             plan.sent(vertex)
-            request = self.in_time(departure.request)
+            request = self.in_time(start.request)
             call = self._connectors.send(request, self.token(request), self.departing())
             outcomes.expect(call)
-            departure.call = run.call = call
+            start.call = run.call = call
             self._runs.calls[call] = trio.current_time()
             self._observer.sent(vertex, plan.attempt(vertex))
 
