@@ -134,7 +134,7 @@ class Loader:
         """Nobody has died of these: their loadings are not counted any more."""
         async for build in paced(builds, every=_MARKED_AT_ONCE):
             if self._supervisor.holds(build):
-                self._store.note(build, Released(), lazily=True)
+                self._store.note_lazily(build, Released())
 
     async def _load(
         self,

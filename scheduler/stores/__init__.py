@@ -9,11 +9,11 @@ from typing import Any, Protocol, runtime_checkable
 
 from scheduler.bus import Outgoing
 from scheduler.errors import StoreError
-from scheduler.journal.events import Event, Sent
+from scheduler.journal.events import Event, Sent, Started
 
 
 class Departure(Protocol):
-    """A request on its way out, such as `connector.Call`."""
+    """A request on its way out, such as `call.Call`."""
 
     outgoing: Outgoing | None
     unheard: bool
@@ -21,8 +21,83 @@ class Departure(Protocol):
     reached: bool
 
 
+class Journal(Protocol):
+    """Everything that one running build persists, in the order in which it is given.
+
+    Outcomes are given to `end`, starts to `begin`; the rest either to `record`, where nothing follows from
+    it, or to `commit`, where somebody waits for it.
+    """
+
+    in_order: bool
+    """Whether events may be given at once, as those given later are never persisted earlier.
+
+    Then an outcome and the start of what depends on it can be persisted together. Otherwise each outcome is
+    persisted before anything that follows from it, and each start before the next one.
+    """
+
+    ends: int
+    """Number of outcomes given so far, where not `in_order`."""
+
+    def end(self, event: Event, then: Callable[[], None]) -> None:
+        """Persist the end of an attempt: before what follows from it, or together with that.
+
+        Args:
+            event: the end.
+            then: function that is called when what follows from it may be given: at once where `in_order`,
+                otherwise by `ended`; also if the event could not be persisted.
+        """
+
+    async def ended(self) -> None:
+        """Wait until what follows from all ends so far may be given.
+
+        A failure goes to the handler of the journal.
+        """
+
+    async def begin(self, event: Started) -> tuple[int, bool]:
+        """Persist a start before the next one may be given; does not wait where `in_order`.
+
+        Returns:
+            A number for `persisted`, and whether the start is persisted already.
+
+        Raises:
+            StoreError: as for `commit`.
+        """
+
+    async def persisted(self, number: int) -> None:
+        """Wait until a start is persisted, and everything given before it.
+
+        Raises:
+            StoreError: as for `commit`.
+        """
+
+    def record(self, *events: Event, lazily: bool = False) -> None:
+        """Persist events soon; if ``lazily``, together with others that come soon. Only where `in_order`.
+
+        A failure goes to the handler of the journal, and is raised by the next `commit`.
+        """
+
+    def record_sent(self, event: Sent, departure: Departure) -> None:
+        """Persist ``event`` some time after the broker is known to have the request, if still useful.
+
+        Only where `in_order`.
+        """
+
+    async def commit(self, *events: Event) -> None:
+        """Persist events, behind everything given before, and wait for that.
+
+        Raises:
+            StoreUnavailable: there was no answer within the deadline.
+            BuildLost: the store does not know the build.
+            Fenced: another process has the build.
+            StoreError: the store answered with an error.
+        """
+
+    def close(self) -> None:
+        """Call the handler no more. Idempotent."""
+
+
 class Store(Protocol):
-    """Everything that a running build needs of a store; implementations stand beside this file."""
+    """A place where builds are persisted; implementations stand beside this file."""
 
     name: str
     """Name of the store, as in ``--store``: ``memory``, ``ernest``."""
@@ -31,11 +106,7 @@ class Store(Protocol):
     """Whether a later process can resume what this one leaves unfinished."""
 
     in_order: bool
-    """Whether events are persisted in the order in which they are given, and may be given at once.
-
-    Then an outcome is *noted*, and the start of what depends on it can be persisted together with it.
-    Otherwise each step is awaited before the next one.
-    """
+    """Whether its journals are `Journal.in_order`: it keeps a log of each build."""
 
     @property
     def available(self) -> bool:
@@ -53,36 +124,16 @@ class Store(Protocol):
             StoreError: the store answered with an error.
         """
 
-    def note(self, build: str, *events: Event, lazily: bool = False) -> int:
-        """Persist ``events`` soon, in order; if ``lazily``, together with others that come soon.
+    def journal(self, build: str, on_failure: Callable[[StoreError], None]) -> Journal:
+        """Return the journal of a build that runs here.
 
-        A failure goes to the handler of `on_failure`, and is raised by the next `append`. Only where
-        `in_order`.
-
-        Returns:
-            A number of these events for `persisted`; useless if they are noted lazily.
-        """
-
-    async def persisted(self, build: str, number: int) -> None:
-        """Wait until noted events are persisted: all up to those with this number.
-
-        Only where `in_order`.
-
-        Raises:
-            StoreError: as for `append`.
-        """
-
-    def on_failure(self, build: str, handler: Callable[[StoreError], None]) -> None:
-        """Call ``handler`` once if noted events of ``build`` cannot be persisted. Only where `in_order`."""
-
-    def note_sent(self, build: str, event: Sent, departure: Departure) -> None:
-        """Persist ``event`` some time after the broker is known to have the request, if still useful.
-
-        Only where `in_order`.
+        Args:
+            build: its id; its acceptance was appended, or its log is open.
+            on_failure: function that is called once if given events cannot be persisted.
         """
 
     async def settle(self) -> None:
-        """Persist everything that was noted; the caller owns the deadline. No effect unless `in_order`."""
+        """Persist everything that was recorded; the caller owns the deadline."""
 
     def close(self, build: str) -> None:
         """Take leave of a build: this process gives no more events of it. Idempotent."""

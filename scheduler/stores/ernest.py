@@ -24,8 +24,8 @@ from attrs import define, field
 
 from scheduler.bus import Bus
 from scheduler.errors import BuildLost, StoreError, StoreUnavailable
-from scheduler.journal.events import Event, Sent
-from scheduler.stores import Departure, slices
+from scheduler.journal.events import Event
+from scheduler.stores import Journal, slices
 from scheduler.stores.asking import DEFAULT_BACKOFF, Asker, Backoff
 from scheduler.stores.ernest_protocol import (
     FIND,
@@ -40,6 +40,7 @@ from scheduler.stores.ernest_protocol import (
     raise_error,
     requests_for,
 )
+from scheduler.stores.step_journal import StepJournal
 
 
 @define(eq=False)
@@ -129,18 +130,9 @@ class ErnestStore:
                     lane.error = str(error)
                     raise
 
-    def note(self, build: str, *events: Event, lazily: bool = False) -> int:  # noqa: ARG002 - as the port
-        """Do nothing: this store is given events step by step."""
-        return 0
-
-    async def persisted(self, build: str, number: int) -> None:
-        """Do nothing: no event is noted."""
-
-    def on_failure(self, build: str, handler: Callable[[StoreError], None]) -> None:
-        """Do nothing: no event is noted."""
-
-    def note_sent(self, build: str, event: Sent, departure: Departure) -> None:
-        """Do nothing: this store cannot record a departure."""
+    def journal(self, build: str, on_failure: Callable[[StoreError], None]) -> Journal:
+        """Return the journal of a build; see `Store.journal`."""
+        return StepJournal(build, self.append, on_failure)
 
     async def settle(self) -> None:
         """Do nothing: no event is only noted."""

@@ -9,9 +9,8 @@ would follow. The process ends if a stream is gone that was there before.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from typing import Final
 
 import trio
 
@@ -25,27 +24,25 @@ from scheduler.errors import (
 from scheduler.jetstream.api import JetStream
 from scheduler.jetstream.objects import Objects
 from scheduler.jetstream.streams import LOG, REPLIES, Layout, log_subject
-from scheduler.journal.events import Accepted, Event, Finished, Reported, Sent
+from scheduler.journal.events import Accepted, Event
 from scheduler.journal.records import (
     DIGEST_HEADER,
     Position,
-    Status,
     accepted_chunks,
     read_headers,
 )
 from scheduler.runtime.clock import BuildClock
 from scheduler.runtime.pace import paced
-from scheduler.stores import Departure
+from scheduler.stores import Journal
 from scheduler.stores.commit_health import CommitHealth, ask_the_log
 from scheduler.stores.ground import Ground
 from scheduler.stores.keeper import Keeper
 from scheduler.stores.log import BuildLog, LogContext
+from scheduler.stores.log_journal import LogJournal
 from scheduler.stores.log_reader import LogReader
 from scheduler.stores.sentinel import Sentinel
 from scheduler.stores.slices import gathered
 
-_STATUS: Final[Mapping[type[Event], Status]] = {Finished: Status.FINISHED, Reported: Status.REPORTED}
-"""Status of a log after an event of this type."""
 _LULL = 0.25
 """Seconds for which an event waits for others to be committed with."""
 _KEEP_UP_PERIOD = 10.0
@@ -160,38 +157,22 @@ class JetStreamStore:
             await self._begin(build, events[0])
             events = events[1:]
         log = self._log(build)
-        for event in events:
-            log.put([log.encoded(event)], _STATUS.get(type(event)))
+        log.note(*events)
         await log.commit()
 
-    def note(self, build: str, *events: Event, lazily: bool = False) -> int:
-        """Commit ``events`` soon, in order; if ``lazily``, with others that come soon."""
-        log = self._logs.get(build)
-        if log is None or log.failure is not None:
-            return 0
-        if lazily:
-            log.put_lazily(map(log.encoded, events))
-            return 0
-        number = 0
-        for event in events:
-            number = log.put([log.encoded(event)], _STATUS.get(type(event)))
-        return number
+    def journal(self, build: str, on_failure: Callable[[StoreError], None]) -> Journal:
+        """Return the journal of a build whose log is written here; see `Store.journal`.
 
-    async def persisted(self, build: str, number: int) -> None:
-        """Wait until noted events up to this number are committed; raises as `append`."""
-        await self._log(build).commit(number)
+        Raises:
+            StoreError: the build has no log here.
+        """
+        return LogJournal(self._log(build), on_failure)
 
-    def on_failure(self, build: str, handler: Callable[[StoreError], None]) -> None:
-        """Call ``handler`` when nothing more can be written for the build."""
+    def note_lazily(self, build: str, *events: Event) -> None:
+        """Commit ``events`` with others that come soon, where the log of the build is written here."""
         log = self._logs.get(build)
         if log is not None:
-            log.on_failure = handler
-
-    def note_sent(self, build: str, event: Sent, departure: Departure) -> None:
-        """Commit ``event`` some time after the broker is known to have the request."""
-        log = self._logs.get(build)
-        if log is not None:
-            log.note_sent(event, departure)
+            log.note_lazily(*events)
 
     async def settle(self) -> None:
         """Commit all events, also those that wait for others; the caller owns the deadline."""

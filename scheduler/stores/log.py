@@ -10,8 +10,9 @@ it.
 
 import heapq
 import secrets
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from itertools import count
+from typing import Final
 
 import structlog
 import trio
@@ -22,7 +23,7 @@ from scheduler.errors import MessageTooLarge, StoreError
 from scheduler.jetstream.api import JetStream
 from scheduler.jetstream.objects import Objects
 from scheduler.jetstream.streams import OBJECTS, Layout, log_subject
-from scheduler.journal.events import Event, Retrying, Sent, Settled, Withdrawn
+from scheduler.journal.events import Event, Finished, Reported, Retrying, Sent, Settled, Withdrawn
 from scheduler.journal.records import (
     DIGEST_HEADER,
     TIMED,
@@ -91,8 +92,12 @@ class LogContext:
         return max(_LEAST_RECORD_BYTES, min(_MOST_RECORD_BYTES, self.bus.max_payload - _ROOM))
 
 
-def _ignore(_: StoreError) -> None:
+def ignore(_: StoreError) -> None:
     """Ignore a failure that nothing waits for."""
+
+
+_STATUS: Final[Mapping[type[Event], Status]] = {Finished: Status.FINISHED, Reported: Status.REPORTED}
+"""Status of a log after an event of this type."""
 
 
 class BuildLog:
@@ -131,7 +136,7 @@ class BuildLog:
         """Digest of the content; written beside the first record."""
         self.failure: StoreError | None = None
         """Reason why nothing more can be written."""
-        self.on_failure: Callable[[StoreError], None] = _ignore
+        self.on_failure: Callable[[StoreError], None] = ignore
         """Function that is called with it."""
         self.departures = Departures()
         """Requests that are not known to have arrived."""
@@ -154,6 +159,7 @@ class BuildLog:
         """Heap of waiting tasks: number of events to be committed, order of arrival, event to be set."""
         self._numbers = count()
         self._writing = False
+        self._closed = False
         self._forced = False
         """Whether a record is to be written with nothing new but the position."""
         self._round = trio.Event()
@@ -168,7 +174,8 @@ class BuildLog:
 
         Everything that the log refers to stays alive for as long as an append of it is under way.
         """
-        self.on_failure = _ignore
+        self._closed = True
+        self.on_failure = ignore
         self.departures.forget_leaving()
         if self.failure is not None:
             # Its tracebacks refer to frames that refer to this log, and to tasks that waited for a commit.
@@ -191,6 +198,24 @@ class BuildLog:
         if type(event) not in TIMED:
             return encode_event(event)
         return encode_event(event, self.clock(), left)
+
+    def note(self, *events: Event) -> int:
+        """Queue events that happen now, to be committed soon; ignored once the log has failed or is closed.
+
+        Returns:
+            The number of events queued so far, for `commit`.
+        """
+        if self.failure is not None or self._closed:
+            return 0
+        number = 0
+        for event in events:
+            number = self.put([self.encoded(event)], _STATUS.get(type(event)))
+        return number
+
+    def note_lazily(self, *events: Event) -> None:
+        """Queue events that happen now and can wait for others; ignored as in `note`."""
+        if self.failure is None and not self._closed:
+            self.put_lazily(map(self.encoded, events))
 
     def put(self, events: Iterable[bytes], status: Status | None = None) -> int:
         """Queue encoded events to be committed soon; ``status`` is that of the log with them.
@@ -215,6 +240,8 @@ class BuildLog:
         """
         if self.failure is not None:
             raise self.failure
+        if self._closed:
+            raise StoreError(f"build {self.build} is not written here")
         number = self._queue.put if number is None else number
         if self._queue.committed < number:
             done = trio.Event()
@@ -234,7 +261,7 @@ class BuildLog:
     def note_sent(self, event: Sent, departure: Departure) -> None:
         """Queue ``event`` once the broker is known to have the request; nothing waits for that."""
         outgoing = departure.outgoing
-        if self.failure is None and outgoing is not None:
+        if self.failure is None and outgoing is not None and not self._closed:
             self.departures.note(event, departure, outgoing, self.clock())
             self._context.waiting[self] = None
 

@@ -3,8 +3,9 @@
 from collections.abc import Callable, Sequence
 
 from scheduler.errors import StoreError
-from scheduler.journal.events import Event, Sent
-from scheduler.stores import Departure
+from scheduler.journal.events import Event
+from scheduler.stores import Journal
+from scheduler.stores.step_journal import StepJournal
 
 
 class MemoryStore:
@@ -21,18 +22,9 @@ class MemoryStore:
     async def append(self, build: str, events: Sequence[Event]) -> None:
         """Ignore ``events``: the plan in memory has them already. Never raises."""
 
-    def note(self, build: str, *events: Event, lazily: bool = False) -> int:  # noqa: ARG002 - as the port
-        """Ignore ``events``."""
-        return 0
-
-    async def persisted(self, build: str, number: int) -> None:
-        """Do nothing: no event is noted."""
-
-    def on_failure(self, build: str, handler: Callable[[StoreError], None]) -> None:
-        """Do nothing: no event is noted."""
-
-    def note_sent(self, build: str, event: Sent, departure: Departure) -> None:
-        """Ignore ``event``."""
+    def journal(self, build: str, on_failure: Callable[[StoreError], None]) -> Journal:
+        """Return a journal that keeps nothing."""
+        return StepJournal(build, self.append, on_failure)
 
     async def settle(self) -> None:
         """Do nothing: no event is only noted."""

@@ -24,7 +24,7 @@ from scheduler.dispatch.senders import UNKNOWN
 from scheduler.dispatch.slots import Slots, may_have_one_more
 from scheduler.errors import AlreadyLogged, Fenced, InvalidBuild, Problem, StoreError
 from scheduler.forecast.durations import Durations, expectation
-from scheduler.journal.events import Accepted, Resumed, Suspended
+from scheduler.journal.events import Accepted
 from scheduler.journal.history import History
 from scheduler.journal.records import Status
 from scheduler.journal.timings import Timings
@@ -449,8 +449,7 @@ class Supervisor:
         for held in self._held.values():
             if held.walk is not None and held.track is not None and held.walk.plan.phases.in_flight:
                 held.track.timings.note_outage(seconds)
-                if self._store.in_order:
-                    self._store.note(held.build, Suspended(), Resumed(seconds), lazily=True)
+                held.walk.note_outage(seconds)
 
     def long_waits(self, seconds: float) -> list[tuple[str, str, float]]:
         """Builds whose oldest request is unanswered for longer: build, component, seconds."""
@@ -525,7 +524,6 @@ class Supervisor:
         self._bytes += walk.plan.prepared.size
         held.decided.set()
         self._slots.open(walk.plan, walk.plan.state.rules, held.sender)
-        self._store.on_failure(walk.id, walk.fence)
         if self._stopping:
             walk.stop()
         assert self._nursery is not None, "the supervisor does not run"

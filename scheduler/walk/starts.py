@@ -118,9 +118,9 @@ class Starts:
         else:
             if self.command is not None:
                 await self.command.wait()
-            booked = self._recording.booked
+            ends = self._recording.ends
             self._leave(start, kept)
-            if self._recording.booked != booked:
+            if self._recording.ends != ends:
                 await self._recording.written()
         return start
 

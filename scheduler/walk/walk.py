@@ -229,6 +229,7 @@ class Walk:
         self._outcomes.arrived.clear()
         self._unsent.clear()
         self._lineup.clear()
+        self._recording.close()
 
     async def _end(self) -> Report | None:
         plan, recording = self.plan, self._recording
@@ -302,6 +303,10 @@ class Walk:
     def fence(self, error: StoreError) -> None:
         """Nothing more can be persisted: send nothing more, and where another process has the build, stop."""
         self._recording.fence(error)
+
+    def note_outage(self, seconds: float) -> None:
+        """Persist that nothing could be done for so many seconds, and now it can."""
+        self._recording.record_outage(seconds)
 
     def abandon(self, within: float) -> None:
         """Stop waiting for replies; what is being persisted has ``within`` seconds to be done."""

@@ -42,11 +42,12 @@ from scheduler.plan.state import PlanState
 from scheduler.recovery.loader import Loaded, Loader
 from scheduler.recovery.replaying import Replayer
 from scheduler.runtime.clock import BuildClock
-from scheduler.stores import Departure
+from scheduler.stores import Departure, Journal
 from scheduler.stores.appender import Appender, Appending
 from scheduler.stores.jetstream import JetStreamStore
 from scheduler.stores.keeper import Keeper
 from scheduler.stores.log import BuildLog
+from scheduler.stores.log_journal import LogJournal
 from scheduler.supervision.reporting import Recorder
 from scheduler.walk import Walk
 from scheduler.walk.frontier import Frontier
@@ -64,7 +65,7 @@ def _no_write_ahead() -> list[Patch]:
     async def hasty(*_: object) -> None:
         await trio.lowlevel.checkpoint()
 
-    return [(JetStreamStore, "persisted", hasty)]
+    return [(LogJournal, "persisted", hasty)]
 
 
 def _accepted_too_early() -> list[Patch]:
@@ -142,34 +143,28 @@ def _sending_after_an_error() -> list[Patch]:
 
 def _starts_that_are_not_withdrawn() -> list[Patch]:
     """A component whose start was persisted when another failed is not put back."""
-    append, note = JetStreamStore.append, JetStreamStore.note
+    note = BuildLog.note
 
-    def kept(events: Sequence[Event]) -> list[Event]:
-        return [event for event in events if not isinstance(event, Withdrawn)]
+    def careless(log: BuildLog, *events: Event) -> int:
+        return note(log, *[event for event in events if not isinstance(event, Withdrawn)])
 
-    async def forgetful(store: JetStreamStore, build: str, events: Sequence[Event]) -> None:
-        await append(store, build, kept(events))
-
-    def careless(store: JetStreamStore, build: str, *events: Event, **options: Any) -> Any:
-        return note(store, build, *kept(events), **options)
-
-    return [(JetStreamStore, "append", forgetful), (JetStreamStore, "note", careless)]
+    return [(BuildLog, "note", careless)]
 
 
 def _a_lost_outcome() -> list[Patch]:
     """Every fifth outcome is not told to the store."""
-    note = JetStreamStore.note
+    note = BuildLog.note
     count = 0
 
-    def forgetful(store: JetStreamStore, build: str, *events: Event, **options: Any) -> int:
+    def forgetful(log: BuildLog, *events: Event) -> int:
         nonlocal count
         lost = any(isinstance(event, Settled) for event in events)
         count += lost
         if not lost or count % 5:
-            return note(store, build, *events, **options)
+            return note(log, *events)
         return 0
 
-    return [(JetStreamStore, "note", forgetful)]
+    return [(BuildLog, "note", forgetful)]
 
 
 def _a_lost_wake_up() -> list[Patch]:
@@ -183,22 +178,28 @@ def _a_lost_wake_up() -> list[Patch]:
 
 def _dependents_that_do_not_wait() -> list[Patch]:
     """What an outcome allows is persisted before the outcome is."""
-    note = JetStreamStore.note
+    note, journal = BuildLog.note, JetStreamStore.journal
+    stores: dict[int, JetStreamStore] = {}
 
-    def late(store: JetStreamStore, build: str, *events: Event, **options: Any) -> int:
+    def known(store: JetStreamStore, build: str, *args: Any) -> Journal:
+        stores[id(store._logs[build])] = store
+        made: Journal = journal(store, build, *args)
+        return made
+
+    def late(log: BuildLog, *events: Event) -> int:
         settled = [event for event in events if isinstance(event, Settled)]
-        number = note(store, build, *[event for event in events if event not in settled], **options)
+        number = note(log, *[event for event in events if event not in settled])
         if settled:
-            task = store._nursery
-            assert task is not None
-            task.start_soon(later, store, build, settled)
+            nursery = stores[id(log)]._nursery
+            assert nursery is not None
+            nursery.start_soon(later, log, settled)
         return number
 
-    async def later(store: JetStreamStore, build: str, events: Sequence[Event]) -> None:
+    async def later(log: BuildLog, events: Sequence[Event]) -> None:
         await trio.sleep(0.2)
-        note(store, build, *events)
+        note(log, *events)
 
-    return [(JetStreamStore, "note", late)]
+    return [(BuildLog, "note", late), (JetStreamStore, "journal", known)]
 
 
 def _replies_not_followed() -> list[Patch]:
@@ -384,12 +385,12 @@ def _pauses_that_end_with_the_process() -> list[Patch]:
 
 
 def _forgetful_of(kind: type[Event]) -> list[Patch]:
-    append = JetStreamStore.append
+    note = BuildLog.note
 
-    async def forgetful(store: JetStreamStore, build: str, events: Sequence[Event]) -> None:
-        await append(store, build, [] if any(isinstance(event, kind) for event in events) else events)
+    def forgetful(log: BuildLog, *events: Event) -> int:
+        return note(log, *[event for event in events if not isinstance(event, kind)])
 
-    return [(JetStreamStore, "append", forgetful)]
+    return [(BuildLog, "note", forgetful)]
 
 
 def _cancelled_in_memory_only() -> list[Patch]:

@@ -6,7 +6,7 @@ first process stood.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 from unittest import mock
@@ -26,7 +26,8 @@ from scheduler.journal.events import (
     Withdrawn,
 )
 from scheduler.plan.state import PlanState
-from scheduler.stores.jetstream import JetStreamStore
+from scheduler.stores.log import BuildLog
+from scheduler.stores.log_journal import LogJournal
 from scheduler.walk import Walk
 
 _COMPARED = (
@@ -49,8 +50,8 @@ class Shadow:
         """By a plan's state, what was applied and not told yet: by component, of the build under no name."""
         self._states: list[PlanState] = []
         """Kept alive, so that no two have the same id."""
-        self._lived: dict[tuple[int, str], PlanState] = {}
-        """Of builds that run: by store and build."""
+        self._lived: dict[int, PlanState] = {}
+        """States of builds that run, by the identity of their log."""
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -59,8 +60,7 @@ class Shadow:
             mock.patch.object(PlanState, "apply", self._applying(PlanState.apply)),
             mock.patch.object(PlanState, "take_back", self._taking_back(PlanState.take_back)),
             mock.patch.object(Walk, "__init__", self._beginning(Walk.__init__)),
-            mock.patch.object(JetStreamStore, "note", self._noting(JetStreamStore.note)),
-            mock.patch.object(JetStreamStore, "append", self._appending(JetStreamStore.append)),
+            mock.patch.object(BuildLog, "note", self._noting(BuildLog.note)),
         ]
         with ExitStack() as stack:
             for patch in patches:
@@ -93,26 +93,21 @@ class Shadow:
             state = walk.plan.state
             self._states.append(state)
             self._pending[id(state)] = {}
-            self._lived[id(walk._recording._store), walk.id] = state
+            journal = walk._recording._journal
+            if isinstance(journal, LogJournal):
+                self._lived[id(journal._log)] = state
 
         return begun
 
     def _noting(self, note: Callable[..., int]) -> Callable[..., int]:
-        def noted(store: JetStreamStore, build: str, *events: Event, lazily: bool = False) -> int:
-            self._compare(store, build, events)
-            return note(store, build, *events, lazily=lazily)
+        def noted(log: BuildLog, *events: Event) -> int:
+            self._compare(log, events)
+            return note(log, *events)
 
         return noted
 
-    def _appending(self, append: Callable[..., Any]) -> Callable[..., Any]:
-        async def appended(store: JetStreamStore, build: str, events: Sequence[Event]) -> None:
-            self._compare(store, build, events)
-            await append(store, build, events)
-
-        return appended
-
-    def _compare(self, store: JetStreamStore, build: str, events: Iterable[Event]) -> None:
-        state = self._lived.get((id(store), build))
+    def _compare(self, log: BuildLog, events: Iterable[Event]) -> None:
+        state, build = self._lived.get(id(log)), log.build
         if state is None:
             return
         pending = self._pending[id(state)]
@@ -123,7 +118,7 @@ class Shadow:
                 left = [one for queue in pending.values() for one in queue if not _is_late(one)]
                 if left:
                     self._tell(build, f"it ends, and its log was never told of {left[:3]}")
-                del self._lived[id(store), build]
+                del self._lived[id(log)]
 
     def _match(self, build: str, queue: deque[Event], event: Event) -> None:
         # Of a component that is reopened a late success that was not persisted yet is forgotten.

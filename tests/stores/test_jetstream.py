@@ -36,6 +36,7 @@ from scheduler.journal.events import (
 from scheduler.journal.records import Elsewhere, Position, Status, encode_event
 from scheduler.stores import DocumentStore, Store
 from scheduler.stores.jetstream import JetStreamStore
+from scheduler.stores.log import ignore
 from scheduler.stores.log_reader import Entry
 
 
@@ -96,10 +97,10 @@ async def test_what_is_noted_is_committed_soon_and_before_what_is_appended(
 ) -> None:
     """An outcome need not be awaited: whatever follows from it cannot be persisted without it."""
     await store.append("b1", [accept()])
-    store.note("b1", settle("a"))
+    store.journal("b1", ignore).record(settle("a"))
     await store.append("b1", [start("b")])
     assert broker.told() == [["accepted"], ["settled a", "started b"]]
-    store.note("b1", settle("b"))
+    store.journal("b1", ignore).record(settle("b"))
     await wait_all_tasks_blocked()
     assert broker.told()[2:] == [["settled b"]]
 
@@ -120,7 +121,7 @@ async def test_builds_do_not_wait_for_one_another(broker: Broker, store: JetStre
     for build in ("b1", "b2"):
         await store.append(build, [accept(build)])
     broker.line.plan(log_of("b1"), Fate.HOLD)
-    store.note("b1", settle("a"))
+    store.journal("b1", ignore).record(settle("a"))
     await store.append("b2", [start("a")])
     assert (broker.told("b1"), broker.told("b2")) == ([["accepted"]], [["accepted"], ["started a"]])
 
@@ -142,7 +143,7 @@ async def test_a_record_does_not_say_finished_before_it_is(autojump_clock: MockC
     broker.bus.max_payload = 20_000
     async with open_store(broker) as store:
         await store.append("b1", [accept()])
-        store.note("b1", *(settle(name, 8_000) for name in "abc"))
+        store.journal("b1", ignore).record(*(settle(name, 8_000) for name in "abc"))
         await store.append("b1", [Finished(None)])
         told = broker.told()
         assert len(told) > 2
@@ -151,22 +152,29 @@ async def test_a_record_does_not_say_finished_before_it_is(autojump_clock: MockC
 
 
 async def test_a_build_that_was_not_begun_here_cannot_be_told_of(store: JetStreamStore) -> None:
-    """Appending is an error then, and noting is not: its log belongs to another process."""
+    """It has no journal, and appending is an error: its log belongs to another process."""
     with pytest.raises(StoreError, match="b1"):
         await store.append("b1", [start("a")])
-    store.note("b1", settle("a"))
-    store.note_sent("b1", sent("a"), Departing(None))
+    with pytest.raises(StoreError, match="b1"):
+        store.journal("b1", ignore)
+    store.note_lazily("b1", Released())
     store.close("b1")
 
 
 async def test_what_is_closed_is_written_no_more(broker: Broker, store: JetStreamStore) -> None:
     """Closing is for good, and may be done twice."""
     await store.append("b1", [accept()])
+    journal = store.journal("b1", ignore)
     store.close("b1")
     store.close("b1")
-    store.note("b1", settle("a"))
-    with pytest.raises(StoreError):
+    journal.record(settle("a"))
+    journal.record(settle("b"), lazily=True)
+    journal.record_sent(sent("a"), Departing(broker.bus.publish("vpc.create.a", b"{}")))
+    with pytest.raises(StoreError, match="b1"):
+        await journal.commit(settle("c"))
+    with pytest.raises(StoreError, match="b1"):
         await store.append("b1", [start("a")])
+    await store.settle()
     assert broker.told() == [["accepted"]]
 
 
@@ -272,7 +280,7 @@ async def test_a_log_that_is_written_on_is_ours(broker: Broker, store: JetStream
 
 async def depart(broker: Broker, store: JetStreamStore, name: str) -> Departing:
     departure = Departing(broker.bus.publish(f"vpc.create.{name}", b"{}", reply=f"scheduler.reply.{name}"))
-    store.note_sent("b1", sent(name), departure)
+    store.journal("b1", ignore).record_sent(sent(name), departure)
     await wait_all_tasks_blocked()
     return departure
 
@@ -365,7 +373,7 @@ async def test_all_that_was_told_can_be_committed(autojump_clock: MockClock, bro
         for build in ("b1", "b2"):
             await store.append(build, [accept(build)])
         await depart(broker, store, "a")
-        store.note("b2", settle("z"))
+        store.journal("b2", ignore).record(settle("z"))
         await store.settle()
         assert broker.told("b1")[-1] == ["sent a"]
         assert broker.told("b2")[-1] == ["settled z"]
@@ -380,7 +388,7 @@ async def test_one_build_that_is_lost_keeps_no_other_from_being_committed(
             await store.append(build, [accept(build)])
         broker.write(Loading(), epoch=2)
         for build in ("b1", "b2"):
-            store.note(build, settle("z"))
+            store.journal(build, ignore).record(settle("z"))
         await store.settle()
         assert broker.told("b2")[-1] == ["settled z"]
 
@@ -394,7 +402,7 @@ async def test_it_is_available_while_commits_go_through(autojump_clock: MockCloc
         await store.append("b1", [accept()])
         assert available(store)
         broker.jetstream.no_room = True
-        store.note("b1", settle("a"))
+        store.journal("b1", ignore).record(settle("a"))
         await trio.sleep(30)
         assert not available(store)
         broker.jetstream.no_room = False
@@ -408,7 +416,7 @@ async def test_a_fence_after_trouble_is_no_trouble(autojump_clock: MockClock, br
     async with open_store(broker) as store:
         await store.append("b1", [accept()])
         broker.line.plan(LOGS, Fate.MUTE)
-        store.note("b1", settle("a"))
+        store.journal("b1", ignore).record(settle("a"))
         await trio.sleep(1)
         broker.write(Loading(), epoch=2)
         await trio.sleep(30)
@@ -443,7 +451,7 @@ async def test_a_missing_stream_ends_the_store(autojump_clock: MockClock, broker
         async with open_store(broker) as store:
             await store.append("b1", [accept()])
             await store.js.call(f"STREAM.DELETE.{LOG}")
-            store.note("b1", settle("a"))
+            store.journal("b1", ignore).record(settle("a"))
             await trio.sleep(60)
     assert LOG not in broker.jetstream.streams
 
@@ -463,10 +471,9 @@ async def test_a_failure_of_what_was_noted_is_told(broker: Broker, store: JetStr
     """The caller gets the error, since nothing can ever be appended again."""
     told: list[str] = []
     await store.append("b1", [accept()])
-    store.on_failure("b1", lambda error: told.append(type(error).__name__))
-    store.on_failure("b9", lambda _: told.append("never"))
+    journal = store.journal("b1", lambda error: told.append(type(error).__name__))
     broker.write(Loading(), epoch=2)
-    store.note("b1", settle("a"))
+    journal.record(settle("a"))
     await wait_all_tasks_blocked()
     assert told == ["Fenced"]
 

@@ -101,7 +101,7 @@ async def test_a_record_over_a_lowered_limit_becomes_several(autojump_clock: Moc
         names = [f"c{number}" for number in range(60)]
         with structlog.testing.capture_logs() as lines:
             for name in names:
-                store.note("b1", settle(name, 1_000))
+                store.journal("b1", lambda _: None).record(settle(name, 1_000))
             await store.append("b1", [Started("z", "b1/z/1", b"{}")])
         assert broker.bus.max_payload == 30_000
         assert flat(broker.told()) == ["accepted", *(f"settled {name}" for name in names), "started z"]

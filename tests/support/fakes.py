@@ -19,11 +19,12 @@ from scheduler.dispatch.router import Connectors
 from scheduler.dispatch.slots import Slots
 from scheduler.dispatch.timers import Timers
 from scheduler.errors import BuildLost, StoreError
-from scheduler.journal.events import Accepted, Event, Finished, Sent, Settled, Started, Withdrawn
+from scheduler.journal.events import Accepted, Event, Finished, Settled, Started, Withdrawn
 from scheduler.plan import Plan
 from scheduler.service import Service
-from scheduler.stores import Departure, Store
+from scheduler.stores import Journal, Store
 from scheduler.stores.memory import MemoryStore
+from scheduler.stores.step_journal import StepJournal
 from scheduler.walk import Observer
 from support.fake_bus import FakeBus, Published
 
@@ -149,17 +150,8 @@ class FakeStore:
         self._gates: list[tuple[Match, Gate]] = []
         self._failures: list[tuple[Match, Exception]] = []
 
-    def note(self, build: str, *events: Event, lazily: bool = False) -> int:
-        raise AssertionError("this store is told step by step")
-
-    async def persisted(self, build: str, number: int) -> None:
-        raise AssertionError("this store is told step by step")
-
-    def on_failure(self, build: str, handler: Callable[[StoreError], None]) -> None:
-        pass
-
-    def note_sent(self, build: str, event: Sent, departure: Departure) -> None:
-        raise AssertionError("this store is told step by step")
+    def journal(self, build: str, on_failure: Callable[[StoreError], None]) -> Journal:
+        return StepJournal(build, self.append, on_failure)
 
     async def settle(self) -> None:
         pass

@@ -10,11 +10,8 @@ from trio.testing import wait_all_tasks_blocked
 
 from scheduler.definition.model import State
 from scheduler.errors import Refused, StoreError
-from scheduler.journal.events import (
-    Event,
-    Sent,
-)
-from scheduler.stores import Departure
+from scheduler.journal.events import Event, Sent, Started
+from scheduler.stores import Departure, Journal
 from scheduler.walk import Observer, Steering, Walk
 from support.durable import word
 from support.fakes import (
@@ -161,12 +158,68 @@ _LATENCY = 0.001
 """Seconds that a broker needs at least: no answer comes in the moment of the question."""
 
 
-class Log(FakeStore):
+class Ordered(FakeStore):
+    """A store that is told at once, and persists in order; what is common to all of that kind."""
+
+    def __init__(self) -> None:
+        super().__init__(resumable=True)
+        self.in_order = True
+
+    def note(self, *events: Event) -> int:
+        raise NotImplementedError
+
+    async def persisted(self, number: int) -> None:
+        raise NotImplementedError
+
+    def note_sent(self, event: Sent, departure: Departure) -> None:
+        raise NotImplementedError
+
+    def journal(self, build: str, on_failure: Callable[[StoreError], None]) -> Journal:
+        return OrderedJournal(build, self, on_failure)
+
+
+class OrderedJournal:
+    """What a walk tells such a store."""
+
+    in_order = True
+    ends = 0
+
+    def __init__(self, build: str, store: Ordered, on_failure: Callable[[StoreError], None]) -> None:
+        self.build = build
+        self.store = store
+        self.on_failure = on_failure
+
+    def end(self, event: Event, then: Callable[[], None]) -> None:
+        self.store.note(event)
+        then()
+
+    async def ended(self) -> None:
+        pass
+
+    async def begin(self, event: Started) -> tuple[int, bool]:
+        return self.store.note(event), False
+
+    async def persisted(self, number: int) -> None:
+        await self.store.persisted(number)
+
+    def record(self, *events: Event, lazily: bool = False) -> None:
+        self.store.note(*events)
+
+    def record_sent(self, event: Sent, departure: Departure) -> None:
+        self.store.note_sent(event, departure)
+
+    async def commit(self, *events: Event) -> None:
+        await self.store.append(self.build, events)
+
+    def close(self) -> None:
+        self.on_failure = lambda _: None
+
+
+class Log(Ordered):
     """A store that keeps what it is told in the order of a build's log, and only that."""
 
     def __init__(self, luck: random.Random) -> None:
-        super().__init__(resumable=True)
-        self.in_order = True
+        super().__init__()
         self.records: list[tuple[int, list[Event]]] = []
         """What is kept, by record, and when that was written."""
         self._luck = luck
@@ -176,15 +229,15 @@ class Log(FakeStore):
         self._put = self._committed = 0
         self._lane = trio.Lock()
 
-    def note(self, build: str, *events: Event, lazily: bool = False) -> int:
+    def note(self, *events: Event) -> int:
         self._queue += events
         self._put += len(events)
         return self._put
 
-    async def persisted(self, build: str, number: int) -> None:
+    async def persisted(self, number: int) -> None:
         await self._commit(number)
 
-    def note_sent(self, build: str, event: Sent, departure: Departure) -> None:
+    def note_sent(self, event: Sent, departure: Departure) -> None:
         self._leaving.append((event, departure))
 
     @property
@@ -197,11 +250,8 @@ class Log(FakeStore):
         self._queue, self._lazy, self._leaving = [], [], []
         self._committed = self._put
 
-    def on_failure(self, build: str, handler: Callable[[StoreError], None]) -> None:
-        pass
-
     async def append(self, build: str, events: Sequence[Event]) -> None:
-        await self._commit(self.note(build, *events))
+        await self._commit(self.note(*events))
 
     async def _commit(self, put: int) -> None:
         async with self._lane:
@@ -224,12 +274,11 @@ class Log(FakeStore):
                     self._lazy.append(event)
 
 
-class OrderedStore(FakeStore):
+class OrderedStore(Ordered):
     """A store that is told at once and commits in order, when an append is awaited or a little later."""
 
     def __init__(self) -> None:
-        super().__init__(resumable=True)
-        self.in_order = True
+        super().__init__()
         self.told: list[str] = []
         """What it was told, in order, committed or not."""
         self.departures: list[tuple[Sent, Departure]] = []
@@ -239,23 +288,24 @@ class OrderedStore(FakeStore):
         self._lock = trio.Lock()
         self._handler: Callable[[StoreError], None] = lambda _: None
 
-    def note(self, build: str, *events: Event, lazily: bool = False) -> int:
+    def note(self, *events: Event) -> int:
         self.told += map(word, events)
         self._noted += events
         self._number += len(events)
         return self._number
 
-    async def persisted(self, build: str, number: int) -> None:
+    async def persisted(self, number: int) -> None:
         async with self._lock:
             if self._committed < number:
                 self._committed = self._number
                 await self._commit([])
 
-    def note_sent(self, build: str, event: Sent, departure: Departure) -> None:
+    def note_sent(self, event: Sent, departure: Departure) -> None:
         self.departures.append((event, departure))
 
-    def on_failure(self, build: str, handler: Callable[[StoreError], None]) -> None:
-        self._handler = handler
+    def journal(self, build: str, on_failure: Callable[[StoreError], None]) -> Journal:
+        self._handler = on_failure
+        return super().journal(build, on_failure)
 
     def lose(self, error: StoreError) -> None:
         """From now on nothing can be committed, and whoever asked for it is told."""

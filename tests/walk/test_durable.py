@@ -64,7 +64,6 @@ class Run:
             resending=resending,
             executor=world.executor,
         )
-        store.on_failure("b1", self.walk.fence)
         self.ends = 0
         self.report: JSON | None = None
 
