@@ -11,7 +11,7 @@ from typing import Final
 
 from scheduler.definition.graph import Vertex
 from scheduler.definition.template import Found, Shared, Work
-from scheduler.definition.template.index import Index
+from scheduler.definition.template.index import DocumentIndex
 from scheduler.definition.template.paths import Query
 
 _PER_DOCUMENT: Final = 60
@@ -39,7 +39,7 @@ class Catalogue:
         instant: Iterable[tuple[Vertex, str, Found]],
         shared: Shared,
     ) -> None:
-        self._index = Index(shared)
+        self._index = DocumentIndex(shared)
         self._existing = list(existing.values())
         self._numbers = {name: number for number, name in enumerate(existing)}
         self._instead: dict[int, tuple[tuple[int, Found], ...]] = {}
@@ -83,7 +83,7 @@ class Catalogue:
         return 0 if number is None else len(self._instead.get(number, ()))
 
     def positions(self, query: Query, work: Work) -> Iterable[int]:
-        """Return the positions that may match a query, in order (`Index.candidates`)."""
+        """Return the positions that may match a query, in order (`DocumentIndex.candidates`)."""
         return self._index.candidates(query, work.spend_shared)
 
     def seen(self, positions: Iterable[int], dependencies: bytes, work: Work) -> Iterator[Found]:

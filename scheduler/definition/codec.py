@@ -40,7 +40,7 @@ _EDGES = 16
 
 
 @frozen
-class Parsed:
+class ParsedBuild:
     """A build as far as it could be read, and all mistakes found so far."""
 
     build: Build
@@ -59,7 +59,7 @@ class Parsed:
 
 def parse_build(
     data: bytes, limits: Limits = DEFAULT_LIMITS, *, action: str | None = None, accepted: bool = False
-) -> Parsed:
+) -> ParsedBuild:
     """Read a submitted build; mistakes in single elements are collected, not raised.
 
     The build is decoded piece by piece. So a mistake is named with its component, and no single call into the
@@ -102,7 +102,7 @@ def parse_build(
     absent = frozenset(name for name in LISTS if name not in members)
     build = Build(build_id, action, components, changes, edges, fields, absent)
     names = frozenset(name for name in reader.names if name.startswith("_"))
-    return Parsed(
+    return ParsedBuild(
         build, reader.digest(), frozenset(reader.known), places, edge_places, names, tuple(reader.problems)
     )
 

@@ -11,7 +11,7 @@ from itertools import pairwise
 
 from attrs import evolve, field, frozen
 
-from scheduler.definition.codec import Parsed, parse_build
+from scheduler.definition.codec import ParsedBuild, parse_build
 from scheduler.definition.graph import Graph
 from scheduler.definition.hints import hints_for
 from scheduler.definition.limits import DEFAULT_LIMITS, Limits
@@ -163,7 +163,7 @@ def _to_be_done(change: Change) -> Change:
 class _Check:
     """Checks of a build as a whole; each adds to ``problems``."""
 
-    def __init__(self, parsed: Parsed, limits: Limits, *, resumed: bool, allowance: int | None) -> None:
+    def __init__(self, parsed: ParsedBuild, limits: Limits, *, resumed: bool, allowance: int | None) -> None:
         self.parsed = parsed
         self.build = parsed.build
         self.limits = limits

@@ -19,7 +19,7 @@ from support.builds import Document, Run, build, change, prepare, problems_of
 from scheduler.definition.model import Build
 from scheduler.definition.secrets import index as secretindex
 from scheduler.definition.secrets import names as secretnames
-from scheduler.definition.secrets.index import Index, Tries, folded
+from scheduler.definition.secrets.index import SecretIndex, Tries, folded
 from scheduler.definition.secrets.masking import HIDDEN, UNREAD, Secrets
 from scheduler.definition.secrets.names import has_secret_names, is_secret_name
 from scheduler.definition.secrets.parts import parts_of
@@ -536,7 +536,7 @@ STAIRCASES = {
 def test_the_work_for_a_text_is_bounded(attack: str) -> None:
     """However many texts begin alike, a search takes work in proportion to the length of what is searched."""
     known, text = STAIRCASES[attack]
-    index = Index()
+    index = SecretIndex()
     for one in known:
         index.add(one)
     calls = 0

@@ -34,7 +34,7 @@ class Tries:
         self.left = _TRIES + length // 8
 
 
-class Index:
+class SecretIndex:
     """The texts by their first characters: 4 to 64, the largest power of two not above their length.
 
     That leaves very few to compare with at any place. If an attacker has made it many, the searched text

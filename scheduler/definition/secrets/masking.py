@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from scheduler.definition.model import Build, State
 from scheduler.definition.secrets.encodings import views
-from scheduler.definition.secrets.index import LONGEST_START, SHORTEST, Index, Span, Tries, folded
+from scheduler.definition.secrets.index import LONGEST_START, SHORTEST, SecretIndex, Span, Tries, folded
 from scheduler.definition.secrets.names import MASK, has_secret_names, named_value
 from scheduler.definition.secrets.parts import parts_of
 from scheduler.definition.secrets.patterns import mask_named
@@ -79,7 +79,7 @@ class Secrets:
         self.full = False
         """Whether there are more than are kept: from then on texts are masked as a whole."""
         self._values: set[str] = set()
-        self._index = Index()
+        self._index = SecretIndex()
         self._room = _ROOM
         self._todo: list[Iterator[int]] = []
         """Sources that are still to be learned from, the last one first."""

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from scheduler.definition.template import grammar, sandbox
 from scheduler.definition.template.grammar import Lookup
-from scheduler.definition.template.sandbox import Reader
+from scheduler.definition.template.sandbox import LookupReader
 from scheduler.definition.template.work import free
 from scheduler.errors import TemplateError, Unresolved
 
@@ -41,7 +41,7 @@ class Expression(NamedTuple):
     nodes: int = 1
     program: grammar.Program | None = None
 
-    def evaluate(self, reader: Reader) -> Any:
+    def evaluate(self, reader: LookupReader) -> Any:
         """Return its value: JSON that is not null.
 
         Raises:

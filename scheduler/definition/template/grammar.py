@@ -1,8 +1,8 @@
 """The grammar of expressions: an allow-list for the tree that Jinja2 parses, limited in size and depth.
 
 Reading a build never happens in Jinja2: every chain of attributes and subscripts is taken out of the tree as
-one `Lookup`, which `sandbox.Reader` answers with plain JSON. Expressions that differ only in their look-ups
-share one program.
+one `Lookup`, which `sandbox.LookupReader` answers with plain JSON. Expressions that differ only in their
+look-ups share one program.
 """
 
 import re
@@ -66,7 +66,7 @@ class Program:
         self.nodes = size
 
 
-class Parsed(NamedTuple):
+class ParsedExpression(NamedTuple):
     """An expression that may be run."""
 
     lookups: tuple[Lookup, ...]
@@ -106,7 +106,7 @@ WEIGHED = " weighed"
 """Filter for a value that is compared with another."""
 
 
-def parse(source: str, spend: Callable[[int], None] = free) -> Parsed:
+def parse(source: str, spend: Callable[[int], None] = free) -> ParsedExpression:
     """Read an expression and check it against the allow-list; ``spend`` is called before work.
 
     Raises:
@@ -120,7 +120,7 @@ def parse(source: str, spend: Callable[[int], None] = free) -> Parsed:
     alone = isinstance(tree, nodes.Filter) and tree.name == LOOKUP and len(reading.lookups) == 1
     alone = alone and None not in reading.lookups[0].keys
     program = None if alone else _share(tree, source, reading.count)
-    return Parsed(tuple(reading.lookups), tuple(reading.guarded), reading.count, program)
+    return ParsedExpression(tuple(reading.lookups), tuple(reading.guarded), reading.count, program)
 
 
 # For its lexer and parser only: nothing is ever compiled or run in it.

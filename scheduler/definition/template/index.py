@@ -101,7 +101,7 @@ def _put(places: dict[Any, Slots], key: object, slot: int) -> None:
         places[key] = [slots, slot] if slots < slot else [slot, slots]
 
 
-class Index:
+class DocumentIndex:
     """Documents, each at a position, by the values of queried paths in them.
 
     Args:

@@ -39,7 +39,7 @@ class Syntax(NamedTuple):
     """Whether an invalid ``$(path)``, or one that leads to nothing or to empty text, stays as it stands."""
 
 
-class Reader(sandbox.Reader, Protocol):
+class ReferenceReader(sandbox.LookupReader, Protocol):
     """A source of answers for the references of a string."""
 
     def follow(self, id: str | None, path: paths.Path) -> object:  # noqa: A002 - the word of the model
@@ -85,8 +85,8 @@ class PathText:
         """Number of nodes, for the budget of a build."""
         return 1 + paths.cost(self.path)
 
-    def value(self, reader: Reader, syntax: Syntax) -> str:
-        """Return the text for its place; raises as `Reader.follow`."""
+    def value(self, reader: ReferenceReader, syntax: Syntax) -> str:
+        """Return the text for its place; raises as `ReferenceReader.follow`."""
         try:
             text = bounded(gjson_text(reader.follow(self.id, self.path)))
         except Unresolved:
@@ -121,7 +121,7 @@ class ExpressionText:
         """Number of nodes, for the budget of a build."""
         return sum(part.nodes for part in self.parts if isinstance(part, Expression))
 
-    def value(self, reader: Reader, _: Syntax) -> Any:
+    def value(self, reader: ReferenceReader, _: Syntax) -> Any:
         """Return the value for its place; raises as `Expression.evaluate`."""
         if len(self.parts) == 1:
             only = self.parts[0]

@@ -75,11 +75,11 @@ class Resolver(Walker):
             raise TemplateError("refers to what is nested too deep") from error
 
     def spend(self, work: int) -> None:
-        """Account for work (`sandbox.Reader`, `paths.Walker`)."""
+        """Account for work (`sandbox.LookupReader`, `paths.Walker`)."""
         self._work.spend(work)
 
     def lookup(self, lookup: Lookup, computed: Sequence[object] = ()) -> object:
-        """Return the value of an expression's look-up (`sandbox.Reader`)."""
+        """Return the value of an expression's look-up (`sandbox.LookupReader`)."""
         keys: Sequence[object] = lookup.keys
         self.spend(_STEP * (2 + len(keys)))
         if None in keys:
@@ -109,7 +109,7 @@ class Resolver(Walker):
         return self._measured(self.whole(value, where))
 
     def follow(self, id: str | None, path: Path) -> object:  # noqa: A002 - the word of the model
-        """Return the value of a path (`references.Reader`)."""
+        """Return the value of a path (`references.ReferenceReader`)."""
         value: Any
         if id is not None:
             value, where = self._component(id)

@@ -57,7 +57,7 @@ _CODE_OF_A_NODE = 3_000
 """Bytes of code for each node."""
 
 
-class Reader(Protocol):
+class LookupReader(Protocol):
     """A source of answers for the look-ups of an expression, which also counts the work."""
 
     max_digits: int
@@ -76,7 +76,7 @@ class Reader(Protocol):
         ...
 
 
-def run(program: Program, lookups: tuple[Lookup, ...], reader: Reader) -> Any:
+def run(program: Program, lookups: tuple[Lookup, ...], reader: LookupReader) -> Any:
     """Return the value of an expression: JSON, measured and limited.
 
     Raises:
@@ -99,7 +99,7 @@ def run(program: Program, lookups: tuple[Lookup, ...], reader: Reader) -> Any:
         raise TemplateError(f"{type(error).__name__}: {grammar.short(error)}") from error
 
 
-def _run(program: Program, lookups: tuple[Lookup, ...], reader: Reader) -> Any:
+def _run(program: Program, lookups: tuple[Lookup, ...], reader: LookupReader) -> Any:
     code = _codes.get(program)
     if code is None:
         reader.spend(_COMPILE + _COMPILE_A_NODE * program.nodes)
@@ -134,7 +134,7 @@ def _why(value: object) -> str:
     return "is undefined"
 
 
-def _text(value: object, reader: Reader) -> str:
+def _text(value: object, reader: LookupReader) -> str:
     """Return ``value`` as part of a text."""
     if isinstance(value, str):
         return value
@@ -152,7 +152,7 @@ def _string(context: Context, value: object) -> str:
 @pass_context
 def _sized(context: Context, value: object) -> object:
     """Return a value of which a part is to be copied."""
-    reader: Reader = context["reader"]
+    reader: LookupReader = context["reader"]
     reader.spend(_CALL + (len(value) >> 1 if isinstance(value, str | list | tuple) else 0))
     return value
 
@@ -160,7 +160,7 @@ def _sized(context: Context, value: object) -> object:
 @pass_context
 def _weighed(context: Context, value: object) -> object:
     """Return a value that is to be compared with another."""
-    reader: Reader = context["reader"]
+    reader: LookupReader = context["reader"]
     reader.spend(_CALL)
     weigh(value, reader.spend)
     return value
@@ -196,7 +196,7 @@ def weigh(value: object, spend: Callable[[int], None]) -> int:
 
 def _joined(context: Context, parts: Iterable[Any], separator: str = "") -> str:
     """Return the text of ``parts``, measured as it grows: a too large one is never made."""
-    reader: Reader = context["reader"]
+    reader: LookupReader = context["reader"]
     texts: list[str] = []
     size = 0
     for part in parts:
@@ -226,7 +226,7 @@ def _whole(value: Any) -> Any:
 @pass_context
 def _look_up(context: Context, computed: list[object], number: int) -> object:
     """Return the value of a look-up; undefined if it leads to nothing, so that ``default`` may step in."""
-    reader: Reader = context["reader"]
+    reader: LookupReader = context["reader"]
     for key in computed:
         if isinstance(key, jinja2.Undefined):
             return key
@@ -244,14 +244,14 @@ def _concatenate(context: Context, parts: list[object]) -> str:
 
 @pass_context
 def _join(context: Context, value: Any, d: str = "", attribute: str | int | None = None) -> str:
-    reader: Reader = context["reader"]
+    reader: LookupReader = context["reader"]
     if attribute is not None:
         _pay_for_attribute(reader, value, attribute)
         value = map(filters.make_attrgetter(context.environment, attribute), value)
     return _joined(context, value, _text(d, reader))
 
 
-def _pay_for_attribute(reader: Reader, value: Any, attribute: object) -> None:
+def _pay_for_attribute(reader: LookupReader, value: Any, attribute: object) -> None:
     """Account for looking at the same attribute of each element."""
     if isinstance(attribute, str) and len(attribute) > MAX_ATTRIBUTE:
         raise TemplateError(f"an attribute of {len(attribute)} characters; the limit is {MAX_ATTRIBUTE}")
@@ -261,7 +261,7 @@ def _pay_for_attribute(reader: Reader, value: Any, attribute: object) -> None:
 
 @pass_context
 def _to_json(context: Context, value: object) -> str:
-    reader: Reader = context["reader"]
+    reader: LookupReader = context["reader"]
     measure(value, reader.max_digits, reader.spend)
     return bounded(encode(value).decode())
 
@@ -277,7 +277,7 @@ def _round(_: Context, value: float, precision: Any = 0, method: Any = "common")
 def _sort(
     context: Context, value: Any, reverse: Any = False, case_sensitive: Any = False, attribute: Any = None
 ) -> list[Any]:
-    reader: Reader = context["reader"]
+    reader: LookupReader = context["reader"]
     # Each is compared with as many as its number has binary digits, and all the way down.
     total = weigh(value, reader.spend)
     if isinstance(value, list | tuple):
@@ -296,7 +296,7 @@ def _sort(
 
 @pass_context
 def _unique(context: Context, value: Any, case_sensitive: Any = False, attribute: Any = None) -> list[Any]:
-    reader: Reader = context["reader"]
+    reader: LookupReader = context["reader"]
     weigh(value, reader.spend)
     if attribute is not None:
         _pay_for_attribute(reader, value, attribute)
@@ -317,7 +317,7 @@ def _counted(
         if args or kwargs:
             for one in (*args, *kwargs.values()):
                 _given(one)
-    reader: Reader = context["reader"]
+    reader: LookupReader = context["reader"]
     reader.spend(_CALL + times * _weight(value))
     if getattr(function, "jinja_pass_arg", None) is not None:
         result = function(context, value, *args, **kwargs)
@@ -369,7 +369,7 @@ def _strict(name: str, test: Any) -> Any:
 
     @pass_context
     def strict(context: Context, *values: Any) -> Any:
-        reader: Reader = context["reader"]
+        reader: LookupReader = context["reader"]
         reader.spend(_CALL)
         for value in values:
             weigh(_given(value), reader.spend)
@@ -400,7 +400,7 @@ class _Environment(ImmutableSandboxedEnvironment):
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         """Compute ``+`` and ``-``; the size of a sum is checked before it is made."""
         if operator == "+" and isinstance(left, str | list | tuple) and isinstance(right, type(left)):
-            reader: Reader = context["reader"]
+            reader: LookupReader = context["reader"]
             reader.spend(_weight(left) + _weight(right))
         result = super().call_binop(context, operator, left, right)
         return bounded(result) if isinstance(result, str) else result
