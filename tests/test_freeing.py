@@ -166,7 +166,7 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
         seen.begun += 1
         for part in (walk, walk.plan, walk.plan.prepared, walk.plan.build, walk.plan.graph, track):
             seen.add(type(part).__name__, part)
-        usage = supervisor.slots._usages.get(walk.plan)
+        usage = supervisor.slots.limiter.usages.get(walk.plan)
         assert usage is not None
         seen.add("Usage", usage)
 

@@ -21,13 +21,14 @@ from scheduler.definition.rules import Retries
 from scheduler.definition.validation import Prepared
 from scheduler.dispatch.router import Connectors
 from scheduler.dispatch.senders import UNKNOWN
-from scheduler.dispatch.slots import Slots, may_have_one_more
+from scheduler.dispatch.slots import Slots
 from scheduler.errors import AlreadyLogged, Fenced, InvalidBuild, Problem, StoreError
 from scheduler.forecast.durations import Durations, expectation
 from scheduler.journal.events import Accepted
 from scheduler.journal.history import History
 from scheduler.journal.records import Status
 from scheduler.journal.timings import Timings
+from scheduler.limiter import may_have_one_more
 from scheduler.plan import Phase, Plan
 from scheduler.runtime.clock import BuildClock
 from scheduler.runtime.executor import Executor, ThreadExecutor

@@ -58,7 +58,7 @@ async def test_builds_share_it_evenly(builds: int) -> None:
     for _ in range(2_000):
         for build in range(builds):
             send(slots, f"b{build}", 10)
-    each = [slots._usages.make(f"b{build}").bytes for build in range(builds)]
+    each = [slots.limiter.usages.make(f"b{build}").account.bytes for build in range(builds)]
     assert max(each) - min(each) <= 10
     assert each[0] == pytest.approx(12_000 / (builds + 1), abs=20)
 
@@ -215,7 +215,7 @@ def test_whatever_is_sent_the_budget_holds_and_all_are_served(
             async with trio.open_nursery() as nursery:
                 for build, size, subject, priority in crowd:
                     nursery.start_soon(work, build, size, subject, priority)
-        assert slots.taken == slots.waiters == slots.budget.in_flight == len(slots._usages) == 0
+        assert slots.taken == slots.waiters == slots.budget.in_flight == len(slots.limiter.usages) == 0
         assert not list(slots.budget.freed())
 
     trio.run(main, clock=MockClock(autojump_threshold=0))

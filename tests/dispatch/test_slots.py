@@ -464,7 +464,7 @@ async def test_a_closed_build_leaves_nothing_behind() -> None:
     assert (takers.got, takers.refused) == (["b-1"], ["a-1"])
     slots.release("a", VPC)
     slots.release("b", VPC)
-    assert slots.taken == slots.waiters == len(slots._usages) == 0
+    assert slots.taken == slots.waiters == len(slots.limiter.usages) == 0
 
 
 async def test_a_build_that_was_never_opened_is_forgotten_when_it_is_empty() -> None:
@@ -475,7 +475,7 @@ async def test_a_build_that_was_never_opened_is_forgotten_when_it_is_empty() -> 
     assert slots.blocking("c", VPC) == ["max_in_flight=1"]
     slots.dismiss("b")
     slots.release("a", VPC)
-    assert len(slots._usages) == 0
+    assert len(slots.limiter.usages) == 0
 
 
 async def test_those_who_left_do_not_keep_others_from_room() -> None:
@@ -498,14 +498,14 @@ async def test_many_subjects_are_forgotten_and_counted_all_the_same() -> None:
     subjects = [f"t{number % 60}.create.p{number // 60}" for number in range(3_000)]
     taken = [subject for subject in subjects if slots.try_take("a", subject)]
     assert len(taken) == 900
-    usage = slots._usages.get("a")
+    usage = slots.limiter.usages.get("a")
     assert usage is not None
     assert len(usage.priority_queue_of) <= 1_024
     assert len(usage.priority_queues) <= 33
     for subject in reversed(taken):
         slots.release("a", subject)
     assert slots.taken == 0
-    assert [pool.taken for pool in usage.pools if not hasattr(pool, "starts")] == [0] * 41
+    assert [pool.taken for pool in usage.limits if not hasattr(pool, "starts")] == [0] * 41
 
 
 # ---- rates

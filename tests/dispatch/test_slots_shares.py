@@ -198,7 +198,7 @@ async def test_a_sender_whose_builds_are_over_leaves_nothing_behind() -> None:
     async with trio.open_nursery() as nursery:
         takers = Takers(slots, nursery)
         await takers.take("x", "one")
-        usage = slots._usages.get("x")
+        usage = slots.limiter.usages.get("x")
         assert usage is not None
         slots.release(("one", 0), VPC)
         await takers.take("y", "one")
@@ -208,6 +208,6 @@ async def test_a_sender_whose_builds_are_over_leaves_nothing_behind() -> None:
             slots.close(build)
     assert there() is None
     assert slots.taken == 0
-    assert not slots._usages.shares.full
-    assert not slots._usages._share_of
+    assert not slots.limiter.usages.shares.full
+    assert not slots.limiter.usages._share_of
     assert fill(slots, "two") == 14

@@ -24,7 +24,6 @@ from scheduler.definition.validation import Prepared, read_build
 from scheduler.dispatch.positions import ReplyPositions
 from scheduler.dispatch.router import Connectors
 from scheduler.dispatch.slots import Slots
-from scheduler.dispatch.slots.budget import ByteBudget
 from scheduler.dispatch.timers import Timers
 from scheduler.errors import BusError, Fenced, TemplateError, WrongLastSequence
 from scheduler.jetstream.answers import Ack
@@ -33,6 +32,7 @@ from scheduler.jetstream.streams import report_subject
 from scheduler.journal.events import Accepted, Cancelled, Event, Paused, Sent, Settled, Supplied, Withdrawn
 from scheduler.journal.history import History
 from scheduler.journal.records import Position, encode_event
+from scheduler.limiter.budget import ByteBudget
 from scheduler.plan import Phase, Plan, Request
 from scheduler.plan.attempts import Again, AttemptCounts
 from scheduler.plan.outcome import Outcome
@@ -425,7 +425,7 @@ def _slots_given_back_twice() -> list[Patch]:
 
     def generous(slots: Slots, build: Any, subject: str, size: int = 0) -> None:
         release(slots, build, subject, size)
-        account = slots._usages.get(build)
+        account = slots.limiter.usages.get(build)
         if account is not None and account.flying.get(subject):
             release(slots, build, subject)
             account.flying[subject] = account.flying.get(subject, 0) + 1
@@ -437,7 +437,7 @@ def _limits_of_builds_not_read() -> list[Patch]:
     """The limits that a build has of its own do not count."""
 
     def careless(slots: Slots, build: Any, *_: object) -> None:
-        slots._usages.make(build).opened = True
+        slots.limiter.usages.make(build).opened = True
 
     return [(Slots, "open", careless), (Slots, "change", lambda *_: None)]
 
@@ -457,7 +457,7 @@ def _what_is_in_flight_has_no_slot() -> list[Patch]:
     """What an earlier process sent does not count for the limits."""
 
     def release(slots: Slots, build: Any, subject: str, size: int = 0) -> None:
-        account = slots._usages.get(build)
+        account = slots.limiter.usages.get(build)
         if account is not None and account.flying.get(subject):
             give_back(slots, build, subject, size)
 

@@ -1,0 +1,23 @@
+"""Decides which requests may begin: limits by subject, per build and for the instance, shared fairly."""
+
+from scheduler.limiter.explaining import blocking, waiting
+from scheduler.limiter.limiter import MAX_BYTES, Limiter
+from scheduler.limiter.limits import FlightLimit, Limit, RateLimit, cap_text, stretched
+from scheduler.limiter.queues import PriorityQueue, Waiter, WaiterState
+from scheduler.limiter.shares import may_have_one_more
+
+__all__ = [
+    "MAX_BYTES",
+    "FlightLimit",
+    "Limit",
+    "Limiter",
+    "PriorityQueue",
+    "RateLimit",
+    "Waiter",
+    "WaiterState",
+    "blocking",
+    "cap_text",
+    "may_have_one_more",
+    "stretched",
+    "waiting",
+]
