@@ -12,9 +12,9 @@ from scheduler.commands.asking import in_time, run_asking
 from scheduler.commands.flags import BrokerFlags, QuietLogFlags
 from scheduler.definition.rules import LimitRule, parse_limits
 from scheduler.errors import InvalidRule, SteeringError
-from scheduler.forecast import cap_label
 from scheduler.forecast.durations import Durations, Given
 from scheduler.forecast.preview import UNKNOWN, Source
+from scheduler.limiter import cap_text
 
 
 @frozen
@@ -95,7 +95,7 @@ def _known(answer: Mapping[str, Any], given: Given) -> Known:
     for one in objects(answer.get("limits")):
         label = text(one.get("limit"))
         value = label.rpartition("=")[2]
-        if value.isascii() and value.isdigit() and len(value) < 10 and label == cap_label(int(value)):
+        if value.isascii() and value.isdigit() and len(value) < 10 and label == cap_text(int(value)):
             cap = int(value)
             continue
         try:

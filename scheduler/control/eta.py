@@ -154,12 +154,12 @@ class EtaEstimator:
                 case _:
                     pass
         standing = Standing(done, running, retrying, never)
-        rules = (*self._rules, *plan.state.rules)
+        rules, own = self._rules, tuple(plan.state.rules)
 
         def predict() -> _Found:
             def simulate(seconds: Sequence[float], standing: Standing) -> float:
                 return forecast(
-                    plan.graph, seconds, subjects, rules, cap=self._cap, standing=standing
+                    plan.graph, seconds, subjects, rules, own=own, cap=self._cap, standing=standing
                 ).seconds
 
             return _predict(simulate, expected, standing)

@@ -17,8 +17,8 @@ from scheduler.definition.secrets.places import is_secret_place
 from scheduler.definition.template import Found, Template, Work
 from scheduler.definition.validation import Prepared
 from scheduler.errors import Problem
-from scheduler.forecast import Forecast, forecast
 from scheduler.forecast.durations import Durations
+from scheduler.forecast.simulation import Forecast, forecast
 from scheduler.runtime.breath import breathe
 
 UNKNOWN: Final = "?"
@@ -193,7 +193,7 @@ def preview(
         _waves(graph, set(done)),
         estimates,
         subjects,
-        forecast(graph, seconds, subjects, [*rules, *prepared.policy.limits], cap=cap),
+        forecast(graph, seconds, subjects, rules, own=prepared.policy.limits, cap=cap),
         list(references.questions()),
         list(references.unreachable()),
         len(build.components) - sum(one.id in graph.index for one in build.components),

@@ -149,7 +149,8 @@ def test_a_plan_fits_a_terminal() -> None:
     console.file, console.width, console._force_terminal = out, 80, True
     show_preview(console, previewed(hostile(), limits="*=1", cap=5))
     lines = out.getvalue().splitlines()
-    assert len(lines) == 19
+    assert len(lines) == 23
+    assert "  *=1  4 components, 3.0s on the critical path" in lines, "of the service and of the build"
     assert max(map(cell_len, lines)) <= 80
     assert "\x1b[31m" not in out.getvalue()
 

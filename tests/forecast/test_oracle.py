@@ -5,17 +5,19 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import TypeAlias
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from scheduler.definition.graph import Graph
 from scheduler.definition.rules import LimitRule
 from scheduler.forecast import NEVER, Forecast, Standing, forecast
+from scheduler.limiter import stretched
 
 TYPES = ("vpc", "disk")
 ACTIONS = ("create", "delete")
 PATTERNS = ("*.*.*", "vpc.*.*", "*.create.*", "vpc.create.aws", "*.*.aws", "disk.*.*")
-# Multiples of a quarter: sums of them are exact, so that times can be compared.
+# Multiples of a quarter: sums of them are exact, so that times without rates can be compared.
 SECONDS = st.integers(0, 12).map(lambda quarters: quarters / 4)
 
 
@@ -104,7 +106,7 @@ def slowly(
             if limit.period is None:
                 if sum(starts[one] + seconds[one] > now or one in fresh for one in under) >= limit.count:
                     return False
-            elif sum(starts[one] + limit.period > now for one in under) >= limit.count:
+            elif sum(starts[one] + stretched(limit.period) > now for one in under) >= limit.count:
                 return False
         return True
 
@@ -122,7 +124,12 @@ def slowly(
             if not fresh:
                 break
         moments = [start + seconds[one] for one, start in enumerate(starts) if start < NEVER]
-        moments += [start + limit.period for limit in limits if limit.period is not None for start in starts]
+        moments += [
+            start + stretched(limit.period)
+            for limit in limits
+            if limit.period is not None
+            for start in starts
+        ]
         later = [moment for moment in moments if now < moment < NEVER]
         if not later:
             return starts
@@ -150,7 +157,7 @@ def test_the_path_makes_up_the_whole(case: Case) -> None:
     """Working and waiting on the path add up to the duration, and its links are edges."""
     graph, seconds, subjects, rules, cap = case
     found = forecast(graph, seconds, subjects, rules, cap=cap)
-    assert sum(step.seconds + step.waited for step in found.path) == found.seconds
+    assert sum(step.seconds + step.waited for step in found.path) == pytest.approx(found.seconds, abs=1e-9)
     for before, after in pairwise(found.path):
         assert before.vertex in graph.dependencies[after.vertex]
 
@@ -197,6 +204,8 @@ def test_from_anywhere_limits_hold(data: st.DataObject, case: Case) -> None:
                 beside = [one for one in under if found.starts[one] <= start < found.ends[one]]
             else:
                 beside = [
-                    one for one in under if found.starts[one] <= start < found.starts[one] + limit.period
+                    one
+                    for one in under
+                    if found.starts[one] <= start < found.starts[one] + stretched(limit.period)
                 ]
             assert len(beside) <= limit.count
