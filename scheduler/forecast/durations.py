@@ -1,4 +1,4 @@
-"""How long requests take, by subject: recorded while builds run, for priorities and predictions."""
+"""Durations of requests by subject: recorded while builds run, for priorities and predictions."""
 
 import math
 from collections import OrderedDict
@@ -13,20 +13,20 @@ Given = Sequence[tuple[str, float]]
 """Pairs of a subject pattern and seconds; the first that matches counts."""
 
 OTHERWISE: Final = 1.0
-"""Seconds, where nothing at all is known."""
+"""Seconds that a request takes where nothing at all is known."""
 _LONGEST: Final = 30 * 86_400.0
 """Seconds that may be given."""
 _WEIGHT: Final = 0.2
-"""Of the newest value: what was long ago is forgotten, and one that was odd does little."""
+"""Weight of the newest value: old values are forgotten, and a single odd one does little."""
 _MOST: Final = 10_000
-"""Subjects that are remembered; the one that was not used for longest goes first."""
+"""Subjects that are remembered; the one unused for longest goes first."""
 
 
 class Durations:
-    """What is known about how long requests take.
+    """Knows how long requests take.
 
     Args:
-        given: what somebody says; it goes before what was recorded.
+        given: durations from a setting; they go before recorded ones.
     """
 
     def __init__(self, given: Given = ()) -> None:
@@ -40,7 +40,7 @@ class Durations:
         return len(self._recorded)
 
     def record(self, subject: str, seconds: float) -> None:
-        """A request took so long."""
+        """Record that a request took so long."""
         known = self._recorded.pop(subject, None)
         if known is not None:
             self._sum -= known
@@ -60,7 +60,7 @@ class Durations:
         return None if recorded is None else (recorded, "recorded")
 
     def expected(self, subject: str) -> float:
-        """Seconds that a request will take: where nobody knows, what others take on average."""
+        """Seconds that a request will take: where that is unknown, the average of others."""
         known = self.known(subject)
         return self.typical if known is None else known[0]
 
@@ -72,11 +72,11 @@ class Durations:
         return sum(seconds for _, seconds in self._given) / len(self._given) if self._given else OTHERWISE
 
     def recorded(self) -> Mapping[str, float]:
-        """Everything that was recorded: seconds by subject."""
+        """Recorded seconds by subject."""
         return self._recorded
 
     def restore(self, document: Any) -> None:
-        """Take in what `recorded` was in another process; what is none of it is passed over."""
+        """Take in the `recorded` of another process; entries of another form are passed over."""
         if isinstance(document, dict):
             for subject, seconds in list(document.items())[-_MOST:]:
                 number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
