@@ -13,10 +13,10 @@ from scheduler.cli import build_app
 from scheduler.commands.catalogue import NAMES as COMMANDS
 from scheduler.commands.groups import GROUPS
 from scheduler.commands.variables import our_variables
-from scheduler.config import flag_of
 from scheduler.definition.model import SETTINGS
 from scheduler.definition.rules import OPTIONS
 from scheduler.jetstream.streams import BUCKET, LOG, REPLIES, REPORTS
+from scheduler.setting import flag_of
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "scheduler" / "docs"

@@ -10,6 +10,7 @@ from attrs import Attribute, field, frozen
 
 from scheduler.bus.subjects import encode_subject
 from scheduler.errors import InvalidSettings, InvalidSubject
+from scheduler.setting import Section, invalid, setting
 
 DEFAULT_SERVER = "nats://127.0.0.1:4222"
 DEFAULT_INBOX = "_INBOX.scheduler"
@@ -48,6 +49,34 @@ def safe_url(url: str) -> str:
     return f"{scheme[0] if scheme else ''}***@{host}" if at else url
 
 
+def parse_servers(text: str) -> tuple[str, ...]:
+    """Comma-separated broker addresses, ``nats://`` being added where a scheme is missing.
+
+    Raises:
+        InvalidSettings: one of them is no address, or there is none.
+    """
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not parts:
+        raise invalid("nats_url", text, "names no server, such as nats://127.0.0.1:4222")
+    urls = tuple(part if "://" in part else f"nats://{part}" for part in parts)
+    for part, url in zip(parts, urls, strict=True):
+        if not _is_server(url):
+            # What cannot be read as an address may be a part of somebody's password.
+            shown = None if "@" in text else part
+            raise invalid("nats_url", shown, f"is not a broker's address: {'|'.join(_SCHEMES)}://host:port")
+    return urls
+
+
+def _is_server(url: str) -> bool:
+    if not url.isascii() or not url.isprintable() or " " in url:
+        return False
+    try:
+        _split(url)
+    except InvalidSettings:
+        return False
+    return True
+
+
 def _checked_servers(_: object, __: "Attribute[tuple[str, ...]]", servers: tuple[str, ...]) -> None:
     if not servers:
         raise InvalidSettings("no server is given: expected at least one, such as nats://127.0.0.1:4222")
@@ -80,29 +109,74 @@ class BusOptions:
         InvalidSettings: a URL is invalid, a file cannot be read, or the ways to log in contradict each other.
     """
 
-    servers: tuple[str, ...] = field(
-        default=(DEFAULT_SERVER,), validator=_checked_servers, repr=lambda urls: repr([*map(safe_url, urls)])
+    servers: tuple[str, ...] = setting(
+        (DEFAULT_SERVER,),
+        "Address of the broker; several, separated by commas, are tried in turn.",
+        Section.BROKER,
+        read=parse_servers,
+        written=DEFAULT_SERVER,
+        name="nats_url",
+        validator=_checked_servers,
+        repr=lambda urls: repr([*map(safe_url, urls)]),
     )
-    user: str | None = field(default=None, kw_only=True)
-    password: str | None = field(default=None, repr=False, kw_only=True)
-    token: str | None = field(default=None, repr=False, kw_only=True)
-    credentials: Path | None = field(default=None, validator=_existing_file, kw_only=True)
-    """File with a JWT and its seed (``.creds``)."""
-    nkey: Path | None = field(default=None, validator=_existing_file, kw_only=True)
-    """File with an nkey seed."""
-    tls_ca: Path | None = field(default=None, validator=_existing_file, kw_only=True)
-    """Certificates to trust instead of the system's."""
-    tls_certificate: Path | None = field(default=None, validator=_existing_file, kw_only=True)
+    user: str | None = setting(None, "Log in with this name and --password.", Section.BROKER, kw_only=True)
+    password: str | None = setting(
+        None,
+        "Its password; safer in the variable, as others can see flags.",
+        Section.BROKER,
+        repr=False,
+        kw_only=True,
+    )
+    token: str | None = setting(
+        None, "Log in with a token; safer in the variable.", Section.BROKER, repr=False, kw_only=True
+    )
+    credentials: Path | None = setting(
+        None, "Log in with a .creds file.", Section.BROKER, validator=_existing_file, kw_only=True
+    )
+    """File with a JWT and its seed."""
+    nkey: Path | None = setting(
+        None,
+        "Log in with the nkey seed in this file.",
+        Section.BROKER,
+        validator=_existing_file,
+        kw_only=True,
+    )
+    inbox_prefix: str = setting(
+        DEFAULT_INBOX,
+        "Subject prefix for replies; must be unique to this user.",
+        Section.BROKER,
+        validator=_inbox_prefix,
+        kw_only=True,
+    )
+    """Prefix of inboxes: answers to requests come in on ``<inbox_prefix>.<random>.>``."""
+    tls_ca: Path | None = setting(
+        None,
+        "Certificates to trust, not the system's.",
+        Section.BROKER,
+        more="`tls://` in the URL asks for TLS.",
+        validator=_existing_file,
+        kw_only=True,
+    )
+    tls_certificate: Path | None = setting(
+        None, "Certificate to present to the broker.", Section.BROKER, validator=_existing_file, kw_only=True
+    )
     """Client certificate chain, for a server that asks for one."""
-    tls_key: Path | None = field(default=None, validator=_existing_file, kw_only=True)
-    tls_hostname: str | None = field(default=None, kw_only=True)
-    """Name to expect in the server's certificate, if it is not the host of the URL."""
-    tls_first: bool = field(default=False, kw_only=True)
+    tls_key: Path | None = setting(
+        None, "Key of that certificate.", Section.BROKER, validator=_existing_file, kw_only=True
+    )
+    tls_hostname: str | None = setting(
+        None, "Name to expect in the broker's certificate.", Section.BROKER, kw_only=True
+    )
+    """Name to expect if it is not the host of the URL."""
+    tls_first: bool = setting(
+        False,
+        "Start TLS before the broker's greeting.",
+        Section.BROKER,
+        kw_only=True,
+    )
     """Whether TLS starts before the server has said anything (its ``handshake_first``)."""
     name: str = field(default="scheduler", kw_only=True)
     """Name of the connection in the server's monitoring."""
-    inbox_prefix: str = field(default=DEFAULT_INBOX, validator=_inbox_prefix, kw_only=True)
-    """Prefix of inboxes: answers to requests come in on ``<inbox_prefix>.<random>.>``."""
     max_queued_messages: int = field(default=MAX_MESSAGES, kw_only=True)
     max_queued_bytes: int = field(default=MAX_BYTES, kw_only=True)
 

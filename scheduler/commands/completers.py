@@ -128,7 +128,7 @@ def _settings(context: Any) -> "Settings":
     import attrs  # noqa: PLC0415 - only a shell asks for it
 
     from scheduler.commands.flags import BrokerFlags, QuietLogFlags, settings_of  # noqa: PLC0415
-    from scheduler.config import flag_of  # noqa: PLC0415
+    from scheduler.setting import flag_of  # noqa: PLC0415
 
     typed = {}
     for field in attrs.fields(BrokerFlags):

@@ -11,9 +11,9 @@ from scheduler.commands.flags import QUIET_LOG_DEFAULTS, QuietLogFlags, settings
 from scheduler.commands.parameters import choice, number
 from scheduler.commands.saying import complain, say
 from scheduler.commands.simulator_flags import SIMULATOR_DEFAULTS, SimulatorFlags
-from scheduler.config import Range
 from scheduler.definition.limits import DEFAULT_LIMITS
 from scheduler.local.generate import generate
+from scheduler.setting import Range
 from scheduler.text import count
 
 

@@ -1,124 +1,151 @@
 """The settings as flags and environment variables, in groups that commands put together as they need.
 
-Each class is flattened into its command's flags. What a flag says is checked here or where it is put to use
-(`Settings`, `BusOptions`); whatever is wrong comes out as `InvalidSettings`, one line for a person.
+Each class is flattened into its command's flags, which are made of what `scheduler.setting` has of each
+setting. A value is checked when it is read or where it is put to use (`Settings`, `BusOptions`); whatever
+is wrong comes out as `InvalidSettings`, one line for a person.
 
 Here stand the groups that nearly every command has. Those of the service are in `service_flags`, those of
 simulated connectors in `simulator_flags`: a command that has not got them starts without them.
 """
 
 import re
-from pathlib import Path
-from typing import Annotated, Any, Final
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, NamedTuple, Optional, TypeVar
 
 import attrs
 from cyclopts import Parameter
 
-from scheduler.bus.options import DEFAULT_INBOX, BusOptions
-from scheduler.commands.parameters import BROKER, LOG, choice, switch, text
-from scheduler.config import (
-    DEFAULT_SERVERS,
-    LogFormat,
-    LogLevel,
-    Settings,
-    flag_of,
-    parse_capture,
-    parse_providers,
-    parse_resend,
-    parse_retry_rules,
-    parse_rules,
-    parse_servers,
-    parse_timeouts,
-    variables_of,
-)
+from scheduler.bus.options import BusOptions
+from scheduler.commands.parameters import parameter_of
+from scheduler.config import Settings
 from scheduler.definition.limits import Limits
 from scheduler.errors import InvalidSettings
+from scheduler.setting import Section, Setting, flag_of, settings_in, variables_of
 
+_FLAG: Final = "flag"
 _NAMES = re.compile(r"\b(?:user(?! info)|password|token|credentials|nkey|tls_key|tls_certificate)\b")
 _LEADING_NAMES = re.compile(
     r"^(?:credentials|nkey|inbox_prefix|tls_[a-z]+)(?=[:,])|(?<=^tls_certificate, )tls_key(?=:)"
 )
 
 
-@Parameter(name="*")
-@attrs.frozen
-class BrokerFlags:
+class Flags:
+    """A group of flags; its attributes are what they are called."""
+
+    if TYPE_CHECKING:
+        __attrs_attrs__: ClassVar[Any]
+
+        def __init__(self, **values: Any) -> None: ...
+
+        def __getattr__(self, name: str) -> Any: ...
+
+
+_F = TypeVar("_F", bound=Flags)
+
+
+class Origin(NamedTuple):
+    """The setting behind a flag."""
+
+    holder: type
+    """The class that has it."""
+    attribute: str
+    declared: Setting
+
+
+def flags(*parts: tuple[type, Section], **defaults: Any) -> Callable[[type[_F]], type[_F]]:
+    """Fill a class with flags.
+
+    Args:
+        parts: the settings that there is a flag for: a class that holds settings, and a section of them.
+        defaults: what replaces the defaults of the settings.
+    """
+
+    def fill(group: type[_F]) -> type[_F]:
+        fields: dict[str, Any] = {}
+        for holder, section in parts:
+            for attribute, declared in settings_in(holder):
+                if declared.section is section:
+                    name = declared.name or attribute.name
+                    hint, default = _typed(attribute, declared)
+                    parameter: Any = Annotated[hint, parameter_of(name, attribute.type, default, declared)]
+                    fields[name] = attrs.field(
+                        default=defaults.get(name, default),
+                        type=parameter,
+                        metadata={_FLAG: Origin(holder, attribute.name, declared)},
+                    )
+        made: type[_F] = Parameter(name="*")(attrs.frozen(group, these=fields, eq=False, repr=False))
+        return made
+
+    return fill
+
+
+def _typed(attribute: "attrs.Attribute[Any]", declared: Setting) -> tuple[Any, Any]:
+    """The type of a flag, and its default."""
+    if declared.read is not None:
+        return (str if isinstance(declared.written, str) else tuple[str, ...]), declared.written
+    if isinstance(attribute.default, attrs.Factory):  # type: ignore[arg-type]
+        # None is "not given": what it stands for is made when it is needed.
+        return Optional[attribute.type], None  # noqa: UP045 - a value
+    return attribute.type, attribute.default
+
+
+def given(group: Flags) -> Iterator[tuple[Origin, Any]]:
+    """What the flags of a group say, where they say anything."""
+    for flag in attrs.fields(type(group)):
+        value = getattr(group, flag.name)
+        if value is not None:
+            yield flag.metadata[_FLAG], value
+
+
+def read(value: Any, declared: Setting) -> Any:
+    """The value of a setting of which a flag says this.
+
+    Raises:
+        InvalidSettings: it cannot be read.
+    """
+    return value if declared.read is None else declared.read(value)
+
+
+@flags((BusOptions, Section.BROKER))
+class BrokerFlags(Flags):
     """Where the broker is, and as whom to log in."""
 
-    nats_url: Annotated[
-        str,
-        text("nats_url", "Address of the broker; several, separated by commas, are tried in turn.", BROKER),
-    ] = DEFAULT_SERVERS[0]
-    user: Annotated[str | None, text("user", "Log in with this name and --password.", BROKER)] = None
-    password: Annotated[
-        str | None, text("password", "Its password; safer in the variable, as others can see flags.", BROKER)
-    ] = None
-    token: Annotated[str | None, text("token", "Log in with a token; safer in the variable.", BROKER)] = None
-    credentials: Annotated[Path | None, text("credentials", "Log in with a .creds file.", BROKER)] = None
-    nkey: Annotated[Path | None, text("nkey", "Log in with the nkey seed in this file.", BROKER)] = None
-    inbox_prefix: Annotated[
-        str, text("inbox_prefix", "Subject prefix for replies; must be unique to this user.", BROKER)
-    ] = DEFAULT_INBOX
-    tls_ca: Annotated[Path | None, text("tls_ca", "Certificates to trust, not the system's.", BROKER)] = None
-    tls_certificate: Annotated[
-        Path | None, text("tls_certificate", "Certificate to present to the broker.", BROKER)
-    ] = None
-    tls_key: Annotated[Path | None, text("tls_key", "Key of that certificate.", BROKER)] = None
-    tls_hostname: Annotated[
-        str | None, text("tls_hostname", "Name to expect in the broker's certificate.", BROKER)
-    ] = None
-    tls_first: Annotated[bool, switch("tls_first", "Start TLS before the broker's greeting.", BROKER)] = False
 
-
-@Parameter(name="*")
-@attrs.frozen
-class QuietLogFlags:
+@flags((Settings, Section.LOG), log_level="error")
+class QuietLogFlags(Flags):
     """What a command logs whose output is not its log, and how."""
-
-    log_level: Annotated[LogLevel, choice("log_level", LogLevel, "Lowest level to log.", LOG)] = "error"
-    log_format: Annotated[
-        LogFormat, choice("log_format", LogFormat, "auto: readable text in a terminal, JSON elsewhere.", LOG)
-    ] = "auto"
 
 
 BROKER_DEFAULTS = BrokerFlags()
 QUIET_LOG_DEFAULTS = QuietLogFlags()
 """The flags of a command where none is given."""
 
-_PARSED: Final = {
-    "timeouts": parse_timeouts,
-    "resend": parse_resend,
-    "capture": parse_capture,
-    "capture_providers": parse_providers,
-    "rules": parse_rules,
-    "retries": parse_retry_rules,
-}
-"""Settings that are written as one text and kept as several values."""
 
-
-def settings_of(*groups: attrs.AttrsInstance) -> Settings:
+def settings_of(*groups: Flags) -> Settings:
     """The settings that these flags describe; everything they don't mention keeps its default.
 
     Raises:
         InvalidSettings: a value that cannot be used.
     """
-    values: dict[str, Any] = {}
+    values: dict[type, dict[str, Any]] = {Settings: {}, Limits: {}}
+    broker = []
     for group in groups:
-        values |= attrs.asdict(group, recurse=False)
-    limits = {name: values.pop(name) for name in attrs.fields_dict(Limits) if name in values}
-    broker = {name: values.pop(name) for name in attrs.fields_dict(BrokerFlags) if name in values}
-    # None is "not given", and what it stands for is made when it is needed.
-    values = {name: value for name, value in values.items() if value is not None}
-    values |= {name: parse(values[name]) for name, parse in _PARSED.items() if name in values}
-    if broker and not values.get("embedded"):
-        values["bus"] = _bus_options(broker)
-    return Settings(limits=Limits(**limits), **values)
+        for origin, value in given(group):
+            if origin.holder is BusOptions:
+                broker.append((origin, value))
+            else:
+                values[origin.holder][origin.attribute] = read(value, origin.declared)
+    service = values[Settings]
+    # With a broker of our own it does not matter what is set for another one.
+    if broker and not service.get("embedded"):
+        login = {origin.attribute: read(value, origin.declared) for origin, value in broker}
+        service["bus"] = _bus_options(login)
+    return Settings(limits=Limits(**values[Limits]), **service)
 
 
 def _bus_options(values: dict[str, Any]) -> BusOptions:
-    servers = parse_servers(values.pop("nats_url"))
     try:
-        return BusOptions(servers=servers, **values)
+        return BusOptions(**values)
     except InvalidSettings as error:
         # It speaks of its attributes, and people know the flags and variables.
         names = _NAMES if "given" in str(error) else _LEADING_NAMES

@@ -1,16 +1,19 @@
 """A single flag: how its text is read, what its variable is called, and under which heading help shows it."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Protocol, TypeAlias
+from typing import Annotated, Any, Final, Protocol, TypeAlias
 
 from cyclopts import Group, Parameter
 
 from scheduler.commands.completers import Candidates, Completer, all_builds, components, running_builds
-from scheduler.config import (
-    RANGES,
+from scheduler.config import RANGES
+from scheduler.setting import (
     Range,
+    Section,
+    Setting,
     check_choice,
     flag_of,
+    has_choices,
     invalid,
     parse_number,
     variables_of,
@@ -26,6 +29,18 @@ LIMITS = Group("Limits", sort_key=5)
 SIMULATED = Group("Simulated connectors", sort_key=6)
 BROKER = Group("Broker", sort_key=7)
 LOG = Group("Log", sort_key=8)
+_PANELS: Final = {
+    Section.BROKER: BROKER,
+    Section.EMBEDDED: OPTIONS,
+    Section.STORE: STORE,
+    Section.REFERENCES: BUILDS,
+    Section.BUILDS: BUILDS,
+    Section.TIMES: TIMES,
+    Section.LIMITS: LIMITS,
+    Section.LOG: LOG,
+    Section.SIMULATED: SIMULATED,
+}
+"""The headings of the help, by those of the documentation."""
 
 _TRUE = {"1", "true", "yes", "on", "y", "t"}
 _FALSE = {"0", "false", "no", "off", "n", "f", ""}
@@ -44,14 +59,36 @@ class Token(Protocol):
     value: str
 
 
+def parameter_of(name: str, type_: Any, default: Any, declared: Setting) -> Parameter:
+    """The flag of a setting.
+
+    Args:
+        name: what it is called.
+        type_: the type of the setting.
+        default: what the flag says by default.
+        declared: what else there is to know.
+    """
+    panel = _PANELS[declared.section]
+    help_ = declared.help
+    if declared.otherwise:
+        help_ = f"{help_.removesuffix('.')} [default: {declared.otherwise}]."
+    if declared.allowed is not None:
+        return number(name, help_, panel, declared.allowed)
+    if type_ is bool:
+        return switch(name, help_, panel)
+    if has_choices(type_):
+        return choice(name, type_, help_, panel, show_default=default is not None)
+    return _parameter(name, help_, panel, None, show_default=bool(default))
+
+
 def number(name: str, text: str, group: Group | None = None, allowed: Range | None = None) -> Parameter:
     """A flag for the number ``name``; its range is ``allowed``, or what `scheduler.config.RANGES` says."""
+    within = allowed or RANGES[name]
 
     def convert(_hint: Any, tokens: Sequence[Token]) -> float:
-        return parse_number(name, tokens[0].value, allowed)
+        return parse_number(name, tokens[0].value, within)
 
-    duration = (allowed or RANGES[name]).duration
-    return _parameter(name, text, group, convert, show_default=write_duration if duration else True)
+    return _parameter(name, text, group, convert, show_default=write_duration if within.duration else True)
 
 
 def choice(
@@ -83,7 +120,7 @@ def switch(name: str, text: str, group: Group | None = None) -> Parameter:
 
 def text(name: str, explanation: str, group: Group | None = None) -> Parameter:
     """A flag that takes any text."""
-    return _parameter(name, explanation, group, None, show_default=name in {"nats_url", "inbox_prefix"})
+    return _parameter(name, explanation, group, None, show_default=False)
 
 
 def _parameter(

@@ -17,11 +17,12 @@ from scheduler.commands.flags import (
 )
 from scheduler.commands.parameters import LIMITS, OPTIONS, number, switch, text
 from scheduler.commands.service_flags import BUILD_DEFAULTS, BuildFlags
-from scheduler.config import Settings, flag_of, parse_rules, variables_of
+from scheduler.config import Settings, parse_rules
 from scheduler.definition.validation import read_build
 from scheduler.errors import InvalidBuild, InvalidRule, InvalidSettings
 from scheduler.forecast.durations import Durations, Given, parse_durations
 from scheduler.forecast.preview import preview, subject_of
+from scheduler.setting import flag_of, variables_of
 
 _SETTINGS: Final = Settings()
 
@@ -35,7 +36,7 @@ def plan(
         str, text("durations", "How long requests take, by subject: 'vpc.create.*=2m30s, *=5'.")
     ] = "",
     rules: Annotated[
-        str, text("rules", "The service's limits by subject: 'vpc.create.*=5, *.create.aws=20/s'.", LIMITS)
+        str, text("limits", "The service's limits by subject: 'vpc.create.*=5, *.create.aws=20/s'.", LIMITS)
     ] = "",
     max_in_flight_per_build: Annotated[
         int, number("max_in_flight_per_build", "Requests in flight, of one build.", LIMITS)

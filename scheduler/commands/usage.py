@@ -44,7 +44,7 @@ def bare(tokens: Sequence[str]) -> Iterator[tuple[int, str]]:
     import attrs  # noqa: PLC0415 - few commands begin with a flag
 
     from scheduler.commands.groups import GROUPS  # noqa: PLC0415
-    from scheduler.config import flag_of  # noqa: PLC0415
+    from scheduler.setting import flag_of  # noqa: PLC0415
 
     with_value = {
         flag_of(field.name)

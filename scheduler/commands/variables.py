@@ -7,8 +7,8 @@ from typing import Final
 import attrs
 
 from scheduler.commands.groups import GROUPS
-from scheduler.config import SERVER_VARIABLES, variables_of
 from scheduler.definition.nearly import nearly
+from scheduler.setting import SERVER_VARIABLES, variables_of
 
 _PREFIX: Final = "SCHEDULER_"
 _KUBERNETES: Final = re.compile(r"SCHEDULER_(?:[A-Z0-9_]+_)?(?:PORT(?:_.*)?|SERVICE_(?:HOST|PORT(?:_.*)?))")

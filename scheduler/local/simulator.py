@@ -18,9 +18,11 @@ from attrs import define, field, frozen
 
 from scheduler.bus import Bus, Message
 from scheduler.errors import BusClosed, BusError, BusFull
+from scheduler.setting import Range, Section, invalid, setting
 
 ReplyTo: TypeAlias = Literal["subject", "inbox", "both"]
 
+_AN_HOUR = Range(0.0, 3_600.0, duration=True)
 VERBS = ("create", "update", "delete", "get", "find")
 QUEUE = "simulator"
 _SYSTEM_TYPES = frozenset({"build", "service", "environment", "scheduler"})
@@ -78,20 +80,48 @@ def parse_output(text: str) -> SimulatorLog:
     return SimulatorLog(tokens, name.strip(), decoded)
 
 
+def parse_outputs(texts: Sequence[str]) -> tuple[SimulatorLog, ...]:
+    """Read what several flags say, each as `parse_output` does.
+
+    Raises:
+        InvalidSettings: one of them is not of this form.
+    """
+    outputs = []
+    for text in texts:
+        try:
+            outputs.append(parse_output(text))
+        except ValueError:
+            allowed = "is not of the form PATTERN:FIELD=VALUE, such as instance.create.*:public_ip=1.2.3.4"
+            raise invalid("outputs", text, allowed) from None
+    return tuple(outputs)
+
+
 @frozen
 class Behaviour:
     """How the simulated connectors behave."""
 
-    latency: float = 0.5
-    """Seconds until an answer."""
-    jitter: float = 0.2
-    """Seconds by which an answer is earlier or later, at most."""
-    failure_rate: float = 0.0
-    """The share of requests that fail, from 0 to 1."""
-    seed: int = 0
-    """One seed gives the same fates and delays to the same components, in whatever order they come."""
-    reply_to: ReplyTo = "subject"
-    outputs: tuple[SimulatorLog, ...] = ()
+    latency: float = setting(0.5, "How long a connector takes to answer.", Section.SIMULATED, _AN_HOUR)
+    jitter: float = setting(0.2, "How much that time varies, either way.", Section.SIMULATED, _AN_HOUR)
+    failure_rate: float = setting(
+        0.0, "Share of requests that fail, from 0 to 1.", Section.SIMULATED, Range(0.0, 1.0)
+    )
+    seed: int = setting(
+        0,
+        "Seed of the random failures and times.",
+        Section.SIMULATED,
+        Range(0, 2**63),
+        more="One seed gives the same to the same components, in whatever order they come.",
+    )
+    reply_to: ReplyTo = setting(
+        "subject", "Answer on <subject>.done, on the reply subject, or on both.", Section.SIMULATED
+    )
+    outputs: tuple[SimulatorLog, ...] = setting(
+        (),
+        "Field to set in answers: 'instance.create.*:public_ip=1.2.3.4'; repeatable.",
+        Section.SIMULATED,
+        read=parse_outputs,
+        written=(),
+    )
 
     def fate(self, component: str, subject: str) -> tuple[float, bool]:
         """Seconds until the answer, and whether it is a failure."""

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.fake_bus import FakeBus
 
-from scheduler.bus.options import BusOptions
+from scheduler.bus.options import BusOptions, parse_servers
 from scheduler.cli import build_app
 from scheduler.commands.catalogue import NAMES as COMMANDS
 from scheduler.commands.flags import BrokerFlags, QuietLogFlags, settings_of
@@ -28,15 +28,11 @@ from scheduler.config import (
     RANGES,
     Settings,
     StoreName,
-    flag_of,
     parse_capture,
-    parse_number,
     parse_resend,
     parse_retry_rules,
     parse_rules,
-    parse_servers,
     parse_timeouts,
-    variables_of,
 )
 from scheduler.definition.limits import DEFAULT_LIMITS, Limits
 from scheduler.definition.model import Resend
@@ -44,8 +40,10 @@ from scheduler.definition.rules import LimitRule, Retry
 from scheduler.definition.secrets.names import MASK
 from scheduler.definition.template import OnUnresolved, Templates
 from scheduler.errors import InvalidSettings
+from scheduler.local.simulator import Behaviour
 from scheduler.log import configure_logging, mask_secrets
 from scheduler.process import open_store
+from scheduler.setting import flag_of, parse_number, settings_in, variables_of
 from scheduler.text import mask_url, printable, read_duration, seconds, write_duration
 
 
@@ -107,10 +105,18 @@ def test_every_setting_has_a_flag() -> None:
         for group in (BrokerFlags, EmbeddedFlags, StoreFlags, BuildFlags, ServiceFlags, LogFlags)
         for name in attrs.fields_dict(group)
     }
-    settings = set(attrs.fields_dict(Settings)) - {"bus", "limits"}
+    settings = set(attrs.fields_dict(Settings)) - {"bus", "limits", "rules"}
     broker = set(attrs.fields_dict(BusOptions))
     broker -= {"servers", "name", "max_queued_messages", "max_queued_bytes"}
-    assert flags == settings | set(attrs.fields_dict(Limits)) | broker | {"nats_url"}
+    assert flags == settings | set(attrs.fields_dict(Limits)) | broker | {"nats_url", "limits"}
+
+
+@pytest.mark.parametrize("holder", [BusOptions, Settings, Limits, Behaviour])
+def test_a_setting_is_explained_in_one_sentence(holder: type) -> None:
+    """Its help ends with a full stop, and what the documentation adds to it does, too."""
+    for attribute, declared in settings_in(holder):
+        for text in filter(None, (declared.help, declared.more)):
+            assert text.endswith("."), attribute.name
 
 
 @pytest.mark.parametrize(
@@ -163,7 +169,7 @@ def test_the_ends_of_a_range_are_allowed_and_what_is_beyond_is_not(name: str) ->
 def test_what_is_no_duration_is_refused(text: str) -> None:
     """What is not finite, not in range or no duration is refused, as it was written, with what may be."""
     with pytest.raises(InvalidSettings) as caught:
-        parse_number("grace", text)
+        parse_number("grace", text, RANGES["grace"])
     assert str(caught.value) == (
         f"--grace (SCHEDULER_GRACE): {text!r} is not a duration from 0s to 1h,"
         " such as 30 (seconds), 250ms, 10m, 1h30m or 7d"
@@ -176,10 +182,11 @@ DURATIONS = [name for name, allowed in RANGES.items() if allowed.duration]
 @pytest.mark.parametrize("name", DURATIONS)
 def test_every_duration_takes_units(name: str) -> None:
     """Each setting that is a time takes numbers with units, and plain seconds."""
-    assert parse_number(name, "20m") == 1_200
-    assert parse_number(name, "1m30s") == 90
-    assert parse_number(name, "250ms") == 0.25
-    assert parse_number(name, "0.5m") == parse_number(name, "30") == parse_number(name, "3e1") == 30
+    allowed = RANGES[name]
+    assert parse_number(name, "20m", allowed) == 1_200
+    assert parse_number(name, "1m30s", allowed) == 90
+    assert parse_number(name, "250ms", allowed) == 0.25
+    assert all(parse_number(name, text, allowed) == 30 for text in ("0.5m", "30", "3e1"))
 
 
 def test_every_time_is_a_duration() -> None:
@@ -229,7 +236,7 @@ def test_durations_are_written_as_they_are_read(value: float) -> None:
 def test_what_is_no_whole_number_is_refused(text: str) -> None:
     """Where a count is wanted, fractions and texts are refused."""
     with pytest.raises(InvalidSettings, match="is not a whole number from 1 to 1,000,000"):
-        parse_number("max_builds", text)
+        parse_number("max_builds", text, RANGES["max_builds"])
 
 
 def test_a_truth_value_is_no_number() -> None:

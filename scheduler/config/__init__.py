@@ -1,0 +1,33 @@
+"""The settings of the service: `settings` declares them, `reading` reads those that are lists of rules."""
+
+from scheduler.config.reading import (
+    parse_capture,
+    parse_providers,
+    parse_resend,
+    parse_retry_rules,
+    parse_rules,
+    parse_timeouts,
+)
+from scheduler.config.settings import (
+    DEFAULT_SERVERS,
+    RANGES,
+    LogFormat,
+    LogLevel,
+    Settings,
+    StoreName,
+)
+
+__all__ = [
+    "DEFAULT_SERVERS",
+    "RANGES",
+    "LogFormat",
+    "LogLevel",
+    "Settings",
+    "StoreName",
+    "parse_capture",
+    "parse_providers",
+    "parse_resend",
+    "parse_retry_rules",
+    "parse_rules",
+    "parse_timeouts",
+]

@@ -1,0 +1,270 @@
+"""Every setting of the service, as one frozen value that was checked when it was made.
+
+A setting has one name in three spellings: ``max_builds`` here, ``--max-builds`` on the command line and
+``SCHEDULER_MAX_BUILDS`` in the environment. `scheduler.commands.flags` reads the latter two.
+"""
+
+import platform
+import re
+from pathlib import Path
+from typing import Final, Literal, TypeAlias
+
+import platformdirs
+from attrs import Factory, frozen
+
+from scheduler.bus.options import DEFAULT_SERVER, BusOptions
+from scheduler.config.reading import (
+    ATTEMPT_TIMEOUT,
+    Resends,
+    Retries,
+    Timeouts,
+    check_capture,
+    check_providers,
+    check_timeouts,
+    checked_pattern,
+    parse_capture,
+    parse_providers,
+    parse_resend,
+    parse_retry_rules,
+    parse_rules,
+    parse_timeouts,
+)
+from scheduler.definition.choices import OnUnresolved, Templates
+from scheduler.definition.limits import DEFAULT_LIMITS, Limits
+from scheduler.definition.model import Resend
+from scheduler.definition.patterns import first_match
+from scheduler.definition.rules import LimitRule, Retry, retry_for
+from scheduler.setting import Range, Section, check_choice, check_ranges, invalid, setting, settings_in
+
+StoreName: TypeAlias = Literal["auto", "jetstream", "ernest", "memory"]
+LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
+LogFormat: TypeAlias = Literal["auto", "json", "console"]
+
+DEFAULT_SERVERS: Final = (DEFAULT_SERVER,)
+
+_NAME = re.compile(r"[A-Za-z0-9._@:-]{1,128}")
+_DAY = 86_400.0
+_MEBIBYTE = 1024 * 1024
+_GIBIBYTE = 1024 * _MEBIBYTE
+_MILLION = Range(1, 1_000_000)
+_AN_HOUR = Range(0.001, 3_600.0, duration=True)
+
+
+def _default_data_dir() -> Path:
+    return platformdirs.user_data_path("scheduler", appauthor=False)
+
+
+def _default_name() -> str:
+    node = re.sub(r"[^A-Za-z0-9._@:-]", "-", platform.node())[:128]
+    return node or "scheduler"
+
+
+def _default_templates(settings: "Settings") -> Templates:
+    """With the Ernest store ``$(...)`` only: what its mapper makes relies on it."""
+    return Templates.ERNEST if settings.store == "ernest" else Templates.ALL
+
+
+def _default_unresolved(settings: "Settings") -> OnUnresolved:
+    """With the Ernest store what leads to nothing is kept, for the same reason."""
+    return OnUnresolved.KEEP if settings.store == "ernest" else OnUnresolved.ERROR
+
+
+@frozen(kw_only=True)
+class Settings:
+    """How the service is to behave.
+
+    Raises:
+        InvalidSettings: a value that cannot be used; the message is one line, for the person who set it.
+    """
+
+    bus: BusOptions = Factory(lambda: BusOptions(servers=DEFAULT_SERVERS))
+    """Where the broker is and how to log in; not looked at where ``embedded`` is set."""
+    limits: Limits = DEFAULT_LIMITS
+    embedded: bool = setting(
+        False,
+        "Run a broker in this process, on a free port; ignores --nats-url.",
+        Section.EMBEDDED,
+    )
+    data_dir: Path = setting(
+        Factory(_default_data_dir),
+        "Data of the embedded broker.",
+        Section.EMBEDDED,
+        otherwise="your data directory; for `run` a temporary one",
+    )
+    store: StoreName = setting(
+        "auto",
+        "Where builds are kept. auto: in the broker's JetStream; ernest: in an Ernest"
+        " service-store; memory: in this process only.",
+        Section.STORE,
+        more="See [Stores](production.md#stores).",
+    )
+    """``auto`` is ``jetstream`` where the broker has it; where it has not, the service does not start."""
+    replicas: int = setting(
+        1,
+        "Brokers that keep a copy; with 3, one may fail.",
+        Section.STORE,
+        # JetStream has no more.
+        Range(1, 5),
+        more="Counts when a stream is made.",
+    )
+    capture: tuple[str, ...] = setting(
+        (),
+        "Types whose replies are captured: 'vpc,network'.",
+        Section.STORE,
+        read=parse_capture,
+        otherwise="all",
+    )
+    """Component types whose replies are captured while nobody listens; of every type where it is empty."""
+    capture_providers: tuple[str, ...] = setting(
+        (),
+        "Providers whose replies get a stream each: 'aws,gcp'.",
+        Section.STORE,
+        read=parse_providers,
+        otherwise="one stream for all",
+        more="See [Room for captured replies](production.md#room-for-captured-replies).",
+    )
+    """Providers whose replies are captured, each in a stream of its own; of all in one where it is empty."""
+    reply_bytes: int = setting(
+        _GIBIBYTE,
+        "Bytes that a stream of captured replies may take; drops the oldest.",
+        Section.STORE,
+        Range(16 * _MEBIBYTE, 1_024 * _GIBIBYTE),
+    )
+    templates: Templates = setting(
+        Factory(_default_templates, takes_self=True),
+        "all: $(...) and {{ }} in fields; ernest: only $(...).",
+        Section.REFERENCES,
+        otherwise="all; with the Ernest store: ernest",
+    )
+    unresolved: OnUnresolved = setting(
+        Factory(_default_unresolved, takes_self=True),
+        "A reference that finds nothing: an error, or kept as text.",
+        Section.REFERENCES,
+        otherwise="error; with the Ernest store: keep",
+    )
+    resend: Resends = setting(
+        (),
+        "Resend requests in flight after a restart. unsent: those not known to have left;"
+        " always: all; never: none, they fail. By subject: 'never, vpc.create.*=always'.",
+        Section.BUILDS,
+        read=parse_resend,
+        otherwise="unsent",
+        more="See [Durability](durability.md#what-is-sent-again).",
+    )
+    name: str = setting(
+        Factory(_default_name),
+        "Name of this instance.",
+        Section.BUILDS,
+        otherwise="the host's name",
+        more="It stands in the log and in service discovery.",
+    )
+    retries: Retries = setting(
+        (),
+        "Attempts by subject, then the first pause, the longest pause, and the total time:"
+        " 'vpc.create.*=5:1s:1m:10m'.",
+        Section.BUILDS,
+        read=parse_retry_rules,
+        otherwise="one",
+        more="A build may say otherwise, see [Retries](builds.md#retries).",
+    )
+    attempt_timeout: float = setting(
+        3_600.0, "How long a connector may take to answer.", Section.TIMES, ATTEMPT_TIMEOUT
+    )
+    timeouts: Timeouts = setting(
+        (),
+        "The same, by subject: 'vpc.create.*=10m, *.delete.*=300'.",
+        Section.TIMES,
+        read=parse_timeouts,
+    )
+    start_timeout: float = setting(
+        10.0, "How long to wait for a connector to subscribe.", Section.TIMES, _AN_HOUR
+    )
+    store_timeout: float = setting(
+        30.0, "How long the store may take to answer.", Section.TIMES, _AN_HOUR, more="Retries included."
+    )
+    grace: float = setting(
+        25.0,
+        "How long to wait for requests in flight after SIGTERM.",
+        Section.TIMES,
+        Range(0.0, 3_600.0, duration=True),
+    )
+    broker_grace: float = setting(
+        600.0,
+        "How long the broker may be away before an error is logged.",
+        Section.TIMES,
+        Range(0.0, 30 * _DAY, duration=True),
+    )
+    keep: float = setting(
+        7 * _DAY,
+        "How long to keep a finished build's log (0: delete at once).",
+        Section.TIMES,
+        Range(0.0, 3_650 * _DAY, duration=True),
+    )
+    max_builds: int = setting(
+        10_000,
+        "Builds that run at a time.",
+        Section.LIMITS,
+        _MILLION,
+        more="One [sender](operating.md#limits) has 7/8 of it.",
+    )
+    max_in_flight: int = setting(
+        2_000, "Requests in flight, of all builds.", Section.LIMITS, _MILLION, more="More are queued."
+    )
+    max_in_flight_per_build: int = setting(500, "Requests in flight, of one build.", Section.LIMITS, _MILLION)
+    max_bytes_in_flight: int = setting(
+        8 * _MEBIBYTE,
+        "Bytes of requests in flight, of all builds.",
+        Section.LIMITS,
+        Range(64 * 1_024, 1_024 * _MEBIBYTE),
+        more="See [Bytes in flight](operating.md#bytes-in-flight).",
+    )
+    """Other builds' messages stand behind them, and they wait in the server."""
+    rules: tuple[LimitRule, ...] = setting(
+        (),
+        "Requests in flight, or started in a period, by subject: 'vpc.create.*=5, *.create.aws=20/s'.",
+        Section.LIMITS,
+        read=parse_rules,
+        # `limits` are the bounds of a build, which came first.
+        name="limits",
+        more="See [Limits](operating.md#limits).",
+    )
+    log_level: LogLevel = setting("info", "Lowest level to log.", Section.LOG)
+    log_format: LogFormat = setting("auto", "auto: readable text in a terminal, JSON elsewhere.", Section.LOG)
+
+    def __attrs_post_init__(self) -> None:
+        check_ranges(self)
+        check_ranges(self.limits)
+        check_choice("store", self.store, StoreName)
+        check_choice("log_level", self.log_level, LogLevel)
+        check_choice("log_format", self.log_format, LogFormat)
+        check_timeouts(self.timeouts)
+        for name, pairs in (("resend", self.resend), ("retries", self.retries)):
+            for pattern, _ in pairs:
+                checked_pattern(name, pattern)
+        for rule in self.rules:
+            checked_pattern("limits", rule.pattern)
+        check_capture(self.capture)
+        check_providers(self.capture_providers)
+        if not _NAME.fullmatch(self.name):
+            raise invalid("name", self.name, "is not 1 to 128 of the characters A-Z a-z 0-9 . _ @ : -")
+
+    def timeout_for(self, subject: str) -> float:
+        """Seconds that a request on ``subject`` may take, before the component's own ``_timeout``."""
+        return first_match(self.timeouts, subject, self.attempt_timeout)
+
+    def resend_for(self, subject: str) -> Resend:
+        """What to do with a request on ``subject`` that may have left."""
+        return first_match(self.resend, subject, Resend.UNSENT)
+
+    def retry_for(self, subject: str) -> Retry:
+        """When a request on ``subject`` that failed is sent again, where its build says nothing else."""
+        return retry_for(self.retries, subject)
+
+
+RANGES: Final = {
+    attribute.name: declared.allowed
+    for holder in (Settings, Limits)
+    for attribute, declared in settings_in(holder)
+    if declared.allowed is not None
+}
+"""What each number among the settings may be, those of `Limits` included."""
