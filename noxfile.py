@@ -127,6 +127,13 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
+def generate(session: nox.Session) -> None:
+    """Write the files that are made of the code: the tables in `settings.md`, the schemas."""
+    install(session)
+    session.run("python", "-m", "scheduler.commands.generated")
+
+
+@nox.session
 def lock(session: nox.Session) -> None:
     """Write the locks from `pyproject.toml`; versions stay where they fit, unless `-- --upgrade` is said."""
     session.install("uv")
