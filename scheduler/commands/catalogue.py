@@ -38,7 +38,7 @@ class Command(NamedTuple):
     def epilogue(self, *, everything: bool) -> str:
         """The text below its flags, of which ``everything`` is shown or not."""
         hidden = [] if everything or not self.hidden else [self.hidden]
-        variables = [] if self.name in {"completion", "help"} else [_VARIABLES]
+        variables = [] if self.name in {"completion", "help", "schema"} else [_VARIABLES]
         return "\n".join((f"Example: scheduler {self.example}", *hidden, *variables))
 
 
@@ -208,6 +208,14 @@ COMMANDS: Final = (
         "Print a broker configuration with the least permissions.",
         "permissions > nats-server.conf",
         "For the scheduler, for connectors and for users who submit builds; its comments say how to use it.",
+        hidden="",
+    ),
+    Command(
+        OPERATE,
+        "schema",
+        "Print the JSON Schema of a build, or of a connector's reply.",
+        "schema build > build.schema.json",
+        "Editors complete and check a build by it while it is written; validate knows more.",
         hidden="",
     ),
     Command(

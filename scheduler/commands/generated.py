@@ -1,16 +1,27 @@
 """The files of this package that are made of its code; run as a module, it writes them."""
 
+import json
 from importlib import resources
 from pathlib import Path
 
+from scheduler.commands.schema import schema_file
 from scheduler.commands.settings_page import renewed
+from scheduler.definition.schema import Schema, build_schema
+from scheduler.plan.schema import reply_schema
 
 
 def generated() -> dict[Path, str]:
     """What each of these files is to hold, by its path."""
-    root = Path(str(resources.files("scheduler")))
-    page = root / "docs" / "settings.md"
-    return {page: renewed(page.read_text(encoding="utf-8"))}
+    page = Path(str(resources.files("scheduler"))) / "docs" / "settings.md"
+    schemas = {"build": build_schema(), "reply": reply_schema()}
+    return {
+        page: renewed(page.read_text(encoding="utf-8")),
+        **{Path(str(schema_file(name))): _written(schema) for name, schema in schemas.items()},
+    }
+
+
+def _written(schema: Schema) -> str:
+    return json.dumps(schema, indent=2) + "\n"
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ import msgspec
 from attrs import frozen
 
 from scheduler.definition.converter import (
-    _BUILD_ID,
+    BUILD_ID,
     LISTS,
     Document,
     Malformed,
@@ -295,4 +295,4 @@ def read_id(data: bytes) -> str | None:
         value = decode(raw) if len(raw) <= _MOST_ID_BYTES else None
     except (InvalidJSON, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    return value if isinstance(value, str) and _BUILD_ID.fullmatch(value) else None
+    return value if isinstance(value, str) and BUILD_ID.fullmatch(value) else None

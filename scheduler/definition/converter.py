@@ -30,13 +30,13 @@ from scheduler.errors import InvalidRule, Problem
 
 Document: TypeAlias = dict[str, Any]
 
-_BUILD_ID = re.compile(r"[A-Za-z0-9._:@/-]{1,128}")
+BUILD_ID = re.compile(r"[A-Za-z0-9._:@/-]{1,128}")
 
 _ACTIONS = {action.value: action for action in Action}
 
 _STATES = {state.value: state for state in State} | {"": State.WAITING, None: State.WAITING}
 
-_MAX_TIMEOUT = 366 * 86_400.0
+MAX_TIMEOUT = 366 * 86_400.0
 
 _NONE: Document = {}
 
@@ -66,7 +66,7 @@ def build_id_of(document: Document) -> str:
     if not isinstance(value, str) or not value:
         found = f"it is {kind(value)}" if value else "it is missing"
         raise Malformed([Problem("", f"a build needs an id; {found}")])
-    if not _BUILD_ID.fullmatch(value):
+    if not BUILD_ID.fullmatch(value):
         shown = value if len(value) <= 128 else f"{value[:128]}... ({len(value)} characters)"
         raise Malformed([Problem("", f"{shown!r} does not match [A-Za-z0-9._:@/-]{{1,128}}")])
     return value
@@ -162,8 +162,8 @@ def _timeout(fields: Document, problems: list[Problem]) -> float | None:
     value = fields.get("_timeout")
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= _MAX_TIMEOUT:
-        text = f"seconds, above 0 and at most {_MAX_TIMEOUT:.0f}; it is {found(value)}{in_seconds(value)}"
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= MAX_TIMEOUT:
+        text = f"seconds, above 0 and at most {MAX_TIMEOUT:.0f}; it is {found(value)}{in_seconds(value)}"
         problems.append(Problem("_timeout", text))
         return None
     return float(value)

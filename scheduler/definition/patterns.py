@@ -15,7 +15,8 @@ EVERY: Final = "*.*.*"
 FORM: Final = "is not a pattern of three words or *, as vpc.create.*"
 """Description of a text that is not a pattern."""
 
-_WORD = re.compile(r"\*|[A-Za-z0-9_-]{1,64}")
+WORD: Final = re.compile(r"\*|[A-Za-z0-9_-]{1,64}")
+"""One of its three words."""
 
 
 def read_pattern(text: str) -> str | None:
@@ -23,7 +24,7 @@ def read_pattern(text: str) -> str | None:
     if text == "*":
         return EVERY
     words = text.split(".")
-    return text if len(words) == 3 and all(map(_WORD.fullmatch, words)) else None
+    return text if len(words) == 3 and all(map(WORD.fullmatch, words)) else None
 
 
 def matches(pattern: str, subject: str) -> bool:

@@ -21,12 +21,12 @@ OPTIONS: Final = ("retry", "limits", "on_error", "max_failures")
 """Keys of a build's ``options`` that are meant for the scheduler; any other is the user's own."""
 _PERIODS: Final = {"s": 1.0, "m": 60.0, "h": 3_600.0}
 _UNITS: Final = {seconds: unit for unit, seconds in _PERIODS.items()}
-_MOST: Final = 1_000_000
+MOST: Final = 1_000_000
 """Most requests that a limit may allow, and the largest percentage or number of failures."""
 MOST_RULES: Final = 100
 """Most limits of a setting or a build: each is looked at for every kind of request."""
-_MOST_ATTEMPTS: Final = 1_000
-_LONGEST: Final = 30 * 86_400.0
+MOST_ATTEMPTS: Final = 1_000
+LONGEST: Final = 30 * 86_400.0
 """Longest duration, in seconds."""
 
 
@@ -194,9 +194,9 @@ def _limit(pattern: str, text: str) -> LimitRule:
     if read is None:
         raise InvalidRule(f"has a pattern that {FORM}")
     number, slash, unit = (piece.strip() for piece in text.partition("/"))
-    count = int(number) if number.isascii() and number.isdigit() and len(number) <= len(str(_MOST)) else 0
-    if not 1 <= count <= _MOST or (slash and unit not in _PERIODS):
-        allowed = f"a whole number from 1 to {_MOST:,}, or one with /s, /m or /h behind it"
+    count = int(number) if number.isascii() and number.isdigit() and len(number) <= len(str(MOST)) else 0
+    if not 1 <= count <= MOST or (slash and unit not in _PERIODS):
+        allowed = f"a whole number from 1 to {MOST:,}, or one with /s, /m or /h behind it"
         raise InvalidRule(f"is not {allowed}")
     return LimitRule(read, count, _PERIODS[unit] if slash else None)
 
@@ -263,8 +263,8 @@ def read_retry(value: Any) -> Retry:
             cure = "" if meant is None else f"; did you mean {meant!r}?"
             raise InvalidRule(f"{name[:80]!r} is none of {', '.join(_RETRY_FIELDS)}{cure}")
     attempts = value.get("attempts", ONCE.attempts)
-    if type(attempts) is not int or not 1 <= attempts <= _MOST_ATTEMPTS:
-        raise InvalidRule(f"attempts: a whole number from 1 to {_MOST_ATTEMPTS:,}; it is {found(attempts)}")
+    if type(attempts) is not int or not 1 <= attempts <= MOST_ATTEMPTS:
+        raise InvalidRule(f"attempts: a whole number from 1 to {MOST_ATTEMPTS:,}; it is {found(attempts)}")
     backoff = _seconds(value, "backoff", ONCE.backoff)
     # A backoff above the default maximum raises that maximum.
     most = _seconds(value, "max_backoff", max(ONCE.max_backoff, backoff))
@@ -276,9 +276,9 @@ def _seconds(value: Mapping[str, Any], name: str, otherwise: float) -> float:
     if name not in value:
         return otherwise
     given = value[name]
-    if isinstance(given, bool) or not isinstance(given, int | float) or not 0 <= given <= _LONGEST:
+    if isinstance(given, bool) or not isinstance(given, int | float) or not 0 <= given <= LONGEST:
         raise InvalidRule(
-            f"{name}: seconds, from 0 to {_LONGEST:.0f}; it is {found(given)}{in_seconds(given)}"
+            f"{name}: seconds, from 0 to {LONGEST:.0f}; it is {found(given)}{in_seconds(given)}"
         )
     return float(given)
 
@@ -314,10 +314,10 @@ def _read_most_failures(value: Any, changes: int) -> int:
         percent = float(share)
         if percent <= 100:
             return math.floor(changes * percent / 100)
-    elif type(value) is int and 0 <= value <= _MOST:
+    elif type(value) is int and 0 <= value <= MOST:
         return value
     raise InvalidRule(
-        f"a whole number from 0 to {_MOST:,}, or a percentage such as '10%'; it is {found(value)}"
+        f"a whole number from 0 to {MOST:,}, or a percentage such as '10%'; it is {found(value)}"
     )
 
 

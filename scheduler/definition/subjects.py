@@ -51,7 +51,7 @@ def overlap(one: str, other: str) -> bool:
     )
 
 
-_TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
+TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 def token_problem(name: str, token: str) -> str | None:
@@ -61,7 +61,7 @@ def token_problem(name: str, token: str) -> str | None:
         name: the field that it comes from: ``_component`` or ``_provider``.
         token: its value.
     """
-    if not _TOKEN.fullmatch(token):
+    if not TOKEN.fullmatch(token):
         return f"{token[:80]!r} does not match [A-Za-z0-9_-]{{1,64}}"
     if name == "_component":
         reserved = token in RESERVED_TYPES or token.startswith("_")

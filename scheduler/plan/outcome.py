@@ -13,7 +13,7 @@ from scheduler.errors import InvalidJSON
 from scheduler.runtime.values import value
 from scheduler.text import CUT
 
-_LONGEST_PAUSE = 86_400.0
+LONGEST_PAUSE = 86_400.0
 """Longest pause that a connector may ask for, in seconds."""
 UNEXPLAINED = "the connector reported an error and did not say why"
 
@@ -86,7 +86,7 @@ def read_reply(
 
 
 def _seconds(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _LONGEST_PAUSE:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= LONGEST_PAUSE:
         return None
     return float(value)
 
