@@ -1,10 +1,20 @@
-"""Text for people: cut, counted, in the right number."""
+"""Text for people and from them: cut, counted, in the right number; durations."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scheduler.text import agreeing, count, doing, printable, shortened
+from scheduler.text import (
+    agreeing,
+    count,
+    doing,
+    mask_url,
+    printable,
+    read_duration,
+    seconds,
+    shortened,
+    write_duration,
+)
 
 
 @given(st.text(max_size=80), st.integers(3, 60))
@@ -33,3 +43,69 @@ def test_verbs_agree_with_numbers(number: int, said: str) -> None:
     text = f"{doing(number, 'component', 'wait')}, {more}, {doing(number, 'component', 'be')} due"
     assert text == said
     assert text.startswith(count(number, "component"))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("10m", 600.0),
+        ("7d", 604_800.0),
+        ("1h30m", 5_400.0),
+        (" 1d 2h 3m 4s 5ms ", 93_784.005),
+        ("250ms", 0.25),
+        ("1.5h", 5_400.0),
+        ("0s", 0.0),
+        ("90", 90.0),
+        ("0.1", 0.1),
+        ("1e3", 1_000.0),
+        ("-5", -5.0),
+    ],
+)
+def test_durations_are_read(text: str, expected: float) -> None:
+    """Plain numbers are seconds; units stand from the largest to the smallest, each once."""
+    assert read_duration(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["", " ", "m", "1h1h", "30m1h", "5M", "5 min", "1h30", "-5m", "1.m", ".5m", "٣m", "5m,", "1m30s4"]
+)
+def test_what_is_no_duration_is_not_read(text: str) -> None:
+    """Units that are unknown, doubled or in another order, and numbers behind them, are refused."""
+    with pytest.raises(ValueError, match="could not convert"):
+        read_duration(text)
+
+
+@given(st.one_of(st.integers(0, 10**9), st.integers(0, 10**6).map(lambda number: number / 1_000)))
+def test_durations_are_written_as_they_are_read(value: float) -> None:
+    """What is shown as a default can be given as a value."""
+    assert read_duration(write_duration(value)) == pytest.approx(value, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("nats://u:p@h:1,tls://x", "nats://***@h:1,tls://x"),
+        ("nats://u:p/w@h", "nats://***@h"),
+        ("a@b", "a@b"),
+        ("see nats://t@h and http://x/y", "see nats://***@h and http://x/y"),
+    ],
+)
+def test_user_information_is_masked(text: str, shown: str) -> None:
+    """Whatever stands before the @ of a URL is not shown."""
+    assert mask_url(text) == shown
+
+
+def test_nothing_that_is_shown_can_drive_a_terminal() -> None:
+    """Escape sequences, new lines and direction marks come out as harmless text."""
+    assert printable("a\x1b[2Jb\r\nc\u202ed\x00") == "a\\x1b[2Jb  c\\u202ed\\x00"
+    assert printable("\ud800") == "\\ud800"
+    assert printable("x" * 50, 10) == "xxxxxxx..."
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(-1, "0.0s"), (0.44, "0.4s"), (59.94, "59.9s"), (59.97, "1m00s"), (245, "4m05s"), (7384, "2h03m")],
+)
+def test_durations_are_readable(value: float, shown: str) -> None:
+    """Seconds are given in the unit that people would use."""
+    assert seconds(value) == shown

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from support.certificates import write_certificates
 
-from scheduler.bus.options import BusOptions, safe_url
+from scheduler.bus.options import BusOptions, parse_servers, safe_url
 from scheduler.errors import InvalidSettings
 
 
@@ -115,3 +115,49 @@ def test_no_secret_shows() -> None:
 def test_safe_url(url: str, shown: str) -> None:
     """Whatever stands before the last at-sign is masked."""
     assert safe_url(url) == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "servers"),
+    [
+        ("nats://a:4222", ("nats://a:4222",)),
+        ("a", ("nats://a",)),
+        ("a:1, tls://b:2 ,", ("nats://a:1", "tls://b:2")),
+        ("nats://u:p@h:4222/", ("nats://u:p@h:4222/",)),
+        ("nats://[::1]:4222", ("nats://[::1]:4222",)),
+    ],
+)
+def test_servers_may_be_several_and_without_a_scheme(text: str, servers: tuple[str, ...]) -> None:
+    """Addresses are separated by commas, and nats:// is what a bare one means."""
+    assert parse_servers(text) == servers
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        " , ",
+        "http://h",
+        "nats://",
+        "nats://h:0",
+        "nats://h:99999",
+        "nats://h:x",
+        "h/path",
+        "nats://h?q",
+        "nats://a b",
+    ],
+)
+def test_what_is_no_server_is_refused(text: str) -> None:
+    """An address that no broker can have is refused, naming flag and both variables."""
+    with pytest.raises(InvalidSettings, match=r"^--nats-url \(NATS_URL, NATS_URI\): "):
+        parse_servers(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["nats://joe:hunter2@h:0", "joe:hunter2@h:x", "nats://joe:hun,ter2@h", "nats://joe:a/hunter2@h:x"]
+)
+def test_a_password_in_a_wrong_address_is_not_shown(text: str) -> None:
+    """What is wrong with an address is said without its user and password."""
+    with pytest.raises(InvalidSettings) as caught:
+        parse_servers(text)
+    assert not any(part in str(caught.value) for part in ("joe", "hun", "ter2"))
