@@ -40,7 +40,9 @@ class Failed(NamedTuple):
 class Timings:
     """Times of one build, in seconds since 1970: 24 bytes a component, and more for further attempts.
 
-    They are noted live by `feed.Track`, or read from the build's log, with the same result.
+    `feed.Track` notes them live, and `of_history` as a log says; what each event changes stands here, once.
+    Only two things differ: live it is known when a request really left, and what becomes due; a log says the
+    one later, if at all, and the other follows from what is completed.
 
     Args:
         count: number of components.
@@ -57,6 +59,7 @@ class Timings:
         "_paused_since",
         "_pauses",
         "_sent",
+        "_supplied",
         "accepted",
         "clock",
         "over",
@@ -73,6 +76,9 @@ class Timings:
         self._ended = array("d", bytes(8 * count))
         self._failed: dict[Vertex, array[float]] = {}
         """Times of the failed attempts by vertex: the three of `Failed`, attempt after attempt."""
+        # A dict, as it is empty mostly: a set takes three times as much then.
+        self._supplied: dict[Vertex, None] = {}
+        """Components settled by an operator: their attempts say nothing of how long they take."""
         self._paused_since: float | None = None
         # Lists, since most builds have none of them, and an empty deque takes ten times as much.
         self._pauses: list[tuple[float, float]] = []
@@ -123,15 +129,34 @@ class Timings:
         times.extend(Failed(self._sent[vertex] or at, at, at + pause))
         self._sent[vertex] = 0.0
 
-    def note_late_success(self, vertex: Vertex) -> None:
-        """Note that the last failed attempt has succeeded late, before another one had left."""
-        times = self._failed.get(vertex)
-        if times and not self._sent[vertex]:
-            self._sent[vertex] = times[-3]
-            del times[-3:]
+    def note_supplied(self, vertex: Vertex, at: float) -> None:
+        """Note that an operator has said what becomes of a component, now or when it is due."""
+        self._supplied[vertex] = None
+        if self._ended[vertex]:
+            self.forget(vertex)
+            self.note_due(vertex, at)
 
-    def note_ended(self, vertex: Vertex, at: float) -> None:
-        """Note that a component is settled."""
+    def is_supplied(self, vertex: Vertex) -> bool:
+        """Whether an operator has said what becomes of a component."""
+        return vertex in self._supplied
+
+    def note_settled(self, vertex: Vertex, at: float, *, completed: bool) -> None:
+        """Note that a component is settled.
+
+        The success may be the late one of an attempt that had failed, before another one had left: then it
+        took from there. One that is kept beside an error changes nothing.
+        """
+        if self._ended[vertex]:
+            if not completed:
+                return
+            # An operator has had that success taken, or said so: what its attempts took is told already.
+            self.forget(vertex)
+            self.note_due(vertex, at)
+        if completed and vertex not in self._supplied:
+            times = self._failed.get(vertex)
+            if times and not self._sent[vertex]:
+                self._sent[vertex] = times[-3]
+                del times[-3:]
         self._ended[vertex] = at
 
     def note_paused(self, at: float, *, on: bool) -> None:
@@ -201,7 +226,6 @@ class _Memory:
         self._run = 1
         self._departed: set[str] = set()
         """Attempts that are known to have left: of several copies the first one counts."""
-        self._supplied: set[Vertex] = set()
         self._note_all_due(timings.accepted)
 
     def take(self, step: Event, at: float) -> None:
@@ -222,11 +246,7 @@ class _Memory:
             case Settled():
                 self._settle(step, at)
             case Supplied(component=component):
-                vertex = index[component]
-                self._supplied.add(vertex)
-                if timings.ended(vertex):
-                    timings.forget(vertex)
-                    timings.note_due(vertex, at)
+                timings.note_supplied(index[component], at)
             case Retried():
                 self._reopen(step, at)
             case Paused():
@@ -248,13 +268,9 @@ class _Memory:
     def _settle(self, step: Settled, at: float) -> None:
         timings, vertex = self._timings, self._graph.index[step.component]
         completed = step.body["_state"] == State.COMPLETED
-        if not completed and timings.ended(vertex):
-            # A late success, kept beside the error: the component had settled before.
-            return
-        self._send(step.component, step.sent, at)
-        if completed and vertex not in self._supplied:
-            timings.note_late_success(vertex)
-        timings.note_ended(vertex, at)
+        if completed or not timings.ended(vertex):
+            self._send(step.component, step.sent, at)
+        timings.note_settled(vertex, at, completed=completed)
         if completed and not self._completed[vertex]:
             self._completed[vertex] = True
             for dependent in self._graph.dependents[vertex]:

@@ -54,7 +54,6 @@ class Track(Observer):
         "_plan",
         "_resumed",
         "_subject",
-        "_supplied",
         "sequence",
         "source",
         "timings",
@@ -70,10 +69,8 @@ class Track(Observer):
         self._plan = plan
         self._feed = feed
         self._completed = completed
-        # Dicts, as they are empty mostly: a set takes three times as much then.
-        self._supplied: dict[Vertex, None] = {}
-        """Components settled by an operator; nothing is learnt from how long they took."""
         self._events: list[dict[str, Any]] = []
+        # A dict, as it is empty mostly: a set takes three times as much then.
         self._resumed: dict[Vertex, None] = {}
         """In flight since an earlier process: when they were answered is known from here on only."""
         self.source = secrets.token_hex(4)
@@ -122,23 +119,18 @@ class Track(Observer):
 
     def retries(self, vertex: Vertex, attempt: int, error: str, pause: float) -> None:
         """As `Observer.retries`."""
-        event = self._end(vertex, "retrying", attempt)
+        event = self._end(vertex, "retrying", attempt, self.timings.clock())
         event |= {"error": self._shown(error), "retry_in": round(pause, 3)}
         self.timings.note_failed(vertex, event["time"], pause)
 
     def settled(self, vertex: Vertex, attempt: int, error: str | None) -> None:
         """As `Observer.settled`."""
-        if self.timings.ended(vertex) is not None:
-            # An operator has said so after it had failed: what its attempt took is told already.
-            self.timings.forget(vertex)
-            self.timings.note_due(vertex, self.timings.clock())
-        if error is None and vertex not in self._supplied:
-            self.timings.note_late_success(vertex)
-        event = self._end(vertex, "completed" if error is None else "errored", attempt)
-        self.timings.note_ended(vertex, event["time"])
+        now, timings = self.timings.clock(), self.timings
+        timings.note_settled(vertex, now, completed=error is None)
+        event = self._end(vertex, "completed" if error is None else "errored", attempt, now)
         if error is not None:
             event["error"] = self._shown(error)
-        elif "seconds" in event and vertex not in self._supplied and vertex not in self._resumed:
+        elif "seconds" in event and not timings.is_supplied(vertex) and vertex not in self._resumed:
             self._completed(self._plan.requests.subject(vertex), event["seconds"])
 
     def skipped(self, vertices: Sequence[Vertex]) -> None:
@@ -153,14 +145,13 @@ class Track(Observer):
         self.timings.note_paused(event["time"], on=self._plan.state.paused)
         if vertex is not None:
             if what == "skipped":
-                self._supplied[vertex] = None
+                self.timings.note_supplied(vertex, event["time"])
             event["component"] = self._plan.graph.ids[vertex]
 
     def _shown(self, error: str) -> str:
         return self._plan.masked(error, _ERROR_SHOWN)
 
-    def _end(self, vertex: Vertex, state: str, attempt: int) -> dict[str, Any]:
-        now = self.timings.clock()
+    def _end(self, vertex: Vertex, state: str, attempt: int, now: float) -> dict[str, Any]:
         event = self._event(vertex, state, now)
         event["attempt"] = attempt
         sent = self.timings.sent(vertex)
