@@ -16,7 +16,7 @@ from scheduler.control.endpoint import Control
 from scheduler.control.eta import EtaEstimator
 from scheduler.definition.tokens import encode_token
 from scheduler.definition.validation import Prepared
-from scheduler.dispatch.router import Connectors
+from scheduler.dispatch.connectors import Connectors
 from scheduler.dispatch.slots import Slots
 from scheduler.dispatch.timers import Timers
 from scheduler.errors import Hung, InvalidBuild, Problem
@@ -228,7 +228,7 @@ class Service:
                 background.start_soon(experience.run)
             elif isinstance(self._store, DocumentStore) and self._store.resumable:
                 take_up = TakeUp(self._store, self._supervisor, self._connectors, self._reader.read_back)
-                self._connectors.on_stray = take_up.on_stray
+                self._connectors.router.on_stray = take_up.on_stray
                 background.start_soon(take_up.run)
             eta = EtaEstimator(
                 self._supervisor.durations,

@@ -30,7 +30,7 @@ from support.fakes import (
 )
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from scheduler.bus import Outgoing
+from scheduler.bus import Message, Outgoing
 from scheduler.config import Settings
 from scheduler.definition.limits import Limits
 from scheduler.errors import BusFull, LogMissing
@@ -723,8 +723,7 @@ async def test_a_report_leaves_when_the_broker_is_back(fake_bus: FakeBus) -> Non
         await site.submit(document("a"))
         await wait_all_tasks_blocked()
         fake_bus.disconnect()
-        calls = list(site.service._connectors._by_token.values())
-        site.service._connectors._deliver(calls[0], _reply(site.cloud.requests[0][0].reply), None)
+        site.service._connectors.take(_reply(site.cloud.requests[0][0].reply))
         await wait_all_tasks_blocked()
         assert site.reports == []
         fake_bus.reconnect()
@@ -732,8 +731,8 @@ async def test_a_report_leaves_when_the_broker_is_back(fake_bus: FakeBus) -> Non
         assert site.report[0] == "build.create.done"
 
 
-def _reply(subject: str) -> Any:
-    return Published(subject, b'{"_state":"completed"}', "", None)
+def _reply(subject: str) -> Message:
+    return Message(subject, b'{"_state":"completed"}')
 
 
 async def test_the_memory_store_says_that_builds_end_with_the_process(fake_bus: FakeBus) -> None:

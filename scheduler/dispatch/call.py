@@ -1,36 +1,33 @@
-"""One attempt: a request that goes out, and the wait for its reply.
+"""One attempt: the state of a request that goes out, and the wait for its reply.
 
 Of a request there may be several copies: one that is published again because nobody received it, because it
 may have been lost with a connection, or because an earlier process may or may not have sent it. All of them
 carry the same attempt id. That a request was *withdrawn*, or that *no connector is there*, may only be said
 where no copy can be in anybody's hands.
+
+A call ends once: by the first outcome or signal that is delivered. `scheduler.dispatch.sending` publishes
+its request, `scheduler.dispatch.router` decides which replies are meant for it.
 """
 
-import random
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from enum import Enum
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeAlias
 
 import trio
 from attrs import evolve, frozen
 
-from scheduler.bus import Bus, Outgoing
-from scheduler.definition.subjects import attempt_header
-from scheduler.dispatch.fairness import FairDispatcher
-from scheduler.dispatch.timers import Timer, Timers
-from scheduler.errors import BusError
+from scheduler.bus import Outgoing
+from scheduler.dispatch.timers import Timer
 from scheduler.journal.records import Position
 from scheduler.plan import Request
-from scheduler.plan.outcome import Outcome, failure
+from scheduler.plan.outcome import Outcome
 
 MAYBE_MISSED: Final = "it may have been answered while the broker was away"
 MAYBE_UNCAPTURED: Final = "it may have been answered while no scheduler ran: replies to it are not captured"
-KEY: Final = "Scheduler-Component-Key"
-"""The header that is the same over all attempts of a component."""
-FIRST_PAUSE: Final = 0.05
-"""Seconds until a request that nobody received goes out again, the first time; then longer."""
-_LAST_PAUSE = 2.0
 _BEGINNING = Position()
+
+Copy: TypeAlias = str | tuple[str, str]
+"""Address by which a reply is known: of its reply subject, or build and component on a shared one."""
 
 
 class Signal(Enum):
@@ -43,39 +40,38 @@ class Signal(Enum):
 
 @frozen
 class Inherited:
-    """What is known of a request that an earlier process has sent."""
+    """Further ways for the reply to a request that an earlier process has sent."""
 
     old: str = ""
-    """The token of its reply subject, where that is one of a version before these had an owner."""
+    """Token of its reply subject, where that is one of a version before these had an owner."""
     heard: tuple[str, ...] = ()
-    """What its reply may come in on, as `connector.Connectors.hear` returned it."""
+    """Subjects that its reply may come in on, as `Connectors.hear` returned them."""
 
 
 class Exchange(Protocol):
-    """What an attempt needs of `connector.Connectors`."""
+    """Other end of a call: publishes its request, and forgets the call in the end; see `Sending`."""
 
-    bus: Bus
-    timers: Timers
-    dispatcher: FairDispatcher
-    start_timeout: float
-    on_expired: "Callable[[Call], None] | None"
     replies: str
-    """What the reply subjects of this process begin with, before the provider."""
+    """Prefix of the reply subjects of this process, before the provider."""
 
-    def seconds(self, request: Request) -> float:
-        """How long an attempt may take."""
+    @property
+    def connection(self) -> int:
+        """Number of the present connection, `Bus.generation`."""
 
-    def deaf(self, request: Request) -> int:
-        """The last connection of the bus before which a reply to it may have been missed; 0: none."""
+    def publish(self, call: "Call") -> None:
+        """Hand the request to the bus."""
 
-    def arm(self, call: "Call", seconds: float | None = None) -> None:
-        """Start its clock."""
+    async def repeat(self, call: "Call") -> Outcome | Signal:
+        """Publish a request again that nobody received, until there is an end."""
+
+    def last_gap(self, request: Request) -> int:
+        """Return the connection before which a reply to it may have been missed; 0: none was."""
+
+    def time_out(self, call: "Call") -> None:
+        """Fail a call whose time has passed."""
 
     def close(self, call: "Call") -> None:
-        """Nobody awaits it any more."""
-
-    def count(self, reason: str) -> None:
-        """Count what was dropped."""
+        """Forget a call that nobody awaits any more."""
 
 
 class Call:
@@ -86,19 +82,18 @@ class Call:
 
     __slots__ = (
         "_arrivals",
-        "_backing_off",
-        "_ended",
         "_exchange",
         "_receive",
         "_send",
-        "_wanted",
         "after",
         "answer",
-        "by_capture",
+        "backing_off",
         "closed",
         "departing",
+        "direct_copy",
         "extended",
         "held",
+        "inherited",
         "late",
         "look_through",
         "maybe_out",
@@ -111,54 +106,66 @@ class Call:
         "token",
         "uncaptured",
         "unheard",
+        "wanted",
     )
 
-    def __init__(self, exchange: Exchange, request: Request, token: str) -> None:
+    def __init__(self, exchange: Exchange, request: Request, token: str, since: int) -> None:
         self.request = request
         self.token = token
+        """Last word of its reply subject: secret, and this attempt's alone."""
         self.reply = f"{exchange.replies}{request.provider}.{token}"
-        """The subject on which this process hears the reply to it alone."""
-        self.timer: Timer | None = None
+        """Subject on which this process hears the reply to it alone."""
+        self.since = since
+        """Connection of the bus when it was registered."""
+
+        # The request, and its copies.
         self.outgoing: Outgoing | None = None
         """The request as it was last handed to the bus; None where an earlier process did that."""
         self.departing: Callable[[Call], None] | None = None
-        """Is told each time that the request is handed to the bus."""
+        """Callback for each time that the request is handed to the bus."""
         self.unheard = False
-        """Whether the broker said of the last one that nobody received it."""
+        """Whether the broker said of the last copy that nobody received it."""
+        self.backing_off = False
+        """Whether it waits to be published again, since nobody received it."""
+        self.wanted = True
+        """Whether it is to be published; false once it was to be withdrawn."""
         self.maybe_out = False
         """Whether somebody may have the request although the last copy of it was not received: it was sent
         before, by this process or an earlier one."""
         self.reached = False
-        """Whether it is known that the broker had it; whoever finds out notes it here."""
-        self.closed = False
-        """Whether nobody awaits it any more."""
-        self.answer: Outcome | Signal | None = None
-        """Its end, once that is known."""
-        self.held: list[tuple[int, str]] = []
-        """Where the replies to it stand in the streams that capture them, until it is closed: a sequence, and
-        the stream's provider."""
+        """Whether it is known that the broker had it; noted by the store that finds out."""
+
+        # Its time.
+        self.timer: Timer | None = None
         self.extended = 0.0
         """Seconds that were added to its time."""
-        self.by_capture: Hashable | None = None
-        """Where its answer was read from the stream, by what the same one is known that is still to come
-        directly: the token, or the ids of build and component."""
-        self.after = _BEGINNING
-        """Captured replies up to here were dealt with by an earlier process."""
+
+        # Its end.
+        self.answer: Outcome | Signal | None = None
+        """Its end, once that is known."""
+        self.closed = False
+        """Whether nobody awaits it any more."""
         self.late: Callable[[Request, Outcome], None] | None = None
-        """Is told of what arrives after the attempt was given up."""
-        self.uncaptured = False
-        """Whether an earlier process sent it, and nothing keeps the replies that come while none is there."""
+        """Callback for what arrives after the attempt was given up."""
         self.look_through: Callable[[Request, Outcome], Outcome] | None = None
-        """What takes long about a large reply, for a thread: it returns the outcome as it is to be kept."""
-        self.since = 0
-        """The connection of the bus when it was registered."""
+        """Slow part of taking a large reply, for a thread: returns the outcome as it is to be kept."""
         self._arrivals: list[Call] | None = None
         self._exchange = exchange
         # One place is enough: after what ends the attempt nothing is put in any more.
         self._send, self._receive = trio.open_memory_channel[Outcome | Signal](1)
-        self._ended = False
-        self._wanted = True
-        self._backing_off = False
+
+        # Replies to it that a stream captured.
+        self.after = _BEGINNING
+        """Position up to which an earlier process dealt with captured replies."""
+        self.held: list[tuple[int, str]] = []
+        """Captured replies to it that hold the position of its build until it is closed: the sequence in the
+        stream, and the stream's provider."""
+        self.direct_copy: Copy | None = None
+        """Address of the direct copy that is still to come, where its answer was a captured reply."""
+        self.uncaptured = False
+        """Whether an earlier process sent it, and nothing keeps the replies that come while none is there."""
+        self.inherited: Inherited | None = None
+        """Further ways for its reply, where an earlier process sent it."""
 
     def tell(
         self,
@@ -168,111 +175,33 @@ class Call:
         """Have the call put there when its end is known; of several in the order in which that happens.
 
         Args:
-            arrivals: where it is put.
+            arrivals: list that it is appended to.
             look_through: is given a large reply first, in a thread.
         """
         self._arrivals = arrivals
         self.look_through = look_through
-        if self._ended:
+        if self.answer is not None:
             arrivals.append(self)
 
     async def outcome(self) -> Outcome | Signal:
         """Await the end of the attempt.
 
-        A request that nobody listens to is published again with growing pauses, under the same attempt
-        id, until ``start_timeout`` has passed: nobody can have received it.
+        A request that nobody listens to is published again meanwhile (`Sending.repeat`).
 
         Returns:
             The outcome; or `Signal.WITHDRAWN`: nobody received the request, and nobody will; or
-            `Signal.LEFT`, after `leave`.
+            `Signal.LEFT`, after `abandon`.
         """
-        unheard_since: float | None = None
-        generation = -1
-        pause = FIRST_PAUSE
-        while True:
-            answer = await self._receive.receive()
-            if answer is not Signal.NOBODY:
-                return answer
-            if not self._wanted and not self.maybe_out:
-                return self._end(Signal.WITHDRAWN)
-            if not self._wanted:
-                continue
-            bus, timers = self._exchange.bus, self._exchange.timers
-            # After a broker's restart the connectors are on their way back, too: the time begins again.
-            if unheard_since is None or generation != bus.generation:
-                unheard_since, generation = timers.now(), bus.generation
-                pause = FIRST_PAUSE
-            left = unheard_since + self._exchange.start_timeout - timers.now()
-            if left <= 0 and not self.maybe_out:
-                return self._end(failure(f"no connector is subscribed to {self.request.subject}"))
-            self._backing_off = True
-            nap = pause * random.uniform(0.75, 1.25)  # noqa: S311
-            with trio.move_on_after(nap if self.maybe_out else min(nap, left)):
-                answer = await self._receive.receive()
-                if answer is not Signal.NOBODY:
-                    return answer
-            self._backing_off = False
-            pause = min(pause * 2, _LAST_PAUSE)
-            # What came in the moment in which the pause ended counts: it may say that we are to stop.
-            if self._is_to_be_published():
-                self.publish()
+        answer = await self._receive.receive()
+        return answer if answer is not Signal.NOBODY else await self._exchange.repeat(self)
 
-    def _is_to_be_published(self) -> bool:
-        return not self._ended and (self._wanted or not self.maybe_out)
-
-    def publish(self) -> None:
-        """Hand the request to the bus; what the bus refuses at once fails the component."""
-        request = self.request
-        if self.outgoing is not None and self.outgoing.generation and not self.unheard:
-            self.maybe_out = True
-        self.unheard = False
-        try:
-            self.outgoing = self._exchange.bus.publish(
-                request.subject,
-                request.body,
-                reply=self.reply,
-                headers={"Nats-Msg-Id": attempt_header(request.attempt), KEY: attempt_header(request.key)},
-            )
-        except BusError as error:
-            self.deliver(failure(f"the request cannot be sent: {error}", retryable=False))
-        else:
-            if self.departing is not None:
-                self.departing(self)
-
-    @property
-    def unheard_of(self) -> bool:
-        """Whether nobody listens to its subject, as far as is known: it goes out again and again."""
-        return self._backing_off or self.unheard
-
-    @property
-    def answered(self) -> bool:
-        """Whether its end is known, whether or not anybody has looked at it yet."""
-        return self._ended
-
-    @property
-    def lost(self) -> bool:
-        """Whether the request was given to a connection that is gone, and has no answer."""
-        if self._ended or self._backing_off or self.outgoing is None:
-            return False
-        return 0 < self.outgoing.generation < self._exchange.bus.generation
-
-    @property
-    def expired(self) -> bool:
-        """Whether its time is over, and it was not given any since."""
-        return self.timer is not None and self.timer.cancelled
-
-    @property
-    def maybe_missed(self) -> str:
-        """How its reply may have come while nobody here could hear it; empty where it cannot have."""
-        outgoing = self.outgoing
-        sent = self.since if outgoing is None or self.maybe_out else outgoing.generation
-        if 0 < sent < self._exchange.deaf(self.request):
-            return MAYBE_MISSED
-        return MAYBE_UNCAPTURED if self.uncaptured else ""
+    async def receive(self) -> Outcome | Signal:
+        """Await what reaches the waiter next: its end, or the word that nobody received the last copy."""
+        return await self._receive.receive()
 
     def deliver(self, answer: Outcome | Signal) -> bool:
-        """Give the waiter its answer; False where it has one already."""
-        if self._ended:
+        """Give the waiter its answer; return False where it has one already."""
+        if self.answer is not None:
             return False
         if answer is Signal.NOBODY:
             self.unheard = True
@@ -287,67 +216,72 @@ class Call:
         except trio.BrokenResourceError:
             return False
         if answer is not Signal.NOBODY:
-            self._end(answer)
+            self.end(answer)
         return True
 
-    def _end(self, answer: Outcome | Signal) -> Outcome | Signal:
-        self._ended = True
+    def end(self, answer: Outcome | Signal) -> None:
+        """Note the end, for a waiter that knows of it; `deliver` is for all others."""
         self.answer = answer
         if self._arrivals is not None:
             self._arrivals.append(self)
-        return answer
+
+    def publish(self) -> None:
+        """Hand the request to the bus; what the bus refuses at once fails the component."""
+        self._exchange.publish(self)
 
     def withdraw(self) -> None:
         """Take the request back if nobody has it; otherwise its reply is still awaited."""
-        self._wanted = False
+        self.wanted = False
         if self.maybe_out:
             # One copy less; but somebody may have another one, and its reply is awaited.
             if self.outgoing is not None:
                 self.outgoing.withdraw()
-        elif self._backing_off or (self.outgoing is not None and self.outgoing.withdraw()):
+        elif self.backing_off or (self.outgoing is not None and self.outgoing.withdraw()):
             self.deliver(Signal.WITHDRAWN)
 
     def abandon(self) -> None:
         """Stop waiting, and say nothing of how it ended."""
         self.deliver(Signal.LEFT)
 
-    def expire(self) -> None:
-        """Its time is over: that is seen to when it is its build's turn, as a reply is."""
-        self._exchange.dispatcher.take(self.request.build, self._expire)
-
-    def _expire(self) -> None:
-        if self.closed or self._ended or not self.expired:
-            # It was answered before its turn came, or was given more time.
-            return
-        if self.outgoing is not None and self._wanted and not self.maybe_out and self.outgoing.withdraw():
-            # It stood in the queue all that time and never left. It has not had its time yet.
-            self.publish()
-            self._exchange.arm(self)
-        elif self._exchange.on_expired is not None:
-            self._exchange.on_expired(self)
-        else:
-            self.time_out()
-
     def time_out(self) -> None:
-        """There is no reply, and its time is over."""
-        seconds = self._exchange.seconds(self.request) + self.extended
-        text = f"timed out after {seconds:g} s"
-        if missed := self.maybe_missed:
-            text += f"; {missed}: look whether it was done, then retry or skip it"
-        if self.deliver(failure(text)):
-            self._exchange.count("timed_out")
+        """Fail the attempt: there is no reply, and its time has passed."""
+        self._exchange.time_out(self)
 
-    def forget_the_request(self) -> None:
-        """Keep only what is needed to know a late reply, and to take it; to be called once it is closed."""
-        self.request = evolve(self.request, body=b"")
-        self.outgoing = self.timer = self._arrivals = None
-        # Two kilobytes; whoever still waits has what he waits for.
-        del self._send, self._receive
+    @property
+    def unheard_of(self) -> bool:
+        """Whether nobody listens to its subject, as far as is known: it goes out again and again."""
+        return self.backing_off or self.unheard
+
+    @property
+    def answered(self) -> bool:
+        """Whether its end is known, whether or not anybody has looked at it yet."""
+        return self.answer is not None
+
+    @property
+    def lost(self) -> bool:
+        """Whether the request was given to a connection that is gone, and has no answer."""
+        if self.answer is not None or self.backing_off or self.outgoing is None:
+            return False
+        return 0 < self.outgoing.generation < self._exchange.connection
+
+    @property
+    def expired(self) -> bool:
+        """Whether its time has passed, and it was not given any since."""
+        return self.timer is not None and self.timer.cancelled
+
+    @property
+    def maybe_missed(self) -> str:
+        """How its reply may have come while nobody here could hear it; empty where it cannot have."""
+        outgoing = self.outgoing
+        sent = self.since if outgoing is None or self.maybe_out else outgoing.generation
+        if 0 < sent < self._exchange.last_gap(self.request):
+            return MAYBE_MISSED
+        return MAYBE_UNCAPTURED if self.uncaptured else ""
 
     def close(self, late: Callable[[Request, Outcome], None] | None = None) -> None:
-        """Nobody awaits it any more; with ``late``, what arrives afterwards is told to it."""
+        """Stop awaiting it; with ``late``, that is called with what arrives afterwards. Idempotent."""
         self.late = late
-        # It is published no more; and what it tells is its walk, which may have it in a list.
+        # It is published no more; and this callback is of its walk, which may have the call in a list.
         self.departing = None
         if late is None:
             # Its timer may keep the call for long, and is not to keep the build.
@@ -356,3 +290,10 @@ class Call:
         if not self.closed:
             self.closed = True
             self._receive.close()
+
+    def forget_the_request(self) -> None:
+        """Keep only what is needed to know a late reply, and to take it; to be called once it is closed."""
+        self.request = evolve(self.request, body=b"")
+        self.outgoing = self.timer = self._arrivals = None
+        # Two kilobytes; a waiter that is still there has its answer.
+        del self._send, self._receive

@@ -1,28 +1,29 @@
-"""Messages that come twice, over two connections: the second copy is dropped, unread.
+"""Messages that come over two connections: the second copy is dropped, unread.
 
-Which connection is the faster one does not matter, nor that one of them is away for a while: a message is
-passed on if it is not the copy of one that came over the other connection.
+It does not matter which connection is the faster one, nor that one of them is away for a while: a message is
+passed on unless it is the copy of one that came over the other connection.
 """
 
-from collections import OrderedDict
 from collections.abc import Callable
+from typing import Final
 
 import trio
 
 from scheduler.bus import Handler, Listener, Message
+from scheduler.dispatch.duplicates import DuplicateFilter
 
-_PATIENCE = 30.0
-"""Seconds for which a copy is awaited: a connection that hangs is given up after half of that."""
-_MOST = 100_000
-"""Copies that are awaited; the oldest is forgotten."""
+_PATIENCE: Final = 30.0
+"""Seconds for which a copy is expected: a connection that hangs is given up after half of that."""
+_MOST: Final = 100_000
+"""Number of copies that are expected of each connection; beyond that the oldest is forgotten."""
 
 
 class Doubles:
     """Pairs what comes over a bus with what comes over the listener beside it.
 
     Args:
-        hears: whether the bus brings what it is subscribed to just now.
-        listener: the second connection.
+        hears: tells whether the bus brings what it is subscribed to just now.
+        listener: second connection.
     """
 
     def __init__(self, hears: Callable[[], bool], listener: Listener) -> None:
@@ -30,9 +31,10 @@ class Doubles:
         self._listener = listener
         self._paired = listener.connected
         """Whether there ever was a second connection."""
-        self._first = _Awaited()
-        """What is still to come over the bus."""
-        self._second = _Awaited()
+        self._of_bus = DuplicateFilter[int](_MOST, patience=_PATIENCE, clock=trio.current_time)
+        """Copies, by hash, that are still to come over the bus."""
+        self._of_listener = DuplicateFilter[int](_MOST, patience=_PATIENCE, clock=trio.current_time)
+        """Copies, by hash, that are still to come over the listener."""
         self._ends: dict[str, Callable[[], None]] = {}
         listener.on_connected(self._on_connected)
 
@@ -40,7 +42,7 @@ class Doubles:
         """Have the listener call ``handler`` with what the bus has not brought yet.
 
         Returns:
-            What is to be called with what the bus brings on ``subject``.
+            The handler for what the bus brings on ``subject``.
         """
         self._ends[subject] = self._listener.listen(subject, self._handler(handler, self._take_second))
         return self._handler(handler, self._take_first)
@@ -51,55 +53,33 @@ class Doubles:
         if end is not None:
             end()
 
-    def _handler(self, handler: Handler, take: Callable[[Message], bool]) -> Handler:
+    def _handler(self, handler: Handler, is_new: Callable[[Message], bool]) -> Handler:
         def handle(message: Message) -> None:
-            if not self._paired or take(message):
+            if not self._paired or is_new(message):
                 handler(message)
 
         return handle
 
     def _take_first(self, message: Message) -> bool:
-        """Whether it is the first copy."""
-        # The server's word that nobody is there goes to whoever asked, on the connection it was asked on.
+        """Return whether a message of the bus is the first copy."""
+        # The server says that nobody is there on the connection that the question came on, and only there.
         if message.no_responders:
             return True
         key = hash((message.subject, message.data))
-        if self._first.take(key):
+        if self._of_bus.take(key):
             return False
         if self._listener.connected:
-            self._second.expect(key)
+            self._of_listener.expect(key)
         return True
 
     def _take_second(self, message: Message) -> bool:
+        """Return whether a message of the listener is the first copy."""
         key = hash((message.subject, message.data))
-        if self._second.take(key):
+        if self._of_listener.take(key):
             return False
         if self._hears():
-            self._first.expect(key)
+            self._of_bus.expect(key)
         return True
 
     def _on_connected(self) -> None:
         self._paired = True
-
-
-class _Awaited:
-    """Copies that are still to come over one connection, by hash, oldest first."""
-
-    def __init__(self) -> None:
-        self._keys: OrderedDict[int, tuple[int, float]] = OrderedDict()
-
-    def expect(self, key: int) -> None:
-        """One more copy is to come."""
-        now = trio.current_time()
-        copies, _ = self._keys.pop(key, (0, 0.0))
-        self._keys[key] = copies + 1, now
-        _, since = next(iter(self._keys.values()))
-        if now - since > _PATIENCE or len(self._keys) > _MOST:
-            self._keys.popitem(last=False)
-
-    def take(self, key: int) -> bool:
-        """Whether a copy was to come; it is not awaited any more then."""
-        copies, since = self._keys.pop(key, (0, 0.0))
-        if copies > 1:
-            self._keys[key] = copies - 1, since
-        return copies > 0 and trio.current_time() - since < _PATIENCE

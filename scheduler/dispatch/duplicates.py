@@ -1,46 +1,54 @@
-"""Replies that come twice: directly, and from the stream that captures them. The second coming is an echo.
+"""Remembers what is still to come a second time, so that the copy is known when it comes."""
 
-For most it does not matter which one is first. But a reply that ends an attempt which another one follows
-must not end that one as well, and a reply on a shared subject does not say which attempt it is of.
-"""
-
+import math
 from collections import OrderedDict
-from enum import Enum
-from typing import Final, TypeAlias
+from collections.abc import Callable
+from typing import Generic, TypeVar
 
-_MOST: Final = 10_000
-"""DuplicateFilter that are waited for; the oldest is forgotten."""
-
-Key: TypeAlias = tuple[str, str, str, int]
+_K = TypeVar("_K")
 
 
-class Way(Enum):
-    """How a reply reaches us."""
-
-    DIRECT = "direct"
-    CAPTURED = "captured"
+def _timeless() -> float:
+    """Stand in for a clock where copies are expected for ever."""
+    return 0.0
 
 
-class DuplicateFilter:
-    """Which replies are still to come a second time."""
+class DuplicateFilter(Generic[_K]):
+    """Copies that are expected, by key, oldest first. Pure bookkeeping.
 
-    def __init__(self) -> None:
-        self._expected: OrderedDict[tuple[Way, Key], int] = OrderedDict()
+    Args:
+        most: number of keys that are remembered; beyond that the oldest is forgotten.
+        patience: seconds for which a copy is expected.
+        clock: seconds, of any origin; needed where there is a ``patience``.
+    """
+
+    __slots__ = ("_clock", "_expected", "_most", "_patience")
+
+    def __init__(
+        self, most: int, *, patience: float = math.inf, clock: Callable[[], float] = _timeless
+    ) -> None:
+        self._most = most
+        self._patience = patience
+        self._clock = clock
+        self._expected: OrderedDict[_K, tuple[int, float]] = OrderedDict()
+        """Number of copies by key, and since when the last of them is expected."""
 
     def __bool__(self) -> bool:
+        """Whether anything is expected."""
         return bool(self._expected)
 
-    def expect(self, way: Way, build: str, component: str, subject: str, data: bytes) -> None:
-        """A reply was dealt with, and comes again on this way, if it does."""
-        key = way, (build, component, subject, hash(data))
-        self._expected[key] = self._expected.get(key, 0) + 1
-        if len(self._expected) > _MOST:
+    def expect(self, key: _K) -> None:
+        """Expect one more copy."""
+        now = self._clock()
+        copies, _ = self._expected.pop(key, (0, 0.0))
+        self._expected[key] = copies + 1, now
+        _, since = next(iter(self._expected.values()))
+        if now - since > self._patience or len(self._expected) > self._most:
             self._expected.popitem(last=False)
 
-    def take(self, way: Way, build: str, component: str, subject: str, data: bytes) -> bool:
-        """Whether a reply that came on this way is an echo; it is expected no more then."""
-        key = way, (build, component, subject, hash(data))
-        number = self._expected.pop(key, 0)
-        if number > 1:
-            self._expected[key] = number - 1
-        return number > 0
+    def take(self, key: _K) -> bool:
+        """Return whether a copy was expected; that one is expected no more."""
+        copies, since = self._expected.pop(key, (0, 0.0))
+        if copies > 1:
+            self._expected[key] = copies - 1, since
+        return copies > 0 and self._clock() - since < self._patience

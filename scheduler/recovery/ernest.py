@@ -14,7 +14,8 @@ import trio
 from scheduler.definition.model import BUILD_ACTIONS, State
 from scheduler.definition.strictjson import encode
 from scheduler.definition.validation import Prepared
-from scheduler.dispatch.router import Connectors, Stray
+from scheduler.dispatch.connectors import Connectors
+from scheduler.dispatch.router import Stray
 from scheduler.errors import InvalidBuild, StoreError
 from scheduler.runtime.ratelimit import RateLimitedLog
 from scheduler.stores import DocumentStore

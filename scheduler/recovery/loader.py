@@ -12,7 +12,7 @@ from attrs import define, evolve, field
 
 from scheduler.definition.reply_subjects import draw_key, is_secret
 from scheduler.definition.tokens import decode_token, encode_token
-from scheduler.dispatch.router import Connectors
+from scheduler.dispatch.connectors import Connectors
 from scheduler.errors import (
     BusError,
     Fenced,

@@ -15,7 +15,7 @@ import trio
 
 from scheduler.bus import Bus, Message
 from scheduler.dispatch.call import Call
-from scheduler.dispatch.router import Connectors
+from scheduler.dispatch.connectors import Connectors
 from scheduler.errors import BusError, StreamNotFound, UnreadableLog
 from scheduler.jetstream.api import JetStream
 from scheduler.jetstream.capturing import is_captured
@@ -89,10 +89,10 @@ class Restart:
         self._something_expired = trio.Event()
         self._nursery: trio.Nursery | None = None
         store.follow_positions(connectors.positions.position)
-        connectors.on_expired = self._on_expired
+        connectors.sending.on_expired = self._on_expired
         layout = store.layout
-        connectors.capture_providers = frozenset(layout.providers)
-        connectors.captures = lambda request: is_captured(layout, request.type, request.provider)
+        connectors.gaps.capture_providers = frozenset(layout.providers)
+        connectors.gaps.captures = lambda request: is_captured(layout, request.type, request.provider)
         bus.on_connected(self._on_connected)
 
     async def prepare(self) -> None:

@@ -13,7 +13,7 @@ from scheduler.journal.events import Event, Sent, Started
 
 
 class Departure(Protocol):
-    """A request on its way out, such as `call.Call`."""
+    """A request on its way out, such as `dispatch.call.Call`."""
 
     outgoing: Outgoing | None
     unheard: bool

@@ -19,7 +19,7 @@ from scheduler.definition.model import Resend
 from scheduler.definition.reply_subjects import draw_key
 from scheduler.definition.rules import Retries
 from scheduler.definition.validation import Prepared
-from scheduler.dispatch.router import Connectors
+from scheduler.dispatch.connectors import Connectors
 from scheduler.dispatch.senders import UNKNOWN
 from scheduler.dispatch.slots import Slots
 from scheduler.errors import AlreadyLogged, Fenced, InvalidBuild, Problem, StoreError

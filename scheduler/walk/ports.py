@@ -47,7 +47,7 @@ class Observer:
 
 
 class Sender(Protocol):
-    """What a walk needs of `connector.Connectors`."""
+    """What a walk needs of `dispatch.connectors.Connectors`."""
 
     def send(
         self, request: Request, token: str = "", departing: Callable[[Call], None] | None = None

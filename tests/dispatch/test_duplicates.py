@@ -1,36 +1,49 @@
-"""Replies that come twice."""
+"""Copies that are still to come."""
 
-from scheduler.dispatch.duplicates import DuplicateFilter, Way
-
-REPLY = ("b1", "a", "vpc.create.aws.error", b"{}")
+from scheduler.dispatch.duplicates import DuplicateFilter
 
 
-def test_what_was_dealt_with_is_an_echo_once_on_the_other_way() -> None:
-    """A third one is somebody's answer again, and so is one of other words or for another component."""
-    echoes = DuplicateFilter()
-    echoes.expect(Way.CAPTURED, *REPLY)
-    assert echoes
-    assert not echoes.take(Way.DIRECT, *REPLY)
-    assert not echoes.take(Way.CAPTURED, "b1", "b", *REPLY[2:])
-    assert not echoes.take(Way.CAPTURED, *REPLY[:3], b"{ }")
-    assert echoes.take(Way.CAPTURED, *REPLY)
-    assert not echoes.take(Way.CAPTURED, *REPLY)
-    assert not echoes
+def test_a_copy_is_taken_once() -> None:
+    """A third one is a new message, and so is one with another key."""
+    copies = DuplicateFilter[str](10)
+    assert not copies
+    copies.expect("a")
+    assert copies
+    assert not copies.take("b")
+    assert copies.take("a")
+    assert not copies.take("a")
+    assert not copies
 
 
-def test_the_same_words_twice_have_two_echoes() -> None:
+def test_the_same_key_twice_has_two_copies() -> None:
     """Two attempts may fail alike."""
-    echoes = DuplicateFilter()
-    echoes.expect(Way.CAPTURED, *REPLY)
-    echoes.expect(Way.CAPTURED, *REPLY)
-    assert [echoes.take(Way.CAPTURED, *REPLY) for _ in range(3)] == [True, True, False]
+    copies = DuplicateFilter[str](10)
+    copies.expect("a")
+    copies.expect("a")
+    assert [copies.take("a") for _ in range(3)] == [True, True, False]
 
 
 def test_what_never_comes_is_forgotten() -> None:
-    """Only so many are waited for, the oldest going first."""
-    echoes = DuplicateFilter()
-    echoes.expect(Way.CAPTURED, *REPLY)
-    for number in range(10_000):
-        echoes.expect(Way.CAPTURED, "b2", str(number), *REPLY[2:])
-    assert not echoes.take(Way.CAPTURED, *REPLY)
-    assert echoes.take(Way.CAPTURED, "b2", "0", *REPLY[2:])
+    """Only so many are expected, the oldest is forgotten first."""
+    copies = DuplicateFilter[int](10_000)
+    for number in range(10_001):
+        copies.expect(number)
+    assert not copies.take(0)
+    assert copies.take(1)
+
+
+def test_a_copy_is_expected_for_a_time() -> None:
+    """What is equal to something of long ago is new; what is forgotten takes no room."""
+    now = 0.0
+    copies = DuplicateFilter[str](10, patience=30.0, clock=lambda: now)
+    copies.expect("a")
+    copies.expect("b")
+    now = 29.0
+    assert copies.take("a")
+    now = 31.0
+    assert not copies.take("b")
+    copies.expect("c")
+    now = 62.0
+    copies.expect("d")
+    assert not copies.take("c")
+    assert copies.take("d")

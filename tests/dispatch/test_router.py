@@ -21,8 +21,10 @@ from scheduler.config import Settings
 from scheduler.definition.reply_subjects import interest, owner_of
 from scheduler.definition.subjects import REPLY_SUBJECTS
 from scheduler.dispatch import fairness
-from scheduler.dispatch.call import FIRST_PAUSE, Call, Inherited, Signal
-from scheduler.dispatch.router import Connectors, Stray
+from scheduler.dispatch.call import Call, Inherited, Signal
+from scheduler.dispatch.connectors import Connectors
+from scheduler.dispatch.router import Stray
+from scheduler.dispatch.sending import FIRST_PAUSE
 from scheduler.journal.records import Position
 from scheduler.plan.outcome import UNEXPLAINED, Outcome, failure, read_reply
 
@@ -178,7 +180,7 @@ async def test_a_reply_that_comes_a_hundred_times_has_one_turn(
     assert [call.answered for call in calls] == [True] * 40
     assert len(read) == 40
     assert bench.connectors.dropped == {"duplicate": 99 * 40}
-    assert not bench.connectors._waiting
+    assert not bench.connectors.router._waiting
 
 
 async def test_another_reply_behind_one_that_waits_and_is_no_good_counts(bench: Bench) -> None:
@@ -299,7 +301,7 @@ async def test_an_error_header_fails_at_once(bench: Bench, body: bytes) -> None:
 async def test_a_message_of_the_system_is_never_a_reply(bench: Bench, subject: str) -> None:
     """A report of a build, even one that names a running component, ends no attempt."""
     strays: list[Stray] = []
-    bench.connectors.on_stray = strays.append
+    bench.connectors.router.on_stray = strays.append
     attempt = await bench.send()
     await bench.say(subject, reply(_state="completed"))
     await bench.say(subject, reply(_state="completed", service="other"))
@@ -310,7 +312,7 @@ async def test_a_message_of_the_system_is_never_a_reply(bench: Bench, subject: s
 async def test_replies_of_another_instance_are_none_of_our_business(bench: Bench) -> None:
     """A reply subject that another scheduler made up is passed over without a count."""
     await bench.send()
-    call = bench.connectors._by_component["b1", "a"]
+    call = bench.connectors.router.by_component["b1", "a"]
     await bench.say(f"scheduler.reply.other123.aws.{call.token}", reply(_state="completed"))
     assert bench.connectors.dropped == {}
     assert not call.answered
@@ -395,13 +397,13 @@ async def test_what_an_earlier_process_sent_is_answered_under_each_of_its_names(
     call.close()
     await wait_all_tasks_blocked()
     assert set(heard).isdisjoint(bench.bus.subjects)
-    assert bench.connectors._by_old_token == {}
+    assert bench.connectors.router._by_old_token == {}
 
 
 async def test_a_reply_for_a_build_that_nobody_holds_is_a_stray(bench: Bench) -> None:
     """Where somebody wants to know of strays they are told, and can have them looked at again."""
     strays: list[Stray] = []
-    bench.connectors.on_stray = strays.append
+    bench.connectors.router.on_stray = strays.append
     await bench.say(f"{SUBJECT}.done", reply())
     [stray] = strays
     assert (stray.build, stray.component) == ("b1", "a")
@@ -556,7 +558,7 @@ async def test_a_request_that_never_left_has_its_time_yet_to_come(autojump_clock
     async with open_bench(timeout=10.0) as bench:
         bench.bus.disconnect()
         attempt = await bench.send()
-        attempt.call.expire()
+        bench.connectors.sending.expire(attempt.call)
         assert attempt.ended == []
         assert bench.bus.queued == 1
         bench.bus.reconnect()
@@ -581,8 +583,8 @@ async def test_a_late_success_is_told_to_whoever_asked_for_it(autojump_clock: Mo
         attempt.call.close()
         await bench.say(f"{SUBJECT}.done", reply())
         assert len(late) == 2
-        assert bench.connectors._by_token == {}
-        assert bench.connectors._by_component == {}
+        assert bench.connectors.router.by_token == {}
+        assert bench.connectors.router.by_component == {}
 
 
 # ---- what the bus refuses
@@ -608,7 +610,7 @@ async def test_what_the_bus_refuses_fails_that_component(
         assert attempt.failed.startswith(why)
         assert bench.requests == []
         attempt.call.close()
-        assert bench.connectors._by_token == {}
+        assert bench.connectors.router.by_token == {}
 
 
 async def test_a_closed_bus_fails_the_component(bench: Bench) -> None:
@@ -779,7 +781,7 @@ async def test_of_a_reply_that_comes_both_ways_one_counts(bench: Bench, captured
 async def test_what_is_captured_for_nobody_here_is_dealt_with(bench: Bench, subject: str, body: JSON) -> None:
     """It ends nothing, is not counted a second time, and holds up no build."""
     strays: list[Stray] = []
-    bench.connectors.on_stray = strays.append
+    bench.connectors.router.on_stray = strays.append
     attempt = await bench.send()
     capture(bench, subject, body, 1)
     await wait_all_tasks_blocked()
@@ -1041,7 +1043,7 @@ async def test_somebody_else_may_decide_what_has_timed_out(autojump_clock: MockC
     """Where replies are captured whoever reads them is asked first: one may be under way."""
     async with open_bench(timeout=100) as bench:
         expired: list[Call] = []
-        bench.connectors.on_expired = expired.append
+        bench.connectors.sending.on_expired = expired.append
         attempt = await bench.send()
         await trio.sleep(200)
         assert attempt.ended == []
@@ -1055,7 +1057,7 @@ async def test_a_reply_before_the_decision_wins_over_the_deadline(autojump_clock
     """What is found in the stream counts, and the attempt is not timed out any more."""
     async with open_bench(timeout=100) as bench:
         expired: list[Call] = []
-        bench.connectors.on_expired = expired.append
+        bench.connectors.sending.on_expired = expired.append
         attempt = await bench.send()
         await trio.sleep(200)
         capture(bench, f"{SUBJECT}.done", reply(), 1)

@@ -303,7 +303,7 @@ async def test_what_is_not_captured_may_be_missed_where_the_broker_was_away(
             await world.bus.subscribe(subject, lambda _: None)
         connectors = world.connectors
         layout = Layout(capture=("vpc",), providers=("aws",))
-        connectors.captures = lambda request: is_captured(layout, request.type, request.provider)
+        connectors.gaps.captures = lambda request: is_captured(layout, request.type, request.provider)
         calls = [
             connectors.send(request_for(change("x", kind=kind, provider=provider)))
             for kind, provider in (("vpc", "aws"), ("vpc", "gcp"), ("dns", "aws"))

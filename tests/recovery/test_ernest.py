@@ -307,7 +307,7 @@ async def test_a_reply_between_the_taking_up_and_the_listening_is_not_lost(
         def launch_and_hear(*arguments: Any) -> None:
             launch(*arguments)
             body = encode({"service": "b1", "_component_id": "z"})
-            connectors._on_verb(_message("vpc.create.aws.done", body))
+            connectors.take(_message("vpc.create.aws.done", body))
 
         monkeypatch.setattr(supervisor, "_begin", launch_and_hear)
         await reply(site, "a")

@@ -21,8 +21,8 @@ from scheduler.definition.model import Resend
 from scheduler.definition.rules import Retry
 from scheduler.definition.template import Rendered, Scope, Template, Work
 from scheduler.definition.validation import Prepared, read_build
+from scheduler.dispatch.connectors import Connectors
 from scheduler.dispatch.positions import ReplyPositions
-from scheduler.dispatch.router import Connectors
 from scheduler.dispatch.slots import Slots
 from scheduler.dispatch.timers import Timers
 from scheduler.errors import BusError, Fenced, TemplateError, WrongLastSequence

@@ -44,7 +44,7 @@ def sent(name: str) -> Sent:
 
 @define
 class Departing:
-    """A request on its way out, as a call of `connector.Connectors` is."""
+    """A request on its way out, as a call of `dispatch.connectors.Connectors` is."""
 
     outgoing: Outgoing | None
     unheard: bool = False

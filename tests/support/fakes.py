@@ -15,7 +15,7 @@ from scheduler.config import Settings
 from scheduler.definition.model import State
 from scheduler.definition.subjects import REPLY_SUBJECTS
 from scheduler.definition.validation import Prepared, read_build
-from scheduler.dispatch.router import Connectors
+from scheduler.dispatch.connectors import Connectors
 from scheduler.dispatch.slots import Slots
 from scheduler.dispatch.timers import Timers
 from scheduler.errors import BuildLost, StoreError

@@ -86,8 +86,8 @@ class Run:
         assert self.world.slots.waiters == 0
         assert self.world.slots.budget.in_flight == 0
         assert not self.walk._unsent
-        assert self.world.connectors._by_component == {}
-        assert self.world.connectors._by_token == {}
+        assert self.world.connectors.router.by_component == {}
+        assert self.world.connectors.router.by_token == {}
 
 
 def fail(*names: str) -> Callable[[JSON], Sequence[Reply]]:

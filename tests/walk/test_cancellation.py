@@ -95,8 +95,8 @@ class Scene:
         self.trace.check()
         assert self.world.slots.taken == 0
         assert self.world.slots.waiters == 0
-        assert self.world.connectors._by_token == {}
-        assert self.world.connectors._by_component == {}
+        assert self.world.connectors.router.by_token == {}
+        assert self.world.connectors.router.by_component == {}
         if self.sent_before is not None:
             assert len(self.world.sent) == self.sent_before, "sent after the halt"
 

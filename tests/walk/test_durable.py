@@ -94,7 +94,7 @@ class Run:
     def left(self) -> bool:
         """Whether it ended without a report, and nothing of it stays here."""
         assert self.world.slots.taken == 0
-        assert self.world.connectors._by_component == {}
+        assert self.world.connectors.router.by_component == {}
         return self.ends == 1 and self.report is None
 
 
@@ -440,7 +440,7 @@ async def test_what_was_captured_before_is_no_reply() -> None:
     """Whoever waits is told up to where an earlier process has read."""
     resumption = travel(0.0, after=Position(5, 50))
     async with open_run(document("a"), start("a"), sent("a"), resumption=resumption) as run:
-        [call] = run.world.connectors._by_token.values()
+        [call] = run.world.connectors.router.by_token.values()
         assert call.after == Position(5, 50)
         assert call.request.attempt == "b1/a/1"
 

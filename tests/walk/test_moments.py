@@ -150,7 +150,7 @@ async def test_fenced_while_it_sends_it_awaits_no_reply(
         await run.go()
         assert run.report is None
         assert not run.walk.calls()
-        assert world.connectors._by_token == {}
+        assert world.connectors.router.by_token == {}
         assert world.slots.taken == 0
 
 

@@ -577,7 +577,7 @@ async def test_given_up_with_a_store_that_can_resume_it_what_is_in_flight_stays_
             assert run.ends == 1, "at once, without the time that is there for the store"
         assert run.report is None
         assert [type(event) for event in run.events] == [Started]
-        assert world.connectors._by_token == {}
+        assert world.connectors.router.by_token == {}
         assert world.slots.taken == 0
 
 

@@ -1,0 +1,241 @@
+"""Sends components to whichever connector listens, and brings their replies back to the walks that wait.
+
+This module puts the parts together: `sending` publishes a request, `router` tells which call a reply is
+meant for, `receiving` delivers it, `positions` keeps how far captured replies were dealt with.
+"""
+
+import secrets
+from collections.abc import Callable, Iterable
+
+from scheduler.bus import Bus, Listener, Message, Subscription
+from scheduler.definition.limits import DEFAULT_LIMITS, Limits
+from scheduler.definition.reply_subjects import OLD, REPLY, Tokens, draw_key, interest, owner_of
+from scheduler.definition.subjects import REPLY_SUBJECTS
+from scheduler.dispatch.call import Call, Inherited
+from scheduler.dispatch.doubles import Doubles
+from scheduler.dispatch.dropped import DroppedReplies
+from scheduler.dispatch.fairness import FairDispatcher
+from scheduler.dispatch.gaps import Gaps
+from scheduler.dispatch.hearing import Hearing
+from scheduler.dispatch.positions import ReplyPositions
+from scheduler.dispatch.receiving import Receiving
+from scheduler.dispatch.reply_reader import ReplyReader
+from scheduler.dispatch.router import Router, Stray
+from scheduler.dispatch.sending import Sending, Timeouts
+from scheduler.dispatch.timers import Timers
+from scheduler.journal.records import Position
+from scheduler.plan import Request
+from scheduler.runtime.executor import Executor, ThreadExecutor
+
+
+class Connectors:
+    """Everything in flight, over all builds of this process.
+
+    Args:
+        bus: connection on which requests go out and replies come in.
+        timers: deadlines; `Timers.run` has to be running.
+        timeouts: seconds that an attempt may take, by request subject; a component's own ``_timeout`` wins.
+        start_timeout: seconds for which a request that nobody listens to is tried again.
+        limits: bounds on the JSON of replies.
+        listener: second connection that replies come in on, too.
+        instance: name of this process; unlike any other's.
+        shared: connection on which replies on shared subjects come in; ``bus`` where it is None. Of these
+            anybody may publish as many as he likes, and large ones: they are not to stand in the way of those
+            on a request's own reply subject.
+        executor: reads large replies.
+    """
+
+    def __init__(
+        self,
+        bus: Bus,
+        timers: Timers,
+        *,
+        timeouts: Timeouts = lambda _: 3_600.0,
+        start_timeout: float = 10.0,
+        limits: Limits = DEFAULT_LIMITS,
+        listener: Listener | None = None,
+        instance: str = "",
+        shared: Bus | None = None,
+        executor: Executor | None = None,
+    ) -> None:
+        self.timers = timers
+        self.shared = bus if shared is None else shared
+        """Connection on which replies on shared subjects come in."""
+        self._bus = bus
+        self._listener = listener
+        self._owner = owner_of(instance or secrets.token_hex(16))
+        self.replies = f"{REPLY}{self._owner}."
+        """Prefix of the reply subjects of this process, before the provider."""
+        self._tokens = Tokens(draw_key())
+        """Tokens of requests whose build has no key of its own."""
+        self._number = 0
+        self._subscriptions: list[Subscription] = []
+        dropped = DroppedReplies()
+        self.count = dropped.count
+        """Counts a reply that was dropped, by reason."""
+        self.dropped = dropped.counts
+        """Number of replies that were dropped, by reason."""
+        self.dispatcher = FairDispatcher()
+        """Shares the work on replies between builds; `FairDispatcher.run` has to be running."""
+        self.reader = ReplyReader(bus, self.dispatcher, limits, executor or ThreadExecutor())
+        self.positions = ReplyPositions()
+        """How far the captured replies were dealt with."""
+        self.gaps = Gaps(bus, self.shared, listener)
+        """Times in which a reply may have been missed, and which replies are captured."""
+        self.router = Router(self.replies, dropped)
+        """Table of the calls in flight."""
+        self.receiving = Receiving(self.router, self.reader, self.positions)
+        """Takes in replies."""
+        self.sending = Sending(
+            bus,
+            timers,
+            self.dispatcher,
+            replies=self.replies,
+            gaps=self.gaps,
+            dropped=dropped,
+            timeouts=timeouts,
+            start_timeout=start_timeout,
+            forget=self._forget,
+        )
+        """Publishes requests, and times attempts out."""
+        self._doubles = None if listener is None else Doubles(lambda: bus.connected, listener)
+        self.hearing = Hearing(bus, self._doubles, self.receiving.take)
+        """Reply subjects of earlier processes; `Hearing.run` has to be running."""
+
+    async def listen(self) -> None:
+        """Subscribe to replies; to be done before anything is sent."""
+        ours, take = interest(self._owner), self.receiving.take
+        handler = take if self._doubles is None else self._doubles.listen(ours, take)
+        self._subscriptions.append(await self._bus.subscribe(ours, handler))
+        bus, shared = self._bus, self.shared
+        doubles = None
+        if self._listener is not None:
+            doubles = Doubles(lambda: shared.connected or bus.connected, self._listener)
+        # A queue group without another member: so another connection can stand in, and none comes twice.
+        group = "" if shared is bus else f"scheduler.{self._owner}"
+        for subject in REPLY_SUBJECTS:
+            handler = take if doubles is None else doubles.listen(subject, take)
+            self._subscriptions.append(await shared.subscribe(subject, handler, queue=group))
+        bus.on_refused(self._on_refused)
+        self.gaps.watch()
+
+    async def hear(self, instances: Iterable[str], *, old: bool = False) -> tuple[str, ...]:
+        """Hear the replies to what other processes have sent as well.
+
+        Args:
+            instances: names of these processes, the most important one first.
+            old: whether one of them was of a version whose reply subjects had no owner.
+
+        Returns:
+            The subjects that are heard for that: to be handed on in `Inherited.heard`, and to be released.
+
+        Raises:
+            BusError: the broker does not let us subscribe, or cannot be asked.
+        """
+        owners = [owner_of(instance) for instance in instances]
+        subjects = [interest(owner) for owner in owners if owner != self._owner]
+        return await self.hearing.hear([OLD, *subjects] if old else subjects)
+
+    def send(
+        self, request: Request, token: str = "", departing: Callable[[Call], None] | None = None
+    ) -> Call:
+        """Publish a request and register the wait for its reply; synchronous.
+
+        Args:
+            request: the request.
+            token: last word of its reply subject; one of this process where it is empty.
+            departing: is called each time that it is handed to the bus.
+        """
+        call = self._call(request, token)
+        self.gaps.leaves_out(request)
+        call.after = self.positions.seen
+        call.departing = departing
+        self.router.add(call)
+        try:
+            self.sending.arm(call)
+            self.sending.publish(call)
+        except BaseException:
+            call.close()
+            raise
+        return call
+
+    def expect(
+        self,
+        request: Request,
+        token: str = "",
+        after: Position | None = None,
+        inherited: Inherited | None = None,
+    ) -> Call:
+        """Register the wait for the reply to a request of an earlier process; `arm` starts its clock.
+
+        Args:
+            request: the request.
+            token: last word of its reply subject, where that is known.
+            after: position up to which captured replies are none to it.
+            inherited: further ways for its reply.
+        """
+        call = self._call(request, token)
+        call.maybe_out = True
+        call.uncaptured = self.gaps.leaves_out(request)
+        if after is not None:
+            call.after = after
+        if inherited is not None:
+            call.inherited = inherited
+            self.hearing.hold(inherited.heard)
+        self.router.add(call)
+        return call
+
+    def _call(self, request: Request, token: str) -> Call:
+        if not token:
+            self._number += 1
+            token = self._tokens.of(str(self._number))
+        return Call(self.sending, request, token, self.gaps.connection)
+
+    def _forget(self, call: Call) -> None:
+        """Forget a call, or keep it for what comes late."""
+        for place in call.held:
+            self.positions.release(call.request.build, *place)
+        call.held.clear()
+        if call.late is None:
+            self.router.remove(call)
+            if call.inherited is not None:
+                self.hearing.release(call.inherited.heard)
+                call.inherited = None
+
+    def seconds(self, request: Request) -> float:
+        """Return the seconds that an attempt may take."""
+        return self.sending.seconds(request)
+
+    def arm(self, call: Call, seconds: float | None = None) -> None:
+        """Start the clock of an attempt: all of its time, or ``seconds``."""
+        self.sending.arm(call, seconds)
+
+    def extend(self, call: Call, seconds: float) -> None:
+        """Give an attempt more time, whether or not its clock runs yet."""
+        self.sending.extend(call, seconds)
+
+    def hand_over(self, build: str) -> None:
+        """Leave the replies for ``build`` that come from now on to the next process."""
+        self.positions.freeze(build)
+
+    def take(self, message: Message) -> None:
+        """Take a reply that was heard directly elsewhere."""
+        self.receiving.take(message)
+
+    def redeliver(self, stray: Stray) -> bool:
+        """Take a stray again, now that its build may be held; False where no call is for it."""
+        return self.receiving.redeliver(stray)
+
+    def on_captured(self, message: Message, place: Position, provider: str = "") -> None:
+        """Take the next reply that a stream captured, at ``place``."""
+        self.receiving.take_captured(message, place, self.positions.seen.of(provider), provider)
+        self.positions.see(place, provider)
+
+    def look_at_captured(
+        self, message: Message, place: Position, before: Position, provider: str = ""
+    ) -> None:
+        """Take a reply that a stream captured at ``place``, next after ``before``, read once more."""
+        self.receiving.take_captured(message, place, before, provider)
+
+    def _on_refused(self, subject: str) -> None:
+        self.sending.refuse(subject, self.router.by_token.values())

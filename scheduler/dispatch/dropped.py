@@ -1,0 +1,27 @@
+"""Counts what is dropped, and logs it without letting a flood of it flood the log."""
+
+from collections import Counter
+
+from scheduler.runtime.ratelimit import RateLimitedLog
+
+_DROPPED = "reply dropped"
+
+
+class DroppedReplies:
+    """Number of replies that reached no call, by reason.
+
+    Args:
+        log: where they are logged.
+    """
+
+    def __init__(self, log: RateLimitedLog | None = None) -> None:
+        self.counts: Counter[str] = Counter()
+        self._log = log or RateLimitedLog()
+
+    def count(self, reason: str, subject: str = "", **context: str) -> None:
+        """Count a reply; logged, but not more than once a second."""
+        self.counts[reason] += 1
+        # It may be all that a flood of messages comes to, each of them.
+        if not self._log.leaves_out(_DROPPED):
+            total = self.counts.total()
+            self._log.warning(_DROPPED, reason=reason, subject=subject, dropped_so_far=total, **context)

@@ -1,0 +1,79 @@
+"""Gaps in what is heard: the times in which a reply may have come and nobody here could hear it.
+
+A reply that comes while the connection is away is lost, unless a second connection hears it, or a stream
+captures it. Both know of the connections of the bus alone, which are numbered (`Bus.generation`): a request
+that was sent over an earlier one may have been answered in between.
+"""
+
+from collections.abc import Callable
+
+import structlog
+
+from scheduler.bus import Bus, Listener
+from scheduler.plan import Request
+
+_log = structlog.get_logger()
+
+_MOST_UNCAPTURED = 100
+"""Number of providers of which the log says that their replies are not captured; builds choose them."""
+
+
+class Gaps:
+    """Gaps of one process, and which replies are captured.
+
+    Args:
+        bus: connection on which replies to a request's own reply subject come in.
+        shared: connection on which those on shared subjects do; may be the same.
+        listener: second connection beside both, if there is one.
+    """
+
+    def __init__(self, bus: Bus, shared: Bus, listener: Listener | None) -> None:
+        self.captures: Callable[[Request], bool] = lambda _: False
+        """Tells whether replies to such a request are captured, so that one is kept that nobody hears."""
+        self.capture_providers: frozenset[str] = frozenset()
+        """Providers whose replies are captured, where that is so of some only."""
+        self.connection = bus.generation
+        """Number of the bus's present connection, or of its last one."""
+        self._bus = bus
+        self._shared = shared
+        self._listener = listener
+        self._uncaptured: set[str] = set()
+        """Providers of which the log has said that their replies are not captured."""
+        self._last = {True: 0, False: 0}
+        """Number of the connection behind the last gap, for captured replies and for others; 0: none."""
+
+    def watch(self) -> None:
+        """Note gaps from now on."""
+        self._bus.on_connected(self._on_connected)
+        if self._shared is not self._bus:
+            self._shared.on_connected(self._on_shared_connected)
+
+    def last_for(self, request: Request) -> int:
+        """Return the connection of the bus before which a reply may have been missed; 0: none was."""
+        return self._last[self.captures(request)]
+
+    def leaves_out(self, request: Request) -> bool:
+        """Whether its provider is none of those whose replies are captured; the log says so once."""
+        provider = request.provider
+        if not self.capture_providers or provider in self.capture_providers:
+            return False
+        if provider not in self._uncaptured and len(self._uncaptured) < _MOST_UNCAPTURED:
+            self._uncaptured.add(provider)
+            _log.warning(
+                "replies of this provider are not captured: one that comes while no scheduler runs is lost",
+                provider=provider,
+                request=request.subject,
+                cure="name it in --capture-providers",
+            )
+        return True
+
+    def _on_connected(self) -> None:
+        self.connection = self._bus.generation
+        for captured in self._last:
+            if self._listener is not None and self._listener.missed(captured=captured):
+                self._last[captured] = self.connection
+
+    def _on_shared_connected(self) -> None:
+        # What came on shared subjects meanwhile is lost, where no stream and no second connection has it.
+        if self._listener is None or not self._listener.connected:
+            self._last[False] = self.connection + 1

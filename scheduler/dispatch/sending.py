@@ -1,0 +1,217 @@
+"""Publishes requests, again where nobody received them, and times attempts out."""
+
+import random
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Final, TypeAlias
+
+import trio
+
+from scheduler.bus import Bus
+from scheduler.definition.subjects import attempt_header
+from scheduler.dispatch.call import Call, Signal
+from scheduler.dispatch.dropped import DroppedReplies
+from scheduler.dispatch.fairness import FairDispatcher
+from scheduler.dispatch.gaps import Gaps
+from scheduler.dispatch.timers import Timers
+from scheduler.errors import BusError
+from scheduler.plan import Request
+from scheduler.plan.outcome import Outcome, failure
+
+KEY: Final = "Scheduler-Component-Key"
+"""Header that is the same over all attempts of a component."""
+FIRST_PAUSE: Final = 0.05
+"""Seconds until a request that nobody received goes out again, the first time; then longer."""
+_LAST_PAUSE: Final = 2.0
+"""Seconds that this pause grows to."""
+
+Timeouts: TypeAlias = Callable[[str], float]
+"""Seconds that an attempt may take, by the subject of its request."""
+
+
+class Sending:
+    """Sending side of this process; the `Exchange` of all its calls.
+
+    Args:
+        bus: connection on which requests are published.
+        timers: deadlines of attempts.
+        dispatcher: gives builds their turns, for an attempt that times out as for a reply.
+        replies: prefix of the reply subjects of this process, before the provider.
+        gaps: times in which a reply may have been missed.
+        dropped: counts attempts that timed out.
+        timeouts: seconds that an attempt may take, by request subject; a component's own ``_timeout`` wins.
+        start_timeout: seconds for which a request that nobody listens to is tried again.
+        forget: is called with a call that nobody awaits any more.
+    """
+
+    def __init__(
+        self,
+        bus: Bus,
+        timers: Timers,
+        dispatcher: FairDispatcher,
+        *,
+        replies: str,
+        gaps: Gaps,
+        dropped: DroppedReplies,
+        timeouts: Timeouts,
+        start_timeout: float,
+        forget: Callable[[Call], None],
+    ) -> None:
+        self.replies = replies
+        self.on_expired: Callable[[Call], None] | None = None
+        """Callback for attempts whose time has passed, in place of timing them out at once: where replies are
+        captured, one of them may be there and not have reached us yet."""
+        self._bus = bus
+        self._timers = timers
+        self._dispatcher = dispatcher
+        self._gaps = gaps
+        self._dropped = dropped
+        self._timeouts = timeouts
+        self._start_timeout = start_timeout
+        self._forget = forget
+
+    @property
+    def connection(self) -> int:
+        """Number of the present connection, `Bus.generation`."""
+        return self._bus.generation
+
+    def last_gap(self, request: Request) -> int:
+        """Return the connection before which a reply to it may have been missed; 0: none was."""
+        return self._gaps.last_for(request)
+
+    # ---- a request goes out
+
+    def publish(self, call: Call) -> None:
+        """Hand a request to the bus; what the bus refuses at once fails the component."""
+        request = call.request
+        if call.outgoing is not None and call.outgoing.generation and not call.unheard:
+            call.maybe_out = True
+        call.unheard = False
+        try:
+            call.outgoing = self._bus.publish(
+                request.subject,
+                request.body,
+                reply=call.reply,
+                headers={"Nats-Msg-Id": attempt_header(request.attempt), KEY: attempt_header(request.key)},
+            )
+        except BusError as error:
+            call.deliver(_refused(error))
+        else:
+            if call.departing is not None:
+                call.departing(call)
+
+    async def repeat(self, call: Call) -> Outcome | Signal:
+        """Publish a request again that nobody received, until there is an end; to be called by the waiter.
+
+        It is published with growing pauses, under the same attempt id, until ``start_timeout`` has passed:
+        nobody can have received it.
+
+        Returns:
+            The end, as `Call.outcome` does.
+        """
+        unheard_since = 0.0
+        generation = -1
+        pause = FIRST_PAUSE
+        answer: Outcome | Signal = Signal.NOBODY
+        while True:
+            if not call.wanted and not call.maybe_out:
+                call.end(Signal.WITHDRAWN)
+                return Signal.WITHDRAWN
+            if call.wanted:
+                # After a broker's restart the connectors are on their way back, too: the time begins again.
+                if generation != self._bus.generation:
+                    unheard_since, generation = self._timers.now(), self._bus.generation
+                    pause = FIRST_PAUSE
+                left = unheard_since + self._start_timeout - self._timers.now()
+                if left <= 0 and not call.maybe_out:
+                    nobody = failure(f"no connector is subscribed to {call.request.subject}")
+                    call.end(nobody)
+                    return nobody
+                call.backing_off = True
+                nap = pause * random.uniform(0.75, 1.25)  # noqa: S311
+                with trio.move_on_after(nap if call.maybe_out else min(nap, left)):
+                    answer = await call.receive()
+                    if answer is not Signal.NOBODY:
+                        return answer
+                call.backing_off = False
+                pause = min(pause * 2, _LAST_PAUSE)
+                # What came in the moment in which the pause ended counts: it may say that we are to stop.
+                if _is_to_be_published(call):
+                    call.publish()
+            answer = await call.receive()
+            if answer is not Signal.NOBODY:
+                return answer
+
+    def refuse(self, subject: str, calls: Iterable[Call]) -> None:
+        """Fail those of ``calls`` whose requests on ``subject`` the server refuses."""
+        waiting = [
+            (call, call.outgoing)
+            for call in calls
+            if call.request.subject == subject and call.outgoing is not None and not call.answered
+        ]
+        too_large = [(call, outgoing.refused) for call, outgoing in waiting if outgoing.refused is not None]
+        for call, error in too_large:
+            call.deliver(_refused(error))
+        if not too_large:
+            for call, _ in waiting:
+                text = f"the broker does not permit us to publish on {subject}"
+                call.deliver(failure(text, retryable=False))
+
+    # ---- its time
+
+    def seconds(self, request: Request) -> float:
+        """Return the seconds that an attempt may take."""
+        return request.timeout or self._timeouts(request.subject)
+
+    def arm(self, call: Call, seconds: float | None = None) -> None:
+        """Start the clock of an attempt: all of its time, or ``seconds``."""
+        whole = self.seconds(call.request) + call.extended
+        call.timer = self._timers.start(whole if seconds is None else seconds, partial(self.expire, call))
+
+    def extend(self, call: Call, seconds: float) -> None:
+        """Give an attempt more time, whether or not its clock runs yet."""
+        call.extended += seconds
+        if call.timer is not None:
+            left = max(0.0, call.timer.due - self._timers.now())
+            self._timers.cancel(call.timer)
+            self.arm(call, left + seconds)
+
+    def expire(self, call: Call) -> None:
+        """See to a call whose time has passed when it is its build's turn, as to a reply."""
+        self._dispatcher.take(call.request.build, partial(self._expire, call))
+
+    def _expire(self, call: Call) -> None:
+        if call.closed or call.answered or not call.expired:
+            # It was answered before its turn came, or was given more time.
+            return
+        if call.outgoing is not None and call.wanted and not call.maybe_out and call.outgoing.withdraw():
+            # It stood in the queue all that time and never left. It has not had its time yet.
+            call.publish()
+            self.arm(call)
+        elif self.on_expired is not None:
+            self.on_expired(call)
+        else:
+            self.time_out(call)
+
+    def time_out(self, call: Call) -> None:
+        """Fail a call: there is no reply, and its time has passed."""
+        seconds = self.seconds(call.request) + call.extended
+        text = f"timed out after {seconds:g} s"
+        if missed := call.maybe_missed:
+            text += f"; {missed}: look whether it was done, then retry or skip it"
+        if call.deliver(failure(text)):
+            self._dropped.count("timed_out")
+
+    def close(self, call: Call) -> None:
+        """Stop the clock of a call that nobody awaits any more, and forget it."""
+        if call.timer is not None:
+            self._timers.cancel(call.timer)
+        self._forget(call)
+
+
+def _is_to_be_published(call: Call) -> bool:
+    return not call.answered and (call.wanted or not call.maybe_out)
+
+
+def _refused(error: BusError) -> Outcome:
+    return failure(f"the request cannot be sent: {error}", retryable=False)
