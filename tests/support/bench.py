@@ -1,17 +1,22 @@
 """Connectors on a bus in memory, and whoever waits for their replies."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from scheduler.bus import Message
 from scheduler.dispatch.call import Call, Signal
+from scheduler.journal.records import Position
 from scheduler.plan import Plan, Request
 from scheduler.plan.outcome import Outcome
 from support.fake_bus import Published
-from support.fakes import World, change, document, encode, prepare
+from support.fakes import JSON, World, change, document, encode, open_world, prepare
 
 SUBJECT = "vpc.create.aws"
+KEY = "0123456789abcdef0123456789abcdef"
 
 
 def request(name: str = "a", *, build: str = "b1", **fields: Any) -> Request:
@@ -79,3 +84,32 @@ class Bench:
     @property
     def requests(self) -> list[Published]:
         return self.world.sent
+
+
+@asynccontextmanager
+async def open_bench(*, listening: bool = True, **options: Any) -> AsyncIterator[Bench]:
+    async with open_world(cloud=False, **options) as world, trio.open_nursery() as nursery:
+        bench = Bench(world, nursery)
+        if listening:
+            await bench.take_requests()
+        yield bench
+        nursery.cancel_scope.cancel()
+
+
+def reply(**fields: Any) -> JSON:
+    """A reply to the request for component a of build b1."""
+    return {**change("a"), "service": "b1", "_state": "running", **fields}
+
+
+def place(sequence: int) -> Position:
+    return Position(sequence, sequence * 10)
+
+
+def capture(bench: Bench, subject: str, body: JSON, sequence: int) -> None:
+    """Have the stream's next message be this reply."""
+    bench.connectors.on_captured(Message(subject, encode(body)), place(sequence))
+
+
+def dealt_with(bench: Bench, build: str = "b1") -> int:
+    """Up to which captured reply a record of a build may say that all were dealt with."""
+    return bench.connectors.positions.position(build).sequence
