@@ -1,1 +1,1 @@
-"""Requests and replies: how one leaves and finds its way back, once, whatever way it comes."""
+"""Requests and replies: a request leaves, and its reply is matched to it once, whatever way it comes."""

@@ -1,7 +1,7 @@
-"""Replies are dealt with in turns: a build to which hundreds come in at once does not delay the others.
+"""Turns for replies: a build to which hundreds come in at once does not delay the others.
 
 A reply that is passed on wakes a component, which settles, and wakes dependents, which send requests: all of
-it happens before anything else comes in. So only so many are passed on at a time; the rest waits here, by
+it happens before anything else comes in. So only so many are passed on at a time. The rest waits here, by
 sender and build, and not in the connection, where the next build would stand behind all of it. Senders take
 turns, and so do the builds of a sender: thousands of builds of one do not delay that of another.
 """
@@ -16,13 +16,13 @@ from scheduler.dispatch.senders import UNKNOWN
 from scheduler.runtime.ratelimit import RateLimitedLog
 
 _AT_ONCE = 24
-"""Replies between two looks at everything else, if they are small: 3 ms with all that follows from them."""
+"""Small replies between two looks at everything else: 3 ms with all that follows from them."""
 _MOST = 10_000
-"""Replies of one build that wait for its turn."""
+"""Replies of one build that wait for its turn, at most."""
 
 
 _Job: TypeAlias = tuple[Callable[[], None], Callable[[], Awaitable[None]] | None, int]
-"""What is to be called, what is to be awaited before, and as how many it counts."""
+"""Callback; preparation that is awaited before it; weight, in small replies."""
 
 
 class FairDispatcher:
@@ -33,24 +33,25 @@ class FairDispatcher:
         """Who has sent the build of this id, for whoever knows; `senders.UNKNOWN` where nobody does."""
         self._left = _AT_ONCE
         self._queues: dict[str, deque[_Job]] = {}
-        """By build, what waits; of some builds until the first of it is prepared."""
+        """Waiting jobs by build; of some builds the first job is being prepared."""
         self._rotation: OrderedDict[str, OrderedDict[str, None]] = OrderedDict()
-        """The builds of which the first is prepared, by sender: whose turn is next comes first."""
+        """Builds by sender whose first job is prepared; those whose turn is next come first."""
         self._ready = 0
-        """How many builds those are."""
+        """Number of these builds."""
         self._wake = trio.Event()
         self._moved = trio.Event()
+        """Set after each round of turns."""
         self._log = RateLimitedLog()
 
     async def done_with(self, builds: Iterable[str]) -> None:
-        """Wait until nothing waits for its turn that was there for one of ``builds`` by now."""
+        """Wait until all that waits by now for a turn of one of ``builds`` has had it."""
         waiting = {build for build in builds if build in self._queues}
         while waiting:
             await self._moved.wait()
             waiting.intersection_update(self._queues)
 
     async def through(self) -> None:
-        """Wait until nothing waits for its turn that was there by now."""
+        """Wait until all that waits by now has had its turn."""
         await self.done_with(list(self._queues))
 
     def take(
@@ -64,13 +65,13 @@ class FairDispatcher:
         """Call ``job`` now or soon, in the order of asking within a build; it must not block.
 
         Args:
-            build: whose it is.
-            job: what is to be called.
-            prepare: what takes long about it, to be awaited first; other builds do not wait for it.
-            weight: as how many small ones it counts.
+            build: id of the build whose turn it takes.
+            job: callback.
+            prepare: slow part of it, to be awaited first; other builds do not wait for that.
+            weight: number of small replies that it counts as.
 
         Returns:
-            Whether it is yet to be called.
+            Whether ``job`` is yet to be called.
         """
         queue = self._queues.get(build)
         if queue is None and self._left > 0 and prepare is None:
@@ -92,7 +93,7 @@ class FairDispatcher:
         return waits
 
     async def run(self) -> None:
-        """Give the turns; never returns."""
+        """Give turns; never returns."""
         async with trio.open_nursery() as nursery:
             await self._run(nursery)
 
@@ -112,12 +113,12 @@ class FairDispatcher:
             moved.set()
 
     def _enter(self, build: str) -> None:
-        """A build is to have its turn, after all others of its sender."""
+        """Queue a build for its turn, behind all others of its sender."""
         self._rotation.setdefault(self.sender_of(build), OrderedDict())[build] = None
         self._ready += 1
 
     def _next(self) -> tuple[str, int]:
-        """The build whose turn it is, which has one no more, and how many small replies it may have in it."""
+        """Take the build whose turn it is, and the number of small replies that it may have in it."""
         senders = len(self._rotation)
         sender, builds = self._rotation.popitem(last=False)
         most = max(1, _AT_ONCE // (senders * len(builds)))

@@ -1,4 +1,4 @@
-"""The reply subjects of earlier processes: heard for as long as one of their requests may be answered."""
+"""Reply subjects of earlier processes: heard for as long as one of their requests may be answered."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -14,17 +14,17 @@ from scheduler.errors import BusError, NotPermitted
 _log = structlog.get_logger()
 
 MOST: Final = 64
-"""Subjects that are heard at a time. There are more where processes have died of a build again and again, and
-of those the captured replies tell."""
+"""Subjects that are heard at a time. There are more where processes have died of a build again and again; the
+captured replies tell what is answered on those."""
 
 
 class Hearing:
-    """Who is heard beside ourselves, on both connections; `run` has to be running.
+    """Subscriptions that several calls hold, on both connections; `run` has to be running.
 
     Args:
-        bus: the first connection.
-        doubles: pairs it with the second one, where there is one.
-        handler: is called with what comes in.
+        bus: first connection.
+        doubles: pairs it with the second one, if there is one.
+        handler: callback for what comes in.
     """
 
     def __init__(self, bus: Bus, doubles: Doubles | None, handler: Handler) -> None:
@@ -32,6 +32,7 @@ class Hearing:
         self._doubles = doubles
         self._handler = handler
         self._holders: Counter[str] = Counter()
+        """Number of holders by subject."""
         self._subscriptions: dict[str, Subscription] = {}
         self._lock = trio.Lock()
         self._idle = trio.Event()
@@ -39,14 +40,14 @@ class Hearing:
     async def hear(self, subjects: Iterable[str]) -> tuple[str, ...]:
         """Hold these subjects, and return when the broker knows of them.
 
-        What the broker does not let us subscribe to is left out, and said: it keeps nobody from going on, as
-        replies are captured too.
+        A subject that the broker does not permit is left out, and logged: the build is resumed all the same,
+        as replies are captured too.
 
         Args:
-            subjects: the most important one first.
+            subjects: reply subjects, the most important one first.
 
         Returns:
-            Those that are heard and held, to be released once by the caller.
+            The subjects that are heard and held, to be released once by the caller.
 
         Raises:
             BusError: the bus cannot be used.
@@ -77,11 +78,11 @@ class Hearing:
         return tuple(held)
 
     def hold(self, subjects: Iterable[str]) -> None:
-        """Hold once more what is held."""
+        """Hold subjects once more that are held already."""
         self._holders.update(subjects)
 
     def release(self, subjects: Iterable[str]) -> None:
-        """Hold it once less; what nobody holds is given up soon. Synchronous."""
+        """Hold subjects once less; one without a holder is given up soon. Synchronous."""
         for subject in subjects:
             self._holders[subject] -= 1
             if self._holders[subject] <= 0:
@@ -89,7 +90,7 @@ class Hearing:
                 self._idle.set()
 
     async def run(self) -> NoReturn:
-        """Give up what nobody holds any more; never returns."""
+        """Give up subjects without a holder; never returns."""
         while True:
             await self._idle.wait()
             self._idle = trio.Event()

@@ -20,19 +20,20 @@ from scheduler.runtime.ratelimit import RateLimitedLog
 READ_HERE = 64 * 1024
 """Bytes of a reply that is read on the spot: a millisecond or two, whatever it says."""
 _SMALL = 4 * 1024
-"""Bytes of a reply that takes as long as what follows from it; what is larger counts as several."""
+"""Bytes of a reply that takes as long as what follows from it; a larger one counts as several."""
 _MOST_UNREAD = 512 * 1024 * 1024
 """Bytes of large replies that wait to be read; beyond that one is read on the spot, and what follows waits in
 the broker. Somebody may send thousands to one request."""
 _READ_FIRST = 1.0
+"""Seconds for which a large reply is left, at most, while the bus is behind."""
 _SHORTLY = 0.005
-"""Seconds for which large replies are left, at most, while the bus is behind, and between two looks."""
+"""Seconds between two looks whether it still is."""
 _LONG = 1024 * 1024
 """Bytes of a reply that may take a tenth of a second to be read."""
 
 
 class LargeReply:
-    """A reply that is too large to be read on the spot, and what it says once it was read."""
+    """Reply that is too large to be read on the spot, with its outcome once it was read."""
 
     def __init__(self) -> None:
         self.is_read = False
@@ -42,7 +43,7 @@ class LargeReply:
     async def read(
         self, build: str, size: int, read: Callable[[], Outcome | None], executor: Executor
     ) -> None:
-        """Have it read beside the loop."""
+        """Read it beside the loop."""
         try:
             self._outcome = await executor.run(build, read, long=size > _LONG)
         except InvalidJSON as error:
@@ -51,7 +52,7 @@ class LargeReply:
         self.is_read = True
 
     def result(self) -> Outcome | None:
-        """As `read_reply`."""
+        """Return what `read_reply` returned, or raise what it raised."""
         if self._problem is not None:
             kind, text = self._problem
             raise kind(text)
@@ -66,20 +67,20 @@ def _read_large(call: Call, data: bytes, suffix: str | None, limits: Limits) -> 
 
 
 class ReplyReader:
-    """Reads what comes in for the calls of this process.
+    """Reads the replies to the calls of this process.
 
     Args:
-        bus: what replies come in on.
+        bus: connection on which replies come in.
         dispatcher: gives builds their turns.
-        limits: on the JSON of replies.
+        limits: bounds on the JSON of replies.
         executor: reads large replies.
     """
 
     def __init__(self, bus: Bus, dispatcher: FairDispatcher, limits: Limits, executor: Executor) -> None:
         self.bytes_of: Counter[str] = Counter()
-        """Bytes of the replies that were taken, or are read, by build; whoever ends a build forgets them."""
+        """Bytes of the replies that were taken, or are read, by build; forgotten when the build ends."""
         self.unnamed = 0
-        """How many replies were taken that named neither a build nor a component."""
+        """Number of replies that were taken and named neither a build nor a component."""
         self._bus = bus
         self._dispatcher = dispatcher
         self._limits = limits
@@ -87,17 +88,17 @@ class ReplyReader:
         self._unread = 0
         """Bytes of the large replies that wait for their turn, or are being read."""
         self._large: dict[tuple[Call, str | None], bytes] = {}
-        """Of each call the first large reply that waits for its turn."""
+        """First large reply to each call that waits for its turn."""
         self._log = RateLimitedLog()
 
     def in_turn(self, call: Call, message: Message, suffix: str | None, job: Callable[..., None]) -> bool:
-        """Have a reply dealt with in its turn; a large one is read beside the loop when that comes.
+        """Give a reply its turn; a large one is read beside the loop when that comes.
 
         Args:
-            call: which it may answer.
+            call: call that it may answer.
             message: the reply.
-            suffix: of the subject that it came in on; None on a reply subject.
-            job: deals with it; gets a ``large`` one that was read.
+            suffix: last word of the shared subject that it came in on; None on a reply subject.
+            job: callback that delivers it; gets a ``large`` one that was read.
 
         Returns:
             Whether its turn is yet to come.
@@ -136,14 +137,14 @@ class ReplyReader:
         return self._dispatcher.take(build, deliver, prepare)
 
     def took(self, build: str, message: Message) -> None:
-        """A reply has answered a call; a large one was counted before."""
+        """Count the bytes of a reply that has answered a call; a large one was counted before."""
         if len(message.data) <= READ_HERE:
             self.bytes_of[build] += len(message.data)
 
     def read(
         self, request: Request, message: Message, suffix: str | None, large: LargeReply | None
     ) -> Outcome:
-        """How a call ended by this reply, which was in part read before where it is ``large``.
+        """Return the outcome that a reply says; a ``large`` one was read before.
 
         Raises:
             InvalidJSON: it is no JSON, or over a limit.

@@ -1,4 +1,4 @@
-"""Who has sent a message, as far as that can be told, and a queue that gives each sender a turn.
+"""Senders of messages, as far as they can be told apart, and a queue that gives each sender a turn.
 
 Nothing in NATS says who published a message, with one exception: what is imported from another account has a
 header that the server writes, `Nats-Request-Info`, with the account and, where the import says ``share:
@@ -16,22 +16,22 @@ import msgspec
 from attrs import define, field
 
 UNKNOWN: Final = ""
-"""The sender of what says nothing of its sender: all of that is taken for one's."""
+"""Sender of all messages that say nothing of their sender: they count as those of one."""
 
 _HEADER: Final = "Nats-Request-Info"
-"""The server replaces what the client has written there, in exactly this case."""
+"""Header that the server writes, in exactly this case, over what the client has written there."""
 _ACROSS_ACCOUNTS: Final = "_R_."
 _GATEWAY: Final = "_GR_."
 _GATEWAY_TOKENS: Final = 3
 _PREFIX_TOKENS: Final = 2
 _OLDEST_EACH: Final = 4
-"""Of items that nobody tells apart, the smallest goes first; but each so many-th time the oldest."""
+"""Turns of `UNKNOWN` from one for its oldest item to the next; in all others the smallest goes first."""
 
 _T = TypeVar("_T")
 
 
 class _RequestInfo(msgspec.Struct):
-    """What we read of the header; the server writes more."""
+    """Part of the header that is read; the server writes more."""
 
     acc: str = ""
     user: str = ""
@@ -44,15 +44,15 @@ def sender_of(reply: str, headers: Mapping[str, str] | None) -> str:
     """Name the sender of a message, as far as it can be told.
 
     Args:
-        reply: its reply subject; empty where it has none.
-        headers: its headers.
+        reply: reply subject of the message; empty where it has none.
+        headers: headers of the message.
 
     Returns:
         The account and the user, where the server says so. Else what the reply subject begins with: for
         `_INBOX.<connection>.<number>` that is the connection. `UNKNOWN` where there is neither.
 
-    A client of the scheduler's own account can write the header itself. It gets no more by that than by
-    choosing a reply subject: somebody else's turn, but never an answer that is not its own.
+    A client of the scheduler's own account can write the header itself. It gains no more by that than by
+    choosing a reply subject: another sender's turn, but never an answer that is not its own.
     """
     while reply.startswith(_GATEWAY):
         reply = ".".join(reply.split(".")[_GATEWAY_TOKENS:])
@@ -68,8 +68,8 @@ def sender_of(reply: str, headers: Mapping[str, str] | None) -> str:
 
 
 @define(eq=False)
-class _Line(Generic[_T]):
-    """What one sender has in the queue, the first first."""
+class _KnownSender(Generic[_T]):
+    """Items of one sender, in the order in which they came."""
 
     items: deque[tuple[_T, int]] = field(factory=deque)
     size: int = 0
@@ -88,11 +88,11 @@ class _Line(Generic[_T]):
 
 
 @define(eq=False)
-class _Crowd(Generic[_T]):
-    """What nobody knows the sender of: the small before the large, but the oldest is not left for ever."""
+class _UnknownSenders(Generic[_T]):
+    """Items of `UNKNOWN`: the small before the large, but the oldest is not left for ever."""
 
     items: dict[int, tuple[_T, int]] = field(factory=dict)
-    """By number, so the oldest first."""
+    """Items with their sizes in bytes, by number; so the oldest comes first."""
     by_size: list[tuple[int, int]] = field(factory=list)
     size: int = 0
     numbers: "count[int]" = field(factory=count)
@@ -113,7 +113,7 @@ class _Crowd(Generic[_T]):
         item, size = self.items.pop(number)
         self.size -= size
         if len(self.by_size) > 2 * len(self.items) + _OLDEST_EACH:
-            # What went as the oldest still stands there, and may never come to the top.
+            # Items that went as the oldest still stand there, and may never come to the top.
             self.by_size = [(one[1], number) for number, one in self.items.items()]
             heapq.heapify(self.by_size)
         return item
@@ -131,19 +131,18 @@ class RoundRobinQueue(Generic[_T]):
     A sender's items come out in the order in which they went in; those of `UNKNOWN` the small before the
     large, with every fourth turn for the oldest.
 
-    A sender may have as much in the queue as is left free for the others, so whoever fills it is refused
-    first: alone it gets half of the room, of two that push each a third, and some room stays free for whoever
-    comes next.
+    A sender may have as much in the queue as is left free for the others, so the one that fills it is refused
+    first. One alone gets half of the room, two that push a third each, and some room stays free for the next.
 
     Args:
-        most: items in the queue.
-        most_bytes: bytes in the queue, as ``put`` was told.
+        most: number of items that the queue holds.
+        most_bytes: bytes that it holds, as ``put`` was told.
     """
 
     def __init__(self, most: int, most_bytes: int) -> None:
         self._most = most
         self._most_bytes = most_bytes
-        self._lines: OrderedDict[str, _Line[_T] | _Crowd[_T]] = OrderedDict()
+        self._queues: OrderedDict[str, _KnownSender[_T] | _UnknownSenders[_T]] = OrderedDict()
         self._count = 0
         self._bytes = 0
 
@@ -152,36 +151,36 @@ class RoundRobinQueue(Generic[_T]):
 
     @property
     def bytes(self) -> int:
-        """What is in the queue, in bytes."""
+        """Size of all items in the queue, in bytes."""
         return self._bytes
 
     @property
     def senders(self) -> int:
-        """How many senders have something in the queue."""
-        return len(self._lines)
+        """Number of senders that have an item in the queue."""
+        return len(self._queues)
 
     def put(self, sender: str, item: _T, size: int) -> bool:
-        """Add an item of so many bytes; False where its sender has no room for it: then it is not added."""
-        line = self._lines.get(sender)
-        held, held_bytes = (0, 0) if line is None else (len(line), line.size)
+        """Add an item of so many bytes; return False, and do not, where its sender has no room for it."""
+        queue = self._queues.get(sender)
+        held, held_bytes = (0, 0) if queue is None else (len(queue), queue.size)
         if held + 1 > self._most - self._count or held_bytes + size > self._most_bytes - self._bytes:
             return False
-        if line is None:
-            line = self._lines[sender] = _Crowd() if sender == UNKNOWN else _Line()
-        line.put(item, size)
+        if queue is None:
+            queue = self._queues[sender] = _UnknownSenders() if sender == UNKNOWN else _KnownSender()
+        queue.put(item, size)
         self._count += 1
         self._bytes += size
         return True
 
     def take(self) -> _T | None:
         """Take the next item of the sender whose turn it is; None where the queue is empty."""
-        if not self._lines:
+        if not self._queues:
             return None
-        sender, line = self._lines.popitem(last=False)
-        before = line.size
-        item = line.take()
+        sender, queue = self._queues.popitem(last=False)
+        before = queue.size
+        item = queue.take()
         self._count -= 1
-        self._bytes -= before - line.size
-        if line:
-            self._lines[sender] = line
+        self._bytes -= before - queue.size
+        if queue:
+            self._queues[sender] = queue
         return item

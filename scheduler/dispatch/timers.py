@@ -10,32 +10,34 @@ from scheduler.bus import Bus
 from scheduler.runtime.pace import paced
 
 _TICK = 1.0
-"""Seconds between two looks at the connection; an outage is known this exactly."""
+"""Seconds between two looks at the connection; so exactly is the length of an outage known."""
 _LONGEST_LOOK = 5 * _TICK
+"""Seconds that count at most between two looks: after more the process itself stood still, say stopped."""
 _AT_ONCE = 500
-"""Timers that expire between two looks at everything else: about a millisecond, as they only line up work."""
+"""Timers that expire between two looks at everything else: about a millisecond, as they only queue work."""
 _GRAIN = 1e-6
-"""Seconds within which a timer counts as due: sums of times are rounded, and must not have us spin."""
+"""Seconds within which a timer counts as due: sums of times are rounded, and the task must not spin."""
 
 
 def _nothing() -> None:
-    """What a timer that is over would call: it keeps nobody alive who waited for it."""
+    """Stand in for the callback of a timer that has ended, which keeps nothing alive then."""
 
 
 class Timer:
-    """One deadline; see `Timers.start`."""
+    """Deadline; made by `Timers.start`."""
 
     __slots__ = ("cancelled", "due", "expire")
 
     def __init__(self, expire: Callable[[], None], due: float) -> None:
         self.expire = expire
         self.due = due
-        """When it expires, by `Timers.now`."""
+        """Time at which it expires, by `Timers.now`, in seconds."""
         self.cancelled = False
+        """Whether it will not expire any more: it was cancelled, or it has."""
 
 
 def _expire(timer: Timer) -> None:
-    """Call back, once, and keep nobody who was called."""
+    """Call back, once, and let go of the callback."""
     timer.cancelled = True
     expire, timer.expire = timer.expire, _nothing
     expire()
@@ -62,9 +64,9 @@ class Timers:
         self._number = count()
         self._wake = trio.Event()
         self._seen = 0.0
-        """What Trio's clock said at the last look."""
+        """Time of the last look, by Trio's clock, in seconds."""
         self._passed = 0.0
-        """How much of that time the broker was there."""
+        """Seconds until then during which the broker was there."""
         self._up = True
         self._down_since = 0.0
 
@@ -78,7 +80,7 @@ class Timers:
         return timer
 
     def cancel(self, timer: Timer) -> None:
-        """Forget a timer; harmless where it is over."""
+        """Forget a timer; harmless where it has ended."""
         if timer.cancelled:
             return
         timer.cancelled = True
@@ -93,13 +95,12 @@ class Timers:
         """Seconds during which the broker was there, since the first look."""
         now = trio.current_time()
         if self._up:
-            # More than that between two looks, and it was us that stood still: a stopped process, say.
             self._passed += min(now - self._seen, _LONGEST_LOOK)
         self._seen = now
         return self._passed
 
     def _look(self) -> None:
-        """See whether time is to pass from now on."""
+        """Note whether time passes from now on."""
         up = self._bus.connected and self._available()
         if self._up and not up:
             self._down_since = trio.current_time()
@@ -108,7 +109,7 @@ class Timers:
         self._up = up
 
     def _due(self, now: float) -> Iterator[Timer]:
-        """Take those whose time has come, and those that were cancelled before them."""
+        """Take the timers that are due, and those that were cancelled before them."""
         while self._heap and (self._heap[0][0] <= now + _GRAIN or self._heap[0][2].cancelled):
             yield heapq.heappop(self._heap)[2]
 

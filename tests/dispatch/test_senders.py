@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from scheduler.dispatch.senders import UNKNOWN, RoundRobinQueue, _Crowd, sender_of
+from scheduler.dispatch.senders import UNKNOWN, RoundRobinQueue, _UnknownSenders, sender_of
 
 INFO = "Nats-Request-Info"
 
@@ -113,8 +113,8 @@ def test_what_went_as_the_oldest_leaves_nothing_behind() -> None:
         queue.put(UNKNOWN, number, 2_000 - number)
         if number > 10:
             queue.take()
-    crowd = queue._lines[UNKNOWN]
-    assert isinstance(crowd, _Crowd)
+    crowd = queue._queues[UNKNOWN]
+    assert isinstance(crowd, _UnknownSenders)
     assert len(crowd.by_size) < 40
 
 
