@@ -47,24 +47,6 @@ async def test_replies_on_shared_subjects_come_in_on_a_connection_of_their_own(
         nursery.cancel_scope.cancel()
 
 
-async def test_what_came_on_shared_subjects_while_their_connection_was_away_may_have_been_missed(
-    autojump_clock: MockClock,
-) -> None:
-    """A timeout says so of what had been sent by then."""
-    shared = FakeBus()
-    async with open_world(cloud=False, shared=shared) as world, trio.open_nursery() as nursery:
-        bench = Bench(world, nursery)
-        await bench.take_requests()
-        sent = await bench.send(request("a"))
-        found = [bool(sent.call.maybe_missed)]
-        shared.disconnect()
-        shared.reconnect()
-        await wait_all_tasks_blocked()
-        found.append(bool(sent.call.maybe_missed))
-        assert found == [False, True]
-        nursery.cancel_scope.cancel()
-
-
 async def test_what_is_expected_is_known_by_the_subject_that_it_was_sent_with(bench: Bench) -> None:
     """The next process makes the same reply subject of the build's key, and sends nothing for that."""
     attempt = await bench.watch(bench.connectors.expect(request(), KEY))

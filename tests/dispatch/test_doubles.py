@@ -12,9 +12,7 @@ from support.fakes import change, encode, open_world
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from scheduler.bus import Message
-from scheduler.dispatch.call import Signal
 from scheduler.dispatch.doubles import Doubles
-from scheduler.plan.outcome import Outcome
 
 FAILED = f"{SUBJECT}.error"
 
@@ -171,49 +169,3 @@ async def test_a_failure_does_not_end_the_next_attempt_as_well(second_first: boo
         await say(bench, second_first)
         assert again.failed == "throttled"
         nursery.cancel_scope.cancel()
-
-
-async def test_a_timeout_says_that_the_reply_may_have_been_missed(autojump_clock: MockClock) -> None:
-    """Where neither connection was up while the request was out; not of what left after that."""
-    listener = FakeListener()
-    async with (
-        open_world(cloud=False, listener=listener, timeout=100) as world,
-        trio.open_nursery() as nursery,
-    ):
-        bench = Bench(world, nursery)
-        await bench.take_requests()
-        covered = await bench.send(request("a"))
-        world.bus.disconnect()
-        world.bus.reconnect()
-        assert covered.call.maybe_missed == ""
-        listener.deaf = True
-        world.bus.disconnect()
-        waiting = await bench.send(request("b"))
-        world.bus.reconnect()
-        await wait_all_tasks_blocked()
-        later = await bench.send(request("c"))
-        assert [bool(one.call.maybe_missed) for one in (covered, waiting, later)] == [True, False, False]
-        await trio.sleep(200)
-        assert covered.failed == (
-            "timed out after 100 s; it may have been answered while the broker was away:"
-            " look whether it was done, then retry or skip it"
-        )
-        assert waiting.failed == later.failed == "timed out after 100 s"
-        nursery.cancel_scope.cancel()
-
-
-async def test_of_what_an_earlier_process_sent_too(autojump_clock: MockClock) -> None:
-    """It was out all the while."""
-    listener = FakeListener()
-    async with open_world(cloud=False, listener=listener) as world:
-        call = world.connectors.expect(request(), "k")
-        found = [bool(call.maybe_missed)]
-        listener.deaf = True
-        world.bus.disconnect()
-        world.bus.reconnect()
-        later = world.connectors.expect(request("z"), "l")
-        found += [bool(call.maybe_missed), bool(later.maybe_missed)]
-        assert found == [False, True, False]
-        call.abandon()
-        outcome: Outcome | Signal = await call.outcome()
-        assert outcome is Signal.LEFT
