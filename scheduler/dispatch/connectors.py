@@ -193,9 +193,10 @@ class Connectors:
 
     def _forget(self, call: Call) -> None:
         """Forget a call, or keep it for what comes late."""
-        for place in call.held:
-            self.positions.release(call.request.build, *place)
-        call.held.clear()
+        if call.held:
+            for place in call.held:
+                self.positions.release(call.request.build, *place)
+            call.held.clear()
         if call.late is None:
             self.router.remove(call)
             if call.inherited is not None:

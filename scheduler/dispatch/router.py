@@ -37,6 +37,7 @@ from attrs import field, frozen
 
 from scheduler.bus import Message
 from scheduler.definition.reply_subjects import ADDRESS, parse
+from scheduler.definition.subjects import RESERVED_TYPES
 from scheduler.dispatch.call import Call, Copy
 from scheduler.dispatch.dropped import DroppedReplies
 from scheduler.dispatch.duplicates import DuplicateFilter
@@ -48,9 +49,6 @@ _MOST_COPIES: Final = 10_000
 """Number of copies that are expected; beyond that the oldest is forgotten."""
 _SHOWN: Final = 128
 """Characters of a build's id in a log line: a connector may say anything."""
-
-_SYSTEM: Final = frozenset({"build", "service", "environment", "scheduler"})
-"""First words of subjects on which reports come, and no replies."""
 
 _Waiting: TypeAlias = tuple[Call, str | None, bytes]
 _Failure: TypeAlias = tuple["Way", str, str, str, int]
@@ -103,14 +101,14 @@ class Router:
     # ---- the table
 
     def add(self, call: Call) -> None:
-        """Have a call found."""
+        """Register a call, so that its replies find it."""
         self.by_token[call.reply[ADDRESS]] = call
         self.by_component[call.request.build, call.request.component] = call
         if call.inherited is not None and call.inherited.old:
             self._by_old_token[call.inherited.old] = call
 
     def remove(self, call: Call) -> None:
-        """Have a call found no more; what is still to come of its reply is expected. Idempotent."""
+        """Forget a call; what is still to come of its reply is expected. Idempotent."""
         was_there = self.by_token.pop(call.reply[ADDRESS], None) is not None
         if call.inherited is not None:
             self._by_old_token.pop(call.inherited.old, None)
@@ -150,7 +148,8 @@ class Router:
             request: its subject without the suffix.
             suffix: last word of its subject.
         """
-        if request.partition(".")[0] in _SYSTEM:
+        if request.partition(".")[0] in RESERVED_TYPES:
+            # A report, and no reply.
             return None
         head = self._head(message)
         if head is None:
