@@ -1,8 +1,7 @@
-"""The command line: finds the command, and turns what goes wrong into one line and an exit code.
+"""Command line: finds the command, and turns an error into one line and an exit code.
 
-0 done; 1 a build errored or is invalid, is unknown, or the scheduler refuses, or something that is needed is
-not there; 2 a wrong flag, variable
-or command; 128 and the signal's number after a signal.
+0: done; 1: a build failed, is invalid or unknown, the scheduler refused, or something is missing; 2: a wrong
+flag, variable or command; 128 plus the signal's number: ended by a signal.
 """
 
 import io
@@ -20,12 +19,12 @@ if TYPE_CHECKING:
 
 OK, FAILED, USAGE = 0, 1, 2
 _COMPLETE = "__complete"
-"""The command by which a shell asks for what it can complete."""
+"""Command by which a shell asks for completions."""
 _HELP_ALL = "--help-all"
-"""Shows the flags that nearly every command has, beside a command's own."""
+"""Flag that also shows the flags that nearly every command has."""
 _HELP = ("--help", "-h")
 _ROOT = (*_HELP, _HELP_ALL, "--version")
-"""Flags that are about all commands where none is named."""
+"""Flags about all commands, if no command is named."""
 _EPILOGUE = (
     "scheduler COMMAND --help shows a command's flags, scheduler help the documents.\n"
     "Exit codes: 0 done; 1 errored, invalid or refused; 2 wrong usage; 70 hung; 128 plus the number of a"
@@ -34,9 +33,9 @@ _EPILOGUE = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command that ``arguments`` name (those of the process by default) and return the exit code.
+    """Run the command named by ``arguments`` (by default those of the process); return the exit code.
 
-    Without any the service runs, unless somebody typed that at a terminal.
+    Without arguments the service runs; at a terminal an overview is printed instead.
     """
     tokens = list(sys.argv[1:] if arguments is None else arguments)
     if tokens == ["--version"]:
@@ -45,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return OK
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # An id that the terminal's encoding does not have is shown escaped; it must not end the command.
+            # An id outside the terminal's encoding is shown escaped; it must not end the command.
             stream.reconfigure(errors="backslashreplace")
     _forget_empty_variables()
     try:
@@ -62,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _complain(str(error))
         return FAILED
     except BrokenPipeError:
-        # Whoever read our output has gone; keep the interpreter from complaining of it at exit.
+        # The reader of our output has gone; the interpreter must not complain about it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except KeyboardInterrupt:
@@ -70,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _forget_empty_variables() -> None:
-    """A variable that is set to nothing is one that is not set: compose files and unit files write those."""
+    """Treat an empty variable as unset: compose files and unit files write empty ones."""
     for name, value in list(os.environ.items()):
         if not value and name.startswith(("SCHEDULER_", "NATS_UR")):
             del os.environ[name]
@@ -104,10 +103,10 @@ def _dispatch(tokens: Sequence[str]) -> int:
 
 
 def build_app(*, everything: bool = False) -> "App":
-    """The commands; each one's module is loaded when it is called or asked for help.
+    """Build the commands; the module of each is loaded when it is called or its help is shown.
 
     Args:
-        everything: whether help shows the flags that nearly every command has, too.
+        everything: whether help also shows the flags that nearly every command has.
     """
     from cyclopts import App, Group  # noqa: PLC0415 - `--version` does without
 

@@ -482,7 +482,7 @@ def test_an_action_that_no_build_has_is_passed_over_in_a_file(
     file = write(generate(1) | {"action": "build.explode"})
     assert cli.main([command, file]) == 0
     err = capsys.readouterr().err
-    assert "its action 'build.explode' is that of no build; it is taken as build.create" in err
+    assert "no build has the action 'build.explode'; it is taken as build.create" in err
     assert cli.main([command, file, "--action", "build.delete"]) == 0
     assert capsys.readouterr().err == ""
 
@@ -679,4 +679,4 @@ def test_validate_asks_which_requests_nobody_takes(
     """validate --connectors lists the requests without a connector, with how many components each."""
     name = write(generate(8))
     assert cli.main(["validate", name, "--connectors", "--nats-url", nats_server.url]) == 1
-    assert "nobody takes vpc.create.aws (2 components)" in capsys.readouterr().out
+    assert "no connector takes vpc.create.aws (2 components)" in capsys.readouterr().out

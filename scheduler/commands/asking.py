@@ -1,4 +1,4 @@
-"""What the commands share that ask a running scheduler, or steer one: flags, the deadline, what is said."""
+"""Shared parts of the commands that ask or steer a running scheduler: flags, deadlines, messages."""
 
 import sys
 from collections.abc import Awaitable, Callable, Mapping
@@ -18,9 +18,9 @@ from scheduler.errors import SteeringError
 from scheduler.text import printable
 
 ANSWER_TIMEOUT = 10.0
-"""Seconds for the answer to a question or an order."""
+"""Seconds to wait for the answer to a question or a command."""
 WHOLE_TIMEOUT = 60.0
-"""... to one that comes in pages."""
+"""Seconds to wait for an answer that comes in pages."""
 
 _T = TypeVar("_T")
 
@@ -28,7 +28,7 @@ Json: TypeAlias = Annotated[bool, switch("json", "Print JSON instead of text.")]
 
 
 def option(text: str, completer: Completer | None = None) -> Parameter:
-    """A flag that says what is wanted this once: no variable gives it, which would hold for every call."""
+    """Declare a flag without a variable: a variable would apply to every call, and this holds for one."""
     return Parameter(help=text, negative="", group=OPTIONS, show_default=False, completer=completer)
 
 
@@ -40,21 +40,21 @@ def run_asking(
     json: bool,
     interrupted: str = "interrupted",
 ) -> int:
-    """Connect, run ``job``, and give its exit code; where a scheduler refuses, say why and give 1.
+    """Connect, run ``job`` and return its exit code; if a scheduler refuses, print why and return 1.
 
     Args:
-        broker: where the broker is.
-        log: what is logged.
-        job: gets the bus.
-        json: whether a refusal is an answer as well, as JSON on standard output.
-        interrupted: what is said when a signal ends it.
+        broker: the flags of the broker.
+        log: the flags of the log.
+        job: called with the bus.
+        json: whether to print a refusal as JSON on standard output, too.
+        interrupted: the message when a signal ends the command.
 
     Raises:
         InvalidSettings: a flag is wrong.
-        SchedulerError: the broker is not there, or the like.
+        SchedulerError: the broker cannot be reached or used.
     """
     settings = settings_of(broker, log)
-    # A wrong flag is told, and help shown, without nats-py.
+    # Wrong flags are reported, and help is shown, without loading nats-py.
     from scheduler.commands.session import configure_log, run_async, until_signal, with_parts  # noqa: PLC0415
 
     configure_log(settings)
@@ -81,22 +81,22 @@ _CURES = {
 
 
 async def in_time(question: Awaitable[_T], *, pages: bool = False) -> _T:
-    """The answer to a question; it may take longer where it comes in ``pages``.
+    """Return the answer to a question; one that comes in ``pages`` may take longer.
 
     Raises:
-        SteeringError: there is none in time, with code ``silent``; or the scheduler refuses.
+        SteeringError: no answer came in time, with code ``silent``; or the scheduler refused.
     """
     limit = WHOLE_TIMEOUT if pages else ANSWER_TIMEOUT
     try:
         with trio.fail_after(limit):
             return await question
     except trio.TooSlowError:
-        text = f"no answer from the scheduler within {limit:g} s; an order may be carried out nevertheless"
+        text = f"no answer from the scheduler within {limit:g} s; a command may still be carried out"
         raise SteeringError("silent", text) from None
 
 
 def say_json(document: Mapping[str, Any]) -> None:
-    """Print a JSON document of version 1, on lines that a person can read too."""
+    """Print a JSON document of version 1, indented for people."""
     data = msgspec.json.encode({"v": 1, **document})
     sys.stdout.write(msgspec.json.format(data, indent=2).decode() + "\n")
     sys.stdout.flush()

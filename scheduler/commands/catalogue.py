@@ -1,6 +1,6 @@
-"""Every command: its group in the help, what it says there, an example, and where its function is.
+"""Every command: its group, its texts in the help, an example, and the place of its function.
 
-It loads nothing of a command, so that all of them can be listed at no cost.
+No command is loaded, so that listing all of them costs nothing.
 """
 
 from typing import Final, NamedTuple
@@ -11,39 +11,39 @@ _LOGS: Final = "--help-all also shows what is logged."
 
 
 class Command(NamedTuple):
-    """A command as its help presents it."""
+    """Command as its help presents it."""
 
     group: str
     name: str
     summary: str
     """One imperative sentence, for the list of all commands."""
     example: str
-    """A call of it, without the program's name."""
+    """Example call, without the program's name."""
     details: str = ""
     hidden: str = _CONNECTS
-    """The line about the flags that only ``--help-all`` shows; empty where there are none."""
+    """Line about the flags that only ``--help-all`` shows; empty if there are none."""
     home: str = ""
-    """``module:function`` in this package; both are the command's name where it is empty."""
+    """``module:function`` in this package; if empty, both are the command's name."""
 
     @property
     def import_path(self) -> str:
-        """Where its function is, as cyclopts takes it."""
+        """Import path of its function, in the form of cyclopts."""
         return f"scheduler.commands.{self.home or f'{self.name}:{self.name}'}"
 
     @property
     def help(self) -> str:
-        """The text above its flags."""
+        """Text above its flags."""
         return f"{self.summary}\n\n{self.details}" if self.details else self.summary
 
     def epilogue(self, *, everything: bool) -> str:
-        """The text below its flags, of which ``everything`` is shown or not."""
+        """Return the text below its flags; ``everything`` tells whether all flags are shown."""
         hidden = [] if everything or not self.hidden else [self.hidden]
         variables = [] if self.name in {"completion", "help", "schema"} else [_VARIABLES]
         return "\n".join((f"Example: scheduler {self.example}", *hidden, *variables))
 
 
 RUN, LOOK, STEER, OPERATE = "Run", "Look", "Steer", "Operate"
-"""The groups of commands, in the order of the help."""
+"""Groups of commands, in the order of the help."""
 COMMANDS: Final = (
     Command(
         RUN,

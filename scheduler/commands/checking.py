@@ -1,4 +1,4 @@
-"""Builds that are read from a file and checked, for the commands that take one."""
+"""Reads and checks a build from a file, for the commands that take one."""
 
 import sys
 from collections.abc import Sequence
@@ -12,12 +12,12 @@ from scheduler.text import count, printable
 
 
 def read_checked(file: str, settings: Settings, action: str | None = None) -> tuple[bytes, Prepared] | None:
-    """A build from a file (``-``: standard input); None where it is none, and everything wrong was said.
+    """Read a build from a file; if it is not valid, print every problem and return None.
 
     Args:
-        file: its name.
-        settings: bounds, and how references are read.
-        action: what it is, whatever it says itself.
+        file: its name; ``-`` is standard input.
+        settings: bounds, and the reading of references.
+        action: its action; goes before the one in the file.
     """
     data = read_file(file)
     if data is None:
@@ -38,12 +38,12 @@ def read_checked(file: str, settings: Settings, action: str | None = None) -> tu
 
 
 def complain_of_build(name: str, error: InvalidBuild) -> None:
-    """Say everything that is wrong with a build, each with its place."""
+    """Print every problem of a build, each with its place."""
     complain_of_problems(name, [str(problem) for problem in error.problems] or [str(error)])
 
 
 def complain_of_problems(name: str, problems: Sequence[str]) -> None:
-    """The same, of problems that are text already."""
+    """Print problems that are text already."""
     complain(f"{printable(name)} has {count(len(problems), 'problem')}:")
     sys.stderr.write("".join(f"  {printable(problem)}\n" for problem in problems))
     sys.stderr.flush()

@@ -1,7 +1,7 @@
-"""Values that a shell is offered at TAB: ids of builds and components, files, topics.
+"""Completes values in a shell: ids of builds and components, files, topics.
 
-Builds and components are asked of the scheduler that the command would ask. Where none answers within
-`DEADLINE`, there is nothing to offer, and nothing is said.
+Ids come from the scheduler that the command itself would ask. If none answers within `DEADLINE`, nothing is
+offered and nothing is printed.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
@@ -15,31 +15,31 @@ if TYPE_CHECKING:
     from scheduler.config import Settings
 
 DEADLINE: Final = 1.0
-"""Seconds to connect and to be answered, while somebody waits for a shell."""
+"""Seconds to connect and be answered, while a person waits for the shell."""
 
 Candidates = Iterable[tuple[str, str]]
-"""Values, each with a few words about it."""
+"""Values, each with a short description."""
 Completer = Callable[[Any], Candidates]
-"""As cyclopts takes it: it is handed what was typed so far."""
+"""Completer of cyclopts: called with the text typed so far."""
 _T = TypeVar("_T")
 
 
 def all_builds(context: Any) -> Candidates:
-    """The ids of all builds, finished ones included.
+    """Offer the ids of all builds, finished ones included.
 
     Args:
-        context: what was typed so far, as cyclopts hands it to a completer.
+        context: the text typed so far, in the form of cyclopts.
     """
     return _builds(context, finished=True)
 
 
 def running_builds(context: Any) -> Candidates:
-    """The ids of the builds that are not finished."""
+    """Offer the ids of the builds that are not finished."""
     return _builds(context, finished=False)
 
 
 def components(context: Any) -> Candidates:
-    """The ids of the components of the build that was typed before."""
+    """Offer the ids of the components of the build that was typed before."""
     build = context["build"].raw
     if build is None:
         return []
@@ -50,24 +50,24 @@ def components(context: Any) -> Candidates:
 
 
 def build_files(context: Any) -> Candidates:
-    """JSON files, and folders on the way to them."""
+    """Offer JSON files, and folders."""
     return [(path, "") for path in paths(context.incomplete) if path.endswith(("/", ".json"))]
 
 
 def builds_or_files(context: Any) -> Candidates:
-    """Files with a build, and the ids of builds."""
+    """Offer files with a build, and the ids of builds."""
     return [*build_files(context), *all_builds(context)]
 
 
 def topics(_context: Any) -> Candidates:
-    """The topics of ``scheduler help``."""
+    """Offer the topics of ``scheduler help``."""
     from scheduler.commands.topics import summaries  # noqa: PLC0415 - only a shell asks for it
 
     return summaries().items()
 
 
 def paths(start: str) -> Iterator[str]:
-    """The files and folders whose path begins with ``start``; a folder ends with a slash."""
+    """List the files and folders whose path begins with ``start``; a folder ends with a slash."""
     folder, slash, name = start.rpartition("/")
     before = folder + slash
     try:
@@ -86,7 +86,7 @@ def _builds(context: Any, *, finished: bool) -> Candidates:
 
 
 def _described(members: Any, about: str) -> Candidates:
-    """The ids that a scheduler answered, each with one of its members; unprintable ones are left out."""
+    """Offer ids from an answer, each with one of its members; leave out unprintable ones."""
     found = members if isinstance(members, list) else []
     return [
         (one["id"], str(one.get(about, "")))
@@ -96,7 +96,7 @@ def _described(members: Any, about: str) -> Candidates:
 
 
 def _ask(context: Any, question: Callable[["Bus"], Awaitable[_T]]) -> _T | None:
-    """What a scheduler answers; None where it cannot be reached at once, or does not answer in time."""
+    """Return a scheduler's answer; None if it cannot be reached at once or does not answer in time."""
     import trio  # noqa: PLC0415 - only a shell asks, and then a network is needed
 
     from scheduler.bus.nats import open_bus  # noqa: PLC0415
@@ -124,7 +124,7 @@ def _ask(context: Any, question: Callable[["Bus"], Awaitable[_T]]) -> _T | None:
 
 
 def _settings(context: Any) -> "Settings":
-    """The settings that the flags before the cursor, and the variables, describe."""
+    """Read the settings from the flags before the cursor and from the variables."""
     import attrs  # noqa: PLC0415 - only a shell asks for it
 
     from scheduler.commands.flags import BrokerFlags, QuietLogFlags, settings_of  # noqa: PLC0415

@@ -1,8 +1,8 @@
-"""``scheduler completion SHELL``: a script that has a shell complete our commands.
+"""``scheduler completion SHELL``: a script that makes a shell complete our commands.
 
-The scripts are short, as they know nothing: at TAB they call ``scheduler __complete`` with what was typed,
-and offer the lines that it prints. Which flag or argument the cursor is on is found by cyclopts, which calls
-the `completers` of those whose values are not known before.
+The scripts are short: at TAB they call ``scheduler __complete`` with the text typed so far, and offer the
+lines that it prints. cyclopts finds the flag or argument under the cursor, and calls its completer
+(`completers`) if the values are only known at run time.
 """
 
 import io
@@ -73,15 +73,15 @@ complete --command scheduler --no-files --arguments '(__scheduler_complete)'
 """
 _SCRIPTS: Final = {"bash": _BASH, "zsh": _ZSH, "fish": _FISH}
 _CURSOR: Final = "\x01"
-"""Stands behind what was typed while it is taken apart."""
+"""Marks the end of the typed text while it is split."""
 _SPECIAL: Final = re.compile(r"[^\w@%+=:,./-]")
-"""What a backslash stands before in bash."""
+"""Characters that bash escapes with a backslash."""
 _WORDS: Final = "CYCLOPTS_COMPLETION_WORDS"
-"""The variable by which cyclopts takes the words to complete, each followed by `_UNIT`."""
+"""Variable in which cyclopts expects the words to complete, each followed by `_UNIT`."""
 _UNIT: Final = "\x1f"
-"""Begins a line by which cyclopts says something other than a candidate."""
+"""Begins a line of cyclopts that is no candidate."""
 _NOT_OFFERED: Final = frozenset({"-h", "--version"})
-"""Flags of every command that nobody looks for there."""
+"""Flags of every command that are not worth offering."""
 
 
 def completion(
@@ -93,12 +93,12 @@ def completion(
 
 
 def complete(app: "App", arguments: Sequence[str]) -> int:
-    """Print what could stand at the cursor, a candidate a line; nothing but candidates, whatever happens.
+    """Print the candidates for the text at the cursor, one a line; print nothing else, whatever happens.
 
     Args:
         app: the commands.
-        arguments: the shell, and what was typed: for bash the line up to the cursor and the characters at
-            which it breaks words, for others the words behind our name.
+        arguments: the shell, and the typed text: for bash the line up to the cursor and the characters at
+            which it breaks words, for others the words after our name.
     """
     shell, *typed = arguments or [""]
     quote, breaks = "", ""
@@ -121,7 +121,7 @@ def complete(app: "App", arguments: Sequence[str]) -> int:
 
 
 def candidates(app: "App", words: Sequence[str]) -> list[tuple[str, str]]:
-    """What could stand in the place of the last of ``words``, each with a few words about it."""
+    """Return the candidates for the last of ``words``, each with a short description."""
     *before, last = words
     tokens, other = command_first(before, NAMES)
     if other is not None:
@@ -151,7 +151,7 @@ def _ask_cyclopts(app: "App", words: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def split(line: str) -> tuple[list[str], str]:
-    """The words behind our name in ``line``, which ends at the cursor; and the quote that is open there."""
+    """Return the words after our name in ``line``, which ends at the cursor, and the quote open there."""
     for quote in ("", '"', "'"):
         try:
             _, *words = shlex.split(f"{line}{_CURSOR}{quote}")
@@ -162,10 +162,10 @@ def split(line: str) -> tuple[list[str], str]:
 
 
 def in_bash(value: str, typed: str, quote: str, breaks: Iterable[str]) -> str:
-    """A candidate as bash puts it in the place of the word at the cursor.
+    """Write a candidate so that bash can put it in place of the word at the cursor.
 
-    That word begins behind the last of ``breaks`` in what was ``typed``: with a colon among them, as usual,
-    ``vpc::web`` is three words to bash. Where a quote is open it is one.
+    That word begins after the last of ``breaks`` in the text that was ``typed``: with a colon among them, as
+    is usual, ``vpc::web`` is three words to bash. Inside an open quote it is one.
     """
     if quote:
         return value

@@ -1,4 +1,4 @@
-"""What a running scheduler knows that a prediction needs: how long requests take, and its limits."""
+"""Asks a running scheduler for what a prediction needs: durations of requests, and limits."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -19,7 +19,7 @@ from scheduler.limiter import cap_text
 
 @frozen
 class Known:
-    """What it said."""
+    """Answer of the scheduler."""
 
     durations: Durations
     rules: tuple[LimitRule, ...]
@@ -27,7 +27,7 @@ class Known:
 
 
 class _Recorded(Durations):
-    """Durations of another process, with what it takes for those of which nothing is known."""
+    """Durations recorded by another process, with its estimate for unknown subjects."""
 
     def __init__(self, given: Given, answer: Mapping[str, Any]) -> None:
         super().__init__(given)
@@ -44,21 +44,21 @@ class _Recorded(Durations):
 
     @property
     def typical(self) -> float:
-        """Seconds that a request takes of which nothing is known."""
+        """Estimated seconds of a request on an unknown subject."""
         return super().typical if self._typical is None else self._typical
 
 
 def consult(subjects: Iterable[str], given: Given, broker: BrokerFlags, log: QuietLogFlags) -> Known | int:
-    """Ask the scheduler; where it cannot be asked, say why, and give the exit code.
+    """Ask the scheduler; if it cannot be asked, print why and return the exit code.
 
     Args:
-        subjects: what requests it is about.
-        given: durations that somebody says; they go before what the scheduler recorded.
-        broker: where the broker is.
-        log: what is logged.
+        subjects: the subjects of the requests.
+        given: durations given on the command line; they go before the recorded ones.
+        broker: the flags of the broker.
+        log: the flags of the log.
 
     Raises:
-        SchedulerError: the broker is not there, or the like.
+        SchedulerError: the broker cannot be reached or used.
     """
     found: list[Known] = []
 
@@ -72,7 +72,7 @@ def consult(subjects: Iterable[str], given: Given, broker: BrokerFlags, log: Qui
 
 
 def _skeleton(subjects: Iterable[str]) -> dict[str, Any]:
-    """A build with a component for each subject and nothing else: small, whatever the real one takes."""
+    """Make a build with one component for each subject: small, however large the real one is."""
     changes = []
     for index, subject in enumerate(sorted(subjects)):
         type_, action, provider = subject.split(".")

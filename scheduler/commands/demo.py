@@ -1,4 +1,4 @@
-"""``scheduler demo``: a build watched live, with everything it takes in one process."""
+"""``scheduler demo``: a build followed live, with all that it needs in one process."""
 
 from functools import partial
 from typing import Annotated, Literal
@@ -38,7 +38,7 @@ def demo(
     settings = settings_of(log)
     behaviour = connectors.behaviour()
 
-    # A wrong flag is told without loading these.
+    # Wrong flags are reported without loading these.
     from scheduler.commands import session  # noqa: PLC0415
     from scheduler.commands.following import run_build  # noqa: PLC0415
     from scheduler.definition.validation import read_build  # noqa: PLC0415
@@ -47,13 +47,13 @@ def demo(
     configure_logging(settings.log_level, settings.log_format)
     if components:
         data = msgspec.json.encode(generate(components))
-        what = f"a made-up build of {count(components, 'component')}"
+        what = f"a generated build of {count(components, 'component')}"
     else:
         data = msgspec.json.format(read_example(example), indent=-1)
         what = f"the example {example!r}"
     prepared = read_build(data)
     say(f"Running {what}. The broker, the scheduler and")
-    say("simulated connectors are in this process; no cloud is asked for anything.\n")
+    say("simulated connectors run in this process; no cloud is contacted.\n")
     with session.throwaway(attrs.evolve(settings, embedded=True)) as settings:
         main = partial(
             session.with_parts, settings, behaviour, partial(run_build, prepared=prepared, data=data)

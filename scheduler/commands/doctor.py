@@ -1,4 +1,4 @@
-"""``scheduler doctor``: would a service run well on this broker, and what is to be done about it if not."""
+"""``scheduler doctor``: checks whether a service would run well on a broker, and what to do if not."""
 
 import logging
 from functools import partial
@@ -27,14 +27,14 @@ def doctor(
     """Check whether a service would run well on a broker."""
     settings = evolve(settings_of(broker, store), max_bytes_in_flight=max_bytes_in_flight)
 
-    # A wrong flag is told without loading these.
+    # Wrong flags are reported without loading these.
     from scheduler.commands.session import run_async, until_signal, with_parts  # noqa: PLC0415
     from scheduler.diagnosis import Diagnosis  # noqa: PLC0415
     from scheduler.diagnosis.examination import examine  # noqa: PLC0415
     from scheduler.diagnosis.output import Output, show  # noqa: PLC0415
     from scheduler.errors import BusError  # noqa: PLC0415
 
-    # What the broker refuses is a finding here, and no line in a log.
+    # A refusal of the broker is a finding here, not a line of the log.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     found: list[Diagnosis] = []
 

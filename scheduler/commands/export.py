@@ -1,7 +1,7 @@
 """``scheduler export BUILD``: the log of a build, as JSON lines.
 
-Secrets are masked, unless ``--secrets`` is given. Then it shows what stands there, also what this version
-cannot make anything of: whoever looks into a log may be looking for just that.
+Secrets are masked, unless ``--secrets`` is given. Then everything is shown as stored, including what this
+version cannot read: that may be the very reason to look into a log.
 """
 
 import base64
@@ -46,13 +46,13 @@ _MOST_POINTER_BYTES = 4_096
 _POINTER = b'"elsewhere"'
 _KEY = b'"key"'
 _KEYED = frozenset({"accepted", "rekeyed"})
-"""The events that say what a build's reply subjects are made with."""
+"""Events with the key of a build's reply subjects."""
 _AS_STORED = evolve(DEFAULT_LIMITS, max_depth=4 * DEFAULT_LIMITS.max_depth)
-"""A component stands in an event there, and that in a record."""
+"""Bounds of a stored record, which is deeper than a build: a component is in an event, that in a record."""
 _NAMES = ("event", "component", "attempt")
-"""Members of an event that no secret is looked for in."""
-_MASKED = "secrets are masked (***); --secrets shows what is stored"
-_TOO_MANY = "texts are masked whole, as there are too many secrets; --secrets shows what is stored"
+"""Members of an event that are not masked."""
+_MASKED = "secrets are masked (***); --secrets shows them as stored"
+_TOO_MANY = "texts are masked whole, as there are too many secrets; --secrets shows them as stored"
 
 
 def export(
@@ -71,7 +71,7 @@ def export(
 
 
 async def _export(build: str, secrets: bool, bus: Bus) -> int:
-    """Print it; 1 where there is none, or where a part of it is missing."""
+    """Print the log; return 1 if there is none, or a part of it is missing."""
     name = printable(build)
     js = JetStream(bus)
     try:
@@ -86,14 +86,14 @@ async def _export(build: str, secrets: bool, bus: Bus) -> int:
     if not records:
         complain(f"there is no log of build {name}; a finished build is kept for as long as --keep says")
     for one in missing:
-        complain(f"the log of build {name} is not whole: there is no object {printable(one)}")
+        complain(f"the log of build {name} is incomplete: there is no object {printable(one)}")
     if records and known is not None:
         complain(_TOO_MANY if known.full else _MASKED)
     return 0 if records and not missing else 1
 
 
 async def _print(line: bytes) -> None:
-    # Whoever reads it may be slow, and the connection is to be kept up meanwhile.
+    # The reader may be slow, and the connection has to be kept up meanwhile.
     await trio.to_thread.run_sync(_write, line, abandon_on_cancel=True)
 
 
@@ -103,11 +103,11 @@ def _write(line: bytes) -> None:
 
 
 async def read_secrets(js: JetStream, build: str) -> Secrets:
-    """The secrets of a build, as far as its log tells them.
+    """Collect the secrets of a build from its log.
 
     Raises:
         StreamNotFound: there are no logs at all.
-        BusError: it cannot be read.
+        BusError: the log cannot be read.
     """
     secrets = Secrets()
     objects = Objects(js)
@@ -132,25 +132,25 @@ async def read_out(
     *,
     secrets: Secrets | None = None,
 ) -> tuple[int, list[str]]:
-    """Give the records of a build's log to ``put``, each as a line of JSON with its sequence and time.
+    """Hand the records of a build's log to ``put``, each as a line of JSON with its sequence and time.
 
-    Events that are in objects are put in their places. What is no record, as far as JSON goes, is shown as
-    ``data``, in base64. The key of the build's reply subjects is masked, whoever asks.
+    Events stored in objects are put in their places. A message that is not a JSON object is shown as
+    ``data``, in base64. The key of the build's reply subjects is always masked.
 
     Args:
-        js: where the log is.
+        js: the JetStream with the log.
         build: the build's id.
-        put: takes one line, without its end.
-        secrets: are masked; what cannot be read, and so not masked, is ``hidden``. None: all is shown as it
-            is stored.
+        put: called with one line, without its end.
+        secrets: the values to mask; a message that cannot be read, and so not masked, is ``hidden``. None
+            shows everything as stored.
 
     Returns:
-        How many records there are, and the names of objects that are not there; what points to one of
-        those is left as it stands.
+        The number of records, and the names of missing objects; a reference to one of those is left as it
+        is.
 
     Raises:
         StreamNotFound: there are no logs at all.
-        BusError: it cannot be read.
+        BusError: the log cannot be read.
     """
     objects = Objects(js)
     count = 0
@@ -165,8 +165,8 @@ async def read_out(
                 if secrets is None:
                     line["data"] = base64.b64encode(one.data).decode()
                 else:
-                    line["hidden"] = f"{len(one.data)} bytes that cannot be read, and so not be masked"
-            # In JSON the end of a line can only be where a space can be.
+                    line["hidden"] = f"{len(one.data)} bytes that cannot be read, and so cannot be masked"
+            # In JSON, a line can only end where a space is allowed.
             await put(encode(line).replace(b"\n", b" "))
             count += 1
     return count, missing
@@ -177,11 +177,11 @@ async def _records(js: JetStream, build: str) -> AsyncGenerator[Delivered, None]
         async for batch in batches:
             for one in batch:
                 if not is_tombstone(one.headers):
-                    yield one  # noqa: ASYNC119 - who leaves early closes this one, too
+                    yield one  # noqa: ASYNC119 - a caller that leaves early closes this one, too
 
 
 def _masked(record: bytes, secrets: Secrets) -> Any:
-    """A record without secrets; its ids, and the names of its events, are as they stand."""
+    """Mask the secrets of a record; its ids and the names of its events stay."""
     read = decode(record, _AS_STORED)
     masked: Any = secrets.mask_document(read)
     shown: list[Any] = objects_of(masked.get("events"))
@@ -210,7 +210,7 @@ async def _whole(record: dict[str, Raw], objects: Objects, missing: list[str]) -
 
 
 def _without_key(event: Raw) -> Raw:
-    """An event without what the build's reply subjects are made with: who has it can answer for anybody."""
+    """Mask the key of the build's reply subjects: with it, anybody could answer for any connector."""
     if _KEY not in bytes(event):
         return event
     try:
@@ -223,7 +223,7 @@ def _without_key(event: Raw) -> Raw:
 
 
 def _object_of(event: Raw) -> str | None:
-    """The name of the object that an event is in; None for an event that stands here."""
+    """Return the name of the object that holds an event; None for an event stored in the record."""
     if len(memoryview(event)) > _MOST_POINTER_BYTES:
         return None
     try:

@@ -39,12 +39,12 @@ BuildAction: TypeAlias = Annotated[
 
 
 def note_action(name: str, data: bytes, action: str | None) -> None:
-    """Say that a file's own action is passed over, where it has one that no build can have.
+    """Warn if a file's own action is ignored because no build can have it.
 
     Args:
-        name: of the file.
-        data: what it holds.
-        action: what the command line says instead.
+        name: the file's name.
+        data: its contents.
+        action: the action given on the command line.
     """
     if action is not None:
         return
@@ -54,19 +54,19 @@ def note_action(name: str, data: bytes, action: str | None) -> None:
         return
     if isinstance(own, str) and own and own not in BUILD_ACTIONS:
         complain(
-            f"{printable(name)}: its action {printable(own, 80)!r} is that of no build; it is taken as"
+            f"{printable(name)}: no build has the action {printable(own, 80)!r}; it is taken as"
             f" {DEFAULT_BUILD_ACTION} (--action takes {', '.join(BUILD_ACTIONS)})"
         )
 
 
 def read_file(name: str) -> bytes | None:
-    """What the file holds, or standard input for ``-``; None, and a complaint, if it can't be read.
+    """Read a file, or standard input for ``-``; if it cannot be read, print why and return None.
 
     Raises:
-        InvalidSettings: it is a mistyped flag.
+        InvalidSettings: the name is a mistyped flag.
     """
     if name.startswith("-") and name != STANDARD_INPUT:
-        raise InvalidSettings(f"there is no flag {name!r}; a file of this name would be './{name}'")
+        raise InvalidSettings(f"there is no flag {name!r}; write './{name}' for a file of this name")
     try:
         return sys.stdin.buffer.read() if name == STANDARD_INPUT else Path(name).read_bytes()
     except (OSError, ValueError) as error:
@@ -76,12 +76,12 @@ def read_file(name: str) -> bytes | None:
 
 
 def compact(data: bytes) -> bytes:
-    """A JSON document without white space between its values; numbers and texts stay as they are."""
+    """Remove the white space between the values of a JSON document; numbers and texts stay as they are."""
     return msgspec.json.format(data, indent=-1)
 
 
 def examples() -> list[str]:
-    """The names of the builds that ship with the package."""
+    """List the names of the builds that ship with the package."""
     folder = resources.files("scheduler") / "examples"
     return sorted(
         entry.name.removesuffix(".json") for entry in folder.iterdir() if entry.name.endswith(".json")
@@ -89,5 +89,5 @@ def examples() -> list[str]:
 
 
 def read_example(name: str) -> bytes:
-    """A build that ships with the package, one of `examples`."""
+    """Read a build that ships with the package, one of `examples`."""
     return (resources.files("scheduler") / "examples" / f"{name}.json").read_bytes()

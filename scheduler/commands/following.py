@@ -1,4 +1,4 @@
-"""Submitting a build and watching it to its end, for the commands that do."""
+"""Submits a build and follows it to its end, for ``run`` and ``demo``."""
 
 import sys
 
@@ -15,17 +15,17 @@ from scheduler.errors import MessageTooLarge, NoResponders, NotPermitted
 from scheduler.text import count, printable
 
 SUBMIT_TIMEOUT = 60.0
-"""Seconds for the answer to a submitted build: it may be large, and its store slow."""
+"""Seconds to wait for the answer to a submitted build: it may be large, and its store slow."""
 
 
 async def run_build(bus: Bus, prepared: Prepared, data: bytes, *, json: bool = False) -> int:
-    """Submit the build, show how it goes, and give the exit code: 0 where it is done.
+    """Submit a build, show its progress, and return the exit code: 0 if it succeeded.
 
     Args:
         bus: the connection.
         prepared: the build.
-        data: the same, as it is submitted.
-        json: whether it is shown as JSON lines.
+        data: its bytes to submit.
+        json: whether to print JSON lines.
 
     Raises:
         SteeringError: this user may not follow builds; nothing was submitted.
@@ -57,7 +57,7 @@ async def run_build(bus: Bus, prepared: Prepared, data: bytes, *, json: bool = F
             )
             return 1
         except trio.TooSlowError:
-            complain(f"no answer within {SUBMIT_TIMEOUT:g} s; the build may run nevertheless")
+            complain(f"no answer within {SUBMIT_TIMEOUT:g} s; the build may still run")
             return 1
         if not answer.accepted:
             # The message is the first of the details.
@@ -68,7 +68,7 @@ async def run_build(bus: Bus, prepared: Prepared, data: bytes, *, json: bool = F
                 sys.stderr.write("".join(f"  {detail}\n" for detail in details))
             return 1
         if answer.finished and (found := await stored_report(bus, build.id)) is not None:
-            complain(f"{printable(build.id)} was submitted before, and is over; it does not run again")
+            complain(f"{printable(build.id)} was submitted before and is finished; it does not run again")
             following.end(found[0], failed=found[1])
         view = open_view(progress, json=json)
         view.start()

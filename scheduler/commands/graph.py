@@ -1,4 +1,4 @@
-"""``scheduler graph FILE|BUILD``: a build's graph as a picture, or as text that others make one of."""
+"""``scheduler graph FILE|BUILD``: a build's graph as a picture, or as text for a drawing program."""
 
 import sys
 from functools import partial
@@ -33,7 +33,7 @@ from scheduler.text import count, printable
 Format: TypeAlias = Literal["dot", "mermaid", "svg"]
 _WRITERS = {"dot": dot, "mermaid": mermaid, "svg": svg}
 _BOUNDS = {"mermaid": (MERMAID_NODES, MERMAID_EDGES), "svg": (MOST_NODES, MOST_EDGES)}
-"""Nodes and edges that there may be; what reads DOT knows its own."""
+"""Largest numbers of nodes and edges; programs that read DOT have their own limits."""
 
 
 def graph(
@@ -51,7 +51,7 @@ def graph(
     format: Annotated[Format, option("dot, mermaid or svg [default: dot].")] = "dot",  # noqa: A002
     output: Annotated[Path | None, option("Write the drawing to this file.")] = None,
     around: Annotated[
-        str | None, option("Draw only the surroundings of this component.", completer=components)
+        str | None, option("Draw only what is around this component.", completer=components)
     ] = None,
     depth: Annotated[int, option("How many edges around it [default: 2].")] = 2,
     limits: BuildFlags = BUILD_DEFAULTS,
@@ -79,7 +79,7 @@ _DEEPEST = 10_000
 
 
 def is_file(name: str) -> bool:
-    """Whether this is a file, or looks so much like one that it cannot be meant as a build's id."""
+    """Tell whether this is a file, or looks too much like one to be a build's id."""
     if name.startswith("-") or name == STANDARD_INPUT:
         return True
     return name.endswith(".json") or "/" in name or Path(name).is_file()
@@ -89,7 +89,7 @@ def _show(drawing: Drawing, *, format: Format, output: Path | None, component: s
     if component is not None:
         part = part_around(drawing, component, depth)
         if part is None:
-            complain(f"{printable(component)} is none of its {count(len(drawing.nodes), 'component')}")
+            complain(f"{printable(component)} is not one of its {count(len(drawing.nodes), 'component')}")
             return 1
         drawing = part
     if format in _BOUNDS:
@@ -97,8 +97,8 @@ def _show(drawing: Drawing, *, format: Format, output: Path | None, component: s
         smaller = collapsed(drawing, nodes=nodes, edges=edges)
         if smaller is None:
             complain(
-                f"{count(len(drawing.nodes), 'component')} cannot be drawn as at most {nodes:,} nodes: draw a"
-                " part with --around COMPONENT, or take --format dot"
+                f"{count(len(drawing.nodes), 'component')} cannot be drawn with at most {nodes:,} nodes: draw"
+                " a part with --around COMPONENT, or use --format dot"
             )
             return 1
         if smaller is not drawing:

@@ -1,4 +1,4 @@
-"""All groups of flags, for what has to know every flag."""
+"""All groups of flags, for code that has to know every flag."""
 
 from typing import Final
 

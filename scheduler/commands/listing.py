@@ -1,4 +1,4 @@
-"""``scheduler list`` and ``scheduler status BUILD``: all builds, and how one stands."""
+"""``scheduler list`` and ``scheduler status BUILD``: all builds, and the state of one."""
 
 import time
 from functools import partial
@@ -18,7 +18,7 @@ from scheduler.commands.saying import say
 
 def list_(
     *,
-    all_: Annotated[bool, option("List finished builds too, as long as their logs are kept.")] = False,
+    all_: Annotated[bool, option("List finished builds too, while their logs are kept.")] = False,
     json: Json = False,
     broker: BrokerFlags = BROKER_DEFAULTS,
     log: QuietLogFlags = QUIET_LOG_DEFAULTS,
@@ -37,7 +37,7 @@ async def _list(finished: bool, json: bool, bus: Bus) -> int:
 
         show_builds(Output(), builds, time.time())
     else:
-        say("no builds" if finished else "no builds are running; --all lists those that are over too")
+        say("no builds" if finished else "no builds are running; --all lists finished ones too")
     return 0
 
 

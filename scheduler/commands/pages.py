@@ -1,4 +1,4 @@
-"""The pages of ``--help``, without the flags that nearly every command has."""
+"""Pages of ``--help``, without the flags that nearly every command has."""
 
 from typing import TYPE_CHECKING, Final
 

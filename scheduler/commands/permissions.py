@@ -1,4 +1,4 @@
-"""``scheduler permissions``: a configuration for nats-server with the least that each side needs."""
+"""``scheduler permissions``: a configuration for nats-server with the least permissions for each side."""
 
 import sys
 from collections.abc import Iterable, Iterator
@@ -15,7 +15,7 @@ _AFTER = f'"$JS.API.STREAM.UPDATE.{REPLIES}"\n'
 def permissions(
     *,
     capture_providers: Annotated[
-        str, text("capture_providers", "As the service is set: 'aws,gcp' needs a few more.")
+        str, text("capture_providers", "Add what --capture-providers of the service needs: 'aws,gcp'.")
     ] = "",
 ) -> int:
     """Print a broker configuration with the least permissions."""
@@ -24,7 +24,7 @@ def permissions(
 
 
 def read_permissions(providers: Iterable[str] = ()) -> str:
-    """The file as it was shipped, and what it takes where these providers' replies are captured apart."""
+    """Return the shipped file, with lines for providers whose replies have a stream of their own."""
     shipped = resources.files("scheduler").joinpath("permissions", "nats-server.conf").read_text()
     before, after, behind = shipped.partition(_AFTER)
     indent = before[before.rfind("\n") + 1 :]

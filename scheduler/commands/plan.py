@@ -1,4 +1,4 @@
-"""``scheduler plan FILE``: what a build will do, and how long that takes, before anybody runs it."""
+"""``scheduler plan FILE``: what a build will do, and for how long, without running it."""
 
 import gc
 import sys
@@ -56,7 +56,7 @@ def plan(
     if data is None:
         return 1
     note_action(file, data, action)
-    # A large build is many objects, none of which is garbage before it is shown.
+    # A large build is many objects, and none of them is garbage before it is shown.
     gc.disable()
     try:
         prepared = read_build(
@@ -68,7 +68,7 @@ def plan(
         )
         known, cap = Durations(given), max_in_flight_per_build
         if ask:
-            from scheduler.commands.consulting import consult  # noqa: PLC0415 - it comes with all of Trio
+            from scheduler.commands.consulting import consult  # noqa: PLC0415 - it loads all of Trio
 
             subjects = {subject for change in prepared.build.changes if (subject := subject_of(change))}
             answer = consult(subjects, given, broker, log)

@@ -1,4 +1,4 @@
-"""``scheduler release BUILD``: have a build taken up again that processes died of."""
+"""``scheduler release BUILD``: releases a quarantined build so that it is loaded again."""
 
 from functools import partial
 from typing import Any
@@ -24,7 +24,7 @@ def release(
     """Release a quarantined build so that it is loaded again."""
     settings = settings_of(broker, log)
 
-    # A wrong flag is told without loading these.
+    # Wrong flags are reported without loading these.
     from scheduler.commands.session import run_async, until_signal, with_parts  # noqa: PLC0415
     from scheduler.errors import BusError, StoreError  # noqa: PLC0415
     from scheduler.jetstream.api import JetStream  # noqa: PLC0415
@@ -39,10 +39,10 @@ def release(
         except (BusError, StoreError) as error:
             complain(str(error))
             return 1
-        say(f"{build} is released: the next scheduler that starts takes it up")
+        say(f"{build} is released: the next scheduler to start takes it up")
         return 0
 
     def stopped() -> None:
-        complain("interrupted: whether it is released is not known")
+        complain("interrupted: it is unknown whether the build was released")
 
     return run_async(partial(until_signal, partial(with_parts, settings, None, job), stopped))

@@ -1,4 +1,4 @@
-"""``scheduler run FILE``: one build, from submission to result."""
+"""``scheduler run FILE``: submits one build and follows it to its result."""
 
 from contextlib import nullcontext
 from functools import partial
@@ -35,7 +35,7 @@ def run(
     settings = settings_of(broker, embedded, build, log)
     behaviour = connectors.behaviour() if simulate else None
 
-    # A wrong flag is told without loading these.
+    # Wrong flags are reported without loading these.
     from scheduler.commands import session  # noqa: PLC0415
     from scheduler.commands.checking import read_checked  # noqa: PLC0415
     from scheduler.commands.following import run_build  # noqa: PLC0415
@@ -50,7 +50,7 @@ def run(
         if settings.embedded:
             complain(f"interrupted: {prepared.build.id} was stopped, with the scheduler in this process")
         else:
-            complain(f"interrupted: no longer following {prepared.build.id}; it goes on without us")
+            complain(f"interrupted: no longer following {prepared.build.id}; it continues")
 
     job = partial(run_build, prepared=prepared, data=compact(data), json=json)
     own_folder = settings.embedded and embedded.data_dir is None

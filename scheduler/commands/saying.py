@@ -1,15 +1,15 @@
-"""What commands say, a line at a time, each seen at once."""
+"""Lines that commands print, each of them flushed."""
 
 import sys
 
 
 def complain(text: str) -> None:
-    """Say what is wrong, on standard error."""
+    """Print a problem on standard error."""
     sys.stderr.write(f"scheduler: {text}\n")
     sys.stderr.flush()
 
 
 def say(text: str) -> None:
-    """Say something on standard output."""
+    """Print a line on standard output."""
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()

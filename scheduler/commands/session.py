@@ -1,7 +1,6 @@
-"""What the commands share: running on Trio until done or interrupted, with the parts that they need.
+"""Runs a command on Trio until it is done or interrupted, with the parts that it needs.
 
-A command's own parts (an embedded broker, the service, simulated connectors) run in its process and end
-with it.
+A command's parts (an embedded broker, the service, simulated connectors) run in its process and end with it.
 """
 
 import signal
@@ -28,11 +27,11 @@ if TYPE_CHECKING:
     from scheduler.local.simulator import Behaviour
 
 CONNECT_TIMEOUT = 10.0
-"""Seconds that a command waits for the broker; the service waits for ever."""
+"""Seconds to wait for the broker; the service waits for ever."""
 
 
 def configure_log(settings: Settings) -> None:
-    """Configure the log with its first line; at once where a service is to run in this process."""
+    """Configure the log with its first line, or at once if a service will run in this process."""
 
     def configure() -> None:
         from scheduler.log import configure_logging  # noqa: PLC0415 - it loads structlog
@@ -46,11 +45,11 @@ def configure_log(settings: Settings) -> None:
 
 
 def run_async(main: Callable[[], Awaitable[int]]) -> int:
-    """Run ``main`` on Trio to its exit code.
+    """Run ``main`` on Trio and return its exit code.
 
     Raises:
-        SchedulerError: what it raised, out of the groups that nurseries wrap it in.
-        BrokenPipeError: nobody reads our output any more.
+        SchedulerError: raised by ``main``, and taken out of the exception groups of nurseries.
+        BrokenPipeError: the reader of our output has gone.
     """
     tune_interpreter()
     try:
@@ -68,10 +67,10 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
 
 
 async def until_signal(main: Callable[[], Awaitable[int]], say_why: Callable[[], None]) -> int:
-    """Run ``main``; SIGINT or SIGTERM cancels it, and the exit code is then 128 and the signal.
+    """Run ``main``; SIGINT or SIGTERM cancels it, and the exit code is then 128 plus the signal's number.
 
     Args:
-        main: what to run.
+        main: the command.
         say_why: called after a signal has ended it.
     """
     codes: list[int] = []
@@ -82,7 +81,7 @@ async def until_signal(main: Callable[[], Awaitable[int]], say_why: Callable[[],
                 async for number in signals:
                     codes.append(128 + number)
                     nursery.cancel_scope.cancel()
-                    # A second one must not wait for anybody's goodbye.
+                    # A second signal must not wait for any clean-up.
                     signal.signal(number, signal.SIG_DFL)
                     return
 
@@ -97,13 +96,13 @@ async def until_signal(main: Callable[[], Awaitable[int]], say_why: Callable[[],
 
 @contextmanager
 def throwaway(settings: Settings) -> Iterator[Settings]:
-    """The settings with a data directory that is gone afterwards, so that no other broker is in the way."""
+    """Yield the settings with a temporary data directory, which no other broker can be using."""
     with tempfile.TemporaryDirectory(prefix="scheduler-", ignore_cleanup_errors=True) as folder:
         yield attrs.evolve(settings, data_dir=Path(folder))
 
 
 class _Waiting:
-    """Says once why a command does not get on, while the broker cannot be reached."""
+    """Tells once that a command waits, while the broker cannot be reached."""
 
     def __init__(self) -> None:
         self._said = False
@@ -117,31 +116,31 @@ class _Waiting:
 async def with_parts(
     settings: Settings, behaviour: "Behaviour | None", job: Callable[[Bus], Awaitable[int]]
 ) -> int:
-    """Run ``job`` on a bus, with an embedded broker and scheduler where the settings say so.
+    """Run ``job`` on a bus, with an embedded broker and scheduler if the settings say so.
 
     Args:
-        settings: how to reach the broker, or that one is embedded; the scheduler then is too.
-        behaviour: simulated connectors answer in this manner; none where it is None.
-        job: gets the bus, gives the exit code.
+        settings: how to reach the broker, or that broker and scheduler are embedded.
+        behaviour: of simulated connectors in this process; None for no connectors.
+        job: called with the bus, returns the exit code.
 
     Raises:
-        BusError: there is no broker, or it does not take us.
+        BusError: there is no broker, or it refuses the connection.
         BrokerError: the embedded broker does not start.
     """
     async with AsyncExitStack() as stack:
         options = settings.bus
         died: trio.Event | None = None
         if settings.embedded:
-            from scheduler.local.broker import open_broker  # noqa: PLC0415 - only here needed
+            from scheduler.local.broker import open_broker  # noqa: PLC0415 - needed only here
 
             broker = await stack.enter_async_context(open_broker(settings.data_dir))
             options = BusOptions(servers=(broker.url,), token=broker.token)
             died = broker.died
             if behaviour is None:
-                # The one secret that is ever shown: without it nobody's connectors could join.
-                # Beside the output, which may be JSON.
+                # The one secret that is ever shown: without it no connector could join.
+                # On standard error, since the output may be JSON.
                 sys.stderr.write(f"connectors can join at {broker.url_with_token}\n")
-        # Flags may stand before the command, a password among them: others can see this name.
+        # Flags may precede the command, a password among them, and others can see this name.
         command = "".join(word for word in sys.argv[1:2] if not word.startswith("-"))
         options = attrs.evolve(options, name=f"scheduler {command}".strip())
         bus = await stack.enter_async_context(
@@ -150,13 +149,13 @@ async def with_parts(
         async with trio.open_nursery() as nursery:
             if died is not None:
                 nursery.start_soon(_fail_when, died)
-                from scheduler.process import open_store  # noqa: PLC0415 - only here needed
-                from scheduler.service import serve  # noqa: PLC0415 - only here needed
+                from scheduler.process import open_store  # noqa: PLC0415 - needed only here
+                from scheduler.service import serve  # noqa: PLC0415 - needed only here
 
                 store = await open_store(settings, bus)
                 await nursery.start(serve, settings, bus, store, name="scheduler")
             if behaviour is not None:
-                from scheduler.local.simulator import Simulator  # noqa: PLC0415 - only here needed
+                from scheduler.local.simulator import Simulator  # noqa: PLC0415 - needed only here
 
                 await nursery.start(Simulator(bus, behaviour).run, name="simulator")
             code = await job(bus)

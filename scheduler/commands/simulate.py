@@ -34,7 +34,7 @@ def simulate(
     configure_log(settings)
     job = partial(_simulate, behaviour)
     code = run_async(partial(until_signal, partial(with_parts, settings, None, job), lambda: None))
-    # It has no other end than a signal.
+    # Only a signal ends it.
     return 0 if code > 128 else code
 
 
@@ -53,7 +53,7 @@ async def _simulate(behaviour: Behaviour, bus: Bus) -> int:
 
 
 async def _report(simulator: Simulator) -> None:
-    """Every second one line that says what is going on; in a pipe only when something is."""
+    """Print the counts every second: always in a terminal, elsewhere only if they changed."""
     began, before = trio.current_time(), 0
     while True:
         await trio.sleep(_INTERVAL)

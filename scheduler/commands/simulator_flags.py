@@ -1,4 +1,4 @@
-"""The flags of simulated connectors; as `scheduler.commands.flags`."""
+"""Flags of simulated connectors, in the form of `scheduler.commands.flags`."""
 
 from scheduler.commands.flags import Flags, flags, given, read
 from scheduler.local.simulator import Behaviour
@@ -7,16 +7,16 @@ from scheduler.setting import Section
 
 @flags((Behaviour, Section.SIMULATED))
 class SimulatorFlags(Flags):
-    """How simulated connectors behave."""
+    """Behaviour of simulated connectors."""
 
     def behaviour(self) -> Behaviour:
-        """These flags as the simulator takes them.
+        """Return these flags in the form of the simulator.
 
         Raises:
-            InvalidSettings: an output is not of the form that it must have.
+            InvalidSettings: an output does not have the required form.
         """
         return Behaviour(**{origin.attribute: read(value, origin.declared) for origin, value in given(self)})
 
 
 SIMULATOR_DEFAULTS = SimulatorFlags()
-"""The flags where none is given."""
+"""Flags when none is given."""

@@ -1,4 +1,4 @@
-"""``scheduler timeline BUILD``: who ran when, and why it took as long as it did."""
+"""``scheduler timeline BUILD``: when each component ran, and what took the time."""
 
 from collections.abc import Mapping
 from functools import partial

@@ -1,7 +1,7 @@
 """``scheduler help TOPIC``: the documents that ship with the package.
 
-A topic is a Markdown file in ``scheduler/docs``: its stem is its name, its first line its title, its second
-paragraph one sentence that says what it is about.
+A topic is a Markdown file in ``scheduler/docs``. The file's stem is its name, its first line its title, and
+its second paragraph a summary in one sentence.
 """
 
 import os
@@ -24,7 +24,7 @@ _SUFFIX: Final = ".md"
 _SHOWN: Final = 80
 """Characters of a wrong topic that a message repeats."""
 _NO_PROSE: Final = ("#", "```", "|", "<")
-"""What a paragraph begins with that is no summary."""
+"""Beginnings of a paragraph that is no summary."""
 
 
 def help_(
@@ -33,7 +33,7 @@ def help_(
     ] = None,
     /,
 ) -> int:
-    """Show a document, or list them all."""
+    """Show a document, or list the topics."""
     if topic is None:
         sys.stdout.write(_listing())
         return 0
@@ -46,12 +46,12 @@ def help_(
 
 
 def folder() -> Traversable:
-    """Where the documents are."""
+    """Return the folder of the documents."""
     return resources.files("scheduler") / "docs"
 
 
 def topics() -> dict[str, Traversable]:
-    """The document of each topic, by its name, in order."""
+    """Return the document of each topic, in the order of their names."""
     documents = folder()
     if not documents.is_dir():
         return {}
@@ -60,21 +60,21 @@ def topics() -> dict[str, Traversable]:
 
 
 def summary_of(document: str) -> str:
-    """What a document is about: its second paragraph, on one line; its title where it has none."""
+    """Return a document's summary: its second paragraph, on one line; without one, its title."""
     title, *rest = (" ".join(part.split()) for part in document.split("\n\n") if part.strip())
     summary = rest[0] if rest and not rest[0].startswith(_NO_PROSE) else title.lstrip("# ")
     return summary.replace("`", "").replace("*", "")
 
 
 def summaries() -> dict[str, str]:
-    """What each topic is about."""
+    """Return the summary of each topic."""
     return {name: summary_of(file.read_text(encoding="utf-8") or name) for name, file in topics().items()}
 
 
 def _listing() -> str:
     found = summaries()
     if not found:
-        return "There are no documents in this installation; scheduler --help lists the commands.\n"
+        return "This installation has no documents; scheduler --help lists the commands.\n"
     width = min(shutil.get_terminal_size().columns, 100)
     column = max(map(len, found)) + 4
     lines = ["Topics", ""]
@@ -95,7 +95,7 @@ def _unknown(topic: str, found: dict[str, Traversable]) -> str:
     if topic in NAMES:
         return f"there is no topic {shown}; scheduler {topic} --help is about the command"
     if not found:
-        return f"there is no topic {shown}: there are no documents in this installation"
+        return f"there is no topic {shown}: this installation has no documents"
     cure = suggestion(topic, found)
     return f"there is no topic {shown}{f'{cure} The' if cure else ': the'} topics are {', '.join(found)}"
 
@@ -109,13 +109,13 @@ def _show(document: str) -> None:
     from scheduler.display import Output  # noqa: PLC0415
 
     console = Output()
-    # A link leads to another topic, which no terminal could open.
+    # A link leads to another topic, and no terminal could open it.
     rendered = Markdown(document, code_theme="ansi_dark", hyperlinks=False)
     lines = console.render_lines(rendered, pad=False)
     if len(lines) < console.height:
         console.print(rendered)
         return
-    # `less` shows colors where it is told to; what another pager makes of them is not known.
+    # `less` shows colors if told to; another pager may not.
     os.environ.setdefault("LESS", "-R")
     with console.pager(styles="less" in os.environ.get("PAGER", "less")):
         console.print(rendered)

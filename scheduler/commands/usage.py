@@ -1,4 +1,4 @@
-"""The command line in words: flags that stand before the command, and those that there are not."""
+"""Reads flags that precede the command, and explains mistakes on the command line."""
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from difflib import get_close_matches
@@ -13,24 +13,24 @@ if TYPE_CHECKING:
     from cyclopts import App
 
 _SHOWN: Final = 80
-"""Characters of what was typed that a message repeats."""
+"""Characters of a wrong word that a message repeats."""
 
 
 def command_first(tokens: Sequence[str], commands: Collection[str]) -> tuple[list[str], str | None]:
-    """The tokens with the command in front of the flags that stand before it.
+    """Move the command in front of the flags that precede it.
 
     Args:
-        tokens: what was typed.
+        tokens: the command line.
         commands: the names of the commands.
 
     Returns:
-        The tokens; and what stands in the command's place although it is none.
+        The tokens, and the word in the command's place if it is not a command.
     """
     if not tokens or not tokens[0].startswith("-"):
         return list(tokens), tokens[0] if tokens and tokens[0] not in commands else None
     if len(tokens) == 1:
         return list(tokens), None
-    # Where no command follows, these are flags of `serve`.
+    # Without a command, these are flags of `serve`.
     other: str | None = None
     for at, token in bare(tokens):
         if token in commands:
@@ -40,7 +40,7 @@ def command_first(tokens: Sequence[str], commands: Collection[str]) -> tuple[lis
 
 
 def bare(tokens: Sequence[str]) -> Iterator[tuple[int, str]]:
-    """The words among ``tokens`` that are neither a flag nor the value of one of ours, with their places."""
+    """Find the words among ``tokens`` that are neither a flag nor the value of one, with their places."""
     import attrs  # noqa: PLC0415 - few commands begin with a flag
 
     from scheduler.commands.groups import GROUPS  # noqa: PLC0415
@@ -67,13 +67,13 @@ def bare(tokens: Sequence[str]) -> Iterator[tuple[int, str]]:
 def explain(
     app: "App", tokens: Sequence[str], other: str | None, error: Exception, commands: Collection[str]
 ) -> str:
-    """Why the command line makes no sense, on one line.
+    """Explain on one line why the command line is wrong.
 
     Args:
         app: the commands.
-        tokens: what was typed, the command first.
-        other: what stands behind flags in the place of a command, although it is none.
-        error: what cyclopts says.
+        tokens: the command line, the command first.
+        other: a word after flags, in the place of a command, that is not a command.
+        error: the error of cyclopts.
         commands: the names of the commands.
     """
     command = tokens[0]
@@ -87,7 +87,7 @@ def explain(
         cure = suggestion(name, known)
         return f"`{call}` has no flag {printable(name, _SHOWN)}{cure or '.'} See {call} --help"
     if other is not None:
-        # Behind a flag that there is not it would be the value.
+        # After an unknown flag it would be that flag's value.
         return unknown_command(other, commands)
     unused = getattr(error, "unused_tokens", None)
     if unused:
@@ -100,31 +100,31 @@ def explain(
 
 
 def unknown_command(name: str, commands: Collection[str]) -> str:
-    """That there is no such command, and which there are."""
+    """Say that there is no such command, and list the commands."""
     cure = suggestion(name, commands)
     intro = f"{cure} The" if cure else ": the"
     return f"there is no command {printable(name, _SHOWN)!r}{intro} commands are {', '.join(commands)}"
 
 
 def suggestion(name: str, known: Collection[str]) -> str:
-    """``: did you mean x?``, if there is something like it."""
+    """Return ``: did you mean x?`` if a known word is similar."""
     words = {one.lstrip("-"): one for one in sorted(known)}
     found = get_close_matches(name.lstrip("-"), words, n=1, cutoff=0.7)
     return f": did you mean {words[found[0]]}?" if found else ""
 
 
 def overview(commands: Iterable[Command], version: str) -> str:
-    """What there is to be done, for somebody who typed nothing but our name.
+    """List the commands, for a person who typed only the program's name.
 
     Args:
-        commands: all of them, those of a group together.
-        version: ours.
+        commands: all of them, ordered by group.
+        version: the program's version.
     """
     lines = [
         f"scheduler {version}: runs builds, dependency graphs of infrastructure.",
         "",
         "  scheduler serve              take builds from the broker at --nats-url",
-        "  scheduler serve --embedded   the same, with a broker of its own",
+        "  scheduler serve --embedded   the same, with a broker in this process",
         "",
         "At a terminal `scheduler` alone prints this; anywhere else it serves.",
     ]

@@ -1,4 +1,4 @@
-"""``scheduler validate FILE``: everything that is wrong with a build, before anybody runs it."""
+"""``scheduler validate FILE``: lists every problem of a build, without running it."""
 
 import os
 import sys
@@ -39,7 +39,8 @@ def validate(
     log: QuietLogFlags = QUIET_LOG_DEFAULTS,
 ) -> int:
     """List every problem of a build, each with its place."""
-    from scheduler.commands.checking import read_checked  # noqa: PLC0415 - a wrong flag is told without it
+    # Wrong flags are reported without loading this.
+    from scheduler.commands.checking import read_checked  # noqa: PLC0415
 
     settings = settings_of(build, broker, log)
     checked = read_checked(file, settings, action)
@@ -57,7 +58,7 @@ def validate(
 
 
 def warn(file: str, hints: Sequence[Problem]) -> None:
-    """Say what was probably meant otherwise: in a build, and in the variables of this process."""
+    """Print probable mistakes: in a build, and in the variables of this process."""
     if hints:
         complain(f"{printable(file)} has {count(len(hints), 'warning')}:")
         sys.stderr.write("".join(f"  {printable(str(hint))}\n" for hint in hints))
@@ -66,7 +67,7 @@ def warn(file: str, hints: Sequence[Problem]) -> None:
 
 
 def describe(prepared: Prepared) -> str:
-    """The size of a build, in words."""
+    """Describe the size of a build."""
     build = prepared.build
     chain = len(prepared.graph.critical_path())
     return (
@@ -90,7 +91,7 @@ async def _ask_broker(build: Build, bus: Bus) -> int:
         elif not any(matches(pattern, subject) for pattern in patterns):
             untaken[subject] += 1
     for subject, number in sorted(untaken.items()):
-        say(f"nobody takes {printable(subject)} ({count(number, 'component')})")
+        say(f"no connector takes {printable(subject)} ({count(number, 'component')})")
     for subject, number in sorted(unknown.items()):
         say(f"known only when it is due: {printable(subject)} ({count(number, 'component')})")
     if not untaken:

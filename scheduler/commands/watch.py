@@ -1,4 +1,4 @@
-"""``scheduler watch BUILD``: the board of a build that runs already."""
+"""``scheduler watch BUILD``: follows a build that is already running."""
 
 from functools import partial
 
@@ -25,17 +25,17 @@ def watch(
     log: QuietLogFlags = QUIET_LOG_DEFAULTS,
 ) -> int:
     """Follow a running build live and print how it ends."""
-    said = f"interrupted: no longer following {printable(build)}; it goes on without us"
+    said = f"interrupted: no longer following {printable(build)}; it continues"
     return run_asking(broker, log, partial(watch_build, build, json), json=json, interrupted=said)
 
 
 async def watch_build(build: str, json: bool, bus: Bus) -> int:
-    """Follow it to its end; 0 where it is done, 1 where it errored.
+    """Follow a build to its end; return 0 if it succeeded, 1 if it failed.
 
     Raises:
-        SteeringError: nobody knows it, or nobody answers.
+        SteeringError: the build is unknown, or no scheduler answers.
     """
-    # Whoever knows its action knows where its report goes; everything that counts is asked afterwards again.
+    # The action names the subject of the report; all else is asked again once we listen.
     summary = await in_time(get_summary(bus, build))
     now = trio.current_time()
     progress = Progress(build, text(summary.get("action")), now)

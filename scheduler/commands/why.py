@@ -1,4 +1,4 @@
-"""``scheduler why BUILD [COMPONENT]``: what it waits for, since when, and what can be done about it."""
+"""``scheduler why BUILD [COMPONENT]``: what it is waiting for, since when, and what to do about it."""
 
 from functools import partial
 

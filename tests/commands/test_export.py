@@ -274,7 +274,7 @@ def test_it_says_that_secrets_are_masked(jetstream_server: NatsServer, run: Any)
     on(jetstream_server, fill)
     code, out, err = run(jetstream_server)
     assert (code, len(out)) == (0, 16)
-    assert err == ["scheduler: secrets are masked (***); --secrets shows what is stored"]
+    assert err == ["scheduler: secrets are masked (***); --secrets shows them as stored"]
 
 
 @pytest.mark.integration
@@ -283,7 +283,7 @@ def test_a_log_that_is_not_whole(jetstream_server: NatsServer, run: Any) -> None
     on(jetstream_server, partial(fill, large=False))
     code, out, err = run(jetstream_server, BUILD, "--secrets")
     assert (code, len(out)) == (1, 16)
-    assert err == [f"scheduler: the log of build {BUILD} is not whole: there is no object {OBJECT}"]
+    assert err == [f"scheduler: the log of build {BUILD} is incomplete: there is no object {OBJECT}"]
 
 
 @pytest.mark.integration

@@ -243,7 +243,7 @@ def test_graph_draws_around_a_component(capsys: Captured, write: Write) -> None:
     out = capsys.readouterr().out
     assert 3 <= out.count("[label=") <= 12
     assert cli.main(["graph", name, "--around", "nobody"]) == 1
-    assert "nobody is none of its 2,000 components" in capsys.readouterr().err
+    assert "nobody is not one of its 2,000 components" in capsys.readouterr().err
 
 
 def test_graph_of_a_running_build_has_its_states(scheduler: FakeScheduler, capsys: Captured) -> None:

@@ -30,7 +30,7 @@ def test_the_log_of_a_build(world: World) -> None:
     submitter.failed(document)
     command = world.command("export", document["id"])
     assert command.code == 0, command.errors
-    assert command.errors == "scheduler: secrets are masked (***); --secrets shows what is stored"
+    assert command.errors == "scheduler: secrets are masked (***); --secrets shows them as stored"
     records = [json.loads(line)["record"] for line in command.output.splitlines()]
     assert [record["n"] for record in records] == list(range(1, len(records) + 1))
     events = [event for record in records for event in record["events"]]

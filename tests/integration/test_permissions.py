@@ -283,7 +283,7 @@ def test_commands_do_with_it(guarded: Guarded, tmp_path: Path) -> None:
     assert "all set up as they should be" in doctor.output
     export = guarded.command("scheduler", "export", "small")
     assert export.code == 0
-    assert export.errors == "scheduler: secrets are masked (***); --secrets shows what is stored"
+    assert export.errors == "scheduler: secrets are masked (***); --secrets shows them as stored"
     assert '"accepted"' in export.output
     guarded.check_log()
 
