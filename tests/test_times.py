@@ -13,8 +13,9 @@ from support.durable import Plant, Process, until
 from support.fakes import JSON, Reply, change, document, ignore
 from trio.testing import MockClock
 
-from scheduler.client.progress import News, Progress
+from scheduler.client.progress import Progress
 from scheduler.client.timeline import Timeline, Wait, read_timeline
+from scheduler.client.view import News
 
 
 class Listener:

@@ -1,1 +1,1 @@
-"""Whoever submits builds, follows them and asks about them, as seen from there."""
+"""Client of the wire: submits builds, follows them, asks about them and steers them."""

@@ -1,7 +1,6 @@
-"""Asking a running scheduler about its builds, and steering them: the client of ``scheduler.build.<verb>``.
+"""Asks a running scheduler about its builds, and steers them, over ``scheduler.build.<verb>``.
 
-JSON in and out (WIRE: "Control"). Nothing here knows the service: whichever scheduler answers is
-asked.
+Requests and answers are JSON (WIRE: "Control"). Nothing here knows the service: any scheduler may answer.
 """
 
 from collections.abc import Mapping
@@ -16,12 +15,12 @@ from scheduler.definition.subjects import CONTROL
 from scheduler.errors import NoResponders, NotPermitted, SteeringError
 
 PAGE = 1_000
-"""Builds, or components, in one answer."""
+"""Largest number of builds, or components, in one answer."""
 _MOST_PAGES = 10_000
-"""Far beyond what any build has: a scheduler whose pages never end must not hold us."""
+"""Largest number of pages, far more than any build has: a scheduler that never ends must not hold us."""
 
 FORBIDDEN = "forbidden"
-"""The code of what the broker's permissions do not allow."""
+"""Code of an error: the broker's permissions do not allow it."""
 _WORDS = {
     "list": "list builds",
     "get": "look at builds",
@@ -41,20 +40,20 @@ Document: TypeAlias = dict[str, Any]
 
 
 def subject_of(verb: str) -> str:
-    """The subject on which a scheduler is asked."""
+    """Return the subject of a question or command."""
     return f"{CONTROL}{verb}"
 
 
 async def ask(bus: Bus, verb: str, document: Mapping[str, Any]) -> Document:
-    """Put one question, or give one order, and return the answer; the caller owns the deadline.
+    """Send one question or command and return the answer; the caller owns the deadline.
 
     Args:
         bus: the connection.
         verb: ``list``, ``get``, ``why``, ``cancel``, ...
-        document: what is asked, mostly ``{"id": build}``.
+        document: the request, mostly ``{"id": build}``.
 
     Raises:
-        SteeringError: the scheduler refuses, with its reason; or nobody answers there, with code ``nobody``;
+        SteeringError: the scheduler refuses, with its reason; or no scheduler answers, with code ``nobody``;
             or this user may not ask, with code ``forbidden``.
         BusError: the bus cannot be used.
     """
@@ -62,7 +61,7 @@ async def ask(bus: Bus, verb: str, document: Mapping[str, Any]) -> Document:
     try:
         message = await bus.request(subject, encode(document))
     except NoResponders:
-        text = "no scheduler answers: start one with `scheduler serve`, or see whether --nats-url is right"
+        text = "no scheduler answers: start one with `scheduler serve`, or check --nats-url"
         raise SteeringError("nobody", text) from None
     except NotPermitted as error:
         raise SteeringError(FORBIDDEN, f"this user may not {_WORDS[verb]}: {error.refusal}") from None
@@ -83,7 +82,7 @@ async def ask(bus: Bus, verb: str, document: Mapping[str, Any]) -> Document:
 
 
 async def list_builds(bus: Bus, *, finished: bool) -> list[Mapping[str, Any]]:
-    """Every build that a scheduler knows, the newest last; those that are over only with ``finished``.
+    """List the builds that a scheduler knows, the newest last; finished ones only with ``finished``.
 
     Raises:
         SteeringError: see `ask`.
@@ -102,16 +101,16 @@ async def list_builds(bus: Bus, *, finished: bool) -> list[Mapping[str, Any]]:
 
 
 async def get_build(bus: Bus, build: str, *, graph: bool = False) -> Document:
-    """One build with all of its components, page by page.
+    """Return one build with all of its components, fetched page by page.
 
-    The pages are of different moments: everything but the components is that of the first one, ``seq`` too.
-    Whoever applies the events beyond that number has the truth in the end, as each event says the state that
-    its component is in from then on.
+    The pages are of different moments. Everything but the components is from the first page, ``seq`` too. A
+    caller that applies the events after that number ends up with the right states, since each event tells
+    the new state of its component.
 
     Args:
         bus: the connection.
         build: its id.
-        graph: whether each component names what it ``needs``.
+        graph: whether each component names its dependencies, as ``needs``.
 
     Raises:
         SteeringError: see `ask`.
@@ -121,7 +120,7 @@ async def get_build(bus: Bus, build: str, *, graph: bool = False) -> Document:
     whole = await ask(bus, "get", question)
     components = objects(whole.get("components"))
     following, last = whole.get("next"), 0
-    # Pages only go forward.
+    # Each page has to begin after the one before it, or this would never end.
     while isinstance(following, int) and following > last:
         question["from"] = last = following
         page = await ask(bus, "get", question)
@@ -132,7 +131,7 @@ async def get_build(bus: Bus, build: str, *, graph: bool = False) -> Document:
 
 
 async def get_summary(bus: Bus, build: str) -> Document:
-    """One build without its components.
+    """Return one build without its components.
 
     Raises:
         SteeringError: see `ask`.

@@ -1,6 +1,6 @@
-"""Following a build on the wire to its report, as ``scheduler run`` and ``watch`` do.
+"""Follows a build on the wire to its report, for ``scheduler run`` and ``watch``.
 
-Nothing here knows the service: it hears what any scheduler publishes, and asks whichever answers.
+Nothing here knows the service: any scheduler may publish the events and answer the questions.
 """
 
 from collections import deque
@@ -15,77 +15,81 @@ from attrs import define, field
 from scheduler.bus import Bus, Message
 from scheduler.client.ask import FORBIDDEN, Document, get_build, get_summary
 from scheduler.client.lenient import objects, text
-from scheduler.client.progress import News, Progress, View
+from scheduler.client.progress import Progress
 from scheduler.client.submit import decode_object, stored_report, whole_report
-from scheduler.client.timeline import OVER
+from scheduler.client.timeline import FINISHED
+from scheduler.client.view import News, View
 from scheduler.definition.secrets.masking import Secrets
 from scheduler.definition.tokens import encode_token
 from scheduler.errors import BusError, NotPermitted, SteeringError
 
 FRAME = 0.25
-"""Seconds between two looks at what is new."""
+"""Seconds between two updates of the view."""
 ASK = 2.0
-"""Seconds between two questions how far the build is, and for the answer to each; also for the last one."""
+"""Seconds between two questions about the build, and the deadline of each answer, in seconds."""
 _CATCH_UP = 5.0
-"""Seconds for a whole build, in pages; meanwhile the picture stands still."""
+"""Seconds to fetch a whole build, in pages; the view stands still meanwhile."""
 _MISSED_AFTER = 5.0
-"""Seconds after which a build that is over, but whose report did not come, counts as reported unseen."""
+"""Seconds without news after which a build that seems finished counts as reported: we missed its report."""
 _SILENT_AFTER = 30.0
+"""Seconds without news after a reconnect until the person is told."""
 _SILENT = frozenset({"nobody", "unreadable"})
-"""Codes by which no scheduler is there."""
+"""Codes of errors which mean that no scheduler is there."""
 
 
 class _Head(msgspec.Struct):
-    """As much of a report as tells whose it is."""
+    """Part of a report that names its build."""
 
     id: str = ""
 
 
 @define(eq=False)
 class Following:
-    """What has come in about one build and was not looked at yet."""
+    """Messages about one build that the view has not shown yet."""
 
     build: str
     events: deque[tuple[Mapping[str, Any], float]] = field(factory=deque)
-    """Messages, and when they came: how long something runs counts from there."""
+    """Messages with their arrival, Trio clock, seconds; running times count from there."""
     snapshots: deque[tuple[Document, float]] = field(factory=deque)
-    """Answers with every component, and when they came; they go before the events."""
+    """Answers with every component, and their times, Trio clock, seconds; they go before the events."""
     catching_up: bool = False
-    """Whether such an answer is awaited: events are kept until it is there."""
+    """Whether such an answer is awaited; events are kept until it is there."""
     heard: float = float("-inf")
-    """When the last event came in."""
+    """Arrival of the last event, Trio clock, seconds."""
     answering: bool = False
-    """Whether a scheduler answered the last question: it then knows better whether the build is over."""
-    over_since: float | None = None
-    """When a scheduler first said that the build is over."""
+    """Whether a scheduler answered the last question; it then knows best whether the build is finished."""
+    finished_since: float | None = None
+    """Time of the first answer that the build is finished, Trio clock, seconds."""
     report: Mapping[str, Any] | None = None
     failed: bool = False
     ended: trio.Event = field(factory=trio.Event)
 
     def end(self, report: Mapping[str, Any], *, failed: bool) -> None:
-        """The build is over, with this report."""
+        """Note that the build ended with this report."""
         self.report = report
         self.failed = failed
         self.ended.set()
 
-    def hear(self, answer: Mapping[str, Any]) -> None:
-        """Take in whether a scheduler says that the build is over."""
-        if answer.get("status") not in OVER:
-            self.over_since = None
-        elif self.over_since is None:
-            self.over_since = trio.current_time()
+    def note_status(self, answer: Mapping[str, Any]) -> None:
+        """Note whether the build is finished, as a scheduler answered."""
+        if answer.get("status") not in FINISHED:
+            self.finished_since = None
+        elif self.finished_since is None:
+            self.finished_since = trio.current_time()
 
-    def _take_event(self, message: Message) -> None:
+    def take_event(self, message: Message) -> None:
+        """Keep the message if it has events of this build."""
         document = decode_object(message.data)
         if document is not None and document.get("build") == self.build:
             self.heard = trio.current_time()
             self.events.append((document, self.heard))
 
-    def _take_report(self, message: Message, *, failed: bool) -> None:
+    def take_report(self, message: Message, *, failed: bool) -> None:
+        """End with the message if it has the report of this build."""
         if self.ended.is_set():
             return
         try:
-            # Reports of all builds with this action come in here, and some of them are large.
+            # Reports of all builds with this action arrive here, and some of them are large.
             if msgspec.json.decode(message.data, type=_Head).id != self.build:
                 return
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -95,7 +99,7 @@ class Following:
 
 @asynccontextmanager
 async def open_following(bus: Bus, build: str, action: str) -> AsyncIterator[Following]:
-    """Listen for a build's events and its report; enter it before the build is submitted, or asked about.
+    """Listen for a build's events and report; to be entered before the build is submitted or asked about.
 
     Raises:
         SteeringError: ``forbidden``: the broker's permissions do not allow it.
@@ -105,9 +109,9 @@ async def open_following(bus: Bus, build: str, action: str) -> AsyncIterator[Fol
     subscriptions = []
     try:
         for subject, handler in (
-            (f"scheduler.event.{encode_token(build)}", following._take_event),  # noqa: SLF001 - its own factory
-            (f"{action}.done", lambda message: following._take_report(message, failed=False)),  # noqa: SLF001
-            (f"{action}.error", lambda message: following._take_report(message, failed=True)),  # noqa: SLF001
+            (f"scheduler.event.{encode_token(build)}", following.take_event),
+            (f"{action}.done", lambda message: following.take_report(message, failed=False)),
+            (f"{action}.error", lambda message: following.take_report(message, failed=True)),
         ):
             try:
                 subscription = await bus.subscribe(subject, handler)
@@ -123,24 +127,23 @@ async def open_following(bus: Bus, build: str, action: str) -> AsyncIterator[Fol
 
 
 async def show(bus: Bus, following: Following, progress: Progress, view: View) -> None:
-    """Keep the view up to date until the build has ended; ``progress`` then says how.
+    """Keep the view up to date until the build has ended; ``progress`` then holds the result.
 
-    A scheduler is asked every two seconds what no event tells (the expected end, the limits that are
-    reached), and for everything where events were missed, which `Progress.behind` says. Nothing waits for
-    its answers.
+    Every two seconds a scheduler is asked for what no event tells: the expected end and the limits reached.
+    If events were missed (`Progress.behind`), it is asked for the whole build. Nothing waits for its answers.
 
-    What is published while our connection is down is lost to us. Where the last news says that the build
-    is over, a report that does not come is not waited for; where it doesn't, the person is told.
+    Messages published while our connection is down are lost to us. If by the last news the build is finished,
+    a missing report is not waited for; otherwise the person is told.
     """
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_ask_again_and_again, bus, following, progress, name="questions")
+        nursery.start_soon(_poll, bus, following, progress, name="questions")
         await _show(bus, following, progress, view)
         nursery.cancel_scope.cancel()
     await explain(bus, progress)
 
 
 async def explain(bus: Bus, progress: Progress) -> None:
-    """Ask for what only the whole build tells, the critical path; it is left out without an answer."""
+    """Ask for the critical path, which takes the whole build; leave it out if no answer comes."""
     with trio.move_on_after(ASK):
         try:
             progress.explain(await get_build(bus, progress.build, graph=True))
@@ -148,7 +151,7 @@ async def explain(bus: Bus, progress: Progress) -> None:
             return
 
 
-async def _ask_again_and_again(bus: Bus, following: Following, progress: Progress) -> None:
+async def _poll(bus: Bus, following: Following, progress: Progress) -> None:
     while True:
         if progress.behind:
             await _catch_up(bus, following)
@@ -159,7 +162,7 @@ async def _ask_again_and_again(bus: Bus, following: Following, progress: Progres
                 answer = await get_summary(bus, progress.build)
                 silent = False
             except SteeringError as error:
-                # A refusal is an answer; and who may not ask learns nothing of it.
+                # A refusal is an answer, also the broker's: it does not tell whether a scheduler is there.
                 silent = error.code in _SILENT
             except BusError:
                 answer = None
@@ -170,20 +173,20 @@ async def _ask_again_and_again(bus: Bus, following: Following, progress: Progres
         progress.refresh(answer, trio.current_time())
         following.answering = answer is not None
         if answer is not None:
-            following.hear(answer)
+            following.note_status(answer)
 
 
 async def _catch_up(bus: Bus, following: Following) -> None:
     following.catching_up = True
     try:
         with trio.move_on_after(_CATCH_UP):
-            # Its times are those of its first page.
+            # The answer's times are those of its first page.
             asked = trio.current_time()
             answer = await get_build(bus, following.build)
             following.snapshots.append((answer, asked))
-            following.hear(answer)
+            following.note_status(answer)
     except (SteeringError, BusError):
-        # Asked again a little later; until then what comes counts as it comes.
+        # The next question follows soon; until then events count as they come.
         return
     finally:
         following.catching_up = False
@@ -211,7 +214,7 @@ async def _show(bus: Bus, following: Following, progress: Progress, view: View) 
         view.update(_drain(following, progress), now)
         if following.ended.is_set():
             break
-        over = following.over_since is not None and now - following.over_since > ASK
+        over = following.finished_since is not None and now - following.finished_since > ASK
         if (interrupted or over) and connected and now - looked > ASK:
             looked = now
             found = await stored_report(bus, following.build, progress.run)
@@ -219,9 +222,9 @@ async def _show(bus: Bus, following: Following, progress: Progress, view: View) 
                 following.end(found[0], failed=found[1])
                 continue
         guessed = interrupted and not following.answering and now - heard > _MISSED_AFTER
-        if over or (guessed and _is_over(progress)):
+        if over or (guessed and _seems_finished(progress)):
             failed = progress.status in {"errored", "cancelled"} or bool(progress.errors)
-            view.note("its report was missed; this is what was heard of it")
+            view.note("its report was missed; this is what is known of it")
             progress.finish({"error": progress.error or _first_error(progress)}, now, failed=failed)
             return
         if interrupted and now - heard > _SILENT_AFTER and not told:
@@ -238,9 +241,9 @@ async def _show(bus: Bus, following: Following, progress: Progress, view: View) 
 
 
 def _shown(report: Mapping[str, Any], progress: Progress) -> Mapping[str, Any]:
-    """A report for people: it says what connectors said, with secrets in it, and these it tells itself."""
+    """Mask the errors of a report for people: connectors may repeat secrets, and the report lists those."""
     if "omitted" in report and (heard := progress.error or _first_error(progress)):
-        # Without its lists it does not tell which words are secret; what the scheduler told us has none.
+        # Without its lists, the report does not tell the secrets; the scheduler's own answers have none.
         return {**report, "error": heard} if "error" in report else report
     changes = objects(report.get("changes"))
     errors = [change for change in changes if isinstance(change.get("error"), str)]
@@ -265,7 +268,7 @@ def _drain(following: Following, progress: Progress) -> list[News]:
     return news
 
 
-def _is_over(progress: Progress) -> bool:
+def _seems_finished(progress: Progress) -> bool:
     if progress.errors:
         return not progress.running and not progress.retrying
     return 0 < progress.total <= progress.done

@@ -1,163 +1,120 @@
-"""How far a build is, from what the scheduler publishes and answers about it. No terminal, no clock.
+"""Progress of a build, from the events and answers of a scheduler. It knows no terminal and no clock.
 
-Events come on ``scheduler.event.<build>`` (WIRE: "Progress"), numbered from 1 for each build. Whoever comes
-late, or misses one, takes a *snapshot*, the answer to ``get``, and goes on with the events beyond its number.
+Events come on ``scheduler.event.<build>`` (WIRE: "Progress"), numbered from 1 for each build. A watcher that
+joins late, or misses events, fetches a *snapshot*, the answer to ``get``, and continues from its number.
 """
 
-import heapq
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Any
 
-from attrs import define, evolve, field, frozen
+from attrs import define, evolve, field
 
+from scheduler.client.attempts import SLOWEST, Retrying, Running, Slowest
 from scheduler.client.lenient import number, objects, text, whole
-from scheduler.client.timeline import OVER, Span, read_timeline
+from scheduler.client.timeline import FINISHED, Span, read_timeline
+from scheduler.client.view import News
 
-SLOWEST = 10
-"""How many of the slowest components are remembered."""
 _UNDER_WAY = ("running", "retrying")
 STATES = ("waiting", "running", "retrying", "completed", "errored", "skipped")
-"""The states of a component, as events and answers name them."""
-
-
-@frozen
-class Running:
-    """A component that was sent and has not been answered."""
-
-    component: str
-    since: float
-    """By our own clock."""
-
-
-@frozen
-class Retrying:
-    """A component that failed and is to be sent again."""
-
-    component: str
-    attempt: int
-    """The one that failed."""
-    at: float | None
-    """When it is sent again, by our own clock."""
-    error: str
-
-
-@frozen
-class News:
-    """Something that happened and may deserve a line."""
-
-    component: str
-    """Empty for what concerns the build as a whole."""
-    state: str
-    """Of the component, or what happened: ``paused``, ``resumed``, ``cancelled``, ``retried``, ..."""
-    took: float | None = None
-    """Seconds that the attempt took."""
-    error: str = ""
-    """Its text, for an event of the build what else there is to say."""
-    attempt: int = 1
-    retry_in: float | None = None
-    event: Mapping[str, Any] | None = None
-    """As it was published; None for what a snapshot tells, or the report."""
-    old: bool = False
-    """Whether it is no news: it happened before we came."""
+"""States of a component in events and answers."""
 
 
 @define
 class Progress:
-    """How far a build is.
+    """Progress of a build.
 
-    The counts are always the scheduler's own, and what we did not see is missing at most from the list of
-    what runs, until the next snapshot.
+    The counts are always those of the scheduler. Missed events can only leave gaps in the list of running
+    components, until the next snapshot.
     """
 
     build: str
     action: str
     began: float
-    """When it was accepted, or we started to follow, by our own clock."""
+    """Time at which it was accepted, or we started to follow, our clock, seconds."""
     total: int = 0
     counts: dict[str, int] = field(factory=dict)
-    """Of each of `STATES`; one that is not there is 0."""
+    """Number of components by state, of `STATES`; a missing one is 0."""
     status: str = "running"
     run: int = 1
-    """How often the build was begun; a retry of one that was over begins it again."""
+    """Number of the run; a retry of a finished build is a new run."""
     running: dict[str, Running] = field(factory=dict)
-    """In the order in which they were sent: the longest running first."""
+    """Running components, the longest running first."""
     retrying: dict[str, Retrying] = field(factory=dict)
     errors: dict[str, str] = field(factory=dict)
     limits: tuple[tuple[str, int], ...] = ()
-    """The limits that are reached, and how many components wait for each."""
+    """Limits that are reached, and the number of components that wait for each."""
     ends: float | None = None
-    """When it is expected to end, by our own clock."""
+    """Expected end, our clock, seconds."""
     overdue_since: float | None = None
-    """Since when an attempt is late that the end waits for, by our own clock."""
+    """Time since which an attempt that delays the end is late, our clock, seconds."""
     ended: float | None = None
     error: str | None = None
-    """The first cause, once the build has ended with an error."""
+    """First cause, once the build has ended with an error."""
     path: tuple[Span, ...] = ()
-    """The critical path, where it was told."""
+    """Critical path, if a scheduler told it."""
     sequence: int = 0
-    """The number of the last event that is known of."""
+    """Number of the last known event."""
     source: str = ""
-    """Who tells, as far as is known: whoever goes on with the build has other numbers."""
+    """Origin of the events, if known: another process or run has other numbers."""
     informed: bool = False
-    """Whether we came at the beginning, or have had a snapshot: what the next one tells is news."""
+    """Whether we know the build from its start or from a snapshot, so that the next snapshot has news."""
     behind: bool = False
-    """Whether something was missed, so that a snapshot is to be taken."""
+    """Whether events were missed, so that a snapshot is needed."""
     away: float | None = None
-    """Since when there is no connection to the broker, by our own clock."""
+    """Time since which there is no connection to the broker, our clock, seconds."""
     silent: float | None = None
-    """Since when no scheduler has answered or said anything, by our own clock."""
+    """Time since which no scheduler has answered or published anything, our clock, seconds."""
     _as_of: float = float("-inf")
-    """The time of that event or of the snapshot, by the scheduler's clock."""
+    """Time of the last event or snapshot, the scheduler's clock, seconds since 1970."""
     _expected: int = 0
-    """The number that the last summary told; by the next one we should have heard of it."""
+    """Number of the last event by the last summary; we should have that event by the next summary."""
     _states: dict[str, str] = field(factory=dict)
-    _slowest: list[tuple[float, str]] = field(factory=list)
+    _slowest: Slowest = field(factory=Slowest)
 
     def count(self, state: str) -> int:
-        """How many components are in a state."""
+        """Return the number of components in a state."""
         if self.counts or state != "waiting":
             return self.counts.get(state, 0)
         return self.total
 
     @property
     def done(self) -> int:
-        """How many are completed."""
+        """Number of completed components."""
         return self.count("completed")
 
     @property
     def slowest(self) -> list[tuple[float, str]]:
-        """Seconds and component of those that took longest, the longest first."""
-        return sorted(self._slowest, key=lambda pair: (-pair[0], pair[1]))
+        """Seconds and id of the slowest components, the slowest first."""
+        return self._slowest.ranked()
 
     def elapsed(self, now: float) -> float:
-        """Seconds since the beginning, up to the end."""
+        """Return the seconds from the beginning to the end, or to now."""
         return (now if self.ended is None else self.ended) - self.began
 
     def left(self, now: float) -> float | None:
-        """Seconds until the expected end; None where nothing is expected, or it is overdue."""
+        """Return the seconds until the expected end; None if it is unknown or overdue."""
         return self.ends - now if self.ends is not None and self.ends > now and self.ended is None else None
 
     def overdue(self, now: float) -> float | None:
-        """Seconds by which an attempt is late that the end waits for; None where there is none."""
+        """Return the seconds by which an attempt delays the end; None if none does."""
         return None if self.overdue_since is None or self.ended is not None else now - self.overdue_since
 
     # Events.
 
     def apply(self, message: Mapping[str, Any], now: float) -> list[News]:
-        """Take in one message of ``scheduler.event.<build>`` and say what is new in it.
+        """Apply one message of ``scheduler.event.<build>`` and return its news.
 
-        Events that are known already are passed over. One that does not follow the last known one says that
-        something was missed: it counts all the same, and ``behind`` is set. What cannot be read is passed
-        over too: a display is no place to fail.
+        Known events are ignored. A gap before an event means that others were missed: the event counts all
+        the same, and ``behind`` is set. Events that cannot be read are ignored too: a display must not fail.
         """
         at = number(message.get("time"))
-        self._hear_of(text(message.get("source")))
+        self._note_source(text(message.get("source")))
         known = self.sequence
         news: list[News] = []
         events = message.get("events")
         for event in events if isinstance(events, list) else ():
-            # JSON gives dicts; asking for a Mapping would take as long as all the rest.
+            # JSON makes dicts, and a check for Mapping would take as long as all the rest.
             if type(event) is dict and self._is_next(event):
                 item = self._apply(event, at, now)
                 if item is not None:
@@ -166,8 +123,8 @@ class Progress:
             self._take_counts(message)
         return news
 
-    def _hear_of(self, source: str) -> None:
-        """Another process, or another run, has numbers of its own, and did things that we did not hear of."""
+    def _note_source(self, source: str) -> None:
+        """Note the origin: another process, or another run, has its own numbers and events unknown to us."""
         if source and source != self.source:
             if self.source:
                 self.behind, self.sequence, self._expected = True, 0, 0
@@ -179,7 +136,7 @@ class Progress:
         if type(sequence) is not int:
             return False
         if sequence <= self.sequence:
-            # Known; unless it is younger than what we know: another process counts from the start.
+            # Known, unless it is younger than what we know: another process counts from 1 again.
             self.behind |= time is not None and time > self._as_of
             return False
         self.behind |= sequence > self.sequence + 1
@@ -194,7 +151,7 @@ class Progress:
             return self._apply_to_build(event)
         if not isinstance(component, str) or not isinstance(state, str):
             return None
-        # Their clock may be off: what counts is how old the event was when its message was written.
+        # Their clock may be off; only the event's age when its message was written counts.
         moment = now - max(0.0, at - time) if at is not None and time is not None else now
         error = text(event.get("error"))
         attempt, retry_in = whole(event.get("attempt"), 1), number(event.get("retry_in"))
@@ -204,7 +161,7 @@ class Progress:
             again = None if retry_in is None else moment + retry_in
             self.retrying[component] = Retrying(component, attempt, again, error)
         if took is not None and state in {"completed", "errored"}:
-            self._remember(max(0.0, took), component)
+            self._slowest.add(max(0.0, took), component)
         return News(component, state, took, error, attempt, retry_in, event)
 
     def _apply_to_build(self, event: Mapping[str, Any]) -> News:
@@ -227,19 +184,13 @@ class Progress:
         else:
             self.errors.pop(component, None)
 
-    def _remember(self, took: float, component: str) -> None:
-        if len(self._slowest) < SLOWEST:
-            heapq.heappush(self._slowest, (took, component))
-        else:
-            heapq.heappushpop(self._slowest, (took, component))
-
     # Answers.
 
     def snapshot(self, answer: Mapping[str, Any], now: float) -> list[News]:
-        """Take in the whole answer to ``get``, components and all; from here on its number counts.
+        """Apply the whole answer to ``get``, with components; events continue from its number.
 
         Returns:
-            What it says of components that we did not know: in the order in which they ended.
+            News about components, in the order in which they ended.
         """
         self.behind = False
         old, self.informed = not self.informed, True
@@ -250,7 +201,7 @@ class Progress:
         self._take_summary(answer, now)
         before = self._states
         self._states, self.running, self.retrying, self.errors = {}, {}, {}, {}
-        self._slowest = []
+        self._slowest = Slowest()
         news = []
         components = answer.get("components")
         for one in sorted(objects(components), key=lambda one: number(one.get("sent")) or 0.0):
@@ -275,18 +226,18 @@ class Progress:
             self.retrying[component] = Retrying(component, attempt, at, error)
         took = max(0.0, ended - sent) if sent is not None and ended is not None else None
         if took is not None and state in {"completed", "errored"}:
-            self._remember(took, component)
+            self._slowest.add(took, component)
         else:
             took = None
         return News(component, state, took, error, attempt)
 
     def refresh(self, answer: Mapping[str, Any] | None, now: float) -> None:
-        """Take in the answer to ``get`` without components; None says that nobody answered."""
+        """Apply the answer to ``get`` without components; None: no scheduler answered."""
         if answer is None:
             self.limits, self.ends, self.overdue_since = (), None, None
             return
-        self._hear_of(text(answer.get("source")))
-        # What was published before the last question has come in by now, or never will.
+        self._note_source(text(answer.get("source")))
+        # Events published before the last question have arrived by now, or never will.
         self.behind |= self.sequence < self._expected
         self._expected = whole(answer.get("seq"), 0)
         self._take_summary(answer, now)
@@ -302,9 +253,9 @@ class Progress:
         accepted, ended = number(answer.get("accepted")), number(answer.get("ended"))
         if accepted is not None and their_now is not None:
             self.began = now - max(0.0, their_now - accepted)
-        # One that is tried again has ended no longer.
+        # A build that was retried is no longer finished.
         self.ended = None
-        if ended is not None and their_now is not None and self.status in OVER:
+        if ended is not None and their_now is not None and self.status in FINISHED:
             self.ended = now - max(0.0, their_now - ended)
         self.error = (text(error) or "the build failed") if self.status in {"errored", "cancelled"} else None
         self.ends = None if eta is None else now + eta
@@ -325,7 +276,7 @@ class Progress:
     # The end.
 
     def finish(self, report: Mapping[str, Any], now: float, *, failed: bool) -> list[News]:
-        """Take in the report; what it says of the components counts, where it says anything."""
+        """Apply the report; its components count, if it has any."""
         self.ended = now if self.ended is None else self.ended
         self.status = "errored" if failed else "done"
         self.running.clear()
@@ -336,7 +287,7 @@ class Progress:
             self.total = len(changes)
             completed = sum(change.get("_state") == "completed" for change in changes)
             errored = sum(change.get("_state") == "errored" for change in changes)
-            # A report knows no such state: what was skipped says waiting there.
+            # A report has no state for skipped components: they are waiting there.
             skipped = min(self.count("skipped"), self.total - completed - errored)
             waiting = self.total - completed - errored - skipped
             self.counts = dict.fromkeys(STATES, 0) | {
@@ -345,7 +296,7 @@ class Progress:
             for change in changes:
                 component = str(change.get("_component_id"))
                 if change.get("_state") == "completed" and self._states.get(component) in _UNDER_WAY:
-                    # The word of its end was missed.
+                    # The event of its end was missed.
                     news.append(News(component, "completed"))
                 if change.get("_state") == "errored" and component not in self.errors:
                     self.errors[component] = text(change.get("error")) or "failed"
@@ -356,32 +307,13 @@ class Progress:
         return news
 
     def explain(self, answer: Mapping[str, Any]) -> None:
-        """Take in the answer to ``get`` with its graph, after the end: the critical path and the slowest.
+        """Apply the answer to ``get`` with its graph, after the end: the critical path and the slowest.
 
-        Its error, too: the scheduler knows secrets that the report does not tell.
+        Its error counts, too: the scheduler masks secrets that the report does not tell.
         """
         if self.error is not None and whole(answer.get("run"), 1) == self.run:
             self.error = text(answer.get("error")) or self.error
         timeline = read_timeline(answer)
         if timeline.spans:
             self.path = timeline.path
-            self._slowest = [(span.working, span.component) for span in timeline.slowest(SLOWEST)]
-
-
-class View(Protocol):
-    """Shows a build's progress to somebody."""
-
-    def start(self) -> None:
-        """Begin; whoever begins also calls ``stop``."""
-
-    def update(self, news: Sequence[News], now: float) -> None:
-        """Show what is new, and the passage of time."""
-
-    def note(self, text: str) -> None:
-        """Say something beside the build, on a line of its own."""
-
-    def stop(self) -> None:
-        """Leave the terminal as it was; idempotent."""
-
-    def summary(self, now: float) -> None:
-        """Say how it ended, after ``stop``."""
+            self._slowest = Slowest(timeline.slowest(SLOWEST))

@@ -1,6 +1,6 @@
-"""Submitting a build over the bus, and finding its report where it is stored.
+"""Submits a build over the bus, and fetches its stored report.
 
-Nothing here knows the service: it speaks the wire only, to whichever scheduler answers.
+Nothing here knows the service: any scheduler may answer.
 """
 
 import secrets
@@ -19,31 +19,30 @@ from scheduler.jetstream.objects import Objects
 from scheduler.jetstream.streams import REPORTS, SUBJECT_HEADER, UPLOADS, report_subject
 
 INTAKE_ACTIONS = frozenset(BUILD_ACTIONS)
-"""The actions that are subjects as well, on which a scheduler takes builds."""
+"""Actions of a build; each is also the subject on which a scheduler takes such builds."""
 
 _LOOK = 2.0
-"""Seconds for each question about a stored report."""
+"""Seconds to wait for each answer about a stored report."""
 _GOODBYE = 5.0
 _MOST_REPORT = 1024 * 1024 * 1024
 
 
 @frozen
 class Answer:
-    """What the scheduler says to a submitted build."""
+    """Answer of a scheduler to a submitted build."""
 
     accepted: bool
     finished: bool = False
-    """Whether it was taken before and is over: it does not run again, and its report was published then."""
+    """Whether it was submitted before and is finished: it does not run again; its report is published."""
     code: str = ""
     message: str = ""
     details: tuple[str, ...] = ()
 
 
 async def submit(bus: Bus, action: str, data: bytes, build: str = "") -> Answer:
-    """Hand a build in on the intake subject ``action``; the caller owns the deadline.
+    """Submit a build on the intake subject ``action``; the caller owns the deadline.
 
-    One that is over the server's ``max_payload`` goes into the object store first, for as long as it takes
-    to be accepted.
+    A build over the server's ``max_payload`` is put into the object store until it is accepted.
 
     Args:
         bus: the connection.
@@ -54,8 +53,8 @@ async def submit(bus: Bus, action: str, data: bytes, build: str = "") -> Answer:
     Raises:
         NoResponders: no scheduler listens.
         NotPermitted: this user may not submit builds.
-        MessageTooLarge: the build is over ``max_payload``, and there is no object store, or this user may not
-            use it: then the cause is NotPermitted.
+        MessageTooLarge: the build is over ``max_payload``, and there is no object store; or this user may not
+            use it, then the cause is NotPermitted.
         BusError: the bus cannot be used.
     """
     try:
@@ -67,7 +66,7 @@ async def submit(bus: Bus, action: str, data: bytes, build: str = "") -> Answer:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         answer = None
     if not isinstance(answer, dict) or answer.get("status") not in {"accepted", "rejected"}:
-        return Answer(accepted=False, code="unreadable", message="what answered is not a scheduler")
+        return Answer(accepted=False, code="unreadable", message="the answer is not that of a scheduler")
     if answer["status"] == "accepted":
         return Answer(accepted=True, finished=answer.get("finished") is True)
     said = answer.get("error")
@@ -89,12 +88,12 @@ async def _submit_by_object(
     try:
         await objects.put(name, data)
     except (JetStreamUnavailable, JetStreamError) as error:
-        # That this user may not use the store is worth knowing; that there is none is not.
+        # It is worth knowing that this user may not use the store, but not that there is none.
         raise too_large from error.__cause__
     try:
         return await bus.request(action, msgspec.json.encode({"id": build, "object": name}))
     finally:
-        # The scheduler has its own copy by now, or does not want one.
+        # By now the scheduler has its own copy, or refused the build.
         with trio.move_on_after(_GOODBYE, shield=True), suppress(BusError):
             await objects.delete(name)
 
@@ -102,9 +101,9 @@ async def _submit_by_object(
 async def stored_report(
     bus: Bus, build: str, run: int | Literal["*"] = "*"
 ) -> tuple[dict[str, Any], bool] | None:
-    """The report of one run of a build, or of its last one, as it was stored; and whether it failed.
+    """Fetch the stored report of one run of a build, or of its last one, and whether that run failed.
 
-    None where there is none yet.
+    Return None if there is none yet.
 
     Raises:
         BusError: the bus cannot be used.
@@ -120,7 +119,7 @@ async def stored_report(
 
 
 async def whole_report(bus: Bus, report: dict[str, Any]) -> dict[str, Any]:
-    """The report itself, where what came only names the object that it is in.
+    """Fetch the report itself if the message only names the object that holds it.
 
     Raises:
         BusError: the bus cannot be used.
@@ -143,7 +142,7 @@ def _detail(item: Any) -> str:
 
 
 def decode_object(data: bytes) -> dict[str, Any] | None:
-    """A JSON object; None where it is none."""
+    """Read a JSON object; return None if it is none."""
     try:
         document = msgspec.json.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

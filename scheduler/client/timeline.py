@@ -1,9 +1,9 @@
-"""When each component of a build ran, and why the build took as long as it did. Pure.
+"""Timeline of a build: when each component ran, and what took the time. Pure.
 
-A component is *due* when the last of its dependencies is done. From then on it waits or works until it has
-settled. It works while an attempt is in flight. It waits for another attempt, for the end of an operator's
-pause, for the broker while that is away, and otherwise for a slot or a limit. The rest of a build's time is
-its dependencies', which is what the critical path shows.
+A component is *due* when the last of its dependencies has completed. From then on it waits or works until it
+is settled. It works while an attempt is in flight. It waits for the next attempt, for the end of an
+operator's pause, for the broker during an outage, and otherwise for a slot or a limit. The rest of a build's
+time belongs to its dependencies, and the critical path shows it.
 """
 
 import heapq
@@ -17,67 +17,67 @@ from attrs import frozen
 from scheduler.client.lenient import number, objects, text, texts, whole
 
 SETTLED = frozenset({"completed", "errored", "skipped"})
-"""States in which a component stays."""
-OVER = frozenset({"done", "errored", "cancelled"})
-"""What a build is called that has ended."""
+"""Final states of a component."""
+FINISHED = frozenset({"done", "errored", "cancelled"})
+"""Statuses of a finished build."""
 
 Interval: TypeAlias = tuple[float, float]
-"""From when to when, in seconds since 1970."""
+"""Beginning and end, in seconds since 1970."""
 
 
 class Wait(StrEnum):
-    """What a component waits for that is due."""
+    """Reason for which a component that is due waits."""
 
     SLOTS = "slots"
-    """A slot or a limit; and, for milliseconds, that its start is persisted."""
+    """A slot or a limit; and, for milliseconds, the commit of its start."""
     RETRY = "retry"
-    """Another attempt: the pause between two."""
+    """The next attempt: the pause between two."""
     PAUSE = "pause"
-    """An operator, who has paused the build."""
+    """An operator's pause of the build."""
     OUTAGE = "outage"
-    """The broker, or what keeps the log, which is away."""
+    """An outage of the broker, or of the store."""
 
 
 @frozen(slots=False)
 class Span:
-    """The time that one component took; times are seconds since 1970."""
+    """Times of one component, in seconds since 1970."""
 
     component: str
     state: str
     due: float
     sent: float
-    """When the last attempt left; its end where none is in flight, or ever was."""
+    """Start of the last attempt; the component's end if none was ever sent."""
     ended: float
-    """When it settled; for one that is not there yet, when we looked."""
+    """Time at which it settled; if it has not, the time of the answer."""
     needs: tuple[str, ...] = ()
     subject: str = ""
     attempt: int = 1
     error: str = ""
     before: tuple[Interval, ...] = ()
-    """The attempts before the last one."""
+    """Attempts before the last one."""
     parts: tuple[tuple[Wait, Interval], ...] = ()
-    """What it waited for and when, in order; what is missing there was a wait for slots."""
+    """Reasons and times of its waits, in order; gaps are waits for slots."""
 
     @cached_property
     def attempts(self) -> tuple[Interval, ...]:
-        """When its attempts were in flight; of what settled without any, the moment at which it did."""
+        """Times at which attempts were in flight; if there was none, the moment at which it settled."""
         if self.ended > self.sent or (self.state in SETTLED and not self.before):
             return (*self.before, (self.sent, self.ended))
         return self.before
 
     @cached_property
     def working(self) -> float:
-        """Seconds that its attempts took."""
+        """Seconds with an attempt in flight."""
         return self.ended - self.sent + sum(end - begin for begin, end in self.before)
 
     @property
     def waiting(self) -> float:
-        """Seconds that it was due and no attempt was in flight."""
+        """Seconds due without an attempt in flight."""
         return max(0.0, self.total - self.working)
 
     @cached_property
     def waits(self) -> dict[Wait, float]:
-        """The same by what it waited for."""
+        """Seconds of waiting by reason."""
         found = dict.fromkeys(Wait, 0.0)
         for kind, (begin, end) in self.parts:
             found[kind] += end - begin
@@ -85,55 +85,55 @@ class Span:
         return found
 
     def waited_for(self, kind: Wait) -> list[Interval]:
-        """When it waited for that."""
+        """Return the times at which it waited for this reason."""
         if self.parts:
             return [part for found, part in self.parts if found is kind]
         return [(self.due, self.sent)] if kind is Wait.SLOTS and self.sent > self.due else []
 
     @property
     def total(self) -> float:
-        """Seconds from being due to being settled."""
+        """Seconds from due to settled."""
         return self.ended - self.due
 
 
 @frozen
 class Timeline:
-    """What happened when, of all components that were ever due."""
+    """Times of all components that were ever due."""
 
     spans: tuple[Span, ...]
-    """By the time at which they were due."""
+    """Components, by the time at which they were due."""
     began: float
     ended: float
     path: tuple[Span, ...]
-    """The critical path, first to last: each one was due when the one before it ended."""
+    """Critical path, first to last: each was due when the one before it ended."""
 
     @property
     def seconds(self) -> float:
-        """From the first component's being due to the last one's end."""
+        """Seconds from the first component due to the last one's end."""
         return self.ended - self.began
 
     @property
     def waiting(self) -> float:
-        """Seconds of all components together."""
+        """Seconds of waiting, all components together."""
         return sum(span.waiting for span in self.spans)
 
     @property
     def waits(self) -> dict[Wait, float]:
-        """The same by what they waited for."""
+        """Seconds of waiting by reason, all components together."""
         return waits_of(self.spans)
 
     @property
     def working(self) -> float:
-        """Seconds of all components together."""
+        """Seconds of work, all components together."""
         return sum(span.working for span in self.spans)
 
     def slowest(self, count: int) -> list[Span]:
-        """Those that worked longest, the longest first."""
+        """Return the components that worked longest, the longest first."""
         return heapq.nsmallest(count, self.spans, key=lambda span: (-span.working, span.component))
 
     @property
     def most(self) -> int:
-        """How many worked at the same time at most; one that begins when another ends comes after it."""
+        """Largest number at work at a time; one that begins when another ends comes after it."""
         changes = [(end, -1) for span in self.spans for begin, end in span.attempts if end > begin]
         changes += [(begin, 1) for span in self.spans for begin, end in span.attempts if end > begin]
         most = working = 0
@@ -144,7 +144,7 @@ class Timeline:
 
 
 def waits_of(spans: Iterable[Span]) -> dict[Wait, float]:
-    """For what several components waited, in seconds all together."""
+    """Sum the waits of several components by reason, in seconds."""
     found = dict.fromkeys(Wait, 0.0)
     for span in spans:
         for kind, seconds in span.waits.items():
@@ -153,16 +153,16 @@ def waits_of(spans: Iterable[Span]) -> dict[Wait, float]:
 
 
 def read_timeline(answer: Mapping[str, Any]) -> Timeline:
-    """The timeline of a build, from the answer to ``get`` with its graph.
+    """Read the timeline of a build from the answer to ``get`` with its graph.
 
-    While the build runs, what is not settled has lasted until the answer; once it is over, what never settled
-    has no time of its own.
+    While the build runs, a component that is not settled lasts until the answer. Once the build is finished,
+    a component that never settled has no times.
 
-    Times that contradict each other (in the logs of versions whose clocks could be set) are moved as little
-    as makes them fit: nothing is sent before it is due, or ends before it was sent.
+    Times can contradict each other in the logs of earlier versions, whose clocks could be set. They are moved
+    as little as possible: nothing is sent before it is due, or ends before it was sent.
     """
     now = number(answer.get("now"))
-    until = None if answer.get("status") in OVER else now
+    until = None if answer.get("status") in FINISHED else now
     reader = _Reader(
         until,
         list(_intervals(answer.get("pauses"), "began", "ended", until)),
@@ -187,11 +187,11 @@ def _intervals(value: Any, begin: str, end: str, otherwise: float | None = None)
 
 @frozen
 class _Reader:
-    """Reads components.
+    """Reader of components.
 
     Args:
-        now: until when what is not settled has lasted.
-        pauses, outages: of the build, in order.
+        now: the end of what is not settled, seconds since 1970; None if that has no times.
+        pauses, outages: those of the build, in order.
     """
 
     now: float | None
@@ -199,14 +199,14 @@ class _Reader:
     outages: Sequence[Interval]
 
     def span(self, one: Mapping[str, Any]) -> Span | None:
-        """A component's; None where it has no time of its own, or it cannot be read."""
+        """Read a component's times; None if it has none, or they cannot be read."""
         component, state, due = one.get("id"), one.get("state"), number(one.get("due"))
         if not isinstance(component, str) or not isinstance(state, str):
             return None
         sent, ended = number(one.get("sent")), number(one.get("ended"))
         failed = objects(one.get("failed"))
         if due is None:
-            # Not due yet, or skipped, or an older scheduler that has no word for it.
+            # Not due yet, or skipped, or from an older scheduler, which does not tell it.
             due = sent if sent is not None else ended if state == "completed" else None
         if ended is None and state not in SETTLED:
             ended = self.now
@@ -237,7 +237,7 @@ class _Reader:
     def _parts(
         self, due: float, attempts: Sequence[Interval], retries: Sequence[Interval]
     ) -> Iterator[tuple[Wait, Interval]]:
-        """What a component waited for, when no attempt was in flight: the first of these that there was."""
+        """Find the reasons of waits without an attempt in flight; the first reason that applies counts."""
         gaps = [(due, due)]
         for begin, end in attempts:
             gaps[-1] = (gaps[-1][0], begin)
@@ -256,7 +256,7 @@ class _Reader:
 
 
 def _clipped(intervals: Iterable[Interval], low: float, high: float) -> Iterator[Interval]:
-    """What of the intervals, which are in order, is within two moments, without overlaps."""
+    """Cut intervals, which are in order, to those between two moments, without overlaps."""
     for first, last in intervals:
         begin, end = max(first, low), min(last, high)
         if end > begin:
@@ -265,7 +265,7 @@ def _clipped(intervals: Iterable[Interval], low: float, high: float) -> Iterator
 
 
 def _without(whole_: Interval, parts: Iterable[Interval]) -> list[Interval]:
-    """What is left of an interval without some parts of it, which are in order."""
+    """Remove parts, which are in order, from an interval."""
     begin, rest = whole_[0], []
     for first, last in parts:
         if first > begin:
@@ -277,9 +277,9 @@ def _without(whole_: Interval, parts: Iterable[Interval]) -> list[Interval]:
 
 
 def critical_path(spans: Sequence[Span]) -> tuple[Span, ...]:
-    """Walk back from the last one that ended, each time to the dependency that ended last.
+    """Find the critical path: from the last component to end back, each time to the last dependency to end.
 
-    That one's end is what made its dependent due: had it ended sooner, so would the build.
+    The end of that dependency made its dependent due: had it ended sooner, so would the build.
     """
     by_name = {span.component: span for span in spans}
     path: list[Span] = []
@@ -298,14 +298,14 @@ def _by_end(span: Span) -> tuple[float, str]:
 
 
 def histogram(spans: Iterable[Span], began: float, ended: float, columns: int) -> list[float]:
-    """How many components worked at a time, on average within each of so many equal parts of the time.
+    """Return the average number of components at work in each of ``columns`` equal parts of the time.
 
-    Costs a step for each span and column, not for each pair of them.
+    It costs a step for each span and each column, not for each pair of them.
     """
     width = (ended - began) / columns
     if width <= 0:
         return [0.0] * columns
-    # The area of each column, as differences: what begins and ends inside of it, and what crosses it whole.
+    # The area of each column, as differences: spans that begin or end inside it, and spans that cross it.
     area, level = [0.0] * (columns + 1), [0.0] * (columns + 2)
     for span in spans:
         for moment, sign in (

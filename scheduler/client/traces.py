@@ -1,4 +1,4 @@
-"""A build's timeline as Perfetto and chrome://tracing open it. Pure."""
+"""Writes a build's timeline as a trace for Perfetto and chrome://tracing. Pure."""
 
 import heapq
 from collections.abc import Sequence
@@ -16,12 +16,12 @@ _WAITS = {
 
 
 def trace(timeline: Timeline, build: str) -> list[dict[str, Any]]:
-    """The timeline as Perfetto and chrome://tracing open it: the JSON array of the Trace Event Format.
+    """Write the timeline as the JSON array of the Trace Event Format.
 
-    Tracks are shown as processes: the critical path, every attempt that worked, and one for each kind of
-    waiting that there was. What took no time at all is there too, with the duration 0. Complete events
-    (``X``) of a thread must nest or follow one another, so that what overlaps is put into different ones.
-    Times are whole microseconds from the beginning.
+    Tracks are shown as processes: the critical path, all attempts, and one for each reason of waits. Parts
+    without any length have the duration 0. Complete events (``X``) of a thread must nest or follow one
+    another, so overlapping ones are put into different threads. Times are whole microseconds from the
+    beginning.
     https://docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU
     """
     spans = timeline.spans
@@ -31,7 +31,7 @@ def trace(timeline: Timeline, build: str) -> list[dict[str, Any]]:
         return round((time - timeline.began) * _MICROSECONDS)
 
     def add(process: int, name: str, parts: Sequence[tuple[Span, float, float]], category: str) -> None:
-        # Rounded first: rounding is what might make two overlap that did not.
+        # Rounded first, since rounding might make two parts overlap.
         whole = [(moment(begin), moment(end)) for _, begin, end in parts]
         lanes, ends = pack(whole)
         label = f"{build}: {name}"
@@ -64,7 +64,7 @@ def trace(timeline: Timeline, build: str) -> list[dict[str, Any]]:
 
 
 def _one_after_another(path: Sequence[Span]) -> list[tuple[Span, float, float]]:
-    """The parts of the path, each from the end of the one before it at the earliest."""
+    """Cut the path into parts, each beginning no earlier than the end of the one before it."""
     parts, before = [], float("-inf")
     for span in path:
         begin = min(max(span.due, before), span.ended)
@@ -92,12 +92,12 @@ def _arguments(span: Span) -> dict[str, Any]:
 
 
 def pack(intervals: Sequence[tuple[float, float]]) -> tuple[list[int], list[float]]:
-    """Give each interval a lane, so that no two in a lane overlap, with as few lanes as there can be.
+    """Assign each interval to a lane, so that no two in a lane overlap, with as few lanes as possible.
 
     Intervals that only touch share a lane.
 
     Returns:
-        The lane of each interval, from 0; and when the last one of each lane ends.
+        The lane of each interval, from 0; and the end of the last interval of each lane.
     """
     lanes = [0] * len(intervals)
     ends: list[float] = []

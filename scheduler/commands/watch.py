@@ -9,7 +9,7 @@ from scheduler.client.ask import get_summary
 from scheduler.client.follow import explain, open_following, show
 from scheduler.client.lenient import text
 from scheduler.client.progress import Progress
-from scheduler.client.timeline import OVER
+from scheduler.client.timeline import FINISHED
 from scheduler.commands.asking import Json, in_time, run_asking
 from scheduler.commands.flags import BROKER_DEFAULTS, QUIET_LOG_DEFAULTS, BrokerFlags, QuietLogFlags
 from scheduler.commands.parameters import BuildId
@@ -43,7 +43,7 @@ async def watch_build(build: str, json: bool, bus: Bus) -> int:
     from scheduler.display import open_view  # noqa: PLC0415 - it loads rich, for an answer to show
 
     view = open_view(progress, json=json)
-    if summary.get("status") in OVER:
+    if summary.get("status") in FINISHED:
         await explain(bus, progress)
         view.summary(trio.current_time())
         return 0 if progress.error is None else 1

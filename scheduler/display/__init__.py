@@ -2,7 +2,8 @@
 
 from rich.console import Console
 
-from scheduler.client.progress import Progress, View
+from scheduler.client.progress import Progress
+from scheduler.client.view import View
 from scheduler.display.frame import Frame, frame_lines
 from scheduler.display.summary import render_summary
 from scheduler.display.views import JsonView, PlainView, TerminalView

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from scheduler.client.lenient import number, objects, text, whole
 from scheduler.client.progress import Progress
-from scheduler.client.timeline import OVER
+from scheduler.client.timeline import FINISHED
 from scheduler.display.lines import (
     STATE_STYLES,
     Line,
@@ -124,7 +124,7 @@ def show_status(console: Console, answer: Answer, progress: Progress, now: float
 
 def _since(answer: Answer, progress: Progress, now: float) -> str:
     took = seconds(progress.elapsed(now))
-    over = progress.status in OVER
+    over = progress.status in FINISHED
     line = f"took {took}" if over else f"accepted {took} ago"
     if left := time_left(progress, now):
         line += f", {left}"

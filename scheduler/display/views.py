@@ -11,7 +11,8 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from scheduler.client.progress import News, Progress
+from scheduler.client.progress import Progress
+from scheduler.client.view import News
 from scheduler.definition.strictjson import encode
 from scheduler.display.frame import Frame
 from scheduler.display.lines import counts, fit, fit_id, plain, time_left

@@ -13,7 +13,8 @@ from support.feeds import JSON, T, Told, event
 
 from scheduler.bus import Message
 from scheduler.client.follow import open_following, show
-from scheduler.client.progress import News, Progress
+from scheduler.client.progress import Progress
+from scheduler.client.view import News
 from scheduler.commands.following import run_build
 from scheduler.errors import SteeringError
 
@@ -235,7 +236,7 @@ async def test_a_report_that_was_missed_is_not_waited_for(
 
     progress, notes = await follow(fake_bus, script)
     assert progress.error == error
-    assert notes.notes[-1] == "its report was missed; this is what was heard of it"
+    assert notes.notes[-1] == "its report was missed; this is what is known of it"
     assert progress.ended == pytest.approx(7, abs=0.5)
 
 
@@ -410,7 +411,7 @@ async def test_a_build_that_is_over_needs_no_report(
 
     progress, notes = await follow(fake_bus, script, joined=True)
     assert progress.error == "vpc::a: boom"
-    assert notes.notes == ["its report was missed; this is what was heard of it"]
+    assert notes.notes == ["its report was missed; this is what is known of it"]
     assert trio.current_time() < 10
 
 

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.feeds import JSON, T, Told, event
 
-from scheduler.client.progress import SLOWEST, STATES, Progress
+from scheduler.client.attempts import SLOWEST
+from scheduler.client.progress import STATES, Progress
 
 NAMES = ("a", "b", "c")
 

@@ -13,8 +13,9 @@ from rich.cells import cell_len
 from rich.console import Console
 from support.feeds import JSON, T, Told, event
 
-from scheduler.client.progress import News, Progress
+from scheduler.client.progress import Progress
 from scheduler.client.timeline import read_timeline
+from scheduler.client.view import News
 from scheduler.display import Frame, JsonView, PlainView, TerminalView, frame_lines, open_view, render_summary
 from scheduler.display.lines import fit, fit_id, plain
 
