@@ -1,4 +1,4 @@
-"""Builds as people see them: while they run, and when they are asked about."""
+"""Displays builds to people: while they run, and in answers to questions."""
 
 from rich.console import Console
 
@@ -21,18 +21,18 @@ __all__ = [
 
 
 class Output(Console):
-    """Standard output; a reader that is gone is an exception, where rich would end the process."""
+    """Standard output, on which a reader that has gone is an exception; rich would end the process."""
 
     def __init__(self) -> None:
         super().__init__(highlight=False)
 
     def on_broken_pipe(self) -> None:
-        """Raise, and leave the rest to whoever runs the command."""
+        """Raise, and leave the rest to the command line."""
         raise BrokenPipeError
 
 
 def open_view(progress: Progress, console: Console | None = None, *, json: bool = False) -> View:
-    """The view that suits where standard output goes; with ``json`` the one for programs."""
+    """Return the view that suits standard output; with ``json`` the one for programs."""
     console = console or Output()
     if json:
         return JsonView(progress, console)

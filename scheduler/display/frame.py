@@ -1,4 +1,4 @@
-"""One picture of a running build, never larger than the terminal."""
+"""Frame of the board: a picture of a running build, never larger than the terminal."""
 
 from itertools import islice
 
@@ -11,14 +11,14 @@ from scheduler.display.lines import STATE_STYLES, Line, bar, counts, fit, fit_id
 from scheduler.text import agreeing, seconds
 
 _RETRYING = 3
-"""Components that are to be tried again and have a line of their own."""
+"""Largest number of lines about components to be retried."""
 _ABOVE = 4
-"""Lines that are left above the picture for errors, so that the latest can be seen."""
+"""Lines above the picture that are left for errors, so that the latest can be seen."""
 _TWO_COLUMNS = 76
 _TIME = 7
-"""Cells that a duration takes."""
+"""Cells of a duration."""
 _PATIENCE = 3.0
-"""Seconds of a scheduler's silence that are nothing yet."""
+"""Seconds without an answer of a scheduler before the board mentions it."""
 _STATUS = {
     "paused": "paused: nothing new starts",
     "halted": "stopping: nothing new starts, what runs is awaited",
@@ -27,24 +27,24 @@ _STATUS = {
 
 @frozen
 class Frame:
-    """The picture, for rich."""
+    """Frame as rich draws it."""
 
     progress: Progress
     now: float
 
     def __rich_console__(self, _console: Console, options: ConsoleOptions) -> RenderResult:
-        """Draw it; called by rich."""
+        """Draw the frame; called by rich."""
         yield from segments(frame_lines(self.progress, self.now, options.max_width, options.size.height))
 
 
 def frame_lines(progress: Progress, now: float, width: int, height: int) -> list[Line]:
-    """The picture's lines, as many as fit with the cursor's own.
+    """Return the lines of the frame, as many as fit beside the cursor's line.
 
     Args:
         progress: the build.
-        now: by the clock of ``progress``.
+        now: time, by the clock of ``progress``, seconds.
         width: cells of the terminal.
-        height: lines of it.
+        height: lines of the terminal.
     """
     lines: list[Line] = [
         [],
@@ -81,7 +81,7 @@ def _header(progress: Progress, now: float, width: int) -> Line:
 
 
 def _condition(progress: Progress, now: float) -> str:
-    """What is out of the ordinary; without a broker or a scheduler nothing else is known."""
+    """Describe an unusual condition; without a broker or a scheduler nothing else is known."""
     if progress.away is not None:
         return f"no broker connection for {seconds(now - progress.away)}"
     if progress.silent is not None and now - progress.silent >= _PATIENCE:

@@ -1,7 +1,7 @@
-"""Pieces of a line: what fits into so many cells of a terminal, bars, counts.
+"""Parts of a line: texts cut to the cells of a terminal, bars, counts, columns.
 
-A line is a list of texts with their styles, and no more: a board is drawn several times a second, and rich's
-own tables and texts take more time for it than all the rest.
+A line is only a list of texts with their styles. A board is drawn several times a second, and rich's own
+tables and texts would take more time than all the rest.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,7 +17,7 @@ from scheduler.client.timeline import Wait
 from scheduler.text import printable, seconds
 
 Line: TypeAlias = list[tuple[str, str]]
-"""Texts, each with the name of its style; empty for none."""
+"""Texts, each with the name of its style; an empty name is none."""
 
 STATE_STYLES = {
     "completed": "green",
@@ -40,21 +40,21 @@ _WORDS = (
     ("errored", "errored"),
 )
 _WORTH_TELLING = 0.05
-"""Seconds of waiting: less is shown as none."""
+"""Shortest wait that is shown, in seconds."""
 _SPLIT = 5
-"""Cells from which on both ends of an id are shown."""
+"""Smallest width, in cells, at which both ends of an id are shown."""
 _ALWAYS = 3
 """Of those, how many are there also when they are 0."""
 
 
 def fit(text: str, width: int, *, pad: bool = False) -> str:
-    """``text`` in at most so many cells, cut with a mark where it has more; with ``pad`` in exactly as many.
+    """Cut ``text`` to ``width`` cells, with a mark; with ``pad``, fill it to exactly as many.
 
-    What a terminal would obey is made harmless first.
+    Control characters are made harmless first.
     """
     if width <= 0:
         return ""
-    # A character takes two cells at most, so that long ids need not be measured whole.
+    # A character takes at most two cells, so a long id need not be measured whole.
     text = printable(text[: 2 * width + 2])
     size = len(text) if text.isascii() else cell_len(text)
     if size > width:
@@ -63,7 +63,7 @@ def fit(text: str, width: int, *, pad: bool = False) -> str:
 
 
 def fit_id(text: str, width: int, *, pad: bool = False) -> str:
-    """As `fit`, but cut in the middle: what ids differ in mostly stands at their end."""
+    """Cut as `fit` does, but in the middle: ids mostly differ at their end."""
     if len(text) > 4 * width + 4:
         ends = 2 * max(0, width) + 2
         text = text[:ends] + text[-ends:]
@@ -78,7 +78,7 @@ def fit_id(text: str, width: int, *, pad: bool = False) -> str:
 
 
 def segments(lines: Iterable[Line]) -> Iterator[Segment]:
-    """Lines as rich writes them."""
+    """Convert lines to rich's segments."""
     end = Segment.line()
     for line in lines:
         for text, style in line:
@@ -87,12 +87,12 @@ def segments(lines: Iterable[Line]) -> Iterator[Segment]:
 
 
 def as_text(line: Line) -> Text:
-    """A line as rich's own text, for what is printed once."""
+    """Convert a line to rich's text, for lines that are printed once."""
     return Text.assemble(*line, no_wrap=True, overflow="ellipsis")
 
 
 def time_left(progress: Progress, now: float) -> str:
-    """``about 12.0s left``, ``overdue by 19m00s``, or nothing where nobody can say."""
+    """Return ``about 12.0s left``, ``overdue by 19m00s``, or nothing if it is unknown."""
     overdue, left = progress.overdue(now), progress.left(now)
     if overdue is not None:
         return f"overdue by {seconds(overdue)}"
@@ -100,13 +100,13 @@ def time_left(progress: Progress, now: float) -> str:
 
 
 def bar(done: int, total: int, width: int, style: str) -> Line:
-    """How much is done, as a bar; it can be read without colours too."""
+    """Draw the completed share as a bar, which can also be read without colours."""
     filled = min(width, width * done // max(1, total))
     return [("━" * filled, style), ("╌" * (width - filled), "dim")]
 
 
 def counts(progress: Progress) -> Line:
-    """How many components are in which state."""
+    """Return the number of components in each state."""
     line: Line = []
     for index, (state, word) in enumerate(_WORDS):
         number = progress.count(state)
@@ -117,16 +117,16 @@ def counts(progress: Progress) -> Line:
 
 
 def plain(line: Line) -> str:
-    """A line without its styles."""
+    """Return a line's text without styles."""
     return "".join(text for text, _ in line)
 
 
 def waits_in_words(waits: Mapping[Wait, float], slots: str = "waiting") -> str:
-    """``2.0s waiting, 1m04s paused``: what there was no wait for is left out.
+    """Return ``2.0s waiting, 1m04s paused``; reasons without a wait are left out.
 
     Args:
-        waits: seconds.
-        slots: what waiting for slots and limits is called.
+        waits: seconds by reason.
+        slots: the words for waiting for slots and limits.
     """
     words = {
         Wait.SLOTS: slots,
@@ -146,14 +146,14 @@ def columns(
     right: tuple[int, ...] = (),
     ids: tuple[int, ...] = (),
 ) -> list[list[str]]:
-    """Rows of equally many cells, made equally wide column by column; two blanks belong between them.
+    """Make the cells of each column equally wide; the caller puts two blanks between columns.
 
     Args:
-        rows: the cells; the first row may be a heading.
-        width: the cells of a terminal that all columns share; None cuts nothing, for pipes.
-        flexible: the columns that give way where there is not enough room, the last of them first.
-        right: the columns with numbers.
-        ids: the columns that are cut in the middle.
+        rows: rows with equally many cells; the first may be a heading.
+        width: the terminal's width in cells, for all columns; None, for pipes, cuts nothing.
+        flexible: columns that shrink if there is not enough room, the last of them first.
+        right: columns with numbers.
+        ids: columns that are cut in the middle.
     """
     if not rows:
         return []
@@ -177,4 +177,4 @@ def columns(
 
 
 _LEAST = 8
-"""Cells that a column keeps, however narrow the terminal is."""
+"""Cells that a column keeps in the narrowest terminal."""

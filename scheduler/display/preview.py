@@ -1,4 +1,4 @@
-"""What a build will do, as people read it before they run it."""
+"""Displays a prediction of what a build will do."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, TypeVar
@@ -16,23 +16,23 @@ from scheduler.text import count, doing, printable, seconds, shortened
 _T = TypeVar("_T")
 
 _MOST_LINES: Final = 12
-"""Of each part; of a longer one the beginning and the end are shown."""
+"""Largest number of lines of each part; of a longer one the beginning and the end are shown."""
 _MOST_IDS: Final = 4
-"""Components of a wave that are shown by name."""
+"""Largest number of a wave's components that are shown by name."""
 _MOST_TYPES: Final = 6
 _ORDER: Final = ("create", "update", "delete", "get", "find", "none")
 _STYLES: Final = {"create": "green", "update": "yellow", "delete": "red", "get": "cyan", "find": "cyan"}
 
 
 def show_preview(console: Console, preview: Preview) -> None:
-    """Write it, in a terminal cut to its width."""
+    """Print the prediction; in a terminal, cut to its width."""
     width = width_of(console)
     for line in preview_lines(preview):
         put(console, line if width is None else _cut(line, width))
 
 
 def preview_lines(preview: Preview) -> Iterator[Line]:
-    """All of it, line by line."""
+    """Return the prediction line by line."""
     build = preview.build
     name = build.fields.get("name")
     title = f"  {printable(build.id)}" + (f" ({printable(name)})" if isinstance(name, str) and name else "")
@@ -69,7 +69,7 @@ def _types(counts: Mapping[str, int]) -> str:
 def _waves(preview: Preview) -> Iterator[Line]:
     if not preview.waves:
         return
-    yield [("waves", "bold"), ("  each starts when what it needs of those before is completed", "dim")]
+    yield [("waves", "bold"), ("  a component starts once its dependencies have completed", "dim")]
     numbered = list(enumerate(preview.waves, 1))
     for one in _ends(numbered):
         if isinstance(one, int):
@@ -136,20 +136,20 @@ def _limits(preview: Preview) -> Iterator[Line]:
     reached = {limit: number for limit, number in seen.queued.items() if number}
     if not reached:
         return
-    yield [("limits", "bold"), ("  that something waits for", "dim")]
+    yield [("limits", "bold"), ("  that components wait for", "dim")]
     for limit, number in reached.items():
         lost = seen.lost.get(limit, 0.0)
-        cost = f"{seconds(lost)} on the critical path" if lost else "none of which makes it longer"
+        cost = f"{seconds(lost)} on the critical path" if lost else "without making the build longer"
         text = f"  {count(number, 'component')}, {cost}"
         yield [(f"  {limit}", "yellow"), (text, "")]
-        yield [(f"      what falls under it takes {seconds(seen.bounds[limit])} at least", "dim")]
+        yield [(f"      its requests take at least {seconds(seen.bounds[limit])}", "dim")]
 
 
 def _questions(preview: Preview) -> Iterator[Line]:
     found = preview.questions
     if not found:
         return
-    yield [("unresolved", "bold"), (f"  {count(len(found), 'reference')} to be judged when due", "dim")]
+    yield [("unresolved", "bold"), (f"  {count(len(found), 'reference')} checked only when due", "dim")]
     for one in _ends(found):
         if isinstance(one, int):
             yield [(f"     ... {one:,} more ...", "dim")]
@@ -171,7 +171,7 @@ def _unreachable(preview: Preview) -> Iterator[Line]:
 
 
 def _ends(items: Sequence[_T]) -> Iterator[_T | int]:
-    """All of them; of more than a few the first and the last, between them how many there are."""
+    """Yield all items; of many, the first and the last, with the number left out between them."""
     if len(items) <= _MOST_LINES:
         yield from items
         return

@@ -1,4 +1,4 @@
-"""How a build ended, in less than a screen."""
+"""Displays how a build ended, in less than a screen."""
 
 from collections.abc import Sequence
 from textwrap import wrap
@@ -12,22 +12,22 @@ from scheduler.display.lines import as_text, counts, fit_id, waits_in_words
 from scheduler.text import count, printable, seconds
 
 _ERROR_WIDTH = 230
-"""Less than three lines of 80."""
+"""Largest number of characters of an error: less than three lines of 80."""
 _ID_WIDTH = 200
 _WIDTH = 80
 _TIME = 11
-"""Cells before an id: its duration and blanks."""
+"""Cells before an id: a duration and blanks."""
 _ENDS = 3
-"""Components of the critical path that are shown at each of its ends."""
+"""Components of the critical path shown at each of its ends."""
 
 
 def render_summary(progress: Progress, now: float, width: int = 0) -> RenderableType:
-    """The counts, how long it took, the critical path, and what took longest; ids fit into ``width``."""
+    """Render counts, duration, critical path and slowest components; ids are cut to ``width``."""
     return Group(*summary_lines(progress, now, width))
 
 
 def summary_lines(progress: Progress, now: float, width: int = 0) -> list[Text]:
-    """The same, line by line."""
+    """Return the summary line by line."""
     room = min(width or _ID_WIDTH, _ID_WIDTH) - _TIME
     took = seconds(progress.elapsed(now))
     lines = [Text()]
@@ -52,7 +52,7 @@ def summary_lines(progress: Progress, now: float, width: int = 0) -> list[Text]:
 
 def _path(path: Sequence[Span], room: int) -> list[Text]:
     total = path[-1].ended - path[0].due
-    took = f"{seconds(total)}, of it {waits_in_words(waits_of(path))}"
+    took = f"{seconds(total)}, of which {waits_in_words(waits_of(path))}"
     said = f"critical path: {count(len(path), 'component')}, {took}"
     lines = [_dim(part) for part in wrap(said, _WIDTH, subsequent_indent="  ")]
     hidden = len(path) - 2 * _ENDS

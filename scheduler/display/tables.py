@@ -1,6 +1,6 @@
-"""Builds and components as tables, and as one page about a build.
+"""Displays builds and components as tables, and one build as a page.
 
-In a terminal they fit; in a pipe nothing is cut.
+In a terminal lines are cut to its width; in a pipe nothing is cut.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,24 +27,24 @@ from scheduler.display.lines import (
 from scheduler.text import agreeing, count, printable, seconds
 
 _SHOWN = 10
-"""Components of each kind on a page that does not list all."""
+"""Largest number of components of each kind on the page about a build."""
 _LONG = 1 << 20
-"""Cells of a line in a pipe: as many as it takes."""
+"""Width of a line in a pipe, in cells: as much as it takes."""
 
 _BUILD_HEADS = ["ID", "ACTION", "STATUS", "DONE", "AGE", "NAME", "ERROR"]
-"""Of builds; the last two columns are there where any build has something for them."""
+"""Heading of the table of builds; the last two columns are shown if any build has a value."""
 
 Answer = Mapping[str, Any]
-"""What a scheduler answers."""
+"""Answer of a scheduler."""
 
 
 def width_of(console: Console) -> int | None:
-    """The cells that a line may take; None where nobody's terminal is in the way."""
+    """Return the width of a line, in cells; None if output is not a terminal."""
     return console.width if console.is_terminal else None
 
 
 def put(console: Console, line: Line) -> None:
-    """Write a line, with styles where they can be shown; it was made to fit before."""
+    """Print a line that already fits, with styles if they can be shown."""
     if console.is_terminal:
         console.print(as_text(line))
     else:
@@ -52,12 +52,12 @@ def put(console: Console, line: Line) -> None:
 
 
 def show_builds(console: Console, builds: Sequence[Answer], now: float) -> None:
-    """A line for each build.
+    """Print a line for each build.
 
     Args:
-        console: where to.
-        builds: summaries.
-        now: seconds since 1970, by our own clock.
+        console: the output.
+        builds: summaries of builds.
+        now: time, our clock, seconds since 1970.
     """
     rows = [_BUILD_HEADS, *(_build_row(build, now) for build in builds)]
     told = [*range(5), *(column for column in (5, 6) if any(row[column] for row in rows[1:]))]
@@ -73,7 +73,7 @@ def show_builds(console: Console, builds: Sequence[Answer], now: float) -> None:
 def _build_row(build: Answer, now: float) -> list[str]:
     tally, total = build.get("counts"), build.get("total")
     done = whole(tally.get("completed")) if isinstance(tally, Mapping) else None
-    # Of those that ended before this was kept no more than their end is listed.
+    # For builds from before this was kept, only the end is listed.
     began = number(build.get("accepted", build.get("ended")))
     figures = f"{done:,}/{total:,}" if done is not None and isinstance(total, int) else "-"
     age = "-" if began is None else seconds(now - began)
@@ -83,13 +83,13 @@ def _build_row(build: Answer, now: float) -> list[str]:
 
 
 def show_status(console: Console, answer: Answer, progress: Progress, now: float) -> None:
-    """One build: how far it is, what runs, what failed, which limits are reached.
+    """Print one build: its progress, what is running, what failed, the limits it has reached.
 
     Args:
-        console: where to.
+        console: the output.
         answer: the whole build.
-        progress: the same, taken in.
-        now: by the clock of ``progress``.
+        progress: the same answer, applied.
+        now: time, by the clock of ``progress``, seconds.
     """
     width = width_of(console) or _LONG
     name = text(answer.get("name"))
@@ -148,7 +148,7 @@ def _running(console: Console, progress: Progress, now: float, width: int) -> No
 def _failing(console: Console, progress: Progress, now: float, width: int) -> None:
     if progress.retrying:
         put(console, [])
-        put(console, [("to be tried again:", "dim")])
+        put(console, [("to be retried:", "dim")])
         for again in list(progress.retrying.values())[:_SHOWN]:
             when = "soon" if again.at is None or again.at <= now else f"in {seconds(again.at - now)}"
             name = fit_id(again.component, max(20, width // 2))
@@ -160,7 +160,7 @@ def _failing(console: Console, progress: Progress, now: float, width: int) -> No
         put(console, [("errored:", "dim")])
         for component, error in list(progress.errors.items())[:_SHOWN]:
             if console.is_terminal:
-                # A text may be long, and what it says is what one is here for.
+                # An error may be long, and it is what a person looks for here.
                 name = fit_id(component, max(20, width // 2))
                 console.print(Text.assemble(("  " + name, "bold red"), ": " + printable(error, 600)))
             else:
@@ -176,25 +176,25 @@ def _more(console: Console, number_of: int) -> None:
 def _next_step(console: Console, progress: Progress) -> None:
     name = printable(progress.build)
     step = {
-        "paused": f"`scheduler resume {name}` lets it go on",
-        "errored": f"`scheduler retry {name}` tries again what failed",
-        "cancelled": f"`scheduler retry {name}` goes on with it",
-        "quarantined": f"`scheduler release {name}` and a restart take it up again",
+        "paused": f"`scheduler resume {name}` resumes it",
+        "errored": f"`scheduler retry {name}` retries what failed",
+        "cancelled": f"`scheduler retry {name}` continues it",
+        "quarantined": f"`scheduler release {name}` and a restart load it again",
     }.get(progress.status)
     if step is None and progress.status == "running" and progress.count("waiting") and not progress.running:
-        step = f"`scheduler why {name}` says what it waits for"
+        step = f"`scheduler why {name}` explains what it is waiting for"
     if step is not None:
         put(console, [])
         put(console, [(step, "dim")])
 
 
 def show_components(console: Console, answer: Answer, now: float) -> None:
-    """A line for each component: errored ones first, then what runs, then the others.
+    """Print a line for each component: errored ones first, then running ones, then the others.
 
     Args:
-        console: where to.
+        console: the output.
         answer: the whole build.
-        now: by the scheduler's clock; for durations that have not ended.
+        now: time, the scheduler's clock, seconds since 1970; for durations that have not ended.
     """
     first = ("errored", "retrying", "running", "waiting", "skipped", "completed")
     order = {state: place for place, state in enumerate(first)}
@@ -220,7 +220,7 @@ def _component_row(one: Answer, now: float) -> list[str]:
     waited = "-" if due is None else seconds(max(0.0, until - due - (earlier or 0.0)))
     last = None if sent is None else (now if ended is None else ended) - sent
     worked = "-" if last is None and earlier is None else seconds((last or 0.0) + (earlier or 0.0))
-    # The number of an attempt is known before there is one.
+    # The number of the next attempt is known before it is sent.
     tried = sent is not None or text(one.get("state")) in {"running", "retrying"}
     attempt = whole(one.get("attempt")) if tried else 0
     names = [printable(text(one.get(name))) for name in ("id", "state")]
@@ -228,7 +228,7 @@ def _component_row(one: Answer, now: float) -> list[str]:
 
 
 def _worked_before(one: Answer, due: float | None) -> float | None:
-    """Seconds that attempts before the last one took since it was due, as in a timeline; None without any."""
+    """Return the seconds of attempts before the last one since it was due; None if there was none."""
     took = [
         failed - max(sent, due or sent)
         for each in objects(one.get("failed"))
@@ -240,12 +240,12 @@ def _worked_before(one: Answer, due: float | None) -> float | None:
 
 
 def show_reasons(console: Console, answer: Answer) -> None:
-    """What a build, or one of its components, waits for, as sentences."""
+    """Print what a build or component is waiting for, as sentences."""
     build, status = printable(text(answer.get("id"))), printable(text(answer.get("status")))
     reasons = objects(answer.get("reasons"))
     console.print(Text.assemble((build, "bold"), " is ", (status, STATE_STYLES.get(status, ""))))
     if not reasons:
-        console.print(Text("Nothing waits."))
+        console.print(Text("Nothing is waiting."))
     for reason in reasons:
         console.print(_reason(reason), soft_wrap=not console.is_terminal)
     more = whole(answer.get("more"))
@@ -277,11 +277,11 @@ def _reason(reason: Answer) -> Text:
 
 
 def _cure(reason: Answer) -> str:
-    """What to do about it, where the scheduler's words are the observation only."""
+    """Return what to do about it, if the scheduler's text is only the observation."""
     subject = printable(text(reason.get("subject")))
     of = f" of {subject}" if subject else ""
     if reason.get("connector") == "none":
         return f"start a connector{of}"
     if reason.get("connector") == "silent":
-        return f"look at the connector{of}, or `scheduler extend` its time"
+        return f"check the connector{of}, or give it more time with `scheduler extend`"
     return ""

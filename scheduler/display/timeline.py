@@ -1,4 +1,4 @@
-"""A build's timeline in 80 columns: how many worked at a time, the critical path, the slowest."""
+"""Displays a build's timeline in 80 columns: number at work, critical path, slowest components."""
 
 from collections.abc import Iterable, Sequence
 from textwrap import wrap
@@ -12,7 +12,7 @@ from scheduler.display.tables import put
 from scheduler.text import count, printable, seconds
 
 _WIDTH = 80
-"""Cells, also in a pipe."""
+"""Width in a pipe, in cells."""
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 _MARKS = {
     Wait.SLOTS: ("░", "waiting"),
@@ -21,20 +21,20 @@ _MARKS = {
     Wait.OUTAGE: ("x", "no broker"),
 }
 _SMALL = 20
-"""A build of up to so many components is shown whole."""
+"""Largest number of components of a build that is shown whole."""
 _SLOWEST = 10
 _LONGEST_PATH = 16
-"""Components of the critical path; of a longer one its middle is left out."""
+"""Largest number of components of the critical path; the middle of a longer one is left out."""
 
 
 def show_timeline(console: Console, timeline: Timeline, build: str, status: str) -> None:
-    """Print it.
+    """Print a timeline.
 
     Args:
-        console: where to; in a terminal as wide as that, in a pipe 80 columns.
-        timeline: what happened.
-        build: its id.
-        status: how the build stands.
+        console: the output; its width is that of the terminal, in a pipe 80 columns.
+        timeline: the timeline.
+        build: the build's id.
+        status: the build's status.
     """
     width = max(40, console.width) if console.is_terminal else _WIDTH
     took = seconds(timeline.seconds)
@@ -116,7 +116,7 @@ def _bars(console: Console, timeline: Timeline, spans: Iterable[Span], width: in
 
 
 def _bar(span: Span, timeline: Timeline, room: int, style: str) -> Line:
-    """Where in time it was; what took any time at all has a cell."""
+    """Draw a component's time as a bar; anything that took time has at least one cell."""
     scale = room / timeline.seconds if timeline.seconds > 0 else 0.0
     cells = [" "] * room
 

@@ -1,6 +1,6 @@
-"""Three ways of showing a build while it runs: a board in a terminal, lines in a pipe, JSON for programs.
+"""Three views of a running build: a board in a terminal, lines in a pipe, JSON for programs.
 
-All of them cost what changed, never the size of the build.
+The cost of an update depends on what changed, never on the size of the build.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,28 +20,28 @@ from scheduler.display.summary import render_summary, summary_lines
 from scheduler.text import count, printable, seconds
 
 _CHATTY = 60
-"""Builds of up to this many components have a line for each that completes; larger ones for errors only."""
+"""Largest number of components with a line for each that completes; larger builds show errors only."""
 _MOST_ERRORS = 20
-"""Lines that one update adds in a terminal; all errors are in `scheduler status`."""
+"""Largest number of lines that one update adds in a terminal; `scheduler status` has all errors."""
 _PLAIN_INTERVAL = 2.0
-"""Seconds between two lines of progress about a larger build."""
+"""Seconds between two lines about the progress of a larger build."""
 _ERROR_WIDTH = 400
 _ID_WIDTH = 200
 _WORD = 6
-"""Cells for the word that a line begins with, in a terminal."""
+"""Cells of the first word of a line, in a terminal."""
 _SETTLED = {"completed": "done", "errored": "error", "skipped": "skip", "retrying": "retry"}
 _STYLES = {"completed": "green", "errored": "bold red", "skipped": "magenta", "retrying": "yellow"}
 
 
 def _is_worth_a_line(item: News, progress: Progress) -> bool:
     if item.state in {"completed", "skipped", "retrying"} and item.component:
-        # Errors are worth it also where they are older than our looking.
+        # Errors are worth a line even if they are older than our view.
         return progress.total <= _CHATTY and not item.old
     return item.state == "errored" or not item.component
 
 
 class TerminalView:
-    """Draws in place: errors and settled components scroll away above, the state of the build stays below."""
+    """Board: errors and settled components scroll away above, the state of the build stays below."""
 
     def __init__(self, progress: Progress, console: Console) -> None:
         self._progress = progress
@@ -67,7 +67,7 @@ class TerminalView:
         if len(worth) > len(lines):
             lines.insert(0, Text(f"... {count(len(worth) - len(lines), 'line')} more", style="dim"))
         if lines:
-            # One print for all of them: each one moves the frame and draws it again.
+            # One print for all of them, since each print moves the frame and draws it again.
             self._console.print(Group(*lines))
         self._live.refresh()
 
@@ -76,16 +76,16 @@ class TerminalView:
         self._console.print(Text(printable(text), style="yellow"))
 
     def stop(self) -> None:
-        """Take the frame away."""
+        """Remove the frame."""
         self._live.stop()
 
     def summary(self, now: float) -> None:
-        """Print the last word."""
+        """Print the summary."""
         self._console.print(render_summary(self._progress, now, self._console.width))
 
 
 def _settled_line(item: News, width: int) -> Text:
-    """What happened, on one line; an error may take two."""
+    """Describe what happened on one line; an error may take two."""
     if not item.component:
         return Text(fit(_of_the_build(item), width), style="yellow", no_wrap=True)
     failed = item.state == "errored"
@@ -115,7 +115,7 @@ def _of_the_build(item: News) -> str:
 
 
 class PlainView:
-    """Writes lines: one for each settled component of a small build, now and then one for a large one."""
+    """Lines: one for each settled component of a small build; from time to time one for a large build."""
 
     def __init__(self, progress: Progress, console: Console) -> None:
         self._progress = progress
@@ -165,12 +165,12 @@ class PlainView:
         self._write(f"{seconds(self._progress.elapsed(now)):>7}  {word:<7} {text}")
 
     def _write(self, line: str) -> None:
-        # As it is: no wrapping, no markup, or the lines would be of no use to grep.
+        # No wrapping and no markup, which would make the lines useless to grep.
         self._console.out(line, highlight=False)
 
 
 class JsonView:
-    """Writes a JSON object on a line for each thing that happens, and one more at the end."""
+    """JSON lines: an object for each event, and one at the end."""
 
     def __init__(self, progress: Progress, console: Console) -> None:
         self._progress = progress
@@ -180,12 +180,12 @@ class JsonView:
         """Nothing to prepare."""
 
     def update(self, news: Sequence[News], now: float) -> None:  # noqa: ARG002 - events have times
-        """Write what is new: events as they were published, and what a snapshot tells without a number."""
+        """Write the news: events as published, and news of a snapshot without a number."""
         for item in news:
             self._write(item.event if item.event is not None else _as_event(item))
 
     def note(self, text: str) -> None:
-        """Write it as an event of ours."""
+        """Write the remark as an event of our own."""
         self._write({"event": "note", "text": text})
 
     def stop(self) -> None:

@@ -419,8 +419,8 @@ def test_why_is_said_in_sentences(scheduler: FakeScheduler, capsys: Captured) ->
     assert capsys.readouterr().out.splitlines() == [
         f"{BUILD} is running",
         (
-            "vpc::a (running for 1m15s): no answer yet; look at the connector of vpc.create.aws,"
-            " or `scheduler extend` its time"
+            "vpc::a (running for 1m15s): no answer yet; check the connector of vpc.create.aws,"
+            " or give it more time with `scheduler extend`"
         ),
         "vpc::b (waiting for 5.0s): waits\\x1b for vpc::a",
         "it is paused (for 2.0s)",
@@ -443,7 +443,7 @@ def test_nothing_to_wait_for_is_said(scheduler: FakeScheduler, capsys: Captured)
     """A build without reasons is told to have none."""
     scheduler.say("why", {"id": BUILD, "status": "done", "reasons": [], "more": 0})
     assert cli.main(["why", BUILD]) == 0
-    assert capsys.readouterr().out.splitlines() == [f"{BUILD} is done", "Nothing waits."]
+    assert capsys.readouterr().out.splitlines() == [f"{BUILD} is done", "Nothing is waiting."]
 
 
 def chain(length: int, status: str = "done") -> JSON:
@@ -543,7 +543,7 @@ def test_a_finished_build_shows_its_summary(
     out = capsys.readouterr().out
     assert out.splitlines()[1].startswith(word)
     assert "3.0s" in out
-    assert "critical path: 3 components, 3.0s, of it 0.8s waiting" in out
+    assert "critical path: 3 components, 3.0s, of which 0.8s waiting" in out
 
 
 def test_watching_as_json_lines(scheduler: FakeScheduler, capsys: Captured) -> None:

@@ -117,7 +117,7 @@ def test_plan_warns_of_what_cannot_be_judged_yet(capsys: Captured, write: Write)
     assert cli.main(["plan", write(document)]) == 0
     out = capsys.readouterr().out
     assert (
-        "unresolved  1 reference to be judged when due\n  net::a.y\n      its definition has no 'arn'" in out
+        "unresolved  1 reference checked only when due\n  net::a.y\n      its definition has no 'arn'" in out
     )
     assert "unreachable  2 components will not complete\n  vpc::a  x: " in out
 

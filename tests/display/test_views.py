@@ -422,7 +422,7 @@ def test_the_summary_names_the_critical_path() -> None:
     progress.finish({}, 110.0, failed=False)
     progress.explain(chain(10))
     lines = summary_of(progress, 110.0)
-    begin = lines.index("critical path: 10 components, 10.0s, of it 2.5s waiting")
+    begin = lines.index("critical path: 10 components, 10.0s, of which 2.5s waiting")
     expected = [
         "1.0s  c000",
         "1.0s  c001",

@@ -1,7 +1,7 @@
-"""A build's graph as a picture: DOT, Mermaid, or SVG, from one neutral `Drawing`.
+"""Draws a build's graph as DOT, Mermaid or SVG, from one neutral `Drawing`.
 
-Ids come from elsewhere. None of them is used as a name in the output, and as a label each is on one line and
-escaped in the output's own way: whatever an id holds, it is text.
+Ids come from outside. They are never names in the output. As labels they are on one line, and escaped for the
+output's language: an id is always text, whatever it contains.
 """
 
 from scheduler.display.drawing.dot import dot

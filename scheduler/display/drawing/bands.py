@@ -1,4 +1,4 @@
-"""The columns of a graph in bands below each other, and the edges between their items."""
+"""Bands: the columns of a graph in rows below each other, and the edges between their items."""
 
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
@@ -10,21 +10,21 @@ from attrs import define, field
 from scheduler.display.drawing.grid import LANE, Edge, Grid
 
 ASPECT: Final = 1.7
-"""About what a picture's width is as a multiple of its height, once it is wrapped."""
+"""Aimed ratio of width to height of a wrapped picture."""
 _STRIP: Final = 3.0
-"""... and from which on it is."""
+"""Ratio of width to height from which on a picture is wrapped."""
 _PAGE: Final = 1_400.0
-"""The width up to which nothing is wrapped, px."""
+"""Largest width that is never wrapped, px."""
 _NARROW, _WIDE = 52.0, 150.0
-"""Between two columns, px: the steeper its edges are, the wider it is."""
+"""Gap between two columns, px: the steeper its edges are, the wider it is."""
 _SLOPE: Final = 0.12
 _CHANNEL: Final = 22.0
-"""Between a band and the edges that lead to the next one, px."""
+"""Gap between a band and the edges that lead to the next one, px."""
 _LEVEL: Final = 0.05
 
 
 class Place(NamedTuple):
-    """A node's rectangle, px; x and y are its upper left corner."""
+    """Rectangle of a node, px; x and y are its upper left corner."""
 
     x: float
     y: float
@@ -34,26 +34,26 @@ class Place(NamedTuple):
 
 Point = tuple[float, float]
 Route = list[Point]
-"""The points of an edge: two on one level, or one above the other, are joined by a line, others by an S."""
+"""Points of an edge: two on a level, or one above the other, are joined by a line, others by an S."""
 
 
 @define
 class _Band:
-    """Columns beside each other, and the edges that come in from the band above."""
+    """Columns beside each other, and the edges from the band above."""
 
     columns: range
     crossing: list[int] = field(factory=list)
-    """Items of the last column of the band above that have edges to here, from top to bottom."""
+    """Items of the last column above that have edges to this band, from top to bottom."""
     top: float = 0.0
-    """The upper end of its columns, px, as their items' heights are: see ``shift``."""
+    """Upper end of its columns, px, on the scale of their items' heights; see ``shift``."""
     channel: float = 0.0
-    """Where the edges from above run, the uppermost of them."""
+    """Height of the uppermost edge from above, px."""
     shift: float = 0.0
-    """What is added to heights."""
+    """Offset that is added to heights, px."""
 
 
 class Bands:
-    """The columns in bands below each other."""
+    """Columns in bands below each other."""
 
     def __init__(self, grid: Grid) -> None:
         self._grid = grid
@@ -98,7 +98,7 @@ class Bands:
         return min(_WIDE, _NARROW + steepest * _SLOPE)
 
     def _extent(self, columns: range) -> tuple[float, float]:
-        """The upper and lower end of columns, by their items' heights."""
+        """Return the upper and lower end of columns, by their items' heights."""
         grid = self._grid
         ends = [
             (grid.y[item], grid.heights.get(item, 0.0) / 2)
@@ -123,7 +123,7 @@ class Bands:
         return [range(start, end) for start, end in pairwise([*starts, len(steps)])]
 
     def place(self, node: int) -> Place:
-        """Where a node is."""
+        """Return the rectangle of a node."""
         grid = self._grid
         column, height = grid.column_of[node], grid.heights[node]
         return Place(self._x[column], self._height(node) - height / 2, grid.width_of[column], height)
@@ -132,7 +132,7 @@ class Bands:
         return self._grid.y[item] + self._band_of[self._grid.column_of[item]].shift
 
     def route(self, edge: Edge) -> Route:
-        """The points of an edge, from the right side of its source to the left one of its destination."""
+        """Return the points of an edge, from its source's right side to its destination's left side."""
         chain = self._grid.chain(edge)
         points: Route = [self._right(chain[0])]
         for before, item in pairwise(chain):
@@ -149,7 +149,7 @@ class Bands:
         return self._x[column] + self._grid.width_of[column], self._height(item)
 
     def _descent(self, item: int, end: Point) -> Route:
-        """The way from the end of a band to the beginning of the next one; none of them cross there."""
+        """Lead an edge from the end of a band to the beginning of the next; none cross there."""
         band = self._band_of[self._grid.column_of[item] + 1]
         number = band.crossing.index(item)
         inner = len(band.crossing) - 1 - number
@@ -160,7 +160,7 @@ class Bands:
 
 
 def _straight(points: Route) -> Route:
-    """Without the points that lie between two others on one level."""
+    """Remove points that lie between two others on a level."""
     kept = points[:1]
     for index in range(1, len(points) - 1):
         y = points[index][1]

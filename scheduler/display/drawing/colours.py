@@ -1,14 +1,14 @@
-"""The colours of actions and states: from a palette that the colour-blind can tell apart.
+"""Colours of actions and states, from a palette that colour-blind people can tell apart.
 
-M. Okabe and K. Ito, "Color Universal Design" (https://jfly.uni-koeln.de/color/), and lighter tints of it that
-dark text can be read on.
+M. Okabe and K. Ito, "Color Universal Design" (https://jfly.uni-koeln.de/color/), with lighter tints as the
+ground of dark text.
 """
 
 from typing import Final, NamedTuple
 
 
 class Colours(NamedTuple):
-    """How a node is drawn."""
+    """Colours of a node."""
 
     line: str
     fill: str
@@ -33,5 +33,5 @@ _COLOURS: Final = {
 
 
 def colours_of(mark: str) -> Colours:
-    """The colours for an action or a state."""
+    """Return the colours of an action or a state."""
     return _COLOURS.get(mark, _OTHERWISE)

@@ -8,7 +8,7 @@ from scheduler.text import printable
 
 
 def dot(drawing: Drawing) -> str:
-    """The drawing as a DOT digraph."""
+    """Write a drawing as a DOT digraph."""
     return "".join(f"{line}\n" for line in _lines(drawing))
 
 
@@ -35,10 +35,10 @@ def _lines(drawing: Drawing) -> Iterator[str]:
 
 
 def quoted(text: str) -> str:
-    """A text on one line as a quoted string, of which nothing is an escape or an entity."""
+    """Quote a text of one line so that nothing in it is an escape or an entity."""
     return f'"{_escaped(text)}"'
 
 
 def _escaped(text: str) -> str:
-    # In labels \N, \G and the like are replaced, and so are HTML entities.
+    # In labels \N, \G and the like are replaced, and HTML entities too.
     return text.replace("&", "&amp;").replace("\\", "\\\\").replace('"', '\\"')

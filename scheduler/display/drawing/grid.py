@@ -1,4 +1,4 @@
-"""Which items of a graph stand in which column, in which order, and at which height."""
+"""Grid: assigns the items of a graph to columns, with an order and heights."""
 
 from bisect import bisect_right, insort
 from collections import Counter
@@ -10,21 +10,21 @@ from typing import Final
 from attrs import define, field
 
 GAP: Final = 18.0
-"""Between two nodes of a column, px."""
+"""Gap between two nodes of a column, px."""
 LANE: Final = 9.0
-"""Between two lanes; a lane and a node have a little more."""
+"""Gap between two lanes, px; it is a little more between a lane and a node."""
 _ROWS: Final = 24
-"""Nodes that are one column however few there are in all."""
+"""Largest number of nodes that always form one column."""
 _TALL: Final = 1.6
-"""... and beyond that, as a multiple of the square root of their number."""
+"""Largest height of a column beyond that, as a multiple of the square root of the number of nodes."""
 _SWEEPS: Final = 6
 _FEW: Final = 2
 _MANY: Final = 10_000
-"""Items from which on fewer rounds have to do."""
+"""Number of items from which on fewer rounds are made."""
 
 Edge = tuple[int, int]
 Near = dict[int, Counter[int]]
-"""Items beside an item, each with the number of edges."""
+"""Neighbours of an item, each with the number of edges."""
 
 
 @define
@@ -32,23 +32,23 @@ class Grid:
     """Columns of items: the nodes, by their numbers, and lanes, by numbers beyond them."""
 
     columns: list[list[int]]
-    """From top to bottom."""
+    """Items of each column, from top to bottom."""
     column_of: dict[int, int]
     width_of: list[float]
-    """Of each column."""
+    """Width of each column, px."""
     heights: dict[int, float]
-    """Of the nodes; lanes have none."""
+    """Height of each node, px; lanes have none."""
     lanes: dict[Edge, tuple[int, int]]
-    """By edge: its first lane, and how many follow; in each column the next number."""
+    """First lane of an edge, and the number that follow; each column has the next number."""
     before: Near = field(factory=dict)
-    """Items of the column before, with the number of edges from there."""
+    """Neighbours in the column before, by item."""
     after: Near = field(factory=dict)
     y: dict[int, float] = field(factory=dict)
-    """The middle of each item."""
+    """Middle of each item, px."""
 
     @classmethod
     def of(cls, nodes: Sequence[int], sizes: Sequence[tuple[float, float]], edges: Sequence[Edge]) -> "Grid":
-        """The columns, in no good order yet."""
+        """Make the columns, not yet in a good order."""
         edges = [edge for edge in dict.fromkeys(edges) if edge[0] != edge[1]]
         columns = _columns(nodes, edges)
         column_of = {node: place for place, column in enumerate(columns) for node in column}
@@ -88,12 +88,12 @@ class Grid:
             first += end - begin
 
     def chain(self, edge: tuple[int, int]) -> list[int]:
-        """The items that an edge goes by, one in each column."""
+        """Return the items on the way of an edge, one in each column."""
         lane, count = self.lanes.get(edge, (0, 0))
         return [edge[0], *range(lane, lane + count), edge[1]]
 
     def reduce_crossings(self) -> None:
-        """Order each column by where its items' neighbours stand, and keep the best order that was met."""
+        """Order each column by the positions of its items' neighbours; keep the best order found."""
         best, fewest = [list(column) for column in self.columns], None
         sweeps = _SWEEPS if len(self.column_of) < _MANY else _FEW
         for sweep in range(2 * sweeps):
@@ -121,7 +121,7 @@ class Grid:
         items.sort(key=wanted.__getitem__)
         ordered: list[int] = []
         for _, tied in groupby(items, key=wanted.__getitem__):
-            # What passes goes through the middle of what stays.
+            # A lane that passes goes through the middle of the nodes that stay.
             equal = list(tied)
             nodes = [item for item in equal if item in self.heights]
             lanes = [item for item in equal if item not in self.heights]
@@ -142,7 +142,7 @@ class Grid:
         return total
 
     def settle(self) -> None:
-        """Find the height of each item."""
+        """Compute the height of each item."""
         apart = [list(accumulate(self._distances(column), initial=0.0)) for column in self.columns]
         for items, offsets in zip(self.columns, apart, strict=True):
             for item, offset in zip(items, offsets, strict=True):
@@ -170,7 +170,7 @@ class Grid:
             weight = height = 0.0
             for side in sides:
                 for other in side.get(item, ()):
-                    # A long edge should be straight, before it is short.
+                    # A long edge should rather be straight than short.
                     heavy = 1.0 if item in self.heights and other in self.heights else 2.0
                     heavy *= 1.0 if item in self.heights or other in self.heights else 50.0
                     weight += heavy
@@ -184,7 +184,7 @@ class Grid:
 
 
 def _isotonic(wanted: Sequence[float], weights: Sequence[float]) -> Iterator[float]:
-    """The rising sequence next to ``wanted``, by weighted squares: pool adjacent violators."""
+    """Return the rising sequence nearest to ``wanted``, by weighted squares: pool adjacent violators."""
     pools: list[tuple[float, float, int]] = []
     for value, weight in zip(wanted, weights, strict=True):
         mean, total, count = value, weight, 1
@@ -198,7 +198,7 @@ def _isotonic(wanted: Sequence[float], weights: Sequence[float]) -> Iterator[flo
 
 
 def _columns(nodes: Sequence[int], edges: Sequence[Edge]) -> list[list[int]]:
-    """The waves; one of many nodes becomes several columns, those that nothing depends on in the first."""
+    """Make columns of the waves; a large wave becomes several, with nodes without dependents in the first."""
     following: dict[int, list[int]] = {node: [] for node in nodes}
     missing = dict.fromkeys(nodes, 0)
     for source, destination in edges:

@@ -2,14 +2,14 @@
 
 Sugiyama's method, with columns that mean something:
 
-1. A wave is a column, a tall one several. An edge that passes a column has a *lane* in it, and takes up room
-   there as a node does. Edges of one node share a lane.
+1. A wave is a column, a tall wave several columns. An edge that passes a column has a *lane* in it, which
+   takes up room as a node does. Edges of one node share a lane.
 2. Each column is ordered so that few edges cross (barycentres, in both directions).
-3. Heights are least squares: as near to the neighbours as the order and the distances allow.
+3. Heights are least squares: as near to the neighbours as order and gaps allow.
 4. A long row of columns is wrapped into *bands*, as text is into lines.
 
-Between columns there are no nodes, and in a column an edge is level, in its lane: so none runs through a
-node, whatever the graph. Nodes without edges stand below, in rows of their own.
+There are no nodes between columns, and inside a column an edge is level, in its lane. So no edge runs through
+a node, whatever the graph. Nodes without edges stand below, in rows of their own.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,11 +23,11 @@ from scheduler.display.drawing.grid import GAP, Edge, Grid
 
 @frozen
 class Layout:
-    """A graph that is laid out, from (0, 0) to (``width``, ``height``)."""
+    """Layout of a graph, from (0, 0) to (``width``, ``height``)."""
 
     places: Sequence[Place]
     routes: Sequence[Route]
-    """By edge; empty for one from a node to itself."""
+    """Route of each edge; empty for an edge from a node to itself."""
     width: float
     height: float
 
@@ -36,8 +36,8 @@ def lay_out(sizes: Sequence[tuple[float, float]], edges: Sequence[Edge]) -> Layo
     """Lay a graph out.
 
     Args:
-        sizes: width and height of each node, px. All nodes of a column are as wide as its widest.
-        edges: from node to node, as positions; cycles are drawn with edges that lead back.
+        sizes: width and height of each node, px; all nodes of a column become as wide as its widest.
+        edges: edges from node to node, as positions; cycles are drawn with edges that lead back.
     """
     places = [Place(0.0, 0.0, *size) for size in sizes]
     forward, turned = _acyclic(len(sizes), edges)
@@ -64,7 +64,7 @@ def lay_out(sizes: Sequence[tuple[float, float]], edges: Sequence[Edge]) -> Layo
 
 
 def _acyclic(count: int, edges: Sequence[Edge]) -> tuple[list[Edge], list[bool]]:
-    """The edges, those turned round that close a cycle; and which these are."""
+    """Turn round the edges that close a cycle; return the edges, and which of them were turned."""
     following: list[list[int]] = [[] for _ in range(count)]
     for source, destination in edges:
         following[source].append(destination)
@@ -91,7 +91,7 @@ def _acyclic(count: int, edges: Sequence[Edge]) -> tuple[list[Edge], list[bool]]
 
 
 def _rows(alone: Sequence[int], places: list[Place], top: float, width: float) -> tuple[float, float]:
-    """Put nodes into rows below ``top``; returns width and height of all."""
+    """Put nodes into rows below ``top``; return the width and height of all."""
     wide = max(places[one].width for one in alone) + GAP
     tall = max(places[one].height for one in alone) + GAP
     across = max(1, int((width + GAP) / wide), ceil(sqrt(len(alone) * tall * ASPECT / wide)))

@@ -1,4 +1,4 @@
-"""Mermaid flowcharts (https://mermaid.js.org/syntax/flowchart.html), drawn by many hosts of Markdown."""
+"""Mermaid flowcharts (https://mermaid.js.org/syntax/flowchart.html), which many Markdown hosts draw."""
 
 import re
 from collections.abc import Iterator
@@ -9,20 +9,20 @@ from scheduler.display.drawing.model import Drawing, Node
 from scheduler.text import printable
 
 MOST_EDGES: Final = 500
-"""Mermaid's ``maxEdges``: it draws nothing where there are more."""
+"""Mermaid's ``maxEdges``: with more edges it draws nothing."""
 MOST_NODES: Final = 300
-"""So that the text stays below its ``maxTextSize`` of 50,000 characters, with ids of the usual length."""
+"""Largest number of nodes that keeps the text below its ``maxTextSize`` of 50,000 characters."""
 
 
 def mermaid(drawing: Drawing) -> str:
-    """The drawing as a flowchart."""
+    """Write a drawing as a flowchart."""
     return "".join(f"{line}\n" for line in _lines(drawing))
 
 
 def _lines(drawing: Drawing) -> Iterator[str]:
     yield "flowchart LR"
     if drawing.note:
-        # In a comment braces would still be taken for a directive; a note holds an id.
+        # Even in a comment, braces would be read as a directive; a note contains an id.
         yield f"  %% {escaped(printable(drawing.note))}"
     for number, node in enumerate(drawing.nodes):
         yield f'  n{number}["{_label(node)}"]:::m{escaped(node.mark)}'
@@ -36,15 +36,15 @@ def _lines(drawing: Drawing) -> Iterator[str]:
 
 def _label(node: Node) -> str:
     label = f"{escaped(node.label)}<br/>{escaped(node.detail)}"
-    # In a line with such a word the last semicolon goes, as if it were one of the statement's.
+    # Mermaid removes the last semicolon of a line with such a word, as if it ended the statement.
     return _STATEMENTS.sub(lambda found: _entity(found[0]), label) if "#" in label else label
 
 
 def escaped(text: str) -> str:
-    """``text`` between quotes: what Mermaid would obey as an entity, all else as it is.
+    """Escape ``text`` for quotes: characters that Mermaid would interpret become entities.
 
-    Mermaid resolves entities before it looks for line breaks (a backslash and n), formulas, icons and lists,
-    so these are broken by a space without width.
+    Mermaid resolves entities before it looks for line breaks (a backslash and n), formulas, icons and lists.
+    These are therefore broken by a space without width.
     """
     text = text.translate(_ENTITIES)
     text = _DIRECTION.sub(r"\1#32;", text)
@@ -70,5 +70,5 @@ _SPLIT: Final = re.compile(
     re.VERBOSE,
 )
 _DIRECTION: Final = re.compile(r"(direction)\s")
-"""A statement, even in quotes."""
+"""Words that Mermaid reads as a statement, even in quotes."""
 _STATEMENTS: Final = re.compile(r"s(?=tyle)|c(?=lassDef)")

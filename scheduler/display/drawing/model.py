@@ -1,4 +1,4 @@
-"""What is drawn: nodes and edges, and how to draw fewer of them."""
+"""Drawing: nodes and edges, and ways to reduce their number."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -6,69 +6,69 @@ from typing import Final
 from attrs import evolve, field, frozen
 
 from scheduler.definition.graph import Graph
-from scheduler.text import mask_url, printable, shortened
+from scheduler.text import count, mask_url, printable, shortened
 
 LONGEST_LABEL: Final = 40
-"""Characters of an id that are shown."""
+"""Largest number of characters of an id that are shown."""
 _LONGEST_ERROR: Final = 500
 
 
 @frozen
 class Node:
-    """A component, or several that are drawn as one."""
+    """Component, or several components drawn as one."""
 
     id: str
     type: str
     mark: str
-    """Its state where the build runs or ran, otherwise the action that is to be done."""
+    """State if the build runs or ran, otherwise the action."""
     count: int = 1
-    """How many components it stands for; from two on, ``id`` is not one of theirs."""
+    """Number of components that it stands for; from two on, ``id`` is not the id of one of them."""
     error: str = ""
-    """Why it failed, secrets taken out."""
+    """Error, without secrets."""
 
     @property
     def label(self) -> str:
-        """What it is called: on one line, and not too long."""
+        """Label: on one line, and not too long."""
         return shortened(self.id, LONGEST_LABEL)
 
     def tooltip(self, *, detail: bool = False) -> str:
-        """All of its id, what stands below it, and why it failed."""
+        """Return its whole id, its detail if asked for, and its error."""
         parts = [printable(self.id), self.detail if detail else ""]
         parts.append(printable(mask_url(self.error), _LONGEST_ERROR))
         return ": ".join(filter(None, parts))
 
     @property
     def detail(self) -> str:
-        """What stands below that: its mark is told in words, for those who see no colours."""
-        # Of most ids the type is a part.
+        """Line below the label: the mark in words, for people who do not see colours."""
+        # Most ids contain the type.
         named = self.count > 1 or self.id.startswith(f"{self.type}::")
         return self.mark if named else f"{printable(self.type, LONGEST_LABEL)} · {self.mark}"
 
 
 @frozen
 class Drawing:
-    """A graph to be drawn."""
+    """Graph to be drawn."""
 
     title: str
     nodes: Sequence[Node] = field(repr=False)
     edges: Sequence[tuple[int, int]] = field(repr=False)
-    """From a dependency to its dependent, as positions in ``nodes``."""
+    """Edges from a dependency to its dependent, as positions in ``nodes``."""
     note: str = ""
-    """What is to be said beside it."""
+    """Remark beside the picture."""
 
     @property
     def marks(self) -> list[str]:
-        """Every mark, in the order of its first use."""
+        """List the marks, in the order of their first use."""
         return list(dict.fromkeys(node.mark for node in self.nodes))
 
 
 def around(drawing: Drawing, component: str, depth: int) -> Drawing | None:
-    """The neighbourhood of a component; None where there is none of this id.
+    """Return the part around a component; None if there is no component of this id.
 
     Args:
-        drawing: the whole.
-        component: its id.
-        depth: how many edges away from it, along them or against them.
+        drawing: the whole drawing.
+        component: the component's id.
+        depth: the distance in edges, followed in both directions.
     """
     graph = _graph(drawing)
     position = graph.index.get(component)
@@ -87,17 +87,17 @@ def around(drawing: Drawing, component: str, depth: int) -> Drawing | None:
         [drawing.nodes[one] for one in chosen],
         [(index[a], index[b]) for a, b in drawing.edges if a in index and b in index],
         f"{len(chosen):,} of {len(drawing.nodes):,} components: {shortened(component, LONGEST_LABEL)}, and"
-        f" what is up to {depth} from it",
+        f" all within {count(depth, 'edge')} of it",
     )
 
 
 def collapsed(drawing: Drawing, *, nodes: int, edges: int) -> Drawing | None:
-    """The drawing with components drawn as one, as far as it takes to have no more nodes and edges.
+    """Draw components as one until there are at most so many nodes and edges.
 
-    First those of one type, mark and wave become one node, then those of one type and mark.
+    First, components of one type, mark and wave become one node; then those of one type and mark.
 
     Returns:
-        The drawing as it is where it is small enough; None where nothing makes it so.
+        The same drawing if it is small enough; None if it cannot be made small enough.
     """
     if len(drawing.nodes) <= nodes and len(drawing.edges) <= edges:
         return drawing
@@ -127,8 +127,8 @@ def _merged(drawing: Drawing, waves: Sequence[int]) -> Drawing:
         if len(members) == 1:
             nodes.append(drawing.nodes[members[0]])
         else:
-            count = sum(drawing.nodes[one].count for one in members)
-            nodes.append(Node(f"{count:,} x {printable(type_)}", type_, mark, count))
+            total = sum(drawing.nodes[one].count for one in members)
+            nodes.append(Node(f"{total:,} x {printable(type_)}", type_, mark, total))
     edges = dict.fromkeys((group_of[a], group_of[b]) for a, b in drawing.edges if group_of[a] != group_of[b])
     return Drawing(drawing.title, nodes, list(edges), drawing.note)
 

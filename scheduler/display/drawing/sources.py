@@ -1,4 +1,4 @@
-"""Drawings of builds: as submitted, or as a scheduler says that they stand."""
+"""Drawings of builds: as submitted, or in their current state."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from scheduler.display.drawing.model import Drawing, Node
 
 
 def drawing_of_build(prepared: Prepared) -> Drawing:
-    """A build before it runs: the marks are actions, or ``completed`` for what is done already."""
+    """Draw a build before it runs: the marks are actions, or ``completed`` for completed changes."""
     build, graph = prepared.build, prepared.graph
     nodes = [
         Node(
@@ -28,11 +28,11 @@ def drawing_of_build(prepared: Prepared) -> Drawing:
 
 
 def drawing_of(summary: Mapping[str, Any], components: Sequence[Mapping[str, Any]]) -> Drawing:
-    """A build as a scheduler answers ``get`` about it: the marks are states.
+    """Draw a build from the answer to ``get``: the marks are states.
 
     Args:
-        summary: what is said of the build.
-        components: what is said of its components, each with its ``needs``.
+        summary: the answer about the build.
+        components: the answer about its components, each with its ``needs``.
     """
     index: dict[str, int] = {}
     nodes: list[Node] = []
@@ -40,7 +40,7 @@ def drawing_of(summary: Mapping[str, Any], components: Sequence[Mapping[str, Any
     for component in components:
         name, state = text(component.get("id")), text(component.get("state"))
         if name in index:
-            # Pages of different moments may overlap.
+            # Pages are from different moments, and may overlap.
             continue
         index[name] = len(nodes)
         type_ = text(component.get("subject")).partition(".")[0]

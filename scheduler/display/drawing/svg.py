@@ -1,6 +1,6 @@
-"""SVG: `scheduler.display.drawing.layout` says where everything is, and this writes it down.
+"""Writes a drawing as SVG, as laid out by `scheduler.display.drawing.layout`.
 
-The picture brings its own light ground, so that it can be read on a dark page as well.
+The picture has its own light ground, so that it can be read on a dark page, too.
 """
 
 from collections.abc import Iterator
@@ -18,12 +18,13 @@ from scheduler.text import printable
 
 MOST_NODES: Final = 500
 MOST_EDGES: Final = 1_000
-"""The layout of as many takes a tenth of a second, or two where each is a wave: more are hard to read."""
+"""Largest numbers of nodes and edges: their layout takes 0.1 s, or 0.2 s if each is a wave; more are hard to
+read."""
 
 _CELL: Final = 7.3
-"""The width of a character of the larger font, in px; it is one of fixed width."""
+"""Width of a character of the larger font, which has a fixed width, px."""
 _SMALL: Final = 0.84
-"""The smaller font, as a part of it."""
+"""Size of the smaller font, as a fraction of the larger one."""
 _HEIGHT: Final = 44.0
 _MARGIN: Final = 28.0
 _HEADER: Final = 64.0
@@ -31,23 +32,23 @@ _NOTE: Final = 20.0
 _SHEET: Final = 4.0
 _CORNER: Final = 7.0
 _LEVEL: Final = 0.05
-"""Points that differ by less are on one level, px."""
+"""Largest difference of points on one level, px."""
 _INK, _DIM, _EDGE = "#1f2937", "#5b6472", "#8a93a0"
 _FONT: Final = "ui-monospace,'DejaVu Sans Mono',Menlo,Consolas,monospace"
 
 
 def svg(drawing: Drawing) -> str:
-    """The drawing as an SVG document.
+    """Write a drawing as an SVG document.
 
     Raises:
-        InvalidDrawing: it has more than `MOST_NODES` nodes or `MOST_EDGES` edges.
+        InvalidDrawing: there are more than `MOST_NODES` nodes or `MOST_EDGES` edges.
     """
     if len(drawing.nodes) > MOST_NODES or len(drawing.edges) > MOST_EDGES:
         raise InvalidDrawing(
             f"{len(drawing.nodes):,} nodes and {len(drawing.edges):,} edges are too many for a picture:"
             f" at most {MOST_NODES:,} and {MOST_EDGES:,}"
         )
-    # Several components are drawn as two sheets, one behind the other.
+    # A node for several components is drawn as two sheets, one behind the other.
     sheets = [_SHEET if node.count > 1 else 0.0 for node in drawing.nodes]
     sizes = [
         (_width(node) + sheet, _HEIGHT + sheet) for node, sheet in zip(drawing.nodes, sheets, strict=True)
@@ -101,7 +102,7 @@ def _box(node: Node, place: Place) -> Iterator[str]:
     colours = colours_of(node.mark)
     yield f"<g><title>{escape(node.tooltip(detail=True))}</title>"
     if node.count > 1:
-        # A second sheet behind the first: it is several.
+        # A second sheet behind the first shows that there are several.
         width, height = width - _SHEET, height - _SHEET
         yield _rectangle(x + _SHEET, y + _SHEET, width, height, colours)
     yield _rectangle(x, y, width, height, colours)
@@ -149,7 +150,7 @@ def _legend_width(drawing: Drawing) -> float:
 
 
 def _path(route: Route) -> str:
-    """A line through the points: level or upright with rounded corners, otherwise an S."""
+    """Draw a line through the points: level or upright with rounded corners, otherwise an S."""
     parts = [_at("M", route[0])]
     for index in range(1, len(route)):
         before, here = route[index - 1], route[index]
@@ -173,7 +174,7 @@ def _is_slanted(one: Point, other: Point) -> bool:
 
 
 def _towards(corner: Point, other: Point) -> Point:
-    """A point on the way from a corner to another point, where its curve begins; never beyond half-way."""
+    """Find where the curve of a corner begins on the way to another point, at most half-way."""
     dx, dy = other[0] - corner[0], other[1] - corner[1]
     length = (dx * dx + dy * dy) ** 0.5
     part = min(0.5, _CORNER / length) if length else 0.0
