@@ -1,1 +1,1 @@
-"""To try things out on one machine: a broker, connectors and builds that are made up."""
+"""Tools to try the scheduler on one machine: a broker, simulated connectors, generated builds."""

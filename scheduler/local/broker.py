@@ -1,7 +1,7 @@
-"""A nats-server of our own, as a child process: for trying things out, and for one machine on its own.
+"""Runs a nats-server as a child process: to try things out, and for a single machine.
 
-It listens on a free port of the loopback interface, wants a random token, keeps JetStream's data under one
-directory, and does not outlive us.
+It listens on a free port of the loopback interface, requires a random token, keeps JetStream's data in one
+directory, and does not outlive this process.
 """
 
 import contextlib
@@ -25,17 +25,22 @@ from attrs import field, frozen
 from scheduler.errors import BrokerError
 
 MAX_PAYLOAD = 64 * 1024 * 1024
-"""The largest that nats-server allows: a report carries a whole build."""
-# What may wait for one slow client before the server hangs up on it; not less than a message.
+"""Largest payload that nats-server allows, in bytes: a report contains a whole build."""
 _MAX_PENDING = 4 * MAX_PAYLOAD
+"""Bytes that may wait for a slow client before the server disconnects it; at least one message."""
 _READY_DEADLINE = 10.0
+"""Seconds until the server must be ready."""
 _LOCK_DEADLINE = 3.0
+"""Seconds to wait for the lock of the directory."""
 _TERM_DEADLINE = 5.0
+"""Seconds to wait after SIGTERM."""
 _KILL_DEADLINE = 2.0
+"""Seconds to wait after SIGKILL."""
 _TAIL_LINES = 15
+"""Lines of the server's log in an error."""
 
-# Linux: have the kernel end the server with us, however we end. A launcher of its own, which then becomes the
-# server, because `preexec_fn` is not safe beside threads; it checks that we did not die in between.
+# Linux: the kernel ends the server with this process, however that ends. A launcher sets this up and then
+# becomes the server, because `preexec_fn` is not safe beside threads. It checks that we have not died yet.
 LAUNCHER = """
 import ctypes, os, signal, sys
 ctypes.CDLL(None).prctl(1, signal.SIGKILL)
@@ -49,20 +54,20 @@ log = structlog.get_logger(__name__)
 
 @frozen
 class Broker:
-    """A running nats-server of ours."""
+    """Running embedded nats-server."""
 
     url: str
-    """Where it listens; connecting takes the token as well."""
+    """URL on which it listens, without the token."""
     token: str = field(repr=False)
     pid: int
     data_dir: Path
     log_file: Path
     died: trio.Event = field(repr=False)
-    """Set when it ends although nobody stopped it."""
+    """Event that is set if it ends without being stopped."""
 
     @property
     def url_with_token(self) -> str:
-        """All that a connector needs to connect. A secret: not for logs."""
+        """URL with the token, all that a connector needs. A secret: not for logs."""
         return self.url.replace("://", f"://{self.token}@", 1)
 
 
@@ -70,16 +75,16 @@ class Broker:
 async def open_broker(
     data_dir: Path, *, max_payload: int = MAX_PAYLOAD, ready_deadline: float = _READY_DEADLINE
 ) -> AsyncIterator[Broker]:
-    """Run a nats-server for as long as the context lasts.
+    """Run a nats-server while the context lasts.
 
-    Its files are under ``data_dir``, which is made (for this user only) and locked: JetStream's store belongs
-    to one server. What it stored is there again next time. Leaving takes it down in order, within seconds; a
-    Ctrl-C of the terminal does not reach it, and if we are killed, it is (on Linux).
+    Its files are in ``data_dir``, which is made (for this user only) and locked: JetStream's store belongs to
+    one server. Stored data is kept for the next time. On exit the server is stopped in order, within seconds.
+    A Ctrl-C of the terminal does not reach it. If this process is killed, so is the server (on Linux).
 
     Raises:
-        BrokerError: nats-server is not installed, the directory cannot be used, is another user's or is in
-            use, a link stands in the place of one of its files, or the server is not ready in time; then the
-            message ends with the last lines of its log.
+        BrokerError: nats-server is not installed; the directory cannot be used, is another user's or is in
+            use; one of its files is a link; or the server is not ready in time, and then the message ends
+            with the last lines of its log.
     """
     binary = find_binary()
     failure: Exception | None = None
@@ -103,13 +108,13 @@ async def open_broker(
                     failure = error
                 nursery.cancel_scope.cancel()
         finally:
-            await _stop(process)  # noqa: ASYNC102 - it shields itself, with deadlines
+            await _stop(process)  # noqa: ASYNC102 - it is shielded, with deadlines
     if failure is not None:
         raise failure
 
 
 def find_binary() -> str:
-    """Return the path of nats-server, at best the one of this environment.
+    """Return the path of nats-server, preferably of this environment.
 
     Raises:
         BrokerError: there is none.
@@ -122,10 +127,10 @@ def find_binary() -> str:
 
 @contextlib.asynccontextmanager
 async def _locked(data_dir: Path) -> AsyncIterator[int]:
-    """Make the directory and hold its lock; gives the lock's file descriptor."""
+    """Make the directory and hold its lock; yield the lock's file descriptor."""
     lock = _open_lock(data_dir)
     try:
-        # The server inherits the lock: after a crash of ours it may hold it a little longer.
+        # The server inherits the lock: after a crash of this process it may hold it a little longer.
         with trio.move_on_after(_LOCK_DEADLINE) as waiting:
             while True:
                 if _try_lock(lock):
@@ -146,8 +151,8 @@ def _open_lock(data_dir: Path) -> int:
         if state.st_uid != os.geteuid():
             raise BrokerError(
                 f"cannot use {str(data_dir)!r} for the broker's data: it belongs to another user (id"
-                f" {state.st_uid}, and we are {os.geteuid()}), who could read and replace all of it; name a"
-                " directory of your own (--data-dir)"
+                f" {state.st_uid}, not {os.geteuid()}), who could read and replace all of it; name a"
+                " directory of your own with --data-dir"
             )
         if state.st_mode & 0o077:
             log.warning("others may read the broker's data", data_dir=str(data_dir), cure="chmod go-rwx")
@@ -157,12 +162,12 @@ def _open_lock(data_dir: Path) -> int:
 
 
 def _open_file(path: Path, how: int) -> int:
-    """Open a file of the directory, or make it for this user only; where it is a link it is left alone."""
+    """Open a file of the directory, or make it for this user only; refuse a link."""
     try:
         return os.open(path, how | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
         if error.errno == errno.ELOOP:
-            text = f"{str(path)!r} is a link, and whatever it leads to would be written to; remove it"
+            text = f"{str(path)!r} is a link, and its target would be overwritten; remove it"
         else:
             text = f"cannot use {str(path)!r} for the broker's data: {error.strerror}"
         raise BrokerError(text) from error
@@ -191,7 +196,7 @@ def _write_config(data_dir: Path, log_file: Path, token: str, max_payload: int) 
         "authorization": {"token": token},
         "max_payload": max_payload,
         "max_pending": max(_MAX_PENDING, 2 * max_payload),
-        # Without `always` what is acknowledged sits up to two minutes in the page cache.
+        # Without `always`, acknowledged data stays in the page cache for up to two minutes.
         "jetstream": {"store_dir": str(data_dir.absolute()), "sync_interval": "always"},
         "log_file": str(log_file.absolute()),
         "logfile_size_limit": 10_000_000,
@@ -200,7 +205,7 @@ def _write_config(data_dir: Path, log_file: Path, token: str, max_payload: int) 
     path = data_dir / "nats-server.conf"
     path.unlink(missing_ok=True)
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        # JSON is valid in the server's configuration language.
+        # The server's configuration language includes JSON.
         json.dump(config, file, indent=1)
     return path
 
@@ -213,14 +218,14 @@ def _spawn(binary: str, data_dir: Path, config: Path, log_file: Path, lock: int)
     if sys.platform == "linux" and sys.executable:
         command = [sys.executable, "-I", "-S", "-c", LAUNCHER, str(os.getpid()), *command]
     with _appending(log_file) as output:
-        # Not `trio.run_process`: it forks in a worker thread, and the kernel would end the server with that
-        # thread, ten idle seconds later.
+        # `trio.run_process` would fork in a worker thread, and the kernel would end the server with that
+        # thread, after ten idle seconds.
         return subprocess.Popen(  # noqa: S603
             command,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            # Ctrl-C goes to the whole foreground group: we decide when the server stops.
+            # Ctrl-C goes to the whole foreground group, but we decide when the server stops.
             start_new_session=True,
             pass_fds=(lock,),
             umask=0o077,
@@ -237,7 +242,7 @@ def _appending(path: Path) -> Iterator[int]:
 
 
 async def _ready(process: "subprocess.Popen[bytes]", data_dir: Path, log_file: Path, deadline: float) -> int:
-    """Wait until the server greets a client; give its port."""
+    """Wait until the server greets a client; return its port."""
     with trio.move_on_after(deadline):
         while process.poll() is None:
             port = await _greeted(data_dir)
@@ -249,7 +254,7 @@ async def _ready(process: "subprocess.Popen[bytes]", data_dir: Path, log_file: P
 
 
 async def _greeted(data_dir: Path) -> int | None:
-    """Return the port, if the server says INFO on it."""
+    """Return the port if the server greets with INFO on it."""
     port = _port(data_dir)
     if port is not None:
         with contextlib.suppress(OSError):
@@ -261,7 +266,7 @@ async def _greeted(data_dir: Path) -> int | None:
 
 def _port(data_dir: Path) -> int | None:
     for ports in data_dir.glob("*.ports"):
-        # It may be half written.
+        # The file may be half written.
         with contextlib.suppress(OSError, ValueError, LookupError):
             return int(json.loads(ports.read_text())["nats"][0].rpartition(":")[2])
     return None
@@ -295,7 +300,7 @@ async def _watch(process: "subprocess.Popen[bytes]", died: trio.Event, log_file:
 
 
 async def _stop(process: "subprocess.Popen[bytes]") -> None:
-    """End the server in order, or else by force."""
+    """Stop the server in order, or else by force."""
     for how, deadline in ((signal.SIGTERM, _TERM_DEADLINE), (signal.SIGKILL, _KILL_DEADLINE)):
         if process.poll() is not None:
             return
@@ -303,4 +308,4 @@ async def _stop(process: "subprocess.Popen[bytes]") -> None:
         with trio.move_on_after(deadline, shield=True):
             await _wait(process)
     if process.poll() is None:
-        log.error("the broker does not end", pid=process.pid)
+        log.error("the broker does not stop", pid=process.pid)

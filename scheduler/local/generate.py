@@ -1,7 +1,7 @@
-"""Builds made up for trying out and measuring: any number of components, in a few shapes.
+"""Generates builds for trials and measurements: any number of components, in a few shapes.
 
-Every component is an AWS-like thing of about 450 bytes with up to two dependencies. It refers to the
-first with a ``$(...)`` and to the second with a ``{{ }}``, so that both are resolved as it goes.
+Every component is similar to one of AWS, has about 450 bytes and up to two dependencies. It refers to the
+first with ``$(...)`` and to the second with ``{{ }}``, so that both kinds of references are resolved.
 """
 
 import random
@@ -10,7 +10,7 @@ from typing import Any
 
 PROVIDER = "aws"
 KINDS = ("vpc", "network", "firewall", "instance")
-"""The types that take turns; the simulated connectors return an ``<output>`` of each, as `OUTPUTS` says."""
+"""Types of components, in turns; simulated connectors return the output of each type in `OUTPUTS`."""
 OUTPUTS = {
     "vpc": "vpc_aws_id",
     "network": "network_aws_id",
@@ -22,12 +22,12 @@ _LAYERS = 20
 
 
 class Shape(StrEnum):
-    """How a generated build hangs together."""
+    """Shape of a generated build's graph."""
 
     LAYERED = "layered"
     """Up to 20 layers; each component depends on about two of the layer before."""
     WIDE = "wide"
-    """One component that all others depend on."""
+    """One component on which all others depend."""
     CHAINS = "chains"
     """Ten chains side by side."""
 
@@ -35,13 +35,13 @@ class Shape(StrEnum):
 def generate(
     components: int, *, shape: Shape = Shape.LAYERED, seed: int = 0, build: str = ""
 ) -> dict[str, Any]:
-    """A build that creates ``components`` components; the same arguments give the same build.
+    """Generate a build that creates ``components`` components; equal arguments make equal builds.
 
     Args:
-        components: how many; at least one.
-        shape: how they depend on each other.
-        seed: what decides where the shape leaves a choice.
-        build: the build's id; made from the other arguments where it is empty.
+        components: the number of components, at least one.
+        shape: the shape of the graph.
+        seed: the seed of random choices.
+        build: the build's id; if empty, it is made of the other arguments.
     """
     build = build or f"demo-{shape}-{components}"
     dependencies = _dependencies(components, shape, random.Random(seed))  # noqa: S311 - nothing secret
@@ -64,7 +64,7 @@ def generate(
 
 
 def _dependencies(components: int, shape: Shape, rng: random.Random) -> list[list[int]]:
-    """For each component the numbers of those it depends on, all of them smaller."""
+    """Choose the dependencies of each component, all with smaller numbers."""
     if shape is Shape.WIDE:
         return [[0] if number else [] for number in range(components)]
     if shape is Shape.CHAINS:

@@ -1,7 +1,7 @@
-"""Connectors that answer for any type and provider, after a while, with made-up results.
+"""Simulated connectors: answer requests of any type and provider, after a delay, with invented results.
 
-For trying out builds without a cloud, and for load tests. One task with a heap of deadlines answers all
-of them: thousands can be "at work" at a time, and a latency holds nobody else up.
+They serve to try builds without a cloud, and for load tests. One task with a heap of deadlines answers all
+requests: thousands can be "at work" at a time, and a slow one delays no other.
 """
 
 import heapq
@@ -28,10 +28,10 @@ QUEUE = "simulator"
 _SYSTEM_TYPES = frozenset({"build", "service", "environment", "scheduler"})
 _SYSTEM_PROVIDERS = frozenset({"done", "error", "mapping", "definition", "validation"})
 _BATCH = 200
-"""Answers in a row before other tasks have a turn."""
+"""Answers in a row before other tasks run."""
 _BACKOFF = 0.05
 _SETTLING = 3.0
-"""Seconds of silence after a reconnect: an answer that leaves before its scheduler is back is lost to it."""
+"""Seconds without answers after a reconnect: a scheduler that is not back yet would miss them."""
 _PATTERN_TOKEN = re.compile(r"\*|[A-Za-z0-9_-]{1,64}")
 
 _AWS_IDS = {
@@ -44,27 +44,27 @@ _AWS_IDS = {
     "ebs_volume": ("volume_aws_id", "vol-", 17),
     "route53": ("hosted_zone_id", "Z", 13),
 }
-"""The field in which an Ernest connector returns what the cloud called the new thing, and its form."""
+"""Field in which an Ernest connector returns the cloud's name of the new resource, and its form."""
 
 
 @frozen
-class SimulatorLog:
-    """A field that the simulated connectors set, on the requests that ``pattern`` matches."""
+class OutputRule:
+    """Field that simulated connectors set in answers to requests that match ``pattern``."""
 
     pattern: tuple[str, ...]
     name: str
     value: Any
 
     def matches(self, tokens: Sequence[str]) -> bool:
-        """Whether it applies to the request whose subject has these tokens."""
+        """Tell whether it applies to a request whose subject has these tokens."""
         return all(mine in {"*", token} for mine, token in zip(self.pattern, tokens, strict=True))
 
 
-def parse_output(text: str) -> SimulatorLog:
-    """Read ``instance.create.*:public_ip=1.2.3.4``; the value is JSON where it can be, otherwise text.
+def parse_output(text: str) -> OutputRule:
+    """Read ``instance.create.*:public_ip=1.2.3.4``; the value is read as JSON, otherwise as text.
 
     Raises:
-        ValueError: it is not of this form.
+        ValueError: the text does not have this form.
     """
     pattern, colon, assignment = text.partition(":")
     name, equals, value = assignment.partition("=")
@@ -77,14 +77,14 @@ def parse_output(text: str) -> SimulatorLog:
         decoded = json.loads(value)
     except ValueError:
         decoded = value
-    return SimulatorLog(tokens, name.strip(), decoded)
+    return OutputRule(tokens, name.strip(), decoded)
 
 
-def parse_outputs(texts: Sequence[str]) -> tuple[SimulatorLog, ...]:
-    """Read what several flags say, each as `parse_output` does.
+def parse_outputs(texts: Sequence[str]) -> tuple[OutputRule, ...]:
+    """Read several flags, each as `parse_output` does.
 
     Raises:
-        InvalidSettings: one of them is not of this form.
+        InvalidSettings: one of them does not have this form.
     """
     outputs = []
     for text in texts:
@@ -98,10 +98,10 @@ def parse_outputs(texts: Sequence[str]) -> tuple[SimulatorLog, ...]:
 
 @frozen
 class Behaviour:
-    """How the simulated connectors behave."""
+    """Behaviour of simulated connectors."""
 
-    latency: float = setting(0.5, "How long a connector takes to answer.", Section.SIMULATED, _AN_HOUR)
-    jitter: float = setting(0.2, "How much that time varies, either way.", Section.SIMULATED, _AN_HOUR)
+    latency: float = setting(0.5, "Time a connector takes to answer.", Section.SIMULATED, _AN_HOUR)
+    jitter: float = setting(0.2, "Vary that time by as much, either way.", Section.SIMULATED, _AN_HOUR)
     failure_rate: float = setting(
         0.0, "Share of requests that fail, from 0 to 1.", Section.SIMULATED, Range(0.0, 1.0)
     )
@@ -110,12 +110,12 @@ class Behaviour:
         "Seed of the random failures and times.",
         Section.SIMULATED,
         Range(0, 2**63),
-        more="One seed gives the same to the same components, in whatever order they come.",
+        more="The same seed treats the same components alike, in any order.",
     )
     reply_to: ReplyTo = setting(
         "subject", "Answer on <subject>.done, on the reply subject, or on both.", Section.SIMULATED
     )
-    outputs: tuple[SimulatorLog, ...] = setting(
+    outputs: tuple[OutputRule, ...] = setting(
         (),
         "Field to set in answers: 'instance.create.*:public_ip=1.2.3.4'; repeatable.",
         Section.SIMULATED,
@@ -124,7 +124,7 @@ class Behaviour:
     )
 
     def fate(self, component: str, subject: str) -> tuple[float, bool]:
-        """Seconds until the answer, and whether it is a failure."""
+        """Return the seconds until the answer, and whether it is a failure."""
         key = f"{self.seed}\0{subject}\0{component}".encode(errors="surrogatepass")
         digest = blake2b(key, digest_size=16).digest()
         delay = self.latency + self.jitter * (2 * _fraction(digest[:8]) - 1)
@@ -137,12 +137,12 @@ def _fraction(data: bytes) -> float:
 
 @define
 class Counts:
-    """What the simulated connectors have done so far."""
+    """Counts of answers so far."""
 
     completed: int = 0
     errored: int = 0
     ignored: int = 0
-    """Requests that were no components, and messages that could not be answered."""
+    """Number of requests without a component, and of messages that could not be answered."""
 
 
 @define(eq=False)
@@ -159,11 +159,11 @@ class Simulator:
 
     @property
     def at_work(self) -> int:
-        """Requests that are yet to be answered."""
+        """Number of requests that are not answered yet."""
         return len(self._due)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Answer until cancelled; started once the server knows of the subscriptions."""
+        """Answer until cancelled; started once the server knows the subscriptions."""
         subscriptions = []
         self._generation = self.bus.generation
         try:
@@ -178,10 +178,10 @@ class Simulator:
                     await subscription.unsubscribe()
 
     def _take(self, message: Message) -> None:
-        """Put a request on the heap; runs in the broker client's callback, so it must not raise."""
+        """Put a request on the heap; called back by the broker's client, so it must not raise."""
         tokens = message.subject.split(".")
         if len(tokens) != 3 or tokens[0] in _SYSTEM_TYPES or tokens[2] in _SYSTEM_PROVIDERS:
-            # The verbs' subjects catch `build.create.done` and `build.get.mapping` as well: not ours.
+            # The subjects of the verbs also match `build.create.done` and `build.get.mapping`.
             return
         try:
             component = msgspec.json.decode(message.data)
@@ -202,7 +202,7 @@ class Simulator:
                 await self._news.wait()
             self._news = trio.Event()
             with trio.move_on_at(self._due[0][0]):
-                # Something sooner may come in while we wait for the soonest.
+                # An earlier deadline may be added while we wait for the earliest.
                 await self._news.wait()
             await self._be_connected()
             answered = 0
@@ -224,7 +224,7 @@ class Simulator:
                 await trio.sleep(_BACKOFF)
 
     def _answer(self, subject: str, inbox: str, component: dict[str, Any], fails: bool) -> bool:
-        """Publish the answer; False where the bus has no room for it at the moment."""
+        """Publish the answer; return False if the bus has no room at the moment."""
         reply = self.result(subject, component, fails=fails)
         data = msgspec.json.encode(reply)
         targets = []
@@ -240,7 +240,7 @@ class Simulator:
         except BusClosed:
             raise
         except BusError:
-            # Too large, or a subject that no server takes: the one who asked will time out.
+            # Too large, or a subject that no server accepts: the request will time out.
             self.counts.ignored += 1
             return True
         if fails:
@@ -250,7 +250,7 @@ class Simulator:
         return True
 
     def result(self, subject: str, component: Mapping[str, Any], *, fails: bool) -> dict[str, Any]:
-        """The component as the connector returns it."""
+        """Return the component as a connector would."""
         reply = dict(component)
         tokens = subject.split(".")
         if fails:
@@ -270,14 +270,14 @@ class Simulator:
 
 
 def _invent(component: dict[str, Any], kind: str) -> None:
-    """Set what the cloud would have named the new thing, where it has no name yet."""
+    """Set the cloud's name of the new resource, unless it has one."""
     seed = f"{component.get('service', '')}\0{component.get('_component_id', '')}"
     digest = blake2b(seed.encode(errors="surrogatepass"), digest_size=16).hexdigest()
     name, prefix, digits = _AWS_IDS.get(kind, (f"{kind}_id", f"{kind}-", 8))
     invented: dict[str, Any] = {name: prefix + digest[:digits]}
     last = int(digest[-2:], 16)
     if kind == "instance":
-        # An address set aside for documentation (RFC 5737): it belongs to nobody.
+        # An address reserved for documentation (RFC 5737).
         invented |= {"public_ip": f"203.0.113.{last}"}
         if component.get("assign_elastic_ip"):
             invented |= {"elastic_ip": f"198.51.100.{last}"}
@@ -293,7 +293,7 @@ def _invent(component: dict[str, Any], kind: str) -> None:
 
 
 def _found(query: Mapping[str, Any], kind: str) -> dict[str, Any]:
-    """The one thing that a search finds."""
+    """Return the one component that a search finds."""
     found = {key: value for key, value in query.items() if key not in {"components", "error"}}
     found |= {
         "_component_id": f"{kind}::found-{query.get('name') or 'it'}",

@@ -12,7 +12,7 @@ from support.fake_bus import FakeBus
 
 from scheduler.bus import Message
 from scheduler.errors import BusFull
-from scheduler.local.simulator import QUEUE, Behaviour, Counts, ReplyTo, Simulator, SimulatorLog, parse_output
+from scheduler.local.simulator import QUEUE, Behaviour, Counts, OutputRule, ReplyTo, Simulator, parse_output
 
 VPC = {
     "_component_id": "vpc::a",
@@ -217,7 +217,7 @@ def test_outputs_can_be_given(fake_bus: FakeBus) -> None:
     created = simulator.result("vpc.create.aws", VPC, fails=False)
     assert (created["vpc_aws_id"], created["zones"]) == ("vpc-x", ["a", 1])
     assert "zones" not in simulator.result("vpc.update.fake", VPC, fails=False)
-    assert parse_output("a.b.c:d=e=f") == SimulatorLog(("a", "b", "c"), "d", "e=f")
+    assert parse_output("a.b.c:d=e=f") == OutputRule(("a", "b", "c"), "d", "e=f")
 
 
 @pytest.mark.parametrize(
