@@ -1,4 +1,4 @@
-"""``python -m scheduler``: without arguments it serves, wherever it is typed."""
+"""``python -m scheduler``: without arguments it always serves, even at a terminal."""
 
 import sys
 

@@ -1,7 +1,7 @@
-"""The log: one event a line on standard error, as JSON where nobody watches, readable where somebody does.
+"""Log of the process: one event a line on standard error, as JSON, or readable at a terminal.
 
-Modules log with ``structlog.get_logger()``; what is bound by `structlog.contextvars` (the build, the
-component) stands in every line of the task that bound it and of the tasks that it starts.
+Modules log with ``structlog.get_logger()``. Values bound by `structlog.contextvars` (the build, the
+component) are in every line of the task that bound them, and of the tasks that it starts.
 """
 
 import json
@@ -20,16 +20,16 @@ from scheduler.text import mask_url, printable
 EventDict: TypeAlias = MutableMapping[str, Any]
 
 _MAX_DEPTH = 6
-"""Levels of a logged value that are looked through for secrets; what is deeper is not shown."""
+"""Levels of a logged value that are searched for secrets; deeper ones are masked whole."""
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 
 def configure_logging(level: str = "info", style: str = "auto") -> None:
-    """Send everything that is logged, by us and by the libraries, to standard error.
+    """Send all logging, ours and that of libraries, to standard error.
 
     Args:
-        level: ``debug``, ``info``, ``warning`` or ``error``; the libraries' own logs count from ``warning``.
-        style: ``json``, ``console``, or ``auto``: ``console`` where standard error is a terminal.
+        level: ``debug``, ``info``, ``warning`` or ``error``; libraries log from ``warning`` on.
+        style: ``json``, ``console``, or ``auto``: ``console`` if standard error is a terminal.
     """
     terminal = sys.stderr.isatty()
     readable = style == "console" or (style == "auto" and terminal)
@@ -38,7 +38,7 @@ def configure_logging(level: str = "info", style: str = "auto") -> None:
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
-            # As text already here: the renderer for people would show local variables, passwords among them.
+            # Made text already here: the console renderer would show local variables, passwords among them.
             structlog.processors.format_exc_info,
             mask_secrets,
             *(_readable(colors=terminal and not os.environ.get("NO_COLOR")) if readable else [_as_json]),
@@ -56,7 +56,7 @@ def configure_logging(level: str = "info", style: str = "auto") -> None:
 
 
 def mask_secrets(_logger: object, _method: str, event: EventDict) -> EventDict:
-    """A structlog processor: no value under a secret name, nor behind one in a text, no user in a URL."""
+    """Mask values under or after a secret name, and users in URLs; a processor of structlog."""
     for key, value in event.items():
         event[key] = MASK if is_secret_name(key) and value is not None else _masked(value, _MAX_DEPTH)
     return event
@@ -101,7 +101,7 @@ def _printable_values(_logger: object, _method: str, event: EventDict) -> EventD
 
 
 class _StderrLogger:
-    """Writes lines to whatever ``sys.stderr`` is now: the live display replaces it while it is up."""
+    """Logger that writes to the current ``sys.stderr``, which the live display replaces for a time."""
 
     def __init__(self, *_arguments: object) -> None:
         pass
@@ -111,14 +111,14 @@ class _StderrLogger:
             sys.stderr.write(message + "\n")
             sys.stderr.flush()
         except (OSError, ValueError):
-            # Nobody reads the log any more (a closed pipe): that is no reason to fail builds.
+            # The log has no reader any more (a closed pipe), which is no reason to fail builds.
             return
 
     debug = info = warning = warn = error = critical = exception = log = msg
 
 
 class _ToStructlog(logging.Handler):
-    """Hands the records of the standard library's logging on to structlog."""
+    """Handler that passes records of the standard library's logging to structlog."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:

@@ -1,1 +1,1 @@
-"""What every part rests on: clocks, caches, turns on the loop, threads beside it, what watches over it."""
+"""Base of every wing: clocks, caches, fair turns on the loop, threads beside it, and its watchdog."""

@@ -1,7 +1,7 @@
-"""Work that may run in a thread beside the loop lets the loop have the interpreter now and then.
+"""Yield points of synchronous work, at which a thread beside the loop leaves the interpreter to the loop.
 
-It is the same code that runs on the loop for what is small, and there it must not wait. So it says where it
-could wait (`breathe`), and who runs it in a thread says what happens there (`breathing`).
+The same code also runs on the loop, for small inputs, and there it must not wait. So the code marks the
+points where it could wait (`breathe`), and the thread that runs it sets what happens there (`breathing`).
 """
 
 import threading
@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 Breath = Callable[[], object]
-"""Called very often; waits now and then, with nothing of the work held."""
+"""Hook of the yield points: called very often, waits from time to time."""
 
 
 def _none() -> None:
-    """On the loop nobody waits."""
+    """Do nothing: on the loop there is no waiting."""
 
 
 class _Here(threading.local):
@@ -24,22 +24,22 @@ _here = _Here()
 
 
 def breathe() -> None:
-    """Let others have the interpreter, where that is due.
+    """Leave the interpreter to others if that is due.
 
-    To be called in every loop over what came from outside, about once in 50 us: it costs a tenth of one. In a
-    thread it may wait for some milliseconds; so no lock may be held that the loop takes.
+    To be called in every loop over outside input, about once in 50 us; a call costs 0.1 us. In a thread it
+    may wait for some milliseconds, so the caller must not hold a lock that the loop takes.
     """
     _here.breath()
 
 
 def current() -> Breath:
-    """What `breathe` calls in this thread."""
+    """Return the hook of this thread."""
     return _here.breath
 
 
 @contextmanager
 def breathing(breath: Breath) -> Iterator[None]:
-    """Within this, and in this thread, `breathe` calls ``breath``."""
+    """Set the hook of this thread while the context lasts."""
     before = _here.breath
     _here.breath = breath
     try:

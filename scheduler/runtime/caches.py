@@ -1,22 +1,22 @@
-"""Caches that are bounded by bytes: what is in them comes from outside, and an entry may be any size."""
+"""Caches bounded by bytes: their entries come from outside, and may have any size."""
 
 from typing import Final, Generic, TypeVar
 
 _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")
 _ENTRY: Final = 200
-"""Bytes for an entry itself, beside what it holds."""
+"""Bytes of an entry itself, beside its key and value."""
 
 
 class ByteCache(Generic[_Key, _Value]):
-    """Values by key, of at most so many bytes as their sizes say; what was not asked for lately goes first.
+    """Cache of values by key, up to a number of bytes; the values unused for longest are dropped first.
 
-    There are two generations. What is found in the older one moves to the younger; when that is half of all
-    that is allowed, the older one is dropped whole. Threads may use it at once: the worst that comes of it
-    is a value that is made twice.
+    There are two generations. A value found in the older one moves to the younger. When the younger one holds
+    half of the allowed bytes, the older one is dropped as a whole. Threads may use a cache at the same time:
+    at worst, a value is made twice.
 
     Args:
-        most: bytes.
+        most: the largest size, in bytes.
     """
 
     __slots__ = ("_half", "_old", "_size", "_young")
@@ -28,7 +28,7 @@ class ByteCache(Generic[_Key, _Value]):
         self._size = 0
 
     def get(self, key: _Key) -> _Value | None:
-        """The value under ``key``, or None."""
+        """Return the value of ``key``, or None."""
         entry = self._young.get(key)
         if entry is None:
             entry = self._old.get(key)
@@ -38,7 +38,7 @@ class ByteCache(Generic[_Key, _Value]):
         return entry[0]
 
     def keep(self, key: _Key, value: _Value, size: int) -> None:
-        """Keep a value that takes ``size`` bytes with its key; not if that is too much for the cache."""
+        """Keep a value that takes ``size`` bytes with its key, unless it is too large for the cache."""
         size += _ENTRY
         if size <= self._half:
             self._put(key, (value, size))
@@ -51,7 +51,7 @@ class ByteCache(Generic[_Key, _Value]):
 
     @property
     def size(self) -> int:
-        """Bytes that are held, at most: each generation is at most half of what is allowed."""
+        """Bytes that are held; each generation has at most half of the allowed bytes."""
         return sum(size for half in (self._young, self._old) for _, size in half.values())
 
     def __len__(self) -> int:

@@ -1,21 +1,21 @@
-"""Runs the garbage collector over everything: when nobody waits for it, or when it has to be.
+"""Runs full garbage collections: while the service is idle, or when they are unavoidable.
 
-What builds leave behind is freed without the collector, so that `tuning` lets it look at young objects alone.
-This is the net below that. It costs a pause, which grows with what is alive, and with what is found:
+Finished builds are freed without the collector, so `tuning` makes it look at young objects only. This module
+is the safety net. A collection is a pause, which grows with the objects that are alive and that are found:
 
-- while the service is idle, over what was made since the last time;
-- while builds run, once the interpreter holds many more blocks of memory than they explain: over everything,
-  and once in ten minutes at most. No other stretch of the loop is longer than 10 ms. It takes the longer the
-  more is alive, half a second beside 10,000 small builds: so the more builds explain, the more may be
-  unexplained before that pause is made.
+- while the service is idle, objects made since the last collection are collected;
+- while builds run, everything is collected once the interpreter holds many more blocks of memory than the
+  builds explain, at most once in ten minutes. No other stretch of the loop is longer than 10 ms. This one
+  takes half a second beside 10,000 small builds, so the more blocks builds explain, the more may be
+  unexplained before the pause is made.
 
-While builds run the young ones are walked once a second, if the interpreter has not done that already.
+While builds run, the young objects are walked once a second, unless the interpreter has already done that.
 
-Whatever is alive after a collection is *frozen*, so that the next one passes it over: after the start these
-are the modules, tens of thousands of objects.
+Objects that are alive after a collection are *frozen*, so that the next one ignores them: after the start
+these are the modules, tens of thousands of objects.
 
-Blocks, not bytes, since only they tell what is kept from what was freed: memory full of holes does not
-shrink, and no collector can help that.
+Blocks are counted, not bytes, since only blocks distinguish kept objects from freed ones: memory full of
+holes does not shrink, and no collector can change that.
 """
 
 import gc
@@ -32,80 +32,80 @@ from attrs import frozen
 _log = structlog.get_logger()
 
 REST: Final = 2.0
-"""Seconds for which nothing happened before the service counts as idle."""
+"""Seconds without work after which the service counts as idle."""
 BETWEEN_RESTS: Final = 60.0
-"""Seconds from one collection to the next one that is made because the service is idle."""
+"""Shortest time from a collection to one that is made because the service is idle, in seconds."""
 BETWEEN_FORCED: Final = 600.0
-"""Seconds between two collections while builds run, at least."""
+"""Shortest time between two collections while builds run, in seconds."""
 MOST_UNEXPLAINED: Final = 1_000_000
-"""Blocks that no build explains: about 100 MB, a third of a second to be collected."""
+"""Largest number of blocks that no build explains: about 100 MB, which take 0.3 s to collect."""
 MOST_OF_EXPLAINED: Final = 0.5
-"""As a part of what builds explain, where that is more: what they explain is only about right."""
+"""The same as a share of the blocks that builds explain, if that is more: those are an estimate."""
 BLOCKS_A_BUILD: Final = 350
-"""What a build that is held explains, however small it is: two tasks, its plan, its log."""
+"""Blocks that a held build explains, however small it is: two tasks, its plan, its log."""
 BLOCKS_A_COMPONENT: Final = 60
-"""What a component of a build that is held explains; it is less, half of that while it waits."""
+"""Blocks that a component of a held build explains; really it is less, and half of that while it waits."""
 BYTES_A_BLOCK: Final = 8
-"""Of builds and replies: so many explain a block; mostly it is more, but three where all is lists."""
+"""Bytes of builds and replies that explain a block; mostly it takes more, but three if all is lists."""
 _PERIOD: Final = 1.0
 _LONG: Final = 0.010
-"""Seconds from which on an idle collection is worth a line in the log."""
+"""Shortest idle collection that is logged, in seconds."""
 
 
 @frozen
 class Load:
-    """What a service has to do with."""
+    """Load of a service."""
 
     builds: int = 0
-    """Builds that it holds, or is about to."""
+    """Number of builds that it holds or is about to hold."""
     components: int = 0
-    """All of them together."""
+    """Number of their components."""
     bytes: int = 0
-    """Bytes of builds that have come in, and of replies to those that run."""
+    """Bytes of builds that arrived, and of replies to running ones."""
 
     @property
     def idle(self) -> bool:
-        """Whether there is nothing to be done."""
+        """Whether there is nothing to do."""
         return not self.builds and not self.bytes
 
     @property
     def blocks(self) -> int:
-        """How many blocks of memory that explains."""
+        """Number of blocks of memory that the load explains."""
         held = self.builds * BLOCKS_A_BUILD + self.components * BLOCKS_A_COMPONENT
         return held + self.bytes // BYTES_A_BLOCK
 
 
 class Reason(Enum):
-    """Why a collection is made."""
+    """Reason for a collection."""
 
     IDLE = "idle"
     MEMORY = "memory that no build explains"
 
 
 class Schedule:
-    """Decides when to collect; it knows neither clock nor collector.
+    """Schedule of collections; it knows neither clock nor collector.
 
     Args:
-        now: seconds, of a clock that only goes forward.
-        blocks: how many are allocated now, with no build there.
+        now: time of a monotonic clock, in seconds.
+        blocks: the number of blocks allocated now, without builds.
     """
 
     def __init__(self, now: float, blocks: int) -> None:
         self._base = blocks
-        """Blocks that the last collection could not free, and no build explained."""
+        """Number of blocks that the last collection did not free, and no build explained."""
         self._busy_at = now
         self._collected_at = -BETWEEN_RESTS
         self._forced_at = -BETWEEN_FORCED
         self._worked = False
-        """Whether anything was done since the last collection."""
+        """Whether there was work since the last collection."""
 
     def decide(self, now: float, load: Load, blocks: int) -> Reason | None:
-        """Whether to collect now; then `collected` is to be called.
+        """Decide whether to collect now; after the collection `collected` must be called.
 
         Args:
-            now: as before.
-            load: what there is to be done.
-            blocks: how many are allocated.
+            now: the time, in seconds.
+            load: the load of the service.
+            blocks: the number of allocated blocks.
         """
         if not load.idle:
             self._busy_at, self._worked = now, True
@@ -117,7 +117,7 @@ class Schedule:
         return Reason.IDLE if self._worked and rested else None
 
     def collected(self, now: float, reason: Reason, load: Load, blocks: int) -> None:
-        """A collection was made for ``reason``, and so many blocks are left."""
+        """Note that a collection was made for ``reason``, and left so many blocks."""
         self._collected_at = now
         self._worked = not load.idle
         if reason is Reason.MEMORY:
@@ -126,10 +126,10 @@ class Schedule:
 
 
 def collect(*, everything: bool) -> tuple[int, float]:
-    """Collect what was made since the last time, or ``everything``; what is left is frozen.
+    """Collect objects made since the last time, or ``everything``; freeze the rest.
 
     Returns:
-        How many objects were found that nobody refers to, and the seconds that it took.
+        The number of unreachable objects found, and the duration in seconds.
     """
     began = time.perf_counter()
     if everything:
@@ -140,17 +140,17 @@ def collect(*, everything: bool) -> tuple[int, float]:
 
 
 class Collector:
-    """Collects when it is time.
+    """Task that collects when it is time.
 
     Args:
-        load: what the service has to do with.
+        load: returns the load of the service.
     """
 
     def __init__(self, load: Callable[[], Load]) -> None:
         self._load = load
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Look from time to time; never returns."""
+        """Check from time to time; never returns."""
         collect(everything=True)
         schedule = Schedule(trio.current_time(), sys.getallocatedblocks())
         task_status.started()
@@ -174,6 +174,6 @@ class Collector:
                     blocks=left,
                 )
             elif not load.idle:
-                # Where as many objects are freed as are made, the interpreter does not come to this for long,
-                # and then walks all of them at once. What has died young it does not see at all.
+                # While as many objects are freed as are made, the interpreter puts this off for long, and
+                # then walks all of them at once. Objects that died young are not walked at all.
                 gc.collect(1)

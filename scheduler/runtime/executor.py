@@ -1,11 +1,11 @@
-"""Runs synchronous work that input can make long beside the loop: few threads, each owner in its turn.
+"""Runs synchronous work of unknown length in few threads beside the loop, with turns for each owner.
 
-A thread that computes has the loop wait for the interpreter's lock: with one beside it the loop gets its turn
-within 1.2 ms (p99), with two within 6 ms, with three within 13 ms (at the switch interval that
-`scheduler.runtime.tuning` sets), and so each time that it has let go of it: dozens of times in the shortest
-build. So there are two in the whole process; and as a job may take a second, one of them takes short jobs
-only. Besides, only one of them computes at a time, a millisecond, and then none does, for as long where the
-loop has something to do. See `Stints`.
+While a thread computes, the loop waits for the interpreter's lock: beside one thread it gets the lock within
+1.2 ms (p99), beside two within 6 ms, beside three within 13 ms (at the switch interval that
+`scheduler.runtime.tuning` sets). This happens each time that the loop has released the lock: dozens of times
+in the shortest build. So there are two threads in the whole process. As a job may take a second, one of them
+takes short jobs only. Besides, only one thread computes at a time, for a millisecond; then none does, for as
+long if the loop has work. See `Stints`.
 """
 
 import threading
@@ -22,58 +22,57 @@ from scheduler.runtime.breath import breathing
 _T = TypeVar("_T")
 
 THREADS: Final = 2
-"""Threads that work on input at a time, in the whole process."""
+"""Largest number of threads at work, in the whole process."""
 _LONG: Final = 1
-"""Of these, as many at most have a long job."""
+"""Largest number of threads with a long job."""
 
 
 _STINT: Final = 0.001
-"""Seconds for which a job computes before others have the interpreter."""
+"""Seconds for which a job computes before it leaves the interpreter to others."""
 _PAUSE: Final = 0.001
-"""Seconds for which it then leaves it to them, at least, where the loop has something to do."""
+"""Shortest pause of a job if the loop has work, in seconds."""
 _GLANCE: Final = 0.0001
-"""Seconds after which it shows whether it has: the loop gets the interpreter at once, if it waits for it."""
+"""Seconds after which this is known: a loop that waits for the interpreter gets it at once."""
 _NOTHING: Final = 0.00001
-"""Seconds that the loop has computed meanwhile, at most, where it has not."""
+"""Seconds up to which the loop's computing meanwhile counts as no work."""
 _PATIENCE: Final = 0.02
-"""Seconds to wait for another job's pause: it may be where it has none for long, as within a decoder."""
+"""Seconds to wait for another job's pause: it may have none for long, such as inside a decoder."""
 
 
 class Executor(Protocol):
-    """Runs jobs beside the loop, fairly between their owners."""
+    """Executor of jobs beside the loop, fair between their owners."""
 
     async def run(self, owner: str, job: Callable[[], _T], *, long: bool = False) -> _T:
-        """Run a job beside the loop; other tasks go on meanwhile.
+        """Run a job beside the loop; other tasks run meanwhile.
 
-        The caller may be cancelled: what the job comes to is then dropped, and the job keeps its thread until
-        it ends. So a job needs a bound of its own.
+        If the caller is cancelled, the job's result is dropped, but the job keeps its thread until it ends.
+        So a job needs its own bound.
 
         Args:
-            owner: whose work it is, a build's id: owners have their turns in rotation, however many jobs
-                each of them has.
-            job: must not touch what the loop changes meanwhile. Where it runs for more than a millisecond it
-                breathes (`scheduler.runtime.breath`).
-            long: it may take longer than a tenth of a second.
+            owner: the id of the build that the job is for; owners take turns, however many jobs each has.
+            job: the work; it must not touch anything that the loop changes meanwhile. If it takes more than a
+                millisecond, it has yield points (`scheduler.runtime.breath`).
+            long: whether it may take more than 0.1 s.
 
         Returns:
-            What the job returns; what it raises is raised.
+            The result of the job; its exceptions are raised.
         """
         ...
 
 
 class Stints:
-    """A job's time with the interpreter, in stints of a millisecond with a pause after each.
+    """Time slices of a job: a millisecond of computing, then a pause.
 
-    The pause is as long where the loop then computes, and a fifth of that where it does not.
+    The pause is as long if the loop then computes, and a fifth of that if it does not.
 
-    Two threads that compute at once get nothing done sooner, and have the loop wait longer: whichever of them
-    lets go, the other one has the interpreter before the loop does. So they take turns as well.
+    Two threads that compute at once finish no sooner, and make the loop wait longer: when one of them
+    releases the interpreter, the other one gets it before the loop. So they take turns, too.
 
     Args:
-        turn: held by the job that computes; shared by all of them.
-        clock: seconds.
-        sleep: waits for some seconds.
-        loop: seconds that the loop has computed so far; None where nobody can tell, and it counts as busy.
+        turn: the lock held by the job that computes, shared by all jobs.
+        clock: returns the time in seconds.
+        sleep: waits for a number of seconds.
+        loop: returns the seconds that the loop has computed so far; None if unknown: it counts as busy.
     """
 
     def __init__(
@@ -91,7 +90,7 @@ class Stints:
         self._mine = False
 
     def run(self, job: Callable[[], _T]) -> _T:
-        """Do a job, with pauses where it breathes (`scheduler.runtime.breath`)."""
+        """Run a job with pauses at its yield points (`scheduler.runtime.breath`)."""
         self._begin()
         try:
             with breathing(self.breathe):
@@ -100,10 +99,10 @@ class Stints:
             self._end()
 
     def breathe(self) -> None:
-        """Leave the interpreter to others if this stint has lasted long enough."""
+        """Pause if this slice has lasted long enough."""
         if self._clock() < self._until:
             return
-        # First to the loop, which nobody else computes beside; then to another job as well.
+        # First only the loop may compute, without any other job; then another job, too.
         before = self._loop()
         self._sleep(_GLANCE)
         after = self._loop()
@@ -125,11 +124,11 @@ class Stints:
 
 
 _turn: Final = threading.Lock()
-"""Of all jobs of the process, whichever loop they are beside: it has one interpreter."""
+"""Lock shared by all jobs of the process, whatever loop they are beside: there is one interpreter."""
 
 
 def clock_of_this_thread() -> Callable[[], float | None]:
-    """Seconds that this thread has computed, for another one to ask; None once it is gone."""
+    """Return a clock of the seconds that this thread has computed, for other threads; None once it ended."""
     if not hasattr(time, "pthread_getcpuclockid"):
         return lambda: None
     number = time.pthread_getcpuclockid(threading.get_ident())
@@ -151,7 +150,7 @@ class _Waiter:
 
 
 class _Rotation:
-    """Who waits for a thread, by owner."""
+    """Queue of jobs that wait for a thread, with turns for each owner."""
 
     def __init__(self) -> None:
         self._owners: OrderedDict[str, deque[_Waiter]] = OrderedDict()
@@ -176,7 +175,7 @@ class _Rotation:
 
 
 class _Threads:
-    """The threads of one run of Trio, and who waits for them. Used in the loop's thread only."""
+    """Threads of one run of Trio, and the jobs that wait for them. Used in the loop's thread only."""
 
     def __init__(self) -> None:
         self.taken = 0
@@ -207,7 +206,7 @@ _threads: trio.lowlevel.RunVar[_Threads] = trio.lowlevel.RunVar("threads for wor
 
 
 class _Pass:
-    """One job's way to a thread: a limiter as `trio.to_thread.run_sync` takes them."""
+    """Limiter for one job, in the form of `trio.to_thread.run_sync`."""
 
     def __init__(self, owner: str, *, long: bool) -> None:
         self._owner = owner
@@ -236,11 +235,11 @@ class _Pass:
 
 
 class ThreadExecutor:
-    """The `Executor` that a process uses. All of them share the threads of the run."""
+    """`Executor` of the service; all instances share the threads of a run of Trio."""
 
     async def run(self, owner: str, job: Callable[[], _T], *, long: bool = False) -> _T:
-        """As `Executor.run`."""
+        """Run a job; see `Executor.run`."""
         limiter = cast("trio.CapacityLimiter", _Pass(owner, long=long))
-        # A job of its own for each: what is abandoned goes on beside the next.
+        # Each job has its own slices, since an abandoned job continues beside the next one.
         stints = Stints(_turn, loop=clock_of_this_thread())
         return await trio.to_thread.run_sync(stints.run, job, limiter=limiter, abandon_on_cancel=True)

@@ -1,8 +1,8 @@
 """Loggers that load structlog with their first line.
 
-Loading it costs a command a fifth of its start, since it brings a terminal's whole rendering with it, and
-nearly every command ends without a line in its log. `configure_late` is for those commands; a process that
-configures structlog itself, as the service does, finds these loggers to be structlog's own.
+Loading structlog takes a fifth of a command's start, since it loads all that renders for a terminal, and
+nearly every command ends without logging a line. `configure_late` is for those commands. In a process that
+configures structlog itself, such as the service, these loggers are structlog's own.
 """
 
 import logging
@@ -20,15 +20,15 @@ _LEVELS: Final = {
 
 
 class _Late:
-    """The configuration that waits for the first line."""
+    """Configuration that waits for the first line."""
 
     def __init__(self) -> None:
         self.level = logging.NOTSET
-        """Lines below it are dropped without being looked at."""
+        """Lowest level that is logged; other lines are dropped at once."""
         self.configure: Callable[[], None] | None = None
 
     def catch_up(self) -> None:
-        """Configure structlog now, if that is still to be done."""
+        """Configure structlog now, unless that is done."""
         configure, self.configure, self.level = self.configure, None, logging.NOTSET
         if configure is not None:
             configure()
@@ -38,7 +38,7 @@ _late = _Late()
 
 
 class Logger:
-    """A structlog logger that is made when it is first used."""
+    """Logger of structlog that is made when it is first used."""
 
     __slots__ = ("_logger",)
 
@@ -77,7 +77,7 @@ class Logger:
 
 
 class _FirstRecord(logging.Handler):
-    """Configures structlog at the first record of the standard library's logging, and hands it on."""
+    """Handler that configures structlog at the standard library's first record, and passes that on."""
 
     def emit(self, record: logging.LogRecord) -> None:
         _late.catch_up()
@@ -85,10 +85,10 @@ class _FirstRecord(logging.Handler):
 
 
 def configure_late(level: str, configure: Callable[[], None]) -> None:
-    """Have the log configured by its first line; at once where structlog is loaded already.
+    """Configure the log with its first line, or at once if structlog is already loaded.
 
     Args:
-        level: ``debug``, ``info``, ``warning`` or ``error``; lines below it are dropped meanwhile.
+        level: ``debug``, ``info``, ``warning`` or ``error``; lower lines are dropped meanwhile.
         configure: configures structlog, and replaces the handlers of the standard library's logging.
     """
     if "structlog" in sys.modules:

@@ -1,4 +1,4 @@
-"""Long loops on the event loop give everybody else a turn, by what was done since the last one."""
+"""Turns of other tasks during long loops on the event loop, paced by the work done."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from typing import Final, Generic, TypeVar
@@ -8,15 +8,15 @@ from trio.lowlevel import checkpoint
 T = TypeVar("T")
 
 TURN: Final = 50_000
-"""Units of work (`scheduler.definition.template.work`) between two turns of others: a millisecond or so."""
+"""Units of work (`scheduler.definition.template.work`) between two turns of others: about a millisecond."""
 
 
 class Pace:
-    """Counts what a loop does, and lets others have a turn whenever that amounts to about a millisecond.
+    """Counter of a loop's work, which lets other tasks run after about every millisecond.
 
     Args:
-        step: units that a round costs by itself; 500 are about ten microseconds.
-        pause: awaited to let others have their turn.
+        step: the units of a round by itself; 500 are about ten microseconds.
+        pause: awaited to let other tasks run.
     """
 
     __slots__ = ("_done", "_pause", "_step")
@@ -27,7 +27,7 @@ class Pace:
         self._done = 0
 
     async def turn(self, units: int = 0) -> None:
-        """A round is done, and cost so many ``units`` more; others may have their turn now."""
+        """Count a round that cost so many ``units`` more; let other tasks run if that is due."""
         self._done += self._step + units
         if self._done >= TURN:
             self._done = 0
@@ -35,14 +35,14 @@ class Pace:
 
 
 class paced(AsyncIterator[T], Generic[T]):  # noqa: N801 - reads as a function
-    """The same items; others have their turn after each so many of them.
+    """Iterator over items that lets other tasks run after every so many of them.
 
     For loops whose rounds all cost about the same: ``async for item in paced(items, every=100)``.
 
     Args:
-        items: what is to be gone through; not to be changed meanwhile.
-        every: how many rounds are about a millisecond or two.
-        pause: awaited to let others have their turn.
+        items: the items; they must not change meanwhile.
+        every: the number of rounds that take a millisecond or two.
+        pause: awaited to let other tasks run.
     """
 
     __slots__ = ("_every", "_items", "_left", "_pause")
@@ -65,6 +65,6 @@ class paced(AsyncIterator[T], Generic[T]):  # noqa: N801 - reads as a function
 
 
 def drained(items: list[T]) -> Iterator[T]:
-    """Take the last item each time, until there is none: also those that are added meanwhile."""
+    """Remove and yield the last item until none is left, including items added meanwhile."""
     while items:
         yield items.pop()

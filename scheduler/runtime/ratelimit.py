@@ -1,4 +1,4 @@
-"""A log that input cannot flood: of lines of one kind a few at once, then one a second, with a count."""
+"""Log that input cannot flood: of each kind of line a few at once, then one a second, with a count."""
 
 import sys
 from collections.abc import Callable
@@ -9,19 +9,19 @@ import trio
 from scheduler.runtime.logger import Logger
 
 _PERIOD: Final = 1.0
-"""Seconds in which a line of each kind is let through again."""
+"""Seconds after which another line of each kind is logged."""
 
 
 class RateLimitedLog:
-    """Logs as structlog does, but each event only so often.
+    """Logger like structlog's, with a limited rate for each event.
 
-    The first lines of an event are logged at once and in full. When more of them come than one a second, some
-    are left out; the next line then says how many, as ``left_out``.
+    The first lines of an event are logged at once and in full. If more than one a second follow, some are
+    left out; the next line then has their number, as ``left_out``.
 
     Args:
-        log: where the lines go.
-        burst: how many lines of one event may be logged at once.
-        clock: seconds, of any origin.
+        log: the logger for the lines.
+        burst: the number of lines of one event that may be logged at once.
+        clock: returns the time in seconds, of any origin.
     """
 
     __slots__ = ("_burst", "_clock", "_kinds", "_log")
@@ -33,28 +33,28 @@ class RateLimitedLog:
         self._burst = burst
         self._clock = clock
         self._kinds: dict[str, list[float]] = {}
-        """By event: the time up to which its lines are used up, and how many were left out since the last."""
+        """Time up to which an event's lines are used up, and the number left out since the last, by event."""
 
     def info(self, event: str, **context: Any) -> None:
-        """Log at level info; ``event`` is a constant of the code, never made of input."""
+        """Log at level info; ``event`` is a constant, never made of input."""
         self._say("info", event, context)
 
     def warning(self, event: str, **context: Any) -> None:
-        """... at level warning."""
+        """Log at level warning."""
         self._say("warning", event, context)
 
     def error(self, event: str, **context: Any) -> None:
-        """... at level error."""
+        """Log at level error."""
         self._say("error", event, context)
 
     def exception(self, event: str, **context: Any) -> None:
-        """... at level error, with the exception that is being handled."""
+        """Log at level error, with the exception that is being handled."""
         self._say("error", event, {**context, "exc_info": sys.exc_info()[1]})
 
     def leaves_out(self, event: str) -> bool:
-        """Whether a line of ``event`` would be left out now; then it is counted as that.
+        """Tell whether a line of ``event`` would be left out now; if so, count it as left out.
 
-        For those who would make up the rest of the line for nothing.
+        With this a caller can save the work of making the line.
         """
         kind = self._kinds.get(event)
         if kind is None or kind[0] + _PERIOD <= self._clock():
@@ -67,7 +67,7 @@ class RateLimitedLog:
         kind = self._kinds.get(event)
         if kind is None:
             kind = self._kinds[event] = [now - self._burst * _PERIOD, 0]
-        # A line uses up a second; those that were not used are kept, but not more than a burst of them.
+        # A line uses up a second; unused seconds are kept, but not more than a burst of them.
         used = max(kind[0], now - self._burst * _PERIOD) + _PERIOD
         if used > now:
             kind[1] += 1

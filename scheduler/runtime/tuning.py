@@ -1,21 +1,22 @@
-"""How the interpreter is set up for what this program does: many live objects, and some large messages."""
+"""Tunes the interpreter for this program: many live objects, and some large messages."""
 
 import ctypes
 import gc
 import sys
 
 _GC_THRESHOLDS = (1_000, -1, 2_000_000_000)
-"""A large build is many live objects: they are to be walked seldom, and few at a time.
+"""Thresholds of the garbage collector. A large build is many live objects: walk them seldom, and few at once.
 
-The first counts objects made less objects freed. While a build runs it frees about as many as it makes: there
-are far more young ones than that when they are walked, and all else stands still for 5 ms or so. With -1 they
-are walked once and are old then; with 0 twice, and with more over many times as many at once. All are walked
-only when `scheduler.runtime.collector` says so: what builds leave behind is freed without the collector.
+The first one counts objects made minus objects freed. A running build frees about as many objects as it
+makes, so there are far more young ones when they are walked, and all else stands still for about 5 ms. With
+-1 young objects are walked once and are then old; with 0 they are walked twice, and with more many times as
+many are walked at once. All objects are walked only when `scheduler.runtime.collector` decides: finished
+builds are freed without the collector.
 """
 _SWITCH_INTERVAL = 0.0005
-"""Seconds. Large builds are read in threads; the loop must not wait 5 ms for its turn each time."""
+"""Seconds between thread switches: large builds are read in threads, and the loop must not wait 5 ms."""
 _MMAP_THRESHOLD = 256 * 1024
-"""Bytes from which glibc gives an allocation pages of its own, and gives them back."""
+"""Bytes from which glibc gives an allocation its own pages, and returns them."""
 _M_MMAP_THRESHOLD = -3
 
 
@@ -24,8 +25,8 @@ def tune_interpreter() -> None:
     gc.set_threshold(*_GC_THRESHOLDS)
     sys.setswitchinterval(_SWITCH_INTERVAL)
     if sys.platform == "linux":
-        # By itself glibc raises this threshold to the largest message it saw; what comes after that is put
-        # into the heap, where the smallest survivor above it keeps all of it. Elsewhere there is no mallopt.
+        # By default glibc raises this threshold to the largest message so far. Later messages then go to the
+        # heap, where the smallest survivor above them keeps all of it. Only glibc has mallopt.
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
         if mallopt is not None:
             mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD)

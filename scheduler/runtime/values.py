@@ -1,6 +1,6 @@
-"""Values that are made for each component: the type checker holds them for frozen.
+"""Values made for each component, which only the type checker treats as frozen.
 
-At run time nothing does: attrs sets a field of a frozen object by a detour, which takes four times as long.
+At run time they are not: attrs sets a field of a frozen object in a way that takes four times as long.
 """
 
 from typing import TYPE_CHECKING

@@ -1,18 +1,17 @@
-"""A thread that needs no turn of the loop: it watches the loop, and takes the signals that end the process.
+"""Watchdog: a thread that watches the loop and receives the signals that end the process.
 
-*Hangs.* Work on a build that holds the loop up for 5 s (`scheduler.runtime.interruptible`) is named in the
-log and interrupted, which fails that build. Where that does not end it within 5 s more, the build is put on
-record as one that a process hung over, and the process ends: whoever starts it again gets on without that
-build.
+*Hangs.* Work on a build that blocks the loop for 5 s (`scheduler.runtime.interruptible`) is named in the log
+and interrupted, which fails that build. If this does not end it within another 5 s, the build is recorded as
+one that hung a process, and the process ends: the next process continues without that build.
 
-*Signals.* The interpreter runs a signal's handler in the main thread, between two of its own steps: never,
-while that is stuck. But it writes the signal's number to a file descriptor at once. That one is read here,
-and the loop is told. With the second signal the process ends within a second, whatever the loop does.
+*Signals.* The interpreter runs a signal's handler in the main thread, between two of its steps, and so never
+while that thread is stuck. But it writes the signal's number to a file descriptor at once. This thread reads
+it and tells the loop. At the second signal the process ends within a second, whatever the loop does.
 
-*Code in C that does not let go of the interpreter* stops this thread as well. Where it looks for signals, as
-regular expressions do, the kernel's timer has it let this thread have its turn. Otherwise the kernel ends the
-process; nothing is written down but where that was. Both go by the time of the processor that is used without
-a turn of this thread: a process that is stopped and goes on later uses none.
+*C code that does not release the interpreter* also stops this thread. If that code checks for signals, as
+regular expressions do, a timer of the kernel makes it release the interpreter to this thread. Otherwise the
+kernel ends the process, and only the place is logged. Both timers count the processor time used without a
+turn of this thread: a process that is stopped and continued later uses none.
 """
 
 import contextlib
@@ -39,70 +38,72 @@ from scheduler.runtime.interruptible import Interruptible, interruptible
 _log = structlog.get_logger()
 
 EXIT_HUNG: Final = 70
-"""The exit code of a process whose loop hung for good: the "internal software error" of sysexits.h."""
+"""Exit code of a process whose loop hung: the "internal software error" of sysexits.h."""
 INTERRUPT_AFTER: Final = 5.0
-"""Seconds that work on one build may hold the loop up."""
+"""Seconds for which work on one build may block the loop before it is interrupted."""
 END_AFTER: Final = 10.0
-"""... and seconds after which the process ends, where interrupting it has not helped."""
+"""Seconds of such work after which the process ends, if the interruption did not help."""
 SILENT_AFTER: Final = 15.0
-"""Seconds without a turn of the loop after which we do not say any more that we are there."""
+"""Seconds without a turn of the loop after which the process stops announcing its presence."""
 END_LOOP_AFTER: Final = 60.0
-"""Seconds without a turn of the loop, whatever it does, after which the process ends."""
+"""Seconds without a turn of the loop, for any reason, after which the process ends."""
 END_CPU_AFTER: Final = 15.0
-"""Seconds of the processor without a turn of the watchdog after which the kernel ends the process."""
+"""Processor time without a turn of the watchdog after which the kernel ends the process, in seconds."""
 _HARD_EXIT_AFTER = 0.5
-"""Seconds from the second signal until the process ends, whatever still holds on to it: to give back a
-gigabyte takes the kernel some tenths more."""
+"""Seconds from the second signal until the process ends, whatever it is doing; returning a gigabyte takes the
+kernel a few tenths more."""
 _BEAT = 0.5
 """Seconds between two signs of life of the loop."""
 _PERIOD = 1.0
-"""Seconds between two looks at it."""
+"""Seconds between two checks of the loop."""
 _SAYING = 0.5
-"""Seconds for a line of the log: where nobody reads it, writing it may never end."""
+"""Seconds to log a line: without a reader, writing may never end."""
+
 _LAST_SAYING = 0.05
+"""Seconds to log the last line, after the second signal."""
 _RECORDING = 4.0
-"""Seconds to put a build on record."""
+"""Seconds to record a build that hung the process."""
 _SHOWN = 6
-"""Functions of the loop's thread that are named, the innermost first."""
+"""Number of the innermost functions of the loop's thread that are named in the log."""
 
 _STOPPING = (signal.SIGTERM, signal.SIGINT)
 _INTERRUPT = signal.SIGURG
-"""What nobody sends and the kernel ignores by default, so that a late one does no harm."""
+"""Signal that no one else sends and the kernel ignores by default, so that a late one does no harm."""
 _GIVE_WAY = signal.SIGVTALRM
 _LAST_RESORT = signal.SIGPROF
 _GIVE_WAY_AFTER = 1.5
-"""Seconds of the processor without a turn of the watchdog after which it gets one."""
+"""Processor time without a turn of the watchdog after which it gets one, in seconds."""
 _GIVE_WAY_PERIOD = 0.05
 _WAY = 0.005
-"""Seconds for which the loop's thread lets go of the interpreter then."""
+"""Seconds for which the loop's thread then releases the interpreter."""
 
 
 class Watchdog:
-    """Watches the loop that it is entered in, which runs in the main thread.
+    """Watchdog of the loop in which it is entered, which runs in the main thread.
 
     Args:
-        work: what is under way on the loop.
+        work: the current work on the loop.
     """
 
     def __init__(self, work: Interruptible = interruptible) -> None:
         self.still = 0.0
-        """Seconds for which the loop has not turned, as far as this thread was there to see it."""
+        """Seconds without a turn of the loop, as far as this thread was running."""
         self.record: Callable[[str], object] = lambda _: None
-        """Puts a build on record as one that a process hung over; called in another thread."""
+        """Records a build as one that hung a process; called in another thread."""
         self._work = work
         self._turns = 0
         self._turns_seen = 0
         self._work_seen = 0
         self._held = 0.0
-        """Seconds for which the piece of work that is under way has held the loop up."""
+        """Seconds for which the current piece of work has blocked the loop."""
         self._interrupted = 0
-        """The number of the piece of work that was interrupted last."""
+        """Number of the piece of work that was interrupted last."""
         self._since = 0.0
-        """What `_held` was when that was first interrupted."""
+        """Value of `_held` at the first interruption of that piece, in seconds."""
         self._last = 0.0
-        """... and when it was last."""
+        """Value of `_held` at its last interruption, in seconds."""
         self._said = False
-        """Whether it was said that the loop does not turn."""
+        """Whether it was logged that the loop does not turn."""
         self._signals, self._signalled = trio.open_memory_channel[int](2)
         self._received = 0
         self._code = 0
@@ -110,7 +111,7 @@ class Watchdog:
         self._closed = False
         self._timers = threading.Lock()
         self._timed = True
-        """Whether the timers that end a process without a turn of this thread are to run."""
+        """Whether the timers run that end a process without a turn of this thread."""
         self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
 
     def __enter__(self) -> Self:
@@ -118,7 +119,7 @@ class Watchdog:
         self._loop_thread = threading.get_ident()
         self._reader, self._writer = socket.socketpair()
         self._writer.setblocking(False)
-        # Trio's own is back when we are done: here signals only reach it through us.
+        # Trio's descriptor is restored at the end; until then signals reach Trio only through this thread.
         self._trio_fd = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
         self._handlers: dict[signal.Signals, Any] = {
             number: signal.signal(number, _give_way) for number in (*_STOPPING, _GIVE_WAY)
@@ -130,12 +131,12 @@ class Watchdog:
 
     def __exit__(self, *_: object) -> None:
         if math.isinf(self._exit_at):
-            # Else the thread stays, and sees to it that the process ends.
+            # Otherwise the thread stays, and makes sure that the process ends.
             self._closed = True
             self._writer.send(b"\0")
             self._thread.join(_SAYING)
         with self._timers:
-            # Before the handlers go: with none of ours, what a timer sends would end the process.
+            # Before the handlers are removed: without them, the signal of a timer would end the process.
             self._timed = False
             signal.setitimer(signal.ITIMER_VIRTUAL, 0)
             signal.setitimer(signal.ITIMER_PROF, 0)
@@ -154,11 +155,11 @@ class Watchdog:
             await trio.sleep(_BEAT)
 
     def is_silent(self) -> bool:
-        """Whether the loop has not turned for so long that it counts as gone; from any thread."""
+        """Tell whether the loop has not turned for so long that it counts as gone; from any thread."""
         return self.still >= SILENT_AFTER
 
     def signals(self) -> AsyncIterator[int]:
-        """The numbers of SIGTERM and SIGINT as they come."""
+        """Return the numbers of SIGTERM and SIGINT as they arrive."""
         return self._signalled
 
     def _run(self) -> None:
@@ -178,7 +179,7 @@ class Watchdog:
         if now >= self._exit_at:
             _say(_log.warning, "the loop has not ended, and the process does", within=_LAST_SAYING)
             os._exit(self._code)
-        # Where this thread was not there either, as the process was stopped, nobody can tell.
+        # If this thread was not running either, since the process was stopped, nothing is known.
         self._look(min(now - began, 2 * _PERIOD))
 
     def _heard(self, timeout: float) -> bytes:
@@ -205,7 +206,7 @@ class Watchdog:
             self._token.run_sync_soon(self._signals.send_nowait, number)
 
     def _look(self, seconds: float) -> None:
-        """``seconds`` have passed since the last look."""
+        """Check the loop, ``seconds`` after the last check."""
         turns, number, build = self._turns, self._work.number, self._work.build
         turned, self._turns_seen = turns != self._turns_seen, turns
         same, self._work_seen = bool(build) and number == self._work_seen, number
@@ -235,7 +236,7 @@ class Watchdog:
             _aside(partial(self.record, build), _RECORDING)
             os._exit(EXIT_HUNG)
         elif self._held - self._last < _PERIOD:
-            # Signals wake this thread early. Once a second: it may be caught by what it was to end.
+            # Signals wake this thread early, but once a second is enough: the work may catch the exception.
             return
         self._last = self._held
         inner = where.partition(" < ")[0]
@@ -253,28 +254,28 @@ class Watchdog:
 
 
 def _give_way(_number: int, _frame: object) -> None:
-    """The handler of what the watchdog has to do with: let it have a turn."""
+    """Handle the timer's signal: give the watchdog a turn."""
     time.sleep(_WAY)
 
 
 def _say(log: Callable[..., Any], event: str, *, within: float = _SAYING, **values: object) -> None:
-    """Write a line of the log, or give up on it."""
+    """Log a line, or give up after some time."""
     _aside(partial(log, event, **values), within)
 
 
 def _aside(job: Callable[[], object], seconds: float) -> None:
-    """Do something in a thread of its own, and wait for it for so long."""
+    """Run a job in its own thread, and wait for it at most so many seconds."""
     thread = threading.Thread(target=job, daemon=True)
-    # Where there is no thread to be had, the process ends all the same.
+    # If no thread can be started, the process ends all the same.
     with contextlib.suppress(RuntimeError):
         thread.start()
         thread.join(seconds)
 
 
 def _arm_last_resort() -> None:
-    """Have the kernel end the process where even this thread gets no turn, once the place is shown.
+    """Make the kernel end the process if not even this thread gets a turn, after logging the place.
 
-    Not by the signal's default: the first process of a container is not ended by that.
+    The signal's default action would not do: it does not end the first process of a container.
     """
     libc = ctypes.CDLL(None)
     libc.signal.argtypes = [ctypes.c_int, ctypes.c_void_p]
