@@ -31,7 +31,8 @@ def doctor(
     from scheduler.commands.session import run_async, until_signal, with_parts  # noqa: PLC0415
     from scheduler.diagnosis import Diagnosis  # noqa: PLC0415
     from scheduler.diagnosis.examination import examine  # noqa: PLC0415
-    from scheduler.diagnosis.output import Output, show  # noqa: PLC0415
+    from scheduler.diagnosis.output import show  # noqa: PLC0415
+    from scheduler.display import Output  # noqa: PLC0415
     from scheduler.errors import BusError  # noqa: PLC0415
 
     # A refusal of the broker is a finding here, not a line of the log.
@@ -57,5 +58,5 @@ def doctor(
     if json:
         say(msgspec.json.format(msgspec.json.encode(diagnosis.document()), indent=2).decode())
     else:
-        show(diagnosis, Output(highlight=False))
+        show(diagnosis, Output())
     return 0 if diagnosis.healthy else 1

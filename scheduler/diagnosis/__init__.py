@@ -1,7 +1,7 @@
-"""What `scheduler doctor` finds out about a broker, before a service depends on it.
+"""Diagnosis of a broker by `scheduler doctor`, before a service depends on it.
 
-Each module looks at one side and adds findings to a `Diagnosis`; whatever one of them makes on the broker, it
-removes. Nothing here prints.
+Each module examines one aspect and adds findings to a `Diagnosis`. It removes everything that it makes on the
+broker. Only `output` prints.
 """
 
 import math
@@ -13,57 +13,57 @@ from attrs import Factory, asdict, define, frozen
 
 
 class Level(StrEnum):
-    """How bad it is."""
+    """Level of a finding."""
 
     OK = "ok"
     NOTE = "note"
     WARNING = "warning"
-    """The service would run; something that it promises is not backed by this broker."""
+    """The service would run, but this broker does not support all that it promises."""
     FAILURE = "failure"
     """The service could not run."""
 
 
 @frozen
 class Finding:
-    """One thing that was found out."""
+    """Finding about the broker."""
 
     check: str
-    """What was looked at: ``connection``, ``server``, ``messages``, ``pending``, ``permissions``,
+    """Name of the check: ``connection``, ``server``, ``messages``, ``pending``, ``permissions``,
     ``jetstream``, ``streams``, ``replicas``, ``commits``, ``disk`` or ``clock``."""
     level: Level
     text: str
     cure: str = ""
-    """What to do about it; there is one wherever the level is ``warning`` or ``failure``."""
+    """What to do about it; every ``warning`` and ``failure`` has one."""
 
 
 @define
 class Diagnosis:
-    """Everything that was found out about one broker."""
+    """Findings about one broker."""
 
     url: str = ""
     version: str = ""
     findings: list[Finding] = Factory(list)
     facts: dict[str, Any] = Factory(dict)
-    """Numbers for programs."""
+    """Values for programs."""
 
     def ok(self, check: str, text: str) -> None:
-        """It is as it should be."""
+        """Add a finding that is as it should be."""
         self.findings.append(Finding(check, Level.OK, text))
 
     def note(self, check: str, text: str, cure: str = "") -> None:
-        """It is good to know."""
+        """Add a finding that is worth knowing."""
         self.findings.append(Finding(check, Level.NOTE, text, cure))
 
     def warn(self, check: str, text: str, cure: str) -> None:
-        """It should be otherwise."""
+        """Add a finding that should be changed."""
         self.findings.append(Finding(check, Level.WARNING, text, cure))
 
     def fail(self, check: str, text: str, cure: str) -> None:
-        """The service cannot run with it."""
+        """Add a finding with which the service cannot run."""
         self.findings.append(Finding(check, Level.FAILURE, text, cure))
 
     def count(self, level: Level) -> int:
-        """How many findings are of that level."""
+        """Return the number of findings of a level."""
         return sum(finding.level is level for finding in self.findings)
 
     @property
@@ -72,9 +72,9 @@ class Diagnosis:
         return not self.count(Level.FAILURE)
 
     def document(self) -> Mapping[str, Any]:
-        """As JSON: ``{"v": 1, "url", "version", "healthy", "findings", "facts"}``.
+        """Return it as JSON: ``{"v": 1, "url", "version", "healthy", "findings", "facts"}``.
 
-        A finding is ``{"check", "level", "text", "cure"}``. ``facts``, as far as they were found out:
+        A finding is ``{"check", "level", "text", "cure"}``. ``facts`` are, as far as they are known:
         ``max_payload`` (bytes); ``jetstream`` (our account, in the server's words); ``commits`` (``count``,
         ``replicas``, ``p50_ms``, ``p99_ms``, ``per_second``, ``memory_p50_ms``); ``clock``
         (``difference_ms``, the broker's minus ours, and ``error_ms``).
@@ -90,7 +90,7 @@ class Diagnosis:
 
 
 def size(number: float) -> str:
-    """A number of bytes as people read it: ``512 bytes``, ``1 MiB``, ``3.2 GiB``."""
+    """Format a number of bytes: ``512 bytes``, ``1 MiB``, ``3.2 GiB``."""
     if number < 1024:
         return f"{number:.0f} bytes"
     units = ("KiB", "MiB", "GiB", "TiB")

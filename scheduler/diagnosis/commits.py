@@ -1,4 +1,4 @@
-"""How long a commit takes on this broker: compare-and-set appends to a throw-away stream like the log's."""
+"""Measures commits on a broker: compare-and-set appends to a temporary stream like that of the log."""
 
 import math
 import time
@@ -19,37 +19,37 @@ _RECORD = b"x" * 400
 _TOO_MANY_REPLICAS = frozenset({10005, 10074})
 _SLOW = 0.1
 _CLOCK = 1.0
-"""Seconds by which clocks may differ before that is worth a word."""
+"""Largest difference of clocks without a warning, in seconds."""
 _SYNCED, _UNSYNCED = 1.6, 1.25
-"""How many times as long as in memory an append to a file takes that is on the disk, and one that is not."""
+"""Ratios of an append to a file to one in memory: from the first on it seems synced, up to the second not."""
 _GOODBYE = 5.0
 
 
 @frozen
 class Timing:
-    """What a number of appends took, one after the other."""
+    """Timing of a number of appends, one after the other."""
 
     seconds: tuple[float, ...]
-    """Each, in order of size."""
+    """Duration of each append, in ascending order."""
     offset: float
-    """The server's clock minus ours, in seconds."""
+    """Server's clock minus ours, in seconds."""
     error: float
-    """What that may be off by, either way."""
+    """Uncertainty of that difference, either way, in seconds."""
 
     def at(self, share: float) -> float:
-        """The seconds that this share of them kept within."""
+        """Return the duration that this share of them does not exceed, in seconds."""
         return self.seconds[min(math.ceil(share * len(self.seconds)), len(self.seconds)) - 1]
 
     @property
     def rate(self) -> float:
-        """Appends in a second."""
+        """Number of appends per second."""
         return len(self.seconds) / sum(self.seconds)
 
 
 @asynccontextmanager
 async def _throwaway(js: JetStream, storage: str, replicas: int) -> AsyncIterator[str]:
-    """A stream for as long as the context lasts; gives the name of its cluster, if it is in one."""
-    # What an earlier doctor left who was killed.
+    """Make a stream while the context lasts; yield the name of its cluster, if any."""
+    # A doctor that was killed may have left one.
     await _remove(js)
     config = {
         "name": DOCTOR,
@@ -82,7 +82,7 @@ async def _measure(js: JetStream, count: int) -> Timing:
         sequence = (await js.publish(DOCTOR_SUBJECT, _RECORD, expected=sequence)).sequence
         seconds = time.perf_counter() - began
         taken.append(seconds)
-        # Of all of them the fastest tells the time best: it was stored somewhere between leaving and answer.
+        # The fastest append tells the time best: it was stored at some moment between request and answer.
         best = min(best, (seconds, before, sequence))
     seconds, before, sequence = best
     stored = await js.get(DOCTOR, sequence)
@@ -92,7 +92,7 @@ async def _measure(js: JetStream, count: int) -> Timing:
 
 
 async def check_commits(diagnosis: Diagnosis, js: JetStream, replicas: int) -> None:
-    """Measure, and say what that means for replicas, disk and clocks; the stream is removed in any case.
+    """Measure commits and judge replicas, disk and clocks; the stream is always removed.
 
     Raises:
         BusError: the bus cannot be used.
@@ -106,13 +106,13 @@ async def check_commits(diagnosis: Diagnosis, js: JetStream, replicas: int) -> N
             diagnosis.fail(
                 "replicas",
                 f"the broker cannot keep {replicas} replicas of a stream",
-                f"have {replicas} servers with JetStream in a cluster, or set --replicas 1",
+                f"run {replicas} servers with JetStream in a cluster, or set --replicas 1",
             )
         else:
-            diagnosis.warn("commits", f"cannot be tried: {error}", "see the broker's configuration")
+            diagnosis.warn("commits", f"cannot be measured: {error}", "see the broker's configuration")
         return
     except BusError as error:
-        diagnosis.warn("commits", f"cannot be tried: {error}", "see permissions, and the broker's log")
+        diagnosis.warn("commits", f"cannot be measured: {error}", "see permissions, and the broker's log")
         return
     _tell_replicas(diagnosis, cluster, replicas)
     _tell_commits(diagnosis, timing, memory, replicas)
@@ -122,7 +122,7 @@ async def check_commits(diagnosis: Diagnosis, js: JetStream, replicas: int) -> N
 
 
 async def _in_memory(js: JetStream, replicas: int) -> Timing | None:
-    """The same without a disk, where the account may have such a stream."""
+    """Measure commits without a disk, if the account allows such a stream."""
     try:
         async with _throwaway(js, "memory", replicas):
             return await _measure(js, COUNT // 2)
@@ -134,20 +134,20 @@ async def _in_memory(js: JetStream, replicas: int) -> Timing | None:
 
 def _tell_replicas(diagnosis: Diagnosis, cluster: str, replicas: int) -> None:
     if replicas > 1:
-        diagnosis.ok("replicas", f"{replicas} servers of cluster {cluster!r} keep what is stored")
+        diagnosis.ok("replicas", f"{replicas} servers of cluster {cluster!r} store each build")
     elif cluster:
         diagnosis.warn(
             "replicas",
-            f"one server alone keeps what is stored, although there is a cluster, {cluster!r}: builds wait"
+            f"a single server stores each build, although there is a cluster, {cluster!r}: builds wait"
             " while it is down, and are lost with its disk",
-            "--replicas 3; for streams that are there already as well: nats stream edit NAME --replicas=3;"
-            f" but {REPLIES}, while no build runs, is removed (nats stream rm) and made again",
+            "set --replicas 3, and for existing streams: nats stream edit NAME --replicas=3;"
+            f" but remove {REPLIES} (nats stream rm) while no build runs: it is made again",
         )
     else:
         diagnosis.note(
             "replicas",
-            "one server keeps what is stored: builds are lost with its disk",
-            "where that matters: a cluster of three, and --replicas 3",
+            "a single server stores the builds: they are lost with its disk",
+            "if that matters, run a cluster of three, and set --replicas 3",
         )
 
 
@@ -162,30 +162,28 @@ def _tell_commits(diagnosis: Diagnosis, timing: Timing, memory: Timing | None, r
     }
     text = (
         f"p50 {timing.at(0.5) * 1e3:.2f} ms, p99 {timing.at(0.99) * 1e3:.2f} ms; one after the other"
-        f" {timing.rate:,.0f}/s, of {len(timing.seconds)}. Each step of a chain costs one"
+        f" {timing.rate:,.0f}/s, of {len(timing.seconds)}. Each step of a chain takes one commit"
     )
     if timing.at(0.5) > _SLOW:
-        diagnosis.warn("commits", text, "a faster disk, or servers that are nearer to each other")
+        diagnosis.warn("commits", text, "use a faster disk, or servers that are nearer to each other")
     else:
         diagnosis.ok("commits", text)
 
 
 def _tell_disk(diagnosis: Diagnosis, ratio: float) -> None:
-    cure = "sync_interval: always, in the `jetstream` block of each server's configuration"
+    cure = "set sync_interval: always in the `jetstream` block of each server's configuration"
     text = f"a commit takes {ratio:.1f} times as long as one in memory"
     if ratio >= _SYNCED:
-        diagnosis.ok("disk", f"{text}: it seems to be on the disk before it is acknowledged")
+        diagnosis.ok("disk", f"{text}: it seems to be on disk before it is acknowledged")
     elif ratio <= _UNSYNCED:
         diagnosis.warn(
             "disk",
-            f"{text}: it seems to be acknowledged before it is on the disk. A power failure may then take two"
-            " minutes of acknowledged records with it",
+            f"{text}: it seems to be acknowledged before it is on disk. A power failure may then lose two"
+            " minutes of acknowledged records",
             cure,
         )
     else:
-        diagnosis.note(
-            "disk", f"{text}: whether it is on the disk before it is acknowledged cannot be told", cure
-        )
+        diagnosis.note("disk", f"{text}: it is unknown whether it is on disk before it is acknowledged", cure)
 
 
 def _tell_clock(diagnosis: Diagnosis, timing: Timing) -> None:
@@ -194,7 +192,7 @@ def _tell_clock(diagnosis: Diagnosis, timing: Timing) -> None:
     difference, error = timing.offset * 1e3, timing.error * 1e3
     diagnosis.facts["clock"] = {"difference_ms": round(difference, 3), "error_ms": round(error, 3)}
     way = "ahead of" if difference > 0 else "behind"
-    text = f"the broker's is {abs(difference):,.1f} ms {way} ours (give or take {error:.1f} ms)"
+    text = f"the broker's is {abs(difference):,.1f} ms {way} ours (± {error:.1f} ms)"
     if abs(timing.offset) - timing.error > _CLOCK:
         diagnosis.warn(
             "clock",

@@ -1,4 +1,4 @@
-"""All of the diagnosis, in the order in which one thing explains the next."""
+"""Runs all checks of the diagnosis, in an order in which one finding explains the next."""
 
 from typing import Protocol
 
@@ -15,32 +15,32 @@ from scheduler.jetstream.codes import MOST_STORED
 
 _RECOMMENDED = 8 * 1024 * 1024
 _TYPICAL = 450
-"""Bytes of a component, as people write them."""
+"""Bytes of a usual component."""
 _ROOM = 8 * 1024
 _PENDING = 64 * 1024 * 1024
-"""What a server keeps for a connection that does not read, where its ``max_pending`` is not set."""
+"""Bytes that a server keeps for a connection that does not read, by default (``max_pending``)."""
 _MEGABYTE = 1_000_000
 
 
 class KnownBus(Bus, Protocol):
-    """A bus that knows the server it is connected to."""
+    """Bus that knows the server it is connected to."""
 
     @property
     def url(self) -> str:
-        """Fit for people."""
+        """URL of the server, without secrets."""
 
     @property
     def server_version(self) -> str:
-        """The server's version."""
+        """Version of the server."""
 
 
 async def examine(bus: KnownBus, settings: Settings) -> Diagnosis:
-    """Find out whether, and how well, a service with these settings would run on this broker.
+    """Check whether, and how well, a service with these settings would run on this broker.
 
-    Everything that is made for it is gone on return, and when it is cancelled.
+    Everything that it makes is removed on return, and also when it is cancelled.
 
     Raises:
-        BusError: the connection was given up.
+        BusError: the connection was lost for good.
     """
     diagnosis = Diagnosis(bus.url, bus.server_version)
     jetstream = settings.store in {"auto", "jetstream"}
@@ -58,22 +58,22 @@ def _check_messages(diagnosis: Diagnosis, most: int, settings: Settings, *, jets
     cure = "raise max_payload in the broker's configuration, up to 8MB"
     component = settings.limits.max_component_bytes
     builds = f"a build or report of about {most // _TYPICAL:,} components fits in a message ({size(most)})"
-    larger = "larger ones go through the object store" if jetstream else "larger ones cannot be handed in"
+    larger = "larger ones use the object store" if jetstream else "larger ones cannot be submitted"
     if most < component + _ROOM:
         diagnosis.warn(
             "messages",
-            f"a message holds {size(most)}, a component up to {size(component)}: one that large would fail",
+            f"a message holds {size(most)}, a component up to {size(component)}: one this large fails",
             f"{cure}; or lower --max-component-bytes",
         )
     elif most > MOST_STORED and jetstream:
         text = f"max_payload is {size(most)}, and JetStream keeps no message over {size(MOST_STORED)}"
         diagnosis.note(
             "messages",
-            f"{text}: what is larger goes through the object store; nats-server recommends 8 MiB at most",
+            f"{text}: larger ones use the object store; nats-server recommends at most 8 MiB",
             "lower max_payload in the broker's configuration to 8MB",
         )
     elif most > _RECOMMENDED:
-        diagnosis.note("messages", f"{builds}; {larger}; nats-server recommends 8 MiB at most")
+        diagnosis.note("messages", f"{builds}; {larger}; nats-server recommends at most 8 MiB")
     elif most < _RECOMMENDED and not jetstream:
         diagnosis.note("messages", f"{builds}; {larger}", cure)
     else:
@@ -84,17 +84,16 @@ def _check_pending(diagnosis: Diagnosis, most: int, settings: Settings) -> None:
     largest = min(most, max(settings.limits.max_component_bytes, MAX_RENDERED))
     waiting = settings.max_bytes_in_flight
     if largest > waiting // 4:
-        # One such request counts beside the others.
+        # One request of the largest size counts on top of the others.
         waiting += largest
     text = (
-        f"requests of up to {size(waiting)} may wait for a connector that is slow to read; the broker cuts "
-        f"its connection off beyond max_pending: {size(_PENDING)} where it is not configured (a broker does "
-        f"not tell its value)"
+        f"up to {size(waiting)} of requests may wait for a connector that is slow to read; the broker "
+        f"disconnects it beyond max_pending, by default {size(_PENDING)} (a broker does not tell its value)"
     )
     if waiting <= _PENDING:
         diagnosis.ok("pending", text)
     else:
-        # Twice: after a lost connection some are sent again.
+        # Twice as much, since some are sent again after a lost connection.
         enough = -(-2 * waiting // _MEGABYTE)
         diagnosis.warn(
             "pending",

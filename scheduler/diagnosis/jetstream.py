@@ -1,4 +1,4 @@
-"""JetStream as a place to keep builds in: whether it is there, how much room it has, how its streams are."""
+"""Checks JetStream as a store of builds: whether it is there, its room, and its streams."""
 
 import secrets
 import time
@@ -24,24 +24,24 @@ _NEARLY_FULL = 0.8
 
 
 def ours(layout: Layout) -> list[str]:
-    """The names of our streams."""
+    """List the names of our streams."""
     return [LOG, *captures(layout), REPORTS, OBJECTS]
 
 
 class Rehearsal(JetStream):
-    """The API, as `set_up` uses it, with the difference that nothing is made or changed."""
+    """Rehearsal of `set_up`: its calls of the API, without making or changing anything."""
 
     def __init__(self, bus: Bus) -> None:
         super().__init__(bus)
         self.missing: list[str] = []
-        """The streams that would have been made."""
+        """Streams that would have been made."""
         self.changed: list[str] = []
-        """Those whose subjects would have been changed."""
+        """Streams whose subjects would have been changed."""
         self.upgrades = False
-        """Whether that of all replies is as it was before reply subjects had owners."""
+        """Whether the stream of replies is from before reply subjects had owners."""
 
     async def call(self, endpoint: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """As `JetStream.call`; what would make a stream finds out whether its subjects are free."""
+        """Call the API; for a call that would make a stream, check that its subjects are free."""
         if body is not None and endpoint.startswith("STREAM.UPDATE."):
             name = body["name"]
             have = (await self.info(name)).config.get("subjects") or ()
@@ -60,7 +60,7 @@ class Rehearsal(JetStream):
 
 
 async def check_jetstream(diagnosis: Diagnosis, bus: Bus, settings: Settings) -> bool:
-    """Say whether there is a JetStream, what limits it has, and what of ours is in it.
+    """Check whether there is a JetStream, its limits, and our streams in it.
 
     Returns:
         Whether it can be used at all.
@@ -92,7 +92,7 @@ async def check_jetstream(diagnosis: Diagnosis, bus: Bus, settings: Settings) ->
 
 
 async def _check_streams(diagnosis: Diagnosis, bus: Bus, settings: Settings) -> list[str]:
-    """Rehearse what the service does at its start; returns the streams that it would make."""
+    """Rehearse the start of the service; return the streams that it would make."""
     rehearsal = Rehearsal(bus)
     layout = layout_of(settings)
     try:
@@ -106,7 +106,7 @@ async def _check_streams(diagnosis: Diagnosis, bus: Bus, settings: Settings) -> 
         diagnosis.fail("streams", text, cure or "see the broker's configuration")
         return []
     except BusError as error:
-        diagnosis.fail("streams", f"cannot be looked at: {error}", "see permissions, and the broker's log")
+        diagnosis.fail("streams", f"cannot be checked: {error}", "see permissions, and the broker's log")
         return []
     for deviation in deviations:
         text, _, cure = deviation.partition("; ")
@@ -115,29 +115,29 @@ async def _check_streams(diagnosis: Diagnosis, bus: Bus, settings: Settings) -> 
     if rehearsal.upgrades:
         diagnosis.warn(
             "streams",
-            f"{REPLIES} is as an earlier version made it: the service changes that at its next start, and"
-            f" connectors are from then on to reply on {REPLY}<owner>.<provider>.<token>",
-            f"before that, let each connector publish on {REPLY}*.<provider>.*, beside {OLD}, as `scheduler"
-            " permissions` has it: otherwise the broker drops what it answers",
+            f"{REPLIES} is that of an earlier version: the service changes it at its next start, and from"
+            f" then on connectors have to reply on {REPLY}<owner>.<provider>.<token>",
+            f"before that, let each connector publish on {REPLY}*.<provider>.*, beside {OLD} (see"
+            " `scheduler permissions`): otherwise the broker drops its answers",
         )
     elif rehearsal.changed:
         names = ", ".join(dict.fromkeys(rehearsal.changed))
-        diagnosis.note("streams", f"{names}: the service changes at its next start which replies it takes")
+        diagnosis.note("streams", f"{names}: the service changes the captured subjects at its next start")
     if LOG not in missing and not await _takes_records(bus):
         what, _, cure = STORAGE_FAILED.partition(". ")
         diagnosis.fail("streams", f"{LOG}: {what}", cure)
         return missing
     if len(missing) == len(ours(layout)):
-        diagnosis.ok("streams", "none of ours are there yet: the service makes them at its first start")
+        diagnosis.ok("streams", "none yet: the service makes them at its first start")
     elif missing:
-        diagnosis.note("streams", f"{', '.join(missing)}: not there; the service makes what is missing")
+        diagnosis.note("streams", f"{', '.join(missing)}: missing; the service makes them at its start")
     elif not deviations and not rehearsal.changed:
         diagnosis.ok("streams", f"{await _contents(bus, layout)}, all set up as they should be")
     return missing
 
 
 async def _takes_records(bus: Bus) -> bool:
-    """Whether the stream of all logs takes a record; False only where it is silent, and can be read."""
+    """Tell whether the stream of logs takes records; False only if it can be read but does not answer."""
     js = JetStream(bus)
     data, headers = tombstone(
         f"doctor-{secrets.token_hex(8)}", instance="doctor", at=int(time.time() * 1_000), why="doctor"
@@ -151,7 +151,7 @@ async def _takes_records(bus: Bus) -> bool:
         except BusError:
             return True
     except BusError:
-        # Whatever it is, it is found out elsewhere.
+        # Any other problem is found by another check.
         return True
     return True
 
@@ -177,7 +177,7 @@ def _check_limits(
         tier = f"R{settings.replicas}"
         if tier not in tiers:
             text = (
-                f"the account has nothing for {settings.replicas} replicas, only {', '.join(sorted(tiers))}"
+                f"the account has no tier for {settings.replicas} replicas, only {', '.join(sorted(tiers))}"
             )
             diagnosis.fail("jetstream", text, f"give the account a tier {tier}, or set --replicas")
             return
@@ -190,8 +190,8 @@ def _check_limits(
     if limits.get("max_bytes_required"):
         diagnosis.fail(
             "jetstream",
-            "the account takes only streams with a size limit; the log has none, as it drops no record",
-            "max_bytes_required: false, for the account",
+            "the account requires a size limit of streams; the log has none, as it never drops a record",
+            "set max_bytes_required: false for the account",
         )
     have = used.get("streams", 0)
     if streams is not None and have + len(missing) > streams:
@@ -205,19 +205,19 @@ def _check_limits(
         if stored + reserve > most:
             diagnosis.fail(
                 "jetstream",
-                f"the account may store {size(most)}, and {size(stored)} are taken: there is no room for"
+                f"the account may store {size(most)}, and {size(stored)} are used: there is no room for"
                 f" {size(reserve)} of captured replies",
                 "raise the account's max_file, or lower --reply-bytes",
             )
         elif stored > _NEARLY_FULL * most:
             diagnosis.warn(
                 "jetstream",
-                f"{size(stored)} of {size(most)} are taken: when it is full, builds are suspended",
+                f"{size(stored)} of {size(most)} are used: when it is full, builds are suspended",
                 "raise the account's max_file, or lower --keep",
             )
     if len(diagnosis.findings) == before:
         room = "without a limit of the account" if most is None else f"of {size(most)}"
-        diagnosis.ok("jetstream", f"is there; {size(stored)} taken, {room}")
+        diagnosis.ok("jetstream", f"is there; {size(stored)} used, {room}")
 
 
 def _bound(limit: Any) -> int | None:

@@ -1,4 +1,4 @@
-"""A diagnosis on the terminal: a line or two for each finding, its cure below it."""
+"""Prints a diagnosis: a line or two for each finding, its cure below."""
 
 from rich.console import Console
 from rich.table import Table
@@ -10,16 +10,8 @@ from scheduler.text import count, printable
 _STYLES = {"ok": "green", "note": "cyan", "warning": "yellow", "failure": "bold red"}
 
 
-class Output(Console):
-    """Standard output; a reader that is gone is an exception, where rich would end the process."""
-
-    def on_broken_pipe(self) -> None:
-        """Raise, and leave the rest to whoever runs the command."""
-        raise BrokenPipeError
-
-
 def show(diagnosis: Diagnosis, console: Console) -> None:
-    """Print a diagnosis for people."""
+    """Print a diagnosis."""
     if diagnosis.url:
         console.print(Text(f"The broker at {printable(diagnosis.url)}\n"))
     table = Table.grid(padding=(0, 1, 0, 1))

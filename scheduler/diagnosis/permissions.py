@@ -1,8 +1,8 @@
-"""Tries whether the broker lets us publish and subscribe on all that the service needs.
+"""Checks that the broker lets us publish and subscribe on all subjects that the service needs.
 
-A publish is tried with a message that the server traces instead of delivering it (``Nats-Trace-Only``):
-nobody receives it, no stream stores it, no API carries it out. A subscription is made for a moment, and what
-comes in on it is ignored; it is in no queue group, so that it takes nothing from anybody.
+To check a subject for publishing, a message is sent that the server traces instead of delivering it
+(``Nats-Trace-Only``): no one receives it, no stream stores it, no API carries it out. A subscription is made
+for a moment, and its messages are ignored. It is in no queue group, so it takes no message from others.
 """
 
 from collections.abc import Iterable, Sequence
@@ -23,28 +23,28 @@ from scheduler.supervision import intake
 from scheduler.supervision.peers import CANDIDATES
 
 DOCTOR: Final = "SCHEDULER_DOCTOR"
-"""Our own throw-away stream."""
+"""Name of our temporary stream."""
 DOCTOR_SUBJECT: Final = "scheduler.doctor.commits"
 _VERBS: Final = ("create", "update", "delete", "get", "find")
-_CURE: Final = "let it {verb} {lines} (`scheduler permissions` prints all that it takes)"
+_CURE: Final = "let it {verb} {lines} (`scheduler permissions` prints all that it needs)"
 _DEADLINE = 10.0
 
 
 @frozen
 class Need:
-    """Something that the service publishes."""
+    """Need of the service: a subject on which it publishes."""
 
     line: str
-    """What stands in the broker's configuration to allow it."""
+    """Subject or pattern in the broker's configuration that allows it."""
     why: str
     level: Level = Level.FAILURE
-    """What it is if it is refused."""
+    """Level of the finding if it is refused."""
     samples: tuple[str, ...] = field(default=())
-    """Subjects to try; ``line`` itself where there are none."""
+    """Subjects to try; if empty, ``line`` itself."""
 
     @property
     def subjects(self) -> tuple[str, ...]:
-        """The subjects to try."""
+        """Subjects to try."""
         return self.samples or (self.line,)
 
 
@@ -65,11 +65,11 @@ def _core() -> list[Need]:
     return [
         *requests,
         *reports,
-        Need("_INBOX.>", "answers to those who submit", Level.WARNING, ("_INBOX.doctor.1",)),
-        Need("_R_.>", "answers to those who submit from another account", Level.NOTE, ("_R_.doctor",)),
-        Need("$SRV.PING.scheduler", "the question whether another scheduler is there"),
-        Need(CONNECTIONS, "the question whether one that is silent subscribes", Level.NOTE),
-        Need(CANDIDATES, "the question whether another scheduler is about to begin"),
+        Need("_INBOX.>", "answers to submitters", Level.WARNING, ("_INBOX.doctor.1",)),
+        Need("_R_.>", "answers to submitters in another account", Level.NOTE, ("_R_.doctor",)),
+        Need("$SRV.PING.scheduler", "the question whether another scheduler is running"),
+        Need(CONNECTIONS, "the question whether a silent scheduler subscribes", Level.NOTE),
+        Need(CANDIDATES, "the question whether another scheduler is starting"),
         Need("scheduler.event.*", "progress", Level.WARNING, ("scheduler.event.doctor",)),
     ]
 
@@ -92,48 +92,48 @@ def _jetstream(providers: Sequence[str]) -> list[Need]:
         Need("scheduler.report.*.*", "stored reports", samples=("scheduler.report.doctor.1",)),
         Need(
             f"$O.{BUCKET}.>",
-            "what is too large for a message",
+            "builds and reports too large for a message",
             samples=(f"$O.{BUCKET}.C.doctor", f"$O.{BUCKET}.M.doctor"),
         ),
         Need("$JS.API.INFO", "the question for JetStream"),
-        Need("$JS.API.STREAM.NAMES", "the question whose streams overlap with ours", Level.WARNING),
+        Need("$JS.API.STREAM.NAMES", "the question which streams overlap with ours", Level.WARNING),
         Need(
             "$JS.API.STREAM.INFO.*",
-            "the question how its streams are set up",
+            "the question how its streams are configured",
             samples=tuple(f"$JS.API.STREAM.INFO.{stream}" for stream in streams),
         ),
     ]
     for stream in streams:
         api = "$JS.API"
         needs += [
-            Need(f"{api}.STREAM.CREATE.{stream}", f"the making of {stream}"),
-            Need(f"{api}.STREAM.MSG.GET.{stream}", f"the reading of {stream}"),
+            Need(f"{api}.STREAM.CREATE.{stream}", f"creating {stream}"),
+            Need(f"{api}.STREAM.MSG.GET.{stream}", f"reading {stream}"),
             Need(
                 f"{api}.CONSUMER.CREATE.{stream}.>",
-                f"the reading of {stream}",
+                f"reading {stream}",
                 samples=(f"{api}.CONSUMER.CREATE.{stream}.doctor",),
             ),
             Need(
                 f"{api}.CONSUMER.MSG.NEXT.{stream}.*",
-                f"the reading of {stream}",
+                f"reading {stream}",
                 samples=(f"{api}.CONSUMER.MSG.NEXT.{stream}.doctor",),
             ),
             Need(
                 f"{api}.CONSUMER.DELETE.{stream}.*",
-                f"the end of reading {stream}",
+                f"finishing reading {stream}",
                 Level.WARNING,
                 (f"{api}.CONSUMER.DELETE.{stream}.doctor",),
             ),
         ]
         if stream.startswith(REPLIES):
-            needs.append(Need(f"{api}.STREAM.UPDATE.{stream}", f"the change of what {stream} takes"))
+            needs.append(Need(f"{api}.STREAM.UPDATE.{stream}", f"changing the subjects of {stream}"))
         else:
-            needs.append(Need(f"{api}.STREAM.PURGE.{stream}", f"the removal of what is not kept in {stream}"))
+            needs.append(Need(f"{api}.STREAM.PURGE.{stream}", f"removing old messages of {stream}"))
     return needs
 
 
 def _own() -> list[Need]:
-    why = "what this diagnosis tries, and a service does not"
+    why = "tests of this diagnosis, which a service does not make"
     return [
         Need("scheduler.doctor.*", why, Level.NOTE, (DOCTOR_SUBJECT,)),
         *(
@@ -144,7 +144,7 @@ def _own() -> list[Need]:
 
 
 def publishes(store: str, providers: Sequence[str] = ()) -> list[Need]:
-    """What a service with this store publishes, where these providers' replies are captured by themselves."""
+    """List what a service with this store publishes; replies of ``providers`` have their own streams."""
     match store:
         case "memory":
             return _core()
@@ -167,13 +167,13 @@ SUBSCRIPTIONS: Final = (
         for tail in ("", ".scheduler", ".scheduler.doctor")
     ),
 )
-"""What the service subscribes to, beside its inbox, without which there is no connection."""
+"""Subjects to which the service subscribes, beside its inbox, without which there is no connection."""
 
 
 async def check_permissions(
     diagnosis: Diagnosis, bus: Bus, store: str, providers: Sequence[str] = ()
 ) -> None:
-    """Try all that a service with this store needs, where these providers' replies are captured apart.
+    """Check all that a service with this store needs; replies of ``providers`` have their own streams.
 
     Raises:
         BusError: the bus cannot be used.
@@ -185,15 +185,15 @@ async def check_permissions(
         diagnosis.fail("permissions", text, _CURE.format(verb="subscribe to", lines=lines))
     version = parse(diagnosis.version)
     if version is None or version < TRACES:
-        what = "may subscribe to all that it has to; " if not unheard else ""
-        diagnosis.note("permissions", f"{what}what it may publish is not tried: that takes nats-server 2.11")
+        what = "may subscribe to all that it needs; " if not unheard else ""
+        diagnosis.note("permissions", f"{what}publishing is not checked: that needs nats-server 2.11")
         return
     needs = publishes(store, providers)
     refused = await refused_publishes(bus, [subject for need in needs for subject in need.subjects])
     if refused is None:
         diagnosis.warn(
             "permissions",
-            "what we may publish cannot be tried: we may not publish on our own inbox",
+            "publishing cannot be checked: we may not publish on our own inbox",
             _CURE.format(verb="publish on", lines='"_INBOX.>"'),
         )
         return
@@ -209,11 +209,11 @@ async def check_permissions(
             lines = ", ".join(f'"{need.line}"' for need in these)
             add("permissions", f"may not publish: {reasons}", _CURE.format(verb="publish on", lines=lines))
     if not denied and not unheard:
-        diagnosis.ok("permissions", "may publish and subscribe on all that it has to")
+        diagnosis.ok("permissions", "may publish and subscribe on all that it needs")
 
 
 async def refused_subscriptions(bus: Bus, subjects: Iterable[str]) -> list[str]:
-    """The subjects that the broker does not let us subscribe to."""
+    """Find the subjects to which the broker does not let us subscribe."""
     refused = []
     for subject in subjects:
         try:
@@ -226,9 +226,9 @@ async def refused_subscriptions(bus: Bus, subjects: Iterable[str]) -> list[str]:
 
 
 async def refused_publishes(bus: Bus, subjects: Iterable[str]) -> set[str] | None:
-    """The subjects that the broker does not let us publish on; None where that cannot be found out.
+    """Find the subjects on which the broker does not let us publish; None if that is impossible.
 
-    It takes a server that traces messages: an older one would deliver them.
+    The server must be able to trace messages: an older one would deliver them.
     """
     inbox = bus.new_inbox()
     refused: set[str] = set()
@@ -242,4 +242,4 @@ async def refused_publishes(bus: Bus, subjects: Iterable[str]) -> set[str] | Non
 
 
 def _ignore(_: Message) -> None:
-    """It was a copy."""
+    """Ignore a message, which is only a copy."""

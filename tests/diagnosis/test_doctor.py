@@ -18,7 +18,7 @@ from scheduler.diagnosis.examination import examine
 from scheduler.diagnosis.jetstream import check_jetstream
 from scheduler.diagnosis.output import show
 from scheduler.diagnosis.permissions import DOCTOR, SUBSCRIPTIONS, check_permissions, publishes
-from scheduler.diagnosis.versions import HOLES, check_version
+from scheduler.diagnosis.versions import DEFECTS, check_version
 from scheduler.jetstream.api import JetStream
 from scheduler.jetstream.setup import set_up
 from scheduler.jetstream.streams import LOG, REPLIES, REPORTS, Layout
@@ -84,7 +84,7 @@ def test_holes_of_jetstream_concern_those_who_use_it() -> None:
 
 def test_every_hole_is_closed_again() -> None:
     """A range of versions begins before it ends."""
-    assert all(hole.since < hole.fixed for hole in HOLES)
+    assert all(hole.since < hole.fixed for hole in DEFECTS)
 
 
 # What is told.
@@ -323,8 +323,8 @@ async def test_streams_of_providers_are_looked_at_as_any(fake_bus: FakeBus, jets
     diagnosis = await looked_at(fake_bus, capture_providers=("aws", "gcp"))
     said = words(diagnosis, "streams")
     assert set(levels(diagnosis, "streams")) == {Level.NOTE}
-    assert f"{REPLIES}: the service changes at its next start which replies it takes" in said
-    assert f"{REPLIES}_aws, {REPLIES}_gcp: not there; the service makes what is missing" in said
+    assert f"{REPLIES}: the service changes the captured subjects at its next start" in said
+    assert f"{REPLIES}_aws, {REPLIES}_gcp: missing; the service makes them at its start" in said
     assert jetstream.streams[REPLIES].config["subjects"] == before
     await set_up(JetStream(fake_bus), Layout(providers=("aws", "gcp")))
     diagnosis = await looked_at(fake_bus, capture_providers=("aws", "gcp"))
@@ -365,9 +365,9 @@ async def test_one_missing_stream_is_a_note(fake_bus: FakeBus, jetstream: FakeJe
         ({"limits": {"max_streams": 3}, "streams": 0}, Level.FAILURE, "3 streams, has 0, and needs 4 more"),
         ({"limits": {"max_storage": MEBIBYTE}}, Level.FAILURE, "no room for 1 GiB of captured replies"),
         ({"limits": {"max_storage": 10 << 30}, "storage": 1 << 30, "reserved_storage": 10 << 30},
-         Level.FAILURE, "10 GiB are taken"),
+         Level.FAILURE, "10 GiB are used"),
         ({"limits": {"max_storage": 12 << 30}, "storage": 1 << 30, "reserved_storage": 10 << 30},
-         Level.WARNING, "10 GiB of 12 GiB are taken"),
+         Level.WARNING, "10 GiB of 12 GiB are used"),
         ({"limits": {"max_bytes_required": True}}, Level.FAILURE, "max_bytes_required: false"),
         ({"limits": {"max_storage": 10 << 30, "max_streams": 4}, "storage": 0}, Level.OK, "of 10 GiB"),
         ({"tiers": {"R3": {"limits": {}}}}, Level.FAILURE, "tier R1"),
@@ -521,12 +521,12 @@ async def test_a_store_that_needs_no_jetstream_is_not_measured(
     ("most", "store", "level", "text"),
     [
         (100_000, "auto", Level.WARNING, "or lower --max-component-bytes"),
-        (MEBIBYTE, "auto", Level.OK, "larger ones go through the object store"),
-        (MEBIBYTE, "ernest", Level.NOTE, "larger ones cannot be handed in"),
+        (MEBIBYTE, "auto", Level.OK, "larger ones use the object store"),
+        (MEBIBYTE, "ernest", Level.NOTE, "larger ones cannot be submitted"),
         (8 * MEBIBYTE, "ernest", Level.OK, "18,641 components"),
-        (64 * MEBIBYTE, "auto", Level.NOTE, "recommends 8 MiB"),
+        (64 * MEBIBYTE, "auto", Level.NOTE, "recommends at most 8 MiB"),
         (64 * MEBIBYTE, "auto", Level.NOTE, "JetStream keeps no message over 32 MiB"),
-        (64 * MEBIBYTE, "memory", Level.NOTE, "recommends 8 MiB"),
+        (64 * MEBIBYTE, "memory", Level.NOTE, "recommends at most 8 MiB"),
     ],
 )
 async def test_max_payload_is_told_in_components(most: int, store: Any, level: Level, text: str) -> None:
@@ -540,8 +540,8 @@ async def test_max_payload_is_told_in_components(most: int, store: Any, level: L
 @pytest.mark.parametrize(
     ("most", "budget", "level", "text"),
     [
-        (8 * MEBIBYTE, 32 * MEBIBYTE, Level.OK, "requests of up to 32 MiB"),
-        (MEBIBYTE, 2 * MEBIBYTE, Level.OK, "requests of up to 3 MiB"),
+        (8 * MEBIBYTE, 32 * MEBIBYTE, Level.OK, "up to 32 MiB of requests"),
+        (MEBIBYTE, 2 * MEBIBYTE, Level.OK, "up to 3 MiB of requests"),
         (MEBIBYTE, 100 * MEBIBYTE, Level.WARNING, "set max_pending to 210MB"),
     ],
 )

@@ -271,7 +271,7 @@ def test_commands_do_with_it(guarded: Guarded, tmp_path: Path) -> None:
     """run as a submitter; as the scheduler export, and doctor, before the service's first start and after."""
     doctor = guarded.command("scheduler", "doctor")
     assert doctor.code == 0, doctor.output
-    assert "may publish and subscribe on all that it has to" in doctor.output
+    assert "may publish and subscribe on all that it needs" in doctor.output
     guarded.scheduler()
     guarded.connectors()
     path = tmp_path / "small.json"
