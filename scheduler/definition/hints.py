@@ -7,11 +7,11 @@ from typing import Any, Final
 
 from scheduler.definition.model import SETTINGS, Build, Change, Component, State
 from scheduler.definition.nearly import nearly
+from scheduler.definition.places import Raw, join_place, raw_fields
 from scheduler.definition.rules import OPTIONS
 from scheduler.definition.secrets.places import is_secret_place
 from scheduler.definition.template import Template
 from scheduler.definition.template.paths import parse
-from scheduler.definition.template.places import Raw, join_place, raw_fields
 from scheduler.definition.template.references import PathText
 from scheduler.errors import Problem, TemplateError
 from scheduler.runtime.breath import breathe

@@ -16,6 +16,7 @@ from scheduler.definition.graph import Graph
 from scheduler.definition.hints import hints_for
 from scheduler.definition.limits import DEFAULT_LIMITS, Limits
 from scheduler.definition.model import PSEUDO_IDS, Action, Build, Change, State
+from scheduler.definition.places import named_fields
 from scheduler.definition.rules import DEFAULT_POLICY, Policy
 from scheduler.definition.scope import SeenByItself, Submitted, is_supplied
 from scheduler.definition.secrets.masking import Secrets
@@ -32,7 +33,6 @@ from scheduler.definition.template import (
     compile_change,
 )
 from scheduler.definition.template.needs import Needs, suggestion
-from scheduler.definition.template.places import named_fields
 from scheduler.definition.template.references import Syntax
 from scheduler.definition.template.work import build_work
 from scheduler.errors import InvalidBuild, InvalidTemplate, Problem, TemplateError

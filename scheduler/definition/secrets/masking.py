@@ -17,6 +17,7 @@ from threading import Lock
 from typing import Any, Final
 
 from scheduler.definition.model import Build, State
+from scheduler.definition.places import Raw
 from scheduler.definition.secrets.encodings import views
 from scheduler.definition.secrets.index import LONGEST_START, SHORTEST, SecretIndex, Span, Tries, folded
 from scheduler.definition.secrets.names import MASK, has_secret_names, named_value
@@ -24,7 +25,6 @@ from scheduler.definition.secrets.parts import parts_of
 from scheduler.definition.secrets.patterns import mask_named
 from scheduler.definition.secrets.places import HELD, NOT_SECRET, SECRET, entered, level_of, secret_values
 from scheduler.definition.strictjson import decode_own
-from scheduler.definition.template.places import Raw
 from scheduler.errors import Problem
 from scheduler.runtime.breath import breathe
 from scheduler.text import CUT, mask_url

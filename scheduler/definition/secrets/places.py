@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from scheduler.definition.model import Change
+from scheduler.definition.places import Raw, named_fields
 from scheduler.definition.secrets.names import (
     is_credentials,
     is_judged,
@@ -14,7 +15,6 @@ from scheduler.definition.secrets.names import (
     named_value,
 )
 from scheduler.definition.secrets.parts import url_secrets
-from scheduler.definition.template.places import Raw, named_fields
 from scheduler.errors import Problem, TemplateError
 
 _PATH = re.compile(r"[.\[\]]")

@@ -18,13 +18,13 @@ from attrs import frozen
 from scheduler.definition.choices import OnUnresolved, Templates
 from scheduler.definition.limits import Limits
 from scheduler.definition.model import Change
+from scheduler.definition.places import Owner, Raw
 from scheduler.definition.template import references
 from scheduler.definition.template.cutting import cut_fields
 from scheduler.definition.template.grammar import Lookup
 from scheduler.definition.template.jsonparts import MAX_RENDERED, encode
 from scheduler.definition.template.needs import Needs, suggestion
 from scheduler.definition.template.paths import Query
-from scheduler.definition.template.places import Owner, Raw
 from scheduler.definition.template.references import PathText, Syntax, Target, Text
 from scheduler.definition.template.resolve import Resolver
 from scheduler.definition.template.scopes import UNLIMITED, Found, Scope, Shared

@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from scheduler.definition.places import MAX_PLACE, Raw, join_place, raw_fields
 from scheduler.definition.template import references
 from scheduler.definition.template.jsonparts import encode
-from scheduler.definition.template.places import MAX_PLACE, Raw, join_place, raw_fields
 from scheduler.definition.template.references import Syntax, Text
 from scheduler.definition.template.work import AbortedError, free
 from scheduler.errors import InvalidTemplate, Problem, TemplateError

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable, Iterator
 from heapq import merge
 from typing import Any, Final, cast
 
+from scheduler.definition.places import MAX_PLACE, Place, fields_work
 from scheduler.definition.template import references
 from scheduler.definition.template.paths import MAX_PATH, Path, Query, Walker, Where
-from scheduler.definition.template.places import MAX_PLACE, Place, fields_work
 from scheduler.definition.template.scopes import Found, Shared
 from scheduler.definition.template.work import AbortedError
 

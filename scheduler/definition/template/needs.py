@@ -6,8 +6,8 @@ from itertools import islice
 from typing import Any
 from unicodedata import combining, normalize
 
+from scheduler.definition.places import MAX_PLACE, Owner, Place, fields_work
 from scheduler.definition.template import references
-from scheduler.definition.template.places import MAX_PLACE, Owner, Place, fields_work
 from scheduler.definition.template.references import Syntax, Target, Text
 from scheduler.definition.template.scopes import Scope
 from scheduler.definition.template.work import AbortedError, free

@@ -9,12 +9,12 @@ with it (`Place`); data has no place.
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from scheduler.definition.places import MAX_PLACE, Owner, Place, fields_work
 from scheduler.definition.template import paths, references
 from scheduler.definition.template.grammar import Lookup
 from scheduler.definition.template.jsonparts import encode, measure
 from scheduler.definition.template.paths import MISSING, Elements, Path, Query, Walker, Where, shown
 from scheduler.definition.template.patterns import Pattern
-from scheduler.definition.template.places import MAX_PLACE, Owner, Place, fields_work
 from scheduler.definition.template.references import Syntax, Text
 from scheduler.definition.template.sandbox import element
 from scheduler.definition.template.scopes import Found, Kept, Scope, Spot

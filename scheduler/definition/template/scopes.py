@@ -4,8 +4,8 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
+from scheduler.definition.places import Owner
 from scheduler.definition.template.paths import Query
-from scheduler.definition.template.places import Owner
 from scheduler.definition.template.references import Text
 from scheduler.definition.template.work import Work
 from scheduler.runtime.caches import ByteCache
