@@ -132,7 +132,8 @@ async def test_no_canary_is_seen(autojump_clock: MockClock) -> None:
         surfaces[f"drawn {number}"] = shown
     for number, shown in enumerate(followed(events, report, answer)):
         surfaces[f"followed {number}"] = shown
-    picture = drawing_of_build(prepare(value))
+    checked = prepare(value)
+    picture = drawing_of_build(checked.build, checked.graph)
     surfaces["a picture of the build"] = svg(picture) + dot(picture) + mermaid(picture)
     seen = {name: found for name, shown in surfaces.items() if (found := leaks(shown))}
     assert seen == {}

@@ -66,7 +66,7 @@ def graph(
         from scheduler.commands.checking import read_checked  # noqa: PLC0415 - a build's id does without
 
         checked = read_checked(build, settings_of(limits), action)
-        return 1 if checked is None else show(drawing_of_build(checked[1]))
+        return 1 if checked is None else show(drawing_of_build(checked[1].build, checked[1].graph))
 
     async def ask(bus: Bus) -> int:
         answer = await in_time(get_build(bus, build, graph=True), pages=True)

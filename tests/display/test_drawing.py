@@ -200,7 +200,7 @@ def test_a_build_is_drawn_with_its_actions() -> None:
             edges=[("vpc::a", "net::a"), ("start", "vpc::a")],
         )
     )
-    drawing = drawing_of_build(prepared)
+    drawing = drawing_of_build(prepared.build, prepared.graph)
     assert [(node.id, node.type, node.mark) for node in drawing.nodes] == [
         ("vpc::a", "vpc", "completed"),
         ("net::a", "net", "create"),

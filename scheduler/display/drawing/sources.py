@@ -5,14 +5,13 @@ from typing import Any
 
 from scheduler.client.lenient import text, texts
 from scheduler.client.progress import STATES
-from scheduler.definition.model import State
-from scheduler.definition.validation import Prepared
+from scheduler.definition.graph import Graph
+from scheduler.definition.model import Build, State
 from scheduler.display.drawing.model import Drawing, Node
 
 
-def drawing_of_build(prepared: Prepared) -> Drawing:
+def drawing_of_build(build: Build, graph: Graph) -> Drawing:
     """Draw a build before it runs: the marks are actions, or ``completed`` for completed changes."""
-    build, graph = prepared.build, prepared.graph
     nodes = [
         Node(
             change.id,
