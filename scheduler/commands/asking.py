@@ -74,7 +74,7 @@ def run_asking(
 
 
 _CURES = {
-    "unknown": "; `scheduler list --all` shows builds, `scheduler status BUILD --components` what is in one",
+    "unknown": "; see `scheduler list --all`, and `scheduler status BUILD --components`",
     "unavailable": "; try again in a moment",
     "internal": "; the scheduler's log says more",
 }

@@ -42,7 +42,10 @@ def plan(
         int, number("max_in_flight_per_build", "Requests in flight, of one build.", LIMITS)
     ] = _SETTINGS.max_in_flight_per_build,
     ask: Annotated[
-        bool, Parameter(help="Ask the scheduler for durations and limits.", negative="", group=OPTIONS)
+        bool,
+        Parameter(
+            help="Ask the scheduler for durations and limits.", negative="", group=OPTIONS, show_default=False
+        ),
     ] = False,
     json: Annotated[bool, switch("json", "Print JSON instead of text.")] = False,
     build: BuildFlags = BUILD_DEFAULTS,

@@ -5,6 +5,7 @@ its second paragraph a summary in one sentence.
 """
 
 import os
+import re
 import shutil
 import sys
 from importlib import resources
@@ -25,6 +26,9 @@ _SHOWN: Final = 80
 """Characters of a wrong topic that a message repeats."""
 _NO_PROSE: Final = ("#", "```", "|", "<")
 """Beginnings of a paragraph that is no summary."""
+_ELSEWHERE: Final = re.compile(r"\[([^\[\]]+)\]\((\w+)\.md(?:#[\w-]*)?\)")
+_WITHIN: Final = re.compile(r"\[([^\[\]]+)\]\(#[\w-]*\)")
+"""Links to another topic, and links within one."""
 
 
 def help_(
@@ -100,6 +104,11 @@ def _unknown(topic: str, found: dict[str, Traversable]) -> str:
     return f"there is no topic {shown}{f'{cure} The' if cure else ': the'} topics are {', '.join(found)}"
 
 
+def for_terminal(document: str) -> str:
+    """Name the command for each link to another topic, which no terminal could open; drop links within it."""
+    return _WITHIN.sub(r"\1", _ELSEWHERE.sub(r"\1 (`scheduler help \2`)", document))
+
+
 def _show(document: str) -> None:
     if not sys.stdout.isatty():
         sys.stdout.write(document)
@@ -109,8 +118,7 @@ def _show(document: str) -> None:
     from scheduler.display import Output  # noqa: PLC0415
 
     console = Output()
-    # A link leads to another topic, and no terminal could open it.
-    rendered = Markdown(document, code_theme="ansi_dark", hyperlinks=False)
+    rendered = Markdown(for_terminal(document), code_theme="ansi_dark", hyperlinks=False)
     lines = console.render_lines(rendered, pad=False)
     if len(lines) < console.height:
         console.print(rendered)

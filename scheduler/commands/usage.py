@@ -76,6 +76,8 @@ def explain(
         error: the error of cyclopts.
         commands: the names of the commands.
     """
+    from cyclopts import MissingArgumentError  # noqa: PLC0415 - it is loaded by now
+
     command = tokens[0]
     call = f"scheduler {command}"
     arguments = app[command].assemble_argument_collection()
@@ -90,13 +92,17 @@ def explain(
         # After an unknown flag it would be that flag's value.
         return unknown_command(other, commands)
     unused = getattr(error, "unused_tokens", None)
+    if unused and unused[0] in known:
+        return f"`{call}` needs a value for {unused[0]}. See {call} --help"
     if unused:
         takes = [argument.name for argument in arguments if argument.names and argument.name.isupper()]
         only = f"takes {' and '.join(takes)}" if takes else "takes flags only"
         return (
             f"`{call}` {only}, and {printable(str(unused[0]), _SHOWN)!r} is one too many. See {call} --help"
         )
-    return f"{' '.join(str(error).split())} See {call} --help."
+    if isinstance(error, MissingArgumentError) and error.argument is not None:
+        return f"`{call}` needs {error.argument.name}. See {call} --help"
+    return f"{' '.join(str(error).split())} See {call} --help"
 
 
 def unknown_command(name: str, commands: Collection[str]) -> str:

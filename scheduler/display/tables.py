@@ -175,17 +175,23 @@ def _more(console: Console, number_of: int) -> None:
 
 def _next_step(console: Console, progress: Progress) -> None:
     name = printable(progress.build)
-    step = {
+    step = _step(name, progress.status)
+    if progress.status == "running" and progress.count("waiting") and not progress.running:
+        step = f"`scheduler why {name}` explains what it is waiting for"
+    if step:
+        put(console, [])
+        put(console, [(step, "dim")])
+
+
+def _step(name: str, status: str) -> str:
+    """Return the usual next step for a build of this status; empty if there is none."""
+    return {
         "paused": f"`scheduler resume {name}` resumes it",
+        "halted": f"`scheduler cancel {name} --now` does not wait for what is in flight",
         "errored": f"`scheduler retry {name}` retries what failed",
         "cancelled": f"`scheduler retry {name}` continues it",
         "quarantined": f"`scheduler release {name}` and a restart load it again",
-    }.get(progress.status)
-    if step is None and progress.status == "running" and progress.count("waiting") and not progress.running:
-        step = f"`scheduler why {name}` explains what it is waiting for"
-    if step is not None:
-        put(console, [])
-        put(console, [(step, "dim")])
+    }.get(status, "")
 
 
 def show_components(console: Console, answer: Answer, now: float) -> None:
@@ -256,6 +262,8 @@ def show_reasons(console: Console, answer: Answer) -> None:
                 style="dim",
             )
         )
+    if step := _step(build, status):
+        console.print(Text(step, style="dim"))
 
 
 def _reason(reason: Answer) -> Text:

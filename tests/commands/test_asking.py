@@ -111,7 +111,7 @@ def test_a_refusal_is_one_line(scheduler: FakeScheduler, capsys: Captured, comma
     assert cli.main(tokens(command)) == 1
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.startswith("scheduler: there is no build \\x1b[2Jx; `scheduler list --all`")
+    assert err.startswith("scheduler: there is no build \\x1b[2Jx; see `scheduler list --all`, ")
     assert len(err.splitlines()) == 1
 
 
@@ -444,6 +444,17 @@ def test_nothing_to_wait_for_is_said(scheduler: FakeScheduler, capsys: Captured)
     scheduler.say("why", {"id": BUILD, "status": "done", "reasons": [], "more": 0})
     assert cli.main(["why", BUILD]) == 0
     assert capsys.readouterr().out.splitlines() == [f"{BUILD} is done", "Nothing is waiting."]
+
+
+def test_why_of_a_failed_build_names_the_next_step(scheduler: FakeScheduler, capsys: Captured) -> None:
+    """Below the reasons stands the command that usually comes next."""
+    reasons = [{"text": "it has failed: quota"}]
+    scheduler.say("why", {"id": BUILD, "status": "errored", "reasons": reasons, "more": 0})
+    assert cli.main(["why", BUILD]) == 0
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "it has failed: quota",
+        f"`scheduler retry {BUILD}` retries what failed",
+    ]
 
 
 def chain(length: int, status: str = "done") -> JSON:

@@ -70,6 +70,8 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             ["serve", "x"],
             "`scheduler serve` takes flags only, and 'x' is one too many. See scheduler serve --help",
         ),
+        (["status"], "`scheduler status` needs BUILD. See scheduler status --help"),
+        (["list", "--nats-url"], "`scheduler list` needs a value for --nats-url. See scheduler list --help"),
         (["lisst", "--all"], "there is no command 'lisst': did you mean list? The commands are " + ALL),
         (
             ["--pasword", "hunter2"],
@@ -85,7 +87,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_what_there_is_not_is_named(
     capsys: pytest.CaptureFixture[str], tokens: list[str], message: str
 ) -> None:
-    """A flag, an argument or a command that there is not is named, with the one that was perhaps meant."""
+    """A wrong or missing flag, argument or command is named, with the one that was perhaps meant."""
     assert cli.main(tokens) == 2
     assert capsys.readouterr().err == f"scheduler: {message}\n"
 
