@@ -1,6 +1,6 @@
-"""Every check of the project: `nox` runs what has to pass, `nox -s NAME` one of them.
+"""Checks of the project: `nox` runs all that have to pass, `nox -s NAME` one of them.
 
-Versions and dependency groups live in `pyproject.toml` alone. What stands behind `--` goes to the tool.
+Versions and dependency groups are only in `pyproject.toml`. Arguments after `--` are passed to the tool.
 """
 
 import json
@@ -18,41 +18,41 @@ nox.options.reuse_existing_virtualenvs = True
 
 PROJECT = nox.project.load_toml("pyproject.toml")
 FLAKE8 = [
-    # What ruff has not, without the rules that flake8-async leaves off by default.
+    # Rules that ruff does not have, without those that flake8-async leaves off by default.
     "--select=ASYNC1,ASYNC2,ASYNC3",
-    # Where a rule is only ignored, the file is gone through for it all the same, which takes long.
+    # A rule that is only ignored is checked all the same, which takes long.
     "--enable=ASYNC1,ASYNC2,ASYNC3",
     "--disable=ASYNC114,ASYNC124",
 ]
 
 
 LOCKS = {".ci/requirements.lock": ("build",), ".ci/tests.lock": ("build", "test")}
-"""Everything that the package needs, and its tests do, by version and hash; and which groups that are."""
+"""Lock files of the package and of its tests, by version and hash, with their dependency groups."""
 PARALLEL = ("-n", "auto", "--dist", "worksteal")
-"""By groups a worker that died left its tests undone, and the run never ended."""
+"""Parallel tests. Distributed by groups, the tests of a dead worker were lost, and the run never ended."""
 
 
 def install(session: nox.Session, *groups: str) -> None:
-    """Install the package as it is in the tree, and dependency groups; in `check` all is there already."""
-    # The tests start hundreds of processes. Where containers switch this off, as many do, each of them would
-    # compile all that it imports anew.
+    """Install the package from the tree, and dependency groups; `check` has already installed everything."""
+    # The tests start hundreds of processes. Many containers switch bytecode off, and then each process would
+    # compile all its imports again.
     session.env["PYTHONDONTWRITEBYTECODE"] = ""
     if session.name != "check":
-        # What is imported is compiled then; most of it never is.
+        # Modules are compiled when they are imported; most of them never are.
         session.install("--no-compile", "-e", ".", *nox.project.dependency_groups(PROJECT, *groups))
 
 
 def async_files(*folders: str) -> list[str]:
-    """The files with anything asynchronous in them: others have nothing that flake8 is asked for."""
+    """List the files with asynchronous code: flake8 checks nothing else."""
     files = (file for folder in folders for file in sorted(Path(folder).rglob("*.py")))
     return [str(file) for file in files if "async " in file.read_text()]
 
 
 @nox.session
 def check(session: nox.Session) -> None:
-    """What has to pass: lint, types, tests and integration, in one environment."""
+    """Run all that has to pass: lint, types, tests and integration, in one environment."""
     if session.posargs:
-        session.error("say which session is to have the arguments: nox -s NAME -- ...")
+        session.error("name the session for these arguments: nox -s NAME -- ...")
     groups = nox.project.dependency_groups(PROJECT, "lint", "type", "test", "bench")
     session.install("--no-compile", "-e", ".", *groups)
     failed = []
@@ -69,7 +69,7 @@ def check(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Style, common mistakes, async mistakes, and who may import whom."""
+    """Check style, common mistakes, async mistakes, and the direction of imports."""
     install(session, "lint")
     session.run("ruff", "check", *session.posargs)
     session.run("ruff", "format", "--check")
@@ -79,21 +79,21 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """mypy, strict."""
+    """Check types with mypy, strict."""
     install(session, "type", "bench")
     session.run("mypy", *session.posargs)
 
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Everything that needs no broker, on all cores."""
+    """Run all tests without a broker, on all cores."""
     install(session, "test")
     session.run("pytest", *PARALLEL, "-m", "not integration and not fuzz", *session.posargs)
 
 
 @nox.session
 def integration(session: nox.Session) -> None:
-    """The real thing: a nats-server on a free port, processes that are killed."""
+    """Run the integration tests: a nats-server on a free port, processes that are killed."""
     install(session, "test")
     if session.posargs:
         session.run("pytest", "-m", "integration", *session.posargs)
@@ -106,7 +106,7 @@ def integration(session: nox.Session) -> None:
 
 @nox.session
 def simulation(session: nox.Session) -> None:
-    """Twenty thousand seeds of a simulated world, where `tests` runs 300; or those in SIMULATION_SEEDS."""
+    """Simulate 20,000 seeds (`tests` runs 300), or those in SIMULATION_SEEDS."""
     install(session, "test")
     seeds = os.environ.get("SIMULATION_SEEDS", "0:20000")
     session.run("pytest", *PARALLEL, "tests/simulation", *session.posargs, env={"SIMULATION_SEEDS": seeds})
@@ -114,14 +114,14 @@ def simulation(session: nox.Session) -> None:
 
 @nox.session
 def fuzz(session: nox.Session) -> None:
-    """A minute of random input for intake, reply and template."""
+    """Feed random builds, replies and templates for a minute."""
     install(session, "test")
     session.run("pytest", "-m", "fuzz", *session.posargs)
 
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Speed against the bare client loop of the same run: a table, a JSON file and a plot."""
+    """Measure speed against the bare client loop of the same run: a table, a JSON file and a plot."""
     install(session, "bench")
     session.run("python", "-m", "benchmarks", *session.posargs)
 
@@ -135,10 +135,10 @@ def generate(session: nox.Session) -> None:
 
 @nox.session
 def lock(session: nox.Session) -> None:
-    """Write the locks from `pyproject.toml`; versions stay where they fit, unless `-- --upgrade` is said."""
+    """Write the locks from `pyproject.toml`; versions stay if they fit, unless `-- --upgrade` is given."""
     session.install("uv")
     for path, groups in LOCKS.items():
-        # No name of a registry: whoever installs has their own.
+        # No name of a registry, since every installation has its own.
         options = ["--universal", "--python-version=3.11", "--generate-hashes", "--no-annotate", "--quiet"]
         options += ["--custom-compile-command=nox -s lock", f"--output-file={path}"]
         options += [f"--group={group}" for group in groups]
@@ -149,7 +149,7 @@ def lock(session: nox.Session) -> None:
 
 @nox.session
 def locked(session: nox.Session) -> None:
-    """The tests on exactly what is locked: a file with another hash is not installed."""
+    """Run the tests on exactly the locked packages: a file with another hash is not installed."""
     session.install("--no-compile", "--require-hashes", "-r", ".ci/tests.lock")
     session.install("--no-deps", "--no-build-isolation", ".")
     session.run("python", "-m", "pip", "check")
@@ -158,7 +158,7 @@ def locked(session: nox.Session) -> None:
 
 @nox.session
 def audit(session: nox.Session) -> None:
-    """Known vulnerabilities in what is locked; where nothing could be learned of them, that is a failure."""
+    """Look for known vulnerabilities of locked packages; fail if there is no data."""
     session.install("pip-audit")
     path, *_ = LOCKS
     found = Path(session.create_tmp()) / "audit.json"

@@ -1,1 +1,1 @@
-"""How fast the scheduler is, beside the bare client loop of the same run: ``python -m benchmarks``."""
+"""Measures the speed of the scheduler beside a bare client loop in the same run: ``python -m benchmarks``."""

@@ -14,8 +14,9 @@ from benchmarks import commands, durable, makespan, measure, plot, steady
 from benchmarks.hostile import runner, tables
 from benchmarks.hostile.attacks import ATTACKS
 from benchmarks.hostile.judging import Ordeal
+from benchmarks.machine import Machine
 from benchmarks.processes import Store, scratch
-from benchmarks.results import Growth, Machine, Makespan, Point, Results, Steady
+from benchmarks.results import Growth, Makespan, Point, Results, Steady
 from benchmarks.stage import stage
 from benchmarks.table import table
 from scheduler.local.generate import Shape
@@ -23,7 +24,7 @@ from scheduler.local.generate import Shape
 _OUTPUT = Path(__file__).parent / "results" / "results.json"
 _PARTS = ("throughput", "latency", "memory", "start-up", "durable", "makespan")
 _LARGE, _HOSTILE = "large", "hostile"
-"""Beside them: they take minutes, and are measured where they are asked for."""
+"""Parts that take minutes, and are measured only if they are named."""
 
 
 def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -38,7 +39,7 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         nargs="+",
         choices=(*_PARTS, _LARGE, _HOSTILE),
         default=_PARTS,
-        help="parts to measure; large, 100,000 in one build, and hostile, attacks, only if they are named",
+        help="parts to measure; large (100,000 in one build) and hostile (attacks) only if named",
     )
     parser.add_argument(
         "--attacks",
@@ -46,10 +47,10 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         choices=ATTACKS,
         default=list(ATTACKS),
         metavar="NAME",
-        help="of hostile (all)",
+        help="attacks to run (all)",
     )
-    parser.add_argument("--output", type=Path, default=_OUTPUT, help="the JSON file; the plot goes beside it")
-    parser.add_argument("--check", action="store_true", help="exit code 1 where a target is not met")
+    parser.add_argument("--output", type=Path, default=_OUTPUT, help="the JSON file; the plot is beside it")
+    parser.add_argument("--check", action="store_true", help="exit code 1 if a target is missed")
     found = parser.parse_args(arguments)
     found.sizes = sorted(found.sizes or ([100, 1_000] if found.quick else [100, 1_000, 10_000]))
     found.repeat = found.repeat or (1 if found.quick else 3)
@@ -69,7 +70,7 @@ async def _measure(arguments: argparse.Namespace) -> Results:
                 results = attrs.evolve(results, latencies=await measure.latencies(on, largest, repeat))
     if "memory" in only:
         _progress("memory")
-        # In processes of its own: what a large build left behind would be used again, and not counted.
+        # In fresh processes: memory left by a large build would be used again, and not counted.
         with scratch() as folder:
             async with stage(folder) as on:
                 results = attrs.evolve(results, memory=await measure.memory(on, largest))
@@ -161,9 +162,9 @@ def _write(results: Results, output: Path) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark.
 
-    The exit code is 1 where ``--check`` is given and a target is not met, and where an attack broke the rule.
+    The exit code is 1 if ``--check`` is given and a target is missed, or if an attack broke the rule.
     """
-    # So that every context is left, and no process stays.
+    # Leaves every context, so that no process stays.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     found = _arguments(arguments)
     results = asyncio.run(_measure(found))

@@ -1,11 +1,11 @@
-"""What everything is compared with: nats-py publishing and receiving, and nothing else.
+"""Baseline of all comparisons: nats-py publishing and receiving, and nothing else.
 
 The *bare loop*: this process publishes the requests of a build, with the subjects and the bodies that the
 scheduler would send (without headers and reply subject), to the same connector process over the same
 nats-server, and counts the replies on ``<subject>.done``. `WINDOW` requests are in flight at a time, as
-many as the scheduler has. One connection with nats-py's defaults, one callback subscription per subject;
-the bodies are made beforehand; no reply is decoded or matched. The time is that from the first publish to
-the last reply.
+many as the scheduler has. There is one connection with nats-py's defaults, and one callback subscription per
+subject. The bodies are made beforehand, and no reply is decoded or matched. The time is from the first
+publish to the last reply.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ WINDOW = 500
 
 
 async def run_loop(client: Client, requests: list[tuple[str, bytes]]) -> float:
-    """Messages a second: each a request out and a reply in."""
+    """Measure messages per second, each a request out and a reply in."""
     nats = client.nats
     received = 0
     progress = asyncio.Event()
@@ -49,9 +49,9 @@ async def run_loop(client: Client, requests: list[tuple[str, bytes]]) -> float:
 
 
 async def round_trips(client: Client, count: int, body: bytes) -> list[float]:
-    """Seconds from a message out of the connector to the answer that this process gives at once.
+    """Measure the seconds from a message of the connector to this process's immediate answer.
 
-    It is measured where the latency from a reply to the next request is, and the same way.
+    It is measured at the same place, and in the same way, as the latency from a reply to the next request.
     """
 
     async def on_echo(message: Msg) -> None:

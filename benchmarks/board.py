@@ -1,8 +1,8 @@
-"""What watching costs: ``python -m benchmarks.board`` measures ``scheduler watch`` in a terminal.
+"""Measures the cost of the board: ``python -m benchmarks.board`` runs ``scheduler watch`` in a terminal.
 
-A made-up scheduler tells of a build of 10,000 components that lasts 20 seconds: each of them starts and is
-completed, about a hundred run at a time, some are tried again, some fail. The board is a process of its own,
-on a pseudo-terminal of 80 by 24, as in use.
+A fake scheduler publishes a build of 10,000 components that lasts 20 seconds: each of them starts and
+completes, about a hundred run at a time, some are retried, some fail. The board is a separate process, on a
+pseudo-terminal of 80 by 24, as in real use.
 """
 
 import argparse
@@ -32,10 +32,10 @@ from benchmarks.processes import nats_server, scratch
 
 BUILD = "watched"
 MOST = 0.05
-"""Of one core."""
+"""Largest allowed share of one core."""
 _STATES = ("waiting", "running", "retrying", "completed", "errored", "skipped")
 _PERIOD = 0.1
-"""Seconds between two messages, as the service has it."""
+"""Seconds between two messages, as in the service."""
 _AT_ONCE = 100
 _PAGE = 1_000
 _LINES, _COLUMNS = 24, 80
@@ -43,24 +43,24 @@ _LINES, _COLUMNS = 24, 80
 
 @frozen
 class Cost:
-    """What the board took while the build ran."""
+    """Cost of the board while the build ran."""
 
     components: int
     events: int
     seconds: float
     cpu: float
-    """Seconds of CPU time in them."""
+    """CPU time in that time, in seconds."""
     start: float
-    """Seconds of CPU time before: the interpreter, the connection, the first snapshot."""
+    """CPU time before, in seconds: the interpreter, the connection, the first snapshot."""
     bytes_drawn: int
 
     @property
     def share(self) -> float:
-        """Of one core."""
+        """Share of one core."""
         return self.cpu / self.seconds
 
     def line(self) -> str:
-        """For people."""
+        """Return it as a line of text."""
         verdict = "met" if self.share < MOST else "missed"
         return (
             f"board: {self.components:,} components, {self.events:,} events in {self.seconds:.1f} s: "
@@ -70,7 +70,7 @@ class Cost:
 
 @define
 class Feed:
-    """A made-up scheduler with one build."""
+    """Fake scheduler with one build."""
 
     client: Client
     components: int
@@ -108,7 +108,7 @@ class Feed:
         await message.respond(json.dumps(answer).encode())
 
     async def run(self) -> None:
-        """Tell of the whole build, evenly over its time, and report."""
+        """Publish the whole build, evenly over its time, and report."""
         luck = random.Random(1)
         ticks = round(self.seconds / _PERIOD)
         running: list[int] = []
@@ -160,7 +160,7 @@ def _name(number: int) -> str:
 
 @contextlib.contextmanager
 def _board(url: str) -> Iterator[tuple[psutil.Process, int]]:
-    """``scheduler watch`` in a terminal of its own; gives the process, and our end of the terminal."""
+    """Start ``scheduler watch`` in a terminal; return the process, and our end of the terminal."""
     command = [sys.executable, "-m", "scheduler", "watch", BUILD, "--nats-url", url]
     child, terminal = pty.fork()
     if child == 0:
@@ -182,7 +182,7 @@ def _cpu(process: psutil.Process) -> float:
 
 
 async def measure(components: int, seconds: float) -> Cost:
-    """Run the feed with somebody watching."""
+    """Run the feed while the board watches."""
     with scratch() as folder, nats_server(folder / "nats") as url:
         client = await nats.connect(url)
         feed = Feed(client, components, seconds)
@@ -202,7 +202,7 @@ async def measure(components: int, seconds: float) -> Cost:
             loop.add_reader(terminal, read)
             await asyncio.wait_for(first.wait(), 20)
             await asyncio.sleep(2 * _PERIOD)
-            # Also the pages of the first snapshot are behind us by now.
+            # By now the pages of the first snapshot have been fetched, too.
             await asyncio.sleep(1)
             start, before, began = _cpu(process), drawn, time.perf_counter()
             await feed.run()
@@ -213,12 +213,12 @@ async def measure(components: int, seconds: float) -> Cost:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, print a line, write a JSON file; 1 where the target is not met and ``--check`` is given."""
+    """Measure, print a line, write a JSON file; return 1 if ``--check`` is given and the target is missed."""
     parser = argparse.ArgumentParser("python -m benchmarks.board", description=__doc__)
     parser.add_argument("--components", type=int, default=10_000)
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "board.json")
-    parser.add_argument("--check", action="store_true", help="exit code 1 where the target is not met")
+    parser.add_argument("--check", action="store_true", help="exit code 1 if the target is missed")
     found = parser.parse_args(arguments)
     cost = asyncio.run(measure(found.components, found.seconds))
     found.output.parent.mkdir(parents=True, exist_ok=True)

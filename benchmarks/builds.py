@@ -1,7 +1,7 @@
-"""The builds that are measured, and what the connector makes of their components.
+"""Builds to be measured, and the connector's replies for their components.
 
 The builds are those of ``scheduler demo`` (`scheduler.local.generate`): about 450 bytes a component, and two
-references in each that depends on something, once as ``$(...)`` and once as ``{{ }}``.
+references in each component with dependencies, one as ``$(...)`` and one as ``{{ }}``.
 """
 
 from collections.abc import Iterator
@@ -13,12 +13,12 @@ import msgspec
 from scheduler.local.generate import KINDS, PROVIDER, Shape, generate
 
 SUBJECTS = tuple(f"{kind}.create.{PROVIDER}" for kind in KINDS)
-"""What the connector subscribes to. Not ``*.create.*``: that would bring it the reports as well."""
+"""Subscriptions of the connector. ``*.create.*`` would also match the reports."""
 ACTION = "build.create"
 BIG_ACTION = "build.import"
-"""The action of a build that runs beside others: its report reaches only whoever submitted it."""
+"""Action of a build that runs beside others: its report reaches only its submitter."""
 SINGLE = ("vpc::node-00000", "vpc.create.aws")
-"""The first component of every build, and the subject of its request."""
+"""First component of every build, and the subject of its request."""
 
 _OUTPUT = b"aws-0123456789abcdef"
 _CHAINS = 10
@@ -26,13 +26,13 @@ _numbers = count(1)
 
 
 def make(shape: Shape, size: int, *, action: str = ACTION) -> dict[str, Any]:
-    """A build with an id of its own."""
+    """Make a build with a new id."""
     build = generate(size, shape=shape, build=f"bench-{shape}-{size}-{next(_numbers)}")
     return {**build, "action": action}
 
 
 def make_chain(length: int) -> dict[str, Any]:
-    """One chain: of ten side by side the first."""
+    """Make one chain: the first of ten side by side."""
     build = make(Shape.CHAINS, length * _CHAINS)
     build["changes"] = build["changes"][::_CHAINS]
     kept = {change["_component_id"] for change in build["changes"]} | {"start", "end"}
@@ -43,12 +43,12 @@ def make_chain(length: int) -> dict[str, Any]:
 
 
 def encode(build: dict[str, Any]) -> bytes:
-    """A build as it is submitted."""
+    """Encode a build for submission."""
     return msgspec.json.encode(build)
 
 
 def requests(build: dict[str, Any]) -> Iterator[tuple[str, bytes]]:
-    """Subject and body of every request of a build, of the size that the scheduler sends."""
+    """List subject and body of every request of a build, with the size that the scheduler sends."""
     for change in build["changes"]:
         body = {**change, "_state": "running"}
         if "parent_id" in body:
@@ -58,7 +58,7 @@ def requests(build: dict[str, Any]) -> Iterator[tuple[str, bytes]]:
 
 
 def answer(request: bytes) -> bytes:
-    """A connector's reply to a request: completed, with the id that the cloud gave."""
+    """Make a connector's reply to a request: completed, with the cloud's id."""
     return request.replace(b'"_state":"running"', b'"_state":"completed"').replace(
         b'_aws_id":""', b'_aws_id":"%b"' % _OUTPUT
     )

@@ -1,4 +1,4 @@
-"""Whoever submits builds: bare nats-py, noting when what happened."""
+"""Client that submits builds with bare nats-py, and notes the times of what happens."""
 
 import asyncio
 import contextlib
@@ -16,17 +16,17 @@ from nats.errors import Error as NatsError
 from benchmarks import builds, connector
 
 DEADLINE = 120.0
-"""Seconds that anything may take."""
+"""Deadline of anything, in seconds."""
 _PING = "$SRV.PING.scheduler"
 
 
 class BuildFailedError(Exception):
-    """A build was refused, or not all of it was done: what it took is no measurement."""
+    """Build that was refused or did not complete, so that its time is no measurement."""
 
 
 @frozen
 class Times:
-    """When things happened to a build, by the machine's monotonic clock."""
+    """Times of a build, by the machine's monotonic clock, in seconds."""
 
     submitted: float
     accepted: float
@@ -53,14 +53,14 @@ class _Head(msgspec.Struct):
 
 
 class Client:
-    """A connection; made by `connect`."""
+    """Client with a connection; made by `connect`."""
 
     def __init__(self, nats_client: NatsClient) -> None:
         self.nats = nats_client
         self._awaited: dict[str, asyncio.Future[tuple[float, bool]]] = {}
 
     async def listen(self, action: str = builds.ACTION) -> Self:
-        """Await the reports of builds with this action; to be done before any is submitted."""
+        """Listen for reports of builds with this action; to be called before one is submitted."""
         await self.nats.subscribe(f"{action}.done", cb=self._on_report)
         await self.nats.subscribe(f"{action}.error", cb=self._on_report)
         await self.nats.flush()
@@ -73,7 +73,7 @@ class Client:
             future.set_result((now, message.subject.endswith(".done")))
 
     async def submit(self, build_id: str, action: str, data: bytes) -> "Submitted":
-        """Hand a build in.
+        """Submit a build.
 
         Raises:
             BuildFailedError: it is refused.
@@ -95,22 +95,22 @@ class Client:
         return await (await self.submit(build["id"], build["action"], builds.encode(build))).report()
 
     async def eta(self, build_id: str) -> float | None:
-        """Seconds until a build is over, as the scheduler says; None where it says nothing."""
+        """Ask the scheduler for the seconds until a build is finished; None if it does not know."""
         question = msgspec.json.encode({"id": build_id, "components": False})
         answer = await self.nats.request("scheduler.build.get", question, timeout=DEADLINE)
         eta = msgspec.json.decode(answer.data).get("eta")
         return eta if isinstance(eta, float | int) else None
 
     async def order(self, do: str, **details: Any) -> Any:
-        """Have the connector do something."""
+        """Send the connector a command."""
         order = msgspec.json.encode({"do": do, **details})
         return msgspec.json.decode((await self.nats.request(connector.CONTROL, order, timeout=DEADLINE)).data)
 
     async def await_service(self) -> float:
-        """When the scheduler first answered a ping of the service discovery."""
+        """Return the time at which the scheduler first answers a ping of the service discovery."""
         async with asyncio.timeout(DEADLINE):
             while True:
-                # Nobody there: the broker says so at once.
+                # Without a subscriber the broker says so at once.
                 with contextlib.suppress(NatsError):
                     await self.nats.request(_PING, b"", timeout=1)
                     return perf_counter()
@@ -119,7 +119,7 @@ class Client:
 
 @frozen
 class Submitted:
-    """A build that was accepted."""
+    """Accepted build."""
 
     submitted: float
     accepted: float
@@ -127,7 +127,7 @@ class Submitted:
 
     @property
     def over(self) -> bool:
-        """Whether its report is here."""
+        """Whether its report has arrived."""
         return self._future.done()
 
     async def report(self) -> Times:
@@ -145,7 +145,7 @@ class Submitted:
 
 @contextlib.asynccontextmanager
 async def connect(url: str) -> AsyncIterator[Client]:
-    """A client for as long as the context lasts."""
+    """Connect a client while the context lasts."""
     client = await nats.connect(url)
     try:
         yield Client(client)
@@ -155,7 +155,7 @@ async def connect(url: str) -> AsyncIterator[Client]:
 
 
 def run_elsewhere(url: str, build: dict[str, Any]) -> Times:
-    """Submit a build and await its report, in this process and in a loop of its own."""
+    """Submit a build and await its report, in this process and with a new loop."""
 
     async def main() -> Times:
         async with connect(url) as client:

@@ -1,7 +1,7 @@
-"""The CPU that commands take to start, against the libraries that each of them cannot do without.
+"""Measures the CPU time of a command's start, against that of the libraries which every command needs.
 
-A command that asks a scheduler is measured up to the point where it connects: it is pointed at a port on
-which nobody listens, and ends with the line that says so.
+A command that asks a scheduler is measured until it connects: it gets the URL of a port without a listener,
+and ends with the line that says so.
 """
 
 import os
@@ -17,24 +17,24 @@ from benchmarks.results import Commands
 
 BASELINE: Final = "import msgspec, nats, trio_asyncio"
 _ROUNDS = 3
-"""Starts of each command in a round: one start is short, and the machine has other things to do."""
+"""Starts of each command in a round: one start is short, and the machine does other work."""
 _CONNECTING: Final[Mapping[str, Sequence[str]]] = {
     "status": ("status", "build"),
     "list": ("list",),
     "watch": ("watch", "build"),
 }
-"""By the name in the table: commands that end where they would connect."""
+"""Commands that end when they would connect, by their name in the table."""
 _ENDING: Final[Mapping[str, Sequence[str]]] = {
     "--version": ("--version",),
     "--help": ("--help",),
     "status --help": ("status", "--help"),
     "run --help": ("run", "--help"),
 }
-"""The same of commands that end by themselves."""
+"""Commands that end by themselves, by their name in the table."""
 
 
 def measure(repeat: int) -> Commands:
-    """Start everything in turn, ``repeat`` rounds of it, and take the medians."""
+    """Start all commands in turn, in ``repeat`` rounds, and take the medians."""
     seconds: dict[str, list[float]] = {}
     baseline: list[float] = []
     with _closed_port() as url:
@@ -67,7 +67,7 @@ def _until_its_first_line(command: Sequence[str]) -> float:
 
 
 def _cpu(process: "subprocess.Popen[bytes]") -> float:
-    """Await its end; the seconds of CPU that it took, of user and system."""
+    """Await the end of a process; return its CPU time in seconds, user and system."""
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     return usage.ru_utime + usage.ru_stime
@@ -75,7 +75,7 @@ def _cpu(process: "subprocess.Popen[bytes]") -> float:
 
 @contextmanager
 def _closed_port() -> Iterator[str]:
-    """The URL of a port that is taken, and at which nobody listens."""
+    """Yield the URL of a port that is taken, but has no listener."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         yield f"nats://127.0.0.1:{taken.getsockname()[1]}"

@@ -1,8 +1,8 @@
-"""The connector of every measurement: a bare nats-py loop, in a process of its own.
+"""Connector of every measurement: a bare nats-py loop, in a separate process.
 
-It answers each request on ``<subject>.done`` right away, whoever sent it: the scheduler or the bare loop. On
-`CONTROL` it takes orders: to keep replies back or to take its time, to note the times of what comes and goes,
-to measure a bare round trip.
+It answers each request on ``<subject>.done`` at once, for the scheduler and for the bare loop. On `CONTROL`
+it
+takes commands: to hold or delay replies, to note the times of messages, to measure a bare round trip.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from benchmarks import builds
 
 CONTROL = "bench.control"
 ECHO = "bench.echo"
-"""The bare round trip: the benchmark process answers here on ``.done``, as the connector does elsewhere."""
+"""Subject of the bare round trip: here the benchmark process answers on ``.done``, as a connector does."""
 READY = "ready"
 
 
@@ -28,16 +28,16 @@ class _Asked(msgspec.Struct):
 
 
 class Connector:
-    """Answers requests."""
+    """Connector that answers requests."""
 
     def __init__(self, client: Client) -> None:
         self.client = client
         self.hold = b""
-        """Replies to requests that hold this are kept back."""
+        """Text of requests whose replies are held."""
         self.answers: int | None = None
-        """How many requests are answered before all others are kept back; None without such a limit."""
+        """Number of requests answered before all other replies are held; None without a limit."""
         self.delay: float | None = None
-        """Seconds until an answer, where the request does not say it; None: at once, and nobody looks."""
+        """Delay of an answer in seconds, unless the request names one; None: at once, without looking."""
         self.answering: set[asyncio.Task[None]] = set()
         self.held: list[Msg] = []
         self.kept = asyncio.Event()
@@ -47,7 +47,7 @@ class Connector:
         self.went: list[float] = []
 
     async def on_request(self, message: Msg) -> None:
-        """Answer, unless told otherwise."""
+        """Answer a request, unless its reply is to be held or delayed."""
         if self.tracing:
             self.came.append(perf_counter())
             self.arrived.set()
@@ -67,17 +67,17 @@ class Connector:
             self.went.append(perf_counter())
 
     def begin_answer(self, message: Msg) -> None:
-        """Answer in a task of its own."""
+        """Answer in a separate task."""
         task = asyncio.ensure_future(self.answer(message))
         self.answering.add(task)
         task.add_done_callback(self.answering.discard)
 
     async def answer(self, message: Msg) -> None:
-        """Reply with what the component became."""
+        """Reply with the completed component."""
         await self.client.publish(f"{message.subject}.done", builds.answer(message.data))
 
     async def on_order(self, message: Msg) -> None:
-        """Do as told, and say so."""
+        """Carry out a command, and answer."""
         order = msgspec.json.decode(message.data)
         result: Any = None
         match order["do"]:
@@ -100,7 +100,7 @@ class Connector:
                 self.came, self.went, self.tracing = [], [], True
                 self.arrived.clear()
             case "first request":
-                # By the machine's clock.
+                # The machine's clock.
                 await self.arrived.wait()
                 self.tracing = False
                 result = self.came[0]
@@ -109,12 +109,12 @@ class Connector:
                 self.tracing = False
                 result = [came - went for went, came in zip(self.went, self.came[1:], strict=False)]
             case "round trips":
-                # Not in the callback of this subscription's own queue: the answer takes its time.
+                # Not in the callback of this subscription's queue, since the answer takes a while.
                 result = await self.round_trips(order["count"], order["body"].encode())
         await message.respond(msgspec.json.encode(result))
 
     async def round_trips(self, times: int, body: bytes) -> list[float]:
-        """Seconds from a message's way out to its answer, one after another."""
+        """Measure seconds from messages to their answers, one after another."""
         came: asyncio.Queue[float] = asyncio.Queue()
 
         async def on_answer(_: Msg) -> None:
@@ -131,7 +131,7 @@ class Connector:
 
 
 async def main(url: str) -> None:
-    """Serve until standard input ends: so it never outlives whoever started it."""
+    """Serve until standard input ends, so that it never outlives its parent."""
     client = await nats.connect(url)
     connector = Connector(client)
     for subject in builds.SUBJECTS:

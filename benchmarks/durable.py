@@ -1,4 +1,4 @@
-"""What the durable store is for, and what it costs beside throughput."""
+"""Measures restarts with the durable store, and its cost beside throughput."""
 
 import asyncio
 import os
@@ -21,25 +21,25 @@ _IN_FLIGHT = 500
 """Requests of one build that a service has in flight by default."""
 _IDLE = 10.0
 LEAST = 1_000
-"""Components of the smallest build that a restart is measured with."""
+"""Components of the smallest build for measuring a restart."""
 
 
 async def latencies(on: Stage, repeat: int) -> tuple[Spread, Spread]:
-    """From a dependency's reply to its dependent's request, and of a build of one component."""
+    """Measure latencies from a dependency's reply to its dependent's request, and of one-component builds."""
     dependent, _ = await along_a_chain(on.client, repeat)
     alone = await small_builds(on.client)
     return Spread.of(dependent), Spread.of([one.total for one in alone])
 
 
 async def commits_a_step(on: Stage) -> float:
-    """How many commits a component takes that waits for the one before it."""
+    """Measure the commits per component of a chain."""
     chain = builds.make_chain(CHAIN)
     await on.client.run(chain)
     return (await logs.measure(on.client, chain["id"])).records / CHAIN
 
 
 async def idle(on: Stage) -> float:
-    """Which part of a core a service takes that has nothing to do."""
+    """Measure the share of a core that an idle service takes."""
     await until_idle(on.service)
     cpu = cpu_time(on.service)
     await asyncio.sleep(_IDLE)
@@ -47,11 +47,11 @@ async def idle(on: Stage) -> float:
 
 
 async def restart(folder: Path, size: int) -> Restart:
-    """Kill a service in the middle of a build, and see how long the next one takes to go on with it.
+    """Kill a service in the middle of a build, and measure how long the next one takes to resume it.
 
-    A quarter of the components is done, as many requests as there may be are in flight, and the others wait.
-    The replies come while nobody listens. The next process has to find the build, to read its log and those
-    replies, and to persist what follows from them, before its first request leaves.
+    A quarter of the components has completed, as many requests as allowed are in flight, and the others wait.
+    The replies come while no service runs. The next process has to find the build, to read its log and those
+    replies, and to persist the results, before its first request leaves.
     """
     async with ground(folder, Store.JETSTREAM) as on:
         await on.client.order("answer", count=size // 4)
@@ -72,13 +72,13 @@ async def _go_on(on: Ground, size: int, submitted: Submitted) -> Restart:
     with service(on.url, on.folder, store=Store.JETSTREAM):
         ready = await on.client.await_service() - began
         first = await on.client.order("first request") - began
-        # All of it is done in the end.
+        # In the end all of it is done.
         times = await submitted.report()
         return Restart(size, ready, first, times.reported - began)
 
 
 async def measure(folder: Path, repeat: int, sizes: Sequence[int]) -> Durable:
-    """All of it, on processes of its own."""
+    """Measure all of it, on separate processes."""
     async with stage(folder / "stage", Store.JETSTREAM) as on:
         dependent, alone = await latencies(on, repeat)
         commits = await commits_a_step(on)

@@ -1,4 +1,4 @@
-"""What a build left in the durable store's log."""
+"""Reads the log of a finished build in the durable store."""
 
 import msgspec
 from attrs import frozen
@@ -16,15 +16,15 @@ class _Record(msgspec.Struct):
 
 @frozen
 class Log:
-    """How much of it there is."""
+    """Size of a log."""
 
     records: int
-    """One for each commit."""
+    """Number of records, one for each commit."""
     events: int
 
 
 async def measure(client: Client, build: str) -> Log:
-    """Read the log of a build that is over."""
+    """Read the log of a finished build."""
     reader = await client.nats.jetstream().pull_subscribe(
         log_subject(build), stream=LOG, config=ConsumerConfig(ack_policy=AckPolicy.NONE, mem_storage=True)
     )

@@ -1,7 +1,7 @@
-"""How long builds take against how long they have to, with connectors that take their time.
+"""Measures the time of builds against its lower bound, with slow connectors.
 
-A build cannot be over before its critical path is, nor before the work under a limit is done by as many as
-the limit lets. The larger of the two is the lower bound; what is beyond it is the scheduler's.
+A build cannot finish before its critical path, nor before the work under a limit is done by as many requests
+as the limit allows. The larger of the two is the lower bound; the rest is due to the scheduler.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from scheduler.definition.rules import parse_limits
 from scheduler.local.generate import KINDS, PROVIDER, Shape
 
 _LATENCY: Final = 0.5
-"""Seconds that a component takes at least."""
+"""Shortest time of a component, in seconds."""
 _LOOK: Final = 0.5
 """Seconds between two questions for the time left."""
 _SMALL: Final = 20
@@ -34,25 +34,25 @@ LARGE: Final = 10_000
 """Components of the build beside which a small one runs."""
 _PROBES: Final = 100
 _AT_ONCE: Final = 8
-"""Small builds at a time: few beside a large one, so that they wait for it and not for each other."""
+"""Small builds at a time: few, so that they wait for the large build and not for each other."""
 _FULL: Final = "*=500"
-"""As many as the large build may have in flight: it takes all there is."""
+"""Largest number of requests in flight of the large build: it takes all slots."""
 _numbers = count(1)
 
 
 @frozen
 class Vertex:
-    """A component to be made up."""
+    """Component to be generated."""
 
     kind: str
     seconds: float
     needs: tuple[int, ...] = ()
-    """Numbers of those it depends on, all of them smaller than its own."""
+    """Numbers of its dependencies, all of them smaller than its own."""
 
 
 @frozen
 class Case:
-    """A shape, and the limits that it runs under, as `SCHEDULER_LIMITS` has them."""
+    """Shape of a build, with limits in the form of `SCHEDULER_LIMITS`."""
 
     name: str
     vertices: tuple[Vertex, ...]
@@ -60,7 +60,7 @@ class Case:
 
     @property
     def bound(self) -> float:
-        """Seconds that it takes at least."""
+        """Lower bound of its time, in seconds."""
         ends: list[float] = []
         for vertex in self.vertices:
             ends.append(vertex.seconds + max((ends[need] for need in vertex.needs), default=0.0))
@@ -73,7 +73,7 @@ class Case:
         return max(*ends, *work)
 
     def build(self) -> dict[str, Any]:
-        """A build of this shape, with an id of its own."""
+        """Make a build of this shape, with a new id."""
         ids = [f"{vertex.kind}::{number:05}" for number, vertex in enumerate(self.vertices)]
         edges = []
         for id_, vertex in zip(ids, self.vertices, strict=True):
@@ -107,7 +107,7 @@ def _kind(number: int) -> str:
 
 
 def _chains() -> Case:
-    """Twenty chains side by side."""
+    """Make twenty chains side by side."""
     rng = random.Random(0)
     return Case(
         "chains",
@@ -116,12 +116,12 @@ def _chains() -> Case:
 
 
 def _wide() -> Case:
-    """Nothing depends on anything, and fifty may go at a time, all in step."""
+    """Make a build without dependencies, of which fifty may run at a time, all in step."""
     return Case("wide", tuple(Vertex(_kind(n), 3 * _LATENCY) for n in range(500)), "*=50")
 
 
 def _layered() -> Case:
-    """Twenty layers; each component depends on three of the layer before."""
+    """Make twenty layers; each component depends on three of the layer before."""
     rng, width = random.Random(1), 50
     vertices = []
     for number in range(20 * width):
@@ -133,7 +133,7 @@ def _layered() -> Case:
 
 
 def _diamonds() -> Case:
-    """One, then a hundred that depend on it, then one that depends on all of them, and so on."""
+    """Make one component, then a hundred that depend on it, then one that depends on all, and so on."""
     rng, vertices = random.Random(3), [Vertex("vpc", _LATENCY)]
     for _ in range(10):
         top = len(vertices) - 1
@@ -143,7 +143,7 @@ def _diamonds() -> Case:
 
 
 def _random() -> Case:
-    """Up to three dependencies among the three hundred before."""
+    """Make components with up to three dependencies among the three hundred before."""
     rng = random.Random(2)
     vertices = []
     for number in range(1_000):
@@ -154,9 +154,9 @@ def _random() -> Case:
 
 
 def _skewed() -> Case:
-    """A few chains of slow ones under a narrow limit, among many that are quick: both limits have to be full.
+    """Make a few slow chains under a narrow limit, among many quick components: both limits must be full.
 
-    Whoever lets the quick ones go first is left with the slow ones in the end.
+    A scheduler that starts with the quick ones is left with the slow ones at the end.
     """
     slow = [Vertex("vpc", 12 * _LATENCY, (number - 16,) if number >= 16 else ()) for number in range(32)]
     quick = [Vertex("network", 3 * _LATENCY)] * 512
@@ -167,11 +167,11 @@ CASES: Final[Sequence[Callable[[], Case]]] = (_chains, _wide, _layered, _diamond
 
 
 async def makespan(folder: Path, case: Case, repeat: int) -> Makespan:
-    """Builds of one shape, one after another, on a service of their own."""
+    """Run builds of one shape, one after another, on a separate service."""
     settings = {"limits": case.limits} if case.limits else {}
     async with stage(folder, Store.JETSTREAM, settings) as on:
         await on.client.order("delay", seconds=_LATENCY)
-        # The first one teaches it how long requests take.
+        # From the first one it learns the durations.
         await on.client.run(case.build())
         runs = [await _watched(on.client, case.build()) for _ in range(repeat)]
     seconds = tuple(times.walk for times, _ in runs)
@@ -180,7 +180,7 @@ async def makespan(folder: Path, case: Case, repeat: int) -> Makespan:
 
 
 async def _watched(client: Client, build: dict[str, Any]) -> tuple[Times, list[float]]:
-    """A build that is asked from time to time when it will be over, and how far off the answers were."""
+    """Run a build, ask from time to time for its end, and return the errors of the answers."""
     submitted = await client.submit(build["id"], build["action"], builds.encode(build))
     said: list[tuple[float, float]] = []
     while not submitted.over:
@@ -193,7 +193,7 @@ async def _watched(client: Client, build: dict[str, Any]) -> tuple[Times, list[f
 
 
 async def beside(folder: Path, size: int = LARGE) -> Beside:
-    """Small builds alone, and beside one that takes every slot that there is."""
+    """Run small builds alone, and beside one that takes every slot."""
     async with stage(folder, Store.JETSTREAM, {"limits": _FULL}) as on:
         await on.client.order("delay", seconds=_LATENCY)
         alone = await _probes(on.client, _PROBES)
@@ -206,7 +206,7 @@ async def beside(folder: Path, size: int = LARGE) -> Beside:
                 while not future.done():
                     probes += await _probes(on.client, _AT_ONCE)
                 times = await future
-                # The clock is the machine's: times of two processes compare.
+                # The clock is the machine's, so times of two processes can be compared.
                 busy += [
                     one for one in probes if one.submitted > times.accepted and one.reported < times.reported
                 ]
@@ -216,7 +216,7 @@ async def beside(folder: Path, size: int = LARGE) -> Beside:
 
 
 async def _probes(client: Client, times: int) -> list[Times]:
-    """Small builds, a few at a time, none of them in step with another."""
+    """Run small builds, a few at a time, and none of them in step with another."""
     found: list[Times] = []
     left = iter(range(times))
 

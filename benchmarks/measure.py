@@ -1,4 +1,4 @@
-"""The measurements, each on processes that are ready."""
+"""Measurements, each on processes that are ready."""
 
 import asyncio
 from collections.abc import Sequence
@@ -20,12 +20,12 @@ from benchmarks.stage import Stage, cpu_time, until_idle
 from scheduler.local.generate import Shape
 
 _BLOCK = 10_000
-"""Components of a block: small builds are repeated until there are as many, within `_MOST_BUILDS`."""
+"""Components of a block: small builds are repeated to reach this number, up to `_MOST_BUILDS`."""
 _MOST_BUILDS = 20
 _PROBES = 60
 _MOST_LARGE_BUILDS = 20
 CHAIN = 500
-"""Components of the chain that latencies are measured along."""
+"""Components of the chain for measuring latencies."""
 
 
 LARGE = 100_000
@@ -33,13 +33,13 @@ LARGE = 100_000
 _AGAINST = 10_000
 _AGAINST_BUILDS = 3
 LARGE_LIMITS = {"max_changes": "100000", "max_edges": "1000000", "max_template_nodes": "1000000"}
-"""Settings of a service that takes builds of `LARGE`."""
+"""Settings of a service that accepts builds of `LARGE`."""
 _LOOK = 0.05
-"""Seconds between two looks at how much memory a process has."""
+"""Seconds between two measurements of a process's memory."""
 
 
 async def throughput(on: Stage, shape: Shape, size: int, repeat: int) -> Point:
-    """Blocks of builds and the bare loop in turn."""
+    """Measure blocks of builds and the bare loop in turn."""
     return Point(shape, size, tuple([await _round(on, shape, size) for _ in range(repeat)]), on.store)
 
 
@@ -71,16 +71,16 @@ async def _round(on: Stage, shape: Shape, size: int) -> Round:
 
 
 async def _run(on: Stage, made: Sequence[dict[str, Any]]) -> tuple[list[Times], float]:
-    """Builds, one after another; and how many seconds of CPU time the service took for all of them."""
+    """Run builds one after another; return them, and the service's CPU time for all of them in seconds."""
     cpu = cpu_time(on.service)
     times = [await on.client.run(build) for build in made]
-    # What follows a report (releasing the build's memory) is a part of the build's cost.
+    # Work after a report, such as freeing the build's memory, is part of the build's cost.
     await until_idle(on.service)
     return times, cpu_time(on.service) - cpu
 
 
 async def growth(on: Stage, shape: Shape) -> Growth:
-    """What a component costs in a very large build, against a large one; see `LARGE_LIMITS`."""
+    """Measure the cost of a component in a very large build, against a large one; see `LARGE_LIMITS`."""
     before = [(await _run(on, [builds.make(shape, _AGAINST)]))[1] for _ in range(_AGAINST_BUILDS)]
     build = builds.make(shape, LARGE)
     over = asyncio.Event()
@@ -100,7 +100,7 @@ async def growth(on: Stage, shape: Shape) -> Growth:
 
 
 async def _peak(process: psutil.Process, over: asyncio.Event) -> int:
-    """The most bytes of memory that a process has until something is over."""
+    """Measure a process's largest memory, in bytes, until a job has ended."""
     most = 0
     while not over.is_set():
         most = max(most, process.memory_info().rss)
@@ -109,7 +109,7 @@ async def _peak(process: psutil.Process, over: asyncio.Event) -> int:
 
 
 async def latencies(on: Stage, size: int, repeat: int) -> Latencies:
-    """Waits along a chain, and of a small build alone and beside a large one."""
+    """Measure latencies along a chain, and of a small build alone and beside a large one."""
     dependent, round_trip = await along_a_chain(on.client, repeat)
     alone = await small_builds(on.client)
     beside: list[Times] = []
@@ -128,7 +128,7 @@ async def latencies(on: Stage, size: int, repeat: int) -> Latencies:
 
 
 async def along_a_chain(client: Client, repeat: int) -> tuple[list[float], list[float]]:
-    """Seconds from a dependency's reply to its dependent's request; and of the bare round trip."""
+    """Measure seconds from a dependency's reply to its dependent's request, and of the bare round trip."""
     chain = builds.make_chain(CHAIN)
     body = max((body for _, body in builds.requests(chain)), key=len)
     dependent: list[float] = []
@@ -142,7 +142,7 @@ async def along_a_chain(client: Client, repeat: int) -> tuple[list[float], list[
 
 
 async def small_builds(client: Client) -> list[Times]:
-    """Builds of one component, one after another."""
+    """Run builds of one component, one after another."""
     return [await _probe(client) for _ in range(_PROBES)]
 
 
@@ -151,19 +151,19 @@ async def _probe(client: Client) -> Times:
 
 
 async def _beside(on: Stage, elsewhere: ProcessPoolExecutor, size: int) -> list[Times]:
-    """Small builds, one after another, from before a large one is submitted until it is reported."""
+    """Run small builds one after another, from before a large one is submitted until it is reported."""
     large = builds.make(Shape.LAYERED, size, action=builds.BIG_ACTION)
     future = asyncio.wrap_future(elsewhere.submit(run_elsewhere, on.url, large))
     probes = []
     while not future.done():
         probes.append(await _probe(on.client))
     times = await future
-    # The clock is the machine's: times of two processes compare.
+    # The clock is the machine's, so times of two processes can be compared.
     return [one for one in probes if one.reported > times.submitted and one.submitted < times.reported]
 
 
 async def memory(on: Stage, size: int) -> Memory:
-    """Bytes a component of builds whose first component is held back, so that all others wait for it."""
+    """Measure bytes per component of builds whose first component is held, so that all others wait."""
     await on.client.order("hold", text=f'"_component_id":"{builds.SINGLE[0]}"')
     held = [builds.make(Shape.WIDE, size) for _ in range(3)]
     json = sum(len(builds.encode(change)) for change in held[0]["changes"]) / size
@@ -181,7 +181,7 @@ async def memory(on: Stage, size: int) -> Memory:
 
 
 async def start_up(folder: Path, repeat: int) -> StartUp:
-    """Spawn to first answer: on a broker that is there, and with one of its own."""
+    """Measure the time from start to first answer, with a running broker and with an embedded one."""
     plain = []
     with nats_server(folder) as url:
         async with connect(url) as client:

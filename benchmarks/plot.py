@@ -1,4 +1,4 @@
-"""A picture of cost against size."""
+"""Plots cost against size."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from scheduler.local.generate import Shape
 
 
 def draw(results: Results, path: Path) -> None:
-    """Write a PNG: what a component costs, and how that compares with the bare loop, by size."""
+    """Write a PNG with the cost of a component, and its ratio to the bare loop, by size."""
     figure, (cost, ratio) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
     for store, style in ((Store.MEMORY, "o-"), (Store.JETSTREAM, "s--")):
         for shape, colour in zip(Shape, ("C0", "C1", "C2"), strict=True):

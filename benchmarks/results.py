@@ -1,49 +1,43 @@
-"""What was measured, and what it is to be at least."""
+"""Results of a run, and the targets that they have to meet."""
 
-import os
-import platform
-import subprocess
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
-from importlib.metadata import version
-from pathlib import Path
 from statistics import median, quantiles
 
 from attrs import field, frozen
 
 from benchmarks.hostile.judging import Ordeal
-from benchmarks.processes import Store, nats_binary
-from scheduler import __version__
+from benchmarks.machine import Machine
+from benchmarks.processes import Store
 from scheduler.local.generate import Shape
 
 
 @frozen
 class Round:
-    """One block of builds and the bare loop before it."""
+    """Block of builds, with the bare loop before it."""
 
     bare: float
-    """Messages a second of the bare loop."""
+    """Messages per second of the bare loop."""
     walk: float
-    """Components a second, from the acceptance of the build to its report."""
+    """Components per second, from the acceptance of the build to its report."""
     total: float
-    """Components a second, from the submission."""
+    """Components per second, from the submission."""
     cpu: float
-    """Seconds of CPU time that the service takes for a component."""
+    """CPU time of the service for a component, in seconds."""
     accept: float
-    """Seconds from the submission to the answer."""
+    """Time from the submission to the answer, in seconds."""
     connector: float
-    """The part of one core that the connector took during our builds."""
+    """Share of one core of the connector during our builds."""
     bare_connector: float
-    """The part of one core that the connector took during the bare loop."""
+    """Share of one core of the connector during the bare loop."""
     commits: float = 0.0
-    """Commits a second from the acceptance of the build to its report, where the store has any."""
+    """Commits per second from the acceptance of the build to its report, if the store has any."""
     events: float = 0.0
-    """Events in one commit."""
+    """Events per commit."""
 
 
 @frozen
 class Point:
-    """A shape and a size; figures are medians over the rounds."""
+    """Shape and size of builds, with medians of their figures over all rounds."""
 
     shape: Shape
     size: int
@@ -51,23 +45,23 @@ class Point:
     store: Store = Store.MEMORY
 
     def median(self, name: str) -> float:
-        """The median of one figure of the rounds."""
+        """Return the median of one figure over all rounds."""
         return float(median(getattr(one, name) for one in self.rounds))
 
     @property
     def ratio(self) -> float:
-        """Our components a second, from the acceptance, over the bare loop's messages."""
+        """Ratio of components per second, from the acceptance, to the bare loop's messages."""
         return median(one.walk / one.bare for one in self.rounds)
 
     @property
     def total_ratio(self) -> float:
-        """The same from the submission: with reading and checking the build."""
+        """Ratio from the submission, which includes reading and checking the build."""
         return median(one.total / one.bare for one in self.rounds)
 
 
 @frozen
 class Spread:
-    """Seconds, many times."""
+    """Distribution of a time, in seconds."""
 
     count: int
     p50: float
@@ -76,100 +70,100 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> "Spread":
-        """The spread of at least two values."""
+        """Compute the distribution of at least two values."""
         cuts = quantiles(values, n=100, method="inclusive")
         return cls(len(values), cuts[49], cuts[98], max(values))
 
 
 @frozen
 class Latencies:
-    """Waits that somebody notices."""
+    """Latencies that a user notices."""
 
     dependent: Spread
-    """From a dependency's reply to its dependent's request, nothing else going on."""
+    """Time from a dependency's reply to its dependent's request, without other work."""
     round_trip: Spread
-    """From a message to its answer by a bare client, measured the same way."""
+    """Time from a message to its answer by a bare client, measured in the same way."""
     alone: Spread
-    """A build of one component, from submission to report."""
+    """Time of a build of one component, from submission to report."""
     beside: Spread
-    """The same beside a large build, which is being read, runs, and is reported meanwhile."""
+    """Time of such a build beside a large one, which is read, run and reported meanwhile."""
     beside_size: int
 
 
 @frozen
 class Memory:
-    """Bytes of memory a waiting component, beyond its own JSON."""
+    """Memory of a waiting component beyond its own JSON, in bytes."""
 
     size: int
     first: float
-    """In a process that had no large build before: with all that reading it took and did not give back."""
+    """Memory in a process without a large build before: it includes unreturned memory of the reading."""
     further: float
-    """For further builds beside the first."""
+    """Memory of further builds beside the first."""
 
 
 @frozen
 class Steady:
-    """Resident memory of a service over many builds, one after another."""
+    """Steady state: resident memory of a service over many builds, one after another."""
 
     store: Store
     size: int
     """Components of each."""
     early: int
     late: int
-    """Builds after which it was looked at."""
+    """Numbers of builds after which it was measured."""
     before: int
-    """Bytes, after the first builds."""
+    """Bytes after the first builds."""
     after: int
-    """Bytes, after all of them."""
+    """Bytes after all builds."""
     collection: float | None
-    """Seconds of the longest collection of garbage above 10 ms; None where there was none."""
+    """Longest garbage collection above 10 ms, in seconds; None if there was none."""
 
     @property
     def grown(self) -> float:
-        """MiB that it has grown by."""
+        """Growth, in MiB."""
         return (self.after - self.before) / 2**20
 
 
 @frozen
 class Collections:
-    """Seconds of a collection of garbage, with nothing to be found."""
+    """Times of garbage collections that find nothing, in seconds."""
 
     size: int
-    """Components of a build that is there during the last one."""
+    """Components of the build that runs during the forced one."""
     start: float
-    """Before the first build is taken."""
+    """Collection before the first build."""
     idle: float
-    """While nothing is to be done."""
+    """Collection while the service is idle."""
     forced: float
-    """Over everything: only where memory grows that no build explains, and once in ten minutes at most."""
+    """Collection of everything: only if memory grows that no build explains, at most once in ten minutes."""
 
 
 @frozen
 class StartUp:
-    """Seconds from the start of the process to its first answer to a ping; medians."""
+    """Median times from the start of the process to its first answer to a ping, in seconds."""
 
     service: float
     embedded: float | None
-    """With the embedded broker; None where it does not start."""
+    """Time with the embedded broker; None if it does not start."""
 
 
 @frozen
 class Commands:
-    """What commands take to start; medians of seconds of CPU."""
+    """Median CPU times of a command's start, in seconds."""
 
     baseline: float
-    """To load the libraries that no command which asks can do without."""
+    """Time to load the libraries that every asking command needs."""
     seconds: Mapping[str, float]
-    """By command, to its end, or to where it connects."""
+    """Time of each command to its end, or until it connects."""
 
     def ratio(self, command: str) -> float:
-        """Of a command to the baseline."""
+        """Return the ratio of a command to the baseline."""
         return self.seconds[command] / self.baseline
 
 
 @frozen
 class Growth:
-    """A very large build against a large one."""
+    """Growth of cost from a large build to a very large one."""
 
     shape: Shape
     store: Store
@@ -181,127 +175,84 @@ class Growth:
     cpu: float
     """Seconds of CPU time that the service takes for a component."""
     against: float
-    """The same in a build of 10,000."""
+    """CPU time for a component in a build of 10,000, in seconds."""
     peak: int
-    """The most bytes of memory that the service had."""
+    """Largest memory of the service, in bytes."""
 
     @property
     def ratio(self) -> float:
-        """How many times as much a component costs."""
+        """Ratio of the costs of a component."""
         return self.cpu / self.against
 
 
 @frozen
 class Restart:
-    """Seconds from the start of a process after one that was killed in the middle of a build."""
+    """Times from the start of a process after one that was killed in the middle of a build, in seconds."""
 
     size: int
     ready: float
-    """To its first answer to a ping."""
+    """Time to its first answer to a ping."""
     request: float
-    """To the first request that it sends for that build."""
+    """Time to its first request of that build."""
     report: float
-    """To the build's report."""
+    """Time to the build's report."""
 
 
 @frozen
 class Durable:
-    """What the durable store costs beside throughput, and what it is for."""
+    """Cost of the durable store beside throughput, and its restarts."""
 
     dependent: Spread
     """From a dependency's reply to its dependent's request, nothing else going on."""
     alone: Spread
     """A build of one component, from submission to report."""
     commits: float
-    """Commits for each component of a chain."""
+    """Commits per component of a chain."""
     idle: float
-    """The part of one core that a service takes that has nothing to do."""
+    """Share of one core of an idle service."""
     restarts: tuple[Restart, ...]
 
 
 @frozen
 class Makespan:
-    """Builds of one shape with connectors that take half a second and more."""
+    """Makespan of builds of one shape with connectors that take half a second and more."""
 
     shape: str
     size: int
     limits: str
-    """As in ``SCHEDULER_LIMITS``."""
+    """Limits, in the form of ``SCHEDULER_LIMITS``."""
     bound: float
-    """Seconds: the critical path, or the work under a limit over the limit."""
+    """Lower bound in seconds: the critical path, or the work under a limit divided by the limit."""
     seconds: tuple[float, ...]
-    """From the acceptance of each build to its report."""
+    """Time from the acceptance of each build to its report, in seconds."""
     eta: tuple[float, ...]
-    """How far the times left that were asked for on the way were off, as shares of the whole duration."""
+    """Errors of the predicted times left, as shares of the whole duration."""
 
     @property
     def ratio(self) -> float:
-        """The median over the bound."""
+        """Ratio of the median to the bound."""
         return median(self.seconds) / self.bound
 
 
 @frozen
 class Beside:
-    """A small build with connectors that take half a second, from submission to report."""
+    """Time of a small build with connectors that take half a second, from submission to report."""
 
     alone: Spread
     beside: Spread
-    """While a large build has all the slots that there are."""
+    """Time beside a large build that has all slots."""
     size: int
     beside_size: int
 
     @property
     def ratio(self) -> float:
-        """How many times as long it takes, at the 99th percentile."""
+        """Ratio of the times at the 99th percentile."""
         return self.beside.p99 / self.alone.p99
 
 
 @frozen
-class Machine:
-    """What it was measured on."""
-
-    cpu: str
-    cores: int
-    system: str
-    load: float
-    """The load average when the measurement began: other people's work."""
-    python: str
-    versions: dict[str, str]
-    when: str
-
-    @classmethod
-    def this(cls) -> "Machine":
-        """The machine that we run on."""
-        names = ("trio", "trio-asyncio", "nats-py", "msgspec")
-        server = subprocess.run([nats_binary(), "--version"], capture_output=True, check=True, timeout=10)
-        return cls(
-            _cpu_model(),
-            len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 0,
-            f"{platform.system()} {platform.release()}",
-            os.getloadavg()[0],
-            platform.python_version(),
-            {
-                "scheduler": __version__,
-                **{name: version(name) for name in names},
-                "nats-server": server.stdout.decode().split()[-1],
-            },
-            datetime.now(UTC).isoformat(timespec="seconds"),
-        )
-
-
-def _cpu_model() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
-
-
-@frozen
 class Target:
-    """A number that is asked for, and whether it is met."""
+    """Target for a number."""
 
     name: str
     value: float
@@ -310,7 +261,7 @@ class Target:
 
     @property
     def met(self) -> bool:
-        """Whether it is."""
+        """Whether the target is met."""
         return self.value >= self.limit if self.at_least else self.value <= self.limit
 
 
@@ -327,7 +278,7 @@ _RESTARTS = {1_000: 2.0, 10_000: 5.0}
 
 @frozen
 class Results:
-    """All of one run."""
+    """Results of one run."""
 
     machine: Machine
     points: tuple[Point, ...] = field(factory=tuple)
@@ -344,7 +295,7 @@ class Results:
     hostile: tuple[Ordeal, ...] = field(factory=tuple)
 
     def targets(self) -> list[Target]:
-        """The numbers that are asked for, as far as their sizes were measured."""
+        """Yield the targets whose sizes were measured."""
         return list(self._targets())
 
     def _targets(self) -> Iterator[Target]:

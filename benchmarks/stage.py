@@ -1,4 +1,4 @@
-"""What runs while something is measured."""
+"""Starts and warms up the processes of a measurement."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
@@ -17,7 +17,7 @@ from scheduler.local.generate import Shape
 
 @frozen
 class Ground:
-    """A broker, a connector and a client: what a service runs on."""
+    """Ground of a service: a broker, a connector and a client."""
 
     url: str
     folder: Path
@@ -27,7 +27,7 @@ class Ground:
 
 @asynccontextmanager
 async def ground(folder: Path, store: Store = Store.MEMORY) -> AsyncIterator[Ground]:
-    """All of it fresh; the broker is one for services with this store."""
+    """Start fresh ones; the broker is set up for services with this store."""
     jetstream = store is Store.JETSTREAM
     with nats_server(folder, jetstream=jetstream) as url, connectors(url, folder) as connector:
         async with connect(url) as client:
@@ -37,7 +37,7 @@ async def ground(folder: Path, store: Store = Store.MEMORY) -> AsyncIterator[Gro
 
 @frozen
 class Stage:
-    """Everything that runs while something is measured."""
+    """Stage of a measurement: all processes that run meanwhile."""
 
     url: str
     client: Client
@@ -45,33 +45,33 @@ class Stage:
     connector: psutil.Process
     store: Store
     bare: Ground
-    """Where the bare loop runs."""
+    """Ground of the bare loop."""
 
 
 @asynccontextmanager
 async def stage(
     folder: Path, store: Store = Store.MEMORY, settings: Mapping[str, str] = NO_SETTINGS
 ) -> AsyncIterator[Stage]:
-    """A fresh nats-server, connector and service, warmed up by a small build of each shape."""
+    """Start a fresh nats-server, connector and service, and warm them up with a small build of each shape."""
     async with AsyncExitStack() as stack:
         on = await stack.enter_async_context(ground(folder, store))
         scheduler = stack.enter_context(service(on.url, folder, store=store, settings=settings))
         await on.client.await_service()
         for shape in Shape:
             await on.client.run(builds.make(shape, 100))
-        # The store's streams capture replies, the bare loop's as well: that one has a broker without any.
+        # The store's streams capture all replies, so the bare loop has a broker without streams.
         plain = on if store is Store.MEMORY else await stack.enter_async_context(ground(folder / "bare"))
         yield Stage(on.url, on.client, psutil.Process(scheduler), on.connector, store, plain)
 
 
 def cpu_time(process: psutil.Process) -> float:
-    """Seconds of CPU time that a process has had."""
+    """Return the CPU time of a process, in seconds."""
     times = process.cpu_times()
     return float(times.user + times.system)
 
 
 async def until_idle(process: psutil.Process) -> None:
-    """Wait until a process has had nothing to do for a quarter of a second, but not for ever."""
+    """Wait until a process has been idle for a quarter of a second, but not for ever."""
     deadline = perf_counter() + 10
     before, now = -1.0, cpu_time(process)
     while before != now and perf_counter() < deadline:

@@ -1,4 +1,4 @@
-"""Whether builds leave anything behind: memory over many of them, and what the garbage collector costs."""
+"""Measures memory over many builds, and the cost of the garbage collector."""
 
 import asyncio
 import gc
@@ -25,15 +25,15 @@ from scheduler.runtime.tuning import tune_interpreter
 SIZE = 1_500
 """Components of each build."""
 EARLY, LATE = 20, 200
-"""Builds after which memory is looked at."""
+"""Numbers of builds after which memory is measured."""
 _QUICK = 40
 _LOOKS = 5
 _REST = 4.0
-"""Seconds of idleness in which the service collects its garbage."""
+"""Idle time in which the service collects its garbage, in seconds."""
 
 
 async def steady(folder: Path, store: Store, *, quick: bool = False) -> Steady:
-    """Builds one after another, and the service's resident memory after the first ones and after all."""
+    """Run builds one after another; measure resident memory after the first ones and after all."""
     late = _QUICK if quick else LATE
     resident = {}
     async with stage(folder, store) as on:
@@ -48,21 +48,21 @@ async def steady(folder: Path, store: Store, *, quick: bool = False) -> Steady:
 
 
 def _collections(log: Path) -> Iterator[float]:
-    """Seconds of those collections that the log tells of: what took above 10 ms, and what was forced."""
+    """Read the times of logged collections, those above 10 ms and forced ones, in seconds."""
     for line in log.read_text().splitlines():
         if "garbage collected" in line:
             yield float(json.loads(line)["seconds"])
 
 
 def collections(size: int) -> Collections:
-    """How long a service collects that has a build of ``size`` components; in a new process."""
+    """Measure collections of a service with a build of ``size`` components, in a new process."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as elsewhere:
         return elsewhere.submit(_collect, size).result()
 
 
 def _collect(size: int) -> Collections:
     tune_interpreter()
-    # As a service has them loaded.
+    # Loaded, as in a service.
     __import__("scheduler.process")
     start = collect(everything=True)[1]
     rest = median([collect(everything=False)[1] for _ in range(_LOOKS)])

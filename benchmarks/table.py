@@ -1,17 +1,17 @@
-"""The results as a table for people."""
+"""Prints the results as a table."""
 
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
 
 from benchmarks.hostile import tables
+from benchmarks.machine import Machine
 from benchmarks.processes import Store
 from benchmarks.results import (
     Beside,
     Commands,
     Durable,
     Latencies,
-    Machine,
     Makespan,
     Point,
     Results,
@@ -23,7 +23,7 @@ _WIDTH = 100
 
 
 def table(results: Results) -> str:
-    """Everything, in lines of 100 characters at most; of attacks 110."""
+    """Format all results in lines of at most 100 characters, or 110 for attacks."""
     return "\n".join(line.rstrip() for line in _lines(results))
 
 
