@@ -59,6 +59,6 @@ async def round_trips(client: Client, count: int, body: bytes) -> list[float]:
 
     subscription = await client.nats.subscribe(connector.ECHO, cb=on_echo)
     await client.nats.flush()
-    found: list[float] = await client.order("round trips", count=count, body=body.decode())
+    found: list[float] = await client.command("round trips", count=count, body=body.decode())
     await subscription.unsubscribe()
     return found

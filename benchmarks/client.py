@@ -101,10 +101,12 @@ class Client:
         eta = msgspec.json.decode(answer.data).get("eta")
         return eta if isinstance(eta, float | int) else None
 
-    async def order(self, do: str, **details: Any) -> Any:
+    async def command(self, do: str, **details: Any) -> Any:
         """Send the connector a command."""
-        order = msgspec.json.encode({"do": do, **details})
-        return msgspec.json.decode((await self.nats.request(connector.CONTROL, order, timeout=DEADLINE)).data)
+        request = msgspec.json.encode({"do": do, **details})
+        return msgspec.json.decode(
+            (await self.nats.request(connector.CONTROL, request, timeout=DEADLINE)).data
+        )
 
     async def await_service(self) -> float:
         """Return the time at which the scheduler first answers a ping of the service discovery."""

@@ -1,8 +1,7 @@
 """Connector of every measurement: a bare nats-py loop, in a separate process.
 
 It answers each request on ``<subject>.done`` at once, for the scheduler and for the bare loop. On `CONTROL`
-it
-takes commands: to hold or delay replies, to note the times of messages, to measure a bare round trip.
+it takes commands: to hold or delay replies, to note the times of messages, to measure a bare round trip.
 """
 
 import asyncio
@@ -76,24 +75,24 @@ class Connector:
         """Reply with the completed component."""
         await self.client.publish(f"{message.subject}.done", builds.answer(message.data))
 
-    async def on_order(self, message: Msg) -> None:
+    async def on_command(self, message: Msg) -> None:
         """Carry out a command, and answer."""
-        order = msgspec.json.decode(message.data)
+        command = msgspec.json.decode(message.data)
         result: Any = None
-        match order["do"]:
+        match command["do"]:
             case "hold":
-                self.hold = order["text"].encode()
+                self.hold = command["text"].encode()
             case "delay":
-                self.delay = order["seconds"]
+                self.delay = command["seconds"]
             case "answer":
-                self.answers = order["count"]
+                self.answers = command["count"]
             case "release":
                 self.hold, self.answers = b"", None
                 for held in self.held:
                     await self.answer(held)
                 self.held.clear()
             case "await held":
-                while len(self.held) < order["count"]:
+                while len(self.held) < command["count"]:
                     self.kept.clear()
                     await self.kept.wait()
             case "trace":
@@ -110,7 +109,7 @@ class Connector:
                 result = [came - went for went, came in zip(self.went, self.came[1:], strict=False)]
             case "round trips":
                 # Not in the callback of this subscription's queue, since the answer takes a while.
-                result = await self.round_trips(order["count"], order["body"].encode())
+                result = await self.round_trips(command["count"], command["body"].encode())
         await message.respond(msgspec.json.encode(result))
 
     async def round_trips(self, times: int, body: bytes) -> list[float]:
@@ -136,7 +135,7 @@ async def main(url: str) -> None:
     connector = Connector(client)
     for subject in builds.SUBJECTS:
         await client.subscribe(subject, cb=connector.on_request)
-    await client.subscribe(CONTROL, cb=connector.on_order)
+    await client.subscribe(CONTROL, cb=connector.on_command)
     await client.flush()
     sys.stdout.write(f"{READY}\n")
     sys.stdout.flush()

@@ -54,16 +54,16 @@ async def restart(folder: Path, size: int) -> Restart:
     replies, and to persist the results, before its first request leaves.
     """
     async with ground(folder, Store.JETSTREAM) as on:
-        await on.client.order("answer", count=size // 4)
+        await on.client.command("answer", count=size // 4)
         build = builds.make(Shape.WIDE, size)
         with service(on.url, folder, store=Store.JETSTREAM) as killed:
             await on.client.await_service()
             submitted = await on.client.submit(build["id"], build["action"], builds.encode(build))
-            await on.client.order("await held", count=_IN_FLIGHT)
+            await on.client.command("await held", count=_IN_FLIGHT)
             await until_idle(psutil.Process(killed))
             os.kill(killed, signal.SIGKILL)
-        await on.client.order("release")
-        await on.client.order("trace")
+        await on.client.command("release")
+        await on.client.command("trace")
         return await _go_on(on, size, submitted)
 
 
@@ -71,7 +71,7 @@ async def _go_on(on: Ground, size: int, submitted: Submitted) -> Restart:
     began = perf_counter()
     with service(on.url, on.folder, store=Store.JETSTREAM):
         ready = await on.client.await_service() - began
-        first = await on.client.order("first request") - began
+        first = await on.client.command("first request") - began
         # In the end all of it is done.
         times = await submitted.report()
         return Restart(size, ready, first, times.reported - began)

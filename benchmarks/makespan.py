@@ -170,7 +170,7 @@ async def makespan(folder: Path, case: Case, repeat: int) -> Makespan:
     """Run builds of one shape, one after another, on a separate service."""
     settings = {"limits": case.limits} if case.limits else {}
     async with stage(folder, Store.JETSTREAM, settings) as on:
-        await on.client.order("delay", seconds=_LATENCY)
+        await on.client.command("delay", seconds=_LATENCY)
         # From the first one it learns the durations.
         await on.client.run(case.build())
         runs = [await _watched(on.client, case.build()) for _ in range(repeat)]
@@ -195,7 +195,7 @@ async def _watched(client: Client, build: dict[str, Any]) -> tuple[Times, list[f
 async def beside(folder: Path, size: int = LARGE) -> Beside:
     """Run small builds alone, and beside one that takes every slot."""
     async with stage(folder, Store.JETSTREAM, {"limits": _FULL}) as on:
-        await on.client.order("delay", seconds=_LATENCY)
+        await on.client.command("delay", seconds=_LATENCY)
         alone = await _probes(on.client, _PROBES)
         busy: list[Times] = []
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as elsewhere:

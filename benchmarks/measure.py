@@ -135,9 +135,9 @@ async def along_a_chain(client: Client, repeat: int) -> tuple[list[float], list[
     round_trip: list[float] = []
     for _ in range(repeat):
         round_trip += await bare.round_trips(client, CHAIN, body)
-        await client.order("trace")
+        await client.command("trace")
         await client.run({**chain, "id": builds.make(Shape.WIDE, 1)["id"]})
-        dependent += await client.order("latencies")
+        dependent += await client.command("latencies")
     return dependent, round_trip
 
 
@@ -164,17 +164,17 @@ async def _beside(on: Stage, elsewhere: ProcessPoolExecutor, size: int) -> list[
 
 async def memory(on: Stage, size: int) -> Memory:
     """Measure bytes per component of builds whose first component is held, so that all others wait."""
-    await on.client.order("hold", text=f'"_component_id":"{builds.SINGLE[0]}"')
+    await on.client.command("hold", text=f'"_component_id":"{builds.SINGLE[0]}"')
     held = [builds.make(Shape.WIDE, size) for _ in range(3)]
     json = sum(len(builds.encode(change)) for change in held[0]["changes"]) / size
     grown = [on.service.memory_info().rss]
     waiting = []
     for number, build in enumerate(held, 1):
         waiting.append(await on.client.submit(build["id"], build["action"], builds.encode(build)))
-        await on.client.order("await held", count=number)
+        await on.client.command("await held", count=number)
         await until_idle(on.service)
         grown.append(on.service.memory_info().rss)
-    await on.client.order("release")
+    await on.client.command("release")
     for one in waiting:
         await one.report()
     return Memory(size, (grown[1] - grown[0]) / size - json, (grown[3] - grown[1]) / (2 * size) - json)
