@@ -5,7 +5,7 @@ While a thread computes, the loop waits for the interpreter's lock: beside one t
 `scheduler.runtime.tuning` sets). This happens each time that the loop has released the lock: dozens of times
 in the shortest build. So there are two threads in the whole process. As a job may take a second, one of them
 takes short jobs only. Besides, only one thread computes at a time, for a millisecond; then none does, for as
-long if the loop has work. See `Stints`.
+long if the loop has work. See `TimeSlices`.
 """
 
 import threading
@@ -27,7 +27,7 @@ _LONG: Final = 1
 """Largest number of threads with a long job."""
 
 
-_STINT: Final = 0.001
+_SLICE: Final = 0.001
 """Seconds for which a job computes before it leaves the interpreter to others."""
 _PAUSE: Final = 0.001
 """Shortest pause of a job if the loop has work, in seconds."""
@@ -60,7 +60,7 @@ class Executor(Protocol):
         ...
 
 
-class Stints:
+class TimeSlices:
     """Time slices of a job: a millisecond of computing, then a pause.
 
     The pause is as long if the loop then computes, and a fifth of that if it does not.
@@ -115,7 +115,7 @@ class Stints:
 
     def _begin(self) -> None:
         self._mine = self._turn.acquire(timeout=_PATIENCE)
-        self._until = self._clock() + _STINT
+        self._until = self._clock() + _SLICE
 
     def _end(self) -> None:
         if self._mine:
@@ -241,5 +241,5 @@ class ThreadExecutor:
         """Run a job; see `Executor.run`."""
         limiter = cast("trio.CapacityLimiter", _Pass(owner, long=long))
         # Each job has its own slices, since an abandoned job continues beside the next one.
-        stints = Stints(_turn, loop=clock_of_this_thread())
-        return await trio.to_thread.run_sync(stints.run, job, limiter=limiter, abandon_on_cancel=True)
+        slices = TimeSlices(_turn, loop=clock_of_this_thread())
+        return await trio.to_thread.run_sync(slices.run, job, limiter=limiter, abandon_on_cancel=True)

@@ -20,14 +20,14 @@ from scheduler.errors import Hung
 class Interruptible:
     """Current work; entering it costs 0.25 us. It does not nest: the inner one counts."""
 
-    __slots__ = ("build", "number", "struck", "why")
+    __slots__ = ("build", "interrupted", "number", "why")
 
     def __init__(self) -> None:
         self.build = ""
         """Id of the build whose work is running; empty if none is."""
         self.number = 0
         """Number of the current piece of work."""
-        self.struck = 0
+        self.interrupted = 0
         """Number of the piece to be interrupted."""
         self.why = ""
         """Message of the interruption."""
@@ -44,12 +44,12 @@ class Interruptible:
     def __exit__(self, _type: object, _error: object, _trace: object) -> None:
         self.build = ""
 
-    def strike(self, number: int, why: str) -> None:
-        """Make `raise_if_struck` interrupt a piece of work, if it is still running then."""
+    def interrupt(self, number: int, why: str) -> None:
+        """Make `handle_signal` interrupt a piece of work, if it is still running then."""
         self.why = why
-        self.struck = number
+        self.interrupted = number
 
-    def raise_if_struck(self, _number: int, frame: FrameType | None) -> None:
+    def handle_signal(self, _number: int, frame: FrameType | None) -> None:
         """Handle the signal; called in the loop's thread, between two steps of the interpreter.
 
         Raises:
@@ -57,8 +57,8 @@ class Interruptible:
         """
         # Work that is just ending is left alone.
         ending = frame is not None and frame.f_code is Interruptible.__exit__.__code__
-        if self.build and self.struck == self.number and not ending:
-            self.struck = 0
+        if self.build and self.interrupted == self.number and not ending:
+            self.interrupted = 0
             raise Hung(self.why)
 
 

@@ -124,7 +124,7 @@ class Watchdog:
         self._handlers: dict[signal.Signals, Any] = {
             number: signal.signal(number, _give_way) for number in (*_STOPPING, _GIVE_WAY)
         }
-        self._handlers[_INTERRUPT] = signal.signal(_INTERRUPT, self._work.raise_if_struck)
+        self._handlers[_INTERRUPT] = signal.signal(_INTERRUPT, self._work.handle_signal)
         _arm_last_resort()
         self._thread.start()
         return self
@@ -240,7 +240,9 @@ class Watchdog:
             return
         self._last = self._held
         inner = where.partition(" < ")[0]
-        self._work.strike(number, f"it held the scheduler up for {held} s, and was interrupted, in {inner}")
+        self._work.interrupt(
+            number, f"it held the scheduler up for {held} s, and was interrupted, in {inner}"
+        )
         signal.pthread_kill(self._loop_thread, _INTERRUPT)
 
     def _where(self) -> str:

@@ -21,7 +21,7 @@ from scheduler.forecast.durations import Durations
 from scheduler.forecast.preview import preview
 from scheduler.plan import Plan
 from scheduler.runtime.breath import Breath, breathe, breathing, current
-from scheduler.runtime.executor import Stints, ThreadExecutor, clock_of_this_thread
+from scheduler.runtime.executor import TimeSlices, ThreadExecutor, clock_of_this_thread
 
 _DEADLINE = 20.0
 
@@ -54,7 +54,7 @@ def test_a_job_pauses_for_as_long_as_it_computes() -> None:
                 paused.append(time.now)
         return "done"
 
-    assert Stints(threading.Lock(), time.clock, time.sleep).run(job) == "done"
+    assert TimeSlices(threading.Lock(), time.clock, time.sleep).run(job) == "done"
     assert sum(time.slept) == pytest.approx(0.1, rel=0.15)
     assert max(b - a for a, b in pairwise(paused)) < 0.0023
 
@@ -69,7 +69,7 @@ def test_a_job_pauses_for_long_only_beside_a_loop_that_has_something_to_do(
         time.now += 1
         breathe()
 
-    Stints(threading.Lock(), time.clock, time.sleep, lambda: len(time.slept) * computes).run(job)
+    TimeSlices(threading.Lock(), time.clock, time.sleep, lambda: len(time.slept) * computes).run(job)
     assert sum(time.slept) == pytest.approx(slept)
 
 
@@ -92,7 +92,7 @@ async def test_how_long_the_loop_has_computed_is_known_beside_it() -> None:
 
 def test_a_job_that_ends_soon_has_no_pause() -> None:
     time = Time()
-    Stints(threading.Lock(), time.clock, time.sleep).run(breathe)
+    TimeSlices(threading.Lock(), time.clock, time.sleep).run(breathe)
     assert time.slept == []
 
 
@@ -109,7 +109,7 @@ def test_the_turn_is_held_while_a_job_computes_and_free_in_the_second_half_of_it
         breathe()
         held.append(turn.locked())
 
-    Stints(turn, time.clock, sleep).run(job)
+    TimeSlices(turn, time.clock, sleep).run(job)
     assert held == [True, True, True, False, True]
     assert not turn.locked()
 
@@ -117,14 +117,14 @@ def test_the_turn_is_held_while_a_job_computes_and_free_in_the_second_half_of_it
 def test_a_job_that_fails_lets_go_of_the_turn() -> None:
     turn = threading.Lock()
     with pytest.raises(ZeroDivisionError):
-        Stints(turn).run(lambda: 1 // 0)
+        TimeSlices(turn).run(lambda: 1 // 0)
     assert not turn.locked()
 
 
 def test_a_job_goes_on_beside_one_that_does_not_pause_and_leaves_it_its_turn() -> None:
     turn = threading.Lock()
     with turn:
-        assert Stints(turn).run(lambda: "done") == "done"
+        assert TimeSlices(turn).run(lambda: "done") == "done"
         assert turn.locked()
 
 
@@ -149,9 +149,9 @@ async def test_a_job_beside_the_loop_breathes() -> None:
     """The executor says what happens there; on the loop nothing does."""
     here: Breath = current()
     there = await ThreadExecutor().run("b", current)
-    stints = getattr(there, "__self__", None)
-    assert isinstance(stints, Stints)
-    assert (stints._loop() is None) == (clock_of_this_thread()() is None)
+    slices = getattr(there, "__self__", None)
+    assert isinstance(slices, TimeSlices)
+    assert (slices._loop() is None) == (clock_of_this_thread()() is None)
     assert current() is here
 
 

@@ -38,7 +38,7 @@ class Loop:
         self.work = Interruptible()
         self.dog = Watchdog(self.work)
         self.dog._loop_thread = 0
-        self.strikes: list[int] = []
+        self.interruptions: list[int] = []
         self.recorded: list[str] = []
         self.dog.record = self.recorded.append
         monkeypatch.setattr(signal, "pthread_kill", self._kill)
@@ -46,7 +46,7 @@ class Loop:
 
     def _kill(self, _thread: int, number: int) -> None:
         assert number == signal.SIGURG
-        self.strikes.append(self.work.struck)
+        self.interruptions.append(self.work.interrupted)
 
     def _exit(self, code: int) -> NoReturn:
         raise Ended(code)
@@ -80,7 +80,7 @@ def test_a_loop_that_turns_is_left_alone(loop: Loop) -> None:
             loop.turn()
             loop.pass_time(1)
     assert events == []
-    assert loop.strikes == []
+    assert loop.interruptions == []
 
 
 def test_work_that_takes_five_seconds_is_interrupted_and_named(loop: Loop) -> None:
@@ -89,11 +89,11 @@ def test_work_that_takes_five_seconds_is_interrupted_and_named(loop: Loop) -> No
     loop.pass_time(1)
     with capture_logs() as logs:
         loop.pass_time(INTERRUPT_AFTER - 1)
-        assert loop.strikes == []
+        assert loop.interruptions == []
         loop.pass_time(1)
-        assert loop.strikes == [1]
+        assert loop.interruptions == [1]
         loop.pass_time(END_AFTER - INTERRUPT_AFTER - 1)
-        assert loop.strikes == [1] * 5
+        assert loop.interruptions == [1] * 5
         with pytest.raises(Ended) as ended:
             loop.pass_time(1)
     assert ended.value.args == (EXIT_HUNG,)
@@ -107,7 +107,7 @@ def test_many_small_pieces_of_work_are_not_one_that_hangs(loop: Loop) -> None:
         for number in range(20):
             loop.work(f"b{number}")
             loop.pass_time(1)
-    assert loop.strikes == []
+    assert loop.interruptions == []
     assert events == ["the loop does not turn"]
 
 
@@ -125,7 +125,7 @@ def test_the_loop_may_turn_again(loop: Loop) -> None:
 def test_what_is_not_declared_is_never_interrupted_and_ends_the_process_late(loop: Loop) -> None:
     """Nobody knows whose work it is."""
     loop.pass_time(END_LOOP_AFTER - 1)
-    assert loop.strikes == []
+    assert loop.interruptions == []
     with pytest.raises(Ended) as ended:
         loop.pass_time(1)
     assert ended.value.args == (EXIT_HUNG,)
@@ -157,19 +157,19 @@ def test_time_in_which_the_process_was_stopped_does_not_count(
 
 def interrupt(work: Interruptible) -> None:
     """What the signal does."""
-    work.raise_if_struck(0, None)
+    work.handle_signal(0, None)
 
 
-def test_only_the_piece_that_was_struck_is_interrupted() -> None:
+def test_only_the_piece_that_was_named_is_interrupted() -> None:
     """Not the next one, nothing after its end, and once."""
     work = Interruptible()
     with work("b1"):
         interrupt(work)
-        work.strike(work.number, "too long")
+        work.interrupt(work.number, "too long")
     interrupt(work)
     with work("b2"):
         interrupt(work)
-        work.strike(work.number, "too long")
+        work.interrupt(work.number, "too long")
         with pytest.raises(Hung, match="too long"):
             interrupt(work)
         interrupt(work)
@@ -181,7 +181,7 @@ def test_what_is_ending_is_left_to_end() -> None:
     frames: list[FrameType] = []
 
     work("b1")
-    work.strike(work.number, "too long")
+    work.interrupt(work.number, "too long")
 
     def trace(frame: FrameType, _event: str, _argument: object) -> None:
         frames.append(frame)
@@ -193,15 +193,15 @@ def test_what_is_ending_is_left_to_end() -> None:
         sys.setprofile(None)
     ending = next(frame for frame in frames if frame.f_code is Interruptible.__exit__.__code__)
     work.build = "b1"
-    work.raise_if_struck(0, ending)
+    work.handle_signal(0, ending)
     with pytest.raises(Hung):
-        work.raise_if_struck(0, None)
+        work.handle_signal(0, None)
 
 
 def test_a_signal_interrupts_what_runs_in_this_thread() -> None:
     """In the middle of a loop in Python."""
     work = Interruptible()
-    before = signal.signal(signal.SIGURG, work.raise_if_struck)
+    before = signal.signal(signal.SIGURG, work.handle_signal)
     try:
         with pytest.raises(Hung), work("b1"):
             _strike_and_go_on(work)
@@ -210,7 +210,7 @@ def test_a_signal_interrupts_what_runs_in_this_thread() -> None:
 
 
 def _strike_and_go_on(work: Interruptible) -> NoReturn:
-    work.strike(work.number, "too long")
+    work.interrupt(work.number, "too long")
     signal.raise_signal(signal.SIGURG)
     pytest.fail("it was not interrupted")
 
