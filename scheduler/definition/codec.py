@@ -31,7 +31,7 @@ from scheduler.definition.model import (
 )
 from scheduler.definition.strictjson import Raw, decode, encode, encode_sorted, split_list, split_object
 from scheduler.errors import InvalidBuild, InvalidJSON, OverLimit, Problem
-from scheduler.runtime.breath import breathe
+from scheduler.runtime.yielding import yield_now
 
 _T = TypeVar("_T")
 
@@ -193,7 +193,7 @@ class _Reader:
         ids: list[tuple[int, str]] = []
         for position, raw in enumerate(raws):
             if cls is not Edge or not position % _EDGES:
-                breathe()
+                yield_now()
             data = bytes(raw)
             if cls is Edge and (edge := self._plain_edge(data)) is not None:
                 digest.update(_digest_text(edge))

@@ -14,7 +14,7 @@ from scheduler.definition.template import Template
 from scheduler.definition.template.paths import parse
 from scheduler.definition.template.references import PathText
 from scheduler.errors import Problem, TemplateError
-from scheduler.runtime.breath import breathe
+from scheduler.runtime.yielding import yield_now
 
 _STATE: Final = "_state"
 _FIELDS: Final = (*SETTINGS, _STATE)
@@ -117,7 +117,7 @@ def _variables(
     Scripts are full of variables; within a longer text only unmistakable ones are looked at.
     """
     for change in changes:
-        breathe()
+        yield_now()
         fields = change.fields
         for place, text in _texts(fields, "", raw_fields(fields)):
             for found in _SHELL.finditer(text):

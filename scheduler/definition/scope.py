@@ -11,7 +11,7 @@ from scheduler.definition.model import Action, Build, Change, State
 from scheduler.definition.strictjson import packed_size, unpacked
 from scheduler.definition.template import UNLIMITED, Found, Laborious, Shared, Work
 from scheduler.definition.template.paths import Query
-from scheduler.runtime.breath import breathe
+from scheduler.runtime.yielding import yield_now
 
 _FEW: Final = 16
 """Dependencies that are searched one by one faster than in any other way."""
@@ -199,7 +199,7 @@ class Returned:
             if work.inline:
                 raise Laborious("another thread makes the index")
             # The thread that has it may be waiting for this thread's next pause.
-            breathe()
+            yield_now()
         try:
             catalogue = self._caught_up(work)
             if not catalogue.complete:

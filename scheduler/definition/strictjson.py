@@ -15,7 +15,7 @@ from attrs import evolve
 
 from scheduler.definition.limits import DEFAULT_LIMITS, Limits
 from scheduler.errors import InvalidJSON, OverLimit
-from scheduler.runtime.breath import breathe
+from scheduler.runtime.yielding import yield_now
 
 _OWN = evolve(DEFAULT_LIMITS, max_depth=1_000)
 """Limits of what can be decoded at all."""
@@ -100,7 +100,7 @@ def _in_pieces(data: bytes | Raw, limits: Limits, level: int) -> Any:
 
 
 def _decoded(elements: list[Raw], limits: Limits) -> list[Any]:
-    breathe()
+    yield_now()
     found: list[Any] = _call(_decode, b"[" + b",".join(elements) + b"]", limits)
     return found
 
@@ -135,7 +135,7 @@ def list_chunks(items: Sequence[Any], convert: Callable[[Any], Any] | None = Non
     # One by one until their size is known.
     start, number = 0, 1
     while start < len(items):
-        breathe()
+        yield_now()
         if number == 1:
             # It may be megabytes: it must not be copied.
             text = encode(items[start] if convert is None else convert(items[start]))
@@ -286,7 +286,7 @@ def _check_bounds(data: bytes, value: Any, limits: Limits, level: int) -> None:
         inner: list[Any] = []
         containers = False
         for start in range(0, len(layer), _BETWEEN_BREATHS):
-            breathe()
+            yield_now()
             for item in layer[start : start + _BETWEEN_BREATHS]:
                 if isinstance(item, dict):
                     containers = True

@@ -14,7 +14,7 @@ from scheduler.definition.secrets.places import is_secret_place
 from scheduler.definition.template import Found, Template, Work
 from scheduler.definition.validation import Prepared
 from scheduler.errors import Problem
-from scheduler.runtime.breath import breathe
+from scheduler.runtime.yielding import yield_now
 
 _MOST_WORK: Final = 4 * 1024 * 1024
 """Bytes that evaluating references may amount to here."""
@@ -169,7 +169,7 @@ class References:
 
     def _to_be_done(self) -> Iterator[tuple[Change, Template]]:
         for change, template in zip(self.changes, self.prepared.templates, strict=True):
-            breathe()
+            yield_now()
             done = change.state is State.COMPLETED or change.action is Action.NONE
             if not done and not template.constant:
                 yield change, template

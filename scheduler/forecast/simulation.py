@@ -20,7 +20,7 @@ from attrs import field, frozen
 from scheduler.definition.graph import Graph, Vertex
 from scheduler.definition.rules import LimitRule
 from scheduler.limiter import FlightLimit, Limit, Limiter
-from scheduler.runtime.breath import breathe
+from scheduler.runtime.yielding import yield_now
 
 NEVER: Final = math.inf
 """Start and end of a vertex that will not start."""
@@ -176,7 +176,7 @@ class _Simulation:
         self._line_up([vertex for vertex, count in enumerate(missing) if not count and vertex not in busy])
         dependents, subjects, ends = graph.dependents, self.subjects, self.ends
         while True:
-            breathe()
+            yield_now()
             if limiter.due < (events[0][0] if events else NEVER):
                 self.now = limiter.due
                 limiter.follow_alarms(self.now)
@@ -230,14 +230,14 @@ class _Simulation:
                     self._start(vertex)
                 return
         for vertex, subject in requests:
-            breathe()
+            yield_now()
             self.ready[vertex] = now
             served = partial(self._served, vertex, subject)
             limiter.call(limiter.queue(_BUILD, subject, self.remaining[vertex], served))
         limiter.hand_out(now)
 
     def _served(self, vertex: Vertex, subject: str, _: bool) -> None:
-        breathe()
+        yield_now()
         if self.now > self.ready[vertex]:
             limit = self.limiter.priority_queue(_BUILD, subject).kept_by
             assert limit is not None, "it was looked at when it was ready"

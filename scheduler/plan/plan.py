@@ -35,7 +35,7 @@ from scheduler.plan.report import Report
 from scheduler.plan.request import Request
 from scheduler.plan.requests import Requests
 from scheduler.plan.state import PlanState
-from scheduler.runtime.breath import breathe
+from scheduler.runtime.yielding import yield_now
 
 _MOST_SHOWN = 4_000
 """Characters of a build's error that people see; the report has the whole error."""
@@ -492,5 +492,5 @@ class Plan:
         return settled
 
     def _shown(self, vertex: Vertex) -> Mapping[str, Any] | Raw:
-        breathe()
+        yield_now()
         return self._ledger.shown(vertex, self.phases[vertex].state)

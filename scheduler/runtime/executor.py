@@ -17,7 +17,7 @@ from typing import Final, Protocol, TypeVar, cast
 import trio
 from attrs import define, field
 
-from scheduler.runtime.breath import breathing
+from scheduler.runtime.yielding import yielding
 
 _T = TypeVar("_T")
 
@@ -51,7 +51,7 @@ class Executor(Protocol):
         Args:
             owner: the id of the build that the job is for; owners take turns, however many jobs each has.
             job: the work; it must not touch anything that the loop changes meanwhile. If it takes more than a
-                millisecond, it has yield points (`scheduler.runtime.breath`).
+                millisecond, it has yield points (`scheduler.runtime.yielding`).
             long: whether it may take more than 0.1 s.
 
         Returns:
@@ -90,15 +90,15 @@ class TimeSlices:
         self._mine = False
 
     def run(self, job: Callable[[], _T]) -> _T:
-        """Run a job with pauses at its yield points (`scheduler.runtime.breath`)."""
+        """Run a job with pauses at its yield points (`scheduler.runtime.yielding`)."""
         self._begin()
         try:
-            with breathing(self.breathe):
+            with yielding(self.yield_now):
                 return job()
         finally:
             self._end()
 
-    def breathe(self) -> None:
+    def yield_now(self) -> None:
         """Pause if this slice has lasted long enough."""
         if self._clock() < self._until:
             return

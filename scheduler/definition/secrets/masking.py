@@ -26,7 +26,7 @@ from scheduler.definition.secrets.patterns import mask_named
 from scheduler.definition.secrets.places import HELD, NOT_SECRET, SECRET, entered, level_of, secret_values
 from scheduler.definition.strictjson import decode_own
 from scheduler.errors import Problem
-from scheduler.runtime.breath import breathe
+from scheduler.runtime.yielding import yield_now
 from scheduler.text import CUT, mask_url
 
 HIDDEN: Final = f"{MASK} (not shown: the build has more secrets than are looked for)"
@@ -97,11 +97,11 @@ class Secrets:
         secrets = cls()
         secrets.add(build.fields, literal=False, at_once=None)
         for component in build.components:
-            breathe()
+            yield_now()
             secrets.add(component.fields, literal=False, at_once=None)
         for change in build.changes:
             if change.sensitive:
-                breathe()
+                yield_now()
                 literal = change.state is State.COMPLETED
                 secrets.add(change.fields, literal=literal, at_once=None)
         return secrets
@@ -134,7 +134,7 @@ class Secrets:
         self.add({key: document[key] for key in document if key not in lists}, literal=False, at_once=None)
         for components in lists.values():
             for component in components:
-                breathe()
+                yield_now()
                 if isinstance(component, dict):
                     self.add(component, literal=False, at_once=None)
 
@@ -159,7 +159,7 @@ class Secrets:
         learning = self._learning(document, literal=literal)
         if at_once is None:
             for _ in learning:
-                breathe()
+                yield_now()
         else:
             self._todo.append(learning)
             self.learn(at_once)

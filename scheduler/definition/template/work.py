@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Final
 
 from scheduler.errors import TemplateError
-from scheduler.runtime.breath import breathe
+from scheduler.runtime.yielding import yield_now
 
 MAX_WORK = 8 * 1024 * 1024
 """Units for one component each time it is rendered: 0.2 s at the very worst."""
@@ -160,7 +160,7 @@ class Work:
                 raise Laborious("takes more work than others should wait for")
             message = f"takes more than {self._limit:,} units of work, the limit of {self._whose}"
             raise ExhaustedError(message, certain=self._certain)
-        breathe()
+        yield_now()
         if self.expired is not None and self.expired():
             raise ExhaustedError("takes longer than it may", certain=False)
         self._look = max(0, self.left - _BETWEEN_LOOKS)

@@ -20,8 +20,8 @@ from scheduler.forecast import forecast
 from scheduler.forecast.durations import Durations
 from scheduler.forecast.preview import preview
 from scheduler.plan import Plan
-from scheduler.runtime.breath import Breath, breathe, breathing, current
-from scheduler.runtime.executor import TimeSlices, ThreadExecutor, clock_of_this_thread
+from scheduler.runtime.executor import ThreadExecutor, TimeSlices, clock_of_this_thread
+from scheduler.runtime.yielding import YieldHook, current, yield_now, yielding
 
 _DEADLINE = 20.0
 
@@ -49,7 +49,7 @@ def test_a_job_pauses_for_as_long_as_it_computes() -> None:
         for _ in range(1_000):
             time.now += 0.0001
             before = len(time.slept)
-            breathe()
+            yield_now()
             if len(time.slept) > before:
                 paused.append(time.now)
         return "done"
@@ -67,7 +67,7 @@ def test_a_job_pauses_for_long_only_beside_a_loop_that_has_something_to_do(
 
     def job() -> None:
         time.now += 1
-        breathe()
+        yield_now()
 
     TimeSlices(threading.Lock(), time.clock, time.sleep, lambda: len(time.slept) * computes).run(job)
     assert sum(time.slept) == pytest.approx(slept)
@@ -92,7 +92,7 @@ async def test_how_long_the_loop_has_computed_is_known_beside_it() -> None:
 
 def test_a_job_that_ends_soon_has_no_pause() -> None:
     time = Time()
-    TimeSlices(threading.Lock(), time.clock, time.sleep).run(breathe)
+    TimeSlices(threading.Lock(), time.clock, time.sleep).run(yield_now)
     assert time.slept == []
 
 
@@ -106,7 +106,7 @@ def test_the_turn_is_held_while_a_job_computes_and_free_in_the_second_half_of_it
     def job() -> None:
         held.append(turn.locked())
         time.now += 1
-        breathe()
+        yield_now()
         held.append(turn.locked())
 
     TimeSlices(turn, time.clock, sleep).run(job)
@@ -129,25 +129,25 @@ def test_a_job_goes_on_beside_one_that_does_not_pause_and_leaves_it_its_turn() -
 
 
 def test_outside_of_a_job_nothing_happens() -> None:
-    breaths: list[None] = []
-    with breathing(lambda: breaths.append(None)):
-        breathe()
-    breathe()
-    assert len(breaths) == 1
+    yields: list[None] = []
+    with yielding(lambda: yields.append(None)):
+        yield_now()
+    yield_now()
+    assert len(yields) == 1
 
 
-def test_another_thread_does_not_breathe_for_this_one() -> None:
-    breaths: list[None] = []
-    with breathing(lambda: breaths.append(None)):
-        thread = threading.Thread(target=breathe)
+def test_another_thread_does_not_yield_for_this_one() -> None:
+    yields: list[None] = []
+    with yielding(lambda: yields.append(None)):
+        thread = threading.Thread(target=yield_now)
         thread.start()
         thread.join(_DEADLINE)
-    assert breaths == []
+    assert yields == []
 
 
-async def test_a_job_beside_the_loop_breathes() -> None:
+async def test_a_job_beside_the_loop_yields() -> None:
     """The executor says what happens there; on the loop nothing does."""
-    here: Breath = current()
+    here: YieldHook = current()
     there = await ThreadExecutor().run("b", current)
     slices = getattr(there, "__self__", None)
     assert isinstance(slices, TimeSlices)
@@ -167,11 +167,11 @@ def _prepared() -> Prepared:
     return prepare(build(*[change(f"a{number}", x="$(name)") for number in range(200)]))
 
 
-def _breaths(job: Callable[[], object]) -> int:
-    breaths: list[None] = []
-    with breathing(lambda: breaths.append(None)):
+def _yields(job: Callable[[], object]) -> int:
+    yields: list[None] = []
+    with yielding(lambda: yields.append(None)):
         job()
-    return len(breaths)
+    return len(yields)
 
 
 _PREPARED = _prepared()
@@ -198,7 +198,7 @@ _VALUES: Any = [{"text": "x" * 1_000}] * 2_000
     ],
 )
 def test_long_work_breathes_all_along(job: Callable[[], object], least: int) -> None:
-    assert _breaths(job) >= least
+    assert _yields(job) >= least
 
 
 def _foreseen(prepared: Prepared) -> None:
