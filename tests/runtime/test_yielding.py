@@ -197,7 +197,7 @@ _VALUES: Any = [{"text": "x" * 1_000}] * 2_000
         pytest.param(lambda: _spend(Work().part(inline=False), 1_000_000), 40, id="a part of work"),
     ],
 )
-def test_long_work_breathes_all_along(job: Callable[[], object], least: int) -> None:
+def test_long_work_yields_all_along(job: Callable[[], object], least: int) -> None:
     assert _yields(job) >= least
 
 

@@ -1,4 +1,4 @@
-"""What is aimed at that chance alone seldom hits: faults, and builds. It is drawn from numbers of its own."""
+"""Aims faults and builds at what chance alone seldom hits. It is drawn from separate random numbers."""
 
 import random
 from typing import Any, TypeAlias

@@ -1,4 +1,4 @@
-"""What one build costs another: where nothing else keeps a component, it is sent soon after it is due."""
+"""Bounds what one build costs another: unless something else holds a component, it is sent soon when due."""
 
 from collections.abc import Callable
 

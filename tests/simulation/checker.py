@@ -1,8 +1,9 @@
-"""Judges a trace by what the service promises: the log is what the stream has, not what the process says.
+"""Judges a trace by the promises of the service: the log is that of the stream, not that of the process.
 
-A rule that is broken raises nothing; it adds a line to what is wrong. The letters are those of the promises:
-G1 durable acceptance, G2 order, G3 one outcome, G4 at least once and known by its attempt, G5 stop on error,
-G6 one report, G7 fencing, G8 bounds on what builds cost each other; "told" is what operators were told.
+A broken rule raises nothing; it adds a line to the problems. The letters are those of the promises: G1
+durable acceptance, G2 order, G3 one outcome, G4 at least once and known by its attempt, G5 stop on error, G6
+one report, G7 fencing, G8 bounds on what builds cost each other; "told" is what operators were told. The
+checker is one class, longer than others: every rule reads the same knowledge, step by step.
 """
 
 import json
@@ -57,7 +58,7 @@ _DEEDS = {
     "extend": "Extended",
     "limit": "Limited",
 }
-"""What the log has to say when an operator is told that something was done."""
+"""Event that the log must have once an operator is told that a command was carried out."""
 
 
 class Checker:
@@ -191,7 +192,7 @@ class Checker:
             self._wrong(f"G7 {name}: {who} takes it away from {before}, which works")
 
     def _is_there(self, who: str) -> bool:
-        """Whether nothing has kept a process from others for a while."""
+        """Tell whether nothing has separated a process from others for a while."""
         time, kind = self._interruptions[who][-1]
         return kind in {"connected", "heard"} and time < self._now - _LONG_ENOUGH
 
@@ -254,7 +255,7 @@ class Checker:
         build.fenced.discard(who)
 
     def _end(self, one: Component, n: int) -> None:
-        """The current attempt is over; with ``n`` 0, it never left."""
+        """End the current attempt; with ``n`` 0, it never left."""
         if one.current is not None:
             one.current.ended_at = n
             if not n:
@@ -335,7 +336,7 @@ class Checker:
             build.settled_at.pop(component, None)
 
     def _forgive(self, build: Build) -> None:
-        """Whoever has something sent again knows of the other failures."""
+        """Check that a process which sends something again knows of the other failures."""
         build.forgiven = self._failures(build)
         build.halted_at, build.cancelled = 0, False
 
@@ -368,7 +369,7 @@ class Checker:
     def _failed(
         self, name: str, build: Build, component: str, one: Component, body: Mapping[str, Any]
     ) -> None:
-        """Whether there is a reason for a failure that is none of our own making."""
+        """Tell whether there is an outside reason for a failure."""
         text = body.get("error", "")
         if body.get("serial") in one.answers and "cannot" in text:
             return
@@ -598,7 +599,7 @@ class Checker:
             self._gauges.dropped(step.build)
 
     def _told_left(self, step: Step) -> None:
-        """Whoever is told that something was done finds it in the log."""
+        """Check that a command which was reported as carried out is in the log."""
         subject, done = step.detail
         asked, verb, name, component = self._orders[subject]
         build = self._builds[name]
@@ -718,7 +719,7 @@ class Checker:
         return (build.purged_at or self._now) - build.loaded_at.get(who, 0.0)
 
     def _purged_at_the_end(self, name: str, build: Build) -> None:
-        """Whoever had it, and is there still, has reported it, or had before."""
+        """Check that every process which had the build, and still runs, has reported it."""
         holder = build.holder
         if build.instances[-1] != holder:
             # Whoever was about to take it up may not have read what it is.

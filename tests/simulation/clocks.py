@@ -33,13 +33,13 @@ class Setting:
 
 @frozen
 class Disorder:
-    """What is wrong with the clocks of a scenario."""
+    """Faults of the clocks of a scenario."""
 
     errors: tuple[float, ...] = (0.0,)
     """By how many seconds each process's clock is wrong when it starts, in turn."""
     settings: tuple[Setting, ...] = ()
     change_after_failure: bool = False
-    """Whether a process is killed when something has just failed, and the next one has another clock."""
+    """Whether a process is killed right after a failure, and the next one has another clock."""
 
     @property
     def agree(self) -> bool:
@@ -96,7 +96,7 @@ class Clocks:
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
-        """Have the package see these clocks."""
+        """Make the package use these clocks."""
         with (
             mock.patch.object(time, "time", self.wall_clock),
             mock.patch.object(time, "time_ns", self._nanoseconds),

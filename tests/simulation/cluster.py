@@ -26,7 +26,7 @@ class Loss:
 
 @frozen
 class Cluster:
-    """How many servers there are, and what becomes of them."""
+    """Number of servers, and their faults."""
 
     servers: int = 1
     losses: tuple[Loss, ...] = ()

@@ -19,7 +19,7 @@ _STRANGERS = ("components", "_timeout", "note")
 
 @frozen
 class Manners:
-    """How a connector behaves."""
+    """Behaviour of a connector."""
 
     failing: float = 0.08
     """The share of requests that fail."""
@@ -53,9 +53,9 @@ class Connector:
     manners: Manners
     bus: SimBus = field(init=False)
     answers: dict[str, JSON] = field(factory=dict)
-    """What it said to which attempt."""
+    """Replies by attempt."""
     life: int = 0
-    """How often it was started."""
+    """Number of starts."""
 
     def __attrs_post_init__(self) -> None:
         self.bus = SimBus(self.world, self.name)
@@ -140,7 +140,7 @@ class Connector:
             self.bus.publish(message.reply, body)
 
     def die(self) -> None:
-        """It ends at once, and forgets what it was at; `start` begins anew, with what it had done."""
+        """End at once, and forget unfinished work; `start` begins again, with the finished work."""
         self.life += 1
         self.bus.die(self.world.rng.randrange(3))
         self.world.trace.add("dies", self.name)

@@ -39,7 +39,7 @@ class Clockwork(Later):
         super().__init__()
         self.clock = MockClock(autojump_threshold=0)
         self.labour = Labour(self.clock)
-        """What the work of rendering costs."""
+        """Return the cost of rendering."""
         # Of its own accord it would jump to Trio's next deadline.
         self.clock._autojump = self._move_on  # type: ignore[method-assign]
 
@@ -71,7 +71,7 @@ class _Watch(trio.abc.Instrument):
     def __init__(self, clock: MockClock) -> None:
         self.scope = trio.CancelScope()
         self.busy = ""
-        """Who ran last, where that was so."""
+        """Return the task that ran last."""
         self._clock = clock
         self._time = -1.0
         self._steps = 0

@@ -35,10 +35,10 @@ from simulation.world import World
 JSON: TypeAlias = dict[str, Any]
 
 LONGEST = 400.0
-"""Seconds after the last fault within which every build has to be over."""
+"""Seconds after the last fault within which every build has to finish."""
 _ASK_AGAIN_AFTER = 2.0
 _AFTERMATH = 1.0
-"""Seconds that the world goes on after that: nothing more may happen to the builds."""
+"""Seconds for which the world then continues: nothing more may happen to the builds."""
 _REOPENED_WITHIN = 10.0
 """Seconds after the last fault within which what an operator asked for may still begin a new run."""
 _MOST_STEPS = 60_000
@@ -80,11 +80,11 @@ class Driver:
         self.handing_in = Counter(
             scenario.builds[submission.build]["id"] for submission in scenario.submissions
         )
-        """How many submissions of each build have no answer yet."""
+        """Number of submissions of each build without an answer."""
         self.on_heal: list[Callable[[], None]] = []
-        """What ends, with all faults, at the latest then."""
+        """Time at which all faults end at the latest."""
         self.stuck = False
-        """Whether the run did not come to its end."""
+        """Whether the run did not finish."""
         self._nursery: trio.Nursery | None = None
         self._submitting = 0
         self._progress = trio.Event()
@@ -170,7 +170,7 @@ class Driver:
             self.over.discard(build)
 
     def look(self) -> None:
-        """Something has changed: it may be over."""
+        """Note a change, after which the run may be finished."""
         self._progress.set()
 
     # Processes.
@@ -223,7 +223,7 @@ class Driver:
 
 
 def _place(error: BaseException | None) -> str:
-    """What was raised, and where."""
+    """Describe an exception and its place."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     if error is None:

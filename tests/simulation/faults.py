@@ -1,4 +1,4 @@
-"""What goes wrong in a simulated world, and how it ends."""
+"""Faults of a simulated world, and their ends."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,7 @@ class Faults:
         self._trace = driver.trace
 
     async def cause(self, fault: Fault) -> None:
-        """Have it happen when it is due; returns when it is over."""
+        """Make the fault happen when it is due; return when it has ended."""
         await trio.sleep_until(fault.at)
         self._trace.add("fault begins", detail=(fault.kind, round(fault.seconds, 3), fault.number))
         name = f"_{fault.kind.replace(' ', '_')}"
@@ -38,7 +38,7 @@ class Faults:
             await getattr(self, name)(fault, until)
 
     def heal(self) -> None:
-        """End whatever still goes on; from now on all is well."""
+        """End all faults; from now on there are none."""
         broker = self._world.broker
         if not broker.up:
             broker.restart()

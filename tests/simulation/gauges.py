@@ -1,4 +1,4 @@
-"""How many requests are in flight and begin, as the world sees it, against the limits.
+"""Compares the requests in flight and started, as the world sees them, with the limits.
 
 A request counts from when it leaves until it is answered, or may have been given up: never longer than the
 service counts it, so that what is wrong here is wrong.
@@ -55,7 +55,7 @@ class Gauges:
         self._own = {build["id"]: _Own(rulebook.own_limits(build)) for build in scenario.builds}
         self._quiet = all(fault.kind in _QUIET for fault in scenario.faults)
         self._starts: dict[tuple[str, str, LimitRule], list[float]] = {}
-        """By process, build (of its own limits; anew in each run) and rate: when requests left."""
+        """Times of requests by process, build (for its own limits; new in each run) and rate."""
 
     def sent(
         self,
@@ -126,7 +126,7 @@ class Gauges:
         self._flights.pop(attempt, None)
 
     def ended(self, name: str, component: str) -> None:
-        """The log says that the attempt of a component is over."""
+        """Note that the attempt of a component has ended by the log."""
         self._drop(lambda one: one.build == name and one.component == component)
 
     def dropped(self, name: str) -> None:

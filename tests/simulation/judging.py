@@ -18,7 +18,7 @@ DEFAULT = "0:300"
 
 @frozen
 class Verdict:
-    """What came of a seed."""
+    """Result of a seed."""
 
     seed: int
     problems: tuple[str, ...]

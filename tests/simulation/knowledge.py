@@ -1,4 +1,4 @@
-"""What the checker knows of a build and its components at some moment of a trace."""
+"""Knowledge of the checker about a build and its components at a moment of a trace."""
 
 from collections.abc import Mapping
 from typing import Any, TypeAlias
@@ -21,7 +21,7 @@ class Reply:
 
 @define(eq=False)
 class Attempt:
-    """What happened to one attempt of a component."""
+    """Knowledge about one attempt of a component."""
 
     id: str
     started_at: int = 0
@@ -36,16 +36,16 @@ class Attempt:
     """When it left, and which process sent it."""
     replies: list[Reply] = field(factory=list)
     arrived: int = 0
-    """How many copies of the request reached the broker, and somebody there."""
+    """Number of copies of the request that reached the broker, and a subscriber there."""
     answered: float | None = None
     """When a connector answered it first."""
     unheard: bool = False
-    """Whether the broker said of the last departure that nobody received it."""
+    """Whether the broker answered the last copy that there was no subscriber."""
 
 
 @define(eq=False)
 class Component:
-    """What happened to one component of one build."""
+    """Knowledge about one component of one build."""
 
     change: JSON
     """As submitted."""
@@ -60,19 +60,19 @@ class Component:
     answers: dict[str, str] = field(factory=dict)
     """Serial and state of whatever connectors said of it."""
     supplied: Mapping[str, Any] | None = None
-    """What an operator supplied for it."""
+    """Output that an operator supplied."""
     supplied_at: int = 0
     ever_unheard: bool = False
-    """Whether the broker said of any departure that nobody received it."""
+    """Whether the broker answered any copy that there was no subscriber."""
 
     def attempt(self, identity: str) -> Attempt:
-        """What is known of an attempt; nothing yet, where it is new."""
+        """Return the knowledge about an attempt; a new one has none."""
         return self.attempts.setdefault(identity, Attempt(identity))
 
 
 @define(eq=False)
 class Run:
-    """What happened to the report of one run of a build."""
+    """Knowledge about the report of one run of a build."""
 
     report: bytes | None = None
     report_id: str = ""
@@ -83,7 +83,7 @@ class Run:
 
 @define(eq=False)
 class Build:
-    """What happened to one build."""
+    """Knowledge about one build."""
 
     document: JSON
     needed: dict[str, set[str]]
@@ -96,7 +96,7 @@ class Build:
     loaded_at: dict[str, float] = field(factory=dict)
     """The same: when."""
     most_failures: float = 0
-    """Failed components that it goes on with."""
+    """Failed components with which it continues."""
     forgiven: int = 0
     """Failures that an operator went on with."""
     halted_at: int = 0
@@ -107,10 +107,10 @@ class Build:
     paused_at: int = 0
     """The record after which nothing new is sent for now; 0 while it is not paused."""
     resuming: bool = False
-    """Whether an operator has asked for the end of the pause, and was not refused."""
+    """Whether an operator has asked for the end of the pause without a refusal."""
     settled_at: dict[str, int] = field(factory=dict)
     deeds: list[tuple[float, str, str]] = field(factory=list)
-    """What operators did, as the log says: when, what, and to which component."""
+    """Commands of operators by the log: time, command and component."""
     asked: dict[str, int] = field(factory=dict)
     """Of each process: the number of the record that it wanted to append last."""
     fenced: set[str] = field(factory=set)
@@ -120,12 +120,12 @@ class Build:
     purged_at: float | None = None
     """When its log was purged by hand, if it was: from then on only a report is expected of it."""
     reported_since: int = 0
-    """How many reports of it came after that."""
+    """Number of its reports after that."""
 
     def run(self, number: int) -> Run:
-        """What is known of a run."""
+        """Return the knowledge about a run."""
         return self.runs.setdefault(number, Run())
 
     def knows(self, who: str, n: int) -> bool:
-        """Whether a process has to know of a record: it wrote it, or took the build up after it."""
+        """Tell whether a process must know a record: it wrote it, or took the build up after it."""
         return n > 0 and (self.instances[n - 1] == who or self.loaded.get(who, 0) > n)

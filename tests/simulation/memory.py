@@ -1,4 +1,4 @@
-"""What stays of builds in the memory of processes, without the garbage collector."""
+"""Finds builds that stay in the memory of processes, without the garbage collector."""
 
 import gc
 from collections.abc import Callable, Iterator
@@ -40,7 +40,7 @@ class Memory:
                 gc.enable()
 
     def kept(self, is_over: Callable[[str], bool]) -> list[tuple[str, str]]:
-        """The process and the id of each build that is over, and still there in a process that is."""
+        """Find finished builds that are still in the memory of a running process, with process and id."""
         return [
             (process.name, build)
             for process, build, walk in self._walks

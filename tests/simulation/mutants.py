@@ -1,6 +1,7 @@
 """Deliberate faults of the package, each made by changing it in memory: the checker has to catch every one.
 
-A checker that finds nothing proves nothing until it is known what it finds.
+A checker that finds nothing proves nothing until it is known what it finds. The module is a list of short
+faults, and therefore longer than others.
 """
 
 import time
@@ -56,7 +57,7 @@ from scheduler.walk.starts import Starts
 from scheduler.walk.tasks import Tasks
 
 Patch: TypeAlias = tuple[object, str, object]
-"""Whose attribute is replaced, its name, and by what."""
+"""Object whose attribute is replaced, the attribute's name, and its replacement."""
 
 
 def _no_write_ahead() -> list[Patch]:
@@ -115,7 +116,7 @@ def _no_compare_and_set() -> list[Patch]:
 
 
 def _no_fencing() -> list[Patch]:
-    """Who is overtaken by another writer goes on behind it."""
+    """A writer that was overtaken by another one continues behind it."""
     is_stored = Appender.is_stored
 
     async def stubborn(appender: Appender, record: Appending, reason: str) -> bool:
@@ -130,7 +131,7 @@ def _no_fencing() -> list[Patch]:
 
 
 def _sending_after_an_error() -> list[Patch]:
-    """What is due is sent, whatever failed."""
+    """Due components are sent, whatever failed."""
 
     def held(state: PlanState) -> bool:
         return state.stopped or state.paused
@@ -168,7 +169,7 @@ def _a_lost_outcome() -> list[Patch]:
 
 
 def _a_lost_wake_up() -> list[Patch]:
-    """Whoever waits for a component that had to be awaited is not woken."""
+    """Dependents of a component that had to be awaited are not woken."""
 
     def silent(tasks: Tasks, vertex: int) -> None:
         tasks._awaited.pop(vertex, None)
@@ -177,7 +178,7 @@ def _a_lost_wake_up() -> list[Patch]:
 
 
 def _dependents_that_do_not_wait() -> list[Patch]:
-    """What an outcome allows is persisted before the outcome is."""
+    """The start of a dependent is persisted before the outcome that allows it."""
     note, journal = BuildLog.note, JetStreamStore.journal
     stores: dict[int, JetStreamStore] = {}
 
@@ -203,7 +204,7 @@ def _dependents_that_do_not_wait() -> list[Patch]:
 
 
 def _replies_not_followed() -> list[Patch]:
-    """Nobody looks at what the stream captured."""
+    """Captured replies are not read."""
 
     def ignore(connectors: Connectors, _: object, place: Position, provider: str = "") -> None:
         connectors.positions.see(place, provider)
@@ -232,12 +233,12 @@ def _sent_without_knowing() -> list[Patch]:
 
 
 def _never_sent_again() -> list[Patch]:
-    """What was lost with a connection is not sent again."""
+    """Requests lost with a connection are not sent again."""
     return [(Starts, "send_again", lambda _: None)]
 
 
 def _deadlines_before_replies() -> list[Patch]:
-    """A build that is taken up goes on before the captured replies are read."""
+    """A build that is taken up continues before the captured replies are read."""
     begin = Loader._begin
 
     async def impatient(loader: Loader, *args: Any) -> None:
@@ -274,7 +275,7 @@ def _report_not_stored() -> list[Patch]:
 
 
 def _report_stored_again() -> list[Patch]:
-    """Whoever comes after a crash stores a report of its own."""
+    """The process after a crash stores its own report."""
     publish = JetStream.publish
 
     async def careless(js: JetStream, subject: str, data: bytes, **options: Any) -> Ack:
@@ -334,7 +335,7 @@ def _unknown_appends_fail_the_build() -> list[Patch]:
 
 
 def _one_id_for_all_attempts() -> list[Patch]:
-    """What is sent again is sent under the id of the attempt before."""
+    """A retry is sent under the id of the attempt before."""
     make = Requests.make
 
     def same(requests: Requests, vertex: int) -> Request:
@@ -346,7 +347,7 @@ def _one_id_for_all_attempts() -> list[Patch]:
 
 
 def _retries_without_bound() -> list[Patch]:
-    """What is tried again is tried again until it succeeds."""
+    """A failed component is retried until it succeeds."""
     again = AttemptCounts.again
 
     def stubborn(attempts: AttemptCounts, vertex: int, rule: Retry, *args: Any) -> Again | str:
@@ -356,7 +357,7 @@ def _retries_without_bound() -> list[Patch]:
 
 
 def _retried_against_advice() -> list[Patch]:
-    """What a connector says of other attempts is not heard."""
+    """A connector's words about other attempts are ignored."""
     again = AttemptCounts.again
 
     def deaf(attempts: AttemptCounts, vertex: int, rule: Retry, outcome: Outcome, *args: Any) -> Again | str:
@@ -366,7 +367,7 @@ def _retried_against_advice() -> list[Patch]:
 
 
 def _pauses_that_do_not_hold() -> list[Patch]:
-    """A build that is paused goes on."""
+    """A paused build continues."""
     return [
         (PlanState, "held", PlanState.halted),
         (PlanState, "paused", property(lambda _: False, lambda *_: None)),
@@ -374,7 +375,7 @@ def _pauses_that_do_not_hold() -> list[Patch]:
 
 
 def _pauses_that_end_with_the_process() -> list[Patch]:
-    """The next process goes on with a build that is paused."""
+    """The next process continues a paused build."""
     replay = Plan.replay
 
     def forgetful(plan: Plan, event: Event) -> None:
@@ -399,12 +400,12 @@ def _cancelled_in_memory_only() -> list[Patch]:
 
 
 def _supplied_in_memory_only() -> list[Patch]:
-    """What an operator supplies is acknowledged, and not persisted."""
+    """An operator's output is acknowledged, but not persisted."""
     return _forgetful_of(Supplied)
 
 
 def _supplied_and_sent() -> list[Patch]:
-    """What an operator supplies for a component that waits is not looked at when that is due."""
+    """An operator's output for a waiting component is ignored when that is due."""
     return [
         (Plan, "is_instant", lambda *_: False),
         (Plan, "begin", _beginning(Plan.begin, lambda plan, vertex: plan.state.outputs.pop(vertex, None))),
@@ -420,7 +421,7 @@ def _beginning(begin: Callable[..., Any], before: Callable[[Plan, int], object])
 
 
 def _slots_given_back_twice() -> list[Patch]:
-    """What a request gives back of its limits is given back twice."""
+    """A request releases its slots twice."""
     release = Slots.release
 
     def generous(slots: Slots, build: Any, subject: str, size: int = 0) -> None:
@@ -454,7 +455,7 @@ def _a_plan_that_changes_by_hand() -> list[Patch]:
 
 
 def _what_is_in_flight_has_no_slot() -> list[Patch]:
-    """What an earlier process sent does not count for the limits."""
+    """Requests of an earlier process do not count for the limits."""
 
     def release(slots: Slots, build: Any, subject: str, size: int = 0) -> None:
         account = slots.limiter.usages.get(build)
@@ -466,7 +467,7 @@ def _what_is_in_flight_has_no_slot() -> list[Patch]:
 
 
 def _bytes_that_do_not_count() -> list[Patch]:
-    """Whatever it takes, a request is sent as soon as it has its slots."""
+    """A request is sent as soon as it has its slots, however many bytes it takes."""
     return [(ByteBudget, "fits", lambda *_: True)]
 
 
@@ -480,12 +481,12 @@ def _a_build_that_leaves_nothing_to_others() -> list[Patch]:
 
 
 def _nobody_learns_that_there_is_room() -> list[Patch]:
-    """Who waits for bytes waits on when some are given back."""
+    """A request that waits for bytes is not woken when some are released."""
     return [(ByteBudget, "freed", lambda _: iter(()))]
 
 
 def _dependents_of_what_failed() -> list[Patch]:
-    """A build that goes on after an error goes on with what depends on it as well."""
+    """A build that continues after an error also starts the dependents of the failed component."""
     begin = Plan.begin
 
     def careless(plan: Plan, vertex: int, *_: Any) -> Any:
@@ -538,7 +539,7 @@ def _no_second_listener() -> list[Patch]:
 
 
 def _pauses_by_the_clock_of_the_next_process() -> list[Patch]:
-    """What is left of a pause is what the clock says, however far it is behind the log."""
+    """The rest of a pause is computed from the clock, however far that is behind the log."""
     resumption = Replayer.resumption
 
     def credulous(replayer: Replayer, plan: Plan, history: History, *args: Any) -> Any:
@@ -552,7 +553,7 @@ def _pauses_by_the_clock_of_the_next_process() -> list[Patch]:
 
 
 def _purged_logs_are_taken_for_anothers() -> list[Patch]:
-    """Who finds the log of a build gone takes that for another process's work, and forgets the build."""
+    """A process that finds a build's log gone forgets the build, as if another process had it."""
     return [(scheduler.stores.appender, "LogRemoved", Fenced)]
 
 
@@ -566,7 +567,7 @@ def _streams_that_are_not_made_again() -> list[Patch]:
 
 
 def _siblings_in_any_order() -> list[Patch]:
-    """What one completion makes due leaves as it comes."""
+    """Components made due by one completion leave in any order."""
     settle = Frontier.settle
 
     def shuffled(frontier: Frontier, vertex: int) -> list[int]:
@@ -594,7 +595,7 @@ def _work_that_costs_nothing() -> list[Patch]:
 
 
 def _rendered_while_others_wait() -> list[Patch]:
-    """Whatever takes long is rendered on the loop all the same."""
+    """Long rendering is done on the loop."""
     render = Template.render
 
     def stubborn(template: Template, scope: Scope, **options: Any) -> Rendered:
@@ -671,7 +672,7 @@ MUTANTS: Mapping[str, Callable[[], list[Patch]]] = {
 
 @contextmanager
 def mutated(name: str) -> Iterator[None]:
-    """Have the package be wrong in this way."""
+    """Put the fault into the package while the context lasts."""
     with ExitStack() as stack:
         for holder, attribute, wrong in MUTANTS[name]():
             new = not hasattr(holder, attribute)

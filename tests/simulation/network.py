@@ -29,7 +29,7 @@ _UNNOTICED = 15.0
 """Seconds for which a connection may bring nothing any more before it is given up."""
 
 Item: TypeAlias = Any
-"""What travels in a lane."""
+"""Message that travels in a lane."""
 
 
 class Lane:
@@ -99,7 +99,7 @@ class SimBus(Endpoint):
         super().__init__(f"_INBOX.{name}", MAX_PAYLOAD)
         self.name = name
         self.dead = False
-        """Whether the process is gone: nothing of it leaves any more."""
+        """Whether the process is gone: none of its messages leaves any more."""
         self.link: Link | None = None
         self._world = world
         self._enter = enter

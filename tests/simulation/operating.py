@@ -18,7 +18,7 @@ _NARROW = 0.15
 _VERBS = ("pause", "pause", "cancel", "retry", "retry", "retry", "skip", "skip", "extend", "limit")
 _TRIGGERS = ("", "request left", "taken", "answers", "answers", "failed", "failed")
 ORDER_MOMENTS = ("order left", "order arrived", "told left", "append left", "kept")
-"""What a crash can be aimed at beside an order."""
+"""Moments at which a crash can be aimed, beside a command."""
 _PATTERNS = ("*", "vpc.*.*", "*.create.*", "*.*.aws", "network.create.*", "instance.*.gcp")
 
 
@@ -34,16 +34,16 @@ class Order:
     state: str = ""
     """In which state the component is to be."""
     after: str = ""
-    """What has to happen to the build first, from ``at`` on: a kind of step of the trace."""
+    """Kind of step of the trace that has to happen to the build first, from ``at`` on."""
     times: int = 1
-    """How often."""
+    """Number of times."""
     pause: float = 0.0
     """Seconds from then until it is asked."""
 
 
 @frozen
 class Operating:
-    """How a scenario is operated."""
+    """Operators' part of a scenario."""
 
     rules: str = ""
     """Limits of every process, as in its setting."""

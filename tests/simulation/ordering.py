@@ -1,4 +1,4 @@
-"""Whether components begin in the order that is promised, as the log of a build has it.
+"""Checks that components begin in the promised order, by the log of a build.
 
 What one completion makes due begins in the order of the edges, where there are no limits. Where there is one
 of a single slot, the most urgent of all that is due has it next, what is due only now included.
@@ -22,9 +22,9 @@ class _Course:
     """The course of one build."""
 
     urgencies: dict[str, int] = field(factory=dict)
-    """How long the longest way to the end is from each component on; empty where the process knew better."""
+    """Longest path to the end from each component; empty if the process knew better."""
     groups: list[list[str]] = field(factory=list)
-    """What was made due together, in the order of the edges."""
+    """Components made due together, in the order of the edges."""
     started: list[str] = field(factory=list)
     freed: dict[LimitRule, set[str]] = field(factory=dict)
     """By limit of one slot: what was due when that was given back last, and has not begun."""
@@ -39,7 +39,7 @@ class Ordering:
         self._bounded = bool(scenario.operating.max_bytes)
         self._courses: dict[str, _Course] = {build["id"]: _Course() for build in scenario.builds}
         self._learned = False
-        """Whether anything was completed by now, so that processes know how long something takes."""
+        """Tell whether anything has completed, so that processes know a duration."""
 
     def accepted(self, build: Build) -> None:
         """A build begins."""
@@ -92,7 +92,7 @@ class Ordering:
         course.started.append(component)
 
     def _is_due(self, build: Build, component: str) -> bool:
-        """Whether a component waits for nothing but its slots."""
+        """Tell whether a component waits only for its slots."""
         one = build.components[component]
         if one.settled is not None or one.attempts or one.change["_action"] == "none":
             return False
@@ -102,7 +102,7 @@ class Ordering:
         )
 
     def _due(self, build: Build, source: str) -> list[str]:
-        """What is due, and depends on ``source``, in the order of the edges from there, then of changes."""
+        """List the due dependents of ``source``, in the order of its edges, then of changes."""
         edges = [one["destination"] for one in build.document["edges"] if one["source"] == source]
         others = [
             name

@@ -34,7 +34,7 @@ class Process:
         self.listener = SimListener(self.bus, self.driver.world, enter)
 
     async def run(self) -> None:
-        """What `scheduler serve` does, over the simulated bus."""
+        """Run the service as `scheduler serve` does, over the simulated bus."""
         WHO.set(self)
         trace = self.driver.trace
         trace.add("starts", self.name)
@@ -67,12 +67,12 @@ class Process:
             self.scope.cancel()
 
     def holds(self, build: str) -> bool:
-        """Whether it has a build, or is about to."""
+        """Tell whether it has a build, or is about to."""
         return self.service is not None and self.service._supervisor.holds(build)
 
     @property
     def alive(self) -> bool:
-        """Whether it is there."""
+        """Whether it runs."""
         return not self.over.is_set() and not self.bus.dead
 
 

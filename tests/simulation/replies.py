@@ -16,7 +16,7 @@ _MARGIN = 0.5
 
 @define(eq=False)
 class Replies:
-    """What reached a server that stays, by the attempt that it is about."""
+    """Replies that reached a remaining server, by attempt."""
 
     scenario: Scenario
     wrong: Callable[[str], None]
@@ -27,7 +27,7 @@ class Replies:
     _started: dict[str, float] = field(factory=dict)
     _gone: float = 0.0
     _calm: bool = False
-    """Whether nothing but the loss of one server can cost a reply."""
+    """Whether only the loss of one server can cost a reply."""
 
     def __attrs_post_init__(self) -> None:
         kinds = {fault.kind for fault in self.scenario.faults}
@@ -52,7 +52,7 @@ class Replies:
         self._gone = now
 
     def timed_out(self, name: str, build: Build, attempt: Attempt, seconds: float) -> None:
-        """An attempt is over, for want of a reply within so many seconds."""
+        """Note that an attempt timed out after so many seconds."""
         arrived = self._arrived.get(attempt.id)
         if not self._calm or arrived is None:
             return

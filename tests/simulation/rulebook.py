@@ -1,4 +1,4 @@
-"""What builds and operators say of how components are to be run, as the checker reads it."""
+"""Rules of builds and operators for running components, as the checker reads them."""
 
 from scheduler.definition.patterns import matches
 from scheduler.definition.rules import (
@@ -24,7 +24,7 @@ class Rulebook:
         self._retries = parse_retries(scenario.operating.retries)
 
     def retry(self, build: JSON, change: JSON) -> Retry:
-        """How often a component may be tried: by its own word, its build's, or the operator's."""
+        """Return the number of attempts of a component: by itself, its build, or the operator."""
         if "_retry" in change:
             return read_retry(change["_retry"])
         if "retry" in build.get("options", {}):
@@ -33,7 +33,7 @@ class Rulebook:
         return next((rule for pattern, rule in self._retries if matches(pattern, subject)), Retry())
 
     def most_failures(self, build: JSON) -> float:
-        """Failed components that a build goes on with."""
+        """Return the failed components with which a build continues."""
         policy, problems = Policy.of(build.get("options"), len(build["changes"]))
         assert not problems, problems
         return policy.most_failures

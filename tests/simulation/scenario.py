@@ -1,4 +1,4 @@
-"""What is to happen in one run: builds, when they are handed in, what goes wrong and when; all by a seed."""
+"""Scenario of one run, by a seed: builds and the times of their submission, faults and their times."""
 
 import random
 from typing import Any, TypeAlias
@@ -56,7 +56,7 @@ MOMENTS = (
     "report arrived",
     "kept",
 )
-"""What a fault can be aimed at: the step of the trace after which it comes."""
+"""Steps of the trace at which a fault can be aimed; it comes after them."""
 
 
 @frozen
@@ -66,7 +66,7 @@ class Submission:
     at: float
     build: int
     altered: bool = False
-    """Whether with another content than the first time."""
+    """Whether its content differs from the first submission."""
 
 
 @frozen
@@ -76,7 +76,7 @@ class Fault:
     at: float
     kind: str
     seconds: float
-    """How long it lasts; for a crash, until the next process starts; for a clock, by how much it is set."""
+    """Duration in seconds; of a crash, until the next process starts; of a clock, the change of its time."""
     number: int
     """Chooses among several of the kind: which connector, how much is lost, which moment."""
     moment: str = ""
@@ -99,7 +99,7 @@ class Scenario:
     manners: tuple[Manners, ...]
     """Of the connector of each type."""
     clocks: Disorder
-    """What is wrong with the clocks of processes."""
+    """Faults of the processes' clocks."""
     cluster: Cluster
     """The servers of the broker."""
     operating: Operating
@@ -241,12 +241,12 @@ def _connect(rng: random.Random, source: JSON, destination: JSON, edges: list[JS
 
 
 def subject_of(build: JSON) -> str:
-    """What a build is submitted and reported on; some say another action themselves."""
+    """Return the action on which a build is submitted and reported; some name another one themselves."""
     return str(build["action"]).replace("patch", "create")
 
 
 def dependencies(build: JSON) -> dict[str, set[str]]:
-    """What has to be completed before each change."""
+    """Return the dependencies of each change."""
     needed: dict[str, set[str]] = {change["_component_id"]: set() for change in build["changes"]}
     for edge in build["edges"]:
         needed[edge["destination"]].add(edge["source"])

@@ -1,4 +1,4 @@
-"""What is to take long does, and with room for other charges: twice as much a step, or half as much."""
+"""Long work takes long, with room for other charges: twice as much a step, or half as much."""
 
 import json
 from collections.abc import Callable
@@ -21,7 +21,7 @@ _BUILDS = [heavy for seed in chosen(DEFAULT) if (heavy := laborious(seed)) is no
 
 
 def _units(job: Callable[[], object]) -> int:
-    """What is charged for it, where nothing is known from before."""
+    """Return the charge for it, if nothing is known from before."""
     labour = Labour(MockClock())
     with labour.charged():
         job()
@@ -29,7 +29,7 @@ def _units(job: Callable[[], object]) -> int:
 
 
 def _rendering(heavy: JSON, change: JSON) -> int:
-    """What rendering one of the changes takes; some expressions at a time, or it would be cut off."""
+    """Measure the rendering of one of the changes; some expressions at a time, or it would be cut off."""
     first = next(one for one in heavy["changes"] if one["_component_id"] == "first")
     expressions = change.get("work", "").strip("{ }").split(" ~ ")
     total = 0

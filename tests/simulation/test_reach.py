@@ -53,7 +53,7 @@ WANTED = (
 
 
 def _of_a_log(record: Record) -> Counter[str]:
-    """What a record of a log shows."""
+    """List what a record of a log shows."""
     met = Counter(type(event).__name__ for event in record.events)
     met["several events in a record"] += len(record.events) > 1
     met["taken up a second time"] += record.epoch > 2
@@ -156,7 +156,7 @@ class _Follower:
 
 
 def _met() -> Counter[str]:
-    """How often what was met."""
+    """Count how often each was met."""
     met: Counter[str] = Counter()
     for seed in chosen(DEFAULT):
         if all(met[what] for what in WANTED):

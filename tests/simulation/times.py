@@ -23,7 +23,7 @@ _PATIENCE = SHORTEST * 0.75
 
 @define(eq=False)
 class _Telling:
-    """What one process tells of a build, since it took it up."""
+    """Knowledge of one process about a build, since it took it up."""
 
     since: float
     offset: float | None = None
@@ -41,11 +41,11 @@ class Times:
     _submitted: dict[str, float] = field(factory=dict)
     """When each build was handed in first."""
     _taken: dict[str, int] = field(factory=dict)
-    """How often each build was taken up, or accepted."""
+    """Number of times that each build was taken up or accepted."""
     _written: dict[str, int] = field(factory=dict)
     """The time of each build's last record, in milliseconds since 1970."""
     _orderly: bool = False
-    """Whether nothing but time keeps a component from being tried again."""
+    """Tell whether a component waits only for the time of its next attempt."""
 
     def __attrs_post_init__(self) -> None:
         operating = self.scenario.operating
@@ -114,7 +114,7 @@ class Times:
             self.wrong(f"{what} took {seconds:.1f} s, and it took {least:.1f} s at least")
 
     def timed_out(self, name: str, build: Build, attempt: Attempt, seconds: float, now: float) -> None:
-        """An attempt is over, for want of a reply within so many seconds: not much later than that."""
+        """Check that an attempt timed out after so many seconds, and not much later."""
         begins = [
             self.scenario.heals_at,
             *build.loaded_at.values(),

@@ -1,4 +1,4 @@
-"""What happened in a simulated world, in one order: what the checker judges by."""
+"""Trace: the steps of a simulated world in one order, by which the checker judges."""
 
 import hashlib
 from collections.abc import Callable
@@ -18,7 +18,7 @@ class Step(NamedTuple):
     build: str = ""
     component: str = ""
     detail: Any = None
-    """Whatever else is to be known; its ``repr`` is part of the hash."""
+    """Further details; their ``repr`` is part of the hash."""
 
     def __str__(self) -> str:
         words = [f"{self.time:9.4f}", f"{self.kind:<10}", self.who, self.build, self.component]

@@ -1,4 +1,4 @@
-"""What is kept vanishes: a stream that is removed, a build's log that is purged.
+"""Removals of stored data: a stream that is removed, a build's log that is purged.
 
 Its own module: `scenario` only asks for these faults, `faults` only has them happen.
 """
@@ -30,7 +30,7 @@ class Vanishing:
 
 
 def vanish(seed: int, heals_at: float) -> Iterator[Vanishing]:
-    """What vanishes in the scenario of a seed; its numbers are its own, so that others stay as they are."""
+    """Removals in the scenario of a seed; they have separate random numbers, so that others do not change."""
     rng = random.Random(f"vanishing {seed}")
     if rng.random() < _SHARE:
         for _ in range(rng.choice((1, 1, 2))):
@@ -97,7 +97,7 @@ async def _log_purged(driver: "Driver", fault: Any, _: float) -> None:
 
 
 def _is_purgeable(driver: "Driver", log: Any, name: str) -> bool:
-    """Whether the build has begun, is not over, and nobody will hand it in again."""
+    """Tell whether the build has begun, is not finished, and will not be submitted again."""
     handed_in = driver.handing_in[name]
     begun = len(log.of(f"scheduler.log.{name}")) > 1
     return begun and not handed_in and name not in driver.over and name not in driver.purged

@@ -1,4 +1,7 @@
-"""The simulated world: a broker with JetStream that outlives its clients, and what can befall connections."""
+"""Simulated world: a broker with JetStream that outlives its clients, and the faults of connections.
+
+A broker is one object with one state, so its class is longer than others.
+"""
 
 import base64
 import json
@@ -26,7 +29,7 @@ class Broker:
         self.world = world
         self.up = True
         self.size = 1
-        """How many servers it has."""
+        """Number of servers."""
         self.gone: set[int] = set()
         """Servers that are not there."""
         self.jetstream = FakeJetStream(self, world.later)
@@ -86,7 +89,7 @@ class Broker:
             job()
 
     def lose_quorum(self) -> None:
-        """Streams take and answer nothing more; everything else goes on."""
+        """Make streams take and answer nothing more, while everything else continues."""
         self.jetstream.silent = True
 
     def regain_quorum(self) -> None:
@@ -101,7 +104,7 @@ class Broker:
         self.links[link] = None
 
     def forget(self, link: Link) -> None:
-        """A connection is over as far as the broker knows."""
+        """End a connection, as far as the broker knows."""
         if self.links.pop(link, self) is None:
             for sid in list(link.interests):
                 self._unsubscribe(link, sid)
@@ -305,7 +308,7 @@ class World:
             self.trace.add("reply arrived", who, detail=json.loads(message.data)["serial"])
 
     def unheard(self, who: str, message: Published) -> None:
-        """Nobody was there for a message that reached the broker."""
+        """Note that a message which reached the broker had no subscriber."""
         self._note("unheard", who, message)
 
     def _note(self, kind: str, who: str, message: Published) -> None:

@@ -1,1 +1,1 @@
-"""What tests share: brokers, twins, builds, logs."""
+"""Helpers of the tests: brokers, twins, builds, logs."""

@@ -1,4 +1,4 @@
-"""Asking a scheduler over a bus in memory, as an operator does."""
+"""Asks a scheduler over a bus in memory, as an operator does."""
 
 import json
 from typing import Any
@@ -16,7 +16,7 @@ NUMBERS = {"invalid": "400", "unknown": "404", "conflict": "409", "internal": "5
 
 @frozen
 class Answer:
-    """What an operator hears."""
+    """Answers to an operator."""
 
     body: JSON
     headers: dict[str, str]
@@ -33,7 +33,7 @@ class Answer:
 
     @property
     def text(self) -> str:
-        """What a refusal says."""
+        """Return the text of a refusal."""
         text: str = self.body["error"]["message"]
         return text
 
@@ -44,7 +44,7 @@ async def ask_raw(site: Site, verb: str, data: bytes) -> Answer:
 
 
 async def ask(site: Site, verb: str, build: str = "b1", **fields: Any) -> JSON:
-    """What a question is answered with that is not refused."""
+    """Return the answer to a question, which must not be refused."""
     answer = await ask_raw(site, verb, encode({"id": build, **fields}))
     assert answer.headers == {}, answer.body
     return answer.body

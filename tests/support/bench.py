@@ -72,13 +72,13 @@ class Bench:
         return attempt
 
     async def say(self, subject: str, body: Any, headers: dict[str, str] | None = None) -> None:
-        """Have somebody publish."""
+        """Publish as another client."""
         data = body if isinstance(body, bytes) else encode(body)
         self.bus.deliver(subject, data, headers=headers)
         await wait_all_tasks_blocked()
 
     async def take_requests(self, subject: str = SUBJECT) -> None:
-        """Have somebody subscribe, who never answers."""
+        """Subscribe as another client that never answers."""
         await self.bus.subscribe(subject, lambda _: None)
 
     @property

@@ -53,7 +53,7 @@ class NatsServer:
 
     @property
     def url(self) -> str:
-        """Where to connect, with whatever ``user_info`` says."""
+        """Return the URL, with ``user_info``."""
         at = f"{self.user_info}@" if self.user_info else ""
         return f"nats://{at}127.0.0.1:{self.port}"
 
@@ -135,7 +135,7 @@ class NatsServer:
         self.start()
 
     def reload(self) -> None:
-        """Have it read ``config`` again."""
+        """Make it read ``config`` again."""
         (self.folder / "server.conf").write_text(json.dumps(self.config))
         os.kill(self.pid, signal.SIGHUP)
 

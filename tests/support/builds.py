@@ -75,7 +75,7 @@ def prepare(
 
 
 def problems_of(document: Document | bytes, limits: Limits = DEFAULT_LIMITS) -> list[str]:
-    """What a build is refused for; it fails the test if it is not."""
+    """Return the problems for which a build is refused; fail the test if it is accepted."""
     data = document if isinstance(document, bytes) else encode(document)
     with pytest.raises(InvalidBuild) as caught:
         read_build(data, limits=limits)
@@ -162,7 +162,7 @@ class Run:
         return step
 
     def phases(self) -> dict[str, str]:
-        """Where each change stands."""
+        """Return the state of each change."""
         return {name: self.plan.phases[vertex].value for vertex, name in enumerate(self.plan.graph.ids)}
 
     def fail(self, name: str, error: str = "broken") -> Settled:
@@ -184,7 +184,7 @@ class Run:
         return document
 
     def over(self) -> bool:
-        """Whether the build has come to its end."""
+        """Whether the build has ended."""
         return self.plan.over
 
     def states(self) -> dict[str, str]:
@@ -205,6 +205,6 @@ def report_document(plan: Plan) -> Document:
 
 
 def accepted_document(plan: Plan) -> Document:
-    """The build as a store is told to keep it."""
+    """Return the build as it is handed to a store."""
     document: Document = decode(encode(plan.accepted.document))
     return document

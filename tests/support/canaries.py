@@ -34,7 +34,7 @@ def in_json_twice(secret: str) -> str:
 
 
 CARRIED, SUPPLIED, CHOSEN = "Cnry01q9Zx7K", "Cnry02q9Zx7K", "Cnry03q9Zx7K"
-"""What a component returns and another one refers to, an operator supplies, and stands in the options."""
+"""Secrets: one in a reply to which another component refers, one of an operator, one in the options."""
 OTHERS = {
     "source": "",
     "carrier": f"the note is {CARRIED}",
@@ -66,7 +66,7 @@ WRITTEN: tuple[Callable[[str], str], ...] = (
     lambda secret: secret.encode().hex(),
     lambda secret: f"0x{secret.encode().hex().upper()}",
 )
-"""How programs write a value into a message."""
+"""Forms in which programs write a value into a message."""
 
 
 @frozen

@@ -99,14 +99,14 @@ class Watch:
         }
 
     def ready(self) -> list[str]:
-        """Whoever may be asked for, as a driver that only watches outcomes sees it."""
+        """List the components that may start, as seen by a driver that only watches outcomes."""
         settled = self.completed.union(self.failed, self.flying)
         return [
             name for name, before in self.before.items() if name not in settled and before <= self.completed
         ]
 
     def step(self, choice: int) -> bool:
-        """Let somebody begin, or somebody's reply come; False where nothing can happen any more."""
+        """Start a component, or deliver a reply; return False if nothing more can happen."""
         possible = [*(("begin", name) for name in self.ready()), *(("end", name) for name in self.flying)]
         if self.halted:
             assert all(self.run.begin(name) is None for kind, name in possible if kind == "begin")

@@ -81,7 +81,7 @@ class Cluster:
         return [other for other in self.servers if other is not server]
 
     def info(self, stream: str) -> JSON:
-        """What the leader of a stream says of it; empty where nobody answers yet."""
+        """Ask the leader of a stream for its state; empty if no server answers yet."""
         with contextlib.suppress(OSError, TimeoutError):
             found: JSON = ask(self.running[0].url, f"$JS.API.STREAM.INFO.{stream}")
             return found
@@ -103,7 +103,7 @@ class Cluster:
             time.sleep(0.05)
 
     def lead(self, stream: str, server: NatsServer, deadline: float = 6 * DEADLINE) -> None:
-        """Have a server lead a stream."""
+        """Make a server the leader of a stream."""
         name = server.config["server_name"]
         until = time.monotonic() + deadline
         while self.leader(stream) != name:

@@ -42,7 +42,7 @@ LOGS = "scheduler.log.*"
 
 
 def wall_clock() -> float:
-    """What the broker's clock says, in seconds since 1970."""
+    """Return the time of the broker's clock, in seconds since 1970."""
     return DAY_ZERO / SECOND + trio.current_time()
 
 
@@ -56,7 +56,7 @@ async def until(holds: Callable[[], object], seconds: float = 10_000.0) -> float
 
 
 class Fate(Enum):
-    """What becomes of a message that leaves for JetStream."""
+    """Fate of a message to JetStream."""
 
     PASS = "it arrives, and is answered"
     LOSE = "it never arrives"
@@ -65,14 +65,14 @@ class Fate(Enum):
 
 
 class Line:
-    """What is between a bus and JetStream: messages may be lost on it, or their answers, or come late."""
+    """Line between a bus and JetStream, on which messages or answers may be lost or late."""
 
     def __init__(self, jetstream: FakeJetStream) -> None:
         self.jetstream = jetstream
         self.held: list[Published] = []
-        """What is under way, in order."""
+        """Messages under way, in order."""
         self.passed: list[Published] = []
-        """What arrived, in order."""
+        """Messages that arrived, in order."""
         self._fates: list[tuple[str, deque[Fate]]] = []
 
     def plan(self, subject: str, *fates: Fate) -> None:
@@ -98,7 +98,7 @@ class Line:
         return self.jetstream.take(message)
 
     def release(self, subject: str = ">", *, answered: bool = True) -> None:
-        """What is under way arrives; its answers come in if ``answered``, or are lost."""
+        """Deliver the messages under way; their answers arrive if ``answered``, or are lost."""
         held = [message for message in self.held if matches(subject, message.subject)]
         self.held = [message for message in self.held if not matches(subject, message.subject)]
         for message in held:
@@ -143,7 +143,7 @@ class Broker:
         assert await set_up(JetStream(self.bus), Layout()) == []
 
     def publish(self, subject: str, data: bytes, headers: Mapping[str, str] | None = None) -> None:
-        """Have somebody else publish, whether or not a bus is connected."""
+        """Publish as another client, whether or not a bus is connected."""
         if self.bus.connected:
             self.bus.deliver(subject, data, headers=headers)
         else:
@@ -152,7 +152,7 @@ class Broker:
     # What stands in it.
 
     def messages(self, stream: str, subject: str = ">") -> list[Any]:
-        """What a stream keeps on a subject, in order."""
+        """Return the messages of a stream on a subject, in order."""
         kept = self.jetstream.streams[stream].messages.values()
         return [one for one in kept if matches(subject, one.subject)]
 
@@ -179,7 +179,7 @@ class Broker:
 
     @property
     def replies(self) -> int:
-        """How many replies were captured, ever."""
+        """Number of replies ever captured."""
         return self.jetstream.streams[REPLIES].last
 
     @property
@@ -218,7 +218,7 @@ class Broker:
 
 
 def log_of(build: str) -> str:
-    """Where the log of a build is."""
+    """Return the place of a build's log."""
     return f"scheduler.log.{encode_token(build)}"
 
 
@@ -230,7 +230,7 @@ def word(event: Event | Elsewhere) -> str:
 
 
 def flat(told: Iterable[list[str]]) -> list[str]:
-    """What a log says, whichever records it is in."""
+    """Return the events of a log, without their records."""
     return [one for record in told for one in record]
 
 
@@ -274,19 +274,19 @@ class Plant:
     def __init__(self, script: Script = succeed, *, lays: bool = False, **settings: Any) -> None:
         self.broker = Broker()
         self.lays = lays
-        """Whether each process sees to the streams, as its settings say."""
+        """Whether each process sets up the streams, by its settings."""
         self.script = script
         self.settings = settings
         self.started = 0
         self.wall_clock = wall_clock
         """Of the processes to come."""
         self.requests: list[tuple[Message, JSON]] = []
-        """What connectors were asked by all processes, in order."""
+        """Requests of all processes to connectors, in order."""
         self.executor: Executor | None = None
         """Of the processes to come; None: theirs."""
 
     def answer(self, name: str, reply: Reply | None = None) -> None:
-        """Have a connector answer the last request for a component, whether or not anybody listens."""
+        """Answer the last request for a component as its connector, even without a listener."""
         reply = reply or Reply()
         for message, component in reversed(self.requests):
             if component["_component_id"] == name:

@@ -76,11 +76,11 @@ class Row:
 
 
 class ServiceStore:
-    """What the service knows and answers; no I/O."""
+    """Knowledge and answers of the service; no I/O."""
 
     def __init__(self, *, strict: bool = False) -> None:
         self.strict = strict
-        """Whether a build has to be created with ``build.set`` first, as in the real one."""
+        """Whether a build must first be created with ``build.set``, as in the real one."""
         self.rows: dict[str, Row] = {}
         self.requests: list[tuple[str, JSON]] = []
         """Every message it understood, in order; reports (``build.*.done``) as well."""
@@ -107,7 +107,7 @@ class ServiceStore:
         return [subject for subject, _ in self.requests]
 
     def script(self, subject: str, *answers: bytes | None) -> None:
-        """Have the next requests on ``subject`` answered like this, and not carried out."""
+        """Answer the next requests on ``subject`` like this, without carrying them out."""
         self.next.setdefault(subject, deque()).extend(answers)
 
     def handle(self, subject: str, data: bytes) -> bytes | None:
@@ -254,7 +254,7 @@ class Spawned:
         self._record = record
 
     def records(self) -> list[JSON]:
-        """What it has written to its record so far."""
+        """Return its record so far."""
         lines = self._record.read_text().splitlines(keepends=True)
         return [json.loads(line) for line in lines if line.endswith("\n")]
 

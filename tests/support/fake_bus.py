@@ -49,7 +49,7 @@ class FakeBus(Endpoint):
         self.forbidden: set[str] = set()
         """Patterns of subjects one may neither publish nor subscribe on."""
         self.lowered: int | None = None
-        """What the server takes since it was told so, as we do not know yet."""
+        """Limit of the server since its last change, which the bus does not know yet."""
         self.lose: Callable[[Published], bool] = lambda _: False
         """Says of each message whether the broker loses it; it is in ``published`` all the same."""
         self.taps: list[Callable[[Published], bool]] = []
@@ -69,11 +69,11 @@ class FakeBus(Endpoint):
         return False
 
     def disconnect(self) -> None:
-        """Have the broker go away: what is published stays queued."""
+        """Take the broker away: published messages stay queued."""
         self._up = False
 
     def reconnect(self) -> None:
-        """Have it come back, with all subscriptions, and take what is queued."""
+        """Bring the broker back, with all subscriptions; it takes the queued messages."""
         self._up = True
         self.generation += 1
         self.outbox.restart((), ())
@@ -83,14 +83,14 @@ class FakeBus(Endpoint):
     def deliver(
         self, subject: str, data: bytes, *, reply: str = "", headers: Mapping[str, str] | None = None
     ) -> None:
-        """Have somebody else publish: it comes in unless disconnected, and is not in ``published``."""
+        """Publish as another client: it arrives unless disconnected, and is not in ``published``."""
         if self._up:
             self._others.append(Published(subject, data, reply, headers))
             self._work()
 
     @property
     def subjects(self) -> list[str]:
-        """What is subscribed to, in order; the bus's own inbox is not in it."""
+        """Return the subscriptions, in order, without the bus's inbox."""
         return [one.subject for one in self.interests.values() if one.subject != self.inbox.subject]
 
     def _work(self) -> None:
@@ -169,12 +169,12 @@ class FakeListener:
     def __init__(self) -> None:
         self.connected = False
         self.deaf = False
-        """What `missed` says."""
+        """Number that `missed` returns."""
         self._handlers: list[tuple[str, Handler]] = []
         self._on_connected: list[Callable[[], None]] = []
 
     def connect(self) -> None:
-        """Have it come up."""
+        """Bring it up."""
         self.connected = True
         for handler in self._on_connected:
             handler()
@@ -192,7 +192,7 @@ class FakeListener:
 
     @property
     def subjects(self) -> list[str]:
-        """What is listened to."""
+        """Return the subjects of the subscriptions."""
         return [subject for subject, _ in self._handlers]
 
     def on_connected(self, handler: Callable[[], None]) -> None:
@@ -204,7 +204,7 @@ class FakeListener:
         return self.deaf
 
     def hear(self, subject: str, data: bytes, headers: Mapping[str, str] | None = None) -> None:
-        """Have it bring a message, unless it is away."""
+        """Deliver a message, unless it is away."""
         for pattern, handler in self._handlers if self.connected else ():
             if matches(pattern, subject):
                 handler(Message(subject, data, "", headers))
@@ -226,7 +226,7 @@ def _parse(item: Queued) -> Published:
 
 
 async def tell_subscribers(bus: FakeBus, *subjects: str) -> None:
-    """Have the broker say, as a real one does, what another connection subscribes to."""
+    """Publish the subscriptions of another connection, as a real broker does."""
 
     def answer(message: Message) -> None:
         document = {"data": {"total": 1, "connections": [{"subscriptions_list": subjects}]}}

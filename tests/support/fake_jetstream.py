@@ -1,8 +1,9 @@
-"""The in-memory twin of a nats-server's JetStream, as far as this package uses it.
+"""In-memory twin of a nats-server's JetStream, as far as this package uses it.
 
-It is plugged into a broker twin, sees every message that reaches it, keeps what its streams are for, and
+It is plugged into a broker twin, sees every message that reaches it, stores those of its streams, and
 answers ``$JS.API.>``. Times are Trio's clock on top of a fixed day, so that a run under a mock clock gives
-the same stamps each time. ``tests/test_fake_jetstream.py`` holds it to what a real server does.
+the same stamps each time. ``tests/jetstream/test_twin.py`` compares it with a real server. It is one server,
+and so one module, longer than most.
 """
 
 import json
@@ -47,13 +48,13 @@ _NEXT = "$JS.API.CONSUMER.MSG.NEXT."
 
 
 class Broker(Protocol):
-    """What the twin needs of the broker that it is plugged into."""
+    """Port of the broker into which the twin is plugged."""
 
     def route(self, to: str, message: Published) -> bool:
         """Hand a message to whoever subscribes to ``to``, and say whether there was anybody."""
 
     def interested(self, to: str) -> bool:
-        """Whether anybody subscribes to what a message on ``to`` would reach."""
+        """Tell whether a message on ``to`` would reach a subscriber."""
 
 
 class FakeJetStream:
@@ -69,19 +70,19 @@ class FakeJetStream:
         self.silent = False
         """No quorum: nothing is stored, nothing is answered."""
         self.leaderless: set[str] = set()
-        """The streams that store nothing, while everything else goes on."""
+        """Streams that store nothing, while everything else works."""
         self.domain = ""
         """As acknowledgements and the account name it; none where it is empty."""
         self.refusal: Refusal | None = None
-        """What all of the API and every publish is answered with instead of being done."""
+        """Answer to every call of the API and every publish, instead of carrying it out."""
         self.broken: set[str] = set()
         """Streams whose file store has failed: they say nothing to what is published, and are read."""
         self.refusals: deque[Refusal] = deque()
-        """What the next messages are answered with that a stream is to keep, one after another."""
+        """Answers to the next messages for a stream, one after another."""
         self.no_room = False
         """The disk is full: nothing is stored."""
         self.kept: Callable[[Stream, Kept], None] | None = None
-        """Is told of every message that a stream takes."""
+        """Callback for every message that a stream takes."""
         self._api = Api(
             self.streams,
             self.now,
@@ -113,11 +114,11 @@ class FakeJetStream:
         return found
 
     def remove_stream(self, name: str) -> None:
-        """Somebody removes a stream; those who pulled from it are told."""
+        """Remove a stream, and tell the clients that pulled from it."""
         self._api.remove_stream(name)
 
     def restart(self) -> None:
-        """The server process ended and begins anew: whoever waited does so no more."""
+        """Restart the server: clients that waited no longer do."""
         for stream in self.streams.values():
             for consumer in list(stream.consumers.values()):
                 for pull in consumer.waiting:
@@ -221,7 +222,7 @@ class FakeJetStream:
     def _end(
         self, consumer: Consumer, pull: Pull, status: int = 0, words: str = "", *, counted: bool = False
     ) -> None:
-        """A request is over; with a ``status`` whoever made it is told."""
+        """End a request; with a ``status``, tell its sender."""
         pull.over = True
         consumer.waiting.remove(pull)
         consumer.active = trio.current_time()
@@ -299,7 +300,7 @@ class FakeJetStream:
         self._later.at(due, lambda: self._beat(consumer, pull))
 
     def _watch_inactivity(self, consumer: Consumer) -> None:
-        """Have a consumer that nobody pulls from end."""
+        """End a consumer from which no client pulls."""
         threshold = consumer.config["inactive_threshold"] / SECOND
 
         def look() -> None:

@@ -126,7 +126,7 @@ class Api:
         }
 
     def find(self, words: list[str]) -> tuple[str, Endpoint, list[str]] | None:
-        """What answers to a subject: the kind of its answer, a function, and what to give to it.
+        """Find the handler of a subject: the kind of its answer, a function, and its argument.
 
         Args:
             words: the tokens of the subject, without ``$JS.API``.
@@ -315,12 +315,12 @@ class Api:
 
 
 def essence(config: JSON) -> JSON:
-    """What makes two configurations the same."""
+    """Return the part of a configuration that makes two of them equal."""
     return {key: value for key, value in config.items() if key != "metadata"}
 
 
 def overlap(one: str, other: str) -> bool:
-    """Whether some subject matches both patterns."""
+    """Tell whether some subject matches both patterns."""
     mine, theirs = one.split("."), other.split(".")
     for position, (left, right) in enumerate(zip(mine, theirs, strict=False)):
         if left == ">" or right == ">":

@@ -1,6 +1,7 @@
-"""Streams and pull consumers in memory, for `fake_jetstream`: what is kept, and what is next for whom.
+"""Streams and pull consumers in memory, for `fake_jetstream`.
 
-Times are Trio's clock on top of a fixed day: under a mock clock every run gives the same stamps.
+Times are Trio's clock on top of a fixed day: under a mock clock every run gives the same stamps. A stream and
+its consumers change together, so they are in one module, longer than most.
 """
 
 import heapq
@@ -21,7 +22,7 @@ JSON: TypeAlias = dict[str, Any]
 
 SECOND = 10**9
 DAY_ZERO = 1_800_000_000 * SECOND
-"""What the server's clock says when Trio's says 0: nanoseconds since 1970."""
+"""Time of the server's clock when Trio's is 0, in nanoseconds since 1970."""
 _NEVER = "0001-01-01T00:00:00Z"
 
 
@@ -72,7 +73,7 @@ class Kept:
 
     @property
     def size(self) -> int:
-        """What it takes of ``max_bytes``, as the server counts files."""
+        """Bytes of ``max_bytes`` that it takes, as the server counts files."""
         head = 4 + len(encode_headers(self.headers)) if self.headers else 0
         return 30 + len(self.subject) + len(self.data) + head
 
@@ -99,7 +100,7 @@ class Stream:
         return name
 
     def takes(self, subject: str) -> bool:
-        """Whether a message on ``subject`` is for this stream."""
+        """Tell whether a message on ``subject`` is for this stream."""
         return any(matches(pattern, subject) for pattern in self.config["subjects"])
 
     def of(self, subject: str) -> list[int]:
@@ -267,7 +268,7 @@ class Consumer:
                 raise NotImplementedError(other)
 
     def recount(self) -> None:
-        """Count anew what is pending: messages were deleted."""
+        """Count the pending messages again, after messages were deleted."""
         messages = self.stream.messages
         if self._chosen is not None:
             self._chosen = [sequence for sequence in self._chosen if sequence in messages]
@@ -300,7 +301,7 @@ class Consumer:
         return kept
 
     def shown(self, kept: Kept) -> tuple[bytes, Mapping[str, str] | None]:
-        """What is sent of a message."""
+        """Return the part of a message that is sent."""
         if not self.config.get("headers_only"):
             return kept.data, kept.headers
         return b"", {**(kept.headers or {}), "Nats-Msg-Size": str(len(kept.data))}
@@ -311,7 +312,7 @@ class Consumer:
         return f"$JS.ACK.{stream}.{name}.1.{kept.sequence}.{delivered}.{kept.time}.{pending}"
 
     def size_of(self, kept: Kept) -> int:
-        """What a message takes of a request's ``max_bytes``."""
+        """Return the bytes of a request's ``max_bytes`` that a message takes."""
         data, headers = self.shown(kept)
         reply = self.ack_subject(kept, self.delivered + 1, self.pending - 1)
         return len(kept.subject) + len(reply) + len(data) + (len(encode_headers(headers)) if headers else 0)
@@ -347,7 +348,7 @@ def stamp(nanoseconds: int) -> str:
 
 
 def nanoseconds(stamp: str) -> int:
-    """What `stamp` wrote."""
+    """Read the time that `stamp` wrote."""
     whole, _, fraction = stamp.removesuffix("Z").partition(".")
     seconds = datetime.fromisoformat(f"{whole}+00:00").timestamp()
     return int(seconds) * SECOND + int(fraction.ljust(9, "0")[:9] or 0)

@@ -1,4 +1,7 @@
-"""What the tests of the concurrent part share: builds, a store with gates, connectors that do as told."""
+"""Helpers of the concurrent tests: builds, a store with gates, connectors under control of the test.
+
+Longer than most modules: a walk needs all of these fakes together, and they know each other.
+"""
 
 import json
 from collections import Counter
@@ -133,18 +136,18 @@ class FakeStore:
         self.in_order = False
         self.available = True
         self.events: list[tuple[str, Event]] = []
-        """What was persisted, in order."""
+        """Persisted events, in order."""
         self.documents: dict[str, JSON] = {}
-        """What `load` finds."""
+        """Builds that `load` finds."""
         self.unfinished_ids: list[str] = []
         self.actions: dict[str, str] = {}
-        """What `action_of` says."""
+        """Actions that `action_of` returns."""
         self.loads: list[str] = []
-        """What `load` was asked for, in order."""
+        """Ids for which `load` was called, in order."""
         self.loading: Callable[[str], Any] | None = None
         """An async function that is awaited before `load` answers."""
         self.after: Callable[[str, Event], None] | None = None
-        """Is told of each event once it is persisted."""
+        """Callback for each persisted event."""
         self.delay: Callable[[], float] | None = None
         """Says of each append how many seconds it takes."""
         self._gates: list[tuple[Match, Gate]] = []
@@ -160,13 +163,13 @@ class FakeStore:
         pass
 
     def hold(self, match: Match) -> Gate:
-        """Have appends with such an event wait."""
+        """Make appends with such an event wait."""
         gate = Gate()
         self._gates.append((match, gate))
         return gate
 
     def fail(self, match: Match, error: Exception) -> None:
-        """Have appends with such an event raise."""
+        """Make appends with such an event raise."""
         self._failures.append((match, error))
 
     def recover(self) -> None:
@@ -174,7 +177,7 @@ class FakeStore:
         self._failures.clear()
 
     def of(self, build: str) -> list[Event]:
-        """What was persisted of one build."""
+        """Return the persisted events of one build."""
         return [event for name, event in self.events if name == build]
 
     async def append(self, build: str, events: Sequence[Event]) -> None:
@@ -216,7 +219,7 @@ LOST = BuildLost("record not found")
 
 @frozen
 class Reply:
-    """What a connector says to a request."""
+    """Reply of a connector to a request."""
 
     state: str | None = "completed"
     after: float | None = None
@@ -248,7 +251,7 @@ class Cloud:
     bus: FakeBus
     script: Script
     requests: list[tuple[Message, JSON]] = field(factory=list)
-    """What came in, in order."""
+    """Requests, in order."""
     nursery: trio.Nursery | None = None
 
     @property
@@ -258,7 +261,7 @@ class Cloud:
 
     @property
     def counts(self) -> Counter[tuple[str, str]]:
-        """How often each component of each build was asked for."""
+        """Number of requests for each component of each build."""
         return Counter((component["service"], component["_component_id"]) for _, component in self.requests)
 
     async def open(self, nursery: trio.Nursery) -> None:
@@ -309,11 +312,11 @@ class FakeExecutor:
 
     def __init__(self) -> None:
         self.owners: list[str] = []
-        """Whose jobs were handed in, in order."""
+        """Owners of submitted jobs, in order."""
         self.long: list[bool] = []
         """Which of them were long ones."""
         self.gate: Gate | None = None
-        """Where jobs wait from now on."""
+        """Gate at which jobs wait from now on."""
 
     async def run(self, owner: str, job: Callable[[], _T], *, long: bool = False) -> _T:
         self.owners.append(owner)
@@ -387,12 +390,12 @@ def states(report: JSON) -> dict[str, str]:
 
 
 def is_reply_subject(subject: str) -> bool:
-    """Whether connectors' replies come in on this subscription."""
+    """Tell whether connectors' replies arrive on this subscription."""
     return subject in REPLY_SUBJECTS or subject.startswith("scheduler.reply.")
 
 
 class Trace:
-    """What was persisted of a build and what left for connectors, in one order."""
+    """Persisted events of a build and requests to connectors, in one order."""
 
     def __init__(self, world: World, value: JSON) -> None:
         self.steps: list[tuple[str, str]] = []
@@ -429,7 +432,7 @@ class Trace:
         return self.steps.index((kind, name))
 
     def check(self) -> None:
-        """What holds at any moment, whatever happens (order, one outcome, at most one request)."""
+        """Check what holds at any moment (order, one outcome, at most one request)."""
         assert max(Counter(self.sent).values(), default=0) <= 1
         for position, (kind, name) in enumerate(self.steps):
             before = self.steps[:position]
@@ -442,7 +445,7 @@ class Trace:
         assert sum(kind == "Finished" for kind, _ in self.steps) <= 1
 
     def last(self, name: str) -> str:
-        """What was persisted last of a component."""
+        """Return the last persisted state of a component."""
         passed_over = {"sent", "adopted"}
         return next(
             (kind for kind, other in reversed(self.steps) if other == name and kind not in passed_over), ""
@@ -484,7 +487,7 @@ class Site:
 
     @property
     def reports(self) -> list[tuple[str, JSON]]:
-        """What was published on ``build.*.done`` and the like, in order."""
+        """Messages published on ``build.*.done`` and the like, in order."""
         return [
             (one.subject, json.loads(one.data))
             for one in self.bus.published
@@ -503,7 +506,7 @@ class Site:
 async def open_service(
     *, script: Script = succeed, store: Store | None = None, bus: FakeBus | None = None, **settings: Any
 ) -> AsyncIterator[Site]:
-    """A service that is ready, with connectors that do as told."""
+    """Run a service until it is ready, with connectors under control of the test."""
     bus = bus or FakeBus()
     cloud = Cloud(bus, script)
     service = Service(Settings(**settings), bus, store or MemoryStore())

@@ -1,4 +1,4 @@
-"""What a scheduler publishes and answers about a build, for the tests of whoever follows one."""
+"""Events and answers of a scheduler about a build, for the tests of its followers."""
 
 from collections import Counter
 from collections.abc import Mapping

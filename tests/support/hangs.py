@@ -25,9 +25,9 @@ _GRACE = 10.0
 _MOST_TASKS = 20
 """Tasks whose stacks are shown."""
 _CORE = str(Path(trio.__file__).parent / "_core")
-"""Where the frames are from that are not shown."""
+"""Places of frames that are not shown."""
 _STRUCK = pytest.StashKey[str]()
-"""What the timer said, until the test has failed with it."""
+"""Text of the timer, until the test has failed with it."""
 _TASKS = pytest.StashKey[str]()
 _TERMINAL = pytest.StashKey[int]()
 
@@ -88,21 +88,21 @@ def pytest_timeout_cancel_timer() -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
-    """Have a set-up that was struck fail."""
+    """Fail a set-up that was interrupted."""
     __tracebackhide__ = True
     return (yield from _failing_if_struck(item))
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
-    """Have a test that was struck fail."""
+    """Fail a test that was interrupted."""
     __tracebackhide__ = True
     return (yield from _failing_if_struck(item))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object]:
-    """Set the timer anew, since a failure stops it, and have a tear-down that was struck fail."""
+    """Set the timer again, since a failure stops it, and fail a tear-down that was interrupted."""
     __tracebackhide__ = True
     settings = pytest_timeout._get_item_settings(item)
     if settings.timeout and not settings.func_only:
@@ -111,7 +111,7 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object
 
 
 def _failing_if_struck(item: pytest.Item) -> Generator[None, object, object]:
-    """Whatever came of what was cancelled: even what took no notice of it has failed."""
+    """Fail a cancelled test in any case, even one that ignored the cancellation."""
     __tracebackhide__ = True
     try:
         result = yield
@@ -125,7 +125,7 @@ def _failing_if_struck(item: pytest.Item) -> Generator[None, object, object]:
 
 
 def _stop(item: pytest.Item) -> str:
-    """What the timer said, if anything. It must not strike while that is being written down."""
+    """Return the text of the timer, if any. It must not interrupt while the text is being written."""
     text = item.stash.get(_STRUCK, "")
     if text:
         del item.stash[_STRUCK]

@@ -96,7 +96,7 @@ def written(one: Record) -> bytes:
 
 
 def kept(event: Event | Elsewhere) -> Event | Elsewhere:
-    """What a log keeps of an event, comparable: no JSON text in it."""
+    """Return the logged form of an event without JSON text, so that it can be compared."""
     match event:
         case Accepted():
             return evolve(event, document=decode(encode(event.document)))
@@ -112,7 +112,7 @@ def kept(event: Event | Elsewhere) -> Event | Elsewhere:
 
 
 def fold(records: Iterable[Record]) -> History:
-    """What stands in a log of these records."""
+    """Return the messages of a log of these records."""
     history = History()
     for one in records:
         history.add(one)
@@ -120,7 +120,7 @@ def fold(records: Iterable[Record]) -> History:
 
 
 def fold_events(*events: Event) -> History:
-    """What stands in a log of these events, each in a record of its own, after the build was accepted."""
+    """Return the messages of a log of these events, each in its own record, after acceptance."""
     return fold(record(n, event) for n, event in enumerate((ACCEPTED, *events), 1))
 
 

@@ -19,7 +19,7 @@ DAY = 1_700_000_000.0
 
 
 class Patient:
-    """A build that runs, as a supervisor would run it, and what is told of it."""
+    """Running build, as under a supervisor, with the answers about it."""
 
     def __init__(self, world: World, value: JSON) -> None:
         self.world = world

@@ -1,4 +1,4 @@
-"""A server of a few lines that says exactly what a test wants, and remembers what it was told."""
+"""Server of a few lines that sends exactly what a test wants, and records its input."""
 
 import contextlib
 import json
@@ -28,7 +28,7 @@ class ScriptedServer:
         self.answer_pings = threading.Event()
         self.answer_pings.set()
         self.refuse_with = ""
-        """What to say instead of the handshake's PONG."""
+        """Answer instead of the handshake's PONG."""
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._peers: list[socket.socket] = []
         self._threads: list[threading.Thread] = []

@@ -20,7 +20,7 @@ class FakeScheduler:
     def __init__(self) -> None:
         self.asked: list[tuple[str, JSON]] = []
         self.asked_for_all = trio.Event()
-        """Set once somebody wants a build with its components."""
+        """Event that is set once a build with its components is asked for."""
         self.answers: dict[str, Callable[[JSON], Any]] = {}
         self.there = True
         self.silent = False

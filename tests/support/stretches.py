@@ -1,4 +1,4 @@
-"""How long Trio's tasks keep the loop to themselves: by CPU time, so that a busy machine tells no lies."""
+"""Measures how long Trio's tasks hold the loop: in CPU time, which a busy machine does not distort."""
 
 import sys
 import threading
@@ -18,9 +18,9 @@ class Stretch:
     seconds: float
     """Of CPU time of the loop's thread."""
     task: str
-    """Whose it was."""
+    """Name of the task."""
     where: str = ""
-    """Where it was after `Stretches.looks_after`; empty where nobody looked."""
+    """Place of the task after `Stretches.looks_after`; empty if it was not examined."""
 
 
 @define(eq=False)

@@ -140,12 +140,12 @@ class Line(NamedTuple):
 
 
 def check(heard: list[Line], expected: list[Line], where: str) -> None:
-    """What was heard is what is written, in that order."""
+    """Check that the messages are those of the transcript, in that order."""
     assert [line[1:] for line in heard] == [line[1:] for line in expected], where
 
 
 def word_for(subject: str) -> str:
-    """What a message of the scheduler is in a transcript; empty where it does not stand in one."""
+    """Return the line of a message in a transcript; empty if a transcript does not contain it."""
     parts = subject.split(".")
     if parts[0] == "build" and parts[1] in {"set", "del"}:
         return "store"
@@ -218,7 +218,7 @@ class Stage:
                 task_status.started()
 
     async def play(self, line: Line) -> None:
-        """Have something happen to the scheduler."""
+        """Carry out a step of the transcript on the scheduler."""
         match line.word:
             case "start":
                 await self.start()
@@ -239,7 +239,7 @@ class Stage:
         await wait_all_tasks_blocked()
 
     def heard(self) -> list[Line]:
-        """What the scheduler has said since this was asked last."""
+        """Return the messages of the scheduler since the last call."""
         new, self._told = self.bus.published[self._told :], len(self.bus.published)
         return [
             Line(0, word, one.subject, json.loads(one.data)) for one in new if (word := word_for(one.subject))

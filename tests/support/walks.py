@@ -1,4 +1,4 @@
-"""Walks of one build, on the mock clock, with connectors that do as told."""
+"""Walks of one build, on the mock clock, with connectors under control of the test."""
 
 import json
 import random
@@ -80,7 +80,7 @@ class Run:
         return self.report
 
     def check_end(self) -> None:
-        """What holds at the end of every walk."""
+        """Check what holds at the end of every walk."""
         assert self.plan.phases.in_flight == 0
         assert self.world.slots.taken == 0
         assert self.world.slots.waiters == 0
@@ -159,7 +159,7 @@ _LATENCY = 0.001
 
 
 class Ordered(FakeStore):
-    """A store that is told at once, and persists in order; what is common to all of that kind."""
+    """Base of stores that take events at once, and persist them in order."""
 
     def __init__(self) -> None:
         super().__init__(resumable=True)
@@ -179,7 +179,7 @@ class Ordered(FakeStore):
 
 
 class OrderedJournal:
-    """What a walk tells such a store."""
+    """Journal of a build in such a store."""
 
     in_order = True
     ends = 0
@@ -216,12 +216,12 @@ class OrderedJournal:
 
 
 class Log(Ordered):
-    """A store that keeps what it is told in the order of a build's log, and only that."""
+    """Store that keeps events in the order of a build's log, and nothing else."""
 
     def __init__(self, luck: random.Random) -> None:
         super().__init__()
         self.records: list[tuple[int, list[Event]]] = []
-        """What is kept, by record, and when that was written."""
+        """Kept events by record, with the time of each record."""
         self._luck = luck
         self._queue: list[Event] = []
         self._lazy: list[Event] = []
@@ -242,7 +242,7 @@ class Log(Ordered):
 
     @property
     def now(self) -> int:
-        """What is written as the time of a record."""
+        """Time of the next record."""
         return NOW + int(trio.current_time() * 1_000)
 
     def forget(self) -> None:
@@ -275,12 +275,12 @@ class Log(Ordered):
 
 
 class OrderedStore(Ordered):
-    """A store that is told at once and commits in order, when an append is awaited or a little later."""
+    """Store that takes events at once and commits in order, when an append is awaited or a little later."""
 
     def __init__(self) -> None:
         super().__init__()
         self.told: list[str] = []
-        """What it was told, in order, committed or not."""
+        """Events in order, committed or not."""
         self.departures: list[tuple[Sent, Departure]] = []
         self.failure: StoreError | None = None
         self._noted: list[Event] = []
@@ -308,7 +308,7 @@ class OrderedStore(Ordered):
         return super().journal(build, on_failure)
 
     def lose(self, error: StoreError) -> None:
-        """From now on nothing can be committed, and whoever asked for it is told."""
+        """Fail all commits from now on, and tell the callers that asked for them."""
         self.failure = error
         self._handler(error)
 
