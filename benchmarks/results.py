@@ -203,7 +203,7 @@ class Durable:
     """Cost of the durable store beside throughput, and its restarts."""
 
     dependent: Spread
-    """From a dependency's reply to its dependent's request, nothing else going on."""
+    """Time from a dependency's reply to its dependent's request, without other work."""
     alone: Spread
     """A build of one component, from submission to report."""
     commits: float

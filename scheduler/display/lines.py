@@ -44,7 +44,7 @@ _WORTH_TELLING = 0.05
 _SPLIT = 5
 """Smallest width, in cells, at which both ends of an id are shown."""
 _ALWAYS = 3
-"""Of those, how many are there also when they are 0."""
+"""Number of the first counts that are shown even if they are 0."""
 
 
 def fit(text: str, width: int, *, pad: bool = False) -> str:

@@ -40,7 +40,7 @@ BETWEEN_FORCED: Final = 600.0
 MOST_UNEXPLAINED: Final = 1_000_000
 """Largest number of blocks that no build explains: about 100 MB, which take 0.3 s to collect."""
 MOST_OF_EXPLAINED: Final = 0.5
-"""The same as a share of the blocks that builds explain, if that is more: those are an estimate."""
+"""Bound as a share of the explained blocks, if that is larger; those are an estimate."""
 BLOCKS_A_BUILD: Final = 350
 """Blocks that a held build explains, however small it is: two tasks, its plan, its log."""
 BLOCKS_A_COMPONENT: Final = 60
