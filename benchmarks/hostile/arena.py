@@ -1,4 +1,4 @@
-"""What an attack works with: a login, a connector, and a count of what came back."""
+"""Arena of an attack: a login, a connector, and counts of the answers."""
 
 import asyncio
 import contextlib
@@ -18,7 +18,7 @@ from benchmarks.hostile.broker import MAX_PAYLOAD, User, log_in
 from benchmarks.processes import NO_SETTINGS, Store
 
 PLACEHOLDER = "@build@"
-"""Where the id of a build is put in when it is submitted."""
+"""Placeholder for the id of a build, replaced when it is submitted."""
 PROVIDER = "evil"
 _PATIENCE = 120.0
 _ROOM = 1_024
@@ -26,7 +26,7 @@ _ROOM = 1_024
 _ANNOUNCED = 40
 """Bytes before a message, at least, which the client does not count."""
 _AT_LEAST = 4.0
-"""Seconds that an attack goes on for at least: what is refused at once comes again."""
+"""Shortest duration of an attack, in seconds: refused input is sent again."""
 _numbers = itertools.count(1)
 
 
@@ -37,15 +37,15 @@ class Arena:
         self.url = url
         self.store = store
         self.restart = restart
-        """Kill the scheduler, and start another; gives the seconds until that one is ready."""
+        """Kill the scheduler, and start another; return the seconds until that one is ready."""
         self.tally: Counter[str] = Counter()
-        """What became of what was sent, in a word."""
+        """Outcomes of what was sent, each in a word."""
         self.waiting = 0
-        """Components of builds that were accepted and had no end yet, at most."""
+        """Largest number of components of accepted, unfinished builds."""
         self.builds = 0
-        """Those builds, at most."""
+        """Largest number of accepted, unfinished builds."""
         self.said = ""
-        """Why the first of what was refused, or failed, was."""
+        """Text of the first refusal or failure."""
         self.began = 0.0
         self._reports: dict[str, asyncio.Future[str]] = {}
         self._components: dict[str, int] = {}
@@ -59,12 +59,12 @@ class Arena:
 
     @property
     def address(self) -> tuple[str, int]:
-        """Of the broker: for those who do not speak as a client does."""
+        """URL of the broker, for attacks that do not use a client."""
         host, _, port = self.url.removeprefix("nats://").rpartition(":")
         return host, int(port)
 
     def begin(self) -> None:
-        """All that was to be prepared is there: from here on it is measured."""
+        """Note that the preparation is finished, and the measurement begins."""
         self.tally.clear()
         self.began = perf_counter()
 
@@ -73,7 +73,7 @@ class Arena:
         return perf_counter() - self.began < _AT_LEAST
 
     async def log_in(self, user: User = User.HOSTILE) -> Client:
-        """A further connection."""
+        """Open another connection."""
         client = await log_in(self.url, user)
         self._clients.append(client)
         return client
@@ -206,21 +206,21 @@ Course = AsyncIterator[None]
 
 @frozen
 class Attack:
-    """A way to hold others up."""
+    """Attack on others."""
 
     name: str
     course: Callable[[Arena], Course]
     limit: float
-    """Seconds after which it is stopped, where it does not end."""
+    """Seconds after which it is stopped if it does not end."""
     stores: tuple[Store, ...]
     settings: Mapping[str, str] = field(factory=lambda: NO_SETTINGS)
     signalled: bool = True
-    """Whether the process is told to end amid it."""
+    """Whether the process gets the signals to end during it."""
     excuse: str = ""
 
 
 ATTACKS: dict[str, Attack] = {}
-"""By name."""
+"""Attacks by name."""
 
 
 def attack(
@@ -264,5 +264,5 @@ def build(changes: Iterable[Any], **fields: Any) -> bytes:
 
 
 def completed(asked: dict[str, Any]) -> dict[str, Any]:
-    """What an honest connector answers."""
+    """Return the reply of an honest connector."""
     return asked | {"_state": "completed"}

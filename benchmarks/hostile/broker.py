@@ -1,4 +1,4 @@
-"""The broker of an attack: who may log in, and from which account builds come in."""
+"""Broker of an attack: its logins, and the accounts of the submitters."""
 
 import contextlib
 import json
@@ -31,7 +31,7 @@ class User(StrEnum):
 
 @contextlib.contextmanager
 def broker(folder: Path, *, jetstream: bool) -> Iterator[str]:
-    """A nats-server on which each of those who submit has an account of its own; gives its URL."""
+    """Run a nats-server on which each submitter has its own account; yield its URL."""
     exports: list[dict[str, Any]] = [{"service": f"{kind}.*"} for kind in _SUBMITTER]
     exports += [{"service": "scheduler.build.*"}, {"stream": "scheduler.event.*"}]
     exports += [{"stream": f"{kind}.*.{how}"} for kind in _SUBMITTER for how in ("done", "error")]

@@ -1,4 +1,4 @@
-"""The rule of bounds, and whether an attack broke it. Pure.
+"""Judges whether an attack broke the rule of bounds. Pure.
 
 With anything at all going on that input can cause, a healthy build of one component, submitted every 100 ms,
 ends within `P99` at the 99th percentile and within `WORST` at most, or within `TIMES` what it takes alone,
@@ -31,11 +31,11 @@ CACHES = 16 * 1024 * 1024
 """Bytes, whatever came in."""
 
 Sample = tuple[float, float | None]
-"""When a probe was due, and how many seconds it took; None where it failed."""
+"""Time at which a probe was due, and its duration in seconds; None if it failed."""
 
 
 class Measure(StrEnum):
-    """What the rule is about."""
+    """Measures that the rule bounds."""
 
     P99 = "p99"
     WORST = "worst"
@@ -46,7 +46,7 @@ class Measure(StrEnum):
 
 @frozen
 class Waits:
-    """Seconds that probes took. Infinite where some failed, and the place of one that did is asked for."""
+    """Percentiles of the durations of probes, in seconds; infinite if they fall on a failed probe."""
 
     count: int
     p50: float
@@ -92,16 +92,16 @@ class Stretch:
 
 @frozen
 class Ordeal:
-    """What an attack did to a service."""
+    """Effect of an attack on a service."""
 
     attack: str
     store: Store
     sent: int
     """Bytes that came in."""
     outcome: str
-    """What became of the attack."""
+    """Outcome of the attack."""
     seconds: float
-    """How long it took."""
+    """Duration of the attack, in seconds."""
     alone: Waits
     """The healthy builds before."""
     beside: Waits
@@ -120,13 +120,13 @@ class Ordeal:
     exit: float | None
     """Seconds from a second signal to the end of the process, amid the attack; None: not measured."""
     excuse: str = ""
-    """Why the healthy builds may take as long as they do, where the rule has an exception."""
+    """Reason for an exception of the rule for healthy builds; empty if there is none."""
     stretches: Sequence[Stretch] = ()
     """The longest step and the longest round, where they were above 10 ms."""
     said: str = ""
     """What the first of the attack that was refused, or failed, was told."""
     faults: Sequence[str] = ()
-    """What failed probes said."""
+    """Texts of failed probes."""
 
     def limit(self, measure: Measure) -> float:
         """Seconds, or bytes, that are allowed."""
@@ -157,7 +157,7 @@ class Ordeal:
                 return self.exit
 
     def broken(self) -> set[Measure]:
-        """What is past the rule."""
+        """List the measures that break the rule."""
         excused = {Measure.P99, Measure.WORST} if self.excuse else set()
         return {measure for measure in Measure if measure not in excused and self._past(measure)}
 

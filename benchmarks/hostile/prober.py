@@ -1,4 +1,4 @@
-"""Whoever has nothing to do with the attack: a process that notes how long its own builds and questions take.
+"""Prober: a process apart from the attack that measures the times of its own builds and questions.
 
 Every `PERIOD` seconds it submits a build of one component, on a connection and with a user of its own, asks
 ``$SRV.PING``, and sends a message to itself through the broker, which tells what is the machine's fault. Its
@@ -24,7 +24,7 @@ PERIOD = 0.1
 PATIENCE = 60.0
 """Seconds until an answer or a report counts as none."""
 _ACTION = "build.patch"
-"""No attack uses it: so nobody's reports come in here but ours."""
+"""Action that no attack uses, so that only our reports arrive on it."""
 _SUBJECT = "probe.create.healthy"
 _ECHO = "bench.healthy"
 _LOOK = 0.05
@@ -32,7 +32,7 @@ _LOOK = 0.05
 
 
 class FailedError(Exception):
-    """What is healthy was refused, or failed."""
+    """Healthy build that was refused or failed."""
 
 
 class Prober:
@@ -173,7 +173,7 @@ def _read_orders(obey: Callable[[str], object]) -> None:
 
 
 async def main(url: str, pid: int) -> None:
-    """Probe until standard input ends; then say what was found."""
+    """Probe until standard input ends; then print the results."""
     prober = Prober(url, pid)
     loop = asyncio.get_running_loop()
     loop.run_in_executor(None, _read_orders, lambda order: loop.call_soon_threadsafe(prober.obey, order))

@@ -1,4 +1,4 @@
-"""Runs attacks, each on processes of its own, with healthy builds beside it."""
+"""Runs attacks, each on fresh processes, with healthy builds beside it."""
 
 import asyncio
 import contextlib
@@ -92,7 +92,7 @@ class Fighter:
             await asyncio.sleep(0.005)
 
     def close(self) -> None:
-        """Let nothing stay."""
+        """End all processes."""
         if self.pid and not self.over:
             self.signal(signal.SIGKILL)
         self._stack.close()
@@ -230,7 +230,7 @@ async def _go_on(course: AsyncIterator[None]) -> None:
 
 
 def _told(tally: Counter[str]) -> str:
-    """What became of what was sent, the most frequent first."""
+    """Describe the outcomes, the most frequent first."""
     counts = [(word, count) for word, count in tally.most_common() if count > 0]
     if len(counts) == 1 and counts[0][1] == 1:
         return counts[0][0]

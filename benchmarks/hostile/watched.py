@@ -1,4 +1,4 @@
-"""The scheduler, with a look at how long its loop is held at a stretch.
+"""Runs the scheduler, and measures how long its loop is held at a stretch.
 
 ``python -m benchmarks.hostile.watched FILE ...`` is the scheduler in every other respect. Each stretch
 longer than `SHORT` becomes a line of JSON in the file: seconds of CPU time, which no other process on the
