@@ -14,9 +14,9 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from scheduler.definition.converter import BUILD_ID, MAX_TIMEOUT
 from scheduler.definition.model import BUILD_ACTIONS, PSEUDO_IDS, Action, State
 from scheduler.definition.patterns import WORD
+from scheduler.definition.places import MAX_NAME, MAX_NAMES
 from scheduler.definition.rules import LONGEST, MOST, MOST_ATTEMPTS, MOST_RULES, ONCE, OnError
 from scheduler.definition.subjects import RESERVED_PROVIDERS, RESERVED_TYPES, TOKEN
-from scheduler.definition.template.places import MAX_NAME, MAX_NAMES
 
 Schema: TypeAlias = dict[str, Any]
 
