@@ -12,6 +12,7 @@ import trio
 from scheduler import __version__
 from scheduler.bus import Bus, Listener, Message, Presence, Subscription
 from scheduler.config import Settings
+from scheduler.control.context import Context
 from scheduler.control.endpoint import Control
 from scheduler.control.eta import EtaEstimator
 from scheduler.definition.tokens import encode_token
@@ -236,7 +237,8 @@ class Service:
                 self._settings.max_in_flight_per_build,
                 self._executor,
             )
-            control = Control(self._asked, self._supervisor, eta, self._reader, self._reopener)
+            context = Context.of(self._supervisor, eta, self._reader, self._reopener)
+            control = Control(self._asked, context)
             await background.start(control.run)
             if self._collects:
                 await background.start(Collector(self._load).run)

@@ -79,6 +79,12 @@ class EtaEstimator:
         self._rules = tuple(rules)
         self._cap = cap
         self._known: WeakKeyDictionary[Plan, _Prospect] = WeakKeyDictionary()
+        self._turn = trio.Lock()
+
+    async def end(self, seen: Seen) -> tuple[float | None, float | None]:
+        """The results of `eta` and `overdue`, the same for all who ask at the same time."""
+        async with self._turn:
+            return await self.eta(seen), await self.overdue(seen)
 
     async def eta(self, seen: Seen) -> float | None:
         """Seconds until a build is over, if nothing fails.

@@ -1,7 +1,7 @@
-"""Takes in what operators ask and order, in turns, and answers: JSON, or the service error headers of ADR-32.
+"""Takes in questions and commands of operators, and answers: JSON, or the service error headers of ADR-32.
 
-Orders do not wait behind questions, nor questions that are soon answered behind those that take the reading
-of a log. In each line the askers take turns, as far as they can be told (`scheduler.dispatch.senders`).
+Commands do not wait behind questions, nor questions that are soon answered behind those that take the reading
+of a log. In each line askers take turns, as far as they can be told (`scheduler.dispatch.senders`).
 """
 
 import math
@@ -9,12 +9,13 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from enum import Enum
 from functools import partial
-from typing import Any, Final, TypeAlias
+from typing import Final
 
 import trio
 from attrs import field, frozen
 
 from scheduler.bus import Bus, Message
+from scheduler.control.verbs import Answer, Document
 from scheduler.definition.strictjson import decode, decode_in_pieces, encode
 from scheduler.definition.subjects import UNANSWERABLE, may_be_answered
 from scheduler.dispatch.senders import RoundRobinQueue, sender_of
@@ -22,8 +23,6 @@ from scheduler.errors import BusError, Fenced, InvalidJSON, MessageTooLarge, Ref
 from scheduler.runtime.executor import ThreadExecutor
 from scheduler.runtime.ratelimit import RateLimitedLog
 from scheduler.supervision.discovery import ServiceEndpoint
-
-Document: TypeAlias = dict[str, Any]
 
 _NUMBERS: Final = {"invalid": 400, "unknown": 404, "conflict": 409, "internal": 500, "unavailable": 503}
 """The codes as in HTTP, for the header."""
@@ -49,12 +48,12 @@ _DEADLINE: Final = 30.0
 class Pace(Enum):
     """The lines."""
 
-    ORDER = "changes a build"
+    COMMAND = "changes a build"
     QUICK = "needs only what is in memory"
     SLOW = "reads logs or builds"
 
 
-_AT_ONCE: Final = {Pace.ORDER: 20, Pace.QUICK: 4, Pace.SLOW: 2}
+_AT_ONCE: Final = {Pace.COMMAND: 20, Pace.QUICK: 4, Pace.SLOW: 2}
 """Questions of a line that are worked on at a time. Those that make a page have that one at a time."""
 
 
@@ -86,7 +85,7 @@ class Questions:
         bus: Bus,
         endpoints: Mapping[str, ServiceEndpoint],
         pace: Callable[[str, Document], Pace],
-        answer: Callable[[str, Document], Awaitable[Document]],
+        answer: Callable[[str, Document], Awaitable[Answer | Document]],
         on_flood: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._bus = bus
@@ -187,14 +186,15 @@ class Questions:
         finally:
             self._endpoints[verb].served(trio.current_time() - began, error)
 
-    def _reply(self, message: Message, answer: Document) -> None:
+    def _reply(self, message: Message, answer: Answer | Document) -> None:
         if not message.reply:
             return
         try:
             self._bus.publish(message.reply, encode(answer))
         except MessageTooLarge as error:
             text = f"{error}; ask for less at a time (limit)"
-            self._refuse(message, answer.get("id"), Refused("invalid", text))
+            build = answer.get("id") if isinstance(answer, dict) else getattr(answer, "id", None)
+            self._refuse(message, build, Refused("invalid", text))
         except BusError as error:
             self._log.warning("an operator was not answered", error=str(error))
 

@@ -34,7 +34,9 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from scheduler.bus import Message
 from scheduler.client.progress import STATES
-from scheduler.control import endpoint as control
+from scheduler.control import reports
+from scheduler.control.context import Context
+from scheduler.control.endpoint import Control
 from scheduler.control.eta import EtaEstimator
 from scheduler.control.finished import FinishedBuilds
 from scheduler.control.questions import Pace
@@ -823,7 +825,7 @@ async def test_reports_are_read_once_for_all_pages_of_a_list(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And again when there is another one."""
-    reads = counting(monkeypatch, control, "_read_over")
+    reads = counting(monkeypatch, reports, "_read_reports")
     async with Plant().run() as process:
         for number in range(4):
             await process.submit(document("a", build=f"b{number}"))
@@ -845,20 +847,15 @@ async def test_orders_questions_and_what_takes_a_log_wait_apart() -> None:
     """Whatever the order names; a build that runs is in memory, any other is looked for in the log."""
     async with running() as site:
         service = site.service
-        one = control.Control(
-            site.bus,
-            service._supervisor,
-            EtaEstimator(service._supervisor.durations, (), 1),
-            service._reader,
-            None,
-        )
-        assert {one._pace(verb, {"id": name}) for verb in STEERING for name in ("b1", "b2", 5)} == {
-            Pace.ORDER
+        eta = EtaEstimator(service._supervisor.durations, (), 1)
+        one = Control(site.bus, Context.of(service._supervisor, eta, service._reader, None))
+        assert {one.pace(verb, {"id": name}) for verb in STEERING for name in ("b1", "b2", 5)} == {
+            Pace.COMMAND
         }
         looks = ["get", "why", "plan"]
-        assert {one._pace(verb, {"id": "b1"}) for verb in looks} == {Pace.QUICK}
-        assert {one._pace(verb, asked) for verb in looks for asked in ({"id": "b2"}, {})} == {Pace.SLOW}
-        assert [one._pace("list", asked) for asked in ({}, {"all": True})] == [Pace.QUICK, Pace.SLOW]
+        assert {one.pace(verb, {"id": "b1"}) for verb in looks} == {Pace.QUICK}
+        assert {one.pace(verb, asked) for verb in looks for asked in ({"id": "b2"}, {})} == {Pace.SLOW}
+        assert [one.pace("list", asked) for asked in ({}, {"all": True})] == [Pace.QUICK, Pace.SLOW]
 
 
 async def test_of_a_flood_of_questions_the_broker_is_left_to_refuse_the_rest(

@@ -17,11 +17,12 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from scheduler.bus import Message
 from scheduler.control import questions
-from scheduler.control.questions import Document, Pace, Questions
+from scheduler.control.questions import Pace, Questions
+from scheduler.control.verbs import Document
 from scheduler.runtime.courtesy import give_way
 from scheduler.supervision.discovery import ServiceEndpoint
 
-PACES = {"order": Pace.ORDER, "quick": Pace.QUICK, "slow": Pace.SLOW}
+PACES = {"order": Pace.COMMAND, "quick": Pace.QUICK, "slow": Pace.SLOW}
 
 
 class Desk:

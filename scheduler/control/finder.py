@@ -1,0 +1,116 @@
+"""The builds that operators name: those that run here, and finished ones in the logs."""
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import trio
+
+from scheduler.control.finished import FinishedBuilds
+from scheduler.definition.graph import Vertex
+from scheduler.errors import Refused
+from scheduler.journal.events import Event
+from scheduler.plan import Plan
+from scheduler.recovery.reopening import Reopener
+from scheduler.supervision.explainer import Seen
+from scheduler.supervision.supervisor import Supervisor
+from scheduler.walk import Steering
+
+_ENDING: Final = 5.0
+"""Seconds that a build may take from its report to its end."""
+
+
+class BuildFinder:
+    """Finds builds by id, to look at them or to change them.
+
+    Args:
+        supervisor: holds the builds that run.
+        reopener: begins further runs of finished builds; None where the store keeps none.
+    """
+
+    def __init__(self, supervisor: Supervisor, reopener: Reopener | None) -> None:
+        self._supervisor = supervisor
+        self._reopener = reopener
+        self._finished = None if reopener is None else FinishedBuilds(reopener.replayer, supervisor)
+
+    async def run(self) -> None:
+        """Let go of finished builds that nobody asks about any more, where there are any."""
+        if self._finished is not None:
+            await self._finished.run()
+
+    def is_running(self, build: object) -> bool:
+        """Whether this is the id of a build that is in memory here."""
+        return isinstance(build, str) and self._supervisor.see(build) is not None
+
+    async def find(self, build: str) -> Seen:
+        """A build as it stands.
+
+        Raises:
+            Refused: there is none of this id.
+            UnreadableLog, BusError: its log cannot be read.
+        """
+        seen = self._supervisor.see(build)
+        if seen is None and self._finished is not None:
+            seen = await self._finished.seen(build)
+        if seen is None:
+            raise Refused("unknown", f"there is no build {build!r} here")
+        return seen
+
+    async def steer(self, build: str) -> tuple[Steering, Seen]:
+        """Return the commands of a build that runs here, and the build.
+
+        Raises:
+            Refused: it does not run here, or is starting or finishing.
+            UnreadableLog, BusError: its log cannot be read.
+        """
+        seen = self._supervisor.see(build)
+        if seen is not None and seen.over:
+            raise Refused("conflict", f"{build} is over ({seen.status})")
+        if seen is not None and seen.walk is not None:
+            return seen.walk.steer(), seen
+        if self._finished is not None and (found := await self._finished.seen(build)) is not None:
+            if not found.plan.state.finished:
+                elsewhere = "it may be taken up soon, or be quarantined"
+                raise Refused("unavailable", f"{build} is not over, and not held here: {elsewhere}")
+            raise Refused("conflict", f"{build} is over ({found.status})")
+        raise Refused("unknown", f"there is no build {build!r} that runs here")
+
+    async def keeps_running(self, build: str) -> bool:
+        """Whether a build runs here; one whose report is just on its way is waited for."""
+        seen = self._supervisor.see(build)
+        if seen is None or not seen.over:
+            return seen is not None
+        with trio.move_on_after(_ENDING):
+            await self._supervisor.until_gone(build)
+        return self._supervisor.see(build) is not None
+
+    async def reopen(self, build: str, decide: Callable[[Plan], Sequence[Event]]) -> Seen:
+        """Begin a new run of a finished build, for what is decided, and return the build.
+
+        Raises:
+            Refused: there is no such build, or it cannot have another run now, or ``decide`` says so.
+            UnreadableLog, Fenced, BusError, StoreError: its log cannot be read or written.
+        """
+        if self._supervisor.stopping:
+            raise Refused("unavailable", "the scheduler is shutting down")
+        if self._reopener is None:
+            store = self._supervisor.store.name
+            text = f"no build {build!r} runs here, and the store {store} keeps none that is over"
+            raise Refused("unknown", f"{text}: submit what is left to be done as a build of its own")
+        walk = await self._reopener.reopen(build, decide)
+        seen = self._supervisor.see(build)
+        if walk is None or seen is None:
+            # Another run began in this very moment; or this one is over already.
+            raise Refused("unavailable", f"{build} is starting or finishing; try again shortly")
+        return seen
+
+
+def vertex_of(plan: Plan, component: str) -> Vertex:
+    """The vertex of a component.
+
+    Raises:
+        Refused: the build has no such component.
+    """
+    vertex = plan.graph.index.get(component)
+    if vertex is None:
+        raise Refused("unknown", f"{plan.build.id} has no component {component!r}")
+    return vertex

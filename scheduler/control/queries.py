@@ -1,0 +1,103 @@
+"""The verbs that change nothing: ``list``, ``get``, ``why`` and ``plan``."""
+
+from typing import Final
+
+from scheduler.control import verbs
+from scheduler.control.context import Context
+from scheduler.control.finder import vertex_of
+from scheduler.control.registry import Verbs
+from scheduler.control.verbs import PAGE, Document
+from scheduler.errors import InvalidBuild, Refused
+from scheduler.runtime.courtesy import give_way
+from scheduler.runtime.pace import paced
+from scheduler.stores.slices import encode as encode_in_slices
+from scheduler.supervision.explainer import Explainer, Seen, interruptions, summary
+
+QUERIES: Final[Verbs[Context]] = Verbs()
+
+_SLICE: Final = 100
+"""Builds that are told of between two looks at everything else: a millisecond."""
+
+
+@QUERIES.register(verbs.List)
+async def list_builds(context: Context, request: verbs.List) -> verbs.Builds:
+    """List the builds that run or are quarantined here, and with ``all`` the finished ones."""
+    most = min(request.limit, PAGE)
+    after = request.after or ""
+    supervisor = context.supervisor
+    here, quarantined = set(supervisor.ids()), supervisor.quarantined
+    finished = await context.reports.finished() if request.all else {}
+    known = sorted(one for one in {*here, *quarantined, *finished} if one > after)
+    found: list[Document] = []
+    async for build in paced(known[:most], every=_SLICE, pause=give_way):
+        seen = supervisor.see(build)
+        if seen is not None:
+            found.append(summary(seen))
+        elif build in quarantined:
+            why = quarantined[build]
+            found.append({"id": build, "action": "", "status": "quarantined", "error": why})
+        elif build in finished:
+            found.append(finished[build])
+    return verbs.Builds(builds=found, next=known[most - 1] if len(known) > most else None)
+
+
+@QUERIES.register(verbs.Get)
+async def get_build(context: Context, request: verbs.Get) -> Document:
+    """Show a build as it stands, with a page of its components."""
+    seen = await context.builds.find(request.id)
+    eta, overdue = await context.eta.end(seen)
+    answer = summary(seen) | {
+        "seq": seen.sequence,
+        "source": seen.source,
+        "now": seen.timings.clock(),
+        "eta": eta,
+        "overdue": overdue,
+        "paused": seen.plan.state.paused,
+        "limits": _limits(context, seen),
+        "components": [],
+        "next": None,
+    }
+    if request.components:
+        total = len(seen.plan.phases)
+        start = min(request.start, total)
+        end = min(total, start + min(request.limit, PAGE))
+        if request.graph:
+            answer |= interruptions(seen)
+        answer["components"] = await context.pages.page(seen, start, end, graph=request.graph)
+        answer["next"] = end if end < total else None
+    return answer
+
+
+def _limits(context: Context, seen: Seen) -> list[Document]:
+    """The limits that components of a build wait for, and how many do."""
+    if seen.walk is None:
+        return []
+    waiting = context.supervisor.slots.waiting(seen.plan)
+    return [{"limit": limit, "waiting": number} for limit, number in waiting.items()]
+
+
+@QUERIES.register(verbs.Why)
+async def explain(context: Context, request: verbs.Why) -> verbs.Reasons:
+    """Explain what a build or one of its components waits for."""
+    seen = await context.builds.find(request.id)
+    explainer = Explainer(seen, context.supervisor.slots, context.supervisor.store)
+    if request.component is None:
+        reasons, more = explainer.build()
+    else:
+        reasons, more = [explainer.component(vertex_of(seen.plan, request.component))], 0
+    return verbs.Reasons(id=seen.plan.build.id, status=seen.status, reasons=reasons, more=more)
+
+
+@QUERIES.register(verbs.Plan)
+async def preview(context: Context, request: verbs.Plan) -> Document:
+    """Predict what a build will do."""
+    if request.build is None:
+        if request.id is None:
+            raise Refused("invalid", "id: a text is required; or build: the build itself, an object")
+        return await context.previews.preview(await context.builds.find(request.id))
+    try:
+        prepared = await context.reader.read_submitted(await encode_in_slices(request.build))
+    except InvalidBuild as error:
+        text = "; ".join(str(problem) for problem in error.problems)
+        raise Refused("invalid", f"build: {text}") from None
+    return await context.eta.preview(prepared)

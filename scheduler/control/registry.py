@@ -1,0 +1,129 @@
+"""Verbs and the functions that answer them: how a request is read, and what service discovery shows."""
+
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from typing import Any, Final, Generic, TypeAlias, TypeVar
+
+import msgspec
+from attrs import frozen
+
+from scheduler.control.verbs import Answer, Document, Request
+from scheduler.definition.strictjson import encode
+from scheduler.errors import Refused
+
+_Request = TypeVar("_Request", bound=Request)
+_Context = TypeVar("_Context")
+_Act: TypeAlias = Callable[[_Context, _Request], Awaitable[Answer | Document]]
+
+
+@frozen
+class Verb(Generic[_Context]):
+    """A verb that can be asked for."""
+
+    request: type[Request]
+    """What it takes."""
+    act: Callable[[_Context, Any], Awaitable[Answer | Document]]
+    """The function that answers it."""
+
+    @property
+    def name(self) -> str:
+        """The last word of its subject."""
+        return self.request.verb()
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """The JSON Schemas of what it takes and gives, for service discovery (ADR-32)."""
+        return {
+            "request_schema": encode(json_schema(self.request)).decode(),
+            "response_schema": encode(json_schema(self.request.answer)).decode(),
+        }
+
+    async def answer(self, context: _Context, document: Document) -> Answer | Document:
+        """Read a request and answer it.
+
+        Raises:
+            Refused: the request is wrong, or what it asks for cannot be done.
+        """
+        return await self.act(context, read_request(self.request, document))
+
+
+class Verbs(Mapping[str, Verb[_Context]]):
+    """Verbs by name, in the order in which they were registered."""
+
+    def __init__(self, *others: Mapping[str, Verb[_Context]]) -> None:
+        self._verbs: dict[str, Verb[_Context]] = {}
+        for other in others:
+            self._verbs.update(other)
+
+    def __getitem__(self, name: str) -> Verb[_Context]:
+        return self._verbs[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._verbs)
+
+    def __len__(self) -> int:
+        return len(self._verbs)
+
+    def register(
+        self, request: type[_Request]
+    ) -> Callable[[_Act[_Context, _Request]], _Act[_Context, _Request]]:
+        """Register the decorated function as the one that answers such a request."""
+
+        def decorate(act: _Act[_Context, _Request]) -> _Act[_Context, _Request]:
+            self._verbs[request.verb()] = Verb(request, act)
+            return act
+
+        return decorate
+
+
+def read_request(request: type[_Request], document: Document) -> _Request:
+    """Read the request for a verb.
+
+    Raises:
+        Refused: a member is missing or wrong; the text names it, and says what is required.
+    """
+    try:
+        return msgspec.convert(document, request)
+    except msgspec.ValidationError as error:
+        raise Refused("invalid", _complaint(request, document, error)) from None
+
+
+def _complaint(request: type[Request], document: Document, error: msgspec.ValidationError) -> str:
+    # Which member it is stands in the text of the error as well, but not alike in every version of msgspec.
+    for member in msgspec.structs.fields(request):
+        name = member.encode_name
+        if name in document:
+            try:
+                msgspec.convert(document[name], member.type)
+            except msgspec.ValidationError:
+                return f"{name}: {_cure(member.type)}"
+        elif member.required:
+            return f"{name}: {_cure(member.type)}"
+    return str(error)
+
+
+_CURES: Final = {
+    "array": "a list is required",
+    "boolean": "true or false",
+    "integer": "a whole number",
+    "number": "a number is required",
+    "object": "an object is required",
+    "string": "a text is required",
+}
+
+
+def _cure(type_: Any) -> str:
+    """What a member has to be."""
+    info = msgspec.inspect.type_info(type_)
+    if isinstance(info, msgspec.inspect.Metadata) and info.extra and "cure" in info.extra:
+        return str(info.extra["cure"])
+    schema = msgspec.json.schema(type_)
+    schema = next(iter(schema.get("anyOf", ())), schema)
+    text = _CURES.get(schema.get("type", ""), "another value is required")
+    return f"{text} from {schema['minimum']}" if "minimum" in schema else text
+
+
+def json_schema(struct: type[msgspec.Struct]) -> Document:
+    """The JSON Schema of a structure, an object at the top."""
+    _, components = msgspec.json.schema_components([struct])
+    schema: Document = components.pop(struct.__name__)
+    return {**schema, "$defs": components} if components else schema

@@ -1,0 +1,228 @@
+"""The verbs of ``scheduler.build.VERB``, each as the structure of what it takes (WIRE: "Control").
+
+The name of a structure, in lower case, is its verb. Requests are checked against it, service discovery
+shows its JSON Schema (`scheduler.control.registry`), and the command line fills it in. Members that a
+structure does not have are ignored: an operator's program may be newer than the scheduler.
+
+This module is loaded by the command line, so it imports no other part of the service.
+"""
+
+from typing import Annotated, Any, ClassVar, Final, TypeAlias, cast
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType, field
+
+Document: TypeAlias = dict[str, Any]
+"""A JSON object."""
+
+PAGE: Final = 1_000
+"""Builds or components in one answer."""
+
+Text: TypeAlias = Annotated[str, Meta(min_length=1)]
+BuildId: TypeAlias = Annotated[str, Meta(min_length=1, description="Id of the build.")]
+ComponentId: TypeAlias = Annotated[str, Meta(min_length=1, description="Id of a component of the build.")]
+PageSize: TypeAlias = Annotated[int, Meta(ge=1, description=f"Most entries in the answer, up to {PAGE:,}.")]
+
+
+# What verbs answer.
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to a verb. Where another wing makes the document, it only describes the main members."""
+
+
+class Done(Answer, frozen=True, kw_only=True):
+    """The answer to a command, given when the change is persisted."""
+
+    id: str
+    status: Annotated[str, Meta(description="Status of the build after the command.")]
+    text: Annotated[str, Meta(description="What was done, as a sentence.")]
+    components: Annotated[int, Meta(description="Components that it was done to.")] | UnsetType = UNSET
+
+
+class Builds(Answer, frozen=True, kw_only=True):
+    """A page of builds, by id."""
+
+    builds: list[Document]
+    next: Annotated[str | None, Meta(description="Where the next page starts: its `after`.")]
+
+
+class State(Answer, frozen=True, kw_only=True):
+    """A build as it stands, and a page of its components."""
+
+    id: str
+    status: str
+    counts: Annotated[dict[str, int], Meta(description="Components by state.")]
+    eta: Annotated[float | None, Meta(description="Seconds until the expected end.")]
+    overdue: Annotated[float | None, Meta(description="Seconds by which an attempt is late.")]
+    components: list[Document]
+    next: Annotated[int | None, Meta(description="Where the next page starts: its `from`.")]
+
+
+class Reasons(Answer, frozen=True, kw_only=True):
+    """What a build or a component waits for."""
+
+    id: str
+    status: str
+    reasons: list[Document]
+    more: Annotated[int, Meta(description="Reasons that are not listed.")]
+
+
+class Preview(Answer, frozen=True, kw_only=True):
+    """What a build will do, and how long it will take."""
+
+    id: str
+    seconds: Annotated[float, Meta(description="Predicted duration.")]
+
+
+# What verbs take.
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A request for a verb."""
+
+    answer: ClassVar[type[Answer]]
+    """What the verb answers."""
+
+    @classmethod
+    def verb(cls) -> str:
+        """The last word of its subject."""
+        return cls.__name__.lower()
+
+
+class Query(Request, frozen=True, kw_only=True):
+    """A verb that changes nothing."""
+
+    @classmethod
+    def is_quick(cls, document: Document, *, runs: bool) -> bool:  # noqa: ARG003 - `List` looks at it
+        """Whether memory alone answers it.
+
+        Args:
+            document: the request, not yet checked; empty where it is large.
+            runs: whether it names a build that runs here.
+        """
+        return runs
+
+
+class List(Query, frozen=True, kw_only=True):
+    """List the builds of the scheduler."""
+
+    answer = Builds
+    all: Annotated[bool, Meta(description="List finished builds too, as long as their logs are kept.")] = (
+        False
+    )
+    after: Annotated[Text | None, Meta(description="Id that the page starts after.")] = None
+    limit: PageSize = PAGE
+
+    @classmethod
+    def is_quick(cls, document: Document, *, runs: bool) -> bool:  # noqa: ARG003 - it names no build
+        """Finished builds are read from their reports."""
+        return document.get("all") is not True
+
+
+class Get(Query, frozen=True, kw_only=True):
+    """Show the current state of a build."""
+
+    answer = State
+    id: BuildId
+    components: Annotated[bool, Meta(description="List the components.")] = True
+    graph: Annotated[bool, Meta(description="Add what each component needs, pauses and outages.")] = False
+    start: Annotated[int, Meta(ge=0, description="Number of the first component.")] = field(
+        default=0, name="from"
+    )
+    limit: PageSize = PAGE
+
+
+class Why(Query, frozen=True, kw_only=True):
+    """Explain what a build or component is waiting for."""
+
+    answer = Reasons
+    id: BuildId
+    component: ComponentId | None = None
+
+
+class Plan(Query, frozen=True, kw_only=True):
+    """Predict what a build will do: one that is here, by its id, or one that is given."""
+
+    answer = Preview
+    id: BuildId | None = None
+    build: Annotated[
+        Document | None,
+        Meta(
+            description="A build as it would be submitted.",
+            extra={"cure": "the build itself, an object; or id: that of one that is here"},
+        ),
+    ] = None
+
+
+class Command(Request, frozen=True, kw_only=True):
+    """A verb that changes a build."""
+
+    answer = Done
+    id: BuildId
+
+
+class Cancel(Command, frozen=True, kw_only=True):
+    """Stop a build: start nothing new, await what is in flight."""
+
+    now: Annotated[
+        bool, Meta(description="Do not wait for requests in flight; their outcome stays unknown.")
+    ] = False
+    reason: Annotated[Text | None, Meta(description="Reason, for the report and the log.")] = None
+
+
+class Pause(Command, frozen=True, kw_only=True):
+    """Start nothing new in a build until it is resumed."""
+
+
+class Resume(Command, frozen=True, kw_only=True):
+    """Resume a paused build."""
+
+
+class Retry(Command, frozen=True, kw_only=True):
+    """Retry what failed in a build, or one of its components."""
+
+    component: ComponentId | None = None
+
+
+class Skip(Command, frozen=True, kw_only=True):
+    """Mark a component as done and continue without it."""
+
+    component: ComponentId
+    output: Annotated[
+        Document | None,
+        Meta(
+            description="What its connector would have returned.",
+            examples=[{"vpc_aws_id": "vpc-1"}],
+            extra={"cure": "an object, which is merged into the component"},
+        ),
+    ] = None
+
+
+class Extend(Command, frozen=True, kw_only=True):
+    """Give a running component more time before its timeout."""
+
+    component: ComponentId
+    seconds: Annotated[float, Meta(description="Time to add, in seconds.")]
+
+
+class Limit(Command, frozen=True, kw_only=True):
+    """Limit the requests of a build, at a time or in a period."""
+
+    limits: Annotated[
+        Document,
+        Meta(
+            description="Limits by subject; they replace those that the build has.",
+            examples=[{"vpc.create.*": 5, "*.create.aws": "20/s"}],
+            extra={"cure": "an object such as {'vpc.create.*': 5} is required"},
+            extra_json_schema={"additionalProperties": {"type": ["integer", "string"]}},
+        ),
+    ]
+
+
+def description_of(request: type[Request], name: str) -> str:
+    """The description of a member, which is also the help of its flag."""
+    [member] = (one for one in msgspec.structs.fields(request) if one.encode_name == name)
+    info = msgspec.inspect.type_info(member.type)
+    assert isinstance(info, msgspec.inspect.Metadata), "the member has a description"
+    return cast("str", (info.extra_json_schema or {})["description"])
