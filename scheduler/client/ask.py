@@ -64,7 +64,8 @@ async def ask(bus: Bus, verb: str, document: Mapping[str, Any]) -> Document:
         text = "no scheduler answers: start one with `scheduler serve`, or check --nats-url"
         raise SteeringError("nobody", text) from None
     except NotPermitted as error:
-        raise SteeringError(FORBIDDEN, f"this user may not {_WORDS[verb]}: {error.refusal}") from None
+        words = _WORDS.get(verb, f"use {verb!r}")
+        raise SteeringError(FORBIDDEN, f"this user may not {words}: {error.refusal}") from None
     try:
         answer = msgspec.json.decode(message.data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

@@ -1,19 +1,22 @@
-"""The commands that steer a running build: each is one order, and prints what the scheduler says to it."""
+"""The commands that change a running build: each sends its verb, and prints what the scheduler answers."""
 
 import math
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
+import msgspec
 from cyclopts import Parameter
 
 from scheduler.bus import Bus
-from scheduler.client.ask import Document, ask
+from scheduler.client.ask import ask
 from scheduler.client.lenient import text
 from scheduler.commands.asking import Json, in_time, option, run_asking, say_json
 from scheduler.commands.flags import BROKER_DEFAULTS, QUIET_LOG_DEFAULTS, BrokerFlags, QuietLogFlags
 from scheduler.commands.parameters import BuildId, ComponentId, RunningBuildId
 from scheduler.commands.saying import say
+from scheduler.control import verbs
+from scheduler.control.verbs import description_of
 from scheduler.definition.rules import parse_limits
 from scheduler.definition.strictjson import decode, kind
 from scheduler.errors import InvalidJSON, InvalidRule, InvalidSettings
@@ -27,17 +30,14 @@ def cancel(
     build: RunningBuildId,
     /,
     *,
-    now: Annotated[bool, option("Do not wait for requests in flight; their outcome stays unknown.")] = False,
-    reason: Annotated[str, option("Reason, for the report and the log.")] = "",
+    now: Annotated[bool, option(description_of(verbs.Cancel, "now"))] = False,
+    reason: Annotated[str, option(description_of(verbs.Cancel, "reason"))] = "",
     json: Json = False,
     broker: BrokerFlags = BROKER_DEFAULTS,
     log: QuietLogFlags = QUIET_LOG_DEFAULTS,
 ) -> int:
     """Stop a build: start nothing new, await what is in flight."""
-    order: Document = {"id": build, "now": now}
-    if reason:
-        order["reason"] = reason
-    return _give("cancel", order, broker, log, json=json)
+    return _give(verbs.Cancel(id=build, now=now, reason=reason or None), broker, log, json=json)
 
 
 def pause(
@@ -49,7 +49,7 @@ def pause(
     log: QuietLogFlags = QUIET_LOG_DEFAULTS,
 ) -> int:
     """Start nothing new in a build until it is resumed."""
-    return _give("pause", {"id": build}, broker, log, json=json)
+    return _give(verbs.Pause(id=build), broker, log, json=json)
 
 
 def resume(
@@ -61,7 +61,7 @@ def resume(
     log: QuietLogFlags = QUIET_LOG_DEFAULTS,
 ) -> int:
     """Resume a paused build."""
-    return _give("resume", {"id": build}, broker, log, json=json)
+    return _give(verbs.Resume(id=build), broker, log, json=json)
 
 
 def retry(
@@ -74,10 +74,7 @@ def retry(
     log: QuietLogFlags = QUIET_LOG_DEFAULTS,
 ) -> int:
     """Retry what failed in a build, or one of its components."""
-    order: Document = {"id": build}
-    if component is not None:
-        order["component"] = component
-    return _give("retry", order, broker, log, json=json)
+    return _give(verbs.Retry(id=build, component=component), broker, log, json=json)
 
 
 def skip(
@@ -93,10 +90,8 @@ def skip(
     log: QuietLogFlags = QUIET_LOG_DEFAULTS,
 ) -> int:
     """Mark a component as done and continue without it."""
-    order: Document = {"id": build, "component": component}
-    if output:
-        order["output"] = _read_output(output)
-    return _give("skip", order, broker, log, json=json)
+    given = _read_output(output) if output else None
+    return _give(verbs.Skip(id=build, component=component, output=given), broker, log, json=json)
 
 
 def _read_output(given: str) -> dict[str, Any]:
@@ -136,7 +131,8 @@ def extend(
     if not 0 < seconds <= _LONGEST:
         allowed = f"a duration above 0s and up to {write_duration(_LONGEST)}, such as {DURATIONS}"
         raise InvalidSettings(f"DURATION: {printable(duration, 40)!r} is not {allowed}")
-    return _give("extend", {"id": build, "component": component, "seconds": seconds}, broker, log, json=json)
+    request = verbs.Extend(id=build, component=component, seconds=seconds)
+    return _give(request, broker, log, json=json)
 
 
 def limit(
@@ -158,20 +154,19 @@ def limit(
     wanted = {
         rule.pattern: rule.count if rule.period is None else str(rule).partition("=")[2] for rule in rules
     }
-    return _give("limit", {"id": build, "limits": wanted}, broker, log, json=json)
+    return _give(verbs.Limit(id=build, limits=wanted), broker, log, json=json)
 
 
-def _give(verb: str, order: Document, broker: BrokerFlags, log: QuietLogFlags, *, json: bool) -> int:
-    return run_asking(broker, log, partial(_order, verb, order, json), json=json)
+def _give(command: verbs.Command, broker: BrokerFlags, log: QuietLogFlags, *, json: bool) -> int:
+    return run_asking(broker, log, partial(_send, command, json), json=json)
 
 
-async def _order(verb: str, order: Document, json: bool, bus: Bus) -> int:
-    answer = await in_time(ask(bus, verb, order))
+async def _send(command: verbs.Command, json: bool, bus: Bus) -> int:
+    verb = command.verb()
+    answer = await in_time(ask(bus, verb, msgspec.to_builtins(command)))
     if json:
         say_json(answer)
     else:
-        say(
-            printable(text(answer.get("text")))
-            or f"{verb}: {printable(text(answer.get('status'))) or 'done'}"
-        )
+        status = printable(text(answer.get("status"))) or "done"
+        say(printable(text(answer.get("text"))) or f"{verb}: {status}")
     return 0

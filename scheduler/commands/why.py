@@ -2,11 +2,14 @@
 
 from functools import partial
 
+import msgspec
+
 from scheduler.bus import Bus
-from scheduler.client.ask import Document, ask
+from scheduler.client.ask import ask
 from scheduler.commands.asking import Json, in_time, run_asking, say_json
 from scheduler.commands.flags import BROKER_DEFAULTS, QUIET_LOG_DEFAULTS, BrokerFlags, QuietLogFlags
 from scheduler.commands.parameters import BuildId, ComponentId
+from scheduler.control.verbs import Why
 
 
 def why(
@@ -19,14 +22,11 @@ def why(
     log: QuietLogFlags = QUIET_LOG_DEFAULTS,
 ) -> int:
     """Explain what a build or component is waiting for."""
-    question: Document = {"id": build}
-    if component is not None:
-        question["component"] = component
-    return run_asking(broker, log, partial(_why, question, json), json=json)
+    return run_asking(broker, log, partial(_why, Why(id=build, component=component), json), json=json)
 
 
-async def _why(question: Document, json: bool, bus: Bus) -> int:
-    answer = await in_time(ask(bus, "why", question))
+async def _why(question: Why, json: bool, bus: Bus) -> int:
+    answer = await in_time(ask(bus, question.verb(), msgspec.to_builtins(question)))
     if json:
         say_json(answer)
     else:

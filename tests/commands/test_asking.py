@@ -172,7 +172,7 @@ def test_a_scheduler_that_says_nothing_is_not_waited_for(
 @pytest.mark.parametrize(
     ("arguments", "verb", "order"),
     [
-        (["cancel", BUILD], "cancel", {"now": False}),
+        (["cancel", BUILD], "cancel", {}),
         (
             ["cancel", BUILD, "--now", "--reason", "wrong region"],
             "cancel",
@@ -232,7 +232,7 @@ def test_no_variable_gives_an_order_its_force(
     monkeypatch.setenv("SCHEDULER_REASON", "x")
     scheduler.say("cancel", {"text": "ok"})
     assert cli.main(["cancel", BUILD]) == 0
-    assert scheduler.asked[0][1] == {"id": BUILD, "now": False}
+    assert scheduler.asked[0][1] == {"id": BUILD}
 
 
 # Questions.
