@@ -1,1 +1,1 @@
-"""What operators ask of builds and do to them: the other side of ``scheduler.build.VERB``."""
+"""Answers operators: the service side of ``scheduler.build.VERB``."""

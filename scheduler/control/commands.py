@@ -1,4 +1,4 @@
-"""The verbs that change a build; each answers when the change is persisted."""
+"""Answers the verbs that change a build, each when the change is persisted."""
 
 from collections.abc import Sequence
 from typing import Final

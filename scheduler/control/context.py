@@ -1,4 +1,4 @@
-"""The parts of the service that the functions of the verbs work with."""
+"""Parts of the service that the functions of the verbs work with."""
 
 import trio
 from attrs import frozen
@@ -15,7 +15,7 @@ from scheduler.supervision.supervisor import Supervisor
 
 @frozen
 class Context:
-    """The parts of the service, handed to each function of a verb."""
+    """Parts of the service, handed to each function of a verb."""
 
     supervisor: Supervisor
     builds: BuildFinder
@@ -29,7 +29,7 @@ class Context:
     def of(
         cls, supervisor: Supervisor, eta: EtaEstimator, reader: BuildReader, reopener: Reopener | None
     ) -> "Context":
-        """The context for the builds of a supervisor."""
+        """Make the context for the builds of a supervisor."""
         return cls(
             supervisor,
             BuildFinder(supervisor, reopener),
@@ -41,7 +41,7 @@ class Context:
         )
 
     async def run(self) -> None:
-        """Let go of what was kept for operators and is not asked for any more; never returns."""
+        """Drop what was kept for operators and is not asked for any more; never returns."""
         async with trio.open_nursery() as nursery:
             for part in (self.builds, self.reports, self.previews):
                 nursery.start_soon(part.run)

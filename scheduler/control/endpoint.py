@@ -1,9 +1,9 @@
 """The scheduler as a NATS micro service (ADR-32): verbs of operators, on ``scheduler.build.VERB``.
 
-JSON in, JSON out. What is refused is answered with the service error headers of ADR-32, and with
-``{"id", "error": {"code", "message"}}``. Several questions are answered at a time. This module subscribes,
-and says which line a question waits in; the verbs are in `scheduler.control.verbs`, and the functions
-that answer them in `scheduler.control.queries` and `scheduler.control.commands`.
+JSON in, JSON out. A refusal has the service error headers of ADR-32, and the body
+``{"id", "error": {"code", "message"}}``. This module subscribes, and chooses the line in which a question
+waits. The verbs are in `scheduler.control.verbs`; the functions that answer them are in
+`scheduler.control.queries` and `scheduler.control.commands`.
 """
 
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ from scheduler.runtime.ratelimit import RateLimitedLog
 from scheduler.supervision.discovery import ServiceEndpoint
 
 VERBS: Final = Verbs(QUERIES, COMMANDS)
-"""Every verb of the scheduler."""
+"""Verbs of the scheduler, by name."""
 
 QUEUE_GROUP: Final = "scheduler"
 _DEAF: Final = 2.0
@@ -48,7 +48,7 @@ class Control:
             name: ServiceEndpoint(f"build-{name}", f"{CONTROL}{name}", QUEUE_GROUP, metadata=verb.metadata)
             for name, verb in verbs.items()
         }
-        """What service discovery shows."""
+        """Endpoints of service discovery, by verb."""
         self._questions = Questions(bus, self.endpoints, self.pace, self._answer, self._on_flood)
         self._flooded: dict[str, trio.Event] = {}
         self._log = RateLimitedLog(burst=len(verbs))
@@ -64,10 +64,10 @@ class Control:
             task_status.started()
 
     async def _listen(self, verb: str, *, task_status: trio.TaskStatus[None]) -> None:
-        """Take the questions of a verb in, but for a while after each flood of them.
+        """Take in the questions of a verb, except for a while after each flood of them.
 
-        They have a connection of their own, but all of them that one, and refusing takes time. So where more
-        are asked than can be refused, it is the broker that is to refuse them.
+        All questions share one connection, and refusing takes time. If more come in than can be refused, the
+        broker has to refuse them.
         """
         listening = False
         while True:
@@ -93,7 +93,7 @@ class Control:
         self._flooded[verb].set()
 
     def pace(self, verb: str, document: Document) -> Pace:
-        """The line in which a question waits.
+        """Return the line in which a question waits.
 
         Args:
             verb: what is asked for.

@@ -1,4 +1,4 @@
-"""When builds that run will be over: the rest of each simulated, beside the loop, for whoever asks."""
+"""Predicts the end of running builds: simulates the rest of each, large ones in a thread."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -24,23 +24,23 @@ from scheduler.supervision.explainer import Seen
 _FRESH: Final = 1.0
 """Seconds for which a prediction is good at least."""
 _SHARE: Final = 0.02
-"""Of the time that may go into predicting one build: a large one is looked at less often."""
+"""Share of the time that predicting one build may take: a large one is predicted less often."""
 _LATE: Final = 1.0
-"""Seconds by which an attempt has to be late before that is worth a word ..."""
+"""Seconds by which an attempt has to be late to be reported ..."""
 _LATE_SHARE: Final = 0.1
-"""... and the share of what is left then."""
+"""... and the share of the time left by which it has to be."""
 _TRIED: Final = 3
-"""Late attempts that are looked at, the latest ones: whether the end waits for one takes a simulation."""
+"""Late attempts that are examined, the latest ones: each takes a simulation."""
 _SLICE: Final = 1_000
-"""Components that are looked at between two looks at everything else: a millisecond."""
+"""Components between two turns of other work: a millisecond."""
 _ON_THE_SPOT: Final = 100
-"""Components up to which it is quicker to do it here than to have a thread do it."""
+"""Components up to which the loop is quicker than a thread."""
 
 _ASKERS: Final = "questions"
-"""Who has the threads: all who ask share one turn, so that no build waits behind many of them."""
+"""Owner of the threads' work: all askers share one turn, so that no build waits behind many of them."""
 
 _Found: TypeAlias = tuple[float, Vertex | None, float]
-"""Seconds until the end; the attempt that it waits for and that is late, and by how many seconds."""
+"""Seconds until the end; the late attempt that it waits for, and by how many seconds that is late."""
 
 
 @frozen
@@ -49,7 +49,7 @@ class _Prospect:
     until: float
     seconds: float
     late: Vertex | None
-    """The attempt that makes it overdue."""
+    """Attempt that makes the build overdue."""
     overdue: float
 
     def is_overdue(self, plan: Plan) -> bool:
@@ -61,10 +61,10 @@ class EtaEstimator:
     """Predicts the ends of builds.
 
     Args:
-        durations: how long requests take.
-        rules: limits over all builds; other builds' use of them is not foreseen.
-        cap: requests in flight of one build.
-        executor: looks at large builds.
+        durations: the expected durations of requests.
+        rules: limits over all builds; what other builds take of them is not foreseen.
+        cap: most requests in flight of one build.
+        executor: runs the prediction of large builds.
     """
 
     def __init__(
@@ -82,14 +82,14 @@ class EtaEstimator:
         self._turn = trio.Lock()
 
     async def end(self, seen: Seen) -> tuple[float | None, float | None]:
-        """The results of `eta` and `overdue`, the same for all who ask at the same time."""
+        """Return `eta` and `overdue`, the same for all who ask at the same time."""
         async with self._turn:
             return await self.eta(seen), await self.overdue(seen)
 
     async def eta(self, seen: Seen) -> float | None:
-        """Seconds until a build is over, if nothing fails.
+        """Return the seconds until a build ends, if nothing fails.
 
-        None where nobody can say: it is paused, starts nothing more, is over, or is overdue.
+        None if that cannot be said: the build is paused, halted, finished or overdue.
         """
         prospect = await self._look(seen)
         if prospect is None or prospect.is_overdue(seen.plan):
@@ -97,9 +97,9 @@ class EtaEstimator:
         return max(0.0, prospect.seconds - (trio.current_time() - prospect.at))
 
     async def overdue(self, seen: Seen) -> float | None:
-        """Seconds by which an attempt has taken longer than was expected, where the end waits for that one.
+        """Return the seconds by which the attempt that the end waits for has taken longer than expected.
 
-        None where there is no such attempt, or no end is foreseen anyhow.
+        None if there is no such attempt, or no end is foreseen.
         """
         prospect = await self._look(seen)
         if prospect is None or not prospect.is_overdue(seen.plan):
@@ -124,7 +124,7 @@ class EtaEstimator:
         return known
 
     async def preview(self, prepared: Prepared) -> dict[str, Any]:
-        """What a build will do, from its beginning, as `planning.Preview.document` says it."""
+        """Return the document of `scheduler.forecast.preview.Preview` for a build, from its beginning."""
         job = partial(preview, prepared, self._durations, self._rules, cap=self._cap)
         build, templates = prepared.build, prepared.templates
         size = len(build.changes) + len(build.components) + len(build.edges)
@@ -133,10 +133,10 @@ class EtaEstimator:
         return await self._executor.run(_ASKERS, lambda: job().document(), long=True)
 
     async def _job(self, seen: Seen) -> Callable[[], _Found]:
-        """The prediction, to be made anywhere: nothing that it looks at changes any more.
+        """Prepare a prediction that may run in any thread: nothing that it reads changes any more.
 
-        A large build is looked at in slices, and may go on between two of them: then some components are seen
-        a moment later than others, which no prediction is the worse for.
+        A large build is read in slices, and may change between two of them. Then some components are seen a
+        moment later than others, which does a prediction no harm.
         """
         plan, timings = seen.plan, seen.timings
         now = timings.clock()
@@ -176,9 +176,9 @@ class EtaEstimator:
 def _predict(
     simulate: Callable[[Sequence[float], Standing], float], expected: Sequence[float], standing: Standing
 ) -> _Found:
-    """The seconds until the end; and by how many seconds the attempt is late that the end waits for.
+    """Return the seconds until the end, and by how many seconds the attempt is late that it waits for.
 
-    Those are told where they are a second at least, and a tenth of what is left: less is only chance.
+    An attempt counts as late from a second and a tenth of the time left on: less is chance.
     """
     running = standing.running
     seconds = round(simulate(expected, standing), 3)
@@ -188,7 +188,7 @@ def _predict(
     )
     if not late:
         return seconds, None, 0.0
-    # As if all of them ended now: and then as if only one of them went on.
+    # As if all of them ended now; and then as if all but one did.
     least = simulate(*_ended_now(expected, standing, late))
     for vertex in late[:_TRIED]:
         overdue = running[vertex] - expected[vertex]

@@ -1,4 +1,4 @@
-"""The builds that operators name: those that run here, and finished ones in the logs."""
+"""Finds the builds that operators name: those that run here, and finished ones in the logs."""
 
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -16,7 +16,7 @@ from scheduler.supervision.supervisor import Supervisor
 from scheduler.walk import Steering
 
 _ENDING: Final = 5.0
-"""Seconds that a build may take from its report to its end."""
+"""Seconds that a build may take from its report to its removal."""
 
 
 class BuildFinder:
@@ -24,7 +24,7 @@ class BuildFinder:
 
     Args:
         supervisor: holds the builds that run.
-        reopener: begins further runs of finished builds; None where the store keeps none.
+        reopener: begins further runs of finished builds; None if the store keeps none.
     """
 
     def __init__(self, supervisor: Supervisor, reopener: Reopener | None) -> None:
@@ -33,16 +33,16 @@ class BuildFinder:
         self._finished = None if reopener is None else FinishedBuilds(reopener.replayer, supervisor)
 
     async def run(self) -> None:
-        """Let go of finished builds that nobody asks about any more, where there are any."""
+        """Drop finished builds that are not asked for any more."""
         if self._finished is not None:
             await self._finished.run()
 
     def is_running(self, build: object) -> bool:
-        """Whether this is the id of a build that is in memory here."""
+        """Return whether this is the id of a build that is in memory here."""
         return isinstance(build, str) and self._supervisor.see(build) is not None
 
     async def find(self, build: str) -> Seen:
-        """A build as it stands.
+        """Return a build as it stands.
 
         Raises:
             Refused: there is none of this id.
@@ -75,7 +75,7 @@ class BuildFinder:
         raise Refused("unknown", f"there is no build {build!r} that runs here")
 
     async def keeps_running(self, build: str) -> bool:
-        """Whether a build runs here; one whose report is just on its way is waited for."""
+        """Return whether a build runs here; waits for one whose report is on its way."""
         seen = self._supervisor.see(build)
         if seen is None or not seen.over:
             return seen is not None
@@ -99,13 +99,13 @@ class BuildFinder:
         walk = await self._reopener.reopen(build, decide)
         seen = self._supervisor.see(build)
         if walk is None or seen is None:
-            # Another run began in this very moment; or this one is over already.
+            # Another run has just begun; or this one is finished already.
             raise Refused("unavailable", f"{build} is starting or finishing; try again shortly")
         return seen
 
 
 def vertex_of(plan: Plan, component: str) -> Vertex:
-    """The vertex of a component.
+    """Return the vertex of a component.
 
     Raises:
         Refused: the build has no such component.

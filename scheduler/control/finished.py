@@ -1,7 +1,7 @@
-"""Builds that are over, for those who look at them: read from their logs, and kept for a while.
+"""Reads finished builds from their logs for operators, and keeps them for a while.
 
-To read a log takes as long as to take the build up. So one is read at a time, last in turn behind the builds
-that run, and what was read is kept for as long as its log stays as it is and somebody asks.
+Reading a log takes as long as taking the build up. So logs are read one at a time, after the work of running
+builds, and a build is kept while its log does not change and operators ask for it.
 """
 
 from collections import OrderedDict
@@ -16,13 +16,13 @@ from scheduler.supervision.explainer import Seen
 from scheduler.supervision.supervisor import Supervisor
 
 _MOST_BYTES: Final = 16 * 1024 * 1024
-"""Of the logs of all builds that are kept; in memory it is some times as much."""
+"""Bytes of the logs of all builds that are kept; in memory they take some times as much."""
 _COMPONENT_BYTES: Final = 1_000
-"""... of each component at least: what a log has elsewhere is not counted."""
+"""Bytes counted for each component at least: parts of a log may be in the object store."""
 _KEPT: Final = 60.0
-"""Seconds since somebody last asked; the one that was read last is kept for a while, however large."""
+"""Seconds that a build is kept after the last question; the last one read is kept however large it is."""
 _PERIOD: Final = 5.0
-"""Seconds between two looks for those that are kept no longer."""
+"""Seconds between two searches for builds to be dropped."""
 
 
 @define(eq=False)
@@ -31,16 +31,16 @@ class _Kept:
     sequence: int
     size: int
     asked: float
-    """By Trio's clock."""
+    """Time of the last question, Trio clock."""
 
 
 class FinishedBuilds:
-    """Reads builds from their logs; `run` lets go of them.
+    """Reads builds from their logs; `run` drops them.
 
     Args:
         replayer: makes plans of logs.
-        supervisor: has what else is to be known of a build.
-        most_bytes: of the logs whose builds are kept; one is kept even if it is larger.
+        supervisor: knows the times of builds.
+        most_bytes: bytes of the logs whose builds are kept; one is kept even if it is larger.
     """
 
     def __init__(self, replayer: Replayer, supervisor: Supervisor, most_bytes: int = _MOST_BYTES) -> None:
@@ -48,7 +48,7 @@ class FinishedBuilds:
         self._supervisor = supervisor
         self._most_bytes = most_bytes
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
-        """By build, whoever was asked about last at the end."""
+        """Builds by id, the one asked for last at the end."""
         self._reading = trio.Lock()
         self._stirred = trio.Event()
 
@@ -56,7 +56,7 @@ class FinishedBuilds:
         return len(self._kept)
 
     async def seen(self, build: str) -> Seen | None:
-        """A build as its log says; None where there is none.
+        """Return a build as its log says; None if it has no log.
 
         Raises:
             UnreadableLog: this version cannot understand it.
@@ -68,7 +68,7 @@ class FinishedBuilds:
         if (seen := self._known(build, sequence)) is not None:
             return seen
         async with self._reading:
-            # Somebody else may have read it meanwhile.
+            # Another question may have read it meanwhile.
             if (seen := self._known(build, sequence)) is not None:
                 return seen
             plan, history = await self._replayer.look(build, give_way)
@@ -90,7 +90,7 @@ class FinishedBuilds:
         return known.seen
 
     async def run(self) -> None:
-        """Let go of builds that nobody asks about, or that are too many; never returns."""
+        """Drop builds that are not asked for any more, or are too many; never returns."""
         while True:
             await self._stirred.wait()
             await trio.sleep(_PERIOD)

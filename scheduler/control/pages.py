@@ -1,7 +1,7 @@
-"""The components of a build as operators see them, page by page, as JSON.
+"""Pages of components as operators see them, as JSON.
 
-Pages are put together one at a time, in slices, behind all that has to do with running builds. They are
-kept, so that many who look at the same build, or one who looks again and again, cost as little as one.
+Pages are made one at a time, in slices, after the work of running builds. They are kept, so that many
+watchers of the same build cost as little as one.
 """
 
 from collections import OrderedDict
@@ -15,9 +15,9 @@ from scheduler.runtime.courtesy import give_way
 from scheduler.supervision.explainer import Seen, component
 
 _MOST_BYTES: Final = 32 * 1024 * 1024
-"""Of the pages that are kept."""
+"""Bytes of the pages that are kept."""
 _SLICE: Final = 200
-"""Components between two looks at everything else: a millisecond."""
+"""Components between two turns of other work: a millisecond."""
 _MORE_ROWS: Final = 256
 """Characters of an error that cost as much as another component."""
 
@@ -35,17 +35,17 @@ class Pages:
 
     @property
     def kept_bytes(self) -> int:
-        """What is kept, in bytes."""
+        """Bytes of the pages that are kept."""
         return self._bytes
 
     async def page(self, seen: Seen, start: int, end: int, *, graph: bool) -> Raw:
-        """The components from ``start`` up to ``end``, without that one: a JSON list of `survey.component`.
+        """Return the components from ``start`` to before ``end``, as a JSON list of `explainer.component`.
 
         Args:
             seen: the build.
             start: the first vertex.
             end: the one after the last.
-            graph: whether each component says what it needs.
+            graph: whether each component names its dependencies.
         """
         async with self._turn:
             key = _key(seen, start, end, graph=graph)
@@ -54,7 +54,7 @@ class Pages:
                 self._kept.move_to_end(key)
                 return Raw(page)
             page = await _build(seen, start, end, graph=graph)
-            # Where the build has gone on meanwhile, it is of several moments, and good for nobody else.
+            # If the build changed meanwhile, the page is of several moments, and no use to others.
             if key == _key(seen, start, end, graph=graph):
                 self._keep(key, page)
             return Raw(page)

@@ -1,4 +1,4 @@
-"""Previews of builds that are here, each kept for a while: of a large build it takes long."""
+"""Previews of builds that are here, kept for a while: that of a large build takes long."""
 
 from typing import Final, TypeAlias
 
@@ -12,17 +12,17 @@ from scheduler.supervision.explainer import Seen
 _FRESH: Final = 1.0
 """Seconds for which a preview is good at least."""
 _SHARE: Final = 20.0
-"""Seconds for which a preview is good, by seconds that it took."""
+"""Seconds for which a preview is good, for each second that it took."""
 
 _Run: TypeAlias = tuple[str, str]
-"""A build and which run of it."""
+"""Build, and the identity of its run."""
 
 
 class Previews:
     """Makes previews, one at a time, and keeps the last one.
 
     Args:
-        eta: predicts.
+        eta: makes the previews.
     """
 
     def __init__(self, eta: EtaEstimator) -> None:
@@ -31,11 +31,11 @@ class Previews:
         self._last: Remembered[_Run, Document] = Remembered()
 
     async def run(self) -> None:
-        """Let go of what was kept; never returns."""
+        """Drop what was kept, after a while; never returns."""
         await self._last.run()
 
     async def preview(self, seen: Seen) -> Document:
-        """What a build will do, as `scheduler.forecast.preview.Preview.document` says it."""
+        """Return the document of `scheduler.forecast.preview.Preview` for a build."""
         key = seen.plan.build.id, seen.identity
         async with self._turn:
             preview = self._last.get(key)

@@ -1,4 +1,4 @@
-"""The verbs that change nothing: ``list``, ``get``, ``why`` and ``plan``."""
+"""Answers the verbs that change nothing: ``list``, ``get``, ``why`` and ``plan``."""
 
 from typing import Final
 
@@ -16,7 +16,7 @@ from scheduler.supervision.explainer import Explainer, Seen, interruptions, summ
 QUERIES: Final[Verbs[Context]] = Verbs()
 
 _SLICE: Final = 100
-"""Builds that are told of between two looks at everything else: a millisecond."""
+"""Builds between two turns of other work: a millisecond."""
 
 
 @QUERIES.register(verbs.List)
@@ -69,7 +69,7 @@ async def get_build(context: Context, request: verbs.Get) -> Document:
 
 
 def _limits(context: Context, seen: Seen) -> list[Document]:
-    """The limits that components of a build wait for, and how many do."""
+    """Return the limits that components of a build wait for, and how many do."""
     if seen.walk is None:
         return []
     waiting = context.supervisor.slots.waiting(seen.plan)

@@ -1,7 +1,7 @@
 """Takes in questions and commands of operators, and answers: JSON, or the service error headers of ADR-32.
 
-Commands do not wait behind questions, nor questions that are soon answered behind those that take the reading
-of a log. In each line askers take turns, as far as they can be told (`scheduler.dispatch.senders`).
+Commands do not wait behind questions, nor questions that memory answers behind those that read a log. In each
+line askers take turns, as far as they can be told apart (`scheduler.dispatch.senders`).
 """
 
 import math
@@ -25,28 +25,29 @@ from scheduler.runtime.ratelimit import RateLimitedLog
 from scheduler.supervision.discovery import ServiceEndpoint
 
 _NUMBERS: Final = {"invalid": 400, "unknown": 404, "conflict": 409, "internal": 500, "unavailable": 503}
-"""The codes as in HTTP, for the header."""
+"""Error numbers by code, as in HTTP, for the header."""
 _MOST: Final = 500
-"""Questions in a line; one asker alone gets half of it."""
+"""Questions in a line; one asker gets half of them at most."""
 _MOST_BYTES: Final = 64 * 1024 * 1024
+"""Bytes of the questions in a line."""
 _OVERHEAD: Final = 512
-"""Bytes that a question takes beside its content."""
+"""Bytes that a question takes besides its content."""
 _SHORT: Final = 4 * 1024
-"""Bytes of a question that is looked at before it is put into a line."""
+"""Bytes up to which a question is looked at before it is put into a line."""
 _READ_HERE: Final = 32 * 1024
-"""Bytes of a question that is read on the spot."""
+"""Bytes up to which a question is read in the loop."""
 _FLOOD: Final = 2_000
-"""Questions of a verb that are refused within a second for being too many, before it is called a flood: 30 ms
-of work."""
+"""Refusals of a verb within a second that make a flood: 30 ms of work."""
 _REFUSED: Final = "an operator was refused"
+"""Log line of a refusal."""
 _TOO_MANY: Final = "too many questions at a time: ask again"
 _NOT_FOR_HEADERS: Final = re.compile(r"[^ -~]")
 _DEADLINE: Final = 30.0
-"""Seconds for one question, from when it came in; what takes longer is the store or the broker."""
+"""Seconds for one question, from its arrival; only the store or the broker takes longer."""
 
 
 class Pace(Enum):
-    """The lines."""
+    """Line in which a question waits."""
 
     COMMAND = "changes a build"
     QUICK = "needs only what is in memory"
@@ -54,7 +55,7 @@ class Pace(Enum):
 
 
 _AT_ONCE: Final = {Pace.COMMAND: 20, Pace.QUICK: 4, Pace.SLOW: 2}
-"""Questions of a line that are worked on at a time. Those that make a page have that one at a time."""
+"""Questions of a line that are worked on at a time; pages are made one at a time."""
 
 
 @frozen
@@ -62,7 +63,7 @@ class _Question:
     verb: str
     message: Message = field(repr=False)
     came: float
-    """By Trio's clock."""
+    """Time of arrival, Trio clock."""
 
     @property
     def size(self) -> int:
@@ -70,14 +71,14 @@ class _Question:
 
 
 class Questions:
-    """Answers operators.
+    """Queues questions and commands, and answers them.
 
     Args:
-        bus: what answers go out on.
-        endpoints: by verb; each counts its questions.
-        pace: which line a question goes to; of one that is large or no JSON object, what it says is empty.
-        answer: gives the answer to a verb and what was asked; raises Refused, StoreError or BusError.
-        on_flood: is told of a verb of which more questions come in than it is good to refuse one by one.
+        bus: the connection that answers go out on.
+        endpoints: counters, by verb.
+        pace: the line for a verb and its request, which is empty where it is large or no JSON object.
+        answer: the answer to a verb and its request; raises Refused, StoreError or BusError.
+        on_flood: called with a verb of which too many questions come in to refuse each.
     """
 
     def __init__(
@@ -93,13 +94,13 @@ class Questions:
         self._pace = pace
         self._give = answer
         self._lines = {pace: RoundRobinQueue[_Question](_MOST, _MOST_BYTES) for pace in Pace}
-        # One for each question in the line, so that one that comes in wakes one worker.
+        # One item for each question in the line, so that a question wakes one worker.
         self._ready = {pace: trio.open_memory_channel[None](math.inf) for pace in Pace}
         self._on_flood = on_flood
         self._too_many: dict[str, tuple[int, int]] = {}
-        """By verb: in which second how many were refused for being too many."""
+        """Second and number of refusals for being too many, by verb."""
         self._flooding: set[str] = set()
-        """Verbs of which a flood comes in, until they are listened to again."""
+        """Verbs with a flood, until they are listened to again."""
         self._log = RateLimitedLog()
 
     async def run(self) -> None:
@@ -110,7 +111,7 @@ class Questions:
                     nursery.start_soon(self._work, pace)
 
     def handler(self, verb: str) -> Callable[[Message], None]:
-        """What takes in the questions of one verb; synchronous, as handlers are. A flood before is over."""
+        """Return the handler for the questions of one verb; a flood before has ended."""
         self._flooding.discard(verb)
 
         def take(message: Message) -> None:
@@ -125,7 +126,7 @@ class Questions:
             if self._lines[pace].put(sender, question, question.size):
                 self._ready[pace][0].send_nowait(None)
             else:
-                # Of a flood there is more on its way, and whoever sends it hears nothing any more.
+                # Of a flood more is on its way: its senders are not answered any more.
                 if verb not in self._flooding:
                     self._turn_away(message)
                 self._endpoints[verb].served(0.0, _TOO_MANY)
@@ -134,7 +135,7 @@ class Questions:
         return take
 
     def _turn_away(self, message: Message) -> None:
-        """Refuse what there is no room for: what makes up a flood, so it has to be cheap."""
+        """Refuse a question that has no room; cheap, since floods are made of these."""
         if not self._log.leaves_out(_REFUSED):
             self._refuse(message, None, Refused("unavailable", _TOO_MANY))
         elif message.reply:
@@ -151,7 +152,7 @@ class Questions:
     async def _work(self, pace: Pace) -> None:
         async for _ in self._ready[pace][1]:
             question = self._lines[pace].take()
-            assert question is not None, "there is one for each that was sent"
+            assert question is not None, "there is one for each item"
             await self._answer(question)
             del question
 
@@ -212,7 +213,7 @@ class Questions:
 
 
 def _refusal(build: str | None, code: str, text: str) -> tuple[bytes, dict[str, str]]:
-    """The answer to what is refused, and its headers."""
+    """Return the answer that refuses, and its headers."""
     headers = {
         "Nats-Service-Error": _NOT_FOR_HEADERS.sub("?", text[:500]),
         "Nats-Service-Error-Code": str(_NUMBERS[code]),
@@ -224,10 +225,10 @@ _TURNED_AWAY, _TURNED_AWAY_HEADERS = _refusal(None, "unavailable", _TOO_MANY)
 
 
 def read_object(data: bytes) -> Document:
-    """What a question says; nothing where it is empty.
+    """Read a request; an empty one is an empty object.
 
     Raises:
-        Refused: it is no JSON object.
+        Refused: it is not a JSON object.
     """
     if not data:
         return {}
@@ -241,7 +242,7 @@ def read_object(data: bytes) -> Document:
 
 
 async def _read_beside(data: bytes) -> Document:
-    """As `read_object`; what takes long is read beside the loop."""
+    """Read a request as `read_object` does, a large one in a thread."""
     if len(data) <= _READ_HERE:
         return read_object(data)
     return await ThreadExecutor().run("questions", partial(read_object, data), long=True)

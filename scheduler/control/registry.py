@@ -1,4 +1,4 @@
-"""Verbs and the functions that answer them: how a request is read, and what service discovery shows."""
+"""Registry of verbs: the structure of each, its function, and its schemas for service discovery."""
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any, Final, Generic, TypeAlias, TypeVar
@@ -17,21 +17,21 @@ _Act: TypeAlias = Callable[[_Context, _Request], Awaitable[Answer | Document]]
 
 @frozen
 class Verb(Generic[_Context]):
-    """A verb that can be asked for."""
+    """Verb with the function that answers it."""
 
     request: type[Request]
-    """What it takes."""
+    """Structure of its request."""
     act: Callable[[_Context, Any], Awaitable[Answer | Document]]
-    """The function that answers it."""
+    """Function that answers it."""
 
     @property
     def name(self) -> str:
-        """The last word of its subject."""
+        """Last word of its subject."""
         return self.request.verb()
 
     @property
     def metadata(self) -> Mapping[str, str]:
-        """The JSON Schemas of what it takes and gives, for service discovery (ADR-32)."""
+        """JSON Schemas of its request and answer, for service discovery (ADR-32)."""
         return {
             "request_schema": encode(json_schema(self.request)).decode(),
             "response_schema": encode(json_schema(self.request.answer)).decode(),
@@ -66,7 +66,7 @@ class Verbs(Mapping[str, Verb[_Context]]):
     def register(
         self, request: type[_Request]
     ) -> Callable[[_Act[_Context, _Request]], _Act[_Context, _Request]]:
-        """Register the decorated function as the one that answers such a request."""
+        """Register the decorated function as the one that answers these requests."""
 
         def decorate(act: _Act[_Context, _Request]) -> _Act[_Context, _Request]:
             self._verbs[request.verb()] = Verb(request, act)
@@ -112,7 +112,7 @@ _CURES: Final = {
 
 
 def _cure(type_: Any) -> str:
-    """What a member has to be."""
+    """Say what a member has to be."""
     info = msgspec.inspect.type_info(type_)
     if isinstance(info, msgspec.inspect.Metadata) and info.extra and "cure" in info.extra:
         return str(info.extra["cure"])
@@ -123,7 +123,7 @@ def _cure(type_: Any) -> str:
 
 
 def json_schema(struct: type[msgspec.Struct]) -> Document:
-    """The JSON Schema of a structure, an object at the top."""
+    """Return the JSON Schema of a structure, an object at the top."""
     _, components = msgspec.json.schema_components([struct])
     schema: Document = components.pop(struct.__name__)
     return {**schema, "$defs": components} if components else schema

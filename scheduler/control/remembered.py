@@ -1,4 +1,4 @@
-"""The last value of what takes long to make and is asked for often."""
+"""Keeps the last value of something that takes long to make and is asked for often."""
 
 import math
 from typing import Final, Generic, TypeVar
@@ -8,18 +8,18 @@ import trio
 _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")
 _KEPT: Final = 60.0
-"""Seconds between two times that a value is let go of."""
+"""Seconds from when a value is kept until it is dropped, at most."""
 
 
 class Remembered(Generic[_Key, _Value]):
-    """Keeps one value, with the key that it is good for; `run` lets go of it."""
+    """Keeps one value, with the key that it is good for; `run` drops it."""
 
     def __init__(self) -> None:
         self._entry: tuple[_Key, float, _Value] | None = None
         self._kept = trio.Event()
 
     def get(self, key: _Key) -> _Value | None:
-        """The value, if it is that of this key and still good."""
+        """Return the value, if it is that of this key and still good."""
         entry = self._entry
         if entry is None or entry[0] != key or trio.current_time() >= entry[1]:
             return None
@@ -31,7 +31,7 @@ class Remembered(Generic[_Key, _Value]):
         self._kept.set()
 
     async def run(self) -> None:
-        """Let go of the value from time to time; never returns."""
+        """Drop the value from time to time; never returns."""
         while True:
             await self._kept.wait()
             await trio.sleep(_KEPT)

@@ -1,4 +1,4 @@
-"""Finished builds by their reports, for a list: only those say how builds ended."""
+"""Reads reports for the list of finished builds: only reports tell how builds ended."""
 
 from collections.abc import Mapping
 from contextlib import aclosing
@@ -18,17 +18,17 @@ from scheduler.stores import Store
 from scheduler.stores.jetstream import JetStreamStore
 
 _SLICE: Final = 100
-"""Reports that are read between two looks at everything else: a millisecond."""
+"""Reports between two turns of other work: a millisecond."""
 
 _Reach: TypeAlias = tuple[int, ...]
-"""How far the stream of reports is."""
+"""Extent of the stream of reports: first and last sequence, messages."""
 
 
 class Reports:
-    """Reads reports; keeps what they say for a while, since a list comes in pages.
+    """Reads reports, and keeps the summaries for a while, since a list comes in pages.
 
     Args:
-        store: has them, where it is in JetStream.
+        store: the store that has them, if it is in JetStream.
     """
 
     def __init__(self, store: Store) -> None:
@@ -36,11 +36,11 @@ class Reports:
         self._known: Remembered[_Reach, dict[str, Document]] = Remembered()
 
     async def run(self) -> None:
-        """Let go of what was read; never returns."""
+        """Drop what was read, after a while; never returns."""
         await self._known.run()
 
     async def finished(self) -> Mapping[str, Document]:
-        """Summaries of the finished builds that are still kept, by id.
+        """Return summaries of the finished builds that are still kept, by id.
 
         Raises:
             BusError: JetStream could not be asked.
@@ -50,7 +50,7 @@ class Reports:
         try:
             info = await self._store.js.info(REPORTS)
         except StreamNotFound:
-            # Somebody has removed it. What runs can be told all the same.
+            # An operator removed the stream. Running builds can be listed all the same.
             return {}
         reach = info.first_sequence, info.last_sequence, info.messages
         known = self._known.get(reach)
@@ -61,7 +61,7 @@ class Reports:
 
 
 async def _read_reports(js: JetStream) -> dict[str, Document]:
-    """What the stored reports say of their builds."""
+    """Return the summaries in the stored reports, by build."""
     found: dict[str, Document] = {}
     reports = read(js, REPORTS, last_per_subject=True, headers_only=True)
     async with aclosing(reports) as batches:
@@ -83,7 +83,7 @@ async def _read_reports(js: JetStream) -> dict[str, Document]:
 
 
 def _read_summary(headers: Mapping[str, str]) -> Document:
-    """What a stored report says of its build in a few words; nothing where an older version stored it."""
+    """Return the summary in the headers of a report; empty if an older version stored it."""
     try:
         document = decode(headers.get(SUMMARY_HEADER, "{}").encode())
     except InvalidJSON:

@@ -24,15 +24,15 @@ ComponentId: TypeAlias = Annotated[str, Meta(min_length=1, description="Id of a 
 PageSize: TypeAlias = Annotated[int, Meta(ge=1, description=f"Most entries in the answer, up to {PAGE:,}.")]
 
 
-# What verbs answer.
+# Answers.
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer to a verb. Where another wing makes the document, it only describes the main members."""
+    """Answer to a verb. Where another wing makes the document, it describes its main members only."""
 
 
 class Done(Answer, frozen=True, kw_only=True):
-    """The answer to a command, given when the change is persisted."""
+    """Answer to a command, sent when the change is persisted."""
 
     id: str
     status: Annotated[str, Meta(description="Status of the build after the command.")]
@@ -41,14 +41,14 @@ class Done(Answer, frozen=True, kw_only=True):
 
 
 class Builds(Answer, frozen=True, kw_only=True):
-    """A page of builds, by id."""
+    """Page of builds, by id."""
 
     builds: list[Document]
     next: Annotated[str | None, Meta(description="Where the next page starts: its `after`.")]
 
 
 class State(Answer, frozen=True, kw_only=True):
-    """A build as it stands, and a page of its components."""
+    """State of a build, and a page of its components."""
 
     id: str
     status: str
@@ -60,7 +60,7 @@ class State(Answer, frozen=True, kw_only=True):
 
 
 class Reasons(Answer, frozen=True, kw_only=True):
-    """What a build or a component waits for."""
+    """Reasons why a build or a component is waiting."""
 
     id: str
     status: str
@@ -69,33 +69,33 @@ class Reasons(Answer, frozen=True, kw_only=True):
 
 
 class Preview(Answer, frozen=True, kw_only=True):
-    """What a build will do, and how long it will take."""
+    """Prediction of what a build will do, and of how long it will take."""
 
     id: str
     seconds: Annotated[float, Meta(description="Predicted duration.")]
 
 
-# What verbs take.
+# Requests.
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A request for a verb."""
+    """Request for a verb."""
 
     answer: ClassVar[type[Answer]]
-    """What the verb answers."""
+    """Structure of the answer."""
 
     @classmethod
     def verb(cls) -> str:
-        """The last word of its subject."""
+        """Return the verb, the last word of its subject."""
         return cls.__name__.lower()
 
 
 class Query(Request, frozen=True, kw_only=True):
-    """A verb that changes nothing."""
+    """Request that changes nothing."""
 
     @classmethod
     def is_quick(cls, document: Document, *, runs: bool) -> bool:  # noqa: ARG003 - `List` looks at it
-        """Whether memory alone answers it.
+        """Return whether memory alone answers it.
 
         Args:
             document: the request, not yet checked; empty where it is large.
@@ -116,7 +116,7 @@ class List(Query, frozen=True, kw_only=True):
 
     @classmethod
     def is_quick(cls, document: Document, *, runs: bool) -> bool:  # noqa: ARG003 - it names no build
-        """Finished builds are read from their reports."""
+        """Return whether finished builds are left out: those are read from their reports."""
         return document.get("all") is not True
 
 
@@ -156,7 +156,7 @@ class Plan(Query, frozen=True, kw_only=True):
 
 
 class Command(Request, frozen=True, kw_only=True):
-    """A verb that changes a build."""
+    """Request that changes a build."""
 
     answer = Done
     id: BuildId
@@ -221,7 +221,7 @@ class Limit(Command, frozen=True, kw_only=True):
 
 
 def description_of(request: type[Request], name: str) -> str:
-    """The description of a member, which is also the help of its flag."""
+    """Return the description of a member, which is also the help of its flag."""
     [member] = (one for one in msgspec.structs.fields(request) if one.encode_name == name)
     info = msgspec.inspect.type_info(member.type)
     assert isinstance(info, msgspec.inspect.Metadata), "the member has a description"
