@@ -25,11 +25,6 @@ class Verb(Generic[_Context]):
     """Function that answers it."""
 
     @property
-    def name(self) -> str:
-        """Last word of its subject."""
-        return self.request.verb()
-
-    @property
     def metadata(self) -> Mapping[str, str]:
         """JSON Schemas of its request and answer, for service discovery (ADR-32)."""
         return {
@@ -69,6 +64,7 @@ class Verbs(Mapping[str, Verb[_Context]]):
         """Register the decorated function as the one that answers these requests."""
 
         def decorate(act: _Act[_Context, _Request]) -> _Act[_Context, _Request]:
+            assert request.verb() not in self._verbs, "a verb is registered once"
             self._verbs[request.verb()] = Verb(request, act)
             return act
 
