@@ -273,7 +273,7 @@ async def test_a_new_run_that_is_refused_leaves_the_log_as_it_was(autojump_clock
 
 
 async def test_what_is_over_cannot_be_steered_otherwise(autojump_clock: MockClock) -> None:
-    """Each order is refused with how it ended."""
+    """Each command is refused with how it ended."""
     plant = Plant()
     async with plant.run() as process:
         await process.submit(CHAIN)

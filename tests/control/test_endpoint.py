@@ -225,7 +225,7 @@ async def test_of_two_schedulers_one_answers(fake_bus: FakeBus) -> None:
 
 
 async def test_commands_questions_and_what_takes_a_log_wait_apart() -> None:
-    """Whatever the order names; a build that runs is in memory, any other is looked for in the log."""
+    """Whatever a command names; a build that runs is in memory, any other is looked for in the log."""
     async with running() as site:
         service = site.service
         eta = EtaEstimator(service._supervisor.durations, (), 1)

@@ -1,4 +1,4 @@
-"""Questions and orders: whose turn it is, how many at a time, what is refused, and what the log says."""
+"""Questions and commands: whose turn it is, how many at a time, what is refused, and what the log says."""
 
 # ruff: noqa: ARG001 - pytest-trio takes a clock from a test's own arguments only
 
@@ -22,7 +22,7 @@ from scheduler.control.verbs import Document
 from scheduler.runtime.courtesy import give_way
 from scheduler.supervision.discovery import ServiceEndpoint
 
-PACES = {"order": Pace.COMMAND, "quick": Pace.QUICK, "slow": Pace.SLOW}
+PACES = {"command": Pace.COMMAND, "quick": Pace.QUICK, "slow": Pace.SLOW}
 
 
 class Desk:
@@ -70,7 +70,7 @@ async def desk() -> AsyncIterator[Desk]:
         nursery.cancel_scope.cancel()
 
 
-async def test_orders_wait_for_no_question() -> None:
+async def test_commands_wait_for_no_question() -> None:
     """However many there are of one who asks: also his own."""
     async with desk() as site:
         for number in range(200):
@@ -79,7 +79,7 @@ async def test_orders_wait_for_no_question() -> None:
         await wait_all_tasks_blocked()
         busy = len(site.begun)
         assert busy == questions._AT_ONCE[Pace.QUICK] + questions._AT_ONCE[Pace.SLOW]
-        site.ask("order", "stop")
+        site.ask("command", "stop")
         await wait_all_tasks_blocked()
         assert site.begun[busy:] == ["stop"]
 
@@ -161,22 +161,22 @@ async def test_a_question_that_was_not_looked_at_in_time_is_refused(autojump_clo
         assert texts[None].startswith("too many questions at a time: not looked at within 30 s")
 
 
-async def test_an_order_with_a_reply_subject_of_the_system_is_not_carried_out() -> None:
+async def test_a_command_with_a_reply_subject_of_the_system_is_not_carried_out() -> None:
     """Nor a question answered; counted, and logged once a second."""
     async with desk() as site:
         with structlog.testing.capture_logs() as lines:
             for reply in ("scheduler.log.b1", "vpc.create.aws", "$JS.API.INFO"):
-                site.handlers["order"](Message("x.order", b'{"id": "b1"}', reply))
+                site.handlers["command"](Message("x.command", b'{"id": "b1"}', reply))
             await wait_all_tasks_blocked()
         assert (site.begun, site.bus.published) == ([], [])
-        assert [(line["subject"], line["reply"]) for line in lines] == [("x.order", "scheduler.log.b1")]
-        assert site.endpoints["order"].errors == 3
+        assert [(line["subject"], line["reply"]) for line in lines] == [("x.command", "scheduler.log.b1")]
+        assert site.endpoints["command"].errors == 3
 
 
-async def test_an_order_without_a_reply_subject_is_carried_out() -> None:
+async def test_a_command_without_a_reply_subject_is_carried_out() -> None:
     """Nobody is answered."""
     async with desk() as site:
-        site.handlers["order"](Message("x.order", b'{"id": "b1"}'))
+        site.handlers["command"](Message("x.command", b'{"id": "b1"}'))
         await site.next()
         assert (site.begun, site.bus.published) == (["b1"], [])
 
