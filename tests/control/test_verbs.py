@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.asking import NEEDED, ask, ask_raw, refused, running
 from support.fakes import JSON, Site, document, encode
-from support.fitting import fits, fitting, unfitting
+from support.fitting import fitting, unfitting
+from support.schemas import Checker
 
 from scheduler.commands.catalogue import COMMANDS
 from scheduler.control import verbs
@@ -82,7 +83,7 @@ def test_what_a_schema_accepts_is_read(name: str, data: st.DataObject) -> None:
     """With the values that were given, defaults where there are none, and without unknown members."""
     schema = schema_of(name)
     value = data.draw(fitting(schema))
-    assert fits(value, schema)
+    assert Checker(schema).fits(value)
     request = read_request(VERBS[name].request, value)
     known = {key: one for key, one in value.items() if key in schema["properties"]}
     defaults = {key: one["default"] for key, one in schema["properties"].items() if "default" in one}
@@ -117,7 +118,7 @@ async def test_garbage_is_refused_and_changes_nothing() -> None:
         for name in NAMES:
             for member, schema in schema_of(name)["properties"].items():
                 for value in (None, True, 7, -1, 1.5, "", "x", [], [1], {}, {"x": [1]}):
-                    if fits(value, schema):
+                    if Checker(schema).fits(value):
                         continue
                     asked = {"id": "b1", **NEEDED.get(name, {}), member: value}
                     answer = await ask_raw(site, name, encode(asked))
@@ -140,7 +141,7 @@ async def test_nothing_that_a_schema_accepts_is_an_internal_error(data: st.DataO
                 value["component"] = data.draw(st.sampled_from("ab"))
             answer = await ask_raw(site, name, encode(value))
             if not answer.headers:
-                assert fits(answer.body, json_schema(VERBS[name].request.answer))
+                assert Checker(json_schema(VERBS[name].request.answer)).fits(answer.body)
             elif answer.code == "invalid":
                 assert answer.text.startswith(("build: ", "limits: ", "seconds: above 0")), value
             else:
@@ -154,7 +155,7 @@ async def test_every_answer_is_as_its_schema_says() -> None:
         for name in ("limit", "pause", "resume", "extend", "skip", "list", "get", "why", "plan", "cancel"):
             fields: dict[str, Any] = NEEDED.get(name, {})
             answer = await ask(site, name, **fields)
-            assert fits(answer, json_schema(VERBS[name].request.answer)), answer
+            assert Checker(json_schema(VERBS[name].request.answer)).fits(answer), answer
 
 
 def test_a_verb_is_described_as_its_command_is() -> None:

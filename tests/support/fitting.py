@@ -1,20 +1,11 @@
-"""JSON Schemas as those of the verbs are: what fits one, and values that do and do not."""
+"""Values that fit a JSON Schema as those of the verbs are, and values that do not."""
 
 from typing import Any
 
 from hypothesis import strategies as st
 
 from support.fakes import JSON
-
-PRIMITIVES: dict[str, tuple[type, ...]] = {
-    "array": (list,),
-    "boolean": (bool,),
-    "integer": (int,),
-    "null": (type(None),),
-    "number": (int, float),
-    "object": (dict,),
-    "string": (str,),
-}
+from support.schemas import Checker
 
 scalars = (
     st.none()
@@ -29,35 +20,6 @@ anything = st.recursive(
     max_leaves=6,
 )
 """Any JSON."""
-
-
-def fits(value: Any, schema: JSON) -> bool:
-    """Whether a value is as a schema says."""
-    if "anyOf" in schema:
-        return any(fits(value, one) for one in schema["anyOf"])
-    types = schema.get("type", list(PRIMITIVES))
-    if not any(_is(value, one) for one in ([types] if isinstance(types, str) else types)):
-        return False
-    if isinstance(value, str):
-        shortest: int = schema.get("minLength", 0)
-        return len(value) >= shortest
-    if isinstance(value, int | float):
-        least: float = schema.get("minimum", value)
-        return value >= least
-    if isinstance(value, dict):
-        return _members_fit(value, schema)
-    return True
-
-
-def _is(value: Any, primitive: str) -> bool:
-    return isinstance(value, PRIMITIVES[primitive]) and isinstance(value, bool) <= (primitive == "boolean")
-
-
-def _members_fit(value: JSON, schema: JSON) -> bool:
-    properties, others = schema.get("properties", {}), schema.get("additionalProperties", {})
-    return value.keys() >= set(schema.get("required", ())) and all(
-        fits(one, properties.get(name, others)) for name, one in value.items()
-    )
 
 
 def fitting(schema: JSON) -> st.SearchStrategy[Any]:
@@ -96,4 +58,5 @@ def _objects(schema: JSON) -> st.SearchStrategy[JSON]:
 
 def unfitting(schema: JSON) -> st.SearchStrategy[Any]:
     """JSON values that are not as a schema says."""
-    return anything.filter(lambda value: not fits(value, schema))
+    checker = Checker(schema)
+    return anything.filter(lambda value: not checker.fits(value))
