@@ -12,9 +12,9 @@ import trio
 from scheduler import __version__
 from scheduler.bus import Bus, Listener, Message, Presence, Subscription
 from scheduler.config import Settings
-from scheduler.control.context import Context
 from scheduler.control.endpoint import Control
 from scheduler.control.eta import EtaEstimator
+from scheduler.control.parts import Parts
 from scheduler.definition.tokens import encode_token
 from scheduler.definition.validation import Prepared
 from scheduler.dispatch.connectors import Connectors
@@ -237,8 +237,8 @@ class Service:
                 self._settings.max_in_flight_per_build,
                 self._executor,
             )
-            context = Context.of(self._supervisor, eta, self._reader, self._reopener)
-            control = Control(self._asked, context)
+            parts = Parts.of(self._supervisor, eta, self._reader, self._reopener)
+            control = Control(self._asked, parts)
             await background.start(control.run)
             if self._collects:
                 await background.start(Collector(self._load).run)

@@ -6,49 +6,49 @@ from typing import Final
 from msgspec import UNSET, UnsetType
 
 from scheduler.control import verbs
-from scheduler.control.context import Context
 from scheduler.control.finder import vertex_of
+from scheduler.control.parts import Parts
 from scheduler.control.registry import Verbs
 from scheduler.control.verbs import Done
 from scheduler.journal.events import Event
 from scheduler.plan import Plan, steering
 from scheduler.supervision.explainer import Seen
 
-COMMANDS: Final[Verbs[Context]] = Verbs()
+COMMANDS: Final[Verbs[Parts]] = Verbs()
 
 _LONGEST_REASON: Final = 1_000
 """Characters of a reason that are kept."""
 
 
 @COMMANDS.register(verbs.Cancel)
-async def cancel(context: Context, request: verbs.Cancel) -> Done:
+async def cancel(parts: Parts, request: verbs.Cancel) -> Done:
     """Start nothing more in a build; with ``now``, stop waiting for what is in flight."""
-    commands, seen = await context.builds.steer(request.id)
+    commands, seen = await parts.builds.steer(request.id)
     return _done(
         seen, await commands.cancel(now=request.now, reason=(request.reason or "")[:_LONGEST_REASON])
     )
 
 
 @COMMANDS.register(verbs.Pause)
-async def pause(context: Context, request: verbs.Pause) -> Done:
+async def pause(parts: Parts, request: verbs.Pause) -> Done:
     """Start nothing new in a build for now."""
-    commands, seen = await context.builds.steer(request.id)
+    commands, seen = await parts.builds.steer(request.id)
     return _done(seen, await commands.pause())
 
 
 @COMMANDS.register(verbs.Resume)
-async def resume(context: Context, request: verbs.Resume) -> Done:
+async def resume(parts: Parts, request: verbs.Resume) -> Done:
     """Resume a paused build."""
-    commands, seen = await context.builds.steer(request.id)
+    commands, seen = await parts.builds.steer(request.id)
     return _done(seen, await commands.resume())
 
 
 @COMMANDS.register(verbs.Retry)
-async def retry_failed(context: Context, request: verbs.Retry) -> Done:
+async def retry_failed(parts: Parts, request: verbs.Retry) -> Done:
     """Send again what failed, in a new run if the build is finished."""
     one = request.component
-    if await context.builds.keeps_running(request.id):
-        commands, seen = await context.builds.steer(request.id)
+    if await parts.builds.keeps_running(request.id):
+        commands, seen = await parts.builds.steer(request.id)
         text, components = await commands.retry(None if one is None else vertex_of(seen.plan, one))
         return _done(seen, text, components)
     said: list[tuple[str, int]] = []
@@ -58,17 +58,17 @@ async def retry_failed(context: Context, request: verbs.Retry) -> Done:
         said.append((text, components))
         return events
 
-    seen = await context.builds.reopen(request.id, decide)
+    seen = await parts.builds.reopen(request.id, decide)
     text, components = said[-1]
     return _done(seen, f"run {seen.plan.state.run} begins: {text}", components)
 
 
 @COMMANDS.register(verbs.Skip)
-async def skip(context: Context, request: verbs.Skip) -> Done:
+async def skip(parts: Parts, request: verbs.Skip) -> Done:
     """Complete a component with an output that is given, in a new run if the build is finished."""
     output = request.output or {}
-    if await context.builds.keeps_running(request.id):
-        commands, seen = await context.builds.steer(request.id)
+    if await parts.builds.keeps_running(request.id):
+        commands, seen = await parts.builds.steer(request.id)
         return _done(seen, await commands.supply(vertex_of(seen.plan, request.component), output), 1)
     said: list[str] = []
 
@@ -78,21 +78,21 @@ async def skip(context: Context, request: verbs.Skip) -> Done:
         said.append(steering.supplied(plan, vertex))
         return events
 
-    seen = await context.builds.reopen(request.id, decide)
+    seen = await parts.builds.reopen(request.id, decide)
     return _done(seen, f"run {seen.plan.state.run} begins: {said[-1]}", 1)
 
 
 @COMMANDS.register(verbs.Extend)
-async def extend(context: Context, request: verbs.Extend) -> Done:
+async def extend(parts: Parts, request: verbs.Extend) -> Done:
     """Give an attempt that is in flight more time."""
-    commands, seen = await context.builds.steer(request.id)
+    commands, seen = await parts.builds.steer(request.id)
     return _done(seen, await commands.extend(vertex_of(seen.plan, request.component), request.seconds), 1)
 
 
 @COMMANDS.register(verbs.Limit)
-async def limit(context: Context, request: verbs.Limit) -> Done:
+async def limit(parts: Parts, request: verbs.Limit) -> Done:
     """Give a build other limits of its own."""
-    commands, seen = await context.builds.steer(request.id)
+    commands, seen = await parts.builds.steer(request.id)
     return _done(seen, await commands.limit(request.limits))
 
 

@@ -13,7 +13,7 @@ import trio
 
 from scheduler.bus import Bus
 from scheduler.control.commands import COMMANDS
-from scheduler.control.context import Context
+from scheduler.control.parts import Parts
 from scheduler.control.queries import QUERIES
 from scheduler.control.questions import Pace, Questions
 from scheduler.control.registry import Verb, Verbs
@@ -36,13 +36,13 @@ class Control:
 
     Args:
         bus: the connection that questions come in on.
-        context: the parts of the service that verbs work with.
+        parts: the parts of the service that verbs work with.
         verbs: the verbs that are answered.
     """
 
-    def __init__(self, bus: Bus, context: Context, verbs: Mapping[str, Verb[Context]] = VERBS) -> None:
+    def __init__(self, bus: Bus, parts: Parts, verbs: Mapping[str, Verb[Parts]] = VERBS) -> None:
         self._bus = bus
-        self._context = context
+        self._parts = parts
         self._verbs = verbs
         self.endpoints = {
             name: ServiceEndpoint(f"build-{name}", f"{CONTROL}{name}", QUEUE_GROUP, metadata=verb.metadata)
@@ -57,7 +57,7 @@ class Control:
         """Answer, until cancelled; started when questions are taken."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._questions.run)
-            nursery.start_soon(self._context.run)
+            nursery.start_soon(self._parts.run)
             async with trio.open_nursery() as subscriptions:
                 for verb in self._verbs:
                     subscriptions.start_soon(nursery.start, self._listen, verb)
@@ -101,9 +101,9 @@ class Control:
         """
         request = self._verbs[verb].request
         if issubclass(request, Query):
-            runs = self._context.builds.is_running(document.get("id"))
+            runs = self._parts.builds.is_running(document.get("id"))
             return Pace.QUICK if request.is_quick(document, runs=runs) else Pace.SLOW
         return Pace.COMMAND
 
     async def _answer(self, verb: str, document: Document) -> Answer | Document:
-        return await self._verbs[verb].answer(self._context, document)
+        return await self._verbs[verb].answer(self._parts, document)

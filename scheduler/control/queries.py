@@ -3,8 +3,8 @@
 from typing import Final
 
 from scheduler.control import verbs
-from scheduler.control.context import Context
 from scheduler.control.finder import vertex_of
+from scheduler.control.parts import Parts
 from scheduler.control.registry import Verbs
 from scheduler.control.verbs import PAGE, Document
 from scheduler.errors import InvalidBuild, Refused
@@ -13,20 +13,20 @@ from scheduler.runtime.pace import paced
 from scheduler.stores.slices import encode as encode_in_slices
 from scheduler.supervision.explainer import Explainer, Seen, interruptions, summary
 
-QUERIES: Final[Verbs[Context]] = Verbs()
+QUERIES: Final[Verbs[Parts]] = Verbs()
 
 _SLICE: Final = 100
 """Builds between two turns of other work: a millisecond."""
 
 
 @QUERIES.register(verbs.List)
-async def list_builds(context: Context, request: verbs.List) -> verbs.Builds:
+async def list_builds(parts: Parts, request: verbs.List) -> verbs.Builds:
     """List the builds that run or are quarantined here, and with ``all`` the finished ones."""
     most = min(request.limit, PAGE)
     after = request.after or ""
-    supervisor = context.supervisor
+    supervisor = parts.supervisor
     here, quarantined = set(supervisor.ids()), supervisor.quarantined
-    finished = await context.reports.finished() if request.all else {}
+    finished = await parts.reports.finished() if request.all else {}
     known = sorted(one for one in {*here, *quarantined, *finished} if one > after)
     found: list[Document] = []
     async for build in paced(known[:most], every=_SLICE, pause=give_way):
@@ -42,10 +42,10 @@ async def list_builds(context: Context, request: verbs.List) -> verbs.Builds:
 
 
 @QUERIES.register(verbs.Get)
-async def get_build(context: Context, request: verbs.Get) -> Document:
+async def get_build(parts: Parts, request: verbs.Get) -> Document:
     """Show a build as it stands, with a page of its components."""
-    seen = await context.builds.find(request.id)
-    eta, overdue = await context.eta.end(seen)
+    seen = await parts.builds.find(request.id)
+    eta, overdue = await parts.eta.end(seen)
     answer = summary(seen) | {
         "seq": seen.sequence,
         "source": seen.source,
@@ -53,7 +53,7 @@ async def get_build(context: Context, request: verbs.Get) -> Document:
         "eta": eta,
         "overdue": overdue,
         "paused": seen.plan.state.paused,
-        "limits": _limits(context, seen),
+        "limits": _limits(parts, seen),
         "components": [],
         "next": None,
     }
@@ -63,24 +63,24 @@ async def get_build(context: Context, request: verbs.Get) -> Document:
         end = min(total, start + min(request.limit, PAGE))
         if request.graph:
             answer |= interruptions(seen)
-        answer["components"] = await context.pages.page(seen, start, end, graph=request.graph)
+        answer["components"] = await parts.pages.page(seen, start, end, graph=request.graph)
         answer["next"] = end if end < total else None
     return answer
 
 
-def _limits(context: Context, seen: Seen) -> list[Document]:
+def _limits(parts: Parts, seen: Seen) -> list[Document]:
     """Return the limits that components of a build wait for, and how many do."""
     if seen.walk is None:
         return []
-    waiting = context.supervisor.slots.waiting(seen.plan)
+    waiting = parts.supervisor.slots.waiting(seen.plan)
     return [{"limit": limit, "waiting": number} for limit, number in waiting.items()]
 
 
 @QUERIES.register(verbs.Why)
-async def explain(context: Context, request: verbs.Why) -> verbs.Reasons:
+async def explain(parts: Parts, request: verbs.Why) -> verbs.Reasons:
     """Explain what a build or one of its components waits for."""
-    seen = await context.builds.find(request.id)
-    explainer = Explainer(seen, context.supervisor.slots, context.supervisor.store)
+    seen = await parts.builds.find(request.id)
+    explainer = Explainer(seen, parts.supervisor.slots, parts.supervisor.store)
     if request.component is None:
         reasons, more = explainer.build()
     else:
@@ -89,15 +89,15 @@ async def explain(context: Context, request: verbs.Why) -> verbs.Reasons:
 
 
 @QUERIES.register(verbs.Plan)
-async def preview(context: Context, request: verbs.Plan) -> Document:
+async def preview(parts: Parts, request: verbs.Plan) -> Document:
     """Predict what a build will do."""
     if request.build is None:
         if request.id is None:
             raise Refused("invalid", "id: a text is required; or build: the build itself, an object")
-        return await context.previews.preview(await context.builds.find(request.id))
+        return await parts.previews.preview(await parts.builds.find(request.id))
     try:
-        prepared = await context.reader.read_submitted(await encode_in_slices(request.build))
+        prepared = await parts.reader.read_submitted(await encode_in_slices(request.build))
     except InvalidBuild as error:
         text = "; ".join(str(problem) for problem in error.problems)
         raise Refused("invalid", f"build: {text}") from None
-    return await context.eta.preview(prepared)
+    return await parts.eta.preview(prepared)

@@ -11,17 +11,17 @@ from scheduler.definition.strictjson import encode
 from scheduler.errors import Refused
 
 _Request = TypeVar("_Request", bound=Request)
-_Context = TypeVar("_Context")
-_Act: TypeAlias = Callable[[_Context, _Request], Awaitable[Answer | Document]]
+_Parts = TypeVar("_Parts")
+_Act: TypeAlias = Callable[[_Parts, _Request], Awaitable[Answer | Document]]
 
 
 @frozen
-class Verb(Generic[_Context]):
+class Verb(Generic[_Parts]):
     """Verb with the function that answers it."""
 
     request: type[Request]
     """Structure of its request."""
-    act: Callable[[_Context, Any], Awaitable[Answer | Document]]
+    act: Callable[[_Parts, Any], Awaitable[Answer | Document]]
     """Function that answers it."""
 
     @property
@@ -32,24 +32,24 @@ class Verb(Generic[_Context]):
             "response_schema": encode(json_schema(self.request.answer)).decode(),
         }
 
-    async def answer(self, context: _Context, document: Document) -> Answer | Document:
+    async def answer(self, parts: _Parts, document: Document) -> Answer | Document:
         """Read a request and answer it.
 
         Raises:
             Refused: the request is wrong, or what it asks for cannot be done.
         """
-        return await self.act(context, read_request(self.request, document))
+        return await self.act(parts, read_request(self.request, document))
 
 
-class Verbs(Mapping[str, Verb[_Context]]):
+class Verbs(Mapping[str, Verb[_Parts]]):
     """Verbs by name, in the order in which they were registered."""
 
-    def __init__(self, *others: Mapping[str, Verb[_Context]]) -> None:
-        self._verbs: dict[str, Verb[_Context]] = {}
+    def __init__(self, *others: Mapping[str, Verb[_Parts]]) -> None:
+        self._verbs: dict[str, Verb[_Parts]] = {}
         for other in others:
             self._verbs.update(other)
 
-    def __getitem__(self, name: str) -> Verb[_Context]:
+    def __getitem__(self, name: str) -> Verb[_Parts]:
         return self._verbs[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -58,12 +58,10 @@ class Verbs(Mapping[str, Verb[_Context]]):
     def __len__(self) -> int:
         return len(self._verbs)
 
-    def register(
-        self, request: type[_Request]
-    ) -> Callable[[_Act[_Context, _Request]], _Act[_Context, _Request]]:
+    def register(self, request: type[_Request]) -> Callable[[_Act[_Parts, _Request]], _Act[_Parts, _Request]]:
         """Register the decorated function as the one that answers these requests."""
 
-        def decorate(act: _Act[_Context, _Request]) -> _Act[_Context, _Request]:
+        def decorate(act: _Act[_Parts, _Request]) -> _Act[_Parts, _Request]:
             assert request.verb() not in self._verbs, "a verb is registered once"
             self._verbs[request.verb()] = Verb(request, act)
             return act

@@ -47,7 +47,7 @@ class Builds(Answer, frozen=True, kw_only=True):
     next: Annotated[str | None, Meta(description="Where the next page starts: its `after`.")]
 
 
-class State(Answer, frozen=True, kw_only=True):
+class BuildState(Answer, frozen=True, kw_only=True):
     """State of a build, and a page of its components."""
 
     id: str
@@ -68,7 +68,7 @@ class Reasons(Answer, frozen=True, kw_only=True):
     more: Annotated[int, Meta(description="Reasons that are not listed.")]
 
 
-class Preview(Answer, frozen=True, kw_only=True):
+class Prediction(Answer, frozen=True, kw_only=True):
     """Prediction of what a build will do, and of how long it will take."""
 
     id: str
@@ -123,7 +123,7 @@ class List(Query, frozen=True, kw_only=True):
 class Get(Query, frozen=True, kw_only=True):
     """Show the current state of a build."""
 
-    answer = State
+    answer = BuildState
     id: BuildId
     components: Annotated[bool, Meta(description="List the components.")] = True
     graph: Annotated[bool, Meta(description="Add what each component needs, pauses and outages.")] = False
@@ -144,7 +144,7 @@ class Why(Query, frozen=True, kw_only=True):
 class Plan(Query, frozen=True, kw_only=True):
     """Predict what a build will do: one that is here, by its id, or one that is given."""
 
-    answer = Preview
+    answer = Prediction
     id: BuildId | None = None
     build: Annotated[
         Document | None,

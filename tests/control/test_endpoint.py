@@ -18,9 +18,9 @@ from support.fakes import (
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from scheduler.bus import Message
-from scheduler.control.context import Context
 from scheduler.control.endpoint import Control
 from scheduler.control.eta import EtaEstimator
+from scheduler.control.parts import Parts
 from scheduler.control.questions import Pace
 from scheduler.errors import NoResponders
 
@@ -229,7 +229,7 @@ async def test_commands_questions_and_what_takes_a_log_wait_apart() -> None:
     async with running() as site:
         service = site.service
         eta = EtaEstimator(service._supervisor.durations, (), 1)
-        one = Control(site.bus, Context.of(service._supervisor, eta, service._reader, None))
+        one = Control(site.bus, Parts.of(service._supervisor, eta, service._reader, None))
         assert {one.pace(verb, {"id": name}) for verb in STEERING for name in ("b1", "b2", 5)} == {
             Pace.COMMAND
         }

@@ -15,9 +15,9 @@ from support.schemas import Checker
 
 from scheduler.commands.catalogue import COMMANDS
 from scheduler.control import verbs
-from scheduler.control.context import Context
 from scheduler.control.endpoint import VERBS, Control
 from scheduler.control.eta import EtaEstimator
+from scheduler.control.parts import Parts
 from scheduler.control.registry import Verbs, json_schema, read_request
 from scheduler.errors import Refused
 
@@ -28,10 +28,10 @@ def schema_of(name: str) -> JSON:
     return json_schema(VERBS[name].request)
 
 
-def context_of(site: Site) -> Context:
+def parts_of(site: Site) -> Parts:
     supervisor = site.service._supervisor
     eta = EtaEstimator(supervisor.durations, (), 1)
-    return Context.of(supervisor, eta, site.service._reader, None)
+    return Parts.of(supervisor, eta, site.service._reader, None)
 
 
 class Greeting(verbs.Answer, frozen=True, kw_only=True):
@@ -51,15 +51,15 @@ class Greet(verbs.Query, frozen=True, kw_only=True):
 
 async def test_a_verb_is_one_structure_and_one_function() -> None:
     """Registered, it is answered, checked, counted and shown like any other."""
-    more: Verbs[Context] = Verbs(VERBS)
+    more: Verbs[Parts] = Verbs(VERBS)
 
     @more.register(Greet)
-    async def greet(context: Context, request: Greet) -> Greeting:
-        seen = await context.builds.find(request.id)
+    async def greet(parts: Parts, request: Greet) -> Greeting:
+        seen = await parts.builds.find(request.id)
         return Greeting(text=f"{'hello ' * request.times}{seen.plan.build.id}")
 
     async with running(document("a")) as site:
-        control = Control(site.bus, context_of(site), more)
+        control = Control(site.bus, parts_of(site), more)
         await site.nursery.start(control.run)
         assert await ask(site, "greet", times=2) == {"text": "hello hello b1"}
         assert await refused(site, "greet", times="2") == ("invalid", "times: a whole number")

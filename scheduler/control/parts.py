@@ -14,7 +14,7 @@ from scheduler.supervision.supervisor import Supervisor
 
 
 @frozen
-class Context:
+class Parts:
     """Parts of the service, handed to each function of a verb."""
 
     supervisor: Supervisor
@@ -28,8 +28,8 @@ class Context:
     @classmethod
     def of(
         cls, supervisor: Supervisor, eta: EtaEstimator, reader: BuildReader, reopener: Reopener | None
-    ) -> "Context":
-        """Make the context for the builds of a supervisor."""
+    ) -> "Parts":
+        """Make the parts for the builds of a supervisor."""
         return cls(
             supervisor,
             BuildFinder(supervisor, reopener),
