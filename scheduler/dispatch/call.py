@@ -17,6 +17,7 @@ import trio
 from attrs import evolve, frozen
 
 from scheduler.bus import Outgoing
+from scheduler.dispatch.channels import Channels
 from scheduler.dispatch.timers import Timer
 from scheduler.journal.records import Position
 from scheduler.plan import Request
@@ -53,6 +54,8 @@ class Exchange(Protocol):
 
     replies: str
     """Prefix of the reply subjects of this process, before the provider."""
+    channels: Channels[Outcome | Signal]
+    """Channels for answers."""
 
     @property
     def connection(self) -> int:
@@ -82,9 +85,8 @@ class Call:
 
     __slots__ = (
         "_arrivals",
+        "_channel",
         "_exchange",
-        "_receive",
-        "_send",
         "after",
         "answer",
         "backing_off",
@@ -152,7 +154,7 @@ class Call:
         self._arrivals: list[Call] | None = None
         self._exchange = exchange
         # One place is enough: after what ends the attempt nothing is put in any more.
-        self._send, self._receive = trio.open_memory_channel[Outcome | Signal](1)
+        self._channel = exchange.channels.take()
 
         # Replies to it that a stream captured.
         self.after = _BEGINNING
@@ -192,12 +194,20 @@ class Call:
             The outcome; or `Signal.WITHDRAWN`: nobody received the request, and nobody will; or
             `Signal.LEFT`, after `abandon`.
         """
-        answer = await self._receive.receive()
+        answer = await self.receive()
         return answer if answer is not Signal.NOBODY else await self._exchange.repeat(self)
 
     async def receive(self) -> Outcome | Signal:
         """Await what reaches the waiter next: its end, or the word that nobody received the last copy."""
-        return await self._receive.receive()
+        if self.answer is not None:
+            # Another task may have booked it, and closed the call.
+            return self.answer
+        channel = self._channel
+        answer = await channel.receive()
+        if self.closed:
+            # Another task has booked its end before this one ran.
+            self._exchange.channels.give_back(channel)
+        return answer
 
     def deliver(self, answer: Outcome | Signal) -> bool:
         """Give the waiter its answer; return False where it has one already."""
@@ -205,16 +215,16 @@ class Call:
             return False
         if answer is Signal.NOBODY:
             self.unheard = True
+        if self.closed:
+            # Its channel may be another call's by now.
+            return False
         try:
-            self._send.send_nowait(answer)
+            self._channel.put(answer)
         except trio.WouldBlock:
             # The waiter has not come yet to the word that nobody listens: what ends it outdoes that.
             if answer is Signal.NOBODY:
                 return False
-            self._receive.receive_nowait()
-            self._send.send_nowait(answer)
-        except trio.BrokenResourceError:
-            return False
+            self._channel.replace(answer)
         if answer is not Signal.NOBODY:
             self.end(answer)
         return True
@@ -289,11 +299,15 @@ class Call:
         self._exchange.close(self)
         if not self.closed:
             self.closed = True
-            self._receive.close()
+            channel = self._channel
+            del self._channel
+            if not channel.receiving:
+                self._exchange.channels.give_back(channel)
+            elif self.answer is None:
+                # The task that waits is to end.
+                channel.close()
 
     def forget_the_request(self) -> None:
         """Keep only what is needed to know a late reply, and to take it; to be called once it is closed."""
         self.request = evolve(self.request, body=b"")
         self.outgoing = self.timer = self._arrivals = None
-        # Two kilobytes; a waiter that is still there has its answer.
-        del self._send, self._receive

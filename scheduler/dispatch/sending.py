@@ -10,6 +10,7 @@ import trio
 from scheduler.bus import Bus
 from scheduler.definition.subjects import attempt_header
 from scheduler.dispatch.call import Call, Signal
+from scheduler.dispatch.channels import Channels
 from scheduler.dispatch.dropped import DroppedReplies
 from scheduler.dispatch.fairness import FairDispatcher
 from scheduler.dispatch.gaps import Gaps
@@ -58,6 +59,7 @@ class Sending:
         forget: Callable[[Call], None],
     ) -> None:
         self.replies = replies
+        self.channels: Channels[Outcome | Signal] = Channels()
         self.on_expired: Callable[[Call], None] | None = None
         """Callback for attempts whose time has passed, in place of timing them out at once: where replies are
         captured, one of them may be there and not have reached us yet."""

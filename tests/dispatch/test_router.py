@@ -11,6 +11,7 @@ from support.fakes import encode
 
 from scheduler.bus import Message
 from scheduler.dispatch.call import Call, Inherited, Signal
+from scheduler.dispatch.channels import Channels
 from scheduler.dispatch.dropped import DroppedReplies
 from scheduler.dispatch.router import Router, Stray, Way
 from scheduler.plan.outcome import Outcome, failure
@@ -27,7 +28,9 @@ class Table:
     def __init__(self) -> None:
         self.dropped = DroppedReplies(RateLimitedLog(clock=lambda: 0.0))
         self.router = Router(OURS, self.dropped)
-        self._exchange: Any = SimpleNamespace(replies=OURS, connection=1, close=self._close)
+        self._exchange: Any = SimpleNamespace(
+            replies=OURS, connection=1, close=self._close, channels=Channels()
+        )
         self._number = 0
 
     def _close(self, call: Call) -> None:
