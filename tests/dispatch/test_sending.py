@@ -411,7 +411,17 @@ async def test_withdrawn_before_nobody_is_heard_of_it_is_not_repeated(autojump_c
         assert attempt.ended == [Signal.WITHDRAWN]
 
 
-@pytest.mark.parametrize("end", [Call.withdraw, Call.abandon, lambda call: call.deliver(failure("late"))])
+def _fail(call: Call) -> None:
+    call.deliver(failure("late"))
+
+
+def _fail_and_close(call: Call) -> None:
+    """As another task does it that books all ends before the one that waits has run."""
+    _fail(call)
+    call.close()
+
+
+@pytest.mark.parametrize("end", [Call.withdraw, Call.abandon, _fail, _fail_and_close])
 async def test_ended_in_the_very_moment_of_its_next_try_it_is_not_repeated(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, end: Callable[[Call], None]
 ) -> None:
