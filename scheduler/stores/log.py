@@ -8,10 +8,8 @@ their way. The file is longer than others because `LogContext` stands here: it r
 it.
 """
 
-import heapq
 import secrets
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
-from itertools import count
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Final
 
 import structlog
@@ -35,10 +33,10 @@ from scheduler.journal.records import (
     headers_of,
 )
 from scheduler.runtime.clock import BuildClock
-from scheduler.runtime.pace import paced
 from scheduler.stores import Departure
 from scheduler.stores.appender import Appender, Appending, StoredBefore
 from scheduler.stores.commit_health import CommitHealth
+from scheduler.stores.commit_waiters import CommitWaiters
 from scheduler.stores.departures import Departures
 from scheduler.stores.event_queue import Draft, EventQueue
 from scheduler.stores.keeper import Keeper
@@ -50,8 +48,6 @@ _MOST_RECORD_BYTES = 1024 * 1024
 _ROOM = 8 * 1024
 """Bytes of a message beside the events of its record."""
 _APPENDS_AT_ONCE = 128
-_WOKEN_AT_ONCE = 25
-"""Tasks woken after a commit between two checkpoints: they cause work of a few milliseconds."""
 _ENDS = (Settled, Retrying, Withdrawn)
 """Events that end an attempt."""
 
@@ -155,9 +151,7 @@ class BuildLog:
         )
         self._position = Position()
         self._queue = EventQueue()
-        self._waiters: list[tuple[int, int, trio.Event]] = []
-        """Heap of waiting tasks: number of events to be committed, order of arrival, event to be set."""
-        self._numbers = count()
+        self._waiters = CommitWaiters()
         self._writing = False
         self._closed = False
         self._forced = False
@@ -244,9 +238,7 @@ class BuildLog:
             raise StoreError(f"build {self.build} is not written here")
         number = self._queue.put if number is None else number
         if self._queue.committed < number:
-            done = trio.Event()
-            heapq.heappush(self._waiters, (number, next(self._numbers), done))
-            await done.wait()
+            await self._waiters.wait(number)
             if self.failure is not None:
                 raise self.failure
 
@@ -325,9 +317,7 @@ class BuildLog:
         self._queue.clear()
         self.departures.clear()
         self._context.waiting.pop(self, None)
-        waiters, self._waiters = self._waiters, []
-        for _, _, done in waiters:
-            done.set()
+        self._waiters.wake_all()
         self.on_failure(error)
 
     async def _write_record(self) -> None:
@@ -361,13 +351,7 @@ class BuildLog:
             headers[DIGEST_HEADER] = self.digest
         try:
             at_once = await self._appender.append(
-                Appending(
-                    record_id,
-                    data,
-                    headers,
-                    first=not self.n,
-                    outgrown=self._outgrown_id,
-                )
+                Appending(record_id, data, headers, first=not self.n, outgrown=self._outgrown_id)
             )
         except MessageTooLarge as error:
             if sum(len(event) + 1 for event in events) <= context.record_bytes:
@@ -391,18 +375,9 @@ class BuildLog:
         if at_once and context.bus.generation == generation:
             # It left behind the earlier requests, over the same connection, and has arrived.
             self.arrived(generation, departures)
-        await self._wake_up_to_here()
+        await self._waiters.wake(queue.committed)
         done, self._round = self._round, trio.Event()
         done.set()
-
-    async def _wake_up_to_here(self) -> None:
-        """Wake the tasks whose events are committed, some at a time: many requests may be about to leave."""
-        async for waiter in paced(self._waiters_up_to_here(), every=_WOKEN_AT_ONCE):
-            waiter.set()
-
-    def _waiters_up_to_here(self) -> Iterator[trio.Event]:
-        while self._waiters and self._waiters[0][0] <= self._queue.committed:
-            yield heapq.heappop(self._waiters)[2]
 
     def _pass_statuses(self, draft: Draft) -> None:
         """Set the log's status to that with the events of ``draft``."""
