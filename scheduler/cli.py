@@ -92,9 +92,9 @@ def _dispatch(tokens: Sequence[str]) -> int:
     everything = _HELP_ALL in tokens
     app = build_app(everything=everything)
     if not everything and any(token in _HELP for token in tokens):
-        from scheduler.commands.pages import Pages  # noqa: PLC0415 - it loads what renders help
+        from scheduler.commands.pages import HelpPages  # noqa: PLC0415 - it loads what renders help
 
-        app.help_formatter = Pages()
+        app.help_formatter = HelpPages()
     try:
         result = app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:

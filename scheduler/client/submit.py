@@ -28,7 +28,7 @@ _MOST_REPORT = 1024 * 1024 * 1024
 
 
 @frozen
-class Answer:
+class Verdict:
     """Answer of a scheduler to a submitted build."""
 
     accepted: bool
@@ -39,7 +39,7 @@ class Answer:
     details: tuple[str, ...] = ()
 
 
-async def submit(bus: Bus, action: str, data: bytes, build: str = "") -> Answer:
+async def submit(bus: Bus, action: str, data: bytes, build: str = "") -> Verdict:
     """Submit a build on the intake subject ``action``; the caller owns the deadline.
 
     A build over the server's ``max_payload`` is put into the object store until it is accepted.
@@ -66,13 +66,13 @@ async def submit(bus: Bus, action: str, data: bytes, build: str = "") -> Answer:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         answer = None
     if not isinstance(answer, dict) or answer.get("status") not in {"accepted", "rejected"}:
-        return Answer(accepted=False, code="unreadable", message="the answer is not that of a scheduler")
+        return Verdict(accepted=False, code="unreadable", message="the answer is not that of a scheduler")
     if answer["status"] == "accepted":
-        return Answer(accepted=True, finished=answer.get("finished") is True)
+        return Verdict(accepted=True, finished=answer.get("finished") is True)
     said = answer.get("error")
     said = said if isinstance(said, dict) else {}
     details = said.get("details")
-    return Answer(
+    return Verdict(
         accepted=False,
         code=str(said.get("code", "")),
         message=str(said.get("message", "")),

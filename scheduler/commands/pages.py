@@ -12,7 +12,7 @@ _SHARED: Final = ("Broker", "Log")
 """Panels of flags that nearly every command has."""
 
 
-class Pages(DefaultFormatter):
+class HelpPages(DefaultFormatter):
     """Renders the pages."""
 
     def __call__(self, console: "Console", options: "ConsoleOptions", panel: "HelpPanel") -> None:

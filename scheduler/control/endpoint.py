@@ -15,7 +15,7 @@ from scheduler.bus import Bus
 from scheduler.control.commands import COMMANDS
 from scheduler.control.parts import Parts
 from scheduler.control.queries import QUERIES
-from scheduler.control.questions import Pace, Questions
+from scheduler.control.questions import QuestionLine, Questions
 from scheduler.control.registry import Verb, Verbs
 from scheduler.control.verbs import Answer, Document, Query
 from scheduler.definition.subjects import CONTROL
@@ -92,7 +92,7 @@ class Control:
     def _on_flood(self, verb: str) -> None:
         self._flooded[verb].set()
 
-    def pace(self, verb: str, document: Document) -> Pace:
+    def pace(self, verb: str, document: Document) -> QuestionLine:
         """Return the line in which a question waits.
 
         Args:
@@ -102,8 +102,8 @@ class Control:
         request = self._verbs[verb].request
         if issubclass(request, Query):
             runs = self._parts.builds.is_running(document.get("id"))
-            return Pace.QUICK if request.is_quick(document, runs=runs) else Pace.SLOW
-        return Pace.COMMAND
+            return QuestionLine.QUICK if request.is_quick(document, runs=runs) else QuestionLine.SLOW
+        return QuestionLine.COMMAND
 
     async def _answer(self, verb: str, document: Document) -> Answer | Document:
         return await self._verbs[verb].answer(self._parts, document)

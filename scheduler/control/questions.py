@@ -46,7 +46,7 @@ _DEADLINE: Final = 30.0
 """Seconds for one question, from its arrival; only the store or the broker takes longer."""
 
 
-class Pace(Enum):
+class QuestionLine(Enum):
     """Line in which a question waits."""
 
     COMMAND = "changes a build"
@@ -54,7 +54,7 @@ class Pace(Enum):
     SLOW = "reads logs or builds"
 
 
-_AT_ONCE: Final = {Pace.COMMAND: 20, Pace.QUICK: 4, Pace.SLOW: 2}
+_AT_ONCE: Final = {QuestionLine.COMMAND: 20, QuestionLine.QUICK: 4, QuestionLine.SLOW: 2}
 """Questions of a line that are worked on at a time; pages are made one at a time."""
 
 
@@ -85,7 +85,7 @@ class Questions:
         self,
         bus: Bus,
         endpoints: Mapping[str, ServiceEndpoint],
-        pace: Callable[[str, Document], Pace],
+        pace: Callable[[str, Document], QuestionLine],
         answer: Callable[[str, Document], Awaitable[Answer | Document]],
         on_flood: Callable[[str], None] = lambda _: None,
     ) -> None:
@@ -93,9 +93,9 @@ class Questions:
         self._endpoints = endpoints
         self._pace = pace
         self._give = answer
-        self._lines = {pace: RoundRobinQueue[_Question](_MOST, _MOST_BYTES) for pace in Pace}
+        self._lines = {pace: RoundRobinQueue[_Question](_MOST, _MOST_BYTES) for pace in QuestionLine}
         # One item for each question in the line, so that a question wakes one worker.
-        self._ready = {pace: trio.open_memory_channel[None](math.inf) for pace in Pace}
+        self._ready = {pace: trio.open_memory_channel[None](math.inf) for pace in QuestionLine}
         self._on_flood = on_flood
         self._too_many: dict[str, tuple[int, int]] = {}
         """Second and number of refusals for being too many, by verb."""
@@ -149,7 +149,7 @@ class Questions:
             self._flooding.add(verb)
             self._on_flood(verb)
 
-    async def _work(self, pace: Pace) -> None:
+    async def _work(self, pace: QuestionLine) -> None:
         async for _ in self._ready[pace][1]:
             question = self._lines[pace].take()
             assert question is not None, "there is one for each item"

@@ -6,11 +6,11 @@ from typing import Any, Final, Generic, TypeAlias, TypeVar
 import msgspec
 from attrs import frozen
 
-from scheduler.control.verbs import Answer, Document, Request
+from scheduler.control.verbs import Answer, BuildRequest, Document
 from scheduler.definition.strictjson import encode
 from scheduler.errors import Refused
 
-_Request = TypeVar("_Request", bound=Request)
+_Request = TypeVar("_Request", bound=BuildRequest)
 _Parts = TypeVar("_Parts")
 _Act: TypeAlias = Callable[[_Parts, _Request], Awaitable[Answer | Document]]
 
@@ -19,7 +19,7 @@ _Act: TypeAlias = Callable[[_Parts, _Request], Awaitable[Answer | Document]]
 class Verb(Generic[_Parts]):
     """Verb with the function that answers it."""
 
-    request: type[Request]
+    request: type[BuildRequest]
     """Structure of its request."""
     act: Callable[[_Parts, Any], Awaitable[Answer | Document]]
     """Function that answers it."""
@@ -81,7 +81,7 @@ def read_request(request: type[_Request], document: Document) -> _Request:
         raise Refused("invalid", _complaint(request, document, error)) from None
 
 
-def _complaint(request: type[Request], document: Document, error: msgspec.ValidationError) -> str:
+def _complaint(request: type[BuildRequest], document: Document, error: msgspec.ValidationError) -> str:
     # Which member it is stands in the text of the error as well, but not alike in every version of msgspec.
     for member in msgspec.structs.fields(request):
         name = member.encode_name

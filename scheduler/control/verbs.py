@@ -78,7 +78,7 @@ class Prediction(Answer, frozen=True, kw_only=True):
 # Requests.
 
 
-class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class BuildRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Request for a verb."""
 
     answer: ClassVar[type[Answer]]
@@ -90,7 +90,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return cls.__name__.lower()
 
 
-class Query(Request, frozen=True, kw_only=True):
+class Query(BuildRequest, frozen=True, kw_only=True):
     """Request that changes nothing."""
 
     @classmethod
@@ -155,7 +155,7 @@ class Plan(Query, frozen=True, kw_only=True):
     ] = None
 
 
-class Command(Request, frozen=True, kw_only=True):
+class Command(BuildRequest, frozen=True, kw_only=True):
     """Request that changes a build."""
 
     answer = Done
@@ -220,7 +220,7 @@ class Limit(Command, frozen=True, kw_only=True):
     ]
 
 
-def description_of(request: type[Request], name: str) -> str:
+def description_of(request: type[BuildRequest], name: str) -> str:
     """Return the description of a member, which is also the help of its flag."""
     [member] = (one for one in msgspec.structs.fields(request) if one.encode_name == name)
     info = msgspec.inspect.type_info(member.type)

@@ -12,7 +12,7 @@ from typing import Final
 from scheduler.definition.graph import Vertex
 from scheduler.definition.template import Found, Shared, Work
 from scheduler.definition.template.index import DocumentIndex
-from scheduler.definition.template.paths import Query
+from scheduler.definition.template.paths import PathQuery
 
 _PER_DOCUMENT: Final = 60
 _PER_POSITION: Final = 40
@@ -82,7 +82,7 @@ class Catalogue:
         number = self._numbers.get(name)
         return 0 if number is None else len(self._instead.get(number, ()))
 
-    def positions(self, query: Query, work: Work) -> Iterable[int]:
+    def positions(self, query: PathQuery, work: Work) -> Iterable[int]:
         """Return the positions that may match a query, in order (`DocumentIndex.candidates`)."""
         return self._index.candidates(query, work.spend_shared)
 

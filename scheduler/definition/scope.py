@@ -10,7 +10,7 @@ from scheduler.definition.graph import Graph, Vertex
 from scheduler.definition.model import Action, Build, Change, State
 from scheduler.definition.strictjson import packed_size, unpacked
 from scheduler.definition.template import UNLIMITED, Found, Laborious, Shared, Work
-from scheduler.definition.template.paths import Query
+from scheduler.definition.template.paths import PathQuery
 from scheduler.runtime.yielding import yield_now
 
 _FEW: Final = 16
@@ -81,7 +81,7 @@ class Submitted:
             ]
         return self._all
 
-    def candidates(self, query: Query) -> Iterable[Found] | None:  # noqa: ARG002 - as in the port
+    def candidates(self, query: PathQuery) -> Iterable[Found] | None:  # noqa: ARG002 - as in the port
         """Return None: queries are rare here."""
         return None
 
@@ -190,7 +190,7 @@ class Returned:
             known[one] = bits
         return known[vertex]
 
-    def candidates(self, vertex: Vertex, query: Query, work: Work) -> Iterable[Found] | None:
+    def candidates(self, vertex: Vertex, query: PathQuery, work: Work) -> Iterable[Found] | None:
         """Return what a component can see that may match a query (`template.Scope.candidates`)."""
         size = (len(self.graph.ids) + 7) // 8
         work.spend(size)
@@ -310,7 +310,7 @@ class Due:
         """Return everything that can be seen, in submission order."""
         return self._returned.seen(self._vertex, self.work)
 
-    def candidates(self, query: Query) -> Iterable[Found] | None:
+    def candidates(self, query: PathQuery) -> Iterable[Found] | None:
         """Return what can be seen that may match a query for equality, in its order."""
         return self._returned.candidates(self._vertex, query, self.work)
 

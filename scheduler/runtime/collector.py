@@ -75,7 +75,7 @@ class Load:
         return held + self.bytes // BYTES_A_BLOCK
 
 
-class Reason(Enum):
+class CollectionReason(Enum):
     """Reason for a collection."""
 
     IDLE = "idle"
@@ -99,7 +99,7 @@ class Schedule:
         self._worked = False
         """Whether there was work since the last collection."""
 
-    def decide(self, now: float, load: Load, blocks: int) -> Reason | None:
+    def decide(self, now: float, load: Load, blocks: int) -> CollectionReason | None:
         """Decide whether to collect now; after the collection `collected` must be called.
 
         Args:
@@ -112,15 +112,15 @@ class Schedule:
             excess = blocks - self._base - load.blocks
             due = now - self._forced_at >= BETWEEN_FORCED
             most = max(MOST_UNEXPLAINED, load.blocks * MOST_OF_EXPLAINED)
-            return Reason.MEMORY if due and excess > most else None
+            return CollectionReason.MEMORY if due and excess > most else None
         rested = now - self._busy_at >= REST and now - self._collected_at >= BETWEEN_RESTS
-        return Reason.IDLE if self._worked and rested else None
+        return CollectionReason.IDLE if self._worked and rested else None
 
-    def collected(self, now: float, reason: Reason, load: Load, blocks: int) -> None:
+    def collected(self, now: float, reason: CollectionReason, load: Load, blocks: int) -> None:
         """Note that a collection was made for ``reason``, and left so many blocks."""
         self._collected_at = now
         self._worked = not load.idle
-        if reason is Reason.MEMORY:
+        if reason is CollectionReason.MEMORY:
             self._forced_at = now
         self._base = max(0, blocks - load.blocks)
 
@@ -159,12 +159,11 @@ class Collector:
             load, before = self._load(), sys.getallocatedblocks()
             reason = schedule.decide(trio.current_time(), load, before)
             if reason is not None:
-                found, seconds = collect(everything=reason is Reason.MEMORY)
+                found, seconds = collect(everything=reason is CollectionReason.MEMORY)
                 left = sys.getallocatedblocks()
                 schedule.collected(trio.current_time(), reason, load, left)
-                log = (
-                    _log.warning if reason is Reason.MEMORY else _log.info if seconds > _LONG else _log.debug
-                )
+                quiet = _log.info if seconds > _LONG else _log.debug
+                log = _log.warning if reason is CollectionReason.MEMORY else quiet
                 log(
                     "garbage collected",
                     reason=reason.value,

@@ -10,7 +10,7 @@ import trio
 from support.fake_bus import FakeBus
 
 from scheduler.bus import Message
-from scheduler.client.submit import Answer, submit
+from scheduler.client.submit import Verdict, submit
 from scheduler.errors import MessageTooLarge, NoResponders
 
 
@@ -24,7 +24,7 @@ async def answer_with(bus: FakeBus, document: Any) -> None:
 async def test_an_accepted_build_is_accepted(fake_bus: FakeBus, autojump_clock: trio.abc.Clock) -> None:
     """The scheduler's yes comes back as a yes."""
     await answer_with(fake_bus, {"id": "b", "status": "accepted"})
-    assert await submit(fake_bus, "build.create", b"{}") == Answer(accepted=True)
+    assert await submit(fake_bus, "build.create", b"{}") == Verdict(accepted=True)
 
 
 async def test_a_rejection_carries_every_detail(fake_bus: FakeBus, autojump_clock: trio.abc.Clock) -> None:
@@ -33,7 +33,7 @@ async def test_a_rejection_carries_every_detail(fake_bus: FakeBus, autojump_cloc
     error = {"code": "invalid", "message": "two things", "details": details}
     await answer_with(fake_bus, {"id": "b", "status": "rejected", "error": error})
     answer = await submit(fake_bus, "build.create", b"{}")
-    assert answer == Answer(
+    assert answer == Verdict(
         accepted=False,
         code="invalid",
         message="two things",

@@ -21,7 +21,7 @@ from scheduler.bus import Message
 from scheduler.control.endpoint import Control
 from scheduler.control.eta import EtaEstimator
 from scheduler.control.parts import Parts
-from scheduler.control.questions import Pace
+from scheduler.control.questions import QuestionLine
 from scheduler.errors import NoResponders
 
 
@@ -231,12 +231,17 @@ async def test_commands_questions_and_what_takes_a_log_wait_apart() -> None:
         eta = EtaEstimator(service._supervisor.durations, (), 1)
         one = Control(site.bus, Parts.of(service._supervisor, eta, service._reader, None))
         assert {one.pace(verb, {"id": name}) for verb in STEERING for name in ("b1", "b2", 5)} == {
-            Pace.COMMAND
+            QuestionLine.COMMAND
         }
         looks = ["get", "why", "plan"]
-        assert {one.pace(verb, {"id": "b1"}) for verb in looks} == {Pace.QUICK}
-        assert {one.pace(verb, asked) for verb in looks for asked in ({"id": "b2"}, {})} == {Pace.SLOW}
-        assert [one.pace("list", asked) for asked in ({}, {"all": True})] == [Pace.QUICK, Pace.SLOW]
+        assert {one.pace(verb, {"id": "b1"}) for verb in looks} == {QuestionLine.QUICK}
+        assert {one.pace(verb, asked) for verb in looks for asked in ({"id": "b2"}, {})} == {
+            QuestionLine.SLOW
+        }
+        assert [one.pace("list", asked) for asked in ({}, {"all": True})] == [
+            QuestionLine.QUICK,
+            QuestionLine.SLOW,
+        ]
 
 
 async def test_of_a_flood_of_questions_the_broker_is_left_to_refuse_the_rest(

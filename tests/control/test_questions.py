@@ -17,12 +17,12 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from scheduler.bus import Message
 from scheduler.control import questions
-from scheduler.control.questions import Pace, Questions
+from scheduler.control.questions import QuestionLine, Questions
 from scheduler.control.verbs import Document
 from scheduler.runtime.courtesy import give_way
 from scheduler.supervision.discovery import ServiceEndpoint
 
-PACES = {"command": Pace.COMMAND, "quick": Pace.QUICK, "slow": Pace.SLOW}
+PACES = {"command": QuestionLine.COMMAND, "quick": QuestionLine.QUICK, "slow": QuestionLine.SLOW}
 
 
 class Desk:
@@ -37,7 +37,7 @@ class Desk:
         self.questions = Questions(self.bus, self.endpoints, self.pace, self.answer)
         self.handlers = {verb: self.questions.handler(verb) for verb in PACES}
 
-    def pace(self, verb: str, document: Document) -> Pace:
+    def pace(self, verb: str, document: Document) -> QuestionLine:
         self.glanced.append(document)
         return PACES[verb]
 
@@ -78,7 +78,7 @@ async def test_commands_wait_for_no_question() -> None:
             site.ask("slow", f"s{number}")
         await wait_all_tasks_blocked()
         busy = len(site.begun)
-        assert busy == questions._AT_ONCE[Pace.QUICK] + questions._AT_ONCE[Pace.SLOW]
+        assert busy == questions._AT_ONCE[QuestionLine.QUICK] + questions._AT_ONCE[QuestionLine.SLOW]
         site.ask("command", "stop")
         await wait_all_tasks_blocked()
         assert site.begun[busy:] == ["stop"]

@@ -26,9 +26,9 @@ from scheduler.runtime.collector import (
     MOST_OF_EXPLAINED,
     MOST_UNEXPLAINED,
     REST,
+    CollectionReason,
     Collector,
     Load,
-    Reason,
     Schedule,
     collect,
 )
@@ -54,8 +54,8 @@ def test_after_work_it_is_done_once_when_nothing_has_happened_for_a_while() -> N
     one = schedule()
     assert one.decide(10.0, BUSY, BASE) is None
     assert one.decide(10.0 + REST / 2, IDLE, BASE) is None
-    assert one.decide(10.0 + REST, IDLE, BASE) is Reason.IDLE
-    one.collected(10.0 + REST, Reason.IDLE, IDLE, BASE)
+    assert one.decide(10.0 + REST, IDLE, BASE) is CollectionReason.IDLE
+    one.collected(10.0 + REST, CollectionReason.IDLE, IDLE, BASE)
     assert {one.decide(now, IDLE, BASE) for now in range(20, 10_000)} == {None}
 
 
@@ -82,14 +82,14 @@ def test_a_build_that_is_being_read_keeps_it_from_resting() -> None:
 def test_memory_that_no_build_explains_is_collected_while_builds_run() -> None:
     """A block above what may be left unexplained, and not at it."""
     assert schedule().decide(1.0, BUSY, MUCH - 1) is None
-    assert schedule().decide(1.0, BUSY, MUCH) is Reason.MEMORY
+    assert schedule().decide(1.0, BUSY, MUCH) is CollectionReason.MEMORY
 
 
 def test_what_builds_explain_is_no_reason() -> None:
     """Components that are there, and builds that are being read, take memory."""
     most = BLOCKS_A_BUILD + 10_000 * BLOCKS_A_COMPONENT + 8_000_000 // BYTES_A_BLOCK + MOST_UNEXPLAINED
     assert schedule().decide(1.0, Load(1, 10_000, 8_000_000), BASE + most) is None
-    assert schedule().decide(1.0, BUSY, BASE + most) is Reason.MEMORY
+    assert schedule().decide(1.0, BUSY, BASE + most) is CollectionReason.MEMORY
 
 
 def test_ten_thousand_small_builds_are_no_reason() -> None:
@@ -99,7 +99,7 @@ def test_ten_thousand_small_builds_are_no_reason() -> None:
     assert each * 10_000 * MOST_OF_EXPLAINED > MOST_UNEXPLAINED
     most = int(each * 10_000 * (1 + MOST_OF_EXPLAINED))
     assert schedule().decide(1.0, load, BASE + most) is None
-    assert schedule().decide(1.0, load, BASE + most + 1) is Reason.MEMORY
+    assert schedule().decide(1.0, load, BASE + most + 1) is CollectionReason.MEMORY
 
 
 async def test_what_a_small_build_explains_is_about_what_it_takes(autojump_clock: MockClock) -> None:
@@ -124,8 +124,8 @@ def test_it_is_forced_once_in_ten_minutes_at_most() -> None:
     one, times = schedule(), []
     for now in range(3_000):
         blocks = MUCH + now * MOST_UNEXPLAINED
-        if one.decide(float(now), BUSY, blocks) is Reason.MEMORY:
-            one.collected(float(now), Reason.MEMORY, BUSY, blocks)
+        if one.decide(float(now), BUSY, blocks) is CollectionReason.MEMORY:
+            one.collected(float(now), CollectionReason.MEMORY, BUSY, blocks)
             times.append(now)
     assert times == list(range(0, 3_000, int(BETWEEN_FORCED)))
 
@@ -133,10 +133,10 @@ def test_it_is_forced_once_in_ten_minutes_at_most() -> None:
 def test_what_a_collection_could_not_free_is_no_reason_for_the_next() -> None:
     """Memory that is in use for another reason does not have everything collected again and again."""
     one = schedule()
-    assert one.decide(1.0, BUSY, MUCH) is Reason.MEMORY
-    one.collected(1.0, Reason.MEMORY, BUSY, MUCH)
+    assert one.decide(1.0, BUSY, MUCH) is CollectionReason.MEMORY
+    one.collected(1.0, CollectionReason.MEMORY, BUSY, MUCH)
     assert one.decide(10_000.0, BUSY, MUCH) is None
-    assert one.decide(10_000.0, BUSY, MUCH + MOST_UNEXPLAINED + 1) is Reason.MEMORY
+    assert one.decide(10_000.0, BUSY, MUCH + MOST_UNEXPLAINED + 1) is CollectionReason.MEMORY
 
 
 @given(st.lists(st.tuples(st.floats(0.1, 100), st.booleans(), st.integers(0, 10**8)), max_size=60))
@@ -147,8 +147,8 @@ def test_whatever_happens_pauses_are_rare(looks: list[tuple[float, bool, int]]) 
         now += step
         load = BUSY if busy else IDLE
         reason = one.decide(now, load, blocks)
-        assert reason is not Reason.IDLE or not busy
-        if reason is Reason.MEMORY:
+        assert reason is not CollectionReason.IDLE or not busy
+        if reason is CollectionReason.MEMORY:
             assert now - forced >= BETWEEN_FORCED
             forced = now
         if reason is not None:

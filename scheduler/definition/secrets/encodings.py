@@ -58,7 +58,7 @@ _BASE64: Final = bytes(
 """Table of base64's digits; anything else counts as a digit, so that all keep their places."""
 
 
-class View(Protocol):
+class EncodedView(Protocol):
     """A text, with the places of its characters in the text that it was made of."""
 
     text: str
@@ -87,7 +87,7 @@ class _Unescaped:
         meaning: function that returns the character for a piece.
     """
 
-    def __init__(self, of: View, pieces: list[str], meaning: Callable[[str], str]) -> None:
+    def __init__(self, of: EncodedView, pieces: list[str], meaning: Callable[[str], str]) -> None:
         self._of = of
         self._lengths = list(map(len, pieces))
         known = {piece: meaning(piece) for piece in set(pieces[1::2])}
@@ -98,7 +98,7 @@ class _Unescaped:
         self._begins: list[int] = []
 
     def place(self, begin: int, end: int) -> tuple[int, int]:
-        """Return the place in the original (see `View`)."""
+        """Return the place in the original (see `EncodedView`)."""
         if not self._at:
             self._begins = list(accumulate(self._lengths, initial=0))[1::2]
             between = accumulate(self._lengths[::2])
@@ -122,7 +122,7 @@ class _Unescaped:
 class _Bytes:
     """The bytes for the digits of a view, read from ``offset`` on, a character each."""
 
-    def __init__(self, of: View, offset: int, data: bytes, characters: int, size: int) -> None:
+    def __init__(self, of: EncodedView, offset: int, data: bytes, characters: int, size: int) -> None:
         self.text = data.decode("latin-1")
         self._of = of
         self._offset = offset
@@ -131,15 +131,15 @@ class _Bytes:
         """Bytes for which ``characters`` digits stand."""
 
     def place(self, begin: int, end: int) -> tuple[int, int]:
-        """Return the place in the original (see `View`)."""
+        """Return the place in the original (see `EncodedView`)."""
         first = self._offset + begin * self._characters // self._size
         last = self._offset - (-end * self._characters // self._size)
         return self._of.place(first, last)
 
 
-def views(text: str) -> Iterator[View]:
+def views(text: str) -> Iterator[EncodedView]:
     """Yield ``text`` in all the ways in which it can be read, first as it is."""
-    plain: View = Plain(text)
+    plain: EncodedView = Plain(text)
     yield plain
     levels = [plain]
     while len(levels) <= _MOST_LEVELS and "\\" in levels[-1].text:
@@ -159,7 +159,7 @@ def views(text: str) -> Iterator[View]:
     yield from _bytes(levels[1] if len(levels) > 1 else plain)
 
 
-def _bytes(view: View) -> Iterator[View]:
+def _bytes(view: EncodedView) -> Iterator[EncodedView]:
     """Yield the content of base64, begun at any of its four characters, and of hex."""
     if _LONG_BASE64.search(view.text) is None:
         return

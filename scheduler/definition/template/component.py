@@ -24,7 +24,7 @@ from scheduler.definition.template.cutting import cut_fields
 from scheduler.definition.template.grammar import Lookup
 from scheduler.definition.template.jsonparts import MAX_RENDERED, encode
 from scheduler.definition.template.needs import Needs, suggestion
-from scheduler.definition.template.paths import Query
+from scheduler.definition.template.paths import PathQuery
 from scheduler.definition.template.references import PathText, Syntax, Target, Text
 from scheduler.definition.template.resolve import Resolver
 from scheduler.definition.template.scopes import UNLIMITED, Found, Scope, Shared
@@ -97,7 +97,7 @@ class _Known:
     def all(self) -> Sequence[Found]:
         raise _UnknownError
 
-    def candidates(self, query: Query) -> Iterable[Found] | None:  # noqa: ARG002 - as in the port
+    def candidates(self, query: PathQuery) -> Iterable[Found] | None:  # noqa: ARG002 - as in the port
         raise _UnknownError
 
     def ids(self) -> Iterable[str]:

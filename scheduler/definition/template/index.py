@@ -11,7 +11,7 @@ from typing import Any, Final, cast
 
 from scheduler.definition.places import MAX_PLACE, Place, fields_work
 from scheduler.definition.template import references
-from scheduler.definition.template.paths import MAX_PATH, Path, Query, Walker, Where
+from scheduler.definition.template.paths import MAX_PATH, Path, PathQuery, Walker, Where
 from scheduler.definition.template.scopes import Found, Shared
 from scheduler.definition.template.work import AbortedError
 
@@ -81,7 +81,7 @@ class _Values:
             case int() | float():
                 _put(self.values, value, slot)
 
-    def fitting(self, query: Query) -> Iterator[Slots]:
+    def fitting(self, query: PathQuery) -> Iterator[Slots]:
         yield self.values.get(query.value, [])
         if query.number is not None:
             yield self.values.get(query.number, [])
@@ -117,7 +117,7 @@ class DocumentIndex:
         """Add a document at a position, beside those that are there already."""
         self._entries.append((slot, found))
 
-    def candidates(self, query: Query, spend: Callable[[int], None]) -> Iterable[int]:
+    def candidates(self, query: PathQuery, spend: Callable[[int], None]) -> Iterable[int]:
         """Return positions of documents for which ``query``, a comparison for equality, may hold.
 
         Args:
@@ -150,7 +150,7 @@ class DocumentIndex:
         copies = [slots.copy() for slots in lists if slots]
         return _once(copies[0] if len(copies) == 1 else merge(*copies))
 
-    def _look(self, query: Query, slot: int, found: Found, values: _Values, probe: _Probe) -> bool:
+    def _look(self, query: PathQuery, slot: int, found: Found, values: _Values, probe: _Probe) -> bool:
         """Put a document where it belongs; return whether that is known."""
         probe.spend(_ADDING)
         where: Place | None = None

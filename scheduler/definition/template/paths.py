@@ -54,7 +54,7 @@ EACH: Final = Mark.EACH
 MISSING: Final = Mark.MISSING
 
 
-class Query(NamedTuple):
+class PathQuery(NamedTuple):
     """``#[path op value]``, with ``#`` after it if it asks for all."""
 
     path: "Path"
@@ -66,7 +66,7 @@ class Query(NamedTuple):
     every: bool
 
 
-Segment: TypeAlias = "str | Pattern | Query | Literal[Mark.EACH]"
+Segment: TypeAlias = "str | Pattern | PathQuery | Literal[Mark.EACH]"
 Path: TypeAlias = "tuple[Segment, ...]"
 
 # Possessive throughout: text that was read is never read again in another way.
@@ -129,7 +129,7 @@ def _parse_key(text: str, at: int) -> tuple[Segment, int]:
     return _ESCAPE.sub(r"\1", key) if "\\" in key else key, end
 
 
-def _parse_query(text: str, at: int) -> tuple[Query, int]:
+def _parse_query(text: str, at: int) -> tuple[PathQuery, int]:
     found = _QUERY.match(text, at)
     if found is None:
         raise TemplateError(f'a query that cannot be read at character {at + 1}; it is #[key="value"]')
@@ -140,7 +140,7 @@ def _parse_query(text: str, at: int) -> tuple[Query, int]:
     value = written if quoted is None or "\\" not in written else _ESCAPE.sub(r"\1", written)
     operator = found["operator"].replace("==", "=")
     pattern = Pattern(written) if operator == "%" else None
-    query = Query(_parse(found["path"]), operator, value, _number(value), pattern, found["every"] == "#")
+    query = PathQuery(_parse(found["path"]), operator, value, _number(value), pattern, found["every"] == "#")
     return query, found.end()
 
 
@@ -153,7 +153,7 @@ def _number(text: str) -> int | float | None:
 
 def cost(path: Path) -> int:
     """Return the number of nodes of a path, including those of its queries."""
-    return sum(1 + cost(part.path) if isinstance(part, Query) else 1 for part in path)
+    return sum(1 + cost(part.path) if isinstance(part, PathQuery) else 1 for part in path)
 
 
 def shown(path: Path) -> str:
@@ -167,7 +167,7 @@ def _shown(part: Segment) -> str:
             return part
         case Pattern():
             return part.text
-        case Query():
+        case PathQuery():
             return f'#[{shown(part.path)}{part.operator}"{part.value}"]{"#" if part.every else ""}'
     return "#"
 
@@ -251,7 +251,7 @@ class Walker:
 
     def _walk_elements(
         self,
-        segment: Pattern | Query | Literal[Mark.EACH],
+        segment: Pattern | PathQuery | Literal[Mark.EACH],
         rest: Path,
         value: list[Any] | Elements,
         where: Where | None,
@@ -261,16 +261,16 @@ class Walker:
                 return len(value.pairs if isinstance(value, Elements) else value), None
             case Mark.EACH:
                 return self._collect(rest, _pairs(value, where)), None
-            case Query(every=True):
+            case PathQuery(every=True):
                 chosen = self.chosen(segment, value, where)
                 first = next(chosen, None)
                 return (MISSING if first is None else self._collect(rest, chain((first,), chosen))), None
-            case Query():
+            case PathQuery():
                 for item, place in self.chosen(segment, value, where):
                     return self.walk(rest, item, place)
         return MISSING, None
 
-    def chosen(self, query: Query, value: list[Any] | Elements, where: Where | None) -> Iterator[Place]:
+    def chosen(self, query: PathQuery, value: list[Any] | Elements, where: Where | None) -> Iterator[Place]:
         """Return the elements for which ``query`` holds, in order."""
         return self.select(query, _pairs(value, where))
 
@@ -283,7 +283,7 @@ class Walker:
                 collected.append(self.whole(found, found_place))
         return collected
 
-    def select(self, query: Query, pairs: Iterable[Place]) -> Iterator[Place]:
+    def select(self, query: PathQuery, pairs: Iterable[Place]) -> Iterator[Place]:
         """Yield those of ``pairs`` for which ``query`` holds."""
         for value, where in pairs:
             self.spend(_PER_ELEMENT if where is None else _PER_ELEMENT + _PER_PLACE)
@@ -324,7 +324,7 @@ def _pairs(value: list[Any] | Elements, where: Where | None) -> Iterator[Place]:
     return ((item, where.child(index)) for index, item in enumerate(value))
 
 
-def holds(query: Query, found: object) -> bool:
+def holds(query: PathQuery, found: object) -> bool:
     """Whether the comparison of ``query`` holds for the value of its path.
 
     Text is compared with text, and a number with a number; null, arrays, objects and missing values match

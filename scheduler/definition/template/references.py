@@ -74,7 +74,7 @@ class PathText:
         self.source = source
         self.id = id
         self.path = path
-        if id is None and len(path) > 1 and path[0] == "components" and isinstance(path[1], paths.Query):
+        if id is None and len(path) > 1 and path[0] == "components" and isinstance(path[1], paths.PathQuery):
             query = path[1]
             if query.path == ("_component_id",) and query.operator == "=" and not query.every:
                 self.id = query.value

@@ -13,7 +13,7 @@ from scheduler.definition.places import MAX_PLACE, Owner, Place, fields_work
 from scheduler.definition.template import paths, references
 from scheduler.definition.template.grammar import Lookup
 from scheduler.definition.template.jsonparts import encode, measure
-from scheduler.definition.template.paths import MISSING, Elements, Path, Query, Walker, Where, shown
+from scheduler.definition.template.paths import MISSING, Elements, Path, PathQuery, Walker, Where, shown
 from scheduler.definition.template.patterns import Pattern
 from scheduler.definition.template.references import Syntax, Text
 from scheduler.definition.template.sandbox import element
@@ -167,7 +167,9 @@ class Resolver(Walker):
             self._everything = [(found.document, self._place(found)) for found in every]
         return self._everything
 
-    def chosen(self, query: Query, value: list[Any] | Elements, where: Where | None) -> Iterator[paths.Place]:
+    def chosen(
+        self, query: PathQuery, value: list[Any] | Elements, where: Where | None
+    ) -> Iterator[paths.Place]:
         """Return the elements for which ``query`` holds, in order; of all components only possible ones."""
         if isinstance(value, Elements) and query.operator == "=":
             candidates = self.scope.candidates(query)

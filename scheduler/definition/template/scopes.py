@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 from scheduler.definition.places import Owner
-from scheduler.definition.template.paths import Query
+from scheduler.definition.template.paths import PathQuery
 from scheduler.definition.template.references import Text
 from scheduler.definition.template.work import Work
 from scheduler.runtime.caches import ByteCache
@@ -85,7 +85,7 @@ class Scope(Protocol):
         """Return everything that can be seen, in the order of submission."""
         ...
 
-    def candidates(self, query: Query) -> Iterable[Found] | None:  # noqa: ARG002
+    def candidates(self, query: PathQuery) -> Iterable[Found] | None:  # noqa: ARG002
         """Return those of `all`, in its order, for which ``query`` holds, and perhaps some others.
 
         None if that is no cheaper than looking at all of them.

@@ -23,7 +23,7 @@ _CHANNEL: Final = 22.0
 _LEVEL: Final = 0.05
 
 
-class Place(NamedTuple):
+class BandPlace(NamedTuple):
     """Rectangle of a node, px; x and y are its upper left corner."""
 
     x: float
@@ -122,11 +122,11 @@ class Bands:
         ]
         return [range(start, end) for start, end in pairwise([*starts, len(steps)])]
 
-    def place(self, node: int) -> Place:
+    def place(self, node: int) -> BandPlace:
         """Return the rectangle of a node."""
         grid = self._grid
         column, height = grid.column_of[node], grid.heights[node]
-        return Place(self._x[column], self._height(node) - height / 2, grid.width_of[column], height)
+        return BandPlace(self._x[column], self._height(node) - height / 2, grid.width_of[column], height)
 
     def _height(self, item: int) -> float:
         return self._grid.y[item] + self._band_of[self._grid.column_of[item]].shift

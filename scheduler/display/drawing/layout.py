@@ -17,7 +17,7 @@ from math import ceil, sqrt
 
 from attrs import frozen
 
-from scheduler.display.drawing.bands import ASPECT, Bands, Place, Route
+from scheduler.display.drawing.bands import ASPECT, BandPlace, Bands, Route
 from scheduler.display.drawing.grid import GAP, Edge, Grid
 
 
@@ -25,7 +25,7 @@ from scheduler.display.drawing.grid import GAP, Edge, Grid
 class Layout:
     """Layout of a graph, from (0, 0) to (``width``, ``height``)."""
 
-    places: Sequence[Place]
+    places: Sequence[BandPlace]
     routes: Sequence[Route]
     """Route of each edge; empty for an edge from a node to itself."""
     width: float
@@ -39,7 +39,7 @@ def lay_out(sizes: Sequence[tuple[float, float]], edges: Sequence[Edge]) -> Layo
         sizes: width and height of each node, px; all nodes of a column become as wide as its widest.
         edges: edges from node to node, as positions; cycles are drawn with edges that lead back.
     """
-    places = [Place(0.0, 0.0, *size) for size in sizes]
+    places = [BandPlace(0.0, 0.0, *size) for size in sizes]
     forward, turned = _acyclic(len(sizes), edges)
     linked = sorted({one for edge in forward for one in edge})
     width = height = 0.0
@@ -90,13 +90,13 @@ def _acyclic(count: int, edges: Sequence[Edge]) -> tuple[list[Edge], list[bool]]
     return [(b, a) if back else (a, b) for (a, b), back in zip(edges, turned, strict=True)], turned
 
 
-def _rows(alone: Sequence[int], places: list[Place], top: float, width: float) -> tuple[float, float]:
+def _rows(alone: Sequence[int], places: list[BandPlace], top: float, width: float) -> tuple[float, float]:
     """Put nodes into rows below ``top``; return the width and height of all."""
     wide = max(places[one].width for one in alone) + GAP
     tall = max(places[one].height for one in alone) + GAP
     across = max(1, int((width + GAP) / wide), ceil(sqrt(len(alone) * tall * ASPECT / wide)))
     for number, node in enumerate(alone):
         row, column = divmod(number, across)
-        places[node] = Place(column * wide, top + row * tall, wide - GAP, places[node].height)
+        places[node] = BandPlace(column * wide, top + row * tall, wide - GAP, places[node].height)
     rows = ceil(len(alone) / across)
     return max(width, min(across, len(alone)) * wide - GAP), top + rows * tall - GAP

@@ -9,7 +9,7 @@ from typing import Final
 
 from rich.cells import cell_len
 
-from scheduler.display.drawing.bands import Place, Point, Route
+from scheduler.display.drawing.bands import BandPlace, Point, Route
 from scheduler.display.drawing.colours import Colours, colours_of
 from scheduler.display.drawing.layout import Layout, lay_out
 from scheduler.display.drawing.model import Drawing, Node
@@ -97,7 +97,7 @@ def _document(drawing: Drawing, layout: Layout) -> Iterator[str]:
     yield "</svg>"
 
 
-def _box(node: Node, place: Place) -> Iterator[str]:
+def _box(node: Node, place: BandPlace) -> Iterator[str]:
     x, y, width, height = place
     colours = colours_of(node.mark)
     yield f"<g><title>{escape(node.tooltip(detail=True))}</title>"
