@@ -313,7 +313,14 @@ def program(tmp_path: Path) -> dict[str, str]:
     without = {
         name: value for name, value in os.environ.items() if not name.startswith(("SCHEDULER_", "NATS_"))
     }
-    return {**without, "PATH": f"{file.parent}:{os.environ['PATH']}", "HOME": str(tmp_path), "TERM": "dumb"}
+    return {
+        **without,
+        "PATH": f"{file.parent}:{os.environ['PATH']}",
+        "HOME": str(tmp_path),
+        "TERM": "dumb",
+        # Where there is no broker, whatever runs on this machine.
+        "NATS_URL": "nats://127.0.0.1:1",
+    }
 
 
 def run(shell: str, script: str, environment: dict[str, str], *flags: str) -> list[str]:
