@@ -29,7 +29,6 @@ from scheduler.service import Service
 from scheduler.stores import Store
 from scheduler.stores.absence import await_jetstream
 from scheduler.stores.ernest import ErnestStore
-from scheduler.stores.ground import Ground
 from scheduler.stores.jetstream import JetStreamStore
 from scheduler.stores.memory import MemoryStore
 
@@ -66,15 +65,13 @@ async def open_store(settings: Settings, bus: Bus) -> Store:
     if settings.store == "memory":
         return MemoryStore()
     await await_jetstream(bus)
-    layout = layout_of(settings)
-    store = JetStreamStore(
+    return JetStreamStore(
         bus,
         instance=f"{settings.name}-{secrets.token_hex(4)}",
         grace=settings.broker_grace,
-        layout=layout,
+        layout=layout_of(settings),
+        lays=True,
     )
-    store.ground = Ground(store.js, layout)
-    return store
 
 
 async def run_service(settings: Settings) -> int:

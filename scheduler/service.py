@@ -109,6 +109,7 @@ class Service:
             instance="" if durable is None else durable.instance,
             shared=shared,
             executor=self._executor,
+            positions=None if durable is None else durable.positions,
         )
         self._slots = Slots(
             settings.rules,

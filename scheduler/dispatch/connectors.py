@@ -17,7 +17,6 @@ from scheduler.dispatch.dropped import DroppedReplies
 from scheduler.dispatch.fairness import FairDispatcher
 from scheduler.dispatch.gaps import Gaps
 from scheduler.dispatch.hearing import Hearing
-from scheduler.dispatch.positions import ReplyPositions
 from scheduler.dispatch.receiving import Receiving
 from scheduler.dispatch.reply_reader import ReplyReader
 from scheduler.dispatch.router import Router, Stray
@@ -26,6 +25,7 @@ from scheduler.dispatch.timers import Timers
 from scheduler.journal.records import Position
 from scheduler.plan import Request
 from scheduler.runtime.executor import Executor, ThreadExecutor
+from scheduler.stores.positions import ReplyPositions
 
 
 class Connectors:
@@ -43,6 +43,7 @@ class Connectors:
             anybody may publish as many as he likes, and large ones: they are not to stand in the way of those
             on a request's own reply subject.
         executor: reads large replies.
+        positions: positions of the captured replies: the store's, where streams capture them.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Connectors:
         instance: str = "",
         shared: Bus | None = None,
         executor: Executor | None = None,
+        positions: ReplyPositions | None = None,
     ) -> None:
         self.timers = timers
         self.shared = bus if shared is None else shared
@@ -78,7 +80,7 @@ class Connectors:
         self.dispatcher = FairDispatcher()
         """Shares the work on replies between builds; `FairDispatcher.run` has to be running."""
         self.reader = ReplyReader(bus, self.dispatcher, limits, executor or ThreadExecutor())
-        self.positions = ReplyPositions()
+        self.positions = ReplyPositions() if positions is None else positions
         """How far the captured replies were dealt with."""
         self.gaps = Gaps(bus, self.shared, listener)
         """Times in which a reply may have been missed, and which replies are captured."""

@@ -8,12 +8,12 @@ from functools import partial
 from scheduler.bus import Message
 from scheduler.definition.reply_subjects import REPLY
 from scheduler.dispatch.call import Call, Signal
-from scheduler.dispatch.positions import ReplyPositions
 from scheduler.dispatch.reply_reader import LargeReply, ReplyReader
 from scheduler.dispatch.router import Router, Stray, Way
 from scheduler.errors import InvalidJSON, OverLimit
 from scheduler.journal.records import Position
 from scheduler.plan.outcome import failure
+from scheduler.stores.positions import ReplyPositions
 
 
 class Receiving:

@@ -6,7 +6,6 @@ import trio
 
 from scheduler.definition.reply_subjects import draw_key, is_secret
 from scheduler.definition.template import Laborious
-from scheduler.dispatch.positions import ReplyPositions
 from scheduler.errors import Refused
 from scheduler.jetstream.streams import log_subject
 from scheduler.journal.events import Event, Rekeyed
@@ -16,6 +15,7 @@ from scheduler.plan import Phase, Plan
 from scheduler.recovery.adoption import adopt_what_came_late
 from scheduler.recovery.replaying import Replayer
 from scheduler.stores.jetstream import JetStreamStore
+from scheduler.stores.positions import ReplyPositions
 from scheduler.supervision.supervisor import Supervisor
 from scheduler.walk import Walk
 

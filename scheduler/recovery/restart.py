@@ -88,7 +88,6 @@ class Restart:
         self._expired: list[Call] = []
         self._something_expired = trio.Event()
         self._nursery: trio.Nursery | None = None
-        store.follow_positions(connectors.positions.position)
         connectors.sending.on_expired = self._on_expired
         layout = store.layout
         connectors.gaps.capture_providers = frozenset(layout.providers)

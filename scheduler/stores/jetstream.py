@@ -27,7 +27,6 @@ from scheduler.jetstream.streams import LOG, REPLIES, Layout, log_subject
 from scheduler.journal.events import Accepted, Event
 from scheduler.journal.records import (
     DIGEST_HEADER,
-    Position,
     accepted_chunks,
     read_headers,
 )
@@ -40,6 +39,7 @@ from scheduler.stores.keeper import Keeper
 from scheduler.stores.log import BuildLog, LogContext
 from scheduler.stores.log_journal import LogJournal
 from scheduler.stores.log_reader import LogReader
+from scheduler.stores.positions import ReplyPositions
 from scheduler.stores.sentinel import Sentinel
 from scheduler.stores.slices import gathered
 
@@ -58,10 +58,10 @@ class JetStreamStore:
     Args:
         bus: the connection to the broker; it remains the caller's to close.
         instance: name of this process in the records that it writes; unlike any other's.
-        position: function that returns up to where the captured replies of a build were handled.
         grace: seconds without a commit after which that is logged loudly.
         wall_clock: function that returns seconds since 1970.
         layout: desired state of streams that have to be made again.
+        lays: whether this process makes and watches the streams.
     """
 
     name = "jetstream"
@@ -73,10 +73,10 @@ class JetStreamStore:
         bus: Bus,
         *,
         instance: str,
-        position: Callable[[str], Position] = lambda _: Position(),
         grace: float = 600.0,
         wall_clock: Callable[[], float] = time.time,
         layout: Layout | None = None,
+        lays: bool = False,
     ) -> None:
         self.js = JetStream(bus)
         self.objects = Objects(self.js)
@@ -89,8 +89,10 @@ class JetStreamStore:
         """Streams of captured replies by provider; the common one under an empty name."""
         self.wall_clock = wall_clock
         self.instance = instance
-        self.ground: Ground | None = None
+        self.ground = Ground(self.js, self.layout) if lays else None
         """Maker and watcher of the streams, where that is this process's task."""
+        self.positions = ReplyPositions()
+        """Positions up to where the captured replies were handled; each record has that of its build."""
         self._bus = bus
         self.sentinel = Sentinel(self.js, self.health, instance, wall_clock, self._written)
         self._context = LogContext(
@@ -100,7 +102,7 @@ class JetStreamStore:
             streams=self.streams,
             health=self.health,
             instance=instance,
-            position=position,
+            position=self.positions.position,
             wall_clock=wall_clock,
             start=self._start,
             all_gone=self.sentinel.all_gone,
@@ -140,10 +142,6 @@ class JetStreamStore:
             await trio.sleep(_KEEP_UP_PERIOD)
             async for log in paced(list(self._logs.values()), every=_LOOKED_AT_AT_ONCE):
                 log.keep_up(_MOST_BEHIND)
-
-    def follow_positions(self, position: Callable[[str], Position]) -> None:
-        """Use ``position`` from now on for how far the captured replies of a build were handled."""
-        self._context.position = position
 
     async def append(self, build: str, events: Sequence[Event]) -> None:
         """Commit ``events``; see `Store.append`. This waits for as long as the broker needs.

@@ -23,7 +23,6 @@ from scheduler.definition.rules import Retry
 from scheduler.definition.template import Rendered, Scope, Template, Work
 from scheduler.definition.validation import Prepared, read_build
 from scheduler.dispatch.connectors import Connectors
-from scheduler.dispatch.positions import ReplyPositions
 from scheduler.dispatch.slots import Slots
 from scheduler.dispatch.timers import Timers
 from scheduler.errors import BusError, Fenced, TemplateError, WrongLastSequence
@@ -49,6 +48,7 @@ from scheduler.stores.jetstream import JetStreamStore
 from scheduler.stores.keeper import Keeper
 from scheduler.stores.log import BuildLog
 from scheduler.stores.log_journal import LogJournal
+from scheduler.stores.positions import ReplyPositions
 from scheduler.supervision.reporting import Recorder
 from scheduler.walk import Walk
 from scheduler.walk.frontier import Frontier

@@ -482,12 +482,11 @@ async def test_a_build_that_only_waits_keeps_up_with_the_replies(
     autojump_clock: MockClock, broker: Broker
 ) -> None:
     """From time to time its position is written down, if much was captured for others."""
-    seen = Position()
-    async with open_store(broker, position=lambda _: seen) as store:
+    async with open_store(broker) as store:
         await store.append("b1", [accept()])
         await trio.sleep(100)
         assert broker.told() == [["accepted"]]
-        seen = Position(50_000, 1)
+        store.positions.seen = Position(50_000, 1)
         await trio.sleep(100)
         assert broker.told() == [["accepted"], []]
         assert broker.positions() == [0, 50_000]

@@ -32,7 +32,6 @@ from scheduler.journal.records import (
 )
 from scheduler.runtime.executor import Executor
 from scheduler.service import Service
-from scheduler.stores.ground import Ground
 from scheduler.stores.jetstream import JetStreamStore
 from support.fake_bus import FakeBus, Published
 from support.fake_jetstream import DAY_ZERO, SECOND, FakeJetStream, _FakeBroker
@@ -307,10 +306,13 @@ class Plant:
         if LOG not in self.broker.jetstream.streams and not self.lays:
             await self.broker.set_up()
         options = Settings(**{**self.settings, **settings})
-        layout = layout_of(options)
-        store = JetStreamStore(bus, instance=f"p{self.started}", wall_clock=self.wall_clock, layout=layout)
-        if self.lays:
-            store.ground = Ground(store.js, layout)
+        store = JetStreamStore(
+            bus,
+            instance=f"p{self.started}",
+            wall_clock=self.wall_clock,
+            layout=layout_of(options),
+            lays=self.lays,
+        )
         cloud = Cloud(bus, script or self.script, self.requests)
         service = Service(options, bus, store, executor=self.executor)
         async with trio.open_nursery() as nursery:

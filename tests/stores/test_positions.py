@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scheduler.dispatch.positions import ReplyPositions
 from scheduler.journal.records import Position
+from scheduler.stores.positions import ReplyPositions
 
 
 def at(sequence: int) -> Position:
