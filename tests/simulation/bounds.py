@@ -6,8 +6,9 @@ from simulation.knowledge import Build
 from simulation.rulebook import Rulebook
 from simulation.scenario import Scenario
 
-_SOON = 0.25
-"""Seconds from the record that makes a component due until its request leaves, whatever other builds do."""
+_SOON = 0.35
+"""Seconds from the record that makes a component due until its request leaves, whatever other builds do. The
+word that the record is stored may take 0.3 of them (`World.latency`)."""
 
 
 class Bounds:
