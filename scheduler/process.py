@@ -4,7 +4,7 @@ import secrets
 import signal
 import sys
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from functools import partial
 
 import attrs
@@ -25,7 +25,7 @@ from scheduler.jetstream.capturing import layout_of
 from scheduler.local.broker import open_broker
 from scheduler.recovery.crash_loops import record_hang
 from scheduler.runtime.watchdog import Watchdog
-from scheduler.service import Service
+from scheduler.service import Service, Stopping
 from scheduler.stores import Store
 from scheduler.stores.absence import await_jetstream
 from scheduler.stores.ernest import ErnestStore
@@ -87,15 +87,13 @@ async def run_service(settings: Settings) -> int:
         BrokerError: the embedded broker does not start, or died.
         BusError: the broker refuses us, or has not what the store takes.
     """
-    stopping = _Stopping()
+    signals = _Signals()
     with Watchdog() as watchdog:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(watchdog.beat)
-            nursery.start_soon(stopping.watch, watchdog.signals(), nursery.cancel_scope)
+            nursery.start_soon(signals.obey, watchdog.signals(), nursery.cancel_scope)
             async with _open_connections(settings, watchdog) as to:
                 store = await open_store(settings, to.bus)
-                if isinstance(store, JetStreamStore):
-                    watchdog.record = partial(_record_hang, to.options)
                 service = Service(
                     settings,
                     to.bus,
@@ -106,29 +104,32 @@ async def run_service(settings: Settings) -> int:
                     submitted=to.submitted,
                     shared=to.shared,
                     collects=True,
+                    stopping=signals.stopping,
                 )
-                stopping.service = service
-                await service.run()
+                with _recording_hangs(watchdog, to.options, store):
+                    await service.run()
             nursery.cancel_scope.cancel()
-    return stopping.code
+    return signals.code
 
 
-class _Stopping:
-    """What the signals do; of the second one, what the loop has to do with it."""
+class _Signals:
+    """SIGTERM and SIGINT, and what follows from them."""
 
     def __init__(self) -> None:
-        self.service: Service | None = None
+        self.stopping = Stopping()
         self.code = 0
+        """The exit code."""
 
-    async def watch(self, signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
+    async def obey(self, signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
+        """Stop the service at the first signal, and cancel ``scope`` at the second one; then it returns."""
         first = await anext(signals)
-        if self.service is None or not self.service.ready:
+        if self.stopping.ready:
+            _log.info("stopping", signal=signal.Signals(first).name)
+            self.stopping.asked.set()
+        else:
             # There is nothing yet that would have to be ended in order.
             _log.info("stopped before it was ready", signal=signal.Signals(first).name)
             scope.cancel()
-        else:
-            _log.info("stopping", signal=signal.Signals(first).name)
-            self.service.stop()
         second = await anext(signals)
         _log.warning("stopping at once", signal=signal.Signals(second).name)
         self.code = 128 + second
@@ -173,6 +174,13 @@ async def _open_connections(settings: Settings, watchdog: Watchdog) -> AsyncIter
         submitted = await stack.enter_async_context(open_beside(bus, options, "builds", _BUILDS_AT_ONCE))
         shared = await stack.enter_async_context(open_beside(bus, options, "shared replies", _SHARED_AT_ONCE))
         yield _Connections(options, bus, listener, presence, asked, submitted, shared)
+
+
+def _recording_hangs(watchdog: Watchdog, options: BusOptions, store: Store) -> AbstractContextManager[None]:
+    """Put builds on record that the process hangs over, where the store has a place for it."""
+    if isinstance(store, JetStreamStore):
+        return watchdog.recording(partial(_record_hang, options))
+    return nullcontext()
 
 
 def _record_hang(options: BusOptions, build: str) -> None:

@@ -40,7 +40,9 @@ from scheduler.plan import Plan
 from scheduler.stores.ernest import ErnestStore
 from scheduler.stores.memory import MemoryStore
 from scheduler.supervision.feed import Track
-from scheduler.supervision.supervisor import Held, Supervisor
+from scheduler.supervision.planner import Planner
+from scheduler.supervision.roster import Held
+from scheduler.supervision.runner import Runner
 from scheduler.walk import Walk
 from scheduler.walk.outcomes import Outcomes
 from scheduler.walk.starts import Starts
@@ -159,25 +161,25 @@ def garbage() -> Counter[str]:
 def watch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
     """What began while the garbage collector does nothing."""
     seen = Watch()
-    begin, plan_of = Supervisor._begin, Supervisor._new_plan
+    start, make = Runner.start, Planner.make
 
-    def begin_and_watch(supervisor: Supervisor, held: Held, walk: Walk, track: Track) -> None:
-        begin(supervisor, held, walk, track)
+    def start_and_watch(runner: Runner, held: Held, walk: Walk, track: Track) -> None:
+        start(runner, held, walk, track)
         seen.begun += 1
         for part in (walk, walk.plan, walk.plan.prepared, walk.plan.build, walk.plan.graph, track):
             seen.add(type(part).__name__, part)
-        usage = supervisor.slots.limiter.usages.get(walk.plan)
+        usage = runner._slots.limiter.usages.get(walk.plan)
         assert usage is not None
         seen.add("Usage", usage)
 
-    def plan_and_watch(supervisor: Supervisor, *args: Any, **options: Any) -> Plan:
+    def make_and_watch(planner: Planner, *args: Any, **options: Any) -> Plan:
         # Those that are refused come no further than this.
-        plan = plan_of(supervisor, *args, **options)
+        plan = make(planner, *args, **options)
         seen.add("Plan", plan)
         return plan
 
-    monkeypatch.setattr(Supervisor, "_begin", begin_and_watch)
-    monkeypatch.setattr(Supervisor, "_new_plan", plan_and_watch)
+    monkeypatch.setattr(Runner, "start", start_and_watch)
+    monkeypatch.setattr(Planner, "make", make_and_watch)
     gc.collect()
     gc.disable()
     try:
@@ -234,7 +236,7 @@ async def ended(site: Site, watch: Watch) -> None:
     with trio.fail_after(100):
         while watch.alive():
             await trio.sleep(0.05)
-            if not site.service._supervisor._held:
+            if not len(site.service.roster):
                 # Whatever waits for company, or for its turn, has had its time.
                 await trio.sleep(0.5)
                 return
@@ -532,7 +534,7 @@ async def test_a_log_that_cannot_be_written(
         process.cloud.answer("a")
         process.cloud.answer("b")
         await ended(process, watch)
-        assert "b1" in process.service._supervisor.quarantined
+        assert "b1" in process.service.roster.quarantined
         watch.check()
 
 
@@ -621,7 +623,7 @@ async def test_quarantined(autojump_clock: MockClock, watch: Watch, monkeypatch:
     monkeypatch.setattr(Walk, "prepare", broken)
     async with plant.run() as process:
         await trio.sleep(5)
-        assert "b1" in process.service._supervisor.quarantined
+        assert "b1" in process.service.roster.quarantined
         watch.check()
 
 

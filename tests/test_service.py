@@ -320,9 +320,9 @@ async def test_a_sender_with_silent_connectors_leaves_slots_for_others() -> None
         await site.submit(document("a", build="x"), sender="two")
         await wait_all_tasks_blocked()
         assert site.cloud.asked[14:] == ["a"]
-        seen = site.service._supervisor.see("b19")
+        seen = site.service.roster.see("b19")
         assert seen is not None
-        why = Explainer(seen, site.service._slots, site.service._store).component(0)
+        why = Explainer(seen, site.service.slots, site.service.persistence.store).component(0)
         assert why["text"] == "it is due, and waits for the limit max_in_flight=16 (its sender's share)"
         for name in ("a", "of-0"):
             site.cloud.answer(name)
@@ -333,17 +333,18 @@ async def test_a_sender_with_silent_connectors_leaves_slots_for_others() -> None
 async def test_the_size_is_that_of_the_builds_that_run() -> None:
     """How many they are, and their components: what the collector of garbage goes by."""
     async with open_service(script=ignore) as site:
+        roster = site.service.roster
         for build, names in (("b1", "abc"), ("b2", "d")):
             await site.submit(document(names, build=build))
         await wait_all_tasks_blocked()
-        assert site.service._supervisor.size() == (2, 4)
+        assert (len(roster), roster.components) == (2, 4)
         for name in "abc":
             site.cloud.answer(name)
         await wait_all_tasks_blocked()
-        assert site.service._supervisor.size() == (1, 1)
+        assert (len(roster), roster.components) == (1, 1)
         site.cloud.answer("d")
         await wait_all_tasks_blocked()
-        assert site.service._supervisor.size() == (0, 0)
+        assert (len(roster), roster.components) == (0, 0)
 
 
 async def test_builds_share_the_slots_of_the_instance() -> None:
@@ -723,7 +724,7 @@ async def test_a_report_leaves_when_the_broker_is_back(fake_bus: FakeBus) -> Non
         await site.submit(document("a"))
         await wait_all_tasks_blocked()
         fake_bus.disconnect()
-        site.service._connectors.take(_reply(site.cloud.requests[0][0].reply))
+        site.service.connectors.take(_reply(site.cloud.requests[0][0].reply))
         await wait_all_tasks_blocked()
         assert site.reports == []
         fake_bus.reconnect()
@@ -855,7 +856,7 @@ async def test_submitted_again_to_somebody_else(autojump_clock: MockClock) -> No
         assert (await process.submit(document("x", build="b2")))["status"] == "accepted"
         await trio.sleep(100)
         assert process.requests == []
-        assert not process.service._supervisor.holds("b2")
+        assert not process.service.roster.holds("b2")
 
 
 async def test_a_quarantined_build_is_rejected_with_the_reason(autojump_clock: MockClock) -> None:

@@ -150,10 +150,10 @@ async def with_parts(
             if died is not None:
                 nursery.start_soon(_fail_when, died)
                 from scheduler.process import open_store  # noqa: PLC0415 - needed only here
-                from scheduler.service import serve  # noqa: PLC0415 - needed only here
+                from scheduler.service import Service  # noqa: PLC0415 - needed only here
 
                 store = await open_store(settings, bus)
-                await nursery.start(serve, settings, bus, store, name="scheduler")
+                await nursery.start(Service(settings, bus, store).run, name="scheduler")
             if behaviour is not None:
                 from scheduler.local.simulator import Simulator  # noqa: PLC0415 - needed only here
 

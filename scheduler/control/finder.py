@@ -11,8 +11,9 @@ from scheduler.errors import Refused
 from scheduler.journal.events import Event
 from scheduler.plan import Plan
 from scheduler.recovery.reopening import Reopener
+from scheduler.recovery.replaying import Replayer
 from scheduler.supervision.explainer import Seen
-from scheduler.supervision.supervisor import Supervisor
+from scheduler.supervision.roster import Roster
 from scheduler.walk import Steering
 
 _ENDING: Final = 5.0
@@ -23,14 +24,19 @@ class BuildFinder:
     """Finds builds by id, to look at them or to change them.
 
     Args:
-        supervisor: holds the builds that run.
+        roster: the builds that run.
+        store: name of the store.
         reopener: begins further runs of finished builds; None if the store keeps none.
+        replayer: reads finished builds; None if the store keeps none.
     """
 
-    def __init__(self, supervisor: Supervisor, reopener: Reopener | None) -> None:
-        self._supervisor = supervisor
+    def __init__(
+        self, roster: Roster, store: str, reopener: Reopener | None, replayer: Replayer | None
+    ) -> None:
+        self._roster = roster
+        self._store = store
         self._reopener = reopener
-        self._finished = None if reopener is None else FinishedBuilds(reopener.replayer, supervisor)
+        self._finished = None if replayer is None else FinishedBuilds(replayer)
 
     async def run(self) -> None:
         """Drop finished builds that are not asked for any more."""
@@ -39,7 +45,7 @@ class BuildFinder:
 
     def is_running(self, build: object) -> bool:
         """Return whether this is the id of a build that is in memory here."""
-        return isinstance(build, str) and self._supervisor.see(build) is not None
+        return isinstance(build, str) and self._roster.see(build) is not None
 
     async def find(self, build: str) -> Seen:
         """Return a build as it stands.
@@ -48,7 +54,7 @@ class BuildFinder:
             Refused: there is none of this id.
             UnreadableLog, BusError: its log cannot be read.
         """
-        seen = self._supervisor.see(build)
+        seen = self._roster.see(build)
         if seen is None and self._finished is not None:
             seen = await self._finished.seen(build)
         if seen is None:
@@ -62,7 +68,7 @@ class BuildFinder:
             Refused: it does not run here, or is starting or finishing.
             UnreadableLog, BusError: its log cannot be read.
         """
-        seen = self._supervisor.see(build)
+        seen = self._roster.see(build)
         if seen is not None and seen.over:
             raise Refused("conflict", f"{build} is over ({seen.status})")
         if seen is not None and seen.walk is not None:
@@ -76,12 +82,12 @@ class BuildFinder:
 
     async def keeps_running(self, build: str) -> bool:
         """Return whether a build runs here; waits for one whose report is on its way."""
-        seen = self._supervisor.see(build)
+        seen = self._roster.see(build)
         if seen is None or not seen.over:
             return seen is not None
         with trio.move_on_after(_ENDING):
-            await self._supervisor.until_gone(build)
-        return self._supervisor.see(build) is not None
+            await self._roster.until_gone(build)
+        return self._roster.see(build) is not None
 
     async def reopen(self, build: str, decide: Callable[[Plan], Sequence[Event]]) -> Seen:
         """Begin a new run of a finished build, for what is decided, and return the build.
@@ -90,14 +96,13 @@ class BuildFinder:
             Refused: there is no such build, or it cannot have another run now, or ``decide`` says so.
             UnreadableLog, Fenced, BusError, StoreError: its log cannot be read or written.
         """
-        if self._supervisor.stopping:
+        if self._roster.stopping:
             raise Refused("unavailable", "the scheduler is shutting down")
         if self._reopener is None:
-            store = self._supervisor.store.name
-            text = f"no build {build!r} runs here, and the store {store} keeps none that is over"
+            text = f"no build {build!r} runs here, and the store {self._store} keeps none that is over"
             raise Refused("unknown", f"{text}: submit what is left to be done as a build of its own")
         walk = await self._reopener.reopen(build, decide)
-        seen = self._supervisor.see(build)
+        seen = self._roster.see(build)
         if walk is None or seen is None:
             # Another run has just begun; or this one is finished already.
             raise Refused("unavailable", f"{build} is starting or finishing; try again shortly")

@@ -13,7 +13,6 @@ from attrs import define
 from scheduler.recovery.replaying import Replayer
 from scheduler.runtime.courtesy import give_way
 from scheduler.supervision.explainer import Seen
-from scheduler.supervision.supervisor import Supervisor
 
 _MOST_BYTES: Final = 16 * 1024 * 1024
 """Bytes of the logs of all builds that are kept; in memory they take some times as much."""
@@ -38,14 +37,12 @@ class FinishedBuilds:
     """Reads builds from their logs; `run` drops them.
 
     Args:
-        replayer: makes plans of logs.
-        supervisor: knows the times of builds.
+        replayer: reads logs.
         most_bytes: bytes of the logs whose builds are kept; one is kept even if it is larger.
     """
 
-    def __init__(self, replayer: Replayer, supervisor: Supervisor, most_bytes: int = _MOST_BYTES) -> None:
+    def __init__(self, replayer: Replayer, most_bytes: int = _MOST_BYTES) -> None:
         self._replayer = replayer
-        self._supervisor = supervisor
         self._most_bytes = most_bytes
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
         """Builds by id, the one asked for last at the end."""
@@ -71,10 +68,9 @@ class FinishedBuilds:
             # Another question may have read it meanwhile.
             if (seen := self._known(build, sequence)) is not None:
                 return seen
-            plan, history = await self._replayer.look(build, give_way)
-            seen = await self._supervisor.recalled(plan, history)
+            seen, history = await self._replayer.look(build, give_way)
             seen.identity = f"log {sequence}"
-            size = max(history.bytes, _COMPONENT_BYTES * len(plan.phases))
+            size = max(history.bytes, _COMPONENT_BYTES * len(seen.plan.phases))
             self._kept[build] = _Kept(seen, sequence, size, trio.current_time())
             self._kept.move_to_end(build)
             self._stirred.set()

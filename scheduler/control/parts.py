@@ -8,16 +8,21 @@ from scheduler.control.finder import BuildFinder
 from scheduler.control.pages import Pages
 from scheduler.control.previews import Previews
 from scheduler.control.reports import Reports
+from scheduler.dispatch.slots import Slots
 from scheduler.recovery.reopening import Reopener
+from scheduler.recovery.replaying import Replayer
+from scheduler.stores import Store
 from scheduler.supervision.reader import BuildReader
-from scheduler.supervision.supervisor import Supervisor
+from scheduler.supervision.roster import Roster
 
 
 @frozen
 class Parts:
     """Parts of the service, handed to each function of a verb."""
 
-    supervisor: Supervisor
+    roster: Roster
+    store: Store
+    slots: Slots
     builds: BuildFinder
     eta: EtaEstimator
     reader: BuildReader
@@ -27,16 +32,26 @@ class Parts:
 
     @classmethod
     def of(
-        cls, supervisor: Supervisor, eta: EtaEstimator, reader: BuildReader, reopener: Reopener | None
+        cls,
+        roster: Roster,
+        store: Store,
+        slots: Slots,
+        *,
+        eta: EtaEstimator,
+        reader: BuildReader,
+        reopener: Reopener | None = None,
+        replayer: Replayer | None = None,
     ) -> "Parts":
-        """Make the parts for the builds of a supervisor."""
+        """Make the parts for the builds of a roster."""
         return cls(
-            supervisor,
-            BuildFinder(supervisor, reopener),
+            roster,
+            store,
+            slots,
+            BuildFinder(roster, store.name, reopener, replayer),
             eta,
             reader,
             Pages(),
-            Reports(supervisor.store),
+            Reports(store),
             Previews(eta),
         )
 

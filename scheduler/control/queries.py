@@ -24,13 +24,13 @@ async def list_builds(parts: Parts, request: verbs.List) -> verbs.Builds:
     """List the builds that run or are quarantined here, and with ``all`` the finished ones."""
     most = min(request.limit, PAGE)
     after = request.after or ""
-    supervisor = parts.supervisor
-    here, quarantined = set(supervisor.ids()), supervisor.quarantined
+    roster = parts.roster
+    here, quarantined = set(roster.ids()), roster.quarantined
     finished = await parts.reports.finished() if request.all else {}
     known = sorted(one for one in {*here, *quarantined, *finished} if one > after)
     found: list[Document] = []
     async for build in paced(known[:most], every=_SLICE, pause=give_way):
-        seen = supervisor.see(build)
+        seen = roster.see(build)
         if seen is not None:
             found.append(summary(seen))
         elif build in quarantined:
@@ -72,7 +72,7 @@ def _limits(parts: Parts, seen: Seen) -> list[Document]:
     """Return the limits that components of a build wait for, and how many do."""
     if seen.walk is None:
         return []
-    waiting = parts.supervisor.slots.waiting(seen.plan)
+    waiting = parts.slots.waiting(seen.plan)
     return [{"limit": limit, "waiting": number} for limit, number in waiting.items()]
 
 
@@ -80,7 +80,7 @@ def _limits(parts: Parts, seen: Seen) -> list[Document]:
 async def explain(parts: Parts, request: verbs.Why) -> verbs.Reasons:
     """Explain what a build or one of its components waits for."""
     seen = await parts.builds.find(request.id)
-    explainer = Explainer(seen, parts.supervisor.slots, parts.supervisor.store)
+    explainer = Explainer(seen, parts.slots, parts.store)
     if request.component is None:
         reasons, more = explainer.build()
     else:

@@ -7,6 +7,8 @@ meant for, `receiving` delivers it, `positions` keeps how far captured replies w
 import secrets
 from collections.abc import Callable, Iterable
 
+from attrs import frozen
+
 from scheduler.bus import Bus, Listener, Message, Subscription
 from scheduler.definition.limits import DEFAULT_LIMITS, Limits
 from scheduler.definition.reply_subjects import OLD, REPLY, Tokens, draw_key, interest, owner_of
@@ -20,12 +22,27 @@ from scheduler.dispatch.hearing import Hearing
 from scheduler.dispatch.receiving import Receiving
 from scheduler.dispatch.reply_reader import ReplyReader
 from scheduler.dispatch.router import Router, Stray
+from scheduler.dispatch.senders import UNKNOWN
 from scheduler.dispatch.sending import Sending, Timeouts
 from scheduler.dispatch.timers import Timers
+from scheduler.jetstream.capturing import Layout
 from scheduler.journal.records import Position
 from scheduler.plan import Request
 from scheduler.runtime.executor import Executor, ThreadExecutor
 from scheduler.stores.positions import ReplyPositions
+
+
+@frozen
+class Capture:
+    """How streams capture replies, so that one is kept that nobody hears."""
+
+    layout: Layout
+    """Replies that are captured."""
+    positions: ReplyPositions
+    """How far they were dealt with."""
+    on_expired: Callable[[Call], None]
+    """Callback for attempts whose time has passed, in place of timing them out at once: a captured reply may
+    be there and not have reached us yet."""
 
 
 class Connectors:
@@ -43,7 +60,10 @@ class Connectors:
             anybody may publish as many as he likes, and large ones: they are not to stand in the way of those
             on a request's own reply subject.
         executor: reads large replies.
-        positions: positions of the captured replies: the store's, where streams capture them.
+        capture: how streams capture replies; None: they do not.
+        on_stray: callback for replies for builds that this process does not hold; it returns whether it keeps
+            them. What it does not keep is counted.
+        sender_of: tells the sender of the build of an id.
     """
 
     def __init__(
@@ -58,7 +78,9 @@ class Connectors:
         instance: str = "",
         shared: Bus | None = None,
         executor: Executor | None = None,
-        positions: ReplyPositions | None = None,
+        capture: Capture | None = None,
+        on_stray: Callable[[Stray], bool] = lambda _: False,
+        sender_of: Callable[[str], str] = lambda _: UNKNOWN,
     ) -> None:
         self.timers = timers
         self.shared = bus if shared is None else shared
@@ -77,14 +99,14 @@ class Connectors:
         """Counts a reply that was dropped, by reason."""
         self.dropped = dropped.counts
         """Number of replies that were dropped, by reason."""
-        self.dispatcher = FairDispatcher()
+        self.dispatcher = FairDispatcher(sender_of)
         """Shares the work on replies between builds; `FairDispatcher.run` has to be running."""
         self.reader = ReplyReader(bus, self.dispatcher, limits, executor or ThreadExecutor())
-        self.positions = ReplyPositions() if positions is None else positions
+        self.positions = ReplyPositions() if capture is None else capture.positions
         """How far the captured replies were dealt with."""
-        self.gaps = Gaps(bus, self.shared, listener)
+        self.gaps = Gaps(bus, self.shared, listener, None if capture is None else capture.layout)
         """Times in which a reply may have been missed, and which replies are captured."""
-        self.router = Router(self.replies, dropped)
+        self.router = Router(self.replies, dropped, on_stray)
         """Table of the calls in flight."""
         self.receiving = Receiving(self.router, self.reader, self.positions)
         """Takes in replies."""
@@ -98,6 +120,7 @@ class Connectors:
             timeouts=timeouts,
             start_timeout=start_timeout,
             forget=self._forget,
+            on_expired=None if capture is None else capture.on_expired,
         )
         """Publishes requests, and times attempts out."""
         self._doubles = None if listener is None else Doubles(lambda: bus.connected, listener)
@@ -220,6 +243,15 @@ class Connectors:
     def hand_over(self, build: str) -> None:
         """Leave the replies for ``build`` that come from now on to the next process."""
         self.positions.freeze(build)
+
+    def forget_build(self, build: str) -> None:
+        """Keep nothing about a build that is not held here any more. Idempotent."""
+        self.positions.forget(build)
+        self.reader.forget(build)
+
+    def drop(self, stray: Stray) -> None:
+        """Drop a stray that nobody has a use for; it is counted."""
+        self.router.drop_stray(stray)
 
     def take(self, message: Message) -> None:
         """Take a reply that was heard directly elsewhere."""

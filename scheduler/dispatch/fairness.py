@@ -26,11 +26,14 @@ _Job: TypeAlias = tuple[Callable[[], None], Callable[[], Awaitable[None]] | None
 
 
 class FairDispatcher:
-    """Calls back at once while there is little to do; otherwise senders, and builds of each, have turns."""
+    """Calls back at once while there is little to do; otherwise senders, and builds of each, have turns.
 
-    def __init__(self) -> None:
-        self.sender_of: Callable[[str], str] = lambda _: UNKNOWN
-        """Who has sent the build of this id, for whoever knows; `senders.UNKNOWN` where nobody does."""
+    Args:
+        sender_of: tells the sender of the build of an id; `senders.UNKNOWN` where that is not known.
+    """
+
+    def __init__(self, sender_of: Callable[[str], str] = lambda _: UNKNOWN) -> None:
+        self._sender_of = sender_of
         self._left = _AT_ONCE
         self._queues: dict[str, deque[_Job]] = {}
         """Waiting jobs by build; of some builds the first job is being prepared."""
@@ -114,7 +117,7 @@ class FairDispatcher:
 
     def _enter(self, build: str) -> None:
         """Queue a build for its turn, behind all others of its sender."""
-        self._rotation.setdefault(self.sender_of(build), OrderedDict())[build] = None
+        self._rotation.setdefault(self._sender_of(build), OrderedDict())[build] = None
         self._ready += 1
 
     def _next(self) -> tuple[str, int]:

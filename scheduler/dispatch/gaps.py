@@ -5,11 +5,10 @@ captures it. Both know of the connections of the bus alone, which are numbered (
 that was sent over an earlier one may have been answered in between.
 """
 
-from collections.abc import Callable
-
 import structlog
 
 from scheduler.bus import Bus, Listener
+from scheduler.jetstream.capturing import Layout, is_captured
 from scheduler.plan import Request
 
 _log = structlog.get_logger()
@@ -25,18 +24,20 @@ class Gaps:
         bus: connection on which replies to a request's own reply subject come in.
         shared: connection on which those on shared subjects do; may be the same.
         listener: second connection beside both, if there is one.
+        layout: replies that streams capture, so that one is kept that nobody hears; None: they capture none.
     """
 
-    def __init__(self, bus: Bus, shared: Bus, listener: Listener | None) -> None:
-        self.captures: Callable[[Request], bool] = lambda _: False
-        """Tells whether replies to such a request are captured, so that one is kept that nobody hears."""
-        self.capture_providers: frozenset[str] = frozenset()
-        """Providers whose replies are captured, where that is so of some only."""
+    def __init__(
+        self, bus: Bus, shared: Bus, listener: Listener | None, layout: Layout | None = None
+    ) -> None:
         self.connection = bus.generation
         """Number of the bus's present connection, or of its last one."""
         self._bus = bus
         self._shared = shared
         self._listener = listener
+        self._layout = layout
+        self._providers = frozenset(layout.providers if layout else ())
+        """Providers whose replies are captured, where that is so of some only."""
         self._uncaptured: set[str] = set()
         """Providers of which the log has said that their replies are not captured."""
         self._last = {True: 0, False: 0}
@@ -50,12 +51,13 @@ class Gaps:
 
     def last_for(self, request: Request) -> int:
         """Return the connection of the bus before which a reply may have been missed; 0: none was."""
-        return self._last[self.captures(request)]
+        layout = self._layout
+        return self._last[layout is not None and is_captured(layout, request.type, request.provider)]
 
     def leaves_out(self, request: Request) -> bool:
         """Whether its provider is none of those whose replies are captured; the log says so once."""
         provider = request.provider
-        if not self.capture_providers or provider in self.capture_providers:
+        if not self._providers or provider in self._providers:
             return False
         if provider not in self._uncaptured and len(self._uncaptured) < _MOST_UNCAPTURED:
             self._uncaptured.add(provider)

@@ -77,7 +77,7 @@ class ReplyReader:
     """
 
     def __init__(self, bus: Bus, dispatcher: FairDispatcher, limits: Limits, executor: Executor) -> None:
-        self.bytes_of: Counter[str] = Counter()
+        self._bytes_of: Counter[str] = Counter()
         """Bytes of the replies that were taken, or are read, by build; forgotten when the build ends."""
         self.unnamed = 0
         """Number of replies that were taken and named neither a build nor a component."""
@@ -90,6 +90,15 @@ class ReplyReader:
         self._large: dict[tuple[Call, str | None], bytes] = {}
         """First large reply to each call that waits for its turn."""
         self._log = RateLimitedLog()
+
+    @property
+    def bytes(self) -> int:
+        """Size of the replies that are kept, of all builds, in bytes."""
+        return self._bytes_of.total()
+
+    def forget(self, build: str) -> None:
+        """Stop counting the replies to a build, which is not held any more. Idempotent."""
+        del self._bytes_of[build]
 
     def in_turn(self, call: Call, message: Message, suffix: str | None, job: Callable[..., None]) -> bool:
         """Give a reply its turn; a large one is read beside the loop when that comes.
@@ -117,7 +126,7 @@ class ReplyReader:
             message.data, kept = first, 0
         self._unread += kept
         # While it is being read it takes memory as well.
-        self.bytes_of[build] += kept
+        self._bytes_of[build] += kept
         large = LargeReply()
 
         async def prepare() -> None:
@@ -139,7 +148,7 @@ class ReplyReader:
     def took(self, build: str, message: Message) -> None:
         """Count the bytes of a reply that has answered a call; a large one was counted before."""
         if len(message.data) <= READ_HERE:
-            self.bytes_of[build] += len(message.data)
+            self._bytes_of[build] += len(message.data)
 
     def read(
         self, request: Request, message: Message, suffix: str | None, large: LargeReply | None

@@ -78,11 +78,13 @@ class Router:
     Args:
         replies: prefix of the reply subjects of this process, before the provider.
         dropped: counts what reaches no call.
+        on_stray: callback for replies for builds that this process does not hold; it returns whether it keeps
+            them. What it does not keep is counted.
     """
 
-    def __init__(self, replies: str, dropped: DroppedReplies) -> None:
-        self.on_stray: Callable[[Stray], None] | None = None
-        """Callback for replies for builds that this process does not hold; None: they are counted."""
+    def __init__(
+        self, replies: str, dropped: DroppedReplies, on_stray: Callable[[Stray], bool] = lambda _: False
+    ) -> None:
         self.by_token: dict[str, Call] = {}
         """Calls by the `ADDRESS` of their reply subjects, which is the same under each owner's name."""
         self.by_component: dict[tuple[str, str], Call] = {}
@@ -91,6 +93,7 @@ class Router:
         """Calls whose request went out before reply subjects had an owner, by the token of that time."""
         self._replies = replies
         self._dropped = dropped
+        self._on_stray = on_stray
         self._waiting: set[_Waiting] = set()
         """Small replies that came directly and wait for their turn."""
         self._copies = DuplicateFilter[Copy](_MOST_COPIES)
@@ -159,7 +162,9 @@ class Router:
         call = self.by_component.get(head)
         if call is None:
             if not self._copies.take(head):
-                self._pass_on_stray(Stray(*head, message))
+                stray = Stray(*head, message)
+                if not self._on_stray(stray):
+                    self.drop_stray(stray)
         elif call.request.subject != request:
             reason = "of another type, provider or action"
             self._dropped.count(reason, message.subject, build=head[0][:_SHOWN])
@@ -178,11 +183,9 @@ class Router:
             self._dropped.count("without service or _component_id", message.subject)
         return head
 
-    def _pass_on_stray(self, stray: Stray) -> None:
-        if self.on_stray is not None:
-            self.on_stray(stray)
-        else:
-            self._dropped.count("for no running component", stray.message.subject, build=stray.build[:_SHOWN])
+    def drop_stray(self, stray: Stray) -> None:
+        """Drop a reply for a build that this process does not hold."""
+        self._dropped.count("for no running component", stray.message.subject, build=stray.build[:_SHOWN])
 
     def _is_repeated(self, call: Call, message: Message, suffix: str | None) -> bool:
         """Return whether a direct reply changes nothing, as can be said before it has its turn.

@@ -43,6 +43,7 @@ class Sending:
         timeouts: seconds that an attempt may take, by request subject; a component's own ``_timeout`` wins.
         start_timeout: seconds for which a request that nobody listens to is tried again.
         forget: is called with a call that nobody awaits any more.
+        on_expired: is called with attempts whose time has passed, in place of timing them out at once.
     """
 
     def __init__(
@@ -57,12 +58,11 @@ class Sending:
         timeouts: Timeouts,
         start_timeout: float,
         forget: Callable[[Call], None],
+        on_expired: Callable[[Call], None] | None = None,
     ) -> None:
         self.replies = replies
         self.channels: Channels[Outcome | Signal] = Channels()
-        self.on_expired: Callable[[Call], None] | None = None
-        """Callback for attempts whose time has passed, in place of timing them out at once: where replies are
-        captured, one of them may be there and not have reached us yet."""
+        self._on_expired = on_expired
         self._bus = bus
         self._timers = timers
         self._dispatcher = dispatcher
@@ -190,8 +190,8 @@ class Sending:
             # It stood in the queue all that time and never left. It has not had its time yet.
             call.publish()
             self.arm(call)
-        elif self.on_expired is not None:
-            self.on_expired(call)
+        elif self._on_expired is not None:
+            self._on_expired(call)
         else:
             self.time_out(call)
 

@@ -52,13 +52,18 @@ class Timers:
     Args:
         bus: time passes while it is connected
         available: and while this is true.
+        on_resumed: is told of the seconds for which the clock stood still, when it runs again.
     """
 
-    def __init__(self, bus: Bus, available: Callable[[], bool] = lambda: True) -> None:
-        self.on_resumed: Callable[[float], None] = lambda _: None
-        """Is told of the seconds for which the clock stood still, when it goes on."""
+    def __init__(
+        self,
+        bus: Bus,
+        available: Callable[[], bool] = lambda: True,
+        on_resumed: Callable[[float], None] = lambda _: None,
+    ) -> None:
         self._bus = bus
         self._available = available
+        self._on_resumed = on_resumed
         self._heap: list[tuple[float, int, Timer]] = []
         self._cancelled = 0
         self._number = count()
@@ -105,7 +110,7 @@ class Timers:
         if self._up and not up:
             self._down_since = trio.current_time()
         elif up and not self._up:
-            self.on_resumed(trio.current_time() - self._down_since)
+            self._on_resumed(trio.current_time() - self._down_since)
         self._up = up
 
     def _due(self, now: float) -> Iterator[Timer]:

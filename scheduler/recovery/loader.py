@@ -38,7 +38,9 @@ from scheduler.stores.jetstream import JetStreamStore
 from scheduler.stores.log import BuildLog
 from scheduler.stores.log_reader import Entry
 from scheduler.supervision.reporting import Recorder
-from scheduler.supervision.supervisor import Held, Supervisor
+from scheduler.supervision.roster import Held, Roster
+from scheduler.supervision.runner import Runner
+from scheduler.supervision.supervisor import Supervisor
 
 _log = structlog.get_logger()
 
@@ -70,8 +72,10 @@ class Loader:
 
     Args:
         store: has the logs.
-        supervisor: runs what is resumed.
-        connectors: keeps the positions in the captured replies.
+        roster: holds the ids of builds.
+        supervisor: resumes what is loaded.
+        runner: lets go of what is not.
+        connectors: hear what is answered to earlier processes.
         recorder: publishes reports that were stored and perhaps not published.
         replayer: makes plans of logs.
     """
@@ -80,15 +84,18 @@ class Loader:
         self,
         store: JetStreamStore,
         *,
+        roster: Roster,
         supervisor: Supervisor,
+        runner: Runner,
         connectors: Connectors,
         recorder: Recorder,
         replayer: Replayer,
     ) -> None:
         self._store = store
+        self._roster = roster
         self._supervisor = supervisor
+        self._runner = runner
         self._connectors = connectors
-        self._captured = connectors.positions
         self._recorder = recorder
         self._replayer = replayer
 
@@ -108,7 +115,7 @@ class Loader:
         for entry in {entry.subject: entry for entry in entries}.values():
             build = decode_token(entry.subject.rpartition(".")[2])
             # From now on whoever submits it again waits until it is known what becomes of it.
-            if build not in self._supervisor.quarantined and (one := await self._supervisor.reserve(build)):
+            if build not in self._roster.quarantined and (one := await self._roster.reserve(build)):
                 held.append((one, entry))
         limiter = trio.CapacityLimiter(_LOADED_AT_ONCE)
         async with trio.open_nursery() as loads:
@@ -133,7 +140,7 @@ class Loader:
     async def mark_stable(self, builds: Iterable[str]) -> None:
         """Nobody has died of these: their loadings are not counted any more."""
         async for build in paced(builds, every=_MARKED_AT_ONCE):
-            if self._supervisor.holds(build):
+            if self._roster.holds(build):
                 self._store.note_lazily(build, Released())
 
     async def _load(
@@ -148,7 +155,7 @@ class Loader:
         publishing = 0
         refusals = 0
         async with limiter:
-            while not self._supervisor.stopping:
+            while not self._roster.stopping:
                 try:
                     publishing = await self._take_up(held, entry, loaded)
                 except (BusError, trio.TooSlowError) as error:
@@ -176,7 +183,7 @@ class Loader:
             nursery.start_soon(self._publish_stored, held, publishing)
         elif held.walk is None:
             self._store.close(build)
-            self._supervisor.let_go(held)
+            self._runner.let_go(held)
 
     async def _quarantine(self, build: str, error: Exception) -> None:
         reason = f"{type(error).__name__}: {error}" if not isinstance(error, StoreError) else str(error)
@@ -186,7 +193,7 @@ class Loader:
             reason=reason[:2_000],
             exc_info=None if isinstance(error, StoreError) else error,
         )
-        self._supervisor.quarantined[build] = reason[:1_000]
+        self._roster.quarantined[build] = reason[:1_000]
         try:
             # It was no crash: the next process, perhaps of another version, may try again.
             await self._store.append(build, [Released()])
@@ -263,7 +270,7 @@ class Loader:
         if headings.status is Status.REPORTED:
             return None
         # What was captured since is still to be read, whatever this process has seen for other builds.
-        self._captured.keep_behind(build, record.position)
+        self._store.positions.keep_behind(build, record.position)
         log = self._store.open(
             build, sequence=last.sequence, n=record.n, epoch=record.epoch + 1, at=(record.at + 1) / 1_000
         )
@@ -283,12 +290,12 @@ class Loader:
             _log.exception("the report of an earlier process was not published", build=build)
         finally:
             self._store.close(build)
-            self._supervisor.let_go(held)
+            self._runner.let_go(held)
 
     async def _begin(self, held: Held, history: History, loaded: Loaded, heard: tuple[str, ...]) -> None:
         plan, accepted = await self._replayer.replay(history)
         resumption = self._replayer.resumption(plan, history, loaded.caught_up, history.position)
         resumption = evolve(resumption, heard=heard)
-        await self._supervisor.go_on(held, plan, accepted, resumption, history)
+        await self._supervisor.resume(held, plan, accepted, resumption, history)
         loaded.positions.append(history.position)
         loaded.builds.append(held.build)

@@ -13,9 +13,12 @@ from scheduler.journal.history import History
 from scheduler.journal.records import Status, read_headers
 from scheduler.plan import Phase, Plan
 from scheduler.recovery.adoption import adopt_what_came_late
+from scheduler.recovery.orphans import Orphans
 from scheduler.recovery.replaying import Replayer
 from scheduler.stores.jetstream import JetStreamStore
-from scheduler.stores.positions import ReplyPositions
+from scheduler.supervision.planner import Planner
+from scheduler.supervision.roster import Roster
+from scheduler.supervision.runner import Runner
 from scheduler.supervision.supervisor import Supervisor
 from scheduler.walk import Walk
 
@@ -29,21 +32,31 @@ class Reopener:
     Args:
         store: has the logs.
         replayer: makes plans of them.
-        supervisor: runs what was reopened.
-        positions: up to where the captured replies were dealt with.
+        planner: renders what takes long.
+        roster: holds the ids of builds.
+        supervisor: resumes what was reopened.
+        runner: lets go of what was not.
+        orphans: is told then: what was to be written may be under way.
     """
 
     def __init__(
         self,
         store: JetStreamStore,
         replayer: Replayer,
+        *,
+        planner: Planner,
+        roster: Roster,
         supervisor: Supervisor,
-        positions: ReplyPositions,
+        runner: Runner,
+        orphans: Orphans,
     ) -> None:
         self._store = store
-        self.replayer = replayer
+        self._replayer = replayer
+        self._planner = planner
+        self._roster = roster
         self._supervisor = supervisor
-        self._positions = positions
+        self._runner = runner
+        self._orphans = orphans
 
     async def reopen(self, build: str, decide: Decide) -> Walk | None:
         """Begin a new run of a build that is over.
@@ -59,8 +72,7 @@ class Reopener:
             Refused: there is no such build, it is not over, or ``decide`` says so.
             UnreadableLog, Fenced, BusError, StoreError: its log cannot be read, or not be written.
         """
-        supervisor = self._supervisor
-        held = await supervisor.reserve(build)
+        held = await self._roster.reserve(build)
         if held is None:
             return None
         try:
@@ -70,7 +82,7 @@ class Reopener:
             if read_headers(last.headers).status is not Status.REPORTED:
                 raise Refused("unavailable", f"{build} is not over, and not held here; try again shortly")
             history = await self._store.logs.history(log_subject(build))
-            plan, accepted = await self.replayer.replay(history)
+            plan, accepted = await self._replayer.replay(history)
             events = await self._decided(plan, history, decide)
             log = self._store.open(
                 build,
@@ -84,20 +96,20 @@ class Reopener:
                 history.rekey(events[0].key)
             caught_up = trio.Event()
             caught_up.set()
-            resumption = self.replayer.resumption(plan, history, caught_up, self._positions.seen)
-            return await supervisor.go_on(held, plan, accepted, resumption, history)
+            resumption = self._replayer.resumption(plan, history, caught_up, self._store.positions.seen)
+            return await self._supervisor.resume(held, plan, accepted, resumption, history)
         finally:
             if held.walk is None:
                 self._store.close(build)
-                supervisor.let_go(held)
+                self._runner.let_go(held)
                 # What was to be written may be under way, and then nobody works on the build.
-                supervisor.on_orphan()
+                self._orphans.note()
 
     async def _decided(self, plan: Plan, history: History, decide: Decide) -> list[Event]:
         """What is to be written: a key where the old one was no secret, the decision, late successes."""
-        store, supervisor = self._store, self._supervisor
+        store, planner = self._store, self._planner
         await adopt_what_came_late(
-            store.js, store.replies, plan, history, limits=supervisor.limits, render=supervisor.render
+            store.js, store.replies, plan, history, limits=planner.limits, render=planner.render
         )
         adopted = plan.adopted()
         try:
@@ -105,7 +117,7 @@ class Reopener:
         except Laborious:
             vertex = plan.requests.laborious
             assert vertex is not None, "it is one of the build"
-            await supervisor.render(plan, vertex)
+            await planner.render(plan, vertex)
             decided = decide(plan)
         key: list[Event] = [] if is_secret(history.key) else [Rekeyed(draw_key())]
         errored = [one for one in adopted if plan.phases[plan.graph.index[one.component]] is Phase.ERRORED]

@@ -17,7 +17,8 @@ from scheduler.runtime.interruptible import interruptible
 from scheduler.runtime.pace import TURN, Pace
 from scheduler.stores.jetstream import JetStreamStore
 from scheduler.stores.slices import encode as encode_in_slices
-from scheduler.supervision.supervisor import Supervisor
+from scheduler.supervision.explainer import Seen
+from scheduler.supervision.planner import Planner
 from scheduler.walk import Resumption
 
 _REPLAYED_AT_ONCE = 100
@@ -33,13 +34,13 @@ class Replayer:
 
     Args:
         store: has the logs.
-        supervisor: makes plans, and renders what takes long.
+        planner: makes plans, and renders what takes long.
         read: reads a build as it was accepted.
     """
 
-    def __init__(self, store: JetStreamStore, supervisor: Supervisor, read: Reader) -> None:
+    def __init__(self, store: JetStreamStore, planner: Planner, read: Reader) -> None:
         self._store = store
-        self._supervisor = supervisor
+        self._planner = planner
         self._read = read
 
     async def replay(
@@ -59,7 +60,7 @@ class Replayer:
             msg = "its log is empty"
             raise UnreadableLog(msg)
         prepared = await self._read(await encode_in_slices(accepted.document), accepted)
-        plan = await self._supervisor.plan_of(prepared, accepted.mark)
+        plan = await self._planner.plan(prepared, accepted.mark)
         pace = Pace(TURN // _REPLAYED_AT_ONCE, pause)
         for step in history.steps:
             work, unlearned = plan.requests.work_left, len(plan.requests.unlearned)
@@ -69,11 +70,11 @@ class Replayer:
                 work - plan.requests.work_left + (len(plan.requests.unlearned) - unlearned) * INLINE_WORK
             )
         for vertex in plan.requests.unlearned:
-            await self._supervisor.render(plan, vertex)
+            await self._planner.render(plan, vertex)
             plan.requests.learn_request(vertex)
         return plan, accepted
 
-    async def look(self, build: str, pause: Pause) -> tuple[Plan, History]:
+    async def look(self, build: str, pause: Pause) -> tuple[Seen, History]:
         """What the log of a build says, without taking it up.
 
         Args:
@@ -86,7 +87,7 @@ class Replayer:
         """
         history = await self._store.logs.history(log_subject(build))
         plan, _ = await self.replay(history, pause)
-        return plan, history
+        return await self._planner.recalled(plan, history), history
 
     async def last_sequence(self, build: str) -> int | None:
         """Where the log of a build ends by now; None where there is none.

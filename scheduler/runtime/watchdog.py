@@ -25,7 +25,8 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, Self
@@ -88,8 +89,8 @@ class Watchdog:
     def __init__(self, work: Interruptible = interruptible) -> None:
         self.still = 0.0
         """Seconds without a turn of the loop, as far as this thread was running."""
-        self.record: Callable[[str], object] = lambda _: None
-        """Records a build as one that hung a process; called in another thread."""
+        self._record: Callable[[str], object] = lambda _: None
+        """Callback of `recording`."""
         self._work = work
         self._turns = 0
         self._turns_seen = 0
@@ -157,6 +158,19 @@ class Watchdog:
     def is_silent(self) -> bool:
         """Tell whether the loop has not turned for so long that it counts as gone; from any thread."""
         return self.still >= SILENT_AFTER
+
+    @contextmanager
+    def recording(self, record: Callable[[str], object]) -> Iterator[None]:
+        """Record a build that hung the process with this callback, until the context is left.
+
+        Args:
+            record: records a build; called in another thread.
+        """
+        before, self._record = self._record, record
+        try:
+            yield
+        finally:
+            self._record = before
 
     def signals(self) -> AsyncIterator[int]:
         """Return the numbers of SIGTERM and SIGINT as they arrive."""
@@ -233,7 +247,7 @@ class Watchdog:
         elif self._held - self._since >= END_AFTER - INTERRUPT_AFTER:
             text = "a build holds the scheduler up and cannot be interrupted: the process ends"
             _say(_log.critical, text, build=build, seconds=held, where=where)
-            _aside(partial(self.record, build), _RECORDING)
+            _aside(partial(self._record, build), _RECORDING)
             os._exit(EXIT_HUNG)
         elif self._held - self._last < _PERIOD:
             # Signals wake this thread early, but once a second is enough: the work may catch the exception.

@@ -14,8 +14,8 @@ from attrs import define
 
 from scheduler.bus import Message
 from scheduler.dispatch.senders import RoundRobinQueue, sender_of
-from scheduler.errors import InvalidBuild, Problem
 from scheduler.supervision.intake import Receipts
+from scheduler.supervision.refusals import refused, shutting_down
 
 _MOST: Final = 20_000
 """Builds that have come in and are not looked at yet, small or large; one sender alone gets half of it."""
@@ -113,7 +113,7 @@ class Admission:
             lane.stirred.set()
         else:
             text = "more builds come in than can be read; try again later"
-            self._receipts.reject(message, InvalidBuild("busy", [Problem("", text)]))
+            self._receipts.reject(message, refused("busy", text))
 
     def close(self) -> None:
         """Refuse what comes in from now on; `run` returns when what is here has been dealt with."""
@@ -185,11 +185,6 @@ class Admission:
             worker.replaced = True
             lane.workers.remove(worker)
             self._add_worker(lane, nursery)
-
-
-def shutting_down() -> InvalidBuild:
-    """The refusal of a build that comes while the scheduler stops."""
-    return InvalidBuild("shutting_down", [Problem("", "the scheduler is shutting down")])
 
 
 def _size(message: Message) -> int:

@@ -228,8 +228,11 @@ async def test_commands_questions_and_what_takes_a_log_wait_apart() -> None:
     """Whatever a command names; a build that runs is in memory, any other is looked for in the log."""
     async with running() as site:
         service = site.service
-        eta = EtaEstimator(service._supervisor.durations, (), 1)
-        one = Control(site.bus, Parts.of(service._supervisor, eta, service._reader, None))
+        eta = EtaEstimator(service.planner.durations, (), 1)
+        store = service.persistence.store
+        one = Control(
+            site.bus, Parts.of(service.roster, store, service.slots, eta=eta, reader=service.reader)
+        )
         assert {one.pace(verb, {"id": name}) for verb in STEERING for name in ("b1", "b2", 5)} == {
             QuestionLine.COMMAND
         }

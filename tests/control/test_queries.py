@@ -123,7 +123,7 @@ async def test_a_build_is_listed_once(autojump_clock: MockClock) -> None:
         await process.submit(CHAIN)
         await until(lambda: process.reports)
         await trio.sleep(1)
-        process.service._supervisor.quarantined["b1"] = "it cannot be read"
+        process.service.roster.quarantined["b1"] = "it cannot be read"
         [one] = (await ask(process, "list", all=True))["builds"]
         assert (one["id"], one["status"], one["error"]) == ("b1", "quarantined", "it cannot be read")
 

@@ -29,9 +29,10 @@ def schema_of(name: str) -> JSON:
 
 
 def parts_of(site: Site) -> Parts:
-    supervisor = site.service._supervisor
-    eta = EtaEstimator(supervisor.durations, (), 1)
-    return Parts.of(supervisor, eta, site.service._reader, None)
+    service = site.service
+    eta = EtaEstimator(service.planner.durations, (), 1)
+    store = service.persistence.store
+    return Parts.of(service.roster, store, service.slots, eta=eta, reader=service.reader)
 
 
 class Greeting(verbs.Answer, frozen=True, kw_only=True):

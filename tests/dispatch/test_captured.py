@@ -3,13 +3,23 @@
 # ruff: noqa: ARG001 - pytest-trio takes a clock from a test's own arguments only
 
 import pytest
-from support.bench import KEY, SUBJECT, Bench, capture, dealt_with, place, reply, request
+from support.bench import (
+    KEY,
+    SUBJECT,
+    Bench,
+    KeptStrays,
+    capture,
+    dealt_with,
+    open_bench,
+    place,
+    reply,
+    request,
+)
 from support.fakes import JSON, encode
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from scheduler.bus import Message
 from scheduler.dispatch.call import Signal
-from scheduler.dispatch.router import Stray
 from scheduler.journal.records import Position
 from scheduler.plan.outcome import Outcome
 
@@ -72,15 +82,15 @@ async def test_of_a_captured_reply_to_a_subject_of_its_own_the_other_copy_is_no_
         ("build.create.done", reply(_state="completed")),
     ],
 )
-async def test_what_is_captured_for_nobody_here_is_dealt_with(bench: Bench, subject: str, body: JSON) -> None:
+async def test_what_is_captured_for_nobody_here_is_dealt_with(subject: str, body: JSON) -> None:
     """It ends nothing, is not counted a second time, and holds up no build."""
-    strays: list[Stray] = []
-    bench.connectors.router.on_stray = strays.append
-    attempt = await bench.send()
-    capture(bench, subject, body, 1)
-    await wait_all_tasks_blocked()
-    assert (attempt.ended, strays, bench.connectors.dropped) == ([], [], {})
-    assert dealt_with(bench) == 1
+    strays = KeptStrays()
+    async with open_bench(on_stray=strays.keep) as bench:
+        attempt = await bench.send()
+        capture(bench, subject, body, 1)
+        await wait_all_tasks_blocked()
+        assert (attempt.ended, strays.kept, bench.connectors.dropped) == ([], [], {})
+        assert dealt_with(bench) == 1
 
 
 async def test_captured_rubbish_is_passed_over(bench: Bench) -> None:

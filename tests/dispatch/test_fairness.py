@@ -38,8 +38,7 @@ async def test_a_small_build_is_not_behind_a_large_one() -> None:
 async def test_a_sender_is_not_behind_the_many_builds_of_another() -> None:
     """Senders take turns, and so do the builds of each: who sent a thousand, and who sent two."""
     seen: list[str] = []
-    work = FairDispatcher()
-    work.sender_of = lambda build: build.partition("-")[0]
+    work = FairDispatcher(lambda build: build.partition("-")[0])
     for number in range(1_000):
         work.take(f"many-{number}", partial(seen.append, "many"))
     for number in range(20):

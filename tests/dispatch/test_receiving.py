@@ -6,11 +6,10 @@ from typing import Any
 
 import pytest
 import trio
-from support.bench import SUBJECT, Bench, capture, open_bench, reply, request
+from support.bench import SUBJECT, Bench, KeptStrays, capture, open_bench, reply, request
 from support.fakes import encode
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from scheduler.dispatch.router import Stray
 from scheduler.plan.outcome import UNEXPLAINED, Outcome, read_reply
 
 
@@ -218,15 +217,15 @@ async def test_an_error_header_fails_at_once(bench: Bench, body: bytes) -> None:
     "subject",
     ["build.create.done", "service.delete.error", "build.create.aws.done", "service.delete.x.error"],
 )
-async def test_a_message_of_the_system_is_never_a_reply(bench: Bench, subject: str) -> None:
+async def test_a_message_of_the_system_is_never_a_reply(subject: str) -> None:
     """A report of a build, even one that names a running component, ends no attempt."""
-    strays: list[Stray] = []
-    bench.connectors.router.on_stray = strays.append
-    attempt = await bench.send()
-    await bench.say(subject, reply(_state="completed"))
-    await bench.say(subject, reply(_state="completed", service="other"))
-    assert attempt.ended == []
-    assert strays == []
+    strays = KeptStrays()
+    async with open_bench(on_stray=strays.keep) as bench:
+        attempt = await bench.send()
+        await bench.say(subject, reply(_state="completed"))
+        await bench.say(subject, reply(_state="completed", service="other"))
+        assert attempt.ended == []
+        assert strays.kept == []
 
 
 async def test_replies_of_another_instance_are_none_of_our_business(bench: Bench) -> None:
@@ -278,19 +277,19 @@ async def test_a_reply_that_names_nothing_counts_and_is_counted(bench: Bench) ->
     assert bench.connectors.dropped == {}
 
 
-async def test_a_reply_for_a_build_that_nobody_holds_is_a_stray(bench: Bench) -> None:
+async def test_a_reply_for_a_build_that_nobody_holds_is_a_stray() -> None:
     """Where somebody wants to know of strays they are told, and can have them looked at again."""
-    strays: list[Stray] = []
-    bench.connectors.router.on_stray = strays.append
-    await bench.say(f"{SUBJECT}.done", reply())
-    [stray] = strays
-    assert (stray.build, stray.component) == ("b1", "a")
-    assert not bench.connectors.redeliver(stray)
-    attempt = await bench.watch(bench.connectors.expect(request()))
-    assert bench.connectors.redeliver(stray)
-    await wait_all_tasks_blocked()
-    assert attempt.outcome.completed
-    assert bench.requests == []
+    strays = KeptStrays()
+    async with open_bench(on_stray=strays.keep) as bench:
+        await bench.say(f"{SUBJECT}.done", reply())
+        [stray] = strays.kept
+        assert (stray.build, stray.component) == ("b1", "a")
+        assert not bench.connectors.redeliver(stray)
+        attempt = await bench.watch(bench.connectors.expect(request()))
+        assert bench.connectors.redeliver(stray)
+        await wait_all_tasks_blocked()
+        assert attempt.outcome.completed
+        assert bench.requests == []
 
 
 async def test_many_bad_replies_are_logged_once_a_second(

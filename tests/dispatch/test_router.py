@@ -1,12 +1,13 @@
 """Which call a reply is meant for, and whether it is the one that counts; without a loop."""
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.bench import SUBJECT, reply, request
+from support.bench import SUBJECT, KeptStrays, reply, request
 from support.fakes import encode
 
 from scheduler.bus import Message
@@ -25,9 +26,9 @@ GOOD = Outcome(completed=True, body={})
 class Table:
     """A router with what it drops, and calls that nobody sends."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_stray: Callable[[Stray], bool] = lambda _: False) -> None:
         self.dropped = DroppedReplies(RateLimitedLog(clock=lambda: 0.0))
-        self.router = Router(OURS, self.dropped)
+        self.router = Router(OURS, self.dropped, on_stray)
         self._exchange: Any = SimpleNamespace(
             replies=OURS, connection=1, close=self._close, channels=Channels()
         )
@@ -96,11 +97,10 @@ def test_on_a_shared_subject_build_and_component_tell_the_call() -> None:
 
 def test_a_stray_is_passed_on_where_somebody_takes_strays() -> None:
     """With its build and component; it is not counted then."""
-    table = Table()
-    strays: list[Stray] = []
-    table.router.on_stray = strays.append
+    strays = KeptStrays()
+    table = Table(strays.keep)
     assert table.shared("z", service="b2") is None
-    assert [(one.build, one.component) for one in strays] == [("b2", "z")]
+    assert [(one.build, one.component) for one in strays.kept] == [("b2", "z")]
     assert not table.dropped.counts
 
 

@@ -204,8 +204,11 @@ class Watch:
         self.available = True
         self.outages: list[tuple[float, float]] = []
         """When each was over, and how many seconds it took."""
-        self.timers = Timers(bus, lambda: self.available)
-        self.timers.on_resumed = lambda seconds: self.outages.append((trio.current_time(), seconds))
+        self.timers = Timers(
+            bus,
+            lambda: self.available,
+            lambda seconds: self.outages.append((trio.current_time(), seconds)),
+        )
         self.log = Log(self.timers)
 
     def stop(self, why: str) -> None:

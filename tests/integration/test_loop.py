@@ -12,7 +12,7 @@ from scheduler.bus import Message
 from scheduler.bus.nats import open_bus
 from scheduler.bus.options import BusOptions
 from scheduler.config import Settings
-from scheduler.service import serve
+from scheduler.service import Service
 from scheduler.stores.memory import MemoryStore
 
 pytestmark = pytest.mark.integration
@@ -62,7 +62,7 @@ async def test_expressions_that_take_long_do_not_keep_the_loop(nats_server: Nats
         connectors.await_event("connected")
         async with open_bus(options) as bus, trio.open_nursery() as nursery:
             await bus.subscribe("build.create.done", on_report)
-            await nursery.start(serve, Settings(), bus, MemoryStore())
+            await nursery.start(Service(Settings(), bus, MemoryStore()).run)
             with measured_stretches() as stretches, trio.fail_after(60):
                 await bus.request("build.create", attack)
                 for number in range(_HEALTHY):

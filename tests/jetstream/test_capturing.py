@@ -22,15 +22,17 @@ from scheduler.bus.subjects import matches
 from scheduler.config import Settings, parse_providers
 from scheduler.definition.subjects import REPLY_SUBJECTS, overlap
 from scheduler.dispatch.call import MAYBE_MISSED
+from scheduler.dispatch.connectors import Capture
 from scheduler.errors import InvalidSettings, NotPermitted, StoreError
 from scheduler.jetstream.api import JetStream
-from scheduler.jetstream.capturing import REPLIES, Layout, captures, is_captured, narrowed, replies_of
+from scheduler.jetstream.capturing import REPLIES, Layout, captures, narrowed, replies_of
 from scheduler.jetstream.setup import set_up
 from scheduler.jetstream.streams import reply_streams
 from scheduler.journal.records import Position, compose, decode_record, earliest
 from scheduler.plan import Plan, Request
 from scheduler.stores.discards import Discards
 from scheduler.stores.ground import Ground
+from scheduler.stores.positions import ReplyPositions
 
 PROVIDERS = ("aws", "gcp", "azure")
 LAYOUTS = [
@@ -234,7 +236,7 @@ async def test_a_stream_that_is_not_used_any_more_may_be_removed(autojump_clock:
     async with plant.run(capture_providers=()) as process:
         await trio.sleep(5)
         plant.broker.jetstream.remove_stream(replies_of("aws"))
-        process.service._restart.look_again()  # type: ignore[union-attr]
+        process.service.persistence.orphans.note()
         await trio.sleep(5)
         plant.answer("b")
         assert await ended(process) == {"a": "completed", "b": "completed"}
@@ -298,12 +300,12 @@ async def test_what_is_not_captured_may_be_missed_where_the_broker_was_away(
         def missed(self, *, captured: bool) -> bool:
             return not captured
 
-    async with open_world(cloud=False, listener=Single()) as world:
+    layout = Layout(capture=("vpc",), providers=("aws",))
+    capture = Capture(layout, ReplyPositions(), lambda call: call.time_out())
+    async with open_world(cloud=False, listener=Single(), capture=capture) as world:
         for subject in ("vpc.create.*", "dns.create.*"):
             await world.bus.subscribe(subject, lambda _: None)
         connectors = world.connectors
-        layout = Layout(capture=("vpc",), providers=("aws",))
-        connectors.gaps.captures = lambda request: is_captured(layout, request.type, request.provider)
         calls = [
             connectors.send(request_for(change("x", kind=kind, provider=provider)))
             for kind, provider in (("vpc", "aws"), ("vpc", "gcp"), ("dns", "aws"))

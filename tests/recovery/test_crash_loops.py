@@ -44,7 +44,7 @@ async def test_it_is_taken_up_alone_and_last(
     monkeypatch.setattr(Loader, "_begin", begin)
     async with plant.run() as process:
         await trio.sleep(5)
-        assert process.service._supervisor.quarantined == {}
+        assert process.service.roster.quarantined == {}
         assert order[-1] == "b1"
         assert sorted(order) == ["b1", "b2", "b3"]
 
@@ -57,7 +57,7 @@ async def test_it_is_counted_whatever_is_written_meanwhile(autojump_clock: MockC
         await hang(plant)
         async with plant.run() as process:
             await trio.sleep(5)
-            assert process.service._supervisor.quarantined == {}
+            assert process.service.roster.quarantined == {}
         last = plant.broker.headers()[-1]
         assert (last["Scheduler-Hangs"], last["Scheduler-Loads"]) == (str(number), "0")
 
@@ -70,7 +70,7 @@ async def test_of_many_hangs_it_is_quarantined_until_it_is_released(autojump_clo
         await hang(plant)
     async with plant.run() as process:
         await trio.sleep(5)
-        [(build, why)] = process.service._supervisor.quarantined.items()
+        [(build, why)] = process.service.roster.quarantined.items()
         assert build == "b1"
         assert f"{MOST_HANGS} processes hung over it" in why
         assert "scheduler release b1" in why
@@ -78,7 +78,7 @@ async def test_of_many_hangs_it_is_quarantined_until_it_is_released(autojump_clo
     assert "Scheduler-Hangs" not in plant.broker.headers()[-1]
     async with plant.run() as process:
         await trio.sleep(5)
-        assert process.service._supervisor.quarantined == {}
+        assert process.service.roster.quarantined == {}
 
 
 async def test_what_the_process_had_under_way_comes_in_between(autojump_clock: MockClock) -> None:

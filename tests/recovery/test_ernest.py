@@ -18,6 +18,7 @@ from scheduler.config import Settings
 from scheduler.errors import StoreError, StoreUnavailable
 from scheduler.service import Service
 from scheduler.stores.ernest import ErnestStore
+from scheduler.supervision.runner import Runner
 
 
 @pytest.fixture(autouse=True)
@@ -301,15 +302,15 @@ async def test_a_reply_between_the_taking_up_and_the_listening_is_not_lost(
     """A reply that comes when the build is held and its walk has not begun is applied as well."""
     store = store_with(document([change("a", _state="running"), change("z", _state="running")]))
     async with open_service(store=store) as site:
-        connectors, supervisor = site.service._connectors, site.service._supervisor
-        launch = supervisor._begin
+        connectors = site.service.connectors
+        start = Runner.start
 
-        def launch_and_hear(*arguments: Any) -> None:
-            launch(*arguments)
+        def start_and_hear(*arguments: Any) -> None:
+            start(*arguments)
             body = encode({"service": "b1", "_component_id": "z"})
             connectors.take(_message("vpc.create.aws.done", body))
 
-        monkeypatch.setattr(supervisor, "_begin", launch_and_hear)
+        monkeypatch.setattr(Runner, "start", start_and_hear)
         await reply(site, "a")
         assert states(site.report[1]) == {"a": "completed", "z": "completed"}
 
@@ -388,7 +389,7 @@ async def test_a_flood_of_foreign_replies_asks_about_a_bounded_number_of_builds(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Somebody who invents builds cannot have the store asked about all of them at a time."""
-    monkeypatch.setattr("scheduler.recovery.ernest._MOST_ASKED", 10)
+    monkeypatch.setattr("scheduler.recovery.strays._MOST_ASKED", 10)
     store = store_with()
 
     async def loading(_build: str) -> None:
@@ -399,7 +400,7 @@ async def test_a_flood_of_foreign_replies_asks_about_a_bounded_number_of_builds(
         for number in range(500):
             await reply(site, "a", build=f"b{number}")
         assert len(store.loads) == 10
-        dropped = site.service._connectors.dropped
+        dropped = site.service.connectors.dropped
         assert dropped["for no running component"] == 490
         await trio.sleep(5)
         assert dropped["for no running component"] == 500
@@ -426,7 +427,7 @@ async def test_a_store_that_cannot_be_resumed_is_never_asked() -> None:
     async with open_service(store=store) as site:
         await reply(site, "a")
         assert store.loads == []
-        assert site.service._connectors.dropped == {"for no running component": 1}
+        assert site.service.connectors.dropped == {"for no running component": 1}
 
 
 # ---- with a store as Ernest's
@@ -634,7 +635,7 @@ async def test_replies_that_wait_for_the_store_have_a_bound_in_bytes(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is beyond it is dropped and counted; what was kept is counted off when the store has spoken."""
-    monkeypatch.setattr("scheduler.recovery.ernest._MOST_BYTES", 5_000)
+    monkeypatch.setattr("scheduler.recovery.strays._MOST_BYTES", 5_000)
     gate = trio.Event()
     store = store_with()
     original = store.load
@@ -646,7 +647,7 @@ async def test_replies_that_wait_for_the_store_have_a_bound_in_bytes(
     monkeypatch.setattr(store, "load", load)
     async with open_service(store=store) as site:
         await wait_all_tasks_blocked()
-        dropped = site.service._connectors.dropped
+        dropped = site.service.connectors.dropped
         for number in range(10):
             await reply(site, "a", build=f"b{number}", text="x" * 1_500)
         assert dropped["for no running component"] == 7

@@ -744,7 +744,7 @@ async def check_quarantined(plant: Plant, *words: str) -> None:
         async with plant.run() as process:
             report = await ended(process)
             assert (report["id"], set(states(report).values())) == ("b2", {"completed"})
-            assert "b1" in process.service._supervisor.quarantined
+            assert "b1" in process.service.roster.quarantined
             # It goes on taking builds, too.
             assert (await process.submit(document("c", build="b3")))["status"] == "accepted"
             await trio.sleep(3)
@@ -857,7 +857,7 @@ async def test_a_quarantined_build_can_be_gone_on_with_later(
         for _ in range(4):
             async with plant.run() as process:
                 await trio.sleep(3)
-                assert "no way" in process.service._supervisor.quarantined["b1"]
+                assert "no way" in process.service.roster.quarantined["b1"]
     async with plant.run() as process:
         report = await ended(process)
         assert set(states(report).values()) == {"completed"}
@@ -921,13 +921,13 @@ async def test_three_deaths_of_one_build_alone_quarantine_it(
     await die_while_loading(plant, monkeypatch, MOST_LOADS - 1)
     async with plant.run() as process:
         await trio.sleep(3)
-        assert process.service._supervisor.quarantined == {}
+        assert process.service.roster.quarantined == {}
         assert plant.broker.told("b2")[-1] == ["reported"]
     await abandon(plant, document("y", build="b3"))
     await die_while_loading(plant, monkeypatch, MOST_LOADS)
     async with plant.run() as process:
         await trio.sleep(3)
-        assert list(process.service._supervisor.quarantined) == ["b1"]
+        assert list(process.service.roster.quarantined) == ["b1"]
 
 
 async def test_a_build_that_kills_with_its_first_step_is_quarantined(
@@ -953,11 +953,11 @@ async def test_a_build_that_kills_with_its_first_step_is_quarantined(
             assert caught.group_contains(Death)
         async with plant.run() as process:
             await trio.sleep(30)
-            assert list(process.service._supervisor.quarantined) == ["b1"]
+            assert list(process.service.roster.quarantined) == ["b1"]
             plant.answer("a")
             await trio.sleep(1)
             assert process.requests == ["b"]
-            assert len(process.service._supervisor._held) == len(others)
+            assert len(process.service.roster) == len(others)
 
 
 async def test_two_deaths_in_a_row_do_not(autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -967,7 +967,7 @@ async def test_two_deaths_in_a_row_do_not(autojump_clock: MockClock, monkeypatch
     await die_while_loading(plant, monkeypatch, 2)
     async with plant.run() as process:
         await trio.sleep(3)
-        assert process.service._supervisor.quarantined == {}
+        assert process.service.roster.quarantined == {}
     assert plant.broker.headers()[-1]["Scheduler-Loads"] == "0"
     await die_while_loading(plant, monkeypatch, 2)
     plant.answer("x")
@@ -982,7 +982,7 @@ async def test_a_good_start_is_noted_without_any_other_commit(autojump_clock: Mo
     for _ in range(5):
         async with plant.run() as process:
             await trio.sleep(3)
-            assert process.service._supervisor.quarantined == {}
+            assert process.service.roster.quarantined == {}
     assert plant.broker.told()[-2:] == [["loading"], ["released"]]
 
 
@@ -1014,7 +1014,7 @@ async def test_without_jetstream_the_restart_waits(autojump_clock: MockClock) ->
         plant.broker.jetstream.refusal = None
         report = await ended(process, 10)
         assert set(states(report).values()) == {"completed"}
-        assert process.service._supervisor.quarantined == {}
+        assert process.service.roster.quarantined == {}
 
 
 async def test_a_log_that_cannot_be_read_for_a_while_is_read_later(autojump_clock: MockClock) -> None:
@@ -1065,7 +1065,7 @@ async def test_a_released_build_is_taken_up_again(
     await die_while_loading(plant, monkeypatch, MOST_LOADS)
     async with plant.run() as process:
         await trio.sleep(3)
-        assert list(process.service._supervisor.quarantined) == ["b1"]
+        assert list(process.service.roster.quarantined) == ["b1"]
     await release(JetStream(plant.broker.plug()), "b1")
     plant.answer("x")
     async with plant.run() as process:
@@ -1125,7 +1125,7 @@ async def test_a_build_that_another_process_takes_meanwhile_is_left_to_it(autoju
         await trio.sleep(100)
         assert process.requests == []
         assert process.reports == []
-        assert not process.service._supervisor.holds("b1")
+        assert not process.service.roster.holds("b1")
     assert flat(plant.broker.told())[-1] == "loading"
 
 
@@ -1221,7 +1221,7 @@ async def open_race(*held: tuple[str, Sequence[Fate]]) -> AsyncIterator[tuple[Pl
         assert [subject for subject, _ in process.reports] == ["build.create.done"]
         assert flat(plant.broker.told()).count("reported") == 1
         # Nothing of it is left, and the service goes on.
-        assert not process.service._supervisor.holds("b1")
+        assert not process.service.roster.holds("b1")
         assert (await process.submit(document([], build="b2")))["status"] == "accepted"
 
 
@@ -1327,7 +1327,7 @@ async def test_what_is_answered_while_a_process_leaves_is_not_lost(autojump_cloc
         await trio.sleep(0.1)
         plant.broker.line.release()
         await trio.sleep(5)
-        assert not process.service._supervisor.holds("b2")
+        assert not process.service.roster.holds("b2")
     assert flat(plant.broker.told("b2"))[-1] == "withdrawn c"
     async with plant.run(script=succeed) as process:
         await trio.sleep(3)

@@ -80,7 +80,7 @@ async def test_a_duration_is_by_no_clock_that_can_be_set(autojump_clock: MockClo
         assert took == {"a": pytest.approx(2, abs=0.1), "b": pytest.approx(1, abs=0.1)}
         times = [event["time"] for event in events(process)]
         assert times == sorted(times)
-        learnt = process.service._supervisor.durations.recorded()
+        learnt = process.service.planner.durations.recorded()
         assert max(learnt.values()) < 2.1
         found = read_timeline(await ask(process, "get", graph=True))
         assert {one.component: one.working for one in found.spans} == {

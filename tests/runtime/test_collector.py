@@ -13,7 +13,7 @@ import structlog
 import trio
 from hypothesis import given
 from hypothesis import strategies as st
-from support.fakes import Reply, document, encode, ignore, open_service
+from support.fakes import Reply, Site, document, encode, ignore, open_service
 from trio.testing import MockClock
 
 from scheduler.runtime import collector
@@ -32,6 +32,7 @@ from scheduler.runtime.collector import (
     Schedule,
     collect,
 )
+from scheduler.service import load_of
 
 IDLE = Load()
 BUSY = Load(builds=1, components=100)
@@ -250,18 +251,23 @@ async def test_young_objects_do_not_pile_up_while_builds_run(autojump_clock: Moc
         nursery.cancel_scope.cancel()
 
 
+def load(site: Site) -> Load:
+    """What a service has to do with that takes builds in at once."""
+    return load_of(site.service.roster, site.service.connectors)
+
+
 async def test_a_service_says_what_it_has_to_do_with(autojump_clock: MockClock) -> None:
     """Builds count from their acceptance to their end: their components, their bytes and replies."""
     async with open_service(script=ignore) as site:
-        assert site.service._load() == IDLE
+        assert load(site) == IDLE
         data = encode(document("abc"))
         await site.submit(data)
         await trio.sleep(1)
-        assert site.service._load() == Load(1, 3, len(data))
+        assert load(site) == Load(1, 3, len(data))
         site.cloud.answer("a", Reply(fields={"text": "x" * 10_000}))
         await trio.sleep(1)
-        assert 10_000 < site.service._load().bytes - len(data) < 11_000
+        assert 10_000 < load(site).bytes - len(data) < 11_000
         for name in "bc":
             site.cloud.answer(name)
         await trio.sleep(1)
-        assert site.service._load().idle
+        assert load(site).idle

@@ -40,7 +40,6 @@ class Loop:
         self.dog._loop_thread = 0
         self.interruptions: list[int] = []
         self.recorded: list[str] = []
-        self.dog.record = self.recorded.append
         monkeypatch.setattr(signal, "pthread_kill", self._kill)
         monkeypatch.setattr(os, "_exit", self._exit)
 
@@ -60,8 +59,10 @@ class Loop:
 
 
 @pytest.fixture
-def loop(monkeypatch: pytest.MonkeyPatch) -> Loop:
-    return Loop(monkeypatch)
+def loop(monkeypatch: pytest.MonkeyPatch) -> Iterator[Loop]:
+    loop = Loop(monkeypatch)
+    with loop.dog.recording(loop.recorded.append):
+        yield loop
 
 
 @contextmanager

@@ -257,7 +257,7 @@ def _outages_that_count() -> list[Patch]:
     class Always:
         connected = True
 
-    def running(timers: Timers, *_: object) -> None:
+    def running(timers: Timers, *_: object, **__: object) -> None:
         init(timers, cast("Bus", Always()))
 
     return [(Timers, "__init__", running)]

@@ -68,7 +68,7 @@ class Process:
 
     def holds(self, build: str) -> bool:
         """Tell whether it has a build, or is about to."""
-        return self.service is not None and self.service._supervisor.holds(build)
+        return self.service is not None and self.service.roster.holds(build)
 
     @property
     def alive(self) -> bool:

@@ -216,7 +216,7 @@ async def test_a_request_that_waited_for_a_broker_that_takes_less(autojump_clock
         process.bus.disconnect()
         process.bus.max_payload = 40_000
         process.bus.reconnect()
-        for call in process.service._connectors.router.by_token.values():
+        for call in process.service.connectors.router.by_token.values():
             if call.request.component == "a":
                 process.bus.max_payload = 100_000
                 process.bus.disconnect()

@@ -498,7 +498,7 @@ async def test_a_log_that_is_late_in_coming_back_quarantines_nothing(autojump_cl
         process.bus.taps[:] = [take]
         streams[LOG] = log
         await trio.sleep(10)
-        assert process.service._supervisor.quarantined == {}
+        assert process.service.roster.quarantined == {}
         plant.answer("a")
         await until(lambda: process.reports)
         assert process.report[0] == "build.create.done"

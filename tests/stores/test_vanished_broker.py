@@ -115,8 +115,8 @@ async def test_a_report_of_more_than_32_mib(start_nats_server: ServerFactory) ->
         run.reply("a")
         small = run.plan.report()
         report = evolve(small, fields={**small.fields, "notes": "x" * (33 * MIB)})
-        store = scene.service._durable
-        assert store is not None
+        store = scene.service.persistence.store
+        assert isinstance(store, JetStreamStore)
         await store.append("b9", [Accepted({"id": "b9"}, "d1")])
         await store.append("b9", [Finished(None)])
         await Recorder(scene.bus, store).report("b9", report)
@@ -212,8 +212,8 @@ async def test_a_storage_that_has_failed(jetstream_server: NatsServer) -> None:
         scene.answer("a")
         await trio.sleep(2)
         resource.prlimit(jetstream_server.pid, resource.RLIMIT_FSIZE, limits)
-        store = scene.service._durable
-        assert store is not None
+        store = scene.service.persistence.store
+        assert isinstance(store, JetStreamStore)
         await eventually(lambda: "storage has failed" in store.trouble, 40)
         jetstream_server.stop()
         jetstream_server.start()

@@ -9,6 +9,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from scheduler.bus import Message
 from scheduler.dispatch.call import Call, Signal
+from scheduler.dispatch.router import Stray
 from scheduler.journal.records import Position
 from scheduler.plan import Plan, Request
 from scheduler.plan.outcome import Outcome
@@ -50,6 +51,18 @@ class Attempt:
         assert not outcome.completed
         assert outcome.error
         return outcome.error
+
+
+class KeptStrays:
+    """Keeps every reply for a build that is not held."""
+
+    def __init__(self) -> None:
+        self.kept: list[Stray] = []
+
+    def keep(self, stray: Stray) -> bool:
+        """Keep one."""
+        self.kept.append(stray)
+        return True
 
 
 class Bench:

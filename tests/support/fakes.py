@@ -18,7 +18,8 @@ from scheduler.config import Settings
 from scheduler.definition.model import State
 from scheduler.definition.subjects import REPLY_SUBJECTS
 from scheduler.definition.validation import Prepared, read_build
-from scheduler.dispatch.connectors import Connectors
+from scheduler.dispatch.connectors import Capture, Connectors
+from scheduler.dispatch.router import Stray
 from scheduler.dispatch.slots import Slots
 from scheduler.dispatch.timers import Timers
 from scheduler.errors import BuildLost, StoreError
@@ -341,6 +342,8 @@ class World:
         start_timeout: float = 10.0,
         listener: Listener | None = None,
         shared: FakeBus | None = None,
+        capture: Capture | None = None,
+        on_stray: Callable[[Stray], bool] = lambda _: False,
     ) -> None:
         self.bus = bus or FakeBus()
         self.fake_store = FakeStore()
@@ -358,6 +361,8 @@ class World:
             listener=listener,
             shared=shared,
             executor=self.executor,
+            capture=capture,
+            on_stray=on_stray,
         )
         self.cloud = Cloud(self.bus, script)
 

@@ -1,0 +1,165 @@
+"""The streams that capture replies: followed from where builds stand, and read again for what is taken up."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
+from functools import partial
+from typing import TypeVar
+
+import structlog
+import trio
+
+from scheduler.bus import Message
+from scheduler.dispatch.connectors import Connectors
+from scheduler.errors import StreamNotFound
+from scheduler.jetstream.api import JetStream
+from scheduler.jetstream.reading import Delivered, StreamFollower, read
+from scheduler.jetstream.streams import REPLIES, reply_streams
+from scheduler.journal.records import Position
+from scheduler.stores.commit_health import patiently
+from scheduler.stores.jetstream import JetStreamStore
+
+_log = structlog.get_logger()
+
+_T = TypeVar("_T")
+
+_MARGIN = 1_000_000_000
+"""Nanoseconds by which two clocks of a broker may differ."""
+
+
+class CapturedReplies:
+    """The captured replies; see `find_captured`.
+
+    Args:
+        store: knows the streams.
+        connectors: is told of the replies.
+        live: the streams that replies come into, by provider.
+        retired: streams that replies come into no more, by provider: they may hold some that were not read.
+    """
+
+    def __init__(
+        self,
+        store: JetStreamStore,
+        connectors: Connectors,
+        live: Mapping[str, str],
+        retired: Mapping[str, str],
+    ) -> None:
+        self._store = store
+        self._connectors = connectors
+        self._retired = retired
+        shared = connectors.shared
+        beside = None if shared is store.js.bus else JetStream(shared)
+        self._followers = {
+            provider: StreamFollower(
+                store.js,
+                stream,
+                partial(self._on_captured, provider),
+                partial(store.streams.restore, stream),
+                beside=beside,
+            )
+            for provider, stream in live.items()
+        }
+        """By provider."""
+
+    async def note_ends(self) -> None:
+        """Note where the streams end: builds that are accepted later have no replies before that."""
+        seen = Position()
+        for provider, stream in self._store.replies.items():
+            end = await self._ask(provider, stream, partial(_end_of, self._store.js, stream))
+            seen = seen.moved(provider, end or Position())
+        self._store.positions.seen = seen
+
+    async def follow(self, nursery: trio.Nursery, positions: Sequence[Position]) -> None:
+        """Follow what comes in, and return when everything is read that is there by now.
+
+        Args:
+            nursery: for the followers.
+            positions: of the builds that are resumed: everything after any of them is read.
+        """
+        captured, streams = self._store.positions, self._store.replies
+        places = [captured.seen, *positions]
+        for provider, follower in self._followers.items():
+            start = _earliest([place.of(provider) for place in places])
+            captured.see(start, provider)
+            await self._insist(partial(nursery.start, follower.run, start), streams[provider])
+        await self._read(positions, self._retired)
+        for provider, follower in self._followers.items():
+            await self._insist(follower.caught_up, streams[provider])
+
+    async def read_again(self, positions: Sequence[Position]) -> None:
+        """Look at what was captured after any of these positions, up to what is followed."""
+        await self._read(positions, self._store.replies)
+
+    async def caught_up(self) -> None:
+        """Wait until everything is read that is there by now; the caller owns the deadline.
+
+        Raises:
+            BusError: a stream cannot be asked.
+        """
+        for follower in self._followers.values():
+            await follower.caught_up()
+
+    async def _read(self, positions: Sequence[Position], streams: Mapping[str, str]) -> None:
+        for provider, stream in streams.items() if positions else ():
+            after = _earliest([position.of(provider) for position in positions])
+            await self._ask(provider, stream, partial(self._read_stream, provider, stream, after))
+
+    async def _read_stream(self, provider: str, stream: str, after: Position) -> None:
+        known = await self._store.js.get(stream, after.sequence) if after.sequence else None
+        start = after.sequence + 1 if known is not None and known.time == after.time else 1
+        async with aclosing(read(self._store.js, stream, start=start)) as batches:
+            async for batch in batches:
+                for delivered in batch:
+                    place = _place(delivered)
+                    self._connectors.look_at_captured(_message(delivered), place, after, provider)
+                    after = place
+                await trio.lowlevel.checkpoint()
+
+    def _on_captured(self, provider: str, delivered: Delivered) -> None:
+        self._connectors.on_captured(_message(delivered), _place(delivered), provider)
+
+    async def _ask(self, provider: str, stream: str, ask: Callable[[], Awaitable[_T]]) -> _T | None:
+        """Ask as `_insist`; None where it is of a stream that is not used any more, and gone."""
+        if provider not in self._retired:
+            return await self._insist(ask, stream)
+        try:
+            return await patiently(self._store.health, ask, StreamNotFound)
+        except StreamNotFound:
+            _log.info("a stream of replies that is not used any more was removed", stream=stream)
+            return None
+
+    async def _insist(self, ask: Callable[[], Awaitable[_T]], stream: str) -> _T:
+        """Ask until there is an answer: nothing can begin without it."""
+        return await self._store.streams.ask(stream, ask)
+
+
+async def find_captured(store: JetStreamStore, connectors: Connectors) -> CapturedReplies:
+    """The streams of replies, found when there is an answer; and where they end is noted."""
+    live, retired = await store.streams.ask(REPLIES, lambda: reply_streams(store.js, store.layout))
+    store.replies = {**live, **retired}
+    captured = CapturedReplies(store, connectors, live, retired)
+    await captured.note_ends()
+    return captured
+
+
+async def _end_of(js: JetStream, stream: str) -> Position:
+    info = await js.info(stream)
+    last = await js.get(stream, max(1, info.last_sequence))
+    return Position(info.last_sequence, last.time if last else 0)
+
+
+def _earliest(positions: list[Position]) -> Position:
+    """Where everything is read that is after any of these.
+
+    A stream that lost its end gives the same numbers out again: then it is told by the time alone.
+    """
+    first = min(positions, key=lambda place: place.sequence)
+    oldest = min(place.time for place in positions)
+    return first if first.time == oldest else Position(0, max(0, oldest - _MARGIN))
+
+
+def _message(delivered: Delivered) -> Message:
+    return Message(delivered.subject, delivered.data, "", delivered.headers)
+
+
+def _place(delivered: Delivered) -> Position:
+    return Position(delivered.sequence, delivered.time)

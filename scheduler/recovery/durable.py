@@ -1,0 +1,148 @@
+"""Persistence in logs, of which each says all about its build: what is unfinished is resumed from there."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from scheduler.bus import Bus
+from scheduler.definition.tokens import encode_token
+from scheduler.dispatch.connectors import Capture
+from scheduler.recovery.captured import find_captured
+from scheduler.recovery.experience import Experience
+from scheduler.recovery.expired import ExpiredCalls
+from scheduler.recovery.loader import Loader
+from scheduler.recovery.persistence import BuildParts, Persistence, Recovery
+from scheduler.recovery.reopening import Reopener
+from scheduler.recovery.replaying import Replayer
+from scheduler.recovery.restart import Restart
+from scheduler.runtime.background import open_background
+from scheduler.runtime.clock import BuildClock
+from scheduler.stores.discards import Discards
+from scheduler.stores.jetstream import JetStreamStore
+from scheduler.supervision.peers import Peers
+from scheduler.supervision.reporting import Recorder
+from scheduler.supervision.retention import Retention
+
+
+class Durable(Persistence):
+    """Resumes builds from their logs.
+
+    Args:
+        bus: the connection.
+        store: has the logs.
+        max_builds: as of `Roster`.
+        keep: seconds for which a finished build is kept.
+    """
+
+    def __init__(self, bus: Bus, store: JetStreamStore, *, max_builds: int, keep: float) -> None:
+        recorder = Recorder(bus, store)
+        super().__init__(store, recorder, max_builds)
+        self._bus = bus
+        self._store = store
+        self._recorder = recorder
+        self._keep = keep
+        self._expired = ExpiredCalls()
+        self.id = encode_token(store.instance)
+        self.instance = store.instance
+        self.capture = Capture(store.layout, store.positions, self._expired.add)
+        self.objects = store.objects
+
+    def clock(self, build: str) -> BuildClock:
+        """As `Persistence.clock`: that of its log."""
+        return self._store.clock(build)
+
+    async def written(self) -> int:
+        """As `Persistence.written`: what stands in the logs."""
+        return await self._store.logs.written()
+
+    async def stand_by(self, peers: Peers) -> None:
+        """As `Persistence.stand_by`; meanwhile it is looked who else answers appends."""
+        if self._store.ground is not None:
+            await self._store.ground.look()
+        await peers.stand_by()
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
+        """Make the streams, and have the logs written from then on.
+
+        Raises:
+            StoreError: it cannot work as it is; the message has the cure.
+            LogMissing: the stream of all logs is gone, or was purged.
+            BusError: JetStream could not be asked.
+        """
+        ground = self._store.ground
+        if ground is not None:
+            await ground.lay()
+            await self._store.sentinel.place()
+        async with open_background() as background:
+            await background.start(self._store.run)
+            if ground is not None:
+                background.start_soon(ground.watch)
+            yield
+
+    @asynccontextmanager
+    async def recover(self, parts: BuildParts) -> AsyncIterator[Recovery]:
+        """As `Persistence.recover`: where the captured replies end is known then.
+
+        Raises:
+            BusError: JetStream could not be asked.
+        """
+        store, roster = self._store, self.roster
+        replayer = Replayer(store, parts.planner, parts.reader.read_accepted)
+        reopener = Reopener(
+            store,
+            replayer,
+            planner=parts.planner,
+            roster=roster,
+            supervisor=parts.supervisor,
+            runner=parts.runner,
+            orphans=self.orphans,
+        )
+        loader = Loader(
+            store,
+            roster=roster,
+            supervisor=parts.supervisor,
+            runner=parts.runner,
+            connectors=parts.connectors,
+            recorder=self._recorder,
+            replayer=replayer,
+        )
+        restart = Restart(
+            self._bus,
+            store,
+            loader,
+            await find_captured(store, parts.connectors),
+            roster=roster,
+            connectors=parts.connectors,
+            orphans=self.orphans,
+            expired=self._expired,
+            live=parts.peers.look,
+            heard=() if store.ground is None else store.ground.caught.messages,
+        )
+        experience = Experience(store, parts.planner.durations)
+        async with open_background() as background:
+            background.start_soon(restart.run)
+            background.start_soon(parts.peers.watch, self.orphans.note)
+            background.start_soon(Retention(store, self._keep).run)
+            background.start_soon(Discards(store.js, store.replies.values, store.wall_clock).run)
+            background.start_soon(experience.run)
+            yield _UnderWay(restart, experience, reopener, replayer)
+
+
+class _UnderWay(Recovery):
+    """The recovery from logs."""
+
+    def __init__(
+        self, restart: Restart, experience: Experience, reopener: Reopener, replayer: Replayer
+    ) -> None:
+        self._restart = restart
+        self._experience = experience
+        self.reopener = reopener
+        self.replayer = replayer
+
+    async def mark_stable(self) -> None:
+        """As `Recovery.mark_stable`."""
+        await self._restart.mark_stable()
+
+    async def keep_experience(self) -> None:
+        """As `Recovery.keep_experience`."""
+        await self._experience.keep()

@@ -1,0 +1,25 @@
+"""Attempts whose time has passed, kept until it is known that no reply to them was captured."""
+
+import trio
+
+from scheduler.dispatch.call import Call
+
+
+class ExpiredCalls:
+    """Expired attempts that wait for that."""
+
+    def __init__(self) -> None:
+        self._calls: list[Call] = []
+        self._added = trio.Event()
+
+    def add(self, call: Call) -> None:
+        """Let an attempt wait. Synchronous."""
+        self._calls.append(call)
+        self._added.set()
+
+    async def take(self) -> list[Call]:
+        """Wait until there are any, and take all of them."""
+        await self._added.wait()
+        self._added = trio.Event()
+        calls, self._calls = self._calls, []
+        return calls

@@ -1,0 +1,154 @@
+"""Takes builds in from the broker, answers each once, and ends so that none stays without an answer."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import structlog
+import trio
+
+from scheduler.bus import Bus, Message, Subscription
+from scheduler.definition.validation import Prepared
+from scheduler.errors import Hung, InvalidBuild
+from scheduler.runtime.background import open_background
+from scheduler.runtime.ratelimit import RateLimitedLog
+from scheduler.supervision.admission import Admission
+from scheduler.supervision.discovery import ServiceEndpoint
+from scheduler.supervision.intake import QUEUE_GROUP, SUBJECTS, Receipts
+from scheduler.supervision.reader import BuildReader
+from scheduler.supervision.refusals import refused, shutting_down
+
+_log = structlog.get_logger()
+
+_SILENT = 0.7
+"""Seconds without a word of the server, nor a build, after which builds are not waited for: this process may
+get little of the processor."""
+_LONGEST_GOODBYE = 3.0
+"""Seconds, at most, while builds come: in a flood the server's word comes behind what it had sent."""
+_LAST_ANSWERS = 1.0
+"""Seconds to answer whatever build came in by then; three times as many where the server is not silent."""
+
+
+class Reception:
+    """Takes builds in.
+
+    Args:
+        bus: what builds come in on.
+        receipts: answers their senders.
+        reader: reads them.
+        submit: begins a build that was read; told who sent it, it returns whether it is finished already.
+    """
+
+    def __init__(
+        self,
+        bus: Bus,
+        receipts: Receipts,
+        reader: BuildReader,
+        submit: Callable[[Prepared, str], Awaitable[bool]],
+    ) -> None:
+        self._bus = bus
+        self._receipts = receipts
+        self._reader = reader
+        self._submit = submit
+        self._admission = Admission(receipts, self._take, reader.is_small)
+        self.endpoints = {
+            subject: ServiceEndpoint(subject.replace(".", "-"), subject, QUEUE_GROUP) for subject in SUBJECTS
+        }
+        """Shown by service discovery, by subject."""
+        self._subscriptions: list[Subscription] = []
+        self._stopping = False
+        self._reads: set[trio.CancelScope] = set()
+        self._answered = trio.Event()
+        """Set when every build that came in has its answer, and no more are taken in."""
+        self._limited_log = RateLimitedLog(_log)
+
+    @property
+    def bytes(self) -> int:
+        """The size of the builds that came in and are not begun or refused yet."""
+        return self._admission.bytes
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
+        """Take builds in from now on.
+
+        Raises:
+            BusError: a subscription could not be made.
+        """
+        for subject in SUBJECTS:
+            subscription = await self._bus.subscribe(subject, self._admission.on_build, queue=QUEUE_GROUP)
+            self._subscriptions.append(subscription)
+        async with open_background() as background:
+            background.start_soon(self._run)
+            yield
+
+    async def _run(self) -> None:
+        await self._admission.run()
+        self._answered.set()
+
+    def stop_reading(self) -> None:
+        """Refuse what is not read yet: large builds take seconds, and would only be refused then."""
+        self._stopping = True
+        for scope in self._reads:
+            scope.cancel()
+
+    async def close(self) -> bool:
+        """Let no more builds be sent to us, and wait until those are answered that were.
+
+        Returns:
+            Whether the server was silent: then some that it sent may not have reached us.
+        """
+        silent = await self._unsubscribe()
+        self._admission.close()
+        with trio.move_on_after(_LAST_ANSWERS if silent else 3 * _LAST_ANSWERS):
+            await self._answered.wait()
+        return silent
+
+    async def _unsubscribe(self) -> bool:
+        """Let no more builds be sent to us; returns whether the server was silent."""
+        longest = trio.current_time() + _LONGEST_GOODBYE
+        with trio.move_on_after(_SILENT) as patience:
+            async with trio.open_nursery() as watching:
+                watching.start_soon(self._be_patient, patience, longest)
+                async with trio.open_nursery() as nursery:
+                    for subscription in self._subscriptions:
+                        nursery.start_soon(subscription.unsubscribe)
+                watching.cancel_scope.cancel()
+        return patience.cancelled_caught
+
+    async def _be_patient(self, patience: trio.CancelScope, longest: float) -> None:
+        """Move a deadline for as long as builds come, up to ``longest`` by Trio's clock; never returns."""
+        came = self._admission.came
+        while True:
+            await trio.sleep(_SILENT / 10)
+            if self._admission.came > came:
+                came = self._admission.came
+                patience.deadline = min(trio.current_time() + _SILENT, longest)
+
+    async def _take(self, message: Message, sender: str) -> None:
+        began = trio.current_time()
+        error = ""
+        try:
+            prepared = await self._read_unless_stopped(message)
+            finished = await self._submit(prepared, sender)
+            self._receipts.accept(message, prepared.build.id, finished=finished)
+        except InvalidBuild as refusal:
+            error = str(refusal)
+            self._receipts.reject(message, refusal)
+        except Hung as hung:
+            error = f"it cannot be taken: {hung}"
+            self._receipts.reject(message, refused("invalid", error))
+        except Exception as fault:  # noqa: BLE001 - a bug of ours, set off by this message, must cost no other
+            self._limited_log.exception("internal error: a build was not accepted", subject=message.subject)
+            error = f"internal error in the scheduler ({type(fault).__name__}); see its log"
+            self._receipts.reject(message, refused("internal", error))
+        finally:
+            self.endpoints[message.subject].served(trio.current_time() - began, error)
+
+    async def _read_unless_stopped(self, message: Message) -> Prepared:
+        with trio.CancelScope() as scope:
+            self._reads.add(scope)
+            try:
+                if not self._stopping:
+                    return await self._reader.read_submitted(message.data, message.subject)
+            finally:
+                self._reads.discard(scope)
+        raise shutting_down()

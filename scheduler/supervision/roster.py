@@ -1,0 +1,261 @@
+"""The builds of a process: those that it holds, has reported lately, or has quarantined.
+
+An id is held from the moment on in which somebody begins to find out whether the build can run here, until
+its report is out. So of two that come with one id, or of one that comes while its log is being read, the
+second waits until the first is decided.
+"""
+
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+
+import trio
+from attrs import define, field
+
+from scheduler.dispatch.senders import UNKNOWN
+from scheduler.limiter import may_have_one_more
+from scheduler.supervision.explainer import Seen
+from scheduler.supervision.feed import Track
+from scheduler.supervision.refusals import refused, shutting_down
+from scheduler.text import doing
+from scheduler.walk import Walk
+
+_MOST_REPORTED = 10_000
+"""Builds whose end is remembered."""
+_WORTH_NOTING = 1.0
+"""Seconds of an outage that move deadlines also for the next process."""
+
+
+@define(eq=False)
+class Held:
+    """A build that this process holds, or is about to, or has kept the id of."""
+
+    build: str
+    digest: bytes = b""
+    sender: str = UNKNOWN
+    """The sender; unknown for what an earlier process left."""
+    reserved: bool = False
+    """Whether it is only being found out what stands in its log."""
+    decided: trio.Event = field(factory=trio.Event)
+    """Set once it is known whether the build is taken."""
+    refusal: tuple[str, str] | None = None
+    """The code and the text: an exception, with its traceback, would keep all this alive."""
+    walk: Walk | None = None
+    track: Track | None = None
+    """Its times; there where ``walk`` is."""
+    gone: trio.Event = field(factory=trio.Event)
+    """Set once it is not held any more."""
+
+
+class Roster:
+    """All builds of this process, by id.
+
+    Args:
+        max_builds: more at a time are refused as ``busy``; one sender alone may have seven eighths of it.
+        report_waits: says why the report of a build is not out yet (`Reporter.waits`).
+    """
+
+    def __init__(self, max_builds: int, report_waits: Callable[[str], str] = lambda _: "") -> None:
+        self.quarantined: dict[str, str] = {}
+        """Quarantined builds, and why they are."""
+        self._max_builds = max_builds
+        self._report_waits = report_waits
+        self._held: dict[str, Held] = {}
+        self._senders: Counter[str] = Counter()
+        """By sender, how many builds are held."""
+        self._components = 0
+        self._bytes = 0
+        """Of the builds that run."""
+        self._reported: OrderedDict[str, None] = OrderedDict()
+        self._stopping = False
+        self._idle = trio.Event()
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    @property
+    def stopping(self) -> bool:
+        """Whether no more builds are taken, or taken up."""
+        return self._stopping
+
+    @property
+    def components(self) -> int:
+        """The number of components of the builds that run."""
+        return self._components
+
+    @property
+    def submitted_bytes(self) -> int:
+        """The size of the builds that run, as they were submitted."""
+        return self._bytes
+
+    def holds(self, build: str) -> bool:
+        """Whether the build is ours, or about to be."""
+        return build in self._held
+
+    def has_reported(self, build: str) -> bool:
+        """Whether the last run of this build ended here: a reply that comes now must not revive it."""
+        return build in self._reported
+
+    def sender_of(self, build: str) -> str:
+        """The sender of a build that is held here; `UNKNOWN` where that cannot be told."""
+        held = self._held.get(build)
+        return UNKNOWN if held is None else held.sender
+
+    def ids(self) -> list[str]:
+        """The ids of the builds that run here."""
+        return [walk.id for walk in self.walks()]
+
+    def walks(self) -> list[Walk]:
+        """The walks of the builds that run here."""
+        return [held.walk for held in self._held.values() if held.walk is not None]
+
+    def see(self, build: str) -> Seen | None:
+        """A build that runs here, to be looked at; None where none of this id does."""
+        held = self._held.get(build)
+        if held is None or held.walk is None or held.track is None:
+            return None
+        track = held.track
+        return Seen(
+            held.walk.plan,
+            track.timings,
+            held.walk,
+            track.sequence,
+            track.source,
+            self._report_waits(build),
+            identity=track.source,
+            revision=track.revision,
+        )
+
+    def long_waits(self, seconds: float) -> list[tuple[str, str, float]]:
+        """Builds whose oldest request is unanswered for longer: build, component, seconds."""
+        now = trio.current_time()
+        waits = ((walk.id, walk.longest_wait()) for walk in self.walks())
+        return [(build, wait[0], now - wait[1]) for build, wait in waits if wait and now - wait[1] > seconds]
+
+    async def until_gone(self, build: str) -> None:
+        """Wait until a build that has come to its end is not held any more; the caller owns the deadline."""
+        held = self._held.get(build)
+        if held is not None:
+            await held.gone.wait()
+
+    async def enter(self, build: str, digest: bytes, sender: str) -> Held | None:
+        """Hold a build that was submitted, once another of its id is decided.
+
+        Returns:
+            None where the same build runs here.
+
+        Raises:
+            InvalidBuild: ``running``, ``busy`` or ``shutting_down``; or the refusal of the same build, which
+                was decided meanwhile.
+        """
+        while (holder := self._held.get(build)) is not None:
+            await holder.decided.wait()
+            if holder.refusal is not None and holder.digest == digest:
+                raise refused(*holder.refusal)
+            if holder.walk is not None:
+                if holder.digest != digest:
+                    raise refused("running", f"build {build} is running, with other content")
+                return None
+        self.check_room()
+        self._check_share(sender)
+        self._reported.pop(build, None)
+        return self.hold(Held(build, digest, sender))
+
+    async def reserve(self, build: str) -> Held | None:
+        """Hold the id of a build until it is found out what stands in its log.
+
+        Returns:
+            None where the build runs here.
+        """
+        while (known := self._held.get(build)) is not None:
+            await known.decided.wait()
+            if known.walk is not None:
+                return None
+        return self.hold(Held(build, reserved=True))
+
+    def check_room(self) -> None:
+        """Make sure that a build more can be held.
+
+        Raises:
+            InvalidBuild: ``busy`` or ``shutting_down``.
+        """
+        if self._stopping:
+            raise shutting_down()
+        if len(self._held) >= self._max_builds:
+            raise refused(
+                "busy", f"{doing(len(self._held), 'build', 'be')} running; max_builds is {self._max_builds}"
+            )
+
+    def _check_share(self, sender: str) -> None:
+        """Some room is kept for builds of those who have few."""
+        most, free, theirs = self._max_builds, self._max_builds - len(self._held), self._senders[sender]
+        if not may_have_one_more(theirs, free, most):
+            text = f"{doing(theirs, 'build', 'be')} running that you have sent"
+            raise refused("busy", f"{text}; of max_builds={most} the last {free} are kept for other senders")
+
+    def hold(self, held: Held) -> Held:
+        """Hold a build whose id is not held."""
+        self._held[held.build] = held
+        self._senders[held.sender] += 1
+        return held
+
+    def begin(self, held: Held, walk: Walk, track: Track) -> None:
+        """Note that a build that is held begins to run."""
+        held.walk, held.track = walk, track
+        held.reserved = False
+        self._components += len(walk.plan.phases)
+        self._bytes += walk.plan.prepared.size
+        held.decided.set()
+
+    def remove(self, held: Held) -> bool:
+        """Hold a build no more; returns whether it was held. Idempotent."""
+        held.decided.set()
+        held.gone.set()
+        if held.walk is not None:
+            self._components -= len(held.walk.plan.phases)
+            self._bytes -= held.walk.plan.prepared.size
+        held.walk = held.track = None
+        if self._held.get(held.build) is not held:
+            return False
+        del self._held[held.build]
+        self._senders[held.sender] -= 1
+        if not self._senders[held.sender]:
+            del self._senders[held.sender]
+        if not self._busy:
+            self._idle.set()
+        return True
+
+    def note_reported(self, build: str) -> None:
+        """Remember that a run of this build has ended here."""
+        self._reported[build] = None
+        if len(self._reported) > _MOST_REPORTED:
+            self._reported.popitem(last=False)
+
+    def note_outage(self, seconds: float) -> None:
+        """Note that nothing could be done for so long: deadlines have moved by that."""
+        if seconds < _WORTH_NOTING:
+            return
+        for held in self._held.values():
+            if held.walk is not None and held.track is not None and held.walk.plan.phases.in_flight:
+                held.track.timings.note_outage(seconds)
+                held.walk.note_outage(seconds)
+
+    def send_again(self) -> None:
+        """Send requests again that were lost with a connection, where they are to be."""
+        for walk in self.walks():
+            walk.send_again()
+
+    def refuse_new(self) -> None:
+        """Take no more builds; send nothing more for those that run."""
+        self._stopping = True
+        for walk in self.walks():
+            walk.stop()
+
+    async def until_idle(self) -> None:
+        """Wait until no build is held but those whose logs are being read; the caller owns the deadline."""
+        while self._busy:
+            self._idle = trio.Event()
+            await self._idle.wait()
+
+    @property
+    def _busy(self) -> bool:
+        return any(not held.reserved for held in self._held.values())
