@@ -466,7 +466,7 @@ async def test_a_report_that_cannot_be_made(
     async with open_site(store) as site:
         await site.submit(CHAIN)
         await trio.sleep(0.5)
-        monkeypatch.setattr(Plan, "report", broken)
+        monkeypatch.setattr("scheduler.walk.walk.report_of", broken)
         await done(site)
         await ended(site, watch)
         assert site.reports == []

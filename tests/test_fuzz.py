@@ -20,8 +20,9 @@ from scheduler.definition.template import Found, OnUnresolved, Scope, Templates,
 from scheduler.definition.template.needs import Needs
 from scheduler.definition.validation import read_build
 from scheduler.errors import InvalidBuild, InvalidJSON, TemplateError
-from scheduler.plan import Plan, Request
+from scheduler.plan import Plan, Request, ending
 from scheduler.plan.outcome import read_head, read_reply
+from scheduler.plan.summary import report_of
 
 SLOWEST = 2.0
 """Seconds that any one round may take on a busy machine; a denial of service takes minutes."""
@@ -119,7 +120,7 @@ def submission(source: random.Random) -> bytes:
 
 def walk(plan: Plan, source: random.Random) -> None:
     """Drive a plan to its end with random replies."""
-    while not plan.over:
+    while not plan.state.over:
         progress = False
         for vertex in plan.phases.unsettled():
             ready = all(plan.phases[one].name == "COMPLETED" for one in plan.graph.dependencies[vertex])
@@ -140,8 +141,8 @@ def walk(plan: Plan, source: random.Random) -> None:
             plan.settle(step, outcome)
         if not progress:
             break
-    plan.finish()
-    b"".join(plan.report().chunks())
+    ending.finish(plan)
+    b"".join(report_of(plan).chunks())
 
 
 def said(reason: str) -> None:

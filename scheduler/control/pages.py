@@ -68,7 +68,7 @@ class Pages:
 
 def _key(seen: Seen, start: int, end: int, *, graph: bool) -> _Key:
     # A secret that was learned since is shown on no page.
-    known = seen.plan.secrets_known
+    known = seen.plan.texts.known
     return (seen.plan.build.id, seen.identity, seen.revision(), known, start, end, graph)
 
 

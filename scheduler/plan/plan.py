@@ -3,26 +3,23 @@
 Each decision is an event. It is applied to the state at once (`PlanState.apply`), and returned to be
 persisted; `Plan.replay` applies the same events from the log of an earlier process.
 
-One class on purpose: all decisions about a build that follow from its own course stand together, and are read
-in the order in which they happen to a change. What they change is in `state`, commands of operators are in
-`steering`.
+Here stand the decisions about a change, in the order in which they happen to it. What they change is in
+`state`. Beside it: commands of operators in `steering`, replies that come late in `late_replies`, how a run
+ends in `ending`, the report in `summary`.
 """
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from scheduler.definition.graph import Vertex
 from scheduler.definition.limits import DEFAULT_LIMITS, Limits
 from scheduler.definition.model import Action, State
 from scheduler.definition.rules import Retries
-from scheduler.definition.strictjson import Raw
 from scheduler.definition.template import Laborious
 from scheduler.definition.validation import Prepared
-from scheduler.errors import IllegalTransition, Stuck, TemplateError
+from scheduler.errors import IllegalTransition, TemplateError
 from scheduler.journal.events import (
-    Accepted,
     Event,
-    Finished,
     Retrying,
     Settled,
     Started,
@@ -31,14 +28,10 @@ from scheduler.journal.events import (
 )
 from scheduler.plan.outcome import Outcome, cut
 from scheduler.plan.phases import IN_FLIGHT, Phase
-from scheduler.plan.report import Report
 from scheduler.plan.request import Request
 from scheduler.plan.requests import Requests
 from scheduler.plan.state import PlanState
-from scheduler.runtime.yielding import yield_now
-
-_MOST_SHOWN = 4_000
-"""Characters of a build's error that people see; the report has the whole error."""
+from scheduler.plan.texts import Texts
 
 
 class Plan:
@@ -58,7 +51,6 @@ class Plan:
         "_ledger",
         "_limits",
         "_secrets",
-        "_shown_cause",
         "build",
         "digest",
         "graph",
@@ -68,6 +60,7 @@ class Plan:
         "priorities",
         "requests",
         "state",
+        "texts",
     )
 
     def __init__(
@@ -97,8 +90,8 @@ class Plan:
         self._ledger = self.state.ledger
         self._limits = limits
         self._secrets = prepared.secrets
-        self._shown_cause: tuple[str, object, str] | None = None
-        """The cause, the state of known secrets, and the cause with secrets masked."""
+        self.texts = Texts(prepared.secrets, self.state)
+        """Texts about the build for people."""
         if resumed:
             self.state.take_over()
 
@@ -126,19 +119,6 @@ class Plan:
 
     # State.
 
-    @property
-    def over(self) -> bool:
-        """Whether the run has come to its end: nothing is in flight, and nothing is left to be done."""
-        counts = self.phases.counts
-        if self.phases.in_flight or counts[Phase.RETRYING]:
-            return False
-        return self.state.draining or not counts[Phase.WAITING]
-
-    @property
-    def accepted(self) -> Accepted:
-        """First event of the build."""
-        return Accepted({**self.build.fields, **self.report().lists()}, self.digest, mark=self.mark)
-
     def is_due(self, vertex: Vertex) -> bool:
         """Whether a change whose dependencies are settled is to be tried as soon as nothing prevents it."""
         return not self.state.halted and self.phases[vertex] in {Phase.WAITING, Phase.RETRYING}
@@ -157,61 +137,10 @@ class Plan:
         return max(1, failed if self.phases[vertex] in {Phase.RETRYING, Phase.ERRORED} else failed + 1)
 
     def error(self, vertex: Vertex) -> str | None:
-        """Return the error of a change or its last attempt; None without one. For people: `masked`."""
+        """Return the error of a change or its last attempt; None without one. For people: `Texts.masked`."""
         if self.phases[vertex] is Phase.RETRYING:
             return self.state.last_errors[vertex]
         return self._ledger.error(vertex) if self.phases[vertex] is Phase.ERRORED else None
-
-    def skips(self) -> list[Vertex]:
-        """Take the changes that were skipped because of a failure before them, since the last call."""
-        skips, self.state.skips = self.state.skips, []
-        return skips
-
-    def masked(self, text: str, most: int = 0) -> str:
-        """Return a text with secrets masked, and cut to ``most`` characters if that is not 0.
-
-        Masking a few thousand characters takes some milliseconds; a whole long text takes 25.
-        """
-        return self._secrets.mask(text, most)
-
-    @property
-    def secrets_known(self) -> Hashable:
-        """State of what `masked` knows; once it has changed, a text may be masked differently."""
-        return self._secrets.known
-
-    @property
-    def shown_cause(self) -> str | None:
-        """The `cause` with secrets masked, for people; only the beginning of a long one."""
-        cause = self.state.cause
-        if cause is None:
-            return None
-        known = self.secrets_known
-        if self._shown_cause is None or self._shown_cause[:2] != (cause, known):
-            # It may be long, and every watcher asks for it every two seconds.
-            self._shown_cause = cause, known, self.masked(cause, _MOST_SHOWN)
-        return self._shown_cause[2]
-
-    def report(self) -> Report:
-        """Return the report as things stand; it is complete once `finish` has returned."""
-        return Report(
-            self.build.action,
-            self.state.cause,
-            self.build.fields,
-            list(self._ledger.existing.values()),
-            [self._shown(vertex) for vertex in range(len(self.phases))],
-            self.build.edges,
-            {state: count for state, count in self.phases.shown().items() if count},
-            self.state.run,
-            self.mark,
-            self.build.absent,
-            cancelled=self.state.cancelled,
-        )
-
-    def parts(self) -> list[object]:
-        """Return large parts, for a caller that frees them piece by piece."""
-        ledger, build = self._ledger, self.build
-        parts: list[object] = [*build.components, *build.edges, *build.changes, *self.prepared.templates]
-        return [*parts, *ledger.existing.values(), *ledger.final.values()]
 
     # Decisions for a change.
 
@@ -243,7 +172,7 @@ class Plan:
         if vertex in state.outputs:
             return self.complete_with(vertex, state.outputs[vertex])
         if change.action is Action.NONE:
-            return self._applied(self._ledger.completion(vertex, {**change.fields, "_state": "completed"}))
+            return self.applied(self._ledger.completion(vertex, {**change.fields, "_state": "completed"}))
         # All that it is rendered from is completed, and does not change any more.
         request = made
         if request is None or request.started.failed != state.attempts.failed(vertex):
@@ -254,7 +183,7 @@ class Plan:
             except TemplateError as error:
                 self.requests.let_go(vertex)
                 text = str(error).removeprefix(f"{change.id}.")
-                return self._fail(vertex, text)
+                return self.fail(vertex, text)
         self.requests.take(vertex)
         state.apply(request.started)
         return request
@@ -277,19 +206,11 @@ class Plan:
             IllegalTransition: the change did not begin, or the plan is held.
         """
         if self.state.held:
-            why = self.shown_cause or ("the scheduler is to stop" if self.state.stopped else "it is paused")
+            why = self.texts.cause or ("the scheduler is to stop" if self.state.stopped else "it is paused")
             msg = f"{self.graph.ids[vertex]} must not be sent: the build is halted ({why})"
             raise IllegalTransition(msg)
         if self.phases[vertex] is Phase.RUNNING:
             raise IllegalTransition(f"{self.graph.ids[vertex]} was sent already")
-        self.state.depart(vertex)
-
-    def departed(self, vertex: Vertex) -> None:
-        """Mark a change in flight, whose request has left or may have left.
-
-        Raises:
-            IllegalTransition: the change is neither about to be sent nor sent.
-        """
         self.state.depart(vertex)
 
     def withdraw(self, vertex: Vertex) -> Withdrawn:
@@ -322,7 +243,7 @@ class Plan:
             raise
         except TemplateError as error:
             self.requests.let_go(vertex)
-            return self._fail(vertex, f"sent before a restart, and its request cannot be made again: {error}")
+            return self.fail(vertex, f"sent before a restart, and its request cannot be made again: {error}")
         self.requests.let_go(vertex)
         return request
 
@@ -353,69 +274,19 @@ class Plan:
         outcome, kept = self.requests.look_at(request, outcome)
         if outcome.completed:
             kept = kept or self.requests.identified(request, change.fields, State.COMPLETED)
-            return self._applied(self._ledger.completion(vertex, kept))
+            return self.applied(self._ledger.completion(vertex, kept))
         attempts = self.state.attempts
         again = attempts.again(vertex, request.retry, outcome, luck, elapsed)
         error = self.cut(outcome.error or "failed")
         if isinstance(again, str):
-            return self._fail(vertex, error + again, request, outcome.body)
+            return self.fail(vertex, error + again, request, outcome.body)
         if self.state.draining:
             error += " (not tried again: the build was halted)"
-            return self._fail(vertex, error, request, outcome.body)
+            return self.fail(vertex, error, request, outcome.body)
         failed = attempts.failed(vertex) + 1
         retrying = Retrying(change.id, request.attempt, error, again.pause, change.raw, failed)
         self.state.apply(retrying)
         return retrying
-
-    def give_up_retrying(self, vertex: Vertex) -> Settled:
-        """Fail a change that waits for another attempt: the build was halted, so there will be none.
-
-        Raises:
-            IllegalTransition: the change does not wait for another attempt.
-        """
-        if self.phases[vertex] is not Phase.RETRYING:
-            msg = f"{self.graph.ids[vertex]} is {self.phases[vertex].name}, and not to be tried again"
-            raise IllegalTransition(msg)
-        error = self.state.last_errors[vertex]
-        return self._fail(vertex, f"{error} (not tried again: the build was halted)")
-
-    def rescue(self, request: Request, outcome: Outcome) -> Settled | None:
-        """Use a reply to an earlier attempt for a change that waits for the next one.
-
-        Returns:
-            The outcome, where the reply is a success: no other attempt is needed. Otherwise None.
-        """
-        vertex = request.vertex
-        waits = self.phases[vertex] in {Phase.RETRYING, Phase.WAITING}
-        if not waits or not self.state.attempts.failed(vertex):
-            return None
-        outcome, kept = self.requests.look_at(request, outcome)
-        if not outcome.completed or kept is None:
-            return None
-        return self._applied(self._ledger.completion(vertex, kept))
-
-    def adopt(self, request: Request, outcome: Outcome) -> bool:
-        """Keep a success that came after the change had failed, as ``adoptable`` beside the error.
-
-        Returns:
-            Whether it was kept: only a success is, and only the first.
-        """
-        vertex, state = request.vertex, self.state
-        if self.phases[vertex] is not Phase.ERRORED or vertex not in self._ledger.final:
-            return False
-        outcome, kept = self.requests.look_at(request, outcome)
-        if not outcome.completed or kept is None or vertex in state.adoptable:
-            return False
-        state.unpersisted.append(self._applied(self._ledger.late_success(vertex, kept)))
-        return True
-
-    def adopted(self) -> list[Settled]:
-        """Take the outcomes to be persisted beside the returned ones, since the last call.
-
-        They are those that `adopt` kept, and those that an earlier process had not persisted yet.
-        """
-        kept, self.state.unpersisted = self.state.unpersisted, []
-        return kept
 
     def complete_with(self, vertex: Vertex, output: Mapping[str, Any]) -> Settled:
         """Complete a change with the output that an operator supplied, in whatever phase it is.
@@ -429,68 +300,36 @@ class Plan:
         kept = self._ledger.identified(
             vertex, {**body, **output}, State.COMPLETED, type_=type_, provider=provider
         )
-        return self._applied(self._ledger.completion(vertex, kept))
-
-    # Decisions for the build.
-
-    def halt(self, cause: str) -> None:
-        """Send nothing new from now on. The first cause is kept: it is the one reported."""
-        self.state.halt(cause)
-
-    def stop(self) -> None:
-        """Send nothing new from now on, because this process is to end."""
-        self.state.stop()
-
-    def abandon(self, why: str) -> list[Settled | Withdrawn]:
-        """Fail everything in flight, with its outcome unknown, and halt the build."""
-        ended: list[Settled | Withdrawn] = []
-        for vertex in range(len(self.phases)):
-            phase = self.phases[vertex]
-            if phase is Phase.STARTING:
-                ended.append(self.withdraw(vertex))
-            elif phase is Phase.RUNNING:
-                ended.append(self._fail(vertex, why))
-            elif phase is Phase.RETRYING:
-                error = self.state.last_errors[vertex]
-                ended.append(self._fail(vertex, f"{error} (not tried again: {why})"))
-        self.halt(why)
-        return ended
-
-    def finish(self) -> Finished:
-        """Return the event that ends the run. It is not applied here: nothing follows it in this process.
-
-        Raises:
-            Stuck: something is in flight; or nothing is, and nothing explains why changes are not completed.
-        """
-        if self.phases.in_flight:
-            msg = f"{self.phases.in_flight} changes are in flight at the end of build {self.build.id}"
-            raise Stuck(msg)
-        if not self.state.draining and (left := self.phases.within(Phase.WAITING, Phase.RETRYING)):
-            waiting = [self.graph.ids[vertex] for vertex in left[:5]]
-            msg = f"build {self.build.id} is not halted, has nothing in flight, and {waiting} never began"
-            raise Stuck(msg)
-        return Finished(self.state.cause)
+        return self.applied(self._ledger.completion(vertex, kept))
 
     def cut(self, error: str) -> str:
         """Return an error as it is kept and reported: byte for byte, up to the limit."""
         return cut(error, self._limits.max_error_bytes)
 
-    def _fail(
+    def fail(
         self,
         vertex: Vertex,
         error: str,
         request: Request | None = None,
         body: Mapping[str, Any] | None = None,
     ) -> Settled:
+        """Fail a change.
+
+        Args:
+            vertex: the change.
+            error: the error; of a long one, the beginning is kept.
+            request: the request of the attempt that failed, where there was one.
+            body: what the connector returned beside the error.
+
+        Raises:
+            IllegalTransition: the change has failed already.
+        """
         if self.phases[vertex] is Phase.ERRORED:
             raise IllegalTransition(f"{self.graph.ids[vertex]} has failed already")
         kept = self.requests.identified(request, body, State.ERRORED) if request and body else None
-        return self._applied(self._ledger.failure(vertex, self.cut(error), kept))
+        return self.applied(self._ledger.failure(vertex, self.cut(error), kept))
 
-    def _applied(self, settled: Settled) -> Settled:
+    def applied(self, settled: Settled) -> Settled:
+        """Apply an outcome, and return it."""
         self.state.apply(settled)
         return settled
-
-    def _shown(self, vertex: Vertex) -> Mapping[str, Any] | Raw:
-        yield_now()
-        return self._ledger.shown(vertex, self.phases[vertex].state)

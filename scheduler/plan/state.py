@@ -130,6 +130,19 @@ class PlanState:
         """Whether nothing new may be sent now."""
         return self.stopped or self.draining or self.paused
 
+    @property
+    def over(self) -> bool:
+        """Whether the run has come to its end: nothing is in flight, and nothing is left to be done."""
+        counts = self.phases.counts
+        if self.phases.in_flight or counts[Phase.RETRYING]:
+            return False
+        return self.draining or not counts[Phase.WAITING]
+
+    def take_skips(self) -> list[Vertex]:
+        """Take the changes that were skipped because of a failure before them, since the last call."""
+        skips, self.skips = self.skips, []
+        return skips
+
     def apply(self, event: Event) -> None:
         """Apply an event to the state.
 

@@ -31,7 +31,7 @@ def cancel(plan: Plan, reason: str = "") -> list[Event]:
     if plan.state.cancelled:
         raise Refused("conflict", "it was cancelled before, and what is in flight is awaited")
     # Operators' words are kept without secrets, unlike connectors'.
-    cause = f"cancelled: {plan.cut(plan.masked(reason, _LONGEST_REASON))}" if reason else "cancelled"
+    cause = f"cancelled: {plan.cut(plan.texts.masked(reason, _LONGEST_REASON))}" if reason else "cancelled"
     return _applied(plan, Cancelled(cause))
 
 
@@ -42,7 +42,7 @@ def pause(plan: Plan, *, on: bool) -> list[Event]:
         Refused: the build is in that state already, or sends nothing new any more.
     """
     if on and plan.state.draining:
-        raise Refused("conflict", f"nothing new is sent any more: {plan.shown_cause}")
+        raise Refused("conflict", f"nothing new is sent any more: {plan.texts.cause}")
     if on is plan.state.paused:
         raise Refused("conflict", "it is paused already" if on else "it is not paused")
     return _applied(plan, Paused() if on else Unpaused())

@@ -17,7 +17,7 @@ from scheduler.jetstream.api import JetStream
 from scheduler.jetstream.reading import Delivered, read
 from scheduler.journal.events import Started
 from scheduler.journal.history import History
-from scheduler.plan import Phase, Plan, Request
+from scheduler.plan import Phase, Plan, Request, late_replies
 from scheduler.plan.outcome import read_head, read_reply
 
 _log = structlog.get_logger()
@@ -160,7 +160,7 @@ class _Adoption:
         if request is None or (provider is not None and request.provider != provider):
             return
         if suffix is None or reply.subject.startswith(f"{request.subject}."):
-            plan.adopt(request, outcome)
+            late_replies.adopt(plan, request, outcome)
 
     async def _request(self, vertex: Vertex) -> Request | None:
         """The request of a component as it would be now; None where that cannot be told."""

@@ -11,7 +11,7 @@ from scheduler.jetstream.streams import log_subject
 from scheduler.journal.events import Event, Rekeyed
 from scheduler.journal.history import History
 from scheduler.journal.records import Status, read_headers
-from scheduler.plan import Phase, Plan
+from scheduler.plan import Phase, Plan, late_replies
 from scheduler.recovery.adoption import adopt_what_came_late
 from scheduler.recovery.orphans import Orphans
 from scheduler.recovery.replaying import Replayer
@@ -111,7 +111,7 @@ class Reopener:
         await adopt_what_came_late(
             store.js, store.replies, plan, history, limits=planner.limits, render=planner.render
         )
-        adopted = plan.adopted()
+        adopted = late_replies.take_adopted(plan)
         try:
             decided = decide(plan)
         except Laborious:

@@ -4,8 +4,7 @@ Group commit. One append is in flight at a time; events that come meanwhile go i
 build has large records, and an idle one commits at once.
 
 `appender` has the single append, `event_queue` the division into records, and `departures` the requests on
-their way. The file is longer than others because `LogContext` stands here: it refers to the logs that share
-it.
+their way. One file on purpose: `LogContext`, which all logs share, and the logs refer to each other.
 """
 
 import secrets

@@ -45,7 +45,7 @@ class Seen:
     @property
     def over(self) -> bool:
         """Whether it has come to its end, although its report may still be on its way."""
-        return self.plan.state.finished or (self.plan.over and not self.plan.state.stopped)
+        return self.plan.state.finished or (self.plan.state.over and not self.plan.state.stopped)
 
     @property
     def status(self) -> str:
@@ -76,7 +76,7 @@ def summary(seen: Seen) -> Document:
     if plan.state.finished and timings.over is not None:
         document["ended"] = timings.over
     if plan.state.cause is not None:
-        document["error"] = plan.shown_cause
+        document["error"] = plan.texts.cause
     if seen.over and seen.report_waits:
         document["report"] = f"waits: {seen.report_waits}"
     return document
@@ -100,7 +100,7 @@ def component(seen: Seen, vertex: Vertex, *, graph: bool = False) -> Document:
         document["failed"] = [attempt._asdict() for attempt in failed]
     error = plan.error(vertex)
     if error is not None:
-        document["error"] = plan.masked(error, 1_000)
+        document["error"] = plan.texts.masked(error, 1_000)
     if graph:
         document["needs"] = [
             plan.graph.ids[dependency] for dependency in plan.graph.dependencies[vertex][:_MOST_NEEDS]
@@ -180,7 +180,7 @@ class Explainer:
     def _general(self) -> Iterator[Reason]:
         plan = self._plan
         if self._seen.over:
-            yield Reason("it is over" if plan.state.cause is None else f"it is over: {plan.shown_cause}")
+            yield Reason("it is over" if plan.state.cause is None else f"it is over: {plan.texts.cause}")
             if self._seen.report_waits:
                 yield Reason(f"its report waits: {self._seen.report_waits}")
             return
@@ -191,7 +191,7 @@ class Explainer:
         if plan.state.stopped:
             yield Reason("the scheduler is shutting down")
         elif plan.state.halted:
-            yield Reason(f"nothing new is sent any more: {plan.shown_cause}")
+            yield Reason(f"nothing new is sent any more: {plan.texts.cause}")
         elif plan.state.paused:
             yield Reason("it is paused: resume it to go on")
         if self._seen.walk is not None:
@@ -206,7 +206,8 @@ class Explainer:
                 return Reason("it is completed", timings.ended(vertex))
             case Phase.ERRORED:
                 return Reason(
-                    f"it has failed: {plan.masked(plan.error(vertex) or '', 4_000)}", timings.ended(vertex)
+                    f"it has failed: {plan.texts.masked(plan.error(vertex) or '', 4_000)}",
+                    timings.ended(vertex),
                 )
             case Phase.SKIPPED:
                 return self._skipped(vertex)
@@ -251,7 +252,7 @@ class Explainer:
         left = None if walk is None else walk.retry_in(vertex)
         when = "soon" if left is None else f"in {seconds(left)}"
         attempt = self._plan.attempt(vertex)
-        error = self._plan.masked(self._plan.error(vertex) or "", 4_000)
+        error = self._plan.texts.masked(self._plan.error(vertex) or "", 4_000)
         text = f"attempt {attempt} failed, the next one follows {when}: {error}"
         if self._plan.state.paused:
             text = f"the build is paused; {text}"
@@ -265,7 +266,7 @@ class Explainer:
         missing = [one for one in plan.graph.dependencies[vertex] if plan.phases[one] is not Phase.COMPLETED]
         due = timings.due(vertex)
         if plan.state.halted:
-            return Reason(f"it will not be sent: {plan.shown_cause or 'the scheduler is shutting down'}", due)
+            return Reason(f"it will not be sent: {plan.texts.cause or 'the scheduler is shutting down'}", due)
         if missing:
             ids = [plan.graph.ids[one] for one in missing[:_SHOWN]]
             states = [f"{plan.graph.ids[one]} ({_called(plan.phases[one])})" for one in missing[:_SHOWN]]

@@ -149,7 +149,7 @@ class Track(Observer):
             event["component"] = self._plan.graph.ids[vertex]
 
     def _shown(self, error: str) -> str:
-        return self._plan.masked(error, _ERROR_SHOWN)
+        return self._plan.texts.masked(error, _ERROR_SHOWN)
 
     def _end(self, vertex: Vertex, state: str, attempt: int, now: float) -> dict[str, Any]:
         event = self._event(vertex, state, now)

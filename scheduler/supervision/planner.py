@@ -15,6 +15,7 @@ from scheduler.journal.events import Accepted
 from scheduler.journal.history import History
 from scheduler.journal.timings import Timings
 from scheduler.plan import Phase, Plan
+from scheduler.plan.summary import accepted_of
 from scheduler.runtime.clock import BuildClock
 from scheduler.runtime.executor import Executor, ThreadExecutor
 from scheduler.runtime.interruptible import interruptible
@@ -88,7 +89,7 @@ class Planner:
 
     def _accepted(self, prepared: Prepared, key: str, mark: str) -> tuple[Plan, Accepted]:
         plan = self.make(prepared, mark=mark)
-        accepted = plan.accepted
+        accepted = accepted_of(plan)
         return plan, evolve(accepted, key=key, templates=self._templates, unresolved=self._unresolved)
 
     async def render(self, plan: Plan, vertex: Vertex) -> None:

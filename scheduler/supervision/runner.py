@@ -15,6 +15,7 @@ from scheduler.dispatch.slots import Slots
 from scheduler.errors import Fenced, StoreError
 from scheduler.journal.timings import Timings
 from scheduler.plan import Plan
+from scheduler.plan.summary import parts_of
 from scheduler.runtime.executor import Executor, ThreadExecutor
 from scheduler.stores import Store
 from scheduler.supervision.feed import Feed, Track
@@ -117,7 +118,7 @@ class Runner:
             self._slots.close(walk.plan)
             self.let_go(held)
         # Freed at once, hundreds of thousands of objects would keep the other builds waiting.
-        parts = walk.plan.parts()
+        parts = parts_of(walk.plan)
         del walk, track
         while parts:
             del parts[-_FREED_AT_ONCE:]
@@ -148,7 +149,7 @@ class Runner:
                 _log.warning(
                     "build failed",
                     build=walk.id,
-                    error=walk.plan.masked(report.error, 1_000),
+                    error=walk.plan.texts.masked(report.error, 1_000),
                     seconds=seconds,
                 )
         except Fenced as error:

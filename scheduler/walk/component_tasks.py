@@ -4,7 +4,7 @@ import trio
 
 from scheduler.definition.graph import Vertex
 from scheduler.definition.template import INLINE_WORK, Laborious
-from scheduler.plan import Phase
+from scheduler.plan import Phase, ending
 from scheduler.walk.component import ComponentRun, Stage, Start
 from scheduler.walk.context import Context
 from scheduler.walk.granted import Granted
@@ -156,7 +156,7 @@ class ComponentTasks:
         if plan.is_due(vertex):
             await self._try(run)
         elif plan.is_to_be_given_up(vertex):
-            await self._outcomes.keep(plan.give_up_retrying(vertex))
+            await self._outcomes.keep(ending.give_up_retrying(plan, vertex))
         elif run.rescued is not None:
             rescued, run.rescued = run.rescued, None
             await self._outcomes.keep(rescued)

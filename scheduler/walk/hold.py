@@ -57,7 +57,7 @@ class Hold:
 
     def halt(self, cause: str) -> None:
         """Send nothing more for this build; what is in flight is awaited."""
-        self._plan.halt(cause)
+        self._plan.state.halt(cause)
         self.withdraw_unsent()
 
     def withdraw_unsent(self) -> None:

@@ -9,7 +9,7 @@ import trio
 from scheduler.definition.graph import Vertex
 from scheduler.dispatch.call import Call, Signal
 from scheduler.journal.events import Retrying, Settled, Withdrawn
-from scheduler.plan import Phase, Request
+from scheduler.plan import Phase, Request, late_replies
 from scheduler.plan.outcome import Outcome
 from scheduler.runtime.interruptible import interruptible
 from scheduler.runtime.ratelimit import RateLimitedLog
@@ -94,7 +94,7 @@ class Outcomes:
                     # Or an operator has said meanwhile what becomes of it.
                     self._observer.resumed(vertex, plan.attempt(vertex))
                 if isinstance(answer, Outcome) and plan.phases.is_starting(vertex):
-                    plan.departed(vertex)
+                    plan.state.depart(vertex)
             # Without a reply there may still be one: a late success is worth keeping.
             late = isinstance(answer, Outcome) and not answer.completed and answer.body is None
             self.put_away(call, late=late)
@@ -155,12 +155,12 @@ class Outcomes:
         self._observer.settled(vertex, self._plan.attempt(vertex), error)
         if error is not None:
             if not self._log.leaves_out(_FAILED):
-                shown = self._plan.masked(error, 1_000)
+                shown = self._plan.texts.masked(error, 1_000)
                 self._log.warning(
                     _FAILED, build=self._plan.build.id, component=settled.component, error=shown
                 )
             self._hold.withdraw_unsent()
-            if skips := self._plan.skips():
+            if skips := self._plan.state.take_skips():
                 self._observer.skipped(skips)
 
     def _tell_of_retry(self, vertex: Vertex, step: Retrying) -> None:
@@ -173,7 +173,7 @@ class Outcomes:
                 component=step.component,
                 attempt=attempt + 1,
                 pause=round(step.pause, 3),
-                error=self._plan.masked(step.error, 1_000),
+                error=self._plan.texts.masked(step.error, 1_000),
             )
 
     def _adopt(self, request: Request, outcome: Outcome) -> None:
@@ -188,14 +188,14 @@ class Outcomes:
             call.deliver(outcome)
         elif plan.phases.is_starting(vertex):
             self._runs[vertex].early = request, outcome
-        elif (settled := plan.rescue(request, outcome)) is not None:
+        elif (settled := late_replies.rescue(plan, request, outcome)) is not None:
             self._log.info("late success taken", build=plan.build.id, component=request.component)
             self._runs[vertex].rescued = settled
             self._lineup.stir(vertex)
-        elif plan.adopt(request, outcome):
+        elif late_replies.adopt(plan, request, outcome):
             self._log.info("late success kept", build=plan.build.id, component=request.component)
             if self._recording.in_order:
-                self._recording.record_soon(*plan.adopted())
+                self._recording.record_soon(*late_replies.take_adopted(plan))
 
     def close_given_up(self) -> None:
         """Look no more at what comes late: it is too late now. Idempotent."""

@@ -13,7 +13,7 @@ from scheduler.plan import Request
 class Observer:
     """Receives build events as they happen; this base class ignores them.
 
-    Errors come as they are kept, with secrets in them (`Plan.masked`). Nothing here may block or raise.
+    Errors come as they are kept, with secrets in them (`Texts.masked`). Nothing here may block or raise.
     """
 
     __slots__ = ()

@@ -135,7 +135,7 @@ class Recording:
         if not isinstance(error, Fenced):
             cause = store_failure(error)
             if not self.log_removed:
-                _log.error("the store failed", build=build, error=self._plan.masked(cause, 1_000))
+                _log.error("the store failed", build=build, error=self._plan.texts.masked(cause, 1_000))
             # No other process can know of the build any more: it is to be reported by this one.
             self.log_removed = isinstance(error, LogRemoved)
             self._hold.halt(cause)
@@ -144,7 +144,7 @@ class Recording:
                 "another process has the build: nothing more is done here", build=build, why=str(error)
             )
             self.fenced = True
-            self._plan.stop()
+            self._plan.state.stop()
             self.scope.cancel()
 
     def close(self) -> None:

@@ -213,19 +213,19 @@ class Resumer:
         resend = self._resending(request.subject)
         if call.answered:
             if unsent:
-                plan.departed(vertex)
+                plan.state.depart(vertex)
             return True
         if unsent and plan.state.stopped:
             self._connectors.hand_over(plan.build.id)
             return False
         call.departing = self._starts.departing()
         if unsent and (plan.state.halted or resend is Resend.NEVER):
-            plan.departed(vertex)
+            plan.state.depart(vertex)
             unknown = _UNKNOWN if resend is Resend.NEVER else UNKNOWN_AND_HALTED
             call.deliver(failure(unknown, retryable=False))
         elif unsent and plan.state.paused:
             # It may have left: then there will be a reply. If not, it leaves when the pause is over.
-            plan.departed(vertex)
+            plan.state.depart(vertex)
             self._hold.hold_back(call)
         elif unsent:
             plan.sent(vertex)

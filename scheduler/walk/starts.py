@@ -168,7 +168,7 @@ class Starts:
             return
         run = self._runs[vertex]
         if run.early is not None:
-            plan.departed(vertex)
+            plan.state.depart(vertex)
             early, run.early = run.early, None
             outcomes.end_attempt(*early)
         elif not kept:

@@ -161,7 +161,7 @@ class Steering:
         finally:
             command.set()
         if not kept:
-            raise Refused("unavailable", f"it could not be persisted: {self._plan.shown_cause}")
+            raise Refused("unavailable", f"it could not be persisted: {self._plan.texts.cause}")
 
     def _settled(self) -> set[Vertex]:
         return set(self._plan.phases.within(Phase.ERRORED, Phase.SKIPPED))

@@ -32,6 +32,7 @@ The parts know one another in one direction only, in this order; the walk makes 
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import structlog
 import trio
@@ -41,11 +42,12 @@ from scheduler.definition.model import Resend
 from scheduler.definition.reply_subjects import Tokens
 from scheduler.dispatch.call import Call
 from scheduler.dispatch.slots import Slots
-from scheduler.errors import Hung, StoreError
+from scheduler.errors import Hung
 from scheduler.journal.events import Settled
-from scheduler.plan import Phase, Plan
+from scheduler.plan import Phase, Plan, ending, late_replies
 from scheduler.plan.outcome import failure
 from scheduler.plan.report import Report
+from scheduler.plan.summary import report_of
 from scheduler.runtime.executor import Executor, ThreadExecutor
 from scheduler.stores import Store
 from scheduler.walk.component import Runs
@@ -167,8 +169,8 @@ class Walk:
         try:
             with self._recording.scope:
                 await self._run_components()
-            if not plan.over and not plan.state.halted:
-                plan.finish()  # raises, and says what is stuck
+            if not plan.state.over and not plan.state.halted:
+                ending.finish(plan)  # raises, and says what is stuck
         except* Hung as hung:
             why = str(hung.exceptions[0])
             _log.error("the build failed: it held the scheduler up", build=self.id, why=why)
@@ -211,9 +213,14 @@ class Walk:
     def _record_the_end(self) -> None:
         """Nothing is in flight any more: have the end of the build ride in the record of its last outcome."""
         self._outcomes.close_given_up()
-        if self._recording.in_order and self.plan.over and not self.plan.state.finished and not self.fenced:
+        if (
+            self._recording.in_order
+            and self.plan.state.over
+            and not self.plan.state.finished
+            and not self.fenced
+        ):
             self._end_recorded = True
-            self._recording.record_soon(*self.plan.adopted(), self.plan.finish())
+            self._recording.record_soon(*late_replies.take_adopted(self.plan), ending.finish(self.plan))
 
     def _clear(self) -> None:
         """Let go of everything, however the build has ended: all cycles of references end here."""
@@ -233,20 +240,22 @@ class Walk:
 
     async def _end(self) -> Report | None:
         plan, recording = self.plan, self._recording
-        if not plan.over and plan.state.stopped and recording.resumable and not recording.log_removed:
-            adopted = plan.adopted()
+        if not plan.state.over and plan.state.stopped and recording.resumable and not recording.log_removed:
+            adopted = late_replies.take_adopted(plan)
             if recording.in_order:
                 # What was recorded has to be in the log before anything else makes its position move.
                 await recording.commit(*adopted)
             elif adopted:
                 await recording.commit_at_the_end(*adopted)
             return None
-        if not plan.over:
+        if not plan.state.over:
             await self._give_up_on_the_rest("the scheduler was shut down before there was a reply")
         if self._end_recorded:
             kept = await recording.commit_at_the_end()
         else:
-            kept = plan.state.finished or await recording.commit_at_the_end(*plan.adopted(), plan.finish())
+            kept = plan.state.finished or await recording.commit_at_the_end(
+                *late_replies.take_adopted(plan), ending.finish(plan)
+            )
         if not kept and recording.in_order and not recording.log_removed:
             # The log is the truth: what it does not say to be over is resumed by the next process.
             _log.error(
@@ -254,11 +263,11 @@ class Walk:
             )
             return None
         if len(plan.phases) < _LARGE:
-            return plan.report()
-        return await self._executor.run(self.id, plan.report, long=True)
+            return report_of(plan)
+        return await self._executor.run(self.id, partial(report_of, plan), long=True)
 
     async def _give_up_on_the_rest(self, why: str) -> None:
-        for event in self.plan.abandon(why):
+        for event in ending.abandon(self.plan, why):
             vertex = self.plan.graph.index[event.component]
             if isinstance(event, Settled):
                 self._observer.settled(vertex, self.plan.attempt(vertex), str(event.body["error"]))
@@ -293,16 +302,12 @@ class Walk:
 
     def stop(self) -> None:
         """Send nothing more, because this process is to end; what is in flight is awaited."""
-        self.plan.stop()
+        self.plan.state.stop()
         self._hold.withdraw_unsent()
 
     def halt(self, cause: str) -> None:
         """Send nothing more for this build; what is in flight is awaited."""
         self._hold.halt(cause)
-
-    def fence(self, error: StoreError) -> None:
-        """Nothing more can be persisted: send nothing more, and where another process has the build, stop."""
-        self._recording.fence(error)
 
     def note_outage(self, seconds: float) -> None:
         """Persist that nothing could be done for so many seconds, and now it can."""
@@ -334,9 +339,7 @@ class Walk:
 
     def longest_wait(self) -> tuple[str, float] | None:
         """Return the request that is in flight for longest: its component, and since when (Trio's clock)."""
-        for call, since in self._runs.calls.items():
-            return call.request.component, since
-        return None
+        return next(((call.request.component, since) for call, since in self._runs.calls.items()), None)
 
     def retry_in(self, vertex: Vertex) -> float | None:
         """Return the seconds until the next attempt of a component; None where it does not wait for one."""

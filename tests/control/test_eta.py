@@ -178,7 +178,7 @@ async def test_of_what_starts_nothing_more_no_end_is_foreseen(autojump_clock: Mo
         elif how == "failed":
             await patient.fail("x")
         else:
-            patient.seen.plan.stop()
+            patient.seen.plan.state.stop()
         asked = eta()
         assert (await asked.eta(patient.seen), await asked.overdue(patient.seen)) == (None, None)
         await trio.sleep(300)

@@ -28,8 +28,9 @@ from scheduler.journal.events import (
 )
 from scheduler.journal.history import History
 from scheduler.journal.records import Record
-from scheduler.plan import Phase, Plan, Request
+from scheduler.plan import Phase, Plan, Request, ending, late_replies
 from scheduler.plan.outcome import Outcome
+from scheduler.plan.summary import accepted_of, report_of
 
 NO_STEPS = (Suspended, Resumed, Loading, Released)
 FEW = settings(max_examples=150)
@@ -40,7 +41,7 @@ class Noted(Plan):
 
     def __init__(self, *args: Any, chance: random.Random, **more: Any) -> None:
         super().__init__(*args, **more)
-        self.events: list[Event] = [self.accepted]
+        self.events: list[Event] = [accepted_of(self)]
         self.chance = chance
         self._named: dict[Vertex, str] = {}
 
@@ -69,8 +70,8 @@ class Noted(Plan):
         step = super().settle(request, outcome, luck=luck, elapsed=elapsed)
         self.events.append(step)
         if not outcome.completed and self.chance.random() < 0.5:
-            assert self.adopt(request, Outcome(completed=True, body={"late": True}))
-            self.events += self.adopted()
+            assert late_replies.adopt(self, request, Outcome(completed=True, body={"late": True}))
+            self.events += late_replies.take_adopted(self)
         return step
 
 
@@ -136,7 +137,7 @@ def test_every_beginning_of_a_log_can_be_folded(case: Case, seed: int) -> None:
     """Wherever a log ends, for the time being, what is there is understood."""
     watch, plan = watch_noted(case, seed)
     walk(watch, case.order)
-    plan.events += [plan.finish(), Reported(1)]
+    plan.events += [ending.finish(plan), Reported(1)]
     records = list(reread(in_records(plan.events, seed)))
     history = History()
     for count, one in enumerate(records, 1):
@@ -144,7 +145,7 @@ def test_every_beginning_of_a_log_can_be_folded(case: Case, seed: int) -> None:
         assert history.n == count
         assert history.steps == fold(records[:count]).steps
     assert history.run == 1
-    assert history.finished == plan.finish()
+    assert history.finished == ending.finish(plan)
 
 
 def damages(records: list[Record], chance: random.Random) -> Iterator[tuple[str, list[Record]]]:
@@ -206,13 +207,13 @@ def beside(watch: Watch, plan: Noted) -> Watch:
     for name in other.flying:
         request = other.run.resume(name)
         assert request == watch.run.requests[name]
-        plan.departed(other.run.vertex(name))
+        plan.state.depart(other.run.vertex(name))
     return other
 
 
 def text(plan: Plan) -> bytes:
     """The report as things stand, byte for byte."""
-    return b"".join(plan.report().chunks())
+    return b"".join(report_of(plan).chunks())
 
 
 @given(cases(), st.integers(0, 40), st.integers(0, 10**6))
@@ -231,13 +232,13 @@ def test_a_replayed_plan_goes_on_as_the_first_one(case: Case, cut: int, seed: in
     assert again.state.cause == plan.state.cause
     assert again.phases.in_flight == plan.phases.in_flight
     assert again.phases.settled == plan.phases.settled
-    assert again.over == plan.over
+    assert again.state.over == plan.state.over
     other = beside(watch, again)
     assert text(again) == text(plan)
     walk(watch, case.order)
     walk(other, case.order)
     assert other.sent == watch.sent
-    assert again.finish() == plan.finish()
+    assert ending.finish(again) == ending.finish(plan)
     assert text(again) == text(plan)
 
 
@@ -248,11 +249,11 @@ def test_the_report_of_a_finished_build_is_in_its_log(case: Case, halt_at: int, 
     watch, plan = watch_noted(case, seed)
     walk(watch, case.order[:halt_at])
     if seed % 2:
-        plan.halt("somebody stopped it")
+        plan.state.halt("somebody stopped it")
         watch.halted = True
     walk(watch, case.order)
-    plan.events.append(plan.finish())
+    plan.events.append(ending.finish(plan))
     again = replayed(fold(reread(in_records(plan.events, seed))), plan.chance)
-    assert again.over
+    assert again.state.over
     assert again.state.cause == plan.state.cause
     assert text(again) == text(plan)

@@ -30,8 +30,9 @@ from scheduler.journal.events import (
 )
 from scheduler.journal.records import TIMED, Record
 from scheduler.journal.timings import Timings
-from scheduler.plan import Phase, Plan, Request, steering
+from scheduler.plan import Phase, Plan, Request, late_replies, steering
 from scheduler.plan.outcome import Outcome, failure
+from scheduler.plan.summary import accepted_of
 from scheduler.supervision.feed import Feed, Track
 
 SECONDS = NOW / 1_000
@@ -62,7 +63,7 @@ def recall(document: Document, log: Iterable[tuple[float, Event]], late: float =
         until = min(at + late, until) if timed else at
         event = evolve(one, time=SECONDS + at) if timed else one
         records.insert(0, record(0, event, at=NOW + round(until * 1_000)))
-    records.insert(0, record(0, plan.accepted, at=NOW))
+    records.insert(0, record(0, accepted_of(plan), at=NOW))
     records = [evolve(one, n=n) for n, one in enumerate(records, 1)]
     return Timings.of_history(plan.build, plan.graph, fold(reread(records)), lambda: SECONDS)
 
@@ -101,7 +102,7 @@ def test_what_a_log_says_of_times() -> None:
 def test_what_was_written_late_happened_when_it_says() -> None:
     """A request left before the word of it was written; an outcome that came sooner says when it left."""
     written = [
-        record(1, Plan(prepare(PAIR)).accepted, at=NOW),
+        record(1, accepted_of(Plan(prepare(PAIR))), at=NOW),
         record(2, started("a"), at=NOW + 1_000),
         record(3, Sent("a", "b-1/a/1", time=SECONDS + 1.01), at=NOW + 1_250),
         record(4, evolve(settled("a"), time=SECONDS + 4.0), started("b"), at=NOW + 9_000),
@@ -316,7 +317,7 @@ class Live:
         retrying = plan.phases.within(Phase.RETRYING)
         if retrying and chance.random() < 0.2:
             vertex = chance.choice(retrying)
-            late = plan.rescue(self.requests[vertex], Outcome(completed=True, body={}))
+            late = late_replies.rescue(plan, self.requests[vertex], Outcome(completed=True, body={}))
             if late is not None:
                 self.settle(late)
             return

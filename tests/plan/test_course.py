@@ -24,8 +24,9 @@ from scheduler.journal.events import (
     Suspended,
     Withdrawn,
 )
-from scheduler.plan import Phase, Plan, Request
+from scheduler.plan import Phase, Plan, Request, ending, late_replies
 from scheduler.plan.outcome import Outcome, failure
+from scheduler.plan.summary import accepted_of, report_of
 
 BIG = int("1234567890" * 4)
 
@@ -63,14 +64,14 @@ def test_what_was_learnt_when_it_was_read_is_not_searched_again(monkeypatch: pyt
     run = Run(build(change("a", password=["hunter-2222"] * 10_000)))
     monkeypatch.setattr(Secrets, "add", None)
     assert isinstance(run.begin("a"), Request)
-    assert "hunter" not in run.plan.masked("hunter-2222")
+    assert "hunter" not in run.plan.texts.masked("hunter-2222")
 
 
 def test_a_secret_that_only_looks_like_a_reference_is_learnt() -> None:
     """Where braces are text, they may be all of a secret."""
     run = Run(build(change("a", x="{{hunter-2222}}", _secret=["x"])), templates=Templates.ERNEST)
     assert isinstance(run.begin("a"), Request)
-    assert "hunter" not in run.plan.masked("it is {{hunter-2222}}")
+    assert "hunter" not in run.plan.texts.masked("it is {{hunter-2222}}")
 
 
 def test_a_long_request_with_secrets_is_searched_elsewhere() -> None:
@@ -215,7 +216,7 @@ ASKED: dict[str, Callable[[Run], object]] = {
     "complete": lambda run: run.plan.settle(asked_of(run), Outcome(completed=True, body={})),
     "fail": lambda run: run.plan.settle(asked_of(run), failure("broken")),
     "resume": lambda run: run.resume("a"),
-    "give up": lambda run: run.plan.give_up_retrying(0),
+    "give up": lambda run: ending.give_up_retrying(run.plan, 0),
 }
 
 
@@ -261,7 +262,7 @@ def test_nothing_is_sent_once_it_is_halted() -> None:
     """What began before the halt must not be sent after it; it can only be withdrawn."""
     run = Run(build(change("a"), change("b")))
     run.begin("a")
-    run.plan.halt("enough")
+    run.plan.state.halt("enough")
     with pytest.raises(IllegalTransition, match=r"a must not be sent: the build is halted \(enough\)"):
         run.plan.sent(0)
     assert run.plan.phases[0] is Phase.STARTING
@@ -496,7 +497,7 @@ def test_an_errored_reply() -> None:
     assert report["error"] == "b: no quota"
     assert report["components"] == [change("b", x=0)]
     assert report["changes"] == [change("a"), body]
-    assert run.plan.report().subject == "build.create.error"
+    assert report_of(run.plan).subject == "build.create.error"
 
 
 def test_an_attempt_without_a_reply_keeps_the_templates() -> None:
@@ -544,22 +545,22 @@ def test_a_late_success_is_kept_beside_the_error() -> None:
     run.send("b")
     request = run.requests["a"]
     success = Outcome(completed=True, body={"a_id": 7})
-    assert not run.plan.adopt(request, success)
+    assert not late_replies.adopt(run.plan, request, success)
     run.fail("a", "timed out")
-    assert not run.plan.adopt(request, failure("late error"))
-    assert not run.plan.adopt(request, Outcome(completed=True))
-    assert run.plan.adopted() == []
-    assert run.plan.adopt(request, success)
-    assert not run.plan.adopt(request, Outcome(completed=True, body={"a_id": 8}))
-    (kept,) = run.plan.adopted()
-    assert run.plan.adopted() == []
+    assert not late_replies.adopt(run.plan, request, failure("late error"))
+    assert not late_replies.adopt(run.plan, request, Outcome(completed=True))
+    assert late_replies.take_adopted(run.plan) == []
+    assert late_replies.adopt(run.plan, request, success)
+    assert not late_replies.adopt(run.plan, request, Outcome(completed=True, body={"a_id": 8}))
+    (kept,) = late_replies.take_adopted(run.plan)
+    assert late_replies.take_adopted(run.plan) == []
     adoptable = change("a", a_id=7, service="b-1", _state="completed")
     assert kept.body["adoptable"] == adoptable
     assert kept.body["_state"] == "errored"
     assert kept.body["error"] == "timed out"
     assert (kept.upserts, kept.deletes) == ((), ())
     run.reply("b")
-    assert not run.plan.adopt(run.requests["b"], success)
+    assert not late_replies.adopt(run.plan, run.requests["b"], success)
     report = run.report()
     assert report["changes"][0] == kept.body
     assert report["error"] == "a: timed out"
@@ -572,20 +573,20 @@ def test_giving_up() -> None:
     run.do("a")
     run.send("b")
     run.begin("c")
-    settled = run.plan.abandon("the outcome is unknown")
+    settled = ending.abandon(run.plan, "the outcome is unknown")
     assert [(type(one), one.component) for one in settled] == [(Settled, "b"), (Withdrawn, "c")]
     assert settled[0].body["error"] == "the outcome is unknown"
     assert settled[1].body["_state"] == "waiting"
     assert run.states() == {"a": "completed", "b": "errored", "c": "waiting", "d": "waiting"}
     assert run.over()
     assert run.report()["error"] == "b: the outcome is unknown"
-    assert run.plan.abandon("again") == []
+    assert ending.abandon(run.plan, "again") == []
 
 
 def test_giving_up_with_nothing_in_flight() -> None:
     """Abandoning a build of which nothing runs halts it with the reason."""
     run = Run(build(change("a")))
-    assert run.plan.abandon("shut down") == []
+    assert ending.abandon(run.plan, "shut down") == []
     assert run.report()["error"] == "shut down"
     assert run.states() == {"a": "waiting"}
 
@@ -597,9 +598,9 @@ def test_no_changes_are_done_at_once() -> None:
     """A build without changes is over before it begins, and done."""
     run = Run(build(components=[change("x")], extra=BIG))
     assert run.over()
-    assert run.plan.finish() == Finished(None)
+    assert ending.finish(run.plan) == Finished(None)
     assert run.report() == build(components=[change("x")], extra=BIG)
-    assert run.plan.report().subject == "build.create.done"
+    assert report_of(run.plan).subject == "build.create.done"
 
 
 def test_what_is_completed_is_not_done_again() -> None:
@@ -633,22 +634,22 @@ def test_a_build_is_stuck_only_by_a_bug() -> None:
     """The end is refused while something is in flight, or when nothing explains what never began."""
     run = Run(build(change("a"), change("b")))
     with pytest.raises(Stuck, match=r"build b-1 is not halted, has nothing in flight, and \['a', 'b'\]"):
-        run.plan.finish()
+        ending.finish(run.plan)
     run.send("a")
     with pytest.raises(Stuck, match="1 changes are in flight at the end of build b-1"):
-        run.plan.finish()
-    run.plan.halt("enough")
+        ending.finish(run.plan)
+    run.plan.state.halt("enough")
     with pytest.raises(Stuck):
-        run.plan.finish()
+        ending.finish(run.plan)
     run.reply("a")
-    assert run.plan.finish() == Finished("enough")
+    assert ending.finish(run.plan) == Finished("enough")
 
 
 def test_halting_and_stopping() -> None:
     """A halt is the build's end; a stop only sends nothing more, and leaves the build to be resumed."""
     run = Run(build(change("a"), change("b")))
     run.send("a")
-    run.plan.stop()
+    run.plan.state.stop()
     assert run.plan.state.halted
     assert run.plan.state.cause is None
     assert run.begin("b") is None
@@ -656,21 +657,21 @@ def test_halting_and_stopping() -> None:
     run.reply("a")
     assert not run.over()
     with pytest.raises(Stuck):
-        run.plan.finish()
-    run.plan.halt("first")
-    run.plan.halt("second")
+        ending.finish(run.plan)
+    run.plan.state.halt("first")
+    run.plan.state.halt("second")
     assert run.over()
-    assert run.plan.finish() == Finished("first")
+    assert ending.finish(run.plan) == Finished("first")
 
 
 def test_a_stop_after_the_last_one_changes_nothing() -> None:
     """A build whose changes are all completed is done, stopped or not."""
     run = Run(build(change("a")))
     run.send("a")
-    run.plan.stop()
+    run.plan.state.stop()
     run.reply("a")
     assert run.over()
-    assert run.plan.finish() == Finished(None)
+    assert ending.finish(run.plan) == Finished(None)
 
 
 def test_the_report_is_the_whole_build() -> None:
@@ -917,7 +918,7 @@ def test_a_resumed_build_goes_on_where_it_stands() -> None:
     run.reply("b")
     assert run.send("c")["z"] == "returned"
     run.reply("c")
-    assert run.plan.adopted() == []
+    assert late_replies.take_adopted(run.plan) == []
     assert run.report().get("error") is None
     assert [one["_component_id"] for one in run.report()["components"]] == ["a", "b", "c"]
 
@@ -989,7 +990,7 @@ def test_what_an_earlier_process_did_not_get_round_to() -> None:
     body = run.send("user")
     assert (body["a"], body["b"], body["c"]) == ("returned", "returned", "found")
     found = {**element, "service": "b-1"}
-    assert run.plan.adopted() == [
+    assert late_replies.take_adopted(run.plan) == [
         Settled("new", new, upserts=(new,)),
         Settled("up", updated, upserts=(updated,)),
         Settled("gone", gone, deletes=(gone,)),
@@ -1015,7 +1016,7 @@ def test_a_submitted_build_is_not_taken_for_a_resumed_one() -> None:
     """A completed change that is submitted says nothing of what exists."""
     run = Run(build(change("gone", "delete", _state="completed"), components=[change("gone", x=1)]))
     assert run.existing() == {"gone": change("gone", x=1)}
-    assert run.plan.adopted() == []
+    assert late_replies.take_adopted(run.plan) == []
 
 
 def test_what_is_accepted_can_be_resumed() -> None:
@@ -1045,7 +1046,7 @@ def test_limits_are_settings() -> None:
 def replayed(document: Document, *events: Event) -> Run:
     """The plan of a build whose log says this, beside that it was accepted."""
     run = Run(document)
-    run.plan.replay(run.plan.accepted)
+    run.plan.replay(accepted_of(run.plan))
     for event in events:
         run.plan.replay(event)
     return run
@@ -1154,7 +1155,7 @@ def test_a_replayed_plan_goes_on_as_the_first_one_would() -> None:
     assert again.states() == first.states()
     assert again.existing() == first.existing()
     assert set(again.existing()) == {"a", "e", "old"}
-    assert again.plan.adopted() == []
+    assert late_replies.take_adopted(again.plan) == []
     assert again.send("b") == first.send("b")
 
 
@@ -1187,9 +1188,9 @@ def test_a_replayed_late_success_stays_beside_the_error() -> None:
     late = Settled("a", {**body, "adoptable": {"x": 1}})
     run = replayed(build(change("a")), started("a"), Settled("a", body), late)
     assert run.report()["changes"] == [late.body]
-    assert run.plan.adopted() == []
+    assert late_replies.take_adopted(run.plan) == []
     run.requests["a"] = request_of(build(change("a")), "a")
-    assert not run.plan.adopt(run.requests["a"], Outcome(completed=True, body={"x": 2}))
+    assert not late_replies.adopt(run.plan, run.requests["a"], Outcome(completed=True, body={"x": 2}))
 
 
 def request_of(document: Document, name: str) -> Request:
@@ -1228,10 +1229,10 @@ def test_what_departed_is_running() -> None:
     """However often that is said; what was never about to be sent cannot have left."""
     run = replayed(TWO, started("a"))
     for _ in range(2):
-        run.plan.departed(run.vertex("a"))
+        run.plan.state.depart(run.vertex("a"))
         assert run.plan.phases[run.vertex("a")] is Phase.RUNNING
     with pytest.raises(IllegalTransition):
-        run.plan.departed(run.vertex("b"))
+        run.plan.state.depart(run.vertex("b"))
 
 
 def test_what_is_taken_up_again_settles_like_any_other() -> None:
@@ -1240,7 +1241,7 @@ def test_what_is_taken_up_again_settles_like_any_other() -> None:
     run = replayed(document, *map(started, "ab"), sent("a"))
     for name in "ab":
         run.resume(name)
-        run.plan.departed(run.vertex(name))
+        run.plan.state.depart(run.vertex(name))
     run.reply("a", x=7)
     run.fail("b", "outcome unknown")
     assert run.report()["error"] == "b: outcome unknown"

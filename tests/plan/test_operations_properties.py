@@ -16,8 +16,9 @@ from scheduler.errors import InvalidRule, Refused
 from scheduler.journal.events import Event, Finished, Reported, Retrying, Sent, Settled
 from scheduler.journal.history import History
 from scheduler.journal.records import Status, decode_event, encode_event
-from scheduler.plan import Phase, Plan, Request, steering
+from scheduler.plan import Phase, Plan, Request, ending, late_replies, steering
 from scheduler.plan.outcome import Outcome, failure
+from scheduler.plan.summary import accepted_of, report_of
 
 POLICIES: list[Document] = [
     {},
@@ -78,7 +79,7 @@ class Drive:
         self.case = case
         self.chance = random.Random(case.seed)
         self.plan = Plan(prepare(case.document))
-        self.events: list[Event] = [self.plan.accepted]
+        self.events: list[Event] = [accepted_of(self.plan)]
         self.flying: dict[int, Request] = {}
         self.given_up: list[Request] = []
         self.attempts: list[str] = []
@@ -87,7 +88,7 @@ class Drive:
 
     def step(self) -> None:
         """Something happens, if anything can."""
-        if not self.plan.state.finished and self.plan.over:
+        if not self.plan.state.finished and self.plan.state.over:
             self.finish()
         elif self.chance.random() < self.case.meddling or (self.plan.state.finished and self.case.meddling):
             self.meddle(self.chance.choice(OPERATIONS))
@@ -98,7 +99,11 @@ class Drive:
         self.check()
 
     def finish(self) -> None:
-        self.events += [*self.plan.adopted(), self.plan.finish(), Reported(self.plan.state.run)]
+        self.events += [
+            *late_replies.take_adopted(self.plan),
+            ending.finish(self.plan),
+            Reported(self.plan.state.run),
+        ]
         # As whoever begins another run has it: from the log.
         self.plan = replayed(history_of(self.events))
         self.given_up.clear()
@@ -118,7 +123,7 @@ class Drive:
             return
         what, vertex = self.chance.choice(todo)
         if what == "give up":
-            self.events.append(plan.give_up_retrying(vertex))
+            self.events.append(ending.give_up_retrying(plan, vertex))
         elif what == "end":
             self.end(vertex)
         else:
@@ -170,11 +175,11 @@ class Drive:
         outcome = Outcome(completed=True, body={**decode(request.body), "late": True})
         if self.chance.random() < 0.2:
             outcome = failure("late error")
-        settled = self.plan.rescue(request, outcome)
+        settled = late_replies.rescue(self.plan, request, outcome)
         if settled is not None:
             self.events.append(settled)
-        elif self.plan.adopt(request, outcome):
-            self.events += self.plan.adopted()
+        elif late_replies.adopt(self.plan, request, outcome):
+            self.events += late_replies.take_adopted(self.plan)
 
     def meddle(self, what: str) -> None:
         """An operator does something; a refusal changes nothing."""
@@ -237,7 +242,7 @@ def state(plan: Plan) -> Any:
             plan.state.cancelled,
             plan.state.finished,
             plan.state.run,
-            plan.over,
+            plan.state.over,
         ),
         plan.state.rules,
         encode(report_document(plan)),
@@ -358,7 +363,7 @@ def test_every_build_comes_to_an_end(case: Case) -> None:
         assert counts["waiting"] == 0
     ends = [one for one in drive.events if isinstance(one, Finished)]
     assert len(ends) == plan.state.run
-    assert plan.report().run == plan.state.run
+    assert report_of(plan).run == plan.state.run
 
 
 @given(st.integers(1, 50), st.floats(0, 1), st.integers(1, 60))

@@ -3,6 +3,8 @@
 import pytest
 from support.builds import Document, Run, build, change, problems_of
 
+from scheduler.plan.summary import report_of
+
 GOES_ON: Document = {"on_error": "continue"}
 DIAMOND = [("a", "c"), ("c", "d"), ("b", "d")]
 
@@ -25,8 +27,8 @@ def test_an_error_drains_by_default(options: Document) -> None:
     assert run.plan.state.halted
     assert run.begin("b") is None
     assert run.phases() == {"a": "errored", "b": "waiting", "c": "waiting"}
-    assert run.plan.skips() == []
-    assert run.plan.over
+    assert run.plan.state.take_skips() == []
+    assert run.plan.state.over
 
 
 def test_a_build_that_goes_on() -> None:
@@ -35,8 +37,8 @@ def test_a_build_that_goes_on() -> None:
     run.send("a")
     run.fail("a")
     assert not run.plan.state.halted
-    assert run.plan.skips() == [2, 3]
-    assert run.plan.skips() == []
+    assert run.plan.state.take_skips() == [2, 3]
+    assert run.plan.state.take_skips() == []
     assert not run.over()
     run.do("b")
     assert run.over()
@@ -44,8 +46,8 @@ def test_a_build_that_goes_on() -> None:
     report = run.report()
     assert report["error"] == "a: broken"
     assert run.states() == {"a": "errored", "b": "completed", "c": "waiting", "d": "waiting"}
-    assert run.plan.report().states == {"errored": 1, "completed": 1, "skipped": 2}
-    assert run.plan.report().subject == "build.create.error"
+    assert report_of(run.plan).states == {"errored": 1, "completed": 1, "skipped": 2}
+    assert report_of(run.plan).subject == "build.create.error"
 
 
 def test_the_first_error_is_the_cause() -> None:

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from support.builds import Run, report_document
 from support.cases import Case, Watch, cases
 
-from scheduler.plan import Phase, Request
+from scheduler.plan import Phase, Request, ending
 
 
 def expected_components(watch: Watch) -> dict[str, str]:
@@ -31,7 +31,7 @@ def test_the_rules_of_the_walk(case: Case) -> None:
     watch = Watch(case)
     for count, choice in enumerate(case.order):
         if count == case.halt_at:
-            watch.run.plan.halt("somebody stopped it")
+            watch.run.plan.state.halt("somebody stopped it")
             watch.halted = True
         assert watch.run.plan.phases.in_flight == len(watch.flying)
         assert watch.run.over() == (
@@ -40,7 +40,7 @@ def test_the_rules_of_the_walk(case: Case) -> None:
         if not watch.step(choice):
             break
     assert not watch.flying
-    finished = watch.run.plan.finish()
+    finished = ending.finish(watch.run.plan)
     assert watch.run.over()
     stopped = case.halt_at is not None and watch.halted and finished.error == "somebody stopped it"
     if watch.failed and not stopped:
@@ -91,4 +91,4 @@ def test_a_restart_loses_and_repeats_nothing(case: Case, cut: int) -> None:
     assert not watch.flying
     assert len(watch.sent) == len(set(watch.sent))
     first_failed = next(iter(in_order or watch.failed), None)
-    assert again.plan.finish().error == (first_failed and f"{first_failed}: {first_failed} broke")
+    assert ending.finish(again.plan).error == (first_failed and f"{first_failed}: {first_failed} broke")

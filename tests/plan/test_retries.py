@@ -9,7 +9,7 @@ from scheduler.definition.rules import ONCE, Retry
 from scheduler.definition.strictjson import encode
 from scheduler.errors import IllegalTransition
 from scheduler.journal.events import Event, Retrying, Sent
-from scheduler.plan import Phase, Request, steering
+from scheduler.plan import Phase, Request, ending, late_replies, steering
 from scheduler.plan.outcome import Outcome, failure, read_reply
 
 THRICE: Document = {"attempts": 3, "backoff": 10, "max_backoff": 15}
@@ -86,7 +86,7 @@ def test_what_is_said_of_an_attempt_that_failed() -> None:
         "errored": 0,
         "skipped": 0,
     }
-    assert not run.plan.over
+    assert not run.plan.state.over
     assert run.plan.state.cause is None
 
 
@@ -225,7 +225,7 @@ def test_the_operators_rule_is_by_the_rendered_subject() -> None:
 def test_a_halted_build_tries_nothing_again() -> None:
     """An attempt that fails after the halt is the last one, and the error says why."""
     run = one()
-    run.plan.halt("enough")
+    run.plan.state.halt("enough")
     assert run.fail("a").body["error"] == "broken (not tried again: the build was halted)"
     assert run.plan.state.cause == "enough"
 
@@ -235,11 +235,11 @@ def test_what_waits_for_another_attempt_is_given_up_by_a_halt() -> None:
     run = one()
     run.retry("a", "503")
     assert not run.plan.is_to_be_given_up(0)
-    run.plan.halt("enough")
+    run.plan.state.halt("enough")
     assert run.plan.is_to_be_given_up(0)
     assert not run.plan.is_due(0)
     assert not run.over()
-    step = run.plan.give_up_retrying(0)
+    step = ending.give_up_retrying(run.plan, 0)
     assert step.body["error"] == "503 (not tried again: the build was halted)"
     assert run.over()
     assert run.report()["error"] == "enough"
@@ -248,17 +248,17 @@ def test_what_waits_for_another_attempt_is_given_up_by_a_halt() -> None:
 def test_a_process_that_stops_gives_nothing_up() -> None:
     """An attempt that fails then is followed by another one, in the next process."""
     run = one()
-    run.plan.stop()
+    run.plan.state.stop()
     assert run.retry("a").pause == 10.0
     assert not run.plan.is_to_be_given_up(0)
-    assert not run.plan.over
+    assert not run.plan.state.over
 
 
 def test_giving_up_on_all_takes_those_along_that_are_tried_again() -> None:
     """They have failed with the error of their last attempt."""
     run = one()
     run.retry("a", "503")
-    (step,) = run.plan.abandon("a fault")
+    (step,) = ending.abandon(run.plan, "a fault")
     assert step.body["error"] == "503 (not tried again: a fault)"
 
 
@@ -288,7 +288,7 @@ def test_a_late_success_spares_another_attempt() -> None:
     """A success that comes while the component waits for another attempt is its outcome."""
     run = one()
     run.retry("a", "timed out")
-    settled = run.plan.rescue(run.requests["a"], success(a_id=7))
+    settled = late_replies.rescue(run.plan, run.requests["a"], success(a_id=7))
     assert settled is not None
     assert settled.body["_state"] == "completed"
     assert settled.upserts[0]["a_id"] == 7
@@ -300,15 +300,15 @@ def test_what_spares_no_attempt() -> None:
     """Not a failure, nor a success without a body, nor one of something that is not tried again."""
     run = one()
     request = run.requests["a"]
-    assert run.plan.rescue(request, success(a_id=7)) is None
+    assert late_replies.rescue(run.plan, request, success(a_id=7)) is None
     run.retry("a", "timed out")
-    assert run.plan.rescue(request, failure("late")) is None
-    assert run.plan.rescue(request, Outcome(completed=True)) is None
+    assert late_replies.rescue(run.plan, request, failure("late")) is None
+    assert late_replies.rescue(run.plan, request, Outcome(completed=True)) is None
     assert run.phases() == {"a": "retrying"}
-    run.plan.halt("enough")
-    run.plan.give_up_retrying(0)
-    assert run.plan.rescue(request, success(a_id=7)) is None
-    assert run.plan.adopt(request, success(a_id=7))
+    run.plan.state.halt("enough")
+    ending.give_up_retrying(run.plan, 0)
+    assert late_replies.rescue(run.plan, request, success(a_id=7)) is None
+    assert late_replies.adopt(run.plan, request, success(a_id=7))
 
 
 @pytest.mark.parametrize("components", [{"x": 1}, "x", [5], [{"_component_id": "start"}]])
@@ -318,11 +318,11 @@ def test_a_late_reply_to_a_find_is_looked_at_like_any(components: Any) -> None:
     run.send("a")
     request = run.requests["a"]
     run.retry("a", "timed out")
-    assert run.plan.rescue(request, success(components=components)) is None
+    assert late_replies.rescue(run.plan, request, success(components=components)) is None
     assert run.plan.phases[0] is Phase.RETRYING
     run.send("a")
     run.fail("a", "timed out")
-    assert not run.plan.adopt(request, success(components=components))
+    assert not late_replies.adopt(run.plan, request, success(components=components))
 
 
 # --- a store that has no log
@@ -379,12 +379,12 @@ def test_an_error_is_kept_and_reported_as_it_was_said() -> None:
     run.send("a")
     step = run.retry("a", f"cannot log in with {CANARY}")
     assert step.error == run.plan.error(0) == f"cannot log in with {CANARY}"
-    assert run.plan.masked(step.error) == "cannot log in with ***"
+    assert run.plan.texts.masked(step.error) == "cannot log in with ***"
     run.send("a")
     body = run.fail("a", f"cannot log in with {CANARY}").body
     assert body["error"] == f"cannot log in with {CANARY} (after 2 attempts)"
     assert run.plan.state.cause == f"a: {body['error']}"
-    assert run.plan.shown_cause == "a: cannot log in with *** (after 2 attempts)"
+    assert run.plan.texts.cause == "a: cannot log in with *** (after 2 attempts)"
     report = run.report()
     assert report["error"] == run.plan.state.cause
     assert report["changes"][0]["error"] == body["error"]
@@ -396,9 +396,11 @@ def test_no_secret_is_shown_of_what_is_given_up() -> None:
     run.send("a")
     run.retry("a", f"no {CANARY}")
     run.send("b")
-    texts = [str(getattr(step, "body", {}).get("error")) for step in run.plan.abandon(f"a fault: {CANARY}")]
+    texts = [
+        str(getattr(step, "body", {}).get("error")) for step in ending.abandon(run.plan, f"a fault: {CANARY}")
+    ]
     assert texts == [f"no {CANARY} (not tried again: a fault: {CANARY})", f"a fault: {CANARY}"]
-    assert [text for text in map(run.plan.masked, texts) if CANARY in text] == []
+    assert [text for text in map(run.plan.texts.masked, texts) if CANARY in text] == []
 
 
 def test_a_secret_that_a_connector_returns_is_known_from_then_on() -> None:
@@ -408,7 +410,7 @@ def test_a_secret_that_a_connector_returns_is_known_from_then_on() -> None:
     run.send("a")
     run.answer("a", {"_component_id": "a", "blob": CANARY})
     assert run.send("b")["data"] == CANARY
-    assert run.plan.masked(run.fail("b", f"bad data: {CANARY}").body["error"]) == "bad data: ***"
+    assert run.plan.texts.masked(run.fail("b", f"bad data: {CANARY}").body["error"]) == "bad data: ***"
 
 
 def test_a_late_reply_tells_its_secrets_as_well() -> None:
@@ -417,8 +419,8 @@ def test_a_late_reply_tells_its_secrets_as_well() -> None:
     run.send("a")
     run.send("b")
     run.fail("a", "timed out")
-    run.plan.adopt(run.requests["a"], success(password=CANARY))
-    assert run.plan.masked(run.fail("b", f"what is {CANARY}?").body["error"]) == "what is ***?"
+    late_replies.adopt(run.plan, run.requests["a"], success(password=CANARY))
+    assert run.plan.texts.masked(run.fail("b", f"what is {CANARY}?").body["error"]) == "what is ***?"
 
 
 def test_a_supplied_secret_is_known_from_then_on() -> None:
@@ -432,7 +434,9 @@ def test_a_supplied_secret_is_known_from_then_on() -> None:
         run.send("a")
         run.send("b")
         steering.supply(run.plan, 0, output)
-        assert run.plan.masked(run.fail("b", f"what is {CANARY}?").body["error"]) == "what is ***?", fields
+        assert run.plan.texts.masked(run.fail("b", f"what is {CANARY}?").body["error"]) == "what is ***?", (
+            fields
+        )
 
 
 def test_a_secret_that_was_only_sent_is_known_after_a_restart() -> None:
@@ -451,7 +455,7 @@ def test_a_secret_that_was_only_sent_is_known_after_a_restart() -> None:
         second.plan.replay(event)
     for run in (first, second):
         assert run.plan.state.cause == f"b: what is {CANARY}?"
-        assert run.plan.shown_cause == "b: what is ***?"
+        assert run.plan.texts.cause == "b: what is ***?"
 
 
 def test_no_secret_is_in_the_reason_of_a_cancellation() -> None:

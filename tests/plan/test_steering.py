@@ -22,8 +22,9 @@ from scheduler.journal.events import (
     Supplied,
     Unpaused,
 )
-from scheduler.plan import Phase, Plan, steering
+from scheduler.plan import Phase, Plan, ending, late_replies, steering
 from scheduler.plan.outcome import Outcome, read_reply
+from scheduler.plan.summary import accepted_of, report_of
 
 GOES_ON: Document = {"on_error": "continue"}
 
@@ -39,8 +40,8 @@ def failed(*more: str, edges: Any = (), **fields: Any) -> Run:
 def finished(run: Run, *events: Event) -> Run:
     """The finished build, as another run of it begins: from its log."""
     plan = run.plan
-    log = [plan.accepted, *events, plan.finish(), Reported(plan.state.run)]
-    run.plan = Plan(prepare(decode(encode({**plan.accepted.document, "changes": run_changes(run)}))))
+    log = [accepted_of(plan), *events, ending.finish(plan), Reported(plan.state.run)]
+    run.plan = Plan(prepare(decode(encode({**accepted_of(plan).document, "changes": run_changes(run)}))))
     history = fold(reread([record(n, one, at=NOW) for n, one in enumerate(log, 1)]))
     for step in history.steps:
         run.plan.replay(step)
@@ -220,7 +221,7 @@ def test_a_failure_after_a_retry_halts_again() -> None:
 def test_a_late_success_is_adopted_instead() -> None:
     """What exists already is not made a second time."""
     run = failed("b", edges=[("a", "b")])
-    run.plan.adopt(run.requests["a"], Outcome(completed=True, body={"a_id": 7}))
+    late_replies.adopt(run.plan, run.requests["a"], Outcome(completed=True, body={"a_id": 7}))
     retried, adopted = steering.retry(run.plan)
     assert retried == Retried(("a",), 1)
     assert isinstance(adopted, Settled)
@@ -235,13 +236,13 @@ def test_a_retry_after_the_end_is_a_new_run() -> None:
     """It continues from where it stood, under the next attempt ids, and is reported again."""
     run = errored_and_over("b", edges=[("a", "b")])
     assert steering.retry(run.plan) == [Retried(("a",), 2)]
-    assert (run.plan.state.run, run.plan.state.finished, run.plan.over) == (2, False, False)
+    assert (run.plan.state.run, run.plan.state.finished, run.plan.state.over) == (2, False, False)
     run.send("a")
     assert run.requests["a"].attempt == "b-1/a/2"
     run.reply("a")
     run.do("b")
     assert run.report().get("error") is None
-    assert run.plan.report().run == 2
+    assert report_of(run.plan).run == 2
 
 
 def test_a_cancelled_build_that_is_over_can_be_gone_on_with() -> None:
@@ -516,7 +517,7 @@ def test_the_end_of_a_further_run() -> None:
     log: list[Event] = [*steering.retry(run.plan)]
     run.send("a")
     run.fail("a")
-    assert run.plan.finish() == Finished("a: broken")
+    assert ending.finish(run.plan) == Finished("a: broken")
     assert log == [Retried(("a",), 2)]
 
 
@@ -528,10 +529,10 @@ def test_a_late_success_that_was_taken_is_kept_beside_no_error_any_more() -> Non
     run.fail("a", "timed out")
     outcome = read_reply(encode({**change("a"), "_state": "completed"}), "done")
     assert outcome is not None
-    assert run.plan.adopt(run.requests["a"], outcome)
+    assert late_replies.adopt(run.plan, run.requests["a"], outcome)
     steering.retry(run.plan, run.vertex("a"))
     assert run.phases()["a"] == "completed"
-    assert run.plan.adopted() == []
+    assert late_replies.take_adopted(run.plan) == []
 
 
 def test_what_failed_behind_another_failure_can_be_supplied() -> None:

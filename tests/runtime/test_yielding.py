@@ -20,6 +20,7 @@ from scheduler.forecast import forecast
 from scheduler.forecast.durations import Durations
 from scheduler.forecast.preview import preview
 from scheduler.plan import Plan
+from scheduler.plan.summary import report_of
 from scheduler.runtime.executor import ThreadExecutor, TimeSlices, clock_of_this_thread
 from scheduler.runtime.yielding import YieldHook, current, yield_now, yielding
 
@@ -184,7 +185,7 @@ _VALUES: Any = [{"text": "x" * 1_000}] * 2_000
         pytest.param(lambda: parse_build(_build()), 100 + 160 + 160 // 16, id="reading"),
         pytest.param(lambda: decode(json.dumps([[1]] * 10_000).encode()), 20, id="looking for what is deep"),
         pytest.param(lambda: read_object(json.dumps({"x": _VALUES}).encode()), 10, id="a question"),
-        pytest.param(lambda: Plan(_PREPARED).report(), 200, id="reporting"),
+        pytest.param(lambda: report_of(Plan(_PREPARED)), 200, id="reporting"),
         pytest.param(lambda: _foreseen(_PREPARED), 200, id="foreseeing"),
         pytest.param(lambda: preview(_PREPARED, Durations()), 200 + 200, id="planning"),
         pytest.param(lambda: decode_in_pieces(json.dumps(_VALUES).encode()), 10, id="decoding"),

@@ -495,7 +495,7 @@ def _dependents_of_what_failed() -> list[Patch]:
         try:
             request = plan.requests.make(vertex)
         except TemplateError as error:
-            return plan._fail(vertex, str(error))
+            return plan.fail(vertex, str(error))
         plan.state.apply(request.started)
         return request
 

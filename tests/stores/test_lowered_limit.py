@@ -21,6 +21,7 @@ from scheduler.jetstream.codes import MOST_STORED
 from scheduler.jetstream.streams import LOG, REPORTS
 from scheduler.journal.events import Accepted, Finished, Settled, Started
 from scheduler.plan.report import Report
+from scheduler.plan.summary import report_of
 from scheduler.supervision.reporting import Recorder
 
 MIB = 1024 * 1024
@@ -35,7 +36,7 @@ def report(size: int) -> Report:
     run = Run(build(node("a"), id="b1"))
     run.send("a")
     run.reply("a")
-    small = run.plan.report()
+    small = report_of(run.plan)
     return evolve(small, fields={**small.fields, "notes": "x" * size})
 
 

@@ -27,6 +27,7 @@ from scheduler.jetstream.api import JetStream
 from scheduler.jetstream.objects import Objects
 from scheduler.jetstream.streams import LOG, REPORTS, log_subject
 from scheduler.journal.events import Accepted, Finished
+from scheduler.plan.summary import report_of
 from scheduler.process import open_store
 from scheduler.service import Service
 from scheduler.stores.jetstream import JetStreamStore
@@ -113,7 +114,7 @@ async def test_a_report_of_more_than_32_mib(start_nats_server: ServerFactory) ->
         run = Run(build(node("a"), id="b9"))
         run.send("a")
         run.reply("a")
-        small = run.plan.report()
+        small = report_of(run.plan)
         report = evolve(small, fields={**small.fields, "notes": "x" * (33 * MIB)})
         store = scene.service.persistence.store
         assert isinstance(store, JetStreamStore)

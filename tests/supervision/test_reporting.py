@@ -19,6 +19,7 @@ from scheduler.errors import BusFull, Fenced, MessageTooLarge, StoreError
 from scheduler.jetstream.streams import REPORTS
 from scheduler.journal.events import Accepted, Finished, Loading
 from scheduler.plan.report import Report
+from scheduler.plan.summary import report_of
 from scheduler.stores.jetstream import JetStreamStore
 from scheduler.supervision.reporting import Publisher, Recorder
 
@@ -34,7 +35,7 @@ def finished(*, size: int = 0, error: str | None = None, name: str = "b1") -> Re
         run.reply("a")
     else:
         run.fail("a", error)
-    return run.plan.report()
+    return report_of(run.plan)
 
 
 class Desk:

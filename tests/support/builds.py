@@ -13,8 +13,9 @@ from scheduler.definition.template import OnUnresolved, Templates
 from scheduler.definition.validation import Prepared, read_build
 from scheduler.errors import InvalidBuild
 from scheduler.journal.events import Retrying, Settled
-from scheduler.plan import Plan, Request
+from scheduler.plan import Plan, Request, ending
 from scheduler.plan.outcome import Outcome, failure, read_reply
+from scheduler.plan.summary import accepted_of, report_of
 
 Document = dict[str, Any]
 
@@ -177,15 +178,15 @@ class Run:
 
     def report(self) -> Document:
         """The final report, as it goes out."""
-        self.plan.finish()
-        report = self.plan.report()
+        ending.finish(self.plan)
+        report = report_of(self.plan)
         document = decode(b"".join(report.chunks()))
         assert isinstance(document, dict)
         return document
 
     def over(self) -> bool:
         """Whether the build has ended."""
-        return self.plan.over
+        return self.plan.state.over
 
     def states(self) -> dict[str, str]:
         """The states of the changes, as they would be reported now."""
@@ -200,11 +201,11 @@ class Run:
 
 def report_document(plan: Plan) -> Document:
     """The report as whoever receives it reads it."""
-    document: Document = decode(b"".join(plan.report().chunks()))
+    document: Document = decode(b"".join(report_of(plan).chunks()))
     return document
 
 
 def accepted_document(plan: Plan) -> Document:
     """Return the build as it is handed to a store."""
-    document: Document = decode(encode(plan.accepted.document))
+    document: Document = decode(encode(accepted_of(plan).document))
     return document

@@ -219,7 +219,7 @@ async def test_the_secrets_of_a_large_request_are_learnt_elsewhere(
         await run.go()
         assert world.cloud.asked == ["a", "b"]
         assert len(world.executor.owners) == (2 if size > 16_384 else 0)
-        assert "c4nary" not in run.plan.masked("it is c4nary" + "x" * size)
+        assert "c4nary" not in run.plan.texts.masked("it is c4nary" + "x" * size)
     run.check_end()
     assert not run.plan.requests._renderings
 
@@ -246,7 +246,7 @@ async def test_a_large_reply_is_looked_through_elsewhere_and_kept_small(autojump
         assert world.executor.owners
         kept = run.plan.state.ledger.final[run.plan.graph.index["a"]]
         assert isinstance(kept["numbers"], Raw)
-        assert "c4nary" not in run.plan.masked("it is c4nary-bird")
+        assert "c4nary" not in run.plan.texts.masked("it is c4nary-bird")
     run.check_end()
     a, b, c = run.done["changes"]
     assert (a["numbers"], a["passwords"]) == (numbers, fields["passwords"])

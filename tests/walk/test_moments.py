@@ -137,7 +137,7 @@ class Fencing(Observer):
         self._run = run
 
     def sent(self, vertex: Vertex, attempt: int) -> None:
-        self._run.walk.fence(Fenced("another process has it"))
+        self._run.walk._recording.fence(Fenced("another process has it"))
 
 
 async def test_fenced_while_it_sends_it_awaits_no_reply(

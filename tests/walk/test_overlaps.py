@@ -40,6 +40,7 @@ from scheduler.journal.history import History
 from scheduler.journal.records import Position
 from scheduler.plan import Phase, Plan
 from scheduler.plan.outcome import failure
+from scheduler.plan.summary import accepted_of
 from scheduler.recovery.replaying import Replayer
 from scheduler.walk import Resumption, Walk
 
@@ -113,7 +114,7 @@ class Process:
     def replayed(self) -> tuple[History, Plan]:
         """The plan as the next process makes it of the log: it must be able to."""
         plan, history = Plan(prepare(self._case.value)), History()
-        history.add(record(1, plan.accepted))
+        history.add(record(1, accepted_of(plan)))
         for n, (at, events) in enumerate(self._log.records, 2):
             history.add(record(n, *events, at=at))
         for step in history.steps:
@@ -181,7 +182,7 @@ def test_whatever_is_asked_at_a_time_the_next_process_can_go_on(case: Case, deat
             await trio.sleep(10)
             with trio.fail_after(1_000):
                 while not run.ends:
-                    if run.plan.state.paused and not run.plan.over:
+                    if run.plan.state.paused and not run.plan.state.over:
                         await steer(run, "resume", 0)
                     await trio.sleep(1)
             run.check_end()

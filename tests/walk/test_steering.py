@@ -146,7 +146,7 @@ async def test_an_output_has_its_secrets_masked_from_then_on(autojump_clock: Moc
         world.cloud.answer("b", Reply("errored", fields={"error": f"no {secret}"}))
         await tick()
         assert run.done["error"] == f"b: no {secret}"
-        assert run.walk.plan.shown_cause == "b: no ***"
+        assert run.walk.plan.texts.cause == "b: no ***"
 
 
 async def test_what_is_being_persisted_is_taken_back_by_a_cancel(autojump_clock: MockClock) -> None:
