@@ -198,7 +198,7 @@ async def test_a_directory_of_another_user_is_refused(
     """With who owns it, and nothing is written there."""
     make(data_dir, 0o777)
     monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
-    with pytest.raises(BrokerError, match=r"it belongs to another user \(id \d+, and we are \d+\)"):
+    with pytest.raises(BrokerError, match=r"it belongs to another user \(id \d+, not \d+\)"):
         async with open_broker(data_dir):
             pass
     assert public(data_dir) == [data_dir]
