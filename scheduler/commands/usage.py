@@ -76,7 +76,7 @@ def explain(
         error: the error of cyclopts.
         commands: the names of the commands.
     """
-    from cyclopts import MissingArgumentError  # noqa: PLC0415 - it is loaded by now
+    from cyclopts import CoercionError, MissingArgumentError  # noqa: PLC0415 - it is loaded by now
 
     command = tokens[0]
     call = f"scheduler {command}"
@@ -91,6 +91,10 @@ def explain(
     if other is not None:
         # After an unknown flag it would be that flag's value.
         return unknown_command(other, commands)
+    if isinstance(error, CoercionError) and error.token is not None and error.target_type is bool:
+        # Its other words count as unused then.
+        flag, value = error.token.keyword, printable(error.token.value, _SHOWN)
+        return f"`{call}` takes {flag} alone, or with true or false: {value!r} is neither. See {call} --help"
     unused = getattr(error, "unused_tokens", None)
     if unused and unused[0] in known:
         return f"`{call}` needs a value for {unused[0]}. See {call} --help"

@@ -70,6 +70,20 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             ["serve", "x"],
             "`scheduler serve` takes flags only, and 'x' is one too many. See scheduler serve --help",
         ),
+        (
+            ["cancel", "b", "--now=2"],
+            (
+                "`scheduler cancel` takes --now alone, or with true or false: '2' is neither. "
+                "See scheduler cancel --help"
+            ),
+        ),
+        (
+            ["list", "--json=on"],
+            (
+                "`scheduler list` takes --json alone, or with true or false: 'on' is neither. "
+                "See scheduler list --help"
+            ),
+        ),
         (["status"], "`scheduler status` needs BUILD. See scheduler status --help"),
         (["list", "--nats-url"], "`scheduler list` needs a value for --nats-url. See scheduler list --help"),
         (["lisst", "--all"], "there is no command 'lisst': did you mean list? The commands are " + ALL),
