@@ -74,7 +74,11 @@ class Steering:
         in_flight = plan.phases.in_flight
         self._hold.withdraw_unsent()
         if now:
-            self._give_up_on_replies("given up by an operator, who cancelled the build")
+            why = "given up by an operator, who cancelled the build"
+            if reason and not events:
+                # The cause of the build is the reason of its first cancel.
+                why = f"{why}: {plan.texts.masked(reason)}"
+            self._give_up_on_replies(why)
         await self._persist(*events)
         if not in_flight:
             return "cancelled: nothing was in flight"

@@ -112,7 +112,7 @@ async def test_each_order_is_told_and_persisted_once(autojump_clock: MockClock) 
 
 
 async def test_a_cancelled_build_that_gives_up_later_is_cancelled_once(autojump_clock: MockClock) -> None:
-    """The second order is about what is in flight only; the first reason stands."""
+    """The second command is about what is in flight only, and so is its reason; the first one stands."""
     async with open_world(script=ignore) as world, trio.open_nursery() as nursery:
         run = await begin(world, nursery, document("ab", [("a", "b")]))
         told = listen(run)
@@ -123,6 +123,9 @@ async def test_a_cancelled_build_that_gives_up_later_is_cancelled_once(autojump_
         assert persisted(run) == [Cancelled("cancelled: first")]
         assert told.words.count("cancelled") == 1
         assert run.done["error"] == "cancelled: first"
+        [component] = [one for one in run.done["changes"] if one["_component_id"] == "a"]
+        given_up = "outcome unknown: given up by an operator, who cancelled the build"
+        assert component["error"] == f"{given_up}: second"
         run.check_end()
 
 
@@ -135,6 +138,19 @@ async def test_a_reason_has_no_secrets(autojump_clock: MockClock) -> None:
         await tick()
         assert secret not in run.done["error"]
         assert secret not in str(persisted(run))
+
+
+async def test_a_later_reason_has_no_secrets(autojump_clock: MockClock) -> None:
+    """It stands in the errors of what was in flight."""
+    secret = "hunter2hunter2"
+    async with open_world(script=ignore) as world, trio.open_nursery() as nursery:
+        run = await begin(world, nursery, document([change("a", password=secret)]))
+        await steering_of(run).cancel(now=False, reason="")
+        await steering_of(run).cancel(now=True, reason=f"it is {secret}")
+        await tick()
+        error = run.walk.plan.error(0)
+        assert error is not None
+        assert error.endswith("cancelled the build: it is ***")
 
 
 async def test_an_output_has_its_secrets_masked_from_then_on(autojump_clock: MockClock) -> None:
