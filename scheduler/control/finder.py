@@ -70,14 +70,14 @@ class BuildFinder:
         """
         seen = self._roster.see(build)
         if seen is not None and seen.over:
-            raise Refused("conflict", f"{build} is over ({seen.status})")
+            raise Refused("conflict", f"{build} is finished ({seen.status})")
         if seen is not None and seen.walk is not None:
             return seen.walk.steer(), seen
         if self._finished is not None and (found := await self._finished.seen(build)) is not None:
             if not found.plan.state.finished:
                 elsewhere = "it may be taken up soon, or be quarantined"
-                raise Refused("unavailable", f"{build} is not over, and not held here: {elsewhere}")
-            raise Refused("conflict", f"{build} is over ({found.status})")
+                raise Refused("unavailable", f"{build} is not finished, and not held here: {elsewhere}")
+            raise Refused("conflict", f"{build} is finished ({found.status})")
         raise Refused("unknown", f"there is no build {build!r} that runs here")
 
     async def keeps_running(self, build: str) -> bool:
@@ -99,7 +99,7 @@ class BuildFinder:
         if self._roster.stopping:
             raise Refused("unavailable", "the scheduler is shutting down")
         if self._reopener is None:
-            text = f"no build {build!r} runs here, and the store {self._store} keeps none that is over"
+            text = f"no build {build!r} runs here, and the store {self._store} keeps none that is finished"
             raise Refused("unknown", f"{text}: submit what is left to be done as a build of its own")
         walk = await self._reopener.reopen(build, decide)
         seen = self._roster.see(build)

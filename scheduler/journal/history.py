@@ -321,7 +321,7 @@ class History:
             if self._settled.pop(component, _Ending.COMPLETED) is _Ending.COMPLETED:
                 raise _wrong(n, f"{_shown(component)} is to be sent again, and it has not failed")
         if self.status is Status.OPEN and event.run != self.run:
-            raise _wrong(n, f"run {event.run} begins, and run {self.run} is not over")
+            raise _wrong(n, f"run {event.run} begins, and run {self.run} is not finished")
         if self.status is Status.REPORTED and event.run != self.run + 1:
             raise _wrong(n, f"run {event.run} begins, after run {self.run}")
         self.run = event.run

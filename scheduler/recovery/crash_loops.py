@@ -70,7 +70,7 @@ async def record_hang(js: JetStream, build: str) -> None:
 
     def hung(headings: Headings) -> Headings:
         if headings.status is Status.REPORTED:
-            raise StoreError(f"{build} is over")
+            raise StoreError(f"{build} is finished")
         return evolve(headings, hangs=headings.hangs + 1)
 
     for attempt in range(1, _ATTEMPTS + 1):

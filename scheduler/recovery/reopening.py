@@ -80,7 +80,7 @@ class Reopener:
             if last is None:
                 raise Refused("unknown", f"there is no build {build}")
             if read_headers(last.headers).status is not Status.REPORTED:
-                raise Refused("unavailable", f"{build} is not over, and not held here; try again shortly")
+                raise Refused("unavailable", f"{build} is not finished, and not held here; try again shortly")
             history = await self._store.logs.history(log_subject(build))
             plan, accepted = await self._replayer.replay(history)
             events = await self._decided(plan, history, decide)

@@ -139,7 +139,7 @@ class Restart:
         self._store.positions.catch_up(loaded.builds)
         loaded.caught_up.set()
         if loaded.builds:
-            _log.info("unfinished builds go on", builds=len(loaded.builds))
+            _log.info("unfinished builds resume", builds=len(loaded.builds))
             self._unproven += loaded.builds
             await trio.sleep(proof)
             await self.mark_stable()

@@ -180,7 +180,8 @@ class Explainer:
     def _general(self) -> Iterator[Reason]:
         plan = self._plan
         if self._seen.over:
-            yield Reason("it is over" if plan.state.cause is None else f"it is over: {plan.texts.cause}")
+            cause = "" if plan.state.cause is None else f": {plan.texts.cause}"
+            yield Reason(f"it is finished{cause}")
             if self._seen.report_waits:
                 yield Reason(f"its report waits: {self._seen.report_waits}")
             return
@@ -193,7 +194,7 @@ class Explainer:
         elif plan.state.halted:
             yield Reason(f"nothing new is sent any more: {plan.texts.cause}")
         elif plan.state.paused:
-            yield Reason("it is paused: resume it to go on")
+            yield Reason("it is paused: nothing new is sent until it is resumed")
         if self._seen.walk is not None:
             for limit, waiting in self._slots.waiting(self._seen.plan).items():
                 text = f"{doing(waiting, 'component', 'wait')} for the limit {limit}"

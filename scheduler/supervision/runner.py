@@ -171,6 +171,4 @@ class Runner:
         elif walk.stuck:
             self._roster.quarantined[walk.id] = "internal error in the scheduler; see its log"
         elif not self._roster.stopping:
-            self._roster.quarantined[walk.id] = (
-                "its log could not be written; the next process goes on with it"
-            )
+            self._roster.quarantined[walk.id] = "its log could not be written; the next process resumes it"

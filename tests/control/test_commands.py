@@ -200,7 +200,7 @@ async def test_what_a_memory_store_does_not_keep_is_not_tried_again() -> None:
         for verb in ("retry", "skip"):
             code, text = await refused(site, verb, component="a")
             assert code == "unknown"
-            assert "the store memory keeps none that is over" in text
+            assert "the store memory keeps none that is finished" in text
             assert "submit what is left" in text
 
 
@@ -281,9 +281,9 @@ async def test_what_is_over_cannot_be_steered_otherwise(autojump_clock: MockCloc
         await trio.sleep(1)
         for verb in set(STEERING) - {"retry", "skip"}:
             code, text = await refused(process, verb, **NEEDED.get(verb, {}))
-            assert (code, text) == ("conflict", "b1 is over (done)"), verb
+            assert (code, text) == ("conflict", "b1 is finished (done)"), verb
         [reason] = (await ask(process, "why"))["reasons"]
-        assert reason["text"] == "it is over"
+        assert reason["text"] == "it is finished"
         [reason] = (await ask(process, "why", component="a"))["reasons"]
         assert reason["text"] == "it is completed"
         assert (await ask(process, "plan"))["id"] == "b1"

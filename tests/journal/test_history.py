@@ -365,7 +365,7 @@ A, B = "'a'", "'b-1/a/2'"
         ([started("a"), Retried(("a",), 1)], f"{A} is to be sent again, and it has not failed"),
         ([settled("a"), Retried(("a",), 1)], f"{A} is to be sent again, and it has not failed"),
         ([FAILED, Retried(("a", "a"), 1)], f"{A} is to be sent again, and it has not failed"),
-        ([FAILED, Retried(("a",), 2)], "run 2 begins, and run 1 is not over"),
+        ([FAILED, Retried(("a",), 2)], "run 2 begins, and run 1 is not finished"),
         ([FAILED, Finished(None), Retried(("a",), 2)], "'retried' comes when the build is finished"),
         ([FAILED, *OVER, Retried(("a",), 1)], "run 1 begins, after run 1"),
         ([FAILED, *OVER, Retried(("a",), 3)], "run 3 begins, after run 1"),

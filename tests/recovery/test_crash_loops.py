@@ -110,5 +110,5 @@ async def test_no_log_is_begun_by_it_nor_one_that_is_over_revived(autojump_clock
     async with plant.run():
         await trio.sleep(5)
     assert plant.broker.told()[-1] == ["reported"]
-    with pytest.raises(StoreError, match="b1 is over"):
+    with pytest.raises(StoreError, match="b1 is finished"):
         await hang(plant)

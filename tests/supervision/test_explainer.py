@@ -133,7 +133,10 @@ async def test_what_is_tried_again(autojump_clock: MockClock) -> None:
         assert seen["retry_at"] == pytest.approx(DAY + 100)
         await patient.commands.pause()
         assert patient.why("a")["text"] == f"the build is paused; {text}"
-        assert patient.reasons == ["it is paused: resume it to go on", f"the build is paused; {text}"]
+        assert patient.reasons == [
+            "it is paused: nothing new is sent until it is resumed",
+            f"the build is paused; {text}",
+        ]
         nursery.cancel_scope.cancel()
 
 
@@ -180,7 +183,7 @@ async def test_what_a_pause_holds() -> None:
         why = patient.why("b")
         assert why["text"] == "it is due, and the build is paused"
         assert why["since"] >= DAY
-        assert patient.reasons == ["it is paused: resume it to go on"]
+        assert patient.reasons == ["it is paused: nothing new is sent until it is resumed"]
         nursery.cancel_scope.cancel()
 
 
@@ -272,9 +275,9 @@ async def test_what_is_over() -> None:
         await bad.start(nursery)
         await good.complete("a")
         await bad.fail("x")
-        assert (good.seen.status, good.reasons) == ("done", ["it is over"])
+        assert (good.seen.status, good.reasons) == ("done", ["it is finished"])
         assert bad.seen.status == "errored"
-        assert bad.reasons == ["it is over: x: quota", "it has failed: quota"]
+        assert bad.reasons == ["it is finished: x: quota", "it has failed: quota"]
         assert summary(bad.seen)["error"] == "x: quota"
         assert "error" not in summary(good.seen)
 
