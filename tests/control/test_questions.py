@@ -125,8 +125,10 @@ async def test_whoever_asks_too_much_is_refused_and_others_are_not(monkeypatch: 
         assert (site.endpoints["quick"].errors, site.endpoints["slow"].errors) == (10, 15)
 
 
-async def test_of_a_flood_what_is_still_on_its_way_is_not_answered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever sends it hears nothing until the verb is listened to anew; others are answered."""
+async def test_of_a_flood_what_is_still_on_its_way_is_not_answered(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its sender hears nothing until the verb is listened to again; others are answered."""
     monkeypatch.setattr(questions, "_MOST", 40)
     monkeypatch.setattr(questions, "_FLOOD", 100)
     async with desk() as site:
