@@ -15,8 +15,8 @@ from scheduler.bus.options import MAX_BYTES, MAX_MESSAGES
 from scheduler.bus.outbox import Barrier, Outbox
 from scheduler.bus.subjects import compose, encode_pattern, encode_queue
 from scheduler.errors import BusClosed, NotPermitted
+from scheduler.runtime.log_limits import RateLimitedLog
 from scheduler.runtime.logger import Logger
-from scheduler.runtime.ratelimit import RateLimitedLog
 
 _CURE = "where permissions are the reason, `scheduler permissions` prints what each user needs"
 

@@ -32,8 +32,8 @@ from scheduler.bus.outbox import Barrier, Outbox
 from scheduler.bus.parsing import FastParser, parse_headers
 from scheduler.bus.stream import ByteStream
 from scheduler.errors import BusError, UnsupportedServer
+from scheduler.runtime.log_limits import RateLimitedLog
 from scheduler.runtime.logger import Logger
-from scheduler.runtime.ratelimit import RateLimitedLog
 
 CONNECT_TIMEOUT = 2
 PING_INTERVAL = 5

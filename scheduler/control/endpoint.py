@@ -20,7 +20,7 @@ from scheduler.control.registry import Verb, Verbs
 from scheduler.control.verbs import Answer, Document, Query
 from scheduler.definition.subjects import CONTROL
 from scheduler.errors import BusError
-from scheduler.runtime.ratelimit import RateLimitedLog
+from scheduler.runtime.log_limits import RateLimitedLog
 from scheduler.supervision.discovery import ServiceEndpoint
 
 VERBS: Final = Verbs(QUERIES, COMMANDS)

@@ -21,7 +21,7 @@ from scheduler.definition.subjects import UNANSWERABLE, may_be_answered
 from scheduler.dispatch.senders import RoundRobinQueue, sender_of
 from scheduler.errors import BusError, Fenced, InvalidJSON, MessageTooLarge, Refused, StoreError
 from scheduler.runtime.executor import ThreadExecutor
-from scheduler.runtime.ratelimit import RateLimitedLog
+from scheduler.runtime.log_limits import RateLimitedLog
 from scheduler.supervision.discovery import ServiceEndpoint
 
 _NUMBERS: Final = {"invalid": 400, "unknown": 404, "conflict": 409, "internal": 500, "unavailable": 503}

@@ -13,7 +13,6 @@ from attrs import evolve, field, frozen
 
 from scheduler.definition.codec import ParsedBuild, parse_build
 from scheduler.definition.graph import Graph
-from scheduler.definition.hints import hints_for
 from scheduler.definition.limits import DEFAULT_LIMITS, Limits
 from scheduler.definition.model import PSEUDO_IDS, Action, Build, Change, State
 from scheduler.definition.places import named_fields
@@ -35,6 +34,7 @@ from scheduler.definition.template import (
 from scheduler.definition.template.needs import Needs, suggestion
 from scheduler.definition.template.references import Syntax
 from scheduler.definition.template.work import build_work
+from scheduler.definition.warnings import hints_for
 from scheduler.errors import InvalidBuild, InvalidTemplate, Problem, TemplateError
 from scheduler.text import count
 

@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from scheduler.runtime.ratelimit import RateLimitedLog
+from scheduler.runtime.log_limits import RateLimitedLog
 
 _DROPPED = "reply dropped"
 

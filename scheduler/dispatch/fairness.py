@@ -13,7 +13,7 @@ from typing import TypeAlias
 import trio
 
 from scheduler.dispatch.senders import UNKNOWN
-from scheduler.runtime.ratelimit import RateLimitedLog
+from scheduler.runtime.log_limits import RateLimitedLog
 
 _AT_ONCE = 24
 """Small replies between two looks at everything else: 3 ms with all that follows from them."""

@@ -15,7 +15,7 @@ from scheduler.errors import InvalidJSON
 from scheduler.plan import Request
 from scheduler.plan.outcome import Outcome, failure, read_reply
 from scheduler.runtime.executor import Executor
-from scheduler.runtime.ratelimit import RateLimitedLog
+from scheduler.runtime.log_limits import RateLimitedLog
 
 READ_HERE = 64 * 1024
 """Bytes of a reply that is read on the spot: a millisecond or two, whatever it says."""

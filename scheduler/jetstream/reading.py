@@ -11,8 +11,8 @@ from scheduler.jetstream.answers import format_time
 from scheduler.jetstream.api import JetStream
 from scheduler.jetstream.consumers import BATCH, Consumer, Delivered
 from scheduler.journal.records import Position
+from scheduler.runtime.log_limits import RateLimitedLog
 from scheduler.runtime.logger import Logger
-from scheduler.runtime.ratelimit import RateLimitedLog
 
 __all__ = ["Delivered", "StreamFollower", "read"]
 

@@ -11,9 +11,9 @@ instance; no fair queue holds up another one. When there is room again,
 
 However many builds a sender has, it leaves room for those of others (`shares`).
 
-Bytes in flight are bounded as well (`budget`). How many a request takes is known only when it is rendered,
-and that is done when it has its slots: then it is weighed (`Limiter.weigh`), and where there is no room for
-it, it waits again, at the head of its build, now for both (`Limiter.queue` with its size).
+Bytes in flight are bounded as well (`byte_budget`). How many a request takes is known only when it is
+rendered, and that is done when it has its slots: then it is weighed (`Limiter.weigh`), and where there is no
+room for it, it waits again, at the head of its build, now for both (`Limiter.queue` with its size).
 """
 
 from collections.abc import Callable, Collection, Hashable, Sequence
@@ -22,7 +22,7 @@ from typing import Final
 
 from scheduler.definition.rules import LimitRule
 from scheduler.limiter.alarms import Alarms
-from scheduler.limiter.budget import ByteBudget
+from scheduler.limiter.byte_budget import ByteBudget
 from scheduler.limiter.dispenser import Dispenser
 from scheduler.limiter.limits import Limit
 from scheduler.limiter.queues import PriorityQueue, Waiter

@@ -14,7 +14,7 @@ from enum import Enum
 from typing import TypeAlias
 
 from scheduler.limiter.alarms import Alarms
-from scheduler.limiter.budget import ByteAccount
+from scheduler.limiter.byte_budget import ByteAccount
 from scheduler.limiter.gate import Gate
 from scheduler.limiter.limits import FlightLimit, Limit, RateLimit
 from scheduler.limiter.shares import Share

@@ -4,7 +4,7 @@ from collections.abc import Hashable, Sequence
 from typing import Final
 
 from scheduler.definition.rules import LimitRule
-from scheduler.limiter.budget import ByteAccount, ByteBudget
+from scheduler.limiter.byte_budget import ByteAccount, ByteBudget
 from scheduler.limiter.gate import Gate
 from scheduler.limiter.limits import FlightLimit, Limit, RateLimit, cap_text, make_limits
 from scheduler.limiter.queues import BuildQueue, FairQueue, PriorityQueue, SenderQueue

@@ -16,7 +16,7 @@ from scheduler.recovery.replaying import Replayer
 from scheduler.recovery.restart import Restart
 from scheduler.runtime.background import open_background
 from scheduler.runtime.clock import BuildClock
-from scheduler.stores.discards import Discards
+from scheduler.stores.full_streams import Discards
 from scheduler.stores.jetstream import JetStreamStore
 from scheduler.supervision.peers import Peers
 from scheduler.supervision.reporting import Recorder
@@ -56,8 +56,8 @@ class Durable(Persistence):
 
     async def stand_by(self, peers: Peers) -> None:
         """As `Persistence.stand_by`; meanwhile it is looked who else answers appends."""
-        if self._store.ground is not None:
-            await self._store.ground.look()
+        if self._store.account_streams is not None:
+            await self._store.account_streams.look()
         await peers.stand_by()
 
     @asynccontextmanager
@@ -69,14 +69,14 @@ class Durable(Persistence):
             LogMissing: the stream of all logs is gone, or was purged.
             BusError: JetStream could not be asked.
         """
-        ground = self._store.ground
-        if ground is not None:
-            await ground.lay()
+        streams = self._store.account_streams
+        if streams is not None:
+            await streams.make()
             await self._store.sentinel.place()
         async with open_background() as background:
             await background.start(self._store.run)
-            if ground is not None:
-                background.start_soon(ground.watch)
+            if streams is not None:
+                background.start_soon(streams.watch)
             yield
 
     @asynccontextmanager
@@ -116,7 +116,7 @@ class Durable(Persistence):
             orphans=self.orphans,
             expired=self._expired,
             live=parts.peers.look,
-            heard=() if store.ground is None else store.ground.caught.messages,
+            heard=() if store.account_streams is None else store.account_streams.caught.messages,
         )
         experience = Experience(store, parts.planner.durations)
         async with open_background() as background:

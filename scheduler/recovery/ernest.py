@@ -17,7 +17,7 @@ from scheduler.dispatch.connectors import Connectors
 from scheduler.errors import InvalidBuild, StoreError
 from scheduler.recovery.strays import Strays
 from scheduler.runtime.executor import Executor
-from scheduler.runtime.ratelimit import RateLimitedLog
+from scheduler.runtime.log_limits import RateLimitedLog
 from scheduler.stores import DocumentStore
 from scheduler.supervision.supervisor import Supervisor
 from scheduler.walk import Walk

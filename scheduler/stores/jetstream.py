@@ -33,8 +33,8 @@ from scheduler.journal.records import (
 from scheduler.runtime.clock import BuildClock
 from scheduler.runtime.pace import paced
 from scheduler.stores import Journal
+from scheduler.stores.account_streams import AccountStreams
 from scheduler.stores.commit_health import CommitHealth, ask_the_log
-from scheduler.stores.ground import Ground
 from scheduler.stores.keeper import Keeper
 from scheduler.stores.log import BuildLog, LogContext
 from scheduler.stores.log_journal import LogJournal
@@ -89,7 +89,7 @@ class JetStreamStore:
         """Streams of captured replies by provider; the common one under an empty name."""
         self.wall_clock = wall_clock
         self.instance = instance
-        self.ground = Ground(self.js, self.layout) if lays else None
+        self.account_streams = AccountStreams(self.js, self.layout) if lays else None
         """Maker and watcher of the streams, where that is this process's task."""
         self.positions = ReplyPositions()
         """Positions up to where the captured replies were handled; each record has that of its build."""

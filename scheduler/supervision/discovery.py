@@ -13,7 +13,7 @@ from scheduler.bus import Bus, Message, Presence, Subscription
 from scheduler.definition.strictjson import encode
 from scheduler.definition.subjects import UNANSWERABLE, may_be_answered
 from scheduler.errors import BusError
-from scheduler.runtime.ratelimit import RateLimitedLog
+from scheduler.runtime.log_limits import RateLimitedLog
 
 _TYPE = "io.nats.micro.v1"
 

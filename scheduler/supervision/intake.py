@@ -14,7 +14,7 @@ from scheduler.definition.model import BUILD_ACTIONS
 from scheduler.definition.strictjson import Raw, encode, split_object
 from scheduler.definition.subjects import UNANSWERABLE, may_be_answered
 from scheduler.errors import BusError, InvalidBuild, MessageTooLarge, Problem
-from scheduler.runtime.ratelimit import RateLimitedLog
+from scheduler.runtime.log_limits import RateLimitedLog
 
 SUBJECTS: Final = BUILD_ACTIONS
 """What builds come in on."""

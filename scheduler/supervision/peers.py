@@ -25,7 +25,7 @@ from scheduler.bus.interest import subscribers
 from scheduler.definition.strictjson import encode
 from scheduler.definition.subjects import may_be_answered
 from scheduler.errors import BusError, NoResponders, NotPermitted
-from scheduler.runtime.ratelimit import RateLimitedLog
+from scheduler.runtime.log_limits import RateLimitedLog
 
 _log = structlog.get_logger()
 

@@ -10,7 +10,7 @@ from scheduler.bus import Bus, Message, Subscription
 from scheduler.definition.validation import Prepared
 from scheduler.errors import Hung, InvalidBuild
 from scheduler.runtime.background import open_background
-from scheduler.runtime.ratelimit import RateLimitedLog
+from scheduler.runtime.log_limits import RateLimitedLog
 from scheduler.supervision.admission import Admission
 from scheduler.supervision.discovery import ServiceEndpoint
 from scheduler.supervision.intake import QUEUE_GROUP, SUBJECTS, Receipts

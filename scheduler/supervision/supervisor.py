@@ -13,7 +13,7 @@ from scheduler.journal.events import Accepted
 from scheduler.journal.history import History
 from scheduler.journal.records import Status
 from scheduler.plan import Plan
-from scheduler.runtime.ratelimit import RateLimitedLog
+from scheduler.runtime.log_limits import RateLimitedLog
 from scheduler.stores import Store
 from scheduler.supervision.planner import Planner
 from scheduler.supervision.refusals import refused

@@ -12,7 +12,7 @@ from scheduler.journal.events import Retrying, Settled, Withdrawn
 from scheduler.plan import Phase, Request, late_replies
 from scheduler.plan.outcome import Outcome
 from scheduler.runtime.interruptible import interruptible
-from scheduler.runtime.ratelimit import RateLimitedLog
+from scheduler.runtime.log_limits import RateLimitedLog
 from scheduler.walk.context import Context
 from scheduler.walk.hold import Hold
 from scheduler.walk.lineup import Lineup

@@ -16,7 +16,7 @@ from scheduler.dispatch.channels import Channels
 from scheduler.dispatch.dropped import DroppedReplies
 from scheduler.dispatch.router import Router, Stray, Way
 from scheduler.plan.outcome import Outcome, failure
-from scheduler.runtime.ratelimit import RateLimitedLog
+from scheduler.runtime.log_limits import RateLimitedLog
 
 OURS = "scheduler.reply.ownerabc."
 DONE, FAILED = f"{SUBJECT}.done", f"{SUBJECT}.error"

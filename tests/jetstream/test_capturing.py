@@ -30,8 +30,8 @@ from scheduler.jetstream.setup import set_up
 from scheduler.jetstream.streams import reply_streams
 from scheduler.journal.records import Position, compose, decode_record, earliest
 from scheduler.plan import Plan, Request
-from scheduler.stores.discards import Discards
-from scheduler.stores.ground import Ground
+from scheduler.stores.account_streams import AccountStreams
+from scheduler.stores.full_streams import Discards
 from scheduler.stores.positions import ReplyPositions
 
 PROVIDERS = ("aws", "gcp", "azure")
@@ -375,7 +375,7 @@ async def test_where_a_stream_may_not_be_changed_the_start_ends_with_the_cure(fa
     with pytest.raises(
         StoreError, match=r"takes what another one is to take, and the broker refused .*STREAM.UPDATE"
     ):
-        await Ground(js, Layout(providers=("aws",))).lay()
+        await AccountStreams(js, Layout(providers=("aws",))).make()
 
 
 # ---- replies that leave early

@@ -18,7 +18,7 @@ from scheduler.errors import ForeignAnswer, StoreError
 from scheduler.jetstream.api import JetStream
 from scheduler.jetstream.rivals import CURE, PROBE_SUBJECT, Rivals, find_rival
 from scheduler.jetstream.streams import LOG, Layout
-from scheduler.stores.ground import Ground
+from scheduler.stores.account_streams import AccountStreams
 from scheduler.stores.jetstream import JetStreamStore
 
 
@@ -93,20 +93,20 @@ async def test_nothing_is_made_where_another_one_answers(autojump_clock: MockClo
     """Before the first start there are no streams of ours, so no answer is expected."""
     account = Account()
     account.add_rival("THEIRS")
-    ground = Ground(account.js, Layout())
-    await ground.look()
+    streams = AccountStreams(account.js, Layout())
+    await streams.look()
     with pytest.raises(StoreError, match=r"another JetStream answers.*\(THEIRS\)"):
-        await ground.lay()
+        await streams.make()
     assert not account.broker.jetstream.streams
 
 
 async def test_streams_are_made_where_nobody_answers(autojump_clock: MockClock) -> None:
     """A look that a standby process began long ago is begun again."""
     account = Account()
-    ground = Ground(account.js, Layout())
-    await ground.look()
+    streams = AccountStreams(account.js, Layout())
+    await streams.look()
     await trio.sleep(1000)
-    await ground.lay()
+    await streams.make()
     assert LOG in account.broker.jetstream.streams
     assert [one.subject for one in account.bus.published].count(PROBE_SUBJECT) == 2
 
@@ -130,11 +130,11 @@ async def test_a_foreign_acknowledgement_is_none(
 async def store(account: Account) -> AsyncIterator[JetStreamStore]:
     """A store that watches for rivals."""
     store = JetStreamStore(account.bus, instance="me")
-    ground = Ground(store.js, Layout())
-    await ground.lay()
+    streams = AccountStreams(store.js, Layout())
+    await streams.make()
     async with trio.open_nursery() as nursery:
         await nursery.start(store.run)
-        nursery.start_soon(ground.watch)
+        nursery.start_soon(streams.watch)
         yield store
         nursery.cancel_scope.cancel()
 

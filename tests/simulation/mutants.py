@@ -32,7 +32,7 @@ from scheduler.jetstream.streams import report_subject
 from scheduler.journal.events import Accepted, Cancelled, Event, Paused, Sent, Settled, Supplied, Withdrawn
 from scheduler.journal.history import History
 from scheduler.journal.records import Position, encode_event
-from scheduler.limiter.budget import ByteBudget
+from scheduler.limiter.byte_budget import ByteBudget
 from scheduler.plan import Phase, Plan, Request
 from scheduler.plan.attempts import Again, AttemptCounts
 from scheduler.plan.outcome import Outcome

@@ -1,4 +1,4 @@
-"""The ground of the durable store: its streams, made when this process begins to work, and watched."""
+"""The streams of the durable store: made when this process begins to work, and watched from then on."""
 
 from contextlib import AsyncExitStack
 from typing import NoReturn
@@ -11,14 +11,14 @@ from scheduler.jetstream.api import JetStream
 from scheduler.jetstream.rivals import Rivals
 from scheduler.jetstream.setup import moves, set_up
 from scheduler.jetstream.streams import Layout
-from scheduler.stores.moving import Caught, catching
+from scheduler.stores.direct_hearing import Caught, catching
 
 _log = structlog.get_logger(__name__)
 
 _PAUSE = 1.0
 
 
-class Ground:
+class AccountStreams:
     """The streams of one account.
 
     Args:
@@ -37,7 +37,7 @@ class Ground:
         """Begin to look for another JetStream that answers; a standby process does only this."""
         await self._rivals.ask()
 
-    async def lay(self) -> None:
+    async def make(self) -> None:
         """Make missing streams, and log deviations of the others; waits for a leader.
 
         Raises:

@@ -4,7 +4,7 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scheduler.runtime.ratelimit import RateLimitedLog
+from scheduler.runtime.log_limits import RateLimitedLog
 
 
 class Clock:
