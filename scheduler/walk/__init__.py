@@ -1,4 +1,4 @@
-"""Runs one build: `walk` is the whole of it, and says what the other modules are for."""
+"""Runs one build: `walk` is its entry, and says what the other modules are for."""
 
 from scheduler.walk.ports import Observer, Resending, Sender
 from scheduler.walk.recording import store_failure

@@ -1,6 +1,6 @@
 """The run of one component, from when it is due until it has settled: data, without decisions.
 
-One object for each component that somebody has something to do with; those that still wait for their
+There is one object for each component that is being worked on; components that still wait for their
 dependencies have none. So a build of 10,000 components with ten in flight keeps little more than ten.
 """
 
@@ -25,40 +25,41 @@ Held: TypeAlias = tuple[str, int] | None
 
 
 class Stage(Enum):
-    """Where a component stands in the line of those that are to begin."""
+    """Stage of a component in the line-up."""
 
     NOWHERE = 0
     QUEUED = 1
     """In the queue for slots."""
     PARKED = 2
-    """It could begin if the build were not paused."""
+    """Ready to begin, but for a pause of the build."""
     GRANTED = 3
-    """It has its slots, and begins as soon as everything before it in the line has."""
+    """Has its slots, and begins as soon as everything before it in the line-up has."""
     LABORIOUS = 4
-    """As granted, but it is to be rendered beside the loop first."""
+    """As granted, but has to be rendered beside the loop first."""
     BEGUN = 5
-    """It has begun, or turned out not to; its task has still to take notice."""
+    """Has begun, or ended without being sent; its task has still to take notice."""
 
 
 class Start:
-    """A request between its start and its leaving."""
+    """A request between its start and its departure."""
 
     __slots__ = ("call", "command", "left", "number", "request")
 
     def __init__(self, request: Request, number: int, command: trio.Event | None) -> None:
         self.request = request
         self.number = number
-        """The number under which the recorder knows its start."""
+        """Number of its start in the journal, for `Recording.persisted`."""
         self.command = command
-        """Set once the operator's command is persisted that may have made it begin; None: there was none."""
+        """Event that is set once the operator's command that may have made it begin is persisted; None where
+        there was none."""
         self.left = False
-        """Whether it was decided that it leaves, or that it never will."""
+        """Whether its departure was decided: it has left, or never will."""
         self.call: Call | None = None
-        """The attempt, where it has left."""
+        """Attempt, where the request has left."""
 
 
 class ComponentRun:
-    """What a walk knows of one component that is due, in flight, or waits for another attempt.
+    """State of one component that is due, in flight, or waits for another attempt.
 
     Args:
         vertex: the component.
@@ -89,56 +90,58 @@ class ComponentRun:
     def __init__(self, vertex: Vertex) -> None:
         self.vertex = vertex
         self.due = False
-        """Whether all its dependencies have settled, and it was entered into the line."""
+        """Whether all its dependencies have settled, and it was entered into the line-up."""
 
-        # In the line.
+        # In the line-up.
         self.stage = Stage.NOWHERE
         self.number = 0
-        """The place in the line: the smallest begins first."""
+        """Place in the line-up: the smallest begins first."""
         self.called = False
         """Whether its task was woken to begin it."""
         self.waiter: Waiter | None = None
-        """The place in the queue for slots, while it is queued."""
+        """Place in the queue for slots, while it is queued."""
         self.turn: trio.Event | None = None
-        """Set to have its task look again; there while the task waits for its turn."""
+        """Event that makes its task look again; None unless the task waits for its turn."""
         self.start: Start | None = None
-        """The request that its task is to see through, where it has begun and is sent."""
+        """Request that its task is to see through, where it has begun and is to be sent."""
 
         # Slots.
         self.subject = ""
-        """The subject whose slots it holds; empty: none."""
+        """Subject whose slots it holds; empty where it holds none."""
         self.bytes = 0
-        """The room in flight that it holds, in bytes."""
+        """Room in flight that it holds, in bytes."""
         self.supplied_subject = ""
-        """The subject of its request where references supply it, and it was found out."""
+        """Subject of its request, where references supply it and have been resolved."""
 
         # Attempts.
         self.call: Call | None = None
-        """The attempt in flight."""
+        """Attempt in flight."""
         self.resumed: Call | Settled | None = None
-        """What an earlier process sent, until its task looks at it."""
+        """Attempt of an earlier process, or its outcome, until its task looks at it."""
         self.retry_at: float | None = None
-        """When the next attempt is due (Trio's clock, seconds)."""
+        """Time at which the next attempt is due (Trio's clock, seconds)."""
         self.first_sent: float | None = None
-        """When its first attempt was sent (Trio's clock, seconds), where there may be another; later by the
-        pauses of the build in which it waited for another attempt: those count for no ``total_timeout``."""
+        """Time at which its first attempt was sent (Trio's clock, seconds), where there may be another. Moved
+        by pauses of the build during which it waited for another attempt: they do not count for
+        ``total_timeout``."""
         self.held_since: float | None = None
-        """Since when time stands still for it, as the build is paused (Trio's clock, seconds)."""
+        """Time since which its time stands still, as the build is paused (Trio's clock, seconds)."""
         self.wait: trio.CancelScope | None = None
-        """The wait before it begins: for another attempt, the end of a pause, a slot, or its rendering."""
+        """Scope of a wait before it begins: for another attempt, the end of a pause, a slot, or its
+        rendering."""
         self.early: tuple[Request, Outcome] | None = None
-        """A late success of one attempt that came while the next one was about to be sent."""
+        """Late success of one attempt that came while the next one was about to be sent."""
         self.rescued: Settled | None = None
-        """The outcome by a late success that came while it waited for another attempt, to be persisted."""
+        """Outcome of a late success that came while it waited for another attempt; still to be persisted."""
 
     def call_up(self) -> None:
-        """Have its task look again whether its turn has come, where it waits for that."""
+        """Wake its task, where that waits for its turn, to look again."""
         turn, self.turn = self.turn, None
         if turn is not None:
             turn.set()
 
     def take_slots(self) -> Held:
-        """Return what it holds, to be given back; it holds nothing from now on."""
+        """Return the slots that it holds, to be given back; it holds none from now on."""
         subject, size = self.subject, self.bytes
         if not subject:
             return None
@@ -146,14 +149,14 @@ class ComponentRun:
         return subject, size
 
     def start_over(self) -> None:
-        """Forget the attempts so far: an operator has the component done again."""
+        """Forget the attempts so far, as an operator retries the component."""
         self.retry_at = self.first_sent = None
 
 
 class Runs(dict[Vertex, ComponentRun]):
-    """The component runs of one build by component, in the order in which they were made; and its calls.
+    """Component runs of one build by vertex, in the order in which they were made; and its calls.
 
-    Looking one up makes it (``runs[vertex]``); with `get` it is None where there is none.
+    A look-up by ``runs[vertex]`` makes a run where there is none; `get` returns None then.
     """
 
     __slots__ = ("calls", "waiting")
@@ -161,16 +164,16 @@ class Runs(dict[Vertex, ComponentRun]):
     def __init__(self) -> None:
         super().__init__()
         self.calls: dict[Call, float] = {}
-        """All attempts in flight, the oldest first, and since when (Trio's clock, seconds)."""
+        """Attempts in flight, the oldest first, and since when (Trio's clock, seconds)."""
         self.waiting: dict[ComponentRun, None] = {}
-        """Those with a wait that news of the build or the component ends."""
+        """Runs with a wait that ends when there is news of the build or the component."""
 
     def __missing__(self, vertex: Vertex) -> ComponentRun:
         run = self[vertex] = ComponentRun(vertex)
         return run
 
     def call_of(self, vertex: Vertex) -> Call | None:
-        """Return the attempt of a component that is in flight, where one is."""
+        """Return the attempt of a component that is in flight; None where there is none."""
         run = self.get(vertex)
         if run is None:
             return None
@@ -178,7 +181,7 @@ class Runs(dict[Vertex, ComponentRun]):
 
     @contextmanager
     def interruptible(self, run: ComponentRun) -> Iterator[None]:
-        """End what is awaited in here when there is news of the component, or the build is halted."""
+        """Cancel the wait in this block when there is news of the component, or the build is halted."""
         run.wait = trio.CancelScope()
         self.waiting[run] = None
         try:

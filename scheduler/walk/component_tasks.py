@@ -1,4 +1,4 @@
-"""What the task of a component does, from its dependencies to its end."""
+"""The task of each component: it waits for its dependencies and its turn, and sees the attempts through."""
 
 import trio
 
@@ -17,14 +17,14 @@ from scheduler.walk.starts import Starts
 
 
 class ComponentTasks:
-    """The life of each component of one build, in a task of its own.
+    """Tasks of the components of one build.
 
     Args:
         context: what the parts of the walk share.
-        granted, slots, lineup: those that are to begin.
-        hold: what keeps the build from sending.
-        starts, outcomes: how an attempt begins and ends.
-        resumer: for attempts that an earlier process began.
+        granted, slots, lineup: have the components that are to begin.
+        hold: holds while the build is paused.
+        starts, outcomes: begin attempts, and book their ends.
+        resumer: resumes attempts that an earlier process began.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class ComponentTasks:
         self._renderer = context.renderer
 
     async def run(self, vertex: Vertex) -> None:
-        """See to one component, from its dependencies to its end."""
+        """Run one component, from the wait for its dependencies to its end."""
         lineup, runs = self._lineup, self._runs
         try:
             await self._tasks.dependencies(vertex, lineup.frontier.settled)
@@ -66,18 +66,18 @@ class ComponentTasks:
                 await self._starts.see_through(start)
             if run.subject:
                 lineup.land(vertex)
-            # While its end is persisted an operator may have it done again.
+            # While its end is being persisted an operator may retry it.
             while await self._proceed(run):
                 pass
         finally:
             self._end(vertex)
 
     async def _turn(self, run: ComponentRun) -> Start | None:
-        """Wait until it is the turn of a component; it has begun then.
+        """Wait until a component has begun, in its turn.
 
         Returns:
-            The request to be seen through; None where it ended without being sent, where something else is
-            to be done about it, or nothing at all.
+            The request to be seen through; None where the component ended without being sent, or is not to
+            begin from the line-up: `_proceed` does what is left then.
         """
         vertex = run.vertex
         while run.stage is not Stage.BEGUN:
@@ -106,7 +106,7 @@ class ComponentTasks:
         return start
 
     async def _begin_up_to(self, run: ComponentRun) -> None:
-        """Begin what may begin, in the order in which it was entered, until this one has, or many have."""
+        """Begin granted components in the order of the line-up, until this one or many have begun."""
         granted, requests = self._granted, self._plan.requests
         granted.beginning = True
         try:
@@ -120,7 +120,7 @@ class ComponentTasks:
         finally:
             granted.beginning = False
             granted.call_first()
-        # This task comes back to it, should no other one have come so far by then.
+        # This task resumes, should no other one have done so by then.
         looks = granted.looks
         await trio.lowlevel.checkpoint()
         if looks == granted.looks:
@@ -151,7 +151,7 @@ class ComponentTasks:
         plan.requests.let_go(vertex)
 
     async def _proceed(self, run: ComponentRun) -> bool:
-        """Make one step of a component whose dependencies have settled; returns whether there was one."""
+        """Take one step with a component whose dependencies have settled; returns whether there was one."""
         plan, vertex = self._plan, run.vertex
         if plan.is_due(vertex):
             await self._try(run)
@@ -165,7 +165,7 @@ class ComponentTasks:
         return True
 
     async def _try(self, run: ComponentRun) -> None:
-        """Make one attempt, if it comes to that; whether there is to be another one is the plan's to say."""
+        """Take a step towards the next attempt, if it is to come: wait, take slots, or make the attempt."""
         plan, vertex = self._plan, run.vertex
         if plan.is_instant(vertex) and not plan.state.paused:
             await self._begin(run)
@@ -195,7 +195,7 @@ class ComponentTasks:
             run.retry_at = None
 
     async def _begin(self, run: ComponentRun) -> None:
-        """Begin one that has its slots, and await its end: what is done again begins like this."""
+        """Begin a component outside the line-up, and await its end: retries begin like this."""
         plan, vertex = self._plan, run.vertex
         try:
             start = await self._starts.begin(run)
@@ -222,7 +222,7 @@ class ComponentTasks:
             ):
                 self._runs.pop(vertex, None)
         if not settled[vertex]:
-            # Whatever became of it: no task may wait for it for ever.
+            # Whatever the outcome, no task may wait for it for ever.
             settled[vertex] = True
             self._tasks.wake_dependents(vertex)
         self._tasks.end(vertex)

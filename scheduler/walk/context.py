@@ -1,4 +1,4 @@
-"""What the parts of one build's walk share."""
+"""The context of one build's walk: the data and ports that its parts share."""
 
 from attrs import frozen
 
@@ -14,25 +14,25 @@ from scheduler.walk.unsent import Unsent
 
 @frozen(eq=False)
 class Context:
-    """What is given to a walk, and the data that its parts share."""
+    """Ports that a walk is given, and data that its parts share."""
 
     plan: Plan
-    """Decides. The slots know the build by it."""
+    """Plan of the build: it decides. The slots know the build by it."""
     connectors: Sender
-    """Takes requests, gives replies."""
+    """Port for requests and their replies."""
     slots: Slots
-    """How many requests may be in flight, of all builds."""
+    """Bounds on the requests in flight, of all builds."""
     observer: Observer
-    """Is told of everything."""
+    """Receiver of the build's events."""
     resending: Resending
-    """When a request without a reply is sent again."""
+    """Rule, by subject, for sending a request without a reply again."""
     tokens: Tokens | None
-    """Makes the reply subjects by which a later process knows them; None: only this process does."""
+    """Tokens of the reply subjects, by which a later process knows them; None: only this process does."""
     runs: Runs
-    """Of the components."""
+    """Runs of the components."""
     tasks: Tasks
-    """Of the components."""
+    """Tasks of the components."""
     unsent: Unsent
-    """Requests that wait for room."""
+    """Rendered requests that wait for room."""
     renderer: Renderer
-    """For components that take long."""
+    """Renderer of components that take long."""

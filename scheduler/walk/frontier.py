@@ -1,4 +1,4 @@
-"""Which components wait for which: what one that has settled makes due, and in which order. Synchronous."""
+"""The frontier of a build: the components that have settled, and those that this makes due. Synchronous."""
 
 from collections.abc import Iterable, Sequence
 
@@ -10,24 +10,24 @@ class Frontier:
     """The line between what has settled and what has not.
 
     Args:
-        graph: of the build. The dependents of each of its vertices stand in the order of the edges, and
-            behind these, in the order of changes, those whose edge is implied.
+        graph: graph of the build. The dependents of each vertex stand in the order of the edges; behind
+            these, in the order of changes, those whose edge is implied.
         waiting: the vertices that have not settled yet.
     """
 
     def __init__(self, graph: Graph, waiting: Iterable[Vertex]) -> None:
         self.settled = bytearray(b"\1" * len(graph.ids))
-        """By vertex: whether nobody has to wait for it (any more)."""
+        """Whether a vertex has settled, so that none need wait for it, by vertex."""
         self._graph = graph
         self._looked = [0] * len(graph.ids)
-        """By vertex: how many of its dependencies, from the first on, are known to have settled.
+        """Number of dependencies, from the first on, that are known to have settled, by vertex.
 
-        So each edge is looked at once, and twice at most, however many dependencies something has."""
+        So each edge is examined once or twice, however many dependencies a vertex has."""
         for vertex in waiting:
             self.settled[vertex] = False
 
     def is_ready(self, vertex: Vertex) -> bool:
-        """Whether all that a vertex depends on has settled."""
+        """Return whether all dependencies of a vertex have settled."""
         dependencies, settled = self._graph.dependencies[vertex], self.settled
         looked, most = self._looked[vertex], len(dependencies)
         while looked < most and settled[dependencies[looked]]:
@@ -36,9 +36,9 @@ class Frontier:
         return looked == most
 
     def settle(self, vertex: Vertex) -> list[Vertex]:
-        """A vertex has settled; returns its dependents that wait for nothing else, in the order of the edges.
+        """Note that a vertex has settled; return its dependents that wait for nothing else, in edge order.
 
-        Idempotent: the second time there are none.
+        Idempotent: the second time it returns none.
         """
         if self.settled[vertex]:
             return []
@@ -46,15 +46,15 @@ class Frontier:
         return [dependent for dependent in self._graph.dependents[vertex] if self.is_ready(dependent)]
 
     def reopen(self, vertices: Iterable[Vertex]) -> None:
-        """These wait again, or are waited for again."""
+        """Note that these have not settled (any more)."""
         for vertex in vertices:
             self.settled[vertex] = False
-        # What was seen of others may be no longer so.
+        # The counts of other vertices may be wrong now.
         self._looked = [0] * len(self._looked)
 
 
 def from_the_start(graph: Graph, edges: Iterable[Edge]) -> Sequence[Vertex]:
-    """Every vertex in the order in which those begin that wait for nothing.
+    """Return every vertex, in the order in which those without dependencies begin.
 
     First those that an edge leads to from ``start``, in the order of these edges; then the others, in the
     order of the changes.

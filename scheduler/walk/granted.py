@@ -1,4 +1,4 @@
-"""The components that may begin, in the order in which they entered the line. Synchronous."""
+"""The granted components, in the order in which they entered the line-up. Synchronous."""
 
 import heapq
 from typing import Final
@@ -6,15 +6,15 @@ from typing import Final
 from scheduler.walk.component import ComponentRun, Stage
 
 _IN_A_ROW: Final = 25
-"""Components begun between two looks at everything else: a millisecond or two."""
+"""Components begun before other builds have a turn: a millisecond or two."""
 _WORK_OF_ONE: Final = 2_500
-"""Units of work in rendering that count as beginning one component more."""
+"""Units of work in rendering that count as one more component begun."""
 
 
 class Granted:
-    """The granted components of one build: they have their slots, where they need any.
+    """Granted components of one build: they have their slots, where they need any.
 
-    Their tasks are woken a few at a time, and whichever of them comes first begins what is before it as well.
+    Their tasks are woken a few at a time. The first of them to run also begins the components before its own.
     """
 
     __slots__ = ("_called", "_heap", "_in_a_row", "beginning", "looks")
@@ -22,23 +22,23 @@ class Granted:
     def __init__(self) -> None:
         self._heap: list[tuple[int, ComponentRun]] = []
         self._called = 0
-        """How many of them were called up: no more than begin in a row."""
+        """Number of them that were called up: at most `_IN_A_ROW`."""
         self._in_a_row = 0
-        """How many have begun since the last look at everything else."""
+        """Number of components that have begun since other builds had a turn."""
         self.beginning = False
-        """Whether a task is beginning them."""
+        """Whether a task is beginning them just now."""
         self.looks = 0
-        """How many looks at everything else there were."""
+        """Number of times that other builds had a turn."""
 
     def __bool__(self) -> bool:
         return bool(self._heap)
 
     def grant(self, run: ComponentRun, number: int) -> None:
-        """A component may begin, once everything before it in the line has begun."""
+        """Let a component begin, once everything before it in the line-up has begun."""
         run.stage, run.number = Stage.GRANTED, number
         heapq.heappush(self._heap, (number, run))
         if self._called < _IN_A_ROW:
-            # The others are called by those, one after another.
+            # These call up the others, one after another.
             self._call(run)
 
     def _call(self, run: ComponentRun) -> None:
@@ -48,12 +48,12 @@ class Granted:
         run.call_up()
 
     def call_first(self) -> None:
-        """Wake the task of the one that is to begin next, where there is one."""
+        """Wake the task of the component that is to begin next, where there is one."""
         if self._heap:
             self._call(self._heap[0][1])
 
     def pop(self) -> ComponentRun:
-        """Take the one that is to begin next."""
+        """Take the component that is to begin next."""
         run = heapq.heappop(self._heap)[1]
         if run.called:
             run.called = False
@@ -61,19 +61,19 @@ class Granted:
         return run
 
     def count(self, components: int, work: int) -> bool:
-        """Count what has begun, and the units of work that it took.
+        """Count components that have begun, and the units of work that they took.
 
         Returns:
-            Whether so much has begun that other builds are to have their turn.
+            Whether so many have begun that other builds are to have a turn.
         """
         self._in_a_row += components + work // _WORK_OF_ONE
         return self._in_a_row >= _IN_A_ROW
 
     def look(self) -> None:
-        """Count a look at everything else."""
+        """Note that other builds had a turn."""
         self.looks += 1
         self._in_a_row = 0
 
     def clear(self) -> None:
-        """Forget them all: the walk has ended."""
+        """Forget all of them, as the walk has ended."""
         self._heap.clear()

@@ -1,4 +1,4 @@
-"""What keeps a build from sending: a halt, which is for good, and a pause, which is not."""
+"""Holds a build: after a halt it sends nothing more, unless an operator retries; in a pause nothing new."""
 
 from collections.abc import Iterable
 
@@ -19,12 +19,12 @@ UNKNOWN_AND_HALTED = (
 
 
 class Hold:
-    """Halts and pauses one build: what follows from that for its components.
+    """Halts and pauses one build, and does what follows for its components.
 
     Args:
-        context: what the parts of the walk share.
-        slots: has those that wait for them.
-        lineup: of the components that are to begin.
+        context: context of the walk.
+        slots: queue of the components that wait for slots.
+        lineup: line-up of the components that are to begin.
     """
 
     __slots__ = (
@@ -49,19 +49,19 @@ class Hold:
         self._runs = context.runs
         self._lineup = lineup
         self._held_runs: list[ComponentRun] = []
-        """Those for which time stands still, as the build is paused."""
+        """Components whose time stands still, as the build is paused."""
         self._held_back: list[Call] = []
-        """Requests that an earlier process may have sent, of a build that is paused."""
+        """Requests that an earlier process may have sent, held back while the build is paused."""
         self._resumed: trio.Event | None = None
-        """Set at the end of a pause, or of the build; there where a task waits for that."""
+        """Event for the end of a pause, or of the build; None unless a task waits for it."""
 
     def halt(self, cause: str) -> None:
-        """Send nothing more for this build; what is in flight is awaited."""
+        """Send nothing more for this build; await what is in flight."""
         self._plan.state.halt(cause)
         self.withdraw_unsent()
 
     def withdraw_unsent(self) -> None:
-        """After a halt: take back what has not left, and end every wait for anything but a reply."""
+        """Take back, after a halt, what has not left, and end every wait for anything but a reply."""
         if self._plan.state.halted:
             for call in list(self._runs.calls):
                 call.withdraw()
@@ -73,11 +73,11 @@ class Hold:
                 run.wait.cancel()
 
     def pause(self) -> None:
-        """The build is paused: for what waits for another attempt time stands still. Synchronous."""
+        """Stop the time of components that wait for another attempt, as the build is paused. Synchronous."""
         self.stop_time(self._runs[vertex] for vertex in self._plan.phases.within(Phase.RETRYING))
 
     def stop_time(self, runs: Iterable[ComponentRun]) -> None:
-        """For these components time stands still until the pause ends."""
+        """Let the time of these components stand still until the pause ends."""
         now = trio.current_time()
         for run in runs:
             if run.held_since is None:
@@ -85,7 +85,7 @@ class Hold:
                 self._held_runs.append(run)
 
     def hold_back(self, call: Call) -> None:
-        """Send a request again that an earlier process may have sent, but only when the pause is over."""
+        """Keep a request that an earlier process may have sent from being sent again until the pause ends."""
         self._held_back.append(call)
 
     async def pause_over(self) -> None:
@@ -95,7 +95,7 @@ class Hold:
         await self._resumed.wait()
 
     def unpause(self) -> None:
-        """Let everything proceed that waits for the end of a pause, or of the build."""
+        """Wake everything that waits for the end of a pause, or of the build."""
         now = trio.current_time()
         held, self._held_runs = self._held_runs, []
         for run in held:

@@ -1,8 +1,8 @@
-"""The line of the components that are due: for slots, and then in the order in which they begin.
+"""The line-up of the components that are due: they wait for slots, and then begin in order.
 
-What one completion makes due enters the line in the order of the edges, before the slots of what has
-completed are given back; so the most urgent component has them, whether it is new or not. A component that
-has its slots is *granted*; those granted begin in the order in which they entered.
+The components that one completion makes due enter the line-up in the order of the edges, before the slots of
+the completed one are given back; so the most urgent component gets them, new or not. A component that has
+its slots is *granted*. Granted components begin in the order in which they entered the line-up.
 """
 
 from collections.abc import Iterable, Sequence
@@ -22,18 +22,18 @@ from scheduler.walk.granted import Granted
 from scheduler.walk.slot_queue import SlotQueue
 
 _SPAWNED_AT_ONCE: Final = 25
-"""Tasks started between two looks at everything else: a millisecond or two, where they begin at once."""
+"""Tasks started before other builds have a turn: a millisecond or two, where they begin at once."""
 _ENTERED_AT_ONCE: Final = 200
-"""Components entered into the line between two looks at everything else: about a millisecond."""
+"""Components entered into the line-up before other builds have a turn: about a millisecond."""
 
 
 class Lineup:
-    """The line of one build.
+    """Line-up of one build.
 
     Args:
-        context: what the parts of the walk share.
-        granted: gets what needs no slots.
-        slots: for those that need some.
+        context: context of the walk.
+        granted: gets components that need no slots.
+        slots: queue for components that need slots.
     """
 
     __slots__ = (
@@ -61,22 +61,24 @@ class Lineup:
         self._all_slots = context.slots
         self._renderer = context.renderer
         self.frontier = Frontier(context.plan.graph, ())
-        """What has settled; what has not is told it when the walk is prepared."""
+        """Frontier of the build; `Resumer.prepare` tells it which components have not settled."""
         self._parked: dict[ComponentRun, None] = {}
-        """Those that could begin if the build were not paused."""
+        """Components that are ready to begin, but for a pause of the build."""
 
     # ---- what is due
 
     def land(self, vertex: Vertex) -> None:
-        """Its attempt has ended: enter what that makes due, then give back its slots. Idempotent.
+        """After the end of an attempt, enter what that makes due, then give back its slots. Idempotent.
 
-        That is how what has waited for long does not overtake something more urgent that is due only now.
+        In this order, a component that has waited long does not overtake a more urgent one that is due only
+        now.
         """
         run, tasks = self._runs.get(vertex), self._tasks
         given_back = None if run is None else run.take_slots()
         due: list[Vertex] = []
         if self._plan.phases[vertex] in OVER and (run is None or run.rescued is None):
-            # A late success is to be persisted first. Before the walk has begun nothing is due: it will see.
+            # A late success has to be persisted first. Before the walk has begun nothing is due: it looks
+            # then.
             settled = self.frontier.settle(vertex)
             due = [one for one in settled if self.is_new(one)] if tasks.under_way else []
         if len(due) > _ENTERED_AT_ONCE or (
@@ -91,7 +93,7 @@ class Lineup:
             tasks.wake_dependents(vertex)
 
     def is_new(self, vertex: Vertex) -> bool:
-        """Whether a component whose dependencies have settled is to begin, and is not in the line yet."""
+        """Return whether a component whose dependencies have settled is to enter the line-up now."""
         run = self._runs.get(vertex)
         if self.frontier.settled[vertex] or (run is not None and run.due):
             return False
@@ -103,7 +105,7 @@ class Lineup:
         )
 
     def _admit(self, vertex: Vertex, *, again: bool = False) -> ComponentRun | None:
-        """Take in a component that is due (``again``: after a pause); returned where it is to have slots."""
+        """Admit a component that is due (``again``: after a pause); returned where it needs slots."""
         plan, run = self._plan, self._runs[vertex]
         run.due = True
         if self._is_unusual(run):
@@ -123,12 +125,12 @@ class Lineup:
         self._slots.line_up(runs, [self._subject(run) for run in runs], given_back)
 
     def park(self, run: ComponentRun, number: int) -> None:
-        """Keep one that could begin until the build is not paused any more."""
+        """Keep a component that is ready to begin until the pause ends."""
         run.stage, run.number = Stage.PARKED, number
         self._parked[run] = None
 
     def _is_unusual(self, run: ComponentRun) -> bool:
-        """Whether a component that is due does not simply wait for its slots."""
+        """Return whether a component that is due needs more than to wait for its slots."""
         return (
             self._plan.phases[run.vertex] is not Phase.WAITING
             or run.resumed is not None
@@ -137,7 +139,7 @@ class Lineup:
         )
 
     async def enter(self, vertex: Vertex) -> None:
-        """Enter one that no task is about to enter: its own task does."""
+        """Enter a component that no other task is about to enter, from its own task."""
         if self._is_open(vertex):
             await self._find_subject(vertex)
         else:
@@ -145,19 +147,19 @@ class Lineup:
             self._line_up([] if run is None else [run])
 
     def enter_soon(self, vertices: Iterable[Vertex], given_back: Held = None, *, again: bool = False) -> None:
-        """Enter those that are due, in a task of its own, and start the tasks that are missing.
+        """Enter the due ones of these components, in a task of its own, and start missing tasks.
 
         Args:
-            vertices: to be looked at, in the order in which they are to begin.
-            given_back: slots that are free as soon as all of these are in the queue for them.
-            again: after a pause.
+            vertices: the components, in the order in which they are to begin.
+            given_back: slots to be given back once all of these are queued for slots.
+            again: whether they enter again, after a pause.
         """
         self._tasks.enter(partial(self._enter, vertices, given_back, again=again))
 
     async def _enter(self, vertices: Iterable[Vertex], given_back: Held, *, again: bool) -> None:
-        """As `_admit` and `_line_up`, of many: other builds have their turn between them.
+        """Admit and queue many components in slices: other builds have a turn in between.
 
-        None is served before all of them stand in the queue.
+        None gets its slots before all of them are queued.
         """
         vertices, tasks = list(vertices), self._tasks
         every = paced(vertices, every=_ENTERED_AT_ONCE)
@@ -182,18 +184,18 @@ class Lineup:
                 tasks.start(vertex)
                 run = self._runs.get(vertex)
                 if run is not None and not run.due:
-                    # It may have waited for this, and the build was halted meanwhile.
+                    # Its task may have waited for this, and the build was halted meanwhile.
                     run.call_up()
 
     def _look_at(self, run: ComponentRun) -> None:
-        """Have a task look at a component that does not simply wait for its slots."""
+        """Wake or start the task of a component that needs more than to wait for its slots."""
         run.call_up()
         self._tasks.start(run.vertex)
 
     # ---- subjects that references supply
 
     def _is_open(self, vertex: Vertex) -> bool:
-        """Whether its subject is to be found out before it is lined up."""
+        """Return whether its subject is to be found before it is lined up."""
         plan = self._plan
         if not plan.requests.has_open_subject(vertex) or plan.is_instant(vertex):
             return False
@@ -201,18 +203,18 @@ class Lineup:
         return run is None or not run.supplied_subject
 
     def _subject(self, run: ComponentRun) -> str:
-        """Return what its request goes out on; found out before where references supply it."""
+        """Return the subject of its request; one that references supply was found before."""
         subject, run.supplied_subject = run.supplied_subject, ""
         return subject or self._plan.requests.subject(run.vertex)
 
     async def subject(self, run: ComponentRun) -> str:
-        """Return what its request goes out on."""
+        """Return the subject of its request, found first where references supply it."""
         if self._is_open(run.vertex):
             await self._find_subject(run.vertex)
         return self._subject(run)
 
     async def _find_subject(self, vertex: Vertex) -> None:
-        """Find out what a component that is due goes out on; a guess where that cannot be told."""
+        """Find the subject of a component that is due; a guess where references cannot tell."""
         await trio.lowlevel.checkpoint()
         requests, run = self._plan.requests, self._runs[vertex]
         try:
@@ -224,16 +226,16 @@ class Lineup:
         try:
             run.supplied_subject = requests.due_subject(vertex)
         except Laborious:
-            # There is news of the build.
+            # Rendering ended early, as there is news of the component or the build is held.
             run.supplied_subject = requests.subject(vertex)
         finally:
-            # It is rendered again when it begins: thousands may be waiting for slots.
+            # Rendered again when it begins, as thousands may be waiting for slots.
             requests.let_go(vertex)
 
     # ---- news
 
     def stir(self, vertex: Vertex) -> None:
-        """Look at a component again: there is news of it, whatever it waits for."""
+        """Look at a component again, whatever it waits for, as there is news of it."""
         if self._unsent:
             self._unsent.pop(vertex)
         run = self._runs.get(vertex)
@@ -257,9 +259,9 @@ class Lineup:
             self._tasks.start(vertex)
 
     def respawn(self) -> None:
-        """Have whatever is to be done and is due begin: it may have been given up."""
+        """Enter again every unsettled component that is due: it may have been given up before."""
         unsettled = self._plan.phases.unsettled()
-        # Also what its own task has not looked at since it failed.
+        # Including those that failed and whose own task has not looked at that yet.
         self.frontier.reopen(unsettled)
         missing = [one for one in unsettled if (run := self._runs.get(one)) is None or not run.due]
         if missing and self._tasks.under_way:
@@ -270,7 +272,7 @@ class Lineup:
         self._parked.pop(run, None)
 
     def unpark(self) -> None:
-        """Have those enter again that could begin but for a pause: it is over, or the build is halted."""
+        """Enter parked components again when the pause has ended; dismiss them if the build is halted."""
         if not self._parked or (self._plan.state.paused and not self._plan.state.halted):
             return
         parked, self._parked = self._parked, {}
@@ -282,7 +284,7 @@ class Lineup:
             self.enter_soon([run.vertex for run in sorted(parked, key=lambda run: run.number)], again=True)
 
     def clear(self) -> None:
-        """Give back all slots, and forget what waits: the walk has ended."""
+        """Give back all slots, and forget what waits, as the walk has ended."""
         self._slots.dismiss()
         for run in list(self._runs.values()):
             self._slots.give_back(run)

@@ -21,22 +21,24 @@ from scheduler.walk.recording import Recording
 _log = structlog.get_logger()
 
 _MOST_LINES = 50
-"""In the log, of a kind and a build, at once: a build may have thousands of components that fail."""
+"""Log lines of one kind, for one build, at a time: a build may have thousands of components that fail."""
 _TRIED_AGAIN = "component is tried again"
 _FAILED = "component failed"
 _MOST_GIVEN_UP = 1_000
 _GIVEN_UP_OF_EACH = 2
-"""Attempts that timed out and are kept for a late success: of a build, and of each component more."""
+"""Timed-out attempts kept for a late success: `_MOST_GIVEN_UP` for a build, and this many more for each of
+its
+components."""
 
 
 class Outcomes:
-    """The ends of one build's attempts.
+    """Books the ends of one build's attempts.
 
     Args:
-        context: what the parts of the walk share.
-        recording: has them persisted.
-        hold: sees to an error that halts the build.
-        lineup: enters what an outcome makes due.
+        context: context of the walk.
+        recording: persists them.
+        hold: halts the build after an error.
+        lineup: enters the components that an outcome makes due.
     """
 
     __slots__ = (
@@ -60,22 +62,22 @@ class Outcomes:
         self._lineup = lineup
         self._runs = context.runs
         self._log = RateLimitedLog(_log, burst=_MOST_LINES)
-        # Lists, although they are taken from at the front: they are no longer than there is in flight, and in
-        # most builds that is one or none, of which a deque takes ten times as much.
+        # Lists, although items are taken from their front: they are no longer than the number in flight,
+        # mostly one or none, and a deque takes ten times the memory for that.
         self.arrived: list[Call] = []
-        """Attempts whose end is known and not booked, in the order in which it became known."""
+        """Attempts whose end is known and not booked yet, in the order in which it became known."""
         self.given_up: list[Call] = []
         """Attempts whose late success would count, the oldest first."""
         self._most_given_up = _MOST_GIVEN_UP + _GIVEN_UP_OF_EACH * len(context.plan.graph.ids)
 
     def expect(self, call: Call) -> None:
-        """Have the end of an attempt put among those that have arrived, as soon as it is known."""
+        """Put a call into `arrived` as soon as its end is known."""
         call.tell(self.arrived, self._plan.requests.look_through)
 
     async def of(self, call: Call) -> None:
-        """Await the end of an attempt that is in flight, and have it persisted."""
+        """Await the end of an attempt that is in flight, book it, and persist it where that is awaited."""
         if not call.closed:
-            # Closed by a task that came first, and booked all that had ended by then.
+            # Otherwise another task has booked and closed it already.
             await call.outcome()
             self.book()
         await self._recording.written()
@@ -88,14 +90,14 @@ class Outcomes:
             vertex, answer = call.request.vertex, call.answer
             run = self._runs.get(vertex)
             if run is not None and run.resumed is call:
-                # Its answer came before its task has looked at it.
+                # The answer came before its task looked at the call.
                 run.resumed = None
                 if plan.phases.is_in_flight(vertex):
-                    # Or an operator has said meanwhile what becomes of it.
+                    # Otherwise an operator has settled it meanwhile.
                     self._observer.resumed(vertex, plan.attempt(vertex))
                 if isinstance(answer, Outcome) and plan.phases.is_starting(vertex):
                     plan.state.depart(vertex)
-            # Without a reply there may still be one: a late success is worth keeping.
+            # Where no reply came, one may still come: a late success is worth keeping.
             late = isinstance(answer, Outcome) and not answer.completed and answer.body is None
             self.put_away(call, late=late)
             if answer is Signal.LEFT or plan.phases[vertex] is not Phase.RUNNING:
@@ -108,7 +110,7 @@ class Outcomes:
                 self.record(vertex, withdrawn)
 
     def put_away(self, call: Call, *, late: bool = False) -> None:
-        """Await an attempt no more; with ``late``, what comes afterwards is looked at. Idempotent."""
+        """Stop awaiting an attempt; with ``late``, later replies are still taken. Idempotent."""
         if call.closed:
             return
         self._runs.calls.pop(call, None)
@@ -123,7 +125,7 @@ class Outcomes:
                 self.given_up.pop(0).close()
 
     def end_attempt(self, request: Request, outcome: Outcome) -> None:
-        """Book how an attempt ended; there may be another one."""
+        """Book the end of an attempt; the plan decides whether there is another one."""
         vertex, plan = request.vertex, self._plan
         run, now = self._runs[vertex], trio.current_time()
         elapsed = 0.0 if run.first_sent is None else now - run.first_sent
@@ -139,18 +141,18 @@ class Outcomes:
         self.record(vertex, step)
 
     def record(self, vertex: Vertex, event: Settled | Retrying | Withdrawn) -> None:
-        """Have what became of an attempt persisted: before what follows from it, or together with that."""
+        """Persist the end of an attempt: before what follows from it, or together with that."""
         self._recording.record(event, partial(self._lineup.land, vertex))
 
     async def keep(self, settled: Settled) -> None:
-        """Book and persist an outcome that no attempt had; an error may halt the build first."""
+        """Book and persist an outcome that comes from no attempt; an error halts the build first."""
         vertex = self._plan.graph.index[settled.component]
         self._tell(vertex, settled)
         self.record(vertex, settled)
         await self._recording.written()
 
     def _tell(self, vertex: Vertex, settled: Settled) -> None:
-        """Tell of an outcome, and let follow what does at once from an error."""
+        """Tell the observer of an outcome; after an error, log it and withdraw what has not left."""
         error = settled.body.get("error") if settled.body["_state"] == "errored" else None
         self._observer.settled(vertex, self._plan.attempt(vertex), error)
         if error is not None:
@@ -177,14 +179,14 @@ class Outcomes:
             )
 
     def _adopt(self, request: Request, outcome: Outcome) -> None:
-        """Take a reply that came to an attempt that had been given up."""
+        """Take a reply to an attempt that had been given up."""
         vertex, plan = request.vertex, self._plan
         call = self._runs.call_of(vertex)
         if not outcome.completed:
-            # Of an attempt that counts as failed already.
+            # The attempt counts as failed already.
             return
         if call is not None:
-            # Another attempt is in flight: what the first one has made is there, and that is what counts.
+            # Another attempt is in flight, but the first one has made the component, and that counts.
             call.deliver(outcome)
         elif plan.phases.is_starting(vertex):
             self._runs[vertex].early = request, outcome
@@ -198,6 +200,6 @@ class Outcomes:
                 self._recording.record_soon(*late_replies.take_adopted(plan))
 
     def close_given_up(self) -> None:
-        """Look no more at what comes late: it is too late now. Idempotent."""
+        """Stop taking late replies: it is too late for them now. Idempotent."""
         for call in self.given_up:
             call.close()

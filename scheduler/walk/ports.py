@@ -1,4 +1,4 @@
-"""What a walk is given, and what it tells: see `scheduler.walk.walk`."""
+"""Ports of a walk: the observer that it tells, and the sender that it needs. See `scheduler.walk.walk`."""
 
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeAlias
@@ -19,35 +19,35 @@ class Observer:
     __slots__ = ()
 
     def due(self, vertex: Vertex) -> None:
-        """All that a component depends on is completed."""
+        """Note that all dependencies of a component are completed."""
 
     def sent(self, vertex: Vertex, attempt: int) -> None:
-        """Its request was handed to the bus."""
+        """Note that the request of a component was handed to the bus."""
 
     def resumed(self, vertex: Vertex, attempt: int) -> None:
-        """An earlier process began its attempt, and may have sent it: from now on it is awaited here."""
+        """Note that an attempt which an earlier process began, and may have sent, is awaited here now."""
 
     def departed(self, vertex: Vertex) -> None:
-        """A request that an earlier process may have sent was handed to the bus."""
+        """Note that a request which an earlier process may have sent was handed to the bus."""
 
     def waits(self, vertex: Vertex) -> None:
-        """It was to be sent, or was skipped, and waits again."""
+        """Note that a component which was to be sent, or was skipped, waits again."""
 
     def retries(self, vertex: Vertex, attempt: int, error: str, pause: float) -> None:
-        """An attempt has failed; another one follows after so many seconds."""
+        """Note that an attempt has failed; another one follows after ``pause`` seconds."""
 
     def settled(self, vertex: Vertex, attempt: int, error: str | None) -> None:
-        """It has its outcome: completed where there is no error."""
+        """Note the outcome of a component: completed where there is no error."""
 
     def skipped(self, vertices: Sequence[Vertex]) -> None:
-        """These will not be sent, because of something that failed."""
+        """Note that these will not be sent, because a component before them failed."""
 
     def happened(self, what: str, vertex: Vertex | None = None) -> None:
-        """Something happened to the whole build, or an operator did something."""
+        """Note what happened to the whole build, or what an operator did."""
 
 
 class Sender(Protocol):
-    """What a walk needs of `dispatch.connectors.Connectors`."""
+    """Port for requests and their replies; implemented by `dispatch.connectors.Connectors`."""
 
     def send(
         self, request: Request, token: str = "", departing: Callable[[Call], None] | None = None
@@ -61,10 +61,10 @@ class Sender(Protocol):
         after: Position | None = None,
         inherited: Inherited | None = None,
     ) -> Call:
-        """Register the wait for the reply to a request that was sent before."""
+        """Register the wait for the reply to a request that an earlier process may have sent."""
 
     def hand_over(self, build: str) -> None:
-        """Replies that come from now on are left to the next process."""
+        """Leave replies that come from now on to the next process."""
 
     def arm(self, call: Call, seconds: float | None = None) -> None:
         """Start the clock of an attempt that is expected."""
@@ -73,8 +73,8 @@ class Sender(Protocol):
         """Give an attempt more time, whether or not its clock runs yet."""
 
     def seconds(self, request: Request) -> float:
-        """How long an attempt may take."""
+        """Return the seconds that an attempt may take."""
 
 
 Resending: TypeAlias = Callable[[str], Resend]
-"""What becomes of a request without a reply when it may have been lost, by its subject."""
+"""Rule, by subject, for a request without a reply that may have been lost."""

@@ -1,4 +1,4 @@
-"""What one build has persisted, and what follows where that fails."""
+"""Persists the events of one build, and halts or stops it when that fails."""
 
 from collections.abc import Callable
 
@@ -19,9 +19,9 @@ class Recording:
     """Persists what happens to one build, by its journal.
 
     Args:
-        plan: of the build.
-        store: has the journal.
-        hold: keeps the build from sending anything more when nothing more can be persisted.
+        plan: plan of the build.
+        store: store with the journal.
+        hold: halts the build when nothing more can be persisted.
     """
 
     __slots__ = (
@@ -40,22 +40,22 @@ class Recording:
         self._plan = plan
         self._hold = hold
         self.in_order = store.in_order
-        """Whether what is recorded later is never persisted earlier."""
+        """Whether events are persisted in the order in which they are recorded (`Journal.in_order`)."""
         self.resumable = store.resumable
         """Whether a later process can resume the build."""
         self.acted = False
-        """Whether anything was done that is worth persisting."""
+        """Whether any event was given to the journal that changes the build."""
         self.fenced = False
-        """Whether another process has the build now."""
+        """Whether another process owns the build now."""
         self.log_removed = False
-        """Whether its log is gone, and no other process has ended it: this one reports what it holds."""
+        """Whether its log is gone, so that no other process can report it: this one reports what it has."""
         self.scope = trio.CancelScope()
-        """Cancelled when another process has the build."""
+        """Scope that is cancelled when another process owns the build."""
         self._journal = store.journal(plan.build.id, self.fence)
 
     @property
     def ends(self) -> int:
-        """Number of outcomes so far, where that has a meaning (`Journal.ends`)."""
+        """Number of outcomes so far, where not `in_order` (`Journal.ends`)."""
         return self._journal.ends
 
     def record(self, event: Settled | Retrying | Withdrawn, then: Callable[[], None]) -> None:
@@ -63,8 +63,8 @@ class Recording:
 
         Args:
             event: the end.
-            then: function that is called when what follows from it may be persisted: at once, or in
-                `written`; also where the event could not be persisted.
+            then: callback for when what follows from it may be persisted: at once, or in `written`; called
+                also where the event could not be persisted.
         """
         self.acted = True
         self._journal.end(event, then)
@@ -77,7 +77,8 @@ class Recording:
         """Persist the start of a component, before the next one may begin.
 
         Returns:
-            A number for `persisted`; and whether the start was persisted: None where that is to be awaited.
+            A number for `persisted`; and whether the start was persisted: None where that is still to be
+            awaited.
         """
         self.acted = True
         try:
@@ -101,7 +102,7 @@ class Recording:
         self._journal.record(*events)
 
     def record_outage(self, seconds: float) -> None:
-        """Persist that nothing could be done for so many seconds, where that moves deadlines."""
+        """Persist that nothing could be done for so many seconds: that moves deadlines."""
         if self.in_order:
             self._journal.record(Suspended(), Resumed(seconds), lazily=True)
 
@@ -121,7 +122,7 @@ class Recording:
         return True
 
     async def commit_at_the_end(self, *events: Event) -> bool:
-        """As `commit`; not even a bug of the store may cost the report now."""
+        """Persist events as `commit` does; not even a bug in the store may cost the report now."""
         try:
             return await self.commit(*events)
         except Exception:  # noqa: BLE001 - a bug, as above
@@ -130,13 +131,13 @@ class Recording:
             return False
 
     def fence(self, error: StoreError) -> None:
-        """Nothing more can be persisted: send nothing more, and where another process has the build, stop."""
+        """Send nothing more, as nothing more can be persisted; stop where another process owns the build."""
         build = self._plan.build.id
         if not isinstance(error, Fenced):
             cause = store_failure(error)
             if not self.log_removed:
                 _log.error("the store failed", build=build, error=self._plan.texts.masked(cause, 1_000))
-            # No other process can know of the build any more: it is to be reported by this one.
+            # No other process can know of the build any more, so this one reports it.
             self.log_removed = isinstance(error, LogRemoved)
             self._hold.halt(cause)
         elif not self.fenced:
@@ -148,10 +149,10 @@ class Recording:
             self.scope.cancel()
 
     def close(self) -> None:
-        """Await no word of the store any more: what is still to be committed says by itself if that fails."""
+        """Stop waiting for the store: a commit still to come logs its own failure."""
         self._journal.close()
 
 
 def store_failure(error: StoreError) -> str:
-    """Return what is reported where the store failed; some of its errors begin like this by themselves."""
+    """Return the cause to report where the store failed; some of its errors begin with ``store:`` already."""
     return f"store: {str(error).removeprefix('store: ')}"

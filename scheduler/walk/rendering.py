@@ -11,26 +11,26 @@ from scheduler.runtime.executor import Executor
 from scheduler.walk.component import ComponentRun, Runs
 
 _TIME: Final = 2.0
-"""Seconds for a component, however slow the machine is: what its work takes is 50 ms."""
+"""Longest time for one component, in seconds; 50 ms of work, on a machine however slow."""
 _LONG: Final = 128 * 1024
-"""Bytes of a component that may take a tenth of a second to be searched for secrets."""
+"""Size from which on the search for secrets may take a tenth of a second, in bytes."""
 
 
 async def render(plan: Plan, vertex: Vertex, executor: Executor) -> None:
     """Render a component and search it for secrets in a thread, for its plan to take in.
 
-    It costs at most what one component may, of what is left of its build's work, and some seconds: beyond
-    that it fails like a reference that cannot be resolved.
+    It is bounded in work, by what one component may take of what is left for its build, and in seconds.
+    Beyond either it fails like a reference that cannot be resolved.
 
     Args:
-        plan: of the build. The dependencies of the component are completed.
+        plan: plan of the build. The dependencies of the component are completed.
         vertex: the component.
-        executor: has the thread.
+        executor: runs the work in a thread.
     """
     job = plan.requests.rendering(vertex)
 
     def timed() -> Rendering:
-        # From now on: it may have waited long for its thread.
+        # Counted from now on, as it may have waited long for its thread.
         until = time.monotonic() + _TIME
         return job(lambda: time.monotonic() > until)
 
@@ -46,9 +46,9 @@ class Renderer:
     """Renders the components of one build beside the loop, one at a time.
 
     Args:
-        plan: takes in what was rendered.
-        runs: of its components.
-        executor: has the threads.
+        plan: plan that takes in what was rendered.
+        runs: runs of its components.
+        executor: runs the work in threads.
     """
 
     __slots__ = ("_executor", "_lock", "_plan", "_runs")
@@ -58,12 +58,12 @@ class Renderer:
         self._runs = runs
         self._executor = executor
         self._lock: trio.Lock | None = None
-        """Made for the first one: most builds have none."""
+        """Lock that is made for the first such component: most builds have none."""
 
     async def render(self, run: ComponentRun) -> None:
         """Render a component, while others begin.
 
-        Nothing is rendered where there is news of the component before, or nothing is to be sent for now.
+        Renders nothing where there is news of the component before, or the build is held.
         """
         with self._runs.interruptible(run):
             self._lock = self._lock or trio.Lock()

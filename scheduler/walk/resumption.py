@@ -1,4 +1,4 @@
-"""Resumes the attempts that an earlier process began: what becomes of each, once its replies are known."""
+"""Resumes the attempts that an earlier process began, once its replies are known."""
 
 from collections.abc import Mapping
 
@@ -27,7 +27,7 @@ from scheduler.walk.starts import Starts
 from scheduler.walk.unsent import size_of
 
 _RESUMING = 2_000
-"""Units of work for awaiting a reply again."""
+"""Units of work that registering the wait for one reply takes."""
 _UNKNOWN = (
     "outcome unknown: the scheduler was stopped when its request may have left, and it is not to be sent "
     "again. Check whether it was created, then submit the remaining changes as a new build"
@@ -36,40 +36,40 @@ _UNKNOWN = (
 
 @frozen
 class Resumption:
-    """How a build of an earlier process is resumed, where its log says what was done."""
+    """Times and replies that a build of an earlier process is resumed with, from its log."""
 
     caught_up: trio.Event
-    """Set when the replies that came in the meantime were read."""
+    """Event that is set when the replies that came in the meantime were read."""
     after: Position
-    """Captured replies up to here were dealt with."""
+    """Position up to which captured replies have been handled."""
     ages: Mapping[Vertex, float]
-    """For each component in flight, how much of its time has passed, in seconds."""
+    """Time that has passed for each component in flight, in seconds."""
     pauses: Mapping[Vertex, float] = field(factory=dict)
-    """For each component that waits for another attempt, how long from now, in seconds."""
+    """Time until the next attempt of each component that waits for one, in seconds."""
     extended: Mapping[Vertex, float] = field(factory=dict)
-    """For components in flight, by how much their time was extended, in seconds."""
+    """Time by which operators extended components in flight, in seconds."""
     begun: Mapping[Vertex, float] = field(factory=dict)
-    """For each component that was tried, how long ago that was the first time, in seconds; without what does
-    not count for ``total_timeout``."""
+    """Time since the first attempt of each component that was tried, in seconds; without what does not count
+    for ``total_timeout``."""
     old: Mapping[Vertex, str] = field(factory=dict, repr=False)
-    """For components in flight that were begun by a version whose reply subjects had no owner, the build's
-    key then."""
+    """Key that the build had, for components in flight begun by a version whose reply subjects had no
+    owner."""
     heard: tuple[str, ...] = ()
-    """What the replies to earlier processes come in on."""
+    """Subjects on which replies to earlier processes are heard."""
 
 
 class Resumer:
     """Resumes the attempts of one build.
 
     Args:
-        context: what the parts of the walk share.
-        resumption: what its log says of its times; None where the store keeps no log.
-        recording: has outcomes persisted.
-        hold: keeps back what a pause does not let leave.
-        slots: what is in flight holds some.
-        frontier: is told what has not settled.
-        outcomes: of the attempts.
-        starts: knows their times and reply subjects.
+        context: context of the walk.
+        resumption: times from its log; None for a new build, and where the store keeps no log.
+        recording: persists outcomes.
+        hold: holds requests back while the build is paused.
+        slots: slots that requests in flight hold.
+        frontier: frontier that learns which components have not settled.
+        outcomes: books the ends of attempts.
+        starts: knows the times and reply subjects of requests.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Resumer:
         self._runs = context.runs
         self._resending = context.resending
         self.listening = trio.Event()
-        """Set once the replies to what an earlier process sent are waited for."""
+        """Event that is set once the replies to an earlier process's requests are awaited."""
 
     @property
     def from_log(self) -> bool:
@@ -106,7 +106,7 @@ class Resumer:
         return self._resumption is not None
 
     async def prepare(self) -> None:
-        """Register the waits for replies to what an earlier process sent. Idempotent.
+        """Register the waits for replies to an earlier process's requests. Idempotent.
 
         Raises:
             PlanError: the plan cannot be resumed.
@@ -135,7 +135,7 @@ class Resumer:
             except Laborious:
                 await self._renderer.render_now(vertex)
                 if not plan.phases.is_in_flight(vertex):
-                    # An operator has said meanwhile what becomes of it.
+                    # An operator has settled it meanwhile.
                     plan.requests.let_go(vertex)
                     continue
                 with interruptible(plan.build.id):
@@ -149,7 +149,7 @@ class Resumer:
         if resumption is None:
             call = self._connectors.expect(starts.in_time(request), starts.token(request))
         else:
-            # What is not known to have left has all its time before it.
+            # A request not known to have left has all its time before it.
             passed = 0.0 if self._plan.phases.is_starting(vertex) else resumption.ages[vertex]
             request = starts.in_time(request, passed)
             key = resumption.old.get(vertex)
@@ -162,17 +162,17 @@ class Resumer:
         return call
 
     async def take_up(self) -> None:
-        """Before anything new begins: count what is in flight, and book what was answered meanwhile."""
+        """Count what is in flight, and book what was answered meanwhile, before anything new begins."""
         runs = self._runs
         for run in list(runs.values()):
             if isinstance(run.resumed, Call):
-                # It is in flight, whether or not there would be a slot for it now; and before anything new.
+                # It is in flight, whether or not there is a slot for it now.
                 request = run.resumed.request
                 self._slots.occupy(run, request.subject, size_of(request))
         if self._resumption is None:
             return
-        # What was answered while no process listened counts before anything that this one does; after an
-        # error among it nothing else starts.
+        # Answers that came while no process listened count before anything that this one does; after an error
+        # among them nothing new starts.
         await self._resumption.caught_up.wait()
         self._outcomes.book()
         await self._recording.written()
@@ -188,7 +188,7 @@ class Resumer:
             return
         vertex = run.vertex
         if self._plan.phases.is_in_flight(vertex):
-            # Or an operator has said meanwhile what becomes of it.
+            # Otherwise an operator has settled it meanwhile.
             self._observer.resumed(vertex, self._plan.attempt(vertex))
         if self._resumption is None:
             self._connectors.arm(resumed)
@@ -224,7 +224,7 @@ class Resumer:
             unknown = _UNKNOWN if resend is Resend.NEVER else UNKNOWN_AND_HALTED
             call.deliver(failure(unknown, retryable=False))
         elif unsent and plan.state.paused:
-            # It may have left: then there will be a reply. If not, it leaves when the pause is over.
+            # It may have left: then there will be a reply. If not, it leaves when the pause ends.
             plan.state.depart(vertex)
             self._hold.hold_back(call)
         elif unsent:

@@ -12,16 +12,17 @@ from scheduler.walk.context import Context
 from scheduler.walk.granted import Granted
 
 _TOLD_AT_ONCE: Final = 50
-"""Tasks told that their component will not begin, between two looks at everything else."""
+"""Tasks told that their component will not begin, before other builds have a turn."""
 
 
 class SlotQueue:
-    """Slots for one build.
+    """Queue for the slots of one build.
 
     Args:
-        context: what the parts of the walk share.
-        granted: gets what has its slots.
-        priorities: by vertex: of those that wait for a slot the highest goes first; empty: all are alike.
+        context: context of the walk.
+        granted: gets components that have their slots.
+        priorities: priority by vertex: of components that wait for a slot the highest goes first; empty: all
+            are equal.
     """
 
     __slots__ = (
@@ -45,26 +46,26 @@ class SlotQueue:
         self._granted = granted
         self.priorities = priorities
         self.numbers = count()
-        """Places in the line, in the order in which components enter it."""
+        """Places in the line-up, in the order in which components enter it."""
         self._queued = 0
-        """How many wait for slots."""
+        """Number of components that wait for slots."""
         self._no_room = False
-        """Whether a request found no room, and none had its slots since: what has them already gives them
-        back."""
+        """Whether a request found no room, and no component got slots since. Granted components give theirs
+        back meanwhile."""
         self._sent_off: list[ComponentRun] = []
-        """Those that will not begin, and whose tasks are still to be told."""
+        """Components that will not begin, and whose tasks are still to be told."""
 
     def line_up(self, runs: Sequence[ComponentRun], subjects: Sequence[str], given_back: Held = None) -> None:
-        """Have these begin as soon as there are slots for them; then those of ``given_back`` are free.
+        """Let components begin as soon as there are slots for them; give ``given_back`` back after that.
 
         Args:
             runs: components that are due, in the order in which they are to begin.
-            subjects: of their requests.
-            given_back: slots that are free as soon as all of these are in the queue for them.
+            subjects: subjects of their requests.
+            given_back: slots to be given back once all of these are queued for slots.
         """
         slots, plan = self._slots, self._plan
         if given_back is not None and not slots.waiters:
-            # There is no other claim to them.
+            # No waiter competes for them.
             slots.release(plan, *given_back)
             given_back = None
         if slots.take_all(plan, subjects):
@@ -86,27 +87,27 @@ class SlotQueue:
             self._slots.release(self._plan, *given_back)
 
     def serve(self, given_back: Held) -> None:
-        """Give slots back, where there are any to be given back, and then serve those that wait."""
+        """Give slots back, where there are any, and then serve the components that wait."""
         if given_back is not None:
             self._slots.release(self._plan, *given_back)
         self._slots.serve(self._plan)
 
     @property
     def no_room(self) -> bool:
-        """Whether a request found no room, and what has slots already gives them back."""
+        """Whether a request found no room, so that granted components give their slots back."""
         return self._no_room
 
     def dismiss(self) -> None:
-        """Have none of this build wait for slots any more: their tasks are told so soon."""
+        """End every wait of this build for slots; the tasks are told soon."""
         self._slots.dismiss(self._plan)
 
     def occupy(self, run: ComponentRun, subject: str, size: int) -> None:
-        """Count a request that is in flight already, and its ``size`` in bytes, even over the limits."""
+        """Account for a request already in flight, and its ``size`` in bytes, even over the limits."""
         run.subject, run.bytes = subject, size
         self._slots.occupy(self._plan, subject, size)
 
     def try_take(self, run: ComponentRun, subject: str) -> bool:
-        """Take slots for a component outside the line; returns whether there were some."""
+        """Take slots for a component outside the line-up; returns whether there were any."""
         size = self._unsent.size(run.vertex)
         taken = self._slots.try_take(self._plan, subject, self._priority(run.vertex), size)
         if taken:
@@ -114,7 +115,7 @@ class SlotQueue:
         return taken
 
     async def take(self, run: ComponentRun, subject: str) -> None:
-        """Wait for slots for a component outside the line; it has none where the build was halted."""
+        """Wait for slots for a component outside the line-up; it gets none where the build was halted."""
         size = self._unsent.size(run.vertex)
         if await self._slots.take(self._plan, subject, self._priority(run.vertex), size):
             run.subject, run.bytes = subject, size
@@ -124,7 +125,7 @@ class SlotQueue:
         return self.priorities[vertex] if self.priorities else 0.0
 
     def queue(self, run: ComponentRun, subject: str, again: int | None = None) -> None:
-        """Have one wait for its slots; ``again``: at the place that it had."""
+        """Queue a component for its slots; ``again``: at the place that it had."""
         run.waiter = self._slots.queue(
             self._plan,
             subject,
@@ -137,11 +138,11 @@ class SlotQueue:
         self._queued += 1
 
     def queue_again(self, run: ComponentRun) -> None:
-        """Have one wait that has its slots and no room for its bytes; or one that is behind it."""
+        """Queue a granted component again, as there is no room for its bytes, or for one before it."""
         given_back = run.take_slots()
         assert given_back is not None, "it is about to begin"
         self._no_room = True
-        # Before another build can have them, this one is at the place that it had.
+        # Queued at the place that it had before another build can get the slots.
         self.queue(run, given_back[0], run.number)
         self._slots.release(self._plan, *given_back)
         self._slots.serve(self._plan)
@@ -160,7 +161,7 @@ class SlotQueue:
             self.send_off(run)
 
     def leave(self, run: ComponentRun) -> None:
-        """Have a queued component wait no more, without its task being told so."""
+        """Take a queued component out of the queue, without telling its task."""
         assert run.waiter is not None, "it is queued"
         self._slots.leave(run.waiter)
         self._unqueue(run)
@@ -170,7 +171,7 @@ class SlotQueue:
         self._queued -= 1
 
     def send_off(self, run: ComponentRun) -> None:
-        """It is not to begin any more: its task is told so soon."""
+        """Dismiss a component that is not to begin any more; its task is told soon."""
         run.due = False
         if not self._tasks.under_way:
             # No task is left to be told.
@@ -180,6 +181,6 @@ class SlotQueue:
         self._sent_off.append(run)
 
     async def _tell_the_sent_off(self) -> None:
-        """Thousands may have waited when a build is halted: other builds have their turn between them."""
+        """Tell the tasks in slices: thousands may have waited, and other builds have a turn in between."""
         async for run in paced(drained(self._sent_off), every=_TOLD_AT_ONCE):
             run.call_up()

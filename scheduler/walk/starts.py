@@ -23,19 +23,19 @@ from scheduler.walk.unsent import size_of
 _log = structlog.get_logger()
 
 _LEAST_TIME: Final = 0.001
-"""Seconds that an attempt has at least."""
+"""Shortest time for an attempt, in seconds."""
 _LEFT_AT_ONCE: Final = 50
-"""Requests that leave between two looks at everything else: a millisecond or two."""
+"""Requests that leave before other builds have a turn: a millisecond or two."""
 
 
 class Starts:
-    """The requests of one build on their way out.
+    """Requests of one build on their way out.
 
     Args:
-        context: what the parts of the walk share.
-        recording: has the starts persisted.
-        hold: sees to a component that holds the scheduler up.
-        outcomes: of the attempts.
+        context: context of the walk.
+        recording: persists the starts.
+        hold: halts a build that holds the scheduler up.
+        outcomes: books the ends of attempts.
     """
 
     __slots__ = (
@@ -66,24 +66,25 @@ class Starts:
         self._runs = context.runs
         self._tokens = context.tokens
         self._resending = context.resending
-        # A list, although it is taken from at the front: mostly it has one or none.
+        # A list, although items are taken from its front: mostly it has one or none.
         self._waiting: list[Start] = []
         """Requests whose start is being persisted, in the order in which they began and are to leave."""
         self.command: trio.Event | None = None
-        """Set once the last command of an operator is persisted: before that nothing leaves because of it."""
+        """Event that is set once the last command of an operator is persisted: nothing leaves because of that
+        command before."""
 
     async def begin(self, run: ComponentRun) -> Start | None:
         """Begin a component that has its slots.
 
         Where the store keeps order, this does not wait: the request leaves in `see_through`. Otherwise the
-        start is persisted here, and the request leaves. In both cases what is begun first leaves first.
+        start is persisted here, and the request leaves. In both cases the request begun first leaves first.
 
         Returns:
             The request to be seen through; None where the component ended without being sent, or may not
             begin, or there is no room for its request (it is unsent then).
 
         Raises:
-            Laborious: it is to be rendered first.
+            Laborious: the component has to be rendered beside the loop first.
             Stuck: the plan contradicts itself, which is a bug.
         """
         plan, vertex = self._plan, run.vertex
@@ -111,7 +112,7 @@ class Starts:
                 return None
             run.bytes = size
         number, kept = await self._recording.begin(step.started)
-        # What made it begin was told the store before; it is persisted when the operator is told so.
+        # The command that made it begin was given to the store before; it may not be persisted yet.
         start = Start(step, number, self.command)
         if kept is None:
             self._waiting.append(start)
@@ -125,7 +126,7 @@ class Starts:
         return start
 
     async def see_through(self, start: Start) -> None:
-        """Let a request leave as soon as it may, and await the end of the attempt."""
+        """Let a request leave as soon as it may, and await the end of its attempt."""
         try:
             if not start.left:
                 kept = await self._recording.persisted(start.number)
@@ -139,9 +140,9 @@ class Starts:
                 self._outcomes.put_away(start.call)
 
     async def _let_leave(self, start: Start, kept: bool) -> None:
-        """What began before it has been persisted as well: all that leaves now, in that order.
+        """Let this request leave, and before it those that began earlier: their starts are persisted too.
 
-        Others have their turn meanwhile: one record may let hundreds leave.
+        Other builds have a turn in between, as one record may let hundreds leave.
         """
         left = 0
         while not start.left:
@@ -153,18 +154,18 @@ class Starts:
             left += 1
 
     def _leave(self, start: Start, kept: bool) -> None:
-        """Its start was persisted, if ``kept``: it leaves, unless something has happened meanwhile.
+        """Hand a request to the bus if its start was persisted (``kept``) and the plan still allows it.
 
-        Whether it may is asked in the same breath as it is handed to the bus.
+        There is no checkpoint between asking the plan and handing the request to the bus.
         """
         plan, outcomes = self._plan, self._outcomes
         vertex = start.request.vertex
         start.left = True
         if outcomes.arrived:
-            # An error among the answers that no task has looked at yet is one all the same.
+            # An error counts, although no task has looked at that answer yet.
             outcomes.book()
         if not plan.phases.is_starting(vertex):
-            # An operator has said meanwhile what becomes of it.
+            # An operator has settled it meanwhile.
             return
         run = self._runs[vertex]
         if run.early is not None:
@@ -185,10 +186,10 @@ class Starts:
             self._observer.sent(vertex, plan.attempt(vertex))
 
     def in_time(self, request: Request, passed: float = 0.0) -> Request:
-        """Return a request with no more time than is left for all attempts of its component together.
+        """Return a request whose time is bounded by what is left for all attempts of its component.
 
         Args:
-            request: of the next attempt, or of one that an earlier process began.
+            request: request of the next attempt, or of one that an earlier process began.
             passed: seconds of its own time that have passed.
         """
         if request.retry.attempts == 1:
@@ -203,18 +204,19 @@ class Starts:
 
     def token(self, request: Request) -> str:
         """Return the last part of its reply subject; empty where only this process is to know it."""
-        # Each attempt has its own: only so a late reply to one can be told from that to the next.
+        # One for each attempt, as a late reply to one must not be taken for a reply to the next.
         return "" if self._tokens is None else self._tokens.of(request.attempt)
 
     def departing(self) -> Callable[[Call], None] | None:
-        """Return what is to be called when a request is handed to the bus."""
-        # Made for each: a walk that refers to itself would outlive its build until the next full collection.
+        """Return the callback for when a request is handed to the bus; None where there is none."""
+        # Made for each request: a walk that refers to itself would outlive its build until the next full
+        # collection.
         return self._recording.record_sent if self._recording.in_order else None
 
     def send_again(self) -> None:
-        """After a loss of the connection: send what may have been lost with it again, where that is wanted.
+        """Send requests again that may have been lost with a connection, where the settings say so.
 
-        What is known to have reached the broker is sent again only where the operator wants that.
+        A request known to have reached the broker is sent again only where they say ``always``.
         """
         again = []
         for call in [call for call in self._runs.calls if call.lost]:

@@ -1,7 +1,7 @@
-"""Carries out what an operator does to a build that runs: decided by its plan, and persisted.
+"""Carries out the commands of operators on a build that runs: its plan decides, the journal persists.
 
-A command takes effect in the same breath in which it is decided, so that nothing else happens in between; it
-is acknowledged when it is persisted. Until then nothing leaves because of it.
+A command takes effect as soon as it is decided, without a checkpoint, so that nothing else happens in
+between. It is acknowledged when it is persisted. Until then nothing leaves because of it.
 """
 
 from collections.abc import Iterable, Mapping
@@ -27,17 +27,17 @@ _MOST_SECONDS = 30 * 86_400.0
 
 
 class Steering:
-    """The commands of operators for one build that runs.
+    """Commands of operators for one build that runs.
 
-    Each of them raises `Refused` where the build does not allow it, or where it could not be persisted, which
-    halts the build.
+    Each of them raises `Refused` where the build does not allow it, or where it could not be persisted; the
+    latter halts the build.
 
     Args:
-        context: what the parts of the walk share.
-        recording: has the commands persisted.
-        hold: pauses and halts.
-        lineup: of the components that are to begin.
-        starts: lets nothing leave because of a command before that is persisted.
+        context: context of the walk.
+        recording: persists the commands.
+        hold: pauses and halts the build.
+        lineup: line-up of the components that are to begin.
+        starts: lets nothing leave because of a command until that is persisted.
     """
 
     def __init__(
@@ -59,13 +59,13 @@ class Steering:
         """Check that the walk is under way.
 
         Raises:
-            Refused: it has not begun yet, or has come to its end.
+            Refused: the walk has not begun yet, or has ended.
         """
         if not self._tasks.under_way or self._recording.fenced:
             raise Refused("unavailable", f"{self._plan.build.id} is starting or finishing; try again shortly")
 
     async def cancel(self, *, now: bool, reason: str) -> str:
-        """Send nothing more; ``now``: nor await what is in flight. Returns a sentence for a person."""
+        """Send nothing more; with ``now``, await nothing either. Returns a sentence for a person."""
         plan = self._plan
         events: list[Event] = []
         if not (now and plan.state.cancelled):
@@ -101,12 +101,12 @@ class Steering:
         try:
             await self._persist(*events)
         finally:
-            # What may have been sent before a restart goes out at once: not before the log says so.
+            # Requests that may have left before a restart go out at once, so the log has to say so first.
             self._hold.unpause()
         return "resumed"
 
     async def retry(self, vertex: Vertex | None) -> tuple[str, int]:
-        """Send what has failed again; returns a sentence for a person, and how many components that are."""
+        """Send failed components again; returns a sentence for a person, and their number."""
         before = self._settled()
         events, text, components = steering.retry_told(self._plan, vertex)
         self._observer.happened("retried", vertex)
@@ -114,7 +114,7 @@ class Steering:
         return text, components
 
     async def supply(self, vertex: Vertex, output: Mapping[str, Any]) -> str:
-        """Have a component complete with this output, without being sent (again)."""
+        """Complete a component with this output, without sending it (again); returns a sentence."""
         before = self._settled()
         try:
             events = steering.supply(self._plan, vertex, output)
@@ -140,7 +140,7 @@ class Steering:
             phase = self._plan.phases[vertex].value
             raise Refused("conflict", f"{name} is {phase}: only what is in flight can be given more time")
         if call.answered:
-            # Behind the outcome the log has no place for it.
+            # The log has no place for it behind the outcome.
             raise Refused("conflict", f"{name} has just been answered: it needs no more time")
         self._connectors.extend(call, seconds)
         self._observer.happened("extended", vertex)
@@ -171,7 +171,7 @@ class Steering:
         return set(self._plan.phases.within(Phase.ERRORED, Phase.SKIPPED))
 
     async def _carry_out(self, events: list[Event], before: set[Vertex]) -> None:
-        """Carry out what was decided about components, of which those ``before`` had an end."""
+        """Carry out what was decided about components; those ``before`` had settled until now."""
         plan = self._plan
         self._start_over(sorted(v for v in before if plan.phases[v] is Phase.WAITING))
         for event in events:
@@ -183,16 +183,16 @@ class Steering:
         await self._persist(*events)
 
     def _start_over(self, vertices: Iterable[Vertex]) -> None:
-        """These had an outcome, or would have been left out, and wait again."""
+        """Let components that had failed or been skipped wait again."""
         for vertex in vertices:
             run = self._runs.get(vertex)
             if run is not None:
-                # Neither a pause nor the time of its attempts so far is of any meaning now.
+                # Neither a pause between attempts nor the time of the attempts so far counts now.
                 run.start_over()
             self._observer.waits(vertex)
 
     def _end(self, vertex: Vertex) -> None:
-        """The operator has said what became of a component."""
+        """End a component that an operator has settled."""
         self._observer.settled(vertex, self._plan.attempt(vertex), None)
         self._lineup.stir(vertex)
         run = self._runs.get(vertex)
@@ -200,7 +200,7 @@ class Steering:
             self._lineup.land(vertex)
 
     def _give_up_on_replies(self, why: str) -> None:
-        """Await nothing more: what is in flight fails, its outcome unknown."""
+        """Stop waiting for replies: what is in flight fails, its outcome unknown."""
         resumed = [run.resumed for run in list(self._runs.values()) if isinstance(run.resumed, Call)]
         for call in [*self._runs.calls, *resumed]:
             call.deliver(failure(f"outcome unknown: {why}", retryable=False))

@@ -1,4 +1,4 @@
-"""The tasks of one build's components: which there are, and how one wakes those that depend on it."""
+"""The tasks of one build's components, and the events by which they wait for each other."""
 
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
@@ -8,14 +8,14 @@ import trio
 from scheduler.definition.graph import Graph, Vertex
 
 _WOKEN_AT_ONCE = 50
-"""Dependents that are woken between two looks at everything else."""
+"""Dependents that are woken before other builds have a turn."""
 
 
 class Tasks:
-    """The tasks of one build's components, and the events by which one waits for another.
+    """Tasks of one build's components.
 
     Args:
-        graph: of the build.
+        graph: graph of the build.
     """
 
     __slots__ = ("_awaited", "_entering", "_graph", "_main", "_nursery", "_on_idle", "_started")
@@ -25,8 +25,8 @@ class Tasks:
         self._started: set[Vertex] = set()
         self._entering = 0
         self._awaited: dict[Vertex, list[trio.Event]] = {}
-        """By component, the events that the tasks of its dependents wait for."""
-        # Only while the nursery is open: they refer to the walk, which refers to this.
+        """Events that the tasks of a component's dependents wait for, by component."""
+        # Kept only while the nursery is open: they refer to the walk, which refers to this.
         self._nursery: trio.Nursery | None = None
         self._main: Callable[[Vertex], Awaitable[None]] | None = None
         self._on_idle: Callable[[], None] | None = None
@@ -34,12 +34,12 @@ class Tasks:
     def open(
         self, nursery: trio.Nursery, main: Callable[[Vertex], Awaitable[None]], on_idle: Callable[[], None]
     ) -> None:
-        """Start tasks from now on.
+        """Allow tasks to be started from now on.
 
         Args:
-            nursery: of the build.
-            main: what the task of a component does; it ends with `end`.
-            on_idle: called when no task is left, and none is about to be started.
+            nursery: nursery of the build.
+            main: main function of a component's task; it ends with `end`.
+            on_idle: callback for when no task is left, and none is about to be started.
         """
         self._nursery, self._main, self._on_idle = nursery, main, on_idle
 
@@ -49,12 +49,12 @@ class Tasks:
 
     @property
     def under_way(self) -> bool:
-        """Whether there are tasks, or are about to be: otherwise nothing begins any more, or yet."""
+        """Whether there are tasks, or are about to be; otherwise the walk has not begun, or has ended."""
         return self._nursery is not None and bool(self._started or self._entering)
 
     @property
     def entering(self) -> bool:
-        """Whether components are about to be entered into the line."""
+        """Whether components are about to be entered into the line-up."""
         return self._entering > 0
 
     def has(self, vertex: Vertex) -> bool:
@@ -70,12 +70,12 @@ class Tasks:
             self._nursery.start_soon(self._main, vertex, name=self._graph.ids[vertex])
 
     def end(self, vertex: Vertex) -> None:
-        """The task of a component ends by this call, and with it perhaps the walk."""
+        """Note that the task of a component ends by this call; with the last one the walk ends."""
         self._started.discard(vertex)
         self._look_for_the_end()
 
     def enter(self, entering: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Run ``entering`` in a task of its own: it enters components into the line."""
+        """Run ``entering``, which enters components into the line-up, in a task of its own."""
         assert self._nursery is not None, "the walk has begun"
         self._entering += 1
         self._nursery.start_soon(self._enter, entering, name="enter")
@@ -97,11 +97,11 @@ class Tasks:
             self._on_idle()
 
     async def dependencies(self, vertex: Vertex, settled: Sequence[int]) -> None:
-        """Wait until all dependencies of a component have settled at once.
+        """Wait until all dependencies of a component have settled at the same time.
 
         Args:
             vertex: the component.
-            settled: by vertex, whether it has; an operator may have one done again that had.
+            settled: whether a vertex has settled, by vertex; an operator may retry one that had.
         """
         waited = True
         while waited:
@@ -112,18 +112,18 @@ class Tasks:
                     await self._event(dependency, vertex).wait()
 
     def _event(self, dependency: Vertex, dependent: Vertex) -> trio.Event:
-        """Return what ``dependent`` waits for: one event for about `_WOKEN_AT_ONCE` dependents."""
+        """Return the event that ``dependent`` waits for; about `_WOKEN_AT_ONCE` dependents share one."""
         events = self._awaited.get(dependency)
         if events is None:
             turns = -(-len(self._graph.dependents[dependency]) // _WOKEN_AT_ONCE)
             events = self._awaited[dependency] = [trio.Event() for _ in range(turns)]
         if len(events) == 1:
             return events[0]
-        # Those that begin one after another are to be awake at the same time: a fan is often in their order.
+        # Dependents that begin one after another are woken together: a fan is often in their order.
         return events[dependent * len(events) // len(self._graph.ids)]
 
     def wake_dependents(self, vertex: Vertex) -> None:
-        """Wake the tasks that wait for a component: it has settled. Idempotent."""
+        """Wake the tasks that wait for a component that has settled. Idempotent."""
         events = self._awaited.pop(vertex, None)
         if events:
             events[0].set()
@@ -134,7 +134,7 @@ class Tasks:
 
 
 async def _set_all(events: list[trio.Event]) -> None:
-    """Wake thousands of dependents little by little: other builds have their turn between them."""
+    """Wake thousands of dependents in slices: other builds have a turn in between."""
     try:
         for event in events:
             await trio.lowlevel.checkpoint()

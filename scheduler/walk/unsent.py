@@ -1,7 +1,7 @@
-"""Requests of a build that were rendered, and found no room in flight: they wait, and their size is known.
+"""Requests of a build that were rendered and found no room in flight; their size is known while they wait.
 
-Of most of them the body is kept, so that it need not be rendered again. All builds together keep so many
-bytes at most; what is beyond that is rendered again when its time has come.
+Most bodies are kept, so that they need not be rendered again. The bytes kept for all builds are bounded; a
+request beyond that is rendered again when it begins.
 """
 
 from scheduler.definition.graph import Vertex
@@ -9,14 +9,14 @@ from scheduler.dispatch.slots import Slots
 from scheduler.plan import Request
 
 _BESIDE = 512
-"""Bytes that a subject and headers take, roughly."""
+"""Size of subject and headers, roughly, in bytes."""
 
 
 class Unsent:
-    """Those of one build.
+    """Rendered requests of one build that wait for room.
 
     Args:
-        slots: know how much may be kept.
+        slots: slots with the bound on the bytes kept.
     """
 
     __slots__ = ("_kept", "_sizes", "_slots")
@@ -33,34 +33,34 @@ class Unsent:
         return bool(self._sizes)
 
     def put(self, vertex: Vertex, request: Request) -> None:
-        """A request is to wait."""
+        """Let a request wait."""
         self._sizes[vertex] = size = size_of(request)
         if self._slots.budget.keep(size):
             self._kept[vertex] = request
 
     def size(self, vertex: Vertex) -> int:
-        """The bytes that the request of a component takes; 0 where that is not known yet."""
+        """Return the bytes that the request of a component takes; 0 where that is not known yet."""
         return self._sizes.get(vertex, 0)
 
     def pop(self, vertex: Vertex) -> Request | None:
-        """Its time has come: its request, where that was kept."""
+        """Take out a request that is about to begin; return it where it was kept."""
         self._sizes.pop(vertex, None)
         return self.let_go(vertex)
 
     def let_go(self, vertex: Vertex) -> Request | None:
-        """Keep its request no more; how large that is stays known. Idempotent."""
+        """Stop keeping the request of a component; its size stays known. Idempotent."""
         request = self._kept.pop(vertex, None)
         if request is not None:
             self._slots.budget.drop(size_of(request))
         return request
 
     def clear(self) -> None:
-        """Nothing is sent any more. Idempotent."""
+        """Forget all requests, as nothing is sent any more. Idempotent."""
         for vertex in list(self._kept):
             self.let_go(vertex)
         self._sizes.clear()
 
 
 def size_of(request: Request) -> int:
-    """The bytes that a request takes while it is in flight."""
+    """Return the bytes that a request takes while it is in flight."""
     return len(request.body) + _BESIDE

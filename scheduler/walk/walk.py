@@ -3,32 +3,34 @@
 Each task waits for the events of its component's dependencies, one after another, then for its turn: until
 there are slots for it, and what was lined up before it has begun. Then the component begins: the plan is
 asked, the start is persisted, the request leaves. The task awaits the reply on a memory channel, has the
-outcome persisted, and sets its own event, whatever has happened, so that no task waits for ever. All
-decisions are the plan's; this package only carries them out, in the order that the promises need:
+outcome persisted, and sets its own event, whatever has happened, so that no task waits for ever. The plan
+makes all decisions; this package only carries them out, in the order that the promises need:
 
 - a request leaves after its start was persisted, and after every outcome it depends on was (`recording`);
-- whether it may still leave is asked in the same breath as it is handed to the bus (`starts`);
-- what one completion makes due is in the queue for slots, in the order of the edges, before the slots of what
-  has completed are given back. So the most urgent has them, be it new or not; where there is room for all,
-  they leave in the order of the edges (`lineup`);
-- what has been answered is booked in the order in which the answers came in (`outcomes`).
+- the plan is asked whether it may still leave without a checkpoint before it is handed to the bus (`starts`);
+- the components that one completion makes due are queued for slots, in the order of the edges, before the
+  slots of the completed one are given back. So the most urgent component gets them, new or not; where there
+  is room for all, they leave in the order of the edges (`lineup`);
+- answers are booked in the order in which they came in (`outcomes`).
 
-Trio wakes tasks in any order, and nothing rests on that: whichever of them comes first begins, books or
-writes what is before it as well.
+Trio wakes tasks in any order, and nothing depends on it: the first task to wake also begins, books or
+persists whatever comes before its own component.
 
-A slot is held until the outcome is persisted where the store is told step by step. Where it keeps things in
-order, until the outcome is noted: what has the slot next begins in the same record.
+A slot is held until the outcome is persisted. Where the store keeps order, it is held only until the outcome
+is recorded: the start of the component that gets the slot next goes into the same record.
 
-The parts know one another in one direction only, in this order; the walk makes and knows them all::
+Each part knows only parts above it in this list; the walk makes them all::
 
-    component, tasks      data and tasks, by component
-    slot_queue, granted   slots, and what has them and is to begin
-    lineup                what is due, until it begins
-    hold                  what keeps the build from sending: a halt, a pause
-    recording             what the store is told
+    component, tasks      the data of each component's run; its task
+    unsent, rendering     rendered requests that wait for room; rendering beside the loop
+    frontier              which components have settled, and which that makes due
+    granted, slot_queue   components that have their slots; those that wait for them
+    lineup                the due components, until they begin
+    hold                  halts and pauses
+    recording             the build's journal, and what follows when it fails
     outcomes, starts      the ends of attempts; their beginnings
-    resumption, steering  what an earlier process began; what an operator wants
-    component_tasks       what the task of a component does with all these
+    resumption, steering  attempts of an earlier process; commands of operators
+    component_tasks       the task of each component, which uses all of these
 """
 
 from collections.abc import Mapping, Sequence
@@ -71,7 +73,7 @@ from scheduler.walk.unsent import Unsent
 _log = structlog.get_logger()
 
 _LARGE = 2_000
-"""Changes from which on a report is made beside the loop: it would take milliseconds of it."""
+"""Number of changes from which on a report is made beside the loop: it would block it for milliseconds."""
 
 
 class Walk:
@@ -80,15 +82,16 @@ class Walk:
     Args:
         plan: decides. The slots know the build by it.
         connectors: takes requests, gives replies.
-        store: is told of every step before the next one.
-        slots: how many requests may be in flight.
-        observer: is told of everything.
-        priorities: by vertex: of those that wait for a slot the highest goes first.
-        key: what the reply subjects of this build are made with, so that a later process knows them; where it
-            is empty, they are known to this process only.
-        resumption: an earlier process began the build, and the plan was replayed from its log.
-        resending: when a request without a reply is sent again.
-        executor: renders what takes long, and makes the report of a large build.
+        store: persists each step before the next one.
+        slots: bounds the requests in flight.
+        observer: receives the events of the build.
+        priorities: priority by vertex: of components that wait for a slot the highest goes first.
+        key: key of the build's reply subjects, by which a later process knows them; where it is empty, only
+            this process knows them.
+        resumption: times from the log of an earlier process that began the build; the plan was replayed from
+            the same log. None for a new build, and where the store keeps no log.
+        resending: tells by subject when a request without a reply is sent again.
+        executor: renders large components, and makes the report of a large build.
     """
 
     def __init__(
@@ -108,12 +111,12 @@ class Walk:
         self.plan = plan
         self.id = plan.build.id
         self.stuck = False
-        """Whether the build could not even be resumed."""
+        """Whether an internal error kept the build from being resumed; its log is as it was."""
         self._connectors = connectors
         self._executor = executor or ThreadExecutor()
         self._observer = observer or Observer()
         self._end_recorded = False
-        """Whether the store was told of the end of the build, behind its last outcome."""
+        """Whether the end of the build was recorded, behind its last outcome."""
         self._runs, self._tasks, self._unsent = Runs(), Tasks(plan.graph), Unsent(slots)
         context = Context(
             plan=plan,
@@ -159,11 +162,11 @@ class Walk:
     # ---- from the start to the report
 
     async def run(self) -> Report | None:
-        """Walk the graph to its end, whatever that is.
+        """Run the build to its end, whether it completes or fails.
 
         Returns:
-            The report; or None where the process is to end and the store can resume the build: it then
-            stands in the store as it is.
+            The report; or None where another process is to resume the build from the store: this one is
+            stopping, was fenced, or could not resume it.
         """
         plan = self.plan
         try:
@@ -175,9 +178,9 @@ class Walk:
             why = str(hung.exceptions[0])
             _log.error("the build failed: it held the scheduler up", build=self.id, why=why)
             await self._give_up_on_the_rest(f"{why}. The outcome is unknown")
-        except* Exception:  # noqa: BLE001 - a bug of ours: it costs this build, and no other
+        except* Exception:  # noqa: BLE001 - a bug in the scheduler: it fails this build, and no other
             if self._resumer.from_log and not self._recording.acted:
-                # As the next version may do better: the log has it as it was.
+                # The log is unchanged, so a later version may be able to resume it.
                 _log.exception("internal error: the build could not be resumed", build=self.id)
                 self.stuck = True
             else:
@@ -204,14 +207,14 @@ class Walk:
         try:
             async with trio.open_nursery() as nursery:
                 self._tasks.open(nursery, self._component_tasks.run, self._record_the_end)
-                # As a task: what is raised in the body of a nursery with tasks refers to itself (trio 0.35).
+                # In a task: what the body of a nursery with tasks raises refers to itself (trio 0.35).
                 self._lineup.enter_soon(from_the_start(self.plan.graph, self.plan.build.edges))
         finally:
-            # An operator's command may still be being persisted: nothing more begins because of it.
+            # An operator's command may still be waiting to be persisted: it begins nothing more.
             self._tasks.close()
 
     def _record_the_end(self) -> None:
-        """Nothing is in flight any more: have the end of the build ride in the record of its last outcome."""
+        """Record the end of the build, once nothing is in flight, together with its last outcome."""
         self._outcomes.close_given_up()
         if (
             self._recording.in_order
@@ -223,14 +226,14 @@ class Walk:
             self._recording.record_soon(*late_replies.take_adopted(self.plan), ending.finish(self.plan))
 
     def _clear(self) -> None:
-        """Let go of everything, however the build has ended: all cycles of references end here."""
+        """Release everything, however the build has ended: all reference cycles are broken here."""
         self.listening.set()
         for run in list(self._runs.values()):
             if isinstance(run.resumed, Call):
                 run.resumed.close()
                 run.resumed = None
         for call in list(self._runs.calls):
-            # Sent for a task that was cancelled before it came to that.
+            # Sent for a task that was cancelled before it could put the call away.
             self._outcomes.put_away(call)
         self._outcomes.close_given_up()
         self._outcomes.arrived.clear()
@@ -243,7 +246,7 @@ class Walk:
         if not plan.state.over and plan.state.stopped and recording.resumable and not recording.log_removed:
             adopted = late_replies.take_adopted(plan)
             if recording.in_order:
-                # What was recorded has to be in the log before anything else makes its position move.
+                # What was recorded must be in the log before anything else moves its position.
                 await recording.commit(*adopted)
             elif adopted:
                 await recording.commit_at_the_end(*adopted)
@@ -257,7 +260,7 @@ class Walk:
                 *late_replies.take_adopted(plan), ending.finish(plan)
             )
         if not kept and recording.in_order and not recording.log_removed:
-            # The log is the truth: what it does not say to be over is resumed by the next process.
+            # The log is the truth: a build that it does not show as finished is resumed by the next process.
             _log.error(
                 "the end of the build could not be committed: it is left to the next process", build=self.id
             )
@@ -278,7 +281,7 @@ class Walk:
 
     @property
     def listening(self) -> trio.Event:
-        """Set once the replies to what an earlier process sent are waited for."""
+        """Event that is set once the replies to an earlier process's requests are awaited."""
         return self._resumer.listening
 
     @property
@@ -288,33 +291,33 @@ class Walk:
 
     @property
     def steerable(self) -> bool:
-        """Whether the walk is under way: it has begun, and has not come to its end."""
+        """Whether operators may give commands: the walk has begun, and has not ended."""
         return self._tasks.under_way and not self.fenced
 
     def steer(self) -> Steering:
-        """Return the commands that operators may give for it.
+        """Return the commands that operators may give for the build.
 
         Raises:
-            Refused: it has not begun yet, or has come to its end.
+            Refused: the walk has not begun yet, or has ended.
         """
         self._steering.check()
         return self._steering
 
     def stop(self) -> None:
-        """Send nothing more, because this process is to end; what is in flight is awaited."""
+        """Send nothing more, because this process is stopping; await what is in flight."""
         self.plan.state.stop()
         self._hold.withdraw_unsent()
 
     def halt(self, cause: str) -> None:
-        """Send nothing more for this build; what is in flight is awaited."""
+        """Send nothing more for this build; await what is in flight."""
         self._hold.halt(cause)
 
     def note_outage(self, seconds: float) -> None:
-        """Persist that nothing could be done for so many seconds, and now it can."""
+        """Persist that nothing could be done for so many seconds, until now."""
         self._recording.record_outage(seconds)
 
     def abandon(self, within: float) -> None:
-        """Stop waiting for replies; what is being persisted has ``within`` seconds to be done."""
+        """Stop waiting for replies; persisting may take ``within`` seconds more."""
         self._recording.scope.deadline = trio.current_time() + within
         if self._recording.in_order:
             self._connectors.hand_over(self.id)
@@ -326,23 +329,23 @@ class Walk:
                 call.deliver(failure(unknown, retryable=False))
 
     def send_again(self) -> None:
-        """After a loss of the connection: send what may have been lost with it again, if that is wanted."""
+        """Send requests again that may have been lost with a connection, where the settings say so."""
         self._starts.send_again()
 
     def calls(self) -> Mapping[Call, float]:
-        """Return everything in flight, the oldest first, and since when (Trio's clock, seconds)."""
+        """Return the attempts in flight, the oldest first, and since when (Trio's clock, seconds)."""
         return self._runs.calls
 
     def call_of(self, vertex: Vertex) -> Call | None:
-        """Return the attempt of a component that is in flight, where one is."""
+        """Return the attempt of a component that is in flight; None where there is none."""
         return self._runs.call_of(vertex)
 
     def longest_wait(self) -> tuple[str, float] | None:
-        """Return the request that is in flight for longest: its component, and since when (Trio's clock)."""
+        """Return the component of the oldest request in flight, and since when (Trio's clock, seconds)."""
         return next(((call.request.component, since) for call, since in self._runs.calls.items()), None)
 
     def retry_in(self, vertex: Vertex) -> float | None:
-        """Return the seconds until the next attempt of a component; None where it does not wait for one."""
+        """Return the seconds until the next attempt of a component; None where it waits for none."""
         run = self._runs.get(vertex)
         if run is None or run.retry_at is None or self.plan.phases[vertex] is not Phase.RETRYING:
             return None
