@@ -1,1 +1,1 @@
-"""All builds of a process: how they come in, run beside each other, are told of, reported and removed."""
+"""All builds of a process: they are taken in, run beside each other, followed, reported and removed."""

@@ -1,7 +1,7 @@
-"""Between the broker and the reading of builds: what has come in waits here, and its senders take turns.
+"""Admission of builds: messages from the broker wait here until they are read, and senders take turns.
 
-Large builds wait apart from small ones: they are read in threads, for seconds, and only so many at a time.
-Small ones are few at a time as well: whoever comes next must not stand behind all that another has sent.
+Large builds wait apart from small ones: they are read in threads, for seconds, and only a few at a time.
+Small ones are few at a time as well: the next sender must not stand behind all that another has sent.
 """
 
 import math
@@ -18,40 +18,41 @@ from scheduler.supervision.intake import Receipts
 from scheduler.supervision.refusals import refused, shutting_down
 
 _MOST: Final = 20_000
-"""Builds that have come in and are not looked at yet, small or large; one sender alone gets half of it."""
+"""Builds, small or large, that have come in and wait to be read; one sender alone gets half of this
+number."""
 _MOST_SMALL_BYTES: Final = 256 * 1024 * 1024
 _MOST_LARGE_BYTES: Final = 768 * 1024 * 1024
-"""The same in bytes."""
+"""Large builds that wait to be read, in bytes."""
 _SMALL_AT_ONCE: Final = 16
 """Small builds that are being read and persisted at a time."""
 _LARGE_AT_ONCE: Final = 2
-"""As many as there are threads to read them."""
+"""Large builds that are being read at a time: as many as there are threads for it."""
 _SMALL_PATIENCE: Final = 1.0
 _LARGE_PATIENCE: Final = 30.0
-"""Seconds after which the next build has its turn while this one waits: for a store that is away, or for
-another build of its id that is just being loaded."""
+"""Seconds after which the next build has its turn while a large one waits: for a store that is away, or for
+another build of its id that is being loaded."""
 _MOST_WAITING: Final = 500
-"""Builds that may wait like that."""
+"""Builds that may wait like that at a time."""
 _OVERHEAD: Final = 512
-"""Bytes that a message takes beside its content."""
+"""Size of a message beside its content, in bytes."""
 
 
 @define(eq=False)
 class _Worker:
-    """Takes one build after another."""
+    """Worker that takes one build after another."""
 
     began: float = math.inf
-    """With the present one, by Trio's clock."""
+    """Time at which it began with the present build (Trio's clock, seconds); infinite where it has none."""
     replaced: bool = False
-    """Whether it takes no more after that one."""
+    """Whether it takes no more builds after the present one."""
 
 
 class _Lane:
-    """A queue, and those who wait for something in it."""
+    """Queue of builds, with its workers."""
 
     def __init__(self, most_bytes: int, at_once: int, patience: float) -> None:
         self.queue: RoundRobinQueue[tuple[Message, str]] = RoundRobinQueue(_MOST, most_bytes)
-        """With the sender of each."""
+        """Messages that wait, each with its sender."""
         # One for each message in the queue, so that one that comes in wakes one worker.
         self.put, self.ready = trio.open_memory_channel[None](math.inf)
         self.door = trio.Lock()
@@ -60,7 +61,7 @@ class _Lane:
         self.patience = patience
         self.workers: list[_Worker] = []
         self.going = 0
-        """Workers that have not ended, those included in whose place others were put."""
+        """Number of workers that have not ended, including those that were replaced."""
         self.watching = trio.CancelScope()
 
 
@@ -69,8 +70,8 @@ class Admission:
 
     Args:
         receipts: answers those that are refused here.
-        take: reads a build, has it run and answers, and is told who sent it; must not raise.
-        is_small: whether a message is soon read.
+        take: callback with a message and its sender: reads the build, begins it and answers; must not raise.
+        is_small: returns whether a message is read quickly.
     """
 
     def __init__(
@@ -85,18 +86,18 @@ class Admission:
         self._small = _Lane(_MOST_SMALL_BYTES, _SMALL_AT_ONCE, _SMALL_PATIENCE)
         self._large = _Lane(_MOST_LARGE_BYTES, _LARGE_AT_ONCE, _LARGE_PATIENCE)
         self.came = 0
-        """How many messages have come in."""
+        """Number of messages that have come in."""
         self._closed = False
         self._taken_bytes = 0
         self._waiting = 0
 
     @property
     def bytes(self) -> int:
-        """Bytes of builds that have come in and are not dealt with yet."""
+        """Size of the builds that have come in and wait to be read, in bytes."""
         return self._small.queue.bytes + self._large.queue.bytes + self._taken_bytes
 
     def on_build(self, message: Message) -> None:
-        """Put a message into its sender's line, or refuse it. A handler: synchronous."""
+        """Put a message into its sender's line, or refuse it. A synchronous handler."""
         self.came += 1
         if not self._receipts.may_be_taken(message):
             return
@@ -116,13 +117,13 @@ class Admission:
             self._receipts.reject(message, refused("busy", text))
 
     def close(self) -> None:
-        """Refuse what comes in from now on; `run` returns when what is here has been dealt with."""
+        """Refuse builds from now on; `run` returns when those that wait have been taken."""
         self._closed = True
         self._small.put.close()
         self._large.put.close()
 
     async def run(self) -> None:
-        """Have builds taken, each sender's in turn, until closed."""
+        """Take builds, each sender's in turn, until closed."""
         async with trio.open_nursery() as nursery:
             for lane in (self._small, self._large):
                 for _ in range(lane.at_once):
@@ -165,10 +166,10 @@ class Admission:
                 return
 
     async def _watch(self, lane: _Lane, nursery: trio.Nursery) -> None:
-        """Put others in the place of workers that wait long, until none is left."""
+        """Replace workers that wait long, until none is left."""
         with lane.watching:
             while True:
-                # Nobody wakes up for nothing while nothing comes in.
+                # Without builds nothing wakes up.
                 await lane.stirred.wait()
                 await trio.sleep(lane.patience / 2)
                 if lane.queue or any(one.began < math.inf for one in lane.workers):

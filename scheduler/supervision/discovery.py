@@ -1,6 +1,6 @@
 """Answers NATS's service discovery, so that ``nats micro ls`` shows the scheduler (ADR-32).
 
-Whoever is answered may send builds: it is switched on when that is true, and not before.
+A client that gets an answer may send builds, so discovery is opened when builds are taken, and not before.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -42,7 +42,7 @@ class ServiceEndpoint:
 
 @frozen
 class Identity:
-    """Who answers."""
+    """Identity of the service that answers."""
 
     name: str
     id: str
@@ -51,18 +51,18 @@ class Identity:
 
 
 class Discovery:
-    """The three questions of ADR-32, each for everybody, for our name, and for us alone.
+    """Answers the three questions of ADR-32: to all services, to all of our name, and to this instance.
 
     Of each instance every question is to be answered. Its subscriptions are in a queue group all the same,
     which has no other member: so they can be on a connection that another one stands in for.
 
     Args:
-        bus: what questions come in on and are answered on: not what replies come in on, which would stand
-            behind thousands of them.
-        identity: who answers.
-        endpoints: what is served.
-        presence: answers PING in our place while it can. The loop listens for it all the same, from when that
-            has begun: as long as one of the two is subscribed, nobody is told that there is nobody.
+        bus: connection for questions and answers; not the one for replies, which would wait behind thousands
+            of questions.
+        identity: identity of this instance.
+        endpoints: subjects that are served.
+        presence: answers PING in our place while it can. The loop subscribes all the same, once the presence
+            has begun: as long as either is subscribed, no client is told that there is no responder.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Discovery:
         self._log = RateLimitedLog()
 
     async def open(self) -> None:
-        """Begin to answer."""
+        """Subscribe, and answer from now on."""
         if self._presence is not None:
             # Before the loop listens: a question that came to both in between would be answered by neither.
             await self._presence.announce(self._subjects("PING"), encode(self.ping()))
@@ -97,7 +97,7 @@ class Discovery:
         return [f"$SRV.{verb}{tail}" for tail in ("", f".{name}", f".{name}.{id_}")]
 
     async def close(self) -> None:
-        """Answer no more."""
+        """Stop answering."""
         while self._subscriptions:
             await self._subscriptions.pop().unsubscribe()
 

@@ -1,4 +1,4 @@
-"""Stops with what is in flight awaited, for as long as there is time."""
+"""Drains the builds of a process at its end: awaits what is in flight, within the grace."""
 
 import structlog
 import trio
@@ -9,16 +9,16 @@ from scheduler.supervision.roster import Roster
 _log = structlog.get_logger()
 
 _CLOSING = 0.5
-"""Seconds for what is being persisted when the grace is over."""
+"""Seconds for what is being persisted when the grace ends."""
 
 
 async def drain(roster: Roster, store: Store, grace: float) -> None:
-    """After `Roster.refuse_new`: await what is in flight for ``grace`` seconds, then stop waiting for it."""
+    """Await, after `Roster.refuse_new`, what is in flight for ``grace`` seconds, then stop waiting."""
     with trio.move_on_after(grace):
         await roster.until_idle()
         return
-    _log.warning("grace is over", builds=len(roster), seconds=grace)
-    # What is known to have left must not be sent again by the next process.
+    _log.warning("the grace has ended", builds=len(roster), seconds=grace)
+    # Requests known to have left must not be sent again by the next process.
     with trio.move_on_after(_CLOSING):
         await store.settle()
     for walk in roster.walks():

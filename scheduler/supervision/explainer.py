@@ -1,4 +1,4 @@
-"""What is told of builds: how they stand, and why they do not get on. It only looks."""
+"""Explains how builds stand, and what they wait for. It changes nothing."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -18,33 +18,34 @@ from scheduler.walk import Walk
 Document = dict[str, Any]
 
 _SHOWN = 20
-"""Ids in a list that a person reads, and reasons why a build does not get on."""
+"""Ids in a list for people, and reasons why a build waits."""
 _MOST_NEEDS = 1_000
 
 
 @define
 class Seen:
-    """A build as it can be seen: one that runs here, or one as its log says."""
+    """Build to look at: one that runs here, or one as its log says."""
 
     plan: Plan
     timings: Timings
     walk: Walk | None = None
     sequence: int = 0
-    """Of the last event that was published."""
+    """Number of the last event that was published."""
     source: str = ""
-    """Who publishes; see `feed.Track.source`."""
+    """Source of the published events; see `feed.Track.source`."""
     report_waits: str = ""
-    """Why the report of a build that is over is not out yet; empty where it is, or is not due."""
+    """Reason why the report of a build that has ended is not out yet; empty where it is out, or is not
+    due."""
 
     identity: str = ""
-    """Unlike that of any other run of this build that was or will be seen; with the ``revision`` it says
-    whether something has changed."""
+    """Text that is unique to this run of the build; with the ``revision`` it tells whether anything
+    changed."""
     revision: Callable[[], int] = lambda: 0
-    """A number that changes with everything that happens to the build."""
+    """Function for a number that changes with every event of the build."""
 
     @property
     def over(self) -> bool:
-        """Whether it has come to its end, although its report may still be on its way."""
+        """Whether it has ended, although its report may still be on its way."""
         return self.plan.state.finished or (self.plan.state.over and not self.plan.state.stopped)
 
     @property
@@ -60,7 +61,7 @@ class Seen:
 
 
 def summary(seen: Seen) -> Document:
-    """A build in a few words."""
+    """Summarize a build."""
     plan, timings = seen.plan, seen.timings
     name = plan.build.fields.get("name")
     document = {
@@ -83,7 +84,7 @@ def summary(seen: Seen) -> Document:
 
 
 def component(seen: Seen, vertex: Vertex, *, graph: bool = False) -> Document:
-    """How one component stands."""
+    """Return the state of one component."""
     plan, timings = seen.plan, seen.timings
     phase = plan.phases[vertex]
     document: Document = {
@@ -109,7 +110,7 @@ def component(seen: Seen, vertex: Vertex, *, graph: bool = False) -> Document:
 
 
 def interruptions(seen: Seen) -> Document:
-    """When nothing new could be sent: an operator's pauses, and the outages of the broker."""
+    """Return the times in which nothing new could be sent: pauses by operators, and outages of the broker."""
     pauses, outages = seen.timings.pauses, seen.timings.outages
     return {
         "pauses": [
@@ -121,21 +122,21 @@ def interruptions(seen: Seen) -> Document:
 
 @frozen
 class Reason:
-    """Why something does not get on."""
+    """Reason why a build or a component waits."""
 
     text: str
     since: float | None = None
-    """Seconds since 1970."""
+    """Beginning of the wait, seconds since 1970."""
     more: Mapping[str, Any] = {}
 
 
 class Explainer:
-    """Says why the components of one build are where they are.
+    """Explains why the components of one build are where they are.
 
     Args:
         seen: the build.
-        slots: know who waits for which limit.
-        store: may be what all wait for.
+        slots: know which components wait for which limit.
+        store: store that all of them may wait for.
     """
 
     def __init__(self, seen: Seen, slots: Slots, store: Store) -> None:
@@ -145,13 +146,13 @@ class Explainer:
         self._store = store
 
     def component(self, vertex: Vertex) -> Document:
-        """Why one component is where it is."""
+        """Explain why one component is where it is."""
         return self._document(self._reason(vertex), vertex)
 
     def build(self) -> tuple[list[Document], int]:
-        """What keeps the build from getting on, the weightiest first; and how many reasons more there are.
+        """Explain what the build waits for, the main reason first; returns the number of further reasons too.
 
-        What runs is told by subject: of thousands of components nobody reads a line each.
+        Components in flight are grouped by subject, as there may be thousands.
         """
         reasons = [self._document(reason) for reason in self._general()]
         plan = self._plan
@@ -162,7 +163,7 @@ class Explainer:
         return reasons, max(0, len(failed) - _SHOWN // 2) + max(0, len(running) - _SHOWN // 2)
 
     def _by_subject(self) -> list[tuple[str, list[Vertex]]]:
-        """What is in flight, the longest first, by what it was sent on."""
+        """Group the components in flight by subject, the longest in flight first."""
         groups: dict[str, list[Vertex]] = {}
         if self._seen.walk is not None:
             for call in self._seen.walk.calls():
@@ -245,7 +246,7 @@ class Explainer:
             return Reason("its request waits for the connection to the broker", sent, more)
         text = f"it waits for its connector to answer on {subject}"
         if call is not None and (missed := call.maybe_missed):
-            text += f"; {missed}: look whether it was done, then skip it (with what was returned)"
+            text += f"; {missed}: check whether it was done, then skip it (with what was returned)"
         return Reason(text, sent, {**more, "connector": "silent"})
 
     def _retrying(self, vertex: Vertex) -> Reason:

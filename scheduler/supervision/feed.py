@@ -1,10 +1,10 @@
-"""Tells whoever wants to follow a build what happens in it, on ``scheduler.event.<build>``.
+"""Publishes the events of each build on ``scheduler.event.<build>``, for watchers to follow.
 
-What happened within a tenth of a second travels in one message, so that following a build of thousands
-costs it next to nothing. The feed is a courtesy: nothing depends on it, and the report is the truth.
+Events within a tenth of a second share a message, so that following a build of thousands of components costs
+it next to nothing. The feed is a courtesy: nothing depends on it, and the report is the truth.
 
-Every event has a number; who joins late, or misses some, asks for how things stand
-(`scheduler.control.endpoint`), and is told up to which event that is so.
+Every event has a number. A watcher that joins late, or misses events, fetches a snapshot
+(`scheduler.control.endpoint`), which names the last event in it, and continues from there.
 """
 
 import secrets
@@ -26,23 +26,23 @@ from scheduler.walk import Observer
 _log = structlog.get_logger()
 
 VERSION = 2
-"""Of the messages."""
+"""Version of the messages."""
 _PERIOD = 0.1
 """Seconds between two messages about one build."""
 _MOST = 1_000
-"""Events in one message."""
+"""Most events in one message."""
 _ERROR_SHOWN = 1_000
-"""Characters of an error's text; all of it is in the report."""
+"""Characters shown of an error; all of it is in the report."""
 
 
 class Track(Observer):
-    """What is to be told of one build, and when it happened.
+    """Events of one build that are to be published, with their times.
 
     Args:
-        feed: publishes it.
-        plan: of the build.
+        feed: publishes the events.
+        plan: plan of the build.
         timings: keeps the times.
-        completed: is told the subject of each component that was completed, and the seconds that it took.
+        completed: callback with the subject of each completed component, and the seconds that it took.
     """
 
     __slots__ = (
@@ -64,30 +64,31 @@ class Track(Observer):
     ) -> None:
         self.timings = timings
         self.sequence = 0
-        """Of the last event."""
+        """Number of the last event."""
         self._dues = 0
         self._plan = plan
         self._feed = feed
         self._completed = completed
         self._events: list[dict[str, Any]] = []
-        # A dict, as it is empty mostly: a set takes three times as much then.
+        # A dict, as it is mostly empty, and an empty set takes three times the memory.
         self._resumed: dict[Vertex, None] = {}
-        """In flight since an earlier process: when they were answered is known from here on only."""
+        """Components in flight since an earlier process: the times of their replies count from here on
+        only."""
         self.source = secrets.token_hex(4)
-        """Unlike that of any other process or run that told, or will tell, of this build."""
+        """Text that is unique among the processes and runs that publish events of this build."""
         self._subject = f"scheduler.event.{encode_token(plan.build.id)}"
 
     def revision(self) -> int:
-        """A number that changes with everything that is told of the build."""
+        """Number that changes with every event of the build."""
         return self.sequence + self._dues
 
     def due(self, vertex: Vertex) -> None:
-        """As `Observer.due`."""
+        """Implement `Observer.due`."""
         self._dues += 1
         self.timings.note_due(vertex, self.timings.clock())
 
     def sent(self, vertex: Vertex, attempt: int) -> None:
-        """As `Observer.sent`."""
+        """Implement `Observer.sent`."""
         now = self.timings.clock()
         self.timings.note_sent(vertex, now)
         if self._resumed:
@@ -99,7 +100,7 @@ class Track(Observer):
             event["waited"] = round(max(0.0, now - due), 6)
 
     def resumed(self, vertex: Vertex, attempt: int) -> None:
-        """As `Observer.resumed`: it runs since its request left, whoever sent it."""
+        """Implement `Observer.resumed`: the component runs since its request left, in whichever process."""
         self._resumed[vertex] = None
         now = self.timings.clock()
         if self.timings.sent(vertex) is None:
@@ -108,23 +109,23 @@ class Track(Observer):
         self._event(vertex, "running", now)["attempt"] = attempt
 
     def departed(self, vertex: Vertex) -> None:
-        """As `Observer.departed`."""
+        """Implement `Observer.departed`."""
         self._resumed.pop(vertex, None)
         self.timings.note_sent(vertex, self.timings.clock())
 
     def waits(self, vertex: Vertex) -> None:
-        """As `Observer.waits`."""
+        """Implement `Observer.waits`."""
         self.timings.note_waiting(vertex)
         self._event(vertex, "waiting", self.timings.clock())
 
     def retries(self, vertex: Vertex, attempt: int, error: str, pause: float) -> None:
-        """As `Observer.retries`."""
+        """Implement `Observer.retries`."""
         event = self._end(vertex, "retrying", attempt, self.timings.clock())
         event |= {"error": self._shown(error), "retry_in": round(pause, 3)}
         self.timings.note_failed(vertex, event["time"], pause)
 
     def settled(self, vertex: Vertex, attempt: int, error: str | None) -> None:
-        """As `Observer.settled`."""
+        """Implement `Observer.settled`."""
         now, timings = self.timings.clock(), self.timings
         timings.note_settled(vertex, now, completed=error is None)
         event = self._end(vertex, "completed" if error is None else "errored", attempt, now)
@@ -134,13 +135,13 @@ class Track(Observer):
             self._completed(self._plan.requests.subject(vertex), event["seconds"])
 
     def skipped(self, vertices: Sequence[Vertex]) -> None:
-        """As `Observer.skipped`."""
+        """Implement `Observer.skipped`."""
         now = self.timings.clock()
         for vertex in vertices:
             self._event(vertex, "skipped", now)
 
     def happened(self, what: str, vertex: Vertex | None = None) -> None:
-        """As `Observer.happened`."""
+        """Implement `Observer.happened`."""
         event = self._add(self.timings.clock(), {"event": what})
         self.timings.note_paused(event["time"], on=self._plan.state.paused)
         if vertex is not None:
@@ -171,7 +172,7 @@ class Track(Observer):
         return event
 
     def flush(self, bus: Bus) -> None:
-        """Publish what was noted."""
+        """Publish the events noted so far."""
         events, self._events = self._events, []
         for start in range(0, len(events), _MOST):
             part = events[start : start + _MOST]
@@ -202,12 +203,12 @@ class Feed:
         self._wake = trio.Event()
 
     def stir(self, track: Track) -> None:
-        """Something of this build is to be published soon."""
+        """Let the events of this build be published soon."""
         self._stirred[track] = None
         self._wake.set()
 
     def close(self, track: Track) -> None:
-        """The build is over: publish the rest now, before its report."""
+        """Publish the last events of a build that has ended, before its report."""
         self._stirred.pop(track, None)
         track.flush(self._bus)
 
@@ -216,14 +217,14 @@ class Feed:
         while True:
             await self._wake.wait()
             await trio.sleep(_PERIOD)
-            # While the broker is away nobody follows; what happens meanwhile is told afterwards.
+            # While the broker is away there are no watchers; events of that time are published afterwards.
             if not self._bus.connected:
                 continue
             self._wake = trio.Event()
             await self._publish()
 
     async def _publish(self) -> None:
-        # In a function of its own: what is told of is not kept while there is nothing new.
+        # In a function of its own, so that no track is kept alive while there is nothing new.
         stirred, self._stirred = self._stirred, {}
         for track in stirred:
             track.flush(self._bus)

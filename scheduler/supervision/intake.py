@@ -1,4 +1,4 @@
-"""Takes builds in: reads them, answers whoever sent them, and hands the good ones on.
+"""Answers the senders of builds: accepted, or rejected and why.
 
 WIRE: "Intake". The answer to a build that was accepted is sent when it is persisted, not before.
 """
@@ -17,23 +17,23 @@ from scheduler.errors import BusError, InvalidBuild, MessageTooLarge, Problem
 from scheduler.runtime.log_limits import RateLimitedLog
 
 SUBJECTS: Final = BUILD_ACTIONS
-"""What builds come in on."""
+"""Subjects on which builds come in."""
 QUEUE_GROUP: Final = "scheduler"
 
 _STREAM_ACK: Final = "$JS.ACK."
 _MOST_DETAIL_BYTES = 256 * 1024
 _SMALL = 32 * 1024
-"""Bytes of a build that is taken apart on the spot."""
+"""Largest build that is taken apart on the spot, in bytes."""
 _MOST_KEPT_BYTES = 1_000
-"""Of each field, where a rejected build is too large to be published whole."""
+"""Largest field that is kept where a rejected build is too large to be published whole, in bytes."""
 
 
 class Receipts:
-    """Answers whoever sends builds.
+    """Answers the senders of builds.
 
     Args:
-        bus: what answers go out on.
-        holds: says whether a build of this id is running here.
+        bus: connection for answers.
+        holds: returns whether a build of this id is held here.
     """
 
     def __init__(self, bus: Bus, holds: Callable[[str], bool]) -> None:
@@ -42,10 +42,10 @@ class Receipts:
         self._log = RateLimitedLog()
 
     def may_be_taken(self, message: Message) -> bool:
-        """Whether a message may be looked at: not where its answer would go to what is no inbox.
+        """Return whether a message may be taken: not where its reply subject is no inbox.
 
-        A build that comes out of a stream has a reply subject of the server's, which is for acknowledgements
-        to JetStream: it is taken as one without.
+        A build from a stream has a reply subject of the server, for acknowledgements to JetStream: it counts
+        as one without a reply subject.
         """
         if not message.reply or _is_delivered(message) or may_be_answered(message.reply):
             return True
@@ -53,16 +53,15 @@ class Receipts:
         return False
 
     def accept(self, message: Message, build: str, *, finished: bool = False) -> None:
-        """Answer that the build is ours now, or was taken before and is ``finished``."""
+        """Answer that the build is accepted, or was accepted before and is ``finished``."""
         answer: dict[str, Any] = {"id": build, "status": "accepted"}
         self._answer(message, answer | {"finished": True} if finished else answer)
 
     def reject(self, message: Message, refusal: InvalidBuild) -> None:
-        """Answer that the build is not taken, and why.
+        """Answer that the build is rejected, and why.
 
-        Where there is nobody to answer, a build whose id can be read is published, whole, on
-        ``<intake>.error``; not so where one with this id is running, whatever is wrong with this one: the
-        store would take the running one for failed.
+        Without a reply subject, a build whose id can be read is published, whole, on ``<intake>.error``; but
+        not while one with this id runs here, as the store would take the running one for failed.
         """
         build = read_id(message.data)
         problems = refusal.problems
@@ -85,7 +84,7 @@ class Receipts:
                 self._log.warning("rejection not published", build=build, error=str(error))
 
     def _answer(self, message: Message, answer: dict[str, Any]) -> None:
-        # Looked at again: whoever calls may not have asked `may_be_taken`, and this is the last place.
+        # Checked again, as a caller may not have asked `may_be_taken`, and this is the last place.
         if not may_be_answered(message.reply):
             return
         try:
@@ -99,12 +98,12 @@ class Receipts:
 
 
 def _is_delivered(message: Message) -> bool:
-    """Whether it comes out of a stream, by a consumer."""
+    """Return whether a message comes from a stream, by a consumer."""
     return message.reply.startswith(_STREAM_ACK)
 
 
 def _fitting(problems: Sequence[Problem], most: int) -> list[str]:
-    """As many problems as an answer holds, and how many there are beside them."""
+    """Return as many problems as fit into an answer, and the number of the others."""
     size = 0
     fitting: list[str] = []
     for problem in problems:
@@ -117,7 +116,7 @@ def _fitting(problems: Sequence[Problem], most: int) -> list[str]:
 
 
 class _Head(msgspec.Struct, omit_defaults=True):
-    """What of a rejected build is published where the whole is too large."""
+    """Part of a rejected build that is published where the whole is too large."""
 
     id: Raw = Raw()
     name: Raw = Raw()
@@ -131,7 +130,7 @@ _decode_head = msgspec.json.Decoder(_Head).decode
 def _publish_error(bus: Bus, message: Message, refusal: InvalidBuild) -> None:
     error = encode(str(refusal)[:4_000])
     subject = f"{message.subject}.error"
-    # It is an object, and as such it stays: who takes it apart to put it together again does so on the loop.
+    # It stays one JSON object: decoding and encoding it again would take time on the loop.
     head = _decode_head(message.data)
     data = message.data
     if bytes(head.error) and len(data) <= _SMALL:

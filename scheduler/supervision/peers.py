@@ -1,16 +1,16 @@
-"""Other schedulers on the same broker: whether there is one that works, and whether one has gone.
+"""Other schedulers on the same broker: finds out whether one works, and whether one has gone.
 
-Of several one works and the others stand by. Who wants to begin looks for one that works (it answers service
-discovery), then says so to the other candidates, and gives way to one that has decided already or whose id is
-smaller. Two that begin in the same moment see each other that way.
+One of several works, and the others stand by. A process that wants to begin looks for one that works, which
+answers service discovery. Then it announces itself to the other candidates, and gives way to one that has
+decided already or whose id is smaller. In that way two that begin at the same moment see each other.
 
-A scheduler that is gone is told from one that is silent. Where nobody subscribes to the question, the broker
-says so: it is gone. Where somebody does and does not answer, it may be hung, or stopped while the broker has
-not noticed: it is asked three times over 10 s, and counts as gone where nothing was written to the logs
-meanwhile.
+A scheduler that has gone is told from one that is silent. Where the question has no subscriber, the broker
+says so: the other one has gone. Where it has one that does not answer, the other one may hang, or may have
+stopped without the broker noticing. It is asked three times over 10 s, and counts as gone if nothing was
+written to the logs meanwhile.
 
 A partition can make two of them work at the same time. Where the store has compare-and-set that does no harm,
-each build being one's only; but when one of the two then goes, the other has to look after its builds.
+as each build is owned by one of them; but when one of the two goes, the other has to take up its builds.
 """
 
 from collections.abc import Awaitable, Callable
@@ -30,7 +30,7 @@ from scheduler.runtime.log_limits import RateLimitedLog
 _log = structlog.get_logger()
 
 CANDIDATES = "scheduler.candidate"
-"""Where those who want to begin speak to each other."""
+"""Subject on which candidates announce themselves to each other."""
 _LISTEN = 0.2
 """Seconds for the other candidates to answer."""
 _STANDBY_PERIOD = 2.0
@@ -40,11 +40,11 @@ _ANSWERS = 1.0
 _SILENT_ROUNDS = 3
 """Questions without an answer after which a scheduler has gone."""
 _BETWEEN = 3.5
-"""Seconds between those, so that with the waits for answers they take 10 s."""
+"""Seconds between these questions, so that with the waits for answers they take 10 s."""
 
 
 class _Found(Enum):
-    """What became of the question whether another scheduler works."""
+    """Result of the question whether another scheduler works."""
 
     ANSWER = auto()
     NOBODY = auto()
@@ -57,25 +57,25 @@ async def _no_logs() -> int:
 
 
 _MOST_NAMED = 20
-"""Others, in the log: whoever answers names itself, and may be anybody."""
+"""Log lines about other schedulers at a time: anybody may answer, under any name."""
 
 
 class _Words(msgspec.Struct):
-    """What candidates, and those who answer service discovery, say of themselves."""
+    """Message of a candidate, or an answer to service discovery, as far as it is read."""
 
     id: str = ""
     decided: bool = False
 
 
 class Peers:
-    """The others.
+    """Other schedulers on the broker.
 
     Args:
         bus: the connection.
-        name: of the service, in service discovery.
-        id: of this process, there and among candidates.
-        written: how much stands in the logs: a number that grows while anybody works. Raises BusError where
-            that cannot be told now.
+        name: name of the service, in service discovery.
+        id: id of this process, there and among candidates.
+        written: returns the size of the logs: a number that grows while any scheduler works. Raises BusError
+            where it cannot be read now.
     """
 
     def __init__(
@@ -92,12 +92,12 @@ class Peers:
         self._decided = False
         self._limited_log = RateLimitedLog(_log, burst=_MOST_NAMED)
         self._outbid = False
-        """Whether a candidate that goes first has asked, since we began to look."""
+        """Whether a candidate that takes precedence has asked, since we began to look."""
         self.live: frozenset[str] = frozenset({id})
-        """Who worked when it was looked last, this process included."""
+        """Ids of the schedulers that worked at the last look, this process included."""
 
     async def stand_by(self) -> None:
-        """Return when this process is to work: no other scheduler does.
+        """Wait until no other scheduler works, so that this one is to.
 
         Raises:
             BusError: a subscription could not be made.
@@ -118,16 +118,16 @@ class Peers:
             if not announced:
                 _log.warning("standing by: another scheduler is there")
                 announced = True
-            # After a restart of the broker the other one is on its way back, as we are.
+            # After a restart of the broker the other scheduler is on its way back too.
             await trio.sleep(_STANDBY_PERIOD)
         self._decided = True
         if announced:
             _log.info("taking over: no other scheduler answers any more")
 
     async def look(self) -> frozenset[str]:
-        """The ids of those that work, our own included; where they cannot be asked, those known last.
+        """Return the ids of schedulers that work, our own included; the last ones where none can be asked.
 
-        Who is known, and does not answer, is asked again.
+        Known schedulers that do not answer are asked again.
         """
         found = {self._id}
         for number in range(_SILENT_ROUNDS):
@@ -143,10 +143,10 @@ class Peers:
         return self.live
 
     async def watch(self, on_gone: Callable[[], None]) -> None:
-        """Look for others that work, from time to time; never returns.
+        """Look for other schedulers from time to time; never returns.
 
         Args:
-            on_gone: called when one has gone.
+            on_gone: callback for when one has gone.
         """
         missed: dict[str, int] = {}
         while True:
@@ -182,14 +182,14 @@ class Peers:
         return self._outbid
 
     async def _is_first(self) -> bool:
-        """Whether no other candidate goes first."""
+        """Return whether no other candidate takes precedence."""
         answers = await self._ask(CANDIDATES, encode({"id": self._id}), _LISTEN)
         if answers is None:
             return False
         return not any(one.decided or one.id < self._id for one in answers if one.id != self._id)
 
     async def _another_works(self) -> bool | None:
-        """Whether another scheduler works; None where that cannot be told."""
+        """Return whether another scheduler works; None where that cannot be told."""
         found = await self._ask_once()
         if found is _Found.SILENCE and await self._is_heard():
             written = await self._read_written()
@@ -224,14 +224,14 @@ class Peers:
         return _Found.ANSWER
 
     async def _is_heard(self) -> bool:
-        """Whether a scheduler may hear the question, and not only somebody who hears everything."""
+        """Return whether a scheduler may hear the question, and not only a subscriber to everything."""
         try:
             return self._ping in await subscribers(self._bus)
         except BusError:
             return True
 
     async def _read_written(self) -> int | None:
-        """What is written; None where that cannot be told."""
+        """Return the size of the logs; None where it cannot be read."""
         try:
             with trio.fail_after(_ANSWERS):
                 return await self._written()
@@ -240,7 +240,7 @@ class Peers:
             return None
 
     async def _ask(self, subject: str, data: bytes, seconds: float) -> list[_Words] | None:
-        """What everybody answers who does so in time; None where nobody could be asked."""
+        """Return the answers that come in time; None where the question could not be sent."""
         answers: list[_Words] = []
 
         def take(message: Message) -> None:

@@ -1,4 +1,4 @@
-"""Makes plans as this process runs them: with its limits and rules, and with what it knows of durations."""
+"""Makes plans as this process runs them: with its limits, rules and known durations."""
 
 from collections.abc import Callable
 from functools import partial
@@ -25,19 +25,20 @@ from scheduler.walk import render
 _T = TypeVar("_T")
 
 _LARGE = 3_000
-"""Changes, edges and components of a build about which all at once takes longer than a few milliseconds."""
+"""Changes, edges and components from which on planning a build at once would take more than some
+milliseconds."""
 
 
 class Planner:
-    """Makes plans, and their times; those of large builds beside the loop.
+    """Makes plans and timings; those of large builds beside the loop.
 
     Args:
-        limits: on texts that come in on the way.
-        templates, unresolved: what builds are read with, to be kept with them.
-        retries: the operator's rules for what fails.
-        durations: how long requests take, as far as is known.
-        clock: the clock of a build that is about to begin here, or to be looked at.
-        executor: does what takes long beside the loop.
+        limits: limits on texts that come in while a build runs.
+        templates, unresolved: settings that builds are read with, to be kept with them.
+        retries: the operator's rules for failures.
+        durations: known durations of requests.
+        clock: returns the clock of a build that is about to begin here, or to be looked at.
+        executor: does long work beside the loop.
     """
 
     def __init__(
@@ -60,12 +61,12 @@ class Planner:
         self._executor = executor or ThreadExecutor()
 
     def make(self, prepared: Prepared, *, resumed: bool = False, mark: str = "") -> Plan:
-        """The plan of a build as this process would run it, made on the spot.
+        """Make the plan of a build as this process would run it, on the spot.
 
         Args:
             prepared: the build.
             resumed: whether an earlier process began it.
-            mark: of its acceptance, as it is kept with it.
+            mark: mark of its acceptance, which is kept with it.
         """
         plan = Plan(prepared, resumed=resumed, limits=self.limits, retries=self._retries, mark=mark)
         expected = expectation(self.durations)
@@ -74,16 +75,16 @@ class Planner:
         return plan
 
     async def plan(self, prepared: Prepared, mark: str = "") -> Plan:
-        """The plan of a build, as `make`; a large one is made beside the loop."""
+        """Make the plan of a build as `make` does; that of a large one beside the loop."""
         return await self._beside(prepared, partial(self.make, prepared, mark=mark))
 
     async def accept(self, prepared: Prepared, key: str, mark: str) -> tuple[Plan, Accepted]:
-        """The plan of a build that was submitted, and the event that it begins with.
+        """Make the plan of a build that was submitted, and the event that its log begins with.
 
         Args:
             prepared: the build.
-            key: what the tokens of its reply subjects are made with.
-            mark: of its acceptance.
+            key: key of the tokens of its reply subjects.
+            mark: mark of its acceptance.
         """
         return await self._beside(prepared, partial(self._accepted, prepared, key, mark))
 
@@ -93,11 +94,11 @@ class Planner:
         return plan, evolve(accepted, key=key, templates=self._templates, unresolved=self._unresolved)
 
     async def render(self, plan: Plan, vertex: Vertex) -> None:
-        """Render a component beside the loop, which takes long (`scheduler.walk.rendering`)."""
+        """Render a component that takes long, beside the loop (`scheduler.walk.rendering`)."""
         await render(plan, vertex, self._executor)
 
     def timings(self, plan: Plan) -> Timings:
-        """The times of a build that begins now."""
+        """Return the timings of a build that begins now."""
         clock = self._clock(plan.build.id)
         timings = Timings(len(plan.build.changes), clock.began, clock)
         for vertex, dependencies in enumerate(plan.graph.dependencies):
@@ -106,11 +107,11 @@ class Planner:
         return timings
 
     def timings_of(self, plan: Plan, history: History) -> Timings:
-        """The times of a build as its log has them."""
+        """Return the timings of a build from its log."""
         return Timings.of_history(plan.build, plan.graph, history, self._clock_after(plan, history))
 
     async def recalled(self, plan: Plan, history: History) -> Seen:
-        """A build as its log says that it stood; the times of a large one are read beside the loop."""
+        """Return a build as its log says; the timings of a large one are read beside the loop."""
         fold = partial(Timings.of_history, plan.build, plan.graph, history, self._clock_after(plan, history))
         return Seen(plan, await self._beside(plan.prepared, fold), None, 2 * len(history.steps))
 
@@ -120,7 +121,7 @@ class Planner:
         return clock
 
     async def _beside(self, prepared: Prepared, job: Callable[[], _T]) -> _T:
-        """Do something with a whole build: a large one beside the loop, where it keeps nobody waiting."""
+        """Do a job with a whole build: a large one beside the loop, where no other build waits for it."""
         build = prepared.build
         if len(build.changes) + len(build.edges) + len(build.components) < _LARGE:
             with interruptible(build.id):

@@ -18,46 +18,46 @@ from scheduler.runtime.executor import THREADS, Executor, ThreadExecutor
 from scheduler.runtime.interruptible import interruptible
 
 _SMALL: Final = 32 * 1024
-"""Bytes of a build that is read on the spot."""
+"""Largest build that is read on the spot, in bytes."""
 _LARGE: Final = 1024 * 1024
-"""Bytes of a build that may take a second to be read."""
+"""Size from which on reading a build may take a second, in bytes."""
 _SHORT_WORK: Final = 4 * 1024 * 1024
 """Units of work (`template.work`) for the references of a build that is read as a short job: 0.1 s."""
 _READING: Final = "builds that come in"
-"""Who has the threads that read: before that nobody knows whose a build is."""
+"""Owner of the threads' work of reading: before a build is read its id is not known."""
 _LONGEST_NAME: Final = 512
 _BUILD_MEMBERS: Final = frozenset({"action", "components", "changes", "edges"})
 _FETCH_DEADLINE: Final = 120.0
 
 
 class BuildReader:
-    """Everything that makes a `Prepared` of bytes.
+    """Reader of builds: makes a `Prepared` of bytes.
 
     Args:
-        settings: bounds, and how references are read.
-        objects: where definitions may be that are too large for a message; None where there is no such place.
-        executor: reads what takes long.
+        settings: bounds, and rules for references.
+        objects: object store for definitions that are too large for a message; None where there is none.
+        executor: reads large builds.
     """
 
     def __init__(self, settings: Settings, objects: Objects | None, executor: Executor | None = None) -> None:
         self._settings = settings
         self._objects = objects
         self._executor = executor or ThreadExecutor()
-        # As many definitions as are read at a time are held in memory at a time.
+        # Only as many definitions are held in memory as are read at a time.
         self._fetches = trio.CapacityLimiter(THREADS)
-        # Of those that are read on the spot one has its turn between two looks at everything else.
+        # One build is read on the spot before other tasks have a turn.
         self._spot = trio.Lock()
 
     def is_small(self, data: bytes) -> bool:
-        """Whether a submitted build is read on the spot, and not fetched, nor read in a thread."""
+        """Return whether a submitted build is read on the spot: neither fetched, nor read in a thread."""
         return len(data) <= _SMALL and object_name(data) is None
 
     async def read_submitted(self, data: bytes, action: str | None = None) -> Prepared:
-        """Read a build that comes in, or one that is in the object store as what comes in says.
+        """Read a build that comes in, or the one in the object store that a message names.
 
         Args:
-            data: its JSON, or what names its object.
-            action: the subject that it comes in on; None where it comes in on none.
+            data: its JSON, or a message that names its object.
+            action: subject on which it comes in; None where it comes in on none.
 
         Raises:
             InvalidBuild: with every problem that was found; ``store`` where it could not be fetched.
@@ -74,7 +74,7 @@ class BuildReader:
         return prepared
 
     async def read_back(self, data: bytes, action: str | None = None) -> Prepared:
-        """Read a build that is ours already: what connectors returned stands in it."""
+        """Read a build that was accepted before: it contains what connectors returned."""
         return await self._read(data, resumed=True, action=action)
 
     async def read_accepted(self, data: bytes, accepted: Accepted) -> Prepared:
@@ -84,7 +84,7 @@ class BuildReader:
 
     async def _fetch(self, name: str) -> bytes:
         if not name.startswith(UPLOADS):
-            # What is stored under other names is another build's.
+            # Objects under other names belong to other builds.
             raise InvalidBuild("invalid", [Problem("object", f"{name!r} does not begin with {UPLOADS!r}")])
         if self._objects is None:
             text = "definitions in an object store take the JetStream store, and this scheduler has another"
@@ -137,12 +137,12 @@ class BuildReader:
             pass
         except Hung as hung:
             raise InvalidBuild("invalid", [Problem("", f"it cannot be read: {hung}")]) from None
-        # With a thread for such as this one: what is rendered, and other builds, have the other.
+        # In the thread for long work: short work and other builds have the other one.
         return await self._executor.run(_READING, read, long=True)
 
 
 def object_name(data: bytes) -> str | None:
-    """The name of the object that a submitted message refers to; None where it is a build itself."""
+    """Return the name of the object that a submitted message refers to; None where it is a build itself."""
     if len(data) > 4 * _LONGEST_NAME or b'"object"' not in data:
         return None
     try:

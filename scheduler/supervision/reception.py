@@ -1,4 +1,4 @@
-"""Takes builds in from the broker, answers each once, and ends so that none stays without an answer."""
+"""Takes builds in from the broker, answers each once, and closes without leaving any unanswered."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -20,22 +20,22 @@ from scheduler.supervision.refusals import refused, shutting_down
 _log = structlog.get_logger()
 
 _SILENT = 0.7
-"""Seconds without a word of the server, nor a build, after which builds are not waited for: this process may
-get little of the processor."""
+"""Seconds of silence, with neither the server's word nor a build, after which no builds are awaited at the
+end; this long, as the process may get little of the processor."""
 _LONGEST_GOODBYE = 3.0
-"""Seconds, at most, while builds come: in a flood the server's word comes behind what it had sent."""
+"""Longest wait while builds still come, in seconds: in a flood the server's word comes behind all of them."""
 _LAST_ANSWERS = 1.0
-"""Seconds to answer whatever build came in by then; three times as many where the server is not silent."""
+"""Seconds to answer the builds that came in by then; three times as many where the server is not silent."""
 
 
 class Reception:
     """Takes builds in.
 
     Args:
-        bus: what builds come in on.
+        bus: connection on which builds come in.
         receipts: answers their senders.
         reader: reads them.
-        submit: begins a build that was read; told who sent it, it returns whether it is finished already.
+        submit: begins a build, given with its sender; returns whether it is finished already.
     """
 
     def __init__(
@@ -53,17 +53,17 @@ class Reception:
         self.endpoints = {
             subject: ServiceEndpoint(subject.replace(".", "-"), subject, QUEUE_GROUP) for subject in SUBJECTS
         }
-        """Shown by service discovery, by subject."""
+        """Endpoints for service discovery, by subject."""
         self._subscriptions: list[Subscription] = []
         self._stopping = False
         self._reads: set[trio.CancelScope] = set()
         self._answered = trio.Event()
-        """Set when every build that came in has its answer, and no more are taken in."""
+        """Event that is set when every build that came in has its answer, and no more are taken in."""
         self._limited_log = RateLimitedLog(_log)
 
     @property
     def bytes(self) -> int:
-        """The size of the builds that came in and are not begun or refused yet."""
+        """Size of the builds that came in and are neither begun nor refused yet, in bytes."""
         return self._admission.bytes
 
     @asynccontextmanager
@@ -85,13 +85,13 @@ class Reception:
         self._answered.set()
 
     def stop_reading(self) -> None:
-        """Refuse what is not read yet: large builds take seconds, and would only be refused then."""
+        """Refuse builds that are not read yet: large ones take seconds, and would only be refused then."""
         self._stopping = True
         for scope in self._reads:
             scope.cancel()
 
     async def close(self) -> bool:
-        """Let no more builds be sent to us, and wait until those are answered that were.
+        """Unsubscribe from builds, and wait until those that were sent to us are answered.
 
         Returns:
             Whether the server was silent: then some that it sent may not have reached us.
@@ -103,7 +103,7 @@ class Reception:
         return silent
 
     async def _unsubscribe(self) -> bool:
-        """Let no more builds be sent to us; returns whether the server was silent."""
+        """Unsubscribe from builds; returns whether the server was silent."""
         longest = trio.current_time() + _LONGEST_GOODBYE
         with trio.move_on_after(_SILENT) as patience:
             async with trio.open_nursery() as watching:
@@ -115,7 +115,7 @@ class Reception:
         return patience.cancelled_caught
 
     async def _be_patient(self, patience: trio.CancelScope, longest: float) -> None:
-        """Move a deadline for as long as builds come, up to ``longest`` by Trio's clock; never returns."""
+        """Extend a deadline while builds come, up to ``longest`` (Trio's clock, seconds); never returns."""
         came = self._admission.came
         while True:
             await trio.sleep(_SILENT / 10)
@@ -136,7 +136,7 @@ class Reception:
         except Hung as hung:
             error = f"it cannot be taken: {hung}"
             self._receipts.reject(message, refused("invalid", error))
-        except Exception as fault:  # noqa: BLE001 - a bug of ours, set off by this message, must cost no other
+        except Exception as fault:  # noqa: BLE001 - a bug that this message triggers must cost no other
             self._limited_log.exception("internal error: a build was not accepted", subject=message.subject)
             error = f"internal error in the scheduler ({type(fault).__name__}); see its log"
             self._receipts.reject(message, refused("internal", error))

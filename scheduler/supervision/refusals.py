@@ -4,10 +4,10 @@ from scheduler.errors import InvalidBuild, Problem
 
 
 def refused(code: str, text: str) -> InvalidBuild:
-    """The refusal of a whole build, with one reason."""
+    """Return the refusal of a whole build, with one reason."""
     return InvalidBuild(code, [Problem("", text)])
 
 
 def shutting_down() -> InvalidBuild:
-    """The refusal of a build that comes while the scheduler stops."""
+    """Return the refusal of a build that comes while the scheduler stops."""
     return refused("shutting_down", "the scheduler is shutting down")

@@ -1,4 +1,4 @@
-"""How a report leaves: published once, or stored first and then published until it is known to have left."""
+"""Sends reports: publishes each once, or stores it first and publishes it until the broker has it."""
 
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
@@ -40,31 +40,31 @@ _T = TypeVar("_T")
 _FULL_PAUSE = 1.0
 _FLUSH_DEADLINE = 5.0
 _ROOM = 1024
-"""Bytes of a message beside its body: its headers, and those that the store adds."""
+"""Size of a message's headers, and of those that the store adds, in bytes."""
 
 
 class Reporter(Protocol):
-    """Where a finished build's report goes."""
+    """Port for the reports of finished builds."""
 
     async def report(self, build: str, report: Report) -> None:
-        """Have it published; returns when that is done, as far as can be known."""
+        """Publish a report; return when that is done, as far as can be known."""
 
     def waits(self, build: str) -> str:
-        """Why the report of a build is not out yet; empty where none is under way."""
+        """Return why the report of a build is not out yet; empty where none is under way."""
 
 
 class Publisher:
-    """Publishes reports: enough where nothing outlives the process, or somebody else keeps them."""
+    """Publishes reports once: enough where builds end with the process, or another service keeps reports."""
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
 
     def waits(self, build: str) -> str:  # noqa: ARG002 - as in the protocol
-        """As `Reporter.waits`: it waits for no store."""
+        """Implement `Reporter.waits`: a report waits for no store here."""
         return ""
 
     async def report(self, build: str, report: Report) -> None:
-        """Publish it, without its lists where it is too large."""
+        """Publish a report, without its lists where it is too large."""
         limit = self._bus.max_payload
         body, size = await gathered_up_to(report.chunks(), limit)
         too_large = None if body is not None else MessageTooLarge("the report", size, limit)
@@ -81,7 +81,7 @@ class Publisher:
                     raise
                 body, too_large = None, error
             except BusFull:
-                # The broker is away, and much waits for it. A report is not to be lost over that.
+                # The broker is away, and much waits for it; the report must not be lost for that.
                 await trio.sleep(_FULL_PAUSE)
             else:
                 return
@@ -90,8 +90,8 @@ class Publisher:
 class Recorder:
     """Stores each report once, publishes it until the broker has it, and notes that in the build's log.
 
-    The report of a run is what was stored first, whatever happens afterwards: a process that dies between
-    storing and noting has the next one publish the same bytes again, under the same message id.
+    The report of a run is the one stored first, whatever happens afterwards: after a process that dies
+    between storing and noting, the next one publishes the same bytes again, under the same message id.
     """
 
     def __init__(self, bus: Bus, store: JetStreamStore) -> None:
@@ -100,24 +100,24 @@ class Recorder:
         self._under_way: set[str] = set()
 
     def waits(self, build: str) -> str:
-        """Why the report of a build is not out yet; empty where none is under way."""
+        """Return why the report of a build is not out yet; empty where none is under way."""
         if build not in self._under_way:
             return ""
         problems = (self._store.streams.problem(stream) for stream in (REPORTS, OBJECTS))
         return next(filter(None, problems), self._store.trouble or "it is being stored and published")
 
     async def report(self, build: str, report: Report) -> None:
-        """Store it, publish it, note that it was published.
+        """Store a report, publish it, and note that it was published.
 
         Raises:
-            Fenced: another process has the build now; it reports.
+            Fenced: another process owns the build now, and reports it.
             StoreError: the build's log cannot be written.
         """
         self._under_way.add(build)
         try:
             await self._store_report(build, report)
             while not await self.publish_stored(build, report.run):
-                # Somebody has removed it in this moment, with its whole stream.
+                # It was removed at this moment, with its whole stream.
                 await self._store_report(build, report)
         finally:
             self._under_way.discard(build)
@@ -144,7 +144,7 @@ class Recorder:
                 if stored is not None and _mark_of(stored) == report.mark:
                     _log.info("the report was stored before", build=build)
                     return
-                # That of another build, which had the id before, and whose log was removed by hand.
+                # It belongs to another build, which had the id before, and whose log was removed by hand.
                 expected = 0 if stored is None else stored.sequence
             except MessageTooLarge as error:
                 if len(data) <= js.most_bytes(_ROOM):
@@ -154,7 +154,7 @@ class Recorder:
                 return
 
     async def _fitting(self, build: str, report: Report) -> bytes:
-        """What is stored of a report: all of it, or where the rest is."""
+        """Return the bytes to store of a report: all of it, or what names the object with the rest."""
         limit = self._store.js.most_bytes(_ROOM)
         body, size = await gathered_up_to(report.chunks(), limit)
         if body is not None:
@@ -165,12 +165,12 @@ class Recorder:
         return report.reduced(size, limit, name)
 
     async def is_stored(self, build: str, run: int, mark: str = "") -> bool:
-        """Whether an earlier process stored the report of a run.
+        """Return whether an earlier process stored the report of a run.
 
         Args:
             build: its id.
-            run: which run.
-            mark: of the build's acceptance.
+            run: number of the run.
+            mark: mark of the build's acceptance.
         """
         stored = await self._stored(build, run)
         return stored is not None and _mark_of(stored) == mark
@@ -179,7 +179,7 @@ class Recorder:
         """Publish the report of a run that was stored, and note that.
 
         Returns:
-            Whether there is one.
+            Whether there is a stored report.
 
         Raises:
             Fenced, StoreError: as `report`.
@@ -212,7 +212,7 @@ class Recorder:
         return await self._ask(REPORTS, lambda: self._store.js.last(REPORTS, report_subject(build, run)))
 
     async def _publish(self, subject: str, body: bytes, headers: Mapping[str, str]) -> None:
-        """Publish it until a connection on which it left is known to have brought it to the broker.
+        """Publish a report until the broker is known to have received it.
 
         Raises:
             MessageTooLarge: it is over the server's limit.
@@ -228,7 +228,7 @@ class Recorder:
                     await self._bus.flush()
                 if not slow.cancelled_caught:
                     break
-                # It waits in our queue, or is under way: in both cases a second copy would be one too many.
+                # It waits in our queue, or is under way: in both cases a second copy would be a duplicate.
             if outgoing.refused is not None:
                 raise outgoing.refused
             if outgoing.generation == self._bus.generation:
@@ -242,17 +242,17 @@ class Recorder:
 
 
 def _mark_of(stored: Stored) -> str:
-    """The mark of the acceptance that a stored report belongs to."""
+    """Return the mark of the acceptance that a stored report belongs to."""
     return stored.headers.get(MARK_HEADER, "")
 
 
 def object_of(build: str, run: int) -> str:
-    """The name of the object that holds a report which is too large for a message."""
+    """Return the name of the object for a report that is too large for a message."""
     return f"{report_subject(build, run)}.json"
 
 
 def reduced(data: bytes, name: str) -> bytes:
-    """A report that was written down, without its lists, and with the name of the object that has them."""
+    """Return a report as JSON without its lists, but with the name of the object that has them."""
     members = split_object(data)
     head = {key: value for key, value in members.items() if key in {"id", "name", "action", "error"}}
     return encode({**head, "object": name, "omitted": ["components", "changes", "edges"]})

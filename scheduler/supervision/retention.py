@@ -1,7 +1,7 @@
-"""Removes what finished builds leave behind, when they have been kept for long enough.
+"""Removes the logs and reports of finished builds when they have been kept for long enough.
 
-In place of a log that is removed a tombstone is left for a day, by which everybody knows that it was removed
-on purpose (`scheduler.journal.records.tombstone`).
+A removed log is replaced by a tombstone for a day, which shows that it was removed on purpose
+(`scheduler.journal.records.tombstone`).
 """
 
 import secrets
@@ -23,17 +23,17 @@ _OUR_NAMES = (UPLOADS, "scheduler.log.", "scheduler.report.")
 _LONGEST_PERIOD = 3_600.0
 _SHORTEST_PERIOD = 10.0
 _LOOSE_KEPT = 86_400.0
-"""Seconds for which an object is kept that belongs to nothing: whoever put it there has died."""
+"""Seconds for which an object is kept that belongs to nothing, as the process that stored it died."""
 
 
 class Retention:
-    """Looks from time to time for builds that were reported ``keep`` seconds ago, and removes what is there.
+    """Looks from time to time for builds that were reported ``keep`` seconds ago, and removes what they left.
 
-    A build's log goes last: with it goes the knowledge that there is something to be removed, and from then
-    on its id can be used again. It is replaced by a tombstone, which goes after a day.
+    A build's log goes last: without it nothing would show that there is more to remove, and its id can be
+    used again. It is replaced by a tombstone, which goes after a day.
 
     Args:
-        store: has the logs.
+        store: store with the logs.
         keep: seconds for which a finished build is kept.
     """
 
@@ -41,10 +41,10 @@ class Retention:
         self._store = store
         self._keep = keep
         self._alone: set[int] = set()
-        """Sequences of tombstones that are known to be all that is left of their logs."""
+        """Sequences of tombstones that are all that is left of their logs."""
 
     async def run(self) -> None:
-        """Look, and look again; never returns."""
+        """Sweep from time to time; never returns."""
         period = max(_SHORTEST_PERIOD, min(_LONGEST_PERIOD, self._keep / 10))
         while True:
             await trio.sleep(period)
@@ -54,7 +54,7 @@ class Retention:
                 _log.warning("finished builds could not be removed for now", error=str(error))
 
     async def sweep(self) -> int:
-        """Remove what is due; returns how many builds that were.
+        """Remove builds that are due; returns their number.
 
         Raises:
             BusError: JetStream could not be asked.
@@ -103,17 +103,17 @@ class Retention:
         try:
             ack = await js.publish(subject, data, expected=entry.sequence, headers=headers)
         except WrongLastSequence:
-            # Another process has removed it, or an operator has had it begin another run.
+            # Another process has removed it, or an operator has begun another run of it.
             return
-        # Whoever dies before this leaves a log that ends with its tombstone: it is removed as well.
+        # A process that dies before this leaves a log that ends with its tombstone: it is removed as well.
         await js.purge(LOG, subject, before=ack.sequence)
         self._alone.add(ack.sequence)
 
     async def _look_after(self, tombstones: list[Entry], now: float) -> int:
-        """Remove tombstones that have been kept for long enough, and what others left behind them.
+        """Remove tombstones that have been kept for long enough, and the rest of their logs.
 
         Returns:
-            How many logs somebody had begun to remove.
+            The number of logs whose removal had been begun before.
         """
         finished = 0
         self._alone.intersection_update({entry.sequence for entry in tombstones})
@@ -126,7 +126,7 @@ class Retention:
         return finished
 
     async def _remove_reports(self, logs: set[str], now: float) -> None:
-        """Remove the reports that belong to no log: somebody has removed that by hand."""
+        """Remove the reports whose logs were removed by hand."""
         old = max(self._keep, TOMBSTONE_KEPT)
         orphans: set[str] = set()
         try:
@@ -150,7 +150,7 @@ def _is_removed(entry: Entry) -> bool:
 
 
 def _log_of(name: str) -> str:
-    """The subject of the log that an object belongs to; where it is none of a log, its own name."""
+    """Return the subject of the log that an object belongs to; where it belongs to none, its own name."""
     if name.startswith("scheduler.report."):
         return f"scheduler.log.{name.split('.')[2]}"
     return name.partition("/")[0] if name.startswith("scheduler.log.") else name

@@ -1,8 +1,8 @@
-"""The builds of a process: those that it holds, has reported lately, or has quarantined.
+"""The roster of a process: builds that it holds, has reported lately, or has quarantined.
 
-An id is held from the moment on in which somebody begins to find out whether the build can run here, until
-its report is out. So of two that come with one id, or of one that comes while its log is being read, the
-second waits until the first is decided.
+An id is held from when a part of the process begins to find out whether the build can run here, until its
+report is out. So a second build with the same id, or one that comes while its log is being read, waits until
+the first is decided.
 """
 
 from collections import Counter, OrderedDict
@@ -20,51 +20,51 @@ from scheduler.text import doing
 from scheduler.walk import Walk
 
 _MOST_REPORTED = 10_000
-"""Builds whose end is remembered."""
+"""Reported builds that are remembered."""
 _WORTH_NOTING = 1.0
-"""Seconds of an outage that move deadlines also for the next process."""
+"""Shortest outage that is persisted, in seconds, so that it moves deadlines in the next process too."""
 
 
 @define(eq=False)
 class Held:
-    """A build that this process holds, or is about to, or has kept the id of."""
+    """Build that this process holds, is about to hold, or has reserved the id of."""
 
     build: str
     digest: bytes = b""
     sender: str = UNKNOWN
-    """The sender; unknown for what an earlier process left."""
+    """Sender of the build; unknown for one that an earlier process left."""
     reserved: bool = False
-    """Whether it is only being found out what stands in its log."""
+    """Whether only its id is held, while its log is being read."""
     decided: trio.Event = field(factory=trio.Event)
-    """Set once it is known whether the build is taken."""
+    """Event that is set once it is known whether the build is taken."""
     refusal: tuple[str, str] | None = None
-    """The code and the text: an exception, with its traceback, would keep all this alive."""
+    """Code and text of the refusal; an exception, with its traceback, would keep all this alive."""
     walk: Walk | None = None
     track: Track | None = None
-    """Its times; there where ``walk`` is."""
+    """Its events and times; there where ``walk`` is."""
     gone: trio.Event = field(factory=trio.Event)
-    """Set once it is not held any more."""
+    """Event that is set once it is not held any more."""
 
 
 class Roster:
-    """All builds of this process, by id.
+    """Builds of this process, by id.
 
     Args:
-        max_builds: more at a time are refused as ``busy``; one sender alone may have seven eighths of it.
-        report_waits: says why the report of a build is not out yet (`Reporter.waits`).
+        max_builds: builds at a time; more are refused as ``busy``, and one sender gets seven eighths of them.
+        report_waits: returns why the report of a build is not out yet (`Reporter.waits`).
     """
 
     def __init__(self, max_builds: int, report_waits: Callable[[str], str] = lambda _: "") -> None:
         self.quarantined: dict[str, str] = {}
-        """Quarantined builds, and why they are."""
+        """Quarantined builds by id, with the reason."""
         self._max_builds = max_builds
         self._report_waits = report_waits
         self._held: dict[str, Held] = {}
         self._senders: Counter[str] = Counter()
-        """By sender, how many builds are held."""
+        """Number of builds held, by sender."""
         self._components = 0
         self._bytes = 0
-        """Of the builds that run."""
+        """Size of the builds that run, as submitted, in bytes."""
         self._reported: OrderedDict[str, None] = OrderedDict()
         self._stopping = False
         self._idle = trio.Event()
@@ -79,37 +79,37 @@ class Roster:
 
     @property
     def components(self) -> int:
-        """The number of components of the builds that run."""
+        """Number of components of the builds that run."""
         return self._components
 
     @property
     def submitted_bytes(self) -> int:
-        """The size of the builds that run, as they were submitted."""
+        """Size of the builds that run, as submitted, in bytes."""
         return self._bytes
 
     def holds(self, build: str) -> bool:
-        """Whether the build is ours, or about to be."""
+        """Return whether a build is held here."""
         return build in self._held
 
     def has_reported(self, build: str) -> bool:
-        """Whether the last run of this build ended here: a reply that comes now must not revive it."""
+        """Return whether the last run of this build ended here: a reply that comes now must not revive it."""
         return build in self._reported
 
     def sender_of(self, build: str) -> str:
-        """The sender of a build that is held here; `UNKNOWN` where that cannot be told."""
+        """Return the sender of a build that is held here; `UNKNOWN` where that cannot be told."""
         held = self._held.get(build)
         return UNKNOWN if held is None else held.sender
 
     def ids(self) -> list[str]:
-        """The ids of the builds that run here."""
+        """Return the ids of the builds that run here."""
         return [walk.id for walk in self.walks()]
 
     def walks(self) -> list[Walk]:
-        """The walks of the builds that run here."""
+        """Return the walks of the builds that run here."""
         return [held.walk for held in self._held.values() if held.walk is not None]
 
     def see(self, build: str) -> Seen | None:
-        """A build that runs here, to be looked at; None where none of this id does."""
+        """Return a build that runs here, to look at; None where none of this id does."""
         held = self._held.get(build)
         if held is None or held.walk is None or held.track is None:
             return None
@@ -126,13 +126,13 @@ class Roster:
         )
 
     def long_waits(self, seconds: float) -> list[tuple[str, str, float]]:
-        """Builds whose oldest request is unanswered for longer: build, component, seconds."""
+        """Return builds whose oldest request has waited longer than this: build, component, seconds."""
         now = trio.current_time()
         waits = ((walk.id, walk.longest_wait()) for walk in self.walks())
         return [(build, wait[0], now - wait[1]) for build, wait in waits if wait and now - wait[1] > seconds]
 
     async def until_gone(self, build: str) -> None:
-        """Wait until a build that has come to its end is not held any more; the caller owns the deadline."""
+        """Wait until a build that has ended is not held any more; the caller sets the deadline."""
         held = self._held.get(build)
         if held is not None:
             await held.gone.wait()
@@ -144,8 +144,8 @@ class Roster:
             None where the same build runs here.
 
         Raises:
-            InvalidBuild: ``running``, ``busy`` or ``shutting_down``; or the refusal of the same build, which
-                was decided meanwhile.
+            InvalidBuild: ``running``, ``busy`` or ``shutting_down``; or the refusal of the same build,
+                decided meanwhile.
         """
         while (holder := self._held.get(build)) is not None:
             await holder.decided.wait()
@@ -161,7 +161,7 @@ class Roster:
         return self.hold(Held(build, digest, sender))
 
     async def reserve(self, build: str) -> Held | None:
-        """Hold the id of a build until it is found out what stands in its log.
+        """Hold the id of a build while its log is being read.
 
         Returns:
             None where the build runs here.
@@ -173,7 +173,7 @@ class Roster:
         return self.hold(Held(build, reserved=True))
 
     def check_room(self) -> None:
-        """Make sure that a build more can be held.
+        """Check that one more build can be held.
 
         Raises:
             InvalidBuild: ``busy`` or ``shutting_down``.
@@ -186,7 +186,7 @@ class Roster:
             )
 
     def _check_share(self, sender: str) -> None:
-        """Some room is kept for builds of those who have few."""
+        """Check that a sender leaves some room for builds of senders with few."""
         most, free, theirs = self._max_builds, self._max_builds - len(self._held), self._senders[sender]
         if not may_have_one_more(theirs, free, most):
             text = f"{doing(theirs, 'build', 'be')} running that you have sent"
@@ -199,7 +199,7 @@ class Roster:
         return held
 
     def begin(self, held: Held, walk: Walk, track: Track) -> None:
-        """Note that a build that is held begins to run."""
+        """Note that a held build begins to run."""
         held.walk, held.track = walk, track
         held.reserved = False
         self._components += len(walk.plan.phases)
@@ -207,7 +207,7 @@ class Roster:
         held.decided.set()
 
     def remove(self, held: Held) -> bool:
-        """Hold a build no more; returns whether it was held. Idempotent."""
+        """Stop holding a build; returns whether it was held. Idempotent."""
         held.decided.set()
         held.gone.set()
         if held.walk is not None:
@@ -231,7 +231,7 @@ class Roster:
             self._reported.popitem(last=False)
 
     def note_outage(self, seconds: float) -> None:
-        """Note that nothing could be done for so long: deadlines have moved by that."""
+        """Note that nothing could be done for so many seconds, by which deadlines have moved."""
         if seconds < _WORTH_NOTING:
             return
         for held in self._held.values():
@@ -240,18 +240,18 @@ class Roster:
                 held.walk.note_outage(seconds)
 
     def send_again(self) -> None:
-        """Send requests again that were lost with a connection, where they are to be."""
+        """Send requests again that were lost with a connection, where the settings say so."""
         for walk in self.walks():
             walk.send_again()
 
     def refuse_new(self) -> None:
-        """Take no more builds; send nothing more for those that run."""
+        """Take no more builds, and send nothing more for those that run."""
         self._stopping = True
         for walk in self.walks():
             walk.stop()
 
     async def until_idle(self) -> None:
-        """Wait until no build is held but those whose logs are being read; the caller owns the deadline."""
+        """Wait until no build is held but those whose logs are being read; the caller sets the deadline."""
         while self._busy:
             self._idle = trio.Event()
             await self._idle.wait()

@@ -1,6 +1,6 @@
-"""Runs builds, each beside the others, and has each reported once.
+"""Runs builds beside each other, and reports each once.
 
-One build's trouble never reaches another: whatever a build raises ends here.
+One build's fault never reaches another: whatever a build raises ends here.
 """
 
 from collections.abc import Callable
@@ -26,22 +26,22 @@ from scheduler.walk import Resending, Resumption, Walk
 _log = structlog.get_logger()
 
 _FREED_AT_ONCE = 500
-"""Parts of a build that is over, freed between two looks at everything else: a millisecond or two."""
+"""Parts of a finished build that are freed before other builds have a turn: a millisecond or two."""
 
 
 class Runner:
     """Runs builds, each in a task of its own.
 
     Args:
-        nursery: of these tasks.
-        roster: knows what runs.
-        store: where builds are persisted.
-        connectors, slots, feed: shared by all builds.
-        reporter: where reports go.
-        completed: is told the subject of each component that was completed, and the seconds that it took.
-        resending: when a request without a reply is sent again.
-        on_orphan: is told when a build is left that may be nobody's by now.
-        executor: does what takes long beside the loop.
+        nursery: nursery of these tasks.
+        roster: roster of the builds that run.
+        store: store of the builds.
+        connectors, slots, feed: parts that all builds share.
+        reporter: sends the reports.
+        completed: callback with the subject of each completed component, and the seconds that it took.
+        resending: rule, by subject, for sending a request without a reply again.
+        on_orphan: callback for when a build is left that no process may work on.
+        executor: does long work beside the loop.
     """
 
     def __init__(
@@ -74,13 +74,13 @@ class Runner:
     def prepare(
         self, plan: Plan, timings: Timings, *, key: str, resumption: Resumption | None = None
     ) -> tuple[Walk, Track]:
-        """The walk of a build, and what tells of it, before it begins.
+        """Make the walk of a build, and its track, before it begins.
 
         Args:
-            plan: of the build.
-            timings: its times.
-            key: what the tokens of its reply subjects are made with.
-            resumption: how it is resumed, where an earlier process left it and its log says how.
+            plan: plan of the build.
+            timings: its timings.
+            key: key of the tokens of its reply subjects.
+            resumption: times from its log, where an earlier process left it and there is a log.
         """
         track = Track(self._feed, plan, timings, self._completed)
         walk = Walk(
@@ -98,7 +98,7 @@ class Runner:
         return walk, track
 
     def start(self, held: Held, walk: Walk, track: Track) -> None:
-        """Run a build that is held, from now on."""
+        """Start the task of a held build."""
         self._roster.begin(held, walk, track)
         self._slots.open(walk.plan, walk.plan.state.rules, held.sender)
         if self._roster.stopping:
@@ -106,7 +106,7 @@ class Runner:
         self._nursery.start_soon(self._run, held, walk, track, name=f"build {walk.id}")
 
     def let_go(self, held: Held) -> None:
-        """The build does not run here (any more). Idempotent."""
+        """Let go of a build that does not run here (any more). Idempotent."""
         if self._roster.remove(held):
             self._connectors.forget_build(held.build)
 
@@ -117,7 +117,7 @@ class Runner:
             self._store.close(walk.id)
             self._slots.close(walk.plan)
             self.let_go(held)
-        # Freed at once, hundreds of thousands of objects would keep the other builds waiting.
+        # Freeing hundreds of thousands of objects at once would keep other builds waiting.
         parts = parts_of(walk.plan)
         del walk, track
         while parts:
@@ -141,7 +141,7 @@ class Runner:
                 return
             await self._reporter.report(walk.id, evolve(report, accepted=track.timings.accepted))
             self._roster.note_reported(walk.id)
-            # Of the whole build, whichever processes had it.
+            # The seconds of the whole build, over all processes that had it.
             seconds = round(track.timings.clock() - track.timings.accepted, 3)
             if report.error is None:
                 _log.info("build done", build=walk.id, changes=total, seconds=seconds)
@@ -157,14 +157,14 @@ class Runner:
                 "another process has taken the build over: it reports", build=walk.id, error=str(error)
             )
         except StoreError as error:
-            # What is stored of it by now is published by the next process; otherwise that makes it.
+            # The next process publishes the report if it is stored by now, and makes it otherwise.
             _log.error("the report is not out, and left to the next process", build=walk.id, error=str(error))
         except Exception:  # noqa: BLE001 - it is logged
-            # A bug of ours, outside what the walk itself survives: all that can be done is to say so, once.
+            # A bug outside the walk's own handling: it can only be logged, once.
             _log.exception("internal error: the build ends without a report", build=walk.id)
 
     def _leave(self, walk: Walk) -> None:
-        """Note why a build is left that has not come to its end."""
+        """Note why an unfinished build is left."""
         if walk.fenced:
             # The process that took it may be gone again by now.
             self._on_orphan()

@@ -1,4 +1,4 @@
-"""Decides which builds run in this process: those that are submitted, and those that an earlier one left."""
+"""Begins the builds of this process: those that are submitted, and those that an earlier process left."""
 
 import secrets
 from collections.abc import Callable
@@ -24,20 +24,20 @@ from scheduler.walk import Resumption, Walk, store_failure
 _log = structlog.get_logger()
 
 _MOST_LINES = 20
-"""About builds that may hold mistakes, in the log, at once."""
+"""Log lines about builds that may hold mistakes, at a time."""
 _MOST_HINTS = 5
-"""Of a build, in the log."""
+"""Hints about one build in its log line."""
 
 
 class Supervisor:
     """Begins builds.
 
     Args:
-        roster: holds the ids of builds.
+        roster: roster that holds the ids of builds.
         planner: makes plans.
-        runner: runs what begins.
-        store: where builds are persisted.
-        on_orphan: is told when somebody submits a build that has a log and is held by nobody here.
+        runner: runs the builds that begin.
+        store: store of the builds.
+        on_orphan: callback for when a build is submitted that has a log and is not held here.
     """
 
     def __init__(
@@ -56,16 +56,16 @@ class Supervisor:
         self._log = RateLimitedLog(_log, burst=_MOST_LINES)
 
     async def submit(self, prepared: Prepared, sender: str = UNKNOWN) -> bool:
-        """Take a build: persist it, and begin it.
+        """Accept a build: persist it, and begin it.
 
-        The same content again is taken already, and changes nothing.
+        A build submitted again with the same content was accepted before; that changes nothing.
 
         Args:
             prepared: the build.
-            sender: who sent it (`senders.sender_of`).
+            sender: its sender (`senders.sender_of`).
 
         Returns:
-            Whether it is finished already: it was taken before, and has been reported.
+            Whether it is finished already: it was accepted before, and has been reported.
 
         Raises:
             InvalidBuild: ``running``, ``finished``, ``quarantined``, ``busy``, ``shutting_down`` or
@@ -76,7 +76,8 @@ class Supervisor:
         if held is None:
             return False
         key = draw_key() if self._store.in_order else ""
-        # A store that gives a build back to the next process, and keeps nothing of ours with it, has no mark.
+        # A store that gives builds back to the next process, but keeps none of our data with them, has no
+        # mark.
         mark = secrets.token_hex(8) if self._store.in_order or not self._store.resumable else ""
         new, finished = True, False
         try:
@@ -111,7 +112,7 @@ class Supervisor:
             self._log.warning("build may hold mistakes", build=prepared.build.id, found=found, hints=shown)
 
     def _known(self, build: str, known: AlreadyLogged) -> tuple[str, str]:
-        """The code and the text that a build is refused with whose id has a log."""
+        """Return the code and the text of the refusal of a build whose id has a log."""
         quarantined = self._roster.quarantined
         if build in quarantined:
             return "quarantined", f"build {build} is quarantined: {quarantined[build]}"
@@ -126,23 +127,23 @@ class Supervisor:
         """Resume a build that an earlier process left, whose plan was replayed from its log.
 
         Args:
-            held: from `Roster.reserve`.
-            plan: as the log says.
-            accepted: the first event of the log.
-            resumption: what else the log says.
-            history: all that it says.
+            held: the build, from `Roster.reserve`.
+            plan: plan as the log says.
+            accepted: first event of the log.
+            resumption: times from the log.
+            history: history of the log.
 
         Raises:
-            PlanError: the plan does not know how to resume.
+            PlanError: the plan cannot be resumed.
         """
         timings = self._planner.timings_of(plan, history)
         if plan.state.run != history.run:
             timings.begin_run(plan.phases.unsettled(), timings.clock())
         walk, track = self._runner.prepare(plan, timings, key=history.key, resumption=resumption)
-        # A watcher that has followed it so far has seen less than this.
+        # A watcher that has followed the build so far has seen fewer events than this.
         track.sequence = 2 * len(history.steps)
         await walk.prepare()
-        # Of what was submitted: what was kept of it differs, if only in its states.
+        # Made of the build as submitted: the one kept differs, if only in its states.
         held.digest = bytes.fromhex(accepted.digest)
         _log.info(
             "build taken up", build=held.build, in_flight=plan.phases.in_flight, settled=plan.phases.settled
@@ -151,10 +152,10 @@ class Supervisor:
         return walk
 
     def take_up(self, prepared: Prepared) -> Walk | None:
-        """Resume a build that an earlier process left unfinished, of which there is no log.
+        """Resume a build without a log that an earlier process left unfinished.
 
         Returns:
-            Its walk; or None where it is held already: then nothing is changed.
+            Its walk; None where it is held already, and nothing is changed.
 
         Raises:
             InvalidBuild: ``busy`` or ``shutting_down``.

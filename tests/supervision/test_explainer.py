@@ -293,7 +293,7 @@ async def test_a_reply_that_may_have_been_missed() -> None:
         world.bus.reconnect()
         assert patient.why("a")["text"] == (
             "it waits for its connector to answer on vpc.create.aws; it may have been answered while the"
-            " broker was away: look whether it was done, then skip it (with what was returned)"
+            " broker was away: check whether it was done, then skip it (with what was returned)"
         )
         nursery.cancel_scope.cancel()
 
