@@ -1,1 +1,1 @@
-"""What a process finds that an earlier one left: builds that go on, and those that must not."""
+"""Recovers after a restart: resumes the builds that an earlier process left, and quarantines unsafe ones."""

@@ -1,4 +1,4 @@
-"""Late successes: what was answered to attempts that were given up, found among the captured replies."""
+"""Late successes: replies to attempts that were given up, found among the captured replies."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
@@ -23,10 +23,10 @@ from scheduler.plan.outcome import read_head, read_reply
 _log = structlog.get_logger()
 
 _LATE = 10.0
-"""Seconds for looking at what was captured since a build was over."""
+"""Seconds for looking at the replies captured since the end of a build."""
 
 Render: TypeAlias = Callable[[Plan, Vertex], Awaitable[None]]
-"""Renders a component beside the loop, which takes long."""
+"""Renders a component that takes long, beside the loop."""
 
 
 async def adopt_what_came_late(
@@ -38,15 +38,15 @@ async def adopt_what_came_late(
     limits: Limits,
     render: Render,
 ) -> None:
-    """Keep successes beside the errors of a build: what was made need not be made twice.
+    """Keep late successes beside the errors of a build, so that nothing is made twice.
 
     Args:
-        js: has the captured replies.
-        streams: what they are in, by provider.
-        plan: of the build, as it was when that was over; `plan.adopted` has what was found.
-        history: what the log says of it.
-        limits: on the JSON of replies.
-        render: for components that it takes long to render.
+        js: JetStream, with the captured replies.
+        streams: streams of the replies, by provider.
+        plan: plan of the build, as it was at its end; `plan.adopted` returns what was found.
+        history: history of its log.
+        limits: limits on the JSON of replies.
+        render: renders components that take long.
 
     Raises:
         BusError: they cannot be read.
@@ -71,19 +71,19 @@ async def adopt_what_came_late(
 
 @frozen
 class Failures:
-    """What the replies to the failed attempts of a build come in on."""
+    """Reply subjects of the failed attempts of a build."""
 
     plan: Plan
     tokens: dict[str, int]
-    """The vertices that they were of, by their tokens."""
+    """Vertices of the attempts, by token."""
     old_key: str
-    """What tokens began with before the build had a secret key."""
+    """Beginning of the tokens from before the build had a secret key."""
     old: frozenset[int]
-    """The vertices of those."""
+    """Vertices of the attempts with such tokens."""
 
     @staticmethod
     def of(plan: Plan, history: History) -> "Failures":
-        """Of the components that have failed, whichever attempt it was."""
+        """Find the reply subjects of the components that have failed, for each of their attempts."""
         tokens = Tokens(history.key) if is_secret(history.key) else None
         found: dict[str, int] = {}
         old = set()
@@ -102,7 +102,7 @@ class Failures:
         return Failures(plan, found, key, frozenset(old))
 
     def find(self, subject: str) -> tuple[Vertex, str | None] | None:
-        """Which component a reply subject is of, and the provider that may answer there; None of none.
+        """Return the component of a reply subject, and the provider that may answer there; None for others.
 
         A subject of the old form names no provider.
         """
@@ -121,7 +121,7 @@ class Failures:
 
 
 class _Adoption:
-    """Looks at replies one by one."""
+    """Examines replies one by one."""
 
     def __init__(self, plan: Plan, failures: Failures, limits: Limits, render: Render) -> None:
         self._plan = plan
@@ -131,7 +131,7 @@ class _Adoption:
         self._requests: dict[Vertex, Request | None] = {}
 
     async def look_at(self, reply: Delivered) -> None:
-        """Adopt a reply where it is a success of something that has failed."""
+        """Adopt a reply if it is a success of a component that has failed."""
         plan = self._plan
         provider: str | None = None
         suffix: str | None = None
@@ -163,7 +163,7 @@ class _Adoption:
             late_replies.adopt(plan, request, outcome)
 
     async def _request(self, vertex: Vertex) -> Request | None:
-        """The request of a component as it would be now; None where that cannot be told."""
+        """Return the request of a component as it would be now; None where that cannot be told."""
         plan = self._plan
         await trio.lowlevel.checkpoint()
         try:

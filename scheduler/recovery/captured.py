@@ -1,4 +1,4 @@
-"""The streams that capture replies: followed from where builds stand, and read again for what is taken up."""
+"""Captured replies: their streams are followed, and read again from where a build that is taken up stands."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
@@ -27,13 +27,13 @@ _MARGIN = 1_000_000_000
 
 
 class CapturedReplies:
-    """The captured replies; see `find_captured`.
+    """Reads and follows the captured replies; made by `find_captured`.
 
     Args:
-        store: knows the streams.
-        connectors: is told of the replies.
-        live: the streams that replies come into, by provider.
-        retired: streams that replies come into no more, by provider: they may hold some that were not read.
+        store: store that knows the streams.
+        connectors: receive the replies.
+        live: streams that capture replies, by provider.
+        retired: streams that capture no more replies, by provider; they may hold some that were not read.
     """
 
     def __init__(
@@ -58,10 +58,10 @@ class CapturedReplies:
             )
             for provider, stream in live.items()
         }
-        """By provider."""
+        """Followers of the live streams, by provider."""
 
     async def note_ends(self) -> None:
-        """Note where the streams end: builds that are accepted later have no replies before that."""
+        """Note where the streams end: builds accepted later have no replies before that."""
         seen = Position()
         for provider, stream in self._store.replies.items():
             end = await self._ask(provider, stream, partial(_end_of, self._store.js, stream))
@@ -69,11 +69,11 @@ class CapturedReplies:
         self._store.positions.seen = seen
 
     async def follow(self, nursery: trio.Nursery, positions: Sequence[Position]) -> None:
-        """Follow what comes in, and return when everything is read that is there by now.
+        """Follow the streams, and return when everything that is in them by now was read.
 
         Args:
             nursery: for the followers.
-            positions: of the builds that are resumed: everything after any of them is read.
+            positions: positions of the builds that are resumed; everything after any of them is read.
         """
         captured, streams = self._store.positions, self._store.replies
         places = [captured.seen, *positions]
@@ -86,11 +86,11 @@ class CapturedReplies:
             await self._insist(follower.caught_up, streams[provider])
 
     async def read_again(self, positions: Sequence[Position]) -> None:
-        """Look at what was captured after any of these positions, up to what is followed."""
+        """Read what was captured after any of these positions, up to where the streams are followed."""
         await self._read(positions, self._store.replies)
 
     async def caught_up(self) -> None:
-        """Wait until everything is read that is there by now; the caller owns the deadline.
+        """Wait until everything that is there by now was read; the caller sets the deadline.
 
         Raises:
             BusError: a stream cannot be asked.
@@ -118,7 +118,7 @@ class CapturedReplies:
         self._connectors.on_captured(_message(delivered), _place(delivered), provider)
 
     async def _ask(self, provider: str, stream: str, ask: Callable[[], Awaitable[_T]]) -> _T | None:
-        """Ask as `_insist`; None where it is of a stream that is not used any more, and gone."""
+        """Ask as `_insist` does; None where the stream is retired and gone."""
         if provider not in self._retired:
             return await self._insist(ask, stream)
         try:
@@ -128,12 +128,12 @@ class CapturedReplies:
             return None
 
     async def _insist(self, ask: Callable[[], Awaitable[_T]], stream: str) -> _T:
-        """Ask until there is an answer: nothing can begin without it."""
+        """Ask until there is an answer, as nothing can begin without it."""
         return await self._store.streams.ask(stream, ask)
 
 
 async def find_captured(store: JetStreamStore, connectors: Connectors) -> CapturedReplies:
-    """The streams of replies, found when there is an answer; and where they end is noted."""
+    """Find the streams of replies, however long that takes, and note where they end."""
     live, retired = await store.streams.ask(REPLIES, lambda: reply_streams(store.js, store.layout))
     store.replies = {**live, **retired}
     captured = CapturedReplies(store, connectors, live, retired)
@@ -148,9 +148,9 @@ async def _end_of(js: JetStream, stream: str) -> Position:
 
 
 def _earliest(positions: list[Position]) -> Position:
-    """Where everything is read that is after any of these.
+    """Return the position from which to read everything that is after any of these.
 
-    A stream that lost its end gives the same numbers out again: then it is told by the time alone.
+    A stream that lost its end gives the same numbers out again: then only the time tells.
     """
     first = min(positions, key=lambda place: place.sequence)
     oldest = min(place.time for place in positions)

@@ -1,8 +1,8 @@
-"""Crash-loop protection: builds that processes died of while they took them up, or hung over.
+"""Crash-loop protection: counts the processes that died while they took up a build, or that hung over it.
 
-How often stands in headers of each of a build's records, from the first time on. Such a build is *unproven*:
-a process takes it up last, when all others have gone on, and alone. One that goes on killing is left alone:
-it is quarantined, until an operator releases it.
+The counts stand in headers of each of a build's records, from the first time on. Such a build is *unproven*:
+a process takes it up last, when all others have been resumed, and alone. One that keeps killing processes is
+quarantined, until an operator releases it.
 """
 
 import secrets
@@ -28,28 +28,30 @@ from scheduler.journal.records import (
 )
 
 UNPROVEN_LOADS: Final = 2
-"""Processes in a row that may die while they take up several builds; then each of those is taken up alone."""
+"""Processes in a row that may die while they take up several builds; after that each of these is taken up
+alone."""
 MOST_LOADS: Final = UNPROVEN_LOADS + 3
-"""... and then three that may die of that build alone, before it is left as it is. Whoever kills processes at
-random will hardly hit the same build three times; what it cannot survive, it does."""
+"""Processes in a row that may die before a build is quarantined; for the last three it is taken up alone.
+Random kills hardly hit the same build three times, while a build that crashes the scheduler does so each
+time."""
 MOST_HANGS: Final = 3
-"""Processes that may hang over a build before it is left as it is: which build it was is known for sure."""
+"""Processes that may hang over a build before it is quarantined; the build is known for certain then."""
 _ATTEMPTS = 5
 
 
 def counts(headings: Headings | UnreadableLog) -> tuple[int, int]:
-    """How many processes hung over a build, and how many in a row died while they took it up."""
+    """Return how many processes hung over a build, and how many in a row died while they took it up."""
     return (0, 0) if isinstance(headings, UnreadableLog) else (headings.hangs, headings.loads)
 
 
 def is_unproven(headings: Headings | UnreadableLog) -> bool:
-    """Whether processes died of a build, as far as can be told, and it is to be tried again all the same."""
+    """Return whether processes seem to have died of a build that is to be tried again all the same."""
     hangs, loads = counts(headings)
     return hangs < MOST_HANGS and loads < MOST_LOADS and (hangs > 0 or loads >= UNPROVEN_LOADS)
 
 
 def why_left_alone(headings: Headings) -> str:
-    """Why a build is not taken up any more; empty where it is."""
+    """Return why a build is not taken up any more; empty where it is."""
     if headings.hangs >= MOST_HANGS:
         return f"{headings.hangs} processes hung over it"
     if headings.loads >= MOST_LOADS:
@@ -60,10 +62,10 @@ def why_left_alone(headings: Headings) -> str:
 async def record_hang(js: JetStream, build: str) -> None:
     """Write into the log of a build that this process hangs over it, and is about to end.
 
-    Nothing of that process can be written into it any more.
+    After that the process can write nothing more into the log.
 
     Raises:
-        StoreError: there is no such log, or the build is over.
+        StoreError: there is no such log, or the build is finished.
         UnreadableLog: its last record cannot be read.
         BusError: JetStream could not be asked.
     """
@@ -77,7 +79,7 @@ async def record_hang(js: JetStream, build: str) -> None:
         try:
             await _write(js, build, "watchdog", "hung", hung)
         except WrongLastSequence:
-            # What the process had under way came in between.
+            # A record that the process had under way came in between.
             if attempt == _ATTEMPTS:
                 raise
         else:
@@ -85,10 +87,11 @@ async def record_hang(js: JetStream, build: str) -> None:
 
 
 async def release(js: JetStream, build: str) -> None:
-    """Write into the log of a build that processes died of, or hung over, that the next one may try again.
+    """Release a quarantined build: write into its log that the next process may try again.
 
     Raises:
-        StoreError: there is no such build, or it is none of those: somebody may be writing to its log.
+        StoreError: there is no such build, or no process died of it or hung over it, so that one may be
+            writing to its log.
         UnreadableLog: its last record cannot be read.
         BusError: JetStream could not be asked.
     """

@@ -1,4 +1,4 @@
-"""Persistence where the store keeps each build as a document, and is asked for what is unfinished."""
+"""Persistence for a store that keeps each build as a document, and is asked for unfinished ones."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,12 +14,12 @@ from scheduler.supervision.reporting import Reporter
 
 
 class Documents(Persistence):
-    """Resumes builds whose documents say that something runs, and those that replies point to.
+    """Persistence in documents: resumes builds with something running, and those that replies point to.
 
     Args:
-        store: has the documents.
-        reporter: where reports go.
-        max_builds: as of `Roster`.
+        store: store with the documents.
+        reporter: sends the reports.
+        max_builds: bound on builds, as in `Roster`.
     """
 
     def __init__(self, store: DocumentStore, reporter: Reporter, max_builds: int) -> None:
@@ -28,16 +28,16 @@ class Documents(Persistence):
         self._strays = Strays(self.roster)
 
     def on_stray(self, stray: Stray) -> bool:
-        """As `Persistence.on_stray`: it may be of a build that the store has."""
+        """Implement `Persistence.on_stray`: the store may have the build of the reply."""
         return self._strays.take(stray)
 
     async def stand_by(self, peers: Peers) -> None:
-        """As `Persistence.stand_by`: two processes must not have the same builds."""
+        """Implement `Persistence.stand_by`: two processes must not have the same builds."""
         await peers.stand_by()
 
     @asynccontextmanager
     async def recover(self, parts: BuildParts) -> AsyncIterator[Recovery]:
-        """As `Persistence.recover`; the store may say later what it has."""
+        """Implement `Persistence.recover`; the store may name its builds later."""
         take_up = TakeUp(
             self._documents,
             self._strays,

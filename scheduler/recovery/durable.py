@@ -1,4 +1,4 @@
-"""Persistence in logs, of which each says all about its build: what is unfinished is resumed from there."""
+"""Persistence in logs: each says all about its build, and unfinished builds are resumed from theirs."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -24,12 +24,12 @@ from scheduler.supervision.retention import Retention
 
 
 class Durable(Persistence):
-    """Resumes builds from their logs.
+    """Persistence in logs: resumes builds from them.
 
     Args:
         bus: the connection.
-        store: has the logs.
-        max_builds: as of `Roster`.
+        store: store with the logs.
+        max_builds: bound on builds, as in `Roster`.
         keep: seconds for which a finished build is kept.
     """
 
@@ -47,22 +47,22 @@ class Durable(Persistence):
         self.objects = store.objects
 
     def clock(self, build: str) -> BuildClock:
-        """As `Persistence.clock`: that of its log."""
+        """Implement `Persistence.clock`: the clock of the build's log."""
         return self._store.clock(build)
 
     async def written(self) -> int:
-        """As `Persistence.written`: what stands in the logs."""
+        """Implement `Persistence.written`: the last sequence of the logs."""
         return await self._store.logs.written()
 
     async def stand_by(self, peers: Peers) -> None:
-        """As `Persistence.stand_by`; meanwhile it is looked who else answers appends."""
+        """Implement `Persistence.stand_by`; checks meanwhile whether another JetStream answers appends."""
         if self._store.account_streams is not None:
             await self._store.account_streams.look()
         await peers.stand_by()
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
-        """Make the streams, and have the logs written from then on.
+        """Make the streams, and write the logs from then on.
 
         Raises:
             StoreError: it cannot work as it is; the message has the cure.
@@ -81,7 +81,7 @@ class Durable(Persistence):
 
     @asynccontextmanager
     async def recover(self, parts: BuildParts) -> AsyncIterator[Recovery]:
-        """As `Persistence.recover`: where the captured replies end is known then.
+        """Implement `Persistence.recover`: the end of the captured replies is known then.
 
         Raises:
             BusError: JetStream could not be asked.
@@ -140,9 +140,9 @@ class _UnderWay(Recovery):
         self.replayer = replayer
 
     async def mark_stable(self) -> None:
-        """As `Recovery.mark_stable`."""
+        """Implement `Recovery.mark_stable`."""
         await self._restart.mark_stable()
 
     async def keep_experience(self) -> None:
-        """As `Recovery.keep_experience`."""
+        """Implement `Recovery.keep_experience`."""
         await self._experience.keep()

@@ -1,4 +1,4 @@
-"""Takes up what an earlier process left: at start, and when a reply comes for a build that nobody holds.
+"""Takes up builds of an Ernest store: at start, and when a reply comes for a build that is not held here.
 
 WIRE: "The Ernest store". A store without this (memory) never needs it.
 """
@@ -27,22 +27,22 @@ _log = structlog.get_logger()
 _ASK_AGAIN_AFTER = 10.0
 """Seconds after which a store that did not answer is asked again."""
 _MOST_LINES = 20
-"""In the log, of a kind, at once: replies name builds as they like."""
+"""Log lines of one kind at a time: replies may name any build."""
 
 Reader: TypeAlias = Callable[[bytes, str | None], Awaitable[Prepared]]
-"""Reads and checks a build: its JSON, and what it is (`codec.parse_build`)."""
+"""Reads and checks a build, given its JSON and its action (`codec.parse_build`)."""
 
 
 class TakeUp:
     """Finds builds that the store holds and this process does not.
 
     Args:
-        store: is asked about them.
-        strays: the replies that point to builds.
-        supervisor: resumes what is found.
-        connectors: are given the replies of a build again once that runs.
+        store: store that is asked about builds.
+        strays: replies that point to builds.
+        supervisor: resumes the builds that are found.
+        connectors: receive the replies to a build again once it runs.
         read: reads a build.
-        executor: does what takes long beside the loop.
+        executor: does long work beside the loop.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class TakeUp:
         self._limited_log = RateLimitedLog(_log, burst=_MOST_LINES)
 
     async def run(self) -> None:
-        """Take up what is unfinished, then whatever replies point to; never returns."""
+        """Take up unfinished builds, then those that replies point to; never returns."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._at_start, nursery)
             while True:
@@ -72,7 +72,7 @@ class TakeUp:
                     nursery.start_soon(self._ask, build, False)
 
     async def _at_start(self, nursery: trio.Nursery) -> None:
-        """Ask which builds are unfinished, until the store has said it: it may start after us."""
+        """Ask which builds are unfinished, until the store answers: it may start after us."""
         while True:
             try:
                 async for build in self._store.unfinished():
@@ -93,7 +93,7 @@ class TakeUp:
                 await walk.listening.wait()
         except (StoreError, InvalidBuild) as error:
             self._limited_log.warning("build not taken up", build=build, error=str(error)[:1_000])
-        except Exception:  # noqa: BLE001 - a bug of ours, set off by this build, must cost no other
+        except Exception:  # noqa: BLE001 - a bug that this build triggers must cost no other
             self._limited_log.exception("internal error: the build was not resumed", build=build)
         finally:
             strays = self._strays.end(build)

@@ -1,4 +1,4 @@
-"""Keeps what was learnt of durations over a restart: as one object, beside the logs."""
+"""Keeps recorded durations over a restart, as one object beside the logs."""
 
 from typing import Final, NoReturn
 
@@ -15,19 +15,19 @@ _log = structlog.get_logger()
 OBJECT: Final = "scheduler.durations.json"
 """The name of the object."""
 _PERIOD = 60.0
-"""Seconds between two writings: what was learnt since is lost with the process, and learnt again."""
+"""Seconds between two writings: durations recorded since are lost with the process, and recorded again."""
 _DEADLINE = 10.0
 _MOST_BYTES = 8 * 1024 * 1024
 
 
 class Experience:
-    """What earlier processes learnt, and what the next one is to know.
+    """Durations from earlier processes, and for the next one.
 
-    It is a help for priorities and predictions: that it cannot be read or written harms nobody.
+    They help priorities and predictions: that they cannot be read or written does no harm.
 
     Args:
-        store: has a place for it.
-        durations: what is to be kept.
+        store: store with the object.
+        durations: durations to be kept.
     """
 
     def __init__(self, store: JetStreamStore, durations: Durations) -> None:
@@ -35,14 +35,14 @@ class Experience:
         self._durations = durations
 
     async def run(self) -> NoReturn:
-        """Recall it, then write it from time to time; never returns."""
+        """Restore the durations, then write them from time to time; never returns."""
         await self.restore()
         while True:
             await trio.sleep(_PERIOD)
             await self.keep()
 
     async def restore(self) -> None:
-        """Take in what was kept."""
+        """Restore the durations that were kept."""
         try:
             with trio.fail_after(_DEADLINE):
                 data = await self._store.objects.get(OBJECT, most=_MOST_BYTES)
@@ -52,7 +52,7 @@ class Experience:
             _log.info("durations of earlier builds are not known", reason=str(error))
 
     async def keep(self) -> None:
-        """Write it, if there is anything new in it."""
+        """Write the durations, if any are new."""
         if not self._durations.changed:
             return
         try:

@@ -1,4 +1,4 @@
-"""Attempts whose time has passed, kept until it is known that no reply to them was captured."""
+"""Expired attempts: their time has passed, and they wait until it is known that no reply was captured."""
 
 import trio
 
@@ -6,7 +6,7 @@ from scheduler.dispatch.call import Call
 
 
 class ExpiredCalls:
-    """Expired attempts that wait for that."""
+    """Expired attempts that wait for a look at the captured replies."""
 
     def __init__(self) -> None:
         self._calls: list[Call] = []

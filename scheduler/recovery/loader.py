@@ -1,7 +1,7 @@
-"""Takes up builds that an earlier process left: folds their logs, and hands them to the supervisor.
+"""Takes up builds that an earlier process left: replays their logs, and hands them to the supervisor.
 
-A build that cannot be folded, or that processes die of again and again, is *quarantined*: that is said, the
-log is left as it is, and no other build notices.
+A build whose log cannot be replayed, or that processes die of again and again, is *quarantined*: an error is
+logged, its log stays untouched, and other builds are unaffected.
 """
 
 from collections.abc import Iterable
@@ -48,34 +48,35 @@ _LOADED_AT_ONCE = 4
 _MARKED_AT_ONCE = 100
 _PAUSE = 1.0
 _MOST_REFUSALS = 5
-"""Errors of the server, other than that it cannot answer now, after which they are taken for the build's."""
+"""Errors of the server, other than being unavailable, after which they count as the fault of the build's
+log."""
 
 
 @define(eq=False)
 class Loaded:
-    """Builds that were taken up together, and wait for what was captured meanwhile."""
+    """Builds that were taken up together, and wait for the replies captured meanwhile."""
 
     live: frozenset[str]
-    """Instances whose builds are left to them."""
+    """Instances that still work, and keep their builds."""
     caught_up: trio.Event = field(factory=trio.Event)
-    """To be set when that was read."""
+    """Event to be set when those replies were read."""
     builds: list[str] = field(factory=list)
     positions: list[Position] = field(factory=list)
     unproven: list[tuple[Held, Entry]] = field(factory=list)
-    """Those that processes have died of, as far as can be told: to be taken up last, and one by one."""
+    """Unproven builds, with their logs: to be taken up last, and one by one."""
     contested: bool = False
-    """Whether somebody else wrote to one of the logs meanwhile: perhaps its last word."""
+    """Whether another process wrote to one of the logs meanwhile: perhaps its last record."""
 
 
 class Loader:
     """Takes builds up.
 
     Args:
-        store: has the logs.
-        roster: holds the ids of builds.
-        supervisor: resumes what is loaded.
-        runner: lets go of what is not.
-        connectors: hear what is answered to earlier processes.
+        store: store with the logs.
+        roster: roster that holds the ids of builds.
+        supervisor: resumes the builds that are loaded.
+        runner: lets go of those that are not.
+        connectors: hear the replies to earlier processes.
         recorder: publishes reports that were stored and perhaps not published.
         replayer: makes plans of logs.
     """
@@ -102,19 +103,19 @@ class Loader:
     async def load(
         self, entries: Iterable[Entry], nursery: trio.Nursery, live: frozenset[str] = frozenset()
     ) -> Loaded:
-        """Take up all of these that can be.
+        """Take up all of these builds that can be.
 
         Args:
             entries: the logs.
-            nursery: for what goes on afterwards: the publishing of stored reports.
-            live: instances whose builds are left to them.
+            nursery: nursery for publishing stored reports, which continues afterwards.
+            live: instances that still work, and keep their builds.
         """
         loaded = Loaded(live)
         held = []
-        # A log that was written to while it was listed may stand there twice: the last one counts.
+        # A log that was written to while it was listed may be listed twice: the last entry counts.
         for entry in {entry.subject: entry for entry in entries}.values():
             build = decode_token(entry.subject.rpartition(".")[2])
-            # From now on whoever submits it again waits until it is known what becomes of it.
+            # From now on a build that is submitted again waits until this one is decided.
             if build not in self._roster.quarantined and (one := await self._roster.reserve(build)):
                 held.append((one, entry))
         limiter = trio.CapacityLimiter(_LOADED_AT_ONCE)
@@ -124,21 +125,21 @@ class Loader:
                     loaded.unproven.append((one, entry))
                 else:
                     loads.start_soon(self._load, one, entry, loaded, nursery, limiter)
-        # Who is the most likely to kill comes last.
+        # The builds most likely to crash the process come last.
         loaded.unproven.sort(key=lambda one: crash_loops.counts(one[1].headings))
         return loaded
 
     async def load_unproven(
         self, one: tuple[Held, Entry], nursery: trio.Nursery, live: frozenset[str]
     ) -> Loaded:
-        """Take up one of `Loaded.unproven`: if we die now, it is of that one."""
+        """Take up one of `Loaded.unproven`: if the process dies now, it dies of that one."""
         loaded = Loaded(live)
         held, entry = one
         await self._load(held, entry, loaded, nursery, trio.CapacityLimiter(1))
         return loaded
 
     async def mark_stable(self, builds: Iterable[str]) -> None:
-        """Nobody has died of these: their loadings are not counted any more."""
+        """Mark builds as stable, as this process did not die of them: their loads count no more."""
         async for build in paced(builds, every=_MARKED_AT_ONCE):
             if self._roster.holds(build):
                 self._store.note_lazily(build, Released())
@@ -160,7 +161,7 @@ class Loader:
                     publishing = await self._take_up(held, entry, loaded)
                 except (BusError, trio.TooSlowError) as error:
                     if isinstance(error, StreamNotFound):
-                        # Where it is the one of all logs, that is no fault of this build.
+                        # Where the stream of all logs is missing, that is no fault of this build.
                         await self._store.log_is_there()
                     refusals += not isinstance(error, JetStreamUnavailable)
                     if refusals < _MOST_REFUSALS:
@@ -170,13 +171,13 @@ class Loader:
                         continue
                     await self._quarantine(build, error)
                 except LogRemoved as error:
-                    # Nobody has it, and nothing is left to be reported from.
+                    # No process has it, and nothing is left to report it from.
                     _log.error("build not taken up: its log was removed by hand", build=build, why=str(error))
                 except Fenced as error:
-                    # Of two processes that both find it unfinished one is faster.
+                    # Of two processes that find it unfinished one is faster.
                     _log.warning("build not taken up: another process has it", build=build, why=str(error))
                     loaded.contested = True
-                except Exception as error:  # noqa: BLE001 - whatever a log sets off must cost no other build
+                except Exception as error:  # noqa: BLE001 - no log may cost another build
                     await self._quarantine(build, error)
                 break
         if publishing:
@@ -201,19 +202,19 @@ class Loader:
             _log.info("nothing was written to its log", build=build)
 
     async def _take_up(self, held: Held, entry: Entry, loaded: Loaded) -> int:
-        """Go on with one build.
+        """Take up one build.
 
         Returns:
-            The run whose report is stored, and has only to be published; 0 where there is more to be done.
+            The run whose report is stored and has only to be published; 0 where there is more to do.
 
         Raises:
-            Fenced: another process has it.
-            StoreError: it is to be quarantined.
-            BusError: something could not be asked.
+            Fenced: another process owns it.
+            StoreError: the build is to be quarantined.
+            BusError: JetStream could not be asked.
         """
         build, headings = held.build, entry.headings
         if isinstance(headings, UnreadableLog):
-            # Not that one itself: with its traceback it would refer to this frame, which refers to it.
+            # A new error: the old one, with its traceback, would refer to this frame, which refers to it.
             raise UnreadableLog(str(headings))
         if why := crash_loops.why_left_alone(headings):
             raise UnreadableLog(f"{why}; `scheduler release {build}` has the next one try again")
@@ -228,7 +229,7 @@ class Loader:
             return history.run
         if not is_secret(history.key) and history.status is Status.OPEN:
             await self._rekey(log, history)
-        # First of all: what is answered from now on to those who sent what is in flight comes to us as well.
+        # First of all, so that we hear the replies to the processes that sent the requests in flight.
         old = any(not is_secret(flight.key) for flight in history.in_flight.values())
         heard = await self._connectors.hear(history.senders, old=old)
         try:
@@ -238,9 +239,10 @@ class Loader:
         return 0
 
     async def _rekey(self, log: BuildLog, history: History) -> None:
-        """Give a build a new key whose old one stood in reply subjects, before anything is sent with it."""
+        """Give a build a new key, where the old one stood in reply subjects, before it sends anything
+        more."""
         event = Rekeyed(draw_key())
-        # We may die of the build yet.
+        # The process may die of the build yet.
         log.loads = history.loads
         await log.append(event)
         log.loads = 0
@@ -249,27 +251,27 @@ class Loader:
     async def _mark(
         self, build: str, entry: Entry, headings: Headings, live: frozenset[str]
     ) -> BuildLog | None:
-        """Make the log ours: from now on nobody else can write to it without our knowing.
+        """Own the log: from now on no other process can write to it unnoticed.
 
         Returns:
-            The log; None where it is that of somebody who is still there, or needs nothing more.
+            The log; None where it belongs to a process that still works, or needs nothing more.
         """
         last = await self._store.logs.last(entry.subject)
         if last is None:
             raise Fenced("its log was removed meanwhile")
         record = decode_record(last.data)
-        # What we wrote ourselves is our own mark, whose reading met an obstacle: no death lies between.
+        # The record is our own mark, written before reading met an obstacle: no process died in between.
         anew = record.instance != self._store.instance
         if anew:
             if encode_token(record.instance) in live:
                 return None
             if last.sequence != entry.sequence:
                 raise Fenced(f"{record.instance} has written to its log meanwhile")
-        # As it is by now: we may have finished it ourselves since the logs were listed.
+        # Read again, as we may have finished the build since the logs were listed.
         headings = read_headers(last.headers)
         if headings.status is Status.REPORTED:
             return None
-        # What was captured since is still to be read, whatever this process has seen for other builds.
+        # Replies captured since are still to be read, whatever this process has read for other builds.
         self._store.positions.keep_behind(build, record.position)
         log = self._store.open(
             build, sequence=last.sequence, n=record.n, epoch=record.epoch + 1, at=(record.at + 1) / 1_000
@@ -286,7 +288,7 @@ class Loader:
             _log.info("the report of an earlier process was published", build=build)
         except StoreError as error:
             _log.warning("the report of an earlier process was not published", build=build, error=str(error))
-        except Exception:  # noqa: BLE001 - a bug of ours costs this build, and no other
+        except Exception:  # noqa: BLE001 - a bug costs this build, and no other
             _log.exception("the report of an earlier process was not published", build=build)
         finally:
             self._store.close(build)

@@ -1,10 +1,10 @@
-"""Word of builds that no process may work on: `scheduler.recovery.restart` looks for them then."""
+"""Word of orphans, builds that no process may work on: `scheduler.recovery.restart` looks for them then."""
 
 import trio
 
 
 class Orphans:
-    """A word from any part of the service that there may be builds which no process works on."""
+    """Signal from any part of the service that there may be orphans."""
 
     def __init__(self) -> None:
         self._noted = trio.Event()

@@ -1,6 +1,6 @@
-"""Persistence: all that the service does for its store, which depends on the kind of that.
+"""Persistence: all that the service does for its store, by the store's kind.
 
-Here stands that of a store which ends with the process. Others resume builds, from documents
+This module has the one for a store that ends with the process. Others resume builds, from documents
 (`scheduler.recovery.documents`) or from logs (`scheduler.recovery.durable`).
 """
 
@@ -33,7 +33,7 @@ _log = structlog.get_logger()
 
 @frozen
 class BuildParts:
-    """The parts that run builds: with them builds can be resumed."""
+    """Parts of the service that a recovery resumes builds with."""
 
     planner: Planner
     runner: Runner
@@ -45,35 +45,35 @@ class BuildParts:
 
 
 class Recovery:
-    """A recovery that is under way, as the rest of the service needs it; here nothing is recovered."""
+    """Recovery that is under way, as the rest of the service sees it; this base class recovers nothing."""
 
     reopener: Reopener | None = None
-    """Begins further runs of finished builds, where the store keeps them."""
+    """Reopener of finished builds; None where the store keeps none."""
     replayer: Replayer | None = None
-    """Reads finished builds, where the store keeps them."""
+    """Replayer of finished builds; None where the store keeps none."""
 
     async def mark_stable(self) -> None:
         """Note that this process did not die of the builds that it resumed."""
 
     async def keep_experience(self) -> None:
-        """Keep what was learnt, for the next process."""
+        """Keep the recorded durations for the next process."""
 
 
 class Persistence:
-    """All that follows from the store; this base class is for one that ends with the process.
+    """Work of the service for its store; this base class is for a store that ends with the process.
 
     Args:
-        store: where builds are persisted.
-        reporter: where reports go.
-        max_builds: as of `Roster`.
+        store: store of the builds.
+        reporter: sends the reports.
+        max_builds: bound on builds, as in `Roster`.
     """
 
     instance = ""
-    """The name of this process in what is kept; empty where it needs none."""
+    """Name of this process in the store; empty where it needs none."""
     capture: Capture | None = None
-    """How replies are captured; None where they are not."""
+    """Capture of replies; None where they are not captured."""
     objects: Objects | None = None
-    """Where definitions may be that are too large for a message; None where there is no such place."""
+    """Object store for definitions that are too large for a message; None where there is none."""
 
     def __init__(self, store: Store, reporter: Reporter, max_builds: int) -> None:
         self.store = store
@@ -81,10 +81,10 @@ class Persistence:
         self.roster = Roster(max_builds, reporter.waits)
         self.orphans = Orphans()
         self.id = secrets.token_hex(11)
-        """This process in service discovery, and among those that stand by."""
+        """Id of this process in service discovery, and among candidates."""
 
     def clock(self, _build: str) -> BuildClock:
-        """The clock of a build that is about to begin here, or to be looked at."""
+        """Return the clock of a build that is about to begin here, or to be looked at."""
         return BuildClock()
 
     def on_stray(self, _stray: Stray) -> bool:
@@ -92,19 +92,19 @@ class Persistence:
         return False
 
     async def written(self) -> int:
-        """A number that grows while any process works; raises BusError where it cannot be told."""
+        """Return a number that grows while any process works; raises BusError where it cannot be read."""
         return 0
 
     async def stand_by(self, peers: Peers) -> None:  # noqa: ARG002 - others ask them
-        """Wait until this process is to work. Nothing is made meanwhile."""
+        """Wait until this process is to work. It creates nothing meanwhile."""
         _log.warning("builds live in this process only and end with it", store=self.store.name)
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
-        """Let the store work."""
+        """Open the store."""
         yield
 
     @asynccontextmanager
     async def recover(self, parts: BuildParts) -> AsyncIterator[Recovery]:  # noqa: ARG002 - others use them
-        """Resume what earlier processes left; returns once new builds may be taken beside that."""
+        """Resume the builds of earlier processes; returns once new builds may be taken beside that."""
         yield Recovery()

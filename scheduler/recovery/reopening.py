@@ -1,4 +1,4 @@
-"""A build that is over begins a further run, because an operator wants it."""
+"""Reopens finished builds: begins a further run of one, for a command of an operator."""
 
 from collections.abc import Callable, Sequence
 
@@ -23,20 +23,20 @@ from scheduler.supervision.supervisor import Supervisor
 from scheduler.walk import Walk
 
 Decide = Callable[[Plan], Sequence[Event]]
-"""Changes a plan, and says what is to be persisted of that."""
+"""Changes a plan, and returns the events to be persisted."""
 
 
 class Reopener:
     """Reopens builds.
 
     Args:
-        store: has the logs.
+        store: store with the logs.
         replayer: makes plans of them.
-        planner: renders what takes long.
-        roster: holds the ids of builds.
-        supervisor: resumes what was reopened.
-        runner: lets go of what was not.
-        orphans: is told then: what was to be written may be under way.
+        planner: renders components that take long.
+        roster: roster that holds the ids of builds.
+        supervisor: resumes the builds that were reopened.
+        runner: lets go of those that were not.
+        orphans: learn of a build whose record may still be under way when that fails.
     """
 
     def __init__(
@@ -59,17 +59,17 @@ class Reopener:
         self._orphans = orphans
 
     async def reopen(self, build: str, decide: Decide) -> Walk | None:
-        """Begin a new run of a build that is over.
+        """Begin a new run of a finished build.
 
         Args:
             build: its id.
-            decide: what the run is for.
+            decide: decides what the run is for.
 
         Returns:
             The walk; None where the build runs here already.
 
         Raises:
-            Refused: there is no such build, it is not over, or ``decide`` says so.
+            Refused: there is no such build, it is not finished, or ``decide`` refuses.
             UnreadableLog, Fenced, BusError, StoreError: its log cannot be read, or not be written.
         """
         held = await self._roster.reserve(build)
@@ -102,11 +102,12 @@ class Reopener:
             if held.walk is None:
                 self._store.close(build)
                 self._runner.let_go(held)
-                # What was to be written may be under way, and then nobody works on the build.
+                # The record may be under way, and then no process works on the build.
                 self._orphans.note()
 
     async def _decided(self, plan: Plan, history: History, decide: Decide) -> list[Event]:
-        """What is to be written: a key where the old one was no secret, the decision, late successes."""
+        """Return the events to write: a new key if the old one was no secret, the decision, late
+        successes."""
         store, planner = self._store, self._planner
         await adopt_what_came_late(
             store.js, store.replies, plan, history, limits=planner.limits, render=planner.render

@@ -1,4 +1,4 @@
-"""Builds as their logs say that they stood: the plan, and what goes on where an earlier process stopped."""
+"""Replays logs: makes the plan of a build as its log says, and what a walk needs to resume it."""
 
 from collections.abc import Awaitable, Callable
 
@@ -22,7 +22,7 @@ from scheduler.supervision.planner import Planner
 from scheduler.walk import Resumption
 
 _REPLAYED_AT_ONCE = 100
-"""Events replayed between two looks at everything else: about a millisecond."""
+"""Events replayed before other builds have a turn: about a millisecond."""
 
 Pause = Callable[[], Awaitable[None]]
 Reader = Callable[[bytes, Accepted], Awaitable[Prepared]]
@@ -33,8 +33,8 @@ class Replayer:
     """Makes plans of logs. It writes nothing.
 
     Args:
-        store: has the logs.
-        planner: makes plans, and renders what takes long.
+        store: store with the logs.
+        planner: makes plans, and renders components that take long.
         read: reads a build as it was accepted.
     """
 
@@ -46,10 +46,10 @@ class Replayer:
     async def replay(
         self, history: History, pause: Pause = trio.lowlevel.checkpoint
     ) -> tuple[Plan, Accepted]:
-        """The plan as a log says that it stood, and the first event of the log.
+        """Return the plan as a log says, and the first event of the log.
 
         Args:
-            history: what stands in the log.
+            history: history of the log.
             pause: awaited after each slice of the work.
 
         Raises:
@@ -75,7 +75,7 @@ class Replayer:
         return plan, accepted
 
     async def look(self, build: str, pause: Pause) -> tuple[Seen, History]:
-        """What the log of a build says, without taking it up.
+        """Return a build as its log says, without taking it up.
 
         Args:
             build: its id.
@@ -90,7 +90,7 @@ class Replayer:
         return await self._planner.recalled(plan, history), history
 
     async def last_sequence(self, build: str) -> int | None:
-        """Where the log of a build ends by now; None where there is none.
+        """Return the last sequence of the log of a build; None where there is none.
 
         Raises:
             BusError: JetStream could not be asked.
@@ -99,16 +99,16 @@ class Replayer:
         return None if last is None else last.sequence
 
     def resumption(self, plan: Plan, history: History, caught_up: trio.Event, after: Position) -> Resumption:
-        """What a walk needs to go on where the log ends.
+        """Return the times that a walk needs to resume where the log ends.
 
         Args:
-            plan: of the build, as `replay` made it.
-            history: what stands in the log.
-            caught_up: set when the replies were read that came meanwhile.
-            after: captured replies up to here were dealt with.
+            plan: plan of the build, as `replay` made it.
+            history: history of the log.
+            caught_up: event that is set when the replies that came meanwhile were read.
+            after: position up to which captured replies have been handled.
         """
-        # Where our clock is behind the one of the process before us, or a clock was set, as much is left of
-        # a pause or a deadline as there was.
+        # Where our clock is behind that of the process before us, or a clock was set, a pause or a deadline
+        # has as much time left as it had.
         now = max(self._store.wall_clock() * 1_000, history.latest)
         index = plan.graph.index
 
@@ -125,7 +125,7 @@ class Replayer:
                 for component, until in history.pauses.items()
             },
             extended={v: flight.extended / 1_000 for v, flight in flights.items() if flight.extended},
-            # While the build is paused, up to when that began to count for the component.
+            # While the build is paused, only up to when the pause began to count for the component.
             begun={
                 index[component]: max(0.0, (history.held.get(component, now) - began) / 1_000)
                 for component, began in history.began.items()

@@ -1,7 +1,7 @@
-"""Resumes the builds whose logs say that they are not finished, and follows the captured replies.
+"""Resumes the builds whose logs are unfinished, and follows the captured replies.
 
-In order: what is unfinished is found and folded; the replies that came while nobody listened are read; only
-then is anything sent, awaited against its deadline, or given up.
+In order: unfinished builds are found and replayed; the replies that came while no process listened are read;
+only then is anything sent, awaited against its deadline, or given up.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -28,28 +28,28 @@ _log = structlog.get_logger()
 
 _PAUSE = 1.0
 _PROOF = 0.3
-"""Seconds after which a build that was taken up no longer counts as one that a process may die of."""
+"""Seconds after which a build that was taken up is marked stable: the process did not die of it."""
 _PROOF_ALONE = 0.05
-"""The same for one that is taken up alone, while others wait."""
+"""Seconds until that for a build that is taken up alone, while others wait."""
 _FIRST_LOOKS = (5.0, 30.0)
 _LOOK_PERIOD = 600.0
-"""Seconds between looks for builds that nobody works on, the first two and then."""
+"""Seconds between looks for orphans, after the first two."""
 
 
 class Restart:
-    """Everything that one process does about the work of those before it.
+    """Resumes the work of earlier processes.
 
     Args:
         bus: tells of new connections.
-        store: has the logs.
+        store: store with the logs.
         loader: takes builds up.
-        captured: the captured replies.
-        roster: knows the builds that run.
-        connectors: are given replies in turn.
-        orphans: says when there may be builds that nobody works on.
+        captured: reads the captured replies.
+        roster: roster of the builds that run.
+        connectors: deliver replies in turns.
+        orphans: signal that there may be orphans.
         expired: attempts to be timed out, where no reply to them is found.
-        live: says which instances work right now, this one included; their builds are left to them.
-        heard: replies that came directly while no stream took them.
+        live: returns the instances that work now, this one included; they keep their builds.
+        heard: replies that came directly while no stream captured them.
     """
 
     def __init__(
@@ -80,12 +80,12 @@ class Restart:
         self._caught_up = trio.Event()
         self._reconnected = trio.Event()
         self._resent = trio.Event()
-        """Set while nothing is still to be sent again after a new connection."""
+        """Event that is set while nothing is left to be sent again after a new connection."""
         self._resent.set()
         bus.on_connected(self._on_connected)
 
     async def run(self) -> None:
-        """Resume what is unfinished, then follow the replies; never returns."""
+        """Resume unfinished builds, then follow the replies; never returns."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._resend_what_was_lost)
             nursery.start_soon(self._time_out)
@@ -102,17 +102,18 @@ class Restart:
             await self._adopt_what_is_left(nursery)
 
     async def _adopt_what_is_left(self, nursery: trio.Nursery) -> None:
-        """Look for builds that were not there, or somebody else's, when it was looked at the start.
+        """Look for orphans that were not there at the start, or belonged to another process then.
 
-        A process that was killed may have had a record under way that is stored after that; and one that
-        works beside us, since a partition say, may go.
+        A killed process may have had a record under way that is stored later; and a process that works beside
+        us, since a partition for example, may go.
         """
         pauses = chain(_FIRST_LOOKS, repeat(_LOOK_PERIOD))
         while True:
             with trio.move_on_after(next(pauses)):
                 await self._orphans.noted()
             unfinished = await self._unfinished()
-            # Asked last: after a partition the logs may be long in coming; then it is known whose they are.
+            # Asked last: after a partition the logs may take long to come, and only then are their owners
+            # known.
             live = await self._live()
             loaded = await self._loader.load(unfinished, nursery, live)
             if loaded.contested:
@@ -125,7 +126,7 @@ class Restart:
         for one in loaded.unproven:
             alone = await self._loader.load_unproven(one, nursery, loaded.live)
             await self._catch_up_and_go_on(alone, _PROOF_ALONE)
-            # Known to be innocent before the next one may kill.
+            # Marked stable before the next one may crash the process.
             await self._store.settle()
 
     async def _catch_up_and_go_on(self, loaded: Loaded, proof: float = _PROOF) -> None:
@@ -134,7 +135,7 @@ class Restart:
             await self._go_on(loaded, proof)
 
     async def _go_on(self, loaded: Loaded, proof: float = _PROOF) -> None:
-        """Let builds go on: the replies that came meanwhile have been read."""
+        """Resume builds, once the replies that came meanwhile have been read."""
         await self._connectors.dispatcher.done_with(loaded.builds)
         self._store.positions.catch_up(loaded.builds)
         loaded.caught_up.set()
@@ -145,7 +146,7 @@ class Restart:
             await self.mark_stable()
 
     async def mark_stable(self) -> None:
-        """Note that this process did not die of what it took up: that happens at once, or never."""
+        """Mark the builds taken up as stable: a process that dies of one does so at once."""
         builds, self._unproven = self._unproven, []
         await self._loader.mark_stable(builds)
 
@@ -154,10 +155,10 @@ class Restart:
         self._resent = trio.Event()
 
     async def _time_out(self) -> None:
-        """Time attempts out for which no reply is there, not even one that was captured and is under way.
+        """Time out expired attempts for which no reply has come or was captured.
 
-        A time-out shorter than it takes to notice that a connection is dead passes while requests are lost
-        on it: what is sent again for that has not had its time yet.
+        A timeout may be shorter than it takes to notice a dead connection, on which requests are lost. A
+        request that is sent again for that has not had its time yet.
         """
         while True:
             calls = await self._expired.take()
@@ -168,11 +169,11 @@ class Restart:
                     _log.error("cannot look at the captured replies", error=str(error))
                 await self._resent.wait()
             for call in (call for call in calls if call.expired):
-                # Behind the replies of its build that wait for their turn.
+                # After the replies of its build that wait for their turn.
                 self._connectors.dispatcher.take(call.request.build, call.time_out)
 
     async def _resend_what_was_lost(self) -> None:
-        """After each new connection, once the replies are read that came meanwhile."""
+        """Send lost requests again after each new connection, once replies that came meanwhile were read."""
         while True:
             await self._reconnected.wait()
             self._reconnected = trio.Event()
@@ -187,7 +188,7 @@ class Restart:
                 self._resent.set()
 
     async def _unfinished(self) -> list[Entry]:
-        """The logs that are not over."""
+        """Return the unfinished logs."""
 
         async def look() -> list[Entry]:
             async with aclosing(self._store.logs.entries()) as batches:

@@ -1,4 +1,4 @@
-"""Replies for builds that this process does not hold, while the store is asked about these builds."""
+"""Strays: replies for builds that this process does not hold, kept while the store is asked about these."""
 
 from collections import deque
 from collections.abc import Iterable
@@ -9,21 +9,21 @@ from scheduler.dispatch.router import Stray
 from scheduler.supervision.roster import Roster
 
 _ASK_AGAIN_AFTER = 10.0
-"""Seconds for which a no of the store is remembered."""
+"""Seconds for which the store's answer that it has no such build is remembered."""
 _MOST_UNKNOWN = 10_000
 _MOST_STRAYS = 1_000
-"""Replies kept of one build while the store is asked about it."""
+"""Most replies kept for one build while the store is asked about it."""
 _MOST_BYTES = 64 * 1024 * 1024
-"""Of all replies that are kept meanwhile."""
+"""Largest size of all replies kept meanwhile, in bytes."""
 _MOST_ASKED = 1_000
-"""Builds that the store is asked about at a time because of replies."""
+"""Most builds that the store is asked about at a time because of replies."""
 
 
 class Strays:
-    """Replies that are kept, by the build that is asked about.
+    """Strays that are kept, by the build that the store is asked about.
 
     Args:
-        roster: knows the builds that are held here.
+        roster: roster of the builds that are held here.
     """
 
     def __init__(self, roster: Roster) -> None:
@@ -31,12 +31,12 @@ class Strays:
         self._kept: dict[str, deque[Stray]] = {}
         self._bytes = 0
         self._unknown: dict[str, float] = {}
-        """Until when a build is not asked about again, by Trio's clock."""
+        """Time until which a build is not asked about again (Trio's clock, seconds), by id."""
         self._to_ask: list[str] = []
         self._wake = trio.Event()
 
     def take(self, stray: Stray) -> bool:
-        """Keep a reply for a component that nobody waits for; returns whether it is kept. Synchronous."""
+        """Keep a reply that no call waits for; returns whether it is kept. Synchronous."""
         build, size = stray.build, len(stray.message.data)
         kept = self._kept.get(build, ())
         if len(kept) >= _MOST_STRAYS or self._bytes + size > _MOST_BYTES:
@@ -57,25 +57,25 @@ class Strays:
         return self._unknown.get(build, -1.0) <= trio.current_time()
 
     async def to_ask(self) -> Iterable[str]:
-        """Wait until there are builds to be asked about; of each of them, replies are kept until `end`."""
+        """Wait until there are builds to ask about; replies for each are kept until `end`."""
         await self._wake.wait()
         self._wake = trio.Event()
         builds, self._to_ask = self._to_ask, []
         return builds
 
     def begin(self, build: str) -> bool:
-        """Keep replies for a build from now on; False where that is so already, or it is held here."""
+        """Keep replies for a build from now on; False where they are kept already, or it is held here."""
         if build in self._kept or self._roster.holds(build):
             return False
         self._kept[build] = deque()
         return True
 
     def components(self, build: str) -> set[str]:
-        """The components that replies were kept for."""
+        """Return the components that replies were kept for."""
         return {stray.component for stray in self._kept[build]}
 
     def end(self, build: str) -> Iterable[Stray]:
-        """Keep no more replies for a build; returns those that were kept."""
+        """Stop keeping replies for a build; returns those that were kept."""
         strays = self._kept.pop(build)
         self._bytes -= sum(len(stray.message.data) for stray in strays)
         return strays
