@@ -37,22 +37,24 @@ _log = structlog.get_logger()
 _RECORDING = 3.0
 """Seconds to put a build on record, connecting included."""
 _QUESTIONS_AT_ONCE = 32
-"""Questions that are looked at between two looks at everything else: they come by the hundred thousand."""
+"""Questions handled before other tasks have a turn: they may come by the hundred thousand."""
 _SHARED_AT_ONCE = 64
-"""Replies on shared subjects: fewer than of those on a request's own, where a reply may stand behind them."""
+"""Replies on shared subjects handled before other tasks have a turn: fewer than on reply subjects, as those
+have to wait for them."""
 _BUILDS_AT_ONCE = 400
-"""The same of builds: 5 ms or so. They wait for their turn once they are read in
-(`scheduler.supervision.admission`), and only there does no sender wait for another."""
+"""Builds handled before other tasks have a turn: about 5 ms. They wait for their turn in
+`scheduler.supervision.admission`, and only there no sender waits for another."""
 
 
 async def open_store(settings: Settings, bus: Bus) -> Store:
-    """The store that the settings name.
+    """Open the store that the settings name.
 
-    JetStream's is for ``auto`` as well as for ``jetstream``. While JetStream is there and does not answer, or
-    has no leader, it is waited for, without limit. Nothing is made: the service does that once it is to work.
+    The store in JetStream is for ``auto`` as well as for ``jetstream``. While JetStream does not answer, or
+    has no leader, it is awaited without limit. No stream is made here: the service does that once it is to
+    work.
 
     Raises:
-        UnsupportedServer: it takes JetStream, and there is none; the message names the choices.
+        UnsupportedServer: it needs JetStream, and there is none; the message names the choices.
         BusError: the bus was closed.
     """
     if settings.store == "ernest":
@@ -85,7 +87,7 @@ async def run_service(settings: Settings) -> int:
 
     Raises:
         BrokerError: the embedded broker does not start, or died.
-        BusError: the broker refuses us, or has not what the store takes.
+        BusError: the broker refuses us, or lacks something that the store needs.
     """
     signals = _Signals()
     with Watchdog() as watchdog:
@@ -113,21 +115,21 @@ async def run_service(settings: Settings) -> int:
 
 
 class _Signals:
-    """SIGTERM and SIGINT, and what follows from them."""
+    """Handler of SIGTERM and SIGINT."""
 
     def __init__(self) -> None:
         self.stopping = Stopping()
         self.code = 0
-        """The exit code."""
+        """Exit code."""
 
     async def obey(self, signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
-        """Stop the service at the first signal, and cancel ``scope`` at the second one; then it returns."""
+        """Stop the service at the first signal, cancel ``scope`` at the second one, and return."""
         first = await anext(signals)
         if self.stopping.ready:
             _log.info("stopping", signal=signal.Signals(first).name)
             self.stopping.asked.set()
         else:
-            # There is nothing yet that would have to be ended in order.
+            # There is nothing to end in order yet.
             _log.info("stopped before it was ready", signal=signal.Signals(first).name)
             scope.cancel()
         second = await anext(signals)
@@ -138,30 +140,30 @@ class _Signals:
 
 @frozen
 class _Connections:
-    """What leads to the broker."""
+    """Connections to the broker."""
 
     options: BusOptions
-    """As whom, and where to."""
+    """Address and credentials."""
     bus: Bus
     listener: Listener
     presence: Presence
     asked: Bus
-    """For questions."""
+    """Connection for questions."""
     submitted: Bus
-    """For builds."""
+    """Connection for builds."""
     shared: Bus
-    """For replies on subjects that all connectors share."""
+    """Connection for replies on subjects that all connectors share."""
 
 
 @asynccontextmanager
 async def _open_connections(settings: Settings, watchdog: Watchdog) -> AsyncIterator[_Connections]:
-    """Those to the broker that the settings name, which is one of our own where they say so."""
+    """Open the connections to the broker that the settings name, or to an embedded one."""
     async with AsyncExitStack() as stack:
         options = attrs.evolve(settings.bus, name=f"scheduler {settings.name}")
         if settings.embedded:
             broker = await stack.enter_async_context(open_broker(settings.data_dir))
             options = BusOptions(servers=(broker.url,), token=broker.token, name=options.name)
-            # With its token: this is how connectors on this machine learn where to go.
+            # With its token, so that connectors on this machine can connect.
             sys.stdout.write(f"broker: {broker.url_with_token}\n")
             sys.stdout.flush()
             nursery = await stack.enter_async_context(trio.open_nursery())
@@ -177,14 +179,14 @@ async def _open_connections(settings: Settings, watchdog: Watchdog) -> AsyncIter
 
 
 def _recording_hangs(watchdog: Watchdog, options: BusOptions, store: Store) -> AbstractContextManager[None]:
-    """Put builds on record that the process hangs over, where the store has a place for it."""
+    """Record builds that the process hangs over, where the store has a place for that."""
     if isinstance(store, JetStreamStore):
         return watchdog.recording(partial(_record_hang, options))
     return nullcontext()
 
 
 def _record_hang(options: BusOptions, build: str) -> None:
-    """Put a build on record as one that this process hangs over; in a thread other than the loop's."""
+    """Record that this process hangs over a build; runs in a thread other than the loop's."""
 
     async def record() -> None:
         with trio.fail_after(_RECORDING):

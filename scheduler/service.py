@@ -1,7 +1,7 @@
-"""The service: takes builds in, runs each beside the others, and ends in order.
+"""The service: takes builds in, runs them beside each other, and ends in order.
 
-Its phases are nested, and begin and end as `Service.run` says. While it is open it takes builds; when it is
-stopped it refuses them and awaits what is in flight; when its grace is over it stops waiting, and closes.
+Its phases are nested, and begin and end as `Service.run` says. While it is open it takes builds; once stopped
+it refuses them and awaits what is in flight; when its grace ends it stops waiting, and closes.
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -46,38 +46,38 @@ _log = structlog.get_logger()
 
 NAME = "scheduler"
 _SLOW = 60.0
-"""Seconds after which a wait is worth a line in the log, and between two looks for such waits."""
+"""Seconds after which a wait is logged, and between two looks for such waits."""
 _GOODBYE = 0.3
-"""Seconds for the server to say that it has all that we sent."""
+"""Seconds for the server to confirm that it has all that we sent."""
 
 
 @define
 class Stopping:
-    """How a service is asked to stop, by something that may be there before it."""
+    """Request to stop a service, which may be made before the service exists."""
 
     asked: trio.Event = field(factory=trio.Event)
-    """Set to have it stop in order."""
+    """Event to be set to stop the service in order."""
     ready: bool = False
-    """Whether builds are taken; before that there is nothing that would have to be ended in order."""
+    """Whether builds are taken; before that there is nothing to end in order."""
 
 
 class Service:
-    """Everything one process does with builds.
+    """Service of one process.
 
-    What is made here does nothing yet: `run` brings it to life.
+    Its parts do nothing until `run` is called.
 
     Args:
         settings: bounds and timeouts.
-        bus: connected.
-        store: where builds are persisted.
-        listener: a second connection that replies come in on, too.
+        bus: connection, already connected.
+        store: store of the builds.
+        listener: second connection that replies come in on, too.
         presence: answers PING in the loop's place, where it can.
-        asked: what operators' questions come in on, and are answered on; ``bus`` where it is None.
-        submitted: what builds come in on; ``bus`` where it is None.
-        shared: as of `Connectors`.
-        collects: whether the garbage collector is this service's to run; it is the whole process's.
-        executor: does what takes long beside the loop.
-        stopping: how it is asked to stop, other than by `stop`.
+        asked: connection for operators' questions and the answers; ``bus`` where it is None.
+        submitted: connection on which builds come in; ``bus`` where it is None.
+        shared: connection for shared subjects, as in `Connectors`.
+        collects: whether this service runs the garbage collector, which serves the whole process.
+        executor: does long work beside the loop.
+        stopping: request to stop, other than by `stop`.
     """
 
     def __init__(
@@ -157,7 +157,7 @@ class Service:
             return
         async with (
             persistence.open(),
-            # Before anything is sent, and so before anything is taken up: a reply must find us listening.
+            # Before anything is sent or taken up, so that no reply comes before we listen.
             self._open_dispatch(),
             self._open_builds(peers) as parts,
             persistence.recover(parts) as recovery,
@@ -196,7 +196,7 @@ class Service:
 
     @asynccontextmanager
     async def _open_dispatch(self) -> AsyncIterator[None]:
-        """Let deadlines pass, replies have turns, and slots be given out; and listen for replies."""
+        """Run the deadlines, the turns of replies and the slots, and listen for replies."""
         async with open_background() as background:
             await background.start(self.connectors.timers.run)
             background.start_soon(self.connectors.dispatcher.run)
@@ -207,7 +207,7 @@ class Service:
 
     @asynccontextmanager
     async def _open_builds(self, peers: Peers) -> AsyncIterator[BuildParts]:
-        """Let builds run."""
+        """Open the nursery that builds run in."""
         persistence, roster, store = self.persistence, self.roster, self.persistence.store
         feed = Feed(self._bus)
         async with open_background() as background:
@@ -233,7 +233,7 @@ class Service:
 
     @asynccontextmanager
     async def _open_control(self, recovery: Recovery) -> AsyncIterator[Control]:
-        """Let operators ask, and give commands."""
+        """Answer operators' questions and commands."""
         eta = EtaEstimator(
             self.planner.durations,
             self._settings.rules,
@@ -256,7 +256,7 @@ class Service:
 
     @asynccontextmanager
     async def _open_collector(self, reception: Reception) -> AsyncIterator[None]:
-        """Run the garbage collector, where that is this service's to do."""
+        """Run the garbage collector, where this service is to do that."""
         async with open_background() as background:
             if self._collects:
                 load = partial(load_of, self.roster, self.connectors, lambda: reception.bytes)
@@ -265,7 +265,7 @@ class Service:
 
 
 def persistence_of(store: Store, bus: Bus, settings: Settings) -> Persistence:
-    """The persistence of a store, by the kind of that."""
+    """Return the persistence for a store, by its kind."""
     if isinstance(store, JetStreamStore):
         return Durable(bus, store, max_builds=settings.max_builds, keep=settings.keep)
     if isinstance(store, DocumentStore) and store.resumable:
@@ -274,18 +274,18 @@ def persistence_of(store: Store, bus: Bus, settings: Settings) -> Persistence:
 
 
 def load_of(roster: Roster, connectors: Connectors, waiting: Callable[[], int] = lambda: 0) -> Load:
-    """The load of a service, by which garbage is collected.
+    """Return the load of a service, by which garbage is collected.
 
     Args:
-        roster: the builds that are held.
-        connectors: has the replies to them.
-        waiting: the size of the builds that are not held yet, in bytes.
+        roster: roster of the builds that are held.
+        connectors: have the replies to them.
+        waiting: returns the size of the builds that are not held yet, in bytes.
     """
     return Load(len(roster), roster.components, waiting() + roster.submitted_bytes + connectors.reader.bytes)
 
 
 async def _log_long_waits(roster: Roster) -> None:
-    """Log which builds wait long, and for what; never returns."""
+    """Log builds with long waits, and what they wait for; never returns."""
     while True:
         await trio.sleep(_SLOW)
         for build, component, wait in roster.long_waits(_SLOW)[:20]:

@@ -1,4 +1,4 @@
-"""A setting as it is declared: once, as an attribute of the class that holds it.
+"""Declares settings: each once, as an attribute of the class that holds it.
 
 The declaration names what is allowed, the help, and the section. From it come the flag (`max_builds` is
 ``--max-builds``), the environment variable (``SCHEDULER_MAX_BUILDS``), the check of the value, and the row
@@ -41,12 +41,12 @@ class Section(StrEnum):
 
 
 class Range(NamedTuple):
-    """What a number may be: both ends are allowed. Whole numbers are given as ``int``."""
+    """Range of a number, both ends included. Whole numbers are given as ``int``."""
 
     low: float
     high: float
     duration: bool = False
-    """Whether it is a number of seconds, that may be written with units."""
+    """Whether it is a number of seconds, which may be written with units."""
 
     def __str__(self) -> str:
         if self.duration:
@@ -61,23 +61,23 @@ class Range(NamedTuple):
 
 
 class Setting(NamedTuple):
-    """What is declared of a setting, beside its type and its default."""
+    """Declaration of a setting, beside its type and its default."""
 
     help: str
-    """One sentence."""
+    """Help text, one sentence."""
     section: Section
     allowed: Range | None = None
-    """For a number."""
+    """Range, for a number."""
     read: Callable[[str], Any] | None = None
-    """Reads the text of the flag, where that is no value yet."""
+    """Reader of the flag's text, where that is no value yet."""
     written: str | tuple[str, ...] = ""
-    """What the flag of a setting with ``read`` says by default."""
+    """Default text of the flag, for a setting with ``read``."""
     otherwise: str = ""
-    """The default in words, where there is no value to show."""
+    """Default in words, where there is no value to show."""
     name: str = ""
-    """What its flag and variable are called after, where that is not the attribute."""
+    """Name for the flag and the variable, where that is not the attribute's."""
     more: str = ""
-    """Markdown that only the table of the documentation has."""
+    """Markdown for the table of the documentation only."""
 
 
 def setting(
@@ -103,7 +103,7 @@ def setting(
         read: reads the text of the flag.
         written: the default of that text.
         otherwise: the default in words.
-        name: what it is called, where not like the attribute.
+        name: name, where that is not the attribute's.
         more: further Markdown for the documentation.
         options: those of `attrs.field`.
     """
@@ -113,7 +113,7 @@ def setting(
 
 
 def settings_in(holder: type) -> Iterator[tuple["Attribute[Any]", Setting]]:
-    """The settings among the attributes of a class, in order."""
+    """Yield the settings among the attributes of a class, in order."""
     for attribute in fields(holder):
         declared = attribute.metadata.get(_DECLARED)
         if declared is not None:
@@ -162,11 +162,11 @@ def _brief(value: object) -> str:
 
 
 def parse_number(name: str, text: str, allowed: Range) -> float:
-    """``text`` as the number that ``name`` takes; an ``int`` where it takes whole numbers.
+    """Parse ``text`` as the number that ``name`` takes; an ``int`` where it takes whole numbers.
 
     Args:
         name: a setting, or another flag.
-        text: what was given.
+        text: the given text.
         allowed: its range.
 
     Raises:

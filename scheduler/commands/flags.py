@@ -1,11 +1,11 @@
-"""The settings as flags and environment variables, in groups that commands put together as they need.
+"""Settings as flags and environment variables, in groups that commands combine as they need.
 
-Each class is flattened into its command's flags, which are made of what `scheduler.setting` has of each
-setting. A value is checked when it is read or where it is put to use (`Settings`, `BusOptions`); whatever
-is wrong comes out as `InvalidSettings`, one line for a person.
+Each class is flattened into its command's flags, which are made of the declarations in `scheduler.setting`.
+A value is checked when it is read or where it is used (`Settings`, `BusOptions`); an error comes out as
+`InvalidSettings`, one line for a person.
 
-Here stand the groups that nearly every command has. Those of the service are in `service_flags`, those of
-simulated connectors in `simulator_flags`: a command that has not got them starts without them.
+This module has the groups of nearly every command. Those of the service are in `service_flags`, those of
+simulated connectors in `simulator_flags`: a command without them does not load them.
 """
 
 import re
@@ -30,7 +30,7 @@ _LEADING_NAMES = re.compile(
 
 
 class Flags:
-    """A group of flags; its attributes are what they are called."""
+    """Group of flags; its attributes are their names."""
 
     if TYPE_CHECKING:
         __attrs_attrs__: ClassVar[Any]
@@ -44,10 +44,10 @@ _F = TypeVar("_F", bound=Flags)
 
 
 class Origin(NamedTuple):
-    """The setting behind a flag."""
+    """Setting behind a flag."""
 
     holder: type
-    """The class that has it."""
+    """Class that holds the setting."""
     attribute: str
     declared: Setting
 
@@ -56,8 +56,8 @@ def flags(*parts: tuple[type, Section], **defaults: Any) -> Callable[[type[_F]],
     """Fill a class with flags.
 
     Args:
-        parts: the settings that there is a flag for: a class that holds settings, and a section of them.
-        defaults: what replaces the defaults of the settings.
+        parts: settings that there is a flag for: a class that holds settings, and a section of them.
+        defaults: values in place of the defaults of the settings.
     """
 
     def fill(group: type[_F]) -> type[_F]:
@@ -80,7 +80,7 @@ def flags(*parts: tuple[type, Section], **defaults: Any) -> Callable[[type[_F]],
 
 
 def _typed(attribute: "attrs.Attribute[Any]", declared: Setting) -> tuple[Any, Any]:
-    """The type of a flag, and its default."""
+    """Return the type of a flag, and its default."""
     if declared.read is not None:
         return (str if isinstance(declared.written, str) else tuple[str, ...]), declared.written
     if isinstance(attribute.default, attrs.Factory):  # type: ignore[arg-type]
@@ -90,7 +90,7 @@ def _typed(attribute: "attrs.Attribute[Any]", declared: Setting) -> tuple[Any, A
 
 
 def given(group: Flags) -> Iterator[tuple[Origin, Any]]:
-    """What the flags of a group say, where they say anything."""
+    """Yield the values of the flags of a group that are given, with their settings."""
     for flag in attrs.fields(type(group)):
         value = getattr(group, flag.name)
         if value is not None:
@@ -98,7 +98,7 @@ def given(group: Flags) -> Iterator[tuple[Origin, Any]]:
 
 
 def read(value: Any, declared: Setting) -> Any:
-    """The value of a setting of which a flag says this.
+    """Return the value of a setting from that of its flag.
 
     Raises:
         InvalidSettings: it cannot be read.
@@ -108,21 +108,21 @@ def read(value: Any, declared: Setting) -> Any:
 
 @flags((BusOptions, Section.BROKER))
 class BrokerFlags(Flags):
-    """Where the broker is, and as whom to log in."""
+    """Flags for the broker: its address, and the credentials."""
 
 
 @flags((Settings, Section.LOG), log_level="error")
 class QuietLogFlags(Flags):
-    """What a command logs whose output is not its log, and how."""
+    """Flags for the log of a command whose output is something else."""
 
 
 BROKER_DEFAULTS = BrokerFlags()
 QUIET_LOG_DEFAULTS = QuietLogFlags()
-"""The flags of a command where none is given."""
+"""Flags of a command where none is given."""
 
 
 def settings_of(*groups: Flags) -> Settings:
-    """The settings that these flags describe; everything they don't mention keeps its default.
+    """Return the settings that these flags describe; settings without a flag keep their defaults.
 
     Raises:
         InvalidSettings: a value that cannot be used.
@@ -136,7 +136,7 @@ def settings_of(*groups: Flags) -> Settings:
             else:
                 values[origin.holder][origin.attribute] = read(value, origin.declared)
     service = values[Settings]
-    # With a broker of our own it does not matter what is set for another one.
+    # With an embedded broker the settings for another one do not matter.
     if broker and not service.get("embedded"):
         login = {origin.attribute: read(value, origin.declared) for origin, value in broker}
         service["bus"] = _bus_options(login)
@@ -147,7 +147,7 @@ def _bus_options(values: dict[str, Any]) -> BusOptions:
     try:
         return BusOptions(**values)
     except InvalidSettings as error:
-        # It speaks of its attributes, and people know the flags and variables.
+        # The error names attributes, but people know the flags and variables.
         names = _NAMES if "given" in str(error) else _LEADING_NAMES
         raise InvalidSettings(names.sub(_spelled_out, str(error))) from None
 

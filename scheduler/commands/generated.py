@@ -1,4 +1,4 @@
-"""The files of this package that are made of its code; run as a module, it writes them."""
+"""Generated files of this package, made of its code; run as a module, it writes them."""
 
 import json
 from importlib import resources
@@ -11,7 +11,7 @@ from scheduler.plan.schema import reply_schema
 
 
 def generated() -> dict[Path, str]:
-    """What each of these files is to hold, by its path."""
+    """Return the content that each of these files is to have, by path."""
     page = Path(str(resources.files("scheduler"))) / "docs" / "settings.md"
     schemas = {"build": build_schema(), "reply": reply_schema()}
     return {

@@ -1,4 +1,4 @@
-"""A single flag: how its text is read, what its variable is called, and under which heading help shows it."""
+"""Parameters for single flags: the reading of the text, the variable, and the heading in the help."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any, Final, Protocol, TypeAlias
@@ -40,7 +40,7 @@ _PANELS: Final = {
     Section.LOG: LOG,
     Section.SIMULATED: SIMULATED,
 }
-"""The headings of the help, by those of the documentation."""
+"""Headings of the help, by those of the documentation."""
 
 _TRUE = {"1", "true", "yes", "on", "y", "t"}
 _FALSE = {"0", "false", "no", "off", "n", "f", ""}
@@ -54,19 +54,19 @@ ComponentId: TypeAlias = Annotated[
 
 
 class Token(Protocol):
-    """What cyclopts hands to a converter."""
+    """Token that cyclopts hands to a converter."""
 
     value: str
 
 
 def parameter_of(name: str, type_: Any, default: Any, declared: Setting) -> Parameter:
-    """The flag of a setting.
+    """Return the parameter for the flag of a setting.
 
     Args:
-        name: what it is called.
-        type_: the type of the setting.
-        default: what the flag says by default.
-        declared: what else there is to know.
+        name: name of the setting.
+        type_: type of the setting.
+        default: default of the flag.
+        declared: declaration of the setting.
     """
     panel = _PANELS[declared.section]
     help_ = declared.help
@@ -82,7 +82,7 @@ def parameter_of(name: str, type_: Any, default: Any, declared: Setting) -> Para
 
 
 def number(name: str, text: str, group: Group | None = None, allowed: Range | None = None) -> Parameter:
-    """A flag for the number ``name``; its range is ``allowed``, or what `scheduler.config.RANGES` says."""
+    """Return the parameter for the number ``name``; ``allowed`` goes before `scheduler.config.RANGES`."""
     within = allowed or RANGES[name]
 
     def convert(_hint: Any, tokens: Sequence[Token]) -> float:
@@ -94,7 +94,7 @@ def number(name: str, text: str, group: Group | None = None, allowed: Range | No
 def choice(
     name: str, choices: Any, text: str, group: Group | None = None, *, show_default: bool = True
 ) -> Parameter:
-    """A flag that takes one of ``choices``, a ``Literal`` or a ``StrEnum``."""
+    """Return the parameter for a flag that takes one of ``choices``, a ``Literal`` or a ``StrEnum``."""
 
     def convert(_hint: Any, tokens: Sequence[Token]) -> Any:
         check_choice(name, tokens[0].value, choices)
@@ -107,7 +107,7 @@ def choice(
 
 
 def switch(name: str, text: str, group: Group | None = None) -> Parameter:
-    """A flag that is there or not; its variable says ``true`` or ``false``."""
+    """Return the parameter for a flag that is given or not; its variable says ``true`` or ``false``."""
 
     def convert(_hint: Any, tokens: Sequence[Token]) -> bool:
         value = tokens[0].value.strip().lower()
@@ -119,7 +119,7 @@ def switch(name: str, text: str, group: Group | None = None) -> Parameter:
 
 
 def text(name: str, explanation: str, group: Group | None = None) -> Parameter:
-    """A flag that takes any text."""
+    """Return the parameter for a flag that takes any text."""
     return _parameter(name, explanation, group, None, show_default=False)
 
 

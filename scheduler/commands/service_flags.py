@@ -1,4 +1,4 @@
-"""The settings of the service as flags and variables; as `scheduler.commands.flags`."""
+"""Settings of the service as flags and variables, like those in `scheduler.commands.flags`."""
 
 from scheduler.commands.flags import Flags, flags
 from scheduler.config import Settings
@@ -8,27 +8,27 @@ from scheduler.setting import Section
 
 @flags((Settings, Section.EMBEDDED))
 class EmbeddedFlags(Flags):
-    """A broker of our own."""
+    """Flags for the embedded broker."""
 
 
 @flags((Settings, Section.STORE))
 class StoreFlags(Flags):
-    """Where builds are kept."""
+    """Flags for the store."""
 
 
 @flags((Settings, Section.REFERENCES), (Limits, Section.LIMITS))
 class BuildFlags(Flags):
-    """What a build may be."""
+    """Flags for the bounds of a build."""
 
 
 @flags((Settings, Section.BUILDS), (Settings, Section.TIMES), (Settings, Section.LIMITS))
 class ServiceFlags(Flags):
-    """How the service works."""
+    """Flags for the work of the service."""
 
 
 @flags((Settings, Section.LOG))
 class LogFlags(Flags):
-    """What is logged, and how."""
+    """Flags for the log."""
 
 
 EMBEDDED_DEFAULTS = EmbeddedFlags()
@@ -36,4 +36,4 @@ BUILD_DEFAULTS = BuildFlags()
 STORE_DEFAULTS = StoreFlags()
 SERVICE_DEFAULTS = ServiceFlags()
 LOG_DEFAULTS = LogFlags()
-"""The flags of a command where none is given."""
+"""Flags of a command where none is given."""

@@ -1,6 +1,6 @@
-"""The tables in ``docs/settings.md``, made of what is declared of each setting.
+"""Tables in ``docs/settings.md``, made of the declarations of the settings.
 
-A table has the first sentence of each help, a list below it has the others.
+A table has the first sentence of each help text; a list below it has the others.
 
 ``python -m scheduler.commands.generated`` writes them into the document.
 """
@@ -23,9 +23,9 @@ _HEAD: Final = "| flag | default | allowed | |\n|---|---|---|---|\n"
 _CODE: Final = re.compile(
     r"(?<!\w)'([^']+)'(?!\w)|(--[a-z][a-z-]*[a-z]|<\w+>[.\w]*\w|\$\(\.\.\.\)|\{\{ \}\})"
 )
-"""What stands for itself in a help text: in quotes, a flag, a placeholder, a form of references."""
+"""Parts of a help text that are shown as code: a quotation, a flag, a placeholder, a form of references."""
 _TABLE: Final = re.compile(r"(?:^\|.*\n)+(?:\n(?:^(?:- |  ).*\n)+)?", re.MULTILINE)
-"""A table, and the list behind it."""
+"""Table with the list behind it."""
 _IN_CODE: Final = re.compile(r"`[^`]*`")
 _WIDTH: Final = 100
 _UNBROKEN: Final = "\N{NO-BREAK SPACE}"
@@ -33,7 +33,7 @@ _UNITS: Final = ((1_024**4, "TiB"), (1_024**3, "GiB"), (1_024**2, "MiB"), (1_024
 
 
 def renewed(page: str) -> str:
-    """The document with its tables as they should be; the first one under a section's heading is its own.
+    """Return the document with new tables; the first table under a section's heading is that section's.
 
     Args:
         page: the document as it is.

@@ -1,4 +1,4 @@
-"""Variables of the environment that are nearly one of ours: nobody hears what they say."""
+"""Finds misspelt environment variables: nearly one of ours, they would be ignored silently."""
 
 import re
 from collections.abc import Iterable
@@ -12,19 +12,19 @@ from scheduler.setting import SERVER_VARIABLES, variables_of
 
 _PREFIX: Final = "SCHEDULER_"
 _KUBERNETES: Final = re.compile(r"SCHEDULER_(?:[A-Z0-9_]+_)?(?:PORT(?:_.*)?|SERVICE_(?:HOST|PORT(?:_.*)?))")
-"""What Kubernetes sets for each service whose name begins with ours."""
+"""Variables that Kubernetes sets for each service whose name begins with ours."""
 _OF_COMMANDS: Final = ("action", "json", "simulate", "connectors", "durations", "example", "components")
 """Flags of single commands."""
 
 
 def our_variables() -> frozenset[str]:
-    """Every variable that a command listens to."""
+    """Return every variable that a command reads."""
     names = [field.name for group in GROUPS for field in attrs.fields(group)]
     return frozenset(variable for name in (*names, *_OF_COMMANDS) for variable in variables_of(name))
 
 
 def misspelt_variables(environment: Iterable[str]) -> list[str]:
-    """What is to be said of each variable that is nearly one of ours; values are not looked at.
+    """Return a warning for each variable that is nearly one of ours; values are not read.
 
     Args:
         environment: the names of all variables.

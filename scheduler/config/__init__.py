@@ -1,4 +1,4 @@
-"""The settings of the service: `settings` declares them, `reading` reads those that are lists of rules."""
+"""Settings of the service: `settings` declares them, `reading` reads those that are lists of rules."""
 
 from scheduler.config.reading import (
     parse_capture,

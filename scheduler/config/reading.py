@@ -1,4 +1,4 @@
-"""Settings that are written as one text and kept as several values: how that text is read and checked."""
+"""Reads and checks settings that are written as one text and kept as several values."""
 
 from typing import Final, TypeAlias
 
@@ -18,12 +18,12 @@ Retries: TypeAlias = tuple[tuple[str, Retry], ...]
 """Pairs of a subject pattern and a rule; the first that matches counts."""
 
 ATTEMPT_TIMEOUT: Final = Range(0.001, 30 * 86_400.0, duration=True)
-"""How long a connector may take to answer, by subject or for all."""
+"""Range of the time that a connector may take to answer."""
 _MOST_PROVIDERS: Final = 32
 
 
 def parse_timeouts(text: str) -> Timeouts:
-    """``vpc.create.*=10m, *.delete.*=300`` as pairs of a pattern and seconds.
+    """Parse ``vpc.create.*=10m, *.delete.*=300`` into pairs of a pattern and seconds.
 
     Raises:
         InvalidSettings: a part of it is not of this form, or its duration is out of range.
@@ -56,7 +56,7 @@ def check_timeouts(pairs: Timeouts) -> None:
 
 
 def checked_pattern(name: str, text: str) -> str:
-    """``text`` as a pattern of subjects, in the setting ``name``.
+    """Return ``text`` as a pattern of subjects, in the setting ``name``.
 
     Raises:
         InvalidSettings: it is none.
@@ -68,7 +68,7 @@ def checked_pattern(name: str, text: str) -> str:
 
 
 def parse_resend(text: str) -> Resends:
-    """``never, vpc.create.*=always`` as pairs of a pattern and what to do; a bare word is for all the rest.
+    """Parse ``never, vpc.create.*=always`` into pairs of pattern and word; a bare word is for all the rest.
 
     Raises:
         InvalidSettings: a part of it is not of this form, or there are two bare words.
@@ -90,7 +90,7 @@ def parse_resend(text: str) -> Resends:
 
 
 def parse_rules(text: str) -> tuple[LimitRule, ...]:
-    """The limits on requests, as `scheduler.definition.rules.parse_limits` reads them.
+    """Parse limits on requests with `scheduler.definition.rules.parse_limits`.
 
     Raises:
         InvalidSettings: one of them is none.
@@ -102,7 +102,7 @@ def parse_rules(text: str) -> tuple[LimitRule, ...]:
 
 
 def parse_retry_rules(text: str) -> Retries:
-    """When what failed is sent again, as `scheduler.definition.rules.parse_retries` reads it.
+    """Parse rules for retries with `scheduler.definition.rules.parse_retries`.
 
     Raises:
         InvalidSettings: a part of it is no such rule.
@@ -114,7 +114,7 @@ def parse_retry_rules(text: str) -> Retries:
 
 
 def parse_capture(text: str) -> tuple[str, ...]:
-    """Comma-separated component types, each once.
+    """Parse comma-separated component types, each once.
 
     Raises:
         InvalidSettings: one of them cannot be a component's type.
@@ -136,7 +136,7 @@ def check_capture(types: tuple[str, ...]) -> None:
 
 
 def parse_providers(text: str) -> tuple[str, ...]:
-    """Comma-separated providers, each once.
+    """Parse comma-separated providers, each once.
 
     Raises:
         InvalidSettings: one of them cannot be a component's provider, or there are too many.

@@ -60,25 +60,25 @@ def _default_name() -> str:
 
 
 def _default_templates(settings: "Settings") -> Templates:
-    """With the Ernest store ``$(...)`` only: what its mapper makes relies on it."""
+    """Return ``$(...)`` only for the Ernest store, as the output of its mapper relies on that."""
     return Templates.ERNEST if settings.store == "ernest" else Templates.ALL
 
 
 def _default_unresolved(settings: "Settings") -> OnUnresolved:
-    """With the Ernest store what leads to nothing is kept, for the same reason."""
+    """Return that the Ernest store keeps a reference which leads to nothing, for the same reason."""
     return OnUnresolved.KEEP if settings.store == "ernest" else OnUnresolved.ERROR
 
 
 @frozen(kw_only=True)
 class Settings:
-    """How the service is to behave.
+    """Settings of the service.
 
     Raises:
-        InvalidSettings: a value that cannot be used; the message is one line, for the person who set it.
+        InvalidSettings: a value cannot be used; the message is one line, for the person who set it.
     """
 
     bus: BusOptions = Factory(lambda: BusOptions(servers=DEFAULT_SERVERS))
-    """Where the broker is and how to log in; not looked at where ``embedded`` is set."""
+    """Address of the broker, and credentials; ignored where ``embedded`` is set."""
     limits: Limits = DEFAULT_LIMITS
     embedded: bool = setting(
         False,
@@ -98,7 +98,8 @@ class Settings:
         Section.STORE,
         more="See [Stores](production.md#stores).",
     )
-    """``auto`` is ``jetstream`` where the broker has it; where it has not, the service does not start."""
+    """Kind of the store. ``auto`` is ``jetstream``; without that in the broker, the service does not
+    start."""
     replicas: int = setting(
         1,
         "Brokers that keep a copy; with 3, one may fail.",
@@ -114,7 +115,7 @@ class Settings:
         read=parse_capture,
         otherwise="all",
     )
-    """Component types whose replies are captured while nobody listens; of every type where it is empty."""
+    """Component types whose replies are captured, also while no process listens; every type where empty."""
     capture_providers: tuple[str, ...] = setting(
         (),
         "Providers whose replies get a stream each: 'aws,gcp'.",
@@ -123,7 +124,7 @@ class Settings:
         otherwise="one stream for all",
         more="See [Room for captured replies](production.md#room-for-captured-replies).",
     )
-    """Providers whose replies are captured, each in a stream of its own; of all in one where it is empty."""
+    """Providers whose replies are captured, each in a stream of its own; all in one stream where empty."""
     reply_bytes: int = setting(
         _GIBIBYTE,
         "Bytes that a stream of captured replies may take; drops the oldest.",
@@ -218,7 +219,7 @@ class Settings:
         Range(64 * 1_024, 1_024 * _MEBIBYTE),
         more="See [Bytes in flight](operating.md#bytes-in-flight).",
     )
-    """Other builds' messages stand behind them, and they wait in the server."""
+    """Bound on bytes in flight: messages of other builds wait behind them, and they wait in the server."""
     rules: tuple[LimitRule, ...] = setting(
         (),
         "Requests in flight, or started in a period, by subject: 'vpc.create.*=5, *.create.aws=20/s'.",
@@ -249,15 +250,15 @@ class Settings:
             raise invalid("name", self.name, "is not 1 to 128 of the characters A-Z a-z 0-9 . _ @ : -")
 
     def timeout_for(self, subject: str) -> float:
-        """Seconds that a request on ``subject`` may take, before the component's own ``_timeout``."""
+        """Return the seconds that a request on ``subject`` may take, without a ``_timeout`` of its own."""
         return first_match(self.timeouts, subject, self.attempt_timeout)
 
     def resend_for(self, subject: str) -> Resend:
-        """What to do with a request on ``subject`` that may have left."""
+        """Return the rule for a request on ``subject`` that may have left."""
         return first_match(self.resend, subject, Resend.UNSENT)
 
     def retry_for(self, subject: str) -> Retry:
-        """When a request on ``subject`` that failed is sent again, where its build says nothing else."""
+        """Return the rule for a failed request on ``subject``, unless its build has one of its own."""
         return retry_for(self.retries, subject)
 
 
@@ -267,4 +268,4 @@ RANGES: Final = {
     for attribute, declared in settings_in(holder)
     if declared.allowed is not None
 }
-"""What each number among the settings may be, those of `Limits` included."""
+"""Ranges of the numbers among the settings, by name; those of `Limits` included."""

@@ -180,7 +180,7 @@ class Questions:
             error = str(trouble)
             code = "conflict" if isinstance(trouble, Fenced) else "unavailable"
             self._refuse(message, build, Refused(code, error))
-        except Exception as fault:  # noqa: BLE001 - a bug of ours, set off by this question, costs no other
+        except Exception as fault:  # noqa: BLE001 - a bug that this question triggers must cost no other
             self._log.exception("internal error: a question was not answered", verb=verb)
             error = f"internal error in the scheduler ({type(fault).__name__}); see its log"
             self._refuse(message, build, Refused("internal", error))

@@ -32,7 +32,7 @@ Copy: TypeAlias = str | tuple[str, str]
 
 
 class Signal(Enum):
-    """What can reach a waiter beside an outcome."""
+    """Signal that can reach a waiter in place of an outcome."""
 
     NOBODY = "nobody subscribes to the subject"
     WITHDRAWN = "the request never left"
@@ -174,11 +174,11 @@ class Call:
         arrivals: "list[Call]",
         look_through: Callable[[Request, Outcome], Outcome] | None = None,
     ) -> None:
-        """Have the call put there when its end is known; of several in the order in which that happens.
+        """Append the call to ``arrivals`` when its end is known.
 
         Args:
-            arrivals: list that it is appended to.
-            look_through: is given a large reply first, in a thread.
+            arrivals: list of calls, in the order in which their ends became known.
+            look_through: called with a large reply first, in a thread.
         """
         self._arrivals = arrivals
         self.look_through = look_through
@@ -216,12 +216,12 @@ class Call:
         if answer is Signal.NOBODY:
             self.unheard = True
         if self.closed:
-            # Its channel may be another call's by now.
+            # Its channel may belong to another call by now.
             return False
         try:
             self._channel.put(answer)
         except trio.WouldBlock:
-            # The waiter has not come yet to the word that nobody listens: what ends it outdoes that.
+            # The waiter has not read the word that nobody listens; the end replaces it.
             if answer is Signal.NOBODY:
                 return False
             self._channel.replace(answer)
@@ -243,7 +243,7 @@ class Call:
         """Take the request back if nobody has it; otherwise its reply is still awaited."""
         self.wanted = False
         if self.maybe_out:
-            # One copy less; but somebody may have another one, and its reply is awaited.
+            # One copy less; but a connector may have another one, and its reply is awaited.
             if self.outgoing is not None:
                 self.outgoing.withdraw()
         elif self.backing_off or (self.outgoing is not None and self.outgoing.withdraw()):
@@ -254,7 +254,7 @@ class Call:
         self.deliver(Signal.LEFT)
 
     def time_out(self) -> None:
-        """Fail the attempt: there is no reply, and its time has passed."""
+        """Fail the attempt, as its time has passed without a reply."""
         self._exchange.time_out(self)
 
     @property
@@ -281,7 +281,7 @@ class Call:
 
     @property
     def maybe_missed(self) -> str:
-        """How its reply may have come while nobody here could hear it; empty where it cannot have."""
+        """Explanation how its reply may have been missed; empty where it cannot have been."""
         outgoing = self.outgoing
         sent = self.since if outgoing is None or self.maybe_out else outgoing.generation
         if 0 < sent < self._exchange.last_gap(self.request):
@@ -291,7 +291,7 @@ class Call:
     def close(self, late: Callable[[Request, Outcome], None] | None = None) -> None:
         """Stop awaiting it; with ``late``, that is called with what arrives afterwards. Idempotent."""
         self.late = late
-        # It is published no more; and this callback is of its walk, which may have the call in a list.
+        # It is published no more; and the callback belongs to its walk, which may have the call in a list.
         self.departing = None
         if late is None:
             # Its timer may keep the call for long, and is not to keep the build.

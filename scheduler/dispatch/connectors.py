@@ -1,4 +1,4 @@
-"""Sends components to whichever connector listens, and brings their replies back to the walks that wait.
+"""Sends requests to connectors, and brings their replies back to the walks that wait.
 
 This module puts the parts together: `sending` publishes a request, `router` tells which call a reply is
 meant for, `receiving` delivers it, `positions` keeps how far captured replies were dealt with.
@@ -34,12 +34,12 @@ from scheduler.stores.positions import ReplyPositions
 
 @frozen
 class Capture:
-    """How streams capture replies, so that one is kept that nobody hears."""
+    """Capture of replies by streams, so that a reply is kept which no process hears."""
 
     layout: Layout
     """Replies that are captured."""
     positions: ReplyPositions
-    """How far they were dealt with."""
+    """Positions up to which they have been handled."""
     on_expired: Callable[[Call], None]
     """Callback for attempts whose time has passed, in place of timing them out at once: a captured reply may
     be there and not have reached us yet."""
@@ -55,10 +55,10 @@ class Connectors:
         start_timeout: seconds for which a request that nobody listens to is tried again.
         limits: bounds on the JSON of replies.
         listener: second connection that replies come in on, too.
-        instance: name of this process; unlike any other's.
+        instance: unique name of this process.
         shared: connection on which replies on shared subjects come in; ``bus`` where it is None. Of these
-            anybody may publish as many as he likes, and large ones: they are not to stand in the way of those
-            on a request's own reply subject.
+            anybody may publish many, and large ones, which must not delay replies on a request's own reply
+            subject.
         executor: reads large replies.
         capture: how streams capture replies; None: they do not.
         on_stray: callback for replies for builds that this process does not hold; it returns whether it keeps
@@ -103,7 +103,7 @@ class Connectors:
         """Shares the work on replies between builds; `FairDispatcher.run` has to be running."""
         self.reader = ReplyReader(bus, self.dispatcher, limits, executor or ThreadExecutor())
         self.positions = ReplyPositions() if capture is None else capture.positions
-        """How far the captured replies were dealt with."""
+        """Positions up to which the captured replies have been handled."""
         self.gaps = Gaps(bus, self.shared, listener, None if capture is None else capture.layout)
         """Times in which a reply may have been missed, and which replies are captured."""
         self.router = Router(self.replies, dropped, on_stray)
@@ -169,7 +169,7 @@ class Connectors:
         Args:
             request: the request.
             token: last word of its reply subject; one of this process where it is empty.
-            departing: is called each time that it is handed to the bus.
+            departing: callback for each time that it is handed to the bus.
         """
         call = self._call(request, token)
         self.gaps.leaves_out(request)
@@ -217,7 +217,7 @@ class Connectors:
         return Call(self.sending, request, token, self.gaps.connection)
 
     def _forget(self, call: Call) -> None:
-        """Forget a call, or keep it for what comes late."""
+        """Forget a call, or keep it for late replies."""
         if call.held:
             for place in call.held:
                 self.positions.release(call.request.build, *place)
@@ -245,12 +245,12 @@ class Connectors:
         self.positions.freeze(build)
 
     def forget_build(self, build: str) -> None:
-        """Keep nothing about a build that is not held here any more. Idempotent."""
+        """Forget everything about a build that is not held here any more. Idempotent."""
         self.positions.forget(build)
         self.reader.forget(build)
 
     def drop(self, stray: Stray) -> None:
-        """Drop a stray that nobody has a use for; it is counted."""
+        """Drop a stray that is of no use, and count it."""
         self.router.drop_stray(stray)
 
     def take(self, message: Message) -> None:

@@ -39,7 +39,7 @@ class Doubles:
         listener.on_connected(self._on_connected)
 
     def listen(self, subject: str, handler: Handler) -> Handler:
-        """Have the listener call ``handler`` with what the bus has not brought yet.
+        """Subscribe the listener to ``subject``: it calls ``handler`` with messages not seen on the bus yet.
 
         Returns:
             The handler for what the bus brings on ``subject``.
@@ -48,7 +48,7 @@ class Doubles:
         return self._handler(handler, self._take_first)
 
     def forget(self, subject: str) -> None:
-        """Have the listener pass on nothing more of ``subject``. Idempotent."""
+        """Stop the listener from passing on messages of ``subject``. Idempotent."""
         end = self._ends.pop(subject, None)
         if end is not None:
             end()
@@ -62,7 +62,7 @@ class Doubles:
 
     def _take_first(self, message: Message) -> bool:
         """Return whether a message of the bus is the first copy."""
-        # The server says that nobody is there on the connection that the question came on, and only there.
+        # The server says that there is no responder on the connection of the question, and only there.
         if message.no_responders:
             return True
         key = hash((message.subject, message.data))

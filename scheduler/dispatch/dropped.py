@@ -1,4 +1,4 @@
-"""Counts what is dropped, and logs it without letting a flood of it flood the log."""
+"""Counts dropped replies, and logs them without letting a flood of them flood the log."""
 
 from collections import Counter
 
@@ -21,7 +21,7 @@ class DroppedReplies:
     def count(self, reason: str, subject: str = "", **context: str) -> None:
         """Count a reply; logged, but not more than once a second."""
         self.counts[reason] += 1
-        # It may be all that a flood of messages comes to, each of them.
+        # In a flood of messages this may be all the work on each of them.
         if not self._log.leaves_out(_DROPPED):
             total = self.counts.total()
             self._log.warning(_DROPPED, reason=reason, subject=subject, dropped_so_far=total, **context)

@@ -1,9 +1,9 @@
-"""Turns for replies: a build to which hundreds come in at once does not delay the others.
+"""Turns for replies: a build that gets hundreds at once does not delay the others.
 
-A reply that is passed on wakes a component, which settles, and wakes dependents, which send requests: all of
-it happens before anything else comes in. So only so many are passed on at a time. The rest waits here, by
+A reply that is passed on wakes a component, which settles, and wakes dependents, which send requests: all
+that happens before anything else comes in. So only a few are passed on at a time. The rest waits here, by
 sender and build, and not in the connection, where the next build would stand behind all of it. Senders take
-turns, and so do the builds of a sender: thousands of builds of one do not delay that of another.
+turns, and so do the builds of a sender: thousands of builds of one sender do not delay that of another.
 """
 
 from collections import OrderedDict, deque
@@ -16,7 +16,7 @@ from scheduler.dispatch.senders import UNKNOWN
 from scheduler.runtime.log_limits import RateLimitedLog
 
 _AT_ONCE = 24
-"""Small replies between two looks at everything else: 3 ms with all that follows from them."""
+"""Small replies passed on before other tasks have a turn: 3 ms with all that follows from them."""
 _MOST = 10_000
 """Replies of one build that wait for its turn, at most."""
 
@@ -47,14 +47,14 @@ class FairDispatcher:
         self._log = RateLimitedLog()
 
     async def done_with(self, builds: Iterable[str]) -> None:
-        """Wait until all that waits by now for a turn of one of ``builds`` has had it."""
+        """Wait until every reply that waits by now for a turn of one of ``builds`` has had it."""
         waiting = {build for build in builds if build in self._queues}
         while waiting:
             await self._moved.wait()
             waiting.intersection_update(self._queues)
 
     async def through(self) -> None:
-        """Wait until all that waits by now has had its turn."""
+        """Wait until every reply that waits by now has had its turn."""
         await self.done_with(list(self._queues))
 
     def take(
@@ -89,7 +89,7 @@ class FairDispatcher:
             queue.append((job, prepare, weight))
             waits = True
         else:
-            # More than can be in flight: most of it is duplicates, which cost nothing.
+            # More than can be in flight: most of them are duplicates, which cost nothing.
             self._do(job)
             waits = False
         self._wake.set()

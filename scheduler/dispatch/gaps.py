@@ -1,4 +1,4 @@
-"""Gaps in what is heard: the times in which a reply may have come and nobody here could hear it.
+"""Gaps: the times in which a reply may have come without this process hearing it.
 
 A reply that comes while the connection is away is lost, unless a second connection hears it, or a stream
 captures it. Both know of the connections of the bus alone, which are numbered (`Bus.generation`): a request
@@ -24,7 +24,7 @@ class Gaps:
         bus: connection on which replies to a request's own reply subject come in.
         shared: connection on which those on shared subjects do; may be the same.
         listener: second connection beside both, if there is one.
-        layout: replies that streams capture, so that one is kept that nobody hears; None: they capture none.
+        layout: replies that streams capture, so that those in a gap are kept; None: they capture none.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Gaps:
         return self._last[layout is not None and is_captured(layout, request.type, request.provider)]
 
     def leaves_out(self, request: Request) -> bool:
-        """Whether its provider is none of those whose replies are captured; the log says so once."""
+        """Return whether the replies of its provider are not captured; the log says so once."""
         provider = request.provider
         if not self._providers or provider in self._providers:
             return False
@@ -76,6 +76,7 @@ class Gaps:
                 self._last[captured] = self.connection
 
     def _on_shared_connected(self) -> None:
-        # What came on shared subjects meanwhile is lost, where no stream and no second connection has it.
+        # Replies on shared subjects came in vain meanwhile, unless a stream or the second connection has
+        # them.
         if self._listener is None or not self._listener.connected:
             self._last[False] = self.connection + 1

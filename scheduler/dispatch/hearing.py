@@ -38,7 +38,7 @@ class Hearing:
         self._idle = trio.Event()
 
     async def hear(self, subjects: Iterable[str]) -> tuple[str, ...]:
-        """Hold these subjects, and return when the broker knows of them.
+        """Hold these subjects, and return when the broker has the subscriptions.
 
         A subject that the broker does not permit is left out, and logged: the build is resumed all the same,
         as replies are captured too.
@@ -82,7 +82,7 @@ class Hearing:
         self._holders.update(subjects)
 
     def release(self, subjects: Iterable[str]) -> None:
-        """Hold subjects once less; one without a holder is given up soon. Synchronous."""
+        """Hold subjects once less; one without a holder is unsubscribed soon. Synchronous."""
         for subject in subjects:
             self._holders[subject] -= 1
             if self._holders[subject] <= 0:
@@ -90,7 +90,7 @@ class Hearing:
                 self._idle.set()
 
     async def run(self) -> NoReturn:
-        """Give up subjects without a holder; never returns."""
+        """Unsubscribe from subjects without a holder; never returns."""
         while True:
             await self._idle.wait()
             self._idle = trio.Event()

@@ -57,7 +57,7 @@ class Receiving:
         return True
 
     def take_captured(self, message: Message, place: Position, before: Position, provider: str = "") -> None:
-        """Take a reply that a stream captured. It may have reached us before, or never.
+        """Take a reply that a stream captured; it may have come directly before, or not.
 
         Args:
             message: the reply.
@@ -119,8 +119,8 @@ class Receiving:
         try:
             outcome = self._reader.read(request, message, suffix, large)
         except InvalidJSON as error:
-            # Noise on a shared subject is dropped. A reply that may not be taken is one all the same: to wait
-            # on would not bring a better one.
+            # Noise on a shared subject is dropped. An unreadable reply counts all the same: waiting longer
+            # would not bring a better one.
             if suffix is not None and not isinstance(error, OverLimit):
                 router.drop_unreadable(call, message, error)
                 return

@@ -22,12 +22,12 @@ READ_HERE = 64 * 1024
 _SMALL = 4 * 1024
 """Bytes of a reply that takes as long as what follows from it; a larger one counts as several."""
 _MOST_UNREAD = 512 * 1024 * 1024
-"""Bytes of large replies that wait to be read; beyond that one is read on the spot, and what follows waits in
-the broker. Somebody may send thousands to one request."""
+"""Bytes of large replies that wait to be read; beyond that one is read on the spot, and the following wait in
+the broker. A program may send thousands to one request."""
 _READ_FIRST = 1.0
 """Seconds for which a large reply is left, at most, while the bus is behind."""
 _SHORTLY = 0.005
-"""Seconds between two looks whether it still is."""
+"""Seconds between two looks whether the bus is still behind."""
 _LONG = 1024 * 1024
 """Bytes of a reply that may take a tenth of a second to be read."""
 
@@ -130,7 +130,7 @@ class ReplyReader:
         large = LargeReply()
 
         async def prepare() -> None:
-            # What has come in is read first: the broker hangs up where too much waits there.
+            # Messages that have come in are read first, as the broker hangs up where too much waits there.
             with trio.move_on_after(_READ_FIRST):
                 while self._bus.behind:  # noqa: ASYNC110 - it is told by the time since the last look
                     await trio.sleep(_SHORTLY)

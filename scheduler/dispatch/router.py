@@ -1,14 +1,14 @@
 """Decides which call a reply is meant for, and whether it is the one that counts.
 
 A request has one outcome, however its reply comes (WIRE: "Requests and replies"). The first reply counts;
-the others are dropped, and what a connector ought not to have sent is counted and logged.
+the others are dropped, and those that a connector should not have sent are counted and logged.
 
 *Two addresses.* A connector answers on the request's own reply subject, which ends with a token that no other
 attempt has. Or it answers on ``<request subject>.done`` or ``.error``, which all share: there build and
 component in the body say which call is meant, but not which of its attempts.
 
 *Two ways.* A reply comes directly, and once more from the stream that captures replies, if there is one. The
-copy may come first, or last, or alone: what came while no process was there is in the stream only.
+copy may come first, or last, or alone: a reply that came while no process ran is in the stream only.
 
 *Twice.* The same reply again, by the other way or from a connector that repeats it:
 
@@ -23,8 +23,8 @@ copy may come first, or last, or alone: what came while no process was there is 
 *Late.* An attempt that was given up may still succeed. Its call stays in the tables with a callback,
 `Call.late`, which gets whatever comes then; it has its answer, and that does not change.
 
-*For nobody.* A reply for a build that this process does not hold is a `Stray`: its build may be on its way
-here. A reply on the reply subject of another process is left to that one.
+*Strays.* A reply for a build that this process does not hold is a `Stray`: its build may be about to be taken
+up here. A reply on the reply subject of another process is left to that process.
 
 Everything here is synchronous and does no input or output; `scheduler.dispatch.receiving` does what follows.
 """
@@ -123,7 +123,7 @@ class Router:
 
     def of_reply_subject(self, subject: str) -> Call | None:
         """Find the call of a reply subject, whichever process made it."""
-        # What a connector of another provider may publish on is none of its reply subjects.
+        # A connector of another provider may not publish on its reply subjects.
         call = self.by_token.get(subject[ADDRESS])
         if call is None and self._by_old_token:
             address = parse(subject)
@@ -137,7 +137,7 @@ class Router:
         subject = message.subject
         call = self.of_reply_subject(subject)
         if call is None:
-            # What another process is told is not counted here.
+            # A reply to another process is not counted here.
             if subject.startswith(self._replies) and not self._copies.take(subject[ADDRESS]):
                 self._dropped.count("to no request that waits", subject)
             return None
@@ -211,7 +211,7 @@ class Router:
     # ---- a reply that a stream captured
 
     def route_captured(self, message: Message, suffix: str | None) -> Call | None:
-        """Find the call for a captured reply. What is for none is counted where it comes directly."""
+        """Find the call for a captured reply. A reply without a call is counted where it comes directly."""
         if suffix is None:
             return self.of_reply_subject(message.subject)
         try:

@@ -42,8 +42,8 @@ class Sending:
         dropped: counts attempts that timed out.
         timeouts: seconds that an attempt may take, by request subject; a component's own ``_timeout`` wins.
         start_timeout: seconds for which a request that nobody listens to is tried again.
-        forget: is called with a call that nobody awaits any more.
-        on_expired: is called with attempts whose time has passed, in place of timing them out at once.
+        forget: callback with a call that is not awaited any more.
+        on_expired: callback with attempts whose time has passed, in place of timing them out at once.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Sending:
         """Return the connection before which a reply to it may have been missed; 0: none was."""
         return self._gaps.last_for(request)
 
-    # ---- a request goes out
+    # ---- publishing
 
     def publish(self, call: Call) -> None:
         """Hand a request to the bus; what the bus refuses at once fails the component."""
@@ -137,7 +137,7 @@ class Sending:
                         return answer
                 call.backing_off = False
                 pause = min(pause * 2, _LAST_PAUSE)
-                # What came in the moment in which the pause ended counts: it may say that we are to stop.
+                # A message that came just as the pause ended counts: it may be the end.
                 if _is_to_be_published(call):
                     call.publish()
             answer = await call.receive()
@@ -159,7 +159,7 @@ class Sending:
                 text = f"the broker does not permit us to publish on {subject}"
                 call.deliver(failure(text, retryable=False))
 
-    # ---- its time
+    # ---- deadlines
 
     def seconds(self, request: Request) -> float:
         """Return the seconds that an attempt may take."""
@@ -179,7 +179,7 @@ class Sending:
             self.arm(call, left + seconds)
 
     def expire(self, call: Call) -> None:
-        """See to a call whose time has passed when it is its build's turn, as to a reply."""
+        """Handle a call whose time has passed in its build's turn, like a reply."""
         self._dispatcher.take(call.request.build, partial(self._expire, call))
 
     def _expire(self, call: Call) -> None:
@@ -187,7 +187,7 @@ class Sending:
             # It was answered before its turn came, or was given more time.
             return
         if call.outgoing is not None and call.wanted and not call.maybe_out and call.outgoing.withdraw():
-            # It stood in the queue all that time and never left. It has not had its time yet.
+            # It stood in the queue all that time and never left, so it has not had its time yet.
             call.publish()
             self.arm(call)
         elif self._on_expired is not None:
@@ -196,11 +196,11 @@ class Sending:
             self.time_out(call)
 
     def time_out(self, call: Call) -> None:
-        """Fail a call: there is no reply, and its time has passed."""
+        """Fail a call whose time has passed without a reply."""
         seconds = self.seconds(call.request) + call.extended
         text = f"timed out after {seconds:g} s"
         if missed := call.maybe_missed:
-            text += f"; {missed}: look whether it was done, then retry or skip it"
+            text += f"; {missed}: check whether it was done, then retry or skip it"
         if call.deliver(failure(text)):
             self._dropped.count("timed_out")
 

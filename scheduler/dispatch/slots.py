@@ -12,13 +12,13 @@ __all__ = ["Slots", "Waiter"]
 
 
 class Slots:
-    """Lets requests begin within the limits, as `Limiter` decides, and at the time at which it may.
+    """Lets requests begin within the limits, when `Limiter` allows it.
 
     Args:
         rules: limits over all builds, by subject.
         per_instance: at most this many slots are taken at a time.
         per_build: at most this many of them by one build.
-        max_bytes: of requests in flight, over all builds.
+        max_bytes: bytes of requests in flight, over all builds.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Slots:
         )
         self._dispenser = self.limiter.dispenser
         self.budget = self.limiter.budget
-        """Of bytes in flight."""
+        """Budget of bytes in flight."""
 
     @property
     def taken(self) -> int:
@@ -112,7 +112,7 @@ class Slots:
     def take_all(self, build: Hashable, subjects: Sequence[str]) -> bool:
         """Take the slots for several requests, as `try_take`, if there are some for all of them; or none."""
         limiter = self.limiter
-        # One is the rule: it is spared a call.
+        # Mostly there is one: that saves a call.
         one = len(subjects) == 1
         taken = limiter.try_counted(build, subjects[0]) if one else limiter.take_all(build, subjects)
         if taken is None:
@@ -205,5 +205,5 @@ class Slots:
         while self.limiter.due > trio.current_time():
             self._sooner = trio.Event()
             with trio.move_on_at(self.limiter.due):
-                # Something sooner may come in while we wait for the soonest.
+                # A sooner alarm may be set while this one is awaited.
                 await self._sooner.wait()

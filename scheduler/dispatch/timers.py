@@ -50,9 +50,9 @@ class Timers:
     costs a push. Cancelled timers stay in it until they are due or are more than half of it.
 
     Args:
-        bus: time passes while it is connected
-        available: and while this is true.
-        on_resumed: is told of the seconds for which the clock stood still, when it runs again.
+        bus: connection; time passes while it is connected
+        available: and while this returns true.
+        on_resumed: callback with the seconds for which the clock stood still, when it runs again.
     """
 
     def __init__(

@@ -13,17 +13,17 @@ Given = Sequence[tuple[str, float]]
 """Pairs of a subject pattern and seconds; the first that matches counts."""
 
 OTHERWISE: Final = 1.0
-"""Seconds that a request takes where nothing at all is known."""
+"""Seconds that a request takes where no duration is known at all."""
 _LONGEST: Final = 30 * 86_400.0
 """Seconds that may be given."""
 _WEIGHT: Final = 0.2
-"""Weight of the newest value: old values are forgotten, and a single odd one does little."""
+"""Weight of the newest value: old values fade, and a single odd one changes little."""
 _MOST: Final = 10_000
 """Subjects that are remembered; the one unused for longest goes first."""
 
 
 class Durations:
-    """Knows how long requests take.
+    """Known durations of requests.
 
     Args:
         given: durations from a setting; they go before recorded ones.
@@ -52,7 +52,7 @@ class Durations:
         self.changed = True
 
     def known(self, subject: str) -> tuple[float, str] | None:
-        """Seconds that a request takes, and where from: ``given`` or ``recorded``; None if unknown."""
+        """Return the seconds of a request, and where from: ``given`` or ``recorded``; None if unknown."""
         given = first_match(self._given, subject, math.nan)
         if not math.isnan(given):
             return given, "given"
@@ -66,7 +66,7 @@ class Durations:
 
     @property
     def typical(self) -> float:
-        """Seconds that a request takes of which nothing is known."""
+        """Seconds that a request takes whose duration is unknown."""
         if self._recorded:
             return max(0.0, self._sum) / len(self._recorded)
         return sum(seconds for _, seconds in self._given) / len(self._given) if self._given else OTHERWISE
@@ -76,7 +76,7 @@ class Durations:
         return self._recorded
 
     def restore(self, document: Any) -> None:
-        """Take in the `recorded` of another process; entries of another form are passed over."""
+        """Restore the `recorded` of another process; entries of another form are ignored."""
         if isinstance(document, dict):
             for subject, seconds in list(document.items())[-_MOST:]:
                 number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
@@ -99,7 +99,7 @@ def expectation(durations: Durations) -> Callable[[str], float]:
 
 
 def parse_durations(text: str) -> tuple[tuple[str, float], ...]:
-    """``vpc.create.*=2m30s, *=5`` as pairs of a pattern and seconds.
+    """Parse ``vpc.create.*=2m30s, *=5`` into pairs of a pattern and seconds.
 
     Raises:
         InvalidRule: a part of it is not of this form; the message begins with that part.

@@ -20,14 +20,14 @@ UNKNOWN: Final = "?"
 
 
 class Source(StrEnum):
-    """Where a duration comes from."""
+    """Source of a duration."""
 
     GIVEN = "given"
     RECORDED = "recorded"
     DEFAULT = "default"
-    """The mean of those that are known; 1 s where none is."""
+    """The mean of the known durations; 1 s where there are none."""
     NONE = "none"
-    """It takes no time: nothing is sent."""
+    """No duration, as nothing is sent."""
 
 
 class Estimate(NamedTuple):
@@ -48,14 +48,14 @@ class Preview:
     waves: Sequence[Sequence[Vertex]] = field(repr=False)
     """Components to be done, by the length of the longest chain before each."""
     estimates: Sequence[Estimate] = field(repr=False)
-    """For each change."""
+    """Expected durations, for each change."""
     subjects: Sequence[str | None] = field(repr=False)
-    """Of the request for each change; None where none is sent."""
+    """Subjects of the requests, for each change; None where none is sent."""
     forecast: Forecast
     questions: Sequence[Question] = field(repr=False)
     unreachable: Sequence[Unreachable] = field(repr=False)
     untouched: int
-    """Components that exist, and that no change is about."""
+    """Number of existing components without a change."""
 
     @property
     def completed(self) -> int:
@@ -72,7 +72,7 @@ class Preview:
         return found
 
     def document(self) -> dict[str, Any]:
-        """The same as JSON (OPERATING: "JSON")."""
+        """Return the preview as JSON (OPERATING: "JSON")."""
         build, seen = self.build, self.forecast
         ids = [change.id for change in build.changes]
         name = build.fields.get("name")
@@ -142,13 +142,13 @@ class Preview:
 def preview(
     prepared: Prepared, durations: Durations, rules: Sequence[LimitRule] = (), *, cap: int | None = None
 ) -> Preview:
-    """Look ahead at a build.
+    """Predict a build.
 
     Args:
         prepared: the build; the limits that it has of its own count too.
-        durations: how long requests take.
+        durations: known durations of requests.
         rules: the limits of the service.
-        cap: how many of its requests may be in flight in all.
+        cap: number of its requests that may be in flight in all.
     """
     build, graph = prepared.build, prepared.graph
     subjects = [subject_of(change) for change in build.changes]
@@ -177,7 +177,7 @@ def _estimate(durations: Durations, subject: str) -> Estimate:
 
 
 def subject_of(change: Change) -> str | None:
-    """The subject of its request; None where nothing is sent."""
+    """Return the subject of the request for a change; None where nothing is sent."""
     if change.action is Action.NONE or change.state is State.COMPLETED:
         return None
     return f"{_word(change.type)}.{change.action.value}.{_word(change.provider)}"

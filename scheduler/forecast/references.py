@@ -24,29 +24,29 @@ _SHOWN: Final = 200
 
 @frozen
 class Question:
-    """A reference that may lead to nothing, which shows only when it is due."""
+    """Reference that may lead to nothing; that shows only when its component is due."""
 
     component: str
     place: str
     text: str
-    """As it is written, without secrets, cut."""
+    """The reference as written, without secrets, cut."""
     why: str
 
 
 @frozen
 class Unreachable:
-    """A component that will not complete, as far as can be told: an error, or behind one."""
+    """Component that is certain to fail, or depends on one that is."""
 
     component: str
     why: str
     behind: str | None
-    """The component that will fail before it; None where it is the one that fails."""
+    """Component that will fail before it; None where it fails itself."""
 
 
 class _Definitions(Submitted):
-    """A build as submitted, where a change of action ``none`` is what its definition says.
+    """Build as submitted, where a change of action ``none`` stands for its definition.
 
-    Nothing comes back for it: what refers to it will find what stands there now.
+    It gets no reply, so references to it will find what its definition has now.
     """
 
     def find(self, id: str) -> Found | None:  # noqa: A002 - the port's name
@@ -70,7 +70,7 @@ class References:
         self._keys: dict[str, frozenset[str]] = {}
 
     def questions(self) -> Iterator[Question]:
-        """References that may lead to nothing, and do not say what to do then."""
+        """Yield the references that may lead to nothing, and have no default."""
         for change, template in self._to_be_done():
             for place, target in template.targets():
                 if target.guarded or target.root == "component":
@@ -81,7 +81,7 @@ class References:
 
     def _question(self, change: Change, place: str, text: str, why: str) -> Question:
         if is_secret_place(place, change):
-            # What stands there is secret wherever no reference is, and within one too.
+            # The text there is secret, also within a reference.
             return Question(change.id, place, MASK, "what it refers to may not be there when it is due")
         masked = self.secrets.mask_problem(Problem(place, why))
         return Question(change.id, masked.place, self.secrets.mask(text, _SHOWN), masked.message)
@@ -112,7 +112,7 @@ class References:
         return found
 
     def unreachable(self) -> Iterator[Unreachable]:
-        """Components that are certain to fail when they are due, and all that are behind them."""
+        """Yield the components that are certain to fail when they are due, and all that depend on them."""
         instant = {
             change.id
             for change in self.changes
@@ -156,7 +156,7 @@ class References:
         return change is not None and name != own and change.action is not Action.NONE and is_supplied(change)
 
     def _behind_a_find(self) -> set[Vertex]:
-        """Components that a find may supply with components of any id."""
+        """Return the components that a find may supply with components of any id."""
         if self._open is None:
             todo = [vertex for vertex, change in enumerate(self.changes) if change.action is Action.FIND]
             self._open = set()

@@ -5,7 +5,7 @@ component starts as soon as what it depends on is completed and every limit has 
 wait, the one with the longest way to the end goes first. It is the service's own limiter that decides
 (`scheduler.limiter`), by a clock that jumps from one completion to the next.
 
-Seconds are counted from now on: what began before has a start below zero.
+Seconds are counted from now on: a component that began before has a start below zero.
 """
 
 import math
@@ -27,7 +27,7 @@ NEVER: Final = math.inf
 _BUILD: Final = "build"
 """The key of the build in a limiter of its own."""
 _UNLIMITED: Final = sys.maxsize
-"""Requests in flight where that many are no limit."""
+"""Number of requests in flight that stands for no limit."""
 _LATE: Final = 0.1
 """Part of the time that a late vertex has taken, which it is assumed to need on top."""
 
@@ -105,13 +105,13 @@ def forecast(
 
     Args:
         graph: without cycles.
-        seconds: how long each vertex takes.
-        subjects: of the vertices' requests; None for what is not sent, and falls under no limit. May be
-            left out where there are no limits.
+        seconds: duration of each vertex.
+        subjects: subjects of the vertices' requests; None for a vertex without a request, which falls under
+            no limit. May be left out where there are no limits.
         rules: the limits of the service.
-        own: the limits that the build has of its own.
-        cap: how many may be in flight in all; a limit like the rules.
-        standing: from where to begin.
+        own: the build's own limits.
+        cap: number that may be in flight in all; a limit like the rules.
+        standing: state of the build to begin from.
     """
     standing = Standing() if standing is None else standing
     limiter = Limiter(rules, per_instance=_UNLIMITED, per_build=_UNLIMITED if cap is None else cap)
@@ -152,12 +152,12 @@ class _Simulation:
         self.starts = [NEVER] * size
         self.ends = [NEVER] * size
         self.ready = [0.0] * size
-        """The time from which each could have started, but for limits."""
+        """Time from which each vertex could have started, but for limits, in seconds."""
         self.kept_by: dict[Vertex, Limit] = {}
-        """For each that waited then the limit for which it waited last."""
+        """Limit that each vertex waited for last, where it waited."""
         self.remaining = graph.remaining(self.left)
         self.events: list[tuple[float, Vertex]] = []
-        """The times of completions; with minus the vertex minus one, of further attempts."""
+        """Times of completions, with the vertex; of further attempts, with minus the vertex minus one."""
 
     def run(self) -> None:
         """Go from event to event."""
@@ -210,8 +210,8 @@ class _Simulation:
         """Begin these as soon as there are slots for them.
 
         Args:
-            due: everything that they depend on is completed.
-            freed: somebody waits for what was given back just now: all are compared.
+            due: vertices whose dependencies are all completed.
+            freed: whether others wait for the slots just given back: then all are compared.
         """
         limiter, now = self.limiter, self.now
         requests = []
@@ -249,7 +249,7 @@ class _Simulation:
         heappush(self.events, (self.now + self.left[vertex], vertex))
 
     def result(self, limits: Sequence[Limit]) -> Forecast:
-        """The outcome, under these limits."""
+        """Return the forecast, under these limits."""
         queued = dict.fromkeys((limit.text for limit in limits), 0)
         for limit in self.kept_by.values():
             queued[limit.text] += 1
@@ -305,7 +305,7 @@ class _Simulation:
 
 
 def _behind(graph: Graph, never: Collection[Vertex]) -> set[Vertex]:
-    """These, and what depends on one of them, directly or not."""
+    """Return these vertices, and those that depend on one of them, directly or not."""
     found = set(never)
     todo = list(found)
     while todo:

@@ -29,7 +29,7 @@ from scheduler.limiter.queues import PriorityQueue, Waiter
 from scheduler.limiter.usage import Usage, Usages
 
 MAX_BYTES: Final = 8 * 1024 * 1024
-"""Bytes of requests in flight where nothing else is said."""
+"""Default bound on the bytes of requests in flight."""
 _AGAIN: Final = 1 << 62
 """Puts a number before all others."""
 
@@ -62,7 +62,7 @@ class Limiter:
         sooner: Callable[[], object] = _ignore,
     ) -> None:
         self.budget = ByteBudget(max_bytes)
-        """Of bytes in flight."""
+        """Budget of bytes in flight."""
         self.usages = Usages(rules, per_instance, per_build, self.budget)
         """The builds."""
         self._every = self.usages.all
@@ -131,9 +131,9 @@ class Limiter:
         return usage.priority_queue_of.get(subject) or self.usages.priority_queue(usage, subject)
 
     def try_counted(self, build: Hashable, subject: str) -> bool | None:
-        """As `try_take`, where the time is of no importance; None where it may be.
+        """Take the slots for a request as `try_take` does, without a time; None where the time may matter.
 
-        That is so for most requests: neither rates nor sizes have a say.
+        It does not for most requests, which depend on neither rates nor sizes.
         """
         usage = self.usages.get(build) or self.usages.make(build)
         priority_queue = usage.priority_queue_of.get(subject) or self.usages.priority_queue(usage, subject)
@@ -182,13 +182,13 @@ class Limiter:
         """Take the slots for several requests if there are some for all of them; or none.
 
         Returns:
-            None for one request of which the time may decide, as `try_counted`.
+            None for one request for which the time may matter, as in `try_counted`.
         """
         if len(subjects) == 1:
             return self.try_counted(build, subjects[0])
         taken = []
         for subject in subjects:
-            # By a rate it is to be said which begins first, where not all can: that is left to the queue.
+            # Where a rate lets only some begin, the queue decides which of them do.
             if not self.try_counted(build, subject):
                 break
             taken.append(subject)

@@ -239,8 +239,7 @@ class Loader:
         return 0
 
     async def _rekey(self, log: BuildLog, history: History) -> None:
-        """Give a build a new key, where the old one stood in reply subjects, before it sends anything
-        more."""
+        """Give a build a new key before it sends anything more, where the old one stood in reply subjects."""
         event = Rekeyed(draw_key())
         # The process may die of the build yet.
         log.loads = history.loads

@@ -106,8 +106,7 @@ class Reopener:
                 self._orphans.note()
 
     async def _decided(self, plan: Plan, history: History, decide: Decide) -> list[Event]:
-        """Return the events to write: a new key if the old one was no secret, the decision, late
-        successes."""
+        """Return the events to write: a key where the old one was no secret, the decision, late successes."""
         store, planner = self._store, self._planner
         await adopt_what_came_late(
             store.js, store.replies, plan, history, limits=planner.limits, render=planner.render

@@ -53,7 +53,7 @@ async def test_a_timeout_says_that_the_reply_may_have_been_missed(autojump_clock
         await trio.sleep(200)
         assert covered.failed == (
             "timed out after 100 s; it may have been answered while the broker was away:"
-            " look whether it was done, then retry or skip it"
+            " check whether it was done, then retry or skip it"
         )
         assert waiting.failed == later.failed == "timed out after 100 s"
         nursery.cancel_scope.cancel()
