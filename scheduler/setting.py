@@ -132,17 +132,17 @@ def check_ranges(holder: object) -> None:
 
 
 def flag_of(name: str) -> str:
-    """The flag of the setting ``name``."""
+    """Return the flag of the setting ``name``."""
     return "--" + name.replace("_", "-")
 
 
 def variables_of(name: str) -> tuple[str, ...]:
-    """The environment variables of the setting ``name``; the first that is set counts."""
+    """Return the environment variables of the setting ``name``; the first that is set counts."""
     return SERVER_VARIABLES if name == "nats_url" else (f"SCHEDULER_{name.upper()}",)
 
 
 def invalid(name: str, value: object, allowed: str) -> InvalidSettings:
-    """The error for a setting with a wrong value: one line that names it, the value and what is allowed.
+    """Return the error for a wrong value of a setting: one line with its name, the value and its range.
 
     A value that is a secret, or None, is not shown.
     """
@@ -151,7 +151,7 @@ def invalid(name: str, value: object, allowed: str) -> InvalidSettings:
 
 
 def wrong(name: str, problem: object) -> InvalidSettings:
-    """The error for a setting whose problem is known in full."""
+    """Return the error for a setting whose problem is known in full."""
     return InvalidSettings(f"{flag_of(name)} ({', '.join(variables_of(name))}): {problem}")
 
 
@@ -193,17 +193,17 @@ def _is_not(allowed: Range) -> str:
 
 
 def plain(number: float) -> str:
-    """A number with commas: ``10,000``."""
+    """Return a number with commas: ``10,000``."""
     return f"{int(number):,}" if number == int(number) else str(number)
 
 
 def has_choices(type_: object) -> bool:
-    """Whether a type is a ``Literal`` or a ``StrEnum``: one of a few words."""
+    """Return whether a type is a ``Literal`` or a ``StrEnum``: one of a few words."""
     return get_origin(type_) is Literal or (isinstance(type_, type) and issubclass(type_, StrEnum))
 
 
 def words_of(choices: object) -> list[str]:
-    """The words that ``choices``, a ``Literal`` or a ``StrEnum``, leave the choice of."""
+    """Return the words that ``choices``, a ``Literal`` or a ``StrEnum``, leave the choice of."""
     return [str(word) for word in get_args(choices) or choices]  # type: ignore[attr-defined]
 
 

@@ -15,5 +15,5 @@ def schema(document: Annotated[Literal["build", "reply"], Parameter(help="Docume
 
 
 def schema_file(document: str) -> Traversable:
-    """The file that ships with the package."""
+    """Return the file that ships with the package."""
     return resources.files("scheduler") / "schemas" / f"{document}.schema.json"

@@ -53,7 +53,7 @@ class _Prospect:
     overdue: float
 
     def is_overdue(self, plan: Plan) -> bool:
-        """Whether that attempt is still in flight."""
+        """Return whether that attempt is still in flight."""
         return self.late is not None and plan.phases.is_in_flight(self.late)
 
 

@@ -70,7 +70,7 @@ class Component:
 
     id: str
     fields: Mapping[str, Any] = field(repr=False)
-    """Whole object as submitted, including the underscored fields."""
+    """Object as submitted, whole, including the underscored fields."""
 
 
 @frozen
@@ -83,7 +83,7 @@ class Change:
     provider: str
     state: State
     raw: bytes = field(repr=False)
-    """Whole object as submitted, as compact JSON; its ``_state`` equals ``state``."""
+    """Object as submitted, whole, as compact JSON; its ``_state`` equals ``state``."""
     timeout: float | None = None
     """Seconds that one attempt may take, from the component's ``_timeout``."""
     retry: Retry | None = None

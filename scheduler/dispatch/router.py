@@ -268,7 +268,7 @@ class Router:
 
 
 def _is_comparable(message: Message) -> bool:
-    """Whether a reply is small enough, and plain enough, to be compared with others."""
+    """Return whether a reply is small enough, and plain enough, to be compared with others."""
     return not message.headers and len(message.data) <= READ_HERE
 
 

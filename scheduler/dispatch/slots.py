@@ -179,11 +179,11 @@ class Slots:
         self.limiter.dismiss(build)
 
     def blocking(self, build: Hashable, subject: str) -> list[str]:
-        """The limits that would keep such a request waiting now, as their settings write them."""
+        """Return the limits that would keep such a request waiting now, as their settings write them."""
         return blocking(self.limiter.usages, build, subject, trio.current_time())
 
     def waiting(self, build: Hashable) -> Mapping[str, int]:
-        """By limit, how many components of this build wait and are kept by it."""
+        """Return, by limit, how many components of this build wait and are kept by it."""
         return waiting(self.limiter.usages, build, trio.current_time())
 
     async def run(self) -> NoReturn:

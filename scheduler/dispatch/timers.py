@@ -97,7 +97,7 @@ class Timers:
             self._cancelled = 0
 
     def now(self) -> float:
-        """Seconds during which the broker was there, since the first look."""
+        """Return the seconds during which the broker was there, since the first look."""
         now = trio.current_time()
         if self._up:
             self._passed += min(now - self._seen, _LONGEST_LOOK)

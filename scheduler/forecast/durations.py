@@ -60,7 +60,7 @@ class Durations:
         return None if recorded is None else (recorded, "recorded")
 
     def expected(self, subject: str) -> float:
-        """Seconds that a request will take: where that is unknown, the average of others."""
+        """Return the seconds that a request will take: where that is unknown, the average of others."""
         known = self.known(subject)
         return self.typical if known is None else known[0]
 

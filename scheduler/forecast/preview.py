@@ -206,5 +206,5 @@ def _waves(graph: Graph, done: set[Vertex]) -> list[list[Vertex]]:
 
 
 def kinds_of(wave: Sequence[Vertex], build: Build) -> Mapping[str, int]:
-    """Number of components of each type, the most first."""
+    """Return the number of components of each type, the most first."""
     return dict(Counter(_word(build.changes[vertex].type) for vertex in wave).most_common())

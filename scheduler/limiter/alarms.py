@@ -35,7 +35,7 @@ class Alarms:
             self._sooner()
 
     def pop_due(self, now: float) -> Iterator[RateLimit]:
-        """The rates whose time has come, each once."""
+        """Yield the rates whose time has come, each once."""
         while self.due <= now:
             rate = heapq.heappop(self._heap)[2]
             self.due = self._heap[0][0] if self._heap else math.inf

@@ -112,11 +112,11 @@ class ByteBudget:
         return bool(self._heap or self._alone)
 
     def is_ample(self, account: ByteAccount) -> bool:
-        """Whether a build is so far from its share that it need not be looked at closely."""
+        """Return whether a build is so far from its share that it need not be looked at closely."""
         return 2 * (account.bytes + self.taken) <= self.most
 
     def fits(self, account: ByteAccount, size: int) -> bool:
-        """Whether a request of so many bytes may go."""
+        """Return whether a request of so many bytes may go."""
         if size > self.large:
             return not self._single
         return account.bytes + self.taken + 2 * size <= self.most
@@ -172,7 +172,8 @@ class ByteBudget:
             self._stale = 0
 
     def freed(self) -> Iterator[ByteAccount]:
-        """The builds that wait no more, as there is room; each may take some before the next is looked at."""
+        """Yield builds that wait no more, as there is room; each may take some before the next is looked
+        at."""
         while self._heap and (self._heap[0][2].account is None or self._heap[0][0] + self.taken <= self.most):
             account = self._end(heapq.heappop(self._heap)[2])
             if account is not None:
@@ -191,7 +192,7 @@ class ByteBudget:
         return account
 
     def keep(self, size: int) -> bool:
-        """Whether a body of so many bytes may be kept while it waits; where it may, it counts."""
+        """Return whether a body of so many bytes may be kept while it waits; where it may, it counts."""
         if self._kept + size > self.large:
             return False
         self._kept += size

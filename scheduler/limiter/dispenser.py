@@ -209,7 +209,7 @@ class Dispenser:
     def _most_urgent(
         self, usage: Usage, fair_queues: Iterable[FairQueue], now: float
     ) -> PriorityQueue | None:
-        """The queue of the most urgent component that there is room for, where one build alone waits."""
+        """Return the queue of the most urgent component with room for it, where one build alone waits."""
         if usage.account.singly and usage.account.held_back:
             return None
         every = self._every
@@ -233,7 +233,7 @@ class Dispenser:
         return best
 
     def _next(self, fair_queues: Iterable[FairQueue], now: float) -> PriorityQueue | None:
-        """The priority queue of the build whose turn it is in these fair queues."""
+        """Return the priority queue of the build whose turn it is in these fair queues."""
         found: PriorityQueue | None = None
         for fair_queue in fair_queues:
             if not fair_queue or fair_queue.gate.is_shut(now, self._alarms):
@@ -286,7 +286,7 @@ class Dispenser:
 
 
 def _is_before(one: BuildQueue, other: BuildQueue) -> bool:
-    """Whether it is the turn of a build rather than of one in another fair queue."""
+    """Return whether it is the turn of a build rather than of one in another fair queue."""
     if one.sender_queue.share is other.sender_queue.share:
         return one.served < other.served
     return one.sender_queue.served < other.sender_queue.served

@@ -6,7 +6,7 @@ from scheduler.limiter.usage import Usages
 
 
 def blocking(usages: Usages, build: Hashable, subject: str, now: float) -> list[str]:
-    """The limits that would keep a request on ``subject`` of this build waiting now."""
+    """Return the limits that would keep a request on ``subject`` of this build waiting now."""
     usage = usages.make(build)
     limits = usages.priority_queue(usage, subject).limits
     found = [limit.label for limit in limits if not limit.room(now)]
@@ -17,7 +17,7 @@ def blocking(usages: Usages, build: Hashable, subject: str, now: float) -> list[
 
 
 def waiting(usages: Usages, build: Hashable, now: float) -> dict[str, int]:
-    """By limit, how many components of this build wait and are kept by it."""
+    """Return, by limit, how many components of this build wait and are kept by it."""
     found: dict[str, int] = {}
     usage = usages.get(build)
     for build_queue in usage.waiting if usage is not None else ():

@@ -30,7 +30,7 @@ class Gate:
         """The number of the opening after that."""
 
     def is_shut(self, now: float, alarms: Alarms) -> bool:
-        """Whether one of the limits has no room; if that is a rate, an alarm is set."""
+        """Return whether one of the limits has no room; if that is a rate, an alarm is set."""
         shut_by = self.shut_by
         if shut_by is not None:
             if not shut_by.room(now):

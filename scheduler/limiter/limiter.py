@@ -121,12 +121,12 @@ class Limiter:
         self.usages.forget(usage)
 
     def limits(self, build: Hashable) -> list[Limit]:
-        """Every limit by subject that a request of a build may fall under, and that on all of them."""
+        """Return every limit by subject that a request of a build may fall under, and that on all of them."""
         usage = self._usage(build)
         return [*self.usages.limits, *usage.limits, usage.cap]
 
     def priority_queue(self, build: Hashable, subject: str) -> PriorityQueue:
-        """The queue in which such a request waits, with its limits."""
+        """Return the queue in which such a request waits, with its limits."""
         usage = self._usage(build)
         return usage.priority_queue_of.get(subject) or self.usages.priority_queue(usage, subject)
 

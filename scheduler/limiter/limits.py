@@ -13,7 +13,7 @@ _MOST_MARGIN: Final = 0.010
 
 
 def stretched(period: float) -> float:
-    """Seconds between a start and the one that is a rate's ``count`` before it: its period and a little."""
+    """Return the seconds from a start to the one a rate's ``count`` after it: its period and a little."""
     return period + min(_MARGIN * period, _MOST_MARGIN)
 
 
@@ -41,7 +41,7 @@ class FlightLimit:
         return self.origin + self.text
 
     def room(self, now: float) -> bool:  # noqa: ARG002 - as that of a rate
-        """Whether one more may be in flight."""
+        """Return whether one more may be in flight."""
         return self.taken < self.count
 
     def take(self, now: float) -> None:  # noqa: ARG002 - as that of a rate
@@ -81,7 +81,7 @@ class RateLimit:
         return self.origin + self.text
 
     def room(self, now: float) -> bool:
-        """Whether one more may begin at ``now``, in seconds."""
+        """Return whether one more may begin at ``now``, in seconds."""
         return len(self.starts) < self.count or self.starts[0] + self.gap <= now
 
     def take(self, now: float) -> None:
@@ -102,12 +102,12 @@ Limit: TypeAlias = FlightLimit | RateLimit
 
 
 def cap_text(per_build: int) -> str:
-    """The limit on all requests of one build, as its setting writes it."""
+    """Return the limit on all requests of one build, as its setting writes it."""
     return f"max_in_flight_per_build={per_build}"
 
 
 def make_limits(rules: Sequence[LimitRule], origin: str = "") -> list[Limit]:
-    """A counter for each rule, in their order; ``origin`` as in `FlightLimit`."""
+    """Return a counter for each rule, in their order; ``origin`` as in `FlightLimit`."""
     return [
         FlightLimit(str(rule), rule.count, origin)
         if rule.period is None

@@ -206,11 +206,11 @@ class BuildQueue(Taker[PriorityQueue]):
             self.sender_queue.waiting -= 1
 
     def ready(self, now: float, alarms: Alarms) -> PriorityQueue | None:
-        """The priority queue with the most urgent waiter, unless all are kept by limits of the build."""
+        """Return the priority queue with the most urgent waiter; None where limits of the build keep all."""
         return None if self.account.held_back else self.most_urgent(now, alarms)
 
     def most_urgent(self, now: float, alarms: Alarms) -> PriorityQueue | None:
-        """The priority queue with the most urgent waiter that the limits of its build let through."""
+        """Return the priority queue with the most urgent waiter that the limits of its build let through."""
         best: PriorityQueue | None = None
         for priority_queue in self.priority_queues:
             if priority_queue.gate.is_shut(now, alarms):
@@ -239,7 +239,7 @@ class SenderQueue(Taker[PriorityQueue]):
         self.fair_queue.leave(self)
 
     def ready(self, now: float, alarms: Alarms) -> PriorityQueue | None:
-        """The priority queue of it whose turn it is, if its sender may have one more in flight."""
+        """Return the priority queue of it whose turn it is, if its sender may have one more in flight."""
         if self.share.room():
             return self.turns.head(now, alarms)
         self.share.wait()

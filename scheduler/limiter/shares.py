@@ -19,7 +19,7 @@ _MOST_STALE: Final = 100
 
 
 def may_have_one_more(held: int, free: int, most: int) -> bool:
-    """Whether a holder of so many of ``most`` may have one more, where so many are free."""
+    """Return whether a holder of so many of ``most`` may have one more, where so many are free."""
     return free > most // PARTS or held < free
 
 
@@ -43,7 +43,8 @@ class Share(FlightLimit):
         self._shares = shares
 
     def room(self, now: float = 0.0) -> bool:  # noqa: ARG002 - as that of a rate
-        """Whether one more may be in flight; where no sender may have one, it is not this that keeps it."""
+        """Return whether one more may be in flight; true where no sender may have one, as others keep it
+        then."""
         every = self.every
         free = every.count - every.taken
         return free <= 0 or may_have_one_more(self.taken, free, every.count)
@@ -93,7 +94,7 @@ class Shares:
             self._heap.clear()
 
     def next(self) -> Share | None:
-        """A share that need keep nobody waiting now; it may take some before the next one is asked for."""
+        """Return a share that has room again; it may take some before the next one is asked for."""
         while self._heap:
             taken, _, share = self._heap[0]
             if self.full.get(share) == taken:

@@ -26,7 +26,7 @@ class Taker(Generic[FoundT]):
         """Whether it is finished."""
 
     def ready(self, now: float, alarms: Alarms) -> FoundT | None:
-        """The part of it that goes on, if it is its turn now; None where limits of its own keep it."""
+        """Return the part of it that goes on, if it is its turn now; None where limits of its own keep it."""
         raise NotImplementedError
 
 
@@ -51,7 +51,7 @@ class Turns(Generic[FoundT]):
         heapq.heappush(self._heap, (taker.served, next(self._numbers), taker))
 
     def head(self, now: float, alarms: Alarms) -> FoundT | None:
-        """The part that goes on of the taker whose turn it is; takers that their own limits keep go."""
+        """Return the part to serve of the taker whose turn it is; drop takers that their own limits keep."""
         heap = self._heap
         while heap:
             served, number, taker = heap[0]

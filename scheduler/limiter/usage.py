@@ -72,7 +72,7 @@ class Usage:
         return [build_queue for build_queue in self.build_queues.values() if build_queue.priority_queues]
 
     def set_of(self, subject: str) -> tuple[int, ...]:
-        """The numbers of its limits that such a request falls under; the same as long as the limits are."""
+        """Return the numbers of its limits that a request falls under; they stay while the limits do."""
         numbers = tuple(number for number, rule in enumerate(self.rules) if rule.matches(subject))
         if numbers in self.gates or len(self.gates) < _MOST_SETS:
             return numbers
@@ -120,7 +120,7 @@ class Usages:
         return len(self._usages)
 
     def make(self, build: Hashable, sender: str = "") -> Usage:
-        """The usage of a build, a new one, of this sender, if it has none."""
+        """Return the usage of a build, a new one, of this sender, if it has none."""
         usage = self._usages.get(build)
         if usage is None:
             share = self._share_of.get(sender)
@@ -158,7 +158,7 @@ class Usages:
             self.forget(usage)
 
     def priority_queue(self, usage: Usage, subject: str) -> PriorityQueue:
-        """The queue in which requests on ``subject`` of a build wait, with the limits they count for."""
+        """Return the queue for requests on ``subject`` of a build, with the limits they count for."""
         priority_queue = usage.priority_queue_of.get(subject)
         if priority_queue is not None:
             return priority_queue

@@ -102,11 +102,11 @@ class Discovery:
             await self._subscriptions.pop().unsubscribe()
 
     def ping(self) -> dict[str, Any]:
-        """The answer to PING."""
+        """Return the answer to PING."""
         return self._answer("ping")
 
     def info(self) -> dict[str, Any]:
-        """The answer to INFO."""
+        """Return the answer to INFO."""
         endpoints = [
             {
                 "name": one.name,
@@ -119,7 +119,7 @@ class Discovery:
         return {**self._answer("info"), "description": self._identity.description, "endpoints": endpoints}
 
     def stats(self) -> dict[str, Any]:
-        """The answer to STATS."""
+        """Return the answer to STATS."""
         endpoints = [
             {
                 "name": one.name,

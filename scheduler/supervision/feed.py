@@ -79,7 +79,7 @@ class Track(Observer):
         self._subject = f"scheduler.event.{encode_token(plan.build.id)}"
 
     def revision(self) -> int:
-        """Number that changes with every event of the build."""
+        """Return the number that changes with every event of the build."""
         return self.sequence + self._dues
 
     def due(self, vertex: Vertex) -> None:

@@ -58,7 +58,7 @@ class Tasks:
         return self._entering > 0
 
     def has(self, vertex: Vertex) -> bool:
-        """Whether a component has a task."""
+        """Return whether a component has a task."""
         return vertex in self._started
 
     def start(self, vertex: Vertex) -> None:
