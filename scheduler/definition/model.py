@@ -97,7 +97,7 @@ class Change:
 
     @property
     def fields(self) -> dict[str, Any]:
-        """Whole object as submitted; decoded again each time."""
+        """Fields of the object as submitted; decoded again each time."""
         decoded: dict[str, Any] = msgspec.json.decode(self.raw)
         return decoded
 

@@ -50,7 +50,7 @@ class LimitRule:
 
 @frozen
 class Retry:
-    """How often, and when, a failed component is sent again."""
+    """Rule for retries: the attempts of a component, and the pauses between them."""
 
     attempts: int = 1
     """Number of attempts in all, including the first."""

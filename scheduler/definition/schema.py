@@ -62,16 +62,16 @@ _SENT: Final = {
         }
     },
 }
-"""What becomes a request has a type and a provider that can be part of a subject."""
+"""Type and provider of a component that is sent: each can be part of a subject."""
 _RENDERED: Final = {
     "if": {"properties": _NotCompleted},
     "then": {"properties": {"_raw": _schema_of(_Names)}},
 }
-"""What a connector has returned is data, whatever stands in it."""
+"""References of a component that is rendered; what a connector has returned is data, and left alone."""
 
 
 class RetryDocument(Struct, forbid_unknown_fields=True):
-    """How often an attempt that failed is repeated, and after which pauses."""
+    """Retries of a failed component: the attempts, and the pauses between them."""
 
     attempts: Annotated[int, Meta(ge=1, le=MOST_ATTEMPTS, description="Attempts in all.")] = ONCE.attempts
     backoff: Annotated[_Seconds, Meta(description="Longest pause before the second attempt, in seconds.")] = (
@@ -148,7 +148,7 @@ _Failures: TypeAlias = (
 
 
 class OptionsDocument(Struct):
-    """How the build runs; any other key is your own."""
+    """Options for running the build; any other key is your own."""
 
     retry: Annotated[_Retry, Meta(description="Like _retry, for every component without one.")] = UNSET
     limits: Annotated[

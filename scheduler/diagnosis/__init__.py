@@ -33,7 +33,7 @@ class Finding:
     level: Level
     text: str
     cure: str = ""
-    """What to do about it; every ``warning`` and ``failure`` has one."""
+    """Cure, as advice to a person; every ``warning`` and ``failure`` has one."""
 
 
 @define

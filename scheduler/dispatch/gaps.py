@@ -76,7 +76,6 @@ class Gaps:
                 self._last[captured] = self.connection
 
     def _on_shared_connected(self) -> None:
-        # Replies on shared subjects came in vain meanwhile, unless a stream or the second connection has
-        # them.
+        # Replies on shared subjects were lost meanwhile, unless a stream or the second connection has them.
         if self._listener is None or not self._listener.connected:
             self._last[False] = self.connection + 1

@@ -25,7 +25,7 @@ class Accepted:
     """Acceptance of the validated build: the scheduler is responsible for it from now on."""
 
     document: Document = field(repr=False)
-    """Whole build as it is to be kept; parts of it may be JSON text (`msgspec.Raw`)."""
+    """Build to be kept, whole; parts of it may be JSON text (`msgspec.Raw`)."""
     digest: str = ""
     """Digest of the content: tells whether a build that comes again under the same id is the same."""
     key: str = field(default="", repr=False)

@@ -172,8 +172,7 @@ class ByteBudget:
             self._stale = 0
 
     def freed(self) -> Iterator[ByteAccount]:
-        """Yield builds that wait no more, as there is room; each may take some before the next is looked
-        at."""
+        """Yield builds that wait no more, as there is room; each may take some before the next one."""
         while self._heap and (self._heap[0][2].account is None or self._heap[0][0] + self.taken <= self.most):
             account = self._end(heapq.heappop(self._heap)[2])
             if account is not None:

@@ -43,8 +43,7 @@ class Share(FlightLimit):
         self._shares = shares
 
     def room(self, now: float = 0.0) -> bool:  # noqa: ARG002 - as that of a rate
-        """Return whether one more may be in flight; true where no sender may have one, as others keep it
-        then."""
+        """Return whether one more may be in flight; true where all slots are taken: the share is not why."""
         every = self.every
         free = every.count - every.taken
         return free <= 0 or may_have_one_more(self.taken, free, every.count)

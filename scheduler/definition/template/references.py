@@ -62,7 +62,7 @@ class Target(NamedTuple):
     """Keys from there on, as far as they are constant."""
     guarded: bool
     text: str
-    """Whole text of the reference: to be cut after secrets were masked."""
+    """Text of the reference, whole: to be cut after secrets were masked."""
 
 
 class PathText:
