@@ -7,7 +7,7 @@ outcome persisted, and sets its own event, whatever has happened, so that no tas
 makes all decisions; this package only carries them out, in the order that the promises need:
 
 - a request leaves after its start was persisted, and after every outcome it depends on was (`recording`);
-- the plan is asked whether it may still leave without a checkpoint before it is handed to the bus (`starts`);
+- no checkpoint lies between asking the plan whether it may leave and handing it to the bus (`starts`);
 - the components that one completion makes due are queued for slots, in the order of the edges, before the
   slots of the completed one are given back. So the most urgent component gets them, new or not; where there
   is room for all, they leave in the order of the edges (`lineup`);
@@ -86,11 +86,10 @@ class Walk:
         slots: bounds the requests in flight.
         observer: receives the events of the build.
         priorities: priority by vertex: of components that wait for a slot the highest goes first.
-        key: key of the build's reply subjects, by which a later process knows them; where it is empty, only
-            this process knows them.
-        resumption: times from the log of an earlier process that began the build; the plan was replayed from
-            the same log. None for a new build, and where the store keeps no log.
-        resending: tells by subject when a request without a reply is sent again.
+        key: key by which a later process knows the build's reply subjects; empty: only this process does.
+        resumption: times from the log that the plan was replayed from; None for a new build, or without a
+            log.
+        resending: rule, by subject, for sending a request without a reply again.
         executor: renders large components, and makes the report of a large build.
     """
 
@@ -165,8 +164,7 @@ class Walk:
         """Run the build to its end, whether it completes or fails.
 
         Returns:
-            The report; or None where another process is to resume the build from the store: this one is
-            stopping, was fenced, or could not resume it.
+            The report; or None where another process is to resume the build, or has it already.
         """
         plan = self.plan
         try:
