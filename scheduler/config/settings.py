@@ -98,8 +98,7 @@ class Settings:
         Section.STORE,
         more="See [Stores](production.md#stores).",
     )
-    """Kind of the store. ``auto`` is ``jetstream``; without that in the broker, the service does not
-    start."""
+    """Kind of the store. ``auto`` is ``jetstream``, without which the service does not start."""
     replicas: int = setting(
         1,
         "Brokers that keep a copy; with 3, one may fail.",

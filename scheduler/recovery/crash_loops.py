@@ -28,8 +28,7 @@ from scheduler.journal.records import (
 )
 
 UNPROVEN_LOADS: Final = 2
-"""Processes in a row that may die while they take up several builds; after that each of these is taken up
-alone."""
+"""Processes in a row that may die while they take up several builds; then each of these is taken up alone."""
 MOST_LOADS: Final = UNPROVEN_LOADS + 3
 """Processes in a row that may die before a build is quarantined; for the last three it is taken up alone.
 Random kills hardly hit the same build three times, while a build that crashes the scheduler does so each

@@ -48,8 +48,7 @@ _LOADED_AT_ONCE = 4
 _MARKED_AT_ONCE = 100
 _PAUSE = 1.0
 _MOST_REFUSALS = 5
-"""Errors of the server, other than being unavailable, after which they count as the fault of the build's
-log."""
+"""Errors of the server, except unavailability, after which they count as the fault of the build's log."""
 
 
 @define(eq=False)

@@ -112,8 +112,7 @@ class Restart:
             with trio.move_on_after(next(pauses)):
                 await self._orphans.noted()
             unfinished = await self._unfinished()
-            # Asked last: after a partition the logs may take long to come, and only then are their owners
-            # known.
+            # Asked last: after a partition the logs may take long, and only then are their owners known.
             live = await self._live()
             loaded = await self._loader.load(unfinished, nursery, live)
             if loaded.contested:

@@ -18,8 +18,7 @@ from scheduler.supervision.intake import Receipts
 from scheduler.supervision.refusals import refused, shutting_down
 
 _MOST: Final = 20_000
-"""Builds, small or large, that have come in and wait to be read; one sender alone gets half of this
-number."""
+"""Builds, small or large, that have come in and wait to be read; one sender alone gets half of that."""
 _MOST_SMALL_BYTES: Final = 256 * 1024 * 1024
 _MOST_LARGE_BYTES: Final = 768 * 1024 * 1024
 """Large builds that wait to be read, in bytes."""

@@ -34,12 +34,10 @@ class Seen:
     source: str = ""
     """Source of the published events; see `feed.Track.source`."""
     report_waits: str = ""
-    """Reason why the report of a build that has ended is not out yet; empty where it is out, or is not
-    due."""
+    """Reason why the report of a build that has ended is not out yet; empty where it is out, or not due."""
 
     identity: str = ""
-    """Text that is unique to this run of the build; with the ``revision`` it tells whether anything
-    changed."""
+    """Text unique to this run of the build; with the ``revision`` it tells whether anything changed."""
     revision: Callable[[], int] = lambda: 0
     """Function for a number that changes with every event of the build."""
 

@@ -72,7 +72,7 @@ class Track(Observer):
         self._events: list[dict[str, Any]] = []
         # A dict, as it is mostly empty, and an empty set takes three times the memory.
         self._resumed: dict[Vertex, None] = {}
-        """Components in flight since an earlier process: the times of their replies count from here on
+        """Components in flight since an earlier process: times of their replies are known from now on
         only."""
         self.source = secrets.token_hex(4)
         """Text that is unique among the processes and runs that publish events of this build."""

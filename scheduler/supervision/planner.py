@@ -25,8 +25,7 @@ from scheduler.walk import render
 _T = TypeVar("_T")
 
 _LARGE = 3_000
-"""Changes, edges and components from which on planning a build at once would take more than some
-milliseconds."""
+"""Changes, edges and components from which on planning a build at once takes more than some milliseconds."""
 
 
 class Planner:

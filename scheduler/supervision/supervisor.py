@@ -76,8 +76,7 @@ class Supervisor:
         if held is None:
             return False
         key = draw_key() if self._store.in_order else ""
-        # A store that gives builds back to the next process, but keeps none of our data with them, has no
-        # mark.
+        # A store that gives builds back to the next process, and keeps none of our data, has no mark.
         mark = secrets.token_hex(8) if self._store.in_order or not self._store.resumable else ""
         new, finished = True, False
         try:

@@ -127,7 +127,7 @@ class ComponentRun:
         self.held_since: float | None = None
         """Time since which its time stands still, as the build is paused (Trio's clock, seconds)."""
         self.wait: trio.CancelScope | None = None
-        """Scope of a wait before it begins: for another attempt, the end of a pause, a slot, or its
+        """Scope of a wait before it begins: for another attempt, the end of a pause, a slot, its
         rendering."""
         self.early: tuple[Request, Outcome] | None = None
         """Late success of one attempt that came while the next one was about to be sent."""

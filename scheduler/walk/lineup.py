@@ -70,15 +70,13 @@ class Lineup:
     def land(self, vertex: Vertex) -> None:
         """After the end of an attempt, enter what that makes due, then give back its slots. Idempotent.
 
-        In this order, a component that has waited long does not overtake a more urgent one that is due only
-        now.
+        In this order, a component that has waited long does not overtake a more urgent one that is due now.
         """
         run, tasks = self._runs.get(vertex), self._tasks
         given_back = None if run is None else run.take_slots()
         due: list[Vertex] = []
         if self._plan.phases[vertex] in OVER and (run is None or run.rescued is None):
-            # A late success has to be persisted first. Before the walk has begun nothing is due: it looks
-            # then.
+            # A late success has to be persisted first. Before the walk has begun nothing is due.
             settled = self.frontier.settle(vertex)
             due = [one for one in settled if self.is_new(one)] if tasks.under_way else []
         if len(due) > _ENTERED_AT_ONCE or (

@@ -26,9 +26,7 @@ _TRIED_AGAIN = "component is tried again"
 _FAILED = "component failed"
 _MOST_GIVEN_UP = 1_000
 _GIVEN_UP_OF_EACH = 2
-"""Timed-out attempts kept for a late success: `_MOST_GIVEN_UP` for a build, and this many more for each of
-its
-components."""
+"""Timed-out attempts kept for a late success: `_MOST_GIVEN_UP`, and this many more for each component."""
 
 
 class Outcomes:

@@ -77,8 +77,7 @@ class Recording:
         """Persist the start of a component, before the next one may begin.
 
         Returns:
-            A number for `persisted`; and whether the start was persisted: None where that is still to be
-            awaited.
+            A number for `persisted`; and whether the start was persisted: None where that is to be awaited.
         """
         self.acted = True
         try:

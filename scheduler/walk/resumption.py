@@ -52,8 +52,7 @@ class Resumption:
     """Time since the first attempt of each component that was tried, in seconds; without what does not count
     for ``total_timeout``."""
     old: Mapping[Vertex, str] = field(factory=dict, repr=False)
-    """Key that the build had, for components in flight begun by a version whose reply subjects had no
-    owner."""
+    """Former key of the build, for components in flight from a version whose reply subjects had no owner."""
     heard: tuple[str, ...] = ()
     """Subjects on which replies to earlier processes are heard."""
 

@@ -209,8 +209,7 @@ class Starts:
 
     def departing(self) -> Callable[[Call], None] | None:
         """Return the callback for when a request is handed to the bus; None where there is none."""
-        # Made for each request: a walk that refers to itself would outlive its build until the next full
-        # collection.
+        # Made for each request: a walk that refers to itself would outlive its build until a full collection.
         return self._recording.record_sent if self._recording.in_order else None
 
     def send_again(self) -> None:

@@ -87,8 +87,7 @@ class Walk:
         observer: receives the events of the build.
         priorities: priority by vertex: of components that wait for a slot the highest goes first.
         key: key by which a later process knows the build's reply subjects; empty: only this process does.
-        resumption: times from the log that the plan was replayed from; None for a new build, or without a
-            log.
+        resumption: times from the log that the plan was replayed from; None for a new build, or no log.
         resending: rule, by subject, for sending a request without a reply again.
         executor: renders large components, and makes the report of a large build.
     """
