@@ -1,6 +1,7 @@
 """The sizes and borders of the code: what a reader may rely on."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,8 @@ PACKAGE = Path(scheduler.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 LONGEST_MODULE = 350
 LONGEST_CLASS = 300
+DIALECT = re.compile(r"(Who|What|Whoever|Nobody|Have|Of|Is|As|How|When|Where)\b")
+"""Begins no docstring: rather a verb, or a noun of the glossary."""
 REASON = "One file on purpose:"
 """Begins the sentence of a module's docstring that says why it is longer."""
 
@@ -70,3 +73,15 @@ def test_no_module_uses_the_private_names_of_another() -> None:
     """What others need has a public name."""
     found = [(name_of(path), list(strangers(ast.parse(path.read_text())))) for path in MODULES]
     assert [one for one in found if one[1]] == []
+
+
+def test_a_docstring_begins_with_a_verb_or_a_noun() -> None:
+    """It says what something does or is, not who does what."""
+    found = [
+        f"{name_of(path)}: {text.splitlines()[0]}"
+        for path in MODULES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        if (text := ast.get_docstring(node)) and DIALECT.match(text)
+    ]
+    assert found == []

@@ -14,7 +14,6 @@ from scheduler.definition.limits import DEFAULT_LIMITS, Limits
 from scheduler.definition.reply_subjects import OLD, REPLY, Tokens, draw_key, interest, owner_of
 from scheduler.definition.subjects import REPLY_SUBJECTS
 from scheduler.dispatch.call import Call, Inherited
-from scheduler.dispatch.doubles import Doubles
 from scheduler.dispatch.dropped import DroppedReplies
 from scheduler.dispatch.fairness import FairDispatcher
 from scheduler.dispatch.gaps import Gaps
@@ -22,6 +21,7 @@ from scheduler.dispatch.hearing import Hearing
 from scheduler.dispatch.receiving import Receiving
 from scheduler.dispatch.reply_reader import ReplyReader
 from scheduler.dispatch.router import Router, Stray
+from scheduler.dispatch.second_copies import SecondCopies
 from scheduler.dispatch.senders import UNKNOWN
 from scheduler.dispatch.sending import Sending, Timeouts
 from scheduler.dispatch.timers import Timers
@@ -123,7 +123,7 @@ class Connectors:
             on_expired=None if capture is None else capture.on_expired,
         )
         """Publishes requests, and times attempts out."""
-        self._doubles = None if listener is None else Doubles(lambda: bus.connected, listener)
+        self._doubles = None if listener is None else SecondCopies(lambda: bus.connected, listener)
         self.hearing = Hearing(bus, self._doubles, self.receiving.take)
         """Reply subjects of earlier processes; `Hearing.run` has to be running."""
 
@@ -135,7 +135,7 @@ class Connectors:
         bus, shared = self._bus, self.shared
         doubles = None
         if self._listener is not None:
-            doubles = Doubles(lambda: shared.connected or bus.connected, self._listener)
+            doubles = SecondCopies(lambda: shared.connected or bus.connected, self._listener)
         # A queue group without another member: so another connection can stand in, and none comes twice.
         group = "" if shared is bus else f"scheduler.{self._owner}"
         for subject in REPLY_SUBJECTS:

@@ -8,7 +8,7 @@ import structlog
 import trio
 
 from scheduler.bus import Bus, Handler, Subscription
-from scheduler.dispatch.doubles import Doubles
+from scheduler.dispatch.second_copies import SecondCopies
 from scheduler.errors import BusError, NotPermitted
 
 _log = structlog.get_logger()
@@ -27,7 +27,7 @@ class Hearing:
         handler: callback for what comes in.
     """
 
-    def __init__(self, bus: Bus, doubles: Doubles | None, handler: Handler) -> None:
+    def __init__(self, bus: Bus, doubles: SecondCopies | None, handler: Handler) -> None:
         self._bus = bus
         self._doubles = doubles
         self._handler = handler

@@ -1,4 +1,4 @@
-"""How a run of a build ends: as all that was to be done is done, or as nothing more can be."""
+"""The end of a run: when everything is done, or nothing more can be."""
 
 from scheduler.definition.graph import Vertex
 from scheduler.errors import IllegalTransition, Stuck

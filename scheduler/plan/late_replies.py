@@ -1,4 +1,4 @@
-"""What a reply is worth that comes to an attempt after that was given up.
+"""Late replies: those to attempts that were given up before.
 
 Each function decides: it applies its events to the plan's state at once, and returns or keeps what is to be
 persisted.

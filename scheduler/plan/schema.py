@@ -53,7 +53,7 @@ _FOUND: Final = {
         }
     },
 }
-"""What a ``find`` returns; ``components`` of any other reply are its own."""
+"""Components that a ``find`` returns; ``components`` of any other reply are its own."""
 
 
 def reply_schema() -> Schema:

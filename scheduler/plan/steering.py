@@ -136,7 +136,7 @@ def _applied(plan: Plan, event: Event) -> list[Event]:
 
 
 def retry_told(plan: Plan, vertex: Vertex | None) -> tuple[list[Event], str, int]:
-    """As `retry`; also returns what is to be sent by that, as a sentence, and how many components it is.
+    """Decide as `retry` does; also return what will be sent, as a sentence, and the number of components.
 
     Where nothing would have been sent any more, that is also what was never sent.
     """

@@ -1,4 +1,4 @@
-"""What a plan adds up to: its report, its first event, and its parts."""
+"""Summaries of a plan: its report, its first event, and its parts."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -7,9 +7,9 @@ from scheduler.dispatch.slots import Slots
 from scheduler.plan import Plan
 from scheduler.walk.component import Runs
 from scheduler.walk.ports import Observer, Resending, Sender
+from scheduler.walk.rendered_ahead import RenderedAhead
 from scheduler.walk.rendering import Renderer
 from scheduler.walk.tasks import Tasks
-from scheduler.walk.unsent import Unsent
 
 
 @frozen(eq=False)
@@ -32,7 +32,7 @@ class Context:
     """Runs of the components."""
     tasks: Tasks
     """Tasks of the components."""
-    unsent: Unsent
+    unsent: RenderedAhead
     """Rendered requests that wait for room."""
     renderer: Renderer
     """Renderer of components that take long."""

@@ -22,9 +22,9 @@ from scheduler.walk.frontier import Frontier
 from scheduler.walk.hold import UNKNOWN_AND_HALTED, Hold
 from scheduler.walk.outcomes import Outcomes
 from scheduler.walk.recording import Recording
+from scheduler.walk.rendered_ahead import size_of
 from scheduler.walk.slot_queue import SlotQueue
 from scheduler.walk.starts import Starts
-from scheduler.walk.unsent import size_of
 
 _RESUMING = 2_000
 """Units of work that registering the wait for one reply takes."""

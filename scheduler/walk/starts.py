@@ -18,7 +18,7 @@ from scheduler.walk.context import Context
 from scheduler.walk.hold import Hold
 from scheduler.walk.outcomes import Outcomes
 from scheduler.walk.recording import Recording
-from scheduler.walk.unsent import size_of
+from scheduler.walk.rendered_ahead import size_of
 
 _log = structlog.get_logger()
 

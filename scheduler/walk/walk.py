@@ -62,13 +62,13 @@ from scheduler.walk.lineup import Lineup
 from scheduler.walk.outcomes import Outcomes
 from scheduler.walk.ports import Observer, Resending, Sender
 from scheduler.walk.recording import Recording
+from scheduler.walk.rendered_ahead import RenderedAhead
 from scheduler.walk.rendering import Renderer
 from scheduler.walk.resumption import Resumer, Resumption
 from scheduler.walk.slot_queue import SlotQueue
 from scheduler.walk.starts import Starts
 from scheduler.walk.steering import Steering
 from scheduler.walk.tasks import Tasks
-from scheduler.walk.unsent import Unsent
 
 _log = structlog.get_logger()
 
@@ -115,7 +115,7 @@ class Walk:
         self._observer = observer or Observer()
         self._end_recorded = False
         """Whether the end of the build was recorded, behind its last outcome."""
-        self._runs, self._tasks, self._unsent = Runs(), Tasks(plan.graph), Unsent(slots)
+        self._runs, self._tasks, self._unsent = Runs(), Tasks(plan.graph), RenderedAhead(slots)
         context = Context(
             plan=plan,
             connectors=connectors,

@@ -9,8 +9,8 @@ from support.fake_bus import FakeBus, FakeListener
 from trio.testing import wait_all_tasks_blocked
 
 from scheduler.bus import Message
-from scheduler.dispatch.doubles import Doubles
 from scheduler.dispatch.hearing import MOST, Hearing
+from scheduler.dispatch.second_copies import SecondCopies
 
 
 class Ears:
@@ -20,7 +20,7 @@ class Ears:
         self.bus = FakeBus()
         self.listener = FakeListener()
         self.heard: list[str] = []
-        self.hearing = Hearing(self.bus, Doubles(lambda: self.bus.connected, self.listener), self._hear)
+        self.hearing = Hearing(self.bus, SecondCopies(lambda: self.bus.connected, self.listener), self._hear)
 
     def _hear(self, message: Message) -> None:
         self.heard.append(message.subject)

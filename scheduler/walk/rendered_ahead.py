@@ -12,7 +12,7 @@ _BESIDE = 512
 """Size of subject and headers, roughly, in bytes."""
 
 
-class Unsent:
+class RenderedAhead:
     """Rendered requests of one build that wait for room.
 
     Args:

@@ -18,7 +18,7 @@ _MOST: Final = 100_000
 """Number of copies that are expected of each connection; beyond that the oldest is forgotten."""
 
 
-class Doubles:
+class SecondCopies:
     """Pairs what comes over a bus with what comes over the listener beside it.
 
     Args:

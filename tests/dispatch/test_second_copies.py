@@ -12,7 +12,7 @@ from support.fakes import change, encode, open_world
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from scheduler.bus import Message
-from scheduler.dispatch.doubles import Doubles
+from scheduler.dispatch.second_copies import SecondCopies
 
 FAILED = f"{SUBJECT}.error"
 
@@ -24,7 +24,7 @@ class Twin:
         self.bus = FakeBus()
         self.listener = FakeListener()
         self.passed: list[bytes] = []
-        doubles = Doubles(lambda: self.bus.connected, self.listener)
+        doubles = SecondCopies(lambda: self.bus.connected, self.listener)
         self.first = doubles.listen("a", lambda message: self.passed.append(message.data))
 
     def come(self, data: bytes, *, second: bool = False) -> None:
