@@ -2,11 +2,13 @@
 # python-hcl2 reads a number with an exponent as an interpolated string.
 #
 # Version:     python-hcl2 8.1.4
-# Expectation: 1e3 is a number literal of HCL (NumericLit of its specification has an exponent part), so it comes out
-#              as a number, as 1000 and 1000.0 do.
-# Behaviour:   it comes out as the text "${1e3}", which is what expressions come out as that only Terraform can
-#              evaluate. A reader of timeouts or sizes that compares numbers meets text; one that looks for "${" to
-#              find references finds one that refers to nothing.
+# Expectation: 1e3 is a number literal of HCL (NumericLit of its specification has an exponent part), so it
+#              comes out as a number, as 1000 and 1000.0 do.
+# Behaviour:   it comes out as the text "${1e3}", which is what expressions come out as that only Terraform
+#              can evaluate. A reader of timeouts or sizes that compares numbers meets text; one that looks
+#              for "${" to find references finds one that refers to nothing.
+# Met by:      a reader of Terraform's variables that compares limits or durations as numbers.
+# Seen on:     2026-11-30
 # Output seen: 1000      1000        int
 #              1000.0    1000.0      float
 #              1e3       '${1e3}'    str

