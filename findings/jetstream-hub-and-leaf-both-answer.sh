@@ -6,10 +6,10 @@
 #              are two streams; what a client of the hub appends is judged and stored by the hub's.
 # Behaviour:   domains keep the subjects of the API apart, and not those that streams listen to. An append at
 #              the hub crosses the leaf connection as any message does; both streams take it, both
-#              acknowledge, and who asked keeps the first. With an expected last sequence each judges by its
+#              acknowledge, and the writer keeps the first. With an expected last sequence each judges by its
 #              own log, so of one append one says "stored" and the other "wrong last sequence", and which of
 #              them a writer believes is decided by microseconds. An acknowledgement names its domain, for
-#              whoever compares it; a refusal does not.
+#              a writer that compares it; a refusal does not.
 # Met by:      a log at the centre, from the day on which a stream of the same subjects is made at the edge.
 # Seen on:     2026-11-30
 # Output seen: stream in the hub alone:  hub: stored as 1

@@ -6,7 +6,7 @@
 #              then returns, as the drain() of a subscription does.
 # Behaviour:   it unsubscribes and cancels the task that runs the handler, in the middle of whatever that
 #              awaits, and drops the requests that wait behind it. They are answered by nothing: each caller
-#              waits for its whole time-out. stop() returns at once and the service counts no error.
+#              waits for its whole time-out. stop() returns at once.
 # Met by:      each restart of a service in a rolling update, and more so the slower its handlers are.
 # Seen on:     2026-11-30
 # Output seen: 3 requests, handlers of 0.3 s, stop() while the first is at work
