@@ -8,8 +8,8 @@
 #              keeps for its inactive_threshold of five minutes. nats-server 2.15 takes 1,000 consumers on a
 #              stream where no limit is set (max_consumers reads -1). So a thousand calls within five minutes,
 #              from one client or many, and every further keys(), watch() or history() on that bucket is
-#              refused, as is any consumer of another client on that stream. ObjectStore.get() and list() leave
-#              theirs in the same way.
+#              refused, as is any other consumer on that stream. ObjectStore.get() and list() leave theirs in
+#              the same way.
 # Met by:      a service that lists a bucket every second, in four instances.
 # Seen on:     2026-11-30
 # Output seen: 1000 calls in a bucket of one key; consumers left: 1000; limit shown: -1
