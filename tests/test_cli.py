@@ -19,7 +19,7 @@ from scheduler import __version__, cli
 from scheduler.cli import build_app
 from scheduler.commands.catalogue import COMMANDS as CATALOGUE
 from scheduler.commands.catalogue import NAMES as COMMANDS
-from scheduler.commands.catalogue import Command
+from scheduler.commands.catalogue import CommandEntry
 from scheduler.commands.files import read_example
 from scheduler.config import Settings
 from scheduler.definition.rules import LimitRule, Retry
@@ -304,7 +304,7 @@ def test_help_shows_the_flags_of_its_command_only(capsys: pytest.CaptureFixture[
 
 @pytest.mark.parametrize("command", CATALOGUE, ids=lambda command: command.name)
 def test_help_has_an_example_that_is_a_correct_call(
-    capsys: pytest.CaptureFixture[str], command: Command
+    capsys: pytest.CaptureFixture[str], command: CommandEntry
 ) -> None:
     """The example of a command's help is a call of that command, and its flags and arguments are known."""
     assert f"\nExample: scheduler {command.example}\n" in shown([command.name, "--help"], capsys)

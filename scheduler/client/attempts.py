@@ -21,7 +21,7 @@ class Running:
 
 
 @frozen
-class Retrying:
+class Failing:
     """Component that failed and will be sent again."""
 
     component: str

@@ -10,7 +10,7 @@ from typing import Any
 
 from attrs import define, evolve, field
 
-from scheduler.client.attempts import SLOWEST, Retrying, Running, Slowest
+from scheduler.client.attempts import SLOWEST, Failing, Running, Slowest
 from scheduler.client.lenient import number, objects, text, whole
 from scheduler.client.timeline import FINISHED, Span, read_timeline
 from scheduler.client.view import News
@@ -40,7 +40,7 @@ class Progress:
     """Number of the run; a retry of a finished build is a new run."""
     running: dict[str, Running] = field(factory=dict)
     """Running components, the longest running first."""
-    retrying: dict[str, Retrying] = field(factory=dict)
+    retrying: dict[str, Failing] = field(factory=dict)
     errors: dict[str, str] = field(factory=dict)
     limits: tuple[tuple[str, int], ...] = ()
     """Limits that are reached, and the number of components that wait for each."""
@@ -159,7 +159,7 @@ class Progress:
         self._move(component, state, moment, error)
         if state == "retrying":
             again = None if retry_in is None else moment + retry_in
-            self.retrying[component] = Retrying(component, attempt, again, error)
+            self.retrying[component] = Failing(component, attempt, again, error)
         if took is not None and state in {"completed", "errored"}:
             self._slowest.add(max(0.0, took), component)
         return News(component, state, took, error, attempt, retry_in, event)
@@ -223,7 +223,7 @@ class Progress:
         self._move(component, state, min(now, ours(sent)), error)
         if state == "retrying":
             at = None if again is None else ours(again)
-            self.retrying[component] = Retrying(component, attempt, at, error)
+            self.retrying[component] = Failing(component, attempt, at, error)
         took = max(0.0, ended - sent) if sent is not None and ended is not None else None
         if took is not None and state in {"completed", "errored"}:
             self._slowest.add(took, component)

@@ -10,7 +10,7 @@ _VARIABLES: Final = "A flag can also be given as the variable that is named besi
 _LOGS: Final = "--help-all also shows what is logged."
 
 
-class Command(NamedTuple):
+class CommandEntry(NamedTuple):
     """Command as its help presents it."""
 
     group: str
@@ -45,21 +45,21 @@ class Command(NamedTuple):
 RUN, LOOK, STEER, OPERATE = "Run", "Look", "Steer", "Operate"
 """Groups of commands, in the order of the help."""
 COMMANDS: Final = (
-    Command(
+    CommandEntry(
         RUN,
         "serve",
         "Take builds from the broker and run them.",
         "serve --embedded",
         "`scheduler` alone does the same, except when it is typed at a terminal.",
     ),
-    Command(
+    CommandEntry(
         RUN,
         "run",
         "Submit a build, follow it live and print how it ends.",
         "run build.json --embedded --simulate",
         "With --embedded, a broker and a scheduler run in this process; with --simulate, connectors too.",
     ),
-    Command(
+    CommandEntry(
         RUN,
         "demo",
         "Run an example build, with all it needs in this process.",
@@ -67,20 +67,20 @@ COMMANDS: Final = (
         "No cloud is contacted, and nothing is left behind.",
         hidden=_LOGS,
     ),
-    Command(
+    CommandEntry(
         RUN,
         "simulate",
         "Answer as connectors of every type and provider.",
         "simulate --latency 2s --failure-rate 0.05",
         "Do not run it beside real connectors: each request would be answered twice.",
     ),
-    Command(
+    CommandEntry(
         LOOK,
         "validate",
         "List every problem of a build, each with its place.",
         "validate build.json",
     ),
-    Command(
+    CommandEntry(
         LOOK,
         "plan",
         "Show what a build will do, without running it.",
@@ -88,14 +88,14 @@ COMMANDS: Final = (
         "Shows its waves, its critical path, its duration under the limits, and the references that can"
         " only be checked when they are due. Works offline unless --ask is given.",
     ),
-    Command(
+    CommandEntry(
         LOOK,
         "graph",
         "Draw a build as DOT, Mermaid or SVG.",
         "graph build.json --format svg --output build.svg",
         "From a file: what it will do. By a build's id: its current state.",
     ),
-    Command(
+    CommandEntry(
         LOOK,
         "list",
         "List the builds of a scheduler.",
@@ -103,7 +103,7 @@ COMMANDS: Final = (
         "Running builds only, unless --all is given.",
         home="listing:list_",
     ),
-    Command(
+    CommandEntry(
         LOOK,
         "status",
         "Show the current state of a build.",
@@ -111,28 +111,28 @@ COMMANDS: Final = (
         "Its progress, running components, failures with their causes, and the limits it has reached.",
         home="listing:status",
     ),
-    Command(
+    CommandEntry(
         LOOK,
         "watch",
         "Follow a running build live and print how it ends.",
         "watch prod-eu-1",
         "Exits with 0 if the build succeeded, 1 if it failed. An interrupt does not stop the build.",
     ),
-    Command(
+    CommandEntry(
         LOOK,
         "why",
         "Explain what a build or component is waiting for.",
         "why prod-eu-1 vpc::web",
         "Since when, for which components, limit or connector, and what to do about it.",
     ),
-    Command(
+    CommandEntry(
         LOOK,
         "timeline",
         "Show when each component ran, and what took the time.",
         "timeline prod-eu-1 --trace trace.json",
         "The critical path, waiting time against working time, and the ten slowest components.",
     ),
-    Command(
+    CommandEntry(
         LOOK,
         "export",
         "Print a build's log as JSON lines.",
@@ -141,7 +141,7 @@ COMMANDS: Final = (
         " credentials: secrets are shown as ***, unless --secrets is given; the key of the reply subjects"
         " is never shown.",
     ),
-    Command(
+    CommandEntry(
         STEER,
         "cancel",
         "Stop a build: start nothing new, await what is in flight.",
@@ -149,21 +149,21 @@ COMMANDS: Final = (
         "The build ends with an error, and can be retried.",
         home="control:cancel",
     ),
-    Command(
+    CommandEntry(
         STEER,
         "pause",
         "Start nothing new in a build until it is resumed.",
         "pause prod-eu-1",
         home="control:pause",
     ),
-    Command(
+    CommandEntry(
         STEER,
         "resume",
         "Resume a paused build.",
         "resume prod-eu-1",
         home="control:resume",
     ),
-    Command(
+    CommandEntry(
         STEER,
         "retry",
         "Retry what failed in a build, or one of its components.",
@@ -171,7 +171,7 @@ COMMANDS: Final = (
         "A finished build can be retried too: it continues from where it stopped.",
         home="control:retry",
     ),
-    Command(
+    CommandEntry(
         STEER,
         "skip",
         "Mark a component as done and continue without it.",
@@ -179,21 +179,21 @@ COMMANDS: Final = (
         "Its dependents may need what its connector would have returned: give that with --output.",
         home="control:skip",
     ),
-    Command(
+    CommandEntry(
         STEER,
         "extend",
         "Give a running component more time before its timeout.",
         "extend prod-eu-1 vpc::web 10m",
         home="control:extend",
     ),
-    Command(
+    CommandEntry(
         STEER,
         "limit",
         "Limit the requests of a build, at a time or in a period.",
         "limit prod-eu-1 'vpc.create.*=5, *.create.aws=20/s'",
         home="control:limit",
     ),
-    Command(
+    CommandEntry(
         OPERATE,
         "doctor",
         "Check whether a service would run well on a broker.",
@@ -202,7 +202,7 @@ COMMANDS: Final = (
         " stream of its own, which is deleted afterwards. Exits with 1 if a service could not run.",
         hidden="--help-all also shows how to reach the broker (--nats-url).",
     ),
-    Command(
+    CommandEntry(
         OPERATE,
         "permissions",
         "Print a broker configuration with the least permissions.",
@@ -210,7 +210,7 @@ COMMANDS: Final = (
         "For the scheduler, for connectors and for users who submit builds; its comments say how to use it.",
         hidden="",
     ),
-    Command(
+    CommandEntry(
         OPERATE,
         "schema",
         "Print the JSON Schema of a build, or of a connector's reply.",
@@ -218,7 +218,7 @@ COMMANDS: Final = (
         "Editors complete and check a build by it while it is written; validate knows more.",
         hidden="",
     ),
-    Command(
+    CommandEntry(
         OPERATE,
         "release",
         "Release a quarantined build so that it is loaded again.",
@@ -226,7 +226,7 @@ COMMANDS: Final = (
         "A build is quarantined when schedulers crash while they load it, so that it cannot keep the"
         " service from starting.",
     ),
-    Command(
+    CommandEntry(
         OPERATE,
         "completion",
         "Print a script that completes commands in a shell.",
@@ -236,7 +236,7 @@ COMMANDS: Final = (
         " ~/.config/fish/completions/scheduler.fish.",
         hidden="",
     ),
-    Command(
+    CommandEntry(
         OPERATE,
         "help",
         "Show a document on a topic, or list the topics.",

@@ -6,7 +6,7 @@ from itertools import groupby
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final, get_args
 
-from scheduler.commands.catalogue import Command
+from scheduler.commands.catalogue import CommandEntry
 from scheduler.text import printable
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def suggestion(name: str, known: Collection[str]) -> str:
     return f": did you mean {words[found[0]]}?" if found else ""
 
 
-def overview(commands: Iterable[Command], version: str) -> str:
+def overview(commands: Iterable[CommandEntry], version: str) -> str:
     """List the commands, for a person who typed only the program's name.
 
     Args:

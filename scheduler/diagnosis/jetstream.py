@@ -15,7 +15,7 @@ from scheduler.jetstream.capturing import captures, layout_of
 from scheduler.jetstream.codes import STORAGE_FAILED
 from scheduler.jetstream.rivals import CURE, find_rival
 from scheduler.jetstream.setup import set_up
-from scheduler.jetstream.streams import LOG, OBJECTS, PROBE, REPLIES, REPORTS, Layout
+from scheduler.jetstream.streams import LOG, OBJECTS, PROBE, REPLIES, REPORTS, StreamLayout
 from scheduler.journal.records import tombstone
 from scheduler.stores.absence import find_absence
 
@@ -23,7 +23,7 @@ _OVERLAP = 10065
 _NEARLY_FULL = 0.8
 
 
-def ours(layout: Layout) -> list[str]:
+def ours(layout: StreamLayout) -> list[str]:
     """List the names of our streams."""
     return [LOG, *captures(layout), REPORTS, OBJECTS]
 
@@ -156,7 +156,7 @@ async def _takes_records(bus: Bus) -> bool:
     return True
 
 
-async def _contents(bus: Bus, layout: Layout) -> str:
+async def _contents(bus: Bus, layout: StreamLayout) -> str:
     js = JetStream(bus)
     parts = []
     for stream in ours(layout):

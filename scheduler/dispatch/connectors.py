@@ -25,7 +25,7 @@ from scheduler.dispatch.second_copies import SecondCopies
 from scheduler.dispatch.senders import UNKNOWN
 from scheduler.dispatch.sending import Sending, Timeouts
 from scheduler.dispatch.timers import Timers
-from scheduler.jetstream.capturing import Layout
+from scheduler.jetstream.capturing import StreamLayout
 from scheduler.journal.records import Position
 from scheduler.plan import Request
 from scheduler.runtime.executor import Executor, ThreadExecutor
@@ -36,7 +36,7 @@ from scheduler.stores.positions import ReplyPositions
 class Capture:
     """Capture of replies by streams, so that a reply is kept which no process hears."""
 
-    layout: Layout
+    layout: StreamLayout
     """Replies that are captured."""
     positions: ReplyPositions
     """Positions up to which they have been handled."""

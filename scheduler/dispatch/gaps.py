@@ -8,7 +8,7 @@ that was sent over an earlier one may have been answered in between.
 import structlog
 
 from scheduler.bus import Bus, Listener
-from scheduler.jetstream.capturing import Layout, is_captured
+from scheduler.jetstream.capturing import StreamLayout, is_captured
 from scheduler.plan import Request
 
 _log = structlog.get_logger()
@@ -28,7 +28,7 @@ class Gaps:
     """
 
     def __init__(
-        self, bus: Bus, shared: Bus, listener: Listener | None, layout: Layout | None = None
+        self, bus: Bus, shared: Bus, listener: Listener | None, layout: StreamLayout | None = None
     ) -> None:
         self.connection = bus.generation
         """Number of the bus's present connection, or of its last one."""

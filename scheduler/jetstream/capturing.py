@@ -20,7 +20,7 @@ RETIRED: Final = "scheduler.replies.retired."
 
 
 @frozen
-class Layout:
+class StreamLayout:
     """The operator's choices for the streams."""
 
     replicas: int = 1
@@ -33,9 +33,9 @@ class Layout:
     """Providers whose replies are captured, each in a stream of its own; all in one where empty."""
 
 
-def layout_of(settings: Settings) -> Layout:
+def layout_of(settings: Settings) -> StreamLayout:
     """Return the layout by an operator's settings."""
-    return Layout(
+    return StreamLayout(
         replicas=settings.replicas,
         capture=settings.capture,
         reply_bytes=settings.reply_bytes,
@@ -48,13 +48,13 @@ def replies_of(provider: str) -> str:
     return f"{REPLIES}_{provider}" if provider else REPLIES
 
 
-def is_captured(layout: Layout, type_: str, provider: str) -> bool:
+def is_captured(layout: StreamLayout, type_: str, provider: str) -> bool:
     """Whether replies of a provider's connector for a component type are captured, on any subject."""
     of_type = not layout.capture or type_ in layout.capture
     return of_type and (not layout.providers or provider in layout.providers)
 
 
-def captures(layout: Layout) -> dict[str, list[str]]:
+def captures(layout: StreamLayout) -> dict[str, list[str]]:
     """Return the subjects of each stream of replies, by its name; no subject is in two of them."""
     types = layout.capture or ("*",)
     if not layout.providers:
@@ -66,7 +66,7 @@ def captures(layout: Layout) -> dict[str, list[str]]:
     }
 
 
-def narrowed(layout: Layout, taking: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+def narrowed(layout: StreamLayout, taking: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
     """Return the subjects that streams of replies keep for now, while other streams take over theirs.
 
     Only streams that have to give up subjects are in it.

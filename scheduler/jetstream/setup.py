@@ -17,7 +17,7 @@ from scheduler.jetstream.api import JetStream
 from scheduler.jetstream.capturing import (
     REPLIES,
     RETIRED,
-    Layout,
+    StreamLayout,
     captures,
     narrowed,
 )
@@ -49,7 +49,7 @@ _FLAGS: Final[Mapping[str, str]] = {
 }
 
 
-async def set_up(js: JetStream, layout: Layout) -> list[str]:
+async def set_up(js: JetStream, layout: StreamLayout) -> list[str]:
     """Make missing streams, and check the existing ones; any number of processes may do so at once.
 
     Existing streams are not changed, except that captured replies are taken on all subjects that they may
@@ -97,7 +97,7 @@ async def set_up(js: JetStream, layout: Layout) -> list[str]:
     return lines
 
 
-async def make_again(js: JetStream, layout: Layout, stream: str) -> None:
+async def make_again(js: JetStream, layout: StreamLayout, stream: str) -> None:
     """Make one of the streams again that is gone; any number of processes may do so at once.
 
     Raises:
@@ -128,7 +128,7 @@ async def _create(js: JetStream, config: Mapping[str, Any]) -> Mapping[str, Any]
     raise StoreError(f"cannot make stream {name}: {await _explain(js, config, refusal)}") from refusal
 
 
-async def moves(js: JetStream, layout: Layout) -> bool:
+async def moves(js: JetStream, layout: StreamLayout) -> bool:
     """Whether `set_up` will have to move subjects of replies from one stream to another.
 
     Raises:
@@ -138,12 +138,12 @@ async def moves(js: JetStream, layout: Layout) -> bool:
     return bool(_narrowed(layout, {name: await stream_info(js, name) for name in names}))
 
 
-def _narrowed(layout: Layout, there: Mapping[str, StreamInfo | None]) -> dict[str, list[str]]:
+def _narrowed(layout: StreamLayout, there: Mapping[str, StreamInfo | None]) -> dict[str, list[str]]:
     taking = {name: info.config.get("subjects") or () for name, info in there.items() if info is not None}
     return narrowed(layout, taking)
 
 
-async def _make_way(js: JetStream, layout: Layout, found: dict[str, StreamInfo | None]) -> None:
+async def _make_way(js: JetStream, layout: StreamLayout, found: dict[str, StreamInfo | None]) -> None:
     """Take subjects from streams of replies that another one is to have: no subject is in two of them."""
     there = {name: found[name] for name in captures(layout)}
     for name in await unlisted_reply_streams(js, layout):

@@ -21,7 +21,7 @@ from scheduler.jetstream.api import JetStream
 from scheduler.jetstream.capturing import (
     REPLIES,
     RETIRED,
-    Layout,
+    StreamLayout,
     captures,
     replies_of,
 )
@@ -35,7 +35,7 @@ __all__ = [
     "REPLIES",
     "REPORTS",
     "SENTINEL",
-    "Layout",
+    "StreamLayout",
     "configs",
     "log_subject",
     "replies_of",
@@ -80,7 +80,7 @@ def report_subject(build: str, run: int | Literal["*"]) -> str:
     return f"scheduler.report.{encode_token(build)}.{run}"
 
 
-def configs(layout: Layout) -> list[dict[str, Any]]:
+def configs(layout: StreamLayout) -> list[dict[str, Any]]:
     """Return the streams' configurations, in the server's words, in the order in which they are made."""
     common: dict[str, Any] = {
         "storage": "file",
@@ -122,7 +122,7 @@ def configs(layout: Layout) -> list[dict[str, Any]]:
     ]
 
 
-async def reply_streams(js: JetStream, layout: Layout) -> tuple[dict[str, str], dict[str, str]]:
+async def reply_streams(js: JetStream, layout: StreamLayout) -> tuple[dict[str, str], dict[str, str]]:
     """Return the streams of replies by provider; the common one under an empty name.
 
     Returns:
@@ -140,7 +140,7 @@ async def reply_streams(js: JetStream, layout: Layout) -> tuple[dict[str, str], 
     return live, retired
 
 
-async def unlisted_reply_streams(js: JetStream, layout: Layout) -> list[str]:
+async def unlisted_reply_streams(js: JetStream, layout: StreamLayout) -> list[str]:
     """Return the names of existing streams of single providers' replies that are not in the layout."""
     found: set[str] = set()
     try:

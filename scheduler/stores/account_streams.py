@@ -10,7 +10,7 @@ from scheduler.errors import JetStreamUnavailable
 from scheduler.jetstream.api import JetStream
 from scheduler.jetstream.rivals import Rivals
 from scheduler.jetstream.setup import moves, set_up
-from scheduler.jetstream.streams import Layout
+from scheduler.jetstream.streams import StreamLayout
 from scheduler.stores.direct_hearing import Caught, catching
 
 _log = structlog.get_logger(__name__)
@@ -26,7 +26,7 @@ class AccountStreams:
         layout: desired state of the streams.
     """
 
-    def __init__(self, js: JetStream, layout: Layout) -> None:
+    def __init__(self, js: JetStream, layout: StreamLayout) -> None:
         self._js = js
         self._layout = layout
         self._rivals = Rivals(js)

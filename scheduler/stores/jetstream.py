@@ -23,7 +23,7 @@ from scheduler.errors import (
 )
 from scheduler.jetstream.api import JetStream
 from scheduler.jetstream.objects import Objects
-from scheduler.jetstream.streams import LOG, REPLIES, Layout, log_subject
+from scheduler.jetstream.streams import LOG, REPLIES, StreamLayout, log_subject
 from scheduler.journal.events import Accepted, Event
 from scheduler.journal.records import (
     DIGEST_HEADER,
@@ -75,7 +75,7 @@ class JetStreamStore:
         instance: str,
         grace: float = 600.0,
         wall_clock: Callable[[], float] = time.time,
-        layout: Layout | None = None,
+        layout: StreamLayout | None = None,
         lays: bool = False,
     ) -> None:
         self.js = JetStream(bus)
@@ -83,7 +83,7 @@ class JetStreamStore:
         self.logs = LogReader(self.js, self.objects)
         """Reader of all logs, of this process and of earlier ones."""
         self.health = CommitHealth(grace, lambda: bus.connected)
-        self.layout = layout or Layout()
+        self.layout = layout or StreamLayout()
         self.streams = Keeper(self.js, self.health, self.layout)
         self.replies: dict[str, str] = {"": REPLIES}
         """Streams of captured replies by provider; the common one under an empty name."""

@@ -13,7 +13,7 @@ import trio
 from scheduler.errors import BusError, JetStreamUnavailable, StoreError, StreamNotFound, StreamUnheard
 from scheduler.jetstream.api import JetStream
 from scheduler.jetstream.setup import make_again
-from scheduler.jetstream.streams import Layout
+from scheduler.jetstream.streams import StreamLayout
 from scheduler.stores.commit_health import SURELY_GONE, CommitHealth, patiently
 
 _log = structlog.get_logger(__name__)
@@ -33,7 +33,7 @@ class Keeper:
         layout: desired state of the streams.
     """
 
-    def __init__(self, js: JetStream, health: CommitHealth, layout: Layout) -> None:
+    def __init__(self, js: JetStream, health: CommitHealth, layout: StreamLayout) -> None:
         self._js = js
         self._health = health
         self._layout = layout

@@ -19,7 +19,7 @@ from scheduler.bus import Bus
 from scheduler.errors import MessageTooLarge, StoreError
 from scheduler.jetstream.api import JetStream
 from scheduler.jetstream.objects import Objects
-from scheduler.jetstream.streams import OBJECTS, Layout, log_subject
+from scheduler.jetstream.streams import OBJECTS, StreamLayout, log_subject
 from scheduler.journal.events import Event, Finished, Reported, Retrying, Sent, Settled, Withdrawn
 from scheduler.journal.records import (
     DIGEST_HEADER,
@@ -71,7 +71,7 @@ class LogContext:
     start: Callable[["BuildLog"], None]
     """Function that runs a log's `BuildLog.write` as a task of its own."""
     streams: Keeper = field(
-        default=Factory(lambda context: Keeper(context.js, context.health, Layout()), takes_self=True)
+        default=Factory(lambda context: Keeper(context.js, context.health, StreamLayout()), takes_self=True)
     )
     """Keeper of the object store."""
     all_gone: Callable[[], Awaitable[bool]] = field(factory=lambda: _not_gone)

@@ -25,7 +25,7 @@ from scheduler.jetstream.answers import format_time
 from scheduler.jetstream.api import JetStream
 from scheduler.jetstream.objects import Objects
 from scheduler.jetstream.setup import set_up
-from scheduler.jetstream.streams import Layout, log_subject
+from scheduler.jetstream.streams import StreamLayout, log_subject
 from scheduler.journal.events import Accepted, Finished, Rekeyed
 from scheduler.journal.records import Elsewhere, encode_event, tombstone
 
@@ -50,7 +50,7 @@ async def js(fake_bus: FakeBus) -> JetStream:
     """A JetStream in memory with the streams of the service."""
     plug_into(fake_bus)
     js = JetStream(fake_bus)
-    await set_up(js, Layout())
+    await set_up(js, StreamLayout())
     return js
 
 
@@ -235,7 +235,7 @@ def on(server: NatsServer, job: Any) -> None:
 
 async def fill(bus: Bus, *, large: bool = True) -> None:
     js = JetStream(bus)
-    await set_up(js, Layout())
+    await set_up(js, StreamLayout())
     if large:
         await Objects(js).put(OBJECT, LARGE)
     await keep(js, *LOG)

@@ -21,7 +21,7 @@ from scheduler.diagnosis.permissions import DOCTOR, SUBSCRIPTIONS, check_permiss
 from scheduler.diagnosis.versions import DEFECTS, check_version
 from scheduler.jetstream.api import JetStream
 from scheduler.jetstream.setup import set_up
-from scheduler.jetstream.streams import LOG, REPLIES, REPORTS, Layout
+from scheduler.jetstream.streams import LOG, REPLIES, REPORTS, StreamLayout
 
 MEBIBYTE = 1024 * 1024
 
@@ -283,7 +283,7 @@ async def test_streams_that_are_right_are_told_with_their_size(
     fake_bus: FakeBus, jetstream: FakeJetStream
 ) -> None:
     """All that the service has made is as it should be."""
-    await set_up(JetStream(fake_bus), Layout())
+    await set_up(JetStream(fake_bus), StreamLayout())
     diagnosis = await looked_at(fake_bus)
     assert levels(diagnosis, "streams") == [Level.OK]
     assert f"{LOG} (0 bytes)" in words(diagnosis, "streams")
@@ -294,7 +294,7 @@ async def test_a_stream_that_is_set_up_otherwise_is_told_with_its_cure(
     fake_bus: FakeBus, jetstream: FakeJetStream
 ) -> None:
     """As the service would say at its start."""
-    await set_up(JetStream(fake_bus), Layout())
+    await set_up(JetStream(fake_bus), StreamLayout())
     jetstream.streams[LOG].config["max_age"] = 3_600 * 10**9
     diagnosis = await looked_at(fake_bus)
     assert levels(diagnosis, "streams") == [Level.WARNING]
@@ -306,7 +306,7 @@ async def test_before_an_upgrade_the_connectors_permissions_come_first(
     fake_bus: FakeBus, jetstream: FakeJetStream
 ) -> None:
     """Replies are taken on more subjects than by an earlier version: nothing is changed, the cure is told."""
-    await set_up(JetStream(fake_bus), Layout())
+    await set_up(JetStream(fake_bus), StreamLayout())
     config = jetstream.streams[REPLIES].config
     config["subjects"] = [one for one in config["subjects"] if one != "scheduler.reply.*.*.*"]
     before = list(config["subjects"])
@@ -318,7 +318,7 @@ async def test_before_an_upgrade_the_connectors_permissions_come_first(
 
 async def test_streams_of_providers_are_looked_at_as_any(fake_bus: FakeBus, jetstream: FakeJetStream) -> None:
     """Those to come are named, and that others give up what they are to take; nothing is changed."""
-    await set_up(JetStream(fake_bus), Layout())
+    await set_up(JetStream(fake_bus), StreamLayout())
     before = list(jetstream.streams[REPLIES].config["subjects"])
     diagnosis = await looked_at(fake_bus, capture_providers=("aws", "gcp"))
     said = words(diagnosis, "streams")
@@ -326,7 +326,7 @@ async def test_streams_of_providers_are_looked_at_as_any(fake_bus: FakeBus, jets
     assert f"{REPLIES}: the service changes the captured subjects at its next start" in said
     assert f"{REPLIES}_aws, {REPLIES}_gcp: missing; the service makes them at its start" in said
     assert jetstream.streams[REPLIES].config["subjects"] == before
-    await set_up(JetStream(fake_bus), Layout(providers=("aws", "gcp")))
+    await set_up(JetStream(fake_bus), StreamLayout(providers=("aws", "gcp")))
     diagnosis = await looked_at(fake_bus, capture_providers=("aws", "gcp"))
     assert levels(diagnosis, "streams") == [Level.OK]
     assert f"{REPLIES}_gcp (0 bytes)" in words(diagnosis, "streams")
@@ -334,7 +334,7 @@ async def test_streams_of_providers_are_looked_at_as_any(fake_bus: FakeBus, jets
 
 async def test_a_log_that_is_gone_is_a_failure(fake_bus: FakeBus, jetstream: FakeJetStream) -> None:
     """With what to do about it."""
-    await set_up(JetStream(fake_bus), Layout())
+    await set_up(JetStream(fake_bus), StreamLayout())
     del jetstream.streams[LOG]
     diagnosis = await looked_at(fake_bus)
     assert levels(diagnosis, "streams") == [Level.FAILURE]
@@ -354,7 +354,7 @@ async def test_another_stream_in_the_way_is_named(fake_bus: FakeBus, jetstream: 
 
 async def test_one_missing_stream_is_a_note(fake_bus: FakeBus, jetstream: FakeJetStream) -> None:
     """The service makes it; the other ones keep what they have."""
-    await set_up(JetStream(fake_bus), Layout())
+    await set_up(JetStream(fake_bus), StreamLayout())
     del jetstream.streams[REPORTS]
     assert levels(await looked_at(fake_bus), "streams") == [Level.NOTE]
 

@@ -11,17 +11,17 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from scheduler.dispatch.call import Signal
 from scheduler.dispatch.gaps import Gaps
-from scheduler.jetstream.capturing import Layout
+from scheduler.jetstream.capturing import StreamLayout
 from scheduler.plan.outcome import Outcome
 
 
 def test_a_provider_whose_replies_are_not_captured_is_named_once() -> None:
     """Where replies of some providers are captured; where those of all or none are, there is no such one."""
     bus = FakeBus()
-    gaps = Gaps(bus, bus, None, Layout(providers=("aws",)))
+    gaps = Gaps(bus, bus, None, StreamLayout(providers=("aws",)))
     with capture_logs() as lines:
         assert not Gaps(bus, bus, None).leaves_out(request(provider="gcp"))
-        assert not Gaps(bus, bus, None, Layout()).leaves_out(request(provider="gcp"))
+        assert not Gaps(bus, bus, None, StreamLayout()).leaves_out(request(provider="gcp"))
         assert [gaps.leaves_out(request(provider=name)) for name in ("aws", "gcp", "gcp")] == [
             False,
             True,

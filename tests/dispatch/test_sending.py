@@ -21,7 +21,7 @@ from scheduler.dispatch import fairness
 from scheduler.dispatch.call import Call, Signal
 from scheduler.dispatch.connectors import Capture, Connectors
 from scheduler.dispatch.sending import FIRST_PAUSE
-from scheduler.jetstream.capturing import Layout
+from scheduler.jetstream.capturing import StreamLayout
 from scheduler.plan.outcome import Outcome, failure
 from scheduler.stores.positions import ReplyPositions
 
@@ -236,7 +236,7 @@ async def test_what_is_expected_has_the_time_that_it_is_given(autojump_clock: Mo
 async def test_somebody_else_may_decide_what_has_timed_out(autojump_clock: MockClock) -> None:
     """Where replies are captured whoever reads them is asked first: one may be under way."""
     expired: list[Call] = []
-    read_elsewhere = Capture(Layout(), ReplyPositions(), expired.append)
+    read_elsewhere = Capture(StreamLayout(), ReplyPositions(), expired.append)
     async with open_bench(timeout=100, capture=read_elsewhere) as bench:
         attempt = await bench.send()
         await trio.sleep(200)
@@ -250,7 +250,7 @@ async def test_somebody_else_may_decide_what_has_timed_out(autojump_clock: MockC
 async def test_a_reply_before_the_decision_wins_over_the_deadline(autojump_clock: MockClock) -> None:
     """What is found in the stream counts, and the attempt is not timed out any more."""
     expired: list[Call] = []
-    read_elsewhere = Capture(Layout(), ReplyPositions(), expired.append)
+    read_elsewhere = Capture(StreamLayout(), ReplyPositions(), expired.append)
     async with open_bench(timeout=100, capture=read_elsewhere) as bench:
         attempt = await bench.send()
         await trio.sleep(200)

@@ -25,7 +25,7 @@ from scheduler.dispatch.call import MAYBE_MISSED
 from scheduler.dispatch.connectors import Capture
 from scheduler.errors import InvalidSettings, NotPermitted, StoreError
 from scheduler.jetstream.api import JetStream
-from scheduler.jetstream.capturing import REPLIES, Layout, captures, narrowed, replies_of
+from scheduler.jetstream.capturing import REPLIES, StreamLayout, captures, narrowed, replies_of
 from scheduler.jetstream.setup import set_up
 from scheduler.jetstream.streams import reply_streams
 from scheduler.journal.records import Position, compose, decode_record, earliest
@@ -36,7 +36,7 @@ from scheduler.stores.positions import ReplyPositions
 
 PROVIDERS = ("aws", "gcp", "azure")
 LAYOUTS = [
-    Layout(providers=providers, capture=capture)
+    StreamLayout(providers=providers, capture=capture)
     for number in range(4)
     for providers in combinations(PROVIDERS, number)
     for capture in ((), ("vpc",))
@@ -48,7 +48,7 @@ layouts = st.sampled_from(LAYOUTS)
 
 
 @given(layouts)
-def test_no_subject_is_in_two_streams(layout: Layout) -> None:
+def test_no_subject_is_in_two_streams(layout: StreamLayout) -> None:
     """And a reply of a provider that is named is in its own."""
     taken = captures(layout)
     for one, other in combinations(taken.values(), 2):
@@ -64,7 +64,7 @@ def test_no_subject_is_in_two_streams(layout: Layout) -> None:
 
 
 @given(st.lists(layouts, min_size=2, max_size=5))
-def test_whatever_the_change_no_two_streams_ever_want_the_same(changes: list[Layout]) -> None:
+def test_whatever_the_change_no_two_streams_ever_want_the_same(changes: list[StreamLayout]) -> None:
     """First what is too much is given up, one stream after another, then what is missing is taken."""
     there: dict[str, list[str]] = {}
 
@@ -300,7 +300,7 @@ async def test_what_is_not_captured_may_be_missed_where_the_broker_was_away(
         def missed(self, *, captured: bool) -> bool:
             return not captured
 
-    layout = Layout(capture=("vpc",), providers=("aws",))
+    layout = StreamLayout(capture=("vpc",), providers=("aws",))
     capture = Capture(layout, ReplyPositions(), lambda call: call.time_out())
     async with open_world(cloud=False, listener=Single(), capture=capture) as world:
         for subject in ("vpc.create.*", "dns.create.*"):
@@ -348,22 +348,22 @@ async def test_the_streams_to_be_read_are_those_that_hold_something(fake_bus: Fa
     """One that is retired and empty is left alone."""
     plug_into(fake_bus)
     js = JetStream(fake_bus)
-    await set_up(js, Layout(providers=("aws", "gcp")))
+    await set_up(js, StreamLayout(providers=("aws", "gcp")))
     fake_bus.deliver("vpc.create.aws.done", b"{}")
     await trio.testing.wait_all_tasks_blocked()
-    await set_up(js, Layout(providers=("gcp",)))
-    live, retired = await reply_streams(js, Layout(providers=("gcp",)))
+    await set_up(js, StreamLayout(providers=("gcp",)))
+    live, retired = await reply_streams(js, StreamLayout(providers=("gcp",)))
     assert live == {"": REPLIES, "gcp": replies_of("gcp")}
     assert retired == {"aws": replies_of("aws")}
-    await set_up(js, Layout())
-    assert await reply_streams(js, Layout()) == ({"": REPLIES}, {"aws": replies_of("aws")})
+    await set_up(js, StreamLayout())
+    assert await reply_streams(js, StreamLayout()) == ({"": REPLIES}, {"aws": replies_of("aws")})
 
 
 async def test_where_a_stream_may_not_be_changed_the_start_ends_with_the_cure(fake_bus: FakeBus) -> None:
     """The missing permission is named, or the alternative."""
     plug_into(fake_bus)
     js = JetStream(fake_bus)
-    await set_up(js, Layout())
+    await set_up(js, StreamLayout())
     call = js.call
 
     async def forbidden(endpoint: str, body: Any = None) -> dict[str, Any]:
@@ -375,7 +375,7 @@ async def test_where_a_stream_may_not_be_changed_the_start_ends_with_the_cure(fa
     with pytest.raises(
         StoreError, match=r"takes what another one is to take, and the broker refused .*STREAM.UPDATE"
     ):
-        await AccountStreams(js, Layout(providers=("aws",))).make()
+        await AccountStreams(js, StreamLayout(providers=("aws",))).make()
 
 
 # ---- replies that leave early
@@ -388,7 +388,7 @@ async def test_replies_that_leave_young_are_told(
     """At most once a minute and stream, with how many and what to do; old ones leave without a word."""
     jetstream = plug_into(fake_bus)
     js = JetStream(fake_bus)
-    layout = Layout(providers=("aws", "gcp"))
+    layout = StreamLayout(providers=("aws", "gcp"))
     await set_up(js, layout)
     for name in captures(layout):
         jetstream.streams[name].config["max_bytes"] = 20_000

@@ -23,7 +23,7 @@ from scheduler.jetstream.api import JetStream
 from scheduler.jetstream.consumers import Delivered
 from scheduler.jetstream.objects import CHUNK, ObjectInfo, Objects
 from scheduler.jetstream.setup import set_up
-from scheduler.jetstream.streams import BUCKET, OBJECTS, Layout
+from scheduler.jetstream.streams import BUCKET, OBJECTS, StreamLayout
 
 pytestmark = pytest.mark.integration
 
@@ -36,7 +36,7 @@ async def open_objects(server: NatsServer, *, patience: float = 5.0) -> AsyncIte
     with trio.fail_after(60):
         async with open_bus(BusOptions((server.url,)), connect_deadline=5) as bus:
             js = JetStream(bus, timeout=patience)
-            await set_up(js, Layout())
+            await set_up(js, StreamLayout())
             yield Objects(js)
 
 
@@ -501,6 +501,6 @@ async def test_a_bucket_that_nats_py_made(jetstream_server: NatsServer) -> None:
             "STREAM.CREATE.SCHEDULER_LOG",
             {"name": "SCHEDULER_LOG", "subjects": ["scheduler.log.*"], "discard": "new"},
         )
-        assert await set_up(js, Layout()) == []
+        assert await set_up(js, StreamLayout()) == []
         await objects.put("name", b"1")
         assert await objects.get("name", most=PLENTY) == b"1"

@@ -17,7 +17,7 @@ from trio.testing import MockClock
 from scheduler.errors import ForeignAnswer, StoreError
 from scheduler.jetstream.api import JetStream
 from scheduler.jetstream.rivals import CURE, PROBE_SUBJECT, Rivals, find_rival
-from scheduler.jetstream.streams import LOG, Layout
+from scheduler.jetstream.streams import LOG, StreamLayout
 from scheduler.stores.account_streams import AccountStreams
 from scheduler.stores.jetstream import JetStreamStore
 
@@ -93,7 +93,7 @@ async def test_nothing_is_made_where_another_one_answers(autojump_clock: MockClo
     """Before the first start there are no streams of ours, so no answer is expected."""
     account = Account()
     account.add_rival("THEIRS")
-    streams = AccountStreams(account.js, Layout())
+    streams = AccountStreams(account.js, StreamLayout())
     await streams.look()
     with pytest.raises(StoreError, match=r"another JetStream answers.*\(THEIRS\)"):
         await streams.make()
@@ -103,7 +103,7 @@ async def test_nothing_is_made_where_another_one_answers(autojump_clock: MockClo
 async def test_streams_are_made_where_nobody_answers(autojump_clock: MockClock) -> None:
     """A look that a standby process began long ago is begun again."""
     account = Account()
-    streams = AccountStreams(account.js, Layout())
+    streams = AccountStreams(account.js, StreamLayout())
     await streams.look()
     await trio.sleep(1000)
     await streams.make()
@@ -130,7 +130,7 @@ async def test_a_foreign_acknowledgement_is_none(
 async def store(account: Account) -> AsyncIterator[JetStreamStore]:
     """A store that watches for rivals."""
     store = JetStreamStore(account.bus, instance="me")
-    streams = AccountStreams(store.js, Layout())
+    streams = AccountStreams(store.js, StreamLayout())
     await streams.make()
     async with trio.open_nursery() as nursery:
         await nursery.start(store.run)

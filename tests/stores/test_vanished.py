@@ -18,7 +18,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from scheduler.errors import AlreadyLogged, Fenced, LogMissing, LogRemoved
 from scheduler.jetstream.api import JetStream
 from scheduler.jetstream.setup import set_up
-from scheduler.jetstream.streams import LOG, OBJECTS, REPLIES, REPORTS, SENTINEL, Layout
+from scheduler.jetstream.streams import LOG, OBJECTS, REPLIES, REPORTS, SENTINEL, StreamLayout
 from scheduler.journal.events import Accepted, Finished, Loading, Reported
 from scheduler.journal.records import REMOVED_HEADER, is_tombstone
 from scheduler.stores.jetstream import JetStreamStore
@@ -330,7 +330,7 @@ async def test_that_the_log_was_purged_is_noticed_at_the_start(autojump_clock: M
         await trio.sleep(1)
         await process.store.js.purge(LOG, ">")
     with pytest.raises(LogMissing, match=f"nats stream purge {REPORTS}"):
-        await set_up(JetStream(plant.broker.plug()), Layout())
+        await set_up(JetStream(plant.broker.plug()), StreamLayout())
 
 
 async def test_a_sentinel_alone_that_is_removed_is_put_back(autojump_clock: MockClock) -> None:

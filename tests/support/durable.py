@@ -18,7 +18,7 @@ from scheduler.jetstream.api import JetStream
 from scheduler.jetstream.capturing import layout_of
 from scheduler.jetstream.objects import Objects
 from scheduler.jetstream.setup import set_up
-from scheduler.jetstream.streams import LOG, OBJECTS, REPLIES, REPORTS, Layout
+from scheduler.jetstream.streams import LOG, OBJECTS, REPLIES, REPORTS, StreamLayout
 from scheduler.journal.events import Event
 from scheduler.journal.records import (
     DIGEST_HEADER,
@@ -139,7 +139,7 @@ class Broker:
 
     async def set_up(self) -> None:
         """Make the streams."""
-        assert await set_up(JetStream(self.bus), Layout()) == []
+        assert await set_up(JetStream(self.bus), StreamLayout()) == []
 
     def publish(self, subject: str, data: bytes, headers: Mapping[str, str] | None = None) -> None:
         """Publish as another client, whether or not a bus is connected."""
