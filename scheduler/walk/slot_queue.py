@@ -150,7 +150,8 @@ class SlotQueue:
     def _on_served(self, run: ComponentRun, served: bool) -> None:
         waiter = run.waiter
         assert waiter is not None, "it was queued"
-        self._unqueue(run)
+        run.stage, run.waiter = Stage.NOWHERE, None
+        self._queued -= 1
         if served:
             self._no_room = False
             run.subject = waiter.subject
@@ -164,21 +165,19 @@ class SlotQueue:
         """Take a queued component out of the queue, without telling its task."""
         assert run.waiter is not None, "it is queued"
         self._slots.leave(run.waiter)
-        self._unqueue(run)
-
-    def _unqueue(self, run: ComponentRun) -> None:
         run.stage, run.waiter = Stage.NOWHERE, None
         self._queued -= 1
 
     def send_off(self, run: ComponentRun) -> None:
         """Dismiss a component that is not to begin any more; its task is told soon."""
         run.due = False
-        if not self._tasks.under_way:
-            # No task is left to be told.
-            return
-        if not self._sent_off:
+        if self._sent_off:
+            # The task that tells them is there; of ten thousand that are sent off at once this is asked.
+            self._sent_off.append(run)
+        elif self._tasks.under_way:
+            # Otherwise no task is left to be told.
+            self._sent_off.append(run)
             self._tasks.run_beside(self._tell_the_sent_off, "send off")
-        self._sent_off.append(run)
 
     async def _tell_the_sent_off(self) -> None:
         """Tell the tasks in slices: thousands may have waited, and other builds have a turn in between."""
