@@ -83,8 +83,8 @@ class ComponentRun:
         "supplied_subject",
         "turn",
         "vertex",
-        "wait",
         "waiter",
+        "waits",
     )
 
     def __init__(self, vertex: Vertex) -> None:
@@ -126,9 +126,9 @@ class ComponentRun:
         ``total_timeout``."""
         self.held_since: float | None = None
         """Time since which its time stands still, as the build is paused (Trio's clock, seconds)."""
-        self.wait: trio.CancelScope | None = None
-        """Scope of a wait before it begins: for another attempt, the end of a pause, a slot, its
-        rendering."""
+        self.waits: tuple[trio.CancelScope, ...] = ()
+        """Scopes of waits before it begins: for another attempt, the end of a pause, a slot, its rendering.
+        Of several where two tasks find out its subject: one enters it into the line, and another as well."""
         self.early: tuple[Request, Outcome] | None = None
         """Late success of one attempt that came while the next one was about to be sent."""
         self.rescued: Settled | None = None
@@ -165,8 +165,8 @@ class Runs(dict[Vertex, ComponentRun]):
         super().__init__()
         self.calls: dict[Call, float] = {}
         """Attempts in flight, the oldest first, and since when (Trio's clock, seconds)."""
-        self.waiting: dict[ComponentRun, None] = {}
-        """Runs with a wait that ends when there is news of the build or the component."""
+        self.waiting: dict[trio.CancelScope, None] = {}
+        """Scopes of the waits that end when there is news of the build or the component."""
 
     def __missing__(self, vertex: Vertex) -> ComponentRun:
         run = self[vertex] = ComponentRun(vertex)
@@ -182,11 +182,12 @@ class Runs(dict[Vertex, ComponentRun]):
     @contextmanager
     def interruptible(self, run: ComponentRun) -> Iterator[None]:
         """Cancel the wait in this block when there is news of the component, or the build is halted."""
-        run.wait = trio.CancelScope()
-        self.waiting[run] = None
+        scope = trio.CancelScope()
+        run.waits = (*run.waits, scope)
+        self.waiting[scope] = None
         try:
-            with run.wait:
+            with scope:
                 yield
         finally:
-            run.wait = None
-            del self.waiting[run]
+            run.waits = tuple(one for one in run.waits if one is not scope)
+            del self.waiting[scope]

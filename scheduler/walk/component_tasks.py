@@ -4,8 +4,8 @@ import trio
 
 from scheduler.definition.graph import Vertex
 from scheduler.definition.template import INLINE_WORK, Laborious
-from scheduler.plan import Phase, ending
-from scheduler.walk.component import ComponentRun, Stage, Start
+from scheduler.plan import ending
+from scheduler.walk.component import OVER, ComponentRun, Stage, Start
 from scheduler.walk.context import Context
 from scheduler.walk.granted import Granted
 from scheduler.walk.hold import Hold
@@ -215,11 +215,10 @@ class ComponentTasks:
             self._lineup.land(vertex)
         if run is not None:
             run.due = False
-            if (
-                run.stage is Stage.NOWHERE
-                and run.rescued is None
-                and self._plan.phases[vertex] is not Phase.RETRYING
-            ):
+            # What was tried, and may be tried again, keeps the times of its attempts.
+            tried = run.first_sent is not None or run.retry_at is not None
+            needed = tried and self._plan.phases[vertex] not in OVER
+            if run.stage is Stage.NOWHERE and run.rescued is None and not needed:
                 self._runs.pop(vertex, None)
         if not settled[vertex]:
             # Whatever the outcome, no task may wait for it for ever.

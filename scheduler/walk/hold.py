@@ -68,9 +68,8 @@ class Hold:
             self._slots.dismiss()
             self._unsent.clear()
             self.unpause()
-            for run in self._runs.waiting:
-                assert run.wait is not None, "it waits"
-                run.wait.cancel()
+            for wait in self._runs.waiting:
+                wait.cancel()
 
     def pause(self) -> None:
         """Stop the time of components that wait for another attempt, as the build is paused. Synchronous."""

@@ -239,8 +239,8 @@ class Lineup:
         run = self._runs.get(vertex)
         if run is None:
             return
-        if run.wait is not None:
-            run.wait.cancel()
+        for wait in run.waits:
+            wait.cancel()
         call = self._runs.call_of(vertex)
         if call is not None:
             call.abandon()

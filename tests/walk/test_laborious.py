@@ -9,8 +9,20 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 from support.durable import Plant, until
-from support.fakes import JSON, FakeExecutor, Gate, Reply, World, change, document, encode, open_world, states
-from support.walks import Run
+from support.fakes import (
+    JSON,
+    FakeExecutor,
+    Gate,
+    Reply,
+    World,
+    change,
+    document,
+    encode,
+    ignore,
+    open_world,
+    states,
+)
+from support.walks import Run, steering_of, tick
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from scheduler.config import parse_rules
@@ -251,3 +263,35 @@ async def test_a_large_reply_is_looked_through_elsewhere_and_kept_small(autojump
     a, b, c = run.done["changes"]
     assert (a["numbers"], a["passwords"]) == (numbers, fields["passwords"])
     assert (b["x"], c["x"]) == (3_999, "7")
+
+
+@pytest.mark.parametrize("command", ["supply", "retry"])
+async def test_a_command_for_another_one_while_a_subject_is_found_out(
+    autojump_clock: MockClock, command: str
+) -> None:
+    """Two tasks then wait for the same component to be rendered; it is sent once, and the build lives on."""
+    open_ = change("b", x=HEAVY, _provider="{{ 'g' ~ 'cp' }}")
+    value = document([change("a", **LONG), open_, "c", "d", "e"], [("a", "b")], options={"max_failures": 3})
+    async with open_world(script=ignore) as world:
+        run = Run(world, value)
+        async with trio.open_nursery() as nursery:
+            await run.start(nursery)
+            gate = world.executor.gate = Gate()
+            if command == "retry":
+                world.cloud.answer("c", Reply("errored", fields={"error": "no"}))
+                await tick(1)
+            world.cloud.answer("a", Reply(fields=LONG))
+            await gate.reached.wait()
+            await wait_all_tasks_blocked()
+            vertex, commands = run.plan.graph.index["c"], steering_of(run)
+            if command == "supply":
+                await commands.supply(vertex, {"y": 1})
+            else:
+                await commands.retry(vertex)
+            await wait_all_tasks_blocked()
+            gate.open()
+            world.executor.gate = None
+            await tick(1)
+            assert run.ends == 0
+            assert world.cloud.asked.count("b") == 1
+            nursery.cancel_scope.cancel()

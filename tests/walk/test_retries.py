@@ -23,6 +23,7 @@ from support.fakes import (
     started,
     states,
     unmarked,
+    withdrawn,
 )
 from support.walks import Run, attempts, steering_of, tick
 from trio.testing import MockClock, wait_all_tasks_blocked
@@ -708,3 +709,26 @@ async def test_what_a_pause_holds_back_over_a_restart_can_be_extended(autojump_c
         await until(lambda: process.reports)
         assert trio.current_time() - began == pytest.approx(40, abs=1)
         assert names(plant) == ["b1/a/1"]
+
+
+async def test_a_start_that_was_withdrawn_does_not_renew_the_total_time(autojump_clock: MockClock) -> None:
+    """Its next attempt never left, as another component had failed; an operator has the build continue."""
+    rule = {"attempts": 9, "backoff": 0, "total_timeout": 60}
+    async with open_world(script=ignore) as world, trio.open_nursery() as nursery:
+        run = Run(world, document([change("a", _retry=rule), "b", "c"]))
+        await run.start(nursery)
+        world.cloud.answer("a", busy(50))
+        await tick(1)
+        gate = world.fake_store.hold(started("a"))
+        await tick(50)
+        world.cloud.answer("b", Reply("errored", fields={"error": "no"}))
+        await tick(1)
+        gate.open()
+        await tick(1)
+        assert any(withdrawn("a")(event) for event in run.events)
+        await steering_of(run).retry(1)
+        await tick(1)
+        world.cloud.answer("a", busy(20))
+        await tick(1)
+        assert run.plan.phases[0] is Phase.ERRORED, "sixty seconds have nearly passed since it was first sent"
+        nursery.cancel_scope.cancel()
