@@ -215,8 +215,9 @@ class Limiter:
         if fits:
             budget.take(account, size)
         account.singly = not fits or not budget.is_ample(account)
-        account.unweighed = False
         if fits:
+            # Otherwise its slots are given back next, and that calls those that it holds up.
+            account.unweighed = False
             self.dispenser.mark(usage)
         return fits
 

@@ -62,6 +62,8 @@ class TakeUp:
         self._read = read
         self._executor = executor
         self._limited_log = RateLimitedLog(_log, burst=_MOST_LINES)
+        self._unfinished: set[str] = set()
+        """Builds with work left, as the store says, that it is being asked about."""
 
     async def run(self) -> None:
         """Take up unfinished builds, then those that replies point to; never returns."""
@@ -69,26 +71,30 @@ class TakeUp:
             nursery.start_soon(self._at_start, nursery)
             while True:
                 for build in await self._strays.to_ask():
-                    nursery.start_soon(self._ask, build, False)
+                    nursery.start_soon(self._ask, build)
 
     async def _at_start(self, nursery: trio.Nursery) -> None:
         """Ask which builds are unfinished, until the store answers: it may start after us."""
         while True:
             try:
                 async for build in self._store.unfinished():
-                    if self._strays.begin(build):
-                        nursery.start_soon(self._ask, build, True)
+                    begins = self._strays.begin(build)
+                    if begins or self._strays.keeps(build):
+                        # A reply may have had the store asked before it was known that there is work.
+                        self._unfinished.add(build)
+                    if begins:
+                        nursery.start_soon(self._ask, build)
             except StoreError as error:
                 _log.warning("the store does not say which builds are unfinished", error=str(error))
                 await trio.sleep(_ASK_AGAIN_AFTER)
             else:
                 return
 
-    async def _ask(self, build: str, unfinished: bool) -> None:
-        """Ask the store about one build; ``unfinished`` if it said by itself that there is work left."""
+    async def _ask(self, build: str) -> None:
+        """Ask the store about one build."""
         walk: Walk | None = None
         try:
-            walk = await self._take_up(build, unfinished)
+            walk = await self._take_up(build)
             if walk is not None:
                 await walk.listening.wait()
         except (StoreError, InvalidBuild) as error:
@@ -96,6 +102,7 @@ class TakeUp:
         except Exception:  # noqa: BLE001 - a bug that this build triggers must cost no other
             self._limited_log.exception("internal error: the build was not resumed", build=build)
         finally:
+            self._unfinished.discard(build)
             strays = self._strays.end(build)
         if walk is None:
             self._strays.remember_unknown(build)
@@ -103,7 +110,7 @@ class TakeUp:
             if not self._connectors.redeliver(stray):
                 self._connectors.drop(stray)
 
-    async def _take_up(self, build: str, unfinished: bool) -> Walk | None:
+    async def _take_up(self, build: str) -> Walk | None:
         document = await self._store.load(build)
         if document is None:
             return None
@@ -118,7 +125,7 @@ class TakeUp:
             )
             return None
         running = {change.id for change in prepared.build.changes if change.state is State.RUNNING}
-        if not unfinished and running.isdisjoint(self._strays.components(build)):
+        if build not in self._unfinished and running.isdisjoint(self._strays.components(build)):
             return None
         if document.get("action") not in BUILD_ACTIONS:
             # Another scheduler keeps what the mapper says, and that says nothing.

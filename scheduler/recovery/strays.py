@@ -70,6 +70,10 @@ class Strays:
         self._kept[build] = deque()
         return True
 
+    def keeps(self, build: str) -> bool:
+        """Whether replies are kept for a build."""
+        return build in self._kept
+
     def components(self, build: str) -> set[str]:
         """Return the components that replies were kept for."""
         return {stray.component for stray in self._kept[build]}

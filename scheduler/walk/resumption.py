@@ -143,6 +143,13 @@ class Resumer:
             await pace.turn(work - plan.requests.work_left)
         self.listening.set()
 
+    def close(self) -> None:
+        """Await no replies to attempts that no task has looked at. Idempotent."""
+        for run in self._runs.values():
+            if isinstance(run.resumed, Call):
+                run.resumed.close()
+                run.resumed = None
+
     def _expect(self, request: Request) -> Call:
         vertex, resumption, starts = request.vertex, self._resumption, self._starts
         if resumption is None:

@@ -196,7 +196,11 @@ class Walk:
         Raises:
             PlanError: the plan cannot be resumed.
         """
-        await self._resumer.prepare()
+        try:
+            await self._resumer.prepare()
+        except BaseException:
+            self._resumer.close()  # the build may be set aside by that, and never run
+            raise
 
     async def _run_components(self) -> None:
         await self.prepare()
@@ -225,10 +229,7 @@ class Walk:
     def _clear(self) -> None:
         """Release everything, however the build has ended: all reference cycles are broken here."""
         self.listening.set()
-        for run in list(self._runs.values()):
-            if isinstance(run.resumed, Call):
-                run.resumed.close()
-                run.resumed = None
+        self._resumer.close()
         for call in list(self._runs.calls):
             # Sent for a task that was cancelled before it could put the call away.
             self._outcomes.put_away(call)

@@ -398,3 +398,32 @@ async def test_what_an_earlier_process_sent_counts(autojump_clock: MockClock) ->
         await wait_all_tasks_blocked()
         assert world.cloud.asked == ["d"]
         nursery.cancel_scope.cancel()
+
+
+async def test_those_behind_a_request_that_finds_no_room_are_called_when_it_gives_its_slots_back() -> None:
+    """It was tried again outside the queue, and is not queued: they wait for it no more."""
+    subject = "vpc.create.fake"
+    slots = Slots(max_bytes=1_000)
+    for build in "abcd":
+        slots.open(build)
+    for build, size in (("b", 250), ("c", 250), ("d", 100)):
+        assert slots.try_take(build, subject)
+        assert slots.weigh(build, size)
+    first: list[bool] = []
+    behind: list[bool] = []
+    assert slots.try_take("a", subject)
+    assert not slots.weigh("a", 250)
+    slots.queue("a", subject, 0.0, first.append, size=250, again=0)
+    slots.release("a", subject)
+    slots.serve("a")
+    slots.release("b", subject, 250)
+    assert first == [True]
+    slots.release("a", subject, 250)
+    assert slots.try_take("b", subject)
+    assert slots.weigh("b", 250)
+    assert slots.try_take("a", subject)
+    slots.queue("a", subject, 0.0, behind.append)
+    slots.serve("a")
+    assert not slots.weigh("a", 250)
+    slots.release("a", subject)
+    assert behind == [True]
