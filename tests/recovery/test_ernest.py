@@ -128,6 +128,37 @@ async def test_a_store_that_starts_later_is_asked_again(autojump_clock: MockCloc
     assert store.asked == 4
 
 
+async def test_a_stale_reply_before_the_store_has_answered_keeps_no_build_from_being_resumed(
+    autojump_clock: MockClock,
+) -> None:
+    """The store is asked about its build because of the reply, and only then says that there is work."""
+    listed, loaded = trio.Event(), trio.Event()
+
+    class Slow(FakeStore):
+        async def unfinished(self) -> AsyncIterator[str]:
+            await listed.wait()
+            for build in self.documents:
+                yield build
+
+    async def loading(_build: str) -> None:
+        await loaded.wait()
+
+    store = Slow(resumable=True)
+    changes = [change("a", _state="running"), change("z", _state="completed"), "b"]
+    store.documents = store_with(document(changes, [("a", "b")])).documents
+    store.loading = loading
+    async with open_service(store=store) as site:
+        await reply(site, "z")
+        assert store.loads == ["b1"]
+        listed.set()
+        await wait_all_tasks_blocked()
+        loaded.set()
+        await wait_all_tasks_blocked()
+        await reply(site, "a")
+        assert site.cloud.asked == ["b"]
+        assert site.report[0] == "build.create.done"
+
+
 async def test_a_build_that_is_submitted_meanwhile_is_not_taken_up_as_well(
     autojump_clock: MockClock,
 ) -> None:
