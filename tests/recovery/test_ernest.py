@@ -144,7 +144,7 @@ async def test_a_stale_reply_before_the_store_has_answered_keeps_no_build_from_b
         await loaded.wait()
 
     store = Slow(resumable=True)
-    changes = [change("a", _state="running"), change("z", _state="completed"), "b"]
+    changes: list[str | JSON] = [change("a", _state="running"), change("z", _state="completed"), "b"]
     store.documents = store_with(document(changes, [("a", "b")])).documents
     store.loading = loading
     async with open_service(store=store) as site:
