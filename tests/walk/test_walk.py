@@ -707,6 +707,25 @@ async def test_a_fault_while_it_is_taken_up_leaves_nobody_waiting(monkeypatch: p
         assert "internal error in the scheduler" in run.done["error"]
 
 
+async def test_a_walk_that_cannot_be_prepared_awaits_no_replies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may never run: what it had begun to await is let go at once."""
+    async with open_world() as world:
+        run = Run(world, document([change(name, _state="running") for name in "ab"]), resumed=True)
+        resume = Plan.resume
+
+        def fragile(plan: Plan, vertex: int) -> Any:
+            if vertex:
+                raise RuntimeError("a bug")
+            assert world.connectors.router.by_token == {}
+            return resume(plan, vertex)
+
+        monkeypatch.setattr(Plan, "resume", fragile)
+        with pytest.raises(RuntimeError, match="a bug"):
+            await run.walk.prepare()
+        assert world.connectors.router.by_token == {}
+        assert world.connectors.router.by_component == {}
+
+
 async def test_the_longest_wait_is_that_of_the_oldest_request(autojump_clock: MockClock) -> None:
     """A walk can tell which request waits longest, and since when."""
     async with open_world(script=ignore) as world, trio.open_nursery() as nursery:
