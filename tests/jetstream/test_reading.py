@@ -481,7 +481,8 @@ async def test_a_connection_that_failed_is_tried_again_later(
     """Not for ever, and not at once: meanwhile the first one is used."""
     bus = js.bus
     assert isinstance(bus, NatsBus)
-    monkeypatch.setattr(reading, "_EXPIRES", 1)
+    # Twice a heartbeat, or the broker refuses each pull.
+    monkeypatch.setattr(reading, "_EXPIRES", 4)
     monkeypatch.setattr(reading, "_AVOIDED", 2.0)
     async with open_beside(bus, BusOptions((bus.url,)), "replies") as connection:
         beside = JetStream(connection)
