@@ -8,9 +8,8 @@ One file on purpose: the checks at intake have to agree with the rendering. In o
                                     ->  render()             when due
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
 
 import msgspec
 from attrs import frozen
@@ -18,16 +17,16 @@ from attrs import frozen
 from scheduler.definition.choices import OnUnresolved, Templates
 from scheduler.definition.limits import Limits
 from scheduler.definition.model import Change
-from scheduler.definition.places import Owner, Raw
-from scheduler.definition.template import references
-from scheduler.definition.template.cutting import cut_fields
+from scheduler.definition.places import Owner
+from scheduler.definition.template.cutting import Cut, cut_fields
 from scheduler.definition.template.grammar import Lookup
 from scheduler.definition.template.jsonparts import MAX_RENDERED, encode
 from scheduler.definition.template.needs import Needs, suggestion
 from scheduler.definition.template.paths import PathQuery
 from scheduler.definition.template.references import PathText, Syntax, Target, Text
 from scheduler.definition.template.resolve import Resolver
-from scheduler.definition.template.scopes import UNLIMITED, Found, Scope, Shared
+from scheduler.definition.template.scopes import UNLIMITED, Found, Scope, Shared, plain_text
+from scheduler.definition.template.standard import Standard, Terms, find
 from scheduler.definition.template.work import NO_WORK, AbortedError, ExhaustedError, Laborious, Work, free
 from scheduler.errors import InvalidTemplate, Problem, SchedulerError, TemplateError, Unresolved
 
@@ -107,36 +106,44 @@ class _Known:
 class Template:
     """A change with its references found. Made by `compile_change`."""
 
-    __slots__ = ("_change", "_limits", "_raw", "_runs", "_slots", "_syntax", "nodes")
+    __slots__ = ("_change", "_found", "_terms")
 
-    def __init__(
-        self,
-        change: Change,
-        runs: tuple[bytes, ...],
-        slots: tuple[tuple[str, Text], ...],
-        *,
-        syntax: Syntax,
-        raw: Raw,
-        limits: Limits,
-    ) -> None:
+    def __init__(self, change: Change, terms: Terms, found: Cut | Standard) -> None:
         self._change = change
-        self._runs = runs
-        self._slots = slots
-        self._syntax = syntax
-        self._raw = raw
-        self._limits = limits
-        self.nodes = sum(text.nodes for _, text in slots)
+        self._terms = terms
+        self._found = found
+
+    @property
+    def nodes(self) -> int:
         """Its share of the build's ``max_template_nodes``."""
+        found = self._found
+        return found.form.nodes if isinstance(found, Standard) else sum(text.nodes for _, text in found.slots)
 
     @property
     def syntax(self) -> Syntax:
         """Valid forms of references."""
-        return self._syntax
+        return self._terms.syntax
 
     @property
     def constant(self) -> bool:
         """Whether there is nothing to render."""
-        return not self._slots
+        found = self._found
+        return not (found.names if isinstance(found, Standard) else found.slots)
+
+    @property
+    def names_of_all(self) -> Sequence[str] | None:
+        """Ids that its references name, if each is standard, and so names one and has no default."""
+        found = self._found
+        return found.names if isinstance(found, Standard) else None
+
+    @property
+    def _slots(self) -> Sequence[tuple[str, Text]]:
+        return self._cut().slots
+
+    def _cut(self) -> Cut:
+        """Return the change cut at its references; made again each time for a standard one."""
+        found = self._found
+        return cut_change(self._change, self._terms) if isinstance(found, Standard) else found
 
     def targets(self) -> Iterator[tuple[str, Target]]:
         """Yield the target of every reference, with the place of the reference."""
@@ -155,6 +162,9 @@ class Template:
 
     def names(self, id: str) -> bool:  # noqa: A002 - as in the port
         """Whether a reference names the component with this id by a constant."""
+        named = self.names_of_all
+        if named is not None:
+            return id in named
         return any(target.id == id for _, text in self._slots for target in text.targets())
 
     def render(
@@ -181,14 +191,11 @@ class Template:
             TemplateError: a reference cannot be resolved, or its value is too large, or takes too much work.
                 Every message begins with the place: ``instance::web-1.tags.x: ...``.
         """
-        if not self._slots:
-            return Rendered(self._runs[0], self._change.type, self._change.provider)
-        if len(self._slots) <= _FEW:
-            body = self._simple(scope)
-            if body is not None:
-                if most is not None and len(body) > most:
-                    raise Laborious(_LONG)
-                return Rendered(body, self._change.type, self._change.provider)
+        body = self._simple(scope)
+        if body is not None:
+            if most is not None and len(body) > most and not self.constant:
+                raise Laborious(_LONG)
+            return Rendered(body, self._change.type, self._change.provider)
         whole = Work() if work is None else work
         meter = whole.part(inline=inline, expired=expired)
         scope.work = meter
@@ -205,37 +212,48 @@ class Template:
 
     def _simple(self, scope: Scope) -> bytes | None:
         """Return its JSON if that takes no work worth counting, and nothing is wrong; None otherwise."""
-        scope.work = NO_WORK
-        runs, keep = self._runs, self._syntax.keep
-        parts = [runs[0]]
+        found = self._found
         try:
-            for at, (place, text) in enumerate(self._slots, 1):
-                chunk = None if place in _OF_THE_SUBJECT else _quick(text, scope, keep)
-                if chunk is None:
-                    return None
-                parts += chunk, runs[at]
+            if isinstance(found, Standard):
+                scope.work = NO_WORK
+                return found.fill(self._change.raw, scope, self._terms)
+            if not found.slots:
+                return found.runs[0]
+            if len(found.slots) > _FEW:
+                return None
+            scope.work = NO_WORK
+            body = self._joined(found, scope)
         except TemplateError:
             # The other way finds the mistake again, or the work.
             return None
-        body = b"".join(parts)
-        return body if len(body) <= MAX_RENDERED else None
+        return body if body is not None and len(body) <= MAX_RENDERED else None
+
+    def _joined(self, cut: Cut, scope: Scope) -> bytes | None:
+        parts = [cut.runs[0]]
+        for (place, text), run in zip(cut.slots, cut.runs[1:], strict=True):
+            chunk = None if place in _OF_THE_SUBJECT else _quick(text, scope, self._terms.syntax.keep)
+            if chunk is None:
+                return None
+            parts += chunk, run
+        return b"".join(parts)
 
     def _rendered(self, scope: Scope, work: Work, most: int | None = None) -> Rendered:
         change = self._change
         type_, provider = change.type, change.provider
-        keep = self._syntax.keep
-        parts = [self._runs[0]]
+        keep = self._terms.syntax.keep
+        cut = self._cut()
+        parts = [cut.runs[0]]
         size = len(parts[0])
-        counted = len(self._slots) > _FEW
+        counted = len(cut.slots) > _FEW
         resolver: Resolver | None = None
-        for (place, text), run in zip(self._slots, self._runs[1:], strict=True):
+        for (place, text), run in zip(cut.slots, cut.runs[1:], strict=True):
             try:
                 if counted:
                     work.spend(_SIMPLE)
                 chunk = _quick(text, scope, keep)
                 if chunk is None:
                     if resolver is None:
-                        resolver = self._resolver(scope, work)
+                        resolver = self._resolver(cut, scope, work)
                     chunk = resolver.written(text, place)
                 if counted:
                     work.spend(len(chunk))
@@ -264,12 +282,20 @@ class Template:
             supplied: as for `check`.
             work: as for `check`. If the answer is no, nothing is charged: `check` does so.
         """
-        if self.nodes > _AT_A_GLANCE or work.left < _TARGET * self.nodes:
+        nodes = self.nodes
+        if nodes > _AT_A_GLANCE or work.left < _TARGET * nodes:
             return False
-        if sum(map(len, self._runs)) > MAX_RENDERED:
+        found = self._found
+        if isinstance(found, Standard):
+            for name in found.names:
+                if name == own or not supplied(name):
+                    return False
+            work.spend(_TARGET * len(found.names))
+            return True
+        if sum(map(len, found.runs)) > MAX_RENDERED:
             return False
         seen = 0
-        for _, text in self._slots:
+        for _, text in found.slots:
             named = False
             for target in text.targets():
                 seen += 1
@@ -319,7 +345,8 @@ class Template:
         self, scope: Scope, supplied: Callable[[str], bool], work: Work, *, open_ended: bool, suggest: bool
     ) -> list[Problem]:
         problems: dict[Problem, None] = {}
-        if self._slots and (size := sum(map(len, self._runs))) > MAX_RENDERED:
+        cut = self._cut()
+        if cut.slots and (size := sum(map(len, cut.runs))) > MAX_RENDERED:
             message = (
                 f"{size} bytes beside its references; the limit of a rendered component is {MAX_RENDERED}"
             )
@@ -328,13 +355,13 @@ class Template:
         known.work = work
         resolver: Resolver | None = None
         suggestions = _SUGGESTIONS if suggest else 0
-        for place, text in self._slots:
+        for place, text in cut.slots:
             if len(problems) >= _PROBLEMS:
                 problems[Problem(self._change.id, f"{_PROBLEMS} problems or more; these are the first")] = (
                     None
                 )
                 break
-            if self._syntax.keep and isinstance(text, PathText):
+            if self._terms.syntax.keep and isinstance(text, PathText):
                 continue
             where = f"{self._change.id}.{place}"
             judged, beside = True, False
@@ -358,7 +385,7 @@ class Template:
                 if not judged and not beside:
                     continue
                 if resolver is None:
-                    resolver = self._resolver(known, work)
+                    resolver = self._resolver(cut, known, work)
                 questions: Iterable[Callable[[], object]] = [partial(self._judge, resolver, text, place)]
                 if not judged:
                     # Its value is unknown; whether the other components that it names exist may be known.
@@ -386,7 +413,7 @@ class Template:
         return list(problems)
 
     def _judge(self, resolver: Resolver, text: Text, place: str) -> None:
-        if _quick(text, resolver.scope, self._syntax.keep) is None:
+        if _quick(text, resolver.scope, self._terms.syntax.keep) is None:
             resolver.written(text, place)
 
     def needs(self, needs: Needs) -> list[str]:
@@ -398,10 +425,10 @@ class Template:
         # All strings of the component itself are slots already: `component` need not be followed.
         return needs.of(target for _, text in self._slots for target in text.targets())
 
-    def _resolver(self, scope: Scope, work: Work) -> Resolver:
+    def _resolver(self, cut: Cut, scope: Scope, work: Work) -> Resolver:
         work.spend(2 * len(self._change.raw))
-        owner = Owner(self._change.fields, self._raw)
-        return Resolver(scope, owner, self._syntax, self._limits.max_digits, work)
+        owner = Owner(self._change.fields, cut.raw)
+        return Resolver(scope, owner, self._terms.syntax, self._terms.limits.max_digits, work)
 
 
 def compile_change(
@@ -427,14 +454,33 @@ def compile_change(
         InvalidTemplate: with every problem: invalid syntax, values over a limit, text that cannot be written.
             Each names its place.
     """
-    syntax = Syntax(templates is Templates.ALL, unresolved is OnUnresolved.KEEP)
-    fields = {**component.fields, "_state": "running", "service": build}
-    cut = cut_fields(component.id, fields, syntax, spend)
-    template = Template(component, cut.runs, cut.slots, syntax=syntax, raw=cut.raw, limits=limits)
+    return compile_within(component, Terms.of(build, templates, unresolved, limits), {}, spend)
+
+
+def compile_within(
+    change: Change, terms: Terms, words: Mapping[str, str], spend: Callable[[int], None] = free
+) -> Template:
+    """Do the same as `compile_change` on the terms of a build.
+
+    Args:
+        change: the change as submitted.
+        terms: terms of its build.
+        words: ids that are kept anyway, by themselves.
+        spend: as there.
+    """
+    found = find(change, terms, words, spend)
+    template = Template(change, terms, cut_change(change, terms, spend) if found is None else found)
+    limits = terms.limits
     if template.nodes > limits.max_template_nodes:
         message = f"{template.nodes} template nodes; max_template_nodes is {limits.max_template_nodes}"
-        raise InvalidTemplate([Problem(component.id, message)])
+        raise InvalidTemplate([Problem(change.id, message)])
     return template
+
+
+def cut_change(change: Change, terms: Terms, spend: Callable[[int], None] = free) -> Cut:
+    """Cut a change at its references, whatever they are; raises as `compile_change`."""
+    fields = {**change.fields, "_state": "running", "service": terms.build}
+    return cut_fields(change.id, fields, terms.syntax, spend)
 
 
 def _one_by_one(
@@ -461,7 +507,7 @@ def _quick(text: Text, scope: Scope, keep: bool) -> bytes | None:
     None for anything else, or if anything about it needs a closer look.
     """
     if isinstance(text, PathText):
-        value = None if text.id is None else _plain(text.id, text.path, scope)
+        value = None if text.id is None else plain_text(text.id, text.path, scope)
         if value == "" and keep:
             return encode(text.source)
         return None if value is None else encode(value)
@@ -473,26 +519,12 @@ def _quick(text: Text, scope: Scope, keep: bool) -> bytes | None:
         if part.program is not None or part.lookups[0].root != "components":
             return None
         lookup = part.lookups[0]
-        value = _plain(lookup.keys[0], lookup.keys[1:], scope)
+        name = lookup.keys[0]
+        value = plain_text(name, lookup.keys[1:], scope) if isinstance(name, str) else None
         if value is None:
             return None
         whole += value
     return encode(whole) if len(whole) <= _SHORT else None
-
-
-def _plain(name: object, keys: Sequence[object], scope: Scope) -> str | None:
-    """Return the text under ``keys`` of a component; None if it is not short, plain text."""
-    found = scope.find(name) if isinstance(name, str) else None
-    if found is None:
-        return None
-    value: Any = found.document
-    for key in keys:
-        if not isinstance(value, dict) or not isinstance(key, str):
-            return None
-        value = value.get(key)
-    if not isinstance(value, str) or len(value) > _SHORT:
-        return None
-    return None if found.definition and references.may_refer(value) else value
 
 
 def _refuse_over(size: int) -> None:

@@ -20,7 +20,7 @@ _SHARED: Final = 1024
 """Characters up to which a string is kept for the next component with an equal one."""
 _PER_NODE: Final = 600
 """Bytes that are kept for a node of a string that was read, and as many for the string itself."""
-_READING: Final = 160
+READING: Final = 160
 """Units of work for a string that may refer, beside parsing; for a common form there is nothing else."""
 _SHORT: Final = 256
 """Characters up to which a string may have a common form."""
@@ -180,7 +180,7 @@ def read(text: str, syntax: Syntax, spend: Callable[[int], None] = free) -> Text
         TemplateError: it is neither plain text nor a readable reference, or is over a limit.
     """
     size = len(text)
-    spend(_READING + (size >> 2))
+    spend(READING + (size >> 2))
     if size <= _SHORT:
         common = _read_common(text)
         if common is not None and (syntax.expressions or isinstance(common, PathText)):

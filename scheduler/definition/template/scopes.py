@@ -6,7 +6,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from scheduler.definition.places import Owner
 from scheduler.definition.template.paths import PathQuery
-from scheduler.definition.template.references import Text
+from scheduler.definition.template.references import Text, may_refer
 from scheduler.definition.template.work import Work
 from scheduler.runtime.caches import ByteCache
 
@@ -95,3 +95,22 @@ class Scope(Protocol):
     def ids(self) -> Iterable[str]:
         """Return every id that there is, of components and of changes."""
         ...
+
+
+_SHORT: Final = 4_096
+"""Characters up to which text is surely within every limit."""
+
+
+def plain_text(id: str, keys: Sequence[object], scope: Scope) -> str | None:  # noqa: A002 - as above
+    """Return the text under ``keys`` of a component; None if it is not short, plain text."""
+    found = scope.find(id)
+    if found is None:
+        return None
+    value: Any = found.document
+    for key in keys:
+        if not isinstance(value, dict) or not isinstance(key, str):
+            return None
+        value = value.get(key)
+    if not isinstance(value, str) or len(value) > _SHORT:
+        return None
+    return None if found.definition and may_refer(value) else value
