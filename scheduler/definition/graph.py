@@ -11,11 +11,13 @@ from attrs import field, frozen
 from scheduler.definition.cycles import Knot, find_knots
 
 Vertex: TypeAlias = int
+Pair: TypeAlias = tuple[Vertex, Vertex]
+"""An edge: its source and its destination."""
 
 
 @frozen
 class Graph:
-    """Dependencies and dependents of a build's changes. Made by `Graph.of`; never changes."""
+    """Dependencies and dependents of a build's changes. Made by `Graph.of`; it never changes."""
 
     ids: tuple[str, ...]
     index: Mapping[str, Vertex] = field(repr=False)
@@ -30,14 +32,31 @@ class Graph:
             no waiting (WIRE: "Intake"). The same edge twice is one edge.
         """
         index = {name: vertex for vertex, name in enumerate(ids)}
-        before: list[dict[Vertex, None]] = [{} for _ in ids]
-        after: list[dict[Vertex, None]] = [{} for _ in ids]
-        for source, destination in edges:
-            head, tail = index.get(source), index.get(destination)
-            if head is not None and tail is not None:
-                before[tail][head] = None
-                after[head][tail] = None
-        return cls(tuple(ids), index, tuple(map(tuple, before)), tuple(map(tuple, after)))
+        ends = ((index.get(source), index.get(destination)) for source, destination in edges)
+        pairs = {(head, tail): None for head, tail in ends if head is not None and tail is not None}
+        return cls.of_pairs(tuple(ids), index, pairs)
+
+    @classmethod
+    def of_pairs(cls, ids: tuple[str, ...], index: Mapping[str, Vertex], pairs: Iterable[Pair]) -> "Graph":
+        """Make the graph over ``ids`` with these edges, each once; ``index`` has the vertex of each id."""
+        before: list[list[Vertex]] = [[] for _ in ids]
+        after: list[list[Vertex]] = [[] for _ in ids]
+        for source, destination in pairs:
+            before[destination].append(source)
+            after[source].append(destination)
+        return cls(ids, index, tuple(map(tuple, before)), tuple(map(tuple, after)))
+
+    def is_acyclic(self) -> bool:
+        """Whether there is no cycle."""
+        missing = list(map(len, self.dependencies))
+        order = [vertex for vertex, count in enumerate(missing) if not count]
+        dependents = self.dependents
+        for vertex in order:
+            for dependent in dependents[vertex]:
+                missing[dependent] -= 1
+                if not missing[dependent]:
+                    order.append(dependent)
+        return len(order) == len(missing)
 
     def layers(self) -> list[list[Vertex]]:
         """Return the vertices by the length of the longest chain before them, without those on a cycle."""

@@ -7,12 +7,12 @@ purpose: the checks share what was read, and each adds to one list of problems.
 import sys
 from collections.abc import Collection, Iterator, Sequence
 from functools import partial
-from itertools import pairwise
+from itertools import islice, pairwise
 
 from attrs import evolve, field, frozen
 
 from scheduler.definition.codec import ParsedBuild, parse_build
-from scheduler.definition.graph import Graph
+from scheduler.definition.graph import Graph, Pair
 from scheduler.definition.limits import DEFAULT_LIMITS, Limits
 from scheduler.definition.model import PSEUDO_IDS, Action, Build, Change, State
 from scheduler.definition.places import named_fields
@@ -29,13 +29,15 @@ from scheduler.definition.template import (
     Template,
     Templates,
     Work,
-    compile_change,
 )
+from scheduler.definition.template.component import compile_within
 from scheduler.definition.template.needs import Needs, suggestion
 from scheduler.definition.template.references import Syntax
+from scheduler.definition.template.standard import Terms
 from scheduler.definition.template.work import build_work
 from scheduler.definition.warnings import hints_for
 from scheduler.errors import InvalidBuild, InvalidTemplate, Problem, TemplateError
+from scheduler.runtime.yielding import yield_now
 from scheduler.text import count
 
 _LONGEST_PATH_SHOWN = 24
@@ -47,6 +49,10 @@ _FEW = 4
 _PER_IMPLIED_EDGE = 200
 _PER_EDGE_OF_DEFINITIONS = 2_000
 """Units for an edge that a reference implies, and for each more than a component has references."""
+_MOST_WORDS = 1_000
+_AT_ONCE = 256
+_FEW_AT_ONCE = 16
+"""Edges, and changes, that are looked at before others have a turn."""
 _DEEPEST = 256
 """Highest value of ``max_depth``."""
 _LONGEST_NUMBER = 4_300
@@ -149,11 +155,17 @@ def _again(build: Build) -> Build:
 
     After a restart, ``running`` or ``errored`` would be taken for states of this run.
     """
+    if all(change.state in _AS_SUBMITTED for change in build.changes):
+        return build
     return evolve(build, changes=tuple(map(_to_be_done, build.changes)))
 
 
+_AS_SUBMITTED = frozenset({State.WAITING, State.COMPLETED})
+"""States that are no states of a run."""
+
+
 def _to_be_done(change: Change) -> Change:
-    if change.state in {State.WAITING, State.COMPLETED}:
+    if change.state in _AS_SUBMITTED:
         return change
     fields = {**change.fields, "_state": State.WAITING.value}
     fields.pop("error", None)
@@ -169,6 +181,10 @@ class _Check:
         self.limits = limits
         self.problems = list(parsed.problems)
         self.scope = Submitted(parsed.build)
+        self.index = {name: vertex for vertex, name in enumerate(self.scope.changes)}
+        """Vertex of each change by its id."""
+        self.pairs: dict[Pair, None] = {}
+        """Edges between changes, those of the build first, then those that references imply."""
         # Includes the ids of elements with other mistakes, so that one mistake is reported once.
         self.known = parsed.known
         self.suggestions = _MOST_SUGGESTIONS
@@ -183,15 +199,25 @@ class _Check:
 
     def edges(self) -> None:
         """Check that both ends of each edge are known and different."""
-        known = self.known | PSEUDO_IDS
-        for edge, position in zip(self.build.edges, self.parsed.edge_places, strict=True):
-            for end, name in ((edge.source, "source"), (edge.destination, "destination")):
-                if end not in known:
-                    text = f"there is no {end[:600]!r}{self.suggest(end)}"
-                    self.problems.append(Problem(f"edges[{position}].{name}", text))
-            if edge.source == edge.destination and edge.source not in PSEUDO_IDS:
-                text = f"{edge.source[:600]!r} cannot depend on itself"
-                self.problems.append(Problem(f"edges[{position}]", text))
+        vertex_of, pairs = self.index.get, self.pairs
+        for number, edge in enumerate(self.build.edges):
+            if not number % _AT_ONCE:
+                yield_now()
+            source, destination = vertex_of(edge.source), vertex_of(edge.destination)
+            if source is None or destination is None or source == destination:
+                self.unusual_edge(edge.source, edge.destination, self.parsed.edge_places[number])
+            else:
+                pairs[source, destination] = None
+
+    def unusual_edge(self, source: str, destination: str, position: int) -> None:
+        """Check an edge that is not between two changes."""
+        for end, name in ((source, "source"), (destination, "destination")):
+            if end not in self.known and end not in PSEUDO_IDS:
+                text = f"there is no {end[:600]!r}{self.suggest(end)}"
+                self.problems.append(Problem(f"edges[{position}].{name}", text))
+        if source == destination and source not in PSEUDO_IDS:
+            text = f"{source[:600]!r} cannot depend on itself"
+            self.problems.append(Problem(f"edges[{position}]", text))
 
     def suggest(self, wrong: str) -> str:
         """Return ``; did you mean ...?`` for the first few: comparing with 10,000 ids takes time."""
@@ -202,33 +228,37 @@ class _Check:
 
     def tokens(self, mode: Templates) -> None:
         """Check the parts of requests' subjects; parts that references supply are checked when due."""
+        none, completed = Action.NONE, State.COMPLETED
+        known: set[tuple[str, str]] = set()
+        """Pairs of words without a problem: there are few."""
         for change, position in zip(self.build.changes, self.parsed.places, strict=True):
-            if change.action is Action.NONE or change.state is State.COMPLETED:
+            words = change.type, change.provider
+            if words in known or change.action is none or change.state is completed:
                 continue
+            found = len(self.problems)
             for name, token in (("_component", change.type), ("_provider", change.provider)):
                 if token.startswith("$(") or (mode is Templates.ALL and "{{" in token):
                     continue
                 text = token_problem(name, token)
                 if text is not None:
                     self.problems.append(Problem(f"changes[{position}].{name}", text))
+            if found == len(self.problems) and len(known) < _MOST_WORDS:
+                known.add(words)
 
     def templates(self, mode: Templates, unresolved: OnUnresolved, *, resumed: bool) -> list[Template | None]:
         """Compile every reference and expression, within the limits; None for a change where that fails."""
         compiled: list[Template | None] = []
         nodes = 0
         data = {State.COMPLETED, State.ERRORED} if resumed else {State.COMPLETED}
-        for change in self.build.changes:
+        terms = Terms.of(self.build.id, mode, unresolved, self.limits)
+        words = {name: name for name in self.index}
+        for number, change in enumerate(self.build.changes):
+            if not number % _FEW_AT_ONCE:
+                yield_now()
             # A connector's result is data.
             source = evolve(change, raw=b"{}") if change.state in data else change
             try:
-                template = compile_change(
-                    source,
-                    self.build.id,
-                    templates=mode,
-                    unresolved=unresolved,
-                    limits=self.limits,
-                    spend=self.reading.spend,
-                )
+                template = compile_within(source, terms, words, self.reading.spend)
             except ExhaustedError:
                 text = f"reading its references and those before it takes more than {_READING_WORK:,} units"
                 self.problems.append(Problem(change.id, f"{text} of work, the limit of a build"))
@@ -251,18 +281,22 @@ class _Check:
 
     def graph(self, compiled: Sequence[Template | None]) -> Graph:
         """Check that there is no cycle, including the implied edges; return the graph."""
-        changes = self.build.changes
-        ids = list(dict.fromkeys(change.id for change in changes))
-        pairs = ((edge.source, edge.destination) for edge in self.build.edges)
-        edges = [pair for pair in pairs if pair[0] != pair[1]]
-        known = set(edges)
-        implied = dict.fromkeys(pair for pair in self.implied(compiled) if pair not in known)
-        edges += implied
-        graph = Graph.of(ids, edges)
+        given = len(self.pairs)
+        self.pairs.update(dict.fromkeys(self.implied(compiled)))
+        ids = tuple(self.index)
+        graph = Graph.of_pairs(ids, self.index, self.pairs)
         # An element with another mistake can still be on a cycle.
-        unread = sorted(self.known - self.scope.existing.keys() - set(ids))
-        self.cycles(Graph.of([*ids, *unread], edges) if unread else graph, implied.keys())
+        unread = sorted(self.known - self.scope.existing.keys() - self.index.keys())
+        if unread or not graph.is_acyclic():
+            implied = [(ids[source], ids[end]) for source, end in islice(self.pairs, given, None)]
+            self.cycles(self.with_unread(unread, implied) if unread else graph, set(implied))
         return graph
+
+    def with_unread(self, unread: list[str], implied: list[tuple[str, str]]) -> Graph:
+        """Return the graph as it would be with the elements that have other mistakes."""
+        edges = [(edge.source, edge.destination) for edge in self.build.edges]
+        own = [(source, end) for source, end in edges if source != end]
+        return Graph.of([*self.index, *unread], own + implied)
 
     def references(self, graph: Graph, compiled: Sequence[Template | None]) -> None:
         """Check that no reference leads to nothing, as far as that can be known."""
@@ -299,24 +333,33 @@ class _Check:
             except TemplateError as error:
                 self.problems.append(Problem(f"{id_}._secret", str(error)))
 
-    def implied(self, compiled: Sequence[Template | None]) -> Iterator[tuple[str, str]]:
+    def implied(self, compiled: Sequence[Template | None]) -> Iterator[Pair]:
         """Yield edges that references imply: to a change that only this build can supply."""
         syntax = next((template.syntax for template in compiled if template is not None), Syntax())
         needs = Needs(self.scope, syntax, self.only_supplied, self.following.spend)
-        for change, template in zip(self.build.changes, compiled, strict=True):
+        only = {name: vertex for name, vertex in self.index.items() if self.only_supplied(name)}
+        for number, (change, template) in enumerate(zip(self.build.changes, compiled, strict=True)):
+            if not number % _FEW_AT_ONCE:
+                yield_now()
             if template is None or template.constant:
                 continue
+            own = change.id
             try:
-                every = sorted(template.needs(needs))
-                # For a few, their origin does not matter.
-                own = _FEW if len(every) <= _FEW else sum(1 for _ in template.targets())
-                for number, needed in enumerate(every):
-                    if needed != change.id:
-                        self.following.spend(_PER_IMPLIED_EDGE if number < own else _PER_EDGE_OF_DEFINITIONS)
-                        yield needed, change.id
+                named = template.named
+                if named is not None and only.keys() >= set(named):
+                    # Nothing leads on from what does not exist yet.
+                    every, most = sorted(set(named)), len(named)
+                else:
+                    every = sorted(template.needs(needs))
+                    # For a few, their origin does not matter.
+                    most = _FEW if len(every) <= _FEW else sum(1 for _ in template.targets())
+                for rank, needed in enumerate(every):
+                    if needed != own:
+                        self.following.spend(_PER_IMPLIED_EDGE if rank < most else _PER_EDGE_OF_DEFINITIONS)
+                        yield only[needed], self.index[own]
             except ExhaustedError:
                 text = "following its references through definitions takes more work than a build may"
-                self.problems.append(Problem(change.id, text))
+                self.problems.append(Problem(own, text))
                 return
 
     def only_supplied(self, id: str) -> bool:  # noqa: A002 - as in the port

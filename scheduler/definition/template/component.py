@@ -131,7 +131,7 @@ class Template:
         return not (found.names if isinstance(found, Standard) else found.slots)
 
     @property
-    def names_of_all(self) -> Sequence[str] | None:
+    def named(self) -> Sequence[str] | None:
         """Ids that its references name, if each is standard, and so names one and has no default."""
         found = self._found
         return found.names if isinstance(found, Standard) else None
@@ -162,7 +162,7 @@ class Template:
 
     def names(self, id: str) -> bool:  # noqa: A002 - as in the port
         """Whether a reference names the component with this id by a constant."""
-        named = self.names_of_all
+        named = self.named
         if named is not None:
             return id in named
         return any(target.id == id for _, text in self._slots for target in text.targets())
@@ -422,8 +422,12 @@ class Template:
         Args:
             needs: the build's needs, which know the interesting ids.
         """
+        found = self._found
+        if isinstance(found, Standard):
+            return needs.of(zip(found.names, found.form.keys, strict=True))
         # All strings of the component itself are slots already: `component` need not be followed.
-        return needs.of(target for _, text in self._slots for target in text.targets())
+        targets = (target for _, text in found.slots for target in text.targets())
+        return needs.of((target.id, target.keys) for target in targets if target.id is not None)
 
     def _resolver(self, cut: Cut, scope: Scope, work: Work) -> Resolver:
         work.spend(2 * len(self._change.raw))

@@ -8,7 +8,7 @@ from unicodedata import combining, normalize
 
 from scheduler.definition.places import MAX_PLACE, Owner, Place, fields_work
 from scheduler.definition.template import references
-from scheduler.definition.template.references import Syntax, Target, Text
+from scheduler.definition.template.references import Syntax, Text
 from scheduler.definition.template.scopes import Scope
 from scheduler.definition.template.work import AbortedError, free
 from scheduler.errors import TemplateError
@@ -53,14 +53,12 @@ class Needs:
         self._bits: dict[str, int] = {}
         self._ids: list[str] = []
 
-    def of(self, targets: Iterable[Target]) -> list[str]:
-        """Return every wanted id that following ``targets`` can touch."""
+    def of(self, spots: Iterable[Spot]) -> list[str]:
+        """Return every wanted id that following references to ``spots`` can touch."""
         ids: dict[str, None] = {}
         bits = 0
-        for target in targets:
-            name = target.id
-            if name is None:
-                continue
+        for spot in spots:
+            name = spot[0]
             leads_on = self._leads_on.get(name)
             if leads_on is None:
                 self._spend(_PER_TARGET)
@@ -68,7 +66,6 @@ class Needs:
                 leads_on = self._leads_on[name] = found is not None and found.definition
             if leads_on:
                 self._spend(_PER_TARGET)
-                spot = (name, target.keys)
                 if spot not in self._reached:
                     self._reach(spot)
                 bits |= self._reached[spot]
