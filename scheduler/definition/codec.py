@@ -3,7 +3,7 @@
 `converter` has the conversion of a single document.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from typing import Any, TypeVar
 
@@ -35,8 +35,11 @@ from scheduler.runtime.yielding import yield_now
 
 _T = TypeVar("_T")
 
-_EDGES = 16
-"""Edges that are read in the time of a component."""
+_EDGES = 32
+"""Edges that are read at a time: in that of two components."""
+_MOST_SHAPES = 1_000
+_LARGEST_SHAPE = 64
+"""Sets of names that are remembered, and the names in one of them."""
 
 
 @frozen
@@ -137,6 +140,8 @@ class _Reader:
         self._digests: dict[str, bytes] = {}
         # The same few words stand in every component, and its id in every edge to it: each is kept once.
         self._words: dict[str, str] = {}
+        self._shapes: set[tuple[str, ...]] = set()
+        """Names of the fields of components, in order, that are in ``names``, and no mistake."""
 
     def read(self, place: str, raw: Raw, *, level: int) -> Any:
         try:
@@ -173,48 +178,54 @@ class _Reader:
         They are decoded, taken apart and freed one by one: together, as Python objects, they would take many
             times the memory of their JSON.
         """
-        digest = blake2b()
-        self._digests[name] = digest.digest()
+        into = _Elements(name, converter.get_structure_hook(cls), cls)
+        raws = self._split(name, members, most)
+        if cls is Edge:
+            for start in range(0, len(raws), _EDGES):
+                yield_now()
+                self._read_edges(raws[start : start + _EDGES], start, into)
+        else:
+            self._read_each(raws, 0, into)
+            self._check_ids(name, into.ids)
+            self.known.update(one for _, one in into.ids)
+        self._digests[name] = into.digest.digest()
+        return tuple(into.items), tuple(into.places)
+
+    def _split(self, name: str, members: dict[str, Raw], most: int) -> list[Raw]:
+        """Return the elements of a list, not yet decoded; none where it cannot be read, or has too many."""
         raw_list = members.get(name)
         if raw_list is None or _is_null(raw_list):
-            return (), ()
+            return []
         try:
             raws = split_list(raw_list, self.limits)
         except InvalidJSON as error:
             self.problems.append(Problem(name, str(error)))
-            return (), ()
+            return []
         if len(raws) > most:
             self.problems.append(Problem(name, f"{len(raws)} of them; max_{name} is {most}"))
             self.over_limit = True
-            return (), ()
-        structure = converter.get_structure_hook(cls)
-        items: list[_T] = []
-        places: list[int] = []
-        ids: list[tuple[int, str]] = []
-        for position, raw in enumerate(raws):
-            if cls is not Edge or not position % _EDGES:
-                yield_now()
+            return []
+        return raws
+
+    def _read_each(self, raws: Sequence[Raw], start: int, into: "_Elements") -> None:
+        name, cls, structure, digest = into.name, into.cls, into.structure, into.digest
+        most = self.limits.max_component_bytes
+        for position, raw in enumerate(raws, start):
+            yield_now()
             data = bytes(raw)
-            if cls is Edge and (edge := self._plain_edge(data)) is not None:
-                digest.update(_digest_text(edge))
-                items.append(edge)
-                places.append(position)
-                continue
-            if len(data) > self.limits.max_component_bytes:
-                text = f"{len(data)} bytes; max_component_bytes is {self.limits.max_component_bytes}"
+            if len(data) > most:
+                text = f"{len(data)} bytes; max_component_bytes is {most}"
                 self.problems.append(Problem(f"{name}[{position}]", text))
                 continue
             try:
                 value = decode(data, self.limits, level=2)
                 digest.update(encode_sorted(value) + b",")
                 if type(value) is dict:
-                    if not (self.accepted or cls is Edge):
-                        self.problems += mistakable(f"{name}[{position}]", value)
+                    self._look_at_names(f"{name}[{position}]", value, checked=cls is not Edge)
                     self._share(value)
-                    self.names.update(value)
                     if type(one := value.get("_component_id")) is str:
-                        ids.append((position, one))
-                items.append(structure(value, cls))
+                        into.ids.append((position, one))
+                into.items.append(structure(value, cls))
             except InvalidJSON as error:
                 self.problems.append(Problem(f"{name}[{position}]", _located(self.data, error, data)))
             except Malformed as error:
@@ -223,27 +234,49 @@ class _Reader:
                     for inner in error.problems
                 )
             else:
-                places.append(position)
-        if cls is not Edge:
-            self._check_ids(name, ids)
-            self.known.update(one for _, one in ids)
-        self._digests[name] = digest.digest()
-        return tuple(items), tuple(places)
+                into.places.append(position)
 
-    def _plain_edge(self, data: bytes) -> Any:
-        """Read an edge with nothing but its two ends and its length, as nearly all are; None for any other.
+    def _read_edges(self, raws: Sequence[Raw], start: int, into: "_Elements") -> None:
+        edges = self._plain_edges(raws)
+        if edges is not None:
+            into.digest.update(_digest_text(edges))
+            into.items += edges
+            into.places += range(start, start + len(edges))
+        elif len(raws) > 1:
+            # A plain one is read as such whatever stands beside it: the digest depends on that.
+            for position, raw in enumerate(raws, start):
+                self._read_edges([raw], position, into)
+        else:
+            self._read_each(raws, start, into)
+
+    def _look_at_names(self, place: str, value: Document, *, checked: bool) -> None:
+        """Check the names of an object's fields, unless they are the same as in an object before it."""
+        shape = tuple(value)
+        if shape in self._shapes:
+            return
+        self.names.update(shape)
+        wrong = mistakable(place, value) if checked and not self.accepted else []
+        self.problems += wrong
+        if checked and not wrong and len(shape) <= _LARGEST_SHAPE and len(self._shapes) < _MOST_SHAPES:
+            self._shapes.add(shape)
+
+    def _plain_edges(self, raws: Sequence[Raw]) -> list[Edge] | None:
+        """Read edges with nothing but their two ends and their length, as nearly all are; None for others.
 
         A build has more edges than components, and this costs a fifth of the general way.
         """
         try:
-            edge = _decode_plain_edge(data)
+            plain = _decode_plain_edges(b"[" + b",".join(raws) + b"]")
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
-        if not edge.source or not edge.destination or not -_SMALL < edge.length < _SMALL:
-            return None
-        words = self._words
-        source = words.setdefault(edge.source, edge.source)
-        return Edge(source, words.setdefault(edge.destination, edge.destination), edge.length)
+        share = self._words.setdefault
+        edges = []
+        for one in plain:
+            source, destination, length = one.source, one.destination, one.length
+            if not source or not destination or not -_SMALL < length < _SMALL:
+                return None
+            edges.append(Edge(share(source, source), share(destination, destination), length))
+        return edges
 
     def _share(self, value: Document) -> None:
         words = self._words
@@ -264,19 +297,37 @@ class _Reader:
                 self.problems.append(Problem(place, text))
 
 
-class _PlainEdge(msgspec.Struct, forbid_unknown_fields=True):
+class _Elements:
+    """One list of a build while it is read."""
+
+    __slots__ = ("cls", "digest", "ids", "items", "name", "places", "structure")
+
+    def __init__(self, name: str, structure: Callable[[Any, Any], Any], cls: type) -> None:
+        self.name = name
+        self.structure = structure
+        self.cls = cls
+        self.digest = blake2b()
+        self.items: list[Any] = []
+        """Elements that could be read."""
+        self.places: list[int] = []
+        """Position of each of them."""
+        self.ids: list[tuple[int, str]] = []
+        """Ids, each with its position, also those of elements with other mistakes."""
+
+
+class _PlainEdge(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     source: str
     destination: str
     length: int
 
 
-_decode_plain_edge = msgspec.json.Decoder(_PlainEdge).decode
+_decode_plain_edges = msgspec.json.Decoder(list[_PlainEdge]).decode
 _SMALL = 2**53
 
 
-def _digest_text(edge: Edge) -> bytes:
-    """Return a plain edge's part of the digest; every edge is either always plain, or never."""
-    return encode([edge.destination, edge.length, edge.source]) + b","
+def _digest_text(edges: Sequence[Edge]) -> bytes:
+    """Return plain edges' part of the digest; every edge is either always plain, or never."""
+    return encode([[edge.destination, edge.length, edge.source] for edge in edges])[1:-1] + b","
 
 
 class _Head(msgspec.Struct):

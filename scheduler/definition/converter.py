@@ -40,6 +40,8 @@ MAX_TIMEOUT = 366 * 86_400.0
 
 _NONE: Document = {}
 
+_UNUSUAL = frozenset({*SETTINGS, ATTEMPTS})
+
 EDGE_KEYS = {"source", "destination", "length"}
 LISTS = ("components", "changes", "edges")
 _MOST_ATTEMPTS = 1_000_000
@@ -114,8 +116,28 @@ def _structure_component(value: Any, _: type[Component]) -> Component:
     return component
 
 
+def _plain_change(fields: Document) -> Change | None:
+    """Make a change that has no settings of its own, as nearly all have none; None for any other."""
+    get = fields.get
+    name, type_, provider = get("_component_id"), get("_component"), get("_provider")
+    action, state = get("_action"), get("_state")
+    if not (name.__class__ is type_.__class__ is provider.__class__ is action.__class__ is str):
+        return None
+    known = _ACTIONS.get(action)
+    if known is None or state.__class__ is not str or not (name and type_ and provider and state):
+        return None
+    current = _STATES.get(state)
+    if current is None or name in PSEUDO_IDS or not _UNUSUAL.isdisjoint(fields):
+        return None
+    sensitive = has_secret_names(fields)
+    return Change(name, type_, known, provider, current, encode(fields), None, None, 0, _NONE, sensitive)
+
+
 def _structure_change(value: Any, _: type[Change]) -> Change:
     fields = as_object(value)
+    plain = _plain_change(fields)
+    if plain is not None:
+        return plain
     problems: list[Problem] = []
     component_id = _component_id(fields, problems)
     kind_of = _text(fields, "_component", problems)

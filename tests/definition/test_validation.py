@@ -450,6 +450,31 @@ def test_other_content_has_another_digest(one: Document, other: Document) -> Non
     assert parse_build(encode(one)).digest != parse_build(encode(other)).digest
 
 
+def test_the_digest_is_that_of_earlier_versions() -> None:
+    """Stored digests stay comparable: an unusual edge has no effect on those of the plain ones beside it."""
+    few = [
+        {"source": "a", "destination": "b", "length": 1},
+        {"source": "b", "destination": "c", "length": 1, "x": 1},
+        {"source": "start", "destination": "a", "length": 2},
+    ]
+    many = [{"source": "a", "destination": "c", "length": length} for length in range(70)]
+    fields = {
+        "_component_id": "a",
+        "_component": "t",
+        "_provider": "p",
+        "_action": "create",
+        "z": "é",
+        "y": None,
+    }
+    document = {
+        "id": "b1",
+        "components": [{"_component_id": "old", "x": 1.5}],
+        "changes": [fields],
+        "edges": [*few, *many, *few],
+    }
+    assert parse_build(encode(document)).digest.hex() == "3b35d88985cbe5db092f3021ce01e891"
+
+
 def test_the_digest_is_of_what_was_submitted() -> None:
     """Layout makes no difference to a build's digest; a changed field does, also one that is not sent."""
     document = build(change("a", x=1, _state="errored", error="one"))

@@ -182,7 +182,7 @@ _VALUES: Any = [{"text": "x" * 1_000}] * 2_000
 @pytest.mark.parametrize(
     ("job", "least"),
     [
-        pytest.param(lambda: parse_build(_build()), 100 + 160 + 160 // 16, id="reading"),
+        pytest.param(lambda: parse_build(_build()), 100 + 160 + 160 // 32, id="reading"),
         pytest.param(lambda: decode(json.dumps([[1]] * 10_000).encode()), 20, id="looking for what is deep"),
         pytest.param(lambda: read_object(json.dumps({"x": _VALUES}).encode()), 10, id="a question"),
         pytest.param(lambda: report_of(Plan(_PREPARED)), 200, id="reporting"),

@@ -136,10 +136,6 @@ class Template:
         found = self._found
         return found.names if isinstance(found, Standard) else None
 
-    @property
-    def _slots(self) -> Sequence[tuple[str, Text]]:
-        return self._cut().slots
-
     def _cut(self) -> Cut:
         """Return the change cut at its references; made again each time for a standard one."""
         found = self._found
@@ -147,7 +143,7 @@ class Template:
 
     def targets(self) -> Iterator[tuple[str, Target]]:
         """Yield the target of every reference, with the place of the reference."""
-        for place, text in self._slots:
+        for place, text in self._cut().slots:
             for target in text.targets():
                 yield place, target
 
@@ -156,16 +152,14 @@ class Template:
         """Return every reference in the component."""
         return tuple(
             Reference(place, target.text[:_SHOWN], target.id, target.guarded)
-            for place, text in self._slots
-            for target in text.targets()
+            for place, target in self.targets()
         )
 
     def names(self, id: str) -> bool:  # noqa: A002 - as in the port
         """Whether a reference names the component with this id by a constant."""
-        named = self.named
-        if named is not None:
-            return id in named
-        return any(target.id == id for _, text in self._slots for target in text.targets())
+        if self.named is not None:
+            return id in self.named
+        return any(target.id == id for _, target in self.targets())
 
     def render(
         self,
@@ -222,20 +216,11 @@ class Template:
             if len(found.slots) > _FEW:
                 return None
             scope.work = NO_WORK
-            body = self._joined(found, scope)
+            body = _joined(found, scope, keep=self._terms.syntax.keep)
         except TemplateError:
             # The other way finds the mistake again, or the work.
             return None
         return body if body is not None and len(body) <= MAX_RENDERED else None
-
-    def _joined(self, cut: Cut, scope: Scope) -> bytes | None:
-        parts = [cut.runs[0]]
-        for (place, text), run in zip(cut.slots, cut.runs[1:], strict=True):
-            chunk = None if place in _OF_THE_SUBJECT else _quick(text, scope, self._terms.syntax.keep)
-            if chunk is None:
-                return None
-            parts += chunk, run
-        return b"".join(parts)
 
     def _rendered(self, scope: Scope, work: Work, most: int | None = None) -> Rendered:
         change = self._change
@@ -287,25 +272,11 @@ class Template:
             return False
         found = self._found
         if isinstance(found, Standard):
-            for name in found.names:
-                if name == own or not supplied(name):
-                    return False
-            work.spend(_TARGET * len(found.names))
-            return True
-        if sum(map(len, found.runs)) > MAX_RENDERED:
+            seen = -1 if own in found.names or not all(map(supplied, found.names)) else len(found.names)
+        else:
+            seen = _awaited(found, own, supplied)
+        if seen < 0:
             return False
-        seen = 0
-        for _, text in found.slots:
-            named = False
-            for target in text.targets():
-                seen += 1
-                if target.guarded:
-                    continue
-                if target.id is None or target.id == own or not supplied(target.id):
-                    return False
-                named = True
-            if not named:
-                return False
         work.spend(_TARGET * seen)
         return True
 
@@ -386,7 +357,7 @@ class Template:
                     continue
                 if resolver is None:
                     resolver = self._resolver(cut, known, work)
-                questions: Iterable[Callable[[], object]] = [partial(self._judge, resolver, text, place)]
+                questions: Iterable[Callable[[], object]] = [partial(_judge, resolver, text, place)]
                 if not judged:
                     # Its value is unknown; whether the other components that it names exist may be known.
                     questions = _one_by_one(
@@ -411,10 +382,6 @@ class Template:
             except AbortedError as error:
                 problems[Problem(where, str(error))] = None
         return list(problems)
-
-    def _judge(self, resolver: Resolver, text: Text, place: str) -> None:
-        if _quick(text, resolver.scope, self._terms.syntax.keep) is None:
-            resolver.written(text, place)
 
     def needs(self, needs: Needs) -> list[str]:
         """Return every id that rendering can touch by a constant, directly or through definitions.
@@ -487,6 +454,30 @@ def cut_change(change: Change, terms: Terms, spend: Callable[[int], None] = free
     return cut_fields(change.id, fields, terms.syntax, spend)
 
 
+def _judge(resolver: Resolver, text: Text, place: str) -> None:
+    if _quick(text, resolver.scope, resolver.syntax.keep) is None:
+        resolver.written(text, place)
+
+
+def _awaited(cut: Cut, own: str, supplied: Callable[[str], bool]) -> int:
+    """Return the number of targets if all that are required are still to come; -1 otherwise."""
+    if sum(map(len, cut.runs)) > MAX_RENDERED:
+        return -1
+    seen = 0
+    for _, text in cut.slots:
+        named = False
+        for target in text.targets():
+            seen += 1
+            if target.guarded:
+                continue
+            if target.id is None or target.id == own or not supplied(target.id):
+                return -1
+            named = True
+        if not named:
+            return -1
+    return seen
+
+
 def _one_by_one(
     text: Text, resolver: Resolver, known: Callable[[str], bool]
 ) -> Iterator[Callable[[], object]]:
@@ -503,6 +494,17 @@ def _one_by_one(
 _SHOWN = 200
 _SHORT = 4096
 """Characters up to which a resolved text is surely within every limit."""
+
+
+def _joined(cut: Cut, scope: Scope, *, keep: bool) -> bytes | None:
+    """Return the JSON of a component all of whose references are common; None for any other."""
+    parts = [cut.runs[0]]
+    for (place, text), run in zip(cut.slots, cut.runs[1:], strict=True):
+        chunk = None if place in _OF_THE_SUBJECT else _quick(text, scope, keep)
+        if chunk is None:
+            return None
+        parts += chunk, run
+    return b"".join(parts)
 
 
 def _quick(text: Text, scope: Scope, keep: bool) -> bytes | None:

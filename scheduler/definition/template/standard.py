@@ -58,7 +58,7 @@ _NEVER: Final = (b'"_secret":', b'"adoptable":')
 
 
 class Terms(NamedTuple):
-    """What the templates of one build have in common."""
+    """Terms of one build, which all its templates have in common."""
 
     build: str
     """Id of the build, which becomes ``service``."""
@@ -75,7 +75,7 @@ class Terms(NamedTuple):
 
 
 class Form(NamedTuple):
-    """What standard components of one kind have in common."""
+    """Form of standard components of one kind: all but the ids, and the places in their JSON."""
 
     keys: tuple[tuple[str, ...], ...]
     """Keys of each reference, behind the id."""
