@@ -1,6 +1,6 @@
 """Turns of other tasks during long loops on the event loop, paced by the work done."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import Final, Generic, TypeVar
 
 from trio.lowlevel import checkpoint
@@ -62,6 +62,37 @@ class paced(AsyncIterator[T], Generic[T]):  # noqa: N801 - reads as a function
         for item in self._items:
             return item
         raise StopAsyncIteration
+
+
+class slices(AsyncIterator[Sequence[T]], Generic[T]):  # noqa: N801 - reads as a function
+    """Iterator over slices of a sequence that lets other tasks run between them.
+
+    As `paced`, for rounds so small that a wait for each would be most of the work.
+
+    Args:
+        items: the items; they must not change meanwhile.
+        of: number of items in a slice: they take a millisecond or two.
+        pause: awaited to let other tasks run.
+    """
+
+    __slots__ = ("_begin", "_items", "_of", "_pause")
+
+    def __init__(
+        self, items: Sequence[T], *, of: int, pause: Callable[[], Awaitable[None]] = checkpoint
+    ) -> None:
+        self._items = items
+        self._of = of
+        self._begin = 0
+        self._pause = pause
+
+    async def __anext__(self) -> Sequence[T]:
+        begin = self._begin
+        if begin >= len(self._items):
+            raise StopAsyncIteration
+        if begin:
+            await self._pause()
+        self._begin = begin + self._of
+        return self._items[begin : self._begin]
 
 
 def drained(items: list[T]) -> Iterator[T]:

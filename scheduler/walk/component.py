@@ -81,7 +81,6 @@ class ComponentRun:
         "start",
         "subject",
         "supplied_subject",
-        "turn",
         "vertex",
         "waiter",
         "waits",
@@ -100,8 +99,6 @@ class ComponentRun:
         """Whether its task was woken to begin it."""
         self.waiter: Waiter | None = None
         """Place in the queue for slots, while it is queued."""
-        self.turn: trio.Event | None = None
-        """Event that makes its task look again; None unless the task waits for its turn."""
         self.start: Start | None = None
         """Request that its task is to see through, where it has begun and is to be sent."""
 
@@ -133,12 +130,6 @@ class ComponentRun:
         """Late success of one attempt that came while the next one was about to be sent."""
         self.rescued: Settled | None = None
         """Outcome of a late success that came while it waited for another attempt; still to be persisted."""
-
-    def call_up(self) -> None:
-        """Wake its task, where that waits for its turn, to look again."""
-        turn, self.turn = self.turn, None
-        if turn is not None:
-            turn.set()
 
     def take_slots(self) -> Held:
         """Return the slots that it holds, to be given back; it holds none from now on."""

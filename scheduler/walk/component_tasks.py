@@ -5,7 +5,7 @@ import trio
 from scheduler.definition.graph import Vertex
 from scheduler.definition.template import INLINE_WORK, Laborious
 from scheduler.plan import ending
-from scheduler.walk.component import OVER, ComponentRun, Stage, Start
+from scheduler.walk.component import OVER, ComponentRun, Stage
 from scheduler.walk.context import Context
 from scheduler.walk.granted import Granted
 from scheduler.walk.hold import Hold
@@ -42,6 +42,8 @@ class ComponentTasks:
         self._plan = context.plan
         self._runs = context.runs
         self._tasks = context.tasks
+        self._news = context.tasks.news
+        self._is_ready = lineup.frontier.is_ready
         self._granted = granted
         self._slots = slots
         self._lineup = lineup
@@ -54,73 +56,76 @@ class ComponentTasks:
 
     async def run(self, vertex: Vertex) -> None:
         """Run one component, from the wait for its dependencies to its end."""
-        lineup, runs = self._lineup, self._runs
+        # Little more than this frame is kept of each of ten thousand components that wait.
         try:
-            await self._tasks.dependencies(vertex, lineup.frontier.settled)
-            run = runs[vertex]
-            resumed, run.resumed = run.resumed, None
-            if resumed is not None:
-                run.due = True
-                await self._resumer.resume(run, resumed)
-            elif (start := await self._turn(run)) is not None:
-                await self._starts.see_through(start)
-            if run.subject:
-                lineup.land(vertex)
-            # While its end is being persisted an operator may retry it.
-            while await self._proceed(run):
-                pass
+            while not self._is_ready(vertex):
+                await self._news(vertex)
+            await self._see_through(vertex)
         finally:
             self._end(vertex)
 
-    async def _turn(self, run: ComponentRun) -> Start | None:
+    async def _see_through(self, vertex: Vertex) -> None:
+        """Run one component whose dependencies have settled, to its end."""
+        run, phases = self._runs[vertex], self._plan.phases
+        resumed, run.resumed = run.resumed, None
+        if resumed is not None:
+            run.due = True
+            await self._resumer.resume(run, resumed)
+        elif run.stage is Stage.BEGUN or await self._turn(run):
+            run.stage = Stage.NOWHERE
+            start, run.start = run.start, None
+            if start is not None:
+                await self._starts.see_through(start)
+        if run.subject:
+            self._lineup.land(vertex)
+        # While its end is being persisted an operator may retry it.
+        while phases[vertex] not in OVER or run.rescued is not None:
+            if not await self._proceed(run):
+                break
+
+    async def _turn(self, run: ComponentRun) -> bool:
         """Wait until a component has begun, in its turn.
 
         Returns:
-            The request to be seen through; None where the component ended without being sent, or is not to
-            begin from the line-up: `_proceed` does what is left then.
+            Whether it has; where not, it is not to begin from the line-up: `_proceed` does what is left then.
         """
-        vertex = run.vertex
+        granted, vertex = self._granted, run.vertex
         while run.stage is not Stage.BEGUN:
             if run.stage is Stage.LABORIOUS:
                 run.stage = Stage.NOWHERE
                 await self._renderer.render(run)
                 if not self._plan.requests.is_rendered(vertex) and not self._plan.state.held:
-                    return None
-                self._granted.grant(run, run.number)
+                    return False
+                granted.grant(run, run.number)
             if run.due:
                 if run.stage is Stage.GRANTED:
-                    if not self._granted.beginning:
+                    if granted.lets_begin(run):
                         await self._begin_up_to(run)
                         continue
                 elif run.stage is not Stage.QUEUED and run.stage is not Stage.PARKED:
-                    return None
+                    return False
             elif not self._lineup.is_new(vertex):
-                return None
+                return False
             elif not self._tasks.entering:
                 await self._lineup.enter(vertex)
                 continue
-            turn = run.turn = trio.Event()
-            await turn.wait()
-        run.stage = Stage.NOWHERE
-        start, run.start = run.start, None
-        return start
+            await self._news(vertex)
+        return True
 
     async def _begin_up_to(self, run: ComponentRun) -> None:
         """Begin granted components in the order of the line-up, until this one or many have begun."""
         granted, requests = self._granted, self._plan.requests
         granted.beginning = True
         try:
-            enough = granted.count(0, 0)
-            while not enough:
-                if run.stage is Stage.BEGUN or not granted:
-                    return
+            while granted and run.stage is not Stage.BEGUN and not granted.enough:
                 work = requests.work_left
                 await self._begin_granted(granted.pop())
-                enough = granted.count(1, work - requests.work_left)
+                granted.count(1, work - requests.work_left)
         finally:
             granted.beginning = False
-            granted.call_first()
-        # This task resumes, should no other one have done so by then.
+            if not granted.enough:
+                granted.call_first()
+        # Other builds have a turn; then it goes on.
         looks = granted.looks
         await trio.lowlevel.checkpoint()
         if looks == granted.looks:
@@ -141,13 +146,13 @@ class ComponentTasks:
             except Laborious:
                 run.stage = Stage.LABORIOUS
                 self._granted.count(0, INLINE_WORK)
-                run.call_up()
+                self._tasks.wake(vertex)
             else:
                 if due and vertex in self._unsent:
                     self._slots.queue_again(run)
                 else:
                     run.stage, run.start = Stage.BEGUN, start
-                    run.call_up()
+                    self._tasks.wake(vertex)
         plan.requests.let_go(vertex)
 
     async def _proceed(self, run: ComponentRun) -> bool:
@@ -210,8 +215,8 @@ class ComponentTasks:
             await self._starts.see_through(start)
 
     def _end(self, vertex: Vertex) -> None:
-        settled, run = self._lineup.frontier.settled, self._runs.get(vertex)
-        if not settled[vertex] or (run is not None and run.subject):
+        frontier, run = self._lineup.frontier, self._runs.get(vertex)
+        if not frontier.settled[vertex] or (run is not None and run.subject):
             self._lineup.land(vertex)
         if run is not None:
             run.due = False
@@ -220,8 +225,7 @@ class ComponentTasks:
             needed = tried and self._plan.phases[vertex] not in OVER
             if run.stage is Stage.NOWHERE and run.rescued is None and not needed:
                 self._runs.pop(vertex, None)
-        if not settled[vertex]:
+        if not frontier.settled[vertex]:
             # Whatever the outcome, no task may wait for it for ever.
-            settled[vertex] = True
-            self._tasks.wake_dependents(vertex)
+            self._tasks.wake_all(frontier.settle(vertex))
         self._tasks.end(vertex)

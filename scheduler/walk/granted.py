@@ -4,6 +4,7 @@ import heapq
 from typing import Final
 
 from scheduler.walk.component import ComponentRun, Stage
+from scheduler.walk.tasks import Tasks
 
 _IN_A_ROW: Final = 25
 """Components begun before other builds have a turn: a millisecond or two."""
@@ -14,12 +15,16 @@ _WORK_OF_ONE: Final = 2_500
 class Granted:
     """Granted components of one build: they have their slots, where they need any.
 
-    Their tasks are woken a few at a time. The first of them to run also begins the components before its own.
+    Their tasks are called a few at a time. The first of them to run also begins what is before its own.
+
+    Args:
+        tasks: tasks of the build.
     """
 
-    __slots__ = ("_called", "_heap", "_in_a_row", "beginning", "looks")
+    __slots__ = ("_called", "_heap", "_in_a_row", "_tasks", "beginning", "looks")
 
-    def __init__(self) -> None:
+    def __init__(self, tasks: Tasks) -> None:
+        self._tasks = tasks
         self._heap: list[tuple[int, ComponentRun]] = []
         self._called = 0
         """Number of them that were called up: at most `_IN_A_ROW`."""
@@ -45,7 +50,7 @@ class Granted:
         if not run.called:
             run.called = True
             self._called += 1
-        run.call_up()
+        self._tasks.wake(run.vertex)
 
     def call_first(self) -> None:
         """Wake the task of the component that is to begin next, where there is one."""
@@ -60,19 +65,28 @@ class Granted:
             self._called -= 1
         return run
 
-    def count(self, components: int, work: int) -> bool:
-        """Count components that have begun, and the units of work that they took.
+    def lets_begin(self, run: ComponentRun) -> bool:
+        """Return whether the task of a granted component is to begin it, and those before it.
 
-        Returns:
-            Whether so many have begun that other builds are to have a turn.
+        Otherwise it waits for news: it has not been called, another task is beginning them, or so many have
+        begun that others have a turn. What ends that calls the first.
         """
-        self._in_a_row += components + work // _WORK_OF_ONE
+        return run.called and not self.beginning and self._in_a_row < _IN_A_ROW
+
+    @property
+    def enough(self) -> bool:
+        """Whether so many have begun that other builds are to have a turn."""
         return self._in_a_row >= _IN_A_ROW
 
+    def count(self, components: int, work: int) -> None:
+        """Count components that have begun, and the units of work that they took."""
+        self._in_a_row += components + work // _WORK_OF_ONE
+
     def look(self) -> None:
-        """Note that other builds had a turn."""
+        """Note that other builds had a turn, and call the component that is to begin next."""
         self.looks += 1
         self._in_a_row = 0
+        self.call_first()
 
     def clear(self) -> None:
         """Forget all of them, as the walk has ended."""

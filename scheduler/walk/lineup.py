@@ -14,7 +14,7 @@ import trio
 from scheduler.definition.graph import Vertex
 from scheduler.definition.template import Laborious
 from scheduler.plan import Phase
-from scheduler.runtime.pace import paced
+from scheduler.runtime.pace import paced, slices
 from scheduler.walk.component import OVER, ComponentRun, Held, Stage
 from scheduler.walk.context import Context
 from scheduler.walk.frontier import Frontier
@@ -77,8 +77,12 @@ class Lineup:
         due: list[Vertex] = []
         if self._plan.phases[vertex] in OVER and (run is None or run.rescued is None):
             # A late success has to be persisted first. Before the walk has begun nothing is due.
-            settled = self.frontier.settle(vertex)
-            due = [one for one in settled if self.is_new(one)] if tasks.under_way else []
+            ready = self.frontier.settle(vertex)
+            if ready and tasks.under_way:
+                due = [one for one in ready if self.is_new(one)]
+                if len(due) < len(ready):
+                    # These do not begin; their tasks are to end.
+                    tasks.wake_all([one for one in ready if not self.is_new(one)])
         if len(due) > _ENTERED_AT_ONCE or (
             self._plan.requests.has_open_subjects and any(map(self._is_open, due))
         ):
@@ -87,8 +91,6 @@ class Lineup:
             self._line_up([run for one in due if (run := self._admit(one)) is not None], given_back)
         elif given_back is not None:
             self._all_slots.release(self._plan, *given_back)
-        if self.frontier.settled[vertex]:
-            tasks.wake_dependents(vertex)
 
     def is_new(self, vertex: Vertex) -> bool:
         """Return whether a component whose dependencies have settled is to enter the line-up now."""
@@ -159,7 +161,7 @@ class Lineup:
 
         None gets its slots before all of them are queued.
         """
-        vertices, tasks = list(vertices), self._tasks
+        vertices = list(vertices)
         every = paced(vertices, every=_ENTERED_AT_ONCE)
         due = [one async for one in every if self.is_new(one) and self.frontier.is_ready(one)]
         unusual = [one for one in due if self._is_unusual(self._runs[one])]
@@ -177,17 +179,23 @@ class Lineup:
                 if self.is_new(vertex) and (run := self._admit(vertex, again=again)) is not None:
                     self._slots.queue(run, self._subject(run))
             self._slots.serve(given_back)
-        async for vertex in paced(vertices, every=_SPAWNED_AT_ONCE):
-            if not self.frontier.settled[vertex]:
-                tasks.start(vertex)
-                run = self._runs.get(vertex)
-                if run is not None and not run.due:
-                    # Its task may have waited for this, and the build was halted meanwhile.
-                    run.call_up()
+        async for some in slices(vertices, of=_SPAWNED_AT_ONCE):
+            for vertex in some:
+                self._ensure_task(vertex)
+
+    def _ensure_task(self, vertex: Vertex) -> None:
+        """Start the task of a component that has not settled, where it has none."""
+        if self.frontier.settled[vertex]:
+            return
+        if not self._tasks.has(vertex):
+            self._tasks.start(vertex)
+        elif (run := self._runs.get(vertex)) is None or not run.due:
+            # It may have waited for this, and the build was halted meanwhile.
+            self._tasks.wake(vertex)
 
     def _look_at(self, run: ComponentRun) -> None:
         """Wake or start the task of a component that needs more than to wait for its slots."""
-        run.call_up()
+        self._tasks.wake(run.vertex)
         self._tasks.start(run.vertex)
 
     # ---- subjects that references supply

@@ -177,9 +177,9 @@ class SlotQueue:
         elif self._tasks.under_way:
             # Otherwise no task is left to be told.
             self._sent_off.append(run)
-            self._tasks.run_beside(self._tell_the_sent_off, "send off")
+            self._tasks.run_beside(self._tell_the_sent_off, name="send off")
 
     async def _tell_the_sent_off(self) -> None:
         """Tell the tasks in slices: thousands may have waited, and other builds have a turn in between."""
         async for run in paced(drained(self._sent_off), every=_TOLD_AT_ONCE):
-            run.call_up()
+            self._tasks.wake(run.vertex)

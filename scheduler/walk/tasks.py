@@ -1,14 +1,20 @@
-"""The tasks of one build's components, and the events by which they wait for each other."""
+"""The tasks of one build's components: each sleeps until there is news of its component.
+
+A component has settled when its byte in the frontier says so; that is the event that its dependents wait for.
+What sets it wakes those of them that wait for nothing else, by this table of the tasks that sleep: an event
+object for each component, with its waiters, would take more memory than the rest of a waiting task's data.
+"""
 
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from typing import Any
+from typing import Any, Final
 
 import trio
 
 from scheduler.definition.graph import Graph, Vertex
+from scheduler.runtime.pace import slices
 
-_WOKEN_AT_ONCE = 50
-"""Dependents that are woken before other builds have a turn."""
+_WOKEN_AT_ONCE: Final = 50
+"""Tasks that are woken before other builds have a turn."""
 
 
 class Tasks:
@@ -18,14 +24,29 @@ class Tasks:
         graph: graph of the build.
     """
 
-    __slots__ = ("_awaited", "_entering", "_graph", "_main", "_nursery", "_on_idle", "_started")
+    __slots__ = (
+        "_cancelled",
+        "_count",
+        "_entering",
+        "_ids",
+        "_main",
+        "_nursery",
+        "_on_idle",
+        "_sleeping",
+        "_started",
+    )
 
     def __init__(self, graph: Graph) -> None:
-        self._graph = graph
-        self._started: set[Vertex] = set()
+        self._ids = graph.ids
+        self._started = bytearray(len(graph.ids))
+        """Whether a component has a task, by vertex."""
+        self._count = 0
+        """Number of these tasks."""
         self._entering = 0
-        self._awaited: dict[Vertex, list[trio.Event]] = {}
-        """Events that the tasks of a component's dependents wait for, by component."""
+        self._sleeping: list[trio.lowlevel.Task | None] = [None] * len(graph.ids)
+        """Tasks that wait for news, by vertex."""
+        self._cancelled = False
+        """Whether the tasks were cancelled: that wakes them all."""
         # Kept only while the nursery is open: they refer to the walk, which refers to this.
         self._nursery: trio.Nursery | None = None
         self._main: Callable[[Vertex], Awaitable[None]] | None = None
@@ -44,13 +65,14 @@ class Tasks:
         self._nursery, self._main, self._on_idle = nursery, main, on_idle
 
     def close(self) -> None:
-        """Start no task any more."""
+        """Start no task any more; all have ended."""
         self._nursery = self._main = self._on_idle = None
+        self._sleeping = [None] * len(self._sleeping)
 
     @property
     def under_way(self) -> bool:
         """Whether there are tasks, or are about to be; otherwise the walk has not begun, or has ended."""
-        return self._nursery is not None and bool(self._started or self._entering)
+        return self._nursery is not None and (self._count > 0 or self._entering > 0)
 
     @property
     def entering(self) -> bool:
@@ -59,19 +81,21 @@ class Tasks:
 
     def has(self, vertex: Vertex) -> bool:
         """Return whether a component has a task."""
-        return vertex in self._started
+        return self._started[vertex] > 0
 
     def start(self, vertex: Vertex) -> None:
         """Start the task of a component, where it has none and the walk is under way."""
-        if vertex not in self._started and self.under_way:
+        if not self._started[vertex] and self.under_way:
             assert self._nursery is not None, "as it is under way"
             assert self._main is not None, "as it is under way"
-            self._started.add(vertex)
-            self._nursery.start_soon(self._main, vertex, name=self._graph.ids[vertex])
+            self._started[vertex] = True
+            self._count += 1
+            self._nursery.start_soon(self._main, vertex, name=self._ids[vertex])
 
     def end(self, vertex: Vertex) -> None:
         """Note that the task of a component ends by this call; with the last one the walk ends."""
-        self._started.discard(vertex)
+        self._started[vertex] = False
+        self._count -= 1
         self._look_for_the_end()
 
     def enter(self, entering: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -87,58 +111,47 @@ class Tasks:
             self._entering -= 1
             self._look_for_the_end()
 
-    def run_beside(self, job: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
+    def run_beside(self, job: Callable[..., Coroutine[Any, Any, None]], *args: object, name: str) -> None:
         """Run ``job`` in a task of its own, beside those of the components."""
         assert self._nursery is not None, "the walk has begun"
-        self._nursery.start_soon(job, name=name)
+        self._nursery.start_soon(job, *args, name=name)
 
     def _look_for_the_end(self) -> None:
-        if not self._started and not self._entering and self._on_idle is not None:
+        if not self._count and not self._entering and self._on_idle is not None:
             self._on_idle()
 
-    async def dependencies(self, vertex: Vertex, settled: Sequence[int]) -> None:
-        """Wait until all dependencies of a component have settled at the same time.
+    # ---- news
 
-        Args:
-            vertex: the component.
-            settled: whether a vertex has settled, by vertex; an operator may retry one that had.
+    def news(self, vertex: Vertex) -> Awaitable[None]:
+        """Return the wait for news of a component; its task, and only that, awaits it at once.
+
+        Only directly in the nursery of the build: with a cancel scope around it `_abort` would be wrong.
         """
-        waited = True
-        while waited:
-            waited = False
-            for dependency in self._graph.dependencies[vertex]:
-                if not settled[dependency]:
-                    waited = True
-                    await self._event(dependency, vertex).wait()
+        # No coroutine of its own: each of ten thousand tasks that wait would keep its frame.
+        self._sleeping[vertex] = trio.lowlevel.current_task()
+        return trio.lowlevel.wait_task_rescheduled(self._abort)  # noqa: ASYNC105 - by the caller
 
-    def _event(self, dependency: Vertex, dependent: Vertex) -> trio.Event:
-        """Return the event that ``dependent`` waits for; about `_WOKEN_AT_ONCE` dependents share one."""
-        events = self._awaited.get(dependency)
-        if events is None:
-            turns = -(-len(self._graph.dependents[dependency]) // _WOKEN_AT_ONCE)
-            events = self._awaited[dependency] = [trio.Event() for _ in range(turns)]
-        if len(events) == 1:
-            return events[0]
-        # Dependents that begin one after another are woken together: a fan is often in their order.
-        return events[dependent * len(events) // len(self._graph.ids)]
+    def _abort(self, _: object) -> trio.lowlevel.Abort:
+        # One function for all of them: they are in one nursery, and a cancellation wakes all in one go.
+        self._cancelled = True
+        return trio.lowlevel.Abort.SUCCEEDED
 
-    def wake_dependents(self, vertex: Vertex) -> None:
-        """Wake the tasks that wait for a component that has settled. Idempotent."""
-        events = self._awaited.pop(vertex, None)
-        if events:
-            events[0].set()
-            del events[0]
-        if events:
-            assert self._nursery is not None, "the tasks that wait are in it"
-            self._nursery.start_soon(_set_all, events, name="wake")
+    def wake(self, vertex: Vertex) -> None:
+        """Wake the task of a component, where it waits for news."""
+        task = self._sleeping[vertex]
+        if task is not None and not self._cancelled:
+            self._sleeping[vertex] = None
+            trio.lowlevel.reschedule(task)
 
+    def wake_all(self, vertices: Sequence[Vertex]) -> None:
+        """Wake the tasks of these components: a few at once, more of them soon, and in this order."""
+        for vertex in vertices[:_WOKEN_AT_ONCE]:
+            self.wake(vertex)
+        if len(vertices) > _WOKEN_AT_ONCE:
+            self.run_beside(self._wake_soon, vertices[_WOKEN_AT_ONCE:], name="wake")
 
-async def _set_all(events: list[trio.Event]) -> None:
-    """Wake thousands of dependents in slices: other builds have a turn in between."""
-    try:
-        for event in events:
-            await trio.lowlevel.checkpoint()
-            event.set()
-    finally:
-        for event in events:
-            event.set()
+    async def _wake_soon(self, vertices: Sequence[Vertex]) -> None:
+        await trio.lowlevel.checkpoint()
+        async for some in slices(vertices, of=_WOKEN_AT_ONCE):
+            for vertex in some:
+                self.wake(vertex)

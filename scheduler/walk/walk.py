@@ -128,7 +128,7 @@ class Walk:
             unsent=self._unsent,
             renderer=Renderer(plan, self._runs, self._executor),
         )
-        granted = Granted()
+        granted = Granted(self._tasks)
         queue = SlotQueue(context, granted, priorities)
         self._lineup = lineup = Lineup(context, granted, queue)
         self._hold = hold = Hold(context, queue, lineup)

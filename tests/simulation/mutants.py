@@ -169,12 +169,21 @@ def _a_lost_outcome() -> list[Patch]:
 
 
 def _a_lost_wake_up() -> list[Patch]:
-    """Dependents of a component that had to be awaited are not woken."""
+    """Every fifth component is not woken when it is its turn."""
+    wake, count = Tasks.wake, 0
 
-    def silent(tasks: Tasks, vertex: int) -> None:
-        tasks._awaited.pop(vertex, None)
+    def sleepy(tasks: Tasks, vertex: int) -> None:
+        nonlocal count
+        count += 1
+        if count % 5:
+            wake(tasks, vertex)
 
-    return [(Tasks, "wake_dependents", silent)]
+    return [(Tasks, "wake", sleepy)]
+
+
+def _dependents_that_sleep_on() -> list[Patch]:
+    """What is not to begin after a failure is not woken to end."""
+    return [(Tasks, "wake_all", lambda *_: None)]
 
 
 def _dependents_that_do_not_wait() -> list[Patch]:
@@ -523,7 +532,7 @@ def _a_cycle_in_each_build() -> list[Patch]:
 
     def knotted(walk: Walk, *args: Any, **options: Any) -> None:
         init(walk, *args, **options)
-        walk._tasks._awaited[-1] = walk  # type: ignore[assignment]
+        walk._component_tasks.walk = walk  # type: ignore[attr-defined]
 
     return [(Walk, "__init__", knotted)]
 
@@ -624,6 +633,7 @@ _MAKERS: tuple[Callable[[], list[Patch]], ...] = (
     _starts_that_are_not_withdrawn,
     _a_lost_outcome,
     _a_lost_wake_up,
+    _dependents_that_sleep_on,
     _dependents_that_do_not_wait,
     _replies_not_followed,
     _position_too_far,
