@@ -1,13 +1,12 @@
 """Deadlines of attempts: one task for all of them, on a clock that stands still while the broker is away."""
 
 import heapq
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import count
 
 import trio
 
 from scheduler.bus import Bus
-from scheduler.runtime.pace import paced
 
 _TICK = 1.0
 """Seconds between two looks at the connection; so exactly is the length of an outage known."""
@@ -113,10 +112,28 @@ class Timers:
             self._on_resumed(trio.current_time() - self._down_since)
         self._up = up
 
-    def _due(self, now: float) -> Iterator[Timer]:
-        """Take the timers that are due, and those that were cancelled before them."""
-        while self._heap and (self._heap[0][0] <= now + _GRAIN or self._heap[0][2].cancelled):
-            yield heapq.heappop(self._heap)[2]
+    def _expire_some(self, now: float) -> bool:
+        """Let timers that are due expire, and drop those that were cancelled before them.
+
+        Returns:
+            Whether there may be more of them: others have a turn first.
+        """
+        due = now + _GRAIN
+        for _ in range(_AT_ONCE):
+            # The heap may be another one after each of them.
+            heap = self._heap
+            if not heap:
+                return False
+            at, _, timer = heap[0]
+            if timer.cancelled:
+                heapq.heappop(heap)
+                self._cancelled -= 1
+            elif at <= due:
+                heapq.heappop(heap)
+                _expire(timer)
+            else:
+                return False
+        return True
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Watch the clock; never returns."""
@@ -125,11 +142,8 @@ class Timers:
         while True:
             now = self.now()
             self._look()
-            async for timer in paced(self._due(now), every=_AT_ONCE):
-                if timer.cancelled:
-                    self._cancelled -= 1
-                else:
-                    _expire(timer)
+            while self._expire_some(now):
+                await trio.lowlevel.checkpoint()
             self._wake = trio.Event()
             nap = _TICK
             if not self._heap:

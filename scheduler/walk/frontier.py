@@ -1,9 +1,12 @@
 """The frontier of a build: the components that have settled, and those that this makes due. Synchronous."""
 
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 from scheduler.definition.graph import Graph, Vertex
 from scheduler.definition.model import START, Edge
+
+_UNCOUNTED: Final = -1
 
 
 class Frontier:
@@ -19,21 +22,24 @@ class Frontier:
         self.settled = bytearray(b"\1" * len(graph.ids))
         """Whether a vertex has settled, so that none need wait for it, by vertex."""
         self._graph = graph
-        self._looked = [0] * len(graph.ids)
-        """Number of dependencies, from the first on, that are known to have settled, by vertex.
-
-        So each edge is examined once or twice, however many dependencies a vertex has."""
+        self._left = [_UNCOUNTED] * len(graph.ids)
+        """Number of dependencies that have not settled, by vertex; counted when it is asked for first."""
         for vertex in waiting:
             self.settled[vertex] = False
 
     def is_ready(self, vertex: Vertex) -> bool:
         """Return whether all dependencies of a vertex have settled."""
-        dependencies, settled = self._graph.dependencies[vertex], self.settled
-        looked, most = self._looked[vertex], len(dependencies)
-        while looked < most and settled[dependencies[looked]]:
-            looked += 1
-        self._looked[vertex] = looked
-        return looked == most
+        left = self._left[vertex]
+        return not (self._count(vertex) if left == _UNCOUNTED else left)
+
+    def _count(self, vertex: Vertex) -> int:
+        """Count the dependencies of a vertex that have not settled."""
+        settled, left = self.settled, 0
+        for dependency in self._graph.dependencies[vertex]:
+            if not settled[dependency]:
+                left += 1
+        self._left[vertex] = left
+        return left
 
     def settle(self, vertex: Vertex) -> list[Vertex]:
         """Note that a vertex has settled; return its dependents that wait for nothing else, in edge order.
@@ -43,14 +49,22 @@ class Frontier:
         if self.settled[vertex]:
             return []
         self.settled[vertex] = True
-        return [dependent for dependent in self._graph.dependents[vertex] if self.is_ready(dependent)]
+        ready, counts = [], self._left
+        for dependent in self._graph.dependents[vertex]:
+            left = counts[dependent]
+            if left > 1:
+                counts[dependent] = left - 1
+            elif left == 1 or not self._count(dependent):
+                counts[dependent] = 0
+                ready.append(dependent)
+        return ready
 
     def reopen(self, vertices: Iterable[Vertex]) -> None:
         """Note that these have not settled (any more)."""
         for vertex in vertices:
             self.settled[vertex] = False
         # The counts of other vertices may be wrong now.
-        self._looked = [0] * len(self._looked)
+        self._left = [_UNCOUNTED] * len(self._left)
 
 
 def from_the_start(graph: Graph, edges: Iterable[Edge]) -> Sequence[Vertex]:
@@ -61,4 +75,5 @@ def from_the_start(graph: Graph, edges: Iterable[Edge]) -> Sequence[Vertex]:
     """
     index = graph.index
     first = (index[edge.destination] for edge in edges if edge.source == START and edge.destination in index)
-    return list(dict.fromkeys([*first, *range(len(graph.ids))]))
+    # Those of the index, as each task keeps its own: others would take 28 bytes more for each.
+    return list(dict.fromkeys([*first, *index.values()]))

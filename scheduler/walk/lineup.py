@@ -163,7 +163,7 @@ class Lineup:
         """
         vertices = list(vertices)
         every = paced(vertices, every=_ENTERED_AT_ONCE)
-        due = [one async for one in every if self.is_new(one) and self.frontier.is_ready(one)]
+        due = [one async for one in every if self.frontier.is_ready(one) and self.is_new(one)]
         unusual = [one for one in due if self._is_unusual(self._runs[one])]
         async for vertex in paced(unusual, every=_SPAWNED_AT_ONCE):
             if self.is_new(vertex):

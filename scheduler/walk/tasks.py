@@ -17,6 +17,22 @@ _WOKEN_AT_ONCE: Final = 50
 """Tasks that are woken before other builds have a turn."""
 
 
+class _Cancellation:
+    """Cancellation of the tasks of one build. It does not know them: nothing may refer to itself."""
+
+    __slots__ = ("came",)
+
+    def __init__(self) -> None:
+        self.came = False
+        """Whether they were cancelled."""
+
+    def abort(self, _: object) -> trio.lowlevel.Abort:
+        """Let a task be woken by its cancellation."""
+        # The tasks are in one nursery: a cancellation wakes all of them in one go.
+        self.came = True
+        return trio.lowlevel.Abort.SUCCEEDED
+
+
 class Tasks:
     """Tasks of one build's components.
 
@@ -25,7 +41,8 @@ class Tasks:
     """
 
     __slots__ = (
-        "_cancelled",
+        "_abort",
+        "_cancellation",
         "_count",
         "_entering",
         "_ids",
@@ -45,8 +62,9 @@ class Tasks:
         self._entering = 0
         self._sleeping: list[trio.lowlevel.Task | None] = [None] * len(graph.ids)
         """Tasks that wait for news, by vertex."""
-        self._cancelled = False
-        """Whether the tasks were cancelled: that wakes them all."""
+        self._cancellation = _Cancellation()
+        # Made once: ten thousand tasks that wait would have one each.
+        self._abort = self._cancellation.abort
         # Kept only while the nursery is open: they refer to the walk, which refers to this.
         self._nursery: trio.Nursery | None = None
         self._main: Callable[[Vertex], Awaitable[None]] | None = None
@@ -125,21 +143,16 @@ class Tasks:
     def news(self, vertex: Vertex) -> Awaitable[None]:
         """Return the wait for news of a component; its task, and only that, awaits it at once.
 
-        Only directly in the nursery of the build: with a cancel scope around it `_abort` would be wrong.
+        Only directly in the nursery of the build: a cancel scope around it would wake it alone.
         """
         # No coroutine of its own: each of ten thousand tasks that wait would keep its frame.
         self._sleeping[vertex] = trio.lowlevel.current_task()
         return trio.lowlevel.wait_task_rescheduled(self._abort)  # noqa: ASYNC105 - by the caller
 
-    def _abort(self, _: object) -> trio.lowlevel.Abort:
-        # One function for all of them: they are in one nursery, and a cancellation wakes all in one go.
-        self._cancelled = True
-        return trio.lowlevel.Abort.SUCCEEDED
-
     def wake(self, vertex: Vertex) -> None:
         """Wake the task of a component, where it waits for news."""
         task = self._sleeping[vertex]
-        if task is not None and not self._cancelled:
+        if task is not None and not self._cancellation.came:
             self._sleeping[vertex] = None
             trio.lowlevel.reschedule(task)
 
