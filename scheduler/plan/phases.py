@@ -52,24 +52,24 @@ _LEGAL = {
     Phase.COMPLETED: set[Phase](),
 }
 IN_FLIGHT = frozenset({Phase.STARTING, Phase.RUNNING})
+TO_BE_TRIED = frozenset({Phase.WAITING, Phase.RETRYING})
 _ENDED = {Phase.ERRORED, Phase.SKIPPED}
 SETTLED = frozenset({Phase.COMPLETED, Phase.ERRORED})
 
 
-class Phases:
-    """Phases of all changes of one build, and the number of changes in each."""
+class Phases(list[Phase]):
+    """Phases of all changes of one build by vertex, and the number of changes in each.
+
+    A list, as they are looked up dozens of times for each change; only `move` and `reopen` write into it.
+    """
+
+    __slots__ = ("_ids", "counts")
 
     def __init__(self, ids: Sequence[str]) -> None:
+        super().__init__([Phase.WAITING] * len(ids))
         self._ids = ids
-        self._phases = [Phase.WAITING] * len(ids)
         self.counts = dict.fromkeys(Phase, 0) | {Phase.WAITING: len(ids)}
         """Number of changes in each phase."""
-
-    def __getitem__(self, vertex: Vertex) -> Phase:
-        return self._phases[vertex]
-
-    def __len__(self) -> int:
-        return len(self._phases)
 
     @property
     def in_flight(self) -> int:
@@ -99,11 +99,11 @@ class Phases:
 
     def is_in_flight(self, vertex: Vertex) -> bool:
         """Whether a change is in flight; before the walk begins: by an earlier process."""
-        return self._phases[vertex] in IN_FLIGHT
+        return self[vertex] in IN_FLIGHT
 
     def is_starting(self, vertex: Vertex) -> bool:
         """Whether a change is about to be sent."""
-        return self._phases[vertex] is Phase.STARTING
+        return self[vertex] is Phase.STARTING
 
     def in_flight_ids(self) -> Iterator[str]:
         """Yield the ids of the changes in flight."""
@@ -111,7 +111,7 @@ class Phases:
 
     def within(self, *phases: Phase) -> list[Vertex]:
         """Return the changes in one of these phases, in order."""
-        return [vertex for vertex, phase in enumerate(self._phases) if phase in phases]
+        return [vertex for vertex, phase in enumerate(self) if phase in phases]
 
     def move(self, vertex: Vertex, phase: Phase) -> None:
         """Move a change to another phase.
@@ -119,11 +119,13 @@ class Phases:
         Raises:
             IllegalTransition: the table does not allow it; nothing was changed.
         """
-        before = self._phases[vertex]
+        before = self[vertex]
         if phase not in _LEGAL[before]:
             msg = f"{self._ids[vertex]} cannot go from {before.name} to {phase.name}"
             raise IllegalTransition(msg)
-        self._set(vertex, before, phase)
+        self[vertex] = phase
+        self.counts[before] -= 1
+        self.counts[phase] += 1
 
     def reopen(self, vertex: Vertex) -> None:
         """Set a failed or skipped change back to waiting.
@@ -131,13 +133,10 @@ class Phases:
         Raises:
             IllegalTransition: the change is neither; nothing was changed.
         """
-        before = self._phases[vertex]
+        before = self[vertex]
         if before not in _ENDED:
             msg = f"{self._ids[vertex]} is {before.name}, and needs not be done again"
             raise IllegalTransition(msg)
-        self._set(vertex, before, Phase.WAITING)
-
-    def _set(self, vertex: Vertex, before: Phase, phase: Phase) -> None:
-        self._phases[vertex] = phase
+        self[vertex] = Phase.WAITING
         self.counts[before] -= 1
-        self.counts[phase] += 1
+        self.counts[Phase.WAITING] += 1
