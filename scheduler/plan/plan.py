@@ -27,11 +27,13 @@ from scheduler.journal.events import (
     Withdrawn,
 )
 from scheduler.plan.outcome import Outcome, cut
-from scheduler.plan.phases import IN_FLIGHT, Phase
+from scheduler.plan.phases import IN_FLIGHT, TO_BE_TRIED, Phase
 from scheduler.plan.request import Request
 from scheduler.plan.requests import Requests
 from scheduler.plan.state import PlanState
 from scheduler.plan.texts import Texts
+
+_AFTER_A_FAILURE = frozenset({Phase.RETRYING, Phase.ERRORED})
 
 
 class Plan:
@@ -121,7 +123,7 @@ class Plan:
 
     def is_due(self, vertex: Vertex) -> bool:
         """Whether a change whose dependencies are settled is to be tried as soon as nothing prevents it."""
-        return not self.state.halted and self.phases[vertex] in {Phase.WAITING, Phase.RETRYING}
+        return self.phases[vertex] in TO_BE_TRIED and not self.state.halted
 
     def is_to_be_given_up(self, vertex: Vertex) -> bool:
         """Whether a change waits for another attempt that will not come."""
@@ -134,7 +136,10 @@ class Plan:
     def attempt(self, vertex: Vertex) -> int:
         """Return the number of the attempt that is in flight, or was the last one; 1 before the first."""
         failed = self.state.attempts.failed(vertex)
-        return max(1, failed if self.phases[vertex] in {Phase.RETRYING, Phase.ERRORED} else failed + 1)
+        # Most have never failed.
+        if not failed or self.phases[vertex] not in _AFTER_A_FAILURE:
+            return failed + 1
+        return failed
 
     def error(self, vertex: Vertex) -> str | None:
         """Return the error of a change or its last attempt; None without one. For people: `Texts.masked`."""
@@ -164,9 +169,9 @@ class Plan:
         if state.held:
             return None
         change = self.build.changes[vertex]
-        phases = self.phases
+        phases, completed = self.phases, Phase.COMPLETED
         for dependency in self.graph.dependencies[vertex]:
-            if phases[dependency] is not Phase.COMPLETED:
+            if phases[dependency] is not completed:
                 msg = f"{change.id} cannot begin before {self.graph.ids[dependency]} is completed"
                 raise IllegalTransition(msg)
         if vertex in state.outputs:
