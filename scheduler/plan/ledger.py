@@ -22,6 +22,8 @@ from scheduler.plan.outcome import Outcome, cut, error_text, failure
 _SETTINGS = frozenset(SETTINGS)
 _WITHOUT_OUTPUT = frozenset({Action.NONE, Action.DELETE})
 """Actions of changes whose outcome others cannot refer to."""
+_UNUSUAL = frozenset({Action.NONE, Action.DELETE, Action.FIND})
+"""Actions of changes that do not leave the one component that they are about."""
 
 
 class Ledger:
@@ -59,19 +61,18 @@ class Ledger:
     def completion(self, vertex: Vertex, body: Mapping[str, Any]) -> Settled:
         """Return the event of a completed change; ``body`` is kept."""
         change = self._build.changes[vertex]
-        match change.action:
-            case Action.NONE:
-                return Settled(change.id, body)
-            case Action.DELETE:
-                return Settled(change.id, body, deletes=(body,))
-            case Action.FIND:
-                elements = {
-                    identity: {**without_mistakable(element), "service": self._build.id}
-                    for identity, element in elements_of(body)
-                }
-                return Settled(change.id, body, upserts=tuple(elements.values()))
-            case _:
-                return Settled(change.id, body, upserts=(body,))
+        action = change.action
+        if action not in _UNUSUAL:
+            return Settled(change.id, body, (body,))
+        if action is Action.NONE:
+            return Settled(change.id, body)
+        if action is Action.DELETE:
+            return Settled(change.id, body, deletes=(body,))
+        elements = {
+            identity: {**without_mistakable(element), "service": self._build.id}
+            for identity, element in elements_of(body)
+        }
+        return Settled(change.id, body, tuple(elements.values()))
 
     def failure(self, vertex: Vertex, error: str, body: Mapping[str, Any] | None = None) -> Settled:
         """Return the event of an errored change; without a ``body`` it is kept as submitted."""
@@ -150,9 +151,9 @@ class Ledger:
             **change.settings,
             "_component_id": change.id,
             "_component": type_,
-            "_action": change.action.value,
+            "_action": change.action._value_,
             "_provider": provider,
-            "_state": state.value,
+            "_state": state._value_,
             "service": self._build.id,
         }
         if state is State.COMPLETED and isinstance(kept.get("error"), str):

@@ -14,7 +14,7 @@ from attrs import evolve
 
 from scheduler.definition.graph import Vertex
 from scheduler.definition.model import Action, Change, State
-from scheduler.definition.rules import Retries, retry_for
+from scheduler.definition.rules import Retries, Retry, retry_for
 from scheduler.definition.strictjson import packed
 from scheduler.definition.subjects import request_subject
 from scheduler.definition.template import Laborious, Rendered, Work
@@ -48,6 +48,7 @@ class Requests:
         "_put_back",
         "_renderings",
         "_retries",
+        "_rules",
         "_secrets",
         "_state",
         "_templates",
@@ -73,6 +74,8 @@ class Requests:
         self._templates = prepared.templates
         self._state = state
         self._retries = retries
+        self._rules: dict[str, Retry] = {}
+        """Retry rule by subject, of changes without one of their own."""
         self._mark = f"/{mark}" if mark else ""
         self._work = Work.of_build(len(changes))
         self._renderings: dict[Vertex, Rendering] = {}
@@ -90,7 +93,7 @@ class Requests:
     def subject(self, vertex: Vertex) -> str:
         """Return the subject of a change's request, as far as it is known before rendering."""
         change = self._build.changes[vertex]
-        return f"{change.type}.{change.action.value}.{change.provider}"
+        return f"{change.type}.{change.action._value_}.{change.provider}"
 
     def has_open_subject(self, vertex: Vertex) -> bool:
         """Whether references supply parts of the subject of a change's request."""
@@ -131,24 +134,29 @@ class Requests:
                 self.laborious = vertex
                 raise Laborious("has more to be searched for secrets than others should wait for")
             self._secrets.add_json(rendered.body)
-        subject = request_subject(rendered.type, change.action.value, rendered.provider)
+        subject = request_subject(rendered.type, change.action._value_, rendered.provider)
         failed = self._state.attempts.failed(vertex)
-        mark = self._mark
-        attempt = f"{self._build.id}/{change.id}/{failed + 1}{mark}"
+        build, component, mark = self._build.id, change.id, self._mark
+        attempt = f"{build}/{component}/{failed + 1}{mark}"
         return Request(
             vertex,
-            self._build.id,
-            change.id,
+            build,
+            component,
             attempt,
             subject,
             rendered.type,
             rendered.provider,
             change.timeout,
-            change.retry or self._policy.retry or retry_for(self._retries, subject),
+            change.retry or self._rules.get(subject) or self._rule(subject),
             rendered.body,
-            Started(change.id, attempt, change.raw, failed),
+            Started(component, attempt, change.raw, failed),
             mark,
         )
+
+    def _rule(self, subject: str) -> Retry:
+        """Find the retry rule of all changes with this subject that have none of their own."""
+        rule = self._rules[subject] = self._policy.retry or retry_for(self._retries, subject)
+        return rule
 
     def rendered(self, vertex: Vertex, work: Work | None = None) -> Rendered:
         """Render a change as it is to be sent; the work is charged to ``work``, or else to the build.
@@ -291,13 +299,15 @@ class Requests:
             return outcome, None
         # Searched as it is kept: settings that a connector omits (`_secret`, the type) say what is secret,
         # too.
-        kept = self.identified(request, outcome.body, State.COMPLETED)
-        ledger = self._state.ledger
+        vertex, ledger = request.vertex, self._state.ledger
+        kept = ledger.identified(
+            vertex, outcome.body, State.COMPLETED, type_=request.type, provider=request.provider
+        )
         if outcome.searched:
-            ledger.note_packed(request.vertex)
+            ledger.note_packed(vertex)
         else:
             self._secrets.add(kept)
-        if outcome.completed and self._build.changes[request.vertex].action is Action.FIND:
+        if outcome.completed and self._build.changes[vertex].action is Action.FIND:
             return ledger.checked_find(outcome.body), kept
         return outcome, kept
 
