@@ -165,14 +165,14 @@ def has_secret_names(document: Mapping[str, Any]) -> bool:
         left -= len(value)
         if left < 0:
             return True
-        if value.__class__ is dict:
+        if type(value) is dict:
             if not _plain.issuperset(value) and (any(map(_tells, value)) or named_value(value) is not None):
                 return True
             if "_component" in value and is_credentials(value["_component"]):
                 return True
             items = value.values()
         for item in items:
-            kind = item.__class__
+            kind = type(item)
             if kind is str:
                 if "@" in item:
                     return True
