@@ -36,15 +36,15 @@ class Journal(Protocol):
     """
 
     ends: int
-    """Number of outcomes given so far, where not `in_order`."""
+    """Number of outcomes given so far, where `ended` may have to wait for them."""
 
     def end(self, event: Event, then: Callable[[], None]) -> None:
         """Persist the end of an attempt: before what follows from it, or together with that.
 
         Args:
             event: the end.
-            then: function that is called when what follows from it may be given: at once where `in_order`,
-                otherwise by `ended`; also if the event could not be persisted.
+            then: function that is called when what follows from it may be given: at once, or by `ended`;
+                also if the event could not be persisted.
         """
 
     async def ended(self) -> None:

@@ -55,7 +55,7 @@ class Recording:
 
     @property
     def ends(self) -> int:
-        """Number of outcomes so far, where not `in_order` (`Journal.ends`)."""
+        """Number of outcomes so far that `written` may have to wait for (`Journal.ends`)."""
         return self._journal.ends
 
     def record(self, event: Settled | Retrying | Withdrawn, then: Callable[[], None]) -> None:
