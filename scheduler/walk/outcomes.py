@@ -78,7 +78,8 @@ class Outcomes:
             # Otherwise another task has booked and closed it already.
             await call.outcome()
             self.book()
-        await self._recording.written()
+        if self._recording.ends:
+            await self._recording.written()
 
     def book(self) -> None:
         """Book all attempts that have ended, in the order in which that became known."""
@@ -125,14 +126,14 @@ class Outcomes:
     def end_attempt(self, request: Request, outcome: Outcome) -> None:
         """Book the end of an attempt; the plan decides whether there is another one."""
         vertex, plan = request.vertex, self._plan
-        run, now = self._runs[vertex], trio.current_time()
-        elapsed = 0.0 if run.first_sent is None else now - run.first_sent
+        run = self._runs[vertex]
+        elapsed = 0.0 if run.first_sent is None else trio.current_time() - run.first_sent
         with interruptible(plan.build.id):
             step = plan.settle(request, outcome, luck=random.random(), elapsed=elapsed)  # noqa: S311
         if isinstance(step, Settled):
             self._tell(vertex, step)
         else:
-            run.retry_at = now + step.pause
+            run.retry_at = trio.current_time() + step.pause
             if plan.state.paused:
                 self._hold.stop_time([run])
             self._tell_of_retry(vertex, step)
