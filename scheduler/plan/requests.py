@@ -306,7 +306,8 @@ class Requests:
         if outcome.searched:
             ledger.note_packed(vertex)
         else:
-            self._secrets.add(kept)
+            # What is not the connector's in it was searched when the build was read.
+            self._secrets.add(kept, may_hold_urls=outcome.may_hold_urls)
         if outcome.completed and self._build.changes[vertex].action is Action.FIND:
             return ledger.checked_find(outcome.body), kept
         return outcome, kept
