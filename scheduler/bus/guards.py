@@ -22,6 +22,8 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from functools import partial
 from typing import Any
 
+import trio
+import trio_asyncio  # type: ignore[import-untyped]
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.protocol.parser import ERR_RE
@@ -57,7 +59,7 @@ log = Logger()
 
 
 class Connection(Client):
-    """One connection from CONNECT to its loss. To be used once, from asyncio only."""
+    """One connection from CONNECT to its loss. To be used once; once it is open, from Trio."""
 
     def __init__(
         self,
@@ -128,6 +130,7 @@ class Connection(Client):
             OSError, nats.errors.Error, Exception: any other failure; nothing is left behind.
         """
         self._tls_wanted = options.tls
+        self._loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(_OPEN_TIMEOUT):
                 await self.connect(
@@ -176,28 +179,29 @@ class Connection(Client):
             await self._drain()
             await done
 
+    async def receive(self) -> None:
+        """Read what comes in until there is no more, or asyncio does it; a task of Trio's."""
+        await self._stream.receive()
+
     async def pump(self, outbox: Outbox) -> None:
-        """Write messages from the outbox as they come, until cancelled or the connection is lost."""
-        loop = asyncio.get_running_loop()
-        idle: asyncio.Future[None] = loop.create_future()
+        """Write messages from the outbox as they come, until cancelled or the connection is lost.
 
-        def wake() -> None:
-            if not idle.done():
-                idle.set_result(None)
-
-        outbox.on_work = wake
+        A task of Trio's: what all tasks publish in one turn of the loop leaves in the next one, at once.
+        """
         try:
             while self.is_connected:
+                work = trio.Event()
+                outbox.on_work = work.set
                 lines = self._batch(outbox)
                 if lines:
                     self._write(lines)
-                    # This waits while the socket's buffer is full: the rest stays withdrawable.
-                    await self._drain()
-                    await asyncio.sleep(0)
-                elif idle.done():
-                    idle = loop.create_future()
+                    if not self._stream.has_room:
+                        # While the socket's buffer is full, the rest stays withdrawable.
+                        await trio_asyncio.aio_as_trio(self._drain)()
+                if outbox.is_empty:
+                    await work.wait()
                 else:
-                    await idle
+                    await trio.lowlevel.checkpoint()
         finally:
             outbox.on_work = None
 
@@ -219,7 +223,7 @@ class Connection(Client):
         return lines
 
     def _ask(self, barrier: Barrier) -> bytes:
-        done = asyncio.get_running_loop().create_future()
+        done: asyncio.Future[Any] = self._loop.create_future()
         self.barriers[done] = barrier
         self._pongs.append(done)
         done.add_done_callback(self._answered)

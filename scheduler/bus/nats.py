@@ -16,8 +16,9 @@ bottom.
 import math
 import random
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -252,7 +253,9 @@ class NatsBus(Endpoint):
         assert connection is not None
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._pump, connection)
+                nursery.start_soon(self._drive, connection, "the reader", connection.receive)
+                pump = partial(connection.pump, self.outbox)
+                nursery.start_soon(self._drive, connection, "the pump of outgoing messages", pump)
                 await self._lost.wait()
                 nursery.cancel_scope.cancel()
         finally:
@@ -267,12 +270,13 @@ class NatsBus(Endpoint):
             log.error("messages were lost: we read more slowly than the broker sends", times=self.dropped)
         self._note_loss(reason)
 
-    async def _pump(self, connection: Connection) -> None:
+    async def _drive(self, connection: Connection, name: str, work: Callable[[], Awaitable[None]]) -> None:
+        """Read or write; the connection is lost if that fails."""
         try:
-            await trio_asyncio.aio_as_trio(connection.pump)(self.outbox)
+            await work()
         except Exception as error:
             if not isinstance(error, OSError):
-                log.exception("the pump of outgoing messages failed; connecting again")
+                log.exception(f"{name} failed; connecting again")  # noqa: G004 - of the code
             connection.lose(describe(error))
 
     async def _abort(self, connection: Connection) -> None:

@@ -83,6 +83,11 @@ class Outbox:
         """Return the number of waiting messages."""
         return self._messages
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to take; withdrawn messages may still be in it where this is false."""
+        return not (self._queue or self._urgent)
+
     def put(self, subject: str, head: bytes, data: bytes, size: int) -> Queued:
         """Queue a message.
 

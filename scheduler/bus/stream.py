@@ -19,6 +19,8 @@ from urllib.parse import ParseResult
 
 from nats.aio.transport import Transport
 
+from scheduler.bus.socket_reader import SocketReader
+
 _SIZES: Final = (64 * 1024, 240 * 1024, 1024 * 1024)
 """Most bytes of one look at the socket, by how much there is to be read.
 
@@ -65,9 +67,12 @@ class _Protocol(asyncio.Protocol):
         """Whether no more data comes."""
         self.error: Exception | None = None
         """Reason for that, unless the server wished it."""
-        self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._loop = asyncio.get_running_loop()
+        self.closed: asyncio.Future[None] = self._loop.create_future()
         self.transport: asyncio.Transport | None = None
-        """Transport that is read from and written to."""
+        """Transport that is written to, and read from at first."""
+        self.reader: SocketReader | None = None
+        """Reader of the socket in place of the transport."""
         self.socket: Any = None
         """Socket, beneath TLS if there is any."""
         self._level = 0
@@ -106,8 +111,26 @@ class _Protocol(asyncio.Protocol):
         self.size += len(data)
         if self.size > _READ_AHEAD and not self._paused:
             self._paused = True
-            assert self.transport is not None
-            self.transport.pause_reading()
+            self._source.pause_reading()
+
+    @property
+    def _source(self) -> asyncio.Transport | SocketReader:
+        """Where bytes come from."""
+        assert self.transport is not None
+        return self.reader or self.transport
+
+    @property
+    def most(self) -> int:
+        """Most bytes of the next look at the socket."""
+        return _SIZES[self._level]
+
+    def read_by(self, reader: SocketReader) -> None:
+        """Let a reader read the socket from now on, and not the transport."""
+        assert self.transport is not None
+        self.transport.pause_reading()
+        if self._paused:
+            reader.pause_reading()
+        self.reader = reader
 
     def _pass_on(self, parser: Parser, data: bytes, at: int) -> None:
         try:
@@ -124,7 +147,7 @@ class _Protocol(asyncio.Protocol):
             self.put_back(data)
             self._at = at
             self._later = True
-            asyncio.get_running_loop().call_soon(self._go_on)
+            self._loop.call_soon(self._go_on)
 
     def _go_on(self) -> None:
         self._later = False
@@ -175,7 +198,7 @@ class _Protocol(asyncio.Protocol):
         self.resume_writing()
 
     def pause_writing(self) -> None:
-        self._full = self._full or asyncio.get_running_loop().create_future()
+        self._full = self._full or self._loop.create_future()
 
     def resume_writing(self) -> None:
         full, self._full = self._full, None
@@ -185,7 +208,7 @@ class _Protocol(asyncio.Protocol):
     async def take(self) -> bytes:
         """Take the bytes that came first; empty at the end."""
         while not self.chunks and not self.at_end:
-            self._reader = asyncio.get_running_loop().create_future()
+            self._reader = self._loop.create_future()
             await self._reader
         if not self.chunks:
             if self.error is None:
@@ -206,8 +229,7 @@ class _Protocol(asyncio.Protocol):
         if self._paused and self.size <= _READ_AHEAD // 2:
             self._paused = False
             if not self.at_end:
-                assert self.transport is not None
-                self.transport.resume_reading()
+                self._source.resume_reading()
         return data
 
     def put_back(self, data: bytes) -> None:
@@ -215,6 +237,11 @@ class _Protocol(asyncio.Protocol):
         if data:
             self.chunks.appendleft(data)
             self.size += len(data)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether bytes may be written at once."""
+        return self._full is None and not self.closed.done()
 
     async def room(self) -> None:
         """Wait until there is room for bytes to be written."""
@@ -278,6 +305,20 @@ class ByteStream(Transport):
         """Let a parser handle all bytes from now on; those that it leaves are read as before."""
         self._connected().parser = parser
 
+    async def receive(self) -> None:
+        """Read the socket in this task, of Trio's, until no more comes; asyncio has read it so far.
+
+        Returns at once where asyncio continues to read it, as TLS is asyncio's.
+        """
+        protocol = self._connected()
+        transport = protocol.transport
+        if transport is None or transport is not protocol.socket or transport.is_closing():
+            return
+        # A socket object of its own: the transport may close its one at any time.
+        reader = SocketReader(transport.get_extra_info("socket").dup(), protocol)
+        protocol.read_by(reader)
+        await reader.run()
+
     def write(self, payload: bytes) -> None:
         """Write bytes as soon as the socket takes them."""
         transport = self._connected().transport
@@ -312,6 +353,11 @@ class ByteStream(Transport):
                 return line
             if len(line) > _LONGEST_LINE:
                 raise OSError(f"a line of more than {_LONGEST_LINE} bytes came from the server")
+
+    @property
+    def has_room(self) -> bool:
+        """Whether `drain` has nothing to wait for, nor to say."""
+        return self._connected().has_room
 
     async def drain(self) -> None:
         """Wait until there is room for more.
