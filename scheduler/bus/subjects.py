@@ -19,6 +19,9 @@ _SUBJECT = re.compile(rf"{_WORD}(?:\.{_WORD})*")
 _PATTERN = re.compile(rf"(?:{_WORD}|\*)(?:\.(?:{_WORD}|\*))*(?:\.>)?|>")
 _HEADER_KEY = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _HEADER_LINE = b"NATS/1.0\r\n"
+_PRINTABLE = bytes(range(0x20, 0x7F))
+_SHORT = 128
+"""Characters of a reply subject that cannot be too long."""
 
 
 def encode_subject(subject: str, what: str = "subject") -> bytes:
@@ -73,13 +76,30 @@ def _shorten(text: str) -> str:
 
 # At most 3 MB: a subject over 512 bytes raises, and is not kept.
 _known_subject = lru_cache(maxsize=2048)(encode_subject)
+_known_beginning = lru_cache(maxsize=256)(encode_subject)
+
+
+def _encode_reply(reply: str) -> bytes:
+    """Return a reply subject as bytes: of those that begin alike, each ends with a token of its own.
+
+    Raises:
+        InvalidSubject: as for ``encode_subject``.
+    """
+    beginning, _, token = reply.rpartition(".")
+    if token.isalnum() and token.isascii() and len(reply) <= _SHORT:
+        try:
+            return b"%b.%b" % (_known_beginning(beginning), token.encode())
+        except InvalidSubject:
+            # The whole of it has the better message.
+            pass
+    return encode_subject(reply, "reply subject")
 
 
 @lru_cache(maxsize=256)
-def _known_key(key: str) -> bytes:
+def _known_key(key: str) -> str:
     if _HEADER_KEY.fullmatch(key) is None:
         raise InvalidSubject(f"header {_shorten(key)} is not a token of printable ASCII")
-    return b"%b: " % key.encode()
+    return f"{key}: "
 
 
 def encode_headers(headers: Mapping[str, str]) -> bytes:
@@ -88,15 +108,12 @@ def encode_headers(headers: Mapping[str, str]) -> bytes:
     Raises:
         InvalidSubject: a key is not a token of RFC 7230, or a value is not printable ASCII.
     """
-    block = bytearray(_HEADER_LINE)
-    for key, value in headers.items():
-        if not (value.isascii() and value.isprintable()):
-            raise InvalidSubject(f"the value of header {key!r} is not printable ASCII; percent-encode it")
-        block += _known_key(key)
-        block += value.encode()
-        block += b"\r\n"
-    block += b"\r\n"
-    return bytes(block)
+    lines = "".join([f"{_known_key(key)}{value}\r\n" for key, value in headers.items()])
+    # All at once: of what is right, nothing but the ends of the lines is left.
+    if not lines.isascii() or (block := lines.encode()).translate(None, _PRINTABLE) != b"\r\n" * len(headers):
+        wrong = [key for key, value in headers.items() if not (value.isascii() and value.isprintable())]
+        raise InvalidSubject(f"the value of header {wrong[0]!r} is not printable ASCII; percent-encode it")
+    return b"%b%b\r\n" % (_HEADER_LINE, block)
 
 
 def compose(
@@ -113,7 +130,7 @@ def compose(
     """
     to = _known_subject(subject)
     if reply:
-        to = b"%b %b" % (to, encode_subject(reply, "reply subject"))
+        to = b"%b %b" % (to, _encode_reply(reply))
     size = len(data)
     if not headers:
         if size > max_payload:

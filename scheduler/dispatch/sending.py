@@ -89,12 +89,16 @@ class Sending:
         if call.outgoing is not None and call.outgoing.generation and not call.unheard:
             call.maybe_out = True
         call.unheard = False
+        key = request.key
+        shown = attempt_header(key)
+        # The two have the same texts in them.
+        attempt = request.attempt if shown == key else attempt_header(request.attempt)
         try:
             call.outgoing = self._bus.publish(
                 request.subject,
                 request.body,
                 reply=call.reply,
-                headers={"Nats-Msg-Id": attempt_header(request.attempt), KEY: attempt_header(request.key)},
+                headers={"Nats-Msg-Id": attempt, KEY: shown},
             )
         except BusError as error:
             call.deliver(_refused(error))

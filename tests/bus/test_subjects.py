@@ -1,5 +1,7 @@
 """Subjects, headers and the queue of outgoing messages."""
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -75,6 +77,33 @@ def test_no_header_breaks_the_protocol(headers: dict[str, str]) -> None:
     assert block.count(b"\r\n") == len(headers) + 2
     assert block.endswith(b"\r\n\r\n")
     assert block.isascii()
+
+
+@given(st.one_of(st.text(), st.lists(st.text(max_size=200), max_size=4).map(".".join)))
+def test_a_reply_subject_is_checked_as_any_subject(reply: str) -> None:
+    """However often one that begins like it was checked before."""
+
+    def said(encode: Callable[[], bytes]) -> bytes | str:
+        try:
+            return encode()
+        except InvalidSubject as error:
+            return str(error)
+
+    expected = said(lambda: encode_subject(reply, "reply subject"))
+    if reply:
+        composed = said(lambda: compose("s", b"", reply, None, 0)[0])
+        assert composed == (b"PUB s %b 0\r\n" % expected if isinstance(expected, bytes) else expected)
+
+
+@given(st.dictionaries(st.sampled_from(["A", "B", "C"]), st.text(), min_size=1))
+def test_the_header_that_cannot_be_sent_is_named(headers: dict[str, str]) -> None:
+    wrong = [key for key, value in headers.items() if not (value.isascii() and value.isprintable())]
+    if not wrong:
+        lines = [f"{key}: {value}\r\n" for key, value in headers.items()]
+        assert encode_headers(headers) == f"NATS/1.0\r\n{''.join(lines)}\r\n".encode()
+    else:
+        with pytest.raises(InvalidSubject, match=f"value of header '{wrong[0]}' is not printable"):
+            encode_headers(headers)
 
 
 @given(st.binary(max_size=50), st.dictionaries(st.sampled_from(["A", "B-c"]), st.text("xyz ", max_size=5)))
