@@ -17,6 +17,8 @@ from scheduler.runtime.log_limits import RateLimitedLog
 
 _AT_ONCE = 24
 """Small replies passed on before other tasks have a turn: 3 ms with all that follows from them."""
+_FEW = _AT_ONCE // 2
+"""Room for small replies from which on there is a turn to make more: a turn costs as much as a reply."""
 _MOST = 10_000
 """Replies of one build that wait for its turn, at most."""
 
@@ -80,8 +82,10 @@ class FairDispatcher:
         if queue is None and self._left > 0 and prepare is None:
             self._left -= weight
             self._do(job)
-            waits = False
-        elif queue is None:
+            if self._left <= _FEW:
+                self._wake.set()
+            return False
+        if queue is None:
             self._queues[build] = deque([(job, prepare, weight)])
             self._enter(build)
             waits = True

@@ -19,6 +19,20 @@ async def test_while_there_is_little_to_do_it_is_done_at_once() -> None:
     assert seen == [1]
 
 
+async def test_room_is_made_before_it_runs_out() -> None:
+    """Half of it is always there when something comes in, and then some."""
+    seen: list[int] = []
+    work = FairDispatcher()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(work.run)
+        for number in range(10 * fairness._AT_ONCE):
+            work.take("b", partial(seen.append, number))
+            assert len(seen) == number + 1
+            if number % fairness._FEW == 0:
+                await wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_small_build_is_not_behind_a_large_one() -> None:
     """What comes in for another build has its turn while hundreds wait; each build keeps its order."""
     seen: list[tuple[str, int]] = []
