@@ -124,9 +124,21 @@ class Bus(Protocol):
         """
 
     async def request(
-        self, subject: str, data: bytes, *, headers: Mapping[str, str] | None = None
+        self,
+        subject: str,
+        data: bytes,
+        *,
+        headers: Mapping[str, str] | None = None,
+        then: "Handler | None" = None,
     ) -> Message:
         """Publish and await one answer; the caller owns the deadline (``trio.fail_after``).
+
+        Args:
+            subject: subject of the request.
+            data: its payload.
+            headers: its headers.
+            then: called with the answer as soon as it is read, a turn of the loop before this returns; must
+                not block or raise. The server's word that nobody subscribes is an answer, too.
 
         Raises:
             NoResponders: nobody subscribes to the subject.

@@ -105,10 +105,15 @@ class Endpoint(ABC):
         return self.outbox.put(subject, head, data, size)
 
     async def request(
-        self, subject: str, data: bytes, *, headers: Mapping[str, str] | None = None
+        self,
+        subject: str,
+        data: bytes,
+        *,
+        headers: Mapping[str, str] | None = None,
+        then: Handler | None = None,
     ) -> Message:
         """Request as in the port; a cancelled request is withdrawn if it has not left."""
-        with self.inbox.open() as ticket:
+        with self.inbox.open(then) as ticket:
             outgoing = self.publish(subject, data, reply=ticket.reply, headers=headers)
             try:
                 return await ticket.answer(subject)

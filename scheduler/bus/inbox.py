@@ -4,6 +4,7 @@ This is not nats-py's ``request``, which leaves its answer, or its future, behin
 """
 
 import secrets
+from collections.abc import Callable
 from itertools import count
 from typing import Self
 
@@ -14,10 +15,11 @@ from scheduler.errors import BusClosed, NoResponders, NotPermitted
 
 
 class _Waiter:
-    __slots__ = ("event", "message", "refusal", "subject")
+    __slots__ = ("event", "message", "refusal", "subject", "then")
 
-    def __init__(self) -> None:
+    def __init__(self, then: Callable[[Message], None] | None) -> None:
         self.event = trio.Event()
+        self.then = then
         self.message: Message | None = None
         self.refusal: NotPermitted | None = None
         self.subject = ""
@@ -44,9 +46,9 @@ class Inbox:
         """Return a subject that nobody else uses, for a subscription of its own."""
         return f"{self._base}.{next(self._numbers)}"
 
-    def open(self) -> "Ticket":
-        """Return a context manager that holds a place for one answer."""
-        return Ticket(self._waiters, f"{self._base}.r.{next(self._numbers)}")
+    def open(self, then: Callable[[Message], None] | None = None) -> "Ticket":
+        """Return a context manager that holds a place for one answer; ``then`` is called with it at once."""
+        return Ticket(self._waiters, f"{self._base}.r.{next(self._numbers)}", then)
 
     def handle(self, message: Message) -> None:
         """Take an answer; an answer that is not awaited (any more), or a second one, is dropped."""
@@ -54,6 +56,8 @@ class Inbox:
         if waiter is not None:
             waiter.message = message
             waiter.event.set()
+            if waiter.then is not None:
+                waiter.then(message)
 
     def refuse(self, subject: str) -> bool:
         """Fail all requests on ``subject`` with NotPermitted; return whether there are any."""
@@ -73,11 +77,13 @@ class Inbox:
 class Ticket:
     """One awaited answer."""
 
-    def __init__(self, waiters: dict[str, _Waiter], reply: str) -> None:
+    def __init__(
+        self, waiters: dict[str, _Waiter], reply: str, then: Callable[[Message], None] | None
+    ) -> None:
         self.reply = reply
         """Subject for the answer."""
         self._waiters = waiters
-        self._waiter = _Waiter()
+        self._waiter = _Waiter(then)
 
     def __enter__(self) -> Self:
         self._waiters[self.reply] = self._waiter

@@ -98,6 +98,10 @@ class _PublishAnswer(msgspec.Struct):
     seq: int
     domain: str = ""
     duplicate: bool = False
+    error: Any = None
+
+
+_decode_ack = msgspec.json.Decoder(_PublishAnswer).decode
 
 
 def read_answer(subject: str, data: bytes) -> dict[str, Any]:
@@ -117,13 +121,20 @@ def read_answer(subject: str, data: bytes) -> dict[str, Any]:
     return answer
 
 
-def read_ack(subject: str, answer: Mapping[str, Any]) -> Ack:
+def read_ack(subject: str, data: bytes) -> Ack:
     """Read the answer to a message published on ``subject``.
 
     Raises:
-        JetStreamError: it is not an answer of a stream: another program answers on that subject.
+        JetStreamUnavailable, JetStreamError: as for `read_answer`; or it is not an answer of a stream:
+            another program answers on that subject.
     """
-    ack = _understand(subject, answer, _PublishAnswer)
+    try:
+        ack = _decode_ack(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        ack = None
+    if ack is None or ack.error is not None:
+        # Its decoder has the words for what is wrong.
+        ack = _understand(subject, read_answer(subject, data), _PublishAnswer)
     return Ack(ack.stream, ack.seq, ack.domain, ack.duplicate)
 
 

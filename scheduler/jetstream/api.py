@@ -5,15 +5,16 @@ with old state. The server's errors are translated in one place: `answers`.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
 import msgspec
 import trio
 
-from scheduler.bus import Bus, Handler, Subscription
+from scheduler.bus import Bus, Handler, Message, Subscription
 from scheduler.errors import (
+    BusError,
     BusFull,
     JetStreamError,
     JetStreamUnavailable,
@@ -94,7 +95,11 @@ class JetStream:
         once.
         """
         data = b"" if body is None else msgspec.json.encode(body)
-        return await self._ask(f"$JS.API.{endpoint}", data, None, self.timeout, again=True)
+        subject = f"$JS.API.{endpoint}"
+        answer = await self._ask(subject, data, None, self.timeout, again=True)
+        if len(answer.data) <= _READ_HERE:
+            return read_answer(subject, answer.data)
+        return await ThreadExecutor().run("answers", partial(read_answer, subject, answer.data))
 
     async def publish(
         self,
@@ -104,6 +109,7 @@ class JetStream:
         expected: int | None = None,
         headers: Mapping[str, str] | None = None,
         timeout: float | None = None,  # noqa: ASYNC109 - in place of the class's own
+        stored: Callable[[int], None] | None = None,
     ) -> Ack:
         """Publish a message and wait until the stream has stored it.
 
@@ -113,6 +119,8 @@ class JetStream:
             expected: sequence that the last message on ``subject`` must have for it to be stored; 0 for none.
             headers: headers to add.
             timeout: seconds, instead of ``self.timeout``. A message that has not left by then is never sent.
+            stored: called with the sequence of the message as soon as its acknowledgement is read, a turn of
+                the loop before this returns; must not block or raise.
 
         Raises:
             WrongLastSequence: ``expected`` does not hold; nothing was stored.
@@ -126,12 +134,31 @@ class JetStream:
             beside = len(subject) + sum(len(name) + len(value) + 4 for name, value in (headers or {}).items())
             if len(data) > self.most_bytes(beside):
                 raise self._too_large(subject, len(data) + beside)
+        seconds = self.timeout if timeout is None else timeout
+        ack: Ack | None = None
+
+        def take(message: Message) -> None:
+            nonlocal ack
+            answer = read_ack(subject, message.data)
+            self.on_ack(subject, answer)
+            ack = answer
+            if stored is not None:
+                stored(ack.sequence)
+
+        def take_early(message: Message) -> None:
+            # What is wrong with it is found again, and raised, below.
+            with suppress(BusError):
+                take(message)
+
         try:
-            answer = await self._ask(subject, data, headers, self.timeout if timeout is None else timeout)
+            message = await self._ask(
+                subject, data, headers, seconds, then=None if stored is None else take_early
+            )
+            if ack is None:
+                take(message)
         except TooLargeForStream as error:
             raise self._too_large(subject, len(data)) from error
-        ack = read_ack(subject, answer)
-        self.on_ack(subject, ack)
+        assert ack is not None, "it was read"
         return ack
 
     def check_suspended(self, subject: str) -> None:
@@ -219,16 +246,24 @@ class JetStream:
         seconds: float,
         *,
         again: bool = False,
-    ) -> dict[str, Any]:
+        then: Handler | None = None,
+    ) -> Message:
+        """Ask, and return the answer, whatever it says; sent ``again`` where the connection was lost."""
+        deadline = trio.current_time() + seconds
         try:
-            with _within(seconds, f"{subject} was not answered"):
-                while True:
-                    with self.in_flight() as scope:
-                        message = await self.bus.request(subject, data, headers=headers)
-                    if not scope.cancelled_caught:
-                        break
-                    if not again:
-                        raise JetStreamUnavailable(f"{subject} was not answered: the connection was lost")
+            while True:
+                generation = self.bus.generation
+                # One scope for both reasons to wait no longer: the time, and a new connection.
+                with trio.CancelScope(deadline=deadline) as scope:
+                    self._in_flight.add(scope)
+                    try:
+                        return await self.bus.request(subject, data, headers=headers, then=then)
+                    finally:
+                        self._in_flight.discard(scope)
+                if self.bus.generation == generation or trio.current_time() >= deadline:
+                    raise Unanswered(f"{subject} was not answered within {seconds:g} s")
+                if not again:
+                    raise JetStreamUnavailable(f"{subject} was not answered: the connection was lost")
         except NoResponders:
             raise StreamUnheard(
                 f"nobody answers {subject}: no stream has it, or JetStream is off or not ready yet"
@@ -238,9 +273,6 @@ class JetStream:
         except NotPermitted as error:
             # Permissions may be granted while the process runs.
             raise JetStreamUnavailable(str(error)) from error
-        if len(message.data) <= _READ_HERE:
-            return read_answer(subject, message.data)
-        return await ThreadExecutor().run("answers", partial(read_answer, subject, message.data))
 
 
 @contextmanager

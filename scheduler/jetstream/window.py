@@ -11,7 +11,7 @@ from scheduler.errors import (
     JetStreamUnavailable,
     StreamUnheard,
 )
-from scheduler.jetstream.answers import read_ack, read_answer
+from scheduler.jetstream.answers import read_ack
 from scheduler.jetstream.api import JetStream
 
 
@@ -35,7 +35,7 @@ class Window:
         try:
             if message.no_responders:
                 raise StreamUnheard("no stream takes the object's chunks")
-            ack = read_ack("an object's chunk", read_answer("an object's chunk", message.data))
+            ack = read_ack("an object's chunk", message.data)
             self._js.on_ack(self._subject, ack)
             self._unacknowledged.popleft()
         except BusError as error:

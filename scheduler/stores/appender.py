@@ -91,11 +91,14 @@ class Appender:
         self._unanswered = 0
         """Number of appends in a row without an answer, although the stream can be read."""
 
-    async def append(self, record: Appending) -> bool:
+    async def append(self, record: Appending, stored: Callable[[bool], None]) -> None:
         """Append a record, however long that takes.
 
-        Returns:
-            Whether the answer to the first attempt confirmed it.
+        Args:
+            record: the record.
+            stored: called once as soon as the record is known to be stored, with whether the answer to the
+                first attempt says so. That is a turn of the loop before this returns: in the bus's callback.
+                It must not block or raise.
 
         Raises:
             MessageTooLarge: the record is over the broker's limit.
@@ -104,7 +107,15 @@ class Appender:
             LogRemoved: nothing stands there any more.
             StoreError: the bus is closed.
         """
-        at_once = True
+        at_once, told = True, False
+
+        def note(sequence: int) -> None:
+            nonlocal told
+            self.sequence = sequence
+            self._unanswered = 0
+            if not told:
+                told = True
+                stored(at_once)
 
         async def attempt() -> None:
             nonlocal at_once
@@ -113,29 +124,38 @@ class Appender:
                 # Repeated at once if the first record turns out to follow another one than was thought.
                 expected = self.sequence
                 try:
-                    async with self._lane:
-                        ack = await self._js.publish(
-                            self._subject, record.data, expected=expected, headers=record.headers
-                        )
+                    await self._publish(record, note)
                 except (BusClosed, MessageTooLarge):
                     raise
                 except BusError as error:
                     at_once = False
                     if await self.is_stored(record, str(error)):  # noqa: ASYNC120 - cancelled, it is all the same
+                        note(self.sequence)
                         return
                     if expected == self.sequence:
                         self._check_storage(error)
                         raise
                 else:
-                    self.sequence = ack.sequence
-                    self._unanswered = 0
                     return
 
         try:
             await patiently(self._health, attempt)
         except BusClosed as error:
             raise StoreError(f"the log of {self._build} cannot be written: {error}") from error
-        return at_once
+
+    async def _publish(self, record: Appending, stored: Callable[[int], None]) -> None:
+        lane = self._lane
+        try:
+            # Where there is room, without a turn of the loop.
+            lane.acquire_nowait()
+        except trio.WouldBlock:
+            await lane.acquire()
+        try:
+            await self._js.publish(
+                self._subject, record.data, expected=self.sequence, headers=record.headers, stored=stored
+            )
+        finally:
+            lane.release()
 
     async def is_stored(self, record: Appending, reason: str) -> bool:
         """Read back whether an append was stored; raises as `append`.

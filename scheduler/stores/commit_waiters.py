@@ -2,11 +2,9 @@
 
 import heapq
 from collections.abc import Iterator
-from itertools import count
+from itertools import count, islice
 
 import trio
-
-from scheduler.runtime.pace import paced
 
 _WOKEN_AT_ONCE = 25
 """Tasks woken after a commit between two looks at everything else: they cause work of a few milliseconds."""
@@ -28,10 +26,16 @@ class CommitWaiters:
         heapq.heappush(self._heap, (number, next(self._numbers), done))
         await done.wait()
 
-    async def wake(self, committed: int) -> None:
-        """Wake the tasks that wait for at most so many events, in their order, some at a time."""
-        async for waiter in paced(self._up_to(committed), every=_WOKEN_AT_ONCE):
+    def wake_first(self, committed: int) -> None:
+        """Wake the first tasks that wait for at most so many events, in their order; `wake` does the rest."""
+        for waiter in islice(self._up_to(committed), _WOKEN_AT_ONCE):
             waiter.set()
+
+    async def wake(self, committed: int) -> None:
+        """Wake all tasks that wait for at most so many events, in their order, some at a time."""
+        while self._heap and self._heap[0][0] <= committed:
+            await trio.lowlevel.checkpoint()
+            self.wake_first(committed)
 
     def _up_to(self, committed: int) -> Iterator[trio.Event]:
         while self._heap and self._heap[0][0] <= committed:

@@ -348,9 +348,20 @@ class BuildLog:
         headers = headers_of(record_id, self.status, self.loads, self.hangs)
         if not self.n and self.digest:
             headers[DIGEST_HEADER] = self.digest
+
+        def commit(at_once: bool) -> None:
+            self._outgrown, self._outgrown_id = None, ""
+            self.n += 1
+            queue.committed += len(taken.queued)
+            self.loose.clear()
+            if at_once and context.bus.generation == generation:
+                # It left behind the earlier requests, over the same connection, and has arrived.
+                self.arrived(generation, departures)
+            self._waiters.wake_first(queue.committed)
+
         try:
-            at_once = await self._appender.append(
-                Appending(record_id, data, headers, first=not self.n, outgrown=self._outgrown_id)
+            await self._appender.append(
+                Appending(record_id, data, headers, first=not self.n, outgrown=self._outgrown_id), commit
             )
         except MessageTooLarge as error:
             if sum(len(event) + 1 for event in events) <= context.record_bytes:
@@ -364,16 +375,10 @@ class BuildLog:
             assert self._outgrown is not None, "it was given up"
             queue.put_back(draft)
             self.status = status
-            taken, at_once = self._outgrown, False
+            taken = self._outgrown
             queue.drop(taken)
             self._pass_statuses(taken)
-        self._outgrown, self._outgrown_id = None, ""
-        self.n += 1
-        queue.committed += len(taken.queued)
-        self.loose.clear()
-        if at_once and context.bus.generation == generation:
-            # It left behind the earlier requests, over the same connection, and has arrived.
-            self.arrived(generation, departures)
+            commit(at_once=False)
         await self._waiters.wake(queue.committed)
         done, self._round = self._round, trio.Event()
         done.set()
