@@ -181,11 +181,12 @@ class StreamFollower:
             BusError: the bus was closed, or refuses an inbox.
         """
         self._sequence, self._time = start.sequence, start.time
-        failures = 0
+        failures = short = 0
         while True:
             gone = False
             over = self._over()
             generation = over.bus.generation
+            began = trio.current_time()
             consumer = Consumer(over, self._stream, self._take, low=BATCH // 2)
             try:
                 await consumer.open(_after(self.seen))
@@ -221,9 +222,11 @@ class StreamFollower:
             if over is self._beside and there and not gone:
                 # It may lead to a server without JetStream, or without a leader to ask.
                 self._avoided_until = trio.current_time() + _AVOIDED
+            # A broker may take the consumer, and refuse each request to it.
+            short = short + 1 if trio.current_time() - began < _PAUSE else 0
             if not failures:
                 tell("a stream is not followed for the moment", stream=self._stream, reason=problem)
-            else:
+            if failures or short > 1:
                 await trio.sleep(_PAUSE)
             failures += 1
             await self._connection()

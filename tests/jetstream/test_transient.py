@@ -16,9 +16,13 @@ from trio.testing import MockClock
 from scheduler.config import Settings
 from scheduler.diagnosis import Diagnosis, Level
 from scheduler.diagnosis.jetstream import check_jetstream
+from scheduler.jetstream import reading
+from scheduler.jetstream.api import JetStream
 from scheduler.jetstream.codes import Meaning, meaning
-from scheduler.jetstream.streams import LOG
+from scheduler.jetstream.reading import StreamFollower
+from scheduler.jetstream.streams import LOG, REPLIES
 from scheduler.journal.events import Accepted, Finished
+from scheduler.journal.records import Position
 
 IN_PROCESS = [
     Refusal(409, 10158, "duplicate message id is in process"),
@@ -44,6 +48,32 @@ async def test_what_is_in_process_is_asked_again_with_the_same_bytes(
         sent = [one for one in broker.bus.published if one.subject == log_of("b1")][1:]
         assert len(sent) == 3
         assert len({one.data for one in sent}) == 1
+
+
+async def test_a_stream_whose_requests_are_refused_is_asked_now_and_then(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The broker takes each consumer, and refuses what is asked of it: that is asked a few times a second."""
+    # Less than two heartbeats: the broker refuses that.
+    monkeypatch.setattr(reading, "_EXPIRES", 1)
+    broker = Broker()
+    await broker.set_up()
+    asked = 0
+
+    def count(message: Published) -> bool:
+        nonlocal asked
+        asked += message.subject.startswith("$JS.API.CONSUMER.MSG.NEXT.")
+        if asked > 1_000:
+            nursery.cancel_scope.cancel()
+        return False
+
+    broker.bus.taps.append(count)
+    follower = StreamFollower(JetStream(broker.bus), REPLIES, lambda _: None)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(follower.run, Position())
+        await trio.sleep(10)
+        nursery.cancel_scope.cancel()
+    assert 10 <= asked <= 50
 
 
 @pytest.mark.parametrize("refusal", IN_PROCESS, ids=lambda refusal: str(refusal.err_code))
