@@ -12,13 +12,14 @@ from typing import Any, Final
 
 import msgspec
 import trio
-from attrs import field, frozen
+from attrs import field
 
 from scheduler.bus import Message, Subscription
 from scheduler.errors import BusError
 from scheduler.jetstream.answers import NO_HEADERS
 from scheduler.jetstream.api import JetStream
 from scheduler.runtime.logger import Logger
+from scheduler.runtime.values import value
 
 BATCH: Final = 1000
 """Messages to ask for at a time."""
@@ -44,7 +45,7 @@ _OVER = ("Batch Completed", "Message Size Exceeds MaxBytes")
 log = Logger()
 
 
-@frozen
+@value
 class Delivered:
     """A message of a stream, as a consumer delivers it."""
 

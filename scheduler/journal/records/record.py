@@ -10,12 +10,13 @@ from scheduler.definition.strictjson import Raw, encode
 from scheduler.journal.events import Event
 from scheduler.journal.records.strict import left, read, strange_field
 from scheduler.journal.records.wire import Elsewhere, read_event
+from scheduler.runtime.values import value
 
 VERSION = 1
 """Version of the format that is written here."""
 
 
-@frozen
+@value
 class Position:
     """Place in the streams of replies up to which everything was seen."""
 
