@@ -263,8 +263,10 @@ class Connectors:
 
     def on_captured(self, message: Message, place: Position, provider: str = "") -> None:
         """Take the next reply that a stream captured, at ``place``."""
-        self.receiving.take_captured(message, place, self.positions.seen.of(provider), provider)
-        self.positions.see(place, provider)
+        positions = self.positions
+        seen = positions.seen
+        self.receiving.take_captured(message, place, seen.of(provider) if seen.others else seen, provider)
+        positions.see(place, provider)
 
     def look_at_captured(
         self, message: Message, place: Position, before: Position, provider: str = ""

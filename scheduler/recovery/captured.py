@@ -115,7 +115,9 @@ class CapturedReplies:
                 await trio.lowlevel.checkpoint()
 
     def _on_captured(self, provider: str, delivered: Delivered) -> None:
-        self._connectors.on_captured(_message(delivered), _place(delivered), provider)
+        # Each reply comes here; so without `_message` and `_place`.
+        message = Message(delivered.subject, delivered.data, "", delivered.headers)
+        self._connectors.on_captured(message, Position(delivered.sequence, delivered.time), provider)
 
     async def _ask(self, provider: str, stream: str, ask: Callable[[], Awaitable[_T]]) -> _T | None:
         """Ask as `_insist` does; None where the stream is retired and gone."""

@@ -47,14 +47,12 @@ class EventQueue:
         """Whether there are events that can wait for others."""
         return bool(self._lazy)
 
-    def add(self, events: Iterable[bytes], status: Status | None = None) -> int:
-        """Queue events; ``status`` is that of the log with them. Return the number of the last one."""
-        for event in events:
-            self._queue.append(event)
-            self.put += 1
+    def add(self, event: bytes, status: Status | None = None) -> None:
+        """Queue an event, which has the number `put` then; ``status`` is that of the log with it."""
+        self._queue.append(event)
+        self.put += 1
         if status is not None:
             self._statuses.append((self.put, status))
-        return self.put
 
     def add_lazily(self, events: Iterable[bytes]) -> None:
         """Queue events that go into the next record, but do not ask for one."""

@@ -188,9 +188,7 @@ class BuildLog:
     def encoded(self, event: Event) -> bytes:
         """Return an event that happens now, as it is to be written."""
         left = self.departures.end(event.component) if isinstance(event, _ENDS) else None
-        if type(event) not in TIMED:
-            return encode_event(event)
-        return encode_event(event, self.clock(), left)
+        return encode_event(event, self.clock(), left) if type(event) in TIMED else encode_event(event)
 
     def note(self, *events: Event) -> int:
         """Queue events that happen now, to be committed soon; ignored once the log has failed or is closed.
@@ -198,27 +196,24 @@ class BuildLog:
         Returns:
             The number of events queued so far, for `commit`.
         """
-        if self.failure is not None or self._closed:
+        if self.failure is not None or self._closed or not events:
             return 0
-        number = 0
+        queue = self._queue
         for event in events:
-            number = self.put([self.encoded(event)], _STATUS.get(type(event)))
-        return number
+            queue.add(self.encoded(event), _STATUS.get(type(event)))
+        self._begin_to_write()
+        return queue.put
 
     def note_lazily(self, *events: Event) -> None:
         """Queue events that happen now and can wait for others; ignored as in `note`."""
         if self.failure is None and not self._closed:
             self.put_lazily(map(self.encoded, events))
 
-    def put(self, events: Iterable[bytes], status: Status | None = None) -> int:
-        """Queue encoded events to be committed soon; ``status`` is that of the log with them.
-
-        Returns:
-            The number of events queued so far, for `commit`.
-        """
-        number = self._queue.add(events, status)
+    def put(self, events: Iterable[bytes]) -> None:
+        """Queue encoded events to be committed soon."""
+        for event in events:
+            self._queue.add(event)
         self._begin_to_write()
-        return number
 
     def put_lazily(self, events: Iterable[bytes]) -> None:
         """Queue events that can wait for others."""

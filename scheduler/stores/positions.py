@@ -39,7 +39,8 @@ class ReplyPositions:
 
     def see(self, place: Position, provider: str = "") -> None:
         """Note that the reply at ``place`` was read, in the stream of ``provider``."""
-        self.seen = self.seen.moved(provider, place)
+        # Most have one stream.
+        self.seen = self.seen.moved(provider, place) if provider or self.seen.others else place
 
     def hold(self, build: str, sequence: int, before: Position, provider: str = "") -> None:
         """Note that the reply at ``sequence``, the next after ``before``, waits to be handled."""

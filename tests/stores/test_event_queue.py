@@ -7,6 +7,13 @@ from scheduler.journal.records import Status
 from scheduler.stores.event_queue import EventQueue
 
 
+def add(queue: EventQueue, *events: bytes, status: Status | None = None) -> None:
+    """Queue events; the status comes with the last one."""
+    for event in events[:-1]:
+        queue.add(event)
+    queue.add(events[-1], status)
+
+
 async def kept(event: bytes) -> bytes:
     """Store an event elsewhere; the reference to it is one byte."""
     await trio.lowlevel.checkpoint()
@@ -19,7 +26,8 @@ async def test_lazy_events_come_first_and_ask_for_no_record() -> None:
     queue.add_lazily([b"l"])
     assert not queue
     assert queue.has_lazy
-    assert queue.add([b"a", b"b"]) == 2
+    add(queue, b"a", b"b")
+    assert queue.put == 2
     assert queue
     draft = await queue.take(100, kept)
     assert (draft.lazy, draft.queued, draft.events) == ([b"l"], [b"a", b"b"], [b"l", b"a", b"b"])
@@ -30,7 +38,7 @@ async def test_lazy_events_come_first_and_ask_for_no_record() -> None:
 async def test_a_record_has_as_many_events_as_fit() -> None:
     """The rest waits for the next one, and an event beyond a record's size begins one of its own."""
     queue = EventQueue()
-    queue.add([b"aaa", b"bbb", b"c" * 20, b"d"])
+    add(queue, b"aaa", b"bbb", b"c" * 20, b"d")
     assert (await queue.take(8, kept)).queued == [b"aaa", b"bbb"]
     assert (await queue.take(8, kept)).queued == [b"C", b"d"]
 
@@ -38,7 +46,7 @@ async def test_a_record_has_as_many_events_as_fit() -> None:
 async def test_an_outcome_does_not_overtake_a_lazy_event() -> None:
     """While lazy events fill a record, queued ones wait for the next."""
     queue = EventQueue()
-    queue.add([b"a"])
+    add(queue, b"a")
     queue.add_lazily([b"l" * 9, b"m" * 9])
     draft = await queue.take(10, kept)
     assert (draft.lazy, draft.queued) == ([b"l" * 9], [])
@@ -49,8 +57,8 @@ async def test_an_outcome_does_not_overtake_a_lazy_event() -> None:
 async def test_a_status_comes_with_its_event() -> None:
     """It is in the draft that has the event to which it belongs."""
     queue = EventQueue()
-    queue.add([b"a"])
-    queue.add([b"b" * 9], Status.FINISHED)
+    add(queue, b"a")
+    add(queue, b"b" * 9, status=Status.FINISHED)
     assert (await queue.take(8, kept)).statuses == []
     queue.committed = 1
     assert (await queue.take(100, kept)).statuses == [(2, Status.FINISHED)]
@@ -61,9 +69,9 @@ async def test_a_draft_is_put_back_or_dropped(again: bool) -> None:
     """Put back, its events are taken in the same order; dropped after that, only later ones are left."""
     queue = EventQueue()
     queue.add_lazily([b"l", b"m"])
-    queue.add([b"a", b"b"], Status.FINISHED)
+    add(queue, b"a", b"b", status=Status.FINISHED)
     draft = await queue.take(100, kept)
-    queue.add([b"c"], Status.REPORTED)
+    add(queue, b"c", status=Status.REPORTED)
     queue.put_back(draft)
     if again:
         queue.drop(draft)

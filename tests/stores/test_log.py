@@ -937,7 +937,7 @@ async def test_those_that_wait_for_one_commit_go_on_a_few_at_a_time(begun: Bench
         await begun.log.commit(number)
         gone_on.append(number)
 
-    numbers = [begun.log.put([encode_event(start(f"c{n}"))]) for n in range(300)]
+    numbers = [begun.log.note(start(f"c{n}")) for n in range(300)]
     for number in numbers:
         begun.nursery.start_soon(wait, number)
     together = []
