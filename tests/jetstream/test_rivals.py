@@ -115,11 +115,13 @@ async def test_streams_are_made_where_nobody_answers(autojump_clock: MockClock) 
 async def test_a_foreign_acknowledgement_is_none(
     autojump_clock: MockClock, account: Account, name: str, domain: str
 ) -> None:
-    """By its domain, or by its stream; nothing more is published then."""
+    """By its domain, or by its stream: nothing counts as stored, and nothing more is published then."""
     await Rivals(account.js).check()
     account.add_rival(name, domain)
+    stored: list[int] = []
     with pytest.raises(ForeignAnswer, match=f"stream {name} of JetStream domain '{domain}' answers"):
-        await account.js.publish("scheduler.log.b", b"1")
+        await account.js.publish("scheduler.log.b", b"1", stored=stored.append)
+    assert not stored
     published = len(account.bus.published)
     with pytest.raises(Exception, match="was not sent"):
         await account.js.publish("scheduler.log.b", b"2")

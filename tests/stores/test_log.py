@@ -947,3 +947,30 @@ async def test_those_that_wait_for_one_commit_go_on_a_few_at_a_time(begun: Bench
         together.append(len(gone_on) - before)
     assert max(together) <= 2 * 25, "two slices may follow each other: tasks run in any order"
     assert sorted(gone_on) == numbers
+
+
+async def test_an_answer_counts_as_soon_as_it_is_read(begun: Bench) -> None:
+    """In the bus's callback: who waits for the commit need not wait for the writing task as well."""
+    begun.line.plan(LOGS, Fate.HOLD)
+    begun.put(start("a"))
+    ends = begun.watch(begun.log.commit)
+    await wait_all_tasks_blocked()
+    begun.line.release()
+    assert begun.log.n == 2
+    await wait_all_tasks_blocked()
+    assert ends == ["done"]
+
+
+async def test_an_answer_in_the_moment_of_a_new_connection_counts_once(begun: Bench) -> None:
+    """The append is given up for the new connection, and its answer is read all the same: one record."""
+    begun.line.plan(LOGS, Fate.HOLD)
+    begun.put(start("a"))
+    ends = begun.watch(begun.log.commit)
+    await wait_all_tasks_blocked()
+    begun.bus.reconnect()
+    begun.line.release()
+    await wait_all_tasks_blocked()
+    assert ends == ["done"]
+    assert begun.log.n == 2
+    await begun.log.append(settle("a"))
+    assert begun.told == [["accepted"], ["started a"], ["settled a"]]
