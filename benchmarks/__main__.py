@@ -5,12 +5,18 @@ import asyncio
 import json
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import attrs
 
 from benchmarks import commands, durable, makespan, measure, plot, steady
+from benchmarks.against import plot as against_plot
+from benchmarks.against import table as against_table
+from benchmarks.against import versions
+from benchmarks.against.rounds import Arrangement, compare
+from benchmarks.against.rows import Part
 from benchmarks.hostile import runner, tables
 from benchmarks.hostile.attacks import ATTACKS
 from benchmarks.hostile.judging import Ordeal
@@ -21,7 +27,7 @@ from benchmarks.stage import stage
 from benchmarks.table import table
 from scheduler.local.generate import Shape
 
-_OUTPUT = Path(__file__).parent / "results" / "results.json"
+_OUTPUT = Path(__file__).parent / "results"
 _PARTS = ("throughput", "latency", "memory", "start-up", "durable", "makespan")
 _LARGE, _HOSTILE = "large", "hostile"
 """Parts that take minutes, and are measured only if they are named."""
@@ -33,13 +39,15 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--sizes", type=int, nargs="+", metavar="N", help="components (100 1000 10000)")
     parser.add_argument("--shapes", type=Shape, nargs="+", default=list(Shape), help="layered wide chains")
     parser.add_argument("--stores", type=Store, nargs="+", default=list(Store), help="memory jetstream")
-    parser.add_argument("--repeat", type=int, metavar="N", help="rounds of each (3); medians are shown")
+    parser.add_argument(
+        "--repeat", type=int, metavar="N", help="rounds of each (3; 5 against another version)"
+    )
     parser.add_argument(
         "--only",
         nargs="+",
-        choices=(*_PARTS, _LARGE, _HOSTILE),
-        default=_PARTS,
-        help="parts to measure; large (100,000 in one build) and hostile (attacks) only if named",
+        choices=(*_PARTS, Part.PLAN, _LARGE, _HOSTILE),
+        help="parts to measure; large (100,000 in one build) and hostile (attacks) only if named; against"
+        f" another version: {', '.join(Part)} (all)",
     )
     parser.add_argument(
         "--attacks",
@@ -49,11 +57,22 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="NAME",
         help="attacks to run (all)",
     )
-    parser.add_argument("--output", type=Path, default=_OUTPUT, help="the JSON file; the plot is beside it")
+    parser.add_argument("--against", metavar="REV", help="measure a commit and this version in turn")
+    parser.add_argument(
+        "--against-python", type=Path, metavar="PATH", help="interpreter of a checkout at REV (make one)"
+    )
+    parser.add_argument("--output", type=Path, help="the JSON file; the plot is beside it")
     parser.add_argument("--check", action="store_true", help="exit code 1 if a target is missed")
     found = parser.parse_args(arguments)
+    parts = (*_PARTS, _LARGE, _HOSTILE) if found.against is None else tuple(Part)
+    if found.only is not None and (unknown := set(found.only) - set(parts)):
+        parser.error(f"not measured here: {', '.join(sorted(unknown))}; only {', '.join(parts)}")
     found.sizes = sorted(found.sizes or ([100, 1_000] if found.quick else [100, 1_000, 10_000]))
-    found.repeat = found.repeat or (1 if found.quick else 3)
+    quick, usual = (1, 3) if found.against is None else (2, 5)
+    found.repeat = found.repeat or (quick if found.quick else usual)
+    found.only = found.only or (_PARTS if found.against is None else parts)
+    name = "results.json" if found.against is None else "against.json"
+    found.output = found.output or _OUTPUT / name
     return found
 
 
@@ -149,14 +168,40 @@ def _progress(what: str) -> None:
 
 
 def _write(results: Results, output: Path) -> None:
-    output.parent.mkdir(parents=True, exist_ok=True)
     document = attrs.asdict(results)
     document["targets"] = [{**attrs.asdict(target), "met": target.met} for target in results.targets()]
     for shown, ordeal in zip(document["hostile"], results.hostile, strict=True):
         shown["broken"] = sorted(ordeal.broken())
-    output.write_text(json.dumps(document, indent=1) + "\n")
+    _write_json(document, output)
     if results.points:
         plot.draw(results, output.with_suffix(".png"))
+
+
+def _write_json(document: Mapping[str, Any], output: Path) -> None:
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(json.dumps(document, indent=1, default=str) + "\n")
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    """Measure another version and this one; return the exit code."""
+    compared = Arrangement(
+        versions.other_version(arguments.against, arguments.against_python),
+        versions.this_version(),
+        arguments.stores,
+        arguments.shapes,
+        arguments.sizes,
+        arguments.repeat,
+        _progress,
+    )
+    found = asyncio.run(compare(compared, arguments.only))
+    document = attrs.asdict(found)
+    for shown, row in zip(document["rows"], found.rows, strict=True):
+        shown |= {"judged": row.judged, "figure": row.figure, "met": row.met}
+    _write_json(document, arguments.output)
+    if found.contests:
+        against_plot.draw(found, arguments.output.with_suffix(".png"))
+    sys.stdout.write(f"{against_table.table(found)}\n\nwritten: {arguments.output}\n")
+    return int(arguments.check and found.missed)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -167,6 +212,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Leaves every context, so that no process stays.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     found = _arguments(arguments)
+    if found.against is not None:
+        return _compare(found)
     results = asyncio.run(_measure(found))
     _write(results, found.output)
     sys.stdout.write(f"{table(results)}\n\nwritten: {found.output}\n")

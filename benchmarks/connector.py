@@ -6,6 +6,7 @@ it takes commands: to hold or delay replies, to note the times of messages, to m
 
 import asyncio
 import sys
+from collections.abc import Sequence
 from time import perf_counter
 from typing import Any
 
@@ -129,19 +130,25 @@ class Connector:
         return found
 
 
-async def main(url: str) -> None:
-    """Serve until standard input ends, so that it never outlives its parent."""
+async def main(urls: Sequence[str]) -> None:
+    """Serve at each URL until standard input ends, so that it never outlives its parent."""
+    clients = [await _serve(url) for url in urls]
+    sys.stdout.write(f"{READY}\n")
+    sys.stdout.flush()
+    await asyncio.to_thread(sys.stdin.read)
+    for client in clients:
+        await client.close()
+
+
+async def _serve(url: str) -> Client:
     client = await nats.connect(url)
     connector = Connector(client)
     for subject in builds.SUBJECTS:
         await client.subscribe(subject, cb=connector.on_request)
     await client.subscribe(CONTROL, cb=connector.on_command)
     await client.flush()
-    sys.stdout.write(f"{READY}\n")
-    sys.stdout.flush()
-    await asyncio.to_thread(sys.stdin.read)
-    await client.close()
+    return client
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1]))
+    asyncio.run(main(sys.argv[1:]))

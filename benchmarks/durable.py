@@ -12,7 +12,7 @@ import psutil  # type: ignore[import-untyped]
 from benchmarks import builds, logs
 from benchmarks.client import Submitted
 from benchmarks.measure import CHAIN, along_a_chain, small_builds
-from benchmarks.processes import Store, service
+from benchmarks.processes import THIS, Installation, Store, service
 from benchmarks.results import Durable, Restart, Spread
 from benchmarks.stage import Ground, Stage, cpu_time, ground, stage, until_idle
 from scheduler.local.generate import Shape
@@ -46,7 +46,7 @@ async def idle(on: Stage) -> float:
     return (cpu_time(on.service) - cpu) / _IDLE
 
 
-async def restart(folder: Path, size: int) -> Restart:
+async def restart(folder: Path, size: int, installation: Installation = THIS) -> Restart:
     """Kill a service in the middle of a build, and measure how long the next one takes to resume it.
 
     A quarter of the components has completed, as many requests as allowed are in flight, and the others wait.
@@ -56,7 +56,7 @@ async def restart(folder: Path, size: int) -> Restart:
     async with ground(folder, Store.JETSTREAM) as on:
         await on.client.command("answer", count=size // 4)
         build = builds.make(Shape.WIDE, size)
-        with service(on.url, folder, store=Store.JETSTREAM) as killed:
+        with service(on.url, folder, store=Store.JETSTREAM, installation=installation) as killed:
             await on.client.await_service()
             submitted = await on.client.submit(build["id"], build["action"], builds.encode(build))
             await on.client.command("await held", count=_IN_FLIGHT)
@@ -64,12 +64,12 @@ async def restart(folder: Path, size: int) -> Restart:
             os.kill(killed, signal.SIGKILL)
         await on.client.command("release")
         await on.client.command("trace")
-        return await _go_on(on, size, submitted)
+        return await _go_on(on, size, submitted, installation)
 
 
-async def _go_on(on: Ground, size: int, submitted: Submitted) -> Restart:
+async def _go_on(on: Ground, size: int, submitted: Submitted, installation: Installation) -> Restart:
     began = perf_counter()
-    with service(on.url, on.folder, store=Store.JETSTREAM):
+    with service(on.url, on.folder, store=Store.JETSTREAM, installation=installation):
         ready = await on.client.await_service() - began
         first = await on.client.command("first request") - began
         # In the end all of it is done.

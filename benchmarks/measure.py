@@ -22,8 +22,8 @@ from scheduler.local.generate import Shape
 _BLOCK = 10_000
 """Components of a block: small builds are repeated to reach this number, up to `_MOST_BUILDS`."""
 _MOST_BUILDS = 20
-_PROBES = 60
-_MOST_LARGE_BUILDS = 20
+PROBES = 60
+MOST_LARGE_BUILDS = 20
 CHAIN = 500
 """Components of the chain for measuring latencies."""
 
@@ -40,10 +40,11 @@ _LOOK = 0.05
 
 async def throughput(on: Stage, shape: Shape, size: int, repeat: int) -> Point:
     """Measure blocks of builds and the bare loop in turn."""
-    return Point(shape, size, tuple([await _round(on, shape, size) for _ in range(repeat)]), on.store)
+    return Point(shape, size, tuple([await block(on, shape, size) for _ in range(repeat)]), on.store)
 
 
-async def _round(on: Stage, shape: Shape, size: int) -> Round:
+async def block(on: Stage, shape: Shape, size: int) -> Round:
+    """Measure the bare loop, and then a block of builds."""
     requests = list(islice(cycle(builds.requests(builds.make(shape, size))), 2 * _BLOCK))
     connector, began = cpu_time(on.bare.connector), perf_counter()
     rate = await bare.run_loop(on.bare.client, requests)
@@ -51,7 +52,7 @@ async def _round(on: Stage, shape: Shape, size: int) -> Round:
 
     made = [builds.make(shape, size) for _ in range(min(_MOST_BUILDS, max(1, _BLOCK // size)))]
     connector, began = cpu_time(on.connector), perf_counter()
-    times, cpu = await _run(on, made)
+    times, cpu = await run_all(on, made)
     connector_share = (cpu_time(on.connector) - connector) / (perf_counter() - began)
     components = size * len(made)
     walk = sum(one.walk for one in times)
@@ -70,7 +71,7 @@ async def _round(on: Stage, shape: Shape, size: int) -> Round:
     )
 
 
-async def _run(on: Stage, made: Sequence[dict[str, Any]]) -> tuple[list[Times], float]:
+async def run_all(on: Stage, made: Sequence[dict[str, Any]]) -> tuple[list[Times], float]:
     """Run builds one after another; return them, and the service's CPU time for all of them in seconds."""
     cpu = cpu_time(on.service)
     times = [await on.client.run(build) for build in made]
@@ -81,11 +82,11 @@ async def _run(on: Stage, made: Sequence[dict[str, Any]]) -> tuple[list[Times], 
 
 async def growth(on: Stage, shape: Shape) -> Growth:
     """Measure the cost of a component in a very large build, against a large one; see `LARGE_LIMITS`."""
-    before = [(await _run(on, [builds.make(shape, _AGAINST)]))[1] for _ in range(_AGAINST_BUILDS)]
+    before = [(await run_all(on, [builds.make(shape, _AGAINST)]))[1] for _ in range(_AGAINST_BUILDS)]
     build = builds.make(shape, LARGE)
     over = asyncio.Event()
     watching = asyncio.create_task(_peak(on.service, over))
-    (times,), cpu = await _run(on, [build])
+    (times,), cpu = await run_all(on, [build])
     over.set()
     return Growth(
         shape,
@@ -114,10 +115,10 @@ async def latencies(on: Stage, size: int, repeat: int) -> Latencies:
     alone = await small_builds(on.client)
     beside: list[Times] = []
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as elsewhere:
-        for number in range(_MOST_LARGE_BUILDS):
-            if number >= repeat and len(beside) >= _PROBES:
+        for number in range(MOST_LARGE_BUILDS):
+            if number >= repeat and len(beside) >= PROBES:
                 break
-            beside += await _beside(on, elsewhere, size)
+            beside += await run_beside(on, elsewhere, size)
     return Latencies(
         Spread.of(dependent),
         Spread.of(round_trip),
@@ -143,14 +144,14 @@ async def along_a_chain(client: Client, repeat: int) -> tuple[list[float], list[
 
 async def small_builds(client: Client) -> list[Times]:
     """Run builds of one component, one after another."""
-    return [await _probe(client) for _ in range(_PROBES)]
+    return [await _probe(client) for _ in range(PROBES)]
 
 
 async def _probe(client: Client) -> Times:
     return await client.run(builds.make(Shape.WIDE, 1))
 
 
-async def _beside(on: Stage, elsewhere: ProcessPoolExecutor, size: int) -> list[Times]:
+async def run_beside(on: Stage, elsewhere: ProcessPoolExecutor, size: int) -> list[Times]:
     """Run small builds one after another, from before a large one is submitted until it is reported."""
     large = builds.make(Shape.LAYERED, size, action=builds.BIG_ACTION)
     future = asyncio.wrap_future(elsewhere.submit(run_elsewhere, on.url, large))

@@ -17,6 +17,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import IO
 
+from attrs import frozen
+
 from benchmarks import connector
 
 MAX_PAYLOAD = 64 * 1024 * 1024
@@ -34,6 +36,23 @@ class Store(StrEnum):
     JETSTREAM = "jetstream"
 
 
+@frozen
+class Installation:
+    """Scheduler that is installed: this one, unless something else is said."""
+
+    python: str = sys.executable
+    """Interpreter of its environment."""
+    root: Path = _ROOT
+    """Folder of its package."""
+
+    def command(self, *arguments: str) -> list[str]:
+        """Make a command that runs a module with arguments."""
+        return [self.python, "-m", *arguments]
+
+
+THIS = Installation()
+
+
 class NotReadyError(Exception):
     """Process that did not start, or printed an unexpected line."""
 
@@ -44,9 +63,14 @@ def _die_with_parent() -> None:
 
 @contextlib.contextmanager
 def running(
-    command: Sequence[str], *, log: Path, piped: bool = False, variables: Mapping[str, str] = NO_SETTINGS
+    command: Sequence[str],
+    *,
+    log: Path,
+    piped: bool = False,
+    variables: Mapping[str, str] = NO_SETTINGS,
+    folder: Path = _ROOT,
 ) -> Iterator["subprocess.Popen[bytes]"]:
-    """Run a command while the context lasts; with ``piped`` its input and output are pipes.
+    """Run a command in a folder while the context lasts; with ``piped`` its input and output are pipes.
 
     Its log is kept in ``log``. On Linux it ends with this process, however that ends.
     """
@@ -57,7 +81,7 @@ def running(
             stdout=subprocess.PIPE if piped else output,
             stderr=output,
             env={**os.environ, **variables},
-            cwd=_ROOT,
+            cwd=folder,
             start_new_session=True,
             preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509 - no threads yet
         )
@@ -112,16 +136,30 @@ def scratch() -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def nats_server(folder: Path, *, jetstream: bool = False) -> Iterator[str]:
+def nats_server(folder: Path, *, jetstream: bool = False, accounts: Sequence[str] = ()) -> Iterator[str]:
     """Run a nats-server on a free port; yield its URL.
 
-    With ``jetstream`` it has JetStream, and every write reaches the disk before it is acknowledged.
+    With ``jetstream`` it has JetStream, and every write reaches the disk before it is acknowledged. With
+    ``accounts`` it has these, and what is in one of them is not seen in another; `log_in` makes their URLs.
     """
     settings: dict[str, object] = {"max_payload": MAX_PAYLOAD, "max_pending": 4 * MAX_PAYLOAD}
+    if accounts:
+        settings["accounts"] = {
+            name: {
+                "users": [{"user": name, "password": name}],
+                "jetstream": "enabled" if jetstream else "disabled",
+            }
+            for name in accounts
+        }
     if jetstream:
         settings["jetstream"] = {"store_dir": str(folder / "jetstream"), "sync_interval": "always"}
     with configured_server(folder, json.dumps(settings)) as url:
         yield url
+
+
+def log_in(url: str, account: str) -> str:
+    """Make the URL of a client in an account of `nats_server`."""
+    return url.replace("nats://", f"nats://{account}:{account}@")
 
 
 @contextlib.contextmanager
@@ -157,9 +195,9 @@ def _await_url(ports: Path) -> str:
 
 
 @contextlib.contextmanager
-def connectors(url: str, folder: Path) -> Iterator[int]:
-    """Run the connector's process; yield its id once it answers."""
-    command = [sys.executable, "-m", "benchmarks.connector", url]
+def connectors(urls: Sequence[str], folder: Path) -> Iterator[int]:
+    """Run the connector's process, connected to each URL; yield its id once it answers."""
+    command = THIS.command("benchmarks.connector", *urls)
     with running(command, log=folder / "connector.log", piped=True) as process:
         if read_line(process) != connector.READY:
             raise NotReadyError("the connector does not start")
@@ -174,22 +212,24 @@ def service(
     store: Store = Store.MEMORY,
     settings: Mapping[str, str] = NO_SETTINGS,
     program: Sequence[str] = ("scheduler",),
+    installation: Installation = THIS,
 ) -> Iterator[int]:
     """Run the scheduler's process; yield its id at once.
 
     ``settings`` are further settings by name; ``program`` is the module to run, with arguments before those
     of the scheduler.
     """
-    command = [sys.executable, "-m", *program, "--nats-url", url, "--store", store]
+    command = installation.command(*program, "--nats-url", url, "--store", store)
     variables = {f"SCHEDULER_{name.upper()}": value for name, value in settings.items()}
-    with running(command, log=folder / "scheduler.log", variables=variables) as process:
+    log = folder / "scheduler.log"
+    with running(command, log=log, variables=variables, folder=installation.root) as process:
         yield process.pid
 
 
 @contextlib.contextmanager
 def embedded_service(folder: Path) -> Iterator[str]:
     """Run the scheduler's process with an embedded broker; yield the broker's URL, with its token."""
-    command = [sys.executable, "-m", "scheduler", "--embedded", "--data-dir", str(folder / "embedded")]
+    command = THIS.command("scheduler", "--embedded", "--data-dir", str(folder / "embedded"))
     with running(command, log=folder / "embedded.log", piped=True) as process:
         line = read_line(process)
         if not line.startswith("broker: "):

@@ -1,7 +1,7 @@
 """Starts and warms up the processes of a measurement."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from time import perf_counter
@@ -11,7 +11,16 @@ from attrs import frozen
 
 from benchmarks import builds
 from benchmarks.client import Client, connect
-from benchmarks.processes import NO_SETTINGS, Store, connectors, nats_server, service
+from benchmarks.processes import (
+    NO_SETTINGS,
+    THIS,
+    Installation,
+    Store,
+    connectors,
+    log_in,
+    nats_server,
+    service,
+)
 from scheduler.local.generate import Shape
 
 
@@ -29,10 +38,33 @@ class Ground:
 async def ground(folder: Path, store: Store = Store.MEMORY) -> AsyncIterator[Ground]:
     """Start fresh ones; the broker is set up for services with this store."""
     jetstream = store is Store.JETSTREAM
-    with nats_server(folder, jetstream=jetstream) as url, connectors(url, folder) as connector:
-        async with connect(url) as client:
-            await client.listen()
-            yield Ground(url, folder, client, psutil.Process(connector))
+    with nats_server(folder, jetstream=jetstream) as url, connectors([url], folder) as process:
+        async with _connected(url, folder, process) as on:
+            yield on
+
+
+@asynccontextmanager
+async def grounds(
+    folder: Path, accounts: Sequence[str], store: Store = Store.MEMORY
+) -> AsyncIterator[list[Ground]]:
+    """Start one fresh broker and one connector for several grounds, each in an account of its own."""
+    jetstream = store is Store.JETSTREAM
+    async with AsyncExitStack() as stack:
+        url = stack.enter_context(nats_server(folder, jetstream=jetstream, accounts=accounts))
+        urls = {account: log_in(url, account) for account in accounts}
+        process = stack.enter_context(connectors(list(urls.values()), folder))
+        found = []
+        for account, own in urls.items():
+            (folder / account).mkdir()
+            found.append(await stack.enter_async_context(_connected(own, folder / account, process)))
+        yield found
+
+
+@asynccontextmanager
+async def _connected(url: str, folder: Path, connector: int) -> AsyncIterator[Ground]:
+    async with connect(url) as client:
+        await client.listen()
+        yield Ground(url, folder, client, psutil.Process(connector))
 
 
 @frozen
@@ -55,13 +87,25 @@ async def stage(
     """Start a fresh nats-server, connector and service, and warm them up with a small build of each shape."""
     async with AsyncExitStack() as stack:
         on = await stack.enter_async_context(ground(folder, store))
-        scheduler = stack.enter_context(service(on.url, folder, store=store, settings=settings))
+        # The store's streams capture all replies, so the bare loop has a broker without streams.
+        plain = on if store is Store.MEMORY else await stack.enter_async_context(ground(folder / "bare"))
+        yield await stack.enter_async_context(staged(on, plain, store, settings))
+
+
+@asynccontextmanager
+async def staged(
+    on: Ground,
+    bare: Ground,
+    store: Store,
+    settings: Mapping[str, str] = NO_SETTINGS,
+    installation: Installation = THIS,
+) -> AsyncIterator[Stage]:
+    """Start a service on a ground, and warm it up."""
+    with service(on.url, on.folder, store=store, settings=settings, installation=installation) as scheduler:
         await on.client.await_service()
         for shape in Shape:
             await on.client.run(builds.make(shape, 100))
-        # The store's streams capture all replies, so the bare loop has a broker without streams.
-        plain = on if store is Store.MEMORY else await stack.enter_async_context(ground(folder / "bare"))
-        yield Stage(on.url, on.client, psutil.Process(scheduler), on.connector, store, plain)
+        yield Stage(on.url, on.client, psutil.Process(scheduler), on.connector, store, bare)
 
 
 def cpu_time(process: psutil.Process) -> float:

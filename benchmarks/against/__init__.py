@@ -1,0 +1,1 @@
+"""Measures this version beside another one, in turn: ``python -m benchmarks --against REV``."""
