@@ -29,6 +29,8 @@ from scheduler.local.generate import Shape
 
 _OUTPUT = Path(__file__).parent / "results"
 _PARTS = ("throughput", "latency", "memory", "start-up", "durable", "makespan")
+_QUICK_BLOCK = 1_000
+"""Components of a block that is only tried out against another version."""
 _LARGE, _HOSTILE = "large", "hostile"
 """Parts that take minutes, and are measured only if they are named."""
 
@@ -191,6 +193,7 @@ def _compare(arguments: argparse.Namespace) -> int:
         arguments.shapes,
         arguments.sizes,
         arguments.repeat,
+        _QUICK_BLOCK if arguments.quick else measure.BLOCK,
         _progress,
     )
     found = asyncio.run(compare(compared, arguments.only))

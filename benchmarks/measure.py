@@ -19,7 +19,7 @@ from benchmarks.results import Growth, Latencies, Memory, Point, Round, Spread, 
 from benchmarks.stage import Stage, cpu_time, until_idle
 from scheduler.local.generate import Shape
 
-_BLOCK = 10_000
+BLOCK = 10_000
 """Components of a block: small builds are repeated to reach this number, up to `_MOST_BUILDS`."""
 _MOST_BUILDS = 20
 PROBES = 60
@@ -43,26 +43,26 @@ async def throughput(on: Stage, shape: Shape, size: int, repeat: int) -> Point:
     return Point(shape, size, tuple([await block(on, shape, size) for _ in range(repeat)]), on.store)
 
 
-async def block(on: Stage, shape: Shape, size: int) -> Round:
-    """Measure the bare loop, and then a block of builds."""
-    requests = list(islice(cycle(builds.requests(builds.make(shape, size))), 2 * _BLOCK))
+async def block(on: Stage, shape: Shape, size: int, components: int = BLOCK) -> Round:
+    """Measure the bare loop, and then a block of so many components, or of one build if that has more."""
+    requests = list(islice(cycle(builds.requests(builds.make(shape, size))), 2 * components))
     connector, began = cpu_time(on.bare.connector), perf_counter()
     rate = await bare.run_loop(on.bare.client, requests)
     bare_connector = (cpu_time(on.bare.connector) - connector) / (perf_counter() - began)
 
-    made = [builds.make(shape, size) for _ in range(min(_MOST_BUILDS, max(1, _BLOCK // size)))]
+    made = [builds.make(shape, size) for _ in range(min(_MOST_BUILDS, max(1, components // size)))]
     connector, began = cpu_time(on.connector), perf_counter()
     times, cpu = await run_all(on, made)
     connector_share = (cpu_time(on.connector) - connector) / (perf_counter() - began)
-    components = size * len(made)
+    done = size * len(made)
     walk = sum(one.walk for one in times)
     written = [await logs.measure(on.client, build["id"]) for build in made if on.store is Store.JETSTREAM]
     records = sum(log.records for log in written)
     return Round(
         bare=rate,
-        walk=components / walk,
-        total=components / sum(one.total for one in times),
-        cpu=cpu / components,
+        walk=done / walk,
+        total=done / sum(one.total for one in times),
+        cpu=cpu / done,
         accept=mean(one.accept for one in times),
         connector=connector_share,
         bare_connector=bare_connector,

@@ -48,6 +48,8 @@ class Arrangement:
     """Components of builds, smallest first."""
     repeat: int
     """Rounds."""
+    block: int
+    """Components of a block: smaller builds are repeated."""
     progress: Callable[[str], None]
     """Called with what is measured next."""
 
@@ -68,7 +70,7 @@ async def contests(of: Arrangement) -> list[Contest]:
                         of.progress(f"{store}, {shape} {size:,}")
 
                         async def block(on: Stage, shape: Shape = shape, size: int = size) -> Round:
-                            return await measure.block(on, shape, size)
+                            return await measure.block(on, shape, size, of.block)
 
                         before, after = await _rounds(of.repeat, both, block)
                         found.append(Contest(store, shape, size, before, after))
