@@ -72,7 +72,7 @@ async def contests(of: Arrangement) -> list[Contest]:
                         async def block(on: Stage, shape: Shape = shape, size: int = size) -> Round:
                             return await measure.block(on, shape, size, of.block)
 
-                        before, after = await _rounds(of.repeat, both, block)
+                        before, after = await in_turn(of.repeat, both, block)
                         found.append(Contest(store, shape, size, before, after))
     return found
 
@@ -94,7 +94,7 @@ async def latency(of: Arrangement) -> list[Row]:
             return Latency(median(dependent), p50, Spread.of(beside).p99)
 
         async with _ready(folder, of, Store.MEMORY) as both:
-            return rows.latency(of.size, *await _rounds(of.repeat, both, latencies))
+            return rows.latency(of.size, *await in_turn(of.repeat, both, latencies))
 
 
 async def memory(of: Arrangement) -> list[Row]:
@@ -109,7 +109,7 @@ async def memory(of: Arrangement) -> list[Row]:
                     return (await measure.memory(ready, of.size)).first
 
             both = (before, of.before), (after, of.after)
-            return rows.memory(of.size, *await _rounds(of.repeat, both, waiting))
+            return rows.memory(of.size, *await in_turn(of.repeat, both, waiting))
 
 
 async def plan(of: Arrangement) -> list[Row]:
@@ -124,8 +124,8 @@ async def plan(of: Arrangement) -> list[Row]:
 
         both = of.before, of.after
         # Compiles the modules.
-        await _rounds(1, both, command)
-        return rows.plan(of.size, *await _rounds(of.repeat, both, command))
+        await in_turn(1, both, command)
+        return rows.plan(of.size, *await in_turn(of.repeat, both, command))
 
 
 def _plan(installation: Installation, file: Path) -> Planned:
@@ -153,7 +153,7 @@ async def restart(of: Arrangement) -> list[Row]:
         with scratch() as folder:
             return (await durable.restart(folder, of.size, version.installation)).request
 
-    return rows.restart(of.size, *await _rounds(of.repeat, (of.before, of.after), killed))
+    return rows.restart(of.size, *await in_turn(of.repeat, (of.before, of.after), killed))
 
 
 async def growth(of: Arrangement) -> list[Row]:
@@ -190,7 +190,7 @@ async def _ready(folder: Path, of: Arrangement, store: Store) -> AsyncIterator[t
         yield one, other
 
 
-async def _rounds(
+async def in_turn(
     repeat: int, both: tuple[_S, _S], measured: Callable[[_S], Awaitable[_T]]
 ) -> tuple[tuple[_T, ...], tuple[_T, ...]]:
     """Measure both in turn; the order changes each round, so that no drift of the machine favours one."""

@@ -26,7 +26,7 @@ def _lines(found: Comparison) -> Iterator[str]:
             section = row.section
             yield ""
             yield section
-            yield f"{'':<26}   before    after  ratio  (of rounds)   target"
+            yield f"{'':<26}    before     after  ratio (of rounds) target"
         yield _row(row)
 
 
@@ -49,7 +49,7 @@ def _row(row: Row) -> str:
     before, after = (_number(median(figures)) for figures in (row.before, row.after))
     ratio = f"{row.figure:.2f}" if row.relative else ""
     spread = f"{min(row.judged):.2f}-{max(row.judged):.2f}"
-    return f"{row.name:<26} {before:>8} {after:>8} {ratio:>6} {spread:>12} {_verdict(row.met, row.limit)}"
+    return f"{row.name:<26} {before:>9} {after:>9} {ratio:>6} {spread:>11} {_verdict(row.met, row.limit)}"
 
 
 def _verdict(met: bool | None, limit: Limit | None) -> str:
