@@ -53,6 +53,7 @@ class Row:
     """Target, if this is the size that it is for."""
     relative: bool = True
     """Whether the ratio of the two is judged; otherwise the later figure itself is."""
+    columns: tuple[str, str] = ("before", "after")
 
     @property
     def judged(self) -> tuple[float, ...]:
@@ -230,10 +231,11 @@ def growth(store: Store, size: int, small: Sequence[float], large: Sequence[floa
     return [
         Row(
             "growth: CPU of this version a component, us",
-            f"{store}, layered, {size:,}",
+            f"{store}, layered",
             tuple(one * 1e6 for one in small),
             tuple(one * 1e6 for one in large),
             _limit(size, _GROWTH),
+            columns=(f"{size:,}", f"{size * LARGER:,}"),
         )
     ]
 

@@ -26,7 +26,8 @@ def _lines(found: Comparison) -> Iterator[str]:
             section = row.section
             yield ""
             yield section
-            yield f"{'':<26}    before     after  ratio (of rounds) target"
+            one, other = row.columns
+            yield f"{'':<26} {one:>9} {other:>9}  ratio (of rounds) target"
         yield _row(row)
 
 
