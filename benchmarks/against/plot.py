@@ -40,11 +40,18 @@ def draw(found: Comparison, path: Path) -> None:
                     sizes, middle, yerr=(below, above), fmt=style, color=colour, capsize=3, markersize=4,
                     label=f"{shape}, {version.name}",
                 )  # fmt: skip
-        axes.set(title=f"{store} store", xlabel="components in the build", xscale="log", ylim=(0, None))
+        sizes = sorted({one.size for one in found.contests})
+        axes.set(title=f"--store {store}", xlabel="components in the build", xscale="log")
+        axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
+        axes.minorticks_off()
         axes.grid(visible=True, alpha=0.3)
-        axes.legend(fontsize=8, ncols=len({one.shape for one in found.contests}))
-    panels[0][0].set(ylabel="CPU of the service, microseconds a component")
+    # Last, since it fixes the upper end too, which is that of both panels.
+    panels[0][0].set(ylabel="CPU of the service, us a component", ylim=(0, None))
+    handles, labels = panels[0][0].get_legend_handles_labels()
+    shapes = len({one.shape for one in found.contests})
+    figure.legend(handles, labels, loc="outside lower center", fontsize=8, ncols=shapes)
     machine = found.machine
-    figure.suptitle(f"{machine.cpu}, {machine.cores} cores, Python {machine.python}", fontsize=9)
+    on = f"{machine.cpu}, {machine.cores} cores, Python {machine.python}"
+    figure.suptitle(f"medians and spreads of rounds, both versions in turn; {on}", fontsize=9)
     figure.savefig(path, dpi=120)
     plt.close(figure)
