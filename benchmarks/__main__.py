@@ -22,6 +22,8 @@ from benchmarks.hostile.attacks import ATTACKS
 from benchmarks.hostile.judging import Ordeal
 from benchmarks.machine import Machine
 from benchmarks.processes import Store, scratch
+from benchmarks.profiling.profile import profile
+from benchmarks.profiling.shares import Profile
 from benchmarks.results import Growth, Makespan, Point, Results, Steady
 from benchmarks.stage import stage
 from benchmarks.table import table
@@ -31,25 +33,25 @@ _OUTPUT = Path(__file__).parent / "results"
 _PARTS = ("throughput", "latency", "memory", "start-up", "durable", "makespan")
 _QUICK_BLOCK = 1_000
 """Components of a block that is only tried out against another version."""
-_LARGE, _HOSTILE = "large", "hostile"
-"""Parts that take minutes, and are measured only if they are named."""
+_LARGE, _HOSTILE, _PROFILE = "large", "hostile", "profile"
+"""Parts that are measured only if they are named."""
 
 
 def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser("python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="builds of 100 and 1,000, once each")
     parser.add_argument("--sizes", type=int, nargs="+", metavar="N", help="components (100 1000 10000)")
-    parser.add_argument("--shapes", type=Shape, nargs="+", default=list(Shape), help="layered wide chains")
-    parser.add_argument("--stores", type=Store, nargs="+", default=list(Store), help="memory jetstream")
+    parser.add_argument("--shapes", type=Shape, nargs="+", help="layered wide chains")
+    parser.add_argument("--stores", type=Store, nargs="+", help="memory jetstream")
     parser.add_argument(
         "--repeat", type=int, metavar="N", help="rounds of each (3; 5 against another version)"
     )
     parser.add_argument(
         "--only",
         nargs="+",
-        choices=(*_PARTS, Part.PLAN, _LARGE, _HOSTILE),
-        help="parts to measure; large (100,000 in one build) and hostile (attacks) only if named; against"
-        f" another version: {', '.join(Part)} (all)",
+        choices=(*_PARTS, Part.PLAN, _LARGE, _HOSTILE, _PROFILE),
+        help="parts to measure; large (100,000 in one build), hostile (attacks) and profile (where the CPU"
+        f" goes; layered, memory) only if named; against another version: {', '.join(Part)} (all)",
     )
     parser.add_argument(
         "--attacks",
@@ -66,9 +68,11 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--output", type=Path, help="the JSON file; the plot is beside it")
     parser.add_argument("--check", action="store_true", help="exit code 1 if a target is missed")
     found = parser.parse_args(arguments)
-    parts = (*_PARTS, _LARGE, _HOSTILE) if found.against is None else tuple(Part)
+    parts = (*_PARTS, _LARGE, _HOSTILE, _PROFILE) if found.against is None else tuple(Part)
     if found.only is not None and (unknown := set(found.only) - set(parts)):
         parser.error(f"not measured here: {', '.join(sorted(unknown))}; only {', '.join(parts)}")
+    found.profiled = found.stores or [Store.MEMORY], found.shapes or [Shape.LAYERED]
+    found.stores, found.shapes = found.stores or list(Store), found.shapes or list(Shape)
     found.sizes = sorted(found.sizes or ([100, 1_000] if found.quick else [100, 1_000, 10_000]))
     quick, usual = (1, 3) if found.against is None else (2, 5)
     found.repeat = found.repeat or (quick if found.quick else usual)
@@ -116,6 +120,9 @@ async def _measure(arguments: argparse.Namespace) -> Results:
     if _LARGE in only:
         grown = [await _growth(store, shape) for store in arguments.stores for shape in arguments.shapes]
         results = attrs.evolve(results, growth=tuple(grown))
+    if _PROFILE in only:
+        profiles = [one for store in arguments.profiled[0] for one in await _profile(arguments, store)]
+        results = attrs.evolve(results, profiles=tuple(profiles))
     if _HOSTILE in only:
         ordeals = [await _ordeal(store, name) for store in arguments.stores for name in arguments.attacks]
         results = attrs.evolve(results, hostile=tuple(one for one in ordeals if one is not None))
@@ -131,6 +138,16 @@ async def _throughput(arguments: argparse.Namespace, store: Store) -> list[Point
                     _progress(f"{store}, {shape} {size:,}")
                     points.append(await measure.throughput(on, shape, size, arguments.repeat))
     return points
+
+
+async def _profile(arguments: argparse.Namespace, store: Store) -> list[Profile]:
+    profiles = []
+    with scratch() as folder:
+        async with stage(folder, store) as on:
+            for shape in arguments.profiled[1]:
+                _progress(f"profile, {store}, {shape} {arguments.sizes[-1]:,}")
+                profiles.append(await profile(on, shape, arguments.sizes[-1], arguments.repeat))
+    return profiles
 
 
 async def _steady(store: Store, *, quick: bool) -> Steady:

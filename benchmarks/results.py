@@ -8,6 +8,7 @@ from attrs import field, frozen
 from benchmarks.hostile.judging import Ordeal
 from benchmarks.machine import Machine
 from benchmarks.processes import Store
+from benchmarks.profiling.shares import Profile
 from scheduler.local.generate import Shape
 
 
@@ -293,6 +294,7 @@ class Results:
     makespans: tuple[Makespan, ...] = field(factory=tuple)
     beside: Beside | None = None
     hostile: tuple[Ordeal, ...] = field(factory=tuple)
+    profiles: tuple[Profile, ...] = field(factory=tuple)
 
     def targets(self) -> list[Target]:
         """Yield the targets whose sizes were measured."""

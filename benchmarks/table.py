@@ -7,6 +7,7 @@ from statistics import median
 from benchmarks.hostile import tables
 from benchmarks.machine import Machine
 from benchmarks.processes import Store
+from benchmarks.profiling import table as profiling
 from benchmarks.results import (
     Beside,
     Commands,
@@ -80,6 +81,9 @@ def _lines(results: Results) -> Iterator[str]:
         yield from _makespans(results.makespans)
     if results.beside is not None:
         yield from _beside(results.beside)
+    for profile in results.profiles:
+        yield ""
+        yield from profiling.lines(profile)
     if results.hostile:
         yield tables.table(results.hostile)
     for target in results.targets():
