@@ -9,7 +9,8 @@ from benchmarks.against import rows
 from benchmarks.against.rounds import in_turn
 from benchmarks.against.rows import Comparison, Contest, Latency, Limit, Planned, Row
 from benchmarks.against.table import table
-from benchmarks.against.versions import NoVersionError, Version, other_version
+from benchmarks.against.versions import Version, other_version
+from benchmarks.environments import InstallationError
 from benchmarks.machine import Machine
 from benchmarks.processes import THIS, Store
 from benchmarks.results import Round
@@ -146,5 +147,5 @@ def test_packages_of_different_versions_are_named_and_no_others() -> None:
 
 
 def test_a_commit_that_does_not_exist_is_no_version() -> None:
-    with pytest.raises(NoVersionError, match="git rev-parse"):
+    with pytest.raises(InstallationError, match="git rev-parse"):
         other_version("no-such-commit")
