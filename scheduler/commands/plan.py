@@ -59,7 +59,7 @@ def plan(
     if data is None:
         return 1
     note_action(file, data, action)
-    # A large build is many objects, and none of them is garbage before it is shown.
+    # A large build is many objects, and none of them is garbage before the process ends.
     gc.disable()
     try:
         prepared = read_build(
@@ -85,6 +85,8 @@ def plan(
         complain_of_build(file, error)
         return 1
     finally:
+        # Nor is it worth a look now, or when the interpreter ends.
+        gc.freeze()
         gc.enable()
     if json:
         line = msgspec.json.format(msgspec.json.encode(found.document()), indent=2)
