@@ -22,7 +22,7 @@ def nearly(name: str, ours: Iterable[str]) -> str | None:
     best: str | None = None
     for one in ours:
         other = _plain(one)
-        if abs(len(other) - len(plain)) <= allowed:
+        if abs(len(other) - len(plain)) <= allowed and _letters_apart(plain, other) <= allowed:
             mistakes = _mistakes(plain, other)
             if mistakes <= allowed:
                 best, allowed = one, mistakes - 1
@@ -32,6 +32,12 @@ def nearly(name: str, ours: Iterable[str]) -> str | None:
 def _plain(name: str) -> str:
     name = name.casefold().replace("_", "").replace("-", "")
     return f"{name[:-3]}y" if name.endswith("ies") else name.removesuffix("s")
+
+
+def _letters_apart(first: str, second: str) -> int:
+    """Return how many letters only one of two names has: there are no fewer mistakes. It is quickly known."""
+    ours, others = set(first), set(second)
+    return max(len(ours - others), len(others - ours))
 
 
 def _mistakes(first: str, second: str) -> int:
