@@ -33,8 +33,6 @@ class Outcome:
     """Seconds before which another attempt is useless, according to the connector."""
     searched: bool = False
     """Whether the secrets in the body are known already. Large parts of it may then be packed."""
-    may_hold_urls: bool = field(default=True, eq=False)
-    """Whether a text in the body may hold an ``@``, and so a URL with a password."""
 
 
 def failure(error: str, *, retryable: bool = True) -> Outcome:
@@ -83,8 +81,7 @@ def read_reply(
             retry_after=_seconds(value.get("retry_after")),
         )
     if suffix == "done" or state == State.COMPLETED:
-        # Looked for here, where the text is still in one piece.
-        return Outcome(completed=True, body=value, may_hold_urls=b"@" in data or b"\\u" in data)
+        return Outcome(completed=True, body=value)
     return None
 
 

@@ -306,8 +306,7 @@ class Requests:
         if outcome.searched:
             ledger.note_packed(vertex)
         else:
-            # What is not the connector's in it was searched when the build was read.
-            self._secrets.add(kept, may_hold_urls=outcome.may_hold_urls)
+            self._secrets.add(kept)
         if outcome.completed and self._build.changes[vertex].action is Action.FIND:
             return ledger.checked_find(outcome.body), kept
         return outcome, kept

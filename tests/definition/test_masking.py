@@ -163,23 +163,6 @@ def test_a_secret_name_is_not_missed_at_a_first_glance(around: str, name: str) -
         assert has_secret_names({"x": [{"y": {key: 1}}]}) or not is_secret_name(key)
 
 
-@given(
-    st.recursive(
-        st.none() | st.text(st.characters(codec="utf-8", exclude_characters="@"), max_size=5),
-        lambda inner: (
-            st.lists(inner, max_size=3)
-            | st.dictionaries(st.sampled_from(["a", "password", "name", "value", "_component"]), inner)
-        ),
-        max_leaves=10,
-    )
-)
-@example([{"x": {"apiKey": 1}}])
-def test_names_are_seen_where_no_text_is_looked_at(value: object) -> None:
-    """What is known to hold no URL is looked through for names all the same."""
-    document = {"x": value}
-    assert has_secret_names(document, may_hold_urls=False) == has_secret_names(document)
-
-
 def test_names_that_are_kept_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """A hostile build's names fill no memory, and are judged all the same."""
     monkeypatch.setattr(secretnames, "_MOST_KEPT", 10)

@@ -87,16 +87,6 @@ def test_the_text_of_an_error(error: Any, text: str) -> None:
     assert outcome.error == text
 
 
-@pytest.mark.parametrize(
-    ("text", "may"), [(b"x", False), (b"x\\n", False), (b"a:b@c", True), (b"a:b\\u0040c", True)]
-)
-def test_a_reply_that_may_hold_a_url_with_a_password(text: bytes, may: bool) -> None:
-    """An @ is noticed, however it is written."""
-    outcome = read_reply(b'{"_state":"completed","x":["%b"]}' % text, None)
-    assert outcome is not None
-    assert outcome.may_hold_urls is may
-
-
 def test_an_error_beside_success_is_a_warning() -> None:
     """A completed reply may carry an error; it stays in the body."""
     outcome = read_reply(b'{"_state": "completed", "error": "careful"}', None)

@@ -143,12 +143,7 @@ class Secrets:
         self.add(decode_own(data), at_once=at_once)
 
     def add(
-        self,
-        document: Mapping[str, Any],
-        *,
-        literal: bool = True,
-        at_once: int | None = _AT_ONCE,
-        may_hold_urls: bool = True,
+        self, document: Mapping[str, Any], *, literal: bool = True, at_once: int | None = _AT_ONCE
     ) -> None:
         """Learn the secrets of a component. If it has none, this takes 2 us.
 
@@ -157,9 +152,8 @@ class Secrets:
             literal: whether braces in it are text. Otherwise they are references, which are no secrets.
             at_once: number of its members that are looked at before this returns; the rest is left to
                 `learn`, and until then no text is shown. None: all of them, for a thread.
-            may_hold_urls: whether there may be an ``@`` in it.
         """
-        if not has_secret_names(document, may_hold_urls=may_hold_urls):
+        if not has_secret_names(document):
             return
         self._room += _ROOM_OF_A_COMPONENT
         learning = self._learning(document, literal=literal)

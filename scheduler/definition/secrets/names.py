@@ -19,7 +19,6 @@ _LONGEST_JUDGED = 256
 _MOST_LOOKED_AT = 5_000
 """Members of an object at any depth; a larger one has to be looked through in slices."""
 _SHORTEST_LIKELY = 8
-_CONTAINERS = frozenset({dict, list})
 
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\W\d_]+|[0-9]+")
 # All four work on the words of a name, in lower case, with `_` between, before and after them.
@@ -153,15 +152,11 @@ def is_credentials(text: object) -> bool:
     return isinstance(text, str) and "credential" in text.lower()
 
 
-def has_secret_names(document: Mapping[str, Any], *, may_hold_urls: bool = True) -> bool:
+def has_secret_names(document: Mapping[str, Any]) -> bool:
     """Whether anything in a component, or in another JSON object, may be secret because of its place.
 
     Also true if it is too large to be looked through at once, or has an ``@``, which may end the password in
     a URL. The answer is nearly always no: 2 us for a component of 15 fields and four lists or objects.
-
-    Args:
-        document: its fields.
-        may_hold_urls: whether there may be an ``@`` in it; False saves half of the time.
     """
     todo: list[Any] = [document]
     left = _MOST_LOOKED_AT
@@ -176,9 +171,6 @@ def has_secret_names(document: Mapping[str, Any], *, may_hold_urls: bool = True)
             if "_component" in value and is_credentials(value["_component"]):
                 return True
             items = value.values()
-        if not may_hold_urls:
-            todo += [item for item in items if type(item) in _CONTAINERS]
-            continue
         for item in items:
             kind = type(item)
             if kind is str:
