@@ -125,30 +125,18 @@ def split_list(data: Raw, limits: Limits = DEFAULT_LIMITS) -> list[Raw]:
     return elements
 
 
-def list_chunks(
-    items: Sequence[Any],
-    convert: Callable[[Any], Any] | None = None,
-    *,
-    write: Callable[[Any], bytes] | None = None,
-) -> Iterator[bytes]:
+def list_chunks(items: Sequence[Any], convert: Callable[[Any], Any] | None = None) -> Iterator[bytes]:
     """Yield the JSON of a list in pieces, without its brackets, each written within about a millisecond.
 
     Args:
         items: the elements.
         convert: function that returns what is written for an element; None: the element itself.
-        write: function that returns the JSON of an element, in place of ``convert``.
     """
     # One by one until their size is known.
     start, number = 0, 1
     while start < len(items):
         yield_now()
-        if write is not None:
-            # A single one is not copied.
-            text = b",".join(map(write, items[start : start + number]))
-            if start:
-                yield b","
-            yield text
-        elif number == 1:
+        if number == 1:
             # It may be megabytes: it must not be copied.
             text = encode(items[start] if convert is None else convert(items[start]))
             if start:

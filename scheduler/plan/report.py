@@ -16,8 +16,6 @@ _LONGEST_NAME = 40
 _STATES = ("waiting", "running", "retrying", "completed", "errored", "skipped")
 _SHORT = 1_000
 """Characters of a field in a reduced report, which must be small whatever the build says."""
-_KEPT = 8 * 1024 * 1024
-"""Bytes of JSON that are kept until they are written a second time."""
 
 
 @frozen
@@ -65,11 +63,9 @@ class Report:
         given = {"components": self.components, "changes": self.changes, "edges": self.edges}
         lists = written(given, self.fields, self.absent)
         yield encode({key: value for key, value in self._head().items() if key not in lists})[:-1]
-        twice = _Twice(self.changes)
-        writers = {"components": twice.component, "changes": twice.change}
         for name, items in lists.items():
             yield b',"%b":[' % name.encode()
-            yield from list_chunks(items, to_document, write=writers.get(name))
+            yield from list_chunks(items, to_document if name == "edges" else None)
             yield b"]"
         yield b"}"
 
@@ -111,35 +107,3 @@ class Report:
     def _head(self) -> dict[str, Any]:
         head = {key: value for key, value in self.fields.items() if key != "error"}
         return head if self.error is None else {**head, "error": self.error}
-
-
-class _Twice:
-    """Writes the lists of one report, so that what stands in both is encoded once.
-
-    A component that was made is the change as it is kept: the same object.
-
-    Args:
-        changes: the second list.
-    """
-
-    __slots__ = ("_changes", "_room", "_texts")
-
-    def __init__(self, changes: Sequence[Mapping[str, Any] | Raw]) -> None:
-        self._changes = set(map(id, changes))
-        self._texts: dict[int, bytes] = {}
-        """JSON of components, by the identity of those changes that they are."""
-        self._room = _KEPT
-
-    def component(self, document: Mapping[str, Any]) -> bytes:
-        """Return the JSON of a component; kept for its change, as long as there is room."""
-        text = encode(document)
-        identity = id(document)
-        if identity in self._changes and self._room >= len(text):
-            self._room -= len(text)
-            self._texts[identity] = text
-        return text
-
-    def change(self, document: Mapping[str, Any] | Raw) -> bytes:
-        """Return the JSON of a change."""
-        text = self._texts.pop(id(document), None)
-        return encode(document) if text is None else text

@@ -53,23 +53,6 @@ def test_the_chunks_are_the_document(error: str | None, components: int, changes
     ]
 
 
-@pytest.mark.parametrize(("room", "times"), [(10**6, 4), (0, 7)])
-def test_what_is_a_component_and_a_change_is_encoded_once(
-    room: int, times: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Where there is room for its text; the report is the same in either case."""
-    documents = [{"_component_id": name, "n": 1.5} for name in "abcd"]
-    components, changes = [documents[2], documents[0], documents[1]], documents
-    expected = made(None)
-    written: list[Any] = []
-    monkeypatch.setattr("scheduler.plan.report._KEPT", room)
-    monkeypatch.setattr("scheduler.plan.report.encode", lambda value: written.append(value) or encode(value))
-    report = evolve(expected, components=components, changes=changes)
-    read = document(report)
-    assert (read["components"], read["changes"]) == (components, changes)
-    assert sum(value in documents for value in written) == times
-
-
 def test_what_was_not_touched_is_copied() -> None:
     """A change that nothing was done with is JSON text already, and stands in the report as it is."""
     text = b'{"_component_id":"a","n":1.0}'
