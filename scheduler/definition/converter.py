@@ -221,7 +221,8 @@ def _structure_edge(value: Any, _: type[Edge]) -> Edge:
     return Edge(source, destination, length, extra or None)
 
 
-def _unstructure_edge(edge: Edge) -> Document:
+def edge_document(edge: Edge) -> Document:
+    """Return an edge as a JSON object, as `to_document` does, in a fraction of the time."""
     document: Document = {"source": edge.source, "destination": edge.destination}
     if edge.length is not None:
         document["length"] = edge.length
@@ -240,7 +241,7 @@ def _make_converter() -> Converter:
     converter.register_structure_hook(Edge, _structure_edge)
     converter.register_unstructure_hook(Component, lambda component: component.fields)
     converter.register_unstructure_hook(Change, lambda change: change.fields)
-    converter.register_unstructure_hook(Edge, _unstructure_edge)
+    converter.register_unstructure_hook(Edge, edge_document)
     converter.register_unstructure_hook(Build, _unstructure_build)
     return converter
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from attrs import field, frozen
 
-from scheduler.definition.converter import to_document
+from scheduler.definition.converter import edge_document
 from scheduler.definition.model import Edge, written
 from scheduler.definition.strictjson import Raw, encode, list_chunks
 
@@ -50,7 +50,7 @@ class Report:
 
     def lists(self) -> dict[str, Sequence[Any]]:
         """Return the lists as they are written; untouched changes are JSON text in them."""
-        edges = [to_document(edge) for edge in self.edges]
+        edges = list(map(edge_document, self.edges))
         lists: dict[str, Sequence[Any]] = {
             "components": list(self.components),
             "changes": list(self.changes),
@@ -65,7 +65,7 @@ class Report:
         yield encode({key: value for key, value in self._head().items() if key not in lists})[:-1]
         for name, items in lists.items():
             yield b',"%b":[' % name.encode()
-            yield from list_chunks(items, to_document if name == "edges" else None)
+            yield from list_chunks(items, edge_document if name == "edges" else None)
             yield b"]"
         yield b"}"
 
