@@ -146,16 +146,14 @@ class Ledger:
         fields = without_mistakable(body)
         if not _SETTINGS.isdisjoint(fields):
             fields = {key: value for key, value in fields.items() if key not in _SETTINGS}
-        kept = {
-            **fields,
-            **change.settings,
-            "_component_id": change.id,
-            "_component": type_,
-            "_action": change.action._value_,
-            "_provider": provider,
-            "_state": state._value_,
-            "service": self._build.id,
-        }
+        kept = {**fields, **change.settings}
+        # One by one: written into the literal they would make a dictionary of their own first.
+        kept["_component_id"] = change.id
+        kept["_component"] = type_
+        kept["_action"] = change.action._value_
+        kept["_provider"] = provider
+        kept["_state"] = state._value_
+        kept["service"] = self._build.id
         if state is State.COMPLETED and isinstance(kept.get("error"), str):
             kept["error"] = cut(kept["error"], self._limits.max_error_bytes)
         return kept
