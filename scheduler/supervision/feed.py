@@ -121,9 +121,8 @@ class Track(Observer):
         if self._resumed:
             self._resumed.pop(vertex, None)
         due = self.timings.due(vertex)
-        step = self._note(vertex, "running", now, attempt)
-        if due is not None:
-            step.waited = _seconds(due, now)
+        waited = None if due is None else _seconds(due, now)
+        self._note(vertex, "running", now, attempt, waited=waited)
 
     def resumed(self, vertex: Vertex, attempt: int) -> None:
         """Implement `Observer.resumed`: the component runs since its request left, in whichever process."""
@@ -146,20 +145,21 @@ class Track(Observer):
 
     def retries(self, vertex: Vertex, attempt: int, error: str, pause: float) -> None:
         """Implement `Observer.retries`."""
-        step = self._end(vertex, "retrying", attempt, self.timings.clock())
+        now = self.timings.clock()
+        step = self._note(vertex, "retrying", now, attempt, seconds=self._took(vertex, now))
         step.error, step.retry_in = self._shown(error), round(pause, 3)
-        self.timings.note_failed(vertex, step.time, pause)
+        self.timings.note_failed(vertex, now, pause)
 
     def settled(self, vertex: Vertex, attempt: int, error: str | None) -> None:
         """Implement `Observer.settled`."""
         now, timings = self.timings.clock(), self.timings
         timings.note_settled(vertex, now, completed=error is None)
-        step = self._end(vertex, "completed" if error is None else "errored", attempt, now)
+        seconds = self._took(vertex, now)
         if error is not None:
-            step.error = self._shown(error)
-        elif (seconds := step.seconds) is not None and not (
-            timings.is_supplied(vertex) or vertex in self._resumed
-        ):
+            self._note(vertex, "errored", now, attempt, seconds=seconds).error = self._shown(error)
+            return
+        self._note(vertex, "completed", now, attempt, seconds=seconds)
+        if seconds is not None and not timings.is_supplied(vertex) and vertex not in self._resumed:
             self._completed(self._plan.requests.subject(vertex), seconds)
 
     def skipped(self, vertices: Sequence[Vertex]) -> None:
@@ -180,16 +180,23 @@ class Track(Observer):
     def _shown(self, error: str) -> str:
         return self._plan.texts.masked(error, _ERROR_SHOWN)
 
-    def _end(self, vertex: Vertex, state: str, attempt: int, now: float) -> _Step:
+    def _took(self, vertex: Vertex, now: float) -> float | None:
+        """Return the seconds since its request left; None where it has not."""
         sent = self.timings.sent(vertex)
-        step = self._note(vertex, state, now, attempt)
-        if sent is not None:
-            step.seconds = _seconds(sent, now)
-        return step
+        return None if sent is None else _seconds(sent, now)
 
-    def _note(self, vertex: Vertex, state: str, at: float, attempt: int | None = None) -> _Step:
+    def _note(
+        self,
+        vertex: Vertex,
+        state: str,
+        at: float,
+        attempt: int | None = None,
+        *,
+        waited: float | None = None,
+        seconds: float | None = None,
+    ) -> _Step:
         """Note an event of a component, to be published soon."""
-        step = _Step(self._plan.graph.ids[vertex], state, self._number(), at, attempt)
+        step = _Step(self._plan.graph.ids[vertex], state, self._number(), at, attempt, waited, seconds)
         self._events.append(step)
         return step
 
