@@ -3,7 +3,7 @@
 from attrs import frozen
 
 from scheduler.definition.graph import Vertex
-from scheduler.definition.rules import Retry
+from scheduler.definition.rules import Retries, Retry, retry_for
 from scheduler.plan.outcome import Outcome
 
 
@@ -13,6 +13,26 @@ class Again:
 
     pause: float
     """Seconds until the next attempt."""
+
+
+class RetryRules(dict[str, Retry]):
+    """Retry rules of the changes of one build that have none of their own, by subject; found once for each.
+
+    Args:
+        own: rule of the build.
+        retries: the operator's rules, used where the build has none.
+    """
+
+    __slots__ = ("_own", "_retries")
+
+    def __init__(self, own: Retry | None, retries: Retries) -> None:
+        super().__init__()
+        self._own = own
+        self._retries = retries
+
+    def __missing__(self, subject: str) -> Retry:
+        rule = self[subject] = self._own or retry_for(self._retries, subject)
+        return rule
 
 
 class AttemptCounts:

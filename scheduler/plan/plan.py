@@ -136,10 +136,7 @@ class Plan:
     def attempt(self, vertex: Vertex) -> int:
         """Return the number of the attempt that is in flight, or was the last one; 1 before the first."""
         failed = self.state.attempts.failed(vertex)
-        # Most have never failed.
-        if not failed or self.phases[vertex] not in _AFTER_A_FAILURE:
-            return failed + 1
-        return failed
+        return failed if failed and self.phases[vertex] in _AFTER_A_FAILURE else failed + 1
 
     def error(self, vertex: Vertex) -> str | None:
         """Return the error of a change or its last attempt; None without one. For people: `Texts.masked`."""

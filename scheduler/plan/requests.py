@@ -14,13 +14,14 @@ from attrs import evolve
 
 from scheduler.definition.graph import Vertex
 from scheduler.definition.model import Action, Change, State
-from scheduler.definition.rules import Retries, Retry, retry_for
+from scheduler.definition.rules import Retries
 from scheduler.definition.strictjson import packed
 from scheduler.definition.subjects import request_subject
 from scheduler.definition.template import Laborious, Rendered, Work
 from scheduler.definition.validation import Prepared
 from scheduler.errors import TemplateError
 from scheduler.journal.events import Started
+from scheduler.plan.attempts import RetryRules
 from scheduler.plan.outcome import Outcome
 from scheduler.plan.request import Request
 from scheduler.plan.state import PlanState
@@ -44,10 +45,8 @@ class Requests:
     __slots__ = (
         "_build",
         "_mark",
-        "_policy",
         "_put_back",
         "_renderings",
-        "_retries",
         "_rules",
         "_secrets",
         "_state",
@@ -69,13 +68,10 @@ class Requests:
         self.has_open_subjects = any(map(_is_open, words))
         """Whether any request goes out on a subject with references in it."""
         self._build = prepared.build
-        self._policy = prepared.policy
         self._secrets = prepared.secrets
         self._templates = prepared.templates
         self._state = state
-        self._retries = retries
-        self._rules: dict[str, Retry] = {}
-        """Retry rule by subject, of changes without one of their own."""
+        self._rules = RetryRules(prepared.policy.retry, retries)
         self._mark = f"/{mark}" if mark else ""
         self._work = Work.of_build(len(changes))
         self._renderings: dict[Vertex, Rendering] = {}
@@ -147,16 +143,11 @@ class Requests:
             rendered.type,
             rendered.provider,
             change.timeout,
-            change.retry or self._rules.get(subject) or self._rule(subject),
+            change.retry or self._rules[subject],
             rendered.body,
             Started(component, attempt, change.raw, failed),
             mark,
         )
-
-    def _rule(self, subject: str) -> Retry:
-        """Find the retry rule of all changes with this subject that have none of their own."""
-        rule = self._rules[subject] = self._policy.retry or retry_for(self._retries, subject)
-        return rule
 
     def rendered(self, vertex: Vertex, work: Work | None = None) -> Rendered:
         """Render a change as it is to be sent; the work is charged to ``work``, or else to the build.

@@ -32,6 +32,7 @@ from scheduler.definition.rules import Retry
 from scheduler.dispatch.slots import Slots
 from scheduler.journal.events import Paused, Retrying, Settled, Started
 from scheduler.plan import Phase
+from scheduler.plan.attempts import RetryRules
 
 
 def busy(pause: float = 500.0, **fields: Any) -> Reply:
@@ -139,7 +140,8 @@ async def test_a_component_has_its_own_rule_before_that_of_its_build(autojump_cl
 
     async with open_world(script=script) as world:
         run = Run(world, value)
-        run.plan.requests._retries = [("*.*.*", Retry(9, 0.0))]
+        own = run.plan.prepared.policy.retry
+        run.plan.requests._rules = RetryRules(own, [("*.*.*", Retry(9, 0.0))])
         await run.go()
         assert (len(attempts(world, "a")), len(attempts(world, "b"))) == (3, 2)
 
