@@ -129,8 +129,9 @@ def _plain_change(fields: Document) -> Change | None:
     current = _STATES.get(state)
     if current is None or name in PSEUDO_IDS or not _UNUSUAL.isdisjoint(fields):
         return None
-    sensitive = has_secret_names(fields)
-    return Change(name, type_, known, provider, current, encode(fields), None, None, 0, _NONE, sensitive)
+    raw = encode(fields)
+    sensitive = has_secret_names(fields, texts=b"@" in raw)
+    return Change(name, type_, known, provider, current, raw, None, None, 0, _NONE, sensitive)
 
 
 def _structure_change(value: Any, _: type[Change]) -> Change:
@@ -164,7 +165,8 @@ def _structure_change(value: Any, _: type[Change]) -> Change:
         # Added by a store for itself: of no use to a connector, or in the report.
         fields = {name: value for name, value in fields.items() if name != ATTEMPTS}
     settings = {name: fields[name] for name in SETTINGS if name in fields}
-    sensitive = has_secret_names(fields)
+    raw = encode(fields)
+    sensitive = has_secret_names(fields, texts=b"@" in raw)
     return Change(
         component_id,
         kind_of,

@@ -187,6 +187,10 @@ class _Check:
         """Edges between changes, those of the build first, then those that references imply."""
         # Includes the ids of elements with other mistakes, so that one mistake is reported once.
         self.known = parsed.known
+        self.coming = {name for name, change in self.scope.changes.items() if is_supplied(change)}
+        """Ids whose values come, or may change, before they are looked at; also those of elements with other
+        mistakes, of which nothing more is reported."""
+        self.coming |= self.known - self.scope.changes.keys() - self.scope.existing.keys()
         self.suggestions = _MOST_SUGGESTIONS
         changes = len(parsed.build.changes)
         self.work = Work.of_build(changes) if allowance is None else Work(allowance, inline=True)
@@ -303,15 +307,16 @@ class _Check:
         if self.reading.left < 0 or self.following.left < 0:
             return  # It is refused for that; to judge it would take as much again.
         finders = self.behind_a_find(graph)
+        coming = self.coming.__contains__
         for change, template in zip(self.build.changes, compiled, strict=True):
             if template is None or template.constant:
                 continue
-            if template.waits_for_all(change.id, self.supplied, self.work):
+            if template.waits_for_all(change.id, coming, self.work):
                 continue
             own = template.names(change.id)
             found = template.check(
                 SeenByItself(self.scope, change) if own else self.scope,
-                partial(self.supplied_to, change.id) if own else self.supplied,
+                partial(self.supplied_to, change.id) if own else coming,
                 open_ended=graph.index[change.id] in finders,
                 suggest=self.suggestions > 0,
                 work=self.work,
@@ -336,8 +341,14 @@ class _Check:
     def implied(self, compiled: Sequence[Template | None]) -> Iterator[Pair]:
         """Yield edges that references imply: to a change that only this build can supply."""
         syntax = next((template.syntax for template in compiled if template is not None), Syntax())
-        needs = Needs(self.scope, syntax, self.only_supplied, self.following.spend)
-        only = {name: vertex for name, vertex in self.index.items() if self.only_supplied(name)}
+        # Only this build can supply these.
+        existing = self.scope.existing
+        only = {
+            name: vertex
+            for name, vertex in self.index.items()
+            if name in self.coming and name not in existing
+        }
+        needs = Needs(self.scope, syntax, only.__contains__, self.following.spend)
         for number, (change, template) in enumerate(zip(self.build.changes, compiled, strict=True)):
             if not number % _FEW_AT_ONCE:
                 yield_now()
@@ -362,22 +373,9 @@ class _Check:
                 self.problems.append(Problem(own, text))
                 return
 
-    def only_supplied(self, id: str) -> bool:  # noqa: A002 - as in the port
-        """Whether only this build can supply the component with this id."""
-        source = self.scope.changes.get(id)
-        return source is not None and id not in self.scope.existing and is_supplied(source)
-
-    def supplied(self, id: str) -> bool:  # noqa: A002 - as in the port
-        """Whether the value under this id can change before it is looked at."""
-        change = self.scope.changes.get(id)
-        if change is None:
-            # Nothing more is reported of an element with another mistake.
-            return id in self.known and id not in self.scope.existing
-        return is_supplied(change)
-
     def supplied_to(self, own: str, id: str) -> bool:  # noqa: A002 - as in the port
-        """The same, as a change with its own id sees it: its own definition is fixed."""
-        return id != own and self.supplied(id)
+        """Whether the value under this id comes for a change with its own id: its own definition is fixed."""
+        return id != own and id in self.coming
 
     def behind_a_find(self, graph: Graph) -> set[int]:
         """Return the changes with a ``find`` among their dependencies, direct or not."""

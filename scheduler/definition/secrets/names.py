@@ -152,11 +152,15 @@ def is_credentials(text: object) -> bool:
     return isinstance(text, str) and "credential" in text.lower()
 
 
-def has_secret_names(document: Mapping[str, Any]) -> bool:
+def has_secret_names(document: Mapping[str, Any], *, texts: bool = True) -> bool:
     """Whether anything in a component, or in another JSON object, may be secret because of its place.
 
     Also true if it is too large to be looked through at once, or has an ``@``, which may end the password in
     a URL. The answer is nearly always no: 2 us for a component of 15 fields and four lists or objects.
+
+    Args:
+        document: the object.
+        texts: whether it may have an ``@`` in a text.
     """
     todo: list[Any] = [document]
     left = _MOST_LOOKED_AT
@@ -172,12 +176,11 @@ def has_secret_names(document: Mapping[str, Any]) -> bool:
                 return True
             items = value.values()
         for item in items:
-            kind = type(item)
-            if kind is str:
-                if "@" in item:
-                    return True
-            elif kind is dict or kind is list:
+            kind = item.__class__
+            if kind is dict or kind is list:
                 todo.append(item)
+            elif texts and kind is str and "@" in item:
+                return True
     return False
 
 

@@ -53,8 +53,8 @@ _RUNNING: Final = b'"_state":"running"'
 _UNDONE: Final = frozenset({State.WAITING, State.RUNNING})
 _SERVICE: Final = b'"service":'
 _RAW: Final = b'"_raw":'
-_NEVER: Final = (b'"_secret":', b'"adoptable":')
-"""Fields that are never rendered, beside those that `_is_special` looks at."""
+_SECRET: Final = b'"_secret":'
+_ADOPTABLE: Final = b'"adoptable":'
 
 
 class Terms(NamedTuple):
@@ -192,8 +192,8 @@ def _is_right(raw: bytes, at: int, service: bytes) -> bool:
 
 def _is_special(change: Change) -> bool:
     """Whether a reference may stand where it is none, or is part of the subject."""
-    words = (change.id, change.type, change.provider)
-    return any("$(" in word or "{{" in word for word in words) or any(field in change.raw for field in _NEVER)
+    words, raw = f"{change.id} {change.type} {change.provider}", change.raw
+    return "$(" in words or "{{" in words or _SECRET in raw or _ADOPTABLE in raw
 
 
 class _Hits:
