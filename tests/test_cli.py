@@ -1,5 +1,6 @@
 """The command line: what it takes, what it says, and how it exits."""
 
+import gc
 import io
 import json
 import os
@@ -68,6 +69,13 @@ def test_serving_is_what_happens_without_a_command(served: list[Settings], token
     """Neither a command nor a flag: the service runs with its defaults."""
     assert cli.main(tokens) == 0
     assert served == [Settings()]
+
+
+def test_garbage_is_collected_while_the_service_runs(served: list[Settings]) -> None:
+    """Not while its modules are loaded, which stay; but from then on."""
+    assert cli.main(["serve"]) == 0
+    assert served
+    assert gc.isenabled()
 
 
 @pytest.mark.parametrize("tokens", [[], ["serve"]])
