@@ -121,7 +121,7 @@ def fuzz(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure speed against the bare client loop of the same run: a table, a JSON file and a plot."""
+    """Measure speed against the bare client loop of the same run, or with `-- --against REV` a commit."""
     install(session, "bench")
     session.run("python", "-m", "benchmarks", *session.posargs)
 

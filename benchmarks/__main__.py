@@ -17,10 +17,13 @@ from benchmarks.against import table as against_table
 from benchmarks.against import versions
 from benchmarks.against.rounds import Arrangement, compare
 from benchmarks.against.rows import Part
+from benchmarks.environments import InstallationError
 from benchmarks.hostile import runner, tables
 from benchmarks.hostile.attacks import ATTACKS
 from benchmarks.hostile.judging import Ordeal
 from benchmarks.machine import Machine
+from benchmarks.peers import measuring
+from benchmarks.peers.results import table as peer_table
 from benchmarks.processes import Store, scratch
 from benchmarks.profiling.profile import profile
 from benchmarks.profiling.shares import Profile
@@ -65,6 +68,9 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--against-python", type=Path, metavar="PATH", help="interpreter of a checkout at REV (make one)"
     )
+    parser.add_argument(
+        "--peers", action="store_true", help="measure Dask and Celery beside this scheduler, and nothing else"
+    )
     parser.add_argument("--output", type=Path, help="the JSON file; the plot is beside it")
     parser.add_argument("--check", action="store_true", help="exit code 1 if a target is missed")
     found = parser.parse_args(arguments)
@@ -77,8 +83,8 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     quick, usual = (1, 3) if found.against is None else (2, 5)
     found.repeat = found.repeat or (quick if found.quick else usual)
     found.only = found.only or (_PARTS if found.against is None else parts)
-    name = "results.json" if found.against is None else "against.json"
-    found.output = found.output or _OUTPUT / name
+    name = "peers" if found.peers else "results" if found.against is None else "against"
+    found.output = found.output or _OUTPUT / f"{name}.json"
     return found
 
 
@@ -224,6 +230,19 @@ def _compare(arguments: argparse.Namespace) -> int:
     return int(arguments.check and found.missed)
 
 
+def _measure_peers(arguments: argparse.Namespace) -> int:
+    """Measure others beside this scheduler; return the exit code."""
+    machine = Machine.this()
+    size = _QUICK_BLOCK if arguments.quick else measuring.SIZE
+    peers = asyncio.run(measuring.compare(size, arguments.repeat, _progress))
+    _write_json(
+        {"machine": attrs.asdict(machine), "peers": [attrs.asdict(one) for one in peers]}, arguments.output
+    )
+    shown = f"{machine.cpu}, {machine.cores} cores, {machine.system}, load {machine.load:.2f}"
+    sys.stdout.write(f"{shown}\n{peer_table(peers)}\n\nwritten: {arguments.output}\n")
+    return 0
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark.
 
@@ -232,8 +251,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Leaves every context, so that no process stays.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     found = _arguments(arguments)
-    if found.against is not None:
-        return _compare(found)
+    try:
+        if found.peers:
+            return _measure_peers(found)
+        if found.against is not None:
+            return _compare(found)
+    except InstallationError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
     results = asyncio.run(_measure(found))
     _write(results, found.output)
     sys.stdout.write(f"{table(results)}\n\nwritten: {found.output}\n")

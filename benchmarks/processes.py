@@ -1,12 +1,10 @@
 """Processes of a measurement: nats-server, the service, the connector. None outlives its context."""
 
 import contextlib
-import ctypes
 import json
 import os
 import selectors
 import shutil
-import signal
 import subprocess
 import sys
 import sysconfig
@@ -20,13 +18,12 @@ from typing import IO
 from attrs import frozen
 
 from benchmarks import connector
+from benchmarks.children import die_with_parent, end
 
 MAX_PAYLOAD = 64 * 1024 * 1024
 NO_SETTINGS: Mapping[str, str] = {}
 _READY = 20.0
-_GOODBYE = 10.0
 _ROOT = Path(__file__).parent.parent
-_PR_SET_PDEATHSIG = 1
 
 
 class Store(StrEnum):
@@ -57,10 +54,6 @@ class NotReadyError(Exception):
     """Process that did not start, or printed an unexpected line."""
 
 
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
 @contextlib.contextmanager
 def running(
     command: Sequence[str],
@@ -83,25 +76,15 @@ def running(
             env={**os.environ, **variables},
             cwd=folder,
             start_new_session=True,
-            preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509 - no threads yet
+            preexec_fn=die_with_parent,  # noqa: PLW1509 - no threads yet
         )
     try:
         yield process
     finally:
-        _end(process)
+        end(process)
         for pipe in (process.stdin, process.stdout):
             if pipe is not None:
                 pipe.close()
-
-
-def _end(process: "subprocess.Popen[bytes]") -> None:
-    if process.poll() is None:
-        process.terminate()
-        try:
-            process.wait(_GOODBYE)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait(_GOODBYE)
 
 
 def read_line(process: "subprocess.Popen[bytes]", deadline: float = _READY) -> str:
