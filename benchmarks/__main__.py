@@ -16,7 +16,7 @@ from benchmarks.against import plot as against_plot
 from benchmarks.against import table as against_table
 from benchmarks.against import versions
 from benchmarks.against.rounds import Arrangement, compare
-from benchmarks.against.rows import Part
+from benchmarks.against.rows import Comparison, Part
 from benchmarks.environments import InstallationError
 from benchmarks.hostile import runner, tables
 from benchmarks.hostile.attacks import ATTACKS
@@ -219,13 +219,16 @@ def _compare(arguments: argparse.Namespace) -> int:
         _QUICK_BLOCK if arguments.quick else measure.BLOCK,
         _progress,
     )
-    found = asyncio.run(compare(compared, arguments.only))
-    document = attrs.asdict(found)
-    for shown, row in zip(document["rows"], found.rows, strict=True):
-        shown |= {"judged": row.judged, "figure": row.figure, "met": row.met}
-    _write_json(document, arguments.output)
-    if found.contests:
-        against_plot.draw(found, arguments.output.with_suffix(".png"))
+
+    def keep(found: Comparison) -> None:
+        document = attrs.asdict(found)
+        for shown, row in zip(document["rows"], found.rows, strict=True):
+            shown |= {"judged": row.judged, "figure": row.figure, "met": row.met}
+        _write_json(document, arguments.output)
+        if found.contests:
+            against_plot.draw(found, arguments.output.with_suffix(".png"))
+
+    found = asyncio.run(compare(compared, arguments.only, keep))
     sys.stdout.write(f"{against_table.table(found)}\n\nwritten: {arguments.output}\n")
     return int(arguments.check and found.missed)
 

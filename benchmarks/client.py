@@ -15,7 +15,7 @@ from nats.errors import Error as NatsError
 
 from benchmarks import builds, connector
 
-DEADLINE = 120.0
+DEADLINE = 600.0
 """Deadline of anything, in seconds."""
 _PING = "$SRV.PING.scheduler"
 

@@ -19,7 +19,7 @@ from statistics import mean, median
 from time import perf_counter
 from typing import TypeVar
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from benchmarks import builds, durable, measure
 from benchmarks.against import rows
@@ -210,12 +210,15 @@ _PARTS: Mapping[Part, Callable[[Arrangement], Awaitable[list[Row]]]] = {
 }
 
 
-async def compare(of: Arrangement, parts: Container[Part]) -> Comparison:
-    """Measure the named parts of both versions."""
-    machine = Machine.this()
-    blocks = await contests(of) if Part.THROUGHPUT in parts else []
-    found = rows.throughput(blocks)
+async def compare(of: Arrangement, parts: Container[Part], keep: Callable[[Comparison], None]) -> Comparison:
+    """Measure the named parts of both versions; ``keep`` gets what there is after each of them."""
+    found = Comparison(Machine.this(), of.before, of.after, (), ())
+    if Part.THROUGHPUT in parts:
+        blocks = await contests(of)
+        found = evolve(found, contests=tuple(blocks), rows=tuple(rows.throughput(blocks)))
+        keep(found)
     for part, measured in _PARTS.items():
         if part in parts:
-            found += await measured(of)
-    return Comparison(machine, of.before, of.after, tuple(blocks), tuple(found))
+            found = evolve(found, rows=(*found.rows, *await measured(of)))
+            keep(found)
+    return found
