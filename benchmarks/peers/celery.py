@@ -34,7 +34,7 @@ def main(file: str) -> None:
         with child(redis):
             _await(socket)
             with child(worker):
-                serve(lambda: _run(graph), os.getpid())
+                serve(lambda: graph, _run, os.getpid())
 
 
 def _server() -> str:

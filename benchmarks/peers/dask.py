@@ -38,14 +38,16 @@ def main(file: str) -> None:
         ):
             client.wait_for_workers(1, timeout=60)
 
-            def run() -> None:
+            def prepare() -> list[Any]:
                 tasks: dict[str, Any] = {}
                 for name, needs in graph.items():
                     tasks[name] = delayed(noop, pure=False)(*(tasks[need] for need in needs))
-                last = [task for name, task in tasks.items() if name not in needed]
+                return [task for name, task in tasks.items() if name not in needed]
+
+            def run(last: list[Any]) -> None:
                 wait(client.compute(last, optimize_graph=False), timeout=120)
 
-            serve(run, scheduler)
+            serve(prepare, run, scheduler)
 
 
 if __name__ == "__main__":

@@ -13,11 +13,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
+from typing import TypeVar
 
 import psutil  # type: ignore[import-untyped]
 
 from benchmarks.children import die_with_parent, end
 
+_T = TypeVar("_T")
 READY = "ready"
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -47,18 +49,20 @@ def child(command: Sequence[str]) -> Iterator[int]:
         end(process)
 
 
-def serve(run: Callable[[], None], scheduler: int) -> None:
+def serve(prepare: Callable[[], _T], run: Callable[[_T], None], scheduler: int) -> None:
     """Run the graph whenever a line asks for it, until standard input ends.
 
     Args:
-        run: runs the graph, from its hand-over until this process knows that all is done.
+        prepare: makes the graph in the form of the peer; this is not measured.
+        run: runs it, from its hand-over until this process knows that all is done.
         scheduler: process id of what decides which task is next.
     """
-    run()
+    run(prepare())
     _say(READY)
     for _ in sys.stdin:
+        prepared = prepare()
         decided, spent, began = _cpu(psutil.Process(scheduler)), _all(), perf_counter()
-        run()
+        run(prepared)
         seconds = perf_counter() - began
         figures = {
             "seconds": seconds,
