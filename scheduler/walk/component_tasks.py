@@ -115,20 +115,20 @@ class ComponentTasks:
     async def _begin_up_to(self, run: ComponentRun) -> None:
         """Begin granted components in the order of the line-up, until this one or many have begun."""
         granted, requests = self._granted, self._plan.requests
-        granted.beginning = True
+        enough, granted.beginning = False, True
         try:
-            while granted and run.stage is not Stage.BEGUN and not granted.enough:
+            while run.stage is Stage.GRANTED and not enough:
                 work = requests.work_left
                 await self._begin_granted(granted.pop())
-                granted.count(1, work - requests.work_left)
+                enough = granted.count(1, work - requests.work_left)
         finally:
             granted.beginning = False
-            if not granted.enough:
+            if not enough:
                 granted.call_first()
-        # Other builds have a turn; then it goes on.
-        looks = granted.looks
-        await trio.lowlevel.checkpoint()
-        if looks == granted.looks:
+        if not granted.looking:
+            # Other builds have a turn; then it goes on.
+            granted.looking = True
+            await trio.lowlevel.checkpoint()
             granted.look()
 
     async def _begin_granted(self, run: ComponentRun) -> None:

@@ -21,7 +21,7 @@ class Granted:
         tasks: tasks of the build.
     """
 
-    __slots__ = ("_called", "_heap", "_in_a_row", "_tasks", "beginning", "looks")
+    __slots__ = ("_called", "_heap", "_in_a_row", "_tasks", "beginning", "looking")
 
     def __init__(self, tasks: Tasks) -> None:
         self._tasks = tasks
@@ -32,11 +32,8 @@ class Granted:
         """Number of components that have begun since other builds had a turn."""
         self.beginning = False
         """Whether a task is beginning them just now."""
-        self.looks = 0
-        """Number of times that other builds had a turn."""
-
-    def __bool__(self) -> bool:
-        return bool(self._heap)
+        self.looking = False
+        """Whether a task waits until other builds had a turn, for all of them."""
 
     def grant(self, run: ComponentRun, number: int) -> None:
         """Let a component begin, once everything before it in the line-up has begun."""
@@ -73,18 +70,18 @@ class Granted:
         """
         return run.called and not self.beginning and self._in_a_row < _IN_A_ROW
 
-    @property
-    def enough(self) -> bool:
-        """Whether so many have begun that other builds are to have a turn."""
-        return self._in_a_row >= _IN_A_ROW
+    def count(self, components: int, work: int) -> bool:
+        """Count components that have begun, and the units of work that they took.
 
-    def count(self, components: int, work: int) -> None:
-        """Count components that have begun, and the units of work that they took."""
+        Returns:
+            Whether so many have begun that other builds are to have a turn.
+        """
         self._in_a_row += components + work // _WORK_OF_ONE
+        return self._in_a_row >= _IN_A_ROW
 
     def look(self) -> None:
         """Note that other builds had a turn, and call the component that is to begin next."""
-        self.looks += 1
+        self.looking = False
         self._in_a_row = 0
         self.call_first()
 

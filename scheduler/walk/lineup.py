@@ -181,16 +181,13 @@ class Lineup:
             self._slots.serve(given_back)
         async for some in slices(vertices, of=_SPAWNED_AT_ONCE):
             for vertex in some:
-                self._ensure_task(vertex)
+                if not self.frontier.settled[vertex] and not self._tasks.start(vertex):
+                    self._wake_if_not_due(vertex)
 
-    def _ensure_task(self, vertex: Vertex) -> None:
-        """Start the task of a component that has not settled, where it has none."""
-        if self.frontier.settled[vertex]:
-            return
-        if not self._tasks.has(vertex):
-            self._tasks.start(vertex)
-        elif (run := self._runs.get(vertex)) is None or not run.due:
-            # It may have waited for this, and the build was halted meanwhile.
+    def _wake_if_not_due(self, vertex: Vertex) -> None:
+        """Wake the task of a component that was not entered: it may have waited for that."""
+        run = self._runs.get(vertex)
+        if run is None or not run.due:
             self._tasks.wake(vertex)
 
     def _look_at(self, run: ComponentRun) -> None:

@@ -1,6 +1,6 @@
 """Persists the events of one build, and halts or stops it when that fails."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import structlog
 import trio
@@ -69,9 +69,9 @@ class Recording:
         self.acted = True
         self._journal.end(event, then)
 
-    async def written(self) -> None:
-        """Wait until what follows from all ends so far may be persisted."""
-        await self._journal.ended()
+    def written(self) -> Awaitable[None]:
+        """Return the wait until what follows from all ends so far may be persisted; to be awaited at once."""
+        return self._journal.ended()
 
     async def begin(self, event: Started) -> tuple[int, bool | None]:
         """Persist the start of a component, before the next one may begin.

@@ -27,13 +27,13 @@ class SlotQueue:
 
     __slots__ = (
         "_granted",
-        "_no_room",
         "_plan",
         "_queued",
         "_sent_off",
         "_slots",
         "_tasks",
         "_unsent",
+        "no_room",
         "numbers",
         "priorities",
     )
@@ -49,7 +49,7 @@ class SlotQueue:
         """Places in the line-up, in the order in which components enter it."""
         self._queued = 0
         """Number of components that wait for slots."""
-        self._no_room = False
+        self.no_room = False
         """Whether a request found no room, and no component got slots since. Granted components give theirs
         back meanwhile."""
         self._sent_off: list[ComponentRun] = []
@@ -91,11 +91,6 @@ class SlotQueue:
         if given_back is not None:
             self._slots.release(self._plan, *given_back)
         self._slots.serve(self._plan)
-
-    @property
-    def no_room(self) -> bool:
-        """Whether a request found no room, so that granted components give their slots back."""
-        return self._no_room
 
     def dismiss(self) -> None:
         """End every wait of this build for slots; the tasks are told soon."""
@@ -141,7 +136,7 @@ class SlotQueue:
         """Queue a granted component again, as there is no room for its bytes, or for one before it."""
         given_back = run.take_slots()
         assert given_back is not None, "it is about to begin"
-        self._no_room = True
+        self.no_room = True
         # Queued at the place that it had before another build can get the slots.
         self.queue(run, given_back[0], run.number)
         self._slots.release(self._plan, *given_back)
@@ -153,7 +148,7 @@ class SlotQueue:
         run.stage, run.waiter = Stage.NOWHERE, None
         self._queued -= 1
         if served:
-            self._no_room = False
+            self.no_room = False
             run.subject = waiter.subject
             if waiter.size:
                 run.bytes = waiter.size

@@ -136,7 +136,7 @@ class Starts:
             if start.call is not None:
                 await self._outcomes.of(start.call)
         finally:
-            if start.call is not None:
+            if start.call is not None and not start.call.closed:
                 self._outcomes.put_away(start.call)
 
     async def _let_leave(self, start: Start, kept: bool) -> None:

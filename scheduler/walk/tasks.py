@@ -101,14 +101,16 @@ class Tasks:
         """Return whether a component has a task."""
         return self._started[vertex] > 0
 
-    def start(self, vertex: Vertex) -> None:
-        """Start the task of a component, where it has none and the walk is under way."""
-        if not self._started[vertex] and self.under_way:
-            assert self._nursery is not None, "as it is under way"
-            assert self._main is not None, "as it is under way"
-            self._started[vertex] = True
-            self._count += 1
-            self._nursery.start_soon(self._main, vertex, name=self._ids[vertex])
+    def start(self, vertex: Vertex) -> bool:
+        """Start the task of a component where it has none, and the walk is under way; return whether so."""
+        if self._started[vertex] or not self.under_way:
+            return False
+        assert self._nursery is not None, "as it is under way"
+        assert self._main is not None, "as it is under way"
+        self._started[vertex] = True
+        self._count += 1
+        self._nursery.start_soon(self._main, vertex, name=self._ids[vertex])
+        return True
 
     def end(self, vertex: Vertex) -> None:
         """Note that the task of a component ends by this call; with the last one the walk ends."""
