@@ -68,7 +68,6 @@ class ComponentRun:
     __slots__ = (
         "bytes",
         "call",
-        "called",
         "due",
         "early",
         "first_sent",
@@ -95,8 +94,6 @@ class ComponentRun:
         self.stage = Stage.NOWHERE
         self.number = 0
         """Place in the line-up: the smallest begins first."""
-        self.called = False
-        """Whether its task was woken to begin it."""
         self.waiter: Waiter | None = None
         """Place in the queue for slots, while it is queued."""
         self.start: Start | None = None

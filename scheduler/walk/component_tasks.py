@@ -99,8 +99,8 @@ class ComponentTasks:
                 granted.grant(run, run.number)
             if run.due:
                 if run.stage is Stage.GRANTED:
-                    if granted.lets_begin(run):
-                        await self._begin_up_to(run)
+                    if granted.may_begin:
+                        await self._begin_some(run)
                         continue
                 elif run.stage is not Stage.QUEUED and run.stage is not Stage.PARKED:
                     return False
@@ -112,12 +112,15 @@ class ComponentTasks:
             await self._news(vertex)
         return True
 
-    async def _begin_up_to(self, run: ComponentRun) -> None:
-        """Begin granted components in the order of the line-up, until this one or many have begun."""
-        granted, requests = self._granted, self._plan.requests
+    async def _begin_some(self, run: ComponentRun) -> None:
+        """Begin granted components in the order of the line-up: this one, and others as well.
+
+        Where the store makes it wait, its answer may come before many have begun. Then that goes first.
+        """
+        granted, requests, outcomes = self._granted, self._plan.requests, self._outcomes
         enough, granted.beginning = False, True
         try:
-            while run.stage is Stage.GRANTED and not enough:
+            while granted and not enough and (run.stage is Stage.GRANTED or not outcomes.arrived):
                 work = requests.work_left
                 await self._begin_granted(granted.pop())
                 enough = granted.count(1, work - requests.work_left)

@@ -15,7 +15,8 @@ _WORK_OF_ONE: Final = 2_500
 class Granted:
     """Granted components of one build: they have their slots, where they need any.
 
-    Their tasks are called a few at a time. The first of them to run also begins what is before its own.
+    One of their tasks is called, and begins as many of them as may begin in a row. It, or a task that has let
+    others have a turn meanwhile, then calls the next one, as long as there are any.
 
     Args:
         tasks: tasks of the build.
@@ -26,8 +27,8 @@ class Granted:
     def __init__(self, tasks: Tasks) -> None:
         self._tasks = tasks
         self._heap: list[tuple[int, ComponentRun]] = []
-        self._called = 0
-        """Number of them that were called up: at most `_IN_A_ROW`."""
+        self._called = False
+        """Whether a task was called, and none has begun any since."""
         self._in_a_row = 0
         """Number of components that have begun since other builds had a turn."""
         self.beginning = False
@@ -35,18 +36,19 @@ class Granted:
         self.looking = False
         """Whether a task waits until other builds had a turn, for all of them."""
 
+    def __bool__(self) -> bool:
+        return bool(self._heap)
+
     def grant(self, run: ComponentRun, number: int) -> None:
         """Let a component begin, once everything before it in the line-up has begun."""
         run.stage, run.number = Stage.GRANTED, number
         heapq.heappush(self._heap, (number, run))
-        if self._called < _IN_A_ROW:
-            # These call up the others, one after another.
+        if not self._called and self.may_begin:
+            # Otherwise the first of them is called anyway.
             self._call(run)
 
     def _call(self, run: ComponentRun) -> None:
-        if not run.called:
-            run.called = True
-            self._called += 1
+        self._called = True
         self._tasks.wake(run.vertex)
 
     def call_first(self) -> None:
@@ -56,19 +58,13 @@ class Granted:
 
     def pop(self) -> ComponentRun:
         """Take the component that is to begin next."""
-        run = heapq.heappop(self._heap)[1]
-        if run.called:
-            run.called = False
-            self._called -= 1
-        return run
+        self._called = False
+        return heapq.heappop(self._heap)[1]
 
-    def lets_begin(self, run: ComponentRun) -> bool:
-        """Return whether the task of a granted component is to begin it, and those before it.
-
-        Otherwise it waits for news: it has not been called, another task is beginning them, or so many have
-        begun that others have a turn. What ends that calls the first.
-        """
-        return run.called and not self.beginning and self._in_a_row < _IN_A_ROW
+    @property
+    def may_begin(self) -> bool:
+        """Whether a task may begin them, called or not; otherwise one is called as soon as one may."""
+        return not self.beginning and self._in_a_row < _IN_A_ROW
 
     def count(self, components: int, work: int) -> bool:
         """Count components that have begun, and the units of work that they took.
