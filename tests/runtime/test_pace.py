@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pytest
 import trio
 
-from scheduler.runtime.pace import TURN, Pace, drained, paced
+from scheduler.runtime.pace import TURN, Pace, drained, paced, slices
 
 
 @pytest.mark.parametrize(
@@ -41,6 +41,21 @@ async def test_others_have_a_turn_after_so_many_items(count: int, pauses: int) -
 
     async for item in paced(range(count), every=3, pause=pause):
         seen += [item]
+    assert seen == list(range(count))
+    assert places == [3, 6, 9][:pauses]
+
+
+@pytest.mark.parametrize(("count", "pauses"), [(0, 0), (2, 0), (3, 0), (4, 1), (9, 2), (10, 3)])
+async def test_others_have_a_turn_between_slices(count: int, pauses: int) -> None:
+    """The items come in their order, each once."""
+    seen: list[int] = []
+    places: list[int] = []
+
+    async def pause() -> None:
+        places.append(len(seen))
+
+    async for some in slices(range(count), of=3, pause=pause):
+        seen += some
     assert seen == list(range(count))
     assert places == [3, 6, 9][:pauses]
 
