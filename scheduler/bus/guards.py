@@ -174,9 +174,9 @@ class Connection(Client):
         """
         done = asyncio.get_running_loop().create_future()
         self._pongs.append(done)
-        self._write([*commands, _PING])
+        self._stream.writelines([*commands, _PING])
         async with asyncio.timeout(_OPEN_TIMEOUT):
-            await self._drain()
+            await self._stream.drain()
             await done
 
     async def receive(self) -> None:
@@ -194,10 +194,10 @@ class Connection(Client):
                 outbox.on_work = work.set
                 lines = self._batch(outbox)
                 if lines:
-                    self._write(lines)
+                    self._stream.writelines(lines)
                     if not self._stream.has_room:
                         # While the socket's buffer is full, the rest stays withdrawable.
-                        await trio_asyncio.aio_as_trio(self._drain)()
+                        await trio_asyncio.aio_as_trio(self._stream.drain)()
                 if outbox.is_empty:
                     await work.wait()
                 else:
@@ -233,12 +233,6 @@ class Connection(Client):
         barrier = self.barriers.pop(done, None)
         if barrier is not None and not done.cancelled():
             barrier.event.set()
-
-    def _write(self, lines: list[bytes]) -> None:
-        self._stream.writelines(lines)
-
-    async def _drain(self) -> None:
-        await self._stream.drain()
 
     def lose(self, reason: str) -> None:
         """Give the connection up; the first reason counts."""
@@ -319,7 +313,7 @@ class Connection(Client):
 
     def answer_ping(self) -> None:
         """Answer a PING of the server."""
-        self._write([_PONG])
+        self._stream.writelines([_PONG])
 
     def note_pong(self) -> None:
         """Note that the server has got everything up to a PING."""

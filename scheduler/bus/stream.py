@@ -115,7 +115,7 @@ class _Protocol(asyncio.Protocol):
 
     @property
     def _source(self) -> asyncio.Transport | SocketReader:
-        """Where bytes come from."""
+        """Source of the bytes."""
         assert self.transport is not None
         return self.reader or self.transport
 
