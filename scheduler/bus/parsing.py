@@ -83,6 +83,16 @@ class FastParser(Parser):
                     return data, at, True
                 self._line = data[at:]
                 break
+            words = data[at:end].split(b" ")
+            if len(words) == _FEWEST and words[0] == b"MSG" and words[2].isdigit() and words[3].isdigit():
+                # Nearly all are like that: without a reply subject, without headers.
+                begin = end + CRLF_SIZE
+                stop = begin + int(words[3])
+                if stop + CRLF_SIZE <= size:
+                    at = stop + CRLF_SIZE
+                    if take(int(words[2]), words[1], b"", data[begin:stop], None):
+                        return data, at, False
+                    continue
             with_headers = data.startswith(b"HMSG ", at)
             if not with_headers and not data.startswith(b"MSG ", at):
                 if data.startswith(b"PONG\r\n", at):
@@ -93,7 +103,7 @@ class FastParser(Parser):
                     return data, at, True
                 at = end + CRLF_SIZE
                 continue
-            found = _announcement(data[at:end], end + CRLF_SIZE, with_headers)
+            found = _announcement(words, end + CRLF_SIZE, with_headers)
             if found is None:
                 return data, at, True
             number, subject, answer, begin, body_at, stop = found
@@ -136,9 +146,8 @@ _Announcement: TypeAlias = tuple[int, bytes, bytes, int, int, int]
 """Subscription, subject and reply subject of a message; places of its headers and its body; its end."""
 
 
-def _announcement(line: bytes, begin: int, with_headers: bool) -> _Announcement | None:
+def _announcement(words: list[bytes], begin: int, with_headers: bool) -> _Announcement | None:
     """Return what the line before a message announces, from ``begin`` on; None if anything is unusual."""
-    words = line.split(b" ")
     if len(words) < _FEWEST:
         return None
     _, subject, sid, *reply, needed = words
