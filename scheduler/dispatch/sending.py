@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Callable, Iterable
-from functools import partial
+from functools import lru_cache, partial
 from typing import Final, TypeAlias
 
 import trio
@@ -25,6 +25,8 @@ FIRST_PAUSE: Final = 0.05
 """Seconds until a request that nobody received goes out again, the first time; then longer."""
 _LAST_PAUSE: Final = 2.0
 """Seconds that this pause grows to."""
+_SUBJECTS: Final = 1_024
+"""Subjects of requests of which the timeout is remembered; builds choose them."""
 
 Timeouts: TypeAlias = Callable[[str], float]
 """Seconds that an attempt may take, by the subject of its request."""
@@ -68,7 +70,8 @@ class Sending:
         self._dispatcher = dispatcher
         self._gaps = gaps
         self._dropped = dropped
-        self._timeouts = timeouts
+        # The rules behind it are patterns, and subjects are few.
+        self._timeouts = lru_cache(maxsize=_SUBJECTS)(timeouts)
         self._start_timeout = start_timeout
         self._forget = forget
 
