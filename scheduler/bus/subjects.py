@@ -18,7 +18,8 @@ _WORD = r"[^\x00-\x20\x7f-\xa0.*>\u2028\u2029]+"
 _SUBJECT = re.compile(rf"{_WORD}(?:\.{_WORD})*")
 _PATTERN = re.compile(rf"(?:{_WORD}|\*)(?:\.(?:{_WORD}|\*))*(?:\.>)?|>")
 _HEADER_KEY = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_HEADER_LINE = b"NATS/1.0\r\n"
+_HEADER_LINE = "NATS/1.0"
+_LINE_END = "\r\n"
 _PRINTABLE = bytes(range(0x20, 0x7F))
 _SHORT = 128
 """Characters of a reply subject that cannot be too long."""
@@ -80,26 +81,32 @@ _known_beginning = lru_cache(maxsize=256)(encode_subject)
 
 
 def _encode_reply(reply: str) -> bytes:
-    """Return a reply subject as bytes: of those that begin alike, each ends with a token of its own.
+    """Return a reply subject and a blank before it, as bytes.
+
+    Of those that begin alike, each ends with a token of its own.
 
     Raises:
         InvalidSubject: as for ``encode_subject``.
     """
     beginning, _, token = reply.rpartition(".")
-    if token.isalnum() and token.isascii() and len(reply) <= _SHORT:
+    # Bytes are compared with letters and digits far sooner than text is.
+    if token.isascii() and (end := token.encode()).isalnum() and len(reply) <= _SHORT:
         try:
-            return b"%b.%b" % (_known_beginning(beginning), token.encode())
+            return b" %b.%b" % (_known_beginning(beginning), end)
         except InvalidSubject:
             # The whole of it has the better message.
             pass
-    return encode_subject(reply, "reply subject")
+    return b" " + encode_subject(reply, "reply subject")
 
 
-@lru_cache(maxsize=256)
-def _known_key(key: str) -> str:
-    if _HEADER_KEY.fullmatch(key) is None:
-        raise InvalidSubject(f"header {_shorten(key)} is not a token of printable ASCII")
-    return f"{key}: "
+@lru_cache(maxsize=64)
+def _header_form(keys: tuple[str, ...]) -> tuple[str, bytes]:
+    """Return a header block with places for the values of these keys, and the ends of its lines."""
+    for key in keys:
+        if _HEADER_KEY.fullmatch(key) is None:
+            raise InvalidSubject(f"header {_shorten(key)} is not a token of printable ASCII")
+    lines = [_HEADER_LINE, *(f"{key.replace('%', '%%')}: %s" for key in keys), "", ""]
+    return _LINE_END.join(lines), _LINE_END.encode() * (len(lines) - 1)
 
 
 def encode_headers(headers: Mapping[str, str]) -> bytes:
@@ -108,12 +115,13 @@ def encode_headers(headers: Mapping[str, str]) -> bytes:
     Raises:
         InvalidSubject: a key is not a token of RFC 7230, or a value is not printable ASCII.
     """
-    lines = "".join([f"{_known_key(key)}{value}\r\n" for key, value in headers.items()])
-    # All at once: of what is right, nothing but the ends of the lines is left.
-    if not lines.isascii() or (block := lines.encode()).translate(None, _PRINTABLE) != b"\r\n" * len(headers):
-        wrong = [key for key, value in headers.items() if not (value.isascii() and value.isprintable())]
-        raise InvalidSubject(f"the value of header {wrong[0]!r} is not printable ASCII; percent-encode it")
-    return b"%b%b\r\n" % (_HEADER_LINE, block)
+    form, ends = _header_form(tuple(headers))
+    text = form % tuple(headers.values())
+    # All values are checked at once: of what is right, nothing but the ends of the lines is left.
+    if text.isascii() and (block := text.encode()).translate(None, _PRINTABLE) == ends:
+        return block
+    wrong = [key for key, value in headers.items() if not (value.isascii() and value.isprintable())]
+    raise InvalidSubject(f"the value of header {wrong[0]!r} is not printable ASCII; percent-encode it")
 
 
 def compose(
@@ -130,7 +138,7 @@ def compose(
     """
     to = _known_subject(subject)
     if reply:
-        to = b"%b %b" % (to, _encode_reply(reply))
+        to += _encode_reply(reply)
     size = len(data)
     if not headers:
         if size > max_payload:
