@@ -52,9 +52,10 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--only",
         nargs="+",
-        choices=(*_PARTS, Part.PLAN, _LARGE, _HOSTILE, _PROFILE),
+        choices=(*_PARTS, Part.PLAN, Part.INSTRUCTIONS, _LARGE, _HOSTILE, _PROFILE),
         help="parts to measure; large (100,000 in one build), hostile (attacks) and profile (where the CPU"
-        f" goes; layered, memory) only if named; against another version: {', '.join(Part)} (all)",
+        f" goes; layered, memory) only if named; against another version: {', '.join(Part)}"
+        " (all but the last, which needs valgrind)",
     )
     parser.add_argument(
         "--attacks",
@@ -82,7 +83,8 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     found.sizes = sorted(found.sizes or ([100, 1_000] if found.quick else [100, 1_000, 10_000]))
     quick, usual = (1, 3) if found.against is None else (2, 5)
     found.repeat = found.repeat or (quick if found.quick else usual)
-    found.only = found.only or (_PARTS if found.against is None else parts)
+    usual_parts = _PARTS if found.against is None else tuple(one for one in Part if not one.only_if_named)
+    found.only = found.only or usual_parts
     name = "peers" if found.peers else "results" if found.against is None else "against"
     found.output = found.output or _OUTPUT / f"{name}.json"
     return found

@@ -41,10 +41,12 @@ class Installation:
     """Interpreter of its environment."""
     root: Path = _ROOT
     """Folder of its package."""
+    under: tuple[str, ...] = ()
+    """Command that it runs under, such as that of a profiler."""
 
     def command(self, *arguments: str) -> list[str]:
         """Make a command that runs a module with arguments."""
-        return [self.python, "-m", *arguments]
+        return [*self.under, self.python, "-m", *arguments]
 
 
 THIS = Installation()

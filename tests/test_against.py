@@ -7,7 +7,7 @@ from attrs import evolve
 
 from benchmarks.against import rows
 from benchmarks.against.rounds import in_turn
-from benchmarks.against.rows import Comparison, Contest, Latency, Limit, Planned, Row
+from benchmarks.against.rows import Comparison, Contest, Latency, Limit, Part, Planned, Row
 from benchmarks.against.table import table
 from benchmarks.against.versions import Version, other_version
 from benchmarks.environments import InstallationError
@@ -149,3 +149,9 @@ def test_packages_of_different_versions_are_named_and_no_others() -> None:
 def test_a_commit_that_does_not_exist_is_no_version() -> None:
     with pytest.raises(InstallationError, match="git rev-parse"):
         other_version("no-such-commit")
+
+
+def test_instructions_are_shown_in_thousands_and_counted_only_if_named() -> None:
+    [counted] = rows.instructions(Store.MEMORY, Shape.WIDE, (1_240_000.0,), (620_000.0,))
+    assert (counted.before, counted.after, counted.figure, counted.met) == ((1240.0,), (620.0,), 0.5, None)
+    assert [part for part in Part if part.only_if_named] == [Part.INSTRUCTIONS]

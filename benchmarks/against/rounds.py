@@ -25,6 +25,7 @@ from benchmarks import builds, durable, measure
 from benchmarks.against import rows
 from benchmarks.against.rows import Comparison, Contest, Latency, Part, Planned, Row
 from benchmarks.against.versions import Version
+from benchmarks.instructions import count
 from benchmarks.machine import Machine
 from benchmarks.processes import Installation, Store, scratch
 from benchmarks.results import Round, Spread
@@ -169,6 +170,20 @@ async def growth(of: Arrangement) -> list[Row]:
     return found
 
 
+async def instructions(of: Arrangement) -> list[Row]:
+    """Count the instructions of a component: once, as they hardly differ from round to round."""
+    found = []
+    for store in of.stores:
+        for shape in of.shapes:
+            of.progress(f"instructions, {store}, {shape}")
+
+            async def counted(version: Version, store: Store = store, shape: Shape = shape) -> float:
+                return await count(store, shape, version.installation)
+
+            found += rows.instructions(store, shape, *await in_turn(1, (of.before, of.after), counted))
+    return found
+
+
 async def _grown(on: Stage, size: int) -> tuple[float, float]:
     """Measure the seconds of CPU of a component in a large build and in a very large one."""
     costs = []
@@ -207,6 +222,7 @@ _PARTS: Mapping[Part, Callable[[Arrangement], Awaitable[list[Row]]]] = {
     Part.PLAN: plan,
     Part.DURABLE: restart,
     Part.LARGE: growth,
+    Part.INSTRUCTIONS: instructions,
 }
 
 

@@ -26,6 +26,12 @@ class Part(StrEnum):
     PLAN = "plan"
     DURABLE = "durable"
     LARGE = "large"
+    INSTRUCTIONS = "instructions"
+
+    @property
+    def only_if_named(self) -> bool:
+        """Whether it is left out unless it is asked for."""
+        return self is Part.INSTRUCTIONS
 
 
 @frozen
@@ -236,6 +242,18 @@ def growth(store: Store, size: int, small: Sequence[float], large: Sequence[floa
             tuple(one * 1e6 for one in large),
             _limit(size, _GROWTH),
             columns=(f"{size:,}", f"{size * LARGER:,}"),
+        )
+    ]
+
+
+def instructions(store: Store, shape: Shape, before: Sequence[float], after: Sequence[float]) -> list[Row]:
+    """Make the row of the instructions of a component."""
+    return [
+        Row(
+            "instructions of the service a component, thousands",
+            f"{store}, {shape}",
+            tuple(one / 1e3 for one in before),
+            tuple(one / 1e3 for one in after),
         )
     ]
 
