@@ -91,6 +91,9 @@ def _options(build: Build, templates: Iterable[Template]) -> Iterator[Problem]:
 
 
 def _of_options(template: Template) -> Iterator[Any]:
+    if template.spots is not None:
+        # All of them are in components.
+        return
     for _, target in template.targets():
         if target.root in {"path", "build"} and target.keys[:1] == ("options",) and len(target.keys) > 1:
             yield target

@@ -72,6 +72,9 @@ class References:
     def questions(self) -> Iterator[Question]:
         """Yield the references that may lead to nothing, and have no default."""
         for change, template in self._to_be_done():
+            spots = template.spots
+            if spots is not None and all(self._doubt(None, name, keys) is None for name, keys in spots):
+                continue
             for place, target in template.targets():
                 if target.guarded or target.root == "component":
                     continue
@@ -86,7 +89,8 @@ class References:
         masked = self.secrets.mask_problem(Problem(place, why))
         return Question(change.id, masked.place, self.secrets.mask(text, _SHOWN), masked.message)
 
-    def _doubt(self, root: str, name: str | None, keys: tuple[str | int, ...]) -> str | None:
+    def _doubt(self, root: str | None, name: str | None, keys: tuple[str | int, ...]) -> str | None:
+        """Return why a reference may lead to nothing; ``root`` only counts where no id is named."""
         if name is None:
             if root == "build" or (root == "path" and keys[:1] not in {("components",), ("changes",), ()}):
                 return None
@@ -122,8 +126,10 @@ class References:
         work = Work(_MOST_WORK)
         for change, template in self._to_be_done() if instant else ():
             vertex = self.graph.index[change.id]
-            named = {target.id for _, target in template.targets()} & instant - {change.id}
-            if vertex in seen or not named or vertex in self._behind_a_find():
+            ids = template.named
+            if ids is None:
+                ids = [target.id for _, target in template.targets() if target.id is not None]
+            if vertex in seen or instant.isdisjoint({*ids} - {change.id}) or vertex in self._behind_a_find():
                 continue
             problems = template.check(
                 SeenByItself(self.scope, change) if template.names(change.id) else self.scope,
