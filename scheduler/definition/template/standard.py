@@ -165,6 +165,9 @@ def find(
     raw = change.raw
     if len(raw) > _LONGEST or change.state not in _UNDONE or raw.count(_STATE) != 1 or _RAW in raw:
         return None
+    if not terms.syntax.expressions and b"{{" in raw and len(raw) + _INDEX * raw.count(b"[") > MAX_PLACE:
+        # It is no reference, but where a place is too long the general way refuses what looks like one.
+        return None
     at = raw.find(_SERVICE)
     if at >= 0 and not _is_right(raw, at, terms.service):
         return None

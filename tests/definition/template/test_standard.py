@@ -140,6 +140,8 @@ cases = st.builds(
 @example(Case({PATH.format("a", "v"): 1}))
 @example(Case({EXPRESSION.format("a", ".v"): 1}))
 @example(Case({"a" * 600: {"b" * 600: PATH.format("a", "v")}}))
+@example(Case({"a" * 600: {"b" * 600: "{{ x }}"}}, templates=Templates.ERNEST))
+@example(Case({"a" * 600: {"b" * 600: "{{ x }}"}, "x": PATH.format("a", "v")}, templates=Templates.ERNEST))
 @example(Case({"_raw": ["x"], "x": PATH.format("a", "v")}))
 @example(Case({"adoptable": {"x": PATH.format("a", "v")}}))
 def test_the_references_in_the_bytes_are_those_of_the_general_way(case: Case) -> None:
