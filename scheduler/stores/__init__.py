@@ -35,6 +35,9 @@ class Journal(Protocol):
     persisted before anything that follows from it, and each start before the next one.
     """
 
+    begin_waits: bool
+    """Whether `begin` may wait for the store."""
+
     ends: int
     """Number of outcomes given so far, where `ended` may have to wait for them."""
 

@@ -17,6 +17,7 @@ class LogJournal:
     """
 
     in_order = True
+    begin_waits = False
     ends = 0
 
     __slots__ = ("_log",)

@@ -36,6 +36,7 @@ class _Forgetful:
     """A journal that keeps nothing, of any build: all that it is given counts as persisted at once."""
 
     in_order = False
+    begin_waits = False
     ends = 0
 
     __slots__ = ()

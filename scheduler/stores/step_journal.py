@@ -19,6 +19,7 @@ class StepJournal:
     """
 
     in_order = False
+    begin_waits = True
 
     __slots__ = ("_append", "_build", "_done", "_on_failure", "_waiting", "_writing", "ends")
 

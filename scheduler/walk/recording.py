@@ -54,6 +54,11 @@ class Recording:
         self._journal = store.journal(plan.build.id, self.fence)
 
     @property
+    def begin_waits(self) -> bool:
+        """Whether `begin` may wait for the store."""
+        return self._journal.begin_waits
+
+    @property
     def ends(self) -> int:
         """Number of outcomes so far that `written` may have to wait for (`Journal.ends`)."""
         return self._journal.ends

@@ -202,6 +202,11 @@ class Starts:
         left = passed + max(_LEAST_TIME, run.first_sent + request.retry.total - now)
         return evolve(request, timeout=min(left, self._connectors.seconds(request)))
 
+    @property
+    def wait_for_the_store(self) -> bool:
+        """Whether `begin` may wait for the store, start by start."""
+        return self._recording.begin_waits
+
     def token(self, request: Request) -> str:
         """Return the last part of its reply subject; empty where only this process is to know it."""
         # One for each attempt, as a late reply to one must not be taken for a reply to the next.

@@ -182,6 +182,7 @@ class OrderedJournal:
     """Journal of a build in such a store."""
 
     in_order = True
+    begin_waits = False
     ends = 0
 
     def __init__(self, build: str, store: Ordered, on_failure: Callable[[StoreError], None]) -> None:

@@ -757,3 +757,21 @@ async def test_a_chain_of_500_goes_out_in_order() -> None:
     run = await complete(document(names, pairwise(names)))
     assert run.world.cloud.asked == names
     assert set(states(run.done).values()) == {"completed"}
+
+
+async def test_an_answer_is_persisted_while_the_start_of_another_component_waits(
+    autojump_clock: MockClock,
+) -> None:
+    """Step by step: the task that awaits the answer has no other component to begin."""
+    store = FakeStore()
+    store.hold(started("b"))
+    async with open_world(script=ignore, store=store) as world, trio.open_nursery() as nursery:
+        run = Run(world, document("rab", [("r", "a"), ("r", "b")]))
+        await run.start(nursery)
+        world.cloud.answer("r")
+        await wait_all_tasks_blocked()
+        assert world.cloud.asked == ["r", "a"]
+        world.cloud.answer("a")
+        await wait_all_tasks_blocked()
+        assert any(settled("a")(event) for event in run.events)
+        nursery.cancel_scope.cancel()
