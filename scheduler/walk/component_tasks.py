@@ -43,7 +43,10 @@ class ComponentTasks:
         self._runs = context.runs
         self._tasks = context.tasks
         self._news = context.tasks.news
+        self._event = context.tasks.event
+        self._dependencies = context.plan.graph.dependencies
         self._is_ready = lineup.frontier.is_ready
+        self._settled = lineup.frontier.settled
         self._granted = granted
         self._slots = slots
         self._lineup = lineup
@@ -58,8 +61,12 @@ class ComponentTasks:
         """Run one component, from the wait for its dependencies to its end."""
         # Little more than this frame is kept of each of ten thousand components that wait.
         try:
+            # An operator may retry one that had settled.
             while not self._is_ready(vertex):
-                await self._news(vertex)
+                # The last one mostly settles last, and its event is then the only one that is waited for.
+                for dependency in reversed(self._dependencies[vertex]):
+                    if not self._settled[dependency]:
+                        await self._event(dependency, vertex).wait()
             await self._see_through(vertex)
         finally:
             self._end(vertex)
@@ -115,12 +122,14 @@ class ComponentTasks:
     async def _begin_some(self, run: ComponentRun) -> None:
         """Begin granted components in the order of the line-up: this one, and others as well.
 
-        Where the store makes it wait, its answer may come before many have begun. Then that goes first.
+        Where each start waits for the store, the task of another one begins what is behind this one: here the
+        answer may come meanwhile.
         """
         granted, requests, outcomes = self._granted, self._plan.requests, self._outcomes
+        alone = self._starts.wait_for_the_store
         enough, granted.beginning = False, True
         try:
-            while granted and not enough and (run.stage is Stage.GRANTED or not outcomes.arrived):
+            while granted and not enough and (run.stage is Stage.GRANTED or not (alone or outcomes.arrived)):
                 work = requests.work_left
                 await self._begin_granted(granted.pop())
                 enough = granted.count(1, work - requests.work_left)
@@ -230,5 +239,6 @@ class ComponentTasks:
                 self._runs.pop(vertex, None)
         if not frontier.settled[vertex]:
             # Whatever the outcome, no task may wait for it for ever.
-            self._tasks.wake_all(frontier.settle(vertex))
+            frontier.settle(vertex)
+            self._tasks.wake_dependents(vertex)
         self._tasks.end(vertex)

@@ -78,11 +78,8 @@ class Lineup:
         if self._plan.phases[vertex] in OVER and (run is None or run.rescued is None):
             # A late success has to be persisted first. Before the walk has begun nothing is due.
             ready = self.frontier.settle(vertex)
-            if ready and tasks.under_way:
+            if tasks.under_way:
                 due = [one for one in ready if self.is_new(one)]
-                if len(due) < len(ready):
-                    # These do not begin; their tasks are to end.
-                    tasks.wake_all([one for one in ready if not self.is_new(one)])
         if len(due) > _ENTERED_AT_ONCE or (
             self._plan.requests.has_open_subjects and any(map(self._is_open, due))
         ):
@@ -91,6 +88,8 @@ class Lineup:
             self._line_up([run for one in due if (run := self._admit(one)) is not None], given_back)
         elif given_back is not None:
             self._all_slots.release(self._plan, *given_back)
+        if self.frontier.settled[vertex]:
+            tasks.wake_dependents(vertex)
 
     def is_new(self, vertex: Vertex) -> bool:
         """Return whether a component whose dependencies have settled is to enter the line-up now."""

@@ -1,8 +1,8 @@
-"""The tasks of one build's components: each sleeps until there is news of its component.
+"""The tasks of one build's components, and what they wait for: events of dependencies, then their own turn.
 
-A component has settled when its byte in the frontier says so; that is the event that its dependents wait for.
-What sets it wakes those of them that wait for nothing else, by this table of the tasks that sleep: an event
-object for each component, with its waiters, would take more memory than the rest of a waiting task's data.
+A component has an event that is set when it has settled; it is made when a task waits for it first. Whose
+dependencies have settled waits for its turn. For that there is a table of the tasks that sleep, as each is
+woken alone, by its vertex.
 """
 
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -11,10 +11,9 @@ from typing import Any, Final
 import trio
 
 from scheduler.definition.graph import Graph, Vertex
-from scheduler.runtime.pace import slices
 
 _WOKEN_AT_ONCE: Final = 50
-"""Tasks that are woken before other builds have a turn."""
+"""Dependents that are woken before other builds have a turn."""
 
 
 class _Cancellation:
@@ -42,10 +41,11 @@ class Tasks:
 
     __slots__ = (
         "_abort",
+        "_awaited",
         "_cancellation",
         "_count",
         "_entering",
-        "_ids",
+        "_graph",
         "_main",
         "_nursery",
         "_on_idle",
@@ -54,12 +54,14 @@ class Tasks:
     )
 
     def __init__(self, graph: Graph) -> None:
-        self._ids = graph.ids
+        self._graph = graph
         self._started = bytearray(len(graph.ids))
         """Whether a component has a task, by vertex."""
         self._count = 0
         """Number of these tasks."""
         self._entering = 0
+        self._awaited: dict[Vertex, list[trio.Event]] = {}
+        """Events that the tasks of a component's dependents wait for, by component."""
         self._sleeping: list[trio.lowlevel.Task | None] = [None] * len(graph.ids)
         """Tasks that wait for news, by vertex."""
         self._cancellation = _Cancellation()
@@ -109,7 +111,7 @@ class Tasks:
         assert self._main is not None, "as it is under way"
         self._started[vertex] = True
         self._count += 1
-        self._nursery.start_soon(self._main, vertex, name=self._ids[vertex])
+        self._nursery.start_soon(self._main, vertex, name=self._graph.ids[vertex])
         return True
 
     def end(self, vertex: Vertex) -> None:
@@ -140,6 +142,30 @@ class Tasks:
         if not self._count and not self._entering and self._on_idle is not None:
             self._on_idle()
 
+    # ---- events of dependencies
+
+    def event(self, dependency: Vertex, dependent: Vertex) -> trio.Event:
+        """Return the event of a component that has not settled, for the task of one of its dependents.
+
+        About `_WOKEN_AT_ONCE` dependents share one.
+        """
+        events = self._awaited.get(dependency)
+        if events is None:
+            turns = -(-len(self._graph.dependents[dependency]) // _WOKEN_AT_ONCE)
+            events = self._awaited[dependency] = [trio.Event() for _ in range(turns)]
+        if len(events) == 1:
+            return events[0]
+        # Dependents that begin one after another are woken together: a fan is often in their order.
+        return events[dependent * len(events) // len(self._graph.ids)]
+
+    def wake_dependents(self, vertex: Vertex) -> None:
+        """Set the event of a component that has settled. Idempotent."""
+        events = self._awaited.pop(vertex, None)
+        if events is not None:
+            events[0].set()
+            if len(events) > 1:
+                self.run_beside(_set_all, events[1:], name="wake")
+
     # ---- news
 
     def news(self, vertex: Vertex) -> Awaitable[None]:
@@ -158,15 +184,13 @@ class Tasks:
             self._sleeping[vertex] = None
             trio.lowlevel.reschedule(task)
 
-    def wake_all(self, vertices: Sequence[Vertex]) -> None:
-        """Wake the tasks of these components: a few at once, more of them soon, and in this order."""
-        for vertex in vertices[:_WOKEN_AT_ONCE]:
-            self.wake(vertex)
-        if len(vertices) > _WOKEN_AT_ONCE:
-            self.run_beside(self._wake_soon, vertices[_WOKEN_AT_ONCE:], name="wake")
 
-    async def _wake_soon(self, vertices: Sequence[Vertex]) -> None:
-        await trio.lowlevel.checkpoint()
-        async for some in slices(vertices, of=_WOKEN_AT_ONCE):
-            for vertex in some:
-                self.wake(vertex)
+async def _set_all(events: Sequence[trio.Event]) -> None:
+    """Wake thousands of dependents in slices: other builds have a turn in between."""
+    try:
+        for event in events:
+            await trio.lowlevel.checkpoint()
+            event.set()
+    finally:
+        for event in events:
+            event.set()

@@ -1,10 +1,10 @@
 """Runs one build: one nursery, and in it one task per component.
 
-Each task waits until its component's dependencies have settled, and for its turn: until there are slots for
-it, and what was lined up before it has begun. It is woken once for both. Then the component begins: the plan
-is asked, the start is persisted, the request leaves. The task awaits the reply on a memory channel, has the
-outcome persisted, and notes that it has settled, whatever has happened, so that no task waits for ever. The
-plan makes all decisions; this package only carries them out, in the order that the promises need:
+Each task waits for the events of its component's dependencies, and for its turn: until there are slots for
+it, and what was lined up before it has begun. Then it begins: the plan is asked, the start is persisted, the
+request leaves. The task awaits the reply on a memory channel, has the outcome persisted, and sets its own
+event, whatever has happened, so that no task waits for ever. The plan makes all decisions; this package only
+carries them out, in the order that the promises need:
 
 - a request leaves after its start was persisted, and after every outcome it depends on was (`recording`);
 - no checkpoint lies between asking the plan whether it may leave and handing it to the bus (`starts`);

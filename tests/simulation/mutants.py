@@ -182,8 +182,12 @@ def _a_lost_wake_up() -> list[Patch]:
 
 
 def _dependents_that_sleep_on() -> list[Patch]:
-    """What is not to begin after a failure is not woken to end."""
-    return [(Tasks, "wake_all", lambda *_: None)]
+    """The event of a component that has settled is not set."""
+
+    def silent(tasks: Tasks, vertex: int) -> None:
+        tasks._awaited.pop(vertex, None)
+
+    return [(Tasks, "wake_dependents", silent)]
 
 
 def _dependents_that_do_not_wait() -> list[Patch]:

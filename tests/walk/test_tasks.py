@@ -27,8 +27,8 @@ class Steps(trio.abc.Instrument):
         self.of[task.name] += 1
 
 
-async def test_a_task_is_run_three_times(autojump_clock: MockClock) -> None:
-    """It starts, has begun in its turn, and is answered. A few let others have a turn besides."""
+async def test_a_task_is_run_four_times_at_most(autojump_clock: MockClock) -> None:
+    """It starts, its dependencies have settled, it has its slot, and it is answered; mostly two are one."""
     names = [f"c{number}" for number in range(200)]
     changes = [change("first"), *(change(name) for name in names)]
     edges = [("first", name) for name in names] + [("c0", name) for name in names[100:]]
@@ -39,7 +39,7 @@ async def test_a_task_is_run_three_times(autojump_clock: MockClock) -> None:
         await run.go()
         trio.lowlevel.remove_instrument(steps)
     run.check_end()
-    assert sum(steps.of[name] for name in names) < 3.3 * len(names)
+    assert sum(steps.of[name] for name in names) < 4 * len(names)
 
 
 async def test_what_was_cancelled_is_not_woken_as_well() -> None:
@@ -58,18 +58,19 @@ async def test_what_was_cancelled_is_not_woken_as_well() -> None:
         nursery.start_soon(wait, 1)
         await wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
-        tasks.wake_all([0, 1])
+        tasks.wake(0)
+        tasks.wake(1)
     assert ended == 2
 
 
-async def test_many_are_woken_in_slices() -> None:
+async def test_many_dependents_are_woken_in_slices() -> None:
     """Others have a turn in between."""
-    size = 170
-    tasks, woken, seen = Tasks(Graph.of([str(one) for one in range(size)], [])), 0, [0]
+    names = [str(one) for one in range(171)]
+    tasks, woken, seen = Tasks(Graph.of(names, [("0", name) for name in names[1:]])), 0, [0]
 
     async def wait(vertex: int) -> None:
         nonlocal woken
-        await tasks.news(vertex)
+        await tasks.event(0, vertex).wait()
         woken += 1
 
     async def never(_: int) -> None:
@@ -77,11 +78,11 @@ async def test_many_are_woken_in_slices() -> None:
 
     async with trio.open_nursery() as nursery:
         tasks.open(nursery, never, lambda: None)
-        for vertex in range(size):
+        for vertex in range(1, len(names)):
             nursery.start_soon(wait, vertex)
         await wait_all_tasks_blocked()
-        tasks.wake_all(range(size))
-        while woken < size:
+        tasks.wake_dependents(0)
+        while woken < len(names) - 1:
             await trio.lowlevel.checkpoint()
             seen.append(woken)
     assert max(later - earlier for earlier, later in pairwise(seen)) <= 2 * 50
