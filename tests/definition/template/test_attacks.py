@@ -4,6 +4,7 @@ import time
 import tracemalloc
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -75,12 +76,16 @@ def render(text: Any, world: World | None = None) -> bytes:
     return template.render(world or World()).body
 
 
+@cache
 def slowness() -> float:
-    """How many times as long as an idle machine this one takes just now; at least 1."""
+    """How many times as long as an idle machine this one takes to allocate while that is traced; at least 1."""
+    tracemalloc.start()
     before = time.process_time()
-    for _ in range(200_000):
-        pass
-    return max(1.0, (time.process_time() - before) / 0.006)
+    kept = [[str(number)] for number in range(100_000)]
+    spent = time.process_time() - before
+    tracemalloc.stop()
+    assert kept
+    return max(1.0, spent / 0.1)
 
 
 def attack(text: Any, world: World | None = None) -> str:
