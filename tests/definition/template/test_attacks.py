@@ -78,7 +78,7 @@ def render(text: Any, world: World | None = None) -> bytes:
 
 @cache
 def slowness() -> float:
-    """How many times as long as an idle machine this one takes to allocate while that is traced; at least 1."""
+    """How many times as long as an idle machine this one takes to allocate, traced; at least 1."""
     tracemalloc.start()
     before = time.process_time()
     kept = [[str(number)] for number in range(100_000)]
