@@ -176,7 +176,7 @@ def has_secret_names(document: Mapping[str, Any], *, texts: bool = True) -> bool
                 return True
             items = value.values()
         for item in items:
-            kind = item.__class__
+            kind = type(item)
             if kind is dict or kind is list:
                 todo.append(item)
             elif texts and kind is str and "@" in item:
