@@ -133,25 +133,22 @@ class Template:
     @property
     def named(self) -> Sequence[str] | None:
         """Ids that its references name, if each is standard, and so names one and has no default."""
-        found = self._found
-        return found.names if isinstance(found, Standard) else None
+        return self._found.names if isinstance(self._found, Standard) else None
 
     @property
     def spots(self) -> Iterable[Spot] | None:
-        """What its references lead to, if each is standard; otherwise `targets` tells, which takes longer."""
+        """Targets of its references, if each is standard; otherwise `targets` tells, which takes longer."""
         found = self._found
         return zip(found.names, found.form.keys, strict=True) if isinstance(found, Standard) else None
 
     def _cut(self) -> Cut:
         """Return the change cut at its references; made again each time for a standard one."""
-        found = self._found
-        return cut_change(self._change, self._terms) if isinstance(found, Standard) else found
+        return self._found if isinstance(self._found, Cut) else cut_change(self._change, self._terms)
 
     def targets(self) -> Iterator[tuple[str, Target]]:
         """Yield the target of every reference, with the place of the reference."""
         for place, text in self._cut().slots:
-            for target in text.targets():
-                yield place, target
+            yield from ((place, target) for target in text.targets())
 
     @property
     def references(self) -> tuple[Reference, ...]:
