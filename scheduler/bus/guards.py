@@ -159,7 +159,7 @@ class Connection(Client):
                     lame_duck_mode_cb=self._lame_duck,
                 )
         except BaseException:
-            await self.abort()
+            await self.abort()  # noqa: ASYNC102 - asyncio runs here; it waits 0.25 s at most
             raise
         if not self.is_connected:
             await self.abort()

@@ -142,8 +142,10 @@ class Timers:
         while True:
             now = self.now()
             self._look()
-            while self._expire_some(now):
+            more = self._expire_some(now)
+            while more:
                 await trio.lowlevel.checkpoint()
+                more = self._expire_some(now)
             self._wake = trio.Event()
             nap = _TICK
             if not self._heap:
