@@ -160,10 +160,10 @@ class NatsBus(Endpoint):
     async def _try(self, server: str, hostname: str | None, *, first: bool, delay: float) -> bool:
         lost = trio.Event()
         connection = Connection(self.handlers, lost.set, self.refuse, self.turn)
-        shown = safe_url(server)
+        shown, options = safe_url(server), self._options
         sent = dict(self.interests)
         try:
-            await trio_asyncio.aio_as_trio(connection.open)(self._options, server, hostname)
+            await trio_asyncio.aio_as_trio(connection.open)(options, server, hostname)
             self._check_server(connection)
             for interest in sent.values():
                 interest.refused = ""
@@ -172,6 +172,9 @@ class NatsBus(Endpoint):
         except Exception as error:
             await self._abort(connection)  # noqa: ASYNC120 - it shields itself, with a deadline
             reason = connection.loss or describe(error)
+            if isinstance(error, ConnectionError) and options.tls and options.tls_certificate is None:
+                # The server's alert that says so may be lost with what we wrote meanwhile.
+                reason = f"{reason}; it may ask for a certificate: tls_certificate"
             if first:
                 _raise_if_hopeless(error, reason, shown)
             if not is_expected(error):

@@ -2,7 +2,11 @@
 
 import asyncio
 import contextlib
+import json
 import logging
+import socket
+import ssl
+import struct
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +20,7 @@ from conftest import ServerFactory
 from structlog.testing import capture_logs
 from support.brokers import NatsServer, eventually
 from support.certificates import write_certificates
-from support.scripted import scripted_server
+from support.scripted import INFO, scripted_server
 
 from scheduler.bus import Message
 from scheduler.bus.nats import open_bus
@@ -210,6 +214,46 @@ async def test_a_client_certificate(start_nats_server: ServerFactory, tls: Path)
     with pytest.raises(BusError):
         async with open_bus(options(server, tls_ca=tls / "ca.pem"), connect_deadline=1):
             pass
+
+
+@pytest.mark.parametrize("mine", [False, True])
+async def test_a_server_that_hangs_up_over_tls_may_want_a_certificate(tls: Path, *, mine: bool) -> None:
+    """Its alert may be lost with what is written meanwhile; the message names what may be missing."""
+    ours: dict[str, Any] = {"tls_certificate": tls / "client.pem", "tls_key": tls / "client.key"}
+    with capture_logs() as logs, _hanging_up(tls) as port:
+        wanted = BusOptions((f"nats://127.0.0.1:{port}",), tls_ca=tls / "ca.pem", **(ours if mine else {}))
+        with pytest.raises(BusError):
+            async with open_bus(wanted, connect_deadline=1):
+                pass
+    reasons = [entry["reason"] for entry in logs if entry["event"] == "cannot connect to the broker"]
+    assert any(reason.endswith("it may ask for a certificate: tls_certificate") for reason in reasons) != mine
+
+
+@contextlib.contextmanager
+def _hanging_up(tls: Path) -> Iterator[int]:
+    """A server that resets each connection right behind the handshake."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(tls / "server.pem", tls / "server.key")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            while True:
+                try:
+                    client, _ = listener.accept()
+                except OSError:
+                    return
+                info = json.dumps({**INFO, "tls_required": True})
+                client.sendall(f"INFO {info}\r\n".encode())
+                with contextlib.suppress(OSError), context.wrap_socket(client, server_side=True) as secure:
+                    secure.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
 
 
 # Losing the connection.

@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from nats.errors import NoRespondersError
 from support.brokers import NatsServer, nats_server
 
 from integration.durable.checker import Evidence, Published, violations
@@ -172,6 +173,14 @@ class Scene:
             answer = self.reader.request(build["action"], build, deadline)
             assert (answer["id"], answer["status"]) == (build["id"], "accepted"), answer
             self.submitted[build["id"]] = build
+
+    def try_to_submit(self, build: JSON) -> bool:
+        """Hand a build in, if anybody takes builds right now; returns whether that is so."""
+        try:
+            self.submit(build)
+        except NoRespondersError:
+            return False
+        return True
 
     @property
     def unfinished(self) -> dict[str, LastWord]:

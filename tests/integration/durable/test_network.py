@@ -21,6 +21,7 @@ from integration.durable.proxy import Proxy, Way
 from integration.durable.scene import SEED, Scene, passed, pause
 from integration.durable.shapes import SHAPES, shaped
 from integration.durable.shared import await_event, held, request_lines
+from integration.harness import DEADLINE
 
 pytestmark = pytest.mark.integration
 
@@ -186,7 +187,8 @@ def test_what_is_known_to_have_left_is_sent_again_only_with_always(
         proxy_of(scene).cut()
         service.await_log("connected to the broker", times=2)
     scene.recorder.await_request("left", "vpc::1", times=times)
-    scene.submit(after)
+    # Builds are taken again once the store has answered over the new connection.
+    scene.until(lambda: scene.try_to_submit(after), DEADLINE, "the intake")
     scene.submitter.done(after)
     scene.recorder.release("go")
     scene.submitter.done(document)
