@@ -59,10 +59,10 @@ class Timings:
         "_paused_since",
         "_pauses",
         "_sent",
-        "_supplied",
         "accepted",
         "clock",
         "over",
+        "supplied",
     )
 
     def __init__(self, count: int, accepted: float, clock: Callable[[], float]) -> None:
@@ -77,7 +77,7 @@ class Timings:
         self._failed: dict[Vertex, array[float]] = {}
         """Times of the failed attempts by vertex: the three of `Failed`, attempt after attempt."""
         # A dict, as it is empty mostly: a set takes three times as much then.
-        self._supplied: dict[Vertex, None] = {}
+        self.supplied: dict[Vertex, None] = {}
         """Components settled by an operator: their attempts say nothing of how long they take."""
         self._paused_since: float | None = None
         # Lists, since most builds have none of them, and an empty deque takes ten times as much.
@@ -115,9 +115,10 @@ class Timings:
         if not self._due[vertex]:
             self._due[vertex] = at
 
-    def note_sent(self, vertex: Vertex, at: float) -> None:
-        """Note that a component's request has left; the last attempt counts."""
+    def note_sent(self, vertex: Vertex, at: float) -> float | None:
+        """Note that a component's request has left; the last attempt counts. Returns `due`."""
         self._sent[vertex] = at
+        return self._due[vertex] or None
 
     def note_failed(self, vertex: Vertex, at: float, pause: float) -> None:
         """Note that an attempt has failed, and that another one follows after at least ``pause`` seconds."""
@@ -131,33 +132,30 @@ class Timings:
 
     def note_supplied(self, vertex: Vertex, at: float) -> None:
         """Note that an operator has said what becomes of a component, now or when it is due."""
-        self._supplied[vertex] = None
+        self.supplied[vertex] = None
         if self._ended[vertex]:
             self.forget(vertex)
             self.note_due(vertex, at)
 
-    def is_supplied(self, vertex: Vertex) -> bool:
-        """Whether an operator has said what becomes of a component."""
-        return vertex in self._supplied
-
-    def note_settled(self, vertex: Vertex, at: float, *, completed: bool) -> None:
-        """Note that a component is settled.
+    def note_settled(self, vertex: Vertex, at: float, *, completed: bool) -> float | None:
+        """Note that a component is settled. Returns `sent`.
 
         The success may be the late one of an attempt that had failed, before another one had left: then it
         took from there. One that is kept beside an error changes nothing.
         """
         if self._ended[vertex]:
             if not completed:
-                return
+                return self._sent[vertex] or None
             # An operator has had that success taken, or said so: what its attempts took is told already.
             self.forget(vertex)
             self.note_due(vertex, at)
-        if completed and vertex not in self._supplied:
+        if completed and vertex not in self.supplied:
             times = self._failed.get(vertex)
             if times and not self._sent[vertex]:
                 self._sent[vertex] = times[-3]
                 del times[-3:]
         self._ended[vertex] = at
+        return self._sent[vertex] or None
 
     def note_paused(self, at: float, *, on: bool) -> None:
         """Note that an operator has paused the build, or resumed it. Repeating it changes nothing."""

@@ -78,6 +78,7 @@ class Track(Observer):
         "_dues",
         "_events",
         "_feed",
+        "_ids",
         "_plan",
         "_resumed",
         "_subject",
@@ -94,6 +95,7 @@ class Track(Observer):
         """Number of the last event."""
         self._dues = 0
         self._plan = plan
+        self._ids = plan.graph.ids
         self._feed = feed
         self._completed = completed
         self._events: list[_Step | _Event] = []
@@ -117,12 +119,10 @@ class Track(Observer):
     def sent(self, vertex: Vertex, attempt: int) -> None:
         """Implement `Observer.sent`."""
         now = self.timings.clock()
-        self.timings.note_sent(vertex, now)
+        due = self.timings.note_sent(vertex, now)
         if self._resumed:
             self._resumed.pop(vertex, None)
-        due = self.timings.due(vertex)
-        waited = None if due is None else _seconds(due, now)
-        self._note(vertex, "running", now, attempt, waited=waited)
+        self._note(_Step(self._ids[vertex], "running", self.sequence + 1, now, attempt, _seconds(due, now)))
 
     def resumed(self, vertex: Vertex, attempt: int) -> None:
         """Implement `Observer.resumed`: the component runs since its request left, in whichever process."""
@@ -131,7 +131,7 @@ class Track(Observer):
         if self.timings.sent(vertex) is None:
             # No log says when.
             self.timings.note_sent(vertex, now)
-        self._note(vertex, "running", now, attempt)
+        self._note(_Step(self._ids[vertex], "running", self.sequence + 1, now, attempt))
 
     def departed(self, vertex: Vertex) -> None:
         """Implement `Observer.departed`."""
@@ -141,32 +141,35 @@ class Track(Observer):
     def waits(self, vertex: Vertex) -> None:
         """Implement `Observer.waits`."""
         self.timings.note_waiting(vertex)
-        self._note(vertex, "waiting", self.timings.clock())
+        self._note(_Step(self._ids[vertex], "waiting", self.sequence + 1, self.timings.clock()))
 
     def retries(self, vertex: Vertex, attempt: int, error: str, pause: float) -> None:
         """Implement `Observer.retries`."""
         now = self.timings.clock()
-        step = self._note(vertex, "retrying", now, attempt, seconds=self._took(vertex, now))
+        step = _Step(self._ids[vertex], "retrying", self.sequence + 1, now, attempt)
+        step.seconds = _seconds(self.timings.sent(vertex), now)
         step.error, step.retry_in = self._shown(error), round(pause, 3)
+        self._note(step)
         self.timings.note_failed(vertex, now, pause)
 
     def settled(self, vertex: Vertex, attempt: int, error: str | None) -> None:
         """Implement `Observer.settled`."""
         now, timings = self.timings.clock(), self.timings
-        timings.note_settled(vertex, now, completed=error is None)
-        seconds = self._took(vertex, now)
+        sent = timings.note_settled(vertex, now, completed=error is None)
+        seconds = _seconds(sent, now)
+        state = "completed" if error is None else "errored"
+        step = _Step(self._ids[vertex], state, self.sequence + 1, now, attempt, None, seconds)
+        self._note(step)
         if error is not None:
-            self._note(vertex, "errored", now, attempt, seconds=seconds).error = self._shown(error)
-            return
-        self._note(vertex, "completed", now, attempt, seconds=seconds)
-        if seconds is not None and not timings.is_supplied(vertex) and vertex not in self._resumed:
+            step.error = self._shown(error)
+        elif seconds is not None and vertex not in timings.supplied and vertex not in self._resumed:
             self._completed(self._plan.requests.subject(vertex), seconds)
 
     def skipped(self, vertices: Sequence[Vertex]) -> None:
         """Implement `Observer.skipped`."""
         now = self.timings.clock()
         for vertex in vertices:
-            self._note(vertex, "skipped", now)
+            self._note(_Step(self._ids[vertex], "skipped", self.sequence + 1, now))
 
     def happened(self, what: str, vertex: Vertex | None = None) -> None:
         """Implement `Observer.happened`."""
@@ -174,38 +177,18 @@ class Track(Observer):
         self.timings.note_paused(now, on=self._plan.state.paused)
         if vertex is not None and what == "skipped":
             self.timings.note_supplied(vertex, now)
-        component = None if vertex is None else self._plan.graph.ids[vertex]
-        self._events.append(_Event(what, self._number(), now, component))
+        component = None if vertex is None else self._ids[vertex]
+        self._note(_Event(what, self.sequence + 1, now, component))
 
     def _shown(self, error: str) -> str:
         return self._plan.texts.masked(error, _ERROR_SHOWN)
 
-    def _took(self, vertex: Vertex, now: float) -> float | None:
-        """Return the seconds since its request left; None where it has not."""
-        sent = self.timings.sent(vertex)
-        return None if sent is None else _seconds(sent, now)
-
-    def _note(
-        self,
-        vertex: Vertex,
-        state: str,
-        at: float,
-        attempt: int | None = None,
-        *,
-        waited: float | None = None,
-        seconds: float | None = None,
-    ) -> _Step:
-        """Note an event of a component, to be published soon."""
-        step = _Step(self._plan.graph.ids[vertex], state, self._number(), at, attempt, waited, seconds)
-        self._events.append(step)
-        return step
-
-    def _number(self) -> int:
-        """Return the number of an event that is about to be noted."""
+    def _note(self, event: _Step | _Event) -> None:
+        """Note an event with the next number, to be published soon."""
         if not self._events:
             self._feed.stir(self)
-        self.sequence += 1
-        return self.sequence
+        self.sequence = event.seq
+        self._events.append(event)
 
     def flush(self, bus: Bus) -> None:
         """Publish the events noted so far."""
@@ -230,8 +213,10 @@ class Track(Observer):
                 _log.debug("progress not published", build=self._plan.build.id, error=str(error))
 
 
-def _seconds(begin: float, end: float) -> float:
-    """Return the seconds between two times, to the microsecond; `round` takes twice as long."""
+def _seconds(begin: float | None, end: float) -> float | None:
+    """Return the seconds since a time that may be unknown, to the microsecond; `round` takes twice as long."""
+    if begin is None:
+        return None
     return int((end - begin) * _MICROSECONDS + 0.5) / _MICROSECONDS if end > begin else 0.0
 
 
