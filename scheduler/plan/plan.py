@@ -213,7 +213,7 @@ class Plan:
             raise IllegalTransition(msg)
         if self.phases[vertex] is Phase.RUNNING:
             raise IllegalTransition(f"{self.graph.ids[vertex]} was sent already")
-        self.state.depart(vertex)
+        self.phases.move(vertex, Phase.RUNNING)
 
     def withdraw(self, vertex: Vertex) -> Withdrawn:
         """Set a change back to waiting, whose request has not left and never will.
@@ -250,7 +250,7 @@ class Plan:
         return request
 
     def settle(
-        self, request: Request, outcome: Outcome, *, luck: float = 1.0, elapsed: float = 0.0
+        self, request: Request, outcome: Outcome, luck: float = 1.0, elapsed: float = 0.0
     ) -> Settled | Retrying:
         """Decide what follows the end of an attempt (WIRE: "What a completion changes").
 

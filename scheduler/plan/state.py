@@ -66,6 +66,8 @@ class PlanState:
         "draining",
         "finished",
         "forgiven",
+        "halted",
+        "held",
         "last_errors",
         "ledger",
         "outputs",
@@ -96,6 +98,11 @@ class PlanState:
         """Whether this process is to end. That halts the build, but is no failure of it."""
         self.paused = False
         """Whether an operator has paused the build."""
+        # Asked several times for each change, and changed a few times in a build (`_note_hold`).
+        self.halted = False
+        """Whether nothing new may be sent any more."""
+        self.held = False
+        """Whether nothing new may be sent now."""
         self.cancelled = False
         """Whether an operator has cancelled the build."""
         self.finished = False
@@ -119,16 +126,6 @@ class PlanState:
         for vertex, change in enumerate(build.changes):
             if change.state is State.COMPLETED:
                 self.phases.move(vertex, Phase.COMPLETED)
-
-    @property
-    def halted(self) -> bool:
-        """Whether nothing new may be sent any more."""
-        return self.stopped or self.draining
-
-    @property
-    def held(self) -> bool:
-        """Whether nothing new may be sent now."""
-        return self.stopped or self.draining or self.paused
 
     @property
     def over(self) -> bool:
@@ -161,12 +158,19 @@ class PlanState:
     def halt(self, cause: str) -> None:
         """Send nothing new from now on. The first cause is kept: it is the one reported."""
         self.draining = True
+        self._note_hold()
         if self.cause is None:
             self.cause = cause
 
     def stop(self) -> None:
         """Send nothing new from now on: this process is to end."""
         self.stopped = True
+        self._note_hold()
+
+    def _note_hold(self) -> None:
+        """Note what follows from `stopped`, `draining` and `paused`; to be called after each change of them."""
+        self.halted = self.stopped or self.draining
+        self.held = self.halted or self.paused
 
     def take_back(self, vertex: Vertex) -> None:
         """Undo a start of which nothing was persisted: the change waits as before.
@@ -249,6 +253,7 @@ class PlanState:
         counts = self.phases.counts
         left = self.phases.in_flight + counts[Phase.WAITING] + counts[Phase.RETRYING]
         self.draining = self.draining or bool(left)
+        self._note_hold()
 
     def _cancel(self, event: Cancelled) -> None:
         self.cancelled = True
@@ -257,9 +262,11 @@ class PlanState:
 
     def _pause(self, event: Paused) -> None:  # noqa: ARG002 - as all of these
         self.paused = True
+        self._note_hold()
 
     def _unpause(self, event: Unpaused) -> None:  # noqa: ARG002 - as all of these
         self.paused = False
+        self._note_hold()
 
     def _limit(self, event: Limited) -> None:
         self.rules = read_limits(event.limits)
@@ -286,6 +293,7 @@ class PlanState:
         names = {self._graph.ids[vertex] for vertex in chosen}
         self.unpersisted = [event for event in self.unpersisted if event.component not in names]
         self.finished = self.cancelled = self.draining = False
+        self._note_hold()
         for vertex in chosen:
             self.phases.reopen(vertex)
             self.attempts.forgive(vertex)
@@ -304,6 +312,7 @@ class PlanState:
             self.cause = f"{self._graph.ids[vertex]}: {error}"
         if self.phases.counts[Phase.ERRORED] > self.forgiven + self._policy.most_failures:
             self.draining = True
+            self._note_hold()
         else:
             self._skip_behind(vertex)
 

@@ -6,15 +6,23 @@ while that very work is running. `Hung` has to be caught at one place for each b
 and no other::
 
     with interruptible(build):
-        plan.begin(vertex)
+        ...
+
+or, where it is one call, and one for each component: ``interruptible.call(build, plan.begin, vertex)``.
 
 A process has one loop, so there is one `interruptible`. It is for the loop's thread only, and for work
 without ``await``: the exception must never be raised inside Trio.
 """
 
+from collections.abc import Callable
 from types import FrameType
+from typing import Final, TypeVar, TypeVarTuple, Unpack
 
 from scheduler.errors import Hung
+
+
+_Ts = TypeVarTuple("_Ts")
+_T = TypeVar("_T")
 
 
 class Interruptible:
@@ -44,6 +52,15 @@ class Interruptible:
     def __exit__(self, _type: object, _error: object, _trace: object) -> None:
         self.build = ""
 
+    def call(self, build: str, work: Callable[[Unpack[_Ts]], _T], *args: Unpack[_Ts]) -> _T:
+        """Call ``work`` on ``build``, and return what it returns."""
+        self.number += 1
+        self.build = build
+        try:
+            return work(*args)
+        finally:
+            self.build = ""
+
     def interrupt(self, number: int, why: str) -> None:
         """Make `handle_signal` interrupt a piece of work, if it is still running then."""
         self.why = why
@@ -56,11 +73,12 @@ class Interruptible:
             Hung: the current work is the piece to be interrupted.
         """
         # Work that is just ending is left alone.
-        ending = frame is not None and frame.f_code is Interruptible.__exit__.__code__
+        ending = frame is not None and frame.f_code in _ENDS
         if self.build and self.interrupted == self.number and not ending:
             self.interrupted = 0
             raise Hung(self.why)
 
 
+_ENDS: Final = (Interruptible.__exit__.__code__, Interruptible.call.__code__)
 interruptible = Interruptible()
 """Current work on the loop of this process."""

@@ -102,7 +102,7 @@ class Outcomes:
             if answer is Signal.LEFT or plan.phases[vertex] is not Phase.RUNNING:
                 continue
             if isinstance(answer, Outcome):
-                self.end_attempt(call.request, answer)
+                self.end_attempt(call.request, answer, call.request.number)
             else:
                 withdrawn = plan.withdraw(vertex)
                 self._observer.waits(vertex)
@@ -123,15 +123,21 @@ class Outcomes:
             if len(self.given_up) > self._most_given_up:
                 self.given_up.pop(0).close()
 
-    def end_attempt(self, request: Request, outcome: Outcome) -> None:
-        """Book the end of an attempt; the plan decides whether there is another one."""
+    def end_attempt(self, request: Request, outcome: Outcome, number: int) -> None:
+        """Book the end of an attempt; the plan decides whether there is another one.
+
+        Args:
+            request: request that was answered.
+            outcome: the answer.
+            number: number of the attempt that ends by that: it may be a later one.
+        """
         vertex, plan = request.vertex, self._plan
         run = self._runs[vertex]
         elapsed = 0.0 if run.first_sent is None else trio.current_time() - run.first_sent
-        with interruptible(plan.build.id):
-            step = plan.settle(request, outcome, luck=random.random(), elapsed=elapsed)  # noqa: S311
+        luck = random.random()  # noqa: S311
+        step = interruptible.call(plan.build.id, plan.settle, request, outcome, luck, elapsed)
         if isinstance(step, Settled):
-            self._tell(vertex, step)
+            self._tell(vertex, step, number)
         else:
             run.retry_at = trio.current_time() + step.pause
             if plan.state.paused:
@@ -146,14 +152,14 @@ class Outcomes:
     async def keep(self, settled: Settled) -> None:
         """Book and persist an outcome that comes from no attempt; an error halts the build first."""
         vertex = self._plan.graph.index[settled.component]
-        self._tell(vertex, settled)
+        self._tell(vertex, settled, self._plan.attempt(vertex))
         self.record(vertex, settled)
         await self._recording.written()
 
-    def _tell(self, vertex: Vertex, settled: Settled) -> None:
+    def _tell(self, vertex: Vertex, settled: Settled, attempt: int) -> None:
         """Tell the observer of an outcome; after an error, log it and withdraw what has not left."""
         error = settled.body.get("error") if settled.body["_state"] == "errored" else None
-        self._observer.settled(vertex, self._plan.attempt(vertex), error)
+        self._observer.settled(vertex, attempt, error)
         if error is not None:
             if not self._log.leaves_out(_FAILED):
                 shown = self._plan.texts.masked(error, 1_000)

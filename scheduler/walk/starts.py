@@ -11,7 +11,7 @@ from scheduler.definition.model import Resend
 from scheduler.dispatch.call import Call
 from scheduler.errors import Hung, Stuck
 from scheduler.journal.events import Settled
-from scheduler.plan import Request
+from scheduler.plan import Phase, Request
 from scheduler.runtime.interruptible import interruptible
 from scheduler.walk.component import ComponentRun, Start
 from scheduler.walk.context import Context
@@ -90,8 +90,7 @@ class Starts:
         plan, vertex = self._plan, run.vertex
         rendered = self._unsent.pop(vertex) if self._unsent else None
         try:
-            with interruptible(plan.build.id):
-                step = plan.begin(vertex, rendered)
+            step = interruptible.call(plan.build.id, plan.begin, vertex, rendered)
         except Hung as hung:
             _log.error("the build failed: it held the scheduler up", build=plan.build.id, why=str(hung))
             self._hold.halt(f"{plan.graph.ids[vertex]}: {hung}")
@@ -119,9 +118,7 @@ class Starts:
         else:
             if self.command is not None:
                 await self.command.wait()
-            ends = self._recording.ends
-            self._leave(start, kept)
-            if self._recording.ends != ends:
+            if self._leave(start, kept):
                 await self._recording.written()
         return start
 
@@ -153,37 +150,46 @@ class Starts:
             self._leave(self._waiting.pop(0), kept)
             left += 1
 
-    def _leave(self, start: Start, kept: bool) -> None:
+    def _leave(self, start: Start, kept: bool) -> bool:
         """Hand a request to the bus if its start was persisted (``kept``) and the plan still allows it.
 
         There is no checkpoint between asking the plan and handing the request to the bus.
+
+        Returns:
+            Whether ends of attempts were recorded on the way.
         """
-        plan, outcomes = self._plan, self._outcomes
-        vertex = start.request.vertex
+        plan, outcomes, request = self._plan, self._outcomes, start.request
+        vertex = request.vertex
         start.left = True
+        recorded = False
         if outcomes.arrived:
             # An error counts, although no task has looked at that answer yet.
             outcomes.book()
-        if not plan.phases.is_starting(vertex):
+            recorded = True
+        if plan.phases[vertex] is not Phase.STARTING:
             # An operator has settled it meanwhile.
-            return
+            return recorded
         run = self._runs[vertex]
         if run.early is not None:
             plan.state.depart(vertex)
-            early, run.early = run.early, None
-            outcomes.end_attempt(*early)
-        elif not kept:
+            (earlier, outcome), run.early = run.early, None
+            outcomes.end_attempt(earlier, outcome, plan.attempt(vertex))
+            return True
+        if not kept:
             plan.withdraw(vertex)
-        elif plan.state.held:
+            return recorded
+        if plan.state.held:
             outcomes.record(vertex, plan.withdraw(vertex))
-        else:
-            plan.sent(vertex)
-            request = self.in_time(start.request)
-            call = self._connectors.send(request, self.token(request), self.departing())
-            outcomes.expect(call)
-            start.call = run.call = call
-            self._runs.calls[call] = trio.current_time()
-            self._observer.sent(vertex, plan.attempt(vertex))
+            return True
+        plan.sent(vertex)
+        if request.retry.attempts > 1:
+            request = self.in_time(request)
+        call = self._connectors.send(request, self.token(request), self.departing())
+        outcomes.expect(call)
+        start.call = run.call = call
+        self._runs.calls[call] = trio.current_time()
+        self._observer.sent(vertex, request.number)
+        return recorded
 
     def in_time(self, request: Request, passed: float = 0.0) -> Request:
         """Return a request whose time is bounded by what is left for all attempts of its component.

@@ -137,8 +137,8 @@ def _sending_after_an_error() -> list[Patch]:
         return state.stopped or state.paused
 
     return [
-        (PlanState, "halted", property(lambda state: state.stopped)),
-        (PlanState, "held", property(held)),
+        (PlanState, "halted", property(lambda state: state.stopped, lambda *_: None)),
+        (PlanState, "held", property(held, lambda *_: None)),
     ]
 
 
@@ -382,7 +382,7 @@ def _retried_against_advice() -> list[Patch]:
 def _pauses_that_do_not_hold() -> list[Patch]:
     """A paused build continues."""
     return [
-        (PlanState, "held", PlanState.halted),
+        (PlanState, "held", property(lambda state: state.halted, lambda *_: None)),
         (PlanState, "paused", property(lambda _: False, lambda *_: None)),
     ]
 
