@@ -276,7 +276,9 @@ class Plan:
         outcome, kept = self.requests.look_at(request, outcome)
         if outcome.completed:
             kept = kept or self.requests.identified(request, change.fields, State.COMPLETED)
-            return self.applied(self._ledger.completion(vertex, kept))
+            settled = self._ledger.completion(vertex, kept)
+            self.state.apply(settled)
+            return settled
         attempts = self.state.attempts
         again = attempts.again(vertex, request.retry, outcome, luck, elapsed)
         error = self.cut(outcome.error or "failed")

@@ -82,7 +82,10 @@ class ComponentTasks:
             run.stage = Stage.NOWHERE
             start, run.start = run.start, None
             if start is not None:
-                await self._starts.see_through(start)
+                if start.call is None:
+                    await self._starts.let_leave(start)
+                if start.call is not None:
+                    await self._outcomes.of(start.call)
         if run.subject:
             self._lineup.land(vertex)
         # While its end is being persisted an operator may retry it.
@@ -128,11 +131,17 @@ class ComponentTasks:
         granted, requests, outcomes = self._granted, self._plan.requests, self._outcomes
         alone = self._starts.wait_for_the_store
         enough, granted.beginning = False, True
+        work = requests.work_left
         try:
-            while granted and not enough and (run.stage is Stage.GRANTED or not (alone or outcomes.arrived)):
-                work = requests.work_left
+            while (
+                granted.waiting
+                and not enough
+                and (run.stage is Stage.GRANTED or not (alone or outcomes.arrived))
+            ):
+                before = work
                 await self._begin_granted(granted.pop())
-                enough = granted.count(1, work - requests.work_left)
+                work = requests.work_left
+                enough = granted.count(1, before - work)
         finally:
             granted.beginning = False
             if not enough:
@@ -160,11 +169,14 @@ class ComponentTasks:
                 self._granted.count(0, INLINE_WORK)
                 self._tasks.wake(vertex)
             else:
-                if due and vertex in self._unsent:
+                if start is None and due and vertex in self._unsent.sizes:
                     self._slots.queue_again(run)
                 else:
                     run.stage, run.start = Stage.BEGUN, start
                     self._tasks.wake(vertex)
+                    if start is not None:
+                        # Its rendering was used up.
+                        return
         plan.requests.let_go(vertex)
 
     async def _proceed(self, run: ComponentRun) -> bool:
@@ -224,7 +236,10 @@ class ComponentTasks:
             finally:
                 plan.requests.let_go(vertex)
         if start is not None:
-            await self._starts.see_through(start)
+            if start.call is None:
+                await self._starts.let_leave(start)
+            if start.call is not None:
+                await self._outcomes.of(start.call)
 
     def _end(self, vertex: Vertex) -> None:
         frontier, run = self._lineup.frontier, self._runs.get(vertex)

@@ -22,11 +22,12 @@ class Granted:
         tasks: tasks of the build.
     """
 
-    __slots__ = ("_called", "_heap", "_in_a_row", "_tasks", "beginning", "looking")
+    __slots__ = ("_called", "_in_a_row", "_tasks", "beginning", "looking", "waiting")
 
     def __init__(self, tasks: Tasks) -> None:
         self._tasks = tasks
-        self._heap: list[tuple[int, ComponentRun]] = []
+        self.waiting: list[tuple[int, ComponentRun]] = []
+        """A heap of those that have not begun, by their places in the line-up."""
         self._called = False
         """Whether a task was called, and none has begun any since."""
         self._in_a_row = 0
@@ -36,13 +37,10 @@ class Granted:
         self.looking = False
         """Whether a task waits until other builds had a turn, for all of them."""
 
-    def __bool__(self) -> bool:
-        return bool(self._heap)
-
     def grant(self, run: ComponentRun, number: int) -> None:
         """Let a component begin, once everything before it in the line-up has begun."""
         run.stage, run.number = Stage.GRANTED, number
-        heapq.heappush(self._heap, (number, run))
+        heapq.heappush(self.waiting, (number, run))
         if not self._called and self.may_begin:
             # Otherwise the first of them is called anyway.
             self._call(run)
@@ -53,13 +51,13 @@ class Granted:
 
     def call_first(self) -> None:
         """Wake the task of the component that is to begin next, where there is one."""
-        if self._heap:
-            self._call(self._heap[0][1])
+        if self.waiting:
+            self._call(self.waiting[0][1])
 
     def pop(self) -> ComponentRun:
         """Take the component that is to begin next."""
         self._called = False
-        return heapq.heappop(self._heap)[1]
+        return heapq.heappop(self.waiting)[1]
 
     @property
     def may_begin(self) -> bool:
@@ -83,4 +81,4 @@ class Granted:
 
     def clear(self) -> None:
         """Forget all of them, as the walk has ended."""
-        self._heap.clear()
+        self.waiting.clear()

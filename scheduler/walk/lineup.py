@@ -78,7 +78,7 @@ class Lineup:
         if self._plan.phases[vertex] in OVER and (run is None or run.rescued is None):
             # A late success has to be persisted first. Before the walk has begun nothing is due.
             ready = self.frontier.settle(vertex)
-            if tasks.under_way:
+            if ready and tasks.under_way:
                 due = [one for one in ready if self.is_new(one)]
         if len(due) > _ENTERED_AT_ONCE or (
             self._plan.requests.has_open_subjects and any(map(self._is_open, due))
@@ -238,7 +238,7 @@ class Lineup:
 
     def stir(self, vertex: Vertex) -> None:
         """Look at a component again, whatever it waits for, as there is news of it."""
-        if self._unsent:
+        if self._unsent.sizes:
             self._unsent.pop(vertex)
         run = self._runs.get(vertex)
         if run is None:

@@ -74,12 +74,16 @@ class Outcomes:
 
     async def of(self, call: Call) -> None:
         """Await the end of an attempt that is in flight, book it, and persist it where that is awaited."""
-        if not call.closed:
-            # Otherwise another task has booked and closed it already.
-            await call.outcome()
-            self.book()
-        if self._recording.ends:
-            await self._recording.written()
+        try:
+            if not call.closed:
+                # Otherwise another task has booked and closed it already.
+                await call.outcome()
+                self.book()
+            if self._recording.ends:
+                await self._recording.written()
+        finally:
+            if not call.closed:
+                self.put_away(call)
 
     def book(self) -> None:
         """Book all attempts that have ended, in the order in which that became known."""

@@ -19,32 +19,27 @@ class RenderedAhead:
         slots: slots with the bound on the bytes kept.
     """
 
-    __slots__ = ("_kept", "_sizes", "_slots")
+    __slots__ = ("_kept", "_slots", "sizes")
 
     def __init__(self, slots: Slots) -> None:
         self._slots = slots
-        self._sizes: dict[Vertex, int] = {}
+        self.sizes: dict[Vertex, int] = {}
+        """Bytes that each request takes which waits."""
         self._kept: dict[Vertex, Request] = {}
-
-    def __contains__(self, vertex: Vertex) -> bool:
-        return vertex in self._sizes
-
-    def __bool__(self) -> bool:
-        return bool(self._sizes)
 
     def put(self, vertex: Vertex, request: Request) -> None:
         """Let a request wait."""
-        self._sizes[vertex] = size = size_of(request)
+        self.sizes[vertex] = size = size_of(request)
         if self._slots.budget.keep(size):
             self._kept[vertex] = request
 
     def size(self, vertex: Vertex) -> int:
         """Return the bytes that the request of a component takes; 0 where that is not known yet."""
-        return self._sizes.get(vertex, 0)
+        return self.sizes.get(vertex, 0)
 
     def pop(self, vertex: Vertex) -> Request | None:
         """Take out a request that is about to begin; return it where it was kept."""
-        self._sizes.pop(vertex, None)
+        self.sizes.pop(vertex, None)
         return self.let_go(vertex)
 
     def let_go(self, vertex: Vertex) -> Request | None:
@@ -58,7 +53,7 @@ class RenderedAhead:
         """Forget all requests, as nothing is sent any more. Idempotent."""
         for vertex in list(self._kept):
             self.let_go(vertex)
-        self._sizes.clear()
+        self.sizes.clear()
 
 
 def size_of(request: Request) -> int:

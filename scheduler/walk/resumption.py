@@ -203,10 +203,7 @@ class Resumer:
             return
         run.call = resumed
         self._runs.calls[resumed] = trio.current_time()
-        try:
-            await self._outcomes.of(resumed)
-        finally:
-            self._outcomes.put_away(resumed)
+        await self._outcomes.of(resumed)
 
     def _proceed(self, vertex: Vertex, call: Call, resumption: Resumption) -> bool:
         """Decide about a request that an earlier process may have sent, now that its replies are known.

@@ -41,6 +41,7 @@ class Starts:
     __slots__ = (
         "_connectors",
         "_hold",
+        "_now",
         "_observer",
         "_outcomes",
         "_plan",
@@ -66,6 +67,8 @@ class Starts:
         self._runs = context.runs
         self._tokens = context.tokens
         self._resending = context.resending
+        # `trio.current_time` looks up the clock each time.
+        self._now = trio.lowlevel.current_clock().current_time
         # A list, although items are taken from its front: mostly it has one or none.
         self._waiting: list[Start] = []
         """Requests whose start is being persisted, in the order in which they began and are to leave."""
@@ -76,11 +79,11 @@ class Starts:
     async def begin(self, run: ComponentRun) -> Start | None:
         """Begin a component that has its slots.
 
-        Where the store keeps order, this does not wait: the request leaves in `see_through`. Otherwise the
+        Where the store keeps order, this does not wait: the request leaves in `let_leave`. Otherwise the
         start is persisted here, and the request leaves. In both cases the request begun first leaves first.
 
         Returns:
-            The request to be seen through; None where the component ended without being sent, or may not
+            The request, whose attempt is to be seen through; None where the component ended without being sent, or may not
             begin, or there is no room for its request (it is unsent then).
 
         Raises:
@@ -88,7 +91,7 @@ class Starts:
             Stuck: the plan contradicts itself, which is a bug.
         """
         plan, vertex = self._plan, run.vertex
-        rendered = self._unsent.pop(vertex) if self._unsent else None
+        rendered = self._unsent.pop(vertex) if self._unsent.sizes else None
         try:
             step = interruptible.call(plan.build.id, plan.begin, vertex, rendered)
         except Hung as hung:
@@ -122,21 +125,20 @@ class Starts:
                 await self._recording.written()
         return start
 
-    async def see_through(self, start: Start) -> None:
-        """Let a request leave as soon as it may, and await the end of its attempt."""
+    async def let_leave(self, start: Start) -> None:
+        """Let a request leave as soon as it may, where that was not decided in `begin`."""
         try:
             if not start.left:
                 kept = await self._recording.persisted(start.number)
                 if start.command is not None and not start.command.is_set():
                     await start.command.wait()
-                await self._let_leave(start, kept)
+                await self._let_others_leave(start, kept)
+        except BaseException:
             if start.call is not None:
-                await self._outcomes.of(start.call)
-        finally:
-            if start.call is not None and not start.call.closed:
                 self._outcomes.put_away(start.call)
+            raise
 
-    async def _let_leave(self, start: Start, kept: bool) -> None:
+    async def _let_others_leave(self, start: Start, kept: bool) -> None:
         """Let this request leave, and before it those that began earlier: their starts are persisted too.
 
         Other builds have a turn in between, as one record may let hundreds leave.
@@ -187,7 +189,7 @@ class Starts:
         call = self._connectors.send(request, self.token(request), self.departing())
         outcomes.expect(call)
         start.call = run.call = call
-        self._runs.calls[call] = trio.current_time()
+        self._runs.calls[call] = self._now()
         self._observer.sent(vertex, request.number)
         return recorded
 

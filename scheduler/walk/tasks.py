@@ -105,9 +105,8 @@ class Tasks:
 
     def start(self, vertex: Vertex) -> bool:
         """Start the task of a component where it has none, and the walk is under way; return whether so."""
-        if self._started[vertex] or not self.under_way:
+        if self._started[vertex] or self._nursery is None or not (self._count or self._entering):
             return False
-        assert self._nursery is not None, "as it is under way"
         assert self._main is not None, "as it is under way"
         self._started[vertex] = True
         self._count += 1
@@ -118,7 +117,8 @@ class Tasks:
         """Note that the task of a component ends by this call; with the last one the walk ends."""
         self._started[vertex] = False
         self._count -= 1
-        self._look_for_the_end()
+        if not self._count:
+            self._look_for_the_end()
 
     def enter(self, entering: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Run ``entering``, which enters components into the line-up, in a task of its own."""
@@ -152,7 +152,8 @@ class Tasks:
         events = self._awaited.get(dependency)
         if events is None:
             turns = -(-len(self._graph.dependents[dependency]) // _WOKEN_AT_ONCE)
-            events = self._awaited[dependency] = [trio.Event() for _ in range(turns)]
+            events = [trio.Event()] if turns == 1 else [trio.Event() for _ in range(turns)]
+            self._awaited[dependency] = events
         if len(events) == 1:
             return events[0]
         # Dependents that begin one after another are woken together: a fan is often in their order.

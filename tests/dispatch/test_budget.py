@@ -292,7 +292,7 @@ async def test_bodies_that_wait_are_bounded(autojump_clock: MockClock) -> None:
             await run.start(nursery)
         kept = sum(len(run.walk._unsent._kept) for run in runs)
         assert 0 < kept * 10_000 <= MOST // 4
-        assert sum(len(run.walk._unsent._sizes) for run in runs) >= 90
+        assert sum(len(run.walk._unsent.sizes) for run in runs) >= 90
         world.cloud.script = succeed
         for message, component in list(world.cloud.requests):
             world.cloud.say(message, component, Reply())

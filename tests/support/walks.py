@@ -85,7 +85,7 @@ class Run:
         assert self.world.slots.taken == 0
         assert self.world.slots.waiters == 0
         assert self.world.slots.budget.in_flight == 0
-        assert not self.walk._unsent
+        assert not self.walk._unsent.sizes
         assert self.world.connectors.router.by_component == {}
         assert self.world.connectors.router.by_token == {}
 
