@@ -38,6 +38,7 @@ class Lineup:
 
     __slots__ = (
         "_all_slots",
+        "_backlog",
         "_granted",
         "_observer",
         "_parked",
@@ -47,6 +48,7 @@ class Lineup:
         "_slots",
         "_tasks",
         "_unsent",
+        "entered",
         "frontier",
     )
 
@@ -62,6 +64,11 @@ class Lineup:
         self._renderer = context.renderer
         self.frontier = Frontier(context.plan.graph, ())
         """Frontier of the build; `Resumer.prepare` tells it which components have not settled."""
+        self.entered = 0
+        """Components that `land` has entered since others had a turn, as far as is known (`Outcomes.book`)."""
+        self._backlog: list[tuple[Sequence[Vertex], Held]] = []
+        """Landings that are to be entered in later turns: what is due by them, and the slots to be given back.
+        The first one may be being entered."""
         self._parked: dict[ComponentRun, None] = {}
         """Components that are ready to begin, but for a pause of the build."""
 
@@ -71,6 +78,7 @@ class Lineup:
         """After the end of an attempt, enter what that makes due, then give back its slots. Idempotent.
 
         In this order, a component that has waited long does not overtake a more urgent one that is due now.
+        Where many land in one turn, those beyond `_ENTERED_AT_ONCE` components are entered in later turns.
         """
         run, tasks = self._runs.get(vertex), self._tasks
         given_back = None if run is None else run.take_slots()
@@ -80,16 +88,36 @@ class Lineup:
             ready = self.frontier.settle(vertex)
             if ready and tasks.under_way:
                 due = [one for one in ready if self.is_new(one)]
-        if len(due) > _ENTERED_AT_ONCE or (
+        if self._backlog:
+            # Behind what landed before it.
+            self._backlog.append((due, given_back))
+        elif self.entered and self.entered + len(due) > _ENTERED_AT_ONCE:
+            self._backlog.append((due, given_back))
+            tasks.enter(self._catch_up)
+        elif len(due) > _ENTERED_AT_ONCE or (
             self._plan.requests.has_open_subjects and any(map(self._is_open, due))
         ):
             self.enter_soon(due, given_back)
         elif due:
+            self.entered += len(due)
             self._line_up([run for one in due if (run := self._admit(one)) is not None], given_back)
         elif given_back is not None:
             self._all_slots.release(self._plan, *given_back)
         if self.frontier.settled[vertex]:
             tasks.wake_dependents(vertex)
+
+    async def _catch_up(self) -> None:
+        """Enter what landed in turns that were full, in its order; other builds have a turn in between."""
+        entered = 0
+        while self._backlog:
+            due, given_back = self._backlog[0]
+            if entered and entered + len(due) > _ENTERED_AT_ONCE:
+                entered = 0
+                await trio.lowlevel.checkpoint()
+            entered += len(due)
+            await self._enter(due, given_back, again=False)
+            # Only now: what lands meanwhile is behind it.
+            del self._backlog[0]
 
     def is_new(self, vertex: Vertex) -> bool:
         """Return whether a component whose dependencies have settled is to enter the line-up now."""
@@ -290,5 +318,9 @@ class Lineup:
         self._slots.dismiss()
         for run in list(self._runs.values()):
             self._slots.give_back(run)
+        for _, given_back in self._backlog:
+            if given_back is not None:
+                self._all_slots.release(self._plan, *given_back)
+        self._backlog.clear()
         self._granted.clear()
         self._parked.clear()

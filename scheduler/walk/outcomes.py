@@ -88,6 +88,7 @@ class Outcomes:
     def book(self) -> None:
         """Book all attempts that have ended, in the order in which that became known."""
         plan = self._plan
+        self._lineup.entered = 0
         while self.arrived:
             call = self.arrived.pop(0)
             vertex, answer = call.request.vertex, call.answer
