@@ -1,6 +1,6 @@
 """The slots of this process: the limiter by Trio's clock, with alarms for rates and waits for tasks."""
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import NoReturn
 
 import trio
@@ -40,6 +40,9 @@ class Slots:
             sooner=self._note_sooner,
         )
         self._dispenser = self.limiter.dispenser
+        self.queue = self.limiter.queue
+        """Queues a request for its slots (`Limiter.queue`); to be followed by `serve` before anything else
+        happens."""
         self.budget = self.limiter.budget
         """Budget of bytes in flight."""
 
@@ -76,7 +79,7 @@ class Slots:
             build: whose it is.
             subject: its subject.
             priority: as in `take`; without a meaning where nothing waits.
-            size: as in `queue`.
+            size: as in `Limiter.queue`.
         """
         limiter = self.limiter
         taken = None if size else limiter.try_counted(build, subject)
@@ -89,7 +92,7 @@ class Slots:
             build: whose it is.
             subject: its subject.
             priority: the higher the more urgent; compared within the build.
-            size: as in `queue`.
+            size: as in `Limiter.queue`.
 
         Returns:
             Whether they were taken: not where the build was dismissed meanwhile.
@@ -131,22 +134,6 @@ class Slots:
         if limiter.marked:
             self._hand_out()
         return fits
-
-    def queue(
-        self,
-        build: Hashable,
-        subject: str,
-        priority: float,
-        ended: Callable[[bool], None],
-        *,
-        size: int = 0,
-        again: int | None = None,
-    ) -> Waiter:
-        """Queue a request for its slots; to be followed by `serve` before anything else happens.
-
-        The arguments are those of `Limiter.queue`.
-        """
-        return self.limiter.queue(build, subject, priority, ended, size=size, again=again)
 
     def serve(self, build: Hashable) -> None:
         """Serve the waiters beside those of a build, and these, as long as there is room."""

@@ -273,15 +273,17 @@ class Dispenser:
         self._serve(usage, best, now)
 
     def _serve(self, usage: Usage, priority_queue: PriorityQueue, now: float) -> None:
-        size = priority_queue.first.size
+        waiter = priority_queue.first
+        size = waiter.size
         if size and not self._budget.fits(usage.account, size):
             usage.account.singly = True
             self._budget.wait(usage.account, size)
             return
-        waiter = priority_queue.pop()
+        priority_queue.drop_first()
         self._count_out(usage)
         self.take(usage, priority_queue, waiter.subject, size, now)
-        waiter.end(WaiterState.SERVED)
+        waiter.state = WaiterState.SERVED
+        waiter.ended(True)
 
     def _usage(self, build: Hashable) -> Usage:
         usage = self._usages.get(build)

@@ -59,11 +59,6 @@ class Waiter:
         self.size = size
         self.state = WaiterState.WAITS
 
-    def end(self, state: WaiterState) -> None:
-        """Let it go on."""
-        self.state = state
-        self.ended(state is WaiterState.SERVED)
-
 
 class PriorityQueue:
     """The requests of one build that fall under the same limits."""
@@ -122,16 +117,20 @@ class PriorityQueue:
         """
         order = self._order
         if order is None:
-            self._drop_left()
-            urgency, number, _ = self._heap[0]
+            heap = self._heap
+            if heap[0][2].state is not WaiterState.WAITS:
+                self._drop_left()
+            urgency, number, _ = heap[0]
             order = self._order = urgency, self.width, number
         return order
 
     @property
     def first(self) -> Waiter:
         """The most urgent waiter."""
-        self._drop_left()
-        return self._heap[0][2]
+        heap = self._heap
+        if heap[0][2].state is not WaiterState.WAITS:
+            self._drop_left()
+        return heap[0][2]
 
     def _drop_left(self) -> None:
         heap = self._heap
@@ -144,12 +143,10 @@ class PriorityQueue:
         own, every = self.gate, self.build_queue.sender_queue.fair_queue.gate
         return (every if every.opened > own.opened else own).kept_by
 
-    def pop(self) -> Waiter:
-        """Take out the most urgent waiter."""
-        waiter = self.first
+    def drop_first(self) -> None:
+        """Take out `first`, just after it was looked at."""
         heapq.heappop(self._heap)
         self.one_less()
-        return waiter
 
     def one_less(self) -> None:
         """Count a waiter that left: its place in the heap is found empty later on."""

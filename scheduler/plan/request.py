@@ -32,11 +32,6 @@ class Request:
     """End of the ids of all attempts of the build: empty, or ``/`` and the mark of its acceptance."""
 
     @property
-    def number(self) -> int:
-        """Number of the attempt."""
-        return self.started.failed + 1
-
-    @property
     def key(self) -> str:
         """``<build>/<component>`` and the mark: the same for all attempts, and for all runs of a build."""
         return f"{self.build}/{self.component}{self.mark}"

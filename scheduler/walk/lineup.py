@@ -87,7 +87,9 @@ class Lineup:
             # A late success has to be persisted first. Before the walk has begun nothing is due.
             ready = self.frontier.settle(vertex)
             if ready and tasks.under_way:
-                due = [one for one in ready if self.is_new(one)]
+                # Of many, those that are not new are left out as they are entered.
+                many = len(ready) > _ENTERED_AT_ONCE
+                due = ready if many else [one for one in ready if self.is_new(one)]
         if self._backlog:
             # Behind what landed before it.
             self._backlog.append((due, given_back))

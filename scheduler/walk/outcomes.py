@@ -107,7 +107,7 @@ class Outcomes:
             if answer is Signal.LEFT or plan.phases[vertex] is not Phase.RUNNING:
                 continue
             if isinstance(answer, Outcome):
-                self.end_attempt(call.request, answer, call.request.number)
+                self.end_attempt(call.request, answer, call.request.started.failed + 1)
             else:
                 withdrawn = plan.withdraw(vertex)
                 self._observer.waits(vertex)

@@ -24,7 +24,7 @@ class RenderedAhead:
     def __init__(self, slots: Slots) -> None:
         self._slots = slots
         self.sizes: dict[Vertex, int] = {}
-        """Bytes that each request takes which waits."""
+        """Bytes that each of these requests takes."""
         self._kept: dict[Vertex, Request] = {}
 
     def put(self, vertex: Vertex, request: Request) -> None:
@@ -32,10 +32,6 @@ class RenderedAhead:
         self.sizes[vertex] = size = size_of(request)
         if self._slots.budget.keep(size):
             self._kept[vertex] = request
-
-    def size(self, vertex: Vertex) -> int:
-        """Return the bytes that the request of a component takes; 0 where that is not known yet."""
-        return self.sizes.get(vertex, 0)
 
     def pop(self, vertex: Vertex) -> Request | None:
         """Take out a request that is about to begin; return it where it was kept."""

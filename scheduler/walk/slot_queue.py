@@ -103,7 +103,7 @@ class SlotQueue:
 
     def try_take(self, run: ComponentRun, subject: str) -> bool:
         """Take slots for a component outside the line-up; returns whether there were any."""
-        size = self._unsent.size(run.vertex)
+        size = self._unsent.sizes.get(run.vertex, 0)
         taken = self._slots.try_take(self._plan, subject, self._priority(run.vertex), size)
         if taken:
             run.subject, run.bytes = subject, size
@@ -111,7 +111,7 @@ class SlotQueue:
 
     async def take(self, run: ComponentRun, subject: str) -> None:
         """Wait for slots for a component outside the line-up; it gets none where the build was halted."""
-        size = self._unsent.size(run.vertex)
+        size = self._unsent.sizes.get(run.vertex, 0)
         if await self._slots.take(self._plan, subject, self._priority(run.vertex), size):
             run.subject, run.bytes = subject, size
 
@@ -121,12 +121,13 @@ class SlotQueue:
 
     def queue(self, run: ComponentRun, subject: str, again: int | None = None) -> None:
         """Queue a component for its slots; ``again``: at the place that it had."""
+        vertex = run.vertex
         run.waiter = self._slots.queue(
             self._plan,
             subject,
-            self._priority(run.vertex),
+            self._priority(vertex),
             partial(self._on_served, run),
-            size=self._unsent.size(run.vertex),
+            size=self._unsent.sizes.get(vertex, 0),
             again=again,
         )
         run.stage, run.number = Stage.QUEUED, next(self.numbers) if again is None else again

@@ -190,7 +190,7 @@ class Starts:
         outcomes.expect(call)
         start.call = run.call = call
         self._runs.calls[call] = self._now()
-        self._observer.sent(vertex, request.number)
+        self._observer.sent(vertex, request.started.failed + 1)
         return recorded
 
     def in_time(self, request: Request, passed: float = 0.0) -> Request:
