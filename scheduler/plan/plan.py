@@ -276,9 +276,7 @@ class Plan:
         outcome, kept = self.requests.look_at(request, outcome)
         if outcome.completed:
             kept = kept or self.requests.identified(request, change.fields, State.COMPLETED)
-            settled = self._ledger.completion(vertex, kept)
-            self.state.apply(settled)
-            return settled
+            return self.applied(self._ledger.completion(vertex, kept))
         attempts = self.state.attempts
         again = attempts.again(vertex, request.retry, outcome, luck, elapsed)
         error = self.cut(outcome.error or "failed")

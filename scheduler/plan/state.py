@@ -98,7 +98,7 @@ class PlanState:
         """Whether this process is to end. That halts the build, but is no failure of it."""
         self.paused = False
         """Whether an operator has paused the build."""
-        # Asked several times for each change, and changed a few times in a build (`_note_hold`).
+        # Asked for each change; changed a few times in a build (`_note_hold`).
         self.halted = False
         """Whether nothing new may be sent any more."""
         self.held = False
@@ -168,7 +168,7 @@ class PlanState:
         self._note_hold()
 
     def _note_hold(self) -> None:
-        """Note what follows from `stopped`, `draining` and `paused`; to be called after each change of them."""
+        """Note what follows from `stopped`, `draining` and `paused`, after each change of them."""
         self.halted = self.stopped or self.draining
         self.held = self.halted or self.paused
 
@@ -260,12 +260,8 @@ class PlanState:
         self.paused = False
         self.halt(event.cause)
 
-    def _pause(self, event: Paused) -> None:  # noqa: ARG002 - as all of these
-        self.paused = True
-        self._note_hold()
-
-    def _unpause(self, event: Unpaused) -> None:  # noqa: ARG002 - as all of these
-        self.paused = False
+    def _pause(self, event: Paused | Unpaused) -> None:
+        self.paused = isinstance(event, Paused)
         self._note_hold()
 
     def _limit(self, event: Limited) -> None:
@@ -341,7 +337,7 @@ class PlanState:
         Finished: _finish,
         Cancelled: _cancel,
         Paused: _pause,
-        Unpaused: _unpause,
+        Unpaused: _pause,
         Limited: _limit,
         Supplied: _supply,
         Retried: _resume,

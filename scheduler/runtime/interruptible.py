@@ -20,7 +20,6 @@ from typing import Final, TypeVar, TypeVarTuple, Unpack
 
 from scheduler.errors import Hung
 
-
 _Ts = TypeVarTuple("_Ts")
 _T = TypeVar("_T")
 
@@ -52,7 +51,7 @@ class Interruptible:
     def __exit__(self, _type: object, _error: object, _trace: object) -> None:
         self.build = ""
 
-    def call(self, build: str, work: Callable[[Unpack[_Ts]], _T], *args: Unpack[_Ts]) -> _T:
+    def call(self, build: str, work: Callable[[Unpack[_Ts]], _T], *args: *_Ts) -> _T:
         """Call ``work`` on ``build``, and return what it returns."""
         self.number += 1
         self.build = build

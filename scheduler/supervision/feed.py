@@ -214,7 +214,7 @@ class Track(Observer):
 
 
 def _seconds(begin: float | None, end: float) -> float | None:
-    """Return the seconds since a time that may be unknown, to the microsecond; `round` takes twice as long."""
+    """Return the seconds since a time, if it is known, to the microsecond; `round` takes twice as long."""
     if begin is None:
         return None
     return int((end - begin) * _MICROSECONDS + 0.5) / _MICROSECONDS if end > begin else 0.0

@@ -65,10 +65,10 @@ class Lineup:
         self.frontier = Frontier(context.plan.graph, ())
         """Frontier of the build; `Resumer.prepare` tells it which components have not settled."""
         self.entered = 0
-        """Components that `land` has entered since others had a turn, as far as is known (`Outcomes.book`)."""
+        """Components that `land` has entered in the present turn, as far as that is known."""
         self._backlog: list[tuple[Sequence[Vertex], Held]] = []
-        """Landings that are to be entered in later turns: what is due by them, and the slots to be given back.
-        The first one may be being entered."""
+        """Landings to be entered in later turns: what is due by them, and the slots to be given back. The
+        first may be being entered."""
         self._parked: dict[ComponentRun, None] = {}
         """Components that are ready to begin, but for a pause of the build."""
 

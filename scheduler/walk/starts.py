@@ -83,8 +83,8 @@ class Starts:
         start is persisted here, and the request leaves. In both cases the request begun first leaves first.
 
         Returns:
-            The request, whose attempt is to be seen through; None where the component ended without being sent, or may not
-            begin, or there is no room for its request (it is unsent then).
+            The request, whose attempt is to be seen through; None where the component ended without being
+            sent, or may not begin, or there is no room for its request (it is unsent then).
 
         Raises:
             Laborious: the component has to be rendered beside the loop first.

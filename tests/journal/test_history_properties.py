@@ -65,7 +65,7 @@ class Noted(Plan):
         return step
 
     def settle(
-        self, request: Request, outcome: Outcome, *, luck: float = 1.0, elapsed: float = 0.0
+        self, request: Request, outcome: Outcome, luck: float = 1.0, elapsed: float = 0.0
     ) -> Settled | Retrying:
         step = super().settle(request, outcome, luck=luck, elapsed=elapsed)
         self.events.append(step)
