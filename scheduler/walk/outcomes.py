@@ -1,14 +1,13 @@
 """Books the ends of attempts: in the order in which they became known, each once, late ones included."""
 
 import random
-from functools import partial
 
 import structlog
 import trio
 
 from scheduler.definition.graph import Vertex
 from scheduler.dispatch.call import Call, Signal
-from scheduler.journal.events import Retrying, Settled, Withdrawn
+from scheduler.journal.events import Retrying, Settled
 from scheduler.plan import Phase, Request, late_replies
 from scheduler.plan.outcome import Outcome
 from scheduler.runtime.interruptible import interruptible
@@ -111,7 +110,7 @@ class Outcomes:
             else:
                 withdrawn = plan.withdraw(vertex)
                 self._observer.waits(vertex)
-                self.record(vertex, withdrawn)
+                self._recording.record(vertex, withdrawn)
 
     def put_away(self, call: Call, *, late: bool = False) -> None:
         """Stop awaiting an attempt; with ``late``, later replies are still taken. Idempotent."""
@@ -148,17 +147,13 @@ class Outcomes:
             if plan.state.paused:
                 self._hold.stop_time([run])
             self._tell_of_retry(vertex, step)
-        self.record(vertex, step)
-
-    def record(self, vertex: Vertex, event: Settled | Retrying | Withdrawn) -> None:
-        """Persist the end of an attempt: before what follows from it, or together with that."""
-        self._recording.record(event, partial(self._lineup.land, vertex))
+        self._recording.record(vertex, step)
 
     async def keep(self, settled: Settled) -> None:
         """Book and persist an outcome that comes from no attempt; an error halts the build first."""
         vertex = self._plan.graph.index[settled.component]
         self._tell(vertex, settled, self._plan.attempt(vertex))
-        self.record(vertex, settled)
+        self._recording.record(vertex, settled)
         await self._recording.written()
 
     def _tell(self, vertex: Vertex, settled: Settled, attempt: int) -> None:

@@ -1,10 +1,12 @@
 """Persists the events of one build, and halts or stops it when that fails."""
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import structlog
 import trio
 
+from scheduler.definition.graph import Vertex
 from scheduler.dispatch.call import Call
 from scheduler.errors import Fenced, LogRemoved, StoreError
 from scheduler.journal.events import Event, Resumed, Retrying, Sent, Settled, Started, Suspended, Withdrawn
@@ -22,11 +24,13 @@ class Recording:
         plan: plan of the build.
         store: store with the journal.
         hold: halts the build when nothing more can be persisted.
+        land: callback with a component for when what follows from the end of its attempt may be persisted.
     """
 
     __slots__ = (
         "_hold",
         "_journal",
+        "_land",
         "_plan",
         "acted",
         "fenced",
@@ -36,9 +40,10 @@ class Recording:
         "scope",
     )
 
-    def __init__(self, plan: Plan, store: Store, hold: Hold) -> None:
+    def __init__(self, plan: Plan, store: Store, hold: Hold, land: Callable[[Vertex], None]) -> None:
         self._plan = plan
         self._hold = hold
+        self._land = land
         self.in_order = store.in_order
         """Whether events are persisted in the order in which they are recorded (`Journal.in_order`)."""
         self.resumable = store.resumable
@@ -63,16 +68,14 @@ class Recording:
         """Number of outcomes so far that `written` may have to wait for (`Journal.ends`)."""
         return self._journal.ends
 
-    def record(self, event: Settled | Retrying | Withdrawn, then: Callable[[], None]) -> None:
+    def record(self, vertex: Vertex, event: Settled | Retrying | Withdrawn) -> None:
         """Persist the end of an attempt before what follows from it, or together with that.
 
-        Args:
-            event: the end.
-            then: callback for when what follows from it may be persisted: at once, or in `written`; called
-                also where the event could not be persisted.
+        The component lands when what follows may be persisted: at once, or in `written`; also where the event
+        could not be persisted.
         """
         self.acted = True
-        self._journal.end(event, then)
+        self._journal.end(event, partial(self._land, vertex))
 
     def written(self) -> Awaitable[None]:
         """Return the wait until what follows from all ends so far may be persisted; to be awaited at once."""

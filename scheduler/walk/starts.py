@@ -181,7 +181,7 @@ class Starts:
             plan.withdraw(vertex)
             return recorded
         if plan.state.held:
-            outcomes.record(vertex, plan.withdraw(vertex))
+            self._recording.record(vertex, plan.withdraw(vertex))
             return True
         plan.sent(vertex)
         if request.retry.attempts > 1:

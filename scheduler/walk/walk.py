@@ -132,7 +132,7 @@ class Walk:
         queue = SlotQueue(context, granted, priorities)
         self._lineup = lineup = Lineup(context, granted, queue)
         self._hold = hold = Hold(context, queue, lineup)
-        self._recording = recording = Recording(plan, store, hold)
+        self._recording = recording = Recording(plan, store, hold, lineup.land)
         self._outcomes = outcomes = Outcomes(context, recording, hold, lineup)
         self._starts = starts = Starts(context, recording, hold, outcomes)
         self._resumer = resumer = Resumer(
